@@ -1,0 +1,1 @@
+"""MovieLens in, splits, features and training records out."""

@@ -1,0 +1,1 @@
+"""Simulated recommenders: contexts, candidate movies and rewards whose optimum is known."""

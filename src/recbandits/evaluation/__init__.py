@@ -1,0 +1,1 @@
+"""Is a policy any good? Regret, and the confidence in it."""

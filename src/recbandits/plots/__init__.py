@@ -1,0 +1,1 @@
+"""Pictures that every notebook shares."""

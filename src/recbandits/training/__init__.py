@@ -1,0 +1,1 @@
+"""Learning loops: online simulation."""
