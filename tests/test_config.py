@@ -1,0 +1,170 @@
+"""The configuration: what it accepts, what it derives, how it travels through its file."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbandits.config import SETTINGS, Config
+
+PREFIXES = st.from_regex(r"[a-z](-?[a-z0-9]){0,8}", fullmatch=True).filter(lambda text: not text.startswith("goog"))
+CONFIGS = st.builds(
+    Config,
+    platform=st.sampled_from(["local", "gcp"]),
+    project=st.from_regex(r"[a-f][a-f0-9-]{4,28}[a-f0-9]", fullmatch=True),
+    region=st.sampled_from(["us-central1", "europe-west4", "northamerica-northeast2"]),
+    prefix=PREFIXES,
+    version=st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True),
+    artifacts=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(lambda text: "://" not in text),
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty working directory and no RECBANDITS_ variable."""
+    for name in ("CONFIG", *(setting.upper() for setting in SETTINGS)):
+        monkeypatch.delenv(f"RECBANDITS_{name}", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_default_is_local_and_needs_nothing_else(tmp_path):
+    config = Config.load()
+    assert config == Config()
+    assert config.platform == "local"
+    assert config.artifacts_dir == tmp_path / "artifacts"
+
+
+@given(config=CONFIGS)
+def test_what_is_written_is_read_back(tmp_path_factory, config):
+    file = config.write(tmp_path_factory.mktemp("round") / "trip.toml")
+    assert Config.load(file) == config
+    assert [item.name for item in file.parent.iterdir()] == ["trip.toml"]
+
+
+@given(config=CONFIGS)
+def test_every_derived_name_obeys_the_cloud(config):
+    """The rules as each service documents them, written down independently of the ones in Config."""
+    rules = {
+        config.bucket: r"(?!goog)(?!.*google)[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]",
+        config.dataset: r"[A-Za-z0-9_]{1,1024}",
+        config.registry: r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?",
+        config.endpoint: r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?",
+        config.topic("interactions"): r"(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,254}",
+        config.service_account_id: r"[a-z](?:[-a-z0-9]{4,28}[a-z0-9])",
+        config.image("train"): r"[a-z0-9-]+-docker\.pkg\.dev/[a-z0-9-]+/[a-z0-9]+(?:-[a-z0-9]+)*/train:\w[\w.-]{0,127}",
+    }
+    for name, rule in rules.items():
+        assert re.fullmatch(rule, name), f"{name} breaks {rule}"
+    for key, value in config.labels.items():
+        assert re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", key)
+        assert re.fullmatch(r"[a-z0-9_-]{0,63}", value)
+
+
+def test_names_derive_from_prefix_and_version():
+    config = Config(platform="gcp", project="movie-lab-42", region="europe-west4", prefix="team-a", version="v2")
+    assert config.bucket == "movie-lab-42-team-a-v2"
+    assert config.dataset == "team_a_v2"
+    assert config.image("train") == "europe-west4-docker.pkg.dev/movie-lab-42/team-a-v2/train:v2"
+    assert config.topic("interactions") == "team-a-v2-interactions"
+    assert config.endpoint == "team-a-v2"
+    assert config.service_account == "team-a-v2-sa@movie-lab-42.iam.gserviceaccount.com"
+    assert config.labels == {"app": "recbandits", "prefix": "team-a", "version": "v2"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"platform": "aws"}, "platform must be 'local' or 'gcp', got 'aws'"),
+        ({"platform": "gcp"}, "project must be set when platform is 'gcp'"),
+        ({"platform": "gcp", "project": "My_Project"}, "project must be a Google Cloud project id .* got 'My_Project'"),
+        ({"project": "short"}, "project must be"),
+        ({"project": "ends-with-hyphen-"}, "project must be"),
+        ({"project": "a-google-project"}, "project must not resemble 'google'"),
+        ({"prefix": "googol"}, "prefix must not resemble 'google'"),
+        ({"region": "us-central1-a"}, "region must be a Google Cloud region .* got 'us-central1-a'"),
+        ({"region": "US"}, "region must be"),
+        ({"prefix": ""}, "prefix must be 1 to 18 .* got ''"),
+        ({"prefix": "a--b"}, "prefix must be"),
+        ({"prefix": "a" * 19}, "prefix must be"),
+        ({"prefix": "ab\n"}, "prefix must be"),
+        ({"version": "v1.0"}, "version must be 1 to 8 .* got 'v1.0'"),
+        ({"version": 2}, "version must be .* got 2"),
+        ({"artifacts": ""}, "artifacts must be a directory on this machine, got ''"),
+        ({"artifacts": "gs://bucket/run"}, "artifacts must be a directory on this machine"),
+    ],
+)
+def test_a_setting_that_the_cloud_would_refuse_is_refused_here(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Config(**settings)
+
+
+@pytest.mark.parametrize("name", ["", "Train", "a_b", "a/b", "x" * 64])
+def test_image_and_topic_names_are_checked(name):
+    config = Config(project="movie-lab-42")
+    for derive in (config.image, config.topic):
+        with pytest.raises(ValueError, match="name must be at most 63"):
+            derive(name)
+
+
+def test_names_that_carry_the_project_need_one():
+    config = Config()
+    with pytest.raises(ValueError, match="bucket needs a project"):
+        config.bucket  # noqa: B018
+    with pytest.raises(ValueError, match="image needs a project"):
+        config.image("train")
+
+
+def test_an_unknown_key_is_refused_by_name_with_the_nearest_known_one(tmp_path):
+    file = tmp_path / "recbandits.toml"
+    file.write_text('projct = "movie-lab-42"\n')
+    with pytest.raises(ValueError, match=r"recbandits\.toml has an unknown key 'projct': did you mean 'project'\?"):
+        Config.load()
+    file.write_text("folder = '/'\n")
+    with pytest.raises(ValueError, match="unknown key 'folder': known keys are platform, project, region, prefix"):
+        Config.load()
+
+
+def test_a_file_that_is_not_toml_is_refused(tmp_path):
+    (tmp_path / "recbandits.toml").write_text("platform: local\n")
+    with pytest.raises(ValueError, match=r"recbandits\.toml is not valid TOML"):
+        Config.load()
+
+
+def test_a_file_asked_for_must_exist(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.toml"):
+        Config.load(tmp_path / "missing.toml")
+
+
+def test_the_file_is_the_argument_then_the_variable_then_the_nearest_folder(tmp_path, monkeypatch):
+    Config(prefix="parent").write(tmp_path / "recbandits.toml")
+    Config(prefix="variable").write(tmp_path / "other" / "mine.toml")
+    Config(prefix="argument").write(tmp_path / "argument.toml")
+    inner = tmp_path / "01-notebooks" / "deep"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    assert Config.load().prefix == "parent"
+    assert Config.load().artifacts_dir == tmp_path / "artifacts"
+    monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path / "other" / "mine.toml"))
+    assert Config.load().prefix == "variable"
+    assert Config.load().artifacts_dir == tmp_path / "other" / "artifacts"
+    assert Config.load(tmp_path / "argument.toml").prefix == "argument"
+
+
+def test_write_goes_where_load_looks(tmp_path, monkeypatch):
+    assert Config(prefix="here").write().resolve() == tmp_path / "recbandits.toml"
+    assert Config.load().prefix == "here"
+    monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path / "build" / "run.toml"))
+    assert Config.load() == Config()
+    Config(prefix="there").write()
+    assert Config.load().prefix == "there"
+    assert Config.load().artifacts_dir == tmp_path / "build" / "artifacts"
+
+
+def test_the_environment_overrides_a_setting(monkeypatch):
+    Config(prefix="file", version="v3").write()
+    monkeypatch.setenv("RECBANDITS_PREFIX", "environment")
+    assert (Config.load().prefix, Config.load().version) == ("environment", "v3")
+    monkeypatch.setenv("RECBANDITS_PREFIX", "No Good")
+    with pytest.raises(ValueError, match="prefix must be"):
+        Config.load()

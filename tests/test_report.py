@@ -1,0 +1,93 @@
+"""What notebooks record, and TensorFlow's start-up kept out of their outputs."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from recbandits.report import _CHATTER, check_profile, record_metrics
+
+
+@pytest.fixture(autouse=True)
+def artifacts(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path / "recbandits.toml"))
+    return tmp_path / "artifacts"
+
+
+def test_metrics_are_written_and_shown(artifacts):
+    table = record_metrics("01a", "made up", profile="quick", regret=np.float32(0.5), interactions=np.int64(6400))
+    record = json.loads((artifacts / "metrics" / "01a.json").read_text())
+    assert record == {
+        "notebook": "01a",
+        "data": "made up",
+        "profile": "quick",
+        "metrics": {"regret": 0.5, "interactions": 6400},
+    }
+    assert table["value"].to_dict() == {"regret": 0.5, "interactions": 6400}
+    assert "6400\n" in f"{table}\n", "counts must not turn into 6400.0"
+
+
+def test_a_second_run_replaces_the_first(artifacts):
+    record_metrics("01a", "made up", profile="full", old=1)
+    record_metrics("01a", "made up", profile="full", new=2)
+    assert json.loads((artifacts / "metrics" / "01a.json").read_text())["metrics"] == {"new": 2}
+    assert [file.name for file in (artifacts / "metrics").iterdir()] == ["01a.json"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.inf, "0.5", None, [1.0]])
+def test_a_metric_that_is_not_a_finite_number_is_refused(artifacts, value):
+    with pytest.raises(ValueError, match="metric 'regret' must be a finite number, got"):
+        record_metrics("01a", "made up", profile="quick", regret=value)
+    assert not artifacts.exists()
+
+
+def test_a_notebook_without_a_metric_is_refused():
+    with pytest.raises(ValueError, match="01a recorded no metric"):
+        record_metrics("01a", "made up", profile="quick")
+
+
+@pytest.mark.parametrize("profile", ["huge", "", None, "Quick"])
+def test_unknown_profiles_are_refused(profile):
+    with pytest.raises(ValueError, match=f"PROFILE must be 'quick' or 'full', got {profile!r}"):
+        check_profile(profile)
+    with pytest.raises(ValueError, match="PROFILE must be"):
+        record_metrics("01a", "made up", profile=profile, regret=1.0)
+
+
+def test_tensorflow_starts_without_chatter():
+    """In a process of its own: the import and the first operations write nothing to file descriptor 2."""
+    code = (
+        "from recbandits.report import quiet_tensorflow\n"
+        "tf = quiet_tensorflow()\n"
+        "print(float(tf.reduce_sum(tf.constant([1.0, 2.0]))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "3.0\n"
+    assert done.stderr == ""
+
+
+def test_what_is_not_known_chatter_is_passed_on():
+    code = (
+        "import os, sys, types, importlib\n"
+        "class Loud(types.ModuleType):\n"
+        "    @property\n"
+        "    def config(self):\n"
+        "        os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on.\\nE0000 out of memory\\n')\n"
+        "        raise RuntimeError('no devices')\n"
+        "sys.modules['tensorflow'] = Loud('tensorflow')\n"
+        "from recbandits.report import quiet_tensorflow\n"
+        "try:\n"
+        "    quiet_tensorflow()\n"
+        "except RuntimeError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "no devices\n"
+    assert done.stderr == "E0000 out of memory\n"
+
+
+def test_warnings_that_matter_are_not_chatter():
+    for line in (b"E0000 Out of memory allocating 4 GB", b"UserWarning: deprecated", b"OP_REQUIRES failed: Invalid"):
+        assert not _CHATTER.search(line)
