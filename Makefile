@@ -1,0 +1,45 @@
+# Every command creates .venv by itself, or brings it up to date, before it starts. Works with GNU make 3.81 and later.
+
+PROFILE   ?= quick
+NOTEBOOKS ?= *
+PYTHON    := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab lint lock bench refresh clean environment
+
+help:  ## Show this help
+	@echo "Usage: make COMMAND [PROFILE=quick|full] [NOTEBOOKS='01*']"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@echo
+	@echo "PROFILE=full makes the published numbers; NOTEBOOKS selects by path or name, several patterns apart by spaces."
+	@echo "RECBANDITS_MOVIELENS=directory points every command at MovieLens 100K."
+
+run: environment  ## Execute the notebooks; copies, HTML and an index page go to build/
+	@$(PYTHON) -m tools.run_notebooks --profile '$(PROFILE)' --notebooks '$(NOTEBOOKS)'
+
+test: environment  ## Pass the tests, on two processes
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup
+
+lab: environment  ## Open the notebooks in JupyterLab
+	@$(PYTHON) -m jupyter lab
+
+lint: environment  ## Check style and formatting of code and notebooks
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+
+lock: environment  ## Resolve the dependencies in pyproject.toml anew into requirements.txt
+	@$(PYTHON) -m tools.lock
+
+bench: environment  ## Measure what the README's tables say
+	@$(PYTHON) benchmarks/run.py
+
+refresh: environment  ## Execute the notebooks on MovieLens 100K and commit-ready clean them in place
+	@$(PYTHON) -m tools.refresh_notebooks --notebooks '$(NOTEBOOKS)'
+
+clean:  ## Remove .venv, build/ and caches; artifacts/ and data stay
+	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	@find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+environment:
+	@python=$$(sh tools/find_python.sh) && "$$python" tools/environment.py
