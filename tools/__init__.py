@@ -1,0 +1,1 @@
+"""What the Makefile runs: environment, lock, notebooks."""

@@ -1,0 +1,68 @@
+"""What the tools and the tests know about the repository's notebooks."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def find_notebooks(root=ROOT, patterns="*"):
+    """Choose notebooks: those at the root first, then folder by folder, by number.
+
+    Args:
+      root: directory whose `*.ipynb`, and those in its numbered folders, are looked at.
+      patterns: shell patterns separated by spaces, each matched against the path from `root`, or else the name.
+
+    Returns:
+      list of pathlib.Path.
+
+    Raises:
+      ValueError: a pattern that matches nothing.
+    """
+    found = [*sorted(root.glob("*.ipynb")), *sorted(root.glob("[0-9][0-9]-*/**/*.ipynb"))]
+    found = [path for path in found if not _is_hidden(path.relative_to(root))]
+    chosen = {path for pattern in patterns.split() for path in _matching(found, root, pattern)}
+    return [path for path in found if path in chosen]
+
+
+def _is_hidden(path):
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _matching(found, root, pattern):
+    by_path = [path for path in found if fnmatch(path.relative_to(root).as_posix(), pattern)]
+    matching = by_path or [path for path in found if fnmatch(path.stem, pattern)]
+    if not matching:
+        names = ", ".join(path.stem for path in found) or "none"
+        raise ValueError(f"NOTEBOOKS={pattern!r} matches no notebook; there are: {names}")
+    return matching
+
+
+def read(path):
+    """The notebook in the current format's structure (nbformat 4)."""
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    """Its code cells, without the one that papermill puts in."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if "injected-parameters" not in tags(cell)]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def title(notebook):
+    """The first heading, without its marks."""
+    lines = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").splitlines()
+    return next((line.lstrip("# ") for line in lines if line.startswith("# ")), "")
+
+
+def picture(notebook):
+    """The PNG in base64 that stands for the notebook: of the cell tagged `cover`, else the first; or None."""
+    cells = sorted(code_cells(notebook), key=lambda cell: "cover" not in tags(cell))
+    outputs = [output.get("data", {}) for cell in cells for output in cell.outputs]
+    return next((data["image/png"] for data in outputs if "image/png" in data), None)
