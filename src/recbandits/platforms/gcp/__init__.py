@@ -1,0 +1,63 @@
+"""Google Cloud as a platform; its client libraries are imported when a resource is made, not before."""
+
+from contextlib import contextmanager
+
+from recbandits.platforms import PlatformError
+from recbandits.platforms.gcp import resources
+from recbandits.platforms.gcp.clients import Clients
+
+
+class GcpPlatform:
+    """Services, bucket, dataset, image repository, service account and its roles in one Google Cloud project."""
+
+    name = "gcp"
+
+    def __init__(self, config, endpoint=None):
+        """Take a `Config` with a project; `endpoint` is the address of a `Rehearsal` instead of Google's."""
+        self.config = config
+        self._clients = Clients(config.project, endpoint)
+
+    def plan(self):
+        """Every resource of the project under its full name."""
+        return resources.plan(self.config)
+
+    def make(self, resource):
+        """Make a resource; see `Platform.make`. A service is "switched on" and never switched off again."""
+        with _one_sentence(resource, "made"):
+            return _patient(resources.make)(self._clients, self.config, resource)
+
+    def remove(self, resource):
+        """Remove a resource; see `Platform.remove`."""
+        with _one_sentence(resource, "removed"):
+            _patient(resources.remove)(self._clients, resource)
+
+
+def _patient(call):
+    """Repeat a call, for two minutes at most, while the cloud is still settling."""
+    from google.api_core.retry import Retry
+
+    return Retry(predicate=_settles, initial=1.0, maximum=10.0, timeout=120.0)(call)
+
+
+def _settles(error):
+    """Whether waiting helps: a policy edited meanwhile, or an account or a service that is a few seconds old."""
+    from google.api_core.exceptions import Conflict
+
+    text = str(error)
+    new_account = "service account" in text.lower() and "does not exist" in text
+    return isinstance(error, Conflict) or new_account or "or it is disabled" in text
+
+
+@contextmanager
+def _one_sentence(resource, done):
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+    from requests.exceptions import RequestException
+
+    begin = f"{resource.kind} {resource.name} could not be {done}"
+    try:
+        yield
+    except DefaultCredentialsError as error:
+        raise PlatformError(f"{begin}: nobody is signed in; run `gcloud auth application-default login`") from error
+    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
+        raise PlatformError(f"{begin}: {' '.join(str(error).split())}") from error

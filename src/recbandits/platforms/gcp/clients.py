@@ -1,0 +1,90 @@
+"""Google's own clients over REST, each made when it is first asked for."""
+
+from functools import cached_property
+
+
+class Clients:
+    """The clients of one project, signed in with the application default credentials.
+
+    Args:
+      project: Google Cloud project id.
+      endpoint: None for Google's services, else the base address of a `Rehearsal`, which needs no credentials.
+    """
+
+    def __init__(self, project, endpoint=None):
+        self._project = project
+        self._endpoint = endpoint
+
+    @cached_property
+    def storage(self):
+        """`google.cloud.storage.Client`."""
+        from google.cloud import storage
+
+        return storage.Client(self._project, **self._access)
+
+    @cached_property
+    def bigquery(self):
+        """`google.cloud.bigquery.Client`."""
+        from google.cloud import bigquery
+
+        return bigquery.Client(self._project, **self._access)
+
+    @cached_property
+    def artifact_registry(self):
+        """`google.cloud.artifactregistry_v1.ArtifactRegistryClient`."""
+        from google.cloud.artifactregistry_v1 import ArtifactRegistryClient
+
+        return ArtifactRegistryClient(transport="rest", **self._access)
+
+    @cached_property
+    def service_usage(self):
+        """`google.cloud.service_usage_v1.ServiceUsageClient`."""
+        from google.cloud.service_usage_v1 import ServiceUsageClient
+
+        return ServiceUsageClient(transport="rest", **self._access)
+
+    @cached_property
+    def projects(self):
+        """`google.cloud.resourcemanager_v3.ProjectsClient`."""
+        from google.cloud.resourcemanager_v3 import ProjectsClient
+
+        return ProjectsClient(transport="rest", **self._access)
+
+    def iam(self, method, path, body=None):
+        """One request to the IAM service, whose client library speaks no REST.
+
+        Args:
+          method: HTTP method.
+          path: what follows `/v1/`.
+          body: JSON-serialisable request.
+
+        Returns:
+          dict, the answer.
+
+        Raises:
+          google.api_core.exceptions.GoogleAPICallError: any status but 2xx.
+        """
+        from google.api_core.exceptions import from_http_response
+
+        response = self._session.request(
+            method, f"{self._endpoint or 'https://iam.googleapis.com'}/v1/{path}", json=body
+        )
+        if not response.ok:
+            raise from_http_response(response)
+        return response.json()
+
+    @cached_property
+    def _session(self):
+        import google.auth
+        from google.auth.transport.requests import AuthorizedSession
+
+        scopes = ["https://www.googleapis.com/auth/cloud-platform"]
+        return AuthorizedSession(self._access.get("credentials") or google.auth.default(scopes)[0])
+
+    @cached_property
+    def _access(self):
+        if self._endpoint is None:
+            return {}
+        from google.auth.credentials import AnonymousCredentials
+
+        return {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": self._endpoint}}

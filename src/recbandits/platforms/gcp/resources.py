@@ -1,0 +1,181 @@
+"""The resources of the project on Google Cloud: which there are, how each is made and removed.
+
+A resource is made by asking for it: the answer "409, exists already" is what makes a second run harmless, without the gap
+that looking first would leave.
+"""
+
+from recbandits.platforms import FOUND, MADE, PlatformError, Resource
+
+SERVICES = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "aiplatform", "pubsub")
+ROLES = (
+    "roles/aiplatform.user",
+    "roles/artifactregistry.reader",
+    "roles/bigquery.dataEditor",
+    "roles/bigquery.jobUser",
+    "roles/logging.logWriter",
+    "roles/pubsub.editor",
+    "roles/storage.objectAdmin",
+)
+
+
+def plan(config):
+    """Every resource of a `Config` under its full name, in the order of making."""
+    project = f"projects/{config.project}"
+    services = [Resource("service", f"{project}/services/{name}.googleapis.com") for name in SERVICES]
+    roles = [Resource("role", f"{project} {role} serviceAccount:{config.service_account}") for role in ROLES]
+    return [
+        *services,
+        Resource("bucket", config.bucket),
+        Resource("dataset", f"{config.project}.{config.dataset}"),
+        Resource("repository", f"{project}/locations/{config.region}/repositories/{config.registry}"),
+        Resource("service account", f"{project}/serviceAccounts/{config.service_account}"),
+        *roles,
+    ]
+
+
+def make(clients, config, resource):
+    """Make a `Resource` of `plan(config)`; see `Platform.make`."""
+    from google.api_core.exceptions import Conflict
+
+    if resource.kind == "service":
+        return _switch_on(clients, resource.name)
+    if resource.kind == "role":
+        return _grant(clients, *resource.name.split())
+    try:
+        _MAKERS[resource.kind](clients, config, resource.name)
+    except Conflict:
+        return FOUND
+    return MADE
+
+
+def remove(clients, resource):
+    """Remove a `Resource`; see `Platform.remove`."""
+    from google.api_core.exceptions import NotFound
+
+    try:
+        _REMOVERS[resource.kind](clients, resource.name)
+    except NotFound:
+        return
+
+
+def _switch_on(clients, name):
+    from google.cloud.service_usage_v1 import State
+
+    if clients.service_usage.get_service(request={"name": name}).state == State.ENABLED:
+        return FOUND
+    clients.service_usage.enable_service(request={"name": name}).result()
+    return "switched on"
+
+
+def _make_bucket(clients, config, name):
+    from google.api_core.exceptions import Conflict
+
+    bucket = clients.storage.bucket(name)
+    bucket.labels = config.labels
+    bucket.iam_configuration.uniform_bucket_level_access_enabled = True
+    bucket.iam_configuration.public_access_prevention = "enforced"
+    try:
+        clients.storage.create_bucket(bucket, location=config.region)
+    except Conflict:
+        _refuse_foreign_bucket(clients, config.project, name)
+        raise
+
+
+def _refuse_foreign_bucket(clients, project, name):
+    """Bucket names are global and ours can be guessed: one that somebody else holds must not receive our data."""
+    owner = f"projects/{clients.storage.get_bucket(name).project_number}"
+    if owner != clients.projects.get_project(request={"name": f"projects/{project}"}).name:
+        raise PlatformError(f"bucket {name} belongs to another project: choose another prefix or version")
+
+
+def _remove_bucket(clients, name):
+    bucket = clients.storage.bucket(name)
+    for blob in clients.storage.list_blobs(bucket, versions=True):
+        blob.delete()
+    bucket.delete()
+
+
+def _make_dataset(clients, config, name):
+    from google.cloud.bigquery import Dataset
+
+    dataset = Dataset(name)
+    dataset.location = config.region
+    dataset.labels = config.labels
+    clients.bigquery.create_dataset(dataset)
+
+
+def _remove_dataset(clients, name):
+    clients.bigquery.delete_dataset(name, delete_contents=True)
+
+
+def _make_repository(clients, config, name):
+    from google.cloud.artifactregistry_v1 import Repository
+
+    parent, _, repository_id = name.partition("/repositories/")
+    repository = Repository(format_=Repository.Format.DOCKER, labels=config.labels)
+    request = {"parent": parent, "repository_id": repository_id, "repository": repository}
+    clients.artifact_registry.create_repository(request=request).result()
+
+
+def _remove_repository(clients, name):
+    clients.artifact_registry.delete_repository(request={"name": name}).result()
+
+
+def _make_service_account(clients, config, name):
+    body = {"accountId": config.service_account_id, "serviceAccount": {"displayName": f"RecBandits {config.base}"}}
+    clients.iam("POST", name.rpartition("/")[0], body)
+
+
+def _remove_service_account(clients, name):
+    clients.iam("DELETE", name)
+
+
+def _grant(clients, project, role, member):
+    policy = _policy(clients, project)
+    binding = _binding(policy, role)
+    if binding and member in binding.members:
+        return FOUND
+    if binding:
+        binding.members.append(member)
+    else:
+        policy.bindings.add(role=role, members=[member])
+    clients.projects.set_iam_policy(request={"resource": project, "policy": policy})
+    return MADE
+
+
+def _revoke(clients, name):
+    project, role, member = name.split()
+    policy = _policy(clients, project)
+    binding = _binding(policy, role)
+    if binding and member in binding.members:
+        binding.members.remove(member)
+        if not binding.members:
+            policy.bindings.remove(binding)
+        clients.projects.set_iam_policy(request={"resource": project, "policy": policy})
+
+
+def _policy(clients, project):
+    """The project's policy; version 3, because a lower one would lose the conditions that others have set."""
+    request = {"resource": project, "options": {"requested_policy_version": 3}}
+    return clients.projects.get_iam_policy(request=request)
+
+
+def _binding(policy, role):
+    """The unconditional binding of a role, or None."""
+    found = (item for item in policy.bindings if item.role == role and not item.HasField("condition"))
+    return next(found, None)
+
+
+_MAKERS = {
+    "bucket": _make_bucket,
+    "dataset": _make_dataset,
+    "repository": _make_repository,
+    "service account": _make_service_account,
+}
+_REMOVERS = {
+    "bucket": _remove_bucket,
+    "dataset": _remove_dataset,
+    "repository": _remove_repository,
+    "service account": _remove_service_account,
+    "role": _revoke,
+}

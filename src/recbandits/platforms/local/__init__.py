@@ -1,0 +1,54 @@
+"""The laptop as a platform: plain directories below the artifacts directory, no server, no account."""
+
+import shutil
+from contextlib import contextmanager
+
+from recbandits.platforms import FOUND, MADE, PlatformError, Resource
+
+DIRECTORIES = ("data", "runs", "policies", "metrics")
+
+
+class LocalPlatform:
+    """Directories for data, runs (checkpoints and TensorBoard logs), exported policies and metrics."""
+
+    name = "local"
+
+    def __init__(self, config):
+        self.config = config
+
+    def plan(self):
+        """One "directory" for each part, named relative to the artifacts directory."""
+        return [Resource("directory", name) for name in DIRECTORIES]
+
+    def make(self, resource):
+        """Make a directory; see `Platform.make`."""
+        path = self._path(resource)
+        with _one_sentence(resource, "made"):
+            if path.is_dir():
+                return FOUND
+            path.mkdir(parents=True)
+            return MADE
+
+    def remove(self, resource):
+        """Remove a directory and what is in it; see `Platform.remove`."""
+        path = self._path(resource)
+        with _one_sentence(resource, "removed"):
+            if path.exists():
+                shutil.rmtree(path)
+
+    def _path(self, resource):
+        root = self.config.artifacts_dir
+        path = root / resource.name
+        if root not in path.parents or ".." in path.parts:
+            raise PlatformError(f"directory {resource.name!r} is not inside the artifacts directory")
+        return path
+
+
+@contextmanager
+def _one_sentence(resource, done):
+    try:
+        yield
+    except OSError as error:
+        raise PlatformError(
+            f"{resource.kind} {resource.name} could not be {done}: {error.strerror or error}"
+        ) from error

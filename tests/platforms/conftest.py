@@ -1,0 +1,5 @@
+"""The contract's assertions explain themselves as those of a test file do."""
+
+import pytest
+
+pytest.register_assert_rewrite("platform_contract")

@@ -1,0 +1,240 @@
+"""Google Cloud keeps the platform contract; its real clients talk to a rehearsal and whole requests are compared."""
+
+import subprocess
+import sys
+
+import pytest
+from platform_contract import PlatformContract
+
+from recbandits.config import Config
+from recbandits.platforms import FOUND, MADE, PlatformError, Resource
+from recbandits.platforms.gcp import GcpPlatform
+from recbandits.platforms.gcp.rehearsal import Rehearsal, error
+from recbandits.platforms.gcp.resources import ROLES, SERVICES
+from recbandits.platforms.provisioning import clean_up, create, manifest
+
+PROJECT = "movie-lab-42"
+ACCOUNT = f"recbandits-v1-sa@{PROJECT}.iam.gserviceaccount.com"
+MEMBER = f"serviceAccount:{ACCOUNT}"
+POLICY = f"/v3/projects/{PROJECT}:policy"
+LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
+PATHS = {
+    "bucket": f"/storage/v1/b/{PROJECT}-recbandits-v1",
+    "dataset": f"/bigquery/v2/projects/{PROJECT}/datasets/recbandits_v1",
+    "repository": f"/v1/projects/{PROJECT}/locations/us-central1/repositories/recbandits-v1",
+    "service account": f"/v1/projects/{PROJECT}/serviceAccounts/{ACCOUNT}",
+}
+
+
+class MoodyCloud(Rehearsal):
+    """A rehearsal that can refuse.
+
+    `refusals` is a list of [predicate over the request, times, (status, document)].
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.refusals = []
+
+    def answer(self, request):
+        for refusal in self.refusals:
+            applies, times, answer = refusal
+            if times and applies(request):
+                refusal[1] -= 1
+                return answer
+        return super().answer(request)
+
+
+@pytest.fixture
+def cloud():
+    with MoodyCloud() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def platform(tmp_path, cloud):
+    config = Config(platform="gcp", project=PROJECT, artifacts=str(tmp_path / "artifacts"))
+    platform = GcpPlatform(config, cloud.endpoint)
+    platform.cloud = cloud
+    return platform
+
+
+def members(cloud, role):
+    bindings = cloud.documents.get(POLICY, {}).get("bindings", [])
+    return [member for binding in bindings if binding["role"] == role for member in binding["members"]]
+
+
+class TestGcp(PlatformContract):
+    def present(self, platform):
+        cloud = platform.cloud
+        return [
+            resource
+            for resource in platform.plan()
+            if PATHS.get(resource.kind) in cloud.documents
+            or (resource.kind == "role" and MEMBER in members(cloud, resource.name.split()[1]))
+        ]
+
+    def occupy(self, platform, resource):
+        """The last of the plan: a role that the service account was given by hand."""
+        binding = {"role": resource.name.split()[1], "members": [MEMBER]}
+        platform.cloud.documents[POLICY] = {"version": 1, "etag": "MA==", "bindings": [binding]}
+
+    def block_making(self, platform, resource):
+        role = resource.name.split()[1]
+        return self.refuse(platform, lambda request: role in str(request.body))
+
+    def block_removal(self, platform, resource):
+        path = PATHS[resource.kind]
+        return self.refuse(platform, lambda request: (request.method, request.path) == ("DELETE", path))
+
+    def refuse(self, platform, applies):
+        answer = error(403, "The caller does not\nhave permission")
+        platform.cloud.refusals.append([applies, 10**6, answer])
+        return platform.cloud.refusals.clear
+
+
+def test_a_first_creation_sends_exactly_these_requests(platform, cloud):
+    create(platform)
+    for service, (look, enable) in zip(SERVICES, zip(*[iter(cloud.requests[:14])] * 2, strict=True), strict=True):
+        path = f"/v1/projects/{PROJECT}/services/{service}.googleapis.com"
+        assert look[:2] == ("GET", path)
+        assert enable[:2] == ("POST", f"{path}:enable")
+        assert enable.body == {}
+    bucket, dataset, repository, account = cloud.requests[14:18]
+    assert bucket.path == "/storage/v1/b"
+    assert bucket.query["project"] == PROJECT
+    assert bucket.body == {
+        "name": f"{PROJECT}-recbandits-v1",
+        "location": "us-central1",
+        "labels": LABELS,
+        "iamConfiguration": {"uniformBucketLevelAccess": {"enabled": True}, "publicAccessPrevention": "enforced"},
+    }
+    assert dataset.path == f"/bigquery/v2/projects/{PROJECT}/datasets"
+    assert dataset.body == {
+        "datasetReference": {"projectId": PROJECT, "datasetId": "recbandits_v1"},
+        "location": "us-central1",
+        "labels": LABELS,
+    }
+    assert repository.path == f"/v1/projects/{PROJECT}/locations/us-central1/repositories"
+    assert repository.query["repositoryId"] == "recbandits-v1"
+    assert repository.body == {"format": 1, "labels": LABELS}, "1 is DOCKER"
+    assert account.path == f"/v1/projects/{PROJECT}/serviceAccounts"
+    assert account.body == {
+        "accountId": "recbandits-v1-sa",
+        "serviceAccount": {"displayName": "RecBandits recbandits-v1"},
+    }
+    assert {request.method for request in cloud.requests[14:]} == {"POST"}
+    edits = cloud.requests[18:]
+    assert [request.path.rpartition(":")[2] for request in edits] == ["getIamPolicy", "setIamPolicy"] * len(ROLES)
+    assert edits[0].body == {"options": {"requestedPolicyVersion": 3}}
+    assert edits[-1].body["policy"]["bindings"] == [{"role": role, "members": [MEMBER]} for role in ROLES]
+
+
+def test_a_second_creation_changes_nothing(platform, cloud):
+    create(platform)
+    before = dict(cloud.documents)
+    cloud.requests.clear()
+    create(platform)
+    assert cloud.documents == before
+    assert not [request for request in cloud.requests if request.path.endswith((":enable", ":setIamPolicy"))]
+
+
+def test_clean_up_sends_one_removal_for_each_thing_made_and_leaves_services_on(platform, cloud):
+    create(platform)
+    cloud.requests.clear()
+    clean_up(platform, dry_run=False)
+    removals = [request.path for request in cloud.requests if request.method == "DELETE"]
+    assert removals == [PATHS[kind] for kind in ("service account", "repository", "dataset", "bucket")]
+    assert sum(request.path.endswith(":setIamPolicy") for request in cloud.requests) == len(ROLES)
+    assert cloud.documents[POLICY].get("bindings", []) == []
+    assert sum(document.get("state") == "ENABLED" for document in cloud.documents.values()) == len(SERVICES)
+
+
+def test_clean_up_empties_the_bucket_and_the_dataset(platform, cloud):
+    create(platform)
+    for name in ("a", "b"):
+        blob = {"name": name, "bucket": f"{PROJECT}-recbandits-v1"}
+        cloud.documents[f"{PATHS['bucket']}/o/{name}"] = blob
+    clean_up(platform, dry_run=False)
+    assert not [path for path in cloud.documents if path.startswith(PATHS["bucket"])]
+    dataset = next(request for request in cloud.requests if request[:2] == ("DELETE", PATHS["dataset"]))
+    assert dataset.query["deleteContents"] == "true"
+
+
+def test_clean_up_follows_the_manifest_and_not_the_configuration_of_the_day(platform, cloud):
+    create(platform)
+    moved = Config("gcp", "another-lab-7", "europe-west4", version="v9", artifacts=platform.config.artifacts)
+    clean_up(GcpPlatform(moved, cloud.endpoint), dry_run=False)
+    assert not set(PATHS.values()) & set(cloud.documents)
+    assert cloud.documents[POLICY].get("bindings", []) == []
+
+
+def test_a_service_is_looked_at_before_it_is_switched_on(platform, cloud):
+    name = f"projects/{PROJECT}/services/storage.googleapis.com"
+    assert platform.make(Resource("service", name)) == "switched on"
+    assert platform.make(Resource("service", name)) == FOUND
+    assert [request.method for request in cloud.requests] == ["GET", "POST", "GET"]
+
+
+def test_other_members_and_conditions_of_the_policy_are_kept(platform, cloud):
+    role = ROLES[0]
+    conditional = {"role": role, "members": [MEMBER], "condition": {"title": "office hours", "expression": "true"}}
+    shared = {"role": role, "members": ["user:somebody@example.com"]}
+    cloud.documents[POLICY] = {"version": 3, "etag": "MA==", "bindings": [conditional, shared]}
+    resource = next(resource for resource in platform.plan() if resource.kind == "role")
+    assert platform.make(resource) == MADE
+    assert cloud.documents[POLICY]["version"] == 3
+    assert cloud.documents[POLICY]["bindings"] == [
+        conditional,
+        {"role": role, "members": ["user:somebody@example.com", MEMBER]},
+    ]
+    platform.remove(resource)
+    assert cloud.documents[POLICY]["bindings"] == [conditional, shared]
+
+
+def test_a_bucket_of_somebody_else_is_refused(platform, cloud):
+    cloud.documents[PATHS["bucket"]] = {"name": f"{PROJECT}-recbandits-v1", "projectNumber": "666"}
+    with pytest.raises(PlatformError, match=f"bucket {PROJECT}-recbandits-v1 belongs to another project"):
+        create(platform)
+    assert manifest(platform) == []
+
+
+@pytest.mark.parametrize(
+    ("part_of_path", "answer"),
+    [
+        (":setIamPolicy", error(409, "There were concurrent policy changes.")),
+        (":setIamPolicy", error(400, f"Service account {ACCOUNT} does not exist.")),
+        ("/datasets", error(403, "BigQuery API has not been used in project 42 before or it is disabled.")),
+    ],
+    ids=["the policy was edited meanwhile", "the account is too new", "the service is too new"],
+)
+def test_a_cloud_that_is_still_settling_is_asked_again(platform, cloud, part_of_path, answer):
+    cloud.refusals.append([lambda request: request.path.endswith(part_of_path), 1, answer])
+    create(platform)
+    assert sum(request.path.endswith(part_of_path) for request in cloud.requests) >= 2
+    assert len(manifest(platform)) == len(PATHS) + len(ROLES)
+
+
+def test_a_refusal_names_the_resource_and_the_reason(platform, cloud):
+    refusal = error(403, "Permission 'artifactregistry.repositories.create'\ndenied")
+    cloud.refusals.append([lambda request: request.path.endswith("/repositories"), 1, refusal])
+    sentence = "repository projects/movie-lab-42/.* could not be made: 403 .*repositories.create' denied"
+    with pytest.raises(PlatformError, match=sentence):
+        create(platform)
+    assert [resource.kind for resource in manifest(platform)] == ["bucket", "dataset"]
+
+
+def test_nobody_signed_in_is_said_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    platform = GcpPlatform(Config(platform="gcp", project=PROJECT, artifacts=str(tmp_path)))
+    with pytest.raises(PlatformError, match=r"nobody is signed in; run `gcloud auth application-default login`"):
+        platform.make(platform.plan()[0])
+
+
+def test_planning_imports_no_client():
+    code = (
+        "import sys; from recbandits.config import Config; from recbandits.platforms.gcp import GcpPlatform\n"
+        "GcpPlatform(Config(platform='gcp', project='movie-lab-42')).plan()\n"
+        "print(sorted(name for name in sys.modules if name.startswith(('google', 'requests', 'tensorflow'))))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
