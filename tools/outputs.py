@@ -1,8 +1,9 @@
 """What may be committed as the output of a notebook."""
 
+import copy
 import re
 
-from nbformat import NotebookNode
+from nbformat import from_dict
 
 from tools.notebooks import ROOT, code_cells, tags
 
@@ -24,25 +25,18 @@ def clean(notebook):
       notebook: nbformat 4 structure; left as it is.
 
     Returns:
-      Another one, whose code cells with outputs are numbered 1, 2, ...
+      Another one, whose code cells are numbered 1, 2, ...
     """
-    notebook = NotebookNode(
-        notebook | {"metadata": NOTEBOOK_METADATA, "cells": [_clean_cell(c) for c in notebook.cells]}
-    )
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata = from_dict(NOTEBOOK_METADATA)
+    for cell in notebook.cells:
+        cell.metadata = from_dict({"tags": tags(cell)} if tags(cell) else {})
     for number, cell in enumerate(code_cells(notebook), 1):
         cell.execution_count = number
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = number
     return notebook
-
-
-def _clean_cell(cell):
-    kept = {"tags": tags(cell)} if tags(cell) else {}
-    cell = NotebookNode(cell | {"metadata": NotebookNode(kept)})
-    if cell.cell_type == "code":
-        cell.outputs = [NotebookNode(output) for output in cell.outputs]
-    return cell
 
 
 def complaints(notebook):
