@@ -1,7 +1,8 @@
 """A rehearsal of Google Cloud: the real clients talk to this process and every request can be read.
 
-It answers as the services do where the project depends on it (created, exists already, not found, long-running operations
-that are done, policies with an etag) and knows nothing else. Documents live in a dict, under the path that GET asks for.
+It answers as the services do where the project depends on it (created, exists already, not found, long-running
+operations that are done, policies with an etag) and knows nothing else. Documents live in a dict, under the path that
+GET asks for.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The resources of the project on Google Cloud: which there are, how each is made and removed.
 
-A resource is made by asking for it: the answer "409, exists already" is what makes a second run harmless, without the gap
-that looking first would leave.
+A resource is made by asking for it: the answer "409, exists already" is what makes a second run harmless, without the
+gap that looking first would leave.
 """
 
 from recbandits.platforms import FOUND, MADE, PlatformError, Resource
