@@ -1,0 +1,130 @@
+"""Features of users and movies, fitted once, joined by id, saved with whatever was trained on them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recbandits.data.tables import GENRES
+
+AGES = (0, 18, 25, 35, 45, 50, 56)  # lower bounds of the age groups of MovieLens 1M
+UNKNOWN = ("error", "mean")
+_FILE = "features.npz"
+
+
+class FeatureBundle:
+    """One row of float32 features for every user and every movie.
+
+    Attributes:
+      users: DataFrame indexed by user_id: age group (one-hot), gender, occupation (one-hot), activity, factors.
+      movies: DataFrame indexed by movie_id: genres (multi-hot), year, popularity, factors.
+    """
+
+    def __init__(self, users, movies):
+        self.users = users
+        self.movies = movies
+
+    @classmethod
+    def fit(cls, ratings, users, movies, user_factors=None, movie_factors=None):
+        """Compute the features.
+
+        Activity and popularity are logarithms of 1 + the number of ratings, standardised, as is the year (0 where it is
+        missing). A user or movie without a rating counts as rated 0 times, and its factors are zero, the prior mean.
+
+        Args:
+          ratings: DataFrame of the training part only, with columns user_id and movie_id.
+          users: DataFrame indexed by user_id, as `MovieLens.users`.
+          movies: DataFrame indexed by movie_id, as `MovieLens.movies`.
+          user_factors: DataFrame indexed by user_id, fitted on the same training part; None for no factors.
+          movie_factors: DataFrame indexed by movie_id, likewise.
+
+        Returns:
+          FeatureBundle
+        """
+        group = np.searchsorted(AGES, users["age"], side="right") - 1
+        user_parts = [
+            pd.DataFrame(np.eye(len(AGES))[group], users.index, [f"age {low}+" for low in AGES]),
+            (users["gender"] == "F").rename("female"),
+            pd.get_dummies(users["occupation"]),
+            _standard(_log_count(ratings["user_id"], users.index)).rename("activity"),
+        ]
+        movie_parts = [
+            movies[list(GENRES)],
+            _standard(movies["year"].astype(float)).fillna(0).rename("year"),
+            _standard(_log_count(ratings["movie_id"], movies.index)).rename("popularity"),
+        ]
+        return cls(_joined(user_parts, user_factors), _joined(movie_parts, movie_factors))
+
+    def user_features(self, ids, unknown="error"):
+        """Features of the users `ids`, int array [n].
+
+        Args:
+          ids: user ids, any order, repetitions allowed.
+          unknown: what an id gets that is not in the bundle: "error", or "mean" for the mean of all users.
+
+        Returns:
+          float32 array [n, features], columns as in `users`.
+
+        Raises:
+          KeyError: unknown ids, by name, with unknown="error".
+          ValueError: another value of `unknown`.
+        """
+        return _look_up(self.users, ids, unknown, "user")
+
+    def movie_features(self, ids, unknown="error"):
+        """Features of the movies `ids`; as `user_features`."""
+        return _look_up(self.movies, ids, unknown, "movie")
+
+    def save(self, directory):
+        """Write the bundle into a directory, made if missing; the same bundle gives the same bytes."""
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        parts = {}
+        for name, table in (("users", self.users), ("movies", self.movies)):
+            parts[f"{name}_ids"] = table.index.to_numpy()
+            parts[f"{name}_columns"] = np.array(table.columns.tolist())
+            parts[name] = table.to_numpy()
+        np.savez(Path(directory) / _FILE, **parts)
+
+    @classmethod
+    def load(cls, directory):
+        """Read a bundle that `save` wrote, bit by bit the same."""
+        with np.load(Path(directory) / _FILE) as parts:
+            tables = [
+                pd.DataFrame(parts[name], pd.Index(parts[f"{name}_ids"], name=index), parts[f"{name}_columns"].tolist())
+                for name, index in (("users", "user_id"), ("movies", "movie_id"))
+            ]
+        return cls(*tables)
+
+
+def _log_count(ids, index):
+    return np.log1p(ids.value_counts().reindex(index, fill_value=0))
+
+
+def _standard(values):
+    """Mean 0 and variance 1 over what is not missing; constant values become 0."""
+    deviation = values.std(ddof=0)
+    return (values - values.mean()) / (deviation if deviation > 0 else 1.0)
+
+
+def _joined(parts, factors):
+    """Parts side by side, the factors joined by id, as float32."""
+    index = parts[0].index
+    if factors is not None:
+        parts = [*parts, factors.reindex(index, fill_value=0.0)]
+    return pd.concat(parts, axis=1).astype("float32")
+
+
+def _look_up(table, ids, unknown, kind):
+    if unknown not in UNKNOWN:
+        raise ValueError(f"unknown must be 'error' or 'mean', got {unknown!r}")
+    ids = np.asarray(ids)
+    row = table.index.get_indexer(ids)
+    missing = row < 0
+    if missing.any() and unknown == "error":
+        names = ", ".join(str(name) for name in np.unique(ids[missing])[:10])
+        raise KeyError(
+            f"unknown {kind} ids: {names}; pass unknown='mean' to take the mean of the {len(table)} known ones"
+        )
+    values = table.to_numpy()[row]
+    values[missing] = table.to_numpy().mean(axis=0)
+    return values

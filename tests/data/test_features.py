@@ -1,0 +1,143 @@
+"""Features are those of the user or movie with that id, of the training part, and stay the same on disk."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbandits.data.features import FeatureBundle
+from recbandits.data.splits import random_split
+from recbandits.data.tables import GENRES
+from recbandits.environments.factorization import als
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Three users and three movies whose ids are neither dense nor in the order of the ratings."""
+    ratings = pd.DataFrame({"user_id": [30, 10, 30, 30], "movie_id": [7, 7, 5, 9]})
+    users = pd.DataFrame(
+        {"age": [17, 25, 80], "gender": ["F", "M", "M"], "occupation": ["artist", "writer", "artist"], "zip": "0"},
+        index=pd.Index([10, 20, 30], name="user_id"),
+    )
+    movies = pd.DataFrame(
+        {
+            "title": ["A", "B", "C"],
+            "year": pd.array([1990, pd.NA, 1994], dtype="Int64"),
+            **dict.fromkeys(GENRES, False),
+        },
+        index=pd.Index([5, 7, 9], name="movie_id"),
+    )
+    movies.loc[7, ["Drama", "War"]] = True
+    factors = pd.DataFrame({"factor_0": [0.3, 0.1]}, index=pd.Index([30, 10], name="user_id"))
+    return ratings, users, movies, factors
+
+
+@pytest.fixture(scope="module")
+def fitted(movielens):
+    train = movielens.ratings.iloc[random_split(movielens.ratings).train]
+    model = als(train, rank=4)
+    return FeatureBundle.fit(train, movielens.users, movielens.movies, model.user_frame(), model.movie_frame())
+
+
+def test_particular_users_have_their_own_features(small):
+    """Log counts log 2, log 1, log 4 have mean log 2 and standard deviation log 2 * sqrt(2 / 3)."""
+    ratings, users, movies, factors = small
+    bundle = FeatureBundle.fit(ratings, users, movies, user_factors=factors)
+    table = pd.DataFrame(bundle.user_features([30, 10, 20, 30]), columns=bundle.users.columns)
+    assert table["age 0+"].tolist() == [0, 1, 0, 0]
+    assert table["age 25+"].tolist() == [0, 0, 1, 0]
+    assert table["age 56+"].tolist() == [1, 0, 0, 1]
+    assert table["female"].tolist() == [0, 1, 0, 0]
+    assert table["artist"].tolist() == [1, 1, 0, 1]
+    assert table["writer"].tolist() == [0, 0, 1, 0]
+    np.testing.assert_allclose(table["activity"], np.array([1, 0, -1, 1]) * np.sqrt(1.5), rtol=1e-6)
+    np.testing.assert_allclose(table["factor_0"], [0.3, 0.1, 0, 0.3], rtol=1e-6)
+
+
+def test_particular_movies_have_their_own_features(small):
+    ratings, users, movies, _ = small
+    bundle = FeatureBundle.fit(ratings, users, movies)
+    table = pd.DataFrame(bundle.movie_features([9, 7, 5]), columns=bundle.movies.columns)
+    assert table["Drama"].tolist() == table["War"].tolist() == [0, 1, 0]
+    assert table["year"].tolist() == [1, 0, -1]
+    np.testing.assert_allclose(table["popularity"], [-0.70710677, 1.4142135, -0.70710677], rtol=1e-5)
+
+
+def test_features_are_joined_by_id_whatever_the_order_of_the_tables(small):
+    ratings, users, movies, factors = small
+    straight = FeatureBundle.fit(ratings, users, movies, user_factors=factors)
+    turned = FeatureBundle.fit(ratings[::-1], users[::-1], movies[::-1], user_factors=factors[::-1])
+    np.testing.assert_array_equal(straight.user_features([10, 20, 30]), turned.user_features([10, 20, 30]))
+    np.testing.assert_array_equal(straight.movie_features([5, 7, 9]), turned.movie_features([5, 7, 9]))
+
+
+def test_all_of_movielens_has_finite_float32_features(fitted, movielens):
+    users, movies = fitted.user_features(movielens.users.index), fitted.movie_features(movielens.movies.index)
+    assert users.dtype == movies.dtype == np.float32
+    assert users.shape == (943, 7 + 1 + movielens.users["occupation"].nunique() + 1 + 4)
+    assert movies.shape == (1682, 19 + 1 + 1 + 4)
+    assert np.isfinite(users).all()
+    assert np.isfinite(movies).all()
+    ages = [column for column in fitted.users.columns if column.startswith("age ")]
+    assert (fitted.users[ages].sum(axis=1) == 1).all()
+
+
+def test_two_real_users_and_two_real_movies_line_up(real_movielens):
+    """Known by id: user 1 is male and 24, user 2 female and 53; movie 1 is an animation, movie 50 a war film."""
+    bundle = FeatureBundle.fit(real_movielens.ratings, real_movielens.users, real_movielens.movies)
+    users = pd.DataFrame(bundle.user_features([2, 1]), columns=bundle.users.columns)
+    assert users[["age 50+", "female", "other", "technician"]].to_numpy().tolist() == [[1, 1, 1, 0], [0, 0, 0, 1]]
+    movies = pd.DataFrame(bundle.movie_features([50, 1]), columns=bundle.movies.columns)
+    assert movies[["War", "Animation"]].to_numpy().tolist() == [[1, 0], [0, 1]]
+    assert movies["popularity"][0] == bundle.movies["popularity"].max()
+
+
+def test_nothing_of_the_held_out_part_leaks_in(movielens):
+    """Change every held-out rating, movie and user: the bundle fitted on the training part stays as it was."""
+    train, test = random_split(movielens.ratings)
+    changed = movielens.ratings.copy()
+    changed.loc[test, ["user_id", "movie_id", "rating"]] = [1, 1, 1.0]
+    bundles = []
+    for ratings in (movielens.ratings, changed):
+        part = ratings.iloc[train]
+        model = als(part, rank=2, iterations=2)
+        bundles.append(
+            FeatureBundle.fit(part, movielens.users, movielens.movies, model.user_frame(), model.movie_frame())
+        )
+    pd.testing.assert_frame_equal(bundles[0].users, bundles[1].users, check_exact=True)
+    pd.testing.assert_frame_equal(bundles[0].movies, bundles[1].movies, check_exact=True)
+    everything = FeatureBundle.fit(movielens.ratings, movielens.users, movielens.movies)
+    assert not everything.movies["popularity"].equals(bundles[0].movies["popularity"])
+
+
+def test_a_saved_bundle_is_loaded_bit_by_bit(fitted, tmp_path):
+    fitted.save(tmp_path / "bundle")
+    again = FeatureBundle.load(tmp_path / "bundle")
+    pd.testing.assert_frame_equal(again.users, fitted.users, check_exact=True)
+    pd.testing.assert_frame_equal(again.movies, fitted.movies, check_exact=True)
+    again.save(tmp_path / "again")
+    assert (tmp_path / "again/features.npz").read_bytes() == (tmp_path / "bundle/features.npz").read_bytes()
+
+
+def test_unknown_ids_are_refused_by_name(fitted):
+    with pytest.raises(
+        KeyError, match="unknown user ids: 0, 5000; pass unknown='mean' to take the mean of the 943 known"
+    ):
+        fitted.user_features([1, 5000, 0, 5000])
+    with pytest.raises(KeyError, match="unknown movie ids: 1683"):
+        fitted.movie_features([1683])
+
+
+def test_unknown_ids_get_the_mean_when_that_is_asked_for(fitted):
+    features = fitted.user_features([5000, 1], unknown="mean")
+    np.testing.assert_allclose(features[0], fitted.users.mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(features[1], fitted.users.loc[1])
+
+
+def test_another_way_with_unknown_ids_is_refused(fitted):
+    with pytest.raises(ValueError, match="unknown must be 'error' or 'mean', got 'zero'"):
+        fitted.user_features([1], unknown="zero")
+
+
+def test_a_lookup_gives_a_copy(fitted):
+    fitted.user_features([1])[:] = 99
+    assert (fitted.user_features([1]) != 99).all()

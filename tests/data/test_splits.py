@@ -1,0 +1,101 @@
+"""Splits: every rating in one part, the future never in training, lists that do not share a rating."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbandits.data.splits import Split, draw_lists, random_split, split_by_time
+
+
+def table(times):
+    """Ratings of users {user: seconds of each rating}."""
+    rows = [(user, pd.Timestamp(second, unit="s", tz="UTC")) for user, seconds in times.items() for second in seconds]
+    return pd.DataFrame(rows, columns=["user_id", "time"])
+
+
+def test_a_random_split_parts_all_rows_80_to_20(movielens):
+    train, test = random_split(movielens.ratings)
+    assert (len(train), len(test)) == (80_000, 20_000)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(100_000))
+
+
+def test_a_random_split_is_seeded(movielens):
+    first, again, other = (random_split(movielens.ratings, seed=seed).test for seed in (42, 42, 43))
+    np.testing.assert_array_equal(first, again)
+    assert np.intersect1d(first, other).size == pytest.approx(4_000, abs=200)
+
+
+def test_the_latest_ratings_of_a_user_are_held_out():
+    """User 1 keeps 4 of 5 ratings: row 1 is the latest. User 2 keeps 8 of 10: rows 13 and 14 are the latest."""
+    ratings = table({1: [10, 50, 20, 30, 40], 2: range(100, 110)})
+    train, test = split_by_time(ratings)
+    assert test.tolist() == [1, 13, 14]
+    assert len(train) == 12
+
+
+def test_ratings_of_the_same_second_stay_together_in_training():
+    """Of 5 ratings one is to be held out; the two latest are of the same second, so none is."""
+    assert split_by_time(table({1: [1, 2, 3, 9, 9]})).test.tolist() == []
+    assert split_by_time(table({1: [1, 2, 9, 9, 9, 9, 9, 9, 10, 11]})).test.tolist() == [8, 9]
+
+
+def test_rows_are_positions_whatever_the_index():
+    ratings = table({1: [10, 50, 20, 30, 40]}).set_axis([7, 7, 7, 9, 9])
+    assert split_by_time(ratings).test.tolist() == [1]
+
+
+def test_no_training_rating_is_as_late_as_a_held_out_one_of_the_same_user(movielens):
+    train, test = split_by_time(movielens.ratings)
+    latest = movielens.ratings.iloc[train].groupby("user_id")["time"].max()
+    held_out = movielens.ratings.iloc[test]
+    assert (held_out["time"].to_numpy() > latest.loc[held_out["user_id"]].to_numpy()).all()
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(100_000))
+    assert 0.17 < len(test) / 100_000 <= 0.2
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.2, float("nan")])
+@pytest.mark.parametrize("split", [random_split, split_by_time])
+def test_a_share_that_leaves_a_part_empty_is_refused(split, share):
+    with pytest.raises(ValueError, match=r"test_share must be in \(0, 1\), got"):
+        split(table({1: [1, 2, 3]}), test_share=share)
+
+
+def test_a_split_is_stored_and_read(tmp_path, movielens):
+    split = random_split(movielens.ratings)
+    split.save(tmp_path / "splits" / "random.npz")
+    again = Split.load(tmp_path / "splits" / "random.npz")
+    np.testing.assert_array_equal(split.train, again.train)
+    np.testing.assert_array_equal(split.test, again.test)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_every_user_gets_50_training_lists_and_1_to_validate(movielens, size):
+    train, test = draw_lists(movielens.ratings, size)
+    assert train.shape == (47_150, size)
+    assert test.shape == (943, size)
+    user = movielens.ratings["user_id"].to_numpy()
+    for lists, number in ((train, 50), (test, 1)):
+        np.testing.assert_array_equal(user[lists], np.repeat(np.arange(1, 944), number)[:, None].repeat(size, axis=1))
+        assert (np.diff(np.sort(lists, axis=1), axis=1) > 0).all(), "a list must not hold a movie twice"
+
+
+def test_training_and_validation_lists_share_no_rating(movielens):
+    train, test = draw_lists(movielens.ratings, 5)
+    assert np.intersect1d(train, test).size == 0
+
+
+def test_the_order_in_a_list_says_nothing_about_the_rating(movielens):
+    """Were candidates sorted by label, as a predecessor had them, the first place would be rated best."""
+    rating = movielens.ratings["rating"].to_numpy()[draw_lists(movielens.ratings, 5).train]
+    np.testing.assert_allclose(rating.mean(axis=0), rating.mean(), atol=0.02)
+
+
+def test_lists_are_seeded(movielens):
+    first, again, other = (draw_lists(movielens.ratings, 5, seed=seed).train for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).mean() > 0.9
+
+
+def test_a_user_with_too_few_ratings_is_named():
+    with pytest.raises(ValueError, match="user 8 must have 6 ratings for lists of 3, got 5"):
+        draw_lists(table({7: range(6), 8: range(5)}), 3)
