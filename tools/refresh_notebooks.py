@@ -84,7 +84,7 @@ def main():
         check_data()
         with sole_run(ROOT / "build" / "refresh"):
             refresh(find_notebooks(patterns=options.notebooks), ROOT / "build" / "refresh")
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("\nInterrupted: no notebook was changed.")

@@ -1,0 +1,65 @@
+"""The lock pins all that pyproject.toml asks for, and the environment holds what the lock pins."""
+
+import importlib.metadata
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tools.lock import HEADER, ROOT, inputs_digest
+
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+LOCK = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+SETTINGS = tomllib.loads(PYPROJECT)
+DIRECT = [Requirement(text) for text in SETTINGS["project"]["dependencies"] + SETTINGS["dependency-groups"]["dev"]]
+PINS = [Requirement(line.rstrip(" \\")) for line in LOCK.splitlines() if re.match(r"\w", line)]
+
+
+def pins_of(name, environment):
+    """The pins that apply to a package in an environment given by its markers."""
+    named = [pin for pin in PINS if canonicalize_name(pin.name) == canonicalize_name(name)]
+    return [pin for pin in named if pin.marker is None or pin.marker.evaluate(environment)]
+
+
+def test_the_lock_was_made_from_these_dependencies():
+    digest = inputs_digest(PYPROJECT)
+    assert LOCK.startswith(HEADER.format(digest=digest)), "pyproject.toml and requirements.txt differ: run make lock"
+
+
+@pytest.mark.parametrize(
+    "change", [('"pandas>=3.0"', '"pandas>=9.0"'), ("pygame; python", "pygame; os"), (">=3.11", ">=3.12")]
+)
+def test_a_change_of_what_decides_the_lock_is_noticed(change):
+    assert change[0] in PYPROJECT
+    assert inputs_digest(PYPROJECT.replace(*change)) != inputs_digest(PYPROJECT)
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+def test_each_direct_dependency_is_pinned_once_at_a_version_that_satisfies_it(requirement, python, platform):
+    environment = {"python_version": python, "python_full_version": f"{python}.5", "sys_platform": platform}
+    pins = pins_of(requirement.name, environment)
+    assert len(pins) == 1, f"{requirement.name} has {len(pins)} pins for Python {python} on {platform}"
+    (specifier,) = pins[0].specifier
+    assert specifier.operator == "=="
+    assert specifier.version in requirement.specifier
+
+
+def test_every_pin_has_a_hash_and_no_line_names_a_host():
+    blocks = re.split(r"^(?=\w)", LOCK, flags=re.M)[1:]
+    assert len(blocks) == len(PINS) > 100
+    assert [block.split()[0] for block in blocks if "--hash=sha256:" not in block] == []
+    assert re.findall(r"^.*(?:://|--index|--find-links|--extra).*$", LOCK, flags=re.M) == []
+
+
+def test_the_environment_is_what_the_lock_pins():
+    wrong = {}
+    for pin in PINS:
+        if pin.marker is None or pin.marker.evaluate():
+            installed = importlib.metadata.version(pin.name)
+            if installed not in pin.specifier:
+                wrong[pin.name] = installed
+    assert not wrong, f"run make, the environment is behind the lock: {wrong}"
