@@ -171,7 +171,7 @@ def test_clean_up_follows_the_manifest_and_not_the_configuration_of_the_day(plat
 
 def test_a_service_is_looked_at_before_it_is_switched_on(platform, cloud):
     name = f"projects/{PROJECT}/services/storage.googleapis.com"
-    assert platform.make(Resource("service", name)) == "switched on"
+    assert platform.make(Resource("service", name)) == "enabled"
     assert platform.make(Resource("service", name)) == FOUND
     assert [request.method for request in cloud.requests] == ["GET", "POST", "GET"]
 

@@ -22,7 +22,7 @@ class GcpPlatform:
         return resources.plan(self.config)
 
     def make(self, resource):
-        """Make a resource; see `Platform.make`. A service is "switched on" and never switched off again."""
+        """Make a resource; see `Platform.make`. A service is "enabled", and never disabled again."""
         with _one_sentence(resource, "made"):
             return _patient(resources.make)(self._clients, self.config, resource)
 

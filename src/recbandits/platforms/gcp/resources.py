@@ -64,7 +64,7 @@ def _switch_on(clients, name):
     if clients.service_usage.get_service(request={"name": name}).state == State.ENABLED:
         return FOUND
     clients.service_usage.enable_service(request={"name": name}).result()
-    return "switched on"
+    return "enabled"
 
 
 def _make_bucket(clients, config, name):
