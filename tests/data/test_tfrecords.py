@@ -1,0 +1,132 @@
+"""Records: written in seconds, read back in batches, equal to the tables value by value."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from recbandits.data.splits import draw_lists, random_split
+from recbandits.data.tables import GENRES, MovieLens
+from recbandits.data.tfrecords import (
+    FIELDS,
+    columns,
+    feature_spec,
+    find_records,
+    read_records,
+    validate_records,
+    write_records,
+)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Two users, three movies, four ratings; nothing is in the order of the ids."""
+    flags = pd.DataFrame(False, index=pd.Index([5, 7, 9], name="movie_id"), columns=list(GENRES))
+    flags.loc[7, ["Drama", "War"]] = True
+    movies = pd.DataFrame({"title": ["A", "B", "C"], "year": pd.array([1990, pd.NA, 1994], dtype="Int64")}, flags.index)
+    users = pd.DataFrame(
+        {"age": [17, 80], "gender": ["F", "M"], "occupation": ["artist", "writer"], "zip": ["1", "2"]},
+        index=pd.Index([10, 30], name="user_id"),
+    )
+    ratings = pd.DataFrame({"user_id": [30, 10, 30, 30], "movie_id": [7, 7, 5, 9], "rating": [4.0, 1.0, 5.0, 2.0]})
+    ratings["time"] = pd.to_datetime([100, 200, 300, 400], unit="s", utc=True)
+    return MovieLens(ratings, users, movies.join(flags), source="test")
+
+
+def test_a_record_holds_the_user_the_movie_and_the_rating_of_its_row(small, tmp_path):
+    files = write_records(small, [1, 3], tmp_path, "train", shards=1)
+    (batch,) = read_records(files).as_numpy_iterator()
+    assert batch["user_id"].tolist() == [10, 30]
+    assert batch["age"].tolist() == [17, 80]
+    assert batch["gender"].tolist() == [b"F", b"M"]
+    assert batch["occupation"].tolist() == [b"artist", b"writer"]
+    assert batch["movie_id"].tolist() == [7, 9]
+    assert batch["year"].tolist() == [0, 1994]
+    assert [GENRES[genre] for genre in np.flatnonzero(batch["genres"][0])] == ["Drama", "War"]
+    assert batch["rating"].tolist() == [1.0, 2.0]
+    assert batch["time"].tolist() == [200, 400]
+
+
+def test_a_list_holds_its_user_once_and_each_movie_in_its_order(small, tmp_path):
+    files = write_records(small, [[3, 0, 2], [0, 2, 3]], tmp_path, "train", shards=1)
+    (batch,) = read_records(files, size=3).as_numpy_iterator()
+    assert batch["user_id"].tolist() == [30, 30]
+    assert batch["movie_id"].tolist() == [[9, 7, 5], [7, 5, 9]]
+    assert batch["rating"].tolist() == [[2.0, 4.0, 5.0], [4.0, 5.0, 2.0]]
+    assert batch["genres"].shape == (2, 3, 19)
+    assert batch["genres"].sum(axis=2).tolist() == [[0, 2, 0], [2, 0, 0]]
+
+
+def test_every_schema_derives_from_the_fields(small):
+    names = [field.name for field in FIELDS]
+    for size, rows in ((None, [0, 1]), (3, [[3, 0, 2], [0, 2, 3]])):
+        spec, values = feature_spec(size), columns(small, rows)
+        assert list(spec) == list(values) == names
+        assert [value.shape[1:] for value in values.values()] == [tuple(feature.shape) for feature in spec.values()]
+
+
+@pytest.mark.parametrize("size", [None, 3, 5])
+def test_all_of_movielens_is_written_in_seconds_and_read_back_equal(movielens, tmp_path, size):
+    rows = np.arange(100_000) if size is None else draw_lists(movielens.ratings, size).train
+    start = time.monotonic()
+    files = write_records(movielens, rows, tmp_path, "full", shards=4)
+    assert time.monotonic() - start < 20, "100,000 records must take seconds, not minutes"
+    assert files == find_records(tmp_path, "full")
+    assert validate_records(files, movielens, rows) == len(rows)
+
+
+def test_train_and_validation_records_part_the_full_set(movielens, tmp_path):
+    split = random_split(movielens.ratings.iloc[:1000])
+    pairs = []
+    for name, rows in split._asdict().items():
+        files = write_records(movielens, rows, tmp_path, name, shards=2)
+        pairs += [
+            set(zip(batch["user_id"], batch["movie_id"], strict=True))
+            for batch in read_records(files).as_numpy_iterator()
+        ]
+    assert [len(part) for part in pairs] == [800, 200]
+    assert len(pairs[0] | pairs[1]) == 1000
+
+
+def test_batches_are_parsed_as_a_whole(small, tmp_path):
+    files = write_records(small, [0, 1, 2, 3], tmp_path, "train", shards=3)
+    shapes = [batch["genres"].shape for batch in read_records(files, batch_size=3)]
+    assert shapes == [(3, 19), (1, 19)]
+
+
+def test_writing_again_with_fewer_shards_leaves_no_old_ones(small, tmp_path):
+    write_records(small, [0, 1, 2, 3], tmp_path, "train", shards=4)
+    files = write_records(small, [0, 1], tmp_path, "train", shards=2)
+    assert sorted(tmp_path.iterdir()) == files == find_records(tmp_path, "train")
+
+
+def test_a_missing_shard_is_reported(small, tmp_path):
+    files = write_records(small, [0, 1, 2, 3], tmp_path, "train", shards=4)
+    files[2].unlink()
+    with pytest.raises(FileNotFoundError, match=r"train must have 4 shards in .*, got 3"):
+        find_records(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match=r"full must have 1 shards in .*, got 0"):
+        find_records(tmp_path, "full")
+
+
+def test_validation_finds_what_is_wrong(small, tmp_path):
+    files = write_records(small, [0, 1, 2, 3], tmp_path, "train", shards=1)
+    with pytest.raises(ValueError, match="must hold 3 records, got 4"):
+        validate_records(files, small, [0, 1, 2])
+    with pytest.raises(ValueError, match="record 2: movie_id must be 9, got 5"):
+        validate_records(files, small, [0, 1, 3, 2])
+    with pytest.raises(ValueError, match="must hold such records, got: "):
+        validate_records(files, small, [[0, 2], [2, 3], [3, 2], [0, 3]])
+    files[0].write_bytes(files[0].read_bytes()[:-5])
+    with pytest.raises(ValueError, match="must hold such records, got: "):
+        validate_records(files, small, [0, 1, 2, 3])
+
+
+def test_text_survives(small, tmp_path):
+    renamed = MovieLens(small.ratings, small.users.assign(occupation=["poète", "écrivain"]), small.movies, "test")
+    files = write_records(renamed, [0, 1], tmp_path, "train", shards=1)
+    assert validate_records(files, renamed, [0, 1]) == 2
+    (batch,) = read_records(files)
+    assert tf.strings.length(batch["occupation"], unit="UTF8_CHAR").numpy().tolist() == [8, 5]
