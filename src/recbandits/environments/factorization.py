@@ -39,6 +39,18 @@ class Factorization:
         bias = self.mean + self.user_bias[:, None] + self.movie_bias[None, :]
         return bias + self.user_factors @ self.movie_factors.T
 
+    def user_features(self):
+        """What a linear model per movie needs of a user, [users, size]: 1, bias and factors, or the factors alone."""
+        if self.mean == 0.0:
+            return self.user_factors
+        return np.column_stack([np.ones(len(self.user_ids)), self.user_bias, self.user_factors])
+
+    def movie_features(self):
+        """What describes a movie, [movies, size]: bias and factors; without biases the factors alone."""
+        if self.mean == 0.0:
+            return self.movie_factors
+        return np.column_stack([self.movie_bias, self.movie_factors])
+
     def predict(self, user_ids, movie_ids):
         """Predict the ratings of (user, movie) pairs.
 
@@ -71,9 +83,9 @@ class Factorization:
 def als(ratings, rank=20, regularization=0.12, bias_regularization=5.0, iterations=12, seed=0):
     """Fit biases and factors to the observed ratings only, by alternating least squares.
 
-    The biases are ridge regressions on the ratings; the factors then alternate on the residuals with a penalty that grows with
-    the number of ratings of a row (ALS-WR: Zhou et al. 2008, "Large-scale Parallel Collaborative Filtering for the Netflix
-    Prize", section 3.1).
+    The biases are ridge regressions on the ratings; the factors then alternate on the residuals with a penalty that
+    grows with the number of ratings of a row (ALS-WR: Zhou et al. 2008, "Large-scale Parallel Collaborative Filtering
+    for the Netflix Prize", section 3.1).
 
     Args:
       ratings: DataFrame with columns user_id, movie_id, rating.
@@ -150,7 +162,7 @@ def _biases(user, movie, deviation, penalty, sweeps=10):
 
 
 def _ridge(rated, residual, factors, regularization):
-    """Solve every row's ridge regression at once; rated and residual are sparse [rows, columns], factors [columns, rank]."""
+    """Solve the ridge regression of every row; rated, residual: sparse [rows, columns]; factors: [columns, rank]."""
     rank = factors.shape[1]
     outer = (factors[:, :, None] * factors[:, None, :]).reshape(len(factors), rank * rank)
     gram = (rated @ outer).reshape(-1, rank, rank)

@@ -1,0 +1,93 @@
+"""MovieLens users asking for movies; the reward is the rating that a factorisation predicts."""
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
+
+from recbandits.environments.base import GLOBAL, PER_ARM, Environment
+
+
+class MovieLensEnvironment(Environment):
+    """Each step brings `batch_size` users, drawn with replacement, and their candidate movies.
+
+    With `per_arm=False` the candidates are always the same movies and the agent sees the user's features alone: one
+    linear model per arm can represent every reward. With `per_arm=True` each user gets `num_actions` distinct movies
+    drawn at random; each carries its own features and the interaction (user factors times movie factors, element by
+    element), without which a linear model shared by all arms cannot tell one user's taste from another's.
+
+    Args:
+      factorization: a `Factorization`; its matrix is the expected reward.
+      num_actions: candidate movies per user.
+      batch_size: users per step.
+      per_arm: whether arms are drawn anew and described by features.
+      movie_ids: the movies to draw from, or, with `per_arm=False`, the arms in order; default: all, or the first
+        `num_actions`.
+      **options: `reward_noise`, `available`, `seed` of `Environment`.
+
+    Raises:
+      ValueError: unknown or too few movies.
+    """
+
+    def __init__(self, factorization, num_actions=20, batch_size=8, per_arm=False, movie_ids=None, **options):
+        movies = _movie_rows(factorization, movie_ids, num_actions, per_arm)
+        self.movie_ids = factorization.movie_ids[movies]
+        rewards = factorization.matrix()[:, movies]
+        user, movie = factorization.user_features(), factorization.movie_features()[movies]
+        self._rewards = tf.constant(rewards, tf.float32)
+        self._mean_rewards = tf.constant(rewards.mean(axis=0), tf.float32)
+        self._users = tf.constant(user, tf.float32)
+        self._movies = tf.constant(movie, tf.float32)
+        self._user_factors = tf.constant(factorization.user_factors, tf.float32)
+        self._movie_factors = tf.constant(factorization.movie_factors[movies], tf.float32)
+        spec = tensor_spec.TensorSpec([user.shape[1]], tf.float32, GLOBAL)
+        if per_arm:
+            features = movie.shape[1] + factorization.rank
+            spec = {GLOBAL: spec, PER_ARM: tensor_spec.TensorSpec([num_actions, features], tf.float32, PER_ARM)}
+        self._draw_batch = self._draw_candidates if per_arm else self._draw_users
+        super().__init__(spec, num_actions, batch_size, **options)
+
+    def _draw(self, seed, step):
+        users = tf.random.stateless_uniform([self.batch_size], seed, 0, len(self._users), tf.int32)
+        return self._draw_batch(users, seed)
+
+    def _draw_users(self, users, seed):
+        shape = [self.batch_size, self.num_actions]
+        return {
+            "observation": tf.gather(self._users, users),
+            "arms": tf.broadcast_to(tf.range(self.num_actions), shape),
+            "expected_reward": tf.gather(self._rewards, users),
+            "unpersonalised": tf.broadcast_to(self._mean_rewards, shape),
+        }
+
+    def _draw_candidates(self, users, seed):
+        # The largest of independent uniform keys are a sample without replacement.
+        keys = tf.random.stateless_uniform([self.batch_size, len(self._movies)], seed + 1)
+        arms = tf.math.top_k(keys, self.num_actions, sorted=False).indices
+        factors = tf.gather(self._movie_factors, arms)
+        interaction = tf.gather(self._user_factors, users)[:, None, :] * factors
+        return {
+            "observation": {
+                GLOBAL: tf.gather(self._users, users),
+                PER_ARM: tf.concat([tf.gather(self._movies, arms), interaction], axis=2),
+            },
+            "arms": arms,
+            "expected_reward": tf.gather(tf.gather(self._rewards, users), arms, batch_dims=1),
+            "unpersonalised": tf.gather(self._mean_rewards, arms),
+        }
+
+
+def _movie_rows(factorization, movie_ids, num_actions, per_arm):
+    known = factorization.movie_ids
+    if movie_ids is None:
+        rows = np.arange(len(known) if per_arm else num_actions)
+    else:
+        unknown = np.setdiff1d(movie_ids, known)
+        if len(unknown):
+            raise ValueError(f"movie_ids must be among the factorised movies, {unknown[0]} is not")
+        rows = np.searchsorted(known, movie_ids)
+    if not num_actions <= len(rows) <= len(known):
+        movies = min(len(rows), len(known))
+        raise ValueError(f"num_actions must be at most the number of movies, {movies}, got {num_actions}")
+    if not per_arm and len(rows) != num_actions:
+        raise ValueError(f"movie_ids must name one movie per arm, {num_actions}, got {len(rows)}")
+    return rows
