@@ -1,0 +1,72 @@
+"""The TF-Agents agent around a model: same specs, same `policy`, `collect_policy` and `train` as TF-Agents' own."""
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+
+from recbandits.agents.policy import ScoringPolicy
+from recbandits.environments.base import GLOBAL, PER_ARM
+
+
+class BanditAgent(tf_agent.TFAgent):
+    """Serve greedily, collect with exploration, learn by one function.
+
+    Args:
+      time_step_spec: of the environment.
+      action_spec: of the environment.
+      draws: `exploration.Draws`.
+      score: function of (features, seed) giving the scores by which to serve, float [batch, arms].
+      collect_score: the same for collecting; default: `score`.
+      explore: function from scores to probabilities, for collecting only; None takes the best score.
+      learn: function of (features, action int32 [batch], reward float [batch]) giving the loss; where arms have
+        features, `per_arm` [batch, arm] is that of the chosen arm. None for an agent that does not learn.
+      model: tf.Module with the variables that the functions read; None for none.
+    """
+
+    def __init__(
+        self, time_step_spec, action_spec, draws, score, collect_score=None, explore=None, learn=None, model=None
+    ):
+        tf.Module.__init__(self, name=type(self).__name__)
+        self.model, self._draws, self._learn = model, draws, learn
+        read = () if model is None else model.variables
+        policy = ScoringPolicy(time_step_spec, action_spec, score, draws, None, read)
+        collect = ScoringPolicy(time_step_spec, action_spec, collect_score or score, draws, explore, read)
+        trajectory_spec = collect.trajectory_spec
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            policy,
+            collect,
+            train_sequence_length=None,
+            training_data_spec=trajectory_spec._replace(observation=_without_arms(trajectory_spec.observation)),
+            train_step_counter=tf.Variable(0, dtype=tf.int64, trainable=False, name="train_step"),
+        )
+
+    def _train(self, experience, weights=None):
+        if weights is not None:
+            raise ValueError("weights must be None: this agent weighs all interactions alike")
+        loss = tf.constant(0.0)
+        if self._learn is not None:
+            features = experience.observation
+            if self.policy.observation_and_action_constraint_splitter is not None:
+                features = features[0]
+            if isinstance(features, dict):
+                features = {GLOBAL: features[GLOBAL], PER_ARM: experience.policy_info.chosen_arm_features}
+            features = tf.nest.map_structure(_merge_time, features)
+            loss = self._learn(features, _merge_time(experience.action), _merge_time(experience.reward))
+        self.train_step_counter.assign_add(1)
+        return tf_agent.LossInfo(loss, ())
+
+    def _initialize(self):
+        """Variables are initialised where they are made."""
+
+
+def _without_arms(observation):
+    """The part of an observation (or spec) that training reads; the chosen arm's features are in the policy info."""
+    if isinstance(observation, tuple):
+        return (_without_arms(observation[0]), *observation[1:])
+    return {GLOBAL: observation[GLOBAL]} if isinstance(observation, dict) else observation
+
+
+def _merge_time(tensor):
+    """[batch, time, ...] to [batch * time, ...]."""
+    return tf.reshape(tensor, [-1, *tensor.shape[2:]])

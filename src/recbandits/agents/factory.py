@@ -1,0 +1,177 @@
+"""Agents by name: the one place where a name and its parameters become a TF-Agents agent."""
+
+import tensorflow as tf
+
+from recbandits.agents import exploration, parameters
+from recbandits.agents.agent import BanditAgent
+from recbandits.agents.linear import LinearModel, arm_inputs, chosen_inputs
+from recbandits.agents.mixture import Exp3MixtureAgent
+from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
+from recbandits.environments.base import Environment
+
+NAMES = {
+    "linucb": parameters.LinUCB,
+    "lints": parameters.LinTS,
+    "epsilon_greedy": parameters.EpsilonGreedy,
+    "boltzmann": parameters.Boltzmann,
+    "neural_linucb": parameters.NeuralLinUCB,
+    "exp3_mixture": parameters.Exp3Mixture,
+    "uniform": parameters.Uniform,
+    "best_fixed_arm": parameters.BestFixedArm,
+    "oracle": parameters.Oracle,
+}
+
+
+def make_agent(agent, environment, seed=0, **values):
+    """Make an agent for an environment.
+
+    Args:
+      agent: a name of `NAMES` with its parameters in `values`, or parameters such as `LinUCB(alpha=0.5)`.
+      environment: anything with TF-Agents' `time_step_spec()` and `action_spec()`; the baselines that know more than an
+        agent may (best fixed arm, oracle) need an `Environment` of this package.
+      seed: of initial weights and exploration.
+      **values: parameters by name.
+
+    Returns:
+      A TF-Agents agent; `policy` serves, `collect_policy` explores, `train` learns.
+
+    Raises:
+      ValueError: unknown name or parameter, a value outside its limits, an environment that does not fit.
+    """
+    if isinstance(agent, str):
+        agent = _parameters(agent, values)
+    elif values:
+        raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
+    elif type(agent) not in _BUILDERS:
+        raise ValueError(f"agent must be a name ({', '.join(NAMES)}) or parameters of one, got {agent!r}")
+    return _BUILDERS[type(agent)](agent, environment, exploration.Draws(seed), seed)
+
+
+def _parameters(name, values):
+    if name not in NAMES:
+        raise ValueError(f"agent must be one of {', '.join(NAMES)}, got {name!r}")
+    kind = NAMES[name]
+    known = kind.__dataclass_fields__
+    for value in values:
+        if value not in known:
+            raise ValueError(f"{name} has no parameter {value!r}, it has {', '.join(known) or 'none'}")
+    return kind(**values)
+
+
+def _specs(environment):
+    """(time_step_spec, action_spec) of an environment, then the features spec and the number of arms."""
+    time_step_spec, action_spec = environment.time_step_spec(), environment.action_spec()
+    observation = time_step_spec.observation
+    features = observation[0] if isinstance(observation, tuple) else observation
+    return (time_step_spec, action_spec), features, int(action_spec.maximum) + 1
+
+
+def _linear(agent, environment, draws, seed):
+    specs, features, num_actions = _specs(environment)
+    shared = isinstance(features, dict)
+    size = sum(spec.shape[-1] for spec in (features.values() if shared else [features]))
+    dtype = tf.as_dtype(agent.dtype)
+    model = LinearModel(size, 1 if shared else num_actions, agent.tikhonov, agent.gamma, dtype)
+
+    def mean(features, seed):
+        return model.estimate(arm_inputs(features))[0]
+
+    def optimistic(features, seed):
+        estimate, width = model.estimate(arm_inputs(features))
+        return estimate + agent.alpha * width
+
+    def sampled(features, seed):
+        estimate, width = model.estimate(arm_inputs(features))
+        return estimate + agent.alpha * width * tf.random.stateless_normal(tf.shape(width), seed)
+
+    def learn(features, action, reward):
+        model.update(chosen_inputs(features), action, reward)
+        return tf.constant(0.0)
+
+    collect = sampled if isinstance(agent, parameters.LinTS) else optimistic
+    return BanditAgent(*specs, draws, mean, collect, learn=learn, model=model)
+
+
+def _network(agent, environment, draws, seed):
+    specs, features, num_actions = _specs(environment)
+    model = RewardNetwork(features, num_actions, agent.layers, agent.learning_rate, seed)
+
+    def explore(scores):
+        if isinstance(agent, parameters.Boltzmann):
+            return exploration.softmax(scores, agent.temperature)
+        return exploration.epsilon_greedy(scores, agent.epsilon)
+
+    return BanditAgent(
+        *specs, draws, lambda features, seed: model.scores(features), explore=explore, learn=model.learn, model=model
+    )
+
+
+def _neural_linucb(agent, environment, draws, seed):
+    specs, features, num_actions = _specs(environment)
+    model = EncodedLinearModel(
+        features,
+        num_actions,
+        agent.layers,
+        agent.encoding,
+        agent.pretrain_steps,
+        agent.tikhonov,
+        agent.learning_rate,
+        seed,
+    )
+
+    def mean(features, seed):
+        return model.estimate(features)[0]
+
+    def optimistic(features, seed):
+        estimate, width = model.estimate(features)
+        return estimate + agent.alpha * width
+
+    def explore(scores):
+        epsilon = tf.where(model.pretraining, agent.epsilon, 0.0)
+        return exploration.epsilon_greedy(scores, epsilon)
+
+    return BanditAgent(*specs, draws, mean, optimistic, explore, model.learn, model)
+
+
+def _mixture(agent, environment, draws, seed):
+    streams = [exploration.Draws(seed + 1 + member) for member in range(len(agent.agents))]
+    mixed = [_linear(member, environment, stream, seed) for member, stream in zip(agent.agents, streams, strict=True)]
+    return Exp3MixtureAgent(mixed, draws, agent.gamma, agent.reward_range)
+
+
+def _uniform(agent, environment, draws, seed):
+    specs, _, num_actions = _specs(environment)
+
+    def luck(features, seed):
+        return tf.random.stateless_uniform([tf.shape(tf.nest.flatten(features)[0])[0], num_actions], seed)
+
+    return BanditAgent(*specs, draws, luck)
+
+
+def _best_fixed_arm(agent, environment, draws, seed):
+    _check_ours(agent, environment)
+    return BanditAgent(*_specs(environment)[0], draws, lambda features, seed: environment.batch().unpersonalised)
+
+
+def _oracle(agent, environment, draws, seed):
+    _check_ours(agent, environment)
+    return BanditAgent(*_specs(environment)[0], draws, lambda features, seed: environment.batch().expected_reward)
+
+
+def _check_ours(agent, environment):
+    if not isinstance(environment, Environment):
+        name = type(agent).__name__
+        raise ValueError(f"{name} needs an environment of recbandits, which knows its rewards, got {environment!r}")
+
+
+_BUILDERS = {
+    parameters.LinUCB: _linear,
+    parameters.LinTS: _linear,
+    parameters.EpsilonGreedy: _network,
+    parameters.Boltzmann: _network,
+    parameters.NeuralLinUCB: _neural_linucb,
+    parameters.Exp3Mixture: _mixture,
+    parameters.Uniform: _uniform,
+    parameters.BestFixedArm: _best_fixed_arm,
+    parameters.Oracle: _oracle,
+}

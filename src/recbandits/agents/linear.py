@@ -1,0 +1,105 @@
+"""Ridge regression with confidence widths: the model behind LinUCB and linear Thompson sampling."""
+
+import tensorflow as tf
+
+from recbandits.environments.base import GLOBAL, PER_ARM
+
+
+def arm_inputs(features):
+    """Model inputs of every arm: the context [batch, size] itself, or [global, per-arm] [batch, arms, size]."""
+    if not isinstance(features, dict):
+        return features
+    context, arms = features[GLOBAL], features[PER_ARM]
+    shape = tf.concat([tf.shape(arms)[:2], tf.shape(context)[1:]], axis=0)
+    return tf.concat([tf.broadcast_to(context[:, None, :], shape), arms], axis=2)
+
+
+def chosen_inputs(features):
+    """Model inputs [batch, size] of the chosen arm; `per_arm` is [batch, arm] here."""
+    if not isinstance(features, dict):
+        return features
+    return tf.concat([features[GLOBAL], features[PER_ARM]], axis=1)
+
+
+class LinearModel(tf.Module):
+    """Linear reward models with sufficient statistics A = sum x x^T and b = sum r x, one per arm or one for all arms.
+
+    Estimates solve (A + tikhonov I) theta = b (Li et al. 2010, "A Contextual-Bandit Approach to Personalized News
+    Article Recommendation", algorithm 1). Only models that got data are solved again, and from A itself: rank-one
+    updates of an inverse would drift.
+
+    Args:
+      size: length of x.
+      models: number of models, one per arm; 1 for a model that all arms share.
+      tikhonov: ridge penalty, positive.
+      gamma: factor in (0, 1] by which A and b shrink before each batch; 1 forgets nothing.
+      dtype: tf.float32 or tf.float64, of statistics and solutions.
+    """
+
+    def __init__(self, size, models, tikhonov, gamma=1.0, dtype=tf.float32):
+        super().__init__(name="linear_model")
+        eye = tf.eye(size, batch_shape=[models], dtype=dtype)
+        self._models, self._gamma = models, gamma
+        self._penalty = tikhonov * tf.eye(size, dtype=dtype)
+        self.covariance = tf.Variable(tf.zeros_like(eye), trainable=False, name="A")
+        self.response = tf.Variable(tf.zeros([models, size], dtype), trainable=False, name="b")
+        self.count = tf.Variable(tf.zeros([models], dtype), trainable=False, name="count")
+        self.inverse = tf.Variable(eye / tikhonov, trainable=False, name="inverse")
+        self.theta = tf.Variable(tf.zeros([models, size], dtype), trainable=False, name="theta")
+
+    def estimate(self, x):
+        """Estimate the reward of every arm.
+
+        Args:
+          x: float [batch, size] with a model per arm, or [batch, arms, size] with one for all.
+
+        Returns:
+          Mean float32 [batch, arms] and confidence width sqrt(x^T (A + tikhonov I)^-1 x) float32 [batch, arms].
+        """
+        x = tf.cast(x, self.theta.dtype)
+        if x.shape.rank == 3:
+            mean = tf.linalg.matvec(x, self.theta[0])
+            square = tf.reduce_sum(tf.matmul(x, self.inverse[0]) * x, axis=2)
+        else:
+            mean = tf.matmul(x, self.theta, transpose_b=True)
+            # Every quadratic form in one product: <x x^T, inverse> for each user and arm.
+            square = tf.matmul(_flat_outer(x), tf.reshape(self.inverse, [self._models, -1]), transpose_b=True)
+        width = tf.sqrt(tf.maximum(square, 0.0))
+        return tf.cast(mean, tf.float32), tf.cast(width, tf.float32)
+
+    def update(self, x, action, reward):
+        """Learn from one batch.
+
+        Args:
+          x: float [batch, size], inputs of the chosen arms.
+          action: int32 [batch]; a model that all arms share does not read it.
+          reward: float [batch].
+        """
+        x, reward = tf.cast(x, self.theta.dtype), tf.cast(reward, self.theta.dtype)
+        if self._models == 1:
+            action = tf.zeros_like(action)
+        if self._gamma == 1.0:
+            played, row = tf.unique(action)
+        else:  # forgetting changes every model
+            played, row = tf.range(self._models), action
+        # Sums by model as one product with the membership matrix, which is faster than a segment sum.
+        member = tf.one_hot(row, tf.size(played), axis=0, dtype=x.dtype)
+        outer = tf.reshape(tf.matmul(member, _flat_outer(x)), [-1, x.shape[1], x.shape[1]])
+        covariance = self._gamma * tf.gather(self.covariance, played) + outer
+        response = self._gamma * tf.gather(self.response, played) + tf.matmul(member, reward[:, None] * x)
+        count = self._gamma * tf.gather(self.count, played) + tf.reduce_sum(member, axis=1)
+        inverse = tf.linalg.inv(covariance + self._penalty)
+        theta = tf.linalg.matvec(inverse, response)
+        for variable, value in (
+            (self.covariance, covariance),
+            (self.response, response),
+            (self.count, count),
+            (self.inverse, inverse),
+            (self.theta, theta),
+        ):
+            variable.scatter_update(tf.IndexedSlices(value, played))
+
+
+def _flat_outer(x):
+    """Outer product of each row with itself, [batch, size] to [batch, size * size]."""
+    return tf.reshape(x[:, :, None] * x[:, None, :], [-1, x.shape[1] ** 2])

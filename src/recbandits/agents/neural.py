@@ -1,0 +1,166 @@
+"""Reward networks: TF-Agents' networks and its reward-prediction agent, and LinUCB on a learnt encoding."""
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.bandits.agents import greedy_reward_prediction_agent
+from tf_agents.bandits.networks import global_and_arm_feature_network
+from tf_agents.networks import encoding_network, q_network
+from tf_agents.policies import utils
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+from tf_agents.trajectories import trajectory
+
+from recbandits.agents.linear import LinearModel
+from recbandits.environments.base import GLOBAL, PER_ARM
+
+
+class RewardNetwork(tf.Module):
+    """A network that predicts the reward of every arm, trained by TF-Agents' `GreedyRewardPredictionAgent`.
+
+    Args:
+      features_spec: spec of the features, a tensor or a dict of `global` and `per_arm`.
+      num_actions: arms.
+      layers: units of the hidden layers; with per-arm features, of each tower and of the common one.
+      learning_rate: of Adam.
+      seed: of the initial weights.
+    """
+
+    def __init__(self, features_spec, num_actions, layers, learning_rate, seed):
+        super().__init__(name="reward_network")
+        action_spec = tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_actions - 1, "action")
+        if isinstance(features_spec, dict):
+            self.network = global_and_arm_feature_network.create_feed_forward_common_tower_network(
+                features_spec, layers, layers, layers
+            )
+        else:
+            self.network = q_network.QNetwork(features_spec, action_spec, fc_layer_params=layers)
+        self.network.create_variables()
+        _initialise(self.network.trainable_variables, seed)
+        optimizer = _adam(learning_rate, self.network.trainable_variables)
+        self._optimizer_state = list(optimizer.variables)
+        self._trainer = greedy_reward_prediction_agent.GreedyRewardPredictionAgent(
+            ts.time_step_spec(features_spec),
+            action_spec,
+            self.network,
+            optimizer,
+            accepts_per_arm_features=isinstance(features_spec, dict),
+            enable_summaries=False,
+            train_step_counter=tf.Variable(0, dtype=tf.int64, trainable=False),
+        )
+
+    def scores(self, features):
+        """Predicted reward of every arm, float [batch, arms]."""
+        return self.network(features)[0]
+
+    def learn(self, features, action, reward):
+        """One gradient step on the squared error of the chosen arms; returns the loss."""
+        info = utils.PolicyInfo()
+        if isinstance(features, dict):
+            info = utils.PerArmPolicyInfo(chosen_arm_features=features[PER_ARM])
+            features = {GLOBAL: features[GLOBAL]}
+        experience = trajectory.single_step(features, action, info, reward, tf.ones_like(reward))
+        return self._trainer.train(tf.nest.map_structure(lambda x: x[:, None], experience)).loss
+
+
+class EncodedLinearModel(tf.Module):
+    """A network learns an encoding in the first batches; then it is frozen and a `LinearModel` learns on it.
+
+    The idea is that of Zhou et al. 2020, "Neural Contextual Bandits with UCB-based Exploration"; freezing the
+    encoding is TF-Agents' simplification. TF-Agents' own NeuralLinUCB counts its training steps in a variable that
+    all agents of a process share, and unrolls one solver per arm; hence this one.
+
+    Args:
+      features_spec: spec of the features, a tensor or a dict of `global` and `per_arm`.
+      num_actions: arms.
+      layers: units of the hidden layers before the encoding.
+      encoding: length of the encoding.
+      pretrain_steps: batches that train the network.
+      tikhonov: ridge penalty of the linear model.
+      learning_rate: of Adam.
+      seed: of the initial weights.
+    """
+
+    def __init__(self, features_spec, num_actions, layers, encoding, pretrain_steps, tikhonov, learning_rate, seed):
+        super().__init__(name="encoded_linear_model")
+        models = 1 if isinstance(features_spec, dict) else num_actions
+        if isinstance(features_spec, dict):
+            self._encoder = global_and_arm_feature_network.create_feed_forward_common_tower_network(
+                features_spec, layers, layers, layers, output_dim=encoding
+            )
+        else:
+            self._encoder = encoding_network.EncodingNetwork(features_spec, fc_layer_params=(*layers, encoding))
+        self._encoder.create_variables()
+        self._head = tf.Variable(tf.zeros([models, encoding]), name="head")
+        self._trained = [*self._encoder.trainable_variables, self._head]
+        _initialise(self._trained, seed)
+        self._optimizer = _adam(learning_rate, self._trained)
+        self._optimizer_state = list(self._optimizer.variables)
+        self._pretrain_steps = pretrain_steps
+        self._steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps")
+        self.linear = LinearModel(encoding, models, tikhonov)
+
+    def encode(self, features):
+        """Encoding [batch, size], or [batch, arms, size] with per-arm features."""
+        return self._encoder(features)[0]
+
+    def estimate(self, features):
+        """Mean and width float32 [batch, arms] as `LinearModel.estimate`; before the switch the width is 0."""
+        encoding = self.encode(features)
+
+        def by_network():
+            mean = self._predict(encoding)
+            return mean, tf.zeros_like(mean)
+
+        return tf.cond(self.pretraining, by_network, lambda: self.linear.estimate(encoding))
+
+    @property
+    def pretraining(self):
+        """Bool tensor: True while the network learns."""
+        return self._steps < self._pretrain_steps
+
+    def learn(self, features, action, reward):
+        """One batch for the network or, after the switch, for the linear model; returns the network's loss (then 0)."""
+        if isinstance(features, dict):
+            features = {GLOBAL: features[GLOBAL], PER_ARM: features[PER_ARM][:, None, :]}
+        loss = tf.cond(
+            self.pretraining,
+            lambda: self._train_network(features, action, reward),
+            lambda: self._train_linear(features, action, reward),
+        )
+        self._steps.assign_add(1)
+        return loss
+
+    def _predict(self, encoding):
+        if encoding.shape.rank == 3:
+            return tf.linalg.matvec(encoding, self._head[0])
+        return tf.matmul(encoding, self._head, transpose_b=True)
+
+    def _train_network(self, features, action, reward):
+        with tf.GradientTape() as tape:
+            predicted = self._predict(self.encode(features))
+            predicted = predicted[:, 0] if isinstance(features, dict) else tf.gather(predicted, action, batch_dims=1)
+            loss = tf.reduce_mean(tf.square(reward - predicted))
+        self._optimizer.apply_gradients(zip(tape.gradient(loss, self._trained), self._trained, strict=True))
+        return loss
+
+    def _train_linear(self, features, action, reward):
+        encoding = self.encode(features)
+        self.linear.update(encoding[:, 0, :] if isinstance(features, dict) else encoding, action, reward)
+        return tf.constant(0.0)
+
+
+def _adam(learning_rate, variables):
+    """Adam with its slots made now: inside a graph's loop it is too late."""
+    optimizer = tf.keras.optimizers.Adam(learning_rate)
+    optimizer.build(variables)
+    return optimizer
+
+
+def _initialise(variables, seed):
+    """Kernels He-normal, biases zero, from a generator of our own: no global seed is touched."""
+    generator = np.random.default_rng(seed)
+    for variable in variables:
+        value = np.zeros(variable.shape)
+        if variable.shape.rank > 1:
+            value = generator.normal(scale=np.sqrt(2.0 / variable.shape[-2]), size=variable.shape)
+        variable.assign(value.astype(np.float32))

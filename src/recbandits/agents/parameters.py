@@ -1,0 +1,172 @@
+"""The parameters of every agent: names, defaults and limits, in one place for notebooks, tuning and command lines."""
+
+import math
+from dataclasses import dataclass
+
+
+def _network(parameters):
+    _require(
+        parameters,
+        "layers",
+        len(parameters.layers) > 0 and all(isinstance(units, int) and units > 0 for units in parameters.layers),
+        "a tuple of positive whole numbers",
+    )
+    _positive(parameters, "learning_rate")
+
+
+def _positive(parameters, field):
+    value = getattr(parameters, field)
+    _require(parameters, field, 0 < value < math.inf, "positive and finite")
+
+
+def _at_least_zero(parameters, field):
+    value = getattr(parameters, field)
+    _require(parameters, field, 0 <= value < math.inf, "0 or more and finite")
+
+
+def _probability(parameters, field):
+    _require(parameters, field, 0 <= getattr(parameters, field) <= 1, "in [0, 1]")
+
+
+def _require(parameters, field, allowed, expected):
+    if not allowed:
+        name = type(parameters).__name__
+        raise ValueError(f"{name}: {field} must be {expected}, got {getattr(parameters, field)!r}")
+
+
+@dataclass(frozen=True)
+class LinUCB:
+    """Linear upper confidence bound: estimate plus `alpha` widths (Li et al. 2010).
+
+    Args:
+      alpha: widths added to the estimate, 0 or more; 0 is greedy.
+      tikhonov: ridge penalty, positive.
+      gamma: forgetting factor per batch in (0, 1]; 1 forgets nothing.
+      dtype: "float32" or "float64".
+    """
+
+    alpha: float = 0.1
+    tikhonov: float = 0.001
+    gamma: float = 1.0
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        _at_least_zero(self, "alpha")
+        _positive(self, "tikhonov")
+        _require(self, "gamma", 0 < self.gamma <= 1, "in (0, 1]")
+        _require(self, "dtype", self.dtype in ("float32", "float64"), "'float32' or 'float64'")
+
+
+@dataclass(frozen=True)
+class LinTS(LinUCB):
+    """Linear Thompson sampling: estimate plus `alpha` widths times a standard normal draw for each user and arm.
+
+    The draws are independent, as in TF-Agents; Agrawal and Goyal 2013 draw the whole coefficient vector, which gives
+    every arm the same distribution but correlates arms that share a model.
+    """
+
+
+@dataclass(frozen=True)
+class EpsilonGreedy:
+    """A reward network; the best arm, except for a share `epsilon` of uniformly random ones.
+
+    Args:
+      epsilon: exploration rate in [0, 1].
+      layers: units of the hidden layers.
+      learning_rate: of Adam, positive.
+    """
+
+    epsilon: float = 0.05
+    layers: tuple[int, ...] = (64, 32)
+    learning_rate: float = 0.003
+
+    def __post_init__(self):
+        _probability(self, "epsilon")
+        _network(self)
+
+
+@dataclass(frozen=True)
+class Boltzmann:
+    """A reward network; arms drawn with probability proportional to exp(prediction / temperature).
+
+    Args:
+      temperature: positive, in units of the reward.
+      layers: units of the hidden layers.
+      learning_rate: of Adam, positive.
+    """
+
+    temperature: float = 0.1
+    layers: tuple[int, ...] = (64, 32)
+    learning_rate: float = 0.003
+
+    def __post_init__(self):
+        _positive(self, "temperature")
+        _network(self)
+
+
+@dataclass(frozen=True)
+class NeuralLinUCB:
+    """LinUCB on an encoding that a network learns in the first batches.
+
+    Args:
+      alpha: widths added to the estimate, 0 or more.
+      tikhonov: ridge penalty, positive.
+      epsilon: exploration rate while the network learns, in [0, 1].
+      encoding: length of the encoding.
+      pretrain_steps: batches that train the network before it is frozen.
+      layers: units of the hidden layers before the encoding.
+      learning_rate: of Adam, positive.
+    """
+
+    alpha: float = 0.1
+    tikhonov: float = 0.001
+    epsilon: float = 0.2
+    encoding: int = 16
+    pretrain_steps: int = 200
+    layers: tuple[int, ...] = (64,)
+    learning_rate: float = 0.003
+
+    def __post_init__(self):
+        _at_least_zero(self, "alpha")
+        _positive(self, "tikhonov")
+        _probability(self, "epsilon")
+        _positive(self, "encoding")
+        _at_least_zero(self, "pretrain_steps")
+        _network(self)
+
+
+@dataclass(frozen=True)
+class Exp3Mixture:
+    """EXP3 over linear agents: learn which of them to ask.
+
+    Args:
+      agents: two or more `LinUCB` or `LinTS`.
+      gamma: share of uniform exploration over the agents, in (0, 1].
+      reward_range: (lowest, highest) reward.
+    """
+
+    agents: tuple[LinUCB, ...] = (LinUCB(), LinTS(), LinUCB(alpha=1.0))
+    gamma: float = 0.05
+    reward_range: tuple[float, float] = (0.0, 5.0)
+
+    def __post_init__(self):
+        linear = len(self.agents) > 1 and all(isinstance(agent, LinUCB) for agent in self.agents)
+        _require(self, "agents", linear, "two or more LinUCB or LinTS")
+        _require(self, "gamma", 0 < self.gamma <= 1, "in (0, 1]")
+        lowest, highest = self.reward_range
+        _require(self, "reward_range", lowest < highest, "(lowest, highest) with lowest below highest")
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Baseline: any available arm with the same probability."""
+
+
+@dataclass(frozen=True)
+class BestFixedArm:
+    """Baseline: the available arm that is best for the average user, the ceiling of a score without personalisation."""
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Baseline: the arm with the largest expected reward, which only the environment knows."""

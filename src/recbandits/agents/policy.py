@@ -1,0 +1,74 @@
+"""One TF-Agents policy for every agent here: score the arms, turn scores into probabilities, draw."""
+
+import tensorflow as tf
+from tf_agents.policies import tf_policy, utils
+from tf_agents.trajectories import policy_step
+
+from recbandits.agents import exploration
+from recbandits.environments.base import PER_ARM
+
+
+def split_mask(observation):
+    """Split what an environment with unavailable arms shows into (features, mask), as TF-Agents asks for."""
+    return observation
+
+
+class ScoringPolicy(tf_policy.TFPolicy):
+    """Choose the arm with the highest score, or draw one by the probability that an exploration gives its score.
+
+    Args:
+      time_step_spec: of the environment; its observation is a pair (features, mask) when arms can be unavailable.
+      action_spec: of the environment.
+      score: function of (features, seed int [2]) giving scores float [batch, arms].
+      draws: `exploration.Draws`, where random numbers come from.
+      explore: function of scores [batch, arms] giving probabilities [batch, arms]; None for the best arm, the first one
+        on ties.
+      variables: what `score` reads, for saving.
+    """
+
+    def __init__(self, time_step_spec, action_spec, score, draws, explore=None, variables=()):
+        self._score = score
+        self._draws = draws
+        self._explore = explore
+        self._read = list(variables)
+        masked = isinstance(time_step_spec.observation, tuple)
+        features = time_step_spec.observation[0] if masked else time_step_spec.observation
+        info_spec = utils.PolicyInfo()
+        if isinstance(features, dict):
+            chosen = utils.create_chosen_arm_features_info_spec(features)
+            info_spec = utils.PerArmPolicyInfo(chosen_arm_features=chosen)
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            info_spec=info_spec,
+            clip=False,
+            observation_and_action_constraint_splitter=split_mask if masked else None,
+        )
+
+    def scores(self, observation, seed):
+        """Scores float [batch, arms] of an observation, minus infinity where an arm is unavailable."""
+        if self.observation_and_action_constraint_splitter is None:
+            return self._score(observation, seed)
+        features, mask = observation
+        return tf.where(tf.cast(mask, tf.bool), self._score(features, seed), -float("inf"))
+
+    def _action(self, time_step, policy_state, seed=None):
+        first, second = tf.unstack(tf.random.experimental.stateless_split(self._draws.next(), 2))
+        scores = self.scores(time_step.observation, first)
+        if self._explore is None:
+            action = tf.argmax(scores, axis=1, output_type=tf.int32)
+        else:
+            action = exploration.draw(self._explore(scores), second)
+        return policy_step.PolicyStep(action, policy_state, self._info(time_step.observation, action))
+
+    def _info(self, observation, action):
+        features = observation[0] if isinstance(observation, tuple) else observation
+        if not isinstance(features, dict):
+            return utils.PolicyInfo()
+        return utils.PerArmPolicyInfo(chosen_arm_features=tf.gather(features[PER_ARM], action, batch_dims=1))
+
+    def _distribution(self, time_step, policy_state):
+        raise NotImplementedError("this policy draws actions; it does not give a distribution object")
+
+    def _variables(self):
+        return [*self._read, *self._draws.variables]
