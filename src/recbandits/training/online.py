@@ -1,0 +1,184 @@
+"""The on-policy loop: serve, observe the reward, learn; all of it in one graph."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.trajectories import time_step as ts
+from tf_agents.trajectories import trajectory
+from tf_agents.utils import nest_utils
+from tqdm.auto import tqdm
+
+from recbandits.agents.factory import make_agent
+from recbandits.environments.base import Environment
+
+
+def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None, checkpoints=None):
+    """Let agents interact with an environment, each on the same users, candidates and noise.
+
+    Args:
+      environment: an `Environment`.
+      agents: parameters such as `LinUCB(alpha=0.1)`, made anew for every seed; or an agent already made, which is
+        trained in place on a single seed; or a mapping from labels to these.
+      steps: batches to serve.
+      seeds: one run for each agent and seed; a seed fixes the environment's stream, exploration and initial weights.
+      points: measurements per run, evenly spaced.
+      tensorboard: directory for scalars, one run per agent and seed; None for none.
+      checkpoints: directory; what was finished there is not run again, and what was interrupted goes on from its last
+        measurement to the same end, bit by bit. None for none.
+
+    Returns:
+      DataFrame with one row per agent, seed and measurement: agent, seed, step, interactions; regret (expected, mean
+      per interaction since the last measurement), reward (mean), suboptimal (share of actions that were not the best)
+      and cumulative_regret (sum of expected regret since the start).
+
+    Raises:
+      ValueError: nothing to run, an agent already made with several seeds, or checkpoints of another simulation.
+    """
+    if not isinstance(environment, Environment):
+        raise ValueError(f"environment must be one of recbandits, got {type(environment).__name__}")
+    if steps < 1 or not seeds or points < 1:
+        raise ValueError(f"steps, seeds and points must not be empty, got {steps}, {list(seeds)} and {points}")
+    if not isinstance(agents, Mapping):
+        agents = {_label(agents): agents}
+    ends = np.unique(np.linspace(0, steps, min(points, steps) + 1).round().astype(int))[1:]
+    frames = []
+    with tqdm(total=len(agents) * len(seeds) * len(ends), disable=None, unit="point") as progress:
+        for label, agent in agents.items():
+            run = _Run(environment, label, agent, ends)
+            for seed in seeds:
+                progress.set_description(f"{label}, seed {seed}")
+                frames.append(run(seed, _below(tensorboard, label, seed), _below(checkpoints, label, seed), progress))
+    return pd.concat(frames, ignore_index=True)
+
+
+class _Run:
+    """One agent in one environment: traced once, run for every seed."""
+
+    def __init__(self, environment, label, agent, ends):
+        self._environment, self._label, self._parameters, self._ends = environment, label, agent, ends
+        self._made = isinstance(agent, tf_agent.TFAgent)
+        self._agent = agent if self._made else None
+        self._seeds_run = 0
+
+    def __call__(self, seed, tensorboard, checkpoints, progress):
+        self._prepare(seed)
+        history = tf.Variable(tf.zeros([len(self._ends), 3], tf.float64), trainable=False)
+        done = tf.Variable(0, trainable=False)
+        manager = self._restore(seed, checkpoints, history, done)
+        progress.update(int(done))
+        for point in range(int(done), len(self._ends)):
+            window = self._ends[point] - (self._ends[point - 1] if point else 0)
+            history[point].assign(self._loop(tf.constant(window, tf.int32)) / window)
+            done.assign(point + 1)
+            if manager is not None:
+                manager.save(point + 1)
+            progress.update()
+        frame = self._frame(seed, history.numpy())
+        if tensorboard is not None:
+            _write_scalars(frame, tensorboard)
+        return frame
+
+    def _prepare(self, seed):
+        """Reset the environment, and the agent to what it is when made with this seed."""
+        if self._made and self._seeds_run:
+            raise ValueError(f"{self._label}: an agent already made runs one seed; give its parameters to run several")
+        self._seeds_run += 1
+        if self._agent is None:
+            self._agent = make_agent(self._parameters, self._environment, seed)
+        elif not self._made:
+            fresh = make_agent(self._parameters, self._environment, seed)
+            for variable, value in zip(self._agent.variables, fresh.variables, strict=True):
+                variable.assign(value)
+        if self._seeds_run == 1:
+            self._loop = _make_loop(self._environment, self._agent)
+        self._environment.restart(seed)
+
+    def _restore(self, seed, directory, history, done):
+        if directory is None:
+            return None
+        what = {
+            "agent": self._label if self._made else repr(self._parameters),
+            "seed": int(seed),
+            "steps": int(self._ends[-1]),
+            "points": len(self._ends),
+            "environment": type(self._environment).__name__,
+            "batch_size": self._environment.batch_size,
+            "num_actions": self._environment.num_actions,
+        }
+        description = directory / "simulation.json"
+        if description.exists() and json.loads(description.read_text()) != what:
+            raise ValueError(f"checkpoints of {self._label!r} belong to another simulation; choose another directory")
+        directory.mkdir(parents=True, exist_ok=True)
+        description.write_text(json.dumps(what, indent=2))
+        state = tf.train.Checkpoint(agent=self._agent, environment=self._environment.state, history=history, done=done)
+        manager = tf.train.CheckpointManager(state, str(directory), max_to_keep=1)
+        state.restore(manager.latest_checkpoint)
+        return manager
+
+    def _frame(self, seed, history):
+        frame = pd.DataFrame(history, columns=["regret", "reward", "suboptimal"])
+        interactions = self._ends * self._environment.batch_size
+        frame.insert(0, "agent", self._label)
+        frame.insert(1, "seed", seed)
+        frame.insert(2, "step", self._ends)
+        frame.insert(3, "interactions", interactions)
+        return frame.assign(cumulative_regret=(frame["regret"] * np.diff(interactions, prepend=0)).cumsum())
+
+
+def _make_loop(environment, agent):
+    """A graph that serves and learns for a number of steps and returns sums of regret, reward and sub-optimal share."""
+
+    def step(number, sums):
+        batch = environment.batch()
+        decision = agent.collect_policy.action(_first(batch.observation, environment.batch_size))
+        expected, optimal = batch.expected(decision.action), batch.optimal_reward()
+        reward = expected + batch.noise
+        agent.train(_experience(agent, batch.observation, decision, reward))
+        environment.advance()
+        means = [optimal - expected, reward, tf.cast(expected < optimal, tf.float32)]
+        return number + 1, sums + tf.cast(tf.stack([tf.reduce_mean(mean) for mean in means]), tf.float64)
+
+    @tf.function(autograph=False)
+    def loop(steps):
+        start = [tf.constant(0), tf.zeros([3], tf.float64)]
+        return tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)[1]
+
+    return loop
+
+
+def _first(observation, batch_size):
+    """Time step of a bandit: every interaction is the first of its episode."""
+    return ts.TimeStep(
+        tf.fill([batch_size], ts.StepType.FIRST), tf.zeros([batch_size]), tf.ones([batch_size]), observation
+    )
+
+
+def _experience(agent, observation, decision, reward):
+    """What TF-Agents calls a trajectory of one step: [batch, 1, ...], without what training does not read."""
+    experience = trajectory.single_step(observation, decision.action, decision.info, reward, tf.ones_like(reward))
+    experience = nest_utils.prune_extra_keys(agent.training_data_spec, experience)
+    return tf.nest.map_structure(lambda tensor: tensor[:, None], experience)
+
+
+def _write_scalars(frame, directory):
+    with tf.summary.create_file_writer(str(directory)).as_default():
+        for row in frame.itertuples():
+            for measure in ("regret", "reward", "suboptimal", "cumulative_regret"):
+                tf.summary.scalar(measure, getattr(row, measure), step=row.interactions)
+
+
+def _label(agent):
+    return agent.name if isinstance(agent, tf_agent.TFAgent) else type(agent).__name__
+
+
+def _below(directory, label, seed):
+    """Folder of one run; labels become names that every file system takes."""
+    if directory is None:
+        return None
+    return Path(directory) / re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-") / f"seed-{seed}"
