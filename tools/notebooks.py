@@ -55,10 +55,14 @@ def tags(cell):
     return cell.metadata.get("tags", [])
 
 
+def markdown(notebook):
+    """The text of all its Markdown cells."""
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
 def title(notebook):
     """The first heading, without its marks."""
-    lines = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").splitlines()
-    return next((line.lstrip("# ") for line in lines if line.startswith("# ")), "")
+    return next((line[2:].strip() for line in markdown(notebook).splitlines() if line.startswith("# ")), "")
 
 
 def picture(notebook):
