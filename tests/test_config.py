@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbandits.config import SETTINGS, Config
@@ -35,6 +35,7 @@ def test_the_default_is_local_and_needs_nothing_else(tmp_path):
     assert config.artifacts_dir == tmp_path / "artifacts"
 
 
+@settings(deadline=None)
 @given(config=CONFIGS)
 def test_what_is_written_is_read_back(tmp_path_factory, config):
     file = config.write(tmp_path_factory.mktemp("round") / "trip.toml")
@@ -42,6 +43,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, config):
     assert [item.name for item in file.parent.iterdir()] == ["trip.toml"]
 
 
+@settings(deadline=None)
 @given(config=CONFIGS)
 def test_every_derived_name_obeys_the_cloud(config):
     """The rules as each service documents them, written down independently of the ones in Config."""

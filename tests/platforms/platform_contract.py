@@ -78,6 +78,13 @@ class PlatformContract:
         clean_up(platform, dry_run=False)
         assert manifest(platform) == []
 
+    def test_what_is_made_again_is_listed_once(self, platform):
+        create(platform)
+        last = platform.plan()[-1]
+        platform.remove(last)
+        assert create(platform)[-1].outcome == MADE
+        assert manifest(platform) == self.present(platform)
+
     def test_an_interrupted_creation_lists_what_it_made_and_can_go_on(self, platform):
         last = platform.plan()[-1]
         lift = self.block_making(platform, last)

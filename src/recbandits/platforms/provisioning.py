@@ -31,7 +31,8 @@ def create(platform):
     for resource in platform.plan():
         outcome = platform.make(resource)
         if outcome == MADE:
-            _write(platform, [*manifest(platform), resource])
+            others = [listed for listed in manifest(platform) if listed != resource]
+            _write(platform, [*others, resource])
         outcomes.append(Outcome(*resource, outcome))
     return outcomes
 
