@@ -91,9 +91,9 @@ class EncodedLinearModel(tf.Module):
             self._encoder = encoding_network.EncodingNetwork(features_spec, fc_layer_params=(*layers, encoding))
         self._encoder.create_variables()
         self._head = tf.Variable(tf.zeros([models, encoding]), name="head")
-        self._trained = [*self._encoder.trainable_variables, self._head]
-        _initialise(self._trained, seed)
-        self._optimizer = _adam(learning_rate, self._trained)
+        self.network_variables = [*self._encoder.trainable_variables, self._head]
+        _initialise(self.network_variables, seed)
+        self._optimizer = _adam(learning_rate, self.network_variables)
         self._optimizer_state = list(self._optimizer.variables)
         self._pretrain_steps = pretrain_steps
         self._steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps")
@@ -140,7 +140,8 @@ class EncodedLinearModel(tf.Module):
             predicted = self._predict(self.encode(features))
             predicted = predicted[:, 0] if isinstance(features, dict) else tf.gather(predicted, action, batch_dims=1)
             loss = tf.reduce_mean(tf.square(reward - predicted))
-        self._optimizer.apply_gradients(zip(tape.gradient(loss, self._trained), self._trained, strict=True))
+        gradients = tape.gradient(loss, self.network_variables)
+        self._optimizer.apply_gradients(zip(gradients, self.network_variables, strict=True))
         return loss
 
     def _train_linear(self, features, action, reward):
@@ -157,7 +158,7 @@ def _adam(learning_rate, variables):
 
 
 def _initialise(variables, seed):
-    """Kernels He-normal, biases zero, from a generator of our own: no global seed is touched."""
+    """Kernels He-normal, biases zero, from a generator of our own: weights depend on no global seed."""
     generator = np.random.default_rng(seed)
     for variable in variables:
         value = np.zeros(variable.shape)

@@ -1,0 +1,175 @@
+"""Every agent by name: it learns, respects masks, is reproducible; what cannot be is refused with a sentence."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.bandits.agents import exp3_mixture_agent
+from tf_agents.policies import policy_saver
+from tf_agents.trajectories import time_step as ts
+
+from recbandits.agents import parameters
+from recbandits.agents.factory import NAMES, make_agent
+from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.environments.stationary import StationaryLinearEnvironment
+from recbandits.evaluation.regret import totals
+from recbandits.training.online import simulate
+
+LEARNERS = ["linucb", "lints", "epsilon_greedy", "boltzmann", "neural_linucb", "exp3_mixture"]
+QUICK = {"epsilon_greedy": {"learning_rate": 0.01}, "boltzmann": {"learning_rate": 0.01}}
+QUICK["neural_linucb"] = {"learning_rate": 0.01, "pretrain_steps": 100}
+
+
+def environment(**options):
+    return StationaryLinearEnvironment(**({"num_actions": 5, "context_size": 3, "batch_size": 16} | options))
+
+
+@pytest.mark.parametrize("per_arm", [False, True])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_each_agent_ends_far_below_the_regret_of_uniform_and_of_the_best_fixed_arm(name, per_arm):
+    """Last of 4 windows, users and noise in common; masks, noise and both kinds of observation at once."""
+    world = environment(per_arm=per_arm, available=0.8, reward_noise=0.1)
+    agents = {name: NAMES[name](**QUICK.get(name, {})), "uniform": parameters.Uniform()}
+    agents["fixed"] = parameters.BestFixedArm()
+    runs = simulate(world, agents, steps=400, points=4)
+    last = runs[runs["step"] == 400].set_index("agent")["regret"]
+    assert last[name] < 0.25 * last["uniform"]
+    assert last[name] < 0.75 * last["fixed"]
+
+
+def test_baselines_are_ordered_and_the_oracle_has_no_regret():
+    agents = {name: NAMES[name]() for name in ("uniform", "best_fixed_arm", "oracle")}
+    regret = totals(simulate(environment(), agents, steps=200))["regret"]
+    assert regret["oracle"].item() == 0.0
+    assert 0.0 < regret["best_fixed_arm"].item() < regret["uniform"].item()
+
+
+def test_uniform_plays_every_available_arm_alike():
+    world = environment(batch_size=10_000, available=0.5)
+    time_step = world.reset()
+    action = make_agent("uniform", world).collect_policy.action(time_step).action.numpy()
+    mask = time_step.observation[1].numpy().astype(bool)
+    assert mask[np.arange(len(action)), action].all()
+    everything = mask.all(axis=1)
+    share = np.bincount(action[everything], minlength=5) / everything.sum()
+    np.testing.assert_allclose(share, 0.2, atol=4 * np.sqrt(0.2 * 0.8 / everything.sum()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_masked_arms_are_never_played(name):
+    world = environment(available=0.3, batch_size=500, per_arm=True)
+    agent = make_agent(name, world)
+    time_step = world.reset()
+    for policy in (agent.policy, agent.collect_policy):
+        action = policy.action(time_step).action.numpy()
+        assert time_step.observation[1].numpy()[np.arange(500), action].all()
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_one_seed_one_agent_and_another_seed_another(name):
+    world = environment()
+    first, again, other = (simulate(world, NAMES[name](), steps=30, seeds=[seed], points=3) for seed in (3, 3, 4))
+    assert first.equals(again)
+    assert not np.allclose(first["regret"], other["regret"])
+
+
+def test_weights_depend_on_their_seed_alone():
+    weights = []
+    for global_seed, seed in ((1, 5), (2, 5), (1, 6)):
+        tf.random.set_seed(global_seed)
+        weights.append(make_agent("epsilon_greedy", environment(), seed=seed).model.network.variables[0].numpy())
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.allclose(weights[0], weights[2])
+
+
+def test_policies_give_the_features_of_the_chosen_arm_as_tf_agents_expects():
+    world = environment(per_arm=True)
+    agent = make_agent("linucb", world)
+    time_step = world.reset()
+    step = agent.collect_policy.action(time_step)
+    expected = time_step.observation[PER_ARM].numpy()[np.arange(16), step.action]
+    np.testing.assert_array_equal(step.info.chosen_arm_features, expected)
+    assert set(agent.training_data_spec.observation) == {GLOBAL}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_saved_policy_answers_as_the_agent_does(name, tmp_path):
+    world = environment(per_arm=True)
+    agent = make_agent(name, world)
+    simulate(world, agent, steps=20)
+    policy_saver.PolicySaver(agent.policy).save(str(tmp_path / "policy"))
+    loaded = tf.saved_model.load(str(tmp_path / "policy"))
+    observation = world.batch().observation
+    time_step = ts.restart(observation, batch_size=16)
+    for _ in range(2):  # the saved mixture continues the agent's stream of random choices
+        np.testing.assert_array_equal(loaded.action(time_step).action, agent.policy.action(time_step).action)
+
+
+def test_exp3_listens_to_the_better_agent_and_tf_agents_own_hardly_does():
+    """LinUCB against a mixture member that learns nothing (tikhonov so large that it always plays arm 0)."""
+    world = environment()
+    useless = parameters.LinUCB(alpha=0.0, tikhonov=1e12)
+    mixture = parameters.Exp3Mixture(agents=(parameters.LinUCB(), useless), gamma=0.1, reward_range=(-5.0, 5.0))
+    agent = make_agent(mixture, world)
+    simulate(world, agent, steps=300)
+    assert agent.probabilities[0] > 0.9
+    variables = exp3_mixture_agent.Exp3MixtureVariableCollection(2)
+    members = [make_agent(member, world) for member in mixture.agents]
+    theirs = exp3_mixture_agent.Exp3MixtureAgent(members, variables)
+    simulate(world, theirs, steps=300)
+    assert variables.inverse_temperature >= 1000.0
+
+
+def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
+    world = environment()
+    agent = make_agent("neural_linucb", world, pretrain_steps=5)
+    simulate(world, agent, steps=5)
+    assert agent.model.linear.count.numpy().sum() == 0
+    weights = [variable.numpy() for variable in agent.model.network_variables]
+    simulate(world, agent, steps=4, seeds=[1])
+    assert agent.model.linear.count.numpy().sum() == 4 * 16
+    for before, after in zip(weights, agent.model.network_variables, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("linucb", {"tikhonov": 0.0}, "LinUCB: tikhonov must be positive and finite, got 0.0"),
+        ("linucb", {"alpha": -1.0}, "LinUCB: alpha must be 0 or more and finite, got -1.0"),
+        ("linucb", {"alpha": float("nan")}, "alpha must be 0 or more and finite, got nan"),
+        ("lints", {"gamma": 0.0}, r"LinTS: gamma must be in \(0, 1\], got 0.0"),
+        ("linucb", {"dtype": "float16"}, "dtype must be 'float32' or 'float64', got 'float16'"),
+        ("epsilon_greedy", {"epsilon": 1.1}, r"EpsilonGreedy: epsilon must be in \[0, 1\], got 1.1"),
+        ("epsilon_greedy", {"epsilon": -0.1}, r"epsilon must be in \[0, 1\], got -0.1"),
+        ("epsilon_greedy", {"layers": ()}, "layers must be a tuple of positive whole numbers"),
+        ("boltzmann", {"temperature": 0.0}, "Boltzmann: temperature must be positive and finite, got 0.0"),
+        ("neural_linucb", {"encoding": 0}, "NeuralLinUCB: encoding must be positive"),
+        ("exp3_mixture", {"agents": (parameters.LinUCB(),)}, "agents must be two or more LinUCB or LinTS"),
+        ("exp3_mixture", {"reward_range": (1.0, 1.0)}, "lowest below highest"),
+        ("linucb", {"alfa": 1.0}, "linucb has no parameter 'alfa', it has alpha, tikhonov, gamma, dtype"),
+        ("uniform", {"epsilon": 1.0}, "uniform has no parameter 'epsilon', it has none"),
+        ("lin_ucb", {}, "agent must be one of linucb, lints, .*, got 'lin_ucb'"),
+        (parameters.LinUCB(), {"alpha": 1.0}, "parameters must come with a name"),
+        (42, {}, "agent must be a name .* or parameters of one, got 42"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_sentence(name, values, message):
+    with pytest.raises(ValueError, match=message):
+        make_agent(name, environment(), **values)
+
+
+def test_an_oracle_needs_an_environment_that_knows_its_rewards():
+    class Specs:
+        time_step_spec = environment().time_step_spec
+        action_spec = environment().action_spec
+
+    with pytest.raises(ValueError, match="Oracle needs an environment of recbandits"):
+        make_agent("oracle", Specs())
+
+
+def test_observations_of_another_shape_are_refused():
+    agent = make_agent("linucb", environment(context_size=3))
+    assert isinstance(agent, tf_agent.TFAgent)
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"[Ii]ncompatible|shape"):
+        agent.policy.action(ts.restart(tf.ones([2, 7]), batch_size=2))

@@ -1,0 +1,85 @@
+"""Factorisation: exact on rank-one data, good on held-out ratings, equal to TF-Agents where it should be."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tf_agents.bandits.environments import movielens_py_environment
+
+from recbandits.data import splits
+from recbandits.environments.factorization import als, svd
+
+
+def table(matrix):
+    """Every cell of a matrix as a rating; ids are 10, 11, ... and 1, 2, ..."""
+    user, movie = np.indices(matrix.shape)
+    return pd.DataFrame(
+        {"user_id": user.ravel() + 10, "movie_id": movie.ravel() + 1, "rating": matrix.ravel().astype(float)}
+    )
+
+
+def rmse(model, ratings):
+    error = model.predict(ratings["user_id"], ratings["movie_id"]) - ratings["rating"]
+    return float(np.sqrt(np.mean(error**2)))
+
+
+def test_biases_alone_recover_an_additive_table():
+    """Rating = 3 + a_u + b_m with biases that sum to zero: the fit without penalty is exact."""
+    matrix = 3.0 + np.array([[-1.0], [0.0], [1.0]]) + np.array([[-0.5, 0.25, 0.25]])
+    model = als(table(matrix), rank=0, bias_regularization=0.0)
+    np.testing.assert_allclose(model.matrix(), matrix, atol=1e-12)
+    np.testing.assert_allclose(model.user_bias, [-1.0, 0.0, 1.0], atol=1e-12)
+
+
+def test_factors_recover_an_interaction_that_biases_cannot():
+    """Rating = 3 + a_u b_m with centred a and b has no biases at all."""
+    interaction = np.outer([-1.0, 1.0, 2.0, -2.0], [-1.0, 0.0, 1.0])
+    ratings = table(3.0 + interaction)
+    assert rmse(als(ratings, rank=0, bias_regularization=0.0), ratings) > 1.0
+    model = als(ratings, rank=1, regularization=1e-9, bias_regularization=0.0, iterations=50)
+    np.testing.assert_allclose(model.matrix(), 3.0 + interaction, atol=1e-6)
+
+
+def test_held_out_ratings_of_movielens_are_predicted_better_by_factors_than_by_biases(real_movielens):
+    train, test = splits.random_split(real_movielens.ratings)
+    train, test = real_movielens.ratings.iloc[train], real_movielens.ratings.iloc[test]
+    biases, factors = rmse(als(train, rank=0), test), rmse(als(train), test)
+    assert factors <= 0.925
+    assert 0.93 <= biases <= 0.945
+
+
+def test_unknown_ids_are_predicted_by_what_is_known_of_the_rest():
+    model = als(table(np.array([[1.0, 3.0], [3.0, 5.0]])), rank=1)
+    np.testing.assert_allclose(model.predict([999], [999]), [model.mean])
+    np.testing.assert_allclose(model.predict([10], [999]), [model.mean + model.user_bias[0]])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_svd_is_the_reward_of_tf_agents_own_environment(movielens, tmp_path):
+    """Play every movie for every user in TF-Agents' environment and compare rewards, users matched by observation."""
+    path = tmp_path / "u.data"
+    columns = movielens.ratings[["user_id", "movie_id", "rating"]].astype(int).assign(time=0)
+    columns.to_csv(path, sep="\t", header=False, index=False)
+    model = svd(movielens.ratings, rank=5, num_movies=8)
+    theirs = movielens_py_environment.MovieLensPyEnvironment(
+        str(path), rank_k=5, batch_size=len(model.user_ids), num_movies=8, csv_delimiter="\t"
+    )
+    time_step = theirs.reset()
+    for action in range(8):
+        distance = np.linalg.norm(time_step.observation[:, None, :] - model.user_factors[None, :, :], axis=2)
+        users = distance.argmin(axis=1)
+        assert distance.min(axis=1).max() < 1e-5
+        time_step = theirs.step(np.full(len(users), action))
+        np.testing.assert_allclose(time_step.reward, model.matrix()[users, action], atol=1e-5)
+
+
+@pytest.mark.parametrize(("rank", "message"), [(0, "rank must be in"), (99, "rank must be in")])
+def test_svd_refuses_a_rank_that_the_matrix_does_not_have(rank, message):
+    with pytest.raises(ValueError, match=message):
+        svd(table(np.ones((3, 4))), rank=rank)
+
+
+def test_als_refuses_an_empty_table_and_a_negative_rank():
+    with pytest.raises(ValueError, match="at least one row"):
+        als(table(np.ones((2, 2))).iloc[:0])
+    with pytest.raises(ValueError, match="rank must be 0 or more, got -1"):
+        als(table(np.ones((2, 2))), rank=-1)
