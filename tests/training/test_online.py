@@ -1,0 +1,160 @@
+"""The on-policy loop: sums checked by hand, common random numbers, several seeds, and resuming after SIGKILL."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tf_agents.bandits.agents import lin_ucb_agent
+
+from recbandits.agents.factory import make_agent
+from recbandits.agents.parameters import BestFixedArm, LinTS, LinUCB, Oracle, Uniform
+from recbandits.environments.stationary import StationaryLinearEnvironment
+from recbandits.training.online import simulate
+
+
+def environment(**options):
+    return StationaryLinearEnvironment(**({"num_actions": 4, "context_size": 3, "batch_size": 8} | options))
+
+
+def test_measures_equal_a_loop_by_hand():
+    """The best fixed arm on 6 batches, measured twice, against the environment stepped in plain Python."""
+    world = environment(reward_noise=0.3)
+    frame = simulate(world, BestFixedArm(), steps=6, points=2, seeds=[5])
+    world.restart(5)
+    regret, reward, suboptimal = [], [], []
+    for _ in range(6):
+        batch = world.batch()
+        action = batch.unpersonalised.numpy().argmax(axis=1)
+        expected = batch.expected_reward.numpy()[np.arange(8), action]
+        best = batch.expected_reward.numpy().max(axis=1)
+        regret.append((best - expected).mean())
+        reward.append((expected + batch.noise.numpy()).mean())
+        suboptimal.append((expected < best).mean())
+        world.advance()
+    for column, by_hand in (("regret", regret), ("reward", reward), ("suboptimal", suboptimal)):
+        np.testing.assert_allclose(frame[column], np.reshape(by_hand, (2, 3)).mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(frame["cumulative_regret"], 8 * np.cumsum(regret)[[2, 5]], rtol=1e-5)
+    assert frame["interactions"].tolist() == [24, 48]
+
+
+def test_windows_are_uneven_when_they_must_be_and_nothing_is_lost():
+    """10 steps in 4 points end at 2, 5, 8, 10; sums over windows are the sums of a single window."""
+    fine = simulate(environment(), Uniform(), steps=10, points=4)
+    coarse = simulate(environment(), Uniform(), steps=10, points=1)
+    assert fine["step"].tolist() == [2, 5, 8, 10]
+    assert fine["cumulative_regret"].iloc[-1] == pytest.approx(coarse["cumulative_regret"].iloc[-1])
+
+
+def test_agents_meet_the_same_users_and_noise():
+    """Without personalisation or learning, reward plus regret is the optimum plus noise: equal for every agent."""
+    runs = simulate(environment(reward_noise=1.0), {"a": Uniform(), "b": Oracle()}, steps=20, seeds=[1, 2], points=5)
+    optimum = (runs["reward"] + runs["regret"]).to_numpy().reshape(2, -1)
+    np.testing.assert_allclose(optimum[0], optimum[1], rtol=1e-5)
+
+
+def test_many_seeds_in_one_call_equal_one_call_each():
+    together = simulate(environment(), LinTS(), steps=20, seeds=[3, 4])
+    apart = [simulate(environment(), LinTS(), steps=20, seeds=[seed]) for seed in (3, 4)]
+    for seed, single in zip((3, 4), apart, strict=True):
+        np.testing.assert_array_equal(together.loc[together["seed"] == seed, "regret"], single["regret"])
+
+
+def test_any_tf_agents_agent_can_be_simulated():
+    world = environment()
+    theirs = lin_ucb_agent.LinearUCBAgent(world.time_step_spec(), world.action_spec(), alpha=0.1, tikhonov_weight=1.0)
+    ours = LinUCB(alpha=0.1, tikhonov=1.0)
+    runs = simulate(world, {"theirs": theirs, "ours": ours}, steps=100, points=2).set_index(["agent", "step"])
+    assert runs.loc[("theirs", 100), "regret"] < 0.02
+    assert runs.loc[("theirs", 100), "regret"] == pytest.approx(runs.loc[("ours", 100), "regret"], abs=0.01)
+
+
+def test_scalars_of_tensorboard_are_the_rows_of_the_frame(tmp_path):
+    frame = simulate(environment(), {"alpha = 0.1": LinUCB()}, steps=10, points=5, seeds=[2], tensorboard=tmp_path)
+    events = EventAccumulator(str(tmp_path / "alpha-0.1" / "seed-2"), size_guidance={"tensors": 0}).Reload()
+    for measure in ("regret", "reward", "suboptimal", "cumulative_regret"):
+        written = events.Tensors(measure)
+        assert [event.step for event in written] == frame["interactions"].tolist()
+        values = [np.frombuffer(event.tensor_proto.tensor_content, np.float32).item() for event in written]
+        np.testing.assert_allclose(values, frame[measure], rtol=1e-6)
+
+
+def test_a_finished_simulation_is_read_back_and_not_run_again(tmp_path):
+    first = simulate(environment(), LinTS(), steps=10, points=5, checkpoints=tmp_path)
+    agent = make_agent(LinTS(), environment())
+    again = simulate(environment(), LinTS(), steps=10, points=5, checkpoints=tmp_path)
+    assert first.equals(again)
+    assert agent.model.count.numpy().sum() == 0
+
+
+def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
+    simulate(environment(), LinUCB(), steps=10, checkpoints=tmp_path)
+    with pytest.raises(ValueError, match="checkpoints of 'LinUCB' belong to another simulation"):
+        simulate(environment(), LinUCB(alpha=2.0), steps=10, checkpoints=tmp_path)
+    description = json.loads((tmp_path / "LinUCB" / "seed-0" / "simulation.json").read_text())
+    assert description["agent"] == repr(LinUCB())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps, seeds and points must not be empty, got 0"),
+        ({"seeds": []}, r"must not be empty, got 5, \[\]"),
+        ({"environment": "movielens"}, "environment must be one of recbandits, got str"),
+        ({"agents": make_agent("linucb", environment()), "seeds": [0, 1]}, "an agent already made runs one seed"),
+    ],
+)
+def test_nothing_to_run_is_said_so(changes, message):
+    arguments = {"environment": environment(), "agents": LinUCB(), "steps": 5} | changes
+    with pytest.raises(ValueError, match=message):
+        simulate(**arguments)
+
+
+RESUMABLE = """
+import hashlib, sys
+import pandas as pd
+from recbandits.agents import parameters
+from recbandits.agents.factory import make_agent
+from recbandits.environments.stationary import StationaryLinearEnvironment
+from recbandits.training.online import simulate
+
+world = StationaryLinearEnvironment(num_actions=6, context_size=8, batch_size=64, available=0.7, reward_noise=0.5)
+digest = hashlib.sha256()
+for name in ("LinTS", "EpsilonGreedy", "NeuralLinUCB", "Exp3Mixture"):
+    values = {"pretrain_steps": 60} if name == "NeuralLinUCB" else {}
+    agent = make_agent(getattr(parameters, name)(**values), world, seed=1)
+    frame = simulate(world, {name: agent}, steps=120, seeds=[1], points=60, checkpoints=sys.argv[1])
+    digest.update(frame.to_csv().encode())
+    for variable in [*agent.variables, *world.state]:
+        digest.update(variable.numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_a_killed_simulation_goes_on_to_the_same_end_bit_by_bit(tmp_path):
+    """SIGKILL in the middle of each of four agents' runs; frame, statistics, weights, optimiser and streams agree."""
+    script = tmp_path / "run.py"
+    script.write_text(RESUMABLE)
+
+    def command(directory):
+        return [sys.executable, str(script), str(tmp_path / directory)]
+
+    undisturbed = subprocess.run(command("undisturbed"), check=True, capture_output=True, text=True).stdout
+    for name in ("LinTS", "EpsilonGreedy", "NeuralLinUCB", "Exp3Mixture"):
+        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        checkpoint = tmp_path / "killed" / name / "seed-1" / "checkpoint"
+        deadline = time.monotonic() + 60
+        while not (checkpoint.exists() and int(checkpoint.read_text().split("ckpt-")[1].split('"')[0]) >= 20):
+            assert process.poll() is None, "the simulation ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert '"ckpt-60"' not in checkpoint.read_text(), "the run was over when it was killed"
+    resumed = subprocess.run(command("killed"), check=True, capture_output=True, text=True).stdout
+    assert resumed == undisturbed
