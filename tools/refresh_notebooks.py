@@ -24,7 +24,7 @@ def check_data():
     if not os.environ.get("RECBANDITS_MOVIELENS"):
         raise ValueError("make refresh needs MovieLens 100K: set RECBANDITS_MOVIELENS to its directory")
     data = movielens.load(offline=True)
-    if not data.source.startswith("MovieLens 100K"):
+    if not data.is_real:
         raise ValueError(f"make refresh needs MovieLens 100K, but RECBANDITS_MOVIELENS gave {data.source}")
 
 
