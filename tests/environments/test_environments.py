@@ -162,7 +162,7 @@ class TestMovieLensFixedArms(EnvironmentContract):
 
     def test_movies_that_do_not_exist_or_do_not_suffice_are_refused(self):
         model = als(ratings(), rank=3)
-        with pytest.raises(ValueError, match="movie_ids must be among the factorised movies, 77 is not"):
+        with pytest.raises(ValueError, match="movie_ids must be known to the factorisation, 77 is not"):
             MovieLensEnvironment(model, num_actions=2, movie_ids=[1, 77])
         with pytest.raises(ValueError, match="num_actions must be at most the number of movies, 12, got 13"):
             MovieLensEnvironment(model, num_actions=13)
@@ -194,6 +194,17 @@ class TestMovieLensPerArm(EnvironmentContract):
         user, arms = batch.observation[GLOBAL], batch.observation[PER_ARM]
         reward = model.mean * user[:, None, 0] + user[:, None, 1] + arms[:, :, 0] + np.sum(arms[:, :, 4:], axis=2)
         np.testing.assert_allclose(reward, batch.expected_reward, rtol=1e-4)
+
+    def test_users_and_movies_can_be_described_by_id(self):
+        """Whoever the first batch drew, asking for them by id gives the same features."""
+        model = als(ratings(), rank=3)
+        environment = self.make()
+        batch = environment.batch()
+        users = [int(np.abs(model.user_features() - row).sum(axis=1).argmin()) for row in batch.observation[GLOBAL]]
+        described = environment.describe(model.user_ids[users], model.movie_ids[batch.arms.numpy()])
+        assert same(described, batch.observation)
+        with pytest.raises(ValueError, match="user_ids must be known to the factorisation, 999 is not"):
+            environment.describe([999], [[1, 2, 3, 4, 5]])
 
 
 class TestStationary(EnvironmentContract):

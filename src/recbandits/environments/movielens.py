@@ -1,6 +1,7 @@
 """MovieLens users asking for movies; the reward is the rating that a factorisation predicts."""
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
@@ -30,7 +31,7 @@ class MovieLensEnvironment(Environment):
 
     def __init__(self, factorization, num_actions=20, batch_size=8, per_arm=False, movie_ids=None, **options):
         movies = _movie_rows(factorization, movie_ids, num_actions, per_arm)
-        self.movie_ids = factorization.movie_ids[movies]
+        self.user_ids, self.movie_ids = factorization.user_ids, factorization.movie_ids[movies]
         rewards = factorization.matrix()[:, movies]
         user, movie = factorization.user_features(), factorization.movie_features()[movies]
         self._rewards = tf.constant(rewards, tf.float32)
@@ -45,6 +46,24 @@ class MovieLensEnvironment(Environment):
             spec = {GLOBAL: spec, PER_ARM: tensor_spec.TensorSpec([num_actions, features], tf.float32, PER_ARM)}
         self._draw_batch = self._draw_candidates if per_arm else self._draw_users
         super().__init__(spec, num_actions, batch_size, **options)
+
+    def describe(self, user_ids, movie_ids):
+        """Observation of chosen users and candidates, for asking a policy about them.
+
+        Args:
+          user_ids: int [batch].
+          movie_ids: int [batch, arms]; read with per-arm features only.
+
+        Returns:
+          What `observation` of a `Batch` holds, without a mask.
+
+        Raises:
+          ValueError: an id that the factorisation does not know.
+        """
+        users = _rows("user_ids", self.user_ids, user_ids)
+        if not self.per_arm:
+            return tf.gather(self._users, users)
+        return self._describe(users, _rows("movie_ids", self.movie_ids, movie_ids))
 
     def _draw(self, seed, step):
         users = tf.random.stateless_uniform([self.batch_size], seed, 0, len(self._users), tf.int32)
@@ -63,31 +82,37 @@ class MovieLensEnvironment(Environment):
         # The largest of independent uniform keys are a sample without replacement.
         keys = tf.random.stateless_uniform([self.batch_size, len(self._movies)], seed + 1)
         arms = tf.math.top_k(keys, self.num_actions, sorted=False).indices
-        factors = tf.gather(self._movie_factors, arms)
-        interaction = tf.gather(self._user_factors, users)[:, None, :] * factors
         return {
-            "observation": {
-                GLOBAL: tf.gather(self._users, users),
-                PER_ARM: tf.concat([tf.gather(self._movies, arms), interaction], axis=2),
-            },
+            "observation": self._describe(users, arms),
             "arms": arms,
             "expected_reward": tf.gather(tf.gather(self._rewards, users), arms, batch_dims=1),
             "unpersonalised": tf.gather(self._mean_rewards, arms),
+        }
+
+    def _describe(self, users, movies):
+        interaction = tf.gather(self._user_factors, users)[:, None, :] * tf.gather(self._movie_factors, movies)
+        return {
+            GLOBAL: tf.gather(self._users, users),
+            PER_ARM: tf.concat([tf.gather(self._movies, movies), interaction], axis=2),
         }
 
 
 def _movie_rows(factorization, movie_ids, num_actions, per_arm):
     known = factorization.movie_ids
     if movie_ids is None:
-        rows = np.arange(len(known) if per_arm else num_actions)
-    else:
-        unknown = np.setdiff1d(movie_ids, known)
-        if len(unknown):
-            raise ValueError(f"movie_ids must be among the factorised movies, {unknown[0]} is not")
-        rows = np.searchsorted(known, movie_ids)
-    if not num_actions <= len(rows) <= len(known):
-        movies = min(len(rows), len(known))
-        raise ValueError(f"num_actions must be at most the number of movies, {movies}, got {num_actions}")
+        movie_ids = known if per_arm else known[:num_actions]
+    rows = _rows("movie_ids", known, movie_ids)
+    if num_actions > len(rows):
+        raise ValueError(f"num_actions must be at most the number of movies, {len(rows)}, got {num_actions}")
     if not per_arm and len(rows) != num_actions:
         raise ValueError(f"movie_ids must name one movie per arm, {num_actions}, got {len(rows)}")
     return rows
+
+
+def _rows(field, known, ids):
+    """Row of each id, in the shape of `ids`."""
+    ids = np.asarray(ids)
+    rows = pd.Index(known).get_indexer(ids.ravel())
+    if (rows < 0).any():
+        raise ValueError(f"{field} must be known to the factorisation, {ids.ravel()[rows < 0][0]} is not")
+    return rows.reshape(ids.shape)

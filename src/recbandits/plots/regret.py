@@ -1,0 +1,80 @@
+"""Pictures of simulated runs: curves with bands, and totals with intervals."""
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter
+
+from recbandits.evaluation.regret import curve, summary
+from recbandits.plots.style import COLOURS, REFERENCE, figure
+
+_LABELS = {
+    "cumulative_regret": "cumulative expected regret",
+    "regret": "expected regret per interaction",
+    "reward": "mean reward",
+    "suboptimal": "share of sub-optimal arms",
+}
+_DASHES = ["--", "-.", ":"]
+
+
+def curves(runs, column="cumulative_regret", references=(), limits=None, log=False, title=None):
+    """Draw one measure over time, a line per agent with the 95 % interval over seeds as a band.
+
+    Args:
+      runs: DataFrame of `training.online.simulate`.
+      column: measure to draw.
+      references: labels among the agents to draw as grey reference lines.
+      limits: mapping from a label to a constant to draw as a dotted horizontal line.
+      log: True for logarithmic axes.
+      title: of the picture.
+
+    Returns:
+      The matplotlib figure.
+    """
+    points = curve(runs, column)
+    dashes, colours = iter(_DASHES * 3), iter(COLOURS * 3)
+    with figure(7.5, 4.2) as (fig, axes):
+        for agent in points["agent"].unique():
+            line = points[points["agent"] == agent]
+            style = {"color": next(colours)}
+            if agent in references:
+                style = {"color": REFERENCE, "linestyle": next(dashes), "zorder": 1}
+            axes.plot(line["interactions"], line["mean"], label=agent, **style)
+            axes.fill_between(line["interactions"], line["low"], line["high"], color=style["color"], alpha=0.18, lw=0)
+        for label, value in (limits or {}).items():
+            axes.axhline(value, color="black", linestyle=(0, (1, 2)), linewidth=1.2, label=label)
+        if log:
+            axes.set(xscale="log", yscale="log")
+        else:
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set(xlabel="interactions", ylabel=_LABELS[column], title=title)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
+
+
+def totals(runs, column="regret", references=(), title=None):
+    """Draw the mean over all interactions for each agent, best on top, with the 95 % interval over seeds.
+
+    Args:
+      runs: DataFrame of `training.online.simulate`.
+      column: regret, reward or suboptimal.
+      references: labels to draw in grey.
+      title: of the picture.
+
+    Returns:
+      The matplotlib figure.
+    """
+    table = summary(runs).sort_values(column, ascending=column != "reward")
+    position = np.arange(len(table))[::-1]
+    with figure(6.5, 0.6 + 0.36 * len(table)) as (fig, axes):
+        for y, (agent, row) in zip(position, table.iterrows(), strict=True):
+            colour = REFERENCE if agent in references else COLOURS[0]
+            axes.plot([row[f"{column}_low"], row[f"{column}_high"]], [y, y], color=colour, linewidth=3, alpha=0.5)
+            axes.plot(row[column], y, "o", color=colour)
+            axes.annotate(
+                f"{row[column]:.3f}", (row[column], y), (0, 6), textcoords="offset points", ha="center", size=8
+            )
+        axes.set_yticks(position, table.index)
+        axes.set_ylim(-0.6, len(table) - 0.2)
+        axes.set(xlabel=f"{_LABELS[column]}, 95 % interval over seeds", title=title)
+        axes.set_xlim(left=0)
+    return fig
