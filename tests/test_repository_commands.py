@@ -1,0 +1,46 @@
+"""The Makefile: every command explains itself, and a Python that is too old gets a sentence."""
+
+import re
+import shutil
+import subprocess
+
+from tools.lock import ROOT
+
+COMMANDS = ["help", "run", "test", "lab", "lint", "lock", "bench", "refresh", "clean"]
+
+
+def make(*arguments, **options):
+    return subprocess.run(["make", *arguments], capture_output=True, text=True, **options)
+
+
+def test_help_is_the_default_and_describes_every_command():
+    shown = make(cwd=ROOT).stdout
+    assert shown == make("help", cwd=ROOT).stdout
+    assert re.findall(r"^  ([a-z]+) +[A-Z]\S", shown, flags=re.M) == COMMANDS
+
+
+def test_every_command_but_help_and_clean_makes_the_environment_first():
+    """`make -n` prints what would be done, first things first."""
+    for command in set(COMMANDS) - {"help", "clean"}:
+        first = make("-n", command, cwd=ROOT).stdout.splitlines()[0]
+        assert "tools/find_python.sh" in first
+        assert "tools/environment.py" in first
+
+
+def test_python_3_9_gets_a_sentence_and_nothing_is_made(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python3").write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.18" && exit\nexit 1\n')
+    (programs / "python3").chmod(0o755)
+    (programs / "sh").symlink_to("/bin/sh")
+    done = subprocess.run(
+        [shutil.which("make"), "run"], cwd=tmp_path, env={"PATH": str(programs)}, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    sentence, last = done.stderr.splitlines()
+    assert sentence.startswith("RecBandits needs Python 3.11, 3.12 or 3.13")
+    assert "found Python 3.9.18" in sentence
+    assert last.startswith("make: ***")
+    assert not (tmp_path / ".venv").exists()
