@@ -102,15 +102,19 @@ def show(text):
 def install(lock):
     """Bring `.venv` up to date."""
     uv, started = shutil.which("uv"), time.monotonic()
-    if not is_usable():
+    updating, installer = is_usable(), "uv" if uv else "pip"
+    if not updating:
         make_venv()
     STAMP.write_text(UNFINISHED)
-    print(f"Installing .venv with {'uv' if uv else 'pip'}: 3 GB, a few minutes", flush=True)
+    print(
+        f"Updating .venv with {installer}" if updating else f"Making .venv with {installer}: 3 GB, some minutes",
+        flush=True,
+    )
     with open(VENV / "install.log", "w") as log:
         for command in commands(uv):
             run(command, log, lock)
     STAMP.write_text(digest())
-    print(f"Installed .venv in {time.monotonic() - started:.0f} s", flush=True)
+    print(f"Done in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def main():
