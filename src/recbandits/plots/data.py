@@ -1,0 +1,221 @@
+"""MovieLens as a person wants to see it: who rated what, when, how, and what a factorisation finds in it."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm
+from matplotlib.dates import DateFormatter, MonthLocator
+
+from recbandits.data.tables import GENRES, STARS
+from recbandits.plots.style import COLOURS, REFERENCE, figure
+
+
+def rating_shares(data):
+    """Share of each rating, with the mean.
+
+    Args:
+      data: MovieLens
+
+    Returns:
+      matplotlib.figure.Figure, as from every function of this module.
+    """
+    ratings = data.ratings["rating"]
+    shares = ratings.value_counts(normalize=True).reindex(STARS, fill_value=0)
+    with figure(5.5, 3.2) as (fig, ax):
+        bars = ax.bar(STARS, shares, width=0.7)
+        ax.bar_label(bars, [f"{share:.1%}" for share in shares])
+        ax.axvline(ratings.mean(), color=COLOURS[1], linestyle="--", label=f"mean {ratings.mean():.2f}")
+        ax.set(title="Ratings", xlabel="stars", ylabel="share of ratings", xticks=STARS, ylim=(0, 1.18 * shares.max()))
+        ax.grid(visible=False, axis="x")
+        ax.legend(loc="upper left")
+    return fig
+
+
+def long_tail(data):
+    """Ratings per movie by rank, and ratings per user, both on logarithmic scales."""
+    movies = data.ratings["movie_id"].value_counts().to_numpy()
+    users = data.ratings["user_id"].value_counts().to_numpy()
+    top = len(movies) // 10
+    with figure(9, 3.4, ncols=2) as (fig, (left, right)):
+        left.loglog(np.arange(1, len(movies) + 1), movies)
+        left.axvspan(1, top, color=COLOURS[1], alpha=0.12)
+        share = movies[:top].sum() / movies.sum()
+        left.text(1.2, 1.3, f"a tenth of the movies,\n{share:.0%} of the ratings", color=COLOURS[1])
+        left.set(title="Movies", xlabel="movie, by rank", ylabel="ratings")
+        right.hist(users, bins=np.geomspace(users.min(), users.max(), 30))
+        right.axvline(np.median(users), color=COLOURS[1], linestyle="--", label=f"median {np.median(users):.0f}")
+        right.set(title="Users", xlabel="ratings", ylabel="users", xscale="log")
+        right.minorticks_off()
+        right.set_xticks([20, 50, 100, 200, 500], labels=[20, 50, 100, 200, 500])
+        right.legend()
+    return fig
+
+
+def genres(data):
+    """Movies of each genre, and the mean rating that its movies get."""
+    names = [name for name in GENRES if data.movies[name].any()]
+    rated = data.ratings.merge(data.movies[names], left_on="movie_id", right_index=True)
+    table = pd.DataFrame(
+        {
+            "movies": data.movies[names].sum(),
+            "mean": {name: rated.loc[rated[name], "rating"].mean() for name in names},
+        }
+    ).sort_values("movies")
+    with figure(9, 4.6, ncols=2, sharey=True) as (fig, (left, right)):
+        bars = left.barh(table.index, table["movies"])
+        left.bar_label(bars, padding=2, fontsize=8)
+        left.set(title="Movies", xlabel="movies (one may have several genres)")
+        right.plot(table["mean"], table.index, "o")
+        mean = data.ratings["rating"].mean()
+        right.axvline(mean, color=REFERENCE, linestyle="--", label=f"all ratings, {mean:.2f}")
+        right.set(title="Ratings", xlabel="mean rating")
+        right.legend(loc="lower right")
+        left.grid(visible=False, axis="y")
+    return fig
+
+
+def demographics(data):
+    """Ages by gender, and occupations."""
+    users = data.users
+    occupations = users["occupation"].value_counts().sort_values()
+    with figure(9, 4.2, ncols=2) as (fig, (left, right)):
+        ages = [users.loc[users["gender"] == gender, "age"] for gender in ("M", "F")]
+        left.hist(
+            ages, bins=np.arange(0, 81, 5), stacked=True, label=[f"men, {len(ages[0])}", f"women, {len(ages[1])}"]
+        )
+        left.set(title="Age", xlabel="years", ylabel="users")
+        left.legend()
+        right.barh(occupations.index, occupations)
+        right.tick_params(axis="y", labelsize=8)
+        right.grid(visible=False, axis="y")
+        right.set(title="Occupation", xlabel="users")
+    return fig
+
+
+def activity_over_time(data):
+    """Ratings a week, and how long each user stayed."""
+    time = data.ratings["time"].dt.tz_localize(None)
+    weeks = time.dt.to_period("W").value_counts().sort_index()
+    by_user = data.ratings.groupby("user_id")["time"]
+    hours = (by_user.max() - by_user.min()).dt.total_seconds().sort_values() / 3600
+    with figure(9, 3.2, ncols=2) as (fig, (left, right)):
+        left.bar(weeks.index.start_time, weeks, width=6)
+        left.xaxis.set_major_locator(MonthLocator(interval=2))
+        left.xaxis.set_major_formatter(DateFormatter("%b %Y"))
+        left.set(title="Ratings a week", ylabel="ratings")
+        right.semilogx(hours.clip(lower=1 / 60), np.linspace(0, 1, len(hours)))
+        for hour, name in ((1, "an hour"), (24, "a day"), (24 * 30, "a month")):
+            right.axvline(hour, color=REFERENCE, linestyle=":")
+            right.text(hour, 0.02, f" {name}", color=REFERENCE)
+        right.set(title="From a user's first rating to the last", xlabel="hours", ylabel="share of users")
+    return fig
+
+
+def sparsity(data, blocks=80):
+    """The matrix of ratings, the busiest users and the most popular movies first; each pixel is a block of cells."""
+    user = data.ratings["user_id"].map(_rank(data.ratings["user_id"]))
+    movie = data.ratings["movie_id"].map(_rank(data.ratings["movie_id"]))
+    edges = [np.linspace(0, number.max() + 1, blocks + 1) for number in (user, movie)]
+    count, _, _ = np.histogram2d(user, movie, bins=edges)
+    share = count / np.outer(np.diff(edges[0]), np.diff(edges[1]))
+    rated = len(data.ratings) / (len(data.users) * len(data.movies))
+    with figure(6, 3.8) as (fig, ax):
+        extent = (0, edges[1][-1], edges[0][-1], 0)
+        image = ax.imshow(np.clip(share, 0.002, 1), norm=LogNorm(0.002, 1), cmap="Blues", extent=extent, aspect="auto")
+        fig.colorbar(image, label="share of the block that is rated")
+        ax.set(title=f"{rated:.1%} of the matrix is rated", xlabel="movies, by popularity", ylabel="users, by activity")
+        ax.grid(visible=False)
+    return fig
+
+
+def errors_by_rank(errors, references):
+    """Held-out error against the number of factors.
+
+    Args:
+      errors: DataFrame with columns rank, seed and rmse.
+      references: dict from name to RMSE, drawn as lines.
+    """
+    by_rank = errors.groupby("rank")["rmse"]
+    with figure(6, 3.4) as (fig, ax):
+        ax.plot(by_rank.mean(), "o-", label="ALS, biases and factors")
+        ax.fill_between(by_rank.mean().index, by_rank.min(), by_rank.max(), alpha=0.2)
+        for (name, value), style in zip(references.items(), ("--", ":", "-."), strict=False):
+            ax.axhline(value, color=REFERENCE, linestyle=style, label=f"{name}, {value:.3f}")
+        ax.set(title="Error on held-out ratings", xlabel="factors", ylabel="RMSE (stars)", xscale="log")
+        ax.set_xticks(by_rank.mean().index, labels=by_rank.mean().index)
+        ax.minorticks_off()
+        ax.legend()
+    return fig
+
+
+def calibration(rating, predictions, bins=10):
+    """Mean rating against mean prediction, in bins of equally many held-out ratings.
+
+    Args:
+      rating: float array [n], stars.
+      predictions: dict from name to float array [n].
+      bins: number of bins.
+    """
+    with figure(5.2, 4.2) as (fig, ax):
+        ax.plot([0, 5], [0, 5], color=REFERENCE, linestyle="--", label="prediction = rating")
+        for name, prediction in predictions.items():
+            order = np.argsort(prediction)
+            parts = np.array_split(order, bins)
+            ax.plot(
+                [prediction[part].mean() for part in parts], [rating[part].mean() for part in parts], "o-", label=name
+            )
+        ax.set(title="What is predicted and what is given", xlabel="mean prediction", ylabel="mean rating (stars)")
+        ax.set(xlim=(0, 5), ylim=(0, 5))
+        ax.legend(loc="lower right")
+    return fig
+
+
+def taste_map(movie_factors, data, ratings=100, labels=12):
+    """Movies on the two strongest directions of taste, and where the genres lie.
+
+    Args:
+      movie_factors: DataFrame [movies, rank] indexed by movie_id.
+      data: MovieLens, for titles, genres and popularity.
+      ratings: only movies with at least so many ratings.
+      labels: titles written, those of the movies farthest out.
+    """
+    count = data.ratings["movie_id"].value_counts().reindex(movie_factors.index, fill_value=0)
+    at = _directions(movie_factors[count >= ratings])
+    with figure(11, 5, ncols=2, width_ratios=(3, 2)) as (fig, (left, right)):
+        left.scatter(at["x"], at["y"], s=count[at.index] / 6, alpha=0.3, linewidths=0)
+        for movie in _apart(at, labels):
+            x, y = at.loc[movie]
+            left.text(x, y, data.movies["title"][movie], fontsize=8, ha="left" if x < 0 else "right", va="bottom")
+        left.set(title=f"Movies with {ratings} ratings or more", xlabel="first direction", ylabel="second direction")
+        for colour, name in zip(COLOURS * 3, GENRES, strict=False):
+            members = at[data.movies[name].reindex(at.index)]
+            if len(members) >= 10:
+                right.plot(*members.mean(), "o", color=colour)
+                right.text(*members.mean(), f" {name}", color=colour, fontsize=8)
+        right.set(title="Means of their genres, closer up", xlabel="first direction")
+        right.margins(x=0.2)
+    return fig
+
+
+def _rank(ids):
+    """Position of each id by how often it occurs, the most frequent first."""
+    counts = ids.value_counts()
+    return pd.Series(np.arange(len(counts)), counts.index)
+
+
+def _directions(factors):
+    """Coordinates x, y on the two directions of largest variance; the entry of the largest size is positive."""
+    centred = factors.to_numpy() - factors.to_numpy().mean(axis=0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    at = centred @ directions[:2].T
+    largest = at[np.abs(at).argmax(axis=0), [0, 1]]
+    return pd.DataFrame(at * np.sign(largest), factors.index, ["x", "y"])
+
+
+def _apart(at, number, width=0.9, height=0.06):
+    """Ids of the points farthest from the centre, leaving out those whose labels would cover another."""
+    chosen = []
+    for movie in (at**2).sum(axis=1).sort_values(ascending=False).index:
+        distance = (at.loc[chosen] - at.loc[movie]).abs()
+        if len(chosen) < number and not ((distance["x"] < width) & (distance["y"] < height)).any():
+            chosen.append(movie)
+    return chosen

@@ -1,0 +1,95 @@
+"""The pictures show the numbers of the data, wherever those can be read off the axes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbandits.plots import data as plots
+from recbandits.plots.data import _apart, _directions
+
+
+def bar_heights(ax):
+    return [bar.get_height() for bar in ax.patches]
+
+
+def test_rating_shares_are_those_of_the_ratings(movielens):
+    (ax,) = plots.rating_shares(movielens).axes
+    np.testing.assert_allclose(bar_heights(ax), [0.0611, 0.1137, 0.27145, 0.34174, 0.21201], atol=1e-9)
+
+
+def test_the_long_tail_falls_from_the_most_popular_movie_to_single_ratings(movielens):
+    left, right = plots.long_tail(movielens).axes
+    ratings = left.lines[0].get_ydata()
+    assert ratings.sum() == 100_000
+    assert ratings[0] == movielens.ratings["movie_id"].value_counts().max()
+    assert ratings[-1] == 1
+    assert sum(bar_heights(right)) == 943
+
+
+def test_genres_are_shown_by_number(movielens):
+    left, right = plots.genres(movielens).axes
+    numbers = [bar.get_width() for bar in left.patches]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == movielens.movies["Drama"].sum()
+    drama = movielens.ratings[movielens.ratings["movie_id"].map(movielens.movies["Drama"])]
+    assert right.lines[0].get_xdata()[-1] == pytest.approx(drama["rating"].mean())
+
+
+def test_demographics_count_every_user_once(movielens):
+    left, right = plots.demographics(movielens).axes
+    assert sum(bar_heights(left)) == 943
+    assert sum(bar.get_width() for bar in right.patches) == 943
+
+
+def test_activity_over_time_counts_every_rating_once(movielens):
+    left, right = plots.activity_over_time(movielens).axes
+    assert sum(bar_heights(left)) == 100_000
+    shares = right.lines[0].get_ydata()
+    assert (shares[0], shares[-1], len(shares)) == (0, 1, 943)
+
+
+def test_sparsity_is_densest_where_busy_users_meet_popular_movies(movielens):
+    fig = plots.sparsity(movielens)
+    image = np.asarray(fig.axes[0].images[0].get_array())
+    assert fig.axes[0].get_title() == "6.3% of the matrix is rated"
+    assert image[:10, :10].mean() > 0.5
+    assert image[-10:, -10:].mean() < 0.01
+
+
+def test_errors_by_rank_are_averaged_over_seeds():
+    errors = pd.DataFrame({"rank": [1, 1, 2, 2], "seed": [0, 1, 0, 1], "rmse": [0.9, 1.1, 0.8, 0.8]})
+    (ax,) = plots.errors_by_rank(errors, {"biases alone": 1.2}).axes
+    assert ax.lines[0].get_ydata().tolist() == [1.0, 0.8]
+    assert ax.lines[1].get_ydata()[0] == 1.2
+
+
+def test_calibration_of_the_truth_is_the_diagonal():
+    """Ten ratings in two bins: means 1.5 and 4; a prediction one too low lies one to the left."""
+    rating = np.array([1.0, 2, 1, 2, 1.5, 4, 4, 4, 4, 4])
+    (ax,) = plots.calibration(rating, {"right": rating, "low": rating - 1}, bins=2).axes
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[1.5, 1.5], [4, 4]])
+    np.testing.assert_allclose(ax.lines[2].get_xydata(), [[0.5, 1.5], [3, 4]])
+
+
+def test_the_directions_are_those_of_largest_variance():
+    """Points on a long axis (1, 1) and a short one (1, -1)."""
+    factors = pd.DataFrame([[3.0, 3.0], [-2.0, -2.0], [1.0, -1.0], [-2.0, 0.0]], index=[7, 8, 9, 10])
+    at = _directions(factors)
+    assert at["x"].var() > at["y"].var()
+    assert at["x"].idxmax() == 7
+    np.testing.assert_allclose((at**2).sum().sum(), ((factors - factors.mean()) ** 2).sum().sum())
+
+
+def test_labels_that_would_cover_each_other_are_left_out():
+    at = pd.DataFrame({"x": [1.0, 0.99, -1.0, 0.1], "y": [0.0, 0.01, 0.0, 0.5]}, index=[1, 2, 3, 4])
+    assert _apart(at, 10) == [1, 3, 4]
+    assert _apart(at, 2) == [1, 3]
+
+
+def test_the_taste_map_shows_the_movies_rated_often_enough(movielens):
+    counts = movielens.ratings["movie_id"].value_counts()
+    factors = pd.DataFrame(np.random.default_rng(0).normal(size=(1682, 3)), movielens.movies.index)
+    left, right = plots.taste_map(factors, movielens, ratings=200, labels=5).axes
+    assert len(left.collections[0].get_offsets()) == (counts >= 200).sum()
+    assert len(left.texts) == 5
+    assert {text.get_text().strip() for text in right.texts} <= set(movielens.movies.columns)
