@@ -18,6 +18,7 @@ NOWHERE = ("http://127.0.0.1:9/ml-100k.zip",)
 def _no_variables(monkeypatch, tmp_path):
     monkeypatch.delenv("RECBANDITS_MOVIELENS", raising=False)
     monkeypatch.setenv("RECBANDITS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 @pytest.fixture(scope="module")

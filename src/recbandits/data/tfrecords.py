@@ -1,6 +1,7 @@
 """Ratings as sharded TFRecords, one rating or one list of movies a record; every schema derives from FIELDS."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -173,11 +174,23 @@ def validate_records(files, data, rows):
 
 
 def _serialized(values):
-    """Serialised `tf.train.Example` of each record of `columns`."""
-    flat = [(field, values[field.name].reshape(len(values[field.name]), -1).tolist()) for field in FIELDS]
-    for record in range(len(values["user_id"])):
-        features = {field.name: _feature(field, value[record]) for field, value in flat}
-        yield tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    """Serialised `tf.train.Example` of each record of `columns`.
+
+    Serialised messages may be concatenated, parsers merge them: so a field is serialised once for each of its values.
+    """
+    fields = [_encoded(field, values[field.name]) for field in FIELDS]
+    return map(b"".join, zip(*fields, strict=True))
+
+
+def _encoded(field, value):
+    """For each record the serialised `tf.train.Example` that holds only this field."""
+
+    @cache
+    def example(*items):
+        features = tf.train.Features(feature={field.name: _feature(field, items)})
+        return tf.train.Example(features=features).SerializeToString()
+
+    return [example(*items) for items in value.reshape(len(value), -1).tolist()]
 
 
 def _feature(field, value):
