@@ -30,6 +30,7 @@ def card(result, build):
     if result.notebook:
         heading, image = title(result.notebook) or result.name, picture(result.notebook)
     facts = [result.name, f"{result.seconds:.1f} s", *(result.record.get(key, "") for key in ("profile", "data"))]
+    facts = [fact for fact in facts if fact not in ("", "none")]
     parts = [f'<article class="{"failed" if result.problem else "passed"}">']
     if image:
         parts.append(
@@ -37,7 +38,7 @@ def card(result, build):
         )
     parts.append(f'<div class="text"><h2><a href="{link}">{escape(heading)}</a></h2>')
     parts.append(f'<p class="facts"><span class="state">{"failed" if result.problem else "passed"}</span>')
-    parts.append("".join(f" · {escape(fact)}" for fact in facts if fact) + "</p>")
+    parts.append("".join(f" · {escape(fact)}" for fact in facts) + "</p>")
     if result.problem:
         parts.append(f'<p class="problem">It {escape(result.problem)}</p>')
     rows = [f"<tr><td>{escape(name)}</td><td>{value:,.6g}</td></tr>" for name, value in result.metrics.items()]

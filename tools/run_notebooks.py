@@ -79,7 +79,8 @@ def run_one(source, copy, profile, build, limit):
     command = [sys.executable, "-m", "tools.execute", str(source), str(copy), profile]
     steps = len(code_cells(read(source))) + 1  # and the parameters that papermill puts in
     started = time.monotonic()
-    with tqdm(total=steps, desc=source.stem, unit="cell", leave=False, disable=None) as bar, open(log, "w") as output:
+    looks = {"desc": source.stem, "bar_format": "{desc}  {bar} {n}/{total} cells  {elapsed}", "leave": False}
+    with tqdm(total=steps, disable=None, **looks) as bar, open(log, "w") as output:
         options = {"cwd": ROOT, "env": environment, "stdout": output, "stderr": output}
         exit_code = run_bounded(command, limit, lambda count: (bar.update(count), bar.refresh()), **options)
     seconds = time.monotonic() - started
