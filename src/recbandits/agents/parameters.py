@@ -122,7 +122,7 @@ class NeuralLinUCB:
     tikhonov: float = 0.001
     epsilon: float = 0.2
     encoding: int = 16
-    pretrain_steps: int = 200
+    pretrain_steps: int = 100
     layers: tuple[int, ...] = (64,)
     learning_rate: float = 0.003
 

@@ -1,15 +1,14 @@
 """Pictures of simulated runs: curves with bands, and totals with intervals."""
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter
 
 from recbandits.evaluation.regret import curve, summary
 from recbandits.plots.style import COLOURS, REFERENCE, figure
 
 _LABELS = {
-    "cumulative_regret": "cumulative expected regret",
-    "regret": "expected regret per interaction",
-    "reward": "mean reward",
+    "cumulative_regret": "cumulative expected regret (rating points)",
+    "regret": "expected regret per interaction (rating points)",
+    "reward": "mean reward (rating points)",
     "suboptimal": "share of sub-optimal arms",
 }
 _DASHES = ["--", "-.", ":"]
@@ -45,7 +44,9 @@ def curves(runs, column="cumulative_regret", references=(), limits=None, log=Fal
             axes.set(xscale="log", yscale="log")
         else:
             axes.set_ylim(bottom=0)
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            if column == "cumulative_regret":
+                axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="interactions", ylabel=_LABELS[column], title=title)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
@@ -65,7 +66,7 @@ def totals(runs, column="regret", references=(), title=None):
     """
     table = summary(runs).sort_values(column, ascending=column != "reward")
     position = np.arange(len(table))[::-1]
-    with figure(6.5, 0.6 + 0.36 * len(table)) as (fig, axes):
+    with figure(6.5, 0.9 + 0.36 * len(table)) as (fig, axes):
         for y, (agent, row) in zip(position, table.iterrows(), strict=True):
             colour = REFERENCE if agent in references else COLOURS[0]
             axes.plot([row[f"{column}_low"], row[f"{column}_high"]], [y, y], color=colour, linewidth=3, alpha=0.5)
@@ -75,6 +76,6 @@ def totals(runs, column="regret", references=(), title=None):
             )
         axes.set_yticks(position, table.index)
         axes.set_ylim(-0.6, len(table) - 0.2)
-        axes.set(xlabel=f"{_LABELS[column]}, 95 % interval over seeds", title=title)
+        axes.set(xlabel=f"{_LABELS[column]}\nwith 95 % interval over seeds", title=title)
         axes.set_xlim(left=0)
     return fig

@@ -12,7 +12,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 from tf_agents.utils import nest_utils
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
 from recbandits.environments.base import Environment
