@@ -19,7 +19,7 @@ run: environment  ## Execute the notebooks; copies, HTML and an index page go to
 	@$(PYTHON) -m tools.run_notebooks --profile '$(PROFILE)' --notebooks '$(NOTEBOOKS)'
 
 test: environment  ## Pass the tests, on two processes
-	@$(PYTHON) -m pytest -n 2 --dist loadgroup
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: environment  ## Open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyter lab

@@ -58,12 +58,10 @@ def fresh_python(tmp_path_factory):
     return python
 
 
-@pytest.mark.xdist_group("wheel")
 def test_the_wheel_brings_it_into_a_fresh_environment(fresh_python):
     assert output(fresh_python, "-c", SHOW) == "1"
 
 
-@pytest.mark.xdist_group("wheel")
 def test_the_wheel_holds_the_package(fresh_python):
     place = output(fresh_python, "-c", "import recbandits; print(recbandits.__file__)")
     assert Path(place).is_relative_to(fresh_python.parents[1])

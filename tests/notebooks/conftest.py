@@ -1,4 +1,6 @@
-"""Throw-away notebooks for the tests of the machinery that runs notebooks."""
+"""An environment without a way out, and throw-away notebooks for the tests of the machinery."""
+
+import os
 
 import nbformat
 import pytest
@@ -23,3 +25,20 @@ def write_notebook():
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def isolated(tmp_path_factory):
+    """Nothing leads outside: proxies that refuse, no credentials, no settings of ours; yields the empty home."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith(("GOOGLE_", "CLOUDSDK_", "RECBANDITS_")) and name != "RECBANDITS_MOVIELENS":
+                patch.delenv(name)
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
+            patch.setenv(name.upper(), "http://127.0.0.1:9")
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.setenv(name, "127.0.0.1,localhost")
+        patch.setenv("HOME", str(home))
+        yield home

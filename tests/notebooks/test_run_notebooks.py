@@ -15,8 +15,6 @@ from tools.lock import ROOT
 from tools.notebooks import find_notebooks, read
 from tools.run_notebooks import run_one
 
-on_the_mixed_run = pytest.mark.xdist_group("mixed")
-
 PICTURE = """from recbandits.plots.style import figure
 with figure(3, 2) as (picture, axes):
     axes.plot([1, 2])
@@ -92,7 +90,6 @@ def mixed(tmp_path_factory, write_notebook):
     return folder, *run(folder, "--profile", "full")
 
 
-@on_the_mixed_run
 def test_what_failed_is_named_with_cell_and_error_and_the_exit_code_says_so(mixed):
     _, code, _, err = mixed
     assert code == 1
@@ -104,14 +101,12 @@ def test_what_failed_is_named_with_cell_and_error_and_the_exit_code_says_so(mixe
     assert err.endswith("5 of 6 notebooks failed: 01a-error, 01b-no-metric, 01c-nothing, 02a-dead, 02b-deaf\n")
 
 
-@on_the_mixed_run
 def test_the_summary_has_each_notebook_with_its_metrics(mixed):
     _, _, out, _ = mixed
     assert re.search(r"^00-good +passed +\d+\.\d s\n +answer +42$", out, flags=re.M)
     assert re.search(r"^01a-error +FAILED +\d+\.\d s$", out, flags=re.M)
 
 
-@on_the_mixed_run
 def test_executed_copies_and_html_are_left_behind(mixed):
     copy = mixed[0] / "build" / "notebooks" / "01-a" / "01a-error.ipynb"
     assert any(output.output_type == "error" for cell in read(copy).cells for output in cell.get("outputs", []))
@@ -119,7 +114,6 @@ def test_executed_copies_and_html_are_left_behind(mixed):
     assert "hello" in (mixed[0] / "build" / "notebooks" / "00-good.html").read_text()
 
 
-@on_the_mixed_run
 def test_metrics_stay_in_the_build_directory(mixed):
     folder = mixed[0]
     record = json.loads((folder / "build" / "artifacts" / "metrics" / "00-good.json").read_text())
@@ -127,7 +121,6 @@ def test_metrics_stay_in_the_build_directory(mixed):
     assert sorted(path.name for path in folder.iterdir()) == ["00-good.ipynb", "01-a", "02-a", "build", "tools"]
 
 
-@on_the_mixed_run
 def test_the_index_page_stands_alone_with_picture_metrics_and_problems(mixed):
     page = (mixed[0] / "build" / "index.html").read_text()
     assert page.count("<article") == 6
