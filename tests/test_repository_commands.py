@@ -1,5 +1,6 @@
 """The Makefile: every command explains itself, and a Python that is too old gets a sentence."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,20 +10,22 @@ from tools.lock import ROOT
 COMMANDS = ["help", "run", "test", "lab", "lint", "lock", "bench", "refresh", "clean"]
 
 
-def make(*arguments, **options):
-    return subprocess.run(["make", *arguments], capture_output=True, text=True, **options)
+def make(*arguments):
+    """What make prints, also when these tests were started by make themselves."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True).stdout
 
 
 def test_help_is_the_default_and_describes_every_command():
-    shown = make(cwd=ROOT).stdout
-    assert shown == make("help", cwd=ROOT).stdout
+    shown = make()
+    assert shown == make("help")
     assert re.findall(r"^  ([a-z]+) +[A-Z]\S", shown, flags=re.M) == COMMANDS
 
 
 def test_every_command_but_help_and_clean_makes_the_environment_first():
     """`make -n` prints what would be done, first things first."""
     for command in set(COMMANDS) - {"help", "clean"}:
-        first = make("-n", command, cwd=ROOT).stdout.splitlines()[0]
+        first = make("-n", command).splitlines()[0]
         assert "tools/find_python.sh" in first
         assert "tools/environment.py" in first
 
