@@ -1,7 +1,9 @@
 """The lock pins all that pyproject.toml asks for, and the environment holds what the lock pins."""
 
+import ast
 import importlib.metadata
 import re
+import sys
 import tomllib
 
 import pytest
@@ -9,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools.lock import HEADER, ROOT, inputs_digest
+from tools.notebooks import code_cells, find_notebooks, read
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 LOCK = (ROOT / "requirements.txt").read_text(encoding="utf-8")
@@ -63,3 +66,24 @@ def test_the_environment_is_what_the_lock_pins():
             if installed not in pin.specifier:
                 wrong[pin.name] = installed
     assert not wrong, f"run make, the environment is behind the lock: {wrong}"
+
+
+def imported(source):
+    """The outermost names of what a piece of code imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+def test_whatever_is_imported_is_declared():
+    """Else it is there only as long as another package happens to need it."""
+    files = [path for folder in ("src", "tools", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in files]
+    sources += [cell.source for path in find_notebooks() for cell in code_cells(read(path))]
+    ours = {path.stem for path in files} | {"recbandits", "tools", "benchmarks"}
+    names = {name for source in sources for name in imported(source)} - ours - sys.stdlib_module_names
+    declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
+    packages = importlib.metadata.packages_distributions()
+    assert {name for name in names if not {canonicalize_name(d) for d in packages.get(name, [])} & declared} == set()
