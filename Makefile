@@ -32,7 +32,7 @@ lock: environment  ## Resolve the dependencies in pyproject.toml anew into requi
 	@$(PYTHON) -m tools.lock
 
 bench: environment  ## Measure what the README's tables say
-	@$(PYTHON) benchmarks/run.py
+	@$(PYTHON) -m benchmarks.run
 
 refresh: environment  ## Execute the notebooks on MovieLens 100K and commit-ready clean them in place
 	@$(PYTHON) -m tools.refresh_notebooks --notebooks '$(NOTEBOOKS)'

@@ -144,12 +144,12 @@ def _make_loop(environment, agent):
         means = [optimal - expected, reward, tf.cast(expected < optimal, tf.float32)]
         return number + 1, sums + tf.cast(tf.stack([tf.reduce_mean(mean) for mean in means]), tf.float64)
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.int32)])
     def loop(steps):
         start = [tf.constant(0), tf.zeros([3], tf.float64)]
         return tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)[1]
 
-    return loop
+    return loop.get_concrete_function()
 
 
 def _first(observation, batch_size):

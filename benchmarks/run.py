@@ -1,0 +1,49 @@
+"""Run every benchmark, print its table in Markdown and write its figures to build/bench/."""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from recbandits.report import quiet_tensorflow
+
+tensorflow = quiet_tensorflow()
+
+from benchmarks import quality, simulation  # noqa: E402
+from recbandits.data import movielens  # noqa: E402
+
+OUTPUT = Path("build/bench")
+
+
+def main():
+    """Run the benchmarks named on the command line, or all of them."""
+    benchmarks = {"quality": quality, "simulation": simulation}
+    chosen = sys.argv[1:] or list(benchmarks)
+    for name in chosen:
+        if name not in benchmarks:
+            sys.exit(f"benchmark must be one of {', '.join(benchmarks)}, got {name!r}")
+    data = movielens.load()
+    where = {
+        "data": data.source,
+        "python": platform.python_version(),
+        "tensorflow": tensorflow.__version__,
+        "cores": os.cpu_count(),
+    }
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        table = benchmarks[name].measure(data.ratings)
+        print(f"\n### {name}: {', '.join(f'{key} {value}' for key, value in where.items())}\n")
+        print(as_markdown(table), flush=True)
+        record = where | {"rows": table.reset_index().to_dict("records")}
+        (OUTPUT / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def as_markdown(table):
+    """Give a DataFrame of text as a Markdown table."""
+    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+
+
+if __name__ == "__main__":
+    main()
