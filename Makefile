@@ -38,8 +38,8 @@ refresh: environment  ## Execute the notebooks on MovieLens 100K and commit-read
 	@$(PYTHON) -m tools.refresh_notebooks --notebooks '$(NOTEBOOKS)'
 
 clean:  ## Remove .venv, build/ and caches; artifacts/ and data stay
-	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
-	@find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf .venv .venv.lock build dist .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 environment:
 	@python=$$(sh tools/find_python.sh) && "$$python" tools/environment.py
