@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tf_agents.agents import tf_agent
 from tf_agents.bandits.agents import exp3_mixture_agent
 from tf_agents.policies import policy_saver
 from tf_agents.trajectories import time_step as ts
@@ -168,8 +167,18 @@ def test_an_oracle_needs_an_environment_that_knows_its_rewards():
         make_agent("oracle", Specs())
 
 
-def test_observations_of_another_shape_are_refused():
-    agent = make_agent("linucb", environment(context_size=3))
-    assert isinstance(agent, tf_agent.TFAgent)
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"[Ii]ncompatible|shape"):
-        agent.policy.action(ts.restart(tf.ones([2, 7]), batch_size=2))
+@pytest.mark.parametrize(
+    ("per_arm", "observation", "message"),
+    [
+        (False, tf.ones([2, 7]), r"observation 'global' must have shape \[batch, 4\], got \[2, 7\]"),
+        (
+            True,
+            {GLOBAL: tf.ones([2, 3]), PER_ARM: tf.ones([2, 9, 6])},
+            r"observation 'per_arm' must have shape \[batch, 5, 6\], got \[2, 9, 6\]",
+        ),
+    ],
+)
+def test_observations_of_another_shape_are_refused(per_arm, observation, message):
+    agent = make_agent("linucb", environment(per_arm=per_arm))
+    with pytest.raises(ValueError, match=message):
+        agent.policy.action(ts.restart(observation, batch_size=2))

@@ -46,7 +46,19 @@ class ScoringPolicy(tf_policy.TFPolicy):
         )
 
     def scores(self, observation, seed):
-        """Scores float [batch, arms] of an observation, minus infinity where an arm is unavailable."""
+        """Score every arm.
+
+        Args:
+          observation: as `time_step_spec` says, with a batch dimension before.
+          seed: int [2], of a stateless generator.
+
+        Returns:
+          float [batch, arms], minus infinity where an arm is unavailable.
+
+        Raises:
+          ValueError: an observation of another shape.
+        """
+        _check_shapes(observation, self.time_step_spec.observation)
         if self.observation_and_action_constraint_splitter is None:
             return self._score(observation, seed)
         features, mask = observation
@@ -72,3 +84,10 @@ class ScoringPolicy(tf_policy.TFPolicy):
 
     def _variables(self):
         return [*self._read, *self._draws.variables]
+
+
+def _check_shapes(observation, spec):
+    for tensor, part in zip(tf.nest.flatten(observation), tf.nest.flatten(spec), strict=True):
+        if not tensor.shape[1:].is_compatible_with(part.shape):
+            expected = ", ".join(["batch", *map(str, part.shape)])
+            raise ValueError(f"observation {part.name!r} must have shape [{expected}], got {tensor.shape.as_list()}")
