@@ -1,0 +1,85 @@
+"""What the pages say is what their blocks compute, and the indexes of the folders are complete."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.test_markdown import BLOCK, run_blocks
+from tools.lock import ROOT
+from tools.notebooks import markdown, read
+
+LEARNING = ROOT / "learning"
+OVERVIEW = LEARNING / "tf-agents-overview.md"
+INDEXES = sorted([LEARNING / "README.md", *ROOT.glob("0*/**/README.md")])
+PAGES = sorted(set(LEARNING.glob("*.md")) - {LEARNING / "README.md"})
+NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?![\w])")
+
+
+@pytest.fixture(scope="module")
+def overview(tmp_path_factory):
+    """What the blocks of the overview have computed where the section about trajectories ends."""
+    page = tmp_path_factory.mktemp("page") / OVERVIEW.name
+    page.write_text(OVERVIEW.read_text(encoding="utf-8").split("\n## Agent\n")[0], encoding="utf-8")
+    return run_blocks(page)
+
+
+def rows(heading):
+    """Cells of the table of the overview whose first column has this heading."""
+    table = OVERVIEW.read_text(encoding="utf-8").split(f"\n| {heading} |")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def numbers(text):
+    return [float(number) for number in NUMBER.findall(text)]
+
+
+def test_the_table_of_expected_rewards_is_the_factorisation_with_the_best_arms_in_bold(overview):
+    matrix = overview["tiny"].matrix()
+    expected = np.vstack([matrix, matrix.mean(axis=0)])
+    cells = [row[1:] for row in rows("expected reward")]
+    np.testing.assert_allclose([numbers(" ".join(row).replace("*", "")) for row in cells], expected)
+    assert [[cell.startswith("**") for cell in row].index(True) for row in cells] == expected.argmax(axis=1).tolist()
+
+
+def test_the_table_of_the_trajectory_is_the_trajectory(overview):
+    """All seven fields: shape and values, user by user."""
+    table = {row[0].strip("`"): row[1:3] for row in rows("field")}
+    assert sorted(table) == sorted(overview["experience"]._fields)
+    for field, value in overview["experience"]._asdict().items():
+        shape, values = table[field]
+        if field == "policy_info":
+            assert (shape, values) == ("", "")
+        else:
+            assert numbers(shape) == list(value.shape)
+            np.testing.assert_allclose(numbers(values), value.numpy().ravel())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_number_in_the_text_stands_in_a_block(page):
+    """Fractions and numbers of two digits or more; tables have tests of their own."""
+    text = page.read_text(encoding="utf-8")
+    known = {abs(number) for block in BLOCK.findall(text) for number in numbers(block.replace("_", ""))}
+    prose = re.sub(
+        r"^\|.*$|^#.*$|\]\([^)]*\)|`[^`]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), flags=re.M
+    )
+    said = {abs(number) for number in numbers(prose.replace(",", "")) if number % 1 or abs(number) >= 10}
+    assert len(said) > 5
+    assert said <= known, f"{page.name} states {sorted(said - known)}, which no block computes"
+
+
+@pytest.mark.parametrize("index", INDEXES, ids=lambda index: index.parent.name)
+def test_an_index_lists_every_page_and_notebook_of_its_folder_by_its_name(index):
+    listed = dict(
+        reversed(link) for link in re.findall(r"^\| \[([^]]+)\]\(([^)]+)\)", index.read_text("utf-8"), flags=re.M)
+    )
+    files = {*index.parent.glob("*.ipynb"), *index.parent.glob("*.md")} - {index}
+    assert sorted(listed) == sorted(file.name for file in files)
+    for file in files:
+        if file.suffix == ".md":
+            title = file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+            assert listed[file.name] == title
+        else:
+            assert listed[file.name] == file.stem
+            minutes = re.search(r"\*\*minutes:\*\* ([\w ]+) ·", markdown(read(file)))[1]
+            assert f"| {minutes}" in index.read_text(encoding="utf-8")
