@@ -1,0 +1,186 @@
+"""Regret pictures draw the numbers of `evaluation.regret`, say what they are, and are shown once."""
+
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from recbandits.evaluation.regret import curve, mean_interval, summary
+from recbandits.plots import regret
+from recbandits.plots.style import REFERENCE
+
+# Grey, and not by chance: no agent has it.
+AGENTS = {"LinUCB": 0.5, "random": 3.0, "LinTS": 1.0, "best fixed arm": 2.0}
+REFERENCES = ["random", "best fixed arm"]
+UNITS = {
+    "cumulative_regret": "rating points",
+    "regret": "rating points",
+    "reward": "rating points",
+    "suboptimal": "share",
+}
+
+
+def runs(seeds=3):
+    """Made-up runs of four agents that differ by agent, seed and window."""
+    rows = []
+    for agent, level in AGENTS.items():
+        for seed in range(seeds):
+            lost = 0.0
+            for window, interactions in enumerate([10, 40, 100]):
+                value = level * (1 + 0.1 * seed) / (1 + window)
+                lost += value * [10, 30, 60][window]
+                rows.append((agent, seed, interactions, value, 5 - value, value / 5, lost))
+    return pd.DataFrame(
+        rows, columns=["agent", "seed", "interactions", "regret", "reward", "suboptimal", "cumulative_regret"]
+    )
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.lines}
+
+
+def vertices(band):
+    return {tuple(point) for path in band.get_paths() for point in path.vertices.round(9)}
+
+
+@pytest.fixture(params=[regret.curves, regret.totals], ids=["curves", "totals"])
+def draw(request):
+    return request.param
+
+
+@pytest.mark.parametrize("column", UNITS)
+def test_lines_are_the_means_of_the_curve_in_the_order_of_the_runs(column):
+    (axes,) = regret.curves(runs(), column).axes
+    points = curve(runs(), column)
+    assert list(lines(axes)) == list(AGENTS)
+    for agent, line in lines(axes).items():
+        expected = points.loc[points["agent"] == agent, ["interactions", "mean"]]
+        np.testing.assert_allclose(line.get_xydata(), expected)
+
+
+def test_bands_are_the_intervals_of_the_curve_in_the_colour_of_their_line():
+    (axes,) = regret.curves(runs(), "regret", REFERENCES).axes
+    points = curve(runs(), "regret").round(9)
+    for band, (agent, line) in zip(axes.collections, lines(axes).items(), strict=True):
+        expected = points[points["agent"] == agent]
+        edges = {(row.interactions, bound) for row in expected.itertuples() for bound in (row.low, row.high)}
+        assert vertices(band) == edges
+        assert to_hex(band.get_facecolor()) == to_hex(line.get_color())
+        assert 0 < band.get_facecolor()[0, 3] < 0.5
+
+
+def test_one_seed_has_a_line_and_no_band():
+    (axes,) = regret.curves(runs(seeds=1)).axes
+    assert len(axes.lines) == 4
+    assert not any(vertices(band) for band in axes.collections)
+
+
+def test_references_are_grey_and_each_dashed_in_its_own_way_behind_solid_coloured_agents():
+    (axes,) = regret.curves(runs(), references=REFERENCES).axes
+    drawn = lines(axes)
+    references, agents = [drawn[label] for label in REFERENCES], [drawn["LinUCB"], drawn["LinTS"]]
+    assert {to_hex(line.get_color()) for line in references} == {REFERENCE}
+    assert len({line.get_linestyle() for line in references} - {"-"}) == 2
+    assert {line.get_linestyle() for line in agents} == {"-"}
+    assert len({to_hex(line.get_color()) for line in agents} - {REFERENCE}) == 2
+    assert max(line.get_zorder() for line in references) < min(line.get_zorder() for line in agents)
+
+
+def test_limits_are_dotted_across_the_picture_at_their_value():
+    (axes,) = regret.curves(runs(), "regret", limits={"half of best fixed arm": 0.7, "goal": 0.1}).axes
+    drawn = lines(axes)
+    assert drawn["goal"].get_ydata() == [0.1, 0.1]
+    assert drawn["half of best fixed arm"].get_ydata() == [0.7, 0.7]
+    assert drawn["goal"].get_xdata() == [0, 1]  # of the width
+    assert drawn["goal"].get_transform() == axes.get_yaxis_transform(which="grid")
+    assert drawn["goal"].get_linestyle() not in ("-", *(drawn[label].get_linestyle() for label in REFERENCES))
+
+
+def test_the_legend_names_everything_drawn():
+    (axes,) = regret.curves(runs(), references=REFERENCES, limits={"goal": 0.1}).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [*AGENTS, "goal"]
+
+
+@pytest.mark.parametrize("column", UNITS)
+def test_axes_say_what_they_show_and_in_which_unit(column):
+    (axes,) = regret.curves(runs(), column, title="four agents").axes
+    assert axes.get_xlabel() == "interactions"
+    assert UNITS[column] in axes.get_ylabel()
+    assert ("per interaction" in axes.get_ylabel()) == (column == "regret")
+    assert axes.get_title() == "four agents"
+    assert axes.get_ylim()[0] == 0
+
+
+def test_logarithmic_axes_are_both_logarithmic():
+    (axes,) = regret.curves(runs(), log=True).axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    (axes,) = regret.curves(runs()).axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+
+
+@pytest.mark.parametrize(
+    ("column", "from_the_top"),
+    [
+        ("regret", ["LinUCB", "LinTS", "best fixed arm", "random"]),
+        ("suboptimal", ["LinUCB", "LinTS", "best fixed arm", "random"]),
+        ("reward", ["LinUCB", "LinTS", "best fixed arm", "random"]),
+    ],
+)
+def test_totals_have_the_best_on_top_whether_more_or_less_is_better(column, from_the_top):
+    (axes,) = regret.totals(runs(), column).axes
+    labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
+    assert [labels[y] for y in sorted(labels, reverse=True)] == from_the_top
+    low, high = axes.get_ylim()
+    assert low < min(labels) <= max(labels) < high
+    assert UNITS[column] in axes.get_xlabel()
+    assert "95 % interval over seeds" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize("column", ["regret", "reward", "suboptimal"])
+def test_totals_have_a_marker_and_its_number_at_the_mean_and_a_bar_from_end_to_end(column):
+    (axes,) = regret.totals(runs(), column, title="totals").axes
+    table = summary(runs())
+    labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
+    markers = {labels[line.get_ydata()[0]]: line for line in axes.lines if line.get_marker() == "o"}
+    bars = {labels[line.get_ydata()[0]]: line for line in axes.lines if line.get_marker() != "o"}
+    numbers = {labels[text.xy[1]]: text.get_text() for text in axes.texts}
+    assert markers.keys() == bars.keys() == numbers.keys() == AGENTS.keys()
+    for agent, row in table.iterrows():
+        assert markers[agent].get_xdata() == row[column]
+        np.testing.assert_allclose(bars[agent].get_xdata(), row[[f"{column}_low", f"{column}_high"]])
+        assert numbers[agent] == f"{row[column]:.3f}"
+    assert axes.get_title() == "totals"
+
+
+def test_a_total_is_the_interval_over_seeds_of_the_mean_over_interactions():
+    """LinUCB: (10 * 0.5 + 30 * 0.25 + 60 / 6) / 100 = 0.225 on seed 0, a tenth more on each further seed."""
+    (axes,) = regret.totals(runs().query("agent == 'LinUCB'")).axes
+    mean, low, high = mean_interval([0.225, 0.2475, 0.27])
+    bar, marker = axes.lines
+    np.testing.assert_allclose(bar.get_xdata(), [low, high])
+    np.testing.assert_allclose(marker.get_xdata(), [mean])
+
+
+def test_references_are_grey_among_the_totals():
+    (axes,) = regret.totals(runs(), references=REFERENCES).axes
+    labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
+    grey = {labels[line.get_ydata()[0]] for line in axes.lines if to_hex(line.get_color()) == REFERENCE}
+    assert grey == set(REFERENCES)
+
+
+def test_a_picture_is_closed_so_that_a_notebook_shows_it_once(draw):
+    before = plt.get_fignums()
+    draw(runs())
+    with pytest.raises(KeyError):
+        draw(runs(), "regrett")
+    assert plt.get_fignums() == before
+
+
+def test_a_picture_can_be_laid_out_without_a_warning(draw):
+    figure = draw(runs(), references=REFERENCES, title="title")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.canvas.draw()
