@@ -82,7 +82,7 @@ def test_whatever_is_imported_is_declared():
     files = [path for folder in ("src", "tools", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     sources = [path.read_text(encoding="utf-8") for path in files]
     sources += [cell.source for path in find_notebooks() for cell in code_cells(read(path))]
-    ours = {path.stem for path in files} | {"recbandits", "tools", "benchmarks"}
+    ours = {path.stem for path in files} | {"recbandits", "tests", "tools", "benchmarks"}
     names = {name for source in sources for name in imported(source)} - ours - sys.stdlib_module_names
     declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
     packages = importlib.metadata.packages_distributions()
