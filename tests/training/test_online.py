@@ -94,8 +94,16 @@ def test_a_finished_simulation_is_read_back_and_not_run_again(tmp_path):
 
 def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
     simulate(environment(), LinUCB(), steps=10, checkpoints=tmp_path)
-    with pytest.raises(ValueError, match="checkpoints of 'LinUCB' belong to another simulation"):
-        simulate(environment(), LinUCB(alpha=2.0), steps=10, checkpoints=tmp_path)
+    noisy = environment(reward_noise=0.5)
+    other = environment(problem_seed=1)
+    for world, agent, steps in (
+        (environment(), LinUCB(alpha=2.0), 10),
+        (environment(), LinUCB(), 11),
+        (noisy, LinUCB(), 10),
+        (other, LinUCB(), 10),
+    ):
+        with pytest.raises(ValueError, match="checkpoints of 'LinUCB' belong to another simulation"):
+            simulate(world, agent, steps=steps, checkpoints=tmp_path)
     description = json.loads((tmp_path / "LinUCB" / "seed-0" / "simulation.json").read_text())
     assert description["agent"] == repr(LinUCB())
 
@@ -105,6 +113,7 @@ def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
     [
         ({"steps": 0}, "steps, seeds and points must not be empty, got 0"),
         ({"seeds": []}, r"must not be empty, got 5, \[\]"),
+        ({"agents": {"a b": LinUCB(), "a-b": LinTS()}}, "labels must differ in their letters and digits, got a b, a-b"),
         ({"environment": "movielens"}, "environment must be one of recbandits, got str"),
         ({"agents": make_agent("linucb", environment()), "seeds": [0, 1]}, "an agent already made runs one seed"),
     ],

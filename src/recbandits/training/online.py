@@ -1,5 +1,6 @@
 """The on-policy loop: serve, observe the reward, learn; all of it in one graph."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -46,6 +47,12 @@ def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None
         raise ValueError(f"steps, seeds and points must not be empty, got {steps}, {list(seeds)} and {points}")
     if not isinstance(agents, Mapping):
         agents = {_label(agents): agents}
+    made = [label for label, agent in agents.items() if isinstance(agent, tf_agent.TFAgent)]
+    if made and len(seeds) > 1:
+        raise ValueError(f"{made[0]}: an agent already made runs one seed; give its parameters to run several")
+    folders = {_folder(label) for label in agents}
+    if len(folders) < len(agents):
+        raise ValueError(f"labels must differ in their letters and digits, got {', '.join(agents)}")
     ends = np.unique(np.linspace(0, steps, min(points, steps) + 1).round().astype(int))[1:]
     frames = []
     with tqdm(total=len(agents) * len(seeds) * len(ends), disable=None, unit="point") as progress:
@@ -62,9 +69,7 @@ class _Run:
 
     def __init__(self, environment, label, agent, ends):
         self._environment, self._label, self._parameters, self._ends = environment, label, agent, ends
-        self._made = isinstance(agent, tf_agent.TFAgent)
-        self._agent = agent if self._made else None
-        self._seeds_run = 0
+        self._agent = self._loop = None
 
     def __call__(self, seed, tensorboard, checkpoints, progress):
         self._prepare(seed)
@@ -86,30 +91,25 @@ class _Run:
 
     def _prepare(self, seed):
         """Reset the environment, and the agent to what it is when made with this seed."""
-        if self._made and self._seeds_run:
-            raise ValueError(f"{self._label}: an agent already made runs one seed; give its parameters to run several")
-        self._seeds_run += 1
-        if self._agent is None:
-            self._agent = make_agent(self._parameters, self._environment, seed)
-        elif not self._made:
-            fresh = make_agent(self._parameters, self._environment, seed)
-            for variable, value in zip(self._agent.variables, fresh.variables, strict=True):
+        made = self._parameters
+        if not isinstance(made, tf_agent.TFAgent):
+            made = make_agent(self._parameters, self._environment, seed)
+        if self._loop is None:
+            self._agent, self._loop = made, _make_loop(self._environment, made)
+        else:
+            for variable, value in zip(self._agent.variables, made.variables, strict=True):
                 variable.assign(value)
-        if self._seeds_run == 1:
-            self._loop = _make_loop(self._environment, self._agent)
         self._environment.restart(seed)
 
     def _restore(self, seed, directory, history, done):
         if directory is None:
             return None
         what = {
-            "agent": self._label if self._made else repr(self._parameters),
+            "agent": self._label if self._agent is self._parameters else repr(self._parameters),
             "seed": int(seed),
             "steps": int(self._ends[-1]),
             "points": len(self._ends),
-            "environment": type(self._environment).__name__,
-            "batch_size": self._environment.batch_size,
-            "num_actions": self._environment.num_actions,
+            "first_batch": _digest(self._environment.batch()),
         }
         description = directory / "simulation.json"
         if description.exists() and json.loads(description.read_text()) != what:
@@ -173,12 +173,24 @@ def _write_scalars(frame, directory):
                 tf.summary.scalar(measure, getattr(row, measure), step=row.interactions)
 
 
+def _digest(batch):
+    """Fingerprint of a batch, and with it of the environment and seed that it comes from."""
+    digest = hashlib.sha256()
+    for tensor in tf.nest.flatten(batch, expand_composites=True):
+        if tensor is not None:
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _label(agent):
     return agent.name if isinstance(agent, tf_agent.TFAgent) else type(agent).__name__
 
 
+def _folder(label):
+    """A label as a name that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-")
+
+
 def _below(directory, label, seed):
-    """Folder of one run; labels become names that every file system takes."""
-    if directory is None:
-        return None
-    return Path(directory) / re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-") / f"seed-{seed}"
+    """Folder of one run."""
+    return None if directory is None else Path(directory) / _folder(label) / f"seed-{seed}"
