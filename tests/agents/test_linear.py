@@ -52,9 +52,11 @@ def train(model, data):
     return model
 
 
-def assert_state(model, expected, **tolerance):
+def assert_state(model, expected):
+    """Statistics to the precision of float64, solutions to that of float32."""
     for name, value in expected.items():
-        np.testing.assert_allclose(getattr(model, name), value, **tolerance, err_msg=name)
+        tolerance = 1e-5 if name in ("inverse", "theta") else 1e-12
+        np.testing.assert_allclose(getattr(model, name), value, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 @settings(max_examples=20, deadline=None)
@@ -66,21 +68,21 @@ def assert_state(model, expected, **tolerance):
 )
 def test_statistics_equal_the_oracle_after_any_sequence_of_batches(seed, sizes, models, gamma):
     data = batches(seed, sizes, size=3, models=models)
-    model = train(LinearModel(3, models, tikhonov=0.5, gamma=gamma, dtype=tf.float64), data)
-    assert_state(model, oracle(data, 3, models, 0.5, gamma), rtol=1e-9, atol=1e-9)
+    model = train(LinearModel(3, models, tikhonov=0.5, gamma=gamma), data)
+    assert_state(model, oracle(data, 3, models, 0.5, gamma))
 
 
 def test_many_small_batches_equal_one_large_batch():
     data = batches(1, [7, 1, 12], size=3, models=4)
     large = [tuple(np.concatenate(part) for part in zip(*data, strict=True))]
-    small = train(LinearModel(3, 4, 0.1, dtype=tf.float64), data)
-    assert_state(small, oracle(large, 3, 4, 0.1), rtol=1e-9, atol=1e-9)
+    small = train(LinearModel(3, 4, 0.1), data)
+    assert_state(small, oracle(large, 3, 4, 0.1))
 
 
 def test_an_empty_batch_changes_nothing():
     data = batches(2, [5], size=3, models=4)
-    model = train(LinearModel(3, 4, 0.1, dtype=tf.float64), [*data, *batches(3, [0], 3, 4)])
-    assert_state(model, oracle(data, 3, 4, 0.1), rtol=1e-9, atol=1e-9)
+    model = train(LinearModel(3, 4, 0.1), [*data, *batches(3, [0], 3, 4)])
+    assert_state(model, oracle(data, 3, 4, 0.1))
 
 
 def test_estimates_are_theta_x_and_the_width_of_the_ellipsoid():
@@ -140,12 +142,35 @@ def test_the_first_of_tied_arms_is_taken_and_a_masked_arm_never():
     np.testing.assert_array_equal(agent.policy.action(time_step).action, [0, 1, 2])
 
 
-def test_float32_reaches_the_regret_of_float64(movielens):
-    """Ill-conditioned on purpose (tikhonov 0.001): 10,000 interactions on each of 5 streams, totals within 2 %."""
+def test_scoring_in_float32_reaches_the_regret_of_a_float64_reference(movielens):
+    """Ill-conditioned on purpose (tikhonov 0.001): LinUCB in plain NumPy on the same 5 streams of 10,000 users."""
     environment = MovieLensEnvironment(svd(movielens.ratings, rank=20, num_movies=20), num_actions=20, batch_size=8)
-    agents = {dtype: LinUCB(dtype=dtype) for dtype in ("float32", "float64")}
-    regret = totals(simulate(environment, agents, steps=1250, seeds=range(5), points=1))["regret"]
-    assert regret["float32"].mean() == pytest.approx(regret["float64"].mean(), rel=0.02)
+    ours = totals(simulate(environment, LinUCB(), steps=1250, seeds=range(5), points=1))["regret"]
+    reference = [reference_regret(environment, seed, LinUCB(), steps=1250) for seed in range(5)]
+    assert ours.mean() == pytest.approx(np.mean(reference), rel=0.02)
+
+
+def reference_regret(environment, seed, parameters, steps):
+    """Mean expected regret of LinUCB in NumPy and float64, written down from the definition."""
+    environment.restart(seed)
+    size = environment.observation_spec().shape[0]
+    A = np.stack([parameters.tikhonov * np.eye(size)] * environment.num_actions)
+    b, inverse = np.zeros((environment.num_actions, size)), np.linalg.inv(A)
+    read, regret = tf.function(lambda: environment.batch()[:3:2]), 0.0
+    for _ in range(steps):
+        x, expected = (tensor.numpy().astype(float) for tensor in read())
+        theta = np.einsum("kij,kj->ki", inverse, b)
+        width = np.sqrt(np.einsum("ni,kij,nj->nk", x, inverse, x))
+        action = (x @ theta.T + parameters.alpha * width).argmax(axis=1)
+        reward = expected[np.arange(len(x)), action]
+        regret += (expected.max(axis=1) - reward).mean()
+        for row, arm, value in zip(x, action, reward, strict=True):
+            A[arm] += np.outer(row, row)
+            b[arm] += value * row
+        played = np.unique(action)
+        inverse[played] = np.linalg.inv(A[played])
+        environment.advance()
+    return regret / steps
 
 
 def test_linucb_as_shipped_solves_the_zero_filled_environment(real_movielens):

@@ -33,7 +33,8 @@ def make_agent(agent, environment, seed=0, **values):
       **values: parameters by name.
 
     Returns:
-      A TF-Agents agent; `policy` serves, `collect_policy` explores, `train` learns.
+      A TF-Agents agent; `policy` serves, `collect_policy` explores, `train` learns. The EXP3 mixture has one policy for
+      both: it never stops drawing which of its agents to ask.
 
     Raises:
       ValueError: unknown name or parameter, a value outside its limits, an environment that does not fit.
@@ -70,8 +71,7 @@ def _linear(agent, environment, draws, seed):
     specs, features, num_actions = _specs(environment)
     shared = isinstance(features, dict)
     size = sum(spec.shape[-1] for spec in (features.values() if shared else [features]))
-    dtype = tf.as_dtype(agent.dtype)
-    model = LinearModel(size, 1 if shared else num_actions, agent.tikhonov, agent.gamma, dtype)
+    model = LinearModel(size, 1 if shared else num_actions, agent.tikhonov, agent.gamma)
 
     def mean(features, seed):
         return model.estimate(arm_inputs(features))[0]

@@ -33,30 +33,28 @@ class LinearModel(tf.Module):
       models: number of models, one per arm; 1 for a model that all arms share.
       tikhonov: ridge penalty, positive.
       gamma: factor in (0, 1] by which A and b shrink before each batch; 1 forgets nothing.
-      dtype: tf.float32 or tf.float64, of statistics and solutions.
     """
 
-    def __init__(self, size, models, tikhonov, gamma=1.0, dtype=tf.float32):
+    def __init__(self, size, models, tikhonov, gamma=1.0):
         super().__init__(name="linear_model")
-        eye = tf.eye(size, batch_shape=[models], dtype=dtype)
+        eye = tf.eye(size, batch_shape=[models])
         self._models, self._gamma = models, gamma
-        self._penalty = tikhonov * tf.eye(size, dtype=dtype)
-        self.covariance = tf.Variable(tf.zeros_like(eye), trainable=False, name="A")
-        self.response = tf.Variable(tf.zeros([models, size], dtype), trainable=False, name="b")
-        self.count = tf.Variable(tf.zeros([models], dtype), trainable=False, name="count")
+        self._penalty = tikhonov * tf.eye(size, dtype=tf.float64)
+        self.covariance = tf.Variable(tf.zeros_like(eye, tf.float64), trainable=False, name="A")
+        self.response = tf.Variable(tf.zeros([models, size], tf.float64), trainable=False, name="b")
+        self.count = tf.Variable(tf.zeros([models], tf.float64), trainable=False, name="count")
         self.inverse = tf.Variable(eye / tikhonov, trainable=False, name="inverse")
-        self.theta = tf.Variable(tf.zeros([models, size], dtype), trainable=False, name="theta")
+        self.theta = tf.Variable(tf.zeros([models, size]), trainable=False, name="theta")
 
     def estimate(self, x):
         """Estimate the reward of every arm.
 
         Args:
-          x: float [batch, size] with a model per arm, or [batch, arms, size] with one for all.
+          x: float32 [batch, size] with a model per arm, or [batch, arms, size] with one for all.
 
         Returns:
           Mean float32 [batch, arms] and confidence width sqrt(x^T (A + tikhonov I)^-1 x) float32 [batch, arms].
         """
-        x = tf.cast(x, self.theta.dtype)
         if x.shape.rank == 3:
             mean = tf.linalg.matvec(x, self.theta[0])
             square = tf.reduce_sum(tf.matmul(x, self.inverse[0]) * x, axis=2)
@@ -64,8 +62,7 @@ class LinearModel(tf.Module):
             mean = tf.matmul(x, self.theta, transpose_b=True)
             # Every quadratic form in one product: <x x^T, inverse> for each user and arm.
             square = tf.matmul(_flat_outer(x), tf.reshape(self.inverse, [self._models, -1]), transpose_b=True)
-        width = tf.sqrt(tf.maximum(square, 0.0))
-        return tf.cast(mean, tf.float32), tf.cast(width, tf.float32)
+        return mean, tf.sqrt(tf.maximum(square, 0.0))
 
     def update(self, x, action, reward):
         """Learn from one batch.
@@ -75,7 +72,7 @@ class LinearModel(tf.Module):
           action: int32 [batch]; a model that all arms share does not read it.
           reward: float [batch].
         """
-        x, reward = tf.cast(x, self.theta.dtype), tf.cast(reward, self.theta.dtype)
+        x, reward = tf.cast(x, tf.float64), tf.cast(reward, tf.float64)
         if self._models == 1:
             action = tf.zeros_like(action)
         if self._gamma == 1.0:
@@ -97,7 +94,7 @@ class LinearModel(tf.Module):
             (self.inverse, inverse),
             (self.theta, theta),
         ):
-            variable.scatter_update(tf.IndexedSlices(value, played))
+            variable.scatter_update(tf.IndexedSlices(tf.cast(value, variable.dtype), played))
 
 
 def _flat_outer(x):

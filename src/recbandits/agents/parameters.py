@@ -42,19 +42,16 @@ class LinUCB:
       alpha: widths added to the estimate, 0 or more; 0 is greedy.
       tikhonov: ridge penalty, positive.
       gamma: forgetting factor per batch in (0, 1]; 1 forgets nothing.
-      dtype: "float32" or "float64".
     """
 
     alpha: float = 0.1
     tikhonov: float = 0.001
     gamma: float = 1.0
-    dtype: str = "float32"
 
     def __post_init__(self):
         _at_least_zero(self, "alpha")
         _positive(self, "tikhonov")
         _require(self, "gamma", 0 < self.gamma <= 1, "in (0, 1]")
-        _require(self, "dtype", self.dtype in ("float32", "float64"), "'float32' or 'float64'")
 
 
 @dataclass(frozen=True)
