@@ -138,8 +138,11 @@ def _taste(rng, users, movies):
 
 
 def _movie_bias(rng, popularity):
-    """Quality of the movies [MOVIES], variance 1, correlated with the logarithm of their popularity."""
-    return _standard(0.8 * _standard(np.log(popularity)) + rng.normal(size=MOVIES))
+    """Quality of the movies [MOVIES], variance 1, correlated with the logarithm of their popularity.
+
+    It saturates: as among the favourites of MovieLens, several are about equally good, and taste decides.
+    """
+    return _standard(np.tanh(_standard(0.8 * _standard(np.log(popularity)) + rng.normal(size=MOVIES))))
 
 
 def _stars(score):
