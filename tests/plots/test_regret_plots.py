@@ -174,7 +174,7 @@ def test_references_are_grey_among_the_totals():
 def test_a_picture_is_closed_so_that_a_notebook_shows_it_once(draw):
     before = plt.get_fignums()
     draw(runs())
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match=r"column must be one of .*, got 'regrett'"):
         draw(runs(), "regrett")
     assert plt.get_fignums() == before
 
@@ -184,3 +184,19 @@ def test_a_picture_can_be_laid_out_without_a_warning(draw):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.canvas.draw()
+
+
+def test_a_reference_that_nobody_is_called_is_refused(draw):
+    with pytest.raises(ValueError, match="references must be among the agents, 'oracle' is not"):
+        draw(runs(), references=["oracle"])
+
+
+def test_rewards_below_zero_are_not_cut_off_and_the_unit_can_be_another(draw):
+    shifted = runs().assign(reward=lambda table: table["reward"] - 6)
+    (axes,) = draw(shifted, "reward", unit="points").axes
+    along = "get_ydata" if draw is regret.curves else "get_xdata"
+    drawn = [value for line in axes.lines for value in getattr(line, along)()]
+    low, high = axes.get_ylim() if draw is regret.curves else axes.get_xlim()
+    assert low < min(drawn) < 0
+    assert max(drawn) < high
+    assert "mean reward (points)" in (axes.get_ylabel() if draw is regret.curves else axes.get_xlabel())

@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from recbandits.evaluation.regret import curve, summary
+from recbandits.evaluation.regret import MEASURES, curve, summary
 from recbandits.plots.style import COLOURS, REFERENCE, figure
 
 _LABELS = {
-    "cumulative_regret": "cumulative expected regret (rating points)",
-    "regret": "expected regret per interaction (rating points)",
-    "reward": "mean reward (rating points)",
+    "cumulative_regret": "cumulative expected regret ({unit})",
+    "regret": "expected regret per interaction ({unit})",
+    "reward": "mean reward ({unit})",
     "suboptimal": "share of sub-optimal arms",
 }
 _DASHES = ["--", "-.", ":"]
 
 
-def curves(runs, column="cumulative_regret", references=(), limits=None, log=False, title=None):
+def curves(runs, column="cumulative_regret", references=(), limits=None, log=False, title=None, unit="rating points"):
     """Draw one measure over time, a line per agent with the 95 % interval over seeds as a band.
 
     Args:
@@ -24,10 +24,15 @@ def curves(runs, column="cumulative_regret", references=(), limits=None, log=Fal
       limits: mapping from a label to a constant to draw as a dotted horizontal line.
       log: True for logarithmic axes.
       title: of the picture.
+      unit: of the reward.
 
     Returns:
       The matplotlib figure.
+
+    Raises:
+      ValueError: an unknown measure, or a reference that is not among the agents.
     """
+    _check(runs, column, _LABELS, references)
     points = curve(runs, column)
     dashes, colours = iter(_DASHES * 3), iter(COLOURS * 3)
     with figure(7.5, 4.2) as (fig, axes):
@@ -43,16 +48,16 @@ def curves(runs, column="cumulative_regret", references=(), limits=None, log=Fal
         if log:
             axes.set(xscale="log", yscale="log")
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if points["low"].min() < 0 else 0)
             axes.xaxis.set_major_formatter("{x:,.0f}")
             if column == "cumulative_regret":
                 axes.yaxis.set_major_formatter("{x:,.0f}")
-        axes.set(xlabel="interactions", ylabel=_LABELS[column], title=title)
+        axes.set(xlabel="interactions", ylabel=_LABELS[column].format(unit=unit), title=title)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
-def totals(runs, column="regret", references=(), title=None):
+def totals(runs, column="regret", references=(), title=None, unit="rating points"):
     """Draw the mean over all interactions for each agent, best on top, with the 95 % interval over seeds.
 
     Args:
@@ -60,10 +65,15 @@ def totals(runs, column="regret", references=(), title=None):
       column: regret, reward or suboptimal.
       references: labels to draw in grey.
       title: of the picture.
+      unit: of the reward.
 
     Returns:
       The matplotlib figure.
+
+    Raises:
+      ValueError: an unknown measure, or a reference that is not among the agents.
     """
+    _check(runs, column, MEASURES, references)
     table = summary(runs).sort_values(column, ascending=column != "reward")
     position = np.arange(len(table))[::-1]
     with figure(6.5, 0.9 + 0.36 * len(table)) as (fig, axes):
@@ -76,6 +86,14 @@ def totals(runs, column="regret", references=(), title=None):
             )
         axes.set_yticks(position, table.index)
         axes.set_ylim(-0.6, len(table) - 0.2)
-        axes.set(xlabel=f"{_LABELS[column]}\nwith 95 % interval over seeds", title=title)
-        axes.set_xlim(left=0)
+        axes.set(xlabel=f"{_LABELS[column].format(unit=unit)}\nwith 95 % interval over seeds", title=title)
+        axes.set_xlim(left=min(0, axes.get_xlim()[0]) if table[f"{column}_low"].min() < 0 else 0)
     return fig
+
+
+def _check(runs, column, columns, references):
+    if column not in columns:
+        raise ValueError(f"column must be one of {', '.join(columns)}, got {column!r}")
+    for label in references:
+        if label not in set(runs["agent"]):
+            raise ValueError(f"references must be among the agents, {label!r} is not")
