@@ -1,5 +1,6 @@
 """Google Cloud keeps the platform contract; its real clients talk to a rehearsal and whole requests are compared."""
 
+import os
 import subprocess
 import sys
 
@@ -239,3 +240,15 @@ def test_planning_imports_no_client():
         "print([name for name in sys.modules if name.startswith(clients)])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_rehearsal_does_not_go_through_a_proxy_and_leaves_the_setting_as_it_was(tmp_path, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "intranet.example")
+    config = Config(platform="gcp", project=PROJECT, artifacts=str(tmp_path))
+    with Rehearsal() as cloud:
+        assert {outcome.outcome for outcome in create(GcpPlatform(config, cloud.endpoint))} == {MADE}
+        assert "intranet.example" in os.environ["no_proxy"]
+    assert "no_proxy" not in os.environ

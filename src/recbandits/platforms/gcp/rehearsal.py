@@ -6,6 +6,7 @@ GET asks for.
 """
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -40,12 +41,20 @@ class Rehearsal:
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self):
+        # Clients ask the environment for a proxy; the way to this process leads through none.
+        self._no_proxy = os.environ.get("no_proxy")
+        exceptions = [self._no_proxy, os.environ.get("NO_PROXY"), "127.0.0.1"]
+        os.environ["no_proxy"] = ",".join(filter(None, exceptions))
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
     def __exit__(self, *_):
         self._server.shutdown()
         self._server.server_close()
+        if self._no_proxy is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = self._no_proxy
 
     def answer(self, request):
         """Give the status and the JSON document that a `Request` gets."""
