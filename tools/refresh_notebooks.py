@@ -1,16 +1,18 @@
 """Make the committed outputs: execute notebooks on MovieLens 100K in the quick profile, clean them, put them in place.
 
-Nothing is written unless every chosen notebook passed and its outputs may be committed.
+Nothing is written unless every chosen notebook passed and its outputs may be committed. The picture of a cell tagged
+`cover` is put into docs/, where a README can show it.
 """
 
 import argparse
+import base64
 import os
 import sys
 
 import nbformat
 
 from recbandits.data import movielens
-from tools.notebooks import ROOT, code_cells, find_notebooks, read
+from tools.notebooks import ROOT, code_cells, find_notebooks, picture, read, tags
 from tools.outputs import clean, complaints
 from tools.run_notebooks import run_all, sole_run
 
@@ -74,6 +76,14 @@ def refresh(sources, build, root=ROOT):
         draft = source.with_name(f".{source.name}.draft")
         nbformat.write(notebook, draft)
         draft.replace(source)
+        write_cover(notebook, root / "docs" / f"{source.stem}.png")
+
+
+def write_cover(notebook, file):
+    """Put the picture of the cell tagged `cover` into a file; a notebook without such a cell has none."""
+    if any("cover" in tags(cell) for cell in code_cells(notebook)):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(base64.b64decode(picture(notebook)))
 
 
 def main():

@@ -1,12 +1,14 @@
 """`make refresh` commits nothing that depends on the machine, and all notebooks or none."""
 
+import base64
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from tools.notebooks import ROOT, read, tags
+from tools.notebooks import ROOT, code_cells, find_notebooks, picture, read, tags
 from tools.outputs import PICTURE_LIMIT, clean, complaints
-from tools.refresh_notebooks import check_data, refresh
+from tools.refresh_notebooks import check_data, refresh, write_cover
 
 
 def showing(*outputs):
@@ -104,3 +106,23 @@ def test_refresh_on_another_set_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("RECBANDITS_MOVIELENS", str(tmp_path))
     with pytest.raises(ValueError, match="make refresh needs MovieLens 100K, but RECBANDITS_MOVIELENS gave foreign"):
         check_data()
+
+
+def test_the_picture_of_the_cover_is_put_where_a_readme_can_show_it(tmp_path):
+    plain = new_code_cell("1", outputs=[new_output("display_data", {"image/png": "AAAA"})])
+    cover = new_code_cell("2", metadata={"tags": ["cover"]})
+    cover.outputs = [new_output("display_data", {"image/png": "iVBORw0KGgo="})]
+    write_cover(new_notebook(cells=[plain]), tmp_path / "docs" / "plain.png")
+    write_cover(new_notebook(cells=[plain, cover]), tmp_path / "docs" / "covered.png")
+    assert [file.name for file in (tmp_path / "docs").iterdir()] == ["covered.png"]
+    assert (tmp_path / "docs" / "covered.png").read_bytes() == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_pictures_in_docs_are_those_of_the_notebooks():
+    covered = {path.stem: picture(read(path)) for path in find_notebooks() if has_cover(path)}
+    files = {file.stem: base64.b64encode(file.read_bytes()).decode() for file in (ROOT / "docs").glob("*.png")}
+    assert files == {name: image.replace("\n", "") for name, image in covered.items()}
+
+
+def has_cover(path):
+    return any("cover" in tags(cell) for cell in code_cells(read(path)))

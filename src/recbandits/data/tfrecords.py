@@ -134,8 +134,7 @@ def read_records(files, size=None, batch_size=1024):
       `tf.data.Dataset` of dicts from field name to tensor [batch, ...], in the order written.
     """
     spec = feature_spec(size)
-    # Named, the buffer size is not commented on in the log.
-    records = tf.data.TFRecordDataset([str(file) for file in files], buffer_size=256 * 1024).batch(batch_size)
+    records = tf.data.TFRecordDataset([str(file) for file in files]).batch(batch_size)
     return records.map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2).prefetch(2)
 
 
