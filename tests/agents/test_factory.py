@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from tf_agents.bandits.agents import exp3_mixture_agent
 from tf_agents.policies import policy_saver
+from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from recbandits.agents import parameters
@@ -142,9 +143,14 @@ def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
         ("epsilon_greedy", {"epsilon": -0.1}, r"epsilon must be in \[0, 1\], got -0.1"),
         ("epsilon_greedy", {"layers": ()}, "layers must be a tuple of positive whole numbers"),
         ("boltzmann", {"temperature": 0.0}, "Boltzmann: temperature must be positive and finite, got 0.0"),
-        ("neural_linucb", {"encoding": 0}, "NeuralLinUCB: encoding must be positive"),
+        ("neural_linucb", {"encoding": 2.5}, "NeuralLinUCB: encoding must be a positive whole number, got 2.5"),
+        ("neural_linucb", {"pretrain_steps": 2.5}, "pretrain_steps must be a whole number, got 2.5"),
+        ("linucb", {"alpha": "x"}, "alpha must be 0 or more and finite, got 'x'"),
+        ("boltzmann", {"layers": 64}, "layers must be a tuple of positive whole numbers, got 64"),
         ("exp3_mixture", {"agents": (parameters.LinUCB(),)}, "agents must be two or more LinUCB or LinTS"),
         ("exp3_mixture", {"reward_range": (1.0, 1.0)}, "lowest below highest"),
+        ("exp3_mixture", {"reward_range": (0.0, 1.0, 2.0)}, "lowest below highest"),
+        ("exp3_mixture", {"reward_range": (0.0, float("inf"))}, "finite, with lowest below highest"),
         ("linucb", {"alfa": 1.0}, "linucb has no parameter 'alfa', it has alpha, tikhonov, gamma"),
         ("uniform", {"epsilon": 1.0}, "uniform has no parameter 'epsilon', it has none"),
         ("lin_ucb", {}, "agent must be one of linucb, lints, .*, got 'lin_ucb'"),
@@ -164,6 +170,63 @@ def test_an_oracle_needs_an_environment_that_knows_its_rewards():
 
     with pytest.raises(ValueError, match="Oracle needs an environment of recbandits"):
         make_agent("oracle", Specs())
+
+
+VECTOR, ACTION = tensor_spec.TensorSpec([4], tf.float32), tensor_spec.BoundedTensorSpec([], tf.int32, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (VECTOR, tensor_spec.BoundedTensorSpec([], tf.int32, 1, 4), "actions must be single int32 numbers from 0"),
+        (VECTOR, tensor_spec.BoundedTensorSpec([], tf.int64, 0, 4), "actions must be single int32 numbers from 0"),
+        (VECTOR, tensor_spec.BoundedTensorSpec([2], tf.int32, 0, 4), "actions must be single int32 numbers from 0"),
+        (tensor_spec.TensorSpec([], tf.float32), ACTION, "the shape of an observation must be"),
+        ({"user": VECTOR}, ACTION, r"must be 'global' \[context\], or that .* got {'user': \[4\]}"),
+        ({GLOBAL: VECTOR, PER_ARM: tensor_spec.TensorSpec([7, 2], tf.float32)}, ACTION, r"'per_arm' \[5, features\]"),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_refused(observation, action, message):
+    class Specs:
+        def time_step_spec(self):
+            return ts.time_step_spec(observation)
+
+        def action_spec(self):
+            return action
+
+    with pytest.raises(ValueError, match=message):
+        make_agent("linucb", Specs())
+
+
+def test_a_mask_without_any_arm_is_refused_in_and_outside_a_graph():
+    agent = make_agent("linucb", environment(available=0.5))
+    time_step = ts.restart((tf.ones([2, 4]), tf.constant([[1, 0, 0, 0, 0], [0] * 5])), batch_size=2)
+    for act in (agent.policy.action, tf.function(agent.policy.action, autograph=False)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="a mask must leave an arm"):
+            act(time_step)
+
+
+def test_serving_does_not_change_what_collecting_will_do():
+    world = environment()
+    time_step = world.reset()
+    curious, other = (make_agent("lints", world, seed=1) for _ in range(2))
+    for _ in range(3):
+        curious.policy.action(time_step)
+    for _ in range(3):
+        np.testing.assert_array_equal(
+            curious.collect_policy.action(time_step).action, other.collect_policy.action(time_step).action
+        )
+
+
+def test_a_seed_makes_one_action_reproducible():
+    world = environment(batch_size=200)
+    agent, time_step = make_agent("uniform", world), world.reset()
+    first, again, other, free = (
+        agent.collect_policy.action(time_step, seed=seed).action.numpy() for seed in (5, 5, 6, None)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (first != free).any()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
 
+from recbandits.environments import base
 from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.environments.factorization import als, svd
 from recbandits.environments.movielens import MovieLensEnvironment
@@ -71,6 +72,25 @@ class EnvironmentContract:
         np.testing.assert_allclose(time_step.reward, batch.expected_reward.numpy()[np.arange(len(action)), action])
         assert same(time_step.observation, environment.batch().observation), "step() must show the next batch"
 
+    def test_tf_agents_is_never_shown_users_who_are_gone(self):
+        """A driver that goes on after restart() or advance() must see the users whom its next action serves."""
+        environment = self.make()
+        environment.reset()
+        environment.restart(5)
+        assert same(environment.current_time_step().observation, environment.batch().observation)
+        environment.step(tf.zeros([environment.batch_size], tf.int32))
+        environment.advance()
+        assert same(environment.current_time_step().observation, environment.batch().observation)
+
+    def test_the_streams_of_two_seeds_have_nothing_in_common(self):
+        """Neither the same purpose nor another one draws the same numbers under the next seed."""
+        environment, streams = self.make(), set()
+        for seed in range(3):
+            for step in range(3):
+                environment.restart(seed, step)
+                streams |= {tuple(environment.stream(purpose).numpy()) for purpose in (base.USERS, base.ARMS, 2, 3)}
+        assert len(streams) == 3 * 3 * 4
+
     def test_it_runs_inside_a_graph_as_outside(self):
         environment = self.make(reward_noise=0.5)
         actions = tf.zeros([environment.batch_size], tf.int32)
@@ -125,8 +145,8 @@ class EnvironmentContract:
         ("options", "message"),
         [
             ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-            ({"reward_noise": -0.1}, "reward_noise must be 0 or more, got -0.1"),
-            ({"reward_noise": float("nan")}, "reward_noise must be 0 or more, got nan"),
+            ({"reward_noise": -0.1}, "reward_noise must be 0 or more and finite, got -0.1"),
+            ({"reward_noise": float("inf")}, "reward_noise must be 0 or more and finite, got inf"),
             ({"available": 0.0}, r"available must be in \(0, 1\], got 0.0"),
             ({"available": 1.5}, r"available must be in \(0, 1\], got 1.5"),
             ({"num_actions": 1}, "num_actions must be at least 2, got 1"),
@@ -166,6 +186,8 @@ class TestMovieLensFixedArms(EnvironmentContract):
             MovieLensEnvironment(model, num_actions=2, movie_ids=[1, 77])
         with pytest.raises(ValueError, match="num_actions must be at most the number of movies, 12, got 13"):
             MovieLensEnvironment(model, num_actions=13)
+        with pytest.raises(ValueError, match="movie_ids must be different from each other"):
+            MovieLensEnvironment(model, num_actions=2, movie_ids=[1, 1])
         with pytest.raises(ValueError, match="one movie per arm, 2, got 3"):
             MovieLensEnvironment(model, num_actions=2, movie_ids=[1, 2, 3])
 

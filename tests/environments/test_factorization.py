@@ -83,3 +83,14 @@ def test_als_refuses_an_empty_table_and_a_negative_rank():
         als(table(np.ones((2, 2))).iloc[:0])
     with pytest.raises(ValueError, match="rank must be 0 or more, got -1"):
         als(table(np.ones((2, 2))), rank=-1)
+    with pytest.raises(ValueError, match=r"regularization must be positive .* got 0 and 5.0"):
+        als(table(np.ones((2, 2))), regularization=0)
+
+
+def test_features_keep_the_biases_of_ratings_that_are_zero_on_average():
+    """Ratings of -1 and 1 have mean 0; users still need their constant and bias."""
+    model = als(table(np.array([[1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, 1.0]])), rank=1)
+    assert model.mean == 0.0
+    assert model.user_features().shape == (4, 3)
+    assert model.movie_features().shape == (2, 2)
+    assert svd(table(np.ones((3, 4))), rank=2).user_features().shape == (3, 2)

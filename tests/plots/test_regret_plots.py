@@ -111,7 +111,7 @@ def test_axes_say_what_they_show_and_in_which_unit(column):
     assert UNITS[column] in axes.get_ylabel()
     assert ("per interaction" in axes.get_ylabel()) == (column == "regret")
     assert axes.get_title() == "four agents"
-    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim()[0] < 0, "a curve at zero would be hidden by the axis"
 
 
 def test_logarithmic_axes_are_both_logarithmic():

@@ -78,6 +78,17 @@ def test_a_directory_in_use_is_refused_and_kept(trained, tmp_path):
     assert (tmp_path / "precious").read_text() == "keep me"
 
 
+def test_what_somebody_put_beside_a_policy_is_not_lost(trained, tmp_path):
+    directory = policy.export(trained[1], tmp_path / "policy")
+    (directory / "features.npz").write_text("keep me")
+    with pytest.raises(ValueError, match="must hold nothing else, policy does"):
+        policy.export(trained[1], directory)
+    assert (directory / "features.npz").read_text() == "keep me"
+    (tmp_path / "file").write_text("keep me")
+    with pytest.raises(ValueError, match="must hold nothing else, file does"):
+        policy.export(trained[1], tmp_path / "file")
+
+
 def test_a_directory_without_a_policy_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"must be the directory of an exported policy, it has no saved_model\.pb"):
         policy.load(tmp_path)

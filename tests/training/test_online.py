@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tf_agents.bandits.agents import lin_ucb_agent
 
-from recbandits.agents.factory import make_agent
+from recbandits.agents.factory import NAMES, make_agent
 from recbandits.agents.parameters import BestFixedArm, LinTS, LinUCB, Oracle, Uniform
 from recbandits.environments.stationary import StationaryLinearEnvironment
 from recbandits.training.online import simulate
@@ -58,9 +58,10 @@ def test_agents_meet_the_same_users_and_noise():
     np.testing.assert_allclose(optimum[0], optimum[1], rtol=1e-5)
 
 
-def test_many_seeds_in_one_call_equal_one_call_each():
-    together = simulate(environment(), LinTS(), steps=20, seeds=[3, 4])
-    apart = [simulate(environment(), LinTS(), steps=20, seeds=[seed]) for seed in (3, 4)]
+@pytest.mark.parametrize("name", NAMES)
+def test_many_seeds_in_one_call_equal_one_call_each(name):
+    together = simulate(environment(), name, steps=20, seeds=np.array([3, 4]))
+    apart = [simulate(environment(), name, steps=20, seeds=[seed]) for seed in (3, 4)]
     for seed, single in zip((3, 4), apart, strict=True):
         np.testing.assert_array_equal(together.loc[together["seed"] == seed, "regret"], single["regret"])
 
@@ -84,6 +85,13 @@ def test_scalars_of_tensorboard_are_the_rows_of_the_frame(tmp_path):
         np.testing.assert_allclose(values, frame[measure], rtol=1e-6)
 
 
+def test_scalars_are_those_of_the_last_simulation_alone(tmp_path):
+    for steps in (10, 20):
+        simulate(environment(), "linucb", steps=steps, points=2, tensorboard=tmp_path)
+    events = EventAccumulator(str(tmp_path / "linucb" / "seed-0"), size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("regret")] == [80, 160]
+
+
 def test_a_finished_simulation_is_read_back_and_not_run_again(tmp_path):
     first = simulate(environment(), LinTS(), steps=10, points=5, checkpoints=tmp_path)
     agent = make_agent(LinTS(), environment())
@@ -95,15 +103,17 @@ def test_a_finished_simulation_is_read_back_and_not_run_again(tmp_path):
 def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
     simulate(environment(), LinUCB(), steps=10, checkpoints=tmp_path)
     noisy = environment(reward_noise=0.5)
-    other = environment(problem_seed=1)
+    other, drifting = environment(problem_seed=1), environment(drift=0.1)
     for world, agent, steps in (
+        (drifting, LinUCB(), 10),
+        (environment(), make_agent(LinUCB(alpha=2.0), environment()), 10),
         (environment(), LinUCB(alpha=2.0), 10),
         (environment(), LinUCB(), 11),
         (noisy, LinUCB(), 10),
         (other, LinUCB(), 10),
     ):
         with pytest.raises(ValueError, match="checkpoints of 'LinUCB' belong to another simulation"):
-            simulate(world, agent, steps=steps, checkpoints=tmp_path)
+            simulate(world, {"LinUCB": agent}, steps=steps, checkpoints=tmp_path)
     description = json.loads((tmp_path / "LinUCB" / "seed-0" / "simulation.json").read_text())
     assert description["agent"] == repr(LinUCB())
 
@@ -111,8 +121,12 @@ def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps, seeds and points must not be empty, got 0"),
-        ({"seeds": []}, r"must not be empty, got 5, \[\]"),
+        ({"steps": 0}, "there must be agents, steps and points, got 1, 0 and 50"),
+        ({"agents": {}}, "there must be agents, steps and points, got 0, 5 and 50"),
+        ({"seeds": []}, r"seeds must be whole numbers, at least one and all different, got \[\]"),
+        ({"seeds": [0, 0]}, r"at least one and all different, got \[0, 0\]"),
+        ({"seeds": 3}, "at least one and all different, got 3"),
+        ({"agents": {"..": LinUCB()}}, "labels must differ in their letters and digits, got .."),
         ({"agents": {"a b": LinUCB(), "a-b": LinTS()}}, "labels must differ in their letters and digits, got a b, a-b"),
         ({"environment": "movielens"}, "environment must be one of recbandits, got str"),
         ({"agents": make_agent("linucb", environment()), "seeds": [0, 1]}, "an agent already made runs one seed"),
@@ -128,7 +142,7 @@ RESUMABLE = """
 import hashlib, sys
 import pandas as pd
 from recbandits.agents import parameters
-from recbandits.agents.factory import make_agent
+from recbandits.agents.factory import NAMES, make_agent
 from recbandits.environments.stationary import StationaryLinearEnvironment
 from recbandits.training.online import simulate
 

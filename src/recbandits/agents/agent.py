@@ -3,6 +3,7 @@
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 
+from recbandits.agents.exploration import Draws
 from recbandits.agents.policy import ScoringPolicy
 from recbandits.environments.base import GLOBAL, PER_ARM
 
@@ -13,23 +14,34 @@ class BanditAgent(tf_agent.TFAgent):
     Args:
       time_step_spec: of the environment.
       action_spec: of the environment.
-      draws: `exploration.Draws`.
+      seed: of the draws; serving and collecting have a stream each, so that asking the one does not change the other.
       score: function of (features, seed) giving the scores by which to serve, float [batch, arms].
       collect_score: the same for collecting; default: `score`.
       explore: function from scores to probabilities, for collecting only; None takes the best score.
       learn: function of (features, action int32 [batch], reward float [batch]) giving the loss; where arms have
         features, `per_arm` [batch, arm] is that of the chosen arm. None for an agent that does not learn.
       model: tf.Module with the variables that the functions read; None for none.
+      number: of this agent among those that share a seed.
     """
 
     def __init__(
-        self, time_step_spec, action_spec, draws, score, collect_score=None, explore=None, learn=None, model=None
+        self,
+        time_step_spec,
+        action_spec,
+        seed,
+        score,
+        collect_score=None,
+        explore=None,
+        learn=None,
+        model=None,
+        number=0,
     ):
         tf.Module.__init__(self, name=type(self).__name__)
-        self.model, self._draws, self._learn = model, draws, learn
+        self.model, self._learn = model, learn
+        collecting, serving = Draws(seed, 2 * number), Draws(seed, 2 * number + 1)
         read = () if model is None else model.variables
-        policy = ScoringPolicy(time_step_spec, action_spec, score, draws, None, read)
-        collect = ScoringPolicy(time_step_spec, action_spec, collect_score or score, draws, explore, read)
+        policy = ScoringPolicy(time_step_spec, action_spec, score, serving, None, read)
+        collect = ScoringPolicy(time_step_spec, action_spec, collect_score or score, collecting, explore, read)
         trajectory_spec = collect.trajectory_spec
         super().__init__(
             time_step_spec,

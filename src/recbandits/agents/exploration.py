@@ -52,11 +52,16 @@ def draw(probabilities, seed):
 
 
 class Draws(tf.Module):
-    """A stream of seeds whose place is a variable: checkpoints keep it, and a resumed run goes on where it was."""
+    """A stream of seeds whose place is a variable: checkpoints keep it, and a resumed run goes on where it was.
 
-    def __init__(self, seed):
+    Args:
+      seed: of the run.
+      stream: number of the stream; those of one seed do not overlap.
+    """
+
+    def __init__(self, seed, stream=0):
         super().__init__(name="draws")
-        self._place = tf.Variable([seed, 0], dtype=tf.int64, trainable=False, name="place")
+        self._place = tf.Variable([seed, stream << 40], dtype=tf.int64, trainable=False, name="place")
 
     def next(self):
         """Seed int64 [2] of the next draw."""

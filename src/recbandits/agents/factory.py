@@ -7,7 +7,7 @@ from recbandits.agents.agent import BanditAgent
 from recbandits.agents.linear import LinearModel, arm_inputs, chosen_inputs
 from recbandits.agents.mixture import Exp3MixtureAgent
 from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
-from recbandits.environments.base import Environment
+from recbandits.environments.base import GLOBAL, PER_ARM, Environment
 
 NAMES = {
     "linucb": parameters.LinUCB,
@@ -33,7 +33,8 @@ def make_agent(agent, environment, seed=0, **values):
       **values: parameters by name.
 
     Returns:
-      A TF-Agents agent; `policy` serves, `collect_policy` explores, `train` learns. The EXP3 mixture has one policy for
+      A TF-Agents agent with its `parameters`; `policy` serves, `collect_policy` explores, `train` learns. The EXP3
+      mixture has one policy for
       both: it never stops drawing which of its agents to ask.
 
     Raises:
@@ -45,7 +46,9 @@ def make_agent(agent, environment, seed=0, **values):
         raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
     elif type(agent) not in _BUILDERS:
         raise ValueError(f"agent must be a name ({', '.join(NAMES)}) or parameters of one, got {agent!r}")
-    return _BUILDERS[type(agent)](agent, environment, exploration.Draws(seed), seed)
+    made = _BUILDERS[type(agent)](agent, environment, seed)
+    made.parameters = agent
+    return made
 
 
 def _parameters(name, values):
@@ -62,12 +65,21 @@ def _parameters(name, values):
 def _specs(environment):
     """(time_step_spec, action_spec) of an environment, then the features spec and the number of arms."""
     time_step_spec, action_spec = environment.time_step_spec(), environment.action_spec()
-    observation = time_step_spec.observation
+    if tf.nest.is_nested(action_spec) or action_spec.shape.rank or action_spec.dtype != tf.int32 or action_spec.minimum:
+        raise ValueError(f"actions must be single int32 numbers from 0, got {action_spec}")
+    observation, arms = time_step_spec.observation, int(action_spec.maximum) + 1
     features = observation[0] if isinstance(observation, tuple) else observation
-    return (time_step_spec, action_spec), features, int(action_spec.maximum) + 1
+    parts = features if isinstance(features, dict) else {GLOBAL: features}
+    shapes = {name: part.shape.as_list() for name, part in parts.items()}
+    vector = len(shapes.get(GLOBAL, [])) == 1 and shapes.keys() <= {GLOBAL, PER_ARM}
+    table = PER_ARM not in shapes or (len(shapes[PER_ARM]) == 2 and shapes[PER_ARM][0] == arms)
+    if not (vector and table):
+        expected = f"{GLOBAL!r} [context], or that and {PER_ARM!r} [{arms}, features]"
+        raise ValueError(f"the shape of an observation must be {expected}, got {shapes}")
+    return (time_step_spec, action_spec), features, arms
 
 
-def _linear(agent, environment, draws, seed):
+def _linear(agent, environment, seed, number=0):
     specs, features, num_actions = _specs(environment)
     shared = isinstance(features, dict)
     size = sum(spec.shape[-1] for spec in (features.values() if shared else [features]))
@@ -89,10 +101,10 @@ def _linear(agent, environment, draws, seed):
         return tf.constant(0.0)
 
     collect = sampled if isinstance(agent, parameters.LinTS) else optimistic
-    return BanditAgent(*specs, draws, mean, collect, learn=learn, model=model)
+    return BanditAgent(*specs, seed, mean, collect, learn=learn, model=model, number=number)
 
 
-def _network(agent, environment, draws, seed):
+def _network(agent, environment, seed):
     specs, features, num_actions = _specs(environment)
     model = RewardNetwork(features, num_actions, agent.layers, agent.learning_rate, seed)
 
@@ -102,11 +114,11 @@ def _network(agent, environment, draws, seed):
         return exploration.epsilon_greedy(scores, agent.epsilon)
 
     return BanditAgent(
-        *specs, draws, lambda features, seed: model.scores(features), explore=explore, learn=model.learn, model=model
+        *specs, seed, lambda features, seed: model.scores(features), explore=explore, learn=model.learn, model=model
     )
 
 
-def _neural_linucb(agent, environment, draws, seed):
+def _neural_linucb(agent, environment, seed):
     specs, features, num_actions = _specs(environment)
     model = EncodedLinearModel(
         features,
@@ -130,32 +142,31 @@ def _neural_linucb(agent, environment, draws, seed):
         epsilon = tf.where(model.pretraining, agent.epsilon, 0.0)
         return exploration.epsilon_greedy(scores, epsilon)
 
-    return BanditAgent(*specs, draws, mean, optimistic, explore, model.learn, model)
+    return BanditAgent(*specs, seed, mean, optimistic, explore, model.learn, model)
 
 
-def _mixture(agent, environment, draws, seed):
-    streams = [exploration.Draws(seed + 1 + member) for member in range(len(agent.agents))]
-    mixed = [_linear(member, environment, stream, seed) for member, stream in zip(agent.agents, streams, strict=True)]
-    return Exp3MixtureAgent(mixed, draws, agent.gamma, agent.reward_range)
+def _mixture(agent, environment, seed):
+    members = [_linear(member, environment, seed, number) for number, member in enumerate(agent.agents)]
+    return Exp3MixtureAgent(members, exploration.Draws(seed, 2 * len(members)), agent.gamma, agent.reward_range)
 
 
-def _uniform(agent, environment, draws, seed):
+def _uniform(agent, environment, seed):
     specs, _, num_actions = _specs(environment)
 
     def luck(features, seed):
         return tf.random.stateless_uniform([tf.shape(tf.nest.flatten(features)[0])[0], num_actions], seed)
 
-    return BanditAgent(*specs, draws, luck)
+    return BanditAgent(*specs, seed, luck)
 
 
-def _best_fixed_arm(agent, environment, draws, seed):
+def _best_fixed_arm(agent, environment, seed):
     _check_ours(agent, environment)
-    return BanditAgent(*_specs(environment)[0], draws, lambda features, seed: environment.batch().unpersonalised)
+    return BanditAgent(*_specs(environment)[0], seed, lambda features, seed: environment.batch().unpersonalised)
 
 
-def _oracle(agent, environment, draws, seed):
+def _oracle(agent, environment, seed):
     _check_ours(agent, environment)
-    return BanditAgent(*_specs(environment)[0], draws, lambda features, seed: environment.batch().expected_reward)
+    return BanditAgent(*_specs(environment)[0], seed, lambda features, seed: environment.batch().expected_reward)
 
 
 def _check_ours(agent, environment):

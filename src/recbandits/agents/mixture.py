@@ -23,7 +23,7 @@ class Exp3MixtureAgent(mixture_agent.MixtureAgent):
 
     def __init__(self, agents, draws, gamma, reward_range):
         tf.Module.__init__(self, name="exp3_mixture")
-        self._gamma = gamma
+        self._gamma, self._draws = gamma, draws  # kept here too, where checkpoints and copies look for variables
         self._lowest, self._highest = reward_range
         self.gains = tf.Variable(tf.zeros([len(agents)]), trainable=False, name="gains")
         self.probabilities = tf.Variable(tf.fill([len(agents)], 1.0 / len(agents)), trainable=False, name="p")
@@ -39,7 +39,6 @@ class Exp3MixtureAgent(mixture_agent.MixtureAgent):
         self.gains.assign_add(tf.reduce_sum(tf.one_hot(asked, self._num_agents) * earned[:, None], axis=0))
         share = self._gamma / self._num_agents
         self.probabilities.assign((1.0 - self._gamma) * tf.nn.softmax(share * self.gains) + share)
-        self.train_step_counter.assign_add(1)
 
 
 class _SeededCategorical(tfp.distributions.Categorical):

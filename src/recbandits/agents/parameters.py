@@ -1,6 +1,7 @@
 """The parameters of every agent: names, defaults and limits, in one place for notebooks, tuning and command lines."""
 
 import math
+import numbers
 from dataclasses import dataclass
 
 
@@ -8,7 +9,7 @@ def _network(parameters):
     _require(
         parameters,
         "layers",
-        len(parameters.layers) > 0 and all(isinstance(units, int) and units > 0 for units in parameters.layers),
+        isinstance(parameters.layers, tuple) and parameters.layers and all(map(_is_count, parameters.layers)),
         "a tuple of positive whole numbers",
     )
     _positive(parameters, "learning_rate")
@@ -16,16 +17,30 @@ def _network(parameters):
 
 def _positive(parameters, field):
     value = getattr(parameters, field)
-    _require(parameters, field, 0 < value < math.inf, "positive and finite")
+    _require(parameters, field, _is_number(value) and 0 < value < math.inf, "positive and finite")
 
 
 def _at_least_zero(parameters, field):
     value = getattr(parameters, field)
-    _require(parameters, field, 0 <= value < math.inf, "0 or more and finite")
+    _require(parameters, field, _is_number(value) and 0 <= value < math.inf, "0 or more and finite")
 
 
 def _probability(parameters, field):
-    _require(parameters, field, 0 <= getattr(parameters, field) <= 1, "in [0, 1]")
+    value = getattr(parameters, field)
+    _require(parameters, field, _is_number(value) and 0 <= value <= 1, "in [0, 1]")
+
+
+def _share(parameters, field):
+    value = getattr(parameters, field)
+    _require(parameters, field, _is_number(value) and 0 < value <= 1, "in (0, 1]")
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real)
+
+
+def _is_count(value):
+    return isinstance(value, numbers.Integral) and value > 0
 
 
 def _require(parameters, field, allowed, expected):
@@ -51,7 +66,7 @@ class LinUCB:
     def __post_init__(self):
         _at_least_zero(self, "alpha")
         _positive(self, "tikhonov")
-        _require(self, "gamma", 0 < self.gamma <= 1, "in (0, 1]")
+        _share(self, "gamma")
 
 
 @dataclass(frozen=True)
@@ -127,8 +142,8 @@ class NeuralLinUCB:
         _at_least_zero(self, "alpha")
         _positive(self, "tikhonov")
         _probability(self, "epsilon")
-        _positive(self, "encoding")
-        _at_least_zero(self, "pretrain_steps")
+        _require(self, "encoding", _is_count(self.encoding), "a positive whole number")
+        _require(self, "pretrain_steps", self.pretrain_steps == 0 or _is_count(self.pretrain_steps), "a whole number")
         _network(self)
 
 
@@ -149,9 +164,10 @@ class Exp3Mixture:
     def __post_init__(self):
         linear = len(self.agents) > 1 and all(isinstance(agent, LinUCB) for agent in self.agents)
         _require(self, "agents", linear, "two or more LinUCB or LinTS")
-        _require(self, "gamma", 0 < self.gamma <= 1, "in (0, 1]")
-        lowest, highest = self.reward_range
-        _require(self, "reward_range", lowest < highest, "(lowest, highest) with lowest below highest")
+        _share(self, "gamma")
+        pair = len(self.reward_range) == 2 and all(map(math.isfinite, self.reward_range))
+        ordered = pair and self.reward_range[0] < self.reward_range[1]
+        _require(self, "reward_range", ordered, "(lowest, highest), finite, with lowest below highest")
 
 
 @dataclass(frozen=True)

@@ -57,15 +57,20 @@ class ScoringPolicy(tf_policy.TFPolicy):
 
         Raises:
           ValueError: an observation of another shape.
+        tf.errors.InvalidArgumentError: a mask without any available arm.
         """
         _check_shapes(observation, self.time_step_spec.observation)
         if self.observation_and_action_constraint_splitter is None:
             return self._score(observation, seed)
         features, mask = observation
-        return tf.where(tf.cast(mask, tf.bool), self._score(features, seed), -float("inf"))
+        mask = tf.cast(mask, tf.bool)
+        possible = tf.debugging.Assert(tf.reduce_all(tf.reduce_any(mask, axis=1)), ["a mask must leave an arm", mask])
+        with tf.control_dependencies([] if possible is None else [possible]):
+            return tf.where(mask, self._score(features, seed), -float("inf"))
 
     def _action(self, time_step, policy_state, seed=None):
-        first, second = tf.unstack(tf.random.experimental.stateless_split(self._draws.next(), 2))
+        place = self._draws.next() if seed is None else tf.cast(tf.broadcast_to(seed, [2]), tf.int64)
+        first, second = tf.unstack(tf.random.experimental.stateless_split(place, 2))
         scores = self.scores(time_step.observation, first)
         if self._explore is None:
             action = tf.argmax(scores, axis=1, output_type=tf.int32)

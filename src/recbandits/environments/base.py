@@ -12,7 +12,8 @@ from tf_agents.trajectories import time_step as ts
 GLOBAL, PER_ARM = GLOBAL_FEATURE_KEY, PER_ARM_FEATURE_KEY
 
 # Each purpose draws from a stream of its own, so that switching noise or masks on does not change the users.
-_CONTEXT, _NOISE, _MASK, _STREAMS = 0, 1, 2, 4
+USERS, ARMS, _NOISE, _MASK = range(4)
+_STREAMS = 4
 
 
 class Batch(NamedTuple):
@@ -77,8 +78,8 @@ class Environment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if num_actions < 2:
             raise ValueError(f"num_actions must be at least 2, got {num_actions}")
-        if not reward_noise >= 0.0:
-            raise ValueError(f"reward_noise must be 0 or more, got {reward_noise}")
+        if not 0.0 <= reward_noise < float("inf"):
+            raise ValueError(f"reward_noise must be 0 or more and finite, got {reward_noise}")
         if not 0.0 < available <= 1.0:
             raise ValueError(f"available must be in (0, 1], got {available}")
         self.num_actions = num_actions
@@ -107,10 +108,10 @@ class Environment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
         """The variables that a checkpoint needs: seed and step number."""
         return [self._seed, self._step_number]
 
-    def restart(self, seed):
-        """Begin again at step 0 of another stream."""
+    def restart(self, seed, step=0):
+        """Go to a step of a seed's stream."""
         self._seed.assign(seed)
-        self._step_number.assign(0)
+        self._step_number.assign(step)
 
     def batch(self):
         """The current batch; reading it changes nothing.
@@ -118,10 +119,10 @@ class Environment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
         Returns:
           A `Batch`. What a graph does not use of it is not computed.
         """
-        context = self._draw(self._stream(_CONTEXT), self._step_number.read_value())
+        context = self._draw(self._step_number.read_value())
         noise = tf.zeros([self.batch_size])
         if self._reward_noise:
-            noise = self._reward_noise * tf.random.stateless_normal([self.batch_size], self._stream(_NOISE))
+            noise = self._reward_noise * tf.random.stateless_normal([self.batch_size], self.stream(_NOISE))
         mask = self._draw_mask() if self.masked else None
         observation = context["observation"]
         return Batch(
@@ -138,16 +139,21 @@ class Environment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
         self._step_number.assign_add(1)
 
     @abc.abstractmethod
-    def _draw(self, seed, step):
+    def _draw(self, step):
         """Draw the batch of a step: a dict of observation, arms, expected_reward and unpersonalised (see `Batch`)."""
 
-    def _stream(self, purpose):
+    def stream(self, purpose):
+        """Seed int64 [2] of what is drawn at this step for a purpose: USERS or ARMS."""
         return tf.stack([self._seed.read_value(), self._step_number.read_value() * _STREAMS + purpose])
 
     def _draw_mask(self):
-        luck = tf.random.stateless_uniform([self.batch_size, self.num_actions], self._stream(_MASK))
+        luck = tf.random.stateless_uniform([self.batch_size, self.num_actions], self.stream(_MASK))
         luckiest = tf.one_hot(tf.argmin(luck, axis=1), self.num_actions, True, False, dtype=tf.bool)
         return (luck < self._available) | luckiest
+
+    def _current_time_step(self):
+        # TF-Agents keeps the last time step; after `advance` and `restart` it would show users who are gone.
+        return super()._current_time_step()._replace(observation=self.batch().observation)
 
     def _observe(self):
         return self.batch().observation

@@ -19,6 +19,7 @@ class Factorization:
       movie_bias: float array [movies], rating points.
       user_factors: float array [users, rank].
       movie_factors: float array [movies, rank].
+      biased: False for a model of factors alone.
     """
 
     user_ids: np.ndarray
@@ -28,6 +29,7 @@ class Factorization:
     movie_bias: np.ndarray
     user_factors: np.ndarray
     movie_factors: np.ndarray
+    biased: bool = True
 
     @property
     def rank(self):
@@ -41,13 +43,13 @@ class Factorization:
 
     def user_features(self):
         """What a linear model per movie needs of a user, [users, size]: 1, bias and factors, or the factors alone."""
-        if self.mean == 0.0:
+        if not self.biased:
             return self.user_factors
         return np.column_stack([np.ones(len(self.user_ids)), self.user_bias, self.user_factors])
 
     def movie_features(self):
         """What describes a movie, [movies, size]: bias and factors; without biases the factors alone."""
-        if self.mean == 0.0:
+        if not self.biased:
             return self.movie_factors
         return np.column_stack([self.movie_bias, self.movie_factors])
 
@@ -99,12 +101,17 @@ def als(ratings, rank=20, regularization=0.12, bias_regularization=5.0, iteratio
       A `Factorization` over the users and movies that occur in `ratings`.
 
     Raises:
-      ValueError: no ratings, or a negative rank.
+      ValueError: no ratings, a negative rank, or a penalty outside its range.
     """
     if ratings.empty:
         raise ValueError("ratings must have at least one row, got none")
     if rank < 0:
         raise ValueError(f"rank must be 0 or more, got {rank}")
+    if not (regularization > 0 and bias_regularization >= 0):
+        raise ValueError(
+            "regularization must be positive and bias_regularization 0 or more, "
+            f"got {regularization} and {bias_regularization}"
+        )
     user_ids, user = np.unique(ratings["user_id"], return_inverse=True)
     movie_ids, movie = np.unique(ratings["movie_id"], return_inverse=True)
     rating = ratings["rating"].to_numpy(float)
@@ -139,7 +146,7 @@ def svd(ratings, rank=20, num_movies=None):
       ValueError: a rank that the matrix does not have, or no rating of the movies kept.
     """
     movie_ids = np.arange(1, int(num_movies or ratings["movie_id"].max()) + 1)
-    kept = ratings[ratings["movie_id"] <= movie_ids[-1]]
+    kept = ratings[ratings["movie_id"].between(1, movie_ids[-1])]
     user_ids, user = np.unique(kept["user_id"], return_inverse=True)
     if not 1 <= rank <= min(len(user_ids), len(movie_ids)):
         raise ValueError(f"rank must be in [1, {min(len(user_ids), len(movie_ids))}], got {rank}")
@@ -148,7 +155,8 @@ def svd(ratings, rank=20, num_movies=None):
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     scale = np.sqrt(values[:rank])
     zeros = np.zeros(len(user_ids)), np.zeros(len(movie_ids))
-    return Factorization(user_ids, movie_ids, 0.0, *zeros, left[:, :rank] * scale, right[:rank].T * scale)
+    factors = left[:, :rank] * scale, right[:rank].T * scale
+    return Factorization(user_ids, movie_ids, 0.0, *zeros, *factors, biased=False)
 
 
 def _biases(user, movie, deviation, penalty, sweeps=10):

@@ -5,7 +5,7 @@ import pandas as pd
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from recbandits.environments.base import GLOBAL, PER_ARM, Environment
+from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS, Environment
 
 
 class MovieLensEnvironment(Environment):
@@ -65,11 +65,11 @@ class MovieLensEnvironment(Environment):
             return tf.gather(self._users, users)
         return self._describe(users, _rows("movie_ids", self.movie_ids, movie_ids))
 
-    def _draw(self, seed, step):
-        users = tf.random.stateless_uniform([self.batch_size], seed, 0, len(self._users), tf.int32)
-        return self._draw_batch(users, seed)
+    def _draw(self, step):
+        users = tf.random.stateless_uniform([self.batch_size], self.stream(USERS), 0, len(self._users), tf.int32)
+        return self._draw_batch(users)
 
-    def _draw_users(self, users, seed):
+    def _draw_users(self, users):
         shape = [self.batch_size, self.num_actions]
         return {
             "observation": tf.gather(self._users, users),
@@ -78,9 +78,9 @@ class MovieLensEnvironment(Environment):
             "unpersonalised": tf.broadcast_to(self._mean_rewards, shape),
         }
 
-    def _draw_candidates(self, users, seed):
+    def _draw_candidates(self, users):
         # The largest of independent uniform keys are a sample without replacement.
-        keys = tf.random.stateless_uniform([self.batch_size, len(self._movies)], seed + 1)
+        keys = tf.random.stateless_uniform([self.batch_size, len(self._movies)], self.stream(ARMS))
         arms = tf.math.top_k(keys, self.num_actions, sorted=False).indices
         return {
             "observation": self._describe(users, arms),
@@ -102,6 +102,8 @@ def _movie_rows(factorization, movie_ids, num_actions, per_arm):
     if movie_ids is None:
         movie_ids = known if per_arm else known[:num_actions]
     rows = _rows("movie_ids", known, movie_ids)
+    if len(set(rows)) < len(rows):
+        raise ValueError("movie_ids must be different from each other")
     if num_actions > len(rows):
         raise ValueError(f"num_actions must be at most the number of movies, {len(rows)}, got {num_actions}")
     if not per_arm and len(rows) != num_actions:

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from recbandits.environments.base import GLOBAL, PER_ARM, Environment
+from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS, Environment
 
 
 class StationaryLinearEnvironment(Environment):
@@ -51,15 +51,15 @@ class StationaryLinearEnvironment(Environment):
         angle = self._drift * tf.cast(step, tf.float32)
         return tf.cos(angle) * self._start + tf.sin(angle) * self._target
 
-    def _draw(self, seed, step):
-        users = tf.random.stateless_normal([self.batch_size, self._size], seed)
+    def _draw(self, step):
+        users = tf.random.stateless_normal([self.batch_size, self._size], self.stream(USERS))
         shape = [self.batch_size, self.num_actions]
         return {
             "arms": tf.broadcast_to(tf.range(self.num_actions), shape),
-            **self._draw_batch(users, seed, self.theta(step)),
+            **self._draw_batch(users, self.theta(step)),
         }
 
-    def _draw_contexts(self, users, seed, theta):
+    def _draw_contexts(self, users, theta):
         context = tf.concat([tf.ones([self.batch_size, 1]), users], axis=1)
         return {
             "observation": context,
@@ -68,8 +68,8 @@ class StationaryLinearEnvironment(Environment):
             "unpersonalised": tf.broadcast_to(theta[:, 0], [self.batch_size, self.num_actions]),
         }
 
-    def _draw_arms(self, users, seed, theta):
-        arms = tf.random.stateless_normal([self.batch_size, self.num_actions, self._size], seed + 1)
+    def _draw_arms(self, users, theta):
+        arms = tf.random.stateless_normal([self.batch_size, self.num_actions, self._size], self.stream(ARMS))
         described = tf.concat([arms, users[:, None, :] * arms], axis=2)
         by_user, by_arm, _ = tf.split(theta, 3)
         from_user = tf.linalg.matvec(users, by_user)

@@ -48,7 +48,8 @@ def curves(runs, column="cumulative_regret", references=(), limits=None, log=Fal
         if log:
             axes.set(xscale="log", yscale="log")
         else:
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if points["low"].min() < 0 else 0)
+            axes.update_datalim([(points["interactions"].iloc[0], 0)])  # zero is always in sight
+            axes.autoscale_view()
             axes.xaxis.set_major_formatter("{x:,.0f}")
             if column == "cumulative_regret":
                 axes.yaxis.set_major_formatter("{x:,.0f}")
@@ -87,7 +88,8 @@ def totals(runs, column="regret", references=(), title=None, unit="rating points
         axes.set_yticks(position, table.index)
         axes.set_ylim(-0.6, len(table) - 0.2)
         axes.set(xlabel=f"{_LABELS[column].format(unit=unit)}\nwith 95 % interval over seeds", title=title)
-        axes.set_xlim(left=min(0, axes.get_xlim()[0]) if table[f"{column}_low"].min() < 0 else 0)
+        axes.update_datalim([(0, 0)])  # zero is always in sight
+        axes.autoscale_view(scaley=False)
     return fig
 
 

@@ -9,6 +9,9 @@ import tensorflow as tf
 from absl import logging as absl_logging
 from tf_agents.policies import policy_saver
 
+# What TensorFlow and PolicySaver write.
+_FILES = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
+
 
 def export(policy, directory):
     """Write a policy as a SavedModel that needs neither this package nor TF-Agents to run.
@@ -26,7 +29,7 @@ def export(policy, directory):
       ValueError: the directory holds something that is not an exported policy.
     """
     directory = Path(directory)
-    if directory.exists() and any(directory.iterdir()) and not _is_policy(directory):
+    if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _FILES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as draft, _without_naming_notes():
@@ -43,15 +46,11 @@ def load(directory):
     Raises:
       ValueError: the directory is not an exported policy.
     """
-    if not _is_policy(directory):
+    if not (Path(directory) / "saved_model.pb").is_file():
         raise ValueError(
             f"{Path(directory).name} must be the directory of an exported policy, it has no saved_model.pb"
         )
     return tf.saved_model.load(str(directory))
-
-
-def _is_policy(directory):
-    return (Path(directory) / "saved_model.pb").is_file()
 
 
 @contextmanager

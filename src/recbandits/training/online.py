@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,8 @@ def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None
 
     Args:
       environment: an `Environment`.
-      agents: parameters such as `LinUCB(alpha=0.1)`, made anew for every seed; or an agent already made, which is
-        trained in place on a single seed; or a mapping from labels to these.
+      agents: a name, or parameters such as `LinUCB(alpha=0.1)`, made anew for every seed; or an agent already made,
+        which is trained in place on a single seed; or a mapping from labels to these.
       steps: batches to serve.
       seeds: one run for each agent and seed; a seed fixes the environment's stream, exploration and initial weights.
       points: measurements per run, evenly spaced.
@@ -39,20 +41,14 @@ def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None
       and cumulative_regret (sum of expected regret since the start).
 
     Raises:
-      ValueError: nothing to run, an agent already made with several seeds, or checkpoints of another simulation.
+      ValueError: nothing to run, seeds or labels that are not different, an agent already made with several seeds, or
+        checkpoints of another simulation.
     """
     if not isinstance(environment, Environment):
         raise ValueError(f"environment must be one of recbandits, got {type(environment).__name__}")
-    if steps < 1 or not seeds or points < 1:
-        raise ValueError(f"steps, seeds and points must not be empty, got {steps}, {list(seeds)} and {points}")
     if not isinstance(agents, Mapping):
         agents = {_label(agents): agents}
-    made = [label for label, agent in agents.items() if isinstance(agent, tf_agent.TFAgent)]
-    if made and len(seeds) > 1:
-        raise ValueError(f"{made[0]}: an agent already made runs one seed; give its parameters to run several")
-    folders = {_folder(label) for label in agents}
-    if len(folders) < len(agents):
-        raise ValueError(f"labels must differ in their letters and digits, got {', '.join(agents)}")
+    seeds = _check(agents, steps, seeds, points)
     ends = np.unique(np.linspace(0, steps, min(points, steps) + 1).round().astype(int))[1:]
     frames = []
     with tqdm(total=len(agents) * len(seeds) * len(ends), disable=None, unit="point") as progress:
@@ -62,6 +58,22 @@ def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None
                 progress.set_description(f"{label}, seed {seed}")
                 frames.append(run(seed, _below(tensorboard, label, seed), _below(checkpoints, label, seed), progress))
     return pd.concat(frames, ignore_index=True)
+
+
+def _check(agents, steps, seeds, points):
+    """Refuse what cannot be simulated; returns the seeds as a list."""
+    if not (agents and isinstance(steps, Integral) and steps >= 1 and isinstance(points, Integral) and points >= 1):
+        raise ValueError(f"there must be agents, steps and points, got {len(agents)}, {steps} and {points}")
+    seeds = list(seeds) if isinstance(seeds, Iterable) else seeds
+    if not seeds or not isinstance(seeds, list) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be whole numbers, at least one and all different, got {seeds}")
+    folders = {_folder(label) for label in agents}
+    if "" in folders or len(folders) < len(agents):
+        raise ValueError(f"labels must differ in their letters and digits, got {', '.join(map(str, agents))}")
+    made = [label for label, agent in agents.items() if isinstance(agent, tf_agent.TFAgent)]
+    if made and len(seeds) > 1:
+        raise ValueError(f"{made[0]}: an agent already made runs one seed; give its parameters to run several")
+    return seeds
 
 
 class _Run:
@@ -76,6 +88,9 @@ class _Run:
         history = tf.Variable(tf.zeros([len(self._ends), 3], tf.float64), trainable=False)
         done = tf.Variable(0, trainable=False)
         manager = self._restore(seed, checkpoints, history, done)
+        write = _scalar_writer(tensorboard)
+        for row in self._frame(seed, history.numpy())[: int(done)].itertuples():
+            write(row)
         progress.update(int(done))
         for point in range(int(done), len(self._ends)):
             window = self._ends[point] - (self._ends[point - 1] if point else 0)
@@ -83,17 +98,15 @@ class _Run:
             done.assign(point + 1)
             if manager is not None:
                 manager.save(point + 1)
+            write(self._frame(seed, history.numpy()).iloc[point])
             progress.update()
-        frame = self._frame(seed, history.numpy())
-        if tensorboard is not None:
-            _write_scalars(frame, tensorboard)
-        return frame
+        return self._frame(seed, history.numpy())
 
     def _prepare(self, seed):
         """Reset the environment, and the agent to what it is when made with this seed."""
         made = self._parameters
         if not isinstance(made, tf_agent.TFAgent):
-            made = make_agent(self._parameters, self._environment, seed)
+            made = make_agent(made, self._environment, seed)
         if self._loop is None:
             self._agent, self._loop = made, _make_loop(self._environment, made)
         else:
@@ -105,21 +118,32 @@ class _Run:
         if directory is None:
             return None
         what = {
-            "agent": self._label if self._agent is self._parameters else repr(self._parameters),
+            "agent": repr(getattr(self._agent, "parameters", self._label)),
             "seed": int(seed),
             "steps": int(self._ends[-1]),
             "points": len(self._ends),
-            "first_batch": _digest(self._environment.batch()),
+            "users": [self._digest_at(seed, step) for step in (int(self._ends[-1]) - 1, 0)],
         }
         description = directory / "simulation.json"
-        if description.exists() and json.loads(description.read_text()) != what:
+        if description.exists() and description.read_text() != json.dumps(what, indent=2):
             raise ValueError(f"checkpoints of {self._label!r} belong to another simulation; choose another directory")
         directory.mkdir(parents=True, exist_ok=True)
-        description.write_text(json.dumps(what, indent=2))
+        draft = description.with_suffix(".draft")
+        draft.write_text(json.dumps(what, indent=2))
+        draft.replace(description)
         state = tf.train.Checkpoint(agent=self._agent, environment=self._environment.state, history=history, done=done)
         manager = tf.train.CheckpointManager(state, str(directory), max_to_keep=1)
         state.restore(manager.latest_checkpoint)
         return manager
+
+    def _digest_at(self, seed, step):
+        """Fingerprint of all that the environment knows at a step, where it is left."""
+        self._environment.restart(seed, step)
+        digest = hashlib.sha256()
+        for tensor in tf.nest.flatten(self._environment.batch()):
+            if tensor is not None:
+                digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
 
     def _frame(self, seed, history):
         frame = pd.DataFrame(history, columns=["regret", "reward", "suboptimal"])
@@ -166,29 +190,31 @@ def _experience(agent, observation, decision, reward):
     return tf.nest.map_structure(lambda tensor: tensor[:, None], experience)
 
 
-def _write_scalars(frame, directory):
-    with tf.summary.create_file_writer(str(directory)).as_default():
-        for row in frame.itertuples():
+def _scalar_writer(directory):
+    """A function that writes one row of a frame for TensorBoard, in a folder that holds this run alone."""
+    if directory is None:
+        return lambda row: None
+    shutil.rmtree(directory, ignore_errors=True)
+    writer = tf.summary.create_file_writer(str(directory))
+
+    def write(row):
+        with writer.as_default(step=row.interactions):
             for measure in ("regret", "reward", "suboptimal", "cumulative_regret"):
-                tf.summary.scalar(measure, getattr(row, measure), step=row.interactions)
+                tf.summary.scalar(measure, getattr(row, measure))
+        writer.flush()
 
-
-def _digest(batch):
-    """Fingerprint of a batch, and with it of the environment and seed that it comes from."""
-    digest = hashlib.sha256()
-    for tensor in tf.nest.flatten(batch, expand_composites=True):
-        if tensor is not None:
-            digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+    return write
 
 
 def _label(agent):
+    if isinstance(agent, str):
+        return agent
     return agent.name if isinstance(agent, tf_agent.TFAgent) else type(agent).__name__
 
 
 def _folder(label):
     """A label as a name that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(label)).strip("-.")
 
 
 def _below(directory, label, seed):
