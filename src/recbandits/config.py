@@ -79,7 +79,8 @@ class Config:
         """Read the configuration.
 
         The file is, in this order: `path`; the one that $RECBANDITS_CONFIG names (which 00-env-setup may still have to
-        write: until then the defaults hold); recbandits.toml in the working directory or the nearest parent.
+        write: until then the defaults hold; an empty name is none); recbandits.toml in the working directory or the
+        nearest parent.
         Without a file the defaults hold. RECBANDITS_<SETTING>, such as RECBANDITS_PREFIX, overrides one setting.
 
         Args:
@@ -90,7 +91,7 @@ class Config:
 
         Raises:
           FileNotFoundError: `path` does not exist.
-          ValueError: the file is not TOML, has an unknown key, or a value is refused.
+          ValueError: the file is a directory or not TOML, has an unknown key, or a value is refused.
         """
         file = Path(path) if path is not None else _find()
         settings = _read(file) if path is not None or file.exists() else {}
@@ -107,8 +108,12 @@ class Config:
 
         Returns:
           pathlib.Path of the file.
+
+        Raises:
+          ValueError: there is a directory of that name.
         """
         file = Path(path or os.environ.get(FILE_VARIABLE) or FILE_NAME)
+        _refuse_directory(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         settings = {name: value for name, value in asdict(self).items() if name in SETTINGS}
         draft = file.with_name(f"{file.name}.{os.getpid()}")
@@ -181,15 +186,21 @@ SETTINGS = tuple(item.name for item in fields(Config) if item.compare)
 
 def _find():
     """The configuration file of this process, whether it exists or not."""
-    if FILE_VARIABLE in os.environ:
-        return Path(os.environ[FILE_VARIABLE])
+    if named := os.environ.get(FILE_VARIABLE):
+        return Path(named)
     here = Path.cwd()
     candidates = [folder / FILE_NAME for folder in (here, *here.parents)]
     return next((file for file in candidates if file.is_file()), candidates[0])
 
 
+def _refuse_directory(file):
+    if file.is_dir():
+        raise ValueError(f"the configuration (path or {FILE_VARIABLE}) must be a TOML file, got the directory {file}")
+
+
 def _read(file):
     """The settings in a TOML file, as a dict."""
+    _refuse_directory(file)
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -92,6 +92,15 @@ def test_scalars_are_those_of_the_last_simulation_alone(tmp_path):
     assert [event.step for event in events.Tensors("regret")] == [80, 160]
 
 
+def test_scalars_and_checkpoints_can_share_a_folder_and_a_resumed_run_has_all_its_scalars(tmp_path):
+    folders = {"tensorboard": tmp_path, "checkpoints": tmp_path}
+    first = simulate(environment(), "lints", steps=10, points=5, **folders)
+    again = simulate(environment(), "lints", steps=10, points=5, **folders)
+    assert first.equals(again)
+    events = EventAccumulator(str(tmp_path / "lints" / "seed-0"), size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("regret")] == first["interactions"].tolist()
+
+
 def test_a_finished_simulation_is_read_back_and_not_run_again(tmp_path):
     first = simulate(environment(), LinTS(), steps=10, points=5, checkpoints=tmp_path)
     agent = make_agent(LinTS(), environment())

@@ -34,8 +34,7 @@ def make_agent(agent, environment, seed=0, **values):
 
     Returns:
       A TF-Agents agent with its `parameters`; `policy` serves, `collect_policy` explores, `train` learns. The EXP3
-      mixture has one policy for
-      both: it never stops drawing which of its agents to ask.
+      mixture has one policy for both: it never stops drawing which of its agents to ask.
 
     Raises:
       ValueError: unknown name or parameter, a value outside its limits, an environment that does not fit.

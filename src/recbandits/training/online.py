@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -88,9 +87,9 @@ class _Run:
         history = tf.Variable(tf.zeros([len(self._ends), 3], tf.float64), trainable=False)
         done = tf.Variable(0, trainable=False)
         manager = self._restore(seed, checkpoints, history, done)
-        write = _scalar_writer(tensorboard)
-        for row in self._frame(seed, history.numpy())[: int(done)].itertuples():
-            write(row)
+        scalars = None if tensorboard is None else _Scalars(tensorboard)
+        if scalars is not None:
+            scalars.write(self._frame(seed, history.numpy())[: int(done)])
         progress.update(int(done))
         for point in range(int(done), len(self._ends)):
             window = self._ends[point] - (self._ends[point - 1] if point else 0)
@@ -98,7 +97,8 @@ class _Run:
             done.assign(point + 1)
             if manager is not None:
                 manager.save(point + 1)
-            write(self._frame(seed, history.numpy()).iloc[point])
+            if scalars is not None:
+                scalars.write(self._frame(seed, history.numpy())[point : point + 1])
             progress.update()
         return self._frame(seed, history.numpy())
 
@@ -137,7 +137,7 @@ class _Run:
         return manager
 
     def _digest_at(self, seed, step):
-        """Fingerprint of all that the environment knows at a step, where it is left."""
+        """Fingerprint of all that the environment knows at a step; it is left at that step."""
         self._environment.restart(seed, step)
         digest = hashlib.sha256()
         for tensor in tf.nest.flatten(self._environment.batch()):
@@ -190,20 +190,21 @@ def _experience(agent, observation, decision, reward):
     return tf.nest.map_structure(lambda tensor: tensor[:, None], experience)
 
 
-def _scalar_writer(directory):
-    """A function that writes one row of a frame for TensorBoard, in a folder that holds this run alone."""
-    if directory is None:
-        return lambda row: None
-    shutil.rmtree(directory, ignore_errors=True)
-    writer = tf.summary.create_file_writer(str(directory))
+class _Scalars:
+    """Event files of one run for TensorBoard; those of an earlier run in the same folder are removed."""
 
-    def write(row):
-        with writer.as_default(step=row.interactions):
-            for measure in ("regret", "reward", "suboptimal", "cumulative_regret"):
-                tf.summary.scalar(measure, getattr(row, measure))
-        writer.flush()
+    def __init__(self, directory):
+        for file in directory.glob("events.out.tfevents.*"):
+            file.unlink()
+        self._writer = tf.summary.create_file_writer(str(directory))
 
-    return write
+    def write(self, rows):
+        """Write every measure of some rows of a frame."""
+        for row in rows.itertuples():
+            with self._writer.as_default(step=row.interactions):
+                for measure in ("regret", "reward", "suboptimal", "cumulative_regret"):
+                    tf.summary.scalar(measure, getattr(row, measure))
+        self._writer.flush()
 
 
 def _label(agent):

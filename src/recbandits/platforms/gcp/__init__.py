@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms import NotMadeError, PlatformError
 from recbandits.platforms.gcp import resources
 from recbandits.platforms.gcp.clients import Clients
 
@@ -11,6 +11,7 @@ class GcpPlatform:
     """Services, bucket, dataset, image repository, service account and its roles in one Google Cloud project."""
 
     name = "gcp"
+    lasting = frozenset({"service"})
 
     def __init__(self, config, endpoint=None):
         """Take a `Config` with a project; `endpoint` is the address of a `Rehearsal` instead of Google's."""
@@ -21,14 +22,19 @@ class GcpPlatform:
         """Every resource of the project under its full name."""
         return resources.plan(self.config)
 
+    def exists(self, resource):
+        """Whether a resource is there; see `Platform.exists`."""
+        with _one_sentence(resource, "looked for", PlatformError):
+            return _patient(resources.exists)(self._clients, resource)
+
     def make(self, resource):
         """Make a resource; see `Platform.make`. A service is "enabled", and never disabled again."""
-        with _one_sentence(resource, "made"):
+        with _one_sentence(resource, "made", NotMadeError):
             return _patient(resources.make)(self._clients, self.config, resource)
 
     def remove(self, resource):
         """Remove a resource; see `Platform.remove`."""
-        with _one_sentence(resource, "removed"):
+        with _one_sentence(resource, "removed", PlatformError):
             _patient(resources.remove)(self._clients, resource)
 
 
@@ -49,8 +55,8 @@ def _settles(error):
 
 
 @contextmanager
-def _one_sentence(resource, done):
-    from google.api_core.exceptions import GoogleAPIError
+def _one_sentence(resource, done, refusal):
+    from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPIError, NotFound, Unauthorized
     from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
     from requests.exceptions import RequestException
 
@@ -58,6 +64,12 @@ def _one_sentence(resource, done):
     try:
         yield
     except DefaultCredentialsError as error:
-        raise PlatformError(f"{begin}: nobody is signed in; run `gcloud auth application-default login`") from error
+        raise refusal(f"{begin}: nobody is signed in; run `gcloud auth application-default login`") from error
+    except (BadRequest, Unauthorized, Forbidden, NotFound) as error:
+        raise refusal(f"{begin}: {_line(error)}") from error
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
-        raise PlatformError(f"{begin}: {' '.join(str(error).split())}") from error
+        raise PlatformError(f"{begin}: {_line(error)}") from error
+
+
+def _line(error):
+    return " ".join(str(error).split())

@@ -1,10 +1,10 @@
-"""The resources of the project on Google Cloud: which there are, how each is made and removed.
+"""The resources of the project on Google Cloud: which there are, how each is looked for, made and removed.
 
-A resource is made by asking for it: the answer "409, exists already" is what makes a second run harmless, without the
-gap that looking first would leave.
+A resource is made by asking for it once: the answer "409, exists already" closes the gap that looking first leaves. The
+client libraries must not repeat the request by themselves, or they would take their own first try for somebody else's.
 """
 
-from recbandits.platforms import FOUND, MADE, PlatformError, Resource
+from recbandits.platforms import FOUND, MADE, NotMadeError, Resource
 
 SERVICES = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "aiplatform", "pubsub")
 ROLES = (
@@ -33,6 +33,19 @@ def plan(config):
     ]
 
 
+def exists(clients, resource):
+    """Whether a `Resource` is there; see `Platform.exists`."""
+    from google.api_core.exceptions import NotFound
+
+    if resource.kind == "role":
+        return _is_granted(clients, *resource.name.split())
+    try:
+        _FINDERS[resource.kind](clients, resource.name)
+    except NotFound:
+        return False
+    return True
+
+
 def make(clients, config, resource):
     """Make a `Resource` of `plan(config)`; see `Platform.make`."""
     from google.api_core.exceptions import Conflict
@@ -58,13 +71,31 @@ def remove(clients, resource):
         return
 
 
+def _wait(operation):
+    """Wait for an operation that has begun. What goes wrong from here on is no refusal: it may have had its effect."""
+    from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
+
+    try:
+        operation.result()
+    except (GoogleAPICallError, TimeoutError) as error:
+        raise GoogleAPIError(f"it was begun, but not seen to end: {error}") from error
+
+
 def _switch_on(clients, name):
     from google.cloud.service_usage_v1 import State
 
     if clients.service_usage.get_service(request={"name": name}).state == State.ENABLED:
         return FOUND
-    clients.service_usage.enable_service(request={"name": name}).result()
+    _wait(clients.service_usage.enable_service(request={"name": name}))
     return "enabled"
+
+
+def _find_bucket(clients, name):
+    """Bucket names are global and ours can be guessed: one that somebody else holds must not receive our data."""
+    bucket = clients.storage.get_bucket(name)
+    project = clients.projects.get_project(request={"name": f"projects/{clients.storage.project}"})
+    if project.name != f"projects/{bucket.project_number}":
+        raise NotMadeError(f"bucket {name} belongs to another project: choose another prefix or version")
 
 
 def _make_bucket(clients, config, name):
@@ -75,17 +106,10 @@ def _make_bucket(clients, config, name):
     bucket.iam_configuration.uniform_bucket_level_access_enabled = True
     bucket.iam_configuration.public_access_prevention = "enforced"
     try:
-        clients.storage.create_bucket(bucket, location=config.region)
+        clients.storage.create_bucket(bucket, location=config.region, retry=None)
     except Conflict:
-        _refuse_foreign_bucket(clients, config.project, name)
+        _find_bucket(clients, name)
         raise
-
-
-def _refuse_foreign_bucket(clients, project, name):
-    """Bucket names are global and ours can be guessed: one that somebody else holds must not receive our data."""
-    owner = f"projects/{clients.storage.get_bucket(name).project_number}"
-    if owner != clients.projects.get_project(request={"name": f"projects/{project}"}).name:
-        raise PlatformError(f"bucket {name} belongs to another project: choose another prefix or version")
 
 
 def _remove_bucket(clients, name):
@@ -95,17 +119,25 @@ def _remove_bucket(clients, name):
     bucket.delete()
 
 
+def _find_dataset(clients, name):
+    clients.bigquery.get_dataset(name)
+
+
 def _make_dataset(clients, config, name):
     from google.cloud.bigquery import Dataset
 
     dataset = Dataset(name)
     dataset.location = config.region
     dataset.labels = config.labels
-    clients.bigquery.create_dataset(dataset)
+    clients.bigquery.create_dataset(dataset, retry=None)
 
 
 def _remove_dataset(clients, name):
     clients.bigquery.delete_dataset(name, delete_contents=True)
+
+
+def _find_repository(clients, name):
+    clients.artifact_registry.get_repository(request={"name": name})
 
 
 def _make_repository(clients, config, name):
@@ -114,11 +146,15 @@ def _make_repository(clients, config, name):
     parent, _, repository_id = name.partition("/repositories/")
     repository = Repository(format_=Repository.Format.DOCKER, labels=config.labels)
     request = {"parent": parent, "repository_id": repository_id, "repository": repository}
-    clients.artifact_registry.create_repository(request=request).result()
+    _wait(clients.artifact_registry.create_repository(request=request))
 
 
 def _remove_repository(clients, name):
-    clients.artifact_registry.delete_repository(request={"name": name}).result()
+    _wait(clients.artifact_registry.delete_repository(request={"name": name}))
+
+
+def _find_service_account(clients, name):
+    clients.iam("GET", name)
 
 
 def _make_service_account(clients, config, name):
@@ -128,6 +164,11 @@ def _make_service_account(clients, config, name):
 
 def _remove_service_account(clients, name):
     clients.iam("DELETE", name)
+
+
+def _is_granted(clients, project, role, member):
+    binding = _binding(_policy(clients, project), role)
+    return binding is not None and member in binding.members
 
 
 def _grant(clients, project, role, member):
@@ -166,6 +207,12 @@ def _binding(policy, role):
     return next(found, None)
 
 
+_FINDERS = {
+    "bucket": _find_bucket,
+    "dataset": _find_dataset,
+    "repository": _find_repository,
+    "service account": _find_service_account,
+}
 _MAKERS = {
     "bucket": _make_bucket,
     "dataset": _make_dataset,

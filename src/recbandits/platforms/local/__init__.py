@@ -3,7 +3,7 @@
 import shutil
 from contextlib import contextmanager
 
-from recbandits.platforms import FOUND, MADE, PlatformError, Resource
+from recbandits.platforms import FOUND, MADE, NotMadeError, PlatformError, Resource
 
 DIRECTORIES = ("data", "runs", "policies", "metrics")
 
@@ -12,6 +12,7 @@ class LocalPlatform:
     """Directories for data, runs (checkpoints and TensorBoard logs), exported policies and metrics."""
 
     name = "local"
+    lasting = frozenset()
 
     def __init__(self, config):
         self.config = config
@@ -20,10 +21,14 @@ class LocalPlatform:
         """One "directory" for each part, named relative to the artifacts directory."""
         return [Resource("directory", name) for name in DIRECTORIES]
 
+    def exists(self, resource):
+        """Whether a directory is there; see `Platform.exists`."""
+        return self._path(resource).is_dir()
+
     def make(self, resource):
         """Make a directory; see `Platform.make`."""
         path = self._path(resource)
-        with _one_sentence(resource, "made"):
+        with _one_sentence(resource, "made", NotMadeError):
             if path.is_dir():
                 return FOUND
             path.mkdir(parents=True)
@@ -32,7 +37,7 @@ class LocalPlatform:
     def remove(self, resource):
         """Remove a directory and what is in it; see `Platform.remove`."""
         path = self._path(resource)
-        with _one_sentence(resource, "removed"):
+        with _one_sentence(resource, "removed", PlatformError):
             if path.exists():
                 shutil.rmtree(path)
 
@@ -45,10 +50,8 @@ class LocalPlatform:
 
 
 @contextmanager
-def _one_sentence(resource, done):
+def _one_sentence(resource, done, refusal):
     try:
         yield
     except OSError as error:
-        raise PlatformError(
-            f"{resource.kind} {resource.name} could not be {done}: {error.strerror or error}"
-        ) from error
+        raise refusal(f"{resource.kind} {resource.name} could not be {done}: {error.strerror or error}") from error
