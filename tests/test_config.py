@@ -163,6 +163,23 @@ def test_write_goes_where_load_looks(tmp_path, monkeypatch):
     assert Config.load().artifacts_dir == tmp_path / "build" / "artifacts"
 
 
+def test_an_empty_variable_counts_as_not_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECBANDITS_CONFIG", "")
+    assert Config.load() == Config()
+    assert Config(prefix="found").write().resolve() == tmp_path / "recbandits.toml"
+    assert Config.load().prefix == "found"
+
+
+@pytest.mark.parametrize("name", ["RECBANDITS_CONFIG", "path"])
+def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path, monkeypatch, name):
+    path = tmp_path if name == "path" else None
+    monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path))
+    for use in (Config.load, Config().write):
+        with pytest.raises(ValueError, match=rf"{name}.* must be a TOML file, got the directory {tmp_path}$"):
+            use(path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_environment_overrides_a_setting(monkeypatch):
     Config(prefix="file", version="v3").write()
     monkeypatch.setenv("RECBANDITS_PREFIX", "environment")

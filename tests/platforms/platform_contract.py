@@ -1,5 +1,6 @@
 """What every platform must do, whatever is behind it."""
 
+import contextlib
 import json
 
 import pytest
@@ -39,6 +40,12 @@ class PlatformContract:
         assert self.present(platform) == manifest(platform) == made
         assert json.loads(manifest_file(platform).read_text())[0] == {"kind": made[0][0], "name": made[0][1]}
 
+    def test_looking_tells_what_is_there(self, platform):
+        listable = [resource for resource in platform.plan() if resource.kind not in platform.lasting]
+        assert not any(platform.exists(resource) for resource in listable)
+        create(platform)
+        assert all(platform.exists(resource) for resource in listable)
+
     def test_a_second_creation_finds_everything_and_leaves_the_manifest_alone(self, platform):
         create(platform)
         before = manifest(platform)
@@ -52,6 +59,63 @@ class PlatformContract:
         assert theirs not in manifest(platform)
         clean_up(platform, dry_run=False)
         assert self.present(platform) == [theirs]
+
+    @pytest.mark.parametrize("made", [False, True])
+    def test_an_interruption_of_making_leaves_nothing_unlisted(self, platform, monkeypatch, made):
+        last = platform.plan()[-1]
+        with monkeypatch.context() as patch:
+            self.interrupt_making(patch, platform, last, made)
+            with pytest.raises(KeyboardInterrupt):
+                create(platform)
+        assert (last in self.present(platform)) == made
+        assert manifest(platform)[-1] == last
+        clean_up(platform, dry_run=False)
+        assert self.present(platform) == manifest(platform) == []
+
+    def test_what_an_interrupted_creation_made_stays_listed_when_the_next_one_finds_it(self, platform, monkeypatch):
+        last = platform.plan()[-1]
+        with monkeypatch.context() as patch:
+            self.interrupt_making(patch, platform, last, made=True)
+            with pytest.raises(KeyboardInterrupt):
+                create(platform)
+        assert create(platform)[-1].outcome == FOUND
+        assert manifest(platform) == self.present(platform)
+
+    def test_no_interruption_lists_what_was_there_before(self, platform, monkeypatch):
+        theirs = platform.plan()[-1]
+        self.occupy(platform, theirs)
+        with contextlib.suppress(KeyboardInterrupt):
+            self.interrupt_making(monkeypatch, platform, theirs, made=False)
+            create(platform)
+        assert theirs not in manifest(platform)
+        clean_up(platform, dry_run=False)
+        assert self.present(platform) == [theirs]
+
+    def test_what_somebody_else_makes_between_looking_and_making_is_theirs(self, platform, monkeypatch):
+        theirs, make = platform.plan()[-1], platform.make
+
+        def overtaken(resource):
+            if resource == theirs:
+                self.occupy(platform, theirs)
+            return make(resource)
+
+        monkeypatch.setattr(platform, "make", overtaken)
+        assert create(platform)[-1].outcome == FOUND
+        assert theirs not in manifest(platform)
+        clean_up(platform, dry_run=False)
+        assert self.present(platform) == [theirs]
+
+    def interrupt_making(self, monkeypatch, platform, resource, made):
+        """From now on making that resource is interrupted, before or after it is `made`."""
+        make = platform.make
+
+        def interrupted(asked):
+            outcome = make(asked) if made or asked != resource else None
+            if asked == resource:
+                raise KeyboardInterrupt
+            return outcome
+
+        monkeypatch.setattr(platform, "make", interrupted)
 
     def test_a_dry_run_is_the_default_and_removes_nothing(self, platform):
         create(platform)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from google.api_core.future.polling import DEFAULT_POLLING
 from platform_contract import PlatformContract
 
 from recbandits.config import Config
@@ -28,16 +29,20 @@ PATHS = {
 
 
 class MoodyCloud(Rehearsal):
-    """A rehearsal that can refuse.
+    """A rehearsal that can refuse, or do what it is asked and lose the answer.
 
-    `refusals` is a list of [predicate over the request, times, (status, document)].
+    `refusals` is a list of [predicate over the request, times, (status, document)], `loses` a predicate.
     """
 
     def __init__(self):
         super().__init__()
         self.refusals = []
+        self.loses = lambda request: False
 
     def answer(self, request):
+        if self.loses(request):
+            super().answer(request)
+            return error(503, "The service is currently unavailable")
         for refusal in self.refusals:
             applies, times, answer = refusal
             if times and applies(request):
@@ -101,7 +106,10 @@ def test_a_first_creation_sends_exactly_these_requests(platform, cloud):
         assert look[:2] == ("GET", path)
         assert enable[:2] == ("POST", f"{path}:enable")
         assert enable.body == {}
-    bucket, dataset, repository, account = cloud.requests[14:18]
+    looks, makings = cloud.requests[14:22:2], cloud.requests[15:22:2]
+    assert [look[:2] for look in looks] == [("GET", path) for path in PATHS.values()]
+    bucket, dataset, repository, account = makings
+    assert {request.method for request in makings} == {"POST"}
     assert bucket.path == "/storage/v1/b"
     assert bucket.query["project"] == PROJECT
     assert bucket.body == {
@@ -124,10 +132,10 @@ def test_a_first_creation_sends_exactly_these_requests(platform, cloud):
         "accountId": "recbandits-v1-sa",
         "serviceAccount": {"displayName": "RecBandits recbandits-v1"},
     }
-    assert {request.method for request in cloud.requests[14:]} == {"POST"}
-    edits = cloud.requests[18:]
-    assert [request.path.rpartition(":")[2] for request in edits] == ["getIamPolicy", "setIamPolicy"] * len(ROLES)
-    assert edits[0].body == {"options": {"requestedPolicyVersion": 3}}
+    edits = cloud.requests[22:]
+    verbs = ["getIamPolicy", "getIamPolicy", "setIamPolicy"]
+    assert [request.path.rpartition(":")[2] for request in edits] == verbs * len(ROLES)
+    assert edits[0].body == edits[1].body == {"options": {"requestedPolicyVersion": 3}}
     assert edits[-1].body["policy"]["bindings"] == [{"role": role, "members": [MEMBER]} for role in ROLES]
 
 
@@ -137,7 +145,8 @@ def test_a_second_creation_changes_nothing(platform, cloud):
     cloud.requests.clear()
     create(platform)
     assert cloud.documents == before
-    assert not [request for request in cloud.requests if request.path.endswith((":enable", ":setIamPolicy"))]
+    changes = [request.path for request in cloud.requests if request.method != "GET"]
+    assert changes == [POLICY.replace(":policy", ":getIamPolicy")] * len(ROLES)
 
 
 def test_clean_up_sends_one_removal_for_each_thing_made_and_leaves_services_on(platform, cloud):
@@ -223,6 +232,47 @@ def test_a_refusal_names_the_resource_and_the_reason(platform, cloud):
     with pytest.raises(PlatformError, match=sentence):
         create(platform)
     assert [resource.kind for resource in manifest(platform)] == ["bucket", "dataset"]
+
+
+MAKING = {
+    "bucket": "/b",
+    "dataset": "/datasets",
+    "repository": "/repositories",
+    "service account": "/serviceAccounts",
+    "role": ":setIamPolicy",
+}
+
+
+@pytest.mark.parametrize("kind", MAKING)
+def test_what_was_made_although_the_answer_was_lost_is_ours(platform, cloud, kind):
+    """The library's own second try would be told "exists already" and take the thing for somebody else's."""
+    cloud.loses = lambda request: request.method == "POST" and request.path.endswith(MAKING[kind])
+    with pytest.raises(PlatformError, match=f"{kind} .* could not be made: .*unavailable"):
+        create(platform)
+    assert sum(cloud.loses(request) for request in cloud.requests) == 1
+    made = TestGcp().present(platform)
+    assert made[-1].kind == kind
+    assert made == manifest(platform)
+    cloud.loses = lambda request: False
+    create(platform)
+    assert len(manifest(platform)) == len(PATHS) + len(ROLES)
+    clean_up(platform, dry_run=False)
+    assert TestGcp().present(platform) == []
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["waiting is refused", "waiting takes too long"])
+def test_a_repository_that_was_begun_is_listed_before_it_can_be_seen(platform, cloud, monkeypatch, refused):
+    begun = (200, {"name": f"projects/{PROJECT}/locations/us-central1/operations/7"})
+    polled = error(403, "operations.get denied") if refused else begun
+    cloud.refusals.append([lambda request: request[0] == "POST" and request.path.endswith("/repositories"), 1, begun])
+    cloud.refusals.append([lambda request: "/operations/" in request.path, 10**6, polled])
+    monkeypatch.setattr(DEFAULT_POLLING, "_timeout", 0.1)
+    with pytest.raises(PlatformError, match=r"repository .* could not be made: it was begun, but not seen to end: "):
+        create(platform)
+    assert any("/operations/" in request.path for request in cloud.requests)
+    cloud.documents[PATHS["repository"]] = {"format": 1}
+    clean_up(platform, dry_run=False)
+    assert TestGcp().present(platform) == []
 
 
 def test_nobody_signed_in_is_said_so(tmp_path, monkeypatch):

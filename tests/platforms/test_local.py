@@ -1,12 +1,16 @@
 """The laptop keeps the platform contract, and never removes anything outside its artifacts."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 from platform_contract import PlatformContract
 
 from recbandits.config import Config
 from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.local import LocalPlatform
-from recbandits.platforms.provisioning import clean_up, create
+from recbandits.platforms.provisioning import clean_up, create, manifest
 
 
 @pytest.fixture
@@ -52,3 +56,47 @@ def test_nothing_outside_the_artifacts_can_be_named(platform, name):
     for act in (platform.make, platform.remove):
         with pytest.raises(PlatformError, match="is not inside the artifacts directory"):
             act(Resource("directory", name))
+
+
+SLOW_CREATION = """
+import sys, time
+from recbandits.config import Config
+from recbandits.platforms.local import LocalPlatform
+from recbandits.platforms.provisioning import create
+
+class SlowPlatform(LocalPlatform):
+    def make(self, resource):
+        if resource.name != "policies":
+            return super().make(resource)
+        if sys.argv[2] == "after":
+            super().make(resource)
+        print("in the middle", flush=True)
+        time.sleep(60)
+
+create(SlowPlatform(Config(artifacts=sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_clean_up_after_a_killed_process_removes_what_it_made_and_nothing_else(platform, moment):
+    root = platform.config.artifacts_dir
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "mine.txt").write_text("mine")
+    command = [sys.executable, "-c", SLOW_CREATION, str(root), moment]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "in the middle\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert [resource.name for resource in manifest(platform)] == ["runs", "policies"]
+    assert (root / "policies").exists() == (moment == "after")
+    clean_up(platform, dry_run=False)
+    assert sorted(path.relative_to(root).as_posix() for path in root.rglob("*")) == ["data", "data/mine.txt"]
+
+
+def test_artifacts_that_cannot_hold_a_manifest_are_refused_before_anything_is_made(tmp_path):
+    (tmp_path / "notes").write_text("a file")
+    platform = LocalPlatform(Config(artifacts=str(tmp_path / "notes")))
+    with pytest.raises(
+        PlatformError, match=r"the manifest .*/notes/manifest-local.json could not be written: File exi"
+    ):
+        create(platform)
