@@ -68,6 +68,28 @@ def test_a_split_is_stored_and_read(tmp_path, movielens):
     np.testing.assert_array_equal(split.test, again.test)
 
 
+def test_known_is_whatever_is_not_held_out():
+    """Of rows 0 to 6, rows 2, 5 and 6 are in test lists; rows 1 and 3 in none at all."""
+    split = Split(np.array([[0, 4]]), np.array([[2, 5], [5, 6]]))
+    assert split.known(pd.DataFrame({"rating": range(10, 17)}, index=[9] * 7))["rating"].tolist() == [10, 11, 13, 14]
+
+
+def test_known_is_the_training_part_of_a_split_of_all_ratings(movielens):
+    split = split_by_time(movielens.ratings)
+    pd.testing.assert_frame_equal(split.known(movielens.ratings), movielens.ratings.iloc[split.train])
+
+
+def test_what_one_split_knows_another_holds_out(movielens):
+    """So a bundle belongs to one split. Held out at random, by time or in lists: 1 in 5, 1 in 5 and 1 in 21 or so."""
+    ratings = movielens.ratings
+    splits = [random_split(ratings), split_by_time(ratings), draw_lists(ratings, 5)]
+    for own in splits:
+        known = own.known(ratings).index
+        shares = [np.isin(other.test, known).mean() for other in splits]
+        for other, share in zip(splits, shares, strict=True):
+            assert share == 0 if other is own else share > 0.7
+
+
 @pytest.mark.parametrize("size", [3, 5])
 def test_every_user_gets_50_training_lists_and_1_to_validate(movielens, size):
     train, test = draw_lists(movielens.ratings, size)

@@ -17,6 +17,19 @@ class Split(NamedTuple):
     train: np.ndarray
     test: np.ndarray
 
+    def known(self, ratings):
+        """Ratings that features and models may be fitted on: all but the held-out ones.
+
+        These are the ratings of `train`, and for lists also those that no training list has drawn.
+
+        Args:
+          ratings: DataFrame with one row a rating, the one that was split.
+
+        Returns:
+          DataFrame of these rows, in their order.
+        """
+        return ratings.iloc[np.setdiff1d(np.arange(len(ratings)), self.test)]
+
     def save(self, file):
         """Write both parts to `file`, a .npz; its folder is made if missing."""
         Path(file).parent.mkdir(parents=True, exist_ok=True)
