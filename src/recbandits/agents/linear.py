@@ -26,7 +26,8 @@ class LinearModel(tf.Module):
 
     Estimates solve (A + tikhonov I) theta = b (Li et al. 2010, "A Contextual-Bandit Approach to Personalized News
     Article Recommendation", algorithm 1). Only models that got data are solved again, and from A itself: rank-one
-    updates of an inverse would drift.
+    updates of an inverse would drift. A and b grow and are solved in float64, because A is ill-conditioned under a
+    small penalty; a batch is summed, and arms are scored, in float32.
 
     Args:
       size: length of x.
@@ -68,11 +69,10 @@ class LinearModel(tf.Module):
         """Learn from one batch.
 
         Args:
-          x: float [batch, size], inputs of the chosen arms.
+          x: float32 [batch, size], inputs of the chosen arms.
           action: int32 [batch]; a model that all arms share does not read it.
-          reward: float [batch].
+          reward: float32 [batch].
         """
-        x, reward = tf.cast(x, tf.float64), tf.cast(reward, tf.float64)
         if self._models == 1:
             action = tf.zeros_like(action)
         if self._gamma == 1.0:
@@ -82,9 +82,9 @@ class LinearModel(tf.Module):
         # Sums by model as one product with the membership matrix, which is faster than a segment sum.
         member = tf.one_hot(row, tf.size(played), axis=0, dtype=x.dtype)
         outer = tf.reshape(tf.matmul(member, _flat_outer(x)), [-1, x.shape[1], x.shape[1]])
-        covariance = self._gamma * tf.gather(self.covariance, played) + outer
-        response = self._gamma * tf.gather(self.response, played) + tf.matmul(member, reward[:, None] * x)
-        count = self._gamma * tf.gather(self.count, played) + tf.reduce_sum(member, axis=1)
+        covariance = self._grown(self.covariance, played, outer)
+        response = self._grown(self.response, played, tf.matmul(member, reward[:, None] * x))
+        count = self._grown(self.count, played, tf.reduce_sum(member, axis=1))
         inverse = tf.linalg.inv(covariance + self._penalty)
         theta = tf.linalg.matvec(inverse, response)
         for variable, value in (
@@ -95,6 +95,10 @@ class LinearModel(tf.Module):
             (self.theta, theta),
         ):
             variable.scatter_update(tf.IndexedSlices(tf.cast(value, variable.dtype), played))
+
+    def _grown(self, statistic, played, batch):
+        """Statistics of the played models, shrunk by gamma, plus what the batch adds."""
+        return self._gamma * tf.gather(statistic, played) + tf.cast(batch, statistic.dtype)
 
 
 def _flat_outer(x):

@@ -187,7 +187,8 @@ def _experience(agent, observation, decision, reward):
     """What TF-Agents calls a trajectory of one step: [batch, 1, ...], without what training does not read."""
     experience = trajectory.single_step(observation, decision.action, decision.info, reward, tf.ones_like(reward))
     experience = nest_utils.prune_extra_keys(agent.training_data_spec, experience)
-    return tf.nest.map_structure(lambda tensor: tensor[:, None], experience)
+    # A reshape and its inverse cancel in the graph, where an expanded dimension would stay.
+    return tf.nest.map_structure(lambda tensor: tf.reshape(tensor, [tensor.shape[0], 1, *tensor.shape[1:]]), experience)
 
 
 class _Scalars:
