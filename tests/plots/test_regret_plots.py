@@ -114,13 +114,6 @@ def test_axes_say_what_they_show_and_in_which_unit(column):
     assert axes.get_ylim()[0] < 0, "a curve at zero would be hidden by the axis"
 
 
-def test_logarithmic_axes_are_both_logarithmic():
-    (axes,) = regret.curves(runs(), log=True).axes
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    (axes,) = regret.curves(runs()).axes
-    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
-
-
 @pytest.mark.parametrize(
     ("column", "from_the_top"),
     [

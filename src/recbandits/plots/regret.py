@@ -14,7 +14,7 @@ _LABELS = {
 _DASHES = ["--", "-.", ":"]
 
 
-def curves(runs, column="cumulative_regret", references=(), limits=None, log=False, title=None, unit="rating points"):
+def curves(runs, column="cumulative_regret", references=(), limits=None, title=None, unit="rating points"):
     """Draw one measure over time, a line per agent with the 95 % interval over seeds as a band.
 
     Args:
@@ -22,7 +22,6 @@ def curves(runs, column="cumulative_regret", references=(), limits=None, log=Fal
       column: measure to draw.
       references: labels among the agents to draw as grey reference lines.
       limits: mapping from a label to a constant to draw as a dotted horizontal line.
-      log: True for logarithmic axes.
       title: of the picture.
       unit: of the reward.
 
@@ -45,14 +44,11 @@ def curves(runs, column="cumulative_regret", references=(), limits=None, log=Fal
             axes.fill_between(line["interactions"], line["low"], line["high"], color=style["color"], alpha=0.18, lw=0)
         for label, value in (limits or {}).items():
             axes.axhline(value, color="black", linestyle=(0, (1, 2)), linewidth=1.2, label=label)
-        if log:
-            axes.set(xscale="log", yscale="log")
-        else:
-            axes.update_datalim([(points["interactions"].iloc[0], 0)])  # zero is always in sight
-            axes.autoscale_view()
-            axes.xaxis.set_major_formatter("{x:,.0f}")
-            if column == "cumulative_regret":
-                axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.update_datalim([(points["interactions"].iloc[0], 0)])  # zero is always in sight
+        axes.autoscale_view()
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        if column == "cumulative_regret":
+            axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="interactions", ylabel=_LABELS[column].format(unit=unit), title=title)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
