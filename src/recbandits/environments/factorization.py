@@ -74,12 +74,19 @@ class Factorization:
         )
 
     def user_frame(self):
-        """User factors as a DataFrame indexed by user id, for joins."""
-        return _frame(self.user_ids, self.user_factors, "user_id")
+        """Bias (where the model has biases) and factors of the users, a DataFrame indexed by user id, for joins."""
+        return self._frame("user_id", self.user_ids, self.user_bias, self.user_factors)
 
     def movie_frame(self):
-        """Movie factors as a DataFrame indexed by movie id, for joins."""
-        return _frame(self.movie_ids, self.movie_factors, "movie_id")
+        """The same for the movies, indexed by movie id."""
+        return self._frame("movie_id", self.movie_ids, self.movie_bias, self.movie_factors)
+
+    def _frame(self, name, ids, bias, factors):
+        columns = [f"factor_{k}" for k in range(self.rank)]
+        frame = pd.DataFrame(factors, pd.Index(ids, name=name), columns)
+        if self.biased:
+            frame.insert(0, "bias", bias)
+        return frame
 
 
 def als(ratings, rank=20, regularization=0.12, bias_regularization=5.0, iterations=12, seed=0):
@@ -183,8 +190,3 @@ def _rows(known_ids, ids):
     ids = np.asarray(ids)
     row = np.minimum(np.searchsorted(known_ids, ids), len(known_ids) - 1)
     return row, known_ids[row] == ids
-
-
-def _frame(ids, factors, name):
-    columns = [f"factor_{k}" for k in range(factors.shape[1])]
-    return pd.DataFrame(factors, index=pd.Index(ids, name=name), columns=columns)
