@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.data.features import FeatureBundle
+from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
 from recbandits.data.splits import random_split
 from recbandits.data.tables import GENRES
 from recbandits.environments.factorization import als
@@ -73,8 +73,8 @@ def test_features_are_joined_by_id_whatever_the_order_of_the_tables(small):
 def test_all_of_movielens_has_finite_float32_features(fitted, movielens):
     users, movies = fitted.user_features(movielens.users.index), fitted.movie_features(movielens.movies.index)
     assert users.dtype == movies.dtype == np.float32
-    assert users.shape == (943, 7 + 1 + movielens.users["occupation"].nunique() + 1 + 4)
-    assert movies.shape == (1682, 19 + 1 + 1 + 4)
+    assert users.shape == (943, 7 + 1 + movielens.users["occupation"].nunique() + 1 + 5)
+    assert movies.shape == (1682, 19 + 1 + 1 + 5)
     assert np.isfinite(users).all()
     assert np.isfinite(movies).all()
     ages = [column for column in fitted.users.columns if column.startswith("age ")]
@@ -141,3 +141,49 @@ def test_another_way_with_unknown_ids_is_refused(fitted):
 def test_a_lookup_gives_a_copy(fitted):
     fitted.user_features([1])[:] = 99
     assert (fitted.user_features([1]) != 99).all()
+
+
+def with_factors(users, movies):
+    """A bundle of nothing but factors, and a bias that is not one of them."""
+    return FeatureBundle(
+        pd.DataFrame(users, pd.Index([10, 30], name="user_id"), ["bias", "factor_0", "factor_1"], "float32"),
+        pd.DataFrame(movies, pd.Index([5, 7, 9], name="movie_id"), ["bias", "factor_0", "factor_1"], "float32"),
+    )
+
+
+def test_an_observation_has_the_product_of_the_factors_and_its_sum():
+    """User 30 has factors (3, 4), movie 9 has (-1, 2): the product is (-3, 8), the dot product 5."""
+    bundle = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    observation = bundle.observation([30, 10], [[9, 5], [7, 0]], mask=[[True, True], [True, False]])
+    np.testing.assert_array_equal(observation[GLOBAL], np.array([[0.2, 3, 4], [0.1, 1, 2]], "float32"))
+    np.testing.assert_array_equal(
+        observation[PER_ARM],
+        [[[3, -1, 2, -3, 8, 5], [1, 0, 1, 0, 4, 4]], [[2, 1, 0, 1, 0, 1], [0, 0, 0, 0, 0, 0]]],
+    )
+    assert bundle.spec(2) == {GLOBAL: (3,), PER_ARM: (2, 6)}
+
+
+def test_an_observation_without_factors_of_both_has_the_features_of_the_movie_alone(small):
+    ratings, users, movies, factors = small
+    bundle = FeatureBundle.fit(ratings, users, movies, user_factors=factors)
+    observation = bundle.observation([30], [[9, 7]])
+    np.testing.assert_array_equal(observation[PER_ARM][0], bundle.movie_features([9, 7]))
+    assert bundle.spec(2) == {name: value.shape[1:] for name, value in observation.items()}
+
+
+def test_observations_are_what_their_spec_says(fitted):
+    observation = fitted.observation([1, 2, 3], [[1, 2], [3, 4], [5, 6]])
+    assert fitted.spec(2) == {name: value.shape[1:] for name, value in observation.items()}
+    assert observation[GLOBAL].dtype == observation[PER_ARM].dtype == np.float32
+
+
+def test_an_unknown_candidate_is_refused_or_the_mean(fitted):
+    with pytest.raises(KeyError, match="unknown movie ids: 0, 1683"):
+        fitted.observation([1], [[1683, 0]])
+    assert np.isfinite(fitted.observation([1], [[1683, 0]], unknown="mean")[PER_ARM]).all()
+
+
+def test_the_names_of_the_parts_are_those_of_tf_agents():
+    from tf_agents.bandits.specs import utils
+
+    assert (GLOBAL, PER_ARM) == (utils.GLOBAL_FEATURE_KEY, utils.PER_ARM_FEATURE_KEY)

@@ -9,6 +9,7 @@ from recbandits.data.tables import GENRES
 
 AGES = (0, 18, 25, 35, 45, 50, 56)  # lower bounds of the age groups of MovieLens 1M
 UNKNOWN = ("error", "mean")
+GLOBAL, PER_ARM = "global", "per_arm"  # TF-Agents' names
 _FILE = "features.npz"
 
 
@@ -18,6 +19,8 @@ class FeatureBundle:
     Attributes:
       users: DataFrame indexed by user_id: age group (one-hot), gender, occupation (one-hot), activity, factors.
       movies: DataFrame indexed by movie_id: genres (multi-hot), year, popularity, factors.
+
+    Factors are the columns of a factorisation: `factor_0`, `factor_1`, ... and, where it has them, `bias`.
     """
 
     def __init__(self, users, movies):
@@ -35,7 +38,8 @@ class FeatureBundle:
           ratings: DataFrame of the training part only, with columns user_id and movie_id.
           users: DataFrame indexed by user_id, as `MovieLens.users`.
           movies: DataFrame indexed by movie_id, as `MovieLens.movies`.
-          user_factors: DataFrame indexed by user_id, fitted on the same training part; None for no factors.
+          user_factors: DataFrame indexed by user_id, fitted on the same training part, with columns `factor_*` and
+            perhaps `bias`; None for no factors.
           movie_factors: DataFrame indexed by movie_id, likewise.
 
         Returns:
@@ -75,6 +79,42 @@ class FeatureBundle:
         """Features of the movies `ids`; as `user_features`."""
         return _look_up(self.movies, ids, unknown, "movie")
 
+    def observation(self, user_ids, movie_ids, mask=None, unknown="error"):
+        """What a policy sees of decisions, in TF-Agents' per-arm form.
+
+        The features of a candidate are those of the movie and, where users and movies have factors, how the two fit:
+        the product of their factors, element by element, and its sum, the dot product. Without these a linear model
+        shared by all arms cannot tell one user's taste from another's.
+
+        Args:
+          user_ids: int array [n].
+          movie_ids: int array [n, k], the candidates of each decision.
+          mask: bool array [n, k], False in padding, whose features are 0; None for no padding.
+          unknown: as for `user_features`.
+
+        Returns:
+          dict of `global` float32 [n, G] and `per_arm` float32 [n, k, D], as `spec` says.
+
+        Raises:
+          KeyError: unknown ids, by name, with unknown="error".
+        """
+        movie_ids = np.asarray(movie_ids)
+        wanted = np.ones(movie_ids.shape, bool) if mask is None else np.asarray(mask)
+        users = self.user_features(user_ids, unknown)
+        movies = np.zeros((*movie_ids.shape, self.movies.shape[1]), np.float32)
+        movies[wanted] = self.movie_features(movie_ids[wanted], unknown)
+        user_factors, movie_factors = _factors(self.users), _factors(self.movies)
+        if user_factors.size and movie_factors.size:
+            product = users[:, None, user_factors] * movies[:, :, movie_factors]
+            movies = np.concatenate([movies, product, product.sum(axis=2, keepdims=True)], axis=2)
+        return {GLOBAL: users, PER_ARM: movies}
+
+    def spec(self, candidates):
+        """Shapes of one decision's observation: {"global": (G,), "per_arm": (candidates, D)}."""
+        factors = _factors(self.movies).size if _factors(self.users).size else 0
+        size = self.movies.shape[1] + (factors + 1 if factors else 0)
+        return {GLOBAL: (self.users.shape[1],), PER_ARM: (candidates, size)}
+
     def save(self, directory):
         """Write the bundle into a directory, made if missing; the same bundle gives the same bytes."""
         Path(directory).mkdir(parents=True, exist_ok=True)
@@ -94,6 +134,11 @@ class FeatureBundle:
                 for name, index in (("users", "user_id"), ("movies", "movie_id"))
             ]
         return cls(*tables)
+
+
+def _factors(table):
+    """Positions of the factors among the columns, int array."""
+    return np.flatnonzero(table.columns.str.match(r"factor_\d+$"))
 
 
 def _log_count(ids, index):
@@ -125,6 +170,8 @@ def _look_up(table, ids, unknown, kind):
         raise KeyError(
             f"unknown {kind} ids: {names}; pass unknown='mean' to take the mean of the {len(table)} known ones"
         )
-    values = table.to_numpy()[row]
-    values[missing] = table.to_numpy().mean(axis=0)
+    known = np.ascontiguousarray(table.to_numpy())
+    values = known.take(row, axis=0)
+    if missing.any():
+        values[missing] = known.mean(axis=0)
     return values

@@ -1,0 +1,131 @@
+"""A log holds what its rules allow, row by row, and nothing else."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from recbandits.data.bandit_log import BanditLog
+from recbandits.interactions import Interaction, Reward, arrow_schema, from_table
+
+GOOD = {
+    "event_id": np.array(["a", "b", "c"]),
+    "time": np.array(["2001-01-01", "2001-01-02", "2001-01-03"], dtype="datetime64[us]"),
+    "user_id": np.array([1, 2, 1]),
+    "candidates": np.array([[7, 9, 5], [9, 7, 0], [5, 9, 7]]),
+    "mask": np.array([[True, True, True], [True, True, False], [True, True, True]]),
+    "action": np.array([2, 1, 0]),
+    "propensity": np.array([0.5, 1.0, 0.25]),
+    "reward": np.array([4.0, -1.0, 0.0]),
+    "pass_prob": np.array([1.0, 0.1, 1.0]),
+}
+
+
+def changed(field, row, value):
+    array = GOOD[field].astype(object if field == "event_id" else GOOD[field].dtype)
+    array[row] = value
+    return BanditLog(**GOOD | {field: array})
+
+
+def test_the_arm_is_the_chosen_candidate():
+    log = BanditLog(**GOOD)
+    assert len(log) == 3
+    assert log.arm.tolist() == [5, 7, 5]
+
+
+@pytest.mark.parametrize("rows", [[2, 0], np.array([True, False, True])])
+def test_rows_are_taken_from_every_field(rows):
+    part = BanditLog(**GOOD).take(rows)
+    for field, values in GOOD.items():
+        np.testing.assert_array_equal(getattr(part, field), values[rows])
+
+
+def test_a_log_may_be_empty():
+    assert len(BanditLog(**GOOD).take([])) == 0
+
+
+def test_records_give_the_log_back():
+    log = BanditLog(**GOOD)
+    interactions, rewards = log.to_tables(policy_version="v1")
+    assert interactions.schema == arrow_schema(Interaction)
+    assert rewards.schema == arrow_schema(Reward)
+    assert from_table(interactions, Interaction)[1] == Interaction(
+        "b", datetime(2001, 1, 2, tzinfo=UTC), "v1", 2, (), (9, 7), 7, 1.0, 0.1
+    )
+    again = BanditLog.from_tables(interactions, rewards.take([2, 0, 1]))
+    for field in GOOD:
+        np.testing.assert_array_equal(getattr(again, field), getattr(log, field))
+        assert getattr(again, field).dtype == getattr(log, field).dtype
+
+
+def test_records_survive_parquet(tmp_path):
+    for number, table in enumerate(BanditLog(**GOOD).to_tables()):
+        parquet.write_table(table, tmp_path / f"{number}.parquet")
+    read = [parquet.read_table(tmp_path / f"{number}.parquet") for number in range(2)]
+    assert BanditLog.from_tables(*read).arm.tolist() == [5, 7, 5]
+    assert BanditLog.from_tables(*(table.to_pandas() for table in read)).reward.tolist() == [4.0, -1.0, 0.0]
+
+
+def test_an_empty_log_has_empty_tables_and_comes_back():
+    tables = BanditLog(**GOOD).take([]).to_tables()
+    assert [len(table) for table in tables] == [0, 0]
+    assert len(BanditLog.from_tables(*tables)) == 0
+
+
+def test_a_decision_without_a_reward_is_refused_by_name_or_gets_what_it_is_told():
+    interactions, rewards = BanditLog(**GOOD).to_tables()
+    with pytest.raises(ValueError, match="every decision must have a reward, 'b' has none"):
+        BanditLog.from_tables(interactions, rewards.take([2, 0]))
+    assert BanditLog.from_tables(interactions, rewards.take([2, 0]), missing_reward=-9).reward.tolist() == [4, -9, 0]
+
+
+def test_rewards_of_other_decisions_are_left_out():
+    interactions, rewards = BanditLog(**GOOD).to_tables()
+    assert BanditLog.from_tables(interactions.take([1]), rewards).reward.tolist() == [-1.0]
+
+
+def test_duplicates_are_refused_by_name():
+    interactions, rewards = BanditLog(**GOOD).to_tables()
+    with pytest.raises(ValueError, match="a decision must have one reward, 'c' has several"):
+        BanditLog.from_tables(interactions, rewards.take([2, 0, 1, 2]))
+    with pytest.raises(ValueError, match=r"row 3 \(a\): event_id must be different from all others"):
+        BanditLog.from_tables(interactions.take([0, 1, 2, 0]), rewards)
+
+
+@pytest.mark.parametrize(
+    ("field", "row", "value", "sentence"),
+    [
+        ("propensity", 1, 0.0, r"row 1 \(b\): propensity must be in \(0, 1\], got 0.0"),
+        ("propensity", 2, 1.5, r"row 2 \(c\): propensity must be in \(0, 1\], got 1.5"),
+        ("propensity", 0, np.nan, r"row 0 \(a\): propensity must be in \(0, 1\], got nan"),
+        ("pass_prob", 0, 0.0, r"pass_prob must be in \(0, 1\], got 0.0"),
+        ("reward", 1, np.inf, "reward must be finite, got inf"),
+        ("time", 1, np.datetime64("NaT"), "time must be a time, got NaT"),
+        ("action", 1, 2, r"row 1 \(b\): action must be the column of a candidate, got 2"),
+        ("action", 0, 3, "action must be the column of a candidate, got 3"),
+        ("action", 0, -1, "action must be the column of a candidate, got -1"),
+        ("candidates", 0, [7, 7, 5], r"candidates must be different movies, got \[7 7 5\]"),
+        ("candidates", 1, [9, 7, 5], r"candidates must be 0 in padding, got \[9 7 5\]"),
+        ("event_id", 2, "a", r"row 2 \(a\): event_id must be different from all others"),
+    ],
+)
+def test_a_value_against_its_rule_is_refused_with_field_and_row(field, row, value, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        changed(field, row, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("reward", np.zeros(2), r"reward must have the shape \[3\], got \[2\]"),
+        ("mask", np.ones((3, 2), bool), r"mask must have the shape \[3, 3\], got \[3, 2\]"),
+        ("candidates", np.ones(3, int), "candidates must have the shape"),
+        ("mask", np.ones((3, 3)), "mask must be an array of bool, got float64"),
+        ("user_id", np.array([1.0, 2.0, 3.0]), "user_id must be an array of int64, got float64"),
+        ("time", np.array([1, 2, 3]), "time must be an array of datetime64 in UTC, got int64"),
+    ],
+)
+def test_a_field_of_another_shape_or_type_is_refused(field, value, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        BanditLog(**GOOD | {field: value})
