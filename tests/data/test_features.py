@@ -151,16 +151,21 @@ def with_factors(users, movies):
     )
 
 
-def test_an_observation_has_the_product_of_the_factors_and_its_sum():
-    """User 30 has factors (3, 4), movie 9 has (-1, 2): the product is (-3, 8), the dot product 5."""
+def test_a_candidate_carries_the_dot_product_of_the_factors_and_not_the_factors():
+    """User 30 has bias 0.2 and factors (3, 4), movie 9 has bias 3 and factors (-1, 2): they match by -3 + 8 = 5."""
     bundle = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
     observation = bundle.observation([30, 10], [[9, 5], [7, 0]], mask=[[True, True], [True, False]])
-    np.testing.assert_array_equal(observation[GLOBAL], np.array([[0.2, 3, 4], [0.1, 1, 2]], "float32"))
-    np.testing.assert_array_equal(
-        observation[PER_ARM],
-        [[[3, -1, 2, -3, 8, 5], [1, 0, 1, 0, 4, 4]], [[2, 1, 0, 1, 0, 1], [0, 0, 0, 0, 0, 0]]],
-    )
-    assert bundle.spec(2) == {GLOBAL: (3,), PER_ARM: (2, 6)}
+    np.testing.assert_array_equal(observation[GLOBAL], np.array([[0.2], [0.1]], "float32"))
+    np.testing.assert_array_equal(observation[PER_ARM], [[[3, 5], [1, 4]], [[2, 1], [0, 0]]])
+    assert bundle.spec(2) == {GLOBAL: (1,), PER_ARM: (2, 2)}
+
+
+def test_rotated_factors_give_the_same_observation():
+    """Rotated by 90 degrees, (a, b) is (-b, a); a new fit turns all factors alike."""
+    turned = with_factors([[0.1, -2, 1], [0.2, -4, 3]], [[1, -1, 0], [2, 0, 1], [3, -2, -1]])
+    bundle = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    for part in (GLOBAL, PER_ARM):
+        np.testing.assert_array_equal(*(b.observation([30, 10], [[9, 5], [7, 9]])[part] for b in (turned, bundle)))
 
 
 def test_an_observation_without_factors_of_both_has_the_features_of_the_movie_alone(small):

@@ -82,9 +82,10 @@ class FeatureBundle:
     def observation(self, user_ids, movie_ids, mask=None, unknown="error"):
         """What a policy sees of decisions, in TF-Agents' per-arm form.
 
-        The features of a candidate are those of the movie and, where users and movies have factors, how the two fit:
-        the product of their factors, element by element, and its sum, the dot product. Without these a linear model
-        shared by all arms cannot tell one user's taste from another's.
+        Where users and movies have factors, a candidate carries how well the two match: the dot product of their
+        factors, without which a linear model shared by all arms cannot tell one user's taste from another's. The
+        factors themselves are left out. Fitted anew they come out rotated, which would make whatever was learnt on
+        them worthless; their dot product stays.
 
         Args:
           user_ids: int array [n].
@@ -103,17 +104,18 @@ class FeatureBundle:
         users = self.user_features(user_ids, unknown)
         movies = np.zeros((*movie_ids.shape, self.movies.shape[1]), np.float32)
         movies[wanted] = self.movie_features(movie_ids[wanted], unknown)
-        user_factors, movie_factors = _factors(self.users), _factors(self.movies)
-        if user_factors.size and movie_factors.size:
-            product = users[:, None, user_factors] * movies[:, :, movie_factors]
-            movies = np.concatenate([movies, product, product.sum(axis=2, keepdims=True)], axis=2)
-        return {GLOBAL: users, PER_ARM: movies}
+        user_factors, movie_factors = _are_factors(self.users), _are_factors(self.movies)
+        parts = [movies[:, :, ~movie_factors]]
+        if user_factors.any() and movie_factors.any():
+            match = users[:, None, user_factors] * movies[:, :, movie_factors]
+            parts.append(match.sum(axis=2, keepdims=True))
+        return {GLOBAL: users[:, ~user_factors], PER_ARM: np.concatenate(parts, axis=2)}
 
     def spec(self, candidates):
         """Shapes of one decision's observation: {"global": (G,), "per_arm": (candidates, D)}."""
-        factors = _factors(self.movies).size if _factors(self.users).size else 0
-        size = self.movies.shape[1] + (factors + 1 if factors else 0)
-        return {GLOBAL: (self.users.shape[1],), PER_ARM: (candidates, size)}
+        user_factors, movie_factors = _are_factors(self.users), _are_factors(self.movies)
+        size = int((~movie_factors).sum() + (user_factors.any() and movie_factors.any()))
+        return {GLOBAL: (int((~user_factors).sum()),), PER_ARM: (candidates, size)}
 
     def save(self, directory):
         """Write the bundle into a directory, made if missing; the same bundle gives the same bytes."""
@@ -136,9 +138,9 @@ class FeatureBundle:
         return cls(*tables)
 
 
-def _factors(table):
-    """Positions of the factors among the columns, int array."""
-    return np.flatnonzero(table.columns.str.match(r"factor_\d+$"))
+def _are_factors(table):
+    """Which columns are factors, bool array."""
+    return table.columns.str.match(r"factor_\d+$")
 
 
 def _log_count(ids, index):
