@@ -1,0 +1,69 @@
+"""Features that have not seen the reward they are to explain."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbandits.data.bandit_log import BanditLog
+from recbandits.data.cross_fitting import cross_fitted_examples
+from recbandits.data.features import FeatureBundle
+from recbandits.data.trajectories import examples
+
+USERS, MOVIES = np.arange(1, 5), np.arange(11, 17)
+RATINGS = pd.DataFrame([(user, movie) for user in USERS for movie in MOVIES], columns=["user_id", "movie_id"])
+
+
+def log_of(user_id, movie_id):
+    n = len(user_id)
+    return BanditLog(
+        event_id=[f"event-{row}" for row in range(n)],
+        time=np.datetime64("2026-01-01", "us") + np.arange(n),
+        user_id=user_id,
+        candidates=np.reshape(movie_id, [n, 1]),
+        mask=np.ones((n, 1), bool),
+        action=np.zeros(n, int),
+        propensity=np.ones(n),
+        reward=np.arange(n, dtype=float),
+        pass_prob=np.ones(n),
+    )
+
+
+def seen(ratings):
+    """A bundle in which user and movie match by 1 if their rating was among those it was fitted on, else by 0."""
+    known = pd.crosstab(ratings["user_id"], ratings["movie_id"]).reindex(index=USERS, columns=MOVIES, fill_value=0)
+    names = [f"factor_{movie}" for movie in MOVIES]
+    users = pd.DataFrame(known.to_numpy("float32"), pd.Index(USERS, name="user_id"), names)
+    movies = pd.DataFrame(np.eye(len(MOVIES), dtype="float32"), pd.Index(MOVIES, name="movie_id"), names)
+    return FeatureBundle(users, movies)
+
+
+def test_no_example_is_described_by_features_that_saw_its_rating():
+    """24 ratings, some of them the reward of two decisions: the plain features have seen all of them, these none."""
+    rows = np.r_[0:24, 3, 7, 7]
+    log = log_of(RATINGS["user_id"].to_numpy()[rows], RATINGS["movie_id"].to_numpy()[rows])
+    np.testing.assert_array_equal(examples(log, seen(RATINGS)).arm, np.ones((27, 1)))
+    np.testing.assert_array_equal(cross_fitted_examples(log, RATINGS, seen, folds=3).arm, np.zeros((27, 1)))
+
+
+def test_everything_else_stays_in_the_order_of_the_log():
+    log = log_of(RATINGS["user_id"].to_numpy()[::-1], RATINGS["movie_id"].to_numpy()[::-1])
+    plain, crossed = examples(log, seen(RATINGS)), cross_fitted_examples(log, RATINGS, seen)
+    for field in ("context", "reward", "propensity", "pass_prob", "event"):
+        np.testing.assert_array_equal(getattr(crossed, field), getattr(plain, field))
+
+
+def test_each_fold_is_fitted_on_all_the_others():
+    """24 ratings in 4 folds: each bundle gets 18 of them, and each rating is left out once."""
+    fits = []
+    cross_fitted_examples(log_of([1], [11]), RATINGS, lambda ratings: fits.append(ratings) or seen(ratings), folds=4)
+    assert [len(ratings) for ratings in fits] == [18] * 4
+    assert pd.concat(fits).value_counts().eq(3).all()
+
+
+def test_what_cannot_be_described_is_refused():
+    with pytest.raises(ValueError, match="folds must be at least 2, got 1"):
+        cross_fitted_examples(log_of([1], [11]), RATINGS, seen, folds=1)
+    with pytest.raises(ValueError, match="decision 1: user 2 and movie 99 must be among the ratings"):
+        cross_fitted_examples(log_of([1, 2], [11, 99]), RATINGS, seen)
+    with pytest.raises(ValueError, match="different pairs, user 1 and movie 11 occur again"):
+        cross_fitted_examples(log_of([1], [11]), pd.concat([RATINGS, RATINGS[:1]]), seen)
