@@ -25,15 +25,16 @@ NETWORKS = {
 REFERENCES = {"no personalisation": agents.BestFixedArm(), "random": agents.Uniform()}
 
 
-def measure(ratings):
+def measure(data):
     """Simulate all agents on the two environments of notebook 01a.
 
     Args:
-      ratings: DataFrame of MovieLens ratings.
+      data: MovieLens
 
     Returns:
-      DataFrame of text, a row per agent with its mean regret and interval on each environment.
+      One table of text, a row per agent with its mean regret and interval on each environment.
     """
+    ratings = data.ratings
     worlds = {
         "zero-filled SVD, 20 movies, batch 8": MovieLensEnvironment(svd(ratings, 20, num_movies=20), 20, 8),
         "ALS, 100 candidates, batch 32": MovieLensEnvironment(als(ratings), 100, 32, per_arm=True),
@@ -44,4 +45,4 @@ def measure(ratings):
         runs = simulate(world, agents_of_all, INTERACTIONS // world.batch_size, SEEDS, points=1)
         rows = summary(runs).itertuples()
         table[name] = [f"{row.regret:.4f} ({row.regret_low:.4f} to {row.regret_high:.4f})" for row in rows]
-    return table
+    return {"Mean expected regret per interaction": table}

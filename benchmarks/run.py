@@ -32,10 +32,11 @@ def main():
     }
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for name in chosen:
-        table = benchmarks[name].measure(data.ratings)
-        print(f"\n### {name}: {', '.join(f'{key} {value}' for key, value in where.items())}\n")
-        print(as_markdown(table), flush=True)
-        record = where | {"rows": table.reset_index().to_dict("records")}
+        tables = benchmarks[name].measure(data)
+        print(f"\n### {name}: {', '.join(f'{key} {value}' for key, value in where.items())}")
+        for title, table in tables.items():
+            print(f"\n{title}\n\n{as_markdown(table)}", flush=True)
+        record = where | {"tables": {title: table.to_dict("records") for title, table in tables.items()}}
         (OUTPUT / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
