@@ -18,10 +18,14 @@ class BanditAgent(tf_agent.TFAgent):
       score: function of (features, seed) giving the scores by which to serve, float [batch, arms].
       collect_score: the same for collecting; default: `score`.
       explore: function from scores to probabilities, for collecting only; None takes the best score.
-      learn: function of (features, action int32 [batch], reward float [batch]) giving the loss; where arms have
-        features, `per_arm` [batch, arm] is that of the chosen arm. None for an agent that does not learn.
+      learn: function of (features, action int32 [batch], reward float [batch], weights float [batch] or None) giving
+        the loss; where arms have features, `per_arm` [batch, arm] is that of the chosen arm. None for an agent that
+        does not learn. Whatever else `train` is given by name, it is given too.
       model: tf.Module with the variables that the functions read; None for none.
       number: of this agent among those that share a seed.
+
+    Attributes:
+      learnt: int64 variable [n], hashes of the logged events from which it learnt what may be learnt only once.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class BanditAgent(tf_agent.TFAgent):
     ):
         tf.Module.__init__(self, name=type(self).__name__)
         self.model, self._learn = model, learn
+        self.learnt = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learnt")
         collecting, serving = Draws(seed, 2 * number), Draws(seed, 2 * number + 1)
         read = () if model is None else model.variables
         policy = ScoringPolicy(time_step_spec, action_spec, score, serving, None, read)
@@ -50,12 +55,10 @@ class BanditAgent(tf_agent.TFAgent):
             collect,
             train_sequence_length=None,
             training_data_spec=trajectory_spec._replace(observation=_without_arms(trajectory_spec.observation)),
-            train_step_counter=tf.Variable(0, dtype=tf.int64, trainable=False, name="train_step"),
+            train_step_counter=counter("train_step"),
         )
 
-    def _train(self, experience, weights=None):
-        if weights is not None:
-            raise ValueError("weights must be None: this agent weighs all interactions alike")
+    def _train(self, experience, weights=None, **options):
         loss = tf.constant(0.0)
         if self._learn is not None:
             features = experience.observation
@@ -64,12 +67,19 @@ class BanditAgent(tf_agent.TFAgent):
             if isinstance(features, dict):
                 features = {GLOBAL: features[GLOBAL], PER_ARM: experience.policy_info.chosen_arm_features}
             features = tf.nest.map_structure(_merge_time, features)
-            loss = self._learn(features, _merge_time(experience.action), _merge_time(experience.reward))
+            action, reward = _merge_time(experience.action), _merge_time(experience.reward)
+            loss = self._learn(features, action, reward, weights, **options)
         self.train_step_counter.assign_add(1)
         return tf_agent.LossInfo(loss, ())
 
     def _initialize(self):
         """Variables are initialised where they are made."""
+
+
+def counter(name, start=0):
+    """Variable of whole numbers that every replica of a `tf.distribute.Strategy` advances alike."""
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(start, dtype=tf.int64, trainable=False, name=name, aggregation=first)
 
 
 def _without_arms(observation):

@@ -95,9 +95,8 @@ def _linear(agent, environment, seed, number=0):
         estimate, width = model.estimate(arm_inputs(features))
         return estimate + agent.alpha * width * tf.random.stateless_normal(tf.shape(width), seed)
 
-    def learn(features, action, reward):
-        model.update(chosen_inputs(features), action, reward)
-        return tf.constant(0.0)
+    def learn(features, action, reward, weights):
+        return model.update(chosen_inputs(features), action, reward, weights)
 
     collect = sampled if isinstance(agent, parameters.LinTS) else optimistic
     return BanditAgent(*specs, seed, mean, collect, learn=learn, model=model, number=number)

@@ -65,26 +65,42 @@ class LinearModel(tf.Module):
             square = tf.matmul(_flat_outer(x), tf.reshape(self.inverse, [self._models, -1]), transpose_b=True)
         return mean, tf.sqrt(tf.maximum(square, 0.0))
 
-    def update(self, x, action, reward):
+    def update(self, x, action, reward, weights=None):
         """Learn from one batch.
 
         Args:
           x: float32 [batch, size], inputs of the chosen arms.
           action: int32 [batch]; a model that all arms share does not read it.
           reward: float32 [batch].
+          weights: float32 [batch], with which each row enters A, b and the count; None for 1.
+
+        Returns:
+          Mean squared error of the batch before it was learnt, weighted; a replica of a `tf.distribute.Strategy`, whose
+          sums are added to those of the others, returns its share of it.
         """
         if self._models == 1:
             action = tf.zeros_like(action)
-        if self._gamma == 1.0:
+        weights = tf.ones_like(reward) if weights is None else weights
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        error = reward - tf.reduce_sum(x * tf.gather(self.theta, action), axis=1)
+        if self._gamma == 1.0 and replicas == 1:
             played, row = tf.unique(action)
-        else:  # forgetting changes every model
+        else:  # forgetting changes every model, and other replicas may have played others
             played, row = tf.range(self._models), action
         # Sums by model as one product with the membership matrix, which is faster than a segment sum.
-        member = tf.one_hot(row, tf.size(played), axis=0, dtype=x.dtype)
+        member = tf.one_hot(row, tf.size(played), axis=0, dtype=x.dtype) * weights
         outer = tf.reshape(tf.matmul(member, _flat_outer(x)), [-1, x.shape[1], x.shape[1]])
+        sums = outer, tf.matmul(member, reward[:, None] * x), tf.reduce_sum(member, axis=1)
+        tf.distribute.get_replica_context().merge_call(self._absorb, (played, *sums))
+        return tf.reduce_mean(weights * tf.square(error)) / replicas
+
+    def _absorb(self, strategy, played, *sums):
+        """Add what all replicas have summed, and solve."""
+        played = strategy.experimental_local_results(played)[0]
+        outer, response, count = (strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None) for part in sums)
         covariance = self._grown(self.covariance, played, outer)
-        response = self._grown(self.response, played, tf.matmul(member, reward[:, None] * x))
-        count = self._grown(self.count, played, tf.reduce_sum(member, axis=1))
+        response = self._grown(self.response, played, response)
+        count = self._grown(self.count, played, count)
         inverse = tf.linalg.inv(covariance + self._penalty)
         theta = tf.linalg.matvec(inverse, response)
         for variable, value in (

@@ -10,6 +10,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
+from recbandits.agents.agent import counter
 from recbandits.agents.linear import LinearModel
 from recbandits.environments.base import GLOBAL, PER_ARM
 
@@ -45,21 +46,21 @@ class RewardNetwork(tf.Module):
             optimizer,
             accepts_per_arm_features=isinstance(features_spec, dict),
             enable_summaries=False,
-            train_step_counter=tf.Variable(0, dtype=tf.int64, trainable=False),
+            train_step_counter=counter("train_step"),
         )
 
     def scores(self, features):
         """Predicted reward of every arm, float [batch, arms]."""
         return self.network(features)[0]
 
-    def learn(self, features, action, reward):
-        """One gradient step on the squared error of the chosen arms; returns the loss."""
+    def learn(self, features, action, reward, weights=None):
+        """One gradient step on the (weighted) mean squared error of the chosen arms; returns the loss."""
         info = utils.PolicyInfo()
         if isinstance(features, dict):
             info = utils.PerArmPolicyInfo(chosen_arm_features=features[PER_ARM])
             features = {GLOBAL: features[GLOBAL]}
         experience = trajectory.single_step(features, action, info, reward, tf.ones_like(reward))
-        return self._trainer.train(tf.nest.map_structure(lambda x: x[:, None], experience)).loss
+        return self._trainer.train(tf.nest.map_structure(lambda x: x[:, None], experience), _shared(weights)).loss
 
 
 class EncodedLinearModel(tf.Module):
@@ -95,8 +96,7 @@ class EncodedLinearModel(tf.Module):
         _initialise(self.network_variables, seed)
         self._optimizer = _adam(learning_rate, self.network_variables)
         self._optimizer_state = list(self._optimizer.variables)
-        self._pretrain_steps = pretrain_steps
-        self._steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps")
+        self._pretrain_left = counter("pretrain_left", pretrain_steps)
         self.linear = LinearModel(encoding, models, tikhonov)
 
     def encode(self, features):
@@ -116,38 +116,55 @@ class EncodedLinearModel(tf.Module):
     @property
     def pretraining(self):
         """Bool tensor: True while the network learns."""
-        return self._steps < self._pretrain_steps
+        return self._pretrain_left > 0
 
-    def learn(self, features, action, reward):
-        """One batch for the network or, after the switch, for the linear model; returns the network's loss (then 0)."""
+    def learn(self, features, action, reward, weights=None, network=None):
+        """One batch for the network or for the linear model.
+
+        Args:
+          features: of the chosen arms.
+          action: int32 [batch].
+          reward: float [batch].
+          weights: float [batch] of the squared errors; None for 1.
+          network: True for the network, False to freeze it and train the linear model; None for the network as long as
+            `pretrain_steps` says.
+
+        Returns:
+          Mean squared error of the batch before it was learnt.
+        """
         if isinstance(features, dict):
             features = {GLOBAL: features[GLOBAL], PER_ARM: features[PER_ARM][:, None, :]}
-        loss = tf.cond(
-            self.pretraining,
-            lambda: self._train_network(features, action, reward),
-            lambda: self._train_linear(features, action, reward),
-        )
-        self._steps.assign_add(1)
-        return loss
+        batch = features, action, reward, weights
+        if network is None:
+            loss = tf.cond(self.pretraining, lambda: self._train_network(*batch), lambda: self._train_linear(*batch))
+            self._pretrain_left.assign(tf.maximum(self._pretrain_left - 1, 0))
+            return loss
+        self._pretrain_left.assign(int(network))
+        return self._train_network(*batch) if network else self._train_linear(*batch)
 
     def _predict(self, encoding):
         if encoding.shape.rank == 3:
             return tf.linalg.matvec(encoding, self._head[0])
         return tf.matmul(encoding, self._head, transpose_b=True)
 
-    def _train_network(self, features, action, reward):
+    def _train_network(self, features, action, reward, weights):
         with tf.GradientTape() as tape:
             predicted = self._predict(self.encode(features))
             predicted = predicted[:, 0] if isinstance(features, dict) else tf.gather(predicted, action, batch_dims=1)
-            loss = tf.reduce_mean(tf.square(reward - predicted))
+            loss = tf.reduce_mean(tf.square(reward - predicted) * _shared(weights))
         gradients = tape.gradient(loss, self.network_variables)
         self._optimizer.apply_gradients(zip(gradients, self.network_variables, strict=True))
         return loss
 
-    def _train_linear(self, features, action, reward):
+    def _train_linear(self, features, action, reward, weights):
         encoding = self.encode(features)
-        self.linear.update(encoding[:, 0, :] if isinstance(features, dict) else encoding, action, reward)
-        return tf.constant(0.0)
+        x = encoding[:, 0, :] if isinstance(features, dict) else encoding
+        return self.linear.update(x, action, reward, weights)
+
+
+def _shared(weights):
+    """Weights of a replica's rows: the gradients of all replicas are added, and their sum shall be that of the mean."""
+    return (1.0 if weights is None else weights) / tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _adam(learning_rate, variables):

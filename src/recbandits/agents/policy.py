@@ -5,7 +5,7 @@ from tf_agents.policies import tf_policy, utils
 from tf_agents.trajectories import policy_step
 
 from recbandits.agents import exploration
-from recbandits.environments.base import PER_ARM
+from recbandits.environments.base import GLOBAL, PER_ARM
 
 
 def split_mask(observation):
@@ -37,6 +37,8 @@ class ScoringPolicy(tf_policy.TFPolicy):
         if isinstance(features, dict):
             chosen = utils.create_chosen_arm_features_info_spec(features)
             info_spec = utils.PerArmPolicyInfo(chosen_arm_features=chosen)
+            pair = [tf.TensorSpec([None, features[name].shape[-1]], name=name) for name in (GLOBAL, PER_ARM)]
+            self.score_pairs = tf.function(self._score_pairs, input_signature=pair, autograph=False)
         super().__init__(
             time_step_spec,
             action_spec,
@@ -67,6 +69,13 @@ class ScoringPolicy(tf_policy.TFPolicy):
         possible = tf.debugging.Assert(tf.reduce_all(tf.reduce_any(mask, axis=1)), ["a mask must leave an arm", mask])
         with tf.control_dependencies([] if possible is None else [possible]):
             return tf.where(mask, self._score(features, seed), -float("inf"))
+
+    def _score_pairs(self, context, arm):
+        """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float [n]: any arm, however many there are.
+
+        Where arms have features it is the attribute `score_pairs`, in one graph, which a saved policy keeps.
+        """
+        return self._score({GLOBAL: context, PER_ARM: arm[:, None, :]}, tf.zeros([2], tf.int64))[:, 0]
 
     def _action(self, time_step, policy_state, seed=None):
         place = self._draws.next() if seed is None else tf.cast(tf.broadcast_to(seed, [2]), tf.int64)
