@@ -107,6 +107,8 @@ def test_duplicates_are_refused_by_name():
         ("action", 0, -1, "action must be the column of a candidate, got -1"),
         ("candidates", 0, [7, 7, 5], r"candidates must be different movies, got \[7 7 5\]"),
         ("candidates", 1, [9, 7, 5], r"candidates must be 0 in padding, got \[9 7 5\]"),
+        ("event_id", 2, "", r"row 2 \(\): event_id must be text that is not empty"),
+        ("event_id", 2, 7, "event_id must be text that is not empty, got 7"),
         ("event_id", 2, "a", r"row 2 \(a\): event_id must be different from all others"),
     ],
 )

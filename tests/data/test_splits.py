@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.data.splits import Split, draw_lists, random_split, split_by_time
+from recbandits.data.splits import (
+    Split,
+    draw_lists,
+    random_split,
+    split_by_time,
+    split_by_user,
+    train_validation_test,
+)
 
 
 def table(times):
@@ -54,10 +61,34 @@ def test_no_training_rating_is_as_late_as_a_held_out_one_of_the_same_user(moviel
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.2, float("nan")])
-@pytest.mark.parametrize("split", [random_split, split_by_time])
+@pytest.mark.parametrize("split", [random_split, split_by_time, split_by_user])
 def test_a_share_that_leaves_a_part_empty_is_refused(split, share):
     with pytest.raises(ValueError, match=r"test_share must be in \(0, 1\), got"):
         split(table({1: [1, 2, 3]}), test_share=share)
+
+
+def test_by_user_all_ratings_of_a_user_are_in_one_part(movielens):
+    """943 users: 189 are held out, with all they rated."""
+    users = movielens.ratings["user_id"].to_numpy()
+    train, test = split_by_user(movielens.ratings)
+    assert np.intersect1d(users[train], users[test]).size == 0
+    assert (len(np.unique(users[train])), len(np.unique(users[test]))) == (754, 189)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(100_000))
+    assert (split_by_user(movielens.ratings, seed=1).test[:100] != test[:100]).any()
+
+
+@pytest.mark.parametrize("split", [random_split, split_by_time, split_by_user])
+def test_three_parts_share_no_row_and_leave_none(movielens, split):
+    parts = train_validation_test(movielens.ratings, split, test_share=0.1)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(100_000))
+    np.testing.assert_array_equal(parts.test, split(movielens.ratings, test_share=0.1).test)
+    assert len(parts.train) > 6 * len(parts.validation) > 0
+
+
+def test_of_ten_ratings_in_order_two_are_for_the_test_and_one_to_validate():
+    """Of 10 the last 2 are held out, of the 8 left floor(1.6) = 1."""
+    parts = train_validation_test(table({1: range(10)}), split_by_time)
+    assert [part.tolist() for part in parts] == [[0, 1, 2, 3, 4, 5, 6], [7], [8, 9]]
 
 
 def test_a_split_is_stored_and_read(tmp_path, movielens):

@@ -26,7 +26,7 @@ class BanditLog:
     """Decisions with their rewards; checked when made, never repaired.
 
     Attributes:
-      event_id: str [n], unique.
+      event_id: str [n], unique, not empty.
       time: datetime64[us] [n], UTC.
       user_id: int64 [n].
       candidates: int64 [n, k] ids of the arms (movies) to choose from, different within a decision; 0 in padding.
@@ -61,6 +61,8 @@ class BanditLog:
             self._refuse((value > 0) & (value <= 1), name, "in (0, 1]", value)
         self._refuse(np.isfinite(self.reward), "reward", "finite", self.reward)
         self._refuse(~np.isnat(self.time), "time", "a time", self.time)
+        named = np.array([isinstance(name, str) and name != "" for name in self.event_id], bool)
+        self._refuse(named, "event_id", "text that is not empty", self.event_id)
         again = pd.Index(self.event_id).duplicated()
         self._refuse(~again, "event_id", "different from all others", self.event_id)
 
@@ -125,9 +127,8 @@ class BanditLog:
         row = answered.get_indexer(event_id)
         if (row < 0).any() and missing_reward is None:
             raise ValueError(f"every decision must have a reward, {event_id[row < 0][0]!r} has none")
-        reward = np.append(rewards["value"].to_numpy(), 0.0 if missing_reward is None else missing_reward)[
-            row
-        ]  # row -1 is the appended one
+        default = 0.0 if missing_reward is None else missing_reward
+        reward = np.append(rewards["value"].to_numpy(), default)[row]  # row -1 is the appended one
         candidates, mask = _padded(interactions["candidates"].combine_chunks())
         arm = interactions["action"].to_numpy()
         return cls(
@@ -180,7 +181,7 @@ def _typed(name, value, kind):
 def _padded(lists):
     """Values int64 [n, k] and mask bool [n, k] of a `pyarrow.ListArray`."""
     size = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-    mask = np.arange(size.max(initial=0)) < size[:, None]
+    mask = np.arange(size.max(initial=1)) < size[:, None]
     values = np.zeros(mask.shape, np.int64)
     values[mask] = lists.flatten().to_numpy()
     return values, mask

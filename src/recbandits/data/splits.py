@@ -87,6 +87,58 @@ def split_by_time(ratings, test_share=0.2):
     return Split(np.flatnonzero(~test), np.flatnonzero(test))
 
 
+def split_by_user(ratings, seed=42, test_share=0.2):
+    """Hold out all ratings of a random share of the users, as if they came later: what is learnt of others must do.
+
+    Args:
+      ratings: DataFrame with column user_id.
+      seed: the same seed gives the same split.
+      test_share: share of the users held out, in (0, 1).
+
+    Returns:
+      Split, both parts ascending; `round(test_share * users)` users are held out.
+
+    Raises:
+      ValueError: test_share outside (0, 1).
+    """
+    _check_share(test_share)
+    users = ratings["user_id"].to_numpy()
+    shuffled = np.random.default_rng(seed).permutation(np.unique(users))
+    test = np.isin(users, shuffled[: round(test_share * len(shuffled))])
+    return Split(np.flatnonzero(~test), np.flatnonzero(test))
+
+
+class Parts(NamedTuple):
+    """Row ids of three parts that share no row; to choose by `validation` keeps `test` for the last word.
+
+    Attributes:
+      train: int64 array [n].
+      validation: int64 array [m].
+      test: int64 array [l].
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def train_validation_test(ratings, split, **options):
+    """Split twice in the same way: `test` off all ratings, then `validation` off what is left.
+
+    Args:
+      ratings: DataFrame with one row a rating.
+      split: `random_split`, `split_by_time` (each user's validation ratings are later than the training ratings, the
+        test ratings later than both) or `split_by_user` (each part has users of its own).
+      **options: of `split`, such as seed and test_share; validation is that share of what is left.
+
+    Returns:
+      Parts, each ascending.
+    """
+    rest, test = split(ratings, **options)
+    train, validation = split(ratings.iloc[rest], **options)
+    return Parts(rest[train], rest[validation], test)
+
+
 def draw_lists(ratings, size, train_lists=50, test_lists=1, seed=42):
     """Draw lists of movies that one user has rated, for learning to rank.
 

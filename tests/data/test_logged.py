@@ -1,0 +1,236 @@
+"""Decisions made from ratings: their truth is known, their propensities are exact, estimates agree with the truth."""
+
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbandits.data.logged import log_decisions, popularity, scored, uniform
+from recbandits.data.splits import random_split, split_by_time, split_by_user, train_validation_test
+
+
+def table(rows):
+    """Ratings (user, movie, rating, seconds)."""
+    ratings = pd.DataFrame(rows, columns=["user_id", "movie_id", "rating", "time"])
+    return ratings.assign(
+        rating=ratings["rating"].astype(float), time=pd.to_datetime(ratings["time"], unit="s", utc=True)
+    )
+
+
+SMALL = table([(4, 7, 5, 100), (9, 7, 1, 50), (4, 3, 2, 300), (9, 5, 3, 60), (4, 5, 4, 200), (6, 3, 1, 10)])
+
+
+def lowest_id(user_ids, candidates, mask):
+    """Three times in four the movie of the lowest id, otherwise any other; a single candidate always."""
+    lowest = np.where(mask, candidates, 99).min(axis=1, keepdims=True) == candidates
+    others = mask.sum(axis=1, keepdims=True) - 1
+    return np.where(others == 0, mask, np.where(lowest, 0.75, 0.25 * mask / np.maximum(others, 1)))
+
+
+@pytest.fixture(scope="module", params=[10, (2, 20)], ids=["10", "2 to 20"])
+def logged(request, movielens):
+    return log_decisions(movielens.ratings, popularity(movielens.ratings), request.param, 20_000)
+
+
+def test_the_value_of_a_small_log_is_known():
+    """User 4 rated movies 3, 5, 7 with 2, 4, 5 and is the only one with three: the worth is .75 * 2 + .125 * 9."""
+    logged = log_decisions(SMALL, lowest_id, candidates=3, decisions=8)
+    assert logged.log.user_id.tolist() == [4] * 8
+    assert logged.value(logged.probabilities) == pytest.approx(0.75 * 2 + 0.125 * (4 + 5))
+    assert logged.value(uniform(None, None, logged.log.mask)) == pytest.approx(11 / 3)
+    for movies, ratings in zip(logged.log.candidates, logged.ratings, strict=True):
+        assert dict(zip(movies, ratings, strict=True)) == {3: 2, 5: 4, 7: 5}
+    chosen_lowest = logged.log.arm == 3
+    np.testing.assert_allclose(logged.log.propensity, np.where(chosen_lowest, 0.75, 0.125))
+    np.testing.assert_allclose(logged.log.reward, pd.Series({3: 2, 5: 4, 7: 5})[logged.log.arm])
+
+
+def test_a_decision_has_the_time_of_the_latest_of_its_ratings():
+    """User 9 answered at 50 and 60 seconds; of user 4 two of 100, 200 and 300 are drawn: the latest is 200 or 300."""
+    log = log_decisions(SMALL, uniform, candidates=2, decisions=200).log
+    seconds = log.time.astype("datetime64[s]").astype(int)
+    assert set(seconds[log.user_id == 9]) == {60}
+    expected = np.where((log.candidates == 3).any(axis=1), 300, 200)
+    np.testing.assert_array_equal(seconds[log.user_id == 4], expected[log.user_id == 4])
+    assert (np.diff(log.time) >= np.timedelta64(0)).all()
+
+
+def test_users_and_sets_are_drawn_evenly():
+    """Of 6,000 decisions 3,000 are for user 9, and 1,000 have each pair of user 4; 3 standard errors are 116 and 87."""
+    log = log_decisions(SMALL, uniform, candidates=2, decisions=6000).log
+    pairs = pd.Series(["".join(map(str, sorted(movies))) for movies in log.candidates])
+    number = pd.MultiIndex.from_arrays([log.user_id, pairs]).value_counts()
+    assert number[9, "57"] == pytest.approx(3000, abs=116)
+    for pair in ("35", "37", "57"):
+        assert number[4, pair] == pytest.approx(1000, abs=87)
+
+
+def test_every_order_of_the_candidates_is_as_likely():
+    """6 orders of user 4's three movies, 1,000 each; 3 standard errors are 87."""
+    log = log_decisions(SMALL, uniform, candidates=3, decisions=6000).log
+    orders = pd.Series(map(tuple, log.candidates)).value_counts()
+    assert len(orders) == 6
+    np.testing.assert_allclose(orders, 1000, atol=87)
+
+
+def test_sizes_of_a_range_are_drawn_evenly_as_far_as_a_user_goes():
+    """User 6 has one rating and gets 1; user 9 gets 1 or 2, user 4 any of 1 to 3: 2,000 users, 3 errors below 80."""
+    log = log_decisions(SMALL, uniform, candidates=(1, 5), decisions=6000).log
+    assert log.candidates.shape == (6000, 5)
+    size = pd.MultiIndex.from_arrays([log.user_id, log.mask.sum(axis=1)]).value_counts()
+    expected = {(6, 1): 2000, (9, 1): 1000, (9, 2): 1000, (4, 1): 667, (4, 2): 667, (4, 3): 667}
+    assert set(size.index) == set(expected)
+    for key, number in expected.items():
+        assert size[key] == pytest.approx(number, abs=115)
+
+
+def test_candidates_are_movies_that_the_user_has_rated(logged, movielens):
+    """Every rating is that of the table, for this user and this movie."""
+    known = movielens.ratings.set_index(["user_id", "movie_id"])["rating"]
+    log = logged.log
+    keys = pd.MultiIndex.from_arrays([np.repeat(log.user_id, log.mask.sum(axis=1)), log.candidates[log.mask]])
+    np.testing.assert_array_equal(known.loc[keys], logged.ratings[log.mask])
+    assert np.isnan(logged.ratings[~log.mask]).all()
+
+
+def test_what_is_logged_is_what_the_behaviour_did(logged):
+    """Propensity and reward are those of the chosen candidate, and no other reward is in the log."""
+    log, rows = logged.log, np.arange(len(logged.log))
+    np.testing.assert_array_equal(log.propensity, logged.probabilities[rows, log.action])
+    np.testing.assert_array_equal(log.reward, logged.ratings[rows, log.action])
+    np.testing.assert_allclose(logged.probabilities.sum(axis=1), 1)
+
+
+def test_candidates_are_chosen_as_often_as_their_propensities_say(logged):
+    """Among those with a propensity in a band, the share chosen is their mean, within 4 standard errors."""
+    log, p = logged.log, logged.probabilities[logged.log.mask]
+    chosen = (np.arange(log.mask.shape[1]) == log.action[:, None])[log.mask]
+    for band in np.array_split(np.argsort(p), 10):
+        error = np.sqrt((p[band] * (1 - p[band])).sum()) / len(band)
+        assert abs(chosen[band].mean() - p[band].mean()) < 4 * error
+
+
+@pytest.mark.parametrize("policy", ["uniform", "behaviour", "popular"])
+def test_importance_weighting_finds_the_true_value(logged, movielens, policy):
+    """Mean of reward * target / propensity, within 3 of its standard errors of the truth."""
+    log = logged.log
+    target = {
+        "uniform": uniform(None, None, log.mask),
+        "behaviour": logged.probabilities,
+        "popular": popularity(movielens.ratings, 0.5)(log.user_id, log.candidates, log.mask),
+    }[policy]
+    terms = log.reward * target[np.arange(len(log)), log.action] / log.propensity
+    assert abs(terms.mean() - logged.value(target)) < 3 * terms.std() / np.sqrt(len(log))
+
+
+def test_popularity_is_proportional_to_the_counts():
+    """Movies 7, 3 and 5 have 2 ratings, movie 9 none: 3 to 1, or at temperature 0.5 9 to 1."""
+    mask = np.array([[True, True, False]])
+    assert popularity(SMALL)(None, np.array([[7, 9, 0]]), mask).tolist() == [[0.75, 0.25, 0]]
+    np.testing.assert_allclose(popularity(SMALL, 0.5)(None, np.array([[7, 9, 0]]), mask), [[0.9, 0.1, 0]])
+    np.testing.assert_allclose(popularity(SMALL, 1e-9)(None, np.array([[7, 9, 0]]), mask), [[1, 0, 0]])
+
+
+def test_a_policy_trained_earlier_scores_and_explores():
+    def scores(user_ids, candidates, mask):
+        return candidates * user_ids[:, None]
+
+    def explore(scores, mask, share):
+        best = np.where(mask, scores, -np.inf)
+        return share * mask / mask.sum(axis=1, keepdims=True) + (1 - share) * (best == best.max(axis=1, keepdims=True))
+
+    logged = log_decisions(SMALL, scored(scores, partial(explore, share=0.2)), (2, 3), 50)
+    best = logged.log.arm == logged.log.candidates.max(axis=1)
+    size = logged.log.mask.sum(axis=1)
+    np.testing.assert_allclose(logged.log.propensity, np.where(best, 0.8, 0) + 0.2 / size)
+
+
+def test_the_same_seed_gives_the_same_log_and_every_log_other_event_ids():
+    first, again, other = (log_decisions(SMALL, uniform, 2, 50, seed).log for seed in (1, 1, 2))
+    assert first.event_id.tolist() == again.event_id.tolist()
+    np.testing.assert_array_equal(first.candidates, again.candidates)
+    np.testing.assert_array_equal(first.action, again.action)
+    assert not set(first.event_id) & set(other.event_id)
+
+
+def test_as_many_decisions_as_ratings_unless_told():
+    assert len(log_decisions(SMALL, uniform, 2).log) == 6
+
+
+def test_some_decisions_are_taken_with_their_truth():
+    logged = log_decisions(SMALL, lowest_id, (1, 3), 20)
+    part = logged.take([3, 5])
+    assert part.log.event_id.tolist() == logged.log.event_id[[3, 5]].tolist()
+    np.testing.assert_array_equal(part.ratings, logged.ratings[[3, 5]])
+    assert np.isfinite(part.value(part.probabilities))
+
+
+@pytest.mark.parametrize("candidates", [0, (3, 2), (0, 3), 2.5, (2, 3, 4), "ten"])
+def test_candidates_that_are_no_number_or_range_are_refused(candidates):
+    with pytest.raises(ValueError, match=r"candidates must be a positive number or a pair such as \(2, 20\), got"):
+        log_decisions(SMALL, uniform, candidates)
+
+
+def test_more_candidates_than_anybody_rated_are_refused():
+    with pytest.raises(ValueError, match="candidates must be at most 3, the most ratings of a user, got 4"):
+        log_decisions(SMALL, uniform, 4)
+
+
+def test_a_movie_rated_twice_is_refused():
+    with pytest.raises(ValueError, match="user 4 has rated movie 7 again"):
+        log_decisions(pd.concat([SMALL, SMALL[:1]]), uniform, 2)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [
+        (lambda users, candidates, mask: mask * 0.3, r"row 0: probabilities must sum to 1"),
+        (lambda users, candidates, mask: np.full(mask.shape, 0.2), "probabilities must sum to 1, with 0 in padding"),
+        (lambda users, candidates, mask: mask * np.nan, "probabilities must sum to 1"),
+        (lambda users, candidates, mask: np.ones((len(users), 1)), r"probabilities must have the shape \[6, 5\]"),
+    ],
+)
+def test_a_behaviour_without_probabilities_is_refused(behaviour, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        log_decisions(SMALL, behaviour, (1, 5))
+
+
+def test_a_value_needs_probabilities_and_decisions():
+    logged = log_decisions(SMALL, uniform, 2, 10)
+    with pytest.raises(ValueError, match="probabilities must sum to 1"):
+        logged.value(logged.probabilities / 2)
+    with pytest.raises(ValueError, match="decisions must be at least one"):
+        logged.take([]).value(logged.probabilities[:0])
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
+def test_a_temperature_must_be_positive(temperature):
+    with pytest.raises(ValueError, match="temperature must be positive, got"):
+        popularity(SMALL, temperature)
+
+
+@pytest.mark.parametrize("split", [random_split, split_by_time, split_by_user])
+def test_logs_of_the_parts_of_a_split_share_no_rating(movielens, split):
+    parts = train_validation_test(movielens.ratings, split)
+    seen = set()
+    for rows in parts:
+        log = log_decisions(movielens.ratings.iloc[rows], uniform, 2, 5000).log
+        pairs = set(zip(np.repeat(log.user_id, 2), log.candidates.ravel(), strict=True))
+        assert not pairs & seen
+        seen |= pairs
+
+
+def test_by_time_no_decision_of_the_test_part_is_before_training_for_its_user(movielens):
+    ratings = movielens.ratings
+    logs = [
+        log_decisions(ratings.iloc[rows], uniform, 2, 5000).log
+        for rows in train_validation_test(ratings, split_by_time)
+    ]
+    for earlier, later in pairwise(logs):
+        last = pd.Series(earlier.time).groupby(earlier.user_id).max()
+        first = pd.Series(later.time).groupby(later.user_id).min()
+        both = first.index.intersection(last.index)
+        assert len(both) > 300
+        assert (first[both] > last[both]).all()
