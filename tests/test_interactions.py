@@ -1,0 +1,341 @@
+"""Records: what they refuse, and the same of whole tables; every schema and every way there and back."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from google.cloud import bigquery
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbandits.interactions import (
+    Interaction,
+    Reward,
+    arrow_schema,
+    bigquery_schema,
+    check,
+    duckdb_schema,
+    from_table,
+    to_table,
+)
+
+NOON = datetime(2026, 5, 1, 12, 0, 0, 250, tzinfo=UTC)
+GOOD = {
+    Interaction: {
+        "event_id": "e-1",
+        "time": NOON,
+        "policy_version": "v1",
+        "user_id": 7,
+        "context": (0.5, -1.0),
+        "candidates": (10, 20, 30),
+        "action": 20,
+        "propensity": 0.25,
+        "pass_prob": 1.0,
+    },
+    Reward: {"event_id": "e-1", "time": NOON, "value": 4.5},
+}
+KINDS = [Interaction, Reward]
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+
+IDS = st.integers(-(2**63), 2**63 - 1)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+SHARES = st.floats(0, 1, exclude_min=True)
+TIMES = st.datetimes(
+    datetime(1, 1, 3),
+    datetime(9999, 12, 29),
+    timezones=st.builds(lambda h: timezone(timedelta(hours=h)), st.integers(-14, 14)),
+)
+
+
+@st.composite
+def interactions(draw):
+    candidates = draw(st.lists(IDS, min_size=1, max_size=4, unique=True))
+    return Interaction(
+        draw(st.text(min_size=1, max_size=4)),
+        draw(TIMES),
+        draw(st.text(max_size=3)),
+        draw(IDS),
+        draw(st.lists(NUMBERS, max_size=3)),
+        candidates,
+        draw(st.sampled_from(candidates)),
+        draw(SHARES),
+        draw(SHARES),
+    )
+
+
+RECORDS = {Interaction: interactions(), Reward: st.builds(Reward, st.text(min_size=1, max_size=4), TIMES, NUMBERS)}
+
+
+def record(kind=Interaction, **changes):
+    return kind(**(GOOD[kind] | changes))
+
+
+def test_a_record_keeps_plain_values_and_tells_time_in_utc():
+    made = record(
+        time=datetime(2026, 5, 1, 14, tzinfo=timezone(timedelta(hours=2))),
+        user_id=np.int64(7),
+        context=np.array([0.5], np.float32),
+        candidates=[10, 20],
+        propensity=1,
+    )
+    assert made.time == datetime(2026, 5, 1, 12, tzinfo=UTC)
+    assert made.time.tzinfo is UTC
+    assert (made.context, made.candidates) == ((0.5,), (10, 20))
+    assert [type(value) for value in (made.user_id, made.context[0], made.propensity)] == [int, float, float]
+    assert made.pass_prob == 1.0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.propensity = 0.5
+
+
+ID, IDS_SAID, SHARE = "a 64-bit whole number", "distinct 64-bit whole numbers, at least one", r"a number in \(0, 1\]"
+TIME = "a time with its zone, to the microsecond"
+REFUSED = [
+    (Interaction, "event_id", "", "text that is not empty, got ''"),
+    (Interaction, "event_id", None, "text that is not empty, got None"),
+    (Interaction, "event_id", "\ud800", "text that is not empty, got "),
+    (Interaction, "time", datetime(2026, 5, 1), rf"{TIME}, got datetime.datetime\(2026, 5, 1, 0, 0\)"),
+    (Interaction, "time", "2026-05-01", f"{TIME}, got '2026-05-01'"),
+    (Interaction, "time", pd.NaT, f"{TIME}, got NaT"),
+    (Interaction, "time", pd.Timestamp(1, tz="UTC"), f"{TIME}, got Timestamp"),
+    (Interaction, "time", datetime.min.replace(tzinfo=timezone(timedelta(hours=1))), f"{TIME}, got datetime"),
+    (Interaction, "policy_version", 3, "text, got 3"),
+    (Interaction, "user_id", True, f"{ID}, got True"),
+    (Interaction, "user_id", 7.0, f"{ID}, got 7.0"),
+    (Interaction, "user_id", 2**63, f"{ID}, got 9223372036854775808"),
+    (Interaction, "context", (0.5, float("nan")), r"finite numbers, got \(0.5, nan\)"),
+    (Interaction, "context", (float("inf"),), r"finite numbers, got \(inf,\)"),
+    (Interaction, "context", (True,), r"finite numbers, got \(True,\)"),
+    (Interaction, "context", 0.5, "finite numbers, got 0.5"),
+    (Interaction, "context", (2**53 + 1,), r"finite numbers, got \(9007199254740993,\)"),
+    (Interaction, "candidates", (), rf"{IDS_SAID}, got \(\)"),
+    (Interaction, "candidates", (10, 20, 10), rf"{IDS_SAID}, got \(10, 20, 10\)"),
+    (Interaction, "candidates", (20, 1.0), rf"{IDS_SAID}, got \(20, 1.0\)"),
+    (Interaction, "candidates", (20, None), rf"{IDS_SAID}, got \(20, None\)"),
+    (Interaction, "candidates", "20", f"{IDS_SAID}, got '20'"),
+    (Interaction, "action", 40, "one of the candidates, got 40"),
+    (Interaction, "action", 20.0, "one of the candidates, got 20.0"),
+    (Interaction, "action", None, "one of the candidates, got None"),
+    (Interaction, "propensity", 0.0, f"{SHARE}, got 0.0"),
+    (Interaction, "propensity", 1.0000001, f"{SHARE}, got 1.0000001"),
+    (Interaction, "propensity", -0.5, f"{SHARE}, got -0.5"),
+    (Interaction, "propensity", float("nan"), f"{SHARE}, got nan"),
+    (Interaction, "propensity", None, f"{SHARE}, got None"),
+    (Interaction, "propensity", "0.5", f"{SHARE}, got '0.5'"),
+    (Interaction, "pass_prob", 0, f"{SHARE}, got 0"),
+    (Interaction, "pass_prob", True, f"{SHARE}, got True"),
+    (Reward, "event_id", "", "text that is not empty, got ''"),
+    (Reward, "value", float("inf"), "a finite number, got inf"),
+    (Reward, "value", float("nan"), "a finite number, got nan"),
+    (Reward, "value", 10**400, "a finite number, got 1000"),
+    (Reward, "value", None, "a finite number, got None"),
+]
+each_refused = pytest.mark.parametrize(("kind", "field", "value", "message"), REFUSED)
+
+
+@each_refused
+def test_a_value_that_cannot_be_is_refused_with_a_sentence(kind, field, value, message):
+    with pytest.raises(ValueError, match=f"^{field} must be {message}"):
+        record(kind, **{field: value})
+
+
+def sentence(make, *arguments, **keywords):
+    """What a call refuses with; None when it does not."""
+    try:
+        make(*arguments, **keywords)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@each_refused
+def test_a_data_frame_with_that_value_is_refused_by_row_with_the_same_sentence(kind, field, value, message):
+    rows = [GOOD[kind], GOOD[kind], GOOD[kind] | {field: value}]
+    frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in GOOD[kind]})
+    assert sentence(check, frame, kind) == f"row 2: {sentence(record, kind, **{field: value})}"
+
+
+@st.composite
+def rows_with_damage(draw, kind):
+    """Records of a kind as dicts; in some of them one value is another one, good or bad, of the column's Arrow type."""
+    strange = {
+        str: st.text(max_size=1) | st.none(),
+        datetime: TIMES | st.none(),
+        int: st.integers(0, 3) | st.none(),
+        float: st.floats() | st.none(),
+        tuple[float, ...]: st.lists(st.floats() | st.none(), max_size=2) | st.none(),
+        tuple[int, ...]: st.lists(st.integers(0, 2) | st.none(), max_size=3) | st.none(),
+    }
+    rows = [vars(each) for each in draw(st.lists(RECORDS[kind], min_size=1, max_size=4))]
+    for _ in range(draw(st.integers(0, 2))):
+        field = draw(st.sampled_from(dataclasses.fields(kind)))
+        row = draw(st.integers(0, len(rows) - 1))
+        rows[row] = rows[row] | {field.name: draw(strange[field.type.__origin__])}
+    return rows
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+@each_kind
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_a_table_is_refused_exactly_when_one_of_its_rows_is(kind, as_frame, data):
+    """Scalar and vectorised checks agree on random good and bad rows: in the verdict, the sentence and the values."""
+    rows = data.draw(rows_with_damage(kind))
+    table = pa.Table.from_pylist(rows, pa.schema([field.with_nullable(True) for field in arrow_schema(kind)]))
+    said = [sentence(kind, **row) for row in rows]
+    refused = {f"row {row}: {text}" for row, text in enumerate(said) if text}
+    if as_frame:  # pandas has NaN for a missing number and arrays for lists
+        found = sentence(check, table.to_pandas(integer_object_nulls=True), kind)
+        assert (found is None) == (not refused)
+        assert found is None or found.split(", got ")[0] in {text.split(", got ")[0] for text in refused}
+    elif refused:
+        assert sentence(check, table, kind) in refused
+    else:
+        assert from_table(table, kind) == [kind(**row) for row in rows]
+
+
+@each_kind
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_there_and_back_by_json_arrow_and_pandas(kind, data):
+    records = data.draw(st.lists(RECORDS[kind], max_size=4))
+    assert [kind.from_json(each.to_json()) for each in records] == records
+    table = to_table(records, kind)
+    table.validate(full=True)
+    assert table.schema == arrow_schema(kind)
+    assert from_table(table, kind) == records
+    assert from_table(table.to_pandas(), kind) == records
+
+
+@each_kind
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_there_and_back_by_duckdb(kind, data):
+    table = to_table(data.draw(st.lists(RECORDS[kind], min_size=1, max_size=4)))
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'Asia/Tokyo'")
+        connection.execute(f"CREATE TABLE kept ({duckdb_schema(kind)})")
+        connection.register("records", table)
+        connection.execute("INSERT INTO kept SELECT * FROM records")
+        back = connection.sql("SELECT * FROM kept").to_arrow_table()
+        with pytest.raises(duckdb.ConstraintException):
+            connection.execute("INSERT INTO kept (event_id) VALUES ('without the rest')")
+    assert check(back, kind).equals(table)
+
+
+@each_kind
+def test_the_bigquery_schema_is_one_that_bigquery_reads(kind):
+    fields = [bigquery.SchemaField.from_api_repr(column) for column in bigquery_schema(kind)]
+    assert [field.name for field in fields] == arrow_schema(kind).names
+    assert all(field.description for field in fields)
+    known = {field.name: (field.field_type, field.mode) for field in fields}
+    assert known["event_id"] == ("STRING", "REQUIRED")
+    assert known["time"] == ("TIMESTAMP", "REQUIRED")
+    if kind is Interaction:
+        assert known["context"] == ("FLOAT", "REPEATED")
+        assert known["candidates"] == ("INTEGER", "REPEATED")
+
+
+def test_types_are_changed_only_where_nothing_is_lost():
+    """int32, float32, nanoseconds in another zone and fixed-size lists are the same values."""
+    rows = {
+        "event_id": pa.array(["e-1"], pa.large_string()),
+        "time": pa.array([pd.Timestamp("2026-05-01 14:00", tz="Europe/Paris")], pa.timestamp("ns", "Europe/Paris")),
+        "policy_version": pa.array([""]),
+        "user_id": pa.array([7], pa.int32()),
+        "context": pa.array([[1, 2]], pa.list_(pa.int64())),
+        "candidates": pa.array([[10, 20]], pa.list_(pa.int16(), 2)),
+        "action": pa.array([20], pa.uint64()),
+        "propensity": pa.array([0.5], pa.float32()),
+        "pass_prob": pa.array([1], pa.int8()),
+        "note": pa.array(["a column of somebody else"]),
+    }
+    (made,) = from_table(pa.table(rows), Interaction)
+    assert made == Interaction("e-1", datetime(2026, 5, 1, 12, tzinfo=UTC), "", 7, (1.0, 2.0), (10, 20), 20, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("field", "column", "message"),
+    [
+        ("time", pa.array([datetime(2026, 5, 1)]), f"row 0: time must be {TIME}, got datetime"),
+        ("time", pa.array([1], pa.timestamp("ns", "UTC")), f"row 0: time must be {TIME}, got Timestamp"),
+        (
+            "time",
+            pa.array([2**60], pa.timestamp("us", "UTC")),
+            f"row 0: time must be {TIME}, got 'date value out of range'",
+        ),
+        ("user_id", pa.array([7.0]), f"row 0: user_id must be {ID}, got 7.0"),
+        ("user_id", pa.array([True]), f"row 0: user_id must be {ID}, got True"),
+        ("user_id", pa.array([2**63], pa.uint64()), f"row 0: user_id must be {ID}, got 9223372036854775808"),
+        ("propensity", pa.array(["0.5"]), f"row 0: propensity must be {SHARE}, got '0.5'"),
+        ("propensity", pa.array([None]), f"row 0: propensity must be {SHARE}, got None"),
+        ("candidates", pa.array([[20, None]]), rf"row 0: candidates must be {IDS_SAID}, got \[20, None\]"),
+    ],
+)
+def test_columns_of_other_types_are_refused_by_their_first_value(field, column, message):
+    table = to_table([record()])
+    table = table.set_column(table.column_names.index(field), field, column)
+    with pytest.raises(ValueError, match=message):
+        check(table, Interaction)
+
+
+def test_the_first_bad_row_is_named_in_a_sliced_table_of_many_chunks():
+    rows = [vars(record())] * 3 + [vars(record()) | {"propensity": 0.0}, vars(record()) | {"action": 99}]
+    bad = pa.Table.from_pylist(rows, arrow_schema(Interaction))
+    chunks = pa.concat_tables([to_table([record(candidates=(20, 5))]), bad])
+    with pytest.raises(ValueError, match=r"^row 3: propensity must be a number in \(0, 1\], got 0.0"):
+        check(chunks.slice(1), Interaction)
+    assert len(check(chunks.slice(0, 4), Interaction)) == 4
+
+
+def test_missing_columns_and_empty_tables():
+    table = to_table([], Interaction)
+    assert from_table(table, Interaction) == []
+    with pytest.raises(ValueError, match="column 'pass_prob' of Interaction is missing, there is event_id, time"):
+        check(table.drop_columns(["pass_prob"]), Interaction)
+    with pytest.raises(ValueError, match="user_id must be a 64-bit whole number, got a column of double"):
+        check(table.set_column(3, "user_id", pa.array([], pa.float64())), Interaction)
+
+
+def test_records_of_two_kinds_make_no_table():
+    with pytest.raises(ValueError, match=r"all be of one kind, got \['Interaction', 'Reward'\]"):
+        to_table([record(), record(Reward)])
+    with pytest.raises(ValueError, match="all be of one kind, got none"):
+        to_table([])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", r"the JSON of Reward must be an object, got \[1\]"),
+        ('{"event_id": "e", "value": 1.0}', "time of Reward is missing, there is event_id, value"),
+        ('{"event_id": "e", "time": "2026-05-01T00:00:00Z", "value": 1, "vaule": 2}', "Reward has no 'vaule', it has"),
+        ('{"event_id": "e", "time": "noon", "value": 1.0}', f"time must be {TIME}, got 'noon'"),
+        ('{"event_id": "e", "time": 1700000000, "value": 1.0}', f"time must be {TIME}, got 1700000000"),
+        ('{"event_id": "e", "time": "2026-05-01T00:00:00", "value": 1.0}', f"time must be {TIME}, got datetime"),
+        ('{"event_id": "e", "time": "2026-05-01T00:00:00Z", "value": NaN}', "value must be a finite number, got nan"),
+        ("{", "Expecting"),
+    ],
+)
+def test_json_that_is_no_record_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        Reward.from_json(text)
+
+
+def test_json_is_flat_and_may_leave_out_what_has_a_default():
+    values = json.loads(record().to_json())
+    assert values["time"] == "2026-05-01T12:00:00.000250+00:00"
+    assert values["candidates"] == [10, 20, 30]
+    del values["pass_prob"]
+    assert Interaction.from_json(json.dumps(values)) == record()
+
+
+def test_records_do_not_load_tensorflow():
+    code = "import sys, recbandits.interactions; print('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
