@@ -31,7 +31,7 @@ def lowest_id(user_ids, candidates, mask):
 
 @pytest.fixture(scope="module", params=[10, (2, 20)], ids=["10", "2 to 20"])
 def logged(request, movielens):
-    return log_decisions(movielens.ratings, popularity(movielens.ratings), request.param, 20_000)
+    return log_decisions(movielens.ratings, popularity(movielens.ratings, 2.0), request.param, 20_000)
 
 
 def test_the_value_of_a_small_log_is_known():
