@@ -1,0 +1,82 @@
+"""Logs of a small world whose every probability is known, so that a policy's value is a sum and not a simulation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+REWARDS = ("0 or 1", "log-normal", "rare and large")
+
+
+@dataclass(frozen=True)
+class World:
+    """Users of C kinds, equally frequent, and A arms. All tables are float [C, A].
+
+    Attributes:
+      expected: mean reward.
+      behaviour: probabilities of the policy that writes the log.
+      target: probabilities of the policy to be judged.
+      model: what a wrong reward model predicts.
+    """
+
+    expected: np.ndarray
+    behaviour: np.ndarray
+    target: np.ndarray
+    model: np.ndarray
+
+    @property
+    def truth(self):
+        """Value of the target, in closed form."""
+        return (self.target * self.expected).sum(axis=1).mean()
+
+
+def make_world(kinds=6, arms=8, seed=0):
+    """World in which the log prefers other arms than the target, by weights up to about 14."""
+    generator = np.random.default_rng(seed)
+    expected = generator.uniform(0.1, 0.7, (kinds, arms))
+    behaviour = _softmax(generator.normal(0, 1, (kinds, arms))) * 0.8 + 0.2 / arms
+    model = np.clip(expected + generator.normal(-0.1, 0.15, (kinds, arms)), 0, 1)
+    return World(expected, behaviour, _softmax(6 * expected), model)
+
+
+def draw_logs(world, rewards, n, replications=1, seed=0):
+    """Logs of n decisions each, as the estimators take them.
+
+    Args:
+      world: World.
+      rewards: one of `REWARDS`; the mean is the same.
+      n: decisions in a log.
+      replications: number of logs, R.
+      seed: of the generator.
+
+    Returns:
+      dict of kind and action int [R, n], reward, propensity, target, q_action and q_target float [R, n].
+    """
+    generator = np.random.default_rng(seed)
+    kind = generator.integers(len(world.expected), size=(replications, n))
+    luck = generator.random((replications, n, 1))
+    action = (world.behaviour.cumsum(axis=1)[kind] <= luck).sum(axis=2).clip(max=world.expected.shape[1] - 1)
+    mean = world.expected[kind, action]
+    return {
+        "kind": kind,
+        "action": action,
+        "reward": _draw_rewards(mean, rewards, generator),
+        "propensity": world.behaviour[kind, action],
+        "target": world.target[kind, action],
+        "q_action": world.model[kind, action],
+        "q_target": (world.target * world.model).sum(axis=1)[kind],
+    }
+
+
+def _draw_rewards(mean, rewards, generator):
+    if rewards == "0 or 1":
+        return (generator.random(mean.shape) < mean).astype(float)
+    if rewards == "log-normal":
+        return mean * np.exp(generator.normal(size=mean.shape) - 0.5)
+    if rewards == "rare and large":
+        return (generator.random(mean.shape) < mean / 10) * generator.exponential(10, mean.shape)
+    raise ValueError(f"rewards must be one of {', '.join(REWARDS)}, got {rewards!r}")
+
+
+def _softmax(scores):
+    weight = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weight / weight.sum(axis=1, keepdims=True)

@@ -1,0 +1,63 @@
+"""A model of rewards for the direct and the doubly robust estimators, which never predicts what it was fitted to."""
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+_CHUNK = 8192  # records whose features are in memory at a time
+
+
+def cross_fit(log, features, model=None, folds=5, seed=0):
+    """Predict the reward of every candidate by models that have not seen the user of the decision.
+
+    A model that has seen a reward predicts it too well, and the doubly robust estimators then correct too little.
+    Cross-fitting (Chernozhukov et al. 2018) leaves out one fold of users after the other. Features that were themselves
+    made from these rewards (a factorisation of the same ratings) undo it: make them from earlier data.
+
+    Args:
+      log: `data.bandit_log.BanditLog` of n decisions with up to k candidates.
+      features: of decisions and candidates: float [n, k, D], or a function of (user_ids [m], candidates [m, k],
+        mask [m, k]) that gives such an array for m decisions, or the dict of `FeatureBundle.observation`.
+      model: scikit-learn regressor that takes `sample_weight`, gradient-boosted trees by default; fitted to the chosen
+        candidates, each counting 1 / pass_prob.
+      folds: number of groups of users, at least 2.
+      seed: of the assignment of users to folds, and of the default model.
+
+    Returns:
+      float64 [n, k] of predicted rewards, NaN in padding.
+
+    Raises:
+      ValueError: features of another shape, or folds that are not between 2 and the number of users.
+    """
+    users, user = np.unique(log.user_id, return_inverse=True)
+    if not 2 <= folds <= len(users):
+        raise ValueError(f"folds must be from 2 to the number of users in the log, {len(users)}, got {folds}")
+    if model is None:
+        model = HistGradientBoostingRegressor(early_stopping=False, random_state=seed)
+    fold = np.random.default_rng(seed).permutation(len(users))[user] % folds
+    chosen = log.action[:, None] == np.arange(log.mask.shape[1])
+    examples = np.concatenate([_inputs(log, features, rows, chosen) for rows in _pieces(np.arange(len(log)))])
+    q = np.full(log.mask.shape, np.nan)
+    for left_out in range(folds):
+        seen, unseen = fold != left_out, np.flatnonzero(fold == left_out)
+        fitted = clone(model).fit(examples[seen], log.reward[seen], sample_weight=1 / log.pass_prob[seen])
+        for rows in _pieces(unseen):
+            row, column = np.nonzero(log.mask[rows])
+            q[rows[row], column] = fitted.predict(_inputs(log, features, rows, log.mask))
+    return q
+
+
+def _pieces(rows):
+    return [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+
+
+def _inputs(log, features, rows, cells):
+    """Inputs of the model [m, D] for the candidates in `cells` (bool [n, k]) of some rows, decision by decision."""
+    mask, wanted = log.mask[rows], cells[rows]
+    given = features(log.user_id[rows], log.candidates[rows], mask) if callable(features) else features[rows]
+    if isinstance(given, dict):
+        decision = np.nonzero(wanted)[0]
+        return np.concatenate([given["global"][decision], given["per_arm"][wanted]], axis=1)
+    if np.ndim(given) != 3 or given.shape[:2] != mask.shape:
+        raise ValueError(f"features must have the shape {[*mask.shape, 'D']}, got {list(np.shape(given))}")
+    return given[wanted]
