@@ -80,19 +80,22 @@ class LinearModel(tf.Module):
         """
         if self._models == 1:
             action = tf.zeros_like(action)
-        weights = tf.ones_like(reward) if weights is None else weights
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        error = reward - tf.reduce_sum(x * tf.gather(self.theta, action), axis=1)
+        error = tf.square(reward - tf.reduce_sum(x * tf.gather(self.theta, action), axis=1))
         if self._gamma == 1.0 and replicas == 1:
             played, row = tf.unique(action)
         else:  # forgetting changes every model, and other replicas may have played others
             played, row = tf.range(self._models), action
-        # Sums by model as one product with the membership matrix, which is faster than a segment sum.
-        member = tf.one_hot(row, tf.size(played), axis=0, dtype=x.dtype) * weights
-        outer = tf.reshape(tf.matmul(member, _flat_outer(x)), [-1, x.shape[1], x.shape[1]])
+        member = tf.one_hot(row, tf.size(played), axis=0, dtype=x.dtype)
+        if weights is not None:
+            member, error = weights * member, weights * error
+        if self._models == 1:
+            outer = tf.matmul(x * tf.transpose(member), x, transpose_a=True)[None]
+        else:  # sums by model as one product with the membership matrix, which is faster than a segment sum
+            outer = tf.reshape(tf.matmul(member, _flat_outer(x)), [-1, x.shape[1], x.shape[1]])
         sums = outer, tf.matmul(member, reward[:, None] * x), tf.reduce_sum(member, axis=1)
         tf.distribute.get_replica_context().merge_call(self._absorb, (played, *sums))
-        return tf.reduce_mean(weights * tf.square(error)) / replicas
+        return tf.reduce_mean(error) / replicas
 
     def _absorb(self, strategy, played, *sums):
         """Add what all replicas have summed, and solve."""

@@ -1,0 +1,66 @@
+"""One epoch in one graph: shuffled examples, TF-Agents' `train`, and the loss of every batch."""
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.policies import utils
+from tf_agents.trajectories import trajectory
+
+from recbandits.environments.base import GLOBAL
+from recbandits.training.distribution import strategy_of
+
+
+def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, **options):
+    """Make a function that trains an agent once on each example.
+
+    Args:
+      agent: a TF-Agents agent for arms with features.
+      examples: Examples, kept in memory.
+      weights: float [n], of the examples; None for 1.
+      batch_size: of all but the last batch, which has what remains.
+      xla: whether to compile the graph with XLA.
+      averages: whether the agent learns from the mean over a batch, as networks do, and not from its sum.
+      **options: passed to `agent.train`.
+
+    Returns:
+      Function from an order, a permutation of the row numbers, to the loss of every batch, float array.
+    """
+    strategy = strategy_of(agent)
+    replicas = strategy.num_replicas_in_sync
+    data = [tf.constant(part) for part in (examples.context, examples.arm, examples.reward)]
+    if weights is None and replicas > 1:
+        weights = np.ones(len(examples.reward))
+    weights = None if weights is None else tf.constant(weights, tf.float32)
+
+    def learn(rows, present):
+        """A replica's share of a batch; `present` is 0 for rows that only fill up the shares."""
+        if replicas > 1:
+            mine = tf.distribute.get_replica_context().replica_id_in_sync_group
+            rows, present = (tf.reshape(part, [-1, replicas])[:, mine] for part in (rows, present))
+        weight = None if weights is None else tf.gather(weights, rows) * present
+        return agent.train(_experience(*(tf.gather(part, rows) for part in data)), weight, **options).loss
+
+    def train(rows):
+        filling = -rows.shape[0] % replicas
+        filled = (rows.shape[0] + filling) / rows.shape[0] if averages else 1.0
+        present = tf.pad(tf.fill(rows.shape, filled), [[0, filling]])
+        losses = strategy.run(learn, (tf.pad(rows, [[0, filling]]), present))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+
+    @tf.function(autograph=False, jit_compile=xla, input_signature=[tf.TensorSpec([len(examples.reward)], tf.int32)])
+    def epoch(order):
+        whole = len(examples.reward) // batch_size
+        batches = tf.reshape(order[: whole * batch_size], [whole, batch_size])
+        losses = tf.map_fn(train, batches, fn_output_signature=tf.float32, parallel_iterations=1)
+        if whole * batch_size == len(examples.reward):
+            return losses
+        return tf.concat([losses, [train(order[whole * batch_size :])]], axis=0)
+
+    return lambda order: epoch(tf.constant(order, tf.int32)).numpy()
+
+
+def _experience(context, arm, reward):
+    """Trajectory of one step [batch, 1, ...] in which `arm` [batch, features] was chosen."""
+    info = utils.PerArmPolicyInfo(chosen_arm_features=arm)
+    action = tf.zeros_like(reward, tf.int32)
+    experience = trajectory.single_step({GLOBAL: context}, action, info, reward, tf.ones_like(reward))
+    return tf.nest.map_structure(lambda part: tf.expand_dims(part, 1), experience)
