@@ -97,6 +97,22 @@ def write_records(data, rows, directory, name, shards=4):
     Returns:
       list of `pathlib.Path`, `<name>-<shard>-of-<shards>.tfrecord`.
     """
+    return write_shards(lambda part: _serialized(columns(data, part)), rows, directory, name, shards)
+
+
+def write_shards(serialized, rows, directory, name, shards):
+    """Write one record for each row, in their order.
+
+    Args:
+      serialized: function from some of the rows to their serialised records.
+      rows: array [n, ...].
+      directory: folder, made if missing.
+      name: of the set; older shards of that name are removed.
+      shards: number of files.
+
+    Returns:
+      list of `pathlib.Path`, `<name>-<shard>-of-<shards>.tfrecord`.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob(f"{name}-?????-of-?????.tfrecord"):
@@ -104,7 +120,7 @@ def write_records(data, rows, directory, name, shards=4):
     files = [directory / f"{name}-{shard:05d}-of-{shards:05d}.tfrecord" for shard in range(shards)]
     for file, part in zip(files, np.array_split(np.asarray(rows), shards), strict=True):
         with tf.io.TFRecordWriter(str(file)) as writer:
-            for record in _serialized(columns(data, part)):
+            for record in serialized(part):
                 writer.write(record)
     return files
 
