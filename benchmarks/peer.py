@@ -1,7 +1,4 @@
-"""contextualbandits' LinUCB on a given stream, in a process and an environment of its own.
-
-The package comes as source only and asks for a compiler; where it does not install, its figures are NaN.
-"""
+"""Contenders from other projects, each in an environment and a process of its own, so that no dependency is shared."""
 
 import json
 import subprocess
@@ -11,48 +8,30 @@ from pathlib import Path
 
 import numpy as np
 
-ENVIRONMENT = Path("build/peers")
-REQUIREMENTS = ["contextualbandits==0.3.30", "numpy", "pandas", "scipy", "joblib", "scikit-learn", "setuptools"]
-
-PROGRAM = """
-import json, sys, time
-import numpy as np
-from contextualbandits.online import LinUCB
-
-stream = np.load(sys.argv[1])
-observations, rewards = stream["observations"].astype("float64"), stream["rewards"].astype("float64")
-alpha, tikhonov, limit = map(float, sys.argv[2:])
-for _ in sys.stdin:
-    agent = LinUCB(
-        nchoices=rewards.shape[2], alpha=alpha, lambda_=tikhonov, fit_intercept=False, beta_prior=None,
-        ucb_from_empty=True, random_state=1, njobs=1,
-    )
-    start, done, earned = time.perf_counter(), 0, 0.0
-    for x, reward in zip(observations, rewards):
-        action = agent.predict(x).astype(int)
-        revealed = reward[np.arange(len(x)), action]
-        agent.partial_fit(x, action, revealed)
-        earned += revealed.sum()
-        done += len(x)
-        if time.perf_counter() - start > limit:
-            break
-    print(json.dumps(done / (time.perf_counter() - start)), flush=True)
-"""
+ENVIRONMENTS = Path("build/peers")
 
 
 class Peer:
-    """Call it to run contextualbandits once more; it returns interactions per second, NaN where it is not to be had."""
+    """Call it to run the contender once more; it returns what its program answers, None where it does not install.
 
-    def __init__(self, observations, rewards, parameters, limit=2.0):
+    Args:
+      name: of the contender, and of its environment.
+      requirements: lists of arguments of `uv pip install`, run one after the other.
+      program: Python source. It finds the arrays as the .npz file `sys.argv[1]` and the arguments behind it, and
+        answers every line of stdin with a line of JSON.
+      arrays: mapping from name to array.
+      arguments: text.
+    """
+
+    def __init__(self, name, requirements, program, arrays, arguments=()):
         self._process = None
-        if not _installed():
+        if not _installed(name, requirements):
             return
         self._folder = tempfile.TemporaryDirectory()
-        file = Path(self._folder.name) / "stream.npz"
-        np.savez(file, observations=observations, rewards=rewards)
-        arguments = [str(file), str(parameters.alpha), str(parameters.tikhonov), str(limit)]
+        file = Path(self._folder.name) / "arrays.npz"
+        np.savez(file, **arrays)
         self._process = subprocess.Popen(
-            [str(ENVIRONMENT / "bin" / "python"), "-W", "ignore", "-c", PROGRAM, *arguments],
+            [str(_python(name)), "-W", "ignore", "-c", program, str(file), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -60,26 +39,29 @@ class Peer:
         )
 
     def __call__(self):
-        if self._process is None:
-            return float("nan")
+        if self._process is None or self._process.poll() is not None:
+            return None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
-        return json.loads(answer) if answer else float("nan")
+        return json.loads(answer) if answer else None
 
 
-def _installed():
-    """Make the peer's environment, once; say so when it cannot be made."""
-    if (ENVIRONMENT / "ready").exists():
+def _python(name):
+    return ENVIRONMENTS / name / "bin" / "python"
+
+
+def _installed(name, requirements):
+    """Make the environment of a contender, once; say so when it cannot be made."""
+    ready = ENVIRONMENTS / name / "ready"
+    if ready.exists():
         return True
     uv = str(Path(sys.executable).with_name("uv"))
-    commands = [
-        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)],
-        [uv, "pip", "install", "--quiet", "--python", str(ENVIRONMENT / "bin" / "python"), *REQUIREMENTS],
-    ]
+    commands = [[uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENTS / name)]]
+    commands += [[uv, "pip", "install", "--quiet", "--python", str(_python(name)), *group] for group in requirements]
     for command in commands:
         if subprocess.run(command, capture_output=True, check=False).returncode:
-            print("contextualbandits does not install here: its columns stay empty", file=sys.stderr)
+            print(f"{name} does not install here: its columns stay empty", file=sys.stderr)
             return False
-    (ENVIRONMENT / "ready").touch()
+    ready.touch()
     return True

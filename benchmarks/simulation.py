@@ -21,7 +21,7 @@ from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.metrics import tf_metrics
 
-from benchmarks.peer import Peer
+from benchmarks.peer_contextualbandits import contextualbandits
 from recbandits.agents.parameters import LinUCB
 from recbandits.environments.factorization import svd
 from recbandits.environments.movielens import MovieLensEnvironment
@@ -49,9 +49,10 @@ def measure(data):
         contenders = [
             ours(environment, STEPS[batch_size]),
             tf_agents(ratings, batch_size, num_actions),
-            Peer(*stream(environment, STEPS[batch_size]), PARAMETERS),
+            contextualbandits(*stream(environment, STEPS[batch_size]), PARAMETERS),
         ]
-        rounds = np.array([[contender() for contender in contenders] for _ in range(ROUNDS + 1)])[1:]  # one warms up
+        rounds = [[contender() for contender in contenders] for _ in range(ROUNDS + 1)]
+        rounds = np.array(rounds, float)[1:]  # one warms up, None becomes NaN
         speed = [statistics.median(column) for column in rounds.T]
         rows.append(
             {
