@@ -99,15 +99,15 @@ def read_trajectories(files, batch_size=1024, seed=None, candidates=True):
     Raises:
       ValueError: there is no record.
     """
-    spec = _feature_spec(files, candidates)
+    spec = feature_spec(files, candidates)
     if seed is None:
-        return _parsed(files, spec, batch_size).map(_trajectory, num_parallel_calls=2).prefetch(2)
+        return _parsed(files, spec, batch_size).map(as_trajectory, num_parallel_calls=2).prefetch(2)
     parts = list(_parsed(files, spec, _CHUNK))
     memory = {name: tf.concat([part[name] for part in parts], axis=0) for name in spec}
     rows = tf.data.Dataset.range(len(memory["reward"]))
     rows = rows.shuffle(rows.cardinality(), seed, reshuffle_each_iteration=True).batch(batch_size)
     return rows.map(
-        lambda rows: _trajectory({name: tf.gather(value, rows) for name, value in memory.items()}),
+        lambda rows: as_trajectory({name: tf.gather(value, rows) for name, value in memory.items()}),
         num_parallel_calls=2,
     ).prefetch(2)
 
@@ -124,10 +124,53 @@ def read_examples(files):
     Raises:
       ValueError: there is no record.
     """
-    spec = _feature_spec(files, candidates=False)
+    spec = feature_spec(files, candidates=False)
     parts = list(_parsed(files, spec, _CHUNK).as_numpy_iterator())
     keys = {"context": GLOBAL, "arm": CHOSEN}
     return Examples(*(np.concatenate([part[keys.get(field, field)] for part in parts]) for field in Examples._fields))
+
+
+def feature_spec(files, candidates=True):
+    """What `tf.io.parse_example` needs to know of trajectories; the sizes are those of the first record.
+
+    Args:
+      files: paths, as `write_trajectories` gives them.
+      candidates: False leaves out `per_arm`.
+
+    Returns:
+      dict from field name to `tf.io.FixedLenFeature`.
+
+    Raises:
+      ValueError: there is no record.
+    """
+    first = next(iter(tf.data.TFRecordDataset(_names(files))), None)
+    if first is None:
+        raise ValueError(f"files must hold at least one record, got none in {[Path(file).name for file in files]}")
+    features = tf.train.Example.FromString(first.numpy()).features.feature
+    context, arm, arms = (len(features[name].float_list.value) for name in (GLOBAL, CHOSEN, PER_ARM))
+    shapes = {GLOBAL: [context], CHOSEN: [arm]} | ({PER_ARM: [arms // arm, arm]} if candidates else {})
+    shapes |= {name: [] for name in ("reward", "propensity", "pass_prob")}
+    spec = {name: tf.io.FixedLenFeature(shape, tf.float32) for name, shape in shapes.items()}
+    return spec | dict.fromkeys(("action", "event"), tf.io.FixedLenFeature([], tf.int64))
+
+
+def as_trajectory(fields):
+    """Make a trajectory of TF-Agents of a parsed batch; each decision is an episode of one step.
+
+    Args:
+      fields: dict from field name to tensor [batch, ...], as `feature_spec` says.
+
+    Returns:
+      (trajectory, propensity), a batch of `read_trajectories`.
+    """
+    experience = trajectory.single_step(
+        observation={name: fields[name] for name in (GLOBAL, PER_ARM) if name in fields},
+        action=tf.cast(fields["action"], tf.int32),
+        policy_info=PerArmPolicyInfo(chosen_arm_features=fields[CHOSEN]),
+        reward=fields["reward"],
+        discount=tf.zeros_like(fields["reward"]),
+    )
+    return tf.nest.map_structure(lambda tensor: tensor[:, None], experience), fields["propensity"]
 
 
 def _serialized(log, bundle):
@@ -164,35 +207,10 @@ def _int(value):
     return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
 
-def _feature_spec(files, candidates):
-    """What `tf.io.parse_example` needs to know; the sizes are those of the first record."""
-    first = next(iter(tf.data.TFRecordDataset(_names(files))), None)
-    if first is None:
-        raise ValueError(f"files must hold at least one record, got none in {[Path(file).name for file in files]}")
-    features = tf.train.Example.FromString(first.numpy()).features.feature
-    context, arm, arms = (len(features[name].float_list.value) for name in (GLOBAL, CHOSEN, PER_ARM))
-    shapes = {GLOBAL: [context], CHOSEN: [arm]} | ({PER_ARM: [arms // arm, arm]} if candidates else {})
-    shapes |= {name: [] for name in ("reward", "propensity", "pass_prob")}
-    spec = {name: tf.io.FixedLenFeature(shape, tf.float32) for name, shape in shapes.items()}
-    return spec | dict.fromkeys(("action", "event"), tf.io.FixedLenFeature([], tf.int64))
-
-
 def _parsed(files, spec, batch_size):
     """Dataset of dicts from field to tensor [batch, ...], a batch parsed at a time."""
     records = tf.data.TFRecordDataset(_names(files)).batch(batch_size)
     return records.map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2)
-
-
-def _trajectory(fields):
-    """Give a parsed batch as (trajectory [batch, 1, ...], propensity [batch]); each decision is an episode."""
-    experience = trajectory.single_step(
-        observation={name: fields[name] for name in (GLOBAL, PER_ARM) if name in fields},
-        action=tf.cast(fields["action"], tf.int32),
-        policy_info=PerArmPolicyInfo(chosen_arm_features=fields[CHOSEN]),
-        reward=fields["reward"],
-        discount=tf.zeros_like(fields["reward"]),
-    )
-    return tf.nest.map_structure(lambda tensor: tensor[:, None], experience), fields["propensity"]
 
 
 def _names(files):
