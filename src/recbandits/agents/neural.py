@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 from tf_agents.bandits.agents import greedy_reward_prediction_agent
-from tf_agents.bandits.networks import global_and_arm_feature_network
+from tf_agents.bandits.networks import global_and_arm_feature_network as networks
 from tf_agents.networks import encoding_network, q_network
 from tf_agents.policies import utils
 from tf_agents.specs import tensor_spec
@@ -24,15 +24,21 @@ class RewardNetwork(tf.Module):
       layers: units of the hidden layers; with per-arm features, of each tower and of the common one.
       learning_rate: of Adam.
       seed: of the initial weights.
+      network: with per-arm features, how the towers of context and arm meet: "common_tower" (a third tower reads both)
+        or "dot_product".
+
+    Raises:
+      ValueError: a dot product of anything but a context and arms.
     """
 
-    def __init__(self, features_spec, num_actions, layers, learning_rate, seed):
+    def __init__(self, features_spec, num_actions, layers, learning_rate, seed, network="common_tower"):
         super().__init__(name="reward_network")
         action_spec = tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_actions - 1, "action")
-        if isinstance(features_spec, dict):
-            self.network = global_and_arm_feature_network.create_feed_forward_common_tower_network(
-                features_spec, layers, layers, layers
-            )
+        _check_network(network, features_spec)
+        if network == "dot_product":
+            self.network = networks.create_feed_forward_dot_product_network(features_spec, layers, layers, tf.nn.elu)
+        elif isinstance(features_spec, dict):
+            self.network = networks.create_feed_forward_common_tower_network(features_spec, layers, layers, layers)
         else:
             self.network = q_network.QNetwork(features_spec, action_spec, fc_layer_params=layers)
         self.network.create_variables()
@@ -79,13 +85,28 @@ class EncodedLinearModel(tf.Module):
       tikhonov: ridge penalty of the linear model.
       learning_rate: of Adam.
       seed: of the initial weights.
+      network: as in `RewardNetwork`; with "dot_product" the encoding is the product of the towers, element by element.
     """
 
-    def __init__(self, features_spec, num_actions, layers, encoding, pretrain_steps, tikhonov, learning_rate, seed):
+    def __init__(
+        self,
+        features_spec,
+        num_actions,
+        layers,
+        encoding,
+        pretrain_steps,
+        tikhonov,
+        learning_rate,
+        seed,
+        network="common_tower",
+    ):
         super().__init__(name="encoded_linear_model")
         models = 1 if isinstance(features_spec, dict) else num_actions
-        if isinstance(features_spec, dict):
-            self._encoder = global_and_arm_feature_network.create_feed_forward_common_tower_network(
+        _check_network(network, features_spec)
+        if network == "dot_product":
+            self._encoder = _TowerProduct(features_spec, (*layers, encoding))
+        elif isinstance(features_spec, dict):
+            self._encoder = networks.create_feed_forward_common_tower_network(
                 features_spec, layers, layers, layers, output_dim=encoding
             )
         else:
@@ -160,6 +181,33 @@ class EncodedLinearModel(tf.Module):
         encoding = self.encode(features)
         x = encoding[:, 0, :] if isinstance(features, dict) else encoding
         return self.linear.update(x, action, reward, weights)
+
+
+class _TowerProduct(tf.Module):
+    """A dot-product network before its sum: elementwise product of a context's and each arm's tower."""
+
+    def __init__(self, features_spec, layers):
+        super().__init__(name="tower_product")
+        arm = tf.TensorSpec(features_spec[PER_ARM].shape[1:], tf.float32)
+        self._towers = [
+            encoding_network.EncodingNetwork(spec, fc_layer_params=layers, activation_fn=tf.nn.elu)
+            for spec in (features_spec[GLOBAL], arm)
+        ]
+
+    def create_variables(self):
+        """Make the variables of both towers."""
+        for tower in self._towers:
+            tower.create_variables()
+
+    def __call__(self, features):
+        """Encoding [batch, arms, size], and no state, as TF-Agents' networks give it."""
+        context, arms = (tower(features[part])[0] for tower, part in zip(self._towers, (GLOBAL, PER_ARM), strict=True))
+        return context[:, None, :] * arms, ()
+
+
+def _check_network(network, features_spec):
+    if network == "dot_product" and not isinstance(features_spec, dict):
+        raise ValueError("network must be 'common_tower' where arms have no features, got 'dot_product'")
 
 
 def _shared(weights):

@@ -22,13 +22,15 @@ def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, *
       **options: passed to `agent.train`.
 
     Returns:
-      Function from an order, a permutation of the row numbers, to the loss of every batch, float array.
+      Function from an order, a permutation of the row numbers, to the loss of every batch and the sizes of the batches.
     """
-    strategy = strategy_of(agent)
+    strategy, rows = strategy_of(agent), len(examples.reward)
+    batch_size = min(batch_size, rows)
+    sizes = np.diff([*range(0, rows, batch_size), rows])
     replicas = strategy.num_replicas_in_sync
     data = [tf.constant(part) for part in (examples.context, examples.arm, examples.reward)]
     if weights is None and replicas > 1:
-        weights = np.ones(len(examples.reward))
+        weights = np.ones(rows)
     weights = None if weights is None else tf.constant(weights, tf.float32)
 
     def learn(rows, present):
@@ -41,21 +43,21 @@ def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, *
 
     def train(rows):
         filling = -rows.shape[0] % replicas
-        filled = (rows.shape[0] + filling) / rows.shape[0] if averages else 1.0
-        present = tf.pad(tf.fill(rows.shape, filled), [[0, filling]])
+        filled = (rows.shape[0] + filling) / rows.shape[0]  # means over the shares count the filling
+        present = tf.pad(tf.fill(rows.shape, filled if averages else 1.0), [[0, filling]])
         losses = strategy.run(learn, (tf.pad(rows, [[0, filling]]), present))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None) * (1.0 if averages else filled)
 
-    @tf.function(autograph=False, jit_compile=xla, input_signature=[tf.TensorSpec([len(examples.reward)], tf.int32)])
+    @tf.function(autograph=False, jit_compile=xla, input_signature=[tf.TensorSpec([rows], tf.int32)])
     def epoch(order):
-        whole = len(examples.reward) // batch_size
+        whole = rows // batch_size
         batches = tf.reshape(order[: whole * batch_size], [whole, batch_size])
         losses = tf.map_fn(train, batches, fn_output_signature=tf.float32, parallel_iterations=1)
-        if whole * batch_size == len(examples.reward):
+        if whole * batch_size == rows:
             return losses
         return tf.concat([losses, [train(order[whole * batch_size :])]], axis=0)
 
-    return lambda order: epoch(tf.constant(order, tf.int32)).numpy()
+    return lambda order: (epoch(tf.constant(order, tf.int32)).numpy(), sizes)
 
 
 def _experience(context, arm, reward):

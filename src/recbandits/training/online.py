@@ -1,7 +1,6 @@
 """The on-policy loop: serve, observe the reward, learn; all of it in one graph."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from numbers import Integral
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
 from recbandits.environments.base import Environment
+from recbandits.training.checkpoints import restored
 
 
 def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None, checkpoints=None):
@@ -124,17 +124,8 @@ class _Run:
             "points": len(self._ends),
             "users": [self._digest_at(seed, step) for step in (int(self._ends[-1]) - 1, 0)],
         }
-        description = directory / "simulation.json"
-        if description.exists() and description.read_text() != json.dumps(what, indent=2):
-            raise ValueError(f"checkpoints of {self._label!r} belong to another simulation; choose another directory")
-        directory.mkdir(parents=True, exist_ok=True)
-        draft = description.with_suffix(".draft")
-        draft.write_text(json.dumps(what, indent=2))
-        draft.replace(description)
-        state = tf.train.Checkpoint(agent=self._agent, environment=self._environment.state, history=history, done=done)
-        manager = tf.train.CheckpointManager(state, str(directory), max_to_keep=1)
-        state.restore(manager.latest_checkpoint)
-        return manager
+        state = {"agent": self._agent, "environment": self._environment.state, "history": history, "done": done}
+        return restored(directory, what, "simulation", self._label, **state)
 
     def _digest_at(self, seed, step):
         """Fingerprint of all that the environment knows at a step; it is left at that step."""

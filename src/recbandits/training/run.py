@@ -1,0 +1,191 @@
+"""The epochs of one training from logs: what is learnt in which order, when it is over, and how it resumes."""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from recbandits.agents.linear import LinearModel
+from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
+from recbandits.training.checkpoints import restored
+from recbandits.training.distribution import strategy_of
+from recbandits.training.epochs import make_epoch
+
+PAIRS = 1 << 17  # scored at a time
+
+
+class Stage(NamedTuple):
+    """Part of a training.
+
+    Attributes:
+      name: "network" or "linear"; the latter is a single pass in the order of the log.
+      first: its first row in the history.
+      epochs: how many at most.
+      options: of `agent.train`.
+    """
+
+    name: str
+    first: int
+    epochs: int
+    options: dict
+
+
+def make_stages(agent, epochs):
+    """What an agent learns in which order, a list of `Stage`; refuses agents and epochs that do not fit."""
+    model = getattr(agent, "model", None)
+    if isinstance(model, RewardNetwork):
+        return [Stage("network", 0, epochs, {})]
+    if isinstance(model, EncodedLinearModel):
+        if model.linear.count.numpy().any():
+            _one_pass(epochs, "the network must stay as it is, because its linear model has learnt on it")
+            return [Stage("linear", 0, 1, {"network": False})]
+        return [Stage("network", 0, epochs, {"network": True}), Stage("linear", epochs, 1, {"network": False})]
+    if isinstance(model, LinearModel):
+        _one_pass(epochs, "a linear model sums up evidence, and would count it again")
+        return [Stage("linear", 0, 1, {})]
+    raise ValueError(f"agent must have a linear model or a network to learn from logs, got {type(agent).__name__}")
+
+
+class Run:
+    """The training of one agent: its history, its best epoch, and how to go on after an interruption.
+
+    Args:
+      agent: with a strategy's variables or without.
+      stages: from `make_stages`.
+      parts: {"examples": Examples, "validation": Examples}, the latter only if there are some.
+      options: dict of batch_size, patience, weights, seed and xla, as `fit` has them.
+    """
+
+    def __init__(self, agent, stages, parts, options):
+        self._agent, self._stages, self._parts, self._options = agent, stages, parts, options
+        rows = sum(stage.epochs for stage in stages)
+        self._history = tf.Variable(tf.fill([rows, 3], np.float64("nan")), trainable=False)
+        kept = agent.variables if options["patience"] else []
+        self._best = [tf.Variable(value, trainable=False, shape=value.shape) for value in _values(kept)]
+        self._manager = None
+
+    def __len__(self):
+        return self._history.shape[0]
+
+    def frame(self):
+        """The history of the epochs that were run."""
+        frame = pd.DataFrame(self._history.numpy(), columns=["loss", "validation_mse", "seconds"])
+        names = [stage.name for stage in self._stages]
+        frame.insert(0, "stage", np.repeat(names, [stage.epochs for stage in self._stages]))
+        frame = frame[frame["loss"].notna()].reset_index(drop=True)
+        frame.insert(0, "epoch", frame.index + 1)
+        return frame
+
+    def resume(self, directory):
+        """Go on from the checkpoints in a directory, if there are any, and write them there."""
+        what = {"agent": repr(self._agent.parameters), "stages": repr(self._stages), "options": repr(self._options)}
+        what |= {name: _digest(part) for name, part in self._parts.items()}
+        what["start"] = _digest(_values(self._agent.variables))
+        writes = strategy_of(self._agent).extended.should_checkpoint
+        state = {"agent": self._agent, "history": self._history, "best": self._best}
+        manager = restored(directory, what, "training", Path(directory).name, writes, **state)
+        self._manager = manager if writes else None
+
+    def __call__(self, stage, progress):
+        """Run what is left of a stage."""
+        epoch = self._make_epoch(stage)
+        for number in range(stage.epochs):
+            if self._has_stopped(stage, number):
+                break
+            if np.isnan(self._history[stage.first + number, 0]):
+                self._run_epoch(stage, number, epoch)
+            progress.update()
+        later = self._history[stage.first + stage.epochs :, 0]
+        if stage.name == "network" and np.isnan(later).all():
+            _assign(self._agent, [variable.numpy() for variable in self._best])
+
+    def _make_epoch(self, stage):
+        linear, weights = stage.name == "linear", weights_of(self._parts["examples"], self._options["weights"])
+        size, xla = self._options["batch_size"], self._options["xla"] and not linear
+        return make_epoch(self._agent, self._parts["examples"], weights, size, xla, not linear, **stage.options)
+
+    def _errors(self, stage, number):
+        """Validation errors of the first epochs of a stage."""
+        return self._history[stage.first : stage.first + number, 1].numpy()
+
+    def _has_stopped(self, stage, number):
+        """Whether the last `patience` of the epochs before `number` brought nothing better."""
+        patience = self._options["patience"]
+        if stage.name == "linear" or patience is None or number <= patience:
+            return False
+        return number - 1 - np.argmin(self._errors(stage, number)) >= patience
+
+    def _run_epoch(self, stage, number, epoch):
+        before, start = _values(self._agent.variables), time.perf_counter()
+        order = np.arange(len(self._parts["examples"].event))
+        if stage.name == "network":
+            order = np.random.default_rng([self._options["seed"], number]).permutation(order)
+        losses, sizes = epoch(order)
+        seconds = time.perf_counter() - start
+        self._refuse_infinite(stage.first + number, losses, before)
+        error = np.nan
+        if "validation" in self._parts:
+            error = mse(self._agent, self._parts["validation"], self._options["weights"])
+        if stage.name == "linear":
+            learnt = self._agent.learnt
+            learnt.assign(np.concatenate([learnt.numpy(), self._parts["examples"].event]))
+        elif error < self._errors(stage, number).min(initial=np.inf):
+            for kept, value in zip(self._best, _values(self._agent.variables), strict=False):
+                kept.assign(value)
+        self._history[stage.first + number].assign([np.average(losses, weights=sizes), error, seconds])
+        if self._manager is not None:
+            self._manager.save()
+
+    def _refuse_infinite(self, number, losses, before):
+        """Undo an epoch with a loss or a weight that is not finite, and say where it happened."""
+        broken = np.flatnonzero(~np.isfinite(losses))
+        if not len(broken) and all(np.isfinite(value).all() for value in _values(self._agent.variables)):
+            return
+        _assign(self._agent, before)
+        batch = broken[0] if len(broken) else len(losses) - 1
+        raise FloatingPointError(
+            f"epoch {number + 1}, batch {batch + 1} of {len(losses)}: loss and weights must stay finite, the loss was "
+            f"{losses[batch]}; the agent is what it was before this epoch. Try a smaller learning rate"
+        )
+
+
+def weights_of(examples, weights):
+    """Weights float64 [n] of examples, mean 1; None for equal ones."""
+    if weights is None:
+        return None
+    inverse = 1.0 / (examples.propensity.astype(float) * examples.pass_prob)
+    return inverse / inverse.mean()
+
+
+def mse(agent, examples, weights=None):
+    """Mean squared error of an agent's predictions of logged rewards, weighted as in training."""
+    parts = [slice(start, start + PAIRS) for start in range(0, len(examples.event), PAIRS)]
+    predicted = [agent.policy.score_pairs(examples.context[part], examples.arm[part]) for part in parts]
+    error = np.square(examples.reward - np.concatenate(predicted), dtype=float)
+    return float(np.average(error, weights=weights_of(examples, weights)))
+
+
+def _one_pass(epochs, why):
+    if epochs != 1:
+        raise ValueError(f"epochs must be 1, got {epochs}: {why}")
+
+
+def _values(variables):
+    return [variable.numpy() for variable in variables]
+
+
+def _assign(agent, values):
+    for variable, value in zip(agent.variables, values, strict=False):
+        variable.assign(value)
+
+
+def _digest(arrays):
+    """Fingerprint of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
