@@ -1,4 +1,7 @@
-"""Probabilities by hand, as properties, and against the frequency of draws."""
+"""Probabilities by hand, as properties, against the frequency of draws; NumPy as TensorFlow; the trap they avoid."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,59 +10,211 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
+from tf_agents.bandits.agents.neural_epsilon_greedy_agent import NeuralEpsilonGreedyAgent
+from tf_agents.networks.q_network import QNetwork
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
 
 from recbandits.agents import exploration
 
-MASKED = -np.inf
+MASK = np.array([[True, False, True, True]])
+METHODS = {
+    "epsilon_greedy": (exploration.epsilon_greedy, 0.3),
+    "softmax": (exploration.softmax, 0.5),
+    "inverse_gap": (exploration.inverse_gap, 4.0),
+}
+each_method = pytest.mark.parametrize(("method", "value"), METHODS.values(), ids=METHODS)
 
 
 def test_epsilon_greedy_gives_the_marginal_probability():
-    """4 arms, one unavailable, best is arm 2, epsilon 0.3: 0.3 / 3 for each, and 0.7 more for the best."""
-    p = exploration.epsilon_greedy(tf.constant([[1.0, MASKED, 5.0, 2.0]]), 0.3)
-    np.testing.assert_allclose(p, [[0.1, 0.0, 0.8, 0.1]], rtol=1e-6)
+    """4 arms, one masked, best is arm 2, epsilon 0.3: 0.3 / 3 for each, and 0.7 more for the best."""
+    p = exploration.epsilon_greedy(np.array([[1.0, 9.0, 5.0, 2.0]]), MASK, 0.3)
+    np.testing.assert_allclose(p, [[0.1, 0.0, 0.8, 0.1]])
 
 
 def test_epsilon_greedy_shares_the_greedy_part_among_ties():
     """Two best arms of four, epsilon 0.2: 0.8 / 2 + 0.05 each."""
-    p = exploration.epsilon_greedy(tf.constant([[3.0, 1.0, 3.0, 0.0]]), 0.2)
-    np.testing.assert_allclose(p, [[0.45, 0.05, 0.45, 0.05]], rtol=1e-6)
+    p = exploration.epsilon_greedy(np.array([[3.0, 1.0, 3.0, 0.0]]), None, 0.2)
+    np.testing.assert_allclose(p, [[0.45, 0.05, 0.45, 0.05]])
 
 
 def test_softmax_is_proportional_to_the_exponential():
     """Scores 0 and ln 4 at temperature 1: 1/5 and 4/5; at temperature 2: 1/3 and 2/3."""
-    scores = tf.constant([[0.0, np.log(4.0), MASKED]], tf.float32)
-    np.testing.assert_allclose(exploration.softmax(scores, 1.0), [[0.2, 0.8, 0.0]], rtol=1e-6)
-    np.testing.assert_allclose(exploration.softmax(scores, 2.0), [[1 / 3, 2 / 3, 0.0]], rtol=1e-6)
+    scores, mask = np.array([[0.0, np.log(4.0), 7.0]]), np.array([[True, True, False]])
+    np.testing.assert_allclose(exploration.softmax(scores, mask, 1.0), [[0.2, 0.8, 0.0]])
+    np.testing.assert_allclose(exploration.softmax(scores, mask, 2.0), [[1 / 3, 2 / 3, 0.0]])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_of_large_scores_and_small_temperatures_does_not_overflow(dtype):
+    with np.errstate(over="ignore"):
+        p = exploration.softmax(np.array([[1e30, -1e30, 1e30]], dtype), None, 1e-30)
+    np.testing.assert_array_equal(p, [[0.5, 0.0, 0.5]])
+
+
+def test_inverse_gap_follows_the_distance_from_the_best():
+    """Best 3; gaps 1 and 2 with 3 arms and gamma 7: 1/10 and 1/17, and the best has the rest."""
+    p = exploration.inverse_gap(np.array([[2.0, 9.0, 3.0, 1.0]]), MASK, 7.0)
+    np.testing.assert_allclose(p, [[1 / 10, 0.0, 1 - 1 / 10 - 1 / 17, 1 / 17]])
+
+
+def test_inverse_gap_shares_the_rest_among_ties():
+    """Two best of three, gap 1, gamma 2: 1/5, and half of 4/5 each."""
+    p = exploration.inverse_gap(np.array([[1.0, 1.0, 0.0]]), None, 2.0)
+    np.testing.assert_allclose(p, [[0.4, 0.4, 0.2]])
+
+
+@each_method
+def test_a_single_available_arm_is_certain_and_equal_scores_are_uniform(method, value):
+    alone = np.array([[False, True, False, False]])
+    np.testing.assert_array_equal(method(np.array([[1.0, 2.0, 3.0, 4.0]]), alone, value), [[0.0, 1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(method(np.ones((1, 4)), MASK, value), [[1 / 3, 0.0, 1 / 3, 1 / 3]])
+
+
+SCORES = hnp.arrays(np.float32, (3, 5), elements=st.floats(-50, 50, width=32))
+MASKS = hnp.arrays(bool, (3, 5)).map(lambda mask: mask | (np.arange(5) == 2))
+
+
+@each_method
 @settings(max_examples=50, deadline=None)
-@given(
-    scores=hnp.arrays(np.float32, (3, 5), elements=st.floats(-50, 50, width=32)),
-    mask=hnp.arrays(bool, (3, 5)),
-    epsilon=st.floats(0, 1),
+@given(scores=SCORES, mask=MASKS, hidden=st.sampled_from([np.nan, np.inf, -np.inf, 1e9]))
+def test_rows_are_distributions_in_the_order_of_the_scores(method, value, scores, mask, hidden):
+    """Whatever an unavailable arm has as its score, its probability is exactly 0; a better arm never has less."""
+    p = method(np.where(mask, scores, hidden).astype(np.float32), mask, value)
+    assert p.dtype == np.float32
+    np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
+    assert (p[~mask] == 0.0).all()
+    assert (p >= 0).all()
+    for row in range(3):
+        order = np.argsort(scores[row, mask[row]])
+        assert (np.diff(p[row, mask[row]][order]) >= -1e-6).all()
+
+
+@each_method
+@settings(max_examples=25, deadline=None)
+@given(scores=SCORES, mask=MASKS)
+def test_numpy_and_tensorflow_agree_in_a_graph_and_outside(method, value, scores, mask):
+    expected = method(scores, mask, value)
+    assert isinstance(expected, np.ndarray)
+    in_graph = GRAPHS[method](scores, mask)
+    assert in_graph.dtype == tf.float32
+    np.testing.assert_allclose(in_graph, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(in_graph.numpy()[~mask], 0.0)
+    np.testing.assert_allclose(method(tf.constant(scores), tf.constant(mask), value), expected, rtol=1e-5, atol=1e-7)
+    everything = np.ones_like(mask)
+    np.testing.assert_allclose(
+        method(tf.constant(scores), None, value), method(scores, everything, value), rtol=1e-5, atol=1e-7
+    )
+
+
+def graph(method, value):
+    """The method with its parameter as a tensor, for batches of any shape."""
+    shapes = [tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.bool)]
+    return tf.function(lambda scores, mask: method(scores, mask, tf.constant(value)), input_signature=shapes)
+
+
+GRAPHS = {method: graph(method, value) for method, value in METHODS.values()}
+
+
+@each_method
+def test_samples_have_the_frequency_of_the_probabilities(method, value):
+    """100,000 draws, chi-square against what would be logged as propensity."""
+    p = method(np.array([[1.0, 9.0, 1.5, 0.5]]), MASK, value)
+    drawn = exploration.sample(np.repeat(p, 100_000, axis=0), np.random.default_rng(1))
+    counts = np.bincount(drawn, minlength=4)
+    assert counts[1] == 0
+    assert stats.chisquare(counts[MASK[0]], 100_000 * p[MASK]).pvalue > 1e-3
+
+
+def test_a_sample_is_never_an_arm_of_probability_zero():
+    """Luck just below 1 lands on the last arm that is possible, however the sum was rounded."""
+
+    class Luckiest:
+        def random(self, shape):
+            return np.full(shape, np.nextafter(1.0, 0.0))
+
+    p = np.array([[0.1, 0.2, 0.7, 0.0], [0.0, 1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3, 0.0]])
+    np.testing.assert_array_equal(exploration.sample(p, Luckiest()), [2, 1, 2])
+    np.testing.assert_array_equal(exploration.sample(p[:, ::-1].astype(np.float32), np.random.default_rng(0))[1], 2)
+
+
+@pytest.mark.parametrize("p", [[0.5, 0.4], [1.5, -0.5], [np.nan, 1.0]])
+def test_no_distribution_is_not_sampled(p):
+    with pytest.raises(ValueError, match="row 1: probabilities must be 0 or more and sum to 1"):
+        exploration.sample([[0.5, 0.5], p], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("kind", [np.array, tf.constant])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("epsilon_greedy", -0.1, r"epsilon must be in \[0, 1\], got -0.1"),
+        ("epsilon_greedy", 1.1, r"epsilon must be in \[0, 1\], got 1.1"),
+        ("epsilon_greedy", float("nan"), r"epsilon must be in \[0, 1\], got nan"),
+        ("softmax", 0.0, "temperature must be positive, got 0.0"),
+        ("softmax", float("nan"), "temperature must be positive, got nan"),
+        ("inverse_gap", -1.0, "gamma must be positive, got -1.0"),
+    ],
 )
-def test_rows_sum_to_one_and_unavailable_arms_are_exactly_zero(scores, mask, epsilon):
-    mask[:, 2] = True
-    scores = np.where(mask, scores, MASKED).astype(np.float32)
-    for p in (exploration.epsilon_greedy(scores, epsilon), exploration.softmax(scores, 0.5)):
-        np.testing.assert_allclose(p.numpy().sum(axis=1), 1.0, rtol=1e-5)
-        assert (p.numpy()[~mask] == 0.0).all()
+def test_parameters_outside_their_limits_are_refused(kind, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        METHODS[name][0](kind([[1.0, 2.0]]), None, value)
 
 
-@pytest.mark.parametrize("p", [[0.1, 0.0, 0.8, 0.1], [0.0, 1.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
-def test_draws_have_the_frequency_of_the_probabilities(p):
-    actions = exploration.draw(tf.constant([p] * 100_000, tf.float32), tf.constant([1, 2], tf.int64)).numpy()
-    counts, expected = np.bincount(actions, minlength=4), 100_000 * np.array(p)
-    assert (counts[expected == 0] == 0).all()
-    possible = expected > 0
-    if possible.sum() > 1:
-        assert stats.chisquare(counts[possible], expected[possible]).pvalue > 1e-3
+@pytest.mark.parametrize("kind", [np.array, tf.constant])
+@pytest.mark.parametrize(
+    ("scores", "mask", "message"),
+    [
+        ([[1.0, 2.0]], [[True, True, True]], r"one shape, \[batch, arms\], got \(1, 2\) and \(1, 3\)"),
+        ([1.0, 2.0], None, r"one shape, \[batch, arms\], got \(2,\) and \(2,\)"),
+        ([[1.0, 2.0], [1.0, 2.0]], [[True, False], [False, False]], "row 1: mask must leave an arm, it has none"),
+        ([[1.0, 2.0], [1.0, np.nan]], None, "row 1: the score of arm 1 must be finite, got nan"),
+        ([[np.inf, 2.0]], None, "row 0: the score of arm 0 must be finite, got inf"),
+    ],
+)
+@each_method
+def test_scores_and_masks_that_cannot_be_are_refused(method, value, kind, scores, mask, message):
+    with pytest.raises(ValueError, match=message):
+        method(kind(scores), mask if mask is None else kind(mask), value)
 
 
-def test_a_stream_of_seeds_goes_on_where_its_variable_says():
-    first = exploration.Draws(7)
-    seeds = [tuple(first.next().numpy()) for _ in range(3)]
-    assert len(set(seeds)) == 3
-    second = exploration.Draws(0)
-    second.variables[0].assign([7, 1])
-    assert tuple(second.next().numpy()) == seeds[1]
+def test_numpy_input_does_not_load_tensorflow():
+    code = """
+import sys, numpy as np
+from recbandits.agents import exploration, parameters
+exploration.epsilon_greedy(np.ones((2, 3)), None, 0.1)
+print("tensorflow" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_importance_weighting_with_tf_agents_log_probability_doubles_the_value_and_with_ours_does_not():
+    """Two epsilon-greedy policies over the same 3 arms, epsilon 0.4; the best arm pays 1, the others nothing.
+
+    "Always the best arm" is worth 1. Importance weighting estimates it by the mean of 1[best] / P(best was chosen).
+    The best arm is chosen in two ways: by the greedy branch (probability 0.6) or by the random one (0.4 / 3). TF-Agents
+    flips the coin first and reports the probability of *the branch and* the arm, 0.6 or 0.133, never their sum, 0.733.
+    Each way then contributes P(way) / P(way) = 1, and the estimate is 2 where the truth is 1; whoever trusts
+    `policy_info.log_probability` doubles what a policy is worth, and no amount of data helps. Dividing by the marginal,
+    which `epsilon_greedy` gives, the two ways add up to 0.733 / 0.733 = 1.
+    """
+    tf.random.set_seed(1)
+    n, epsilon = 100_000, 0.4
+    spec = tensor_spec.TensorSpec([2], tf.float32), tensor_spec.BoundedTensorSpec([], tf.int32, 0, 2)
+    network, adam = QNetwork(*spec, fc_layer_params=None), tf.keras.optimizers.Adam()
+    theirs = NeuralEpsilonGreedyAgent(
+        ts.time_step_spec(spec[0]), spec[1], network, adam, epsilon=epsilon, emit_policy_info=("log_probability",)
+    ).collect_policy
+    step = theirs.action(ts.restart(tf.ones([n, 2]), n))
+    scores = network(tf.ones([n, 2]))[0].numpy()
+    best = scores[0].argmax()
+    reward = (step.action.numpy() == best).astype(float)
+
+    joint = reward / np.exp(step.info.log_probability.numpy())
+    assert joint.mean() == pytest.approx(2.0, abs=4 * joint.std() / np.sqrt(n))
+
+    ours = exploration.epsilon_greedy(scores, None, epsilon)
+    assert ours[0, best] == pytest.approx(1 - epsilon + epsilon / 3)
+    for action in (step.action.numpy(), exploration.sample(ours, np.random.default_rng(0))):  # the same distribution
+        weighted = (action == best) / ours[np.arange(n), action]
+        assert weighted.mean() == pytest.approx(1.0, abs=1.96 * weighted.std() / np.sqrt(n))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 from tf_agents.bandits.agents import exp3_mixture_agent
 from tf_agents.policies import policy_saver
 from tf_agents.specs import tensor_spec
@@ -15,8 +16,8 @@ from recbandits.environments.stationary import StationaryLinearEnvironment
 from recbandits.evaluation.regret import totals
 from recbandits.training.online import simulate
 
-LEARNERS = ["linucb", "lints", "epsilon_greedy", "boltzmann", "neural_linucb", "exp3_mixture"]
-QUICK = {"epsilon_greedy": {"learning_rate": 0.01}, "boltzmann": {"learning_rate": 0.01}}
+LEARNERS = ["linucb", "lints", "epsilon_greedy", "boltzmann", "squarecb", "neural_linucb", "exp3_mixture"]
+QUICK = {name: {"learning_rate": 0.01} for name in ("epsilon_greedy", "boltzmann", "squarecb")}
 QUICK["neural_linucb"] = {"learning_rate": 0.01, "pretrain_steps": 100}
 
 
@@ -132,6 +133,57 @@ def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
         np.testing.assert_array_equal(before, after)
 
 
+def draws_of(policy, observation, times):
+    """How often each arm is drawn for each user, int [users, arms]; baselines know the users of one batch only."""
+
+    @tf.function(autograph=False)
+    def act():
+        action = tf.map_fn(lambda _: policy.action(ts.restart(observation, 2)).action, tf.range(times))
+        return tf.transpose(action)
+
+    return np.stack([np.bincount(actions, minlength=5) for actions in act().numpy()])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("lints", "exp3_mixture")])
+def test_probabilities_are_the_frequencies_of_what_a_policy_draws(name):
+    """A trained agent meets 2 users 10,000 times: chi-square for each of them, collecting and serving."""
+    world = environment(available=0.6, batch_size=2)
+    agent = make_agent(name, world)
+    simulate(world, agent, steps=30)
+    batch = world.batch()
+    for policy in (agent.collect_policy, agent.policy):
+        p = policy.probabilities(batch.observation).numpy().astype(float)
+        np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
+        assert (p[~batch.mask.numpy()] == 0.0).all()
+        for count, expected in zip(draws_of(policy, batch.observation, 10_000), 10_000 * p, strict=True):
+            assert (count[expected == 0] == 0).all()
+            possible = expected > 0
+            if possible.sum() > 1:
+                expected = expected[possible] * (10_000 / expected.sum())
+                assert stats.chisquare(count[possible], expected).pvalue > 1e-4
+
+
+def test_the_propensity_of_an_explorer_is_the_formula_and_of_the_server_a_certainty():
+    """Epsilon 0.3 with 5 arms: 0.76 on the best and 0.06 on the others; serving is sure."""
+    world = environment()
+    agent = make_agent("epsilon_greedy", world, epsilon=0.3)
+    observation = world.batch().observation
+    explored = np.sort(agent.collect_policy.probabilities(observation).numpy(), axis=1)
+    np.testing.assert_allclose(explored, [[0.06] * 4 + [0.76]] * 16, rtol=1e-5)
+    served = np.sort(agent.policy.probabilities(observation).numpy(), axis=1)
+    np.testing.assert_array_equal(served, [[0.0] * 4 + [1.0]] * 16)
+
+
+@pytest.mark.parametrize(("name", "who"), [("lints", "LinTS"), ("exp3_mixture", "the EXP3 mixture")])
+def test_where_propensities_have_no_formula_they_are_refused_rather_than_wrong(name, who):
+    world = environment()
+    agent = make_agent(name, world)
+    with pytest.raises(ValueError, match=f"{who} has no exact propensities, .* explore around the estimates"):
+        agent.collect_policy.probabilities(world.batch().observation)
+    if name == "lints":  # which serves by its estimates
+        assert (agent.policy.probabilities(world.batch().observation).numpy().max(axis=1) == 1.0).all()
+
+
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
@@ -143,6 +195,9 @@ def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
         ("epsilon_greedy", {"epsilon": -0.1}, r"epsilon must be in \[0, 1\], got -0.1"),
         ("epsilon_greedy", {"layers": ()}, "layers must be a tuple of positive whole numbers"),
         ("boltzmann", {"temperature": 0.0}, "Boltzmann: temperature must be positive and finite, got 0.0"),
+        ("squarecb", {"gamma": 0.0}, "SquareCB: gamma must be positive and finite, got 0.0"),
+        ("squarecb", {"network": "tower"}, "SquareCB: network must be one of common_tower, dot_product, got 'tower'"),
+        ("neural_linucb", {"network": None}, "network must be one of common_tower, dot_product, got None"),
         ("neural_linucb", {"encoding": 2.5}, "NeuralLinUCB: encoding must be a positive whole number, got 2.5"),
         ("neural_linucb", {"pretrain_steps": 2.5}, "pretrain_steps must be a whole number, got 2.5"),
         ("linucb", {"alpha": "x"}, "alpha must be 0 or more and finite, got 'x'"),

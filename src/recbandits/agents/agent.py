@@ -3,7 +3,7 @@
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 
-from recbandits.agents.exploration import Draws
+from recbandits.agents.draws import Draws
 from recbandits.agents.policy import ScoringPolicy
 from recbandits.environments.base import GLOBAL, PER_ARM
 
@@ -17,12 +17,14 @@ class BanditAgent(tf_agent.TFAgent):
       seed: of the draws; serving and collecting have a stream each, so that asking the one does not change the other.
       score: function of (features, seed) giving the scores by which to serve, float [batch, arms].
       collect_score: the same for collecting; default: `score`.
-      explore: function from scores to probabilities, for collecting only; None takes the best score.
+      explore: function of (scores, mask) giving probabilities, for collecting only; None takes the best score.
       learn: function of (features, action int32 [batch], reward float [batch], weights float [batch] or None) giving
         the loss; where arms have features, `per_arm` [batch, arm] is that of the chosen arm. None for an agent that
         does not learn. Whatever else `train` is given by name, it is given too.
       model: tf.Module with the variables that the functions read; None for none.
       number: of this agent among those that share a seed.
+      marginal: where the scores by which to collect are random themselves, the function of (scores, mask) that gives
+        the probabilities of what is drawn all the same, or raises.
 
     Attributes:
       learnt: int64 variable [n], hashes of the logged events from which it learnt what may be learnt only once.
@@ -39,14 +41,19 @@ class BanditAgent(tf_agent.TFAgent):
         learn=None,
         model=None,
         number=0,
+        marginal=None,
     ):
         tf.Module.__init__(self, name=type(self).__name__)
         self.model, self._learn = model, learn
         self.learnt = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learnt")
         collecting, serving = Draws(seed, 2 * number), Draws(seed, 2 * number + 1)
         read = () if model is None else model.variables
-        policy = ScoringPolicy(time_step_spec, action_spec, score, serving, None, read)
-        collect = ScoringPolicy(time_step_spec, action_spec, collect_score or score, collecting, explore, read)
+        policy = ScoringPolicy(
+            time_step_spec, action_spec, score, serving, None, read, None if collect_score else marginal
+        )
+        collect = ScoringPolicy(
+            time_step_spec, action_spec, collect_score or score, collecting, explore, read, marginal
+        )
         trajectory_spec = collect.trajectory_spec
         super().__init__(
             time_step_spec,

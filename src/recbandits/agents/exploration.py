@@ -1,68 +1,160 @@
-"""From scores to the probability of each arm, and from probabilities to an action."""
+"""From scores to the probability of each arm: pure functions, for NumPy arrays and for TensorFlow tensors alike.
 
-import tensorflow as tf
+Whoever logs a decision logs the probability that these give the chosen arm. TensorFlow is not imported here: who has a
+tensor has imported it. Inside a graph, where values are not known yet, they are not checked.
+"""
+
+import sys
+
+import numpy as np
 
 
-def epsilon_greedy(scores, epsilon):
+def epsilon_greedy(scores, mask, epsilon):
     """Probability of each arm under epsilon-greedy exploration.
 
     The greedy share is split evenly among tied best arms, the random share evenly among the available ones: a single
     best arm among K available is chosen with probability 1 - epsilon + epsilon / K (the marginal, not the branch).
 
     Args:
-      scores: float [batch, arms], minus infinity where an arm is unavailable.
+      scores: float [batch, arms], array or tensor, higher is better; whatever an unavailable arm has is ignored.
+      mask: bool [batch, arms], True where the arm is available; None when all are.
       epsilon: exploration rate in [0, 1].
 
     Returns:
-      float [batch, arms]; rows sum to 1, unavailable arms are exactly 0.
+      float [batch, arms] of the kind of `scores`; rows sum to 1, unavailable arms are exactly 0.
+
+    Raises:
+      ValueError: epsilon outside [0, 1], a mask of another shape or without any arm in a row, a score of an available
+        arm that is not finite.
     """
-    available = tf.cast(scores > -float("inf"), scores.dtype)
-    best = tf.cast(tf.equal(scores, tf.reduce_max(scores, axis=1, keepdims=True)), scores.dtype)
-    greedy = best / tf.reduce_sum(best, axis=1, keepdims=True)
-    return (1.0 - epsilon) * greedy + epsilon * available / tf.reduce_sum(available, axis=1, keepdims=True)
+    xp, scores, mask = _inputs(scores, mask)
+    epsilon = _parameter("epsilon", epsilon, "in [0, 1]", lambda value: 0 <= value <= 1)
+    best, available = _ones(xp, _best(xp, scores, mask), scores), _ones(xp, mask, scores)
+    greedy = best / xp.sum(best, axis=1, keepdims=True)
+    return (1.0 - epsilon) * greedy + epsilon * available / xp.sum(available, axis=1, keepdims=True)
 
 
-def softmax(scores, temperature):
+def softmax(scores, mask, temperature):
     """Probability of each arm under Boltzmann exploration, proportional to exp(score / temperature).
 
     Args:
-      scores: float [batch, arms], minus infinity where an arm is unavailable.
+      scores: as for `epsilon_greedy`.
+      mask: likewise.
       temperature: positive, in units of the scores; towards 0 it becomes greedy, towards infinity uniform.
 
     Returns:
-      float [batch, arms]; rows sum to 1, unavailable arms are exactly 0.
+      As `epsilon_greedy`.
+
+    Raises:
+      ValueError: temperature that is not positive, and as `epsilon_greedy`.
     """
-    return tf.nn.softmax(scores / temperature, axis=1)
+    xp, scores, mask = _inputs(scores, mask)
+    temperature = _parameter("temperature", temperature, "positive", lambda value: value > 0)
+    weight = xp.exp(-_gap(xp, scores, mask) / temperature)
+    return weight / xp.sum(weight, axis=1, keepdims=True)
 
 
-def draw(probabilities, seed):
-    """Draw one action per row by inverting the cumulative distribution.
+def inverse_gap(scores, mask, gamma):
+    """Probability of each arm under inverse-gap weighting, as in SquareCB.
+
+    With K available arms, one whose score is d below the best is chosen with probability 1 / (K + gamma d), and the
+    best with the rest, which tied best arms share (Foster and Rakhlin 2020, "Beyond UCB: Optimal and Efficient
+    Contextual Bandits with Regression Oracles", algorithm 1 with mu = K). Hence arms that look almost as good are tried
+    often, and hopeless ones hardly ever.
 
     Args:
-      probabilities: float [batch, arms], rows sum to 1.
-      seed: int [2], of a stateless generator.
+      scores: as for `epsilon_greedy`, predicted rewards.
+      mask: likewise.
+      gamma: positive, per unit of the scores; towards 0 it becomes uniform, towards infinity greedy.
 
     Returns:
-      int32 [batch]; arms of probability 0 are never drawn.
+      As `epsilon_greedy`.
+
+    Raises:
+      ValueError: gamma that is not positive, and as `epsilon_greedy`.
     """
-    cumulative = tf.cumsum(probabilities, axis=1)
-    # uniform in [0, 1) times the total stays below the total, so that rounding never points past the last arm
-    luck = tf.random.stateless_uniform([tf.shape(probabilities)[0], 1], seed) * cumulative[:, -1:]
-    return tf.reduce_sum(tf.cast(cumulative <= luck, tf.int32), axis=1)
+    xp, scores, mask = _inputs(scores, mask)
+    gamma = _parameter("gamma", gamma, "positive", lambda value: value > 0)
+    best, available = _best(xp, scores, mask), _ones(xp, mask, scores)
+    arms = xp.sum(available, axis=1, keepdims=True)
+    others = xp.where(best, xp.zeros_like(scores), 1.0 / (arms + gamma * _gap(xp, scores, mask)))
+    rest = 1.0 - xp.sum(others, axis=1, keepdims=True)
+    return xp.where(best, rest / xp.sum(_ones(xp, best, scores), axis=1, keepdims=True), others)
 
 
-class Draws(tf.Module):
-    """A stream of seeds whose place is a variable: checkpoints keep it, and a resumed run goes on where it was.
+def sample(probabilities, generator):
+    """Draw one arm per row, by inverting the cumulative distribution.
 
     Args:
-      seed: of the run.
-      stream: number of the stream; those of one seed do not overlap.
+      probabilities: float array [batch, arms]; rows sum to 1.
+      generator: `numpy.random.Generator`.
+
+    Returns:
+      int64 array [batch]; arms of probability 0 are never drawn.
+
+    Raises:
+      ValueError: a row that is no distribution.
     """
+    probabilities = np.asarray(probabilities, float)
+    wrong = ~((probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < 1e-5))
+    if wrong.any():
+        row = np.argmax(wrong)
+        raise ValueError(f"row {row}: probabilities must be 0 or more and sum to 1, got {probabilities[row]}")
+    cumulative = probabilities.cumsum(axis=1)
+    luck = generator.random((len(cumulative), 1))
+    # divided by itself the last is exactly 1, which luck stays below, however the sum was rounded
+    return (cumulative / cumulative[:, -1:] <= luck).sum(axis=1)
 
-    def __init__(self, seed, stream=0):
-        super().__init__(name="draws")
-        self._place = tf.Variable([seed, stream << 40], dtype=tf.int64, trainable=False, name="place")
 
-    def next(self):
-        """Seed int64 [2] of the next draw."""
-        return self._place.assign_add([0, 1])
+def _inputs(scores, mask):
+    """(NumPy or its like in TensorFlow, scores, mask), checked where their values are known."""
+    tf = sys.modules.get("tensorflow")
+    if tf is not None and tf.is_tensor(scores):
+        xp, known = tf.experimental.numpy, hasattr(scores, "numpy")
+        mask = tf.ones_like(scores, tf.bool) if mask is None else tf.cast(mask, tf.bool)
+    else:
+        xp, known, scores = np, True, np.asarray(scores)
+        scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(float)
+        mask = np.ones(scores.shape, bool) if mask is None else np.asarray(mask, bool)
+    shapes = tuple(scores.shape), tuple(mask.shape)
+    if not all(len(shape) == 2 for shape in shapes) or any(
+        a != b for a, b in zip(*shapes, strict=True) if None not in (a, b)
+    ):
+        raise ValueError(f"scores and mask must have one shape, [batch, arms], got {shapes[0]} and {shapes[1]}")
+    if known:
+        _check_rows(np.asarray(scores), np.asarray(mask))
+    return xp, scores, mask
+
+
+def _check_rows(scores, mask):
+    if (empty := ~mask.any(axis=1)).any():
+        raise ValueError(f"row {np.argmax(empty)}: mask must leave an arm, it has none")
+    if (wrong := mask & ~np.isfinite(scores)).any():
+        row, arm = np.argwhere(wrong)[0]
+        raise ValueError(f"row {row}: the score of arm {arm} must be finite, got {scores[row, arm]}")
+
+
+def _parameter(name, value, expected, holds):
+    """A number that holds, as a float; a tensor inside a graph as it is."""
+    tf = sys.modules.get("tensorflow")
+    if tf is not None and tf.is_symbolic_tensor(value):
+        return value
+    if not holds(value):
+        raise ValueError(f"{name} must be {expected}, got {value}")
+    return float(value)
+
+
+def _best(xp, scores, mask):
+    """True, bool [batch, arms], for the best of the available arms of each row."""
+    return _gap(xp, scores, mask) == 0.0
+
+
+def _gap(xp, scores, mask):
+    """How far each score is below the best of its row, [batch, arms]; infinity where the arm is unavailable."""
+    possible = xp.where(mask, scores, xp.full_like(scores, -np.inf))
+    return xp.max(possible, axis=1, keepdims=True) - possible
+
+
+def _ones(xp, condition, scores):
+    """1 where a condition holds and 0 elsewhere, in the type of the scores."""
+    return xp.where(condition, xp.ones_like(scores), xp.zeros_like(scores))

@@ -4,9 +4,11 @@ import tensorflow as tf
 
 from recbandits.agents import exploration, parameters
 from recbandits.agents.agent import BanditAgent
+from recbandits.agents.draws import Draws
 from recbandits.agents.linear import LinearModel, arm_inputs, chosen_inputs
 from recbandits.agents.mixture import Exp3MixtureAgent
 from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
+from recbandits.agents.policy import no_probabilities
 from recbandits.environments.base import GLOBAL, PER_ARM, Environment
 
 NAMES = {
@@ -14,6 +16,7 @@ NAMES = {
     "lints": parameters.LinTS,
     "epsilon_greedy": parameters.EpsilonGreedy,
     "boltzmann": parameters.Boltzmann,
+    "squarecb": parameters.SquareCB,
     "neural_linucb": parameters.NeuralLinUCB,
     "exp3_mixture": parameters.Exp3Mixture,
     "uniform": parameters.Uniform,
@@ -98,22 +101,20 @@ def _linear(agent, environment, seed, number=0):
     def learn(features, action, reward, weights):
         return model.update(chosen_inputs(features), action, reward, weights)
 
-    collect = sampled if isinstance(agent, parameters.LinTS) else optimistic
-    return BanditAgent(*specs, seed, mean, collect, learn=learn, model=model, number=number)
+    options = {"learn": learn, "model": model, "number": number}
+    if isinstance(agent, parameters.LinTS):
+        return BanditAgent(*specs, seed, mean, sampled, marginal=no_probabilities("LinTS"), **options)
+    return BanditAgent(*specs, seed, mean, optimistic, **options)
 
 
 def _network(agent, environment, seed):
     specs, features, num_actions = _specs(environment)
     model = RewardNetwork(features, num_actions, agent.layers, agent.learning_rate, seed)
 
-    def explore(scores):
-        if isinstance(agent, parameters.Boltzmann):
-            return exploration.softmax(scores, agent.temperature)
-        return exploration.epsilon_greedy(scores, agent.epsilon)
+    def score(features, seed):
+        return model.scores(features)
 
-    return BanditAgent(
-        *specs, seed, lambda features, seed: model.scores(features), explore=explore, learn=model.learn, model=model
-    )
+    return BanditAgent(*specs, seed, score, explore=agent.explore, learn=model.learn, model=model)
 
 
 def _neural_linucb(agent, environment, seed):
@@ -136,16 +137,16 @@ def _neural_linucb(agent, environment, seed):
         estimate, width = model.estimate(features)
         return estimate + agent.alpha * width
 
-    def explore(scores):
+    def explore(scores, mask):
         epsilon = tf.where(model.pretraining, agent.epsilon, 0.0)
-        return exploration.epsilon_greedy(scores, epsilon)
+        return exploration.epsilon_greedy(scores, mask, epsilon)
 
     return BanditAgent(*specs, seed, mean, optimistic, explore, model.learn, model)
 
 
 def _mixture(agent, environment, seed):
     members = [_linear(member, environment, seed, number) for number, member in enumerate(agent.agents)]
-    return Exp3MixtureAgent(members, exploration.Draws(seed, 2 * len(members)), agent.gamma, agent.reward_range)
+    return Exp3MixtureAgent(members, Draws(seed, 2 * len(members)), agent.gamma, agent.reward_range)
 
 
 def _uniform(agent, environment, seed):
@@ -154,7 +155,10 @@ def _uniform(agent, environment, seed):
     def luck(features, seed):
         return tf.random.stateless_uniform([tf.shape(tf.nest.flatten(features)[0])[0], num_actions], seed)
 
-    return BanditAgent(*specs, seed, luck)
+    def marginal(scores, mask):
+        return exploration.epsilon_greedy(scores, mask, 1.0)
+
+    return BanditAgent(*specs, seed, luck, marginal=marginal)
 
 
 def _best_fixed_arm(agent, environment, seed):
@@ -178,6 +182,7 @@ _BUILDERS = {
     parameters.LinTS: _linear,
     parameters.EpsilonGreedy: _network,
     parameters.Boltzmann: _network,
+    parameters.SquareCB: _network,
     parameters.NeuralLinUCB: _neural_linucb,
     parameters.Exp3Mixture: _mixture,
     parameters.Uniform: _uniform,

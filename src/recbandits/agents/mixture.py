@@ -5,6 +5,8 @@ import tensorflow_probability as tfp
 from tf_agents.bandits.agents import mixture_agent
 from tf_agents.bandits.policies import mixture_policy
 
+from recbandits.agents.policy import no_probabilities
+
 
 class Exp3MixtureAgent(mixture_agent.MixtureAgent):
     """TF-Agents' mixture (each interaction is decided by one agent and teaches that agent) with the weights of EXP3.
@@ -16,7 +18,7 @@ class Exp3MixtureAgent(mixture_agent.MixtureAgent):
 
     Args:
       agents: the agents to mix, with equal specs.
-      draws: `exploration.Draws`.
+      draws: `draws.Draws`.
       gamma: share of uniform exploration over agents, in (0, 1].
       reward_range: (lowest, highest) reward, mapped to [0, 1]; rewards outside count as the nearest end.
     """
@@ -30,6 +32,7 @@ class Exp3MixtureAgent(mixture_agent.MixtureAgent):
         distribution = _SeededCategorical(probs=self.probabilities)
         distribution.draws = draws
         super().__init__(distribution, agents)
+        self.policy.probabilities = no_probabilities("the EXP3 mixture")  # which has one policy for both
 
     def _update_mixture_distribution(self, experience):
         asked = tf.reshape(experience.policy_info[mixture_policy.MIXTURE_AGENT_ID], [-1])

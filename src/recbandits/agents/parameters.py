@@ -4,6 +4,10 @@ import math
 import numbers
 from dataclasses import dataclass
 
+from recbandits.agents import exploration
+
+NETWORKS = ("common_tower", "dot_product")
+
 
 def _network(parameters):
     _require(
@@ -13,6 +17,7 @@ def _network(parameters):
         "a tuple of positive whole numbers",
     )
     _positive(parameters, "learning_rate")
+    _require(parameters, "network", parameters.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
 
 
 def _positive(parameters, field):
@@ -86,15 +91,21 @@ class EpsilonGreedy:
       epsilon: exploration rate in [0, 1].
       layers: units of the hidden layers.
       learning_rate: of Adam, positive.
+      network: "common_tower" or "dot_product", what joins the encodings of user and arm.
     """
 
     epsilon: float = 0.05
     layers: tuple[int, ...] = (64, 32)
     learning_rate: float = 0.003
+    network: str = "common_tower"
 
     def __post_init__(self):
         _probability(self, "epsilon")
         _network(self)
+
+    def explore(self, scores, mask):
+        """Probability of each arm, as `exploration.epsilon_greedy`."""
+        return exploration.epsilon_greedy(scores, mask, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -105,15 +116,46 @@ class Boltzmann:
       temperature: positive, in units of the reward.
       layers: units of the hidden layers.
       learning_rate: of Adam, positive.
+      network: "common_tower" or "dot_product", what joins the encodings of user and arm.
     """
 
     temperature: float = 0.1
     layers: tuple[int, ...] = (64, 32)
     learning_rate: float = 0.003
+    network: str = "common_tower"
 
     def __post_init__(self):
         _positive(self, "temperature")
         _network(self)
+
+    def explore(self, scores, mask):
+        """Probability of each arm, as `exploration.softmax`."""
+        return exploration.softmax(scores, mask, self.temperature)
+
+
+@dataclass(frozen=True)
+class SquareCB:
+    """A reward network; the further a prediction is below the best, the more rarely its arm is drawn.
+
+    Args:
+      gamma: positive, per unit of the reward: with K arms, one that looks d worse is drawn once in K + gamma d times.
+      layers: units of the hidden layers.
+      learning_rate: of Adam, positive.
+      network: "common_tower" or "dot_product", what joins the encodings of user and arm.
+    """
+
+    gamma: float = 100.0
+    layers: tuple[int, ...] = (64, 32)
+    learning_rate: float = 0.003
+    network: str = "common_tower"
+
+    def __post_init__(self):
+        _positive(self, "gamma")
+        _network(self)
+
+    def explore(self, scores, mask):
+        """Probability of each arm, as `exploration.inverse_gap`."""
+        return exploration.inverse_gap(scores, mask, self.gamma)
 
 
 @dataclass(frozen=True)
@@ -128,6 +170,7 @@ class NeuralLinUCB:
       pretrain_steps: batches that train the network before it is frozen.
       layers: units of the hidden layers before the encoding.
       learning_rate: of Adam, positive.
+      network: "common_tower" or "dot_product", what joins the encodings of user and arm.
     """
 
     alpha: float = 0.1
@@ -137,6 +180,7 @@ class NeuralLinUCB:
     pretrain_steps: int = 100
     layers: tuple[int, ...] = (64,)
     learning_rate: float = 0.003
+    network: str = "common_tower"
 
     def __post_init__(self):
         _at_least_zero(self, "alpha")

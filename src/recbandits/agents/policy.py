@@ -4,7 +4,7 @@ import tensorflow as tf
 from tf_agents.policies import tf_policy, utils
 from tf_agents.trajectories import policy_step
 
-from recbandits.agents import exploration
+from recbandits.agents.draws import draw
 from recbandits.environments.base import GLOBAL, PER_ARM
 
 
@@ -20,16 +20,19 @@ class ScoringPolicy(tf_policy.TFPolicy):
       time_step_spec: of the environment; its observation is a pair (features, mask) when arms can be unavailable.
       action_spec: of the environment.
       score: function of (features, seed int [2]) giving scores float [batch, arms].
-      draws: `exploration.Draws`, where random numbers come from.
-      explore: function of scores [batch, arms] giving probabilities [batch, arms]; None for the best arm, the first one
-        on ties.
+      draws: `draws.Draws`, where random numbers come from.
+      explore: function of (scores, mask) [batch, arms] giving probabilities [batch, arms]; None for the best arm, the
+        first one on ties.
       variables: what `score` reads, for saving.
+      marginal: where `score` is random, the function of (scores, mask) that gives the probabilities of what `action`
+        draws all the same, or raises; None where `score` is a function of the features alone.
     """
 
-    def __init__(self, time_step_spec, action_spec, score, draws, explore=None, variables=()):
+    def __init__(self, time_step_spec, action_spec, score, draws, explore=None, variables=(), marginal=None):
         self._score = score
         self._draws = draws
         self._explore = explore
+        self._marginal = marginal
         self._read = list(variables)
         masked = isinstance(time_step_spec.observation, tuple)
         features = time_step_spec.observation[0] if masked else time_step_spec.observation
@@ -64,18 +67,42 @@ class ScoringPolicy(tf_policy.TFPolicy):
         _check_shapes(observation, self.time_step_spec.observation)
         if self.observation_and_action_constraint_splitter is None:
             return self._score(observation, seed)
-        features, mask = observation
-        mask = tf.cast(mask, tf.bool)
+        features, mask = observation[0], self._mask(observation)
         possible = tf.debugging.Assert(tf.reduce_all(tf.reduce_any(mask, axis=1)), ["a mask must leave an arm", mask])
         with tf.control_dependencies([] if possible is None else [possible]):
             return tf.where(mask, self._score(features, seed), -float("inf"))
 
     def _score_pairs(self, context, arm):
-        """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float [n]: any arm, however many there are.
+        """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float [n].
 
         Where arms have features it is the attribute `score_pairs`, in one graph, which a saved policy keeps.
         """
         return self._score({GLOBAL: context, PER_ARM: arm[:, None, :]}, tf.zeros([2], tf.int64))[:, 0]
+
+    def probabilities(self, observation):
+        """Probability with which `action` chooses each arm: what to log as propensity.
+
+        Args:
+          observation: as for `scores`.
+
+        Returns:
+          float [batch, arms]; rows sum to 1, unavailable arms are exactly 0, and the best arm of a policy that does not
+          explore is exactly 1.
+
+        Raises:
+          ValueError: the policy draws its scores at random, and what that comes to has no formula.
+        """
+        scores, mask = self.scores(observation, tf.zeros([2], tf.int64)), self._mask(observation)
+        if self._marginal is not None:
+            return self._marginal(scores, mask)
+        if self._explore is not None:
+            return self._explore(scores, mask)
+        return tf.one_hot(tf.argmax(scores, axis=1), scores.shape[1], dtype=scores.dtype)
+
+    def _mask(self, observation):
+        """Which arms are available, bool [batch, arms]; None when all always are."""
+        masked = self.observation_and_action_constraint_splitter is not None
+        return tf.cast(observation[1], tf.bool) if masked else None
 
     def _action(self, time_step, policy_state, seed=None):
         place = self._draws.next() if seed is None else tf.cast(tf.broadcast_to(seed, [2]), tf.int64)
@@ -84,7 +111,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
         if self._explore is None:
             action = tf.argmax(scores, axis=1, output_type=tf.int32)
         else:
-            action = exploration.draw(self._explore(scores), second)
+            action = draw(self._explore(scores, self._mask(time_step.observation)), second)
         return policy_step.PolicyStep(action, policy_state, self._info(time_step.observation, action))
 
     def _info(self, observation, action):
@@ -98,6 +125,18 @@ class ScoringPolicy(tf_policy.TFPolicy):
 
     def _variables(self):
         return [*self._read, *self._draws.variables]
+
+
+def no_probabilities(who):
+    """The `marginal` of a policy without a formula for its propensities."""
+
+    def refuse(*observation):
+        raise ValueError(
+            f"{who} has no exact propensities, because it draws its scores at random: to log decisions, explore around "
+            "the estimates of a policy by `exploration.epsilon_greedy`, `softmax` or `inverse_gap`"
+        )
+
+    return refuse
 
 
 def _check_shapes(observation, spec):

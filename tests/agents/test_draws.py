@@ -1,0 +1,27 @@
+"""Draws inside a graph: their frequency, and streams that go on where they were."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from recbandits.agents.draws import Draws, draw
+
+
+@pytest.mark.parametrize("p", [[0.1, 0.0, 0.8, 0.1], [0.0, 1.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
+def test_draws_have_the_frequency_of_the_probabilities(p):
+    actions = draw(tf.constant([p] * 100_000, tf.float32), tf.constant([1, 2], tf.int64)).numpy()
+    counts, expected = np.bincount(actions, minlength=4), 100_000 * np.array(p)
+    assert (counts[expected == 0] == 0).all()
+    possible = expected > 0
+    if possible.sum() > 1:
+        assert stats.chisquare(counts[possible], expected[possible]).pvalue > 1e-3
+
+
+def test_a_stream_of_seeds_goes_on_where_its_variable_says():
+    first = Draws(7)
+    seeds = [tuple(first.next().numpy()) for _ in range(3)]
+    assert len(set(seeds)) == 3
+    second = Draws(0)
+    second.variables[0].assign([7, 1])
+    assert tuple(second.next().numpy()) == seeds[1]
