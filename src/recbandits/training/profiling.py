@@ -1,0 +1,106 @@
+"""Where the time of a training step goes: TensorFlow's profiler, read without TensorBoard."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import tensorflow as tf
+from xprof.convert import raw_to_tool_data
+
+_PARTS = {"infeedTimeMs": "input", "hostComputeTimeMs": "compute", "otherTimeMs": "other", "stepTimeMs": "total"}
+
+
+class Profile(NamedTuple):
+    """What a trace says.
+
+    Attributes:
+      steps: DataFrame with one row a step, in milliseconds: input (waiting for a batch), compute, other (mostly Python)
+        and total, which on a GPU also contains what the device did.
+      stages: DataFrame indexed by stage of the input pipeline, longest first: count, how often it was called, and ms,
+        the time spent in it; stages run beside each other, so that the sum may be longer than the steps.
+      conclusion: the profiler's own, a sentence.
+    """
+
+    steps: pd.DataFrame
+    stages: pd.DataFrame
+    conclusion: str
+
+    @property
+    def input_share(self):
+        """Share of the time of all steps that was spent waiting for input, in [0, 1]."""
+        return float(self.steps["input"].sum() / self.steps["total"].sum())
+
+
+def trace(batches, train, directory, steps=20, warm_up=3):
+    """Profile some training steps; a step begins when it asks for its batch and ends when its loss is there.
+
+    Args:
+      batches: iterable of what `train` takes, such as a `tf.data.Dataset`, with at least `warm_up + steps` of them.
+      train: function from a batch to its loss, a tensor.
+      directory: where the trace goes; TensorBoard finds it there too.
+      steps: how many to profile.
+      warm_up: steps before them, which trace graphs and fill buffers.
+
+    Returns:
+      Profile
+
+    Raises:
+      ValueError: too few batches, or another profile is running.
+    """
+    iterator = iter(batches)
+    for _ in range(warm_up):
+        train(_next(iterator)).numpy()
+    try:
+        tf.profiler.experimental.start(str(directory))
+    except tf.errors.AlreadyExistsError:
+        raise ValueError("only one profile can run at a time, stop the other one first") from None
+    try:
+        for number in range(steps):
+            with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
+                train(_next(iterator)).numpy()
+    finally:
+        tf.profiler.experimental.stop()
+    return read(directory)
+
+
+def read(directory):
+    """Read the latest trace in a directory.
+
+    Args:
+      directory: of `trace`, or the log directory of a `tf.keras.callbacks.TensorBoard(profile_batch=...)`.
+
+    Returns:
+      Profile
+
+    Raises:
+      FileNotFoundError: there is no trace.
+      ValueError: the trace has no steps.
+    """
+    files = sorted(Path(directory).glob("plugins/profile/*/*.xplane.pb"))
+    if not files:
+        raise FileNotFoundError(f"{Path(directory).name} must hold a trace of the profiler, it has no *.xplane.pb")
+    text, _ = raw_to_tool_data.xspace_to_tool_data([str(files[-1])], "input_pipeline_analyzer", {})
+    _, steps, stages, *_ = json.loads(text)
+    frame = _frame(steps)
+    if frame.empty:
+        raise ValueError(f"the trace {files[-1].name} must have steps: wrap them in tf.profiler.experimental.Trace")
+    stages = _frame(stages).set_index("opName").rename_axis("stage")
+    return Profile(
+        frame[list(_PARTS)].rename(columns=_PARTS),
+        stages.rename(columns={"timeInMs": "ms"})[["count", "ms"]].astype({"count": int}),
+        steps["p"]["input_conclusion"],
+    )
+
+
+def _next(iterator):
+    try:
+        return next(iterator)
+    except StopIteration:
+        raise ValueError("batches must be enough for all steps and the warm-up before them, they ended") from None
+
+
+def _frame(table):
+    """A table of the Google Charts API as a DataFrame."""
+    columns = [column["id"] for column in table["cols"]]
+    return pd.DataFrame([[cell["v"] for cell in row["c"]] for row in table["rows"]], columns=columns)

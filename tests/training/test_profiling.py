@@ -1,0 +1,86 @@
+"""A profile tells a step that waits for its input from one that computes."""
+
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recbandits.training.profiling import read, trace
+
+
+@tf.function(autograph=False)
+def multiply(batch):
+    """Some milliseconds of matrix products."""
+    return tf.reduce_sum(tf.matmul(batch, tf.matmul(batch, batch, transpose_b=True)))
+
+
+def batches(seconds, number=10, size=400):
+    """Random square matrices, each made in a time of sleep."""
+
+    def wait():
+        for seed in range(number):
+            time.sleep(seconds)
+            yield np.random.default_rng(seed).random((size, size), dtype=np.float32)
+
+    return tf.data.Dataset.from_generator(wait, output_signature=tf.TensorSpec([size, size], tf.float32))
+
+
+def test_a_step_that_waits_for_its_batch_is_input_bound(tmp_path):
+    """5 steps, each waits 50 ms."""
+    profile = trace(batches(0.05), multiply, tmp_path, steps=5)
+    assert len(profile.steps) == 5
+    assert (profile.steps["input"] > 40).all()
+    assert profile.input_share > 0.6
+    assert "HIGHLY input-bound" in profile.conclusion
+    assert profile.stages["ms"].max() > 200
+    assert profile.stages["count"].max() >= 5
+
+
+def test_a_step_that_computes_is_not(tmp_path):
+    memory = tf.data.Dataset.from_tensors(tf.random.stateless_uniform([900, 900], [1, 2])).repeat(8).prefetch(8)
+    profile = trace(memory, multiply, tmp_path, steps=5)
+    assert profile.input_share < 0.4
+    assert (profile.steps["compute"] > profile.steps["input"]).all()
+
+
+def test_the_parts_of_a_step_are_no_longer_than_the_step(tmp_path):
+    steps = trace(batches(0.01), multiply, tmp_path, steps=4).steps
+    np.testing.assert_allclose(steps[["input", "compute", "other"]].sum(axis=1), steps["total"], rtol=0.01)
+
+
+def test_the_latest_trace_is_read(tmp_path):
+    trace(batches(0.0), multiply, tmp_path, steps=2)
+    time.sleep(1.1)  # the profiler names its folders by the second
+    trace(batches(0.0), multiply, tmp_path, steps=3)
+    assert len(read(tmp_path).steps) == 3
+
+
+def test_too_few_batches_are_refused_and_the_profiler_is_stopped(tmp_path):
+    with pytest.raises(
+        ValueError, match="batches must be enough for all steps and the warm-up before them, they ended"
+    ):
+        trace(batches(0.0, number=4), multiply, tmp_path, steps=5)
+    assert len(trace(batches(0.0), multiply, tmp_path / "next", steps=2).steps) == 2
+
+
+def test_a_second_profile_at_the_same_time_is_refused(tmp_path):
+    tf.profiler.experimental.start(str(tmp_path / "first"))
+    try:
+        with pytest.raises(ValueError, match="only one profile can run at a time, stop the other one first"):
+            trace(batches(0.0), multiply, tmp_path / "second", steps=2)
+    finally:
+        tf.profiler.experimental.stop()
+
+
+def test_a_directory_without_a_trace_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must hold a trace of the profiler"):
+        read(tmp_path)
+
+
+def test_a_trace_without_steps_is_refused(tmp_path):
+    tf.profiler.experimental.start(str(tmp_path))
+    multiply(tf.ones([9, 9]))
+    tf.profiler.experimental.stop()
+    with pytest.raises(ValueError, match="must have steps: wrap them in"):
+        read(tmp_path)
