@@ -1,0 +1,223 @@
+"""Intervals: by hand, against each other, and by how often they contain a known truth."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.off_policy import LOG_SIZE, REPLICATIONS, accuracy, covers, judge
+from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
+from recbandits.evaluation.estimate import Estimate, difference
+from recbandits.evaluation.off_policy import direct, ips, snips
+
+WORLD = make_world()
+METHODS = ["normal", "bootstrap", "bernstein"]
+FEWER = {"bootstrap": {"resamples": 300}}
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Bias and coverage of every estimator, as the benchmark prints them."""
+    assert (REPLICATIONS, LOG_SIZE) == (500, 2000)
+    return accuracy()
+
+
+def estimates(n, rewards="0 or 1", seed=0, **changes):
+    log = {name: column[0] for name, column in draw_logs(WORLD, rewards, n, seed=seed).items()}
+    return judge(log | changes, seed)
+
+
+def sample(values):
+    """Estimate of the mean of plain numbers."""
+    return direct(np.asarray(values, float))
+
+
+@pytest.mark.parametrize("rewards", REWARDS)
+@pytest.mark.parametrize("name", ["IPS", "SNIPS", "DR", "SNDR"])
+def test_intervals_cover_the_truth_in_92_to_98_percent_of_500_logs(table, rewards, name):
+    assert 0.92 <= table.loc[(rewards, name), "coverage"] <= 0.98
+
+
+@pytest.mark.parametrize("rewards", REWARDS)
+def test_the_table_shows_what_the_others_trade_for_their_smaller_error(table, rewards):
+    """IPS, SNIPS, DR and SNDR have no bias beyond chance; the others have one of which their intervals know nothing."""
+    rows = table.loc[rewards]
+    biased = abs(rows["bias"]) > 5 * rows["standard_error"]
+    assert biased[biased].index.tolist() == ["clipped IPS (3)", "DM", "Switch-DR (3)", "DRos (10)"]
+    assert (abs(rows.loc[~biased, "bias"]) < 3 * rows.loc[~biased, "standard_error"]).all()
+    assert rows.loc["DM", "coverage"] == 0
+
+
+def test_a_model_makes_the_error_smaller_where_the_model_explains_the_reward(table):
+    rmse = table.loc["0 or 1", "rmse"]
+    assert max(rmse["DR"], rmse["SNDR"], rmse["SNIPS"]) < 0.8 * rmse["IPS"]
+    assert rmse["replay"] > 1.2 * rmse["IPS"]
+
+
+@pytest.mark.parametrize("rewards", REWARDS)
+def test_bernstein_covers_more_often_than_it_promises(table, rewards):
+    assert (table.loc[rewards].loc[["IPS", "SNIPS", "DR", "SNDR"], "bernstein"] >= 0.99).all()
+
+
+def test_without_skewness_the_normal_interval_is_students():
+    values = np.array([1.0, 2.0, 4.0, 5.0])
+    expected = stats.t.interval(0.9, 3, loc=3.0, scale=stats.sem(values))
+    np.testing.assert_allclose(sample(values).interval(level=0.9), expected)
+
+
+def test_a_long_tail_moves_one_bound_outwards_and_leaves_the_other():
+    """Halls's transformation at both of its bounds gives -+t back: x = t + g t^2 / 3 + g^2 t^3 / 27 + g / 6."""
+    values = np.random.default_rng(0).lognormal(size=200)
+    t = stats.t.ppf(0.975, 199)
+    low, high = sample(values).interval()
+    assert low == pytest.approx(values.mean() - t * stats.sem(values))
+    studentised = (values.mean() - high) / stats.sem(values)
+    g = np.mean((values - values.mean()) ** 3) / values.std(ddof=1) ** 3 / np.sqrt(200)
+    transformed = studentised + g * studentised**2 / 3 + g**2 * studentised**3 / 27 + g / 6
+    assert transformed == pytest.approx(-t)
+    assert studentised < -t
+    mirrored = sample(-values).interval()
+    np.testing.assert_allclose(mirrored, (-high, -low))
+
+
+def test_the_error_of_a_ratio_is_linearised():
+    """SNIPS of rewards 1 and 0 with weights 1 and 3: value 1 / 4, influences (1 * 3/4, 3 * -1/4) / 2."""
+    estimate = snips([1.0, 0.0], [0.5, 0.25], [0.5, 0.75])
+    assert estimate.value == 0.25
+    np.testing.assert_allclose(estimate.influence, [0.375, -0.375])
+
+
+def test_a_reward_that_never_varies_leaves_no_doubt_in_a_self_normalised_estimate():
+    assert snips([2.0, 2.0, 2.0], [0.5, 0.2, 0.1], [0.1, 0.5, 0.3]).interval() == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("name", ["replay", "IPS", "clipped IPS (3)", "SNIPS", "DM", "DR", "SNDR", "DRos (10)"])
+def test_the_bootstrap_agrees_with_the_linearised_error_on_a_well_behaved_log(name):
+    """With 2,000 resamples the quantiles themselves have an error of about 4 % of the half width."""
+    estimate = estimates(4000)[name]
+    normal, bootstrap = estimate.interval(), estimate.interval("bootstrap", resamples=2000)
+    np.testing.assert_allclose(bootstrap, normal, atol=0.12 * (normal[1] - normal[0]) / 2)
+
+
+def test_the_bootstrap_is_repeatable_and_reads_a_log_in_pieces():
+    """5,000 records are five pieces; pieces must not be resampled alike."""
+    estimate = sample(np.tile(np.random.default_rng(0).normal(size=1000), 5))
+    first, again, other = (estimate.interval("bootstrap", seed=seed, resamples=500) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert np.ptp(first) == pytest.approx(np.ptp(estimate.interval()), rel=0.15)
+
+
+def test_the_bernstein_interval_by_hand():
+    """Values 0, 1, level 0.9: V = 0.5, log(4 / 0.1) = 3.689; sqrt(2 * 0.5 * 3.689 / 2) + 7 * 3.689 / 3 = 9.966."""
+    log = np.log(40)
+    low, high = sample([0.0, 1.0]).interval("bernstein", 0.9, span=1.0)
+    half = np.sqrt(0.5 * log) + 7 * log / 3
+    assert half == pytest.approx(9.966, abs=1e-3)
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+def test_the_bernstein_interval_holds_where_the_others_have_nothing_to_go_by():
+    """One reward in 200 is 1, logs of 100: most logs have seen none, their other intervals are the point 0."""
+    generator = np.random.default_rng(0)
+    covered = {method: [] for method in ("normal", "bernstein")}
+    for _ in range(500):
+        estimate = sample(generator.random(100) < 0.005)
+        covered["normal"].append(covers(estimate.interval(), 0.005))
+        covered["bernstein"].append(covers(estimate.interval("bernstein", span=1.0), 0.005))
+    assert np.mean(covered["normal"]) < 0.5
+    assert np.mean(covered["bernstein"]) >= 0.95
+
+
+@pytest.mark.parametrize("name", ["IPS", "SNIPS", "DR", "SNDR", "DM"])
+def test_bernstein_is_wider_than_the_normal_interval(name):
+    estimate = estimates(2000)[name]
+    (low, high), (lower, higher) = estimate.interval(), estimate.interval("bernstein")
+    assert lower < low < high < higher
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["IPS", "SNIPS", "DR", "SNDR"])
+def test_sixteen_times_the_data_makes_an_interval_a_quarter_as_wide(method, name):
+    """Bernstein gains more: its second term falls with n, not with its root."""
+    widths = [np.ptp(estimates(n)[name].interval(method, **FEWER.get(method, {}))) for n in (1000, 16_000)]
+    low, high = {"normal": (3.3, 4.7), "bootstrap": (2.8, 5.6), "bernstein": (4, 9)}[method]
+    assert low < widths[0] / widths[1] < high
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_higher_level_is_wider(method):
+    estimate = estimates(1000)["DR"]
+    widths = [np.ptp(estimate.interval(method, level)) for level in (0.5, 0.8, 0.95, 0.99)]
+    assert widths == sorted(widths)
+    assert widths[-1] > 2 * widths[0]
+
+
+def rivals(n, replications, name="SNIPS"):
+    """Pairs of estimates of two similar policies on the same logs, and their true difference."""
+    other = 0.8 * WORLD.target + 0.2 * WORLD.behaviour
+    logs = draw_logs(WORLD, "0 or 1", n, replications)
+    pairs = []
+    for i in range(replications):
+        log = {column: values[i] for column, values in logs.items()}
+        changed = log | {
+            "target": other[log["kind"], log["action"]],
+            "q_target": (other * WORLD.model).sum(axis=1)[log["kind"]],
+        }
+        pairs.append((judge(log, 0)[name], judge(changed, 0)[name]))
+    return pairs, ((WORLD.target - other) * WORLD.expected).sum(axis=1).mean()
+
+
+@pytest.mark.parametrize("name", ["IPS", "SNIPS", "DR", "SNDR"])
+def test_the_interval_of_a_difference_covers_and_is_narrower_than_those_of_the_two(name):
+    pairs, truth = rivals(1000, 300, name)
+    covered, decided, apart = [], [], []
+    for first, second in pairs:
+        low, high = difference(first, second).interval()
+        covered.append(low <= truth <= high)
+        decided.append(low > 0)
+        apart.append(first.interval()[0] > second.interval()[1])
+        assert high - low < 0.6 * min(np.ptp(first.interval()), np.ptp(second.interval()))
+    assert 0.92 <= np.mean(covered) <= 0.98
+    assert np.mean(decided) > 0.5
+    assert np.mean(apart) < 0.05
+
+
+def test_a_difference_by_hand():
+    """Weights 2 and 0.5 against 1 and 1: IPS (4 + 2) / 2 - (2 + 4) / 2 = 0; sizes 2.5^2 / 4.25 and 2."""
+    first, second = ips([2.0, 4.0], [0.4, 0.4], [0.8, 0.2]), ips([2.0, 4.0], [0.4, 0.4], [0.4, 0.4])
+    both = difference(first, second)
+    assert both.value == pytest.approx(0)
+    assert both.effective_sample_size == pytest.approx(6.25 / 4.25)
+    assert both.largest_weight == pytest.approx(2)
+    assert both.unsupported_mass == pytest.approx(-0.25)
+    assert difference(second, first).value == -both.value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_policy_does_not_differ_from_itself(method):
+    estimate = estimates(500)["SNDR"]
+    low, high = difference(estimate, estimate).interval(method)
+    assert low == pytest.approx(0, abs=1e-12)
+    assert high == pytest.approx(0, abs=1e-12)
+
+
+def test_estimates_of_different_logs_have_no_difference():
+    with pytest.raises(ValueError, match="a difference needs the same log twice, got logs of 2 and 3 records"):
+        difference(sample([1, 2]), sample([1, 2, 3]))
+
+
+def test_a_comparison_with_no_estimate_is_false():
+    nothing = Estimate(((np.zeros(0), np.zeros(0)),), (np.zeros(0),))
+    gap = difference(nothing, nothing)
+    low, high = gap.interval()
+    assert np.isnan([gap.value, low, high, gap.effective_sample_size, gap.largest_weight]).all()
+    assert not low > 0
+    assert not high < 0
+
+
+def test_an_unknown_method_and_a_level_that_is_none_are_refused():
+    with pytest.raises(ValueError, match="method must be one of normal, bootstrap, bernstein, got 'naive'"):
+        sample([1, 2]).interval("naive")
+    for level in (0, 1, 95, float("nan")):
+        with pytest.raises(ValueError, match=rf"level must be in \(0, 1\), got {level}"):
+            sample([1, 2]).interval(level=level)
