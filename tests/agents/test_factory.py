@@ -38,6 +38,16 @@ def test_each_agent_ends_far_below_the_regret_of_uniform_and_of_the_best_fixed_a
     assert last[name] < 0.75 * last["fixed"]
 
 
+@pytest.mark.parametrize("name", ["epsilon_greedy", "neural_linucb"])
+def test_a_dot_product_network_learns_too_and_needs_arms_with_features(name):
+    agent = NAMES[name](network="dot_product", **QUICK[name])
+    world = environment(per_arm=True)
+    regret = simulate(world, agent, steps=400, points=4)["regret"]
+    assert regret.iloc[-1] < 0.3 * regret.iloc[0]
+    with pytest.raises(ValueError, match="network must be 'common_tower' where arms have no features"):
+        make_agent(agent, environment())
+
+
 def test_baselines_are_ordered_and_the_oracle_has_no_regret():
     agents = {name: NAMES[name]() for name in ("uniform", "best_fixed_arm", "oracle")}
     regret = totals(simulate(environment(), agents, steps=200))["regret"]

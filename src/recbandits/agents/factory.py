@@ -109,7 +109,7 @@ def _linear(agent, environment, seed, number=0):
 
 def _network(agent, environment, seed):
     specs, features, num_actions = _specs(environment)
-    model = RewardNetwork(features, num_actions, agent.layers, agent.learning_rate, seed)
+    model = RewardNetwork(features, num_actions, agent.layers, agent.learning_rate, seed, network=agent.network)
 
     def score(features, seed):
         return model.scores(features)
@@ -128,6 +128,7 @@ def _neural_linucb(agent, environment, seed):
         agent.tikhonov,
         agent.learning_rate,
         seed,
+        network=agent.network,
     )
 
     def mean(features, seed):
