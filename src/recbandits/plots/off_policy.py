@@ -4,7 +4,7 @@ import numpy as np
 
 from recbandits.plots.style import COLOURS, REFERENCE, figure
 
-_DASHES = [(0, (1, 2)), "--", "-."]
+_DASHES = [":", "--", "-."]
 
 
 def forest(table, limits=None, title=None, unit="rating points"):
@@ -29,7 +29,7 @@ def forest(table, limits=None, title=None, unit="rating points"):
         axes.hlines(position, table["low"], table["high"], color=COLOURS[0], alpha=0.45, linewidth=5)
         axes.plot(table["value"], position, "o", color=COLOURS[0])
         for (label, value), dashes in zip((limits or {}).items(), _DASHES * len(limits or {}), strict=False):
-            axes.axvline(value, color="black", linestyle=dashes, linewidth=1.2, label=f"{label} {value:.3f}")
+            axes.axvline(value, color="black", linestyle=dashes, linewidth=1.4, label=f"{label} {value:.3f}")
         axes.set_yticks(position, table.index)
         axes.set_ylim(-0.6, len(table) - 0.4)
         axes.grid(axis="y", visible=False)
