@@ -7,10 +7,12 @@ import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
 
+from recbandits.data.features import FeatureBundle
 from recbandits.environments import base
 from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.environments.factorization import als, svd
 from recbandits.environments.movielens import MovieLensEnvironment
+from recbandits.environments.rated import RatedEnvironment
 from recbandits.environments.stationary import StationaryLinearEnvironment
 
 
@@ -227,6 +229,56 @@ class TestMovieLensPerArm(EnvironmentContract):
         assert same(described, batch.observation)
         with pytest.raises(ValueError, match="user_ids must be known to the factorisation, 999 is not"):
             environment.describe([999], [[1, 2, 3, 4, 5]])
+
+
+def bundle(users=30, movies=12, seed=1):
+    """Features of the same invented users and movies: a number each, and two factors."""
+    draw = np.random.default_rng(seed).normal
+    factors = ["factor_0", "factor_1"]
+    return FeatureBundle(
+        pd.DataFrame(draw(size=(users, 3)), range(1, users + 1), ["activity", *factors]).astype("float32"),
+        pd.DataFrame(draw(size=(movies, 3)), range(1, movies + 1), ["popularity", *factors]).astype("float32"),
+    )
+
+
+class TestRated(EnvironmentContract):
+    def make(self, **options):
+        return RatedEnvironment(ratings(), bundle(), **({"num_actions": 4, "batch_size": 4} | options))
+
+    def test_rewards_are_the_ratings_that_these_users_gave_these_movies(self):
+        """User and movies of every candidate are found by their features, and their rating by their ids."""
+        table, features, environment = ratings(), bundle(), self.make(batch_size=300)
+        batch = environment.batch()
+        by_feature = pd.Series(features.users.index, features.users["activity"])
+        users = by_feature[batch.observation[GLOBAL].numpy()[:, 0]].to_numpy()
+        movies = environment.movie_ids[batch.arms.numpy()]
+        rating = table.set_index(["user_id", "movie_id"])["rating"]
+        pairs = pd.MultiIndex.from_arrays([np.repeat(users, 4), movies.ravel()])
+        np.testing.assert_array_equal(batch.expected_reward.numpy().ravel(), rating[pairs])
+        np.testing.assert_array_equal(batch.observation[PER_ARM], features.observation(users, movies)[PER_ARM])
+        mean = table.groupby("movie_id")["rating"].mean()
+        np.testing.assert_allclose(batch.unpersonalised.numpy().ravel(), mean[movies.ravel()], rtol=1e-6)
+        assert all(len(set(row)) == 4 for row in movies), "a movie was offered twice to one user"
+        assert set(users) == set(environment.user_ids), "every user must come now and then"
+
+    def test_every_rated_movie_of_a_user_is_offered_as_often_and_in_any_place(self):
+        table = ratings(users=1, movies=12)
+        environment = RatedEnvironment(table, bundle(), num_actions=3, batch_size=9000)
+        arms = environment.batch().arms.numpy()
+        for place in arms.T:
+            share = np.bincount(place, minlength=len(table)) / 9000
+            np.testing.assert_allclose(share, 1 / len(table), atol=4 * np.sqrt(1 / len(table) / 9000))
+
+    def test_users_with_too_few_ratings_do_not_come_and_ratings_must_be_one_for_a_movie(self):
+        table = ratings()
+        many = table["user_id"].value_counts() >= 10
+        environment = RatedEnvironment(table, bundle(), num_actions=10)
+        np.testing.assert_array_equal(environment.user_ids, sorted(many.index[many]))
+        with pytest.raises(ValueError, match="num_actions must be at most 11, the most ratings of a user, got 13"):
+            RatedEnvironment(table, bundle(), num_actions=13)
+        again = pd.concat([table, table.iloc[:1]])
+        with pytest.raises(ValueError, match="user 1 has rated movie 1 again"):
+            RatedEnvironment(again, bundle(), num_actions=2)
 
 
 class TestStationary(EnvironmentContract):
