@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from recbandits.data.logged import log_decisions, popularity, scored, uniform
 from recbandits.data.splits import random_split, split_by_time, split_by_user, train_validation_test
@@ -65,6 +66,14 @@ def test_users_and_sets_are_drawn_evenly():
     assert number[9, "57"] == pytest.approx(3000, abs=116)
     for pair in ("35", "37", "57"):
         assert number[4, pair] == pytest.approx(1000, abs=87)
+
+
+def test_active_users_visit_in_proportion_to_their_ratings():
+    """Of 6 ratings user 4 gave 3, user 9 two, user 6 one."""
+    users = log_decisions(SMALL, uniform, candidates=1, decisions=6000, visits="active").log.user_id
+    assert stats.chisquare([(users == user).sum() for user in (4, 9, 6)], [3000, 2000, 1000]).pvalue > 0.01
+    with pytest.raises(ValueError, match="visits must be one of equal, active, got 'often'"):
+        log_decisions(SMALL, uniform, candidates=1, visits="often")
 
 
 def test_every_order_of_the_candidates_is_as_likely():

@@ -109,7 +109,9 @@ def _linear(agent, environment, seed, number=0):
 
 def _network(agent, environment, seed):
     specs, features, num_actions = _specs(environment)
-    model = RewardNetwork(features, num_actions, agent.layers, agent.learning_rate, seed, network=agent.network)
+    model = RewardNetwork(
+        features, num_actions, agent.layers, agent.learning_rate, agent.weight_decay, seed, agent.network
+    )
 
     def score(features, seed):
         return model.scores(features)
@@ -127,8 +129,9 @@ def _neural_linucb(agent, environment, seed):
         agent.pretrain_steps,
         agent.tikhonov,
         agent.learning_rate,
+        agent.weight_decay,
         seed,
-        network=agent.network,
+        agent.network,
     )
 
     def mean(features, seed):

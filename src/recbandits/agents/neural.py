@@ -23,6 +23,7 @@ class RewardNetwork(tf.Module):
       num_actions: arms.
       layers: units of the hidden layers; with per-arm features, of each tower and of the common one.
       learning_rate: of Adam.
+      weight_decay: of Adam, per unit of learning rate; 0 for none.
       seed: of the initial weights.
       network: with per-arm features, how the towers of context and arm meet: "common_tower" (a third tower reads both)
         or "dot_product".
@@ -31,7 +32,7 @@ class RewardNetwork(tf.Module):
       ValueError: a dot product of anything but a context and arms.
     """
 
-    def __init__(self, features_spec, num_actions, layers, learning_rate, seed, network="common_tower"):
+    def __init__(self, features_spec, num_actions, layers, learning_rate, weight_decay, seed, network="common_tower"):
         super().__init__(name="reward_network")
         action_spec = tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_actions - 1, "action")
         _check_network(network, features_spec)
@@ -43,7 +44,7 @@ class RewardNetwork(tf.Module):
             self.network = q_network.QNetwork(features_spec, action_spec, fc_layer_params=layers)
         self.network.create_variables()
         _initialise(self.network.trainable_variables, seed)
-        optimizer = _adam(learning_rate, self.network.trainable_variables)
+        optimizer = _adam(learning_rate, weight_decay, self.network.trainable_variables)
         self._optimizer_state = list(optimizer.variables)
         self._trainer = greedy_reward_prediction_agent.GreedyRewardPredictionAgent(
             ts.time_step_spec(features_spec),
@@ -84,6 +85,7 @@ class EncodedLinearModel(tf.Module):
       pretrain_steps: batches that train the network.
       tikhonov: ridge penalty of the linear model.
       learning_rate: of Adam.
+      weight_decay: of Adam, per unit of learning rate; 0 for none.
       seed: of the initial weights.
       network: as in `RewardNetwork`; with "dot_product" the encoding is the product of the towers, element by element.
     """
@@ -97,6 +99,7 @@ class EncodedLinearModel(tf.Module):
         pretrain_steps,
         tikhonov,
         learning_rate,
+        weight_decay,
         seed,
         network="common_tower",
     ):
@@ -115,7 +118,7 @@ class EncodedLinearModel(tf.Module):
         self._head = tf.Variable(tf.zeros([models, encoding]), name="head")
         self.network_variables = [*self._encoder.trainable_variables, self._head]
         _initialise(self.network_variables, seed)
-        self._optimizer = _adam(learning_rate, self.network_variables)
+        self._optimizer = _adam(learning_rate, weight_decay, self.network_variables)
         self._optimizer_state = list(self._optimizer.variables)
         self._pretrain_left = counter("pretrain_left", pretrain_steps)
         self.linear = LinearModel(encoding, models, tikhonov)
@@ -215,9 +218,13 @@ def _shared(weights):
     return (1.0 if weights is None else weights) / tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def _adam(learning_rate, variables):
-    """Adam with its slots made now: inside a graph's loop it is too late."""
-    optimizer = tf.keras.optimizers.Adam(learning_rate)
+def _adam(learning_rate, weight_decay, variables):
+    """Adam with decoupled decay of the kernels (Loshchilov and Hutter 2019, algorithm 2), its slots made now.
+
+    Inside a graph's loop it is too late for slots. Biases do not decay: they hold the mean of the rewards.
+    """
+    optimizer = tf.keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None)
+    optimizer.exclude_from_weight_decay([variable for variable in variables if variable.shape.rank == 1])
     optimizer.build(variables)
     return optimizer
 

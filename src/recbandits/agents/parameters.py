@@ -17,6 +17,7 @@ def _network(parameters):
         "a tuple of positive whole numbers",
     )
     _positive(parameters, "learning_rate")
+    _at_least_zero(parameters, "weight_decay")
     _require(parameters, "network", parameters.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
 
 
@@ -91,12 +92,14 @@ class EpsilonGreedy:
       epsilon: exploration rate in [0, 1].
       layers: units of the hidden layers.
       learning_rate: of Adam, positive.
+      weight_decay: share of the weights, times the learning rate, that each step takes off; 0 or more.
       network: "common_tower" or "dot_product", what joins the encodings of user and arm.
     """
 
     epsilon: float = 0.05
     layers: tuple[int, ...] = (64, 32)
     learning_rate: float = 0.003
+    weight_decay: float = 0.0
     network: str = "common_tower"
 
     def __post_init__(self):
@@ -116,12 +119,14 @@ class Boltzmann:
       temperature: positive, in units of the reward.
       layers: units of the hidden layers.
       learning_rate: of Adam, positive.
+      weight_decay: share of the weights, times the learning rate, that each step takes off; 0 or more.
       network: "common_tower" or "dot_product", what joins the encodings of user and arm.
     """
 
     temperature: float = 0.1
     layers: tuple[int, ...] = (64, 32)
     learning_rate: float = 0.003
+    weight_decay: float = 0.0
     network: str = "common_tower"
 
     def __post_init__(self):
@@ -141,12 +146,14 @@ class SquareCB:
       gamma: positive, per unit of the reward: with K arms, one that looks d worse is drawn once in K + gamma d times.
       layers: units of the hidden layers.
       learning_rate: of Adam, positive.
+      weight_decay: share of the weights, times the learning rate, that each step takes off; 0 or more.
       network: "common_tower" or "dot_product", what joins the encodings of user and arm.
     """
 
     gamma: float = 100.0
     layers: tuple[int, ...] = (64, 32)
     learning_rate: float = 0.003
+    weight_decay: float = 0.0
     network: str = "common_tower"
 
     def __post_init__(self):
@@ -170,6 +177,7 @@ class NeuralLinUCB:
       pretrain_steps: batches that train the network before it is frozen.
       layers: units of the hidden layers before the encoding.
       learning_rate: of Adam, positive.
+      weight_decay: share of the weights, times the learning rate, that each step takes off; 0 or more.
       network: "common_tower" or "dot_product", what joins the encodings of user and arm.
     """
 
@@ -180,6 +188,7 @@ class NeuralLinUCB:
     pretrain_steps: int = 100
     layers: tuple[int, ...] = (64,)
     learning_rate: float = 0.003
+    weight_decay: float = 0.0
     network: str = "common_tower"
 
     def __post_init__(self):

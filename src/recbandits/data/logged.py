@@ -11,6 +11,8 @@ import numpy as np
 
 from recbandits.data.bandit_log import BanditLog
 
+VISITS = ("equal", "active")
+
 
 @dataclass(frozen=True, eq=False)
 class LoggedDecisions:
@@ -49,12 +51,11 @@ class LoggedDecisions:
         return LoggedDecisions(self.log.take(rows), self.ratings[rows], self.probabilities[rows])
 
 
-def log_decisions(ratings, behaviour, candidates=10, decisions=None, seed=0):
+def log_decisions(ratings, behaviour, candidates=10, decisions=None, seed=0, visits="equal"):
     """Let a behaviour policy decide what to show to users whose answers are all known, and log what it would have.
 
-    Every decision is for a user drawn at random, each as likely as the others, however many ratings they gave: the
-    value is that for a random user. Its candidates are different movies that this user has rated, drawn and ordered at
-    random. Its time is that of the latest of their ratings, so that nothing in it was unknown by then.
+    Every decision is for a user drawn at random. Its candidates are different movies that this user has rated, drawn
+    and ordered at random. Its time is that of the latest of their ratings, so that nothing in it was unknown by then.
 
     Args:
       ratings: DataFrame with columns user_id, movie_id, rating and time (UTC).
@@ -65,20 +66,25 @@ def log_decisions(ratings, behaviour, candidates=10, decisions=None, seed=0):
         number are left out.
       decisions: how many; None for as many as there are ratings.
       seed: the same seed gives the same log.
+      visits: "equal" draws all users alike, however many ratings they gave: values are those for a random user;
+        "active" draws them in proportion to their ratings: values are those for a random visit.
 
     Returns:
       LoggedDecisions
 
     Raises:
-      ValueError: candidates that are no such number or range, no user with enough ratings, a movie rated twice by a
-        user, or a behaviour whose probabilities are none.
+      ValueError: candidates that are no such number or range, other visits, no user with enough ratings, a movie rated
+        twice by a user, or a behaviour whose probabilities are none.
     """
     low, high = _range(candidates)
+    if visits not in VISITS:
+        raise ValueError(f"visits must be one of {', '.join(VISITS)}, got {visits!r}")
     if (twice := ratings.duplicated(["user_id", "movie_id"])).any():
         user, movie = ratings.loc[twice, ["user_id", "movie_id"]].iloc[0]
         raise ValueError(f"a user must have rated a movie once, user {user} has rated movie {movie} again")
     rng = np.random.default_rng(seed)
-    rows, mask = _draw_rows(ratings, low, high, len(ratings) if decisions is None else decisions, rng)
+    decisions = len(ratings) if decisions is None else decisions
+    rows, mask = _draw_rows(ratings, low, high, decisions, visits == "active", rng)
     times = ratings["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
     time = np.where(mask, times[rows], times.min()).max(axis=1)
     order = np.argsort(time, kind="stable")
@@ -159,7 +165,7 @@ def _range(candidates):
     return pair
 
 
-def _draw_rows(ratings, low, high, decisions, rng):
+def _draw_rows(ratings, low, high, decisions, active, rng):
     """Row numbers [n, high] of the candidates' ratings, and which count (bool [n, high]): first all that do.
 
     Floyd's algorithm (Bentley and Floyd 1987, "A Sample of Brilliance") draws the j-th of s out of c among the first
@@ -171,7 +177,7 @@ def _draw_rows(ratings, low, high, decisions, rng):
     enough = np.flatnonzero(count >= low)
     if not enough.size:
         raise ValueError(f"candidates must be at most {count.max(initial=0)}, the most ratings of a user, got {low}")
-    user = rng.choice(enough, decisions)
+    user = rng.choice(enough, decisions, p=count[enough] / count[enough].sum() if active else None)
     count = count[user]
     size = rng.integers(low, np.minimum(high, count), endpoint=True)
     chosen = np.full((decisions, high), -1)
