@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.off_policy import LOG_SIZE, REPLICATIONS, accuracy, covers, judge
+from benchmarks.off_policy import LOG_SIZE, REPLICATIONS, accuracy, as_text, covers, judge
 from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
 from recbandits.evaluation.estimate import Estimate, difference
 from recbandits.evaluation.off_policy import direct, ips, snips
+from tools.lock import ROOT
 
 WORLD = make_world()
 METHODS = ["normal", "bootstrap", "bernstein"]
@@ -51,6 +52,21 @@ def test_a_model_makes_the_error_smaller_where_the_model_explains_the_reward(tab
     rmse = table.loc["0 or 1", "rmse"]
     assert max(rmse["DR"], rmse["SNDR"], rmse["SNIPS"]) < 0.8 * rmse["IPS"]
     assert rmse["replay"] > 1.2 * rmse["IPS"]
+
+
+def test_the_learning_page_shows_this_table(table):
+    """Cell by cell, up to what another version of NumPy may round differently."""
+    printed = (
+        (ROOT / "learning" / "off-policy-evaluation.md").read_text(encoding="utf-8").split("\n| estimator | 0 or 1 ")[1]
+    )
+    cells = [line.strip("| ").split(" | ") for line in printed.split("\n\n")[0].splitlines()[2:]]
+    expected = as_text(table)
+    assert [row[0] for row in cells] == expected["estimator"].tolist()
+    said, known = (
+        np.array([[[float(number.strip(" %")) for number in cell.split(",")] for cell in row[1:]] for row in rows])
+        for rows in (cells, expected.to_numpy())
+    )
+    np.testing.assert_allclose(said, known, atol=0.0015, rtol=0.005)
 
 
 @pytest.mark.parametrize("rewards", REWARDS)
