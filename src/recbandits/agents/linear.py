@@ -82,7 +82,7 @@ class LinearModel(tf.Module):
             action = tf.zeros_like(action)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         error = tf.square(reward - tf.reduce_sum(x * tf.gather(self.theta, action), axis=1))
-        if self._gamma == 1.0 and replicas == 1:
+        if self._models > 1 and self._gamma == 1.0 and replicas == 1:
             played, row = tf.unique(action)
         else:  # forgetting changes every model, and other replicas may have played others
             played, row = tf.range(self._models), action
