@@ -38,7 +38,7 @@ def check(agent, parts, epochs, batch_size, patience, weights):
         raise ValueError(f"weights must be None or 'ips', got {weights!r}")
     features = agent.time_step_spec.observation
     if not isinstance(features, dict):
-        raise ValueError("agent must be made for arms with features and without a mask, as Specs describes them")
+        raise ValueError("agent must be made for arms with features, as Specs describes them")
     sizes = [features[name].shape[-1] for name in (GLOBAL, PER_ARM)]
     for name, part in parts.items():
         _check_examples(name, part, sizes)
@@ -50,6 +50,10 @@ def _check_examples(name, part, sizes):
         raise ValueError(f"{name} must have {sizes[0]} context and {sizes[1]} arm features, as the agent, got {got}")
     if not len(part.event):
         raise ValueError(f"{name} must have at least one row, got none")
+    lengths = {field: len(values) for field, values in zip(part._fields, part, strict=True)}
+    for field, length in lengths.items():
+        if length != lengths["context"]:
+            raise ValueError(f"{name} must have as many {field} as context, {lengths['context']}, got {length}")
     for field, values in zip(part._fields, part, strict=True):
         positive = field in ("propensity", "pass_prob")
         good = np.isfinite(values) & ((values > 0) | (not positive))

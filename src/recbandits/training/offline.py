@@ -106,7 +106,7 @@ def scores(model, bundle, user_ids, candidates, mask=None):
       float array [n, k], minus infinity where the mask is False.
     """
     user_ids, candidates = np.asarray(user_ids), np.asarray(candidates)
-    mask = np.ones(candidates.shape, bool) if mask is None else np.asarray(mask)
+    mask = np.ones(candidates.shape, bool) if mask is None else np.asarray(mask, bool)
     user = np.repeat(user_ids, mask.sum(axis=1))
     values = np.full(candidates.shape, -np.inf)
     if bundle is None:

@@ -1,0 +1,327 @@
+"""Training from logs: sums against closed forms, networks against known functions, and what must be refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from recbandits.agents.factory import make_agent
+from recbandits.data.bandit_log import BanditLog
+from recbandits.data.features import FeatureBundle
+from recbandits.data.trajectories import Examples
+from recbandits.data.trajectories import examples as examples_of
+from recbandits.environments.factorization import als
+from recbandits.evaluation.off_policy import dr
+from recbandits.training import offline
+from recbandits.training.offline import Specs, doubly_robust, fit, scores
+
+SIZE = 3  # features of a context, and of an arm
+QUICK = {"learning_rate": 0.01, "layers": (16,)}
+
+
+def taste(n, seed=0, noise=0.1):
+    """Rewards 1 + context . arm + noise."""
+    rng = np.random.default_rng(seed)
+    context, arm = (rng.normal(size=(n, SIZE)).astype(np.float32) for _ in range(2))
+    reward = 1 + (context * arm).sum(axis=1) + noise * rng.normal(size=n)
+    propensity, pass_prob = rng.uniform(0.1, 1.0, n), rng.uniform(0.5, 1.0, n)
+    return Examples(
+        context, arm, *(v.astype(np.float32) for v in (reward, propensity, pass_prob)), np.arange(n) + 10_000 * seed
+    )
+
+
+def made(name, context=SIZE, arm=SIZE, seed=0, **values):
+    return make_agent(name, Specs({"global": (context,), "per_arm": (2, arm)}), seed=seed, **values)
+
+
+def values(agent):
+    return [variable.numpy() for variable in agent.variables]
+
+
+@pytest.mark.parametrize("weights", [None, "ips"])
+def test_batches_of_any_size_give_the_closed_form_ridge_regression(weights):
+    """The coefficients are (sum w x x^T + lambda I)^-1 sum w r x, w = 1 / (propensity pass_prob) with mean 1."""
+    data = taste(1000)
+    x, w = np.hstack([data.context, data.arm]).astype(float), np.ones(1000)
+    if weights:
+        w = 1 / (data.propensity.astype(float) * data.pass_prob)
+        w /= w.mean()
+    covariance = (w[:, None] * x).T @ x
+    theta = np.linalg.solve(covariance + 0.5 * np.eye(6), (w * data.reward) @ x)
+    for batch_size in (96, 1000, 5000):
+        agent = made("linucb", tikhonov=0.5)
+        fit(agent, data, batch_size=batch_size, weights=weights)
+        np.testing.assert_allclose(agent.model.covariance[0], covariance, rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(agent.model.theta[0], theta, rtol=1e-3, atol=1e-4)
+        assert agent.model.count.numpy() == pytest.approx(1000)
+
+
+def test_the_loss_of_a_linear_agent_is_its_error_before_it_learnt():
+    """First batch: nothing known, the error is the mean square of the rewards; then that of the first batch's theta."""
+    data = taste(60)
+    x = np.hstack([data.context, data.arm]).astype(float)
+    theta = np.linalg.solve(x[:40].T @ x[:40] + 0.001 * np.eye(6), data.reward[:40] @ x[:40])
+    by_hand = (np.square(data.reward[:40]).sum() + np.square(data.reward[40:] - x[40:] @ theta).sum()) / 60
+    assert fit(made("linucb"), data, batch_size=40)["loss"].item() == pytest.approx(by_hand, rel=1e-4)
+
+
+@pytest.mark.parametrize("network", ["common_tower", "dot_product"])
+@pytest.mark.parametrize("name", ["epsilon_greedy", "squarecb", "neural_linucb"])
+def test_networks_learn_what_no_linear_agent_can(name, network):
+    """The reward's variance is 3, its noise 0.01; without their products 3 is the least error."""
+    agent = made(name, network=network, **QUICK)
+    history = fit(agent, taste(4000), epochs=10, batch_size=32, validation=taste(500, seed=1))
+    assert history["validation_mse"].iloc[-1] < 0.5
+    assert history["stage"].tolist() == ["network"] * 10 + ["linear"] * (name == "neural_linucb")
+    linear = fit(made("linucb"), taste(4000), validation=taste(500, seed=1))
+    assert linear["validation_mse"].item() > 2.0
+
+
+def skewed(n, seed=0):
+    """Reward x^2 of arms x in [0, 1]; of two candidates the larger is logged with probability 0.95."""
+    rng = np.random.default_rng(seed)
+    pair = np.sort(rng.uniform(size=(n, 2)), axis=1)
+    larger = rng.random(n) < 0.95
+    x = pair[np.arange(n), larger.astype(int)].astype(np.float32)
+    propensity = np.where(larger, 0.95, 0.05).astype(np.float32)
+    ones = np.ones(n, np.float32)
+    return Examples(ones[:, None], x[:, None], x**2, propensity, ones, np.arange(n))
+
+
+def filtered(n, seed=0):
+    """The same arms, all with propensity 1, of which a record with arm x is kept with probability 0.1 + 0.9 x."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(size=n)
+    x = x[rng.random(n) < 0.1 + 0.9 * x].astype(np.float32)
+    ones = np.ones(len(x), np.float32)
+    return Examples(ones[:, None], x[:, None], x**2, ones, 0.1 + 0.9 * x, np.arange(len(x)))
+
+
+@pytest.mark.parametrize("data", [skewed(40_000), filtered(80_000)], ids=["skewed", "filtered"])
+def test_importance_weights_fit_the_model_of_all_candidates_and_plain_regression_that_of_the_log(data):
+    """The best line for x^2 with x uniform in [0, 1] is x - 1/6; where the log prefers large x it is steeper."""
+    weighted, plain = made("linucb", 1, 1), made("linucb", 1, 1)
+    fit(weighted, data, weights="ips")
+    fit(plain, data)
+    np.testing.assert_allclose(weighted.model.theta[0], [-1 / 6, 1.0], atol=0.03)
+    assert np.abs(plain.model.theta[0] - [-1 / 6, 1.0]).min() > 0.05
+
+
+def test_networks_are_trained_with_the_same_weights():
+    """A network without a hidden non-linearity to spare fits the line of all candidates closer when weighted."""
+    x = np.linspace(0, 1, 101, dtype=np.float32)[:, None]
+    error = {}
+    for weights in (None, "ips"):
+        agent = made("epsilon_greedy", 1, 1, layers=(1,), learning_rate=0.01)
+        fit(agent, skewed(20_000), epochs=5, batch_size=128, weights=weights)
+        error[weights] = np.square(agent.policy.score_pairs(np.ones_like(x), x) - x[:, 0] ** 2).mean()
+    assert error["ips"] < 0.8 * error[None]
+
+
+def test_early_stopping_goes_back_to_the_best_epoch():
+    """40 noisy examples are soon known by heart: the error on new ones falls, then rises."""
+    agent, late = made("epsilon_greedy", **QUICK), made("epsilon_greedy", **QUICK)
+    data, validation = taste(40, noise=2.0), taste(500, seed=1)
+    options = {"epochs": 80, "batch_size": 8, "validation": validation}
+    history = fit(agent, data, patience=5, **options)
+    best = history["validation_mse"].idxmin()
+    assert len(history) == best + 1 + 5 < 80
+    error = np.square(validation.reward - agent.policy.score_pairs(validation.context, validation.arm)).mean()
+    assert error == pytest.approx(history["validation_mse"].min(), rel=1e-5)
+    without = fit(late, data, **options)
+    assert len(without) == 80
+    assert without["validation_mse"].iloc[-1] > error
+
+
+def test_every_epoch_has_its_own_order_and_a_seed_fixes_all_of_them():
+    agents = [made("epsilon_greedy", **QUICK) for _ in range(4)]
+    histories = [
+        fit(agent, taste(200), epochs=3, batch_size=64, seed=seed).drop(columns="seconds")
+        for agent, seed in zip(agents, (5, 5, 6), strict=False)
+    ]
+    assert histories[0].equals(histories[1])
+    assert not histories[0].equals(histories[2])
+    for first, again in zip(values(agents[0]), values(agents[1]), strict=True):
+        np.testing.assert_array_equal(first, again)
+
+
+def test_a_loss_that_is_not_finite_names_its_batch_and_is_undone():
+    """Row 7 has a reward whose square is no float32; it is in the batch where the epoch's order puts it."""
+    agent, data = made("epsilon_greedy", **QUICK), taste(100)
+    fit(agent, data, epochs=2, batch_size=16)
+    before = values(agent)
+    data.reward[7] = 1e30
+    batch = np.flatnonzero(np.random.default_rng([0, 0]).permutation(100) == 7)[0] // 16 + 1
+    with pytest.raises(FloatingPointError, match=f"epoch 1, batch {batch} of 7: loss and weights must stay finite"):
+        fit(agent, data, epochs=2, batch_size=16)
+    for value, kept in zip(values(agent), before, strict=True):
+        np.testing.assert_array_equal(value, kept)
+
+
+def test_weights_that_the_last_batch_broke_are_undone_too():
+    agent = made("epsilon_greedy", layers=(4,), learning_rate=1e39)  # no float32
+    before = values(agent)
+    with pytest.raises(FloatingPointError, match="epoch 1, batch 1 of 1: loss and weights must stay finite"):
+        fit(agent, taste(50), epochs=2)
+    for value, kept in zip(values(agent), before, strict=True):
+        np.testing.assert_array_equal(value, kept)
+
+
+def test_a_linear_agent_learns_an_event_once(tmp_path):
+    agent, data = made("linucb"), taste(100)
+    with pytest.raises(ValueError, match="epochs must be 1, got 5: a linear model sums up evidence"):
+        fit(agent, data, epochs=5)
+    fit(agent, data)
+    again = Examples(*(part[90:] for part in data))
+    with pytest.raises(ValueError, match="it has learnt 10 of these 10 events before"):
+        fit(agent, again)
+    path = tf.train.Checkpoint(agent=agent).write(str(tmp_path / "agent"))
+    restored = made("linucb")
+    tf.train.Checkpoint(agent=restored).read(path)
+    with pytest.raises(ValueError, match="it has learnt 10 of these 10 events before"):
+        fit(restored, again)
+    fit(restored, taste(100, seed=1))
+    assert restored.model.count.numpy() == 200
+
+
+def test_an_event_that_occurs_twice_is_refused():
+    data = taste(10)
+    data.event[8] = data.event[2]
+    with pytest.raises(ValueError, match="examples must be of different events, rows 2 and 8 are of the same one"):
+        fit(made("lints"), data)
+    fit(made("epsilon_greedy"), data)
+
+
+def test_neural_linucb_trains_its_network_for_epochs_and_its_linear_model_once():
+    agent = made("neural_linucb", **QUICK)
+    fit(agent, taste(300), epochs=4, batch_size=64)
+    assert agent.model.linear.count.numpy() == 300
+    weights = [variable.numpy() for variable in agent.model.network_variables]
+    with pytest.raises(ValueError, match="epochs must be 1, got 4: the network must stay as it is"):
+        fit(agent, taste(300, seed=1), epochs=4)
+    with pytest.raises(ValueError, match="it has learnt 300 of these 300 events before"):
+        fit(agent, taste(300))
+    assert fit(agent, taste(300, seed=1))["stage"].tolist() == ["linear"]
+    assert agent.model.linear.count.numpy() == 600
+    for variable, kept in zip(agent.model.network_variables, weights, strict=True):
+        np.testing.assert_array_equal(variable, kept)
+
+
+def test_xla_gives_the_same_network():
+    results = []
+    for xla in (False, True):
+        agent = made("epsilon_greedy", **QUICK)
+        fit(agent, taste(200), epochs=2, batch_size=64, xla=xla)
+        results.append(agent.policy.score_pairs(taste(50).context, taste(50).arm))
+    np.testing.assert_allclose(*results, rtol=1e-3, atol=1e-4)
+
+
+def test_training_is_quiet_where_nobody_looks(capfd):
+    fit(made("linucb"), taste(10))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, got 2.5"),
+        ({"patience": 0}, "patience must be a whole number of at least 1, got 0"),
+        ({"patience": 2}, "patience needs examples for validation, got none"),
+        ({"weights": "dr"}, "weights must be None or 'ips', got 'dr'"),
+        ({"agent": "uniform"}, "agent must have a linear model or a network to learn from logs, got BanditAgent"),
+        ({"examples": Examples(*(part[:0] for part in taste(1)))}, "examples must have at least one row, got none"),
+        ({"validation": taste(5)._replace(arm=np.ones((5, 7)))}, r"validation must have 3 context and 3 arm features"),
+        ({"examples": taste(3)._replace(reward=np.array([1, np.nan, 2]))}, "examples: reward of row 1 must be finite"),
+        ({"examples": taste(2)._replace(propensity=np.array([0.5, 0]))}, "propensity of row 1 must be finite and pos"),
+        ({"examples": taste(2)._replace(event=np.arange(3))}, "examples must have as many event as context"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused_with_a_sentence(changes, message):
+    arguments = {"agent": "linucb", "examples": taste(5)} | changes
+    with pytest.raises(ValueError, match=message):
+        fit(made(arguments.pop("agent")), **arguments)
+
+
+def test_agents_without_arm_features_are_refused():
+    with pytest.raises(ValueError, match="agent must be made for arms with features, as Specs describes them"):
+        fit(make_agent("linucb", Plain()), taste(5))
+
+
+class Plain(Specs):
+    """Specs of contexts alone."""
+
+    def __init__(self):
+        super().__init__({"global": (SIZE,), "per_arm": (2, SIZE)})
+
+    def time_step_spec(self):
+        spec = super().time_step_spec()
+        return spec._replace(observation=spec.observation["global"])
+
+
+@pytest.fixture
+def bundle():
+    """Users 7 and 9 with 2 features, movies 1 to 4 with 2."""
+    users = pd.DataFrame({"age": [1.0, 2.0], "bias": [0.0, 1.0]}, index=[7, 9], dtype=np.float32)
+    movies = pd.DataFrame({"year": [1.0, 2.0, 3.0, 4.0], "bias": [0.1, 0.2, 0.3, 0.4]}, [1, 2, 3, 4], dtype=np.float32)
+    return FeatureBundle(users, movies)
+
+
+@pytest.fixture
+def log():
+    """User 7 chose movie 2 of 1 and 2 (and padding), user 9 movie 4 of 3, 4 and 1."""
+    return BanditLog(
+        event_id=["first", "second"],
+        time=np.array(["2024-01-01", "2024-01-02"], "datetime64[us]"),
+        user_id=np.array([7, 9]),
+        candidates=np.array([[1, 2, 0], [3, 4, 1]]),
+        mask=np.array([[True, True, False], [True, True, True]]),
+        action=np.array([1, 1]),
+        propensity=np.array([0.5, 0.25]),
+        reward=np.array([4.0, 2.0]),
+        pass_prob=np.array([1.0, 0.5]),
+    )
+
+
+def test_scores_are_predictions_for_these_users_and_movies_whatever_the_chunks(bundle, log, monkeypatch):
+    """Coefficients 1, 10, 100, 1000 on age, bias, year, bias: user 9, movie 4 scores 2 + 10 + 400 + 400."""
+    agent = make_agent("linucb", Specs(bundle.spec(3)))
+    agent.model.theta.assign([[1.0, 10.0, 100.0, 1000.0]])
+    expected = [[201.0, 401.0, -np.inf], [612.0, 812.0, 212.0]]
+    for model in (agent, agent.policy):
+        np.testing.assert_allclose(scores(model, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6)
+    monkeypatch.setattr(offline, "PAIRS", 1)
+    np.testing.assert_allclose(scores(agent, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6)
+    np.testing.assert_allclose(scores(agent, bundle, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
+
+
+def test_factorisations_are_scored_by_ids_and_two_baselines_are_among_them():
+    """User and item bias is rank 0; the global mean is rank 0 with an infinite penalty on the biases."""
+    ratings = pd.DataFrame({"user_id": [7, 7, 9], "movie_id": [1, 2, 1], "rating": [5.0, 3.0, 1.0]})
+    mean = scores(als(ratings, rank=0, bias_regularization=np.inf), None, [7, 9], [[1, 2], [2, 0]], [[1, 1], [1, 0]])
+    np.testing.assert_allclose(mean, [[3.0, 3.0], [3.0, -np.inf]])
+    biases = scores(als(ratings, rank=0, bias_regularization=0), None, [7, 9], [[1, 2], [1, 2]])
+    np.testing.assert_allclose(biases, [[5.0, 3.0], [1.0, -1.0]], atol=0.05)
+
+
+def test_doubly_robust_rewards_correct_the_chosen_candidate_alone(bundle, log):
+    """Rewards q + (reward - q) / propensity: 3 + (4 - 3) / 0.5 = 5 and 1 + (2 - 1) / 0.25 = 5; padding is left out."""
+    q = np.array([[2.0, 3.0, np.nan], [0.5, 1.0, 1.5]])
+    rows = doubly_robust(log, bundle, q)
+    np.testing.assert_allclose(rows.reward, [2.0, 5.0, 0.5, 5.0, 1.5])
+    np.testing.assert_array_equal(rows.context, bundle.user_features([7, 7, 9, 9, 9]))
+    np.testing.assert_array_equal(rows.arm, bundle.movie_features([1, 2, 3, 4, 1]))
+    np.testing.assert_array_equal(rows.propensity, 1.0)
+    np.testing.assert_array_equal(rows.pass_prob, [1.0, 1.0, 0.5, 0.5, 0.5])
+    assert len(set(rows.event)) == 5
+    np.testing.assert_array_equal(rows.event[[1, 3]], examples_of(log, bundle).event)
+
+
+def test_doubly_robust_rewards_average_to_the_doubly_robust_estimate(bundle, log):
+    """A policy with probabilities p is worth the mean over decisions of sum_a p(a) reward(a)."""
+    q, p = np.array([[2.0, 3.0, 0.0], [0.5, 1.0, 1.5]]), np.array([[0.3, 0.7, 0.0], [0.2, 0.5, 0.3]])
+    log = log.take(slice(None))
+    rows = doubly_robust(log, bundle, q)
+    chosen = [0, 1], log.action
+    estimate = dr(log.reward, log.propensity, p[chosen], q[chosen], (p * q).sum(axis=1))
+    assert (p[log.mask] * rows.reward).sum() / 2 == pytest.approx(estimate.value)
