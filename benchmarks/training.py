@@ -1,0 +1,120 @@
+"""Examples per second of training from a log on disk, from parsing each record apart to whole epochs in one graph.
+
+The same agent, a network that predicts rewards, learns the same 100,000 decisions. The first three contenders call a
+`tf.function` around TF-Agents' `train` for every batch and differ in what feeds it; the last two are the epochs of
+`training.offline.fit`. Every round runs all of them one after the other; a ratio is formed within a round. Graphs are
+traced and compiled before the clock starts; how long the compiler takes is in a column of its own.
+"""
+
+import statistics
+import tempfile
+import time
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from recbandits.agents.factory import make_agent
+from recbandits.data import trajectories
+from recbandits.data.features import FeatureBundle
+from recbandits.data.logged import log_decisions, uniform
+from recbandits.environments.factorization import als
+from recbandits.training.offline import Specs, fit
+
+AGENT, DECISIONS, CANDIDATES = "epsilon_greedy", 100_000, 10
+SIZES, ROUNDS, EPOCHS = (128, 1024, 4096), 5, 6
+
+
+def measure(data):
+    """Measure all batch sizes.
+
+    Args:
+      data: MovieLens
+
+    Returns:
+      dict from title to DataFrame of text, a row per batch size.
+    """
+    factorization = als(data.ratings)
+    factors = factorization.user_frame(), factorization.movie_frame()
+    bundle = FeatureBundle.fit(data.ratings, data.users, data.movies, *factors)
+    log = log_decisions(data.ratings, uniform, CANDIDATES, DECISIONS).log
+    with tempfile.TemporaryDirectory() as folder:
+        files = trajectories.write_trajectories(log, bundle, folder, "train")
+        rows = [row(files, bundle, batch_size) for batch_size in SIZES]
+    return {f"Examples per second, {DECISIONS:,} decisions, median of {ROUNDS} rounds": pd.DataFrame(rows)}
+
+
+def row(files, bundle, batch_size, rounds=ROUNDS):
+    """One row of the table.
+
+    Args:
+      files: trajectories.
+      bundle: FeatureBundle they were written with.
+      batch_size: examples an update.
+      rounds: how often to measure.
+
+    Returns:
+      dict from column to text.
+    """
+    contenders = [
+        stepwise(per_example(files, batch_size), bundle),
+        stepwise(trajectories.read_trajectories(files, batch_size, candidates=False), bundle),
+        stepwise(trajectories.read_trajectories(files, batch_size, seed=0, candidates=False), bundle),
+        in_graph(files, bundle, batch_size, xla=False),
+        in_graph(files, bundle, batch_size, xla=True),
+    ]
+    measured = np.array([[contender() for contender in contenders] for _ in range(rounds)])
+    speed, first = measured[:, :, 0], np.median(measured[:, :, 1], axis=0)
+    names = "each record parsed", "batches parsed", "in memory, reshuffled", "one graph", "one graph, XLA"
+    table = {name: f"{value:,.0f}" for name, value in zip(names, np.median(speed, axis=0), strict=True)}
+    ratios = speed[:, 4] / speed[:, 0]
+    return {
+        "batch": batch_size,
+        **table,
+        "last to first": f"{statistics.median(ratios):.0f}x ({min(ratios):.0f} to {max(ratios):.0f})",
+        "compiled in": f"{first[4]:.1f} s",
+    }
+
+
+def per_example(files, batch_size):
+    """The pipeline of the predecessors: records parsed one by one, shuffled among 1024, then batched."""
+    spec, auto = trajectories.feature_spec(files, candidates=False), tf.data.AUTOTUNE
+
+    def read(file):
+        records = tf.data.TFRecordDataset(file)
+        return records.map(lambda record: tf.io.parse_single_example(record, spec), num_parallel_calls=auto)
+
+    dataset = tf.data.Dataset.from_tensor_slices([str(file) for file in files])
+    dataset = dataset.interleave(read, cycle_length=auto, block_length=16, num_parallel_calls=auto)
+    return dataset.shuffle(1024).batch(batch_size).map(trajectories.as_trajectory, auto).prefetch(auto)
+
+
+def stepwise(dataset, bundle):
+    """Function that trains for one epoch, batch by batch: (examples per second, seconds of the first, traced epoch)."""
+    agent = make_agent(AGENT, Specs(bundle.spec(CANDIDATES)))
+    train = tf.function(agent.train, autograph=False)
+
+    def epoch():
+        start, done = time.perf_counter(), 0
+        for experience, propensity in dataset:
+            loss = train(experience).loss
+            done += len(propensity)
+        loss.numpy()
+        assert done == DECISIONS
+        return time.perf_counter() - start
+
+    first = epoch()
+    return lambda: (DECISIONS / epoch(), first)
+
+
+def in_graph(files, bundle, batch_size, xla):
+    """Function that trains for some epochs by `fit`: (examples per second, seconds by which the first was longer)."""
+    examples = trajectories.read_examples(files)
+
+    def run():
+        agent = make_agent(AGENT, Specs(bundle.spec(CANDIDATES)))
+        seconds = fit(agent, examples, epochs=EPOCHS, batch_size=batch_size, xla=xla)["seconds"]
+        usual = statistics.median(seconds[1:])
+        return len(examples.event) / usual, seconds[0] - usual
+
+    return run
