@@ -150,7 +150,7 @@ class SquareCB:
       network: "common_tower" or "dot_product", what joins the encodings of user and arm.
     """
 
-    gamma: float = 100.0
+    gamma: float = 1000.0
     layers: tuple[int, ...] = (64, 32)
     learning_rate: float = 0.003
     weight_decay: float = 0.0
