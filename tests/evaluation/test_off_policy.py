@@ -260,7 +260,7 @@ def test_one_record_has_a_value_and_no_interval(small, name):
 
 
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "direct"])
-@pytest.mark.parametrize("value", [0.0, -0.1, 1.1, np.nan, np.inf])
+@pytest.mark.parametrize("value", [0.0, -0.1, 1.001, np.nan, np.inf])
 def test_a_propensity_that_is_none_is_refused(small, name, value):
     small["propensity"][1] = value
     with pytest.raises(ValueError, match=rf"propensity must be in \(0, 1\], record 1 has {value}"):
