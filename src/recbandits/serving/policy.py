@@ -9,11 +9,14 @@ import tensorflow as tf
 from absl import logging as absl_logging
 from tf_agents.policies import policy_saver
 
-# What TensorFlow and PolicySaver write.
-_FILES = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
+from recbandits.data.features import FeatureBundle
+from recbandits.training.offline import scores
+
+# What TensorFlow, PolicySaver and FeatureBundle write.
+_FILES = {"assets", "features.npz", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
 
 
-def export(policy, directory):
+def export(policy, directory, features=None):
     """Write a policy as a SavedModel that needs neither this package nor TF-Agents to run.
 
     It is written beside its place and moved there when it is complete, so that nobody finds half a policy.
@@ -21,6 +24,7 @@ def export(policy, directory):
     Args:
       policy: a TF-Agents policy, such as `agent.policy`.
       directory: where to; a policy exported there before is replaced.
+      features: the FeatureBundle that it was trained with, to be kept with it; None for none.
 
     Returns:
       The directory as a `pathlib.Path`.
@@ -33,24 +37,69 @@ def export(policy, directory):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as draft, _without_naming_notes():
-        policy_saver.PolicySaver(policy).save(f"{draft}/policy")
+        saver = policy_saver.PolicySaver(policy)
+        if hasattr(policy, "score_pairs"):
+            policy.score_pairs.get_concrete_function()  # traced, which is what makes it part of the file
+            saver.register_concrete_function("score_pairs", policy.score_pairs)
+        saver.save(f"{draft}/policy")
+        if features is not None:
+            features.save(f"{draft}/policy")
         if directory.exists():
             directory.rename(f"{draft}/previous")
         Path(draft, "policy").rename(directory)
     return directory
 
 
+class LoadedPolicy:
+    """A policy as it was exported.
+
+    Attributes:
+      bundle: the FeatureBundle that it was exported with, or None.
+      action: function from a TF-Agents time step to a policy step.
+      score_pairs: function from contexts float32 [n, G] and arms float32 [n, D] to scores float32 [n]; only of policies
+        for arms with features.
+    """
+
+    def __init__(self, model, bundle):
+        self._model = model  # its functions do not keep its variables alive
+        self.bundle, self.action = bundle, model.action
+        if hasattr(model, "score_pairs"):
+            self.score_pairs = model.score_pairs
+
+    def scores(self, user_ids, candidates, mask=None):
+        """Score candidates by their ids, with the features that the policy was trained on.
+
+        Args:
+          user_ids: int array [n].
+          candidates: int array [n, k], movie ids.
+          mask: bool array [n, k], False in padding; None for all True.
+
+        Returns:
+          float array [n, k], minus infinity where the mask is False; bit by bit what the exported agent gave.
+
+        Raises:
+          ValueError: the policy was exported without features.
+          KeyError: ids that the bundle does not know.
+        """
+        if self.bundle is None:
+            raise ValueError("policy must have been exported with its features to score ids, it has none")
+        return scores(self, self.bundle, user_ids, candidates, mask)
+
+
 def load(directory):
-    """Read back an exported policy: an object with `action(time_step)`.
+    """Read back an exported policy.
+
+    Returns:
+      LoadedPolicy
 
     Raises:
       ValueError: the directory is not an exported policy.
     """
-    if not (Path(directory) / "saved_model.pb").is_file():
-        raise ValueError(
-            f"{Path(directory).name} must be the directory of an exported policy, it has no saved_model.pb"
-        )
-    return tf.saved_model.load(str(directory))
+    directory = Path(directory)
+    if not (directory / "saved_model.pb").is_file():
+        raise ValueError(f"{directory.name} must be the directory of an exported policy, it has no saved_model.pb")
+    bundle = FeatureBundle.load(directory) if (directory / "features.npz").is_file() else None
+    return LoadedPolicy(tf.saved_model.load(str(directory)), bundle)
 
 
 @contextmanager

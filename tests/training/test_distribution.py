@@ -1,0 +1,163 @@
+"""Training on several replicas gives what one gives; a training that was killed goes on to the same end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from recbandits.agents.factory import make_agent
+from recbandits.data.trajectories import Examples
+from recbandits.training.distribution import strategy
+from recbandits.training.offline import Specs, fit
+
+LABELS = ["linucb", "epsilon_greedy", "neural_linucb"]
+TRAINING = """
+import sys
+import numpy as np
+import tensorflow as tf
+from recbandits.training.distribution import strategy
+
+name, replicas, checkpoints, output, *labels = sys.argv[1:]
+cpu = tf.config.list_physical_devices("CPU")[0]
+if name == "mirrored":
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+chosen = strategy(name)
+assert chosen.num_replicas_in_sync == int(replicas)
+
+from recbandits.agents.factory import make_agent
+from recbandits.data.trajectories import Examples
+from recbandits.training.offline import Specs, fit
+
+rng = np.random.default_rng(0)
+context, arm = (rng.normal(size=(1001, 4)).astype(np.float32) for _ in range(2))
+reward, propensity = (context * arm).sum(axis=1), rng.uniform(0.1, 1.0, 1001).astype(np.float32)
+data = Examples(context, arm, reward, propensity, np.ones(1001, np.float32), np.arange(1001))
+test = Examples(*(part[:200] for part in data))
+results = {}
+for label, values, epochs in (
+    ("linucb", {}, 1),
+    ("epsilon_greedy", {"layers": (16,), "network": "dot_product"}, 20),
+    ("neural_linucb", {"layers": (16,), "encoding": 8}, 20),
+):
+    if label not in labels:
+        continue
+    with chosen.scope():
+        agent = make_agent(label, Specs({"global": (4,), "per_arm": (2, 4)}), **values)
+    options = {"validation": test, "patience": 15 if epochs > 1 else None, "weights": "ips", "batch_size": 100}
+    where = f"{checkpoints}/{label}" if checkpoints else None
+    history = fit(agent, data, epochs=epochs, checkpoints=where, **options)
+    results[f"{label} history"] = history[["loss", "validation_mse"]].to_numpy()
+    results[f"{label} scores"] = agent.policy.score_pairs(context, arm).numpy()
+    for number, variable in enumerate(agent.variables):
+        results[f"{label} {number}"] = variable.numpy()
+np.savez(output, **results)
+"""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Function that starts the training in a process of its own."""
+    script = tmp_path_factory.mktemp("training") / "training.py"
+    script.write_text(TRAINING)
+
+    def run(name, replicas, output, checkpoints="", labels=LABELS, **environment):
+        arguments = [sys.executable, str(script), name, str(replicas), str(checkpoints), str(output), *labels]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        return subprocess.Popen(arguments, env=os.environ | environment, **quiet)
+
+    return run
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()[-2000:]
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    """What one replica arrives at."""
+    output = tmp_path_factory.mktemp("alone") / "result.npz"
+    finish(start("none", 1, output))
+    return dict(np.load(output))
+
+
+def free_ports(number):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [bound.getsockname()[1] for bound in sockets]
+    for bound in sockets:
+        bound.close()
+    return ports
+
+
+def assert_close(results, expected):
+    assert results
+    for name in results:
+        if name.endswith(("history", "scores")):
+            np.testing.assert_allclose(results[name], expected[name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_two_workers_on_loopback_train_to_the_same_result_as_one(start, alone, tmp_path):
+    """Linear, dot-product and neural-linear agents; the last batch has one example for both."""
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        cluster = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+        output = tmp_path / f"{index}.npz"
+        processes.append(start("multi_worker", 2, output, tmp_path / "checkpoints", TF_CONFIG=cluster))
+    for process in processes:
+        finish(process)
+    first, second = (dict(np.load(tmp_path / f"{index}.npz")) for index in range(2))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    assert_close(first, alone)
+
+
+def test_two_mirrored_devices_train_to_the_same_result_as_one(start, alone, tmp_path):
+    finish(start("mirrored", 2, tmp_path / "result.npz", labels=LABELS[:2]))
+    assert_close(dict(np.load(tmp_path / "result.npz")), alone)
+
+
+def test_an_unknown_strategy_is_refused():
+    with pytest.raises(ValueError, match="strategy must be one of none, mirrored, multi_worker, got 'tpu'"):
+        strategy("tpu")
+
+
+def test_a_killed_training_goes_on_to_the_same_end_bit_by_bit(start, alone, tmp_path):
+    """SIGKILL in the middle of both networks; history, weights, optimiser, statistics and learnt events agree."""
+    for label in ("epsilon_greedy", "neural_linucb"):
+        process = start("none", 1, tmp_path / "result.npz", tmp_path / "killed")
+        checkpoint = tmp_path / "killed" / label / "checkpoint"
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists():
+            assert process.poll() is None, "the training ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert '"ckpt-21"' not in checkpoint.read_text(), "the training was over when it was killed"
+    finish(start("none", 1, tmp_path / "result.npz", tmp_path / "killed"))
+    resumed = dict(np.load(tmp_path / "result.npz"))
+    assert resumed.keys() == alone.keys()
+    for name in alone:
+        np.testing.assert_array_equal(resumed[name], alone[name], err_msg=name)
+
+
+def test_checkpoints_of_another_training_are_refused(tmp_path):
+    ones = np.ones(4, np.float32)
+    data = Examples(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32), ones, ones, ones, np.arange(4))
+    specs = Specs({"global": (4,), "per_arm": (2, 4)})
+    fit(make_agent("linucb", specs), data, checkpoints=tmp_path / "run")
+    again = fit(make_agent("linucb", specs), data, checkpoints=tmp_path / "run")
+    assert len(again) == 1
+    for agent, examples in (
+        (make_agent("linucb", specs, alpha=2.0), data),
+        (make_agent("linucb", specs), data._replace(reward=2 * ones)),
+    ):
+        with pytest.raises(ValueError, match="checkpoints of 'run' belong to another training"):
+            fit(agent, examples, checkpoints=tmp_path / "run")
