@@ -10,7 +10,7 @@ from recbandits.report import quiet_tensorflow
 
 tensorflow = quiet_tensorflow()
 
-from benchmarks import quality, simulation  # noqa: E402
+from benchmarks import off_policy, offline_quality, quality, simulation, training  # noqa: E402
 from recbandits.data import movielens  # noqa: E402
 
 OUTPUT = Path("build/bench")
@@ -18,7 +18,13 @@ OUTPUT = Path("build/bench")
 
 def main():
     """Run the benchmarks named on the command line, or all of them."""
-    benchmarks = {"quality": quality, "simulation": simulation}
+    benchmarks = {
+        "quality": quality,
+        "offline_quality": offline_quality,
+        "off_policy": off_policy,
+        "simulation": simulation,
+        "training": training,
+    }
     chosen = sys.argv[1:] or list(benchmarks)
     for name in chosen:
         if name not in benchmarks:

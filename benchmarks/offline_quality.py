@@ -1,0 +1,217 @@
+"""How good agents are that learnt from logged decisions, and how near estimates from a log are to the truth.
+
+Five splits of the ratings, 80 % for training. A behaviour policy chooses among 10 movies that the user has rated, and
+the log keeps the rating of its choice. Features come from biases and ALS factors of the training part, cross-fitted for
+the logged decisions. Everything is judged on the other 20 %: the error of predicted ratings, and the mean rating that a
+visitor would have given to the best of 10 held-out movies as the agent ranks them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recbandits.agents.exploration import epsilon_greedy, softmax
+from recbandits.agents.factory import make_agent
+from recbandits.agents.parameters import EpsilonGreedy, LinUCB, NeuralLinUCB
+from recbandits.data.cross_fitting import cross_fitted_examples
+from recbandits.data.features import FeatureBundle
+from recbandits.data.logged import LoggedDecisions, log_decisions, popularity, uniform
+from recbandits.data.splits import random_split
+from recbandits.data.trajectories import examples
+from recbandits.environments.factorization import als
+from recbandits.evaluation.off_policy import evaluate
+from recbandits.evaluation.regret import mean_interval
+from recbandits.evaluation.reward_model import cross_fit
+from recbandits.training.offline import Specs, doubly_robust, fit, scores
+
+SEEDS = range(5)
+CANDIDATES, DECISIONS, JUDGED = 10, 200_000, 10_000
+SKEWED, LOG_SIZE, LOGS = 30_000, 2000, 20
+NETWORK = {"learning_rate": 0.001, "weight_decay": 0.3}
+TRAINING = {"epochs": 30, "patience": 4, "batch_size": 512}
+AGENTS = {
+    "LinUCB": LinUCB(),
+    "epsilon-greedy, common tower": EpsilonGreedy(**NETWORK),
+    "epsilon-greedy, dot product": EpsilonGreedy(**NETWORK, network="dot_product"),
+    "NeuralLinUCB, common tower": NeuralLinUCB(layers=(64, 32), **NETWORK),
+    "NeuralLinUCB, dot product": NeuralLinUCB(layers=(64, 32), **NETWORK, network="dot_product"),
+}
+
+
+class Part(NamedTuple):
+    """What a seed leaves to learn from, and to be judged by."""
+
+    data: object
+    train: pd.DataFrame
+    log_ratings: pd.DataFrame
+    validation_ratings: pd.DataFrame
+    test: pd.DataFrame
+    judge: LoggedDecisions
+    seed: int
+
+    def bundle(self, ratings):
+        """Features fitted on some of the ratings."""
+        model = als(ratings)
+        frames = model.user_frame(), model.movie_frame()
+        return FeatureBundle.fit(ratings, self.data.users, self.data.movies, *frames)
+
+    def errors(self, predict):
+        """(MSE on held-out ratings, true value of the greedy policy) of predict(user_ids [n], candidates [n, k])."""
+        rated = predict(self.test["user_id"].to_numpy(), self.test["movie_id"].to_numpy()[:, None])[:, 0]
+        log = self.judge.log
+        greedy = epsilon_greedy(predict(log.user_id, log.candidates), log.mask, 0.0)
+        return np.mean((rated - self.test["rating"].to_numpy()) ** 2), self.judge.value(greedy)
+
+
+def measure(data):
+    """Measure agents, weights and estimators.
+
+    Args:
+      data: MovieLens
+
+    Returns:
+      dict from title to DataFrame of text; intervals are of 95 % over five splits.
+    """
+    parts = [split(data, seed) for seed in SEEDS]
+    agents, weights, errors = (
+        pd.concat([table(part).assign(seed=part.seed) for part in parts]) for table in (judged, weighted, estimated)
+    )
+    return {
+        f"Learnt from {DECISIONS:,} decisions of a uniform policy among {CANDIDATES} movies": as_text(
+            agents, {"MSE": "user + movie bias", "true value": "ALS"}
+        ),
+        f"Learnt from {SKEWED:,} decisions of a policy that prefers the popular": as_text(
+            weights, {"MSE": "LinUCB", "true value": "LinUCB"}
+        ),
+        f"Estimates of LinUCB's value from logs of {LOG_SIZE:,} decisions, {LOGS * len(SEEDS)} for each behaviour": (
+            errors_as_text(errors)
+        ),
+    }
+
+
+def split(data, seed):
+    """Ratings of one seed."""
+    train, test = (data.ratings.iloc[rows] for rows in random_split(data.ratings, seed))
+    log_ratings, validation_ratings = (train.iloc[rows] for rows in random_split(train, seed, 0.1))
+    judge = log_decisions(test, uniform, CANDIDATES, JUDGED, seed, "active")
+    return Part(data, train, log_ratings, validation_ratings, test, judge, seed)
+
+
+def judged(part):
+    """Baselines and agents of one seed, a row each."""
+    mean, count = part.train["rating"].mean(), part.train["movie_id"].value_counts()
+    biases, factors = als(part.train, rank=0), als(part.train)
+    rows = {
+        "global mean": part.errors(lambda users, movies: np.full(movies.shape, mean)),
+        "popularity": (np.nan, part.errors(lambda users, movies: popular(count, movies))[1]),
+        "user + movie bias": part.errors(lambda users, movies: scores(biases, None, users, movies)),
+        "ALS": part.errors(lambda users, movies: scores(factors, None, users, movies)),
+    }
+    logs = [
+        log_decisions(part.log_ratings, uniform, CANDIDATES, DECISIONS, part.seed, "active").log,
+        log_decisions(part.validation_ratings, uniform, 1, None, part.seed, "active").log,
+    ]
+    learn, check = (cross_fitted_examples(log, part.train, part.bundle) for log in logs)
+    bundle = part.bundle(part.train)
+    for name, parameters in AGENTS.items():
+        agent = learnt(bundle, parameters, learn, check, part.seed)
+        rows[name] = part.errors(lambda users, movies, agent=agent: scores(agent, bundle, users, movies))
+    return as_frame(rows)
+
+
+def weighted(part):
+    """Agents that learn, plainly and weighted, from a skewed log of ratings that their features have not seen."""
+    history, recent = (part.log_ratings.iloc[rows] for rows in random_split(part.log_ratings, part.seed, 0.5))
+    bundle, behaviour, rows = part.bundle(history), popularity(history), {}
+    log = log_decisions(recent, behaviour, CANDIDATES, SKEWED, part.seed, "active").log
+    validation = log_decisions(part.validation_ratings, behaviour, 2, None, part.seed, "active").log
+    q = cross_fit(log, joined(bundle))
+    plain, check, doubly = examples(log, bundle), examples(validation, bundle), doubly_robust(log, bundle, q)
+    for name in ("LinUCB", "epsilon-greedy, common tower"):
+        for how, learn, weights in (("", plain, None), (", IPS", plain, "ips"), (", DR", doubly, None)):
+            agent = learnt(bundle, AGENTS[name], learn, check, part.seed, weights)
+            rows[name + how] = part.errors(lambda users, movies, agent=agent: scores(agent, bundle, users, movies))
+    return as_frame(rows)
+
+
+def estimated(part):
+    """Error of every estimator, and whether its interval has the truth, on logs of three behaviours."""
+    bundle, model, rows = part.bundle(part.train), als(part.train), []
+    log = log_decisions(part.log_ratings, uniform, CANDIDATES, DECISIONS, part.seed, "active").log
+    agent = learnt(bundle, LinUCB(), cross_fitted_examples(log, part.train, part.bundle), None, part.seed)
+
+    def target(log):
+        return epsilon_greedy(scores(agent, bundle, log.user_id, log.candidates), log.mask, 0.1)
+
+    def earlier(users, movies, mask):
+        return softmax(scores(model, None, users, movies), mask, 0.5)
+
+    everybody = log_decisions(part.test, uniform, CANDIDATES, 20 * JUDGED, part.seed, "active")
+    truth = everybody.value(target(everybody.log))
+    behaviours = {"uniform": uniform, "popularity": popularity(part.train), "softmax of ALS": earlier}
+    for behaviour, function in behaviours.items():
+        for seed in range(LOGS):
+            log = log_decisions(part.test, function, CANDIDATES, LOG_SIZE, 1000 * (part.seed + 1) + seed, "active").log
+            table = evaluate(log, target(log), cross_fit(log, joined(bundle)))
+            covered = (table["low"] <= truth) & (truth <= table["high"])
+            rows.append(pd.DataFrame({"behaviour": behaviour, "error": table["value"] - truth, "covered": covered}))
+    return pd.concat(rows).rename_axis("estimator").reset_index()
+
+
+def learnt(bundle, parameters, learn, check, seed, weights=None):
+    """An agent trained on examples; networks stop by the others."""
+    agent = make_agent(parameters, Specs(bundle.spec(CANDIDATES)), seed)
+    training = {} if isinstance(parameters, LinUCB) else TRAINING | {"validation": check}
+    fit(agent, learn, weights=weights, seed=seed, **training)
+    return agent
+
+
+def joined(bundle):
+    """Features of user and candidate side by side, for `cross_fit`."""
+
+    def features(users, movies, mask):
+        context, arms = bundle.observation(users, movies, mask).values()
+        context = np.broadcast_to(context[:, None], (*movies.shape, context.shape[1]))
+        return np.concatenate([context, arms], axis=2)
+
+    return features
+
+
+def popular(count, movies):
+    """Number of training ratings of each movie, int [n, k]."""
+    return count.reindex(movies.ravel(), fill_value=0).to_numpy(float).reshape(movies.shape)
+
+
+def as_frame(rows):
+    """Columns name, MSE (of held-out ratings) and true value (of the greedy policy)."""
+    return pd.DataFrame([(name, *errors) for name, errors in rows.items()], columns=["name", "MSE", "true value"])
+
+
+def as_text(table, baselines):
+    """Means with intervals over seeds, and paired differences to a baseline each."""
+    text = {}
+    for measure, baseline in baselines.items():
+        wide = table.pivot(index="seed", columns="name", values=measure)[table["name"].unique()]
+        text[measure] = wide.apply(lambda values: interval(values, "{:.3f}"))
+        less = wide.sub(wide[baseline], axis=0).drop(columns=baseline)
+        text[f"{measure} minus that of {baseline}"] = less.apply(lambda values: interval(values, "{:+.3f}"))
+    return pd.DataFrame(text).reindex(table["name"].unique()).fillna("").rename_axis("").reset_index()
+
+
+def interval(values, form):
+    """Mean and 95 % interval as text; empty where nothing was measured."""
+    if values.isna().any():
+        return ""
+    mean, low, high = (form.format(number) for number in mean_interval(values))
+    return f"{mean} ({low} to {high})"
+
+
+def errors_as_text(table):
+    """A row per estimator, a column per behaviour: bias, RMSE, share of intervals with the truth."""
+    grouped = table.groupby(["estimator", "behaviour"], sort=False)
+    bias, rmse = grouped["error"].mean(), np.sqrt(grouped["error"].agg(lambda error: (error**2).mean()))
+    covered = 100 * grouped["covered"].mean()
+    cells = [f"{b:+.3f}, {r:.3f}, {c:.0f} %" for b, r, c in zip(bias, rmse, covered, strict=True)]
+    wide = pd.Series(cells, bias.index).unstack("behaviour")[table["behaviour"].unique()]
+    return wide.loc[table["estimator"].unique()].reset_index().rename_axis(columns=None)
