@@ -20,6 +20,7 @@ LINEAR = {
 NETWORKS = {
     "epsilon-greedy": agents.EpsilonGreedy(),
     "Boltzmann": agents.Boltzmann(),
+    "SquareCB": agents.SquareCB(),
     "NeuralLinUCB": agents.NeuralLinUCB(),
 }
 REFERENCES = {"no personalisation": agents.BestFixedArm(), "random": agents.Uniform()}
