@@ -15,8 +15,8 @@ class Profile(NamedTuple):
     """What a trace says.
 
     Attributes:
-      steps: DataFrame with one row a step, in milliseconds: input (waiting for a batch), compute, other (mostly Python)
-        and total, which on a GPU also contains what the device did.
+      steps: DataFrame indexed by number of the step, in milliseconds: input (waiting for a batch), compute, other
+        (mostly Python) and total, which on a GPU also contains what the device did.
       stages: DataFrame indexed by stage of the input pipeline, longest first: count, how often it was called, and ms,
         the time spent in it; stages run beside each other, so that the sum may be longer than the steps.
       conclusion: the profiler's own, a sentence.
@@ -36,7 +36,8 @@ def trace(batches, train, directory, steps=20, warm_up=3):
     """Profile some training steps; a step begins when it asks for its batch and ends when its loss is there.
 
     Args:
-      batches: iterable of what `train` takes, such as a `tf.data.Dataset`, with at least `warm_up + steps` of them.
+      batches: iterable of what `train` takes, such as a `tf.data.Dataset`: `warm_up + steps + 2` of them, because the
+        profiler does without the first and the last step of a trace.
       train: function from a batch to its loss, a tensor.
       directory: where the trace goes; TensorBoard finds it there too.
       steps: how many to profile.
@@ -56,12 +57,13 @@ def trace(batches, train, directory, steps=20, warm_up=3):
     except tf.errors.AlreadyExistsError:
         raise ValueError("only one profile can run at a time, stop the other one first") from None
     try:
-        for number in range(steps):
+        for number in range(steps + 2):
             with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
                 train(_next(iterator)).numpy()
     finally:
         tf.profiler.experimental.stop()
-    return read(directory)
+    profile = read(directory)
+    return profile._replace(steps=profile.steps.loc[1:steps])
 
 
 def read(directory):
@@ -85,6 +87,7 @@ def read(directory):
     frame = _frame(steps)
     if frame.empty:
         raise ValueError(f"the trace {files[-1].name} must have steps: wrap them in tf.profiler.experimental.Trace")
+    frame.index = frame["stepnum"].str.split().str[-1].astype(int).rename("step")
     stages = _frame(stages).set_index("opName").rename_axis("stage")
     return Profile(
         frame[list(_PARTS)].rename(columns=_PARTS),
