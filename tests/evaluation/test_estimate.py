@@ -7,7 +7,7 @@ from scipy import stats
 from benchmarks.off_policy import LOG_SIZE, REPLICATIONS, accuracy, as_text, covers, judge
 from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
 from recbandits.evaluation.estimate import Estimate, difference
-from recbandits.evaluation.off_policy import direct, ips, snips
+from recbandits.evaluation.off_policy import direct, ips, replay, snips, switch_dr
 from tools.lock import ROOT
 
 WORLD = make_world()
@@ -100,6 +100,36 @@ def test_the_error_of_a_ratio_is_linearised():
     estimate = snips([1.0, 0.0], [0.5, 0.25], [0.5, 0.75])
     assert estimate.value == 0.25
     np.testing.assert_allclose(estimate.influence, [0.375, -0.375])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_estimate_that_rests_on_one_record_has_no_interval(method):
+    """The target agrees with one of four decisions: a self-normalised estimate is that reward, and knows no spread."""
+    agrees = [1.0, 2.0, 3.0, 4.0], [0.5] * 4, [0.0, 0.0, 1.0, 0.0]
+    for estimate in (snips(*agrees), replay(*agrees, generator=np.random.default_rng(0))):
+        assert estimate.value == 3.0
+        assert np.isnan(estimate.interval(method)).all()
+        assert np.isnan(difference(estimate, ips(*agrees)).interval(method)).all()
+    assert np.isfinite(ips(*agrees).interval(method)).all()
+
+
+def test_records_without_weight_leave_a_self_normalised_interval_as_it_was():
+    """Ten records that the target takes, and 90 that it never takes: Student's interval of the ten."""
+    reward = np.arange(10.0)
+    log = np.append(reward, np.full(90, 99.0)), np.full(100, 0.5), np.repeat([1.0, 0.0], [10, 90])
+    expected = stats.t.interval(0.95, 9, loc=4.5, scale=stats.sem(reward))
+    np.testing.assert_allclose(snips(*log).interval(), expected)
+    np.testing.assert_allclose(replay(*log, generator=np.random.default_rng(0)).interval(), expected)
+
+
+def test_intervals_cover_where_the_target_agrees_with_few_records():
+    """A deterministic target on a uniform log of twenty arms: it agrees in 7 of 140; normal rewards around 0."""
+    generator, inside = np.random.default_rng(0), []
+    while len(inside) < 2000:
+        agrees = (generator.integers(20, size=140) == 0).astype(float)
+        if agrees.sum() > 1:
+            inside.append(covers(snips(generator.normal(size=140), np.full(140, 0.05), agrees).interval(), 0))
+    assert 0.935 <= np.mean(inside) <= 0.975
 
 
 def test_a_reward_that_never_varies_leaves_no_doubt_in_a_self_normalised_estimate():
@@ -207,6 +237,18 @@ def test_a_difference_by_hand():
     assert both.largest_weight == pytest.approx(2)
     assert both.unsupported_mass == pytest.approx(-0.25)
     assert difference(second, first).value == -both.value
+
+
+def test_a_difference_has_the_diagnostics_that_are_known_in_either_order():
+    """The direct method weighs nothing; Switch-DR that trusts no weight rests on the model alone."""
+    log = {"reward": [2.0, 4.0], "propensity": [0.4, 0.4], "target": [0.8, 0.2]}
+    weighted, plain = ips(**log), sample([1.0, 2.0])
+    model = switch_dr(**log, q_action=[1.0, 1.0], q_target=[1.0, 2.0], threshold=0.1)
+    for pair in ((weighted, plain), (plain, weighted)):
+        assert difference(*pair).unsupported_mass == pytest.approx(-0.25)
+    for pair in ((weighted, model), (model, weighted)):
+        assert difference(*pair).effective_sample_size == pytest.approx(6.25 / 4.25)
+        assert difference(*pair).largest_weight == pytest.approx(2)
 
 
 @pytest.mark.parametrize("method", METHODS)

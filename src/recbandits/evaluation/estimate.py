@@ -34,6 +34,11 @@ class Estimate:
         """Number of records."""
         return len(self.parts[0][0])
 
+    @property
+    def counted(self):
+        """Number of records that the mean of the fewest is over: of a self-normalised one, those with a weight."""
+        return min(np.count_nonzero(bottom) for _, bottom in self.parts)
+
     @cached_property
     def value(self):
         """The estimate, in units of the reward; NaN where the log gives none."""
@@ -47,12 +52,12 @@ class Estimate:
     @property
     def effective_sample_size(self):
         """Records of equal weight that would be as precise: sum(w)^2 / sum(w^2) (Kish 1965), the least of `weights`."""
-        return min(_ratio(w * w.sum(), w * w) for w in self.weights)
+        return float(np.fmin.reduce([_ratio(w * w.sum(), w * w) for w in self.weights]))
 
     @property
     def largest_weight(self):
         """What the heaviest record counts; an ordinary one counts 1. NaN for an empty log."""
-        return max(float(w.max()) if len(w) else np.nan for w in self.weights)
+        return max(float(w.max(initial=0.0)) for w in self.weights) if self.n else np.nan
 
     def interval(self, method="normal", level=0.95, **options):
         """Two-sided confidence interval of the value.
@@ -64,7 +69,7 @@ class Estimate:
           **options: of the method: resamples and seed, or span.
 
         Returns:
-          (low, high), in units of the reward; NaN where there is no estimate or a single record.
+          (low, high), in units of the reward; NaN where there is no estimate, or where it rests on a single record.
 
         Raises:
           ValueError: an unknown method, or a level outside (0, 1).
@@ -74,7 +79,7 @@ class Estimate:
             raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
         if not 0.0 < level < 1.0:
             raise ValueError(f"level must be in (0, 1), got {level}")
-        if self.n < 2 or np.isnan(self.value):
+        if self.counted < 2:
             return np.nan, np.nan
         return methods[method](self, level, **options)
 
@@ -90,7 +95,8 @@ def difference(first, second):
       second: Estimate from the same records in the same order.
 
     Returns:
-      Estimate of first minus second, with the smaller effective sample size and the larger largest weight of the two.
+      Estimate of first minus second, with the worse diagnostics of the two: the smaller effective sample size, the
+      larger largest weight, the unsupported mass that is further from 0.
 
     Raises:
       ValueError: the two are not from the same number of records.
@@ -98,8 +104,8 @@ def difference(first, second):
     if first.n != second.n:
         raise ValueError(f"a difference needs the same log twice, got logs of {first.n} and {second.n} records")
     parts = first.parts + tuple((-top, bottom) for top, bottom in second.parts)
-    worst = max(first.unsupported_mass, second.unsupported_mass, key=abs)
-    return Estimate(parts, first.weights + second.weights, worst)
+    known = [mass for mass in (first.unsupported_mass, second.unsupported_mass) if not np.isnan(mass)]
+    return Estimate(parts, first.weights + second.weights, max(known, key=abs, default=np.nan))
 
 
 def normal_interval(estimate, level):
@@ -108,21 +114,22 @@ def normal_interval(estimate, level):
     Rewards times weights are skewed to the right, and a symmetric interval then ends too low: a log that lacks the rare
     large terms has a low mean and a small spread at once. Hall's transformation takes the skewness out of Student's t,
     x = t + g t^2 / 3 + g^2 t^3 / 27 + g / 6 with g = skewness / sqrt(n) (Hall 1992, "On the removal of skewness by
-    transformation"), and is inverted in closed form. The result is the union of its interval with Student's.
+    transformation"), and is inverted in closed form. The result is the union of its interval with Student's. Where a
+    mean is over a few of the records only, their number and not that of the log gives the degrees of freedom.
 
     Args:
-      estimate: Estimate of at least two records.
+      estimate: Estimate that rests on at least two records.
       level: coverage in (0, 1).
 
     Returns:
       (low, high).
     """
-    n, influence = estimate.n, estimate.influence
-    spread = influence.std(ddof=1)
+    n, counted, influence = estimate.n, estimate.counted, estimate.influence
+    spread = influence.std() * np.sqrt(counted / (counted - 1))
     if spread == 0:
         return estimate.value, estimate.value
     scaled = influence / spread
-    t = stats.t.ppf((1 + level) / 2, n - 1)
+    t = stats.t.ppf((1 + level) / 2, counted - 1)
     g = np.mean(scaled * scaled * scaled) / np.sqrt(n)
     low, high = (t, -t) if abs(g) < 1e-6 else 3 / g * (np.cbrt(1 + g * (np.array([t, -t]) - g / 6)) - 1)
     error = spread / np.sqrt(n)

@@ -139,7 +139,7 @@ def _weights(propensity, target, pass_prob, **numbers):
             "which therefore says nothing about it"
         )
     weight = target / propensity
-    missing = 1 - (share @ weight) / share.sum() if len(share) else np.nan
+    missing = float(1 - (share @ weight) / share.sum()) if len(share) else np.nan
     return share, weight, missing, *numbers
 
 
