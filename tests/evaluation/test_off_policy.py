@@ -412,6 +412,15 @@ def test_arrays_of_another_shape_and_unknown_names_are_refused(decisions):
         off_policy.evaluate(decisions, TARGET, names=["DR"])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_prediction_that_is_missing_is_refused_by_the_name_of_the_table(decisions, value):
+    """Even where the target never goes, 0 times NaN would be NaN."""
+    wrong = Q.copy()
+    wrong[1, 2] = value
+    with pytest.raises(ValueError, match=f"^q must be finite for every candidate, record 1 has {value} in column 2"):
+        off_policy.evaluate(decisions, TARGET, wrong)
+
+
 def test_an_empty_log_gives_a_table_without_numbers(decisions):
     nothing = decisions.take(slice(0, 0))
     table = off_policy.evaluate(nothing, TARGET[:0], Q[:0])

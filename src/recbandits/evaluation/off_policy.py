@@ -99,7 +99,7 @@ def estimates(log, probabilities, q=None, *, names=None, clip=10.0, threshold=10
 
     Raises:
       ValueError: an estimator that does not exist or needs q, probabilities that are no distribution over the
-        candidates, or a column that the estimators refuse.
+        candidates, a q that is not finite, or a column that the estimators refuse.
     """
     possible = ESTIMATORS if q is not None else WITHOUT_MODEL
     names = possible if names is None else names
@@ -180,4 +180,7 @@ def _expectations(log, probabilities, q):
     if q.shape != log.mask.shape:
         raise ValueError(f"q must have a row per record and a column per candidate, {log.mask.shape}, got {q.shape}")
     known = q if log.mask.all() else np.where(log.mask, q, 0)
+    if not np.isfinite(known).all():
+        row, column = np.argwhere(~np.isfinite(known))[0]
+        raise ValueError(f"q must be finite for every candidate, record {row} has {q[row, column]} in column {column}")
     return q[np.arange(len(log)), log.action], np.einsum("nk,nk->n", probabilities, known)

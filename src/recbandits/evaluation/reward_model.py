@@ -16,8 +16,8 @@ def cross_fit(log, features, model=None, folds=5, seed=0):
 
     Args:
       log: `data.bandit_log.BanditLog` of n decisions with up to k candidates.
-      features: of decisions and candidates: float [n, k, D], or a function of (user_ids [m], candidates [m, k],
-        mask [m, k]) that gives such an array for m decisions, or the dict of `FeatureBundle.observation`.
+      features: of decisions and candidates: float [n, k, D]; or a function of (user_ids [m], candidates [m, k],
+        mask [m, k]) that gives such an array for m decisions, or a dict as `FeatureBundle.observation` does.
       model: scikit-learn regressor that takes `sample_weight`, fitted to the chosen candidates, each counting
         1 / pass_prob. The default, ridge regression, is as good as the features and needs little time.
       folds: number of groups of users, at least 2.
