@@ -19,7 +19,8 @@ class _Record:
         columns = {}
         for name, kind in FIELDS[type(self)].items():
             value = kind.read(getattr(self, name))
-            columns[name] = np.asarray([value])
+            # NumPy's own type for text drops NULs at the end
+            columns[name] = np.asarray([value], object if isinstance(value, str) else None)
             if value is None or not (kind.rule is None or kind.rule(columns[name], columns)[0]):
                 raise ValueError(f"{name} must be {kind.expected}, got {getattr(self, name)!r}")
             object.__setattr__(self, name, value)
