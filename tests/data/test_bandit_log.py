@@ -125,6 +125,11 @@ def test_a_value_against_its_rule_is_refused_with_field_and_row(field, row, valu
         ("candidates", np.ones(3, int), "candidates must have the shape"),
         ("mask", np.ones((3, 3)), "mask must be an array of bool, got float64"),
         ("user_id", np.array([1.0, 2.0, 3.0]), "user_id must be an array of int64, got float64"),
+        (
+            "time",
+            np.array(["2001-01-01T00:00:00.000000001"] * 3, "datetime64[ns]"),
+            "time must be told in microseconds, got 2001-01-01T00:00:00.000000001",
+        ),
         ("time", np.array([1, 2, 3]), "time must be an array of datetime64 in UTC, got int64"),
     ],
 )

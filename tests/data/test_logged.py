@@ -214,6 +214,11 @@ def test_a_value_needs_probabilities_and_decisions():
         logged.take([]).value(logged.probabilities[:0])
 
 
+def test_times_without_a_zone_are_refused():
+    with pytest.raises(ValueError, match="time must be a column of times with a zone, such as UTC, got times without"):
+        log_decisions(SMALL.assign(time=SMALL["time"].dt.tz_localize(None)), uniform, 2)
+
+
 @pytest.mark.parametrize("temperature", [0, -1, float("nan")])
 def test_a_temperature_must_be_positive(temperature):
     with pytest.raises(ValueError, match="temperature must be positive, got"):

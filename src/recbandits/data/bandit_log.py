@@ -172,7 +172,10 @@ def _typed(name, value, kind):
     if kind is np.datetime64:
         if value.dtype.kind != "M":
             raise ValueError(f"{name} must be an array of datetime64 in UTC, got {value.dtype}")
-        return value.astype("datetime64[us]", copy=False)
+        rounded = value.astype("datetime64[us]", copy=False)
+        if (lost := (rounded != value) & ~np.isnat(value)).any():
+            raise ValueError(f"{name} must be told in microseconds, got {value[lost][0]}")
+        return rounded
     if not np.can_cast(value.dtype, kind):
         raise ValueError(f"{name} must be an array of {kind.__name__}, got {value.dtype}")
     return value.astype(kind, copy=False)

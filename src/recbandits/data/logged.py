@@ -73,8 +73,8 @@ def log_decisions(ratings, behaviour, candidates=10, decisions=None, seed=0, vis
       LoggedDecisions
 
     Raises:
-      ValueError: candidates that are no such number or range, other visits, no user with enough ratings, a movie rated
-        twice by a user, or a behaviour whose probabilities are none.
+      ValueError: candidates that are no such number or range, other visits, times without a zone, no user with enough
+        ratings, a movie rated twice by a user, or a behaviour whose probabilities are none.
     """
     low, high = _range(candidates)
     if visits not in VISITS:
@@ -82,6 +82,8 @@ def log_decisions(ratings, behaviour, candidates=10, decisions=None, seed=0, vis
     if (twice := ratings.duplicated(["user_id", "movie_id"])).any():
         user, movie = ratings.loc[twice, ["user_id", "movie_id"]].iloc[0]
         raise ValueError(f"a user must have rated a movie once, user {user} has rated movie {movie} again")
+    if ratings["time"].dt.tz is None:
+        raise ValueError("time must be a column of times with a zone, such as UTC, got times without one")
     rng = np.random.default_rng(seed)
     decisions = len(ratings) if decisions is None else decisions
     rows, mask = _draw_rows(ratings, low, high, decisions, visits == "active", rng)
