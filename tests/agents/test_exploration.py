@@ -151,9 +151,11 @@ def test_no_distribution_is_not_sampled(p):
         ("epsilon_greedy", -0.1, r"epsilon must be in \[0, 1\], got -0.1"),
         ("epsilon_greedy", 1.1, r"epsilon must be in \[0, 1\], got 1.1"),
         ("epsilon_greedy", float("nan"), r"epsilon must be in \[0, 1\], got nan"),
-        ("softmax", 0.0, "temperature must be positive, got 0.0"),
-        ("softmax", float("nan"), "temperature must be positive, got nan"),
-        ("inverse_gap", -1.0, "gamma must be positive, got -1.0"),
+        ("softmax", 0.0, "temperature must be positive and finite, got 0.0"),
+        ("softmax", float("nan"), "temperature must be positive and finite, got nan"),
+        ("softmax", float("inf"), "temperature must be positive and finite, got inf"),
+        ("inverse_gap", -1.0, "gamma must be positive and finite, got -1.0"),
+        ("inverse_gap", float("inf"), "gamma must be positive and finite, got inf"),
     ],
 )
 def test_parameters_outside_their_limits_are_refused(kind, name, value, message):

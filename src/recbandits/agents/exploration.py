@@ -46,10 +46,10 @@ def softmax(scores, mask, temperature):
       As `epsilon_greedy`.
 
     Raises:
-      ValueError: temperature that is not positive, and as `epsilon_greedy`.
+      ValueError: temperature that is not positive and finite, and as `epsilon_greedy`.
     """
     xp, scores, mask = _inputs(scores, mask)
-    temperature = _parameter("temperature", temperature, "positive", lambda value: value > 0)
+    temperature = _parameter("temperature", temperature, "positive and finite", lambda value: 0 < value < np.inf)
     weight = xp.exp(-_gap(xp, scores, mask) / temperature)
     return weight / xp.sum(weight, axis=1, keepdims=True)
 
@@ -71,10 +71,10 @@ def inverse_gap(scores, mask, gamma):
       As `epsilon_greedy`.
 
     Raises:
-      ValueError: gamma that is not positive, and as `epsilon_greedy`.
+      ValueError: gamma that is not positive and finite, and as `epsilon_greedy`.
     """
     xp, scores, mask = _inputs(scores, mask)
-    gamma = _parameter("gamma", gamma, "positive", lambda value: value > 0)
+    gamma = _parameter("gamma", gamma, "positive and finite", lambda value: 0 < value < np.inf)
     best, available = _best(xp, scores, mask), _ones(xp, mask, scores)
     arms = xp.sum(available, axis=1, keepdims=True)
     others = xp.where(best, xp.zeros_like(scores), 1.0 / (arms + gamma * _gap(xp, scores, mask)))

@@ -65,7 +65,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
 
         Raises:
           ValueError: an observation of another shape.
-        tf.errors.InvalidArgumentError: a mask without any available arm.
+          tf.errors.InvalidArgumentError: a mask without any available arm.
         """
         _check_shapes(observation, self.time_step_spec.observation)
         if self.observation_and_action_constraint_splitter is None:
