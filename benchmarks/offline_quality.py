@@ -126,7 +126,7 @@ def weighted(part):
     bundle, behaviour, rows = part.bundle(history), popularity(history), {}
     log = log_decisions(recent, behaviour, CANDIDATES, SKEWED, part.seed, "active").log
     validation = log_decisions(part.validation_ratings, behaviour, 2, None, part.seed, "active").log
-    q = cross_fit(log, joined(bundle))
+    q = cross_fit(log, bundle.observation)
     plain, check, doubly = examples(log, bundle), examples(validation, bundle), doubly_robust(log, bundle, q)
     for name in ("LinUCB", "epsilon-greedy, common tower"):
         for how, learn, weights in (("", plain, None), (", IPS", plain, "ips"), (", DR", doubly, None)):
@@ -153,7 +153,7 @@ def estimated(part):
     for behaviour, function in behaviours.items():
         for seed in range(LOGS):
             log = log_decisions(part.test, function, CANDIDATES, LOG_SIZE, 1000 * (part.seed + 1) + seed, "active").log
-            table = evaluate(log, target(log), cross_fit(log, joined(bundle)))
+            table = evaluate(log, target(log), cross_fit(log, bundle.observation))
             covered = (table["low"] <= truth) & (truth <= table["high"])
             rows.append(pd.DataFrame({"behaviour": behaviour, "error": table["value"] - truth, "covered": covered}))
     return pd.concat(rows).rename_axis("estimator").reset_index()
@@ -165,17 +165,6 @@ def learnt(bundle, parameters, learn, check, seed, weights=None):
     training = {} if isinstance(parameters, LinUCB) else TRAINING | {"validation": check}
     fit(agent, learn, weights=weights, seed=seed, **training)
     return agent
-
-
-def joined(bundle):
-    """Features of user and candidate side by side, for `cross_fit`."""
-
-    def features(users, movies, mask):
-        context, arms = bundle.observation(users, movies, mask).values()
-        context = np.broadcast_to(context[:, None], (*movies.shape, context.shape[1]))
-        return np.concatenate([context, arms], axis=2)
-
-    return features
 
 
 def popular(count, movies):

@@ -30,7 +30,7 @@ class World:
 
 
 def make_world(kinds=6, arms=8, seed=0):
-    """World in which the log prefers other arms than the target, by weights up to about 14."""
+    """World in which the log prefers other arms than the target, by weights up to about 8."""
     generator = np.random.default_rng(seed)
     expected = generator.uniform(0.1, 0.7, (kinds, arms))
     behaviour = _softmax(generator.normal(0, 1, (kinds, arms))) * 0.8 + 0.2 / arms
