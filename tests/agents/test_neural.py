@@ -1,0 +1,52 @@
+"""Networks on contexts and arms: what weights mean, and which networks there are for which features."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
+from recbandits.environments.base import GLOBAL, PER_ARM
+
+SPEC = {GLOBAL: tf.TensorSpec([3], tf.float32), PER_ARM: tf.TensorSpec([2, 4], tf.float32)}
+
+
+def models(network, spec=SPEC):
+    reward = RewardNetwork(spec, 2, (8,), 0.01, 0.0, seed=0, network=network)
+    return reward, EncodedLinearModel(spec, 2, (8,), 5, 10, 0.1, 0.01, 0.0, seed=0, network=network)
+
+
+def batch(n, seed=0):
+    rng = np.random.default_rng(seed)
+    features = {name: tf.constant(rng.normal(size=(n, size)), tf.float32) for name, size in ((GLOBAL, 3), (PER_ARM, 4))}
+    return features, tf.zeros([n], tf.int32), tf.constant(rng.normal(size=n), tf.float32)
+
+
+@pytest.mark.parametrize("network", ["common_tower", "dot_product"])
+def test_a_weight_of_2_is_an_example_twice_and_a_weight_of_0_is_none(network):
+    """Weights 2, 0, 1 on three examples against the first one twice and the third one: the same mean over three."""
+    features, action, reward = batch(3)
+    twice = [0, 0, 2]
+    repeated = tf.nest.map_structure(lambda part: tf.gather(part, twice), (features, action, reward))
+    for weighted, plain in zip(models(network), models(network), strict=True):
+        loss = weighted.learn(features, action, reward, tf.constant([2.0, 0.0, 1.0]))
+        assert float(loss) == pytest.approx(float(plain.learn(*repeated)), rel=1e-5)
+        for variable, expected in zip(weighted.variables, plain.variables, strict=True):
+            np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_dot_product_scores_by_the_product_of_two_towers_and_may_be_negative():
+    """Its encoding is that product before the sum; equal arms get equal scores."""
+    reward, encoded = models("dot_product")
+    rng = np.random.default_rng(0)
+    features = {GLOBAL: tf.constant(rng.normal(size=(50, 3)), tf.float32)}
+    features[PER_ARM] = tf.constant(rng.normal(size=(50, 2, 4)), tf.float32)
+    assert encoded.encode(features).shape == [50, 2, 5]
+    assert reward.scores(features).shape == [50, 2]
+    assert reward.scores(features).numpy().min() < 0
+    doubled = features | {PER_ARM: tf.repeat(features[PER_ARM][:, :1], 2, axis=1)}
+    np.testing.assert_allclose(*tf.unstack(reward.scores(doubled), axis=1), rtol=1e-5)
+
+
+def test_a_dot_product_needs_arms_with_features():
+    with pytest.raises(ValueError, match="network must be 'common_tower' where arms have no features"):
+        models("dot_product", SPEC[GLOBAL])
