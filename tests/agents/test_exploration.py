@@ -72,6 +72,8 @@ def test_a_single_available_arm_is_certain_and_equal_scores_are_uniform(method, 
 
 
 SCORES = hnp.arrays(np.float32, (3, 5), elements=st.floats(-50, 50, width=32))
+# TensorFlow takes a gap below 1e-38 for a tie, NumPy does not
+HUNDREDTHS = hnp.arrays(np.int16, (3, 5), elements=st.integers(-5000, 5000)).map(lambda n: (n / 100).astype("float32"))
 MASKS = hnp.arrays(bool, (3, 5)).map(lambda mask: mask | (np.arange(5) == 2))
 
 
@@ -92,7 +94,7 @@ def test_rows_are_distributions_in_the_order_of_the_scores(method, value, scores
 
 @each_method
 @settings(max_examples=25, deadline=None)
-@given(scores=SCORES, mask=MASKS)
+@given(scores=HUNDREDTHS, mask=MASKS)
 def test_numpy_and_tensorflow_agree_in_a_graph_and_outside(method, value, scores, mask):
     expected = method(scores, mask, value)
     assert isinstance(expected, np.ndarray)
