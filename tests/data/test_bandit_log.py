@@ -45,6 +45,17 @@ def test_a_log_may_be_empty():
     assert len(BanditLog(**GOOD).take([])) == 0
 
 
+@pytest.mark.parametrize("movies", [[-3, 5, 0, 0], [0, 5, 0, 0], [2**63 - 1, -(2**63), 0, 0]])
+def test_any_id_may_stand_before_any_padding(movies):
+    row = {name: values[:1] for name, values in GOOD.items()}
+    mask, action = np.array([[True, True, False, False]]), np.array([0])
+    log = BanditLog(**row | {"candidates": np.array([movies]), "mask": mask, "action": action})
+    again = BanditLog.from_tables(*log.to_tables())
+    assert (again.arm, again.candidates.tolist()) == (movies[:1], [movies[:2]])
+    with pytest.raises(ValueError, match="candidates must be different movies"):
+        BanditLog(**row | {"candidates": np.array([movies[:1] * 2 + [0, 0]]), "mask": mask, "action": action})
+
+
 def test_records_give_the_log_back():
     log = BanditLog(**GOOD)
     interactions, rewards = log.to_tables(policy_version="v1")

@@ -137,7 +137,7 @@ class BanditLog:
             user_id=interactions["user_id"].to_numpy(),
             candidates=candidates,
             mask=mask,
-            action=((candidates == arm[:, None]) & mask).argmax(axis=1),
+            action=(candidates == arm[:, None]).argmax(axis=1),
             propensity=interactions["propensity"].to_numpy(),
             reward=reward,
             pass_prob=interactions["pass_prob"].to_numpy(),
@@ -156,9 +156,10 @@ class BanditLog:
         inside = ((column == self.action[:, None]) & self.mask).any(axis=1)
         self._refuse(inside, "action", "the column of a candidate", self.action)
         self._refuse((self.mask | (self.candidates == 0)).all(axis=1), "candidates", "0 in padding", self.candidates)
-        # padding gets different negative numbers, so that it is not taken for a repetition
-        distinct = np.sort(np.where(self.mask, self.candidates, ~column), axis=1)
-        self._refuse((np.diff(distinct, axis=1) != 0).all(axis=1), "candidates", "different movies", self.candidates)
+        # sorted to the end, padding is not taken for a repetition
+        ids = np.sort(np.where(self.mask, self.candidates, np.iinfo(np.int64).max), axis=1)
+        repeated = (ids[:, 1:] == ids[:, :-1]) & (column[1:] < self.mask.sum(axis=1)[:, None])
+        self._refuse(~repeated.any(axis=1), "candidates", "different movies", self.candidates)
 
     def _refuse(self, valid, name, expected, value):
         if not valid.all():
