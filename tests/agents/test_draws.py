@@ -18,6 +18,16 @@ def test_draws_have_the_frequency_of_the_probabilities(p):
         assert stats.chisquare(counts[possible], expected[possible]).pvalue > 1e-3
 
 
+def test_rounding_never_points_past_the_last_arm():
+    actions = draw(tf.constant([[0.3, 0.699]] * 100_000), tf.constant([1, 2], tf.int64)).numpy()
+    assert set(actions) == {0, 1}
+
+
+def test_streams_of_one_seed_do_not_overlap():
+    first, second = ({tuple(draws.next().numpy()) for _ in range(5)} for draws in (Draws(7, 0), Draws(7, 1)))
+    assert not first & second
+
+
 def test_a_stream_of_seeds_goes_on_where_its_variable_says():
     first = Draws(7)
     seeds = [tuple(first.next().numpy()) for _ in range(3)]

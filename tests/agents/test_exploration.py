@@ -129,14 +129,18 @@ def test_samples_have_the_frequency_of_the_probabilities(method, value):
 
 
 def test_a_sample_is_never_an_arm_of_probability_zero():
-    """Luck just below 1 lands on the last arm that is possible, however the sum was rounded."""
+    """Luck just below 1 lands on the last arm that is possible, however the sum was rounded, and 0 on the first."""
 
-    class Luckiest:
+    class Luck:
+        def __init__(self, value):
+            self.value = value
+
         def random(self, shape):
-            return np.full(shape, np.nextafter(1.0, 0.0))
+            return np.full(shape, self.value)
 
     p = np.array([[0.1, 0.2, 0.7, 0.0], [0.0, 1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3, 0.0]])
-    np.testing.assert_array_equal(exploration.sample(p, Luckiest()), [2, 1, 2])
+    np.testing.assert_array_equal(exploration.sample(p, Luck(np.nextafter(1.0, 0.0))), [2, 1, 2])
+    np.testing.assert_array_equal(exploration.sample(p, Luck(0.0)), [0, 1, 0])
     np.testing.assert_array_equal(exploration.sample(p[:, ::-1].astype(np.float32), np.random.default_rng(0))[1], 2)
 
 

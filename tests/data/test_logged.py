@@ -58,6 +58,22 @@ def test_a_decision_has_the_time_of_the_latest_of_its_ratings():
     assert (np.diff(log.time) >= np.timedelta64(0)).all()
 
 
+def test_padding_has_no_say_in_the_time_of_a_decision():
+    """User 4 answered about movies 7, 3 and 5 at 100, 300 and 200 seconds."""
+    ratings = SMALL.sort_values("time", ascending=False)
+    log = log_decisions(ratings, uniform, candidates=(1, 3), decisions=300).log
+    of_four = log.user_id == 4
+    answered = pd.Series({0: 0, 7: 100, 3: 300, 5: 200})[log.candidates[of_four].ravel()].to_numpy().reshape(-1, 3)
+    np.testing.assert_array_equal(log.time[of_four].astype("datetime64[s]").astype(int), answered.max(axis=1))
+
+
+def test_every_place_is_chosen_as_often_as_its_probability_says():
+    """Candidates come in random order, behind which a draw that prefers the last ones would hide."""
+    shares = np.array([0.5, 0.3, 0.2])
+    places = log_decisions(SMALL, lambda user_ids, candidates, mask: np.where(mask, shares, 0), 3, 6000).log.action
+    assert stats.chisquare(np.bincount(places), 6000 * shares).pvalue > 0.01
+
+
 def test_users_and_sets_are_drawn_evenly():
     """Of 6,000 decisions 3,000 are for user 9, and 1,000 have each pair of user 4; 3 standard errors are 116 and 87."""
     log = log_decisions(SMALL, uniform, candidates=2, decisions=6000).log

@@ -243,7 +243,8 @@ def bundle(users=30, movies=12, seed=1):
 
 class TestRated(EnvironmentContract):
     def make(self, **options):
-        return RatedEnvironment(ratings(), bundle(), **({"num_actions": 4, "batch_size": 4} | options))
+        shuffled = ratings().sample(frac=1, random_state=0)
+        return RatedEnvironment(shuffled, bundle(), **({"num_actions": 4, "batch_size": 4} | options))
 
     def test_rewards_are_the_ratings_that_these_users_gave_these_movies(self):
         """User and movies of every candidate are found by their features, and their rating by their ids."""
