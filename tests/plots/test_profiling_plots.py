@@ -16,7 +16,7 @@ def test_a_bar_of_a_step_is_made_of_its_parts():
     assert ends == [3.0, 4.0, 6.0]
     assert panels[0].get_ylim() == panels[1].get_ylim()
     assert [panel.get_title().split("\n")[0] for panel in panels] == ["slow", "fast"]
-    assert "0.6 ms" in panels[1].get_title()
+    assert "median 0.6 ms" in panels[1].get_title()
     assert fig.legends[0].texts[0].get_text() == "waiting for input"
 
 

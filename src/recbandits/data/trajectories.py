@@ -100,6 +100,7 @@ def read_trajectories(files, batch_size=1024, seed=None, candidates=True):
       ValueError: there is no record.
     """
     spec = feature_spec(files, candidates)
+    spec = {name: field for name, field in spec.items() if name not in ("pass_prob", "event")}
     if seed is None:
         return _parsed(files, spec, batch_size).map(as_trajectory, num_parallel_calls=2).prefetch(2)
     parts = list(_parsed(files, spec, _CHUNK))

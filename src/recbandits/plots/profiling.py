@@ -22,9 +22,9 @@ def step_times(steps, title=None):
         for panel, (label, table) in zip(axes[0], steps.items(), strict=True):
             bottom = np.zeros(len(table))
             for part, colour in _PARTS.items():
-                panel.bar(table.index, table[part], 0.9, bottom, color=colour, label=_LABELS[part])
+                panel.bar(table.index, table[part], 1.0, bottom, color=colour, label=_LABELS[part])
                 bottom += table[part].to_numpy()
-            panel.set(title=f"{label}\n{table['total'].median():.1f} ms in the middle", xlabel="step")
+            panel.set(title=f"{label}\nmedian {table['total'].median():.1f} ms", xlabel="step")
             panel.grid(axis="x", visible=False)
         axes[0, 0].set_ylabel("milliseconds a step")
         fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -71,6 +71,7 @@ def elapsed(histories, title=None):
         for number, (label, history) in enumerate(histories.items()):
             style = {"color": COLOURS[number // 2 % len(COLOURS)], "linestyle": ("-", "--")[number % 2]}
             axes.plot([0, *history["epoch"]], [0, *history["seconds"].cumsum()], label=label, **style)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epochs", ylabel="seconds, compilation included", title=title, xlim=(0, None), ylim=(0, None))
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
