@@ -203,6 +203,12 @@ def test_more_candidates_than_anybody_rated_are_refused():
         log_decisions(SMALL, uniform, 4)
 
 
+@pytest.mark.parametrize("decisions", [-1, 2.5, "many"])
+def test_a_number_of_decisions_that_is_none_is_refused(decisions):
+    with pytest.raises(ValueError, match="decisions must be a whole number of 0 or more, got"):
+        log_decisions(SMALL, uniform, candidates=2, decisions=decisions)
+
+
 def test_a_movie_rated_twice_is_refused():
     with pytest.raises(ValueError, match="user 4 has rated movie 7 again"):
         log_decisions(pd.concat([SMALL, SMALL[:1]]), uniform, 2)

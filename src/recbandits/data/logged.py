@@ -6,6 +6,7 @@ Evaluation and Learning", section 4.1), with movies that a user has rated in the
 
 import hashlib
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -73,8 +74,8 @@ def log_decisions(ratings, behaviour, candidates=10, decisions=None, seed=0, vis
       LoggedDecisions
 
     Raises:
-      ValueError: candidates that are no such number or range, other visits, times without a zone, no user with enough
-        ratings, a movie rated twice by a user, or a behaviour whose probabilities are none.
+      ValueError: candidates or decisions that are no such number or range, other visits, times without a zone, no user
+        with enough ratings, a movie rated twice by a user, or a behaviour whose probabilities are none.
     """
     low, high = _range(candidates)
     if visits not in VISITS:
@@ -86,6 +87,8 @@ def log_decisions(ratings, behaviour, candidates=10, decisions=None, seed=0, vis
         raise ValueError("time must be a column of times with a zone, such as UTC, got times without one")
     rng = np.random.default_rng(seed)
     decisions = len(ratings) if decisions is None else decisions
+    if not (isinstance(decisions, Integral) and decisions >= 0):
+        raise ValueError(f"decisions must be a whole number of 0 or more, got {decisions!r}")
     rows, mask = _draw_rows(ratings, low, high, decisions, visits == "active", rng)
     times = ratings["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
     time = np.where(mask, times[rows], times.min()).max(axis=1)

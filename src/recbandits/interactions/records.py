@@ -39,9 +39,9 @@ class _Record:
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError(f"the JSON of {cls.__name__} must be an object, got {text}")
-        for name in values.keys() - FIELDS[cls].keys():
+        for name in sorted(values.keys() - FIELDS[cls].keys()):
             raise ValueError(f"{cls.__name__} has no {name!r}, it has {', '.join(FIELDS[cls])}")
-        for name in FIELDS[cls].keys() - values.keys() - vars(cls).keys():
+        for name in sorted(FIELDS[cls].keys() - values.keys() - vars(cls).keys()):
             raise ValueError(f"{name} of {cls.__name__} is missing, there is {', '.join(values) or 'nothing'}")
         with contextlib.suppress(TypeError, ValueError):  # the record refuses it with its own sentence
             values["time"] = datetime.fromisoformat(values["time"])
