@@ -1,0 +1,51 @@
+"""The contenders of the training benchmark learn the same decisions, and a row says what was measured."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import training
+from recbandits.data import trajectories
+from recbandits.data.features import FeatureBundle
+from recbandits.data.logged import log_decisions, uniform
+
+DECISIONS = 300
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    rng = np.random.default_rng(0)
+    ids = pd.RangeIndex(12, name="user_id"), pd.RangeIndex(1, 16, name="movie_id")
+    return FeatureBundle(
+        *(pd.DataFrame(rng.normal(size=(len(index), 3)), index, list("abc"), "float32") for index in ids)
+    )
+
+
+@pytest.fixture(scope="module")
+def files(bundle, tmp_path_factory):
+    user, movie = (ids.ravel() for ids in np.meshgrid(bundle.users.index, bundle.movies.index, indexing="ij"))
+    ratings = pd.DataFrame({"user_id": user, "movie_id": movie, "rating": 1.0 + np.arange(len(user)) % 5})
+    ratings["time"] = pd.Timestamp("2001-01-01", tz="UTC")
+    log = log_decisions(ratings, uniform, training.CANDIDATES, DECISIONS).log
+    return trajectories.write_trajectories(log, bundle, tmp_path_factory.mktemp("records"), "train", shards=2)
+
+
+def test_records_parsed_one_by_one_are_those_parsed_in_batches(files):
+    def rows(dataset):
+        parts = [[batch.policy_info.chosen_arm_features[:, 0], batch.reward] for batch, _ in dataset]
+        table = np.concatenate([np.concatenate(part, axis=1) for part in parts])
+        return table[np.lexsort(table.T)]
+
+    one_by_one = rows(training.per_example(files, batch_size=32))
+    assert one_by_one.shape == (DECISIONS, 4)
+    np.testing.assert_array_equal(one_by_one, rows(trajectories.read_trajectories(files, batch_size=100)))
+
+
+def test_a_row_has_a_speed_for_every_way_and_their_ratio(files, bundle, monkeypatch):
+    monkeypatch.setattr(training, "DECISIONS", DECISIONS)
+    monkeypatch.setattr(training, "EPOCHS", 3)
+    row = training.row(files, bundle, batch_size=128, rounds=1)
+    ways = [row[name] for name in list(row)[1:6]]
+    assert all(float(speed.replace(",", "")) > 0 for speed in ways)
+    first, last = (float(ways[number].replace(",", "")) for number in (0, 4))
+    assert int(row["last to first"].split("x")[0]) == pytest.approx(last / first, abs=1)
