@@ -12,7 +12,7 @@ from recbandits.data.trajectories import Examples
 from recbandits.data.trajectories import examples as examples_of
 from recbandits.environments.factorization import als
 from recbandits.evaluation.off_policy import dr
-from recbandits.training import offline
+from recbandits.training import offline, run
 from recbandits.training.offline import Specs, doubly_robust, fit, scores
 
 SIZE = 3  # features of a context, and of an arm
@@ -167,6 +167,47 @@ def test_weights_that_the_last_batch_broke_are_undone_too():
         np.testing.assert_array_equal(value, kept)
 
 
+@pytest.mark.parametrize("name", ["linucb", "epsilon_greedy"])
+def test_an_interrupted_epoch_is_undone_and_can_be_repeated(name, monkeypatch):
+    """A keyboard interrupt after the last batch, before the events are noted: 100 decisions still count once."""
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    agent, data = made(name), taste(100)
+    before = values(agent)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "mse", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit(agent, data, validation=data)
+    for value, kept in zip(values(agent), before, strict=True):
+        np.testing.assert_array_equal(value, kept)
+    fit(agent, data)
+    assert agent.train_step_counter.numpy() == 1
+
+
+def test_a_matrix_that_cannot_be_inverted_leaves_nothing_half_learnt():
+    """The second batch, all ones, makes A singular: 1 + 1e-30 is 1."""
+    agent = made("linucb", tikhonov=1e-30)
+    before, data = values(agent), taste(2)
+    data.context[:], data.arm[:] = [[1, 0, 0], [1, 1, 1]], [[0, 0, 0], [1, 1, 1]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not invertible"):
+        fit(agent, data, batch_size=1)
+    for value, kept in zip(values(agent), before, strict=True):
+        np.testing.assert_array_equal(value, kept)
+
+
+@pytest.mark.parametrize("name", ["linucb", "epsilon_greedy", "neural_linucb"])
+def test_numbers_of_double_precision_are_learnt_as_those_of_single(name):
+    data, results = taste(50), []
+    for kind in (np.float32, np.float64):
+        agent = made(name)
+        fit(agent, Examples(*(part.astype(kind) for part in data[:5]), data.event))
+        results.append(values(agent))
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
 def test_a_linear_agent_learns_an_event_once(tmp_path):
     agent, data = made("linucb"), taste(100)
     with pytest.raises(ValueError, match="epochs must be 1, got 5: a linear model sums up evidence"):
@@ -232,8 +273,13 @@ def test_training_is_quiet_where_nobody_looks(capfd):
         ({"agent": "uniform"}, "agent must have a linear model or a network to learn from logs, got BanditAgent"),
         ({"examples": Examples(*(part[:0] for part in taste(1)))}, "examples must have at least one row, got none"),
         ({"validation": taste(5)._replace(arm=np.ones((5, 7)))}, r"validation must have 3 context and 3 arm features"),
-        ({"examples": taste(3)._replace(reward=np.array([1, np.nan, 2]))}, "examples: reward of row 1 must be finite"),
-        ({"examples": taste(2)._replace(propensity=np.array([0.5, 0]))}, "propensity of row 1 must be finite and pos"),
+        ({"examples": taste(3)._replace(reward=np.array([1, np.nan, 2]))}, "reward of row 1 must be finite, got nan"),
+        (
+            {"examples": taste(2)._replace(propensity=np.array([0.5, 0]))},
+            r"propensity of row 1 must be in \(0, 1\], got 0.0",
+        ),
+        ({"examples": taste(2)._replace(pass_prob=np.array([0.5, 1.5]))}, r"pass_prob of row 1 must be in \(0, 1\]"),
+        ({"examples": taste(2)._replace(event=np.arange(2, dtype=np.uint64))}, "events as int64, got uint64"),
         ({"examples": taste(2)._replace(event=np.arange(3))}, "examples must have as many event as context"),
     ],
 )

@@ -50,13 +50,17 @@ def _check_examples(name, part, sizes):
         raise ValueError(f"{name} must have {sizes[0]} context and {sizes[1]} arm features, as the agent, got {got}")
     if not len(part.event):
         raise ValueError(f"{name} must have at least one row, got none")
+    if part.event.dtype != np.int64:  # others would be rounded beside those that the agent keeps
+        raise ValueError(f"{name} must have events as int64, got {part.event.dtype}")
     lengths = {field: len(values) for field, values in zip(part._fields, part, strict=True)}
     for field, length in lengths.items():
         if length != lengths["context"]:
             raise ValueError(f"{name} must have as many {field} as context, {lengths['context']}, got {length}")
     for field, values in zip(part._fields, part, strict=True):
-        positive = field in ("propensity", "pass_prob")
-        good = np.isfinite(values) & ((values > 0) | (not positive))
+        if field in ("propensity", "pass_prob"):
+            good, expected = (values > 0) & (values <= 1), "in (0, 1]"
+        else:
+            good, expected = np.isfinite(values), "finite"
         if not good.all():
-            row = np.argwhere(~good)[0][0]
-            raise ValueError(f"{name}: {field} of row {row} must be finite{' and positive' * positive}")
+            place = tuple(np.argwhere(~good)[0])
+            raise ValueError(f"{name}: {field} of row {place[0]} must be {expected}, got {values[place]}")

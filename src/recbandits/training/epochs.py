@@ -30,7 +30,7 @@ def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, *
     batch_size = min(batch_size, rows)
     sizes = np.diff([*range(0, rows, batch_size), rows])
     replicas = strategy.num_replicas_in_sync
-    data = [tf.constant(part) for part in (examples.context, examples.arm, examples.reward)]
+    data = [tf.constant(part, tf.float32) for part in (examples.context, examples.arm, examples.reward)]
     if weights is None and replicas > 1:
         weights = np.ones(rows)
     weights = None if weights is None else tf.constant(weights, tf.float32)

@@ -64,7 +64,7 @@ def fit(
         uniform policy had logged the decisions.
       seed: of the order of the examples.
       checkpoints: directory, one for each training; one that was interrupted goes on from its last epoch to the same
-        end, bit by bit. None for none.
+        end, bit by bit. Several workers need one that all of them see. None for none.
       xla: whether to compile networks with XLA: seconds of compilation for faster epochs.
 
     Returns:
@@ -74,7 +74,8 @@ def fit(
     Raises:
       ValueError: an agent, examples or options that do not fit; more than one pass, or an event that the agent has
         learnt before, where one pass is right; checkpoints of another training.
-      FloatingPointError: a loss that is not finite. The agent is then what it was after the epoch before.
+      FloatingPointError: a loss or a weight that is not finite. After this, or any other interruption of an epoch, the
+        agent is what it was after the epoch before.
     """
     parts = {"examples": examples} if validation is None else {"examples": examples, "validation": validation}
     check(agent, parts, epochs, batch_size, patience, weights)

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,36 +121,47 @@ class Run:
         return number - 1 - np.argmin(self._errors(stage, number)) >= patience
 
     def _run_epoch(self, stage, number, epoch):
-        before, start = _values(self._agent.variables), time.perf_counter()
-        order = np.arange(len(self._parts["examples"].event))
-        if stage.name == "network":
-            order = np.random.default_rng([self._options["seed"], number]).permutation(order)
-        losses, sizes = epoch(order)
-        seconds = time.perf_counter() - start
-        self._refuse_infinite(stage.first + number, losses, before)
-        error = np.nan
-        if "validation" in self._parts:
-            error = mse(self._agent, self._parts["validation"], self._options["weights"])
-        if stage.name == "linear":
-            learnt = self._agent.learnt
-            learnt.assign(np.concatenate([learnt.numpy(), self._parts["examples"].event]))
-        elif error < self._errors(stage, number).min(initial=np.inf):
+        with self._undone_if_it_fails():
+            start = time.perf_counter()
+            order = np.arange(len(self._parts["examples"].event))
+            if stage.name == "network":
+                order = np.random.default_rng([self._options["seed"], number]).permutation(order)
+            losses, sizes = epoch(order)
+            seconds = time.perf_counter() - start
+            self._refuse_infinite(stage.first + number, losses)
+            error = np.nan
+            if "validation" in self._parts:
+                error = mse(self._agent, self._parts["validation"], self._options["weights"])
+            if stage.name == "linear":
+                learnt = self._agent.learnt
+                learnt.assign(np.concatenate([learnt.numpy(), self._parts["examples"].event]))
+        if stage.name == "network" and error < self._errors(stage, number).min(initial=np.inf):
             for kept, value in zip(self._best, _values(self._agent.variables), strict=False):
                 kept.assign(value)
         self._history[stage.first + number].assign([np.average(losses, weights=sizes), error, seconds])
         if self._manager is not None:
             self._manager.save()
 
-    def _refuse_infinite(self, number, losses, before):
-        """Undo an epoch with a loss or a weight that is not finite, and say where it happened."""
+    @contextmanager
+    def _undone_if_it_fails(self):
+        """Give the agent back as it was when an epoch ends early: half a pass, repeated, would count evidence twice."""
+        before = _values(self._agent.variables)
+        try:
+            yield
+        except BaseException:  # an interrupted kernel, too
+            _assign(self._agent, before)
+            raise
+
+    def _refuse_infinite(self, number, losses):
+        """Say where a loss or a weight was not finite any more."""
         broken = np.flatnonzero(~np.isfinite(losses))
         if not len(broken) and all(np.isfinite(value).all() for value in _values(self._agent.variables)):
             return
-        _assign(self._agent, before)
         batch = broken[0] if len(broken) else len(losses) - 1
         raise FloatingPointError(
             f"epoch {number + 1}, batch {batch + 1} of {len(losses)}: loss and weights must stay finite, the loss was "
-            f"{losses[batch]}; the agent is what it was before this epoch. Try a smaller learning rate"
+            f"{losses[batch]} (extreme rewards or features, or too large a learning rate); the agent is what it was "
+            "before this epoch"
         )
 
 
