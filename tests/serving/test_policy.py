@@ -154,3 +154,13 @@ def test_the_bundle_comes_back_with_its_policy_and_goes_when_it_is_replaced(log_
     assert again.bundle is None
     with pytest.raises(ValueError, match="policy must have been exported with its features to score ids"):
         again.scores([1], [[101]])
+
+
+def test_features_that_the_policy_does_not_read_are_refused(trained, log_and_features, tmp_path):
+    bundle = log_and_features[1]
+    other = make_agent("linucb", Specs({"global": (7,), "per_arm": (5, 2)}))
+    with pytest.raises(ValueError, match=r"must be as many as the policy reads, \{'global': 7, 'per_arm': 2\}, got"):
+        policy.export(other.policy, tmp_path / "policy", features=bundle)
+    with pytest.raises(ValueError, match="features must be as many as the policy reads, none, got"):
+        policy.export(trained[1], tmp_path / "policy", features=bundle)
+    assert not (tmp_path / "policy").exists()

@@ -118,6 +118,15 @@ def test_networks_are_trained_with_the_same_weights():
     assert error["ips"] < 0.8 * error[None]
 
 
+@pytest.mark.parametrize("weights", [None, "ips"])
+def test_the_validation_error_is_weighted_as_the_training(weights):
+    agent, validation = made("linucb"), taste(300, seed=1)
+    got = fit(agent, taste(100), validation=validation, weights=weights)["validation_mse"].item()
+    error = np.square(validation.reward - agent.policy.score_pairs(validation.context, validation.arm).numpy())
+    inverse = 1 / (validation.propensity * validation.pass_prob) if weights else np.ones(300)
+    assert got == pytest.approx((inverse * error).sum() / inverse.sum(), rel=1e-4)
+
+
 def test_early_stopping_goes_back_to_the_best_epoch():
     """40 noisy examples are soon known by heart: the error on new ones falls, then rises."""
     agent, late = made("epsilon_greedy", **QUICK), made("epsilon_greedy", **QUICK)
@@ -339,6 +348,24 @@ def test_scores_are_predictions_for_these_users_and_movies_whatever_the_chunks(b
     monkeypatch.setattr(offline, "PAIRS", 1)
     np.testing.assert_allclose(scores(agent, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6)
     np.testing.assert_allclose(scores(agent, bundle, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("features", [True, False])
+@pytest.mark.parametrize(
+    ("users", "candidates", "mask", "message"),
+    [
+        ([7, 9, 7], [[1, 2]], None, r"must be \[n\] and \[n, k\] with k at least 1, got \[3\] and \[1, 2\]"),
+        ([7], [[]], None, r"got \[1\] and \[1, 0\]"),
+        (7, [1], None, r"got \[\] and \[1\]"),
+        ([7], [[1, 2]], [[True]], r"mask must have the shape of candidates, \[1, 2\], got \[1, 1\]"),
+    ],
+)
+def test_shapes_that_do_not_fit_together_are_refused(features, users, candidates, mask, message, bundle):
+    model, known = als(pd.DataFrame({"user_id": [7], "movie_id": [1], "rating": [5.0]}), rank=0), None
+    if features:
+        model, known = make_agent("linucb", Specs(bundle.spec(3))), bundle
+    with pytest.raises(ValueError, match=message):
+        scores(model, known, users, candidates, mask)
 
 
 def test_factorisations_are_scored_by_ids_and_two_baselines_are_among_them():

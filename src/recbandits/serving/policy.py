@@ -30,9 +30,12 @@ def export(policy, directory, features=None):
       The directory as a `pathlib.Path`.
 
     Raises:
-      ValueError: the directory holds something that is not an exported policy.
+      ValueError: the directory holds something that is not an exported policy, or the features are not those that the
+        policy reads.
     """
     directory = Path(directory)
+    if features is not None:
+        _check_features(policy, features)
     if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _FILES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +78,11 @@ class LoadedPolicy:
           mask: bool array [n, k], False in padding; None for all True.
 
         Returns:
-          float array [n, k], minus infinity where the mask is False; bit by bit what the exported agent gave.
+          float array [n, k], minus infinity where the mask is False; bit by bit what the exported
+          agent gives for the same arrays.
 
         Raises:
-          ValueError: the policy was exported without features.
+          ValueError: the policy was exported without features, or shapes do not fit together.
           KeyError: ids that the bundle does not know.
         """
         if self.bundle is None:
@@ -100,6 +104,16 @@ def load(directory):
         raise ValueError(f"{directory.name} must be the directory of an exported policy, it has no saved_model.pb")
     bundle = FeatureBundle.load(directory) if (directory / "features.npz").is_file() else None
     return LoadedPolicy(tf.saved_model.load(str(directory)), bundle)
+
+
+def _check_features(policy, features):
+    """Refuse a bundle now that would be found not to fit when the first user is served."""
+    observation = policy.time_step_spec.observation
+    observation = observation[0] if isinstance(observation, tuple) else observation
+    expected = {name: part.shape[-1] for name, part in observation.items()} if isinstance(observation, dict) else "none"
+    got = {name: shape[-1] for name, shape in features.spec(1).items()}
+    if got != expected:
+        raise ValueError(f"features must be as many as the policy reads, {expected}, got {got}")
 
 
 @contextmanager

@@ -105,13 +105,21 @@ def scores(model, bundle, user_ids, candidates, mask=None):
 
     Returns:
       float array [n, k], minus infinity where the mask is False.
+
+    Raises:
+      ValueError: shapes that do not fit together.
+      KeyError: ids that the bundle does not know.
     """
     user_ids, candidates = np.asarray(user_ids), np.asarray(candidates)
     mask = np.ones(candidates.shape, bool) if mask is None else np.asarray(mask, bool)
-    user = np.repeat(user_ids, mask.sum(axis=1))
+    if candidates.ndim != 2 or 0 in candidates.shape[1:] or user_ids.shape != candidates.shape[:1]:
+        shapes = f"{list(user_ids.shape)} and {list(candidates.shape)}"
+        raise ValueError(f"user_ids and candidates must be [n] and [n, k] with k at least 1, got {shapes}")
+    if mask.shape != candidates.shape:
+        raise ValueError(f"mask must have the shape of candidates, {list(candidates.shape)}, got {list(mask.shape)}")
     values = np.full(candidates.shape, -np.inf)
     if bundle is None:
-        values[mask] = model.predict(user, candidates[mask])
+        values[mask] = model.predict(np.repeat(user_ids, mask.sum(axis=1)), candidates[mask])
         return values
     policy = getattr(model, "policy", model)
     rows = max(1, PAIRS // candidates.shape[1])
