@@ -155,9 +155,13 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
     fit(make_agent("linucb", specs), data, checkpoints=tmp_path / "run")
     again = fit(make_agent("linucb", specs), data, checkpoints=tmp_path / "run")
     assert len(again) == 1
-    for agent, examples in (
-        (make_agent("linucb", specs, alpha=2.0), data),
-        (make_agent("linucb", specs), data._replace(reward=2 * ones)),
+    for agent, examples, options in (
+        (make_agent("linucb", specs, alpha=2.0), data, {}),
+        (make_agent("linucb", specs, seed=1), data, {}),
+        (make_agent("linucb", specs), data._replace(reward=2 * ones), {}),
+        (make_agent("linucb", specs), data, {"batch_size": 2}),
+        (make_agent("linucb", specs), data, {"weights": "ips"}),
+        (make_agent("linucb", specs), data, {"validation": data}),
     ):
         with pytest.raises(ValueError, match="checkpoints of 'run' belong to another training"):
-            fit(agent, examples, checkpoints=tmp_path / "run")
+            fit(agent, examples, checkpoints=tmp_path / "run", **options)
