@@ -1,5 +1,7 @@
 """Training on several devices or machines: which `tf.distribute` strategy, by one argument."""
 
+from functools import cache
+
 import tensorflow as tf
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
@@ -17,7 +19,7 @@ def strategy(name="none"):
         the same data. The latter must be called before anything else of TensorFlow.
 
     Returns:
-      A `tf.distribute.Strategy`: `with strategy("mirrored").scope(): agent = make_agent(...)`.
+      A `tf.distribute.Strategy`, the same at every call: `with strategy("mirrored").scope(): agent = make_agent(...)`.
 
     Raises:
       ValueError: another name.
@@ -25,10 +27,16 @@ def strategy(name="none"):
     if name not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {name!r}")
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy()
+        return _only(tf.distribute.MirroredStrategy)
     if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _only(tf.distribute.MultiWorkerMirroredStrategy)
     return tf.distribute.get_strategy()
+
+
+@cache
+def _only(kind):
+    """The one strategy of a kind in this process: TensorFlow would mix up the sums of a second one with its own."""
+    return kind()
 
 
 def strategy_of(agent):

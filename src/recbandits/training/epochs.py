@@ -25,11 +25,16 @@ def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, *
 
     Returns:
       Function from an order, a permutation of the row numbers, to the loss of every batch and the sizes of the batches.
+
+    Raises:
+      ValueError: XLA for several replicas.
     """
     strategy, rows = strategy_of(agent), len(examples.reward)
     batch_size = min(batch_size, rows)
     sizes = np.diff([*range(0, rows, batch_size), rows])
     replicas = strategy.num_replicas_in_sync
+    if xla and replicas > 1:
+        raise ValueError(f"xla must be False for an agent on several replicas, it has {replicas}")
     data = [tf.constant(part, tf.float32) for part in (examples.context, examples.arm, examples.reward)]
     if weights is None and replicas > 1:
         weights = np.ones(rows)

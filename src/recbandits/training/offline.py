@@ -65,7 +65,7 @@ def fit(
       seed: of the order of the examples.
       checkpoints: directory, one for each training; one that was interrupted goes on from its last epoch to the same
         end, bit by bit. Several workers need one that all of them see. None for none.
-      xla: whether to compile networks with XLA: seconds of compilation for faster epochs.
+      xla: whether to compile networks with XLA: seconds of compilation for faster epochs. Not on several replicas.
 
     Returns:
       DataFrame with one row an epoch: epoch, stage ("network" or "linear"), loss (mean squared error of the batches
