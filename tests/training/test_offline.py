@@ -1,5 +1,7 @@
 """Training from logs: sums against closed forms, networks against known functions, and what must be refused."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -140,6 +142,28 @@ def test_early_stopping_goes_back_to_the_best_epoch():
     without = fit(late, data, **options)
     assert len(without) == 80
     assert without["validation_mse"].iloc[-1] > error
+
+
+def test_a_training_interrupted_after_its_best_epoch_still_goes_back_to_it(tmp_path, monkeypatch):
+    """The best epoch is in the checkpoint: a new agent that resumes three epochs later ends as it was then."""
+    data, validation = taste(40, noise=2.0), taste(500, seed=1)
+    options = {"epochs": 80, "batch_size": 8, "validation": validation, "patience": 5}
+    whole, interrupted, resumed = (made("epsilon_greedy", **QUICK) for _ in range(3))
+    best = fit(whole, data, **options)["validation_mse"].idxmin()
+    epochs, error = itertools.count(), run.mse
+
+    def until_three_after_the_best(*arguments):
+        if next(epochs) == best + 4:
+            raise KeyboardInterrupt
+        return error(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "mse", until_three_after_the_best)
+        with pytest.raises(KeyboardInterrupt):
+            fit(interrupted, data, checkpoints=tmp_path, **options)
+    fit(resumed, data, checkpoints=tmp_path, **options)
+    for value, expected in zip(values(resumed), values(whole), strict=True):
+        np.testing.assert_array_equal(value, expected)
 
 
 def test_every_epoch_has_its_own_order_and_a_seed_fixes_all_of_them():

@@ -79,6 +79,7 @@ def fit(
     """
     parts = {"examples": examples} if validation is None else {"examples": examples, "validation": validation}
     check(agent, parts, epochs, batch_size, patience, weights)
+    epochs, batch_size = int(epochs), int(batch_size)  # a resumed training compares them as text
     stages = make_stages(agent, epochs)
     if stages[-1].name == "linear":
         check_new(agent, examples.event)
