@@ -10,9 +10,9 @@ from recbandits.environments.base import GLOBAL, PER_ARM
 SPEC = {GLOBAL: tf.TensorSpec([3], tf.float32), PER_ARM: tf.TensorSpec([2, 4], tf.float32)}
 
 
-def models(network, spec=SPEC):
-    reward = RewardNetwork(spec, 2, (8,), 0.01, 0.0, seed=0, network=network)
-    return reward, EncodedLinearModel(spec, 2, (8,), 5, 10, 0.1, 0.01, 0.0, seed=0, network=network)
+def models(network, spec=SPEC, weight_decay=0.0):
+    reward = RewardNetwork(spec, 2, (8,), 0.01, weight_decay, seed=0, network=network)
+    return reward, EncodedLinearModel(spec, 2, (8,), 5, 10, 0.1, 0.01, weight_decay, seed=0, network=network)
 
 
 def batch(n, seed=0):
@@ -32,6 +32,20 @@ def test_a_weight_of_2_is_an_example_twice_and_a_weight_of_0_is_none(network):
         assert float(loss) == pytest.approx(float(plain.learn(*repeated)), rel=1e-5)
         for variable, expected in zip(weighted.variables, plain.variables, strict=True):
             np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("weight_decay", "kept"), [(0.0, 1.0), (20.0, 0.8)])
+def test_kernels_decay_and_biases_do_not(weight_decay, kept):
+    """Examples of weight 0 have no gradient: a step of 0.01 at decay 20 takes a fifth off the kernels, and no more."""
+    features, action, reward = batch(3)
+    for model in models("common_tower", weight_decay=weight_decay):
+        trained = getattr(model, "network_variables", None) or model.network.trainable_variables
+        for variable in trained:
+            variable.assign(tf.ones_like(variable))
+        model.learn(features, action, reward, tf.zeros([3]))
+        for variable in trained:
+            expected = kept if variable.shape.rank > 1 else 1.0
+            np.testing.assert_allclose(variable, np.full(variable.shape, expected), rtol=1e-6, err_msg=variable.name)
 
 
 def test_a_dot_product_scores_by_the_product_of_two_towers_and_may_be_negative():
