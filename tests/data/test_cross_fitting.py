@@ -65,5 +65,5 @@ def test_what_cannot_be_described_is_refused():
         cross_fitted_examples(log_of([1], [11]), RATINGS, seen, folds=1)
     with pytest.raises(ValueError, match="decision 1: user 2 and movie 99 must be among the ratings"):
         cross_fitted_examples(log_of([1, 2], [11, 99]), RATINGS, seen)
-    with pytest.raises(ValueError, match="different pairs, user 1 and movie 11 occur again"):
+    with pytest.raises(ValueError, match="a user must have rated a movie once, user 1 has rated movie 11 again"):
         cross_fitted_examples(log_of([1], [11]), pd.concat([RATINGS, RATINGS[:1]]), seen)

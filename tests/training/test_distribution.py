@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -137,18 +135,12 @@ def test_an_unknown_strategy_is_refused():
         strategy("tpu")
 
 
-def test_a_killed_training_goes_on_to_the_same_end_bit_by_bit(start, alone, tmp_path):
+def test_a_killed_training_goes_on_to_the_same_end_bit_by_bit(start, alone, kill_when, tmp_path):
     """SIGKILL in the middle of both networks; history, weights, optimiser, statistics and learnt events agree."""
     for label in ("epsilon_greedy", "neural_linucb"):
         process = start("none", 1, tmp_path / "result.npz", tmp_path / "killed")
         checkpoint = tmp_path / "killed" / label / "checkpoint"
-        deadline = time.monotonic() + 120
-        while not checkpoint.exists():
-            assert process.poll() is None, "the training ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill_when(process, checkpoint.exists)
         assert '"ckpt-21"' not in checkpoint.read_text(), "the training was over when it was killed"
     finish(start("none", 1, tmp_path / "result.npz", tmp_path / "killed"))
     resumed = dict(np.load(tmp_path / "result.npz"))

@@ -1,11 +1,8 @@
 """The on-policy loop: sums checked by hand, common random numbers, several seeds, and resuming after SIGKILL."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -168,7 +165,12 @@ print(digest.hexdigest())
 """
 
 
-def test_a_killed_simulation_goes_on_to_the_same_end_bit_by_bit(tmp_path):
+def saved(checkpoint):
+    """Number of the last checkpoint."""
+    return int(checkpoint.read_text().split("ckpt-")[1].split('"')[0])
+
+
+def test_a_killed_simulation_goes_on_to_the_same_end_bit_by_bit(kill_when, tmp_path):
     """SIGKILL in the middle of each of four agents' runs; frame, statistics, weights, optimiser and streams agree."""
     script = tmp_path / "run.py"
     script.write_text(RESUMABLE)
@@ -180,13 +182,7 @@ def test_a_killed_simulation_goes_on_to_the_same_end_bit_by_bit(tmp_path):
     for name in ("LinTS", "EpsilonGreedy", "NeuralLinUCB", "Exp3Mixture"):
         process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         checkpoint = tmp_path / "killed" / name / "seed-1" / "checkpoint"
-        deadline = time.monotonic() + 60
-        while not (checkpoint.exists() and int(checkpoint.read_text().split("ckpt-")[1].split('"')[0]) >= 20):
-            assert process.poll() is None, "the simulation ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_when(process, lambda file=checkpoint: file.exists() and saved(file) >= 20, seconds=60)
         assert '"ckpt-60"' not in checkpoint.read_text(), "the run was over when it was killed"
     resumed = subprocess.run(command("killed"), check=True, capture_output=True, text=True).stdout
     assert resumed == undisturbed

@@ -29,7 +29,7 @@ def epsilon_greedy(scores, mask, epsilon):
     """
     xp, scores, mask = _inputs(scores, mask)
     epsilon = _parameter("epsilon", epsilon, "in [0, 1]", lambda value: 0 <= value <= 1)
-    best, available = _ones(xp, _best(xp, scores, mask), scores), _ones(xp, mask, scores)
+    best, available = _ones(xp, _gap(xp, scores, mask) == 0.0, scores), _ones(xp, mask, scores)
     greedy = best / xp.sum(best, axis=1, keepdims=True)
     return (1.0 - epsilon) * greedy + epsilon * available / xp.sum(available, axis=1, keepdims=True)
 
@@ -75,9 +75,9 @@ def inverse_gap(scores, mask, gamma):
     """
     xp, scores, mask = _inputs(scores, mask)
     gamma = _parameter("gamma", gamma, "positive and finite", lambda value: 0 < value < np.inf)
-    best, available = _best(xp, scores, mask), _ones(xp, mask, scores)
-    arms = xp.sum(available, axis=1, keepdims=True)
-    others = xp.where(best, xp.zeros_like(scores), 1.0 / (arms + gamma * _gap(xp, scores, mask)))
+    gap, arms = _gap(xp, scores, mask), xp.sum(_ones(xp, mask, scores), axis=1, keepdims=True)
+    best = gap == 0.0
+    others = xp.where(best, xp.zeros_like(scores), 1.0 / (arms + gamma * gap))
     rest = 1.0 - xp.sum(others, axis=1, keepdims=True)
     return xp.where(best, rest / xp.sum(_ones(xp, best, scores), axis=1, keepdims=True), others)
 
@@ -142,11 +142,6 @@ def _parameter(name, value, expected, holds):
     if not holds(value):
         raise ValueError(f"{name} must be {expected}, got {value}")
     return float(value)
-
-
-def _best(xp, scores, mask):
-    """True, bool [batch, arms], for the best of the available arms of each row."""
-    return _gap(xp, scores, mask) == 0.0
 
 
 def _gap(xp, scores, mask):

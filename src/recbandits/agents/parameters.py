@@ -2,23 +2,11 @@
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from recbandits.agents import exploration
 
 NETWORKS = ("common_tower", "dot_product")
-
-
-def _network(parameters):
-    _require(
-        parameters,
-        "layers",
-        isinstance(parameters.layers, tuple) and parameters.layers and all(map(_is_count, parameters.layers)),
-        "a tuple of positive whole numbers",
-    )
-    _positive(parameters, "learning_rate")
-    _at_least_zero(parameters, "weight_decay")
-    _require(parameters, "network", parameters.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
 
 
 def _positive(parameters, field):
@@ -84,27 +72,44 @@ class LinTS(LinUCB):
     """
 
 
-@dataclass(frozen=True)
-class EpsilonGreedy:
-    """A reward network; the best arm, except for a share `epsilon` of uniformly random ones.
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What all agents with a network have in common.
 
     Args:
-      epsilon: exploration rate in [0, 1].
       layers: units of the hidden layers.
       learning_rate: of Adam, positive.
       weight_decay: share of the weights, times the learning rate, that each step takes off; 0 or more.
       network: "common_tower" or "dot_product", what joins the encodings of user and arm.
     """
 
-    epsilon: float = 0.05
     layers: tuple[int, ...] = (64, 32)
     learning_rate: float = 0.003
     weight_decay: float = 0.0
     network: str = "common_tower"
 
     def __post_init__(self):
+        counts = isinstance(self.layers, tuple) and self.layers and all(map(_is_count, self.layers))
+        _require(self, "layers", counts, "a tuple of positive whole numbers")
+        _positive(self, "learning_rate")
+        _at_least_zero(self, "weight_decay")
+        _require(self, "network", self.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
+
+
+@dataclass(frozen=True)
+class EpsilonGreedy(Network):
+    """A reward network; the best arm, except for a share `epsilon` of uniformly random ones.
+
+    Args:
+      epsilon: exploration rate in [0, 1].
+      **network: fields of `Network`.
+    """
+
+    epsilon: float = 0.05
+
+    def __post_init__(self):
         _probability(self, "epsilon")
-        _network(self)
+        super().__post_init__()
 
     def explore(self, scores, mask):
         """Probability of each arm, as `exploration.epsilon_greedy`."""
@@ -112,26 +117,19 @@ class EpsilonGreedy:
 
 
 @dataclass(frozen=True)
-class Boltzmann:
+class Boltzmann(Network):
     """A reward network; arms drawn with probability proportional to exp(prediction / temperature).
 
     Args:
       temperature: positive, in units of the reward.
-      layers: units of the hidden layers.
-      learning_rate: of Adam, positive.
-      weight_decay: share of the weights, times the learning rate, that each step takes off; 0 or more.
-      network: "common_tower" or "dot_product", what joins the encodings of user and arm.
+      **network: fields of `Network`.
     """
 
     temperature: float = 0.1
-    layers: tuple[int, ...] = (64, 32)
-    learning_rate: float = 0.003
-    weight_decay: float = 0.0
-    network: str = "common_tower"
 
     def __post_init__(self):
         _positive(self, "temperature")
-        _network(self)
+        super().__post_init__()
 
     def explore(self, scores, mask):
         """Probability of each arm, as `exploration.softmax`."""
@@ -139,26 +137,19 @@ class Boltzmann:
 
 
 @dataclass(frozen=True)
-class SquareCB:
+class SquareCB(Network):
     """A reward network; the further a prediction is below the best, the more rarely its arm is drawn.
 
     Args:
       gamma: positive, per unit of the reward: with K arms, one that looks d worse is drawn once in K + gamma d times.
-      layers: units of the hidden layers.
-      learning_rate: of Adam, positive.
-      weight_decay: share of the weights, times the learning rate, that each step takes off; 0 or more.
-      network: "common_tower" or "dot_product", what joins the encodings of user and arm.
+      **network: fields of `Network`.
     """
 
     gamma: float = 1000.0
-    layers: tuple[int, ...] = (64, 32)
-    learning_rate: float = 0.003
-    weight_decay: float = 0.0
-    network: str = "common_tower"
 
     def __post_init__(self):
         _positive(self, "gamma")
-        _network(self)
+        super().__post_init__()
 
     def explore(self, scores, mask):
         """Probability of each arm, as `exploration.inverse_gap`."""
@@ -166,7 +157,7 @@ class SquareCB:
 
 
 @dataclass(frozen=True)
-class NeuralLinUCB:
+class NeuralLinUCB(Network):
     """LinUCB on an encoding that a network learns in the first batches.
 
     Args:
@@ -175,10 +166,7 @@ class NeuralLinUCB:
       epsilon: exploration rate while the network learns, in [0, 1].
       encoding: length of the encoding.
       pretrain_steps: batches that train the network before it is frozen.
-      layers: units of the hidden layers before the encoding.
-      learning_rate: of Adam, positive.
-      weight_decay: share of the weights, times the learning rate, that each step takes off; 0 or more.
-      network: "common_tower" or "dot_product", what joins the encodings of user and arm.
+      **network: fields of `Network`; `layers` are those before the encoding.
     """
 
     alpha: float = 0.1
@@ -186,10 +174,7 @@ class NeuralLinUCB:
     epsilon: float = 0.2
     encoding: int = 16
     pretrain_steps: int = 100
-    layers: tuple[int, ...] = (64,)
-    learning_rate: float = 0.003
-    weight_decay: float = 0.0
-    network: str = "common_tower"
+    layers: tuple[int, ...] = field(default=(64,), kw_only=True)
 
     def __post_init__(self):
         _at_least_zero(self, "alpha")
@@ -197,7 +182,7 @@ class NeuralLinUCB:
         _probability(self, "epsilon")
         _require(self, "encoding", _is_count(self.encoding), "a positive whole number")
         _require(self, "pretrain_steps", self.pretrain_steps == 0 or _is_count(self.pretrain_steps), "a whole number")
-        _network(self)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

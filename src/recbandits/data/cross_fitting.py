@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from recbandits.data.tables import check_rated_once
 from recbandits.data.trajectories import Examples, examples
 
 
@@ -29,10 +30,8 @@ def cross_fitted_examples(log, ratings, fit_bundle, folds=5, seed=0):
     """
     if folds < 2:
         raise ValueError(f"folds must be at least 2, got {folds}")
+    check_rated_once(ratings)
     pairs = pd.MultiIndex.from_frame(ratings[["user_id", "movie_id"]])
-    if not pairs.is_unique:
-        user, movie = pairs[pairs.duplicated()][0]
-        raise ValueError(f"ratings must be different pairs, user {user} and movie {movie} occur again")
     place = pairs.get_indexer(pd.MultiIndex.from_arrays([log.user_id, log.arm]))
     if (place < 0).any():
         row = np.flatnonzero(place < 0)[0]

@@ -11,6 +11,7 @@ from numbers import Integral
 import numpy as np
 
 from recbandits.data.bandit_log import BanditLog
+from recbandits.data.tables import check_rated_once
 
 VISITS = ("equal", "active")
 
@@ -80,9 +81,7 @@ def log_decisions(ratings, behaviour, candidates=10, decisions=None, seed=0, vis
     low, high = _range(candidates)
     if visits not in VISITS:
         raise ValueError(f"visits must be one of {', '.join(VISITS)}, got {visits!r}")
-    if (twice := ratings.duplicated(["user_id", "movie_id"])).any():
-        user, movie = ratings.loc[twice, ["user_id", "movie_id"]].iloc[0]
-        raise ValueError(f"a user must have rated a movie once, user {user} has rated movie {movie} again")
+    check_rated_once(ratings)
     if ratings["time"].dt.tz is None:
         raise ValueError("time must be a column of times with a zone, such as UTC, got times without one")
     rng = np.random.default_rng(seed)

@@ -55,3 +55,17 @@ class MovieLens:
 
     def __repr__(self):
         return f"{self.source}: {len(self.users):,} users, {len(self.movies):,} movies, {len(self.ratings):,} ratings"
+
+
+def check_rated_once(ratings):
+    """Refuse a table of ratings in which a user has rated a movie twice: which of the two is the truth?
+
+    Args:
+      ratings: DataFrame with columns user_id and movie_id.
+
+    Raises:
+      ValueError: with the first such pair.
+    """
+    if (twice := ratings.duplicated(["user_id", "movie_id"])).any():
+        user, movie = ratings.loc[twice, ["user_id", "movie_id"]].iloc[0]
+        raise ValueError(f"a user must have rated a movie once, user {user} has rated movie {movie} again")

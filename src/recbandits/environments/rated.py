@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
+from recbandits.data.tables import check_rated_once
 from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS, Environment
 
 
@@ -30,9 +31,7 @@ class RatedEnvironment(Environment):
     """
 
     def __init__(self, ratings, features, num_actions=10, batch_size=8, **options):
-        if (twice := ratings.duplicated(["user_id", "movie_id"])).any():
-            user, movie = ratings.loc[twice, ["user_id", "movie_id"]].iloc[0]
-            raise ValueError(f"a user must have rated a movie once, user {user} has rated movie {movie} again")
+        check_rated_once(ratings)
         ratings = ratings.sort_values("user_id", kind="stable")
         users, first, count = np.unique(ratings["user_id"], return_index=True, return_counts=True)
         enough = count >= num_actions

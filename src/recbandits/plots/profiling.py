@@ -61,7 +61,8 @@ def elapsed(histories, title=None):
     """Draw the time that has passed after each epoch; a compiled graph begins late and rises less.
 
     Args:
-      histories: mapping from label to the DataFrame of `training.offline.fit`.
+      histories: mapping from label to the DataFrame of `training.offline.fit`, in pairs: a plain training, then the
+        same compiled, which gets its colour and a dashed line.
       title: of the picture.
 
     Returns:
