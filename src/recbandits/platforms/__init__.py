@@ -68,3 +68,14 @@ class Platform(Protocol):
         Raises:
           PlatformError: it could not be removed.
         """
+
+
+def choose(config):
+    """The platform that a `Config` names."""
+    if config.platform == "gcp":
+        from recbandits.platforms.gcp import GcpPlatform
+
+        return GcpPlatform(config)
+    from recbandits.platforms.local import LocalPlatform
+
+    return LocalPlatform(config)

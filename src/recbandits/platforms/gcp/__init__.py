@@ -1,6 +1,7 @@
 """Google Cloud as a platform; its client libraries are imported when a resource is made, not before."""
 
 from contextlib import contextmanager
+from functools import cached_property
 
 from recbandits.platforms import NotMadeError, PlatformError
 from recbandits.platforms.gcp import resources
@@ -17,6 +18,34 @@ class GcpPlatform:
         """Take a `Config` with a project; `endpoint` is the address of a `Rehearsal` instead of Google's."""
         self.config = config
         self._clients = Clients(config.project, endpoint)
+
+    @cached_property
+    def jobs(self):
+        """`platforms.jobs.Jobs`: training and tuning jobs of Vertex AI."""
+        from recbandits.platforms.gcp.jobs import GcpJobs
+
+        return GcpJobs(self.config, self._clients)
+
+    @cached_property
+    def experiments(self):
+        """`platforms.experiments.Experiments`: Vertex AI Experiments."""
+        from recbandits.platforms.gcp.experiments import GcpExperiments
+
+        return GcpExperiments(self.config, self._clients)
+
+    @cached_property
+    def endpoints(self):
+        """`platforms.endpoints.Endpoints`: endpoints of Vertex AI."""
+        from recbandits.platforms.gcp.endpoints import GcpEndpoints
+
+        return GcpEndpoints(self.config, self._clients)
+
+    @cached_property
+    def images(self):
+        """Container images, built by Cloud Build and kept in Artifact Registry."""
+        from recbandits.platforms.gcp.images import GcpImages
+
+        return GcpImages(self.config, self._clients)
 
     def plan(self):
         """Every resource of the project under its full name."""

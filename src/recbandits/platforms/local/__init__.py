@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import contextmanager
+from functools import cached_property
 
 from recbandits.platforms import FOUND, MADE, NotMadeError, PlatformError, Resource
 
@@ -9,13 +10,41 @@ DIRECTORIES = ("data", "runs", "policies", "metrics")
 
 
 class LocalPlatform:
-    """Directories for data, runs (checkpoints and TensorBoard logs), exported policies and metrics."""
+    """Directories for data, runs (jobs, checkpoints, TensorBoard logs), exported policies and metrics; servers on loopback."""
 
     name = "local"
     lasting = frozenset()
 
     def __init__(self, config):
         self.config = config
+
+    @cached_property
+    def jobs(self):
+        """`platforms.jobs.Jobs`: processes of this machine."""
+        from recbandits.platforms.local.jobs import LocalJobs
+
+        return LocalJobs(self.config)
+
+    @cached_property
+    def experiments(self):
+        """`platforms.experiments.Experiments`: TensorBoard's files."""
+        from recbandits.platforms.local.experiments import LocalExperiments
+
+        return LocalExperiments(self.config)
+
+    @cached_property
+    def endpoints(self):
+        """`platforms.endpoints.Endpoints`: Vertex AI's model server on loopback."""
+        from recbandits.platforms.local.endpoints import LocalEndpoints
+
+        return LocalEndpoints(self.config)
+
+    @cached_property
+    def images(self):
+        """Container images, built by Docker."""
+        from recbandits.platforms.local.images import LocalImages
+
+        return LocalImages(self.config)
 
     def plan(self):
         """One "directory" for each part, named relative to the artifacts directory."""

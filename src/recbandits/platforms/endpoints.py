@@ -1,0 +1,60 @@
+"""What the project asks of an endpoint, under the names of Vertex AI's."""
+
+from typing import Protocol
+
+
+class Endpoint(Protocol):
+    """One address behind which one or more versions of a policy answer.
+
+    Attributes:
+      name: of the endpoint.
+      traffic_split: dict from the version of a deployed policy to its percentage; they add up to 100.
+    """
+
+    name: str
+    traffic_split: dict
+
+    def deploy(self, policy, traffic_percentage=100):
+        """Deploy an exported policy.
+
+        Args:
+          policy: its directory.
+          traffic_percentage: its share; what is deployed already shares the rest as before.
+
+        Returns:
+          The version of the policy.
+        """
+
+    def split(self, traffic_split):
+        """Set the share of every deployed version."""
+
+    def rollback(self):
+        """Return to the traffic split before the last change."""
+
+    def undeploy(self, version):
+        """Take a version away; it must not have traffic, unless it is the only one."""
+
+    def predict(self, instances, parameters=None):
+        """List of predictions, one for each instance (dicts as `recbandits.serving.messages` says)."""
+
+    def raw_predict(self, body, headers):
+        """(status, bytes) that a body gets as it is."""
+
+    def health(self):
+        """Whether it is alive and ready: dict."""
+
+    def logs(self):
+        """What the server has written, text."""
+
+    def batch_predict(self, policy, source, destination):
+        """Answer every line of JSON in the file `source` with a line in `destination`, by an exported policy."""
+
+    def delete(self):
+        """Undeploy everything, then remove the endpoint."""
+
+
+class Endpoints(Protocol):
+    """The endpoints of one platform."""
+
+    def create(self, name=None):
+        """Create an `Endpoint`, or return the one that has this name; None is the name in the configuration."""
