@@ -20,8 +20,8 @@ ROOMS = [
     "environments",
     "agents",
     "evaluation",
-    "training",
     "serving",
+    "training",
     "platforms",
     "plots",
 ]

@@ -114,7 +114,7 @@ class Trial(NamedTuple):
 
 
 class Jobs(Protocol):
-    """Jobs on one platform. Whatever goes wrong is a `PlatformError` of one sentence; no finished trial is ever lost."""
+    """Jobs on one platform; what goes wrong is a `PlatformError` of one sentence, and no finished trial is lost."""
 
     def run(self, job, wait=True):
         """Start a job and return its `Record`, when it has ended if `wait`."""

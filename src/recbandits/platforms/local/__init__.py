@@ -10,7 +10,7 @@ DIRECTORIES = ("data", "runs", "policies", "metrics")
 
 
 class LocalPlatform:
-    """Directories for data, runs (jobs, checkpoints, TensorBoard logs), exported policies and metrics; servers on loopback."""
+    """Directories for data, runs (jobs, checkpoints, TensorBoard logs), policies and metrics; servers on loopback."""
 
     name = "local"
     lasting = frozenset()
