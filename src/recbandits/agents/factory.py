@@ -8,21 +8,9 @@ from recbandits.agents.draws import Draws
 from recbandits.agents.linear import LinearModel, arm_inputs, chosen_inputs
 from recbandits.agents.mixture import Exp3MixtureAgent
 from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
+from recbandits.agents.parameters import NAMES
 from recbandits.agents.policy import no_probabilities
 from recbandits.environments.base import GLOBAL, PER_ARM, Environment
-
-NAMES = {
-    "linucb": parameters.LinUCB,
-    "lints": parameters.LinTS,
-    "epsilon_greedy": parameters.EpsilonGreedy,
-    "boltzmann": parameters.Boltzmann,
-    "squarecb": parameters.SquareCB,
-    "neural_linucb": parameters.NeuralLinUCB,
-    "exp3_mixture": parameters.Exp3Mixture,
-    "uniform": parameters.Uniform,
-    "best_fixed_arm": parameters.BestFixedArm,
-    "oracle": parameters.Oracle,
-}
 
 
 def make_agent(agent, environment, seed=0, **values):

@@ -221,3 +221,17 @@ class BestFixedArm:
 @dataclass(frozen=True)
 class Oracle:
     """Baseline: the arm with the largest expected reward, which only the environment knows."""
+
+
+NAMES = {
+    "linucb": LinUCB,
+    "lints": LinTS,
+    "epsilon_greedy": EpsilonGreedy,
+    "boltzmann": Boltzmann,
+    "squarecb": SquareCB,
+    "neural_linucb": NeuralLinUCB,
+    "exp3_mixture": Exp3Mixture,
+    "uniform": Uniform,
+    "best_fixed_arm": BestFixedArm,
+    "oracle": Oracle,
+}
