@@ -21,7 +21,8 @@ class BanditAgent(tf_agent.TFAgent):
       learn: function of (features, action int32 [batch], reward float [batch], weights float [batch] or None) giving
         the loss; where arms have features, `per_arm` [batch, arm] is that of the chosen arm. None for an agent that
         does not learn. Whatever else `train` is given by name, it is given too.
-      model: tf.Module with the variables that the functions read; None for none.
+      model: tf.Module with the variables that the functions read, and `frozen()`, which gives what `score` does as a
+        `FrozenModel`; None for none.
       number: of this agent among those that share a seed.
       marginal: where the scores by which to collect are random themselves, the function of (scores, mask) that gives
         the probabilities of what is drawn all the same, or raises.
@@ -47,9 +48,9 @@ class BanditAgent(tf_agent.TFAgent):
         self.model, self._learn = model, learn
         self.learnt = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learnt")
         collecting, serving = Draws(seed, 2 * number), Draws(seed, 2 * number + 1)
-        read = () if model is None else model.variables
+        read, freeze = ((), None) if model is None else (model.variables, model.frozen)
         policy = ScoringPolicy(
-            time_step_spec, action_spec, score, serving, None, read, None if collect_score else marginal
+            time_step_spec, action_spec, score, serving, None, read, None if collect_score else marginal, freeze
         )
         collect = ScoringPolicy(
             time_step_spec, action_spec, collect_score or score, collecting, explore, read, marginal

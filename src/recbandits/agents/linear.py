@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from recbandits.agents.frozen import FrozenModel, linear_head
 from recbandits.environments.base import GLOBAL, PER_ARM
 
 
@@ -64,6 +65,11 @@ class LinearModel(tf.Module):
             # Every quadratic form in one product: <x x^T, inverse> for each user and arm.
             square = tf.matmul(_flat_outer(x), tf.reshape(self.inverse, [self._models, -1]), transpose_b=True)
         return mean, tf.sqrt(tf.maximum(square, 0.0))
+
+    def frozen(self):
+        """The estimates as a `FrozenModel`; one that all arms share reads a context and the features of arms."""
+        head = linear_head(self.theta.numpy())
+        return FrozenModel("concat" if self._models == 1 else "none", "relu", (), (), (head,))
 
     def update(self, x, action, reward, weights=None):
         """Learn from one batch.

@@ -11,6 +11,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
 from recbandits.agents.agent import counter
+from recbandits.agents.frozen import freeze, linear_head
 from recbandits.agents.linear import LinearModel
 from recbandits.environments.base import GLOBAL, PER_ARM
 
@@ -34,11 +35,11 @@ class RewardNetwork(tf.Module):
 
     def __init__(self, features_spec, num_actions, layers, learning_rate, weight_decay, seed, network="common_tower"):
         super().__init__(name="reward_network")
+        self._join, self._depth = _join(network, features_spec), len(layers)
         action_spec = tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_actions - 1, "action")
-        _check_network(network, features_spec)
-        if network == "dot_product":
+        if self._join == "product":
             self.network = networks.create_feed_forward_dot_product_network(features_spec, layers, layers, tf.nn.elu)
-        elif isinstance(features_spec, dict):
+        elif self._join == "concat":
             self.network = networks.create_feed_forward_common_tower_network(features_spec, layers, layers, layers)
         else:
             self.network = q_network.QNetwork(features_spec, action_spec, fc_layer_params=layers)
@@ -59,6 +60,12 @@ class RewardNetwork(tf.Module):
     def scores(self, features):
         """Predicted reward of every arm, float [batch, arms]."""
         return self.network(features)[0]
+
+    def frozen(self):
+        """The network as a `FrozenModel`."""
+        size = self.network.trainable_variables[-1].shape[0]
+        total = [linear_head(np.ones((1, size), np.float32))] if self._join == "product" else []
+        return freeze(self._join, self._depth, self.network.trainable_variables, total)
 
     def learn(self, features, action, reward, weights=None):
         """One gradient step on the (weighted) mean squared error of the chosen arms; returns the loss."""
@@ -105,10 +112,11 @@ class EncodedLinearModel(tf.Module):
     ):
         super().__init__(name="encoded_linear_model")
         models = 1 if isinstance(features_spec, dict) else num_actions
-        _check_network(network, features_spec)
-        if network == "dot_product":
+        self._join = _join(network, features_spec)
+        self._depth = len(layers) + (self._join == "product")
+        if self._join == "product":
             self._encoder = _TowerProduct(features_spec, (*layers, encoding))
-        elif isinstance(features_spec, dict):
+        elif self._join == "concat":
             self._encoder = networks.create_feed_forward_common_tower_network(
                 features_spec, layers, layers, layers, output_dim=encoding
             )
@@ -136,6 +144,11 @@ class EncodedLinearModel(tf.Module):
             return mean, tf.zeros_like(mean)
 
         return tf.cond(self.pretraining, by_network, lambda: self.linear.estimate(encoding))
+
+    def frozen(self):
+        """Encoder and present head as a `FrozenModel`."""
+        theta = self._head if self.pretraining else self.linear.theta
+        return freeze(self._join, self._depth, self._encoder.trainable_variables, [linear_head(theta.numpy())])
 
     @property
     def pretraining(self):
@@ -208,9 +221,12 @@ class _TowerProduct(tf.Module):
         return context[:, None, :] * arms, ()
 
 
-def _check_network(network, features_spec):
-    if network == "dot_product" and not isinstance(features_spec, dict):
+def _join(network, features_spec):
+    """How the features meet: "none" (there is a context alone), "concat" or "product", as in `FrozenModel`."""
+    per_arm = isinstance(features_spec, dict)
+    if network == "dot_product" and not per_arm:
         raise ValueError("network must be 'common_tower' where arms have no features, got 'dot_product'")
+    return "none" if not per_arm else "product" if network == "dot_product" else "concat"
 
 
 def _shared(weights):

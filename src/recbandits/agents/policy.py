@@ -28,14 +28,18 @@ class ScoringPolicy(tf_policy.TFPolicy):
       variables: what `score` reads, for saving.
       marginal: where `score` is random, the function of (scores, mask) that gives the probabilities of what `action`
         draws all the same, or raises; None where `score` is a function of the features alone.
+      freeze: function that gives what `score` does as a `FrozenModel`; None for scores without one.
     """
 
-    def __init__(self, time_step_spec, action_spec, score, draws, explore=None, variables=(), marginal=None):
+    def __init__(
+        self, time_step_spec, action_spec, score, draws, explore=None, variables=(), marginal=None, freeze=None
+    ):
         self._score = score
         self._draws = draws
         self._explore = explore
         self._marginal = marginal
         self._read = list(variables)
+        self._freeze = freeze
         masked = isinstance(time_step_spec.observation, tuple)
         features = time_step_spec.observation[0] if masked else time_step_spec.observation
         info_spec = utils.PolicyInfo()
@@ -81,6 +85,10 @@ class ScoringPolicy(tf_policy.TFPolicy):
         Where arms have features it is the attribute `score_pairs`, in one graph, which a saved policy keeps.
         """
         return self._score({GLOBAL: context, PER_ARM: arm[:, None, :]}, tf.zeros([2], tf.int64))[:, 0]
+
+    def frozen(self):
+        """What it has learnt as a `FrozenModel`; None for a policy whose scores come from elsewhere."""
+        return None if self._freeze is None else self._freeze()
 
     def probabilities(self, observation):
         """Probability with which `action` chooses each arm: what to log as propensity.

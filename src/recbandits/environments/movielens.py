@@ -5,6 +5,7 @@ import pandas as pd
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
+from recbandits.data.features import FeatureBundle
 from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS, Environment
 
 
@@ -31,6 +32,7 @@ class MovieLensEnvironment(Environment):
 
     def __init__(self, factorization, num_actions=20, batch_size=8, per_arm=False, movie_ids=None, **options):
         movies = _movie_rows(factorization, movie_ids, num_actions, per_arm)
+        self._factorization = factorization
         self.user_ids, self.movie_ids = factorization.user_ids, factorization.movie_ids[movies]
         rewards = factorization.matrix()[:, movies]
         user, movie = factorization.user_features(), factorization.movie_features()[movies]
@@ -64,6 +66,19 @@ class MovieLensEnvironment(Environment):
         if not self.per_arm:
             return tf.gather(self._users, users)
         return self._describe(users, _rows("movie_ids", self.movie_ids, movie_ids))
+
+    def bundle(self):
+        """The features that it shows, as a FeatureBundle with which a policy can be served by ids.
+
+        Its observations of users and movies are those of `describe`, and its movies are those of the environment; where
+        arms have no features, it is the context that policies read.
+        """
+        model = self._factorization
+        movies = model.movie_frame().loc[self.movie_ids]
+        users = model.user_frame()
+        if model.biased:
+            users.insert(0, "constant", 1.0)
+        return FeatureBundle(users, movies, view="product")
 
     def _draw(self, step):
         users = tf.random.stateless_uniform([self.batch_size], self.stream(USERS), 0, len(self._users), tf.int32)
