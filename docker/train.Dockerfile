@@ -1,0 +1,27 @@
+# The training task, for a laptop and for Vertex AI. Build it from the root of the repository:
+#   docker build -f docker/train.Dockerfile -t recbandits/train:v1 .
+#   docker run recbandits/train:v1 simulate --help
+ARG PYTHON=3.11
+FROM python:${PYTHON}-slim-bookworm AS environment
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /opt/recbandits
+COPY requirements.txt ./
+RUN pip install --compile --no-deps --require-hashes -r requirements.txt
+RUN useradd --create-home --uid 1000 recbandits
+
+FROM environment AS wheel
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+FROM environment
+COPY --from=wheel /opt/recbandits/dist dist
+RUN pip install --compile --no-deps dist/*.whl
+USER 1000
+WORKDIR /home/recbandits
+ENV PYTHONUNBUFFERED=1
+# A job has no port to ask. What ends long ones is a full disk, so that is looked at.
+HEALTHCHECK --interval=60s --timeout=10s \
+  CMD ["python", "-c", "import shutil, sys; sys.exit(shutil.disk_usage('.').free < 2**30)"]
+ENTRYPOINT ["python", "-m", "recbandits.training.task"]
+CMD ["--help"]

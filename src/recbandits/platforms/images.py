@@ -1,0 +1,84 @@
+"""Container images: which there are, what they may be made of, what their Dockerfiles say."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from recbandits.platforms import PlatformError
+
+
+class Instruction(NamedTuple):
+    """One instruction of a Dockerfile; its value is one line, as it stands."""
+
+    keyword: str
+    value: str
+
+
+def checkout(folder=None):
+    """The root of the repository, where images are built.
+
+    Args:
+      folder: where to begin looking upwards; None is the working directory.
+
+    Returns:
+      absolute pathlib.Path.
+
+    Raises:
+      PlatformError: the folder is in no checkout.
+    """
+    here = Path(folder or Path.cwd()).resolve()
+    for root in (here, *here.parents):
+        if (root / "docker").is_dir() and (root / "pyproject.toml").is_file():
+            return root
+    raise PlatformError(f"images are built from a checkout of the repository, and {here} is not in one")
+
+
+def dockerfile(name, root):
+    """Where the Dockerfile of an image is.
+
+    Args:
+      name: such as "train".
+      root: of the repository.
+
+    Returns:
+      pathlib.Path.
+
+    Raises:
+      PlatformError: there is no such image; the sentence lists those there are.
+    """
+    files = {path.name.removesuffix(".Dockerfile"): path for path in (root / "docker").glob("[a-z]*.Dockerfile")}
+    if name not in files:
+        raise PlatformError(f"there is no image {name!r}: docker/ has the Dockerfiles of {', '.join(sorted(files))}")
+    return files[name]
+
+
+def context(root):
+    """List the files that .dockerignore lets into an image, by the rules of Docker's own Python library.
+
+    Args:
+      root: of the repository.
+
+    Returns:
+      sorted list of paths relative to it, with slashes.
+    """
+    from docker.utils import exclude_paths
+
+    lines = (root / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line.strip() and not line.startswith("#")]
+    paths = exclude_paths(str(root), patterns)
+    return sorted(Path(path).as_posix() for path in paths if (root / path).is_file())
+
+
+def instructions(text):
+    """Split a Dockerfile into its `Instruction`s, without comments, continued lines joined.
+
+    Args:
+      text: of the file.
+
+    Returns:
+      list of `Instruction`, keywords in capitals.
+    """
+    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    parts = (line.strip().partition(" ") for line in joined.splitlines())
+    return [Instruction(keyword.upper(), " ".join(value.split())) for keyword, _, value in parts]
