@@ -1,0 +1,146 @@
+"""Solve a problem of the training task with an agent: simulate, or fit from logs, once for each seed."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from recbandits.agents.exploration import epsilon_greedy
+from recbandits.agents.factory import make_agent
+from recbandits.agents.parameters import LinUCB
+from recbandits.data import splits
+from recbandits.data.cross_fitting import cross_fitted_examples
+from recbandits.data.features import FeatureBundle
+from recbandits.data.logged import log_decisions, popularity, uniform
+from recbandits.environments.factorization import als, svd
+from recbandits.environments.movielens import MovieLensEnvironment
+from recbandits.evaluation.off_policy import evaluate
+from recbandits.evaluation.regret import totals
+from recbandits.evaluation.reward_model import cross_fit
+from recbandits.training.distribution import strategy
+from recbandits.training.offline import Specs, fit, scores
+from recbandits.training.online import simulate
+from recbandits.training.problems import Outcome, Simulation
+
+_LABEL = "agent"
+
+
+def solve(problem, agent, data, places):
+    """Solve a problem with an agent.
+
+    Args:
+      problem: `Simulation` or `Fit`.
+      agent: its parameters.
+      data: MovieLens
+      places: `Places`; checkpoints and event files go there.
+
+    Returns:
+      `Outcome`
+    """
+    return (_simulated if isinstance(problem, Simulation) else _fitted)(problem, agent, data, places)
+
+
+def make_environment(problem, data):
+    """The environment of a `Simulation`, fixed while agents are tuned on it."""
+    ratings, arms = data.ratings, problem.num_actions
+    if problem.factorization == "svd":
+        model, movies = svd(ratings, problem.rank, None if problem.per_arm else arms), None
+    else:
+        model = als(ratings, problem.rank)
+        movies = None if problem.per_arm else ratings["movie_id"].value_counts().index[:arms].sort_values()
+    return MovieLensEnvironment(model, arms, problem.batch_size, problem.per_arm, movies)
+
+
+def _simulated(problem, agent, data, places):
+    """Mean expected reward over the whole window, with the same users for whatever agent is tried."""
+    environment = make_environment(problem, data)
+    first, *others = problem.seeds
+    exported = make_agent(agent, environment, first)
+    run = partial(
+        simulate, environment, steps=problem.steps, tensorboard=places.tensorboard, checkpoints=places.checkpoints
+    )
+    runs = [run({_LABEL: exported}, seeds=[first])] + ([run({_LABEL: agent}, seeds=others)] if others else [])
+    table = totals(pd.concat(runs, ignore_index=True)).rename(columns={"reward": "mean_reward"})
+    measures = ["mean_reward", "regret", "suboptimal"]
+    return Outcome(
+        policy=exported.policy,
+        features=environment.bundle(),
+        arms=None if problem.per_arm else environment.movie_ids,
+        by_seed={name: table[name].tolist() for name in measures},
+        examples=problem.steps * problem.batch_size,
+    )
+
+
+def _fitted(problem, agent, data, places):
+    replicas = strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
+    rows, exported = [], None
+    for seed in problem.seeds:
+        world = _World(problem, data, seed)
+        with replicas.scope():
+            made = make_agent(agent, Specs(world.bundle.spec(problem.candidates)), seed)
+        history = fit(
+            made,
+            world.examples,
+            epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
+            batch_size=problem.batch_size,
+            weights=None if problem.weights == "none" else problem.weights,
+            seed=seed,
+            checkpoints=places.checkpoints and places.checkpoints / f"seed-{seed}",
+        )
+        _write_scalars(places.tensorboard and places.tensorboard / f"seed-{seed}", history)
+        rows.append(world.judge(made))
+        exported = exported or (made.policy, world.bundle)
+    by_seed = pd.DataFrame(rows).to_dict("list")
+    return Outcome(*exported, arms=None, by_seed=by_seed, examples=problem.decisions)
+
+
+class _World:
+    """What a seed leaves to learn from, and to be judged by."""
+
+    def __init__(self, problem, data, seed):
+        self._data, self._problem = data, problem
+        known, self._held_out = _parts(problem, data.ratings, seed)
+        behaviour = uniform if problem.behaviour == "uniform" else popularity(known)
+        log = partial(log_decisions, behaviour=behaviour, candidates=problem.candidates, seed=seed, visits="active")
+        self.bundle = self._describe(known)
+        self.examples = cross_fitted_examples(log(known, decisions=problem.decisions).log, known, self._describe)
+        self._judged = log(self._held_out, decisions=problem.judged)
+
+    def judge(self, agent):
+        """Measures of the greedy policy: true value, its estimate from the log, squared error of held-out ratings."""
+        log, table = self._judged.log, self._held_out
+        greedy = epsilon_greedy(scores(agent, self.bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
+        users, movies = table["user_id"].to_numpy(), table["movie_id"].to_numpy()[:, None]
+        error = scores(agent, self.bundle, users, movies)[:, 0] - table["rating"].to_numpy()
+        estimate = evaluate(log, greedy, cross_fit(log, self.bundle.observation))
+        return {
+            "mean_reward": self._judged.value(greedy),
+            "estimated_reward": float(estimate.loc["SNDR", "value"]),
+            "mse": float(np.mean(error**2)),
+        }
+
+    def _describe(self, ratings):
+        factors = als(ratings)
+        frames = factors.user_frame(), factors.movie_frame()
+        return FeatureBundle.fit(ratings, self._data.users, self._data.movies, *frames)
+
+
+def _parts(problem, ratings, seed):
+    """Ratings to learn from and to be judged by."""
+    split = partial(splits.random_split, seed=seed) if problem.split == "random" else splits.split_by_time
+    train, validation, test = splits.train_validation_test(ratings, split)
+    if problem.judge == "test":
+        return ratings.iloc[np.union1d(train, validation)], ratings.iloc[test]
+    return ratings.iloc[train], ratings.iloc[validation]
+
+
+def _write_scalars(directory, history):
+    """Loss of every epoch for TensorBoard."""
+    if directory is None:
+        return
+    writer = tf.summary.create_file_writer(str(directory))
+    with writer.as_default():
+        for row in history.itertuples():
+            tf.summary.scalar("loss", row.loss, step=row.epoch)
+    writer.close()
