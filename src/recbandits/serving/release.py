@@ -1,0 +1,119 @@
+"""Which versions of a policy answer, and whom: a canary is a share of the users, always the same ones.
+
+Users are split by weighted rendezvous hashing (Schindelhauer and Schomaker 2005): each version draws an exponential
+variable with its share as the rate, from a hash of the user's key and its own name, and the smallest wins. The
+probability to win is the share; when one share grows at the cost of others, nobody leaves the version that grows.
+"""
+
+import math
+from dataclasses import dataclass
+from hashlib import blake2b
+
+
+@dataclass(frozen=True)
+class Release:
+    """How traffic is split between the deployed versions of a policy.
+
+    Attributes:
+      shares: dict from version to percentage, whole numbers from 0 to 100 that add up to 100.
+      previous: the shares before the last change, for `rolled_back`; None where there were none.
+
+    Raises:
+      ValueError: shares that are not as above.
+    """
+
+    shares: dict
+    previous: dict | None = None
+
+    def __post_init__(self):
+        for shares in (self.shares, *([] if self.previous is None else [self.previous])):
+            _check(shares)
+
+    @classmethod
+    def of(cls, document):
+        """The release in a parsed JSON document, as `vars` gives one; anything else is a ValueError."""
+        if not isinstance(document, dict) or not {"shares"} <= document.keys() <= {"shares", "previous"}:
+            raise ValueError(f"a release must have 'shares', and perhaps 'previous', got {document!r:.100}")
+        return cls(**document)
+
+    def version(self, key):
+        """The version that answers a user.
+
+        Args:
+          key: what is always the same for one user, such as the id; its `str` counts.
+
+        Returns:
+          One of the versions with a share, always the same one for the same shares.
+        """
+        taking = {version: share for version, share in self.shares.items() if share}
+        if len(taking) == 1:
+            return next(iter(taking))
+        return min(taking, key=lambda version: -math.log(_uniform(f"{version}/{key}")) / taking[version])
+
+    def then(self, shares):
+        """The next release, which remembers the shares of this one."""
+        return Release(dict(shares), previous=self.shares)
+
+    def rolled_back(self):
+        """The release before the last change; rolling back again undoes that.
+
+        Raises:
+          ValueError: there was none.
+        """
+        if self.previous is None:
+            raise ValueError("there is no earlier release to return to")
+        return self.then(self.previous)
+
+    def with_version(self, version, share):
+        """The next release, in which `version` has `share` percent and the others split the rest as before."""
+        others = {other: old for other, old in self.shares.items() if other != version}
+        return self.then(_scaled(others, 100 - share) | {version: share})
+
+    def without(self, version):
+        """The next release, from which a version without traffic is gone for good.
+
+        Raises:
+          ValueError: it is not deployed, or has traffic.
+        """
+        if version not in self.shares:
+            raise ValueError(f"version {version!r} is not deployed, there is {', '.join(self.shares)}")
+        if self.shares[version]:
+            raise ValueError(f"version {version!r} still has {self.shares[version]} % of the traffic: split it first")
+        needed = self.previous is not None and self.previous.get(version, 0) > 0
+        return Release(_less(self.shares, version), None if needed else _less(self.previous, version))
+
+
+def _check(shares):
+    if not isinstance(shares, dict) or not shares:
+        raise ValueError(f"shares must be a dict from version to percentage, got {shares!r:.100}")
+    for version, share in shares.items():
+        if not isinstance(version, str) or not version:
+            raise ValueError(f"shares must name versions by text, got {version!r:.100}")
+        if isinstance(share, bool) or not isinstance(share, int) or not 0 <= share <= 100:
+            raise ValueError(f"share of {version!r:.100} must be a whole number from 0 to 100, got {share!r:.100}")
+    if sum(shares.values()) != 100:
+        raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
+
+
+def _uniform(text):
+    """A number in (0, 1), the same for the same text in every process."""
+    return (int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) + 0.5) / 2**64
+
+
+def _scaled(shares, total):
+    """Whole numbers in proportion to `shares` that add up to `total`: the largest remainders are rounded up."""
+    whole = sum(shares.values())
+    if not whole:
+        if total:
+            raise ValueError(f"share must be 100 where no other version has traffic, got {100 - total}")
+        return shares
+    exact = {version: share * total / whole for version, share in shares.items()}
+    floor = {version: math.floor(value) for version, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda version: floor[version] - exact[version])
+    for version in by_remainder[: total - sum(floor.values())]:
+        floor[version] += 1
+    return floor
+
+
+def _less(shares, version):
+    return None if shares is None else {other: share for other, share in shares.items() if other != version}

@@ -1,0 +1,233 @@
+"""What leaves a server, leaves it later, weighted right, or is counted."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from google.cloud import pubsub_v1
+
+from recbandits.interactions import Interaction
+from recbandits.platforms.local.pubsub import PubSub
+from recbandits.serving.outbox import Outbox, PubSubSink, pass_probability
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+TOPIC = "projects/p/topics/log"
+READER = "projects/p/subscriptions/reader"
+
+
+class Decision:
+    def __init__(self, number, propensity=0.5):
+        self.number, self.propensity = number, propensity
+
+    def interaction(self, time):
+        return Interaction(f"e{self.number}", time, "v1", self.number, (0.5, -1.0), (1, 2), 2, self.propensity)
+
+
+class Kept(list):
+    """A sink that keeps what it gets, and waits for `open` before."""
+
+    def __init__(self):
+        self.open = threading.Event()
+
+    def send(self, interactions):
+        self.open.wait()
+        self.extend(interactions)
+
+
+def waiting_sink():
+    sink = Kept()
+    return sink, Outbox(lambda: sink, size=100, batch=10, seconds=0.001, seed=1)
+
+
+def eventually(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "waited 20 seconds in vain"
+        time.sleep(0.01)
+
+
+def read_all(count, at_once=1000):
+    """What is in the subscription, as interactions in the order of their users."""
+    found = []
+    with pubsub_v1.SubscriberClient() as subscriber:
+        while len(found) < count:
+            received = subscriber.pull(subscription=READER, max_messages=at_once, timeout=10).received_messages
+            subscriber.acknowledge(subscription=READER, ack_ids=[each.ack_id for each in received])
+            found += [each.message for each in received]
+    return sorted(found, key=lambda message: Interaction.from_json(message.data).user_id)
+
+
+def make_topic():
+    pubsub_v1.PublisherClient().create_topic(name=TOPIC)
+    with pubsub_v1.SubscriberClient() as subscriber:
+        subscriber.create_subscription(name=READER, topic=TOPIC)
+
+
+def test_decisions_arrive_in_pubsub_as_they_were_with_their_event_id_as_attribute():
+    with PubSub():
+        make_topic()
+        outbox = Outbox(lambda: PubSubSink(TOPIC), batch=30)
+        for number in range(100):
+            outbox.put(Decision(number), NOW)
+        assert outbox.close()["delivered"] == 100
+        messages = read_all(100)
+    expected = [Decision(number).interaction(NOW) for number in range(100)]
+    assert [Interaction.from_json(message.data) for message in messages] == expected
+    assert [message.attributes["event_id"] for message in messages] == [each.event_id for each in expected]
+
+
+def test_what_was_put_while_nobody_listened_arrives_when_somebody_does():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    os.environ["PUBSUB_EMULATOR_HOST"] = f"127.0.0.1:{port}"
+    try:
+        outbox = Outbox(lambda: PubSubSink(TOPIC))
+        for number in range(50):
+            outbox.put(Decision(number), NOW)
+        eventually(lambda: outbox.counters["retried"] > 0)
+        with PubSub(port=port):
+            make_topic()
+            assert outbox.close(30)["delivered"] == 50
+            assert len(read_all(50)) == 50
+    finally:
+        del os.environ["PUBSUB_EMULATOR_HOST"]
+
+
+def test_a_server_that_never_answers_keeps_nobody_waiting_and_what_is_left_has_failed(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{silent.getsockname()[1]}")
+        outbox = Outbox(lambda: PubSubSink(TOPIC), size=100, batch=10, seed=1)
+        for number in range(1000):
+            outbox.put(Decision(number), NOW)
+        counters = outbox.close(0.2)
+    assert counters["delivered"] == counters["waiting"] == 0
+    assert counters["put"] == 1000 == counters["dropped"] + counters["failed"]
+    assert 50 < counters["failed"] <= 110
+
+
+def test_up_to_half_full_nothing_is_dropped():
+    sink, outbox = waiting_sink()
+    for number in range(51):
+        outbox.put(Decision(number), NOW)
+    sink.open.set()
+    assert outbox.close()["dropped"] == 0
+    assert [each.pass_prob for each in sink] == [1.0] * 51
+
+
+def test_the_probability_to_be_kept_falls_from_half_full_to_the_brim():
+    fills = [0.0, 0.5, 0.75, 1.0]
+    np.testing.assert_allclose([pass_probability(fill) for fill in fills], [1, 1, 1e-3, 1e-6])
+
+
+def test_records_weighted_by_their_pass_probability_count_what_was_put():
+    """E[sum of 1 / pass_prob over what is kept] = number put, whatever the sink does meanwhile."""
+    counts = []
+    for seed in range(60):
+        sink = Kept()
+        outbox = Outbox(lambda sink=sink: sink, size=200, batch=20, seconds=0.001, seed=seed)
+        for number in range(5000):
+            outbox.put(Decision(number), NOW)
+            if number == 2500:
+                sink.open.set()  # for a while it keeps up again
+                eventually(lambda outbox=outbox: outbox.counters["waiting"] == 0)
+                sink.open.clear()
+        sink.open.set()
+        outbox.close()
+        counts.append([sum(1 / each.pass_prob for each in sink), len(sink)])
+    weighted, plain = np.array(counts).T
+    assert plain.max() < 500
+    assert abs(weighted.mean() - 5000) < 4 * weighted.std(ddof=1) / np.sqrt(len(counts))
+    assert weighted.std() / np.sqrt(len(counts)) < 500
+
+
+def test_the_same_seed_keeps_the_same_decisions():
+    kept = []
+    for _ in range(2):
+        sink = Kept()
+        outbox = Outbox(lambda sink=sink: sink, size=100, batch=10, seconds=60, seed=7)
+        for number in range(500):
+            outbox.put(Decision(number), NOW)
+        sink.open.set()
+        outbox.close()
+        kept.append([each.event_id for each in sink])
+    assert kept[0] == kept[1]
+    assert len(kept[0]) < 500
+
+
+def test_a_decision_that_makes_no_record_fails_alone():
+    sink, outbox = waiting_sink()
+    sink.open.set()
+    for number, propensity in enumerate([0.5, 0.0, 1.0]):
+        outbox.put(Decision(number, propensity), NOW)
+    counters = outbox.close()
+    assert (counters["delivered"], counters["failed"]) == (2, 1)
+    assert [each.event_id for each in sink] == ["e0", "e2"]
+
+
+def test_what_a_sink_will_never_take_fails_and_the_next_batch_goes_on():
+    class Fussy(Kept):
+        def send(self, interactions):
+            if any(each.user_id == 3 for each in interactions):
+                raise ValueError("not this one")
+            super().send(interactions)
+
+    sink = Fussy()
+    sink.open.set()
+    outbox = Outbox(lambda: sink, size=100, batch=2, seconds=60)
+    for number in range(6):
+        outbox.put(Decision(number), NOW)
+    counters = outbox.close()
+    assert (counters["delivered"], counters["failed"], counters["retried"]) == (4, 2, 0)
+    assert [each.user_id for each in sink] == [0, 1, 4, 5]
+
+
+def test_many_large_records_go_in_several_requests():
+    """200 records of about 100 kB: 20 MB, where Pub/Sub takes 10 at once."""
+    many = tuple(range(10**9, 10**9 + 8_000))
+    records = [Interaction(f"e{number}", NOW, "v1", number, (), many, many[0], 1.0) for number in range(200)]
+    with PubSub():
+        make_topic()
+        PubSubSink(TOPIC).send(records)
+        assert len(read_all(200, at_once=20)) == 200
+
+
+FORK = """
+import os, sys
+from datetime import UTC, datetime
+from recbandits.interactions import Interaction
+from recbandits.serving.outbox import Outbox
+
+class Decision:
+    def __init__(self, name): self.name = name
+    def interaction(self, time): return Interaction(self.name, time, "v", 1, (), (1,), 1, 1.0)
+
+class Print:
+    def send(self, interactions):
+        for each in interactions: os.write(1, f"{os.getpid() == parent} {each.event_id}\\n".encode())
+
+parent = os.getpid()
+outbox = Outbox(Print, seconds=60)
+outbox.put(Decision("before"), datetime.now(UTC))
+child = os.fork()
+outbox.put(Decision("child" if child == 0 else "after"), datetime.now(UTC))
+assert outbox.counters["put"] == (1 if child == 0 else 2)
+outbox.close()
+if child: os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_process_shares_neither_thread_nor_queue():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert sorted(done.stdout.split("\n")) == ["", "False child", "True after", "True before"], done.stderr
+
+
+@pytest.mark.parametrize("batch", [0, 101])
+def test_a_batch_that_does_not_fit_is_refused(batch):
+    with pytest.raises(ValueError, match=f"batch must be from 1 to the size of the queue, 100, got {batch}"):
+        Outbox(Kept, size=100, batch=batch)
