@@ -46,7 +46,7 @@ class RehearsedImage:
           subprocess.CompletedProcess with texts.
         """
         options = {"capture_output": True, "text": True}
-        return subprocess.run(self._command(arguments), **self._place(environment), **options)
+        return subprocess.run(self._command(arguments), **self.place(environment), **options)
 
     @contextmanager
     def start(self, *arguments, environment=None, patience=60):
@@ -65,7 +65,7 @@ class RehearsedImage:
         """
         with open(self.log, "a") as log:
             options = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL}
-            process = subprocess.Popen(self._command(arguments), **self._place(environment), **options)
+            process = subprocess.Popen(self._command(arguments), **self.place(environment), **options)
         try:
             deadline = time.monotonic() + patience
             while not self.is_healthy(environment):
@@ -83,16 +83,15 @@ class RehearsedImage:
 
     def is_healthy(self, environment=None):
         """Whether the health check of the Dockerfile passes, run as Docker runs it in the container."""
-        return subprocess.run(self.stage.health, **self._place(environment), capture_output=True).returncode == 0
+        return subprocess.run(self.stage.health, **self.place(environment), capture_output=True).returncode == 0
 
     def _command(self, arguments):
         return [*self.stage.entrypoint, *(arguments or self.stage.command)]
 
-    def _place(self, environment):
-        return {
-            "cwd": self.stage.place("."),
-            "env": environment_of(self.stage, self.python) | (environment or {}),
-        }
+    def place(self, environment=None):
+        """Where a process of the image runs, and with which variables: keywords of `subprocess`."""
+        variables = environment_of(self.stage, self.python) | (environment or {})
+        return {"cwd": self.stage.place("."), "env": variables}
 
 
 def rehearse(file, root, folder):
@@ -101,7 +100,7 @@ def rehearse(file, root, folder):
     Args:
       file: the Dockerfile.
       root: of the build context.
-      folder: an empty directory for what is made.
+      folder: for what is made, a directory that is empty or not there.
 
     Returns:
       `RehearsedImage`.
@@ -109,6 +108,7 @@ def rehearse(file, root, folder):
     Raises:
       PlatformError: a step failed, or is not one that can be carried out here.
     """
+    folder.mkdir(exist_ok=True)
     python = _empty_environment(folder / "environment")
     _copy_context(root, folder / "context")
     builder = Builder(folder, python)
