@@ -4,9 +4,57 @@ Whoever logs a decision logs the probability that these give the chosen arm. Ten
 tensor has imported it. Inside a graph, where values are not known yet, they are not checked.
 """
 
+import numbers
 import sys
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A way to explore with its parameter.
+
+    Attributes:
+      name: "greedy" (the best arm, the first one on ties), "epsilon_greedy", "softmax" or "inverse_gap".
+      value: epsilon, temperature or gamma, as the function of that name says; greedy has none.
+
+    Raises:
+      ValueError: another name, or a value that the function refuses.
+    """
+
+    name: str = "greedy"
+    value: float = 0.0
+
+    def __post_init__(self):
+        if self.name not in _FUNCTIONS:
+            raise ValueError(f"exploration must be one of {', '.join(_FUNCTIONS)}, got {self.name!r}")
+        if not isinstance(self.value, numbers.Real):
+            raise ValueError(f"value of {self.name} must be a number, got {self.value!r}")
+        self.probabilities(np.zeros((1, 1)))
+
+    def probabilities(self, scores, mask=None):
+        """Probability of each arm: float [batch, arms] for scores and a mask of that shape."""
+        return _FUNCTIONS[self.name](scores, mask, self.value)
+
+
+def greedy(scores, mask=None, value=None):
+    """Probability of each arm without exploration: 1 for the best one, the first on ties.
+
+    Args:
+      scores: as for `epsilon_greedy`.
+      mask: likewise.
+      value: not read; the others have a parameter here.
+
+    Returns:
+      As `epsilon_greedy`.
+
+    Raises:
+      ValueError: as `epsilon_greedy`.
+    """
+    xp, scores, mask = _inputs(scores, mask)
+    best = xp.argmin(_gap(xp, scores, mask), axis=1)
+    return _ones(xp, best[:, None] == xp.arange(scores.shape[1]), scores)
 
 
 def epsilon_greedy(scores, mask, epsilon):
@@ -100,10 +148,17 @@ def sample(probabilities, generator):
     if wrong.any():
         row = np.argmax(wrong)
         raise ValueError(f"row {row}: probabilities must be 0 or more and sum to 1, got {probabilities[row]}")
+    return pick(probabilities, generator.random(len(probabilities)))
+
+
+def pick(probabilities, luck):
+    """The arm per row that uniform numbers `luck`, float [batch] in [0, 1), stand for; int64 array [batch]."""
     cumulative = probabilities.cumsum(axis=1)
-    luck = generator.random((len(cumulative), 1))
     # divided by itself the last is exactly 1, which luck stays below, however the sum was rounded
-    return (cumulative / cumulative[:, -1:] <= luck).sum(axis=1)
+    return (cumulative / cumulative[:, -1:] <= luck[:, None]).sum(axis=1)
+
+
+_FUNCTIONS = {"greedy": greedy, "epsilon_greedy": epsilon_greedy, "softmax": softmax, "inverse_gap": inverse_gap}
 
 
 def _inputs(scores, mask):

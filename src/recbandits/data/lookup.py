@@ -3,6 +3,7 @@
 import numbers
 
 import numpy as np
+import pandas as pd
 
 
 class Table:
@@ -28,6 +29,11 @@ class Table:
         self._columns = {name: number for number, name in enumerate(frame.columns)}
         factors = frame.columns.str.match(r"factor_\d+$")
         self.factors, self.others = np.flatnonzero(factors), np.flatnonzero(~factors)
+
+    @classmethod
+    def of_ids(cls, ids, kind):
+        """A table of ids without features."""
+        return cls(pd.DataFrame(index=pd.Index(ids), columns=pd.Index([], dtype=str)), kind)
 
     def rows(self, ids):
         """Row of each id, int array of the shape of `ids`; -1 for those that are not in the table.
@@ -82,3 +88,27 @@ class Table:
                 raise ValueError(f"feature {name!r} of a {self.kind} must be a finite number, got {value!r}")
             values[self._columns[name]] = value
         return values
+
+
+def asked(user_ids, candidates, mask=None):
+    """Users, their candidates and the mask as arrays.
+
+    Args:
+      user_ids: int [n].
+      candidates: int [n, k], movie ids.
+      mask: bool [n, k], False in padding; None for all True.
+
+    Returns:
+      The three as arrays.
+
+    Raises:
+      ValueError: shapes that do not fit together.
+    """
+    user_ids, candidates = np.asarray(user_ids), np.asarray(candidates)
+    mask = np.ones(candidates.shape, bool) if mask is None else np.asarray(mask, bool)
+    if candidates.ndim != 2 or 0 in candidates.shape[1:] or user_ids.shape != candidates.shape[:1]:
+        shapes = f"{list(user_ids.shape)} and {list(candidates.shape)}"
+        raise ValueError(f"user_ids and candidates must be [n] and [n, k] with k at least 1, got {shapes}")
+    if mask.shape != candidates.shape:
+        raise ValueError(f"mask must have the shape of candidates, {list(candidates.shape)}, got {list(mask.shape)}")
+    return user_ids, candidates, mask

@@ -1,130 +1,147 @@
-"""A policy leaves its agent as a directory."""
+"""A policy leaves its agent as a directory; whoever has the directory can serve it.
 
-import logging
+Loading and recommending need no TensorFlow, so that servers start fast and stay small.
+"""
+
+import io
 import tempfile
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-import tensorflow as tf
-from absl import logging as absl_logging
-from tf_agents.policies import policy_saver
+import pandas as pd
 
-from recbandits.data.features import FeatureBundle
-from recbandits.training.offline import scores
+from recbandits.agents.exploration import Exploration
+from recbandits.agents.frozen import FrozenModel
+from recbandits.data import features as bundles
+from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.serving import manifest
+from recbandits.serving.loaded import Decisions, LoadedPolicy, Recommendation
+from recbandits.serving.summary import TrainingSummary, model_card
 
-# What TensorFlow, PolicySaver and FeatureBundle write.
-_FILES = {"assets", "features.npz", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
+__all__ = [
+    "Decisions",
+    "Exploration",
+    "LoadedPolicy",
+    "Recommendation",
+    "TrainingSummary",
+    "describe",
+    "export",
+    "load",
+]
+_CARD, _SCORER = "MODEL_CARD.md", "scorer.npz"
+_SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
+_ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, bundles.FILE, manifest.FILE}
 
 
-def export(policy, directory, features=None):
-    """Write a policy as a SavedModel that needs neither this package nor TF-Agents to run.
+def export(policy, directory, features=None, *, exploration=None, arms=None, titles=None, summary=None):
+    """Write a policy with all that is needed to serve it.
 
-    It is written beside its place and moved there when it is complete, so that nobody finds half a policy.
+    The directory holds a SavedModel, which needs neither this package nor TF-Agents to run; `scorer.npz`, the constants
+    by which `load` scores without TensorFlow; the features; a model card; and `policy.json`, which seals all files by
+    their SHA-256. It is written beside its place and moved there when complete, so that nobody finds half a policy.
 
     Args:
-      policy: a TF-Agents policy, such as `agent.policy`.
+      policy: a TF-Agents policy, such as `agent.policy`. One that draws its scores at random or asks other policies (a
+        baseline, a `collect_policy`, the EXP3 mixture) can be exported, but keeps its `action` alone.
       directory: where to; a policy exported there before is replaced.
-      features: the FeatureBundle that it was trained with, to be kept with it; None for none.
+      features: the FeatureBundle that it was trained with; None for a policy that is not asked by ids.
+      exploration: `Exploration` by which decisions are drawn; None takes the best score, with propensity 1.
+      arms: where arms have no features, the movie ids that they stand for, in order.
+      titles: Series or dict from movie id to title; None for none.
+      summary: `TrainingSummary`, for the model card.
 
     Returns:
       The directory as a `pathlib.Path`.
 
     Raises:
-      ValueError: the directory holds something that is not an exported policy, or the features are not those that the
-        policy reads.
+      ValueError: the directory holds something that is not an exported policy, or features or arms are not those that
+        the policy reads.
     """
-    directory = Path(directory)
-    if features is not None:
-        _check_features(policy, features)
-    if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _FILES):
+    from recbandits.serving import saved_model
+
+    directory, frozen = Path(directory), policy.frozen() if hasattr(policy, "frozen") else None
+    arms = None if arms is None else [int(arm) for arm in arms]
+    _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
+    if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
+    settings = {
+        "scorer": frozen is not None,
+        "exploration": asdict(exploration or Exploration()),
+        "arms": arms,
+        "sizes": None if features is None else [len(features.users), len(features.movies)],
+        "titles": {str(movie): str(title) for movie, title in ({} if titles is None else titles).items()},
+        "summary": None if summary is None else asdict(summary),
+    }
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent) as draft, _without_naming_notes():
-        saver = policy_saver.PolicySaver(policy)
-        if hasattr(policy, "score_pairs"):
-            policy.score_pairs.get_concrete_function()  # traced, which is what makes it part of the file
-            saver.register_concrete_function("score_pairs", policy.score_pairs)
-        saver.save(f"{draft}/policy")
+    with tempfile.TemporaryDirectory(dir=directory.parent) as parent:
+        draft = Path(parent, "policy")
+        saved_model.write(policy, frozen, str(draft))
+        if frozen is not None:
+            frozen.save(draft / _SCORER)
         if features is not None:
-            features.save(f"{draft}/policy")
+            features.save(draft)
+        (draft / _CARD).write_text(model_card(settings), encoding="utf-8")
+        manifest.seal(draft, settings)
         if directory.exists():
-            directory.rename(f"{draft}/previous")
-        Path(draft, "policy").rename(directory)
+            directory.rename(Path(parent, "previous"))
+        draft.rename(directory)
     return directory
 
 
-class LoadedPolicy:
-    """A policy as it was exported.
-
-    Attributes:
-      bundle: the FeatureBundle that it was exported with, or None.
-      action: function from a TF-Agents time step to a policy step.
-      score_pairs: function from contexts float32 [n, G] and arms float32 [n, D] to scores float32 [n]; only of policies
-        for arms with features.
-    """
-
-    def __init__(self, model, bundle):
-        self._model = model  # its functions do not keep its variables alive
-        self.bundle, self.action = bundle, model.action
-        if hasattr(model, "score_pairs"):
-            self.score_pairs = model.score_pairs
-
-    def scores(self, user_ids, candidates, mask=None):
-        """Score candidates by their ids, with the features that the policy was trained on.
-
-        Args:
-          user_ids: int array [n].
-          candidates: int array [n, k], movie ids.
-          mask: bool array [n, k], False in padding; None for all True.
-
-        Returns:
-          float array [n, k], minus infinity where the mask is False; bit by bit what the exported
-          agent gives for the same arrays.
-
-        Raises:
-          ValueError: the policy was exported without features, or shapes do not fit together.
-          KeyError: ids that the bundle does not know.
-        """
-        if self.bundle is None:
-            raise ValueError("policy must have been exported with its features to score ids, it has none")
-        return scores(self, self.bundle, user_ids, candidates, mask)
-
-
 def load(directory):
-    """Read back an exported policy.
+    """Read an exported policy, after its seal was verified.
 
     Returns:
       LoadedPolicy
 
     Raises:
-      ValueError: the directory is not an exported policy.
+      ValueError: the directory is not an exported policy, or a damaged, incomplete or newer one.
     """
     directory = Path(directory)
-    if not (directory / "saved_model.pb").is_file():
-        raise ValueError(f"{directory.name} must be the directory of an exported policy, it has no saved_model.pb")
-    bundle = FeatureBundle.load(directory) if (directory / "features.npz").is_file() else None
-    return LoadedPolicy(tf.saved_model.load(str(directory)), bundle)
+    settings, contents = manifest.read(directory)
+    frozen = FrozenModel.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
+    bundle = FeatureBundle.load(io.BytesIO(contents[bundles.FILE])) if settings["sizes"] else None
+    return LoadedPolicy(directory, settings, frozen, bundle)
 
 
-def _check_features(policy, features):
-    """Refuse a bundle now that would be found not to fit when the first user is served."""
-    observation = policy.time_step_spec.observation
-    observation = observation[0] if isinstance(observation, tuple) else observation
-    expected = {name: part.shape[-1] for name, part in observation.items()} if isinstance(observation, dict) else "none"
-    got = {name: shape[-1] for name, shape in features.spec(1).items()}
-    if got != expected:
-        raise ValueError(f"features must be as many as the policy reads, {expected}, got {got}")
+def describe(directory):
+    """What a policy is, as text.
+
+    Returns:
+      Series by name: version, agent, data, exploration, what it chooses from, and each metric with its interval.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    settings, _ = manifest.read(directory)
+    summary, sizes = settings["summary"] or {}, settings["sizes"]
+    way = settings["exploration"]
+    rows = {
+        "version": settings["version"],
+        "agent": summary.get("agent", "not recorded"),
+        "data": summary.get("data", "not recorded"),
+        "exploration": way["name"] if way["name"] == "greedy" else f"{way['name']}, {way['value']:g}",
+        "arms": "any movie with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed movies",
+        "knows": "no ids" if sizes is None else f"{sizes[0]:,} users, {sizes[1]:,} movies",
+    }
+    for name, value in summary.get("metrics", {}).items():
+        value, *interval = value if isinstance(value, list) else [value]
+        rows[name] = f"{value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
+    return pd.Series(rows, name=Path(directory).name)
 
 
-@contextmanager
-def _without_naming_notes():
-    """TensorFlow reports how it spells every argument of every signature; nobody can act on that."""
-    tensorflow_logger = logging.getLogger("tensorflow")
-    level, verbosity = tensorflow_logger.level, absl_logging.get_verbosity()
-    tensorflow_logger.setLevel(logging.ERROR)
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    try:
-        yield
-    finally:
-        tensorflow_logger.setLevel(level)
-        absl_logging.set_verbosity(verbosity)
+def _check(observation, actions, features, arms):
+    """Refuse now what would be found not to fit when the first user is served."""
+    per_arm = isinstance(observation, dict)
+    if per_arm and arms is not None:
+        raise ValueError("arms must be None for a policy whose arms have features, it can score any movie")
+    if arms is not None and (len(arms) != actions or len(set(arms)) < len(arms)):
+        raise ValueError(f"arms must name a movie for each of the {actions} actions, once each, got {arms}")
+    if features is None:
+        return
+    if not per_arm and arms is None:
+        raise ValueError(f"arms must name the movies of the {actions} actions, so that they can be served by ids")
+    read = {name: part.shape[-1] for name, part in observation.items()} if per_arm else {GLOBAL: observation.shape[-1]}
+    got = {name: shape[-1] for name, shape in features.spec(1).items() if per_arm or name != PER_ARM}
+    if got != read:
+        raise ValueError(f"features must be as many as the policy reads, {read}, got {got}")

@@ -7,6 +7,7 @@ from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
 
 from recbandits.data import trajectories
+from recbandits.data.lookup import asked
 from recbandits.data.trajectories import Examples
 from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.training.checks import check, check_new
@@ -111,13 +112,7 @@ def scores(model, bundle, user_ids, candidates, mask=None):
       ValueError: shapes that do not fit together.
       KeyError: ids that the bundle does not know.
     """
-    user_ids, candidates = np.asarray(user_ids), np.asarray(candidates)
-    mask = np.ones(candidates.shape, bool) if mask is None else np.asarray(mask, bool)
-    if candidates.ndim != 2 or 0 in candidates.shape[1:] or user_ids.shape != candidates.shape[:1]:
-        shapes = f"{list(user_ids.shape)} and {list(candidates.shape)}"
-        raise ValueError(f"user_ids and candidates must be [n] and [n, k] with k at least 1, got {shapes}")
-    if mask.shape != candidates.shape:
-        raise ValueError(f"mask must have the shape of candidates, {list(candidates.shape)}, got {list(mask.shape)}")
+    user_ids, candidates, mask = asked(user_ids, candidates, mask)
     values = np.full(candidates.shape, -np.inf)
     if bundle is None:
         values[mask] = model.predict(np.repeat(user_ids, mask.sum(axis=1)), candidates[mask])

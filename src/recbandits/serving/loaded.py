@@ -1,0 +1,293 @@
+"""A policy that serves: ids in, ids, scores and propensities out, by NumPy alone."""
+
+import os
+import uuid
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from recbandits.agents.exploration import Exploration, pick
+from recbandits.data.lookup import Table, asked
+from recbandits.interactions import Interaction
+from recbandits.serving import manifest
+from recbandits.serving.summary import TrainingSummary
+
+_PAIRS = 65_536  # users times candidates scored at a time
+_DESCRIBE_USER = "describe who is new by `features`"
+_DESCRIBE_MOVIES = "describe what is new by `new_movies`"
+
+
+class Recommendation(NamedTuple):
+    """One decision of a policy.
+
+    Attributes:
+      event_id: names the decision; new for each, whatever the seed.
+      policy_version: of the policy that decided.
+      user_id: as asked; None for a user without one.
+      movie_ids: list [k]; the first was drawn, the others follow by their scores.
+      titles: list [k].
+      scores: list [k], predicted rewards.
+      propensity: probability with which the first was drawn from the candidates.
+      candidates: int array, ids that could have been drawn.
+      context: float32 array, what the policy saw of the user.
+    """
+
+    event_id: str
+    policy_version: str
+    user_id: int | None
+    movie_ids: list
+    titles: list
+    scores: list
+    propensity: float
+    candidates: np.ndarray
+    context: np.ndarray
+
+    def interaction(self, time, pass_prob=1.0):
+        """The record of the decision: an `Interaction` at a time, kept in the log with probability `pass_prob`.
+
+        Raises:
+          ValueError: the record is refused, as it is for a user without an id.
+        """
+        return Interaction(
+            event_id=self.event_id,
+            time=time,
+            policy_version=self.policy_version,
+            user_id=self.user_id,
+            context=tuple(self.context.tolist()),
+            candidates=tuple(self.candidates.tolist()),
+            action=self.movie_ids[0],
+            propensity=self.propensity,
+            pass_prob=pass_prob,
+        )
+
+
+class Decisions(NamedTuple):
+    """Decisions for many users.
+
+    Attributes:
+      action: int array [n], columns of the candidates that were drawn.
+      propensity: float array [n], their probabilities.
+      scores: float array [n, k], minus infinity where the mask is False.
+      probabilities: float array [n, k].
+    """
+
+    action: np.ndarray
+    propensity: np.ndarray
+    scores: np.ndarray
+    probabilities: np.ndarray
+
+
+class LoadedPolicy:
+    """A policy as it was exported; it may be used by many threads, and after a fork.
+
+    Attributes:
+      version: 16 hexadecimal digits, of all that was exported.
+      exploration: `Exploration`
+      bundle: the FeatureBundle that it was exported with, or None.
+      summary: `TrainingSummary`, or None.
+      candidates: int array, ids of the movies that it can choose from: its arms, or those of the bundle; None for a
+        policy exported without either.
+    """
+
+    def __init__(self, directory, settings, frozen, bundle):
+        self._directory, self._frozen, self.bundle = directory, frozen, bundle
+        self.version, self.exploration = settings["version"], Exploration(**settings["exploration"])
+        self.summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
+        self._titles = {int(movie): title for movie, title in settings["titles"].items()}
+        self._arms = None if settings["arms"] is None else Table.of_ids(settings["arms"], "movie")
+        self.candidates = self._arms.ids if self._arms else None if bundle is None else bundle.movie_table.ids
+
+    def recommend(self, user_id=None, features=None, candidates=None, k=1, rng=None, new_movies=None):
+        """Choose a movie for a user, and the next best ones.
+
+        Args:
+          user_id: of the user; may be unknown or None where there are features.
+          features: dict from a column of `bundle.users` to a number. What is not named is taken from the known user, or
+            is the mean of all users; factors are then 0.
+          candidates: ids to choose from, different from each other; None for all.
+          k: how many movies, at most as many as candidates.
+          rng: None for fresh randomness, different in every process; a seed, or a `numpy.random.Generator`.
+          new_movies: dict from a movie id, known or not, to its features, likewise by columns of `bundle.movies`. They
+            are candidates where none are named.
+
+        Returns:
+          Recommendation; the same seed gives the same in any process, but for the event id.
+
+        Raises:
+          KeyError: unknown ids, by name.
+          ValueError: no user, features or candidates that are not as above, or a policy that cannot score ids.
+        """
+        self._check_scorer()
+        user = self._user(user_id, features)
+        context = self.bundle.context(user)
+        if self._arms is not None:
+            movie_ids, rows = self._choose_from(self._arms, candidates, new_movies)
+            scores = self._frozen.scores(context)[0].take(rows)
+        else:
+            movie_ids, rows = self._choose_from(self.bundle.movie_table, candidates, new_movies)
+            movies = self._movies(movie_ids, rows, new_movies or {})
+            scores = self._frozen.scores(context, self.bundle.per_arm(user, movies[None]))[0]
+        scores = scores.astype(float)
+        probabilities = self.exploration.probabilities(scores[None])
+        drawn = int(pick(probabilities, _luck(1, rng))[0])
+        chosen = [drawn, *_best_others(scores, drawn, k)]
+        names = movie_ids.take(chosen).tolist()
+        return Recommendation(
+            event_id=uuid.uuid4().hex,
+            policy_version=self.version,
+            user_id=user_id,
+            movie_ids=names,
+            titles=[self._titles.get(name) or f"movie {name}" for name in names],
+            scores=scores.take(chosen).tolist(),
+            propensity=float(probabilities[0, drawn]),
+            candidates=movie_ids,
+            context=context[0],
+        )
+
+    def decide(self, user_ids, candidates=None, mask=None, rng=None):
+        """Choose one candidate for each of many known users.
+
+        Args:
+          user_ids: int array [n].
+          candidates: int array [n, k], movie ids, different from each other in a row; None for all, for everybody.
+          mask: bool array [n, k], False in padding; None for all True.
+          rng: as for `recommend`.
+
+        Returns:
+          Decisions
+
+        Raises:
+          KeyError: unknown ids, by name.
+          ValueError: shapes that do not fit together, a row that repeats a candidate or has none, or a policy that
+            cannot score ids.
+        """
+        self._check_scorer()
+        if candidates is None:
+            candidates = np.broadcast_to(self.candidates, (len(user_ids), len(self.candidates)))
+        elif mask is None:
+            _check_distinct(np.asarray(candidates))
+        scores = self.scores(user_ids, candidates, mask)
+        probabilities = self.exploration.probabilities(scores, mask)
+        action = pick(probabilities, _luck(len(scores), rng))
+        return Decisions(action, probabilities[np.arange(len(action)), action], scores, probabilities)
+
+    def scores(self, user_ids, candidates, mask=None):
+        """Score candidates by their ids, with the features that the policy was trained on.
+
+        Args:
+          user_ids: int array [n].
+          candidates: int array [n, k], movie ids.
+          mask: bool array [n, k], False in padding; None for all True.
+
+        Returns:
+          float array [n, k], predicted rewards; minus infinity where the mask is False.
+
+        Raises:
+          ValueError: a policy that cannot score ids, or shapes that do not fit together.
+          KeyError: ids that the bundle does not know.
+        """
+        self._check_scorer()
+        user_ids, candidates, mask = asked(user_ids, candidates, mask)
+        users = self.bundle.user_table.values.take(self.bundle.user_table.known(user_ids, _DESCRIBE_USER), axis=0)
+        table = self._arms or self.bundle.movie_table
+        rows = np.zeros(candidates.shape, int)
+        rows[mask] = table.known(candidates[mask], _DESCRIBE_MOVIES)
+        scores = np.empty(candidates.shape)
+        size = max(1, _PAIRS // candidates.shape[1])
+        for start in range(0, len(users), size):
+            part = slice(start, start + size)
+            scores[part] = self._score(users[part], rows[part])
+        scores[~mask] = -np.inf
+        return scores
+
+    def score_pairs(self, context, arm):
+        """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float32 [n]: for arms with features."""
+        if self._frozen is None or self._arms is not None:
+            raise ValueError("policy must score arms by their features to score pairs, this one does not")
+        return self._frozen.scores(np.asarray(context), np.asarray(arm))
+
+    def action(self, time_step):
+        """The policy step of a TF-Agents time step, by the SavedModel; nothing else here needs TensorFlow."""
+        return self._saved_model.action(time_step)
+
+    @cached_property
+    def _saved_model(self):
+        import tensorflow as tf
+
+        if manifest.read(self._directory)[0]["version"] != self.version:
+            raise ValueError(f"policy {self._directory.name} was replaced after it was loaded, load it again")
+        return tf.saved_model.load(str(self._directory))
+
+    def _score(self, users, rows):
+        context = self.bundle.context(users)
+        if self._arms is not None:
+            return np.take_along_axis(self._frozen.scores(context), rows, axis=1)
+        return self._frozen.scores(
+            context, self.bundle.per_arm(users, self.bundle.movie_table.values.take(rows, axis=0))
+        )
+
+    def _check_scorer(self):
+        if self.bundle is None:
+            raise ValueError("policy must have been exported with its features to score ids, it has none")
+        if self._frozen is None:
+            raise ValueError(
+                "policy must score by what it has learnt to serve ids, this one does not: it has `action` only"
+            )
+
+    def _user(self, user_id, features):
+        """All features of a user, float32 [1, columns]."""
+        table = self.bundle.user_table
+        if user_id is None and features is None:
+            raise ValueError("a user must have a user_id or features, got neither")
+        if features is None:
+            return table.values[table.known([user_id], _DESCRIBE_USER)]
+        return table.described(features, -1 if user_id is None else int(table.rows([user_id])[0]))[None]
+
+    def _choose_from(self, table, candidates, new_movies):
+        """(ids int [c], rows in the table int [c]) of candidates, -1 for those that are described anew."""
+        if new_movies and self._arms is not None:
+            raise ValueError("new_movies must be empty for a policy with fixed arms, it can choose no other movie")
+        if candidates is None and not new_movies:
+            return table.ids, np.arange(len(table.ids))
+        if candidates is None:
+            candidates = [*table.ids.tolist(), *(movie for movie in new_movies if table.rows([movie])[0] < 0)]
+        ids = np.asarray(candidates)
+        if ids.ndim != 1 or not ids.size or len(set(ids.tolist())) < ids.size:
+            raise ValueError(f"candidates must be ids different from each other, at least one, got {ids.tolist()}")
+        if not new_movies:
+            return ids, table.known(ids, _DESCRIBE_MOVIES)
+        rows, described = table.rows(ids), np.isin(ids, list(new_movies))
+        table.known(ids[~described], _DESCRIBE_MOVIES)
+        return ids, rows
+
+    def _movies(self, ids, rows, new_movies):
+        """All features of candidates, float32 [c, columns]."""
+        table = self.bundle.movie_table
+        values = table.values.take(rows, axis=0)
+        for place in np.flatnonzero(np.isin(ids, list(new_movies))) if new_movies else ():
+            values[place] = table.described(new_movies[int(ids[place])], rows[place])
+        return values
+
+
+def _luck(number, rng):
+    """Uniform numbers in [0, 1), float [number]; from the system's entropy where nobody asks for other randomness."""
+    if rng is None:
+        return (np.frombuffer(os.urandom(8 * number), np.uint64) >> 11) * 2.0**-53
+    return np.random.default_rng(rng).random(number)
+
+
+def _best_others(scores, drawn, k):
+    """Places of the k - 1 best scores but the drawn one, best first."""
+    if not (isinstance(k, (int, np.integer)) and 1 <= k <= len(scores)):
+        raise ValueError(f"k must be a whole number from 1 to the number of candidates, {len(scores)}, got {k!r}")
+    if k == 1:
+        return []
+    order = np.argsort(-scores, kind="stable")
+    return order[order != drawn][: k - 1].tolist()
+
+
+def _check_distinct(candidates):
+    if candidates.ndim == 2 and (repeated := (np.diff(np.sort(candidates, axis=1), axis=1) == 0).any(axis=1)).any():
+        row = np.argmax(repeated)
+        raise ValueError(f"row {row}: candidates must be different from each other, got {candidates[row].tolist()}")

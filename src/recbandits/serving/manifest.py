@@ -1,0 +1,93 @@
+"""The seal of a policy directory: what it is, and a SHA-256 of every file in it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+FILE = "policy.json"
+FORMAT = 1
+_KIND = "recbandits policy"
+
+
+def seal(directory, settings):
+    """Write `policy.json` beside the files of a policy.
+
+    Args:
+      directory: holding everything else already.
+      settings: dict of what JSON can hold.
+
+    Returns:
+      The version: the first 16 hexadecimal digits of a digest of all that is in the directory.
+    """
+    files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in _files(directory).items()}
+    content = {"what": _KIND, "format": FORMAT, **settings, "files": files}
+    digest = hashlib.sha256(_text(content).encode()).hexdigest()
+    Path(directory, FILE).write_text(_text(content | {"digest": digest}), encoding="utf-8")
+    return digest[:16]
+
+
+def read(directory):
+    """Read a policy directory and make sure that every byte is what was written.
+
+    Returns:
+      (settings, contents): what `seal` was given, with the "version"; dict from the name of a file to its bytes.
+
+    Raises:
+      ValueError: it is not a policy directory, or one that is damaged, incomplete, holds something else as well, or was
+        written in a newer format.
+    """
+    directory = Path(directory)
+    settings = _settings(directory)
+    files = _files(directory)
+    for name in sorted(settings["files"].keys() - files.keys()):
+        raise ValueError(f"policy {directory.name} is incomplete, it has no {name}")
+    for name in sorted(files.keys() - settings["files"].keys()):
+        raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} has {name}")
+    contents = {name: path.read_bytes() for name, path in files.items()}
+    for name, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != settings["files"][name]:
+            raise ValueError(f"policy {directory.name} is damaged, {name} is not what was exported")
+    return settings, contents
+
+
+def is_policy(directory):
+    """Whether a directory holds a policy that may be replaced, and nothing else."""
+    try:
+        known = _settings(Path(directory))["files"].keys()
+    except ValueError:
+        return False
+    return _files(directory).keys() <= known
+
+
+def _settings(directory):
+    path = directory / FILE
+    if not path.is_file():
+        raise ValueError(f"{directory.name} must be the directory of an exported policy, it has no {FILE}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except ValueError:  # neither text nor JSON
+        raise ValueError(f"policy {directory.name} is damaged, {FILE} cannot be read") from None
+    if not isinstance(content, dict) or content.get("what") != _KIND:
+        raise ValueError(
+            f"{directory.name} must be the directory of an exported policy, its {FILE} is of something else"
+        )
+    if content.get("format") != FORMAT:
+        newer = f"policy {directory.name} has format {content.get('format')!r}"
+        raise ValueError(f"{newer}, this version of recbandits reads format {FORMAT}")
+    digest = content.pop("digest", None)
+    if hashlib.sha256(_text(content).encode()).hexdigest() != digest or text != _text(content | {"digest": digest}):
+        raise ValueError(f"policy {directory.name} is damaged, {FILE} is not what was exported")
+    return content | {"version": digest[:16]}
+
+
+def _files(directory):
+    """Path of each file but the seal, by its name within the directory."""
+    paths = sorted(path for path in Path(directory).rglob("*") if not path.is_dir())
+    names = {path.relative_to(directory).as_posix(): path for path in paths}
+    names.pop(FILE, None)
+    return names
+
+
+def _text(content):
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,64 @@
+"""The SavedModel of a policy: TF-Agents' `action`, and scores as any TensorFlow Serving gives them."""
+
+import logging
+from contextlib import contextmanager
+
+import tensorflow as tf
+from absl import logging as absl_logging
+from tf_agents.policies import policy_saver
+
+from recbandits.data.features import GLOBAL, PER_ARM
+
+
+def write(policy, frozen, directory):
+    """Write a policy as a SavedModel that needs neither this package nor TF-Agents to run.
+
+    Its signature `action` takes TF-Agents' time step apart. Where the policy is frozen, `serving_default` takes
+    `context` float32 [n, G] and, where arms have features, `per_arm` float32 [n, k, D], and gives `scores`
+    float32 [n, arms]; n and k are free. (TensorFlow refuses to name an argument `global`, a keyword of Python.)
+
+    Args:
+      policy: a TF-Agents policy.
+      frozen: its `FrozenModel`, or None.
+      directory: where to, text.
+    """
+    with _without_naming_notes():
+        saver = policy_saver.PolicySaver(policy)
+        if hasattr(policy, "score_pairs"):
+            policy.score_pairs.get_concrete_function()  # traced, which is what makes it part of the file
+            saver.register_concrete_function("score_pairs", policy.score_pairs)
+        if frozen is not None:
+            saver.signatures["serving_default"] = _signature(frozen, observation_spec(policy))
+        saver.save(directory)
+
+
+def observation_spec(policy):
+    """Spec of what a policy sees, without the mask: a tensor's, or a dict of `global` and `per_arm`."""
+    spec = policy.time_step_spec.observation
+    return spec[0] if isinstance(spec, tuple) else spec
+
+
+def _signature(frozen, spec):
+    parts = [spec[GLOBAL], spec[PER_ARM]] if isinstance(spec, dict) else [spec]
+    inputs = [tf.TensorSpec([None, parts[0].shape[-1]], name="context")]
+    inputs += [tf.TensorSpec([None, None, part.shape[-1]], name="per_arm") for part in parts[1:]]
+    activate = getattr(tf.nn, frozen.activation)
+
+    def score(*observation):
+        return {"scores": frozen.scores(*observation, activate=activate)}
+
+    return tf.function(score, input_signature=inputs, autograph=False).get_concrete_function()
+
+
+@contextmanager
+def _without_naming_notes():
+    """TensorFlow reports how it spells every argument of every signature; nobody can act on that."""
+    tensorflow_logger = logging.getLogger("tensorflow")
+    level, verbosity = tensorflow_logger.level, absl_logging.get_verbosity()
+    tensorflow_logger.setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        tensorflow_logger.setLevel(level)
+        absl_logging.set_verbosity(verbosity)
