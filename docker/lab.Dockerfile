@@ -8,7 +8,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /opt/recbandits
 COPY requirements.txt ./
 RUN pip install --compile --no-deps --require-hashes -r requirements.txt
-RUN useradd --create-home --uid 1000 recbandits
+RUN useradd --create-home --home-dir /app --uid 1000 recbandits
 
 FROM environment AS wheel
 COPY pyproject.toml README.md LICENSE ./
@@ -19,8 +19,9 @@ FROM environment
 COPY --from=wheel /opt/recbandits/dist dist
 RUN pip install --compile --no-deps dist/*.whl
 USER 1000
-WORKDIR /home/recbandits/notebooks
-COPY --chown=1000:1000 . ./
+WORKDIR /app
+COPY --chown=1000:1000 . notebooks/
+WORKDIR /app/notebooks
 ENV PYTHONUNBUFFERED=1 \
     JUPYTER_PORT=8888
 EXPOSE 8888

@@ -7,7 +7,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /opt/recbandits
 COPY requirements.txt ./
 RUN pip install --compile --no-deps --require-hashes -r requirements.txt
-RUN useradd --create-home --uid 1000 recbandits
+RUN useradd --create-home --home-dir /app --uid 1000 recbandits
 
 FROM environment AS wheel
 COPY pyproject.toml README.md LICENSE ./
@@ -18,7 +18,7 @@ FROM environment
 COPY --from=wheel /opt/recbandits/dist dist
 RUN pip install --compile --no-deps dist/*.whl
 USER 1000
-WORKDIR /home/recbandits
+WORKDIR /app
 # Vertex AI sets its own AIP_* variables, these are for everywhere else.
 ENV PYTHONUNBUFFERED=1 \
     AIP_HTTP_PORT=8080 \

@@ -19,6 +19,7 @@ class Stage:
       base: the image that the first stage begins with.
       workdir: absolute path in the image.
       user: as whom it runs.
+      home: that user's directory.
       environment: dict of its variables.
       ports: those that it declares.
       health: command that looks whether it is well, list of words.
@@ -30,6 +31,7 @@ class Stage:
     base: str
     workdir: str = "/"
     user: str = "0"
+    home: str = "/"
     environment: dict = field(default_factory=dict)
     ports: tuple = ()
     health: list = field(default_factory=list)
@@ -111,7 +113,8 @@ class Builder:
         """Run a command in a shell."""
         program, *words = shlex.split(value)
         if program == "useradd":
-            self.stage.place(f"/home/{words[-1]}").mkdir(parents=True)
+            self.stage.home = words[words.index("--home-dir") + 1]
+            self.stage.place(self.stage.home).mkdir(parents=True)
             return
         with open(self.log, "a") as log:
             options = {"cwd": self.stage.place("."), "stdout": log, "stderr": log}
@@ -128,8 +131,7 @@ def environment_of(stage, python):
     """The variables of a process in the image; of this machine's, only where its libraries are."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     path = os.pathsep.join([str(python.parent), "/usr/local/bin", "/usr/bin", "/bin"])
-    homes = sorted((stage.tree / "home").glob("*")) or [stage.tree]
-    return kept | {"PATH": path, "HOME": str(homes[0])} | stage.environment
+    return kept | {"PATH": path, "HOME": str(stage.place(stage.home))} | stage.environment
 
 
 def _copy(source, target, into):
