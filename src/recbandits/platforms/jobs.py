@@ -1,8 +1,19 @@
 """What the project asks of a platform's jobs: run the training task, tune it, look at what came of it."""
 
+import math
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
+
+
+def _require(owner, name, allowed, expected):
+    if not allowed:
+        raise ValueError(f"{type(owner).__name__}: {name} must be {expected}, got {getattr(owner, name)!r}")
+
+
+def _is_count(value):
+    return type(value) is int and value >= 1
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,13 @@ class Job:
     spot: bool = False
     image: str = ""
 
+    def __post_init__(self):
+        named = isinstance(self.name, str) and re.fullmatch(r"(?=.{1,63}$)[a-z](-?[a-z0-9])*", self.name)
+        _require(self, "name", named, "at most 63 lower-case letters, digits and single hyphens, a letter first")
+        texts = isinstance(self.arguments, tuple) and all(isinstance(text, str) for text in self.arguments)
+        _require(self, "arguments", texts, "a tuple of texts")
+        _require(self, "replicas", _is_count(self.replicas), "a whole number of at least 1")
+
 
 class Record(NamedTuple):
     """What a platform knows of a job; the arguments are read back from where it keeps them."""
@@ -64,6 +82,12 @@ class Float:
     high: float
     log: bool = False
 
+    def __post_init__(self):
+        _require(
+            self, "low", math.isfinite(self.low) and (self.low > 0 or not self.log), "finite, and positive with log"
+        )
+        _require(self, "high", self.low < self.high < math.inf, f"finite and above low, {self.low}")
+
 
 @dataclass(frozen=True)
 class Integer:
@@ -72,12 +96,21 @@ class Integer:
     low: int
     high: int
 
+    def __post_init__(self):
+        _require(self, "low", type(self.low) is int, "a whole number")
+        _require(self, "high", type(self.high) is int and self.low < self.high, f"a whole number above {self.low}")
+
 
 @dataclass(frozen=True)
 class Choice:
     """One of several values of one type: texts or numbers."""
 
     values: tuple
+
+    def __post_init__(self):
+        several = isinstance(self.values, tuple) and len(set(self.values)) == len(self.values) > 1
+        alike = len({type(value) for value in self.values}) == 1 and type(self.values[0]) in (str, int, float)
+        _require(self, "values", several and alike, "a tuple of different texts, or of different numbers, of one type")
 
 
 @dataclass(frozen=True)
@@ -101,6 +134,12 @@ class Study:
     metric: str = "mean_reward"
     maximise: bool = True
     seed: int = 0
+
+    def __post_init__(self):
+        kinds = all(isinstance(value, Float | Integer | Choice) for value in self.parameters.values())
+        _require(self, "parameters", self.parameters and kinds, "a dict to Float, Integer or Choice, at least one")
+        for name in ("trials", "parallel"):
+            _require(self, name, _is_count(getattr(self, name)), "a whole number of at least 1")
 
 
 class Trial(NamedTuple):

@@ -1,0 +1,39 @@
+"""What tuning is on every platform: which trial is the best, and how the job that follows gets its parameters."""
+
+from recbandits.platforms import PlatformError
+from recbandits.training.flags import as_text
+
+
+def with_parameters(arguments, parameters):
+    """Arguments of the command line with these parameters in the place of others of the same name.
+
+    `dataclasses.replace(job, arguments=with_parameters(job.arguments, best.parameters))` hands a study over to the job
+    that follows it.
+
+    Args:
+      arguments: texts, `--name=value` or `--name` and `value`.
+      parameters: dict from name to value, such as those of a `Trial`.
+
+    Returns:
+      tuple of texts, the parameters last.
+    """
+    kept, replaced = [], False
+    for text in arguments:
+        is_flag = text.startswith("--")
+        replaced = text[2:].partition("=")[0] in parameters if is_flag else replaced
+        if not replaced:
+            kept.append(text)
+        replaced = replaced and is_flag and "=" not in text
+    return (*kept, *(f"--{name}={as_text(value)}" for name, value in parameters.items()))
+
+
+def best_trial(name, trials, maximise):
+    """The succeeded one of some `Trial`s with the best value, the first one on ties.
+
+    Raises:
+      PlatformError: none has succeeded.
+    """
+    succeeded = [trial for trial in trials if trial.state == "succeeded"]
+    if not succeeded:
+        raise PlatformError(f"study {name} must have a trial that succeeded to have a best one, it has none")
+    return (max if maximise else min)(succeeded, key=lambda trial: trial.value)

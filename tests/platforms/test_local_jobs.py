@@ -1,0 +1,298 @@
+"""Jobs and studies on this machine: real processes that succeed, fail, are killed and go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from recbandits.config import Config
+from recbandits.platforms import PlatformError
+from recbandits.platforms.jobs import Choice, Float, Integer, Job, Study
+from recbandits.platforms.local import processes
+from recbandits.platforms.local.jobs import LocalJobs
+from recbandits.platforms.local.study import propose
+from recbandits.platforms.tuning import with_parameters
+
+# What the training task does, in a tenth of a second: take arguments, report by cloudml-hypertune, leave a record.
+TASK = """
+import json, math, os, signal, sys, time
+from pathlib import Path
+
+flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+trial = os.environ.get("CLOUD_ML_TRIAL_ID", "")
+place = Path(os.environ["AIP_MODEL_DIR"])
+print("started", trial, "as", os.environ["CLOUD_ML_JOB_ID"])
+place.parent.joinpath("pid").write_text(str(os.getpid()))
+with place.parent.joinpath("starts").open("a") as starts:
+    starts.write("x")
+
+gate = flags.get("gate")
+while gate and not os.path.exists(gate) and trial in flags.get("gated", trial).split(","):
+    time.sleep(0.02)
+what = dict(item.split(":") for item in flags.get("mishaps", "").split(",") if item).get(trial or "job")
+if what == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if what == "raises":
+    raise ValueError("the learning rate exploded")
+if what == "full":
+    os.symlink("/dev/full", os.environ["CLOUD_ML_HP_METRIC_FILE"])
+
+from hypertune import HyperTune
+
+value = -((math.log10(float(flags["alpha"])) + 1) ** 2) + 0.1 * (flags.get("kind") == "b")
+report = HyperTune().report_hyperparameter_tuning_metric
+if what == "garbage":
+    Path(os.environ["CLOUD_ML_HP_METRIC_FILE"]).write_text("mean_reward: splendid")
+elif what == "nan":
+    report("mean_reward", math.nan, 1)
+elif what != "silent":
+    report("regret" if what == "other" else "mean_reward", value, 1)
+place.mkdir()
+place.parent.joinpath("record.json").write_text(
+    json.dumps({"arguments": sys.argv[1:], "metrics": {"mean_reward": [value, value - 1, value + 1]}})
+)
+"""
+SPACE = {"alpha": Float(0.001, 10.0, log=True), "depth": Integer(1, 5), "kind": Choice(("a", "b"))}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A project of its own, and the module `task` that jobs run."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "task.py").write_text(TASK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    return Config(artifacts=str(tmp_path / "artifacts"))
+
+
+@pytest.fixture
+def jobs(config):
+    return LocalJobs(config, module="task")
+
+
+def study(*arguments, trials=4, name="search", **options):
+    return Study(Job(name, arguments), SPACE, trials=trials, **options)
+
+
+def until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_job_leaves_its_record(jobs, tmp_path):
+    record = jobs.run(Job("first", ("--alpha=0.1",)))
+    assert (record.name, record.state, record.error) == ("first", "succeeded", "")
+    assert record.arguments == ("--alpha=0.1",)
+    assert record.metrics == {"mean_reward": (0.0, -1.0, 1.0)}
+    assert record.model == str(tmp_path / "artifacts" / "runs" / "jobs" / "first" / "model")
+    assert record.started < record.ended
+    assert jobs.logs("first") == "started  as first\n"
+
+
+def test_what_has_succeeded_is_not_run_again(jobs, tmp_path):
+    first = jobs.run(Job("first", ("--alpha=0.1",)))
+    assert jobs.run(Job("first", ("--alpha=0.1",))) == first
+    assert (tmp_path / "artifacts/runs/jobs/first/starts").read_text() == "x"
+    with pytest.raises(PlatformError, match="begun with other arguments or replicas, give the new one another name"):
+        jobs.run(Job("first", ("--alpha=0.2",)))
+
+
+def test_a_failed_job_says_why_and_goes_on_when_it_is_run_again(jobs, tmp_path):
+    """The directory, with the checkpoints in it, is the same; the second attempt finds what was in the way gone."""
+    record = jobs.run(Job("first", ("--alpha=zero",)))
+    assert record.state == "failed"
+    assert record.error == "job first failed with exit code 1: ValueError: could not convert string to float: 'zero'"
+    job = Job("second", ("--alpha=0.1", "--mishaps=job:full"))
+    record = jobs.run(job)
+    assert (record.state, record.metrics, record.model) == ("failed", {}, "")
+    assert record.error == "job second failed with exit code 1: OSError: [Errno 28] No space left on device"
+    (tmp_path / "code" / "task.py").write_text(TASK.replace('what == "full"', "False"))
+    assert jobs.run(job).state == "succeeded"
+    assert (tmp_path / "artifacts/runs/jobs/second/starts").read_text() == "xx"
+
+
+def test_a_job_is_known_to_other_processes_and_stopped_with_all_it_started(jobs, config, tmp_path):
+    gate = tmp_path / "gate"
+    job = Job("waits", ("--alpha=0.1", f"--gate={gate}"))
+    assert jobs.run(job, wait=False).state == "running"
+    pid = tmp_path / "artifacts/runs/jobs/waits/pid"
+    until(pid.exists)
+    with pytest.raises(PlatformError, match="job waits is running already"):
+        jobs.run(job)
+    code = f"""
+from recbandits.config import Config
+from recbandits.platforms.local.jobs import LocalJobs
+jobs = LocalJobs(Config(artifacts={config.artifacts!r}), module="task")
+print(jobs.record("waits").state)
+jobs.stop("waits")
+print(jobs.record("waits").state)
+"""
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.split() == ["running", "stopped"]
+    assert not psutil.pid_exists(int(pid.read_text()))
+    gate.touch()
+    assert jobs.run(job).state == "succeeded"
+
+
+def test_a_killed_job_has_failed(jobs):
+    record = jobs.run(Job("killed", ("--alpha=0.1", "--mishaps=job:killed")))
+    assert (record.state, record.error) == ("failed", "job killed was killed by SIGKILL")
+
+
+def test_a_job_whose_supervisor_was_killed_runs_until_its_processes_are_gone(jobs, tmp_path):
+    directory, gate = tmp_path / "artifacts/runs/jobs/orphan", tmp_path / "gate"
+    jobs.run(Job("orphan", ("--alpha=0.1", f"--gate={gate}")), wait=False)
+    until((directory / "pid").exists)
+    os.kill(int((directory / "group").read_text()), signal.SIGKILL)
+    assert jobs.record("orphan").state == "running"
+    gate.touch()
+    until(lambda: jobs.record("orphan").state != "running")
+    assert jobs.record("orphan").error.startswith("job orphan ended without a word: it was killed, or the disk is full")
+
+
+def test_a_job_that_nobody_knows_is_refused_with_those_that_are(jobs):
+    jobs.run(Job("first", ("--alpha=0.1",)))
+    with pytest.raises(PlatformError, match="there is no job frist; what there is: first"):
+        jobs.record("frist")
+    with pytest.raises(PlatformError, match="first is a job: give the study a name of its own"):
+        jobs.tune(study(name="first"))
+
+
+def test_tuning_finds_the_better_half_and_hands_it_over(jobs, tmp_path):
+    """The value is -(log10(alpha) + 1)^2, plus 0.1 for kind b: best at alpha 0.1."""
+    asked = study("--alpha=7", trials=8)
+    trials = jobs.tune(asked)
+    assert [trial.number for trial in trials] == list(range(8))
+    assert {trial.state for trial in trials} == {"succeeded"}
+    best = jobs.best("search")
+    assert best.value == max(trial.value for trial in trials)
+    assert best.value > -0.25
+    assert {name: type(value) for name, value in best.parameters.items()} == {"alpha": float, "depth": int, "kind": str}
+    kept = json.loads((tmp_path / "artifacts/runs/jobs/search/best.json").read_text())
+    assert kept["parameters"] == best.parameters
+    full = jobs.run(replace(asked.job, name="full", arguments=with_parameters(asked.job.arguments, best.parameters)))
+    assert full.arguments == tuple(f"--{name}={value}" for name, value in best.parameters.items())
+    assert full.metrics["mean_reward"][0] == best.value
+
+
+def test_the_smallest_value_is_best_when_asked_for(jobs):
+    trials = jobs.tune(study(maximise=False, trials=3))
+    assert jobs.best("search").value == min(trial.value for trial in trials)
+
+
+def test_trials_that_come_to_grief_say_so_and_the_study_goes_on(jobs):
+    mishaps = "0:killed,1:garbage,3:nan,4:full,6:other,7:raises"
+    trials = jobs.tune(study(f"--mishaps={mishaps}", trials=3, parallel=3))
+    assert [trial.number for trial in trials if trial.state == "succeeded"] == [2, 5, 8]
+    errors = {trial.number: trial.error for trial in trials if trial.error}
+    assert errors == {
+        0: "trial 0 of search was killed by SIGKILL",
+        1: "trial 1 of search reported metrics that are no JSON objects: 'mean_reward: splendid'",
+        3: "trial 3 of search reported mean_reward 'nan', which is no finite number",
+        4: "trial 4 of search failed with exit code 1: OSError: [Errno 28] No space left on device",
+        6: "trial 6 of search reported no mean_reward, only regret",
+        7: "trial 7 of search failed with exit code 1: ValueError: the learning rate exploded",
+    }
+
+
+def test_three_failures_in_a_row_end_the_study_with_the_last_words(jobs):
+    with pytest.raises(PlatformError, match=r"study search: 3 trials in a row failed, the last: .*rate exploded"):
+        jobs.tune(study("--mishaps=0:raises,1:raises,2:raises,3:raises"))
+    with pytest.raises(PlatformError, match="study search must have a trial that succeeded"):
+        jobs.best("search")
+
+
+def test_a_study_goes_on_after_its_tuner_was_killed(jobs, config, tmp_path):
+    """Killed with trials 2 and 3 running: they end on their own, and the study is that of a tuner that lived."""
+    whole = [trial[2:4] for trial in jobs.tune(study(f"--gate={config.artifacts_dir}", trials=5, name="whole"))]
+    gate, place = tmp_path / "gate", tmp_path / "artifacts/runs/jobs/search/trials"
+    asked = study(f"--gate={gate}", "--gated=2,3", trials=5)
+    code = f"""
+from recbandits.config import Config
+from recbandits.platforms.jobs import *
+from recbandits.platforms.local.jobs import LocalJobs
+LocalJobs(Config(artifacts={config.artifacts!r}), module="task").tune({asked!r})
+"""
+    tuner = subprocess.Popen([sys.executable, "-c", code])
+    until((place / "3/pid").exists)
+    tuner.kill()
+    tuner.wait()
+    before = jobs.trials("search")
+    assert [trial.state for trial in before] == ["succeeded", "succeeded", "running", "running"]
+    os.kill(int((place / "2/group").read_text()), signal.SIGKILL)
+    os.kill(int((place / "2/pid").read_text()), signal.SIGKILL)
+    gate.touch()
+    after = jobs.tune(asked)
+    assert [trial[2:4] for trial in after] == whole
+    assert after[:2] == before[:2]
+    assert [(place / str(number) / "starts").read_text() for number in range(5)] == ["x", "x", "xx", "x", "x"]
+    assert jobs.tune(asked) == after
+    assert len(jobs.tune(replace(asked, trials=6))) == 6
+
+
+def test_a_study_is_stopped_by_another_process_and_tuned_on(jobs, tmp_path):
+    gate = tmp_path / "gate"
+    asked = study(f"--gate={gate}", trials=2)
+    code = f"""
+import time
+from pathlib import Path
+from recbandits.config import Config
+from recbandits.platforms.local.jobs import LocalJobs
+jobs = LocalJobs(Config(artifacts={str(tmp_path / "artifacts")!r}), module="task")
+place = Path({str(tmp_path / "artifacts/runs/jobs/search/trials")!r})
+while not all((place / number / "pid").exists() for number in "01"):
+    time.sleep(0.02)
+jobs.stop("search")
+"""
+    other = subprocess.Popen([sys.executable, "-c", code])
+    assert [trial.state for trial in jobs.tune(asked)] == ["stopped", "stopped"]
+    assert other.wait() == 0
+    gate.touch()
+    assert [trial.state for trial in jobs.tune(asked)] == ["succeeded", "succeeded"]
+
+
+def test_another_study_of_the_same_name_is_refused(jobs, tmp_path):
+    jobs.tune(study(trials=1))
+    with pytest.raises(PlatformError, match="study search was begun with seed 0, give one with 1 another name"):
+        jobs.tune(study(trials=1, seed=1))
+    place, sentence = tmp_path / "artifacts/runs/jobs/search", "study search is running already"
+    with processes.held(place, "the test"), pytest.raises(PlatformError, match=sentence):
+        jobs.tune(study(trials=2))
+
+
+def test_proposals_depend_on_the_seed_and_on_what_came_before_alone():
+    asked = study(trials=4)
+    first = propose(asked, [], 2)
+    assert first == propose(asked, [], 2) != propose(replace(asked, seed=1), [], 2)
+    assert first[0] != first[1]
+
+
+def test_parameters_replace_arguments_of_the_same_name():
+    arguments = ("fit", "--layers", "64,32", "--seeds=0,1", "--alpha=1", "--dry-run")
+    given = with_parameters(arguments, {"alpha": 0.5, "layers": (8, 4), "epochs": 3})
+    assert given == ("fit", "--seeds=0,1", "--dry-run", "--alpha=0.5", "--layers=8,4", "--epochs=3")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Job("Big"), "Job: name must be at most 63 lower-case letters.*'Big'"),
+        (lambda: Job("x", ["--a"]), "Job: arguments must be a tuple of texts"),
+        (lambda: Float(0, 1, log=True), "Float: low must be finite, and positive with log, got 0"),
+        (lambda: Float(2, 1), "Float: high must be finite and above low, 2, got 1"),
+        (lambda: Integer(1.0, 2), "Integer: low must be a whole number, got 1.0"),
+        (lambda: Choice((1, "a")), "Choice: values must be a tuple of different texts"),
+        (lambda: Study(Job("x")), "Study: parameters must be a dict to Float, Integer or Choice, at least one, got {}"),
+        (lambda: study(trials=0), "Study: trials must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
