@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from recbandits.platforms import PlatformError
-from recbandits.platforms.images import checkout, context, dockerfile, instructions
+from recbandits.platforms.images import checkout, context, dockerfile, instructions, rebuilt
 from tools.lock import ROOT
 
 NAMES = ["lab", "serve", "train"]
@@ -177,3 +177,21 @@ def test_outside_a_checkout_there_is_nothing_to_build(tmp_path):
 def test_instructions_are_split_as_docker_does():
     text = "# syntax\nfrom a AS b\n\nRUN one \\\n    # not a step\n    && two\nENV A=1 \\\n    B=2\n"
     assert instructions(text) == [("FROM", "a AS b"), ("RUN", "one && two"), ("ENV", "A=1 B=2")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ("requirements.txt", "011111111"),
+        ("src/a.py", "000010111"),
+        ("README.md", "000000011"),
+        ("source.py", "000000000"),
+    ],
+)
+def test_steps_are_repeated_from_the_first_one_that_copies_what_changed(changed, expected):
+    """Through stages: one that begins with a stage, or copies from it, follows it."""
+    text = (
+        "FROM python AS lock\nCOPY requirements.txt ./\nRUN pip install\nFROM lock AS wheel\nCOPY src src\n"
+        "FROM lock\nCOPY --from=wheel /dist dist\nCOPY --chown=1 README.md ./\nUSER 1"
+    )
+    assert "".join(str(int(again)) for again in rebuilt(instructions(text), changed)) == expected

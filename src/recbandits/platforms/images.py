@@ -82,3 +82,34 @@ def instructions(text):
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     parts = (line.strip().partition(" ") for line in joined.splitlines())
     return [Instruction(keyword.upper(), " ".join(value.split())) for keyword, _, value in parts]
+
+
+def rebuilt(steps, changed):
+    """Which steps Docker carries out again, instead of taking what it kept, after a file has changed.
+
+    A step is repeated when it copies the file, when a step before it in its stage is repeated, or when the stage that
+    it begins with or copies from is.
+
+    Args:
+      steps: list of `Instruction`.
+      changed: path of the file in the build context.
+
+    Returns:
+      list of bool, one for each step.
+    """
+    stages, stage, stale, answers = {}, "", False, []
+    for keyword, value in steps:
+        if keyword == "FROM":
+            base, _, stage = value.partition(" AS ")
+            stale = stages.get(base, False)
+        elif keyword == "COPY":
+            origin = re.match(r"--from=(\S+)", value)
+            stale |= stages[origin[1]] if origin else _copies(value, changed)
+        stages[stage] = stale
+        answers.append(stale)
+    return answers
+
+
+def _copies(value, changed):
+    sources = [word for word in value.split()[:-1] if not word.startswith("--")]
+    return any(source in (".", changed) or changed.startswith(f"{source}/") for source in sources)

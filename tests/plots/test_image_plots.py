@@ -1,0 +1,21 @@
+"""Pictures of images show the numbers they are given."""
+
+import pandas as pd
+import pytest
+
+from recbandits.plots.images import rebuilds, sizes
+
+
+def test_the_largest_part_is_on_top_with_its_share():
+    (axes,) = sizes(pd.Series({"tensorflow": 1500.0, "pyarrow": 150.0}), total=3000.0).axes
+    assert [bar.get_width() for bar in axes.patches] == [1500.0, 150.0]
+    assert axes.patches[0].get_y() > axes.patches[1].get_y()
+    assert [text.get_text() for text in axes.texts] == ["1,500 MB, 50%", "150 MB, 5%"]
+
+
+def test_a_step_that_is_repeated_says_so():
+    table = pd.DataFrame({"the lock": [True, True], "the code": [False, True]}, index=["RUN pip", "COPY src"])
+    (axes,) = rebuilds(table).axes
+    assert [text.get_text() for text in axes.texts] == ["again", "kept", "again", "again"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["RUN pip", "COPY src"]
+    assert axes.get_ylim() == pytest.approx((2, 0)), "the first step is on top"
