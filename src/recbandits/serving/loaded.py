@@ -3,79 +3,18 @@
 import os
 import uuid
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from recbandits.agents.exploration import Exploration, pick
 from recbandits.data.lookup import Table, asked
-from recbandits.interactions import Interaction
 from recbandits.serving import manifest
+from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.summary import TrainingSummary
 
 _PAIRS = 65_536  # users times candidates scored at a time
 _DESCRIBE_USER = "describe who is new by `features`"
 _DESCRIBE_MOVIES = "describe what is new by `new_movies`"
-
-
-class Recommendation(NamedTuple):
-    """One decision of a policy.
-
-    Attributes:
-      event_id: names the decision; new for each, whatever the seed.
-      policy_version: of the policy that decided.
-      user_id: as asked; None for a user without one.
-      movie_ids: list [k]; the first was drawn, the others follow by their scores.
-      titles: list [k].
-      scores: list [k], predicted rewards.
-      propensity: probability with which the first was drawn from the candidates.
-      candidates: int array, ids that could have been drawn.
-      context: float32 array, what the policy saw of the user.
-    """
-
-    event_id: str
-    policy_version: str
-    user_id: int | None
-    movie_ids: list
-    titles: list
-    scores: list
-    propensity: float
-    candidates: np.ndarray
-    context: np.ndarray
-
-    def interaction(self, time, pass_prob=1.0):
-        """The record of the decision: an `Interaction` at a time, kept in the log with probability `pass_prob`.
-
-        Raises:
-          ValueError: the record is refused, as it is for a user without an id.
-        """
-        return Interaction(
-            event_id=self.event_id,
-            time=time,
-            policy_version=self.policy_version,
-            user_id=self.user_id,
-            context=tuple(self.context.tolist()),
-            candidates=tuple(self.candidates.tolist()),
-            action=self.movie_ids[0],
-            propensity=self.propensity,
-            pass_prob=pass_prob,
-        )
-
-
-class Decisions(NamedTuple):
-    """Decisions for many users.
-
-    Attributes:
-      action: int array [n], columns of the candidates that were drawn.
-      propensity: float array [n], their probabilities.
-      scores: float array [n, k], minus infinity where the mask is False.
-      probabilities: float array [n, k].
-    """
-
-    action: np.ndarray
-    propensity: np.ndarray
-    scores: np.ndarray
-    probabilities: np.ndarray
 
 
 class LoadedPolicy:
@@ -165,8 +104,8 @@ class LoadedPolicy:
         self._check_scorer()
         if candidates is None:
             candidates = np.broadcast_to(self.candidates, (len(user_ids), len(self.candidates)))
-        elif mask is None:
-            _check_distinct(np.asarray(candidates))
+        else:
+            _check_distinct(*asked(user_ids, candidates, mask)[1:])
         scores = self.scores(user_ids, candidates, mask)
         probabilities = self.exploration.probabilities(scores, mask)
         action = pick(probabilities, _luck(len(scores), rng))
@@ -240,6 +179,8 @@ class LoadedPolicy:
         table = self.bundle.user_table
         if user_id is None and features is None:
             raise ValueError("a user must have a user_id or features, got neither")
+        if not (user_id is None or isinstance(user_id, (int, np.integer))):
+            raise ValueError(f"user_id must be a whole number, got {user_id!r}")
         if features is None:
             return table.values[table.known([user_id], _DESCRIBE_USER)]
         return table.described(features, -1 if user_id is None else int(table.rows([user_id])[0]))[None]
@@ -257,9 +198,10 @@ class LoadedPolicy:
             raise ValueError(f"candidates must be ids different from each other, at least one, got {ids.tolist()}")
         if not new_movies:
             return ids, table.known(ids, _DESCRIBE_MOVIES)
-        rows, described = table.rows(ids), np.isin(ids, list(new_movies))
-        table.known(ids[~described], _DESCRIBE_MOVIES)
-        return ids, rows
+        if strange := new_movies.keys() - set(ids.tolist()):
+            raise ValueError(f"new_movies must be among the candidates, {min(strange)} is not")
+        table.known(ids[~np.isin(ids, list(new_movies))], _DESCRIBE_MOVIES)
+        return ids, table.rows(ids)
 
     def _movies(self, ids, rows, new_movies):
         """All features of candidates, float32 [c, columns]."""
@@ -287,7 +229,9 @@ def _best_others(scores, drawn, k):
     return order[order != drawn][: k - 1].tolist()
 
 
-def _check_distinct(candidates):
-    if candidates.ndim == 2 and (repeated := (np.diff(np.sort(candidates, axis=1), axis=1) == 0).any(axis=1)).any():
+def _check_distinct(candidates, mask):
+    padding = np.iinfo(np.int64).min + np.arange(candidates.shape[1])
+    ordered = np.sort(np.where(mask, candidates, padding), axis=1)
+    if (repeated := (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)).any():
         row = np.argmax(repeated)
         raise ValueError(f"row {row}: candidates must be different from each other, got {candidates[row].tolist()}")

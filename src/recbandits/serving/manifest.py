@@ -50,15 +50,6 @@ def read(directory):
     return settings, contents
 
 
-def is_policy(directory):
-    """Whether a directory holds a policy that may be replaced, and nothing else."""
-    try:
-        known = _settings(Path(directory))["files"].keys()
-    except ValueError:
-        return False
-    return _files(directory).keys() <= known
-
-
 def _settings(directory):
     path = directory / FILE
     if not path.is_file():

@@ -15,7 +15,8 @@ from recbandits.agents.frozen import FrozenModel
 from recbandits.data import features as bundles
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
 from recbandits.serving import manifest
-from recbandits.serving.loaded import Decisions, LoadedPolicy, Recommendation
+from recbandits.serving.decisions import Decisions, Recommendation
+from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.summary import TrainingSummary, model_card
 
 __all__ = [

@@ -1,0 +1,67 @@
+"""What a policy answers: a decision for one user, or decisions for many."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from recbandits.interactions import Interaction
+
+
+class Recommendation(NamedTuple):
+    """One decision of a policy.
+
+    Attributes:
+      event_id: names the decision; new for each, whatever the seed.
+      policy_version: of the policy that decided.
+      user_id: as asked; None for a user without one.
+      movie_ids: list [k]; the first was drawn, the others follow by their scores.
+      titles: list [k].
+      scores: list [k], predicted rewards.
+      propensity: probability with which the first was drawn from the candidates.
+      candidates: int array, ids that could have been drawn.
+      context: float32 array, what the policy saw of the user.
+    """
+
+    event_id: str
+    policy_version: str
+    user_id: int | None
+    movie_ids: list
+    titles: list
+    scores: list
+    propensity: float
+    candidates: np.ndarray
+    context: np.ndarray
+
+    def interaction(self, time, pass_prob=1.0):
+        """The record of the decision: an `Interaction` at a time, kept in the log with probability `pass_prob`.
+
+        Raises:
+          ValueError: the record is refused, as it is for a user without an id.
+        """
+        return Interaction(
+            event_id=self.event_id,
+            time=time,
+            policy_version=self.policy_version,
+            user_id=self.user_id,
+            context=tuple(self.context.tolist()),
+            candidates=tuple(self.candidates.tolist()),
+            action=self.movie_ids[0],
+            propensity=self.propensity,
+            pass_prob=pass_prob,
+        )
+
+
+class Decisions(NamedTuple):
+    """Decisions for many users.
+
+    Attributes:
+      action: int array [n], columns of the candidates that were drawn.
+      propensity: float array [n], their probabilities.
+      scores: float array [n, k], minus infinity where the mask is False.
+      probabilities: float array [n, k].
+    """
+
+    action: np.ndarray
+    propensity: np.ndarray
+    scores: np.ndarray
+    probabilities: np.ndarray
