@@ -22,3 +22,36 @@ def real_movielens(movielens):
     if not movielens.is_real:
         pytest.skip("needs MovieLens 100K: set RECBANDITS_MOVIELENS to its directory")
     return movielens
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """Directories of three small exported policies for 30 users and 40 movies, ids 1 to 30 and 101 to 140.
+
+    They score about 100, 200 and 300, so that a score tells which one has decided; they explore, 30 %.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from recbandits.agents.factory import make_agent
+    from recbandits.data import logged
+    from recbandits.data.features import FeatureBundle
+    from recbandits.data.trajectories import examples
+    from recbandits.serving.policy import Exploration, export
+    from recbandits.training.offline import Specs, fit
+
+    rng = np.random.default_rng(0)
+    pairs = pd.MultiIndex.from_product([range(1, 31), range(101, 141)], names=["user_id", "movie_id"])
+    time = pd.date_range("2024-01-01", periods=len(pairs), freq="h", tz="UTC")
+    ratings = pairs.to_frame(index=False).assign(rating=rng.integers(1, 6, len(pairs)), time=time)
+    users = pd.DataFrame(rng.normal(size=(30, 3)), range(1, 31), ["one", "age", "activity"]).assign(one=1.0)
+    movies = pd.DataFrame(rng.normal(size=(40, 2)), range(101, 141), ["year", "popularity"])
+    bundle = FeatureBundle(users.astype(np.float32), movies.astype(np.float32))
+    log = logged.log_decisions(ratings, logged.uniform, candidates=10, decisions=300).log
+    batch, folder, directories = examples(log, bundle), tmp_path_factory.mktemp("exported"), []
+    for level in (100, 200, 300):
+        agent = make_agent("linucb", Specs(bundle.spec(10)))
+        fit(agent, batch._replace(reward=batch.reward + np.float32(level)))
+        way, titles = Exploration("epsilon_greedy", 0.3), {movie: f"title {movie}" for movie in movies.index}
+        directories.append(export(agent.policy, folder / str(level), bundle, exploration=way, titles=titles))
+    return directories

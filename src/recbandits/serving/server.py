@@ -1,0 +1,144 @@
+"""Vertex AI's model server with a few more routes: python -m recbandits.serving.server, or `create` for uvicorn.
+
+It is configured by the variables that Vertex AI sets: AIP_HTTP_PORT, AIP_HEALTH_ROUTE, AIP_PREDICT_ROUTE and
+AIP_STORAGE_URI, and by those of its custom prediction routines: HANDLER_MODULE, HANDLER_CLASS, PREDICTOR_MODULE and
+PREDICTOR_CLASS, which here have defaults. On Vertex AI nothing but health and predictions can be reached from outside;
+elsewhere the routes that change what is served obey to callers on the same machine only.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+import uvicorn
+from fastapi import Depends, HTTPException
+from fastapi import Request as HttpRequest
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from pydantic.json_schema import models_json_schema
+
+from recbandits.serving.messages import Problem, ReleaseDocument, Request, Response, sentence
+from recbandits.serving.release import Release
+
+_DEFAULTS = {
+    "AIP_HTTP_PORT": "8080",
+    "AIP_HEALTH_ROUTE": "/health",
+    "AIP_PREDICT_ROUTE": "/predict",
+    "HANDLER_MODULE": "recbandits.serving.predictor",
+    "HANDLER_CLASS": "BanditHandler",
+    "PREDICTOR_MODULE": "recbandits.serving.predictor",
+    "PREDICTOR_CLASS": "BanditPredictor",
+}
+_TURN = (
+    0.0005  # seconds until a thread that waits gets its turn: the event log must not hold up answers for Python's 5 ms
+)
+_REFUSALS = {
+    400: "the body is not JSON",
+    413: "the body is too large",
+    415: "the content type is another one",
+    422: "the body is JSON, but no request that the policy can answer",
+    503: "no policy is deployed yet",
+}
+
+
+def create():
+    """Vertex AI's `CprModelServer`, an ASGI application, with the routes /ready, /metrics and /release."""
+    from google.cloud.aiplatform.prediction.model_server import CprModelServer
+
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    sys.setswitchinterval(_TURN)
+    server = CprModelServer()
+    server.app.router.on_shutdown.append(server.handler.close)
+    server.app.add_exception_handler(RequestValidationError, _refuse)
+    _add_routes(server.app, server.handler)
+    server.app.openapi = lambda: _document(server)
+    return server
+
+
+def _add_routes(app, handler):
+    for_us = {
+        "dependencies": [Depends(_refuse_strangers)],
+        "responses": {status: {"model": Problem} for status in (403, 422)},
+        "response_model": ReleaseDocument,
+    }
+
+    @app.get("/ready", responses={503: {"model": Problem}})
+    def ready() -> dict[str, bool]:
+        """Whether a policy is loaded; the health route only says that the process lives."""
+        if handler.predictor.release is None:
+            raise HTTPException(503, "no policy is deployed yet")
+        return {"ready": True}
+
+    @app.get("/metrics")
+    def metrics() -> dict:
+        """What was counted since the start."""
+        counted = handler.metrics.snapshot() | {"outbox": handler.outbox and handler.outbox.counters}
+        return counted | {"process": os.getpid(), "tensorflow": "tensorflow" in sys.modules}
+
+    @app.get("/release", **for_us)
+    def get_release():
+        """Which versions answer, and the shares before the last change."""
+        return _shown(handler.predictor.release)
+
+    @app.put("/release", **for_us)
+    def put_release(document: ReleaseDocument):
+        """Serve another release: its new versions are loaded and verified before anybody meets them."""
+        present = handler.predictor.release
+        previous = document.previous if "previous" in document.model_fields_set else present and present.shares
+        try:
+            handler.predictor.replace(Release(document.shares, previous))
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from None
+        return _shown(handler.predictor.release)
+
+
+def _shown(release):
+    return vars(release) if release else {"shares": {}, "previous": None}
+
+
+def _refuse_strangers(request: HttpRequest):
+    if request.client is None or request.client.host not in ("127.0.0.1", "::1"):
+        raise HTTPException(403, "the release can be seen and changed from the same machine only")
+
+
+async def _refuse(_, error):
+    """The same form for the other routes as for predictions: one sentence."""
+    return JSONResponse({"detail": sentence(error.errors())}, status_code=422)
+
+
+def _document(server):
+    """The OpenAPI document: what FastAPI knows, and what the predict route takes and gives."""
+    document = get_openapi(title="RecBandits", version="1", routes=server.app.routes)
+    form = "#/components/schemas/{model}"
+    modes = [(Request, "validation"), (Response, "serialization"), (Problem, "serialization")]
+    document["components"]["schemas"] |= models_json_schema(modes, ref_template=form)[1]["$defs"]
+
+    def content(model):
+        return {"content": {"application/json": {"schema": {"$ref": form.format(model=model.__name__)}}}}
+
+    predict = document["paths"][server.predict_route]["post"]
+    predict["requestBody"] = content(Request) | {"required": True}
+    predict["responses"] = {"200": {"description": "Successful Response"} | content(Response)}
+    predict["responses"] |= {str(status): {"description": why} | content(Problem) for status, why in _REFUSALS.items()}
+    return document
+
+
+def main():
+    """Start the server, or print its OpenAPI document."""
+    parser = argparse.ArgumentParser(prog="python -m recbandits.serving.server", description=main.__doc__)
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
+    parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document instead")
+    arguments = parser.parse_args()
+    if arguments.openapi:
+        os.environ |= _DEFAULTS | {"AIP_STORAGE_URI": ""}
+        print(json.dumps(create().app.openapi(), indent=2))
+        return
+    port = int(os.environ.get("AIP_HTTP_PORT", _DEFAULTS["AIP_HTTP_PORT"]))
+    uvicorn.run(f"{__spec__.name}:create", factory=True, host=arguments.host, port=port, workers=1, access_log=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The versions of a policy behind one server: found in a directory or a bucket, verified, replaced at once."""
+
+import json
+import re
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from recbandits.serving import policy
+from recbandits.serving.release import Release
+
+FILE, POLICIES = "release.json", "policies"
+
+
+class Served(NamedTuple):
+    """A release, and the policies that it names.
+
+    Attributes:
+      release: `Release`
+      policies: dict from each version in its shares to a `LoadedPolicy`.
+    """
+
+    release: Release
+    policies: dict
+
+    def policy(self, user_id):
+        """The policy that answers a user."""
+        return self.policies[self.release.version(user_id)]
+
+
+def find(uri):
+    """Load what AIP_STORAGE_URI names.
+
+    Args:
+      uri: a directory, or gs://..., that holds either an exported policy, which then answers everybody, or a release:
+        `release.json` and `policies/<version>/` for every version in it. None, and an empty directory, is nothing yet.
+
+    Returns:
+      `Served`, or None where there is nothing to serve yet.
+
+    Raises:
+      ValueError: the directory is missing or another one, a policy is damaged or missing, the release is none.
+    """
+    if not uri:
+        return None
+    with _local(uri) as directory:
+        if not directory.is_dir():
+            raise ValueError(f"there is nothing at {uri}")
+        if (directory / FILE).is_file():
+            return serve(directory, read(directory), {})
+        if not any(directory.iterdir()):
+            return None
+        loaded = policy.load(directory)
+        return Served(Release({loaded.version: 100}), {loaded.version: loaded})
+
+
+def read(directory):
+    """The `Release` that is written in a directory.
+
+    Raises:
+      ValueError: it is not JSON, or no release.
+    """
+    text = (Path(directory) / FILE).read_text(encoding="utf-8")
+    try:
+        return Release.of(json.loads(text))
+    except ValueError as error:
+        raise ValueError(f"{FILE} cannot be read: {error}") from error
+
+
+def serve(uri, release, loaded):
+    """Complete a release with its policies.
+
+    Args:
+      uri: of the directory with `policies/`.
+      release: `Release`
+      loaded: dict from version to `LoadedPolicy`, of those that need not be loaded again.
+
+    Returns:
+      `Served`
+
+    Raises:
+      ValueError: a version is not there, is damaged, or is another one.
+    """
+    return Served(release, {version: loaded.get(version) or _load(uri, version) for version in release.shares})
+
+
+def _load(uri, version):
+    if not re.fullmatch("[0-9a-f]{16}", version):
+        raise ValueError(f"version must be 16 hexadecimal digits, got {version!r:.100}")
+    with _local(f"{uri}/{POLICIES}/{version}") as directory:
+        if not directory.is_dir():
+            raise ValueError(f"version {version} is not there: {POLICIES}/ has no directory of that name")
+        loaded = policy.load(directory)
+    if loaded.version != version:
+        raise ValueError(f"{POLICIES}/{version} must hold the policy of that version, it holds {loaded.version}")
+    return loaded
+
+
+@contextmanager
+def _local(uri):
+    """The directory itself, or a temporary one with what is in the bucket."""
+    if not str(uri).startswith("gs://"):
+        yield Path(uri)
+        return
+    from google.cloud.aiplatform.utils import gcs_utils
+
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder, "copy")
+        gcs_utils.download_from_gcs(f"{uri}/", str(directory))
+        yield directory
