@@ -1,18 +1,23 @@
 """Exported policies: the same answers in a process that knows nothing of this package, and quiet about it."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
-from recbandits.agents.exploration import epsilon_greedy
+from recbandits.agents.exploration import Exploration, epsilon_greedy
 from recbandits.agents.factory import make_agent
+from recbandits.agents.parameters import EpsilonGreedy, LinTS, LinUCB, NeuralLinUCB
 from recbandits.data import logged
 from recbandits.data.features import FeatureBundle
 from recbandits.data.trajectories import examples
+from recbandits.environments.factorization import als
+from recbandits.environments.movielens import MovieLensEnvironment
 from recbandits.environments.stationary import StationaryLinearEnvironment
 from recbandits.serving import policy
 from recbandits.training.offline import Specs, fit, scores
@@ -31,6 +36,7 @@ step = TimeStep(tf.zeros([batch], tf.int32), tf.zeros([batch]), tf.ones([batch])
 print(*loaded.signatures["action"](**{
     "0/step_type": step.step_type, "0/reward": step.reward, "0/discount": step.discount, "0/observation": observation,
 })["action"].numpy())
+print(*loaded.signatures["serving_default"](context=observation[:3])["scores"].numpy().argmax(axis=1))
 """
 
 
@@ -49,7 +55,9 @@ def test_a_process_without_this_package_gets_the_same_actions(trained, tmp_path)
     arguments = [sys.executable, "-c", STRANGER, str(tmp_path / "policy"), str(tmp_path / "observation.npy")]
     printed = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
     expected = greedy.action(ts.restart(observation, 16)).action.numpy()
-    assert [int(action) for action in printed.split()] == expected.tolist()
+    actions, plain = printed.splitlines()
+    assert [int(action) for action in actions.split()] == expected.tolist()
+    assert [int(action) for action in plain.split()] == expected[:3].tolist()
     assert len(set(expected)) > 1
 
 
@@ -95,11 +103,6 @@ def test_what_somebody_put_beside_a_policy_is_not_lost(trained, tmp_path):
         policy.export(trained[1], tmp_path / "file")
 
 
-def test_a_directory_without_a_policy_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"must be the directory of an exported policy, it has no saved_model\.pb"):
-        policy.load(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def log_and_features():
     """300 decisions among 2 to 5 of 40 movies for 30 users, and features of all of them."""
@@ -114,33 +117,46 @@ def log_and_features():
 
 
 SERVER = """
-import sys
+import json, sys
 import numpy as np
 from recbandits.serving.policy import load
 
 asked = np.load(sys.argv[2])
-np.save(sys.argv[3], load(sys.argv[1]).scores(asked["user_id"], asked["candidates"], asked["mask"]))
+policy = load(sys.argv[1])
+np.save(sys.argv[3], policy.scores(asked["user_id"], asked["candidates"], asked["mask"]))
+seeded = policy.recommend(7, k=3, rng=5)
+drawn = [policy.recommend(7).movie_ids[0] for _ in range(40)]
+drawn += policy.decide([7] * 40).action.tolist()
+assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tf_agents", "keras", "tf_keras")]
+print(json.dumps([seeded.movie_ids, seeded.scores, seeded.propensity, drawn]))
 """
 
 
-@pytest.mark.parametrize("name", ["linucb", "epsilon_greedy"])
-def test_the_same_ids_get_the_same_scores_in_training_evaluation_and_another_process(name, log_and_features, tmp_path):
-    """Bit by bit, minus infinity in padding included; the policy directory is all that the other process gets."""
+def test_processes_without_tensorflow_give_the_same_scores_and_explore_apart(log_and_features, tmp_path):
+    """Scores and seeded requests bit by bit; without a seed two replicas differ. They get the directory and no more."""
     decisions, bundle = log_and_features
     log = decisions.log
-    agent = make_agent(name, Specs(bundle.spec(5)))
-    fit(agent, examples(log, bundle), epochs=1 if name == "linucb" else 3, batch_size=64)
+    agent = make_agent("epsilon_greedy", Specs(bundle.spec(5)))
+    fit(agent, examples(log, bundle), epochs=3, batch_size=64)
     asked = {"user_id": log.user_id, "candidates": log.candidates, "mask": log.mask}
     in_training = scores(agent, bundle, *asked.values())
-    directory = policy.export(agent.policy, tmp_path / "policy", bundle)
+    way = Exploration("epsilon_greedy", 0.5)
+    directory = policy.export(agent.policy, tmp_path / "policy", bundle, exploration=way)
     loaded = policy.load(directory)
-    np.testing.assert_array_equal(loaded.scores(*asked.values()), in_training)
+    np.testing.assert_allclose(loaded.scores(*asked.values()), in_training, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scores(loaded, bundle, *asked.values()), in_training, rtol=1e-5, atol=1e-5)
     evaluated = logged.scored(loaded.scores, lambda values, mask: epsilon_greedy(values, mask, 0.1))(*asked.values())
     np.testing.assert_array_equal(evaluated, epsilon_greedy(in_training, log.mask, 0.1))
     np.savez(tmp_path / "asked.npz", **asked)
     paths = [str(directory), str(tmp_path / "asked.npz"), str(tmp_path / "scores.npy")]
-    subprocess.run([sys.executable, "-c", SERVER, *paths], check=True, capture_output=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), in_training)
+    replicas = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", SERVER, *paths], check=True, capture_output=True, text=True)
+        replicas.append(json.loads(done.stdout))
+        np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), loaded.scores(*asked.values()))
+    here = loaded.recommend(7, k=3, rng=5)
+    assert [replica[:3] for replica in replicas] == [[here.movie_ids, here.scores, here.propensity]] * 2
+    assert replicas[0][3] != replicas[1][3]
     assert np.isneginf(in_training[~log.mask]).all()
     assert in_training[log.mask].std() > 0
 
@@ -152,8 +168,9 @@ def test_the_bundle_comes_back_with_its_policy_and_goes_when_it_is_replaced(log_
     pd.testing.assert_frame_equal(loaded.bundle.users, bundle.users, check_names=False)
     again = policy.load(policy.export(agent.policy, tmp_path / "policy"))
     assert again.bundle is None
-    with pytest.raises(ValueError, match="policy must have been exported with its features to score ids"):
-        again.scores([1], [[101]])
+    for asking in (lambda: again.scores([1], [[101]]), lambda: again.recommend(1), lambda: again.decide([1])):
+        with pytest.raises(ValueError, match="policy must have been exported with its features to score ids"):
+            asking()
 
 
 def test_features_that_the_policy_does_not_read_are_refused(trained, log_and_features, tmp_path):
@@ -161,6 +178,87 @@ def test_features_that_the_policy_does_not_read_are_refused(trained, log_and_fea
     other = make_agent("linucb", Specs({"global": (7,), "per_arm": (5, 2)}))
     with pytest.raises(ValueError, match=r"must be as many as the policy reads, \{'global': 7, 'per_arm': 2\}, got"):
         policy.export(other.policy, tmp_path / "policy", features=bundle)
-    with pytest.raises(ValueError, match="features must be as many as the policy reads, none, got"):
-        policy.export(trained[1], tmp_path / "policy", features=bundle)
+    with pytest.raises(ValueError, match=r"must be as many as the policy reads, \{'global': 4\}, got"):
+        policy.export(trained[1], tmp_path / "policy", features=bundle, arms=[1, 2, 3, 4])
     assert not (tmp_path / "policy").exists()
+
+
+def test_arms_that_do_not_fit_are_refused(trained, log_and_features, tmp_path):
+    bundle = log_and_features[1]
+    with pytest.raises(
+        ValueError, match="arms must name the movies of the 4 actions, so that they can be served by ids"
+    ):
+        policy.export(trained[1], tmp_path / "policy", features=bundle)
+    with pytest.raises(ValueError, match=r"a movie for each of the 4 actions, once each, got \[1, 2, 2, 3\]"):
+        policy.export(trained[1], tmp_path / "policy", arms=[1, 2, 2, 3])
+    with pytest.raises(ValueError, match="arms must be None for a policy whose arms have features"):
+        policy.export(make_agent("linucb", Specs(bundle.spec(5))).policy, tmp_path / "policy", bundle, arms=[1, 2, 3])
+    assert not (tmp_path / "policy").exists()
+
+
+def world(per_arm):
+    """Invented users and movies whose ratings are a factorisation."""
+    rng = np.random.default_rng(3)
+    user, movie = np.nonzero(rng.random((60, 30)) < 0.7)
+    rating = np.clip(3.5 + rng.normal(size=len(user)), 1, 5)
+    model = als(pd.DataFrame({"user_id": user + 1, "movie_id": movie + 1, "rating": rating}), rank=3)
+    return MovieLensEnvironment(model, 10, 16, per_arm=per_arm, movie_ids=None if per_arm else range(11, 21))
+
+
+AGENTS = {
+    "linucb": LinUCB(),
+    "lints": LinTS(),
+    "common tower": EpsilonGreedy(),
+    "dot product": EpsilonGreedy(network="dot_product"),
+    "encoded common tower": NeuralLinUCB(pretrain_steps=20),
+    "encoded dot product": NeuralLinUCB(pretrain_steps=20, network="dot_product"),
+    "still learning to encode": NeuralLinUCB(pretrain_steps=100),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "per_arm"),
+    [(name, per_arm) for name in AGENTS for per_arm in (True, False) if per_arm or "dot product" not in name],
+)
+def test_loaded_policies_score_as_their_agents_do(name, per_arm, tmp_path):
+    """1,000 contexts by ids, by the SavedModel's plain signature, and by its TF-Agents action."""
+    environment = world(per_arm)
+    agent = make_agent(AGENTS[name], environment)
+    simulate(environment, agent, steps=50)
+    rng = np.random.default_rng(0)
+    users = rng.choice(environment.user_ids, 1000)
+    movies = rng.permuted(np.tile(environment.movie_ids, (1000, 1)), axis=1)[:, :10]
+    movies = movies if per_arm else np.tile(environment.movie_ids, (1000, 1))
+    observation = environment.describe(users, movies)
+    expected = agent.policy.scores(observation, tf.constant([0, 0])).numpy()
+    arms = None if per_arm else environment.movie_ids
+    directory = policy.export(agent.policy, tmp_path / "policy", environment.bundle(), arms=arms)
+    loaded = policy.load(directory)
+    scored = loaded.scores(users, movies)
+    inputs = (
+        {"context": observation["global"], "per_arm": observation["per_arm"]} if per_arm else {"context": observation}
+    )
+    plain = tf.saved_model.load(str(directory)).signatures["serving_default"](**inputs)["scores"].numpy()
+    ordered = np.sort(expected, axis=1)
+    clear = ordered[:, -1] - ordered[:, -2] > 2e-5 * np.abs(expected).max()
+    assert clear.mean() > 0.9
+    assert scored.std(axis=1).min() > 0
+    for values in (scored, plain):
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_array_equal(values.argmax(axis=1)[clear], expected.argmax(axis=1)[clear])
+    acted = loaded.action(ts.restart(observation, 1000)).action.numpy()
+    np.testing.assert_array_equal(acted[clear], scored.argmax(axis=1)[clear])
+    np.testing.assert_array_equal(loaded.decide(users[:50], movies[:50]).action, scored[:50].argmax(axis=1))
+
+
+@pytest.mark.parametrize("name", ["exp3_mixture", "uniform", "collecting"])
+def test_a_policy_that_does_not_score_by_what_it_learnt_acts_and_serves_no_ids(name, log_and_features, tmp_path):
+    bundle = log_and_features[1]
+    agent = make_agent("linucb" if name == "collecting" else name, Specs(bundle.spec(5)))
+    acting = agent.collect_policy if name == "collecting" else agent.policy
+    loaded = policy.load(policy.export(acting, tmp_path / "policy", bundle))
+    observation = bundle.observation([1, 2], [[101, 102, 103, 104, 105]] * 2)
+    action = loaded.action(ts.restart({key: tf.constant(value) for key, value in observation.items()}, 2)).action
+    assert action.shape == [2]
+    with pytest.raises(ValueError, match="policy must score by what it has learnt to serve ids, this one does not"):
+        loaded.recommend(1)

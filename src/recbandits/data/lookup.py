@@ -5,6 +5,8 @@ import numbers
 import numpy as np
 import pandas as pd
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 class Table:
     """A table of features as arrays.
@@ -84,7 +86,7 @@ class Table:
         for name, value in features.items():
             if name not in self._columns:
                 raise ValueError(f"a {self.kind} has no feature {name!r}, it has {', '.join(self._columns)}")
-            if not isinstance(value, numbers.Real) or not abs(value) <= np.finfo(np.float32).max:
+            if not isinstance(value, numbers.Real) or not abs(value) <= _LARGEST:
                 raise ValueError(f"feature {name!r} of a {self.kind} must be a finite number, got {value!r}")
             values[self._columns[name]] = value
         return values
