@@ -37,6 +37,13 @@ class Clients:
         return ArtifactRegistryClient(transport="rest", **self._access)
 
     @cached_property
+    def builds(self):
+        """`google.cloud.devtools.cloudbuild_v1.CloudBuildClient`."""
+        from google.cloud.devtools.cloudbuild_v1 import CloudBuildClient
+
+        return CloudBuildClient(transport="rest", **self._access)
+
+    @cached_property
     def service_usage(self):
         """`google.cloud.service_usage_v1.ServiceUsageClient`."""
         from google.cloud.service_usage_v1 import ServiceUsageClient
@@ -49,6 +56,13 @@ class Clients:
         from google.cloud.resourcemanager_v3 import ProjectsClient
 
         return ProjectsClient(transport="rest", **self._access)
+
+    @cached_property
+    def builds(self):
+        """`google.cloud.devtools.cloudbuild_v1.CloudBuildClient`."""
+        from google.cloud.devtools.cloudbuild_v1 import CloudBuildClient
+
+        return CloudBuildClient(transport="rest", **self._access)
 
     def iam(self, method, path, body=None):
         """One request to the IAM service, whose client library speaks no REST.
