@@ -53,17 +53,17 @@ class GcpPlatform:
 
     def exists(self, resource):
         """Whether a resource is there; see `Platform.exists`."""
-        with _one_sentence(resource, "looked for", PlatformError):
+        with explained(resource, "looked for", PlatformError):
             return _patient(resources.exists)(self._clients, resource)
 
     def make(self, resource):
         """Make a resource; see `Platform.make`. A service is "enabled", and never disabled again."""
-        with _one_sentence(resource, "made", NotMadeError):
+        with explained(resource, "made", NotMadeError):
             return _patient(resources.make)(self._clients, self.config, resource)
 
     def remove(self, resource):
         """Remove a resource; see `Platform.remove`."""
-        with _one_sentence(resource, "removed", PlatformError):
+        with explained(resource, "removed", PlatformError):
             _patient(resources.remove)(self._clients, resource)
 
 
@@ -84,7 +84,14 @@ def _settles(error):
 
 
 @contextmanager
-def _one_sentence(resource, done, refusal):
+def explained(resource, done, refusal=PlatformError):
+    """A context in which what Google's clients raise becomes one sentence.
+
+    Args:
+      resource: `Resource` that the sentence is about.
+      done: what was to happen to it, such as "made".
+      refusal: class of the error where the request was refused; a `PlatformError` where nobody knows.
+    """
     from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPIError, NotFound, Unauthorized
     from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
     from requests.exceptions import RequestException
