@@ -160,6 +160,30 @@ def test_a_candidate_carries_the_dot_product_of_the_factors_and_not_the_factors(
     assert bundle.spec(2) == {GLOBAL: (1,), PER_ARM: (2, 2)}
 
 
+def test_in_the_view_of_products_nothing_is_left_out():
+    """Users show bias and both factors; movies theirs, and (3, 4) times (-1, 2) or (0, 1), number by number."""
+    matched = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    bundle = FeatureBundle(matched.users, matched.movies, view="product")
+    observation = bundle.observation([30], [[9, 5]])
+    np.testing.assert_array_equal(observation[GLOBAL], np.array([[0.2, 3, 4]], "float32"))
+    np.testing.assert_array_equal(observation[PER_ARM], [[[3, -1, 2, -3, 8], [1, 0, 1, 0, 4]]])
+    assert bundle.spec(2) == {GLOBAL: (3,), PER_ARM: (2, 5)}
+
+
+def test_a_saved_bundle_keeps_its_view(tmp_path):
+    matched = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    FeatureBundle(matched.users, matched.movies, view="product").save(tmp_path)
+    assert FeatureBundle.load(tmp_path).view == "product"
+
+
+def test_other_views_and_factors_that_do_not_match_are_refused():
+    bundle = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    with pytest.raises(ValueError, match="view must be one of match, product, got 'both'"):
+        FeatureBundle(bundle.users, bundle.movies, view="both")
+    with pytest.raises(ValueError, match="users and movies must have as many factors as each other, got 1 and 2"):
+        FeatureBundle(bundle.users.drop(columns="factor_1"), bundle.movies)
+
+
 def test_rotated_factors_give_the_same_observation():
     """Rotated by 90 degrees, (a, b) is (-b, a); a new fit turns all factors alike."""
     turned = with_factors([[0.1, -2, 1], [0.2, -4, 3]], [[1, -1, 0], [2, 0, 1], [3, -2, -1]])

@@ -231,6 +231,19 @@ class TestMovieLensPerArm(EnvironmentContract):
             environment.describe([999], [[1, 2, 3, 4, 5]])
 
 
+@pytest.mark.parametrize("model", [als(ratings(), rank=3), svd(ratings(), rank=3)], ids=["als", "svd"])
+@pytest.mark.parametrize("per_arm", [True, False])
+def test_the_bundle_of_an_environment_shows_exactly_what_the_environment_shows(model, per_arm):
+    environment = MovieLensEnvironment(model, 4, 8, per_arm=per_arm, movie_ids=[7, 2, 9, 4])
+    users, movies = [5, 1, 30], [[7, 2, 9, 4], [4, 9, 2, 7], [2, 4, 7, 9]]
+    features, described = environment.bundle(), environment.describe(users, movies)
+    shown = features.observation(users, movies)
+    pairs = [(shown[part], described[part]) for part in (GLOBAL, PER_ARM)] if per_arm else [(shown[GLOBAL], described)]
+    for ours, theirs in pairs:
+        np.testing.assert_array_equal(ours, theirs.numpy())
+    assert features.movies.index.tolist() == [7, 2, 9, 4]
+
+
 def bundle(users=30, movies=12, seed=1):
     """Features of the same invented users and movies: a number each, and two factors."""
     draw = np.random.default_rng(seed).normal

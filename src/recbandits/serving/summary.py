@@ -76,22 +76,21 @@ def _metric(name, value):
 
 def _purpose(settings):
     if settings["arms"] is None:
-        text = "Scores any movies for a user by the features of both and recommends the best of them."
+        text = "It scores movies for a user by the features of both, and recommends the best of the candidates."
     else:
-        text = f"Chooses among {len(settings['arms'])} fixed movies by the features of the user."
+        text = f"It chooses among {len(settings['arms'])} fixed movies by the features of the user."
     if settings["sizes"] is None:
-        return f"{text} It was exported without its features: it reads observations, not ids."
+        return f"{text} It reads observations, not ids: it was exported without its features."
     users, movies = settings["sizes"]
-    return f"{text} It knows {users:,} users and {movies:,} movies by id; others can be described by their features."
+    return f"{text} It knows {users:,} users and {movies:,} movies by their ids; others can be described by features."
 
 
 def _training(summary):
     if summary is None:
         return "Nothing was recorded when this policy was exported."
     rows = [f"| {name} | {value} |" for name, value in summary.parameters.items()]
-    return "\n".join(
-        [f"{summary.data}.".replace("..", "."), *(["", "| parameter | value |", "|---|---|", *rows] * bool(rows))]
-    )
+    table = ["", "| parameter | value |", "|---|---|", *rows] if rows else []
+    return "\n".join([f"Trained on {summary.data.rstrip('.')}.", *table])
 
 
 def _metrics(summary):

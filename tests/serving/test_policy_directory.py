@@ -1,0 +1,197 @@
+"""Policy directories: sealed, described, refused when anything in them is not what was exported."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from tf_agents.trajectories import time_step as ts
+
+from recbandits.agents.factory import make_agent
+from recbandits.data.features import FeatureBundle
+from recbandits.serving import manifest, policy
+from recbandits.serving.policy import Exploration, TrainingSummary
+from recbandits.training.offline import Specs
+
+SUMMARY = TrainingSummary(
+    data="invented ratings, 300 rows",
+    agent="LinUCB",
+    parameters={"alpha": 0.1, "layers": (64, 32)},
+    metrics={"value": (4.2, 4.1, 4.3), "MSE": 0.84},
+    limits=("It has never met a user.",),
+)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    bundle = FeatureBundle(
+        pd.DataFrame({"activity": [0.5, 1.5]}, [1, 2]), pd.DataFrame({"year": [1.0, 2.0]}, [101, 102])
+    )
+    agent = make_agent("linucb", Specs(bundle.spec(2)))
+    agent.model.theta.assign([[1.0, 2.0]])
+    way, titles = Exploration("softmax", 0.25), pd.Series({101: "Été", 102: "Two"})
+    directory = tmp_path_factory.mktemp("policies") / "policy"
+    return policy.export(agent.policy, directory, bundle, exploration=way, titles=titles, summary=SUMMARY)
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+def names(directory):
+    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+
+
+def test_all_that_was_exported_comes_back_and_a_copy_is_the_same_version(exported, copy):
+    loaded = policy.load(copy)
+    assert loaded.summary == SUMMARY
+    assert loaded.exploration == Exploration("softmax", 0.25)
+    assert loaded.candidates.tolist() == [101, 102]
+    assert loaded.recommend(1, candidates=[101]).titles == ["Été"]
+    assert len(loaded.version) == 16
+    assert loaded.version == policy.load(exported).version == policy.describe(copy)["version"]
+
+
+def test_a_flipped_bit_in_any_file_is_noticed(copy):
+    for name in names(copy):
+        content = (copy / name).read_bytes()
+        middle = len(content) // 2
+        (copy / name).write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        with pytest.raises(ValueError, match="policy copy is damaged"):
+            policy.load(copy)
+        (copy / name).write_bytes(content)
+    assert policy.load(copy).recommend(1).propensity < 1
+
+
+def test_a_missing_file_is_noticed_and_named(copy):
+    for name in names(copy):
+        content = (copy / name).read_bytes()
+        (copy / name).unlink()
+        sentence = "it has no policy.json" if name == "policy.json" else f"policy copy is incomplete, it has no {name}"
+        with pytest.raises(ValueError, match=sentence):
+            policy.load(copy)
+        (copy / name).write_bytes(content)
+
+
+def test_a_file_more_is_noticed_and_named(copy):
+    (copy / "variables/notes.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"must hold nothing else, copy has variables/notes\.txt"):
+        policy.load(copy)
+
+
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_no_bit_of_the_seal_can_be_flipped(exported, place, bit, tmp_path_factory):
+    content = bytearray((exported / "policy.json").read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    directory = tmp_path_factory.mktemp("flipped")
+    (directory / "policy.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"must be the directory of an exported policy|is damaged|has format"):
+        policy.load(directory)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100])
+def test_a_truncated_seal_is_damage(copy, cut):
+    (copy / "policy.json").write_bytes((copy / "policy.json").read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"policy copy is damaged, policy\.json cannot be read"):
+        policy.load(copy)
+
+
+def test_another_format_is_refused_by_its_number(copy):
+    content = json.loads((copy / "policy.json").read_text(encoding="utf-8"))
+    (copy / "policy.json").write_text(json.dumps(content | {"format": 2}))
+    with pytest.raises(ValueError, match="policy copy has format 2, this version of recbandits reads format 1"):
+        policy.load(copy)
+
+
+def test_what_is_no_policy_is_refused(tmp_path):
+    foreign = tf.Module()
+    foreign.answer = tf.Variable(42)
+    tf.saved_model.save(foreign, str(tmp_path / "foreign"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/policy.json").write_text('{"rules": []}')
+    for name, sentence in {
+        "foreign": r"foreign must be the directory of an exported policy, it has no policy\.json",
+        "other": r"other must be the directory of an exported policy, its policy\.json is of something else",
+        "missing": r"missing must be the directory of an exported policy, it has no policy\.json",
+    }.items():
+        for read in (policy.load, policy.describe):
+            with pytest.raises(ValueError, match=sentence):
+                read(tmp_path / name)
+
+
+def test_arrays_that_would_run_code_are_not_read(copy):
+    """Sealed anew, as by somebody who wants to be loaded: NumPy refuses objects, because they can be programs."""
+    settings, _ = manifest.read(copy)
+    np.savez(copy / "scorer.npz", join=np.array([print], object))
+    kept = {name: settings[name] for name in ("scorer", "exploration", "arms", "sizes", "titles", "summary")}
+    manifest.seal(copy, kept)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        policy.load(copy)
+
+
+def test_a_policy_that_was_replaced_is_not_mixed_with_its_successor(copy):
+    old = policy.load(copy)
+    agent = make_agent("linucb", Specs({"global": (1,), "per_arm": (2, 1)}))
+    policy.export(agent.policy, copy)
+    assert policy.load(copy).version != old.version
+    assert old.recommend(1).policy_version == old.version
+    with pytest.raises(ValueError, match="policy copy was replaced after it was loaded, load it again"):
+        old.action(ts.restart({"global": tf.zeros([1, 1]), "per_arm": tf.zeros([1, 2, 1])}, 1))
+
+
+def test_a_policy_is_described(exported):
+    described = policy.describe(exported)
+    assert described.name == "policy"
+    assert described.drop("version").to_dict() == {
+        "agent": "LinUCB",
+        "data": "invented ratings, 300 rows",
+        "exploration": "softmax, 0.25",
+        "arms": "any movie with features",
+        "knows": "2 users, 2 movies",
+        "value": "4.2 (4.1 to 4.3)",
+        "MSE": "0.84",
+    }
+
+
+def test_the_model_card_says_what_was_recorded(exported):
+    card = (exported / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert card.startswith("# Model card: LinUCB\n")
+    for line in (
+        "Trained on invented ratings, 300 rows.",
+        "| alpha | 0.1 |",
+        "| value | 4.2 | 4.1 to 4.3 |",
+        "| MSE | 0.84 | not known |",
+        "- It has never met a user.",
+        "The first place is drawn with probability proportional to exp(score / 0.25).",
+    ):
+        assert line in card
+
+
+def test_a_model_card_without_a_summary_admits_it(tmp_path):
+    agent = make_agent("linucb", Specs({"global": (1,), "per_arm": (2, 1)}))
+    directory = policy.export(agent.policy, tmp_path / "policy")
+    card = (directory / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Nothing was recorded when this policy was exported." in card
+    assert "Not measured." in card
+    assert "with propensity 1" in card
+    assert "It reads observations, not ids: it was exported without its features." in card
+    assert policy.describe(directory)["agent"] == "not recorded"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"metrics": {"mse": float("nan")}}, "metric 'mse' must be a finite number, or"),
+        ({"metrics": {"mse": (1.0, 2.0, 3.0)}}, r"in order, got \(1.0, 2.0, 3.0\)"),
+        ({"metrics": {"mse": "good"}}, "metric 'mse' must be a finite number"),
+        ({"parameters": {"network": object}}, "parameters must be what JSON can hold"),
+    ],
+)
+def test_summaries_that_say_nothing_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSummary(data="none", agent="none", **values)
