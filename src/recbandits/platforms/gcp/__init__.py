@@ -17,7 +17,7 @@ class GcpPlatform:
     def __init__(self, config, endpoint=None):
         """Take a `Config` with a project; `endpoint` is the address of a `Rehearsal` instead of Google's."""
         self.config = config
-        self._clients = Clients(config.project, endpoint)
+        self._clients = Clients(config.project, endpoint, config.region)
 
     @cached_property
     def jobs(self):

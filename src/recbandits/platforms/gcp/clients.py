@@ -1,5 +1,6 @@
 """Google's own clients over REST, each made when it is first asked for."""
 
+from contextlib import contextmanager
 from functools import cached_property
 
 
@@ -9,11 +10,14 @@ class Clients:
     Args:
       project: Google Cloud project id.
       endpoint: None for Google's services, else the base address of a `Rehearsal`, which needs no credentials.
+      region: of Vertex AI.
     """
 
-    def __init__(self, project, endpoint=None):
+    def __init__(self, project, endpoint=None, region="us-central1"):
         self._project = project
         self._endpoint = endpoint
+        self._region = region
+        self._vertex = {}
 
     @cached_property
     def storage(self):
@@ -37,13 +41,6 @@ class Clients:
         return ArtifactRegistryClient(transport="rest", **self._access)
 
     @cached_property
-    def builds(self):
-        """`google.cloud.devtools.cloudbuild_v1.CloudBuildClient`."""
-        from google.cloud.devtools.cloudbuild_v1 import CloudBuildClient
-
-        return CloudBuildClient(transport="rest", **self._access)
-
-    @cached_property
     def service_usage(self):
         """`google.cloud.service_usage_v1.ServiceUsageClient`."""
         from google.cloud.service_usage_v1 import ServiceUsageClient
@@ -63,6 +60,55 @@ class Clients:
         from google.cloud.devtools.cloudbuild_v1 import CloudBuildClient
 
         return CloudBuildClient(transport="rest", **self._access)
+
+    def vertex(self, service):
+        """A client of Vertex AI in the region.
+
+        Args:
+          service: "Job", "Model", "Endpoint", "Prediction", "Tensorboard" or another one of
+            `google.cloud.aiplatform_v1.<service>ServiceClient`.
+        """
+        from google.cloud import aiplatform_v1
+
+        if service not in self._vertex:
+            client = getattr(aiplatform_v1, f"{service}ServiceClient")
+            access = {"client_options": {"api_endpoint": self._vertex_address}} | self._access
+            self._vertex[service] = client(transport="rest", **access)
+        return self._vertex[service]
+
+    def raw_predict(self, endpoint, body, headers):
+        """Send bytes to an endpoint of Vertex AI as they are.
+
+        Args:
+          endpoint: resource name.
+          body: bytes.
+          headers: dict.
+
+        Returns:
+          (status, bytes).
+        """
+        response = self._session.post(f"{self._vertex_address}/v1/{endpoint}:rawPredict", data=body, headers=headers)
+        return response.status_code, response.content
+
+    @contextmanager
+    def sdk(self):
+        """Vertex AI's SDK of resources, `google.cloud.aiplatform`, set up while a `with` block lasts.
+
+        Its settings are global; afterwards they are as they were.
+        """
+        from google.cloud import aiplatform
+        from google.cloud.aiplatform import initializer
+
+        settings = vars(initializer.global_config)
+        before = dict(settings)
+        credentials = {name: value for name, value in self._access.items() if name == "credentials"}
+        address = {"api_endpoint": self._vertex_address, "api_transport": "rest"}
+        try:
+            aiplatform.init(project=self._project, location=self._region, **address, **credentials)
+            yield aiplatform
+        finally:
+            settings.clear()
+            settings.update(before)
 
     def iam(self, method, path, body=None):
         """One request to the IAM service, whose client library speaks no REST.
@@ -86,6 +132,10 @@ class Clients:
         if not response.ok:
             raise from_http_response(response)
         return response.json()
+
+    @property
+    def _vertex_address(self):
+        return self._endpoint or f"https://{self._region}-aiplatform.googleapis.com"
 
     @cached_property
     def _session(self):
