@@ -72,8 +72,8 @@ def test_an_integer_id_and_its_text_are_one_user():
 def test_roll_back_returns_to_the_shares_before_and_again_to_those_after():
     release = Release({"a": 100}).with_version("b", 10)
     assert release.shares == {"a": 90, "b": 10}
-    assert release.rolled_back().shares == {"a": 100}
-    assert release.rolled_back().rolled_back() == release
+    assert release.rolled_back().shares == {"a": 100, "b": 0}
+    assert release.rolled_back().rolled_back().shares == release.shares
     with pytest.raises(ValueError, match="there is no earlier release"):
         Release({"a": 100}).rolled_back()
 

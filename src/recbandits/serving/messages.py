@@ -37,6 +37,20 @@ _Features = dict[str, float]
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
+    @classmethod
+    def parse(cls, body):
+        """Read JSON, bytes or text.
+
+        Raises:
+          RefusalError: 400 for what is not JSON, 422 for JSON of something else.
+        """
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+            status = 400 if errors[0]["type"] == "json_invalid" else 422
+            raise RefusalError(status, sentence(errors, cls)) from None
+
 
 class Instance(_Message):
     """Who is asking for a recommendation, and out of what."""
@@ -68,20 +82,6 @@ class Request(_Message):
 
     instances: Annotated[list[Instance], Field(min_length=1, max_length=MOST_INSTANCES, fail_fast=True)]
     parameters: Parameters | None = None
-
-    @classmethod
-    def parse(cls, body):
-        """Read JSON, bytes or text.
-
-        Raises:
-          RefusalError: 400 for what is not JSON, 422 for JSON that is no request.
-        """
-        try:
-            return cls.model_validate_json(body)
-        except ValidationError as error:
-            errors = error.errors(include_url=False)
-            status = 400 if errors[0]["type"] == "json_invalid" else 422
-            raise RefusalError(status, sentence(errors)) from None
 
 
 class Prediction(BaseModel):
@@ -116,19 +116,23 @@ class ReleaseDocument(_Message):
     previous: dict[str, int] | None = Field(None, description="to return to; the present shares if missing")
 
 
-def sentence(errors):
+def sentence(errors, model):
     """The first of pydantic's errors as a sentence: where, what is expected, what was there.
 
     A name that is not known comes before one that is missing: it was probably meant to be that.
+
+    Args:
+      errors: what pydantic gives for a message, not empty.
+      model: class of the message.
     """
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-    where = _path([part for part in error["loc"] if part != "body"]) or "the request"
+    where = _path(error["loc"]) or "the body"
     if error["type"] == "json_invalid":
         return f"the body must be JSON: {error.get('ctx', {}).get('error', error['msg'])}"
     if error["type"] == "missing":
         return f"{where} is missing"
     if error["type"] == "extra_forbidden":
-        return f"{where} is not known{_hint(error['loc'])}"
+        return f"{where} is not known{_hint(error['loc'], model)}"
     expected = re.sub(r"^\w+ should", "must", error["msg"]).replace(" after validation", "")
     got = "" if error["type"].startswith("too_") else f", got {reprlib.repr(error['input'])}"
     return f"{where} {expected}{got}"
@@ -140,10 +144,10 @@ def _path(parts):
     return "".join(names).removeprefix(".")
 
 
-def _hint(location):
+def _hint(location, model):
     """The field that may have been meant, or those that there are."""
-    model = {"instances": Instance, "parameters": Parameters, "body": ReleaseDocument}.get(location[0], Request)
-    model = Request if len(location) == 1 else model
+    if len(location) > 1:
+        model = {"instances": Instance, "parameters": Parameters}[location[0]]
     known = list(model.model_fields)
     near = difflib.get_close_matches(location[-1][:_LONGEST_NAME], known, n=1)
     return f", did you mean {near[0]!r}?" if near else f", there is {', '.join(known)}"

@@ -22,7 +22,7 @@ from recbandits.serving.outbox import Outbox, PubSubSink
 
 LARGEST_BODY = 1_500_000  # bytes, as on Vertex AI
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
-_DEFAULTS = Parameters()
+_LONGEST_SENTENCE = 1000  # letters
 
 
 class BanditPredictor(Predictor):
@@ -50,6 +50,11 @@ class BanditPredictor(Predictor):
         with self._turn:
             self._served = versions.serve(self._uri, release, self._served.policies if self._served else {})
 
+    def withdraw(self):
+        """Serve nothing, as before the first policy."""
+        with self._turn:
+            self._served = None
+
     def preprocess(self, prediction_input):
         """A `Request` from bytes of JSON; a `RefusalError` if they are none."""
         return Request.parse(prediction_input)
@@ -60,29 +65,21 @@ class BanditPredictor(Predictor):
         Raises:
           RefusalError: nothing is served yet, or the policy refuses an instance.
         """
-        served, defaults = self._served, instances.parameters or _DEFAULTS
+        served, defaults = self._served, instances.parameters or Parameters()
         if served is None:
             raise RefusalError(503, "no policy is deployed yet")
-        return [_recommend(served, number, each, defaults) for number, each in enumerate(instances.instances)]
+        recommendations = []
+        for number, instance in enumerate(instances.instances):
+            try:
+                recommendations.append(served.recommend(instance, defaults))
+            except ValueError as error:
+                raise RefusalError(422, f"instances[{number}]: {error}"[:_LONGEST_SENTENCE]) from None
+        return recommendations
 
     def postprocess(self, prediction_results):
         """Bytes of JSON, as `Response` says."""
         predictions = [Prediction.model_validate(each) for each in prediction_results]
         return Response.model_construct(predictions=predictions).model_dump_json().encode()
-
-
-def _recommend(served, number, instance, defaults):
-    try:
-        return served.policy(instance.user_id).recommend(
-            instance.user_id,
-            instance.features,
-            instance.candidates or defaults.candidates,
-            instance.k or defaults.k,
-            instance.seed,
-            instance.new_movies,
-        )
-    except (ValueError, KeyError) as error:
-        raise RefusalError(422, f"instances[{number}]: {error.args[0]}"[:1000]) from None
 
 
 class BanditHandler(PredictionHandler):

@@ -55,14 +55,14 @@ class Release:
         return Release(dict(shares), previous=self.shares)
 
     def rolled_back(self):
-        """The release before the last change; rolling back again undoes that.
+        """The shares before the last change, 0 for what was deployed since; rolling back again undoes that.
 
         Raises:
           ValueError: there was none.
         """
         if self.previous is None:
             raise ValueError("there is no earlier release to return to")
-        return self.then(self.previous)
+        return self.then(dict.fromkeys(self.shares, 0) | self.previous)
 
     def with_version(self, version, share):
         """The next release, in which `version` has `share` percent and the others split the rest as before."""

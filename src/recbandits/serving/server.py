@@ -59,11 +59,8 @@ def create():
 
 
 def _add_routes(app, handler):
-    for_us = {
-        "dependencies": [Depends(_refuse_strangers)],
-        "responses": {status: {"model": Problem} for status in (403, 422)},
-        "response_model": ReleaseDocument,
-    }
+    refusals = {status: {"model": Problem} for status in (403, 422)}
+    for_us = {"dependencies": [Depends(_refuse_strangers)], "responses": refusals}
 
     @app.get("/ready", responses={503: {"model": Problem}})
     def ready() -> dict[str, bool]:
@@ -79,12 +76,12 @@ def _add_routes(app, handler):
         return counted | {"process": os.getpid(), "tensorflow": "tensorflow" in sys.modules}
 
     @app.get("/release", **for_us)
-    def get_release():
+    def get_release() -> ReleaseDocument:
         """Which versions answer, and the shares before the last change."""
         return _shown(handler.predictor.release)
 
     @app.put("/release", **for_us)
-    def put_release(document: ReleaseDocument):
+    def put_release(document: ReleaseDocument) -> ReleaseDocument:
         """Serve another release: its new versions are loaded and verified before anybody meets them."""
         present = handler.predictor.release
         previous = document.previous if "previous" in document.model_fields_set else present and present.shares
@@ -94,9 +91,15 @@ def _add_routes(app, handler):
             raise HTTPException(422, str(error)) from None
         return _shown(handler.predictor.release)
 
+    @app.delete("/release", **for_us)
+    def delete_release() -> ReleaseDocument:
+        """Serve nothing any more, until the next release."""
+        handler.predictor.withdraw()
+        return _shown(None)
+
 
 def _shown(release):
-    return vars(release) if release else {"shares": {}, "previous": None}
+    return ReleaseDocument(**vars(release)) if release else ReleaseDocument(shares={})
 
 
 def _refuse_strangers(request: HttpRequest):
@@ -106,7 +109,8 @@ def _refuse_strangers(request: HttpRequest):
 
 async def _refuse(_, error):
     """The same form for the other routes as for predictions: one sentence."""
-    return JSONResponse({"detail": sentence(error.errors())}, status_code=422)
+    errors = [each | {"loc": each["loc"][1:]} for each in error.errors()]  # without "body"
+    return JSONResponse({"detail": sentence(errors, ReleaseDocument)}, status_code=422)
 
 
 def _document(server):

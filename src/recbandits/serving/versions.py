@@ -24,9 +24,30 @@ class Served(NamedTuple):
     release: Release
     policies: dict
 
-    def policy(self, user_id):
-        """The policy that answers a user."""
-        return self.policies[self.release.version(user_id)]
+    def recommend(self, instance, defaults):
+        """Answer an `Instance`.
+
+        Args:
+          instance: `messages.Instance`
+          defaults: `messages.Parameters`, for what it does not say.
+
+        Returns:
+          `Recommendation`, of the version that answers this user.
+
+        Raises:
+          ValueError: the policy refuses; ids that it does not know are among the reasons.
+        """
+        try:
+            return self.policies[self.release.version(instance.user_id)].recommend(
+                instance.user_id,
+                instance.features,
+                instance.candidates or defaults.candidates,
+                instance.k or defaults.k,
+                instance.seed,
+                instance.new_movies,
+            )
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
 
 
 def find(uri):

@@ -1,0 +1,63 @@
+"""Many predictions without a server: lines of JSON in, lines of JSON out, as batch prediction on Vertex AI."""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from recbandits.serving import versions
+from recbandits.serving.messages import Instance, Parameters, Prediction
+
+
+class Answered(NamedTuple):
+    """What became of the lines of a file.
+
+    Attributes:
+      predictions: `pathlib.Path` of the answers, each {"instance": ..., "prediction": ...}, in the order of the lines.
+      answered: number of them.
+      refusals: `pathlib.Path` of what was refused, each {"line": number from 1, "error": sentence}.
+      refused: number of them.
+    """
+
+    predictions: Path
+    answered: int
+    refusals: Path
+    refused: int
+
+
+def batch_predict(policy, source, destination):
+    """Answer every line of a file, each an `Instance`; a bad line is written down, and the others are answered.
+
+    Args:
+      policy: directory of an exported policy.
+      source: file of JSON lines; empty ones are passed over.
+      destination: file for the answers, replaced when all are there; what was refused goes beside it, to the same name
+        with `.errors`.
+
+    Returns:
+      `Answered`
+
+    Raises:
+      ValueError: there is no policy.
+      OSError: a file cannot be read or written.
+    """
+    served = versions.find(policy)
+    if served is None:
+        raise ValueError(f"there is no policy in {policy}")
+    good, bad = Path(destination), Path(f"{destination}.errors")
+    drafts = [path.with_name(f"{path.name}.{os.getpid()}") for path in (good, bad)]
+    counts = [0, 0]
+    with open(source, "rb") as lines, open(drafts[0], "w") as answers, open(drafts[1], "w") as errors:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                recommendation = served.recommend(Instance.parse(line), Parameters())
+            except ValueError as error:
+                errors.write(json.dumps({"line": number, "error": str(error)}) + "\n")
+                counts[1] += 1
+                continue
+            prediction = Prediction.model_validate(recommendation).model_dump()
+            answers.write(json.dumps({"instance": json.loads(line), "prediction": prediction}) + "\n")
+            counts[0] += 1
+    return Answered(drafts[0].replace(good), counts[0], drafts[1].replace(bad), counts[1])
