@@ -70,7 +70,7 @@ class GcpImages:
             "images": [self.uri(name)],
             "service_account": f"projects/{self._config.project}/serviceAccounts/{self._config.service_account}",
             "options": {"logging": "CLOUD_LOGGING_ONLY", "machine_type": MACHINE},
-            "tags": [*self._config.labels.values(), name],
+            "tags": [self._config.prefix, self._config.version, name],
             "timeout": {"seconds": TIMEOUT},
         }
 
