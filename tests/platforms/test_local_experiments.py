@@ -90,6 +90,7 @@ def test_tensorboard_compares_the_runs(experiments, config):
     opener, deadline, groups = urllib.request.build_opener(urllib.request.ProxyHandler({})), time.monotonic() + 30, []
     while not all(group["metricValues"] for group in groups) or not groups:  # it reads files in the background
         assert time.monotonic() < deadline
+        time.sleep(0.1)
         with opener.open(request) as answer:
             groups = json.loads(answer.read())["sessionGroups"]
     linucb, network = sorted(groups, key=lambda group: group["name"])
