@@ -24,11 +24,23 @@ class Machine:
       type: machine type of Google Cloud.
       accelerator: its accelerator type as Vertex AI names it, or empty.
       accelerators: how many of it.
+      topology: how the chips of a TPU are laid out, or empty.
     """
 
     type: str
     accelerator: str = ""
     accelerators: int = 0
+    topology: str = ""
+
+
+MACHINES = {
+    "cpu": Machine("n2-standard-8"),
+    "t4": Machine("n1-standard-8", "NVIDIA_TESLA_T4", 1),
+    "l4": Machine("g2-standard-8", "NVIDIA_L4", 1),
+    "a100": Machine("a2-highgpu-1g", "NVIDIA_TESLA_A100", 1),
+    "tpu": Machine("ct5lp-hightpu-4t", topology="2x2"),
+}
+_IMAGE = r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+(:[\w][\w.-]*)?(@sha256:[0-9a-f]{64})?"
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,15 @@ class Job:
         texts = isinstance(self.arguments, tuple) and all(isinstance(text, str) for text in self.arguments)
         _require(self, "arguments", texts, "a tuple of texts")
         _require(self, "replicas", _is_count(self.replicas), "a whole number of at least 1")
+        known = isinstance(self.machine, Machine) or self.machine in MACHINES
+        _require(self, "machine", known, f"a Machine or one of {', '.join(MACHINES)}")
+        image = isinstance(self.image, str) and (not self.image or re.fullmatch(_IMAGE, self.image))
+        _require(self, "image", image, "a URI in lower case such as 'us-central1-docker.pkg.dev/project/name/train:v1'")
+        servers = type(self.reduction_servers) is int and self.reduction_servers >= 0
+        _require(self, "reduction_servers", servers, "a whole number, 0 for none")
+        gpus = (MACHINES[self.machine] if isinstance(self.machine, str) else self.machine).accelerator
+        helpful = not self.reduction_servers or (self.replicas > 1 and gpus)
+        _require(self, "reduction_servers", helpful, "0 unless there are several replicas, each with a GPU")
 
 
 class Record(NamedTuple):

@@ -72,7 +72,7 @@ class Clients:
 
         if service not in self._vertex:
             client = getattr(aiplatform_v1, f"{service}ServiceClient")
-            access = {"client_options": {"api_endpoint": self._vertex_address}} | self._access
+            access = {"client_options": {"api_endpoint": self._vertex_host}} | self._access
             self._vertex[service] = client(transport="rest", **access)
         return self._vertex[service]
 
@@ -87,7 +87,8 @@ class Clients:
         Returns:
           (status, bytes).
         """
-        response = self._session.post(f"{self._vertex_address}/v1/{endpoint}:rawPredict", data=body, headers=headers)
+        address = self._endpoint or f"https://{self._vertex_host}"
+        response = self._session.post(f"{address}/v1/{endpoint}:rawPredict", data=body, headers=headers)
         return response.status_code, response.content
 
     @contextmanager
@@ -102,7 +103,7 @@ class Clients:
         settings = vars(initializer.global_config)
         before = dict(settings)
         credentials = {name: value for name, value in self._access.items() if name == "credentials"}
-        address = {"api_endpoint": self._vertex_address, "api_transport": "rest"}
+        address = {"api_endpoint": self._endpoint or self._vertex_host, "api_transport": "rest"}
         try:
             aiplatform.init(project=self._project, location=self._region, **address, **credentials)
             yield aiplatform
@@ -134,8 +135,8 @@ class Clients:
         return response.json()
 
     @property
-    def _vertex_address(self):
-        return self._endpoint or f"https://{self._region}-aiplatform.googleapis.com"
+    def _vertex_host(self):
+        return f"{self._region}-aiplatform.googleapis.com"
 
     @cached_property
     def _session(self):

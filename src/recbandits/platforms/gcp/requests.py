@@ -1,0 +1,80 @@
+"""What Vertex AI is asked for a job or a study: pure functions that give dicts in the shape of its API."""
+
+from recbandits.platforms.jobs import MACHINES, Choice, Float, Machine
+
+REDUCTION_SERVER = "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"
+_REDUCTION_MACHINE = "n1-highcpu-16"
+
+
+def custom_job(config, job, tensorboard=""):
+    """The request for a training job.
+
+    Args:
+      config: Config
+      job: Job
+      tensorboard: resource name of a managed TensorBoard, or empty.
+
+    Returns:
+      dict in the shape of `google.cloud.aiplatform_v1.CustomJob`.
+    """
+    return {"display_name": job.name, "job_spec": _job_spec(config, job, tensorboard), "labels": config.labels}
+
+
+def tuning_job(config, study, tensorboard=""):
+    """The request for a study.
+
+    Args:
+      config: Config
+      study: Study; Vertex AI's search takes no seed.
+      tensorboard: resource name of a managed TensorBoard, or empty.
+
+    Returns:
+      dict in the shape of `google.cloud.aiplatform_v1.HyperparameterTuningJob`.
+    """
+    metric = {"metric_id": study.metric, "goal": "MAXIMIZE" if study.maximise else "MINIMIZE"}
+    parameters = [{"parameter_id": name, **_parameter(values)} for name, values in study.parameters.items()]
+    return {
+        "display_name": study.job.name,
+        "study_spec": {"metrics": [metric], "parameters": parameters},
+        "max_trial_count": study.trials,
+        "parallel_trial_count": study.parallel,
+        "trial_job_spec": _job_spec(config, study.job, tensorboard),
+        "labels": config.labels,
+    }
+
+
+def machine_spec(machine):
+    """A `Machine`, or one of `MACHINES` by its key, in the shape of Vertex AI's MachineSpec."""
+    machine = machine if isinstance(machine, Machine) else MACHINES[machine]
+    spec = {"machine_type": machine.type}
+    if machine.accelerator:
+        spec |= {"accelerator_type": machine.accelerator, "accelerator_count": machine.accelerators}
+    return spec | ({"tpu_topology": machine.topology} if machine.topology else {})
+
+
+def _job_spec(config, job, tensorboard):
+    """Pool 0 is the chief, pool 1 its workers, pool 2 the reduction servers."""
+    container = {"image_uri": job.image or config.image("train"), "args": list(job.arguments)}
+    replica = {"machine_spec": machine_spec(job.machine), "container_spec": container}
+    pools = [replica | {"replica_count": count} for count in (1, job.replicas - 1) if count]
+    if job.reduction_servers:
+        servers = {"machine_spec": {"machine_type": _REDUCTION_MACHINE}, "replica_count": job.reduction_servers}
+        pools.append(servers | {"container_spec": {"image_uri": REDUCTION_SERVER}})
+    spec = {
+        "worker_pool_specs": pools,
+        "service_account": config.service_account,
+        "base_output_directory": {"output_uri_prefix": f"gs://{config.bucket}/jobs/{job.name}"},
+    }
+    spec |= {"scheduling": {"strategy": "SPOT"}} if job.spot else {}
+    return spec | ({"tensorboard": tensorboard} if tensorboard else {})
+
+
+def _parameter(values):
+    if isinstance(values, Float):
+        scale = "UNIT_LOG_SCALE" if values.log else "UNIT_LINEAR_SCALE"
+        return {"double_value_spec": {"min_value": values.low, "max_value": values.high}, "scale_type": scale}
+    if not isinstance(values, Choice):
+        return {"integer_value_spec": {"min_value": values.low, "max_value": values.high}}
+    if isinstance(values.values[0], str):
+        return {"categorical_value_spec": {"values": list(values.values)}}
+    return {"discrete_value_spec": {"values": sorted(values.values)}}
