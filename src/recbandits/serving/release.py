@@ -66,6 +66,7 @@ class Release:
 
     def with_version(self, version, share):
         """The next release, in which `version` has `share` percent and the others split the rest as before."""
+        _check_share(version, share)
         others = {other: old for other, old in self.shares.items() if other != version}
         return self.then(_scaled(others, 100 - share) | {version: share})
 
@@ -89,10 +90,14 @@ def _check(shares):
     for version, share in shares.items():
         if not isinstance(version, str) or not version:
             raise ValueError(f"shares must name versions by text, got {version!r:.100}")
-        if isinstance(share, bool) or not isinstance(share, int) or not 0 <= share <= 100:
-            raise ValueError(f"share of {version!r:.100} must be a whole number from 0 to 100, got {share!r:.100}")
+        _check_share(version, share)
     if sum(shares.values()) != 100:
         raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
+
+
+def _check_share(version, share):
+    if isinstance(share, bool) or not isinstance(share, int) or not 0 <= share <= 100:
+        raise ValueError(f"share of {version!r:.100} must be a whole number from 0 to 100, got {share!r:.100}")
 
 
 def _uniform(text):

@@ -22,7 +22,7 @@ from pydantic.json_schema import models_json_schema
 from recbandits.serving.messages import Problem, ReleaseDocument, Request, Response, sentence
 from recbandits.serving.release import Release
 
-_DEFAULTS = {
+DEFAULTS = {
     "AIP_HTTP_PORT": "8080",
     "AIP_HEALTH_ROUTE": "/health",
     "AIP_PREDICT_ROUTE": "/predict",
@@ -47,7 +47,7 @@ def create():
     """Vertex AI's `CprModelServer`, an ASGI application, with the routes /ready, /metrics and /release."""
     from google.cloud.aiplatform.prediction.model_server import CprModelServer
 
-    for name, value in _DEFAULTS.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     sys.setswitchinterval(_TURN)
     server = CprModelServer()
@@ -137,10 +137,10 @@ def main():
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document instead")
     arguments = parser.parse_args()
     if arguments.openapi:
-        os.environ |= _DEFAULTS | {"AIP_STORAGE_URI": ""}
+        os.environ |= DEFAULTS | {"AIP_STORAGE_URI": ""}
         print(json.dumps(create().app.openapi(), indent=2))
         return
-    port = int(os.environ.get("AIP_HTTP_PORT", _DEFAULTS["AIP_HTTP_PORT"]))
+    port = int(os.environ.get("AIP_HTTP_PORT", DEFAULTS["AIP_HTTP_PORT"]))
     uvicorn.run(f"{__spec__.name}:create", factory=True, host=arguments.host, port=port, workers=1, access_log=False)
 
 

@@ -73,15 +73,17 @@ class LocalEndpoint:
     def start(self, topic=None):
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         self._storage.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, _TRIES + 1):
-            if not is_held(self.directory):
-                (self.directory / "log.txt").unlink(missing_ok=True)
-                self._spawn(topic)
+        if self._wait():
+            return
+        for _ in range(_TRIES):
+            (self.directory / "log.txt").unlink(missing_ok=True)
+            self._spawn(topic)
             if self._wait():
                 return
-            last = "\n".join(self.logs().splitlines()[-_LAST_LINES:])
-            if "address already in use" not in last or attempt == _TRIES:
-                raise PlatformError(f"endpoint {self.name} did not start, the last it wrote was:\n{last}")
+            if "address already in use" not in self.logs():
+                break
+        last = "\n".join(self.logs().splitlines()[-_LAST_LINES:])
+        raise PlatformError(f"endpoint {self.name} did not start, the last it wrote was:\n{last}")
 
     @property
     def traffic_split(self):
@@ -205,7 +207,7 @@ class LocalEndpoint:
         _children.append(process)
 
     def _wait(self):
-        """Whether the server answers before it ends or time is up."""
+        """Whether there is a server that answers, before it ends or time is up."""
         deadline = time.monotonic() + _START
         while is_held(self.directory) and time.monotonic() < deadline:
             if self.health()["alive"]:

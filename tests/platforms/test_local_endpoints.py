@@ -1,0 +1,147 @@
+"""Endpoints on this machine: found by every process, and gone when they are deleted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from recbandits.config import Config
+from recbandits.platforms import PlatformError
+from recbandits.platforms.local import LocalPlatform
+from recbandits.serving import policy
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return Config(artifacts=str(tmp_path_factory.mktemp("artifacts")))
+
+
+@pytest.fixture(scope="module")
+def started(config):
+    made = LocalPlatform(config).endpoints.create()
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def endpoint(started):
+    """An endpoint without a policy; several tests share its server."""
+    yield started
+    if serving := [version for version, share in started.traffic_split.items() if share]:
+        started.split(dict.fromkeys(serving, 0) | {serving[0]: 100})
+    for version in sorted(started.traffic_split, key=started.traffic_split.get):
+        started.undeploy(version)
+
+
+def process_of(endpoint):
+    return psutil.Process(json.loads((endpoint.directory / "server.json").read_text())["process"])
+
+
+def gone(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+OTHER = """
+import sys
+from recbandits.config import Config
+from recbandits.platforms.local import LocalPlatform
+found = LocalPlatform(Config(artifacts=sys.argv[1])).endpoints.create("once")
+print(found.metrics()["process"], found.name)
+"""
+
+
+def test_an_endpoint_is_made_once_and_found_by_another_process(config):
+    endpoint = LocalPlatform(config).endpoints.create("once")
+    server = process_of(endpoint)
+    again = LocalPlatform(config).endpoints.create("once")
+    assert again.metrics()["process"] == server.pid
+    command = [sys.executable, "-c", OTHER, str(config.artifacts_dir)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed == f"{server.pid} once\n"
+    again.delete()
+    assert gone(server)
+    assert not endpoint.directory.exists()
+    assert endpoint.health() == {"alive": False, "ready": False, "reason": "the server is not running"}
+    with pytest.raises(PlatformError, match="endpoint once does not exist"):
+        endpoint.predict([{"user_id": 7}])
+
+
+def test_policies_are_deployed_split_rolled_back_and_undeployed(endpoint, exported):
+    first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
+    assert (first, second) == tuple(policy.load(each).version for each in exported[:2])
+    assert endpoint.traffic_split == {first: 90, second: 10}
+    endpoint.split({second: 100})
+    assert endpoint.traffic_split == {first: 0, second: 100}
+    assert endpoint.predict([{"user_id": 7}])[0]["policy_version"] == second
+    endpoint.rollback()
+    assert endpoint.traffic_split == {first: 90, second: 10}
+    with pytest.raises(ValueError, match=f"version '{second}' still has 10 % of the traffic: split it first"):
+        endpoint.undeploy(second)
+    endpoint.split({first: 100})
+    endpoint.undeploy(second)
+    assert endpoint.traffic_split == {first: 100}
+    with pytest.raises(ValueError, match="there is no earlier release to return to"):
+        endpoint.rollback()
+    with pytest.raises(PlatformError, match=f"answered 422: version {second} is not there"):
+        endpoint.split({second: 100, first: 0})
+    endpoint.undeploy(first)
+    assert endpoint.traffic_split == {}
+    assert not list((endpoint.directory / "storage" / "policies").iterdir())
+    with pytest.raises(PlatformError, match="has no policy, deploy one first"):
+        endpoint.rollback()
+
+
+def test_a_policy_that_is_none_is_refused_before_anything_changes(endpoint, exported, tmp_path):
+    version = endpoint.deploy(exported[0])
+    (tmp_path / "notes.txt").write_text("no policy")
+    with pytest.raises(ValueError, match="must be the directory of an exported policy"):
+        endpoint.deploy(tmp_path)
+    with pytest.raises(ValueError, match="must be a whole number from 0 to 100, got 101"):
+        endpoint.deploy(exported[1], 101)
+    assert endpoint.traffic_split == {version: 100}
+    assert [path.name for path in (endpoint.directory / "storage" / "policies").iterdir()] == [version]
+
+
+def test_after_a_killed_server_the_endpoint_starts_again_with_what_it_served(endpoint, exported, config):
+    first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 30)
+    before = [each["policy_version"] for each in endpoint.predict([{"user_id": user} for user in range(1, 31)])]
+    killed = process_of(endpoint)
+    os.kill(killed.pid, signal.SIGKILL)
+    again = LocalPlatform(config).endpoints.create()
+    assert process_of(again).pid != killed.pid
+    assert again.traffic_split == {first: 70, second: 30}
+    assert [each["policy_version"] for each in again.predict([{"user_id": user} for user in range(1, 31)])] == before
+    again.rollback()
+    assert again.traffic_split == {first: 100, second: 0}
+
+
+def test_a_server_that_does_not_start_is_reported_with_its_last_words(config, exported):
+    endpoint = LocalPlatform(config).endpoints.create("broken")
+    endpoint.deploy(exported[0])
+    os.kill(process_of(endpoint).pid, signal.SIGKILL)
+    (endpoint.directory / "storage" / "release.json").write_text('{"shares": {"a": 7}}')
+    with pytest.raises(PlatformError, match=r"(?s)endpoint broken did not start.*shares must add up to 100, got 7"):
+        LocalPlatform(config).endpoints.create("broken")
+    endpoint.delete()
+    assert not endpoint.directory.exists()
+
+
+def test_answers_and_logs_come_as_they_are(endpoint, exported):
+    endpoint.deploy(exported[0])
+    with pytest.raises(PlatformError, match=r"answered 422: instances\[0\]: unknown user ids: 999"):
+        endpoint.predict([{"user_id": 999}])
+    status, body = endpoint.raw_predict(b"{", {"Content-Type": "application/json"})
+    assert (status, json.loads(body)["detail"][:21]) == (400, "the body must be JSON")
+    assert "Application startup complete" in endpoint.logs()
+    assert "POST" not in endpoint.logs(), "a line for each prediction would be a log of its own"
+
+
+def test_a_batch_is_answered_without_the_server(endpoint, exported, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"user_id": 7}\n{"user_id": 999}\n')
+    done = endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert (done.answered, done.refused) == (1, 1)
+    assert not endpoint.health()["ready"]

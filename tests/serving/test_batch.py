@@ -1,0 +1,47 @@
+"""Predictions for a file: every line is answered or written down."""
+
+import json
+
+import pytest
+
+from recbandits.serving import batch, policy
+from recbandits.serving.messages import Prediction
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_good_lines_are_answered_in_order_and_bad_ones_named(exported, tmp_path):
+    source = tmp_path / "in.jsonl"
+    instances = [{"user_id": user, "k": 2, "seed": user} for user in range(1, 31)]
+    texts = [json.dumps(each).encode() for each in instances]
+    texts[3:3] = [b"", b"{", b'{"user": 3}', b'{"user_id": 999}', b"\xff", b'{"user_id": 1}, {"user_id": 2}']
+    source.write_bytes(b"\n".join(texts))
+    done = batch.batch_predict(exported[0], source, tmp_path / "out.jsonl")
+    assert (done.answered, done.refused) == (30, 5)
+    answered = lines(done.predictions)
+    assert [each["instance"] for each in answered] == instances
+    loaded = policy.load(exported[0])
+    for each in answered:
+        expected = loaded.recommend(each["instance"]["user_id"], k=2, rng=each["instance"]["seed"])
+        assert Prediction.model_validate(each["prediction"]).movie_ids == expected.movie_ids
+    refused = lines(done.refusals)
+    assert [each["line"] for each in refused] == [5, 6, 7, 8, 9]
+    assert [each["error"][:25] for each in refused] == [
+        "the body must be JSON: EO",
+        "user is not known, did yo",
+        "unknown user ids: 999; de",
+        "the body must be JSON: ex",
+        "the body must be JSON: tr",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "out.jsonl.errors"]
+
+
+def test_a_batch_without_a_policy_is_refused(tmp_path):
+    (tmp_path / "in.jsonl").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="there is no policy in"):
+        batch.batch_predict(tmp_path / "empty", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    with pytest.raises(ValueError, match="there is nothing at"):
+        batch.batch_predict(tmp_path / "none", tmp_path / "in.jsonl", tmp_path / "out.jsonl")

@@ -1,0 +1,447 @@
+"""Vertex AI's model server around exported policies: real processes, real sockets, a real client of Pub/Sub."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from google.cloud import pubsub_v1
+
+from recbandits.config import Config
+from recbandits.interactions import Interaction
+from recbandits.platforms import PlatformError
+from recbandits.platforms.local.endpoints import LocalEndpoints
+from recbandits.platforms.local.pubsub import PubSub
+from recbandits.serving import policy
+from recbandits.serving.messages import Response
+from recbandits.serving.predictor import LARGEST_BODY
+
+TOPIC, READER = "projects/p/topics/log", "projects/p/subscriptions/reader"
+JSON = {"content-type": "application/json"}
+DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+
+def make_topic():
+    with pubsub_v1.SubscriberClient() as subscriber:
+        pubsub_v1.PublisherClient().create_topic(name=TOPIC)
+        subscriber.create_subscription(name=READER, topic=TOPIC, ack_deadline_seconds=600)
+
+
+def read_log(count):
+    """The first `count` interactions in the log, by event id."""
+    found = {}
+    with pubsub_v1.SubscriberClient() as subscriber:
+        while len(found) < count:
+            pulled = subscriber.pull(subscription=READER, max_messages=1000, timeout=20).received_messages
+            subscriber.acknowledge(subscription=READER, ack_ids=[each.ack_id for each in pulled])
+            records = [Interaction.from_json(each.message.data) for each in pulled]
+            found |= {record.event_id: record for record in records}
+    return found
+
+
+@contextlib.contextmanager
+def endpoint(folder, *policies, topic=TOPIC):
+    made = LocalEndpoints(Config(artifacts=str(folder))).create("tested", topic=topic)
+    try:
+        for directory in policies:
+            made.deploy(directory)
+        yield made
+    finally:
+        made.delete()
+
+
+@pytest.fixture(scope="module")
+def served(exported, tmp_path_factory):
+    """An endpoint that serves the first policy and logs to Pub/Sub."""
+    with PubSub():
+        make_topic()
+        with endpoint(tmp_path_factory.mktemp("artifacts"), exported[0]) as made:
+            yield made
+
+
+def connect(endpoint):
+    port = json.loads((endpoint.directory / "server.json").read_text())["port"]
+    return HTTPConnection("127.0.0.1", port, timeout=30)
+
+
+def post(endpoint, body, headers=JSON):
+    status, answer = endpoint.raw_predict(body if isinstance(body, bytes | str) else json.dumps(body), headers)
+    return status, json.loads(answer)
+
+
+def test_predictions_name_movies_scores_and_the_probability_of_the_draw(served, exported):
+    """40 candidates, epsilon 0.3: the best has 0.7 + 0.3 / 40, any other 0.3 / 40."""
+    loaded = policy.load(exported[0])
+    status, answer = post(served, {"instances": [{"user_id": 7, "k": 3}, {"user_id": 8.0, "candidates": [101]}]})
+    assert status == 200
+    first, second = Response.model_validate(answer).predictions
+    assert first.policy_version == second.policy_version == loaded.version
+    assert first.titles == [f"title {movie}" for movie in first.movie_ids]
+    expected = loaded.scores([7] * 3, [[movie] for movie in first.movie_ids])[:, 0]
+    assert first.scores == pytest.approx(expected)
+    best = first.scores[0] >= max(first.scores)
+    assert first.propensity == pytest.approx(0.7 + 0.3 / 40 if best else 0.3 / 40)
+    assert (second.movie_ids, second.propensity) == ([101], 1.0)
+    assert first.event_id != second.event_id
+
+
+def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(served):
+    def drawn(**seed):
+        return [each["movie_ids"] for each in served.predict([{"user_id": 7} | seed] * 60)]
+
+    assert len({str(movies) for movies in drawn(seed=3)}) == 1
+    assert drawn() != drawn()
+
+
+def test_somebody_new_and_something_new_are_described_by_features(served):
+    new = {"user_id": 1000, "features": {"age": 0.5}, "candidates": [7], "new_movies": {"7": {"year": 1.0}}}
+    (prediction,) = served.predict([new])
+    assert prediction["movie_ids"] == [7]
+    assert round(prediction["scores"][0]) in range(80, 120)
+
+
+def test_parameters_hold_for_instances_that_say_nothing_else(served):
+    instances = [{"user_id": 7}, {"user_id": 7, "k": 1, "candidates": [140]}]
+    first, second = served.predict(instances, {"k": 2, "candidates": [101, 102]})
+    assert sorted(first["movie_ids"]) == [101, 102]
+    assert second["movie_ids"] == [140]
+
+
+REFUSED = [
+    ("", 400, "the body must be JSON: EOF while parsing a value"),
+    ('{"instances": [', 400, "the body must be JSON: EOF while parsing"),
+    (b'{"instances": "\xff"}', 400, "the body must be JSON: invalid unicode"),
+    ("[" * 100_000, 400, "the body must be JSON: recursion limit exceeded"),
+    ("7", 422, "the body must be an object, got 7"),
+    ("{}", 422, "instances is missing"),
+    ('{"instances": []}', 422, "instances must have at least 1 item, not 0"),
+    ('{"instances": {"user_id": 7}}', 422, "instances must be a valid array, got {'user_id': 7}"),
+    ('{"instance": [{"user_id": 7}]}', 422, "instance is not known, did you mean 'instances'?"),
+    ('{"instances": [{"user": 7}]}', 422, "instances[0].user is not known, did you mean 'user_id'?"),
+    ('{"instances": [{"user_id": 7}], "parameters": {"n": 2}}', 422, "parameters.n is not known, there is candidates"),
+    ('{"instances": [{"user_id": "7"}]}', 422, "instances[0].user_id must be a valid integer, got '7'"),
+    ('{"instances": [{"user_id": true}]}', 422, "instances[0].user_id must be a valid integer, got True"),
+    ('{"instances": [{"user_id": 7.5}]}', 422, "instances[0].user_id must be a valid integer"),
+    ('{"instances": [{"user_id": 1e300}]}', 422, "instances[0].user_id must be a valid integer, got 1e+300"),
+    ('{"instances": [{"user_id": 9223372036854775808}]}', 422, "instances[0].user_id must be less than"),
+    ('{"instances": [{"user_id": 7}, {"user_id": 999}]}', 422, "instances[1]: unknown user ids: 999"),
+    ('{"instances": [{"user_id": 7, "candidates": [101, 5]}]}', 422, "instances[0]: unknown movie ids: 5"),
+    ('{"instances": [{"user_id": 7, "candidates": []}]}', 422, "instances[0].candidates must have at least 1 item"),
+    ('{"instances": [{"user_id": 7, "candidates": [101, 101]}]}', 422, "candidates must be ids different from each"),
+    ('{"instances": [{"user_id": 7, "k": 0}]}', 422, "instances[0].k must be greater than or equal to 1, got 0"),
+    ('{"instances": [{"user_id": 7, "k": 41}]}', 422, "k must be a whole number from 1 to the number of candidates"),
+    ('{"instances": [{"user_id": 7, "seed": -1}]}', 422, "instances[0].seed must be greater than or equal to 0"),
+    ('{"instances": [{"user_id": 7, "features": {"age": NaN}}]}', 422, "features.age must be a finite number, got nan"),
+    ('{"instances": [{"user_id": 7, "features": {"age": -Infinity}}]}', 422, "must be a finite number, got -inf"),
+    ('{"instances": [{"user_id": 7, "features": {"age": 1e999}}]}', 422, "must be a finite number, got inf"),
+    ('{"instances": [{"user_id": 7, "features": {"aeg": 1}}]}', 422, "instances[0]: a user has no feature 'aeg'"),
+    (json.dumps({"instances": [{"user_id": 7}] * 257}), 422, "instances must have at most 256 items, not 257"),
+    (json.dumps({"instances": [{"user_id": 7, "x" * 10_000: 1}]}), 422, f"instances[0].{'x' * 60} is not known"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "sentence"), REFUSED, ids=range(len(REFUSED)))
+def test_a_bad_request_gets_a_status_and_a_sentence_and_the_next_good_one_an_answer(served, body, status, sentence):
+    got, answer = post(served, body)
+    assert (got, list(answer)) == (status, ["detail"])
+    assert sentence in answer["detail"]
+    assert len(answer["detail"]) < 1200
+    assert len(served.predict([{"user_id": 7}])) == 1
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonl"])
+def test_another_content_type_is_refused(served, kind):
+    status, answer = post(served, {"instances": [{"user_id": 7}]}, {} if kind is None else {"content-type": kind})
+    assert (status, answer["detail"][:43]) == (415, "content-type must be application/json, got ")
+
+
+def test_the_content_type_may_have_parameters(served):
+    body = {"instances": [{"user_id": 7}]}
+    assert post(served, body, {"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_is_read_up_to_1_5_megabytes_and_not_further(served, chunked):
+    body = json.dumps({"instances": [{"user_id": 7}]}).encode()
+    for size, status in ((LARGEST_BODY, 200), (LARGEST_BODY + 1, 413)):
+        padded = body.ljust(size)
+        parts = (padded[start : start + 65_536] for start in range(0, size, 65_536))
+        got, answer = served.raw_predict(parts if chunked else padded, JSON)
+        assert got == status
+    assert json.loads(answer) == {"detail": "the body must have at most 1,500,000 bytes"}
+
+
+def broken(rng):
+    """A body that is mostly none: valid JSON with an odd value somewhere, cut or flipped bytes, noise, deep nesting."""
+    odd = [
+        None,
+        True,
+        -1,
+        0,
+        1e308,
+        10**400,
+        float("nan"),
+        float("-inf"),
+        "",
+        "\u0000é\U0001f600",
+        [],
+        {},
+        [[1]],
+        {"": 0},
+    ]
+    instance = {"user_id": 7, "k": 2, "candidates": [101, 102, 103], "features": {"age": 0.5}, "seed": 1}
+    request = {"instances": [dict(instance) for _ in range(rng.randint(1, 3))], "parameters": {"k": 1}}
+    kind = rng.randrange(6)
+    if kind == 0:
+        rng.choice(request["instances"])[rng.choice([*instance, "new_movies", "x"])] = rng.choice(odd)
+    elif kind == 1:
+        request[rng.choice(["instances", "parameters", "x"])] = rng.choice(odd)
+    elif kind == 2:
+        rng.choice(request["instances"])["candidates"][rng.randrange(3)] = rng.choice(odd)
+    elif kind == 3:
+        return rng.randbytes(rng.randrange(200))
+    elif kind == 4:
+        depth = rng.randrange(1, 3000)
+        return (rng.choice(["[", '{"a":', '{"instances":[']) * depth).encode()
+    body = bytearray(json.dumps(request), "utf-8")
+    if kind == 5:
+        for _ in range(rng.randint(1, 8)):
+            body[rng.randrange(len(body))] = rng.randrange(256)
+        del body[rng.randrange(len(body)) :]
+    return bytes(body)
+
+
+def test_10000_broken_requests_get_sentences_and_leave_the_process_as_it_was(served):
+    rng, before, statuses, connection = random.Random(0), served.metrics(), {}, connect(served)
+    for _ in range(10_000):
+        body = broken(rng)
+        connection.request("POST", "/predict", body, JSON)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        statuses[response.status] = statuses.get(response.status, 0) + 1
+        assert response.status in (200, 400, 422), (body, answer)
+        assert response.status == 200 or (isinstance(answer["detail"], str) and answer["detail"]), (body, answer)
+    connection.close()
+    assert min(statuses.get(status, 0) for status in (200, 400, 422)) > 100
+    assert len(served.predict([{"user_id": 7}])) == 1
+    assert served.metrics()["process"] == before["process"]
+
+
+def test_metrics_count_and_tensorflow_is_not_there(served):
+    before = served.metrics()
+    served.predict([{"user_id": 7}, {"user_id": 8}])
+    post(served, "{")
+    after = served.metrics()
+    assert after["requests"] - before["requests"] == 2
+    assert after["statuses"]["400"] - before["statuses"].get("400", 0) == 1
+    (version,) = after["versions"]
+    assert after["versions"][version] - before["versions"][version] == 2
+    assert after["outbox"]["put"] - before["outbox"]["put"] == 2
+    assert 0 < after["latency_ms"]["p50"] <= after["latency_ms"]["p99"]
+    assert not after["tensorflow"]
+
+
+def test_the_committed_openapi_document_is_the_one_that_is_served(served):
+    refresh = "python -m recbandits.serving.server --openapi > docs/openapi.json"
+    connection = connect(served)
+    connection.request("GET", "/openapi.json")
+    document = json.loads(connection.getresponse().read())
+    connection.close()
+    assert document == json.loads(DOCUMENT.read_text(encoding="utf-8")), f"make it anew: {refresh}"
+    done = subprocess.run([sys.executable, *refresh.split()[1:4]], capture_output=True, text=True, check=True)
+    assert done.stdout == DOCUMENT.read_text(encoding="utf-8"), f"make it anew: {refresh}"
+    predict = document["paths"]["/predict"]["post"]
+    assert predict["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Request"}
+    assert set(predict["responses"]) == {"200", "400", "413", "415", "422", "503"}
+
+
+class Load:
+    """Threads that ask until told to stop; `answers` are (status, body)."""
+
+    def __init__(self, endpoint, threads=3):
+        self._endpoint, self._stop, self.answers = endpoint, threading.Event(), []
+        self._threads = [threading.Thread(target=self._ask, args=[seed]) for seed in range(threads)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, seed):
+        rng, connection = random.Random(seed), connect(self._endpoint)
+        while not self._stop.is_set():
+            connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": rng.randint(1, 30)}]}), JSON)
+            response = connection.getresponse()
+            self.answers.append((response.status, json.loads(response.read())))
+            time.sleep(0.002)  # leaves the processors to the server
+        connection.close()
+
+    def predictions(self):
+        assert {status for status, _ in self.answers} == {200}
+        return [prediction for _, answer in self.answers for prediction in answer["predictions"]]
+
+
+def test_swaps_under_load_fail_no_request_and_name_the_version_that_chose(exported, tmp_path):
+    """Scores are about 100, 200 or 300, which tells who has chosen; SIGTERM then loses no accepted event."""
+    with PubSub():
+        make_topic()
+        with endpoint(tmp_path, exported[0]) as made:
+            versions = [policy.load(exported[0]).version, *(made.deploy(each, 0) for each in exported[1:])]
+            with Load(made) as load:
+                end = time.monotonic() + 2
+                while time.monotonic() < end:
+                    for version in versions:
+                        made.split({version: 100})
+                    made.split({versions[0]: 50, versions[1]: 30, versions[2]: 20})
+                    made.rollback()
+            predictions = load.predictions()
+        log = read_log(len(predictions))
+    level = {version: level for level, version in enumerate(versions, 1)}
+    assert {each["policy_version"] for each in predictions} == set(versions)
+    for each in predictions:
+        assert round(each["scores"][0] / 100) == level[each["policy_version"]]
+        record = log[each["event_id"]]
+        assert (record.policy_version, record.action) == (each["policy_version"], each["movie_ids"][0])
+        assert record.propensity == each["propensity"]
+        assert (record.pass_prob, record.candidates) == (1.0, tuple(range(101, 141)))
+
+
+def test_a_canary_is_answered_to_its_users_and_to_no_others(exported, tmp_path):
+    with endpoint(tmp_path, exported[0], topic=None) as made:
+        canary = made.deploy(exported[1], 20)
+        share = []
+        for percentage in (20, 50):
+            made.split({canary: percentage, policy.load(exported[0]).version: 100 - percentage})
+            new = [{"user_id": user, "features": {}} for user in range(1000, 1200)]
+            users = [each["policy_version"] == canary for each in made.predict(new)]
+            assert [each["policy_version"] == canary for each in made.predict(new)] == users
+            share.append(users)
+    assert 15 < sum(share[0]) < 70 < sum(share[1]) < 130
+    assert all(after for before, after in zip(*share, strict=True) if before)
+
+
+def test_a_damaged_policy_is_refused_and_the_old_one_goes_on(exported, tmp_path):
+    with endpoint(tmp_path, exported[0], topic=None) as made:
+        version = policy.load(exported[1]).version
+        place = made.directory / "storage" / "policies" / version
+        shutil.copytree(exported[1], place)
+        (place / "scorer.npz").write_bytes((place / "scorer.npz").read_bytes()[:-7])
+        before = made.traffic_split
+        with Load(made, threads=1) as load:
+            for shares in ({version: 100}, {"0" * 16: 100}, {"../../etc": 100}, {version: 99}, {version: "all"}, {}):
+                connection = connect(made)
+                connection.request("PUT", "/release", json.dumps({"shares": shares}), JSON)
+                response = connection.getresponse()
+                assert (response.status, list(json.loads(response.read()))) == (422, ["detail"])
+                connection.close()
+            with pytest.raises(PlatformError, match=r"answered 422: .*damaged"):
+                made.split({version: 100})
+        assert {each["policy_version"] for each in load.predictions()} == set(before)
+        assert made.traffic_split == before
+
+
+def test_before_a_policy_is_deployed_the_server_lives_and_is_not_ready(exported, tmp_path):
+    with endpoint(tmp_path, topic=None) as made:
+        assert made.health() == {"alive": True, "ready": False, "reason": "no policy is deployed yet"}
+        assert post(made, {"instances": [{"user_id": 7}]}) == (503, {"detail": "no policy is deployed yet"})
+        version = made.deploy(exported[0])
+        assert made.health() == {"alive": True, "ready": True, "reason": ""}
+        made.undeploy(version)
+        assert not made.health()["ready"]
+
+
+def test_a_dead_and_a_silent_pubsub_fail_no_prediction_and_lose_nothing_that_was_accepted(exported, tmp_path):
+    def predict(made, count):
+        return [each for _ in range(count) for each in made.predict([{"user_id": 7}] * 10)]
+
+    with PubSub() as server:
+        make_topic()
+        port = int(server.address.rpartition(":")[2])
+        with endpoint(tmp_path, exported[0]) as made:
+            predictions = predict(made, 3)
+            read_log(30)
+            server.__exit__()
+            with socket.create_server(("127.0.0.1", port)):  # accepts, and never answers
+                predictions += predict(made, 10)
+            predictions = predictions[30:] + predict(made, 10)
+            assert made.metrics()["outbox"]["waiting"] > 0
+            assert made.metrics()["statuses"] == {"200": 23}
+            with PubSub(port=port):
+                make_topic()
+                made.delete()
+                log = read_log(200)
+    assert set(log) == {each["event_id"] for each in predictions}
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
+    """Uvicorn with the factory of the SDK, as its `python -m google.cloud.aiplatform.prediction.model_server` does."""
+    port = free_port()
+    variables = {
+        "AIP_HTTP_PORT": str(port),
+        "AIP_HEALTH_ROUTE": "/v1/health",
+        "AIP_PREDICT_ROUTE": "/v1/predict",
+        "AIP_STORAGE_URI": str(exported[0]),
+        "HANDLER_MODULE": "recbandits.serving.predictor",
+        "HANDLER_CLASS": "BanditHandler",
+        "PREDICTOR_MODULE": "recbandits.serving.predictor",
+        "PREDICTOR_CLASS": "BanditPredictor",
+    }
+    factory = "google.cloud.aiplatform.prediction.model_server:CprModelServer"
+    command = [sys.executable, "-m", "uvicorn", "--factory", factory, "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as it:
+        try:
+            while b"running on" not in it.stderr.readline():
+                assert it.poll() is None
+            connection = HTTPConnection("127.0.0.1", port, timeout=30)
+            for method, path, status in (
+                ("GET", "/v1/health", 200),
+                ("POST", "/v1/predict", 200),
+                ("GET", "/ready", 404),
+            ):
+                connection.request(method, path, json.dumps({"instances": [{"user_id": 7}]}), JSON)
+                response = connection.getresponse()
+                assert response.status == status
+                response.read()
+            connection.close()
+        finally:
+            it.send_signal(signal.SIGTERM)
+
+
+def test_strangers_neither_see_nor_change_the_release(exported, monkeypatch):
+    from starlette.testclient import TestClient
+
+    from recbandits.serving import server
+
+    monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
+    for name in server.DEFAULTS:
+        monkeypatch.setenv(name, server.DEFAULTS[name])
+    turn = sys.getswitchinterval()
+    try:
+        with TestClient(server.create(), client=("10.1.2.3", 4)) as stranger:
+            assert stranger.get("/ready").json() == {"ready": True}
+            for method in ("GET", "PUT", "DELETE"):
+                answer = stranger.request(method, "/release", json={"shares": {"0" * 16: 100}})
+                assert answer.status_code == 403
+                assert answer.json()["detail"].endswith("from the same machine only")
+    finally:
+        sys.setswitchinterval(turn)
