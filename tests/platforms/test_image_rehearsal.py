@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -27,8 +26,9 @@ from recbandits.config import Config
 from recbandits.platforms import PlatformError
 from recbandits.platforms.images import instructions
 from recbandits.platforms.local.images import LocalImages
-from recbandits.platforms.local.rehearsal import rehearse
+from recbandits.platforms.local.rehearsal import free_port, rehearse
 from recbandits.platforms.local.stages import Builder
+from recbandits.serving.policy import load
 from tools.lock import ROOT
 
 HOUSE = Path(recbandits.__file__).parent
@@ -51,12 +51,6 @@ def image():
     with contextlib.ExitStack() as stack:
         images = LocalImages(Config())
         yield functools.cache(lambda name: stack.enter_context(images.rehearse(name)))
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def get(url, body=None, **headers):
@@ -92,8 +86,24 @@ def test_the_training_image_runs_the_training_task(image):
     assert image("train").is_healthy()
 
 
+def test_the_serving_image_answers_from_an_exported_policy(image, exported):
+    serve, port = image("serve"), free_port()
+    environment = {"AIP_HTTP_PORT": port, "AIP_STORAGE_URI": str(exported[0])}
+    assert not serve.is_healthy(environment)
+    with serve.start("--host=127.0.0.1", environment=environment) as process:
+        body = json.dumps({"instances": [{"user_id": 7, "candidates": [101, 102, 103], "k": 2}]}).encode()
+        answer = get(f"http://127.0.0.1:{port}/predict", body, **{"Content-Type": "application/json"})
+        (prediction,) = answer["predictions"]
+        assert set(prediction["movie_ids"]) < {101, 102, 103}
+        assert prediction["policy_version"] == load(exported[0]).version
+        assert not get(f"http://127.0.0.1:{port}/metrics")["tensorflow"]
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert not serve.is_healthy(environment)
+    assert serve.stage.environment["AIP_HTTP_PORT"] == serve.stage.ports[0]
+
+
 def test_the_lab_image_starts_jupyter_on_the_notebooks(image):
-    lab, port = image("lab"), str(free_port())
+    lab, port = image("lab"), free_port()
     arguments = [*lab.stage.command, *(["--allow-root"] if os.geteuid() == 0 else [])]
     environment = {"JUPYTER_PORT": port, "JUPYTER_TOKEN": "for-the-test"}
     with lab.start(*arguments, environment=environment) as process:
@@ -109,7 +119,7 @@ def test_the_lab_image_starts_jupyter_on_the_notebooks(image):
 
 
 def test_an_image_that_does_not_start_says_why(image):
-    start = image("lab").start("python", "-m", "fortune_telling", environment={"JUPYTER_PORT": str(free_port())})
+    start = image("lab").start("python", "-m", "fortune_telling", environment={"JUPYTER_PORT": free_port()})
     with pytest.raises(PlatformError, match=r"did not become healthy; the last it said: .*fortune_telling"), start:
         pass
 

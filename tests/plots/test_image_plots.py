@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from recbandits.plots.images import rebuilds, sizes
+from recbandits.plots.images import footprints, rebuilds, sizes
 
 
 def test_the_largest_part_is_on_top_with_its_share():
@@ -19,3 +19,11 @@ def test_a_step_that_is_repeated_says_so():
     assert [text.get_text() for text in axes.texts] == ["again", "kept", "again", "again"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["RUN pip", "COPY src"]
     assert axes.get_ylim() == pytest.approx((2, 0)), "the first step is on top"
+
+
+def test_programs_are_compared_panel_by_panel():
+    first, second = footprints(pd.DataFrame({"seconds": [3.0, 0.5], "MB": [800, 120]}, index=["train", "serve"])).axes
+    assert [bar.get_width() for bar in first.patches] == [3.0, 0.5]
+    assert [text.get_text() for text in second.texts] == ["800", "120"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["train", "serve"]
+    assert (first.get_xlabel(), second.get_xlabel()) == ("seconds", "MB")

@@ -25,7 +25,7 @@ def sizes(megabytes, total, title=None):
             axes.annotate(label, (value, y), (4, 0), textcoords="offset points", va="center", size=9)
         axes.set_yticks(position, megabytes.index)
         axes.grid(axis="y", visible=False)
-        axes.set(xlabel=f"megabytes of {total:,.0f}", title=title, xlim=(0, 1.25 * megabytes.max()))
+        axes.set(xlabel=f"megabytes, {total:,.0f} in all", title=title, xlim=(0, 1.25 * megabytes.max()))
     return fig
 
 
@@ -53,4 +53,28 @@ def rebuilds(table, title=None):
             text, colour = ("again", "white") if repeated else ("kept", REFERENCE)
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, size=8)
         axes.set_title(title)
+    return fig
+
+
+def footprints(table, title=None):
+    """Draw what each of several programs needs, a panel per column, a bar per row, the first on top.
+
+    Args:
+      table: DataFrame of numbers, a row per program, columns named with their units.
+      title: of the picture.
+
+    Returns:
+      The matplotlib figure.
+    """
+    position = np.arange(len(table))[::-1]
+    with figure(8.5, 1.2 + 0.45 * len(table), ncols=table.shape[1], sharey=True, squeeze=False) as (fig, axes):
+        for panel, (name, values), colour in zip(axes[0], table.items(), COLOURS, strict=False):
+            panel.barh(position, values, 0.6, color=colour)
+            for y, value in zip(position, values, strict=True):
+                label = f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+                panel.annotate(label, (value, y), (4, 0), textcoords="offset points", va="center", size=9)
+            panel.set(xlabel=name, xlim=(0, 1.2 * values.max()))
+            panel.grid(axis="y", visible=False)
+        axes[0, 0].set_yticks(position, table.index)
+        fig.suptitle(title)
     return fig

@@ -9,6 +9,7 @@ user: `useradd` only makes the home directory.
 """
 
 import shutil
+import socket
 import subprocess
 import sysconfig
 import time
@@ -121,6 +122,12 @@ def rehearse(file, root, folder):
         except (OSError, ValueError, KeyError) as error:
             raise PlatformError(f"step {number} of {file.name}, {keyword} {value}, failed: {error}") from error
     return RehearsedImage(builder.stage, python, builder.log)
+
+
+def free_port():
+    """A port of this machine that nobody listens on right now, as text for a variable."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return str(probe.getsockname()[1])
 
 
 def _copy_context(root, target):
