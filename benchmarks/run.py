@@ -10,7 +10,7 @@ from recbandits.report import quiet_tensorflow
 
 tensorflow = quiet_tensorflow()
 
-from benchmarks import off_policy, offline_quality, quality, simulation, training  # noqa: E402
+from benchmarks import off_policy, offline_quality, quality, serving, simulation, training  # noqa: E402
 from recbandits.data import movielens  # noqa: E402
 
 OUTPUT = Path("build/bench")
@@ -24,6 +24,7 @@ def main():
         "off_policy": off_policy,
         "simulation": simulation,
         "training": training,
+        "serving": serving,
     }
     chosen = sys.argv[1:] or list(benchmarks)
     for name in chosen:

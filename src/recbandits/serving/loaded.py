@@ -101,22 +101,19 @@ class LoadedPolicy:
           ValueError: shapes that do not fit together, a row that repeats a candidate or has none, or a policy that
             cannot score ids.
         """
-        self._check_scorer()
-        if candidates is None:
-            candidates = np.broadcast_to(self.candidates, (len(user_ids), len(self.candidates)))
-        else:
+        if candidates is not None:
             _check_distinct(*asked(user_ids, candidates, mask)[1:])
         scores = self.scores(user_ids, candidates, mask)
         probabilities = self.exploration.probabilities(scores, mask)
         action = pick(probabilities, _luck(len(scores), rng))
         return Decisions(action, probabilities[np.arange(len(action)), action], scores, probabilities)
 
-    def scores(self, user_ids, candidates, mask=None):
+    def scores(self, user_ids, candidates=None, mask=None):
         """Score candidates by their ids, with the features that the policy was trained on.
 
         Args:
           user_ids: int array [n].
-          candidates: int array [n, k], movie ids.
+          candidates: int array [n, k], movie ids; None for all, for everybody.
           mask: bool array [n, k], False in padding; None for all True.
 
         Returns:
@@ -127,16 +124,18 @@ class LoadedPolicy:
           KeyError: ids that the bundle does not know.
         """
         self._check_scorer()
-        user_ids, candidates, mask = asked(user_ids, candidates, mask)
-        users = self.bundle.user_table.values.take(self.bundle.user_table.known(user_ids, _DESCRIBE_USER), axis=0)
         table = self._arms or self.bundle.movie_table
-        rows = np.zeros(candidates.shape, int)
-        rows[mask] = table.known(candidates[mask], _DESCRIBE_MOVIES)
-        scores = np.empty(candidates.shape)
-        size = max(1, _PAIRS // candidates.shape[1])
+        rows = np.arange(len(table.ids))
+        shown = np.broadcast_to(table.ids, (len(user_ids), len(rows))) if candidates is None else candidates
+        user_ids, shown, mask = asked(user_ids, shown, mask)
+        users = self.bundle.user_table.values.take(self.bundle.user_table.known(user_ids, _DESCRIBE_USER), axis=0)
+        if candidates is not None:
+            rows = np.zeros(shown.shape, int)
+            rows[mask] = table.known(shown[mask], _DESCRIBE_MOVIES)
+        scores, size = np.empty(shown.shape), max(1, _PAIRS // shown.shape[1])
         for start in range(0, len(users), size):
             part = slice(start, start + size)
-            scores[part] = self._score(users[part], rows[part])
+            scores[part] = self._score(users[part], rows if candidates is None else rows[part])
         scores[~mask] = -np.inf
         return scores
 
@@ -159,12 +158,14 @@ class LoadedPolicy:
         return tf.saved_model.load(str(self._directory))
 
     def _score(self, users, rows):
+        """Scores [n, k] of users [n, columns] and rows of movies: [n, k], or [k] that are the same for everybody."""
         context = self.bundle.context(users)
         if self._arms is not None:
-            return np.take_along_axis(self._frozen.scores(context), rows, axis=1)
-        return self._frozen.scores(
-            context, self.bundle.per_arm(users, self.bundle.movie_table.values.take(rows, axis=0))
-        )
+            scores = self._frozen.scores(context)
+            return scores.take(rows, axis=1) if rows.ndim == 1 else np.take_along_axis(scores, rows, axis=1)
+        movies = self.bundle.movie_table.values.take(rows, axis=0)
+        movies = np.broadcast_to(movies, (len(users), *movies.shape[-2:]))
+        return self._frozen.scores(context, self.bundle.per_arm(users, movies))
 
     def _check_scorer(self):
         if self.bundle is None:

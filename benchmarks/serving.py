@@ -1,0 +1,205 @@
+"""Milliseconds to an answer in one process: what PolicySaver writes, and a directory that recommends by ids.
+
+LinUCB learns in a simulation. TF-Agents' own LinearUCBAgent is given the same statistics and saved by PolicySaver, as
+its tutorials do; the others are in the directory that `serving.policy.export` writes. TF-Agents' policies and the plain
+signature get observations ready made; `recommend` and `decide` get ids, look the features up, explore, and say how
+probable the drawn movie was. Every round asks all of them one after the other; a ratio is formed within a round.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tf_agents.bandits.agents import lin_ucb_agent
+from tf_agents.policies import policy_saver
+from tf_agents.trajectories import time_step as ts
+
+from benchmarks.simulation import ratio
+from recbandits.agents.factory import make_agent
+from recbandits.agents.parameters import EpsilonGreedy, LinUCB
+from recbandits.environments.factorization import als
+from recbandits.environments.movielens import MovieLensEnvironment
+from recbandits.serving.policy import Exploration, export, load
+from recbandits.serving.saved_model import write
+from recbandits.training.online import simulate
+
+CASES = [  # agent, arms, users asked for at once
+    (LinUCB(), 20, 1),
+    (LinUCB(), 100, 128),
+    (EpsilonGreedy(), 20, 1),
+]
+ROUNDS, CALLS, PATIENCE = 5, 1000, 2.0  # at most so many calls, or seconds, of each contender in a round
+EXPLORATION = Exploration("epsilon_greedy", 0.1)
+
+PROCESS = """
+import json, sys, time
+start = time.perf_counter()
+{code}
+first = time.perf_counter() - start
+import psutil
+print(json.dumps([first, psutil.Process().memory_info().rss / 2**20]))
+"""
+OURS = "from recbandits.serving.policy import load; load({directory!r}).recommend({user})"
+THEIRS = """
+import os
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import tensorflow as tf
+from tf_agents.trajectories import time_step as ts
+model = tf.saved_model.load({directory!r})
+model.action(ts.restart(tf.constant({observation}), 1))
+"""
+
+
+def measure(data):
+    """Measure all cases, and two processes that serve.
+
+    Args:
+      data: MovieLens
+
+    Returns:
+      dict from title to DataFrame of text.
+    """
+    factorization = als(data.ratings)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for number, case in enumerate(CASES):
+            rows += measured(case, contenders(factorization, *case, Path(folder, str(number))))
+        processes = pd.DataFrame(processes_of(factorization, Path(folder, "0")))
+    return {
+        f"Milliseconds to an answer in one process, {ROUNDS} rounds": pd.DataFrame(rows),
+        "A process that serves: seconds from its start to the first answer, and memory then": processes,
+    }
+
+
+def contenders(factorization, parameters, num_actions, batch_size, folder):
+    """What is measured.
+
+    Args:
+      factorization: of the ratings, for a simulation.
+      parameters: of the agent.
+      num_actions: arms.
+      batch_size: users asked for at once.
+      folder: where the policies go.
+
+    Returns:
+      dict from name to a function without arguments that gives actions, int [batch_size]; the first is what others are
+      compared with. Those of a linear agent choose among fixed arms, others among candidates with features.
+    """
+    linear = isinstance(parameters, LinUCB)
+    environment = MovieLensEnvironment(factorization, num_actions, 128, per_arm=not linear)
+    agent = make_agent(parameters, environment)
+    simulate(environment, agent, steps=200, points=1)
+    users = environment.user_ids[:batch_size]
+    movies = np.tile(environment.movie_ids[:num_actions], (batch_size, 1))
+    observation = environment.describe(users, movies)
+    arms = environment.movie_ids if linear else None
+    export(agent.policy, folder / "ours", environment.bundle(), exploration=EXPLORATION, arms=arms)
+    names = {"action of ours, PolicySaver": saved(agent.policy, folder / "saved", observation, batch_size)}
+    if linear:
+        theirs = their_policy(environment, agent.model, parameters)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that whoever loads it has to import TensorFlow Probability
+            policy_saver.PolicySaver(theirs).save(str(folder / "theirs"))
+        names = {"TF-Agents' LinUCB, PolicySaver": acting(folder / "theirs", observation, batch_size)} | names
+    names["plain signature"] = plain(folder / "ours", observation)
+    names["by ids, explored"] = by_ids(load(folder / "ours"), users, None if linear else movies)
+    return names
+
+
+def measured(case, contenders, rounds=ROUNDS, calls=CALLS, patience=PATIENCE):
+    """Rows of the table: dicts from column to text, one for each contender."""
+    parameters, num_actions, batch_size = case
+    for ask in contenders.values():
+        ask()
+    taken = [{name: latencies(ask, calls, patience) for name, ask in contenders.items()} for _ in range(rounds)]
+    first = next(iter(contenders))
+    for name in contenders:
+        together = np.concatenate([part[name] for part in taken]) * 1000
+        faster = [statistics.median(part[first]) / statistics.median(part[name]) for part in taken]
+        yield {
+            "agent": type(parameters).__name__,
+            "arms": num_actions,
+            "users": batch_size,
+            "answered by": name,
+            "p50": f"{np.quantile(together, 0.5):.3f}",
+            "p99": f"{np.quantile(together, 0.99):.3f}",
+            "faster": "" if name == first else ratio(np.array(faster)),
+        }
+
+
+def latencies(ask, calls, patience):
+    """Seconds of each call, as many as fit."""
+    taken, end = [], time.perf_counter() + patience
+    while len(taken) < calls and time.perf_counter() < end:
+        start = time.perf_counter()
+        ask()
+        taken.append(time.perf_counter() - start)
+    return taken
+
+
+def processes_of(factorization, folder, starts=3):
+    """Rows for a process with the exported policy and for one with TF-Agents': medians of some starts."""
+    user = int(factorization.user_ids[0])
+    observation = factorization.user_features()[:1].tolist()
+    codes = {
+        "recommend": OURS.format(directory=str(folder / "ours"), user=user),
+        "action, PolicySaver": THEIRS.format(directory=str(folder / "theirs"), observation=observation),
+    }
+    for name, code in codes.items():
+        program = [sys.executable, "-c", PROCESS.format(code=code)]
+        taken = [json.loads(subprocess.run(program, check=True, stdout=subprocess.PIPE).stdout) for _ in range(starts)]
+        seconds, megabytes = np.median(taken, axis=0)
+        yield {"answered by": name, "first answer": f"{seconds:.2f} s", "memory": f"{megabytes:.0f} MB"}
+
+
+def their_policy(environment, model, parameters):
+    """TF-Agents' LinUCB with what ours has learnt."""
+    agent = lin_ucb_agent.LinearUCBAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        alpha=parameters.alpha,
+        tikhonov_weight=parameters.tikhonov,
+        dtype=tf.float32,
+    )
+    for variables, values in ((agent.cov_matrix, model.covariance), (agent.data_vector, model.response)):
+        for variable, value in zip(variables, tf.unstack(values), strict=True):
+            variable.assign(tf.cast(value, tf.float32))
+    return agent.policy
+
+
+def saved(policy, folder, observation, batch_size):
+    """A policy of this package, written as a SavedModel and asked for actions."""
+    write(policy, None, str(folder))
+    return acting(folder, observation, batch_size)
+
+
+def acting(folder, observation, batch_size):
+    """The `action` of a SavedModel."""
+    model, time_step = tf.saved_model.load(str(folder)), ts.restart(observation, batch_size)
+    return lambda: model.action(time_step).action.numpy()
+
+
+def plain(folder, observation):
+    """The plain signature, and the best of its scores."""
+    model = tf.saved_model.load(str(folder))
+    score, inputs = model.signatures["serving_default"], {"context": observation}
+    if isinstance(observation, dict):
+        inputs = {"context": observation["global"], "per_arm": observation["per_arm"]}
+    return lambda: score(**inputs)["scores"].numpy().argmax(axis=1)
+
+
+def by_ids(policy, users, movies):
+    """`recommend` for one user, `decide` for more, with the propensity of what was drawn."""
+    if len(users) > 1:
+        return lambda: policy.decide(users, movies).action
+    user, candidates = int(users[0]), None if movies is None else movies[0].tolist()
+    place = {int(movie): column for column, movie in enumerate(policy.candidates if movies is None else movies[0])}
+    return lambda: [place[policy.recommend(user, candidates=candidates).movie_ids[0]]]

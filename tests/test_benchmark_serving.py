@@ -1,0 +1,45 @@
+"""The contenders of the serving benchmark answer the same question, and a row says what was measured."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import serving
+from recbandits.agents.parameters import EpsilonGreedy, LinUCB
+from recbandits.environments.factorization import als
+
+
+@pytest.fixture(scope="module")
+def factorization():
+    rng = np.random.default_rng(0)
+    user, movie = np.nonzero(rng.random((40, 12)) < 0.8)
+    rating = np.clip(np.round(3.5 + rng.normal(size=len(user))), 1, 5)
+    return als(pd.DataFrame({"user_id": user + 1, "movie_id": movie + 1, "rating": rating}), rank=3)
+
+
+@pytest.mark.parametrize("parameters", [LinUCB(), EpsilonGreedy()], ids=["linear", "network"])
+def test_all_contenders_choose_alike(parameters, factorization, tmp_path, monkeypatch):
+    """Without exploration; TF-Agents' solver is not exact and its policy optimistic: one user in ten may differ."""
+    monkeypatch.setattr(serving, "EXPLORATION", None)
+    asked = serving.contenders(factorization, parameters, 5, 40, tmp_path)
+    answers = {name: ask() for name, ask in asked.items()}
+    expected = answers.pop("action of ours, PolicySaver")
+    assert len(answers) == (3 if isinstance(parameters, LinUCB) else 2)
+    assert len(set(expected.tolist())) > 1
+    for name, answer in answers.items():
+        assert (answer == expected).mean() >= (0.9 if name.startswith("TF-Agents") else 1.0), name
+
+
+def test_a_row_says_how_long_it_takes_and_how_much_faster_that_is():
+    fast, slow = lambda: None, lambda: sum(range(20_000))
+    rows = serving.measured((LinUCB(), 20, 1), {"slow": slow, "fast": fast}, rounds=2, calls=20)
+    first, second = list(rows)
+    assert (first["agent"], first["arms"], first["answered by"], first["faster"]) == ("LinUCB", 20, "slow", "")
+    assert float(first["p50"]) <= float(first["p99"])
+    assert "x (" in second["faster"]
+
+
+def test_a_process_that_recommends_is_smaller_than_one_with_tensorflow(factorization, tmp_path):
+    serving.contenders(factorization, LinUCB(), 5, 1, tmp_path)
+    ours, theirs = serving.processes_of(factorization, tmp_path, starts=1)
+    assert int(ours["memory"].removesuffix(" MB")) < int(theirs["memory"].removesuffix(" MB"))
