@@ -174,6 +174,7 @@ def test_tuning_finds_the_better_half_and_hands_it_over(jobs, tmp_path):
     best = jobs.best("search")
     assert best.value == max(trial.value for trial in trials)
     assert best.value > -0.25
+    assert best.interval == (best.value - 1, best.value + 1)
     assert {name: type(value) for name, value in best.parameters.items()} == {"alpha": float, "depth": int, "kind": str}
     kept = json.loads((tmp_path / "artifacts/runs/jobs/search/best.json").read_text())
     assert kept["parameters"] == best.parameters

@@ -171,6 +171,7 @@ class Trial(NamedTuple):
     parameters: dict
     value: float | None
     error: str = ""
+    interval: tuple | None = None  # (low, high) of the value over the task's seeds, where its record is at hand
 
 
 class Jobs(Protocol):

@@ -108,7 +108,8 @@ class LocalStudy:
         for first in range(0, len(numbers), size):
             group = numbers[first : first + size]
             for number in group:
-                if not processes.is_held(self._place(number)):
+                processes.wait(self._place(number))  # for one that was left running by a tuner that is gone
+                if not self._has_ended(number):
                     self._start(study, number, proposals[number])
             for number in group:
                 processes.wait(self._place(number))
@@ -147,9 +148,12 @@ class LocalStudy:
             state = "failed" if status.state == "interrupted" else status.state
             return Trial(number, state, parameters, None, status.error)
         try:
-            return Trial(number, "succeeded", parameters, reported(place / "metrics.jsonl", metric))
+            value = reported(place / "metrics.jsonl", metric)
         except ValueError as error:
             return Trial(number, "failed", parameters, None, f"trial {number} of {self._name} {error}")
+        recorded = (processes.read_json(place / "record.json") or {}).get("metrics", {}).get(metric)
+        interval = tuple(recorded[1:]) if isinstance(recorded, list) else None
+        return Trial(number, "succeeded", parameters, value, interval=interval)
 
     def _proposals(self):
         return processes.read_json(self._directory / "proposals.json") or []
