@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -61,9 +60,7 @@ def get(url, body=None, **headers):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_lock_is_complete_and_the_wheel_is_what_runs(image, name):
-    done = subprocess.run(
-        [image(name).python, "-c", IN_THE_IMAGE], **image(name).place(), capture_output=True, text=True
-    )
+    done = image(name).execute(IN_THE_IMAGE)
     package, origin, modules, compiled, keras = json.loads(done.stdout)
     assert image(name).python.parents[1] in Path(package).parents
     assert origin["url"].endswith(".whl")

@@ -49,6 +49,10 @@ class RehearsedImage:
         options = {"capture_output": True, "text": True}
         return subprocess.run(self._command(arguments), **self.place(environment), **options)
 
+    def execute(self, code):
+        """Run Python code in the image, as `docker run --entrypoint python` does: subprocess.CompletedProcess."""
+        return subprocess.run([self.python, "-c", code], **self.place(), capture_output=True, text=True)
+
     @contextmanager
     def start(self, *arguments, environment=None, patience=60):
         """Start the image and wait until its health check passes; for use in a `with` block, which ends with SIGTERM.

@@ -11,8 +11,8 @@ def _build(documents, request):
     content = documents.get(f"contents of {place}")
     if content is None:
         return error(404, f"{place} was not found")
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    images = [{"name": name, "digest": digest} for name in request.body["images"]]
+    digests = {name: hashlib.sha256(name.encode() + content).hexdigest() for name in request.body["images"]}
+    images = [{"name": name, "digest": f"sha256:{digest}"} for name, digest in digests.items()]
     return done("devtools.cloudbuild.v1.Build", {"status": "SUCCESS", "results": {"images": images}})
 
 
