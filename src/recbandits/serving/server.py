@@ -54,6 +54,7 @@ def create():
     server.app.router.on_shutdown.append(server.handler.close)
     server.app.add_exception_handler(RequestValidationError, _refuse)
     _add_routes(server.app, server.handler)
+    server.app.router.routes.sort(key=lambda route: route.path != server.predict_route)  # the first match is taken
     server.app.openapi = lambda: _document(server)
     return server
 

@@ -1,0 +1,104 @@
+"""What a server finds where AIP_STORAGE_URI points to."""
+
+import json
+import shutil
+
+import pytest
+
+from recbandits.platforms.gcp.rehearsal import Rehearsal, storage
+from recbandits.serving import policy, versions
+from recbandits.serving.messages import Instance, Parameters
+from recbandits.serving.release import Release
+
+
+@pytest.fixture
+def release(exported, tmp_path):
+    """A directory with a release of two versions, and their names."""
+    names = []
+    for directory in exported[:2]:
+        names.append(policy.load(directory).version)
+        shutil.copytree(directory, tmp_path / "release" / "policies" / names[-1])
+    document = {"shares": {names[0]: 80, names[1]: 20}, "previous": {names[0]: 100}}
+    (tmp_path / "release" / "release.json").write_text(json.dumps(document))
+    return tmp_path / "release", names
+
+
+def test_a_policy_alone_answers_everybody(exported):
+    served = versions.find(exported[2])
+    assert served.release == Release({policy.load(exported[2]).version: 100})
+    recommendation = served.recommend(Instance(user_id=7), Parameters())
+    assert round(recommendation.scores[0] / 100) == 3
+
+
+def test_a_release_answers_with_the_versions_that_it_names(release):
+    directory, names = release
+    served = versions.find(str(directory))
+    assert served.release == Release({names[0]: 80, names[1]: 20}, previous={names[0]: 100})
+    for user in range(1, 31):
+        recommendation = served.recommend(Instance(user_id=user), Parameters())
+        assert recommendation.policy_version == served.release.version(user)
+        assert round(recommendation.scores[0] / 100) == 1 + names.index(recommendation.policy_version)
+
+
+def test_nothing_yet_is_no_error_and_nothing_there_is_one(tmp_path):
+    assert versions.find(None) is versions.find("") is versions.find(tmp_path) is None
+    with pytest.raises(ValueError, match="there is nothing at"):
+        versions.find(tmp_path / "none")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="must be the directory of an exported policy"):
+        versions.find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", r"release\.json cannot be read: Expecting property name"),
+        ("[]", r"release\.json cannot be read: a release must have 'shares'"),
+        ('{"shares": {"a": 50}}', r"release\.json cannot be read: shares must add up to 100, got 50"),
+        ('{"shares": {"0000000000000000": 100}}', "version 0000000000000000 is not there"),
+        ('{"shares": {"../policies": 100}}', "version must be 16 hexadecimal digits, got '../policies'"),
+    ],
+)
+def test_a_release_that_cannot_be_served_is_refused(release, text, sentence):
+    directory, _ = release
+    (directory / "release.json").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        versions.find(directory)
+
+
+def test_a_policy_under_the_name_of_another_is_refused(release):
+    directory, names = release
+    (directory / "policies" / names[0]).rename(directory / "policies" / "0123456789abcdef")
+    with pytest.raises(ValueError, match=f"0123456789abcdef must hold the policy of that version, it holds {names[0]}"):
+        versions.serve(directory, Release({"0123456789abcdef": 100}), {})
+
+
+def test_what_is_served_already_is_not_loaded_again(release):
+    directory, names = release
+    before = versions.find(directory)
+    shutil.rmtree(directory / "policies")
+    after = versions.serve(directory, Release({names[1]: 100}), before.policies)
+    assert after.policies == {names[1]: before.policies[names[1]]}
+
+
+def test_a_release_in_a_bucket_is_the_same(release, monkeypatch):
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.aiplatform import initializer
+
+    directory, names = release
+    monkeypatch.setattr(initializer.global_config, "_project", "p")
+    monkeypatch.setattr(initializer.global_config, "_credentials", AnonymousCredentials())
+    with Rehearsal() as cloud:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", cloud.endpoint)
+        for file in directory.rglob("*"):
+            if file.is_file():
+                storage.put(cloud.documents, "b", f"models/1/{file.relative_to(directory)}", file.read_bytes())
+        served = versions.find("gs://b/models/1")
+        assert served.release == versions.read(directory)
+        assert sorted(served.policies) == sorted(names)
+        again = versions.serve("gs://b/models/1", Release({names[0]: 100}), {})
+        assert list(again.policies) == [names[0]]
+        with pytest.raises(ValueError, match="version 0000000000000000 is not there"):
+            versions.serve("gs://b/models/1", Release({"0" * 16: 100}), {})
+        with pytest.raises(ValueError, match="there is nothing at gs://b/models/2"):
+            versions.find("gs://b/models/2")
