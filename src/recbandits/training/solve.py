@@ -15,7 +15,7 @@ from recbandits.data.features import FeatureBundle
 from recbandits.data.logged import log_decisions, popularity, uniform
 from recbandits.environments.factorization import als, svd
 from recbandits.environments.movielens import MovieLensEnvironment
-from recbandits.evaluation.off_policy import evaluate
+from recbandits.evaluation.off_policy import estimates
 from recbandits.evaluation.regret import totals
 from recbandits.evaluation.reward_model import cross_fit
 from recbandits.training.distribution import strategy
@@ -113,10 +113,10 @@ class _World:
         greedy = epsilon_greedy(scores(agent, self.bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
         users, movies = table["user_id"].to_numpy(), table["movie_id"].to_numpy()[:, None]
         error = scores(agent, self.bundle, users, movies)[:, 0] - table["rating"].to_numpy()
-        estimate = evaluate(log, greedy, cross_fit(log, self.bundle.observation))
+        estimate = estimates(log, greedy, cross_fit(log, self.bundle.observation), names=["SNDR"])["SNDR"]
         return {
             "mean_reward": self._judged.value(greedy),
-            "estimated_reward": float(estimate.loc["SNDR", "value"]),
+            "estimated_reward": float(estimate.value),
             "mse": float(np.mean(error**2)),
         }
 

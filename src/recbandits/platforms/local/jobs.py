@@ -27,7 +27,7 @@ class LocalJobs:
         """Run a job, and show its log in a terminal while waiting.
 
         A job that failed, was stopped or vanished goes on from its checkpoints. One that has succeeded is not run
-        again.
+        again, and one that runs is waited for.
 
         Args:
           job: Job
@@ -37,19 +37,18 @@ class LocalJobs:
           Record
 
         Raises:
-          PlatformError: the name is taken by a study, by a job with other arguments or by one that runs.
+          PlatformError: the name is taken by a study or by a job with other arguments, or the disk is full.
         """
         directory = self._directory(job.name)
         if (directory / "study.json").exists():
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
-        if (directory / "job.json").exists():
-            asked = processes.read_json(directory / "job.json")
-            if (tuple(asked["arguments"]), asked["replicas"]) != (tuple(job.arguments), job.replicas):
-                raise PlatformError(
-                    f"job {job.name} was begun with other arguments or replicas, give the new one another name: "
-                    f"{' '.join(asked['arguments'])}"
-                )
-        if not (directory / "job.json").exists() or processes.status(directory).state != "succeeded":
+        asked = processes.read_json(directory / "job.json")
+        if asked and (tuple(asked["arguments"]), asked["replicas"]) != (job.arguments, job.replicas):
+            raise PlatformError(
+                f"job {job.name} was begun with other arguments or replicas, give the new one another name: "
+                f"{' '.join(asked['arguments'])}"
+            )
+        if not asked or processes.status(directory).state not in ("succeeded", "running"):
             named = {"CLOUD_ML_JOB_ID": job.name}
             processes.start(directory, f"job {job.name}", self._module, job.arguments, job.replicas, named)
         if wait:
