@@ -151,12 +151,9 @@ class GcpJobs:
 
     def _wait(self, kind, resource_name):
         """Wait until it has ended; gives what it is then."""
-        while True:
-            with explained(Resource(kind, resource_name), "waited for"):
-                found = getattr(self._client, f"get_{_KINDS[kind]}")(name=resource_name)
-            if _state(found) != "running":
-                return found
-            time.sleep(self._poll)
+        look = getattr(self._client, f"get_{_KINDS[kind]}")
+        with explained(Resource(kind, resource_name), "waited for"):
+            return wait(lambda: look(name=resource_name), self._poll)[1]
 
     def _tensorboard(self):
         """Name of the project's TensorBoard, or empty if `GcpExperiments` has not made it yet."""
@@ -189,6 +186,21 @@ class GcpJobs:
             if not isinstance(error.__cause__, TooManyRequests):
                 raise
             raise PlatformError(_explain(kind, job.name, str(error.__cause__), job)) from error.__cause__
+
+
+def wait(look, poll):
+    """Wait for a job of any kind.
+
+    Args:
+      look: gives it as it is now.
+      poll: seconds between two looks.
+
+    Returns:
+      its state in the project's words, and what it is when it has ended.
+    """
+    while (state := _state(found := look())) == "running":
+        time.sleep(poll)
+    return state, found
 
 
 _SPECS = ("double_value_spec", "integer_value_spec", "categorical_value_spec", "discrete_value_spec")

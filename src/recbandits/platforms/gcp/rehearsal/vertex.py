@@ -6,6 +6,7 @@ A trial of a study takes the middle of each parameter, and its value is its numb
 import re
 
 from recbandits.platforms.gcp.rehearsal.answers import done, drop, error, keep, look
+from recbandits.platforms.gcp.rehearsal.storage import put
 
 PLACE = r"/v1/projects/[^/]+/locations/[^/]+"
 _ENDPOINT = f"{PLACE}/endpoints/[^/:]+"
@@ -59,6 +60,10 @@ def _start_job(documents, request):
     trials = [_trial(number, request.body) for number in range(1, 1 + request.body.get("maxTrialCount", 0))]
     ended = {"state": "JOB_STATE_SUCCEEDED", "createTime": _TIME, "startTime": _TIME, "endTime": _TIME}
     refusal, document = create(documents, request, **ended, **({"trials": trials} if trials else {}))
+    if "inputConfig" in document:
+        documents[f"{request.path}/{document['name'].rpartition('/')[2]}"]["outputInfo"] = _answer_all(
+            documents, document
+        )
     return refusal or (200, document | {"state": "JOB_STATE_PENDING"})
 
 
@@ -76,6 +81,17 @@ def _middle(parameter):
             return (low + high) / 2 if kind == "doubleValueSpec" else float((low + high) // 2)
     values = (parameter.get("discreteValueSpec") or parameter["categoricalValueSpec"])["values"]
     return values[len(values) // 2]
+
+
+def _answer_all(documents, job):
+    """What batch prediction has written: each instance is echoed."""
+    (source,) = job["inputConfig"]["gcsSource"]["uris"]
+    lines = documents[f"contents of {source}"].splitlines()
+    place = f"{job['outputConfig']['gcsDestination']['outputUriPrefix']}/prediction"
+    bucket, _, folder = place.removeprefix("gs://").partition("/")
+    answers = b"".join(b'{"instance": %b, "prediction": {"echo": %b}}\n' % (line, line) for line in lines)
+    put(documents, bucket, f"{folder}/prediction.results-00000-of-00001", answers)
+    return {"gcsOutputDirectory": place}
 
 
 def _cancel(documents, _, path):
