@@ -144,7 +144,7 @@ class FeatureBundle:
         """
         parts = [movies if self.view == "product" else movies.take(self.movie_table.others, axis=2)]
         if self._matched:
-            match = users.take(self.user_table.factors, axis=1)[:, None] * movies.take(self.movie_table.factors, axis=2)
+            match = users[:, None, self.user_table.factors] * movies[:, :, self.movie_table.factors]
             parts.append(match if self.view == "product" else match.sum(axis=2, keepdims=True))
         return np.concatenate(parts, axis=2)
 
