@@ -164,6 +164,7 @@ def test_the_model_card_says_what_was_recorded(exported):
     for line in (
         "Trained on invented ratings, 300 rows.",
         "| alpha | 0.1 |",
+        "| layers | 64, 32 |",
         "| value | 4.2 | 4.1 to 4.3 |",
         "| MSE | 0.84 | not known |",
         "- It has never met a user.",

@@ -88,7 +88,11 @@ def _purpose(settings):
 def _training(summary):
     if summary is None:
         return "Nothing was recorded when this policy was exported."
-    rows = [f"| {name} | {value} |" for name, value in summary.parameters.items()]
+    shown = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in summary.parameters.items()
+    }
+    rows = [f"| {name} | {value} |" for name, value in shown.items()]
     table = ["", "| parameter | value |", "|---|---|", *rows] if rows else []
     return "\n".join([f"Trained on {summary.data.rstrip('.')}.", *table])
 
