@@ -222,7 +222,7 @@ from recbandits.platforms.local.jobs import LocalJobs
 LocalJobs(Config(artifacts={config.artifacts!r}), module="task").tune({asked!r})
 """
     tuner = subprocess.Popen([sys.executable, "-c", code])
-    until((place / "3/pid").exists)
+    until(lambda: all((place / number / "pid").exists() for number in "23"))
     tuner.kill()
     tuner.wait()
     before = jobs.trials("search")
