@@ -108,7 +108,7 @@ def ours(folder, instances):
                 counters = endpoint.metrics()["outbox"]
                 return f"{counters['dropped'] + counters['failed']:,} of {counters['put']:,}"
 
-            yield SimpleNamespace(instances=instances, lost=lost, **state)
+            yield SimpleNamespace(instances=instances, lost=lost, port=state["port"], process=state["process"])
         finally:
             endpoint.delete()
             del os.environ["PUBSUB_EMULATOR_HOST"]

@@ -13,7 +13,9 @@ def test_two_servers_are_compared_by_what_they_answer(exported, tmp_path):
     try:
         endpoint.deploy(exported[0])
         state = json.loads((endpoint.directory / "server.json").read_text())
-        server = SimpleNamespace(instances=[{"user_id": 7}, {"user_id": 8}], lost=lambda: "", **state)
+        server = SimpleNamespace(
+            instances=[{"user_id": 7}, {"user_id": 8}], lost=lambda: "", port=state["port"], process=state["process"]
+        )
         assert endpoint.metrics()["requests"] == 0
         ours, theirs = serving_http.compared({serving_http.OURS: server, "again": server}, 3, rounds=2, seconds=0.2)
         counted = endpoint.metrics()["statuses"]

@@ -44,7 +44,8 @@ class LocalEndpoints:
 
         Args:
           name: of the endpoint; None is the name in the configuration.
-          topic: "projects/<project>/topics/<topic>", where decisions are logged; None for no log.
+          topic: "projects/<project>/topics/<topic>", where decisions are logged: by $PUBSUB_EMULATOR_HOST if that is
+            set. A server that runs and logs elsewhere is started anew. None for no log, or for that of what runs.
 
         Returns:
           `LocalEndpoint`, alive; ready if a policy was deployed there before.
@@ -68,11 +69,13 @@ class LocalEndpoint:
 
     def __init__(self, name, directory):
         self.name, self.directory = name, directory
-        self._storage = directory / "storage"
+        self._storage, self._server = directory / "storage", directory / "server.json"
 
     def start(self, topic=None):
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         self._storage.mkdir(parents=True, exist_ok=True)
+        if topic and is_held(self.directory) and read_json(self._server)["log"] != _log(topic):
+            self._stop()
         if self._wait():
             return
         for _ in range(_TRIES):
@@ -172,15 +175,18 @@ class LocalEndpoint:
 
     def delete(self):
         """See `Endpoint.delete`; the server delivers its log before it ends."""
+        self._stop()
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+
+    def _stop(self):
         for number, patience in ((signal.SIGTERM, _END), (signal.SIGKILL, _END)):
             if is_held(self.directory):  # so the process lives, and its number belongs to nobody else
-                os.kill(read_json(self.directory / "server.json")["process"], number)
+                os.kill(read_json(self._server)["process"], number)
             deadline = time.monotonic() + patience
             while is_held(self.directory) and time.monotonic() < deadline:
                 time.sleep(_POLL)
         _forget_ended()
-        if self.directory.exists():
-            shutil.rmtree(self.directory)
 
     def _spawn(self, topic):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -203,7 +209,7 @@ class LocalEndpoint:
                 pass_fds=[lock],
                 start_new_session=True,
             )
-            write_json(self.directory / "server.json", {"process": process.pid, "port": port})
+            write_json(self._server, {"process": process.pid, "port": port, "log": _log(topic)})
         _children.append(process)
 
     def _wait(self):
@@ -237,7 +243,7 @@ class LocalEndpoint:
         return json.loads(answer)
 
     def _send(self, method, path, body=None, headers=_JSON):
-        server = read_json(self.directory / "server.json")
+        server = read_json(self._server)
         if server is None:
             raise PlatformError(f"endpoint {self.name} does not exist, or not any more")
         with contextlib.closing(HTTPConnection("127.0.0.1", server["port"], timeout=_ANSWER)) as connection:
@@ -247,6 +253,11 @@ class LocalEndpoint:
                 return answer.status, answer.read()
             except (OSError, HTTPException) as error:
                 raise PlatformError(f"endpoint {self.name} cannot be reached: {error}") from error
+
+
+def _log(topic):
+    """Where a server logs that is started now."""
+    return topic and [topic, os.environ.get("PUBSUB_EMULATOR_HOST")]
 
 
 def _forget_ended():
