@@ -1,5 +1,6 @@
 """Google's own clients over REST, each made when it is first asked for."""
 
+import logging
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -95,7 +96,7 @@ class Clients:
     def sdk(self):
         """Vertex AI's SDK of resources, `google.cloud.aiplatform`, set up while a `with` block lasts.
 
-        Its settings are global; afterwards they are as they were.
+        Its settings are global, and so is what it tells about its progress; afterwards both are as they were.
         """
         from google.cloud import aiplatform
         from google.cloud.aiplatform import initializer
@@ -104,12 +105,15 @@ class Clients:
         before = dict(settings)
         credentials = {name: value for name, value in self._access.items() if name == "credentials"}
         address = {"api_endpoint": self._endpoint or self._vertex_host, "api_transport": "rest"}
+        quiet = logging.root.manager.disable
+        logging.disable(max(quiet, logging.WARNING))
         try:
             aiplatform.init(project=self._project, location=self._region, **address, **credentials)
             yield aiplatform
         finally:
             settings.clear()
             settings.update(before)
+            logging.disable(quiet)
 
     def iam(self, method, path, body=None):
         """One request to the IAM service, whose client library speaks no REST.

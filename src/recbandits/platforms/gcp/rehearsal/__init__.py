@@ -67,7 +67,10 @@ class Rehearsal:
     def _receive(self, request):
         with self._turn:
             self.requests.append(request)
-            return self.answer(request)
+            try:
+                return self.answer(request)
+            except (LookupError, TypeError, ValueError, AttributeError) as problem:
+                return error(400, f"{request.method} {request.path} is rehearsed, but not like this: {problem!r}")
 
 
 def rehearse(config, call, everything=False):

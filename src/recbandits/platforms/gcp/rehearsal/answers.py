@@ -9,7 +9,7 @@ class Request(NamedTuple):
     Attributes:
       method: of HTTP.
       path: without the query.
-      query: dict of texts.
+      query: dict of texts; values of a repeated key are joined by commas.
       body: the JSON document, or the one that describes an upload; else an empty dict.
       content: bytes of the body, or of what is uploaded.
     """

@@ -5,7 +5,7 @@ from recbandits.platforms.gcp.rehearsal.vertex import PLACE, create, find, patch
 
 _STORE = f"{PLACE}/metadataStores/[^/]+"
 _NODES = f"{_STORE}/(?:contexts|artifacts|executions)"
-_BOARD = f"{PLACE}/tensorboards/[^/]+"
+_BOARD = f"{PLACE}/tensorboards/[^/:]+"
 _CURVES = f"{_BOARD}/experiments/[^/]+/runs/[^/]+"
 _V1 = "cloud.aiplatform.v1"
 
@@ -21,11 +21,13 @@ def _make(documents, request):
 
 
 def _find_nodes(documents, request):
-    """As `find`; the members of a context alone where the filter asks for them."""
-    condition = request.query.get("filter", "")
-    status, answer = find(documents, request)
-    for path, members in documents.items():
-        if path.endswith(":members") and f'in_context("{path[len("/v1/") : -len(":members")]}")' in condition:
+    """As `find`, among the members of a context where the filter names one."""
+    terms = request.query.get("filter", "").split(" AND ")
+    others = " AND ".join(term for term in terms if not term.startswith("in_context"))
+    status, answer = find(documents, request, others)
+    for term in terms:
+        if term.startswith("in_context"):
+            members = documents.get(f"/v1/{term[len('in_context(') + 1 : -2]}:members", [])
             answer = {kind: [node for node in nodes if node["name"] in members] for kind, nodes in answer.items()}
     return status, answer
 
@@ -55,6 +57,12 @@ def _make_board(documents, request):
     return refusal or done(f"{_V1}.Tensorboard", document)
 
 
+def _find_in_board(documents, request):
+    """Below a TensorBoard lists have longer names."""
+    status, answer = find(documents, request)
+    return status, {f"tensorboard{kind[0].upper()}{kind[1:]}": found for kind, found in answer.items()}
+
+
 def _write(documents, request, run):
     for series in request.body["timeSeriesData"]:
         path = f"{run}/timeSeries/{series['tensorboardTimeSeriesId']}:values"
@@ -63,10 +71,13 @@ def _write(documents, request, run):
 
 
 def _read(documents, request):
-    series = request.query["timeSeries"]
-    values = documents.get(f"/v1/{series}:values", {"values": []})["values"]
-    data = {"tensorboardTimeSeriesId": series.rpartition("/")[2], "valueType": "SCALAR", "values": values}
-    return 200, {"timeSeriesData": [data]}
+    names = request.query["timeSeries"].split(",")
+    return 200, {"timeSeriesData": [_curve(documents, name) for name in names]}
+
+
+def _curve(documents, name):
+    values = documents.get(f"/v1/{name}:values", {"values": []})["values"]
+    return {"tensorboardTimeSeriesId": name.rpartition("/")[2], "valueType": "SCALAR", "values": values}
 
 
 ROUTES = [
@@ -81,8 +92,8 @@ ROUTES = [
     ("POST", f"{PLACE}/tensorboards", _make_board),
     ("GET", f"{PLACE}/tensorboards", find),
     ("POST", f"{_BOARD}(?:/experiments(?:/[^/]+/runs(?:/[^/]+/timeSeries)?)?)", _make),
-    ("GET", f"{_BOARD}(?:/experiments(?:/[^/]+/runs(?:/[^/]+/timeSeries)?)?)", find),
-    ("GET", f"({_BOARD}/experiments/[^/]+):batchRead", _read),
+    ("GET", f"{_BOARD}(?:/experiments(?:/[^/]+/runs(?:/[^/]+/timeSeries)?)?)", _find_in_board),
+    ("GET", f"{_BOARD}:batchRead", _read),
     ("POST", f"({_CURVES}):write", _write),
     ("GET", f"{_BOARD}(?:/experiments/[^/]+(?:/runs/[^/]+)?)?", look),
 ]

@@ -20,7 +20,7 @@ def handler(receive):
         def serve(self):
             url = urlsplit(self.path)
             kind, data = self.headers.get("Content-Type", ""), self.rfile.read(int(self.headers["Content-Length"] or 0))
-            request = Request(self.command, unquote(url.path), dict(parse_qsl(url.query)), *_read(kind, data))
+            request = Request(self.command, unquote(url.path), _query(url.query), *_read(kind, data))
             status, document, *headers = receive(request)
             answer = document if isinstance(document, bytes) else json.dumps(document).encode()
             self.send_response(status)
@@ -37,6 +37,11 @@ def handler(receive):
             """Stay silent: the requests are kept."""
 
     return Handler
+
+
+def _query(text):
+    pairs = parse_qsl(text)
+    return {key: ",".join(value for other, value in pairs if other == key) for key, _ in pairs}
 
 
 def _read(kind, data):

@@ -23,15 +23,12 @@ def create(documents, request, **fields):
     return keep(documents, path, document), document
 
 
-def find(documents, request):
-    """Answer the list of a kind with the documents that fit the filter, newest first."""
+def find(documents, request, condition=None):
+    """Answer the list of a kind with the documents that fit the filter, or a condition instead, newest first."""
     kind = request.path.rpartition("/")[2]
-    paths = [
-        path
-        for path in documents
-        if path.startswith(f"{request.path}/") and path.count("/") == request.path.count("/") + 1
-    ]
-    fitting = [documents[path] for path in paths if _fits(documents[path], request.query.get("filter", ""))]
+    condition = request.query.get("filter", "") if condition is None else condition
+    paths = [path for path in documents if re.fullmatch(f"{re.escape(request.path)}/[^/:]+", path)]
+    fitting = [documents[path] for path in paths if _fits(documents[path], condition)]
     return 200, {kind: fitting[::-1]}
 
 
@@ -44,15 +41,17 @@ def patch(documents, request):
 
 
 def _fits(document, condition):
-    """Whether a document has what `field="value"` asks for; what the rehearsal does not know is fulfilled."""
-    for field, value in re.findall(r'([\w.]+)\s*=\s*"([^"]*)"', condition):
-        names = [re.sub("_(.)", lambda found: found[1].upper(), name) for name in field.split(".")]
-        found = document
-        for name in names:
-            found = found.get(name, {})
-        if found != value:
-            return False
-    return True
+    """Whether a document has what a filter asks for: `field="value"`, `field:"element"`, AND, (OR)."""
+    parts = (part.strip("()").split(" OR ") for part in condition.split(" AND ") if part)
+    return all(
+        any(_holds(document, *re.fullmatch(r'([\w.]+)([=:])"(.*)"', term).groups()) for term in part) for part in parts
+    )
+
+
+def _holds(document, field, operator, value):
+    for name in field.split("."):
+        document = document.get(re.sub("_(.)", lambda found: found[1].upper(), name), {})
+    return value in document if operator == ":" else value == document
 
 
 def _start_job(documents, request):
