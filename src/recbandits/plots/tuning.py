@@ -51,7 +51,7 @@ def trials(study, trials, parameter, by=None, references=None, title=None, metri
         axes.set(xlabel=parameter, ylabel=metric, title=title)
         if _is_logarithmic(study, parameter):
             axes.set_xscale("log")
-        fig.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+        fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 
 

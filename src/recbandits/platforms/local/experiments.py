@@ -37,7 +37,7 @@ class LocalExperiments:
             for prefix, part in parts.items():
                 rows[name] |= {prefix + key: value for key, value in getattr(run, part).items()}
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
-        return table[["state", *(name for prefix in parts for name in table if name.startswith(prefix))]]
+        return table[["state", *(name for prefix in parts for name in sorted(table) if name.startswith(prefix))]]
 
     def series(self, experiment, run):
         """See `Experiments.series`."""
