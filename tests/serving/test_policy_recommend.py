@@ -198,6 +198,11 @@ def test_a_recommendation_becomes_the_record_of_an_interaction():
         ({"user_id": 30, "candidates": [5.0, 7.5]}, ValueError, "movie ids must be whole numbers of 64 bits, got"),
         ({"user_id": 30, "candidates": ["x"]}, ValueError, r"movie ids must be whole numbers of 64 bits, got \['x'\]"),
         ({"user_id": 30, "k": 4}, ValueError, "k must be a whole number from 1 to the number of candidates, 3, got 4"),
+        (
+            {"user_id": 30, "rng": -1},
+            ValueError,
+            "rng must be None, a seed of 0 or more, or a generator of NumPy, got -1",
+        ),
         ({"user_id": 30, "k": 0}, ValueError, "k must be a whole number"),
         ({"user_id": 30, "candidates": [5], "new_movies": {8: {}}}, ValueError, "among the candidates, 8 is not"),
         ({"user_id": 30, "new_movies": {8: {"pages": 3}}}, ValueError, "a movie has no feature 'pages', it has year"),

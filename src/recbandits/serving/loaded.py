@@ -217,6 +217,8 @@ def _luck(number, rng):
     """Uniform numbers in [0, 1), float [number]; from the system's entropy where nobody asks for other randomness."""
     if rng is None:
         return (np.frombuffer(os.urandom(8 * number), np.uint64) >> 11) * 2.0**-53
+    if not isinstance(rng, np.random.Generator) and not (isinstance(rng, (int, np.integer)) and rng >= 0):
+        raise ValueError(f"rng must be None, a seed of 0 or more, or a generator of NumPy, got {rng!r}")
     return np.random.default_rng(rng).random(number)
 
 
