@@ -76,8 +76,9 @@ class GcpJobs:
         Raises:
           PlatformError: there is neither a job nor a study of this name.
         """
-        kind = "job" if self._find("job", name) else "study"
-        found = self._get(kind, name)
+        kind, found = next(((kind, found) for kind in _KINDS if (found := self._find(kind, name))), (None, None))
+        if not found:
+            raise PlatformError(f"there is no job or study {name} in {self._parent}")
         with explained(Resource(kind, name), "stopped"):
             getattr(self._client, f"cancel_{_KINDS[kind]}")(name=found.name)
 
