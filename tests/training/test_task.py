@@ -12,6 +12,7 @@ import pytest
 from recbandits.agents.factory import make_agent
 from recbandits.config import Config
 from recbandits.data import formats
+from recbandits.environments.factorization import als
 from recbandits.evaluation.regret import totals
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.local.jobs import LocalJobs
@@ -20,7 +21,7 @@ from recbandits.training import task
 from recbandits.training.online import simulate
 from recbandits.training.places import Places, is_chief, mounted
 from recbandits.training.problems import AGENTS, PROBLEMS, Outcome, Simulation
-from recbandits.training.solve import make_environment
+from recbandits.training.solve import World, make_environment
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
 FIT = ("fit", "--agent=epsilon_greedy", "--layers=8", "--decisions=6000", "--judged=800", "--learning_rate=0.02")
@@ -195,13 +196,15 @@ def test_two_replicas_learn_from_a_log_what_one_learns(jobs, places, data):
 
 @pytest.mark.parametrize(("judge", "known", "held_out"), [("validation", 0.64, 0.16), ("test", 0.8, 0.2)])
 def test_what_is_held_out_is_not_learnt_from(judge, known, held_out, movielens):
-    from recbandits.training.solve import _parts
-
-    problem = replace(task.parse(["fit"]).problem, judge=judge)
-    learn, judged = _parts(problem, movielens.ratings, seed=0)
-    assert len(learn) == pytest.approx(known * len(movielens.ratings), rel=0.01)
-    assert len(judged) == pytest.approx(held_out * len(movielens.ratings), rel=0.01)
-    assert not set(learn.index) & set(judged.index)
+    """And factors fitted on what is known predict the rest better than a constant, whose error is their variance."""
+    world = World(replace(task.parse(["fit"]).problem, judge=judge, judged=2000), movielens, seed=0)
+    assert len(world.known) == pytest.approx(known * len(movielens.ratings), rel=0.01)
+    assert len(world.held_out) == pytest.approx(held_out * len(movielens.ratings), rel=0.01)
+    assert not set(world.known.index) & set(world.held_out.index)
+    measures = world.judge(als(world.known), None)
+    assert measures["mse"] < 0.8 * world.held_out["rating"].var()
+    assert measures["mean_reward"] > world.held_out["rating"].mean() + 0.3
+    assert measures["estimated_reward"] == pytest.approx(measures["mean_reward"], abs=0.1)
 
 
 def test_what_goes_wrong_is_one_sentence_and_exit_code_1(places, data, capsys, monkeypatch):

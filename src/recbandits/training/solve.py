@@ -76,12 +76,12 @@ def _fitted(problem, agent, data, places):
     replicas = strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
     rows, exported = [], None
     for seed in problem.seeds:
-        world = _World(problem, data, seed)
+        world = World(problem, data, seed)
         with replicas.scope():
             made = make_agent(agent, Specs(world.bundle.spec(problem.candidates)), seed)
         history = fit(
             made,
-            world.examples,
+            world.examples(),
             epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
             batch_size=problem.batch_size,
             weights=None if problem.weights == "none" else problem.weights,
@@ -89,30 +89,51 @@ def _fitted(problem, agent, data, places):
             checkpoints=places.checkpoints and places.checkpoints / f"seed-{seed}",
         )
         _write_scalars(places.tensorboard and places.tensorboard / f"seed-{seed}", history)
-        rows.append(world.judge(made))
+        rows.append(world.judge(made, world.bundle))
         exported = exported or (made.policy, world.bundle)
     by_seed = pd.DataFrame(rows).to_dict("list")
     return Outcome(*exported, arms=None, by_seed=by_seed, examples=problem.decisions)
 
 
-class _World:
-    """What a seed leaves to learn from, and to be judged by."""
+class World:
+    """What a seed of a `Fit` leaves to learn from, and to be judged by.
+
+    Args:
+      problem: Fit
+      data: MovieLens
+      seed: one of the problem's.
+
+    Attributes:
+      known: DataFrame of the ratings that may be learnt from.
+      held_out: DataFrame of those to be judged by.
+      bundle: FeatureBundle of the known ones.
+    """
 
     def __init__(self, problem, data, seed):
         self._data, self._problem = data, problem
-        known, self._held_out = _parts(problem, data.ratings, seed)
-        behaviour = uniform if problem.behaviour == "uniform" else popularity(known)
-        log = partial(log_decisions, behaviour=behaviour, candidates=problem.candidates, seed=seed, visits="active")
-        self.bundle = self._describe(known)
-        self.examples = cross_fitted_examples(log(known, decisions=problem.decisions).log, known, self._describe)
-        self._judged = log(self._held_out, decisions=problem.judged)
+        self.known, self.held_out = _parts(problem, data.ratings, seed)
+        behaviour = uniform if problem.behaviour == "uniform" else popularity(self.known)
+        options = {"behaviour": behaviour, "candidates": problem.candidates, "seed": seed, "visits": "active"}
+        self._log = partial(log_decisions, **options)
+        self._judged = self._log(self.held_out, decisions=problem.judged)
+        self.bundle = self._describe(self.known)
 
-    def judge(self, agent):
-        """Measures of the greedy policy: true value, its estimate from the log, squared error of held-out ratings."""
-        log, table = self._judged.log, self._held_out
-        greedy = epsilon_greedy(scores(agent, self.bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
+    def examples(self):
+        """Examples of the log to learn from, with features that have not seen its rewards."""
+        log = self._log(self.known, decisions=self._problem.decisions).log
+        return cross_fitted_examples(log, self.known, self._describe)
+
+    def judge(self, model, bundle):
+        """Measure the greedy policy of an agent, or of whatever else `offline.scores` takes.
+
+        Returns:
+          dict of `mean_reward` (its true value), `estimated_reward` (what the log alone tells of it, by the
+          self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
+        """
+        log, table = self._judged.log, self.held_out
+        greedy = epsilon_greedy(scores(model, bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
         users, movies = table["user_id"].to_numpy(), table["movie_id"].to_numpy()[:, None]
-        error = scores(agent, self.bundle, users, movies)[:, 0] - table["rating"].to_numpy()
+        error = scores(model, bundle, users, movies)[:, 0] - table["rating"].to_numpy()
         estimate = estimates(log, greedy, cross_fit(log, self.bundle.observation), names=["SNDR"])["SNDR"]
         return {
             "mean_reward": self._judged.value(greedy),
