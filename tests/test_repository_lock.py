@@ -10,11 +10,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools.lock import HEADER, ROOT, inputs_digest
+from tools.lock import GPU_HEADER, HEADER, ROOT, added, inputs_digest
 from tools.notebooks import code_cells, find_notebooks, read
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 LOCK = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+GPU_LOCK = (ROOT / "requirements-gpu.txt").read_text(encoding="utf-8")
 SETTINGS = tomllib.loads(PYPROJECT)
 DIRECT = [Requirement(text) for text in SETTINGS["project"]["dependencies"] + SETTINGS["dependency-groups"]["dev"]]
 PINS = [Requirement(line.rstrip(" \\")) for line in LOCK.splitlines() if re.match(r"\w", line)]
@@ -66,6 +67,26 @@ def test_the_environment_is_what_the_lock_pins():
             if installed not in pin.specifier:
                 wrong[pin.name] = installed
     assert not wrong, f"run make, the environment is behind the lock: {wrong}"
+
+
+def test_the_gpu_lock_is_what_tensorflow_asks_for_on_a_gpu():
+    """Each of CUDA's libraries once, at a version that this TensorFlow takes, with hashes, and nothing else."""
+    assert GPU_LOCK.startswith(GPU_HEADER.format(digest=inputs_digest(PYPROJECT))), "run make lock"
+    asked = [Requirement(text) for text in importlib.metadata.requires("tensorflow")]
+    cuda = {each.name: each.specifier for each in asked if each.marker and "and-cuda" in str(each.marker)}
+    blocks = re.split(r"^(?=\w)", GPU_LOCK, flags=re.M)[1:]
+    pins = {Requirement(block.splitlines()[0].rstrip(" \\")).name: block for block in blocks}
+    assert pins.keys() == cuda.keys()
+    for name, block in pins.items():
+        (specifier,) = Requirement(block.splitlines()[0].rstrip(" \\")).specifier
+        assert specifier.version in cuda[name]
+        assert "--hash=sha256:" in block
+
+
+def test_only_what_the_lock_lacks_is_added():
+    lock, larger = "a==1 \\\n    --hash=sha256:0\n", "a==1 \\\n    --hash=sha256:0\nb==2 \\\n    --hash=sha256:1\n"
+    assert added(lock, larger) == "b==2 \\\n    --hash=sha256:1\n"
+    assert added(larger, larger) == ""
 
 
 def imported(source):

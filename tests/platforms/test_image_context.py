@@ -11,8 +11,16 @@ from recbandits.platforms import PlatformError
 from recbandits.platforms.images import checkout, context, dockerfile, instructions, rebuilt
 from tools.lock import ROOT
 
-NAMES = ["lab", "serve", "train"]
-NEEDED = ["pyproject.toml", "requirements.txt", "README.md", "LICENSE", "src/recbandits_environment.pth"]
+NAMES = ["lab", "serve", "train", "train-gpu"]
+NEEDED = [
+    "pyproject.toml",
+    "requirements.txt",
+    "requirements-gpu.txt",
+    "README.md",
+    "LICENSE",
+    "src/recbandits_environment.pth",
+]
+INSTALL = "pip install --compile --no-deps"
 UNWANTED = [
     ".git/config",
     ".venv/bin/python",
@@ -109,9 +117,19 @@ def test_what_is_copied_is_in_the_context(name):
 def test_the_images_have_their_first_layers_in_common():
     """Up to the stage of their own they are the same, so Docker keeps and sends the 3 GB of the lock once."""
     texts = [(ROOT / "docker" / f"{name}.Dockerfile").read_text() for name in NAMES]
-    common = {text[text.index("ARG PYTHON") : text.index("USER ")] for text in texts}
+    common = {text[text.index("ARG PYTHON") : text.rindex("FROM ")] for text in texts}
     assert len(common) == 1
-    assert common.pop().count("FROM ") == 3
+    assert common.pop().count("FROM ") == 2
+
+
+def test_the_image_for_gpus_is_the_training_image_with_two_more_steps():
+    """So what is proven of that one holds for this one; CUDA's libraries are not installed here."""
+    plain, gpu = steps("train"), steps("train-gpu")
+    more = [("COPY", "requirements-gpu.txt ./"), ("RUN", f"{INSTALL} --require-hashes -r requirements-gpu.txt")]
+    where = gpu.index(more[0])
+    assert gpu[where : where + 2] == more
+    assert gpu[:where] + gpu[where + 2 :] == plain
+    assert gpu[where - 1] == ("FROM", "environment")
 
 
 @pytest.mark.parametrize("name", NAMES)
