@@ -212,7 +212,7 @@ def test_a_job_is_run_once_until_it_fails(jobs, cloud):
     kept(cloud, "customJobs")["state"] = "JOB_STATE_FAILED"
     assert jobs.run(JOB).state == "succeeded"
     assert len(created(cloud)) == 2
-    with pytest.raises(PlatformError, match="begun with other arguments, give .* name: simulate --agent=linucb"):
+    with pytest.raises(PlatformError, match=r"begun with other arguments, give .* name: simulate --agent=linucb"):
         jobs.run(replace(JOB, arguments=("fit",)))
 
 

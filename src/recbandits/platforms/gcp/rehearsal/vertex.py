@@ -57,13 +57,14 @@ def _holds(document, field, operator, value):
 def _start_job(documents, request):
     """Every job has succeeded when it is asked for again; what creation answers is that it waits."""
     trials = [_trial(number, request.body) for number in range(1, 1 + request.body.get("maxTrialCount", 0))]
-    ended = {"state": "JOB_STATE_SUCCEEDED", "createTime": _TIME, "startTime": _TIME, "endTime": _TIME}
+    word = "PIPELINE" if request.path.endswith("/pipelineJobs") else "JOB"
+    ended = {"state": f"{word}_STATE_SUCCEEDED", "createTime": _TIME, "startTime": _TIME, "endTime": _TIME}
     refusal, document = create(documents, request, **ended, **({"trials": trials} if trials else {}))
     if "inputConfig" in document:
         documents[f"{request.path}/{document['name'].rpartition('/')[2]}"]["outputInfo"] = _answer_all(
             documents, document
         )
-    return refusal or (200, document | {"state": "JOB_STATE_PENDING"})
+    return refusal or (200, document | {"state": f"{word}_STATE_PENDING"})
 
 
 def _trial(number, study):
