@@ -41,6 +41,9 @@ def canary(visits, title=None):
             edgecolors="none",
             rasterized=True,
         )
+        for stage, users in zip(stages, table.sum(axis=1), strict=True):
+            left.text(users, stage + 0.5, f" {users:,}", va="center", color=COLOURS[1])
+        left.invert_yaxis()
         left.set_yticks(stages + 0.5, [f"{share} %" for share in table.index])
         left.set(xlabel="users", ylabel="share of the canary", title=title)
         left.grid(visible=False)
