@@ -25,7 +25,7 @@ LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
 CONFIG = Config(platform="gcp", project=PROJECT)
 JOB = Job("scale-up", ("simulate", "--agent=linucb", "--alpha=0.5"))
 T4 = replace(JOB, machine="t4", replicas=2)
-STUDY = Study(Job("search", ("simulate",)), PARAMETERS, trials=3, parallel=2, metric="reward")
+STUDY = Study(Job("search", ("simulate", "--alpha=1.0")), PARAMETERS, trials=3, parallel=2, metric="reward")
 CONTAINER = {"imageUri": IMAGE, "args": ["simulate", "--agent=linucb", "--alpha=0.5"]}
 QUOTA = error(
     429,
@@ -117,21 +117,20 @@ def test_replicas_reduction_servers_and_spot_machines_are_sent(jobs, cloud):
     }
     jobs.run(replace(JOB, machine="t4", replicas=4, reduction_servers=2, spot=True))
     machine = {"machineType": "n1-standard-8", "acceleratorType": 5, "acceleratorCount": 1}  # 5 is NVIDIA_TESLA_T4
+    container = CONTAINER | {"imageUri": IMAGE.replace("train:", "train-gpu:")}
     reducer = {"imageUri": "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"}
-    assert (
-        created(cloud)[0][1]["jobSpec"]
-        == {
-            "workerPoolSpecs": [
-                {"machineSpec": machine, "replicaCount": "1", "containerSpec": CONTAINER},
-                {"machineSpec": machine, "replicaCount": "3", "containerSpec": CONTAINER},
-                {"machineSpec": {"machineType": "n1-highcpu-16"}, "replicaCount": "2", "containerSpec": reducer},
-            ],
-            "scheduling": {"strategy": 4},  # SPOT
-            "serviceAccount": ACCOUNT,
-            "baseOutputDirectory": {"outputUriPrefix": f"gs://{BUCKET}/jobs/scale-up"},
-            "tensorboard": f"{PLACE[4:]}/tensorboards/7",
-        }
-    )
+    spec = created(cloud)[0][1]["jobSpec"]
+    assert spec.pop("scheduling") == {"strategy": 4}, "4 is SPOT"
+    assert spec == {
+        "workerPoolSpecs": [
+            {"machineSpec": machine, "replicaCount": "1", "containerSpec": container},
+            {"machineSpec": machine, "replicaCount": "3", "containerSpec": container},
+            {"machineSpec": {"machineType": "n1-highcpu-16"}, "replicaCount": "2", "containerSpec": reducer},
+        ],
+        "serviceAccount": ACCOUNT,
+        "baseOutputDirectory": {"outputUriPrefix": f"gs://{BUCKET}/jobs/scale-up"},
+        "tensorboard": f"{PLACE[4:]}/tensorboards/7",
+    }
 
 
 @pytest.mark.parametrize(
@@ -151,6 +150,7 @@ def test_machines_are_sent_as_vertex_ai_names_them(jobs, cloud, machine, spec):
 
 
 def test_a_study_is_sent_with_goal_parameters_and_trials(jobs, cloud):
+    """Vertex AI adds the parameters to the arguments, so alpha is not among these."""
     jobs.tune(STUDY)
     assert created(cloud) == [
         (
@@ -273,16 +273,18 @@ def test_a_choice_of_fractions_stays_one(jobs):
     assert {name: type(value) for name, value in parameters.items()} == {"epsilon": float, "batch": int}
 
 
-def test_a_trial_that_reported_nothing_has_failed(jobs, cloud):
-    jobs.tune(STUDY)
-    first, second, third = kept(cloud, "hyperparameterTuningJobs")["trials"]
+def test_a_trial_that_reported_no_number_has_failed(jobs, cloud):
+    jobs.tune(replace(STUDY, trials=4))
+    first, second, third, fourth = kept(cloud, "hyperparameterTuningJobs")["trials"]
     first["finalMeasurement"] = {"metrics": [{"metricId": "loss", "value": 9.0}]}
     second |= {"state": "INFEASIBLE", "infeasibleReason": "the disk\nis full"}
-    third["state"] = "ACTIVE"
+    third["finalMeasurement"] = {"metrics": [{"metricId": "reward", "value": "NaN"}]}
+    fourth["state"] = "ACTIVE"
     states = [(trial.state, trial.value, trial.error) for trial in jobs.trials("search")]
     assert states == [
         ("failed", None, "trial 1 reported no reward"),
         ("failed", None, "trial 2 the disk is full"),
+        ("failed", None, "trial 3 reported reward nan"),
         ("running", None, ""),
     ]
 
@@ -341,6 +343,7 @@ def test_another_refusal_is_one_sentence(jobs, cloud):
         ({"reduction_servers": 2, "machine": "t4"}, "reduction_servers must be 0 unless there are several replicas"),
         ({"reduction_servers": 2, "replicas": 3}, "each with a GPU, got 2"),
         ({"reduction_servers": -1}, "reduction_servers must be a whole number"),
+        ({"machine": "tpu"}, "image must be one with libtpu on a TPU, where ours has none, got ''"),
         ({"replicas": 0}, "replicas must be a whole number of at least 1"),
     ],
 )

@@ -54,7 +54,7 @@ class Job:
       replicas: how many of it train together.
       reduction_servers: helpers that add the gradients of several GPU replicas.
       spot: whether to take machines that are cheaper and may be taken away.
-      image: container image URI on Google Cloud; empty for the project's training image.
+      image: container image URI on Google Cloud; empty for ours, which has CUDA where there is a GPU.
     """
 
     name: str
@@ -75,10 +75,11 @@ class Job:
         _require(self, "machine", known, f"a Machine or one of {', '.join(MACHINES)}")
         image = isinstance(self.image, str) and (not self.image or re.fullmatch(_IMAGE, self.image))
         _require(self, "image", image, "a URI in lower case such as 'us-central1-docker.pkg.dev/project/name/train:v1'")
+        machine = MACHINES[self.machine] if isinstance(self.machine, str) else self.machine
+        _require(self, "image", self.image or not machine.topology, "one with libtpu on a TPU, where ours has none")
         servers = type(self.reduction_servers) is int and self.reduction_servers >= 0
         _require(self, "reduction_servers", servers, "a whole number, 0 for none")
-        gpus = (MACHINES[self.machine] if isinstance(self.machine, str) else self.machine).accelerator
-        helpful = not self.reduction_servers or (self.replicas > 1 and gpus)
+        helpful = not self.reduction_servers or (self.replicas > 1 and machine.accelerator)
         _require(self, "reduction_servers", helpful, "0 unless there are several replicas, each with a GPU")
 
 

@@ -1,6 +1,7 @@
 """Jobs on Vertex AI: custom jobs and hyper-parameter tuning jobs, which keep all that is known of them."""
 
 import json
+import math
 import re
 import time
 from contextlib import contextmanager
@@ -253,8 +254,8 @@ def _trial(trial, convert, metric):
     parameters = {item.parameter_id: convert[item.parameter_id](item.value) for item in trial.parameters}
     values = [item.value for item in trial.final_measurement.metrics if item.metric_id == metric]
     state, reason = _state(trial), " ".join(trial.infeasible_reason.split())
-    if state == "succeeded" and not values:
-        state, reason = "failed", f"reported no {metric}"
+    if state == "succeeded" and not (values and math.isfinite(values[0])):
+        state, reason = "failed", f"reported {metric} {values[0]}" if values else f"reported no {metric}"
     error = f"trial {trial.id} {reason}" if reason else ""
     return Trial(int(trial.id), state, parameters, values[0] if state == "succeeded" else None, error)
 

@@ -1,6 +1,9 @@
 """What Vertex AI is asked for a job or a study: pure functions that give dicts in the shape of its API."""
 
+from dataclasses import replace
+
 from recbandits.platforms.jobs import MACHINES, Choice, Float, Machine
+from recbandits.platforms.tuning import with_parameters
 
 REDUCTION_SERVER = "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"
 _REDUCTION_MACHINE = "n1-highcpu-16"
@@ -31,6 +34,8 @@ def tuning_job(config, study, tensorboard=""):
     Returns:
       dict in the shape of `google.cloud.aiplatform_v1.HyperparameterTuningJob`.
     """
+    kept = with_parameters(study.job.arguments, dict.fromkeys(study.parameters, ""))[: -len(study.parameters)]
+    job = replace(study.job, arguments=kept)  # Vertex AI adds the parameters itself
     metric = {"metric_id": study.metric, "goal": "MAXIMIZE" if study.maximise else "MINIMIZE"}
     parameters = [{"parameter_id": name, **_parameter(values)} for name, values in study.parameters.items()]
     return {
@@ -38,7 +43,7 @@ def tuning_job(config, study, tensorboard=""):
         "study_spec": {"metrics": [metric], "parameters": parameters},
         "max_trial_count": study.trials,
         "parallel_trial_count": study.parallel,
-        "trial_job_spec": _job_spec(config, study.job, tensorboard),
+        "trial_job_spec": _job_spec(config, job, tensorboard),
         "labels": config.labels,
     }
 
@@ -54,8 +59,10 @@ def machine_spec(machine):
 
 def _job_spec(config, job, tensorboard):
     """Pool 0 is the chief, pool 1 its workers, pool 2 the reduction servers."""
-    container = {"image_uri": job.image or config.image("train"), "args": list(job.arguments)}
-    replica = {"machine_spec": machine_spec(job.machine), "container_spec": container}
+    machine = machine_spec(job.machine)
+    ours = config.image("train-gpu" if "accelerator_type" in machine else "train")
+    container = {"image_uri": job.image or ours, "args": list(job.arguments)}
+    replica = {"machine_spec": machine, "container_spec": container}
     pools = [replica | {"replica_count": count} for count in (1, job.replicas - 1) if count]
     if job.reduction_servers:
         servers = {"machine_spec": {"machine_type": _REDUCTION_MACHINE}, "replica_count": job.reduction_servers}

@@ -7,6 +7,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from recbandits.platforms.gcp.rehearsal.answers import Request
 
+_MAPS = ("labels", "metadata", "parameterValues", "trafficSplit")
+
 
 def handler(receive):
     """A class of request handlers.
@@ -39,6 +41,16 @@ def handler(receive):
     return Handler
 
 
+def _in_order(document):
+    """Clients send maps in any order; sorted, the same request is always the same text."""
+    if isinstance(document, list):
+        return [_in_order(each) for each in document]
+    if not isinstance(document, dict):
+        return document
+    fields = {key: _in_order(value) for key, value in document.items()}
+    return {key: dict(sorted(value.items())) if key in _MAPS else value for key, value in fields.items()}
+
+
 def _query(text):
     pairs = parse_qsl(text)
     return {key: ",".join(value for other, value in pairs if other == key) for key, _ in pairs}
@@ -52,6 +64,6 @@ def _read(kind, data):
         document, content = parts
         return json.loads(document), content
     try:
-        return json.loads(data or b"{}"), data
+        return _in_order(json.loads(data or b"{}")), data
     except ValueError:
         return {}, data
