@@ -8,11 +8,11 @@ import sys
 
 import psutil
 import pytest
+from endpoints_contract import EndpointsContract
 
 from recbandits.config import Config
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local import LocalPlatform
-from recbandits.serving import policy
 
 
 @pytest.fixture(scope="module")
@@ -70,40 +70,19 @@ def test_an_endpoint_is_made_once_and_found_by_another_process(config):
         endpoint.predict([{"user_id": 7}])
 
 
-def test_policies_are_deployed_split_rolled_back_and_undeployed(endpoint, exported):
-    first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
-    assert (first, second) == tuple(policy.load(each).version for each in exported[:2])
-    assert endpoint.traffic_split == {first: 90, second: 10}
-    endpoint.split({second: 100})
-    assert endpoint.traffic_split == {first: 0, second: 100}
-    assert endpoint.predict([{"user_id": 7}])[0]["policy_version"] == second
-    endpoint.rollback()
-    assert endpoint.traffic_split == {first: 90, second: 10}
-    with pytest.raises(ValueError, match=f"version '{second}' still has 10 % of the traffic: split it first"):
-        endpoint.undeploy(second)
-    endpoint.split({first: 100})
-    endpoint.undeploy(second)
-    assert endpoint.traffic_split == {first: 100}
-    with pytest.raises(ValueError, match="there is no earlier release to return to"):
-        endpoint.rollback()
-    with pytest.raises(PlatformError, match=f"answered 422: version {second} is not there"):
-        endpoint.split({second: 100, first: 0})
-    endpoint.undeploy(first)
-    assert endpoint.traffic_split == {}
-    assert not list((endpoint.directory / "storage" / "policies").iterdir())
-    with pytest.raises(PlatformError, match="has no policy, deploy one first"):
-        endpoint.rollback()
+class TestLocalEndpoints(EndpointsContract):
+    """The contract that Vertex AI's endpoints keep too; `endpoint` and `exported` are fixtures."""
 
 
-def test_a_policy_that_is_none_is_refused_before_anything_changes(endpoint, exported, tmp_path):
-    version = endpoint.deploy(exported[0])
-    (tmp_path / "notes.txt").write_text("no policy")
-    with pytest.raises(ValueError, match="must be the directory of an exported policy"):
-        endpoint.deploy(tmp_path)
+def test_a_policy_that_was_refused_or_undeployed_leaves_nothing_behind(endpoint, exported):
+    kept = endpoint.deploy(exported[0])
     with pytest.raises(ValueError, match="must be a whole number from 0 to 100, got 101"):
         endpoint.deploy(exported[1], 101)
-    assert endpoint.traffic_split == {version: 100}
-    assert [path.name for path in (endpoint.directory / "storage" / "policies").iterdir()] == [version]
+    gone = endpoint.deploy(exported[1], 0)
+    endpoint.undeploy(gone)
+    assert [path.name for path in (endpoint.directory / "storage" / "policies").iterdir()] == [kept]
+    with pytest.raises(PlatformError, match=f"answered 422: version {gone} is not there"):
+        endpoint.split({gone: 100, kept: 0})
 
 
 def test_after_a_killed_server_the_endpoint_starts_again_with_what_it_served(endpoint, exported, config):
@@ -145,3 +124,14 @@ def test_a_batch_is_answered_without_the_server(endpoint, exported, tmp_path):
     done = endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     assert (done.answered, done.refused) == (1, 1)
     assert not endpoint.health()["ready"]
+
+
+def test_a_server_that_logs_elsewhere_is_started_anew_with_what_it_served(endpoint, exported, config, monkeypatch):
+    version, before = endpoint.deploy(exported[0]), process_of(endpoint)
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:9")
+    endpoints = LocalPlatform(config).endpoints
+    again = endpoints.create(topic="projects/p/topics/t")
+    assert gone(before)
+    assert again.traffic_split == {version: 100}
+    assert again.metrics()["outbox"]["put"] == 0
+    assert process_of(endpoints.create(topic="projects/p/topics/t")) == process_of(endpoints.create()) != before
