@@ -95,7 +95,8 @@ class Models:
         bucket = self._clients.storage.bucket(self._config.bucket)
         for path in sorted(Path(directory).rglob("*")):
             if path.is_file():
-                bucket.blob(f"{prefix}/{path.relative_to(directory).as_posix()}").upload_from_filename(path)
+                blob = bucket.blob(f"{prefix}/{path.relative_to(directory).as_posix()}")
+                blob.upload_from_filename(path, checksum="md5")
         return f"gs://{self._config.bucket}/{prefix}"
 
     @contextmanager
