@@ -6,10 +6,19 @@ client libraries must not repeat the request by themselves, or they would take t
 
 from recbandits.platforms import FOUND, MADE, NotMadeError, Resource
 
-SERVICES = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "aiplatform", "pubsub")
+SERVICES = (
+    "iam",
+    "cloudresourcemanager",
+    "storage",
+    "bigquery",
+    "artifactregistry",
+    "cloudbuild",
+    "aiplatform",
+    "pubsub",
+)
 ROLES = (
     "roles/aiplatform.user",
-    "roles/artifactregistry.reader",
+    "roles/artifactregistry.writer",
     "roles/bigquery.dataEditor",
     "roles/bigquery.jobUser",
     "roles/logging.logWriter",
