@@ -10,7 +10,7 @@ from recbandits.report import quiet_tensorflow
 
 tensorflow = quiet_tensorflow()
 
-from benchmarks import off_policy, offline_quality, quality, serving, simulation, training  # noqa: E402
+from benchmarks import off_policy, offline_quality, quality, serving, serving_http, simulation, training  # noqa: E402
 from recbandits.data import movielens  # noqa: E402
 
 OUTPUT = Path("build/bench")
@@ -25,6 +25,7 @@ def main():
         "simulation": simulation,
         "training": training,
         "serving": serving,
+        "serving_http": serving_http,
     }
     chosen = sys.argv[1:] or list(benchmarks)
     for name in chosen:
