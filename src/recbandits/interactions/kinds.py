@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ class Kind:
       bigquery: without REPEATED.
       duckdb: without NOT NULL.
       rule: function of (its column, all columns by name), [n] or [n, length], giving bool [n]; None for no more rules.
+      single: the rule of (one value, all values of the record by name), without arrays, which are slow for one record.
       many: True for a list.
     """
 
@@ -32,13 +34,14 @@ class Kind:
     bigquery: str
     duckdb: str
     rule: Callable | None = None
+    single: Callable | None = None
     many: bool = False
 
-    def but(self, expected, rule):
-        """The same with a rule."""
-        return dataclasses.replace(self, expected=expected, rule=rule)
+    def but(self, expected, rule, single=None):
+        """The same with a rule; `single` where the rule does not hold for numbers and text as it does for arrays."""
+        return dataclasses.replace(self, expected=expected, rule=rule, single=single or rule)
 
-    def list(self, expected, rule):
+    def list(self, expected, rule, single):
         """A list of these, with a rule."""
 
         def read(values):
@@ -49,12 +52,19 @@ class Kind:
             lists = pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
             return lists and (self.fits(type_.value_type) or pa.types.is_null(type_.value_type))
 
-        return Kind(expected, read, fits, pa.list_(self.arrow), self.bigquery, f"{self.duckdb}[]", rule, many=True)
+        return Kind(
+            expected, read, fits, pa.list_(self.arrow), self.bigquery, f"{self.duckdb}[]", rule, single, many=True
+        )
+
+
+_WHOLE, _FLOATING = (int, np.integer), (float, np.floating)
 
 
 def _text(value):
-    halves = isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)  # UTF-8 has none
-    return str(value) if isinstance(value, str) and not halves else None
+    if not isinstance(value, str):
+        return None
+    halves = not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)  # UTF-8 has none
+    return None if halves else str(value)
 
 
 def _utc(value):
@@ -67,12 +77,12 @@ def _utc(value):
 
 
 def _whole(value):
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    whole = isinstance(value, _WHOLE) and not isinstance(value, bool)
     return int(value) if whole and -(2**63) <= value < 2**63 else None
 
 
 def _number(value):
-    if isinstance(value, float | np.floating):
+    if isinstance(value, _FLOATING):
         return float(value)
     whole = _whole(value)  # beyond 2^53 a float would be another number
     return float(whole) if whole is not None and abs(whole) <= 2**53 else None
@@ -101,9 +111,17 @@ TIME = Kind(
     "a time with its zone, to the microsecond", _utc, _is_aware, pa.timestamp("us", "UTC"), "TIMESTAMP", "TIMESTAMPTZ"
 )
 ID = Kind("a 64-bit whole number", _whole, pa.types.is_integer, pa.int64(), "INTEGER", "BIGINT")
-IDS = ID.list("distinct 64-bit whole numbers, at least one", _distinct)
-ONE_OF_THEM = ID.but("one of the candidates", lambda id_, row: (id_[:, None] == row["candidates"]).any(axis=1))
+IDS = ID.list("distinct 64-bit whole numbers, at least one", _distinct, lambda ids, row: 0 < len(ids) == len(set(ids)))
+ONE_OF_THEM = ID.but(
+    "one of the candidates",
+    lambda id_, row: (id_[:, None] == row["candidates"]).any(axis=1),
+    lambda id_, row: id_ in row["candidates"],
+)
 REAL = Kind("a number", _number, _is_number, pa.float64(), "FLOAT", "DOUBLE")
 FINITE = REAL.but("a finite number", lambda value, row: np.isfinite(value))
-VECTOR = REAL.list("finite numbers", lambda values, row: np.isfinite(values).all(axis=1))
+VECTOR = REAL.list(
+    "finite numbers",
+    lambda values, row: np.isfinite(values).all(axis=1),
+    lambda values, row: all(map(math.isfinite, values)),
+)
 SHARE = REAL.but("a number in (0, 1]", lambda value, row: (value > 0) & (value <= 1))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, get_type_hints
 
-import numpy as np
 import pyarrow as pa
 
 from recbandits.interactions import kinds
@@ -16,13 +15,11 @@ class _Record:
     """Validation, and the way to JSON and back."""
 
     def __post_init__(self):
-        columns = {}
+        given = vars(self).copy()
         for name, kind in FIELDS[type(self)].items():
-            value = kind.read(getattr(self, name))
-            # NumPy's own type for text drops NULs at the end
-            columns[name] = np.asarray([value], object if isinstance(value, str) else None)
-            if value is None or not (kind.rule is None or kind.rule(columns[name], columns)[0]):
-                raise ValueError(f"{name} must be {kind.expected}, got {getattr(self, name)!r}")
+            value = kind.read(given[name])
+            if value is None or not (kind.single is None or kind.single(value, vars(self))):
+                raise ValueError(f"{name} must be {kind.expected}, got {given[name]!r}")
             object.__setattr__(self, name, value)
 
     def to_json(self):
