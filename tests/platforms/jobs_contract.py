@@ -22,7 +22,7 @@ class JobsContract:
 
     @pytest.mark.parametrize(
         ("values", "maximise", "number"),
-        [((1.0, 3.0, 2.0), True, 1), ((1.0, 3.0, 0.5), False, 2), ((None, 2.0, 2.0), True, 1), ((-5.0, None), True, 0)],
+        [((1.0, 3.0, 2.0), True, 1), ((1.0, 3.0, 0.5), False, 2), ((None, 2.0, 2.0), True, 1), ((None, -5.0), True, 1)],
         ids=["most", "least", "the first of equals", "failures do not count"],
     )
     def test_the_best_trial_is_the_arg_max(self, jobs, values, maximise, number):
@@ -42,7 +42,7 @@ class JobsContract:
 
     def test_without_a_trial_that_succeeded_there_is_no_best_one(self, jobs):
         name = self.study(jobs, [None, None])
-        assert [trial.state for trial in jobs.trials(name)] == ["failed", "failed"]
+        assert {trial.state for trial in jobs.trials(name)} == {"failed"}
         with pytest.raises(PlatformError, match=f"study {name} must have a trial that succeeded to have a best one"):
             jobs.best(name)
 

@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import psutil
 import pytest
+from jobs_contract import PARAMETERS, JobsContract
 
 from recbandits.config import Config
 from recbandits.platforms import PlatformError
@@ -45,7 +48,11 @@ if what == "full":
 
 from hypertune import HyperTune
 
-value = -((math.log10(float(flags["alpha"])) + 1) ** 2) + 0.1 * (flags.get("kind") == "b")
+if "values" in flags:
+    values = flags["values"].split(",")
+    value = float(values[int(trial) % len(values)])  # "None" is no number
+else:
+    value = -((math.log10(float(flags["alpha"])) + 1) ** 2) + 0.1 * (flags.get("kind") == "b")
 report = HyperTune().report_hyperparameter_tuning_metric
 if what == "garbage":
     Path(os.environ["CLOUD_ML_HP_METRIC_FILE"]).write_text("mean_reward: splendid")
@@ -73,6 +80,15 @@ def config(tmp_path, monkeypatch):
 @pytest.fixture
 def jobs(config):
     return LocalJobs(config, module="task")
+
+
+class TestLocalJobs(JobsContract):
+    def study(self, jobs, values, maximise=True):
+        job = Job("search", (f"--values={','.join(map(str, values))}",))
+        wanted = sum(value is not None for value in values)
+        with suppress(PlatformError):  # three in a row failed
+            jobs.tune(Study(job, PARAMETERS, trials=max(1, wanted), parallel=len(values), maximise=maximise))
+        return "search"
 
 
 def study(*arguments, trials=4, name="search", **options):
@@ -139,6 +155,37 @@ print(jobs.record("waits").state)
     assert not psutil.pid_exists(int(pid.read_text()))
     gate.touch()
     assert jobs.run(job).state == "succeeded"
+
+
+def test_a_lock_is_taken_while_others_look_whether_it_is_held(tmp_path):
+    """Who lists the trials of a study does not make its tuner believe that they run."""
+    code = f"""
+from pathlib import Path
+from recbandits.platforms.local import processes
+print("looking", flush=True)
+while True:
+    processes.is_held(Path({str(tmp_path)!r}))
+"""
+    (tmp_path / "lock").touch()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as looking:
+        looking.stdout.readline()
+        for _ in range(2000):
+            with processes.held(tmp_path, "job a"):
+                pass
+        looking.kill()
+
+
+def test_a_job_that_is_stopped_before_it_has_a_group_is_stopped_when_it_has(tmp_path):
+    with processes.held(tmp_path, "job a") as lock:
+        job = subprocess.Popen(["sleep", "100"], start_new_session=True, pass_fds=[lock])
+    stopping = threading.Thread(target=processes.stop, args=[tmp_path])
+    stopping.start()
+    time.sleep(0.2)
+    assert stopping.is_alive()
+    (tmp_path / "group").write_text(str(job.pid))
+    assert job.wait(timeout=20) == -signal.SIGTERM
+    stopping.join()
+    assert json.loads((tmp_path / "end.json").read_text())["state"] == "stopped"
 
 
 def test_a_killed_job_has_failed(jobs):

@@ -21,6 +21,7 @@ from recbandits.platforms.local.supervisor import write_json
 
 _POLL = 0.1  # seconds between two looks
 _PATIENCE = 10  # seconds that a stopped job gets to end
+_GLANCE = 0.5  # seconds after which a lock is not held by one who only looks
 
 
 class Status(NamedTuple):
@@ -52,7 +53,7 @@ def start(directory, what, module, arguments, replicas, environment):
     with _one_sentence(what):
         directory.mkdir(parents=True, exist_ok=True)
         with held(directory, what) as lock, (directory / "log.txt").open("ab") as log:
-            for stale in ("end.json", "metrics.jsonl"):
+            for stale in ("end.json", "metrics.jsonl", "group"):
                 (directory / stale).unlink(missing_ok=True)
             write_json(directory / "job.json", job | {"started": datetime.now(UTC).isoformat()})
             command = [sys.executable, "-m", "recbandits.platforms.local.supervisor", str(directory), str(lock)]
@@ -102,9 +103,7 @@ def stop(directory):
     if not is_held(directory):
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
-        # While the lock is held, the group has members, and its number belongs to nobody else.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(int((directory / "group").read_text()), number)
+        _signal(directory, number)
         deadline = time.monotonic() + _PATIENCE
         while is_held(directory) and time.monotonic() < deadline:
             time.sleep(_POLL)
@@ -124,10 +123,8 @@ def held(directory, what):
     """
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PlatformError(f"{what} is running already") from None
+        if not _took(lock):
+            raise PlatformError(f"{what} is running already")
         yield lock
     finally:
         os.close(lock)
@@ -157,6 +154,32 @@ def log_of(directory):
     """Text of a job's log."""
     file = directory / "log.txt"
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
+def _took(lock):
+    """Take a lock, unless it is held for longer than `is_held` has it to look."""
+    deadline = time.monotonic() + _GLANCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+
+
+def _signal(directory, number):
+    """Send a signal to the processes of a job, which may be about to start.
+
+    While the lock is held, the group has members, and its number belongs to nobody else.
+    """
+    group = directory / "group"
+    while is_held(directory):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
+            os.killpg(int(group.read_text()), number)
+            return
+        time.sleep(_POLL)
 
 
 _children = []  # supervisors that this process started, to be asked whether they have ended
