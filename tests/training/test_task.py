@@ -1,10 +1,12 @@
 """The training task: its command line, what it leaves behind, and that it goes on where it was killed."""
 
+import errno
 import json
 import os
 import signal
 import time
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
 from recbandits.training import task
 from recbandits.training.online import simulate
-from recbandits.training.places import Places, is_chief, mounted
+from recbandits.training.places import Places, is_chief, mounted, replicas
 from recbandits.training.problems import AGENTS, PROBLEMS, Outcome, Simulation
 from recbandits.training.solve import World, make_environment
 
@@ -120,7 +122,16 @@ def test_a_dry_run_says_where_things_would_go_and_does_nothing(places, capsys):
     assert list(places.iterdir()) == []
 
 
-def test_a_simulation_leaves_policy_record_metrics_and_curves(places, data, movielens, capsys):
+def test_a_simulation_leaves_policy_record_metrics_and_curves(places, data, movielens, capsys, monkeypatch):
+    """Where a bucket is mounted: there, directories that have files in them cannot be renamed."""
+    rename = Path.rename
+
+    def refusing(path, target):
+        if places in path.parents and path.is_dir():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
     assert task.main([*SIMULATE, data]) == 0
     record = json.loads((places / "record.json").read_text())
     assert record["arguments"] == [*SIMULATE, data]
@@ -210,6 +221,8 @@ def test_what_is_held_out_is_not_learnt_from(judge, known, held_out, movielens):
 def test_what_goes_wrong_is_one_sentence_and_exit_code_1(places, data, capsys, monkeypatch):
     assert task.main(["simulate", "--data=/nowhere"]) == 1
     assert "recbandits.training.task: MovieLens directory /nowhere: cannot read" in capsys.readouterr().err
+    assert task.main([*SIMULATE, data, "--rank=100000"]) == 1
+    assert "recbandits.training.task: Unable to allocate" in capsys.readouterr().err.splitlines()[-1]
     monkeypatch.setenv("CLOUD_ML_HP_METRIC_FILE", "/dev/full")
     assert task.main([*SIMULATE, data]) == 1
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
@@ -242,3 +255,16 @@ def test_buckets_are_where_vertex_mounts_them():
 def test_one_replica_writes(cluster, kind, index, chief):
     assert is_chief(json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})) is chief
     assert is_chief(None)
+
+
+def test_replicas_that_would_all_do_the_same_are_refused(places, capsys, monkeypatch):
+    """Vertex AI tells a lone replica of its cluster too, and parameter servers do not train."""
+    task_of = {"task": {"type": "chief", "index": 0}}
+    assert replicas(json.dumps({"cluster": {"chief": ["a"]}} | task_of)) == replicas(None) == 1
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"chief": ["a"], "worker": ["b"], "ps": ["c"]}} | task_of))
+    for command in ("simulate", "fit"):
+        assert task.main([command]) == 1
+        assert capsys.readouterr().err == (
+            f"{task._PROGRAM}: 2 replicas share work in `fit --strategy=multi_worker` alone, use 1 here\n"
+        )
+    assert list(places.iterdir()) == []

@@ -16,19 +16,22 @@ class Places(NamedTuple):
       checkpoints: of what an interrupted job goes on from.
       tensorboard: of event files.
       chief: whether this process is the one among its replicas that writes.
+      replicas: how many processes train, this one included.
     """
 
     model: Path | None
     checkpoints: Path | None
     tensorboard: Path | None
     chief: bool = True
+    replicas: int = 1
 
     @classmethod
     def from_environment(cls, environment=os.environ):
         """Read AIP_MODEL_DIR, AIP_CHECKPOINT_DIR, AIP_TENSORBOARD_LOG_DIR and TF_CONFIG."""
         named = {place: environment.get(variable) for place, variable in _VARIABLES.items()}
         paths = {place: mounted(name) if name else None for place, name in named.items()}
-        return cls(**paths, chief=is_chief(environment.get("TF_CONFIG")))
+        cluster = environment.get("TF_CONFIG")
+        return cls(**paths, chief=is_chief(cluster), replicas=replicas(cluster))
 
     @property
     def record(self):
@@ -58,3 +61,9 @@ def is_chief(tf_config):
     task = config.get("task", {"type": "chief"})
     first_worker = task["type"] == "worker" and task["index"] == 0 and "chief" not in config["cluster"]
     return task["type"] == "chief" or first_worker
+
+
+def replicas(tf_config):
+    """How many processes train together, by the text of TF_CONFIG; 1 without it."""
+    cluster = json.loads(tf_config or "{}").get("cluster", {})
+    return max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")))

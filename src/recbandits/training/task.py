@@ -6,6 +6,7 @@
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -49,7 +50,7 @@ def main(arguments=None):
         return 0
     try:
         run(request, places, arguments)
-    except (ValueError, KeyError, OSError, ArithmeticError, *_tensorflow_errors()) as error:
+    except (ValueError, KeyError, OSError, ArithmeticError, MemoryError, *_tensorflow_errors()) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"{_PROGRAM}: {' '.join(str(message).split())}", file=sys.stderr)
         return 1
@@ -85,6 +86,8 @@ def description(request, places):
 
 def run(request, places, arguments):
     """Solve, export, record and report; what takes long is imported here."""
+    if places.replicas > 1 and getattr(request.problem, "strategy", "none") != "multi_worker":
+        raise ValueError(f"{places.replicas} replicas share work in `fit --strategy=multi_worker` alone, use 1 here")
     quiet_tensorflow()
     from recbandits.data import movielens
     from recbandits.training.solve import solve
@@ -119,9 +122,19 @@ def _export(request, outcome, data, places):
         limits=(_LIMITS[request.command],),
     )
     options = {"exploration": _exploration(request), "arms": outcome.arms, "titles": data.movies["title"]}
-    with tempfile.TemporaryDirectory() as elsewhere:  # TensorFlow has every replica save, one of them for good
-        place = places.model if places.chief else Path(elsewhere, "model")
-        return load(export(outcome.policy, place, outcome.features, summary=summary, **options)).version
+    with tempfile.TemporaryDirectory() as folder:  # TensorFlow has every replica save, one of them for good
+        made = export(outcome.policy, Path(folder, "model"), outcome.features, summary=summary, **options)
+        if places.chief:
+            _copy(made, places.model)
+        return load(made).version
+
+
+def _copy(source, target):
+    """Copy a directory, file by file: in a bucket that is mounted, one with files in it cannot be renamed."""
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
 
 
 def _exploration(request):
