@@ -9,7 +9,7 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.platforms import PlatformError
-from recbandits.platforms.gcp import GcpPlatform
+from recbandits.platforms.gcp import GcpPlatform, images
 from recbandits.platforms.gcp.images import archive
 from recbandits.platforms.gcp.rehearsal import Rehearsal, error, rehearse
 from recbandits.platforms.images import context
@@ -100,6 +100,14 @@ def test_a_refusal_is_one_sentence_that_names_the_image(path, answer, reason):
         GcpPlatform(CONFIG, cloud.endpoint).images.build("serve")
     assert str(refusal.value).startswith(f"image {URI}:v2 could not be built: ")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_build_that_takes_too_long_is_one_sentence(monkeypatch):
+    """The operation has the path of the builds here, so that it is never done."""
+    monkeypatch.setattr(images, "TIMEOUT", 1)
+    building = 200, {"name": BUILDS.removeprefix("/v1/"), "done": False}
+    with MoodyCloud(BUILDS, building) as cloud, pytest.raises(PlatformError, match=f"image {URI}:v2 could not be"):
+        GcpPlatform(CONFIG, cloud.endpoint).images.build("serve")
 
 
 @pytest.mark.parametrize("name", ["Serve", "SERVE", "gpu"])

@@ -267,6 +267,11 @@ def test_a_study_that_was_begun_is_gone_on_with(jobs, cloud):
     assert cloud.requests[-1].path == f"/v1/{kept(cloud, 'hyperparameterTuningJobs')['name']}:cancel"
 
 
+def test_no_more_trials_at_a_time_than_there_are_to_be(jobs, cloud):
+    jobs.tune(replace(STUDY, trials=1, parallel=5))
+    assert (created(cloud)[0][1]["maxTrialCount"], created(cloud)[0][1]["parallelTrialCount"]) == (1, 1)
+
+
 def test_a_choice_of_fractions_stays_one(jobs):
     jobs.tune(replace(STUDY, parameters={"epsilon": Choice((0.1, 1.0, 2.0)), "batch": Integer(2, 4)}))
     parameters = jobs.trials("search")[0].parameters

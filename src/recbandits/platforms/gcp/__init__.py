@@ -103,7 +103,7 @@ def explained(resource, done, refusal=PlatformError):
         raise refusal(f"{begin}: nobody is signed in; run `gcloud auth application-default login`") from error
     except (BadRequest, Unauthorized, Forbidden, NotFound) as error:
         raise refusal(f"{begin}: {_line(error)}") from error
-    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
+    except (GoogleAPIError, GoogleAuthError, RequestException, TimeoutError) as error:
         raise PlatformError(f"{begin}: {_line(error)}") from error
 
 

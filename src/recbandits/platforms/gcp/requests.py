@@ -42,7 +42,7 @@ def tuning_job(config, study, tensorboard=""):
         "display_name": study.job.name,
         "study_spec": {"metrics": [metric], "parameters": parameters},
         "max_trial_count": study.trials,
-        "parallel_trial_count": study.parallel,
+        "parallel_trial_count": min(study.parallel, study.trials),
         "trial_job_spec": _job_spec(config, job, tensorboard),
         "labels": config.labels,
     }
