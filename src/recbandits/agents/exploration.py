@@ -32,6 +32,7 @@ class Exploration:
         if not isinstance(self.value, numbers.Real):
             raise ValueError(f"value of {self.name} must be a number, got {self.value!r}")
         self.probabilities(np.zeros((1, 1)))
+        object.__setattr__(self, "value", 0.0 if self.name == "greedy" else float(self.value))  # which JSON can hold
 
     def probabilities(self, scores, mask=None):
         """Probability of each arm: float [batch, arms] for scores and a mask of that shape."""
@@ -207,4 +208,6 @@ def _gap(xp, scores, mask):
 
 def _ones(xp, condition, scores):
     """1 where a condition holds and 0 elsewhere, in the type of the scores."""
-    return xp.where(condition, xp.ones_like(scores), xp.zeros_like(scores))
+    return (
+        condition.astype(scores.dtype) if xp is np else xp.where(condition, xp.ones_like(scores), xp.zeros_like(scores))
+    )

@@ -86,7 +86,7 @@ class Table:
         for name, value in features.items():
             if name not in self._columns:
                 raise ValueError(f"a {self.kind} has no feature {name!r}, it has {', '.join(self._columns)}")
-            if not isinstance(value, numbers.Real) or not abs(value) <= _LARGEST:
+            if not _fits(value):
                 raise ValueError(f"feature {name!r} of a {self.kind} must be a finite number, got {value!r}")
             values[self._columns[name]] = value
         return values
@@ -114,3 +114,11 @@ def asked(user_ids, candidates, mask=None):
     if mask.shape != candidates.shape:
         raise ValueError(f"mask must have the shape of candidates, {list(candidates.shape)}, got {list(mask.shape)}")
     return user_ids, candidates, mask
+
+
+def _fits(value):
+    """Whether a value is a number that float32 can hold; compared as a float, for numbers have types of their own."""
+    try:
+        return isinstance(value, numbers.Real) and abs(float(value)) <= _LARGEST
+    except OverflowError:
+        return False

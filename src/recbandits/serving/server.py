@@ -31,9 +31,8 @@ DEFAULTS = {
     "PREDICTOR_MODULE": "recbandits.serving.predictor",
     "PREDICTOR_CLASS": "BanditPredictor",
 }
-_TURN = (
-    0.0005  # seconds until a thread that waits gets its turn: the event log must not hold up answers for Python's 5 ms
-)
+_TURN = 0.0005  # seconds until a thread that waits gets its turn: the event log must not hold up answers for 5 ms
+_LAST_REQUESTS = 2  # seconds for requests under way when the process is told to end; the event log is delivered next
 _REFUSALS = {
     400: "the body is not JSON",
     413: "the body is too large",
@@ -142,7 +141,15 @@ def main():
         print(json.dumps(create().app.openapi(), indent=2))
         return
     port = int(os.environ.get("AIP_HTTP_PORT", DEFAULTS["AIP_HTTP_PORT"]))
-    uvicorn.run(f"{__spec__.name}:create", factory=True, host=arguments.host, port=port, workers=1, access_log=False)
+    uvicorn.run(
+        f"{__spec__.name}:create",
+        factory=True,
+        host=arguments.host,
+        port=port,
+        workers=1,
+        access_log=False,
+        timeout_graceful_shutdown=_LAST_REQUESTS,
+    )
 
 
 if __name__ == "__main__":
