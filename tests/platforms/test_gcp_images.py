@@ -22,7 +22,7 @@ BUILDS = "/v1/projects/movie-lab-42/locations/europe-west4/builds"
 
 
 class MoodyCloud(Rehearsal):
-    """A rehearsal that answers one path in a way of its own."""
+    """A rehearsal that answers the paths of a pattern in a way of its own."""
 
     def __init__(self, path, answer):
         super().__init__()
@@ -30,7 +30,7 @@ class MoodyCloud(Rehearsal):
 
     def answer(self, request):
         path, answer = self.exception
-        return answer if request.path == path else super().answer(request)
+        return answer if re.fullmatch(path, request.path) else super().answer(request)
 
 
 def test_the_whole_request():
@@ -103,10 +103,13 @@ def test_a_refusal_is_one_sentence_that_names_the_image(path, answer, reason):
 
 
 def test_a_build_that_takes_too_long_is_one_sentence(monkeypatch):
-    """The operation has the path of the builds here, so that it is never done."""
     monkeypatch.setattr(images, "TIMEOUT", 1)
-    building = 200, {"name": BUILDS.removeprefix("/v1/"), "done": False}
-    with MoodyCloud(BUILDS, building) as cloud, pytest.raises(PlatformError, match=f"image {URI}:v2 could not be"):
+    operation = BUILDS.removeprefix("/v1/").replace("builds", "operations/1")
+    building = 200, {"name": operation, "done": False}
+    with (
+        MoodyCloud(f"{BUILDS}|/v1/{operation}", building) as cloud,
+        pytest.raises(PlatformError, match=f"image {URI}:v2 could not be"),
+    ):
         GcpPlatform(CONFIG, cloud.endpoint).images.build("serve")
 
 
