@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -68,6 +69,27 @@ def test_an_endpoint_is_made_once_and_found_by_another_process(config):
     assert endpoint.health() == {"alive": False, "ready": False, "reason": "the server is not running"}
     with pytest.raises(PlatformError, match="endpoint once does not exist"):
         endpoint.predict([{"user_id": 7}])
+
+
+def test_those_who_come_at_once_share_one_server_and_no_deployment_is_lost(config, exported):
+    def come(policy):
+        endpoint = LocalPlatform(config).endpoints.create("together")
+        return endpoint.deploy(policy, 50 if endpoint.traffic_split else 100), process_of(endpoint)
+
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            versions, servers = zip(*threads.map(come, exported), strict=True)
+        endpoint = LocalPlatform(config).endpoints.create("together")
+        assert set(servers) == {process_of(endpoint)}
+        assert set(endpoint.traffic_split) == set(versions)
+    finally:
+        LocalPlatform(config).endpoints.create("together").delete()
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "A", "a--b", "a" * 64, 7])
+def test_a_name_that_is_none_is_refused(config, name):
+    with pytest.raises(ValueError, match="name must be at most 63 lower-case letters, digits and single hyphens, got"):
+        LocalPlatform(config).endpoints.create(name)
 
 
 class TestLocalEndpoints(EndpointsContract):

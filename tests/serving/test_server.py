@@ -297,7 +297,10 @@ class Load:
 
 
 def test_swaps_under_load_fail_no_request_and_name_the_version_that_chose(exported, tmp_path):
-    """Scores are about 100, 200 or 300, which tells who has chosen; SIGTERM then loses no accepted event."""
+    """Scores are about 100, 200 or 300, which tells who has chosen; SIGTERM then loses no accepted event.
+
+    A client that never sends the rest of its request does not change that.
+    """
     with PubSub():
         make_topic()
         with endpoint(tmp_path, exported[0]) as made:
@@ -310,6 +313,9 @@ def test_swaps_under_load_fail_no_request_and_name_the_version_that_chose(export
                     made.split({versions[0]: 50, versions[1]: 30, versions[2]: 20})
                     made.rollback()
             predictions = load.predictions()
+            hanging = connect(made)
+            hanging.request("POST", "/predict", b"{", JSON | {"content-length": "100"})
+        hanging.close()
         log = read_log(len(predictions))
     level = {version: level for level, version in enumerate(versions, 1)}
     assert {each["policy_version"] for each in predictions} == set(versions)

@@ -2,12 +2,16 @@
 
 The directory of an endpoint has `storage` (what AIP_STORAGE_URI names: `release.json` and `policies/<version>`),
 `server.json` (process and port), `log.txt`, and `lock`, which the server holds as long as it lives: so any process
-finds out whether it runs, and no number of a process that is long gone is mistaken for it.
+finds out whether it runs, and no number of a process that is long gone is mistaken for it. Whoever changes an endpoint
+holds `<name>.turn` beside the directory meanwhile, so that others wait for the change, or for the server to start.
 """
 
 import contextlib
+import fcntl
+import functools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -30,7 +34,21 @@ _ANSWER = 60  # seconds until it must answer a request
 _JSON = {"content-type": "application/json"}
 _TRIES = 3  # ports, should another process take one first
 _LAST_LINES = 15
+_NAME = r"(?=.{1,63}$)[a-z](-?[a-z0-9])*"
 _children = []  # servers that this process started: nobody else may ask how they ended
+
+
+def _in_turn(method):
+    """A method of an endpoint that no two threads or processes are in at once."""
+
+    @functools.wraps(method)
+    def waiting(self, *arguments, **options):
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        with self.directory.with_name(f"{self.name}.turn").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            return method(self, *arguments, **options)
+
+    return waiting
 
 
 class LocalEndpoints:
@@ -51,9 +69,12 @@ class LocalEndpoints:
           `LocalEndpoint`, alive; ready if a policy was deployed there before.
 
         Raises:
+          ValueError: a name that Vertex AI would refuse.
           PlatformError: the server did not start; the sentence ends with what it wrote last.
         """
-        name = name or self._config.endpoint
+        name = self._config.endpoint if name is None else name
+        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+            raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
         endpoint = LocalEndpoint(name, self._config.artifacts_dir / "endpoints" / name)
         endpoint.start(topic)
         return endpoint
@@ -71,6 +92,7 @@ class LocalEndpoint:
         self.name, self.directory = name, directory
         self._storage, self._server = directory / "storage", directory / "server.json"
 
+    @_in_turn
     def start(self, topic=None):
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         self._storage.mkdir(parents=True, exist_ok=True)
@@ -94,6 +116,7 @@ class LocalEndpoint:
         release = self._release()
         return dict(release.shares) if release else {}
 
+    @_in_turn
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`.
 
@@ -119,14 +142,17 @@ class LocalEndpoint:
             raise
         return version
 
+    @_in_turn
     def split(self, traffic_split):
         """See `Endpoint.split`; a deployed version that is not named gets nothing."""
         self._serve(self._deployed().then(dict.fromkeys(self.traffic_split, 0) | traffic_split))
 
+    @_in_turn
     def rollback(self):
         """See `Endpoint.rollback`."""
         self._serve(self._deployed().rolled_back())
 
+    @_in_turn
     def undeploy(self, version):
         """See `Endpoint.undeploy`."""
         release = self._deployed()
@@ -173,6 +199,7 @@ class LocalEndpoint:
         """See `Endpoint.batch_predict`; in this process, without the server. Returns `serving.batch.Answered`."""
         return batch.batch_predict(policy, source, destination)
 
+    @_in_turn
     def delete(self):
         """See `Endpoint.delete`; the server delivers its log before it ends."""
         self._stop()
