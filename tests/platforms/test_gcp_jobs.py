@@ -202,7 +202,9 @@ def test_the_job_that_follows_has_received_the_best_parameters(jobs, cloud):
 def test_metrics_come_from_the_record_in_the_bucket(jobs, cloud):
     record = {"arguments": [], "metrics": {"mean_reward": [3.5, 3.4, 3.6], "regret": 0.1}}
     put(cloud.documents, BUCKET, "jobs/scale-up/record.json", json.dumps(record).encode())
-    assert jobs.run(JOB).metrics == {"mean_reward": (3.5, 3.4, 3.6), "regret": 0.1}
+    done = jobs.run(JOB)
+    assert done.metrics == {"mean_reward": (3.5, 3.4, 3.6), "regret": 0.1}
+    assert done.own == record
 
 
 def test_a_job_is_run_once_until_it_fails(jobs, cloud):

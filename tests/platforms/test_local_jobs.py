@@ -107,6 +107,7 @@ def test_a_job_leaves_its_record(jobs, tmp_path):
     assert (record.name, record.state, record.error) == ("first", "succeeded", "")
     assert record.arguments == ("--alpha=0.1",)
     assert record.metrics == {"mean_reward": (0.0, -1.0, 1.0)}
+    assert record.own == {"arguments": ["--alpha=0.1"], "metrics": {"mean_reward": [0.0, -1.0, 1.0]}}
     assert record.model == str(tmp_path / "artifacts" / "runs" / "jobs" / "first" / "model")
     assert record.started < record.ended
     assert jobs.logs("first") == "started  as first\n"

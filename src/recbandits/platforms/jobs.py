@@ -95,6 +95,13 @@ class Record(NamedTuple):
     started: datetime | None
     ended: datetime | None
     error: str  # one sentence, or empty
+    own: dict  # what the job itself wrote down, its record.json, such as the metrics by seed; empty until it has
+
+
+def measured(own):
+    """Metrics in a job's own record: dict from name to a number, or to (mean, low, high)."""
+    metrics = own.get("metrics", {})
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in metrics.items()}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp import explained
 from recbandits.platforms.gcp.requests import custom_job, tuning_job
-from recbandits.platforms.jobs import Job, Record, Trial
+from recbandits.platforms.jobs import Job, Record, Trial, measured
 from recbandits.platforms.tuning import best_trial
 
 _STATES = {"SUCCEEDED": "succeeded", "PARTIALLY_SUCCEEDED": "succeeded", "FAILED": "failed", "EXPIRED": "failed"}
@@ -60,15 +60,17 @@ class GcpJobs:
         """
         job = self._get("job", name)
         directory, state = job.job_spec.base_output_directory.output_uri_prefix, _state(job)
+        own = self._own(name, f"{directory}/record.json") if state == "succeeded" else {}
         return Record(
             name=name,
             state=state,
             arguments=_arguments(job.job_spec),
             model=f"{directory}/model" if state == "succeeded" else "",
-            metrics=self._metrics(name, f"{directory}/record.json") if state == "succeeded" else {},
+            metrics=measured(own),
             started=job.start_time,
             ended=job.end_time,
             error=_explain("job", name, job.error.message) if job.error.message else "",
+            own=own,
         )
 
     def stop(self, name):
@@ -164,17 +166,15 @@ class GcpJobs:
             found = next(iter(self._clients.vertex("Tensorboard").list_tensorboards(request=request)), None)
         return found.name if found else ""
 
-    def _metrics(self, name, uri):
+    def _own(self, name, uri):
         from google.api_core.exceptions import NotFound
         from google.cloud.storage import Blob
 
         with explained(Resource("job", name), "read"):
             try:
-                record = json.loads(Blob.from_uri(uri, client=self._clients.storage).download_as_bytes())
+                return json.loads(Blob.from_uri(uri, client=self._clients.storage).download_as_bytes())
             except NotFound:
                 return {}
-        metrics = record.get("metrics", {})
-        return {metric: tuple(value) if isinstance(value, list) else value for metric, value in metrics.items()}
 
     @contextmanager
     def _started(self, kind, job):

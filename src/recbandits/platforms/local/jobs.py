@@ -3,7 +3,7 @@
 import sys
 
 from recbandits.platforms import PlatformError
-from recbandits.platforms.jobs import Job, Record
+from recbandits.platforms.jobs import Job, Record, measured
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.study import LocalStudy
 from recbandits.platforms.tuning import best_trial
@@ -67,10 +67,11 @@ class LocalJobs:
             state="failed" if status.state == "interrupted" else status.state,
             arguments=tuple(arguments),
             model=str(model) if model.is_dir() else "",
-            metrics={metric: _as_tuple(value) for metric, value in own.get("metrics", {}).items()},
+            metrics=measured(own),
             started=status.started,
             ended=status.ended,
             error=status.error,
+            own=own,
         )
 
     def logs(self, name):
@@ -115,7 +116,3 @@ class LocalJobs:
             kind = " or ".join(file.removesuffix(".json") for file in files)
             raise PlatformError(f"there is no {kind} {name}; what there is: {known}")
         return directory
-
-
-def _as_tuple(value):
-    return tuple(value) if isinstance(value, list) else value
