@@ -57,6 +57,19 @@ def test_all_that_was_exported_comes_back_and_a_copy_is_the_same_version(exporte
     assert loaded.version == policy.load(exported).version == policy.describe(copy)["version"]
 
 
+def test_the_same_policy_exported_again_has_the_same_version_and_another_has_not(tmp_path):
+    """TensorFlow numbers the functions of the second graph differently; the digests of the two seals say so."""
+    seals = {}
+    for name, theta in {"first": 1.0, "again": 1.0, "other": 2.0}.items():
+        agent = make_agent("linucb", Specs({"global": (1,), "per_arm": (2, 1)}))
+        agent.model.theta.assign([[theta, 2.0]])
+        seals[name] = manifest.read(policy.export(agent.policy, tmp_path / name))[0]
+    assert seals["first"]["digest"] != seals["again"]["digest"]
+    assert seals["first"]["version"] == seals["again"]["version"] != seals["other"]["version"]
+    settled = policy.export(agent.policy, tmp_path / "other", exploration=Exploration("softmax", 1.0))
+    assert policy.load(settled).version != seals["other"]["version"]
+
+
 def test_a_flipped_bit_in_any_file_is_noticed(copy):
     for name in names(copy):
         content = (copy / name).read_bytes()
@@ -81,6 +94,10 @@ def test_a_missing_file_is_noticed_and_named(copy):
 def test_a_file_more_is_noticed_and_named(copy):
     (copy / "variables/notes.txt").write_text("x")
     with pytest.raises(ValueError, match=r"must hold nothing else, copy has variables/notes\.txt"):
+        policy.load(copy)
+    (copy / "variables/notes.txt").unlink()
+    (copy / "elsewhere").symlink_to(copy.parent)
+    with pytest.raises(ValueError, match="must hold nothing else, copy has elsewhere"):
         policy.load(copy)
 
 

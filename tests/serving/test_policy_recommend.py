@@ -1,5 +1,6 @@
 """Recommending by ids: scores by hand, exact propensities, people and movies that nobody knows, and refusals."""
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ def made(theta, view="match", arms=None, exploration=None):
     exploration = exploration or Exploration()
     settings = {
         "version": "0123456789abcdef",
+        "digest": "0" * 64,
         "exploration": {"name": exploration.name, "value": exploration.value},
         "summary": None,
         "titles": TITLES,
@@ -190,6 +192,7 @@ def test_a_recommendation_becomes_the_record_of_an_interaction():
         ({"user_id": 99, "features": {"age": 3}}, ValueError, "a user has no feature 'age', it has activity, factor_0"),
         ({"features": {"activity": float("nan")}}, ValueError, "'activity' of a user must be a finite number, got nan"),
         ({"features": {"activity": 1e300}}, ValueError, "must be a finite number, got 1e[+]300"),
+        ({"features": {"activity": 10**400}}, ValueError, "must be a finite number, got 1000"),
         ({"features": {"activity": "1"}}, ValueError, "must be a finite number, got '1'"),
         ({"user_id": 30, "candidates": []}, ValueError, r"different from each other, at least one, got \[\]"),
         ({"user_id": 30, "candidates": [5, 5]}, ValueError, r"different from each other, at least one, got \[5, 5\]"),
@@ -260,3 +263,8 @@ def test_greedy_is_sure_of_the_first_best_available_arm():
 def test_explorations_are_refused_where_they_are_made(way, message):
     with pytest.raises(ValueError, match=message):
         Exploration(*way)
+
+
+def test_what_an_exploration_holds_fits_into_json():
+    assert json.dumps(Exploration("epsilon_greedy", np.float32(0.25)).value) == "0.25"
+    assert Exploration("greedy", float("nan")) == Exploration()

@@ -21,7 +21,7 @@ class LoadedPolicy:
     """A policy as it was exported; it may be used by many threads, and after a fork.
 
     Attributes:
-      version: 16 hexadecimal digits, of all that was exported.
+      version: 16 hexadecimal digits, of all that was exported; the same policy exported again has the same.
       exploration: `Exploration`
       bundle: the FeatureBundle that it was exported with, or None.
       summary: `TrainingSummary`, or None.
@@ -31,6 +31,7 @@ class LoadedPolicy:
 
     def __init__(self, directory, settings, frozen, bundle):
         self._directory, self._frozen, self.bundle = directory, frozen, bundle
+        self._digest = settings["digest"]
         self.version, self.exploration = settings["version"], Exploration(**settings["exploration"])
         self.summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
         self._titles = {int(movie): title for movie, title in settings["titles"].items()}
@@ -153,7 +154,7 @@ class LoadedPolicy:
     def _saved_model(self):
         import tensorflow as tf
 
-        if manifest.read(self._directory)[0]["version"] != self.version:
+        if manifest.read(self._directory)[0]["digest"] != self._digest:
             raise ValueError(f"policy {self._directory.name} was replaced after it was loaded, load it again")
         return tf.saved_model.load(str(self._directory))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 FILE = "policy.json"
 FORMAT = 1
 _KIND = "recbandits policy"
+_NUMBERED = {"saved_model.pb", "fingerprint.pb"}  # TensorFlow numbers its functions anew with every export
 
 
 def seal(directory, settings):
@@ -17,20 +18,22 @@ def seal(directory, settings):
       settings: dict of what JSON can hold.
 
     Returns:
-      The version: the first 16 hexadecimal digits of a digest of all that is in the directory.
+      The version: the first 16 hexadecimal digits of a digest of all that is in the directory. Where a scorer holds
+      what TensorFlow computes, it stands for the graph, so that exporting the same policy twice gives one version.
     """
     files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in _files(directory).items()}
     content = {"what": _KIND, "format": FORMAT, **settings, "files": files}
-    digest = hashlib.sha256(_text(content).encode()).hexdigest()
+    digest = _digest(content)
     Path(directory, FILE).write_text(_text(content | {"digest": digest}), encoding="utf-8")
-    return digest[:16]
+    return _version(content)
 
 
 def read(directory):
     """Read a policy directory and make sure that every byte is what was written.
 
     Returns:
-      (settings, contents): what `seal` was given, with the "version"; dict from the name of a file to its bytes.
+      (settings, contents): what `seal` was given, with the "version" and the "digest" of every byte; dict from
+        the name of a file to its bytes.
 
     Raises:
       ValueError: it is not a policy directory, or one that is damaged, incomplete, holds something else as well, or was
@@ -67,17 +70,27 @@ def _settings(directory):
         newer = f"policy {directory.name} has format {content.get('format')!r}"
         raise ValueError(f"{newer}, this version of recbandits reads format {FORMAT}")
     digest = content.pop("digest", None)
-    if hashlib.sha256(_text(content).encode()).hexdigest() != digest or text != _text(content | {"digest": digest}):
+    if _digest(content) != digest or text != _text(content | {"digest": digest}):
         raise ValueError(f"policy {directory.name} is damaged, {FILE} is not what was exported")
-    return content | {"version": digest[:16]}
+    return content | {"version": _version(content), "digest": digest}
 
 
 def _files(directory):
     """Path of each file but the seal, by its name within the directory."""
-    paths = sorted(path for path in Path(directory).rglob("*") if not path.is_dir())
+    paths = sorted(path for path in Path(directory).rglob("*") if path.is_symlink() or not path.is_dir())
     names = {path.relative_to(directory).as_posix(): path for path in paths}
     names.pop(FILE, None)
     return names
+
+
+def _version(content):
+    left_out = _NUMBERED if content.get("scorer") else set()
+    files = {name: digest for name, digest in content["files"].items() if name not in left_out}
+    return _digest(content | {"files": files})[:16]
+
+
+def _digest(content):
+    return hashlib.sha256(_text(content).encode()).hexdigest()
 
 
 def _text(content):
