@@ -307,6 +307,27 @@ jobs.stop("search")
     assert [trial.state for trial in jobs.tune(asked)] == ["succeeded", "succeeded"]
 
 
+def test_a_trial_that_is_about_to_start_is_stopped_with_its_study(jobs, tmp_path, monkeypatch):
+    """Its tuner looked for the last time before somebody stopped the study."""
+    starting, states, start = threading.Event(), [], processes.start
+
+    def slow(*arguments):
+        starting.set()
+        until((tmp_path / "artifacts/runs/jobs/search/stop").exists)
+        time.sleep(0.3)
+        start(*arguments)
+
+    monkeypatch.setattr(processes, "start", slow)
+    asked = study(f"--gate={tmp_path / 'gate'}", trials=2)
+    tuner = threading.Thread(target=lambda: states.extend(trial.state for trial in jobs.tune(asked)))
+    tuner.start()
+    starting.wait()
+    jobs.stop("search")
+    assert {trial.state for trial in jobs.trials("search")} == {"stopped"}
+    tuner.join()
+    assert states == ["stopped", "stopped"]
+
+
 def test_another_study_of_the_same_name_is_refused(jobs, tmp_path):
     jobs.tune(study(trials=1))
     with pytest.raises(PlatformError, match="study search was begun with seed 0, give one with 1 another name"):

@@ -7,6 +7,7 @@ see `processes`) and, when it is complete, `best.json`.
 import json
 import math
 import os
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -21,6 +22,7 @@ from recbandits.platforms.tuning import best_trial, with_parameters
 _RANDOM = 4  # trials before the sampler trusts what it has seen
 _FAILURES = 3  # in a row, after which something is wrong with all of them
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_PAUSE = 0.1  # seconds until trials to stop are looked for again
 _MAY_CHANGE = ("trials", "parallel")
 
 
@@ -70,8 +72,12 @@ class LocalStudy:
     def stop(self):
         """Stop the trials that run, and propose no more until the study is tuned again."""
         (self._directory / "stop").touch()
-        for number in range(len(self._proposals())):
-            processes.stop(self._place(number))
+        tuned = True
+        while tuned:  # until its tuner is gone, which may be about to start another one
+            tuned = processes.is_held(self._directory)
+            for number in range(len(self._proposals())):
+                processes.stop(self._place(number))
+            time.sleep(_PAUSE if tuned else 0)
 
     def _begin(self, study):
         file = self._directory / "study.json"
