@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
+from starlette.routing import Route
 
 from recbandits.serving.messages import Problem, ReleaseDocument, Request, Response, sentence
 from recbandits.serving.release import Release
@@ -53,7 +54,8 @@ def create():
     server.app.router.on_shutdown.append(server.handler.close)
     server.app.add_exception_handler(RequestValidationError, _refuse)
     _add_routes(server.app, server.handler)
-    server.app.router.routes.sort(key=lambda route: route.path != server.predict_route)  # the first match is taken
+    # The server's own function, found first and without FastAPI's search for parameters, of which it has none.
+    server.app.router.routes.insert(0, Route(server.predict_route, server.predict, methods=["POST"]))
     server.app.openapi = lambda: _document(server)
     return server
 
