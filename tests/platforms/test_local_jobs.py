@@ -1,6 +1,7 @@
 """Jobs and studies on this machine: real processes that succeed, fail, are killed and go on."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -79,7 +80,10 @@ def config(tmp_path, monkeypatch):
 
 @pytest.fixture
 def jobs(config):
-    return LocalJobs(config, module="task")
+    """What a test leaves running, as one that fails does, is stopped."""
+    yield LocalJobs(config, module="task")
+    for group in config.artifacts_dir.rglob("group"):
+        processes.stop(group.parent)
 
 
 class TestLocalJobs(JobsContract):
@@ -357,8 +361,14 @@ def test_parameters_replace_arguments_of_the_same_name():
         (lambda: Job("x", ["--a"]), "Job: arguments must be a tuple of texts"),
         (lambda: Float(0, 1, log=True), "Float: low must be finite, and positive with log, got 0"),
         (lambda: Float(2, 1), "Float: high must be finite and above low, 2, got 1"),
+        (lambda: Float("0", 1), "Float: low must be finite, and positive with log, got '0'"),
+        (lambda: Float(0, math.inf), "Float: high must be finite and above low, 0, got inf"),
         (lambda: Integer(1.0, 2), "Integer: low must be a whole number, got 1.0"),
         (lambda: Choice((1, "a")), "Choice: values must be a tuple of different texts"),
+        (lambda: Choice((1.0, math.nan)), "Choice: values must be a tuple of different texts"),
+        (lambda: Choice(([1], [2])), "Choice: values must be a tuple of different texts"),
+        (lambda: Study(Job("x"), None), "Study: parameters must be a dict to Float, .* got None"),
+        (lambda: study(seed=-1), "Study: seed must be a whole number of 0 or more, got -1"),
         (lambda: Study(Job("x")), "Study: parameters must be a dict to Float, Integer or Choice, at least one, got {}"),
         (lambda: study(trials=0), "Study: trials must be a whole number of at least 1, got 0"),
     ],

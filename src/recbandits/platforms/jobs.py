@@ -16,6 +16,10 @@ def _is_count(value):
     return type(value) is int and value >= 1
 
 
+def _is_finite(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a replica of a job runs on; a laptop takes what it has.
@@ -113,10 +117,9 @@ class Float:
     log: bool = False
 
     def __post_init__(self):
-        _require(
-            self, "low", math.isfinite(self.low) and (self.low > 0 or not self.log), "finite, and positive with log"
-        )
-        _require(self, "high", self.low < self.high < math.inf, f"finite and above low, {self.low}")
+        positive = _is_finite(self.low) and (self.low > 0 or not self.log)
+        _require(self, "low", positive, "finite, and positive with log")
+        _require(self, "high", _is_finite(self.high) and self.low < self.high, f"finite and above low, {self.low}")
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,10 @@ class Choice:
     values: tuple
 
     def __post_init__(self):
-        several = isinstance(self.values, tuple) and len(set(self.values)) == len(self.values) > 1
-        alike = len({type(value) for value in self.values}) == 1 and type(self.values[0]) in (str, int, float)
-        _require(self, "values", several and alike, "a tuple of different texts, or of different numbers, of one type")
+        good = isinstance(self.values, tuple) and all(isinstance(each, str) or _is_finite(each) for each in self.values)
+        alike = good and len({type(value) for value in self.values}) == 1
+        several = alike and len(set(self.values)) == len(self.values) > 1
+        _require(self, "values", several, "a tuple of different texts, or of different numbers, of one type")
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,10 @@ class Study:
     seed: int = 0
 
     def __post_init__(self):
-        kinds = all(isinstance(value, Float | Integer | Choice) for value in self.parameters.values())
-        _require(self, "parameters", self.parameters and kinds, "a dict to Float, Integer or Choice, at least one")
+        found = self.parameters.values() if isinstance(self.parameters, dict) else ()
+        kinds = found and all(isinstance(value, Float | Integer | Choice) for value in found)
+        _require(self, "parameters", kinds, "a dict to Float, Integer or Choice, at least one")
+        _require(self, "seed", type(self.seed) is int and self.seed >= 0, "a whole number of 0 or more")
         for name in ("trials", "parallel"):
             _require(self, name, _is_count(getattr(self, name)), "a whole number of at least 1")
 
