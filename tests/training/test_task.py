@@ -202,6 +202,7 @@ def test_two_replicas_learn_from_a_log_what_one_learns(jobs, places, data):
     assert one["metrics"]["mse"] < 1.1
     assert one["metrics"]["mean_reward"] > 3.7
     assert [path.name for path in jobs._directory("pair").glob("*.json")].count("record.json") == 1
+    assert len(list(jobs._directory("pair").glob("tensorboard/seed-0/events.*"))) == 1
     assert set(describe(record.model))
 
 

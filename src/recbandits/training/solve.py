@@ -88,7 +88,8 @@ def _fitted(problem, agent, data, places):
             seed=seed,
             checkpoints=places.checkpoints and places.checkpoints / f"seed-{seed}",
         )
-        _write_scalars(places.tensorboard and places.tensorboard / f"seed-{seed}", history)
+        if places.chief and places.tensorboard:
+            _write_scalars(places.tensorboard / f"seed-{seed}", history)
         rows.append(world.judge(made, world.bundle))
         exported = exported or (made.policy, world.bundle)
     by_seed = pd.DataFrame(rows).to_dict("list")
@@ -158,8 +159,6 @@ def _parts(problem, ratings, seed):
 
 def _write_scalars(directory, history):
     """Loss of every epoch for TensorBoard."""
-    if directory is None:
-        return
     writer = tf.summary.create_file_writer(str(directory))
     with writer.as_default():
         for row in history.itertuples():
