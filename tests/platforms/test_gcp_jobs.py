@@ -214,8 +214,13 @@ def test_a_job_is_run_once_until_it_fails(jobs, cloud):
     kept(cloud, "customJobs")["state"] = "JOB_STATE_FAILED"
     assert jobs.run(JOB).state == "succeeded"
     assert len(created(cloud)) == 2
-    with pytest.raises(PlatformError, match=r"begun with other arguments, give .* name: simulate --agent=linucb"):
+    with pytest.raises(PlatformError, match=r"other arguments or replicas, .* name: simulate --agent=linucb"):
         jobs.run(replace(JOB, arguments=("fit",)))
+    with pytest.raises(PlatformError, match="begun with other arguments or replicas"):
+        jobs.run(replace(JOB, replicas=2))
+    kept(cloud, "customJobs")["state"] = "JOB_STATE_CANCELLING"
+    assert jobs.run(JOB, wait=False).state == "running", "it still writes where the new one would"
+    assert len(created(cloud)) == 2
 
 
 def test_the_names_of_jobs_and_studies_do_not_mix(jobs, cloud):

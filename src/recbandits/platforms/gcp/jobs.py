@@ -13,7 +13,7 @@ from recbandits.platforms.jobs import Job, Record, Trial, measured
 from recbandits.platforms.tuning import best_trial
 
 _STATES = {"SUCCEEDED": "succeeded", "PARTIALLY_SUCCEEDED": "succeeded", "FAILED": "failed", "EXPIRED": "failed"}
-_STATES |= {"INFEASIBLE": "failed", "CANCELLED": "stopped", "CANCELLING": "stopped", "STOPPING": "stopped"}
+_STATES |= {"INFEASIBLE": "failed", "CANCELLED": "stopped", "STOPPING": "stopped"}
 
 
 class GcpJobs:
@@ -35,14 +35,15 @@ class GcpJobs:
         succeeded is not run again, and one that runs is waited for.
 
         Raises:
-          PlatformError: the name is taken by a study or by a job with other arguments, or Vertex AI refused.
+          PlatformError: the name is taken by a study, or by a job with other arguments or replicas; or a refusal.
         """
         if self._find("study", job.name):
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
         found = self._find("job", job.name)
-        if found and (begun := _arguments(found.job_spec)) != job.arguments:
+        if found and (_arguments(found.job_spec), _replicas(found.job_spec)) != (job.arguments, job.replicas):
             raise PlatformError(
-                f"job {job.name} was begun with other arguments, give the new one another name: {' '.join(begun)}"
+                f"job {job.name} was begun with other arguments or replicas, give the new one another name: "
+                f"{' '.join(_arguments(found.job_spec))}"
             )
         if not found or _state(found) in ("failed", "stopped"):
             document = custom_job(self._config, job, self._tensorboard())
@@ -74,7 +75,7 @@ class GcpJobs:
         )
 
     def stop(self, name):
-        """See `Jobs.stop`.
+        """See `Jobs.stop`; what is being cancelled runs until Vertex AI says that it has ended.
 
         Raises:
           PlatformError: there is neither a job nor a study of this name.
@@ -216,6 +217,11 @@ def _state(found):
 
 def _arguments(job_spec):
     return tuple(job_spec.worker_pool_specs[0].container_spec.args)
+
+
+def _replicas(job_spec):
+    """Chief and workers."""
+    return sum(pool.replica_count for pool in job_spec.worker_pool_specs[:2])
 
 
 def _search(study):
