@@ -18,7 +18,8 @@ def canary(visits, title=None):
 
     Returns:
       The matplotlib figure: on the left a line of users for each share, those first who joined the canary first; on the
-      right mean rewards with 95 % intervals, mean +- 1.96 standard errors.
+      right mean rewards with 95 % intervals, mean +- 1.96 standard errors. Each user counts once: users are what is
+      split between the versions, and the visits of one are alike.
 
     Raises:
       ValueError: other users come at one share than at another, or one user gets both versions at one share.
@@ -47,13 +48,14 @@ def canary(visits, title=None):
         left.set_yticks(stages + 0.5, [f"{share} %" for share in table.index])
         left.set(xlabel="users", ylabel="share of the canary", title=title)
         left.grid(visible=False)
-        means = visits.groupby(["canary", "share"])["reward"].agg(["mean", "sem"])
+        of_users = visits.groupby(["canary", "share", "user_id"])["reward"].mean()
+        means = of_users.groupby(["canary", "share"]).agg(["mean", "sem"])
         for answered, label, colour in ((False, "old version", REFERENCE), (True, "canary", COLOURS[1])):
             if answered in means.index:
                 part = means.loc[answered]
                 places = table.index.get_indexer(part.index) + (0.1 if answered else -0.1)
                 right.errorbar(places, part["mean"], 1.96 * part["sem"], fmt="o", color=colour, capsize=3, label=label)
         right.set_xticks(stages, [f"{share} %" for share in table.index])
-        right.set(xlabel="share of the canary", ylabel="mean reward, 95 % intervals")
+        right.set(xlabel="share of the canary", ylabel="mean reward of users, 95 % intervals")
         right.legend(loc="best")
     return fig
