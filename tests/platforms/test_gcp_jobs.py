@@ -115,9 +115,10 @@ def test_replicas_reduction_servers_and_spot_machines_are_sent(jobs, cloud):
         "name": f"{PLACE[4:]}/tensorboards/7",
         "displayName": "recbandits-v1",
     }
-    jobs.run(replace(JOB, machine="t4", replicas=4, reduction_servers=2, spot=True))
+    image = "us-central1-docker.pkg.dev/movie-lab-42/own/train-nccl:v1"
+    jobs.run(replace(JOB, machine="t4", replicas=4, reduction_servers=2, spot=True, image=image))
     machine = {"machineType": "n1-standard-8", "acceleratorType": 5, "acceleratorCount": 1}  # 5 is NVIDIA_TESLA_T4
-    container = CONTAINER | {"imageUri": IMAGE.replace("train:", "train-gpu:")}
+    container = CONTAINER | {"imageUri": image}
     reducer = {"imageUri": "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"}
     spec = created(cloud)[0][1]["jobSpec"]
     assert spec.pop("scheduling") == {"strategy": 4}, "4 is SPOT"
@@ -355,6 +356,10 @@ def test_another_refusal_is_one_sentence(jobs, cloud):
         ({"reduction_servers": 2, "machine": "t4"}, "reduction_servers must be 0 unless there are several replicas"),
         ({"reduction_servers": 2, "replicas": 3}, "each with a GPU, got 2"),
         ({"reduction_servers": -1}, "reduction_servers must be a whole number"),
+        (
+            {"reduction_servers": 1, "replicas": 3, "machine": "l4"},
+            "image must be one with Google's plug-in for NCCL where there are reduction servers, got ''",
+        ),
         ({"machine": "tpu"}, "image must be one with libtpu on a TPU, where ours has none, got ''"),
         ({"replicas": 0}, "replicas must be a whole number of at least 1"),
     ],

@@ -56,8 +56,8 @@ class Job:
       arguments: of the command line.
       machine: a key of `MACHINES`, or a `Machine`.
       replicas: how many of it train together.
-      reduction_servers: helpers that add the gradients of several GPU replicas, if the image has Google's plug-in for
-        NCCL; ours has not, and would leave them idle.
+      reduction_servers: helpers that add the gradients of several GPU replicas; they need an image with Google's plug-in for
+        NCCL, which ours has not.
       spot: whether to take machines that are cheaper and may be taken away.
       image: container image URI on Google Cloud; empty for ours, which has CUDA where there is a GPU.
     """
@@ -86,6 +86,8 @@ class Job:
         _require(self, "reduction_servers", servers, "a whole number, 0 for none")
         helpful = not self.reduction_servers or (self.replicas > 1 and machine.accelerator)
         _require(self, "reduction_servers", helpful, "0 unless there are several replicas, each with a GPU")
+        alone = not self.reduction_servers or self.image
+        _require(self, "image", alone, "one with Google's plug-in for NCCL where there are reduction servers")
 
 
 class Record(NamedTuple):

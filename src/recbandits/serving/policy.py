@@ -15,6 +15,7 @@ from recbandits.agents.frozen import FrozenModel
 from recbandits.data import features as bundles
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
 from recbandits.serving import manifest
+from recbandits.serving.bucket import here
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.summary import TrainingSummary, model_card
@@ -92,21 +93,27 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
 def load(directory):
     """Read an exported policy, after its seal was verified.
 
+    Args:
+      directory: where it is, a path or a gs:// URI; from a bucket it comes without `action`.
+
     Returns:
       LoadedPolicy
 
     Raises:
       ValueError: the directory is not an exported policy, or a damaged, incomplete or newer one.
     """
-    directory = Path(directory)
-    settings, contents = manifest.read(directory)
+    with here(directory) as place:
+        settings, contents = manifest.read(place)
     frozen = FrozenModel.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
     bundle = FeatureBundle.load(io.BytesIO(contents[bundles.FILE])) if settings["sizes"] else None
-    return LoadedPolicy(directory, settings, frozen, bundle)
+    return LoadedPolicy(place, settings, frozen, bundle)
 
 
 def describe(directory):
     """What a policy is, as text.
+
+    Args:
+      directory: as for `load`.
 
     Returns:
       Series by name: version, agent, data, exploration, what it chooses from, and each metric with its interval.
@@ -114,7 +121,8 @@ def describe(directory):
     Raises:
       ValueError: as `load`.
     """
-    settings, _ = manifest.read(directory)
+    with here(directory) as place:
+        settings, _ = manifest.read(place)
     summary, sizes = settings["summary"] or {}, settings["sizes"]
     way = settings["exploration"]
     rows = {
@@ -128,7 +136,7 @@ def describe(directory):
     for name, value in summary.get("metrics", {}).items():
         value, *interval = value if isinstance(value, list) else [value]
         rows[name] = f"{value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
-    return pd.Series(rows, name=Path(directory).name)
+    return pd.Series(rows, name=place.name)
 
 
 def _check(observation, actions, features, arms):

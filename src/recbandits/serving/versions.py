@@ -2,12 +2,11 @@
 
 import json
 import re
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.serving import policy
+from recbandits.serving.bucket import here
 from recbandits.serving.release import Release
 
 FILE, POLICIES = "release.json", "policies"
@@ -65,7 +64,7 @@ def find(uri):
     """
     if not uri:
         return None
-    with _local(uri) as directory:
+    with here(uri) as directory:
         if not directory.is_dir():
             raise ValueError(f"there is nothing at {uri}")
         if (directory / FILE).is_file():
@@ -109,24 +108,10 @@ def serve(uri, release, loaded):
 def _load(uri, version):
     if not re.fullmatch("[0-9a-f]{16}", version):
         raise ValueError(f"version must be 16 hexadecimal digits, got {version!r:.100}")
-    with _local(f"{uri}/{POLICIES}/{version}") as directory:
+    with here(f"{uri}/{POLICIES}/{version}") as directory:
         if not directory.is_dir():
             raise ValueError(f"version {version} is not there: {POLICIES}/ has no directory of that name")
         loaded = policy.load(directory)
     if loaded.version != version:
         raise ValueError(f"{POLICIES}/{version} must hold the policy of that version, it holds {loaded.version}")
     return loaded
-
-
-@contextmanager
-def _local(uri):
-    """The directory itself, or a temporary one with what is in the bucket."""
-    if not str(uri).startswith("gs://"):
-        yield Path(uri)
-        return
-    from google.cloud.aiplatform.utils import gcs_utils
-
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder, "copy")
-        gcs_utils.download_from_gcs(f"{uri}/", str(directory))
-        yield directory
