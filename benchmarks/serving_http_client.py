@@ -1,40 +1,66 @@
-"""Clients of a prediction server: python -m benchmarks.serving_http_client PORT CLIENTS SECONDS < bodies.json."""
+"""Clients of a prediction server: python -m benchmarks.serving_http_client PORT CLIENTS SECONDS < bodies.json.
 
-import asyncio
+They share one thread and plain sockets: whatever a client costs is taken from the machine of the server.
+"""
+
 import itertools
 import json
+import selectors
+import socket
 import sys
 import time
 
 
-async def ask(port, requests, end, taken):
-    """Send one request after the other on one connection until `end`, and keep how long each took."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for request in requests:
-        start = time.perf_counter()
-        if start > end:
-            break
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-        body = await reader.readexactly(length)
+class Client:
+    """One keep-alive connection, on which one request follows the other."""
+
+    def __init__(self, port, requests):
+        self.connection = socket.create_connection(("127.0.0.1", port))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._requests = requests
+
+    def ask(self):
+        """Send the next request."""
+        self._answer = b""
+        self._start = time.perf_counter()
+        self.connection.sendall(next(self._requests))
+
+    def receive(self):
+        """Take what has arrived; gives the seconds that the answer took when it is complete, else None."""
+        self._answer += self.connection.recv(1 << 20)
+        head, _, body = self._answer.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or sys.maxsize)
+        if len(body) < length:
+            return None
         if not head.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"{head.decode()}{body.decode()}")
-        taken.append(time.perf_counter() - start)
-    writer.close()
+            raise RuntimeError(self._answer.decode())
+        return time.perf_counter() - self._start
 
 
-async def main(port, clients, seconds):
+def main(port, clients, seconds):
     """Print the seconds of all requests as JSON."""
     requests = []
     for body in json.load(sys.stdin):
         content = json.dumps(body).encode()
         head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}"
         requests.append(head.encode() + b"\r\n\r\n" + content)
-    end, taken = time.perf_counter() + seconds, []
-    await asyncio.gather(*(ask(port, itertools.cycle(requests), end, taken) for _ in range(clients)))
+    asking, taken, end = selectors.DefaultSelector(), [], time.perf_counter() + seconds
+    for _ in range(clients):
+        client = Client(port, itertools.cycle(requests))
+        asking.register(client.connection, selectors.EVENT_READ, client)
+        client.ask()
+    while asking.get_map():
+        for key, _ in asking.select():
+            if (answered := key.data.receive()) is None:
+                continue
+            taken.append(answered)
+            if time.perf_counter() < end:
+                key.data.ask()
+            else:
+                asking.unregister(key.fileobj)
+                key.fileobj.close()
     print(json.dumps(taken))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

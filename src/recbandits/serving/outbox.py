@@ -35,11 +35,11 @@ class Outbox:
         exception when another attempt may succeed.
       size: of the queue.
       batch: records handed over at once, at most.
-      seconds: how long a record waits for others.
+      seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
       seed: of the draws that keep or drop; None for fresh entropy.
     """
 
-    def __init__(self, open_sink, size=20_000, batch=500, seconds=0.1, seed=None):
+    def __init__(self, open_sink, size=20_000, batch=500, seconds=0.5, seed=None):
         if not 1 <= batch <= size:
             raise ValueError(f"batch must be from 1 to the size of the queue, {size}, got {batch}")
         self._open_sink, self._size, self._batch, self._seconds = open_sink, size, batch, seconds
