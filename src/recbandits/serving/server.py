@@ -61,10 +61,12 @@ def create():
 
 
 def _add_routes(app, handler):
-    refusals = {status: {"model": Problem} for status in (403, 422)}
+    # In our words: those of HTTP differ between versions of Python.
+    reasons = {403: "the caller is on another machine", 422: "the release cannot be served"}
+    refusals = {status: {"model": Problem, "description": why} for status, why in reasons.items()}
     for_us = {"dependencies": [Depends(_refuse_strangers)], "responses": refusals}
 
-    @app.get("/ready", responses={503: {"model": Problem}})
+    @app.get("/ready", responses={503: {"model": Problem, "description": _REFUSALS[503]}})
     def ready() -> dict[str, bool]:
         """Whether a policy is loaded; the health route only says that the process lives."""
         if handler.predictor.release is None:
