@@ -56,8 +56,8 @@ class Job:
       arguments: of the command line.
       machine: a key of `MACHINES`, or a `Machine`.
       replicas: how many of it train together.
-      reduction_servers: helpers that add the gradients of several GPU replicas; they need an image with Google's plug-in
-        for NCCL, which ours has not.
+      reduction_servers: helpers that add the gradients of several GPU replicas; they need an image with Google's
+        plug-in for NCCL, which ours has not.
       spot: whether to take machines that are cheaper and may be taken away.
       image: container image URI on Google Cloud; empty for ours, which has CUDA where there is a GPU.
     """
