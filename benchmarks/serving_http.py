@@ -9,7 +9,6 @@ keep-alive connections. Every round asks both, one after the other; a ratio is f
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from recbandits.agents.parameters import LinUCB
 from recbandits.config import Config
 from recbandits.environments.factorization import als
 from recbandits.platforms.local.endpoints import LocalEndpoints
+from recbandits.platforms.local.rehearsal import free_port
 
 ARMS, CLIENTS, ROUNDS, SECONDS = 20, (1, 8, 32), 5, 2.0
 USERS = 100  # asked for in turn
@@ -120,7 +120,7 @@ def theirs(folder, instances):
     """The server as Vertex AI starts it, around the SavedModel."""
     port = free_port()
     variables = {
-        "AIP_HTTP_PORT": str(port),
+        "AIP_HTTP_PORT": port,
         "AIP_HEALTH_ROUTE": "/health",
         "AIP_PREDICT_ROUTE": "/predict",
         "AIP_STORAGE_URI": str(folder / "theirs"),
@@ -130,7 +130,7 @@ def theirs(folder, instances):
         "PREDICTOR_CLASS": "SavedModelPredictor",
     }
     factory = "google.cloud.aiplatform.prediction.model_server:CprModelServer"
-    command = [sys.executable, "-m", "uvicorn", "--factory", factory, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "uvicorn", "--factory", factory, "--host", "127.0.0.1", "--port", port]
     log = folder / "theirs.log"
     with log.open("wb") as written:
         options = {"env": os.environ | variables, "stdout": written, "stderr": written}
@@ -145,9 +145,3 @@ def theirs(folder, instances):
     finally:
         process.terminate()
         process.wait()
-
-
-def free_port():
-    """A port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]

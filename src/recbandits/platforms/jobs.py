@@ -44,6 +44,7 @@ MACHINES = {
     "a100": Machine("a2-highgpu-1g", "NVIDIA_TESLA_A100", 1),
     "tpu": Machine("ct5lp-hightpu-4t", topology="2x2"),
 }
+NAME = r"(?=.{1,63}$)[a-z](-?[a-z0-9])*"  # of jobs and endpoints, on all platforms
 _IMAGE = r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+(:[\w][\w.-]*)?(@sha256:[0-9a-f]{64})?"
 
 
@@ -71,7 +72,7 @@ class Job:
     image: str = ""
 
     def __post_init__(self):
-        named = isinstance(self.name, str) and re.fullmatch(r"(?=.{1,63}$)[a-z](-?[a-z0-9])*", self.name)
+        named = isinstance(self.name, str) and re.fullmatch(NAME, self.name)
         _require(self, "name", named, "at most 63 lower-case letters, digits and single hyphens, a letter first")
         texts = isinstance(self.arguments, tuple) and all(isinstance(text, str) for text in self.arguments)
         _require(self, "arguments", texts, "a tuple of texts")

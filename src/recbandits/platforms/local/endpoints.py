@@ -21,6 +21,7 @@ import time
 from http.client import HTTPConnection, HTTPException
 
 from recbandits.platforms import PlatformError
+from recbandits.platforms.jobs import NAME
 from recbandits.platforms.local.processes import held, is_held, log_of, read_json
 from recbandits.platforms.local.supervisor import write_json
 from recbandits.serving import batch, versions
@@ -34,7 +35,6 @@ _ANSWER = 60  # seconds until it must answer a request
 _JSON = {"content-type": "application/json"}
 _TRIES = 3  # ports, should another process take one first
 _LAST_LINES = 15
-_NAME = r"(?=.{1,63}$)[a-z](-?[a-z0-9])*"
 _children = []  # servers that this process started: nobody else may ask how they ended
 
 
@@ -73,7 +73,7 @@ class LocalEndpoints:
           PlatformError: the server did not start; the sentence ends with what it wrote last.
         """
         name = self._config.endpoint if name is None else name
-        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
             raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
         endpoint = LocalEndpoint(name, self._config.artifacts_dir / "endpoints" / name)
         endpoint.start(topic)
