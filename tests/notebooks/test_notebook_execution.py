@@ -3,9 +3,11 @@
 import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbval.plugin import IPyNbFile
 
-from tools.notebooks import find_notebooks
+from tools.notebooks import code_cells, find_notebooks, read
 from tools.run_notebooks import run_all
 
 NOTEBOOKS = find_notebooks()
@@ -31,6 +33,38 @@ def test_its_metrics_are_in_range(results, name, metric):
     source = "any" if data == "none" else "synthetic" if data.startswith("synthetic") else "real"
     low, high = EXPECTED[name][metric][source]
     assert low <= results[name].metrics[metric] <= high, f"on {data}: {EXPECTED[name][metric]['meaning']}"
+
+
+@each_notebook
+def test_tagged_cells_show_what_is_committed(results, path, real_movielens, request):
+    """On MovieLens 100K, from which the committed outputs were made."""
+    executed = results[path.stem].notebook
+    assert executed is not None, results[path.stem].problem
+    assert differences(path, executed, request.session) == []
+
+
+def differences(committed, executed, session):
+    """What nbval finds different in the outputs of the cells tagged `nbval-check-output`; nothing is executed."""
+    file, found = IPyNbFile.from_parent(session, path=committed), []
+    file.compare_outputs = False  # of cells without a tag
+    for item, copy in zip(file.collect(), code_cells(executed), strict=True):
+        if item.options["check"] and not item.compare_outputs(copy.outputs, item.cell.outputs):
+            found.append("\n".join([item.cell.source, *item.comparison_traceback]))
+    return found
+
+
+def test_an_output_that_changed_is_found(write_notebook, tmp_path, request):
+    """Of two cells that show something else now, the one that is tagged is reported."""
+    cells = ("print(1)", "nbval-check-output"), "print(2)", ("print(3)", "nbval-check-output")
+    source = write_notebook(tmp_path / "00-a.ipynb", *cells)
+    committed, executed = read(source), read(source)
+    for notebook, shift in ((committed, 0), (executed, 10)):
+        for number, cell in enumerate(code_cells(notebook)[1:4], 1):
+            text = f"{number + (shift if number < 3 else 0)}\n"
+            cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    nbformat.write(committed, source)
+    found = differences(source, executed, request.session)
+    assert [text.splitlines()[0] for text in found] == ["print(1)"]
 
 
 @each_notebook
