@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
@@ -12,6 +13,8 @@ from recbandits.data.trajectories import Examples
 from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.training.checks import check, check_new
 from recbandits.training.run import PAIRS, Run, make_stages
+
+FEEDBACK = ("score_vector", "cascading")
 
 
 class Specs:
@@ -32,6 +35,44 @@ class Specs:
     def action_spec(self):
         """Spec of a candidate's column."""
         return tensor_spec.BoundedTensorSpec([], tf.int32, 0, self._shapes[PER_ARM][0] - 1, "action")
+
+
+class SlateSpecs:
+    """What `make_agent` has to know of logged slates.
+
+    Args:
+      shapes: of one observation that a policy will see, such as `FeatureBundle.spec(50)`: {"global": (G,), "per_arm":
+        (items, D)}.
+      num_slots: of a slate, below the number of items.
+      feedback: "score_vector" (a number for each slot) or "cascading" (the first slot that was clicked).
+
+    Raises:
+      ValueError: as many slots as items or more, or another feedback.
+    """
+
+    def __init__(self, shapes, num_slots, feedback="score_vector"):
+        items = shapes[PER_ARM][0]
+        if not 1 <= num_slots < items:
+            raise ValueError(f"num_slots must be in [1, {items - 1}], below the number of items, got {num_slots}")
+        if feedback not in FEEDBACK:
+            raise ValueError(f"feedback must be one of {', '.join(FEEDBACK)}, got {feedback!r}")
+        self._specs, self._slots, self._feedback = Specs(shapes), num_slots, feedback
+
+    def time_step_spec(self):
+        """Spec of a TF-Agents time step with these observations, and with the feedback as its reward."""
+        if self._feedback == "score_vector":
+            reward = tensor_spec.TensorSpec([self._slots], tf.float32, "reward")
+        else:
+            reward = {
+                CHOSEN_INDEX: tensor_spec.TensorSpec([], tf.int32, CHOSEN_INDEX),
+                CHOSEN_VALUE: tensor_spec.TensorSpec([], tf.float32, CHOSEN_VALUE),
+            }
+        return ts.time_step_spec(self._specs.time_step_spec().observation, reward)
+
+    def action_spec(self):
+        """Spec of a slate: columns of the candidates."""
+        last = int(self._specs.action_spec().maximum)
+        return tensor_spec.BoundedTensorSpec([self._slots], tf.int32, 0, last, "action")
 
 
 def fit(
