@@ -1,12 +1,13 @@
 """A log of decisions as arrays, one row a decision: what estimators and trainers read."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recbandits.data.records import Records
 from recbandits.interactions import Interaction, Reward, arrow_schema, check
 
 _TYPES = {
@@ -22,7 +23,7 @@ _TYPES = {
 
 
 @dataclass(frozen=True, eq=False)
-class BanditLog:
+class BanditLog(Records):
     """Decisions with their rewards; checked when made, never repaired.
 
     Attributes:
@@ -51,32 +52,21 @@ class BanditLog:
     pass_prob: np.ndarray
 
     def __post_init__(self):
-        object.__setattr__(self, "event_id", np.asarray(self.event_id, dtype=object))
-        for name, kind in _TYPES.items():
-            object.__setattr__(self, name, _typed(name, getattr(self, name), kind))
-        self._check_shapes()
+        self._set_columns(_TYPES)
+        k = self.candidates.shape[-1] if self.candidates.ndim else 0
+        self._check_shapes({"candidates": k, "mask": k})
         self._check_decisions()
         for name in ("propensity", "pass_prob"):
             value = getattr(self, name)
             self._refuse((value > 0) & (value <= 1), name, "in (0, 1]", value)
         self._refuse(np.isfinite(self.reward), "reward", "finite", self.reward)
         self._refuse(~np.isnat(self.time), "time", "a time", self.time)
-        named = np.array([isinstance(name, str) and name != "" for name in self.event_id], bool)
-        self._refuse(named, "event_id", "text that is not empty", self.event_id)
-        again = pd.Index(self.event_id).duplicated()
-        self._refuse(~again, "event_id", "different from all others", self.event_id)
-
-    def __len__(self):
-        return len(self.event_id)
+        self._check_events()
 
     @property
     def arm(self):
         """Id of the chosen candidate, int64 [n]."""
         return self.candidates[np.arange(len(self)), self.action]
-
-    def take(self, rows):
-        """Log of some of the rows: row numbers, a bool array or a slice, each row at most once."""
-        return BanditLog(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def to_tables(self, policy_version=""):
         """Give the log as the tables of its records.
@@ -143,14 +133,6 @@ class BanditLog:
             pass_prob=interactions["pass_prob"].to_numpy(),
         )
 
-    def _check_shapes(self):
-        n = self.event_id.size
-        wide = (n, self.candidates.shape[-1] if self.candidates.ndim else 0)
-        for field in fields(self):
-            expected = wide if field.name in ("candidates", "mask") else (n,)
-            if (shape := getattr(self, field.name).shape) != expected:
-                raise ValueError(f"{field.name} must have the shape {list(expected)}, got {list(shape)}")
-
     def _check_decisions(self):
         column = np.arange(self.mask.shape[1])
         inside = ((column == self.action[:, None]) & self.mask).any(axis=1)
@@ -160,26 +142,6 @@ class BanditLog:
         ids = np.sort(np.where(self.mask, self.candidates, np.iinfo(np.int64).max), axis=1)
         repeated = (ids[:, 1:] == ids[:, :-1]) & (column[1:] < self.mask.sum(axis=1)[:, None])
         self._refuse(~repeated.any(axis=1), "candidates", "different movies", self.candidates)
-
-    def _refuse(self, valid, name, expected, value):
-        if not valid.all():
-            row = np.flatnonzero(~valid)[0]
-            raise ValueError(f"row {row} ({self.event_id[row]}): {name} must be {expected}, got {value[row]}")
-
-
-def _typed(name, value, kind):
-    """Array of the type `kind`; float32 becomes float64, but nothing loses a digit or a meaning."""
-    value = np.asarray(value)
-    if kind is np.datetime64:
-        if value.dtype.kind != "M":
-            raise ValueError(f"{name} must be an array of datetime64 in UTC, got {value.dtype}")
-        rounded = value.astype("datetime64[us]", copy=False)
-        if (lost := (rounded != value) & ~np.isnat(value)).any():
-            raise ValueError(f"{name} must be told in microseconds, got {value[lost][0]}")
-        return rounded
-    if not np.can_cast(value.dtype, kind):
-        raise ValueError(f"{name} must be an array of {kind.__name__}, got {value.dtype}")
-    return value.astype(kind, copy=False)
 
 
 def _padded(lists):
