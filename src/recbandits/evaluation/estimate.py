@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 _CHUNK = 1024  # records that a bootstrap looks at together: resamples x 1024 counts are in memory at a time
@@ -106,6 +107,35 @@ def difference(first, second):
     parts = first.parts + tuple((-top, bottom) for top, bottom in second.parts)
     known = [mass for mass in (first.unsupported_mass, second.unsupported_mass) if not np.isnan(mass)]
     return Estimate(parts, first.weights + second.weights, max(known, key=abs, default=np.nan))
+
+
+def tabulate(estimates, method="normal", level=0.95):
+    """Tabulate estimates with their intervals and diagnostics.
+
+    Args:
+      estimates: mapping from name to Estimate.
+      method: of the intervals: "normal", "bootstrap" or "bernstein".
+      level: coverage of the intervals in (0, 1).
+
+    Returns:
+      DataFrame indexed by estimator with columns value, low, high, effective_sample_size, largest_weight and
+      unsupported_mass.
+
+    Raises:
+      ValueError: as `Estimate.interval`.
+    """
+    rows = {}
+    for name, estimate in estimates.items():
+        low, high = estimate.interval(method, level)
+        rows[name] = {
+            "value": estimate.value,
+            "low": low,
+            "high": high,
+            "effective_sample_size": estimate.effective_sample_size,
+            "largest_weight": estimate.largest_weight,
+            "unsupported_mass": estimate.unsupported_mass,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
 
 
 def normal_interval(estimate, level):

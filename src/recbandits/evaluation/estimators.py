@@ -162,15 +162,31 @@ def _column(name, values):
     column = np.asarray(values, float)
     if column.ndim != 1:
         raise ValueError(f"{name} must have one number per record, got shape {column.shape}")
-    good, expected = np.isfinite(column), "finite"
+    return check_numbers(name, column)
+
+
+def check_numbers(name, values):
+    """Refuse what an estimator cannot use.
+
+    Args:
+      name: "propensity" or "pass_prob" must be in (0, 1], "target" in [0, 1] up to rounding, all others finite.
+      values: float [n, ...].
+
+    Returns:
+      values.
+
+    Raises:
+      ValueError: names the first record that breaks the rule.
+    """
+    good, expected = np.isfinite(values), "finite"
     if name in ("propensity", "pass_prob"):
-        good, expected = (column > 0) & (column <= 1), "in (0, 1]"
+        good, expected = (values > 0) & (values <= 1), "in (0, 1]"
     elif name == "target":
-        good, expected = (column >= 0) & (column <= 1 + ROUNDING), "in [0, 1]"
+        good, expected = (values >= 0) & (values <= 1 + ROUNDING), "in [0, 1]"
     if not good.all():
-        row = int(good.argmin())
-        raise ValueError(f"{name} must be {expected}, record {row} has {column[row]}")
-    return column
+        row = np.argwhere(~good)[0, 0]
+        raise ValueError(f"{name} must be {expected}, record {row} has {values[row]}")
+    return values
 
 
 def _positive(name, value):

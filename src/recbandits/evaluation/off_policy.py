@@ -5,9 +5,8 @@ the difference of two, in `estimate`. All can be had from here.
 """
 
 import numpy as np
-import pandas as pd
 
-from recbandits.evaluation.estimate import Estimate, difference
+from recbandits.evaluation.estimate import Estimate, difference, tabulate
 from recbandits.evaluation.estimators import (
     ROUNDING,
     clipped_ips,
@@ -36,6 +35,7 @@ __all__ = [
     "sndr",
     "snips",
     "switch_dr",
+    "tabulate",
     "unsupported_mass",
 ]
 
@@ -66,19 +66,10 @@ def evaluate(log, probabilities, q=None, behaviour=None, *, method="normal", lev
       ValueError: as `estimates` and `unsupported_mass`.
     """
     found = estimates(log, probabilities, q, **options)
-    exact = None if behaviour is None else unsupported_mass(log, probabilities, behaviour)
-    rows = {}
-    for name, estimate in found.items():
-        low, high = estimate.interval(method, level)
-        rows[name] = {
-            "value": estimate.value,
-            "low": low,
-            "high": high,
-            "effective_sample_size": estimate.effective_sample_size,
-            "largest_weight": estimate.largest_weight,
-            "unsupported_mass": estimate.unsupported_mass if exact is None else exact,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
+    table = tabulate(found, method, level)
+    if behaviour is not None:
+        table["unsupported_mass"] = unsupported_mass(log, probabilities, behaviour)
+    return table
 
 
 def estimates(log, probabilities, q=None, *, names=None, clip=10.0, threshold=10.0, shrinkage=100.0, seed=0):

@@ -29,11 +29,8 @@ def cross_fit(log, features, model=None, folds=5, seed=0):
     Raises:
       ValueError: features of another shape, or folds that are not between 2 and the number of users.
     """
-    users, user = np.unique(log.user_id, return_inverse=True)
-    if not 2 <= folds <= len(users):
-        raise ValueError(f"folds must be from 2 to the number of users in the log, {len(users)}, got {folds}")
+    fold = user_folds(log.user_id, folds, seed)
     model = Ridge() if model is None else model
-    fold = np.random.default_rng(seed).permutation(len(users))[user] % folds
     chosen = log.action[:, None] == np.arange(log.mask.shape[1])
     examples = np.concatenate([_inputs(log, features, rows, chosen) for rows in _pieces(np.arange(len(log)))])
     q = np.full(log.mask.shape, np.nan)
@@ -44,6 +41,26 @@ def cross_fit(log, features, model=None, folds=5, seed=0):
             row, column = np.nonzero(log.mask[rows])
             q[rows[row], column] = fitted.predict(_inputs(log, features, rows, log.mask))
     return q
+
+
+def user_folds(user_id, folds, seed):
+    """Number of the fold of each decision, all of a user in one.
+
+    Args:
+      user_id: int [n].
+      folds: number of groups of users, at least 2.
+      seed: of the assignment.
+
+    Returns:
+      int [n], 0 to folds - 1.
+
+    Raises:
+      ValueError: folds that are not between 2 and the number of users.
+    """
+    users, user = np.unique(user_id, return_inverse=True)
+    if not 2 <= folds <= len(users):
+        raise ValueError(f"folds must be from 2 to the number of users in the log, {len(users)}, got {folds}")
+    return np.random.default_rng(seed).permutation(len(users))[user] % folds
 
 
 def _pieces(rows):
