@@ -108,6 +108,23 @@ def cross_fitted_lists(ratings, size, fit_bundle, lists=10, folds=5, seed=0):
     return together._replace(event=_events(np.concatenate(rows_drawn)))
 
 
+def cascading(reward):
+    """What a user tells who goes down a slate and stops at the first movie that pleases.
+
+    Args:
+      reward: float [n, slots], positive where the movie pleases.
+
+    Returns:
+      `chosen_index` int32 [n], the first slot with a positive reward, or the number of slots where there is none; and
+      `chosen_value` float32 [n], its reward, or 0.
+    """
+    pleases = np.asarray(reward) > 0
+    any_does, first = pleases.any(axis=1), pleases.argmax(axis=1)
+    value = np.take_along_axis(np.asarray(reward), first[:, None], axis=1)[:, 0]
+    index = np.where(any_does, first, pleases.shape[1])
+    return index.astype(np.int32), np.where(any_does, value, 0.0).astype(np.float32)
+
+
 def _events(rows):
     """A name for each list [n, size] of row numbers; one that was drawn twice has another name each time."""
     return pd.util.hash_pandas_object(pd.DataFrame(rows)).to_numpy().view(np.int64)

@@ -4,7 +4,9 @@ from numbers import Integral
 
 import numpy as np
 
+from recbandits.data.slates import SlateExamples
 from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.training.distribution import strategy_of
 
 WEIGHTS = (None, "ips")
 
@@ -39,13 +41,39 @@ def check(agent, parts, epochs, batch_size, patience, weights):
     features = agent.time_step_spec.observation
     if not isinstance(features, dict):
         raise ValueError("agent must be made for arms with features, as Specs describes them")
-    sizes = [features[name].shape[-1] for name in (GLOBAL, PER_ARM)]
+    sizes, slots = [features[name].shape[-1] for name in (GLOBAL, PER_ARM)], agent.action_spec.shape
+    if slots.rank:
+        _check_ranking(agent, weights)
     for name, part in parts.items():
+        if isinstance(part, SlateExamples) != bool(slots.rank):
+            kind = (
+                "SlateExamples for an agent that ranks" if slots.rank else "Examples for an agent that chooses one arm"
+            )
+            raise ValueError(f"{name} must be {kind}, got {type(part).__name__}")
+        if slots.rank:
+            _check_slots(name, part, slots[0])
         _check_examples(name, part, sizes)
 
 
+def _check_ranking(agent, weights):
+    """Refuse what is not defined for slates."""
+    if weights is not None:
+        raise ValueError(f"weights must be None for an agent that ranks, which weighs slots itself, got {weights!r}")
+    replicas = strategy_of(agent).num_replicas_in_sync
+    if replicas > 1:  # its loss is divided by the sum of its weights, which every replica would know a part of
+        raise ValueError(f"an agent that ranks must be made on one replica, it has {replicas}")
+
+
+def _check_slots(name, part, slots):
+    if part.arm.ndim != 3 or part.reward.shape != part.arm.shape[:2]:
+        shapes = f"{list(part.arm.shape)} and {list(part.reward.shape)}"
+        raise ValueError(f"{name} must have arm [n, slots, features] and reward [n, slots], got {shapes}")
+    if part.arm.shape[1] != slots:
+        raise ValueError(f"{name} must have slates of {slots} movies, as the agent, got {part.arm.shape[1]}")
+
+
 def _check_examples(name, part, sizes):
-    got = [part.context.shape[1], part.arm.shape[1]]
+    got = [part.context.shape[1], part.arm.shape[-1]]
     if got != sizes:
         raise ValueError(f"{name} must have {sizes[0]} context and {sizes[1]} arm features, as the agent, got {got}")
     if not len(part.event):

@@ -4,11 +4,9 @@ from functools import partial
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.policies import utils
-from tf_agents.trajectories import trajectory
 
-from recbandits.environments.base import GLOBAL
 from recbandits.training.distribution import strategy_of
+from recbandits.training.experience import gathered, tensors
 
 
 def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, **options):
@@ -16,7 +14,7 @@ def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, *
 
     Args:
       agent: a TF-Agents agent for arms with features.
-      examples: Examples, kept in memory.
+      examples: Examples or SlateExamples, kept in memory.
       weights: float [n], of the examples; None for 1.
       batch_size: of all but the last batch, which has what remains.
       xla: whether to compile the graph with XLA.
@@ -35,7 +33,7 @@ def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, *
     replicas = strategy.num_replicas_in_sync
     if xla and replicas > 1:
         raise ValueError(f"xla must be False for an agent on several replicas, it has {replicas}")
-    data = [tf.constant(part, tf.float32) for part in (examples.context, examples.arm, examples.reward)]
+    data = tensors(agent, examples)
     if weights is None and replicas > 1:
         weights = np.ones(rows)
     weights = None if weights is None else tf.constant(weights, tf.float32)
@@ -46,7 +44,7 @@ def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, *
             mine = tf.distribute.get_replica_context().replica_id_in_sync_group
             rows, present = (tf.reshape(part, [-1, replicas])[:, mine] for part in (rows, present))
         weight = None if weights is None else tf.gather(weights, rows) * present
-        return agent.train(_experience(*(tf.gather(part, rows) for part in data)), weight, **options).loss
+        return agent.train(gathered(data, rows), weight, **options).loss
 
     def train(rows):
         filling = -rows.shape[0] % replicas
@@ -67,11 +65,3 @@ def make_epoch(agent, examples, weights, batch_size, xla=False, averages=True, *
     signature = [tf.TensorSpec([rows], tf.int32)]
     epoch = tf.function(partial(train_all), signature, autograph=False, jit_compile=xla)
     return lambda order: (epoch(tf.constant(order, tf.int32)).numpy(), sizes)
-
-
-def _experience(context, arm, reward):
-    """Trajectory of one step [batch, 1, ...] in which `arm` [batch, features] was chosen."""
-    info = utils.PerArmPolicyInfo(chosen_arm_features=arm)
-    action = tf.zeros_like(reward, tf.int32)
-    experience = trajectory.single_step({GLOBAL: context}, action, info, reward, tf.ones_like(reward))
-    return tf.nest.map_structure(lambda part: tf.expand_dims(part, 1), experience)

@@ -86,6 +86,7 @@ def fit(
     weights=None,
     seed=0,
     checkpoints=None,
+    tensorboard=None,
     xla=False,
 ):
     """Train an agent on logged decisions.
@@ -96,22 +97,25 @@ def fit(
 
     Args:
       agent: from `make_agent` with `Specs`; it is trained in place, with the strategy in whose scope it was made.
-      examples: Examples
+      examples: Examples, or SlateExamples for an agent that ranks.
       epochs: passes over the examples, for networks.
       batch_size: examples per update; the last batch of an epoch has what remains.
-      validation: Examples on which the squared error is measured after each epoch; None for none.
+      validation: examples on which the error is measured after each epoch; None for none.
       patience: epochs without a better validation error after which a network stops; it ends as it was after the best
         one. None trains all epochs and keeps the last.
       weights: None weighs all examples alike; "ips" by 1 / (propensity * pass_prob), divided by its mean, as if a
-        uniform policy had logged the decisions.
+        uniform policy had logged the decisions. Of slates the agent itself weighs the slots, for position bias.
       seed: of the order of the examples.
       checkpoints: directory, one for each training; one that was interrupted goes on from its last epoch to the same
         end, bit by bit. Several workers need one that all of them see. None for none.
+      tensorboard: directory, one for each training, for its curves and, of a network, histograms of variables and
+        gradients after each epoch (0 is before the first); None for none.
       xla: whether to compile networks with XLA: seconds of compilation for faster epochs. Not on several replicas.
 
     Returns:
       DataFrame with one row an epoch: epoch, stage ("network" or "linear"), loss (mean squared error of the batches
-      before they were learnt), validation_mse (both weighted as `weights` says) and seconds (of training).
+      before they were learnt), validation_mse (both weighted as `weights` says; of slates, the agent's own loss) and
+      seconds (of training).
 
     Raises:
       ValueError: an agent, examples or options that do not fit; more than one pass, or an event that the agent has
@@ -129,6 +133,8 @@ def fit(
     run = Run(agent, stages, parts, options)
     if checkpoints is not None:
         run.resume(checkpoints)
+    if tensorboard is not None:
+        run.summarise(tensorboard)
     with tqdm(total=len(run), disable=None, unit="epoch") as progress:
         for stage in stages:
             run(stage, progress)

@@ -11,10 +11,13 @@ import pandas as pd
 import tensorflow as tf
 
 from recbandits.agents.linear import LinearModel
-from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
+from recbandits.agents.neural import EncodedLinearModel
+from recbandits.data.slates import SlateExamples
 from recbandits.training.checkpoints import restored
 from recbandits.training.distribution import strategy_of
 from recbandits.training.epochs import make_epoch
+from recbandits.training.experience import gathered, tensors
+from recbandits.training.summaries import Summaries
 
 PAIRS = 1 << 17  # scored at a time
 
@@ -38,8 +41,6 @@ class Stage(NamedTuple):
 def make_stages(agent, epochs):
     """What an agent learns in which order, a list of `Stage`; refuses agents and epochs that do not fit."""
     model = getattr(agent, "model", None)
-    if isinstance(model, RewardNetwork):
-        return [Stage("network", 0, epochs, {})]
     if isinstance(model, EncodedLinearModel):
         if model.linear.count.numpy().any():
             _one_pass(epochs, "the network must stay as it is, because its linear model has learnt on it")
@@ -48,6 +49,8 @@ def make_stages(agent, epochs):
     if isinstance(model, LinearModel):
         _one_pass(epochs, "a linear model sums up evidence, and would count it again")
         return [Stage("linear", 0, 1, {})]
+    if hasattr(model, "network"):
+        return [Stage("network", 0, epochs, {})]
     raise ValueError(f"agent must have a linear model or a network to learn from logs, got {type(agent).__name__}")
 
 
@@ -57,7 +60,7 @@ class Run:
     Args:
       agent: with a strategy's variables or without.
       stages: from `make_stages`.
-      parts: {"examples": Examples, "validation": Examples}, the latter only if there are some.
+      parts: {"examples": Examples, "validation": Examples}, the latter only if there are some; or SlateExamples.
       options: dict of batch_size, patience, weights, seed and xla, as `fit` has them.
     """
 
@@ -67,7 +70,7 @@ class Run:
         self._history = tf.Variable(tf.fill([rows, 3], np.float64("nan")), trainable=False)
         kept = agent.variables if options["patience"] else []
         self._best = [tf.Variable(value, trainable=False, shape=value.shape) for value in _values(kept)]
-        self._manager = None
+        self._manager = self._summaries = None
 
     def __len__(self):
         return self._history.shape[0]
@@ -90,6 +93,14 @@ class Run:
         state = {"agent": self._agent, "history": self._history, "best": self._best}
         manager = restored(directory, what, "training", Path(directory).name, writes, **state)
         self._manager = manager if writes else None
+
+    def summarise(self, directory):
+        """Write event files for TensorBoard into a directory."""
+        if not strategy_of(self._agent).extended.should_save_summary:
+            return
+        self._summaries = Summaries(directory, self._agent, self._parts["examples"])
+        if np.isnan(self._history[0, 0]):
+            self._summaries(0)
 
     def __call__(self, stage, progress):
         """Run what is left of a stage."""
@@ -138,7 +149,10 @@ class Run:
         if stage.name == "network" and error < self._errors(stage, number).min(initial=np.inf):
             for kept, value in zip(self._best, _values(self._agent.variables), strict=False):
                 kept.assign(value)
-        self._history[stage.first + number].assign([np.average(losses, weights=sizes), error, seconds])
+        loss = np.average(losses, weights=sizes)
+        self._history[stage.first + number].assign([loss, error, seconds])
+        if self._summaries is not None:
+            self._summaries(stage.first + number + 1, loss, None if np.isnan(error) else error)
         if self._manager is not None:
             self._manager.save()
 
@@ -175,10 +189,21 @@ def weights_of(examples, weights):
 
 def mse(agent, examples, weights=None):
     """Mean squared error of an agent's predictions of logged rewards, weighted as in training."""
+    if isinstance(examples, SlateExamples):
+        return _slate_error(agent, examples)
     parts = [slice(start, start + PAIRS) for start in range(0, len(examples.event), PAIRS)]
     predicted = [agent.policy.score_pairs(examples.context[part], examples.arm[part]) for part in parts]
     error = np.square(examples.reward - np.concatenate(predicted), dtype=float)
     return float(np.average(error, weights=weights_of(examples, weights)))
+
+
+def _slate_error(agent, examples):
+    """Mean over slates of the loss that the agent is trained by: its targets, and its weights of the slots."""
+    data, rows = tensors(agent, examples), len(examples.reward)
+    size = max(1, PAIRS // examples.arm.shape[1])
+    batches = [tf.range(start, min(start + size, rows)) for start in range(0, rows, size)]
+    losses = [agent.loss(gathered(data, batch)).loss.numpy() for batch in batches]
+    return float(np.average(losses, weights=[len(batch) for batch in batches]))
 
 
 def _one_pass(epochs, why):

@@ -1,0 +1,41 @@
+"""Examples as the agents of TF-Agents want them: trajectories of one step."""
+
+import tensorflow as tf
+from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
+from tf_agents.policies import utils
+from tf_agents.trajectories import trajectory
+
+from recbandits.data.slates import cascading
+from recbandits.environments.base import GLOBAL, PER_ARM
+
+
+def tensors(agent, examples):
+    """What an agent reads of examples.
+
+    Args:
+      agent: a TF-Agents agent for arms with features; its reward spec says what kind of feedback it takes.
+      examples: Examples, or SlateExamples for an agent that ranks.
+
+    Returns:
+      (context [n, G], arm [n, D] or [n, slots, D], reward), float32 tensors; the reward is [n], [n, slots], or for
+      cascading feedback a dict of `chosen_index` int32 [n] and `chosen_value` [n].
+    """
+    reward = tf.constant(examples.reward, tf.float32)
+    if isinstance(agent.time_step_spec.reward, dict):
+        reward = dict(zip((CHOSEN_INDEX, CHOSEN_VALUE), map(tf.constant, cascading(examples.reward)), strict=True))
+    return tf.constant(examples.context, tf.float32), tf.constant(examples.arm, tf.float32), reward
+
+
+def gathered(data, rows):
+    """The trajectory [batch, 1, ...] of some rows of what `tensors` gives.
+
+    Of a slate the observation has the movies that were shown, in their order: that is the action. Else the features of
+    the chosen arm are in the policy info.
+    """
+    context, arm, reward = tf.nest.map_structure(lambda part: tf.gather(part, rows), data)
+    observation, info, action = {GLOBAL: context, PER_ARM: arm}, (), ()
+    if arm.shape.rank == 2:
+        observation, info = {GLOBAL: context}, utils.PerArmPolicyInfo(chosen_arm_features=arm)
+        action = tf.zeros_like(reward, tf.int32)
+    experience = trajectory.single_step(observation, action, info, reward, tf.ones_like(context[:, 0]))
+    return tf.nest.map_structure(lambda part: tf.expand_dims(part, 1), experience)
