@@ -16,7 +16,8 @@ class Exploration:
     """A way to explore with its parameter.
 
     Attributes:
-      name: "greedy" (the best arm, the first one on ties), "epsilon_greedy", "softmax" or "inverse_gap".
+      name: "greedy" (the best arm, the first one on ties), "epsilon_greedy", "softmax", "inverse_gap", or
+        "plackett_luce", which is the softmax again and again among the arms that are left: a whole slate is drawn.
       value: epsilon, temperature or gamma, as the function of that name says; greedy has none.
 
     Raises:
@@ -35,7 +36,7 @@ class Exploration:
         object.__setattr__(self, "value", 0.0 if self.name == "greedy" else float(self.value))  # which JSON can hold
 
     def probabilities(self, scores, mask=None):
-        """Probability of each arm: float [batch, arms] for scores and a mask of that shape."""
+        """Probability of each arm, in the first slot of a slate: float [batch, arms] for scores and a mask alike."""
         return _FUNCTIONS[self.name](scores, mask, self.value)
 
 
@@ -53,7 +54,7 @@ def greedy(scores, mask=None, value=None):
     Raises:
       ValueError: as `epsilon_greedy`.
     """
-    xp, scores, mask = _inputs(scores, mask)
+    xp, scores, mask = inputs(scores, mask)
     best = xp.argmin(_gap(xp, scores, mask), axis=1)
     return _ones(xp, best[:, None] == xp.arange(scores.shape[1]), scores)
 
@@ -76,7 +77,7 @@ def epsilon_greedy(scores, mask, epsilon):
       ValueError: epsilon outside [0, 1], a mask of another shape or without any arm in a row, a score of an available
         arm that is not finite.
     """
-    xp, scores, mask = _inputs(scores, mask)
+    xp, scores, mask = inputs(scores, mask)
     epsilon = _parameter("epsilon", epsilon, "in [0, 1]", lambda value: 0 <= value <= 1)
     best, available = _ones(xp, _gap(xp, scores, mask) == 0.0, scores), _ones(xp, mask, scores)
     greedy = best / xp.sum(best, axis=1, keepdims=True)
@@ -97,7 +98,7 @@ def softmax(scores, mask, temperature):
     Raises:
       ValueError: temperature that is not positive and finite, and as `epsilon_greedy`.
     """
-    xp, scores, mask = _inputs(scores, mask)
+    xp, scores, mask = inputs(scores, mask)
     temperature = _parameter("temperature", temperature, "positive and finite", lambda value: 0 < value < np.inf)
     weight = xp.exp(-_gap(xp, scores, mask) / temperature)
     return weight / xp.sum(weight, axis=1, keepdims=True)
@@ -122,7 +123,7 @@ def inverse_gap(scores, mask, gamma):
     Raises:
       ValueError: gamma that is not positive and finite, and as `epsilon_greedy`.
     """
-    xp, scores, mask = _inputs(scores, mask)
+    xp, scores, mask = inputs(scores, mask)
     gamma = _parameter("gamma", gamma, "positive and finite", lambda value: 0 < value < np.inf)
     gap, arms = _gap(xp, scores, mask), xp.sum(_ones(xp, mask, scores), axis=1, keepdims=True)
     best = gap == 0.0
@@ -159,11 +160,28 @@ def pick(probabilities, luck):
     return (cumulative / cumulative[:, -1:] <= luck[:, None]).sum(axis=1)
 
 
-_FUNCTIONS = {"greedy": greedy, "epsilon_greedy": epsilon_greedy, "softmax": softmax, "inverse_gap": inverse_gap}
+_FUNCTIONS = {
+    "greedy": greedy,
+    "epsilon_greedy": epsilon_greedy,
+    "softmax": softmax,
+    "inverse_gap": inverse_gap,
+    "plackett_luce": softmax,
+}
 
 
-def _inputs(scores, mask):
-    """(NumPy or its like in TensorFlow, scores, mask), checked where their values are known."""
+def inputs(scores, mask):
+    """What the functions here compute with.
+
+    Args:
+      scores: float [batch, arms], array or tensor.
+      mask: bool of that shape, or None.
+
+    Returns:
+      NumPy or its like in TensorFlow, the scores as floats, and the mask, both of that kind.
+
+    Raises:
+      ValueError: as `epsilon_greedy`, where values are known.
+    """
     tf = sys.modules.get("tensorflow")
     if tf is not None and tf.is_tensor(scores):
         xp, known = tf.experimental.numpy, hasattr(scores, "numpy")

@@ -1,46 +1,11 @@
 """The parameters of every agent: names, defaults and limits, in one place for notebooks, tuning and command lines."""
 
 import math
-import numbers
 from dataclasses import dataclass, field
 
-from recbandits.agents import exploration
+from recbandits.agents import exploration, limits
 
 NETWORKS = ("common_tower", "dot_product")
-
-
-def _positive(parameters, field):
-    value = getattr(parameters, field)
-    _require(parameters, field, _is_number(value) and 0 < value < math.inf, "positive and finite")
-
-
-def _at_least_zero(parameters, field):
-    value = getattr(parameters, field)
-    _require(parameters, field, _is_number(value) and 0 <= value < math.inf, "0 or more and finite")
-
-
-def _probability(parameters, field):
-    value = getattr(parameters, field)
-    _require(parameters, field, _is_number(value) and 0 <= value <= 1, "in [0, 1]")
-
-
-def _share(parameters, field):
-    value = getattr(parameters, field)
-    _require(parameters, field, _is_number(value) and 0 < value <= 1, "in (0, 1]")
-
-
-def _is_number(value):
-    return isinstance(value, numbers.Real)
-
-
-def _is_count(value):
-    return isinstance(value, numbers.Integral) and value > 0
-
-
-def _require(parameters, field, allowed, expected):
-    if not allowed:
-        name = type(parameters).__name__
-        raise ValueError(f"{name}: {field} must be {expected}, got {getattr(parameters, field)!r}")
 
 
 @dataclass(frozen=True)
@@ -58,9 +23,9 @@ class LinUCB:
     gamma: float = 1.0
 
     def __post_init__(self):
-        _at_least_zero(self, "alpha")
-        _positive(self, "tikhonov")
-        _share(self, "gamma")
+        limits.at_least_zero(self, "alpha")
+        limits.positive(self, "tikhonov")
+        limits.share(self, "gamma")
 
 
 @dataclass(frozen=True)
@@ -89,11 +54,11 @@ class Network:
     network: str = "common_tower"
 
     def __post_init__(self):
-        counts = isinstance(self.layers, tuple) and self.layers and all(map(_is_count, self.layers))
-        _require(self, "layers", counts, "a tuple of positive whole numbers")
-        _positive(self, "learning_rate")
-        _at_least_zero(self, "weight_decay")
-        _require(self, "network", self.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
+        counts = isinstance(self.layers, tuple) and self.layers and all(map(limits.is_count, self.layers))
+        limits.require(self, "layers", counts, "a tuple of positive whole numbers")
+        limits.positive(self, "learning_rate")
+        limits.at_least_zero(self, "weight_decay")
+        limits.one_of(self, "network", NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -108,7 +73,7 @@ class EpsilonGreedy(Network):
     epsilon: float = 0.05
 
     def __post_init__(self):
-        _probability(self, "epsilon")
+        limits.probability(self, "epsilon")
         super().__post_init__()
 
     def explore(self, scores, mask):
@@ -128,7 +93,7 @@ class Boltzmann(Network):
     temperature: float = 0.1
 
     def __post_init__(self):
-        _positive(self, "temperature")
+        limits.positive(self, "temperature")
         super().__post_init__()
 
     def explore(self, scores, mask):
@@ -148,7 +113,7 @@ class SquareCB(Network):
     gamma: float = 1000.0
 
     def __post_init__(self):
-        _positive(self, "gamma")
+        limits.positive(self, "gamma")
         super().__post_init__()
 
     def explore(self, scores, mask):
@@ -177,11 +142,12 @@ class NeuralLinUCB(Network):
     layers: tuple[int, ...] = field(default=(64,), kw_only=True)
 
     def __post_init__(self):
-        _at_least_zero(self, "alpha")
-        _positive(self, "tikhonov")
-        _probability(self, "epsilon")
-        _require(self, "encoding", _is_count(self.encoding), "a positive whole number")
-        _require(self, "pretrain_steps", self.pretrain_steps == 0 or _is_count(self.pretrain_steps), "a whole number")
+        limits.at_least_zero(self, "alpha")
+        limits.positive(self, "tikhonov")
+        limits.probability(self, "epsilon")
+        limits.require(self, "encoding", limits.is_count(self.encoding), "a positive whole number")
+        whole = self.pretrain_steps == 0 or limits.is_count(self.pretrain_steps)
+        limits.require(self, "pretrain_steps", whole, "a whole number")
         super().__post_init__()
 
 
@@ -201,11 +167,11 @@ class Exp3Mixture:
 
     def __post_init__(self):
         linear = len(self.agents) > 1 and all(isinstance(agent, LinUCB) for agent in self.agents)
-        _require(self, "agents", linear, "two or more LinUCB or LinTS")
-        _share(self, "gamma")
+        limits.require(self, "agents", linear, "two or more LinUCB or LinTS")
+        limits.share(self, "gamma")
         pair = len(self.reward_range) == 2 and all(map(math.isfinite, self.reward_range))
         ordered = pair and self.reward_range[0] < self.reward_range[1]
-        _require(self, "reward_range", ordered, "(lowest, highest), finite, with lowest below highest")
+        limits.require(self, "reward_range", ordered, "(lowest, highest), finite, with lowest below highest")
 
 
 @dataclass(frozen=True)

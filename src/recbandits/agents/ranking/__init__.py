@@ -1,0 +1,1 @@
+"""Agents that fill slates: ranking networks, cascading linear bandits, baselines."""

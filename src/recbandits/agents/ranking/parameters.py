@@ -1,0 +1,104 @@
+"""The parameters of agents that fill slates: names, defaults and limits."""
+
+from dataclasses import dataclass
+
+from recbandits.agents import limits
+from recbandits.agents.parameters import LinUCB, Network
+
+POLICIES = ("no_penalty", "descending_scores", "cosine_distance")
+POSITION_BIASES = ("none", "base", "exponent", "inverse_propensity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking(Network):
+    """A network that scores items, trained by the feedback on whole slates: TF-Agents' `RankingAgent`.
+
+    It collects by its policy and serves without chance: in each slot the item that the policy would most probably draw.
+
+    Args:
+      policy: "no_penalty" draws slot after slot with probability proportional to exp(score / temperature) (the
+        Plackett-Luce model); "cosine_distance" does so after it has taken off the logits of items what they resemble
+        those above; "descending_scores" takes the largest scores and never explores.
+      temperature: positive, in units of the scores; descending scores do not read it.
+      penalty: for "cosine_distance", by how much each slot that is filled lowers the logits of the others, times 1 +
+        the largest cosine similarity of their features to those of an item above; 0 or more.
+      non_click_score: under cascading feedback, the score to learn for items above the click, which were seen and not
+        wanted; a score vector comes with scores of its own.
+      position_bias: "none" believes the feedback. "base" weighs the error in slot k by k ** severity and "exponent" by
+        severity ** (k - 1), after Ovaisi et al. 2020, "Correcting for Selection Bias in Learning-to-rank Systems", as
+        TF-Agents does. "inverse_propensity" learns score / examination, with examination k ** -severity of slot k: see
+        `ranking.network.SlateNetwork` for what each of them can repair. It needs a score vector.
+      severity: of the position bias, positive.
+      positive_only: whether "base" and "exponent" weigh only what has a positive score.
+      **network: fields of `Network`.
+    """
+
+    policy: str = "no_penalty"
+    temperature: float = 0.1
+    penalty: float = 1.0
+    non_click_score: float = -1.0
+    position_bias: str = "none"
+    severity: float = 1.3
+    positive_only: bool = False
+
+    def __post_init__(self):
+        limits.one_of(self, "policy", POLICIES)
+        limits.positive(self, "temperature")
+        limits.at_least_zero(self, "penalty")
+        limits.finite(self, "non_click_score")
+        limits.one_of(self, "position_bias", POSITION_BIASES)
+        limits.positive(self, "severity")
+        limits.one_of(self, "positive_only", (True, False))
+        weighs = self.position_bias in ("base", "exponent")
+        limits.require(self, "positive_only", weighs or not self.positive_only, "False without weights by slot")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class CascadingLinUCB(LinUCB):
+    """The items with the largest upper confidence bounds on one linear model of their attraction.
+
+    It is CascadeLinUCB (Zong et al. 2016, "Cascading Bandits for Large-Scale Recommendation Problems", algorithm 2)
+    without the cut at 1, which would only tie the items about which least is known. Under cascading feedback it learns
+    from the slots down to the click, from all of them if there was none, and from a score vector from all slots.
+    """
+
+
+@dataclass(frozen=True)
+class CascadingLinTS(LinUCB):
+    """The items with the largest attraction under coefficients drawn from their posterior, one draw for each slate.
+
+    It is CascadeLinTS (Zong et al. 2016, algorithm 1): normal coefficients around the estimate, whose covariance is
+    that of the estimate times `alpha` squared. It learns as `CascadingLinUCB`.
+    """
+
+
+@dataclass(frozen=True)
+class RandomRanking:
+    """Baseline: any slate with the same probability."""
+
+
+@dataclass(frozen=True)
+class PopularityRanking:
+    """Baseline: the most popular items, as the environment counts them, the same for all users."""
+
+
+@dataclass(frozen=True)
+class AlsRanking:
+    """Baseline: the items with the largest ratings that a factorization predicts, as the environment knows them."""
+
+
+@dataclass(frozen=True)
+class OptimalRanking:
+    """Baseline: the items with the largest attraction, which only the environment knows."""
+
+
+RANKING_NAMES = {
+    "ranking": Ranking,
+    "cascading_linucb": CascadingLinUCB,
+    "cascading_lints": CascadingLinTS,
+    "random_ranking": RandomRanking,
+    "popularity_ranking": PopularityRanking,
+    "als_ranking": AlsRanking,
+    "optimal_ranking": OptimalRanking,
+}
