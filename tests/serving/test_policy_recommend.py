@@ -163,6 +163,24 @@ def test_threads_and_forks_draw_apart():
     os.close(write)
 
 
+def test_a_slate_is_drawn_whole_and_every_place_says_how_probable_it_was():
+    """User 30 scores 9, 5 and 7 by 530.5, 410.5 and 320.5: at temperature 300 weights are exp(0.4), 1 and exp(-0.3)."""
+    policy = made(THETA, exploration=Exploration("plackett_luce", 300.0))
+    weights, slates = {9: np.exp(0.4), 5: 1.0, 7: np.exp(-0.3)}, set()
+    for seed in range(60):
+        answer = policy.recommend(30, k=3, rng=seed)
+        a, b, c = (weights[movie] for movie in answer.movie_ids)
+        np.testing.assert_allclose(answer.propensities, [a / (a + b + c), b / (b + c), 1.0])
+        assert answer.scores == [{9: 530.5, 5: 410.5, 7: 320.5}[movie] for movie in answer.movie_ids]
+        assert answer.titles == [TITLES[str(movie)] for movie in answer.movie_ids]
+        record = answer.interaction(datetime(2024, 1, 1, tzinfo=UTC))
+        assert (record.action, record.propensity) == (answer.movie_ids[0], answer.propensities[0])
+        slates.add(tuple(answer.movie_ids))
+    assert len(slates) == 6
+    assert policy.recommend(30, candidates=[7, 5], k=2, rng=0).propensities[1] == 1.0
+    assert made(THETA).recommend(30, k=3).propensities == [1.0, 1.0, 1.0]
+
+
 def test_padding_is_never_chosen_and_scores_minus_infinity():
     policy = made(THETA, exploration=Exploration("epsilon_greedy", 1.0))
     mask = np.tile([[True, False, True]], (500, 1))
@@ -253,7 +271,7 @@ def test_greedy_is_sure_of_the_first_best_available_arm():
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        (("ucb", 1.0), "exploration must be one of greedy, epsilon_greedy, softmax, inverse_gap, got 'ucb'"),
+        (("ucb", 1.0), "exploration must be one of greedy, epsilon_greedy, softmax, inverse_gap, plackett_luce, got"),
         (("epsilon_greedy", 1.5), r"epsilon must be in \[0, 1\], got 1.5"),
         (("softmax", 0.0), "temperature must be positive and finite, got 0"),
         (("inverse_gap", float("nan")), "gamma must be positive and finite, got nan"),

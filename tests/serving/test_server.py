@@ -14,6 +14,7 @@ import time
 from http.client import HTTPConnection
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.cloud import pubsub_v1
 
@@ -22,7 +23,7 @@ from recbandits.interactions import Interaction
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local.endpoints import LocalEndpoints
 from recbandits.platforms.local.pubsub import PubSub
-from recbandits.serving import policy
+from recbandits.serving import manifest, policy
 from recbandits.serving.messages import Response
 from recbandits.serving.predictor import LARGEST_BODY
 
@@ -93,6 +94,32 @@ def test_predictions_name_movies_scores_and_the_probability_of_the_draw(served, 
     assert first.propensity == pytest.approx(0.7 + 0.3 / 40 if best else 0.3 / 40)
     assert (second.movie_ids, second.propensity) == ([101], 1.0)
     assert first.event_id != second.event_id
+
+
+def test_a_slate_carries_the_probability_of_every_place_and_logs_that_of_the_first(exported, tmp_path):
+    """The same server with a policy that draws slates: propensities by its scores, one record for each slate."""
+    shutil.copytree(exported[0], tmp_path / "slates")
+    settings, _ = manifest.read(tmp_path / "slates")
+    kept = {name: settings[name] for name in ("scorer", "exploration", "arms", "sizes", "titles", "summary")}
+    manifest.seal(tmp_path / "slates", kept | {"exploration": {"name": "plackett_luce", "value": 2.0}})
+    loaded, body = policy.load(tmp_path / "slates"), {"instances": [{"user_id": 7}] * 50, "parameters": {"k": 5}}
+    with PubSub():
+        make_topic()
+        with endpoint(tmp_path, tmp_path / "slates") as made:
+            status, answer = post(made, body)
+            log = read_log(50)
+            refused = post(made, {"instances": [{"user_id": 7, "k": 41}]})
+    assert status == 200
+    assert len({str(each.movie_ids) for each in Response.model_validate(answer).predictions}) == 50
+    weights = dict(zip(loaded.candidates.tolist(), np.exp(loaded.scores([7])[0] / 2.0), strict=True))
+    for each in Response.model_validate(answer).predictions:
+        shown = np.array([weights[movie] for movie in each.movie_ids])
+        left = sum(weights.values()) - np.cumsum(shown) + shown
+        assert each.propensities == pytest.approx(shown / left)
+        record = log[each.event_id]
+        assert (record.action, record.propensity) == (each.movie_ids[0], each.propensities[0])
+    assert refused[0] == 422
+    assert "k must be a whole number from 1 to the number of candidates, 40, got 41" in refused[1]["detail"]
 
 
 def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(served):

@@ -79,8 +79,9 @@ def propensities(logits, slate, mask=None):
     """
     xp, logits, mask = exploration.inputs(logits, mask)
     rest = xp.where(mask & ~_taken(xp, logits, slate, mask), logits, xp.full_like(logits, -np.inf))
-    best = xp.max(xp.where(mask, logits, xp.full_like(logits, -np.inf)), axis=1, keepdims=True)
-    with np.errstate(divide="ignore"):  # nothing is left below the last slot when all items are slotted
+    best = xp.max(rest, axis=1, keepdims=True)
+    best = xp.where(best == -np.inf, xp.zeros_like(best), best)  # nothing is left when all items are slotted
+    with np.errstate(divide="ignore"):
         left = xp.log(xp.sum(xp.exp(rest - best), axis=1)) + best[:, 0]
     chosen, found = xp.take_along_axis(logits, slate, axis=1), []
     for slot in reversed(range(slate.shape[1])):

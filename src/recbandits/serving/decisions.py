@@ -14,12 +14,15 @@ class Recommendation(NamedTuple):
       event_id: names the decision; new for each, whatever the seed.
       policy_version: of the policy that decided.
       user_id: as asked; None for a user without one.
-      movie_ids: list [k]; the first was drawn, the others follow by their scores.
+      movie_ids: list [k]; the first was drawn, the others follow by their scores, or were drawn after it where the
+        policy's exploration draws slates.
       titles: list [k].
       scores: list [k], predicted rewards.
       propensity: probability with which the first was drawn from the candidates.
       candidates: int array, ids that could have been drawn.
       context: float32 array, what the policy saw of the user.
+      propensities: list [k], probability of each movie in its place given those above it; the first is `propensity`,
+        and where the others follow by their scores they are 1. Their product is the probability of the slate.
     """
 
     event_id: str
@@ -31,6 +34,7 @@ class Recommendation(NamedTuple):
     propensity: float
     candidates: np.ndarray
     context: np.ndarray
+    propensities: list
 
     def interaction(self, time, pass_prob=1.0):
         """The record of the decision: an `Interaction` at a time, kept in the log with probability `pass_prob`.

@@ -1,6 +1,5 @@
 """A policy that serves: ids in, ids, scores and propensities out, by NumPy alone."""
 
-import os
 import uuid
 from functools import cached_property
 
@@ -10,6 +9,7 @@ from recbandits.agents.exploration import Exploration, pick
 from recbandits.data.lookup import Table, asked
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation
+from recbandits.serving.drawing import draw, luck
 from recbandits.serving.summary import TrainingSummary
 
 _PAIRS = 65_536  # users times candidates scored at a time
@@ -39,7 +39,7 @@ class LoadedPolicy:
         self.candidates = self._arms.ids if self._arms else None if bundle is None else bundle.movie_table.ids
 
     def recommend(self, user_id=None, features=None, candidates=None, k=1, rng=None, new_movies=None):
-        """Choose a movie for a user, and the next best ones.
+        """Choose a movie for a user, and the next best ones; or a whole slate, where the exploration draws slates.
 
         Args:
           user_id: of the user; may be unknown or None where there are features.
@@ -69,9 +69,7 @@ class LoadedPolicy:
             movies = self._movies(movie_ids, rows, new_movies or {})
             scores = self._frozen.scores(context, self.bundle.per_arm(user, movies[None]))[0]
         scores = scores.astype(float)
-        probabilities = self.exploration.probabilities(scores[None])
-        drawn = int(pick(probabilities, _luck(1, rng))[0])
-        chosen = [drawn, *_best_others(scores, drawn, k)]
+        chosen, propensities = draw(self.exploration, scores, k, rng)
         names = movie_ids.take(chosen).tolist()
         return Recommendation(
             event_id=uuid.uuid4().hex,
@@ -80,13 +78,14 @@ class LoadedPolicy:
             movie_ids=names,
             titles=[self._titles.get(name) or f"movie {name}" for name in names],
             scores=scores.take(chosen).tolist(),
-            propensity=float(probabilities[0, drawn]),
+            propensity=propensities[0],
             candidates=movie_ids,
             context=context[0],
+            propensities=propensities,
         )
 
     def decide(self, user_ids, candidates=None, mask=None, rng=None):
-        """Choose one candidate for each of many known users.
+        """Choose one candidate for each of many known users: the first, where the exploration draws slates.
 
         Args:
           user_ids: int array [n].
@@ -106,7 +105,7 @@ class LoadedPolicy:
             _check_distinct(*asked(user_ids, candidates, mask)[1:])
         scores = self.scores(user_ids, candidates, mask)
         probabilities = self.exploration.probabilities(scores, mask)
-        action = pick(probabilities, _luck(len(scores), rng))
+        action = pick(probabilities, luck(len(scores), rng))
         return Decisions(action, probabilities[np.arange(len(action)), action], scores, probabilities)
 
     def scores(self, user_ids, candidates=None, mask=None):
@@ -212,25 +211,6 @@ class LoadedPolicy:
         for place in np.flatnonzero(np.isin(ids, list(new_movies))) if new_movies else ():
             values[place] = table.described(new_movies[int(ids[place])], rows[place])
         return values
-
-
-def _luck(number, rng):
-    """Uniform numbers in [0, 1), float [number]; from the system's entropy where nobody asks for other randomness."""
-    if rng is None:
-        return (np.frombuffer(os.urandom(8 * number), np.uint64) >> 11) * 2.0**-53
-    if not isinstance(rng, np.random.Generator) and not (isinstance(rng, (int, np.integer)) and rng >= 0):
-        raise ValueError(f"rng must be None, a seed of 0 or more, or a generator of NumPy, got {rng!r}")
-    return np.random.default_rng(rng).random(number)
-
-
-def _best_others(scores, drawn, k):
-    """Places of the k - 1 best scores but the drawn one, best first."""
-    if not (isinstance(k, (int, np.integer)) and 1 <= k <= len(scores)):
-        raise ValueError(f"k must be a whole number from 1 to the number of candidates, {len(scores)}, got {k!r}")
-    if k == 1:
-        return []
-    order = np.argsort(-scores, kind="stable")
-    return order[order != drawn][: k - 1].tolist()
 
 
 def _check_distinct(candidates, mask):

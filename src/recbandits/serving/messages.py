@@ -61,7 +61,9 @@ class Instance(_Message):
         description="of the user, by the names of the policy's features; what is not named is as known, or average",
     )
     candidates: _Candidates | None = Field(None, description="movie ids to choose from; all that are known if missing")
-    k: _Number | None = Field(None, description="how many movies; the first is drawn, the others follow by score")
+    k: _Number | None = Field(
+        None, description="how many movies; the first is drawn, the others follow by score, or are drawn too"
+    )
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**63)] | None = Field(
         None, description="makes the draw reproducible; for tests, not for users"
     )
@@ -95,6 +97,9 @@ class Prediction(BaseModel):
     titles: list[str]
     scores: list[float] = Field(description="predicted rewards")
     propensity: float = Field(description="probability with which the first movie was drawn", gt=0, le=1)
+    propensities: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        description="probability of each movie in its place, given those above it; 1 where they follow by score"
+    )
 
 
 class Response(BaseModel):

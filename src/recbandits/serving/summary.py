@@ -113,6 +113,12 @@ def _exploration(exploration):
             "None: the best score comes first, with propensity 1. A log of such decisions says nothing about what was "
             "not shown."
         )
+    if exploration["name"] == "plackett_luce":
+        return (
+            "Every place is drawn from the movies that are left, with probability proportional to "
+            f"exp(score / {exploration['value']:g}). Each answer carries the exact probability of each movie in its "
+            "place, given those above it."
+        )
     way = {
         "epsilon_greedy": "goes to a random candidate with probability {value:g}, and to the best one otherwise",
         "softmax": "is drawn with probability proportional to exp(score / {value:g})",
