@@ -1,6 +1,6 @@
 """From a table of ratings to a reward for every (user, movie): ALS on what was rated, or TF-Agents' zero-filled SVD."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ class Factorization:
       user_factors: float array [users, rank].
       movie_factors: float array [movies, rank].
       biased: False for a model of factors alone.
+      regularization: penalty per rating with which the factors were fitted.
+      bias_regularization: penalty with which the biases were fitted, in pseudo-ratings at the mean.
     """
 
     user_ids: np.ndarray
@@ -30,6 +32,8 @@ class Factorization:
     user_factors: np.ndarray
     movie_factors: np.ndarray
     biased: bool = True
+    regularization: float = 0.12
+    bias_regularization: float = 5.0
 
     @property
     def rank(self):
@@ -71,6 +75,46 @@ class Factorization:
             + np.where(known_user, self.user_bias[user], 0.0)
             + np.where(known_movie, self.movie_bias[movie], 0.0)
             + np.where(known_user & known_movie, taste, 0.0)
+        )
+
+    def fold_in(self, ratings):
+        """Add users by their ratings of the movies, which stay as they are: half a sweep of `als`.
+
+        The bias and the factors of each user in `ratings` are the ridge regressions that `als` solves for a user, with
+        the penalties that it had. The ratings must be all that are to count: a user whom the model has is replaced.
+        Ratings of movies that it does not have are left out; who has no others gets zeros, the prior mean.
+
+        Args:
+          ratings: DataFrame with columns user_id, movie_id, rating.
+
+        Returns:
+          A `Factorization` with these users and all that it had; mean and movies are the same.
+
+        Raises:
+          ValueError: no ratings, or a model without biases, whose zeros count as ratings.
+        """
+        if ratings.empty:
+            raise ValueError("ratings must have at least one row, got none")
+        if not self.biased:
+            raise ValueError("users can be folded into a model with biases, as als fits them, got one without")
+        user_ids, user = np.unique(ratings["user_id"], return_inverse=True)
+        movie, known = _rows(self.movie_ids, ratings["movie_id"])
+        user, movie = user[known], movie[known]
+        deviation = ratings["rating"].to_numpy(float)[known] - self.mean - self.movie_bias[movie]
+        penalised = np.maximum(np.bincount(user, minlength=len(user_ids)) + self.bias_regularization, 1e-12)
+        bias = np.bincount(user, deviation, minlength=len(user_ids)) / penalised
+        shape = len(user_ids), len(self.movie_ids)
+        residual = sparse.csr_matrix((deviation - bias[user], (user, movie)), shape)
+        rated = sparse.csr_matrix((np.ones(len(user)), (user, movie)), shape)
+        factors = _ridge(rated, residual, self.movie_factors, self.regularization)
+        kept = ~np.isin(self.user_ids, user_ids)
+        every = np.concatenate([self.user_ids[kept], user_ids])
+        order = np.argsort(every)
+        return replace(
+            self,
+            user_ids=every[order],
+            user_bias=np.concatenate([self.user_bias[kept], bias])[order],
+            user_factors=np.concatenate([self.user_factors[kept], factors])[order],
         )
 
     def user_frame(self):
@@ -133,7 +177,17 @@ def als(ratings, rank=20, regularization=0.12, bias_regularization=5.0, iteratio
     for _ in range(iterations if rank else 0):
         user_factors = _ridge(rated, by_user, movie_factors, regularization)
         movie_factors = _ridge(rated.T, by_user.T, user_factors, regularization)
-    return Factorization(user_ids, movie_ids, float(mean), user_bias, movie_bias, user_factors, movie_factors)
+    return Factorization(
+        user_ids,
+        movie_ids,
+        float(mean),
+        user_bias,
+        movie_bias,
+        user_factors,
+        movie_factors,
+        regularization=regularization,
+        bias_regularization=bias_regularization,
+    )
 
 
 def svd(ratings, rank=20, num_movies=None):
@@ -177,11 +231,14 @@ def _biases(user, movie, deviation, penalty, sweeps=10):
 
 
 def _ridge(rated, residual, factors, regularization):
-    """Solve the ridge regression of every row; rated, residual: sparse [rows, columns]; factors: [columns, rank]."""
+    """Solve the ridge regression of every row; rated, residual: sparse [rows, columns]; factors: [columns, rank].
+
+    A row without ratings gets zeros.
+    """
     rank = factors.shape[1]
     outer = (factors[:, :, None] * factors[:, None, :]).reshape(len(factors), rank * rank)
     gram = (rated @ outer).reshape(-1, rank, rank)
-    count = np.asarray(rated.sum(axis=1)).reshape(-1, 1, 1)
+    count = np.maximum(np.asarray(rated.sum(axis=1)).reshape(-1, 1, 1), 1.0)
     return np.linalg.solve(gram + regularization * count * np.eye(rank), (residual @ factors)[:, :, None])[:, :, 0]
 
 

@@ -116,13 +116,23 @@ def _movie_rows(factorization, movie_ids, num_actions, per_arm):
     known = factorization.movie_ids
     if movie_ids is None:
         movie_ids = known if per_arm else known[:num_actions]
-    rows = _rows("movie_ids", known, movie_ids)
-    if len(set(rows)) < len(rows):
-        raise ValueError("movie_ids must be different from each other")
+    rows = distinct_rows("movie_ids", known, movie_ids)
     if num_actions > len(rows):
         raise ValueError(f"num_actions must be at most the number of movies, {len(rows)}, got {num_actions}")
     if not per_arm and len(rows) != num_actions:
         raise ValueError(f"movie_ids must name one movie per arm, {num_actions}, got {len(rows)}")
+    return rows
+
+
+def distinct_rows(field, known, ids):
+    """Row of each of some ids that must be known and different from each other, int array [ids].
+
+    Raises:
+      ValueError: an id that is not known or occurs twice; it names the field.
+    """
+    rows = _rows(field, known, ids)
+    if len(set(rows)) < len(rows):
+        raise ValueError(f"{field} must be different from each other")
     return rows
 
 
