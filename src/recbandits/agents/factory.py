@@ -10,6 +10,8 @@ from recbandits.agents.mixture import Exp3MixtureAgent
 from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.policy import no_probabilities
+from recbandits.agents.ranking import builders
+from recbandits.agents.ranking.parameters import RANKING_NAMES
 from recbandits.environments.base import GLOBAL, PER_ARM, Environment
 
 
@@ -17,9 +19,11 @@ def make_agent(agent, environment, seed=0, **values):
     """Make an agent for an environment.
 
     Args:
-      agent: a name of `NAMES` with its parameters in `values`, or parameters such as `LinUCB(alpha=0.5)`.
+      agent: a name of `NAMES` with its parameters in `values`, or parameters such as `LinUCB(alpha=0.5)`; for slates a
+        name of `RANKING_NAMES`, or parameters such as `Ranking(temperature=0.5)`.
       environment: anything with TF-Agents' `time_step_spec()` and `action_spec()`; the baselines that know more than an
-        agent may (best fixed arm, oracle) need an `Environment` of this package.
+        agent may (best fixed arm, oracle, popularity) need an environment of this package. For slates, the spec of the
+        reward says what kind of feedback there is to learn from.
       seed: of initial weights and exploration.
       **values: parameters by name.
 
@@ -35,16 +39,16 @@ def make_agent(agent, environment, seed=0, **values):
     elif values:
         raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
     elif type(agent) not in _BUILDERS:
-        raise ValueError(f"agent must be a name ({', '.join(NAMES)}) or parameters of one, got {agent!r}")
+        raise ValueError(f"agent must be a name ({', '.join(_NAMES)}) or parameters of one, got {agent!r}")
     made = _BUILDERS[type(agent)](agent, environment, seed)
     made.parameters = agent
     return made
 
 
 def _parameters(name, values):
-    if name not in NAMES:
-        raise ValueError(f"agent must be one of {', '.join(NAMES)}, got {name!r}")
-    kind = NAMES[name]
+    if name not in _NAMES:
+        raise ValueError(f"agent must be one of {', '.join(_NAMES)}, got {name!r}")
+    kind = _NAMES[name]
     known = kind.__dataclass_fields__
     for value in values:
         if value not in known:
@@ -180,4 +184,6 @@ _BUILDERS = {
     parameters.Uniform: _uniform,
     parameters.BestFixedArm: _best_fixed_arm,
     parameters.Oracle: _oracle,
+    **builders.BUILDERS,
 }
+_NAMES = NAMES | RANKING_NAMES

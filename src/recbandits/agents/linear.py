@@ -66,6 +66,21 @@ class LinearModel(tf.Module):
             square = tf.matmul(_flat_outer(x), tf.reshape(self.inverse, [self._models, -1]), transpose_b=True)
         return mean, tf.sqrt(tf.maximum(square, 0.0))
 
+    def sample(self, rows, seed):
+        """Draw coefficients of the model that all arms share from the normal distribution around its estimate.
+
+        Args:
+          rows: how many draws.
+          seed: int [2], of a stateless generator.
+
+        Returns:
+          Deviations from theta, float32 [rows, size], with covariance (A + tikhonov I)^-1: with the Cholesky factor C
+          of A + tikhonov I they are C^-T z for standard normal z.
+        """
+        factor = tf.linalg.cholesky(self.covariance[0] + self._penalty)
+        normal = tf.random.stateless_normal([factor.shape[0], rows], seed, dtype=tf.float64)
+        return tf.cast(tf.transpose(tf.linalg.triangular_solve(factor, normal, adjoint=True)), tf.float32)
+
     def frozen(self):
         """The estimates as a `FrozenModel`; one that all arms share reads a context and the features of arms."""
         head = linear_head(self.theta.numpy())

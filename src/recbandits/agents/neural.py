@@ -28,12 +28,23 @@ class RewardNetwork(tf.Module):
       seed: of the initial weights.
       network: with per-arm features, how the towers of context and arm meet: "common_tower" (a third tower reads both)
         or "dot_product".
+      trainer: function of (network, optimizer) giving another TF-Agents agent that trains the network; None for that.
 
     Raises:
       ValueError: a dot product of anything but a context and arms.
     """
 
-    def __init__(self, features_spec, num_actions, layers, learning_rate, weight_decay, seed, network="common_tower"):
+    def __init__(
+        self,
+        features_spec,
+        num_actions,
+        layers,
+        learning_rate,
+        weight_decay,
+        seed,
+        network="common_tower",
+        trainer=None,
+    ):
         super().__init__(name="reward_network")
         self._join, self._depth = _join(network, features_spec), len(layers)
         action_spec = tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_actions - 1, "action")
@@ -44,9 +55,12 @@ class RewardNetwork(tf.Module):
         else:
             self.network = q_network.QNetwork(features_spec, action_spec, fc_layer_params=layers)
         self.network.create_variables()
-        _initialise(self.network.trainable_variables, seed)
-        optimizer = _adam(learning_rate, weight_decay, self.network.trainable_variables)
+        initialise(self.network.trainable_variables, seed)
+        optimizer = adam(learning_rate, weight_decay, self.network.trainable_variables)
         self._optimizer_state = list(optimizer.variables)
+        if trainer is not None:
+            self._trainer = trainer(self.network, optimizer)
+            return
         self._trainer = greedy_reward_prediction_agent.GreedyRewardPredictionAgent(
             ts.time_step_spec(features_spec),
             action_spec,
@@ -125,8 +139,8 @@ class EncodedLinearModel(tf.Module):
         self._encoder.create_variables()
         self._head = tf.Variable(tf.zeros([models, encoding]), name="head")
         self.network_variables = [*self._encoder.trainable_variables, self._head]
-        _initialise(self.network_variables, seed)
-        self._optimizer = _adam(learning_rate, weight_decay, self.network_variables)
+        initialise(self.network_variables, seed)
+        self._optimizer = adam(learning_rate, weight_decay, self.network_variables)
         self._optimizer_state = list(self._optimizer.variables)
         self._pretrain_left = counter("pretrain_left", pretrain_steps)
         self.linear = LinearModel(encoding, models, tikhonov)
@@ -234,7 +248,7 @@ def _shared(weights):
     return (1.0 if weights is None else weights) / tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def _adam(learning_rate, weight_decay, variables):
+def adam(learning_rate, weight_decay, variables):
     """Adam with decoupled decay of the kernels (Loshchilov and Hutter 2019, algorithm 2), its slots made now.
 
     Inside a graph's loop it is too late for slots. Biases do not decay: they hold the mean of the rewards.
@@ -245,7 +259,7 @@ def _adam(learning_rate, weight_decay, variables):
     return optimizer
 
 
-def _initialise(variables, seed):
+def initialise(variables, seed):
     """Kernels He-normal, biases zero, from a generator of our own: weights depend on no global seed."""
     generator = np.random.default_rng(seed)
     for variable in variables:

@@ -42,20 +42,23 @@ class ScoringPolicy(tf_policy.TFPolicy):
         self._freeze = freeze
         masked = isinstance(time_step_spec.observation, tuple)
         features = time_step_spec.observation[0] if masked else time_step_spec.observation
-        info_spec = utils.PolicyInfo()
         if isinstance(features, dict):
-            chosen = utils.create_chosen_arm_features_info_spec(features)
-            info_spec = utils.PerArmPolicyInfo(chosen_arm_features=chosen)
             pair = [tf.TensorSpec([None, features[name].shape[-1]], name=name) for name in (GLOBAL, PER_ARM)]
             # TensorFlow counts traces by code, and warns when many policies have one each; a partial is counted alone
             self.score_pairs = tf.function(partial(self._score_pairs), input_signature=pair, autograph=False)
         super().__init__(
             time_step_spec,
             action_spec,
-            info_spec=info_spec,
+            info_spec=self._info_spec_of(features),
             clip=False,
             observation_and_action_constraint_splitter=split_mask if masked else None,
         )
+
+    def _info_spec_of(self, features):
+        """Spec of what an action comes with, given that of the features."""
+        if not isinstance(features, dict):
+            return utils.PolicyInfo()
+        return utils.PerArmPolicyInfo(chosen_arm_features=utils.create_chosen_arm_features_info_spec(features))
 
     def scores(self, observation, seed):
         """Score every arm.
