@@ -48,13 +48,14 @@ def slate_estimates(log, target_propensity, target_position=None, q=None, target
     Raises:
       ValueError: an estimator that does not exist or lacks an input, arrays that do not fit the log or each other.
     """
-    logged = (log.reward, log.propensity, target_propensity)
-    positions = (log.reward, log.position_propensity, target_position)
+    target = _shaped("target_propensity", target_propensity, log.slate.shape)
+    logged = (log.reward, log.propensity, target)
     known = {"IPS": (slate_ips, logged), "RIPS": (reward_interaction_ips, logged)}
     if target_position is not None and log.position_propensity is not None:
-        known["IIPS"] = (item_position_ips, positions)
+        position = _shaped("target_position", target_position, log.slate.shape)
+        known["IIPS"] = (item_position_ips, (log.reward, log.position_propensity, position))
     if q is not None and target_conditional is not None:
-        known["cascade-DR"] = (cascade_dr, (*logged, *_predictions(log, target_propensity, q, target_conditional)))
+        known["cascade-DR"] = (cascade_dr, (*logged, *_predictions(log, target, q, target_conditional)))
     possible = [name for name, (plain, _) in _FORMS.items() if plain in known]
     found = {}
     for name in possible if names is None else names:
@@ -68,12 +69,9 @@ def slate_estimates(log, target_propensity, target_position=None, q=None, target
 
 def _predictions(log, target_propensity, q, target_conditional):
     """(q of the logged items, its expectation under the evaluated policy), both [n, slots]."""
-    q, conditional = np.asarray(q, float), np.asarray(target_conditional, float)
-    expected = [*log.slate.shape, log.candidates.shape[1]]
-    for name, values in (("q", q), ("target_conditional", conditional)):
-        if list(values.shape) != expected:
-            raise ValueError(f"{name} must have the shape {expected}, got {list(values.shape)}")
-    check_numbers("q", q)
+    shape = (*log.slate.shape, log.candidates.shape[1])
+    q = check_numbers("q", _shaped("q", q, shape))
+    conditional = _shaped("target_conditional", target_conditional, shape)
     total = conditional.sum(axis=2)
     if (np.abs(total - 1) > ROUNDING).any() or conditional.min(initial=0) < 0:
         raise ValueError("target_conditional must be at least 0 and sum to 1 over the candidates of every slot")
@@ -84,6 +82,13 @@ def _predictions(log, target_propensity, q, target_conditional):
         row, slot = np.argwhere(differs)[0]
         raise ValueError(
             f"target_conditional must give the logged item its target_propensity, record {row} has "
-            f"{of_logged[row, slot]:g} in slot {slot} and not {np.asarray(target_propensity)[row, slot]:g}"
+            f"{of_logged[row, slot]:g} in slot {slot} and not {target_propensity[row, slot]:g}"
         )
     return np.take_along_axis(q, chosen, axis=2)[:, :, 0], np.einsum("nsi,nsi->ns", conditional, q)
+
+
+def _shaped(name, values, shape):
+    values = np.asarray(values, float)
+    if values.shape != shape:
+        raise ValueError(f"{name} must have the shape {list(shape)}, got {list(values.shape)}")
+    return values

@@ -1,0 +1,138 @@
+"""A small world of slates that can be enumerated: every slate, every outcome of its clicks, every probability."""
+
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import numpy as np
+
+from recbandits.data.slate_log import SlateLog
+
+ITEMS, SLOTS, USERS = 4, 3, 2
+SLATES = np.array(list(permutations(range(ITEMS), SLOTS)))
+CLICKS = np.array(list(product([0.0, 1.0], repeat=SLOTS)))
+_GENERATOR = np.random.default_rng(5)
+ATTRACTION = _GENERATOR.uniform(0.1, 0.8, (USERS, ITEMS))
+# scores of two Plackett-Luce policies: the log prefers what the target avoids
+BEHAVIOUR, TARGET = _GENERATOR.normal(0, 0.2, (USERS, ITEMS)) - 3 * ATTRACTION, 3 * ATTRACTION
+
+
+def cascade(attraction, clicks):
+    """Probability of the clicks: at most one, at the first item that attracts."""
+    first = np.flatnonzero(clicks)
+    if not len(first):
+        return np.prod(1 - attraction)
+    return np.prod(1 - attraction[: first[0]]) * attraction[first[0]] * (clicks.sum() == 1)
+
+
+def dependent_click(attraction, clicks, continuation=0.7):
+    """Without a click to the next slot, after one with probability 0.7: summed over where the user has stopped."""
+    total = 0.0
+    for seen in range(1, len(attraction) + 1):
+        a, c = attraction[:seen], clicks[:seen]
+        walked = np.prod(np.where(c == 1, continuation * a, 1 - a)[:-1])
+        last = (a if c[-1] else 1 - a)[-1]
+        stopped = 1.0 if seen == len(attraction) else (1 - continuation) * c[-1]
+        total += walked * last * stopped * (not clicks[seen:].any())
+    return total
+
+
+def position_based(attraction, clicks, eta=1.3):
+    """Slots are independent, clicked with probability attraction / k^1.3."""
+    chance = attraction / np.arange(1, len(attraction) + 1) ** eta
+    return np.prod(np.where(clicks == 1, chance, 1 - chance))
+
+
+def choice(attraction, clicks):
+    """One click or none, in proportion to the odds of the attractions, and 1 for none."""
+    weights = attraction / (1 - attraction)
+    if clicks.sum() > 1:
+        return 0.0
+    return (weights @ clicks if clicks.any() else 1.0) / (1 + weights.sum())
+
+
+CLICK_MODELS = {
+    "cascade": cascade,
+    "dependent_click": dependent_click,
+    "position_based": position_based,
+    "choice": choice,
+}
+
+
+def conditional(scores, above):
+    """Probability [items] of the next item of a Plackett-Luce policy below the items above."""
+    weights = np.exp(scores)
+    weights[list(above)] = 0
+    return weights / weights.sum()
+
+
+def propensities(scores):
+    """Of all slates [slates, slots]: the probability of each item given those above."""
+    return np.array([[conditional(scores, s[:k])[s[k]] for k in range(SLOTS)] for s in SLATES])
+
+
+def position_propensities(scores):
+    """Of all slates [slates, slots]: the probability of each item in its slot, summed over the slates that have it."""
+    chance = propensities(scores).prod(axis=1)
+    return np.array([[chance[SLATES[:, k] == s[k]].sum() for k in range(SLOTS)] for s in SLATES])
+
+
+@dataclass
+class Outcomes:
+    """Every outcome of a world: the log of them, its probability under both policies, and what the target does."""
+
+    log: SlateLog
+    behaviour: np.ndarray
+    target: np.ndarray
+    target_propensity: np.ndarray
+    target_position: np.ndarray
+    target_conditional: np.ndarray
+
+    @property
+    def truth(self):
+        """Value of the target: the expected sum of rewards."""
+        return self.target @ self.log.reward.sum(axis=1)
+
+    @property
+    def arguments(self):
+        """What `slate_estimates` needs besides q."""
+        return {
+            "target_propensity": self.target_propensity,
+            "target_position": self.target_position,
+            "target_conditional": self.target_conditional,
+        }
+
+    def drawn(self, n, generator):
+        """Rows of a log of n slates."""
+        return generator.choice(len(self.log), n, p=self.behaviour)
+
+
+def enumerate_outcomes(model):
+    """Outcomes under a click model, for two users who come equally often."""
+    columns = {name: [] for name in ("user", "slate", "reward", "row", "clicked")}
+    for user in range(USERS):
+        for row, slate in enumerate(SLATES):
+            for clicks in CLICKS:
+                chance = CLICK_MODELS[model](ATTRACTION[user, slate], clicks)
+                for name, value in zip(columns, (user, slate, clicks, row, chance), strict=True):
+                    columns[name].append(value)
+    user, slate, reward, row, clicked = (np.array(values) for values in columns.values())
+
+    def of_slates(function, scores):
+        return np.stack([function(scores[u]) for u in range(USERS)])[user, row]
+
+    propensity, target = (of_slates(propensities, scores) for scores in (BEHAVIOUR, TARGET))
+    below = [[conditional(TARGET[u], s[:k]) for k in range(SLOTS)] for u, s in zip(user, slate, strict=True)]
+    log = SlateLog(
+        event_id=[f"{number}" for number in range(len(user))],
+        user_id=user,
+        candidates=np.tile(np.arange(ITEMS), (len(user), 1)),
+        slate=slate,
+        reward=reward,
+        propensity=propensity,
+        position_propensity=of_slates(position_propensities, BEHAVIOUR),
+    )
+    chance = clicked / USERS
+    position = of_slates(position_propensities, TARGET)
+    return Outcomes(
+        log, chance * propensity.prod(axis=1), chance * target.prod(axis=1), target, position, np.array(below)
+    )

@@ -1,0 +1,318 @@
+"""Slate estimators: exactly unbiased where their assumption holds, by as much biased as it fails, and by identities.
+
+Expectations are sums over all outcomes of a world with four items, three slots and two users, not means of draws.
+"""
+
+import numpy as np
+import pytest
+
+from recbandits.data.slate_log import SlateLog
+from recbandits.environments import clicks
+from recbandits.evaluation import off_policy
+from recbandits.evaluation.estimate import difference
+from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
+from tests.evaluation import slate_world as world
+
+HOLDS = {
+    "IPS": ["cascade", "dependent_click", "position_based", "choice"],
+    "IIPS": ["position_based"],
+    "RIPS": ["cascade", "dependent_click", "position_based"],
+    "cascade-DR": ["cascade", "dependent_click", "position_based"],
+}
+FAILS = [
+    ("IIPS", "cascade"),
+    ("IIPS", "dependent_click"),
+    ("IIPS", "choice"),
+    ("RIPS", "choice"),
+    ("cascade-DR", "choice"),
+]
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    return {model: world.enumerate_outcomes(model) for model in world.CLICK_MODELS}
+
+
+def q_by_prefix(outcomes, seed=0):
+    """Predictions of a model that has learnt nothing: any numbers, by user, items above and item."""
+    q = np.empty((*outcomes.log.slate.shape, world.ITEMS))
+    for slot in range(world.SLOTS):
+        keys = np.column_stack([outcomes.log.user_id, outcomes.log.slate[:, :slot]])
+        _, group = np.unique(keys, axis=0, return_inverse=True)
+        q[:, slot] = np.random.default_rng([seed, slot]).normal(size=(group.max() + 1, world.ITEMS))[group.ravel()]
+    return q
+
+
+def expectation(outcomes, name, q=None):
+    """Expected value of a plain estimator, from what it makes of every outcome."""
+    estimate = slate_estimates(outcomes.log, **outcomes.arguments, q=q, names=[name])[name]
+    return outcomes.behaviour @ (estimate.influence + estimate.value)
+
+
+def true_q(outcomes):
+    """Expected rewards from slot k on, with each item in it below the logged ones, the target filling the rest."""
+    log, q = outcomes.log, np.zeros((*outcomes.log.slate.shape, world.ITEMS))
+    for row, (user, slate) in enumerate(zip(log.user_id, log.slate, strict=True)):
+        for slot in range(world.SLOTS):
+            same = (log.user_id == user) & (log.slate[:, :slot] == slate[:slot]).all(axis=1)
+            for item in np.setdiff1d(np.arange(world.ITEMS), slate[:slot]):
+                rows = same & (log.slate[:, slot] == item)
+                q[row, slot, item] = (
+                    outcomes.target[rows] @ log.reward[rows, slot:].sum(axis=1) / outcomes.target[rows].sum()
+                )
+    return q
+
+
+# the world
+
+
+@pytest.mark.parametrize("model", world.CLICK_MODELS)
+def test_the_world_is_that_of_the_package(outcomes, model):
+    """Probabilities sum to 1, and the clicks of every slate have the marginal probabilities of the click model."""
+    known = outcomes[model]
+    assert known.behaviour.sum() == pytest.approx(1.0)
+    assert known.target.sum() == pytest.approx(1.0)
+    for user in range(world.USERS):
+        for slate in world.SLATES:
+            rows = (known.log.user_id == user) & (known.log.slate == slate).all(axis=1)
+            found = known.behaviour[rows] @ known.log.reward[rows] / known.behaviour[rows].sum()
+            attraction = world.ATTRACTION[user, slate][None]
+            np.testing.assert_allclose(found, clicks.CLICK_MODELS[model]().probabilities(attraction)[0], rtol=1e-6)
+
+
+# unbiasedness and bias
+
+
+@pytest.mark.parametrize(("name", "model"), [(name, model) for name, models in HOLDS.items() for model in models])
+def test_an_estimator_is_unbiased_where_its_assumption_holds(outcomes, name, model):
+    q = q_by_prefix(outcomes[model])
+    assert expectation(outcomes[model], name, q) == pytest.approx(outcomes[model].truth, rel=1e-10)
+
+
+@pytest.mark.parametrize(("name", "model"), FAILS)
+def test_an_estimator_is_biased_where_its_assumption_fails(outcomes, name, model):
+    """The bias is what the assumption leaves out: the difference between the two kinds of expected reward of a slot.
+
+    RIPS takes E[r_k | items down to k] from the log, where the slots below are filled by the behaviour policy; IIPS
+    takes E[r_k | item in k], where all others are.
+    """
+    known = outcomes[model]
+    biased, columns = 0.0, [known.log.user_id[:, None], known.log.slate]
+    for slot in range(world.SLOTS):
+        about = columns[1][:, : slot + 1] if name != "IIPS" else columns[1][:, [slot]]
+        _, group = np.unique(np.hstack([columns[0], about]), axis=0, return_inverse=True)
+        group = group.ravel()
+        logged = np.bincount(group, known.behaviour * known.log.reward[:, slot]) / np.bincount(group, known.behaviour)
+        biased += known.target @ logged[group]
+    assert expectation(known, name, q_by_prefix(known)) == pytest.approx(biased, rel=1e-10)
+    assert abs(biased / known.truth - 1) > 0.02
+
+
+def test_with_the_true_model_cascade_dr_has_no_error_but_that_of_the_clicks(outcomes):
+    """Its expectation for a given user and slate does not depend on the slate, so the error is below that of RIPS."""
+    known = outcomes["cascade"]
+    found = slate_estimates(known.log, **known.arguments, q=true_q(known), names=["RIPS", "cascade-DR"])
+    terms = {name: estimate.influence + estimate.value for name, estimate in found.items()}
+    by_slate = (known.behaviour * terms["cascade-DR"]).reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
+    chance = known.behaviour.reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
+    np.testing.assert_allclose((by_slate / chance).std(axis=1), 0, atol=1e-12)
+    spread = {name: known.behaviour @ (term - known.truth) ** 2 for name, term in terms.items()}
+    assert spread["cascade-DR"] < 0.7 * spread["RIPS"]
+
+
+def test_the_more_is_assumed_the_smaller_is_the_error(outcomes):
+    """Under position-based clicks all three are unbiased: variances by enumeration."""
+    known = outcomes["position_based"]
+    spread = {}
+    for name, estimate in slate_estimates(known.log, **known.arguments, names=["IPS", "RIPS", "IIPS"]).items():
+        spread[name] = known.behaviour @ (estimate.influence + estimate.value - known.truth) ** 2
+    assert spread["IIPS"] < spread["RIPS"] < spread["IPS"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("SNIPS", "choice"), ("SNIIPS", "position_based"), ("SNRIPS", "cascade"), ("cascade-SNDR", "cascade")],
+)
+def test_a_self_normalised_estimate_comes_close_with_the_size_of_the_log(outcomes, name, model):
+    """200,000 slates: within 4 standard errors of the truth."""
+    known = outcomes[model]
+    rows = known.drawn(200_000, np.random.default_rng(1))
+    counts = np.bincount(rows, minlength=len(known.log))
+    estimate = slate_estimates(known.log, **known.arguments, q=q_by_prefix(known), names=[name])[name]
+    value = sum((counts @ top) / (counts @ bottom) for top, bottom in estimate.parts)
+    linear = sum((t - (counts @ t) / (counts @ b) * b) / (counts @ b / len(rows)) for t, b in estimate.parts)
+    error = np.sqrt(counts @ linear**2) / len(rows)
+    assert value == pytest.approx(known.truth, abs=4 * error)
+    assert error < 0.02 * known.truth
+
+
+# identities
+
+
+@pytest.fixture
+def log():
+    """500 slates of three from six, with rewards of any size."""
+    generator = np.random.default_rng(3)
+    n, items, slots = 500, 6, 3
+    position = generator.uniform(0.1, 1, (n, slots))
+    return SlateLog(
+        event_id=[f"{row}" for row in range(n)],
+        user_id=generator.integers(50, size=n),
+        candidates=np.tile(np.arange(items), (n, 1)),
+        slate=generator.permuted(np.tile(np.arange(items), (n, 1)), axis=1)[:, :slots],
+        reward=generator.normal(1, 2, (n, slots)),
+        propensity=generator.uniform(0.1, 1, (n, slots)),
+        position_propensity=position,
+    )
+
+
+def target(log, seed=4):
+    """Arguments for `slate_estimates` that agree with each other."""
+    generator = np.random.default_rng(seed)
+    conditional = generator.dirichlet(np.ones(log.candidates.shape[1]), log.slate.shape)
+    return {
+        "target_propensity": np.take_along_axis(conditional, log.slate[:, :, None], axis=2)[:, :, 0],
+        "target_position": generator.uniform(0, 1, log.slate.shape),
+        "q": generator.normal(size=conditional.shape),
+        "target_conditional": conditional,
+    }
+
+
+def test_a_slate_of_one_slot_is_a_decision(log):
+    """All estimators become those of `off_policy`, value, interval and diagnostics."""
+    first = {name: getattr(log, name)[:, :1] for name in ("slate", "reward", "propensity")}
+    one = SlateLog(log.event_id, log.user_id, log.candidates, **first, position_propensity=first["propensity"])
+    given = target(one) | {"target_position": target(one)["target_propensity"]}
+    found = slate_estimates(one, **given)
+    rows = np.arange(len(one)), one.slate[:, 0]
+    logged = one.reward[:, 0], one.propensity[:, 0], given["target_propensity"][:, 0]
+    q, chance = given["q"][:, 0], given["target_conditional"][:, 0]
+    ips, snips = off_policy.ips(*logged), off_policy.snips(*logged)
+    dr = off_policy.dr(*logged, q[rows], (q * chance).sum(axis=1))
+    sndr = off_policy.sndr(*logged, q[rows], (q * chance).sum(axis=1))
+    pairs = {"IPS": ips, "IIPS": ips, "RIPS": ips, "SNIPS": snips, "SNIIPS": snips, "SNRIPS": snips}
+    for name, expected in (pairs | {"cascade-DR": dr, "cascade-SNDR": sndr}).items():
+        assert found[name].value == pytest.approx(expected.value, rel=1e-12), name
+        assert found[name].interval() == pytest.approx(expected.interval(), rel=1e-9), name
+        assert found[name].effective_sample_size == pytest.approx(expected.effective_sample_size), name
+        assert found[name].unsupported_mass == pytest.approx(expected.unsupported_mass), name
+
+
+def test_without_a_model_cascade_dr_is_rips(log):
+    given = target(log)
+    found = slate_estimates(log, **given | {"q": np.zeros_like(given["q"])})
+    np.testing.assert_allclose(found["cascade-DR"].influence, found["RIPS"].influence)
+    assert found["cascade-DR"].value == pytest.approx(found["RIPS"].value, rel=1e-12)
+    assert found["cascade-SNDR"].value == pytest.approx(found["SNRIPS"].value, rel=1e-12)
+
+
+def test_the_policy_that_wrote_the_log_has_the_mean_of_the_log(log):
+    found = slate_estimates(log, log.propensity, log.position_propensity)
+    for name, estimate in found.items():
+        assert estimate.value == pytest.approx(log.reward.sum(axis=1).mean(), rel=1e-12), name
+        assert estimate.unsupported_mass == pytest.approx(0.0, abs=1e-12)
+        assert estimate.effective_sample_size == pytest.approx(len(log))
+
+
+def test_where_everybody_gets_nothing_but_a_constant_self_normalised_estimates_are_that_constant(log):
+    constant = SlateLog(
+        **{
+            name: getattr(log, name)
+            for name in ("event_id", "user_id", "candidates", "slate", "propensity", "position_propensity")
+        },
+        reward=np.full(log.slate.shape, 2.5),
+    )
+    found = slate_estimates(constant, **target(log))
+    for name in ("SNIPS", "SNIIPS", "SNRIPS"):
+        assert found[name].value == pytest.approx(7.5, rel=1e-12), name
+
+
+def test_slots_below_the_first_unlikely_item_do_not_count_for_rips():
+    """Weights 2 and then 0: slot 1 counts twice, slot 2 not at all, and the slate as a whole not either."""
+    log = SlateLog(
+        ["a", "b"], [1, 2], [[0, 1], [0, 1]], [[0, 1], [1, 0]], [[3.0, 5.0], [1.0, 7.0]], [[0.5, 1.0], [0.5, 1.0]]
+    )
+    found = slate_estimates(log, np.array([[1.0, 0.0], [0.0, 0.0]]))
+    assert found["RIPS"].value == pytest.approx(2 * 3 / 2)
+    assert found["IPS"].value == 0.0
+    assert found["RIPS"].unsupported_mass == 1.0
+
+
+def test_two_policies_are_compared_on_one_log(log):
+    first, second = (slate_estimates(log, **target(log, seed))["RIPS"] for seed in (4, 5))
+    assert difference(first, second).value == pytest.approx(first.value - second.value)
+    assert difference(first, first).interval() == (0.0, 0.0)
+
+
+# intervals
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("IPS", "choice"),
+        ("IIPS", "position_based"),
+        ("RIPS", "cascade"),
+        ("SNRIPS", "dependent_click"),
+        ("cascade-DR", "cascade"),
+        ("cascade-SNDR", "cascade"),
+    ],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(outcomes, name, model):
+    """400 logs of 500 slates: 95 % within 4 standard errors, and not above by more."""
+    known, generator, held = outcomes[model], np.random.default_rng(2), []
+    estimate = slate_estimates(known.log, **known.arguments, q=q_by_prefix(known) / 4, names=[name])[name]
+    for _ in range(400):
+        rows = known.drawn(500, generator)
+        parts = tuple((top[rows], bottom[rows]) for top, bottom in estimate.parts)
+        low, high = type(estimate)(parts, estimate.weights).interval()
+        held.append(low <= known.truth <= high)
+    assert np.mean(held) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 400))
+
+
+# what can be computed, and what is refused
+
+
+def test_what_is_known_decides_what_can_be_computed(log):
+    given = target(log)
+    assert tuple(slate_estimates(log, **given)) == SLATE_ESTIMATORS
+    assert list(slate_estimates(log, given["target_propensity"])) == ["IPS", "SNIPS", "RIPS", "SNRIPS"]
+    assert list(slate_estimates(log, **given, names=["RIPS", "IIPS"])) == ["RIPS", "IIPS"]
+    with pytest.raises(
+        ValueError, match="names must be among IPS, SNIPS, RIPS, SNRIPS, for which the inputs are there, got 'IIPS'"
+    ):
+        slate_estimates(log, given["target_propensity"], names=["IIPS"])
+
+
+def test_an_empty_log_gives_no_estimate(log):
+    given = {name: values[:0] for name, values in target(log).items()}
+    for estimate in slate_estimates(log.take([]), **given).values():
+        assert np.isnan(estimate.value)
+        assert np.isnan(estimate.interval()).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"target_propensity": np.ones((500, 2))},
+            r"target_propensity must have the shape \[500, 3\], got \[500, 2\]",
+        ),
+        (
+            {"target_propensity": np.full((500, 3), 1.5), "q": None},
+            r"target must be in \[0, 1\], record 0 has \[1.5 1.5 1.5\]",
+        ),
+        ({"target_propensity": np.zeros((500, 3)), "q": None}, "the evaluated policy begins no slate of this log"),
+        ({"target_position": np.full((500, 3), np.nan)}, r"target must be in \[0, 1\], record 0"),
+        ({"q": np.zeros((500, 3))}, r"q must have the shape \[500, 3, 6\], got \[500, 3\]"),
+        ({"q": np.full((500, 3, 6), np.inf)}, "q must be finite, record 0"),
+        ({"target_conditional": np.ones((500, 3, 6))}, "target_conditional must be at least 0 and sum to 1"),
+        (
+            {"target_conditional": np.full((500, 3, 6), 1 / 6)},
+            "target_conditional must give the logged item its target_propensity, record 0 has 0.166667 in slot 0",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(log, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        slate_estimates(log, **target(log) | change)
