@@ -146,7 +146,11 @@ class LoadedPolicy:
         return self._frozen.scores(np.asarray(context), np.asarray(arm))
 
     def action(self, time_step):
-        """The policy step of a TF-Agents time step, by the SavedModel; nothing else here needs TensorFlow."""
+        """The policy step of a TF-Agents time step, by the SavedModel; nothing else here needs TensorFlow.
+
+        Where the policy fills slates, the reward of the time step has the shape of its agent's:
+        `restart(observation, batch_size, reward_spec)`.
+        """
         return self._saved_model.action(time_step)
 
     @cached_property

@@ -44,7 +44,9 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
 
     Args:
       policy: a TF-Agents policy, such as `agent.policy`. One that draws its scores at random or asks other policies (a
-        baseline, a `collect_policy`, the EXP3 mixture) can be exported, but keeps its `action` alone.
+        baseline, a `collect_policy`, the EXP3 mixture) can be exported, but keeps its `action` alone. Of one that fills
+        slates `action` is a slate; by ids it is asked for k movies, of any number of candidates, and what fills the
+        places is the exploration: what such a policy takes off for resemblance is part of its `action` alone.
       directory: where to; a policy exported there before is replaced.
       features: the FeatureBundle that it was trained with; None for a policy that is not asked by ids.
       exploration: `Exploration` by which decisions are drawn; None takes the best score, with propensity 1.

@@ -1,0 +1,119 @@
+"""Exported policies of agents that rank: the scores and slates of their agents, without TensorFlow where ids are asked."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from tf_agents.trajectories import time_step as ts
+
+from recbandits.agents.factory import make_agent
+from recbandits.agents.ranking.parameters import CascadingLinUCB, Ranking
+from recbandits.data.features import FeatureBundle
+from recbandits.data.slates import list_examples
+from recbandits.serving import policy
+from recbandits.training.offline import SlateSpecs, fit, scores
+
+ITEMS, SLOTS = 12, 4
+AGENTS = {
+    "drawn": Ranking(layers=(8,), temperature=0.5),
+    "descending, dot product": Ranking(layers=(8,), policy="descending_scores", network="dot_product"),
+    "penalised": Ranking(layers=(8,), policy="cosine_distance", temperature=0.5, penalty=3.0),
+    "cascading_linucb": CascadingLinUCB(),
+}
+
+
+@pytest.fixture(scope="module")
+def lists():
+    """300 lists of 4 of 40 movies for 30 users whose ratings follow a feature, and features of all of them."""
+    rng = np.random.default_rng(0)
+    users = pd.DataFrame(rng.normal(size=(30, 3)), range(1, 31), ["age", "factor_0", "factor_1"])
+    movies = pd.DataFrame(rng.normal(size=(40, 3)), range(101, 141), ["year", "factor_0", "factor_1"])
+    bundle = FeatureBundle(users.astype(np.float32), movies.astype(np.float32))
+    pairs = pd.MultiIndex.from_product([users.index, movies.index], names=["user_id", "movie_id"]).to_frame(index=False)
+    taste = np.einsum("uf,mf->um", users.to_numpy()[:, 1:], movies.to_numpy()[:, 1:]).ravel()
+    ratings = pairs.assign(rating=np.clip(np.rint(3 + taste), 1, 5))
+    rows = np.arange(len(ratings)).reshape(30, 40)[rng.integers(0, 30, 300)]
+    return list_examples(ratings, rng.permuted(rows, axis=1)[:, :SLOTS], bundle), bundle
+
+
+def trained(parameters, lists):
+    examples, bundle = lists
+    feedback = "cascading" if parameters == AGENTS["penalised"] else "score_vector"
+    agent = make_agent(parameters, SlateSpecs(bundle.spec(ITEMS), SLOTS, feedback))
+    fit(agent, examples, epochs=3 if isinstance(parameters, Ranking) else 1, batch_size=32)
+    return agent
+
+
+def asked(bundle, number=200, items=ITEMS):
+    """Users, candidates, and what a policy sees of them."""
+    rng = np.random.default_rng(1)
+    users = rng.choice(bundle.users.index, number)
+    movies = rng.permuted(np.tile(bundle.movies.index, (number, 1)), axis=1)[:, :items]
+    observation = {name: tf.constant(part) for name, part in bundle.observation(users, movies).items()}
+    return users, movies, observation
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_loaded_policies_score_and_fill_slates_as_their_agents_do(name, lists, tmp_path):
+    """By ids, by the plain signature, which takes any number of candidates, and by TF-Agents' action."""
+    agent, bundle = trained(AGENTS[name], lists), lists[1]
+    directory = policy.export(agent.policy, tmp_path / "policy", bundle)
+    loaded, model = policy.load(directory), tf.saved_model.load(str(directory))
+    users, movies, observation = asked(bundle)
+    expected = agent.policy.scores(observation, tf.constant([0, 0])).numpy()
+    assert expected.std(axis=1).min() > 0
+    np.testing.assert_allclose(loaded.scores(users, movies), expected, rtol=0, atol=1e-5 * abs(expected).max())
+    step = ts.restart(observation, 200, agent.time_step_spec.reward)
+    slates = agent.policy.action(step).action.numpy()
+    np.testing.assert_array_equal(loaded.action(step).action, slates)
+    if name != "penalised":
+        for row in range(50):
+            answer = loaded.recommend(int(users[row]), candidates=movies[row].tolist(), k=SLOTS)
+            assert answer.movie_ids == movies[row, slates[row]].tolist()
+            assert answer.propensities == [1.0] * SLOTS
+    for items in (3, 40):
+        users, movies, observation = asked(bundle, 5, items)
+        plain = model.signatures["serving_default"](context=observation["global"], per_arm=observation["per_arm"])
+        by_pairs = scores(agent, bundle, users, movies)
+        np.testing.assert_allclose(plain["scores"], by_pairs, rtol=0, atol=1e-5 * abs(by_pairs).max())
+
+
+def test_served_slates_have_the_propensities_of_the_policy_that_collects(lists, tmp_path):
+    """The temperature of the agent, given as the exploration: both say the same of every slot of a served slate."""
+    agent, bundle = trained(AGENTS["drawn"], lists), lists[1]
+    way = policy.Exploration("plackett_luce", AGENTS["drawn"].temperature)
+    loaded = policy.load(policy.export(agent.policy, tmp_path / "policy", bundle, exploration=way))
+    users, movies, observation = asked(bundle, 60)
+    answers = [
+        loaded.recommend(int(user), candidates=row.tolist(), k=SLOTS, rng=seed)
+        for seed, (user, row) in enumerate(zip(users, movies, strict=True))
+    ]
+    shown = np.array([answer.movie_ids for answer in answers])
+    slates = (movies[:, None] == shown[:, :, None]).argmax(axis=2)
+    exact = agent.collect_policy.propensities(observation, slates).numpy()
+    np.testing.assert_allclose([answer.propensities for answer in answers], exact, rtol=1e-4)
+    np.testing.assert_allclose([answer.propensity for answer in answers], exact[:, 0], rtol=1e-4)
+    assert len(set(exact[:, 0].round(3))) > 20
+
+
+SERVER = """
+import json, sys
+from recbandits.serving.policy import load
+
+answer = load(sys.argv[1]).recommend(7, k=5, rng=3)
+assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tf_agents", "keras", "tf_keras")]
+print(json.dumps([answer.movie_ids, answer.propensities]))
+"""
+
+
+def test_a_process_without_tensorflow_serves_the_same_slate(lists, tmp_path):
+    way, agent = policy.Exploration("plackett_luce", 0.5), trained(AGENTS["drawn"], lists)
+    directory = policy.export(agent.policy, tmp_path / "policy", lists[1], exploration=way)
+    done = subprocess.run([sys.executable, "-c", SERVER, str(directory)], check=True, capture_output=True, text=True)
+    here = policy.load(directory).recommend(7, k=5, rng=3)
+    assert json.loads(done.stdout) == [here.movie_ids, here.propensities]
+    assert "given those above it" in (directory / "MODEL_CARD.md").read_text()
