@@ -83,6 +83,14 @@ def cascade_dr(reward, propensity, target, q_slate, q_target, *, self_normalised
     return _estimate(terms, weights, _missing(weight[:, -1]), self_normalised, counted=weight)
 
 
+def shaped(name, values, shape):
+    """Values as float array of this shape, or a ValueError that names them."""
+    values = np.asarray(values, float)
+    if values.shape != shape:
+        raise ValueError(f"{name} must have the shape {list(shape)}, got {list(values.shape)}")
+    return values
+
+
 def _estimate(terms, weights, missing, self_normalised, counted=None):
     """Sum over columns of mean(weights terms), or of the ratio to mean(weights); `counted` are the weights to show."""
     products = weights * terms

@@ -11,6 +11,7 @@ from recbandits.evaluation.slate_estimators import (
     cascade_dr,
     item_position_ips,
     reward_interaction_ips,
+    shaped,
     slate_ips,
 )
 
@@ -48,11 +49,11 @@ def slate_estimates(log, target_propensity, target_position=None, q=None, target
     Raises:
       ValueError: an estimator that does not exist or lacks an input, arrays that do not fit the log or each other.
     """
-    target = _shaped("target_propensity", target_propensity, log.slate.shape)
+    target = shaped("target_propensity", target_propensity, log.slate.shape)
     logged = (log.reward, log.propensity, target)
     known = {"IPS": (slate_ips, logged), "RIPS": (reward_interaction_ips, logged)}
     if target_position is not None and log.position_propensity is not None:
-        position = _shaped("target_position", target_position, log.slate.shape)
+        position = shaped("target_position", target_position, log.slate.shape)
         known["IIPS"] = (item_position_ips, (log.reward, log.position_propensity, position))
     if q is not None and target_conditional is not None:
         known["cascade-DR"] = (cascade_dr, (*logged, *_predictions(log, target, q, target_conditional)))
@@ -70,8 +71,8 @@ def slate_estimates(log, target_propensity, target_position=None, q=None, target
 def _predictions(log, target_propensity, q, target_conditional):
     """(q of the logged items, its expectation under the evaluated policy), both [n, slots]."""
     shape = (*log.slate.shape, log.candidates.shape[1])
-    q = check_numbers("q", _shaped("q", q, shape))
-    conditional = _shaped("target_conditional", target_conditional, shape)
+    q = check_numbers("q", shaped("q", q, shape))
+    conditional = shaped("target_conditional", target_conditional, shape)
     total = conditional.sum(axis=2)
     if (np.abs(total - 1) > ROUNDING).any() or conditional.min(initial=0) < 0:
         raise ValueError("target_conditional must be at least 0 and sum to 1 over the candidates of every slot")
@@ -85,10 +86,3 @@ def _predictions(log, target_propensity, q, target_conditional):
             f"{of_logged[row, slot]:g} in slot {slot} and not {target_propensity[row, slot]:g}"
         )
     return np.take_along_axis(q, chosen, axis=2)[:, :, 0], np.einsum("nsi,nsi->ns", conditional, q)
-
-
-def _shaped(name, values, shape):
-    values = np.asarray(values, float)
-    if values.shape != shape:
-        raise ValueError(f"{name} must have the shape {list(shape)}, got {list(values.shape)}")
-    return values
