@@ -25,6 +25,46 @@ class SlateExamples(NamedTuple):
     event: np.ndarray
 
 
+class RatedLists(NamedTuple):
+    """All that some users have rated, a list each: candidates to rank whose relevance is known.
+
+    Attributes:
+      user_id: int [n], ascending.
+      candidates: int [n, items], movie ids; any number in padding.
+      rating: float [n, items], NaN in padding.
+      mask: bool [n, items], False in padding.
+    """
+
+    user_id: np.ndarray
+    candidates: np.ndarray
+    rating: np.ndarray
+    mask: np.ndarray
+
+
+def rated_lists(ratings, least=2):
+    """Gather the ratings of each user, such as those held out, for measuring how well they can be ranked.
+
+    Args:
+      ratings: DataFrame with columns user_id, movie_id and rating.
+      least: users with fewer ratings are left out; one movie can be ranked in one way.
+
+    Returns:
+      RatedLists with the movies of a list in the order of the table.
+
+    Raises:
+      ValueError: nobody has that many ratings.
+    """
+    size = ratings.groupby("user_id")["movie_id"].transform("size")
+    kept = ratings[size >= least].sort_values("user_id", kind="stable")
+    if kept.empty:
+        raise ValueError(f"ratings must have a user with at least {least} of them, got none")
+    users, row, length = np.unique(kept["user_id"], return_inverse=True, return_counts=True)
+    column = np.arange(len(kept)) - np.repeat(np.cumsum(length) - length, length)
+    candidates, rating = np.zeros((len(users), length.max()), np.int64), np.full((len(users), length.max()), np.nan)
+    candidates[row, column], rating[row, column] = kept["movie_id"], kept["rating"]
+    return RatedLists(users, candidates, rating, ~np.isnan(rating))
+
+
 def slate_examples(log, bundle):
     """Training examples of a log of slates.
 
