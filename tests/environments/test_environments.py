@@ -74,6 +74,21 @@ class EnvironmentContract:
         np.testing.assert_allclose(time_step.reward, batch.expected_reward.numpy()[np.arange(len(action)), action])
         assert same(time_step.observation, environment.batch().observation), "step() must show the next batch"
 
+    def test_a_response_is_the_noisy_reward_with_its_expectation_and_the_best_one(self):
+        """What is revealed is paid and learnt from; asking changes nothing."""
+        environment = self.make(reward_noise=0.5, available=0.6, batch_size=50)
+        batch = environment.batch()
+        action = tf.argmax(batch.mask, axis=1, output_type=tf.int32)
+        response = environment.respond(batch, action)
+        assert same(environment.batch(), batch), "respond() must not change the state"
+        expected = batch.expected_reward.numpy()[np.arange(50), action]
+        np.testing.assert_array_equal(response.expected, expected)
+        np.testing.assert_array_equal(response.reward, expected + batch.noise)
+        np.testing.assert_array_equal(response.feedback, response.reward)
+        np.testing.assert_array_equal(response.optimal, batch.optimal_reward())
+        assert np.all(response.expected <= response.optimal)
+        assert same(environment.step(action).reward, response.feedback)
+
     def test_tf_agents_is_never_shown_users_who_are_gone(self):
         """A driver that goes on after restart() or advance() must see the users whom its next action serves."""
         environment = self.make()

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import Ridge
 from tf_agents.bandits.environments import movielens_py_environment
 
 from recbandits.data import splits
@@ -51,6 +52,85 @@ def test_unknown_ids_are_predicted_by_what_is_known_of_the_rest():
     model = als(table(np.array([[1.0, 3.0], [3.0, 5.0]])), rank=1)
     np.testing.assert_allclose(model.predict([999], [999]), [model.mean])
     np.testing.assert_allclose(model.predict([10], [999]), [model.mean + model.user_bias[0]])
+
+
+def sparse_table(users=40, movies=25, seed=0):
+    """Whole stars of invented users for invented movies, half of the cells; ids from 1 and from 101."""
+    generator = np.random.default_rng(seed)
+    user, movie = np.nonzero(generator.random((users, movies)) < 0.5)
+    rating = np.clip(np.round(3.5 + generator.normal(size=len(user))), 1, 5)
+    return pd.DataFrame({"user_id": user + 1, "movie_id": movie + 101, "rating": rating})
+
+
+def test_folding_in_is_a_ridge_regression_on_the_movies():
+    """Bias: sum of deviations / (n + 3). Factors: scikit-learn's Ridge of what is left, penalty 0.2 for each rating."""
+    ratings = sparse_table()
+    model = als(ratings[ratings["user_id"] > 5], rank=3, regularization=0.2, bias_regularization=3.0)
+    new = ratings[ratings["user_id"] <= 5]
+    folded = model.fold_in(new)
+    np.testing.assert_array_equal(folded.user_ids, np.arange(1, 41))
+    for row, (_, own) in enumerate(new.groupby("user_id")):
+        movies = np.searchsorted(model.movie_ids, own["movie_id"])
+        deviation = own["rating"].to_numpy() - model.mean - model.movie_bias[movies]
+        bias = deviation.sum() / (len(own) + 3.0)
+        ridge = Ridge(alpha=0.2 * len(own), fit_intercept=False, solver="cholesky")
+        factors = ridge.fit(model.movie_factors[movies], deviation - bias).coef_
+        assert folded.user_bias[row] == pytest.approx(bias, rel=1e-12)
+        np.testing.assert_allclose(folded.user_factors[row], factors, atol=1e-10)
+    np.testing.assert_array_equal(folded.user_bias[5:], model.user_bias)
+    np.testing.assert_array_equal(folded.user_factors[5:], model.user_factors)
+    np.testing.assert_array_equal(folded.movie_factors, model.movie_factors)
+
+
+def test_folding_in_the_users_of_a_converged_model_leaves_it_as_it_was():
+    """Alternating least squares that has converged solves the same equations once more."""
+    ratings = sparse_table()
+    model = als(ratings, rank=2, iterations=3000)
+    folded = model.fold_in(ratings.sample(frac=1, random_state=0))
+    np.testing.assert_allclose(folded.user_bias, model.user_bias, atol=1e-12)
+    np.testing.assert_allclose(folded.user_factors, model.user_factors, atol=1e-8)
+
+
+def test_users_are_folded_in_between_others_and_a_known_user_is_replaced():
+    """Ids 10, 12 are known; 11 comes new between them, 12 comes with other ratings."""
+    model = als(table(np.array([[1.0, 3.0], [0.0, 0.0], [3.0, 5.0]])).query("user_id != 11"), rank=1)
+    new = pd.DataFrame({"user_id": [12, 11], "movie_id": [1, 2], "rating": [1.0, 5.0]})
+    folded = model.fold_in(new)
+    np.testing.assert_array_equal(folded.user_ids, [10, 11, 12])
+    assert folded.user_bias[0] == model.user_bias[0]
+    assert folded.user_bias[1] == pytest.approx((5.0 - model.mean - model.movie_bias[1]) / 6)
+    assert folded.user_bias[2] == pytest.approx((1.0 - model.mean - model.movie_bias[0]) / 6)
+
+
+def test_ratings_of_unknown_movies_say_nothing_and_models_of_biases_can_be_folded_into():
+    model = als(sparse_table(), rank=2)
+    unknown = pd.DataFrame({"user_id": [77, 78, 78], "movie_id": [999, 999, 101], "rating": [5.0, 5.0, 4.0]})
+    folded, known = model.fold_in(unknown), model.fold_in(unknown.iloc[2:])
+    assert folded.user_bias[-2] == 0.0
+    assert not folded.user_factors[-2].any()
+    np.testing.assert_array_equal(folded.user_factors[-1], known.user_factors[-1])
+    assert folded.user_bias[-1] == known.user_bias[-1]
+    biases = als(sparse_table(), rank=0).fold_in(unknown)
+    assert biases.user_factors.shape == (42, 0)
+
+
+def test_models_and_tables_into_which_nobody_can_be_folded_are_refused():
+    with pytest.raises(ValueError, match="a model with biases, as als fits them, got one without"):
+        svd(table(np.ones((3, 4))), rank=1).fold_in(sparse_table())
+    with pytest.raises(ValueError, match="ratings must have at least one row, got none"):
+        als(sparse_table()).fold_in(sparse_table().iloc[:0])
+
+
+def test_held_out_users_of_movielens_are_predicted_nearly_as_well_as_those_of_training(real_movielens):
+    """The factorisation never saw 200 users; from four fifths of their ratings it predicts the last fifth."""
+    ratings = real_movielens.ratings
+    chosen = np.random.default_rng(0).choice(ratings["user_id"].unique(), 200, replace=False)
+    theirs, last = ratings["user_id"].isin(chosen), np.random.default_rng(1).random(len(ratings)) < 0.2
+    history, test = ratings[theirs & ~last], ratings[theirs & last]
+    folded = rmse(als(ratings[~theirs]).fold_in(history), test)
+    biases = rmse(als(ratings[~theirs], rank=0).fold_in(history), test)
+    assert folded < rmse(als(ratings[~(theirs & last)]), test) + 0.01
+    assert folded < biases - 0.01
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -110,7 +110,7 @@ class Cascade(_Walk):
     """Users click the first item that attracts them and leave: one click at most.
 
     Slot k is looked at with probability prod_{j<k} (1 - a_j), and a slate is worth 1 - prod_j (1 - a_j) (Craswell et
-    al. 2008, "An Experimental Comparison of Click Position-bias Models", section 3.5).
+    al. 2008, "An Experimental Comparison of Click Position-bias Models").
     """
 
     @property
@@ -124,7 +124,7 @@ class DependentClick(_Walk):
     """As a cascade, but after a click users go on with some probability; without a click they always do.
 
     Slot k is looked at with probability prod_{j<k} (1 - (1 - c) a_j) for the continuation c (Guo et al. 2009,
-    "Efficient Multiple-click Models in Web Search", section 3.1, with one c for all slots). Hence a slate is worth
+    "Efficient Multiple-click Models in Web Search", there with one c for each slot). Hence a slate is worth
     (1 - prod_j (1 - (1 - c) a_j)) / (1 - c).
 
     Attributes:
@@ -146,7 +146,7 @@ class PositionBased(ClickModel):
     """Users look at slot k with probability 1 / k**eta, whatever is shown, and click what they see and like.
 
     Several clicks are possible, independent of each other (Joachims et al. 2017, "Unbiased Learning-to-Rank with Biased
-    Feedback", section 5.1).
+    Feedback").
 
     Attributes:
       eta: severity of the position bias, 0 or more; 0 is none, 1.3 what TF-Agents' ranking example has.
@@ -207,7 +207,7 @@ def attraction(rating, top=0.5):
     """Probability that a user who looks at a movie clicks it, from the rating that the user would give.
 
     top * (2**(rating - 1) - 1) / 15, with the grades 0 to 4 for 1 to 5 stars: the mapping of expected reciprocal rank
-    (Chapelle et al. 2009, "Expected Reciprocal Rank for Graded Relevance", equation 3), scaled so that 5 stars give
+    (Chapelle et al. 2009, "Expected Reciprocal Rank for Graded Relevance"), scaled so that 5 stars give
     `top`: even perfect movies are not always clicked.
 
     Args:

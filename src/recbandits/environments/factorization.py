@@ -237,7 +237,7 @@ def _ridge(rated, residual, factors, regularization):
     """
     rank = factors.shape[1]
     outer = (factors[:, :, None] * factors[:, None, :]).reshape(len(factors), rank * rank)
-    gram = (rated @ outer).reshape(-1, rank, rank)
+    gram = (rated @ outer).reshape(rated.shape[0], rank, rank)
     count = np.maximum(np.asarray(rated.sum(axis=1)).reshape(-1, 1, 1), 1.0)
     return np.linalg.solve(gram + regularization * count * np.eye(rank), (residual @ factors)[:, :, None])[:, :, 0]
 

@@ -11,6 +11,7 @@ from recbandits.environments.clicks import ClickModel, PositionBased
 
 FEEDBACK = ("score_vector", "cascading")
 CHOSEN_INDEX, CHOSEN_VALUE = "chosen_index", "chosen_value"  # TF-Agents' names
+POSITION_BASED = PositionBased()
 _CLICKS = 2  # a stream of its own, after those of users and items
 
 
@@ -63,9 +64,15 @@ class RankingEnvironment(SeededEnvironment):
     user_ids = movie_ids = None
 
     def __init__(
-        self, observation_spec, num_items, num_slots, batch_size, clicks=None, feedback="score_vector", seed=0
+        self,
+        observation_spec,
+        num_items,
+        num_slots,
+        batch_size,
+        clicks=POSITION_BASED,
+        feedback="score_vector",
+        seed=0,
     ):
-        clicks = PositionBased() if clicks is None else clicks
         if num_slots < 1:
             raise ValueError(f"num_slots must be at least 1, got {num_slots}")
         if num_items <= num_slots:
@@ -139,11 +146,12 @@ class RankingEnvironment(SeededEnvironment):
                 f"a slate must be [batch, slots], [{self.batch_size}, {self.num_slots}], got {slate.shape.as_list()}"
             )
         ordered = tf.sort(slate, axis=1)
-        if tf.reduce_any(ordered[:, 1:] == ordered[:, :-1]):
-            row = tf.argmax(tf.reduce_any(ordered[:, 1:] == ordered[:, :-1], axis=1)).numpy()
-            raise ValueError(f"the items of a slate must be different from each other, got {slate[row].numpy()}")
-        if tf.reduce_any((slate < 0) | (slate >= self.num_items)):
-            raise ValueError(f"the items of a slate must be in 0..{self.num_items - 1}, got {slate.numpy()}")
+        twice = tf.reduce_any(ordered[:, 1:] == ordered[:, :-1], axis=1)
+        if tf.reduce_any(twice):
+            raise ValueError(f"the items of a slate must be different from each other, got {slate[twice][0].numpy()}")
+        wrong = slate[(slate < 0) | (slate >= self.num_items)]
+        if len(wrong):
+            raise ValueError(f"the items of a slate must be in 0..{self.num_items - 1}, got {wrong[0].numpy()}")
 
 
 def ranking_spec(context, arm, num_items):
