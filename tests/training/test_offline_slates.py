@@ -1,0 +1,246 @@
+"""Training from slates: sums against closed forms, networks against TF-Agents' own loop, and what must be refused."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recbandits.agents.factory import make_agent
+from recbandits.data.slates import SlateExamples
+from recbandits.data.trajectories import Examples
+from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
+from recbandits.plots.histograms import read_histograms
+from recbandits.training import run
+from recbandits.training.experience import gathered, tensors
+from recbandits.training.offline import SlateSpecs, Specs, fit
+
+SIZE, SLOTS = 3, 4
+QUICK = {"learning_rate": 0.01, "layers": (16,)}
+
+
+def taste(n, seed=0, noise=0.1):
+    """Rewards 1 + context . arm + noise, of slates."""
+    rng = np.random.default_rng(seed)
+    context, arm = rng.normal(size=(n, SIZE)), rng.normal(size=(n, SLOTS, SIZE))
+    reward = 1 + np.einsum("nd,nsd->ns", context, arm) + noise * rng.normal(size=(n, SLOTS))
+    return SlateExamples(*(part.astype(np.float32) for part in (context, arm, reward)), np.arange(n) + 10_000 * seed)
+
+
+def made(name="ranking", feedback="score_vector", seed=0, **values):
+    shapes = {"global": (SIZE,), "per_arm": (2 * SLOTS, SIZE)}
+    return make_agent(name, SlateSpecs(shapes, SLOTS, feedback), seed=seed, **values)
+
+
+def values(agent):
+    return [variable.numpy() for variable in agent.variables]
+
+
+def predicted(agent, data):
+    context = np.repeat(data.context, SLOTS, axis=0)
+    return agent.policy.score_pairs(context, data.arm.reshape(-1, SIZE)).numpy().reshape(-1, SLOTS)
+
+
+def assert_equal(agent, other):
+    for value, expected in zip(values(agent), values(other), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("feedback", ["score_vector", "cascading"])
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_a_linear_agent_sums_up_the_slots_that_count(feedback, batch_size):
+    """A score vector counts in all slots; of a cascade the slots above the click have reward 0, those below none."""
+    data = taste(100)
+    reward, counts = data.reward.astype(float), np.ones((100, SLOTS))
+    if feedback == "cascading":
+        before = np.cumsum(data.reward > 0, axis=1) - (data.reward > 0)
+        counts, reward = (before == 0).astype(float), np.where((before == 0) & (reward > 0), reward, 0)
+    x = np.concatenate([np.repeat(data.context[:, None], SLOTS, axis=1), data.arm], axis=2).astype(float)
+    covariance = np.einsum("nsi,ns,nsj->ij", x, counts, x)
+    theta = np.linalg.solve(covariance + 0.5 * np.eye(2 * SIZE), np.einsum("nsi,ns->i", x, counts * reward))
+    agent = made("cascading_linucb", feedback, tikhonov=0.5)
+    fit(agent, data, batch_size=batch_size)
+    np.testing.assert_allclose(agent.model.covariance[0], covariance, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(agent.model.theta[0], theta, rtol=1e-3, atol=1e-4)
+
+
+def test_a_linear_agent_learns_a_slate_once():
+    agent = made("cascading_linucb")
+    with pytest.raises(ValueError, match="epochs must be 1, got 2"):
+        fit(agent, taste(50), epochs=2)
+    fit(agent, taste(50))
+    with pytest.raises(ValueError, match="it has learnt 50 of these 50 events before"):
+        fit(agent, taste(50))
+
+
+@pytest.mark.parametrize("network", ["common_tower", "dot_product"])
+def test_networks_learn_from_slates_what_no_linear_agent_can(network):
+    """The reward's variance is 3, its noise 0.01; without their products 3 is the least error."""
+    agent, linear = made(network=network, **QUICK), made("cascading_linucb")
+    history = fit(agent, taste(1500), epochs=10, batch_size=16, validation=taste(200, seed=1))
+    assert history["validation_mse"].iloc[-1] < 0.5
+    assert fit(linear, taste(1500), validation=taste(200, seed=1))["validation_mse"].item() > 2.0
+
+
+@pytest.mark.parametrize("options", [{}, {"position_bias": "base"}, {"position_bias": "inverse_propensity"}])
+def test_an_epoch_in_one_graph_is_the_loop_over_batches(options):
+    """70 slates in batches of 16, the last one of 6, in the order of seed 5; the losses are averaged over slates."""
+    ours, theirs, data = made(**QUICK, **options), made(**QUICK, **options), taste(70)
+    history = fit(ours, data, batch_size=16, seed=5)
+    order, parts = np.random.default_rng([5, 0]).permutation(70), tensors(theirs, data)
+    batches = [order[start : start + 16] for start in range(0, 70, 16)]
+    losses = [theirs.train(gathered(parts, tf.constant(batch, tf.int32))).loss for batch in batches]
+    assert history["loss"].item() == pytest.approx(np.average(losses, weights=[len(b) for b in batches]), rel=1e-5)
+    for value, expected in zip(values(ours), values(theirs), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_slates_reach_the_agent_as_its_environment_would_send_them():
+    """The trajectory has the structure, the shapes and the types of the agent's training data."""
+    for feedback in ("score_vector", "cascading"):
+        world = SyntheticRankingEnvironment(2 * SLOTS, SLOTS, 5, batch_size=2, feedback=feedback)
+        shapes = {name: tuple(spec.shape) for name, spec in world.observation_spec().items()}
+        specs = SlateSpecs(shapes, SLOTS, feedback)
+        assert specs.action_spec().shape == world.action_spec().shape
+        assert int(specs.action_spec().maximum) == int(world.action_spec().maximum)
+        agent, size = make_agent("ranking", specs), shapes["per_arm"][1]
+        theirs = tf.nest.map_structure(lambda spec: (spec.shape, spec.dtype), world.time_step_spec())
+        ours = tf.nest.map_structure(lambda spec: (spec.shape, spec.dtype), specs.time_step_spec())
+        assert ours == theirs
+        data = SlateExamples(
+            np.zeros((2, *shapes["global"])), np.zeros((2, SLOTS, size)), np.zeros((2, SLOTS)), np.arange(2)
+        )
+        sent = gathered(tensors(agent, data), [0, 1])
+        tf.nest.assert_same_structure(sent, agent.training_data_spec)
+        for tensor, spec in zip(tf.nest.flatten(sent), tf.nest.flatten(agent.training_data_spec), strict=True):
+            assert (tensor.shape, tensor.dtype) == ([2, 1, *spec.shape], spec.dtype)
+
+
+def test_the_validation_error_is_the_loss_with_the_targets_of_the_feedback():
+    """Scores s: mean (r - s)^2 of all slots; of a cascade the target is -1 above the click, nothing below it counts."""
+    data, validation = taste(60), taste(90, seed=1)
+    agent = made(**QUICK)
+    got = fit(agent, data, validation=validation)["validation_mse"].item()
+    assert got == pytest.approx(np.square(predicted(agent, validation) - validation.reward).mean(), rel=1e-4)
+    agent = made(feedback="cascading", **QUICK)
+    got = fit(agent, data, validation=validation)["validation_mse"].item()
+    pleases = validation.reward > 0
+    counts = np.cumsum(pleases, axis=1) - pleases == 0
+    error = np.square(predicted(agent, validation) - np.where(pleases, validation.reward, -1.0))
+    assert got == pytest.approx(error[counts].mean(), rel=1e-4)
+
+
+def test_early_stopping_goes_back_to_the_best_epoch():
+    """15 noisy slates are soon known by heart: the error on new ones falls, then rises."""
+    agent, validation = made(**QUICK), taste(200, seed=1)
+    history = fit(agent, taste(15, noise=2.0), epochs=80, batch_size=4, validation=validation, patience=5)
+    assert len(history) == history["validation_mse"].idxmin() + 1 + 5 < 80
+    assert run.mse(agent, validation) == pytest.approx(history["validation_mse"].min(), rel=1e-6)
+
+
+@pytest.mark.parametrize("feedback", ["score_vector", "cascading"])
+def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch, feedback):
+    """Interrupted in its third epoch of five, resumed by a new agent: the same weights, and each summary once."""
+    data, options = taste(60), {"epochs": 5, "batch_size": 16, "validation": taste(20, seed=1)}
+    whole, interrupted, resumed = (made(feedback=feedback, **QUICK) for _ in range(3))
+    expected = fit(whole, data, **options)
+    epochs, error = itertools.count(), run.mse
+    options |= {"checkpoints": tmp_path / "checkpoints", "tensorboard": tmp_path / "events"}
+
+    def until_the_third(*arguments):
+        if next(epochs) == 2:
+            raise KeyboardInterrupt
+        return error(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "mse", until_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            fit(interrupted, data, **options)
+    history = fit(resumed, data, **options)
+    assert_equal(resumed, whole)
+    assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
+    for histograms in read_histograms(tmp_path / "events").values():
+        assert histograms.steps.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_histograms_hold_the_variables_and_the_gradients_of_every_epoch(tmp_path):
+    """The last bias is added to every score: the gradient of its mean squared error is twice the mean error."""
+    data, plain, agent = taste(50), made(**QUICK), made(**QUICK)
+    start = 2 * (predicted(agent, data) - data.reward).mean()
+    fit(agent, data, epochs=3, batch_size=16, tensorboard=tmp_path)
+    fit(plain, data, epochs=3, batch_size=16)
+    assert_equal(agent, plain)
+    found = read_histograms(tmp_path)
+    names = [f"{tower} {part}" for tower in ("context 1", "arm 1", "head 1", "head 2") for part in ("kernel", "bias")]
+    assert sorted(found) == sorted(f"{kind}/{name}" for kind in ("variables", "gradients") for name in names)
+    for name, variable in zip(names, agent.model.network.trainable_variables, strict=True):
+        last = found[f"variables/{name}"].buckets[-1]
+        filled = last[last[:, 2] > 0]
+        assert last[:, 2].sum() == np.size(variable)
+        low, high = np.min(variable), np.max(variable)
+        np.testing.assert_allclose([filled[0, 0], filled[-1, 1]], [low, high], rtol=1e-5, atol=1e-6)
+    end = 2 * (predicted(agent, data) - data.reward).mean()
+    gradient = found["gradients/head 2 bias"].percentiles([50])
+    np.testing.assert_allclose(gradient[[0, -1], 0], [start, end], rtol=1e-4, atol=1e-4)
+
+
+def test_agents_that_choose_one_arm_have_the_same_summaries(tmp_path):
+    """Twice the mean error again; a linear agent has its curves alone."""
+    slates = taste(50)
+    ones = np.ones(50, np.float32)
+    data = Examples(slates.context, slates.arm[:, 0], slates.reward[:, 0], ones, ones, slates.event)
+    specs = Specs({"global": (SIZE,), "per_arm": (5, SIZE)})
+    agent, linear = make_agent("epsilon_greedy", specs, **QUICK), make_agent("linucb", specs)
+    fit(agent, data, epochs=2, tensorboard=tmp_path / "network")
+    error = agent.policy.score_pairs(data.context, data.arm).numpy() - data.reward
+    gradient = read_histograms(tmp_path / "network")["gradients/head 2 bias"].percentiles([50])
+    np.testing.assert_allclose(gradient[-1, 0], 2 * error.mean(), rtol=1e-4, atol=1e-4)
+    fit(linear, data, tensorboard=tmp_path / "linear")
+    with pytest.raises(ValueError, match="directory must hold event files with histograms, found none"):
+        read_histograms(tmp_path / "linear")
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"weights": "ips"}, "weights must be None for an agent that ranks, which weighs slots itself, got 'ips'"),
+        ({"arm": np.zeros((5, 3, SIZE), np.float32), "reward": np.zeros((5, 3))}, {}, "slates of 4 movies.*got 3"),
+        ({"reward": np.zeros((5, 3))}, {}, r"arm \[n, slots, features\] and reward \[n, slots\], got \[5, 4, 3\] and"),
+        ({"arm": np.zeros((5, SLOTS, 2), np.float32)}, {}, r"3 context and 3 arm features, as the agent, got \[3, 2\]"),
+        ({"reward": np.full((5, SLOTS), np.nan)}, {}, "reward of row 0 must be finite, got nan"),
+        ({"event": np.arange(4)}, {}, "examples must have as many event as context, 5, got 4"),
+        ({"event": np.arange(5.0)}, {}, "examples must have events as int64, got float64"),
+    ],
+)
+def test_slates_that_do_not_fit_the_agent_are_refused(change, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(made(), taste(5)._replace(**change), **options)
+
+
+def test_each_kind_of_agent_has_its_kind_of_examples():
+    slates, ones = taste(5), np.ones(5, np.float32)
+    single = Examples(slates.context, slates.arm[:, 0], slates.reward[:, 0], ones, ones, slates.event)
+    with pytest.raises(ValueError, match="examples must be SlateExamples for an agent that ranks, got Examples"):
+        fit(made(), single)
+    with pytest.raises(ValueError, match="validation must be SlateExamples for an agent that ranks, got Examples"):
+        fit(made(), slates, validation=single)
+    bandit = make_agent("linucb", Specs({"global": (SIZE,), "per_arm": (5, SIZE)}))
+    with pytest.raises(
+        ValueError, match="examples must be Examples for an agent that chooses one arm, got SlateExamples"
+    ):
+        fit(bandit, slates)
+    with pytest.raises(ValueError, match="agent must have a linear model or a network to learn from logs"):
+        fit(made("random_ranking"), slates)
+
+
+@pytest.mark.parametrize(
+    ("slots", "feedback", "message"),
+    [
+        (5, "score_vector", r"num_slots must be in \[1, 4\], below the number of items, got 5"),
+        (0, "score_vector", r"num_slots must be in \[1, 4\], below the number of items, got 0"),
+        (2, "clicks", "feedback must be one of score_vector, cascading, got 'clicks'"),
+    ],
+)
+def test_specs_of_slates_that_cannot_be_are_refused(slots, feedback, message):
+    with pytest.raises(ValueError, match=message):
+        SlateSpecs({"global": (3,), "per_arm": (5, 2)}, slots, feedback)
