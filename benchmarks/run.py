@@ -10,7 +10,16 @@ from recbandits.report import quiet_tensorflow
 
 tensorflow = quiet_tensorflow()
 
-from benchmarks import off_policy, offline_quality, quality, serving, serving_http, simulation, training  # noqa: E402
+from benchmarks import (  # noqa: E402
+    off_policy,
+    offline_quality,
+    quality,
+    serving,
+    serving_http,
+    simulation,
+    slate_off_policy,
+    training,
+)
 from recbandits.data import movielens  # noqa: E402
 
 OUTPUT = Path("build/bench")
@@ -22,6 +31,7 @@ def main():
         "quality": quality,
         "offline_quality": offline_quality,
         "off_policy": off_policy,
+        "slate_off_policy": slate_off_policy,
         "simulation": simulation,
         "training": training,
         "serving": serving,

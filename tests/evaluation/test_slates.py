@@ -6,12 +6,12 @@ Expectations are sums over all outcomes of a world with four items, three slots 
 import numpy as np
 import pytest
 
+from benchmarks import slate_world as world
 from recbandits.data.slate_log import SlateLog
 from recbandits.environments import clicks
 from recbandits.evaluation import off_policy
 from recbandits.evaluation.estimate import difference
 from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
-from tests.evaluation import slate_world as world
 
 HOLDS = {
     "IPS": ["cascade", "dependent_click", "position_based", "choice"],
@@ -33,34 +33,10 @@ def outcomes():
     return {model: world.enumerate_outcomes(model) for model in world.CLICK_MODELS}
 
 
-def q_by_prefix(outcomes, seed=0):
-    """Predictions of a model that has learnt nothing: any numbers, by user, items above and item."""
-    q = np.empty((*outcomes.log.slate.shape, world.ITEMS))
-    for slot in range(world.SLOTS):
-        keys = np.column_stack([outcomes.log.user_id, outcomes.log.slate[:, :slot]])
-        _, group = np.unique(keys, axis=0, return_inverse=True)
-        q[:, slot] = np.random.default_rng([seed, slot]).normal(size=(group.max() + 1, world.ITEMS))[group.ravel()]
-    return q
-
-
 def expectation(outcomes, name, q=None):
     """Expected value of a plain estimator, from what it makes of every outcome."""
     estimate = slate_estimates(outcomes.log, **outcomes.arguments, q=q, names=[name])[name]
     return outcomes.behaviour @ (estimate.influence + estimate.value)
-
-
-def true_q(outcomes):
-    """Expected rewards from slot k on, with each item in it below the logged ones, the target filling the rest."""
-    log, q = outcomes.log, np.zeros((*outcomes.log.slate.shape, world.ITEMS))
-    for row, (user, slate) in enumerate(zip(log.user_id, log.slate, strict=True)):
-        for slot in range(world.SLOTS):
-            same = (log.user_id == user) & (log.slate[:, :slot] == slate[:slot]).all(axis=1)
-            for item in np.setdiff1d(np.arange(world.ITEMS), slate[:slot]):
-                rows = same & (log.slate[:, slot] == item)
-                q[row, slot, item] = (
-                    outcomes.target[rows] @ log.reward[rows, slot:].sum(axis=1) / outcomes.target[rows].sum()
-                )
-    return q
 
 
 # the world
@@ -85,7 +61,7 @@ def test_the_world_is_that_of_the_package(outcomes, model):
 
 @pytest.mark.parametrize(("name", "model"), [(name, model) for name, models in HOLDS.items() for model in models])
 def test_an_estimator_is_unbiased_where_its_assumption_holds(outcomes, name, model):
-    q = q_by_prefix(outcomes[model])
+    q = outcomes[model].any_q()
     assert expectation(outcomes[model], name, q) == pytest.approx(outcomes[model].truth, rel=1e-10)
 
 
@@ -104,14 +80,14 @@ def test_an_estimator_is_biased_where_its_assumption_fails(outcomes, name, model
         group = group.ravel()
         logged = np.bincount(group, known.behaviour * known.log.reward[:, slot]) / np.bincount(group, known.behaviour)
         biased += known.target @ logged[group]
-    assert expectation(known, name, q_by_prefix(known)) == pytest.approx(biased, rel=1e-10)
+    assert expectation(known, name, known.any_q()) == pytest.approx(biased, rel=1e-10)
     assert abs(biased / known.truth - 1) > 0.02
 
 
 def test_with_the_true_model_cascade_dr_has_no_error_but_that_of_the_clicks(outcomes):
     """Its expectation for a given user and slate does not depend on the slate, so the error is below that of RIPS."""
     known = outcomes["cascade"]
-    found = slate_estimates(known.log, **known.arguments, q=true_q(known), names=["RIPS", "cascade-DR"])
+    found = slate_estimates(known.log, **known.arguments, q=known.q, names=["RIPS", "cascade-DR"])
     terms = {name: estimate.influence + estimate.value for name, estimate in found.items()}
     by_slate = (known.behaviour * terms["cascade-DR"]).reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
     chance = known.behaviour.reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
@@ -136,13 +112,10 @@ def test_the_more_is_assumed_the_smaller_is_the_error(outcomes):
 def test_a_self_normalised_estimate_comes_close_with_the_size_of_the_log(outcomes, name, model):
     """200,000 slates: within 4 standard errors of the truth."""
     known = outcomes[model]
-    rows = known.drawn(200_000, np.random.default_rng(1))
-    counts = np.bincount(rows, minlength=len(known.log))
-    estimate = slate_estimates(known.log, **known.arguments, q=q_by_prefix(known), names=[name])[name]
-    value = sum((counts @ top) / (counts @ bottom) for top, bottom in estimate.parts)
-    linear = sum((t - (counts @ t) / (counts @ b) * b) / (counts @ b / len(rows)) for t, b in estimate.parts)
-    error = np.sqrt(counts @ linear**2) / len(rows)
-    assert value == pytest.approx(known.truth, abs=4 * error)
+    estimate = slate_estimates(known.log, **known.arguments, q=known.any_q(), names=[name])[name]
+    drawn = known.drawn(estimate, 200_000, np.random.default_rng(1))
+    error = drawn.influence.std() / np.sqrt(drawn.n)
+    assert drawn.value == pytest.approx(known.truth, abs=4 * error)
     assert error < 0.02 * known.truth
 
 
@@ -261,11 +234,9 @@ def test_two_policies_are_compared_on_one_log(log):
 def test_intervals_hold_the_truth_as_often_as_they_say(outcomes, name, model):
     """400 logs of 500 slates: 95 % within 4 standard errors, and not above by more."""
     known, generator, held = outcomes[model], np.random.default_rng(2), []
-    estimate = slate_estimates(known.log, **known.arguments, q=q_by_prefix(known) / 4, names=[name])[name]
+    estimate = slate_estimates(known.log, **known.arguments, q=known.any_q() / 4, names=[name])[name]
     for _ in range(400):
-        rows = known.drawn(500, generator)
-        parts = tuple((top[rows], bottom[rows]) for top, bottom in estimate.parts)
-        low, high = type(estimate)(parts, estimate.weights).interval()
+        low, high = known.drawn(estimate, 500, generator).interval()
         held.append(low <= known.truth <= high)
     assert np.mean(held) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 400))
 

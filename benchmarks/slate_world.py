@@ -6,6 +6,7 @@ from itertools import permutations, product
 import numpy as np
 
 from recbandits.data.slate_log import SlateLog
+from recbandits.evaluation.estimate import Estimate
 
 ITEMS, SLOTS, USERS = 4, 3, 2
 SLATES = np.array(list(permutations(range(ITEMS), SLOTS)))
@@ -93,6 +94,33 @@ class Outcomes:
         return self.target @ self.log.reward.sum(axis=1)
 
     @property
+    def q(self):
+        """Float [outcomes, slots, items]: expected rewards from slot k on, with each item in it below the logged ones.
+
+        The target fills the slots below. 0 for items that stand above.
+        """
+        found = np.zeros(self.target_conditional.shape)
+        user, slate, reward = self.log.user_id, self.log.slate, self.log.reward
+        for row, slot, item in np.argwhere(self.target_conditional > 0):
+            above = (slate[:, :slot] == slate[row, :slot]).all(axis=1)
+            rows = (user == user[row]) & above & (slate[:, slot] == item)
+            found[row, slot, item] = self.target[rows] @ reward[rows, slot:].sum(axis=1) / self.target[rows].sum()
+        return found
+
+    def any_q(self, seed=0):
+        """Predictions of a model that has learnt nothing: normal noise [outcomes, slots, items].
+
+        By user, items above and item, as any model's are: it does not know the clicks to come.
+        """
+        found = np.empty(self.target_conditional.shape)
+        for slot in range(SLOTS):
+            known = np.column_stack([self.log.user_id, self.log.slate[:, :slot]])
+            _, group = np.unique(known, axis=0, return_inverse=True)
+            noise = np.random.default_rng([seed, slot]).normal(size=(group.max() + 1, ITEMS))
+            found[:, slot] = noise[group.ravel()]
+        return found
+
+    @property
     def arguments(self):
         """What `slate_estimates` needs besides q."""
         return {
@@ -101,9 +129,11 @@ class Outcomes:
             "target_conditional": self.target_conditional,
         }
 
-    def drawn(self, n, generator):
-        """Rows of a log of n slates."""
-        return generator.choice(len(self.log), n, p=self.behaviour)
+    def drawn(self, estimate, n, generator):
+        """An estimate from all outcomes made one from a log of n slates."""
+        rows = generator.choice(len(self.log), n, p=self.behaviour)
+        parts = tuple((top[rows], bottom[rows]) for top, bottom in estimate.parts)
+        return Estimate(parts, tuple(weight[rows] for weight in estimate.weights))
 
 
 def enumerate_outcomes(model):
