@@ -225,9 +225,7 @@ def test_each_kind_of_agent_has_its_kind_of_examples():
     with pytest.raises(ValueError, match="validation must be SlateExamples for an agent that ranks, got Examples"):
         fit(made(), slates, validation=single)
     bandit = make_agent("linucb", Specs({"global": (SIZE,), "per_arm": (5, SIZE)}))
-    with pytest.raises(
-        ValueError, match="examples must be Examples for an agent that chooses one arm, got SlateExamples"
-    ):
+    with pytest.raises(ValueError, match="examples must be Examples for an agent that chooses one arm, got Slate"):
         fit(bandit, slates)
     with pytest.raises(ValueError, match="agent must have a linear model or a network to learn from logs"):
         fit(made("random_ranking"), slates)
