@@ -1,5 +1,6 @@
 """How the parameters of each ranking agent become an agent."""
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 
@@ -20,10 +21,16 @@ def _specs(environment):
     time_step_spec, action_spec = environment.time_step_spec(), environment.action_spec()
     if tf.nest.is_nested(action_spec) or action_spec.shape.rank != 1 or action_spec.dtype != tf.int32:
         raise ValueError(f"actions must be slates, int32 [slots], got {action_spec}")
-    items, slots, observation = int(action_spec.maximum) + 1, action_spec.shape[0], time_step_spec.observation
+    items, slots, observation = int(np.max(action_spec.maximum)) + 1, action_spec.shape[0], time_step_spec.observation
     shapes = {name: part.shape.as_list() for name, part in observation.items()} if isinstance(observation, dict) else {}
     sizes = [len(shapes.get(name, [])) for name in (GLOBAL, PER_ARM)]
-    if len(shapes) != 2 or sizes != [1, 2] or shapes[PER_ARM][0] != items or action_spec.minimum or items < slots:
+    if (
+        len(shapes) != 2
+        or sizes != [1, 2]
+        or shapes[PER_ARM][0] != items
+        or np.any(action_spec.minimum)
+        or items < slots
+    ):
         expected = f"{GLOBAL!r} [context] and {PER_ARM!r} [items, features] with as many items as actions say"
         raise ValueError(f"an observation must have {expected}, {items} from 0, and {slots} slots, got {observation}")
     reward = time_step_spec.reward

@@ -6,6 +6,7 @@ from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 
 from recbandits.agents.agent import counter
 from recbandits.agents.neural import RewardNetwork
+from recbandits.environments.base import PER_ARM
 
 
 class SlateNetwork(RewardNetwork):
@@ -60,7 +61,7 @@ class SlateNetwork(RewardNetwork):
                 train_step_counter=counter("train_step"),
             )
 
-        features, items = time_step_spec.observation, int(action_spec.maximum) + 1
+        features, items = time_step_spec.observation, time_step_spec.observation[PER_ARM].shape[0]
         super().__init__(
             features,
             items,
