@@ -4,7 +4,9 @@ import tensorflow as tf
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 from tf_agents.policies import utils
 from tf_agents.trajectories import trajectory
+from tf_agents.utils import nest_utils
 
+from recbandits.agents.ranking.slotting import slotted
 from recbandits.data.slates import cascading
 from recbandits.environments.base import GLOBAL, PER_ARM
 
@@ -39,3 +41,21 @@ def gathered(data, rows):
         action = tf.zeros_like(reward, tf.int32)
     experience = trajectory.single_step(observation, action, info, reward, tf.ones_like(context[:, 0]))
     return tf.nest.map_structure(lambda part: tf.expand_dims(part, 1), experience)
+
+
+def of_decision(agent, observation, decision, feedback):
+    """The trajectory [batch, 1, ...] of a decision just made, without what training does not read.
+
+    Args:
+      agent: TF-Agents agent.
+      observation: what the policy saw, [batch, ...].
+      decision: `PolicyStep` of the policy; where its action is a slate, the observation becomes that of what was shown.
+      feedback: what came of it, [batch, ...], as the reward spec says.
+    """
+    if decision.action.shape.rank == 2:
+        observation = slotted(observation, decision.action)
+    discount = tf.ones_like(tf.nest.flatten(observation)[0][:, 0])
+    experience = trajectory.single_step(observation, decision.action, decision.info, feedback, discount)
+    experience = nest_utils.prune_extra_keys(agent.training_data_spec, experience)
+    # A reshape and its inverse cancel in the graph, where an expanded dimension would stay.
+    return tf.nest.map_structure(lambda tensor: tf.reshape(tensor, [tensor.shape[0], 1, *tensor.shape[1:]]), experience)

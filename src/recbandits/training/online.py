@@ -1,4 +1,4 @@
-"""The on-policy loop: serve, observe the reward, learn; all of it in one graph."""
+"""The on-policy loop: serve single items or slates, observe the reward, learn; all of it in one graph."""
 
 import hashlib
 import re
@@ -11,20 +11,19 @@ import pandas as pd
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import time_step as ts
-from tf_agents.trajectories import trajectory
-from tf_agents.utils import nest_utils
 from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
-from recbandits.environments.base import Environment
+from recbandits.environments.base import SeededEnvironment
 from recbandits.training.checkpoints import restored
+from recbandits.training.experience import of_decision
 
 
 def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None, checkpoints=None):
     """Let agents interact with an environment, each on the same users, candidates and noise.
 
     Args:
-      environment: an `Environment`.
+      environment: an `Environment`, or a `RankingEnvironment` for agents that show slates.
       agents: a name, or parameters such as `LinUCB(alpha=0.1)`, made anew for every seed; or an agent already made,
         which is trained in place on a single seed; or a mapping from labels to these.
       steps: batches to serve.
@@ -37,13 +36,14 @@ def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None
     Returns:
       DataFrame with one row per agent, seed and measurement: agent, seed, step, interactions; regret (expected, mean
       per interaction since the last measurement), reward (mean), suboptimal (share of actions that were not the best)
-      and cumulative_regret (sum of expected regret since the start).
+      and cumulative_regret (sum of expected regret since the start). The reward of a slate is its number of clicks,
+      and it is sub-optimal where fewer are expected of it than of the best slate.
 
     Raises:
       ValueError: nothing to run, seeds or labels that are not different, an agent already made with several seeds, or
         checkpoints of another simulation.
     """
-    if not isinstance(environment, Environment):
+    if not isinstance(environment, SeededEnvironment):
         raise ValueError(f"environment must be one of recbandits, got {type(environment).__name__}")
     if not isinstance(agents, Mapping):
         agents = {_label(agents): agents}
@@ -152,11 +152,11 @@ def _make_loop(environment, agent):
     def step(number, sums):
         batch = environment.batch()
         decision = agent.collect_policy.action(_first(batch.observation, environment.batch_size))
-        expected, optimal = batch.expected(decision.action), batch.optimal_reward()
-        reward = expected + batch.noise
-        agent.train(_experience(agent, batch.observation, decision, reward))
+        response = environment.respond(batch, decision.action)
+        agent.train(of_decision(agent, batch.observation, decision, response.feedback))
         environment.advance()
-        means = [optimal - expected, reward, tf.cast(expected < optimal, tf.float32)]
+        expected, optimal = response.expected, response.optimal
+        means = [optimal - expected, response.reward, tf.cast(expected < optimal, tf.float32)]
         return number + 1, sums + tf.cast(tf.stack([tf.reduce_mean(mean) for mean in means]), tf.float64)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.int32)])
@@ -172,14 +172,6 @@ def _first(observation, batch_size):
     return ts.TimeStep(
         tf.fill([batch_size], ts.StepType.FIRST), tf.zeros([batch_size]), tf.ones([batch_size]), observation
     )
-
-
-def _experience(agent, observation, decision, reward):
-    """What TF-Agents calls a trajectory of one step: [batch, 1, ...], without what training does not read."""
-    experience = trajectory.single_step(observation, decision.action, decision.info, reward, tf.ones_like(reward))
-    experience = nest_utils.prune_extra_keys(agent.training_data_spec, experience)
-    # A reshape and its inverse cancel in the graph, where an expanded dimension would stay.
-    return tf.nest.map_structure(lambda tensor: tf.reshape(tensor, [tensor.shape[0], 1, *tensor.shape[1:]]), experience)
 
 
 class _Scalars:
