@@ -218,7 +218,7 @@ def test_lists_of_one_user_count_as_one():
 
 
 def test_intervals_over_seeds_are_those_of_the_means_of_runs():
-    runs = {seed: pd.DataFrame({"ndcg": [seed, seed + 0.2]}) for seed in (0, 1, 5)}
+    runs = {seed: pd.DataFrame({"ndcg": [seed, seed, seed + 0.3]}) for seed in (0, 1, 5)}
     table = ranking.report({"a": ranking.by_seed(runs)})
     np.testing.assert_allclose(table[["ndcg", "ndcg_low", "ndcg_high"]].iloc[0], mean_interval([0.1, 1.1, 5.1]))
 

@@ -43,7 +43,7 @@ def err(slate, relevance, highest=5.0):
     """Expected reciprocal rank of the slot at which a user who looks from the top is satisfied.
 
     sum over i of 1/i R_i prod over j < i of (1 - R_j), with R = (2^r - 1) / 2^highest (Chapelle et al. 2009, "Expected
-    reciprocal rank for graded relevance", equations 4 and 5).
+    reciprocal rank for graded relevance").
 
     Args:
       slate: int [n, k].
