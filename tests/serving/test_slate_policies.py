@@ -1,4 +1,4 @@
-"""Exported policies of agents that rank: the scores and slates of their agents, without TensorFlow where ids are asked."""
+"""Exported policies of agents that rank: the scores and slates of their agents, served without TensorFlow."""
 
 import json
 import subprocess

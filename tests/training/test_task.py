@@ -22,7 +22,7 @@ from recbandits.serving.policy import describe, load
 from recbandits.training import task
 from recbandits.training.online import simulate
 from recbandits.training.places import Places, is_chief, mounted, replicas
-from recbandits.training.problems import AGENTS, PROBLEMS, Outcome, Simulation
+from recbandits.training.problems import AGENTS, AGENTS_OF, PROBLEMS, Outcome, Simulation
 from recbandits.training.solve import World, make_environment
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
@@ -61,8 +61,7 @@ def refused(capsys, *arguments):
     return sentence
 
 
-@pytest.mark.parametrize("command", PROBLEMS)
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize(("command", "name"), [(command, name) for command in PROBLEMS for name in AGENTS_OF[command]])
 def test_every_field_is_a_flag_and_none_is_two(command, name):
     """A default, written as it is on the command line, comes back with its type."""
     request = task.parse([command, "--agent", name])

@@ -7,10 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from recbandits.agents.parameters import NAMES
+from recbandits.agents.ranking.parameters import RANKING_NAMES
 from recbandits.evaluation.regret import mean_interval
-
-# Baselines have no parameters, learn nothing and are not exported.
-AGENTS = {name: kind for name, kind in NAMES.items() if kind.__dataclass_fields__}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,9 @@ class Problem:
         good = self.seeds and all(isinstance(seed, Integral) and seed >= 0 for seed in self.seeds)
         self._require("seeds", good and len(set(self.seeds)) == len(self.seeds), "different whole numbers of 0 or more")
         self._require("serve_epsilon", 0 <= self.serve_epsilon <= 1, "in [0, 1]")
+
+    def check(self, agent):
+        """Refuse parameters of an agent that the problem cannot judge."""
 
     def _require(self, field, allowed, expected):
         if not allowed:
@@ -113,7 +114,60 @@ class Fit(Problem):
         self._require_counts("candidates", least=2)
 
 
-PROBLEMS = {"simulate": Simulation, "fit": Fit}
+@dataclass(frozen=True, kw_only=True)
+class Rank(Problem):
+    """An agent learns to rank from lists of movies that users have rated, and is judged by lists it has never seen.
+
+    What is judged is its order of all held-out movies of each user.
+
+    Attributes:
+      split: "user" holds out users, who are then known by half of their ratings and judged by the other half; "random"
+        holds out any ratings, "time" the latest of each user.
+      judge: "validation" keeps the test ratings for the last word; "test" is that word, after learning from all others.
+      size: movies in a list to learn from, the slots of a slate.
+      lists: drawn for each user from each fifth of the ratings, which its features have not seen.
+      feedback: "score_vector" learns the ratings of a list, "cascading" which movie is the first that was rated 4 or
+        more.
+      candidates: movies that the exported policy chooses a slate from where it is asked by TF-Agents' action; by ids it
+        takes any number.
+      top: places that are judged, 10 as in NDCG@10.
+      epochs: passes over the lists, of networks; a linear model makes one.
+      batch_size: lists per update.
+    """
+
+    split: str = "user"
+    judge: str = "validation"
+    size: int = 10
+    lists: int = 4
+    feedback: str = "score_vector"
+    candidates: int = 50
+    top: int = 10
+    epochs: int = 3
+    batch_size: int = 256
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._require_one_of("split", ("user", "random", "time"))
+        self._require_one_of("judge", ("validation", "test"))
+        self._require_one_of("feedback", ("score_vector", "cascading"))
+        self._require_counts("size", "lists", "top", "epochs", "batch_size")
+        self._require_counts("candidates", least=self.size + 1)
+
+    def check(self, agent):
+        """Refuse a policy whose slates are not those of its scores: by ids, movies are judged and served by score."""
+        if getattr(agent, "policy", None) == "cosine_distance":
+            raise ValueError("Rank: policy must be no_penalty or descending_scores, got 'cosine_distance'")
+
+
+def _learning(names):
+    """Agents with parameters, by name; baselines have none, learn nothing and are not exported."""
+    return {name: kind for name, kind in names.items() if kind.__dataclass_fields__}
+
+
+BANDITS, RANKERS = _learning(NAMES), _learning(RANKING_NAMES)
+AGENTS = BANDITS | RANKERS
+PROBLEMS = {"simulate": Simulation, "fit": Fit, "rank": Rank}
+AGENTS_OF = {"simulate": BANDITS, "fit": BANDITS, "rank": RANKERS}  # the first is taken where none is named
 
 
 class Outcome(NamedTuple):

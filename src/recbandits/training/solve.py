@@ -1,4 +1,4 @@
-"""Solve a problem of the training task with an agent: simulate, or fit from logs, once for each seed."""
+"""Solve a problem of the training task with an agent: simulate, fit from logs, or rank, once for each seed."""
 
 from functools import partial
 
@@ -9,7 +9,6 @@ import tensorflow as tf
 from recbandits.agents.exploration import epsilon_greedy
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
-from recbandits.data import splits
 from recbandits.data.cross_fitting import cross_fitted_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.logged import log_decisions, popularity, uniform
@@ -21,7 +20,9 @@ from recbandits.evaluation.reward_model import cross_fit
 from recbandits.training.distribution import strategy
 from recbandits.training.offline import Specs, fit, scores
 from recbandits.training.online import simulate
-from recbandits.training.problems import Outcome, Simulation
+from recbandits.training.parts import known_and_held_out
+from recbandits.training.problems import Fit, Outcome, Rank, Simulation
+from recbandits.training.solve_rank import ranked
 
 _LABEL = "agent"
 
@@ -30,7 +31,7 @@ def solve(problem, agent, data, places):
     """Solve a problem with an agent.
 
     Args:
-      problem: `Simulation` or `Fit`.
+      problem: `Simulation`, `Fit` or `Rank`.
       agent: its parameters.
       data: MovieLens
       places: `Places`; checkpoints and event files go there.
@@ -38,7 +39,7 @@ def solve(problem, agent, data, places):
     Returns:
       `Outcome`
     """
-    return (_simulated if isinstance(problem, Simulation) else _fitted)(problem, agent, data, places)
+    return {Simulation: _simulated, Fit: _fitted, Rank: ranked}[type(problem)](problem, agent, data, places)
 
 
 def make_environment(problem, data):
@@ -112,7 +113,7 @@ class World:
 
     def __init__(self, problem, data, seed):
         self._data, self._problem = data, problem
-        self.known, self.held_out = _parts(problem, data.ratings, seed)
+        self.known, self.held_out = known_and_held_out(problem, data.ratings, seed)
         behaviour = uniform if problem.behaviour == "uniform" else popularity(self.known)
         options = {"behaviour": behaviour, "candidates": problem.candidates, "seed": seed, "visits": "active"}
         self._log = partial(log_decisions, **options)
@@ -146,15 +147,6 @@ class World:
         factors = als(ratings)
         frames = factors.user_frame(), factors.movie_frame()
         return FeatureBundle.fit(ratings, self._data.users, self._data.movies, *frames)
-
-
-def _parts(problem, ratings, seed):
-    """Ratings to learn from and to be judged by."""
-    split = partial(splits.random_split, seed=seed) if problem.split == "random" else splits.split_by_time
-    train, validation, test = splits.train_validation_test(ratings, split)
-    if problem.judge == "test":
-        return ratings.iloc[np.union1d(train, validation)], ratings.iloc[test]
-    return ratings.iloc[train], ratings.iloc[validation]
 
 
 def _write_scalars(directory, history):

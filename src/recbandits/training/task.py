@@ -1,7 +1,7 @@
 """The training job, the same on a laptop, in a container and on Vertex AI.
 
-`python -m recbandits.training.task simulate --agent linucb --alpha 0.5` and the like; `--help` after `simulate` or
-`fit`, and after an agent, lists the flags.
+`python -m recbandits.training.task simulate --agent linucb --alpha 0.5` and the like; `--help` after `simulate`, `fit`
+or `rank`, and after an agent, lists the flags.
 """
 
 import json
@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.agents import parameters
+from recbandits.agents.ranking.parameters import Ranking
 from recbandits.report import quiet_tensorflow
 from recbandits.training.flags import Parser, add_flags, as_text
 from recbandits.training.places import Places, mounted
-from recbandits.training.problems import AGENTS, PROBLEMS, Problem
+from recbandits.training.problems import AGENTS, AGENTS_OF, PROBLEMS, Problem
 
 _PROGRAM = "recbandits.training.task"
 _TUNING = ("CLOUD_ML_HP_METRIC_FILE", "CLOUD_ML_TRIAL_ID")
+_RATED = "users were asked about movies that they had rated; what they think of others is unknown"
 _LIMITS = {
     "simulate": "the reward is what a factorisation of ratings predicts, not what users said",
-    "fit": "users were asked about movies that they had rated; what they think of others is unknown",
+    "fit": _RATED,
+    "rank": _RATED,
 }
 
 
@@ -62,7 +65,11 @@ def parse(arguments):
     first = Parser(prog=_PROGRAM, add_help=False)
     _add_common(first, nargs="?", default="simulate")
     command, name = vars(first.parse_known_args(arguments)[0]).values()
-    problem, agent = PROBLEMS[command], AGENTS[name]
+    agents = AGENTS_OF[command]
+    name = name or next(iter(agents))
+    if name not in agents:
+        first.error(f"argument --agent: {command} takes {', '.join(agents)}, got {name!r}")
+    problem, agent = PROBLEMS[command], agents[name]
     parser = Parser(prog=_PROGRAM, description=problem.__doc__.partition("\n")[0])
     _add_common(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
@@ -71,6 +78,7 @@ def parse(arguments):
     values = parser.parse(arguments)
     try:
         made = [kind(**{field: values[field] for field in _fields(kind) & values.keys()}) for kind in (problem, agent)]
+        made[0].check(made[1])
     except ValueError as error:
         parser.error(str(error))
     return Request(command, made[0], name, made[1], values["dry_run"])
@@ -104,8 +112,8 @@ def run(request, places, arguments):
 
 
 def _add_common(parser, **options):
-    parser.add_argument("command", choices=PROBLEMS, help="simulated users, or a log of decisions", **options)
-    parser.add_argument("--agent", choices=AGENTS, default="linucb", help="its flags are listed with it")
+    parser.add_argument("command", choices=PROBLEMS, help="simulated users, a log, or lists to rank", **options)
+    parser.add_argument("--agent", choices=AGENTS, help="its flags are listed with it")
 
 
 def _export(request, outcome, data, places):
@@ -145,6 +153,8 @@ def _exploration(request):
         return Exploration("softmax", request.agent.temperature)
     if isinstance(request.agent, parameters.SquareCB):
         return Exploration("inverse_gap", request.agent.gamma)
+    if isinstance(request.agent, Ranking) and request.agent.policy == "no_penalty":
+        return Exploration("plackett_luce", request.agent.temperature)
     own = isinstance(request.agent, parameters.EpsilonGreedy)
     epsilon = request.agent.epsilon if own else request.problem.serve_epsilon
     return Exploration("epsilon_greedy", epsilon) if epsilon else None
