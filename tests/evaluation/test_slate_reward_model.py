@@ -88,6 +88,20 @@ def test_a_user_s_own_rewards_do_not_touch_the_predictions_for_that_user(problem
     assert (np.abs(before[user != 7] - after[user != 7]) > 0.01).any()
 
 
+def test_slates_of_users_without_an_id_can_be_left_out_one_by_one(problem):
+    """One id for everybody leaves nothing to learn from; numbered, each slate is predicted without its own rewards."""
+    features, slate, _, conditional = problem
+    reward = np.random.default_rng(1).normal(size=(N, SLOTS))
+    nobody, numbers = np.zeros(N, int), np.arange(N)
+    with pytest.raises(ValueError, match="folds must be from 2 to the number of users in the log, 1, got 5"):
+        slate_reward_model(log_of(slate, nobody, reward), features, conditional)
+    before = slate_reward_model(log_of(slate, nobody, reward), features, conditional, users=numbers)
+    np.testing.assert_array_equal(before, slate_reward_model(log_of(slate, numbers, reward), features, conditional))
+    reward[7] += 100
+    after = slate_reward_model(log_of(slate, nobody, reward), features, conditional, users=numbers)
+    np.testing.assert_array_equal(before[7], after[7])
+
+
 def test_a_model_that_knows_something_makes_cascade_dr_less_uncertain_than_rips(problem):
     features, slate, user, conditional = problem
     shown = of_shown(features, slate)

@@ -7,7 +7,7 @@ from recbandits.evaluation.reward_model import user_folds
 from recbandits.evaluation.slate_estimators import shaped
 
 
-def slate_reward_model(log, features, target_conditional, folds=5, alpha=1.0, seed=0):
+def slate_reward_model(log, features, target_conditional, users=None, folds=5, alpha=1.0, seed=0):
     """Predict the rewards from each slot on, for every candidate in it, by models that have not seen the user.
 
     Fitted from the last slot up, as Kiyohara et al. 2022 do: q_k is regressed on r_k plus the expectation of q_k+1
@@ -20,6 +20,8 @@ def slate_reward_model(log, features, target_conditional, folds=5, alpha=1.0, se
       features: float [n, items, D] of users and candidates, not made from these rewards.
       target_conditional: float [n, slots, items], probability under the evaluated policy of each candidate for slot k
         below the logged items.
+      users: int [n], whose records are left out together; by default those of the log. Where every slate is of a new
+        user who has no id, number them.
       folds: number of groups of users, at least 2.
       alpha: penalty of the ridge regressions.
       seed: of the assignment of users to folds.
@@ -34,7 +36,7 @@ def slate_reward_model(log, features, target_conditional, folds=5, alpha=1.0, se
     if features.ndim != 3 or features.shape[:2] != log.candidates.shape:
         raise ValueError(f"features must have the shape {[*log.candidates.shape, 'D']}, got {list(features.shape)}")
     target_conditional = shaped("target_conditional", target_conditional, (*log.slate.shape, log.candidates.shape[1]))
-    fold = user_folds(log.user_id, folds, seed)
+    fold = user_folds(log.user_id if users is None else users, folds, seed)
     shown = np.take_along_axis(features, log.slate[:, :, None], axis=1)
     above = shown.cumsum(axis=1) - shown
     offered = features.mean(axis=1)
