@@ -12,7 +12,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from recbandits.data.features import FeatureBundle
-from recbandits.environments import synthetic_ranking
+from recbandits.environments import base, synthetic_ranking
 from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.environments.clicks import CLICK_MODELS, Cascade, PositionBased, attraction
 from recbandits.environments.factorization import als
@@ -148,6 +148,14 @@ class RankingEnvironmentContract:
             environment.respond(batch, tf.constant([slate] * 200)).feedback.numpy() for slate in ([0, 1, 2], [0, 3, 2])
         ]
         np.testing.assert_array_equal(clicks[0][:, [0, 2]], clicks[1][:, [0, 2]])
+
+    def test_clicks_have_luck_of_their_own(self):
+        """What users and candidates are drawn with says nothing about the clicks: these are not drawn from it again."""
+        environment = self.make(batch_size=50)
+        batch, slate = environment.batch(), first_slate(environment)
+        clicks, a = environment.respond(batch, slate).feedback, environment.slate_attraction(batch, slate)
+        for purpose in (base.USERS, base.ARMS):
+            assert not same(clicks, environment.clicks.draw(a, environment.stream(purpose)))
 
     @each_click_model
     def test_no_slate_is_worth_more_than_the_optimal_one(self, clicks):
@@ -289,8 +297,9 @@ class TestMovieLens(RankingEnvironmentContract):
         for part in (GLOBAL, PER_ARM):
             np.testing.assert_allclose(batch.observation[part], shown[part], rtol=1e-5, atol=1e-6)
 
-    def test_relevance_attraction_and_als_are_the_predicted_rating(self):
-        model, environment = als(table(), rank=3), self.make(batch_size=50, top=0.8)
+    @pytest.mark.parametrize("ids", [{}, {"user_ids": [9, 4], "movie_ids": [112, 101, 103, 105, 104, 110]}])
+    def test_relevance_attraction_and_als_are_the_predicted_rating(self, ids):
+        model, environment = als(table(), rank=3), self.make(batch_size=50, top=0.8, **ids)
         batch = environment.batch()
         users = np.repeat(environment.user_ids[batch.users], ITEMS)
         rating = model.predict(users, environment.movie_ids[batch.items.numpy().ravel()]).reshape(50, ITEMS)
