@@ -31,6 +31,9 @@ class ScoringPolicy(tf_policy.TFPolicy):
       freeze: function that gives what `score` does as a `FrozenModel`; None for scores without one.
     """
 
+    # Whether TF-Agents compares the structure of time steps with the spec. The rewards in them are not read.
+    _validates = True
+
     def __init__(
         self, time_step_spec, action_spec, score, draws, explore=None, variables=(), marginal=None, freeze=None
     ):
@@ -51,6 +54,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
             action_spec,
             info_spec=self._info_spec_of(features),
             clip=False,
+            validate_args=self._validates,
             observation_and_action_constraint_splitter=split_mask if masked else None,
         )
 

@@ -27,6 +27,8 @@ class SlatePolicy(ScoringPolicy):
       freeze: as in `ScoringPolicy`.
     """
 
+    _validates = False  # so that a time step may come without the nested rewards of cascading feedback
+
     def __init__(
         self, time_step_spec, action_spec, score, draws, sampling, variables=(), random_scores=None, freeze=None
     ):

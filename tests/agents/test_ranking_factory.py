@@ -1,0 +1,255 @@
+"""Every agent that fills slates, by name: it learns, resumes, saves and scores; what cannot be is refused."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_agents.policies import policy_saver
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+
+from recbandits.agents.factory import make_agent
+from recbandits.agents.parameters import NAMES
+from recbandits.agents.ranking.parameters import RANKING_NAMES, Ranking
+from recbandits.agents.ranking.slotting import slotted
+from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.environments.clicks import Cascade, PositionBased
+from recbandits.environments.factorization import als
+from recbandits.environments.movielens_ranking import MovieLensRankingEnvironment
+from recbandits.environments.stationary import StationaryLinearEnvironment
+from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
+from recbandits.training.online import simulate
+from tests.agents.slate_specs import Specs, experience
+from tests.environments.test_ranking_environments import features, table
+
+QUICK = {"layers": (16,), "learning_rate": 0.01, "temperature": 0.02}
+LEARNERS = {
+    "no penalty": Ranking(**QUICK),
+    "descending scores": Ranking(policy="descending_scores", **QUICK),
+    "cosine distance": Ranking(policy="cosine_distance", penalty=0.2, **QUICK),
+    "cascading_linucb": RANKING_NAMES["cascading_linucb"](),
+    "cascading_lints": RANKING_NAMES["cascading_lints"](),
+}
+FEEDBACK = {"score_vector": PositionBased(), "cascading": Cascade()}
+each_learner = pytest.mark.parametrize("parameters", LEARNERS.values(), ids=LEARNERS)
+
+
+def world(feedback="score_vector", batch_size=32):
+    return SyntheticRankingEnvironment(
+        num_items=12, num_slots=4, batch_size=batch_size, clicks=FEEDBACK[feedback], feedback=feedback
+    )
+
+
+def act(policy, environment):
+    """The slates of a policy for the users that an environment has now."""
+    return policy.action(ts.restart(environment.batch().observation, environment.batch_size)).action
+
+
+def learn(agent, environment, steps):
+    """Serve and learn, step by step."""
+    for _ in range(steps):
+        batch, slate = environment.batch(), act(agent.collect_policy, environment)
+        agent.train(experience(batch.observation, slate, environment.respond(batch, slate).feedback))
+        environment.advance()
+
+
+def slates(agent, environment):
+    """What is collected and what is served next."""
+    return [act(policy, environment).numpy() for policy in (agent.collect_policy, agent.policy)]
+
+
+@pytest.mark.parametrize("feedback", FEEDBACK)
+@each_learner
+def test_each_agent_comes_closer_to_the_optimal_slate_than_random_ones_do(parameters, feedback):
+    """Regret of the last quarter of 300 steps, users and clicks in common: at most a third of that of random slates."""
+    runs = simulate(world(feedback), {"it": parameters, "random": "random_ranking"}, steps=300, points=4)
+    last = runs[runs["step"] == 300].set_index("agent")["regret"]
+    assert 0 < last["it"] < last["random"] / 3
+
+
+@each_learner
+def test_what_is_served_has_no_chance_and_serving_does_not_change_what_is_collected(parameters):
+    environment = world()
+    curious, other = (make_agent(parameters, environment, seed=1) for _ in range(2))
+    served = [act(curious.policy, environment).numpy() for _ in range(3)]
+    for slate in served[1:]:
+        np.testing.assert_array_equal(slate, served[0])
+    for _ in range(3):
+        np.testing.assert_array_equal(act(curious.collect_policy, environment), act(other.collect_policy, environment))
+
+
+@each_learner
+def test_a_restored_agent_goes_on_with_the_same_slates_and_learns_the_same(parameters, tmp_path):
+    environment = world()
+    agent = make_agent(parameters, environment, seed=1)
+    learn(agent, environment, 3)
+    path = tf.train.Checkpoint(agent=agent).save(str(tmp_path / "agent"))
+    restored = make_agent(parameters, environment, seed=2)
+    tf.train.Checkpoint(agent=restored).restore(path).assert_consumed()
+    for each in (agent, restored):
+        environment.restart(0, step=3)
+        learn(each, environment, 2)
+    for slate, expected in zip(slates(restored, environment), slates(agent, environment), strict=True):
+        np.testing.assert_array_equal(slate, expected)
+
+
+@each_learner
+def test_one_seed_one_agent_and_another_seed_another(parameters):
+    environment, found = world(batch_size=200), []
+    for seed in (3, 3, 4):
+        tf.random.set_seed(len(found))
+        environment.restart(0)
+        agent = make_agent(parameters, environment, seed)
+        learn(agent, environment, 2)
+        found.append([*slates(agent, environment), agent.model.variables[0].numpy()])
+    for first, again in zip(*found[:2], strict=True):
+        np.testing.assert_array_equal(first, again)
+    explores = parameters.__class__.__name__ != "CascadingLinUCB"  # whose slates are certain
+    assert any((first != other).any() for first, other in zip(found[0], found[2], strict=True)) == explores
+
+
+@each_learner
+def test_a_saved_policy_fills_the_same_slates(parameters, tmp_path):
+    environment = world()
+    agent = make_agent(parameters, environment)
+    learn(agent, environment, 3)
+    for name in ("policy", "collect_policy"):
+        policy_saver.PolicySaver(getattr(agent, name)).save(str(tmp_path / name))
+        loaded = tf.saved_model.load(str(tmp_path / name))
+        for _ in range(2):  # the saved one continues the stream of random numbers
+            time_step = ts.restart(environment.batch().observation, 32, environment.time_step_spec().reward)
+            np.testing.assert_array_equal(loaded.action(time_step).action, act(getattr(agent, name), environment))
+
+
+@each_learner
+def test_pairs_and_the_frozen_model_score_as_the_policy_does(parameters):
+    environment = world()
+    agent = make_agent(parameters, environment)
+    learn(agent, environment, 3)
+    observation = environment.batch().observation
+    context, arms = (observation[name].numpy() for name in (GLOBAL, PER_ARM))
+    expected = agent.policy.scores(observation, tf.constant([0, 0])).numpy()
+    pairs = agent.policy.score_pairs(np.repeat(context, 12, axis=0), arms.reshape(-1, arms.shape[2]))
+    np.testing.assert_allclose(np.reshape(pairs, expected.shape), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(agent.policy.frozen().scores(context, arms), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_dot_product_network_ranks_too():
+    agent = make_agent("ranking", world(), network="dot_product")
+    scores = agent.policy.scores(world().batch().observation, tf.constant([0, 0])).numpy()
+    assert scores.min() < 0 < scores.max()
+
+
+def test_baselines_rank_by_what_the_environment_knows():
+    """Slates of popularity, ALS and attraction are the columns with the largest of these, the first ones on ties."""
+    factorization = als(table(), rank=2)
+    environment = MovieLensRankingEnvironment(factorization, features(), num_items=10, num_slots=4, batch_size=16)
+    batch, value = environment.batch(), {}
+    scores = batch.baselines | {"optimal": batch.attraction}
+    for name in ("popularity", "als", "optimal"):
+        agent = make_agent(f"{name}_ranking", environment)
+        slate = act(agent.collect_policy, environment)
+        expected = np.argsort(-scores[name].numpy(), axis=1, kind="stable")[:, :4]
+        np.testing.assert_array_equal(slate, expected)
+        np.testing.assert_array_equal(agent.policy.propensities(batch.observation, slate), 1.0)
+        value[name] = environment.value(batch, slate).numpy()
+    np.testing.assert_allclose(value["optimal"], environment.optimal_value(batch), rtol=1e-6)
+    assert (value["optimal"] >= value["popularity"] - 1e-6).all()
+
+
+def test_random_slates_hold_every_item_in_every_slot_alike():
+    """20,000 slates of 3 out of 5: a fifth each, within 4 standard errors; that is also what the policy says."""
+    specs, n = Specs(), 20_000
+    agent, observation = make_agent("random_ranking", specs), specs.observation(n)
+    for policy in (agent.policy, agent.collect_policy):
+        slate = policy.action(specs.time_step(observation)).action.numpy()
+        for column in slate.T:
+            np.testing.assert_allclose(np.bincount(column) / n, 0.2, atol=4 * np.sqrt(0.16 / n))
+        assert (np.sort(slate)[:, 1:] > np.sort(slate)[:, :-1]).all()
+        few = tf.nest.map_structure(lambda part: part[:2], observation)
+        np.testing.assert_allclose(policy.propensities(few, slate[:2]), [[1 / 5, 1 / 4, 1 / 3]] * 2)
+        np.testing.assert_allclose(policy.position_probabilities(few), 0.2)
+
+
+def test_training_reads_what_slotting_gives():
+    specs = Specs()
+    shown = slotted(specs.observation(6), tf.zeros([6, 3], tf.int32))
+    for name in ("ranking", "cascading_linucb", "random_ranking"):
+        spec = make_agent(name, specs).training_data_spec
+        assert {part: spec.observation[part].shape for part in shown} == {part: shown[part].shape[1:] for part in shown}
+        assert (spec.action, spec.policy_info) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "ranking",
+            {"policy": "best"},
+            "Ranking: policy must be one of no_penalty, descending_scores, cosine_distance",
+        ),
+        ("ranking", {"temperature": 0.0}, "Ranking: temperature must be positive and finite, got 0"),
+        ("ranking", {"penalty": -1.0}, "Ranking: penalty must be 0 or more and finite, got -1"),
+        ("ranking", {"non_click_score": float("inf")}, "Ranking: non_click_score must be finite, got inf"),
+        ("ranking", {"position_bias": "weights"}, "position_bias must be one of none, base, exponent, inverse_prop"),
+        ("ranking", {"severity": 0.0}, "Ranking: severity must be positive and finite, got 0"),
+        ("ranking", {"positive_only": True}, "positive_only must be False without weights by slot, got True"),
+        ("ranking", {"positive_only": "no"}, "positive_only must be one of True, False, got 'no'"),
+        ("ranking", {"layers": ()}, "Ranking: layers must be a tuple of positive whole numbers"),
+        ("ranking", {"alpha": 1.0}, "ranking has no parameter 'alpha', it has layers, .*, temperature"),
+        ("cascading_linucb", {"alpha": -1.0}, "CascadingLinUCB: alpha must be 0 or more and finite, got -1"),
+        ("cascading_lints", {"gamma": 0.0}, r"CascadingLinTS: gamma must be in \(0, 1\], got 0"),
+        ("popularity_ranking", {}, "PopularityRanking needs a ranking environment of recbandits"),
+        ("als_ranking", {}, "AlsRanking needs a ranking environment of recbandits"),
+        ("optimal_ranking", {}, "OptimalRanking needs a ranking environment of recbandits"),
+        ("rank", {}, "agent must be one of linucb, .*, ranking, .*, got 'rank'"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_sentence(name, values, message):
+    with pytest.raises(ValueError, match=message):
+        make_agent(name, Specs(), **values)
+
+
+def test_corrections_and_baselines_need_what_they_read():
+    with pytest.raises(ValueError, match="position_bias must be another than 'inverse_propensity' under cascading"):
+        make_agent("ranking", Specs(feedback="cascading"), position_bias="inverse_propensity")
+    with pytest.raises(ValueError, match="AlsRanking needs an environment with a factorization"):
+        make_agent("als_ranking", world())
+
+
+def test_agents_for_one_arm_and_agents_for_slates_do_not_take_each_others_environment():
+    for name in NAMES:
+        with pytest.raises(
+            ValueError, match=r"actions must be single int32 numbers from 0|an environment of recbandits"
+        ):
+            make_agent(name, world())
+    single = StationaryLinearEnvironment(num_actions=5, context_size=3, batch_size=2, per_arm=True)
+    for name in RANKING_NAMES:
+        with pytest.raises(ValueError, match=r"actions must be slates, int32 \[slots\]|a ranking environment"):
+            make_agent(name, single)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"items": 2}, r"2 from 0, and 3 slots"),
+        ({"shapes": {GLOBAL: [3]}}, "an observation must have 'global' .* and 'per_arm'"),
+        ({"shapes": {GLOBAL: [3], PER_ARM: [4, 2]}}, "with as many items as actions say"),
+        ({"reward": tensor_spec.TensorSpec([], tf.float32)}, r"the reward of a slate must be float \[3\], or a dict"),
+        (
+            {"reward": {"chosen_index": tensor_spec.TensorSpec([], tf.int32)}},
+            "or a dict of 'chosen_index' and 'chosen_v",
+        ),
+    ],
+)
+def test_specs_that_do_not_fit_are_refused(change, message):
+    specs = Specs()
+    for name, value in change.items():
+        setattr(specs, name, value)
+    with pytest.raises(ValueError, match=message):
+        make_agent("ranking", specs)
+
+
+def test_observations_of_another_shape_are_refused():
+    specs = Specs()
+    with pytest.raises(ValueError, match=r"observation 'per_arm' must have shape \[batch, 5, 4\], got \[2, 9, 4\]"):
+        make_agent("ranking", specs).policy.action(specs.time_step(Specs(items=9).observation(2)))
