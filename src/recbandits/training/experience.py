@@ -3,6 +3,7 @@
 import tensorflow as tf
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 from tf_agents.policies import utils
+from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 from tf_agents.utils import nest_utils
 
@@ -41,6 +42,13 @@ def gathered(data, rows):
         action = tf.zeros_like(reward, tf.int32)
     experience = trajectory.single_step(observation, action, info, reward, tf.ones_like(context[:, 0]))
     return tf.nest.map_structure(lambda part: tf.expand_dims(part, 1), experience)
+
+
+def first_step(environment, observation):
+    """The time step of a bandit with this observation [batch, ...]: every interaction is the first of its episode."""
+    size, spec = environment.batch_size, environment.time_step_spec()
+    reward = tf.nest.map_structure(lambda part: tf.zeros([size, *part.shape], part.dtype), spec.reward)
+    return ts.TimeStep(tf.fill([size], ts.StepType.FIRST), reward, tf.ones([size]), observation)
 
 
 def of_decision(agent, observation, decision, feedback):

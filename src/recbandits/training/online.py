@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from tf_agents.agents import tf_agent
-from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
 from recbandits.environments.base import SeededEnvironment
 from recbandits.training.checkpoints import restored
-from recbandits.training.experience import of_decision
+from recbandits.training.experience import first_step, of_decision
 
 
 def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None, checkpoints=None):
@@ -151,7 +150,7 @@ def _make_loop(environment, agent):
 
     def step(number, sums):
         batch = environment.batch()
-        decision = agent.collect_policy.action(_first(batch.observation, environment.batch_size))
+        decision = agent.collect_policy.action(first_step(environment, batch.observation))
         response = environment.respond(batch, decision.action)
         agent.train(of_decision(agent, batch.observation, decision, response.feedback))
         environment.advance()
@@ -165,13 +164,6 @@ def _make_loop(environment, agent):
         return tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)[1]
 
     return loop.get_concrete_function()
-
-
-def _first(observation, batch_size):
-    """Time step of a bandit: every interaction is the first of its episode."""
-    return ts.TimeStep(
-        tf.fill([batch_size], ts.StepType.FIRST), tf.zeros([batch_size]), tf.ones([batch_size]), observation
-    )
 
 
 class _Scalars:

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.trajectories import time_step as ts
 
+from recbandits.agents.factory import make_agent
 from recbandits.data.slate_log import SlateLog
 from recbandits.environments.ranking import CHOSEN_INDEX, CHOSEN_VALUE, RankingEnvironment
-from recbandits.training.experience import of_decision
+from recbandits.training.experience import first_step, of_decision
 
 _POLICY = 1 << 50  # where the seeds of a policy's draws begin: far from those by which the environment draws
 
@@ -156,42 +156,57 @@ def slate_probabilities(environment, policy, log, seed):
     )
 
 
-def train_beside(environment, policy, agents, steps, seed):
-    """Train agents on the slates that another policy shows: all on the same slates and the same clicks, in one graph.
+def train_beside(environment, policy, agents, steps, seeds):
+    """Train agents on the slates that another policy shows, all on the same slates and the same clicks, in one graph.
 
     It is what learning from the log of an earlier system comes to, without the log in between.
 
     Args:
       environment: a `RankingEnvironment`.
       policy: policy that decides what is shown, such as that of a baseline.
-      agents: slate agents of `make_agent`, trained in place.
-      steps: batches to learn from.
-      seed: as of `serve_slates`.
+      agents: mapping from labels to parameters of slate agents, as `make_agent` takes them.
+      steps: batches to learn from, at least 1.
+      seeds: one training for each; a seed fixes users, clicks, the policy's draws and the initial weights.
+
+    Yields:
+      (seed, mapping from labels to agents), the agents trained for this seed until the next one is asked for.
 
     Raises:
-      ValueError: as of `serve_slates`.
+      ValueError: as of `serve_slates`, when the first seed is asked for.
     """
-    _check(environment, steps)
+    _check(environment, steps, "batch to learn from")
+    trained = {label: make_agent(agent, environment) for label, agent in agents.items()}
 
-    @tf.function(autograph=False)
-    def train(number):
+    def step(number, seed):
         batch = environment.batch()
-        decision = policy.action(ts.restart(batch.observation, environment.batch_size), seed=_seed(seed, number))
+        decision = policy.action(first_step(environment, batch.observation), seed=_seed(seed, number))
         feedback = environment.respond(batch, decision.action).feedback
-        for agent in agents:
+        for agent in trained.values():
             agent.train(of_decision(agent, batch.observation, decision, feedback))
         environment.advance()
+        return number + 1, seed
 
-    environment.restart(seed)
-    for number in range(steps):
-        train(tf.constant(number, tf.int64))
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.int64)])
+    def loop(seed):
+        start = [tf.constant(0, tf.int64), seed]
+        tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)
+
+    for seed in seeds:
+        for label, agent in trained.items():
+            for variable, first in zip(
+                agent.variables, make_agent(agents[label], environment, seed).variables, strict=True
+            ):
+                variable.assign(first)
+        environment.restart(seed)
+        loop(tf.constant(seed, tf.int64))
+        yield seed, trained
 
 
 def _server(environment, policy, seed):
     """Function of (batch, number of the step) that serves a batch and gives the fields of `ServedSlates`."""
 
     def compute(batch, number):
-        time_step = ts.restart(batch.observation, environment.batch_size)
+        time_step = first_step(environment, batch.observation)
         slate = policy.action(time_step, seed=_seed(seed, number)).action
         response = environment.respond(batch, slate)
         return {
@@ -236,15 +251,15 @@ def _positions(policy, observation, slate):
         return {}
 
 
-def _check(environment, number):
+def _check(environment, number, what="slate to show"):
     if not isinstance(environment, RankingEnvironment):
         raise ValueError(f"environment must be a RankingEnvironment, got {type(environment).__name__}")
     if number < 1:
-        raise ValueError(f"there must be at least one slate to show, got {number}")
+        raise ValueError(f"there must be at least one {what}, got {number}")
 
 
 def _seed(seed, number):
-    return tf.stack([tf.constant(seed, tf.int64), _POLICY + number])
+    return tf.stack([tf.cast(seed, tf.int64), _POLICY + number])
 
 
 def _clicks(feedback, num_slots):

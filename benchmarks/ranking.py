@@ -1,0 +1,151 @@
+"""Loops per second of on-policy ranking, against TF-Agents' own loop, interleaved.
+
+One loop is one batch of users served a slate, their clicks revealed and learnt from. TF-Agents runs as in its example
+`train_eval_ranking`: the environment with explicit positional bias, RankingAgent, DynamicStepDriver and
+BanditReplayBuffer, without checkpoints and summaries. The sizes, features, click model, networks and samplers are the
+same on both sides. Every round runs the contenders one after the other; a ratio is formed within a round.
+"""
+
+import statistics
+import time
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tf_agents.bandits.agents import ranking_agent
+from tf_agents.bandits.environments import ranking_environment
+from tf_agents.bandits.networks import global_and_arm_feature_network
+from tf_agents.bandits.replay_buffers import bandit_replay_buffer
+from tf_agents.drivers import dynamic_step_driver
+from tf_agents.environments import tf_py_environment
+from tf_agents.specs import tensor_spec
+
+from benchmarks.simulation import ratio
+from recbandits.agents.ranking.parameters import Ranking
+from recbandits.agents.ranking.slotting import slotted
+from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
+from recbandits.training.online import simulate
+
+SIZES = [  # users in a batch, candidates, slots, policy; the last row has those of the example
+    (32, 100, 5, "no_penalty"),
+    (32, 100, 5, "cosine_distance"),
+    (128, 1001, 5, "cosine_distance"),
+]
+CONTEXT = 20  # hence 40 features of an item, as in the example
+LAYERS = (40, 10)  # of every tower; those of the example are (40, 10), (40, 10) and (20, 10)
+ROUNDS = 3
+LOOPS = 300
+_TYPES = {
+    "no_penalty": ranking_agent.RankingPolicyType.NO_PENALTY,
+    "cosine_distance": ranking_agent.RankingPolicyType.COSINE_DISTANCE,
+}
+
+
+def measure(data):
+    """Measure all sizes and policies.
+
+    Args:
+      data: MovieLens; not read, users and items are drawn anew.
+
+    Returns:
+      One table of text, a row per size and policy.
+    """
+    return {"Loops per second of on-policy ranking": pd.DataFrame([row(*size) for size in SIZES])}
+
+
+def row(batch_size, num_items, num_slots, policy, rounds=ROUNDS, loops=LOOPS):
+    """Measure one size and policy; the time told for `loops` includes making the agent and tracing."""
+    environment = SyntheticRankingEnvironment(num_items, num_slots, CONTEXT, batch_size)
+    parameters = Ranking(policy=policy, layers=LAYERS)
+    theirs, _ = tf_agents(environment, parameters)
+    theirs(1)  # warms up
+    whole, speeds = [], []
+    for _ in range(rounds):
+        tracing = seconds(environment, parameters, 1)
+        whole.append(seconds(environment, parameters, loops))
+        speeds.append([(loops - 1) / (whole[-1] - tracing), theirs()])
+    ours, other = np.array(speeds).T
+    return {
+        "batch": batch_size,
+        "items": num_items,
+        "slots": num_slots,
+        "policy": policy,
+        "here": f"{statistics.median(ours):,.0f}/s",
+        "TF-Agents": f"{statistics.median(other):,.2g}/s",
+        "ratio": ratio(ours / other),
+        f"{loops} loops here": f"{statistics.median(whole):.1f} s",
+    }
+
+
+def seconds(environment, parameters, loops):
+    """Seconds that `simulate` takes, as called by a user."""
+    start = time.perf_counter()
+    simulate(environment, parameters, loops, points=1)
+    return time.perf_counter() - start
+
+
+def tf_agents(environment, parameters):
+    """TF-Agents' own loop with the shapes and click model of one of our environments.
+
+    Returns:
+      (function that gives loops per second, of a number of loops or of a second's worth, the network that learns)
+    """
+    observation, generator = environment.observation_spec(), np.random.default_rng(0)
+    num_items, size = observation[PER_ARM].shape
+    context = observation[GLOBAL].shape[0]
+    taste = generator.normal(size=(context, size)) / np.sqrt(context * size)
+    examination = 1.0 / np.arange(1, environment.num_slots + 1) ** environment.clicks.eta
+    source = ranking_environment.ExplicitPositionalBiasRankingEnvironment(
+        lambda: generator.normal(size=context).astype(np.float32),
+        lambda: generator.normal(size=size).astype(np.float32),
+        lambda user, item: 1 / (1 + np.exp(-user @ taste @ item)),
+        num_items,
+        examination,
+        environment.batch_size,
+    )
+    world = tf_py_environment.TFPyEnvironment(source)
+    layers = parameters.layers
+    network = global_and_arm_feature_network.create_feed_forward_common_tower_network(
+        world.observation_spec(), layers, layers, layers
+    )
+    agent = ranking_agent.RankingAgent(
+        world.time_step_spec(),
+        world.action_spec(),
+        network,
+        tf.keras.optimizers.legacy.Adam(parameters.learning_rate),
+        policy_type=_TYPES[parameters.policy],
+        feedback_model=ranking_agent.FeedbackModel.SCORE_VECTOR,
+        logits_temperature=parameters.temperature,
+        penalty_mixture_coefficient=parameters.penalty,
+        enable_summaries=False,
+    )
+    buffer = bandit_replay_buffer.BanditReplayBuffer(
+        _slots_only(agent.policy.trajectory_spec, agent), source.batch_size
+    )
+
+    def keep(trajectory):
+        seen = slotted(trajectory.observation, trajectory.action)
+        buffer.add_batch(trajectory._replace(observation=seen, action=(), policy_info=()))
+
+    driver = dynamic_step_driver.DynamicStepDriver(world, agent.collect_policy, [keep], num_steps=source.batch_size)
+
+    def run(loops=None, at_least=1.0):
+        start, done = time.perf_counter(), 0
+        while done < loops if loops else time.perf_counter() - start < at_least:
+            driver.run()
+            batches = buffer.as_dataset(source.batch_size, num_steps=1, single_deterministic_pass=True)
+            agent.train(next(iter(batches))[0])
+            buffer.clear()
+            done += 1
+        return done / (time.perf_counter() - start)
+
+    return run, network
+
+
+def _slots_only(spec, agent):
+    """Spec of what the buffer keeps: the features of the items shown, in order, instead of all candidates'."""
+    items = spec.observation[PER_ARM]
+    shown = tensor_spec.TensorSpec([agent.action_spec.shape[0], items.shape[-1]], items.dtype)
+    observation = {GLOBAL: spec.observation[GLOBAL], PER_ARM: shown}
+    return spec._replace(observation=observation, action=(), policy_info=())

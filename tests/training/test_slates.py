@@ -1,0 +1,172 @@
+"""Slates served, logged and judged: identities, replays, and what clicks teach about items that stand low."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recbandits.agents.factory import make_agent
+from recbandits.agents.ranking.parameters import (
+    CascadingLinTS,
+    OptimalRanking,
+    PopularityRanking,
+    RandomRanking,
+    Ranking,
+)
+from recbandits.environments.clicks import Cascade, PositionBased
+from recbandits.environments.ranking import RankingBatch, RankingEnvironment, ranking_spec
+from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
+from recbandits.evaluation.slates import slate_estimates
+from recbandits.training.slates import log_slates, serve_slates, slate_probabilities, slate_value, train_beside
+
+ITEMS, SLOTS = 6, 3
+
+
+def environment(**options):
+    return SyntheticRankingEnvironment(**({"num_items": ITEMS, "num_slots": SLOTS, "context_size": 2} | options))
+
+
+def drawn(world, seed=0, **options):
+    """The policy of an untrained network that draws its slates."""
+    return make_agent(Ranking(layers=(4,), **options), world, seed).collect_policy
+
+
+def test_the_value_of_a_slate_is_that_of_the_click_model_and_the_best_slates_have_the_optimal_one():
+    world = environment()
+    served = serve_slates(world, drawn(world), slates=20, seed=3)  # the third batch is served in part
+    attraction = np.take_along_axis(served.attraction, served.slate, axis=1)
+    np.testing.assert_allclose(served.value, attraction @ np.arange(1, 4) ** -1.3, rtol=1e-5)
+    assert served.slate.shape == served.reward.shape == (20, SLOTS)
+    assert (served.value <= served.optimal).all()
+    best = make_agent(OptimalRanking(), world).policy
+    np.testing.assert_array_equal(slate_value(world, best, 20, seed=3), served.optimal)
+
+
+def test_a_seed_brings_the_same_users_and_slates_whatever_was_done_before():
+    world = environment()
+    policy = drawn(world, temperature=1.0)
+    first, other = serve_slates(world, policy, 16, seed=1), serve_slates(world, policy, 16, seed=2)
+    again = serve_slates(world, policy, 16, seed=1)
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert (first.attraction != other.attraction).all()
+    assert (first.slate != other.slate).any()
+
+
+@pytest.mark.parametrize("feedback", ["score_vector", "cascading"])
+def test_a_log_has_the_slates_clicks_and_probabilities_of_its_policy(feedback):
+    """Of a cascade both kinds of feedback tell the same clicks; random slates of 3 from 6 have 1/6, 1/5 and 1/4."""
+    world = environment(clicks=Cascade(), feedback=feedback)
+    policy = make_agent(RandomRanking(), world).policy
+    log, served = log_slates(world, policy, 20, seed=4), serve_slates(world, policy, 20, seed=4)
+    np.testing.assert_array_equal(log.slate, served.slate)
+    np.testing.assert_array_equal(log.reward, served.reward)
+    np.testing.assert_array_equal(log.shown, served.shown)
+    np.testing.assert_allclose(log.propensity, np.tile([1 / 6, 1 / 5, 1 / 4], (20, 1)))
+    np.testing.assert_allclose(log.position_propensity, 1 / 6, rtol=1e-9)
+    assert set(log.reward.sum(axis=1)) == {0.0, 1.0}
+
+
+def test_a_log_leaves_out_what_has_no_formula():
+    world = environment()
+    assert log_slates(world, drawn(world, policy="cosine_distance"), 8, seed=0).position_propensity is None
+    with pytest.raises(ValueError, match="CascadingLinTS has no exact propensities"):
+        log_slates(world, make_agent(CascadingLinTS(), world).collect_policy, 8, seed=0)
+
+
+def test_the_probabilities_of_the_policy_that_wrote_a_log_are_those_in_it():
+    world = environment()
+    policy = drawn(world)
+    log = log_slates(world, policy, 20, seed=5)
+    found = slate_probabilities(world, policy, log, seed=5)
+    np.testing.assert_allclose(found.propensity, log.propensity)
+    np.testing.assert_allclose(found.position, log.position_propensity)
+    np.testing.assert_allclose(found.conditional.sum(axis=2), 1)
+    of_logged = np.take_along_axis(found.conditional, log.slate[:, :, None], axis=2)[:, :, 0]
+    np.testing.assert_allclose(of_logged, log.propensity)
+    with pytest.raises(ValueError, match="log must be written in this environment with seed 6"):
+        slate_probabilities(
+            environment(problem_seed=1, num_items=7),
+            make_agent(RandomRanking(), environment(num_items=7)).policy,
+            log,
+            seed=6,
+        )
+
+
+def test_estimates_from_a_log_hold_the_true_value():
+    """Random slates judge a network's draws: IIPS and RIPS within 4 standard errors of the mean of true values."""
+    world = environment(batch_size=500)
+    log = log_slates(world, make_agent(RandomRanking(), world).policy, 4000, seed=7)
+    target = drawn(world, temperature=0.3)
+    found = slate_probabilities(world, target, log, seed=7)
+    truth = slate_value(world, target, 20_000, seed=8).mean()
+    estimates = slate_estimates(log, found.propensity, found.position, names=["IIPS", "RIPS"])
+    for name, estimate in estimates.items():
+        error = estimate.influence.std() / np.sqrt(len(log))
+        assert abs(estimate.value - truth) < 4 * error, name
+
+
+class OneByOne(RankingEnvironment):
+    """Four items of the same attraction a; the popular ones always stand above the others."""
+
+    def __init__(self, attraction, **options):
+        self._a = attraction
+        super().__init__(ranking_spec(1, 4, 4), 4, 3, 64, PositionBased(eta=1.0), **options)
+
+    def _batch(self, step):
+        items = tf.broadcast_to(tf.range(4), [64, 4])
+        observation = {"global": tf.ones([64, 1]), "per_arm": tf.one_hot(items, 4)}
+        attraction = tf.fill([64, 4], self._a)
+        popularity = tf.cast(4 - items, tf.float32)
+        return RankingBatch(observation, items[:, 0], items, attraction, attraction, {"popularity": popularity})
+
+
+def test_what_always_stands_low_is_learnt_too_low_unless_clicks_are_weighed_by_their_rarity():
+    """Attraction 0.5, looked at with 1, 1/2 and 1/3. Naive: 0.5, 0.25, 0.167. Weights k in each slot change nothing.
+
+    Weights of clicks alone: a / (a + 1 - a / k) = 0.5, 0.4, 0.375. Inverse propensity: 0.5 in every slot.
+    """
+    world = OneByOne(0.5)
+    one = {"learning_rate": 0.01, "layers": (8,), "severity": 1.0}
+    agents = {
+        "naive": Ranking(**one),
+        "base": Ranking(position_bias="base", **one),
+        "clicks": Ranking(position_bias="base", positive_only=True, **one),
+        "inverse": Ranking(position_bias="inverse_propensity", **one),
+    }
+    expected = {
+        "naive": [1 / 2, 1 / 4, 1 / 6],
+        "base": [1 / 2, 1 / 4, 1 / 6],
+        "clicks": [1 / 2, 2 / 5, 3 / 8],
+        "inverse": [1 / 2, 1 / 2, 1 / 2],
+    }
+    popular = make_agent(PopularityRanking(), world).policy
+    learnt = {name: [] for name in agents}
+    for _, trained in train_beside(world, popular, agents, steps=400, seeds=[0, 1]):
+        for name, agent in trained.items():
+            learnt[name].append(agent.policy.scores(world.batch().observation, [0, 0]).numpy()[0, :3])
+    for name, values in learnt.items():
+        np.testing.assert_allclose(np.mean(values, axis=0), expected[name], atol=0.08, err_msg=name)
+
+
+def test_trainings_beside_a_policy_are_those_of_their_seed_alone():
+    world = environment()
+    policy, agents = make_agent(RandomRanking(), world).policy, {"ranking": Ranking(layers=(4,))}
+
+    def weights(seeds):
+        return [
+            [variable.numpy() for variable in trained["ranking"].variables]
+            for _, trained in train_beside(world, policy, agents, 5, seeds)
+        ]
+
+    for one, two in zip(weights([1, 2])[1], weights([2])[0], strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_what_cannot_be_served_is_said_so():
+    world = environment()
+    with pytest.raises(ValueError, match="there must be at least one slate to show, got 0"):
+        serve_slates(world, drawn(world), 0, seed=0)
+    with pytest.raises(ValueError, match="environment must be a RankingEnvironment, got str"):
+        slate_value("movielens", None, 1, seed=0)
+    with pytest.raises(ValueError, match="there must be at least one batch to learn from, got 0"):
+        next(train_beside(world, drawn(world), {}, 0, [0]))
