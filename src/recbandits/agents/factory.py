@@ -5,7 +5,7 @@ import tensorflow as tf
 from recbandits.agents import exploration, parameters
 from recbandits.agents.agent import BanditAgent
 from recbandits.agents.draws import Draws
-from recbandits.agents.linear import LinearModel, arm_inputs, chosen_inputs
+from recbandits.agents.linear import LinearModel, arm_inputs, chosen_inputs, scorers
 from recbandits.agents.mixture import Exp3MixtureAgent
 from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
 from recbandits.agents.parameters import NAMES
@@ -79,12 +79,7 @@ def _linear(agent, environment, seed, number=0):
     size = sum(spec.shape[-1] for spec in (features.values() if shared else [features]))
     model = LinearModel(size, 1 if shared else num_actions, agent.tikhonov, agent.gamma)
 
-    def mean(features, seed):
-        return model.estimate(arm_inputs(features))[0]
-
-    def optimistic(features, seed):
-        estimate, width = model.estimate(arm_inputs(features))
-        return estimate + agent.alpha * width
+    mean, optimistic = scorers(model, agent.alpha)
 
     def sampled(features, seed):
         estimate, width = model.estimate(arm_inputs(features))

@@ -22,6 +22,19 @@ def chosen_inputs(features):
     return tf.concat([features[GLOBAL], features[PER_ARM]], axis=1)
 
 
+def scorers(model, alpha):
+    """How a `LinearModel` scores arms: functions of (features, seed), the mean and the mean plus `alpha` widths."""
+
+    def mean(features, seed):
+        return model.estimate(arm_inputs(features))[0]
+
+    def optimistic(features, seed):
+        estimate, width = model.estimate(arm_inputs(features))
+        return estimate + alpha * width
+
+    return mean, optimistic
+
+
 class LinearModel(tf.Module):
     """Linear reward models with sufficient statistics A = sum x x^T and b = sum r x, one per arm or one for all arms.
 

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 
-from recbandits.agents.linear import arm_inputs
+from recbandits.agents.linear import arm_inputs, scorers
 from recbandits.agents.ranking import parameters
 from recbandits.agents.ranking.agent import SlateAgent
 from recbandits.agents.ranking.linear import CascadingLinearModel
@@ -60,12 +60,7 @@ def _cascading(agent, environment, seed):
     size = sum(spec.shape[-1] for spec in specs[0].observation.values())
     model = CascadingLinearModel(size, agent.tikhonov, agent.gamma)
 
-    def mean(observation, seed):
-        return model.estimate(arm_inputs(observation))[0]
-
-    def optimistic(observation, seed):
-        estimate, width = model.estimate(arm_inputs(observation))
-        return estimate + agent.alpha * width
+    mean, optimistic = scorers(model, agent.alpha)
 
     def sampled(observation, seed):
         x = arm_inputs(observation)

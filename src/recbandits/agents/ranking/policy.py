@@ -55,7 +55,7 @@ class SlatePolicy(ScoringPolicy):
     def probabilities(self, observation):
         """Distribution of the item in the first slot, as `conditional` without a prefix."""
         scores = self._certain(observation)
-        return self._sampling.conditional(scores, observation[PER_ARM], tf.zeros([scores.shape[0], 0], tf.int32))
+        return self._sampling.conditional(scores, observation[PER_ARM], tf.zeros([tf.shape(scores)[0], 0], tf.int32))
 
     def propensities(self, observation, slate):
         """Probability of the item in each slot, given those above: what to log with a slate.
