@@ -1,5 +1,7 @@
 """What TensorBoard shows of a training: curves, and histograms of variables and gradients, an entry an epoch."""
 
+from functools import partial
+
 import tensorflow as tf
 
 from recbandits.environments.base import GLOBAL, PER_ARM
@@ -27,25 +29,28 @@ class Summaries:
         self._data, self._rows = tensors(agent, sample), tf.range(len(sample.reward))
         network = getattr(agent.model, "network", None)
         self._variables = network.trainable_variables if network else []
+        # a partial, because TensorFlow counts traces by code, and warns when many trainings have one each
+        self._write_histograms = tf.function(partial(self._histograms), autograph=False)
 
     def __call__(self, epoch, loss=None, validation=None):
         """Write what there is after an epoch; 0 is before the first."""
-        names = _names(len(self._variables), self._agent.parameters)
         with self._writer.as_default(epoch):
             for name, value in ((LOSS, loss), (VALIDATION, validation)):
                 if value is not None:
                     tf.summary.scalar(name, value)
-            for name, variable, gradient in zip(names, self._variables, self._gradients(), strict=True):
-                tf.summary.histogram(f"{VARIABLES}/{name}", variable)
-                tf.summary.histogram(f"{GRADIENTS}/{name}", gradient)
+        if self._variables:
+            self._write_histograms(tf.constant(epoch, tf.int64))
         self._writer.flush()
 
-    def _gradients(self):
-        if not self._variables:
-            return []
+    def _histograms(self, epoch):
         with tf.GradientTape() as tape:
             loss = self._loss()
-        return tape.gradient(loss, self._variables)
+        gradients = tape.gradient(loss, self._variables)
+        names = _names(len(self._variables), self._agent.parameters)
+        with self._writer.as_default(epoch):
+            for name, variable, gradient in zip(names, self._variables, gradients, strict=True):
+                tf.summary.histogram(f"{VARIABLES}/{name}", variable)
+                tf.summary.histogram(f"{GRADIENTS}/{name}", gradient)
 
     def _loss(self):
         context, arm, reward = self._data
