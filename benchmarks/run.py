@@ -15,6 +15,7 @@ from benchmarks import (  # noqa: E402
     offline_quality,
     quality,
     ranking,
+    ranking_quality,
     serving,
     serving_http,
     simulation,
@@ -31,6 +32,7 @@ def main():
     benchmarks = {
         "quality": quality,
         "offline_quality": offline_quality,
+        "ranking_quality": ranking_quality,
         "off_policy": off_policy,
         "slate_off_policy": slate_off_policy,
         "simulation": simulation,

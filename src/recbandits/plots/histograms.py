@@ -4,11 +4,13 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from recbandits.plots.style import COLOURS, figure
 
 # of a normal distribution: the median, and what lies within 0.5, 1 and 1.5 standard deviations of the mean
 PERCENTILES = (6.68, 15.87, 30.85, 50.0, 69.15, 84.13, 93.32)
+_RIDGES = 12  # at most
 _POINTS = 60  # of a ridge
 _HEIGHT = 1.8  # of a ridge, in distances between them
 
@@ -65,8 +67,8 @@ def read_histograms(directory):
 def ridges(histograms, title=None):
     """Draw histograms as ridge lines, the first step in the back: how the numbers spread, step after step.
 
-    Ridges have equal areas, spikes are cut off. The first step does not count for the range that is drawn: before
-    training, gradients are larger than ever after, and their ridge is a low one that goes on outside.
+    Ridges have equal areas, spikes are cut off. The range is that of the later half of the steps: what was wider before
+    is a low ridge that goes on outside. Of many steps some are drawn, evenly spaced from the last one.
 
     Args:
       histograms: mapping from a label to Histograms, a panel each.
@@ -76,8 +78,10 @@ def ridges(histograms, title=None):
       The matplotlib figure.
     """
     with _panels(histograms, title) as (fig, axes):
-        for ax, (label, part), colour in zip(axes, histograms.items(), _colours(histograms), strict=True):
-            ends = part.percentiles([0.5, 99.5])[min(1, len(part.steps) - 1) :]
+        for ax, (label, whole), colour in zip(axes, histograms.items(), _colours(histograms), strict=True):
+            every = -(-len(whole.steps) // _RIDGES)
+            part = Histograms(whole.steps[::-every][::-1], whole.buckets[::-every][::-1])
+            ends = part.percentiles([0.5, 99.5])[len(part.steps) // 2 :]
             grid = np.linspace(ends.min(), ends.max(), _POINTS + 1)
             share = np.diff(part.share_below(grid), axis=1)
             middle, gap = (grid[1:] + grid[:-1]) / 2, _gap(part.steps)
@@ -85,7 +89,8 @@ def ridges(histograms, title=None):
             for step, row in zip(part.steps, height, strict=True):
                 ax.fill_between(middle, step, step - row, color=colour, alpha=0.25, linewidth=0, zorder=step + 3)
                 ax.plot(middle, step - row, color=colour, linewidth=0.8, zorder=step + 3)
-            ax.set(yticks=part.steps[:: -(-len(part.steps) // 8)])
+            ax.set(yticks=part.steps)
+            ax.xaxis.set_major_locator(MaxNLocator(4))
             ax.invert_yaxis()
             ax.set(title=label, xlabel="value")
             ax.grid(visible=False, axis="y")
