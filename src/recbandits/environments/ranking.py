@@ -35,6 +35,22 @@ class RankingBatch(NamedTuple):
     baselines: dict
 
 
+def feedback_spec(feedback, num_slots):
+    """Spec of what comes back of a slate: "score_vector" or "cascading", as `RankingEnvironment` says.
+
+    Raises:
+      ValueError: another feedback.
+    """
+    if feedback not in FEEDBACK:
+        raise ValueError(f"feedback must be one of {', '.join(FEEDBACK)}, got {feedback!r}")
+    if feedback == "score_vector":
+        return tensor_spec.TensorSpec([num_slots], tf.float32, "score_vector")
+    return {
+        CHOSEN_INDEX: tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_slots, CHOSEN_INDEX),
+        CHOSEN_VALUE: tensor_spec.TensorSpec([], tf.float32, CHOSEN_VALUE),
+    }
+
+
 class RankingEnvironment(SeededEnvironment):
     """A choice of `num_slots` among `num_items` items and their order, for each user of a batch.
 
@@ -79,15 +95,8 @@ class RankingEnvironment(SeededEnvironment):
             raise ValueError(f"num_items must be more than num_slots, {num_slots}, got {num_items}")
         if not isinstance(clicks, ClickModel):
             raise ValueError(f"clicks must be a click model such as Cascade(), got {clicks!r}")
-        if feedback not in FEEDBACK:
-            raise ValueError(f"feedback must be one of {', '.join(FEEDBACK)}, got {feedback!r}")
+        reward_spec = feedback_spec(feedback, num_slots)
         self.num_items, self.num_slots, self.clicks, self.feedback = num_items, num_slots, clicks, feedback
-        reward_spec = tensor_spec.TensorSpec([num_slots], tf.float32, "score_vector")
-        if feedback == "cascading":
-            reward_spec = {
-                CHOSEN_INDEX: tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_slots, CHOSEN_INDEX),
-                CHOSEN_VALUE: tensor_spec.TensorSpec([], tf.float32, CHOSEN_VALUE),
-            }
         action_spec = tensor_spec.BoundedTensorSpec([num_slots], tf.int32, 0, num_items - 1, "action")
         super().__init__(ts.time_step_spec(observation_spec, reward_spec), action_spec, batch_size, seed)
 

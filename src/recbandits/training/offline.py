@@ -2,7 +2,6 @@
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
@@ -11,10 +10,9 @@ from recbandits.data import trajectories
 from recbandits.data.lookup import asked
 from recbandits.data.trajectories import Examples
 from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.environments.ranking import feedback_spec
 from recbandits.training.checks import check, check_new
 from recbandits.training.run import PAIRS, Run, make_stages
-
-FEEDBACK = ("score_vector", "cascading")
 
 
 class Specs:
@@ -54,20 +52,11 @@ class SlateSpecs:
         items = shapes[PER_ARM][0]
         if not 1 <= num_slots < items:
             raise ValueError(f"num_slots must be in [1, {items - 1}], below the number of items, got {num_slots}")
-        if feedback not in FEEDBACK:
-            raise ValueError(f"feedback must be one of {', '.join(FEEDBACK)}, got {feedback!r}")
-        self._specs, self._slots, self._feedback = Specs(shapes), num_slots, feedback
+        self._specs, self._slots, self._reward_spec = Specs(shapes), num_slots, feedback_spec(feedback, num_slots)
 
     def time_step_spec(self):
         """Spec of a TF-Agents time step with these observations, and with the feedback as its reward."""
-        if self._feedback == "score_vector":
-            reward = tensor_spec.TensorSpec([self._slots], tf.float32, "reward")
-        else:
-            reward = {
-                CHOSEN_INDEX: tensor_spec.TensorSpec([], tf.int32, CHOSEN_INDEX),
-                CHOSEN_VALUE: tensor_spec.TensorSpec([], tf.float32, CHOSEN_VALUE),
-            }
-        return ts.time_step_spec(self._specs.time_step_spec().observation, reward)
+        return ts.time_step_spec(self._specs.time_step_spec().observation, self._reward_spec)
 
     def action_spec(self):
         """Spec of a slate: columns of the candidates."""
