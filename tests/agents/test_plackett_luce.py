@@ -55,6 +55,18 @@ def test_position_probabilities_are_those_of_all_slates_added_up(items, slots, s
         np.testing.assert_allclose(p, enumerated(row, slots), rtol=0, atol=1e-11)
 
 
+def test_a_temperature_near_zero_costs_neither_memory_nor_precision():
+    """Logits of up to 1e12, two of them tied at the top: these share the first two slots, the others follow in order.
+
+    Without an end to the gaps between them, the axis of times would have 1e13 nodes.
+    """
+    logits = np.array([[0.0, 1e12, -5e11, 1e12, 3e11], [0.0, 1.0, 2.0, 3.0, 1e12]])
+    found = pl.position_probabilities(logits, 4, np.array([[True] * 5, [True, True, True, False, True]]))
+    half = [0.0, 0.5, 0.0, 0.5, 0.0]
+    np.testing.assert_allclose(found[0], [half, half, np.eye(5)[4], np.eye(5)[0]], atol=1e-12)
+    np.testing.assert_allclose(found[1], enumerated(np.array([0.0, 1.0, 2.0, -1e6, 100.0]), 4), atol=1e-12)
+
+
 def test_position_probabilities_of_many_items_keep_their_sums():
     """60 items: every slot is taken by one item, and over all 60 slots every item stands somewhere once."""
     logits = np.random.default_rng(0).normal(size=(2, 60)) * 2

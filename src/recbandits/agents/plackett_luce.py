@@ -13,6 +13,7 @@ from recbandits.agents import exploration
 # The nodes of the integral over arrival times; see `position_probabilities`.
 _STEP = 0.2
 _FIRST, _LATE = -3.4, np.log(40.0)  # before and after, 1e-14 of the probability is left out
+_APART = 60.0  # an item with a logit that much lower arrives before the other once in e^60 races
 _CELLS = 1 << 12  # integrated at a time: rows times nodes, so that the arrays stay in the processor's cache
 
 
@@ -143,7 +144,7 @@ def position_propensities(logits, slate, mask=None):
 
 def _position_probabilities(logits, slots, wanted):
     """Probabilities [n, slots, wanted] of the first `wanted` items; unavailable ones have minus infinity."""
-    logits = logits - logits.max(axis=1, keepdims=True)
+    logits = _closer(logits - logits.max(axis=1, keepdims=True))
     total = np.log(np.exp(logits).sum(axis=1, keepdims=True))
     slowest = np.partition(logits, -slots, axis=1)[:, -slots]  # when it has arrived, all slots are filled
     stop = _LATE + 0.1 + (total[:, 0] - slowest).max(initial=0.0)
@@ -155,6 +156,21 @@ def _position_probabilities(logits, slots, wanted):
         part = slice(first, first + rows)
         found[part] = _integrate(logits[part] - total[part], axis, slots, wanted)
     return found
+
+
+def _closer(logits):
+    """Logits [n, items] with the same order and no two neighbours further apart than `_APART`.
+
+    The axis of times reaches from the first arrival to the last: at low temperatures it would be nearly all gaps, in
+    which nobody arrives, and too long for the memory.
+    """
+    order = np.argsort(-logits, axis=1)
+    ordered = np.take_along_axis(logits, order, axis=1)
+    with np.errstate(invalid="ignore"):  # between two unavailable items
+        steps = np.maximum(np.diff(ordered, axis=1, prepend=0.0), -_APART).cumsum(axis=1)
+    closer = np.empty_like(logits)
+    np.put_along_axis(closer, order, np.where(ordered > -np.inf, steps, -np.inf), axis=1)
+    return closer
 
 
 def _integrate(logits, axis, slots, wanted):
