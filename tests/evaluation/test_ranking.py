@@ -245,6 +245,9 @@ def test_a_metric_that_no_list_has_is_missing_from_the_report_as_nan():
         (lambda: ranking.hit_rate([[-2]], BY_HAND), "slate must hold columns below 4, or -1, got -2 to -2"),
         (lambda: ranking.ndcg([[0], [1]], BY_HAND), r"slate and relevance must be \[n, k\] and \[n, items\]"),
         (lambda: ranking.ndcg([[0]], [[np.nan, 1.0]]), "slate must not show padding"),
+        (lambda: ranking.ndcg([[1, 3, 1]], BY_HAND), r"slate must hold different columns, list 0 is \[1, 3, 1\]"),
+        (lambda: ranking.measure([[0]], BY_HAND, clicks=Cascade()), "attraction and clicks must come together"),
+        (lambda: ranking.measure([[0]], BY_HAND, attraction=BY_HAND / 5), "attraction and clicks must come together"),
         (lambda: ranking.differences(lists(), "c"), "baseline must be one of a, b, got 'c'"),
         (
             lambda: ranking.differences({"a": lists()["a"], "b": lists()["b"].iloc[:3]}, "b"),

@@ -152,6 +152,10 @@ def _checked(slate, relevance):
         raise ValueError(
             f"slate must hold columns below {relevance.shape[1]}, or -1, got {slate.min()} to {slate.max()}"
         )
+    ordered = np.sort(slate, axis=1)
+    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+    if twice.any():  # or a list that repeats its best item would be better than the best list
+        raise ValueError(f"slate must hold different columns, list {twice.argmax()} is {slate[twice][0].tolist()}")
     if np.isnan(np.take_along_axis(relevance, slate, axis=1)[slate >= 0]).any():
         raise ValueError("slate must not show padding: relevance is NaN there")
     return slate, relevance

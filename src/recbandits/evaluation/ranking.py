@@ -94,8 +94,11 @@ def measure(slate, relevance, threshold=4.0, highest=5.0, attraction=None, click
       DataFrame [n] with columns ndcg, err, map, mrr, hit_rate, and clicks and diversity where they can be had.
 
     Raises:
-      ValueError: as the metrics.
+      ValueError: attraction without a click model or the other way round, and as the metrics.
     """
+    if (attraction is None) != (clicks is None):
+        missing = "attraction" if attraction is None else "clicks"
+        raise ValueError(f"attraction and clicks must come together, got no {missing}")
     slate = np.asarray(slate)
     columns = {
         "ndcg": ndcg(slate, relevance),
