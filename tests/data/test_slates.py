@@ -160,3 +160,5 @@ def test_rated_lists_have_every_rating_of_a_user_once():
     assert rated_lists(few, least=4).user_id.tolist() == [1, 2, 4]
     with pytest.raises(ValueError, match="ratings must have a user with at least 13 of them, got none"):
         rated_lists(few, least=13)
+    with pytest.raises(ValueError, match="a user must have rated a movie once, user 1 has rated movie"):
+        rated_lists(pd.concat([few, few]))

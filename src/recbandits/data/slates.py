@@ -45,15 +45,16 @@ def rated_lists(ratings, least=2):
     """Gather the ratings of each user, such as those held out, for measuring how well they can be ranked.
 
     Args:
-      ratings: DataFrame with columns user_id, movie_id and rating.
+      ratings: DataFrame with columns user_id, movie_id and rating, each pair once.
       least: users with fewer ratings are left out; one movie can be ranked in one way.
 
     Returns:
       RatedLists with the movies of a list in the order of the table.
 
     Raises:
-      ValueError: nobody has that many ratings.
+      ValueError: nobody has that many ratings, or a user has rated a movie twice.
     """
+    check_rated_once(ratings)
     size = ratings.groupby("user_id")["movie_id"].transform("size")
     kept = ratings[size >= least].sort_values("user_id", kind="stable")
     if kept.empty:

@@ -14,7 +14,7 @@ class MovieLensRankingEnvironment(RankingEnvironment):
     """Each step brings `batch_size` users, drawn with replacement, and for each some movies drawn without.
 
     How attractive a movie is to a user follows from the rating that a factorisation predicts, which is the truth here:
-    the baseline "als" ranks perfectly but for what is clipped at 5 stars.
+    the baseline "als" ranks perfectly.
 
     The baseline "popularity" ranks by how often movies were rated, as recommenders in production do: it needs no
     factorisation, and unlike a mean rating it does not put at the top what one user has liked. The number is the column
