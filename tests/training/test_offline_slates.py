@@ -139,7 +139,10 @@ def test_early_stopping_goes_back_to_the_best_epoch():
 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch):
-    """Interrupted in its third epoch of five, resumed by a new agent: the same weights, and each summary once."""
+    """Interrupted in its third epoch of five, resumed by a new agent: the same weights, and each summary once.
+
+    An agent that reads the same numbers as another feedback does not go on from there.
+    """
     data, options = taste(60), {"epochs": 5, "batch_size": 16, "validation": taste(20, seed=1)}
     whole, interrupted, resumed = (made(feedback="cascading", **QUICK) for _ in range(3))
     expected = fit(whole, data, **options)
@@ -160,6 +163,8 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch)
     assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
     for histograms in read_histograms(tmp_path / "events").values():
         assert histograms.steps.tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="belong to another training"):
+        fit(made(feedback="score_vector", **QUICK), data, **options)
 
 
 def test_histograms_hold_the_variables_and_the_gradients_of_every_epoch(tmp_path):

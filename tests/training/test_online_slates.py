@@ -76,7 +76,10 @@ def test_tf_agents_own_ranking_agent_can_be_simulated():
 
 
 def test_an_interrupted_simulation_of_slates_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch):
-    """Stopped after the second of five measurements, before the third is kept."""
+    """Stopped after the second of five measurements, before the third is kept.
+
+    Where other things come of the same slates, it is another simulation.
+    """
     world, agent = environment(), {"ranking": Ranking(layers=(4,))}
     undisturbed = simulate(world, agent, steps=10, points=5, seeds=[1], checkpoints=tmp_path / "undisturbed")
 
@@ -93,6 +96,9 @@ def test_an_interrupted_simulation_of_slates_goes_on_as_if_nothing_had_been(tmp_
         simulate(world, agent, **cut)
     monkeypatch.undo()
     assert simulate(world, agent, **cut).equals(undisturbed)
+    for other in ({"clicks": Cascade()}, {"feedback": "cascading"}, {"num_slots": 2}):
+        with pytest.raises(ValueError, match="belong to another simulation"):
+            simulate(environment(**other), agent, **cut)
 
 
 def test_agents_of_the_other_kind_are_refused():

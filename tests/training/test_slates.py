@@ -83,13 +83,11 @@ def test_the_probabilities_of_the_policy_that_wrote_a_log_are_those_in_it():
     np.testing.assert_allclose(found.conditional.sum(axis=2), 1)
     of_logged = np.take_along_axis(found.conditional, log.slate[:, :, None], axis=2)[:, :, 0]
     np.testing.assert_allclose(of_logged, log.propensity)
-    with pytest.raises(ValueError, match="log must be written in this environment with seed 6"):
-        slate_probabilities(
-            environment(problem_seed=1, num_items=7),
-            make_agent(RandomRanking(), environment(num_items=7)).policy,
-            log,
-            seed=6,
-        )
+    with pytest.raises(ValueError, match="in this environment with seed 6, got other events"):
+        slate_probabilities(world, policy, log, seed=6)
+    larger = environment(num_items=7)
+    with pytest.raises(ValueError, match="in this environment with seed 5, got other candidates"):
+        slate_probabilities(larger, make_agent(RandomRanking(), larger).policy, log, seed=5)
 
 
 def test_estimates_from_a_log_hold_the_true_value():

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
 from recbandits.environments.base import SeededEnvironment
+from recbandits.environments.ranking import RankingEnvironment
 from recbandits.training.checkpoints import restored
 from recbandits.training.experience import first_step, of_decision
 
@@ -123,7 +124,10 @@ class _Run:
             "points": len(self._ends),
             "users": [self._digest_at(seed, step) for step in (int(self._ends[-1]) - 1, 0)],
         }
-        state = {"agent": self._agent, "environment": self._environment.state, "history": history, "done": done}
+        world = self._environment
+        if isinstance(world, RankingEnvironment):  # what becomes of a slate is not in the batches
+            what["slates"] = [world.num_slots, repr(world.clicks), world.feedback]
+        state = {"agent": self._agent, "environment": world.state, "history": history, "done": done}
         return restored(directory, what, "simulation", self._label, **state)
 
     def _digest_at(self, seed, step):

@@ -89,6 +89,8 @@ class Run:
         what = {"agent": repr(self._agent.parameters), "stages": repr(self._stages), "options": repr(self._options)}
         what |= {name: _digest(part) for name, part in self._parts.items()}
         what["start"] = _digest(_values(self._agent.variables))
+        if isinstance(self._parts["examples"], SlateExamples):  # the same rewards are another feedback to another agent
+            what["feedback"] = repr(self._agent.time_step_spec.reward)
         writes = strategy_of(self._agent).extended.should_checkpoint
         state = {"agent": self._agent, "history": self._history, "best": self._best}
         manager = restored(directory, what, "training", Path(directory).name, writes, **state)

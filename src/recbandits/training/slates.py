@@ -1,5 +1,6 @@
 """Slates that policies show to simulated users: what they are worth, the log they leave, and learning from them."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -105,7 +106,7 @@ def log_slates(environment, policy, slates, seed):
 
     rows = _visit(environment, slates, seed, compute, policy)
     return SlateLog(
-        event_id=np.array([f"{seed}-{number}" for number in range(slates)], dtype=object),
+        event_id=_names(seed, slates),
         user_id=rows["user_id"],
         candidates=rows["candidates"],
         slate=rows["slate"].astype(np.int64),
@@ -128,7 +129,8 @@ def slate_probabilities(environment, policy, log, seed):
       SlateProbabilities
 
     Raises:
-      ValueError: the log was written with another environment or seed, or a policy whose propensities have no formula.
+      ValueError: the log was written with another seed, or for other users or candidates, or a policy whose
+        propensities have no formula.
     """
     logged = tf.constant(log.slate, tf.int32)
 
@@ -148,8 +150,14 @@ def slate_probabilities(environment, policy, log, seed):
         }
 
     rows = _visit(environment, len(log), seed, compute, policy)
-    if not (np.array_equal(rows["user_id"], log.user_id) and np.array_equal(rows["candidates"], log.candidates)):
-        raise ValueError(f"log must be written in this environment with seed {seed}, got other users or candidates")
+    same = {  # users and movies that are drawn anew have the same numbers with every seed; the events have not
+        "events": np.array_equal(_names(seed, len(log)), log.event_id),
+        "users": np.array_equal(rows["user_id"], log.user_id),
+        "candidates": np.array_equal(rows["candidates"], log.candidates),
+    }
+    if not all(same.values()):
+        others = " and ".join(name for name, alike in same.items() if not alike)
+        raise ValueError(f"log must be written in this environment with seed {seed}, got other {others}")
     position = rows.get("position")
     return SlateProbabilities(
         _probability(rows["propensity"]), _probability(position), _probability(rows["conditional"])
@@ -186,16 +194,15 @@ def train_beside(environment, policy, agents, steps, seeds):
         environment.advance()
         return number + 1, seed
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.int64)])
-    def loop(seed):
+    def run(seed):
         start = [tf.constant(0, tf.int64), seed]
         tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)
 
+    loop = _graph(run)
     for seed in seeds:
         for label, agent in trained.items():
-            for variable, first in zip(
-                agent.variables, make_agent(agents[label], environment, seed).variables, strict=True
-            ):
+            made = make_agent(agents[label], environment, seed)
+            for variable, first in zip(agent.variables, made.variables, strict=True):
                 variable.assign(first)
         environment.restart(seed)
         loop(tf.constant(seed, tf.int64))
@@ -230,7 +237,7 @@ def _visit(environment, slates, seed, compute, policy=None):
     """
     _check(environment, slates)
     environment.restart(seed)
-    graph = tf.function(lambda number: compute(environment.batch(), number), autograph=False)
+    graph = _graph(lambda number: compute(environment.batch(), number))
     parts = []
     for number in range(-(-slates // environment.batch_size)):
         part = {name: tensor.numpy() for name, tensor in graph(tf.constant(number, tf.int64)).items()}
@@ -242,6 +249,17 @@ def _visit(environment, slates, seed, compute, policy=None):
     for name, ids in (("user_id", environment.user_ids), ("candidates", environment.movie_ids)):
         rows[name] = (rows[name] if ids is None else np.asarray(ids)[rows[name]]).astype(np.int64)
     return rows
+
+
+def _graph(function):
+    """A function of one int64 as a graph."""
+    # a partial, because TensorFlow counts traces by code, and warns when many calls have one each
+    return tf.function(partial(function), [tf.TensorSpec([], tf.int64)], autograph=False)
+
+
+def _names(seed, slates):
+    """Ids of the events that `log_slates` logs with a seed."""
+    return np.array([f"{seed}-{number}" for number in range(slates)], dtype=object)
 
 
 def _positions(policy, observation, slate):
