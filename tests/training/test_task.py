@@ -22,7 +22,7 @@ from recbandits.serving.policy import describe, load
 from recbandits.training import task
 from recbandits.training.online import simulate
 from recbandits.training.places import Places, is_chief, mounted, replicas
-from recbandits.training.problems import AGENTS, AGENTS_OF, PROBLEMS, Outcome, Simulation
+from recbandits.training.problems import AGENTS_OF, BANDITS, PROBLEMS, Outcome, Simulation
 from recbandits.training.solve import World, make_environment
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
@@ -70,7 +70,7 @@ def test_every_field_is_a_flag_and_none_is_two(command, name):
         shown = [(field.name, getattr(values, field.name)) for field in fields(values) if field.name != "agents"]
         arguments += [f"--{field}={task.as_text(value)}" for field, value in shown]
     assert task.parse(arguments) == request
-    assert request.agent == AGENTS[name]()
+    assert request.agent == AGENTS_OF[command][name]()
 
 
 def test_tuning_services_write_whole_numbers_with_a_point():
@@ -94,7 +94,7 @@ def test_tuning_services_write_whole_numbers_with_a_point():
         (["simulate", "--num_actions=1"], "Simulation: num_actions must be a whole number of at least 2, got 1"),
         (["fit", "--seeds=1,1"], "Fit: seeds must be different whole numbers of 0 or more, got (1, 1)"),
         (["fit", "--serve_epsilon=2"], "Fit: serve_epsilon must be in [0, 1], got 2.0"),
-        (["fit", "--agent=oracle"], "argument --agent: invalid choice: 'oracle'"),
+        (["fit", "--agent=oracle"], "argument --agent: fit takes linucb, lints, "),
         (["train"], "argument command: invalid choice: 'train'"),
         ([], "the following arguments are required: command"),
     ],
@@ -137,7 +137,7 @@ def test_a_simulation_leaves_policy_record_metrics_and_curves(places, data, movi
     assert record["parameters"] == {"alpha": 0.3, "tikhonov": 0.001, "gamma": 1.0}
     problem = Simulation(steps=60, num_actions=5, rank=4, seeds=(3, 4))
     environment = make_environment(problem, movielens)
-    agent = AGENTS["linucb"](alpha=0.3)
+    agent = BANDITS["linucb"](alpha=0.3)
     expected = totals(simulate(environment, agent, 60, (3, 4)))
     assert record["by_seed"]["mean_reward"] == expected["reward"].tolist()
     assert record["by_seed"]["regret"] == expected["regret"].tolist()
@@ -179,7 +179,7 @@ def test_a_killed_job_goes_on_to_the_same_end(jobs, data):
     assert record.state == "succeeded", record.error
     assert record.arguments == job.arguments
     problem = task.parse(job.arguments).problem
-    whole = simulate(make_environment(problem, task_data(problem)), AGENTS["linucb"](alpha=0.3), 6000, (3, 4))
+    whole = simulate(make_environment(problem, task_data(problem)), BANDITS["linucb"](alpha=0.3), 6000, (3, 4))
     assert json.loads((directory / "record.json").read_text())["by_seed"]["regret"] == totals(whole)["regret"].tolist()
     assert load(record.model).summary.metrics["regret"] == pytest.approx(record.metrics["regret"])
 

@@ -165,7 +165,6 @@ def _learning(names):
 
 
 BANDITS, RANKERS = _learning(NAMES), _learning(RANKING_NAMES)
-AGENTS = BANDITS | RANKERS
 PROBLEMS = {"simulate": Simulation, "fit": Fit, "rank": Rank}
 AGENTS_OF = {"simulate": BANDITS, "fit": BANDITS, "rank": RANKERS}  # the first is taken where none is named
 

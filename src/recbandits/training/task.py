@@ -18,7 +18,7 @@ from recbandits.agents.ranking.parameters import Ranking
 from recbandits.report import quiet_tensorflow
 from recbandits.training.flags import Parser, add_flags, as_text
 from recbandits.training.places import Places, mounted
-from recbandits.training.problems import AGENTS, AGENTS_OF, PROBLEMS, Problem
+from recbandits.training.problems import AGENTS_OF, PROBLEMS, Problem
 
 _PROGRAM = "recbandits.training.task"
 _TUNING = ("CLOUD_ML_HP_METRIC_FILE", "CLOUD_ML_TRIAL_ID")
@@ -63,7 +63,7 @@ def main(arguments=None):
 def parse(arguments):
     """Make a `Request` of a command line; one that is wrong ends the process with a sentence and exit code 2."""
     first = Parser(prog=_PROGRAM, add_help=False)
-    _add_common(first, nargs="?", default="simulate")
+    _add_common(first, agents=None, nargs="?", default="simulate")
     command, name = vars(first.parse_known_args(arguments)[0]).values()
     agents = AGENTS_OF[command]
     name = name or next(iter(agents))
@@ -71,7 +71,7 @@ def parse(arguments):
         first.error(f"argument --agent: {command} takes {', '.join(agents)}, got {name!r}")
     problem, agent = PROBLEMS[command], agents[name]
     parser = Parser(prog=_PROGRAM, description=problem.__doc__.partition("\n")[0])
-    _add_common(parser)
+    _add_common(parser, agents)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     add_flags(parser, problem, f"problem of {command!r}")
     add_flags(parser, agent, f"agent {name!r}")
@@ -111,9 +111,9 @@ def run(request, places, arguments):
         print(*(f"{name} {_interval(value)}" for name, value in metrics.items()), sep="\n")
 
 
-def _add_common(parser, **options):
+def _add_common(parser, agents, **options):
     parser.add_argument("command", choices=PROBLEMS, help="simulated users, a log, or lists to rank", **options)
-    parser.add_argument("--agent", choices=AGENTS, help="its flags are listed with it")
+    parser.add_argument("--agent", choices=agents, help="its flags are listed with it")
 
 
 def _export(request, outcome, data, places):
