@@ -26,6 +26,10 @@ AGENTS = {
 }
 
 
+PARITY = [name for name in AGENTS if name != "drawn"]  # whose network and greedy slates are those of the others
+WAY = policy.Exploration("plackett_luce", AGENTS["drawn"].temperature)
+
+
 @pytest.fixture(scope="module")
 def lists():
     """300 lists of 4 of 40 movies for 30 users whose ratings follow a feature, and features of all of them."""
@@ -48,6 +52,14 @@ def trained(parameters, lists):
     return agent
 
 
+@pytest.fixture(scope="module")
+def drawn(lists, tmp_path_factory):
+    """The agent that draws slates, and the directory of its policy, which explores by the agent's temperature."""
+    agent = trained(AGENTS["drawn"], lists)
+    directory = tmp_path_factory.mktemp("drawn") / "policy"
+    return agent, policy.export(agent.policy, directory, lists[1], exploration=WAY)
+
+
 def asked(bundle, number=200, items=ITEMS):
     """Users, candidates, and what a policy sees of them."""
     rng = np.random.default_rng(1)
@@ -57,7 +69,7 @@ def asked(bundle, number=200, items=ITEMS):
     return users, movies, observation
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", PARITY)
 def test_loaded_policies_score_and_fill_slates_as_their_agents_do(name, lists, tmp_path):
     """By ids, by the plain signature, which takes any number of candidates, and by TF-Agents' action."""
     agent, bundle = trained(AGENTS[name], lists), lists[1]
@@ -82,12 +94,10 @@ def test_loaded_policies_score_and_fill_slates_as_their_agents_do(name, lists, t
         np.testing.assert_allclose(plain["scores"], by_pairs, rtol=0, atol=1e-5 * abs(by_pairs).max())
 
 
-def test_served_slates_have_the_propensities_of_the_policy_that_collects(lists, tmp_path):
+def test_served_slates_have_the_propensities_of_the_policy_that_collects(lists, drawn):
     """The temperature of the agent, given as the exploration: both say the same of every slot of a served slate."""
-    agent, bundle = trained(AGENTS["drawn"], lists), lists[1]
-    way = policy.Exploration("plackett_luce", AGENTS["drawn"].temperature)
-    loaded = policy.load(policy.export(agent.policy, tmp_path / "policy", bundle, exploration=way))
-    users, movies, observation = asked(bundle, 60)
+    agent, loaded = drawn[0], policy.load(drawn[1])
+    users, movies, observation = asked(lists[1], 60)
     answers = [
         loaded.recommend(int(user), candidates=row.tolist(), k=SLOTS, rng=seed)
         for seed, (user, row) in enumerate(zip(users, movies, strict=True))
@@ -110,9 +120,8 @@ print(json.dumps([answer.movie_ids, answer.propensities]))
 """
 
 
-def test_a_process_without_tensorflow_serves_the_same_slate(lists, tmp_path):
-    way, agent = policy.Exploration("plackett_luce", 0.5), trained(AGENTS["drawn"], lists)
-    directory = policy.export(agent.policy, tmp_path / "policy", lists[1], exploration=way)
+def test_a_process_without_tensorflow_serves_the_same_slate(drawn):
+    directory = drawn[1]
     done = subprocess.run([sys.executable, "-c", SERVER, str(directory)], check=True, capture_output=True, text=True)
     here = policy.load(directory).recommend(7, k=5, rng=3)
     assert json.loads(done.stdout) == [here.movie_ids, here.propensities]
