@@ -10,11 +10,12 @@ from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironmen
 
 
 def test_a_row_has_both_speeds_and_their_ratio():
-    row = ranking.row(4, 8, 2, "no_penalty", rounds=1, loops=20)
+    row = ranking.row(4, 8, 2, "no_penalty", loops=2000, rounds=1)
     here, there = (float(row[name].removesuffix("/s").replace(",", "")) for name in ("here", "TF-Agents"))
     assert here > there > 0
     assert float(row["ratio"].split("x")[0].replace(",", "")) == pytest.approx(here / there, rel=0.1)
-    assert float(row["20 loops here"].removesuffix(" s")) > 0
+    assert float(row["300 loops here"].removesuffix(" s")) >= 300 / here - 0.1
+    assert float(row["300 loops of TF-Agents"].removesuffix(" s")) == pytest.approx(300 / there, rel=0.1)
 
 
 def test_their_network_has_the_shapes_of_ours():
