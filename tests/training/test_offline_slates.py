@@ -221,6 +221,15 @@ def test_slates_that_do_not_fit_the_agent_are_refused(change, options, message):
         fit(made(), taste(5)._replace(**change), **options)
 
 
+def test_ratings_are_no_cascade():
+    """All of them are positive, so that the first movie of every list would be the one that was clicked."""
+    rated = taste(5)
+    rated = rated._replace(reward=1 + abs(rated.reward))
+    with pytest.raises(ValueError, match="examples must have rewards of 0 where nothing was clicked"):
+        fit(made(feedback="cascading"), rated)
+    fit(made(), rated)
+
+
 def test_each_kind_of_agent_has_its_kind_of_examples():
     slates, ones = taste(5), np.ones(5, np.float32)
     single = Examples(slates.context, slates.arm[:, 0], slates.reward[:, 0], ones, ones, slates.event)

@@ -41,6 +41,10 @@ def data(movielens, tmp_path_factory):
         (["rank", "--agent=als_ranking"], "rank takes ranking, cascading_linucb, cascading_lints, got 'als_ranking'"),
         (["rank", "--temperature=0"], "Ranking: temperature must be positive and finite, got 0.0"),
         (["rank", "--policy=cosine_distance"], "Rank: policy must be no_penalty or descending_scores, got 'cosine_dis"),
+        (
+            ["rank", "--position_bias=base"],
+            "Rank: position_bias must be none, as lists are in random order, got 'base'",
+        ),
         (["rank", "--candidates=10"], "Rank: candidates must be a whole number of at least 11, got 10"),
         (["rank", "--split=movie"], "Rank: split must be one of user, random, time, got 'movie'"),
         (["rank", "--feedback=clicks"], "Rank: feedback must be one of score_vector, cascading, got 'clicks'"),

@@ -51,7 +51,7 @@ def check(agent, parts, epochs, batch_size, patience, weights):
             )
             raise ValueError(f"{name} must be {kind}, got {type(part).__name__}")
         if slots.rank:
-            _check_slots(name, part, slots[0])
+            _check_slots(name, part, slots[0], isinstance(agent.time_step_spec.reward, dict))
         _check_examples(name, part, sizes)
 
 
@@ -64,12 +64,14 @@ def _check_ranking(agent, weights):
         raise ValueError(f"an agent that ranks must be made on one replica, it has {replicas}")
 
 
-def _check_slots(name, part, slots):
+def _check_slots(name, part, slots, cascading):
     if part.arm.ndim != 3 or part.reward.shape != part.arm.shape[:2]:
         shapes = f"{list(part.arm.shape)} and {list(part.reward.shape)}"
         raise ValueError(f"{name} must have arm [n, slots, features] and reward [n, slots], got {shapes}")
     if part.arm.shape[1] != slots:
         raise ValueError(f"{name} must have slates of {slots} movies, as the agent, got {part.arm.shape[1]}")
+    if cascading and slots > 1 and (part.reward > 0).all():  # such as ratings: each first movie would be the click
+        raise ValueError(f"{name} must have rewards of 0 where nothing was clicked, for cascading feedback, got none")
 
 
 def _check_examples(name, part, sizes):

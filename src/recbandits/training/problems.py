@@ -154,9 +154,11 @@ class Rank(Problem):
         self._require_counts("candidates", least=self.size + 1)
 
     def check(self, agent):
-        """Refuse a policy whose slates are not those of its scores: by ids, movies are judged and served by score."""
+        """Refuse what does not fit lists in random order, whose movies are judged and served by their scores."""
         if getattr(agent, "policy", None) == "cosine_distance":
             raise ValueError("Rank: policy must be no_penalty or descending_scores, got 'cosine_distance'")
+        if (bias := getattr(agent, "position_bias", "none")) != "none":
+            raise ValueError(f"Rank: position_bias must be none, as lists are in random order, got {bias!r}")
 
 
 def _learning(names):
