@@ -47,6 +47,8 @@ def lists():
 def trained(parameters, lists):
     examples, bundle = lists
     feedback = "cascading" if parameters == AGENTS["penalised"] else "score_vector"
+    if feedback == "cascading":
+        examples = examples._replace(reward=(examples.reward >= 4).astype(np.float32))
     agent = make_agent(parameters, SlateSpecs(bundle.spec(ITEMS), SLOTS, feedback))
     fit(agent, examples, epochs=3 if isinstance(parameters, Ranking) else 1, batch_size=32)
     return agent
