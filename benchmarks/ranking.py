@@ -55,7 +55,7 @@ def measure(data):
 
 
 def row(batch_size, num_items, num_slots, policy, loops, rounds=ROUNDS):
-    """Measure one size and policy; the time told for `LOOPS` includes making the agent and tracing."""
+    """Measure one size and policy."""
     environment = SyntheticRankingEnvironment(num_items, num_slots, CONTEXT, batch_size)
     parameters = Ranking(policy=policy, layers=LAYERS)
     theirs, _ = tf_agents(environment, parameters)
@@ -65,17 +65,27 @@ def row(batch_size, num_items, num_slots, policy, loops, rounds=ROUNDS):
     for _ in range(rounds):
         tracing.append(seconds(environment, parameters, 1))
         speeds.append([loops / (seconds(environment, parameters, loops + 1) - tracing[-1]), theirs()])
-    ours, other = np.array(speeds).T
+    described = {"batch": batch_size, "items": num_items, "slots": num_slots, "policy": policy}
+    return described | as_text(tracing, *np.array(speeds).T)
+
+
+def as_text(tracing, ours, theirs):
+    """Speeds as the table says them; our time for `LOOPS` includes making the agent and tracing.
+
+    Args:
+      tracing: seconds of the first loop, one a round.
+      ours: float array [rounds], loops per second.
+      theirs: likewise.
+
+    Returns:
+      dict of text
+    """
     return {
-        "batch": batch_size,
-        "items": num_items,
-        "slots": num_slots,
-        "policy": policy,
         "here": f"{statistics.median(ours):,.0f}/s",
-        "TF-Agents": f"{statistics.median(other):,.2g}/s",
-        "ratio": ratio(ours / other),
+        "TF-Agents": f"{statistics.median(theirs):,.2g}/s",
+        "ratio": ratio(ours / theirs),
         f"{LOOPS} loops here": f"{statistics.median(tracing) + LOOPS / statistics.median(ours):.1f} s",
-        f"{LOOPS} loops of TF-Agents": f"{LOOPS / statistics.median(other):,.0f} s",
+        f"{LOOPS} loops of TF-Agents": f"{LOOPS / statistics.median(theirs):,.0f} s",
     }
 
 
