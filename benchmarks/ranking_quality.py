@@ -94,15 +94,16 @@ def judged(world):
         BASELINE: scores(world.model, None, *asked),
     }
     bundle = world.bundle(world.known, world.model)
+    longest = max(SIZES)
     for size in SIZES:
         examples = learnable(world, size, world.bundle)
-        agents = {"network": NETWORK} | ({"linear": CascadingLinUCB()} if size == max(SIZES) else {})
+        agents = {"network": NETWORK} | ({"linear": CascadingLinUCB()} if size == longest else {})
         for name, parameters in agents.items():
             agent = learnt(bundle, size, parameters, examples, world.seed)
             values[f"{name}, lists of {size}"] = scores(agent, bundle, *asked)
-    seen = learnable(world, size, lambda ratings: bundle)
-    agent = learnt(bundle, size, NETWORK, seen, world.seed)
-    values[f"network, lists of {size} that its features have seen"] = scores(agent, bundle, *asked)
+    seen = learnable(world, longest, lambda ratings: bundle)
+    agent = learnt(bundle, longest, NETWORK, seen, world.seed)
+    values[f"network, lists of {longest} that its features have seen"] = scores(agent, bundle, *asked)
     return {name: world.measured(value) for name, value in values.items()}
 
 

@@ -4,7 +4,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from recbandits.agents.exploration import epsilon_greedy
 from recbandits.agents.factory import make_agent
@@ -80,7 +79,7 @@ def _fitted(problem, agent, data, places):
         world = World(problem, data, seed)
         with replicas.scope():
             made = make_agent(agent, Specs(world.bundle.spec(problem.candidates)), seed)
-        history = fit(
+        fit(
             made,
             world.examples(),
             epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
@@ -88,9 +87,8 @@ def _fitted(problem, agent, data, places):
             weights=None if problem.weights == "none" else problem.weights,
             seed=seed,
             checkpoints=places.checkpoints and places.checkpoints / f"seed-{seed}",
+            tensorboard=places.tensorboard and places.tensorboard / f"seed-{seed}",
         )
-        if places.chief and places.tensorboard:
-            _write_scalars(places.tensorboard / f"seed-{seed}", history)
         rows.append(world.judge(made, world.bundle))
         exported = exported or (made.policy, world.bundle)
     by_seed = pd.DataFrame(rows).to_dict("list")
@@ -147,12 +145,3 @@ class World:
         factors = als(ratings)
         frames = factors.user_frame(), factors.movie_frame()
         return FeatureBundle.fit(ratings, self._data.users, self._data.movies, *frames)
-
-
-def _write_scalars(directory, history):
-    """Loss of every epoch for TensorBoard."""
-    writer = tf.summary.create_file_writer(str(directory))
-    with writer.as_default():
-        for row in history.itertuples():
-            tf.summary.scalar("loss", row.loss, step=row.epoch)
-    writer.close()
