@@ -24,6 +24,7 @@ ROOMS = [
     "training",
     "platforms",
     "plots",
+    "loop",
 ]
 SUBCLASSES_THE_SDK = "recbandits.serving.predictor"  # its classes are those of Vertex AI's model server
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
