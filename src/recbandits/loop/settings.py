@@ -1,0 +1,127 @@
+"""The numbers of the closed loop, in one place: the world, the join, the learner, the gate and the guardrail."""
+
+from dataclasses import dataclass, field
+
+from recbandits.agents import limits
+from recbandits.agents.exploration import Exploration
+from recbandits.agents.parameters import LinUCB
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a candidate has to show on held-out logged decisions before it may serve anybody.
+
+    Attributes:
+      margin: rating points, 0 or more. The candidate passes if the lower bound of its difference to what serves is at
+        least -margin: it may be worse by no more than this, at 95 % confidence.
+      effective_sample_size: least decisions of equal weight that the estimate of the candidate rests on, positive.
+      estimator: of `evaluation.off_policy`: "DR", "SNDR", "Switch-DR" or "DRos", which a reward model makes precise.
+      level: coverage of the intervals, in (0, 1).
+    """
+
+    margin: float = 0.1
+    effective_sample_size: float = 100.0
+    estimator: str = "SNDR"
+    level: float = 0.95
+
+    def __post_init__(self):
+        limits.at_least_zero(self, "margin")
+        limits.positive(self, "effective_sample_size")
+        limits.one_of(self, "estimator", ("DR", "SNDR", "Switch-DR", "DRos"))
+        limits.require(self, "level", 0 < self.level < 1, "in (0, 1)")
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """When a canary becomes what serves, and when a served version is taken back, by observed rewards.
+
+    Attributes:
+      canary: percentage of the users who get a new version at first, from 1 to 99.
+      holdback: percentage of the users who keep its predecessor after the promotion, from 1 to 99: without them a bad
+        version could not be told from a bad day.
+      least: decisions that either side must have before anything is decided.
+      most: decisions of the canary after which it is promoted unless it is surely worse.
+      margin: rating points; a canary that is surely worse by less than this is promoted before that.
+      alpha: probability, in (0, 1), with which a version that is not worse is ever taken back, however often one looks.
+    """
+
+    canary: int = 20
+    holdback: int = 10
+    least: int = 100
+    most: int = 400
+    margin: float = 0.2
+    alpha: float = 0.05
+
+    def __post_init__(self):
+        for name in ("canary", "holdback"):
+            share = getattr(self, name)
+            limits.require(self, name, limits.is_count(share) and share < 100, "a whole number from 1 to 99")
+        limits.require(self, "least", limits.is_count(self.least) and self.least > 1, "a whole number above 1")
+        limits.require(
+            self, "most", limits.is_count(self.most) and self.most >= self.least, "a count, at least `least`"
+        )
+        limits.at_least_zero(self, "margin")
+        limits.require(self, "alpha", 0 < self.alpha < 1, "in (0, 1)")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All numbers of a loop.
+
+    Found by simulation on MovieLens 100K: with them the first policy, learnt from `first` interactions, is far above
+    chance and visibly below what `decisions` more per round make of it, and nearly every honest candidate passes the
+    gate. A stronger ridge penalty or a smoother exploration gives smaller off-policy weights and a lower ceiling.
+
+    Attributes:
+      movies: of the world, those with the most ratings.
+      rank: factors of its taste.
+      candidates: movies that each visitor can be shown.
+      never: share of the decisions whose reward is never reported.
+      twice: share that is reported twice.
+      delay: mean seconds until a report.
+      window: seconds after a decision within which its reward counts.
+      default: reward, in stars, of a decision without a report within the window.
+      first: interactions of the uniform policy, from which the first one learns.
+      decisions: new joined decisions after which the loop trains again: one round.
+      holdout: share of the decisions that the learner does not see and the gate judges by.
+      agent: parameters of the learner; its `gamma` below 1 is the learner that forgets.
+      forgetting: `gamma` of that learner, where the taste is known to drift.
+      exploration: by which the served policy decides.
+      gate: `Gate`
+      guardrail: `Guardrail`
+      rate: decisions per second of the simulator.
+      seed: of everything random.
+
+    Raises:
+      ValueError: a field that cannot be.
+    """
+
+    movies: int = 100
+    rank: int = 8
+    candidates: int = 10
+    never: float = 0.1
+    twice: float = 0.05
+    delay: float = 1.0
+    window: float = 5.0
+    default: float = 1.0
+    first: int = 300
+    decisions: int = 2000
+    holdout: float = 0.3
+    agent: LinUCB = field(default_factory=lambda: LinUCB(alpha=0.0, tikhonov=10.0))
+    forgetting: float = 0.5
+    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.15))
+    gate: Gate = Gate()
+    guardrail: Guardrail = Guardrail()
+    rate: float = 100.0
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("movies", "rank", "candidates", "first", "decisions"):
+            limits.require(self, name, limits.is_count(getattr(self, name)), "a positive whole number")
+        limits.require(self, "candidates", 2 <= self.candidates <= self.movies, "from 2 to the number of movies")
+        for name in ("never", "twice"):
+            limits.probability(self, name)
+        for name in ("delay", "window", "rate"):
+            limits.positive(self, name)
+        limits.require(self, "holdout", 0 < self.holdout < 1, "in (0, 1)")
+        limits.share(self, "forgetting")
