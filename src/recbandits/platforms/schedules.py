@@ -76,8 +76,8 @@ def fields_of(cron):
       cron: five fields, each "*", numbers, ranges "a-b", lists "a,b", steps "*/n" or "a-b/n".
 
     Returns:
-      dict from "minute", "hour", "day", "month" and "day_of_week" to a sorted list of whole numbers (Sunday is 0), or to
-      None for every one.
+      dict from "minute", "hour", "day", "month" and "day_of_week" to a sorted list of whole numbers (Sunday is 0), or
+      to None for every one.
 
     Raises:
       ValueError: it is not a cron string, in a sentence that names the field.

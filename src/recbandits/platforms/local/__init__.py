@@ -46,6 +46,13 @@ class LocalPlatform:
 
         return LocalImages(self.config)
 
+    @cached_property
+    def pipelines(self):
+        """`platforms.pipelines.Pipelines`: KFP's local runner."""
+        from recbandits.platforms.local.pipelines import LocalPipelines
+
+        return LocalPipelines(self.config)
+
     def plan(self):
         """One "directory" for each part, named relative to the artifacts directory."""
         return [Resource("directory", name) for name in DIRECTORIES]

@@ -1,0 +1,51 @@
+"""What the project asks of pipelines: a compiled template is run under a name, once.
+
+A template is a file that KFP's compiler has written; the same file runs on every platform.
+"""
+
+from typing import NamedTuple, Protocol
+
+IMAGE = "recbandits-train"  # of every step in a template; Google Cloud is given the configuration's own instead
+
+
+class Run(NamedTuple):
+    """How a run of a pipeline is doing."""
+
+    name: str
+    state: str  # "running", "succeeded", "failed" or "stopped"
+    outputs: dict  # of the pipeline, by name: a value, or where an artifact is; empty until it has succeeded
+    error: str  # one sentence, or empty
+
+
+class Pipelines(Protocol):
+    """The pipelines of one platform; what goes wrong is a `PlatformError` of one sentence."""
+
+    def run(self, template, name, parameters=None):
+        """Start a run, unless one of this name runs or has succeeded; the same name is the same run for good.
+
+        One that failed, was stopped or was killed is run again. No two runs of one pipeline go on at once.
+
+        Args:
+          template: path of the compiled pipeline.
+          name: at most 63 lower-case letters, digits and single hyphens.
+          parameters: dict from input of the pipeline to value.
+
+        Returns:
+          `Run`, which goes on without this process.
+
+        Raises:
+          PlatformError: another run of this pipeline goes on; or the name belongs to a run with another template or
+            other parameters.
+        """
+
+    def status(self, name):
+        """The `Run` of this name as it is now."""
+
+    def wait(self, name):
+        """Wait for the end of a run; gives the `Run`."""
+
+    def stop(self, name):
+        """Stop a run; one that runs no more is no error."""
+
+    def running(self, pipeline):
+        """Name of the run of a pipeline that goes on, or None."""
