@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from recbandits.data.features import FeatureBundle
+
 
 @dataclass(frozen=True)
 class Factorization:
@@ -124,6 +126,20 @@ class Factorization:
     def movie_frame(self):
         """The same for the movies, indexed by movie id."""
         return self._frame("movie_id", self.movie_ids, self.movie_bias, self.movie_factors)
+
+    def bundle(self, movie_ids=None):
+        """Features with which a linear model that all arms share can represent the ratings, as a FeatureBundle.
+
+        Its view is "product": of a user a constant and the bias (where the model has biases) and the factors, of a
+        candidate likewise, and the products of the factors, of which the rating is a sum.
+
+        Args:
+          movie_ids: the movies that it is to know, in order; None for all.
+        """
+        users, movies = self.user_frame(), self.movie_frame()
+        if self.biased:
+            users.insert(0, "constant", 1.0)
+        return FeatureBundle(users, movies if movie_ids is None else movies.loc[movie_ids], view="product")
 
     def _frame(self, name, ids, bias, factors):
         columns = [f"factor_{k}" for k in range(self.rank)]

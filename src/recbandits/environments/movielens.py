@@ -5,7 +5,6 @@ import pandas as pd
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from recbandits.data.features import FeatureBundle
 from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS, Environment
 
 
@@ -73,12 +72,7 @@ class MovieLensEnvironment(Environment):
         Its observations of users and movies are those of `describe`, and its movies are those of the environment; where
         arms have no features, it is the context that policies read.
         """
-        model = self._factorization
-        movies = model.movie_frame().loc[self.movie_ids]
-        users = model.user_frame()
-        if model.biased:
-            users.insert(0, "constant", 1.0)
-        return FeatureBundle(users, movies, view="product")
+        return self._factorization.bundle(self.movie_ids)
 
     def _draw(self, step):
         users = tf.random.stateless_uniform([self.batch_size], self.stream(USERS), 0, len(self._users), tf.int32)

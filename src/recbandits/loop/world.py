@@ -1,0 +1,242 @@
+"""Simulated people for the loop: who comes, what they think of what is shown, and when, if ever, they say so.
+
+NumPy alone computes it, so that the processes that ask or answer for people start fast.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from recbandits.data.lookup import Table, asked
+from recbandits.environments.factorization import Factorization, als
+from recbandits.interactions import Reward
+
+FILE = "world.npz"
+_REGULARIZATION = 0.06  # loose on purpose: tastes are to differ enough for personalisation to pay within thousands
+_SETTINGS = ("never", "twice", "delay")
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """People whose taste is known, which no real recommender ever has.
+
+    Attributes:
+      model: `Factorization` of the ratings: the truth. Its factors are ordered by how much of the ratings they explain.
+      titles: tuple of the movies' titles, in the order of `movie_ids`.
+      never: share of decisions that nobody ever reports on, whatever was shown, in [0, 1).
+      twice: share of the reported ones that are reported on again later, in [0, 1].
+      delay: mean seconds from a decision to its report, positive.
+
+    Raises:
+      ValueError: a setting outside its range, or another number of titles than movies.
+    """
+
+    model: Factorization
+    titles: tuple
+    never: float = 0.1
+    twice: float = 0.05
+    delay: float = 1.0
+
+    def __post_init__(self):
+        for name, holds, expected in (
+            ("never", 0 <= self.never < 1, "in [0, 1)"),
+            ("twice", 0 <= self.twice <= 1, "in [0, 1]"),
+            ("delay", 0 < self.delay < np.inf, "a positive number of seconds"),
+        ):
+            if not holds:
+                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        if len(self.titles) != len(self.movie_ids):
+            raise ValueError(f"titles must be one for each of the {len(self.movie_ids)} movies, got {len(self.titles)}")
+
+    @classmethod
+    def make(cls, data, movies=100, rank=8, seed=0, **settings):
+        """Make a world of MovieLens: its users, and the movies that most of them have rated.
+
+        Args:
+          data: MovieLens
+          movies: number of movies.
+          rank: of the taste: number of factors.
+          seed: of the factorisation.
+          **settings: `never`, `twice` and `delay`.
+
+        Returns:
+          World
+
+        Raises:
+          ValueError: fewer movies than the rank, or more than there are, or a setting that is refused.
+        """
+        count = data.ratings["movie_id"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        if not 1 <= rank <= movies <= len(count):
+            expected = f"from the rank, {rank}, to the number of rated movies, {len(count)}"
+            raise ValueError(f"movies must be {expected}, got {movies}")
+        popular = data.ratings[data.ratings["movie_id"].isin(count.index[:movies])]
+        model = _principal(als(popular, rank, _REGULARIZATION, seed=seed))
+        return cls(model, tuple(data.movies.loc[model.movie_ids, "title"]), **settings)
+
+    @property
+    def user_ids(self):
+        """Ids of the people, int array [users], ascending."""
+        return self.model.user_ids
+
+    @property
+    def movie_ids(self):
+        """Ids of the movies, int array [movies], ascending."""
+        return self.model.movie_ids
+
+    def bundle(self):
+        """What a policy sees of people and movies: `FeatureBundle` in the view "product", as the truth is made."""
+        return self.model.bundle()
+
+    def visits(self, n, rng, candidates=10):
+        """Draw who comes, and out of what each is to be shown something.
+
+        Args:
+          n: number of visits.
+          rng: `numpy.random.Generator`.
+          candidates: movies to choose from, at each visit others, in random order.
+
+        Returns:
+          (user ids int64 [n], movie ids int64 [n, candidates], different from each other in a row).
+
+        Raises:
+          ValueError: more candidates than movies.
+        """
+        if not 1 <= candidates <= len(self.movie_ids):
+            raise ValueError(f"candidates must be in [1, {len(self.movie_ids)}], got {candidates}")
+        users = rng.choice(self.user_ids, n)
+        return users, self.movie_ids[rng.random((n, len(self.movie_ids))).argsort(axis=1)[:, :candidates]]
+
+    def expected(self, user_ids, candidates, drift=0.0):
+        """True mean rating of candidates.
+
+        Drift turns taste: the first half of the factors, which explain the most, enter with weight cos(pi drift), which
+        goes from 1 over 0 to -1. Whatever the drift, the mean is a sum of the products that `bundle` shows, but for
+        the clipping: a linear model can represent the new taste as well as the old one, if it learns it anew.
+
+        Args:
+          user_ids: int [n].
+          candidates: int [n, k], movie ids.
+          drift: in [0, 1]; 0 is the taste of MovieLens.
+
+        Returns:
+          float64 [n, k], clipped to [1, 5].
+
+        Raises:
+          ValueError: drift outside [0, 1], or shapes that do not fit together.
+          KeyError: ids that are not of this world.
+        """
+        if not 0 <= drift <= 1:
+            raise ValueError(f"drift must be in [0, 1], got {drift}")
+        user_ids, candidates, _ = asked(user_ids, candidates)
+        people, movies = self._tables
+        user = people.known(user_ids, "nobody else is in this world")
+        movie = movies.known(candidates, "there is nothing else in this world")
+        weight = np.ones(self.model.rank)
+        weight[: (self.model.rank + 1) // 2] = np.cos(np.pi * drift)
+        taste = np.einsum("nf,nkf->nk", weight * self.model.user_factors[user], self.model.movie_factors[movie])
+        bias = self.model.mean + self.model.user_bias[user][:, None] + self.model.movie_bias[movie]
+        return np.clip(bias + taste, 1.0, 5.0)
+
+    def rate(self, expected, rng):
+        """Draw ratings: 1 + Binomial(4, (expected - 1) / 4), whole stars whose mean is exactly `expected`.
+
+        Args:
+          expected: float array in [1, 5], of any shape.
+          rng: `numpy.random.Generator`.
+
+        Returns:
+          float64 array of that shape: 1, 2, 3, 4 or 5.
+        """
+        return 1.0 + rng.binomial(4, np.clip((np.asarray(expected) - 1) / 4, 0.0, 1.0))
+
+    def reports(self, event_ids, times, values, rng):
+        """What people report of decisions, and when.
+
+        A share `never` says nothing. The others report after an exponential time with mean `delay`, and a share `twice`
+        of these once more, after another such time, with a rating that may be a star higher or lower.
+
+        Args:
+          event_ids: list [n].
+          times: list [n] of datetimes with a zone, of the decisions.
+          values: float [n], ratings from 1 to 5.
+          rng: `numpy.random.Generator`.
+
+        Returns:
+          list of `Reward` in the order of their own times, which is not the order of the decisions.
+        """
+        n, values = len(event_ids), np.asarray(values, float)
+        says, again = rng.random(n) >= self.never, rng.random(n) < self.twice
+        wait, wait_again = rng.exponential(self.delay, (2, n))
+        second = np.clip(values + rng.integers(-1, 2, n), 1.0, 5.0)
+        rewards = []
+        for row in np.flatnonzero(says):
+            time = times[row] + timedelta(seconds=wait[row])
+            rewards.append(Reward(event_ids[row], time, values[row]))
+            if again[row]:
+                rewards.append(Reward(event_ids[row], time + timedelta(seconds=wait_again[row]), second[row]))
+        return sorted(rewards, key=lambda reward: (reward.time, reward.event_id))
+
+    def value(self, policy, visits, drift=0.0):
+        """True expected rating at each visit, float64 [n], under the probabilities with which a policy decides.
+
+        Policies are compared on the same visits: their difference is then of the policies, not of who came.
+
+        Args:
+          policy: a `LoadedPolicy`, or whatever has its `scores` and `exploration`.
+          visits: (user ids [n], candidates [n, k]).
+          drift: as for `expected`.
+        """
+        probabilities = policy.exploration.probabilities(policy.scores(*visits))
+        return (probabilities * self.expected(*visits, drift)).sum(axis=1)
+
+    def uniform_value(self, visits, drift=0.0):
+        """True expected rating at each visit when any candidate is as likely as any other; as `value`."""
+        return self.expected(*visits, drift).mean(axis=1)
+
+    def oracle_value(self, visits, drift=0.0):
+        """True expected rating at each visit of the best candidate: no policy can be better; as `value`."""
+        return self.expected(*visits, drift).max(axis=1)
+
+    def save(self, directory):
+        """Write the world into a directory, made if missing; the same world gives the same bytes."""
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        parts = {f"model_{field.name}": getattr(self.model, field.name) for field in dataclasses.fields(Factorization)}
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        np.savez(Path(directory, FILE), titles=np.array(self.titles), **settings, **parts)
+
+    @classmethod
+    def load(cls, directory):
+        """Read a world that `save` wrote.
+
+        Raises:
+          FileNotFoundError: there is none.
+        """
+        file = Path(directory, FILE)
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no world in {directory}: it has no {FILE}")
+        with np.load(file, allow_pickle=False) as parts:
+            values = {name: part if part.ndim else part.item() for name, part in parts.items()}
+        fields = {field.name: values[f"model_{field.name}"] for field in dataclasses.fields(Factorization)}
+        settings = {name: values[name] for name in _SETTINGS}
+        return cls(Factorization(**fields), tuple(values["titles"].tolist()), **settings)
+
+    @cached_property
+    def _tables(self):
+        return Table.of_ids(self.user_ids, "user"), Table.of_ids(self.movie_ids, "movie")
+
+
+def _principal(model):
+    """The same ratings with factors that are orthogonal, and ordered by how much they explain.
+
+    They are those of the singular value decomposition of user_factors @ movie_factors.T, found through the QR
+    decompositions of the two, which are small; each of the two gets the square roots of the singular values.
+    """
+    users, right_users = np.linalg.qr(model.user_factors)
+    movies, right_movies = np.linalg.qr(model.movie_factors)
+    left, singular, right = np.linalg.svd(right_users @ right_movies.T)
+    scale = np.sqrt(singular)
+    return dataclasses.replace(model, user_factors=users @ left * scale, movie_factors=movies @ right.T * scale)
