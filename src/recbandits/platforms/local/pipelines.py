@@ -158,10 +158,11 @@ def _lend_lock(directory):
 
 
 def _sentence(error, log):
-    """Which step failed, and with which last words."""
+    """Which step failed, and with which last words in this attempt."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", error)
     step = re.search(r"Inner task failed: '?([\w-]+)", plain)
-    last = [line for line in log.splitlines() if re.fullmatch(_ERROR, line)]
+    attempt = log.rpartition("Running pipeline")[2]
+    last = [line.strip() for line in attempt.splitlines() if re.fullmatch(_ERROR, line.strip())]
     return f"step {step[1]} failed" + (f": {last[-1]}" if last else "") if step else plain
 
 

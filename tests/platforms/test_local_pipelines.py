@@ -1,0 +1,190 @@
+"""Pipelines on this machine: real runs that succeed, fail, are stopped, killed and run again."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from kfp import compiler, dsl
+
+from recbandits.config import Config
+from recbandits.platforms import PlatformError
+from recbandits.platforms.local import processes
+from recbandits.platforms.local.pipelines import LocalPipelines
+from recbandits.platforms.pipelines import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def write(place: str, number: int, numbers: dsl.Output[dsl.Dataset]) -> int:
+    """Write down who runs, wait until nothing stands in the way, give a file and a number."""
+    import os
+    import time
+    from pathlib import Path
+
+    with Path(place, "starts").open("a") as starts:
+        starts.write(f"{os.getpid()}\n")
+    while Path(place, "gate").exists():
+        time.sleep(0.02)
+    Path(numbers.path).write_text(str(number))
+    return number + 1
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def double(place: str, numbers: dsl.Input[dsl.Dataset], more: int) -> dict:
+    """Refuse 13."""
+    from pathlib import Path
+
+    if more == 14:
+        raise ValueError("the number must not be 13")
+    return {"twice": 2 * int(Path(numbers.path).read_text()), "more": more}
+
+
+def compiled(name, file):
+    @dsl.pipeline(name=name)
+    def pipeline(place: str, number: int = 3) -> dict:
+        first = write(place=place, number=number)
+        return double(place=place, numbers=first.outputs["numbers"], more=first.outputs["Output"]).output
+
+    compiler.Compiler().compile(pipeline, str(file))
+    return file
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    return compiled("tiny", tmp_path_factory.mktemp("templates") / "tiny.yaml")
+
+
+@pytest.fixture
+def pipelines(tmp_path):
+    """What a test leaves running, as one that fails does, is stopped."""
+    yield LocalPipelines(Config(artifacts=str(tmp_path / "artifacts")))
+    for group in tmp_path.rglob("group"):
+        processes.stop(group.parent)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Where the steps leave what they have done; a file `gate` in it keeps the first one from ending."""
+    return tmp_path
+
+
+def starts(place):
+    file = place / "starts"
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def started(place, number=1):
+    """Process of the first step when it has been started that many times."""
+    deadline = time.monotonic() + 60
+    while len(starts(place)) < number and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return starts(place)[number - 1]
+
+
+def test_a_run_gives_the_outputs_of_its_pipeline(pipelines, template, place):
+    """5 is written and doubled to 10; the step says 6."""
+    begun = pipelines.run(template, "one", {"place": str(place), "number": 5})
+    assert (begun.state, begun.outputs) == ("running", {})
+    run = pipelines.wait("one")
+    assert run == ("one", "succeeded", {"Output": {"twice": 10, "more": 6}}, ""), pipelines.logs("one")
+    assert LocalPipelines(Config(artifacts=str(place / "artifacts"))).status("one") == run, "anybody can ask"
+
+
+def test_a_run_that_has_succeeded_is_not_run_again(pipelines, template, place):
+    parameters = {"place": str(place)}
+    pipelines.run(template, "one", parameters)
+    first = pipelines.wait("one")
+    assert pipelines.run(template, "one", parameters) == first
+    assert len(starts(place)) == 1
+
+
+def test_a_name_is_one_run_for_good(pipelines, template, place):
+    pipelines.run(template, "one", {"place": str(place)})
+    with pytest.raises(PlatformError, match="one was begun with another template or other parameters"):
+        pipelines.run(template, "one", {"place": str(place), "number": 4})
+    pipelines.wait("one")
+
+
+def test_a_failure_names_the_step_and_its_last_words(pipelines, template, place):
+    pipelines.run(template, "one", {"place": str(place), "number": 13})
+    run = pipelines.wait("one")
+    assert (run.state, run.outputs) == ("failed", {})
+    assert run.error == (
+        "pipeline run one failed with exit code 1: step double failed: ValueError: the number must not be 13"
+    )
+
+
+def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, template, place):
+    """Eight at once, of which one is started; another pipeline does not mind."""
+    (place / "gate").touch()
+    refused = []
+
+    def run(name):
+        try:
+            pipelines.run(template, name, {"place": str(place)})
+        except PlatformError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=run, args=[f"run-{number}"]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    running = pipelines.running("tiny")
+    assert len(refused) == 7
+    assert all(f"must wait: {running} of tiny is running" in sentence for sentence in refused)
+    (other := place / "other").mkdir()
+    pipelines.run(compiled("other", place / "other.yaml"), "other", {"place": str(other)})
+    assert pipelines.wait("other").state == "succeeded"
+    (place / "gate").unlink()
+    assert pipelines.wait(running).state == "succeeded"
+    assert pipelines.running("tiny") is None
+    assert len(starts(place)) == 1
+
+
+def test_a_run_that_was_stopped_leaves_nothing_and_is_run_again_to_the_same_end(pipelines, template, place):
+    (place / "gate").touch()
+    pipelines.run(template, "one", {"place": str(place)})
+    step = started(place)
+    pipelines.stop("one")
+    assert not psutil.pid_exists(step) or psutil.Process(step).status() == psutil.STATUS_ZOMBIE
+    assert pipelines.status("one").state == "stopped"
+    (place / "gate").unlink()
+    pipelines.run(template, "one", {"place": str(place)})
+    assert pipelines.wait("one").outputs == {"Output": {"twice": 6, "more": 4}}
+
+
+@pytest.mark.parametrize("who", ["step", "runner", "supervisor and runner"])
+def test_a_run_whose_processes_are_killed_is_run_again_to_the_same_end(pipelines, template, place, who):
+    """Where the step outlives its runner, the run goes on until the step has ended: no two write at once."""
+    (place / "gate").touch()
+    pipelines.run(template, "one", {"place": str(place)})
+    step = started(place)
+    above = psutil.Process(step).parents()
+    runner = next(process for process in above if "recbandits.platforms.local.pipelines" in process.cmdline())
+    killed = {"step": [step], "runner": [runner.pid], "supervisor and runner": [runner.ppid(), runner.pid]}[who]
+    for process in killed:
+        os.kill(process, signal.SIGKILL)
+    if who != "step":
+        psutil.wait_procs([runner], timeout=10)
+        assert pipelines.status("one").state == "running"
+        assert pipelines.running("tiny") == "one"
+    (place / "gate").unlink()
+    assert pipelines.wait("one").state == "failed"
+    assert pipelines.status("one").error
+    pipelines.run(template, "one", {"place": str(place)})
+    assert pipelines.wait("one").outputs == {"Output": {"twice": 6, "more": 4}}
+
+
+def test_what_nobody_knows_is_refused_by_name(pipelines, place):
+    with pytest.raises(PlatformError, match="there is no pipeline run nothing; what there is: none"):
+        pipelines.status("nothing")
+    (place / "text.yaml").write_text(json.dumps(["no pipeline"]))
+    with pytest.raises(PlatformError, match="template must be a compiled pipeline, got"):
+        pipelines.run(place / "text.yaml", "one")
+    with pytest.raises(PlatformError, match="template must be a compiled pipeline, got"):
+        pipelines.run(Path("nowhere.yaml"), "one")
