@@ -6,23 +6,30 @@ message service that is away keeps no visitor waiting; what could not be reporte
 
 import argparse
 import heapq
-import json
 import logging
 import signal
 import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from http.client import HTTPConnection, HTTPException
 from itertools import count
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-_PATIENCE = 5.0  # seconds that a visitor waits for an answer
+from recbandits.config import Config
+from recbandits.loop.asking import endpoint_of
+from recbandits.loop.world import World
+from recbandits.platforms import choose
+from recbandits.platforms.local.processes import read_json
+from recbandits.platforms.local.supervisor import write_json
+
+_LAST = 10.0  # seconds that the last report gets to leave
 _BEHIND = 1.0  # seconds of visits that are made up for; those before are missed
 _PAUSE = 0.005  # seconds between two looks at the clock
 _BATCH = 1000  # rewards published at once
+_DRIFT, _COUNTS = "drift.json", "simulator.json"
 
 
 class Drift(NamedTuple):
@@ -134,7 +141,7 @@ class Simulator:
             if time.monotonic() - seen > 1:
                 seen = time.monotonic()
                 watch()
-        reporter.join(2 * _PATIENCE)
+        reporter.join(_LAST)
         watch()
 
     def drain(self, patience):
@@ -176,45 +183,55 @@ class Simulator:
                 heapq.heappush(self._waiting, entry)
 
 
-class KeepAlive:
-    """Predictions over one connection that stays open, and is opened anew where it broke.
+def drift_of(directory):
+    """Function of a time that gives how far taste has turned, as `begin_drift` had it; nothing before that."""
+    told = read_json(directory / _DRIFT)
+    return Drift(datetime.fromisoformat(told["start"]), told["seconds"]).at if told else lambda _: 0.0
 
-    Args:
-      find: function that gives the port of the endpoint on loopback, or None while there is none.
-    """
 
-    def __init__(self, find):
-        self._find, self._connection = find, None
+def begin_drift(directory, start, seconds):
+    """Have taste turn from `start` on within so many seconds, for the users of a process that reads the directory."""
+    write_json(directory / _DRIFT, {"start": start.isoformat(), "seconds": seconds})
 
-    def predict(self, instances):
-        """List of predictions; see `Endpoint.predict`.
 
-        Raises:
-          OSError: nobody answers there.
-          RuntimeError: it was refused, with what was said.
-        """
-        body = json.dumps({"instances": instances}).encode()
-        try:
-            answer, text = self._send(body)
-        except (OSError, HTTPException) as error:
-            self.close()
-            raise ConnectionError(f"the endpoint does not answer: {error!r}") from error
-        if answer.status != 200:
-            raise RuntimeError(f"the endpoint answered {answer.status}: {text[:200].decode(errors='replace')}")
-        return json.loads(text)["predictions"]
+def counts_of(directory):
+    """What the simulator of a directory has counted, dict; empty before it began."""
+    return read_json(directory / _COUNTS) or {}
 
-    def close(self):
-        """Hang up."""
-        if self._connection:
-            self._connection.close()
-            self._connection = None
 
-    def _send(self, body):
-        if self._connection is None:
-            port = self._find()
-            if port is None:
-                raise ConnectionError("there is no endpoint")
-            self._connection = HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
-        self._connection.request("POST", "/predict", body, {"content-type": "application/json"})
-        answer = self._connection.getresponse()
-        return answer, answer.read()
+def main(arguments=None):
+    """Simulate users until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m recbandits.loop.simulate", description=main.__doc__)
+    parser.add_argument("--directory", type=Path, required=True, help="with the world; counts are written there")
+    parser.add_argument("--endpoint", default=None, help="name (default: as configured)")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests per second")
+    parser.add_argument("--instances", type=int, default=1, help="visits in one request")
+    parser.add_argument("--candidates", type=int, default=10, help="movies to choose from in each visit")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args(arguments)
+    config = Config.load()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    platform, drift = choose(config), [drift_of(asked.directory)]
+    messages = platform.messages
+    simulator = Simulator(
+        World.load(asked.directory / "world"),
+        endpoint_of(platform, asked.endpoint or config.endpoint),
+        messages.publisher(messages.topic("rewards")),
+        asked.rate,
+        asked.seed,
+        instances=asked.instances,
+        candidates=asked.candidates,
+        drift=lambda time: drift[0](time),
+    )
+
+    def watch():
+        drift[0] = drift_of(asked.directory)
+        write_json(asked.directory / _COUNTS, simulator.counts | {"waiting": simulator.waiting})
+
+    simulator.run(stop, watch)
+
+
+if __name__ == "__main__":
+    main()

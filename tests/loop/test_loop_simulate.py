@@ -1,0 +1,244 @@
+"""Simulated users: how many come, what they report and when, and what an endpoint that is away does to them."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from recbandits.data import synthetic
+from recbandits.loop.asking import KeepAlive
+from recbandits.loop.simulate import Drift, Simulator, begin_drift, drift_of
+from recbandits.loop.world import World
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World.make(synthetic.generate(), movies=20, rank=2, never=0.1, twice=0.05)
+
+
+class FirstChoice:
+    """An endpoint that shows everybody the first candidate."""
+
+    def __init__(self):
+        self.asked = []
+
+    def predict(self, instances):
+        first = len(self.asked)
+        self.asked += instances
+        return [
+            {"event_id": f"event-{first + number}", "movie_ids": [each["candidates"][0], 0]}
+            for number, each in enumerate(instances)
+        ]
+
+
+class Away:
+    def predict(self, instances):
+        raise ConnectionError("away")
+
+
+class Post:
+    """A publisher that can be away."""
+
+    def __init__(self):
+        self.sent, self.away = [], False
+
+    def send(self, records):
+        if self.away:
+            raise TimeoutError("away")
+        self.sent += records
+
+
+class Clock:
+    def __init__(self):
+        self.now = START
+
+    def __call__(self):
+        return self.now
+
+    def pass_(self, seconds):
+        self.now += timedelta(seconds=seconds)
+
+
+def simulator(world, endpoint, post=None, **options):
+    clock = Clock()
+    return Simulator(world, endpoint, post or Post(), clock=clock, **options), clock
+
+
+def test_requests_come_at_the_rate_each_with_its_visits(world):
+    """2.5 s at 40 requests/s, looked at every 10 ms: 100 requests of 3 visits."""
+    endpoint = FirstChoice()
+    visitors, clock = simulator(world, endpoint, rate=40, instances=3, candidates=5)
+    for _ in range(251):
+        visitors.ask_due()
+        clock.pass_(0.01)
+    assert len(endpoint.asked) == 300 == visitors.counts["visits"] == visitors.counts["answered"]
+    assert all(len(set(each["candidates"])) == 5 for each in endpoint.asked)
+
+
+def test_what_an_endpoint_was_too_slow_for_is_missed_beyond_a_second(world):
+    """After 10 s without a look, at 40 requests/s: 40 are made up for, 360 visitors have gone."""
+    endpoint = FirstChoice()
+    visitors, clock = simulator(world, endpoint, rate=40)
+    visitors.ask_due()
+    clock.pass_(10)
+    visitors.ask_due()
+    assert (visitors.counts["visits"], visitors.counts["missed"]) == (40, 360)
+    visitors.ask_due()
+    assert visitors.counts["visits"] == 40
+
+
+def test_an_endpoint_that_is_away_costs_its_visits_and_nothing_else(world):
+    visitors, clock = simulator(world, Away(), rate=10)
+    visitors.ask(7)
+    clock.pass_(60)
+    assert visitors.report_due() == 0
+    assert visitors.counts == Counter(visits=7, unanswered=7)
+
+
+def test_reports_leave_when_they_are_due_and_not_before(world):
+    post = Post()
+    visitors, clock = simulator(world, FirstChoice(), post, rate=10, instances=100)
+    visitors.ask(5)
+    made = visitors.counts["reports"]
+    for _ in range(100):
+        visitors.report_due()
+        assert all(reward.time <= clock.now for reward in post.sent)
+        clock.pass_(0.2)
+    assert len(post.sent) == made == visitors.counts["reported"]
+    times = [reward.time for reward in post.sent]
+    assert times == sorted(times)
+    assert [reward.event_id for reward in post.sent] != sorted(reward.event_id for reward in post.sent)
+
+
+def test_a_tenth_never_reports_and_a_twentieth_of_the_others_twice(world):
+    """Of 5,000 visits about 4,500 report, 225 of them twice; four standard errors are 85 and 59."""
+    post = Post()
+    visitors, clock = simulator(world, FirstChoice(), post, rate=10, instances=250)
+    visitors.ask(20)
+    clock.pass_(3600)
+    while visitors.report_due():
+        pass
+    by_event = Counter(reward.event_id for reward in post.sent)
+    assert len(by_event) == pytest.approx(4500, abs=85)
+    assert sum(count == 2 for count in by_event.values()) == pytest.approx(225, abs=59)
+    assert visitors.waiting == 0
+
+
+def test_reports_that_nobody_takes_are_kept_and_come_again(world):
+    post = Post()
+    post.away = True
+    visitors, clock = simulator(world, FirstChoice(), post, rate=10, instances=50)
+    visitors.ask(1)
+    clock.pass_(3600)
+    assert visitors.report_due() == 0
+    assert visitors.waiting == visitors.counts["reports"] > 40
+    post.away = False
+    assert visitors.report_due() == len(post.sent) == visitors.counts["reports"]
+
+
+def test_a_reward_is_what_this_user_thinks_of_what_was_shown(world):
+    """The mean over many visits of one user and movie is its expected rating: four standard errors of 4,000 stars."""
+    user, movie = world.user_ids[3], world.movie_ids[5]
+
+    class Same:
+        def visits(self, n, rng, candidates):
+            return np.full(n, user), np.tile(movie, (n, 1))
+
+        def __getattr__(self, name):
+            return getattr(world, name)
+
+    post = Post()
+    visitors, clock = simulator(Same(), FirstChoice(), post, rate=10, instances=200)
+    visitors.ask(20)
+    clock.pass_(3600)
+    while visitors.report_due():
+        pass
+    first = {}
+    for reward in post.sent:
+        first.setdefault(reward.event_id, reward.value)
+    stars = np.array(list(first.values()))
+    truth = world.expected(np.array([user]), np.array([[movie]])).item()
+    assert stars.mean() == pytest.approx(truth, abs=4 * stars.std() / np.sqrt(len(stars)))
+
+
+def test_the_same_seed_brings_the_same_visitors(world):
+    runs = []
+    for seed in (1, 1, 2):
+        endpoint = FirstChoice()
+        simulator(world, endpoint, rate=10, seed=seed)[0].ask(20)
+        runs.append(endpoint.asked)
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_taste_turns_evenly_from_its_start(tmp_path):
+    turn = Drift(START, 20)
+    assert [turn.at(START + timedelta(seconds=seconds)) for seconds in (-5, 0, 5, 20, 99)] == [0, 0, 0.25, 1, 1]
+    assert drift_of(tmp_path)(START) == 0
+    begin_drift(tmp_path, START, 20)
+    assert drift_of(tmp_path)(START + timedelta(seconds=5)) == 0.25
+
+
+def test_a_rate_that_is_none_is_refused(world):
+    with pytest.raises(ValueError, match="rate must be a positive number of requests per second, got 0"):
+        Simulator(world, FirstChoice(), Post(), 0)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.server.connections.add(self.client_address)
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"]
+        refused = len(asked) > 1
+        body = b'{"detail": "one at a time"}' if refused else json.dumps({"predictions": asked}).encode()
+        self.send_response(422 if refused else 200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Keep silent."""
+
+
+def listen(port=0):
+    server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
+    server.connections = set()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def test_a_connection_is_kept_and_opened_anew_at_the_port_of_the_day():
+    server = listen()
+    ports = [server.server_port]
+    client = KeepAlive(lambda: ports[0])
+    for number in range(5):
+        assert client.predict([{"user_id": number}]) == [{"user_id": number}]
+    assert len(server.connections) == 1
+    with pytest.raises(RuntimeError, match=r"422: .*one at a time"):
+        client.predict([{}, {}])
+    server.shutdown()
+    server.server_close()
+    client.close()
+    with pytest.raises(ConnectionError, match="does not answer"):
+        client.predict([{}])
+    second = listen()
+    ports[0] = second.server_port
+    assert client.predict([{"user_id": 1}]) == [{"user_id": 1}]
+    ports[0] = None
+    client.close()
+    with pytest.raises(ConnectionError, match="there is no endpoint"):
+        client.predict([{}])
+    second.shutdown()
+
+
+def test_the_process_of_the_visitors_does_without_tensorflow():
+    code = "import sys, recbandits.loop.simulate, recbandits.loop.view; print('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
