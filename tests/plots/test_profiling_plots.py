@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.plots.profiling import elapsed, step_times, time_per_example
+from recbandits.plots.profiling import elapsed, operations, step_times, time_per_example
 
 
 def test_a_bar_of_a_step_is_made_of_its_parts():
@@ -38,3 +38,12 @@ def test_elapsed_time_adds_the_epochs_up():
     assert first.get_ydata().tolist() == [0, 1.0, 1.5, 2.0]
     assert second.get_ydata() == pytest.approx([0, 3.0, 3.1, 3.2])
     assert axes.get_xlim()[0] == axes.get_ylim()[0] == 0
+
+
+def test_the_longest_operations_have_bars_and_the_others_share_one():
+    """Of 10 ms: 5, 3, and 2 of two others; 50 %, 30 %, 20 %."""
+    table = pd.DataFrame({"count": [4, 2000, 1, 1], "ms": [5.0, 3.0, 1.5, 0.5]}, index=["MatMul", "Add", "Mul", "Sub"])
+    (axes,) = operations(table, most=2).axes
+    assert [bar.get_width() for bar in axes.containers[0]] == [5.0, 3.0, 2.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["MatMul", "Add", "2 others"]
+    assert [text.get_text() for text in axes.texts] == ["50%, 4 calls", "30%, 2,000 calls", "20%"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recbandits.training.profiling import read, trace
+from recbandits.training.profiling import operations, read, trace, watch
 
 
 @tf.function(autograph=False)
@@ -84,3 +84,29 @@ def test_a_trace_without_steps_is_refused(tmp_path):
     tf.profiler.experimental.stop()
     with pytest.raises(ValueError, match="must have steps: wrap them in"):
         read(tmp_path)
+
+
+def test_operations_are_counted_and_the_one_that_computes_is_on_top(tmp_path):
+    """4 times two products of matrices of 400 x 400."""
+    batch = tf.ones([400, 400])
+    multiply(batch)
+    with watch(tmp_path, seconds=60):
+        for _ in range(4):
+            multiply(batch).numpy()
+    table = operations(tmp_path)
+    assert table.index[0] == "MatMul"
+    assert table.loc["MatMul", "count"] == 8
+    assert table.loc["MatMul", "ms"] > 0.5
+    assert "IDLE" not in table.index
+
+
+def test_a_watch_ends_in_time_though_the_work_goes_on(tmp_path):
+    """Products go on until the trace is there, and one more after that; the profiler is free again."""
+    multiply(tf.ones([400, 400]))
+    with watch(tmp_path / "first", seconds=0.1):
+        while not list((tmp_path / "first").rglob("*.xplane.pb")):
+            multiply(tf.ones([400, 400])).numpy()
+        multiply(tf.ones([400, 400])).numpy()
+    with watch(tmp_path / "second", seconds=60):
+        multiply(tf.ones([400, 400])).numpy()
+    assert operations(tmp_path / "second").loc["MatMul", "count"] == 2

@@ -23,6 +23,7 @@ from recbandits.training import task
 from recbandits.training.online import simulate
 from recbandits.training.places import Places, is_chief, mounted, replicas
 from recbandits.training.problems import AGENTS_OF, BANDITS, PROBLEMS, Outcome, Simulation
+from recbandits.training.profiling import operations
 from recbandits.training.solve import World, make_environment
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
@@ -95,6 +96,8 @@ def test_tuning_services_write_whole_numbers_with_a_point():
         (["fit", "--seeds=1,1"], "Fit: seeds must be different whole numbers of 0 or more, got (1, 1)"),
         (["fit", "--serve_epsilon=2"], "Fit: serve_epsilon must be in [0, 1], got 2.0"),
         (["fit", "--agent=oracle"], "argument --agent: fit takes linucb, lints, "),
+        (["fit", "--profile=61"], "argument --profile: must be seconds from 0 to 60, got '61'"),
+        (["fit", "--profile=nan"], "argument --profile: must be seconds from 0 to 60, got 'nan'"),
         (["train"], "argument command: invalid choice: 'train'"),
         ([], "the following arguments are required: command"),
     ],
@@ -159,6 +162,22 @@ def _first(environment, users):
     from tf_agents.trajectories import restart
 
     return restart(environment.describe(users, None), batch_size=len(users))
+
+
+def test_a_profile_goes_beside_the_curves_and_changes_nothing(jobs, data):
+    """Two seeds of 60 steps: each inverts the matrices of the 5 arms once a step."""
+    plain = jobs.run(Job("plain", (*SIMULATE, data)))
+    watched = jobs.run(Job("watched", (*SIMULATE, data, "--profile=60")))
+    assert watched.metrics == plain.metrics
+    assert watched.own["policy_version"] == plain.own["policy_version"]
+    table = operations(Path(watched.model).parent / "tensorboard")
+    assert table.loc["MatrixInverse", "count"] == 2 * 60
+
+
+def test_a_profile_without_a_place_is_refused(data, capsys, monkeypatch):
+    monkeypatch.delenv("AIP_TENSORBOARD_LOG_DIR", raising=False)
+    assert task.main([*SIMULATE, data, "--profile=1"]) == 1
+    assert "--profile needs a place for what it finds" in capsys.readouterr().err
 
 
 def test_a_killed_job_goes_on_to_the_same_end(jobs, data):

@@ -76,3 +76,32 @@ def elapsed(histories, title=None):
         axes.set(xlabel="epochs", ylabel="seconds, compilation included", title=title, xlim=(0, None), ylim=(0, None))
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
+
+
+def operations(table, most=8, title=None):
+    """Draw what operations took, a bar each, the longest on top, and what all the others took together.
+
+    Args:
+      table: DataFrame of `training.profiling.operations`.
+      most: how many have bars of their own.
+      title: of the picture.
+
+    Returns:
+      The matplotlib figure.
+    """
+    bars = table["ms"].iloc[:most].copy()
+    if len(table) > most:
+        bars[f"{len(table) - most} others"] = table["ms"].iloc[most:].sum()
+    position, total = np.arange(len(bars))[::-1], table["ms"].sum()
+    with figure(7.5, 1.0 + 0.3 * len(bars)) as (fig, axes):
+        colours = [COLOURS[0] if name in table.index else REFERENCE for name in bars.index]
+        axes.barh(position, bars, 0.7, color=colours)
+        for y, (name, value) in zip(position, bars.items(), strict=True):
+            calls = f", {table.loc[name, 'count']:,} calls" if name in table.index else ""
+            axes.annotate(
+                f"{value / total:.0%}{calls}", (value, y), (4, 0), textcoords="offset points", va="center", size=9
+            )
+        axes.set_yticks(position, bars.index)
+        axes.grid(axis="y", visible=False)
+        axes.set(xlabel="milliseconds in all threads", title=title, xlim=(0, 1.3 * bars.max()))
+    return fig

@@ -1,6 +1,8 @@
 """Where the time of a training step goes: TensorFlow's profiler, read without TensorBoard."""
 
+import contextlib
 import json
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,10 +54,7 @@ def trace(batches, train, directory, steps=20, warm_up=3):
     iterator = iter(batches)
     for _ in range(warm_up):
         train(_next(iterator)).numpy()
-    try:
-        tf.profiler.experimental.start(str(directory))
-    except tf.errors.AlreadyExistsError:
-        raise ValueError("only one profile can run at a time, stop the other one first") from None
+    _start(directory)
     try:
         for number in range(steps + 2):
             with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
@@ -64,6 +63,55 @@ def trace(batches, train, directory, steps=20, warm_up=3):
         tf.profiler.experimental.stop()
     profile = read(directory)
     return profile._replace(steps=profile.steps.loc[1:steps])
+
+
+@contextlib.contextmanager
+def watch(directory, seconds):
+    """Profile whatever is done in a `with` block, from its start and no longer than some seconds: traces are large.
+
+    Args:
+      directory: where the trace goes; TensorBoard finds it there too.
+      seconds: after which the profiler stops, if the block has not ended before.
+
+    Raises:
+      ValueError: another profile is running.
+    """
+    _start(directory)
+    once = threading.Lock()
+
+    def stop():
+        if once.acquire(blocking=False):
+            tf.profiler.experimental.stop()
+
+    timer = threading.Timer(seconds, stop)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        stop()
+        timer.join()  # where it was first, until the trace is written
+
+
+def operations(directory):
+    """What TensorFlow's operations took, in the latest trace in a directory.
+
+    Args:
+      directory: of `trace` or `watch`.
+
+    Returns:
+      DataFrame indexed by type of operation (MatMul, ...), longest first: count, and ms, the time spent in it without
+      what it waited for others to do. Operations run beside each other, so the sum may be longer than the clock says.
+
+    Raises:
+      FileNotFoundError: there is no trace.
+    """
+    host, *_ = json.loads(_tool(directory, "framework_op_stats"))
+    table = _frame(host)
+    table = table[(table["host_or_device"] == "Host") & (table["operation"] != "IDLE")]
+    sums = table.groupby("type")[["occurrences", "total_self_time"]].sum().rename_axis("operation")
+    sums = pd.DataFrame({"count": sums["occurrences"].astype(int), "ms": sums["total_self_time"] / 1000})
+    return sums.sort_values("ms", ascending=False)
 
 
 def read(directory):
@@ -79,14 +127,12 @@ def read(directory):
       FileNotFoundError: there is no trace.
       ValueError: the trace has no steps.
     """
-    files = sorted(Path(directory).glob("plugins/profile/*/*.xplane.pb"))
-    if not files:
-        raise FileNotFoundError(f"{Path(directory).name} must hold a trace of the profiler, it has no *.xplane.pb")
-    text, _ = raw_to_tool_data.xspace_to_tool_data([str(files[-1])], "input_pipeline_analyzer", {})
-    _, steps, stages, *_ = json.loads(text)
+    _, steps, stages, *_ = json.loads(_tool(directory, "input_pipeline_analyzer"))
     frame = _frame(steps)
     if frame.empty:
-        raise ValueError(f"the trace {files[-1].name} must have steps: wrap them in tf.profiler.experimental.Trace")
+        raise ValueError(
+            f"the trace in {Path(directory).name} must have steps: wrap them in tf.profiler.experimental.Trace"
+        )
     frame.index = frame["stepnum"].str.split().str[-1].astype(int).rename("step")
     stages = _frame(stages).set_index("opName").rename_axis("stage")
     return Profile(
@@ -94,6 +140,21 @@ def read(directory):
         stages.rename(columns={"timeInMs": "ms"})[["count", "ms"]].astype({"count": int}),
         steps["p"]["input_conclusion"],
     )
+
+
+def _start(directory):
+    try:
+        tf.profiler.experimental.start(str(directory))
+    except tf.errors.AlreadyExistsError:
+        raise ValueError("only one profile can run at a time, stop the other one first") from None
+
+
+def _tool(directory, name):
+    """What one of the profiler's tools says of the latest trace, JSON."""
+    files = sorted(Path(directory).glob("plugins/profile/*/*.xplane.pb"))
+    if not files:
+        raise FileNotFoundError(f"{Path(directory).name} must hold a trace of the profiler, it has no *.xplane.pb")
+    return raw_to_tool_data.xspace_to_tool_data([str(files[-1])], name, {})[0]
 
 
 def _next(iterator):

@@ -4,6 +4,8 @@
 or `rank`, and after an agent, lists the flags.
 """
 
+import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +23,7 @@ from recbandits.training.places import Places, mounted
 from recbandits.training.problems import AGENTS_OF, PROBLEMS, Problem
 
 _PROGRAM = "recbandits.training.task"
+_LONGEST_PROFILE = 60
 _TUNING = ("CLOUD_ML_HP_METRIC_FILE", "CLOUD_ML_TRIAL_ID")
 _RATED = "users were asked about movies that they had rated; what they think of others is unknown"
 _LIMITS = {
@@ -38,6 +41,7 @@ class Request(NamedTuple):
     name: str  # of the agent
     agent: object  # its parameters
     dry_run: bool
+    profile: float  # seconds that are to be profiled
 
 
 def main(arguments=None):
@@ -73,6 +77,8 @@ def parse(arguments):
     parser = Parser(prog=_PROGRAM, description=problem.__doc__.partition("\n")[0])
     _add_common(parser, agents)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    text = "let TensorFlow's profiler watch the training from its start, into the TensorBoard directory (default: 0)"
+    parser.add_argument("--profile", type=_seconds, default=0.0, metavar="SECONDS", help=text)
     add_flags(parser, problem, f"problem of {command!r}")
     add_flags(parser, agent, f"agent {name!r}")
     values = parser.parse(arguments)
@@ -81,19 +87,22 @@ def parse(arguments):
         made[0].check(made[1])
     except ValueError as error:
         parser.error(str(error))
-    return Request(command, made[0], name, made[1], values["dry_run"])
+    return Request(command, made[0], name, made[1], values["dry_run"], values["profile"])
 
 
 def description(request, places):
     """Lines that say what a request asks for, and where what comes of it would go."""
     rows = {"agent": f"{request.name}: {_as_flags(request.agent)}", "problem": _as_flags(request.problem)}
     rows["data"] = request.problem.data or "MovieLens from where recbandits.data.movielens.load finds it"
+    rows |= {"profiler": f"{request.profile:g} seconds"} if request.profile else {}
     rows |= places.describe()
     return [f"would {request.command}, and do nothing now", *(f"  {name:12}{text}" for name, text in rows.items())]
 
 
 def run(request, places, arguments):
     """Solve, export, record and report; what takes long is imported here."""
+    if request.profile and places.tensorboard is None:
+        raise ValueError("--profile needs a place for what it finds, set AIP_TENSORBOARD_LOG_DIR to a directory")
     if places.replicas > 1 and getattr(request.problem, "strategy", "none") != "multi_worker":
         raise ValueError(f"{places.replicas} replicas share work in `fit --strategy=multi_worker` alone, use 1 here")
     quiet_tensorflow()
@@ -102,13 +111,31 @@ def run(request, places, arguments):
 
     print(f"{request.command} with {request.name}: {_as_flags(request.agent)}")
     data = movielens.load(request.problem.data and mounted(request.problem.data))
-    outcome = solve(request.problem, request.agent, data, places)
+    with _profiler(request.profile, places.tensorboard):
+        outcome = solve(request.problem, request.agent, data, places)
     metrics = outcome.metrics()
     version = _export(request, outcome, data, places)
     if places.chief:
         _write(places.record, _record(request, arguments, data, outcome, version))
         _report(metrics, outcome.examples)
         print(*(f"{name} {_interval(value)}" for name, value in metrics.items()), sep="\n")
+
+
+def _seconds(text):
+    """Seconds to profile, few enough for a trace that can be looked at."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= _LONGEST_PROFILE:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be seconds from 0 to {_LONGEST_PROFILE}, got {text!r}")
+
+
+def _profiler(seconds, directory):
+    """A context in which TensorFlow's profiler watches, if it was asked for."""
+    if not seconds:
+        return contextlib.nullcontext()
+    from recbandits.training.profiling import watch
+
+    return watch(directory, seconds)
 
 
 def _add_common(parser, agents, **options):
