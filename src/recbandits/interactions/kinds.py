@@ -25,6 +25,7 @@ class Kind:
       rule: function of (its column, all columns by name), [n] or [n, length], giving bool [n]; None for no more rules.
       single: the rule of (one value, all values of the record by name), without arrays, which are slow for one record.
       many: True for a list.
+      optional: True where there may be no value.
     """
 
     expected: str
@@ -36,6 +37,11 @@ class Kind:
     rule: Callable | None = None
     single: Callable | None = None
     many: bool = False
+    optional: bool = False
+
+    def or_none(self):
+        """The same, or None where there is none."""
+        return dataclasses.replace(self, expected=f"{self.expected}, or None", optional=True)
 
     def but(self, expected, rule, single=None):
         """The same with a rule; `single` where the rule does not hold for numbers and text as it does for arrays."""
@@ -65,6 +71,10 @@ def _text(value):
         return None
     halves = not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)  # UTF-8 has none
     return None if halves else str(value)
+
+
+def _received(value):
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else _text(value)
 
 
 def _utc(value):
@@ -105,8 +115,15 @@ def _distinct(ids, row):
     return (ordered[:, 1:] != ordered[:, :-1]).all(axis=1) & (ids.shape[1] > 0)
 
 
+_VERDICTS = ("deployed", "refused", "promoted", "rolled back")
 TEXT = Kind("text", _text, _is_text, pa.string(), "STRING", "VARCHAR")
 NAME = TEXT.but("text that is not empty", lambda names, row: names != "")
+RECEIVED = Kind("text or bytes", _received, _is_text, pa.string(), "STRING", "VARCHAR")
+VERDICT = TEXT.but(
+    "'deployed', 'refused', 'promoted' or 'rolled back'",
+    lambda words, row: np.isin(words.astype(str), _VERDICTS),
+    lambda word, row: word in _VERDICTS,
+)
 TIME = Kind(
     "a time with its zone, to the microsecond", _utc, _is_aware, pa.timestamp("us", "UTC"), "TIMESTAMP", "TIMESTAMPTZ"
 )
@@ -119,6 +136,7 @@ ONE_OF_THEM = ID.but(
 )
 REAL = Kind("a number", _number, _is_number, pa.float64(), "FLOAT", "DOUBLE")
 FINITE = REAL.but("a finite number", lambda value, row: np.isfinite(value))
+FINITE_OR_NONE = FINITE.or_none()
 VECTOR = REAL.list(
     "finite numbers",
     lambda values, row: np.isfinite(values).all(axis=1),

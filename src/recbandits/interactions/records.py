@@ -1,4 +1,7 @@
-"""What must be written down of a decision and of what came of it; every schema derives from these two records."""
+"""What must be written down of a decision, of what came of it, and of what was decided about policies then.
+
+Every schema derives from these records.
+"""
 
 import contextlib
 import json
@@ -17,6 +20,8 @@ class _Record:
     def __post_init__(self):
         given = vars(self).copy()
         for name, kind in FIELDS[type(self)].items():
+            if kind.optional and given[name] is None:
+                continue
             value = kind.read(given[name])
             if value is None or not (kind.single is None or kind.single(value, vars(self))):
                 raise ValueError(f"{name} must be {kind.expected}, got {given[name]!r}")
@@ -93,16 +98,71 @@ class Reward(_Record):
     value: Annotated[float, kinds.FINITE]
 
 
+@dataclass(frozen=True)
+class Verdict(_Record):
+    """What was decided about a version of the policy, by a gate or by a guardrail, and why.
+
+    Attributes:
+      verdict_id: names the verdict for good.
+      time: of the verdict, with its zone; kept in UTC, to the microsecond.
+      kind: "deployed", "refused", "promoted" or "rolled back".
+      version: of the policy that it is about.
+      against: version that it was compared with; empty for the first one.
+      why: one sentence.
+      difference: estimated reward of `version` less that of `against`; None where nothing was compared, as the next
+        two, which are its 95 % interval.
+      low: lower end.
+      high: upper end.
+      effective_sample_size: of the estimate, in decisions; None where it has none.
+
+    Raises:
+      ValueError: a value that is not as above.
+    """
+
+    verdict_id: Annotated[str, kinds.NAME]
+    time: Annotated[datetime, kinds.TIME]
+    kind: Annotated[str, kinds.VERDICT]
+    version: Annotated[str, kinds.NAME]
+    against: Annotated[str, kinds.TEXT]
+    why: Annotated[str, kinds.NAME]
+    difference: Annotated[float | None, kinds.FINITE_OR_NONE] = None
+    low: Annotated[float | None, kinds.FINITE_OR_NONE] = None
+    high: Annotated[float | None, kinds.FINITE_OR_NONE] = None
+    effective_sample_size: Annotated[float | None, kinds.FINITE_OR_NONE] = None
+
+
+@dataclass(frozen=True)
+class Quarantined(_Record):
+    """A message that makes no record, kept aside with the reason.
+
+    Attributes:
+      message_id: names the message for good.
+      time: when it was sent, with its zone; kept in UTC, to the microsecond.
+      topic: where it came from.
+      reason: one sentence.
+      data: what it said; of bytes that are no UTF-8 the numbers remain.
+
+    Raises:
+      ValueError: a value that is not as above.
+    """
+
+    message_id: Annotated[str, kinds.NAME]
+    time: Annotated[datetime, kinds.TIME]
+    topic: Annotated[str, kinds.TEXT]
+    reason: Annotated[str, kinds.NAME]
+    data: Annotated[str, kinds.RECEIVED]
+
+
 # The kind of each field by name, for each record.
 FIELDS = {
     record: {name: hint.__metadata__[0] for name, hint in get_type_hints(record, include_extras=True).items()}
-    for record in (Interaction, Reward)
+    for record in (Interaction, Reward, Verdict, Quarantined)
 }
 
 
 def arrow_schema(kind):
-    """Schema of a table of `Interaction` or `Reward` in Arrow and Parquet."""
-    return pa.schema([pa.field(name, field.arrow, nullable=False) for name, field in FIELDS[kind].items()])
+    """Schema of a table of one kind of records in Arrow and Parquet."""
+    return pa.schema([pa.field(name, field.arrow, nullable=field.optional) for name, field in FIELDS[kind].items()])
 
 
 def bigquery_schema(kind):
@@ -111,7 +171,7 @@ def bigquery_schema(kind):
         {
             "name": name,
             "type": field.bigquery,
-            "mode": "REPEATED" if field.many else "REQUIRED",
+            "mode": "REPEATED" if field.many else "NULLABLE" if field.optional else "REQUIRED",
             "description": field.expected,
         }
         for name, field in FIELDS[kind].items()
@@ -120,4 +180,6 @@ def bigquery_schema(kind):
 
 def duckdb_schema(kind):
     """Columns of such a table in DuckDB, as they stand between the brackets of CREATE TABLE."""
-    return ", ".join(f'"{name}" {field.duckdb} NOT NULL' for name, field in FIELDS[kind].items())
+    return ", ".join(
+        f'"{name}" {field.duckdb}{"" if field.optional else " NOT NULL"}' for name, field in FIELDS[kind].items()
+    )

@@ -15,8 +15,8 @@ def to_table(records, kind=None):
     """Records of one kind as an Arrow table.
 
     Args:
-      records: list of `Interaction` or of `Reward`.
-      kind: which of the two; needed for an empty list only.
+      records: list of records, such as `Interaction` or `Reward`.
+      kind: which of them; needed for an empty list only.
 
     Returns:
       pyarrow.Table with `arrow_schema(kind)`, one row a record.

@@ -1,0 +1,185 @@
+"""The warehouse: what was decided, what came of it, what was refused, and what was decided about policies.
+
+Writing is idempotent: a record that is written again has no effect, so whoever is not sure that it was written writes
+it again. Reading is a function of times that are given, never of a clock.
+"""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from recbandits.interactions import Interaction, Verdict, arrow_schema, to_table
+from recbandits.interactions.kinds import TIME
+from recbandits.platforms import warehouse_sql as sql
+
+_LONGEST = 10**9  # seconds, 32 years; so that a time plus a window is a time
+_DECISIONS = arrow_schema(Interaction).append(pa.field("reward", pa.float64(), nullable=False))
+_DECISIONS = _DECISIONS.append(pa.field("reward_time", TIME.arrow))
+
+
+class Counts(NamedTuple):
+    """What became of everything that has to do with a span of time; `total` is the sum of the others.
+
+    Attributes:
+      total: rows of interactions, rewards and quarantine, a joined pair taken as one.
+      joined: decisions with a reward in the window.
+      defaulted: decisions without.
+      late: first rewards of defaulted decisions, after the window or before the decision.
+      duplicate: any further row of an event.
+      orphan: rewards without a decision.
+      quarantined: messages that make no record.
+    """
+
+    total: int
+    joined: int
+    defaulted: int
+    late: int
+    duplicate: int
+    orphan: int
+    quarantined: int
+
+
+class Warehouse(ABC):
+    """Interactions, rewards, quarantined messages and verdicts of one project.
+
+    A decision is the earliest row of an event. Its reward is the earliest one from its time to `window` seconds later,
+    both included, or else `default`. A span of time [start, end) bounds the times of decisions, of rewards without one,
+    and of quarantined messages; whatever else an event has belongs to its decision.
+
+    All methods raise ValueError for arguments that are not as described, and `PlatformError` with one sentence where
+    the warehouse does not answer; what was to be written may be written then or not.
+    """
+
+    @abstractmethod
+    def create(self):
+        """Make the tables, and a view `decisions` of them for people, unless they are there."""
+
+    @abstractmethod
+    def query(self, text, parameters=None):
+        """Ask anything.
+
+        Args:
+          text: one statement in BigQuery's SQL; tables are `interactions`, `rewards`, `quarantine`, `verdicts`.
+          parameters: dict from name to text, number or datetime, for `@name` in the statement.
+
+        Returns:
+          pyarrow.Table.
+        """
+
+    @abstractmethod
+    def _merge(self, batches):
+        """Add the rows of dict from name of a table to pyarrow.Table, unless they are there; how many were new."""
+
+    @abstractmethod
+    def _change(self, statements, parameters):
+        """Run statements that give no rows, all or none of them."""
+
+    def write(self, records):
+        """Keep records; when this returns, they are kept for good.
+
+        Args:
+          records: list of `Interaction`, `Reward`, `Verdict`, `Quarantined`, in any mix.
+
+        Returns:
+          How many of them were new.
+        """
+        groups = defaultdict(list)
+        for record in records:
+            if type(record) not in sql.TABLES:
+                raise ValueError(f"records must be Interaction, Reward, Verdict or Quarantined, got {record!r}")
+            groups[type(record)].append(record)
+        return self._merge({sql.TABLES[kind].name: _batch(some) for kind, some in groups.items()}) if groups else 0
+
+    def quarantine(self, entries):
+        """Keep a list of `Quarantined`; how many message ids were new."""
+        return self.write(entries)
+
+    def decisions(self, start, end, window, default):
+        """The decisions of a span of time with their rewards.
+
+        Args:
+          start: aware datetime, included.
+          end: aware datetime, not included.
+          window: seconds in which a reward counts.
+          default: reward of a decision without one.
+
+        Returns:
+          pyarrow.Table in order of time and event id, with the columns of `Interaction`, `reward` float64, and
+          `reward_time`, null where the reward is the default one.
+        """
+        return self.query(sql.DECISIONS, _span(start, end, window, default)).cast(_DECISIONS)
+
+    def rewards_of(self, version, start, end, window, default):
+        """Rewards of one version's decisions, float64 [decisions], in order of time; see `decisions`."""
+        parameters = _span(start, end, window, default) | {"version": version}
+        return self.query(sql.REWARDS_OF, parameters)["reward"].to_numpy()
+
+    def by_version(self, start, end, window, default):
+        """Compare versions by what they got; see `decisions`.
+
+        Returns:
+          DataFrame indexed by policy_version, the first to decide first: number of `decisions`, `mean` and sample
+          `variance` of the reward (NaN for one decision), times of the `first` and `last` decision.
+        """
+        table = self.query(sql.BY_VERSION, _span(start, end, window, default))
+        return table.to_pandas().set_index("policy_version").astype({"mean": float, "variance": float})
+
+    def counts(self, start, end, window):
+        """`Counts` of a span of time; see `decisions`."""
+        found = self.query(sql.COUNTS, _span(start, end, window)).to_pylist()
+        fates = dict.fromkeys(Counts._fields[1:], 0) | {row["fate"]: row["number"] for row in found}
+        rows = sum(row["number"] for row in found)
+        return Counts(rows - fates.pop("reward of joined", 0), **fates)
+
+    def snapshot(self, start, end):
+        """Text that stands for all rows on which `decisions` and `counts` of a span of time depend."""
+        (row,) = self.query(sql.SNAPSHOT, _span(start, end)).to_pylist()
+        return hashlib.blake2b(f"{row['number']} {row['first']} {row['second']}".encode(), digest_size=16).hexdigest()
+
+    def verdicts(self):
+        """All verdicts in order of time: DataFrame with the fields of `Verdict`."""
+        return self.query(sql.VERDICTS).cast(arrow_schema(Verdict)).to_pandas()
+
+    def state(self):
+        """How much there is, and how new: dict of table to {"rows": int, "newest": datetime or None}.
+
+        Beside the four tables there is "joined": the decisions that have a reward.
+        """
+        rows = self.query(sql.STATE).to_pylist()
+        return {row["name"]: {"rows": row["number"], "newest": TIME.read(row["newest"])} for row in rows}
+
+    def drop_before(self, time):
+        """Forget decisions, rewards and quarantined messages from before a time; a decision takes its rewards along."""
+        self._change(sql.DROP, {"time": _time("time", time)})
+
+
+def _batch(records):
+    """Records of one kind as a table with their digests."""
+    digests = [hashlib.blake2b(record.to_json().encode(), digest_size=16).hexdigest() for record in records]
+    return to_table(records).append_column(pa.field(sql.DIGEST, pa.string(), nullable=False), pa.array(digests))
+
+
+def _span(start, end, window=0.0, default=None):
+    """Parameters of the statements; times of microseconds, as all times of the records."""
+    start, end = _time("start", start), _time("end", end)
+    if not 0 <= window <= _LONGEST:
+        raise ValueError(f"window must be seconds from 0 to {_LONGEST}, got {window!r}")
+    if default is not None and not math.isfinite(default):
+        raise ValueError(f"default must be a finite number, got {default!r}")
+    length = timedelta(seconds=window)
+    last = datetime.max.replace(tzinfo=UTC)
+    until = end + length if length < last - end else last
+    parameters = {"start": start, "end": end, "window": length // timedelta(microseconds=1), "until": until}
+    return parameters if default is None else parameters | {"default": float(default)}
+
+
+def _time(name, value):
+    read = TIME.read(value)
+    if read is None:
+        raise ValueError(f"{name} must be {TIME.expected}, got {value!r}")
+    return read

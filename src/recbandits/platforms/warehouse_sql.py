@@ -1,0 +1,179 @@
+"""The SQL of the warehouse, in BigQuery's dialect, which `platforms.local.warehouse` runs as it is on DuckDB.
+
+A table has one row for each distinct report of an event: the same delivered twice is one row, two different ones are
+two, and of these the earliest counts, ties broken by digest. So nothing depends on the order of delivery.
+
+Parameters: `@start` and `@end` bound the time of the decision, `@window` is in microseconds, `@until` is `@end` plus
+the window (rewards that are looked at are bounded by constants, so that only their partitions are read), `@default` is
+the reward of a decision without one.
+"""
+
+import functools
+from typing import NamedTuple
+
+from recbandits.interactions.records import FIELDS, Interaction, Quarantined, Reward, Verdict, bigquery_schema
+
+DIGEST = "digest"
+
+
+class Table(NamedTuple):
+    """One table of the warehouse.
+
+    Attributes:
+      name: of the table.
+      record: class of what its rows are.
+      key: columns that no two rows share.
+    """
+
+    name: str
+    record: type
+    key: tuple
+
+    @property
+    def columns(self):
+        """Names of the columns: the fields of the record, and its digest."""
+        return (*FIELDS[self.record], DIGEST)
+
+    @property
+    def schema(self):
+        """Columns as dicts that BigQuery's `SchemaField.from_api_repr` takes."""
+        digest = {"name": DIGEST, "type": "STRING", "mode": "REQUIRED", "description": "BLAKE2b of the record's JSON"}
+        return [*bigquery_schema(self.record), digest]
+
+
+TABLES = {
+    table.record: table
+    for table in (
+        Table("interactions", Interaction, ("event_id", DIGEST)),
+        Table("rewards", Reward, ("event_id", DIGEST)),
+        Table("quarantine", Quarantined, ("message_id",)),
+        Table("verdicts", Verdict, ("verdict_id",)),
+    )
+}
+
+
+@functools.cache
+def merge(table, batch):
+    """Statement that adds to a `Table` the rows of the table named `batch`, of times from `@first` to `@last`."""
+    same = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
+    # The digest covers the time: equal rows have equal times, and partitions without such times need no look.
+    bounded = " AND t.time BETWEEN @first AND @last" if DIGEST in table.key else ""
+    columns = ", ".join(table.columns)
+    return f"""
+MERGE INTO {table.name} AS t
+USING (
+  SELECT {columns} FROM {batch} WHERE TRUE
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY {", ".join(table.key)} ORDER BY time, {DIGEST}) = 1
+) AS s
+ON {same}{bounded}
+WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({", ".join(f"s.{name}" for name in table.columns)})
+"""
+
+
+_FIELDS = ", ".join(f"d.{name}" for name in FIELDS[Interaction])
+# The earliest row of each event, if its time is in the window; an earlier one outside rules the event out.
+_DECIDED = """
+decided AS (
+  SELECT * FROM interactions AS i
+  WHERE i.time >= @start AND i.time < @end
+    AND NOT EXISTS (SELECT 1 FROM interactions AS e WHERE e.event_id = i.event_id AND e.time < @start)
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY i.event_id ORDER BY i.time, i.digest) = 1
+)"""
+_ANSWERED = f"""{_DECIDED},
+answers AS (
+  SELECT r.event_id, r.time, r.value, r.digest
+  FROM rewards AS r JOIN decided AS d ON r.event_id = d.event_id
+  WHERE r.time >= @start AND r.time <= @until
+    AND r.time >= d.time AND r.time <= TIMESTAMP_ADD(d.time, INTERVAL @window MICROSECOND)
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY r.event_id ORDER BY r.time, r.digest) = 1
+)"""
+_JOINED = f"""{_ANSWERED},
+joined AS (
+  SELECT {_FIELDS}, COALESCE(a.value, @default) AS reward, a.time AS reward_time
+  FROM decided AS d LEFT OUTER JOIN answers AS a ON a.event_id = d.event_id
+)"""
+
+DECISIONS = f"WITH {_JOINED} SELECT * FROM joined ORDER BY time, event_id"
+
+REWARDS_OF = f"WITH {_JOINED} SELECT reward FROM joined WHERE policy_version = @version ORDER BY time, event_id"
+
+BY_VERSION = f"""
+WITH {_JOINED}
+SELECT policy_version, COUNT(*) AS decisions, AVG(reward) AS mean, VAR_SAMP(reward) AS variance,
+  MIN(time) AS first, MAX(time) AS last
+FROM joined GROUP BY policy_version ORDER BY first, policy_version
+"""
+
+# What came in the window and belongs to no decision at all.
+_REST = """
+  SELECT r.digest, 'orphan' AS fate FROM rewards AS r
+  WHERE r.time >= @start AND r.time < @end
+    AND NOT EXISTS (SELECT 1 FROM interactions AS i WHERE i.event_id = r.event_id)
+  UNION ALL
+  SELECT q.digest, 'quarantined' AS fate FROM quarantine AS q WHERE q.time >= @start AND q.time < @end"""
+# Every row that has to do with the window, once, with what became of it: rows of the events that were decided in it,
+# whenever they came, and the rest. A pair of decision and reward is two rows.
+_FATES = f"""{_ANSWERED},
+fates AS (
+  SELECT i.digest, CASE
+    WHEN i.digest <> d.digest THEN 'duplicate' WHEN a.event_id IS NULL THEN 'defaulted' ELSE 'joined' END AS fate
+  FROM interactions AS i JOIN decided AS d ON d.event_id = i.event_id
+  LEFT OUTER JOIN answers AS a ON a.event_id = i.event_id
+  UNION ALL
+  SELECT r.digest, CASE
+    WHEN r.digest = a.digest THEN 'reward of joined' WHEN a.digest IS NULL
+      AND ROW_NUMBER() OVER (PARTITION BY r.event_id ORDER BY r.time, r.digest) = 1 THEN 'late'
+    ELSE 'duplicate' END AS fate
+  FROM rewards AS r JOIN decided AS d ON d.event_id = r.event_id
+  LEFT OUTER JOIN answers AS a ON a.event_id = r.event_id
+  UNION ALL{_REST}
+)"""
+
+COUNTS = f"WITH {_FATES} SELECT fate, COUNT(*) AS number FROM fates GROUP BY fate"
+
+# Digests are distinct, so that two halves of all of them, each combined by XOR in any order, stand for the set.
+SNAPSHOT = f"""
+WITH {_DECIDED},
+fates AS (
+  SELECT i.digest, '' AS fate FROM interactions AS i JOIN decided AS d ON d.event_id = i.event_id
+  UNION ALL
+  SELECT r.digest, '' AS fate FROM rewards AS r JOIN decided AS d ON d.event_id = r.event_id
+  UNION ALL{_REST}
+)
+SELECT COUNT(*) AS number,
+  BIT_XOR(CAST(CONCAT('0x', SUBSTR(digest, 1, 15)) AS INT64)) AS first,
+  BIT_XOR(CAST(CONCAT('0x', SUBSTR(digest, 16, 15)) AS INT64)) AS second
+FROM fates
+"""
+
+STATE = (
+    "\nUNION ALL ".join(
+        f"SELECT '{table.name}' AS name, COUNT(*) AS number, MAX(time) AS newest FROM {table.name}"
+        for table in TABLES.values()
+    )
+    + """
+UNION ALL SELECT 'joined' AS name, COUNT(*) AS number, MAX(i.time) AS newest FROM interactions AS i
+WHERE EXISTS (SELECT 1 FROM rewards AS r WHERE r.event_id = i.event_id)"""
+)
+
+VERDICTS = f"SELECT {', '.join(FIELDS[Verdict])} FROM verdicts ORDER BY time, verdict_id"
+
+# A reward goes with its decision, whenever it came: it must not stay behind as an orphan.
+DROP = (
+    "DELETE FROM rewards WHERE time < @time OR event_id IN (SELECT event_id FROM interactions WHERE time < @time)",
+    "DELETE FROM interactions WHERE time < @time",
+    "DELETE FROM quarantine WHERE time < @time",
+)
+
+# What people look at: every decision once, with its first reward, however late, and the seconds until then.
+VIEW = f"""
+SELECT {_FIELDS}, r.value AS reward, r.time AS reward_time,
+  TIMESTAMP_DIFF(r.time, d.time, MICROSECOND) / 1000000 AS seconds
+FROM (
+  SELECT * FROM {{dataset}}interactions WHERE TRUE
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY event_id ORDER BY time, digest) = 1
+) AS d LEFT OUTER JOIN (
+  SELECT * FROM {{dataset}}rewards WHERE TRUE
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY event_id ORDER BY time, digest) = 1
+) AS r ON r.event_id = d.event_id
+"""
