@@ -1,0 +1,67 @@
+"""First interactions, before there is anything to serve: a uniform policy that logs its propensities."""
+
+import uuid
+from datetime import timedelta
+
+import numpy as np
+
+from recbandits.interactions import Interaction
+
+UNIFORM = "uniform"  # the version of the policy
+_NAMES = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # a namespace of our own
+
+
+def generate(world, warehouse, n, start, seed=0, seconds=60.0, candidates=10):
+    """Write the first interactions of a world, and what people report of them, to the warehouse.
+
+    Doing so again has no further effect: an event's name follows from the seed and its number.
+
+    Args:
+      world: `World`
+      warehouse: `Warehouse`
+      n: number of decisions.
+      start: datetime with a zone, of the first one.
+      seed: of who comes, what is shown and what is reported.
+      seconds: from the first decision to the end of the last one's turn; they come evenly.
+      candidates: of a decision, each as likely to be shown as any other.
+
+    Returns:
+      dict of decisions (how many there are), rewards (how many reports), written (rows that are new to the warehouse),
+      policy_version, start and end (ISO 8601; no decision is at or after it).
+
+    Raises:
+      ValueError: not one decision or more, or seconds that are not positive.
+      PlatformError: of the warehouse.
+    """
+    if not (n >= 1 and seconds > 0):
+        raise ValueError(f"n must be at least 1 and seconds positive, got {n} and {seconds}")
+    rng = np.random.default_rng(seed)
+    users, movies = world.visits(n, rng, candidates)
+    action = rng.integers(candidates, size=n)
+    values = world.rate(world.expected(users, movies)[np.arange(n), action], rng)
+    event_ids = [uuid.uuid5(_NAMES, f"{seed}/{row}").hex for row in range(n)]
+    times = [start + timedelta(seconds=seconds * row / n) for row in range(n)]
+    bundle = world.bundle()
+    contexts = bundle.context(bundle.user_features(users))
+    interactions = [
+        Interaction(
+            event_id=event_ids[row],
+            time=times[row],
+            policy_version=UNIFORM,
+            user_id=users[row],
+            context=tuple(contexts[row].tolist()),
+            candidates=tuple(movies[row].tolist()),
+            action=movies[row, action[row]],
+            propensity=1.0 / candidates,
+        )
+        for row in range(n)
+    ]
+    rewards = world.reports(event_ids, times, values, rng)
+    return {
+        "decisions": n,
+        "rewards": len(rewards),
+        "written": warehouse.write([*interactions, *rewards]),
+        "policy_version": UNIFORM,
+        "start": start.isoformat(),
+        "end": (start + timedelta(seconds=seconds)).isoformat(),
+    }

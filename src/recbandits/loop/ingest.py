@@ -1,0 +1,210 @@
+"""From the warehouse to a dataset: the joined decisions of a window, checked, counted, split and sealed."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recbandits.agents import limits
+from recbandits.data import features
+from recbandits.data.bandit_log import BanditLog
+from recbandits.interactions import Interaction
+from recbandits.interactions.records import FIELDS, Quarantined
+
+DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
+TOPIC = "ingester"  # where what is quarantined here says that it comes from
+
+
+@dataclass(frozen=True)
+class Join:
+    """The rule by which decisions get their rewards.
+
+    A reward counts if it is known at most `window` seconds after the decision. A decision without one counts as the
+    default, for silence is an answer too: with stars the worst, 1. Where people are silent by chance, whatever was
+    shown, this lowers what is expected of all candidates, and their differences by one factor, and changes no order.
+
+    Attributes:
+      window: seconds, positive.
+      default: reward of a decision without one, in [lowest, highest].
+      lowest: reward that is possible; a decision with another is quarantined.
+      highest: likewise.
+
+    Raises:
+      ValueError: a field that is not as above.
+    """
+
+    window: float = 5.0
+    default: float = 1.0
+    lowest: float = 1.0
+    highest: float = 5.0
+
+    def __post_init__(self):
+        limits.positive(self, "window")
+        limits.require(self, "default", self.lowest <= self.default <= self.highest, "within [lowest, highest]")
+
+
+def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=None):
+    """Write the joined decisions of a window as a dataset: the same data gives the same bytes.
+
+    The directory gets `decisions.parquet` (all of them, by time, with the column `held_out`), TFRecords of those that
+    are not held out (as `write_trajectories` says), `features.npz`, `titles.json` and, last, `manifest.json`. Which
+    decisions are held out is a matter of their ids: a decision is held out for good, or never.
+
+    Args:
+      warehouse: `Warehouse`
+      start: datetime with a zone; decisions from then on.
+      end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still be answered.
+      rule: `Join`
+      bundle: FeatureBundle with which the policy learns and serves; decisions on whom or what it does not know are
+        quarantined.
+      directory: for the dataset, made if missing; a dataset that is there is replaced.
+      holdout: share in [0, 1) that the learner does not see.
+      titles: dict from movie id to title, for the policy; None for none.
+
+    Returns:
+      dict, the manifest: start, end, the rule, holdout, snapshot; counts, which add up as those of `Warehouse.counts`,
+      where what is quarantined here is quarantined and nothing else; reasons of the latter; decisions, held_out,
+      candidates (the most of a decision), policy_versions, files (SHA-256 of each) and digest (of all of it).
+
+    Raises:
+      ValueError: a share that is none, or no decision to learn from.
+      PlatformError: of the warehouse.
+    """
+    if not 0 <= holdout < 1:
+        raise ValueError(f"holdout must be in [0, 1), got {holdout}")
+    window = {"start": start.isoformat(), "end": end.isoformat()}
+    table = warehouse.decisions(start, end, rule.window, rule.default)
+    reasons = _reasons(table, bundle, rule)
+    refused = table.filter(reasons != "")
+    warehouse.quarantine(_entries(refused, reasons[reasons != ""]))
+    # what is counted comes after what is quarantined, so that doing it all again gives the same
+    counts = _counts(warehouse.counts(start, end, rule.window)._asdict(), refused)
+    snapshot = warehouse.snapshot(start, end)
+    table = table.filter(reasons == "")
+    if not len(table):
+        raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")
+    held_out = _held_out(table, holdout)
+    log = _log(table.filter(~held_out))
+    files = _write(Path(directory), table.append_column("held_out", pa.array(held_out)), log, bundle, titles)
+    manifest = {
+        **window,
+        **vars(rule),
+        "holdout": holdout,
+        "snapshot": snapshot,
+        "counts": counts,
+        "reasons": dict(sorted(Counter(reasons[reasons != ""]).items())),
+        "decisions": len(table),
+        "held_out": int(held_out.sum()),
+        "candidates": pc.max(pc.list_value_length(table["candidates"])).as_py(),
+        "policy_versions": dict(sorted(Counter(table["policy_version"].to_pylist()).items())),
+        "files": files,
+    }
+    manifest["digest"] = _digest(manifest)
+    Path(directory, MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_manifest(directory):
+    """The manifest of a dataset, after every byte of it was found to be what was written.
+
+    Raises:
+      ValueError: the directory holds no complete dataset, or a damaged one.
+    """
+    directory = Path(directory)
+    if not (directory / MANIFEST).is_file():
+        raise ValueError(f"{directory.name} must be the directory of a complete dataset, it has no {MANIFEST}")
+    manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    digest = manifest.pop("digest")
+    if _digest(manifest) != digest:
+        raise ValueError(f"dataset {directory.name} is damaged, {MANIFEST} is not what was written")
+    for name, expected in manifest["files"].items():
+        if not (directory / name).is_file() or _hash(directory / name) != expected:
+            raise ValueError(f"dataset {directory.name} is damaged, {name} is not what was written")
+    return manifest | {"digest": digest}
+
+
+def decisions_of(directory, held_out):
+    """Decisions of a dataset as a BanditLog, by time.
+
+    Args:
+      directory: that `ingest` wrote.
+      held_out: True for those that the learner does not see, False for the others, None for all.
+    """
+    table = pq.read_table(Path(directory, DECISIONS))
+    return _log(table if held_out is None else table.filter(pc.equal(table["held_out"], held_out)))
+
+
+def titles_of(directory):
+    """Titles of a dataset, dict from movie id to title; empty where it was given none."""
+    file = Path(directory, TITLES)
+    return {int(movie): title for movie, title in json.loads(file.read_text(encoding="utf-8")).items()}
+
+
+def _reasons(table, bundle, rule):
+    """Why a decision cannot be learnt from, array of text [n]; empty where it can."""
+    reasons = np.full(len(table), "", object)
+    reward, candidates = table["reward"].to_numpy(), table["candidates"].combine_chunks()
+    unknown = bundle.movie_table.rows(candidates.flatten().to_numpy()) < 0
+    reasons[~((reward >= rule.lowest) & (reward <= rule.highest))] = (
+        f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"
+    )
+    reasons[pc.list_parent_indices(candidates).to_numpy()[unknown]] = "candidates must be movies with features"
+    reasons[bundle.user_table.rows(table["user_id"].to_numpy()) < 0] = "user_id must be of a user with features"
+    return reasons
+
+
+def _entries(refused, reasons):
+    """What the quarantine is told: `Quarantined` of each refused decision, named by its event."""
+    columns = [*FIELDS[Interaction], "reward"]
+    return [
+        Quarantined(f"{TOPIC}/{row['event_id']}", row["time"], TOPIC, reason, json.dumps(row, default=str))
+        for row, reason in zip(refused.select(columns).to_pylist(), reasons, strict=True)
+    ]
+
+
+def _counts(counts, refused):
+    """Counts of a warehouse in which the refused decisions are among the quarantined only, not among the joined too."""
+    defaulted = refused["reward_time"].null_count
+    less = {"total": len(refused), "joined": len(refused) - defaulted, "defaulted": defaulted}
+    return {name: count - less.get(name, 0) for name, count in counts.items()}
+
+
+def _held_out(table, holdout):
+    """Which decisions are held out, bool [n]: those whose ids have the smallest hashes, as numbers in [0, 1)."""
+    return pd.util.hash_array(table["event_id"].to_numpy(zero_copy_only=False)) / 2.0**64 < holdout
+
+
+def _log(table):
+    """BanditLog of joined decisions."""
+    columns = {"event_id": table["event_id"], "time": table["time"], "value": table["reward"]}
+    return BanditLog.from_tables(table, pa.table(columns))
+
+
+def _write(directory, table, log, bundle, titles):
+    """Write everything but the manifest, and give the SHA-256 of each file."""
+    from recbandits.data.trajectories import write_trajectories  # with TensorFlow, which who only reads does not need
+
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
+    pq.write_table(table, directory / DECISIONS)
+    records = write_trajectories(log, bundle, directory, TRAIN)
+    bundle.save(directory)
+    titles = {str(movie): str(title) for movie, title in (titles or {}).items()}
+    (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
+    names = [DECISIONS, *(file.name for file in records), features.FILE, TITLES]
+    return {name: _hash(directory / name) for name in names}
+
+
+def _hash(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _digest(manifest):
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

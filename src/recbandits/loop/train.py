@@ -1,0 +1,127 @@
+"""Learn on from what has been logged since: one pass over new events, never twice, and a policy to serve."""
+
+import tempfile
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from recbandits.agents.exploration import Exploration
+from recbandits.agents.factory import make_agent
+from recbandits.data import features
+from recbandits.data.features import FeatureBundle
+from recbandits.data.tfrecords import find_records
+from recbandits.data.trajectories import Examples, read_examples
+from recbandits.loop.ingest import TRAIN, read_manifest, titles_of
+from recbandits.loop.models import AGENT, POLICY, read_model, write_model
+from recbandits.serving.policy import TrainingSummary, export, load
+from recbandits.training.offline import Specs, fit
+
+
+def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
+    """Train the model of the next round.
+
+    The same dataset and parent give the same version, in whatever order and however often the events were delivered.
+    Killed, it leaves no model rather than half a one; run again, it comes to the same end.
+
+    Args:
+      dataset: directory that `ingest` wrote.
+      model_dir: directory for the model, as `models` describes it.
+      parameters: `LinUCB`. Its `gamma` is the weight that all that was learnt before keeps at each training: 0.5 halves
+        with each round what the past has to say.
+      exploration: `Exploration` with which the policy is to serve.
+      serving: directory of the model to go on from; None begins with nothing.
+      seed: of the agent's draws; what it learns does not depend on it.
+
+    Returns:
+      dict of version, parent, new (events learnt now) and learnt (in all). Without a new event it is the parent once
+      more: the same version.
+
+    Raises:
+      ValueError: a dataset or a parent that is not complete, features that are not those of the parent, or no event to
+        learn from.
+    """
+    manifest, parent = read_manifest(dataset), None if serving is None else read_model(serving)
+    if parent is not None:
+        _check_features(dataset, parent)
+    agent = learner(FeatureBundle.load(dataset), manifest["candidates"], parameters, seed)
+    if parent is not None:
+        tf.train.Checkpoint(agent=agent).read(str(parent.agent)).assert_existing_objects_matched().expect_partial()
+    new = (
+        learn(agent, read_examples(find_records(dataset, TRAIN))) if manifest["decisions"] > manifest["held_out"] else 0
+    )
+    until = datetime.fromisoformat(manifest["end"])
+    if new:
+        facts = {"parent": parent and parent.version, "learnt": len(agent.learnt.numpy()), "until": until.isoformat()}
+        facts |= {"parameters": asdict(parameters), "exploration": asdict(exploration)}
+        model = _write(agent, dataset, model_dir, facts)
+    elif parent is not None:
+        model = _again(parent, model_dir, until)
+    else:
+        raise ValueError("decisions must be at least one to learn from, the dataset has none that is not held out")
+    return {"version": model.version, "parent": model.parent, "new": new, "learnt": model.learnt}
+
+
+def learner(bundle, candidates, parameters, seed=0):
+    """An agent that has learnt nothing yet.
+
+    Args:
+      bundle: FeatureBundle of what it will see.
+      candidates: of a decision.
+      parameters: `LinUCB`
+      seed: of its draws.
+
+    Returns:
+      TF-Agents agent, one linear model for all arms.
+    """
+    return make_agent(parameters, Specs(bundle.spec(candidates)), seed)
+
+
+def learn(agent, examples):
+    """Let an agent learn the events that are new to it, each once and all in one batch.
+
+    They are sorted by their hashes first: sums of floats depend on the order of their terms, and a policy is not to
+    depend on the order of delivery.
+
+    Args:
+      agent: from `learner`.
+      examples: Examples in any order; an event that occurs again, or that was learnt before, is passed over.
+
+    Returns:
+      Number of new events.
+    """
+    events, rows = np.unique(examples.event, return_index=True)
+    rows = rows[~np.isin(events, agent.learnt.numpy())]
+    if len(rows):
+        fit(agent, Examples(*(column[rows] for column in examples)), batch_size=len(rows))
+    return len(rows)
+
+
+def _check_features(dataset, parent):
+    mine, its = (Path(place, features.FILE).read_bytes() for place in (dataset, parent.policy))
+    if mine != its:
+        raise ValueError(
+            f"the features of the dataset must be those of {parent.version}, the model to go on from, they are others: "
+            "what it has learnt is about its own"
+        )
+
+
+def _write(agent, dataset, model_dir, facts):
+    way, summary = (
+        facts["exploration"],
+        TrainingSummary(f"{facts['learnt']:,} logged decisions", "LinUCB", facts["parameters"]),
+    )
+    options = {"exploration": Exploration(**way), "titles": titles_of(dataset), "summary": summary}
+    with tempfile.TemporaryDirectory() as draft:
+        tf.train.Checkpoint(agent=agent).write(str(Path(draft, AGENT, "checkpoint")))
+        policy = export(agent.policy, Path(draft, POLICY), FeatureBundle.load(dataset), **options)
+        return write_model(draft, model_dir, {"version": load(policy).version, **facts})
+
+
+def _again(parent, model_dir, until):
+    """The parent once more, which has now been given the data until then."""
+    facts = {"version": parent.version, "parent": parent.parent, "learnt": parent.learnt}
+    facts |= {"until": max(parent.until, until).isoformat(), "parameters": asdict(parent.parameters)}
+    return write_model(parent.directory, model_dir, {**facts, "exploration": asdict(parent.exploration)})
