@@ -11,6 +11,7 @@ import numpy as np
 from recbandits.evaluation import off_policy
 from recbandits.evaluation.estimate import Estimate
 from recbandits.evaluation.reward_model import cross_fit
+from recbandits.loop.models import POLICY
 from recbandits.loop.settings import Gate
 
 __all__ = ["Gate", "Judgement", "judge", "judge_log", "policy_directory"]
@@ -148,8 +149,8 @@ def judge_log(log, candidate, serving, gate=None):
 
 def policy_directory(place):
     """Where the policy of a model directory is: its `policy/`, or the place itself if it is an exported policy."""
-    inside = f"{place}/policy"
-    return place if str(place).startswith("gs://") or not Path(inside).is_dir() else inside
+    inside = Path(place) / POLICY
+    return inside if inside.is_dir() else place
 
 
 def _estimate(log, policy, q, gate):

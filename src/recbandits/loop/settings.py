@@ -36,8 +36,8 @@ class Guardrail:
     """When a canary becomes what serves, and when a served version is taken back, by observed rewards.
 
     Attributes:
-      canary: percentage of the users who get a new version at first, from 1 to 99.
-      holdback: percentage of the users who keep its predecessor after the promotion, from 1 to 99: without them a bad
+      canary: percentage of the users who get a new version at first, from 1 to 49.
+      holdback: percentage of the users who keep its predecessor after the promotion, from 1 to 49: without them a bad
         version could not be told from a bad day.
       least: decisions that either side must have before anything is decided.
       most: decisions of the canary after which it is promoted unless it is surely worse.
@@ -55,7 +55,7 @@ class Guardrail:
     def __post_init__(self):
         for name in ("canary", "holdback"):
             share = getattr(self, name)
-            limits.require(self, name, limits.is_count(share) and share < 100, "a whole number from 1 to 99")
+            limits.require(self, name, limits.is_count(share) and share < 50, "a whole number from 1 to 49")
         limits.require(self, "least", limits.is_count(self.least) and self.least > 1, "a whole number above 1")
         limits.require(
             self, "most", limits.is_count(self.most) and self.most >= self.least, "a count, at least `least`"

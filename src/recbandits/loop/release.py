@@ -1,0 +1,238 @@
+"""From a judgement to traffic: a canary first, then most of the users, and back at once when users say so.
+
+There is one endpoint. `deploy` puts a version that passed the gate beside what serves; `guard`, called again and again,
+looks at the rewards of both. Users are split between versions by hash, so that the two are a randomised experiment.
+"""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from recbandits.evaluation import sequential
+from recbandits.interactions import Verdict
+from recbandits.loop.judge import policy_directory
+from recbandits.loop.settings import Guardrail
+
+__all__ = ["Experiment", "Guardrail", "deploy", "experiment", "guard", "observed", "place", "serving_version"]
+
+_SPACE = uuid.UUID("5b1c2f0e-53a4-5f0e-9d5c-8a5d0c6f1e77")
+
+
+class Experiment(NamedTuple):
+    """Two versions that share the traffic.
+
+    Attributes:
+      newest: the version that was deployed last.
+      other: the one that it is to replace, or has replaced.
+      promoted: whether the newest has the larger share already.
+      start: datetime in UTC since when they have had these shares.
+    """
+
+    newest: str
+    other: str
+    promoted: bool
+    start: datetime
+
+
+def serving_version(endpoint):
+    """Version with the largest share of the traffic; None where nothing is deployed."""
+    shares = endpoint.traffic_split
+    return max(shares, key=shares.get) if shares else None
+
+
+def deploy(endpoint, model_dir, judgement, serving_version, canary=Guardrail.canary, now=None):
+    """Deploy a model as a canary if the gate lets it pass; the first one serves everybody.
+
+    Args:
+      endpoint: `platforms.endpoints.Endpoint`
+      model_dir: directory of a model or of an exported policy.
+      judgement: `Judgement` of its policy; None for the first one.
+      serving_version: version that served when the training began; None where nothing did.
+      canary: percentage of the users who get it at first.
+      now: aware datetime of the verdict; None for the time of day.
+
+    Returns:
+      `Verdict`: "deployed" or "refused", and why; write it to the warehouse, from which `guard` knows what is new. The
+      same version against the same serving one gives the same verdict, and is deployed once.
+
+    Raises:
+      ValueError: the directory holds no policy.
+      PlatformError: the endpoint refused; what it served before goes on.
+    """
+    from recbandits.serving.policy import load
+
+    policy = policy_directory(model_dir)
+    return place(endpoint, policy, load(policy).version, judgement, serving_version, canary, now)
+
+
+def place(endpoint, policy, version, judgement, expected, canary=Guardrail.canary, now=None):
+    """As `deploy`, for a policy whose version is known.
+
+    Args:
+      endpoint: as for `deploy`.
+      policy: what the endpoint takes as a policy.
+      version: of it.
+      judgement: as for `deploy`.
+      expected: version that should serve now, or None.
+      canary: as for `deploy`.
+      now: as for `deploy`.
+
+    Returns:
+      `Verdict`
+    """
+    now = datetime.now(UTC) if now is None else now
+    shares, serving = endpoint.traffic_split, serving_version(endpoint)
+    against = "" if judgement is None else judgement.serving
+    if version in shares and version != against:
+        why = f"It is deployed already and has {shares[version]} % of the traffic: nothing to do."
+        return _verdict("deployed", version, against, why, now, judgement)
+    if refusal := _refusal(version, judgement, expected, serving):
+        return _verdict("refused", version, serving or "", refusal, now, judgement)
+    if serving is None:
+        endpoint.deploy(policy, 100)
+        return _verdict("deployed", version, "", "It is the first: it serves everybody.", now)
+    _only(endpoint, serving)
+    endpoint.deploy(policy, canary)
+    return _verdict(
+        "deployed", version, against, f"Canary for {canary} % of the users. {judgement.why}", now, judgement
+    )
+
+
+def guard(endpoint, warehouse, now, rule, guardrail=None):
+    """Look at the rewards of both versions, and promote the newest, take it back, or wait.
+
+    A canary is taken back when it is surely worse than the other; it is promoted when it is surely not worse by the
+    margin, or when it has had its time without being surely worse. After the promotion it is watched on, against the
+    users who kept its predecessor, and taken back when it turns worse. Sure is what a confidence sequence says, so that
+    one may look as often as one likes; each stage is an experiment of its own, with the users that its shares give.
+
+    Args:
+      endpoint: `platforms.endpoints.Endpoint`
+      warehouse: with `decisions`, `verdicts` and `write`.
+      now: aware datetime; decisions count once their window has closed.
+      rule: with `window` and `default` of the join.
+      guardrail: `Guardrail`; None for the defaults.
+
+    Returns:
+      `Verdict`, "promoted" or "rolled back", which is in the warehouse already; None where there is nothing to decide.
+
+    Raises:
+      PlatformError: the warehouse or the endpoint does not answer; the next look decides.
+    """
+    guardrail = Guardrail() if guardrail is None else guardrail
+    under = experiment(endpoint.traffic_split, warehouse.verdicts())
+    if under is None:
+        return None
+    found, counts = observed(under, warehouse, now, rule, guardrail)
+    kind, why = _decision(under, found, counts, guardrail)
+    if kind is None:
+        return None
+    verdict = _verdict(kind, under.newest, under.other, why, now, found)
+    warehouse.write([verdict])  # first: who is killed in between decides the same once more
+    winner, loser = (under.newest, under.other) if kind == "promoted" else (under.other, under.newest)
+    kept = guardrail.holdback if kind == "promoted" else 0
+    endpoint.split(dict.fromkeys(endpoint.traffic_split, 0) | {winner: 100 - kept, loser: kept})
+    return verdict
+
+
+def experiment(shares, verdicts):
+    """The experiment that runs, as the shares and the verdicts so far tell.
+
+    Args:
+      shares: dict from version to percentage.
+      verdicts: DataFrame of `Verdict`s.
+
+    Returns:
+      `Experiment`; None where fewer than two versions have traffic, or no verdict says which is new.
+    """
+    versions = [version for version, share in shares.items() if share]
+    deployed = verdicts[(verdicts["kind"] == "deployed") & verdicts["version"].isin(versions)]
+    if len(versions) != 2 or deployed.empty:
+        return None
+    newest = deployed.sort_values("time", kind="stable")["version"].iloc[-1]
+    other = next(version for version in versions if version != newest)
+    promoted = shares[newest] > shares[other]
+    begun = verdicts[(verdicts["version"] == newest) & verdicts["kind"].isin(["deployed", "promoted"])]
+    if not promoted:
+        begun = begun[begun["kind"] == "deployed"]
+    return Experiment(newest, other, promoted, begun["time"].max().to_pydatetime())
+
+
+def observed(under, warehouse, now, rule, guardrail):
+    """What users got from both versions of an experiment.
+
+    Args:
+      under: `Experiment`
+      warehouse: as for `guard`.
+      now: as for `guard`.
+      rule: as for `guard`.
+      guardrail: `Guardrail`
+
+    Returns:
+      (`sequential.Interval` of the newest's mean reward less the other's, rating points; (decisions of the newest,
+      decisions of the other)).
+    """
+    end = now - timedelta(seconds=rule.window)
+    table = warehouse.decisions(under.start, max(under.start, end), rule.window, rule.default)
+    seen = table.select(["policy_version", "user_id", "reward"]).to_pandas()
+    sides = [seen[seen["policy_version"] == version] for version in (under.newest, under.other)]
+    rewards, users = ([side[name].to_numpy() for side in sides] for name in ("reward", "user_id"))
+    tightest = 100 * guardrail.most / guardrail.canary  # decisions of both when the canary has had its time
+    return sequential.difference(*rewards, guardrail.alpha, tightest, users), tuple(map(len, sides))
+
+
+def _decision(under, found, counts, guardrail):
+    """(kind of the verdict or None, why)."""
+    measured = f"{found.value:+.3f}, {100 * (1 - guardrail.alpha):g} % sequence {found.low:+.3f} to {found.high:+.3f}"
+    after = f"after {counts[0]:,} and {counts[1]:,} decisions"
+    if min(counts) < guardrail.least:
+        return None, ""
+    if found.high < 0:
+        return "rolled back", f"Users get surely less from it ({measured}, {after})."
+    if under.promoted:
+        return None, ""
+    if found.low >= -guardrail.margin:
+        return "promoted", f"It is surely not worse by {guardrail.margin:g} ({measured}, {after})."
+    if counts[0] >= guardrail.most:
+        return "promoted", f"It has had its time and is not surely worse ({measured}, {after})."
+    return None, ""
+
+
+def _refusal(version, judgement, expected, serving):
+    """Why a candidate is not deployed; None if it may be."""
+    if serving != expected:
+        return f"Refused: {expected or 'nothing'} served when it was trained, {serving or 'nothing'} serves now."
+    if serving is None:
+        return None
+    if judgement is None:
+        return f"Refused: nobody has judged it against {serving}, which serves."
+    if version == serving:
+        return "Refused: it is what serves already, nothing new was learnt."
+    if (judgement.candidate, judgement.serving) != (version, serving):
+        return f"Refused: the judgement is of {judgement.candidate} against {judgement.serving}, not of these."
+    return None if judgement.passed else judgement.why
+
+
+def _only(endpoint, version):
+    """Leave one version alone on the endpoint: the control of an old experiment and unproven canaries go."""
+    others = [other for other in endpoint.traffic_split if other != version]
+    if endpoint.traffic_split[version] < 100:
+        endpoint.split(dict.fromkeys(others, 0) | {version: 100})
+    for other in others:
+        endpoint.undeploy(other)
+
+
+def _verdict(kind, version, against, why, now, found=None):
+    """`found` has the difference with its bounds: a Judgement or an Interval."""
+    return Verdict(
+        verdict_id=str(uuid.uuid5(_SPACE, f"{kind} {version} {against}")),
+        time=now,
+        kind=kind,
+        version=version,
+        against=against,
+        why=why,
+        difference=getattr(found, "difference", getattr(found, "value", None)),
+        low=getattr(found, "low", None),
+        high=getattr(found, "high", None),
+        effective_sample_size=getattr(found, "effective_sample_size", None),
+    )
