@@ -53,6 +53,20 @@ class LocalPlatform:
 
         return LocalPipelines(self.config)
 
+    @cached_property
+    def messages(self):
+        """`platforms.messages.Messages`: a durable server on loopback."""
+        from recbandits.platforms.local.messages import LocalMessages
+
+        return LocalMessages(self.config)
+
+    @cached_property
+    def functions(self):
+        """`platforms.functions.Functions`: functions-framework on loopback."""
+        from recbandits.platforms.local.functions import LocalFunctions
+
+        return LocalFunctions(self.config, self.messages)
+
     def plan(self):
         """One "directory" for each part, named relative to the artifacts directory."""
         return [Resource("directory", name) for name in DIRECTORIES]

@@ -1,0 +1,76 @@
+"""What the project asks of functions that events call: Cloud Functions, or functions-framework on this machine.
+
+A function is called at least once for each message of its topic, as Eventarc does it: a POST of a CloudEvent
+`google.cloud.pubsub.topic.v1.messagePublished`, answered with 2xx when its work is done and with anything else when the
+message is to come again. What has come ten times goes to the topic `<topic>-dead`.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from recbandits.platforms.jobs import NAME
+
+ATTEMPTS = 10  # deliveries of a message before it goes to the dead letters
+EVENT = "google.cloud.pubsub.topic.v1.messagePublished"
+_TOPIC = r"projects/[^/]+/topics/[^/]+"
+
+
+@dataclass(frozen=True)
+class Function:
+    """One function.
+
+    Attributes:
+      name: at most 63 lower-case letters, digits and single hyphens.
+      source: directory with `main.py`.
+      target: name of the Python function in it, decorated by `functions_framework.cloud_event`, or by
+        `functions_framework.http` where there is no topic.
+      topic: "projects/<project>/topics/<topic>" as `platform.messages.topic` gives it, whose messages call it; None
+        for a function that HTTP calls.
+      environment: dict of variables.
+
+    Raises:
+      ValueError: a field is not as said here.
+    """
+
+    name: str
+    source: Path
+    target: str
+    topic: str | None = None
+    environment: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        _check("name", self.name, isinstance(self.name, str) and re.fullmatch(NAME, self.name), _NAME)
+        object.__setattr__(self, "source", Path(self.source).absolute())
+        _check("source", str(self.source), (self.source / "main.py").is_file(), "a directory with main.py")
+        _check("target", self.target, isinstance(self.target, str) and self.target.isidentifier(), "a Python name")
+        _check("topic", self.topic, self.topic is None or re.fullmatch(_TOPIC, self.topic), _TOPIC_NAME)
+        texts = [text for pair in self.environment.items() for text in pair]
+        _check("environment", self.environment, all(isinstance(text, str) for text in texts), "a dict of texts")
+        object.__setattr__(self, "environment", dict(self.environment))
+
+
+class Functions(Protocol):
+    """The functions of one platform; what goes wrong is a `PlatformError` of one sentence."""
+
+    def deploy(self, function):
+        """Have a `Function` run, in place of the one of this name."""
+
+    def delete(self, name):
+        """Remove a function with its subscription; one that is gone already is no error."""
+
+    def logs(self, name):
+        """What it has written, text."""
+
+    def health(self, name):
+        """Dict: alive, ready, the reason why not, and the address that HTTP calls."""
+
+
+_NAME = "at most 63 lower-case letters, digits and single hyphens"
+_TOPIC_NAME = "'projects/<project>/topics/<topic>' or None"
+
+
+def _check(name, value, holds, expected):
+    if not holds:
+        raise ValueError(f"Function: {name} must be {expected}, got {value!r}")

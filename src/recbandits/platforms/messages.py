@@ -1,0 +1,36 @@
+"""What the project asks of Pub/Sub: topics, who reads them, and how much waits."""
+
+from typing import Protocol
+
+
+class Messages(Protocol):
+    """Topics and subscriptions of one platform, named by the configuration; what goes wrong is a `PlatformError`."""
+
+    def start(self):
+        """Have the service run."""
+
+    def stop(self):
+        """Have it end, where it is ours; what it keeps is there at the next start."""
+
+    def topic(self, name):
+        """Find a topic, or make it; gives "projects/<project>/topics/<topic>"."""
+
+    def subscription(self, name, topic):
+        """Find a subscription, or make it: it keeps what is published to a topic from now on until it is read.
+
+        Args:
+          name: its id without the configuration's names.
+          topic: "projects/<project>/topics/<topic>".
+
+        Returns:
+          "projects/<project>/subscriptions/<subscription>".
+        """
+
+    def publisher(self, topic):
+        """`serving.outbox.PubSubSink` of a topic: `send` takes a list of records with `event_id` and `to_json`."""
+
+    def backlog(self, name):
+        """How many messages a subscription has not delivered."""
+
+    def delete(self, name):
+        """Remove a topic, and the subscription of the same name; what is gone already is no error."""
