@@ -124,9 +124,11 @@ def _make(platform, resource):
 
 
 def _add(config, resource):
-    """List a resource as the newest."""
+    """List a resource as the newest, unless it is listed: what was made to use it stays newer."""
     with _turn(config) as file:
-        _write(file, [*(listed for listed in _read(file) if listed != resource), resource])
+        listed = _read(file)
+        if resource not in listed:
+            _write(file, [*listed, resource])
 
 
 def _drop(config, resource):

@@ -146,12 +146,13 @@ class PubSubSink:
 
     Args:
       topic: "projects/<project>/topics/<topic>".
+      client: `google.pubsub_v1.PublisherClient`; None for one that is made here.
     """
 
-    def __init__(self, topic):
+    def __init__(self, topic, client=None):
         from google.cloud import pubsub_v1
 
-        self._topic, self._client = topic, pubsub_v1.PublisherClient()
+        self._topic, self._client = topic, client or pubsub_v1.PublisherClient()
 
     def send(self, interactions):
         """Publish; see `Outbox` for what is raised."""

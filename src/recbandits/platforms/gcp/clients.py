@@ -62,6 +62,38 @@ class Clients:
 
         return CloudBuildClient(transport="rest", **self._access)
 
+    @cached_property
+    def publisher(self):
+        """`google.pubsub_v1.PublisherClient`, which makes and removes topics, and publishes a request at a time."""
+        from google.pubsub_v1 import PublisherClient
+
+        return PublisherClient(transport="rest", **self._access)
+
+    @cached_property
+    def subscriber(self):
+        """`google.pubsub_v1.SubscriberClient`."""
+        from google.pubsub_v1 import SubscriberClient
+
+        return SubscriberClient(transport="rest", **self._access)
+
+    @cached_property
+    def functions(self):
+        """`google.cloud.functions_v2.FunctionServiceClient`."""
+        from google.cloud.functions_v2 import FunctionServiceClient
+
+        return FunctionServiceClient(transport="rest", **self._access)
+
+    @cached_property
+    def scheduler(self):
+        """`google.cloud.scheduler_v1.CloudSchedulerClient`."""
+        from google.cloud.scheduler_v1 import CloudSchedulerClient
+
+        return CloudSchedulerClient(transport="rest", **self._access)
+
+    def at(self, region):
+        """These clients where Vertex AI's are of another region; themselves for their own."""
+        return self if region == self._region else Clients(self._project, self._endpoint, region)
+
     def vertex(self, service):
         """A client of Vertex AI in the region.
 
@@ -116,11 +148,17 @@ class Clients:
             logging.disable(quiet)
 
     def iam(self, method, path, body=None):
-        """One request to the IAM service, whose client library speaks no REST.
+        """One request to the IAM service, whose client library speaks no REST; `path` is what follows `/v1/`."""
+        return self.rest("iam", method, f"v1/{path}", body=body)
+
+    def rest(self, service, method, path, query=None, body=None):
+        """One request to a service without a client library here.
 
         Args:
+          service: such as "eventarc", which stands for https://eventarc.googleapis.com.
           method: HTTP method.
-          path: what follows `/v1/`.
+          path: with the version, without a slash in front.
+          query: dict of parameters.
           body: JSON-serialisable request.
 
         Returns:
@@ -131,9 +169,8 @@ class Clients:
         """
         from google.api_core.exceptions import from_http_response
 
-        response = self._session.request(
-            method, f"{self._endpoint or 'https://iam.googleapis.com'}/v1/{path}", json=body
-        )
+        address = self._endpoint or f"https://{service}.googleapis.com"
+        response = self._session.request(method, f"{address}/{path}", params=query, json=body)
         if not response.ok:
             raise from_http_response(response)
         return response.json()

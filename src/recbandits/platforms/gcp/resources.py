@@ -5,6 +5,7 @@ client libraries must not repeat the request by themselves, or they would take t
 """
 
 from recbandits.platforms import FOUND, MADE, NotMadeError, Resource
+from recbandits.platforms.gcp import assets
 
 SERVICES = (
     "iam",
@@ -15,14 +16,21 @@ SERVICES = (
     "cloudbuild",
     "aiplatform",
     "pubsub",
+    "run",
+    "eventarc",
+    "cloudfunctions",
+    "cloudscheduler",
+    "monitoring",
 )
 ROLES = (
     "roles/aiplatform.user",
     "roles/artifactregistry.writer",
     "roles/bigquery.dataEditor",
     "roles/bigquery.jobUser",
+    "roles/eventarc.eventReceiver",
     "roles/logging.logWriter",
     "roles/pubsub.editor",
+    "roles/run.invoker",
     "roles/storage.objectAdmin",
 )
 
@@ -221,6 +229,7 @@ _FINDERS = {
     "dataset": _find_dataset,
     "repository": _find_repository,
     "service account": _find_service_account,
+    **assets.FINDERS,
 }
 _MAKERS = {
     "bucket": _make_bucket,
@@ -234,4 +243,5 @@ _REMOVERS = {
     "repository": _remove_repository,
     "service account": _remove_service_account,
     "role": _revoke,
+    **assets.REMOVERS,
 }

@@ -15,13 +15,13 @@ import threading
 from dataclasses import replace
 from http.server import ThreadingHTTPServer
 
-from recbandits.platforms.gcp.rehearsal import cloud_build, metadata, project, storage, vertex
+from recbandits.platforms.gcp.rehearsal import cloud_build, functions, metadata, project, pubsub, storage, vertex
 from recbandits.platforms.gcp.rehearsal.answers import Request, error
 from recbandits.platforms.gcp.rehearsal.project import PROJECT_NUMBER
 from recbandits.platforms.gcp.rehearsal.server import handler
 
 __all__ = ["PROJECT_NUMBER", "SERVICES", "Rehearsal", "Request", "error", "rehearse"]
-SERVICES = (project, storage, cloud_build, vertex, metadata)
+SERVICES = (project, storage, cloud_build, vertex, metadata, pubsub, functions)
 
 
 class Rehearsal:

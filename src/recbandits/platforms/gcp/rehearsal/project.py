@@ -57,6 +57,7 @@ ROUTES = [
     ("GET", r"/v1/projects/[^/]+/services/[^/:]+", _service),
     ("POST", r"(/v1/projects/[^/]+/services/.+):enable", _enable),
     ("POST", r"(.+):getIamPolicy", _get_policy),
+    ("GET", r"(.+):getIamPolicy", _get_policy),
     ("POST", r"(.+):setIamPolicy", _set_policy),
     ("POST", r"/v1/projects/([^/]+)/serviceAccounts", _make_account),
     ("POST", r"/bigquery/v2/projects/[^/]+/datasets", _make_dataset),

@@ -1,0 +1,186 @@
+"""What the project makes on Google Cloud while it runs: how each kind is looked for and removed under its full name.
+
+`resources` has what is planned. These come one by one, from the adapter of each service, which makes them by `have`, so
+that they are on the manifest before they are there.
+"""
+
+from recbandits.platforms import FOUND, MADE, NotMadeError
+from recbandits.platforms.gcp.errors import explained, patient
+from recbandits.platforms.provisioning import enter
+
+_PATIENCE = 1800  # seconds until a removal must have ended
+
+
+def have(config, resource, find, make):
+    """Make something unless it is there, listed on the manifest from before it is made.
+
+    Args:
+      config: Config
+      resource: `Resource`
+      find: function without arguments that raises Google's NotFound where there is none.
+      make: function without arguments; must not repeat its request by itself.
+
+    Returns:
+      Whether it was made by this call.
+
+    Raises:
+      PlatformError: it could not be looked for or made.
+    """
+    from google.api_core.exceptions import Conflict, NotFound
+
+    with explained(resource, "looked for"):
+        try:
+            patient(find)()
+            return False
+        except NotFound:
+            pass
+
+    def made():
+        try:
+            make()
+        except Conflict:  # somebody else was faster
+            return FOUND
+        return MADE
+
+    def attempt():
+        with explained(resource, "made", NotMadeError):
+            return patient(made)()
+
+    return enter(config, resource, attempt) == MADE
+
+
+def _region(clients, name):
+    """The clients of the region in which something is, whatever the configuration says by now."""
+    return clients.at(name.split("/locations/")[1].split("/")[0])
+
+
+def _find_topic(clients, name):
+    clients.publisher.get_topic(topic=name)
+
+
+def _remove_topic(clients, name):
+    clients.publisher.delete_topic(topic=name)
+
+
+def _find_subscription(clients, name):
+    clients.subscriber.get_subscription(subscription=name)
+
+
+def _remove_subscription(clients, name):
+    clients.subscriber.delete_subscription(subscription=name)
+
+
+def _find_function(clients, name):
+    clients.functions.get_function(name=name)
+
+
+def _remove_function(clients, name):
+    """Its trigger, the subscription of this, and its service of Cloud Run go with it."""
+    clients.functions.delete_function(name=name).result(timeout=_PATIENCE)
+
+
+def _find_schedule(clients, name):
+    clients.scheduler.get_job(name=name)
+
+
+def _remove_schedule(clients, name):
+    clients.scheduler.delete_job(name=name)
+
+
+def _find_endpoint(clients, name):
+    _region(clients, name).vertex("Endpoint").get_endpoint(name=name)
+
+
+def _remove_endpoint(clients, name):
+    """Undeploy everything, the one that serves last: what has traffic may not go while others are there."""
+    client = _region(clients, name).vertex("Endpoint")
+    found = client.get_endpoint(name=name)
+    shares = {model.id: found.traffic_split.get(model.id, 0) for model in found.deployed_models}
+    if sum(share > 0 for share in shares.values()) > 1:
+        document = {"name": name, "traffic_split": {max(shares, key=shares.get): 100}}
+        client.update_endpoint(request={"endpoint": document, "update_mask": {"paths": ["traffic_split"]}})
+    for number in sorted(shares, key=shares.get):
+        request = {"endpoint": name, "deployed_model_id": number}
+        client.undeploy_model(request=request, timeout=60).result(timeout=_PATIENCE)
+    client.delete_endpoint(name=name, timeout=60).result(timeout=_PATIENCE)
+
+
+def _find_model(clients, name):
+    _region(clients, name).vertex("Model").get_model(name=name)
+
+
+def _remove_model(clients, name):
+    """All its versions; Vertex AI refuses while one is deployed."""
+    _region(clients, name).vertex("Model").delete_model(name=name, timeout=60).result(timeout=_PATIENCE)
+
+
+def _find_table(clients, name):
+    clients.bigquery.get_table(name)
+
+
+def _remove_table(clients, name):
+    clients.bigquery.delete_table(name)
+
+
+def _of_display_name(clients, name, service, kind):
+    """What bears a display name, for Vertex AI chooses the id of a few kinds itself: (client, full names).
+
+    Args:
+      clients: `Clients`
+      name: "projects/<project>/locations/<region>/<kind>/<display name>".
+      service: of `Clients.vertex`.
+      kind: such as "schedules".
+    """
+    from google.api_core.exceptions import NotFound
+
+    parent, _, display_name = name.partition(f"/{kind}/")
+    client = _region(clients, name).vertex(service)
+    request = {"parent": parent, "filter": f'display_name="{display_name}"'}
+    found = [each.name for each in getattr(client, f"list_{kind}")(request=request)]
+    if not found:
+        raise NotFound(f"{name} was not found")
+    return client, found
+
+
+def _find_pipeline_schedule(clients, name):
+    _of_display_name(clients, name, "Schedule", "schedules")
+
+
+def _remove_pipeline_schedule(clients, name):
+    client, found = _of_display_name(clients, name, "Schedule", "schedules")
+    for each in found:
+        client.delete_schedule(name=each).result(timeout=_PATIENCE)
+
+
+def _find_tensorboard(clients, name):
+    _of_display_name(clients, name, "Tensorboard", "tensorboards")
+
+
+def _remove_tensorboard(clients, name):
+    client, found = _of_display_name(clients, name, "Tensorboard", "tensorboards")
+    for each in found:
+        client.delete_tensorboard(name=each).result(timeout=_PATIENCE)
+
+
+FINDERS = {
+    "topic": _find_topic,
+    "subscription": _find_subscription,
+    "function": _find_function,
+    "schedule": _find_schedule,
+    "endpoint": _find_endpoint,
+    "model": _find_model,
+    "table": _find_table,
+    "pipeline schedule": _find_pipeline_schedule,
+    "TensorBoard": _find_tensorboard,
+}
+REMOVERS = {
+    "topic": _remove_topic,
+    "subscription": _remove_subscription,
+    "function": _remove_function,
+    "schedule": _remove_schedule,
+    "endpoint": _remove_endpoint,
+    "model": _remove_model,
+    "table": _remove_table,
+    "pipeline schedule": _remove_pipeline_schedule,
+    "TensorBoard": _remove_tensorboard,
+}
