@@ -1,0 +1,121 @@
+"""What a loop did, told from its verdicts, and judged by a world whose taste is known."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from recbandits.agents.exploration import Exploration
+from recbandits.data import synthetic
+from recbandits.loop import history
+from recbandits.loop.world import World
+
+START = pd.Timestamp("2026-03-01", tz="UTC")
+COLUMNS = ["time", "kind", "version", "against", "why", "difference", "low", "high"]
+
+
+def at(seconds):
+    return START + timedelta(seconds=seconds)
+
+
+def verdicts(*rows):
+    filled = [(at(seconds), *told, "because", None, None, None) for seconds, *told in rows]
+    return pd.DataFrame(filled, columns=COLUMNS)
+
+
+def test_a_canary_serves_its_round_once_it_is_promoted():
+    table = history.rounds_of(
+        verdicts(
+            (0, "deployed", "a", ""),
+            (10, "deployed", "b", "a"),
+            (15, "promoted", "b", "a"),
+            (20, "refused", "c", "b"),
+            (30, "deployed", "d", "b"),
+            (35, "rolled back", "d", "b"),
+            (40, "deployed", "e", "b"),
+        ),
+        at(45),
+    )
+    assert list(table["version"]) == ["a", "b", "b", "b", "b"]
+    assert list(table["candidate"]) == ["a", "b", "c", "d", "e"]
+    assert list(table["kind"]) == ["deployed", "deployed", "refused", "deployed", "deployed"]
+    assert list(table["end"]) == [at(10), at(20), at(30), at(40), at(45)]
+
+
+def test_what_turned_bad_after_its_promotion_gives_its_round_back():
+    table = history.rounds_of(
+        verdicts(
+            (0, "deployed", "a", ""),
+            (10, "deployed", "b", "a"),
+            (15, "promoted", "b", "a"),
+            (19, "rolled back", "b", "a"),
+        ),
+        at(20),
+    )
+    assert list(table["version"]) == ["a", "a"]
+
+
+def test_without_a_verdict_there_is_no_round():
+    assert history.rounds_of(verdicts(), at(0)).empty
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World.make(synthetic.generate(), movies=20, rank=2)
+
+
+class Taught:
+    """A policy that knows the truth, or the opposite of it."""
+
+    exploration = Exploration("greedy")
+
+    def __init__(self, world, sign):
+        self.world, self.sign = world, sign
+
+    def scores(self, users, candidates):
+        return self.sign * self.world.expected(users, candidates)
+
+
+@pytest.fixture(scope="module")
+def policies(world):
+    return {"worst": Taught(world, -1), "best": Taught(world, 1)}
+
+
+def test_a_policy_that_knows_the_truth_is_worth_the_oracle(world, policies):
+    rounds = history.rounds_of(
+        verdicts((0, "deployed", "worst", ""), (10, "deployed", "best", "worst"), (12, "promoted", "best", "worst")),
+        at(20),
+    )
+    visits = world.visits(500, np.random.default_rng(0), 5)
+    table = history.true_values(world, policies, rounds, visits, lambda _: 0.0).set_index(["round", "learner"])
+    assert table.loc[(1, "learning"), "value"] == pytest.approx(table.loc[(1, "oracle"), "value"])
+    assert table.loc[(0, "learning"), "gain"] == 0 == table.loc[(1, "frozen"), "gain"]
+    spread = world.oracle_value(visits) - world.value(policies["worst"], visits)
+    value, low, high = history.improvement(world, policies, rounds, visits)
+    assert value == pytest.approx(spread.mean()) == table.loc[(1, "learning"), "gain"]
+    assert (high - low) / 2 == pytest.approx(1.96 * spread.std(ddof=1) / np.sqrt(500))
+
+
+def test_what_is_lost_is_counted_at_the_taste_of_the_time(world, policies):
+    """The first half of the decisions is before the turn, the second after: two sums by hand."""
+    users, candidates = world.visits(40, np.random.default_rng(1), 5)
+    action = candidates[:, 2]
+    times = [datetime(2026, 3, 1, 0, 0, second, tzinfo=UTC) for second in range(40)]
+    decisions = pa.table(
+        {"time": times, "user_id": users, "candidates": list(candidates), "action": action, "reward": np.ones(40)}
+    )
+    table = history.regret_of(world, decisions, policies["best"], lambda time: float(time.second >= 20))
+    half = slice(0, 20), slice(20, 40)
+    shown = [
+        world.expected(users[part], action[part, None], drift)[:, 0] for part, drift in zip(half, (0, 1), strict=True)
+    ]
+    best = [
+        world.expected(users[part], candidates[part], drift).max(axis=1)
+        for part, drift in zip(half, (0, 1), strict=True)
+    ]
+    np.testing.assert_allclose(table["expected"], np.concatenate(shown))
+    np.testing.assert_allclose(table["oracle"], np.concatenate(best))
+    np.testing.assert_allclose(table["frozen"][:20], best[0])
+    assert (table["frozen"][20:] < table["oracle"][20:]).any()
