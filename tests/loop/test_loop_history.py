@@ -107,14 +107,9 @@ def test_what_is_lost_is_counted_at_the_taste_of_the_time(world, policies):
         {"time": times, "user_id": users, "candidates": list(candidates), "action": action, "reward": np.ones(40)}
     )
     table = history.regret_of(world, decisions, policies["best"], lambda time: float(time.second >= 20))
-    half = slice(0, 20), slice(20, 40)
-    shown = [
-        world.expected(users[part], action[part, None], drift)[:, 0] for part, drift in zip(half, (0, 1), strict=True)
-    ]
-    best = [
-        world.expected(users[part], candidates[part], drift).max(axis=1)
-        for part, drift in zip(half, (0, 1), strict=True)
-    ]
+    halves = ((slice(0, 20), 0), (slice(20, 40), 1))
+    shown = [world.expected(users[part], action[part, None], drift)[:, 0] for part, drift in halves]
+    best = [world.expected(users[part], candidates[part], drift).max(axis=1) for part, drift in halves]
     np.testing.assert_allclose(table["expected"], np.concatenate(shown))
     np.testing.assert_allclose(table["oracle"], np.concatenate(best))
     np.testing.assert_allclose(table["frozen"][:20], best[0])
