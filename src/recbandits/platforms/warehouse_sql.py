@@ -50,6 +50,7 @@ TABLES = {
         Table("verdicts", Verdict, ("verdict_id",)),
     )
 }
+BY_NAME = {table.name: table for table in TABLES.values()}
 
 
 @functools.cache

@@ -67,6 +67,13 @@ class LocalPlatform:
 
         return LocalFunctions(self.config, self.messages)
 
+    @cached_property
+    def warehouse(self):
+        """`platforms.warehouse.Warehouse`: BigQuery's SQL on DuckDB, in a process that starts when it is needed."""
+        from recbandits.platforms.local.warehouse import LocalWarehouse
+
+        return LocalWarehouse(self.config)
+
     def plan(self):
         """One "directory" for each part, named relative to the artifacts directory."""
         return [Resource("directory", name) for name in DIRECTORIES]

@@ -2,12 +2,21 @@
 
 import contextlib
 import functools
+import json
+import sys
 import threading
+from datetime import datetime
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+
+import pyarrow as pa
 
 from recbandits.platforms import PlatformError
 from recbandits.platforms import warehouse_sql as sql
+from recbandits.platforms.local.services import Service
 from recbandits.platforms.warehouse import Warehouse
+
+_ANSWER = 60  # seconds until the process must answer
 
 
 class DuckWarehouse(Warehouse):
@@ -17,6 +26,9 @@ class DuckWarehouse(Warehouse):
       path: file that belongs to this process as long as it is open, made with its directory if missing; ":memory:" for
         none.
 
+    Attributes:
+      broken: True once it has to be closed and opened again, as after a disk that was full; what was written is there.
+
     Raises:
       PlatformError: another process has the file, or it is none of DuckDB's.
     """
@@ -24,6 +36,7 @@ class DuckWarehouse(Warehouse):
     def __init__(self, path=":memory:"):
         import duckdb
 
+        self.broken = False
         self._name, self._turn = f"warehouse {path}", threading.Lock()
         with self._explained("opened"):
             if path != ":memory:":
@@ -58,7 +71,7 @@ class DuckWarehouse(Warehouse):
         """See `Warehouse.query`."""
         with self._cursor("asked") as cursor:
             statement, names = translated(text)
-            given = {name: (parameters or {})[name] for name in names}
+            given = {name: value for name, value in (parameters or {}).items() if name in names}
             return cursor.sql(statement, params=given).to_arrow_table()
 
     def insert(self, batches):
@@ -72,18 +85,20 @@ class DuckWarehouse(Warehouse):
         """
         new = []
         with self._transaction("written to") as cursor:
-            for table in sql.TABLES.values():
-                if table.name in batches:
-                    new += _merged(cursor, table, batches[table.name])
+            for name, batch in batches.items():
+                new += _merged(cursor, sql.BY_NAME[name], batch)
         return new
 
     def _merge(self, batches):
         return len(self.insert(batches))
 
-    def _change(self, statements, parameters):
+    def change(self, statements, parameters):
+        """Run statements of BigQuery's SQL that give no rows, all or none of them."""
         with self._transaction("changed") as cursor:
             for statement in statements:
                 cursor.execute(translated(statement)[0], parameters)
+
+    _change = change
 
     @contextlib.contextmanager
     def _cursor(self, done):
@@ -114,10 +129,96 @@ class DuckWarehouse(Warehouse):
 
         try:
             yield
-        except KeyError as error:
-            raise PlatformError(f"{self._name} could not be {done}: there is no value for @{error.args[0]}") from error
         except (duckdb.Error, SqlglotError, OSError) as error:
+            self.broken = isinstance(error, duckdb.FatalException | duckdb.InternalException)
             raise PlatformError(f"{self._name} could not be {done}: {_line(error)}") from error
+
+
+class LocalWarehouse(Warehouse):
+    """A client of the process that owns the file, which is started when it is needed; see `Warehouse`.
+
+    Args:
+      config: Config
+
+    Attributes:
+      service: `Service` of the process.
+    """
+
+    def __init__(self, config):
+        self.service = Service(config.artifacts_dir / "warehouse", "warehouse")
+        self._of_thread = threading.local()
+
+    def start(self):
+        """Start the process unless it runs."""
+        file, module = self.service.directory / "warehouse.duckdb", "recbandits.platforms.local.warehouse_server"
+        self.service.start(
+            lambda port: [sys.executable, "-m", module, "--port", str(port), "--file", str(file.absolute())]
+        )
+
+    def stop(self):
+        """Have the process write what it was given, and end."""
+        self.service.stop()
+
+    def create(self):
+        """See `Warehouse.create`; the process does so when it starts."""
+        self.start()
+
+    def query(self, text, parameters=None):
+        """See `Warehouse.query`."""
+        return unpacked(self._ask("/query", _request(parameters or {}, text=text)))
+
+    def _merge(self, batches):
+        return sum(int(self._ask(f"/write/{name}", packed(batch))) for name, batch in batches.items())
+
+    def _change(self, statements, parameters):
+        self._ask("/change", _request(parameters, statements=statements))
+
+    def _ask(self, path, body):
+        """The answer to a request, which may be repeated: whatever is asked has the same effect twice as once."""
+        for last in (False, True):
+            try:
+                if not hasattr(self._of_thread, "connection"):
+                    self._connect()
+                status, answer = self._send(path, body)
+                break
+            except (OSError, HTTPException) as error:
+                self._of_thread.__dict__.clear()
+                if last:
+                    raise PlatformError(f"warehouse does not answer: {error or type(error).__name__}") from error
+        if status != 200:
+            raise PlatformError(answer.decode())
+        return answer
+
+    def _connect(self):
+        self.start()
+        self._of_thread.connection = HTTPConnection("127.0.0.1", self.service.port, timeout=_ANSWER)
+
+    def _send(self, path, body):
+        self._of_thread.connection.request("POST", path, body)
+        answer = self._of_thread.connection.getresponse()
+        return answer.status, answer.read()
+
+
+def packed(table):
+    """Bytes of a pyarrow.Table, as its own stream format."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def unpacked(content):
+    """The pyarrow.Table in such bytes."""
+    return pa.ipc.open_stream(content).read_all()
+
+
+def _request(parameters, **fields):
+    """JSON of a request, in which times are {"time": text}."""
+    plain = {
+        name: {"time": value.isoformat()} if isinstance(value, datetime) else value
+        for name, value in parameters.items()
+    }
+    return json.dumps(fields | {"parameters": plain}).encode()
 
 
 @functools.lru_cache(maxsize=200)
