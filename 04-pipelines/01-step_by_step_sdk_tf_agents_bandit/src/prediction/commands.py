@@ -1,0 +1,50 @@
+"""The same prediction asked for in other ways, as texts to copy: Vertex AI's SDK, curl, gcloud."""
+
+import json
+import shlex
+
+_JSON = "Content-Type: application/json"
+
+
+def curl(address, instances, signed_in=False):
+    """Command line that asks over plain HTTP.
+
+    Args:
+      address: URL of a local server's /predict, or that of `vertex_address`.
+      instances: list of dicts.
+      signed_in: whether to send the token of whoever is signed in to gcloud.
+
+    Returns:
+      Text for a shell.
+    """
+    words = ["curl", "--silent", "--show-error", "--header", _JSON, "--data", _body(instances), address]
+    token = ' --header "Authorization: Bearer $(gcloud auth print-access-token)"' if signed_in else ""
+    return shlex.join(words[:3]) + token + " " + shlex.join(words[3:])
+
+
+def gcloud(config, endpoint, instances):
+    """Command line of gcloud: a raw prediction, for in others all numbers become floats."""
+    place = [f"--project={config.project}", f"--region={config.region}"]
+    words = ["gcloud", "ai", "endpoints", "raw-predict", endpoint, *place]
+    return shlex.join([*words, f"--http-headers={_JSON.replace(': ', '=')}", f"--request={_body(instances)}"])
+
+
+def sdk(config, endpoint, instances):
+    """Python that asks by Vertex AI's SDK and needs nothing of this repository."""
+    return f"""\
+from google.cloud import aiplatform
+
+aiplatform.init(project={config.project!r}, location={config.region!r})
+endpoint = aiplatform.Endpoint({endpoint!r})
+answer = endpoint.raw_predict({_body(instances).encode()!r}, {{"Content-Type": "application/json"}})
+print(answer.json()["predictions"])"""
+
+
+def vertex_address(config, endpoint):
+    """URL of a raw prediction on Vertex AI."""
+    place = f"projects/{config.project}/locations/{config.region}/endpoints/{endpoint}"
+    return f"https://{config.region}-aiplatform.googleapis.com/v1/{place}:rawPredict"
+
+
+def _body(instances):
+    return json.dumps({"instances": instances})

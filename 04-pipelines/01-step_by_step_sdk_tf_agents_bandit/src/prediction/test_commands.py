@@ -1,0 +1,97 @@
+"""Texts to copy do what they say: they are run where their programs are installed."""
+
+import inspect
+import json
+import os
+import shlex
+import shutil
+import subprocess
+
+import pytest
+from src.prediction.client import instances_of
+from src.prediction.commands import curl, gcloud, sdk, vertex_address
+
+from recbandits.config import Config
+from recbandits.platforms.gcp import GcpPlatform
+from recbandits.platforms.gcp.rehearsal import Rehearsal
+
+CONFIG = Config(platform="gcp", project="movie-lab-42")
+INSTANCES = instances_of([6, 7], k=2, seed=1)
+
+
+def needs(program):
+    """A test that is skipped where there is no such program."""
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
+
+
+def run(command, **variables):
+    """What a command line of a shell prints, as JSON."""
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ | variables, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@needs("curl")
+def test_curl_gets_what_the_client_gets(endpoint, address):
+    predictions = run(curl(address, INSTANCES), no_proxy="127.0.0.1")["predictions"]
+    expected = endpoint.predict(INSTANCES)
+    assert [each["movie_ids"] for each in predictions] == [each["movie_ids"] for each in expected]
+    assert [each["propensity"] for each in predictions] == [each["propensity"] for each in expected]
+
+
+@needs("gcloud")
+def test_gcloud_sends_the_body_as_it_is(tmp_path):
+    """To a rehearsal of Vertex AI, without anybody signed in: it echoes every instance."""
+    with Rehearsal() as cloud:
+        variables = {
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": f"{cloud.endpoint}/",
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+            "CLOUDSDK_CONFIG": str(tmp_path),
+            "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
+        }
+        answer = run(gcloud(CONFIG, CONFIG.endpoint, INSTANCES), **variables)
+        (request,) = cloud.requests
+    assert request.path == f"/v1/projects/movie-lab-42/locations/us-central1/endpoints/{CONFIG.endpoint}:rawPredict"
+    assert answer["predictions"] == [{"echo": instance} for instance in INSTANCES]
+
+
+def test_all_ways_lead_to_the_same_address_with_the_same_body():
+    """What the platform itself sends is the reference."""
+    with Rehearsal() as cloud:
+        GcpPlatform(CONFIG, cloud.endpoint).endpoints.create().predict(INSTANCES)
+        request = cloud.requests[-1]
+    address = vertex_address(CONFIG, CONFIG.endpoint)
+    assert address == f"https://us-central1-aiplatform.googleapis.com{request.path}"
+    words = shlex.split(curl(address, INSTANCES, signed_in=True))
+    assert words[-1] == address
+    assert json.loads(words[words.index("--data") + 1]) == request.body
+    assert "Authorization: Bearer $(gcloud auth print-access-token)" in words
+    body = next(word for word in shlex.split(gcloud(CONFIG, CONFIG.endpoint, INSTANCES)) if "--request=" in word)
+    assert json.loads(body.removeprefix("--request=")) == request.body
+
+
+def test_the_sdk_has_what_the_text_calls():
+    from google.cloud import aiplatform
+
+    called = []
+
+    class Endpoint:
+        def __init__(self, name):
+            assert name == CONFIG.endpoint
+
+        def raw_predict(self, *arguments):
+            inspect.signature(aiplatform.Endpoint.raw_predict).bind(self, *arguments)
+            called.append(arguments)
+            return self
+
+        def json(self):
+            return {"predictions": called}
+
+    lines = sdk(CONFIG, CONFIG.endpoint, INSTANCES).splitlines()
+    assert lines[0] == "from google.cloud import aiplatform"
+    inspect.signature(aiplatform.init).bind(project=CONFIG.project, location=CONFIG.region)
+    names = {"aiplatform": type("sdk", (), {"Endpoint": Endpoint, "init": staticmethod(lambda **_: None)})}
+    exec("\n".join(lines[1:]), names)
+    ((body, headers),) = called
+    assert json.loads(body) == {"instances": INSTANCES}
+    assert headers == {"Content-Type": "application/json"}

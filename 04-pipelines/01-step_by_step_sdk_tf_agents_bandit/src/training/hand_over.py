@@ -1,0 +1,42 @@
+"""From a study to the job that follows it, by code: the best parameters are sent, and seen to have arrived."""
+
+import pandas as pd
+
+from recbandits.platforms.jobs import Job
+from recbandits.platforms.tuning import with_parameters
+from recbandits.training.flags import as_text
+
+
+def best_job(jobs, study, name, **flags):
+    """The job that a study has been made for.
+
+    Args:
+      jobs: `platforms.jobs.Jobs` of any platform, on which the study has ended.
+      study: Study
+      name: of the new job.
+      **flags: other arguments than in the study, such as `seeds=(100, 101)`, so that nobody is met again.
+
+    Returns:
+      Job with the arguments of the study, these flags and the best trial's parameters.
+
+    Raises:
+      PlatformError: no trial has succeeded.
+    """
+    best = jobs.best(study.job.name)
+    return Job(name, with_parameters(study.job.arguments, flags | best.parameters), study.job.machine)
+
+
+def received(record, parameters):
+    """What was sent to a job, beside what the job itself wrote down.
+
+    Args:
+      record: `platforms.jobs.Record` of a job that has succeeded.
+      parameters: dict that was sent, such as those of the best trial.
+
+    Returns:
+      DataFrame indexed by parameter: sent and received (text), arrived (bool).
+    """
+    own = record.own["parameters"]
+    rows = {name: (as_text(value), as_text(own[name]) if name in own else "") for name, value in parameters.items()}
+    table = pd.DataFrame.from_dict(rows, "index", columns=["sent", "received"]).rename_axis("parameter")
+    return table.assign(arrived=table["sent"] == table["received"])

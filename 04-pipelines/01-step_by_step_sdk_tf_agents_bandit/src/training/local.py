@@ -1,0 +1,44 @@
+"""Train in this process and look at it: what comes before any job."""
+
+from recbandits.agents import parameters
+from recbandits.plots.regret import curves
+from recbandits.training import task
+from recbandits.training.online import simulate
+from recbandits.training.solve import make_environment
+
+REFERENCES = {
+    "random": parameters.Uniform(),
+    "best fixed arm": parameters.BestFixedArm(),
+    "oracle": parameters.Oracle(),
+}
+
+
+def train(arguments, data, agents, points=20):
+    """Let agents, and three references, solve the problem of a job in this process.
+
+    Args:
+      arguments: of the job's command line, which say what users, what movies and for how long.
+      data: MovieLens
+      agents: mapping from labels to parameters.
+      points: measurements, evenly spaced.
+
+    Returns:
+      DataFrame of `training.online.simulate`; all met the same users.
+    """
+    problem = task.parse(list(arguments)).problem
+    environment = make_environment(problem, data)
+    return simulate(environment, REFERENCES | agents, problem.steps, problem.seeds, points)
+
+
+def picture(runs, published, title):
+    """Draw what users are expected to give over time, beside the references and a published number.
+
+    Args:
+      runs: DataFrame of `train`.
+      published: mapping from a label to a mean reward.
+      title: of the picture.
+
+    Returns:
+      The matplotlib figure.
+    """
+    return curves(runs, "reward", references=list(REFERENCES), limits=published, title=title)
