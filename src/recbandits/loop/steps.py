@@ -1,0 +1,129 @@
+"""What the steps of a pipeline share: parameters that a template can hold, and where things are that a step is told of.
+
+A step is told the configuration and versions; a container of Vertex AI has neither the file nor the environment of
+whoever started the pipeline, but it has every bucket as a directory below /gcs.
+"""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from recbandits.agents.exploration import Exploration
+from recbandits.agents.parameters import LinUCB
+from recbandits.config import SETTINGS, Config
+from recbandits.loop.models import Models, read_model
+from recbandits.loop.release import serving_version
+from recbandits.loop.settings import Gate, Guardrail, Settings
+from recbandits.serving.bucket import here
+
+_NESTED = {"agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
+
+
+def settings_from(values):
+    """`Settings` out of what `dataclasses.asdict` made of them, which JSON can hold."""
+    return Settings(**{name: _NESTED[name](**value) if name in _NESTED else value for name, value in values.items()})
+
+
+def platform_of(config):
+    """The platform of a configuration that `config_parameter` has made."""
+    from recbandits.platforms import choose
+
+    return choose(Config(**config))
+
+
+def config_parameter(config):
+    """A `Config` as a dict of texts, the same wherever it is read."""
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    return settings | ({"artifacts": str(config.artifacts_dir)} if config.platform == "local" else {})
+
+
+def directory_of(uri):
+    """`pathlib.Path` of a directory, or of the one at a gs:// URI as a container of Vertex AI sees it."""
+    return Path("/gcs", uri.removeprefix("gs://")) if uri.startswith("gs://") else Path(uri)
+
+
+def models_uri(config):
+    """Where the models of a configuration are, by version: a directory, or a gs:// URI."""
+    return f"gs://{config.bucket}/models" if config.platform == "gcp" else str(config.artifacts_dir / "models")
+
+
+def models_of(config):
+    """`Models` of a configuration, as a step sees them."""
+    return Models(directory_of(models_uri(config)))
+
+
+def model_of(platform, version):
+    """Directory of the model of a version, as a step sees it; None for an empty one."""
+    return models_of(platform.config).path(version) if version else None
+
+
+def serving_model(platform):
+    """`Model` of what serves, wherever this is asked; None where nothing does."""
+    version = serving_version(platform.endpoints.create())
+    if version is None:
+        return None
+    with here(f"{models_uri(platform.config)}/{version}") as directory:
+        return read_model(directory)
+
+
+def time_of(text):
+    """A time that a pipeline was told, as a datetime in UTC."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"a time must have a zone, as 2026-01-31T12:00:00+00:00 has, got {text!r}")
+    return time.astimezone(UTC)
+
+
+def start_up_parameters(config, settings, world, start, end, topic=""):
+    """Parameters of the start-up pipeline.
+
+    Args:
+      config: Config
+      settings: `Settings`
+      world: directory or gs:// URI of a `World`.
+      start: datetime of the first interaction.
+      end: datetime after the last one; some windows before now, so that the rewards are there.
+      topic: full name of the topic where the endpoint is to log; empty for where it does.
+
+    Returns:
+      dict from input of the pipeline to value.
+    """
+    return _learning(config, settings, world, topic) | {
+        "start": start.isoformat(),
+        "end": end.isoformat(),
+        "first": settings.first,
+        "candidates": settings.candidates,
+    }
+
+
+def re_training_parameters(config, settings, world, plan=None, topic=""):
+    """Parameters of the re-training pipeline.
+
+    Args:
+      config: Config
+      settings: `Settings`
+      world: as of `start_up_parameters`.
+      plan: `loop.trigger.Plan`; None for one that the run makes when it begins, as those of a schedule of Vertex AI do.
+      topic: likewise.
+
+    Returns:
+      dict from input of the pipeline to value.
+    """
+    planned = {"start": plan.start.isoformat(), "end": plan.end.isoformat()} if plan else {}
+    planned |= {"serving": plan.serving, "snapshot": plan.snapshot} if plan else {}
+    gate = {"gate": asdict(settings.gate), "canary": settings.guardrail.canary}
+    return _learning(config, settings, world, topic) | gate | planned
+
+
+def _learning(config, settings, world, topic):
+    return {
+        "config": config_parameter(config),
+        "world": str(world),
+        "window": settings.window,
+        "default": settings.default,
+        "holdout": settings.holdout,
+        "agent": asdict(settings.agent),
+        "exploration": asdict(settings.exploration),
+        "seed": settings.seed,
+        "topic": topic,
+    }

@@ -1,0 +1,232 @@
+"""When to train again: enough new joined decisions, or a time of a cron string; never two trainings at once.
+
+`python -m recbandits.loop.trigger --settings FILE` is the process that looks every second on this machine; on Google
+Cloud a function does, at each message of Cloud Scheduler. It also has the guardrail look at what is served.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from recbandits.config import Config
+from recbandits.loop.release import guard
+from recbandits.loop.steps import re_training_parameters, serving_model, settings_from
+from recbandits.platforms import PlatformError, choose
+
+PIPELINE = "re-training"
+OVERLAP = 60.0  # seconds before the end of what serves has learnt: decisions that were delivered late are read then
+_TRIES = 3  # of one run that fails
+
+
+class Plan(NamedTuple):
+    """A re-training that is due.
+
+    Attributes:
+      name: of the run; another one for other data or another model to go on from.
+      start: datetime in UTC, from which on decisions are read.
+      end: before which.
+      snapshot: what the warehouse has of that time, in one word.
+      serving: version that serves, to go on from.
+      new: joined decisions since it was last decided about a candidate.
+    """
+
+    name: str
+    start: datetime
+    end: datetime
+    snapshot: str
+    serving: str
+    new: int
+
+
+def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP):
+    """Whether it is time to train again.
+
+    It is when so many decisions with a reward are new since the last verdict about a candidate, and no canary waits for
+    a verdict. Decisions that people may still answer are left for the next time.
+
+    Args:
+      warehouse: `Warehouse`
+      serving: `loop.models.Model` that serves.
+      rule: with the `window` of the join, seconds.
+      now: aware datetime.
+      least_new: joined decisions that are enough.
+      overlap: seconds, see `span`.
+
+    Returns:
+      `Plan`, or None.
+    """
+    verdicts = warehouse.verdicts()
+    decided = verdicts[verdicts["kind"].isin(["deployed", "refused"])]
+    last = None if decided.empty else decided.sort_values("time", kind="stable").iloc[-1]
+    if last is not None and _waits(last, verdicts):
+        return None
+    start, end = span(warehouse, serving, rule, now, overlap)
+    since = serving.until if last is None else max(serving.until, last["time"].to_pydatetime() - _seconds(rule.window))
+    new = warehouse.counts(since, end, rule.window).joined if since < end else 0
+    if new < least_new:
+        return None
+    snapshot = warehouse.snapshot(start, end)
+    return Plan(f"{PIPELINE}-{snapshot[:16]}-{serving.version[:8]}", start, end, snapshot, serving.version, new)
+
+
+def span(warehouse, serving, rule, now, overlap=OVERLAP):
+    """The window of time of a re-training: (start, end), datetimes in UTC.
+
+    It ends a window before now, or before the newest reward that has been logged: where rewards are late, or lost on
+    their way, decisions wait for them instead of counting as unanswered. It starts a while before the end of what the
+    model has learnt from, to find what was delivered late; nothing is learnt twice.
+
+    Args:
+      warehouse: `Warehouse`
+      serving: `loop.models.Model`
+      rule: with `window`.
+      now: aware datetime.
+      overlap: seconds.
+    """
+    newest = warehouse.state()["rewards"]["newest"]
+    start = serving.until - _seconds(overlap)
+    end = min(now, newest or start) - _seconds(rule.window)
+    return start, max(start, end.astimezone(UTC))
+
+
+def plan_now(platform, rule):
+    """The window and the model of a re-training that was not planned before it began, as those of a schedule are.
+
+    Args:
+      platform: `Platform`
+      rule: with `window`.
+
+    Returns:
+      (start, end, version that serves).
+
+    Raises:
+      PlatformError: nothing serves yet.
+    """
+    serving = serving_model(platform)
+    if serving is None:
+        raise PlatformError("nothing serves yet that a re-training could go on from: run the start-up pipeline first")
+    return (*span(platform.warehouse, serving, rule, datetime.now(UTC)), serving.version)
+
+
+class Trigger:
+    """Starts re-trainings of one platform, and has the guardrail look.
+
+    Args:
+      platform: `Platform`
+      template: file with the compiled pipeline.
+      settings: `Settings`; so many `decisions` are enough, and its `window` counts.
+      world: directory or gs:// URI of the `World`.
+      topic: full name of the topic where the endpoint is to log; empty for where it does.
+    """
+
+    def __init__(self, platform, template, settings, world, topic=""):
+        self._platform, self._template, self._settings = platform, template, settings
+        self._world, self._topic, self._begun, self._tries = world, topic, None, 0
+
+    def look(self, now=None, least_new=None):
+        """Start the re-training pipeline if it is due and none is running; one that failed is tried again.
+
+        Args:
+          now: aware datetime; None for the time of day.
+          least_new: joined decisions that are enough; None for those of the settings.
+
+        Returns:
+          `Run` that was started, or None.
+
+        Raises:
+          PlatformError: what is asked does not answer; the next look decides.
+          ValueError: the model that serves is not there.
+        """
+        pipelines, settings = self._platform.pipelines, self._settings
+        if pipelines.running(PIPELINE):
+            return None
+        if self._begun and self._tries < _TRIES and pipelines.status(self._begun[0]).state == "failed":
+            self._tries += 1
+            return pipelines.run(self._template, *self._begun)
+        if (serving := serving_model(self._platform)) is None:
+            return None
+        now = datetime.now(UTC) if now is None else now
+        least_new = settings.decisions if least_new is None else least_new
+        if (plan := due(self._platform.warehouse, serving, settings, now, least_new)) is None:
+            return None
+        parameters = re_training_parameters(self._platform.config, settings, self._world, plan, self._topic)
+        self._begun, self._tries = (plan.name, parameters), 1
+        return pipelines.run(self._template, *self._begun)
+
+    def guard(self, now=None):
+        """Have the guardrail look; gives its `Verdict`, or None. See `loop.release.guard`."""
+        now = datetime.now(UTC) if now is None else now
+        endpoint, warehouse = self._platform.endpoints.create(), self._platform.warehouse
+        return guard(endpoint, warehouse, now, self._settings, self._settings.guardrail)
+
+
+def _waits(last, verdicts):
+    """Whether the version that a verdict deployed is a canary that nobody has decided about."""
+    after = verdicts[(verdicts["version"] == last["version"]) & (verdicts["time"] >= last["time"])]
+    return last["kind"] == "deployed" and last["against"] != "" and not {"promoted", "rolled back"} & set(after["kind"])
+
+
+def _seconds(number):
+    return timedelta(seconds=number)
+
+
+def watch(trigger, stop, every=1.0, cron=None, tell=print):
+    """Look again and again until told to stop; what goes wrong is told, and looked at again.
+
+    Args:
+      trigger: `Trigger`
+      stop: `threading.Event`
+      every: seconds between two looks.
+      cron: times at which to train with whatever is new, as `platforms.schedules` says; None to train as soon as enough
+        is new.
+      tell: function of a sentence.
+    """
+    from apscheduler.schedulers.background import BackgroundScheduler
+    from apscheduler.triggers.interval import IntervalTrigger
+
+    from recbandits.platforms.schedules import trigger_of
+
+    def telling(call, what, **options):
+        try:
+            if (found := call(**options)) is not None:
+                tell(f"{what}: {found}")
+        except (PlatformError, ValueError, OSError) as error:
+            tell(f"{what} did not work, it is tried again: {error}")
+
+    often = IntervalTrigger(seconds=every)
+    scheduler = BackgroundScheduler(
+        timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+    )
+    look = {"call": trigger.look, "what": PIPELINE} | ({"least_new": 1} if cron else {})
+    scheduler.add_job(telling, trigger_of(cron) if cron else often, kwargs=look)
+    scheduler.add_job(telling, often, kwargs={"call": trigger.guard, "what": "guardrail"})
+    scheduler.start()
+    stop.wait()
+    scheduler.shutdown()
+
+
+def main(arguments=None):
+    """Start re-trainings when they are due, and take bad versions back, until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m recbandits.loop.trigger", description=main.__doc__)
+    parser.add_argument("--settings", type=Path, required=True, help="JSON file with the `Settings` as a dict")
+    parser.add_argument("--template", required=True, help="the compiled re-training pipeline")
+    parser.add_argument("--world", required=True, help="directory or gs:// URI of the world")
+    parser.add_argument("--topic", default="", help="full name of the topic where the endpoint logs")
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
+    parser.add_argument("--cron", default=None, help="times of training, such as '0 3 * * *', instead of a number")
+    asked = parser.parse_args(arguments)
+    settings = settings_from(json.loads(asked.settings.read_text(encoding="utf-8")))
+    trigger = Trigger(choose(Config.load()), asked.template, settings, asked.world, asked.topic)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    watch(trigger, stop, asked.every, asked.cron, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+if __name__ == "__main__":
+    main()
