@@ -48,7 +48,7 @@ class Guardrail:
     canary: int = 20
     holdback: int = 10
     least: int = 100
-    most: int = 400
+    most: int = 300
     margin: float = 0.2
     alpha: float = 0.05
 
@@ -104,12 +104,12 @@ class Settings:
     delay: float = 1.0
     window: float = 5.0
     default: float = 1.0
-    first: int = 300
+    first: int = 400
     decisions: int = 2000
     holdout: float = 0.3
     agent: LinUCB = field(default_factory=lambda: LinUCB(alpha=0.0, tikhonov=10.0))
-    forgetting: float = 0.5
-    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.15))
+    forgetting: float = 0.6
+    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.2))
     gate: Gate = Gate()
     guardrail: Guardrail = Guardrail()
     rate: float = 100.0
