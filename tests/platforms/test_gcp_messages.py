@@ -107,7 +107,7 @@ def test_what_cannot_be_delivered_goes_to_the_dead_letters_and_waits_there(platf
     topic = platform.messages.topic("rewards")
     reader = platform.messages.subscription("audit", topic)
     changes(cloud)
-    kept = platform.messages.bury(reader, "rewards")
+    kept = platform.messages.bury(reader, topic)
     grants = [{"role": "roles/pubsub.publisher", "members": [AGENT]}]
     reads = [{"role": "roles/pubsub.subscriber", "members": [AGENT]}]
     made = changes(cloud)
@@ -121,15 +121,17 @@ def test_what_cannot_be_delivered_goes_to_the_dead_letters_and_waits_there(platf
     assert made[1][2]["topic"] == DEAD
     assert [made[index][2]["policy"]["bindings"] for index in (2, 3)] == [grants, reads]
     policy = {"deadLetterTopic": DEAD, "maxDeliveryAttempts": 10}
-    assert made[4][2] == {"subscription": {"deadLetterPolicy": policy}, "updateMask": "deadLetterPolicy"}
-    platform.messages.bury(reader, "rewards")
+    document = {"deadLetterPolicy": policy, "ackDeadlineSeconds": 60}
+    assert made[4][2] == {"subscription": document, "updateMask": "deadLetterPolicy,ackDeadlineSeconds"}
+    platform.messages.bury(reader, topic)
     assert [each[0] for each in changes(cloud)] == ["PATCH"], "the second time there is nothing to make or to allow"
 
 
 def test_clean_up_removes_what_was_made_newest_first(platform, cloud):
     theirs = f"/v1/projects/{PROJECT}/topics/recbandits-v1-theirs"
     cloud.documents[theirs] = {"name": theirs[4:]}
-    platform.messages.bury(platform.messages.subscription("audit", platform.messages.topic("rewards")), "rewards")
+    topic = platform.messages.topic("rewards")
+    platform.messages.bury(platform.messages.subscription("audit", topic), topic)
     changes(cloud)
     clean_up(platform, dry_run=False)
     paths = [f"/v1/projects/{PROJECT}/subscriptions/recbandits-v1-rewards-dead", f"/v1/{DEAD}", f"/v1/{READER}"]

@@ -5,7 +5,7 @@ that they are on the manifest before they are there.
 """
 
 from recbandits.platforms import FOUND, MADE, NotMadeError
-from recbandits.platforms.gcp.errors import explained, patient
+from recbandits.platforms.gcp.errors import explained, finish, patient
 from recbandits.platforms.provisioning import enter
 
 _PATIENCE = 1800  # seconds until a removal must have ended
@@ -76,7 +76,7 @@ def _find_function(clients, name):
 
 def _remove_function(clients, name):
     """Its trigger, the subscription of this, and its service of Cloud Run go with it."""
-    clients.functions.delete_function(name=name).result(timeout=_PATIENCE)
+    finish(clients.functions.delete_function(name=name), _PATIENCE)
 
 
 def _find_schedule(clients, name):
@@ -101,8 +101,8 @@ def _remove_endpoint(clients, name):
         client.update_endpoint(request={"endpoint": document, "update_mask": {"paths": ["traffic_split"]}})
     for number in sorted(shares, key=shares.get):
         request = {"endpoint": name, "deployed_model_id": number}
-        client.undeploy_model(request=request, timeout=60).result(timeout=_PATIENCE)
-    client.delete_endpoint(name=name, timeout=60).result(timeout=_PATIENCE)
+        finish(client.undeploy_model(request=request, timeout=60), _PATIENCE)
+    finish(client.delete_endpoint(name=name, timeout=60), _PATIENCE)
 
 
 def _find_model(clients, name):
@@ -111,7 +111,7 @@ def _find_model(clients, name):
 
 def _remove_model(clients, name):
     """All its versions; Vertex AI refuses while one is deployed."""
-    _region(clients, name).vertex("Model").delete_model(name=name, timeout=60).result(timeout=_PATIENCE)
+    finish(_region(clients, name).vertex("Model").delete_model(name=name, timeout=60), _PATIENCE)
 
 
 def _find_table(clients, name):
@@ -149,7 +149,7 @@ def _find_pipeline_schedule(clients, name):
 def _remove_pipeline_schedule(clients, name):
     client, found = _of_display_name(clients, name, "Schedule", "schedules")
     for each in found:
-        client.delete_schedule(name=each).result(timeout=_PATIENCE)
+        finish(client.delete_schedule(name=each), _PATIENCE)
 
 
 def _find_tensorboard(clients, name):
@@ -159,7 +159,7 @@ def _find_tensorboard(clients, name):
 def _remove_tensorboard(clients, name):
     client, found = _of_display_name(clients, name, "Tensorboard", "tensorboards")
     for each in found:
-        client.delete_tensorboard(name=each).result(timeout=_PATIENCE)
+        finish(client.delete_tensorboard(name=each), _PATIENCE)
 
 
 FINDERS = {

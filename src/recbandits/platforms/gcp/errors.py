@@ -12,6 +12,24 @@ def patient(call):
     return Retry(predicate=_settles, initial=1.0, maximum=10.0, timeout=120.0)(call)
 
 
+def finish(operation, timeout=None):
+    """Wait for an operation that has begun. What goes wrong from here on is no refusal: it may have had its effect.
+
+    Args:
+      operation: `google.api_core.operation.Operation`.
+      timeout: seconds; None for the library's own.
+
+    Returns:
+      Its result.
+    """
+    from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
+
+    try:
+        return operation.result(**({"timeout": timeout} if timeout else {}))
+    except (GoogleAPICallError, TimeoutError) as error:
+        raise GoogleAPIError(f"it was begun, but not seen to end: {error}") from error
+
+
 def _settles(error):
     """Whether waiting helps: a policy edited meanwhile, or an account or a service that is a few seconds old."""
     from google.api_core.exceptions import Conflict

@@ -3,12 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 from recbandits.platforms import Resource
+from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.gcp.assets import have
 from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.gcp.resources import remove
 from recbandits.serving.outbox import PubSubSink
 
-ATTEMPTS = 10  # deliveries of a message before it goes to the dead letters
+_DEADLINE = 60  # seconds that a reader has; Eventarc gives 10, too few for a busy warehouse
 _KEPT = {"seconds": 7 * 24 * 3600}  # how long a message waits for its reader
 _COUNT = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 
@@ -42,16 +43,7 @@ class GcpMessages:
         Raises:
           PlatformError: Pub/Sub refused.
         """
-        full = f"projects/{self._config.project}/topics/{self._config.topic(name)}"
-        client = self._clients.publisher
-        request = {"name": full, "labels": self._config.labels}
-        have(
-            self._config,
-            Resource("topic", full),
-            lambda: client.get_topic(topic=full),
-            lambda: client.create_topic(request=request, retry=None),
-        )
-        return full
+        return self._topic(f"projects/{self._config.project}/topics/{self._config.topic(name)}")
 
     def subscription(self, name, topic):
         """Find a subscription, or make it: it keeps what is published to a topic from now on until it is read.
@@ -67,46 +59,31 @@ class GcpMessages:
           PlatformError: Pub/Sub refused.
         """
         full = f"projects/{self._config.project}/subscriptions/{self._config.topic(name)}"
-        client = self._clients.subscriber
-        request = {
-            "name": full,
-            "topic": topic,
-            "ack_deadline_seconds": 60,
-            "message_retention_duration": _KEPT,
-            "expiration_policy": {},  # never: an idle subscription is otherwise gone after 31 days
-            "labels": self._config.labels,
-        }
-        have(
-            self._config,
-            Resource("subscription", full),
-            lambda: client.get_subscription(subscription=full),
-            lambda: client.create_subscription(request=request, retry=None),
-        )
-        return full
+        return self._subscription(full, topic)
 
-    def bury(self, subscription, name):
-        """Send what a subscription has delivered ten times in vain to the topic `<name>-dead`, which keeps it a week.
+    def bury(self, subscription, topic):
+        """Send what a subscription has delivered ten times in vain to the topic `<topic>-dead`, where it waits a week.
 
         Pub/Sub's own account moves the messages: it may publish to that topic, and acknowledge in the subscription.
 
         Args:
           subscription: "projects/<project>/subscriptions/<subscription>".
-          name: of the topic that it reads, as of `topic`.
+          topic: "projects/<project>/topics/<topic>" that it reads.
 
         Returns:
-          Resource name of the subscription in which the dead letters wait.
+          "projects/<project>/subscriptions/<topic>-dead", in which the dead letters wait.
 
         Raises:
           PlatformError: Pub/Sub refused.
         """
-        dead = self.topic(f"{name}-dead")
-        kept = self.subscription(f"{name}-dead", dead)
+        dead = self._topic(f"{topic}-dead")
+        kept = self._subscription(dead.replace("/topics/", "/subscriptions/"), dead)
         with explained(Resource("subscription", subscription), "given dead letters"):
             self._allow(self._clients.publisher, dead, "roles/pubsub.publisher")
             self._allow(self._clients.subscriber, subscription, "roles/pubsub.subscriber")
             policy = {"dead_letter_topic": dead, "max_delivery_attempts": ATTEMPTS}
-            document = {"name": subscription, "dead_letter_policy": policy}
-            request = {"subscription": document, "update_mask": {"paths": ["dead_letter_policy"]}}
+            document = {"dead_letter_policy": policy, "ack_deadline_seconds": _DEADLINE}
+            request = {"subscription": {"name": subscription, **document}, "update_mask": {"paths": list(document)}}
             self._clients.subscriber.update_subscription(request=request)
         return kept
 
@@ -123,11 +100,7 @@ class GcpMessages:
         Raises:
           PlatformError: Cloud Monitoring refused.
         """
-        return self.undelivered(self._config.topic(name))
-
-    def undelivered(self, subscription):
-        """As `backlog`, of a subscription under its whole id."""
-        now = datetime.now(UTC)
+        now, subscription = datetime.now(UTC), self._config.topic(name)
         query = {
             "filter": f'metric.type="{_COUNT}" AND resource.labels.subscription_id="{subscription}"',
             "interval.startTime": (now - timedelta(minutes=10)).isoformat(),
@@ -144,6 +117,35 @@ class GcpMessages:
             resource = Resource(kind, f"projects/{self._config.project}/{kind}s/{self._config.topic(name)}")
             with explained(resource, "removed"):
                 remove(self._clients, resource)
+
+    def _topic(self, full):
+        client = self._clients.publisher
+        request = {"name": full, "labels": self._config.labels}
+        have(
+            self._config,
+            Resource("topic", full),
+            lambda: client.get_topic(topic=full),
+            lambda: client.create_topic(request=request, retry=None),
+        )
+        return full
+
+    def _subscription(self, full, topic):
+        client = self._clients.subscriber
+        request = {
+            "name": full,
+            "topic": topic,
+            "ack_deadline_seconds": 60,
+            "message_retention_duration": _KEPT,
+            "expiration_policy": {},  # never: an idle subscription is otherwise gone after 31 days
+            "labels": self._config.labels,
+        }
+        have(
+            self._config,
+            Resource("subscription", full),
+            lambda: client.get_subscription(subscription=full),
+            lambda: client.create_subscription(request=request, retry=None),
+        )
+        return full
 
     def _allow(self, client, resource, role):
         """Let Pub/Sub's own account do something to a topic or a subscription."""

@@ -6,6 +6,7 @@ client libraries must not repeat the request by themselves, or they would take t
 
 from recbandits.platforms import FOUND, MADE, NotMadeError, Resource
 from recbandits.platforms.gcp import assets
+from recbandits.platforms.gcp.errors import finish
 
 SERVICES = (
     "iam",
@@ -88,22 +89,12 @@ def remove(clients, resource):
         return
 
 
-def _wait(operation):
-    """Wait for an operation that has begun. What goes wrong from here on is no refusal: it may have had its effect."""
-    from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
-
-    try:
-        operation.result()
-    except (GoogleAPICallError, TimeoutError) as error:
-        raise GoogleAPIError(f"it was begun, but not seen to end: {error}") from error
-
-
 def _switch_on(clients, name):
     from google.cloud.service_usage_v1 import State
 
     if clients.service_usage.get_service(request={"name": name}).state == State.ENABLED:
         return FOUND
-    _wait(clients.service_usage.enable_service(request={"name": name}))
+    finish(clients.service_usage.enable_service(request={"name": name}))
     return "enabled"
 
 
@@ -163,11 +154,11 @@ def _make_repository(clients, config, name):
     parent, _, repository_id = name.partition("/repositories/")
     repository = Repository(format_=Repository.Format.DOCKER, labels=config.labels)
     request = {"parent": parent, "repository_id": repository_id, "repository": repository}
-    _wait(clients.artifact_registry.create_repository(request=request))
+    finish(clients.artifact_registry.create_repository(request=request))
 
 
 def _remove_repository(clients, name):
-    _wait(clients.artifact_registry.delete_repository(request={"name": name}))
+    finish(clients.artifact_registry.delete_repository(request={"name": name}))
 
 
 def _find_service_account(clients, name):
