@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from recbandits.platforms import PlatformError
 
 _POLL = 0.05  # seconds between two looks at a clock that may not be the machine's
+_PAUSES = 10.0, 600.0  # seconds, of a retry policy that does not say
 _TABLES = """
 CREATE TABLE IF NOT EXISTS topics (name TEXT PRIMARY KEY, settings BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS subscriptions (
@@ -92,7 +93,14 @@ class Letter(NamedTuple):
 
     number: int
     message: Any  # PubsubMessage in protobuf
-    attempts: int  # in vain so far, counted where there is a dead letter policy
+    attempts: int  # in vain so far, counted where there is a policy for dead letters or for retries
+
+
+class _Out(NamedTuple):
+    letter: Letter
+    ack_id: str
+    deadline: float
+    holder: Any  # who took it
 
 
 class Mailbox:
@@ -108,7 +116,9 @@ class Mailbox:
 
     def __init__(self, settings, clock, store, bury):
         self.settings, self._clock, self._store, self._bury = settings, clock, store, bury
-        self._waiting, self._out = OrderedDict(), {}  # number: letter; number: (letter, ack id, deadline)
+        self._limit = settings.dead_letter_policy.max_delivery_attempts
+        self._pauses = _pauses(settings)
+        self._waiting, self._later, self._out = OrderedDict(), {}, {}  # number: letter, (letter, when), `_Out`
         self._dead = []
         self._changed = threading.Condition()
 
@@ -118,8 +128,8 @@ class Mailbox:
             self._waiting.update((letter.number, letter) for letter in letters)
             self._changed.notify_all()
 
-    def take(self, limit, patience):
-        """Hand out up to `limit` letters; waits up to `patience` seconds for the first.
+    def take(self, limit, patience, holder=None):
+        """Hand out up to `limit` letters to a holder; waits up to `patience` seconds for the first.
 
         Returns:
           list of (ack id, `Letter`).
@@ -133,7 +143,7 @@ class Mailbox:
             letters = [self._waiting.popitem(last=False)[1] for _ in range(min(limit, len(self._waiting)))]
             taken = [(f"{letter.number}:{self._store.number()}", letter) for letter in letters]
             deadline = self._clock() + self.settings.ack_deadline_seconds
-            self._out.update((letter.number, (letter, ack_id, deadline)) for ack_id, letter in taken)
+            self._out.update((letter.number, _Out(letter, ack_id, deadline, holder)) for ack_id, letter in taken)
         self._bury_dead()
         return taken
 
@@ -145,8 +155,8 @@ class Mailbox:
         with self._changed:
             self._store.add([], gone=numbers)
             for number in numbers:
-                self._waiting.pop(number, None)
-                self._out.pop(number, None)
+                for letters in (self._waiting, self._later, self._out):
+                    letters.pop(number, None)
 
     def extend(self, ack_ids, seconds):
         """Give messages more time; 0 seconds hand one back."""
@@ -154,28 +164,43 @@ class Mailbox:
             return
         with self._changed:
             for ack_id, more in zip(ack_ids, seconds, strict=True):
-                letter, current, _ = self._out.get(_number(ack_id), (None, None, None))
-                if ack_id == current:
-                    self._out[letter.number] = letter, ack_id, self._clock() + more
+                out = self._out.get(_number(ack_id))
+                if out and out.ack_id == ack_id:
+                    self._out[out.letter.number] = out._replace(deadline=self._clock() + more)
             self._expire()
             self._changed.notify_all()
         self._bury_dead()
 
+    def give_back(self, holder):
+        """Have all wait again that a holder took who is gone; this is no attempt of theirs."""
+        with self._changed:
+            for number, out in list(self._out.items()):
+                if out.holder is holder:
+                    self._waiting[number] = self._out.pop(number).letter
+            self._changed.notify_all()
+
     def _expire(self):
-        """Have those wait again whose time is up, unless they were tried as often as they may be."""
+        """Have those wait again whose time is up, after a pause, unless they were tried as often as they may be."""
         now = self._clock()
-        back = [letter for letter, _, deadline in self._out.values() if deadline <= now]
-        if not back:
-            return
-        if limit := self.settings.dead_letter_policy.max_delivery_attempts:
+        back = [out.letter for out in self._out.values() if out.deadline <= now]
+        if back and (self._limit or self._pauses):
             self._store.failed(letter.number for letter in back)
             back = [letter._replace(attempts=letter.attempts + 1) for letter in back]
         for letter in back:
             del self._out[letter.number]
-            if limit and letter.attempts >= limit:
+            if self._limit and letter.attempts >= self._limit:
                 self._dead.append(letter)
             else:
-                self._waiting[letter.number] = letter
+                self._later[letter.number] = letter, now + self._pause(letter.attempts)
+        for number in [number for number, (_, when) in self._later.items() if when <= now]:
+            self._waiting[number] = self._later.pop(number)[0]
+
+    def _pause(self, attempts):
+        """Seconds before another attempt: twice as long each time."""
+        if not self._pauses:
+            return 0.0
+        shortest, longest = self._pauses
+        return min(shortest * 2.0 ** (attempts - 1), longest)
 
     def _bury_dead(self):
         """Without the lock of this mailbox, as others are locked meanwhile; what cannot be buried waits again."""
@@ -187,6 +212,19 @@ class Mailbox:
         finally:
             if not gone:
                 self.put(dead)
+
+
+def _pauses(settings):
+    """Shortest and longest pause before another attempt in seconds, None without a retry policy."""
+    if not settings.HasField("retry_policy"):
+        return None
+    policy = settings.retry_policy
+    given = policy.HasField("minimum_backoff"), policy.HasField("maximum_backoff")
+    pauses = policy.minimum_backoff.ToTimedelta(), policy.maximum_backoff.ToTimedelta()
+    return [
+        pause.total_seconds() if is_given else usual
+        for is_given, pause, usual in zip(given, pauses, _PAUSES, strict=True)
+    ]
 
 
 def _number(ack_id):

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sqlite3
 import sys
+from datetime import timedelta
 
 from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound
 
@@ -12,8 +13,10 @@ from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.local.services import Service
 from recbandits.serving.outbox import PubSubSink
 
-_VARIABLE = "PUBSUB_EMULATOR_HOST"
+VARIABLE = "PUBSUB_EMULATOR_HOST"  # by which clients find a server that is not Google's
 _ACK_DEADLINE = 10  # seconds, the least that Pub/Sub has: what a killed reader held comes again that soon
+# Ten attempts take 51 seconds, in which a warehouse may be away; Eventarc begins with 10 s and ends at 600 s.
+_RETRY = {"minimum_backoff": timedelta(seconds=0.1), "maximum_backoff": timedelta(minutes=1)}
 _BACKLOG = """
 SELECT count(*) FROM waiting JOIN subscriptions ON waiting.subscription = subscriptions.name
 WHERE subscriptions.name = ? OR subscriptions.topic = ?
@@ -40,7 +43,7 @@ class LocalMessages:
         """
         module = [sys.executable, "-m", "recbandits.platforms.local.pubsub"]
         self.service.start(lambda port: [*module, "--port", str(port), "--file", str(self._file)])
-        os.environ[_VARIABLE] = f"127.0.0.1:{self.service.port}"
+        os.environ[VARIABLE] = f"127.0.0.1:{self.service.port}"
 
     def stop(self):
         """See `Messages.stop`."""
@@ -57,13 +60,21 @@ class LocalMessages:
         return full
 
     def subscription(self, name, topic, dead_letters=None):
-        """See `Messages.subscription`; what was tried ten times goes to the topic `dead_letters` if there is one."""
+        """See `Messages.subscription`.
+
+        Args:
+          name: as there.
+          topic: as there.
+          dead_letters: topic to which goes what was tried ten times, with pauses that double; None for no pauses and
+            no end of attempts.
+        """
         from google.cloud.pubsub_v1 import SubscriberClient
 
         self.start()
         full = self._full("subscriptions", name)
         request = {"name": full, "topic": topic, "ack_deadline_seconds": _ACK_DEADLINE}
         if dead_letters:
+            request["retry_policy"] = _RETRY
             request["dead_letter_policy"] = {"dead_letter_topic": dead_letters, "max_delivery_attempts": ATTEMPTS}
         with _explained(full, "made"), SubscriberClient() as client, contextlib.suppress(AlreadyExists):
             client.create_subscription(request=request)

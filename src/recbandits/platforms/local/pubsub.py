@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from recbandits.platforms.local.mailboxes import Store
+from recbandits.platforms.local.messages import VARIABLE
 from recbandits.platforms.local.pubsub_methods import handlers
 
-VARIABLE = "PUBSUB_EMULATOR_HOST"  # by which the client finds a server that is not Google's
 _LARGEST = 10 * 2**20  # bytes in a request
 
 

@@ -159,9 +159,12 @@ class _Methods:
         first = next(requests)
         mailbox = _found(self._mailboxes, first.subscription, call)
         threading.Thread(target=_obey, args=[mailbox, requests], daemon=True).start()
-        while call.is_active():
-            if messages := _received(mailbox, 1000, 0.5):
-                yield _pb("StreamingPullResponse")(received_messages=messages)
+        try:
+            while call.is_active():
+                if messages := _received(mailbox, 1000, 0.5, call):
+                    yield _pb("StreamingPullResponse")(received_messages=messages)
+        finally:  # others need not wait for the deadlines of a client that is gone
+            mailbox.give_back(call)
 
     def _mailbox(self, settings):
         return Mailbox(settings, self._clock, self._store, self._bury)
@@ -205,12 +208,12 @@ def _letters(store):
         yield name, Letter(number, read(body), attempts)
 
 
-def _received(mailbox, limit, patience):
-    """Take from a mailbox, as ReceivedMessage; attempts are counted, from 1, where there is a dead letter policy."""
+def _received(mailbox, limit, patience, holder=None):
+    """As ReceivedMessage what `Mailbox.take` gives; with attempts, from 1, where there is a dead letter policy."""
     received, counted = _pb("ReceivedMessage"), mailbox.settings.HasField("dead_letter_policy")
     return [
         received(ack_id=ack_id, message=letter.message, delivery_attempt=letter.attempts + 1 if counted else 0)
-        for ack_id, letter in mailbox.take(limit, patience)
+        for ack_id, letter in mailbox.take(limit, patience, holder)
     ]
 
 
