@@ -1,6 +1,8 @@
 """Fixtures that every test may ask for."""
 
+import os
 import signal
+import time
 
 import pytest
 
@@ -55,3 +57,19 @@ def exported(tmp_path_factory):
         way, titles = Exploration("epsilon_greedy", 0.3), {movie: f"title {movie}" for movie in movies.index}
         directories.append(export(agent.policy, folder / str(level), bundle, exploration=way, titles=titles))
     return directories
+
+
+@pytest.fixture
+def kill_when():
+    """Function that kills a process as soon as a condition holds, and fails if it ended before."""
+
+    def kill(process, condition, seconds=120):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert process.poll() is None, "the process ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    return kill

@@ -1,0 +1,12 @@
+"""What tests of the loop have in common."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def world():
+    """A `World` of 30 movies and a taste of rank 4, made of the synthetic ratings."""
+    from recbandits.data import synthetic
+    from recbandits.loop.world import World
+
+    return World.make(synthetic.generate(), movies=30, rank=4)

@@ -1,0 +1,69 @@
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from recbandits.loop.generate import generate
+from recbandits.platforms.local.warehouse import DuckWarehouse
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+END = START + timedelta(seconds=60)
+
+
+@pytest.fixture(scope="module")
+def generated(world):
+    warehouse = DuckWarehouse()
+    return warehouse, generate(world, warehouse, 2000, START, seed=3)
+
+
+def test_the_first_decisions_are_uniform_and_say_so(world, generated):
+    """2,000 decisions among 10: each place about 200 times, and each with propensity 0.1."""
+    warehouse, summary = generated
+    table = warehouse.decisions(START, END, 1e6, 1.0)
+    frame = table.to_pandas()
+    assert summary["decisions"] == len(frame) == frame["event_id"].nunique() == 2000
+    assert (summary["start"], summary["end"]) == (START.isoformat(), END.isoformat())
+    assert set(frame["policy_version"]) == {"uniform"}
+    assert set(frame["propensity"]) == {0.1}
+    places = [list(row.candidates).index(row.action) for row in frame.itertuples()]
+    assert np.abs(np.bincount(places, minlength=10) - 200).max() < 4 * np.sqrt(180)
+    assert frame["time"].diff().dropna().unique().tolist() == [timedelta(milliseconds=30)]
+
+
+def test_rewards_are_what_the_people_of_the_decisions_think(world, generated):
+    """The mean of stars less their true means is within four standard errors, 1 / sqrt(1,800), of 0."""
+    frame = generated[0].decisions(START, END, 1e6, np.pi).to_pandas()
+    answered = frame[frame["reward_time"].notna()]
+    assert len(answered) == pytest.approx(0.9 * 2000, abs=60)
+    expected = world.expected(answered["user_id"].to_numpy(), answered["action"].to_numpy()[:, None])[:, 0]
+    error = answered["reward"].to_numpy() - expected
+    assert abs(error.mean()) < 4 / np.sqrt(1800)
+    assert np.corrcoef(answered["reward"], expected)[0, 1] > 0.3
+
+
+def test_contexts_are_what_a_policy_will_see(world, generated):
+    frame = generated[0].decisions(START, END, 1e6, 1.0).to_pandas().head(50)
+    bundle = world.bundle()
+    seen = bundle.context(bundle.user_features(frame["user_id"].to_numpy()))
+    np.testing.assert_array_equal(np.stack(frame["context"]).astype(np.float32), seen)
+
+
+def test_generating_again_has_no_further_effect(world, generated):
+    warehouse, first = generated
+    before = warehouse.snapshot(START, END)
+    assert first["written"] == first["decisions"] + first["rewards"]
+    assert generate(world, warehouse, 2000, START, seed=3) == first | {"written": 0}
+    assert warehouse.snapshot(START, END) == before
+
+
+def test_another_seed_makes_other_events(world, generated):
+    warehouse = DuckWarehouse()
+    assert generate(world, warehouse, 20, START, seed=3)["written"] > 20
+    assert generate(world, warehouse, 20, START, seed=4)["written"] > 20
+    assert warehouse.counts(START, END, 1e6).joined + warehouse.counts(START, END, 1e6).defaulted == 40
+
+
+@pytest.mark.parametrize(("n", "seconds"), [(0, 1.0), (5, 0.0), (5, -1.0)])
+def test_nothing_to_generate_is_refused(world, n, seconds):
+    with pytest.raises(ValueError, match=f"n must be at least 1 and seconds positive, got {n} and {seconds}"):
+        generate(world, DuckWarehouse(), n, START, seconds=seconds)

@@ -1,0 +1,185 @@
+import dataclasses
+import random
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from recbandits.data.features import FeatureBundle
+from recbandits.data.tfrecords import find_records
+from recbandits.data.trajectories import examples, read_examples
+from recbandits.interactions import Interaction, Reward, from_table
+from recbandits.loop.generate import generate
+from recbandits.loop.ingest import Join, decisions_of, ingest, read_manifest, titles_of
+from recbandits.platforms.local.warehouse import DuckWarehouse
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+END = START + timedelta(seconds=60)
+RULE = Join(window=5.0, default=1.0)
+
+
+class Recorded(DuckWarehouse):
+    """Keeps what is written, to be written elsewhere in another order."""
+
+    def write(self, records):
+        self.records = [*getattr(self, "records", []), *records]
+        return super().write(records)
+
+
+@pytest.fixture(scope="module")
+def bundle(world):
+    return world.bundle()
+
+
+@pytest.fixture(scope="module")
+def records(world):
+    warehouse = Recorded()
+    generate(world, warehouse, 400, START)
+    return warehouse.records
+
+
+@pytest.fixture(scope="module")
+def dataset(records, world, bundle, tmp_path_factory):
+    """(directory, manifest) of the decisions as they were generated."""
+    directory = tmp_path_factory.mktemp("dataset")
+    titles = dict(zip(world.movie_ids.tolist(), world.titles, strict=True))
+    return directory, ingest(filled(records), START, END, RULE, bundle, directory, titles=titles)
+
+
+def filled(records):
+    warehouse = DuckWarehouse()
+    warehouse.write(records)
+    return warehouse
+
+
+def adds_up(counts):
+    return counts["total"] == sum(number for name, number in counts.items() if name != "total")
+
+
+def test_a_dataset_is_what_the_warehouse_has_joined(dataset, bundle):
+    directory, manifest = dataset
+    table = pq.read_table(directory / "decisions.parquet")
+    assert manifest["decisions"] == len(table) == 400
+    assert manifest["counts"]["joined"] + manifest["counts"]["defaulted"] == 400
+    assert manifest["counts"]["joined"] == 400 - table["reward_time"].null_count
+    assert adds_up(manifest["counts"])
+    assert (manifest["policy_versions"], manifest["candidates"], manifest["reasons"]) == ({"uniform": 400}, 10, {})
+    log = decisions_of(directory, held_out=None)
+    assert [record.event_id for record in from_table(table, Interaction)] == list(log.event_id)
+    assert (np.diff(log.time) > np.timedelta64(0)).all()
+
+
+def test_the_records_are_those_that_are_not_held_out(dataset, bundle):
+    directory, manifest = dataset
+    read = read_examples(find_records(directory, "train"))
+    expected = examples(decisions_of(directory, held_out=False), FeatureBundle.load(directory))
+    for name, column, other in zip(read._fields, read, expected, strict=True):
+        np.testing.assert_array_equal(column, other, err_msg=name)
+    held_out = decisions_of(directory, held_out=True)
+    assert manifest["held_out"] == len(held_out) == pytest.approx(0.3 * 400, abs=4 * np.sqrt(84))
+    assert len(held_out) + len(read.event) == 400
+    np.testing.assert_array_equal(FeatureBundle.load(directory).users, bundle.users)
+
+
+def test_a_decision_is_held_out_in_every_window_or_in_none(dataset, records, bundle, tmp_path):
+    ingest(filled(records), START + timedelta(seconds=20), END, RULE, bundle, tmp_path)
+    later = set(decisions_of(tmp_path, held_out=True).event_id)
+    assert later < set(decisions_of(dataset[0], held_out=True).event_id)
+    assert not later & set(decisions_of(tmp_path, held_out=False).event_id)
+
+
+def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, records, world, bundle, tmp_path):
+    directory, manifest = dataset
+    shuffled = random.Random(0).sample(records * 2, 2 * len(records))
+    warehouse, titles = DuckWarehouse(), titles_of(directory)
+    for start in range(0, len(shuffled), 97):
+        warehouse.write(shuffled[start : start + 97])
+    assert ingest(warehouse, START, END, RULE, bundle, tmp_path, titles=titles) == manifest
+    for file in directory.iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
+    assert ingest(warehouse, START, END, RULE, bundle, tmp_path, titles=titles) == manifest
+
+
+def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records, bundle, tmp_path):
+    """Of 400 decisions one has an unknown user, one an unknown movie, one 9 stars, and one of the three no report."""
+    decisions = [record for record in records if isinstance(record, Interaction)]
+    first = {}
+    for record in records:
+        if isinstance(record, Reward):
+            first.setdefault(record.event_id, record)
+    stranger, strange, praised = [one for one in decisions if one.event_id in first][:3]
+    movies = (5_000_000, *strange.candidates[1:])
+    action = strange.action if strange.action in movies else movies[0]
+    changed = {
+        stranger.event_id: [dataclasses.replace(stranger, user_id=5_000_000)],
+        strange.event_id: [dataclasses.replace(strange, candidates=movies, action=action), first[strange.event_id]],
+        praised.event_id: [praised, dataclasses.replace(first[praised.event_id], value=9.0)],
+    }
+    kept = [record for record in records if record.event_id not in changed]
+    warehouse = filled([*kept, *(record for some in changed.values() for record in some)])
+    before = warehouse.counts(START, END, RULE.window)
+    manifest = ingest(warehouse, START, END, RULE, bundle, tmp_path / "one")
+    assert manifest["reasons"] == {
+        "candidates must be movies with features": 1,
+        "reward must be in [1, 5]": 1,
+        "user_id must be of a user with features": 1,
+    }
+    counts = manifest["counts"]
+    assert adds_up(counts)
+    assert counts["total"] == before.total
+    assert counts["quarantined"] == 3
+    assert (counts["joined"], counts["defaulted"]) == (before.joined - 2, before.defaulted - 1)
+    assert manifest["decisions"] == counts["joined"] + counts["defaulted"] == 397
+    assert not set(changed) & set(decisions_of(tmp_path / "one", held_out=None).event_id)
+    entries = warehouse.query("SELECT * FROM quarantine").to_pylist()
+    assert {entry["message_id"] for entry in entries} == {f"ingester/{name}" for name in changed}
+    assert ingest(warehouse, START, END, RULE, bundle, tmp_path / "two") == manifest
+
+
+def test_a_reward_after_the_window_counts_as_none(records, bundle, tmp_path):
+    """With a window of 1 ms nearly nobody of mean delay 1 s has answered: the share is 1 - exp(-0.001)."""
+    manifest = ingest(filled(records), START, END, Join(window=0.001, default=2.0), bundle, tmp_path)
+    log, counts = decisions_of(tmp_path, held_out=None), manifest["counts"]
+    assert (log.reward == 2.0).sum() >= counts["defaulted"] >= 395
+    assert counts["late"] > 300
+    assert adds_up(counts)
+
+
+def test_a_dataset_that_was_changed_or_is_incomplete_is_refused(records, bundle, tmp_path):
+    place = tmp_path / "data"
+    manifest = ingest(filled(records), START, END, RULE, bundle, place)
+    assert read_manifest(place) == manifest
+    original = (place / "titles.json").read_bytes()
+    (place / "titles.json").write_bytes(b'{"1": "Mine"}')
+    with pytest.raises(ValueError, match=r"dataset data is damaged, titles.json is not what was written"):
+        read_manifest(place)
+    (place / "titles.json").write_bytes(original)
+    text = (place / "manifest.json").read_text()
+    (place / "manifest.json").write_text(text.replace('"holdout": 0.3', '"holdout": 0.2'))
+    with pytest.raises(ValueError, match=r"dataset data is damaged, manifest.json is not what was written"):
+        read_manifest(place)
+    (place / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"data must be the directory of a complete dataset, it has no manifest.json"):
+        read_manifest(place)
+
+
+def test_a_window_without_a_decision_is_refused(records, bundle, tmp_path):
+    with pytest.raises(ValueError, match=r"there must be a decision from 2026-01-01T12:01:00\+00:00 to 2026-"):
+        ingest(filled(records), END, END + timedelta(days=1), RULE, bundle, tmp_path)
+    with pytest.raises(ValueError, match=r"holdout must be in \[0, 1\), got 1.0"):
+        ingest(filled(records), START, END, RULE, bundle, tmp_path, holdout=1.0)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"window": 0.0}, "window must be positive"),
+        ({"default": 0.0}, r"default must be within \[lowest, highest\]"),
+        ({"default": float("nan")}, r"default must be within \[lowest, highest\]"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(values, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Join(**values)

@@ -1,0 +1,103 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from recbandits.loop.models import Models, read_model, write_model
+
+FACTS = {
+    "version": "0123456789abcdef",
+    "parent": None,
+    "learnt": 12,
+    "until": "2026-01-01T00:00:00+00:00",
+    "parameters": {"alpha": 0.5, "tikhonov": 2.0, "gamma": 0.9},
+    "exploration": {"name": "softmax", "value": 0.25},
+}
+
+WRITES_FOR_EVER = """
+import sys
+from recbandits.loop.models import write_model
+draft, place, facts = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+while True:
+    for version in ("aaaa", "bbbb"):
+        write_model(f"{draft}/{version}", place, facts | {"version": version})
+        print("written", flush=True)
+"""
+
+
+def make_draft(directory, text="x", files=1):
+    for part in ("policy", "agent"):
+        (directory / part / "deep").mkdir(parents=True)
+        for number in range(files):
+            (directory / part / "deep" / f"{number}").write_text(text)
+    return directory
+
+
+def contents(model):
+    return {file.read_text() for part in ("policy", "agent") for file in (model.directory / part / "deep").iterdir()}
+
+
+def test_a_model_is_read_as_it_was_written(tmp_path):
+    model = write_model(make_draft(tmp_path / "draft"), tmp_path / "model", FACTS)
+    assert model == read_model(tmp_path / "model")
+    assert (model.version, model.parent, model.learnt) == ("0123456789abcdef", None, 12)
+    assert model.until == datetime(2026, 1, 1, tzinfo=UTC)
+    assert (model.parameters.gamma, model.exploration.value) == (0.9, 0.25)
+    assert model.policy.is_dir()
+    assert model.agent.parent.is_dir()
+
+
+def test_models_are_kept_by_version_and_keeping_again_changes_nothing(tmp_path):
+    models = Models(tmp_path / "models")
+    write_model(make_draft(tmp_path / "one", "first"), tmp_path / "model", FACTS)
+    assert models.keep(tmp_path / "model") == FACTS["version"]
+    write_model(make_draft(tmp_path / "two", "second"), tmp_path / "model", FACTS)
+    assert models.keep(tmp_path / "model") == FACTS["version"]
+    kept = read_model(models.path(FACTS["version"]))
+    assert contents(kept) == {"first"}
+    assert kept._replace(directory=None) == read_model(tmp_path / "model")._replace(directory=None)
+    assert models.keep(kept.directory) == FACTS["version"]
+
+
+def test_what_is_no_complete_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere must be the directory of a complete model, it has no model.json"):
+        read_model(tmp_path / "nowhere")
+    model = write_model(make_draft(tmp_path / "draft"), tmp_path / "model", FACTS)
+    for text in ("[]", "{}", '{"what": "something else"}', "no JSON"):
+        (model.directory / "model.json").write_text(text)
+        with pytest.raises(ValueError, match=r"model.json of model cannot be read: "):
+            Models(tmp_path / "models").keep(model.directory)
+
+
+def test_a_directory_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match=r"must hold nothing else, model has thesis.txt"):
+        write_model(make_draft(tmp_path / "draft"), tmp_path / "model", FACTS)
+    assert (tmp_path / "model" / "thesis.txt").exists()
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_model_or_none(tmp_path):
+    """Ten kills within the copying of two models of 200 files each over the other."""
+    for version in ("aaaa", "bbbb"):
+        make_draft(tmp_path / version, version, files=100)
+    seconds, whole = random.Random(0), 0
+    for _ in range(10):
+        command = [sys.executable, "-c", WRITES_FOR_EVER, str(tmp_path), str(tmp_path / "model"), str(FACTS)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()  # it has begun
+            time.sleep(seconds.uniform(0.0, 0.1))
+            os.kill(process.pid, signal.SIGKILL)
+        if not (tmp_path / "model" / "model.json").exists():
+            with pytest.raises(ValueError, match="must be the directory of a complete model"):
+                read_model(tmp_path / "model")
+            continue
+        model, whole = read_model(tmp_path / "model"), whole + 1
+        assert contents(model) == {model.version}
+        assert sum(1 for _ in model.directory.rglob("deep/*")) == 200
+    assert whole < 10, "no kill fell into the copying"

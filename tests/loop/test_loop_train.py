@@ -1,0 +1,220 @@
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from recbandits.agents.exploration import Exploration
+from recbandits.agents.parameters import LinUCB
+from recbandits.data.trajectories import Examples, examples
+from recbandits.interactions import Reward
+from recbandits.loop.generate import generate
+from recbandits.loop.ingest import Join, decisions_of, ingest
+from recbandits.loop.models import read_model
+from recbandits.loop.train import learn, learner, train
+from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.serving.policy import describe, load
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(seconds=60)
+AGENT, SOFTMAX = LinUCB(alpha=0.0, tikhonov=10.0), Exploration("softmax", 0.25)
+
+TRAINS = """
+import sys
+from recbandits.agents.exploration import Exploration
+from recbandits.agents.parameters import LinUCB
+from recbandits.loop.train import train
+train(sys.argv[1], sys.argv[2], LinUCB(alpha=0.0, tikhonov=10.0), Exploration("softmax", 0.25), sys.argv[3])
+"""
+
+
+def titles(world):
+    return dict(zip(world.movie_ids.tolist(), world.titles, strict=True))
+
+
+@pytest.fixture(scope="module")
+def datasets(world, tmp_path_factory):
+    """Directories of the datasets of two minutes of 600 decisions each, and of both minutes together."""
+    warehouse, folder, bundle = DuckWarehouse(), tmp_path_factory.mktemp("datasets"), world.bundle()
+    for minute in (0, 1):
+        generate(world, warehouse, 600, START + minute * MINUTE, seed=minute)
+    spans = {"first": (0, 1), "second": (1, 2), "both": (0, 2)}
+    for name, (start, end) in spans.items():
+        span = START + start * MINUTE, START + end * MINUTE
+        ingest(warehouse, *span, Join(), bundle, folder / name, titles=titles(world))
+    return {name: folder / name for name in spans}
+
+
+@pytest.fixture(scope="module")
+def models(datasets, tmp_path_factory):
+    """Directories of a model of the first minute, and of one that went on from it with the second."""
+    folder = tmp_path_factory.mktemp("models")
+    first = train(datasets["first"], folder / "first", AGENT, SOFTMAX)
+    second = train(datasets["second"], folder / "second", AGENT, SOFTMAX, serving=folder / "first")
+    assert (first["parent"], second["parent"]) == (None, first["version"])
+    assert second["learnt"] == first["new"] + second["new"]
+    return {"first": folder / "first", "second": folder / "second"}
+
+
+def examples_of(dataset, world):
+    return examples(decisions_of(dataset, held_out=False), world.bundle())
+
+
+def ridge(parts, penalty=10.0, gamma=1.0):
+    """Ridge regression by NumPy in float64; each part of the data comes a round later, in which older ones shrink."""
+    covariance, response = 0.0, 0.0
+    for part in parts:
+        x = np.concatenate([part.context, part.arm], axis=1).astype(float)
+        covariance, response = gamma * covariance + x.T @ x, gamma * response + x.T @ part.reward.astype(float)
+    return np.linalg.solve(covariance + penalty * np.eye(len(response)), response)
+
+
+def theta(policy_directory):
+    """Coefficients of an exported policy: its scores of unit contexts and arms less that of zeros."""
+    policy = load(policy_directory)
+    sizes = [shape[-1] for shape in policy.bundle.spec(1).values()]
+    unit = np.eye(sum(sizes), dtype=np.float32)
+    return policy.score_pairs(unit[:, : sizes[0]], unit[:, sizes[0] :])
+
+
+def test_learning_round_by_round_is_learning_all_at_once(datasets, models, world, tmp_path):
+    """Without forgetting the incremental model, the one of all data, and NumPy's ridge regression are the same."""
+    at_once = train(datasets["both"], tmp_path / "model", AGENT, SOFTMAX)
+    assert at_once["learnt"] == read_model(models["second"]).learnt
+    expected = ridge([examples_of(datasets["both"], world)])
+    np.testing.assert_allclose(theta(tmp_path / "model" / "policy"), expected, atol=1e-5)
+    np.testing.assert_allclose(theta(models["second"] / "policy"), expected, atol=1e-5)
+
+
+def test_forgetting_weighs_what_was_learnt_before_by_gamma(datasets, models, world, tmp_path):
+    """With gamma 0.5: A = 0.5 A_1 + A_2 and b likewise; a model that has forgotten nothing differs visibly."""
+    forgetting = LinUCB(alpha=0.0, tikhonov=10.0, gamma=0.5)
+    train(datasets["second"], tmp_path / "model", forgetting, SOFTMAX, serving=models["first"])
+    parts = [examples_of(datasets[name], world) for name in ("first", "second")]
+    found = theta(tmp_path / "model" / "policy")
+    np.testing.assert_allclose(found, ridge(parts, gamma=0.5), atol=1e-5)
+    assert np.abs(found - ridge(parts)).max() > 0.01
+
+
+def test_a_model_says_what_it_learnt_and_until_when(datasets, models, world):
+    for name, until in (("first", START + MINUTE), ("second", START + 2 * MINUTE)):
+        model = read_model(models[name])
+        assert model.learnt == len(examples_of(datasets["first" if name == "first" else "both"], world).event)
+        assert model.until == until
+        assert (model.parameters, model.exploration) == (AGENT, SOFTMAX)
+        policy = load(model.policy)
+        assert (policy.version, policy.exploration) == (model.version, SOFTMAX)
+        assert f"{model.learnt:,} logged decisions" in describe(model.policy)["data"]
+    shown = load(models["first"] / "policy").recommend(int(world.user_ids[0]), rng=0)
+    assert set(shown.titles) <= set(world.titles)
+
+
+def test_what_was_learnt_is_worth_something(models, world):
+    """A policy of one minute is better than chance; with another minute it is better still; 4,000 common visits."""
+    visits = world.visits(4000, np.random.default_rng(5))
+    chance = world.uniform_value(visits)
+    first, second = (world.value(load(models[name] / "policy"), visits) for name in ("first", "second"))
+    for better, worse in ((first, chance), (second, first)):
+        gain = better - worse
+        assert gain.mean() > 4 * gain.std() / np.sqrt(len(gain))
+
+
+def test_the_same_dataset_and_parent_give_the_same_version(datasets, models, tmp_path):
+    again = train(datasets["second"], tmp_path / "model", AGENT, SOFTMAX, serving=models["first"], seed=7)
+    assert again["version"] == read_model(models["second"]).version
+
+
+@pytest.mark.parametrize("change", ["doubled", "reversed", "doubled and shuffled"])
+def test_events_that_are_doubled_or_in_another_order_give_the_identical_policy(datasets, world, change):
+    whole = examples_of(datasets["first"], world)
+    rows = np.arange(len(whole.event))
+    order = {"doubled": np.repeat(rows, 2), "reversed": rows[::-1]}.get(change)
+    if order is None:
+        order = np.random.default_rng(0).permutation(np.repeat(rows, 2))
+    agents = [learner(world.bundle(), 10, AGENT) for _ in range(2)]
+    for agent, chosen in zip(agents, (rows, order), strict=True):
+        assert learn(agent, Examples(*(column[chosen] for column in whole))) == len(rows)
+    ours, other = ([variable.numpy() for variable in agent.variables] for agent in agents)
+    for one, two in zip(ours, other, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_log_that_was_delivered_twice_gives_the_identical_version(models, world, tmp_path):
+    warehouse = DuckWarehouse()
+    for _ in range(2):
+        generate(world, warehouse, 600, START, seed=0)
+    ingest(warehouse, START, START + MINUTE, Join(), world.bundle(), tmp_path / "data", titles=titles(world))
+    again = train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
+    assert again["version"] == read_model(models["first"]).version
+
+
+def test_without_new_events_the_model_stays_as_it_is(datasets, models, tmp_path):
+    """The first minute again, which the second model has learnt: same version, and data up to then it has had."""
+    same = train(datasets["first"], tmp_path / "model", AGENT, SOFTMAX, serving=models["second"])
+    before, after = read_model(models["second"]), read_model(tmp_path / "model")
+    assert same == {"version": before.version, "parent": before.parent, "new": 0, "learnt": before.learnt}
+    assert after._replace(directory=None) == before._replace(directory=None)
+    assert load(after.policy).version == before.version
+
+
+def test_a_window_that_overlaps_teaches_only_what_is_new(datasets, models, world, tmp_path):
+    result = train(datasets["both"], tmp_path / "model", AGENT, SOFTMAX, serving=models["first"])
+    assert result["new"] == len(examples_of(datasets["second"], world).event)
+    np.testing.assert_allclose(theta(tmp_path / "model" / "policy"), theta(models["second"] / "policy"), atol=1e-5)
+
+
+def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path):
+    warehouse, others = DuckWarehouse(), world.bundle()
+    generate(world, warehouse, 50, START)
+    others = type(others)(others.users * 2, others.movies, others.view)
+    ingest(warehouse, START, START + MINUTE, Join(), others, tmp_path / "data")
+    with pytest.raises(
+        ValueError, match=r"the features of the dataset must be those of [0-9a-f]{16}, the model to go on"
+    ):
+        train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX, serving=models["first"])
+
+
+def test_nothing_to_learn_from_is_refused(world, tmp_path):
+    """One decision that is held out, as nearly every one is with a share of 0.999."""
+    warehouse = DuckWarehouse()
+    generate(world, warehouse, 1, START)
+    ingest(warehouse, START, START + MINUTE, Join(), world.bundle(), tmp_path / "data", holdout=0.999)
+    with pytest.raises(ValueError, match="decisions must be at least one to learn from, the dataset has none"):
+        train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_training_killed_while_it_writes_leaves_no_model_and_comes_to_the_same_end(
+    datasets, models, tmp_path, kill_when
+):
+    place = tmp_path / "model"
+    command = [sys.executable, "-c", TRAINS, str(datasets["second"]), str(place), str(models["first"])]
+    kill_when(subprocess.Popen(command, stderr=subprocess.PIPE), (place / "policy").exists)
+    if (place / "model.json").exists():  # the kill came a moment late: then the model is whole
+        assert load(place / "policy").version == read_model(place).version
+        shutil.rmtree(place)
+    else:
+        with pytest.raises(ValueError, match=r"model must be the directory of a complete model, it has no model.json"):
+            read_model(place)
+    result = train(datasets["second"], place, AGENT, SOFTMAX, serving=models["first"])
+    assert result["version"] == read_model(models["second"]).version
+
+
+def test_a_reward_that_comes_later_does_not_teach_an_event_again(world, tmp_path):
+    """What was silent for the window is learnt as silent, and stays so."""
+    warehouse = DuckWarehouse()
+    generate(world, warehouse, 100, START)
+    bundle, span = world.bundle(), (START, START + MINUTE)
+    ingest(warehouse, *span, Join(), bundle, tmp_path / "before")
+    train(tmp_path / "before", tmp_path / "one", AGENT, SOFTMAX)
+    silent = pq.read_table(tmp_path / "before" / "decisions.parquet", filters=pc.field("reward_time").is_null())
+    assert len(silent) > 3
+    warehouse.write([Reward(row["event_id"], row["time"], 5.0) for row in silent.to_pylist()])
+    manifest = ingest(warehouse, *span, Join(), bundle, tmp_path / "after")
+    assert manifest["counts"]["defaulted"] == 0
+    again = train(tmp_path / "after", tmp_path / "two", AGENT, SOFTMAX, serving=tmp_path / "one")
+    assert again["new"] == 0

@@ -1,0 +1,165 @@
+import dataclasses
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from math import comb
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from recbandits.agents.exploration import Exploration
+from recbandits.data import synthetic
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.environments.factorization import als
+from recbandits.loop.world import World
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return synthetic.generate()
+
+
+@pytest.fixture(scope="module")
+def visits(world):
+    return world.visits(2000, np.random.default_rng(1))
+
+
+def test_the_truth_is_the_factorisation_of_the_most_rated_movies(data, world, visits):
+    """Factors are turned to their principal axes, which changes no rating."""
+    count = data.ratings["movie_id"].value_counts()
+    assert count.loc[world.movie_ids].min() >= count.drop(world.movie_ids).max()
+    popular = data.ratings[data.ratings["movie_id"].isin(world.movie_ids)]
+    users, movies = visits
+    predicted = als(popular, 4, 0.06).predict(np.repeat(users, 10), movies.ravel()).reshape(-1, 10)
+    np.testing.assert_allclose(world.expected(users, movies), predicted.clip(1, 5), atol=1e-9)
+    sizes = np.linalg.norm(world.model.user_factors, axis=0) * np.linalg.norm(world.model.movie_factors, axis=0)
+    assert (np.diff(sizes) < 0).all()
+
+
+@pytest.mark.parametrize("mean", [1.0, 1.3, 2.75, 4.999, 5.0])
+def test_stars_have_exactly_the_expected_mean(world, mean):
+    """1 + Binomial(4, q) with q = (mean - 1) / 4: sum over s of (1 + s) C(4, s) q^s (1-q)^(4-s) = 1 + 4 q = mean."""
+    q = (mean - 1) / 4
+    shares = np.array([comb(4, s) * q**s * (1 - q) ** (4 - s) for s in range(5)])
+    assert shares @ np.arange(1, 6) == pytest.approx(mean)
+    stars = world.rate(np.full(100_000, mean), np.random.default_rng(0))
+    assert set(stars) <= {1.0, 2.0, 3.0, 4.0, 5.0}
+    frequency = np.bincount(stars.astype(int), minlength=6)[1:] / len(stars)
+    np.testing.assert_allclose(frequency, shares, atol=0.007)  # above four standard errors, sqrt(0.25 / 100,000)
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.3, 0.5, 1.0])
+def test_a_linear_model_of_the_products_represents_the_taste_whatever_the_drift(world, visits, drift):
+    """Least squares of the true means on what the bundle shows leaves nothing, except where they were clipped."""
+    users, movies = visits
+    seen = world.bundle().observation(users, movies)
+    context = np.repeat(seen[GLOBAL], movies.shape[1], axis=0)
+    x = np.concatenate([context, seen[PER_ARM].reshape(len(context), -1)], axis=1).astype(float)
+    y = world.expected(users, movies, drift).ravel()
+    inside = (y > 1) & (y < 5)
+    theta = np.linalg.lstsq(x[inside], y[inside])[0]
+    np.testing.assert_allclose(x[inside] @ theta, y[inside], atol=1e-5)
+
+
+def test_drift_turns_the_first_half_of_the_factors(world, visits):
+    """Their weight is cos(pi drift): gone at 0.5, the opposite at 1; 0 and 1 are together twice 0.5."""
+    before, half, after = (world.expected(*visits, drift) for drift in (0.0, 0.5, 1.0))
+    inside = (np.minimum(before, after) > 1) & (np.maximum(before, after) < 5)
+    np.testing.assert_allclose(((before + after) / 2)[inside], half[inside])
+    assert (before.argmax(axis=1) != after.argmax(axis=1)).mean() > 0.3
+
+
+def test_visits_are_of_anybody_with_different_movies_in_any_order(world):
+    users, movies = world.visits(30_000, np.random.default_rng(0), candidates=10)
+    assert (np.diff(np.sort(movies, axis=1), axis=1) > 0).all()
+    first, shown = np.unique(movies[:, 0], return_counts=True)
+    assert list(first) == list(world.movie_ids)
+    assert np.abs(shown - 1000).max() < 5 * np.sqrt(1000)
+    assert set(users) == set(world.user_ids)
+
+
+def test_reports_are_late_twice_or_never_as_often_as_was_said(world):
+    """20,000 decisions: 10 % silent; 5 % of the others are reported on again, by at most one star differently."""
+    n, rng = 20_000, np.random.default_rng(0)
+    ids, times = [f"e{row}" for row in range(n)], [NOON + timedelta(seconds=row) for row in range(n)]
+    values = rng.integers(1, 6, n).astype(float)
+    rewards = dataclasses.replace(world, delay=3.0).reports(ids, times, values, rng)
+    assert [reward.time for reward in rewards] == sorted(reward.time for reward in rewards)
+    first, second = {}, {}
+    for reward in rewards:
+        (second if reward.event_id in first else first)[reward.event_id] = reward
+    assert len(rewards) == len(first) + len(second)
+    assert len(first) / n == pytest.approx(0.9, abs=0.01)
+    assert len(second) / len(first) == pytest.approx(0.05, abs=0.007)
+    row = {name: number for number, name in enumerate(ids)}
+    assert all(reward.value == values[row[name]] for name, reward in first.items())
+    waits = [(reward.time - times[row[name]]).total_seconds() for name, reward in first.items()]
+    assert min(waits) > 0
+    assert np.mean(waits) == pytest.approx(3.0, abs=0.1)  # above four standard errors, 3 / sqrt(18,000)
+    change = np.array([reward.value - first[name].value for name, reward in second.items()])
+    assert set(change) == {-1.0, 0.0, 1.0}
+    order = [row[reward.event_id] for reward in rewards]
+    assert order != sorted(order)
+
+
+def test_values_of_policies_are_true_means_between_chance_and_oracle(world, visits):
+    """Who scores by the truth and is greedy is the oracle; who scores all alike is the uniform policy."""
+
+    def policy(scores, *exploration):
+        return SimpleNamespace(scores=scores, exploration=Exploration(*exploration))
+
+    best = world.value(policy(world.expected), visits)
+    np.testing.assert_array_equal(best, world.oracle_value(visits))
+    alike = world.value(policy(lambda users, movies: np.zeros(movies.shape), "softmax", 0.25), visits)
+    np.testing.assert_allclose(alike, world.uniform_value(visits))
+    soft = world.value(policy(world.expected, "softmax", 0.25), visits)
+    assert (world.uniform_value(visits) < soft).all()
+    assert (soft <= best).all()
+
+
+def test_a_saved_world_is_the_same_byte_by_byte(world, visits, tmp_path):
+    for name in ("one", "two"):
+        dataclasses.replace(world, never=0.2).save(tmp_path / name)
+    assert (tmp_path / "one" / "world.npz").read_bytes() == (tmp_path / "two" / "world.npz").read_bytes()
+    loaded = World.load(tmp_path / "one")
+    assert (loaded.titles, loaded.never, loaded.delay) == (world.titles, 0.2, 1.0)
+    np.testing.assert_array_equal(loaded.expected(*visits, 0.3), world.expected(*visits, 0.3))
+    with pytest.raises(FileNotFoundError, match=r"there is no world in .*three"):
+        World.load(tmp_path / "three")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"never": 1.0}, r"never must be in \[0, 1\), got 1.0"),
+        ({"twice": -0.1}, r"twice must be in \[0, 1\], got -0.1"),
+        ({"delay": 0.0}, "delay must be a positive number of seconds, got 0.0"),
+        ({"delay": float("nan")}, "delay must be a positive number of seconds, got nan"),
+        ({"titles": ("one",)}, "titles must be one for each of the 30 movies, got 1"),
+    ],
+)
+def test_a_world_that_cannot_be_is_refused(world, settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(world, **settings)
+
+
+def test_strangers_are_refused_by_name(data, world):
+    with pytest.raises(KeyError, match="unknown user ids: 5000000; nobody else is in this world"):
+        world.expected([5_000_000], world.movie_ids[None, :3])
+    with pytest.raises(KeyError, match="unknown movie ids: 5000000"):
+        world.expected(world.user_ids[:1], [[5_000_000]])
+    with pytest.raises(ValueError, match=r"drift must be in \[0, 1\], got 1.5"):
+        world.expected(world.user_ids[:1], world.movie_ids[None, :3], 1.5)
+    with pytest.raises(ValueError, match=r"candidates must be in \[1, 30\], got 31"):
+        world.visits(1, np.random.default_rng(0), 31)
+    with pytest.raises(ValueError, match="movies must be from the rank, 4, to the number of rated movies"):
+        World.make(data, movies=3, rank=4)
+
+
+def test_asking_and_answering_for_people_needs_no_tensorflow():
+    modules = "world, generate, ingest, models"
+    code = f"import sys; from recbandits.loop import {modules}; print('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
