@@ -158,6 +158,18 @@ class Warehouse(ABC):
         self._change(sql.DROP, {"time": _time("time", time)})
 
 
+def distinct(name, batch):
+    """The rows of a batch for the table of that name without those whose key another row has; the earliest is left."""
+    if len(batch) == 1:
+        return batch
+    key = list(sql.BY_NAME[name].key)
+    rows = batch.select(list(dict.fromkeys([*key, "time", sql.DIGEST]))).append_column(
+        "row", pa.array(range(len(batch)))
+    )
+    earliest = rows.sort_by([("time", "ascending"), (sql.DIGEST, "ascending")])
+    return batch.take(earliest.group_by(key, use_threads=False).aggregate([("row", "first")])["row_first"])
+
+
 def _batch(records):
     """Records of one kind as a table with their digests."""
     digests = [hashlib.blake2b(record.to_json().encode(), digest_size=16).hexdigest() for record in records]

@@ -55,17 +55,17 @@ BY_NAME = {table.name: table for table in TABLES.values()}
 
 @functools.cache
 def merge(table, batch):
-    """Statement that adds to a `Table` the rows of the table named `batch`, of times from `@first` to `@last`."""
+    """Statement that adds to a `Table` the rows of the table named `batch`, whose times are from `@first` to `@last`.
+
+    No two rows of the batch may have the same key.
+    """
     same = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
     # The digest covers the time: equal rows have equal times, and partitions without such times need no look.
     bounded = " AND t.time BETWEEN @first AND @last" if DIGEST in table.key else ""
     columns = ", ".join(table.columns)
     return f"""
 MERGE INTO {table.name} AS t
-USING (
-  SELECT {columns} FROM {batch} WHERE TRUE
-  QUALIFY ROW_NUMBER() OVER (PARTITION BY {", ".join(table.key)} ORDER BY time, {DIGEST}) = 1
-) AS s
+USING {batch} AS s
 ON {same}{bounded}
 WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({", ".join(f"s.{name}" for name in table.columns)})
 """

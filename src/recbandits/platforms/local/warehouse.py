@@ -14,7 +14,7 @@ import pyarrow as pa
 from recbandits.platforms import PlatformError
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.local.services import Service
-from recbandits.platforms.warehouse import Warehouse
+from recbandits.platforms.warehouse import Warehouse, distinct
 
 _ANSWER = 60  # seconds until the process must answer
 
@@ -86,7 +86,7 @@ class DuckWarehouse(Warehouse):
         new = []
         with self._transaction("written to") as cursor:
             for name, batch in batches.items():
-                new += _merged(cursor, sql.BY_NAME[name], batch)
+                new += _merged(cursor, sql.BY_NAME[name], distinct(name, batch))
         return new
 
     def _merge(self, batches):
@@ -165,13 +165,13 @@ class LocalWarehouse(Warehouse):
 
     def query(self, text, parameters=None):
         """See `Warehouse.query`."""
-        return unpacked(self._ask("/query", _request(parameters or {}, text=text)))
+        return unpacked(self._ask("/query/", _request(parameters or {}, text=text)))
 
     def _merge(self, batches):
         return sum(int(self._ask(f"/write/{name}", packed(batch))) for name, batch in batches.items())
 
     def _change(self, statements, parameters):
-        self._ask("/change", _request(parameters, statements=statements))
+        self._ask("/change/", _request(parameters, statements=statements))
 
     def _ask(self, path, body):
         """The answer to a request, which may be repeated: whatever is asked has the same effect twice as once."""
