@@ -200,7 +200,7 @@ class Mailbox:
         if not self._pauses:
             return 0.0
         shortest, longest = self._pauses
-        return min(shortest * 2.0 ** (attempts - 1), longest)
+        return min(shortest * 2.0 ** min(attempts - 1, 100), longest)
 
     def _bury_dead(self):
         """Without the lock of this mailbox, as others are locked meanwhile; what cannot be buried waits again."""
