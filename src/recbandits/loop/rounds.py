@@ -1,0 +1,352 @@
+"""The loop in one process on a virtual clock: the same warehouse, learner, gate and guardrail, no servers, no waiting.
+
+A round is one re-training. Between two, visitors come, are served by whatever has traffic, and report later; so a run
+of n rounds has n + 1 spans of traffic, and row r of what `run_rounds` gives is of the span that follows re-training r.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy import stats
+
+from recbandits.agents.exploration import pick
+from recbandits.data.bandit_log import BanditLog
+from recbandits.interactions import Interaction
+from recbandits.loop.generate import UNIFORM
+from recbandits.loop.judge import judge_log
+from recbandits.loop.release import guard, place, serving_version
+from recbandits.loop.settings import Settings
+from recbandits.serving.loaded import LoadedPolicy
+from recbandits.serving.release import Release
+
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+_LOOKS = 4  # of the guardrail in a span of traffic
+_VISITS = 4000  # on which all policies are valued
+_VISITORS, _ARMS, _RATINGS = range(3)  # streams of random numbers, so that all learners meet the same
+LEARNERS = ("learning", "forgetting", "frozen")
+
+
+class Served(NamedTuple):
+    """A model in memory.
+
+    Attributes:
+      policy: `LoadedPolicy`
+      agent: that goes on learning.
+      until: datetime, end of what it was given.
+    """
+
+    policy: LoadedPolicy
+    agent: object
+    until: datetime
+
+
+class MemoryEndpoint:
+    """What a release needs of `platforms.endpoints.Endpoint`, in this process; policies are `LoadedPolicy`."""
+
+    name = "memory"
+
+    def __init__(self):
+        self.policies, self._release = {}, None
+
+    @property
+    def traffic_split(self):
+        """See `Endpoint.traffic_split`."""
+        return dict(self._release.shares) if self._release else {}
+
+    def deploy(self, policy, traffic_percentage=100):
+        """See `Endpoint.deploy`."""
+        version, before = policy.version, self._release
+        first = Release({version: traffic_percentage}) if before is None else None
+        self._release = first or before.with_version(version, traffic_percentage)
+        self.policies[policy.version] = policy
+        return policy.version
+
+    def split(self, traffic_split):
+        """See `Endpoint.split`."""
+        self._release = self._release.then(traffic_split)
+
+    def undeploy(self, version):
+        """See `Endpoint.undeploy`."""
+        self._release = self._release.without(version)
+        del self.policies[version]
+
+    def decide(self, users, candidates, luck):
+        """Decide for visitors, each by the version that the release gives them.
+
+        Args:
+          users: int [n].
+          candidates: int [n, k], movie ids.
+          luck: float [n] in [0, 1).
+
+        Returns:
+          (versions object [n], probabilities float [n, k], actions int [n]).
+        """
+        of_user = {user: self._release.version(user) for user in np.unique(users).tolist()}
+        versions = np.array([of_user[user] for user in users.tolist()], dtype=object)
+        probabilities = np.empty(candidates.shape)
+        for version in set(of_user.values()):
+            rows = versions == version
+            policy = self.policies[version]
+            probabilities[rows] = policy.exploration.probabilities(policy.scores(users[rows], candidates[rows]))
+        return versions, probabilities, pick(probabilities, luck)
+
+
+class Loop:
+    """One learner's life.
+
+    Args:
+      world: `World`
+      settings: `Settings`; None for the defaults.
+      seed: of everything random; learners with one seed meet the same visitors and the same luck.
+
+    Attributes:
+      endpoint: `MemoryEndpoint`
+      warehouse: `DuckWarehouse`
+      now: datetime of the virtual clock.
+      models: dict from version to `Served`.
+    """
+
+    def __init__(self, world, settings=None, seed=0):
+        from recbandits.platforms.local.warehouse import DuckWarehouse
+
+        self.world, self.settings, self._seed = world, settings or Settings(), seed
+        self.endpoint, self.warehouse, self.models = MemoryEndpoint(), DuckWarehouse(), {}
+        self.now, self._bundle, self._span = _START, world.bundle(), 0
+
+    @property
+    def serving(self):
+        """`Served` with the largest share of the traffic."""
+        return self.models[serving_version(self.endpoint)]
+
+    def begin(self):
+        """Collect the first interactions by a uniform policy, learn from them, and serve everybody; the `Verdict`."""
+        users, candidates, luck = self._visits(self.settings.first)
+        even = np.full(candidates.shape, 1 / candidates.shape[1])
+        versions = np.full(len(users), UNIFORM, dtype=object)
+        self._log(users, candidates, (versions, even, pick(even, luck)), 0.0, self._rng(_RATINGS))
+        self.now += timedelta(seconds=self.settings.window)
+        return self.release(self.learn()[0], None)
+
+    def serve(self, drift=0.0, decider=None):
+        """A span of traffic, during which and at the end of which the guardrail looks.
+
+        Args:
+          drift: how far taste has turned, in [0, 1].
+          decider: whose `decide` is asked in place of the endpoint's: one in which something broke. None for none.
+
+        Returns:
+          (mean true reward of the decisions, list of the guardrail's `Verdict`s).
+        """
+        visits, rng = self._visits(self.settings.decisions), self._rng(_RATINGS)
+        earned, verdicts = [], []
+        for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
+            users, candidates, luck = (part[rows] for part in visits)
+            decided = (decider or self.endpoint).decide(users, candidates, luck)
+            earned.append(self._log(users, candidates, decided, drift, rng))
+            verdicts.append(self._guard())
+        self.now += timedelta(seconds=self.settings.window)  # the last decision's closes
+        verdicts.append(self._guard())
+        return float(np.concatenate(earned).mean()), [verdict for verdict in verdicts if verdict]
+
+    def learn(self, change=None):
+        """Train on what was logged since the serving model's data ended.
+
+        Args:
+          change: function from the BanditLog that the learner should get to the one that it gets, such as one with
+            poisoned rewards; None changes nothing.
+
+        Returns:
+          (`Served`, the candidate; BanditLog of the held-out decisions).
+        """
+        from recbandits.data.trajectories import examples
+        from recbandits.loop.train import learn, learner
+
+        parent = self.models.get(serving_version(self.endpoint))
+        log = self._joined(_START if parent is None else parent.until)
+        held_out = pd.util.hash_array(log.event_id) / 2.0**64 < self.settings.holdout
+        agent = learner(self._bundle, self.settings.candidates, self.settings.agent)
+        if parent is not None:
+            _copy(parent.agent, agent)
+        seen = log.take(np.flatnonzero(~held_out))
+        learn(agent, examples(seen if change is None else change(seen), self._bundle))
+        policy = in_memory(agent, self._bundle, self.settings.exploration)
+        return Served(policy, agent, self.now), log.take(np.flatnonzero(held_out))
+
+    def judge(self, candidate, held_out):
+        """`Judgement` of a `Served` against what serves."""
+        return judge_log(held_out, candidate.policy, self.serving.policy, self.settings.gate)
+
+    def release(self, candidate, judgement):
+        """Deploy a `Served` if the gate lets it pass; the `Verdict`, which is written down."""
+        version, canary = candidate.policy.version, self.settings.guardrail.canary
+        expected = serving_version(self.endpoint)
+        verdict = place(self.endpoint, candidate.policy, version, judgement, expected, canary, self.now)
+        self.models.setdefault(version, candidate)
+        self.warehouse.write([verdict])
+        return verdict
+
+    def _visits(self, n):
+        """The next span's visitors: users [n], candidates [n, k], luck [n] of what they are shown."""
+        self._span += 1
+        users, candidates = self.world.visits(n, self._rng(_VISITORS), self.settings.candidates)
+        return users, candidates, self._rng(_ARMS).random(n)
+
+    def _rng(self, stream):
+        return np.random.default_rng([self._seed, self._span, stream])
+
+    def _log(self, users, candidates, decided, drift, rng):
+        """Write decisions and reports, and let their time pass; true mean reward of each decision, float [n]."""
+        versions, probabilities, action = decided
+        row, expected = np.arange(len(users)), self.world.expected(users, candidates, drift)
+        times = [self.now + timedelta(seconds=number / self.settings.rate) for number in row.tolist()]
+        names = [f"{self._seed}/{time:%d %H:%M:%S.%f}" for time in times]
+        context = self._bundle.context(self._bundle.user_features(users))
+        columns = (
+            names,
+            times,
+            versions,
+            users,
+            context,
+            candidates,
+            candidates[row, action],
+            probabilities[row, action],
+        )
+        records = [Interaction(*values) for values in zip(*columns, strict=True)]
+        ratings = self.world.rate(expected[row, action], rng)
+        self.warehouse.write(records + self.world.reports(names, times, ratings, rng))
+        self.now += timedelta(seconds=len(users) / self.settings.rate)
+        return (probabilities * expected).sum(axis=1)
+
+    def _guard(self):
+        return guard(self.endpoint, self.warehouse, self.now, self.settings, self.settings.guardrail)
+
+    def _joined(self, start):
+        table = self.warehouse.decisions(start, self.now, self.settings.window, self.settings.default)
+        columns = {"event_id": table["event_id"], "time": table["time"], "value": table["reward"]}
+        return BanditLog.from_tables(table, pa.table(columns))
+
+
+def in_memory(agent, bundle, exploration):
+    """The policy of a linear agent as a `LoadedPolicy` that was never on a disk; its version is of what it computes."""
+    frozen = agent.model.frozen()
+    content = b"".join(np.ascontiguousarray(part).tobytes() for part in frozen.head[0])
+    version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
+    way = {"name": exploration.name, "value": exploration.value}
+    settings = {"version": version, "digest": version, "exploration": way, "summary": None, "titles": {}, "arms": None}
+    return LoadedPolicy(None, settings, frozen, bundle)
+
+
+def _copy(source, target):
+    """Give one agent what another has learnt."""
+    for mine, its in zip(target.model.variables, source.model.variables, strict=True):
+        mine.assign(its)
+    target.learnt.assign(source.learnt)
+
+
+def poisoned(log):
+    """The log with rewards turned round: 6 - reward, so that 5 stars are 1."""
+    return replace(log, reward=6.0 - log.reward)
+
+
+def run_rounds(world, rounds=5, settings=None, seeds=(0, 1, 2), learners=LEARNERS, drift=None, poison=()):
+    """Run the loop with several learners, who meet the same visitors and the same luck.
+
+    Args:
+      world: `World`
+      rounds: number of re-trainings.
+      settings: `Settings`; None for the defaults.
+      seeds: of the runs.
+      learners: some of `LEARNERS`: "learning" remembers everything, "forgetting" gives the past less and less weight,
+        "frozen" goes on with the first policy.
+      drift: how far taste has turned in each span of traffic, [rounds + 1] of [0, 1]; None for never.
+      poison: rounds in which the learner is given `poisoned` rewards.
+
+    Returns:
+      DataFrame, one row a seed, learner and round (0 for the traffic before the first re-training): drift; value (true
+      mean reward of the policy that serves at the end of the span, on `_VISITS` visits that are the same for all);
+      earned (true mean reward of the decisions of the span); oracle and uniform (on those visits); decisions; version
+      that serves; gate ("deployed" or "refused") with why, difference, low, high and effective_sample_size of the
+      re-training before; guard (the guardrail's verdict in the span, or None).
+    """
+    settings = Settings() if settings is None else settings
+    drift = np.zeros(rounds + 1) if drift is None else np.asarray(drift, float)
+    if len(drift) != rounds + 1:
+        raise ValueError(f"drift must be of {rounds + 1} spans of traffic, one more than rounds, got {len(drift)}")
+    visits = world.visits(_VISITS, np.random.default_rng(settings.seed), settings.candidates)
+    rows = []
+    for seed in seeds:
+        for learner in learners:
+            rows += [
+                {"seed": seed, "learner": learner, **row}
+                for row in _life(world, settings, seed, learner, drift, poison, visits)
+            ]
+    return pd.DataFrame(rows)
+
+
+def _life(world, settings, seed, learner, drift, poison, visits):
+    """Rows of one run."""
+    gamma = settings.forgetting if learner == "forgetting" else settings.agent.gamma
+    loop = Loop(world, replace(settings, agent=replace(settings.agent, gamma=gamma)), seed)
+    verdict = loop.begin()
+    for number, turned in enumerate(drift):
+        if number and learner != "frozen":
+            candidate, held_out = loop.learn(poisoned if number in poison else None)
+            verdict = loop.release(candidate, loop.judge(candidate, held_out))
+        earned, watched = loop.serve(turned)
+        yield {
+            "round": number,
+            "drift": turned,
+            "value": world.value(loop.serving.policy, visits, turned).mean(),
+            "earned": earned,
+            "oracle": world.oracle_value(visits, turned).mean(),
+            "uniform": world.uniform_value(visits, turned).mean(),
+            "decisions": settings.decisions,
+            "version": loop.serving.policy.version,
+            "gate": verdict.kind,
+            **{name: getattr(verdict, name) for name in ("why", "difference", "low", "high", "effective_sample_size")},
+            "guard": watched[-1].kind if watched else None,
+        }
+
+
+def by_learner(runs, column="value"):
+    """Means over seeds with 95 % intervals (Student's t), for `plots.loop.rewards`.
+
+    Args:
+      runs: DataFrame of `run_rounds`.
+      column: to average.
+
+    Returns:
+      DataFrame, one row a round and learner, oracle and uniform among them: round, drift, learner, value, low and high,
+      which are NaN with one seed.
+    """
+    alone = runs[runs["learner"] == runs["learner"].iloc[0]]
+    parts = [runs[["seed", "round", "drift", "learner", column]].rename(columns={column: "value"})]
+    for name in ("oracle", "uniform"):
+        parts.append(alone[["seed", "round", "drift", name]].rename(columns={name: "value"}).assign(learner=name))
+    groups = pd.concat(parts).groupby(["learner", "round", "drift"], sort=False)["value"]
+    table = groups.agg(value="mean", error="sem", n="size").reset_index()
+    half = table["error"] * stats.t.ppf(0.975, table["n"] - 1)
+    return table.assign(low=table["value"] - half, high=table["value"] + half).drop(columns=["error", "n"])
+
+
+def gain(runs, learner="learning", against=None):
+    """How much better the last served policy of a learner is than its first, or than another learner's last.
+
+    Args:
+      runs: DataFrame of `run_rounds`.
+      learner: whose.
+      against: learner to compare with; None for its own first policy.
+
+    Returns:
+      (mean difference over seeds, low, high), rating points, with a 95 % interval (Student's t) over seeds.
+    """
+    values = runs.pivot(index="seed", columns=["learner", "round"], values="value")
+    last = runs["round"].max()
+    differences = values[learner, last] - (values[learner, 0] if against is None else values[against, last])
+    half = stats.t.ppf(0.975, len(differences) - 1) * differences.sem()
+    return differences.mean(), differences.mean() - half, differences.mean() + half
