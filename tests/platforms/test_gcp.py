@@ -12,13 +12,14 @@ from recbandits.config import Config
 from recbandits.platforms import FOUND, MADE, PlatformError, Resource
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import Rehearsal, error
-from recbandits.platforms.gcp.resources import ROLES, SERVICES
+from recbandits.platforms.gcp.resources import ACTS, ROLES, SERVICES
 from recbandits.platforms.provisioning import clean_up, create, manifest
 
 PROJECT = "movie-lab-42"
 ACCOUNT = f"recbandits-v1-sa@{PROJECT}.iam.gserviceaccount.com"
 MEMBER = f"serviceAccount:{ACCOUNT}"
 POLICY = f"/v3/projects/{PROJECT}:policy"
+VERBS = ["getIamPolicy", "getIamPolicy", "setIamPolicy"]
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
 PATHS = {
     "bucket": f"/storage/v1/b/{PROJECT}-recbandits-v1",
@@ -65,8 +66,9 @@ def platform(tmp_path, cloud):
     return platform
 
 
-def members(cloud, role):
-    bindings = cloud.documents.get(POLICY, {}).get("bindings", [])
+def members(cloud, place, role):
+    version = "v1" if "/serviceAccounts/" in place else "v3"
+    bindings = cloud.documents.get(f"/{version}/{place}:policy", {}).get("bindings", [])
     return [member for binding in bindings if binding["role"] == role for member in binding["members"]]
 
 
@@ -77,7 +79,7 @@ class TestGcp(PlatformContract):
             resource
             for resource in platform.plan()
             if PATHS.get(resource.kind) in cloud.documents
-            or (resource.kind == "role" and MEMBER in members(cloud, resource.name.split()[1]))
+            or (resource.kind == "role" and MEMBER in members(cloud, *resource.name.split()[:2]))
         ]
 
     def occupy(self, platform, resource):
@@ -133,9 +135,10 @@ def test_a_first_creation_sends_exactly_these_requests(platform, cloud):
         "accountId": "recbandits-v1-sa",
         "serviceAccount": {"displayName": "RecBandits recbandits-v1"},
     }
-    edits = others[8:]
-    verbs = ["getIamPolicy", "getIamPolicy", "setIamPolicy"]
-    assert [request.path.rpartition(":")[2] for request in edits] == verbs * len(ROLES)
+    acts, edits = others[8:11], others[11:]
+    assert [request.path for request in acts] == [f"{PATHS['service account']}:{verb}" for verb in VERBS]
+    assert acts[-1].body["policy"]["bindings"] == [{"role": ACTS, "members": [MEMBER]}]
+    assert [request.path.rpartition(":")[2] for request in edits] == VERBS * len(ROLES)
     assert edits[0].body == edits[1].body == {"options": {"requestedPolicyVersion": 3}}
     assert edits[-1].body["policy"]["bindings"] == [{"role": role, "members": [MEMBER]} for role in ROLES]
 
@@ -147,7 +150,8 @@ def test_a_second_creation_changes_nothing(platform, cloud):
     create(platform)
     assert cloud.documents == before
     changes = [request.path for request in cloud.requests if request.method != "GET"]
-    assert changes == [POLICY.replace(":policy", ":getIamPolicy")] * len(ROLES)
+    asked = [PATHS["service account"], *[POLICY.removesuffix(":policy")] * len(ROLES)]
+    assert changes == [f"{place}:getIamPolicy" for place in asked]
 
 
 def test_clean_up_sends_one_removal_for_each_thing_made_and_leaves_services_on(platform, cloud):
@@ -156,7 +160,7 @@ def test_clean_up_sends_one_removal_for_each_thing_made_and_leaves_services_on(p
     clean_up(platform, dry_run=False)
     removals = [request.path for request in cloud.requests if request.method == "DELETE"]
     assert removals == [PATHS[kind] for kind in ("service account", "repository", "dataset", "bucket")]
-    assert sum(request.path.endswith(":setIamPolicy") for request in cloud.requests) == len(ROLES)
+    assert sum(request.path.endswith(":setIamPolicy") for request in cloud.requests) == 1 + len(ROLES)
     assert cloud.documents[POLICY].get("bindings", []) == []
     assert sum(document.get("state") == "ENABLED" for document in cloud.documents.values()) == len(SERVICES)
 
@@ -192,7 +196,7 @@ def test_other_members_and_conditions_of_the_policy_are_kept(platform, cloud):
     conditional = {"role": role, "members": [MEMBER], "condition": {"title": "office hours", "expression": "true"}}
     shared = {"role": role, "members": ["user:somebody@example.com"]}
     cloud.documents[POLICY] = {"version": 3, "etag": "MA==", "bindings": [conditional, shared]}
-    resource = next(resource for resource in platform.plan() if resource.kind == "role")
+    resource = next(resource for resource in platform.plan() if f" {role} " in resource.name)
     assert platform.make(resource) == MADE
     assert cloud.documents[POLICY]["version"] == 3
     assert cloud.documents[POLICY]["bindings"] == [
@@ -223,7 +227,7 @@ def test_a_cloud_that_is_still_settling_is_asked_again(platform, cloud, part_of_
     cloud.refusals.append([lambda request: request.path.endswith(part_of_path), 1, answer])
     create(platform)
     assert sum(request.path.endswith(part_of_path) for request in cloud.requests) >= 2
-    assert len(manifest(platform)) == len(PATHS) + len(ROLES)
+    assert len(manifest(platform)) == len(PATHS) + 1 + len(ROLES)
 
 
 def test_a_refusal_names_the_resource_and_the_reason(platform, cloud):
@@ -256,7 +260,7 @@ def test_what_was_made_although_the_answer_was_lost_is_ours(platform, cloud, kin
     assert made == manifest(platform)
     cloud.loses = lambda request: False
     create(platform)
-    assert len(manifest(platform)) == len(PATHS) + len(ROLES)
+    assert len(manifest(platform)) == len(PATHS) + 1 + len(ROLES)
     clean_up(platform, dry_run=False)
     assert TestGcp().present(platform) == []
 

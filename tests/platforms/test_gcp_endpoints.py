@@ -18,7 +18,6 @@ PARENT = f"projects/{PROJECT}/locations/us-central1"
 ENDPOINT = f"/v1/{PARENT}/endpoints/recbandits-v1"
 ACCOUNT = f"recbandits-v1-sa@{PROJECT}.iam.gserviceaccount.com"
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
-CONFIG = Config(platform="gcp", project=PROJECT)
 CONTAINER = {
     "imageUri": f"us-central1-docker.pkg.dev/{PROJECT}/recbandits-v1/serve:v1",
     "env": [
@@ -40,8 +39,13 @@ def cloud():
 
 
 @pytest.fixture
-def platform(cloud):
-    return GcpPlatform(CONFIG, cloud.endpoint)
+def config(tmp_path_factory):
+    return Config(platform="gcp", project=PROJECT, artifacts=str(tmp_path_factory.mktemp("artifacts")))
+
+
+@pytest.fixture
+def platform(config, cloud):
+    return GcpPlatform(config, cloud.endpoint)
 
 
 @pytest.fixture
@@ -143,9 +147,9 @@ def test_a_second_version_gets_traffic_when_it_is_there(endpoint, cloud, exporte
     assert endpoint.traffic_split == {first: 90, second: 10}
 
 
-def test_another_process_can_roll_back(endpoint, cloud, exported):
+def test_another_process_can_roll_back(endpoint, config, cloud, exported):
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 40)
-    GcpPlatform(CONFIG, cloud.endpoint).endpoints.create().rollback()
+    GcpPlatform(config, cloud.endpoint).endpoints.create().rollback()
     assert endpoint.traffic_split == {first: 100, second: 0}
 
 

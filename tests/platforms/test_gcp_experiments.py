@@ -25,8 +25,9 @@ def cloud():
 
 
 @pytest.fixture
-def experiments(cloud):
-    return GcpPlatform(Config(platform="gcp", project=PROJECT), cloud.endpoint).experiments
+def experiments(cloud, tmp_path):
+    config = Config(platform="gcp", project=PROJECT, artifacts=str(tmp_path))
+    return GcpPlatform(config, cloud.endpoint).experiments
 
 
 @pytest.fixture

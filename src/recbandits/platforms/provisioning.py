@@ -91,17 +91,22 @@ def enter(config, resource, make):
     return outcome
 
 
-def expect(platform, resources):
-    """List those resources that another machine is about to make for us, unless they are there before.
+def expect(config, resource, exists):
+    """List a resource that is about to be made for us elsewhere or later, unless it is there before.
 
     A manifest that is kept where a step of a pipeline runs ends with that step: whoever starts it lists what it makes.
+    So does whoever makes something that will need this one, which then is removed first.
+
+    Args:
+      config: Config of the platform where it will be made.
+      resource: `Resource`
+      exists: `Platform.exists`, or another function that says whether a resource is there.
 
     Raises:
-      PlatformError: it cannot be said whether one is there.
+      PlatformError: it cannot be said whether it is there.
     """
-    for resource in resources:
-        if resource not in manifest(platform) and not platform.exists(resource):
-            _add(platform.config, resource)
+    if resource not in _read(_file(config)) and not exists(resource):
+        _add(config, resource)
 
 
 def manifest(platform):

@@ -91,8 +91,8 @@ def _find_endpoint(clients, name):
     _region(clients, name).vertex("Endpoint").get_endpoint(name=name)
 
 
-def _remove_endpoint(clients, name):
-    """Undeploy everything, the one that serves last: what has traffic may not go while others are there."""
+def remove_endpoint(clients, name):
+    """Undeploy everything and remove the endpoint; the busiest version goes last, for it takes over all traffic."""
     client = _region(clients, name).vertex("Endpoint")
     found = client.get_endpoint(name=name)
     shares = {model.id: found.traffic_split.get(model.id, 0) for model in found.deployed_models}
@@ -178,7 +178,7 @@ REMOVERS = {
     "subscription": _remove_subscription,
     "function": _remove_function,
     "schedule": _remove_schedule,
-    "endpoint": _remove_endpoint,
+    "endpoint": remove_endpoint,
     "model": _remove_model,
     "table": _remove_table,
     "pipeline schedule": _remove_pipeline_schedule,

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from recbandits.platforms import PlatformError, Resource
-from recbandits.platforms.gcp import explained
+from recbandits.platforms.gcp.assets import have, remove_endpoint
+from recbandits.platforms.gcp.errors import explained, finish
 from recbandits.platforms.gcp.jobs import wait
 from recbandits.platforms.gcp.models import Models
 from recbandits.serving.batch import Answered
@@ -44,19 +45,27 @@ class GcpEndpoints:
         Raises:
           PlatformError: Vertex AI refused.
         """
-        from google.api_core.exceptions import Conflict, NotFound
+        from google.api_core.exceptions import NotFound
 
         name = name or self._config.endpoint
         client = self._clients.vertex("Endpoint")
         parent = f"projects/{self._config.project}/locations/{self._config.region}"
-        with explained(Resource("endpoint", name), "created"):
+        document = {"display_name": name, "labels": self._config.labels}
+        request = {"parent": parent, "endpoint": document, "endpoint_id": name}
+
+        resource = Resource("endpoint", f"{parent}/endpoints/{name}")
+
+        def find():
             try:
-                client.get_endpoint(name=f"{parent}/endpoints/{name}")
+                client.get_endpoint(name=resource.name)
             except NotFound:
-                document = {"display_name": name, "labels": self._config.labels}
-                request = {"parent": parent, "endpoint": document, "endpoint_id": name}
-                with suppress(Conflict):  # somebody else was faster
-                    client.create_endpoint(request=request, timeout=60).result(timeout=_PATIENCE)
+                Models(self._config, self._clients).expect()  # first, for clean-up removes what is newer before it
+                raise
+
+        def make():
+            finish(client.create_endpoint(request=request, timeout=60, retry=None), _PATIENCE)
+
+        have(self._config, resource, find, make)
         return GcpEndpoint(name, self._config, self._clients, topic, self._poll)
 
 
@@ -195,13 +204,8 @@ class GcpEndpoint:
         """See `Endpoint.delete`; versions of the model stay."""
         from google.api_core.exceptions import NotFound
 
-        shares = self.traffic_split
-        if sum(share > 0 for share in shares.values()) > 1:
-            self.split({max(shares, key=shares.get): 100})
-        for version in sorted(shares, key=self.traffic_split.get):
-            self.undeploy(version)
         with self._explained("deleted"), suppress(NotFound):
-            self._client.delete_endpoint(name=self.resource_name, timeout=60).result(timeout=_PATIENCE)
+            remove_endpoint(self._clients, self.resource_name)
 
     @property
     def _client(self):

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from numbers import Real
 
 from recbandits.platforms import PlatformError, Resource
-from recbandits.platforms.gcp import explained
+from recbandits.platforms.gcp.errors import explained
+from recbandits.platforms.provisioning import expect
 
 _ARTEFACT = "system.Artifact"
 _STATES = {"RUNNING": "running", "COMPLETE": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}
@@ -138,7 +139,12 @@ class GcpRun:
     def _tensorboard(self, sdk):
         """The one TensorBoard of the configuration, created when it is first needed."""
         found = sdk.Tensorboard.list(filter=f'display_name="{self._config.base}"')
-        return found[0] if found else sdk.Tensorboard.create(display_name=self._config.base, labels=self._config.labels)
+        if found:
+            return found[0]
+        parent = f"projects/{self._config.project}/locations/{self._config.region}"
+        board = Resource("TensorBoard", f"{parent}/tensorboards/{self._config.base}")
+        expect(self._config, board, lambda _: False)
+        return sdk.Tensorboard.create(display_name=self._config.base, labels=self._config.labels)
 
 
 def _plain(what, values, kinds, expected):

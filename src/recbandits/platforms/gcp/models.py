@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recbandits.platforms import PlatformError, Resource
-from recbandits.platforms.gcp import explained
+from recbandits.platforms.gcp.errors import explained
+from recbandits.platforms.provisioning import expect
 from recbandits.serving.policy import load
 
 _PATIENCE = 1800  # seconds until a model must be there
@@ -52,6 +53,7 @@ class Models:
         version = self.version(policy)
         container = container_spec(self._config, topic)
         alias = f"policy-{version}-{hashlib.sha256(json.dumps(container).encode()).hexdigest()[:8]}"
+        self.expect()
         with explained(Resource("model", self._config.base), "uploaded"):
             found = self._find(f"{self._name}@{alias}")
             if found:
@@ -60,6 +62,16 @@ class Models:
             request = self._request(alias, uri, container, version)
             made = self._clients.vertex("Model").upload_model(request=request, timeout=60).result(timeout=_PATIENCE)
         return f"{made.model}@{made.model_version_id}"
+
+    def expect(self):
+        """Put the model on the manifest, unless somebody else has made it; it is there with its first version.
+
+        Raises:
+          PlatformError: it cannot be said whether it is there.
+        """
+        resource = Resource("model", self._name)
+        with explained(resource, "looked for"):
+            expect(self._config, resource, lambda _: self._find(self._name))
 
     @property
     def _parent(self):

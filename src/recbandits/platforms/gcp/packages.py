@@ -64,5 +64,5 @@ def _version(file, name):
 
 
 def _belongs(path):
-    """Whether a file runs in the cloud: no tests, nothing compiled here."""
-    return path.suffix in (".py", ".json", ".yaml", ".toml") and not path.name.startswith(("test_", "conftest"))
+    """Whether a file goes to the cloud: no tests, nothing compiled here, nothing hidden."""
+    return path.is_file() and path.suffix != ".pyc" and not path.name.startswith(("test_", "conftest", "."))

@@ -34,11 +34,17 @@ ROLES = (
     "roles/run.invoker",
     "roles/storage.objectAdmin",
 )
+ACTS = "roles/iam.serviceAccountUser"
 
 
 def plan(config):
-    """Every resource of a `Config` under its full name, in the order of making."""
+    """Every resource of a `Config` under its full name, in the order of making.
+
+    The service account may act as itself and as nobody else, so that a function that runs as it can start a pipeline
+    whose steps run as it too.
+    """
     project = f"projects/{config.project}"
+    account = f"{project}/serviceAccounts/{config.service_account}"
     services = [Resource("service", f"{project}/services/{name}.googleapis.com") for name in SERVICES]
     roles = [Resource("role", f"{project} {role} serviceAccount:{config.service_account}") for role in ROLES]
     return [
@@ -46,7 +52,8 @@ def plan(config):
         Resource("bucket", config.bucket),
         Resource("dataset", f"{config.project}.{config.dataset}"),
         Resource("repository", f"{project}/locations/{config.region}/repositories/{config.registry}"),
-        Resource("service account", f"{project}/serviceAccounts/{config.service_account}"),
+        Resource("service account", account),
+        Resource("role", f"{account} {ACTS} serviceAccount:{config.service_account}"),
         *roles,
     ]
 
@@ -55,9 +62,9 @@ def exists(clients, resource):
     """Whether a `Resource` is there; see `Platform.exists`."""
     from google.api_core.exceptions import NotFound
 
-    if resource.kind == "role":
-        return _is_granted(clients, *resource.name.split())
     try:
+        if resource.kind == "role":
+            return _is_granted(clients, *resource.name.split())
         _FINDERS[resource.kind](clients, resource.name)
     except NotFound:
         return False
@@ -174,13 +181,13 @@ def _remove_service_account(clients, name):
     clients.iam("DELETE", name)
 
 
-def _is_granted(clients, project, role, member):
-    binding = _binding(_policy(clients, project), role)
+def _is_granted(clients, place, role, member):
+    binding = _binding(_policy(clients, place), role)
     return binding is not None and member in binding.members
 
 
-def _grant(clients, project, role, member):
-    policy = _policy(clients, project)
+def _grant(clients, place, role, member):
+    policy = _policy(clients, place)
     binding = _binding(policy, role)
     if binding and member in binding.members:
         return FOUND
@@ -188,25 +195,43 @@ def _grant(clients, project, role, member):
         binding.members.append(member)
     else:
         policy.bindings.add(role=role, members=[member])
-    clients.projects.set_iam_policy(request={"resource": project, "policy": policy})
+    _set_policy(clients, place, policy)
     return MADE
 
 
 def _revoke(clients, name):
-    project, role, member = name.split()
-    policy = _policy(clients, project)
+    place, role, member = name.split()
+    policy = _policy(clients, place)
     binding = _binding(policy, role)
     if binding and member in binding.members:
         binding.members.remove(member)
         if not binding.members:
             policy.bindings.remove(binding)
-        clients.projects.set_iam_policy(request={"resource": project, "policy": policy})
+        _set_policy(clients, place, policy)
 
 
-def _policy(clients, project):
-    """The project's policy; version 3, because a lower one would lose the conditions that others have set."""
-    request = {"resource": project, "options": {"requested_policy_version": 3}}
+def _policy(clients, place):
+    """The policy of a project or a service account.
+
+    Version 3, because a lower one would lose the conditions that others have set.
+    """
+    from google.iam.v1.policy_pb2 import Policy
+    from google.protobuf.json_format import ParseDict
+
+    if "/serviceAccounts/" in place:
+        found = clients.rest("iam", "POST", f"v1/{place}:getIamPolicy", query={"options.requestedPolicyVersion": 3})
+        return ParseDict(found, Policy(), ignore_unknown_fields=True)
+    request = {"resource": place, "options": {"requested_policy_version": 3}}
     return clients.projects.get_iam_policy(request=request)
+
+
+def _set_policy(clients, place, policy):
+    from google.protobuf.json_format import MessageToDict
+
+    if "/serviceAccounts/" in place:
+        clients.iam("POST", f"{place}:setIamPolicy", {"policy": MessageToDict(policy)})
+    else:
+        clients.projects.set_iam_policy(request={"resource": place, "policy": policy})
 
 
 def _binding(policy, role):

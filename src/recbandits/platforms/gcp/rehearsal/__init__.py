@@ -14,6 +14,7 @@ import re
 import threading
 from dataclasses import replace
 from http.server import ThreadingHTTPServer
+from tempfile import TemporaryDirectory
 
 from recbandits.platforms.gcp.rehearsal import cloud_build, functions, metadata, project, pubsub, storage, vertex
 from recbandits.platforms.gcp.rehearsal.answers import Request, error
@@ -86,7 +87,7 @@ def rehearse(config, call, everything=False):
     """
     from recbandits.platforms.gcp import GcpPlatform
 
-    config = replace(config, platform="gcp", project=config.project or "rehearsal")
-    with Rehearsal() as cloud:
+    with Rehearsal() as cloud, TemporaryDirectory() as folder:  # for the manifest of what is made for nobody
+        config = replace(config, platform="gcp", project=config.project or "rehearsal", artifacts=folder)
         call(GcpPlatform(config, cloud.endpoint))
         return [request for request in cloud.requests if everything or request.method != "GET"]

@@ -95,7 +95,7 @@ def _answer_all(documents, job):
 
 
 def _cancel(documents, _, path):
-    documents[path]["state"] = "JOB_STATE_CANCELLED"
+    documents[path]["state"] = f"{'PIPELINE' if '/pipelineJobs/' in path else 'JOB'}_STATE_CANCELLED"
     return 200, {}
 
 
@@ -108,6 +108,29 @@ def _upload_model(documents, request, place):
     for alias in ("", f"@{version}", *(f"@{alias}" for alias in document.get("versionAliases", []))):
         documents[f"{path}{alias}"] = document
     return done(f"{_V1}.UploadModelResponse", {"model": document["name"], "modelVersionId": version})
+
+
+def _drop_model(documents, request):
+    """All versions of a model, unless one of them is deployed."""
+    name = request.path.removeprefix("/v1/")
+    endpoints = [document for document in documents.values() if isinstance(document, dict)]
+    deployed = [model for endpoint in endpoints for model in endpoint.get("deployedModels", [])]
+    if any(model["model"].partition("@")[0] == name for model in deployed):
+        return error(400, f"{name} is deployed")
+    for path in [path for path in documents if path.startswith(f"{request.path}@")]:
+        del documents[path]
+    status, document = drop(documents, request)
+    return done("protobuf.Empty") if status == 200 else (status, document)
+
+
+def _make_schedule(documents, request):
+    refusal, document = create(documents, request, state="ACTIVE")
+    return refusal or (200, document)
+
+
+def _drop_schedule(documents, request):
+    status, document = drop(documents, request)
+    return done("protobuf.Empty") if status == 200 else (status, document)
 
 
 def _make_endpoint(documents, request):
@@ -150,8 +173,12 @@ ROUTES = [
     ("GET", f"{PLACE}/{_JOB}", find),
     ("GET", f"{PLACE}/{_JOB}/[^/:]+", look),
     ("POST", f"({PLACE}/{_JOB}/[^/:]+):cancel", _cancel),
+    ("POST", f"{PLACE}/schedules", _make_schedule),
+    ("GET", f"{PLACE}/schedules", find),
+    ("DELETE", f"{PLACE}/schedules/[^/:]+", _drop_schedule),
     ("POST", f"({PLACE})/models:upload", _upload_model),
     ("GET", f"{PLACE}/models/[^/:]+", look),
+    ("DELETE", f"{PLACE}/models/[^/:@]+", _drop_model),
     ("POST", f"{PLACE}/endpoints", _make_endpoint),
     ("GET", _ENDPOINT, look),
     ("PATCH", _ENDPOINT, patch),
