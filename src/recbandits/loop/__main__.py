@@ -1,0 +1,55 @@
+"""The closed loop, live: `python -m recbandits.loop --rounds 5`, or `make loop`."""
+
+import argparse
+import signal
+import sys
+import threading
+from dataclasses import replace
+
+from recbandits.config import Config
+from recbandits.data import movielens
+from recbandits.loop.live import Loop
+from recbandits.loop.run import run
+from recbandits.loop.settings import Settings
+from recbandits.loop.view import shown
+from recbandits.platforms import PlatformError
+from recbandits.report import PROFILES
+
+
+def main(arguments=None):
+    """Run the closed loop on this machine: users are served, decisions logged, joined, learnt from, judged, released."""
+    parser = argparse.ArgumentParser(prog="python -m recbandits.loop", description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=None, help="re-trainings to decide (default: until Ctrl-C)")
+    parser.add_argument("--rate", type=float, default=None, help="visits per second")
+    parser.add_argument("--drift", action="store_true", help="taste turns after two rounds, and the learner forgets")
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help="how much is learnt from in each round")
+    asked = parser.parse_args(arguments)
+    if asked.rounds is not None and asked.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {asked.rounds}")
+    settings = settings_of(asked)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        with Loop(Config.load(), settings) as loop, shown() as show:
+            whole = run(loop, movielens.load(), asked.rounds, show, stop, asked.drift)
+    except (PlatformError, ValueError) as error:
+        sys.exit(f"the loop ended: {error}")
+    if not whole:
+        sys.exit("the loop ended before all that was published was in the warehouse")
+
+
+def settings_of(asked):
+    """`Settings` of a command line."""
+    settings = Settings()
+    if asked.profile == "full":
+        settings = replace(settings, first=2 * settings.first, decisions=5 * settings.decisions)
+    if asked.rate is not None:
+        settings = replace(settings, rate=asked.rate)
+    if asked.drift:
+        settings = replace(settings, agent=replace(settings.agent, gamma=settings.forgetting))
+    return settings
+
+
+if __name__ == "__main__":
+    main()

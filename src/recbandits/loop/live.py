@@ -1,0 +1,228 @@
+"""The loop as processes of this machine: Pub/Sub, the warehouse, an endpoint, two functions, visitors and the trigger.
+
+Each is a server with a directory of its own below `loop` of the artifacts directory, so that nothing else on this
+machine is touched. Whatever dies is started again; when the loop ends, all of them do.
+"""
+
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+from recbandits.loop import simulate
+from recbandits.loop.ingest import Join
+from recbandits.loop.models import Models
+from recbandits.loop.steps import config_parameter, models_uri, start_up_parameters
+from recbandits.loop.trigger import PIPELINE
+from recbandits.loop.world import World
+from recbandits.platforms import PlatformError
+from recbandits.platforms.functions import Function
+from recbandits.platforms.local import LocalPlatform
+from recbandits.platforms.local.endpoints import LocalEndpoint
+from recbandits.platforms.local.processes import is_held
+from recbandits.platforms.local.services import Service
+from recbandits.platforms.local.supervisor import write_json
+
+SOURCE = Path(__file__).parents[3] / "04-pipelines" / "02-mlops_pipeline_tf_agents_bandit" / "src"
+START_UP = "start-up"
+TOPICS = {"interactions": "log_interaction", "rewards": "log_reward"}  # and what logs each
+_MARK, _SETTINGS, _WORLD = "loop.json", "settings.json", "world"  # the first is in no other directory
+_DRAIN = 30.0  # seconds that the last events get to the warehouse
+_POLL = 0.1  # seconds between two looks
+
+
+class Part(NamedTuple):
+    """One of the processes, or the pair that is a function."""
+
+    start: Callable  # of nothing; no effect where it runs
+    stop: Callable
+    running: Callable  # whether it does
+
+
+class Loop:
+    """All that runs; as a context, it ends what it started, whatever happens.
+
+    Args:
+      config: Config; the loop's own differs from it in the artifacts directory alone.
+      settings: `Settings`; its rate is of visits.
+      instances: visits in one request.
+
+    Attributes:
+      settings: as given.
+      directory: `pathlib.Path` of all that it makes.
+      config: of the loop.
+      platform: `LocalPlatform` of it.
+      rule: `Join`
+      models: `Models`, all that were trained.
+      endpoint: `LocalEndpoint`
+      parts: dict from name to `Part`, in the order in which they start.
+      restarts: Counter of how often each was started again.
+    """
+
+    def __init__(self, config, settings, instances=1):
+        self.settings, self._instances = settings, instances
+        self.directory = config.artifacts_dir / "loop"
+        self.config = replace(config, platform="local", artifacts=str(self.directory))
+        self.platform, self.models = LocalPlatform(self.config), Models(models_uri(self.config))
+        self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
+        self.rule, self.restarts, self._wanted = Join(settings.window, settings.default), Counter(), []
+        self.parts = self._parts()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    @cached_property
+    def world(self):
+        """The `World` of the loop, once it was prepared."""
+        return World.load(self.directory / _WORLD)
+
+    @cached_property
+    def topics(self):
+        """Dict from "interactions" and "rewards" to the full name of the topic."""
+        return {name: self.platform.messages.topic(name) for name in TOPICS}
+
+    def prepare(self, data):
+        """Forget an earlier loop, and make the world of this one.
+
+        Args:
+          data: MovieLens.
+
+        Raises:
+          PlatformError: the directory is that of something else.
+        """
+        if self.directory.exists() and not (self.directory / _MARK).exists():
+            raise PlatformError(f"{self.directory} must be the directory of a loop, it has no {_MARK}: move it away")
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        settings = self.settings
+        write_json(self.directory / _MARK, {"data": str(data)})
+        write_json(self.directory / _SETTINGS, asdict(settings))
+        reports = {"never": settings.never, "twice": settings.twice, "delay": settings.delay}
+        World.make(data, settings.movies, settings.rank, settings.seed, **reports).save(self.directory / _WORLD)
+
+    def start(self, *names):
+        """Start parts of these names, and start them again from now on when they die; all without a name."""
+        for name in names or self.parts:
+            self.parts[name].start()
+            self._wanted.append(name)
+
+    def start_up(self):
+        """Run the start-up pipeline to its end: first interactions, and the first policy.
+
+        Raises:
+          PlatformError: it failed, with the sentence of the step that did.
+        """
+        end = datetime.now(UTC) - timedelta(seconds=2 * self.settings.window)
+        start = end - timedelta(seconds=self.settings.first / self.settings.rate)
+        world, topic = self.directory / _WORLD, self.topics["interactions"]
+        asked = start_up_parameters(self.config, self.settings, world, start, end, topic)
+        self.platform.pipelines.run(SOURCE / "start_up.yaml", START_UP, asked)
+        run = self.platform.pipelines.wait(START_UP)
+        if run.state != "succeeded":
+            raise PlatformError(f"the start-up pipeline did not succeed: {run.error}")
+
+    def watch(self):
+        """Start again what died; gives the names."""
+        dead = [name for name in dict.fromkeys(self._wanted) if not self.parts[name].running()]
+        for name in dead:
+            self.parts[name].start()
+        self.restarts.update(dead)
+        return dead
+
+    def drain(self, patience=_DRAIN):
+        """Let nobody come any more, and wait until all that was said is in the warehouse; whether it is."""
+        for name in ("trigger", "simulator"):
+            self._wanted = [wanted for wanted in self._wanted if wanted != name]
+            self.parts[name].stop()
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            self.watch()
+            outbox = self.endpoint.metrics()["outbox"] or {"waiting": 0}
+            if not outbox["waiting"] and not any(map(self.backlog, TOPICS)):
+                return True
+            time.sleep(_POLL)
+        return False
+
+    def backlog(self, topic):
+        """Number of messages of a topic that wait for their function."""
+        return self.platform.messages.backlog(f"{topic}-{_function(topic)}")
+
+    def stop(self):
+        """End every process of the loop, those first that make work for others."""
+        self._wanted = []
+        if not (self.directory / _MARK).exists():
+            return
+        self.parts["trigger"].stop()
+        for pipeline in (START_UP, PIPELINE):
+            if run := self.platform.pipelines.running(pipeline):
+                self.platform.pipelines.stop(run)
+        for name in ("simulator", "endpoint", *map(_function, TOPICS), "warehouse", "messages"):
+            self.parts[name].stop()
+
+    def _parts(self):
+        messages, warehouse, functions = self.platform.messages, self.platform.warehouse, self.platform.functions
+        endpoint, visitors = self.endpoint, Service(self.directory / "simulator", "the simulator")
+        trigger = Service(self.directory / "trigger", "the trigger")
+        logs = {
+            _function(topic): Part(
+                partial(self._start_function, topic),
+                partial(functions.stop, _function(topic)),
+                partial(_both_run, functions, _function(topic)),
+            )
+            for topic in TOPICS
+        }
+        return {
+            "messages": Part(messages.start, messages.stop, lambda: messages.service.running),
+            "warehouse": Part(warehouse.start, warehouse.stop, lambda: warehouse.service.running),
+            "endpoint": Part(
+                lambda: endpoint.start(self.topics["interactions"]),
+                endpoint.delete,
+                lambda: is_held(endpoint.directory),
+            ),
+            **logs,
+            "simulator": Part(self._starting(visitors, self._visit), visitors.stop, lambda: visitors.running),
+            "trigger": Part(self._starting(trigger, self._trigger), trigger.stop, lambda: trigger.running),
+        }
+
+    def _starting(self, service, command):
+        """Function that starts a process which finds the configuration of the loop."""
+        settings = config_parameter(self.config).items()
+        variables = {f"RECBANDITS_{name.upper()}": str(value) for name, value in settings}
+        return lambda: service.start(lambda _: [sys.executable, "-m", *command()], variables, ready=lambda _: True)
+
+    def _visit(self):
+        rate = self.settings.rate / self._instances
+        options = {"rate": rate, "instances": self._instances, "candidates": self.settings.candidates}
+        options |= {"directory": self.directory, "seed": self.settings.seed}
+        return [simulate.__name__, *(f"--{name}={value}" for name, value in options.items())]
+
+    def _trigger(self):
+        options = {"settings": self.directory / _SETTINGS, "template": SOURCE / "re_training.yaml"}
+        options |= {"world": self.directory / _WORLD, "topic": self.topics["interactions"]}
+        return ["recbandits.loop.trigger", *(f"--{name}={value}" for name, value in options.items())]
+
+    def _start_function(self, topic):
+        name = _function(topic)
+        if (self.directory / "functions" / name / "function.json").exists():
+            self.platform.functions.ensure(name)
+        else:
+            self.platform.functions.deploy(Function(name, SOURCE / "logger", TOPICS[topic], self.topics[topic]))
+
+
+def _function(topic):
+    return TOPICS[topic].replace("_", "-")
+
+
+def _both_run(functions, name):
+    server, pusher = functions.parts(name)
+    return server.running and pusher.running
