@@ -157,3 +157,8 @@ def test_a_server_that_logs_elsewhere_is_started_anew_with_what_it_served(endpoi
     assert again.traffic_split == {version: 100}
     assert again.metrics()["outbox"]["put"] == 0
     assert process_of(endpoints.create(topic="projects/p/topics/t")) == process_of(endpoints.create()) != before
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST")
+    process_of(endpoint).kill()
+    after = endpoints.create()  # by somebody who does not know where it logs
+    assert after.metrics()["outbox"]["put"] == 0
+    assert json.loads((endpoint.directory / "server.json").read_text())["log"] == ["projects/p/topics/t", "127.0.0.1:9"]

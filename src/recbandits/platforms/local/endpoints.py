@@ -63,7 +63,8 @@ class LocalEndpoints:
         Args:
           name: of the endpoint; None is the name in the configuration.
           topic: "projects/<project>/topics/<topic>", where decisions are logged: by $PUBSUB_EMULATOR_HOST if that is
-            set. A server that runs and logs elsewhere is started anew. None for no log, or for that of what runs.
+            set. A server that runs and logs elsewhere is started anew. None for the log that the endpoint had, if any:
+            one that was killed goes on with it, whoever starts it again.
 
         Returns:
           `LocalEndpoint`, alive; ready if a policy was deployed there before.
@@ -96,13 +97,14 @@ class LocalEndpoint:
     def start(self, topic=None):
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         self._storage.mkdir(parents=True, exist_ok=True)
-        if topic and is_held(self.directory) and read_json(self._server)["log"] != _log(topic):
+        log = _log(topic) if topic else (read_json(self._server) or {}).get("log")
+        if topic and is_held(self.directory) and read_json(self._server)["log"] != log:
             self._stop()
         if self._wait():
             return
         for _ in range(_TRIES):
             (self.directory / "log.txt").unlink(missing_ok=True)
-            self._spawn(topic)
+            self._spawn(log)
             if self._wait():
                 return
             if "address already in use" not in self.logs():
@@ -215,7 +217,7 @@ class LocalEndpoint:
                 time.sleep(_POLL)
         _forget_ended()
 
-    def _spawn(self, topic):
+    def _spawn(self, log):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         variables = {
@@ -224,19 +226,22 @@ class LocalEndpoint:
             "AIP_PREDICT_ROUTE": "/predict",
             "AIP_STORAGE_URI": str(self._storage),
             "PYTHONUNBUFFERED": "1",
-            "RECBANDITS_EVENT_TOPIC": topic or "",
+            "RECBANDITS_EVENT_TOPIC": "",
         }
-        with held(self.directory, f"endpoint {self.name}") as lock, (self.directory / "log.txt").open("ab") as log:
+        if log:
+            names = ("RECBANDITS_EVENT_TOPIC", "PUBSUB_EMULATOR_HOST")
+            variables |= {name: value for name, value in zip(names, log, strict=True) if value}
+        with held(self.directory, f"endpoint {self.name}") as lock, (self.directory / "log.txt").open("ab") as text:
             process = subprocess.Popen(
                 [sys.executable, "-m", "recbandits.serving.server", "--host", "127.0.0.1"],
                 env=os.environ | variables,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=text,
+                stderr=text,
                 pass_fds=[lock],
                 start_new_session=True,
             )
-            write_json(self._server, {"process": process.pid, "port": port, "log": _log(topic)})
+            write_json(self._server, {"process": process.pid, "port": port, "log": log})
         _children.append(process)
 
     def _wait(self):
@@ -283,8 +288,8 @@ class LocalEndpoint:
 
 
 def _log(topic):
-    """Where a server logs that is started now."""
-    return topic and [topic, os.environ.get("PUBSUB_EMULATOR_HOST")]
+    """Where a server logs that is started now: topic, and who takes it."""
+    return [topic, os.environ.get("PUBSUB_EMULATOR_HOST")]
 
 
 def _forget_ended():
