@@ -62,11 +62,25 @@ class GcpPlatform:
         return GcpSchedules(self.config, self._clients)
 
     @cached_property
+    def pipelines(self):
+        """`platforms.pipelines.Pipelines`: Vertex AI Pipelines."""
+        from recbandits.platforms.gcp.pipelines import GcpPipelines
+
+        return GcpPipelines(self.config, self._clients)
+
+    @cached_property
     def images(self):
         """Container images, built by Cloud Build and kept in Artifact Registry."""
         from recbandits.platforms.gcp.images import GcpImages
 
         return GcpImages(self.config, self._clients)
+
+    @cached_property
+    def warehouse(self):
+        """`platforms.warehouse.Warehouse`: tables of BigQuery."""
+        from recbandits.platforms.gcp.warehouse import BigQueryWarehouse
+
+        return BigQueryWarehouse(self.config, self._clients)
 
     def plan(self):
         """Every resource of the project under its full name."""

@@ -1,14 +1,173 @@
 """Runs of compiled pipelines on Vertex AI Pipelines.
 
 The request is the one of `google.cloud.aiplatform.PipelineJob`, without its checks of the bucket, which `provisioning`
-has made.
+has made. Vertex AI has one job for each id for good, so that a run that failed goes on as `<name>--2`, and so on; all
+of them bear the run's name as a label.
 """
 
-from recbandits.platforms import Resource
-from recbandits.platforms.gcp import explained
+import json
+import time
+
+from recbandits.platforms import PlatformError, Resource
+from recbandits.platforms.gcp.assets import have
+from recbandits.platforms.gcp.errors import explained
+from recbandits.platforms.gcp.requests import pipeline_job, pipeline_spec
+from recbandits.platforms.gcp.resources import remove
+from recbandits.platforms.jobs import Job
+from recbandits.platforms.pipelines import Run
+from recbandits.platforms.schedules import fields_of
+
+_STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped", "CANCELLING": "stopped"}
+_PIPELINE, _RUN = "pipeline", "run"  # labels
 
 
-def submit(config, clients, template, name, parameters=None, caching=True):
+class GcpPipelines:
+    """See `platforms.pipelines.Pipelines`.
+
+    Args:
+      config: Config
+      clients: `Clients`
+      poll: seconds between two looks at a run that is waited for.
+    """
+
+    def __init__(self, config, clients, poll=30.0):
+        self._config, self._clients, self._poll = config, clients, poll
+
+    def run(self, template, name, parameters=None):
+        """See `Pipelines.run`; whether another run goes on is looked up, for Vertex AI has no lock.
+
+        Raises:
+          PlatformError: also where Vertex AI refused.
+        """
+        from google.api_core.exceptions import AlreadyExists, Conflict
+
+        spec, attempts = pipeline_spec(self._config, template), self._attempts(name)
+        pipeline = spec["pipelineInfo"]["name"]
+        if attempts:
+            self._refuse_others(name, attempts[-1], pipeline, parameters or {})
+            if _state(attempts[-1]) in ("running", "succeeded"):
+                return self.status(name)
+        if other := self.running(pipeline):
+            raise PlatformError(f"pipeline run {name} must wait: {other} of {pipeline} is running")
+        number = f"--{len(attempts) + 1}" if attempts else ""  # two hyphens, which no name has
+        try:
+            labels = {_PIPELINE: pipeline, _RUN: name}
+            submit(self._config, self._clients, template, f"{name}{number}", parameters, labels=labels)
+        except PlatformError as error:
+            if not isinstance(error.__cause__, AlreadyExists | Conflict):  # else somebody was faster with the same run
+                raise
+        return self.status(name)
+
+    def status(self, name):
+        """See `Pipelines.status`."""
+        found = self._get(name)
+        state = _state(found)
+        error = f"pipeline run {name} failed: {' '.join(found.error.message.split())}" if state == "failed" else ""
+        return Run(name, state, _outputs(found) if state == "succeeded" else {}, error)
+
+    def wait(self, name):
+        """See `Pipelines.wait`."""
+        while (run := self.status(name)).state == "running":
+            time.sleep(self._poll)
+        return run
+
+    def stop(self, name):
+        """See `Pipelines.stop`."""
+        found = self._get(name)
+        if _state(found) == "running":
+            with explained(Resource("pipeline run", name), "stopped"):
+                self._client.cancel_pipeline_job(name=found.name)
+
+    def running(self, pipeline):
+        """See `Pipelines.running`."""
+        going = [found for found in self._list({_PIPELINE: pipeline}) if _state(found) == "running"]
+        return going[0].labels[_RUN] if going else None
+
+    def schedule(self, template, name, cron, parameters=None):
+        """Run a pipeline at times, one run at a time and without caching: as `PipelineJobSchedule` does.
+
+        Every run has the same parameters: what is to be read must be found out by the run itself.
+
+        Args:
+          template: file with the compiled pipeline.
+          name: of the schedule.
+          cron: as `platforms.schedules` says.
+          parameters: dict from input of the pipeline to value.
+
+        Returns:
+          Whether there was none of this name; one that is there stays as it is.
+
+        Raises:
+          ValueError: it is not a cron string.
+          PlatformError: Vertex AI refused.
+        """
+        fields_of(cron)
+        client, resource = self._clients.vertex("Schedule"), self._schedule(name)
+        job = pipeline_job(self._config, template, parameters or {}, caching=False)
+        job["labels"] = {**job["labels"], _PIPELINE: job["display_name"], _RUN: name}
+        document = {
+            "display_name": f"{self._config.base}-{name}",
+            "cron": f"TZ=Etc/UTC {cron}",
+            "max_concurrent_run_count": 1,
+            "create_pipeline_job_request": {"parent": self._parent, "pipeline_job": job},
+        }
+
+        def find():
+            from google.api_core.exceptions import NotFound
+
+            condition = f'display_name="{document["display_name"]}"'
+            if not list(client.list_schedules(request={"parent": self._parent, "filter": condition})):
+                raise NotFound(resource.name)
+
+        return have(
+            self._config, resource, find, lambda: client.create_schedule(parent=self._parent, schedule=document)
+        )
+
+    def unschedule(self, name):
+        """Remove a schedule; one that is gone already is no error.
+
+        Raises:
+          PlatformError: Vertex AI refused.
+        """
+        with explained(self._schedule(name), "removed"):
+            remove(self._clients, self._schedule(name))
+
+    @property
+    def _client(self):
+        return self._clients.vertex("Pipeline")
+
+    @property
+    def _parent(self):
+        return f"projects/{self._config.project}/locations/{self._config.region}"
+
+    def _schedule(self, name):
+        return Resource("pipeline schedule", f"{self._parent}/schedules/{self._config.base}-{Job(name).name}")
+
+    def _list(self, labels):
+        terms = [f'labels.{key}="{text}"' for key, text in (self._config.labels | labels).items()]
+        with explained(Resource("pipeline runs", self._config.base), "listed"):
+            request = {"parent": self._parent, "filter": " AND ".join(terms)}
+            return list(self._client.list_pipeline_jobs(request=request))
+
+    def _attempts(self, name):
+        """The jobs of a run, the newest last."""
+        return sorted(self._list({_RUN: Job(name).name}), key=lambda found: (len(found.name), found.name))
+
+    def _get(self, name):
+        if not (attempts := self._attempts(name)):
+            raise PlatformError(f"there is no pipeline run {name} in {self._parent}")
+        return attempts[-1]
+
+    def _refuse_others(self, name, found, pipeline, parameters):
+        begun = _document(found)["runtimeConfig"].get("parameterValues", {})
+        if found.labels[_PIPELINE] != pipeline or begun != json.loads(json.dumps(parameters)):
+            raise PlatformError(
+                f"pipeline run {name} was begun with another template or other parameters, "
+                "give the new one another name"
+            )
+
+
+def submit(config, clients, template, name, parameters=None, caching=True, labels=None):
     """Start a run of a compiled pipeline.
 
     Args:
@@ -17,7 +176,9 @@ def submit(config, clients, template, name, parameters=None, caching=True):
       template: file that KFP's compiler has written.
       name: of the run, for good.
       parameters: dict from input of the pipeline to value.
-      caching: whether steps whose inputs were seen before may give what they gave then.
+      caching: whether steps whose inputs were seen before may give what they gave then, unless the template says of a
+        step that it may not.
+      labels: dict of labels beside those of the configuration.
 
     Returns:
       Resource name of the run.
@@ -27,36 +188,34 @@ def submit(config, clients, template, name, parameters=None, caching=True):
     """
     parent = f"projects/{config.project}/locations/{config.region}"
     document = pipeline_job(config, template, parameters or {}, caching)
+    document["labels"] = {**document["labels"], **(labels or {})}
     with explained(Resource("pipeline run", name), "started"):
         request = {"parent": parent, "pipeline_job": document, "pipeline_job_id": name}
         return clients.vertex("Pipeline").create_pipeline_job(request=request, timeout=60).name
 
 
-def pipeline_job(config, template, parameters, caching):
-    """The request for a run, a dict in the shape of `google.cloud.aiplatform_v1.PipelineJob`.
+def _state(found):
+    """The project's word for the state of a run."""
+    return _STATES.get(found.state.name.removeprefix("PIPELINE_STATE_"), "running")
 
-    Args:
-      config: Config
-      template: as of `submit`.
-      parameters: dict from input of the pipeline to value.
-      caching: as of `submit`.
-    """
+
+def _outputs(found):
+    """Outputs of the pipeline by name: what its steps gave, as the pipeline says which of them are its own."""
+    document = _document(found)
+    steps = {step["taskName"]: step for step in document.get("jobDetail", {}).get("taskDetails", [])}
+    own, outputs = document["pipelineSpec"]["root"]["dag"].get("outputs", {}), {}
+    for name, source in own.get("parameters", {}).items():
+        source = source["valueFromParameter"]
+        metadata = steps.get(source["producerSubtask"], {}).get("execution", {}).get("metadata", {})
+        outputs[name] = metadata.get(f"output:{source['outputParameterKey']}")
+    for name, sources in own.get("artifacts", {}).items():
+        (source,) = sources["artifactSelectors"]
+        given = steps.get(source["producerSubtask"], {}).get("outputs", {}).get(source["outputArtifactKey"], {})
+        outputs[name] = next((artifact["uri"] for artifact in given.get("artifacts", [])), None)
+    return outputs
+
+
+def _document(found):
     from google.protobuf.json_format import MessageToDict
-    from kfp.components import load_component_from_file
 
-    spec = MessageToDict(load_component_from_file(str(template)).pipeline_spec)
-    for task in _tasks(spec):
-        task["cachingOptions"] = {"enableCache": caching}
-    return {
-        "display_name": spec["pipelineInfo"]["name"],
-        "pipeline_spec": spec,
-        "runtime_config": {"gcs_output_directory": f"gs://{config.bucket}/pipelines", "parameter_values": parameters},
-        "service_account": config.service_account,
-        "labels": config.labels,
-    }
-
-
-def _tasks(spec):
-    """Every step of a pipeline and of the pipelines in it."""
-    parts = [spec["root"], *spec["components"].values()]
-    return [task for part in parts for task in part.get("dag", {}).get("tasks", {}).values()]
+    return MessageToDict(type(found).pb(found))

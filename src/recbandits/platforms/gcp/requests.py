@@ -1,8 +1,11 @@
-"""What Vertex AI is asked for a job or a study: pure functions that give dicts in the shape of its API."""
+"""What Vertex AI is asked for jobs, studies and runs of pipelines: pure functions that give dicts as in its API."""
 
 from dataclasses import replace
+from pathlib import Path
 
+from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import MACHINES, Choice, Float, Machine
+from recbandits.platforms.pipelines import IMAGE
 from recbandits.platforms.tuning import with_parameters
 
 REDUCTION_SERVER = "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"
@@ -57,6 +60,46 @@ def machine_spec(machine):
     return spec | ({"tpu_topology": machine.topology} if machine.topology else {})
 
 
+def pipeline_job(config, template, parameters, caching):
+    """The request for a run, a dict in the shape of `google.cloud.aiplatform_v1.PipelineJob`.
+
+    Args:
+      config: Config
+      template: file that KFP's compiler has written.
+      parameters: dict from input of the pipeline to value.
+      caching: as of `pipelines.submit`.
+    """
+    spec = pipeline_spec(config, template)
+    for task in _tasks(spec):
+        if not caching:
+            task["cachingOptions"] = {"enableCache": False}
+    return {
+        "display_name": spec["pipelineInfo"]["name"],
+        "pipeline_spec": spec,
+        "runtime_config": {"gcs_output_directory": f"gs://{config.bucket}/pipelines", "parameter_values": parameters},
+        "service_account": config.service_account,
+        "labels": config.labels,
+    }
+
+
+def pipeline_spec(config, template):
+    """What a compiled pipeline says, with the configuration's own image for training in the place of `IMAGE`.
+
+    Raises:
+      PlatformError: the template is no compiled pipeline.
+    """
+    import yaml
+
+    try:
+        spec = next(yaml.safe_load_all(Path(template).read_text(encoding="utf-8")))
+        containers = [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration, LookupError, TypeError) as error:
+        raise PlatformError(f"template must be a compiled pipeline, got {template}: {error}") from error
+    for container in containers:
+        container["image"] = config.image("train") if container["image"] == IMAGE else container["image"]
+    return spec
+
+
 def _job_spec(config, job, tensorboard):
     """Pool 0 is the chief, pool 1 its workers, pool 2 the reduction servers."""
     machine = machine_spec(job.machine)
@@ -85,3 +128,9 @@ def _parameter(values):
     if isinstance(values.values[0], str):
         return {"categorical_value_spec": {"values": list(values.values)}}
     return {"discrete_value_spec": {"values": sorted(values.values)}}
+
+
+def _tasks(spec):
+    """Every step of a pipeline and of the pipelines in it."""
+    parts = [spec["root"], *spec["components"].values()]
+    return [task for part in parts for task in part.get("dag", {}).get("tasks", {}).values()]
