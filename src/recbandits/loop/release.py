@@ -120,7 +120,8 @@ def guard(endpoint, warehouse, now, rule, guardrail=None):
       PlatformError: the warehouse or the endpoint does not answer; the next look decides.
     """
     guardrail = Guardrail() if guardrail is None else guardrail
-    under = experiment(endpoint.traffic_split, warehouse.verdicts())
+    shares = endpoint.traffic_split
+    under = experiment(shares, warehouse.verdicts()) if sum(map(bool, shares.values())) == 2 else None
     if under is None:
         return None
     found, counts = observed(under, warehouse, now, rule, guardrail)
@@ -131,7 +132,7 @@ def guard(endpoint, warehouse, now, rule, guardrail=None):
     warehouse.write([verdict])  # first: who is killed in between decides the same once more
     winner, loser = (under.newest, under.other) if kind == "promoted" else (under.other, under.newest)
     kept = guardrail.holdback if kind == "promoted" else 0
-    endpoint.split(dict.fromkeys(endpoint.traffic_split, 0) | {winner: 100 - kept, loser: kept})
+    endpoint.split(dict.fromkeys(shares, 0) | {winner: 100 - kept, loser: kept})
     return verdict
 
 

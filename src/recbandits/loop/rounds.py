@@ -132,12 +132,13 @@ class Loop:
         self.now += timedelta(seconds=self.settings.window)
         return self.release(self.learn()[0], None)
 
-    def serve(self, drift=0.0, decider=None):
+    def serve(self, drift=0.0, decider=None, logged=True):
         """A span of traffic, during which and at the end of which the guardrail looks.
 
         Args:
           drift: how far taste has turned, in [0, 1].
           decider: whose `decide` is asked in place of the endpoint's: one in which something broke. None for none.
+          logged: False where nobody will read the log.
 
         Returns:
           (mean true reward of the decisions, list of the guardrail's `Verdict`s).
@@ -147,8 +148,10 @@ class Loop:
         for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
             users, candidates, luck = (part[rows] for part in visits)
             decided = (decider or self.endpoint).decide(users, candidates, luck)
-            earned.append(self._log(users, candidates, decided, drift, rng))
-            verdicts.append(self._guard())
+            earned.append((decided[1] * self.world.expected(users, candidates, drift)).sum(axis=1))
+            if logged:
+                self._log(users, candidates, decided, drift, rng)
+                verdicts.append(self._guard())
         self.now += timedelta(seconds=self.settings.window)  # the last decision's closes
         verdicts.append(self._guard())
         return float(np.concatenate(earned).mean()), [verdict for verdict in verdicts if verdict]
@@ -200,9 +203,9 @@ class Loop:
         return np.random.default_rng([self._seed, self._span, stream])
 
     def _log(self, users, candidates, decided, drift, rng):
-        """Write decisions and reports, and let their time pass; true mean reward of each decision, float [n]."""
+        """Write decisions and reports, and let their time pass."""
         versions, probabilities, action = decided
-        row, expected = np.arange(len(users)), self.world.expected(users, candidates, drift)
+        row = np.arange(len(users))
         times = [self.now + timedelta(seconds=number / self.settings.rate) for number in row.tolist()]
         names = [f"{self._seed}/{time:%d %H:%M:%S.%f}" for time in times]
         context = self._bundle.context(self._bundle.user_features(users))
@@ -217,10 +220,9 @@ class Loop:
             probabilities[row, action],
         )
         records = [Interaction(*values) for values in zip(*columns, strict=True)]
-        ratings = self.world.rate(expected[row, action], rng)
+        ratings = self.world.rate(self.world.expected(users, candidates, drift)[row, action], rng)
         self.warehouse.write(records + self.world.reports(names, times, ratings, rng))
         self.now += timedelta(seconds=len(users) / self.settings.rate)
-        return (probabilities * expected).sum(axis=1)
 
     def _guard(self):
         return guard(self.endpoint, self.warehouse, self.now, self.settings, self.settings.guardrail)
@@ -297,7 +299,7 @@ def _life(world, settings, seed, learner, drift, poison, visits):
         if number and learner != "frozen":
             candidate, held_out = loop.learn(poisoned if number in poison else None)
             verdict = loop.release(candidate, loop.judge(candidate, held_out))
-        earned, watched = loop.serve(turned)
+        earned, watched = loop.serve(turned, logged=learner != "frozen")
         yield {
             "round": number,
             "drift": turned,
