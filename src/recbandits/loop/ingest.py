@@ -90,8 +90,8 @@ def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=N
     table = table.filter(reasons == "")
     if not len(table):
         raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")
-    held_out = _held_out(table, holdout)
-    log = _log(table.filter(~held_out))
+    held_out = are_held_out(table["event_id"].to_numpy(), holdout)
+    log = log_of(table.filter(~held_out))
     files = _write(Path(directory), table.append_column("held_out", pa.array(held_out)), log, bundle, titles)
     manifest = {
         **window,
@@ -138,7 +138,23 @@ def decisions_of(directory, held_out):
       held_out: True for those that the learner does not see, False for the others, None for all.
     """
     table = pq.read_table(Path(directory, DECISIONS))
-    return _log(table if held_out is None else table.filter(pc.equal(table["held_out"], held_out)))
+    return log_of(table if held_out is None else table.filter(pc.equal(table["held_out"], held_out)))
+
+
+def log_of(table):
+    """BanditLog of joined decisions, a table as `Warehouse.decisions` gives it."""
+    columns = {"event_id": table["event_id"], "time": table["time"], "value": table["reward"]}
+    return BanditLog.from_tables(table, pa.table(columns))
+
+
+def are_held_out(event_ids, holdout):
+    """Which decisions are held out, bool [n]: those whose ids have the smallest hashes, as numbers in [0, 1).
+
+    Args:
+      event_ids: object array [n] of text.
+      holdout: share of them.
+    """
+    return pd.util.hash_array(event_ids) / 2.0**64 < holdout
 
 
 def titles_of(directory):
@@ -174,17 +190,6 @@ def _counts(counts, refused):
     defaulted = refused["reward_time"].null_count
     less = {"total": len(refused), "joined": len(refused) - defaulted, "defaulted": defaulted}
     return {name: count - less.get(name, 0) for name, count in counts.items()}
-
-
-def _held_out(table, holdout):
-    """Which decisions are held out, bool [n]: those whose ids have the smallest hashes, as numbers in [0, 1)."""
-    return pd.util.hash_array(table["event_id"].to_numpy(zero_copy_only=False)) / 2.0**64 < holdout
-
-
-def _log(table):
-    """BanditLog of joined decisions."""
-    columns = {"event_id": table["event_id"], "time": table["time"], "value": table["reward"]}
-    return BanditLog.from_tables(table, pa.table(columns))
 
 
 def _write(directory, table, log, bundle, titles):

@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from scipy import stats
 
 from recbandits.agents.exploration import pick
-from recbandits.data.bandit_log import BanditLog
 from recbandits.interactions import Interaction
 from recbandits.loop.generate import UNIFORM
+from recbandits.loop.ingest import is_held_out, log_of
 from recbandits.loop.judge import judge_log
 from recbandits.loop.release import guard, place, serving_version
 from recbandits.loop.settings import Settings
@@ -170,8 +169,9 @@ class Loop:
         from recbandits.loop.train import learn, learner
 
         parent = self.models.get(serving_version(self.endpoint))
-        log = self._joined(_START if parent is None else parent.until)
-        held_out = pd.util.hash_array(log.event_id) / 2.0**64 < self.settings.holdout
+        start = _START if parent is None else parent.until
+        table = self.warehouse.decisions(start, self.now, self.settings.window, self.settings.default)
+        log, held_out = log_of(table), is_held_out(table, self.settings.holdout)
         agent = learner(self._bundle, self.settings.candidates, self.settings.agent)
         if parent is not None:
             _copy(parent.agent, agent)
@@ -226,11 +226,6 @@ class Loop:
 
     def _guard(self):
         return guard(self.endpoint, self.warehouse, self.now, self.settings, self.settings.guardrail)
-
-    def _joined(self, start):
-        table = self.warehouse.decisions(start, self.now, self.settings.window, self.settings.default)
-        columns = {"event_id": table["event_id"], "time": table["time"], "value": table["reward"]}
-        return BanditLog.from_tables(table, pa.table(columns))
 
 
 def in_memory(agent, bundle, exploration):
