@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("platform_contract", "endpoints_contract", "jobs_contract")
+pytest.register_assert_rewrite("platform_contract", "endpoints_contract", "jobs_contract", "warehouse_contract")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recbandits.interactions import Interaction, Verdict, arrow_schema, to_table
 from recbandits.interactions.kinds import TIME
@@ -168,6 +169,12 @@ def distinct(name, batch):
     )
     earliest = rows.sort_by([("time", "ascending"), (sql.DIGEST, "ascending")])
     return batch.take(earliest.group_by(key, use_threads=False).aggregate([("row", "first")])["row_first"])
+
+
+def bounds(batch):
+    """Times of the first and the last row of a batch: parameters of `merge`."""
+    times = pc.min_max(batch["time"]).as_py()
+    return {"first": times["min"], "last": times["max"]}
 
 
 def _batch(records):

@@ -8,7 +8,6 @@ the window (rewards that are looked at are bounded by constants, so that only th
 the reward of a decision without one.
 """
 
-import functools
 from typing import NamedTuple
 
 from recbandits.interactions.records import FIELDS, Interaction, Quarantined, Reward, Verdict, bigquery_schema
@@ -53,22 +52,28 @@ TABLES = {
 BY_NAME = {table.name: table for table in TABLES.values()}
 
 
-@functools.cache
 def merge(table, batch):
     """Statement that adds to a `Table` the rows of the table named `batch`, whose times are from `@first` to `@last`.
 
     No two rows of the batch may have the same key.
     """
-    same = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
-    # The digest covers the time: equal rows have equal times, and partitions without such times need no look.
-    bounded = " AND t.time BETWEEN @first AND @last" if DIGEST in table.key else ""
     columns = ", ".join(table.columns)
     return f"""
-MERGE INTO {table.name} AS t
-USING {batch} AS s
-ON {same}{bounded}
+MERGE INTO {table.name} AS t USING {batch} AS s ON {_same(table)}
 WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({", ".join(f"s.{name}" for name in table.columns)})
 """
+
+
+def missing(table, batch):
+    """Statement that gives the digests of the rows which `merge` would add."""
+    return f"SELECT s.digest FROM {batch} AS s WHERE NOT EXISTS (SELECT 1 FROM {table.name} AS t WHERE {_same(table)})"
+
+
+def _same(table):
+    """Condition that rows `t` and `s` have one key."""
+    same = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
+    # The digest covers the time: equal rows have equal times, and partitions without such times need no look.
+    return same + (" AND t.time BETWEEN @first AND @last" if DIGEST in table.key else "")
 
 
 _FIELDS = ", ".join(f"d.{name}" for name in FIELDS[Interaction])

@@ -14,7 +14,7 @@ import pyarrow as pa
 from recbandits.platforms import PlatformError
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.local.services import Service
-from recbandits.platforms.warehouse import Warehouse, distinct
+from recbandits.platforms.warehouse import Warehouse, bounds, distinct
 
 _ANSWER = 60  # seconds until the process must answer
 
@@ -237,18 +237,10 @@ def translated(text):
 
 def _merged(cursor, table, batch):
     """Digests of the rows that a batch adds to a table."""
-    import pyarrow.compute as pc
-
     cursor.register("batch", batch)
     statement, names = translated(sql.merge(table, "batch"))
-    times = pc.min_max(batch["time"]).as_py()
-    bounds = {"first": times["min"], "last": times["max"]}
-    return [
-        digest
-        for (digest,) in cursor.execute(
-            f"{statement} RETURNING {sql.DIGEST}", {name: bounds[name] for name in names}
-        ).fetchall()
-    ]
+    given = {name: value for name, value in bounds(batch).items() if name in names}
+    return [digest for (digest,) in cursor.execute(f"{statement} RETURNING {sql.DIGEST}", given).fetchall()]
 
 
 def _line(error):

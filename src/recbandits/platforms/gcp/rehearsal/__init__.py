@@ -16,13 +16,13 @@ from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from tempfile import TemporaryDirectory
 
-from recbandits.platforms.gcp.rehearsal import cloud_build, functions, metadata, project, pubsub, storage, vertex
+from recbandits.platforms.gcp.rehearsal import bigquery, cloud_build, functions, metadata, project, pubsub, storage, vertex
 from recbandits.platforms.gcp.rehearsal.answers import Request, error
 from recbandits.platforms.gcp.rehearsal.project import PROJECT_NUMBER
 from recbandits.platforms.gcp.rehearsal.server import handler
 
 __all__ = ["PROJECT_NUMBER", "SERVICES", "Rehearsal", "Request", "error", "rehearse"]
-SERVICES = (project, storage, cloud_build, vertex, metadata, pubsub, functions)
+SERVICES = (project, bigquery, storage, cloud_build, vertex, metadata, pubsub, functions)
 
 
 class Rehearsal:

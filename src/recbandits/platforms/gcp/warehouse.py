@@ -1,0 +1,147 @@
+"""The warehouse on Google Cloud: tables of BigQuery, by day and clustered by event."""
+
+import io
+import uuid
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+from recbandits.platforms import Resource
+from recbandits.platforms import warehouse_sql as sql
+from recbandits.platforms.gcp import explained
+from recbandits.platforms.warehouse import Warehouse, bounds, distinct
+from recbandits.platforms.writer import Writer
+
+_LIFE = timedelta(hours=1)  # of the table that a batch is loaded into, should nobody be left to remove it
+_TYPES = {datetime: "TIMESTAMP", float: "FLOAT64", int: "INT64", str: "STRING", bool: "BOOL"}
+
+
+class BigQueryWarehouse(Warehouse):
+    """See `Warehouse`. A batch is loaded into a table of its own, which costs nothing, and merged from there.
+
+    Loading and merging takes seconds, and BigQuery lets only a few merge into one table at a time: within a process
+    whoever writes meanwhile goes together with the next batch.
+
+    Args:
+      config: Config whose dataset exists.
+      clients: `Clients`
+    """
+
+    def __init__(self, config, clients):
+        self._clients, self._labels = clients, config.labels
+        self._dataset = f"{config.project}.{config.dataset}"
+
+    def create(self, expiry=None):
+        """See `Warehouse.create`.
+
+        Args:
+          expiry: days after which BigQuery forgets decisions, rewards and quarantined messages; None for never.
+            Verdicts stay. It holds for tables that are there already, too.
+        """
+        from google.cloud import bigquery
+
+        for table in sql.TABLES.values():
+            wanted = bigquery.Table(f"{self._dataset}.{table.name}", _schema(table))
+            wanted.time_partitioning = _partitions(table, expiry)
+            wanted.clustering_fields = [table.key[0]]
+            wanted.labels = self._labels
+            with explained(Resource("table", str(wanted.reference)), "made"):
+                made = self._clients.bigquery.create_table(wanted, exists_ok=True, retry=None)
+                if made.time_partitioning != wanted.time_partitioning:
+                    made.time_partitioning = wanted.time_partitioning
+                    self._clients.bigquery.update_table(made, ["time_partitioning"])
+        view = bigquery.Table(f"{self._dataset}.decisions")
+        view.view_query = sql.VIEW.format(dataset=f"{self._dataset}.")
+        view.labels = self._labels
+        with explained(Resource("view", str(view.reference)), "made"):
+            self._clients.bigquery.create_table(view, exists_ok=True, retry=None)
+
+    def query(self, text, parameters=None):
+        """See `Warehouse.query`."""
+        from google.cloud import bigquery
+
+        given = [_parameter(name, value) for name, value in (parameters or {}).items() if f"@{name}" in text]
+        settings = bigquery.QueryJobConfig(
+            default_dataset=self._dataset, query_parameters=given, use_legacy_sql=False, labels=self._labels
+        )
+        with explained(Resource("dataset", self._dataset), "asked"):
+            rows = self._clients.bigquery.query_and_wait(text, job_config=settings)
+            return rows.to_arrow(create_bqstorage_client=False)
+
+    def insert(self, batches):
+        """Add rows, unless they are there; each table for itself.
+
+        Args:
+          batches: dict from name of a table to pyarrow.Table with its columns.
+
+        Returns:
+          list of the digests of those that are new.
+        """
+        return [digest for name, batch in batches.items() for digest in self._insert(name, distinct(name, batch))]
+
+    def _insert(self, name, batch):
+        table, staging = sql.BY_NAME[name], f"batch_of_{name}_{uuid.uuid4().hex}"
+        with explained(Resource("table", f"{self._dataset}.{name}"), "written to"):
+            try:
+                self._load(table, staging, batch)
+                new = self.query(sql.missing(table, staging), bounds(batch))["digest"].to_pylist()
+                if new:
+                    self.query(sql.merge(table, staging), bounds(batch))
+                return new
+            finally:
+                self._clients.bigquery.delete_table(f"{self._dataset}.{staging}", not_found_ok=True)
+
+    def _load(self, table, staging, batch):
+        import pyarrow.parquet as pq
+        from google.cloud import bigquery
+        from google.cloud.bigquery.format_options import ParquetOptions
+
+        place = bigquery.Table(f"{self._dataset}.{staging}", _schema(table))
+        place.expires = datetime.now(UTC) + _LIFE
+        place.labels = self._labels
+        self._clients.bigquery.create_table(place)
+        lists = ParquetOptions()
+        lists.enable_list_inference = True
+        settings = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.PARQUET,
+            parquet_options=lists,
+            schema=_schema(table),
+            write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
+            labels=self._labels,
+        )
+        file = io.BytesIO()
+        pq.write_table(batch, file)
+        load = self._clients.bigquery.load_table_from_file(
+            file, place.reference, rewind=True, size=file.tell(), job_config=settings
+        )
+        load.result()
+
+    def _merge(self, batches):
+        return self._writer.write(batches)
+
+    def _change(self, statements, parameters):
+        self.query(";\n".join(("BEGIN TRANSACTION", *statements, "COMMIT TRANSACTION")), parameters)
+
+    @cached_property
+    def _writer(self):
+        return Writer(self.insert)
+
+
+def _schema(table):
+    from google.cloud.bigquery import SchemaField
+
+    return [SchemaField.from_api_repr(column) for column in table.schema]
+
+
+def _partitions(table, expiry):
+    from google.cloud.bigquery import TimePartitioning, TimePartitioningType
+
+    kept = expiry is None or table.name == "verdicts"
+    life = None if kept else int(timedelta(days=expiry) / timedelta(milliseconds=1))
+    return TimePartitioning(type_=TimePartitioningType.DAY, field="time", expiration_ms=life)
+
+
+def _parameter(name, value):
+    from google.cloud.bigquery import ScalarQueryParameter
+
+    (kind,) = (kind for type_, kind in _TYPES.items() if type(value) is type_)
+    return ScalarQueryParameter(name, kind, value)

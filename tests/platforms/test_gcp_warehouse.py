@@ -1,0 +1,135 @@
+"""The warehouse on Google Cloud: the contract, with BigQuery rehearsed on DuckDB, and the requests that it gets."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from warehouse_contract import START, WarehouseContract, shown, told
+
+from recbandits.config import Config
+from recbandits.interactions import Quarantined
+from recbandits.platforms import PlatformError, Resource
+from recbandits.platforms.gcp import GcpPlatform
+from recbandits.platforms.gcp.rehearsal import Rehearsal
+
+CONFIG = Config(platform="gcp", project="movie-lab-42")
+DATASET = "/bigquery/v2/projects/movie-lab-42/datasets/recbandits_v1"
+LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
+DAY = 86_400_000  # milliseconds
+
+
+@pytest.fixture
+def cloud():
+    with Rehearsal() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def empty(cloud):
+    """A warehouse whose dataset has no tables yet."""
+    platform = GcpPlatform(CONFIG, cloud.endpoint)
+    platform.make(Resource("dataset", "movie-lab-42.recbandits_v1"))
+    return platform.warehouse
+
+
+@pytest.fixture
+def warehouse(empty, cloud):
+    empty.create()
+    cloud.requests.clear()
+    return empty
+
+
+class TestBigQueryWarehouse(WarehouseContract):
+    """BigQuery's clients, and DuckDB behind them."""
+
+
+def test_tables_have_days_clusters_and_an_expiry(empty, cloud):
+    empty.create(expiry=30)
+    tables = {name: cloud.documents[f"{DATASET}/tables/{name}"] for name in ("rewards", "quarantine", "verdicts")}
+    assert tables["rewards"]["timePartitioning"] == {"type": "DAY", "field": "time", "expirationMs": str(30 * DAY)}
+    assert tables["rewards"]["clustering"] == {"fields": ["event_id"]}
+    assert tables["rewards"]["labels"] == LABELS
+    assert [(field["name"], field["type"], field["mode"]) for field in tables["rewards"]["schema"]["fields"]] == [
+        ("event_id", "STRING", "REQUIRED"),
+        ("time", "TIMESTAMP", "REQUIRED"),
+        ("value", "FLOAT", "REQUIRED"),
+        ("digest", "STRING", "REQUIRED"),
+    ]
+    assert tables["quarantine"]["timePartitioning"]["expirationMs"] == str(30 * DAY)
+    assert tables["verdicts"]["timePartitioning"] == {"type": "DAY", "field": "time"}
+    view = cloud.documents[f"{DATASET}/tables/decisions"]["view"]
+    assert view["useLegacySql"] is False
+    assert "FROM movie-lab-42.recbandits_v1.interactions" in view["query"]
+
+
+def test_an_expiry_holds_for_tables_that_are_there(empty, cloud):
+    empty.create()
+    empty.create(expiry=1)
+    assert cloud.documents[f"{DATASET}/tables/rewards"]["timePartitioning"]["expirationMs"] == str(DAY)
+
+
+def test_a_batch_is_loaded_asked_for_merged_and_removed(warehouse, cloud):
+    warehouse.write([told("a", 1, 5.0), told("b", 3, 4.0)])
+    made, loaded, asked, merged, removed = (request for request in cloud.requests if request.method != "GET")
+    staging = made.body["tableReference"]["tableId"]
+    assert staging.startswith("batch_of_rewards_")
+    assert int(made.body["expirationTime"]) > 0, "should nobody be left to remove it"
+    load = loaded.body["configuration"]["load"]
+    assert load["sourceFormat"] == "PARQUET"
+    assert load["parquetOptions"] == {"enableListInference": True}
+    assert load["writeDisposition"] == "WRITE_EMPTY"
+    assert load["destinationTable"]["tableId"] == staging
+    assert loaded.content.startswith(b"PAR1")
+    for request in (asked, merged):
+        assert request.path == "/bigquery/v2/projects/movie-lab-42/queries"
+        assert request.body["defaultDataset"] == {"projectId": "movie-lab-42", "datasetId": "recbandits_v1"}
+        assert request.body["labels"] == LABELS
+        bounds = {each["name"]: each["parameterValue"]["value"] for each in request.body["queryParameters"]}
+        assert bounds == {"first": "2026-01-01 12:00:01+00:00", "last": "2026-01-01 12:00:03+00:00"}
+    assert " ".join(merged.body["query"].split()) == (
+        f"MERGE INTO rewards AS t USING {staging} AS s ON t.event_id = s.event_id AND t.digest = s.digest"
+        " AND t.time BETWEEN @first AND @last"
+        " WHEN NOT MATCHED THEN INSERT (event_id, time, value, digest)"
+        " VALUES (s.event_id, s.time, s.value, s.digest)"
+    )
+    assert (removed.method, removed.path) == ("DELETE", f"{DATASET}/tables/{staging}")
+
+
+def test_rewards_are_looked_for_in_the_partitions_of_the_window_alone(warehouse, cloud):
+    warehouse.decisions(START, START, 60, 1.0)
+    (request,) = cloud.requests
+    values = {each["name"]: each["parameterValue"]["value"] for each in request.body["queryParameters"]}
+    assert values == {
+        "start": "2026-01-01 12:00:00+00:00",
+        "end": "2026-01-01 12:00:00+00:00",
+        "until": "2026-01-01 12:01:00+00:00",
+        "window": "60000000",
+        "default": 1.0,
+    }
+    assert "r.time >= @start AND r.time <= @until" in request.body["query"]
+
+
+def test_who_writes_meanwhile_goes_together(warehouse, cloud):
+    """30 writers at once, each told of its own row; fewer than 30 loads, and of 15 pairs of equal rows one is new."""
+    with ThreadPoolExecutor(30) as pool:
+        new = list(pool.map(lambda k: warehouse.write([shown(f"e{k // 2}", 0)]), range(30)))
+    assert [first + second for first, second in zip(new[::2], new[1::2], strict=True)] == [1] * 15
+    loads = [request for request in cloud.requests if request.path.startswith("/upload")]
+    assert 1 <= len(loads) < 30
+    assert warehouse.state()["interactions"]["rows"] == 15
+
+
+def test_more_than_goes_in_one_request_is_loaded_too(warehouse, cloud):
+    """Text that does not compress: more than 10 MB."""
+    import random
+
+    data = random.Random(0).randbytes(6_000_000).hex()
+    assert warehouse.quarantine([Quarantined("m", START, "rewards", "too long", data)]) == 1
+    assert any(request.query.get("uploadType") == "resumable" for request in cloud.requests)
+    assert warehouse.query("SELECT LENGTH(data) AS n FROM quarantine")["n"].to_pylist() == [12_000_000]
+
+
+def test_a_batch_that_is_refused_leaves_nothing_behind(empty, cloud):
+    """Tables that nobody has made: one sentence, and the batch's own table is gone."""
+    with pytest.raises(PlatformError, match="recbandits_v1 could not be asked: .*name rewards does not exist"):
+        empty.write([told("a", 1, 5.0)])
+    assert [path for path in cloud.documents if path.startswith(f"{DATASET}/tables")] == []
