@@ -1,0 +1,43 @@
+"""Simulated users for a while with each call: the HTTP function that Cloud Scheduler calls.
+
+The world is what `World.save` wrote into $RECBANDITS_WORLD, or into `world` beside this file, which is packed with it.
+"""
+
+import os
+import threading
+from pathlib import Path
+
+import functions_framework
+
+from recbandits.config import Config
+from recbandits.loop.asking import endpoint_of
+from recbandits.loop.simulate import Simulator
+from recbandits.loop.world import World
+from recbandits.platforms import choose
+
+ASKED = {"seconds": 5.0, "rate": 10.0, "instances": 1}  # unless the body says otherwise
+PATIENCE = 30.0  # seconds that the last reports get
+
+
+@functions_framework.http
+def simulate(request):
+    """Let `rate` requests per second of `instances` visits come for `seconds`, wait for their reports, and count."""
+    asked = ASKED | (request.get_json(silent=True) or {})
+    if refused := [name for name, value in asked.items() if name not in ASKED or not (is_number(value) and value > 0)]:
+        return {"error": f"{refused[0]} must be one of {', '.join(ASKED)} and a positive number"}, 400
+    config = Config.load()
+    platform = choose(config)
+    world = World.load(os.environ.get("RECBANDITS_WORLD") or Path(__file__).with_name("world"))
+    publisher = platform.messages.publisher(platform.messages.topic("rewards"))
+    endpoint = endpoint_of(platform, config.endpoint)
+    visitors = Simulator(world, endpoint, publisher, asked["rate"], seed=None, instances=int(asked["instances"]))
+    stop = threading.Event()
+    threading.Timer(asked["seconds"], stop.set).start()
+    visitors.run(stop)
+    visitors.drain(PATIENCE)
+    return visitors.counts | {"waiting": visitors.waiting}
+
+
+def is_number(value):
+    """Whether a value of JSON is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,94 @@
+"""The function that Cloud Scheduler calls, through functions-framework: visits at a rate, and rewards in the topic."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import functions_framework
+import pytest
+
+from recbandits.config import Config
+from recbandits.data import synthetic
+from recbandits.interactions import Reward
+from recbandits.loop.world import World
+from recbandits.platforms.local import LocalPlatform
+from recbandits.platforms.local.supervisor import write_json
+
+
+class FirstChoice(BaseHTTPRequestHandler):
+    """An endpoint that shows everybody the first candidate."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_POST(self):
+        """Answer a request."""
+        instances = json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"]
+        predictions = []
+        for instance in instances:
+            type(self).asked += 1
+            predictions.append({"event_id": f"event-{self.asked}", "movie_ids": instance["candidates"][:1]})
+        body = json.dumps({"predictions": predictions}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Keep silent."""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A configuration of its own, which the function finds, with a world and a Pub/Sub server."""
+    found = Config(artifacts=str(tmp_path))
+    monkeypatch.setenv("RECBANDITS_CONFIG", str(found.write(tmp_path / "recbandits.toml")))
+    monkeypatch.setenv("RECBANDITS_WORLD", str(tmp_path / "world"))
+    World.make(synthetic.generate(), movies=20, rank=2, delay=0.05).save(tmp_path / "world")
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "to be replaced, and given back at the end")
+    yield found
+    LocalPlatform(found).messages.stop()
+
+
+@pytest.fixture
+def client():
+    """A client of the function."""
+    return functions_framework.create_app("simulate", str(Path(__file__).with_name("main.py"))).test_client()
+
+
+def test_visitors_are_answered_and_their_rewards_are_published(config, client):
+    """0.5 s at 20 requests/s of 2 visits: at most 22 visits and about 20; what is reported is what the topic has."""
+    messages = LocalPlatform(config).messages
+    messages.subscription("seen", messages.topic("rewards"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FirstChoice)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    directory = config.artifacts_dir / "endpoints" / config.endpoint
+    directory.mkdir(parents=True)
+    write_json(directory / "server.json", {"port": server.server_port})
+    counts = client.post("/", json={"seconds": 0.5, "rate": 20, "instances": 2}).get_json()
+    server.shutdown()
+    assert 2 <= counts["visits"] == counts["answered"] == FirstChoice.asked <= 22
+    assert counts["reports"] == counts["reported"] == messages.backlog("seen")
+    assert counts["waiting"] == 0
+    from google.cloud.pubsub_v1 import SubscriberClient
+
+    with SubscriberClient() as subscriber:
+        name = subscriber.subscription_path("local", config.topic("seen"))
+        received = subscriber.pull(subscription=name, max_messages=100).received_messages
+    rewards = [Reward.from_json(each.message.data.decode()) for each in received]
+    assert {reward.event_id for reward in rewards} <= {f"event-{number}" for number in range(1, 23)}
+    assert all(1 <= reward.value <= 5 for reward in rewards)
+
+
+def test_an_endpoint_that_is_away_is_told_in_the_counts(config, client):
+    counts = client.post("/", json={"seconds": 0.3, "rate": 20}).get_json()
+    assert counts["visits"] == counts["unanswered"] > 0
+    assert counts["reports"] == 0
+
+
+@pytest.mark.parametrize(("body", "name"), [({"rate": 0}, "rate"), ({"rate": True}, "rate"), ({"speed": 3}, "speed")])
+def test_what_cannot_be_asked_is_refused_by_name(client, body, name):
+    answer = client.post("/", json=body)
+    assert answer.status_code == 400
+    assert answer.get_json()["error"].startswith(f"{name} must be one of seconds, rate, instances")
