@@ -41,6 +41,16 @@ def test_rewards_are_what_the_people_of_the_decisions_think(world, generated):
     assert np.corrcoef(answered["reward"], expected)[0, 1] > 0.3
 
 
+def test_silence_pulls_the_mean_towards_the_default_by_its_share_alone(world, generated):
+    """Mean delay 1 s, window 1 s: 0.9 (1 - exp(-1)) = 57 % are answered, whatever was shown; the others count as 1."""
+    frame = generated[0].decisions(START, END, 1.0, 1.0).to_pandas()
+    truth = world.expected(frame["user_id"].to_numpy(), frame["action"].to_numpy()[:, None])[:, 0]
+    answered = 0.9 * (1 - np.exp(-1.0))
+    assert frame["reward_time"].notna().mean() == pytest.approx(answered, abs=4 * 0.5 / np.sqrt(2000))
+    error = frame["reward"].to_numpy() - (answered * truth + (1 - answered) * 1.0)
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(2000)
+
+
 def test_contexts_are_what_a_policy_will_see(world, generated):
     frame = generated[0].decisions(START, END, 1e6, 1.0).to_pandas().head(50)
     bundle = world.bundle()
