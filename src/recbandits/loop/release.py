@@ -184,7 +184,7 @@ def observed(under, warehouse, now, rule, guardrail):
 
 def _decision(under, found, counts, guardrail):
     """(kind of the verdict or None, why)."""
-    measured = f"{found.value:+.3f}, {100 * (1 - guardrail.alpha):g} % sequence {found.low:+.3f} to {found.high:+.3f}"
+    measured = f"difference {found.value:+.3f}, {100 * (1 - guardrail.alpha):g} % sequence {found.low:+.3f} to {found.high:+.3f}"
     after = f"after {counts[0]:,} and {counts[1]:,} decisions"
     if min(counts) < guardrail.least:
         return None, ""
@@ -193,7 +193,7 @@ def _decision(under, found, counts, guardrail):
     if under.promoted:
         return None, ""
     if found.low >= -guardrail.margin:
-        return "promoted", f"It is surely not worse by {guardrail.margin:g} ({measured}, {after})."
+        return "promoted", f"It is surely not worse by more than {guardrail.margin:g} ({measured}, {after})."
     if counts[0] >= guardrail.most:
         return "promoted", f"It has had its time and is not surely worse ({measured}, {after})."
     return None, ""

@@ -16,7 +16,7 @@ from scipy import stats
 from recbandits.agents.exploration import pick
 from recbandits.interactions import Interaction
 from recbandits.loop.generate import UNIFORM
-from recbandits.loop.ingest import is_held_out, log_of
+from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.loop.judge import judge_log
 from recbandits.loop.release import guard, place, serving_version
 from recbandits.loop.settings import Settings
@@ -171,7 +171,8 @@ class Loop:
         parent = self.models.get(serving_version(self.endpoint))
         start = _START if parent is None else parent.until
         table = self.warehouse.decisions(start, self.now, self.settings.window, self.settings.default)
-        log, held_out = log_of(table), is_held_out(table, self.settings.holdout)
+        log = log_of(table)
+        held_out = are_held_out(log.event_id, self.settings.holdout)
         agent = learner(self._bundle, self.settings.candidates, self.settings.agent)
         if parent is not None:
             _copy(parent.agent, agent)
@@ -186,6 +187,7 @@ class Loop:
 
     def release(self, candidate, judgement):
         """Deploy a `Served` if the gate lets it pass; the `Verdict`, which is written down."""
+        self.now += timedelta(seconds=1)  # after whatever the guardrail has said
         version, canary = candidate.policy.version, self.settings.guardrail.canary
         expected = serving_version(self.endpoint)
         verdict = place(self.endpoint, candidate.policy, version, judgement, expected, canary, self.now)

@@ -1,0 +1,191 @@
+"""What to watch of a loop that runs by itself: propensities, drift, the join. Tables, and sentences when it matters.
+
+Each monitor is a function of logged decisions, as `Warehouse.decisions` gives them, and of nothing that only a
+simulation knows. Each table has a column `alarm`: a sentence, or the empty text.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+from scipy import stats
+
+from recbandits.evaluation.estimators import ROUNDING, ips
+from recbandits.loop.ingest import log_of
+
+_BINS = 10
+_LARGE = 0.1  # population stability index above which a shift is commonly called moderate
+
+
+def propensities(decisions, policies=None, floor=0.001):
+    """Whether the logged propensities are what decisions were made with, for each version of the policy.
+
+    The mean of 1 / (k p), with k candidates and propensity p of the one that was shown, is 1 where every candidate has
+    a chance and p is right: the expectation of 1 / p is the number of candidates. Far from 1, off-policy estimates are
+    wrong.
+
+    Args:
+      decisions: pyarrow.Table of `Warehouse.decisions`.
+      policies: dict from version to `LoadedPolicy`, with which propensities are computed anew; None for not.
+      floor: propensity up to which a decision counts as hardly ever made.
+
+    Returns:
+      DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p), with its 95 % interval low and high;
+      smallest (propensity); at_floor (share of decisions with at most `floor`); differing (share whose propensity is
+      not what the policy gives, NaN without the policy); alarm.
+    """
+    rows = {}
+    for version in pc.unique(decisions["policy_version"]).to_pylist():
+        log = log_of(decisions.filter(pc.equal(decisions["policy_version"], version)))
+        ratio = ips(np.ones(len(log)), log.propensity, 1 / log.mask.sum(axis=1))
+        low, high = ratio.interval()
+        row = {"decisions": len(log), "ratio": ratio.value, "low": low, "high": high}
+        row |= {"smallest": log.propensity.min(), "at_floor": (log.propensity <= floor).mean()}
+        row["differing"] = _differing(log, (policies or {}).get(version))
+        rows[version] = row | {"alarm": _propensity_alarm(version, row)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy_version")
+
+
+def drift(decisions, edges, policies=None):
+    """Whether rewards, contexts or the served policy's errors are other than in the first period.
+
+    The population stability index compares the shares of values in bins, those of rewards by value and those of
+    contexts by deciles of the first period: sum((p - q) log(p / q)). Of samples of n and m without a change it is about
+    (1 / n + 1 / m) times a chi-square variable with one degree of freedom less than bins (Yurdakul and Naranjo 2020,
+    "Statistical properties of the population stability index"); what exceeds its 95 % quantile is no chance. The
+    prequential error is that of predictions made before the reward was known: (reward - score)^2 of what was shown.
+
+    Args:
+      decisions: pyarrow.Table of `Warehouse.decisions`.
+      edges: list of aware datetimes, the bounds of the periods, such as rounds; a period without decisions is left out.
+      policies: dict from version to `LoadedPolicy`, whose scores are the predictions; None for no errors.
+
+    Returns:
+      DataFrame, one row a period: start, end, decisions; reward with low and high (mean and 95 % interval); psi_reward
+      and psi_context (of the column that moved most), each with its limit, psi_reward_limit and psi_context_limit;
+      error, error_low and error_high (mean and 95 % interval, NaN without a policy); alarm.
+    """
+    rows, first = [], None
+    for start, end in pairwise(edges):
+        table = _between(decisions, start, end)
+        if not len(table):
+            continue
+        context = np.array(table["context"].to_pylist(), float)
+        found = {"reward": table["reward"].to_numpy(), "context": context, "error": _errors(table, policies or {})}
+        first = first or found
+        row = {"start": start, "end": end, "decisions": len(table)}
+        row |= dict(zip(("reward", "low", "high"), _mean(found["reward"]), strict=True))
+        row |= dict(zip(("error", "error_low", "error_high"), _mean(found["error"]), strict=True))
+        row["psi_reward"], row["psi_reward_limit"] = _shift(first["reward"][:, None], found["reward"][:, None], _values)
+        row["psi_context"], row["psi_context_limit"] = _shift(first["context"], context, _deciles)
+        rows.append(row | {"alarm": _drift_alarm(row, rows[0] if rows else row)})
+    return pd.DataFrame(rows)
+
+
+def joins(decisions, edges, expected=0.2):
+    """How long rewards take to come, and how many decisions never get one.
+
+    Args:
+      decisions: pyarrow.Table of `Warehouse.decisions`, whose window has closed.
+      edges: as for `drift`.
+      expected: share of decisions without a reward that is no reason to worry.
+
+    Returns:
+      DataFrame, one row a period: start, end, decisions; missing (share without a reward) with low and high, its 95 %
+      Wilson interval; lag (mean seconds until a reward) with lag_low and lag_high; slowest (its 95 % quantile); alarm.
+    """
+    rows = []
+    for start, end in pairwise(edges):
+        table = _between(decisions, start, end)
+        if not len(table):
+            continue
+        waited = pc.subtract(table["reward_time"], table["time"]).drop_null().cast("int64").to_numpy() / 1e6
+        missing = table["reward_time"].null_count
+        low, high = stats.binomtest(missing, len(table)).proportion_ci(method="wilson")
+        row = {"start": start, "end": end, "decisions": len(table), "missing": missing / len(table)}
+        row |= {"low": float(low), "high": float(high)}
+        row |= dict(zip(("lag", "lag_low", "lag_high"), _mean(waited), strict=True))
+        row["slowest"] = np.quantile(waited, 0.95) if len(waited) else np.nan
+        surely = f"{row['missing']:.0%} of the decisions have no reward, surely more than {expected:.0%}."
+        rows.append(row | {"alarm": surely if low > expected else ""})
+    return pd.DataFrame(rows)
+
+
+def _differing(log, policy):
+    if policy is None:
+        return np.nan
+    probabilities = policy.exploration.probabilities(policy.scores(log.user_id, log.candidates, log.mask), log.mask)
+    return float((np.abs(probabilities[np.arange(len(log)), log.action] - log.propensity) > ROUNDING).mean())
+
+
+def _propensity_alarm(version, row):
+    if row["differing"] > 0:
+        return f"Version {version} logged {row['differing']:.1%} of its decisions with other propensities than its own."
+    if row["high"] < 1 or row["low"] > 1:
+        interval = f"{row['ratio']:.3f}, 95 % interval {row['low']:.3f} to {row['high']:.3f}"
+        return f"Propensities of version {version} are not those of its decisions: mean of 1 / (k p) is {interval}."
+    return ""
+
+
+def _between(decisions, start, end):
+    time = decisions["time"]
+    return decisions.filter(pc.and_(pc.greater_equal(time, start), pc.less(time, end)))
+
+
+def _errors(table, policies):
+    """Squared errors of the scores of what was shown, for the decisions of known versions."""
+    parts = [np.zeros(0)]
+    for version, policy in policies.items():
+        log = log_of(table.filter(pc.equal(table["policy_version"], version)))
+        if len(log):
+            scores = policy.scores(log.user_id, log.candidates, log.mask)
+            parts.append((log.reward - scores[np.arange(len(log)), log.action]) ** 2)
+    return np.concatenate(parts)
+
+
+def _mean(values):
+    """(mean, low, high), Student's t; NaN where there is too little."""
+    if len(values) < 2:
+        return (float(values.mean()) if len(values) else np.nan), np.nan, np.nan
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def _shift(first, now, bins):
+    """(largest population stability index of the columns, what the largest of as many stays below by chance)."""
+    found = [_index(*bins(mine, its)) for mine, its in zip(first.T, now.T, strict=True)]
+    index, freedom = np.array(found).T
+    quantile = stats.chi2.ppf(1 - 0.05 / len(found), np.maximum(freedom, 1))
+    worst = np.argmax(index / quantile)
+    return float(index[worst]), float(quantile[worst] * (1 / len(first) + 1 / len(now)))
+
+
+def _values(first, now):
+    """Counts of every value that occurs."""
+    values = np.union1d(first, now)
+    return tuple(np.bincount(np.searchsorted(values, side), minlength=len(values)) for side in (first, now))
+
+
+def _deciles(first, now):
+    """Counts between deciles of the first."""
+    edges = np.unique(np.quantile(first, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    return tuple(np.bincount(np.searchsorted(edges, side), minlength=len(edges) + 1) for side in (first, now))
+
+
+def _index(first, now):
+    """(index, degrees of freedom) of counts in bins; half a count is added to each, so that none is empty."""
+    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (first, now))
+    return float(((q - p) * np.log(q / p)).sum()), len(p) - 1
+
+
+def _drift_alarm(row, first):
+    sentences = []
+    for name in ("reward", "context"):
+        index, limit = row[f"psi_{name}"], row[f"psi_{name}_limit"]
+        if index > max(limit, _LARGE):
+            sentences.append(f"The {name} has shifted: stability index {index:.2f}, by chance below {limit:.2f}.")
+    if row["error_low"] > first["error_high"]:
+        errors = f"squared error {row['error']:.2f} instead of {first['error']:.2f}"
+        sentences.append(f"The served policy errs more than at first: {errors}.")
+    return " ".join(sentences)
