@@ -8,12 +8,14 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import pandas as pd
+
 from recbandits.evaluation import sequential
 from recbandits.interactions import Verdict
 from recbandits.loop.judge import policy_directory
 from recbandits.loop.settings import Guardrail
 
-__all__ = ["Experiment", "Guardrail", "deploy", "experiment", "guard", "observed", "place", "serving_version"]
+__all__ = ["Experiment", "Guardrail", "deploy", "experiment", "guard", "looks", "observed", "place", "serving_version"]
 
 _SPACE = uuid.UUID("5b1c2f0e-53a4-5f0e-9d5c-8a5d0c6f1e77")
 
@@ -182,9 +184,30 @@ def observed(under, warehouse, now, rule, guardrail):
     return sequential.difference(*rewards, guardrail.alpha, tightest, users), tuple(map(len, sides))
 
 
+def looks(under, warehouse, times, rule, guardrail):
+    """What the guardrail sees of an experiment at several times, for `plots.loop.guardrail`.
+
+    Args:
+      under: `Experiment`
+      warehouse: as for `guard`.
+      times: list of aware datetimes.
+      rule: as for `guard`.
+      guardrail: `Guardrail`
+
+    Returns:
+      DataFrame, one row a time: time, decisions (of both versions), value, low, high.
+    """
+    rows = []
+    for time in times:
+        found, counts = observed(under, warehouse, time, rule, guardrail)
+        rows.append({"time": time, "decisions": sum(counts), **found._asdict()})
+    return pd.DataFrame(rows)
+
+
 def _decision(under, found, counts, guardrail):
     """(kind of the verdict or None, why)."""
-    measured = f"difference {found.value:+.3f}, {100 * (1 - guardrail.alpha):g} % sequence {found.low:+.3f} to {found.high:+.3f}"
+    sequence = f"{100 * (1 - guardrail.alpha):g} % sequence {found.low:+.3f} to {found.high:+.3f}"
+    measured = f"difference {found.value:+.3f}, {sequence}"
     after = f"after {counts[0]:,} and {counts[1]:,} decisions"
     if min(counts) < guardrail.least:
         return None, ""

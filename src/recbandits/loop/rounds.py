@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from recbandits.agents.exploration import pick
+from recbandits.evaluation.sequential import Interval
 from recbandits.interactions import Interaction
 from recbandits.loop.generate import UNIFORM
 from recbandits.loop.ingest import are_held_out, log_of
@@ -312,23 +313,42 @@ def _life(world, settings, seed, learner, drift, poison, visits):
         }
 
 
-def by_learner(runs, column="value"):
-    """Means over seeds with 95 % intervals (Student's t), for `plots.loop.rewards`.
+def by_learner(runs):
+    """True values, means over seeds with 95 % intervals (Student's t), for `plots.loop.rewards`.
 
     Args:
       runs: DataFrame of `run_rounds`.
-      column: to average.
 
     Returns:
       DataFrame, one row a round and learner, oracle and uniform among them: round, drift, learner, value, low and high,
       which are NaN with one seed.
     """
     alone = runs[runs["learner"] == runs["learner"].iloc[0]]
-    parts = [runs[["seed", "round", "drift", "learner", column]].rename(columns={column: "value"})]
+    parts = [runs[["learner", "round", "drift", "value"]]]
     for name in ("oracle", "uniform"):
-        parts.append(alone[["seed", "round", "drift", name]].rename(columns={name: "value"}).assign(learner=name))
-    groups = pd.concat(parts).groupby(["learner", "round", "drift"], sort=False)["value"]
-    table = groups.agg(value="mean", error="sem", n="size").reset_index()
+        parts.append(alone[["round", "drift"]].assign(value=alone[name], learner=name))
+    return _over_seeds(pd.concat(parts), ["learner", "round", "drift"])
+
+
+def regret_by_learner(runs):
+    """Stars lost so far against the best candidate of every visitor, for `plots.loop.regret`.
+
+    Args:
+      runs: DataFrame of `run_rounds`.
+
+    Returns:
+      DataFrame, one row a learner and span, "uniform" among the learners: learner, decisions (so far), value, low, high,
+      means over seeds with 95 % intervals (Student's t).
+    """
+    alone = runs[runs["learner"] == runs["learner"].iloc[0]]
+    runs = pd.concat([runs, alone.assign(learner="uniform", earned=alone["uniform"])])
+    lost = ((runs["oracle"] - runs["earned"]) * runs["decisions"]).groupby([runs["seed"], runs["learner"]]).cumsum()
+    made = runs["decisions"].groupby([runs["seed"], runs["learner"]]).cumsum()
+    return _over_seeds(runs[["learner"]].assign(decisions=made, value=lost), ["learner", "decisions"])
+
+
+def _over_seeds(table, keys):
+    table = table.groupby(keys, sort=False)["value"].agg(value="mean", error="sem", n="size").reset_index()
     half = table["error"] * stats.t.ppf(0.975, table["n"] - 1)
     return table.assign(low=table["value"] - half, high=table["value"] + half).drop(columns=["error", "n"])
 
@@ -342,10 +362,11 @@ def gain(runs, learner="learning", against=None):
       against: learner to compare with; None for its own first policy.
 
     Returns:
-      (mean difference over seeds, low, high), rating points, with a 95 % interval (Student's t) over seeds.
+      `sequential.Interval` of the mean difference over seeds, rating points: 95 %, Student's t.
     """
     values = runs.pivot(index="seed", columns=["learner", "round"], values="value")
     last = runs["round"].max()
     differences = values[learner, last] - (values[learner, 0] if against is None else values[against, last])
     half = stats.t.ppf(0.975, len(differences) - 1) * differences.sem()
-    return differences.mean(), differences.mean() - half, differences.mean() + half
+    mean = float(differences.mean())
+    return Interval(mean, mean - float(half), mean + float(half))
