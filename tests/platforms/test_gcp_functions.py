@@ -89,11 +89,11 @@ def test_a_deployment_sends_exactly_this(platform, cloud, function, source):
             "availableCpu": "1",
             "availableMemory": "1Gi",
             "maxInstanceCount": 3,
-            "maxInstanceRequestConcurrency": 40,
+            "maxInstanceRequestConcurrency": 200,
             "timeoutSeconds": 60,
             "ingressSettings": 2,
             "serviceAccountEmail": ACCOUNT,
-            "environmentVariables": SETTINGS | {"WINDOW": "60"},
+            "environmentVariables": SETTINGS | {"THREADS": "200", "WINDOW": "60"},
         },
         "eventTrigger": {
             "triggerRegion": "us-central1",

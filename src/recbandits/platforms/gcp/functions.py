@@ -14,6 +14,7 @@ from recbandits.platforms.gcp.resources import remove
 
 _BUILD = 1200  # seconds until a function must be there
 _ARTIFACTS = "/tmp/recbandits"  # the only place where a function may write
+_TOGETHER = 200  # calls that an instance takes at once: while one batch is merged, the next one gathers
 _CALL = 60  # seconds that an event's call gets
 _REQUEST = 540  # seconds that a request's call gets
 
@@ -117,7 +118,7 @@ class GcpFunctions:
         """
         account = self._config.service_account
         settings = {f"RECBANDITS_{name.upper()}": getattr(self._config, name) for name in SETTINGS}
-        settings |= {"RECBANDITS_ARTIFACTS": _ARTIFACTS}
+        settings |= {"RECBANDITS_ARTIFACTS": _ARTIFACTS, "THREADS": str(_TOGETHER)}
         document = {
             "name": self._resource(function.name).name,
             "environment": "GEN_2",
@@ -131,8 +132,8 @@ class GcpFunctions:
             "service_config": {
                 "available_cpu": "1",
                 "available_memory": "1Gi",
-                "max_instance_count": 3,
-                "max_instance_request_concurrency": 40,
+                "max_instance_count": 3,  # BigQuery merges into a table twice at a time, and lets a few more wait
+                "max_instance_request_concurrency": _TOGETHER,
                 "timeout_seconds": _CALL if function.topic else _REQUEST,
                 "ingress_settings": "ALLOW_INTERNAL_ONLY" if function.topic else "ALLOW_ALL",
                 "service_account_email": account,

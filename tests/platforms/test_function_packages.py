@@ -1,0 +1,90 @@
+"""The functions of 04-02 run from their packages: what they import is in the zip or among the pinned requirements."""
+
+import base64
+import hashlib
+import io
+import re
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from recbandits.platforms.gcp.packages import pack
+
+SOURCES = Path(__file__).parents[2] / "04-pipelines/02-mlops_pipeline_tf_agents_bandit/src"
+IMPORTS = """
+import sys
+sys.path[:0] = [{folder!r}, {site!r}]
+import main, functions_framework
+from recbandits.config import Config
+from recbandits.platforms import choose
+platform = choose(Config.load())
+{uses}
+heavy = {{"tensorflow", "tf_agents", "jupyterlab", "duckdb"}} & set(sys.modules)
+assert not heavy, heavy
+assert main.__file__.startswith({folder!r}) and functions_framework.__file__.startswith({site!r})
+print(*[name for name in {targets!r} if callable(getattr(main, name))])
+"""
+VARIABLES = {"RECBANDITS_PLATFORM": "gcp", "RECBANDITS_PROJECT": "movie-lab-42", "PATH": "/usr/bin:/bin"}
+
+
+def closure(requirements):
+    """Names of the distributions that pip would install for some requirements here."""
+    from packaging.requirements import Requirement
+
+    found, waiting = set(), [(Requirement(line), "") for line in requirements]
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        for wanted in {"", *requirement.extras}:
+            if (name, wanted) not in found:
+                found.add((name, wanted))
+                needs = metadata.distribution(name).requires or []
+                waiting += [(Requirement(need), wanted) for need in needs]
+    return {name for name, _ in found}
+
+
+def install(names, site):
+    """Make a directory in which these distributions are importable and no others.
+
+    Those of Google share a folder, so that theirs are linked file by file; one that is not as its distribution brought
+    it was overwritten by another distribution, and is left empty.
+    """
+    here = Path(sysconfig.get_path("purelib"))
+    for file in (file for name in names for file in metadata.distribution(name).files or []):
+        if file.parts[0] == "..":
+            continue
+        shared = file.parts[0] == "google"
+        target = site / (file if shared else file.parts[0])
+        if target.exists() or file.suffix == ".pyc":
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if shared and file.name == "__init__.py" and not is_original(here / file, file.hash):
+            target.touch()
+        else:
+            target.symlink_to(here / target.relative_to(site))
+
+
+def is_original(path, recorded):
+    digest = hashlib.new(recorded.mode, path.read_bytes()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=") == recorded.value
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "uses"),
+    [("logger", ["log_interaction", "log_reward"], "platform.warehouse; import google.cloud.bigquery, pyarrow")],
+)
+def test_a_function_runs_with_its_package_and_its_requirements_alone(tmp_path, name, targets, uses):
+    with zipfile.ZipFile(io.BytesIO(pack(SOURCES / name))) as zipped:
+        zipped.extractall(tmp_path / "function")
+        pinned = zipped.read("requirements.txt").decode().split()
+    install(closure(pinned), tmp_path / "site")
+    code = IMPORTS.format(folder=str(tmp_path / "function"), site=str(tmp_path / "site"), targets=targets, uses=uses)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, env=VARIABLES)
+    assert done.stdout.split() == targets, done.stderr
