@@ -1,0 +1,37 @@
+import pytest
+from src.ingester.component import ingester
+
+from recbandits.loop.ingest import read_manifest
+
+
+@pytest.fixture
+def asked(project):
+    rule = {"window": project.rule.window, "default": project.rule.default, "holdout": 0.3}
+    return {"config": project.parameter, "world": str(project.world_directory), "snapshot": "planned", **rule}
+
+
+def test_the_ingester_gives_what_its_function_gives(project, datasets, asked, run_step):
+    """The same window gives the same bytes, but for the titles, which only the component knows."""
+    expected = read_manifest(datasets[0])
+    window = {name: expected[name] for name in ("start", "end")}
+    given = run_step(ingester, **asked, **window, serving="abc")
+    directory, metadata = given.artifacts["dataset"]
+    manifest = read_manifest(directory)
+    titled = {"titles.json": manifest["files"]["titles.json"]}
+    assert manifest["files"] == expected["files"] | titled
+    assert {name: manifest[name] for name in ("counts", "decisions")} == {
+        name: expected[name] for name in ("counts", "decisions")
+    }
+    assert given.parameters == {"serving": "abc"}
+    assert metadata["digest"] == manifest["digest"]
+    assert metadata["planned_snapshot"] == "planned"
+    counts = dict(given.artifacts["metrics"][1])
+    assert counts == manifest["counts"]
+    assert counts.pop("total") == sum(counts.values()) > 600
+
+
+def test_a_window_without_decisions_fails_in_a_sentence(asked, run_step, capfd):
+    empty = {"start": "2025-01-01T00:00:00+00:00", "end": "2025-01-02T00:00:00+00:00"}
+    with pytest.raises(RuntimeError, match="ingester"):
+        run_step(ingester, **asked, **empty, serving="")
+    assert "there must be a decision from 2025-01-01" in capfd.readouterr().out
