@@ -72,9 +72,18 @@ def test_outside_a_terminal_a_verdict_is_told_once_before_the_line():
         show(sight(pd.DataFrame([VERDICT])))
         show(sight(pd.DataFrame([VERDICT])))
     lines = written.getvalue().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 3
     assert lines[1] == "       refused cccccccc: it may be worse by 0.40"
-    assert all(line.startswith("  42 s") for line in lines[:1] + lines[2:])
+    assert lines[0] == lines[2] == view.line(sight())
+
+
+def test_outside_a_terminal_there_is_a_line_every_five_seconds_and_when_something_else_is_done():
+    written = io.StringIO()
+    with view.shown(written) as show:
+        for second in range(12):
+            show(sight(seconds=float(second)))
+        show(sight(seconds=12.0, doing="training"))
+    assert [line.split()[0] for line in written.getvalue().splitlines()] == ["0", "5", "10", "12"]
 
 
 def test_the_picture_names_every_policy_its_reward_and_every_decision():

@@ -5,12 +5,15 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from recbandits.config import Config
 from recbandits.data import movielens
+from recbandits.loop import report
 from recbandits.loop.live import Loop
 from recbandits.loop.run import run
 from recbandits.loop.settings import Settings
+from recbandits.loop.simulate import drift_of
 from recbandits.loop.view import shown
 from recbandits.platforms import PlatformError
 from recbandits.report import PROFILES
@@ -30,13 +33,27 @@ def main(arguments=None):
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    data = movielens.load()
     try:
-        with Loop(Config.load(), settings) as loop, shown() as show:
-            whole = run(loop, movielens.load(), asked.rounds, show, stop, asked.drift)
+        with Loop(Config.load(), settings) as loop:
+            with shown() as show:
+                whole = run(loop, data, asked.rounds, show, stop, asked.drift)
+            tell(loop, data)
     except (PlatformError, ValueError) as error:
         sys.exit(f"the loop ended: {error}")
     if not whole:
         sys.exit("the loop ended before all that was published was in the warehouse")
+
+
+def tell(loop, data):
+    """Write the report of a loop, and print what it says in short."""
+    warehouse, end = loop.platform.warehouse, datetime.now(UTC)
+    if warehouse.verdicts().empty:
+        print("Nothing was served yet, so there is nothing to report.")
+        return
+    told = report.tables(loop.world, warehouse, loop.models, loop.settings, end, drift_of(loop.directory))
+    page = report.write(told, loop.directory / "report", loop.settings, str(data))
+    print("\n".join([report.headline(told), *report.alarms(told), f"The report is {page}"]))
 
 
 def settings_of(asked):

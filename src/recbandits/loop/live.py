@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -111,10 +112,11 @@ class Loop:
         World.make(data, settings.movies, settings.rank, settings.seed, **reports).save(self.directory / _WORLD)
 
     def start(self, *names):
-        """Start parts of these names, and start them again from now on when they die; all without a name."""
-        for name in names or self.parts:
-            self.parts[name].start()
-            self._wanted.append(name)
+        """Start parts of these names, all at once, and start them again from now on when they die."""
+        with ThreadPoolExecutor() as threads:
+            for started in [threads.submit(self.parts[name].start) for name in names]:
+                started.result()
+        self._wanted += names
 
     def start_up(self):
         """Run the start-up pipeline to its end: first interactions, and the first policy.

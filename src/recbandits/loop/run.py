@@ -36,11 +36,14 @@ def run(loop, data, rounds, show, stop, drift=False):
       PlatformError: a part does not start, or the start-up pipeline failed.
     """
     observer = Observer(loop, rounds)
-    loop.prepare(data)
-    with _meanwhile(observer, show, "the servers start"):
-        loop.start("messages", "warehouse", "endpoint", "log-interaction", "log-reward")
+    with _meanwhile(observer, show, "a world is made, and servers start"):
+        loop.prepare(data)
+        loop.start("messages", "warehouse")
+        loop.start("endpoint", "log-interaction", "log-reward")
     with _meanwhile(observer, show, "the first policy is trained"):
         loop.start_up()
+    if stop.is_set():
+        return loop.drain()
     loop.start("simulator", "trigger")
     settling, turned = None, False
     while not stop.is_set():

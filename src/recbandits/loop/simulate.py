@@ -231,6 +231,8 @@ def main(arguments=None):
         write_json(asked.directory / _COUNTS, simulator.counts | {"waiting": simulator.waiting})
 
     simulator.run(stop, watch)
+    simulator.drain(_LAST)
+    watch()
 
 
 if __name__ == "__main__":

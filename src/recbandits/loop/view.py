@@ -19,6 +19,7 @@ from rich.text import Text
 _Z = 1.96
 _LATEST = 6  # verdicts shown
 _NEWEST = 5  # versions shown
+_EVERY = 5.0  # seconds between two lines
 _COLOURS = {"deployed": "cyan", "refused": "red", "promoted": "green", "rolled back": "red"}
 
 
@@ -66,21 +67,24 @@ def shown(file=None):
       file: where to write; None is standard output.
 
     Yields:
-      Function of a Sight. In a terminal it replaces what it showed before; elsewhere it writes a line, and one for each
-      verdict that is new.
+      Function of a Sight. In a terminal it replaces what it showed before; elsewhere it writes a line every few seconds
+      and when something else is done, and one for each verdict that is new.
     """
     console = Console(file=file)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4, transient=False) as live:
             yield lambda sight: live.update(picture(sight))
         return
-    told = 0
+    told, before = 0, None
 
     def tell(sight):
-        nonlocal told
-        news = [verdict_line(verdict) for _, verdict in sight.verdicts.iloc[told:].iterrows()]
+        nonlocal told, before
+        lines = [verdict_line(verdict) for _, verdict in sight.verdicts.iloc[told:].iterrows()]
         told = len(sight.verdicts)
-        for text in [*news, line(sight)]:
+        if lines or before is None or sight.doing != before.doing or sight.seconds - before.seconds >= _EVERY:
+            lines.append(line(sight))
+            before = sight
+        for text in lines:
             console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     yield tell
