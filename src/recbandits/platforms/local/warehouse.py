@@ -17,6 +17,7 @@ from recbandits.platforms.local.services import Service
 from recbandits.platforms.warehouse import Warehouse, bounds, distinct
 
 _ANSWER = 60  # seconds until the process must answer
+_TRIES = 3  # of a request, should the process be killed meanwhile
 
 
 class DuckWarehouse(Warehouse):
@@ -175,7 +176,7 @@ class LocalWarehouse(Warehouse):
 
     def _ask(self, path, body):
         """The answer to a request, which may be repeated: whatever is asked has the same effect twice as once."""
-        for last in (False, True):
+        for attempt in range(_TRIES):
             try:
                 if not hasattr(self._of_thread, "connection"):
                     self._connect()
@@ -183,7 +184,7 @@ class LocalWarehouse(Warehouse):
                 break
             except (OSError, HTTPException) as error:
                 self._of_thread.__dict__.clear()
-                if last:
+                if attempt == _TRIES - 1:
                     raise PlatformError(f"warehouse does not answer: {error or type(error).__name__}") from error
         if status != 200:
             raise PlatformError(answer.decode())

@@ -38,8 +38,8 @@ def handler(warehouse, writer):
             self.end_headers()
             self.wfile.write(answer)
             self.wfile.flush()
-            if warehouse.broken:  # whoever asks next starts it anew
-                threading.Thread(target=self.server.shutdown).start()
+            if warehouse.broken:  # what was answered is on the disk; whoever asks next has the process started anew
+                os._exit(1)
 
         def _answer(self, content):
             _, action, name = self.path.split("/")
