@@ -130,6 +130,6 @@ def test_more_than_goes_in_one_request_is_loaded_too(warehouse, cloud):
 
 def test_a_batch_that_is_refused_leaves_nothing_behind(empty, cloud):
     """Tables that nobody has made: one sentence, and the batch's own table is gone."""
-    with pytest.raises(PlatformError, match="recbandits_v1 could not be asked: .*name rewards does not exist"):
+    with pytest.raises(PlatformError, match=r"recbandits_v1 could not be asked: .*name rewards does not exist"):
         empty.write([told("a", 1, 5.0)])
     assert [path for path in cloud.documents if path.startswith(f"{DATASET}/tables")] == []

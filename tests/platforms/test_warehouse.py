@@ -1,0 +1,191 @@
+"""The warehouse in this process: the contract, the join against plain Python, and what happens to the file."""
+
+import itertools
+import multiprocessing
+import os
+import random
+import resource
+import subprocess
+import sys
+from collections import defaultdict
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from warehouse_contract import START, WarehouseContract, at, shown, told
+
+from recbandits.interactions import Interaction, Quarantined, Reward
+from recbandits.platforms import PlatformError
+from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.warehouse import Counts, digest_of
+
+BEGIN, END, WINDOW, DEFAULT = 2, 8, 2.5, -1.0
+
+
+@pytest.fixture
+def warehouse():
+    with DuckWarehouse() as warehouse:
+        yield warehouse
+
+
+class TestDuckWarehouse(WarehouseContract):
+    """In memory."""
+
+
+class TestFileWarehouse(WarehouseContract):
+    """In a file, whose directory is made."""
+
+    @pytest.fixture
+    def warehouse(self, tmp_path):
+        with DuckWarehouse(tmp_path / "new" / "warehouse.duckdb") as warehouse:
+            yield warehouse
+
+
+def earliest(records):
+    """The record that counts: of the earliest time; equal times are told apart by digest, as the tables do."""
+    return min(records, key=lambda record: (record.time, digest_of(record)))
+
+
+def expected(records):
+    """(joined rows, `Counts`) of a list of deliveries, by loops over sets."""
+    shows, tells = defaultdict(set), defaultdict(set)
+    for record in records:
+        if not isinstance(record, Quarantined):
+            (shows if isinstance(record, Interaction) else tells)[record.event_id].add(record)
+    rows, found = [], defaultdict(int)
+    for event, reports in shows.items():
+        decision = earliest(reports)
+        if not at(BEGIN) <= decision.time < at(END):
+            continue
+        last = decision.time + timedelta(seconds=WINDOW)
+        timely = [reward for reward in tells[event] if decision.time <= reward.time <= last]
+        rows.append((decision, earliest(timely) if timely else None))
+        found["joined" if timely else "defaulted"] += 1
+        found["late"] += bool(tells[event]) and not timely
+        found["duplicate"] += len(reports) - 1 + max(0, len(tells[event]) - 1)
+    for event, reports in tells.items():
+        if event not in shows:
+            found["orphan"] += sum(at(BEGIN) <= reward.time < at(END) for reward in reports)
+    bad = {record.message_id: record for record in records if isinstance(record, Quarantined)}
+    found["quarantined"] = sum(at(BEGIN) <= record.time < at(END) for record in bad.values())
+    counts = [found[name] for name in Counts._fields[1:]]
+    return sorted(rows, key=lambda row: (row[0].time, row[0].event_id)), Counts(sum(counts), *counts)
+
+
+_EVENTS = st.sampled_from("abcd")
+_SECONDS = st.integers(0, 12)
+DELIVERIES = st.lists(
+    st.one_of(
+        st.builds(shown, _EVENTS, _SECONDS, st.sampled_from("vw"), st.integers(1, 2)),
+        st.builds(told, _EVENTS, _SECONDS, st.sampled_from([1.0, 2.0])),
+        st.builds(lambda k: Quarantined(f"m{k}", at(k), "t", "why", "data"), _SECONDS),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deliveries=DELIVERIES, seed=st.integers(0, 2**32))
+def test_any_order_of_any_deliveries_gives_what_plain_python_gives(warehouse, deliveries, seed):
+    """Duplicates, conflicting ones, late ones, orphans; in two orders, batches of any size, half of them twice."""
+    rows, counts = expected(deliveries)
+    draws, results = random.Random(seed), []
+    for _ in range(2):
+        warehouse.change(["DELETE FROM interactions", "DELETE FROM rewards", "DELETE FROM quarantine"], {})
+        again = [*deliveries, *draws.sample(deliveries, len(deliveries) // 2)]
+        draws.shuffle(again)
+        while again:
+            size = draws.randint((len(again) + 2) // 3, len(again))
+            warehouse.write(again[:size])
+            again = again[size:]
+        table = warehouse.decisions(at(BEGIN), at(END), WINDOW, DEFAULT)
+        results.append((table, warehouse.snapshot(at(BEGIN), at(END))))
+        assert warehouse.counts(at(BEGIN), at(END), WINDOW) == counts
+    (table, snapshot), (other, same) = results
+    assert table.equals(other)
+    assert snapshot == same
+    joined = table.to_pylist()
+    assert [Interaction(**{name: row[name] for name in vars(rows[0][0])}) for row in joined] == [row[0] for row in rows]
+    assert [(row["reward"], row["reward_time"]) for row in joined] == [
+        (reward.value, reward.time) if reward else (DEFAULT, None) for _, reward in rows
+    ]
+
+
+def test_spans_that_meet_count_everything_once(warehouse):
+    """Conflicting decisions and rewards on both sides of a border: the parts add up to the whole."""
+    warehouse.write([shown(event, k) for k, event in enumerate("abcabc")])
+    warehouse.write([told(event, k, 1.0) for k, event in enumerate("xabcxab")])
+    whole = warehouse.counts(START, at(10), 1)
+    parts = [warehouse.counts(at(k), at(k + 1), 1) for k in range(10)]
+    assert tuple(map(sum, zip(*parts, strict=True))) == whole
+    rows = warehouse.state()
+    assert whole.total == rows["interactions"]["rows"] + rows["rewards"]["rows"] - whole.joined
+
+
+def test_a_reward_belongs_to_its_own_user(warehouse):
+    """Every user is shown every arm at the same time; the reward says who and what: 100 user + arm."""
+    users, arms = range(1, 31), range(10)
+    pairs = list(itertools.product(users, arms))
+    random.Random(0).shuffle(pairs)
+    shows = [Interaction(f"{u}-{a}", START, "v", u, (float(u),), tuple(arms), a, 0.1) for u, a in pairs]
+    random.Random(1).shuffle(pairs)
+    warehouse.write([Reward(f"{u}-{a}", at(1), 100.0 * u + a) for u, a in pairs])
+    warehouse.write(shows)
+    table = warehouse.decisions(START, at(1), 5, 0.0).to_pylist()
+    assert len(table) == 300
+    for row in table:
+        assert (row["reward"], row["context"]) == (100 * row["user_id"] + row["action"], [float(row["user_id"])])
+
+
+def test_a_file_has_one_owner(tmp_path):
+    file = tmp_path / "warehouse.duckdb"
+    code = f"from recbandits.platforms.local.warehouse import DuckWarehouse; DuckWarehouse({str(file)!r})"
+    with DuckWarehouse(file) as warehouse:
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert other.stderr.splitlines()[-1].startswith(
+            f"recbandits.platforms.PlatformError: warehouse {file} could not be opened: IO Error: Could not set lock"
+        )
+        assert warehouse.write([shown("a", 0)]) == 1
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_that_is_no_warehouse_is_refused(tmp_path):
+    (tmp_path / "a").write_text("text " * 1000)
+    with pytest.raises(PlatformError, match=r"warehouse .*a could not be opened: .*not a valid DuckDB database"):
+        DuckWarehouse(tmp_path / "a")
+
+
+def fill_the_disk(file, pipe):
+    """Write until the disk is full, then with room again, then end without a word."""
+    warehouse, kept = DuckWarehouse(file), []
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(file) + 100_000, resource.RLIM_INFINITY))
+    error = ""
+    for number in range(1000):
+        try:
+            warehouse.write([shown(f"{number} {k}", number) for k in range(50)])
+            kept.append(number)
+        except PlatformError as refusal:
+            error = str(refusal)
+            break
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    new = warehouse.write([shown(f"{len(kept)} {k}", len(kept)) for k in range(50)])
+    pipe.send((kept, error, new))
+    os._exit(9)
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
+    """A child may write 100 kB more: what was acknowledged is there, what was refused is not, and goes in later."""
+    file = tmp_path / "warehouse.duckdb"
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=fill_the_disk, args=(file, theirs))
+    child.start()
+    kept, error, new = ours.recv()
+    child.join()
+    assert "could not be written to" in error
+    assert "File too large" in error
+    assert "\n" not in error
+    assert new == 50
+    with DuckWarehouse(file) as warehouse:
+        assert warehouse.state()["interactions"]["rows"] == 50 * (len(kept) + 1)
+        assert len(warehouse.decisions(START, at(2000), 0, 0.0)) == 50 * (len(kept) + 1)
