@@ -20,7 +20,7 @@ from recbandits.report import PROFILES
 
 
 def main(arguments=None):
-    """Run the closed loop on this machine: users are served, decisions logged, joined, learnt from, judged, released."""
+    """Run the closed loop on this machine: serve users, log decisions, join rewards, learn, judge, release."""
     parser = argparse.ArgumentParser(prog="python -m recbandits.loop", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=None, help="re-trainings to decide (default: until Ctrl-C)")
     parser.add_argument("--rate", type=float, default=None, help="visits per second")

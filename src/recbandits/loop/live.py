@@ -4,6 +4,7 @@ Each is a server with a directory of its own below `loop` of the artifacts direc
 machine is touched. Whatever dies is started again; when the loop ends, all of them do.
 """
 
+import contextlib
 import shutil
 import sys
 import time
@@ -118,8 +119,11 @@ class Loop:
                 started.result()
         self._wanted += names
 
-    def start_up(self):
+    def start_up(self, stop=None):
         """Run the start-up pipeline to its end: first interactions, and the first policy.
+
+        Args:
+          stop: `threading.Event`, which ends the waiting; None for none.
 
         Raises:
           PlatformError: it failed, with the sentence of the step that did.
@@ -128,9 +132,11 @@ class Loop:
         start = end - timedelta(seconds=self.settings.first / self.settings.rate)
         world, topic = self.directory / _WORLD, self.topics["interactions"]
         asked = start_up_parameters(self.config, self.settings, world, start, end, topic)
-        self.platform.pipelines.run(SOURCE / "start_up.yaml", START_UP, asked)
-        run = self.platform.pipelines.wait(START_UP)
-        if run.state != "succeeded":
+        run = self.platform.pipelines.run(SOURCE / "start_up.yaml", START_UP, asked)
+        while run.state == "running" and not (stop and stop.is_set()):
+            time.sleep(_POLL)
+            run = self.platform.pipelines.status(START_UP)
+        if run.state not in ("succeeded", "running"):
             raise PlatformError(f"the start-up pipeline did not succeed: {run.error}")
 
     def watch(self):
@@ -148,10 +154,10 @@ class Loop:
             self.parts[name].stop()
         end = time.monotonic() + patience
         while time.monotonic() < end:
-            self.watch()
-            outbox = self.endpoint.metrics()["outbox"] or {"waiting": 0}
-            if not outbox["waiting"] and not any(map(self.backlog, TOPICS)):
-                return True
+            with contextlib.suppress(PlatformError):  # somebody has just died, and is back at the next look
+                self.watch()
+                if not self.endpoint.metrics()["outbox"]["waiting"] and not any(map(self.backlog, TOPICS)):
+                    return True
             time.sleep(_POLL)
         return False
 

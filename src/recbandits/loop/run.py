@@ -14,6 +14,7 @@ from recbandits.platforms import PlatformError
 DRIFT_AFTER = 2  # rounds
 DRIFT_SECONDS = 10.0
 _LOOK = 1.0  # seconds between two looks
+_BLIND = 60.0  # seconds after which a loop that cannot be seen is given up
 _SETTLE = 45.0  # seconds that the last canary gets to be promoted or taken back
 
 
@@ -33,7 +34,7 @@ def run(loop, data, rounds, show, stop, drift=False):
       Whether everything that was published is in the warehouse.
 
     Raises:
-      PlatformError: a part does not start, or the start-up pipeline failed.
+      PlatformError: a part does not start, the start-up pipeline failed, or something does not come back.
     """
     observer = Observer(loop, rounds)
     with _meanwhile(observer, show, "a world is made, and servers start"):
@@ -41,14 +42,20 @@ def run(loop, data, rounds, show, stop, drift=False):
         loop.start("messages", "warehouse")
         loop.start("endpoint", "log-interaction", "log-reward")
     with _meanwhile(observer, show, "the first policy is trained"):
-        loop.start_up()
+        loop.start_up(stop)
     if stop.is_set():
         return loop.drain()
     loop.start("simulator", "trigger")
-    settling, turned = None, False
+    settling, turned, seen = None, False, time.monotonic()
     while not stop.is_set():
-        loop.watch()
-        sight = observer.look()
+        try:
+            loop.watch()
+            sight, seen = observer.look(), time.monotonic()
+        except PlatformError:  # somebody has just died: the next look may find all of them again
+            if time.monotonic() - seen > _BLIND:
+                raise
+            stop.wait(_LOOK)
+            continue
         show(sight)
         if drift and not turned and sight.rounds[0] >= DRIFT_AFTER:
             begin_drift(loop.directory, sight.time, DRIFT_SECONDS)
