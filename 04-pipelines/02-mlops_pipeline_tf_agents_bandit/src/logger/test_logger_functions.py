@@ -1,0 +1,57 @@
+"""The two functions as Cloud Functions runs them, with the warehouse of this machine."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import functions_framework
+import pytest
+
+from recbandits.config import Config
+from recbandits.interactions import Interaction, Reward
+from recbandits.platforms import choose
+from recbandits.platforms.local.pusher import event
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+DECISION = Interaction("e", NOON, "v1", 7, (0.5,), (1, 2), 2, 0.25)
+REWARD = Reward("e", NOON, 4.0)
+SOURCE = Path(__file__).with_name("main.py")
+
+
+def posted(target, data, number="1"):
+    """Status of the answer to a message."""
+    client = functions_framework.create_app(target, SOURCE, "cloudevent").test_client()
+    said = SimpleNamespace(message_id=number, publish_time=NOON, data=data, attributes={}, delivery_attempt=None)
+    headers, body = event(said, "projects/p/topics/t", "projects/p/subscriptions/s")
+    return client.post("/", headers=headers, data=body).status_code
+
+
+@pytest.fixture
+def warehouse(tmp_path, monkeypatch):
+    """The one that the functions write to."""
+    monkeypatch.setenv("RECBANDITS_ARTIFACTS", str(tmp_path))
+    warehouse = choose(Config(artifacts=str(tmp_path))).warehouse
+    yield warehouse
+    warehouse.stop()
+
+
+def test_decisions_and_rewards_are_joined_in_the_warehouse(warehouse):
+    for _ in range(2):
+        assert posted("log_interaction", DECISION.to_json().encode()) == 200
+        assert posted("log_reward", REWARD.to_json().encode()) == 200
+    (row,) = warehouse.decisions(NOON, NOON.replace(hour=13), 60.0, 1.0).to_pylist()
+    assert (row["event_id"], row["action"], row["reward"]) == ("e", 2, 4.0)
+
+
+def test_what_is_no_record_is_taken_and_kept_aside(warehouse):
+    """A message that was refused would come again, and say the same."""
+    assert posted("log_reward", DECISION.to_json().encode()) == 200
+    (row,) = warehouse.query("SELECT topic, reason FROM quarantine").to_pylist()
+    assert row["topic"] == "rewards"
+    assert row["reason"].startswith("Reward has no ")
+
+
+def test_where_the_warehouse_cannot_be_written_the_message_is_refused_so_that_it_comes_again(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RECBANDITS_ARTIFACTS", str(tmp_path / "file"))
+    assert posted("log_reward", REWARD.to_json().encode()) == 500

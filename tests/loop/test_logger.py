@@ -1,0 +1,102 @@
+"""What the logger makes of messages."""
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbandits.interactions import Interaction, Reward
+from recbandits.loop.logger import log_event, log_message
+from recbandits.platforms import PlatformError
+from recbandits.platforms.local.warehouse import DuckWarehouse
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+DECISION = Interaction("e", NOON, "v1", 7, (0.5,), (1, 2), 2, 0.25)
+REWARD = Reward("e", NOON, 4.0)
+
+
+@pytest.fixture
+def warehouse():
+    with DuckWarehouse() as warehouse:
+        yield warehouse
+
+
+def rows(warehouse, table):
+    return warehouse.query(f"SELECT * FROM {table}").to_pylist()
+
+
+@pytest.mark.parametrize(("record", "table"), [(DECISION, "interactions"), (REWARD, "rewards")])
+def test_a_record_that_comes_again_is_one_row(warehouse, record, table):
+    for message in ("1", "2", "2"):
+        assert log_message(type(record), record.to_json().encode(), message, NOON, warehouse) == "written"
+    (row,) = rows(warehouse, table)
+    assert type(record)(**{name: row[name] for name in vars(record)}) == record
+    assert rows(warehouse, "quarantine") == []
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "Expecting value"),
+        (b"\xff\xfe", "'utf-8' codec can't decode"),
+        (b"[1, 2]", "the JSON of Interaction must be an object"),
+        (b"[" * 100_000, "maximum recursion depth exceeded"),
+        (REWARD.to_json().encode(), "Interaction has no 'value'"),
+        (DECISION.to_json().replace("0.25", "1.5").encode(), r"propensity must be a number in \(0, 1\], got 1.5"),
+        (DECISION.to_json().replace("0.25", "NaN").encode(), r"propensity must be a number in \(0, 1\], got nan"),
+        (DECISION.to_json().replace('"action": 2', '"action": 3').encode(), "action must be one of the candidates"),
+        (DECISION.to_json().replace('"time"', '"when"').encode(), "Interaction has no 'when'"),
+        (DECISION.to_json().replace("+00:00", "").encode(), "time must be a time with its zone"),
+    ],
+)
+def test_what_makes_no_record_is_kept_aside_once_with_the_reason(warehouse, data, reason):
+    for _ in range(2):
+        assert log_message(Interaction, data, "17", NOON, warehouse) == "quarantined"
+    (row,) = rows(warehouse, "quarantine")
+    assert (row["message_id"], row["time"], row["topic"]) == ("17", NOON, "interactions")
+    assert row["data"] == data.decode(errors="backslashreplace")
+    assert re.search(reason, row["reason"])
+    assert rows(warehouse, "interactions") == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary() | st.recursive(st.none() | st.floats() | st.integers() | st.text(), st.lists).map(json.dumps))
+def test_no_message_whatever_it_says_stops_the_logger(data):
+    data = data if isinstance(data, bytes) else data.encode()
+    kept = []
+
+    class Aside:
+        def quarantine(self, entries):
+            kept.extend(entries)
+
+    assert log_message(Reward, data, "1", NOON, Aside()) == "quarantined"
+    assert len(kept) == 1
+
+
+def test_names_that_are_no_text_are_no_reason_to_stop(warehouse):
+    """A lone half of a surrogate pair in a key: JSON can say it, UTF-8 cannot."""
+    assert log_message(Reward, rb'{"\ud800": 1}', "1", NOON, warehouse) == "quarantined"
+
+
+def test_a_warehouse_that_does_not_answer_is_the_callers_to_know():
+    class Away:
+        def write(self, records):
+            raise PlatformError("the warehouse is away")
+
+    with pytest.raises(PlatformError, match="the warehouse is away"):
+        log_message(Reward, REWARD.to_json().encode(), "1", NOON, Away())
+
+
+def test_an_event_of_pubsub_says_what_when_and_by_which_number(warehouse):
+    """`bm8=` is base64 of "no"; a message may have attributes only, and Pub/Sub counts nanoseconds at times."""
+    said = {"messageId": "5", "publishTime": "2026-01-01T12:00:00.123456789Z", "data": "bm8="}
+    assert log_event(Reward, {"message": said}, warehouse) == "quarantined"
+    assert log_event(Reward, {"message": said | {"messageId": "6", "data": ""}}, warehouse) == "quarantined"
+    del said["data"]
+    assert log_event(Reward, {"message": said | {"messageId": "7"}}, warehouse) == "quarantined"
+    found = {row["message_id"]: (row["data"], row["time"]) for row in rows(warehouse, "quarantine")}
+    assert {number: data for number, (data, _) in found.items()} == {"5": "no", "6": "", "7": ""}
+    assert found["5"][1] == NOON.replace(microsecond=123456)
