@@ -100,10 +100,10 @@ def test_rewards_are_looked_for_in_the_partitions_of_the_window_alone(warehouse,
     values = {each["name"]: each["parameterValue"]["value"] for each in request.body["queryParameters"]}
     assert values == {
         "start": "2026-01-01 12:00:00+00:00",
-        "end": "2026-01-01 12:00:00+00:00",
+        "stop": "2026-01-01 12:00:00+00:00",
         "until": "2026-01-01 12:01:00+00:00",
-        "window": "60000000",
-        "default": 1.0,
+        "microseconds": "60000000",
+        "fallback": 1.0,
     }
     assert "r.time >= @start AND r.time <= @until" in request.body["query"]
 
@@ -119,7 +119,7 @@ def test_who_writes_meanwhile_goes_together(warehouse, cloud):
 
 
 def test_more_than_goes_in_one_request_is_loaded_too(warehouse, cloud):
-    """Text that does not compress: more than 10 MB."""
+    """Text that does not compress well: more than 10 MB."""
     import random
 
     data = random.Random(0).randbytes(6_000_000).hex()

@@ -33,15 +33,6 @@ class TestDuckWarehouse(WarehouseContract):
     """In memory."""
 
 
-class TestFileWarehouse(WarehouseContract):
-    """In a file, whose directory is made."""
-
-    @pytest.fixture
-    def warehouse(self, tmp_path):
-        with DuckWarehouse(tmp_path / "new" / "warehouse.duckdb") as warehouse:
-            yield warehouse
-
-
 def earliest(records):
     """The record that counts: of the earliest time; equal times are told apart by digest, as the tables do."""
     return min(records, key=lambda record: (record.time, digest_of(record)))
@@ -85,7 +76,7 @@ DELIVERIES = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries=DELIVERIES, seed=st.integers(0, 2**32))
 def test_any_order_of_any_deliveries_gives_what_plain_python_gives(warehouse, deliveries, seed):
     """Duplicates, conflicting ones, late ones, orphans; in two orders, batches of any size, half of them twice."""

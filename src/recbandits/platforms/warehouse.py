@@ -198,8 +198,8 @@ def _span(start, end, window=0.0, default=None):
     length = timedelta(seconds=window)
     last = datetime.max.replace(tzinfo=UTC)
     until = end + length if length < last - end else last
-    parameters = {"start": start, "end": end, "window": length // timedelta(microseconds=1), "until": until}
-    return parameters if default is None else parameters | {"default": float(default)}
+    parameters = {"start": start, "stop": end, "until": until, "microseconds": length // timedelta(microseconds=1)}
+    return parameters if default is None else parameters | {"fallback": float(default)}
 
 
 def _time(name, value):

@@ -3,9 +3,9 @@
 A table has one row for each distinct report of an event: the same delivered twice is one row, two different ones are
 two, and of these the earliest counts, ties broken by digest. So nothing depends on the order of delivery.
 
-Parameters: `@start` and `@end` bound the time of the decision, `@window` is in microseconds, `@until` is `@end` plus
-the window (rewards that are looked at are bounded by constants, so that only their partitions are read), `@default` is
-the reward of a decision without one.
+Parameters, none of them a keyword: `@start` and `@stop` bound the time of the decision, `@microseconds` is the window,
+`@until` is `@stop` plus the window (rewards that are looked at are bounded by constants, so that only their partitions
+are read), `@fallback` is the reward of a decision without one.
 """
 
 from typing import NamedTuple
@@ -81,7 +81,7 @@ _FIELDS = ", ".join(f"d.{name}" for name in FIELDS[Interaction])
 _DECIDED = """
 decided AS (
   SELECT * FROM interactions AS i
-  WHERE i.time >= @start AND i.time < @end
+  WHERE i.time >= @start AND i.time < @stop
     AND NOT EXISTS (SELECT 1 FROM interactions AS e WHERE e.event_id = i.event_id AND e.time < @start)
   QUALIFY ROW_NUMBER() OVER (PARTITION BY i.event_id ORDER BY i.time, i.digest) = 1
 )"""
@@ -90,12 +90,12 @@ answers AS (
   SELECT r.event_id, r.time, r.value, r.digest
   FROM rewards AS r JOIN decided AS d ON r.event_id = d.event_id
   WHERE r.time >= @start AND r.time <= @until
-    AND r.time >= d.time AND r.time <= TIMESTAMP_ADD(d.time, INTERVAL @window MICROSECOND)
+    AND r.time >= d.time AND r.time <= TIMESTAMP_ADD(d.time, INTERVAL @microseconds MICROSECOND)
   QUALIFY ROW_NUMBER() OVER (PARTITION BY r.event_id ORDER BY r.time, r.digest) = 1
 )"""
 _JOINED = f"""{_ANSWERED},
 joined AS (
-  SELECT {_FIELDS}, COALESCE(a.value, @default) AS reward, a.time AS reward_time
+  SELECT {_FIELDS}, COALESCE(a.value, @fallback) AS reward, a.time AS reward_time
   FROM decided AS d LEFT OUTER JOIN answers AS a ON a.event_id = d.event_id
 )"""
 
@@ -113,10 +113,10 @@ FROM joined GROUP BY policy_version ORDER BY first, policy_version
 # What came in the window and belongs to no decision at all.
 _REST = """
   SELECT r.digest, 'orphan' AS fate FROM rewards AS r
-  WHERE r.time >= @start AND r.time < @end
+  WHERE r.time >= @start AND r.time < @stop
     AND NOT EXISTS (SELECT 1 FROM interactions AS i WHERE i.event_id = r.event_id)
   UNION ALL
-  SELECT q.digest, 'quarantined' AS fate FROM quarantine AS q WHERE q.time >= @start AND q.time < @end"""
+  SELECT q.digest, 'quarantined' AS fate FROM quarantine AS q WHERE q.time >= @start AND q.time < @stop"""
 # Every row that has to do with the window, once, with what became of it: rows of the events that were decided in it,
 # whenever they came, and the rest. A pair of decision and reward is two rows.
 _FATES = f"""{_ANSWERED},

@@ -12,7 +12,7 @@ from recbandits.platforms.warehouse import Warehouse, bounds, distinct
 from recbandits.platforms.writer import Writer
 
 _LIFE = timedelta(hours=1)  # of the table that a batch is loaded into, should nobody be left to remove it
-_TYPES = {datetime: "TIMESTAMP", float: "FLOAT64", int: "INT64", str: "STRING", bool: "BOOL"}
+_TYPES = {datetime: "TIMESTAMP", float: "FLOAT64", bool: "BOOL", int: "INT64", str: "STRING"}  # a bool is an int
 
 
 class BigQueryWarehouse(Warehouse):
@@ -143,5 +143,7 @@ def _partitions(table, expiry):
 def _parameter(name, value):
     from google.cloud.bigquery import ScalarQueryParameter
 
-    (kind,) = (kind for type_, kind in _TYPES.items() if type(value) is type_)
-    return ScalarQueryParameter(name, kind, value)
+    for type_, kind in _TYPES.items():
+        if isinstance(value, type_):
+            return ScalarQueryParameter(name, kind, value)
+    raise ValueError(f"parameter {name} must be text, a number or a datetime, got {value!r}")

@@ -1,10 +1,14 @@
-"""The laptop as a platform: plain directories below the artifacts directory, no server, no account."""
+"""The laptop as a platform: plain directories below the artifacts directory, servers on loopback, no account.
+
+A directory that a part of the platform makes while it runs is on the manifest from when that part is first asked for.
+"""
 
 import shutil
 from contextlib import contextmanager
 from functools import cached_property
 
 from recbandits.platforms import FOUND, MADE, NotMadeError, PlatformError, Resource
+from recbandits.platforms.provisioning import expect
 
 DIRECTORIES = ("data", "runs", "policies", "metrics")
 
@@ -37,6 +41,7 @@ class LocalPlatform:
         """`platforms.endpoints.Endpoints`: Vertex AI's model server on loopback."""
         from recbandits.platforms.local.endpoints import LocalEndpoints
 
+        self._expect("endpoints")
         return LocalEndpoints(self.config)
 
     @cached_property
@@ -51,6 +56,7 @@ class LocalPlatform:
         """`platforms.pipelines.Pipelines`: KFP's local runner."""
         from recbandits.platforms.local.pipelines import LocalPipelines
 
+        self._expect("pipelines")
         return LocalPipelines(self.config)
 
     @cached_property
@@ -58,6 +64,7 @@ class LocalPlatform:
         """`platforms.messages.Messages`: a durable server on loopback."""
         from recbandits.platforms.local.messages import LocalMessages
 
+        self._expect("messages")
         return LocalMessages(self.config)
 
     @cached_property
@@ -65,13 +72,15 @@ class LocalPlatform:
         """`platforms.functions.Functions`: functions-framework on loopback."""
         from recbandits.platforms.local.functions import LocalFunctions
 
+        self._expect("functions")
         return LocalFunctions(self.config, self.messages)
 
     @cached_property
     def warehouse(self):
         """`platforms.warehouse.Warehouse`: BigQuery's SQL on DuckDB, in a process that starts when it is needed."""
-        from recbandits.platforms.local.warehouse import LocalWarehouse
+        from recbandits.platforms.local.warehouse_client import LocalWarehouse
 
+        self._expect("warehouse")
         return LocalWarehouse(self.config)
 
     def plan(self):
@@ -92,11 +101,15 @@ class LocalPlatform:
             return MADE
 
     def remove(self, resource):
-        """Remove a directory and what is in it; see `Platform.remove`."""
+        """Remove a directory and what is in it, which runs no more then; see `Platform.remove`."""
         path = self._path(resource)
         with _one_sentence(resource, "removed", PlatformError):
             if path.exists():
+                _stop_all(path)
                 shutil.rmtree(path)
+
+    def _expect(self, name):
+        expect(self.config, Resource("directory", name), self.exists)
 
     def _path(self, resource):
         root = self.config.artifacts_dir
@@ -104,6 +117,18 @@ class LocalPlatform:
         if root not in path.parents or ".." in path.parts:
             raise PlatformError(f"directory {resource.name!r} is not inside the artifacts directory")
         return path
+
+
+def _stop_all(path):
+    """End the servers, runs and jobs whose directories are below a path."""
+    from recbandits.platforms.local import processes
+    from recbandits.platforms.local.services import Service
+
+    for directory in [lock.parent for lock in path.rglob("lock") if processes.is_held(lock.parent)]:
+        if (directory / "server.json").exists():
+            Service(directory, directory.name).stop()
+        elif (directory / "group").exists():
+            processes.stop(directory)
 
 
 @contextmanager

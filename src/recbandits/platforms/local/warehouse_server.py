@@ -2,7 +2,7 @@
 
     python -m recbandits.platforms.local.warehouse_server --port 8080 --file warehouse.duckdb
 
-An answer comes after the commit. `recbandits.platforms.local.warehouse` has the client.
+An answer comes after the commit. `recbandits.platforms.local.warehouse_client` is what asks.
 """
 
 import argparse
@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 import threading
-from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from recbandits.platforms import PlatformError
-from recbandits.platforms.local.warehouse import DuckWarehouse, packed, unpacked
+from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.local.warehouse_client import packed, read_parameter, unpacked
 from recbandits.platforms.writer import Writer
 
 
@@ -56,11 +56,6 @@ def handler(warehouse, writer):
             """Stay silent: there are hundreds of requests a second."""
 
     return Handler
-
-
-def read_parameter(value):
-    """A parameter of a statement as it was before it became JSON: times are {"time": text}."""
-    return datetime.fromisoformat(value["time"]) if isinstance(value, dict) else value
 
 
 def main(arguments=None):
