@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from recbandits.data.shards import find_records
 from recbandits.data.splits import draw_lists, random_split
 from recbandits.data.tables import GENRES, MovieLens
 from recbandits.data.tfrecords import (
     FIELDS,
     columns,
     feature_spec,
-    find_records,
     read_records,
     validate_records,
     write_records,

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recbandits.data.features import FeatureBundle
-from recbandits.data.tfrecords import find_records
+from recbandits.data.shards import find_records
 from recbandits.data.trajectories import examples, read_examples
 from recbandits.interactions import Interaction, Reward, from_table
 from recbandits.loop.generate import generate

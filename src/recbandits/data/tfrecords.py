@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from recbandits.data.shards import write_shards
 from recbandits.data.tables import GENRES
 
 
@@ -98,44 +99,6 @@ def write_records(data, rows, directory, name, shards=4):
       list of `pathlib.Path`, `<name>-<shard>-of-<shards>.tfrecord`.
     """
     return write_shards(lambda part: _serialized(columns(data, part)), rows, directory, name, shards)
-
-
-def write_shards(serialized, rows, directory, name, shards):
-    """Write one record for each row, in their order.
-
-    Args:
-      serialized: function from some of the rows to their serialised records.
-      rows: array [n, ...].
-      directory: folder, made if missing.
-      name: of the set; older shards of that name are removed.
-      shards: number of files.
-
-    Returns:
-      list of `pathlib.Path`, `<name>-<shard>-of-<shards>.tfrecord`.
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    for old in directory.glob(f"{name}-?????-of-?????.tfrecord"):
-        old.unlink()
-    files = [directory / f"{name}-{shard:05d}-of-{shards:05d}.tfrecord" for shard in range(shards)]
-    for file, part in zip(files, np.array_split(np.asarray(rows), shards), strict=True):
-        with tf.io.TFRecordWriter(str(file)) as writer:
-            for record in serialized(part):
-                writer.write(record)
-    return files
-
-
-def find_records(directory, name):
-    """Files of a set that `write_records` wrote, in order.
-
-    Raises:
-      FileNotFoundError: there is none, or a shard is missing.
-    """
-    files = sorted(Path(directory).glob(f"{name}-?????-of-?????.tfrecord"))
-    expected = int(files[0].stem[-5:]) if files else 1
-    if len(files) != expected:
-        raise FileNotFoundError(f"{name} must have {expected} shards in {directory}, got {len(files)}")
-    return files
 
 
 def read_records(files, size=None, batch_size=1024):

@@ -1,85 +1,26 @@
-"""Logged decisions as training examples: in memory, or as TF-Agents' per-arm trajectories in sharded TFRecords."""
+"""Logged decisions as TF-Agents' per-arm agents train on them, read from the TFRecords that `data.examples` writes."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from tf_agents.policies.utils import PerArmPolicyInfo
 from tf_agents.trajectories import trajectory
 
+from recbandits.data.examples import CHOSEN, Examples, examples, write_trajectories
 from recbandits.data.features import GLOBAL, PER_ARM
-from recbandits.data.tfrecords import write_shards
 
-CHOSEN = "chosen_arm_features"
-_CHUNK = 8192  # records parsed or written at a time
+__all__ = [
+    "Examples",
+    "as_trajectory",
+    "examples",
+    "feature_spec",
+    "read_examples",
+    "read_trajectories",
+    "write_trajectories",
+]
 
-
-class Examples(NamedTuple):
-    """What a reward model learns from, one row a decision.
-
-    Attributes:
-      context: float32 [n, G], features of the user.
-      arm: float32 [n, D], features of the chosen candidate.
-      reward: float32 [n].
-      propensity: float32 [n], probability with which the candidate was chosen.
-      pass_prob: float32 [n], probability with which the record was kept.
-      event: int64 [n], hash of the event id, the same in every process.
-    """
-
-    context: np.ndarray
-    arm: np.ndarray
-    reward: np.ndarray
-    propensity: np.ndarray
-    pass_prob: np.ndarray
-    event: np.ndarray
-
-
-def examples(log, bundle):
-    """Training examples of a log.
-
-    Args:
-      log: BanditLog
-      bundle: FeatureBundle that knows its users and movies.
-
-    Returns:
-      Examples in the order of the log.
-    """
-    observation = bundle.observation(log.user_id, log.arm[:, None])
-    return Examples(
-        context=observation[GLOBAL],
-        arm=observation[PER_ARM][:, 0],
-        reward=log.reward.astype(np.float32),
-        propensity=log.propensity.astype(np.float32),
-        pass_prob=log.pass_prob.astype(np.float32),
-        event=pd.util.hash_array(log.event_id).view(np.int64),
-    )
-
-
-def write_trajectories(log, bundle, directory, name, shards=4):
-    """Write each decision of a log as one record, a `tf.train.Example`, in their order.
-
-    A record holds what a trajectory of TF-Agents holds: `global` [G], `per_arm` [k, D] (0 in padding),
-    `chosen_arm_features` [D], `action` and `reward`. Beside it, where TF-Agents has no place for them, stand
-    `propensity`, `pass_prob` and `event` (the hash of `Examples`).
-
-    Args:
-      log: BanditLog
-      bundle: FeatureBundle that knows its users and movies.
-      directory: folder, made if missing.
-      name: of the set; older shards of that name are removed.
-      shards: number of files.
-
-    Returns:
-      list of `pathlib.Path`, as `write_records` gives them.
-    """
-
-    def serialized(rows):
-        for start in range(0, len(rows), _CHUNK):
-            yield from _serialized(log.take(rows[start : start + _CHUNK]), bundle)
-
-    return write_shards(serialized, np.arange(len(log)), directory, name, shards)
+_CHUNK = 8192  # records parsed at a time
 
 
 def read_trajectories(files, batch_size=1024, seed=None, candidates=True):
@@ -172,40 +113,6 @@ def as_trajectory(fields):
         discount=tf.zeros_like(fields["reward"]),
     )
     return tf.nest.map_structure(lambda tensor: tensor[:, None], experience), fields["propensity"]
-
-
-def _serialized(log, bundle):
-    """Serialised `tf.train.Example` of each decision.
-
-    The parts of a record are serialised apart and joined: parsers merge them. Floats of one length differ in their last
-    bytes alone, which are those of the array.
-    """
-    observation = bundle.observation(log.user_id, log.candidates, log.mask)
-    floats = {
-        GLOBAL: observation[GLOBAL],
-        PER_ARM: observation[PER_ARM].reshape(len(log), -1),
-        CHOSEN: observation[PER_ARM][np.arange(len(log)), log.action],
-        "reward": log.reward[:, None],
-        "propensity": log.propensity[:, None],
-        "pass_prob": log.pass_prob[:, None],
-    }
-    parts = []
-    for name, values in floats.items():
-        values = np.ascontiguousarray(values, "<f4")
-        zeros = tf.train.Feature(float_list=tf.train.FloatList(value=np.zeros(values.shape[1])))
-        before = _example({name: zeros})[: -values[0].nbytes]
-        parts.append([before + row.tobytes() for row in values])
-    events = pd.util.hash_array(log.event_id).view(np.int64)
-    parts.append([_example({"action": _int(a), "event": _int(e)}) for a, e in zip(log.action, events, strict=True)])
-    return map(b"".join, zip(*parts, strict=True))
-
-
-def _example(features):
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-
-def _int(value):
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
 
 def _parsed(files, spec, batch_size):

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from recbandits.agents import limits
 from recbandits.data import features
 from recbandits.data.bandit_log import BanditLog
+from recbandits.data.examples import write_trajectories
 from recbandits.interactions import Interaction
 from recbandits.interactions.records import FIELDS, Quarantined
 
@@ -194,8 +195,6 @@ def _counts(counts, refused):
 
 def _write(directory, table, log, bundle, titles):
     """Write everything but the manifest, and give the SHA-256 of each file."""
-    from recbandits.data.trajectories import write_trajectories  # with TensorFlow, which who only reads does not need
-
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
     pq.write_table(table, directory / DECISIONS)

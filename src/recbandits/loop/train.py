@@ -12,7 +12,7 @@ from recbandits.agents.exploration import Exploration
 from recbandits.agents.factory import make_agent
 from recbandits.data import features
 from recbandits.data.features import FeatureBundle
-from recbandits.data.tfrecords import find_records
+from recbandits.data.shards import find_records
 from recbandits.data.trajectories import Examples, read_examples
 from recbandits.loop.ingest import TRAIN, read_manifest, titles_of
 from recbandits.loop.models import AGENT, POLICY, read_model, write_model
