@@ -59,28 +59,35 @@ class Loop:
       settings: as given.
       directory: `pathlib.Path` of all that it makes.
       config: of the loop.
-      platform: `LocalPlatform` of it.
       rule: `Join`
       models: `Models`, all that were trained.
       endpoint: `LocalEndpoint`
-      parts: dict from name to `Part`, in the order in which they start.
       restarts: Counter of how often each was started again.
     """
 
     def __init__(self, config, settings, instances=1):
-        self.settings, self._instances = settings, instances
+        self.settings, self._outer, self._instances = settings, config, instances
         self.directory = config.artifacts_dir / "loop"
         self.config = replace(config, platform="local", artifacts=str(self.directory))
-        self.platform, self.models = LocalPlatform(self.config), Models(models_uri(self.config))
         self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
-        self.rule, self.restarts, self._wanted = Join(settings.window, settings.default), Counter(), []
-        self.parts = self._parts()
+        self.models, self.rule = Models(models_uri(self.config)), Join(settings.window, settings.default)
+        self.restarts, self._wanted = Counter(), []
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.stop()
+
+    @cached_property
+    def platform(self):
+        """`LocalPlatform` of the loop, which enters what it makes on a manifest in the directory."""
+        return LocalPlatform(self.config)
+
+    @cached_property
+    def parts(self):
+        """Dict from name to `Part`, in the order in which they start."""
+        return self._parts()
 
     @cached_property
     def world(self):
@@ -103,8 +110,9 @@ class Loop:
         """
         if self.directory.exists() and not (self.directory / _MARK).exists():
             raise PlatformError(f"{self.directory} must be the directory of a loop, it has no {_MARK}: move it away")
-        self.stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if self.directory.exists():
+            Loop(self._outer, self.settings).stop()
+            shutil.rmtree(self.directory)
         self.directory.mkdir(parents=True)
         settings = self.settings
         write_json(self.directory / _MARK, {"data": str(data)})
