@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 from platform_contract import PlatformContract
 
@@ -91,6 +92,28 @@ def test_clean_up_after_a_killed_process_removes_what_it_made_and_nothing_else(p
     assert (root / "policies").exists() == (moment == "after")
     clean_up(platform, dry_run=False)
     assert sorted(path.relative_to(root).as_posix() for path in root.rglob("*")) == ["data", "data/mine.txt"]
+
+
+def test_clean_up_ends_what_runs_and_removes_what_was_made_meanwhile(platform):
+    """A server is started, and a topic made, without `create`; the directory of endpoints is somebody else's."""
+    (platform.config.artifacts_dir / "endpoints" / "theirs").mkdir(parents=True)
+    assert platform.endpoints
+    platform.messages.topic("rewards")
+    assert manifest(platform) == [Resource("directory", "messages")]
+    server = psutil.Process(platform.messages.service.process)
+    clean_up(platform)
+    assert server.is_running(), "a dry run ends nothing"
+    clean_up(platform, dry_run=False)
+    assert not server.is_running()
+    assert [path.name for path in platform.config.artifacts_dir.iterdir()] == ["endpoints"]
+    assert clean_up(platform, dry_run=False) == []
+
+
+def test_a_part_that_was_only_asked_for_leaves_a_name_that_clean_up_passes_over(platform):
+    assert platform.pipelines
+    assert manifest(platform) == [Resource("directory", "pipelines")]
+    clean_up(platform, dry_run=False)
+    assert manifest(platform) == []
 
 
 def test_artifacts_that_cannot_hold_a_manifest_are_refused_before_anything_is_made(tmp_path):
