@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     new: int
 
 
-def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP):
+def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None):
     """Whether it is time to train again.
 
     It is when so many decisions with a reward are new since the last verdict about a candidate, and no canary waits for
@@ -56,6 +56,7 @@ def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP):
       now: aware datetime.
       least_new: joined decisions that are enough.
       overlap: seconds, see `span`.
+      since: aware datetime; decisions before it do not count as new. None for none.
 
     Returns:
       `Plan`, or None.
@@ -66,8 +67,9 @@ def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP):
     if last is not None and _waits(last, verdicts):
         return None
     start, end = span(warehouse, serving, rule, now, overlap)
-    since = serving.until if last is None else max(serving.until, last["time"].to_pydatetime() - _seconds(rule.window))
-    new = warehouse.counts(since, end, rule.window).joined if since < end else 0
+    news = [serving.until, *([] if since is None else [since])]
+    news += [] if last is None else [last["time"].to_pydatetime() - _seconds(rule.window)]
+    new = warehouse.counts(max(news), end, rule.window).joined if max(news) < end else 0
     if new < least_new:
         return None
     snapshot = warehouse.snapshot(start, end)
@@ -126,10 +128,13 @@ class Trigger:
 
     def __init__(self, platform, template, settings, world, topic=""):
         self._platform, self._template, self._settings = platform, template, settings
-        self._world, self._topic, self._begun, self._tries = world, topic, None, 0
+        self._world, self._topic = world, topic
+        self._plan, self._parameters, self._tries = None, None, 0
 
     def look(self, now=None, least_new=None):
         """Start the re-training pipeline if it is due and none is running; one that failed is tried again.
+
+        What fails three times is given up, until as much again is new.
 
         Args:
           now: aware datetime; None for the time of day.
@@ -145,18 +150,20 @@ class Trigger:
         pipelines, settings = self._platform.pipelines, self._settings
         if pipelines.running(PIPELINE):
             return None
-        if self._begun and self._tries < _TRIES and pipelines.status(self._begun[0]).state == "failed":
+        failed = self._plan is not None and pipelines.status(self._plan.name).state == "failed"
+        if failed and self._tries < _TRIES:
             self._tries += 1
-            return pipelines.run(self._template, *self._begun)
+            return pipelines.run(self._template, self._plan.name, self._parameters)
         if (serving := serving_model(self._platform)) is None:
             return None
         now = datetime.now(UTC) if now is None else now
         least_new = settings.decisions if least_new is None else least_new
-        if (plan := due(self._platform.warehouse, serving, settings, now, least_new)) is None:
+        given_up = self._plan.end if failed else None
+        if (plan := due(self._platform.warehouse, serving, settings, now, least_new, since=given_up)) is None:
             return None
-        parameters = re_training_parameters(self._platform.config, settings, self._world, plan, self._topic)
-        self._begun, self._tries = (plan.name, parameters), 1
-        return pipelines.run(self._template, *self._begun)
+        self._parameters = re_training_parameters(self._platform.config, settings, self._world, plan, self._topic)
+        self._plan, self._tries = plan, 1
+        return pipelines.run(self._template, plan.name, self._parameters)
 
     def guard(self, now=None):
         """Have the guardrail look; gives its `Verdict`, or None. See `loop.release.guard`."""

@@ -1,0 +1,238 @@
+"""When it is time to train again: counts, windows, canaries that wait, rewards that stay away, runs that fail."""
+
+import json
+import threading
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import pytest
+from kfp import compiler, dsl
+
+from recbandits.config import Config
+from recbandits.interactions import Interaction, Reward, Verdict
+from recbandits.loop.settings import Settings
+from recbandits.loop.trigger import PIPELINE, Trigger, due, plan_now, span, watch
+from recbandits.platforms import PlatformError
+from recbandits.platforms.local import processes
+from recbandits.platforms.local.pipelines import LocalPipelines
+from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.pipelines import IMAGE
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SETTINGS = Settings(window=5.0)
+
+
+class Served(NamedTuple):
+    """What of a model matters here."""
+
+    version: str
+    until: datetime
+
+
+def at(seconds):
+    return NOON + timedelta(seconds=seconds)
+
+
+def decision(number, time, rewarded=True):
+    event = f"event-{number}"
+    shown = Interaction(event, time, "first", 1, (0.0,), (1, 2), 1, 0.5)
+    return [shown, *([Reward(event, time + timedelta(seconds=1), 4.0)] if rewarded else [])]
+
+
+def verdict(kind, version, against, seconds):
+    return Verdict(f"{kind}-{version}", at(seconds), kind, version, against, "Because of this test.")
+
+
+@pytest.fixture
+def warehouse():
+    """One decision a second from noon on, 100 in all, each with a reward a second later; the first model is served."""
+    with DuckWarehouse() as warehouse:
+        records = [record for number in range(100) for record in decision(number, at(number))]
+        warehouse.write([*records, verdict("deployed", "first", "", 0)])
+        yield warehouse
+
+
+FIRST = Served("first", NOON)
+
+
+def test_it_is_due_when_enough_decisions_have_their_rewards(warehouse):
+    """At 12:00:55 rewards of 50 decisions are a window old: those of 12:00:00 to 12:00:49."""
+    assert due(warehouse, FIRST, SETTINGS, at(55), 51) is None
+    plan = due(warehouse, FIRST, SETTINGS, at(55), 50)
+    assert (plan.start, plan.end, plan.serving, plan.new) == (at(-60), at(50), "first", 50)
+    assert plan.snapshot == warehouse.snapshot(at(-60), at(50))
+
+
+def test_the_same_data_and_the_same_model_are_the_same_run(warehouse):
+    plan = due(warehouse, FIRST, SETTINGS, at(55), 50)
+    assert due(warehouse, FIRST, SETTINGS, at(55), 50) == plan
+    assert due(warehouse, Served("other", NOON), SETTINGS, at(55), 50).name != plan.name
+    warehouse.write(decision(1000, at(7)))
+    assert due(warehouse, FIRST, SETTINGS, at(55), 50).name != plan.name
+
+
+def test_the_window_reaches_back_for_what_was_delivered_late_and_leaves_what_may_still_be_answered(warehouse):
+    serving = Served("second", at(40))
+    assert span(warehouse, serving, SETTINGS, at(70), overlap=10) == (at(30), at(65))
+    assert span(warehouse, serving, replace(SETTINGS, window=20.0), at(70), overlap=10) == (at(30), at(50))
+
+
+def test_where_rewards_stay_away_decisions_wait_instead_of_counting_as_unanswered(warehouse):
+    """The newest reward is of 12:01:40; whoever decides later has none, whether asked at 12:02 or at 13:00."""
+    warehouse.write([record for n in range(100, 3000) for record in decision(n, at(n), rewarded=False)])
+    assert span(warehouse, FIRST, SETTINGS, at(3600)) == (at(-60), at(95))
+    assert due(warehouse, FIRST, SETTINGS, at(3600), 96) is None
+
+
+def test_what_a_verdict_was_about_does_not_count_again(warehouse):
+    """A candidate was refused at 12:00:50: only decisions since 12:00:45, a window before, are new after that."""
+    warehouse.write([verdict("refused", "second", "first", 50)])
+    assert due(warehouse, FIRST, SETTINGS, at(90), 41) is None
+    plan = due(warehouse, FIRST, SETTINGS, at(90), 40)
+    assert (plan.start, plan.new) == (at(-60), 40), "but all that the serving model has not learnt is read"
+
+
+def test_a_canary_waits_for_its_verdict_before_the_next_one_is_trained(warehouse):
+    warehouse.write([verdict("deployed", "second", "first", 10)])
+    assert due(warehouse, FIRST, SETTINGS, at(90), 1) is None
+    warehouse.write([verdict("rolled back", "second", "first", 20)])
+    assert due(warehouse, FIRST, SETTINGS, at(90), 1).serving == "first"
+    warehouse.write([verdict("deployed", "third", "first", 30)])
+    assert due(warehouse, FIRST, SETTINGS, at(90), 1) is None
+    warehouse.write([verdict("promoted", "third", "first", 40)])
+    assert due(warehouse, Served("third", at(25)), SETTINGS, at(90), 1).serving == "third"
+
+
+class Shares(NamedTuple):
+    """An endpoint, of which the shares are asked alone."""
+
+    traffic_split: dict
+
+
+class Endpoints(NamedTuple):
+    """Endpoints of which there is one."""
+
+    endpoint: Shares
+
+    def create(self):
+        return self.endpoint
+
+
+class Platform(NamedTuple):
+    """What the trigger asks of a platform."""
+
+    config: Config
+    warehouse: DuckWarehouse
+    endpoints: Endpoints
+    pipelines: LocalPipelines
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def step(world: str, serving: str) -> str:
+    """Fail as long as the world is broken."""
+    from pathlib import Path
+
+    if Path(world, "broken").exists():
+        raise ValueError("the world is broken")
+    return serving
+
+
+@dsl.pipeline(name=PIPELINE)
+def quick(
+    config: dict,
+    world: str,
+    window: float,
+    default: float,
+    holdout: float,
+    agent: dict,
+    exploration: dict,
+    seed: int,
+    gate: dict,
+    canary: int,
+    start: str,
+    end: str,
+    serving: str,
+    snapshot: str,
+    topic: str,
+) -> str:
+    """Takes what the re-training pipeline takes, and is done at once."""
+    return step(world=world, serving=serving).output
+
+
+@pytest.fixture
+def platform(warehouse, tmp_path):
+    """The first model serves and is kept."""
+    config = Config(artifacts=str(tmp_path / "artifacts"))
+    first = tmp_path / "artifacts" / "models" / "first"
+    first.mkdir(parents=True)
+    known = {"version": "first", "parent": None, "learnt": 1, "until": NOON.isoformat()}
+    known |= {"parameters": asdict(SETTINGS.agent), "exploration": asdict(SETTINGS.exploration)}
+    (first / "model.json").write_text(json.dumps({"what": "recbandits model", **known}))
+    yield Platform(config, warehouse, Endpoints(Shares({"first": 90, "other": 10})), LocalPipelines(config))
+    for group in tmp_path.rglob("group"):
+        processes.stop(group.parent)
+
+
+@pytest.fixture
+def template(tmp_path):
+    compiler.Compiler().compile(quick, str(tmp_path / "quick.yaml"))
+    return tmp_path / "quick.yaml"
+
+
+def test_a_look_starts_what_is_due_once(platform, template, tmp_path):
+    trigger = Trigger(platform, template, replace(SETTINGS, decisions=50), tmp_path)
+    assert trigger.look(at(50)) is None
+    run = trigger.look(at(55))
+    assert run.state == "running"
+    assert trigger.look(at(100)) is None, "never two at once"
+    assert platform.pipelines.wait(run.name).outputs == {"Output": "first"}
+    plan = due(platform.warehouse, FIRST, SETTINGS, at(55), 50)
+    assert run.name == plan.name
+    assert trigger.look(at(55)) == platform.pipelines.status(run.name), "the same is not run again"
+
+
+def test_a_run_that_fails_three_times_is_given_up_until_as_much_again_is_new(platform, template, tmp_path):
+    """40 are enough. Those until 12:00:45 are given up; 45 seconds later there are 45 new ones."""
+    (tmp_path / "broken").touch()
+    trigger = Trigger(platform, template, replace(SETTINGS, decisions=40), tmp_path)
+    names = [run.name for _ in range(3) if (run := trigger.look(at(50))) and platform.pipelines.wait(run.name)]
+    assert len(names) == 3
+    assert len(set(names)) == 1
+    assert "the world is broken" in platform.pipelines.status(names[0]).error
+    assert trigger.look(at(50)) is trigger.look(at(84)) is None
+    (tmp_path / "broken").unlink()
+    run = trigger.look(at(95))
+    assert run.name != names[0]
+    assert platform.pipelines.wait(run.name).state == "succeeded"
+
+
+def test_without_anything_that_serves_there_is_nothing_to_go_on_from(platform, template, tmp_path):
+    platform = platform._replace(endpoints=Endpoints(Shares({})))
+    assert Trigger(platform, template, SETTINGS, tmp_path).look(at(1000), least_new=1) is None
+    with pytest.raises(PlatformError, match="nothing serves yet that a re-training could go on from"):
+        plan_now(platform, SETTINGS)
+
+
+def test_the_process_tells_what_went_wrong_and_looks_again():
+    """The first look finds no warehouse; the third says that it is enough."""
+    stop, told, looks = threading.Event(), [], []
+
+    class Looking:
+        def look(self, **options):
+            looks.append(options)
+            if len(looks) == 1:
+                raise PlatformError("the warehouse does not answer")
+            if len(looks) == 3:
+                stop.set()
+            return None if len(looks) == 2 else "a run"
+
+        def guard(self):
+            return None
+
+    watch(Looking(), stop, every=0.02, tell=told.append)
+    assert told[:2] == [
+        "re-training did not work, it is tried again: the warehouse does not answer",
+        "re-training: a run",
+    ]
+    assert looks[:3] == [{}, {}, {}]
