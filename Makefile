@@ -5,7 +5,7 @@ NOTEBOOKS ?= *
 PYTHON    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab lint lock bench refresh clean environment
+.PHONY: help run test lab lint lock bench refresh loop clean environment
 
 help:  ## Show this help
 	@echo "Usage: make COMMAND [PROFILE=quick|full] [NOTEBOOKS='01*']"
@@ -13,6 +13,7 @@ help:  ## Show this help
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
 	@echo
 	@echo "PROFILE=full makes the published numbers; NOTEBOOKS selects by path or name, several patterns apart by spaces."
+	@echo "ROUNDS=5 ends the loop after five re-trainings; without it, Ctrl-C does."
 	@echo "RECBANDITS_MOVIELENS=directory points every command at MovieLens 100K."
 
 run: environment  ## Execute the notebooks; copies, HTML and an index page go to build/
@@ -36,6 +37,9 @@ bench: environment  ## Measure what the README's tables say
 
 refresh: environment  ## Execute the notebooks on MovieLens 100K and commit-ready clean them in place
 	@$(PYTHON) -m tools.refresh_notebooks --notebooks '$(NOTEBOOKS)'
+
+loop: environment  ## Serve, log, learn, judge and release, live, until Ctrl-C or for ROUNDS re-trainings
+	@exec $(PYTHON) -m recbandits.loop --profile '$(PROFILE)' $(if $(ROUNDS),--rounds '$(ROUNDS)')
 
 clean:  ## Remove .venv, build/ and caches; artifacts/ and data stay
 	@rm -rf .venv .venv.lock build dist .pytest_cache .ruff_cache .hypothesis
