@@ -33,7 +33,7 @@ class Judgement:
       high: upper end.
       candidate_value: (value, low, high) of the candidate, rating points; three times None without an estimate.
       serving_value: likewise of what serves.
-      effective_sample_size: decisions of equal weight that the candidate's estimate is worth.
+      effective_sample_size: decisions of equal weight that the estimates are worth.
       decisions: held-out ones that it was made of.
       margin: of the gate.
     """
@@ -77,8 +77,8 @@ class Judgement:
         return (
             f"<!doctype html><title>Gate</title><h1>The candidate {verdict}</h1><p>{html.escape(self.why)}</p>"
             f"<table><tr><th>policy</th><th>value</th><th>low</th><th>high</th></tr>{cells}</table>"
-            f"<p>{self.decisions:,} held-out decisions, worth {_shown(self.effective_sample_size, 0)} for the "
-            f"candidate; margin {self.margin:g} rating points; intervals of 95 %.</p>"
+            f"<p>{self.decisions:,} held-out decisions, worth {_shown(self.effective_sample_size, 0)} of equal "
+            f"weight; margin {self.margin:g} rating points; intervals of 95 %.</p>"
         )
 
 
@@ -132,7 +132,7 @@ def judge_log(log, candidate, serving, gate=None):
         return Judgement(False, f"Refused: nothing can be said of it, {error}.", **of)
     between = off_policy.difference(of_candidate, of_serving)
     low, high = between.interval(level=gate.level)
-    size = of_candidate.effective_sample_size
+    size = min(between.effective_sample_size, *(weights.sum() for weights in between.weights))
     passed, why = _reason(between.value, low, high, size, gate)
     return Judgement(
         passed,
@@ -164,7 +164,7 @@ def _reason(difference, low, high, size, gate):
     measured = f"difference {difference:+.3f}, {100 * gate.level:g} % interval {low:+.3f} to {high:+.3f}"
     if not size >= gate.effective_sample_size:
         needed = f"{gate.effective_sample_size:g} decisions of equal weight, got {size:.0f}"
-        return False, f"Refused: the estimate of the candidate needs {needed} ({measured})."
+        return False, f"Refused: the estimate needs {needed} ({measured})."
     if not low >= -gate.margin:
         return False, f"Refused: it may be worse than what serves by more than {gate.margin:g} ({measured})."
     if not math.isfinite(difference) or not math.isfinite(high):

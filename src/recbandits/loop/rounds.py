@@ -337,8 +337,8 @@ def regret_by_learner(runs):
       runs: DataFrame of `run_rounds`.
 
     Returns:
-      DataFrame, one row a learner and span, "uniform" among the learners: learner, decisions (so far), value, low, high,
-      means over seeds with 95 % intervals (Student's t).
+      DataFrame, one row a learner and span, "uniform" among the learners: learner, decisions (so far), value, low and
+      high, means over seeds with 95 % intervals (Student's t).
     """
     alone = runs[runs["learner"] == runs["learner"].iloc[0]]
     runs = pd.concat([runs, alone.assign(learner="uniform", earned=alone["uniform"])])

@@ -14,14 +14,17 @@ class Gate:
     Attributes:
       margin: rating points, 0 or more. The candidate passes if the lower bound of its difference to what serves is at
         least -margin: it may be worse by no more than this, at 95 % confidence.
-      effective_sample_size: least decisions of equal weight that the estimate of the candidate rests on, positive.
+      effective_sample_size: least decisions of equal weight that the estimates rest on, positive; they are not more
+        than the sum of the weights, so that decisions that an estimator has shrunk away do not count.
       estimator: of `evaluation.off_policy`: "DR", "SNDR", "Switch-DR" or "DRos", which a reward model makes precise.
+        Under "DRos" no decision counts more than 5: one that was hardly ever made, as a softmax makes some, cannot
+        block the gate for rounds.
       level: coverage of the intervals, in (0, 1).
     """
 
     margin: float = 0.1
     effective_sample_size: float = 100.0
-    estimator: str = "SNDR"
+    estimator: str = "DRos"
     level: float = 0.95
 
     def __post_init__(self):
@@ -109,7 +112,7 @@ class Settings:
     holdout: float = 0.3
     agent: LinUCB = field(default_factory=lambda: LinUCB(alpha=0.0, tikhonov=10.0))
     forgetting: float = 0.6
-    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.2))
+    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.15))
     gate: Gate = Gate()
     guardrail: Guardrail = Guardrail()
     rate: float = 100.0

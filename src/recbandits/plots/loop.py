@@ -14,7 +14,8 @@ def rewards(table, title=None):
 
     Args:
       table: DataFrame with columns round, learner, value, low, high, as `loop.rounds.by_learner` and
-        `loop.history.true_values` give it; "oracle" and "uniform" among the learners are drawn as references. With a column drift that changes, a strip below shows how far taste has turned.
+        `loop.history.true_values` give it; "oracle" and "uniform" among the learners are drawn as references. With a
+        column drift that changes, a strip below shows how far taste has turned.
       title: of the picture.
 
     Returns:
