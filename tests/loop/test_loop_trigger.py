@@ -164,7 +164,7 @@ def quick(
 def platform(warehouse, tmp_path):
     """The first model serves and is kept."""
     config = Config(artifacts=str(tmp_path / "artifacts"))
-    first = tmp_path / "artifacts" / "models" / "first"
+    first = tmp_path / "artifacts" / "policies" / "first"
     first.mkdir(parents=True)
     known = {"version": "first", "parent": None, "learnt": 1, "until": NOON.isoformat()}
     known |= {"parameters": asdict(SETTINGS.agent), "exploration": asdict(SETTINGS.exploration)}

@@ -44,7 +44,7 @@ def directory_of(uri):
 
 def models_uri(config):
     """Where the models of a configuration are, by version: a directory, or a gs:// URI."""
-    return f"gs://{config.bucket}/models" if config.platform == "gcp" else str(config.artifacts_dir / "models")
+    return f"gs://{config.bucket}/models" if config.platform == "gcp" else str(config.artifacts_dir / "policies")
 
 
 def models_of(config):

@@ -76,6 +76,14 @@ class LocalPlatform:
         return LocalFunctions(self.config, self.messages)
 
     @cached_property
+    def schedules(self):
+        """`platforms.schedules.Schedules`: a process that looks at the clock."""
+        from recbandits.platforms.local.schedules import LocalSchedules
+
+        self._expect("schedules")
+        return LocalSchedules(self.config, self.messages)
+
+    @cached_property
     def warehouse(self):
         """`platforms.warehouse.Warehouse`: BigQuery's SQL on DuckDB, in a process that starts when it is needed."""
         from recbandits.platforms.local.warehouse_client import LocalWarehouse
