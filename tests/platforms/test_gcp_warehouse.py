@@ -1,17 +1,18 @@
 """The warehouse on Google Cloud: the contract, with BigQuery rehearsed on DuckDB, and the requests that it gets."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from warehouse_contract import START, WarehouseContract, shown, told
 
 from recbandits.config import Config
 from recbandits.interactions import Quarantined
-from recbandits.platforms import PlatformError, Resource
+from recbandits.platforms import PlatformError, Resource, provisioning
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import Rehearsal
+from recbandits.platforms.provisioning import clean_up, manifest
 
-CONFIG = Config(platform="gcp", project="movie-lab-42")
 DATASET = "/bigquery/v2/projects/movie-lab-42/datasets/recbandits_v1"
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
 DAY = 86_400_000  # milliseconds
@@ -24,9 +25,13 @@ def cloud():
 
 
 @pytest.fixture
-def empty(cloud):
+def platform(cloud, tmp_path):
+    return GcpPlatform(Config(platform="gcp", project="movie-lab-42", artifacts=str(tmp_path)), cloud.endpoint)
+
+
+@pytest.fixture
+def empty(platform):
     """A warehouse whose dataset has no tables yet."""
-    platform = GcpPlatform(CONFIG, cloud.endpoint)
     platform.make(Resource("dataset", "movie-lab-42.recbandits_v1"))
     return platform.warehouse
 
@@ -61,10 +66,37 @@ def test_tables_have_days_clusters_and_an_expiry(empty, cloud):
     assert "FROM movie-lab-42.recbandits_v1.interactions" in view["query"]
 
 
+def test_what_is_made_is_on_the_manifest_and_removed_by_it(empty, platform, cloud):
+    """Four tables and a view; made again, nothing is sent but questions, and the manifest is the same."""
+    empty.start()
+    listed = provisioning.manifest(platform)
+    names = ["interactions", "rewards", "quarantine", "verdicts", "decisions"]
+    assert listed == [Resource("table", f"movie-lab-42.recbandits_v1.{name}") for name in names]
+    cloud.requests.clear()
+    empty.start()
+    assert {request.method for request in cloud.requests} == {"GET"}
+    assert provisioning.manifest(platform) == listed
+    provisioning.clean_up(platform, dry_run=False)
+    assert [path for path in cloud.documents if path.startswith(f"{DATASET}/tables")] == []
+
+
 def test_an_expiry_holds_for_tables_that_are_there(empty, cloud):
     empty.create()
     empty.create(expiry=1)
     assert cloud.documents[f"{DATASET}/tables/rewards"]["timePartitioning"]["expirationMs"] == str(DAY)
+
+
+def test_clean_up_removes_the_tables_that_were_made_and_no_others(platform, empty, cloud):
+    empty.create()
+    made = [resource.name.rpartition(".")[2] for resource in manifest(platform)]
+    assert made == ["interactions", "rewards", "quarantine", "verdicts", "decisions"]
+    somebody = replace(platform.config, artifacts=f"{platform.config.artifacts}-of-somebody")
+    GcpPlatform(somebody, cloud.endpoint).warehouse.create()
+    assert manifest(GcpPlatform(somebody)) == []
+    clean_up(GcpPlatform(somebody, cloud.endpoint), dry_run=False)
+    assert sum(path.startswith(f"{DATASET}/tables/") for path in cloud.documents) == 5
+    clean_up(platform, dry_run=False)
+    assert not [path for path in cloud.documents if path.startswith(f"{DATASET}/tables/")]
 
 
 def test_a_batch_is_loaded_asked_for_merged_and_removed(warehouse, cloud):

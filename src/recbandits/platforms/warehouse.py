@@ -60,6 +60,14 @@ class Warehouse(ABC):
     def create(self):
         """Make the tables, and a view `decisions` of them for people, unless they are there."""
 
+    def start(self):
+        """See to it that it can be used: `create` where nothing has to be started."""
+        self.create()
+
+    @abstractmethod
+    def stop(self):
+        """End what `start` has started, if anything; what was written stays."""
+
     @abstractmethod
     def query(self, text, parameters=None):
         """Ask anything.

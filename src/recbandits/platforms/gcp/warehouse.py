@@ -1,13 +1,14 @@
 """The warehouse on Google Cloud: tables of BigQuery, by day and clustered by event."""
 
+import functools
 import io
 import uuid
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 
 from recbandits.platforms import Resource
 from recbandits.platforms import warehouse_sql as sql
-from recbandits.platforms.gcp import explained
+from recbandits.platforms.gcp.assets import have
+from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.warehouse import Warehouse, bounds, distinct
 from recbandits.platforms.writer import Writer
 
@@ -27,7 +28,7 @@ class BigQueryWarehouse(Warehouse):
     """
 
     def __init__(self, config, clients):
-        self._clients, self._labels = clients, config.labels
+        self._config, self._clients = config, clients
         self._dataset = f"{config.project}.{config.dataset}"
 
     def create(self, expiry=None):
@@ -35,7 +36,7 @@ class BigQueryWarehouse(Warehouse):
 
         Args:
           expiry: days after which BigQuery forgets decisions, rewards and quarantined messages; None for never.
-            Verdicts stay. It holds for tables that are there already, too.
+            Verdicts stay. Given, it holds for tables that are there already, too.
         """
         from google.cloud import bigquery
 
@@ -43,17 +44,33 @@ class BigQueryWarehouse(Warehouse):
             wanted = bigquery.Table(f"{self._dataset}.{table.name}", _schema(table))
             wanted.time_partitioning = _partitions(table, expiry)
             wanted.clustering_fields = [table.key[0]]
-            wanted.labels = self._labels
-            with explained(Resource("table", str(wanted.reference)), "made"):
-                made = self._clients.bigquery.create_table(wanted, exists_ok=True, retry=None)
-                if made.time_partitioning != wanted.time_partitioning:
-                    made.time_partitioning = wanted.time_partitioning
-                    self._clients.bigquery.update_table(made, ["time_partitioning"])
+            if not self._have(wanted):
+                self._keep_days(wanted)
         view = bigquery.Table(f"{self._dataset}.decisions")
         view.view_query = sql.VIEW.format(dataset=f"{self._dataset}.")
-        view.labels = self._labels
-        with explained(Resource("view", str(view.reference)), "made"):
-            self._clients.bigquery.create_table(view, exists_ok=True, retry=None)
+        self._have(view)
+
+    def stop(self):
+        """Nothing: the service is not ours to stop."""
+
+    def _have(self, wanted):
+        """Make a table or a view unless it is there, and list it; gives whether it was made."""
+        wanted.labels, client = self._config.labels, self._clients.bigquery
+        resource = Resource("table", str(wanted.reference))
+        return have(
+            self._config,
+            resource,
+            lambda: client.get_table(resource.name),
+            lambda: client.create_table(wanted, retry=None),
+        )
+
+    def _keep_days(self, wanted):
+        """Have a table that is there keep its rows as long as is wanted now."""
+        with explained(Resource("table", str(wanted.reference)), "changed"):
+            found = self._clients.bigquery.get_table(wanted.reference)
+            if found.time_partitioning != wanted.time_partitioning:
+                found.time_partitioning = wanted.time_partitioning
+                self._clients.bigquery.update_table(found, ["time_partitioning"])
 
     def query(self, text, parameters=None):
         """See `Warehouse.query`."""
@@ -61,7 +78,7 @@ class BigQueryWarehouse(Warehouse):
 
         given = [_parameter(name, value) for name, value in (parameters or {}).items() if f"@{name}" in text]
         settings = bigquery.QueryJobConfig(
-            default_dataset=self._dataset, query_parameters=given, use_legacy_sql=False, labels=self._labels
+            default_dataset=self._dataset, query_parameters=given, use_legacy_sql=False, labels=self._config.labels
         )
         with explained(Resource("dataset", self._dataset), "asked"):
             rows = self._clients.bigquery.query_and_wait(text, job_config=settings)
@@ -97,7 +114,7 @@ class BigQueryWarehouse(Warehouse):
 
         place = bigquery.Table(f"{self._dataset}.{staging}", _schema(table))
         place.expires = datetime.now(UTC) + _LIFE
-        place.labels = self._labels
+        place.labels = self._config.labels
         self._clients.bigquery.create_table(place)
         lists = ParquetOptions()
         lists.enable_list_inference = True
@@ -106,7 +123,7 @@ class BigQueryWarehouse(Warehouse):
             parquet_options=lists,
             schema=_schema(table),
             write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
-            labels=self._labels,
+            labels=self._config.labels,
         )
         file = io.BytesIO()
         pq.write_table(batch, file)
@@ -121,7 +138,7 @@ class BigQueryWarehouse(Warehouse):
     def _change(self, statements, parameters):
         self.query(";\n".join(("BEGIN TRANSACTION", *statements, "COMMIT TRANSACTION")), parameters)
 
-    @cached_property
+    @functools.cached_property
     def _writer(self):
         return Writer(self.insert)
 

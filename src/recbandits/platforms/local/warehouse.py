@@ -47,6 +47,9 @@ class DuckWarehouse(Warehouse):
         """Let go of the file."""
         self._connection.close()
 
+    def stop(self):
+        """Nothing: it is in this process; `close` ends it."""
+
     def create(self):
         """See `Warehouse.create`."""
         from recbandits.interactions import duckdb_schema

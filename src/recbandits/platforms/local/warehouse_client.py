@@ -42,7 +42,7 @@ class LocalWarehouse(Warehouse):
         self.service.stop()
 
     def create(self):
-        """See `Warehouse.create`; the process does so when it starts."""
+        """See `Warehouse.create`: the process does so when it starts."""
         self.start()
 
     def query(self, text, parameters=None):
