@@ -35,7 +35,8 @@ SOURCE = Path(__file__).parents[3] / "04-pipelines" / "02-mlops_pipeline_tf_agen
 START_UP = "start-up"
 TOPICS = {"interactions": "log_interaction", "rewards": "log_reward"}  # and what logs each
 _MARK, _SETTINGS, _WORLD = "loop.json", "settings.json", "world"  # the first is in no other directory
-_DRAIN = 30.0  # seconds that the last events get to the warehouse
+_EVERY = 2.0  # seconds between two looks of the trigger
+_DRAIN = 60.0  # seconds that the last events get to the warehouse
 _POLL = 0.1  # seconds between two looks
 
 
@@ -65,7 +66,7 @@ class Loop:
       restarts: Counter of how often each was started again.
     """
 
-    def __init__(self, config, settings, instances=1):
+    def __init__(self, config, settings, instances=5):
         self.settings, self._outer, self._instances = settings, config, instances
         self.directory = config.artifacts_dir / "loop"
         self.config = replace(config, platform="local", artifacts=str(self.directory))
@@ -224,7 +225,7 @@ class Loop:
 
     def _trigger(self):
         options = {"settings": self.directory / _SETTINGS, "template": SOURCE / "re_training.yaml"}
-        options |= {"world": self.directory / _WORLD, "topic": self.topics["interactions"]}
+        options |= {"world": self.directory / _WORLD, "topic": self.topics["interactions"], "every": _EVERY}
         return ["recbandits.loop.trigger", *(f"--{name}={value}" for name, value in options.items())]
 
     def _start_function(self, topic):

@@ -202,9 +202,13 @@ def _values(values):
     ).pivot(index="round", columns="learner", values="text")
     gains = values[values["learner"] == "learning"].set_index("round")
     shown["learning less frozen"] = [
-        difference_text(row.gain, row.gain_low, row.gain_high) for row in gains.itertuples()
+        f"{row.gain:+.3f} [{row.gain_low:+.3f}, {row.gain_high:+.3f}]" for row in gains.itertuples()
     ]
-    return _table(shown[["learning", "frozen", "oracle", "uniform", "learning less frozen"]].reset_index())
+    return _table(
+        shown[["learning", "frozen", "oracle", "uniform", "learning less frozen"]]
+        .rename_axis(columns=None)
+        .reset_index()
+    )
 
 
 def _verdicts(verdicts):

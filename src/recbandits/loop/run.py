@@ -13,7 +13,7 @@ from recbandits.platforms import PlatformError
 
 DRIFT_AFTER = 2  # rounds
 DRIFT_SECONDS = 10.0
-_LOOK = 1.0  # seconds between two looks
+_LOOK = 2.0  # seconds between two looks
 _BLIND = 60.0  # seconds after which a loop that cannot be seen is given up
 _SETTLE = 45.0  # seconds that the last canary gets to be promoted or taken back
 
