@@ -4,9 +4,9 @@
 that they are on the manifest before they are there.
 """
 
-from recbandits.platforms import FOUND, MADE, NotMadeError
+from recbandits.platforms import FOUND, MADE, NotMadeError, Resource
 from recbandits.platforms.gcp.errors import explained, finish, patient
-from recbandits.platforms.provisioning import enter
+from recbandits.platforms.provisioning import enter, expect
 
 _PATIENCE = 1800  # seconds until a removal must have ended
 
@@ -47,6 +47,29 @@ def have(config, resource, find, make):
             return patient(made)()
 
     return enter(config, resource, attempt) == MADE
+
+
+def expect_release(config, clients):
+    """List the model and the endpoint that another machine is about to make, unless they are there.
+
+    The model comes first, for clean-up removes what is newer before it: an endpoint with what is deployed there.
+
+    Raises:
+      PlatformError: it cannot be said whether they are there.
+    """
+    from google.api_core.exceptions import NotFound
+
+    def exists(resource):
+        with explained(resource, "looked for"):
+            try:
+                FINDERS[resource.kind](clients, resource.name)
+            except NotFound:
+                return False
+            return True
+
+    parent = f"projects/{config.project}/locations/{config.region}"
+    expect(config, Resource("model", f"{parent}/models/{config.base}"), exists)
+    expect(config, Resource("endpoint", f"{parent}/endpoints/{config.endpoint}"), exists)
 
 
 def _region(clients, name):

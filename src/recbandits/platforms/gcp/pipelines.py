@@ -9,7 +9,7 @@ import json
 import time
 
 from recbandits.platforms import PlatformError, Resource
-from recbandits.platforms.gcp.assets import have
+from recbandits.platforms.gcp.assets import expect_release, have
 from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.gcp.requests import pipeline_job, pipeline_spec
 from recbandits.platforms.gcp.resources import remove
@@ -19,6 +19,7 @@ from recbandits.platforms.schedules import fields_of
 
 _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped", "CANCELLING": "stopped"}
 _PIPELINE, _RUN = "pipeline", "run"  # labels
+_DEPLOYER = "comp-deployer"  # the step that makes an endpoint, on a machine where no manifest lasts
 
 
 class GcpPipelines:
@@ -49,6 +50,8 @@ class GcpPipelines:
                 return self.status(name)
         if other := self.running(pipeline):
             raise PlatformError(f"pipeline run {name} must wait: {other} of {pipeline} is running")
+        if _DEPLOYER in spec["components"]:
+            expect_release(self._config, self._clients)
         number = f"--{len(attempts) + 1}" if attempts else ""  # two hyphens, which no name has
         try:
             labels = {_PIPELINE: pipeline, _RUN: name}

@@ -16,7 +16,16 @@ from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from tempfile import TemporaryDirectory
 
-from recbandits.platforms.gcp.rehearsal import bigquery, cloud_build, functions, metadata, project, pubsub, storage, vertex
+from recbandits.platforms.gcp.rehearsal import (
+    bigquery,
+    cloud_build,
+    functions,
+    metadata,
+    project,
+    pubsub,
+    storage,
+    vertex,
+)
 from recbandits.platforms.gcp.rehearsal.answers import Request, error
 from recbandits.platforms.gcp.rehearsal.project import PROJECT_NUMBER
 from recbandits.platforms.gcp.rehearsal.server import handler

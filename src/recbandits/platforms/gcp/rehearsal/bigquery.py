@@ -1,5 +1,6 @@
 """BigQuery, rehearsed: tables and views in DuckDB, filled by loading Parquet and asked in BigQuery's SQL."""
 
+import atexit
 import io
 import json
 import re
@@ -131,6 +132,7 @@ def _database(documents):
 
         documents["bigquery"] = duckdb.connect()
         documents["bigquery"].execute("SET GLOBAL TimeZone = 'UTC'")
+        atexit.register(documents.pop, "bigquery", None)  # a thread that waits for a client would keep it beyond the end
     return documents["bigquery"]
 
 
