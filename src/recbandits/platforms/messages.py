@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+VARIABLE = "PUBSUB_EMULATOR_HOST"  # by which clients find a server that is not Google's
+
 
 class Messages(Protocol):
     """Topics and subscriptions of one platform, named by the configuration; what goes wrong is a `PlatformError`."""

@@ -1,54 +1,31 @@
 """Endpoints on this machine: Vertex AI's model server on loopback, with everything it serves in one directory.
 
-The directory of an endpoint has `storage` (what AIP_STORAGE_URI names: `release.json` and `policies/<version>`),
-`server.json` (process and port), `log.txt`, and `lock`, which the server holds as long as it lives: so any process
-finds out whether it runs, and no number of a process that is long gone is mistaken for it. Whoever changes an endpoint
-holds `<name>.turn` beside the directory meanwhile, so that others wait for the change, or for the server to start.
+The directory of an endpoint is that of a `Service` and has `storage` (what AIP_STORAGE_URI names: `release.json` and
+`policies/<version>`). Whoever changes an endpoint holds `<name>.turn` beside the directory meanwhile, so that others
+wait for the change, or for the server to start.
 """
 
 import contextlib
-import fcntl
-import functools
 import json
 import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from http.client import HTTPConnection, HTTPException
 
 from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import NAME
-from recbandits.platforms.local.processes import held, is_held, log_of, read_json
+from recbandits.platforms.local.services import Service, in_turn
 from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.messages import VARIABLE
 from recbandits.serving import batch, versions
 from recbandits.serving.policy import load
 from recbandits.serving.release import Release
 
-_POLL = 0.05  # seconds between two looks
-_START = 90  # seconds until a server must answer
-_END = 20  # seconds that it gets to deliver its log
-_ANSWER = 60  # seconds until it must answer a request
+_ANSWER = 60  # seconds until a server must answer a request
 _JSON = {"content-type": "application/json"}
-_TRIES = 3  # ports, should another process take one first
-_LAST_LINES = 15
-_children = []  # servers that this process started: nobody else may ask how they ended
-
-
-def _in_turn(method):
-    """A method of an endpoint that no two threads or processes are in at once."""
-
-    @functools.wraps(method)
-    def waiting(self, *arguments, **options):
-        self.directory.parent.mkdir(parents=True, exist_ok=True)
-        with self.directory.with_name(f"{self.name}.turn").open("w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            return method(self, *arguments, **options)
-
-    return waiting
+_TOPIC = "RECBANDITS_EVENT_TOPIC"  # where the server logs what it decides
+_in_turn = in_turn(lambda endpoint: endpoint.directory.with_name(f"{endpoint.name}.turn"))
 
 
 class LocalEndpoints:
@@ -87,30 +64,32 @@ class LocalEndpoint:
     Attributes:
       name: of the endpoint.
       directory: `pathlib.Path` of all that it has.
+      service: `Service` of the server.
     """
 
     def __init__(self, name, directory):
         self.name, self.directory = name, directory
-        self._storage, self._server = directory / "storage", directory / "server.json"
+        self._storage = directory / "storage"
+        self.service = Service(directory, f"endpoint {name}")
 
     @_in_turn
     def start(self, topic=None):
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         self._storage.mkdir(parents=True, exist_ok=True)
-        log = _log(topic) if topic else (read_json(self._server) or {}).get("log")
-        if topic and is_held(self.directory) and read_json(self._server)["log"] != log:
-            self._stop()
-        if self._wait():
-            return
-        for _ in range(_TRIES):
-            (self.directory / "log.txt").unlink(missing_ok=True)
-            self._spawn(log)
-            if self._wait():
-                return
-            if "address already in use" not in self.logs():
-                break
-        last = "\n".join(self.logs().splitlines()[-_LAST_LINES:])
-        raise PlatformError(f"endpoint {self.name} did not start, the last it wrote was:\n{last}")
+        had = {name: value for name, value in self.service.variables.items() if name in (_TOPIC, VARIABLE)}
+        log = {_TOPIC: topic, VARIABLE: os.environ.get(VARIABLE, "")} if topic else had or {_TOPIC: ""}
+        if log != had:
+            self.service.stop()
+        variables = {
+            "AIP_HEALTH_ROUTE": "/health",
+            "AIP_PREDICT_ROUTE": "/predict",
+            "AIP_STORAGE_URI": str(self._storage),
+        }
+        self.service.start(
+            lambda _: [sys.executable, "-m", "recbandits.serving.server", "--host", "127.0.0.1"],
+            lambda port: variables | log | {"AIP_HTTP_PORT": str(port)},
+            lambda _: self.health()["alive"],
+        )
 
     @property
     def traffic_split(self):
@@ -180,7 +159,7 @@ class LocalEndpoint:
 
     def health(self):
         """Dict: alive, ready, and the reason why not."""
-        if not is_held(self.directory):
+        if not self.service.running:
             return {"alive": False, "ready": False, "reason": "the server is not running"}
         try:
             (alive, _), (ready, answer) = self._send("GET", "/health"), self._send("GET", "/ready")
@@ -195,7 +174,7 @@ class LocalEndpoint:
 
     def logs(self):
         """See `Endpoint.logs`."""
-        return log_of(self.directory)
+        return self.service.logs()
 
     def batch_predict(self, policy, source, destination):
         """See `Endpoint.batch_predict`; in this process, without the server. Returns `serving.batch.Answered`."""
@@ -204,55 +183,9 @@ class LocalEndpoint:
     @_in_turn
     def delete(self):
         """See `Endpoint.delete`; the server delivers its log before it ends."""
-        self._stop()
+        self.service.stop()
         if self.directory.exists():
             shutil.rmtree(self.directory)
-
-    def _stop(self):
-        for number, patience in ((signal.SIGTERM, _END), (signal.SIGKILL, _END)):
-            if is_held(self.directory):  # so the process lives, and its number belongs to nobody else
-                os.kill(read_json(self._server)["process"], number)
-            deadline = time.monotonic() + patience
-            while is_held(self.directory) and time.monotonic() < deadline:
-                time.sleep(_POLL)
-        _forget_ended()
-
-    def _spawn(self, log):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        variables = {
-            "AIP_HTTP_PORT": str(port),
-            "AIP_HEALTH_ROUTE": "/health",
-            "AIP_PREDICT_ROUTE": "/predict",
-            "AIP_STORAGE_URI": str(self._storage),
-            "PYTHONUNBUFFERED": "1",
-            "RECBANDITS_EVENT_TOPIC": "",
-        }
-        if log:
-            names = ("RECBANDITS_EVENT_TOPIC", "PUBSUB_EMULATOR_HOST")
-            variables |= {name: value for name, value in zip(names, log, strict=True) if value}
-        with held(self.directory, f"endpoint {self.name}") as lock, (self.directory / "log.txt").open("ab") as text:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "recbandits.serving.server", "--host", "127.0.0.1"],
-                env=os.environ | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=text,
-                stderr=text,
-                pass_fds=[lock],
-                start_new_session=True,
-            )
-            write_json(self._server, {"process": process.pid, "port": port, "log": log})
-        _children.append(process)
-
-    def _wait(self):
-        """Whether there is a server that answers, before it ends or time is up."""
-        deadline = time.monotonic() + _START
-        while is_held(self.directory) and time.monotonic() < deadline:
-            if self.health()["alive"]:
-                return True
-            time.sleep(_POLL)
-        _forget_ended()
-        return False
 
     def _release(self):
         return versions.read(self._storage) if (self._storage / versions.FILE).exists() else None
@@ -275,22 +208,13 @@ class LocalEndpoint:
         return json.loads(answer)
 
     def _send(self, method, path, body=None, headers=_JSON):
-        server = read_json(self._server)
-        if server is None:
+        port = self.service.port
+        if port is None:
             raise PlatformError(f"endpoint {self.name} does not exist, or not any more")
-        with contextlib.closing(HTTPConnection("127.0.0.1", server["port"], timeout=_ANSWER)) as connection:
+        with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=_ANSWER)) as connection:
             try:
                 connection.request(method, path, body, headers)
                 answer = connection.getresponse()
                 return answer.status, answer.read()
             except (OSError, HTTPException) as error:
                 raise PlatformError(f"endpoint {self.name} cannot be reached: {error}") from error
-
-
-def _log(topic):
-    """Where a server logs that is started now: topic, and who takes it."""
-    return [topic, os.environ.get("PUBSUB_EMULATOR_HOST")]
-
-
-def _forget_ended():
-    _children[:] = [process for process in _children if process.poll() is None]

@@ -6,14 +6,12 @@ import sqlite3
 import sys
 from datetime import timedelta
 
-from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound
-
 from recbandits.platforms import PlatformError
 from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.local.services import Service
+from recbandits.platforms.messages import VARIABLE
 from recbandits.serving.outbox import PubSubSink
 
-VARIABLE = "PUBSUB_EMULATOR_HOST"  # by which clients find a server that is not Google's
 _ACK_DEADLINE = 10  # seconds, the least that Pub/Sub has: what a killed reader held comes again that soon
 # Ten attempts take 51 seconds, in which a warehouse may be away; Eventarc begins with 10 s and ends at 600 s.
 _RETRY = {"minimum_backoff": timedelta(seconds=0.1), "maximum_backoff": timedelta(minutes=1)}
@@ -51,6 +49,7 @@ class LocalMessages:
 
     def topic(self, name):
         """See `Messages.topic`."""
+        from google.api_core.exceptions import AlreadyExists
         from google.cloud.pubsub_v1 import PublisherClient
 
         self.start()
@@ -68,6 +67,7 @@ class LocalMessages:
           dead_letters: topic to which goes what was tried ten times, with pauses that double; None for no pauses and
             no end of attempts.
         """
+        from google.api_core.exceptions import AlreadyExists
         from google.cloud.pubsub_v1 import SubscriberClient
 
         self.start()
@@ -99,6 +99,7 @@ class LocalMessages:
 
     def delete(self, name):
         """See `Messages.delete`."""
+        from google.api_core.exceptions import NotFound
         from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 
         self.start()
@@ -114,6 +115,8 @@ class LocalMessages:
 
 @contextlib.contextmanager
 def _explained(name, done):
+    from google.api_core.exceptions import GoogleAPICallError
+
     try:
         yield
     except GoogleAPICallError as error:

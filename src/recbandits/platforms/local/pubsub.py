@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from recbandits.platforms.local.mailboxes import Store
-from recbandits.platforms.local.messages import VARIABLE
 from recbandits.platforms.local.pubsub_methods import handlers
+from recbandits.platforms.messages import VARIABLE
 
 _LARGEST = 10 * 2**20  # bytes in a request
 
