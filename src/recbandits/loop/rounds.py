@@ -179,7 +179,7 @@ class Loop:
             _copy(parent.agent, agent)
         seen = log.take(np.flatnonzero(~held_out))
         learn(agent, examples(seen if change is None else change(seen), self._bundle))
-        policy = in_memory(agent, self._bundle, self.settings.exploration)
+        policy = in_memory(agent.model.frozen(), self._bundle, self.settings.exploration)
         return Served(policy, agent, self.now), log.take(np.flatnonzero(held_out))
 
     def judge(self, candidate, held_out):
@@ -231,9 +231,17 @@ class Loop:
         return guard(self.endpoint, self.warehouse, self.now, self.settings, self.settings.guardrail)
 
 
-def in_memory(agent, bundle, exploration):
-    """The policy of a linear agent as a `LoadedPolicy` that was never on a disk; its version is of what it computes."""
-    frozen = agent.model.frozen()
+def in_memory(frozen, bundle, exploration):
+    """A policy that was never on a disk.
+
+    Args:
+      frozen: `FrozenModel`, linear.
+      bundle: FeatureBundle that it reads.
+      exploration: `Exploration`
+
+    Returns:
+      `LoadedPolicy`, whose version is a digest of what it computes.
+    """
     content = b"".join(np.ascontiguousarray(part).tobytes() for part in frozen.head[0])
     version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
     way = {"name": exploration.name, "value": exploration.value}

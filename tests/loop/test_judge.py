@@ -1,0 +1,151 @@
+"""The gate lets better candidates pass and stops what is worse, unsupported or unknown."""
+
+import dataclasses
+import json
+import math
+import shutil
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from true_policies import NOON, logged, policy
+
+from recbandits.agents.exploration import Exploration
+from recbandits.interactions import Reward
+from recbandits.loop import judge as module
+from recbandits.loop.ingest import Join, decisions_of, ingest
+from recbandits.loop.judge import Judgement, judge_log
+from recbandits.loop.settings import Gate, Guardrail, Settings
+from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.serving.policy import load
+
+
+@pytest.fixture(scope="module")
+def log(world):
+    """3,000 decisions of a policy that knows half of the taste."""
+    return logged(world, policy(world, 0.5), 3000)
+
+
+def test_a_candidate_that_knows_more_passes_and_its_difference_covers_the_truth(world, log):
+    visits = log.user_id, log.candidates
+    better, serving = policy(world, 1.0), policy(world, 0.5)
+    found = judge_log(log, better, serving)
+    truth = (world.value(better, visits) - world.value(serving, visits)).mean()
+    assert found.passed
+    assert found.low < truth < found.high
+    assert found.why.startswith("Passed")
+    assert (found.candidate, found.serving, found.decisions) == (better.version, serving.version, 3000)
+
+
+def test_a_candidate_that_turns_movies_round_is_refused(world, log):
+    found = judge_log(log, policy(world, -1.0), policy(world, 0.5))
+    assert not found.passed
+    assert found.why.startswith("Refused")
+
+
+def test_the_same_policy_differs_by_exactly_nothing(world, log):
+    """All weights are 1, shrunk to 1 / (1 + 1 / 100): 3,000 decisions are worth 3,000 / 1.01."""
+    found = judge_log(log, policy(world, 0.5), policy(world, 0.5))
+    assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert found.effective_sample_size == pytest.approx(3000 / 1.01)
+
+
+def test_few_decisions_that_resemble_the_candidates_are_not_enough(world, log):
+    found = judge_log(log.take(np.arange(90)), policy(world, 1.0), policy(world, 0.5), Gate(margin=5.0))
+    assert not found.passed
+    assert "needs 100 decisions of equal weight" in found.why
+    assert judge_log(log, policy(world, 1.0), policy(world, 0.5), Gate(margin=5.0)).passed
+
+
+def test_the_margin_is_what_the_lower_bound_must_reach(world, log):
+    candidate, serving = policy(world, 0.45), policy(world, 0.5)
+    low = judge_log(log, candidate, serving).low
+    assert low < 0
+    assert judge_log(log, candidate, serving, Gate(margin=-low + 1e-9)).passed
+    assert not judge_log(log, candidate, serving, Gate(margin=-low - 1e-9)).passed
+
+
+def test_a_candidate_that_never_does_what_was_logged_is_refused_with_a_sentence(world):
+    """The log is of a greedy policy; the candidate turns it round and is greedy too: not one decision in common."""
+    greedy = Exploration("greedy")
+    log = logged(world, policy(world, 1.0, greedy), 200)
+    found = judge_log(log, policy(world, -1.0, greedy), policy(world, 1.0, greedy))
+    assert not found.passed
+    assert "takes no action of this log" in found.why
+    assert found.difference is None
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_hardly_any_decision_is_refused_with_a_sentence(world, log, rows):
+    found = judge_log(log.take(np.arange(rows)), policy(world, 1.0), policy(world, 0.5))
+    assert not found.passed
+    assert f"must be of 5 users, got {rows}" in found.why
+
+
+def test_a_candidate_whose_scores_are_not_numbers_does_not_pass(world, log):
+    found = judge_log(log, policy(world, math.nan), policy(world, 0.5))
+    assert not found.passed
+    assert "must be finite" in found.why
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_nothing_that_is_not_a_number_passes(place):
+    """difference, low, high and effective sample size: with any of them unknown, the gate is shut."""
+    numbers = [0.5, 0.4, 0.6, 1000.0]
+    assert module._reason(*numbers, Gate())[0]
+    numbers[place] = math.nan
+    assert not module._reason(*numbers, Gate())[0]
+
+
+def test_a_judgement_is_the_same_after_json_and_its_page_escapes_what_it_says(world, log):
+    found = judge_log(log, policy(world, 1.0), policy(world, 0.5))
+    assert Judgement.from_json(found.to_json()) == found
+    page = dataclasses.replace(found, why="1 < 2 & 3").html()
+    assert "1 &lt; 2 &amp; 3" in page
+    assert f"{found.difference:.3f}" in page
+    unknown = Judgement(False, "no", "a", "b")
+    assert "not known" in unknown.html()
+    assert json.loads(unknown.to_json())["difference"] is None
+
+
+def test_directories_are_judged_as_what_they_hold(exported, tmp_path):
+    """Decisions of the first policy are ingested; the second is judged, in a model, by the held-out ones."""
+    serving = load(exported[0])
+    rng, users = np.random.default_rng(0), np.repeat(np.arange(1, 31), 20)
+    recommended = [serving.recommend(int(user), candidates=range(101, 106), rng=rng) for user in users]
+    times = [NOON + timedelta(seconds=row) for row in range(len(users))]
+    rewards = [Reward(made.event_id, time, rng.integers(1, 6)) for made, time in zip(recommended, times, strict=True)]
+    warehouse = DuckWarehouse()
+    warehouse.write([made.interaction(time) for made, time in zip(recommended, times, strict=True)] + rewards)
+    ingest(warehouse, NOON, NOON + timedelta(hours=1), Join(), serving.bundle, tmp_path / "dataset")
+    shutil.copytree(exported[1], tmp_path / "model" / "policy")
+    found = module.judge(tmp_path / "dataset", tmp_path / "model", exported[0])
+    held_out = decisions_of(tmp_path / "dataset", held_out=True)
+    assert found == judge_log(held_out, load(exported[1]), serving)
+    assert 0 < found.decisions == len(held_out) < len(users)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "field"),
+    [
+        (Gate, {"margin": -0.1}, "margin"),
+        (Gate, {"margin": math.nan}, "margin"),
+        (Gate, {"estimator": "DM"}, "estimator"),
+        (Gate, {"effective_sample_size": 0}, "effective_sample_size"),
+        (Gate, {"level": 1.0}, "level"),
+        (Guardrail, {"canary": 50}, "canary"),
+        (Guardrail, {"holdback": 0}, "holdback"),
+        (Guardrail, {"least": 1}, "least"),
+        (Guardrail, {"most": 10}, "most"),
+        (Guardrail, {"alpha": 0.0}, "alpha"),
+        (Settings, {"candidates": 101}, "candidates"),
+        (Settings, {"decisions": 0}, "decisions"),
+        (Settings, {"holdout": 1.0}, "holdout"),
+        (Settings, {"forgetting": 0.0}, "forgetting"),
+        (Settings, {"never": 1.5}, "never"),
+        (Settings, {"rate": 0.0}, "rate"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(kind, values, field):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {field} must be"):
+        kind(**values)

@@ -1,0 +1,227 @@
+"""One endpoint: a canary first, promoted or taken back by what users say, and nothing done twice."""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from true_policies import NOON, policy
+
+from recbandits.interactions import Interaction, Reward
+from recbandits.loop.ingest import Join
+from recbandits.loop.judge import Judgement
+from recbandits.loop.release import deploy, experiment, guard, looks, place, serving_version
+from recbandits.loop.rounds import MemoryEndpoint
+from recbandits.loop.settings import Guardrail
+from recbandits.platforms.local.warehouse import DuckWarehouse
+
+RULE = Join(window=5.0, default=1.0)
+GUARDRAIL = Guardrail(canary=20, holdback=10, least=50, most=400, margin=0.3)
+
+
+def judgement(candidate, serving, passed=True):
+    return Judgement(
+        passed, "It does." if passed else "It does not.", candidate.version, serving.version, 0.1, 0.0, 0.2
+    )
+
+
+@pytest.fixture
+def policies(world):
+    return [policy(world, quality) for quality in (0.2, 0.6, 1.0)]
+
+
+@pytest.fixture
+def endpoint(policies):
+    made = MemoryEndpoint()
+    made.deploy(policies[0])
+    return made
+
+
+def released(endpoint, candidate, serving, now=NOON, **options):
+    return place(
+        endpoint, candidate, candidate.version, judgement(candidate, serving, **options), serving.version, now=now
+    )
+
+
+def test_the_first_version_serves_everybody(policies):
+    endpoint = MemoryEndpoint()
+    assert serving_version(endpoint) is None
+    verdict = place(endpoint, policies[0], policies[0].version, None, None, now=NOON)
+    assert (verdict.kind, verdict.against, verdict.difference) == ("deployed", "", None)
+    assert endpoint.traffic_split == {policies[0].version: 100}
+
+
+def test_a_candidate_that_passed_is_a_canary_and_doing_it_again_has_no_effect(endpoint, policies):
+    first, second = (released(endpoint, policies[1], policies[0]) for _ in range(2))
+    assert endpoint.traffic_split == {policies[0].version: 80, policies[1].version: 20}
+    assert first.kind == second.kind == "deployed"
+    assert first.verdict_id == second.verdict_id
+    assert (first.difference, first.low, first.high) == (0.1, 0.0, 0.2)
+
+
+def test_a_candidate_that_did_not_pass_is_refused_with_the_words_of_the_gate(endpoint, policies):
+    verdict = released(endpoint, policies[1], policies[0], passed=False)
+    assert (verdict.kind, verdict.why) == ("refused", "It does not.")
+    assert endpoint.traffic_split == {policies[0].version: 100}
+
+
+@pytest.mark.parametrize(
+    ("judged", "expected", "why"),
+    [
+        (lambda p: judgement(p[1], p[2]), lambda p: p[2].version, "served when it was trained"),
+        (lambda p: judgement(p[1], p[2]), lambda p: p[0].version, "the judgement is of"),
+        (lambda p: judgement(p[2], p[0]), lambda p: p[0].version, "the judgement is of"),
+        (lambda p: None, lambda p: p[0].version, "nobody has judged it"),
+        (lambda p: None, lambda p: None, "nothing served when it was trained"),
+    ],
+)
+def test_a_candidate_that_was_judged_against_another_than_serves_is_refused(endpoint, policies, judged, expected, why):
+    verdict = place(endpoint, policies[1], policies[1].version, judged(policies), expected(policies), now=NOON)
+    assert verdict.kind == "refused"
+    assert why in verdict.why
+    assert endpoint.traffic_split == {policies[0].version: 100}
+
+
+def test_what_serves_already_is_not_news(endpoint, policies):
+    verdict = released(endpoint, policies[0], policies[0])
+    assert (verdict.kind, endpoint.traffic_split) == ("refused", {policies[0].version: 100})
+    assert "nothing new was learnt" in verdict.why
+
+
+def test_running_the_first_deployment_again_gives_the_same_verdict(endpoint, policies):
+    version = policies[0].version
+    first = place(MemoryEndpoint(), policies[0], version, None, None, now=NOON)
+    again = place(endpoint, policies[0], version, None, version, now=NOON + timedelta(hours=1))
+    assert (again.kind, again.verdict_id) == ("deployed", first.verdict_id)
+
+
+def test_the_old_control_leaves_before_the_next_canary_comes(endpoint, policies):
+    """Version 1 was promoted, version 0 kept 10 %: then version 2 comes, and version 0 is gone."""
+    released(endpoint, policies[1], policies[0])
+    endpoint.split({policies[0].version: 10, policies[1].version: 90})
+    released(endpoint, policies[2], policies[1])
+    assert endpoint.traffic_split == {policies[1].version: 80, policies[2].version: 20}
+    assert set(endpoint.policies) == {policies[1].version, policies[2].version}
+
+
+def test_a_directory_is_deployed_by_the_version_that_it_holds(exported, tmp_path):
+    class Named(MemoryEndpoint):
+        def deploy(self, place, share=100):
+            from recbandits.serving.policy import load
+
+            return super().deploy(load(place), share)
+
+    endpoint = Named()
+    first = deploy(endpoint, exported[0], None, None, now=NOON)
+    assert endpoint.traffic_split == {first.version: 100}
+    assert deploy(endpoint, exported[1], None, first.version, now=NOON).kind == "refused"
+
+
+class Traffic:
+    """Users are served, rate one star with a probability that their version has, else five, and time passes."""
+
+    def __init__(self, endpoint, verdict):
+        self.endpoint, self.warehouse, self.now = endpoint, DuckWarehouse(), NOON
+        self.warehouse.write([verdict])
+        self._rng, self._count = np.random.default_rng(0), 0
+
+    def serve(self, n, bad):
+        users = self._rng.integers(1, 900, n)
+        records = []
+        for user in users.tolist():
+            self.now += timedelta(seconds=0.01)
+            self._count += 1
+            name, version = f"event {self._count}", self.endpoint._release.version(user)
+            value = 1.0 if self._rng.random() < bad.get(version, 0.2) else 5.0
+            records.append(Interaction(name, self.now, version, user, (), (1, 2), 1, 0.5))
+            records.append(Reward(name, self.now + timedelta(seconds=1), value))
+        self.warehouse.write(records)
+
+    def guard(self):
+        return guard(self.endpoint, self.warehouse, self.now + timedelta(seconds=RULE.window), RULE, GUARDRAIL)
+
+
+@pytest.fixture
+def traffic(endpoint, policies):
+    return Traffic(endpoint, released(endpoint, policies[1], policies[0]))
+
+
+def test_a_canary_is_left_alone_before_there_is_enough_to_say(traffic, policies):
+    traffic.serve(100, {policies[1].version: 1.0})
+    assert traffic.guard() is None
+    assert traffic.endpoint.traffic_split[policies[1].version] == 20
+
+
+def test_decisions_count_once_their_window_has_closed(traffic, policies):
+    traffic.serve(1000, {policies[1].version: 1.0})
+    assert guard(traffic.endpoint, traffic.warehouse, traffic.now - timedelta(seconds=6), RULE, GUARDRAIL) is None
+    assert traffic.guard().kind == "rolled back"
+
+
+def test_a_canary_that_users_like_less_is_rolled_back(traffic, policies):
+    traffic.serve(1000, {policies[1].version: 0.6})
+    verdict = traffic.guard()
+    assert (verdict.kind, verdict.version, verdict.against) == ("rolled back", policies[1].version, policies[0].version)
+    assert verdict.high < 0
+    assert traffic.endpoint.traffic_split == {policies[0].version: 100, policies[1].version: 0}
+    assert traffic.guard() is None
+    assert traffic.warehouse.verdicts()["kind"].tolist() == ["deployed", "rolled back"]
+
+
+def test_a_canary_that_users_like_more_is_promoted_and_its_predecessor_kept_as_control(traffic, policies):
+    traffic.serve(1000, {policies[1].version: 0.05})
+    verdict = traffic.guard()
+    assert verdict.kind == "promoted"
+    assert "surely not worse" in verdict.why
+    assert traffic.endpoint.traffic_split == {policies[0].version: 10, policies[1].version: 90}
+    assert serving_version(traffic.endpoint) == policies[1].version
+
+
+def test_a_canary_that_is_alike_is_promoted_when_it_has_had_its_time(traffic, policies):
+    while (verdict := traffic.guard()) is None:
+        traffic.serve(100, {})
+    assert verdict.kind == "promoted"
+    seen = traffic.warehouse.by_version(NOON, traffic.now, RULE.window, RULE.default)["decisions"]
+    assert seen[policies[1].version] <= 450
+
+
+def test_a_served_policy_that_turns_bad_is_rolled_back_to_its_predecessor(traffic, policies):
+    """It was promoted for good reason; then something breaks, and one star in two is what its users give."""
+    old, new = policies[0].version, policies[1].version
+    traffic.serve(1000, {new: 0.05})
+    assert traffic.guard().kind == "promoted"
+    traffic.serve(1000, {new: 0.05})
+    assert traffic.guard() is None
+    looked = 0
+    while (verdict := traffic.guard()) is None:
+        looked += 1
+        assert looked < 30
+        traffic.serve(200, {new: 0.5})
+    assert (verdict.kind, verdict.version, verdict.against) == ("rolled back", new, old)
+    assert traffic.endpoint.traffic_split == {old: 100, new: 0}
+
+
+def test_a_drop_that_both_versions_suffer_is_no_reason_to_go_back(traffic, policies):
+    """After the promotion everybody is less content, with either version: that is the weather, not the policy."""
+    traffic.serve(1000, {policies[1].version: 0.05})
+    assert traffic.guard().kind == "promoted"
+    for _ in range(10):
+        traffic.serve(200, dict.fromkeys([policies[0].version, policies[1].version], 0.6))
+        assert traffic.guard() is None
+
+
+def test_an_experiment_is_what_shares_and_verdicts_say(traffic, policies):
+    old, new = policies[0].version, policies[1].version
+    verdicts = traffic.warehouse.verdicts()
+    assert experiment({old: 80, new: 20}, verdicts) == (new, old, False, NOON)
+    assert experiment({old: 10, new: 90}, verdicts) == (new, old, True, NOON)
+    assert experiment({old: 100, new: 0}, verdicts) is None
+    assert experiment({old: 80, "unheard of": 20}, verdicts.iloc[:0]) is None
+
+
+def test_looks_narrow_as_decisions_come_in(traffic, policies):
+    traffic.serve(1000, {})
+    under = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts())
+    times = [NOON + timedelta(seconds=RULE.window + seconds) for seconds in (4, 7, 11)]
+    table = looks(under, traffic.warehouse, times, RULE, GUARDRAIL)
+    assert table["decisions"].tolist() == [399, 699, 1000]
+    assert (np.diff(table["high"] - table["low"]) < 0).all()

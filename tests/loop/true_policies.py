@@ -1,0 +1,42 @@
+"""Policies whose coefficients are known, and what they log: a `World` is linear in what its bundle shows."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from recbandits.agents.exploration import Exploration
+from recbandits.agents.frozen import FrozenModel, linear_head
+from recbandits.data.bandit_log import BanditLog
+from recbandits.loop.rounds import in_memory
+
+SOFT = Exploration("softmax", 0.2)
+
+
+def policy(world, quality=1.0, exploration=SOFT):
+    """Score by mean + biases + `quality` times the products of factors: 1 is the truth, -1 turns movies round."""
+    rank = world.model.rank
+    theta = [world.model.mean, 1, *np.zeros(rank), quality, *np.zeros(rank), *np.full(rank, quality)]
+    frozen = FrozenModel("concat", "relu", (), (), (linear_head(np.array([theta], np.float32)),))
+    return in_memory(frozen, world.bundle(), exploration)
+
+
+def logged(world, decider, n, seed=0, candidates=5):
+    """BanditLog of n decisions with the true ratings of `World.rate`."""
+    rng = np.random.default_rng(seed)
+    users, movies = world.visits(n, rng, candidates)
+    decided = decider.decide(users, movies, rng=rng)
+    rewards = world.rate(world.expected(users, movies)[np.arange(n), decided.action], rng)
+    return BanditLog(
+        event_id=np.array([f"event {row}" for row in range(n)], object),
+        time=np.full(n, datetime(2026, 1, 1), "datetime64[us]"),
+        user_id=users,
+        candidates=movies,
+        mask=np.ones(movies.shape, bool),
+        action=decided.action,
+        propensity=decided.propensity,
+        reward=rewards,
+        pass_prob=np.ones(n),
+    )
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
