@@ -29,6 +29,13 @@ assert not heavy, heavy
 assert main.__file__.startswith({folder!r}) and functions_framework.__file__.startswith({site!r})
 print(*[name for name in {targets!r} if callable(getattr(main, name))])
 """
+TRIGGER = """
+from recbandits.platforms.gcp.requests import pipeline_job
+from google.cloud.aiplatform.utils import gcs_utils
+pipeline_job(platform.config, main.TEMPLATE, {}, True)
+platform.pipelines, platform.endpoints, platform.warehouse
+import recbandits.platforms.gcp.assets, google.cloud.aiplatform_v1, google.cloud.bigquery
+"""
 VARIABLES = {"RECBANDITS_PLATFORM": "gcp", "RECBANDITS_PROJECT": "movie-lab-42", "PATH": "/usr/bin:/bin"}
 
 
@@ -78,7 +85,10 @@ def is_original(path, recorded):
 
 @pytest.mark.parametrize(
     ("name", "targets", "uses"),
-    [("logger", ["log_interaction", "log_reward"], "platform.warehouse; import google.cloud.bigquery, pyarrow")],
+    [
+        ("logger", ["log_interaction", "log_reward"], "platform.warehouse; import google.cloud.bigquery, pyarrow"),
+        ("trigger", ["look"], TRIGGER),
+    ],
 )
 def test_a_function_runs_with_its_package_and_its_requirements_alone(tmp_path, name, targets, uses):
     with zipfile.ZipFile(io.BytesIO(pack(SOURCES / name))) as zipped:
