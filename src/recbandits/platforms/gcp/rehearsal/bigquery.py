@@ -32,9 +32,10 @@ def _make_table(documents, request, place, dataset):
 
 
 def _drop_table(documents, request, dataset, name):
+    kind = "VIEW" if "view" in documents.get(request.path, {}) else "TABLE"
     status, document = drop(documents, request)
     if status == 200:
-        _execute(documents, f"DROP TABLE {dataset}.{name}")
+        _execute(documents, f"DROP {kind} {dataset}.{name}")
     return status, document
 
 
@@ -132,7 +133,8 @@ def _database(documents):
 
         documents["bigquery"] = duckdb.connect()
         documents["bigquery"].execute("SET GLOBAL TimeZone = 'UTC'")
-        atexit.register(documents.pop, "bigquery", None)  # a thread that waits for a client would keep it beyond the end
+        # A thread that waits for a client would keep it beyond the end.
+        atexit.register(documents.pop, "bigquery", None)
     return documents["bigquery"]
 
 
