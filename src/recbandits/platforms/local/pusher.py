@@ -7,7 +7,6 @@ import argparse
 import base64
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -83,7 +82,7 @@ def _connection(address):
 
 
 def main():
-    """Push until SIGTERM, or until there is no such subscription."""
+    """Push until the subscription is gone; what is not acknowledged when this ends comes again."""
     from google.cloud.pubsub_v1 import SubscriberClient
     from google.cloud.pubsub_v1.subscriber.scheduler import ThreadScheduler
     from google.cloud.pubsub_v1.types import FlowControl
@@ -101,7 +100,6 @@ def main():
             print(f"message {message.message_id} was answered {status}, it comes again", file=sys.stderr)
             message.nack()
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is not acknowledged comes again
     SubscriberClient().subscribe(
         asked.subscription,
         push,
