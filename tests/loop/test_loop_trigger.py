@@ -94,14 +94,15 @@ def test_what_a_verdict_was_about_does_not_count_again(warehouse):
 
 
 def test_a_canary_waits_for_its_verdict_before_the_next_one_is_trained(warehouse):
+    """As long as it has the smaller share; promoted it has the larger one, and its predecessor is the control."""
+
+    def planned(shares):
+        return due(warehouse, FIRST, SETTINGS, at(90), 1, shares=shares)
+
     warehouse.write([verdict("deployed", "second", "first", 10)])
-    assert due(warehouse, FIRST, SETTINGS, at(90), 1) is None
-    warehouse.write([verdict("rolled back", "second", "first", 20)])
-    assert due(warehouse, FIRST, SETTINGS, at(90), 1).serving == "first"
-    warehouse.write([verdict("deployed", "third", "first", 30)])
-    assert due(warehouse, FIRST, SETTINGS, at(90), 1) is None
-    warehouse.write([verdict("promoted", "third", "first", 40)])
-    assert due(warehouse, Served("third", at(25)), SETTINGS, at(90), 1).serving == "third"
+    assert planned({"first": 80, "second": 20}) is None
+    assert planned({"first": 100, "second": 0}), "it was taken back, by the guardrail or by somebody"
+    assert planned({"first": 10, "second": 90}), "it was promoted"
 
 
 class Shares(NamedTuple):
@@ -169,7 +170,7 @@ def platform(warehouse, tmp_path):
     known = {"version": "first", "parent": None, "learnt": 1, "until": NOON.isoformat()}
     known |= {"parameters": asdict(SETTINGS.agent), "exploration": asdict(SETTINGS.exploration)}
     (first / "model.json").write_text(json.dumps({"what": "recbandits model", **known}))
-    yield Platform(config, warehouse, Endpoints(Shares({"first": 90, "other": 10})), LocalPipelines(config))
+    yield Platform(config, warehouse, Endpoints(Shares({"first": 100})), LocalPipelines(config))
     for group in tmp_path.rglob("group"):
         processes.stop(group.parent)
 

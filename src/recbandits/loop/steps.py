@@ -32,8 +32,8 @@ def platform_of(config):
 
 
 def config_parameter(config):
-    """A `Config` as a dict of texts, the same wherever it is read."""
-    settings = {name: getattr(config, name) for name in SETTINGS}
+    """A `Config` as a dict of texts, the same wherever it is read; a step on Google Cloud has no directory of ours."""
+    settings = {name: getattr(config, name) for name in SETTINGS if name != "artifacts"}
     return settings | ({"artifacts": str(config.artifacts_dir)} if config.platform == "local" else {})
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.config import Config
-from recbandits.loop.release import guard
+from recbandits.loop.release import experiment, guard
 from recbandits.loop.steps import re_training_parameters, serving_model, settings_from
 from recbandits.platforms import PlatformError, choose
 
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     new: int
 
 
-def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None):
+def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, shares=None):
     """Whether it is time to train again.
 
     It is when so many decisions with a reward are new since the last verdict about a candidate, and no canary waits for
@@ -57,18 +57,19 @@ def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None):
       least_new: joined decisions that are enough.
       overlap: seconds, see `span`.
       since: aware datetime; decisions before it do not count as new. None for none.
+      shares: traffic of the endpoint, dict from version to percentage, which tells whether a canary waits.
 
     Returns:
       `Plan`, or None.
     """
     verdicts = warehouse.verdicts()
     decided = verdicts[verdicts["kind"].isin(["deployed", "refused"])]
-    last = None if decided.empty else decided.sort_values("time", kind="stable").iloc[-1]
-    if last is not None and _waits(last, verdicts):
+    under = experiment(shares or {}, verdicts)
+    if under is not None and not under.promoted:
         return None
     start, end = span(warehouse, serving, rule, now, overlap)
     news = [serving.until, *([] if since is None else [since])]
-    news += [] if last is None else [last["time"].to_pydatetime() - _seconds(rule.window)]
+    news += [] if decided.empty else [decided["time"].max().to_pydatetime() - _seconds(rule.window)]
     new = warehouse.counts(max(news), end, rule.window).joined if max(news) < end else 0
     if new < least_new:
         return None
@@ -158,8 +159,8 @@ class Trigger:
             return None
         now = datetime.now(UTC) if now is None else now
         least_new = settings.decisions if least_new is None else least_new
-        given_up = self._plan.end if failed else None
-        if (plan := due(self._platform.warehouse, serving, settings, now, least_new, since=given_up)) is None:
+        known = {"since": self._plan.end if failed else None, "shares": self._platform.endpoints.create().traffic_split}
+        if (plan := due(self._platform.warehouse, serving, settings, now, least_new, **known)) is None:
             return None
         self._parameters = re_training_parameters(self._platform.config, settings, self._world, plan, self._topic)
         self._plan, self._tries = plan, 1
@@ -170,12 +171,6 @@ class Trigger:
         now = datetime.now(UTC) if now is None else now
         endpoint, warehouse = self._platform.endpoints.create(), self._platform.warehouse
         return guard(endpoint, warehouse, now, self._settings, self._settings.guardrail)
-
-
-def _waits(last, verdicts):
-    """Whether the version that a verdict deployed is a canary that nobody has decided about."""
-    after = verdicts[(verdicts["version"] == last["version"]) & (verdicts["time"] >= last["time"])]
-    return last["kind"] == "deployed" and last["against"] != "" and not {"promoted", "rolled back"} & set(after["kind"])
 
 
 def _seconds(number):

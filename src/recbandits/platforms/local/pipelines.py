@@ -50,7 +50,7 @@ class LocalPipelines:
                     f"pipeline run {name} was begun with another template or other parameters, "
                     "give the new one another name"
                 )
-            if begun and self.status(name).state in ("running", "succeeded"):
+            if (directory / "job.json").exists() and self.status(name).state in ("running", "succeeded"):
                 return self.status(name)
             if other := self.running(pipeline):
                 raise PlatformError(f"pipeline run {name} must wait: {other} of {pipeline} is running")

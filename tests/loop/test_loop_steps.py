@@ -1,0 +1,56 @@
+"""What a template can hold of configuration and settings, and where a step finds what it is told of."""
+
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from recbandits.agents.parameters import LinUCB
+from recbandits.config import Config
+from recbandits.loop.settings import Gate, Settings
+from recbandits.loop.steps import (
+    config_parameter,
+    directory_of,
+    model_of,
+    models_uri,
+    platform_of,
+    settings_from,
+    time_of,
+)
+
+
+def test_settings_survive_json():
+    settings = replace(Settings(), agent=LinUCB(tikhonov=3.0), gate=Gate(margin=0.5), rate=7.0)
+    assert settings_from(json.loads(json.dumps(asdict(settings)))) == settings
+    assert settings_from({"gate": {"margin": 0.5}}) == replace(Settings(), gate=Gate(margin=0.5))
+
+
+def test_a_local_step_finds_the_directory_that_its_pipeline_was_started_from(tmp_path, monkeypatch):
+    """The configuration says "made", relative to where its file is; the step runs elsewhere."""
+    Config(artifacts="made").write(tmp_path / "recbandits.toml")
+    told = config_parameter(Config.load(tmp_path / "recbandits.toml"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    platform = platform_of(told)
+    assert (platform.name, platform.config.artifacts_dir) == ("local", tmp_path / "made")
+    assert model_of(platform, "abc") == Path(models_uri(platform.config), "abc")
+    assert model_of(platform, "") is None
+
+
+def test_a_step_on_google_cloud_finds_buckets_as_directories():
+    """Nothing that it is told depends on the machine that started the pipeline: the cache's key is everybody's."""
+    config = Config(platform="gcp", project="movie-lab-42", artifacts="/home/somebody/made")
+    told = config_parameter(config)
+    assert "artifacts" not in told
+    assert platform_of(told).config.bucket == config.bucket == "movie-lab-42-recbandits-v1"
+    assert models_uri(config) == "gs://movie-lab-42-recbandits-v1/models"
+    assert model_of(platform_of(told), "abc") == Path("/gcs/movie-lab-42-recbandits-v1/models/abc")
+    assert directory_of("gs://bucket/world") == Path("/gcs/bucket/world")
+
+
+def test_times_need_a_zone():
+    assert time_of("2026-01-01T13:00:00+01:00") == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    with pytest.raises(ValueError, match="a time must have a zone"):
+        time_of("2026-01-01T13:00:00")
