@@ -1,5 +1,24 @@
-"""The contract's assertions explain themselves as those of a test file do."""
+"""What the tests of platforms share: contracts whose assertions explain themselves, and a rehearsal of Google Cloud."""
 
 import pytest
 
 pytest.register_assert_rewrite("platform_contract", "endpoints_contract", "jobs_contract", "warehouse_contract")
+
+
+@pytest.fixture
+def cloud():
+    """A rehearsal of Google Cloud."""
+    from recbandits.platforms.gcp.rehearsal import Rehearsal
+
+    with Rehearsal() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def gcp(tmp_path, cloud):
+    """A platform that talks to the rehearsal, with a manifest of its own."""
+    from recbandits.config import Config
+    from recbandits.platforms.gcp import GcpPlatform
+
+    config = Config(platform="gcp", project="movie-lab-42", artifacts=str(tmp_path / "artifacts"))
+    return GcpPlatform(config, cloud.endpoint)

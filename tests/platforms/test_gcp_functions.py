@@ -10,9 +10,8 @@ import pytest
 from recbandits.config import Config
 from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.functions import Function
-from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.packages import pack
-from recbandits.platforms.gcp.rehearsal import Rehearsal, error
+from recbandits.platforms.gcp.rehearsal import error
 from recbandits.platforms.provisioning import clean_up, manifest
 
 PROJECT = "movie-lab-42"
@@ -32,17 +31,6 @@ SETTINGS = {
 
 
 @pytest.fixture
-def cloud():
-    with Rehearsal() as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def platform(tmp_path, cloud):
-    return GcpPlatform(Config(platform="gcp", project=PROJECT, artifacts=str(tmp_path / "artifacts")), cloud.endpoint)
-
-
-@pytest.fixture
 def source(tmp_path):
     folder = tmp_path / "logger"
     folder.mkdir()
@@ -53,8 +41,8 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def function(platform, source):
-    topic = platform.messages.topic("rewards")
+def function(gcp, source):
+    topic = gcp.messages.topic("rewards")
     return Function("log-rewards", source, "log_reward", topic, {"WINDOW": "60"})
 
 
@@ -65,9 +53,9 @@ def changes(cloud):
     return [(request.method, request.path, request.body) for request in made]
 
 
-def test_a_deployment_sends_exactly_this(platform, cloud, function, source):
+def test_a_deployment_sends_exactly_this(gcp, cloud, function, source):
     changes(cloud)
-    platform.functions.deploy(function)
+    gcp.functions.deploy(function)
     (content,) = (content for path, content in cloud.documents.items() if path.startswith("contents of gs://"))
     assert content == pack(source)
     deployment, *burial = changes(cloud)
@@ -105,74 +93,74 @@ def test_a_deployment_sends_exactly_this(platform, cloud, function, source):
     }, "environment 2 is GEN_2, ingress 2 is ALLOW_INTERNAL_ONLY, retry 2 is RETRY"
     assert burial[-1][:2] == ("PATCH", f"/v1/{READER}")
     assert burial[-1][2]["subscription"]["deadLetterPolicy"]["deadLetterTopic"] == f"{TOPIC}-dead"
-    assert [resource.kind for resource in manifest(platform)] == ["topic", "function", "topic", "subscription"]
+    assert [resource.kind for resource in manifest(gcp)] == ["topic", "function", "topic", "subscription"]
 
 
-def test_the_settings_that_a_function_is_given_are_this_configuration(platform, monkeypatch):
+def test_the_settings_that_a_function_is_given_are_this_configuration(gcp, monkeypatch):
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     given = Config.load()
     assert (given.base, given.project, given.bucket) == (
-        platform.config.base,
-        platform.config.project,
-        platform.config.bucket,
+        gcp.config.base,
+        gcp.config.project,
+        gcp.config.bucket,
     )
 
 
-def test_an_unchanged_source_is_sent_once_and_a_second_deployment_updates(platform, cloud, function):
-    platform.functions.deploy(function)
-    before = manifest(platform)
+def test_an_unchanged_source_is_sent_once_and_a_second_deployment_updates(gcp, cloud, function):
+    gcp.functions.deploy(function)
+    before = manifest(gcp)
     cloud.requests.clear()
-    platform.functions.deploy(function)
+    gcp.functions.deploy(function)
     assert not [request for request in cloud.requests if request.method != "GET" and "/storage/" in request.path]
     update, *_ = changes(cloud)
     assert update[:2] == ("PATCH", f"/v2/{NAME}")
-    assert manifest(platform) == before
+    assert manifest(gcp) == before
 
 
-def test_a_function_without_a_topic_is_called_by_http(platform, cloud, source):
-    platform.functions.deploy(Function("trigger", source, "log_reward"))
+def test_a_function_without_a_topic_is_called_by_http(gcp, cloud, source):
+    gcp.functions.deploy(Function("trigger", source, "log_reward"))
     ((_, _, body),) = changes(cloud)
     assert "eventTrigger" not in body
     assert (body["serviceConfig"]["ingressSettings"], body["serviceConfig"]["timeoutSeconds"]) == (1, 540)
     address = "https://recbandits-v1-trigger-rehearsal-uc.a.run.app"
-    assert platform.functions.health("trigger") == {"alive": True, "ready": True, "reason": "", "address": address}
+    assert gcp.functions.health("trigger") == {"alive": True, "ready": True, "reason": "", "address": address}
 
 
-def test_one_that_listens_to_another_topic_is_not_taken_over(platform, function, source):
-    platform.functions.deploy(function)
-    other = platform.messages.topic("interactions")
+def test_one_that_listens_to_another_topic_is_not_taken_over(gcp, function, source):
+    gcp.functions.deploy(function)
+    other = gcp.messages.topic("interactions")
     with pytest.raises(PlatformError, match="function log-rewards listens to another topic: delete it first"):
-        platform.functions.deploy(Function("log-rewards", source, "log_reward", other))
+        gcp.functions.deploy(Function("log-rewards", source, "log_reward", other))
 
 
 BEGUN = {"name": "operations/7", "done": True, "error": {"code": 3, "message": "Build failed"}}
 
 
 @pytest.mark.parametrize(("refusal", "listed"), [(error(403, "denied"), False), ((200, BEGUN), True)])
-def test_a_refused_function_is_not_listed_and_a_begun_one_is(platform, cloud, function, monkeypatch, refusal, listed):
+def test_a_refused_function_is_not_listed_and_a_begun_one_is(gcp, cloud, function, monkeypatch, refusal, listed):
     answer = cloud.answer
     asked = ("POST", f"/v2/{PARENT}/functions")
     monkeypatch.setattr(cloud, "answer", lambda request: refusal if request[:2] == asked else answer(request))
     with pytest.raises(PlatformError, match=f"function {NAME} could not be made: "):
-        platform.functions.deploy(function)
-    assert (Resource("function", NAME) in manifest(platform)) == listed
+        gcp.functions.deploy(function)
+    assert (Resource("function", NAME) in manifest(gcp)) == listed
 
 
-def test_health_says_what_is_wrong(platform, cloud, function):
-    assert platform.functions.health("log-rewards")["reason"] == "there is no function log-rewards"
-    platform.functions.deploy(function)
+def test_health_says_what_is_wrong(gcp, cloud, function):
+    assert gcp.functions.health("log-rewards")["reason"] == "there is no function log-rewards"
+    gcp.functions.deploy(function)
     cloud.documents[f"/v2/{NAME}"] |= {"state": "FAILED", "stateMessages": [{"message": "Build failed"}]}
-    health = platform.functions.health("log-rewards")
+    health = gcp.functions.health("log-rewards")
     assert (health["alive"], health["ready"], health["reason"]) == (True, False, "Build failed")
 
 
-def test_clean_up_takes_the_function_before_its_topic_and_leaves_others(platform, cloud, function):
+def test_clean_up_takes_the_function_before_its_topic_and_leaves_others(gcp, cloud, function):
     theirs = f"/v2/{PARENT}/functions/theirs"
     cloud.documents[theirs] = {"name": theirs[4:]}
-    platform.functions.deploy(function)
+    gcp.functions.deploy(function)
     changes(cloud)
-    clean_up(platform, dry_run=False)
+    clean_up(gcp, dry_run=False)
     assert [path.rpartition("/")[2] for _, path, _ in changes(cloud)] == [
         "recbandits-v1-rewards-dead",
         "recbandits-v1-rewards-dead",
@@ -180,8 +168,8 @@ def test_clean_up_takes_the_function_before_its_topic_and_leaves_others(platform
         "recbandits-v1-rewards",
     ]
     assert theirs in cloud.documents
-    assert manifest(platform) == []
-    platform.functions.delete("log-rewards")
+    assert manifest(gcp) == []
+    gcp.functions.delete("log-rewards")
 
 
 def test_a_package_has_what_runs_and_nothing_else(source):

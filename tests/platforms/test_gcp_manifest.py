@@ -5,28 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from recbandits.config import Config
 from recbandits.platforms import PlatformError
 from recbandits.platforms.functions import Function
 from recbandits.platforms.gcp import GcpPlatform
-from recbandits.platforms.gcp.rehearsal import Rehearsal, error
+from recbandits.platforms.gcp.rehearsal import error
 from recbandits.platforms.provisioning import clean_up, create, manifest
 
 PROJECT = "movie-lab-42"
 PARENT = f"projects/{PROJECT}/locations/us-central1"
 MODEL, ENDPOINT = f"/v1/{PARENT}/models/recbandits-v1", f"/v1/{PARENT}/endpoints/recbandits-v1"
 START_UP = Path(__file__).parents[2] / "04-pipelines/02-mlops_pipeline_tf_agents_bandit/src/start_up.yaml"
-
-
-@pytest.fixture
-def cloud():
-    with Rehearsal() as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def platform(tmp_path, cloud):
-    return GcpPlatform(Config(platform="gcp", project=PROJECT, artifacts=str(tmp_path / "artifacts")), cloud.endpoint)
 
 
 @pytest.fixture
@@ -38,9 +26,9 @@ def source(tmp_path):
     return folder
 
 
-def deployer(platform, cloud, where):
+def deployer(gcp, cloud, where):
     """What the step does on a machine of its own: two versions of a model, of which the second is a canary."""
-    there = GcpPlatform(replace(platform.config, artifacts=str(where)), cloud.endpoint)
+    there = GcpPlatform(replace(gcp.config, artifacts=str(where)), cloud.endpoint)
     there.endpoints.create()
     cloud.documents[MODEL] = cloud.documents[f"{MODEL}@1"] = cloud.documents[f"{MODEL}@2"] = {"name": MODEL[4:]}
     cloud.documents[ENDPOINT] |= {
@@ -50,18 +38,18 @@ def deployer(platform, cloud, where):
 
 
 @pytest.fixture
-def loop(platform, cloud, source, tmp_path):
+def loop(gcp, cloud, source, tmp_path):
     """The platform with all that a loop makes."""
-    create(platform)
-    platform.warehouse.create()
+    create(gcp)
+    gcp.warehouse.create()
     for name in ("interactions", "rewards"):
-        platform.functions.deploy(Function(f"log-{name}", source, "call", platform.messages.topic(name)))
-    platform.pipelines.run(START_UP, "start-up")
-    deployer(platform, cloud, tmp_path / "elsewhere")
-    platform.schedules.create("retrain", "0 * * * *", platform.messages.topic("ticks"), {"do": "train"})
-    platform.pipelines.schedule(START_UP, "nightly", "0 3 * * *")
+        gcp.functions.deploy(Function(f"log-{name}", source, "call", gcp.messages.topic(name)))
+    gcp.pipelines.run(START_UP, "start-up")
+    deployer(gcp, cloud, tmp_path / "elsewhere")
+    gcp.schedules.create("retrain", "0 * * * *", gcp.messages.topic("ticks"), {"do": "train"})
+    gcp.pipelines.schedule(START_UP, "nightly", "0 3 * * *")
     cloud.requests.clear()
-    return platform
+    return gcp
 
 
 def left(cloud, before):
@@ -125,19 +113,19 @@ def test_an_interrupted_clean_up_goes_on_where_it_stopped(loop, cloud, monkeypat
     assert left(cloud, before=()) == []
 
 
-def test_what_somebody_else_made_under_our_names_is_used_and_never_touched(platform, cloud, source, tmp_path):
-    theirs = GcpPlatform(replace(platform.config, artifacts=str(tmp_path / "theirs")), cloud.endpoint)
+def test_what_somebody_else_made_under_our_names_is_used_and_never_touched(gcp, cloud, source, tmp_path):
+    theirs = GcpPlatform(replace(gcp.config, artifacts=str(tmp_path / "theirs")), cloud.endpoint)
     topic = theirs.messages.topic("rewards")
     theirs.functions.deploy(Function("log-rewards", source, "call", topic))
     theirs.endpoints.create()
     theirs.schedules.create("retrain", "0 * * * *", topic)
     before = set(cloud.documents)
-    assert platform.messages.topic("rewards") == topic
-    platform.functions.deploy(Function("log-rewards", source, "call", topic))
-    platform.endpoints.create()
-    platform.schedules.create("retrain", "0 * * * *", topic)
-    assert manifest(platform) == []
-    platform.messages.topic("interactions")
-    clean_up(platform, dry_run=False)
+    assert gcp.messages.topic("rewards") == topic
+    gcp.functions.deploy(Function("log-rewards", source, "call", topic))
+    gcp.endpoints.create()
+    gcp.schedules.create("retrain", "0 * * * *", topic)
+    assert manifest(gcp) == []
+    gcp.messages.topic("interactions")
+    clean_up(gcp, dry_run=False)
     assert before <= set(cloud.documents)
     assert left(cloud, before) == []
