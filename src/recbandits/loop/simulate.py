@@ -28,6 +28,7 @@ from recbandits.platforms.local.supervisor import write_json
 _LAST = 10.0  # seconds that the last report gets to leave
 _BEHIND = 1.0  # seconds of visits that are made up for; those before are missed
 _PAUSE = 0.005  # seconds between two looks at the clock
+_AGAIN = 0.2  # seconds until reports that nobody took are tried again
 _BATCH = 1000  # rewards published at once
 _DRIFT, _COUNTS = "drift.json", "simulator.json"
 
@@ -149,11 +150,12 @@ class Simulator:
         end = time.monotonic() + patience
         while self.waiting and time.monotonic() < end:
             if not self.report_due():
-                time.sleep(_PAUSE)
+                time.sleep(_AGAIN)
 
     def _report(self, stop):
         while not stop.wait(_PAUSE):
-            self.report_due()
+            if not self.report_due() and self._waiting and self._waiting[0][0] <= self._clock():
+                stop.wait(_AGAIN)
         self.report_due()
 
     def _ask(self, users, candidates):

@@ -152,11 +152,12 @@ class PubSubSink:
     def __init__(self, topic, client=None):
         from google.cloud import pubsub_v1
 
-        self._topic, self._client = topic, client or pubsub_v1.PublisherClient()
+        self._topic, self._open = topic, pubsub_v1.PublisherClient if client is None else lambda: client
+        self._client = self._open()
 
     def send(self, interactions):
         """Publish; see `Outbox` for what is raised."""
-        from google.api_core.exceptions import InvalidArgument
+        from google.api_core.exceptions import GoogleAPICallError, InvalidArgument
         from google.pubsub_v1 import PublisherClient, PublishRequest, PubsubMessage
 
         message, request = PubsubMessage.pb(), PublishRequest.pb()
@@ -170,6 +171,15 @@ class PubSubSink:
                 PublisherClient.publish(self._client, asked, retry=None, timeout=_PATIENCE)
         except InvalidArgument as error:
             raise ValueError(str(error)) from error
+        except GoogleAPICallError:
+            self._reconnect()
+            raise
+
+    def _reconnect(self):
+        """Begin anew: a connection that broke waits longer after each attempt, up to two minutes."""
+        before, self._client = self._client, self._open()
+        if self._client is not before:
+            before.transport.close()
 
 
 def _parts(messages):
