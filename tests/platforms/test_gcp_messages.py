@@ -1,6 +1,7 @@
 """Topics and subscriptions of Pub/Sub: the real clients talk to a rehearsal and whole requests are compared."""
 
 import base64
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -29,6 +30,13 @@ def test_a_topic_is_made_once_and_listed(gcp, cloud):
     assert [gcp.messages.topic("rewards") for _ in range(2)] == [TOPIC, TOPIC]
     assert changes(cloud) == [("PUT", f"/v1/{TOPIC}", {"labels": LABELS})]
     assert manifest(gcp) == [Resource("topic", TOPIC)]
+
+
+def test_a_server_of_this_machine_is_not_taken_for_google(gcp, cloud, monkeypatch):
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
+    gcp.messages.topic("rewards")
+    assert changes(cloud) == [("PUT", f"/v1/{TOPIC}", {"labels": LABELS})]
+    assert os.environ["PUBSUB_EMULATOR_HOST"] == "127.0.0.1:1"
 
 
 def test_a_topic_of_somebody_else_is_used_and_stays(gcp, cloud):

@@ -1,8 +1,11 @@
 """Google's own clients over REST, each made when it is first asked for."""
 
 import logging
+import os
 from contextlib import contextmanager
 from functools import cached_property
+
+_EMULATOR = "PUBSUB_EMULATOR_HOST"
 
 
 class Clients:
@@ -67,14 +70,16 @@ class Clients:
         """`google.pubsub_v1.PublisherClient`, which makes and removes topics, and publishes a request at a time."""
         from google.pubsub_v1 import PublisherClient
 
-        return PublisherClient(transport="rest", **self._access)
+        with _no_emulator():
+            return PublisherClient(transport="rest", **self._access)
 
     @cached_property
     def subscriber(self):
         """`google.pubsub_v1.SubscriberClient`."""
         from google.pubsub_v1 import SubscriberClient
 
-        return SubscriberClient(transport="rest", **self._access)
+        with _no_emulator():
+            return SubscriberClient(transport="rest", **self._access)
 
     @cached_property
     def functions(self):
@@ -194,3 +199,14 @@ class Clients:
         from google.auth.credentials import AnonymousCredentials
 
         return {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": self._endpoint}}
+
+
+@contextmanager
+def _no_emulator():
+    """A block in which clients are made for Google, where the environment names a Pub/Sub server of this machine."""
+    before = os.environ.pop(_EMULATOR, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[_EMULATOR] = before
