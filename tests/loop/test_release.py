@@ -9,8 +9,8 @@ from true_policies import NOON, policy
 from recbandits.interactions import Interaction, Reward
 from recbandits.loop.ingest import Join
 from recbandits.loop.judge import Judgement
+from recbandits.loop.memory import MemoryEndpoint
 from recbandits.loop.release import deploy, experiment, guard, looks, place, serving_version
-from recbandits.loop.rounds import MemoryEndpoint
 from recbandits.loop.settings import Guardrail
 from recbandits.platforms.local.warehouse import DuckWarehouse
 

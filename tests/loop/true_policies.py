@@ -7,7 +7,7 @@ import numpy as np
 from recbandits.agents.exploration import Exploration
 from recbandits.agents.frozen import FrozenModel, linear_head
 from recbandits.data.bandit_log import BanditLog
-from recbandits.loop.rounds import in_memory
+from recbandits.loop.memory import in_memory
 
 SOFT = Exploration("softmax", 0.2)
 

@@ -6,7 +6,6 @@ of n rounds has n + 1 spans of traffic, and row r of what `run_rounds` gives is 
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -19,14 +18,13 @@ from recbandits.interactions import Interaction
 from recbandits.loop.generate import UNIFORM
 from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.loop.judge import judge_log
+from recbandits.loop.memory import MemoryEndpoint, eagerly, give, in_memory
 from recbandits.loop.release import guard, place, serving_version
 from recbandits.loop.settings import Settings
 from recbandits.serving.loaded import LoadedPolicy
-from recbandits.serving.release import Release
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
-_LOOKS = 4  # of the guardrail in a span of traffic
-_VISITS = 4000  # on which all policies are valued
+_LOOKS, _VISITS = 4, 4000  # of the guardrail in a span of traffic; visits on which all policies are valued
 _VISITORS, _ARMS, _RATINGS = range(3)  # streams of random numbers, so that all learners meet the same
 LEARNERS = ("learning", "forgetting", "frozen")
 
@@ -45,64 +43,13 @@ class Served(NamedTuple):
     until: datetime
 
 
-class MemoryEndpoint:
-    """What a release needs of `platforms.endpoints.Endpoint`, in this process; policies are `LoadedPolicy`."""
-
-    name = "memory"
-
-    def __init__(self):
-        self.policies, self._release = {}, None
-
-    @property
-    def traffic_split(self):
-        """See `Endpoint.traffic_split`."""
-        return dict(self._release.shares) if self._release else {}
-
-    def deploy(self, policy, traffic_percentage=100):
-        """See `Endpoint.deploy`."""
-        version, before = policy.version, self._release
-        first = Release({version: traffic_percentage}) if before is None else None
-        self._release = first or before.with_version(version, traffic_percentage)
-        self.policies[policy.version] = policy
-        return policy.version
-
-    def split(self, traffic_split):
-        """See `Endpoint.split`."""
-        self._release = self._release.then(traffic_split)
-
-    def undeploy(self, version):
-        """See `Endpoint.undeploy`."""
-        self._release = self._release.without(version)
-        del self.policies[version]
-
-    def decide(self, users, candidates, luck):
-        """Decide for visitors, each by the version that the release gives them.
-
-        Args:
-          users: int [n].
-          candidates: int [n, k], movie ids.
-          luck: float [n] in [0, 1).
-
-        Returns:
-          (versions object [n], probabilities float [n, k], actions int [n]).
-        """
-        of_user = {user: self._release.version(user) for user in np.unique(users).tolist()}
-        versions = np.array([of_user[user] for user in users.tolist()], dtype=object)
-        probabilities = np.empty(candidates.shape)
-        for version in set(of_user.values()):
-            rows = versions == version
-            policy = self.policies[version]
-            probabilities[rows] = policy.exploration.probabilities(policy.scores(users[rows], candidates[rows]))
-        return versions, probabilities, pick(probabilities, luck)
-
-
 class Loop:
     """One learner's life.
 
     Args:
       world: `World`
       settings: `Settings`; None for the defaults.
-      seed: of everything random; learners with one seed meet the same visitors and the same luck.
+      seed: of everything random; learners with one seed meet the same visitors and luck.
 
     Attributes:
       endpoint: `MemoryEndpoint`
@@ -127,8 +74,8 @@ class Loop:
         """Collect the first interactions by a uniform policy, learn from them, and serve everybody; the `Verdict`."""
         users, candidates, luck = self._visits(self.settings.first)
         even = np.full(candidates.shape, 1 / candidates.shape[1])
-        versions = np.full(len(users), UNIFORM, dtype=object)
-        self._log(users, candidates, (versions, even, pick(even, luck)), 0.0, self._rng(_RATINGS))
+        decided = np.full(len(users), UNIFORM, dtype=object), even, pick(even, luck)
+        self._log(users, candidates, decided, 0.0, self._rng(_RATINGS))
         self.now += timedelta(seconds=self.settings.window)
         return self.release(self.learn()[0], None)
 
@@ -160,8 +107,7 @@ class Loop:
         """Train on what was logged since the serving model's data ended.
 
         Args:
-          change: function from the BanditLog that the learner should get to the one that it gets, such as one with
-            poisoned rewards; None changes nothing.
+          change: function from the BanditLog that the learner should get to the one that it gets; None for none.
 
         Returns:
           (`Served`, the candidate; BanditLog of the held-out decisions).
@@ -176,9 +122,10 @@ class Loop:
         held_out = are_held_out(log.event_id, self.settings.holdout)
         agent = learner(self._bundle, self.settings.candidates, self.settings.agent)
         if parent is not None:
-            _copy(parent.agent, agent)
+            give(parent.agent, agent)
         seen = log.take(np.flatnonzero(~held_out))
-        learn(agent, examples(seen if change is None else change(seen), self._bundle))
+        with eagerly():
+            learn(agent, examples(seen if change is None else change(seen), self._bundle))
         policy = in_memory(agent.model.frozen(), self._bundle, self.settings.exploration)
         return Served(policy, agent, self.now), log.take(np.flatnonzero(held_out))
 
@@ -189,8 +136,8 @@ class Loop:
     def release(self, candidate, judgement):
         """Deploy a `Served` if the gate lets it pass; the `Verdict`, which is written down."""
         self.now += timedelta(seconds=1)  # after whatever the guardrail has said
-        version, canary = candidate.policy.version, self.settings.guardrail.canary
-        expected = serving_version(self.endpoint)
+        version, expected = candidate.policy.version, serving_version(self.endpoint)
+        canary = self.settings.guardrail.canary
         verdict = place(self.endpoint, candidate.policy, version, judgement, expected, canary, self.now)
         self.models.setdefault(version, candidate)
         self.warehouse.write([verdict])
@@ -229,31 +176,6 @@ class Loop:
 
     def _guard(self):
         return guard(self.endpoint, self.warehouse, self.now, self.settings, self.settings.guardrail)
-
-
-def in_memory(frozen, bundle, exploration):
-    """A policy that was never on a disk.
-
-    Args:
-      frozen: `FrozenModel`, linear.
-      bundle: FeatureBundle that it reads.
-      exploration: `Exploration`
-
-    Returns:
-      `LoadedPolicy`, whose version is a digest of what it computes.
-    """
-    content = b"".join(np.ascontiguousarray(part).tobytes() for part in frozen.head[0])
-    version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
-    way = {"name": exploration.name, "value": exploration.value}
-    settings = {"version": version, "digest": version, "exploration": way, "summary": None, "titles": {}, "arms": None}
-    return LoadedPolicy(None, settings, frozen, bundle)
-
-
-def _copy(source, target):
-    """Give one agent what another has learnt."""
-    for mine, its in zip(target.model.variables, source.model.variables, strict=True):
-        mine.assign(its)
-    target.learnt.assign(source.learnt)
 
 
 def poisoned(log):
@@ -332,10 +254,9 @@ def by_learner(runs):
       which are NaN with one seed.
     """
     alone = runs[runs["learner"] == runs["learner"].iloc[0]]
-    parts = [runs[["learner", "round", "drift", "value"]]]
-    for name in ("oracle", "uniform"):
-        parts.append(alone[["round", "drift"]].assign(value=alone[name], learner=name))
-    return _over_seeds(pd.concat(parts), ["learner", "round", "drift"])
+    columns = ["learner", "round", "drift", "value"]
+    references = [alone.assign(value=alone[name], learner=name)[columns] for name in ("oracle", "uniform")]
+    return _over_seeds(pd.concat([runs[columns], *references]), columns[:3])
 
 
 def regret_by_learner(runs):
@@ -351,7 +272,7 @@ def regret_by_learner(runs):
     alone = runs[runs["learner"] == runs["learner"].iloc[0]]
     runs = pd.concat([runs, alone.assign(learner="uniform", earned=alone["uniform"])])
     lost = ((runs["oracle"] - runs["earned"]) * runs["decisions"]).groupby([runs["seed"], runs["learner"]]).cumsum()
-    made = runs["decisions"].groupby([runs["seed"], runs["learner"]]).cumsum()
+    made = (runs["round"] + 1) * runs["decisions"]
     return _over_seeds(runs[["learner"]].assign(decisions=made, value=lost), ["learner", "decisions"])
 
 
@@ -375,6 +296,5 @@ def gain(runs, learner="learning", against=None):
     values = runs.pivot(index="seed", columns=["learner", "round"], values="value")
     last = runs["round"].max()
     differences = values[learner, last] - (values[learner, 0] if against is None else values[against, last])
-    half = stats.t.ppf(0.975, len(differences) - 1) * differences.sem()
-    mean = float(differences.mean())
-    return Interval(mean, mean - float(half), mean + float(half))
+    mean, half = differences.mean(), stats.t.ppf(0.975, len(differences) - 1) * differences.sem()
+    return Interval(*map(float, (mean, mean - half, mean + half)))

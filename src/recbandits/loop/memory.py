@@ -1,0 +1,99 @@
+"""An endpoint, policies and agents that never leave the memory of one process."""
+
+from contextlib import contextmanager
+from hashlib import blake2b
+
+import numpy as np
+
+from recbandits.agents.exploration import pick
+from recbandits.serving.loaded import LoadedPolicy
+from recbandits.serving.release import Release
+
+
+class MemoryEndpoint:
+    """What a release needs of `platforms.endpoints.Endpoint`, in this process; policies are `LoadedPolicy`."""
+
+    name = "memory"
+
+    def __init__(self):
+        self.policies, self._release = {}, None
+
+    @property
+    def traffic_split(self):
+        """See `Endpoint.traffic_split`."""
+        return dict(self._release.shares) if self._release else {}
+
+    def deploy(self, policy, traffic_percentage=100):
+        """See `Endpoint.deploy`."""
+        version, before = policy.version, self._release
+        first = Release({version: traffic_percentage}) if before is None else None
+        self._release = first or before.with_version(version, traffic_percentage)
+        self.policies[policy.version] = policy
+        return policy.version
+
+    def split(self, traffic_split):
+        """See `Endpoint.split`."""
+        self._release = self._release.then(traffic_split)
+
+    def undeploy(self, version):
+        """See `Endpoint.undeploy`."""
+        self._release = self._release.without(version)
+        del self.policies[version]
+
+    def decide(self, users, candidates, luck):
+        """Decide for visitors, each by the version that the release gives them.
+
+        Args:
+          users: int [n].
+          candidates: int [n, k], movie ids.
+          luck: float [n] in [0, 1).
+
+        Returns:
+          (versions object [n], probabilities float [n, k], actions int [n]).
+        """
+        of_user = {user: self._release.version(user) for user in np.unique(users).tolist()}
+        versions = np.array([of_user[user] for user in users.tolist()], dtype=object)
+        probabilities = np.empty(candidates.shape)
+        for version in set(of_user.values()):
+            rows = versions == version
+            policy = self.policies[version]
+            probabilities[rows] = policy.exploration.probabilities(policy.scores(users[rows], candidates[rows]))
+        return versions, probabilities, pick(probabilities, luck)
+
+
+def in_memory(frozen, bundle, exploration):
+    """A policy that was never on a disk.
+
+    Args:
+      frozen: `FrozenModel`, linear.
+      bundle: FeatureBundle that it reads.
+      exploration: `Exploration`
+
+    Returns:
+      `LoadedPolicy`, whose version is a digest of what it computes.
+    """
+    content = b"".join(np.ascontiguousarray(part).tobytes() for part in frozen.head[0])
+    version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
+    way = {"name": exploration.name, "value": exploration.value}
+    settings = {"version": version, "digest": version, "exploration": way, "summary": None, "titles": {}, "arms": None}
+    return LoadedPolicy(None, settings, frozen, bundle)
+
+
+def give(source, target):
+    """Give one agent what another has learnt."""
+    for mine, its in zip(target.model.variables, source.model.variables, strict=True):
+        mine.assign(its)
+    target.learnt.assign(source.learnt)
+
+
+@contextmanager
+def eagerly():
+    """Have TensorFlow compute at once: tracing a graph for a single batch takes longer, and gives the same bits."""
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)

@@ -1,0 +1,146 @@
+"""The loop closes: it surely gets better, recovers from drift, and stops poisoned candidates and broken policies."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from true_policies import policy
+
+from recbandits.agents.exploration import pick
+from recbandits.agents.parameters import LinUCB
+from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, regret_by_learner, run_rounds
+from recbandits.loop.settings import Guardrail, Settings
+
+# The small world of the tests: fewer movies and factors, so less is to be learnt, by fewer decisions.
+SETTINGS = Settings(
+    movies=30,
+    rank=4,
+    first=100,
+    decisions=1000,
+    agent=LinUCB(alpha=0.0, tikhonov=10.0),
+    guardrail=Guardrail(canary=30, least=50, most=150),
+)
+
+
+@pytest.fixture(scope="module")
+def runs(world):
+    return run_rounds(world, 5, SETTINGS, seeds=range(3), learners=("learning", "frozen"))
+
+
+@pytest.fixture(scope="module")
+def drifted(world):
+    """Taste turns before the third re-training."""
+    learners = "forgetting", "frozen"
+    return run_rounds(world, 5, SETTINGS, seeds=range(3), learners=learners, drift=[0, 0, 1, 1, 1, 1])
+
+
+def test_the_last_served_policy_is_surely_better_than_the_first(runs):
+    """Five re-trainings, three seeds, true values on the same visits: the 95 % interval of the gain excludes zero."""
+    assert gain(runs).low > 0
+    assert gain(runs, against="frozen").low > 0
+
+
+def test_no_policy_is_better_than_the_oracle_or_worse_than_chance(runs):
+    assert (runs["value"] < runs["oracle"]).all()
+    assert (runs["value"] > runs["uniform"]).all()
+
+
+def test_learners_of_one_seed_begin_with_the_same_policy_and_the_frozen_one_keeps_it(runs):
+    begun = runs[runs["round"] == 0].groupby("seed")["version"].nunique()
+    kept = runs[runs["learner"] == "frozen"].groupby("seed")["version"].nunique()
+    assert (begun == 1).all()
+    assert (kept == 1).all()
+
+
+def test_the_forgetting_loop_recovers_from_drift_and_the_frozen_policy_does_not(drifted):
+    """Everybody drops with the taste; at the end the loop that forgets is back above, the frozen policy is not."""
+    values = by_learner(drifted).pivot(index="round", columns="learner", values="value")
+    assert values["frozen"][2] < values["frozen"][1] - 0.02
+    assert gain(drifted, "forgetting", against="frozen").low > 0
+    assert values["forgetting"][5] > values["forgetting"][2] + 0.05
+    assert values["frozen"][5] == pytest.approx(values["frozen"][2])
+
+
+def test_runs_are_the_same_when_run_again(world, runs):
+    again = run_rounds(world, 2, SETTINGS, seeds=[1], learners=("learning",))
+    part = runs[(runs["seed"] == 1) & (runs["learner"] == "learning") & (runs["round"] <= 2)]
+    pd.testing.assert_frame_equal(again, part.reset_index(drop=True), check_dtype=False)
+
+
+def test_a_trainer_that_is_fed_with_poisoned_rewards_is_refused_by_the_gate(world):
+    """6 - reward in training, the truth in what is held out: users never meet it, and the next candidate serves."""
+    loop = Loop(world, SETTINGS)
+    loop.begin()
+    before = loop.endpoint.traffic_split
+    loop.serve()
+    candidate, held_out = loop.learn(poisoned)
+    judgement = loop.judge(candidate, held_out)
+    verdict = loop.release(candidate, judgement)
+    assert verdict.kind == "refused"
+    assert judgement.low < -SETTINGS.gate.margin
+    assert loop.endpoint.traffic_split == before
+    candidate, held_out = loop.learn()
+    assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"
+
+
+class Broken:
+    """An endpoint in which one version, whatever it is asked, decides as `policy` says."""
+
+    def __init__(self, endpoint, version, policy):
+        self._endpoint, self._version, self._policy = endpoint, version, policy
+
+    def decide(self, users, candidates, luck):
+        versions, probabilities, _ = self._endpoint.decide(users, candidates, luck)
+        rows = versions == self._version
+        scores = self._policy.scores(users[rows], candidates[rows])
+        probabilities[rows] = self._policy.exploration.probabilities(scores)
+        return versions, probabilities, pick(probabilities, luck)
+
+
+def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(world):
+    """It passed the gate, was promoted, and then decides the opposite, as by features that were mixed up."""
+    loop = Loop(world, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, holdback=20, least=50, most=150)))
+    first = loop.begin().version
+    loop.serve()
+    candidate, held_out = loop.learn()
+    assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"
+    _, verdicts = loop.serve()
+    assert [verdict.kind for verdict in verdicts] == ["promoted"]
+    bad = Broken(loop.endpoint, candidate.policy.version, policy(world, -5.0))
+    for _ in range(5):
+        _, verdicts = loop.serve(decider=bad)
+        if verdicts:
+            break
+    assert [(verdict.kind, verdict.version, verdict.against) for verdict in verdicts] == [
+        ("rolled back", candidate.policy.version, first)
+    ]
+    assert loop.serving.policy.version == first
+
+
+def test_what_is_logged_is_what_was_decided(world):
+    """The warehouse has every decision once, with the propensity of the version that decided."""
+    loop = Loop(world, SETTINGS)
+    loop.begin()
+    loop.serve()
+    counts = loop.warehouse.counts(loop.now.replace(year=2025), loop.now, SETTINGS.window)
+    assert counts.joined + counts.defaulted == SETTINGS.first + SETTINGS.decisions
+    log = loop.learn()[1]
+    policy = loop.serving.policy
+    probabilities = policy.exploration.probabilities(policy.scores(log.user_id, log.candidates))
+    np.testing.assert_allclose(probabilities[np.arange(len(log)), log.action], log.propensity, rtol=1e-6)
+
+
+def test_regret_adds_up_what_the_spans_lost(runs):
+    """Of the frozen learner and each seed: 1,000 decisions a span times (oracle - earned)."""
+    frozen = runs[runs["learner"] == "frozen"]
+    lost = ((frozen["oracle"] - frozen["earned"]) * 1000).groupby(frozen["seed"]).sum().mean()
+    table = regret_by_learner(runs)
+    last = table[(table["learner"] == "frozen") & (table["decisions"] == 6000)]
+    assert last["value"].item() == pytest.approx(lost)
+    assert set(table["learner"]) == {"learning", "frozen", "uniform"}
+
+
+def test_drift_is_told_for_every_span(world):
+    with pytest.raises(ValueError, match="drift must be of 3 spans of traffic, one more than rounds, got 2"):
+        run_rounds(world, 2, SETTINGS, drift=[0, 1])
