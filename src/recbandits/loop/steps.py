@@ -12,7 +12,6 @@ from recbandits.agents.exploration import Exploration
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import SETTINGS, Config
 from recbandits.loop.models import Models, read_model
-from recbandits.loop.release import serving_version
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.serving.bucket import here
 
@@ -59,6 +58,8 @@ def model_of(platform, version):
 
 def serving_model(platform):
     """`Model` of what serves, wherever this is asked; None where nothing does."""
+    from recbandits.loop.release import serving_version  # with SciPy, which most steps do not need
+
     version = serving_version(platform.endpoints.create())
     if version is None:
         return None
