@@ -72,7 +72,7 @@ class Settings:
     """All numbers of a loop.
 
     Found by simulation on MovieLens 100K: with them the first policy, learnt from `first` interactions, is far above
-    chance and visibly below what `decisions` more per round make of it, and nearly every honest candidate passes the
+    chance and far below what `decisions` more per round make of it, and nearly every honest candidate passes the
     gate. A stronger ridge penalty or a smoother exploration gives smaller off-policy weights and a lower ceiling.
 
     Attributes:
@@ -107,7 +107,7 @@ class Settings:
     delay: float = 1.0
     window: float = 5.0
     default: float = 1.0
-    first: int = 400
+    first: int = 150
     decisions: int = 2000
     holdout: float = 0.3
     agent: LinUCB = field(default_factory=lambda: LinUCB(alpha=0.0, tikhonov=10.0))
