@@ -23,8 +23,8 @@ from recbandits.loop.simulate import counts_of
 from recbandits.platforms import PlatformError
 
 # As the default ones, but quick: rewards come soon, a canary has its decisions soon.
-GUARDRAIL = Guardrail(canary=50, least=50, most=200)
-SETTINGS = Settings(delay=0.3, window=1.5, first=200, decisions=1000, rate=120.0, guardrail=GUARDRAIL)
+GUARDRAIL = Guardrail(canary=40, least=50, most=150)
+SETTINGS = Settings(delay=0.3, window=1.5, decisions=600, rate=60.0, guardrail=GUARDRAIL)
 ROUNDS = 5
 
 

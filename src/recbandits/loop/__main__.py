@@ -18,6 +18,10 @@ from recbandits.loop.view import shown
 from recbandits.platforms import PlatformError
 from recbandits.report import PROFILES
 
+_RATE = 75.0  # visits per second, which leaves half of two cores to the trainings
+_DECISIONS = 1000  # of a round
+_CANARY = 40  # percent, so that the guardrail soon has enough to decide by
+
 
 def main(arguments=None):
     """Run the closed loop on this machine: serve users, log decisions, join rewards, learn, judge, release."""
@@ -58,9 +62,9 @@ def tell(loop, data):
 
 def settings_of(asked):
     """`Settings` of a command line."""
-    settings = Settings()
-    if asked.profile == "full":
-        settings = replace(settings, first=2 * settings.first, decisions=5 * settings.decisions)
+    settings = Settings(rate=_RATE)
+    if asked.profile == "quick":  # a round takes half a minute on two cores
+        settings = replace(settings, decisions=_DECISIONS, guardrail=replace(settings.guardrail, canary=_CANARY))
     if asked.rate is not None:
         settings = replace(settings, rate=asked.rate)
     if asked.drift:
