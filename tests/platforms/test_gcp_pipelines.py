@@ -116,6 +116,14 @@ def steps(spec):
     return [step for dag in dags for step in dag["tasks"].values()]
 
 
+def test_what_steps_read_is_shared_through_the_bucket(cloud, tmp_path):
+    directory = tmp_path / "world"
+    directory.mkdir()
+    (directory / "people.npz").write_bytes(b"1234")
+    assert GcpPlatform(CONFIG, cloud.endpoint).share(directory) == f"gs://{CONFIG.bucket}/world"
+    assert cloud.documents[f"contents of gs://{CONFIG.bucket}/world/people.npz"] == b"1234"
+
+
 def test_a_run_is_sent_with_its_pipeline_parameters_and_account(clients, cloud, template):
     name = submit(CONFIG, clients, template, "tiny-1", {"alpha": 0.1}, caching=False)
     request = sent(cloud)

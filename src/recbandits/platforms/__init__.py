@@ -69,6 +69,9 @@ class Platform(Protocol):
           PlatformError: it could not be removed.
         """
 
+    def share(self, directory):
+        """Give the files of a directory a place where every step of a pipeline finds them: a path, or a gs:// URI."""
+
 
 def choose(config):
     """The platform that a `Config` names."""

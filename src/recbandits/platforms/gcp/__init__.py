@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from recbandits.platforms import NotMadeError, PlatformError
+from recbandits.platforms import NotMadeError, PlatformError, Resource
 from recbandits.platforms.gcp import resources
 from recbandits.platforms.gcp.clients import Clients
 from recbandits.platforms.gcp.errors import explained, patient
@@ -81,6 +81,14 @@ class GcpPlatform:
         from recbandits.platforms.gcp.warehouse import BigQueryWarehouse
 
         return BigQueryWarehouse(self.config, self._clients)
+
+    def share(self, directory):
+        """Copy the files of a directory, a `pathlib.Path`, into the bucket; gives its gs:// URI, for steps elsewhere."""
+        bucket = self._clients.storage.bucket(self.config.bucket)
+        with explained(Resource("directory", directory.name), "copied"):
+            for file in sorted(path for path in directory.iterdir() if path.is_file()):
+                bucket.blob(f"{directory.name}/{file.name}").upload_from_filename(str(file))
+        return f"gs://{self.config.bucket}/{directory.name}"
 
     def plan(self):
         """Every resource of the project under its full name."""

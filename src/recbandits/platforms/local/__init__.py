@@ -91,6 +91,10 @@ class LocalPlatform:
         self._expect("warehouse")
         return LocalWarehouse(self.config)
 
+    def share(self, directory):
+        """The directory itself, as text: steps on this machine find it where it is."""
+        return str(directory)
+
     def plan(self):
         """One "directory" for each part, named relative to the artifacts directory."""
         return [Resource("directory", name) for name in DIRECTORIES]
