@@ -1,1 +1,1 @@
-"""The loop that closes: users are served, decisions and rewards are logged, joined, learnt from, judged and released."""
+"""The loop that closes: users are served, decisions and rewards logged, joined, learnt from, judged and released."""

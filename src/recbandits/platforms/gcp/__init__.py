@@ -83,7 +83,7 @@ class GcpPlatform:
         return BigQueryWarehouse(self.config, self._clients)
 
     def share(self, directory):
-        """Copy the files of a directory, a `pathlib.Path`, into the bucket; gives its gs:// URI, for steps elsewhere."""
+        """Copy the files of a directory, a `pathlib.Path`, into the bucket; gives its gs:// URI."""
         bucket = self._clients.storage.bucket(self.config.bucket)
         with explained(Resource("directory", directory.name), "copied"):
             for file in sorted(path for path in directory.iterdir() if path.is_file()):
