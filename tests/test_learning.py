@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_markdown import BLOCK, run_blocks
 from tools.lock import ROOT
-from tools.notebooks import markdown, read
+from tools.notebooks import find_notebooks, markdown, read
 
 LEARNING = ROOT / "learning"
 OVERVIEW = LEARNING / "tf-agents-overview.md"
@@ -73,13 +73,15 @@ def test_an_index_lists_every_page_and_notebook_of_its_folder_by_its_name(index)
     listed = dict(
         reversed(link) for link in re.findall(r"^\| \[([^]]+)\]\(([^)]+)\)", index.read_text("utf-8"), flags=re.M)
     )
-    files = {*index.parent.glob("*.ipynb"), *index.parent.glob("*.md")} - {index}
-    assert sorted(listed) == sorted(file.name for file in files)
-    for file in files:
+    notebooks = [path for path in find_notebooks() if index.parent in path.parents]  # in folders of its own as well
+    files = {file.relative_to(index.parent).as_posix(): file for file in [*notebooks, *index.parent.glob("*.md")]}
+    files.pop(index.name)
+    assert sorted(listed) == sorted(files)
+    for name, file in files.items():
         if file.suffix == ".md":
             title = file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-            assert listed[file.name] == title
+            assert listed[name] == title
         else:
-            assert listed[file.name] == file.stem
+            assert listed[name] == file.stem
             minutes = re.search(r"\*\*minutes:\*\* ([\w ]+) ·", markdown(read(file)))[1]
             assert f"| {minutes}" in index.read_text(encoding="utf-8")
