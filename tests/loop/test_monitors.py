@@ -67,6 +67,32 @@ def test_uniform_decisions_have_a_ratio_of_exactly_1(decisions):
     assert np.isnan(row.differing)
 
 
+def test_a_short_log_of_a_sharp_policy_is_no_reason_for_an_alarm(world):
+    """Of 60 right logs of 120 decisions at most one or two in twenty may be called wrong; most have a ratio below 1."""
+    sharp = policy(world, 3.0)
+    rows = [
+        monitors.propensities(decided(world, sharp, n=120, seed=seed), {sharp.version: sharp}).iloc[0]
+        for seed in range(60)
+    ]
+    assert np.mean([row["ratio"] < 1 for row in rows]) > 0.6
+    assert np.mean([row["alarm"] != "" for row in rows]) < 0.1
+
+
+def test_actions_that_were_drawn_otherwise_than_logged_raise_an_alarm(world, served):
+    """Actions of another policy, with the propensities that this one has for them: nothing differs but the mean."""
+    flat = policy(world, 0.0)
+    table = decided(world, flat)
+    log = monitors.log_of(table)
+    own = served.exploration.probabilities(served.scores(log.user_id, log.candidates, log.mask), log.mask)
+    columns = {"propensity": own[np.arange(len(log)), log.action], "policy_version": [served.version] * len(log)}
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
+    (row,) = monitors.propensities(table, {served.version: served}).itertuples()
+    assert row.differing == 0
+    assert row.low > 1
+    assert "are not those of its decisions" in row.alarm
+
+
 def test_propensities_that_are_twice_as_small_as_they_should_be_raise_an_alarm(decisions, served):
     """The mean of 1 / (k p) is then 2; and nothing that was logged is what the policy gives."""
     place = decisions.schema.get_field_index("propensity")

@@ -22,8 +22,10 @@ def propensities(decisions, policies=None, floor=0.001):
     """Whether the logged propensities are what decisions were made with, for each version of the policy.
 
     The mean of 1 / (k p), with k candidates and propensity p of the one that was shown, is 1 where every candidate has
-    a chance and p is right: the expectation of 1 / p is the number of candidates. Far from 1, off-policy estimates are
-    wrong.
+    a chance and p is right: the expectation of 1 / p is the number of candidates. Above 1, propensities were logged too
+    small. Below 1 it may be because they were logged too large, or because what is hardly ever shown, and carries much
+    of the mean, has not been shown yet. The policy tells the two apart: it knows the variance of 1 / (k p), which is
+    (the mean of 1 / (k p_a) over the candidates a) - 1 for each decision, where a log alone can only guess it.
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
@@ -31,18 +33,17 @@ def propensities(decisions, policies=None, floor=0.001):
       floor: propensity up to which a decision counts as hardly ever made.
 
     Returns:
-      DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p), with its 95 % interval low and high;
-      smallest (propensity); at_floor (share of decisions with at most `floor`); differing (share whose propensity is
-      not what the policy gives, NaN without the policy); alarm.
+      DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p), with its 95 % interval low and high,
+      exact with the policy and estimated without; smallest (propensity); at_floor (share of decisions with at most
+      `floor`); differing (share whose propensity is not what the policy gives, NaN without the policy); alarm.
     """
     rows = {}
     for version in pc.unique(decisions["policy_version"]).to_pylist():
         log = log_of(decisions.filter(pc.equal(decisions["policy_version"], version)))
         ratio = ips(np.ones(len(log)), log.propensity, 1 / log.mask.sum(axis=1))
-        low, high = ratio.interval()
-        row = {"decisions": len(log), "ratio": ratio.value, "low": low, "high": high}
+        row = {"decisions": len(log), "ratio": ratio.value}
+        row["low"], row["high"], row["differing"] = _checked(log, (policies or {}).get(version), ratio)
         row |= {"smallest": log.propensity.min(), "at_floor": (log.propensity <= floor).mean()}
-        row["differing"] = _differing(log, (policies or {}).get(version))
         rows[version] = row | {"alarm": _propensity_alarm(version, row)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy_version")
 
@@ -112,17 +113,22 @@ def joins(decisions, edges, expected=0.2):
     return pd.DataFrame(rows)
 
 
-def _differing(log, policy):
+def _checked(log, policy, ratio):
+    """Interval of the ratio, and the share of the propensities that are not the policy's, NaN where there is none."""
     if policy is None:
-        return np.nan
+        return *ratio.interval(), np.nan
     probabilities = policy.exploration.probabilities(policy.scores(log.user_id, log.candidates, log.mask), log.mask)
-    return float((np.abs(probabilities[np.arange(len(log)), log.action] - log.propensity) > ROUNDING).mean())
+    own = probabilities[np.arange(len(log)), log.action]
+    inverse = np.divide(1, probabilities, out=np.zeros(log.mask.shape), where=log.mask & (probabilities > 0))
+    variance = inverse.sum(axis=1) / log.mask.sum(axis=1) ** 2 - 1
+    half = stats.norm.ppf(0.975) * np.sqrt(max(0.0, variance.mean()) / len(log))
+    return max(0.0, ratio.value - half), ratio.value + half, float((np.abs(own - log.propensity) > ROUNDING).mean())
 
 
 def _propensity_alarm(version, row):
     if row["differing"] > 0:
         return f"Version {version} logged {row['differing']:.1%} of its decisions with other propensities than its own."
-    if row["high"] < 1 or row["low"] > 1:
+    if row["low"] > 1 or (row["high"] < 1 and not np.isnan(row["differing"])):
         interval = f"{row['ratio']:.3f}, 95 % interval {row['low']:.3f} to {row['high']:.3f}"
         return f"Propensities of version {version} are not those of its decisions: mean of 1 / (k p) is {interval}."
     return ""
