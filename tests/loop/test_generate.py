@@ -66,11 +66,13 @@ def test_generating_again_has_no_further_effect(world, generated):
     assert warehouse.snapshot(START, END) == before
 
 
-def test_another_seed_makes_other_events(world, generated):
-    warehouse = DuckWarehouse()
-    assert generate(world, warehouse, 20, START, seed=3)["written"] > 20
-    assert generate(world, warehouse, 20, START, seed=4)["written"] > 20
-    assert warehouse.counts(START, END, 1e6).joined + warehouse.counts(START, END, 1e6).defaulted == 40
+def test_whatever_else_is_asked_for_makes_other_events(world):
+    """Six times 20: no decision is taken for another one, so none gets the reward of another."""
+    warehouse, start = DuckWarehouse(), START + timedelta(seconds=1)
+    for changed in ({}, {"seed": 4}, {"n": 21}, {"candidates": 5}, {"start": start}, {"seconds": 30.0}):
+        generate(world, warehouse, **{"n": 20, "start": START, "seed": 3} | changed)
+    counts = warehouse.counts(START, END + timedelta(seconds=1), 1e6)
+    assert counts.joined + counts.defaulted == warehouse.state()["interactions"]["rows"] == 121
 
 
 @pytest.mark.parametrize(("n", "seconds"), [(0, 1.0), (5, 0.0), (5, -1.0)])

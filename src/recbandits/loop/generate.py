@@ -1,7 +1,7 @@
 """First interactions, before there is anything to serve: a uniform policy that logs its propensities."""
 
 import uuid
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import numpy as np
 
@@ -14,7 +14,8 @@ _NAMES = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # a namespace of our
 def generate(world, warehouse, n, start, seed=0, seconds=60.0, candidates=10):
     """Write the first interactions of a world, and what people report of them, to the warehouse.
 
-    Doing so again has no further effect: an event's name follows from the seed and its number.
+    Doing so again has no further effect: an event's name follows from all that is asked for, and from its number. Other
+    decisions never get the same names, so that none is joined with the reward of another.
 
     Args:
       world: `World`
@@ -39,7 +40,8 @@ def generate(world, warehouse, n, start, seed=0, seconds=60.0, candidates=10):
     users, movies = world.visits(n, rng, candidates)
     action = rng.integers(candidates, size=n)
     values = world.rate(world.expected(users, movies)[np.arange(n), action], rng)
-    event_ids = [uuid.uuid5(_NAMES, f"{seed}/{row}").hex for row in range(n)]
+    batch = uuid.uuid5(_NAMES, f"{seed} {n} {candidates} {start.astimezone(UTC).isoformat()} {float(seconds)}")
+    event_ids = [uuid.uuid5(batch, str(row)).hex for row in range(n)]
     times = [start + timedelta(seconds=seconds * row / n) for row in range(n)]
     bundle = world.bundle()
     contexts = bundle.context(bundle.user_features(users))
