@@ -3,6 +3,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,6 +13,7 @@ from recbandits.data.trajectories import examples, read_examples
 from recbandits.interactions import Interaction, Reward, from_table
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import Join, decisions_of, ingest, read_manifest, titles_of
+from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -135,6 +137,32 @@ def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records
     entries = warehouse.query("SELECT * FROM quarantine").to_pylist()
     assert {entry["message_id"] for entry in entries} == {f"ingester/{name}" for name in changed}
     assert ingest(warehouse, START, END, RULE, bundle, tmp_path / "two") == manifest
+
+
+def test_a_dataset_is_of_one_moment_although_rewards_arrive_meanwhile(records, bundle, tmp_path):
+    """While it is read three silent decisions get 5 stars one after the other; where that never ends it is given up."""
+
+    class Busy(DuckWarehouse):
+        left = ()
+
+        def decisions(self, *asked):
+            table = super().decisions(*asked)
+            late, self.left = self.left[:1], self.left[1:]
+            self.write([Reward(row["event_id"], row["time"], 5.0) for row in late])
+            return table
+
+    warehouse = Busy()
+    warehouse.write(records)
+    before = warehouse.decisions(START, END, RULE.window, RULE.default)
+    silent = before.filter(pc.is_null(before["reward_time"])).to_pylist()
+    warehouse.left = silent[:3]
+    manifest = ingest(warehouse, START, END, RULE, bundle, tmp_path / "calm")
+    assert manifest["snapshot"] == warehouse.snapshot(START, END)
+    assert manifest["counts"]["defaulted"] == len(silent) - 3
+    assert pq.read_table(tmp_path / "calm" / "decisions.parquet")["reward_time"].null_count == len(silent) - 3
+    warehouse.left = silent[3:]
+    with pytest.raises(PlatformError, match=r"still arrive, they changed during each of 10 readings"):
+        ingest(warehouse, START, END, RULE, bundle, tmp_path / "busy")
 
 
 def test_a_reward_after_the_window_counts_as_none(records, bundle, tmp_path):

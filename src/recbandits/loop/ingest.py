@@ -18,9 +18,11 @@ from recbandits.data.bandit_log import BanditLog
 from recbandits.data.examples import write_trajectories
 from recbandits.interactions import Interaction
 from recbandits.interactions.records import FIELDS, Quarantined
+from recbandits.platforms import PlatformError
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # where what is quarantined here says that it comes from
+_TRIES = 10  # readings of a window in which something new arrives meanwhile
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,12 @@ def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=N
 
     Raises:
       ValueError: a share that is none, or no decision to learn from.
-      PlatformError: of the warehouse.
+      PlatformError: of the warehouse, or it gets something new of the window all the time.
     """
     if not 0 <= holdout < 1:
         raise ValueError(f"holdout must be in [0, 1), got {holdout}")
     window = {"start": start.isoformat(), "end": end.isoformat()}
-    table = warehouse.decisions(start, end, rule.window, rule.default)
-    reasons = _reasons(table, bundle, rule)
-    refused = table.filter(reasons != "")
-    warehouse.quarantine(_entries(refused, reasons[reasons != ""]))
-    # what is counted comes after what is quarantined, so that doing it all again gives the same
-    counts = _counts(warehouse.counts(start, end, rule.window)._asdict(), refused)
-    snapshot = warehouse.snapshot(start, end)
+    table, reasons, counts, snapshot = _read(warehouse, start, end, rule, bundle)
     table = table.filter(reasons == "")
     if not len(table):
         raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")
@@ -162,6 +158,26 @@ def titles_of(directory):
     """Titles of a dataset, dict from movie id to title; empty where it was given none."""
     file = Path(directory, TITLES)
     return {int(movie): title for movie, title in json.loads(file.read_text(encoding="utf-8")).items()}
+
+
+def _read(warehouse, start, end, rule, bundle):
+    """What a warehouse has of a window at one moment: joined decisions, why each is refused, counts and snapshot.
+
+    What is refused is quarantined before anything is counted, so that doing it all again gives the same.
+    """
+    for _ in range(_TRIES):
+        snapshot = warehouse.snapshot(start, end)
+        table = warehouse.decisions(start, end, rule.window, rule.default)
+        reasons = _reasons(table, bundle, rule)
+        refused = table.filter(reasons != "")
+        warehouse.quarantine(_entries(refused, reasons[reasons != ""]))
+        counts = _counts(warehouse.counts(start, end, rule.window)._asdict(), refused)
+        if warehouse.snapshot(start, end) == snapshot:
+            return table, reasons, counts, snapshot
+    raise PlatformError(
+        f"decisions from {start.isoformat()} to {end.isoformat()} and their rewards still arrive, "
+        f"they changed during each of {_TRIES} readings: let the window end earlier"
+    )
 
 
 def _reasons(table, bundle, rule):
