@@ -139,7 +139,9 @@ class WarehouseContract:
         assert set(state) == {"interactions", "rewards", "quarantine", "verdicts", "joined"}
 
     def test_what_is_forgotten_leaves_no_orphans(self, warehouse):
+        """Of the old event there is a second report of the decision, too, from after the time."""
         warehouse.write([shown("old", 0), told("old", 20, 1.0), shown("new", 10), told("new", 20, 2.0)])
+        warehouse.write([shown("old", 12, version="b")])
         warehouse.write([Quarantined("m", START, "", "why", ""), Verdict("v", START, "deployed", "a", "", "first")])
         warehouse.drop_before(at(10))
         assert warehouse.counts(START, at(100), 10)._asdict()["total"] == 1

@@ -163,7 +163,7 @@ class Warehouse(ABC):
         return {row["name"]: {"rows": row["number"], "newest": TIME.read(row["newest"])} for row in rows}
 
     def drop_before(self, time):
-        """Forget decisions, rewards and quarantined messages from before a time; a decision takes its rewards along."""
+        """Forget decisions, rewards and quarantined messages from before a time; with a decision all of its event."""
         self._change(sql.DROP, {"time": _time("time", time)})
 
 

@@ -164,10 +164,12 @@ WHERE EXISTS (SELECT 1 FROM rewards AS r WHERE r.event_id = i.event_id)"""
 
 VERDICTS = f"SELECT {', '.join(FIELDS[Verdict])} FROM verdicts ORDER BY time, verdict_id"
 
-# A reward goes with its decision, whenever it came: it must not stay behind as an orphan.
+# What else an event has goes with its decision, whenever it came: a reward must not stay behind as an orphan, nor a
+# second report of the decision take its place.
+_OLD = "(SELECT event_id FROM interactions WHERE time < @time)"
 DROP = (
-    "DELETE FROM rewards WHERE time < @time OR event_id IN (SELECT event_id FROM interactions WHERE time < @time)",
-    "DELETE FROM interactions WHERE time < @time",
+    f"DELETE FROM rewards WHERE time < @time OR event_id IN {_OLD}",
+    f"DELETE FROM interactions WHERE event_id IN {_OLD}",
     "DELETE FROM quarantine WHERE time < @time",
 )
 

@@ -124,7 +124,7 @@ class DuckWarehouse(Warehouse):
         try:
             yield
         except (duckdb.Error, SqlglotError, OSError) as error:
-            self.broken = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+            self.broken = self.broken or isinstance(error, duckdb.FatalException | duckdb.InternalException)
             raise PlatformError(f"{self._name} could not be {done}: {_line(error)}") from error
 
 
