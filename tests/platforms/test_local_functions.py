@@ -1,8 +1,10 @@
 """Functions of the local platform: the real functions-framework and what pushes messages to it, both killed at will."""
 
 import json
+import socket
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +14,7 @@ from recbandits.config import Config
 from recbandits.interactions import Reward
 from recbandits.platforms import PlatformError, choose
 from recbandits.platforms.functions import Function
+from recbandits.platforms.local import pusher
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SOURCE = """
@@ -141,6 +144,14 @@ def test_what_a_function_refuses_ten_times_goes_to_the_dead_letters(place):
     logs = place.functions.logs("note")
     assert logs.count("ValueError: this one is refused") == 10
     assert "was answered 500, it comes again" in logs
+
+
+def test_a_function_that_does_not_answer_in_time_has_not_taken_its_message(monkeypatch):
+    """Somebody listens there and says nothing: without an answer the message would be waited with for ever."""
+    monkeypatch.setattr(pusher, "_ANSWER", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert pool.submit(pusher.post, address, {}, b"").result(timeout=30) == 504
 
 
 def test_a_function_without_a_topic_is_called_by_http_and_knows_the_configuration(place):

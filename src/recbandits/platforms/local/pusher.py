@@ -1,6 +1,6 @@
 """What Eventarc does: every message of a subscription is posted to a function as a CloudEvent until that takes it.
 
-python -m recbandits.platforms.local.pusher projects/p/subscriptions/s projects/p/topics/t http://127.0.0.1:8080
+FUNCTION=127.0.0.1:8080 python -m recbandits.platforms.local.pusher projects/p/subscriptions/s projects/p/topics/t
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 
 from recbandits.platforms.functions import EVENT
@@ -52,7 +53,7 @@ def event(message, topic, subscription):
 
 
 def post(address, headers, body):
-    """Post to a function; one that is away is waited for, as it has not been asked.
+    """Post to a function; one that is away, or goes away before it answers, is asked again when it is back.
 
     Args:
       address: "<host>:<port>".
@@ -60,7 +61,7 @@ def post(address, headers, body):
       body: bytes.
 
     Returns:
-      The status of its answer.
+      The status of its answer; 504 if it gave none in time.
     """
     while True:
         try:
@@ -69,6 +70,9 @@ def post(address, headers, body):
             answer = connection.getresponse()
             answer.read()
             return answer.status
+        except TimeoutError:
+            _local.connection.close()
+            return HTTPStatus.GATEWAY_TIMEOUT.value
         except (OSError, HTTPException):
             _local.connection.close()
             time.sleep(_POLL)

@@ -85,6 +85,7 @@ class Service:
         """
         if self._wait(ready):
             return
+        self._end()  # one that lives and is not ready all the same has to make room
         kept = self.port
         for attempt in range(_TRIES):
             port = kept if kept and attempt == 0 and _is_free(kept) else _free_port()
