@@ -23,14 +23,15 @@ PATIENCE = 30.0  # seconds that the last reports get
 def simulate(request):
     """Let `rate` requests per second of `instances` visits come for `seconds`, wait for their reports, and count."""
     asked = ASKED | (request.get_json(silent=True) or {})
-    if refused := [name for name, value in asked.items() if name not in ASKED or not (is_number(value) and value > 0)]:
-        return {"error": f"{refused[0]} must be one of {', '.join(ASKED)} and a positive number"}, 400
+    if refused := [name for name, value in asked.items() if name not in ASKED or not fits(name, value)]:
+        sentence = f"{refused[0]} must be one of {', '.join(ASKED)} and a positive number, of instances a whole one"
+        return {"error": sentence}, 400
     config = Config.load()
     platform = choose(config)
     world = World.load(os.environ.get("RECBANDITS_WORLD") or Path(__file__).with_name("world"))
     publisher = platform.messages.publisher(platform.messages.topic("rewards"))
     endpoint = endpoint_of(platform, config.endpoint)
-    visitors = Simulator(world, endpoint, publisher, asked["rate"], seed=None, instances=int(asked["instances"]))
+    visitors = Simulator(world, endpoint, publisher, asked["rate"], seed=None, instances=asked["instances"])
     stop = threading.Event()
     threading.Timer(asked["seconds"], stop.set).start()
     visitors.run(stop)
@@ -38,6 +39,7 @@ def simulate(request):
     return visitors.counts | {"waiting": visitors.waiting}
 
 
-def is_number(value):
-    """Whether a value of JSON is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def fits(name, value):
+    """Whether a value of JSON is a positive number, and a whole one where it must be."""
+    kind = int if name == "instances" else int | float
+    return isinstance(value, kind) and not isinstance(value, bool) and value > 0
