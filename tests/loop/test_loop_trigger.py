@@ -68,6 +68,7 @@ def test_the_same_data_and_the_same_model_are_the_same_run(warehouse):
     plan = due(warehouse, FIRST, SETTINGS, at(55), 50)
     assert due(warehouse, FIRST, SETTINGS, at(55), 50) == plan
     assert due(warehouse, Served("other", NOON), SETTINGS, at(55), 50).name != plan.name
+    assert due(warehouse, FIRST, SETTINGS, at(55), 50, overlap=30).name != plan.name, "another window, the same data"
     warehouse.write(decision(1000, at(7)))
     assert due(warehouse, FIRST, SETTINGS, at(55), 50).name != plan.name
 
@@ -206,6 +207,16 @@ def test_a_run_that_fails_three_times_is_given_up_until_as_much_again_is_new(pla
     run = trigger.look(at(95))
     assert run.name != names[0]
     assert platform.pipelines.wait(run.name).state == "succeeded"
+
+
+def test_a_run_that_could_not_be_started_does_not_keep_the_next_one_from_it(platform, template, tmp_path):
+    """There is no template at first: no run begins, and none is asked for how it is doing."""
+    trigger = Trigger(platform, tmp_path / "later.yaml", replace(SETTINGS, decisions=40), tmp_path)
+    for _ in range(2):
+        with pytest.raises(PlatformError, match="template must be a compiled pipeline"):
+            trigger.look(at(50))
+    template.rename(tmp_path / "later.yaml")
+    assert trigger.look(at(50)).state == "running"
 
 
 def test_without_anything_that_serves_there_is_nothing_to_go_on_from(platform, template, tmp_path):

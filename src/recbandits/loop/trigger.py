@@ -5,6 +5,7 @@ Cloud a function does, at each message of Cloud Scheduler. It also has the guard
 """
 
 import argparse
+import hashlib
 import json
 import signal
 import sys
@@ -27,7 +28,7 @@ class Plan(NamedTuple):
     """A re-training that is due.
 
     Attributes:
-      name: of the run; another one for other data or another model to go on from.
+      name: of the run; another one for other data, another window or another model to go on from.
       start: datetime in UTC, from which on decisions are read.
       end: before which.
       snapshot: what the warehouse has of that time, in one word.
@@ -74,7 +75,8 @@ def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, s
     if new < least_new:
         return None
     snapshot = warehouse.snapshot(start, end)
-    return Plan(f"{PIPELINE}-{snapshot[:16]}-{serving.version[:8]}", start, end, snapshot, serving.version, new)
+    about = hashlib.blake2b(f"{start} {end} {snapshot}".encode(), digest_size=8).hexdigest()
+    return Plan(f"{PIPELINE}-{about}-{serving.version[:8]}", start, end, snapshot, serving.version, new)
 
 
 def span(warehouse, serving, rule, now, overlap=OVERLAP):
@@ -162,9 +164,10 @@ class Trigger:
         known = {"since": self._plan.end if failed else None, "shares": self._platform.endpoints.create().traffic_split}
         if (plan := due(self._platform.warehouse, serving, settings, now, least_new, **known)) is None:
             return None
-        self._parameters = re_training_parameters(self._platform.config, settings, self._world, plan, self._topic)
-        self._plan, self._tries = plan, 1
-        return pipelines.run(self._template, plan.name, self._parameters)
+        parameters = re_training_parameters(self._platform.config, settings, self._world, plan, self._topic)
+        run = pipelines.run(self._template, plan.name, parameters)
+        self._plan, self._parameters, self._tries = plan, parameters, 1  # not before: of what never began, no status
+        return run
 
     def guard(self, now=None):
         """Have the guardrail look; gives its `Verdict`, or None. See `loop.release.guard`."""
