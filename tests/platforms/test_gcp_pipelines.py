@@ -13,6 +13,7 @@ from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.clients import Clients
 from recbandits.platforms.gcp.pipelines import GcpPipelines, submit
 from recbandits.platforms.gcp.rehearsal import Rehearsal
+from recbandits.platforms.gcp.requests import pipeline_job
 from recbandits.platforms.pipelines import IMAGE
 
 PROJECT = "movie-lab-42"
@@ -87,6 +88,12 @@ def config(tmp_path):
 @pytest.fixture
 def pipelines(config, clients):
     return GcpPipelines(config, clients, poll=0.01)
+
+
+@dsl.pipeline(name="reading")
+def reading(snapshot: str = ""):
+    """What it reads is not among its parameters, unless it is told what there is."""
+    double(number=1.0)
 
 
 def ended(cloud, job, state, **fields):
@@ -187,15 +194,23 @@ def test_a_step_that_is_never_cached_is_not_cached_where_the_others_are(clients,
     }
 
 
+def test_a_run_that_is_not_told_what_there_is_to_read_uses_no_cache(tmp_path):
+    """The second run of a night has the parameters of the first, and must not be given the first one's data."""
+    compiler.Compiler().compile(reading, str(tmp_path / "reading.yaml"))
+    for parameters, cached in (({"snapshot": "abc"}, True), ({}, False), ({"snapshot": ""}, False)):
+        job = pipeline_job(CONFIG, tmp_path / "reading.yaml", parameters, caching=True)
+        assert [step["cachingOptions"] for step in steps(job["pipeline_spec"])] == [{"enableCache": cached}]
+
+
 def test_a_run_is_found_by_its_label_and_gives_the_outputs_of_its_pipeline(pipelines, cloud, giver):
     """Vertex AI keeps them with the steps that gave them: the value as metadata of the execution, the file as a URI."""
     pipelines.run(giver, "one", {"alpha": 2.0})
     (request,) = posted(cloud)
-    assert request.query["pipelineJobId"] == "one"
+    assert request.query["pipelineJobId"] == "recbandits-v1-giving-1"
     assert request.body["labels"] == LABELS | {"pipeline": "giving", "run": "one"}
     step = {"taskName": "keep", "execution": {"metadata": {"output:Output": 4.0, "input:number": 4.0}}}
     step |= {"outputs": {"kept": {"artifacts": [{"uri": "gs://movies/kept"}]}}}
-    ended(cloud, "one", "SUCCEEDED", jobDetail={"taskDetails": [{"taskName": "double"}, step]})
+    ended(cloud, "recbandits-v1-giving-1", "SUCCEEDED", jobDetail={"taskDetails": [{"taskName": "double"}, step]})
     assert pipelines.wait("one") == ("one", "succeeded", {"value": 4.0, "data": "gs://movies/kept"}, "")
     assert pipelines.run(giver, "one", {"alpha": 2.0}) == pipelines.status("one")
     assert len(posted(cloud)) == 1, "what has succeeded is not run again"
@@ -203,29 +218,50 @@ def test_a_run_is_found_by_its_label_and_gives_the_outputs_of_its_pipeline(pipel
 
 def test_a_run_that_failed_or_was_stopped_is_run_again_under_its_name(pipelines, cloud, template):
     pipelines.run(template, "one", {"alpha": 0.1})
-    ended(cloud, "one", "FAILED", error={"message": "the disk\nis full"})
+    ended(cloud, "recbandits-v1-tiny-1", "FAILED", error={"message": "the disk\nis full"})
     assert pipelines.status("one") == ("one", "failed", {}, "pipeline run one failed: the disk is full")
     pipelines.run(template, "one", {"alpha": 0.1})
-    ended(cloud, "one--2", "RUNNING")
+    ended(cloud, "recbandits-v1-tiny-2", "RUNNING")
     assert pipelines.run(template, "one", {"alpha": 0.1}).state == "running"
     pipelines.stop("one")
     assert pipelines.status("one").state == "stopped"
     pipelines.stop("one")
     pipelines.run(template, "one", {"alpha": 0.1})
-    assert [request.query["pipelineJobId"] for request in posted(cloud)] == ["one", "one--2", "one--3"]
+    ids = [request.query["pipelineJobId"] for request in posted(cloud)]
+    assert ids == [f"recbandits-v1-tiny-{number}" for number in (1, 2, 3)]
     assert pipelines.wait("one").state == "succeeded"
 
 
 def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, cloud, template, giver):
     pipelines.run(template, "one")
-    ended(cloud, "one", "PENDING")
+    ended(cloud, "recbandits-v1-tiny-1", "PENDING")
     assert pipelines.running("tiny") == "one"
     with pytest.raises(PlatformError, match="pipeline run two must wait: one of tiny is running"):
         pipelines.run(template, "two")
     pipelines.run(giver, "three")
-    ended(cloud, "one", "SUCCEEDED")
+    ended(cloud, "recbandits-v1-tiny-1", "SUCCEEDED")
     assert pipelines.running("tiny") is None
     pipelines.run(template, "two")
+
+
+@pytest.mark.parametrize(("others", "refusal"), [("theirs", "must wait: another of tiny was faster"), ("mine", "")])
+def test_of_two_that_start_a_run_at_once_one_gets_it(pipelines, config, clients, template, others, refusal):
+    """Both have looked and seen that none is running; the other one asks first. Of the same run both get the same."""
+    listed, turn = pipelines._list, []
+
+    def overtaken(labels):
+        found = listed(labels)
+        if "pipeline" in labels and not turn:
+            turn.append(GcpPipelines(config, clients).run(template, others))
+        return found
+
+    pipelines._list = overtaken
+    if refusal:
+        with pytest.raises(PlatformError, match=refusal):
+            pipelines.run(template, "mine")
+    else:
+        assert pipelines.run(template, "mine") == turn[0]
+    assert len(listed({})) == 1
 
 
 def test_a_name_is_one_run_for_good(pipelines, template, giver):

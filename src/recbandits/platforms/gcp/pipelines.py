@@ -1,11 +1,13 @@
 """Runs of compiled pipelines on Vertex AI Pipelines.
 
 The request is the one of `google.cloud.aiplatform.PipelineJob`, without its checks of the bucket, which `provisioning`
-has made. Vertex AI has one job for each id for good, so that a run that failed goes on as `<name>--2`, and so on; all
-of them bear the run's name as a label.
+has made. Vertex AI has no lock, but one job for each id, for good. So a pipeline's jobs are numbered: of all who see
+that none is running, and ask for the next number, one gets it. The name of the run is a label, for a run that failed
+has another job when it is run again.
 """
 
 import json
+import re
 import time
 
 from recbandits.platforms import PlatformError, Resource
@@ -35,12 +37,12 @@ class GcpPipelines:
         self._config, self._clients, self._poll = config, clients, poll
 
     def run(self, template, name, parameters=None):
-        """See `Pipelines.run`; whether another run goes on is looked up, for Vertex AI has no lock.
+        """See `Pipelines.run`. What a schedule of Vertex AI starts waits for nobody: `schedule` says more.
 
         Raises:
           PlatformError: also where Vertex AI refused.
         """
-        from google.api_core.exceptions import AlreadyExists, Conflict
+        from google.api_core.exceptions import Conflict
 
         spec, attempts = pipeline_spec(self._config, template), self._attempts(name)
         pipeline = spec["pipelineInfo"]["name"]
@@ -48,17 +50,21 @@ class GcpPipelines:
             self._refuse_others(name, attempts[-1], pipeline, parameters or {})
             if _state(attempts[-1]) in ("running", "succeeded"):
                 return self.status(name)
-        if other := self.running(pipeline):
+        jobs = self._list({_PIPELINE: pipeline})
+        if other := _going(jobs):
             raise PlatformError(f"pipeline run {name} must wait: {other} of {pipeline} is running")
         if _DEPLOYER in spec["components"]:
             expect_release(self._config, self._clients)
-        number = f"--{len(attempts) + 1}" if attempts else ""  # two hyphens, which no name has
+        begin, labels = f"{self._config.base}-{pipeline}-", {_PIPELINE: pipeline, _RUN: name}
+        taken = [int(number[1]) for job in jobs if (number := re.search(rf"/{re.escape(begin)}(\d+)$", job.name))]
         try:
-            labels = {_PIPELINE: pipeline, _RUN: name}
-            submit(self._config, self._clients, template, f"{name}{number}", parameters, labels=labels)
+            number = f"{begin}{1 + max(taken, default=0)}"
+            submit(self._config, self._clients, template, number, parameters, labels=labels)
         except PlatformError as error:
-            if not isinstance(error.__cause__, AlreadyExists | Conflict):  # else somebody was faster with the same run
+            if not isinstance(error.__cause__, Conflict):
                 raise
+            if len(self._attempts(name)) == len(attempts):  # else somebody was faster with the same run
+                raise PlatformError(f"pipeline run {name} must wait: another of {pipeline} was faster") from error
         return self.status(name)
 
     def status(self, name):
@@ -83,13 +89,13 @@ class GcpPipelines:
 
     def running(self, pipeline):
         """See `Pipelines.running`."""
-        going = [found for found in self._list({_PIPELINE: pipeline}) if _state(found) == "running"]
-        return going[0].labels[_RUN] if going else None
+        return _going(self._list({_PIPELINE: pipeline}))
 
     def schedule(self, template, name, cron, parameters=None):
         """Run a pipeline at times, one run at a time and without caching: as `PipelineJobSchedule` does.
 
-        Every run has the same parameters: what is to be read must be found out by the run itself.
+        Every run has the same parameters: what is to be read must be found out by the run itself. One at a time are
+        the schedule's own runs; it does not look for those that `run` has started, so use one or the other.
 
         Args:
           template: file with the compiled pipeline.
@@ -200,6 +206,11 @@ def submit(config, clients, template, name, parameters=None, caching=True, label
 def _state(found):
     """The project's word for the state of a run."""
     return _STATES.get(found.state.name.removeprefix("PIPELINE_STATE_"), "running")
+
+
+def _going(jobs):
+    """Name of the run of the first of some jobs that goes on, or None."""
+    return next((found.labels[_RUN] for found in jobs if _state(found) == "running"), None)
 
 
 def _outputs(found):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import MACHINES, Choice, Float, Machine
-from recbandits.platforms.pipelines import IMAGE
+from recbandits.platforms.pipelines import IMAGE, SNAPSHOT
 from recbandits.platforms.tuning import with_parameters
 
 REDUCTION_SERVER = "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"
@@ -63,6 +63,9 @@ def machine_spec(machine):
 def pipeline_job(config, template, parameters, caching):
     """The request for a run, a dict in the shape of `google.cloud.aiplatform_v1.PipelineJob`.
 
+    Nothing comes from a cache where the pipeline has an input `SNAPSHOT` and is not told it: such a run reads what it
+    finds when it begins, and its parameters, the cache's key, are those of the run before.
+
     Args:
       config: Config
       template: file that KFP's compiler has written.
@@ -70,8 +73,9 @@ def pipeline_job(config, template, parameters, caching):
       caching: as of `pipelines.submit`.
     """
     spec = pipeline_spec(config, template)
-    for task in _tasks(spec):
-        if not caching:
+    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    if not caching or (SNAPSHOT in inputs and not parameters.get(SNAPSHOT)):
+        for task in _tasks(spec):
             task["cachingOptions"] = {"enableCache": False}
     return {
         "display_name": spec["pipelineInfo"]["name"],
