@@ -56,6 +56,11 @@ def test_the_same_name_again_changes_what_is_there_and_wakes_it(gcp, cloud):
     gcp.schedules.create("retrain", "0 5 * * *", "https://trigger-uc.a.run.app", {"a": 1})
     assert [each[:2] for each in changes(cloud)] == [("PATCH", f"/v1/{JOB}"), ("POST", f"/v1/{JOB}:resume")]
     assert gcp.schedules.list() == [Schedule("retrain", "0 5 * * *", "https://trigger-uc.a.run.app", {"a": 1})]
+    gcp.schedules.create("retrain", "0 6 * * *", TOPIC)
+    assert [each[0] for each in changes(cloud)] == ["PATCH"], "what is awake is not woken, which is refused"
+    gcp.schedules.pause("retrain")
+    gcp.schedules.pause("retrain")
+    assert [each[:2] for each in changes(cloud)] == [("POST", f"/v1/{JOB}:pause")]
     assert manifest(gcp) == [Resource("schedule", JOB)]
 
 

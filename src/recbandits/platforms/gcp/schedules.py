@@ -9,7 +9,6 @@ from recbandits.platforms.gcp.resources import remove
 from recbandits.platforms.schedules import Schedule
 
 _ZONE = "Etc/UTC"
-_TARGETS = {"paths": ["schedule", "time_zone", "pubsub_target", "http_target", "description"]}
 
 
 class GcpSchedules:
@@ -40,8 +39,9 @@ class GcpSchedules:
         )
         if not made:
             with explained(resource, "changed"):
-                client.update_job(request={"job": document, "update_mask": _TARGETS})
-                client.resume_job(name=resource.name)
+                mask = {"paths": sorted(document.keys() - {"name"})}
+                if _is_paused(client.update_job(request={"job": document, "update_mask": mask})):
+                    client.resume_job(name=resource.name)  # refused where it is not paused
         return schedule
 
     def list(self):
@@ -63,9 +63,10 @@ class GcpSchedules:
         Raises:
           PlatformError: Cloud Scheduler refused, or has no such schedule.
         """
-        resource = self._resource(name)
+        client, resource = self._clients.scheduler, self._resource(name)
         with explained(resource, "paused"):
-            self._clients.scheduler.pause_job(name=resource.name)
+            if not _is_paused(client.get_job(name=resource.name)):
+                client.pause_job(name=resource.name)
 
     def delete(self, name):
         """See `Schedules.delete`.
@@ -105,9 +106,13 @@ class GcpSchedules:
 
 def _schedule(job, begin):
     """The `Schedule` that a job of Cloud Scheduler is."""
-    from google.cloud.scheduler_v1 import Job
-
     by_topic = bool(job.pubsub_target.topic_name)
     target = job.pubsub_target.topic_name if by_topic else job.http_target.uri
     payload = json.loads(job.pubsub_target.data if by_topic else job.http_target.body)
-    return Schedule(job.name.removeprefix(begin), job.schedule, target, payload, job.state == Job.State.PAUSED)
+    return Schedule(job.name.removeprefix(begin), job.schedule, target, payload, _is_paused(job))
+
+
+def _is_paused(job):
+    from google.cloud.scheduler_v1 import Job
+
+    return job.state == Job.State.PAUSED

@@ -77,7 +77,10 @@ def _reschedule(documents, request):
 def _switch(documents, request, path, verb):
     if path not in documents:
         return error(404, f"{path} was not found")
-    documents[path]["state"] = {"pause": "PAUSED", "resume": "ENABLED"}[verb]
+    before, after = {"pause": ("ENABLED", "PAUSED"), "resume": ("PAUSED", "ENABLED")}[verb]
+    if documents[path]["state"] != before:
+        return error(400, f"{path} must be {before}, it is {documents[path]['state']}", "FAILED_PRECONDITION")
+    documents[path]["state"] = after
     return 200, documents[path]
 
 
