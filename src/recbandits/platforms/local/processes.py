@@ -147,7 +147,10 @@ def is_held(directory):
 
 def read_json(file):
     """What `write_json` wrote, or None where there is no such file."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
 
 
 def log_of(directory):

@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 
 from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import Job
+from recbandits.platforms.local.processes import read_json
 from recbandits.platforms.local.services import Service
 from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.schedules import Schedule, trigger_of
@@ -89,7 +90,8 @@ class LocalSchedules:
 def read(directory):
     """The schedules of a directory, list of `Schedule` in order of name."""
     files = sorted(Path(directory, "jobs").glob("*.json"))
-    return [Schedule(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    found = (read_json(file) for file in files)  # None for one that has been deleted since
+    return [Schedule(**known) for known in found if known]
 
 
 def fired(schedules, after, until):
