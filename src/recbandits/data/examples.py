@@ -102,7 +102,8 @@ def _serialized(log, bundle):
     for name, values in floats.items():
         values = np.ascontiguousarray(values, "<f4")
         size = values[0].nbytes
-        before = _field(1, _feature(name, _FLOATS, bytes(size)))[:-size]
+        before = _field(1, _feature(name, _FLOATS, bytes(size)))
+        before = before[: len(before) - size]
         parts.append([before + row.tobytes() for row in values])
     rows = zip(log.action.tolist(), _hashes(log).tolist(), strict=True)
     parts.append([_field(1, _integer("action", a) + _integer("event", e)) for a, e in rows])

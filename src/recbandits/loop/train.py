@@ -52,7 +52,8 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     new = (
         learn(agent, read_examples(find_records(dataset, TRAIN))) if manifest["decisions"] > manifest["held_out"] else 0
     )
-    until = datetime.fromisoformat(manifest["end"])
+    ends = [datetime.fromisoformat(manifest["end"]), *([] if parent is None else [parent.until])]
+    until = max(ends)
     if new:
         facts = {"parent": parent and parent.version, "learnt": len(agent.learnt.numpy()), "until": until.isoformat()}
         facts |= {"parameters": asdict(parameters), "exploration": asdict(exploration)}
@@ -123,5 +124,5 @@ def _write(agent, dataset, model_dir, facts):
 def _again(parent, model_dir, until):
     """The parent once more, which has now been given the data until then."""
     facts = {"version": parent.version, "parent": parent.parent, "learnt": parent.learnt}
-    facts |= {"until": max(parent.until, until).isoformat(), "parameters": asdict(parent.parameters)}
+    facts |= {"until": until.isoformat(), "parameters": asdict(parent.parameters)}
     return write_model(parent.directory, model_dir, {**facts, "exploration": asdict(parent.exploration)})
