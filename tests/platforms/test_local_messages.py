@@ -35,7 +35,7 @@ def rewards(*names):
     return [Reward(name, datetime(2026, 1, 1, tzinfo=UTC), 1.0) for name in names]
 
 
-def ask(action, patience=20):
+def ask(action, patience=60):
     """Do something as soon as the server is reached again."""
     deadline = time.monotonic() + patience
     while True:
@@ -49,7 +49,7 @@ def ask(action, patience=20):
 
 def pull(client, subscription, limit=10):
     request = {"subscription": subscription, "max_messages": limit, "return_immediately": True}
-    return ask(lambda: client.pull(request=request, timeout=10, retry=None).received_messages)
+    return ask(lambda: client.pull(request=request, timeout=60, retry=None).received_messages)
 
 
 def names(received):
@@ -129,7 +129,7 @@ def test_a_full_disk_is_an_error_for_the_publisher_and_nothing_else(messages):
     size = max(file.stat().st_size for file in messages.service.directory.iterdir())
     resource.prlimit(messages.service.process, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     with pytest.raises(exceptions.ServiceUnavailable, match="the messages cannot be written"):
-        publisher.send(rewards(*map(str, range(20_000))))
+        publisher.send(rewards(*map(str, range(5_000))))
     kept = messages.backlog("rewards")
     resource.prlimit(messages.service.process, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     ask(lambda: publisher.send(rewards("after")))

@@ -82,12 +82,12 @@ def either(request, tmp_path, monkeypatch):
 
 def publish(publisher, *texts):
     for future in [publisher.publish(TOPIC, text.encode(), kind="test") for text in texts]:
-        future.result(timeout=10)
+        future.result(timeout=60)
 
 
 def pull(subscriber, **options):
     request = {"subscription": SUBSCRIPTION, "max_messages": 10, "return_immediately": True} | options
-    return subscriber.pull(request=request, timeout=10).received_messages
+    return subscriber.pull(request=request, timeout=60).received_messages
 
 
 def test_a_published_message_is_pulled_once_and_gone_when_acknowledged(clients, clock):
@@ -171,9 +171,9 @@ def test_a_stream_delivers_redelivers_what_is_refused_and_stops_at_what_is_ackno
             done.set()
 
     stream = subscriber.subscribe(SUBSCRIPTION, receive)
-    assert done.wait(20)
+    assert done.wait(60)
     stream.cancel()
-    stream.result(timeout=10)
+    stream.result(timeout=60)
     assert sorted(seen) == sorted(2 * [str(number).encode() for number in range(50)])
     assert pull(subscriber) == []
 
@@ -195,7 +195,7 @@ def test_resources_are_made_found_listed_and_removed(either):
 @pytest.mark.parametrize(
     "act",
     [
-        lambda publisher, _: publisher.publish("projects/p/topics/none", b"x").result(timeout=10),
+        lambda publisher, _: publisher.publish("projects/p/topics/none", b"x").result(timeout=60),
         lambda publisher, _: publisher.get_topic(topic="projects/p/topics/none"),
         lambda publisher, _: publisher.delete_topic(topic="projects/p/topics/none"),
         lambda _, subscriber: subscriber.create_subscription(name=f"{SUBSCRIPTION}2", topic="projects/p/topics/none"),
@@ -218,7 +218,7 @@ def test_a_name_is_given_once(either):
 
 def test_an_empty_message_is_refused(either):
     with pytest.raises(exceptions.InvalidArgument):
-        either[0].publish(TOPIC, b"").result(timeout=10)
+        either[0].publish(TOPIC, b"").result(timeout=60)
 
 
 def with_policies(subscriber, **policies):
@@ -292,10 +292,10 @@ def test_a_stream_that_ends_gives_back_what_it_held(clients):
     with pubsub_v1.SubscriberClient() as other:
         stream = other.subscribe(SUBSCRIPTION, lambda message: taken.release())
         for _ in range(3):
-            assert taken.acquire(timeout=10)
+            assert taken.acquire(timeout=60)
         assert pull(subscriber) == []
         stream.cancel()
-        stream.result(timeout=10)
+        stream.result(timeout=60)
     assert sorted(each.message.data for each in pull(subscriber, return_immediately=False)) == [b"a", b"b", b"c"]
 
 

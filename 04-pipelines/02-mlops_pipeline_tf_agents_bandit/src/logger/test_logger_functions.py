@@ -26,13 +26,20 @@ def posted(target, data, number="1"):
     return client.post("/", headers=headers, data=body).status_code
 
 
-@pytest.fixture
-def warehouse(tmp_path, monkeypatch):
-    """The one that the functions write to."""
-    monkeypatch.setenv("RECBANDITS_ARTIFACTS", str(tmp_path))
-    warehouse = choose(Config(artifacts=str(tmp_path))).warehouse
-    yield warehouse
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """One process for all tests, with its directory."""
+    directory = str(tmp_path_factory.mktemp("artifacts"))
+    warehouse = choose(Config(artifacts=directory)).warehouse
+    yield warehouse, directory
     warehouse.stop()
+
+
+@pytest.fixture
+def warehouse(one, monkeypatch):
+    """The one that the functions write to."""
+    monkeypatch.setenv("RECBANDITS_ARTIFACTS", one[1])
+    return one[0]
 
 
 def test_decisions_and_rewards_are_joined_in_the_warehouse(warehouse):

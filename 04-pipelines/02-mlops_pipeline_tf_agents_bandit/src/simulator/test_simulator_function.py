@@ -39,13 +39,20 @@ class FirstChoice(BaseHTTPRequestHandler):
         """Keep silent."""
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Directory of a world."""
+    directory = tmp_path_factory.mktemp("world")
+    World.make(synthetic.generate(), movies=20, rank=2, delay=0.05).save(directory)
+    return directory
+
+
 @pytest.fixture
-def config(tmp_path, monkeypatch):
+def config(world, tmp_path, monkeypatch):
     """A configuration of its own, which the function finds, with a world and a Pub/Sub server."""
     found = Config(artifacts=str(tmp_path))
     monkeypatch.setenv("RECBANDITS_CONFIG", str(found.write(tmp_path / "recbandits.toml")))
-    monkeypatch.setenv("RECBANDITS_WORLD", str(tmp_path / "world"))
-    World.make(synthetic.generate(), movies=20, rank=2, delay=0.05).save(tmp_path / "world")
+    monkeypatch.setenv("RECBANDITS_WORLD", str(world))
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "to be replaced, and given back at the end")
     yield found
     LocalPlatform(found).messages.stop()
