@@ -53,8 +53,8 @@ def loop(gcp, cloud, source, tmp_path):
 
 
 def left(cloud, before):
-    """Paths of what is there and was not, without what a switched-on service, a run or a policy's history leaves."""
-    lasting = ("/services/", "/pipelineJobs/", ":policy")
+    """Paths of what is there and was not, without what a switched-on service or a policy's history leaves."""
+    lasting = ("/services/", ":policy")
     new = [path for path in cloud.documents if path.startswith("/") and path not in before]
     return [path for path in new if not any(word in path for word in lasting)]
 
@@ -67,7 +67,7 @@ def test_nothing_that_the_loop_makes_is_missing_on_the_manifest(loop):
         *["table"] * 5,
         *logger,
         *logger,
-        *("model", "endpoint", "topic", "schedule", "pipeline schedule"),
+        *("model", "endpoint", "pipeline runs", "topic", "schedule", "pipeline schedule"),
     ]
 
 
@@ -88,6 +88,19 @@ def test_clean_up_removes_all_of_it_newest_first_and_undeploys_before_it_deletes
     ]
     assert undeployed == ["2", "1"], "the canary first"
     assert clean_up(loop, dry_run=False) == []
+
+
+def test_clean_up_ends_a_run_before_it_removes_what_the_run_would_make_again(loop, cloud):
+    """Somebody else's run, which has other labels, goes on."""
+    runs = f"/v1/{PARENT}/pipelineJobs/"
+    cloud.documents[f"{runs}recbandits-v1-start-up-1"]["state"] = "PIPELINE_STATE_RUNNING"
+    cloud.documents[f"{runs}theirs"] = {"name": f"{runs[4:]}theirs", "state": "PIPELINE_STATE_RUNNING"}
+    clean_up(loop, dry_run=False)
+    asked = [(request.method, request.path) for request in cloud.requests if request.method != "GET"]
+    first = asked.index(("POST", f"{runs}recbandits-v1-start-up-1:cancel"))
+    assert asked[first + 1] == ("DELETE", f"{runs}recbandits-v1-start-up-1")
+    assert first + 1 < asked.index(("PATCH", ENDPOINT))
+    assert left(cloud, before=()) == [f"{runs}theirs"]
 
 
 def test_a_dry_run_asks_the_cloud_for_nothing(loop, cloud):

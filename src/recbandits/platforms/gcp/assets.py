@@ -4,11 +4,15 @@
 that they are on the manifest before they are there.
 """
 
+import time
+
 from recbandits.platforms import FOUND, MADE, NotMadeError, Resource
 from recbandits.platforms.gcp.errors import explained, finish, patient
 from recbandits.platforms.provisioning import enter, expect
 
 _PATIENCE = 1800  # seconds until a removal must have ended
+_POLL = 5  # seconds between two looks at what is ending
+_ENDED = {"SUCCEEDED", "FAILED", "CANCELLED"}
 
 
 def have(config, resource, find, make):
@@ -50,9 +54,10 @@ def have(config, resource, find, make):
 
 
 def expect_release(config, clients):
-    """List the model and the endpoint that another machine is about to make, unless they are there.
+    """List the model and the endpoint that another machine is about to make, and the runs, unless they are there.
 
-    The model comes first, for clean-up removes what is newer before it: an endpoint with what is deployed there.
+    Clean-up removes what is newer first: the runs, which would deploy again what is gone; the endpoint, with what is
+    deployed there; the model.
 
     Raises:
       PlatformError: it cannot be said whether they are there.
@@ -70,6 +75,13 @@ def expect_release(config, clients):
     parent = f"projects/{config.project}/locations/{config.region}"
     expect(config, Resource("model", f"{parent}/models/{config.base}"), exists)
     expect(config, Resource("endpoint", f"{parent}/endpoints/{config.endpoint}"), exists)
+    labels = "&".join(f"{key}={text}" for key, text in config.labels.items())
+    expect(config, Resource("pipeline runs", f"{parent}/pipelineJobs?{labels}"), exists)
+
+
+def labelled(labels):
+    """The filter of Vertex AI for what has all these labels, a dict."""
+    return " AND ".join(f'labels.{key}="{text}"' for key, text in labels.items())
 
 
 def _region(clients, name):
@@ -165,6 +177,38 @@ def _of_display_name(clients, name, service, kind):
     return client, found
 
 
+def _find_runs(clients, name):
+    """The runs of pipelines that have the labels in a name: (client, list of them)."""
+    from google.api_core.exceptions import NotFound
+
+    parent, _, labels = name.partition("/pipelineJobs?")
+    client = _region(clients, name).vertex("Pipeline")
+    condition = labelled(dict(label.split("=") for label in labels.split("&")))
+    found = list(client.list_pipeline_jobs(request={"parent": parent, "filter": condition}))
+    if not found:
+        raise NotFound(f"{name} were not found")
+    return client, found
+
+
+def _remove_runs(clients, name):
+    """Stop those that go on, wait until no step of them does, and remove all."""
+    client, found = _find_runs(clients, name)
+    going = [job.name for job in found if not _has_ended(job)]
+    for job in going:
+        client.cancel_pipeline_job(name=job)
+    deadline = time.monotonic() + _PATIENCE
+    while not all(_has_ended(client.get_pipeline_job(name=job)) for job in going):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"they have not ended for {_PATIENCE} seconds")
+        time.sleep(_POLL)
+    for job in found:
+        finish(client.delete_pipeline_job(name=job.name), _PATIENCE)
+
+
+def _has_ended(job):
+    return job.state.name.removeprefix("PIPELINE_STATE_") in _ENDED
+
+
 def _find_pipeline_schedule(clients, name):
     _of_display_name(clients, name, "Schedule", "schedules")
 
@@ -193,6 +237,7 @@ FINDERS = {
     "endpoint": _find_endpoint,
     "model": _find_model,
     "table": _find_table,
+    "pipeline runs": _find_runs,
     "pipeline schedule": _find_pipeline_schedule,
     "TensorBoard": _find_tensorboard,
 }
@@ -204,6 +249,7 @@ REMOVERS = {
     "endpoint": remove_endpoint,
     "model": _remove_model,
     "table": _remove_table,
+    "pipeline runs": _remove_runs,
     "pipeline schedule": _remove_pipeline_schedule,
     "TensorBoard": _remove_tensorboard,
 }

@@ -11,7 +11,7 @@ import re
 import time
 
 from recbandits.platforms import PlatformError, Resource
-from recbandits.platforms.gcp.assets import expect_release, have
+from recbandits.platforms.gcp.assets import expect_release, have, labelled
 from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.gcp.requests import pipeline_job, pipeline_spec
 from recbandits.platforms.gcp.resources import remove
@@ -19,7 +19,7 @@ from recbandits.platforms.jobs import Job
 from recbandits.platforms.pipelines import Run
 from recbandits.platforms.schedules import fields_of
 
-_STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped", "CANCELLING": "stopped"}
+_STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}  # else a step may go on
 _PIPELINE, _RUN = "pipeline", "run"  # labels
 _DEPLOYER = "comp-deployer"  # the step that makes an endpoint, on a machine where no manifest lasts
 
@@ -153,9 +153,8 @@ class GcpPipelines:
         return Resource("pipeline schedule", f"{self._parent}/schedules/{self._config.base}-{Job(name).name}")
 
     def _list(self, labels):
-        terms = [f'labels.{key}="{text}"' for key, text in (self._config.labels | labels).items()]
         with explained(Resource("pipeline runs", self._config.base), "listed"):
-            request = {"parent": self._parent, "filter": " AND ".join(terms)}
+            request = {"parent": self._parent, "filter": labelled(self._config.labels | labels)}
             return list(self._client.list_pipeline_jobs(request=request))
 
     def _attempts(self, name):

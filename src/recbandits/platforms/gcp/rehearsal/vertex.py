@@ -99,6 +99,13 @@ def _cancel(documents, _, path):
     return 200, {}
 
 
+def _drop_run(documents, request):
+    state = documents.get(request.path, {}).get("state", "PIPELINE_STATE_CANCELLED")
+    if state.rpartition("_")[2] not in ("SUCCEEDED", "FAILED", "CANCELLED"):
+        return error(400, f"{request.path} has not ended")
+    return _drop_at_once(documents, request)
+
+
 def _upload_model(documents, request, place):
     """A new model, or a new version of one, which is kept under its number and under each alias."""
     parent = request.body.get("parentModel")
@@ -128,7 +135,7 @@ def _make_schedule(documents, request):
     return refusal or (200, document)
 
 
-def _drop_schedule(documents, request):
+def _drop_at_once(documents, request):
     status, document = drop(documents, request)
     return done("protobuf.Empty") if status == 200 else (status, document)
 
@@ -173,9 +180,10 @@ ROUTES = [
     ("GET", f"{PLACE}/{_JOB}", find),
     ("GET", f"{PLACE}/{_JOB}/[^/:]+", look),
     ("POST", f"({PLACE}/{_JOB}/[^/:]+):cancel", _cancel),
+    ("DELETE", f"{PLACE}/pipelineJobs/[^/:]+", _drop_run),
     ("POST", f"{PLACE}/schedules", _make_schedule),
     ("GET", f"{PLACE}/schedules", find),
-    ("DELETE", f"{PLACE}/schedules/[^/:]+", _drop_schedule),
+    ("DELETE", f"{PLACE}/schedules/[^/:]+", _drop_at_once),
     ("POST", f"({PLACE})/models:upload", _upload_model),
     ("GET", f"{PLACE}/models/[^/:]+", look),
     ("DELETE", f"{PLACE}/models/[^/:@]+", _drop_model),
