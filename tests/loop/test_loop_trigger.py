@@ -86,6 +86,12 @@ def test_where_rewards_stay_away_decisions_wait_instead_of_counting_as_unanswere
     assert due(warehouse, FIRST, SETTINGS, at(3600), 96) is None
 
 
+def test_where_decisions_stay_away_the_window_does_not_pass_them_by(warehouse):
+    """The newest decision is of 12:01:39; rewards for later ones, which another function logs, are there already."""
+    warehouse.write([record for n in range(100, 300) for record in decision(n, at(n))[1:]])
+    assert span(warehouse, FIRST, SETTINGS, at(3600)) == (at(-60), at(94))
+
+
 def test_what_a_verdict_was_about_does_not_count_again(warehouse):
     """A candidate was refused at 12:00:50: only decisions since 12:00:45, a window before, are new after that."""
     warehouse.write([verdict("refused", "second", "first", 50)])

@@ -82,9 +82,10 @@ def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, s
 def span(warehouse, serving, rule, now, overlap=OVERLAP):
     """The window of time of a re-training: (start, end), datetimes in UTC.
 
-    It ends a window before now, or before the newest reward that has been logged: where rewards are late, or lost on
-    their way, decisions wait for them instead of counting as unanswered. It starts a while before the end of what the
-    model has learnt from, to find what was delivered late; nothing is learnt twice.
+    It ends a window before now, or before the newest reward or decision that has been logged, whichever is older:
+    where rewards wait on their way, decisions wait for them instead of counting as unanswered; where decisions wait,
+    the model's time does not pass them by. It starts a while before the end of what the model has learnt from, to find
+    what was delivered late; nothing is learnt twice. What is delivered later still is never learnt.
 
     Args:
       warehouse: `Warehouse`
@@ -93,9 +94,9 @@ def span(warehouse, serving, rule, now, overlap=OVERLAP):
       now: aware datetime.
       overlap: seconds.
     """
-    newest = warehouse.state()["rewards"]["newest"]
-    start = serving.until - _seconds(overlap)
-    end = min(now, newest or start) - _seconds(rule.window)
+    state, start = warehouse.state(), serving.until - _seconds(overlap)
+    newest = [state[name]["newest"] or start for name in ("interactions", "rewards")]
+    end = min(now, *newest) - _seconds(rule.window)
     return start, max(start, end.astimezone(UTC))
 
 
