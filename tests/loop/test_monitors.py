@@ -117,9 +117,20 @@ def test_when_taste_turns_reward_and_error_say_so(world, served):
     turned = decided(world, served, seed=1, start=EDGES[1], drift=1.0, n=4000)
     table = monitors.drift(pa.concat_tables([decided(world, served, n=4000), turned]), EDGES, {served.version: served})
     assert table["alarm"][0] == ""
+    assert "Rewards have fallen" in table["alarm"][1]
     assert "errs more than at first" in table["alarm"][1]
     assert table["reward"][1] < table["low"][0]
     assert table["psi_context"][1] < table["psi_context_limit"][1]
+
+
+def test_rewards_that_rise_are_no_alarm(world):
+    flat, good = policy(world, 0.0), policy(world, 1.0)
+    table = monitors.drift(
+        pa.concat_tables([decided(world, flat), decided(world, good, 2000, 1, start=EDGES[1])]), EDGES
+    )
+    assert table["low"][1] > table["high"][0]
+    assert table["psi_reward"][1] > table["psi_reward_limit"][1]
+    assert table["alarm"].tolist() == ["", ""]
 
 
 def test_when_other_users_come_the_context_says_so(world, served):

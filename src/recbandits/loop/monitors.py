@@ -186,11 +186,13 @@ def _index(first, now):
 
 
 def _drift_alarm(row, first):
+    """Rewards that rise are no reason to worry: learning is meant to do that."""
     sentences = []
-    for name in ("reward", "context"):
-        index, limit = row[f"psi_{name}"], row[f"psi_{name}_limit"]
-        if index > max(limit, _LARGE):
-            sentences.append(f"The {name} has shifted: stability index {index:.2f}, by chance below {limit:.2f}.")
+    if row["high"] < first["low"]:
+        sentences.append(f"Rewards have fallen: mean {row['reward']:.2f} instead of {first['reward']:.2f}.")
+    index, limit = row["psi_context"], row["psi_context_limit"]
+    if index > max(limit, _LARGE):
+        sentences.append(f"The context has shifted: stability index {index:.2f}, by chance below {limit:.2f}.")
     if row["error_low"] > first["error_high"]:
         errors = f"squared error {row['error']:.2f} instead of {first['error']:.2f}"
         sentences.append(f"The served policy errs more than at first: {errors}.")
