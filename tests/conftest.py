@@ -63,7 +63,7 @@ def exported(tmp_path_factory):
 def kill_when():
     """Function that kills a process as soon as a condition holds, and fails if it ended before."""
 
-    def kill(process, condition, seconds=120):
+    def kill(process, condition, seconds=600):
         deadline = time.monotonic() + seconds
         while not condition():
             assert process.poll() is None, "the process ended before it could be killed"

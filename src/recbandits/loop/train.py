@@ -52,8 +52,9 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     new = (
         learn(agent, read_examples(find_records(dataset, TRAIN))) if manifest["decisions"] > manifest["held_out"] else 0
     )
-    ends = [datetime.fromisoformat(manifest["end"]), *([] if parent is None else [parent.until])]
-    until = max(ends)
+    until = datetime.fromisoformat(manifest["end"])
+    if parent is not None:
+        until = max(until, parent.until)
     if new:
         facts = {"parent": parent and parent.version, "learnt": len(agent.learnt.numpy()), "until": until.isoformat()}
         facts |= {"parameters": asdict(parameters), "exploration": asdict(exploration)}
