@@ -4,8 +4,9 @@ A table has one row for each distinct report of an event: the same delivered twi
 two, and of these the earliest counts, ties broken by digest. So nothing depends on the order of delivery.
 
 Parameters, none of them a keyword: `@start` and `@stop` bound the time of the decision, `@microseconds` is the window,
-`@until` is `@stop` plus the window (rewards that are looked at are bounded by constants, so that only their partitions
-are read), `@fallback` is the reward of a decision without one.
+`@until` is `@stop` plus the window (rewards that may be joined are bounded by constants, so that only their partitions
+are read; whoever counts, or takes a snapshot, looks for late ones in all of them), `@fallback` is the reward of a
+decision without one.
 """
 
 from typing import NamedTuple
