@@ -34,6 +34,9 @@ class GcpFunctions:
     def deploy(self, function):
         """See `Functions.deploy`; it also gives the subscription of its topic dead letters.
 
+        Cloud Functions copies the source into a bucket that it makes itself once for each region of a project,
+        gcf-v2-sources-<project number>-<region>: it serves all functions there, and clean-up leaves it.
+
         Args:
           function: `Function`
 
