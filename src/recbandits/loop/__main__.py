@@ -18,9 +18,10 @@ from recbandits.loop.view import shown
 from recbandits.platforms import PlatformError
 from recbandits.report import PROFILES
 
-_RATE = 75.0  # visits per second, which leaves half of two cores to the trainings
-_DECISIONS = 1000  # of a round
-_CANARY = 40  # percent, so that the guardrail soon has enough to decide by
+_RATE = 40.0  # visits per second, which leaves most of two cores to the trainings
+# Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
+_QUICK = {"decisions": 400, "delay": 0.4, "window": 2.0}
+_QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, "least": 60, "most": 100}
 
 
 def main(arguments=None):
@@ -63,8 +64,10 @@ def tell(loop, data):
 def settings_of(asked):
     """`Settings` of a command line."""
     settings = Settings(rate=_RATE)
-    if asked.profile == "quick":  # a round takes half a minute on two cores
-        settings = replace(settings, decisions=_DECISIONS, guardrail=replace(settings.guardrail, canary=_CANARY))
+    if asked.profile == "quick":
+        gate, guardrail = settings.gate, settings.guardrail
+        parts = {"gate": replace(gate, **_QUICK_GATE), "guardrail": replace(guardrail, **_QUICK_GUARDRAIL)}
+        settings = replace(settings, **_QUICK, **parts)
     if asked.rate is not None:
         settings = replace(settings, rate=asked.rate)
     if asked.drift:

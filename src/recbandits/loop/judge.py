@@ -8,9 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from recbandits.evaluation import off_policy
-from recbandits.evaluation.estimate import Estimate
-from recbandits.evaluation.reward_model import cross_fit
 from recbandits.loop.models import POLICY
 from recbandits.loop.settings import Gate
 
@@ -120,6 +117,9 @@ def judge_log(log, candidate, serving, gate=None):
     Returns:
       Judgement
     """
+    from recbandits.evaluation import off_policy
+    from recbandits.evaluation.reward_model import cross_fit
+
     gate = Gate() if gate is None else gate
     of = {"candidate": candidate.version, "serving": serving.version, "decisions": len(log), "margin": gate.margin}
     users = len(np.unique(log.user_id))
@@ -154,6 +154,8 @@ def policy_directory(place):
 
 
 def _estimate(log, policy, q, gate):
+    from recbandits.evaluation import off_policy
+
     scores = policy.scores(log.user_id, log.candidates, log.mask)
     probabilities = policy.exploration.probabilities(scores, log.mask)
     return off_policy.estimates(log, probabilities, q, names=[gate.estimator])[gate.estimator]
@@ -172,7 +174,7 @@ def _reason(difference, low, high, size, gate):
     return True, f"Passed: it is not worse than what serves by more than {gate.margin:g} ({measured})."
 
 
-def _with_interval(estimate: Estimate, level):
+def _with_interval(estimate, level):
     return tuple(map(_finite, (estimate.value, *estimate.interval(level=level))))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 from recbandits.interactions import Verdict, to_table
@@ -37,12 +38,13 @@ def run(loop, data, rounds, show, stop, drift=False):
       PlatformError: a part does not start, the start-up pipeline failed, or something does not come back.
     """
     observer = Observer(loop, rounds)
-    with _meanwhile(observer, show, "a world is made, and servers start"):
+    with _meanwhile(observer, show, "a world is made"):
         loop.prepare(data)
         loop.start("messages", "warehouse")
-        loop.start("endpoint", "log-interaction", "log-reward")
-    with _meanwhile(observer, show, "the first policy is trained"):
+    with _meanwhile(observer, show, "servers start, the first policy is trained"), ThreadPoolExecutor() as beside:
+        others = beside.submit(loop.start, "endpoint", "log-interaction", "log-reward")
         loop.start_up(stop)
+        others.result()
     if stop.is_set():
         return loop.drain()
     loop.start("simulator", "trigger")

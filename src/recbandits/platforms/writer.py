@@ -5,6 +5,7 @@ A transaction costs as much for hundreds of rows as for one, and a warehouse tak
 
 import queue
 import threading
+import time
 from concurrent.futures import Future
 
 import pyarrow as pa
@@ -20,10 +21,11 @@ class Writer:
     Args:
       insert: function of dict from name of a table to pyarrow.Table with a column `digest`; it adds the rows that are
         not there in one transaction, and gives the digests of those that are new.
+      pause: seconds that a write waits for others.
     """
 
-    def __init__(self, insert):
-        self._insert, self._waiting = insert, queue.SimpleQueue()
+    def __init__(self, insert, pause=0.0):
+        self._insert, self._waiting, self._pause = insert, queue.SimpleQueue(), pause
         self._ended = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -46,6 +48,8 @@ class Writer:
     def _run(self):
         while not self._ended.is_set():
             jobs = [self._waiting.get()]
+            if jobs[0] is not None:
+                time.sleep(self._pause)
             while jobs[-1] is not None and len(jobs) < _TOGETHER and not self._waiting.empty():
                 jobs.append(self._waiting.get())
             self._serve([job for job in jobs if job is not None])

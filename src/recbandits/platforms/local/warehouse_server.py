@@ -18,6 +18,8 @@ from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.platforms.local.warehouse_client import packed, read_parameter, unpacked
 from recbandits.platforms.writer import Writer
 
+_PAUSE = 0.1  # seconds that a record waits for others: a transaction of one costs as much as one of ten
+
 
 def handler(warehouse, writer):
     """A class of request handlers for a `DuckWarehouse` and its `Writer`."""
@@ -68,7 +70,7 @@ def main(arguments=None):
         warehouse = DuckWarehouse(given.file)
     except PlatformError as error:
         sys.exit(str(error))
-    with warehouse, Writer(warehouse.insert) as writer:
+    with warehouse, Writer(warehouse.insert, _PAUSE) as writer:
         ThreadingHTTPServer.request_queue_size = 128
         server = ThreadingHTTPServer(("127.0.0.1", given.port), handler(warehouse, writer))
         server.daemon_threads = True
