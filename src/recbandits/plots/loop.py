@@ -6,6 +6,7 @@ from recbandits.plots.style import COLOURS, REFERENCE, figure
 
 REFERENCES = {"oracle": "--", "uniform": ":"}
 _KINDS = {"deployed": COLOURS[2], "refused": COLOURS[7], "promoted": COLOURS[0], "rolled back": COLOURS[3]}
+_FAR = 3.0  # of a ratio that should be 1
 _BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 
 
@@ -133,6 +134,7 @@ def propensities(table, title=None):
             colour = _KINDS["refused"] if row.alarm else COLOURS[0]
             left.plot([row.low, row.high], [y, y], color=colour, linewidth=4, alpha=0.5)
             left.plot(row.ratio, y, "o", color=colour)
+        left.set_xlim(0, min(_FAR, 1.1 * table["high"].max()))  # what hardly anything was shown of has no end
         left.set_yticks(place, names)
         left.set(
             xlabel="mean of 1 / (candidates x propensity),\n95 % interval", title=title, ylabel="version (decisions)"
