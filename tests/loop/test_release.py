@@ -216,6 +216,7 @@ def test_an_experiment_is_what_shares_and_verdicts_say(traffic, policies):
     assert experiment({old: 10, new: 90}, verdicts) == (new, old, True, NOON)
     assert experiment({old: 100, new: 0}, verdicts) is None
     assert experiment({old: 80, "unheard of": 20}, verdicts.iloc[:0]) is None
+    assert experiment({new: 80, "deployed by somebody who was killed": 20}, verdicts) is None
 
 
 def test_looks_narrow_as_decisions_come_in(traffic, policies):

@@ -146,14 +146,16 @@ def experiment(shares, verdicts):
       verdicts: DataFrame of `Verdict`s.
 
     Returns:
-      `Experiment`; None where fewer than two versions have traffic, or no verdict says which is new.
+      `Experiment`; None where not two versions have traffic, or no verdict says which of them is new.
     """
     versions = [version for version, share in shares.items() if share]
     deployed = verdicts[(verdicts["kind"] == "deployed") & verdicts["version"].isin(versions)]
     if len(versions) != 2 or deployed.empty:
         return None
-    newest = deployed.sort_values("time", kind="stable")["version"].iloc[-1]
-    other = next(version for version in versions if version != newest)
+    last = deployed.sort_values("time", kind="stable").iloc[-1]
+    newest, other = last["version"], next(version for version in versions if version != last["version"])
+    if last["against"] != other:  # a Deployer was killed before it said what it had deployed
+        return None
     promoted = shares[newest] > shares[other]
     begun = verdicts[(verdicts["version"] == newest) & verdicts["kind"].isin(["deployed", "promoted"])]
     if not promoted:
