@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -94,6 +95,9 @@ def test_one_that_ignores_its_end_is_killed_with_what_it_started(service, monkey
     service.start(lambda port: [sys.executable, "-c", stubborn, *web(port)])
     service.stop()
     assert not service.running
+    end = time.monotonic() + 30  # what it started is killed with it, and gone a moment later
+    while answers(service.port) and time.monotonic() < end:
+        time.sleep(0.05)
     assert not answers(service.port)
 
 
