@@ -15,6 +15,7 @@ from recbandits.platforms.provisioning import clean_up, manifest
 
 DATASET = "/bigquery/v2/projects/movie-lab-42/datasets/recbandits_v1"
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
+TABLES = [f"{DATASET}/tables/{name}" for name in ("interactions", "rewards", "quarantine", "verdicts")]
 DAY = 86_400_000  # milliseconds
 
 
@@ -84,6 +85,26 @@ def test_an_expiry_holds_for_tables_that_are_there(empty, cloud):
     empty.create()
     empty.create(expiry=1)
     assert cloud.documents[f"{DATASET}/tables/rewards"]["timePartitioning"]["expirationMs"] == str(DAY)
+
+
+def test_starting_leaves_the_expiry_as_it_is(empty, cloud):
+    """Whoever starts the warehouse, as a function or a run of a pipeline, does not know how long rows are kept."""
+    empty.create(expiry=30)
+    before = {path: document["timePartitioning"] for path, document in cloud.documents.items() if path in TABLES}
+    cloud.requests.clear()
+    empty.start()
+    assert {path: cloud.documents[path]["timePartitioning"] for path in TABLES} == before
+    assert {request.method for request in cloud.requests} == {"GET"}
+    kept = [before[path].get("expirationMs") for path in TABLES]
+    assert kept == [str(30 * DAY)] * 3 + [None], "verdicts stay"
+
+
+@pytest.mark.parametrize("days", [0, -1, float("nan")])
+def test_days_that_are_none_are_refused_before_anything_is_sent(empty, cloud, days):
+    cloud.requests.clear()
+    with pytest.raises(ValueError, match="expiry must be a positive number of days, got"):
+        empty.create(expiry=days)
+    assert cloud.requests == []
 
 
 def test_clean_up_removes_the_tables_that_were_made_and_no_others(platform, empty, cloud):

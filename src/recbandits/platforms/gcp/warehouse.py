@@ -35,16 +35,22 @@ class BigQueryWarehouse(Warehouse):
         """See `Warehouse.create`.
 
         Args:
-          expiry: days after which BigQuery forgets decisions, rewards and quarantined messages; None for never.
-            Verdicts stay. Given, it holds for tables that are there already, too.
+          expiry: days after which BigQuery forgets decisions, rewards and quarantined messages, positive; verdicts stay.
+            Given, it holds for tables that are there already, too. None leaves those as they are, and tables that are
+            made now keep everything.
+
+        Raises:
+          ValueError: days that are not positive.
         """
         from google.cloud import bigquery
 
+        if expiry is not None and not expiry > 0:
+            raise ValueError(f"expiry must be a positive number of days, got {expiry!r}")
         for table in sql.TABLES.values():
             wanted = bigquery.Table(f"{self._dataset}.{table.name}", _schema(table))
             wanted.time_partitioning = _partitions(table, expiry)
             wanted.clustering_fields = [table.key[0]]
-            if not self._have(wanted):
+            if not self._have(wanted) and expiry is not None:
                 self._keep_days(wanted)
         view = bigquery.Table(f"{self._dataset}.decisions")
         view.view_query = sql.VIEW.format(dataset=f"{self._dataset}.")
