@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from src.prediction.client import instances_of
@@ -55,10 +56,10 @@ def test_gcloud_sends_the_body_as_it_is(tmp_path):
     assert answer["predictions"] == [{"echo": instance} for instance in INSTANCES]
 
 
-def test_all_ways_lead_to_the_same_address_with_the_same_body():
-    """What the platform itself sends is the reference."""
+def test_all_ways_lead_to_the_same_address_with_the_same_body(tmp_path):
+    """What the platform itself sends is the reference; its manifest is nobody's."""
     with Rehearsal() as cloud:
-        GcpPlatform(CONFIG, cloud.endpoint).endpoints.create().predict(INSTANCES)
+        GcpPlatform(replace(CONFIG, artifacts=str(tmp_path)), cloud.endpoint).endpoints.create().predict(INSTANCES)
         request = cloud.requests[-1]
     address = vertex_address(CONFIG, CONFIG.endpoint)
     assert address == f"https://us-central1-aiplatform.googleapis.com{request.path}"
