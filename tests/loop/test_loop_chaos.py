@@ -165,6 +165,9 @@ def test_whoever_is_killed_every_acknowledged_event_is_in_the_table_exactly_once
     of_first = {row["event_id"] for row in rows(loop, "interactions") if row["policy_version"] == "uniform"}
     assert {event for event, _, _ in logged.keys() - said} <= of_first
     assert visits["reported"] <= len(said) <= visits["reports"]
+    assert visits["reported"] == visits["reports"], (
+        "all that was acknowledged to the visitors, and they got it all away"
+    )
     assert len(decisions) >= 0.5 * visits["answered"] > 100
     assert rows(loop, "quarantine") == []
     assert [loop.platform.messages.backlog(f"{name}-dead") for name in TOPICS] == [0, 0]

@@ -35,6 +35,7 @@ SOURCE = Path(__file__).parents[3] / "04-pipelines" / "02-mlops_pipeline_tf_agen
 START_UP = "start-up"
 TOPICS = {"interactions": "log_interaction", "rewards": "log_reward"}  # and what logs each
 _MARK, _SETTINGS, _WORLD = "loop.json", "settings.json", "world"  # the first is in no other directory
+_REPORTS = 60.0  # seconds that visitors get to report what they thought, more than they take for it
 _EVERY = 2.0  # seconds between two looks of the trigger
 _DRAIN = 60.0  # seconds that the last events get to the warehouse
 _POLL = 0.1  # seconds between two looks
@@ -207,7 +208,9 @@ class Loop:
                 lambda: is_held(endpoint.directory),
             ),
             **logs,
-            "simulator": Part(self._starting(visitors, self._visit), visitors.stop, lambda: visitors.running),
+            "simulator": Part(
+                self._starting(visitors, self._visit), partial(visitors.stop, _REPORTS), lambda: visitors.running
+            ),
             "trigger": Part(self._starting(trigger, self._trigger), trigger.stop, lambda: trigger.running),
         }
 

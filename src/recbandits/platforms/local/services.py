@@ -120,9 +120,13 @@ class Service:
         return self._about("variables") or {}
 
     @_in_turn
-    def stop(self):
-        """Have it finish its work and end; one that does not is killed, one that does not run is no error."""
-        self._end()
+    def stop(self, patience=None):
+        """Have it finish its work and end; one that does not is killed, one that does not run is no error.
+
+        Args:
+          patience: seconds that it gets to finish; None for those that suit a server.
+        """
+        self._end(patience)
 
     @_in_turn
     def kill(self):
@@ -136,16 +140,16 @@ class Service:
     def _about(self, what):
         return (read_json(self.directory / "server.json") or {}).get(what)
 
-    def _end(self):
-        self._signal(os.kill, signal.SIGTERM)
+    def _end(self, patience=None):
+        self._signal(os.kill, signal.SIGTERM, patience)
         self._signal(os.killpg, signal.SIGKILL)
 
-    def _signal(self, send, number):
+    def _signal(self, send, number, patience=None):
         """Send a signal to what runs, and wait for its end for a while."""
         if is_held(self.directory):  # so the process lives, and its number belongs to nobody else
             with contextlib.suppress(ProcessLookupError):
                 send(self._about("process"), number)
-        deadline = time.monotonic() + _END
+        deadline = time.monotonic() + (_END if patience is None else patience)
         while is_held(self.directory) and time.monotonic() < deadline:
             time.sleep(_POLL)
         _forget_ended()
