@@ -88,6 +88,20 @@ def test_a_candidate_whose_scores_are_not_numbers_does_not_pass(world, log):
     assert "must be finite" in found.why
 
 
+def test_the_intervals_have_the_level_of_the_gate_and_the_page_says_so(world, log):
+    """Quantiles 1.2816 for 80 % and 1.9600 for 95 %: widths in a ratio of 0.654, but for what skewness adds to both."""
+    usual = judge_log(log, policy(world, 1.0), policy(world, 0.5))
+    found = judge_log(log, policy(world, 1.0), policy(world, 0.5), Gate(level=0.8))
+    widths = [made.high - made.low for made in (found, usual)]
+    assert widths[0] / widths[1] == pytest.approx(0.654, abs=0.005)
+    assert (found.level, usual.level) == (0.8, 0.95)
+    assert "80 % interval" in found.why
+    assert "intervals of 80 %." in found.html()
+    assert "95 %" not in found.html()
+    assert "intervals of 95 %." in usual.html()
+    assert judge_log(log.take(np.arange(3)), policy(world, 1.0), policy(world, 0.5), Gate(level=0.8)).level == 0.8
+
+
 @pytest.mark.parametrize("place", range(4))
 def test_nothing_that_is_not_a_number_passes(place):
     """difference, low, high and effective sample size: with any of them unknown, the gate is shut."""

@@ -33,6 +33,7 @@ class Judgement:
       effective_sample_size: decisions of equal weight that the estimates are worth.
       decisions: held-out ones that it was made of.
       margin: of the gate.
+      level: coverage of the intervals, in (0, 1).
     """
 
     passed: bool
@@ -47,6 +48,7 @@ class Judgement:
     effective_sample_size: float | None = None
     decisions: int = 0
     margin: float = 0.0
+    level: float = 0.95
 
     def to_json(self):
         """The judgement as one line of JSON."""
@@ -75,7 +77,7 @@ class Judgement:
             f"<!doctype html><title>Gate</title><h1>The candidate {verdict}</h1><p>{html.escape(self.why)}</p>"
             f"<table><tr><th>policy</th><th>value</th><th>low</th><th>high</th></tr>{cells}</table>"
             f"<p>{self.decisions:,} held-out decisions, worth {_shown(self.effective_sample_size, 0)} of equal "
-            f"weight; margin {self.margin:g} rating points; intervals of 95 %.</p>"
+            f"weight; margin {self.margin:g} rating points; intervals of {_percent(self.level)}.</p>"
         )
 
 
@@ -121,7 +123,8 @@ def judge_log(log, candidate, serving, gate=None):
     from recbandits.evaluation.reward_model import cross_fit
 
     gate = Gate() if gate is None else gate
-    of = {"candidate": candidate.version, "serving": serving.version, "decisions": len(log), "margin": gate.margin}
+    of = {"candidate": candidate.version, "serving": serving.version}
+    of |= {"decisions": len(log), "margin": gate.margin, "level": gate.level}
     users = len(np.unique(log.user_id))
     if users < _FOLDS:
         return Judgement(False, f"Refused: the held-out decisions must be of {_FOLDS} users, got {users}.", **of)
@@ -163,7 +166,7 @@ def _estimate(log, policy, q, gate):
 
 def _reason(difference, low, high, size, gate):
     """(passed, why); every comparison is written so that NaN does not pass."""
-    measured = f"difference {difference:+.3f}, {100 * gate.level:g} % interval {low:+.3f} to {high:+.3f}"
+    measured = f"difference {difference:+.3f}, {_percent(gate.level)} interval {low:+.3f} to {high:+.3f}"
     if not size >= gate.effective_sample_size:
         needed = f"{gate.effective_sample_size:g} decisions of equal weight, got {size:.0f}"
         return False, f"Refused: the estimate needs {needed} ({measured})."
@@ -181,6 +184,10 @@ def _with_interval(estimate, level):
 def _finite(value):
     """The number, or None where it is none that JSON could hold."""
     return float(value) if math.isfinite(value) else None
+
+
+def _percent(level):
+    return f"{100 * level:g} %"
 
 
 def _shown(value, digits=3):

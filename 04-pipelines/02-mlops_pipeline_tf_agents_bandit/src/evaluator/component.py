@@ -23,7 +23,7 @@ def evaluator(
         model: the candidate.
         serving: version that serves.
         gate: what the candidate has to show: margin, effective_sample_size, estimator, level.
-        metrics: the difference with its 95 % interval, and the effective sample size.
+        metrics: the difference with its interval, whose coverage is the gate's level, and the effective sample size.
         report: the judgement as a page.
 
     Returns:
