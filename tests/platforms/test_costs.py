@@ -19,6 +19,7 @@ TABLE = costs()
         ("BigQuery storage", "per_hour", 10 * 0.02 / 730),
         ("schedules", "per_hour", 2 * 0.10 / 730),
         ("pipeline", "per_run", 0.03 + 4 * 0.1541 / 20),  # 0.06: four steps of three minutes
+        ("batch prediction (an hour)", "per_run", 2 * 0.1117),  # two machines at most, as the request says
         ("image build", "per_run", 15 * 0.016),
     ],
 )

@@ -11,6 +11,7 @@ _PAGE = "https://cloud.google.com/{}/pricing"
 _MONTH = 730  # hours
 _MILLION = 10**6
 _TIB = 2**40  # bytes
+_BATCH = 2  # machines that a batch prediction may have; they are priced as those that serve
 PRICES = {  # name: (US dollars, unit, page)
     "n2-standard-2 serving": (0.1117, "hour", "vertex-ai"),
     "n2-standard-8 training": (0.4467, "hour", "vertex-ai"),
@@ -94,7 +95,7 @@ def costs(use=None):
 
 
 def monthly(use=None, messages=_MILLION, runs=30, hours=_MONTH):
-    """US dollars of a month by piece, the dearest first; training jobs and builds are not in it.
+    """US dollars of a month by piece, the dearest first; training jobs, batch predictions and builds are not in it.
 
     Args:
       use: `Use`; None for its defaults.
@@ -105,7 +106,7 @@ def monthly(use=None, messages=_MILLION, runs=30, hours=_MONTH):
     Returns:
       pandas.Series
     """
-    table = costs(use).drop(["training job (an hour)", "image build"])
+    table = costs(use).drop(["training job (an hour)", "batch prediction (an hour)", "image build"])
     spent = hours * table["per_hour"] + messages / _MILLION * table["per_million"] + runs * table["per_run"]
     return spent.rename("dollars").sort_values(ascending=False, kind="stable")
 
@@ -116,6 +117,7 @@ def _rows(use):
     working = batches * use.merge * (_price("function processor") + _price("function memory"))  # 1 vCPU and 1 GiB
     carried = 2 * _MILLION * max(use.message, 1000)  # bytes: published, and delivered to the function
     run = _price("pipeline run") + use.steps * use.minutes / 60 * _price("e2-standard-4 step")
+    answering = _BATCH * _price("n2-standard-2 serving")
     jobs = _stored(use.schedules, "Cloud Scheduler")
     return {
         "endpoint": (use.versions * _price("n2-standard-2 serving"), 0, 0, "undeploy every version", "vertex-ai"),
@@ -129,6 +131,7 @@ def _rows(use):
         "schedules": (jobs, 0, 0, "delete the jobs, paused ones cost", "scheduler"),
         "pipeline": (0, 0, run, "pause its schedule, it goes on alone", "vertex-ai"),
         "training job (an hour)": (0, 0, _price("n2-standard-8 training"), "it ends by itself", "vertex-ai"),
+        "batch prediction (an hour)": (0, 0, answering, "it ends by itself", "vertex-ai"),
         "image build": (0, 0, use.build * _price("Cloud Build e2-highcpu-8"), "it ends by itself", "build"),
     }
 

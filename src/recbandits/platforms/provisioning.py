@@ -8,6 +8,9 @@ run, everything it made is listed, and nothing that was there before ever is.
 where it is made, or by `expect` where another machine will make it, such as a pipeline that deploys. Several processes
 may do so at once.
 
+Records of what ran are not listed, and stay: training and tuning jobs, batch predictions, runs of pipelines, the
+contexts of experiments. None of them bills once it has ended; what they wrote goes with the bucket.
+
 The manifest knows names. A run that is killed between listing and making leaves a name with nothing behind it: the next
 `create` makes it, `clean_up` passes over it. If somebody else makes a resource of that very name before either is
 called, it counts as ours. The same holds for a listed resource that others remove and make again.

@@ -35,9 +35,9 @@ class BigQueryWarehouse(Warehouse):
         """See `Warehouse.create`.
 
         Args:
-          expiry: days after which BigQuery forgets decisions, rewards and quarantined messages, positive; verdicts stay.
-            Given, it holds for tables that are there already, too. None leaves those as they are, and tables that are
-            made now keep everything.
+          expiry: days, positive, after which BigQuery forgets decisions, rewards and quarantined messages; verdicts
+            stay. Given, it holds for tables that are there already, too. None leaves those as they are, and tables that
+            are made now keep everything.
 
         Raises:
           ValueError: days that are not positive.
