@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from warehouse_contract import START, WarehouseContract, at, shown, told
 
-from recbandits.interactions import Interaction, Quarantined, Reward
+from recbandits.interactions import Interaction, Quarantined, Reward, Verdict
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.platforms.warehouse import Counts, digest_of
@@ -101,6 +101,31 @@ def test_any_order_of_any_deliveries_gives_what_plain_python_gives(warehouse, de
     assert [(row["reward"], row["reward_time"]) for row in joined] == [
         (reward.value, reward.time) if reward else (DEFAULT, None) for _, reward in rows
     ]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deliveries=DELIVERIES)
+def test_rows_that_two_writers_added_at_one_moment_are_taken_for_one(warehouse, deliveries):
+    """BigQuery lets them: each row of each table is there twice, and nothing that is asked changes."""
+    tables = ("interactions", "rewards", "quarantine", "verdicts")
+    warehouse.change([f"DELETE FROM {name}" for name in tables], {})
+    verdict = Verdict("id", START, "deployed", "v", "", "first", None, None, None, None)
+    warehouse.write([*deliveries, verdict])
+
+    def all_that_is_asked():
+        span = at(BEGIN), at(END), WINDOW
+        yield warehouse.decisions(*span, DEFAULT).to_pylist()
+        yield warehouse.counts(*span)
+        yield warehouse.snapshot(at(BEGIN), at(END))
+        yield warehouse.by_version(*span, DEFAULT).to_csv()
+        yield warehouse.rewards_of("v", *span, DEFAULT).tolist()
+        yield warehouse.verdicts()["verdict_id"].tolist()
+        yield warehouse.state()
+        yield sorted(warehouse.query("SELECT event_id, reward FROM decisions").to_pylist(), key=str)
+
+    before = list(all_that_is_asked())
+    warehouse.change([f"INSERT INTO {name} SELECT * FROM {name}" for name in tables], {})
+    assert list(all_that_is_asked()) == before
 
 
 def test_spans_that_meet_count_everything_once(warehouse):

@@ -3,6 +3,9 @@
 A table has one row for each distinct report of an event: the same delivered twice is one row, two different ones are
 two, and of these the earliest counts, ties broken by digest. So nothing depends on the order of delivery.
 
+BigQuery checks no key, and two MERGEs that only add rows do not exclude each other: writers that are given one report
+at the same moment can both add it. So whatever is asked here takes equal rows for one.
+
 Parameters, none of them a keyword: `@start` and `@stop` bound the time of the decision, `@microseconds` is the window,
 `@until` is `@stop` plus the window (rewards that may be joined are bounded by constants, so that only their partitions
 are read; whoever counts, or takes a snapshot, looks for late ones in all of them), `@fallback` is the reward of a
@@ -22,7 +25,7 @@ class Table(NamedTuple):
     Attributes:
       name: of the table.
       record: class of what its rows are.
-      key: columns that no two rows share.
+      key: columns that tell rows apart.
     """
 
     name: str
@@ -116,7 +119,7 @@ _REST = """
   SELECT r.digest, 'orphan' AS fate FROM rewards AS r
   WHERE r.time >= @start AND r.time < @stop
     AND NOT EXISTS (SELECT 1 FROM interactions AS i WHERE i.event_id = r.event_id)
-  UNION ALL
+  UNION DISTINCT
   SELECT q.digest, 'quarantined' AS fate FROM quarantine AS q WHERE q.time >= @start AND q.time < @stop"""
 # Every row that has to do with the window, once, with what became of it: rows of the events that were decided in it,
 # whenever they came, and the rest. A pair of decision and reward is two rows.
@@ -126,14 +129,14 @@ fates AS (
     WHEN i.digest <> d.digest THEN 'duplicate' WHEN a.event_id IS NULL THEN 'defaulted' ELSE 'joined' END AS fate
   FROM interactions AS i JOIN decided AS d ON d.event_id = i.event_id
   LEFT OUTER JOIN answers AS a ON a.event_id = i.event_id
-  UNION ALL
+  UNION DISTINCT
   SELECT r.digest, CASE
     WHEN r.digest = a.digest THEN 'reward of joined' WHEN a.digest IS NULL
-      AND ROW_NUMBER() OVER (PARTITION BY r.event_id ORDER BY r.time, r.digest) = 1 THEN 'late'
+      AND DENSE_RANK() OVER (PARTITION BY r.event_id ORDER BY r.time, r.digest) = 1 THEN 'late'
     ELSE 'duplicate' END AS fate
   FROM rewards AS r JOIN decided AS d ON d.event_id = r.event_id
   LEFT OUTER JOIN answers AS a ON a.event_id = r.event_id
-  UNION ALL{_REST}
+  UNION DISTINCT{_REST}
 )"""
 
 COUNTS = f"WITH {_FATES} SELECT fate, COUNT(*) AS number FROM fates GROUP BY fate"
@@ -143,9 +146,9 @@ SNAPSHOT = f"""
 WITH {_DECIDED},
 fates AS (
   SELECT i.digest, '' AS fate FROM interactions AS i JOIN decided AS d ON d.event_id = i.event_id
-  UNION ALL
+  UNION DISTINCT
   SELECT r.digest, '' AS fate FROM rewards AS r JOIN decided AS d ON d.event_id = r.event_id
-  UNION ALL{_REST}
+  UNION DISTINCT{_REST}
 )
 SELECT COUNT(*) AS number,
   BIT_XOR(CAST(CONCAT('0x', SUBSTR(digest, 1, 15)) AS INT64)) AS first,
@@ -155,15 +158,15 @@ FROM fates
 
 STATE = (
     "\nUNION ALL ".join(
-        f"SELECT '{table.name}' AS name, COUNT(*) AS number, MAX(time) AS newest FROM {table.name}"
+        f"SELECT '{table.name}' AS name, COUNT(DISTINCT digest) AS number, MAX(time) AS newest FROM {table.name}"
         for table in TABLES.values()
     )
     + """
-UNION ALL SELECT 'joined' AS name, COUNT(*) AS number, MAX(i.time) AS newest FROM interactions AS i
+UNION ALL SELECT 'joined' AS name, COUNT(DISTINCT i.digest) AS number, MAX(i.time) AS newest FROM interactions AS i
 WHERE EXISTS (SELECT 1 FROM rewards AS r WHERE r.event_id = i.event_id)"""
 )
 
-VERDICTS = f"SELECT {', '.join(FIELDS[Verdict])} FROM verdicts ORDER BY time, verdict_id"
+VERDICTS = f"SELECT DISTINCT {', '.join(FIELDS[Verdict])} FROM verdicts ORDER BY time, verdict_id"
 
 # What else an event has goes with its decision, whenever it came: a reward must not stay behind as an orphan, nor a
 # second report of the decision take its place.
