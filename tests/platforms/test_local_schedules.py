@@ -4,6 +4,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import psutil
 import pytest
 
 from recbandits.config import Config
@@ -132,6 +133,20 @@ def test_schedules_are_kept_by_name_and_said_when_they_are_due(platform):
     for name in ("often", "broken", "silent", "silent"):
         schedules.delete(name)
     assert not schedules.service.running
+
+
+def test_the_process_finds_the_topics_of_a_schedule_that_came_later(platform):
+    """The first schedule posts; with the second one the process is another, which knows where Pub/Sub is."""
+    schedules, service = platform.schedules, platform.schedules.service
+    schedules.create("posts", "0 3 * * *", "http://127.0.0.1:9/nobody")
+    first = service.process
+    schedules.create("publishes", "0 3 * * *", platform.messages.topic("ticks"))
+    second = service.process
+    environment = psutil.Process(second).environ()
+    assert environment["PUBSUB_EMULATOR_HOST"] == f"127.0.0.1:{platform.messages.service.port}"
+    assert not psutil.pid_exists(first)
+    schedules.create("posts-too", "0 3 * * *", "http://127.0.0.1:9/nobody")
+    assert service.process == second, "nothing that it has to know has changed"
 
 
 def test_a_schedule_publishes_its_payload_or_posts_it(platform):

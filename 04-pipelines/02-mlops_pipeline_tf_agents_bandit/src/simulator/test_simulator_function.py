@@ -65,7 +65,7 @@ def client():
 
 
 def test_visitors_are_answered_and_their_rewards_are_published(config, client):
-    """0.5 s at 20 requests/s of 2 visits, as many as this machine manages; what is reported is what the topic has."""
+    """2 s at 20 requests/s of 2 visits, as many as this machine manages; what is reported is what the topic has."""
     messages = LocalPlatform(config).messages
     messages.subscription("seen", messages.topic("rewards"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), FirstChoice)
@@ -73,7 +73,7 @@ def test_visitors_are_answered_and_their_rewards_are_published(config, client):
     directory = config.artifacts_dir / "endpoints" / config.endpoint
     directory.mkdir(parents=True)
     write_json(directory / "server.json", {"port": server.server_port})
-    counts = client.post("/", json={"seconds": 0.5, "rate": 20, "instances": 2}).get_json()
+    counts = client.post("/", json={"seconds": 2, "rate": 20, "instances": 2}).get_json()
     server.shutdown()
     assert 2 <= counts["visits"] == counts["answered"] == FirstChoice.asked
     assert counts["visits"] % 2 == 0
@@ -90,7 +90,7 @@ def test_visitors_are_answered_and_their_rewards_are_published(config, client):
 
 
 def test_an_endpoint_that_is_away_is_told_in_the_counts(config, client):
-    counts = client.post("/", json={"seconds": 0.3, "rate": 20}).get_json()
+    counts = client.post("/", json={"seconds": 2, "rate": 20}).get_json()
     assert counts["visits"] == counts["unanswered"] > 0
     assert counts["reports"] == 0
 

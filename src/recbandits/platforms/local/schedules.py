@@ -7,6 +7,7 @@ Scheduler, times that pass while nobody looks are not made up for.
 """
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ from recbandits.platforms.jobs import Job
 from recbandits.platforms.local.processes import read_json
 from recbandits.platforms.local.services import Service
 from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.messages import VARIABLE
 from recbandits.platforms.schedules import Schedule, trigger_of
 
 _POLL = 0.25  # seconds between two looks at the clock
@@ -49,11 +51,15 @@ class LocalSchedules:
           PlatformError: the process did not start.
         """
         schedule = Schedule(name, cron, target, payload or {})
+        places = self.service.variables
         if schedule.target.startswith("projects/"):
-            self._messages.start()  # the process finds the topics that this one finds
+            self._messages.start()
+            places = {VARIABLE: os.environ[VARIABLE]}  # the process finds the topics that this one finds
         self._keep(schedule)
-        module = [sys.executable, "-m", __name__]
-        self.service.start(lambda _: [*module, str(self.service.directory)], ready=lambda _: True)
+        if self.service.running and self.service.variables != places:
+            self.service.stop()
+        command = [sys.executable, "-m", __name__, str(self.service.directory)]
+        self.service.start(lambda _: command, places, ready=lambda _: True)
         return schedule
 
     def list(self):

@@ -146,12 +146,16 @@ class Service:
 
     def _signal(self, send, number, patience=None):
         """Send a signal to what runs, and wait for its end for a while."""
+        process = self._about("process")
         if is_held(self.directory):  # so the process lives, and its number belongs to nobody else
             with contextlib.suppress(ProcessLookupError):
-                send(self._about("process"), number)
+                send(process, number)
         deadline = time.monotonic() + (_END if patience is None else patience)
         while is_held(self.directory) and time.monotonic() < deadline:
             time.sleep(_POLL)
+        for child in _children:
+            if child.pid == process and not is_held(self.directory):  # the lock is free a moment before it is gone
+                child.wait()
         _forget_ended()
 
     def _spawn(self, command, variables, port):
