@@ -151,6 +151,13 @@ def test_a_file_that_is_not_sqlites_is_refused_in_a_sentence(tmp_path):
         Store(tmp_path / "messages.sqlite")
 
 
+def test_a_backlog_that_cannot_be_read_is_a_sentence(messages):
+    messages.service.directory.mkdir(parents=True)
+    (messages.service.directory / "messages.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(PlatformError, match="topics/.*rewards could not be looked into: file is not a database"):
+        messages.backlog("rewards")
+
+
 def test_names_derive_from_the_configuration_and_children_find_the_server(messages):
     topic = messages.topic("rewards")
     assert topic == "projects/local/topics/recbandits-v1-rewards"

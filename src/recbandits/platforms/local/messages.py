@@ -90,11 +90,14 @@ class LocalMessages:
 
         Args:
           name: of a subscription, or of a topic for all its subscriptions; 0 if there is none.
+
+        Raises:
+          PlatformError: the server's file cannot be read.
         """
         if not self._file.exists():
             return 0
         names = self._full("subscriptions", name), self._full("topics", name)
-        with contextlib.closing(sqlite3.connect(self._file)) as database:
+        with _explained(names[1], "looked into"), contextlib.closing(sqlite3.connect(self._file)) as database:
             return database.execute(_BACKLOG, names).fetchone()[0]
 
     def delete(self, name):
@@ -119,5 +122,5 @@ def _explained(name, done):
 
     try:
         yield
-    except GoogleAPICallError as error:
-        raise PlatformError(f"{name} could not be {done}: {error.message}") from error
+    except (GoogleAPICallError, sqlite3.Error) as error:
+        raise PlatformError(f"{name} could not be {done}: {getattr(error, 'message', error)}") from error
