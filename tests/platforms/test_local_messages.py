@@ -154,7 +154,7 @@ def test_a_file_that_is_not_sqlites_is_refused_in_a_sentence(tmp_path):
 def test_a_backlog_that_cannot_be_read_is_a_sentence(messages):
     messages.service.directory.mkdir(parents=True)
     (messages.service.directory / "messages.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(PlatformError, match="topics/.*rewards could not be looked into: file is not a database"):
+    with pytest.raises(PlatformError, match=r"topics/.*rewards could not be looked into: file is not a database"):
         messages.backlog("rewards")
 
 
