@@ -220,8 +220,9 @@ def test_a_bucket_of_somebody_else_is_refused(platform, cloud):
         (":setIamPolicy", error(409, "There were concurrent policy changes.")),
         (":setIamPolicy", error(400, f"Service account {ACCOUNT} does not exist.")),
         ("/datasets", error(403, "BigQuery API has not been used in project 42 before or it is disabled.")),
+        ("/repositories", error(409, "unable to queue the operation", "ABORTED")),
     ],
-    ids=["the policy was edited meanwhile", "the account is too new", "the service is too new"],
+    ids=["the policy was edited meanwhile", "the account is too new", "the service is too new", "it is busy"],
 )
 def test_a_cloud_that_is_still_settling_is_asked_again(platform, cloud, part_of_path, answer):
     cloud.refusals.append([lambda request: request.path.endswith(part_of_path), 1, answer])

@@ -134,14 +134,25 @@ def test_one_that_listens_to_another_topic_is_not_taken_over(gcp, function, sour
         gcp.functions.deploy(Function("log-rewards", source, "log_reward", other))
 
 
-BEGUN = {"name": "operations/7", "done": True, "error": {"code": 3, "message": "Build failed"}}
+def begun(message):
+    """An operation that has ended badly: what it has made by then is there."""
+    return 200, {"name": "operations/7", "done": True, "error": {"code": 3, "message": message}}
 
 
-@pytest.mark.parametrize(("refusal", "listed"), [(error(403, "denied"), False), ((200, BEGUN), True)])
+@pytest.mark.parametrize(
+    ("refusal", "listed"),
+    [
+        (error(403, "denied"), False),
+        (begun("Build failed"), True),
+        (begun(f"Service account {ACCOUNT} does not exist."), True),
+        (begun("Cloud Run API has not been used in project 42 before or it is disabled."), True),
+    ],
+)
 def test_a_refused_function_is_not_listed_and_a_begun_one_is(gcp, cloud, function, monkeypatch, refusal, listed):
-    answer = cloud.answer
+    """Who asked once more for one that was begun would be told that it exists already, by its own first try."""
+    answer, answers = cloud.answer, [error(409, f"{NAME} exists already"), refusal]
     asked = ("POST", f"/v2/{PARENT}/functions")
-    monkeypatch.setattr(cloud, "answer", lambda request: refusal if request[:2] == asked else answer(request))
+    monkeypatch.setattr(cloud, "answer", lambda request: answers.pop() if request[:2] == asked else answer(request))
     with pytest.raises(PlatformError, match=f"function {NAME} could not be made: "):
         gcp.functions.deploy(function)
     assert (Resource("function", NAME) in manifest(gcp)) == listed

@@ -1,15 +1,17 @@
 """What the loop makes on Google Cloud while it runs is on one manifest, and clean-up removes exactly that."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms import FOUND, MADE, NotMadeError, PlatformError, Resource
 from recbandits.platforms.functions import Function
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import error
-from recbandits.platforms.provisioning import clean_up, create, manifest
+from recbandits.platforms.provisioning import clean_up, create, enter, expect, manifest
 
 PROJECT = "movie-lab-42"
 PARENT = f"projects/{PROJECT}/locations/us-central1"
@@ -142,3 +144,87 @@ def test_what_somebody_else_made_under_our_names_is_used_and_never_touched(gcp, 
     clean_up(gcp, dry_run=False)
     assert before <= set(cloud.documents)
     assert left(cloud, before) == []
+
+
+REFUSED = NotMadeError("refused")
+THING = Resource("topic", "thing")
+
+
+def entered(platform, outcome, meanwhile=lambda: None):
+    """List a thing, let others do something `meanwhile`, and learn what became of the making."""
+
+    def make():
+        meanwhile()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    try:
+        return enter(platform.config, THING, make)
+    except (NotMadeError, KeyboardInterrupt) as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "first", [MADE, FOUND, REFUSED, KeyboardInterrupt()], ids=["made", "found", "refused", "killed"]
+)
+@pytest.mark.parametrize("second", [MADE, FOUND, REFUSED])
+@pytest.mark.parametrize("overtaking", [True, False])
+def test_of_two_that_make_one_thing_at_once_each_strikes_off_only_what_it_listed(gcp, first, second, overtaking):
+    """The second lists it while the first is making, and ends before the first, or after it.
+
+    It is ours if one of them may have made it; who was killed may have.
+    """
+    if overtaking:
+        entered(gcp, first, lambda: entered(gcp, second))
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            begun, goes_on = Event(), Event()
+            begins = pool.submit(entered, gcp, first, lambda: (begun.set(), goes_on.wait()))
+            begun.wait()
+            entered(gcp, second, lambda: (goes_on.set(), begins.result()))
+    ours = MADE in (first, second) or isinstance(first, KeyboardInterrupt)
+    assert manifest(gcp) == ([THING] if ours else [])
+
+
+def test_what_a_killed_run_has_begun_stays_listed_when_the_next_one_finds_it(gcp):
+    entered(gcp, KeyboardInterrupt())
+    assert entered(gcp, FOUND) == FOUND
+    assert manifest(gcp) == [THING]
+
+
+def test_what_another_machine_will_make_stays_listed_when_somebody_here_is_refused(gcp):
+    assert entered(gcp, REFUSED, lambda: expect(gcp.config, THING, lambda _: False)) is REFUSED
+    assert manifest(gcp) == [THING]
+
+
+def test_busy_is_not_there_already(gcp, cloud, monkeypatch):
+    """Over REST both are 409: what is not to be found after it is asked for again."""
+    answer, busy = cloud.answer, [error(409, "unable to queue the operation", "ABORTED")]
+    monkeypatch.setattr(
+        cloud, "answer", lambda request: busy.pop() if request.method == "PUT" and busy else answer(request)
+    )
+    topic = gcp.messages.topic("rewards")
+    assert f"/v1/{topic}" in cloud.documents
+    assert manifest(gcp) == [("topic", topic)]
+
+
+def test_what_a_schedule_will_make_is_listed_with_it(gcp, cloud, tmp_path):
+    gcp.pipelines.schedule(START_UP, "nightly", "0 3 * * *")
+    deployer(gcp, cloud, tmp_path / "elsewhere")
+    runs = f"/v1/{PARENT}/pipelineJobs/"
+    cloud.documents[f"{runs}1"] = {
+        "name": f"{runs[4:]}1",
+        "state": "PIPELINE_STATE_RUNNING",
+        "labels": gcp.config.labels,
+    }
+    assert [resource.kind for resource in manifest(gcp)] == ["model", "endpoint", "pipeline runs", "pipeline schedule"]
+    clean_up(gcp, dry_run=False)
+    assert left(cloud, before=()) == []
+
+
+def test_what_a_schedule_of_somebody_else_will_make_is_theirs(gcp, cloud, tmp_path):
+    theirs = GcpPlatform(replace(gcp.config, artifacts=str(tmp_path / "theirs")), cloud.endpoint)
+    theirs.pipelines.schedule(START_UP, "nightly", "0 3 * * *")
+    assert not gcp.pipelines.schedule(START_UP, "nightly", "0 3 * * *")
+    assert manifest(gcp) == []

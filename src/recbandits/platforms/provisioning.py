@@ -1,15 +1,18 @@
 """Create what a platform lacks, remember what was made, remove exactly that.
 
 The manifest is a JSON file in the artifacts directory. A resource is listed when it has been looked for and is not
-there, before it is made, and taken off when the platform says that this call has not made it. So whatever interrupts a
-run, everything it made is listed, and nothing that was there before ever is.
+there, before it is made, under a claim of the call that makes it. When the platform says that this call has made it, it
+is listed for good; when it says that it has not, the claim is withdrawn. So whatever interrupts a run, everything it
+made is listed, and nothing that was there before ever is.
 
 `create` makes what is planned. What is made later, as topics and functions are, is listed in the same way: by `enter`
 where it is made, or by `expect` where another machine will make it, such as a pipeline that deploys. Several processes
-may do so at once.
+may do so at once: each withdraws only its own claim, and what nobody claims any more is listed no more. The claim of a
+process that was killed stays, for it may have made the thing.
 
-Records of what ran are not listed, and stay: training and tuning jobs, batch predictions, runs of pipelines, the
-contexts of experiments. None of them bills once it has ended; what they wrote goes with the bucket.
+Records of what ran are not listed, and stay: training and tuning jobs, batch predictions, the contexts of experiments,
+and runs of pipelines that deploy nothing. None of them has a machine once it has ended; what they wrote goes with the
+bucket. Runs of pipelines that deploy are listed, and go, for one that goes on would deploy again what is removed.
 
 The manifest knows names. A run that is killed between listing and making leaves a name with nothing behind it: the next
 `create` makes it, `clean_up` passes over it. If somebody else makes a resource of that very name before either is
@@ -20,6 +23,7 @@ import contextlib
 import fcntl
 import json
 import os
+import uuid
 from typing import NamedTuple
 
 from recbandits.platforms import FOUND, MADE, NotMadeError, PlatformError, Resource
@@ -81,16 +85,19 @@ def enter(config, resource, make):
       What `make` gave.
 
     Raises:
-      PlatformError: of `make`; after a `NotMadeError` it is not listed.
+      PlatformError: of `make`; after a `NotMadeError` it is not listed, unless by others.
     """
-    _add(config, resource)
+    claim = uuid.uuid4().hex
+    _add(config, resource, claim)
     try:
         outcome = make()
     except NotMadeError:
-        _drop(config, resource)
+        _withdraw(config, resource, claim)
         raise
-    if outcome != MADE:
-        _drop(config, resource)
+    if outcome == MADE:
+        _add(config, resource)
+    else:
+        _withdraw(config, resource, claim)
     return outcome
 
 
@@ -108,13 +115,13 @@ def expect(config, resource, exists):
     Raises:
       PlatformError: it cannot be said whether it is there.
     """
-    if resource not in _read(_file(config)) and not exists(resource):
+    if resource in _read(_file(config)) or not exists(resource):
         _add(config, resource)
 
 
 def manifest(platform):
     """Every `Resource` that is ours, or may be, and `clean_up` has not removed yet, oldest first."""
-    return _read(manifest_file(platform))
+    return list(_read(manifest_file(platform)))
 
 
 def manifest_file(platform):
@@ -131,18 +138,32 @@ def _make(platform, resource):
     return enter(platform.config, resource, lambda: platform.make(resource))
 
 
-def _add(config, resource):
-    """List a resource as the newest, unless it is listed: what was made to use it stays newer."""
+def _add(config, resource, claim=None):
+    """List a resource as the newest, unless it is listed: what was made to use it stays newer. No claim: for good."""
     with _turn(config) as file:
         listed = _read(file)
-        if resource not in listed:
-            _write(file, [*listed, resource])
+        claims = listed.get(resource)
+        listed[resource] = [] if claim is None or claims == [] else [*(claims or []), claim]
+        _write(file, listed)
+
+
+def _withdraw(config, resource, claim):
+    """List a resource no more if this claim is the last one, and it is not listed for good."""
+    with _turn(config) as file:
+        listed = _read(file)
+        if listed.get(resource) == [claim]:
+            del listed[resource]
+        elif claim in listed.get(resource, []):
+            listed[resource].remove(claim)
+        _write(file, listed)
 
 
 def _drop(config, resource):
     """List a resource no more."""
     with _turn(config) as file:
-        _write(file, [listed for listed in _read(file) if listed != resource])
+        listed = _read(file)
+        listed.pop(resource, None)
+        _write(file, listed)
 
 
 def _file(config):
@@ -164,20 +185,22 @@ def _turn(config):
 
 
 def _read(file):
+    """Dict from `Resource` to the claims on it, oldest first; no claims are for good."""
     try:
-        return [Resource(entry["kind"], entry["name"]) for entry in json.loads(file.read_text(encoding="utf-8"))]
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        return {Resource(entry["kind"], entry["name"]): list(entry.get("claims", [])) for entry in entries}
     except FileNotFoundError:
-        return []
+        return {}
     except (ValueError, TypeError, KeyError) as error:
         raise PlatformError(
             f"{file} is not a manifest ({error!r}): restore it, or remove the resources by hand"
         ) from error
 
 
-def _write(file, resources):
+def _write(file, listed):
     """Rewrite the manifest at once; an empty one is no file."""
     draft = file.with_suffix(".draft")
-    entries = [resource._asdict() for resource in resources]
+    entries = [resource._asdict() | ({"claims": claims} if claims else {}) for resource, claims in listed.items()]
     with _one_sentence(file):
         draft.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
         draft.replace(file)

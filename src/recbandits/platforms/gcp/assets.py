@@ -30,7 +30,7 @@ def have(config, resource, find, make):
     Raises:
       PlatformError: it could not be looked for or made.
     """
-    from google.api_core.exceptions import Conflict, NotFound
+    from google.api_core.exceptions import NotFound
 
     with explained(resource, "looked for"):
         try:
@@ -39,18 +39,37 @@ def have(config, resource, find, make):
         except NotFound:
             pass
 
-    def made():
-        try:
-            make()
-        except Conflict:  # somebody else was faster
-            return FOUND
-        return MADE
-
     def attempt():
         with explained(resource, "made", NotMadeError):
-            return patient(made)()
+            return patient(made)(find, make)
 
     return enter(config, resource, attempt) == MADE
+
+
+def made(find, make):
+    """Make something that was not there a moment ago.
+
+    Args:
+      find: as of `have`.
+      make: likewise.
+
+    Returns:
+      MADE, or FOUND where somebody else was faster.
+
+    Raises:
+      google.api_core.exceptions.Conflict: the service is busy, which over REST is 409 as "exists already" is.
+    """
+    from google.api_core.exceptions import Conflict, NotFound
+
+    try:
+        make()
+    except Conflict as conflict:
+        try:
+            find()
+        except NotFound:
+            raise conflict from None
+        return FOUND
+    return MADE
 
 
 def expect_release(config, clients):

@@ -5,6 +5,10 @@ from contextlib import contextmanager
 from recbandits.platforms import PlatformError
 
 
+class BegunError(Exception):
+    """Something was begun at Google Cloud and not seen to end well: it may be there, and nobody asks for it again."""
+
+
 def patient(call):
     """Repeat a call, for two minutes at most, while the cloud is still settling."""
     from google.api_core.retry import Retry
@@ -21,19 +25,24 @@ def finish(operation, timeout=None):
 
     Returns:
       Its result.
+
+    Raises:
+      BegunError: it failed, or nobody knows.
     """
-    from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
+    from google.api_core.exceptions import GoogleAPICallError
 
     try:
         return operation.result(**({"timeout": timeout} if timeout else {}))
     except (GoogleAPICallError, TimeoutError) as error:
-        raise GoogleAPIError(f"it was begun, but not seen to end: {error}") from error
+        raise BegunError(f"it was begun, but not seen to end: {error}") from error
 
 
 def _settles(error):
     """Whether waiting helps: a policy edited meanwhile, or an account or a service that is a few seconds old."""
     from google.api_core.exceptions import Conflict
 
+    if isinstance(error, BegunError):  # its text may tell of an account or a service, too
+        return False
     text = str(error)
     new_account = "service account" in text.lower() and "does not exist" in text
     return isinstance(error, Conflict) or new_account or "or it is disabled" in text
@@ -59,7 +68,7 @@ def explained(resource, done, refusal=PlatformError):
         raise refusal(f"{begin}: nobody is signed in; run `gcloud auth application-default login`") from error
     except (BadRequest, Unauthorized, Forbidden, NotFound) as error:
         raise refusal(f"{begin}: {_line(error)}") from error
-    except (GoogleAPIError, GoogleAuthError, RequestException, TimeoutError) as error:
+    except (BegunError, GoogleAPIError, GoogleAuthError, RequestException, TimeoutError) as error:
         raise PlatformError(f"{begin}: {_line(error)}") from error
 
 

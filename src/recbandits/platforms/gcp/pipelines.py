@@ -96,6 +96,7 @@ class GcpPipelines:
 
         Every run has the same parameters: what is to be read must be found out by the run itself. One at a time are
         the schedule's own runs; it does not look for those that `run` has started, so use one or the other.
+        What a run deploys is on the manifest from here on, as after `run`.
 
         Args:
           template: file with the compiled pipeline.
@@ -126,6 +127,8 @@ class GcpPipelines:
 
             condition = f'display_name="{document["display_name"]}"'
             if not list(client.list_schedules(request={"parent": self._parent, "filter": condition})):
+                if _DEPLOYER in job["pipeline_spec"]["components"]:
+                    expect_release(self._config, self._clients)  # first, for clean-up removes what is newer before it
                 raise NotFound(resource.name)
 
         return have(

@@ -2,6 +2,7 @@
 
 A resource is made by asking for it once: the answer "409, exists already" closes the gap that looking first leaves. The
 client libraries must not repeat the request by themselves, or they would take their own first try for somebody else's.
+A 409 for what is not to be found says that the service is busy, and is waited out.
 """
 
 from recbandits.platforms import FOUND, MADE, NotMadeError, Resource
@@ -73,17 +74,12 @@ def exists(clients, resource):
 
 def make(clients, config, resource):
     """Make a `Resource` of `plan(config)`; see `Platform.make`."""
-    from google.api_core.exceptions import Conflict
-
     if resource.kind == "service":
         return _switch_on(clients, resource.name)
     if resource.kind == "role":
         return _grant(clients, *resource.name.split())
-    try:
-        _MAKERS[resource.kind](clients, config, resource.name)
-    except Conflict:
-        return FOUND
-    return MADE
+    find, make_it = _FINDERS[resource.kind], _MAKERS[resource.kind]
+    return assets.made(lambda: find(clients, resource.name), lambda: make_it(clients, config, resource.name))
 
 
 def remove(clients, resource):
@@ -114,17 +110,11 @@ def _find_bucket(clients, name):
 
 
 def _make_bucket(clients, config, name):
-    from google.api_core.exceptions import Conflict
-
     bucket = clients.storage.bucket(name)
     bucket.labels = config.labels
     bucket.iam_configuration.uniform_bucket_level_access_enabled = True
     bucket.iam_configuration.public_access_prevention = "enforced"
-    try:
-        clients.storage.create_bucket(bucket, location=config.region, retry=None)
-    except Conflict:
-        _find_bucket(clients, name)
-        raise
+    clients.storage.create_bucket(bucket, location=config.region, retry=None)
 
 
 def _remove_bucket(clients, name):
