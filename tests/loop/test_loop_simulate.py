@@ -169,6 +169,41 @@ def test_a_reward_is_what_this_user_thinks_of_what_was_shown(world):
     assert stars.mean() == pytest.approx(truth, abs=4 * stars.std() / np.sqrt(len(stars)))
 
 
+class Certain(World):
+    """People who say exactly what they think, all of them and once, and who come in a given order of (user, movie)."""
+
+    def come(self, pairs):
+        object.__setattr__(self, "pairs", iter(pairs))
+        return self
+
+    def visits(self, n, rng, candidates):
+        users, movies = np.array([next(self.pairs) for _ in range(n)]).T
+        return users, movies[:, None]
+
+    def rate(self, expected, rng):
+        return expected
+
+
+def test_every_reward_is_that_of_its_own_user_and_movie(world):
+    """940 users x 20 movies, in any order and 47 in a request: event n has the true mean of pair n, to the last bit."""
+    pairs = np.stack(np.meshgrid(world.user_ids, world.movie_ids), -1).reshape(-1, 2)
+    pairs = np.random.default_rng(0).permutation(pairs)
+    people = Certain(world.model, world.titles, never=0.0, twice=0.0).come(pairs)
+    post = Post()
+    visitors, clock = simulator(people, FirstChoice(), post, rate=10, instances=47)
+    assert len(pairs) == 940 * 20 == 47 * 400
+    visitors.ask(400)
+    clock.pass_(3600)
+    while visitors.report_due():
+        pass
+    truth = world.expected(pairs[:, 0], pairs[:, 1:])[:, 0]
+    assert len(post.sent) == len(pairs)
+    assert {reward.event_id: reward.value for reward in post.sent} == {
+        f"event-{number}": value for number, value in enumerate(truth.tolist())
+    }
+    assert len(np.unique(truth)) > 0.9 * len(truth), "so that one of another pair would be seen"
+
+
 def test_the_same_seed_brings_the_same_visitors(world):
     runs = []
     for seed in (1, 1, 2):

@@ -12,7 +12,7 @@ from kfp import compiler, dsl
 from recbandits.config import Config
 from recbandits.interactions import Interaction, Reward, Verdict
 from recbandits.loop.settings import Settings
-from recbandits.loop.trigger import PIPELINE, Trigger, due, plan_now, span, watch
+from recbandits.loop.trigger import PIPELINE, Trigger, due, plan_now, span, timetable, watch
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.pipelines import LocalPipelines
@@ -230,6 +230,44 @@ def test_without_anything_that_serves_there_is_nothing_to_go_on_from(platform, t
     assert Trigger(platform, template, SETTINGS, tmp_path).look(at(1000), least_new=1) is None
     with pytest.raises(PlatformError, match="nothing serves yet that a re-training could go on from"):
         plan_now(platform, SETTINGS)
+
+
+class Looks:
+    """A trigger that keeps how it was asked to look."""
+
+    def __init__(self):
+        self.looks, self.guards = [], 0
+
+    def look(self, **options):
+        self.looks.append(options)
+
+    def guard(self):
+        self.guards += 1
+
+
+def test_with_a_cron_string_it_trains_at_those_times_with_whatever_is_new():
+    """At 3:00 every night with one new decision; the guardrail looks every second all the same."""
+    asked = Looks()
+    (look, nightly), (guard, often) = timetable(asked, 1.0, "0 3 * * *")
+    nights = [nightly.get_next_fire_time(None, NOON)]
+    nights.append(nightly.get_next_fire_time(nights[0], nights[0] + timedelta(seconds=1)))
+    assert nights == [at(15 * 3600), at(39 * 3600)]
+    look()
+    guard()
+    assert (asked.looks, asked.guards) == ([{"least_new": 1}], 1)
+    assert often.get_next_fire_time(NOON, NOON) == at(1)
+
+
+def test_one_new_decision_is_enough_where_one_was_asked_for(platform, template, tmp_path):
+    """At 12:00:06 one decision has had its window, that of 12:00:00; by the settings two thousand are enough."""
+    trigger = Trigger(platform, template, SETTINGS, tmp_path)
+    assert trigger.look(at(6)) is None
+    assert trigger.look(at(6), least_new=1).state == "running"
+
+
+def test_what_is_no_cron_string_is_refused_before_anything_is_looked_at():
+    with pytest.raises(ValueError, match="cron must have five fields"):
+        watch(Looks(), threading.Event(), cron="nightly")
 
 
 def test_the_process_tells_what_went_wrong_and_looks_again():

@@ -16,6 +16,7 @@ from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import drift_of
 from recbandits.loop.view import shown
 from recbandits.platforms import PlatformError
+from recbandits.platforms.schedules import fields_of
 from recbandits.report import PROFILES
 
 _RATE = 40.0  # visits per second, which leaves most of two cores to the trainings
@@ -26,21 +27,14 @@ _QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, 
 
 def main(arguments=None):
     """Run the closed loop on this machine: serve users, log decisions, join rewards, learn, judge, release."""
-    parser = argparse.ArgumentParser(prog="python -m recbandits.loop", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=None, help="re-trainings to decide (default: until Ctrl-C)")
-    parser.add_argument("--rate", type=float, default=None, help="visits per second")
-    parser.add_argument("--drift", action="store_true", help="taste turns after two rounds, and the learner forgets")
-    parser.add_argument("--profile", choices=PROFILES, default="quick", help="how much is learnt from in each round")
-    asked = parser.parse_args(arguments)
-    if asked.rounds is not None and asked.rounds < 1:
-        parser.error(f"--rounds must be at least 1, got {asked.rounds}")
+    asked = parsed(arguments)
     settings = settings_of(asked)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     data = movielens.load()
     try:
-        with Loop(Config.load(), settings) as loop:
+        with Loop(Config.load(), settings, cron=asked.cron) as loop:
             with shown() as show:
                 whole = run(loop, data, asked.rounds, show, stop, asked.drift)
             tell(loop, data)
@@ -48,6 +42,25 @@ def main(arguments=None):
         sys.exit(f"the loop ended: {error}")
     if not whole:
         sys.exit("the loop ended before all that was published was in the warehouse")
+
+
+def parsed(arguments=None):
+    """What a command line asks for; one that cannot be ends the process with a sentence."""
+    parser = argparse.ArgumentParser(prog="python -m recbandits.loop", description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=None, help="re-trainings to decide (default: until Ctrl-C)")
+    parser.add_argument("--rate", type=float, default=None, help="visits per second")
+    parser.add_argument("--drift", action="store_true", help="taste turns after two rounds, and the learner forgets")
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help="how much is learnt from in each round")
+    parser.add_argument("--cron", default=None, help="times of re-training, such as '*/5 * * * *', not a number")
+    asked = parser.parse_args(arguments)
+    if asked.rounds is not None and asked.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {asked.rounds}")
+    try:
+        if asked.cron is not None:
+            fields_of(asked.cron)
+    except ValueError as error:
+        parser.error(f"--{error}")
+    return asked
 
 
 def tell(loop, data):
@@ -62,7 +75,7 @@ def tell(loop, data):
 
 
 def settings_of(asked):
-    """`Settings` of a command line."""
+    """`Settings` of what `parsed` gives."""
     settings = Settings(rate=_RATE)
     if asked.profile == "quick":
         gate, guardrail = settings.gate, settings.guardrail

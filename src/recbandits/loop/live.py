@@ -56,6 +56,7 @@ class Loop:
       config: Config; the loop's own differs from it in the artifacts directory alone.
       settings: `Settings`; its rate is of visits.
       instances: visits in one request.
+      cron: times of re-training, as `platforms.schedules` says; None to train as soon as enough is new.
 
     Attributes:
       settings: as given.
@@ -67,8 +68,8 @@ class Loop:
       restarts: Counter of how often each was started again.
     """
 
-    def __init__(self, config, settings, instances=5):
-        self.settings, self._outer, self._instances = settings, config, instances
+    def __init__(self, config, settings, instances=5, cron=None):
+        self.settings, self._outer, self._instances, self._cron = settings, config, instances, cron
         self.directory = config.artifacts_dir / "loop"
         self.config = replace(config, platform="local", artifacts=str(self.directory))
         self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
@@ -229,6 +230,7 @@ class Loop:
     def _trigger(self):
         options = {"settings": self.directory / _SETTINGS, "template": SOURCE / "re_training.yaml"}
         options |= {"world": self.directory / _WORLD, "topic": self.topics["interactions"], "every": _EVERY}
+        options |= {"cron": self._cron} if self._cron else {}
         return ["recbandits.loop.trigger", *(f"--{name}={value}" for name, value in options.items())]
 
     def _start_function(self, topic):

@@ -27,7 +27,7 @@ from recbandits.platforms.local.supervisor import write_json
 
 _LAST = 20.0  # seconds that the last reports get to leave, twice: those that are due, and those that are not yet
 _BEHIND = 1.0  # seconds of visits that are made up for; those before are missed
-_PAUSE = 0.005  # seconds between two looks at the clock
+_PAUSE = 0.02  # seconds between two looks at the clock
 _AGAIN = 0.2  # seconds until reports that nobody took are tried again
 _BATCH = 1000  # rewards published at once
 _DRIFT, _COUNTS = "drift.json", "simulator.json"

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -193,6 +194,29 @@ def watch(trigger, stop, every=1.0, cron=None, tell=print):
       tell: function of a sentence.
     """
     from apscheduler.schedulers.background import BackgroundScheduler
+
+    scheduler = BackgroundScheduler(
+        timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+    )
+    for call, times in timetable(trigger, every, cron, tell):
+        scheduler.add_job(call, times)
+    scheduler.start()
+    stop.wait()
+    scheduler.shutdown()
+
+
+def timetable(trigger, every=1.0, cron=None, tell=print):
+    """What `watch` does, and when: a list of (function of nothing, trigger of APScheduler).
+
+    Args:
+      trigger: `Trigger`
+      every: as for `watch`; the guardrail looks that often whatever the cron string says.
+      cron: as for `watch`.
+      tell: as for `watch`.
+
+    Raises:
+      ValueError: it is not a cron string.
+    """
     from apscheduler.triggers.interval import IntervalTrigger
 
     from recbandits.platforms.schedules import trigger_of
@@ -205,15 +229,8 @@ def watch(trigger, stop, every=1.0, cron=None, tell=print):
             tell(f"{what} did not work, it is tried again: {error}")
 
     often = IntervalTrigger(seconds=every)
-    scheduler = BackgroundScheduler(
-        timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
-    )
-    look = {"call": trigger.look, "what": PIPELINE} | ({"least_new": 1} if cron else {})
-    scheduler.add_job(telling, trigger_of(cron) if cron else often, kwargs=look)
-    scheduler.add_job(telling, often, kwargs={"call": trigger.guard, "what": "guardrail"})
-    scheduler.start()
-    stop.wait()
-    scheduler.shutdown()
+    look = partial(telling, trigger.look, PIPELINE, **({"least_new": 1} if cron else {}))
+    return [(look, trigger_of(cron) if cron else often), (partial(telling, trigger.guard, "guardrail"), often)]
 
 
 def main(arguments=None):
