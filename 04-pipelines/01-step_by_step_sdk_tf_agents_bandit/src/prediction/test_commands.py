@@ -1,4 +1,4 @@
-"""Texts to copy do what they say: they are run where their programs are installed."""
+"""Texts to copy do what they say: they are run where their programs are installed, and compared with what we send."""
 
 import inspect
 import json
