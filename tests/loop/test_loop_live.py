@@ -2,30 +2,36 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 import psutil
 import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
+from recbandits.interactions import Verdict
 from recbandits.loop import report
-from recbandits.loop.__main__ import main
+from recbandits.loop.__main__ import main, parsed, settings_of
 from recbandits.loop.live import Loop
 from recbandits.loop.run import canary_waits, decided, run
-from recbandits.loop.settings import Guardrail, Settings
-from recbandits.loop.simulate import counts_of
+from recbandits.loop.simulate import counts_of, drift_of
+from recbandits.loop.world import World
 from recbandits.platforms import PlatformError
+from recbandits.platforms.local.warehouse_client import LocalWarehouse
 
-# As the default ones, but quick: rewards come soon, a canary has its decisions soon.
-GUARDRAIL = Guardrail(canary=40, least=50, most=150)
-SETTINGS = Settings(delay=0.3, window=1.5, decisions=600, rate=60.0, guardrail=GUARDRAIL)
+SETTINGS = settings_of(parsed(["--profile", "quick"]))
 ROUNDS = 5
+RARELY = "0 3 29 2 *"
 
 
 def marked(mark):
@@ -115,22 +121,89 @@ def test_no_process_is_left(told):
     assert told["left"] == []
 
 
-def test_ctrl_c_ends_everything_cleanly(tmp_path):
-    command = [sys.executable, "-m", "recbandits.loop", "--rate", "20"]
-    environment = os.environ | {"RECBANDITS_ARTIFACTS": str(tmp_path / "a"), "RECBANDITS_CACHE": str(tmp_path)}
+class Ended(NamedTuple):
+    """What a loop of the command line left that was ended by Ctrl-C after taste had turned."""
+
+    directory: Path  # of the loop
+    code: int
+    printed: str
+    ran: list  # command lines of its processes before Ctrl-C
+    left: list  # processes after it
+    decisions: pd.DataFrame  # with a reward
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """`python -m recbandits.loop --drift` with a cron string that is not due; two refusals are two rounds."""
+    root = tmp_path_factory.mktemp("ended")
+    directory = root / "a" / "loop"
+    command = [sys.executable, "-m", "recbandits.loop", "--rate=40", "--drift", f"--cron={RARELY}"]
+    environment = os.environ | {"RECBANDITS_ARTIFACTS": str(root / "a"), "RECBANDITS_CACHE": str(root)}
     environment.pop("RECBANDITS_MOVIELENS", None)
-    with (tmp_path / "printed").open("w") as printed:
+    warehouse = LocalWarehouse(Config(artifacts=str(directory)))
+    with (root / "printed").open("w") as printed:
         process = subprocess.Popen(command, env=environment, stdout=printed, stderr=printed)
-        counts, deadline = tmp_path / "a" / "loop" / "simulator.json", time.monotonic() + 180
-        while not counts.exists() or json.loads(counts.read_text())["answered"] < 20:
-            assert process.poll() is None, (tmp_path / "printed").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "printed").read_text()
-            time.sleep(0.2)
-        assert len(marked(str(tmp_path))) >= 8
+
+        def wait(condition, seconds=300):
+            deadline = time.monotonic() + seconds
+            while not condition():
+                assert process.poll() is None, (root / "printed").read_text()
+                assert time.monotonic() < deadline, (root / "printed").read_text()
+                time.sleep(0.2)
+
+        wait(lambda: counts_of(directory).get("answered", 0) >= 20)
+        first = warehouse.verdicts()["version"].item()
+        now = datetime.now(UTC)
+        warehouse.write([Verdict(f"{n}", now, "refused", first, first, "Nothing was learnt.") for n in range(2)])
+        wait((directory / "drift.json").exists)
+        before = counts_of(directory)["answered"]
+        wait(lambda: counts_of(directory)["answered"] >= before + 500 and drift_of(directory)(datetime.now(UTC)) == 1)
+        ran = [" ".join(one.cmdline()) for one in marked(str(root))]
         process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 0, (tmp_path / "printed").read_text()
-    assert marked(str(tmp_path)) == []
-    assert "The report is" in (tmp_path / "printed").read_text()
+        code = process.wait(300)
+    left = marked(str(root))
+    span = now - timedelta(hours=1), datetime.now(UTC)
+    decisions = warehouse.decisions(*span, SETTINGS.window, SETTINGS.default).to_pandas()  # what is read is on disk
+    warehouse.stop()
+    answered = decisions[decisions["reward_time"].notna()]
+    return Ended(directory, code, (root / "printed").read_text(), ran, left, answered)
+
+
+def test_ctrl_c_ends_everything_cleanly(ended):
+    assert len(ended.ran) >= 8
+    assert (ended.code, ended.left) == (0, []), ended.printed
+    assert "The report is" in ended.printed
+
+
+def test_when_taste_turns_visitors_say_so(ended):
+    """Squared errors of what they said since, by the old taste less by that of the moment: above zero, surely."""
+    turn, world = drift_of(ended.directory), World.load(ended.directory / "world")
+    turned = [turn(time.to_pydatetime()) for time in ended.decisions["time"]]
+    said = ended.decisions[np.array(turned) > 0]
+    assert len(said) > 300
+    users, movies = said["user_id"].to_numpy(), said["action"].to_numpy()[:, None]
+    old = world.expected(users, movies)[:, 0]
+    each = zip(users, movies, [degree for degree in turned if degree > 0], strict=True)
+    new = np.array([world.expected(user[None], movie[None], degree).item() for user, movie, degree in each])
+    gain = (said["reward"] - old) ** 2 - (said["reward"] - new) ** 2
+    assert gain.mean() > 3 * gain.sem()
+
+
+def test_a_report_knows_that_taste_has_turned(ended):
+    """The first policy serves all three rounds, and is valued on the same visits: only taste makes a difference."""
+    page = (ended.directory / "report" / "report.html").read_text(encoding="utf-8")
+    table = page[page.index("Reward of each round") : page.index("Regret")]
+    rows = np.reshape(re.findall(r"<td>(.*?)</td>", table), (3, 6))
+    assert list(rows[:, 0]) == ["0", "1", "2"]
+    frozen = [float(text.split()[0]) for text in rows[:, 2]]
+    assert frozen[0] == frozen[1] > frozen[2] + 0.05
+    learner = json.loads((ended.directory / "settings.json").read_text())["agent"]
+    assert learner["gamma"] == SETTINGS.forgetting < 1
+
+
+def test_a_loop_trains_by_its_cron_string_alone(ended):
+    assert any("recbandits.loop.trigger" in line and f"--cron={RARELY}" in line for line in ended.ran)
+    assert {file.parent.name for file in ended.directory.glob("pipelines/*/run.json")} == {"start-up"}
 
 
 def test_a_directory_that_is_not_a_loop_s_is_left_alone(tmp_path):
@@ -154,3 +227,9 @@ def test_rounds_below_one_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--rounds", "0"])
     assert "--rounds must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_times_that_cannot_be_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--cron", "nightly"])
+    assert "--cron must have five fields" in capsys.readouterr().err
