@@ -2,6 +2,7 @@
 
 import json
 import re
+from hashlib import sha256
 
 import pytest
 from endpoints_contract import EndpointsContract
@@ -18,8 +19,10 @@ PARENT = f"projects/{PROJECT}/locations/us-central1"
 ENDPOINT = f"/v1/{PARENT}/endpoints/recbandits-v1"
 ACCOUNT = f"recbandits-v1-sa@{PROJECT}.iam.gserviceaccount.com"
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
+TAG = f"/v1/{PARENT}/repositories/recbandits-v1/packages/serve/tags/v1"
+DIGEST = sha256(TAG.encode()).hexdigest()  # of a tag whose image was not built in the rehearsal
 CONTAINER = {
-    "imageUri": f"us-central1-docker.pkg.dev/{PROJECT}/recbandits-v1/serve:v1",
+    "imageUri": f"us-central1-docker.pkg.dev/{PROJECT}/recbandits-v1/serve@sha256:{DIGEST}",
     "env": [
         {"name": "HANDLER_MODULE", "value": "recbandits.serving.predictor"},
         {"name": "HANDLER_CLASS", "value": "BanditHandler"},

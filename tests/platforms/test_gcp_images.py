@@ -4,13 +4,16 @@ import hashlib
 import io
 import re
 import tarfile
+from dataclasses import replace
 
 import pytest
 
 from recbandits.config import Config
 from recbandits.platforms import PlatformError
 from recbandits.platforms.gcp import GcpPlatform, images
+from recbandits.platforms.gcp.clients import Clients
 from recbandits.platforms.gcp.images import archive
+from recbandits.platforms.gcp.models import Models
 from recbandits.platforms.gcp.rehearsal import Rehearsal, error, rehearse
 from recbandits.platforms.images import context
 from tools.lock import ROOT
@@ -73,6 +76,35 @@ def test_what_was_built_is_named_by_its_digest_and_the_same_source_is_sent_once(
     assert re.fullmatch(rf"{re.escape(URI)}@sha256:[0-9a-f]{{64}}", built[0])
     assert built[0] == built[1]
     assert [request.path for request in requests] == [UPLOAD, BUILDS, BUILDS]
+
+
+def test_the_tag_of_what_was_built_is_found_to_name_its_digest():
+    """A mended image under the same tag has another one. Google's client asks the same, and is told the same."""
+    with Rehearsal() as cloud:
+        kept = GcpPlatform(CONFIG, cloud.endpoint).images
+        before = kept.pinned("serve")
+        assert re.fullmatch(rf"{re.escape(URI)}@sha256:[0-9a-f]{{64}}", before), "somebody has built it before"
+        assert kept.build("serve") == kept.pinned("serve") != before
+        ours = cloud.requests[-1]
+        package = f"projects/{CONFIG.project}/locations/{CONFIG.region}/repositories/{CONFIG.registry}/packages/serve"
+        client = Clients(CONFIG.project, cloud.endpoint).artifact_registry
+        tag = client.get_tag(name=client.tag_path(CONFIG.project, CONFIG.region, CONFIG.registry, "serve", "v2"))
+        assert cloud.requests[-1][:2] == ours[:2]
+        assert tag.version == f"{package}/versions/{kept.pinned('serve').partition('@')[2]}"
+
+
+def test_the_same_policy_in_an_image_that_was_built_anew_is_another_version_of_the_model(exported, tmp_path):
+    """Vertex AI takes a copy of the image when a model is uploaded, and does not look at the tag again."""
+    with Rehearsal() as cloud:
+        platform = GcpPlatform(replace(CONFIG, artifacts=str(tmp_path)), cloud.endpoint)
+        models = Models(platform.config, platform._clients)
+        first = models.upload(exported[0])
+        assert models.upload(exported[0]) == first
+        platform.images.build("serve")
+        assert models.upload(exported[0]) != first
+        uploads = [request for request in cloud.requests if request.path.endswith("models:upload")]
+        images = [request.body["model"]["containerSpec"]["imageUri"] for request in uploads]
+        assert images[1] == platform.images.pinned("serve") != images[0]
 
 
 FAILED = {

@@ -1,6 +1,7 @@
 """A compiled pipeline on its way to Vertex AI Pipelines: the whole request, and that the SDK would send the same."""
 
 import json
+import re
 from typing import NamedTuple
 
 import pytest
@@ -11,15 +12,17 @@ from recbandits.config import Config
 from recbandits.platforms import PlatformError, provisioning
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.clients import Clients
+from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.gcp.pipelines import GcpPipelines, submit
-from recbandits.platforms.gcp.rehearsal import Rehearsal
+from recbandits.platforms.gcp.rehearsal import Rehearsal, error
 from recbandits.platforms.gcp.requests import pipeline_job
 from recbandits.platforms.pipelines import IMAGE
 
 PROJECT = "movie-lab-42"
 PLACE = f"/v1/projects/{PROJECT}/locations/us-central1"
 CONFIG = Config(platform="gcp", project=PROJECT)
-IMAGE_OF_OURS = f"us-central1-docker.pkg.dev/{PROJECT}/recbandits-v1/train:v1"
+IMAGE_OF_OURS = f"us-central1-docker.pkg.dev/{PROJECT}/recbandits-v1/train"
+TRAIN = f"{PLACE}/repositories/recbandits-v1/packages/train"
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
 
 
@@ -110,12 +113,22 @@ def sent(cloud):
     return request
 
 
-def with_our_image(spec):
+def with_our_image(spec, image):
     """A compiled pipeline as it is sent: the container that stands for ours is named as this project names it."""
     for executor in spec["deploymentSpec"]["executors"].values():
         assert executor["container"]["image"] == IMAGE
-        executor["container"]["image"] = IMAGE_OF_OURS
+        executor["container"]["image"] = image
     return spec
+
+
+def built(cloud, digest):
+    """Have the tag of the image for training name another build than before."""
+    cloud.documents[f"{TRAIN}/tags/v1"] = {"version": f"{TRAIN[4:]}/versions/sha256:{digest}"}
+
+
+def images(request):
+    """The images of a run that was sent."""
+    return {each["container"]["image"] for each in request.body["pipelineSpec"]["deploymentSpec"]["executors"].values()}
 
 
 def steps(spec):
@@ -136,7 +149,7 @@ def test_a_run_is_sent_with_its_pipeline_parameters_and_account(clients, cloud, 
     request = sent(cloud)
     assert f"/v1/{name}" == f"{PLACE}/pipelineJobs/tiny-1"
     assert (request.path, request.query["pipelineJobId"]) == (f"{PLACE}/pipelineJobs", "tiny-1")
-    compiled = with_our_image(yaml_utils.load_yaml(str(template)))
+    compiled = with_our_image(yaml_utils.load_yaml(str(template)), GcpImages(CONFIG, clients).pinned("train"))
     for step in steps(compiled):
         step["cachingOptions"] = {"enableCache": False}
     assert len(steps(compiled)) == 3, "those of the pipeline within are among them"
@@ -160,7 +173,8 @@ def test_the_sdk_sends_the_same(clients, cloud, template, caching, monkeypatch, 
     ours = sent(cloud)
     cloud.requests.clear()
     ready = tmp_path / "ready.json"
-    ready.write_text(json.dumps(with_our_image(yaml_utils.load_yaml(str(template)))))
+    image = GcpImages(CONFIG, clients).pinned("train")
+    ready.write_text(json.dumps(with_our_image(yaml_utils.load_yaml(str(template)), image)))
     with clients.sdk() as sdk:
         job = sdk.PipelineJob(
             display_name="tiny",
@@ -198,8 +212,46 @@ def test_a_run_that_is_not_told_what_there_is_to_read_uses_no_cache(tmp_path):
     """The second run of a night has the parameters of the first, and must not be given the first one's data."""
     compiler.Compiler().compile(reading, str(tmp_path / "reading.yaml"))
     for parameters, cached in (({"snapshot": "abc"}, True), ({}, False), ({"snapshot": ""}, False)):
-        job = pipeline_job(CONFIG, tmp_path / "reading.yaml", parameters, caching=True)
+        job = pipeline_job(CONFIG, tmp_path / "reading.yaml", parameters, True, lambda: "ours")
         assert [step["cachingOptions"] for step in steps(job["pipeline_spec"])] == [{"enableCache": cached}]
+
+
+def test_what_was_built_anew_is_not_given_what_the_build_before_has_made(pipelines, cloud, template):
+    """The cache goes by the words of a step: under its tag a mended image would have the words of the faulty one."""
+    built(cloud, 64 * "a")
+    pipelines.run(template, "one")
+    ended(cloud, "recbandits-v1-tiny-1", "FAILED")
+    built(cloud, 64 * "b")
+    pipelines.run(template, "one")
+    assert [images(request) for request in posted(cloud)] == [
+        {f"{IMAGE_OF_OURS}@sha256:{64 * digit}"} for digit in "ab"
+    ]
+
+
+def test_a_schedule_goes_on_with_what_is_built_later_for_it_caches_nothing(pipelines, cloud, giver):
+    pipelines.schedule(giver, "nightly", "0 3 * * *")
+    (request,) = posted(cloud, "schedules")
+    assert images(request._replace(body=request.body["createPipelineJobRequest"]["pipelineJob"])) == {
+        f"{IMAGE_OF_OURS}:v1"
+    }
+
+
+def test_a_run_without_an_image_is_refused_before_it_begins(pipelines, cloud, template, monkeypatch):
+    answer = cloud.answer
+    monkeypatch.setattr(
+        cloud, "answer", lambda request: error(404, "no") if "/tags/" in request.path else answer(request)
+    )
+    with pytest.raises(PlatformError, match=f"^there is no image {re.escape(IMAGE_OF_OURS)}:v1: build it first$"):
+        pipelines.run(template, "one")
+    assert posted(cloud) == []
+
+
+def test_a_pipeline_in_other_images_needs_none_of_ours(clients, cloud, template, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(template.read_text().replace(IMAGE, "python:3.11"))
+    submit(CONFIG, clients, other, "other-1")
+    assert images(sent(cloud)) == {"python:3.11"}
+    assert [request.method for request in cloud.requests] == ["POST"]
 
 
 def test_a_run_is_found_by_its_label_and_gives_the_outputs_of_its_pipeline(pipelines, cloud, giver):
@@ -301,7 +353,7 @@ def test_the_sdk_schedules_the_same(pipelines, clients, cloud, giver, tmp_path):
     (ours,) = posted(cloud, "schedules")
     cloud.requests.clear()
     ready = tmp_path / "ready.json"
-    ready.write_text(json.dumps(with_our_image(yaml_utils.load_yaml(str(giver)))))
+    ready.write_text(json.dumps(with_our_image(yaml_utils.load_yaml(str(giver)), f"{IMAGE_OF_OURS}:v1")))
     with clients.sdk() as sdk:
         place = {"template_path": str(ready), "pipeline_root": f"gs://{CONFIG.bucket}/pipelines"}
         job = sdk.PipelineJob("giving", **place, parameter_values={"alpha": 0.1}, enable_caching=False)

@@ -5,7 +5,8 @@ import hashlib
 import io
 import tarfile
 
-from recbandits.platforms import Resource
+from recbandits.platforms import PlatformError, Resource
+from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.images import checkout, context, dockerfile
 
 BUILDER = "gcr.io/cloud-builders/docker"  # Google's own image with the docker command; ours never go to that registry
@@ -36,8 +37,6 @@ class GcpImages:
         Raises:
           PlatformError: there is no such image, or Google Cloud refused; whether it could be built is said there.
         """
-        from recbandits.platforms.gcp import explained
-
         root = checkout()
         file = dockerfile(name, root).relative_to(root).as_posix()
         with explained(Resource("image", self.uri(name)), "built"):
@@ -47,6 +46,32 @@ class GcpImages:
             )
             (image,) = operation.result(timeout=TIMEOUT).results.images
         return f"{self.uri(name).rpartition(':')[0]}@{image.digest}"
+
+    def pinned(self, name):
+        """Where an image is kept, by the digest of what its tag names now.
+
+        Whatever remembers an image by its name, as a cache does, takes a mended one under the same tag for the faulty
+        one. Functions ask this, too, and go without the client library of Artifact Registry.
+
+        Args:
+          name: such as "train".
+
+        Returns:
+          Its URI with the digest in place of the tag, as of `build`.
+
+        Raises:
+          PlatformError: it has not been built, or Google Cloud refused.
+        """
+        from google.api_core.exceptions import NotFound
+
+        place, _, tag = self.uri(name).rpartition(":")
+        path = f"v1/{self._parent}/repositories/{self._config.registry}/packages/{name}/tags/{tag}"
+        with explained(Resource("image", self.uri(name)), "looked for"):
+            try:
+                found = self._clients.rest("artifactregistry", "GET", path)
+            except NotFound as error:
+                raise PlatformError(f"there is no image {self.uri(name)}: build it first") from error
+        return f"{place}@{found['version'].rpartition('/')[2]}"
 
     @property
     def _parent(self):

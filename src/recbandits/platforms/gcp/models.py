@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp.errors import explained
+from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.provisioning import expect
 from recbandits.serving.policy import load
 
@@ -40,6 +41,8 @@ class Models:
     def upload(self, policy, topic=None):
         """Make a version of the model, unless the same policy in the same container is one.
 
+        The container is told by its digest, for Vertex AI keeps a copy of the image that it finds now.
+
         Args:
           policy: directory of an exported policy, which is copied to the bucket, or the gs:// URI of one.
           topic: "projects/<project>/topics/<topic>", where decisions are logged; None for no log.
@@ -48,10 +51,10 @@ class Models:
           Resource name of the version.
 
         Raises:
-          PlatformError: it was refused.
+          PlatformError: it was refused, or the image for serving has not been built.
         """
         version = self.version(policy)
-        container = container_spec(self._config, topic)
+        container = container_spec(GcpImages(self._config, self._clients).pinned("serve"), topic)
         alias = f"policy-{version}-{hashlib.sha256(json.dumps(container).encode()).hexdigest()[:8]}"
         self.expect()
         with explained(Resource("model", self._config.base), "uploaded"):
@@ -129,11 +132,11 @@ class Models:
             yield Path(folder, "policy")
 
 
-def container_spec(config, topic=None):
+def container_spec(image, topic=None):
     """The project's serving image and its variables, in the shape of Vertex AI's ModelContainerSpec.
 
     Args:
-      config: Config
+      image: its URI.
       topic: as of `Models.upload`.
     """
     variables = {
@@ -144,7 +147,7 @@ def container_spec(config, topic=None):
     }
     variables |= {"RECBANDITS_EVENT_TOPIC": topic} if topic else {}
     return {
-        "image_uri": config.image("serve"),
+        "image_uri": image,
         "env": [{"name": name, "value": value} for name, value in variables.items()],
         "ports": [{"container_port": 8080}],
         "predict_route": "/predict",

@@ -6,6 +6,7 @@ that none is running, and ask for the next number, one gets it. The name of the 
 has another job when it is run again.
 """
 
+import functools
 import json
 import re
 import time
@@ -13,6 +14,7 @@ import time
 from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp.assets import expect_release, have, labelled
 from recbandits.platforms.gcp.errors import explained
+from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.gcp.requests import pipeline_job, pipeline_spec
 from recbandits.platforms.gcp.resources import remove
 from recbandits.platforms.jobs import Job
@@ -39,12 +41,15 @@ class GcpPipelines:
     def run(self, template, name, parameters=None):
         """See `Pipelines.run`. What a schedule of Vertex AI starts waits for nobody: `schedule` says more.
 
+        The image of the steps is told by its digest: a run that is repeated after the image was built anew is given
+        nothing that the image before has made.
+
         Raises:
-          PlatformError: also where Vertex AI refused.
+          PlatformError: also where Vertex AI refused, or the image for training has not been built.
         """
         from google.api_core.exceptions import Conflict
 
-        spec, attempts = pipeline_spec(self._config, template), self._attempts(name)
+        spec, attempts = pipeline_spec(template, self._tagged), self._attempts(name)
         pipeline = spec["pipelineInfo"]["name"]
         if attempts:
             self._refuse_others(name, attempts[-1], pipeline, parameters or {})
@@ -96,7 +101,9 @@ class GcpPipelines:
 
         Every run has the same parameters: what is to be read must be found out by the run itself. One at a time are
         the schedule's own runs; it does not look for those that `run` has started, so use one or the other.
-        What a run deploys is on the manifest from here on, as after `run`.
+        What a run deploys is on the manifest from here on, as after `run`. The image of the steps is told by its tag:
+        nothing is cached, and what is built later is used from the next run on. A run that finds nothing new to learn
+        from fails, and says so.
 
         Args:
           template: file with the compiled pipeline.
@@ -113,7 +120,7 @@ class GcpPipelines:
         """
         fields_of(cron)
         client, resource = self._clients.vertex("Schedule"), self._schedule(name)
-        job = pipeline_job(self._config, template, parameters or {}, caching=False)
+        job = pipeline_job(self._config, template, parameters or {}, False, self._tagged)
         job["labels"] = {**job["labels"], _PIPELINE: job["display_name"], _RUN: name}
         document = {
             "display_name": f"{self._config.base}-{name}",
@@ -151,6 +158,9 @@ class GcpPipelines:
     @property
     def _parent(self):
         return f"projects/{self._config.project}/locations/{self._config.region}"
+
+    def _tagged(self):
+        return self._config.image("train")
 
     def _schedule(self, name):
         return Resource("pipeline schedule", f"{self._parent}/schedules/{self._config.base}-{Job(name).name}")
@@ -195,10 +205,11 @@ def submit(config, clients, template, name, parameters=None, caching=True, label
       Resource name of the run.
 
     Raises:
-      PlatformError: Vertex AI refused, or has a run of that name.
+      PlatformError: Vertex AI refused, or has a run of that name, or the image for training has not been built.
     """
     parent = f"projects/{config.project}/locations/{config.region}"
-    document = pipeline_job(config, template, parameters or {}, caching)
+    image = functools.partial(GcpImages(config, clients).pinned, "train")
+    document = pipeline_job(config, template, parameters or {}, caching, image)
     document["labels"] = {**document["labels"], **(labels or {})}
     with explained(Resource("pipeline run", name), "started"):
         request = {"parent": parent, "pipeline_job": document, "pipeline_job_id": name}

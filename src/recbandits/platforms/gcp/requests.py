@@ -60,7 +60,7 @@ def machine_spec(machine):
     return spec | ({"tpu_topology": machine.topology} if machine.topology else {})
 
 
-def pipeline_job(config, template, parameters, caching):
+def pipeline_job(config, template, parameters, caching, image):
     """The request for a run, a dict in the shape of `google.cloud.aiplatform_v1.PipelineJob`.
 
     Nothing comes from a cache where the pipeline has an input `SNAPSHOT` and is not told it: such a run reads what it
@@ -71,8 +71,9 @@ def pipeline_job(config, template, parameters, caching):
       template: file that KFP's compiler has written.
       parameters: dict from input of the pipeline to value.
       caching: as of `pipelines.submit`.
+      image: as of `pipeline_spec`; part of the cache's key, so that what may be cached needs one by its digest.
     """
-    spec = pipeline_spec(config, template)
+    spec = pipeline_spec(template, image)
     inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     if not caching or (SNAPSHOT in inputs and not parameters.get(SNAPSHOT)):
         for task in _tasks(spec):
@@ -86,8 +87,12 @@ def pipeline_job(config, template, parameters, caching):
     }
 
 
-def pipeline_spec(config, template):
+def pipeline_spec(template, image):
     """What a compiled pipeline says, with the configuration's own image for training in the place of `IMAGE`.
+
+    Args:
+      template: file that KFP's compiler has written.
+      image: function without arguments that gives the URI of that image; called where the pipeline has such a place.
 
     Raises:
       PlatformError: the template is no compiled pipeline.
@@ -99,8 +104,10 @@ def pipeline_spec(config, template):
         containers = [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration, LookupError, TypeError) as error:
         raise PlatformError(f"template must be a compiled pipeline, got {template}: {error}") from error
-    for container in containers:
-        container["image"] = config.image("train") if container["image"] == IMAGE else container["image"]
+    if ours := [container for container in containers if container["image"] == IMAGE]:
+        uri = image()
+        for container in ours:
+            container["image"] = uri
     return spec
 
 

@@ -46,6 +46,8 @@ def _make_repository(documents, request):
 
 
 def _drop_repository(documents, request):
+    for path in [path for path in documents if path.startswith(f"{request.path}/packages/")]:
+        del documents[path]
     status, document = drop(documents, request)
     return done("protobuf.Empty") if status == 200 else (status, document)
 
