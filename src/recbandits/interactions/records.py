@@ -110,7 +110,7 @@ class Verdict(_Record):
       against: version that it was compared with; empty for the first one.
       why: one sentence.
       difference: estimated reward of `version` less that of `against`; None where nothing was compared, as the next
-        two, which are its 95 % interval.
+        two, which are its interval, at the confidence of the gate or the guardrail.
       low: lower end.
       high: upper end.
       effective_sample_size: of the estimate, in decisions; None where it has none.

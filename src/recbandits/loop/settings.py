@@ -13,7 +13,7 @@ class Gate:
 
     Attributes:
       margin: rating points, 0 or more. The candidate passes if the lower bound of its difference to what serves is at
-        least -margin: it may be worse by no more than this, at 95 % confidence.
+        least -margin: it may be worse by no more than this, at the confidence `level`.
       effective_sample_size: least decisions of equal weight that the estimates rest on, positive; they are not more
         than the sum of the weights, so that decisions that an estimator has shrunk away do not count.
       estimator: of `evaluation.off_policy`: "DR", "SNDR", "Switch-DR" or "DRos", which a reward model makes precise.

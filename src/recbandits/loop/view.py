@@ -165,7 +165,7 @@ def _served(sight):
 
 def _decided(sight):
     table = Table(title="decisions of gate and guardrail", title_justify="left", expand=True)
-    for name in ("time", "what", "version", "difference, 95 %", "why"):
+    for name in ("time", "what", "version", "difference, interval", "why"):
         table.add_column(name, no_wrap=name != "why")
     for _, verdict in sight.verdicts.iloc[-_LATEST:].iterrows():
         table.add_row(

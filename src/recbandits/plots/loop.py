@@ -81,7 +81,7 @@ def gate(table, margin, title=None):
             axes.errorbar(rounds[rows][estimated], value, reach, fmt="o", color=colour, capsize=4, label=kind)
             axes.plot(rounds[rows][~estimated], np.zeros((~estimated).sum()), "D", color=colour, markersize=5)
         _whole(axes)
-        axes.set(xlabel="round", ylabel="candidate less serving (stars),\n95 % intervals", title=title)
+        axes.set(xlabel="round", ylabel="candidate less serving (stars),\nwith intervals", title=title)
         axes.legend(**_BESIDE)
     return fig
 
