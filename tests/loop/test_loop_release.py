@@ -1,17 +1,21 @@
 """One endpoint: a canary first, promoted or taken back by what users say, and nothing done twice."""
 
-from datetime import timedelta
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from true_policies import NOON, policy
 
+from recbandits.evaluation.sequential import difference
 from recbandits.interactions import Interaction, Reward
 from recbandits.loop.ingest import Join
 from recbandits.loop.judge import Judgement
 from recbandits.loop.memory import MemoryEndpoint
-from recbandits.loop.release import deploy, experiment, guard, looks, place, serving_version
+from recbandits.loop.release import deploy, experiment, guard, looks, observed, place, serving_version
 from recbandits.loop.settings import Guardrail
+from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
 
 RULE = Join(window=5.0, default=1.0)
@@ -29,9 +33,26 @@ def policies(world):
     return [policy(world, quality) for quality in (0.2, 0.6, 1.0)]
 
 
+class Raced(MemoryEndpoint):
+    """What somebody else does comes right before the next split, or comes right after the next deployment."""
+
+    before_split, deployed = None, None
+
+    def split(self, traffic_split, expected=None):
+        others, self.before_split = self.before_split, None
+        if others is not None:
+            others()
+        super().split(traffic_split, expected)
+
+    def deploy(self, policy, traffic_percentage=100):
+        version = super().deploy(policy, traffic_percentage)
+        self.deployed = datetime.now(UTC)
+        return version
+
+
 @pytest.fixture
 def endpoint(policies):
-    made = MemoryEndpoint()
+    made = Raced()
     made.deploy(policies[0])
     return made
 
@@ -103,6 +124,41 @@ def test_the_old_control_leaves_before_the_next_canary_comes(endpoint, policies)
     assert set(endpoint.policies) == {policies[1].version, policies[2].version}
 
 
+def test_a_verdict_is_of_the_time_when_its_canary_was_there(endpoint, policies):
+    """The experiment begins then; whatever was decided while a server started is all the other's."""
+    assert endpoint.deployed <= released(endpoint, policies[1], policies[0], now=None).time
+    first = Raced()
+    assert place(first, policies[0], policies[0].version, None, None).time >= first.deployed
+
+
+def test_a_decision_is_known_by_the_data_that_the_candidate_was_given(endpoint, policies):
+    """The same version is refused again with the data of the next day: another decision; and a run that is repeated."""
+    version = policies[0].version
+    judged = judgement(policies[0], policies[0])
+
+    def refused(day, hour):
+        until, now = (NOON + timedelta(days=day, hours=hours) for hours in (0, hour))
+        return place(endpoint, policies[0], version, judged, version, now=now, until=until)
+
+    with DuckWarehouse() as warehouse:
+        warehouse.write([refused(0, 1), refused(0, 2), refused(1, 1), refused(1, 3)])
+        found = warehouse.verdicts()
+    assert set(found["kind"]) == {"refused"}
+    assert found["time"].tolist() == [NOON + timedelta(hours=1), NOON + timedelta(days=1, hours=1)]
+
+
+def test_a_model_says_itself_which_data_it_was_given(exported, tmp_path):
+    shutil.copytree(exported[0], tmp_path / "policy")
+    known = {"version": "v", "parent": None, "learnt": 1, "parameters": {}, "exploration": {"name": "greedy"}}
+
+    def refused(day):
+        text = json.dumps({"what": "recbandits model", **known, "until": (NOON + timedelta(days=day)).isoformat()})
+        (tmp_path / "model.json").write_text(text)
+        return deploy(MemoryEndpoint(), tmp_path, None, "another", now=NOON).verdict_id
+
+    assert refused(0) == refused(0) != refused(1)
+
+
 def test_a_directory_is_deployed_by_the_version_that_it_holds(exported, tmp_path):
     class Named(MemoryEndpoint):
         def deploy(self, place, share=100):
@@ -116,11 +172,28 @@ def test_a_directory_is_deployed_by_the_version_that_it_holds(exported, tmp_path
     assert deploy(endpoint, exported[1], None, first.version, now=NOON).kind == "refused"
 
 
+class Told(DuckWarehouse):
+    """Says how many rows it gave at most, and what somebody else does comes right before the next question."""
+
+    most, before_query = 0, None
+
+    def query(self, text, parameters=None):
+        table = super().query(text, parameters)
+        self.most = max(self.most, len(table))
+        return table
+
+    def by_user(self, *arguments):
+        others, self.before_query = self.before_query, None
+        if others is not None:
+            others()
+        return super().by_user(*arguments)
+
+
 class Traffic:
     """Users are served, rate one star with a probability that their version has, else five, and time passes."""
 
     def __init__(self, endpoint, verdict):
-        self.endpoint, self.warehouse, self.now = endpoint, DuckWarehouse(), NOON
+        self.endpoint, self.warehouse, self.now = endpoint, Told(), NOON
         self.warehouse.write([verdict])
         self._rng, self._count = np.random.default_rng(0), 0
 
@@ -226,3 +299,91 @@ def test_looks_narrow_as_decisions_come_in(traffic, policies):
     table = looks(under, traffic.warehouse, times, RULE, GUARDRAIL)
     assert table["decisions"].tolist() == [399, 699, 1000]
     assert (np.diff(table["high"] - table["low"]) < 0).all()
+
+
+def test_a_look_asks_for_a_row_a_user_and_not_for_every_decision(traffic, policies):
+    """At most 899 users, each of them of one version here; a day of traffic is millions of decisions."""
+    traffic.serve(3000, {})
+    under = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts())
+    end = traffic.now + timedelta(seconds=RULE.window + 1)
+    found, counts = observed(under, traffic.warehouse, end, RULE, GUARDRAIL)
+    assert sum(counts) == 3000
+    assert traffic.warehouse.most < 900
+    seen = traffic.warehouse.decisions(under.start, end, RULE.window, RULE.default).to_pandas()
+    sides = [seen[seen["policy_version"] == version] for version in (under.newest, under.other)]
+    rewards, users = ([side[name] for side in sides] for name in ("reward", "user_id"))
+    assert found == pytest.approx(difference(*rewards, GUARDRAIL.alpha, 100 * 400 / 20, users), abs=1e-12)
+
+
+def bad_one_serves(traffic, policies):
+    """The second version was promoted, then turns bad: the guardrail would take it back, and a third one is due."""
+    traffic.serve(1000, {policies[1].version: 0.05})
+    assert traffic.guard().kind == "promoted"
+    traffic.serve(3000, {policies[1].version: 0.9})
+    return lambda: released(traffic.endpoint, policies[2], policies[1])
+
+
+def test_a_deployer_that_came_in_between_is_not_overwritten_by_the_guardrail(traffic, policies):
+    """It has taken the old control away meanwhile; nothing is taken back, and nothing of the kind is written down."""
+    third = bad_one_serves(traffic, policies)
+    traffic.warehouse.before_query = third
+    assert traffic.guard() is None
+    assert traffic.endpoint.traffic_split == {policies[1].version: 80, policies[2].version: 20}
+    assert traffic.warehouse.verdicts()["kind"].tolist() == ["deployed", "promoted"]
+
+
+def test_a_deployer_that_came_at_the_last_moment_is_not_overwritten_either(traffic, policies):
+    third = bad_one_serves(traffic, policies)
+    traffic.endpoint.before_split = third
+    with pytest.raises(PlatformError, match=r"endpoint memory must have the shares .* still"):
+        traffic.guard()
+    assert traffic.endpoint.traffic_split == {policies[1].version: 80, policies[2].version: 20}
+
+
+def test_a_guardrail_that_came_in_between_is_not_overwritten_by_the_deployer(traffic, policies):
+    """The version that the candidate was trained against was taken back: it neither serves again nor is undeployed."""
+    third = bad_one_serves(traffic, policies)
+    traffic.endpoint.before_split = traffic.guard
+    with pytest.raises(PlatformError, match=r"endpoint memory must have the shares .* still"):
+        third()
+    assert traffic.endpoint.traffic_split == {policies[0].version: 100, policies[1].version: 0}
+    assert traffic.warehouse.verdicts()["kind"].tolist()[-1] == "rolled back"
+    assert third().kind == "refused"
+
+
+def test_a_guardrail_that_was_killed_before_it_acted_decides_the_same_once_more(traffic, policies):
+    traffic.serve(1000, {policies[1].version: 0.6})
+
+    def killed():
+        raise KeyboardInterrupt
+
+    traffic.endpoint.before_split = killed
+    with pytest.raises(KeyboardInterrupt):
+        traffic.guard()
+    traffic.now += timedelta(seconds=1)
+    assert traffic.guard().kind == "rolled back"
+    assert traffic.endpoint.traffic_split == {policies[0].version: 100, policies[1].version: 0}
+    assert traffic.warehouse.verdicts()["kind"].tolist() == ["deployed", "rolled back"]
+
+
+def test_two_versions_that_meet_again_are_another_experiment(traffic, policies):
+    """Rolled back, gone, deployed with the data of the next day, and rolled back again: four verdicts."""
+    for day in range(2):
+        traffic.serve(1000, {policies[1].version: 0.6})
+        assert traffic.guard().kind == "rolled back"
+        if day == 0:
+            traffic.endpoint.undeploy(policies[1].version)
+            traffic.now += timedelta(days=1)
+            judged = judgement(policies[1], policies[0])
+            again = {"expected": policies[0].version, "now": traffic.now, "until": traffic.now}
+            traffic.warehouse.write([place(traffic.endpoint, policies[1], policies[1].version, judged, **again)])
+    assert traffic.warehouse.verdicts()["kind"].tolist() == ["deployed", "rolled back"] * 2
+
+
+def test_an_endpoint_in_memory_gives_traffic_to_what_is_deployed_and_to_nothing_else(endpoint, policies):
+    first, second = policies[0].version, endpoint.deploy(policies[1], 30)
+    endpoint.split({second: 100})
+    assert endpoint.traffic_split == {first: 0, second: 100}
+    endpoint.undeploy(first)
+    with pytest.raises(PlatformError, match=f"endpoint memory cannot use version {first}: deploy it first"):
+        endpoint.split({first: 100})

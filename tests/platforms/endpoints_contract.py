@@ -32,6 +32,17 @@ class EndpointsContract:
         endpoint.rollback()
         assert endpoint.traffic_split == {first: 0, second: 100}
 
+    def test_shares_that_somebody_has_changed_since_they_were_looked_at_stay(self, endpoint, exported):
+        first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
+        seen = endpoint.traffic_split
+        endpoint.split({first: 50, second: 50}, expected=seen)
+        words = f"endpoint {endpoint.name} must have the shares .*90.* still, .* got .*50"
+        with pytest.raises(PlatformError, match=words):
+            endpoint.split({second: 100}, expected=seen)
+        assert endpoint.traffic_split == {first: 50, second: 50}
+        endpoint.rollback()
+        assert endpoint.traffic_split == seen, "what was refused is no change that could be undone"
+
     def test_a_version_goes_without_traffic_or_as_the_only_one(self, endpoint, exported):
         first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
         with pytest.raises(ValueError, match=f"version '{second}' still has 10 % of the traffic: split it first"):

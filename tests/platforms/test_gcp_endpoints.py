@@ -128,26 +128,49 @@ def test_the_bucket_gets_every_file_of_the_policy(endpoint, cloud, exported, tmp
     assert load(tmp_path).version == version
 
 
-def test_a_second_version_gets_traffic_when_it_is_there(endpoint, cloud, exported):
-    """Deployed with nothing, then 10 % in one change that also remembers 100 and 0."""
+def test_a_second_version_comes_with_its_share(endpoint, cloud, exported):
+    """What was before is remembered first; then the version and its 10 % come in one change."""
     first = endpoint.deploy(exported[0])
     changes(cloud)
     second = endpoint.deploy(exported[1], 10)
-    assert cloud.requests[-1].query["updateMask"] == "trafficSplit,labels"
-    upload, deployment, split = changes(cloud)
+    assert cloud.requests[-2].query["updateMask"] == "labels"
+    upload, remembered, deployment = changes(cloud)
     assert upload[2].keys() == {"parentModel", "model"}
     assert upload[2]["parentModel"] == f"{PARENT}/models/recbandits-v1"
+    assert remembered == ("PATCH", ENDPOINT, {"labels": LABELS | {f"previous-{first}": "100"}})
     assert deployment[2]["deployedModel"]["model"] == f"{PARENT}/models/recbandits-v1@2"
-    assert deployment[2]["trafficSplit"] == {"0": 0, "1": 100}
-    assert split == (
-        "PATCH",
-        ENDPOINT,
-        {
-            "trafficSplit": {"1": 90, "2": 10},
-            "labels": LABELS | {f"previous-{first}": "100"},
-        },
-    )
+    assert deployment[2]["trafficSplit"] == {"0": 10, "1": 90}
     assert endpoint.traffic_split == {first: 90, second: 10}
+
+
+def test_a_version_that_is_there_gets_another_share_with_what_was_before(endpoint, cloud, exported):
+    first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
+    changes(cloud)
+    endpoint.deploy(exported[1], 60)
+    assert cloud.requests[-1].query["updateMask"] == "trafficSplit,labels"
+    labels = LABELS | {f"previous-{first}": "90", f"previous-{second}": "10"}
+    assert changes(cloud)[-1] == ("PATCH", ENDPOINT, {"trafficSplit": {"1": 40, "2": 60}, "labels": labels})
+
+
+@pytest.mark.parametrize("fatal", ["PATCH", "POST :deployModel"])
+def test_a_deployment_that_was_cut_short_is_made_up_for_by_the_next(endpoint, cloud, exported, monkeypatch, fatal):
+    """Whatever it was that was refused, or not sent any more: the canary is not there, or it has its share."""
+    first, answer = endpoint.deploy(exported[0]), cloud.answer
+    method, _, end = fatal.partition(" ")
+
+    def cut(request):
+        cutting = request.method == method and request.path.endswith(end)
+        return error(400, "no") if cutting else answer(request)
+
+    monkeypatch.setattr(cloud, "answer", cut)
+    with pytest.raises(PlatformError, match=": no"):
+        endpoint.deploy(exported[1], 10)
+    assert endpoint.traffic_split == {first: 100}
+    monkeypatch.setattr(cloud, "answer", answer)
+    second = endpoint.deploy(exported[1], 10)
+    assert endpoint.traffic_split == {first: 90, second: 10}
+    endpoint.rollback()
+    assert endpoint.traffic_split == {first: 100, second: 0}
 
 
 def test_another_process_can_roll_back(endpoint, config, cloud, exported):
@@ -163,6 +186,38 @@ def test_a_change_by_somebody_else_meanwhile_is_not_overwritten(endpoint, cloud,
     changes(cloud)
     endpoint.split({first: 100})
     assert changes(cloud)[0][2]["etag"] == "MQ=="
+
+
+def test_the_etag_of_a_change_is_of_the_look_on_which_it_was_decided(endpoint, cloud, exported, monkeypatch):
+    """Each look at the endpoint here finds another etag, as if somebody changed it all the time: the first one counts.
+
+    A share is decided on what was found; a second look would give its etag to somebody else's shares.
+    """
+    first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 40)
+    answer, looks = cloud.answer, []
+
+    def restless(request):
+        if (request.method, request.path) == ("GET", ENDPOINT):
+            looks.append(request)
+            cloud.documents[ENDPOINT]["etag"] = f"etag {len(looks)}"
+        return answer(request)
+
+    def etag_of(change, *arguments):
+        seen = endpoint.traffic_split
+        looks.clear()
+        change(*arguments, **({"expected": seen} if change == endpoint.split else {}))
+        (sent,) = (body["etag"] for method, path, body in changes(cloud) if (method, path) == ("PATCH", ENDPOINT))
+        return sent
+
+    changes(cloud)
+    monkeypatch.setattr(cloud, "answer", restless)
+    assert etag_of(endpoint.split, {first: 100}) == "etag 1"
+    assert etag_of(endpoint.rollback) == "etag 1"
+    assert etag_of(endpoint.deploy, exported[1], 50) == "etag 1"
+    assert etag_of(endpoint.deploy, exported[2], 20) == "etag 1"
+    endpoint.split({first: 100})
+    changes(cloud)
+    assert etag_of(endpoint.undeploy, second) == "etag 1"
 
 
 def test_the_same_policy_is_uploaded_once_and_again_for_another_container(platform, cloud, exported):

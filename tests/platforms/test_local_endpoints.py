@@ -107,6 +107,23 @@ def test_a_policy_that_was_refused_or_undeployed_leaves_nothing_behind(endpoint,
         endpoint.split({gone: 100, kept: 0})
 
 
+def test_of_those_who_change_the_same_shares_at_once_one_wins(endpoint, exported, config):
+    first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
+    seen = endpoint.traffic_split
+
+    def change(share):
+        try:
+            LocalPlatform(config).endpoints.create().split({first: 100 - share, second: share}, expected=seen)
+        except PlatformError:
+            return None
+        return share
+
+    with ThreadPoolExecutor(4) as threads:
+        won = [share for share in threads.map(change, (20, 30, 40, 50)) if share]
+    assert len(won) == 1
+    assert endpoint.traffic_split == {first: 100 - won[0], second: won[0]}
+
+
 def test_after_a_killed_server_the_endpoint_starts_again_with_what_it_served(endpoint, exported, config):
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 30)
     before = [each["policy_version"] for each in endpoint.predict([{"user_id": user} for user in range(1, 31)])]

@@ -117,6 +117,15 @@ class WarehouseContract:
         assert len(warehouse.rewards_of("nobody", START, at(10), 5, 1.0)) == 0
         assert len(warehouse.by_version(at(50), at(60), 5, 1.0)) == 0
 
+    def test_rewards_are_added_up_by_version_and_user(self, warehouse):
+        """User 1 has 5 and the default 1 from version a, 2 from version b; user 2 has 4 from version b."""
+        warehouse.write([shown("p", 0), shown("q", 1), shown("r", 2, "b"), shown("s", 3, "b", 2), shown("t", 10)])
+        warehouse.write([told("p", 1, 5.0), told("q", 9, 3.0), told("r", 3, 2.0), told("s", 4, 4.0)])
+        table = warehouse.by_user(START, at(10), 5, 1.0)
+        assert table.columns.tolist() == ["policy_version", "user_id", "decisions", "total"]
+        assert table.to_numpy().tolist() == [["a", 1, 2, 6.0], ["b", 1, 1, 2.0], ["b", 2, 1, 4.0]]
+        assert len(warehouse.by_user(at(50), at(60), 5, 1.0)) == 0
+
     def test_verdicts_are_kept_in_order_with_what_they_lack(self, warehouse):
         second = Verdict("v2", at(5), "refused", "b", "a", "the difference may be -0.3", -0.1, -0.3, 0.1, 250.5)
         first = Verdict("v1", at(1), "deployed", "a", "", "nothing serves yet")

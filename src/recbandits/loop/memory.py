@@ -6,6 +6,8 @@ from hashlib import blake2b
 import numpy as np
 
 from recbandits.agents.exploration import pick
+from recbandits.platforms import PlatformError
+from recbandits.platforms.endpoints import expect_shares
 from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.release import Release
 
@@ -31,9 +33,15 @@ class MemoryEndpoint:
         self.policies[policy.version] = policy
         return policy.version
 
-    def split(self, traffic_split):
-        """See `Endpoint.split`."""
-        self._release = self._release.then(traffic_split)
+    def split(self, traffic_split, expected=None):
+        """See `Endpoint.split`; a deployed version that is not named gets nothing."""
+        shares = self.traffic_split
+        expect_shares(self.name, shares, expected)
+        if unknown := traffic_split.keys() - shares.keys():
+            raise PlatformError(
+                f"endpoint {self.name} cannot use version {', '.join(sorted(unknown))}: deploy it first"
+            )
+        self._release = self._release.then(dict.fromkeys(shares, 0) | traffic_split)
 
     def undeploy(self, version):
         """See `Endpoint.undeploy`."""

@@ -6,13 +6,16 @@ looks at the rewards of both. Users are split between versions by hash, so that 
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from recbandits.evaluation import sequential
 from recbandits.interactions import Verdict
 from recbandits.loop.judge import policy_directory
+from recbandits.loop.models import FILE, read_model
 from recbandits.loop.settings import Guardrail
 
 __all__ = ["Experiment", "Guardrail", "deploy", "experiment", "guard", "looks", "observed", "place", "serving_version"]
@@ -38,8 +41,7 @@ class Experiment(NamedTuple):
 
 def serving_version(endpoint):
     """Version with the largest share of the traffic; None where nothing is deployed."""
-    shares = endpoint.traffic_split
-    return max(shares, key=shares.get) if shares else None
+    return _largest(endpoint.traffic_split)
 
 
 def deploy(endpoint, model_dir, judgement, serving_version, canary=Guardrail.canary, now=None):
@@ -51,23 +53,25 @@ def deploy(endpoint, model_dir, judgement, serving_version, canary=Guardrail.can
       judgement: `Judgement` of its policy; None for the first one.
       serving_version: version that served when the training began; None where nothing did.
       canary: percentage of the users who get it at first.
-      now: aware datetime of the verdict; None for the time of day.
+      now: aware datetime of the verdict; None for the time of day when the endpoint has done what was decided.
 
     Returns:
       `Verdict`: "deployed" or "refused", and why; write it to the warehouse, from which `guard` knows what is new. The
-      same version against the same serving one gives the same verdict, and is deployed once.
+      same version, of the same data, against the same serving one gives the same verdict, and is deployed once.
 
     Raises:
       ValueError: the directory holds no policy.
-      PlatformError: the endpoint refused; what it served before goes on.
+      PlatformError: the endpoint refused, as when the guardrail has changed the shares meanwhile; what it serves then
+        goes on.
     """
     from recbandits.serving.policy import load
 
     policy = policy_directory(model_dir)
-    return place(endpoint, policy, load(policy).version, judgement, serving_version, canary, now)
+    until = read_model(model_dir).until if Path(model_dir, FILE).is_file() else None
+    return place(endpoint, policy, load(policy).version, judgement, serving_version, canary, now, until)
 
 
-def place(endpoint, policy, version, judgement, expected, canary=Guardrail.canary, now=None):
+def place(endpoint, policy, version, judgement, expected, canary=Guardrail.canary, now=None, until=None):
     """As `deploy`, for a policy whose version is known.
 
     Args:
@@ -78,26 +82,27 @@ def place(endpoint, policy, version, judgement, expected, canary=Guardrail.canar
       expected: version that should serve now, or None.
       canary: as for `deploy`.
       now: as for `deploy`.
+      until: datetime, end of the data that the candidate was given, by which one decision is told from the next; None
+        where there is but one.
 
     Returns:
       `Verdict`
     """
-    now = datetime.now(UTC) if now is None else now
-    shares, serving = endpoint.traffic_split, serving_version(endpoint)
+    shares = endpoint.traffic_split
+    serving, of = _largest(shares), "" if until is None else until.astimezone(UTC).isoformat()
     against = "" if judgement is None else judgement.serving
     if version in shares and version != against:
         why = f"It is deployed already and has {shares[version]} % of the traffic: nothing to do."
-        return _verdict("deployed", version, against, why, now, judgement)
+        return _verdict("deployed", version, against, of, why, now, judgement)
     if refusal := _refusal(version, judgement, expected, serving):
-        return _verdict("refused", version, serving or "", refusal, now, judgement)
+        return _verdict("refused", version, serving or "", of, refusal, now, judgement)
     if serving is None:
         endpoint.deploy(policy, 100)
-        return _verdict("deployed", version, "", "It is the first: it serves everybody.", now)
-    _only(endpoint, serving)
+        return _verdict("deployed", version, "", of, "It is the first: it serves everybody.", now)
+    _only(endpoint, serving, shares)
     endpoint.deploy(policy, canary)
-    return _verdict(
-        "deployed", version, against, f"Canary for {canary} % of the users. {judgement.why}", now, judgement
-    )
+    why = f"Canary for {canary} % of the users. {judgement.why}"
+    return _verdict("deployed", version, against, of, why, now, judgement)
 
 
 def guard(endpoint, warehouse, now, rule, guardrail=None):
@@ -110,7 +115,7 @@ def guard(endpoint, warehouse, now, rule, guardrail=None):
 
     Args:
       endpoint: `platforms.endpoints.Endpoint`
-      warehouse: with `decisions`, `verdicts` and `write`.
+      warehouse: with `by_user`, `verdicts` and `write`.
       now: aware datetime; decisions count once their window has closed.
       rule: with `window` and `default` of the join.
       guardrail: `Guardrail`; None for the defaults.
@@ -119,7 +124,8 @@ def guard(endpoint, warehouse, now, rule, guardrail=None):
       `Verdict`, "promoted" or "rolled back", which is in the warehouse already; None where there is nothing to decide.
 
     Raises:
-      PlatformError: the warehouse or the endpoint does not answer; the next look decides.
+      PlatformError: the warehouse or the endpoint does not answer, or somebody has changed the shares at the very last
+        moment; the next look decides.
     """
     guardrail = Guardrail() if guardrail is None else guardrail
     shares = endpoint.traffic_split
@@ -130,11 +136,13 @@ def guard(endpoint, warehouse, now, rule, guardrail=None):
     kind, why = _decision(under, found, counts, guardrail)
     if kind is None:
         return None
-    verdict = _verdict(kind, under.newest, under.other, why, now, found)
+    if endpoint.traffic_split != shares:  # a Deployer was faster than the warehouse
+        return None
+    verdict = _verdict(kind, under.newest, under.other, under.start.isoformat(), why, now, found)
     warehouse.write([verdict])  # first: who is killed in between decides the same once more
     winner, loser = (under.newest, under.other) if kind == "promoted" else (under.other, under.newest)
     kept = guardrail.holdback if kind == "promoted" else 0
-    endpoint.split(dict.fromkeys(shares, 0) | {winner: 100 - kept, loser: kept})
+    endpoint.split(dict.fromkeys(shares, 0) | {winner: 100 - kept, loser: kept}, expected=shares)
     return verdict
 
 
@@ -164,7 +172,7 @@ def experiment(shares, verdicts):
 
 
 def observed(under, warehouse, now, rule, guardrail):
-    """What users got from both versions of an experiment.
+    """What users got from both versions of an experiment; of each user a sum is fetched, however many the decisions.
 
     Args:
       under: `Experiment`
@@ -178,12 +186,13 @@ def observed(under, warehouse, now, rule, guardrail):
       decisions of the other)).
     """
     end = now - timedelta(seconds=rule.window)
-    table = warehouse.decisions(under.start, max(under.start, end), rule.window, rule.default)
-    seen = table.select(["policy_version", "user_id", "reward"]).to_pandas()
+    seen = warehouse.by_user(under.start, max(under.start, end), rule.window, rule.default)
+    seen["reward"] = seen["total"] / seen["decisions"]
     sides = [seen[seen["policy_version"] == version] for version in (under.newest, under.other)]
-    rewards, users = ([side[name].to_numpy() for side in sides] for name in ("reward", "user_id"))
+    # A user's decisions with their mean each: only sums of users are looked at, and these are the same.
+    rewards, users = ([np.repeat(side[name], side["decisions"]) for side in sides] for name in ("reward", "user_id"))
     tightest = 100 * guardrail.most / guardrail.canary  # decisions of both when the canary has had its time
-    return sequential.difference(*rewards, guardrail.alpha, tightest, users), tuple(map(len, sides))
+    return sequential.difference(*rewards, guardrail.alpha, tightest, users), tuple(map(len, rewards))
 
 
 def looks(under, warehouse, times, rule, guardrail):
@@ -239,20 +248,40 @@ def _refusal(version, judgement, expected, serving):
     return None if judgement.passed else judgement.why
 
 
-def _only(endpoint, version):
-    """Leave one version alone on the endpoint: the control of an old experiment and unproven canaries go."""
-    others = [other for other in endpoint.traffic_split if other != version]
-    if endpoint.traffic_split[version] < 100:
-        endpoint.split(dict.fromkeys(others, 0) | {version: 100})
+def _largest(shares):
+    """Version with the largest share; None where there is none."""
+    return max(shares, key=shares.get) if shares else None
+
+
+def _only(endpoint, version, shares):
+    """Leave one version alone on the endpoint: the control of an old experiment and unproven canaries go.
+
+    Nobody's change since the endpoint was found with these `shares` is undone: a guardrail may have taken back what is
+    to be left.
+    """
+    others = [other for other in shares if other != version]
+    if shares[version] < 100:
+        endpoint.split(dict.fromkeys(others, 0) | {version: 100}, expected=shares)
     for other in others:
         endpoint.undeploy(other)
 
 
-def _verdict(kind, version, against, why, now, found=None):
-    """`found` has the difference with its bounds: a Judgement or an Interval."""
+def _verdict(kind, version, against, of, why, now, found=None):
+    """A `Verdict`, which is the same when the same is decided again.
+
+    Args:
+      kind: as for `Verdict`.
+      version: likewise.
+      against: likewise.
+      of: text that tells this decision from others on the same versions: the end of the data, or when the experiment
+        began. The time of day does not: it is another one when a pipeline runs again.
+      why: as for `Verdict`.
+      now: aware datetime; None for the time of day.
+      found: has the difference with its bounds: a Judgement or an Interval.
+    """
     return Verdict(
-        verdict_id=str(uuid.uuid5(_SPACE, f"{kind} {version} {against}")),
-        time=now,
+        verdict_id=str(uuid.uuid5(_SPACE, f"{kind} {version} {against} {of}")),
+        time=datetime.now(UTC) if now is None else now,
         kind=kind,
         version=version,
         against=against,

@@ -137,8 +137,8 @@ class Loop:
         """Deploy a `Served` if the gate lets it pass; the `Verdict`, which is written down."""
         self.now += timedelta(seconds=1)  # after whatever the guardrail has said
         version, expected = candidate.policy.version, serving_version(self.endpoint)
-        canary = self.settings.guardrail.canary
-        verdict = place(self.endpoint, candidate.policy, version, judgement, expected, canary, self.now)
+        canary, until = self.settings.guardrail.canary, candidate.until
+        verdict = place(self.endpoint, candidate.policy, version, judgement, expected, canary, self.now, until)
         self.models.setdefault(version, candidate)
         self.warehouse.write([verdict])
         return verdict

@@ -2,6 +2,25 @@
 
 from typing import Protocol
 
+from recbandits.platforms import PlatformError
+
+
+def expect_shares(name, shares, expected):
+    """See to it that shares are those on which a change of them was decided.
+
+    Args:
+      name: of the endpoint.
+      shares: dict from version to percentage, that it has.
+      expected: such a dict; None for whatever it has.
+
+    Raises:
+      PlatformError: somebody has changed them.
+    """
+    if expected is not None and shares != expected:
+        raise PlatformError(
+            f"endpoint {name} must have the shares {expected} still, on which their change was decided, got {shares}"
+        )
+
 
 class Endpoint(Protocol):
     """One address behind which one or more versions of a policy answer.
@@ -25,8 +44,17 @@ class Endpoint(Protocol):
           The version of the policy.
         """
 
-    def split(self, traffic_split):
-        """Set the share of every deployed version."""
+    def split(self, traffic_split, expected=None):
+        """Set the share of every deployed version.
+
+        Args:
+          traffic_split: dict from version to percentage.
+          expected: the `traffic_split` that was found when this one was decided: nothing is changed if it is another by
+            now. None changes it all the same.
+
+        Raises:
+          PlatformError: it is another one; look at it again.
+        """
 
     def rollback(self):
         """Return to the traffic split before the last change."""

@@ -138,6 +138,15 @@ class Warehouse(ABC):
         table = self.query(sql.BY_VERSION, _span(start, end, window, default))
         return table.to_pandas().set_index("policy_version").astype({"mean": float, "variance": float})
 
+    def by_user(self, start, end, window, default):
+        """Add up what each user got from each version; see `decisions`.
+
+        Returns:
+          DataFrame in order of policy_version and user_id, with these, the number of `decisions`, int64, and the
+          `total` of their rewards, float64.
+        """
+        return self.query(sql.BY_USER, _span(start, end, window, default)).to_pandas()
+
     def counts(self, start, end, window):
         """`Counts` of a span of time; see `decisions`."""
         found = self.query(sql.COUNTS, _span(start, end, window)).to_pylist()

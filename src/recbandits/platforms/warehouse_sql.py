@@ -114,6 +114,12 @@ SELECT policy_version, COUNT(*) AS decisions, AVG(reward) AS mean, VAR_SAMP(rewa
 FROM joined GROUP BY policy_version ORDER BY first, policy_version
 """
 
+BY_USER = f"""
+WITH {_JOINED}
+SELECT policy_version, user_id, COUNT(*) AS decisions, SUM(reward) AS total
+FROM joined GROUP BY policy_version, user_id ORDER BY policy_version, user_id
+"""
+
 # What came in the window and belongs to no decision at all.
 _REST = """
   SELECT r.digest, 'orphan' AS fate FROM rewards AS r

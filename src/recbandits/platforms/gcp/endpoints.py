@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from recbandits.platforms import PlatformError, Resource
+from recbandits.platforms.endpoints import expect_shares
 from recbandits.platforms.gcp.assets import have, remove_endpoint
 from recbandits.platforms.gcp.errors import explained, finish
 from recbandits.platforms.gcp.jobs import wait
@@ -89,7 +90,9 @@ class GcpEndpoint:
         return _shares(self._get())
 
     def deploy(self, policy, traffic_percentage=100):
-        """See `Endpoint.deploy`; a new version gets its share once it is there.
+        """See `Endpoint.deploy`; a new version comes with its share, which it has once it answers.
+
+        Shares that somebody changes while a new version starts are overwritten by those that came with it.
 
         Args:
           policy: its directory, or the gs:// URI of one.
@@ -100,39 +103,46 @@ class GcpEndpoint:
 
         Raises:
           ValueError: no exported policy, or a percentage that is none.
-          PlatformError: Vertex AI refused; what was served before goes on.
+          PlatformError: Vertex AI refused, as when somebody has changed the endpoint meanwhile; what was served before
+            goes on.
         """
         version, found = self._models.version(policy), self._get()
         shares = _shares(found)
         release = _release(found).with_version(version, traffic_percentage) if shares else None
         release = release or Release({version: traffic_percentage})
-        if version not in shares:
-            model = self._models.upload(policy, self._topic)
-            resources = {"machine_spec": _MACHINE, **_REPLICAS}
-            account = {"service_account": self._config.service_account}
-            deployed = {"model": model, "display_name": version, "dedicated_resources": resources, **account}
-            traffic = {**found.traffic_split, "0": 0 if shares else 100}  # "0" stands for the new one
-            request = {"endpoint": self.resource_name, "deployed_model": deployed, "traffic_split": traffic}
-            with self._explained("given another version"):
-                self._client.deploy_model(request=request, timeout=60).result(timeout=_PATIENCE)
-        if shares:
-            self._route(release)
+        if version in shares:
+            self._route(found, release)
+            return version
+        model = self._models.upload(policy, self._topic)
+        resources = {"machine_spec": _MACHINE, **_REPLICAS}
+        account = {"service_account": self._config.service_account}
+        deployed = {"model": model, "display_name": version, "dedicated_resources": resources, **account}
+        numbers = _ids(found) | {version: "0"}  # which stands for the new one
+        traffic = {numbers[each]: share for each, share in release.shares.items()}
+        request = {"endpoint": self.resource_name, "deployed_model": deployed, "traffic_split": traffic}
+        if shares:  # first: whoever is killed in between has changed no share
+            self._update(found, labels=_labels(found, release))
+        with self._explained("given another version"):
+            self._client.deploy_model(request=request, timeout=60).result(timeout=_PATIENCE)
         return version
 
-    def split(self, traffic_split):
+    def split(self, traffic_split, expected=None):
         """See `Endpoint.split`; a deployed version that is not named gets nothing."""
         found = self._deployed()
-        self._route(_release(found).then(dict.fromkeys(_shares(found), 0) | traffic_split))
+        shares = _shares(found)
+        expect_shares(self.name, shares, expected)
+        self._route(found, _release(found).then(dict.fromkeys(shares, 0) | traffic_split))
 
     def rollback(self):
         """See `Endpoint.rollback`."""
-        self._route(_release(self._deployed()).rolled_back())
+        found = self._deployed()
+        self._route(found, _release(found).rolled_back())
 
     def undeploy(self, version):
         """See `Endpoint.undeploy`."""
         found = self._deployed()
         if set(_shares(found)) != {version}:
-            self._route(_release(found).without(version), going=version)
+            self._route(found, _release(found).without(version), going=version)
         request = {"endpoint": self.resource_name, "deployed_model_id": _ids(found)[version]}
         with self._explained(f"rid of version {version}"):
             self._client.undeploy_model(request=request, timeout=60).result(timeout=_PATIENCE)
@@ -224,26 +234,27 @@ class GcpEndpoint:
             raise PlatformError(f"endpoint {self.name} has no policy, deploy one first")
         return found
 
-    def _route(self, release, going=None):
+    def _route(self, found, release, going=None):
         """Set shares, and remember those before in labels: at once, and for the next process.
 
         Args:
+          found: the endpoint, as it was when this was decided.
           release: `Release`
           going: a version without a share that it does not name any more.
         """
-        found = self._get()
         ids = {version: number for version, number in _ids(found).items() if version != going}
         if unknown := release.shares.keys() - ids.keys():
             raise PlatformError(
                 f"endpoint {self.name} cannot use version {', '.join(sorted(unknown))}: deploy it first"
             )
-        labels = {key: text for key, text in found.labels.items() if not key.startswith(_PREVIOUS)}
-        labels |= {f"{_PREVIOUS}{version}": str(share) for version, share in (release.previous or {}).items()}
-        document = {"name": self.resource_name, "labels": labels, "etag": found.etag}
-        document["traffic_split"] = {ids[version]: share for version, share in release.shares.items()}
+        traffic = {ids[version]: share for version, share in release.shares.items()}
+        self._update(found, traffic_split=traffic, labels=_labels(found, release))
+
+    def _update(self, found, **fields):
+        """Change an endpoint that is still as it was found: with its etag, for Vertex AI refuses an old one."""
+        document = {"name": self.resource_name, "etag": found.etag, **fields}
         with self._explained("split"):
-            request = {"endpoint": document, "update_mask": {"paths": ["traffic_split", "labels"]}}
-            self._client.update_endpoint(request=request)
+            self._client.update_endpoint(request={"endpoint": document, "update_mask": {"paths": list(fields)}})
 
     def _batch(self, name, model):
         place = f"gs://{self._config.bucket}/batch/{name}"
@@ -272,6 +283,12 @@ def _ids(endpoint):
 
 def _shares(endpoint):
     return {version: endpoint.traffic_split.get(number, 0) for version, number in _ids(endpoint).items()}
+
+
+def _labels(endpoint, release):
+    """The labels of an endpoint, with what a `Release` remembers."""
+    labels = {key: text for key, text in endpoint.labels.items() if not key.startswith(_PREVIOUS)}
+    return labels | {f"{_PREVIOUS}{version}": str(share) for version, share in (release.previous or {}).items()}
 
 
 def _release(endpoint):

@@ -14,6 +14,7 @@ import sys
 from http.client import HTTPConnection, HTTPException
 
 from recbandits.platforms import PlatformError
+from recbandits.platforms.endpoints import expect_shares
 from recbandits.platforms.jobs import NAME
 from recbandits.platforms.local.services import Service, in_turn
 from recbandits.platforms.local.supervisor import write_json
@@ -124,9 +125,11 @@ class LocalEndpoint:
         return version
 
     @_in_turn
-    def split(self, traffic_split):
+    def split(self, traffic_split, expected=None):
         """See `Endpoint.split`; a deployed version that is not named gets nothing."""
-        self._serve(self._deployed().then(dict.fromkeys(self.traffic_split, 0) | traffic_split))
+        release = self._deployed()
+        expect_shares(self.name, release.shares, expected)
+        self._serve(release.then(dict.fromkeys(release.shares, 0) | traffic_split))
 
     @_in_turn
     def rollback(self):
