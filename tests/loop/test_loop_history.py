@@ -57,6 +57,21 @@ def test_what_turned_bad_after_its_promotion_gives_its_round_back():
     assert list(table["version"]) == ["a", "a"]
 
 
+def test_a_verdict_of_the_guardrail_that_a_deployer_forestalled_changes_nothing():
+    """It was about to take b back; then c was beside b already, and a, to which it would have gone, undeployed."""
+    table = history.rounds_of(
+        verdicts(
+            (0, "deployed", "a", ""),
+            (10, "deployed", "b", "a"),
+            (15, "promoted", "b", "a"),
+            (19, "rolled back", "b", "a"),
+            (20, "deployed", "c", "b"),
+        ),
+        at(30),
+    )
+    assert list(table["version"]) == ["a", "b", "b"]
+
+
 def test_without_a_verdict_there_is_no_round():
     assert history.rounds_of(verdicts(), at(0)).empty
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import psutil
 import pytest
@@ -109,11 +110,13 @@ def test_a_policy_that_was_refused_or_undeployed_leaves_nothing_behind(endpoint,
 
 def test_of_those_who_change_the_same_shares_at_once_one_wins(endpoint, exported, config):
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
-    seen = endpoint.traffic_split
+    seen, begin = endpoint.traffic_split, Barrier(4)
 
     def change(share):
+        mine = LocalPlatform(config).endpoints.create()
+        begin.wait()
         try:
-            LocalPlatform(config).endpoints.create().split({first: 100 - share, second: share}, expected=seen)
+            mine.split({first: 100 - share, second: share}, expected=seen)
         except PlatformError:
             return None
         return share

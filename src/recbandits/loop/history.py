@@ -29,6 +29,7 @@ def rounds_of(verdicts, end):
     rows, serving = [], None
     for verdict in verdicts.to_dict("records"):
         if verdict["kind"] in ("deployed", "refused"):
+            serving = verdict["against"] or serving  # the Deployer looked; a guardrail may not have come to act
             if rows:
                 rows[-1] |= {"end": verdict["time"], "version": serving}
             told = {name: verdict[name] for name in _TOLD}
