@@ -182,7 +182,7 @@ def test_a_killed_simulation_goes_on_to_the_same_end_bit_by_bit(kill_when, tmp_p
     for name in ("LinTS", "EpsilonGreedy", "NeuralLinUCB", "Exp3Mixture"):
         process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         checkpoint = tmp_path / "killed" / name / "seed-1" / "checkpoint"
-        kill_when(process, lambda file=checkpoint: file.exists() and saved(file) >= 20, seconds=60)
+        kill_when(process, lambda file=checkpoint: file.exists() and saved(file) >= 20)
         assert '"ckpt-60"' not in checkpoint.read_text(), "the run was over when it was killed"
     resumed = subprocess.run(command("killed"), check=True, capture_output=True, text=True).stdout
     assert resumed == undisturbed

@@ -137,10 +137,14 @@ class LocalStudy:
         processes.start(self._place(number), what, self._module, arguments, study.job.replicas, environment)
 
     def _settle(self, number):
-        """Write down the end of a trial that vanished while we waited for it."""
+        """Write down the end of a trial that vanished while we waited for it.
+
+        Where somebody stops the study it was told to, before it could say so itself.
+        """
         status = processes.status(self._place(number))
         if status.state == "interrupted":
-            end = {"state": "failed", "code": None, "ended": datetime.now(UTC).isoformat()}
+            state = "stopped" if (self._directory / "stop").exists() else "failed"
+            end = {"state": state, "code": None, "ended": datetime.now(UTC).isoformat()}
             write_json(self._place(number) / "end.json", end)
 
     def _has_ended(self, number):
