@@ -1,7 +1,8 @@
 """From a judgement to traffic: a canary first, then most of the users, and back at once when users say so.
 
 There is one endpoint. `deploy` puts a version that passed the gate beside what serves; `guard`, called again and again,
-looks at the rewards of both. Users are split between versions by hash, so that the two are a randomised experiment.
+looks at the rewards of both. Our server splits users between versions by hash, Vertex AI draws the version of each
+request: either way the two are a randomised experiment, and intervals count users, not requests.
 """
 
 import uuid
