@@ -215,7 +215,7 @@ def test_whoever_is_killed_every_acknowledged_event_is_in_the_table_exactly_once
             kill(loop, victim, rng)
             revive(loop)
         assert runs.result() == len(STEPS)
-    assert loop.drain(patience=90)
+    assert loop.drain(PATIENCE)
     visits = counts_of(loop.directory)
     published = {name: audit(loop, name, kind) for name, kind in (("interactions", Interaction), ("rewards", Reward))}
     decisions = Counter(each.event_id for each in published["interactions"])
@@ -256,3 +256,10 @@ def revive(loop):
         except PlatformError:
             time.sleep(0.1)
     raise AssertionError("what was killed must run again")
+
+
+def test_what_the_functions_could_not_take_is_not_said_to_be_in_the_warehouse(loop):
+    messages = loop.platform.messages
+    assert loop.drain(PATIENCE)
+    messages.publisher(messages.topic("rewards-dead")).send([Reward("nobody's", datetime.now(UTC), 1.0)])
+    assert not loop.drain(PATIENCE)

@@ -216,6 +216,20 @@ def test_a_directory_that_is_not_a_loop_s_is_left_alone(tmp_path):
     assert [path.name for path in (tmp_path / "loop").iterdir()] == ["thesis.txt"]
 
 
+def test_a_second_loop_in_the_same_place_is_refused_and_harms_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "to be replaced, and given back at the end")
+    with Loop(Config(artifacts=str(tmp_path)), SETTINGS) as first:
+        first.prepare(synthetic.generate())
+        first.start("messages")
+        refused = pytest.raises(PlatformError, match=r"a loop in .* is running already")
+        with refused, Loop(Config(artifacts=str(tmp_path)), SETTINGS) as second:
+            second.prepare(synthetic.generate())
+        assert first.platform.messages.service.running
+    with Loop(Config(artifacts=str(tmp_path)), SETTINGS) as third:
+        third.prepare(synthetic.generate())
+        assert not third.platform.messages.service.running
+
+
 def test_a_canary_waits_until_it_is_promoted_or_taken_back(told):
     verdicts = told["report"].verdicts
     assert not canary_waits(verdicts.iloc[:1]), "the first policy is no canary"

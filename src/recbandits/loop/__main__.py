@@ -30,7 +30,7 @@ def main(arguments=None):
     asked = parsed(arguments)
     settings = settings_of(asked)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last is a terminal that is closed
         signal.signal(number, lambda *_: stop.set())
     data = movielens.load()
     try:

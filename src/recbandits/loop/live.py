@@ -27,7 +27,7 @@ from recbandits.platforms import PlatformError
 from recbandits.platforms.functions import Function
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
-from recbandits.platforms.local.processes import is_held
+from recbandits.platforms.local.processes import held, is_held
 from recbandits.platforms.local.services import Service
 from recbandits.platforms.local.supervisor import write_json
 
@@ -35,6 +35,7 @@ SOURCE = Path(__file__).parents[3] / "04-pipelines" / "02-mlops_pipeline_tf_agen
 START_UP = "start-up"
 TOPICS = {"interactions": "log_interaction", "rewards": "log_reward"}  # and what logs each
 _MARK, _SETTINGS, _WORLD = "loop.json", "settings.json", "world"  # the first is in no other directory
+_TURN = "loop-turn"  # directory beside the loop's, with the lock of the one who runs it
 _REPORTS = 60.0  # seconds that visitors get to report what they thought, more than they take for it
 _EVERY = 2.0  # seconds between two looks of the trigger
 _DRAIN = 60.0  # seconds that the last events get to the warehouse
@@ -75,12 +76,14 @@ class Loop:
         self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
         self.models, self.rule = Models(models_uri(self.config)), Join(settings.window, settings.default)
         self.restarts, self._wanted = Counter(), []
+        self._prepared, self._turn = False, contextlib.ExitStack()  # which holds the directory from `prepare` on
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.stop()
+        with self._turn:
+            self.stop()
 
     @cached_property
     def platform(self):
@@ -109,14 +112,17 @@ class Loop:
           data: MovieLens.
 
         Raises:
-          PlatformError: the directory is that of something else.
+          PlatformError: the directory is that of something else, or of a loop that runs.
         """
         if self.directory.exists() and not (self.directory / _MARK).exists():
             raise PlatformError(f"{self.directory} must be the directory of a loop, it has no {_MARK}: move it away")
+        (self.directory.parent / _TURN).mkdir(parents=True, exist_ok=True)
+        self._turn.enter_context(held(self.directory.parent / _TURN, f"a loop in {self.directory}"))
+        self._prepared = True
+        self.stop()  # what is left of an earlier one that was killed
         if self.directory.exists():
-            Loop(self._outer, self.settings).stop()
             shutil.rmtree(self.directory)
-        self.directory.mkdir(parents=True)
+        self.directory.mkdir()
         settings = self.settings
         write_json(self.directory / _MARK, {"data": str(data)})
         write_json(self.directory / _SETTINGS, asdict(settings))
@@ -159,16 +165,28 @@ class Loop:
         return dead
 
     def drain(self, patience=_DRAIN):
-        """Let nobody come any more, and wait until all that was said is in the warehouse; whether it is."""
-        for name in ("trigger", "simulator"):
-            self._wanted = [wanted for wanted in self._wanted if wanted != name]
-            self.parts[name].stop()
+        """Let nobody come and nothing be trained any more, and wait until all that was said is in the warehouse.
+
+        Args:
+          patience: seconds until it is given up.
+
+        Returns:
+          Whether it is there; what the functions could not take in many attempts is not.
+        """
+        self._wanted = [name for name in self._wanted if name not in ("trigger", "simulator")]
+        with ThreadPoolExecutor() as beside:
+            ended = beside.submit(self._end_work)
+            while not ended.done():  # the last reports need all the others
+                with contextlib.suppress(PlatformError):
+                    self.watch()
+                time.sleep(_POLL)
+            ended.result()
         end = time.monotonic() + patience
         while time.monotonic() < end:
             with contextlib.suppress(PlatformError):  # somebody has just died, and is back at the next look
                 self.watch()
                 if not self.endpoint.metrics()["outbox"]["waiting"] and not any(map(self.backlog, TOPICS)):
-                    return True
+                    return not any(self.platform.messages.backlog(f"{topic}-dead") for topic in TOPICS)
             time.sleep(_POLL)
         return False
 
@@ -177,16 +195,21 @@ class Loop:
         return self.platform.messages.backlog(f"{topic}-{_function(topic)}")
 
     def stop(self):
-        """End every process of the loop, those first that make work for others."""
+        """End every process of the loop, if it was prepared here: another may run in the same directory."""
         self._wanted = []
-        if not (self.directory / _MARK).exists():
+        if not self._prepared or not (self.directory / _MARK).exists():
             return
+        self._end_work()
+        for name in ("endpoint", *map(_function, TOPICS), "warehouse", "messages"):
+            self.parts[name].stop()
+
+    def _end_work(self):
+        """End those that make work for others."""
         self.parts["trigger"].stop()
         for pipeline in (START_UP, PIPELINE):
             if run := self.platform.pipelines.running(pipeline):
                 self.platform.pipelines.stop(run)
-        for name in ("simulator", "endpoint", *map(_function, TOPICS), "warehouse", "messages"):
-            self.parts[name].stop()
+        self.parts["simulator"].stop()
 
     def _parts(self):
         messages, warehouse, functions = self.platform.messages, self.platform.warehouse, self.platform.functions
