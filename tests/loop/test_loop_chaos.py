@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -19,6 +19,8 @@ import pytest
 from recbandits.config import Config
 from recbandits.data import synthetic
 from recbandits.interactions import Interaction, Reward
+from recbandits.loop.generate import generate
+from recbandits.loop.ingest import ingest
 from recbandits.loop.live import SOURCE, TOPICS, Loop
 from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulate import counts_of
@@ -57,11 +59,27 @@ def loop(tmp_path_factory):
         for name, topic in made.topics.items():
             made.platform.messages.subscription(f"audit-{name}", topic)
         made.start("endpoint", "log-interaction", "log-reward")
-        made.start_up()
+        first_policy(made)
         made.start("simulator")
         yield made
     if before is None:
         os.environ.pop("PUBSUB_EMULATOR_HOST", None)
+
+
+def first_policy(loop):
+    """What the start-up pipeline does, in this process: first interactions, what is learnt of them, a deployment."""
+    from recbandits.loop.release import deploy
+    from recbandits.loop.train import train
+
+    warehouse, world = loop.platform.warehouse, loop.world
+    data, model = (loop.directory / "first" / name for name in ("dataset", "model"))
+    end = datetime.now(UTC) - timedelta(seconds=2 * SETTINGS.window)
+    start = end - timedelta(seconds=SETTINGS.first / SETTINGS.rate)
+    generate(world, warehouse, SETTINGS.first, start, 0, SETTINGS.first / SETTINGS.rate, SETTINGS.candidates)
+    ingest(warehouse, start, end, loop.rule, world.bundle(), data, SETTINGS.holdout)
+    train(data, model, SETTINGS.agent, SETTINGS.exploration)
+    loop.models.keep(model)
+    warehouse.write([deploy(loop.endpoint, model, None, None)])
 
 
 def plan(loop):
