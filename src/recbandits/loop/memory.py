@@ -6,8 +6,7 @@ from hashlib import blake2b
 import numpy as np
 
 from recbandits.agents.exploration import pick
-from recbandits.platforms import PlatformError
-from recbandits.platforms.endpoints import expect_shares
+from recbandits.platforms.endpoints import expect_deployed, expect_shares
 from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.release import Release
 
@@ -37,10 +36,7 @@ class MemoryEndpoint:
         """See `Endpoint.split`; a deployed version that is not named gets nothing."""
         shares = self.traffic_split
         expect_shares(self.name, shares, expected)
-        if unknown := traffic_split.keys() - shares.keys():
-            raise PlatformError(
-                f"endpoint {self.name} cannot use version {', '.join(sorted(unknown))}: deploy it first"
-            )
+        expect_deployed(self.name, shares.keys(), traffic_split.keys())
         self._release = self._release.then(dict.fromkeys(shares, 0) | traffic_split)
 
     def undeploy(self, version):

@@ -22,6 +22,21 @@ def expect_shares(name, shares, expected):
         )
 
 
+def expect_deployed(name, deployed, wanted):
+    """See to it that shares go to versions that are there.
+
+    Args:
+      name: of the endpoint.
+      deployed: its versions, a collection with set operations.
+      wanted: versions that are to get a share, likewise.
+
+    Raises:
+      PlatformError: one of them is not deployed.
+    """
+    if unknown := wanted - deployed:
+        raise PlatformError(f"endpoint {name} cannot use version {', '.join(sorted(unknown))}: deploy it first")
+
+
 class Endpoint(Protocol):
     """One address behind which one or more versions of a policy answer.
 

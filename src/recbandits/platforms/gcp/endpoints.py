@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from recbandits.platforms import PlatformError, Resource
-from recbandits.platforms.endpoints import expect_shares
+from recbandits.platforms.endpoints import expect_deployed, expect_shares
 from recbandits.platforms.gcp.assets import have, remove_endpoint
 from recbandits.platforms.gcp.errors import explained, finish
 from recbandits.platforms.gcp.jobs import wait
@@ -243,10 +243,7 @@ class GcpEndpoint:
           going: a version without a share that it does not name any more.
         """
         ids = {version: number for version, number in _ids(found).items() if version != going}
-        if unknown := release.shares.keys() - ids.keys():
-            raise PlatformError(
-                f"endpoint {self.name} cannot use version {', '.join(sorted(unknown))}: deploy it first"
-            )
+        expect_deployed(self.name, ids.keys(), release.shares.keys())
         traffic = {ids[version]: share for version, share in release.shares.items()}
         self._update(found, traffic_split=traffic, labels=_labels(found, release))
 
