@@ -14,6 +14,7 @@ from recbandits.loop.world import World
 
 START = pd.Timestamp("2026-03-01", tz="UTC")
 COLUMNS = ["time", "kind", "version", "against", "why", "difference", "low", "high"]
+PROMOTED = (0, "deployed", "a", ""), (10, "deployed", "b", "a"), (15, "promoted", "b", "a")
 
 
 def at(seconds):
@@ -28,9 +29,7 @@ def verdicts(*rows):
 def test_a_canary_serves_its_round_once_it_is_promoted():
     table = history.rounds_of(
         verdicts(
-            (0, "deployed", "a", ""),
-            (10, "deployed", "b", "a"),
-            (15, "promoted", "b", "a"),
+            *PROMOTED,
             (20, "refused", "c", "b"),
             (30, "deployed", "d", "b"),
             (35, "rolled back", "d", "b"),
@@ -47,9 +46,7 @@ def test_a_canary_serves_its_round_once_it_is_promoted():
 def test_what_turned_bad_after_its_promotion_gives_its_round_back():
     table = history.rounds_of(
         verdicts(
-            (0, "deployed", "a", ""),
-            (10, "deployed", "b", "a"),
-            (15, "promoted", "b", "a"),
+            *PROMOTED,
             (19, "rolled back", "b", "a"),
         ),
         at(20),
@@ -61,9 +58,7 @@ def test_a_verdict_of_the_guardrail_that_a_deployer_forestalled_changes_nothing(
     """It was about to take b back; then c was beside b already, and a, to which it would have gone, undeployed."""
     table = history.rounds_of(
         verdicts(
-            (0, "deployed", "a", ""),
-            (10, "deployed", "b", "a"),
-            (15, "promoted", "b", "a"),
+            *PROMOTED,
             (19, "rolled back", "b", "a"),
             (20, "deployed", "c", "b"),
         ),
