@@ -10,8 +10,8 @@ import pandas as pd
 
 from benchmarks.peer_obp import open_bandit_pipeline
 from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
-from recbandits.data.bandit_log import BanditLog
 from recbandits.evaluation import off_policy
+from recbandits.records.bandit_log import BanditLog
 
 DECISIONS, CANDIDATES, ROUNDS = 1_000_000, 20, 5
 NAMES = ("IPS", "SNIPS", "DR")

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbandits.agents.exploration import epsilon_greedy, softmax
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB, NeuralLinUCB
 from recbandits.data.cross_fitting import cross_fitted_examples
@@ -23,6 +22,7 @@ from recbandits.environments.factorization import als
 from recbandits.evaluation.off_policy import evaluate
 from recbandits.evaluation.regret import mean_interval
 from recbandits.evaluation.reward_model import cross_fit
+from recbandits.exploration import epsilon_greedy, softmax
 from recbandits.training.offline import Specs, doubly_robust, fit, scores
 
 SEEDS = range(5)

@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from recbandits.report import quiet_tensorflow
+from recbandits.notebook import quiet_tensorflow
 
 tensorflow = quiet_tensorflow()
 

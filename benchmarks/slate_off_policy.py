@@ -7,9 +7,9 @@ import pandas as pd
 
 from benchmarks.peer_obp import open_bandit_pipeline_slates
 from benchmarks.slate_world import CLICK_MODELS, enumerate_outcomes
-from recbandits.agents import plackett_luce
-from recbandits.data.slate_log import SlateLog
 from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
+from recbandits.exploration import plackett_luce
+from recbandits.records.slate_log import SlateLog
 
 RECORDS, ITEMS, SLOTS = 20_000, 20, 5
 REPLICATIONS, LOG_SIZE = 500, 1000

@@ -5,8 +5,8 @@ from itertools import permutations, product
 
 import numpy as np
 
-from recbandits.data.slate_log import SlateLog
 from recbandits.evaluation.estimate import Estimate
+from recbandits.records.slate_log import SlateLog
 
 ITEMS, SLOTS, USERS = 4, 3, 2
 SLATES = np.array(list(permutations(range(ITEMS), SLOTS)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recbandits.machine import Check, check_machine, check_packages
+from recbandits.notebook import Check, check_machine, check_packages
 
 
 def test_this_machine_runs_the_tests_so_it_passes(tmp_path):

@@ -1,4 +1,4 @@
-"""The package as a house: quick to enter, and each room imports only from the rooms above it."""
+"""The layers of the package: quick to import, and each imports only from the layers above it."""
 
 import ast
 import json
@@ -10,31 +10,33 @@ import pytest
 
 import recbandits
 
-HOUSE = Path(recbandits.__file__).parent
-ROOMS = [
+PACKAGE = Path(recbandits.__file__).parent
+LAYERS = [
     "config",
-    "report",
-    "machine",
-    "interactions",
+    "checks",
+    "notebook",
+    "tf",
+    "records",
     "data",
-    "environments",
-    "agents",
+    "exploration",
     "evaluation",
     "serving",
+    "environments",
+    "agents",
     "training",
     "platforms",
     "plots",
     "loop",
 ]
 SUBCLASSES_THE_SDK = "recbandits.serving.predictor"  # its classes are those of Vertex AI's model server
-MODULES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 WATCHED_IMPORT = f"""
 import json, sys, time
 events = []
 def watch(event, arguments):
     if event in ("open", "subprocess.Popen") or event.startswith("socket."):
-        if not str(arguments[0]).startswith({str(HOUSE)!r}):
+        if not str(arguments[0]).startswith({str(PACKAGE)!r}):
             events.append(f"{{event}} {{arguments[0]}}")
 sys.addaudithook(watch)
 start = time.perf_counter()
@@ -57,12 +59,12 @@ def test_importing_the_package_is_quick_and_opens_nothing():
         assert [name for name in modules if name.split(".")[0] in ("tensorflow", "numpy", "pandas")] == []
 
 
-def room(path):
-    return path.relative_to(HOUSE).with_suffix("").parts[0]
+def layer(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imported_rooms(path):
-    """The rooms that a module imports from, wherever in it the import is."""
+def imported_layers(path):
+    """Return the layers that a module imports from, anywhere in its code."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -71,23 +73,23 @@ def imported_rooms(path):
             assert node.level == 0, f"{path.name}: import by the full name"
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     inside = {name.split(".")[1] for name in names if name.startswith("recbandits.")}
-    return {name for name in inside if (HOUSE / name).exists() or (HOUSE / f"{name}.py").exists()}
+    return {name for name in inside if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
-def test_a_room_imports_only_from_the_rooms_above_it(path):
-    assert room(path) in ROOMS, f"say where the new room {room(path)!r} stands in the house"
-    above = ROOMS[: ROOMS.index(room(path)) + 1]
-    assert imported_rooms(path) <= set(above)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_layer_imports_only_from_the_layers_above_it(path):
+    assert layer(path) in LAYERS, f"add the new layer {layer(path)!r} to LAYERS"
+    above = LAYERS[: LAYERS.index(layer(path)) + 1]
+    assert imported_layers(path) <= set(above)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
-def test_a_module_is_read_in_one_sitting(path):
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_has_at_most_300_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
 def test_importing_every_module_makes_no_cloud_client_and_no_connection():
-    names = [".".join(["recbandits", *path.relative_to(HOUSE).with_suffix("").parts]) for path in MODULES]
+    names = [".".join(["recbandits", *path.relative_to(PACKAGE).with_suffix("").parts]) for path in MODULES]
     code = f"""
 import importlib, json, sys
 connections = []

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recbandits.interactions import Quarantined, Verdict, arrow_schema, bigquery_schema, duckdb_schema, to_table
+from recbandits.records import Quarantined, Verdict, arrow_schema, bigquery_schema, duckdb_schema, to_table
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from nbconvert import HTMLExporter
 from tqdm import tqdm
 
 from recbandits.config import Config
-from recbandits.report import check_profile
+from recbandits.notebook import check_profile
 from tools import index_page
 from tools.notebooks import ROOT, code_cells, find_notebooks, read
 from tools.processes import run_bounded

@@ -1,7 +1,19 @@
 """Contextual bandits for recommender systems: explore, log, evaluate, learn, serve.
 
-The rooms of the package follow the life of an interaction; each imports only from those above it: config, report,
-machine, interactions, data, environments, agents, evaluation, training, serving, platforms, plots.
+The layers follow the life of a decision; each imports only from those above it: config, checks, notebook, tf, records,
+data, exploration, evaluation, serving, environments, agents, training, platforms, plots, loop.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# TensorFlow and gRPC read these when they are imported: TF-Agents needs Keras 2; without oneDNN all processors give the
+# same numbers; start-up notes are left out. What the environment already says is kept.
+for _name, _value in {
+    "TF_USE_LEGACY_KERAS": "1",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "1",
+    "GRPC_VERBOSITY": "ERROR",
+}.items():
+    os.environ.setdefault(_name, _value)

@@ -8,11 +8,11 @@ import tensorflow as tf
 from scipy import stats
 from tf_agents.bandits.policies import ranking_policy
 
-from recbandits.agents.draws import Draws
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.policy import SlatePolicy
 from recbandits.agents.ranking.sampling import Sampling
 from recbandits.agents.ranking.slotting import slotted, slotted_spec
+from recbandits.agents.seeds import Draws
 from recbandits.environments.base import GLOBAL, PER_ARM
 from tests.agents.slate_specs import Specs
 

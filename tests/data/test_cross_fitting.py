@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.data.bandit_log import BanditLog
 from recbandits.data.cross_fitting import cross_fitted_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.trajectories import examples
+from recbandits.records.bandit_log import BanditLog
 
 USERS, MOVIES = np.arange(1, 5), np.arange(11, 17)
 RATINGS = pd.DataFrame([(user, movie) for user in USERS for movie in MOVIES], columns=["user_id", "movie_id"])

@@ -6,7 +6,6 @@ import pytest
 from scipy import stats
 
 from recbandits.data.features import FeatureBundle
-from recbandits.data.slate_log import SlateLog
 from recbandits.data.slates import (
     cascading,
     cross_fitted_lists,
@@ -14,6 +13,7 @@ from recbandits.data.slates import (
     rated_lists,
     slate_examples,
 )
+from recbandits.records.slate_log import SlateLog
 
 USERS, MOVIES = np.arange(1, 5), np.arange(11, 23)
 RATINGS = pd.DataFrame(

@@ -14,10 +14,10 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
-from recbandits.data.bandit_log import BanditLog
 from recbandits.data.features import FeatureBundle
 from recbandits.data.shards import find_records
 from recbandits.data.trajectories import examples, read_examples, read_trajectories, write_trajectories
+from recbandits.records.bandit_log import BanditLog
 
 USERS, MOVIES, K = 5, 9, 4
 

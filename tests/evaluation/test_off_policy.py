@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
-from recbandits.data.bandit_log import BanditLog
 from recbandits.evaluation import off_policy
+from recbandits.records.bandit_log import BanditLog
 
 LOGGED = ("reward", "propensity", "target")
 MODELLED = (*LOGGED, "q_action", "q_target")

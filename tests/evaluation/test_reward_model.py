@@ -5,9 +5,9 @@ import pytest
 from sklearn.neighbors import KNeighborsRegressor
 
 from benchmarks.synthetic_log import draw_logs, make_world
-from recbandits.data.bandit_log import BanditLog
 from recbandits.evaluation.off_policy import estimates
 from recbandits.evaluation.reward_model import cross_fit
+from recbandits.records.bandit_log import BanditLog
 
 WORLD = make_world()
 KINDS, ARMS = WORLD.expected.shape

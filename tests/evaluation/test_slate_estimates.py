@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from benchmarks import slate_world as world
-from recbandits.data.slate_log import SlateLog
 from recbandits.environments import clicks
 from recbandits.evaluation import off_policy
 from recbandits.evaluation.estimate import difference
 from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
+from recbandits.records.slate_log import SlateLog
 
 HOLDS = {
     "IPS": ["cascade", "dependent_click", "position_based", "choice"],

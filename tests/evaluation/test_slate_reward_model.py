@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from recbandits.data.slate_log import SlateLog
 from recbandits.evaluation.reward_model import user_folds
 from recbandits.evaluation.slate_reward_model import slate_reward_model
 from recbandits.evaluation.slates import slate_estimates
+from recbandits.records.slate_log import SlateLog
 
 N, ITEMS, SLOTS, USERS = 600, 5, 3, 40
 

@@ -10,10 +10,10 @@ import pytest
 from recbandits.data.features import FeatureBundle
 from recbandits.data.shards import find_records
 from recbandits.data.trajectories import examples, read_examples
-from recbandits.interactions import Interaction, Reward, from_table
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import Join, decisions_of, ingest, read_manifest, titles_of
 from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.records import Interaction, Reward, from_table
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 END = START + timedelta(seconds=60)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from true_policies import NOON, logged, policy
 
-from recbandits.agents.exploration import Exploration
-from recbandits.interactions import Reward
+from recbandits.exploration import Exploration
 from recbandits.loop import judge as module
 from recbandits.loop.ingest import Join, decisions_of, ingest
 from recbandits.loop.judge import Judgement, judge_log
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.records import Reward
 from recbandits.serving.policy import load
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbandits.interactions import Interaction, Reward
 from recbandits.loop.logger import log_event, log_message
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.records import Interaction, Reward
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DECISION = Interaction("e", NOON, "v1", 7, (0.5,), (1, 2), 2, 0.25)

@@ -18,7 +18,6 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.interactions import Interaction, Reward
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import ingest
 from recbandits.loop.live import SOURCE, TOPICS, Loop
@@ -28,6 +27,7 @@ from recbandits.loop.steps import re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local.processes import is_held, read_json
+from recbandits.records import Interaction, Reward
 
 KILLS = 50
 TEMPLATE = SOURCE / "re_training.yaml"

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from recbandits.agents.exploration import Exploration
 from recbandits.data import synthetic
+from recbandits.exploration import Exploration
 from recbandits.loop import history
 from recbandits.loop.world import World
 

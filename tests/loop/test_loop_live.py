@@ -19,7 +19,6 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.interactions import Verdict
 from recbandits.loop import report
 from recbandits.loop.__main__ import main, parsed, settings_of
 from recbandits.loop.live import Loop
@@ -28,6 +27,7 @@ from recbandits.loop.simulate import counts_of, drift_of
 from recbandits.loop.world import World
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse_client import LocalWarehouse
+from recbandits.records import Verdict
 
 SETTINGS = settings_of(parsed(["--profile", "quick"]))
 ROUNDS = 5

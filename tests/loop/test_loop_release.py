@@ -9,7 +9,6 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.interactions import Interaction, Reward
 from recbandits.loop.ingest import Join
 from recbandits.loop.judge import Judgement
 from recbandits.loop.memory import MemoryEndpoint
@@ -17,6 +16,7 @@ from recbandits.loop.release import deploy, experiment, guard, looks, observed, 
 from recbandits.loop.settings import Guardrail
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.records import Interaction, Reward
 
 RULE = Join(window=5.0, default=1.0)
 GUARDRAIL = Guardrail(canary=20, holdback=10, least=50, most=400, margin=0.3)

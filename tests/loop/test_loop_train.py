@@ -8,15 +8,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from recbandits.agents.exploration import Exploration
 from recbandits.agents.parameters import LinUCB
 from recbandits.data.trajectories import Examples, examples
-from recbandits.interactions import Reward
+from recbandits.exploration import Exploration
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import Join, decisions_of, ingest
 from recbandits.loop.models import read_model
 from recbandits.loop.train import learn, learner, train
 from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.records import Reward
 from recbandits.serving.policy import describe, load
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -25,7 +25,7 @@ AGENT, SOFTMAX = LinUCB(alpha=0.0, tikhonov=10.0), Exploration("softmax", 0.25)
 
 TRAINS = """
 import sys
-from recbandits.agents.exploration import Exploration
+from recbandits.exploration import Exploration
 from recbandits.agents.parameters import LinUCB
 from recbandits.loop.train import train
 train(sys.argv[1], sys.argv[2], LinUCB(alpha=0.0, tikhonov=10.0), Exploration("softmax", 0.25), sys.argv[3])

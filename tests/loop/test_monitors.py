@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 import pytest
 from true_policies import NOON, policy
 
-from recbandits.interactions import arrow_schema
-from recbandits.interactions.records import Interaction
 from recbandits.loop import monitors
+from recbandits.records import arrow_schema
+from recbandits.records.records import Interaction
 
 EDGES = [NOON, NOON + timedelta(hours=1), NOON + timedelta(hours=2)]
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from true_policies import policy
 
-from recbandits.agents.exploration import pick
 from recbandits.agents.parameters import LinUCB
+from recbandits.exploration import pick
 from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, regret_by_learner, run_rounds
 from recbandits.loop.settings import Guardrail, Settings
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from recbandits.agents.exploration import Exploration
 from recbandits.data import synthetic
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.environments.factorization import als
+from recbandits.exploration import Exploration
 from recbandits.loop.world import World
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from recbandits.agents.exploration import Exploration
-from recbandits.agents.frozen import FrozenModel, linear_head
-from recbandits.data.bandit_log import BanditLog
+from recbandits.exploration import Exploration
 from recbandits.loop.memory import in_memory
+from recbandits.records.bandit_log import BanditLog
+from recbandits.serving.scorer import FrozenModel, linear_head
 
 SOFT = Exploration("softmax", 0.2)
 

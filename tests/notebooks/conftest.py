@@ -5,7 +5,7 @@ import os
 import nbformat
 import pytest
 
-RECORD = """from recbandits.report import record_metrics
+RECORD = """from recbandits.notebook import record_metrics
 record_metrics({name!r}, "none", profile=PROFILE, answer=42)"""
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recbandits.interactions import Reward
 from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp.rehearsal import PROJECT_NUMBER, error
 from recbandits.platforms.provisioning import clean_up, manifest
+from recbandits.records import Reward
 
 PROJECT = "movie-lab-42"
 TOPIC = f"projects/{PROJECT}/topics/recbandits-v1-rewards"

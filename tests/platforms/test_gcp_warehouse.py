@@ -7,11 +7,11 @@ import pytest
 from warehouse_contract import START, WarehouseContract, shown, told
 
 from recbandits.config import Config
-from recbandits.interactions import Quarantined
 from recbandits.platforms import PlatformError, Resource, provisioning
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import Rehearsal
 from recbandits.platforms.provisioning import clean_up, manifest
+from recbandits.records import Quarantined
 
 DATASET = "/bigquery/v2/projects/movie-lab-42/datasets/recbandits_v1"
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}

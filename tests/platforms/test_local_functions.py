@@ -11,10 +11,10 @@ import pytest
 from google.cloud import pubsub_v1
 
 from recbandits.config import Config
-from recbandits.interactions import Reward
 from recbandits.platforms import PlatformError, choose
 from recbandits.platforms.functions import Function
 from recbandits.platforms.local import pusher
+from recbandits.records import Reward
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SOURCE = """

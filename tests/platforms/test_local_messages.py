@@ -16,9 +16,9 @@ from google.api_core import exceptions
 from google.cloud import pubsub_v1
 
 from recbandits.config import Config
-from recbandits.interactions import Reward
 from recbandits.platforms import PlatformError, choose
 from recbandits.platforms.local.mailboxes import Store
+from recbandits.records import Reward
 
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately flag is deprecated")
 

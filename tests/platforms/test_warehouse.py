@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from warehouse_contract import START, WarehouseContract, at, shown, told
 
-from recbandits.interactions import Interaction, Quarantined, Reward, Verdict
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.platforms.warehouse import Counts, digest_of
+from recbandits.records import Interaction, Quarantined, Reward, Verdict
 
 BEGIN, END, WINDOW, DEFAULT = 2, 8, 2.5, -1.0
 

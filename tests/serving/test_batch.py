@@ -5,7 +5,7 @@ import json
 import pytest
 
 from recbandits.serving import batch, policy
-from recbandits.serving.messages import Prediction
+from recbandits.serving.schemas import Prediction
 
 
 def lines(path):

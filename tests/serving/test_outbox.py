@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from google.cloud import pubsub_v1
 
-from recbandits.interactions import Interaction
 from recbandits.platforms.local.pubsub import PubSub
+from recbandits.records import Interaction
 from recbandits.serving.outbox import Outbox, PubSubSink, pass_probability
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -200,7 +200,7 @@ def test_many_large_records_go_in_several_requests():
 FORK = """
 import os, sys
 from datetime import UTC, datetime
-from recbandits.interactions import Interaction
+from recbandits.records import Interaction
 from recbandits.serving.outbox import Outbox
 
 class Decision:

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
-from recbandits.agents.exploration import Exploration, epsilon_greedy
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinTS, LinUCB, NeuralLinUCB
 from recbandits.data import logged
@@ -19,6 +18,7 @@ from recbandits.data.trajectories import examples
 from recbandits.environments.factorization import als
 from recbandits.environments.movielens import MovieLensEnvironment
 from recbandits.environments.stationary import StationaryLinearEnvironment
+from recbandits.exploration import Exploration, epsilon_greedy
 from recbandits.serving import policy
 from recbandits.training.offline import Specs, fit, scores
 from recbandits.training.online import simulate

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbandits.agents.exploration import Exploration, greedy
-from recbandits.agents.frozen import FrozenModel, linear_head
 from recbandits.data.features import FeatureBundle
+from recbandits.exploration import Exploration, greedy
 from recbandits.serving.policy import LoadedPolicy
+from recbandits.serving.scorer import FrozenModel, linear_head
 
 TITLES = {"5": "Five", "7": "Seven", "9": "Nine"}
 

@@ -19,13 +19,13 @@ import pytest
 from google.cloud import pubsub_v1
 
 from recbandits.config import Config
-from recbandits.interactions import Interaction
 from recbandits.platforms import PlatformError
 from recbandits.platforms.local.endpoints import LocalEndpoints
 from recbandits.platforms.local.pubsub import PubSub
+from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
-from recbandits.serving.messages import Response
 from recbandits.serving.predictor import LARGEST_BODY
+from recbandits.serving.schemas import Response
 
 TOPIC, READER = "projects/p/topics/log", "projects/p/subscriptions/reader"
 JSON = {"content-type": "application/json"}

@@ -7,8 +7,8 @@ import pytest
 
 from recbandits.platforms.gcp.rehearsal import Rehearsal, storage
 from recbandits.serving import policy, versions
-from recbandits.serving.messages import Instance, Parameters
-from recbandits.serving.release import Release
+from recbandits.serving.schemas import Instance, Parameters
+from recbandits.serving.traffic_split import Release
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from recbandits.platforms.jobs import Job
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
 from recbandits.training import task
+from recbandits.training.experiments import World, make_environment
+from recbandits.training.job_paths import Places, is_chief, mounted, replicas
 from recbandits.training.online import simulate
-from recbandits.training.places import Places, is_chief, mounted, replicas
 from recbandits.training.problems import AGENTS_OF, BANDITS, PROBLEMS, Outcome, Simulation
 from recbandits.training.profiling import operations
-from recbandits.training.solve import World, make_environment
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
 FIT = ("fit", "--agent=epsilon_greedy", "--layers=8", "--decisions=6000", "--judged=800", "--learning_rate=0.02")

@@ -19,7 +19,7 @@ from recbandits.serving.policy import describe, load
 from recbandits.training import task
 from recbandits.training.offline import SlateSpecs
 from recbandits.training.problems import Rank
-from recbandits.training.solve_rank import Lists
+from recbandits.training.ranking_experiments import Lists
 
 RANK = ("rank", "--agent=ranking", "--temperature=0.3", "--lists=2", "--weight_decay=0.01", "--size=5", "--seeds=1")
 

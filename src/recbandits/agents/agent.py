@@ -1,10 +1,11 @@
 """The TF-Agents agent around a model: same specs, same `policy`, `collect_policy` and `train` as TF-Agents' own."""
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from tf_agents.agents import tf_agent
 
-from recbandits.agents.draws import Draws
 from recbandits.agents.policy import ScoringPolicy
+from recbandits.agents.seeds import Draws
 from recbandits.environments.base import GLOBAL, PER_ARM
 
 

@@ -1,10 +1,10 @@
 """Agents by name: the one place where a name and its parameters become a TF-Agents agent."""
 
-import tensorflow as tf
+from recbandits.tf import tf
 
-from recbandits.agents import exploration, parameters
+from recbandits import exploration
+from recbandits.agents import parameters
 from recbandits.agents.agent import BanditAgent
-from recbandits.agents.draws import Draws
 from recbandits.agents.linear import LinearModel, arm_inputs, chosen_inputs, scorers
 from recbandits.agents.mixture import Exp3MixtureAgent
 from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
@@ -12,6 +12,7 @@ from recbandits.agents.parameters import NAMES
 from recbandits.agents.policy import no_probabilities
 from recbandits.agents.ranking import builders
 from recbandits.agents.ranking.parameters import RANKING_NAMES
+from recbandits.agents.seeds import Draws
 from recbandits.environments.base import GLOBAL, PER_ARM, Environment
 
 

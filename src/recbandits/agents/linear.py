@@ -1,9 +1,9 @@
 """Ridge regression with confidence widths: the model behind LinUCB and linear Thompson sampling."""
 
-import tensorflow as tf
+from recbandits.tf import tf
 
-from recbandits.agents.frozen import FrozenModel, linear_head
 from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.serving.scorer import FrozenModel, linear_head
 
 
 def arm_inputs(features):

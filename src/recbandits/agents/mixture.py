@@ -1,6 +1,7 @@
 """EXP3 over agents: which of several agents should be listened to is itself a bandit problem."""
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 import tensorflow_probability as tfp
 from tf_agents.bandits.agents import mixture_agent
 from tf_agents.bandits.policies import mixture_policy

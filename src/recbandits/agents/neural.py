@@ -1,7 +1,8 @@
 """Reward networks: TF-Agents' networks and its reward-prediction agent, and LinUCB on a learnt encoding."""
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 from tf_agents.bandits.agents import greedy_reward_prediction_agent
 from tf_agents.bandits.networks import global_and_arm_feature_network as networks
 from tf_agents.networks import encoding_network, q_network
@@ -11,9 +12,9 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
 from recbandits.agents.agent import counter
-from recbandits.agents.frozen import freeze, linear_head
 from recbandits.agents.linear import LinearModel
 from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.serving.scorer import freeze, linear_head
 
 
 class RewardNetwork(tf.Module):

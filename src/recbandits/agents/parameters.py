@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from recbandits.agents import exploration, limits
+from recbandits import checks, exploration
 
 NETWORKS = ("common_tower", "dot_product")
 
@@ -23,9 +23,9 @@ class LinUCB:
     gamma: float = 1.0
 
     def __post_init__(self):
-        limits.at_least_zero(self, "alpha")
-        limits.positive(self, "tikhonov")
-        limits.share(self, "gamma")
+        checks.at_least_zero(self, "alpha")
+        checks.positive(self, "tikhonov")
+        checks.share(self, "gamma")
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Network:
     network: str = "common_tower"
 
     def __post_init__(self):
-        counts = isinstance(self.layers, tuple) and self.layers and all(map(limits.is_count, self.layers))
-        limits.require(self, "layers", counts, "a tuple of positive whole numbers")
-        limits.positive(self, "learning_rate")
-        limits.at_least_zero(self, "weight_decay")
-        limits.one_of(self, "network", NETWORKS)
+        counts = isinstance(self.layers, tuple) and self.layers and all(map(checks.is_count, self.layers))
+        checks.require(self, "layers", counts, "a tuple of positive whole numbers")
+        checks.positive(self, "learning_rate")
+        checks.at_least_zero(self, "weight_decay")
+        checks.one_of(self, "network", NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class EpsilonGreedy(Network):
     epsilon: float = 0.05
 
     def __post_init__(self):
-        limits.probability(self, "epsilon")
+        checks.probability(self, "epsilon")
         super().__post_init__()
 
     def explore(self, scores, mask):
@@ -93,7 +93,7 @@ class Boltzmann(Network):
     temperature: float = 0.1
 
     def __post_init__(self):
-        limits.positive(self, "temperature")
+        checks.positive(self, "temperature")
         super().__post_init__()
 
     def explore(self, scores, mask):
@@ -113,7 +113,7 @@ class SquareCB(Network):
     gamma: float = 1000.0
 
     def __post_init__(self):
-        limits.positive(self, "gamma")
+        checks.positive(self, "gamma")
         super().__post_init__()
 
     def explore(self, scores, mask):
@@ -142,12 +142,12 @@ class NeuralLinUCB(Network):
     layers: tuple[int, ...] = field(default=(64,), kw_only=True)
 
     def __post_init__(self):
-        limits.at_least_zero(self, "alpha")
-        limits.positive(self, "tikhonov")
-        limits.probability(self, "epsilon")
-        limits.require(self, "encoding", limits.is_count(self.encoding), "a positive whole number")
-        whole = self.pretrain_steps == 0 or limits.is_count(self.pretrain_steps)
-        limits.require(self, "pretrain_steps", whole, "a whole number")
+        checks.at_least_zero(self, "alpha")
+        checks.positive(self, "tikhonov")
+        checks.probability(self, "epsilon")
+        checks.require(self, "encoding", checks.is_count(self.encoding), "a positive whole number")
+        whole = self.pretrain_steps == 0 or checks.is_count(self.pretrain_steps)
+        checks.require(self, "pretrain_steps", whole, "a whole number")
         super().__post_init__()
 
 
@@ -167,11 +167,11 @@ class Exp3Mixture:
 
     def __post_init__(self):
         linear = len(self.agents) > 1 and all(isinstance(agent, LinUCB) for agent in self.agents)
-        limits.require(self, "agents", linear, "two or more LinUCB or LinTS")
-        limits.share(self, "gamma")
+        checks.require(self, "agents", linear, "two or more LinUCB or LinTS")
+        checks.share(self, "gamma")
         pair = len(self.reward_range) == 2 and all(map(math.isfinite, self.reward_range))
         ordered = pair and self.reward_range[0] < self.reward_range[1]
-        limits.require(self, "reward_range", ordered, "(lowest, highest), finite, with lowest below highest")
+        checks.require(self, "reward_range", ordered, "(lowest, highest), finite, with lowest below highest")
 
 
 @dataclass(frozen=True)

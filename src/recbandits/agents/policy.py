@@ -2,11 +2,12 @@
 
 from functools import partial
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from tf_agents.policies import tf_policy, utils
 from tf_agents.trajectories import policy_step
 
-from recbandits.agents.draws import draw
+from recbandits.agents.seeds import draw
 from recbandits.environments.base import GLOBAL, PER_ARM
 
 

@@ -10,8 +10,8 @@ from numbers import Integral
 
 import numpy as np
 
-from recbandits.data.bandit_log import BanditLog
 from recbandits.data.tables import check_rated_once
+from recbandits.records.bandit_log import BanditLog
 
 VISITS = ("equal", "active")
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 
 from recbandits.data.shards import write_shards
 from recbandits.data.tables import GENRES

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 from tf_agents.policies.utils import PerArmPolicyInfo
 from tf_agents.trajectories import trajectory
 

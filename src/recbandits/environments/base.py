@@ -3,7 +3,8 @@
 import abc
 from typing import NamedTuple
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from tf_agents.bandits.environments import bandit_tf_environment
 from tf_agents.bandits.specs.utils import GLOBAL_FEATURE_KEY, PER_ARM_FEATURE_KEY
 from tf_agents.specs import tensor_spec

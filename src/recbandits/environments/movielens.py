@@ -1,8 +1,9 @@
 """MovieLens users asking for movies; the reward is the rating that a factorisation predicts."""
 
+from recbandits.tf import tf
+
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
 from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS, Environment

@@ -1,7 +1,8 @@
 """MovieLens users before slates of movies: clicks follow the ratings that ALS predicts, or those that users gave."""
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 
 from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS
 from recbandits.environments.clicks import attraction

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 

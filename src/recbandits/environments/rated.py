@@ -1,7 +1,8 @@
 """Users asked about movies that they have rated: the reward is the rating itself, no model's prediction."""
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
 from recbandits.data.tables import check_rated_once

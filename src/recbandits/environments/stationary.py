@@ -1,7 +1,8 @@
 """Synthetic users whose expected reward is exactly linear, optionally drifting: the textbook problem."""
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
 from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS, Environment

@@ -1,7 +1,8 @@
 """Synthetic users and items whose attraction is logistic in what the agent sees: the textbook problem for slates."""
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 
 from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS
 from recbandits.environments.ranking import RankingBatch, RankingEnvironment, ranking_spec

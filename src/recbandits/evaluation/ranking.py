@@ -12,7 +12,8 @@ The metrics themselves are in `list_metrics` and `shown`; all can be had from he
 import numpy as np
 import pandas as pd
 
-from recbandits.evaluation.list_metrics import (
+from recbandits.evaluation.catalogue_metrics import coverage, decile_exposure, intra_list_diversity
+from recbandits.evaluation.ranking_metrics import (
     average_precision,
     err,
     expected_clicks,
@@ -21,7 +22,6 @@ from recbandits.evaluation.list_metrics import (
     reciprocal_rank,
 )
 from recbandits.evaluation.regret import mean_interval
-from recbandits.evaluation.shown import coverage, decile_exposure, intra_list_diversity
 
 __all__ = [
     "average_precision",

@@ -15,9 +15,9 @@ from recbandits.loop.run import run
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import drift_of
 from recbandits.loop.view import shown
+from recbandits.notebook import PROFILES
 from recbandits.platforms import PlatformError
 from recbandits.platforms.schedules import fields_of
-from recbandits.report import PROFILES
 
 _RATE = 40.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.

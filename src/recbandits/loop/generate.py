@@ -5,7 +5,7 @@ from datetime import UTC, timedelta
 
 import numpy as np
 
-from recbandits.interactions import Interaction
+from recbandits.records import Interaction
 
 UNIFORM = "uniform"  # the version of the policy
 _NAMES = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # a namespace of our own

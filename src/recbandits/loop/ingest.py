@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recbandits.agents import limits
+from recbandits import checks as limits
 from recbandits.data import features
-from recbandits.data.bandit_log import BanditLog
 from recbandits.data.examples import write_trajectories
-from recbandits.interactions import Interaction
-from recbandits.interactions.records import FIELDS, Quarantined
+from recbandits.records import Interaction
+from recbandits.records.bandit_log import BanditLog
+from recbandits.records.records import FIELDS, Quarantined
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # where what is quarantined here says that it comes from

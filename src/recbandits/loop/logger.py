@@ -3,7 +3,7 @@
 import base64
 from datetime import datetime
 
-from recbandits.interactions import Quarantined
+from recbandits.records import Quarantined
 
 
 def log_event(kind, said, warehouse):

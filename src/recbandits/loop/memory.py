@@ -5,10 +5,10 @@ from hashlib import blake2b
 
 import numpy as np
 
-from recbandits.agents.exploration import pick
+from recbandits.exploration import pick
 from recbandits.platforms.endpoints import expect_deployed, expect_shares
 from recbandits.serving.loaded import LoadedPolicy
-from recbandits.serving.release import Release
+from recbandits.serving.traffic_split import Release
 
 
 class MemoryEndpoint:

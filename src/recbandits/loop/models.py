@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from recbandits.agents.exploration import Exploration
 from recbandits.agents.parameters import LinUCB
+from recbandits.exploration import Exploration
 
 AGENT, FILE, POLICY = "agent", "model.json", "policy"
 _KIND = "recbandits model"

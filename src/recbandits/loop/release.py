@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from recbandits.evaluation import sequential
-from recbandits.interactions import Verdict
 from recbandits.loop.judge import policy_directory
 from recbandits.loop.models import FILE, read_model
 from recbandits.loop.settings import Guardrail
+from recbandits.records import Verdict
 
 __all__ = ["Experiment", "Guardrail", "deploy", "experiment", "guard", "looks", "observed", "place", "serving_version"]
 

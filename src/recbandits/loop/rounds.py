@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from recbandits.agents.exploration import pick
 from recbandits.evaluation.sequential import Interval
-from recbandits.interactions import Interaction
+from recbandits.exploration import pick
 from recbandits.loop.generate import UNIFORM
 from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.loop.judge import judge_log
 from recbandits.loop.memory import MemoryEndpoint, eagerly, give, in_memory
 from recbandits.loop.release import guard, place, serving_version
 from recbandits.loop.settings import Settings
+from recbandits.records import Interaction
 from recbandits.serving.loaded import LoadedPolicy
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)

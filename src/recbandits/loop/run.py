@@ -6,11 +6,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-from recbandits.interactions import Verdict, to_table
 from recbandits.loop.simulate import begin_drift, counts_of
 from recbandits.loop.trigger import PIPELINE
 from recbandits.loop.view import Sight
 from recbandits.platforms import PlatformError
+from recbandits.records import Verdict, to_table
 
 DRIFT_AFTER = 2  # rounds
 DRIFT_SECONDS = 10.0

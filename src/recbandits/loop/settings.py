@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from recbandits.agents import limits
-from recbandits.agents.exploration import Exploration
+from recbandits import checks as limits
 from recbandits.agents.parameters import LinUCB
+from recbandits.exploration import Exploration
 
 
 @dataclass(frozen=True)

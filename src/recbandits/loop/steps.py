@@ -8,9 +8,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from recbandits.agents.exploration import Exploration
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import SETTINGS, Config
+from recbandits.exploration import Exploration
 from recbandits.loop.models import Models, read_model
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.serving.bucket import here

@@ -5,15 +5,16 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-import tensorflow as tf
+from recbandits.tf import tf
 
-from recbandits.agents.exploration import Exploration
+import numpy as np
+
 from recbandits.agents.factory import make_agent
 from recbandits.data import features
 from recbandits.data.features import FeatureBundle
 from recbandits.data.shards import find_records
 from recbandits.data.trajectories import Examples, read_examples
+from recbandits.exploration import Exploration
 from recbandits.loop.ingest import TRAIN, read_manifest, titles_of
 from recbandits.loop.models import AGENT, POLICY, read_model, write_model
 from recbandits.serving.policy import TrainingSummary, export, load

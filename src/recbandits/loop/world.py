@@ -13,7 +13,7 @@ import numpy as np
 
 from recbandits.data.lookup import Table, asked
 from recbandits.environments.factorization import Factorization, als
-from recbandits.interactions import Reward
+from recbandits.records import Reward
 
 FILE = "world.npz"
 _REGULARIZATION = 0.06  # loose on purpose: tastes are to differ enough for personalisation to pay within thousands

@@ -78,7 +78,7 @@ class Endpoint(Protocol):
         """Take a version away; it must not have traffic, unless it is the only one."""
 
     def predict(self, instances, parameters=None):
-        """List of predictions, one for each instance (dicts as `recbandits.serving.messages` says)."""
+        """List of predictions, one for each instance (dicts as `recbandits.serving.schemas` says)."""
 
     def raw_predict(self, body, headers):
         """(status, bytes) that a body gets as it is."""

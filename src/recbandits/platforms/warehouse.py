@@ -14,9 +14,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbandits.interactions import Interaction, Verdict, arrow_schema, to_table
-from recbandits.interactions.kinds import TIME
 from recbandits.platforms import warehouse_sql as sql
+from recbandits.records import Interaction, Verdict, arrow_schema, to_table
+from recbandits.records.kinds import TIME
 
 _LONGEST = 10**9  # seconds, 32 years; so that a time plus a window is a time
 _DECISIONS = arrow_schema(Interaction).append(pa.field("reward", pa.float64(), nullable=False))

@@ -14,7 +14,7 @@ decision without one.
 
 from typing import NamedTuple
 
-from recbandits.interactions.records import FIELDS, Interaction, Quarantined, Reward, Verdict, bigquery_schema
+from recbandits.records.records import FIELDS, Interaction, Quarantined, Reward, Verdict, bigquery_schema
 
 DIGEST = "digest"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.serving import versions
-from recbandits.serving.messages import Instance, Parameters, Prediction
+from recbandits.serving.schemas import Instance, Parameters, Prediction
 
 
 class Answered(NamedTuple):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recbandits.interactions import Interaction
+from recbandits.records import Interaction
 
 
 class Recommendation(NamedTuple):

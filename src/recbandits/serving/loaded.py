@@ -5,11 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
-from recbandits.agents.exploration import Exploration, pick
 from recbandits.data.lookup import Table, asked
+from recbandits.exploration import Exploration, pick
+from recbandits.exploration.sampling import draw, luck
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation
-from recbandits.serving.drawing import draw, luck
 from recbandits.serving.summary import TrainingSummary
 
 _PAIRS = 65_536  # users times candidates scored at a time

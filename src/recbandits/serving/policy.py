@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from recbandits.agents.exploration import Exploration
-from recbandits.agents.frozen import FrozenModel
 from recbandits.data import features as bundles
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.exploration import Exploration
 from recbandits.serving import manifest
 from recbandits.serving.bucket import here
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.loaded import LoadedPolicy
+from recbandits.serving.scorer import FrozenModel
 from recbandits.serving.summary import TrainingSummary, model_card
 
 __all__ = [

@@ -16,9 +16,9 @@ from google.cloud.aiplatform.prediction.predictor import Predictor
 from starlette.requests import ClientDisconnect
 
 from recbandits.serving import versions
-from recbandits.serving.messages import Parameters, Prediction, RefusalError, Request, Response
 from recbandits.serving.metrics import Metrics
 from recbandits.serving.outbox import Outbox, PubSubSink
+from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
 
 LARGEST_BODY = 1_500_000  # bytes, as on Vertex AI
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged

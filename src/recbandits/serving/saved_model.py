@@ -3,7 +3,8 @@
 import logging
 from contextlib import contextmanager
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from absl import logging as absl_logging
 from tf_agents.policies import policy_saver
 

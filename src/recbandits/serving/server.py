@@ -20,8 +20,8 @@ from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
 from starlette.routing import Route
 
-from recbandits.serving.messages import Problem, ReleaseDocument, Request, Response, sentence
-from recbandits.serving.release import Release
+from recbandits.serving.schemas import Problem, ReleaseDocument, Request, Response, sentence
+from recbandits.serving.traffic_split import Release
 
 DEFAULTS = {
     "AIP_HTTP_PORT": "8080",

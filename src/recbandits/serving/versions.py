@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from recbandits.serving import policy
 from recbandits.serving.bucket import here
-from recbandits.serving.release import Release
+from recbandits.serving.traffic_split import Release
 
 FILE, POLICIES = "release.json", "policies"
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import tensorflow as tf
+from recbandits.tf import tf
 
 
 def restored(directory, what, kind, name, writes=True, **state):

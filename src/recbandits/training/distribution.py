@@ -2,7 +2,7 @@
 
 from functools import cache
 
-import tensorflow as tf
+from recbandits.tf import tf
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 

@@ -2,8 +2,9 @@
 
 from functools import partial
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 
 from recbandits.training.distribution import strategy_of
 from recbandits.training.experience import gathered, tensors

@@ -1,6 +1,7 @@
 """Examples as the agents of TF-Agents want them: trajectories of one step."""
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 from tf_agents.policies import utils
 from tf_agents.trajectories import time_step as ts

@@ -1,7 +1,8 @@
 """Learn from logged decisions: epochs for networks, one pass for linear models."""
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
 
+from recbandits.tf import tf
+
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tqdm import tqdm
 

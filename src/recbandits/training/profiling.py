@@ -6,8 +6,9 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from recbandits.tf import tf
+
 import pandas as pd
-import tensorflow as tf
 from xprof.convert import raw_to_tool_data
 
 _PARTS = {"infeedTimeMs": "input", "hostComputeTimeMs": "compute", "otherTimeMs": "other", "stepTimeMs": "total"}

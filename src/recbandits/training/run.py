@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from recbandits.tf import tf
+
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from recbandits.agents.linear import LinearModel
 from recbandits.agents.neural import EncodedLinearModel

@@ -3,12 +3,13 @@
 from functools import partial
 from typing import NamedTuple
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 
 from recbandits.agents.factory import make_agent
-from recbandits.data.slate_log import SlateLog
 from recbandits.environments.ranking import CHOSEN_INDEX, CHOSEN_VALUE, RankingEnvironment
+from recbandits.records.slate_log import SlateLog
 from recbandits.training.experience import first_step, of_decision
 
 _POLICY = 1 << 50  # where the seeds of a policy's draws begin: far from those by which the environment draws

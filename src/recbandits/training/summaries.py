@@ -2,7 +2,8 @@
 
 from functools import partial
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 
 from recbandits.environments.base import GLOBAL, PER_ARM

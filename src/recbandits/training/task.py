@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from recbandits.agents import parameters
 from recbandits.agents.ranking.parameters import Ranking
-from recbandits.report import quiet_tensorflow
+from recbandits.notebook import quiet_tensorflow
 from recbandits.training.flags import Parser, add_flags, as_text
-from recbandits.training.places import Places, mounted
+from recbandits.training.job_paths import Places, mounted
 from recbandits.training.problems import AGENTS_OF, PROBLEMS, Problem
 
 _PROGRAM = "recbandits.training.task"
@@ -107,7 +107,7 @@ def run(request, places, arguments):
         raise ValueError(f"{places.replicas} replicas share work in `fit --strategy=multi_worker` alone, use 1 here")
     quiet_tensorflow()
     from recbandits.data import movielens
-    from recbandits.training.solve import solve
+    from recbandits.training.experiments import solve
 
     print(f"{request.command} with {request.name}: {_as_flags(request.agent)}")
     data = movielens.load(request.problem.data and mounted(request.problem.data))

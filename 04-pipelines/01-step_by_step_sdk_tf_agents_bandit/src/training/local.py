@@ -3,8 +3,8 @@
 from recbandits.agents import parameters
 from recbandits.plots.regret import curves
 from recbandits.training import task
+from recbandits.training.experiments import make_environment
 from recbandits.training.online import simulate
-from recbandits.training.solve import make_environment
 
 REFERENCES = {
     "random": parameters.Uniform(),

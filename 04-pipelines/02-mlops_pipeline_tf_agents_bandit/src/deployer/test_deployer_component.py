@@ -4,10 +4,10 @@ import pytest
 from kfp import dsl
 from src.deployer.component import deployer
 
-from recbandits.interactions import Verdict
 from recbandits.loop.judge import judge
 from recbandits.loop.models import read_model
 from recbandits.loop.steps import models_of
+from recbandits.records import Verdict
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import functools
 import functions_framework
 
 from recbandits.config import Config
-from recbandits.interactions import Interaction, Reward
 from recbandits.loop.logger import log_event
 from recbandits.platforms import choose
+from recbandits.records import Interaction, Reward
 
 
 @functions_framework.cloud_event

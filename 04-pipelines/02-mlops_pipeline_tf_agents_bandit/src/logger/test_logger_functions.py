@@ -8,9 +8,9 @@ import functions_framework
 import pytest
 
 from recbandits.config import Config
-from recbandits.interactions import Interaction, Reward
 from recbandits.platforms import choose
 from recbandits.platforms.local.pusher import event
+from recbandits.records import Interaction, Reward
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DECISION = Interaction("e", NOON, "v1", 7, (0.5,), (1, 2), 2, 0.25)

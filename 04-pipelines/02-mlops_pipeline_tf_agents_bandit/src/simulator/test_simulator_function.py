@@ -10,10 +10,10 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.interactions import Reward
 from recbandits.loop.world import World
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.supervisor import write_json
+from recbandits.records import Reward
 
 
 class FirstChoice(BaseHTTPRequestHandler):

@@ -28,8 +28,8 @@ def trainer(
         model: the policy to serve, and the agent that learns on.
         metrics: numbers of events learnt now and in all.
     """
-    from recbandits.agents.exploration import Exploration
     from recbandits.agents.parameters import LinUCB
+    from recbandits.exploration import Exploration
     from recbandits.loop.steps import model_of, platform_of
     from recbandits.loop.train import train
 

@@ -1,14 +1,15 @@
 """The TF-Agents agent that fills slates: a policy that serves, one that collects, and a model that learns."""
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
 from recbandits.agents.agent import counter
-from recbandits.agents.draws import Draws
 from recbandits.agents.ranking.policy import SlatePolicy
 from recbandits.agents.ranking.slotting import slotted_spec
+from recbandits.agents.seeds import Draws
 
 
 class SlateAgent(tf_agent.TFAgent):

@@ -1,7 +1,8 @@
 """How the parameters of each ranking agent become an agent."""
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 
 from recbandits.agents.linear import arm_inputs, scorers

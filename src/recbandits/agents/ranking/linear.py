@@ -1,6 +1,7 @@
 """A linear model of the attraction of items, which learns from the slots that were looked at."""
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 
 from recbandits.agents.linear import LinearModel, arm_inputs

@@ -1,6 +1,7 @@
 """A network that learns from slates, trained by TF-Agents' `RankingAgent`, and what it makes of position bias."""
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from tf_agents.bandits.agents import ranking_agent
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
 

@@ -1,8 +1,8 @@
-"""The parameters of agents that fill slates: names, defaults and limits."""
+"""The parameters of agents that fill slates: names, defaults and checks."""
 
 from dataclasses import dataclass
 
-from recbandits.agents import limits
+from recbandits import checks
 from recbandits.agents.parameters import LinUCB, Network
 
 POLICIES = ("no_penalty", "descending_scores", "cosine_distance")
@@ -42,15 +42,15 @@ class Ranking(Network):
     positive_only: bool = False
 
     def __post_init__(self):
-        limits.one_of(self, "policy", POLICIES)
-        limits.positive(self, "temperature")
-        limits.at_least_zero(self, "penalty")
-        limits.finite(self, "non_click_score")
-        limits.one_of(self, "position_bias", POSITION_BIASES)
-        limits.positive(self, "severity")
-        limits.one_of(self, "positive_only", (True, False))
+        checks.one_of(self, "policy", POLICIES)
+        checks.positive(self, "temperature")
+        checks.at_least_zero(self, "penalty")
+        checks.finite(self, "non_click_score")
+        checks.one_of(self, "position_bias", POSITION_BIASES)
+        checks.positive(self, "severity")
+        checks.one_of(self, "positive_only", (True, False))
         weighs = self.position_bias in ("base", "exponent")
-        limits.require(self, "positive_only", weighs or not self.positive_only, "False without weights by slot")
+        checks.require(self, "positive_only", weighs or not self.positive_only, "False without weights by slot")
         super().__post_init__()
 
 

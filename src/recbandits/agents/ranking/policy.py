@@ -1,13 +1,14 @@
 """One policy for every agent that fills slates: score the items, fill the slots, say how probable that was."""
 
+from recbandits.tf import tf
+
 import numpy as np
-import tensorflow as tf
 from tf_agents.policies import utils
 from tf_agents.trajectories import policy_step
 
-from recbandits.agents import plackett_luce
 from recbandits.agents.policy import ScoringPolicy
 from recbandits.environments.base import PER_ARM
+from recbandits.exploration import plackett_luce
 
 
 class SlatePolicy(ScoringPolicy):

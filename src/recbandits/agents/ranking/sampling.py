@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import tensorflow as tf
+from recbandits.tf import tf
 
-from recbandits.agents import plackett_luce
+from recbandits.exploration import plackett_luce
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from recbandits.platforms.gcp.errors import explained, finish
 from recbandits.platforms.gcp.jobs import wait
 from recbandits.platforms.gcp.models import Models
 from recbandits.serving.batch import Answered
-from recbandits.serving.release import Release
+from recbandits.serving.traffic_split import Release
 
 _MACHINE = {"machine_type": "n2-standard-2"}
 _REPLICAS = {"min_replica_count": 1, "max_replica_count": 2}

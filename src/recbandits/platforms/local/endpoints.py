@@ -21,7 +21,7 @@ from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.messages import VARIABLE
 from recbandits.serving import batch, versions
 from recbandits.serving.policy import load
-from recbandits.serving.release import Release
+from recbandits.serving.traffic_split import Release
 
 _ANSWER = 60  # seconds until a server must answer a request
 _JSON = {"content-type": "application/json"}

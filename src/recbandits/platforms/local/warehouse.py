@@ -52,7 +52,7 @@ class DuckWarehouse(Warehouse):
 
     def create(self):
         """See `Warehouse.create`."""
-        from recbandits.interactions import duckdb_schema
+        from recbandits.records import duckdb_schema
 
         with self._transaction("created") as cursor:
             for table in sql.TABLES.values():

@@ -8,7 +8,7 @@ is computed in logarithms, so that low temperatures neither overflow nor lose th
 
 import numpy as np
 
-from recbandits.agents import exploration
+from recbandits import exploration
 
 # The nodes of the integral over arrival times; see `position_probabilities`.
 _STEP = 0.2

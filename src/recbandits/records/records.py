@@ -11,7 +11,7 @@ from typing import Annotated, get_type_hints
 
 import pyarrow as pa
 
-from recbandits.interactions import kinds
+from recbandits.records import kinds
 
 
 class _Record:

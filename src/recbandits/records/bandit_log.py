@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbandits.data.records import Records
-from recbandits.interactions import Interaction, Reward, arrow_schema, check
+from recbandits.records import Interaction, Reward, arrow_schema, check
+from recbandits.records.log import Records
 
 _TYPES = {
     "time": np.datetime64,

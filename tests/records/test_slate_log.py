@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recbandits.data.slate_log import SlateLog
+from recbandits.records.slate_log import SlateLog
 
 GOOD = {
     "event_id": np.array(["a", "b", "c"]),

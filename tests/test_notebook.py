@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from recbandits.report import _CHATTER, check_profile, record_metrics
+from recbandits.notebook import _CHATTER, check_profile, record_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_unknown_profiles_are_refused(profile):
 def test_tensorflow_starts_without_chatter():
     """In a process of its own: the import and the first operations write nothing to file descriptor 2."""
     code = (
-        "from recbandits.report import quiet_tensorflow\n"
+        "from recbandits.notebook import quiet_tensorflow\n"
         "tf = quiet_tensorflow()\n"
         "print(float(tf.reduce_sum(tf.constant([1.0, 2.0]))))\n"
     )
@@ -77,7 +77,7 @@ def test_what_is_not_known_chatter_is_passed_on():
         "        os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on.\\nE0000 out of memory\\n')\n"
         "        raise RuntimeError('no devices')\n"
         "sys.modules['tensorflow'] = Loud('tensorflow')\n"
-        "from recbandits.report import quiet_tensorflow\n"
+        "from recbandits.notebook import quiet_tensorflow\n"
         "try:\n"
         "    quiet_tensorflow()\n"
         "except RuntimeError as error:\n"

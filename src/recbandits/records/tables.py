@@ -5,7 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbandits.interactions.records import FIELDS, arrow_schema
+from recbandits.records.records import FIELDS, arrow_schema
 
 _OTHER_KIND = (TypeError, ValueError, OverflowError)  # pyarrow's errors are among them
 _FOUR_DIGIT_YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # microseconds since 1970

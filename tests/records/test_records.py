@@ -15,7 +15,7 @@ from google.cloud import bigquery
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbandits.interactions import (
+from recbandits.records import (
     Interaction,
     Reward,
     arrow_schema,
@@ -345,5 +345,5 @@ def test_json_is_flat_and_may_leave_out_what_has_a_default():
 
 
 def test_records_do_not_load_tensorflow():
-    code = "import sys, recbandits.interactions; print('tensorflow' in sys.modules)"
+    code = "import sys, recbandits.records; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

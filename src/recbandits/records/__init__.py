@@ -4,7 +4,7 @@ A record is validated where it is made and never repaired later: what an estimat
 written. Tables of records obey the same rules, column by column, and say the same sentences.
 """
 
-from recbandits.interactions.records import (
+from recbandits.records.records import (
     Interaction,
     Quarantined,
     Reward,
@@ -13,7 +13,7 @@ from recbandits.interactions.records import (
     bigquery_schema,
     duckdb_schema,
 )
-from recbandits.interactions.tables import check, from_table, to_table
+from recbandits.records.tables import check, from_table, to_table
 
 __all__ = [
     "Interaction",

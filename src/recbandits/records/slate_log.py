@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbandits.data.records import Records
+from recbandits.records.log import Records
 
 _TYPES = {
     "user_id": np.int64,

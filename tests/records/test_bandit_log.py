@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from recbandits.data.bandit_log import BanditLog
-from recbandits.interactions import Interaction, Reward, arrow_schema, from_table
+from recbandits.records import Interaction, Reward, arrow_schema, from_table
+from recbandits.records.bandit_log import BanditLog
 
 GOOD = {
     "event_id": np.array(["a", "b", "c"]),

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from recbandits.agents.draws import Draws, draw
+from recbandits.agents.seeds import Draws, draw
 
 
 @pytest.mark.parametrize("p", [[0.1, 0.0, 0.8, 0.1], [0.0, 1.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])

@@ -10,8 +10,8 @@ import tensorflow as tf
 from scipy import stats
 from tf_agents.bandits.policies.ranking_policy import NoPenaltyPlackettLuce
 
-from recbandits.agents import exploration
-from recbandits.agents import plackett_luce as pl
+from recbandits import exploration
+from recbandits.exploration import plackett_luce as pl
 
 LOGITS = np.log([[1.0, 2.0, 3.0, 4.0]])
 MASK = np.array([[True, True, True, False]])
@@ -175,7 +175,7 @@ def test_more_slots_than_items_are_refused():
 def test_numpy_input_does_not_load_tensorflow():
     code = """
 import sys, numpy as np
-from recbandits.agents import plackett_luce
+from recbandits.exploration import plackett_luce
 from recbandits.agents.ranking import parameters, slotting
 plackett_luce.sample(np.ones((2, 3)), 2, np.random.default_rng(0).random((2, 3)))
 slotting.slotted({"global": np.ones((2, 1)), "per_arm": np.ones((2, 3, 4))}, np.array([[0, 1], [2, 0]]))

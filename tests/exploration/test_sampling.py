@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbandits.agents.exploration import Exploration
-from recbandits.serving.drawing import draw
+from recbandits.exploration import Exploration
+from recbandits.exploration.sampling import draw
 
 SCORES = np.array([0.0, np.log(2.0), np.log(5.0)])
 

@@ -1,4 +1,4 @@
-"""What the values of an agent's parameters must be: one sentence for each that is not."""
+"""Checks of values, each with one sentence for a value that is refused."""
 
 import math
 import numbers

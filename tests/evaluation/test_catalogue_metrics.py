@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
-from recbandits.evaluation.shown import coverage, decile_exposure, intra_list_diversity
+from recbandits.evaluation.catalogue_metrics import coverage, decile_exposure, intra_list_diversity
 
 
 def test_coverage_is_the_share_of_the_catalogue_that_anybody_sees():

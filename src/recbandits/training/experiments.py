@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from recbandits.agents.exploration import epsilon_greedy
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
 from recbandits.data.cross_fitting import cross_fitted_examples
@@ -16,12 +15,13 @@ from recbandits.environments.movielens import MovieLensEnvironment
 from recbandits.evaluation.off_policy import estimates
 from recbandits.evaluation.regret import totals
 from recbandits.evaluation.reward_model import cross_fit
+from recbandits.exploration import epsilon_greedy
 from recbandits.training.distribution import strategy
 from recbandits.training.offline import Specs, fit, scores
 from recbandits.training.online import simulate
 from recbandits.training.parts import known_and_held_out
 from recbandits.training.problems import Fit, Outcome, Rank, Simulation
-from recbandits.training.solve_rank import ranked
+from recbandits.training.ranking_experiments import ranked
 
 _LABEL = "agent"
 

@@ -1,6 +1,6 @@
 """Randomness inside a graph: seeds whose place a checkpoint keeps, and actions drawn with them."""
 
-import tensorflow as tf
+from recbandits.tf import tf
 
 
 def draw(probabilities, seed):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbandits.serving.release import Release
+from recbandits.serving.traffic_split import Release
 
 USERS = range(20_000)
 

@@ -4,8 +4,7 @@ import os
 
 import numpy as np
 
-from recbandits.agents import plackett_luce
-from recbandits.agents.exploration import pick
+from recbandits.exploration import pick, plackett_luce
 
 SLATES = "plackett_luce"  # the exploration that draws every place, not only the first
 

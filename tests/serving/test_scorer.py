@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from recbandits.agents.factory import make_agent
-from recbandits.agents.frozen import FrozenModel, linear_head
+from recbandits.serving.scorer import FrozenModel, linear_head
 from recbandits.training.offline import Specs
 
 

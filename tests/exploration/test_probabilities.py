@@ -15,7 +15,7 @@ from tf_agents.networks.q_network import QNetwork
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
-from recbandits.agents import exploration
+from recbandits import exploration
 
 MASK = np.array([[True, False, True, True]])
 METHODS = {
@@ -189,7 +189,8 @@ def test_scores_and_masks_that_cannot_be_are_refused(method, value, kind, scores
 def test_numpy_input_does_not_load_tensorflow():
     code = """
 import sys, numpy as np
-from recbandits.agents import exploration, parameters
+from recbandits import exploration
+from recbandits.agents import parameters
 exploration.epsilon_greedy(np.ones((2, 3)), None, 0.1)
 print("tensorflow" in sys.modules)
 """
