@@ -53,8 +53,8 @@ def draw_logs(world, rewards, n, replications=1, seed=0):
     """
     generator = np.random.default_rng(seed)
     kind = generator.integers(len(world.expected), size=(replications, n))
-    luck = generator.random((replications, n, 1))
-    action = (world.behaviour.cumsum(axis=1)[kind] <= luck).sum(axis=2).clip(max=world.expected.shape[1] - 1)
+    uniforms = generator.random((replications, n, 1))
+    action = (world.behaviour.cumsum(axis=1)[kind] <= uniforms).sum(axis=2).clip(max=world.expected.shape[1] - 1)
     mean = world.expected[kind, action]
     return {
         "kind": kind,

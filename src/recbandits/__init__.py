@@ -5,6 +5,9 @@ data, exploration, evaluation, serving, environments, agents, training, platform
 """
 
 import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -17,3 +20,23 @@ for _name, _value in {
     "GRPC_VERBOSITY": "ERROR",
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+def lazy_exports(package: str, modules: dict[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+    """Make the public names of a package importable from it without importing their modules before they are used.
+
+    Args:
+      package: `__name__` of the package.
+      modules: names, separated by spaces, for each module of the package that defines them.
+
+    Returns:
+      (`__getattr__`, `__all__`) of the package.
+    """
+    homes = {name: module for module, names in modules.items() for name in names.split()}
+
+    def get_attribute(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    return get_attribute, sorted(homes)

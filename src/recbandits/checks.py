@@ -1,59 +1,123 @@
-"""Checks of values, each with one sentence for a value that is refused."""
+"""Checks of values, with one sentence for a value that is refused, and files that are complete or absent."""
 
+import contextlib
 import math
-import numbers
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
 
 
-def positive(parameters, field):
-    """Refuse a field that is not a positive finite number."""
-    value = getattr(parameters, field)
-    require(parameters, field, _is_number(value) and 0 < value < math.inf, "positive and finite")
+class Rule(NamedTuple):
+    """A condition on a value, and the words for it in an error message.
+
+    Attributes:
+      expected: completes the sentence "the field must be ...".
+      holds: function from a value to whether the condition holds; that of a range of numbers takes arrays as well.
+      kind: type that a single value must have; bool is not taken for a number.
+    """
+
+    expected: str
+    holds: Callable[[Any], Any]
+    kind: type = Real
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether a single value has the right type and meets the condition."""
+        number = self.kind in (Real, Integral)
+        return isinstance(value, self.kind) and not (number and isinstance(value, bool)) and bool(self.holds(value))
 
 
-def at_least_zero(parameters, field):
-    """Refuse a field that is not a finite number of 0 or more."""
-    value = getattr(parameters, field)
-    require(parameters, field, _is_number(value) and 0 <= value < math.inf, "0 or more and finite")
+FINITE = Rule("finite", lambda value: (value > -math.inf) & (value < math.inf))
+POSITIVE = Rule("positive and finite", lambda value: (value > 0) & (value < math.inf))
+NON_NEGATIVE = Rule("0 or more and finite", lambda value: (value >= 0) & (value < math.inf))
+PROBABILITY = Rule("in [0, 1]", lambda value: (value >= 0) & (value <= 1))
+POSITIVE_PROBABILITY = Rule("in (0, 1]", lambda value: (value > 0) & (value <= 1))
 
 
-def finite(parameters, field):
-    """Refuse a field that is not a finite number."""
-    value = getattr(parameters, field)
-    require(parameters, field, _is_number(value) and math.isfinite(value), "finite")
+def whole(least: int = 1) -> Rule:
+    """Return the rule of whole numbers of at least `least`."""
+    return Rule(f"a whole number of at least {least}", lambda value: value >= least, Integral)
 
 
-def probability(parameters, field):
-    """Refuse a field that is not in [0, 1]."""
-    value = getattr(parameters, field)
-    require(parameters, field, _is_number(value) and 0 <= value <= 1, "in [0, 1]")
+def one_of(values: Sequence) -> Rule:
+    """Return the rule of a value that is one of some values."""
+    return Rule(f"one of {', '.join(map(str, values))}", lambda value: value in values, object)
 
 
-def share(parameters, field):
-    """Refuse a field that is not in (0, 1]."""
-    value = getattr(parameters, field)
-    require(parameters, field, _is_number(value) and 0 < value <= 1, "in (0, 1]")
+def require(allowed: bool, name: str, expected: str, value: Any) -> None:
+    """Raise ValueError with the sentence about `name`, unless the value is allowed."""
+    if not allowed:
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
-def one_of(parameters, field, values):
-    """Refuse a field that is none of some values."""
-    require(parameters, field, getattr(parameters, field) in values, f"one of {', '.join(map(str, values))}")
-
-
-def is_count(value):
-    """Whether a value is a positive whole number."""
-    return isinstance(value, numbers.Integral) and value > 0
-
-
-def require(parameters, field, allowed, expected):
-    """Refuse a field, unless it is allowed, by what was expected.
+def check_fields(instance: Any, **rules: Rule) -> None:
+    """Check fields of a dataclass, each by its rule.
 
     Raises:
-      ValueError: it is not.
+      ValueError: a value is refused; the sentence names the class, the field, the rule and the value.
     """
-    if not allowed:
-        name = type(parameters).__name__
-        raise ValueError(f"{name}: {field} must be {expected}, got {getattr(parameters, field)!r}")
+    for name, rule in rules.items():
+        value = getattr(instance, name)
+        require(rule.accepts(value), f"{type(instance).__name__}: {name}", rule.expected, value)
 
 
-def _is_number(value):
-    return isinstance(value, numbers.Real)
+def distinct(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Find the rows whose values are all different.
+
+    Args:
+      values: array [n, k].
+      mask: bool [n, k], False where a value does not count; None counts all.
+
+    Returns:
+      bool [n]
+    """
+    if mask is None:
+        ordered = np.sort(values, axis=1)
+        return (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)
+    order = np.lexsort((values, ~mask), axis=1)  # values that do not count come last
+    ordered, counted = np.take_along_axis(values, order, axis=1), np.take_along_axis(mask, order, axis=1)
+    return ((ordered[:, 1:] != ordered[:, :-1]) | ~counted[:, 1:]).all(axis=1)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a file or a directory so that readers find it complete or, before that, as it was.
+
+    The body of the `with` statement writes to the path that is given to it, which is new and beside `path`. When the
+    body ends without an error, the content is flushed to the disk and takes its name; else nothing has changed.
+
+    Args:
+      path: of the file or directory; folders above it are created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        draft = Path(folder, path.name)
+        yield draft
+        for file in (draft, *draft.rglob("*")) if draft.is_dir() else (draft,):
+            _flush(file)
+        if draft.is_dir() and path.exists():  # a directory cannot be renamed onto another one that has files
+            path.rename(Path(folder, "previous"))
+        draft.replace(path)
+        _flush(path.parent)
+
+
+def write_text(path: str | os.PathLike, text: str) -> Path:
+    """Write a text file in UTF-8 as `replacing` does, and return its path."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file, or the entries of a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some mounted file systems cannot flush directories
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

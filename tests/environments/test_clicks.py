@@ -124,12 +124,12 @@ def test_items_that_nobody_or_everybody_likes_give_finite_numbers(model):
 
 def test_clicks_that_luck_stands_for_by_hand():
     """Slot 1 is not liked (0.9 > 0.5), slots 2 and 3 are; after slot 2 users stay if 0.6 is below the continuation."""
-    a, luck = [[0.5, 0.5, 0.5]], np.array([[[0.9, 0.1, 0.2]], [[0.0, 0.6, 0.0]]])
-    np.testing.assert_array_equal(Cascade().clicked(a, luck), [[0, 1, 0]])
-    np.testing.assert_array_equal(DependentClick(0.5).clicked(a, luck), [[0, 1, 0]])
-    np.testing.assert_array_equal(DependentClick(0.7).clicked(a, luck), [[0, 1, 1]])
-    np.testing.assert_array_equal(PositionBased(1.0).clicked(a, luck), [[0, 1, 0]])  # 0.2 > 0.5 / 3
-    np.testing.assert_array_equal(Choice().clicked(a, luck), [[0, 0, 0]])  # a quarter each: 0.9 is leaving
+    a, uniforms = [[0.5, 0.5, 0.5]], np.array([[[0.9, 0.1, 0.2]], [[0.0, 0.6, 0.0]]])
+    np.testing.assert_array_equal(Cascade().clicked(a, uniforms), [[0, 1, 0]])
+    np.testing.assert_array_equal(DependentClick(0.5).clicked(a, uniforms), [[0, 1, 0]])
+    np.testing.assert_array_equal(DependentClick(0.7).clicked(a, uniforms), [[0, 1, 1]])
+    np.testing.assert_array_equal(PositionBased(1.0).clicked(a, uniforms), [[0, 1, 0]])  # 0.2 > 0.5 / 3
+    np.testing.assert_array_equal(Choice().clicked(a, uniforms), [[0, 0, 0]])  # a quarter each: 0.9 is leaving
 
 
 @each_model

@@ -101,7 +101,7 @@ class RankingEnvironmentContract:
         clicks = environment.respond(first, slate).feedback
         environment.advance()
         assert not same(first.observation, environment.batch().observation), "advance() must bring a new batch"
-        assert not same(clicks, environment.respond(first, slate).feedback), "advance() must bring other luck"
+        assert not same(clicks, environment.respond(first, slate).feedback), "advance() must bring other uniforms"
         environment.restart(0)
         assert same(first, environment.batch()), "the same seed must give the same batch"
         assert same(clicks, environment.respond(first, slate).feedback), "the same seed must give the same clicks"

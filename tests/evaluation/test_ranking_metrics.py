@@ -202,8 +202,8 @@ def test_differences_are_taken_list_by_list():
 
 
 def test_paired_intervals_are_narrower_where_users_differ_more_than_policies():
-    luck = GENERATOR.normal(size=200)
-    first, second = pd.DataFrame({"ndcg": luck + 0.1}), pd.DataFrame({"ndcg": luck})
+    uniforms = GENERATOR.normal(size=200)
+    first, second = pd.DataFrame({"ndcg": uniforms + 0.1}), pd.DataFrame({"ndcg": uniforms})
     tables = {"a": first + GENERATOR.normal(0, 0.01, (200, 1)), "b": second}
     paired, alone = ranking.differences(tables, "b").iloc[0], ranking.report(tables)
     assert paired["ndcg_low"] > 0

@@ -122,15 +122,19 @@ def test_low_temperatures_neither_overflow_nor_lose_the_small_probabilities():
 
 def test_numpy_and_tensorflow_agree_in_a_graph_and_outside():
     generator = np.random.default_rng(5)
-    logits, luck, mask = generator.normal(size=(20, 7)) * 4, generator.random((20, 7)), generator.random((20, 7)) < 0.7
+    logits, uniforms, mask = (
+        generator.normal(size=(20, 7)) * 4,
+        generator.random((20, 7)),
+        generator.random((20, 7)) < 0.7,
+    )
     mask[:, :3] = True
-    expected = pl.sample(logits, 3, luck, mask)
+    expected = pl.sample(logits, 3, uniforms, mask)
 
-    def both(logits, luck, mask):
-        slate = pl.sample(logits, 3, luck, mask)
+    def both(logits, uniforms, mask):
+        slate = pl.sample(logits, 3, uniforms, mask)
         return slate, pl.propensities(logits, slate, mask), pl.conditional(logits, slate[:, :2], mask)
 
-    tensors = [tf.constant(part) for part in (logits, luck, mask)]
+    tensors = [tf.constant(part) for part in (logits, uniforms, mask)]
     for slate, propensity, conditional in (both(*tensors), tf.function(both, autograph=False)(*tensors)):
         np.testing.assert_array_equal(slate, expected)
         np.testing.assert_allclose(propensity, pl.propensities(logits, expected, mask), rtol=1e-9)

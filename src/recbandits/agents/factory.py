@@ -144,13 +144,13 @@ def _mixture(agent, environment, seed):
 def _uniform(agent, environment, seed):
     specs, _, num_actions = _specs(environment)
 
-    def luck(features, seed):
+    def uniforms(features, seed):
         return tf.random.stateless_uniform([tf.shape(tf.nest.flatten(features)[0])[0], num_actions], seed)
 
     def marginal(scores, mask):
         return exploration.epsilon_greedy(scores, mask, 1.0)
 
-    return BanditAgent(*specs, seed, luck, marginal=marginal)
+    return BanditAgent(*specs, seed, uniforms, marginal=marginal)
 
 
 def _best_fixed_arm(agent, environment, seed):

@@ -23,9 +23,9 @@ class LinUCB:
     gamma: float = 1.0
 
     def __post_init__(self):
-        checks.at_least_zero(self, "alpha")
-        checks.positive(self, "tikhonov")
-        checks.share(self, "gamma")
+        checks.check_fields(
+            self, alpha=checks.NON_NEGATIVE, tikhonov=checks.POSITIVE, gamma=checks.POSITIVE_PROBABILITY
+        )
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Network:
     network: str = "common_tower"
 
     def __post_init__(self):
-        counts = isinstance(self.layers, tuple) and self.layers and all(map(checks.is_count, self.layers))
-        checks.require(self, "layers", counts, "a tuple of positive whole numbers")
-        checks.positive(self, "learning_rate")
-        checks.at_least_zero(self, "weight_decay")
-        checks.one_of(self, "network", NETWORKS)
+        counts = isinstance(self.layers, tuple) and self.layers and all(map(checks.whole(1).accepts, self.layers))
+        checks.require(counts, f"{type(self).__name__}: layers", "a tuple of positive whole numbers", self.layers)
+        checks.check_fields(
+            self, learning_rate=checks.POSITIVE, weight_decay=checks.NON_NEGATIVE, network=checks.one_of(NETWORKS)
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class EpsilonGreedy(Network):
     epsilon: float = 0.05
 
     def __post_init__(self):
-        checks.probability(self, "epsilon")
+        checks.check_fields(self, epsilon=checks.PROBABILITY)
         super().__post_init__()
 
     def explore(self, scores, mask):
@@ -93,7 +93,7 @@ class Boltzmann(Network):
     temperature: float = 0.1
 
     def __post_init__(self):
-        checks.positive(self, "temperature")
+        checks.check_fields(self, temperature=checks.POSITIVE)
         super().__post_init__()
 
     def explore(self, scores, mask):
@@ -113,7 +113,7 @@ class SquareCB(Network):
     gamma: float = 1000.0
 
     def __post_init__(self):
-        checks.positive(self, "gamma")
+        checks.check_fields(self, gamma=checks.POSITIVE)
         super().__post_init__()
 
     def explore(self, scores, mask):
@@ -142,12 +142,8 @@ class NeuralLinUCB(Network):
     layers: tuple[int, ...] = field(default=(64,), kw_only=True)
 
     def __post_init__(self):
-        checks.at_least_zero(self, "alpha")
-        checks.positive(self, "tikhonov")
-        checks.probability(self, "epsilon")
-        checks.require(self, "encoding", checks.is_count(self.encoding), "a positive whole number")
-        whole = self.pretrain_steps == 0 or checks.is_count(self.pretrain_steps)
-        checks.require(self, "pretrain_steps", whole, "a whole number")
+        checks.check_fields(self, alpha=checks.NON_NEGATIVE, tikhonov=checks.POSITIVE, epsilon=checks.PROBABILITY)
+        checks.check_fields(self, encoding=checks.whole(1), pretrain_steps=checks.whole(0))
         super().__post_init__()
 
 
@@ -167,11 +163,16 @@ class Exp3Mixture:
 
     def __post_init__(self):
         linear = len(self.agents) > 1 and all(isinstance(agent, LinUCB) for agent in self.agents)
-        checks.require(self, "agents", linear, "two or more LinUCB or LinTS")
-        checks.share(self, "gamma")
+        checks.require(linear, f"{type(self).__name__}: agents", "two or more LinUCB or LinTS", self.agents)
+        checks.check_fields(self, gamma=checks.POSITIVE_PROBABILITY)
         pair = len(self.reward_range) == 2 and all(map(math.isfinite, self.reward_range))
         ordered = pair and self.reward_range[0] < self.reward_range[1]
-        checks.require(self, "reward_range", ordered, "(lowest, highest), finite, with lowest below highest")
+        checks.require(
+            ordered,
+            f"{type(self).__name__}: reward_range",
+            "(lowest, highest), finite, with lowest below highest",
+            self.reward_range,
+        )
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ def draw(probabilities, seed):
     """
     cumulative = tf.cumsum(probabilities, axis=1)
     # uniform in [0, 1) times the total stays below the total, so that rounding never points past the last arm
-    luck = tf.random.stateless_uniform([tf.shape(probabilities)[0], 1], seed) * cumulative[:, -1:]
-    return tf.reduce_sum(tf.cast(cumulative <= luck, tf.int32), axis=1)
+    uniforms = tf.random.stateless_uniform([tf.shape(probabilities)[0], 1], seed) * cumulative[:, -1:]
+    return tf.reduce_sum(tf.cast(cumulative <= uniforms, tf.int32), axis=1)
 
 
 class Draws(tf.Module):

@@ -27,7 +27,7 @@ class Batch(NamedTuple):
       expected_reward: float [batch, arms].
       unpersonalised: float [batch, arms], expected reward of each arm averaged over all users.
       noise: float [batch], added to whatever reward is revealed: the same for every arm, so that policies compared on
-        one seed meet the same luck.
+        one seed meet the same uniforms.
       mask: bool [batch, arms], True where the arm is available; None when all always are.
     """
 
@@ -75,7 +75,7 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
     """A TF-Agents bandit environment whose only state is a seed and a step number.
 
     The batch of step t is a pure function of (seed, t). Hence any two policies run with one seed meet the same users,
-    the same candidates and the same luck (common random numbers), and an interrupted simulation continues exactly.
+    the same candidates and the same uniforms (common random numbers), and an interrupted simulation continues exactly.
 
     Args:
       time_step_spec: TF-Agents' spec of a time step.
@@ -221,6 +221,6 @@ class Environment(SeededEnvironment):
         """Draw the batch of a step: a dict of observation, arms, expected_reward and unpersonalised (see `Batch`)."""
 
     def _draw_mask(self):
-        luck = tf.random.stateless_uniform([self.batch_size, self.num_actions], self.stream(_MASK))
-        luckiest = tf.one_hot(tf.argmin(luck, axis=1), self.num_actions, True, False, dtype=tf.bool)
-        return (luck < self._available) | luckiest
+        uniforms = tf.random.stateless_uniform([self.batch_size, self.num_actions], self.stream(_MASK))
+        luckiest = tf.one_hot(tf.argmin(uniforms, axis=1), self.num_actions, True, False, dtype=tf.bool)
+        return (uniforms < self._available) | luckiest

@@ -47,12 +47,12 @@ class ClickModel(abc.ABC):
         attraction = xp.sort(attraction, axis=1) if self._any_order else attraction
         return xp.sum(self._probabilities(xp, attraction), axis=1)
 
-    def clicked(self, attraction, luck):
+    def clicked(self, attraction, uniforms):
         """Clicks that uniform numbers stand for.
 
         Args:
           attraction: float [batch, slots] in [0, 1].
-          luck: float [2, batch, slots] in [0, 1), independent.
+          uniforms: float [2, batch, slots] in [0, 1), independent.
 
         Returns:
           float [batch, slots], 1 for a click and 0 for none.
@@ -60,7 +60,7 @@ class ClickModel(abc.ABC):
         Raises:
           ValueError: as `examination`.
         """
-        return self._clicked(*_inputs(attraction), luck)
+        return self._clicked(*_inputs(attraction), uniforms)
 
     def draw(self, attraction, seed):
         """Draw the clicks of users.
@@ -78,15 +78,15 @@ class ClickModel(abc.ABC):
         import tensorflow as tf  # whoever computes with arrays alone does not wait for it
 
         attraction = tf.cast(attraction, tf.float32)
-        luck = tf.random.stateless_uniform(tf.concat([[2], tf.shape(attraction)], axis=0), seed)
-        return self.clicked(attraction, luck)
+        uniforms = tf.random.stateless_uniform(tf.concat([[2], tf.shape(attraction)], axis=0), seed)
+        return self.clicked(attraction, uniforms)
 
     @abc.abstractmethod
     def _examination(self, xp, attraction):
         """As `examination`; xp is NumPy or its like in TensorFlow."""
 
     @abc.abstractmethod
-    def _clicked(self, xp, attraction, luck):
+    def _clicked(self, xp, attraction, uniforms):
         """As `clicked`."""
 
     def _probabilities(self, xp, attraction):
@@ -99,9 +99,9 @@ class _Walk(ClickModel):
     def _examination(self, xp, attraction):
         return _product_above(xp, 1.0 - (1.0 - self.continuation) * attraction)
 
-    def _clicked(self, xp, attraction, luck):
-        attracted = luck[0] < attraction
-        stays = ~attracted | (luck[1] < self.continuation)
+    def _clicked(self, xp, attraction, uniforms):
+        attracted = uniforms[0] < attraction
+        stays = ~attracted | (uniforms[1] < self.continuation)
         return _ones(xp, attracted, attraction) * _product_above(xp, _ones(xp, stays, attraction))
 
 
@@ -166,8 +166,8 @@ class PositionBased(ClickModel):
         slots = xp.asarray(np.arange(1, attraction.shape[1] + 1), attraction.dtype)
         return xp.ones_like(attraction) * slots**-self.eta
 
-    def _clicked(self, xp, attraction, luck):
-        return _ones(xp, luck[0] < self._probabilities(xp, attraction), attraction)
+    def _clicked(self, xp, attraction, uniforms):
+        return _ones(xp, uniforms[0] < self._probabilities(xp, attraction), attraction)
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,10 @@ class Choice(ClickModel):
         weight = attraction / (1.0 - attraction)
         return weight / (1.0 + xp.sum(weight, axis=1, keepdims=True))
 
-    def _clicked(self, xp, attraction, luck):
+    def _clicked(self, xp, attraction, uniforms):
         ends = xp.cumsum(self._probabilities(xp, attraction), axis=1)
         starts = xp.concatenate([xp.zeros_like(ends[:, :1]), ends[:, :-1]], axis=1)
-        point = luck[0][:, :1]
+        point = uniforms[0][:, :1]
         return _ones(xp, (starts <= point) & (point < ends), attraction)
 
 

@@ -56,7 +56,7 @@ class RankingEnvironment(SeededEnvironment):
     """A choice of `num_slots` among `num_items` items and their order, for each user of a batch.
 
     Candidates come in random order. As with the choice of one arm, the batch of step t is a function of (seed, t) and
-    so is the users' luck: one slate has the same clicks whoever shows it.
+    so is the users' uniforms: one slate has the same clicks whoever shows it.
 
     Args:
       observation_spec: dict of the specs of `global` [features] and `per_arm` [items, features].

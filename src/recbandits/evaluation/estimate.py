@@ -88,7 +88,7 @@ class Estimate:
 def difference(first, second):
     """Estimate of how much better the first policy is than the second, on the same log.
 
-    Both are judged by the same records, whose luck largely cancels: the interval of the difference is what decides
+    Both are judged by the same records, whose uniforms largely cancels: the interval of the difference is what decides
     which is better, and overlapping intervals of the two do not.
 
     Args:

@@ -71,8 +71,8 @@ def rank(scores, k, mask=None, seed=0):
         scores = np.where(mask, scores, -np.inf)
     if np.isnan(scores).any():
         raise ValueError(f"scores must be numbers, got NaN in list {np.argwhere(np.isnan(scores))[0, 0]}")
-    luck = np.random.default_rng(seed).random(scores.shape)
-    best = np.lexsort((luck, -scores), axis=1)[:, :k]
+    uniforms = np.random.default_rng(seed).random(scores.shape)
+    best = np.lexsort((uniforms, -scores), axis=1)[:, :k]
     columns = np.full((len(scores), k), -1)
     columns[:, : best.shape[1]] = np.where(np.take_along_axis(scores, best, axis=1) > -np.inf, best, -1)
     return columns

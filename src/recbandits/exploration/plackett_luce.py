@@ -17,7 +17,7 @@ _APART = 60.0  # an item with a logit that much lower arrives before the other o
 _CELLS = 1 << 12  # integrated at a time: rows times nodes, so that the arrays stay in the processor's cache
 
 
-def sample(logits, slots, luck, mask=None):
+def sample(logits, slots, uniforms, mask=None):
     """Draw slates: the items with the largest logits after Gumbel noise, in descending order.
 
     Adding independent Gumbel noise and sorting is the same as drawing one item after another (Yellott 1977, "The
@@ -27,7 +27,7 @@ def sample(logits, slots, luck, mask=None):
     Args:
       logits: float [n, items], array or tensor; whatever an unavailable item has is ignored.
       slots: items to draw, at most as many as are available.
-      luck: uniform numbers in [0, 1), [n, items] of the kind of `logits`; in float64, or slates would tie.
+      uniforms: uniform numbers in [0, 1), [n, items] of the kind of `logits`; in float64, or slates would tie.
       mask: bool [n, items], True where the item is available; None when all are.
 
     Returns:
@@ -38,8 +38,8 @@ def sample(logits, slots, luck, mask=None):
     """
     xp, logits, mask = exploration.inputs(logits, mask)
     _check_slots(logits, mask, slots)
-    with np.errstate(divide="ignore"):  # luck 0 comes last, which has no chance worth speaking of
-        noisy = xp.where(mask, xp.asarray(logits, luck.dtype) - xp.log(-xp.log(luck)), -np.inf)
+    with np.errstate(divide="ignore"):  # uniforms 0 comes last, which has no chance worth speaking of
+        noisy = xp.where(mask, xp.asarray(logits, uniforms.dtype) - xp.log(-xp.log(uniforms)), -np.inf)
     return xp.argsort(-noisy, axis=1, kind="stable")[:, :slots]
 
 

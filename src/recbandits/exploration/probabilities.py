@@ -153,11 +153,11 @@ def sample(probabilities, generator):
     return pick(probabilities, generator.random(len(probabilities)))
 
 
-def pick(probabilities, luck):
-    """The arm per row that uniform numbers `luck`, float [batch] in [0, 1), stand for; int64 array [batch]."""
+def pick(probabilities, uniforms):
+    """The arm per row that uniform numbers `uniforms`, float [batch] in [0, 1), stand for; int64 array [batch]."""
     cumulative = probabilities.cumsum(axis=1)
-    # divided by itself the last is exactly 1, which luck stays below, however the sum was rounded
-    return (cumulative / cumulative[:, -1:] <= luck[:, None]).sum(axis=1)
+    # divided by itself the last is exactly 1, which uniforms stays below, however the sum was rounded
+    return (cumulative / cumulative[:, -1:] <= uniforms[:, None]).sum(axis=1)
 
 
 _FUNCTIONS = {

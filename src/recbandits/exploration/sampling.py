@@ -20,7 +20,7 @@ def draw(exploration, scores, k, rng):
       exploration: `Exploration`
       scores: float array [candidates].
       k: how many, from 1 to the number of candidates.
-      rng: as for `luck`.
+      rng: as for `uniforms`.
 
     Returns:
       (list [k] of columns of the candidates, list [k] of their probabilities given those above).
@@ -32,10 +32,10 @@ def draw(exploration, scores, k, rng):
         raise ValueError(f"k must be a whole number from 1 to the number of candidates, {len(scores)}, got {k!r}")
     if exploration.name == SLATES:
         logits = scores[None] / exploration.value
-        slate = plackett_luce.sample(logits, k, luck(len(scores), rng)[None])
+        slate = plackett_luce.sample(logits, k, uniforms(len(scores), rng)[None])
         return slate[0].tolist(), plackett_luce.propensities(logits, slate)[0].tolist()
     probabilities = exploration.probabilities(scores[None])
-    first = int(pick(probabilities, luck(1, rng))[0])
+    first = int(pick(probabilities, uniforms(1, rng))[0])
     propensity = float(probabilities[0, first])
     if k == 1:
         return [first], [propensity]
@@ -43,7 +43,7 @@ def draw(exploration, scores, k, rng):
     return [first, *order[order != first][: k - 1].tolist()], [propensity] + [1.0] * (k - 1)
 
 
-def luck(number, rng):
+def uniforms(number, rng):
     """Uniform numbers in [0, 1).
 
     Args:

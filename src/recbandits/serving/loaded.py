@@ -7,7 +7,7 @@ import numpy as np
 
 from recbandits.data.lookup import Table, asked
 from recbandits.exploration import Exploration, pick
-from recbandits.exploration.sampling import draw, luck
+from recbandits.exploration.sampling import draw, uniforms
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.summary import TrainingSummary
@@ -105,7 +105,7 @@ class LoadedPolicy:
             _check_distinct(*asked(user_ids, candidates, mask)[1:])
         scores = self.scores(user_ids, candidates, mask)
         probabilities = self.exploration.probabilities(scores, mask)
-        action = pick(probabilities, luck(len(scores), rng))
+        action = pick(probabilities, uniforms(len(scores), rng))
         return Decisions(action, probabilities[np.arange(len(action)), action], scores, probabilities)
 
     def scores(self, user_ids, candidates=None, mask=None):

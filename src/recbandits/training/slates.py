@@ -59,7 +59,7 @@ class SlateProbabilities(NamedTuple):
 
 
 def serve_slates(environment, policy, slates, seed):
-    """Let a policy serve simulated users; the same seed brings the same users, candidates and luck to every policy.
+    """Let a policy serve simulated users; the same seed brings the same users, candidates and uniforms to every policy.
 
     Args:
       environment: a `RankingEnvironment`; it is left after the last of these users.
@@ -79,7 +79,7 @@ def serve_slates(environment, policy, slates, seed):
 def slate_value(environment, policy, slates, seed):
     """Expected clicks of every slate that a policy shows, float32 [slates]; arguments as of `serve_slates`.
 
-    The luck of the clicks is not in it, and two policies meet the same users: their difference has a narrow interval.
+    Clicks are not drawn for it, and two policies meet the same users: their difference has a narrow interval.
     """
     return serve_slates(environment, policy, slates, seed).value
 

@@ -42,15 +42,23 @@ class Ranking(Network):
     positive_only: bool = False
 
     def __post_init__(self):
-        checks.one_of(self, "policy", POLICIES)
-        checks.positive(self, "temperature")
-        checks.at_least_zero(self, "penalty")
-        checks.finite(self, "non_click_score")
-        checks.one_of(self, "position_bias", POSITION_BIASES)
-        checks.positive(self, "severity")
-        checks.one_of(self, "positive_only", (True, False))
+        checks.check_fields(
+            self,
+            policy=checks.one_of(POLICIES),
+            temperature=checks.POSITIVE,
+            penalty=checks.NON_NEGATIVE,
+            non_click_score=checks.FINITE,
+            position_bias=checks.one_of(POSITION_BIASES),
+            severity=checks.POSITIVE,
+            positive_only=checks.one_of((True, False)),
+        )
         weighs = self.position_bias in ("base", "exponent")
-        checks.require(self, "positive_only", weighs or not self.positive_only, "False without weights by slot")
+        checks.require(
+            weighs or not self.positive_only,
+            f"{type(self).__name__}: positive_only",
+            "False without weights by slot",
+            self.positive_only,
+        )
         super().__post_init__()
 
 

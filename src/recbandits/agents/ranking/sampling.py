@@ -119,5 +119,5 @@ class Sampling:
         """Gumbel noise float64 [slots, batch, items]; zeros without a temperature."""
         if self.temperature is None:
             return [tf.zeros([], tf.float64)] * slots
-        luck = tf.random.stateless_uniform(tf.concat([[slots], tf.shape(scores)], axis=0), seed, dtype=tf.float64)
-        return -tf.math.log(-tf.math.log(luck))
+        uniforms = tf.random.stateless_uniform(tf.concat([[slots], tf.shape(scores)], axis=0), seed, dtype=tf.float64)
+        return -tf.math.log(-tf.math.log(uniforms))

@@ -1,0 +1,68 @@
+"""Checks of values, and files that are complete or absent."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbandits import checks
+
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "accepted", "refused"),
+    [
+        (checks.FINITE, [-1, 0.5, np.float32(2)], [np.inf, np.nan, True, "1", None]),
+        (checks.POSITIVE, [1e-300, 3], [0, -1, np.inf, np.nan, False]),
+        (checks.NON_NEGATIVE, [0, 0.1], [-1e-300, np.inf, np.nan]),
+        (checks.PROBABILITY, [0, 0.5, 1], [-0.1, 1.1, np.nan, True]),
+        (checks.POSITIVE_PROBABILITY, [1e-9, 1], [0, 1.1, np.nan]),
+        (checks.whole(2), [2, np.int64(3)], [1, 2.0, True, "2"]),
+        (checks.one_of(("a", "b")), ["a"], ["c", None, 0]),
+    ],
+)
+def test_a_rule_accepts_what_its_words_say(rule, accepted, refused):
+    assert [value for value in accepted if not rule.accepts(value)] == []
+    assert [value for value in refused if rule.accepts(value)] == []
+
+
+@given(st.lists(NUMBERS, min_size=1))
+def test_a_rule_of_numbers_holds_for_the_same_values_in_an_array(values):
+    for rule in (checks.FINITE, checks.POSITIVE, checks.NON_NEGATIVE, checks.PROBABILITY, checks.POSITIVE_PROBABILITY):
+        assert rule.holds(np.array(values)).tolist() == [rule.accepts(value) for value in values]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=3, max_size=3), min_size=1))
+def test_distinct_compares_the_values_that_count(rows):
+    values, mask = (
+        np.array([[value for value, _ in row] for row in rows]),
+        np.array([[m for _, m in row] for row in rows]),
+    )
+    counted = [[value for value, m in row if m] for row in rows]
+    assert checks.distinct(values, mask).tolist() == [len(set(row)) == len(row) for row in counted]
+    assert checks.distinct(values).tolist() == [len(set(row)) == len(row) for row in values.tolist()]
+
+
+def test_a_file_is_as_it_was_when_its_writer_fails(tmp_path):
+    path = checks.write_text(tmp_path / "new" / "a.txt", "first")
+
+    def fail():
+        with checks.replacing(path) as draft:
+            draft.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("a.txt", "first")]
+    checks.write_text(path, "second")
+    assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("a.txt", "second")]
+
+
+def test_a_directory_replaces_the_one_before_with_all_its_files(tmp_path):
+    for name in ("old", "new"):
+        with checks.replacing(tmp_path / "model") as draft:
+            draft.mkdir()
+            (draft / name).write_text(name)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
