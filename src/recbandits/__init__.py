@@ -5,9 +5,7 @@ data, exploration, evaluation, serving, environments, agents, training, platform
 """
 
 import os
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any
 
 __version__ = "0.1.0"
 
@@ -22,7 +20,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 
-def lazy_exports(package: str, modules: dict[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+def lazy_exports(package: str, modules: dict[str, str]) -> tuple:
     """Make the public names of a package importable from it without importing their modules before they are used.
 
     Args:
@@ -34,7 +32,7 @@ def lazy_exports(package: str, modules: dict[str, str]) -> tuple[Callable[[str],
     """
     homes = {name: module for module, names in modules.items() for name in names.split()}
 
-    def get_attribute(name: str) -> Any:
+    def get_attribute(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{homes[name]}"), name)

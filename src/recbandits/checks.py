@@ -54,6 +54,11 @@ def require(allowed: bool, name: str, expected: str, value: Any) -> None:
         raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
+def require_field(instance: Any, field: str, allowed: bool, expected: str) -> None:
+    """Raise ValueError with the sentence about a field of a dataclass, unless its value is allowed."""
+    require(allowed, f"{type(instance).__name__}: {field}", expected, getattr(instance, field))
+
+
 def check_fields(instance: Any, **rules: Rule) -> None:
     """Check fields of a dataclass, each by its rule.
 
@@ -61,8 +66,7 @@ def check_fields(instance: Any, **rules: Rule) -> None:
       ValueError: a value is refused; the sentence names the class, the field, the rule and the value.
     """
     for name, rule in rules.items():
-        value = getattr(instance, name)
-        require(rule.accepts(value), f"{type(instance).__name__}: {name}", rule.expected, value)
+        require_field(instance, name, rule.accepts(getattr(instance, name)), rule.expected)
 
 
 def distinct(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

@@ -209,7 +209,7 @@ def test_where_propensities_have_no_formula_they_are_refused_rather_than_wrong(n
         ("squarecb", {"network": "tower"}, "SquareCB: network must be one of common_tower, dot_product, got 'tower'"),
         ("neural_linucb", {"network": None}, "network must be one of common_tower, dot_product, got None"),
         ("neural_linucb", {"encoding": 2.5}, "NeuralLinUCB: encoding must be a whole number of at least 1, got 2.5"),
-        ("neural_linucb", {"pretrain_steps": 2.5}, "pretrain_steps must be a whole number, got 2.5"),
+        ("neural_linucb", {"pretrain_steps": 2.5}, "pretrain_steps must be a whole number of at least 0, got 2.5"),
         ("linucb", {"alpha": "x"}, "alpha must be 0 or more and finite, got 'x'"),
         ("boltzmann", {"layers": 64}, "layers must be a tuple of positive whole numbers, got 64"),
         ("exp3_mixture", {"agents": (parameters.LinUCB(),)}, "agents must be two or more LinUCB or LinTS"),

@@ -55,7 +55,7 @@ class Network:
 
     def __post_init__(self):
         counts = isinstance(self.layers, tuple) and self.layers and all(map(checks.whole(1).accepts, self.layers))
-        checks.require(counts, f"{type(self).__name__}: layers", "a tuple of positive whole numbers", self.layers)
+        checks.require_field(self, "layers", counts, "a tuple of positive whole numbers")
         checks.check_fields(
             self, learning_rate=checks.POSITIVE, weight_decay=checks.NON_NEGATIVE, network=checks.one_of(NETWORKS)
         )
@@ -163,16 +163,11 @@ class Exp3Mixture:
 
     def __post_init__(self):
         linear = len(self.agents) > 1 and all(isinstance(agent, LinUCB) for agent in self.agents)
-        checks.require(linear, f"{type(self).__name__}: agents", "two or more LinUCB or LinTS", self.agents)
+        checks.require_field(self, "agents", linear, "two or more LinUCB or LinTS")
         checks.check_fields(self, gamma=checks.POSITIVE_PROBABILITY)
         pair = len(self.reward_range) == 2 and all(map(math.isfinite, self.reward_range))
         ordered = pair and self.reward_range[0] < self.reward_range[1]
-        checks.require(
-            ordered,
-            f"{type(self).__name__}: reward_range",
-            "(lowest, highest), finite, with lowest below highest",
-            self.reward_range,
-        )
+        checks.require_field(self, "reward_range", ordered, "(lowest, highest), finite, with lowest below highest")
 
 
 @dataclass(frozen=True)

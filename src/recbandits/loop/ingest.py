@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recbandits import checks as limits
+from recbandits import checks
 from recbandits.data import features
 from recbandits.data.examples import write_trajectories
 from recbandits.records import Interaction
@@ -48,8 +48,8 @@ class Join:
     highest: float = 5.0
 
     def __post_init__(self):
-        limits.positive(self, "window")
-        limits.require(self, "default", self.lowest <= self.default <= self.highest, "within [lowest, highest]")
+        checks.check_fields(self, window=checks.POSITIVE)
+        checks.require_field(self, "default", self.lowest <= self.default <= self.highest, "within [lowest, highest]")
 
 
 def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=None):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from recbandits import checks as limits
+from recbandits import checks
 from recbandits.agents.parameters import LinUCB
 from recbandits.exploration import Exploration
 
@@ -28,10 +28,10 @@ class Gate:
     level: float = 0.95
 
     def __post_init__(self):
-        limits.at_least_zero(self, "margin")
-        limits.positive(self, "effective_sample_size")
-        limits.one_of(self, "estimator", ("DR", "SNDR", "Switch-DR", "DRos"))
-        limits.require(self, "level", 0 < self.level < 1, "in (0, 1)")
+        checks.check_fields(self, margin=checks.NON_NEGATIVE)
+        checks.check_fields(self, effective_sample_size=checks.POSITIVE)
+        checks.check_fields(self, estimator=checks.one_of(("DR", "SNDR", "Switch-DR", "DRos")))
+        checks.require_field(self, "level", 0 < self.level < 1, "in (0, 1)")
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,17 @@ class Guardrail:
     def __post_init__(self):
         for name in ("canary", "holdback"):
             share = getattr(self, name)
-            limits.require(self, name, limits.is_count(share) and share < 50, "a whole number from 1 to 49")
-        limits.require(self, "least", limits.is_count(self.least) and self.least > 1, "a whole number above 1")
-        limits.require(
-            self, "most", limits.is_count(self.most) and self.most >= self.least, "a count, at least `least`"
+            checks.require_field(
+                self, name, checks.whole(1).accepts(share) and share < 50, "a whole number from 1 to 49"
+            )
+        checks.require_field(
+            self, "least", checks.whole(1).accepts(self.least) and self.least > 1, "a whole number above 1"
         )
-        limits.at_least_zero(self, "margin")
-        limits.require(self, "alpha", 0 < self.alpha < 1, "in (0, 1)")
+        checks.require_field(
+            self, "most", checks.whole(1).accepts(self.most) and self.most >= self.least, "a count, at least `least`"
+        )
+        checks.check_fields(self, margin=checks.NON_NEGATIVE)
+        checks.require_field(self, "alpha", 0 < self.alpha < 1, "in (0, 1)")
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,11 @@ class Settings:
 
     def __post_init__(self):
         for name in ("movies", "rank", "candidates", "first", "decisions"):
-            limits.require(self, name, limits.is_count(getattr(self, name)), "a positive whole number")
-        limits.require(self, "candidates", 2 <= self.candidates <= self.movies, "from 2 to the number of movies")
+            checks.require_field(self, name, checks.whole(1).accepts(getattr(self, name)), "a positive whole number")
+        checks.require_field(self, "candidates", 2 <= self.candidates <= self.movies, "from 2 to the number of movies")
         for name in ("never", "twice"):
-            limits.probability(self, name)
+            checks.check_fields(self, **{name: checks.PROBABILITY})
         for name in ("delay", "window", "rate"):
-            limits.positive(self, name)
-        limits.require(self, "holdout", 0 < self.holdout < 1, "in (0, 1)")
-        limits.share(self, "forgetting")
+            checks.check_fields(self, **{name: checks.POSITIVE})
+        checks.require_field(self, "holdout", 0 < self.holdout < 1, "in (0, 1)")
+        checks.check_fields(self, forgetting=checks.POSITIVE_PROBABILITY)

@@ -53,12 +53,7 @@ class Ranking(Network):
             positive_only=checks.one_of((True, False)),
         )
         weighs = self.position_bias in ("base", "exponent")
-        checks.require(
-            weighs or not self.positive_only,
-            f"{type(self).__name__}: positive_only",
-            "False without weights by slot",
-            self.positive_only,
-        )
+        checks.require_field(self, "positive_only", weighs or not self.positive_only, "False without weights by slot")
         super().__post_init__()
 
 
