@@ -22,11 +22,11 @@ from packaging.requirements import Requirement
 
 import recbandits
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.images import instructions
 from recbandits.platforms.local.images import LocalImages
 from recbandits.platforms.local.rehearsal import free_port, rehearse
 from recbandits.platforms.local.stages import Builder
+from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
 from tools.lock import ROOT
 
