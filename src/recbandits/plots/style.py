@@ -103,7 +103,7 @@ def bar_rows(axes: plt.Axes, values, texts: Sequence[str], labels=None, reach=1.
 
 
 def annotate_rows(axes: plt.Axes, ends, texts: Sequence[str], reach=1.25) -> None:
-    """Write a text at the end of each horizontal bar, and leave room for it."""
+    """Write a text at the end of each horizontal bar, and leave space for it."""
     for y, value, text in zip(np.arange(len(ends))[::-1], ends, texts, strict=True):
         axes.annotate(text, (value, y), (4, 0), textcoords="offset points", va="center", size=9)
     axes.set_xlim(0, reach * max(ends))
