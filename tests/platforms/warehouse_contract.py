@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recbandits.platforms.protocol import PlatformError
-from recbandits.records import Interaction, Quarantined, Reward, Verdict, check
+from recbandits.records import Interaction, Quarantined, Reward, Verdict, check_table
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -43,7 +43,7 @@ class WarehouseContract:
         first, second, third = shown("c", 0, user=2**62, propensity=1 / 3), shown("b", 1, user=-3), shown("a", 1)
         warehouse.write([third, second, first, told("c", 10, 4.5), told("b", 11.000001, 3.0)])
         table = warehouse.decisions(START, at(100), 10, -1.0)
-        assert [Interaction(**row) for row in check(table, Interaction).to_pylist()] == [first, third, second]
+        assert [Interaction(**row) for row in check_table(table, Interaction).to_pylist()] == [first, third, second]
         assert table["reward"].to_pylist() == [4.5, -1.0, -1.0]
         assert table["reward_time"].to_pylist() == [at(10), None, None]
 

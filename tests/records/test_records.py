@@ -20,7 +20,7 @@ from recbandits.records import (
     Reward,
     arrow_schema,
     bigquery_schema,
-    check,
+    check_table,
     duckdb_schema,
     from_table,
     to_table,
@@ -158,7 +158,7 @@ def sentence(make, *arguments, **keywords):
 def test_a_data_frame_with_that_value_is_refused_by_row_with_the_same_sentence(kind, field, value, message):
     rows = [GOOD[kind], GOOD[kind], GOOD[kind] | {field: value}]
     frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in GOOD[kind]})
-    assert sentence(check, frame, kind) == f"row 2: {sentence(record, kind, **{field: value})}"
+    assert sentence(check_table, frame, kind) == f"row 2: {sentence(record, kind, **{field: value})}"
 
 
 @each_kind
@@ -199,11 +199,11 @@ def test_a_table_is_refused_exactly_when_one_of_its_rows_is(kind, as_frame, data
     said = [sentence(kind, **row) for row in rows]
     refused = {f"row {row}: {text}" for row, text in enumerate(said) if text}
     if as_frame:  # pandas has NaN for a missing number and arrays for lists
-        found = sentence(check, table.to_pandas(integer_object_nulls=True), kind)
+        found = sentence(check_table, table.to_pandas(integer_object_nulls=True), kind)
         assert (found is None) == (not refused)
         assert found is None or found.split(", got ")[0] in {text.split(", got ")[0] for text in refused}
     elif refused:
-        assert sentence(check, table, kind) in refused
+        assert sentence(check_table, table, kind) in refused
     else:
         assert from_table(table, kind) == [kind(**row) for row in rows]
 
@@ -234,7 +234,7 @@ def test_there_and_back_by_duckdb(kind, data):
         back = connection.sql("SELECT * FROM kept").to_arrow_table()
         with pytest.raises(duckdb.ConstraintException):
             connection.execute("INSERT INTO kept (event_id) VALUES ('without the rest')")
-    assert check(back, kind).equals(table)
+    assert check_table(back, kind).equals(table)
 
 
 @each_kind
@@ -290,7 +290,7 @@ def test_columns_of_other_types_are_refused_by_their_first_value(field, column, 
     table = to_table([record()])
     table = table.set_column(table.column_names.index(field), field, column)
     with pytest.raises(ValueError, match=message):
-        check(table, Interaction)
+        check_table(table, Interaction)
 
 
 def test_the_first_bad_row_is_named_in_a_sliced_table_of_many_chunks():
@@ -298,17 +298,17 @@ def test_the_first_bad_row_is_named_in_a_sliced_table_of_many_chunks():
     bad = pa.Table.from_pylist(rows, arrow_schema(Interaction))
     chunks = pa.concat_tables([to_table([record(candidates=(20, 5))]), bad])
     with pytest.raises(ValueError, match=r"^row 3: propensity must be a number in \(0, 1\], got 0.0"):
-        check(chunks.slice(1), Interaction)
-    assert len(check(chunks.slice(0, 4), Interaction)) == 4
+        check_table(chunks.slice(1), Interaction)
+    assert len(check_table(chunks.slice(0, 4), Interaction)) == 4
 
 
 def test_missing_columns_and_empty_tables():
     table = to_table([], Interaction)
     assert from_table(table, Interaction) == []
     with pytest.raises(ValueError, match="column 'pass_prob' of Interaction is missing, there is event_id, time"):
-        check(table.drop_columns(["pass_prob"]), Interaction)
+        check_table(table.drop_columns(["pass_prob"]), Interaction)
     with pytest.raises(ValueError, match="user_id must be a 64-bit whole number, got a column of double"):
-        check(table.set_column(3, "user_id", pa.array([], pa.float64())), Interaction)
+        check_table(table.set_column(3, "user_id", pa.array([], pa.float64())), Interaction)
 
 
 def test_records_of_two_kinds_make_no_table():

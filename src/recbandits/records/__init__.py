@@ -13,7 +13,7 @@ from recbandits.records.records import (
     bigquery_schema,
     duckdb_schema,
 )
-from recbandits.records.tables import check, from_table, to_table
+from recbandits.records.tables import check_table, from_table, to_table
 
 __all__ = [
     "Interaction",
@@ -22,7 +22,7 @@ __all__ = [
     "Verdict",
     "arrow_schema",
     "bigquery_schema",
-    "check",
+    "check_table",
     "duckdb_schema",
     "from_table",
     "to_table",

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbandits.records import Interaction, Reward, arrow_schema, check
+from recbandits.records import Interaction, Reward, arrow_schema, check_table
 from recbandits.records.log import Records
 
 _TYPES = {
@@ -109,7 +109,7 @@ class BanditLog(Records):
         Raises:
           ValueError: a row is no such record, a decision has two rewards, or none, or occurs twice.
         """
-        interactions, rewards = check(interactions, Interaction), check(rewards, Reward)
+        interactions, rewards = check_table(interactions, Interaction), check_table(rewards, Reward)
         event_id = pd.Index(interactions["event_id"].to_pylist(), dtype=object)
         answered = pd.Index(rewards["event_id"].to_pylist(), dtype=object)
         if answered.has_duplicates:

@@ -31,11 +31,11 @@ def to_table(records, kind=None):
 
 
 def from_table(table, kind):
-    """Rows of a table as a list of records; the table is checked first, as `check` says."""
-    return [kind(**row) for row in check(table, kind).to_pylist()]
+    """Rows of a table as a list of records; the table is checked first, as `check_table` says."""
+    return [kind(**row) for row in check_table(table, kind).to_pylist()]
 
 
-def check(table, kind):
+def check_table(table, kind):
     """Hold every row of a table to the rules of a record.
 
     Args:
