@@ -44,6 +44,13 @@ def test_distinct_compares_the_values_that_count(rows):
     assert checks.distinct(values).tolist() == [len(set(row)) == len(row) for row in values.tolist()]
 
 
+def test_the_first_row_with_a_refused_value_is_named():
+    values = np.array([[0.5, 1.0], [1.0, 0.0], [2.0, 1.0]])
+    with pytest.raises(ValueError, match=r"^row 1 \(b\): share must be in \(0, 1\], got \[1. 0.\]$"):
+        checks.require_rows((values > 0) & (values <= 1), "share", "in (0, 1]", values, ["a", "b", "c"])
+    checks.require_rows(values >= 0, "share", "0 or more", values, ["a", "b", "c"])
+
+
 def test_a_file_is_as_it_was_when_its_writer_fails(tmp_path):
     path = checks.write_text(tmp_path / "new" / "a.txt", "first")
 

@@ -54,6 +54,21 @@ def require(allowed: bool, name: str, expected: str, value: Any) -> None:
         raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
+def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, labels: Any) -> None:
+    """Raise ValueError with the sentence about the first row of `values` that is not allowed.
+
+    Args:
+      allowed: bool [n, ...], True where a value is allowed.
+      name: of the values.
+      expected: completes the sentence "the values must be ...".
+      values: array [n, ...].
+      labels: names of the rows [n], for the sentence.
+    """
+    if not allowed.all():
+        row = int(np.argwhere(~allowed)[0, 0])
+        raise ValueError(f"row {row} ({labels[row]}): {name} must be {expected}, got {values[row]}")
+
+
 def require_field(instance: Any, field: str, allowed: bool, expected: str) -> None:
     """Raise ValueError with the sentence about a field of a dataclass, unless its value is allowed."""
     require(allowed, f"{type(instance).__name__}: {field}", expected, getattr(instance, field))
@@ -73,18 +88,19 @@ def distinct(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     """Find the rows whose values are all different.
 
     Args:
-      values: array [n, k].
+      values: numbers [n, k].
       mask: bool [n, k], False where a value does not count; None counts all.
 
     Returns:
       bool [n]
     """
-    if mask is None:
-        ordered = np.sort(values, axis=1)
-        return (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)
-    order = np.lexsort((values, ~mask), axis=1)  # values that do not count come last
-    ordered, counted = np.take_along_axis(values, order, axis=1), np.take_along_axis(mask, order, axis=1)
-    return ((ordered[:, 1:] != ordered[:, :-1]) | ~counted[:, 1:]).all(axis=1)
+    if mask is not None:
+        values = np.where(mask, values, values.max(initial=0))  # values that do not count come last
+    ordered = np.sort(values, axis=1)
+    different = ordered[:, 1:] != ordered[:, :-1]
+    if mask is not None:
+        different |= np.arange(1, values.shape[1]) >= mask.sum(axis=1, keepdims=True)
+    return different.all(axis=1)
 
 
 @contextlib.contextmanager

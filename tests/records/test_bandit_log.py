@@ -1,4 +1,4 @@
-"""A log holds what its rules allow, row by row, and nothing else."""
+"""Logs of decisions: rules by row, and tables of records."""
 
 from datetime import UTC, datetime
 
@@ -46,17 +46,17 @@ def test_a_log_may_be_empty():
 
 
 @pytest.mark.parametrize("movies", [[-3, 5, 0, 0], [0, 5, 0, 0], [2**63 - 1, -(2**63), 0, 0]])
-def test_any_id_may_stand_before_any_padding(movies):
+def test_any_id_is_allowed_beside_padding(movies):
     row = {name: values[:1] for name, values in GOOD.items()}
     mask, action = np.array([[True, True, False, False]]), np.array([0])
     log = BanditLog(**row | {"candidates": np.array([movies]), "mask": mask, "action": action})
-    again = BanditLog.from_tables(*log.to_tables())
-    assert (again.arm, again.candidates.tolist()) == (movies[:1], [movies[:2]])
-    with pytest.raises(ValueError, match="candidates must be different movies"):
+    read = BanditLog.from_tables(*log.to_tables())
+    assert (read.arm, read.candidates.tolist()) == (movies[:1], [movies[:2]])
+    with pytest.raises(ValueError, match="candidates must be different from each other"):
         BanditLog(**row | {"candidates": np.array([movies[:1] * 2 + [0, 0]]), "mask": mask, "action": action})
 
 
-def test_records_give_the_log_back():
+def test_a_log_is_read_back_from_its_tables():
     log = BanditLog(**GOOD)
     interactions, rewards = log.to_tables(policy_version="v1")
     assert interactions.schema == arrow_schema(Interaction)
@@ -64,13 +64,13 @@ def test_records_give_the_log_back():
     assert from_table(interactions, Interaction)[1] == Interaction(
         "b", datetime(2001, 1, 2, tzinfo=UTC), "v1", 2, (), (9, 7), 7, 1.0, 0.1
     )
-    again = BanditLog.from_tables(interactions, rewards.take([2, 0, 1]))
+    read = BanditLog.from_tables(interactions, rewards.take([2, 0, 1]))
     for field in GOOD:
-        np.testing.assert_array_equal(getattr(again, field), getattr(log, field))
-        assert getattr(again, field).dtype == getattr(log, field).dtype
+        np.testing.assert_array_equal(getattr(read, field), getattr(log, field))
+        assert getattr(read, field).dtype == getattr(log, field).dtype
 
 
-def test_records_survive_parquet(tmp_path):
+def test_a_log_is_read_back_from_parquet(tmp_path):
     for number, table in enumerate(BanditLog(**GOOD).to_tables()):
         parquet.write_table(table, tmp_path / f"{number}.parquet")
     read = [parquet.read_table(tmp_path / f"{number}.parquet") for number in range(2)]
@@ -78,13 +78,13 @@ def test_records_survive_parquet(tmp_path):
     assert BanditLog.from_tables(*(table.to_pandas() for table in read)).reward.tolist() == [4.0, -1.0, 0.0]
 
 
-def test_an_empty_log_has_empty_tables_and_comes_back():
+def test_an_empty_log_has_empty_tables():
     tables = BanditLog(**GOOD).take([]).to_tables()
     assert [len(table) for table in tables] == [0, 0]
     assert len(BanditLog.from_tables(*tables)) == 0
 
 
-def test_a_decision_without_a_reward_is_refused_by_name_or_gets_what_it_is_told():
+def test_a_decision_without_a_reward_is_refused_or_gets_the_missing_reward():
     interactions, rewards = BanditLog(**GOOD).to_tables()
     with pytest.raises(ValueError, match="every decision must have a reward, 'b' has none"):
         BanditLog.from_tables(interactions, rewards.take([2, 0]))
@@ -116,14 +116,14 @@ def test_duplicates_are_refused_by_name():
         ("action", 1, 2, r"row 1 \(b\): action must be the column of a candidate, got 2"),
         ("action", 0, 3, "action must be the column of a candidate, got 3"),
         ("action", 0, -1, "action must be the column of a candidate, got -1"),
-        ("candidates", 0, [7, 7, 5], r"candidates must be different movies, got \[7 7 5\]"),
+        ("candidates", 0, [7, 7, 5], r"candidates must be different from each other, got \[7 7 5\]"),
         ("candidates", 1, [9, 7, 5], r"candidates must be 0 in padding, got \[9 7 5\]"),
         ("event_id", 2, "", r"row 2 \(\): event_id must be text that is not empty"),
         ("event_id", 2, 7, "event_id must be text that is not empty, got 7"),
         ("event_id", 2, "a", r"row 2 \(a\): event_id must be different from all others"),
     ],
 )
-def test_a_value_against_its_rule_is_refused_with_field_and_row(field, row, value, sentence):
+def test_a_value_against_its_rule_is_refused(field, row, value, sentence):
     with pytest.raises(ValueError, match=sentence):
         changed(field, row, value)
 
@@ -139,7 +139,7 @@ def test_a_value_against_its_rule_is_refused_with_field_and_row(field, row, valu
         (
             "time",
             np.array(["2001-01-01T00:00:00.000000001"] * 3, "datetime64[ns]"),
-            "time must be told in microseconds, got 2001-01-01T00:00:00.000000001",
+            r"time must be in microseconds, got datetime64\[ns\]",
         ),
         ("time", np.array([1, 2, 3]), "time must be an array of datetime64 in UTC, got int64"),
     ],

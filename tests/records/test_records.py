@@ -1,4 +1,4 @@
-"""Records: what they refuse, and the same of whole tables; every schema and every way there and back."""
+"""Records and tables of records: accepted and refused values, schemas and round trips."""
 
 import dataclasses
 import json
@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from recbandits.records import (
     Interaction,
+    Quarantined,
     Reward,
+    Verdict,
     arrow_schema,
     bigquery_schema,
     check_table,
@@ -40,13 +42,26 @@ GOOD = {
         "pass_prob": 1.0,
     },
     Reward: {"event_id": "e-1", "time": NOON, "value": 4.5},
+    Verdict: {
+        "verdict_id": "v-1",
+        "time": NOON,
+        "kind": "refused",
+        "version": "b",
+        "against": "a",
+        "why": "the difference may be -0.3",
+        "difference": -0.1,
+        "low": -0.3,
+        "high": 0.1,
+        "effective_sample_size": 250.0,
+    },
+    Quarantined: {"message_id": "m-1", "time": NOON, "topic": "rewards", "reason": "no JSON", "data": "{"},
 }
-KINDS = [Interaction, Reward]
+KINDS = list(GOOD)
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 
 IDS = st.integers(-(2**63), 2**63 - 1)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
-SHARES = st.floats(0, 1, exclude_min=True)
+PROBABILITIES = st.floats(0, 1, exclude_min=True)
 TIMES = st.datetimes(
     datetime(1, 1, 3),
     datetime(9999, 12, 29),
@@ -65,36 +80,47 @@ def interactions(draw):
         draw(st.lists(NUMBERS, max_size=3)),
         candidates,
         draw(st.sampled_from(candidates)),
-        draw(SHARES),
-        draw(SHARES),
+        draw(PROBABILITIES),
+        draw(PROBABILITIES),
     )
 
 
-RECORDS = {Interaction: interactions(), Reward: st.builds(Reward, st.text(min_size=1, max_size=4), TIMES, NUMBERS)}
+NAMES, TEXTS = st.text(min_size=1, max_size=4), st.text(max_size=3)
+VERDICTS = st.sampled_from(["deployed", "refused", "promoted", "rolled back"])
+RECORDS = {
+    Interaction: interactions(),
+    Reward: st.builds(Reward, NAMES, TIMES, NUMBERS),
+    Verdict: st.builds(Verdict, NAMES, TIMES, VERDICTS, NAMES, TEXTS, NAMES, *[st.none() | NUMBERS] * 4),
+    Quarantined: st.builds(Quarantined, NAMES, TIMES, TEXTS, NAMES, TEXTS),
+}
 
 
-def record(kind=Interaction, **changes):
+def record(kind=Interaction, /, **changes):
     return kind(**(GOOD[kind] | changes))
 
 
-def test_a_record_keeps_plain_values_and_tells_time_in_utc():
-    made = record(
+def test_a_record_stores_plain_values_and_times_in_utc():
+    stored = record(
         time=datetime(2026, 5, 1, 14, tzinfo=timezone(timedelta(hours=2))),
         user_id=np.int64(7),
         context=np.array([0.5], np.float32),
         candidates=[10, 20],
         propensity=1,
     )
-    assert made.time == datetime(2026, 5, 1, 12, tzinfo=UTC)
-    assert made.time.tzinfo is UTC
-    assert (made.context, made.candidates) == ((0.5,), (10, 20))
-    assert [type(value) for value in (made.user_id, made.context[0], made.propensity)] == [int, float, float]
-    assert made.pass_prob == 1.0
+    assert stored.time == datetime(2026, 5, 1, 12, tzinfo=UTC)
+    assert stored.time.tzinfo is UTC
+    assert (stored.context, stored.candidates) == ((0.5,), (10, 20))
+    assert [type(value) for value in (stored.user_id, stored.context[0], stored.propensity)] == [int, float, float]
+    assert stored.pass_prob == 1.0
     with pytest.raises(dataclasses.FrozenInstanceError):
-        made.propensity = 0.5
+        stored.propensity = 0.5
 
 
-ID, IDS_SAID, SHARE = "a 64-bit whole number", "distinct 64-bit whole numbers, at least one", r"a number in \(0, 1\]"
+ID, IDS_WORDS, PROBABILITY = (
+    "a 64-bit whole number",
+    "distinct 64-bit whole numbers, at least one",
+    r"a number in \(0, 1\]",
+)
 TIME = "a time with its zone, to the microsecond"
 REFUSED = [
     (Interaction, "event_id", "", "text that is not empty, got ''"),
@@ -114,41 +140,47 @@ REFUSED = [
     (Interaction, "context", (True,), r"finite numbers, got \(True,\)"),
     (Interaction, "context", 0.5, "finite numbers, got 0.5"),
     (Interaction, "context", (2**53 + 1,), r"finite numbers, got \(9007199254740993,\)"),
-    (Interaction, "candidates", (), rf"{IDS_SAID}, got \(\)"),
-    (Interaction, "candidates", (10, 20, 10), rf"{IDS_SAID}, got \(10, 20, 10\)"),
-    (Interaction, "candidates", (20, 1.0), rf"{IDS_SAID}, got \(20, 1.0\)"),
-    (Interaction, "candidates", (20, None), rf"{IDS_SAID}, got \(20, None\)"),
-    (Interaction, "candidates", "20", f"{IDS_SAID}, got '20'"),
+    (Interaction, "candidates", (), rf"{IDS_WORDS}, got \(\)"),
+    (Interaction, "candidates", (10, 20, 10), rf"{IDS_WORDS}, got \(10, 20, 10\)"),
+    (Interaction, "candidates", (20, 1.0), rf"{IDS_WORDS}, got \(20, 1.0\)"),
+    (Interaction, "candidates", (20, None), rf"{IDS_WORDS}, got \(20, None\)"),
+    (Interaction, "candidates", "20", f"{IDS_WORDS}, got '20'"),
     (Interaction, "action", 40, "one of the candidates, got 40"),
     (Interaction, "action", 20.0, "one of the candidates, got 20.0"),
     (Interaction, "action", None, "one of the candidates, got None"),
-    (Interaction, "propensity", 0.0, f"{SHARE}, got 0.0"),
-    (Interaction, "propensity", 1.0000001, f"{SHARE}, got 1.0000001"),
-    (Interaction, "propensity", -0.5, f"{SHARE}, got -0.5"),
-    (Interaction, "propensity", float("nan"), f"{SHARE}, got nan"),
-    (Interaction, "propensity", None, f"{SHARE}, got None"),
-    (Interaction, "propensity", "0.5", f"{SHARE}, got '0.5'"),
-    (Interaction, "pass_prob", 0, f"{SHARE}, got 0"),
-    (Interaction, "pass_prob", True, f"{SHARE}, got True"),
+    (Interaction, "propensity", 0.0, f"{PROBABILITY}, got 0.0"),
+    (Interaction, "propensity", 1.0000001, f"{PROBABILITY}, got 1.0000001"),
+    (Interaction, "propensity", -0.5, f"{PROBABILITY}, got -0.5"),
+    (Interaction, "propensity", float("nan"), f"{PROBABILITY}, got nan"),
+    (Interaction, "propensity", None, f"{PROBABILITY}, got None"),
+    (Interaction, "propensity", "0.5", f"{PROBABILITY}, got '0.5'"),
+    (Interaction, "pass_prob", 0, f"{PROBABILITY}, got 0"),
+    (Interaction, "pass_prob", True, f"{PROBABILITY}, got True"),
     (Reward, "event_id", "", "text that is not empty, got ''"),
     (Reward, "value", float("inf"), "a finite number, got inf"),
     (Reward, "value", float("nan"), "a finite number, got nan"),
     (Reward, "value", 10**400, "a finite number, got 1000"),
     (Reward, "value", None, "a finite number, got None"),
+    (Verdict, "kind", "maybe", "'deployed', 'refused', 'promoted' or 'rolled back', got 'maybe'"),
+    (Verdict, "kind", "refused\0", "'deployed', 'refused', 'promoted' or 'rolled back', got "),
+    (Verdict, "low", float("nan"), "a finite number, or None, got nan"),
+    (Verdict, "why", "", "text that is not empty, got ''"),
+    (Verdict, "version", None, "text that is not empty, got None"),
+    (Quarantined, "data", 7, "text or bytes, got 7"),
 ]
 each_refused = pytest.mark.parametrize(("kind", "field", "value", "message"), REFUSED)
 
 
 @each_refused
-def test_a_value_that_cannot_be_is_refused_with_a_sentence(kind, field, value, message):
+def test_a_value_against_its_rule_is_refused(kind, field, value, message):
     with pytest.raises(ValueError, match=f"^{field} must be {message}"):
         record(kind, **{field: value})
 
 
-def sentence(make, *arguments, **keywords):
-    """What a call refuses with; None when it does not."""
+def sentence(call, /, *arguments, **keywords):
+    """Return the message of the ValueError of a call; None where it raises none."""
     try:
-        make(*arguments, **keywords)
+        call(*arguments, **keywords)
     except ValueError as error:
         return str(error)
     return None
@@ -162,21 +194,23 @@ def test_a_data_frame_with_that_value_is_refused_by_row_with_the_same_sentence(k
 
 
 @each_kind
-def test_text_is_what_it_is_in_a_record_and_in_a_table(kind):
-    """NumPy's own text drops NULs at the end, so that a name of nothing else would seem empty."""
-    made = record(kind, event_id="\0")
-    assert made.event_id == "\0"
-    assert from_table(to_table([made]), kind) == [made]
+def test_text_of_nul_is_not_empty(kind):
+    """NumPy's own text drops NULs at the end, so that a name of one NUL would be empty."""
+    name = next(iter(GOOD[kind]))
+    example = record(kind, **{name: "\0"})
+    assert getattr(example, name) == "\0"
+    assert from_table(to_table([example]), kind) == [example]
 
 
 @st.composite
-def rows_with_damage(draw, kind):
+def rows_with_replaced_values(draw, kind):
     """Records of a kind as dicts; in some of them one value is another one, good or bad, of the column's Arrow type."""
-    strange = {
+    values = {
         str: st.text(max_size=1) | st.none(),
         datetime: TIMES | st.none(),
         int: st.integers(0, 3) | st.none(),
         float: st.floats() | st.none(),
+        float | None: st.floats(allow_nan=False) | st.none(),  # NaN is None in pandas
         tuple[float, ...]: st.lists(st.floats() | st.none(), max_size=2) | st.none(),
         tuple[int, ...]: st.lists(st.integers(0, 2) | st.none(), max_size=3) | st.none(),
     }
@@ -184,7 +218,7 @@ def rows_with_damage(draw, kind):
     for _ in range(draw(st.integers(0, 2))):
         field = draw(st.sampled_from(dataclasses.fields(kind)))
         row = draw(st.integers(0, len(rows) - 1))
-        rows[row] = rows[row] | {field.name: draw(strange[field.type.__origin__])}
+        rows[row] = rows[row] | {field.name: draw(values[field.type.__origin__])}
     return rows
 
 
@@ -192,16 +226,16 @@ def rows_with_damage(draw, kind):
 @each_kind
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
-def test_a_table_is_refused_exactly_when_one_of_its_rows_is(kind, as_frame, data):
-    """Scalar and vectorised checks agree on random good and bad rows: in the verdict, the sentence and the values."""
-    rows = data.draw(rows_with_damage(kind))
+def test_a_table_is_refused_if_and_only_if_a_row_is(kind, as_frame, data):
+    """Checks of one value and of a column agree on random rows: in the refusal, the sentence and the values."""
+    rows = data.draw(rows_with_replaced_values(kind))
     table = pa.Table.from_pylist(rows, pa.schema([field.with_nullable(True) for field in arrow_schema(kind)]))
-    said = [sentence(kind, **row) for row in rows]
-    refused = {f"row {row}: {text}" for row, text in enumerate(said) if text}
+    sentences = [sentence(kind, **row) for row in rows]
+    refused = {f"row {row}: {text}" for row, text in enumerate(sentences) if text}
     if as_frame:  # pandas has NaN for a missing number and arrays for lists
-        found = sentence(check_table, table.to_pandas(integer_object_nulls=True), kind)
-        assert (found is None) == (not refused)
-        assert found is None or found.split(", got ")[0] in {text.split(", got ")[0] for text in refused}
+        message = sentence(check_table, table.to_pandas(integer_object_nulls=True), kind)
+        assert (message is None) == (not refused)
+        assert message is None or message.split(", got ")[0] in {text.split(", got ")[0] for text in refused}
     elif refused:
         assert sentence(check_table, table, kind) in refused
     else:
@@ -211,7 +245,7 @@ def test_a_table_is_refused_exactly_when_one_of_its_rows_is(kind, as_frame, data
 @each_kind
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_there_and_back_by_json_arrow_and_pandas(kind, data):
+def test_records_are_read_back_from_json_arrow_and_pandas(kind, data):
     records = data.draw(st.lists(RECORDS[kind], max_size=4))
     assert [kind.from_json(each.to_json()) for each in records] == records
     table = to_table(records, kind)
@@ -224,17 +258,17 @@ def test_there_and_back_by_json_arrow_and_pandas(kind, data):
 @each_kind
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_there_and_back_by_duckdb(kind, data):
+def test_records_are_read_back_from_duckdb(kind, data):
     table = to_table(data.draw(st.lists(RECORDS[kind], min_size=1, max_size=4)))
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'Asia/Tokyo'")
-        connection.execute(f"CREATE TABLE kept ({duckdb_schema(kind)})")
+        connection.execute(f"CREATE TABLE stored ({duckdb_schema(kind)})")
         connection.register("records", table)
-        connection.execute("INSERT INTO kept SELECT * FROM records")
-        back = connection.sql("SELECT * FROM kept").to_arrow_table()
+        connection.execute("INSERT INTO stored SELECT * FROM records")
+        read = connection.sql("SELECT * FROM stored").to_arrow_table()
         with pytest.raises(duckdb.ConstraintException):
-            connection.execute("INSERT INTO kept (event_id) VALUES ('without the rest')")
-    assert check_table(back, kind).equals(table)
+            connection.execute("INSERT INTO stored (time) VALUES (now())")
+    assert check_table(read, kind).equals(table)
 
 
 @each_kind
@@ -243,7 +277,7 @@ def test_the_bigquery_schema_is_one_that_bigquery_reads(kind):
     assert [field.name for field in fields] == arrow_schema(kind).names
     assert all(field.description for field in fields)
     known = {field.name: (field.field_type, field.mode) for field in fields}
-    assert known["event_id"] == ("STRING", "REQUIRED")
+    assert known[fields[0].name] == ("STRING", "REQUIRED")
     assert known["time"] == ("TIMESTAMP", "REQUIRED")
     if kind is Interaction:
         assert known["context"] == ("FLOAT", "REPEATED")
@@ -262,10 +296,10 @@ def test_types_are_changed_only_where_nothing_is_lost():
         "action": pa.array([20], pa.uint64()),
         "propensity": pa.array([0.5], pa.float32()),
         "pass_prob": pa.array([1], pa.int8()),
-        "note": pa.array(["a column of somebody else"]),
+        "note": pa.array(["no field of the record"]),
     }
-    (made,) = from_table(pa.table(rows), Interaction)
-    assert made == Interaction("e-1", datetime(2026, 5, 1, 12, tzinfo=UTC), "", 7, (1.0, 2.0), (10, 20), 20, 0.5)
+    (read,) = from_table(pa.table(rows), Interaction)
+    assert read == Interaction("e-1", datetime(2026, 5, 1, 12, tzinfo=UTC), "", 7, (1.0, 2.0), (10, 20), 20, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -281,9 +315,9 @@ def test_types_are_changed_only_where_nothing_is_lost():
         ("user_id", pa.array([7.0]), f"row 0: user_id must be {ID}, got 7.0"),
         ("user_id", pa.array([True]), f"row 0: user_id must be {ID}, got True"),
         ("user_id", pa.array([2**63], pa.uint64()), f"row 0: user_id must be {ID}, got 9223372036854775808"),
-        ("propensity", pa.array(["0.5"]), f"row 0: propensity must be {SHARE}, got '0.5'"),
-        ("propensity", pa.array([None]), f"row 0: propensity must be {SHARE}, got None"),
-        ("candidates", pa.array([[20, None]]), rf"row 0: candidates must be {IDS_SAID}, got \[20, None\]"),
+        ("propensity", pa.array(["0.5"]), f"row 0: propensity must be {PROBABILITY}, got '0.5'"),
+        ("propensity", pa.array([None]), f"row 0: propensity must be {PROBABILITY}, got None"),
+        ("candidates", pa.array([[20, None]]), rf"row 0: candidates must be {IDS_WORDS}, got \[20, None\]"),
     ],
 )
 def test_columns_of_other_types_are_refused_by_their_first_value(field, column, message):
@@ -311,7 +345,7 @@ def test_missing_columns_and_empty_tables():
         check_table(table.set_column(3, "user_id", pa.array([], pa.float64())), Interaction)
 
 
-def test_records_of_two_kinds_make_no_table():
+def test_records_of_two_kinds_are_refused():
     with pytest.raises(ValueError, match=r"all be of one kind, got \['Interaction', 'Reward'\]"):
         to_table([record(), record(Reward)])
     with pytest.raises(ValueError, match="all be of one kind, got none"):
@@ -331,17 +365,31 @@ def test_records_of_two_kinds_make_no_table():
         ("{", "Expecting"),
     ],
 )
-def test_json_that_is_no_record_is_refused(text, message):
+def test_json_of_no_record_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         Reward.from_json(text)
 
 
-def test_json_is_flat_and_may_leave_out_what_has_a_default():
+def test_json_may_lack_a_field_with_a_default():
     values = json.loads(record().to_json())
     assert values["time"] == "2026-05-01T12:00:00.000250+00:00"
     assert values["candidates"] == [10, 20, 30]
     del values["pass_prob"]
     assert Interaction.from_json(json.dumps(values)) == record()
+
+
+def test_only_optional_fields_may_be_null_in_tables():
+    optional = {"difference", "low", "high", "effective_sample_size"}
+    assert {field.name for field in arrow_schema(Verdict) if field.nullable} == optional
+    assert {field["name"] for field in bigquery_schema(Verdict) if field["mode"] == "NULLABLE"} == optional
+    columns = duckdb_schema(Verdict).split(", ")
+    assert {column.split('"')[1] for column in columns if not column.endswith("NOT NULL")} == optional
+
+
+def test_bytes_that_are_not_utf_8_can_be_quarantined():
+    """0xff is no UTF-8: it is stored as its number; text is stored as it is."""
+    assert record(Quarantined, data=b'{"\xff').data == '{"\\xff'
+    assert record(Quarantined, data="Zoë".encode()).data == "Zoë"
 
 
 def test_records_do_not_load_tensorflow():

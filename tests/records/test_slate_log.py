@@ -1,4 +1,4 @@
-"""A log of slates holds what its rules allow, row by row, and nothing else."""
+"""Logs of slates: rules by row."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ GOOD = {
 }
 
 
-def test_what_was_shown_is_the_chosen_candidates_from_the_top():
+def test_shown_are_the_chosen_candidates_from_the_top():
     log = SlateLog(**GOOD)
     assert len(log) == 3
     assert log.shown.tolist() == [[5, 7], [7, 0], [5, 9]]
@@ -29,7 +29,7 @@ def test_rows_are_taken_from_every_field(rows):
         np.testing.assert_array_equal(getattr(part, field), values[rows])
 
 
-def test_a_policy_may_not_know_its_marginal_probabilities():
+def test_marginal_probabilities_are_optional():
     log = SlateLog(**GOOD | {"position_propensity": None})
     assert log.position_propensity is None
     assert log.take([1]).position_propensity is None
@@ -39,8 +39,8 @@ def test_a_log_may_be_empty():
     assert len(SlateLog(**GOOD).take([])) == 0
 
 
-def test_numbers_of_a_graph_keep_their_value():
-    """Clicks and propensities come as float32, slates as int32."""
+def test_narrow_numbers_keep_their_value():
+    """Clicks and propensities of a TensorFlow graph are float32, slates int32."""
     narrow = {"slate": np.int32, "reward": np.float32, "propensity": np.float32}
     log = SlateLog(**GOOD | {name: GOOD[name].astype(kind) for name, kind in narrow.items()})
     assert [getattr(log, name).dtype for name in narrow] == [np.int64, np.float64, np.float64]
@@ -48,7 +48,7 @@ def test_numbers_of_a_graph_keep_their_value():
 
 
 @pytest.mark.parametrize(
-    ("field", "place", "value", "sentence"),
+    ("field", "index", "value", "sentence"),
     [
         ("propensity", (1, 1), 0.0, r"row 1 \(b\): propensity must be in \(0, 1\], got \[0.25 0.  \]"),
         ("propensity", (2, 0), 1.5, r"row 2 \(c\): propensity must be in \(0, 1\]"),
@@ -57,13 +57,13 @@ def test_numbers_of_a_graph_keep_their_value():
         ("reward", (1, 0), np.inf, r"row 1 \(b\): reward must be finite, got \[inf  0.\]"),
         ("slate", (1, 0), 4, r"row 1 \(b\): slate must be columns of candidates, 0 to 3, got \[4 3\]"),
         ("slate", (1, 0), -1, r"slate must be columns of candidates, 0 to 3, got \[-1  3\]"),
-        ("slate", (0, 1), 2, r"row 0 \(a\): slate must be different items, got \[2 2\]"),
+        ("slate", (0, 1), 2, r"row 0 \(a\): slate must be different from each other, got \[2 2\]"),
         ("candidates", (2, 3), 5, r"row 2 \(c\): candidates must be different from each other, got \[5 9 7 5\]"),
     ],
 )
-def test_a_value_against_its_rule_is_refused_with_field_and_row(field, place, value, sentence):
+def test_a_value_against_its_rule_is_refused(field, index, value, sentence):
     array = GOOD[field].copy()
-    array[place] = value
+    array[index] = value
     with pytest.raises(ValueError, match=sentence):
         SlateLog(**GOOD | {field: array})
 
@@ -74,8 +74,8 @@ def test_a_value_against_its_rule_is_refused_with_field_and_row(field, place, va
         ("reward", np.zeros(3), r"reward must have the shape \[3, 2\], got \[3\]"),
         ("propensity", np.ones((2, 2)), r"propensity must have the shape \[3, 2\], got \[2, 2\]"),
         ("position_propensity", np.ones((3, 1)), r"position_propensity must have the shape \[3, 2\], got \[3, 1\]"),
-        ("slate", np.zeros(3, int), r"slate must have the shape \[n, slots\], got \[3\]"),
-        ("candidates", np.zeros(3, int), r"candidates must have the shape \[n, items\], got \[3\]"),
+        ("slate", np.zeros(3, int), r"slate must have the shape \[3, slots\], got \[3\]"),
+        ("candidates", np.zeros(3, int), r"candidates must have the shape \[3, items\], got \[3\]"),
         ("slate", np.zeros((3, 2)), "slate must be an array of int64, got float64"),
         ("event_id", ["a", "b", ""], r"row 2 \(\): event_id must be text that is not empty"),
         ("event_id", [0, 1, 2], "event_id must be text that is not empty, got 0"),

@@ -15,9 +15,7 @@ import pyarrow.parquet as pq
 from recbandits import checks
 from recbandits.data import features
 from recbandits.data.examples import write_trajectories
-from recbandits.records import Interaction
-from recbandits.records.bandit_log import BanditLog
-from recbandits.records.records import FIELDS, Quarantined
+from recbandits.records import BanditLog, Interaction, Quarantined
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # where what is quarantined here says that it comes from
@@ -192,7 +190,7 @@ def _reasons(table, bundle, rule):
 
 def _entries(refused, reasons):
     """What the quarantine is told: `Quarantined` of each refused decision, named by its event."""
-    columns = [*FIELDS[Interaction], "reward"]
+    columns = [*Interaction.fields, "reward"]
     return [
         Quarantined(f"{TOPIC}/{row['event_id']}", row["time"], TOPIC, reason, json.dumps(row, default=str))
         for row, reason in zip(refused.select(columns).to_pylist(), reasons, strict=True)

@@ -4,6 +4,7 @@ Writing is idempotent: a record that is written again has no effect, so whoever 
 it again. Reading is a function of times that are given, never of a clock.
 """
 
+import dataclasses
 import hashlib
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.records import Interaction, Verdict, arrow_schema, to_table
-from recbandits.records.kinds import TIME
+from recbandits.records.fields import TIME
 
 _LONGEST = 10**9  # seconds, 32 years; so that a time plus a window is a time
 _DECISIONS = arrow_schema(Interaction).append(pa.field("reward", pa.float64(), nullable=False))
@@ -168,12 +169,13 @@ class Warehouse(ABC):
 
         Beside the four tables there is "joined": the decisions that have a reward.
         """
+        newest = dataclasses.replace(TIME, optional=True)
         rows = self.query(sql.STATE).to_pylist()
-        return {row["name"]: {"rows": row["number"], "newest": TIME.read(row["newest"])} for row in rows}
+        return {row["name"]: {"rows": row["number"], "newest": newest.accept("newest", row["newest"])} for row in rows}
 
     def drop_before(self, time):
         """Forget decisions, rewards and quarantined messages from before a time; with a decision all of its event."""
-        self._change(sql.DROP, {"time": _time("time", time)})
+        self._change(sql.DROP, {"time": TIME.accept("time", time)})
 
 
 def digest_of(record):
@@ -207,7 +209,7 @@ def _batch(records):
 
 def _span(start, end, window=0.0, default=None):
     """Parameters of the statements; times of microseconds, as all times of the records."""
-    start, end = _time("start", start), _time("end", end)
+    start, end = TIME.accept("start", start), TIME.accept("end", end)
     if not 0 <= window <= _LONGEST:
         raise ValueError(f"window must be seconds from 0 to {_LONGEST}, got {window!r}")
     if default is not None and not math.isfinite(default):
@@ -217,10 +219,3 @@ def _span(start, end, window=0.0, default=None):
     until = end + length if length < last - end else last
     parameters = {"start": start, "stop": end, "until": until, "microseconds": length // timedelta(microseconds=1)}
     return parameters if default is None else parameters | {"fallback": float(default)}
-
-
-def _time(name, value):
-    read = TIME.read(value)
-    if read is None:
-        raise ValueError(f"{name} must be {TIME.expected}, got {value!r}")
-    return read

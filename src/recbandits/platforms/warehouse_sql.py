@@ -14,7 +14,7 @@ decision without one.
 
 from typing import NamedTuple
 
-from recbandits.records.records import FIELDS, Interaction, Quarantined, Reward, Verdict, bigquery_schema
+from recbandits.records import Interaction, Quarantined, Reward, Verdict, bigquery_schema
 
 DIGEST = "digest"
 
@@ -35,7 +35,7 @@ class Table(NamedTuple):
     @property
     def columns(self):
         """Names of the columns: the fields of the record, and its digest."""
-        return (*FIELDS[self.record], DIGEST)
+        return (*self.record.fields, DIGEST)
 
     @property
     def schema(self):
@@ -80,7 +80,7 @@ def _same(table):
     return same + (" AND t.time BETWEEN @first AND @last" if DIGEST in table.key else "")
 
 
-_FIELDS = ", ".join(f"d.{name}" for name in FIELDS[Interaction])
+_FIELDS = ", ".join(f"d.{name}" for name in Interaction.fields)
 # The earliest row of each event, if its time is in the window; an earlier one outside rules the event out.
 _DECIDED = """
 decided AS (
@@ -172,7 +172,7 @@ UNION ALL SELECT 'joined' AS name, COUNT(DISTINCT i.digest) AS number, MAX(i.tim
 WHERE EXISTS (SELECT 1 FROM rewards AS r WHERE r.event_id = i.event_id)"""
 )
 
-VERDICTS = f"SELECT DISTINCT {', '.join(FIELDS[Verdict])} FROM verdicts ORDER BY time, verdict_id"
+VERDICTS = f"SELECT DISTINCT {', '.join(Verdict.fields)} FROM verdicts ORDER BY time, verdict_id"
 
 # What else an event has goes with its decision, whenever it came: a reward must not stay behind as an orphan, nor a
 # second report of the decision take its place.

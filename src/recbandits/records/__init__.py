@@ -1,9 +1,15 @@
-"""What must be written down of a decision and of what came of it; every schema derives from the records.
+"""Records of decisions and rewards, their schemas, and logs of decisions as arrays; all are checked when made.
 
-A record is validated where it is made and never repaired later: what an estimate divides by must be right when it is
-written. Tables of records obey the same rules, column by column, and say the same sentences.
+- `Interaction`, `Reward`: a decision with its propensity, and its reward.
+- `Verdict`: the outcome of a gate or guardrail for a version of the policy.
+- `Quarantined`: a message that makes no record, with the reason.
+- `arrow_schema`, `bigquery_schema`, `duckdb_schema`: the schema of a table of records in Arrow, BigQuery and DuckDB.
+- `to_table`, `from_table`: records as an Arrow table, and back.
+- `check_table`: a check of a whole table by the rules and with the sentences of the records.
+- `BanditLog`, `SlateLog`: decisions as arrays, one row for each, for estimators and trainers.
 """
 
+from recbandits.records.bandit_log import BanditLog
 from recbandits.records.records import (
     Interaction,
     Quarantined,
@@ -13,12 +19,15 @@ from recbandits.records.records import (
     bigquery_schema,
     duckdb_schema,
 )
+from recbandits.records.slate_log import SlateLog
 from recbandits.records.tables import check_table, from_table, to_table
 
 __all__ = [
+    "BanditLog",
     "Interaction",
     "Quarantined",
     "Reward",
+    "SlateLog",
     "Verdict",
     "arrow_schema",
     "bigquery_schema",

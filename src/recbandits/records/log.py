@@ -1,72 +1,86 @@
-"""What logs of decisions have in common: columns with one row a decision, checked when made, never repaired."""
+"""Base of logs: dataclasses of arrays with one row for each decision, checked when made."""
 
-from dataclasses import fields
+import inspect
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
+from recbandits import checks
 
-class Records:
-    """Base of frozen dataclasses of arrays [n, ...]; one of them is `event_id`, text that names the row."""
+EVENT_ID = checks.Rule(
+    "text that is not empty", lambda ids: np.array([isinstance(each, str) and each != "" for each in ids], bool)
+)
+TIME = checks.Rule("a time", lambda times: ~np.isnat(times))
 
-    def __len__(self):
+
+@dataclass(frozen=True)
+class Column:
+    """The declaration of an array of a log.
+
+    Attributes:
+      type: NumPy scalar type.
+      width: name of the second dimension, which has one size in all arrays of the log; empty for one dimension.
+      rule: condition on each value, or None.
+      optional: whether there may be no array, None.
+    """
+
+    type: type
+    width: str = ""
+    rule: checks.Rule | None = None
+    optional: bool = False
+
+    def convert(self, name: str, value: Any) -> np.ndarray:
+        """Convert an array to the type of the column, times to microseconds; refuse it where a value would change."""
+        array = np.asarray(value, dtype=object if self.type is object else None)
+        if self.type is np.datetime64:
+            if array.dtype.kind != "M":
+                raise ValueError(f"{name} must be an array of datetime64 in UTC, got {array.dtype}")
+            rounded = array.astype("datetime64[us]", copy=False)
+            if (rounded != array)[~np.isnat(array)].any():
+                raise ValueError(f"{name} must be in microseconds, got {array.dtype}")
+            return rounded
+        if not np.can_cast(array.dtype, self.type):
+            raise ValueError(f"{name} must be an array of {self.type.__name__}, got {array.dtype}")
+        return array.astype(self.type, copy=False)
+
+
+class Log:
+    """Base of frozen dataclasses whose fields are arrays, annotated with their `Column`; the first is `event_id`."""
+
+    columns: ClassVar[dict[str, Column]]
+    event_id: np.ndarray
+
+    def __init_subclass__(cls) -> None:
+        cls.columns = {name: hint.__metadata__[0] for name, hint in inspect.get_annotations(cls).items()}
+
+    def __post_init__(self) -> None:
+        widths: dict[str, int] = {}
+        for name, column in self.columns.items():
+            if column.optional and getattr(self, name) is None:
+                continue
+            array = vars(self)[name] = column.convert(name, getattr(self, name))
+            if array.ndim == 2:
+                widths.setdefault(column.width, array.shape[1])
+            shape = (self.event_id.size, *([widths.get(column.width, column.width)] if column.width else []))
+            if array.shape != shape:
+                expected, got = (f"[{', '.join(map(str, sizes))}]" for sizes in (shape, array.shape))
+                raise ValueError(f"{name} must have the shape {expected}, got {got}")
+            if column.rule is not None:
+                self._require(column.rule.holds(array), name, column.rule.expected)
+        self._require(~pd.Index(self.event_id).duplicated(), "event_id", "different from all others")
+
+    def __len__(self) -> int:
         return len(self.event_id)
 
-    def take(self, rows):
-        """Log of some of the rows: row numbers, a bool array or a slice, each row at most once."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{name: None if column is None else column[rows] for name, column in columns.items()})
+    def take(self, rows: Any) -> Self:
+        """Return the log of some of the rows.
 
-    def _set_columns(self, types):
-        """Make every field an array of its type (see `typed`), event_id one of objects; None stays."""
-        object.__setattr__(self, "event_id", np.asarray(self.event_id, dtype=object))
-        for name, kind in types.items():
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, typed(name, getattr(self, name), kind))
+        Args:
+          rows: row numbers, a bool array or a slice; each row at most once.
+        """
+        return type(self)(**{name: None if array is None else array[rows] for name, array in vars(self).items()})
 
-    def _check_shapes(self, wide):
-        """Refuse a column that is not [n], or for the names in `wide` not [n, wide[name]]."""
-        for field in fields(self):
-            column = getattr(self, field.name)
-            expected = (self.event_id.size, *([wide[field.name]] if field.name in wide else []))
-            if column is not None and column.shape != expected:
-                raise ValueError(f"{field.name} must have the shape {list(expected)}, got {list(column.shape)}")
-
-    def _check_events(self):
-        named = np.array([isinstance(name, str) and name != "" for name in self.event_id], bool)
-        self._refuse(named, "event_id", "text that is not empty", self.event_id)
-        again = pd.Index(self.event_id).duplicated()
-        self._refuse(~again, "event_id", "different from all others", self.event_id)
-
-    def _refuse(self, valid, name, expected, value):
-        """Raise the sentence about the first row where `valid` [n, ...] is not true throughout."""
-        if not valid.all():
-            row = np.argwhere(~valid)[0, 0]
-            raise ValueError(f"row {row} ({self.event_id[row]}): {name} must be {expected}, got {value[row]}")
-
-
-def typed(name, value, kind):
-    """Array of the type `kind`; float32 becomes float64, but nothing loses a digit or a meaning.
-
-    Args:
-      name: of the column, for the sentence.
-      value: array.
-      kind: NumPy scalar type.
-
-    Returns:
-      Array of that type; times in microseconds.
-
-    Raises:
-      ValueError: the array is of a type that `kind` cannot hold.
-    """
-    value = np.asarray(value)
-    if kind is np.datetime64:
-        if value.dtype.kind != "M":
-            raise ValueError(f"{name} must be an array of datetime64 in UTC, got {value.dtype}")
-        rounded = value.astype("datetime64[us]", copy=False)
-        if (lost := (rounded != value) & ~np.isnat(value)).any():
-            raise ValueError(f"{name} must be told in microseconds, got {value[lost][0]}")
-        return rounded
-    if not np.can_cast(value.dtype, kind):
-        raise ValueError(f"{name} must be an array of {kind.__name__}, got {value.dtype}")
-    return value.astype(kind, copy=False)
+    def _require(self, allowed: np.ndarray, name: str, expected: str) -> None:
+        checks.require_rows(allowed, name, expected, getattr(self, name), self.event_id)

@@ -1,185 +1,186 @@
-"""What must be written down of a decision, of what came of it, and of what was decided about policies then.
-
-Every schema derives from these records.
-"""
+"""Records of decisions, rewards and verdicts as dataclasses, and the schemas of their tables."""
 
 import contextlib
+import inspect
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, get_type_hints
+from typing import Annotated, ClassVar, Self
 
 import pyarrow as pa
 
-from recbandits.records import kinds
+from recbandits.records import fields
+from recbandits.records.fields import Field
+
+# Names of the Arrow types of columns, or of the elements of lists, in BigQuery and DuckDB.
+_SQL_TYPES = {
+    pa.string(): ("STRING", "VARCHAR"),
+    pa.timestamp("us", "UTC"): ("TIMESTAMP", "TIMESTAMPTZ"),
+    pa.int64(): ("INTEGER", "BIGINT"),
+    pa.float64(): ("FLOAT", "DOUBLE"),
+}
 
 
-class _Record:
-    """Validation, and the way to JSON and back."""
+class Record:
+    """Base of the records: frozen dataclasses whose fields are annotated with their `Field`.
 
-    def __post_init__(self):
-        given = vars(self).copy()
-        for name, kind in FIELDS[type(self)].items():
-            if kind.optional and given[name] is None:
-                continue
-            value = kind.read(given[name])
-            if value is None or not (kind.single is None or kind.single(value, vars(self))):
-                raise ValueError(f"{name} must be {kind.expected}, got {given[name]!r}")
-            object.__setattr__(self, name, value)
+    Attributes:
+      fields: `Field` of each field by name.
 
-    def to_json(self):
-        """The record as one line of JSON, the time in ISO 8601."""
+    Raises:
+      ValueError: a value is refused; the sentence names the field.
+    """
+
+    fields: ClassVar[dict[str, Field]]
+    time: datetime
+
+    def __init_subclass__(cls) -> None:
+        cls.fields = {name: hint.__metadata__[0] for name, hint in inspect.get_annotations(cls).items()}
+
+    def __post_init__(self) -> None:
+        values = vars(self)
+        for name, field in self.fields.items():
+            values[name] = field.accept(name, values[name], values)
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON, with the time in ISO 8601."""
         return json.dumps(vars(self) | {"time": self.time.isoformat()})
 
     @classmethod
-    def from_json(cls, text):
-        """Read what `to_json` wrote.
+    def from_json(cls, text: str) -> Self:
+        """Read the record that `to_json` wrote.
 
         Raises:
-          ValueError: text that is not JSON, a missing or an unknown field, or a value that the record refuses.
+          ValueError: the text is not JSON, a field is missing or unknown, or a value is refused.
         """
-        values = json.loads(text)
+        values, known = json.loads(text), cls.fields
         if not isinstance(values, dict):
             raise ValueError(f"the JSON of {cls.__name__} must be an object, got {text}")
-        for name in sorted(values.keys() - FIELDS[cls].keys()):
-            raise ValueError(f"{cls.__name__} has no {name!r}, it has {', '.join(FIELDS[cls])}")
-        for name in sorted(FIELDS[cls].keys() - values.keys() - vars(cls).keys()):
+        for name in sorted(values.keys() - known.keys()):
+            raise ValueError(f"{cls.__name__} has no {name!r}, it has {', '.join(known)}")
+        for name in sorted(known.keys() - values.keys() - vars(cls).keys()):
             raise ValueError(f"{name} of {cls.__name__} is missing, there is {', '.join(values) or 'nothing'}")
-        with contextlib.suppress(TypeError, ValueError):  # the record refuses it with its own sentence
+        with contextlib.suppress(TypeError, ValueError):  # the record refuses the value with its own sentence
             values["time"] = datetime.fromisoformat(values["time"])
         return cls(**values)
 
 
 @dataclass(frozen=True)
-class Interaction(_Record):
-    """One decision: who came, what could be shown, what was shown, and with which probability.
+class Interaction(Record):
+    """A decision with its propensity.
 
     Attributes:
-      event_id: names the decision for good; its reward carries the same.
-      time: of the decision, with its zone; kept in UTC, to the microsecond.
-      policy_version: which policy decided; may be empty.
+      event_id: unique name of the decision, which its reward has as well.
+      time: of the decision, with its zone; stored in UTC, to the microsecond.
+      policy_version: version of the logging policy; may be empty.
       user_id: 64-bit.
-      context: what the policy saw of the user, finite.
+      context: features of the user as the policy received them, finite.
       candidates: ids of the arms that could be shown, distinct, 64-bit.
       action: id of the arm that was shown.
-      propensity: P(action | context, candidates) under the policy that decided, in (0, 1].
+      propensity: P(action | context, candidates) under the logging policy, in (0, 1].
       pass_prob: probability in (0, 1] with which a decision like this one is kept in the log.
-
-    Raises:
-      ValueError: a value that is not as above.
     """
 
-    event_id: Annotated[str, kinds.NAME]
-    time: Annotated[datetime, kinds.TIME]
-    policy_version: Annotated[str, kinds.TEXT]
-    user_id: Annotated[int, kinds.ID]
-    context: Annotated[tuple[float, ...], kinds.VECTOR]
-    candidates: Annotated[tuple[int, ...], kinds.IDS]
-    action: Annotated[int, kinds.ONE_OF_THEM]
-    propensity: Annotated[float, kinds.SHARE]
-    pass_prob: Annotated[float, kinds.SHARE] = 1.0
+    event_id: Annotated[str, fields.NAME]
+    time: Annotated[datetime, fields.TIME]
+    policy_version: Annotated[str, fields.TEXT]
+    user_id: Annotated[int, fields.ID]
+    context: Annotated[tuple[float, ...], fields.VECTOR]
+    candidates: Annotated[tuple[int, ...], fields.IDS]
+    action: Annotated[int, fields.CANDIDATE]
+    propensity: Annotated[float, fields.PROBABILITY]
+    pass_prob: Annotated[float, fields.PROBABILITY] = 1.0
 
 
 @dataclass(frozen=True)
-class Reward(_Record):
-    """What came of a decision.
+class Reward(Record):
+    """The reward of a decision.
 
     Attributes:
       event_id: of the interaction.
-      time: when the reward was known, with its zone; kept in UTC, to the microsecond.
+      time: at which the reward was known, with its zone; stored in UTC, to the microsecond.
       value: finite.
-
-    Raises:
-      ValueError: a value that is not as above.
     """
 
-    event_id: Annotated[str, kinds.NAME]
-    time: Annotated[datetime, kinds.TIME]
-    value: Annotated[float, kinds.FINITE]
+    event_id: Annotated[str, fields.NAME]
+    time: Annotated[datetime, fields.TIME]
+    value: Annotated[float, fields.FINITE]
 
 
 @dataclass(frozen=True)
-class Verdict(_Record):
-    """What was decided about a version of the policy, by a gate or by a guardrail, and why.
+class Verdict(Record):
+    """The outcome of a gate or guardrail for a version of the policy.
 
     Attributes:
-      verdict_id: names the verdict for good.
-      time: of the verdict, with its zone; kept in UTC, to the microsecond.
+      verdict_id: unique name of the verdict.
+      time: of the verdict, with its zone; stored in UTC, to the microsecond.
       kind: "deployed", "refused", "promoted" or "rolled back".
-      version: of the policy that it is about.
-      against: version that it was compared with; empty for the first one.
-      why: one sentence.
-      difference: estimated reward of `version` less that of `against`; None where nothing was compared, as the next
-        two, which are its interval, at the confidence of the gate or the guardrail.
-      low: lower end.
-      high: upper end.
+      version: of the policy.
+      against: version with which it was compared; empty for the first one.
+      why: reason, one sentence.
+      difference: estimated reward of `version` less that of `against`; None without a comparison.
+      low: lower bound of its interval, at the confidence of the gate or guardrail; None without a comparison.
+      high: upper bound.
       effective_sample_size: of the estimate, in decisions; None where it has none.
-
-    Raises:
-      ValueError: a value that is not as above.
     """
 
-    verdict_id: Annotated[str, kinds.NAME]
-    time: Annotated[datetime, kinds.TIME]
-    kind: Annotated[str, kinds.VERDICT]
-    version: Annotated[str, kinds.NAME]
-    against: Annotated[str, kinds.TEXT]
-    why: Annotated[str, kinds.NAME]
-    difference: Annotated[float | None, kinds.FINITE_OR_NONE] = None
-    low: Annotated[float | None, kinds.FINITE_OR_NONE] = None
-    high: Annotated[float | None, kinds.FINITE_OR_NONE] = None
-    effective_sample_size: Annotated[float | None, kinds.FINITE_OR_NONE] = None
+    verdict_id: Annotated[str, fields.NAME]
+    time: Annotated[datetime, fields.TIME]
+    kind: Annotated[str, fields.VERDICT]
+    version: Annotated[str, fields.NAME]
+    against: Annotated[str, fields.TEXT]
+    why: Annotated[str, fields.NAME]
+    difference: Annotated[float | None, fields.FINITE_OR_NONE] = None
+    low: Annotated[float | None, fields.FINITE_OR_NONE] = None
+    high: Annotated[float | None, fields.FINITE_OR_NONE] = None
+    effective_sample_size: Annotated[float | None, fields.FINITE_OR_NONE] = None
 
 
 @dataclass(frozen=True)
-class Quarantined(_Record):
-    """A message that makes no record, kept aside with the reason.
+class Quarantined(Record):
+    """A message that makes no record.
 
     Attributes:
-      message_id: names the message for good.
-      time: when it was sent, with its zone; kept in UTC, to the microsecond.
-      topic: where it came from.
+      message_id: unique name of the message.
+      time: at which it was sent, with its zone; stored in UTC, to the microsecond.
+      topic: source of the message.
       reason: one sentence.
-      data: what it said; of bytes that are no UTF-8 the numbers remain.
-
-    Raises:
-      ValueError: a value that is not as above.
+      data: content; bytes that are not UTF-8 are stored as hexadecimal escapes.
     """
 
-    message_id: Annotated[str, kinds.NAME]
-    time: Annotated[datetime, kinds.TIME]
-    topic: Annotated[str, kinds.TEXT]
-    reason: Annotated[str, kinds.NAME]
-    data: Annotated[str, kinds.RECEIVED]
+    message_id: Annotated[str, fields.NAME]
+    time: Annotated[datetime, fields.TIME]
+    topic: Annotated[str, fields.TEXT]
+    reason: Annotated[str, fields.NAME]
+    data: Annotated[str, fields.RECEIVED]
 
 
-# The kind of each field by name, for each record.
-FIELDS = {
-    record: {name: hint.__metadata__[0] for name, hint in get_type_hints(record, include_extras=True).items()}
-    for record in (Interaction, Reward, Verdict, Quarantined)
-}
+def arrow_schema(kind: type[Record]) -> pa.Schema:
+    """Return the schema of a table of records in Arrow and Parquet."""
+    return pa.schema([pa.field(name, field.arrow, field.optional) for name, field in kind.fields.items()])
 
 
-def arrow_schema(kind):
-    """Schema of a table of one kind of records in Arrow and Parquet."""
-    return pa.schema([pa.field(name, field.arrow, nullable=field.optional) for name, field in FIELDS[kind].items()])
-
-
-def bigquery_schema(kind):
-    """Columns of such a table in BigQuery: dicts as `SchemaField.from_api_repr` takes them."""
+def bigquery_schema(kind: type[Record]) -> list[dict[str, str]]:
+    """Return the columns of a table of records in BigQuery, as `SchemaField.from_api_repr` takes them."""
     return [
         {
             "name": name,
-            "type": field.bigquery,
-            "mode": "REPEATED" if field.many else "NULLABLE" if field.optional else "REQUIRED",
+            "type": _element_type(field)[0],
+            "mode": "REPEATED" if pa.types.is_list(field.arrow) else "NULLABLE" if field.optional else "REQUIRED",
             "description": field.expected,
         }
-        for name, field in FIELDS[kind].items()
+        for name, field in kind.fields.items()
     ]
 
 
-def duckdb_schema(kind):
-    """Columns of such a table in DuckDB, as they stand between the brackets of CREATE TABLE."""
-    return ", ".join(
-        f'"{name}" {field.duckdb}{"" if field.optional else " NOT NULL"}' for name, field in FIELDS[kind].items()
-    )
+def duckdb_schema(kind: type[Record]) -> str:
+    """Return the columns of a table of records in DuckDB, as they stand between the brackets of CREATE TABLE."""
+    columns = []
+    for name, field in kind.fields.items():
+        brackets = "[]" if pa.types.is_list(field.arrow) else ""
+        columns.append(f'"{name}" {_element_type(field)[1]}{brackets}{"" if field.optional else " NOT NULL"}')
+    return ", ".join(columns)
+
+
+def _element_type(field: Field) -> tuple[str, str]:
+    return _SQL_TYPES[field.arrow.value_type if pa.types.is_list(field.arrow) else field.arrow]

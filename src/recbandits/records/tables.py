@@ -1,136 +1,108 @@
-"""Tables of records: the same rules, column by column."""
+"""Tables of records, checked column by column by the rules of the records."""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbandits.records.records import FIELDS, arrow_schema
+from recbandits.records.fields import WRONG_TYPE, Field
+from recbandits.records.records import Record, arrow_schema
 
-_OTHER_KIND = (TypeError, ValueError, OverflowError)  # pyarrow's errors are among them
-_FOUR_DIGIT_YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # microseconds since 1970
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def to_table(records, kind=None):
-    """Records of one kind as an Arrow table.
+def to_table(records: Sequence[Record], kind: type[Record] | None = None) -> pa.Table:
+    """Return records of one kind as a table with their `arrow_schema`, one row for each.
 
     Args:
-      records: list of records, such as `Interaction` or `Reward`.
-      kind: which of them; needed for an empty list only.
-
-    Returns:
-      pyarrow.Table with `arrow_schema(kind)`, one row a record.
+      records: of one class, such as `Interaction`.
+      kind: the class; needed where there are no records.
 
     Raises:
-      ValueError: records of two kinds, or none of an unknown kind.
+      ValueError: the records are of two kinds, or none of an unknown kind.
     """
-    found = {type(record) for record in records} | ({kind} - {None})
-    if len(found) != 1:
-        raise ValueError(f"records must all be of one kind, got {sorted(each.__name__ for each in found) or 'none'}")
-    return pa.Table.from_pylist([vars(record) for record in records], arrow_schema(found.pop()))
+    kinds = {type(record) for record in records} | (set() if kind is None else {kind})
+    if len(kinds) != 1:
+        raise ValueError(f"records must all be of one kind, got {sorted(each.__name__ for each in kinds) or 'none'}")
+    return pa.Table.from_pylist([vars(record) for record in records], arrow_schema(kinds.pop()))
 
 
-def from_table(table, kind):
-    """Rows of a table as a list of records; the table is checked first, as `check_table` says."""
+def from_table(table: pa.Table | pd.DataFrame, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """Return the rows of a table as records, after `check_table`."""
     return [kind(**row) for row in check_table(table, kind).to_pylist()]
 
 
-def check_table(table, kind):
-    """Hold every row of a table to the rules of a record.
+def check_table(table: pa.Table | pd.DataFrame, kind: type[Record]) -> pa.Table:
+    """Check that every row of a table makes a record.
 
     Args:
-      table: pyarrow.Table or pandas.DataFrame with at least the fields of the record as columns.
-      kind: `Interaction` or `Reward`.
+      table: with at least the fields of the record as columns.
+      kind: class of the records, such as `Interaction`.
 
     Returns:
-      pyarrow.Table of these columns with `arrow_schema(kind)`. Types change only where nothing is lost: narrow numbers
-      get wider, times in another zone are told in UTC.
+      Table of these columns with `arrow_schema(kind)`; narrow numbers become wider, times are converted to UTC.
 
     Raises:
-      ValueError: a missing column, or a row that makes no record; the sentence names the row, counted from 0, and is
+      ValueError: a column is missing, or a row makes no record; the sentence names the row, counted from 0, and is
         otherwise that of the record.
     """
     names = list(table.columns if isinstance(table, pd.DataFrame) else table.column_names)
-    columns = []
-    for name, field in FIELDS[kind].items():
+    columns: dict[str, pa.Array] = {}
+    accepted = np.ones(len(table), bool)
+    for name, field in kind.fields.items():
         if name not in names:
             raise ValueError(f"column {name!r} of {kind.__name__} is missing, there is {', '.join(map(str, names))}")
         try:
-            columns.append(_column(table[name], field))
-        except _OTHER_KIND:
-            _refuse_column(table, kind, name)
-    checked = pa.Table.from_arrays(columns, schema=arrow_schema(kind))
-    good = ~np.any([_holes(column) for column in columns], axis=0)
-    if good.all():
-        for rows, values in _dense(checked):
-            for name, field in FIELDS[kind].items():
-                if field.rule is not None:
-                    good[rows] &= field.rule(values[name], values)
-    if not good.all():
-        _refuse(table, kind, int(np.argmin(good)))
-    return checked
+            columns[name] = _convert(table[name], field)
+        except WRONG_TYPE:
+            _refuse_rows(table, kind, range(len(table)))
+            found = table[name].dtype if isinstance(table, pd.DataFrame) else table[name].type
+            raise ValueError(f"{name} must be {field.expected}, got a column of {found}") from None
+        accepted &= field.accepted_rows(columns[name], columns)
+    _refuse_rows(table, kind, np.flatnonzero(~accepted))
+    return pa.Table.from_arrays(list(columns.values()), schema=arrow_schema(kind))
 
 
-def _column(values, field):
-    """A column in the Arrow type of its field; raises one of _OTHER_KIND where a value is of another kind."""
-    if isinstance(values, pd.Series) and values.dtype == object:
-        read = [field.read(value) for value in values]  # Arrow would take True for a number, and noon without a zone
-        if None in read:
-            raise TypeError
+def _convert(values: pa.ChunkedArray | pd.Series, field: Field) -> pa.Array:
+    """Convert a column to the Arrow type of its field; raise one of WRONG_TYPE where a value would change."""
+    if isinstance(values, pd.Series) and values.dtype == object:  # Arrow would take True for a number
+        read = [None if value is None and field.optional else field.read(value) for value in values]
         return pa.array(read, field.arrow)
-    if isinstance(values, pd.Series):
-        values = pa.array(values, from_pandas=False)
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    if not field.fits(values.type):
+    # in pandas NaN stands for a missing number, so in a field that may have no value it is None
+    column = pa.array(values, from_pandas=field.optional) if isinstance(values, pd.Series) else values.combine_chunks()
+    if not _can_hold(field.arrow, column.type):
         raise TypeError
-    return values.cast(field.arrow)
-
-
-def _holes(column):
-    """True, bool [rows], where a value is missing, or a time is in a year that has not four digits."""
-    holes = column.is_null().to_numpy(zero_copy_only=False).copy()
-    if pa.types.is_list(column.type):
-        missing = pc.list_flatten(column).is_null()
-        holes[pc.list_parent_indices(column).filter(missing).to_numpy()] = True
+    column = column.cast(field.arrow)
     if pa.types.is_timestamp(column.type):
-        first, last = _FOUR_DIGIT_YEARS
-        time = column.cast(pa.int64()).fill_null(0).to_numpy()
-        holes |= (time < first) | (time > last)
-    return holes
+        pc.min_max(column).as_py()  # raises an error for years that a datetime cannot have
+    return column
 
 
-def _dense(table):
-    """Split a table by the lengths of its lists: row numbers [m], and NumPy arrays [m] or [m, length]."""
-    lists = [name for name in table.column_names if pa.types.is_list(table.schema.field(name).type)]
-    lengths = pd.DataFrame({name: pc.list_value_length(table[name]).to_numpy() for name in lists})
-    groups = lengths.groupby(lists).indices.values() if lists else [np.arange(len(table))]
-    for rows in groups:
-        part = table if len(rows) == len(table) else table.take(rows)
-        values = {name: part[name].to_numpy() for name in table.column_names if name not in lists}
-        yield rows, values | {name: pc.list_flatten(part[name]).to_numpy().reshape(len(rows), -1) for name in lists}
+def _can_hold(wanted: pa.DataType, given: pa.DataType) -> bool:
+    """Return whether a type is the wanted one in a wider or narrower form."""
+    if pa.types.is_list(wanted):
+        lists = pa.types.is_list(given) or pa.types.is_large_list(given) or pa.types.is_fixed_size_list(given)
+        return lists and (pa.types.is_null(given.value_type) or _can_hold(wanted.value_type, given.value_type))
+    if pa.types.is_timestamp(wanted):
+        return pa.types.is_timestamp(given) and given.tz is not None
+    if pa.types.is_string(wanted):
+        return pa.types.is_string(given) or pa.types.is_large_string(given)
+    return pa.types.is_integer(given) or (pa.types.is_floating(given) and pa.types.is_floating(wanted))
 
 
-def _refuse_column(table, kind, name):
-    """Raise the sentence for the first value of another kind, or for the type of a column that has no value."""
-    column, field = table[name], FIELDS[kind][name]
-    for row, value in enumerate(column.tolist() if isinstance(column, pd.Series) else column.to_pylist()):
-        if field.read(value) is None:
-            _refuse(table, kind, row)
-    found = column.dtype if isinstance(column, pd.Series) else column.type
-    raise ValueError(f"{name} must be {field.expected}, got a column of {found}")
-
-
-def _refuse(table, kind, row):
-    """Raise the sentence of the record that a row does not make."""
-    values = {}
-    for name in FIELDS[kind]:
+def _refuse_rows(table: pa.Table | pd.DataFrame, kind: type[Record], rows: Iterable[int]) -> None:
+    """Raise the sentence of the first of some rows that makes no record; the record decides."""
+    for row in rows:
+        values = {}
+        for name in kind.fields:
+            try:
+                values[name] = table[name].iloc[row] if isinstance(table, pd.DataFrame) else table[name][row].as_py()
+            except (ValueError, OverflowError) as error:  # a time that a datetime cannot be
+                values[name] = str(error)
         try:
-            values[name] = table[name].iloc[row] if isinstance(table, pd.DataFrame) else table[name][row].as_py()
-        except (ValueError, OverflowError) as error:  # a time that Python has not
-            values[name] = str(error)
-    try:
-        kind(**values)
-    except ValueError as error:
-        raise ValueError(f"row {row}: {error}") from None
-    raise AssertionError(f"row {row}: the rules of tables and of records disagree")
+            kind(**values)
+        except ValueError as error:
+            raise ValueError(f"row {row}: {error}") from None
