@@ -1,20 +1,23 @@
-"""One configuration, chosen once, from which every resource name derives."""
+"""The configuration of a project, from which every resource name derives."""
 
 import difflib
 import os
 import re
 import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Self
 
 import tomli_w
 
+from recbandits import checks
+
 FILE_NAME = "recbandits.toml"
 FILE_VARIABLE = "RECBANDITS_CONFIG"
-PLATFORMS = ("local", "gcp")
 
 _NAME = r"[a-z](?:-?[a-z0-9])*"
-# The bounds are chosen so that the longest derived name fits: service accounts take 30 characters, buckets 63.
+# The lengths are chosen so that the longest derived name is valid: service accounts have at most 30 characters, buckets
+# 63. Cloud Storage keeps names that resemble "google" for itself.
 _RULES = {
     "project": (
         r"[a-z][a-z0-9-]{4,28}[a-z0-9]",
@@ -31,18 +34,18 @@ _RULES = {
 }
 
 
-def _check(name, value):
-    """Refuse a value that is not a one-line text or breaks the rule of that name."""
+def _check(name: str, value: Any) -> None:
+    """Raise ValueError unless the value is a line of text that obeys the rule of that name."""
     pattern, expected = _RULES[name]
-    if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(pattern, value):
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
-    if name in ("project", "prefix") and (value.startswith("goog") or re.search("google|g00gle", value)):
-        raise ValueError(f"{name} must not resemble 'google', which Cloud Storage keeps for itself, got {value!r}")
+    valid = isinstance(value, str) and value.isprintable() and re.fullmatch(pattern, value) is not None
+    checks.require(valid, name, expected, value)
+    if name in ("project", "prefix") and re.search("^goog|google|g00gle", value):
+        raise ValueError(f"{name} must not resemble 'google', got {value!r}")
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a project, validated where they are made.
+    """The settings of a project.
 
     Attributes:
       platform: "local" (the default, needs nothing else) or "gcp".
@@ -50,12 +53,12 @@ class Config:
       region: Google Cloud region of every resource.
       prefix: first part of every resource name.
       version: second part; a new version gets resources of its own.
-      artifacts: directory for everything a run makes; a relative one is taken from `folder`.
-      folder: where the configuration file is; the working directory when there is none. Not a setting: it is neither
-        written nor compared.
+      artifacts: directory for all files of a run; a relative one is in `folder`.
+      folder: directory of the configuration file, or the working directory without a file. It is not a setting: it is
+        neither written nor compared.
 
     Raises:
-      ValueError: a setting that the cloud would refuse, in a sentence that names it.
+      ValueError: the cloud would refuse a setting; the sentence names it.
     """
 
     platform: str = "local"
@@ -66,28 +69,23 @@ class Config:
     artifacts: str = "artifacts"
     folder: Path | None = field(default=None, compare=False, repr=False)
 
-    def __post_init__(self):
-        if self.platform not in PLATFORMS:
-            raise ValueError(f"platform must be 'local' or 'gcp', got {self.platform!r}")
+    def __post_init__(self) -> None:
+        checks.require(self.platform in ("local", "gcp"), "platform", "'local' or 'gcp'", self.platform)
         if self.platform == "gcp" and self.project == "":
             raise ValueError("project must be set when platform is 'gcp': give the id of a Google Cloud project")
         for name in ("region", "prefix", "version", "artifacts", *(["project"] if self.project != "" else [])):
             _check(name, getattr(self, name))
 
     @classmethod
-    def load(cls, path=None):
+    def load(cls, path: str | os.PathLike | None = None) -> Self:
         """Read the configuration.
 
-        The file is, in this order: `path`; the one that $RECBANDITS_CONFIG names (which 00-env-setup may still have to
-        write: until then the defaults hold; an empty name is none); recbandits.toml in the working directory or the
-        nearest parent.
-        Without a file the defaults hold. RECBANDITS_<SETTING>, such as RECBANDITS_PREFIX, overrides one setting.
+        The file is `path`, else $RECBANDITS_CONFIG unless that is empty, else recbandits.toml in the working directory
+        or the nearest directory above it. Without a file, or before the file that $RECBANDITS_CONFIG names is written,
+        the defaults hold. RECBANDITS_<SETTING>, such as RECBANDITS_PREFIX, overrides one setting.
 
         Args:
-          path: a TOML file, or None to look for one.
-
-        Returns:
-          Config
+          path: a TOML file, or None.
 
         Raises:
           FileNotFoundError: `path` does not exist.
@@ -99,107 +97,99 @@ class Config:
         settings |= {name: value for name, value in overrides.items() if value is not None}
         return cls(**settings, folder=file.absolute().parent)
 
-    def write(self, path=None):
-        """Write the settings as TOML, replacing the file at once.
+    def write(self, path: str | os.PathLike | None = None) -> Path:
+        """Write the settings as a TOML file and return its path.
 
         Args:
-          path: the file; None is where `load` looks first: $RECBANDITS_CONFIG, else recbandits.toml in the working
-            directory.
-
-        Returns:
-          pathlib.Path of the file.
+          path: of the file; None is $RECBANDITS_CONFIG, else recbandits.toml in the working directory.
 
         Raises:
-          ValueError: there is a directory of that name.
+          ValueError: the path is a directory.
         """
         file = Path(path or os.environ.get(FILE_VARIABLE) or FILE_NAME)
         _refuse_directory(file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        settings = {name: value for name, value in asdict(self).items() if name in SETTINGS}
-        draft = file.with_name(f"{file.name}.{os.getpid()}")
-        draft.write_text("# RecBandits: read by every notebook.\n" + tomli_w.dumps(settings), encoding="utf-8")
-        return draft.replace(file)
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        return checks.write_text(file, "# RecBandits: read by every notebook.\n" + tomli_w.dumps(settings))
 
     @property
-    def artifacts_dir(self):
-        """Absolute `pathlib.Path` of the directory for everything a run makes (not created here)."""
+    def artifacts_dir(self) -> Path:
+        """Absolute path of the directory for all files of a run, which may not exist yet."""
         return Path(self.folder or Path.cwd(), Path(self.artifacts).expanduser()).resolve()
 
     @property
-    def base(self):
-        """`<prefix>-<version>`, which all names share."""
+    def base(self) -> str:
+        """`<prefix>-<version>`, the part that all names share."""
         return f"{self.prefix}-{self.version}"
 
     @property
-    def bucket(self):
-        """Cloud Storage bucket; bucket names are global, so it carries the project."""
+    def bucket(self) -> str:
+        """Cloud Storage bucket; bucket names are global, so it contains the project."""
         return f"{self._project_for('bucket')}-{self.base}"
 
     @property
-    def dataset(self):
-        """BigQuery dataset, which takes underscores instead of hyphens."""
+    def dataset(self) -> str:
+        """BigQuery dataset, with underscores instead of hyphens."""
         return self.base.replace("-", "_")
 
     @property
-    def registry(self):
+    def registry(self) -> str:
         """Artifact Registry repository."""
         return self.base
 
     @property
-    def endpoint(self):
+    def endpoint(self) -> str:
         """Vertex AI endpoint id."""
         return self.base
 
     @property
-    def service_account_id(self):
-        """The part of the service account's address before the @ (6 to 30 characters)."""
+    def service_account_id(self) -> str:
+        """Part of the e-mail address of the service account before the @."""
         return f"{self.base}-sa"
 
     @property
-    def service_account(self):
-        """The service account's e-mail address."""
+    def service_account(self) -> str:
+        """E-mail address of the service account."""
         return f"{self.service_account_id}@{self._project_for('service_account')}.iam.gserviceaccount.com"
 
     @property
-    def labels(self):
-        """Labels of every resource: dict of lower-case keys and values, at most 63 characters each."""
+    def labels(self) -> dict[str, str]:
+        """Labels of every resource."""
         return {"app": "recbandits", "prefix": self.prefix, "version": self.version}
 
-    def image(self, name):
-        """URI of the container image `name` in the Artifact Registry repository."""
+    def image(self, name: str) -> str:
+        """Return the URI of the container image `name` in the Artifact Registry repository."""
         _check("name", name)
         return f"{self.region}-docker.pkg.dev/{self._project_for('image')}/{self.registry}/{name}:{self.version}"
 
-    def topic(self, name):
-        """Pub/Sub topic id for `name`."""
+    def topic(self, name: str) -> str:
+        """Return the Pub/Sub topic id for `name`."""
         _check("name", name)
         return f"{self.base}-{name}"
 
-    def _project_for(self, what):
+    def _project_for(self, name: str) -> str:
         if not self.project:
-            raise ValueError(f"{what} needs a project: set project to the id of a Google Cloud project")
+            raise ValueError(f"{name} needs a project: set project to the id of a Google Cloud project")
         return self.project
 
 
 SETTINGS = tuple(item.name for item in fields(Config) if item.compare)
 
 
-def _find():
-    """The configuration file of this process, whether it exists or not."""
+def _find() -> Path:
+    """Return the path of the configuration file of this process, which may not exist."""
     if named := os.environ.get(FILE_VARIABLE):
         return Path(named)
-    here = Path.cwd()
-    candidates = [folder / FILE_NAME for folder in (here, *here.parents)]
-    return next((file for file in candidates if file.is_file()), candidates[0])
+    files = [folder / FILE_NAME for folder in (Path.cwd(), *Path.cwd().parents)]
+    return next((file for file in files if file.is_file()), files[0])
 
 
-def _refuse_directory(file):
+def _refuse_directory(file: Path) -> None:
     if file.is_dir():
         raise ValueError(f"the configuration (path or {FILE_VARIABLE}) must be a TOML file, got the directory {file}")
 
 
-def _read(file):
-    """The settings in a TOML file, as a dict."""
+def _read(file: Path) -> dict[str, Any]:
+    """Read the settings in a TOML file."""
     _refuse_directory(file)
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))

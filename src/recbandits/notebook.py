@@ -1,27 +1,28 @@
-"""Services for notebooks: checks of the machine and of the profile, recorded metrics, a quiet start of TensorFlow."""
+"""Functions for notebooks: recorded metrics, a quiet import of TensorFlow, checks of the machine and its packages."""
 
 import importlib
 import json
-import math
-import numbers
 import os
 import platform
 import re
 import shutil
 import tempfile
 from importlib import metadata
+from numbers import Integral
+from types import ModuleType
 from typing import NamedTuple
 
 import pandas as pd
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from recbandits import checks
 from recbandits.config import Config
 
 PROFILES = ("quick", "full")
 GIB = 2**30
 
-# Lines that TensorFlow's C++ code writes at start-up on every machine; none asks for anything from the reader.
+# Lines that TensorFlow's C++ code writes at start-up on every machine; none requires an action.
 _CHATTER = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
     rb"|oneDNN custom operations are on"
@@ -34,23 +35,22 @@ _CHATTER = re.compile(
 )
 
 
-def check_profile(profile):
-    """Refuse anything but "quick" (minutes, the committed outputs) and "full" (the published numbers)."""
-    if profile not in PROFILES:
-        raise ValueError(f"PROFILE must be 'quick' or 'full', got {profile!r}")
+def check_profile(profile: str) -> None:
+    """Raise ValueError unless the profile is "quick" (minutes, the committed outputs) or "full" (published numbers)."""
+    checks.require(profile in PROFILES, "PROFILE", "'quick' or 'full'", profile)
 
 
-def record_metrics(notebook, data, *, profile, **metrics):
+def record_metrics(notebook: str, data: str, *, profile: str, **metrics: float) -> pd.DataFrame:
     """Write a notebook's results to `<artifacts_dir>/metrics/<notebook>.json`.
 
     Args:
       notebook: id of the notebook, such as "01a-train-bandit-mf-env-simulation".
-      data: the data they were computed on (`MovieLens.source`), or "none".
+      data: name of the data (`MovieLens.source`), or "none".
       profile: "quick" or "full".
       **metrics: finite numbers, at least one.
 
     Returns:
-      pandas.DataFrame indexed by metric with the one column value, to be shown.
+      DataFrame with the column `value`, indexed by metric.
 
     Raises:
       ValueError: no metric, one that is not a finite number, or an unknown profile.
@@ -58,29 +58,19 @@ def record_metrics(notebook, data, *, profile, **metrics):
     check_profile(profile)
     if not metrics:
         raise ValueError(f"{notebook} recorded no metric: give at least one as a keyword argument")
-    metrics = {name: _finite(name, value) for name, value in metrics.items()}
+    for name, value in metrics.items():
+        checks.require(checks.FINITE.accepts(value), f"metric {name!r}", "a finite number", value)
+    numbers = {name: int(value) if isinstance(value, Integral) else float(value) for name, value in metrics.items()}
+    record = {"notebook": notebook, "data": data, "profile": profile, "metrics": numbers}
     file = Config.load().artifacts_dir / "metrics" / f"{notebook}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    record = {"notebook": notebook, "data": data, "profile": profile, "metrics": metrics}
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draft.replace(file)
-    return pd.DataFrame({"value": pd.Series(metrics, dtype=object).rename_axis("metric")})
+    checks.write_text(file, json.dumps(record, indent=2) + "\n")
+    return pd.DataFrame({"value": pd.Series(numbers, dtype=object).rename_axis("metric")})
 
 
-def _finite(name, value):
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"metric {name!r} must be a finite number, got {value!r}")
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+def quiet_tensorflow() -> ModuleType:
+    """Import TensorFlow without the lines that its C++ code writes to stderr at start-up, and initialise its devices.
 
-
-def quiet_tensorflow():
-    """Import TensorFlow without the lines its C++ code writes to stderr at start-up.
-
-    Only known lines are dropped; whatever else was written in the meantime is passed on when the import ends.
-
-    Returns:
-      The module `tensorflow`, with its devices initialised.
+    Only known lines are removed; all others are written when the import ends.
     """
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as written:
@@ -97,7 +87,7 @@ def quiet_tensorflow():
 
 
 class Check(NamedTuple):
-    """One fact, what the notebooks want, and whether that is met."""
+    """A property of the machine, the condition on it, and whether it is met."""
 
     what: str
     found: str
@@ -105,26 +95,26 @@ class Check(NamedTuple):
     passed: bool
 
 
-def check_machine(folder):
+def check_machine(folder: str | os.PathLike) -> list[Check]:
     """Check Python, cores, memory, free disk, accelerators and the switch that selects Keras 2.
 
     Args:
       folder: an existing directory on the disk that will hold the artifacts.
 
     Returns:
-      list of `Check`. No GPU is fine: everything runs without.
+      list of `Check`; a GPU is not required.
     """
     python, wanted = platform.python_version(), metadata.metadata("recbandits")["Requires-Python"]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    roomy = shutil.disk_usage(folder).free >= 2 * GIB
+    has_space = shutil.disk_usage(folder).free >= 2 * GIB
     gpus = len(quiet_tensorflow().config.list_physical_devices("GPU"))
     keras = os.environ.get("TF_USE_LEGACY_KERAS", "unset")
     return [
         Check("Python", python, wanted, SpecifierSet(wanted).contains(python)),
         Check("CPU cores", str(cores), "2 or more", cores >= 2),
         Check("memory", f"{memory:.0f} GiB", "4 GiB or more", memory >= 3.5),
-        Check("free disk", "enough" if roomy else "too little", "2 GiB or more", roomy),
+        Check("free disk", "enough" if has_space else "too little", "2 GiB or more", has_space),
         Check("GPU", str(gpus or "none"), "not needed", True),
         Check("TF_USE_LEGACY_KERAS", keras, "1", keras == "1"),
     ]

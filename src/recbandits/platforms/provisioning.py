@@ -26,6 +26,7 @@ import os
 import uuid
 from typing import NamedTuple
 
+from recbandits import checks
 from recbandits.platforms.protocol import FOUND, MADE, NotMadeError, PlatformError, Resource
 
 
@@ -198,14 +199,13 @@ def _read(file):
 
 
 def _write(file, listed):
-    """Rewrite the manifest at once; an empty one is no file."""
-    draft = file.with_suffix(".draft")
+    """Replace the manifest; an empty one is no file."""
     entries = [resource._asdict() | ({"claims": claims} if claims else {}) for resource, claims in listed.items()]
     with _one_sentence(file):
-        draft.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-        draft.replace(file)
-        if not entries:
-            file.unlink()
+        if entries:
+            checks.write_text(file, json.dumps(entries, indent=2) + "\n")
+        else:
+            file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

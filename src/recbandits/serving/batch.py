@@ -1,10 +1,10 @@
 """Many predictions without a server: lines of JSON in, lines of JSON out, as batch prediction on Vertex AI."""
 
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
+from recbandits import checks
 from recbandits.serving import versions
 from recbandits.serving.schemas import Instance, Parameters, Prediction
 
@@ -45,9 +45,14 @@ def batch_predict(policy, source, destination):
     if served is None:
         raise ValueError(f"there is no policy in {policy}")
     good, bad = Path(destination), Path(f"{destination}.errors")
-    drafts = [path.with_name(f"{path.name}.{os.getpid()}") for path in (good, bad)]
     counts = [0, 0]
-    with open(source, "rb") as lines, open(drafts[0], "w") as answers, open(drafts[1], "w") as errors:
+    with (
+        checks.replacing(good) as good_draft,
+        checks.replacing(bad) as bad_draft,
+        open(source, "rb") as lines,
+        good_draft.open("w") as answers,
+        bad_draft.open("w") as errors,
+    ):
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -60,4 +65,4 @@ def batch_predict(policy, source, destination):
             prediction = Prediction.model_validate(recommendation).model_dump()
             answers.write(json.dumps({"instance": json.loads(line), "prediction": prediction}) + "\n")
             counts[0] += 1
-    return Answered(drafts[0].replace(good), counts[0], drafts[1].replace(bad), counts[1])
+    return Answered(good, counts[0], bad, counts[1])

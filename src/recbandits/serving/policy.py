@@ -4,12 +4,12 @@ Loading and recommending need no TensorFlow, so that servers start fast and stay
 """
 
 import io
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
+from recbandits import checks
 from recbandits.data import features as bundles
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
 from recbandits.exploration import Exploration
@@ -76,9 +76,7 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         "titles": {str(movie): str(title) for movie, title in ({} if titles is None else titles).items()},
         "summary": None if summary is None else asdict(summary),
     }
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent) as parent:
-        draft = Path(parent, "policy")
+    with checks.replacing(directory) as draft:
         saved_model.write(policy, frozen, str(draft))
         if frozen is not None:
             frozen.save(draft / _SCORER)
@@ -86,9 +84,6 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
             features.save(draft)
         (draft / _CARD).write_text(model_card(settings), encoding="utf-8")
         manifest.seal(draft, settings)
-        if directory.exists():
-            directory.rename(Path(parent, "previous"))
-        draft.rename(directory)
     return directory
 
 
