@@ -1,4 +1,4 @@
-"""The configuration: what it accepts, what it derives, how it travels through its file."""
+"""The configuration: accepted settings, derived names, and its file."""
 
 import re
 
@@ -21,14 +21,14 @@ CONFIGS = st.builds(
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
+def empty_directory(tmp_path, monkeypatch):
     """An empty working directory and no RECBANDITS_ variable."""
     for name in ("CONFIG", *(setting.upper() for setting in SETTINGS)):
         monkeypatch.delenv(f"RECBANDITS_{name}", raising=False)
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_default_is_local_and_needs_nothing_else(tmp_path):
+def test_the_default_is_local(tmp_path):
     config = Config.load()
     assert config == Config()
     assert config.platform == "local"
@@ -37,16 +37,16 @@ def test_the_default_is_local_and_needs_nothing_else(tmp_path):
 
 @settings(deadline=None)
 @given(config=CONFIGS)
-def test_what_is_written_is_read_back(tmp_path_factory, config):
-    file = config.write(tmp_path_factory.mktemp("round") / "trip.toml")
+def test_a_written_configuration_is_read_back(tmp_path_factory, config):
+    file = config.write(tmp_path_factory.mktemp("folder") / "file.toml")
     assert Config.load(file) == config
-    assert [item.name for item in file.parent.iterdir()] == ["trip.toml"]
+    assert [item.name for item in file.parent.iterdir()] == ["file.toml"]
 
 
 @settings(deadline=None)
 @given(config=CONFIGS)
-def test_every_derived_name_obeys_the_cloud(config):
-    """The rules as each service documents them, written down independently of the ones in Config."""
+def test_every_derived_name_is_valid_in_the_cloud(config):
+    """The rules as each service documents them, independent of those in Config."""
     rules = {
         config.bucket: r"(?!goog)(?!.*google)[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]",
         config.dataset: r"[A-Za-z0-9_]{1,1024}",
@@ -96,7 +96,7 @@ def test_names_derive_from_prefix_and_version():
         ({"artifacts": "gs://bucket/run"}, "artifacts must be a directory on this machine"),
     ],
 )
-def test_a_setting_that_the_cloud_would_refuse_is_refused_here(settings, sentence):
+def test_an_invalid_setting_is_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         Config(**settings)
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path):
         Config.load()
 
 
-def test_a_file_asked_for_must_exist(tmp_path):
+def test_a_given_file_must_exist(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.toml"):
         Config.load(tmp_path / "missing.toml")
 
@@ -153,7 +153,7 @@ def test_the_file_is_the_argument_then_the_variable_then_the_nearest_folder(tmp_
     assert Config.load(tmp_path / "argument.toml").prefix == "argument"
 
 
-def test_write_goes_where_load_looks(tmp_path, monkeypatch):
+def test_load_reads_the_file_that_write_has_written(tmp_path, monkeypatch):
     assert Config(prefix="here").write().resolve() == tmp_path / "recbandits.toml"
     assert Config.load().prefix == "here"
     monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path / "build" / "run.toml"))
@@ -171,7 +171,7 @@ def test_an_empty_variable_counts_as_not_set(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["RECBANDITS_CONFIG", "path"])
-def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path, monkeypatch, name):
+def test_a_directory_is_refused_as_file(tmp_path, monkeypatch, name):
     path = tmp_path if name == "path" else None
     monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path))
     for use in (Config.load, Config().write):

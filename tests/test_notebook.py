@@ -1,4 +1,4 @@
-"""What notebooks record, and TensorFlow's start-up kept out of their outputs."""
+"""Functions for notebooks: recorded metrics, and a quiet import of TensorFlow."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from recbandits.notebook import _CHATTER, check_profile, record_metrics
+from recbandits.notebook import _START_LINES, check_profile, record_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -17,11 +17,11 @@ def artifacts(tmp_path, monkeypatch):
 
 
 def test_metrics_are_written_and_shown(artifacts):
-    table = record_metrics("01a", "made up", profile="quick", regret=np.float32(0.5), interactions=np.int64(6400))
+    table = record_metrics("01a", "synthetic", profile="quick", regret=np.float32(0.5), interactions=np.int64(6400))
     record = json.loads((artifacts / "metrics" / "01a.json").read_text())
     assert record == {
         "notebook": "01a",
-        "data": "made up",
+        "data": "synthetic",
         "profile": "quick",
         "metrics": {"regret": 0.5, "interactions": 6400},
     }
@@ -30,8 +30,8 @@ def test_metrics_are_written_and_shown(artifacts):
 
 
 def test_a_second_run_replaces_the_first(artifacts):
-    record_metrics("01a", "made up", profile="full", old=1)
-    record_metrics("01a", "made up", profile="full", new=2)
+    record_metrics("01a", "synthetic", profile="full", old=1)
+    record_metrics("01a", "synthetic", profile="full", new=2)
     assert json.loads((artifacts / "metrics" / "01a.json").read_text())["metrics"] == {"new": 2}
     assert [file.name for file in (artifacts / "metrics").iterdir()] == ["01a.json"]
 
@@ -39,13 +39,13 @@ def test_a_second_run_replaces_the_first(artifacts):
 @pytest.mark.parametrize("value", [float("nan"), np.inf, "0.5", None, [1.0]])
 def test_a_metric_that_is_not_a_finite_number_is_refused(artifacts, value):
     with pytest.raises(ValueError, match="metric 'regret' must be a finite number, got"):
-        record_metrics("01a", "made up", profile="quick", regret=value)
+        record_metrics("01a", "synthetic", profile="quick", regret=value)
     assert not artifacts.exists()
 
 
 def test_a_notebook_without_a_metric_is_refused():
     with pytest.raises(ValueError, match="01a recorded no metric"):
-        record_metrics("01a", "made up", profile="quick")
+        record_metrics("01a", "synthetic", profile="quick")
 
 
 @pytest.mark.parametrize("profile", ["huge", "", None, "Quick"])
@@ -53,10 +53,10 @@ def test_unknown_profiles_are_refused(profile):
     with pytest.raises(ValueError, match=f"PROFILE must be 'quick' or 'full', got {profile!r}"):
         check_profile(profile)
     with pytest.raises(ValueError, match="PROFILE must be"):
-        record_metrics("01a", "made up", profile=profile, regret=1.0)
+        record_metrics("01a", "synthetic", profile=profile, regret=1.0)
 
 
-def test_tensorflow_starts_without_chatter():
+def test_tensorflow_is_imported_without_known_lines():
     """In a process of its own: the import and the first operations write nothing to file descriptor 2."""
     code = (
         "from recbandits.notebook import quiet_tensorflow\n"
@@ -68,7 +68,7 @@ def test_tensorflow_starts_without_chatter():
     assert done.stderr == ""
 
 
-def test_what_is_not_known_chatter_is_passed_on():
+def test_other_lines_of_the_import_are_written():
     code = (
         "import os, sys, types, importlib\n"
         "class Loud(types.ModuleType):\n"
@@ -88,6 +88,6 @@ def test_what_is_not_known_chatter_is_passed_on():
     assert done.stderr == "E0000 out of memory\n"
 
 
-def test_warnings_that_matter_are_not_chatter():
+def test_warnings_are_not_known_lines():
     for line in (b"E0000 Out of memory allocating 4 GB", b"UserWarning: deprecated", b"OP_REQUIRES failed: Invalid"):
-        assert not _CHATTER.search(line)
+        assert not _START_LINES.search(line)

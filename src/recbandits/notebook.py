@@ -23,7 +23,7 @@ PROFILES = ("quick", "full")
 GIB = 2**30
 
 # Lines that TensorFlow's C++ code writes at start-up on every machine; none requires an action.
-_CHATTER = re.compile(
+_START_LINES = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
     rb"|oneDNN custom operations are on"
     rb"|Could not find cuda drivers on your machine, GPU will not be used"
@@ -83,7 +83,7 @@ def quiet_tensorflow() -> ModuleType:
             os.dup2(stderr, 2)
             os.close(stderr)
             written.seek(0)
-            os.write(2, b"".join(line for line in written if not _CHATTER.search(line)))
+            os.write(2, b"".join(line for line in written if not _START_LINES.search(line)))
 
 
 class Check(NamedTuple):

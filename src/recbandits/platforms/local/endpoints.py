@@ -13,6 +13,7 @@ import shutil
 import sys
 from http.client import HTTPConnection, HTTPException
 
+from recbandits import checks
 from recbandits.platforms.endpoints import expect_shares
 from recbandits.platforms.jobs import NAME
 from recbandits.platforms.local.services import Service, in_turn
@@ -113,9 +114,8 @@ class LocalEndpoint:
         place = self._storage / versions.POLICIES / version
         new = not place.exists()
         if new:
-            draft = place.with_name(f"{version}.{os.getpid()}")
-            shutil.copytree(policy, draft)
-            draft.rename(place)
+            with checks.replacing(place) as draft:
+                shutil.copytree(policy, draft)
         try:
             self._serve(release)
         except PlatformError:
