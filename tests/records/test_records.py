@@ -341,6 +341,9 @@ def test_missing_columns_and_empty_tables():
     assert from_table(table, Interaction) == []
     with pytest.raises(ValueError, match="column 'pass_prob' of Interaction is missing, there is event_id, time"):
         check_table(table.drop_columns(["pass_prob"]), Interaction)
+    wrong = to_table([record()]).drop_columns(["pass_prob"]).set_column(3, "user_id", pa.array([7.5]))
+    with pytest.raises(ValueError, match="column 'pass_prob' of Interaction is missing"):
+        check_table(wrong, Interaction)
     with pytest.raises(ValueError, match="user_id must be a 64-bit whole number, got a column of double"):
         check_table(table.set_column(3, "user_id", pa.array([], pa.float64())), Interaction)
 

@@ -105,14 +105,13 @@ class BanditLog(Log):
             raise ValueError(f"every decision must have a reward, {event_id[row < 0][0]!r} has none")
         reward = np.append(rewards["value"].to_numpy(), missing_reward or 0.0)[row]  # row -1 is the appended one
         candidates, mask = _pad(interactions["candidates"].combine_chunks())
-        arm = interactions["action"].to_numpy()
         return cls(
             event_id=event_id.to_numpy(),
             time=interactions["time"].to_numpy().astype("datetime64[us]"),
             user_id=interactions["user_id"].to_numpy(),
             candidates=candidates,
             mask=mask,
-            action=(candidates == arm[:, None]).argmax(axis=1),
+            action=(candidates == interactions["action"].to_numpy()[:, None]).argmax(axis=1),
             propensity=interactions["propensity"].to_numpy(),
             reward=reward,
             pass_prob=interactions["pass_prob"].to_numpy(),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from recbandits.records import fields
 from recbandits.records.fields import Field
 
-# Names of the Arrow types of columns, or of the elements of lists, in BigQuery and DuckDB.
+# Names of the Arrow types, in lists of those of the elements, in BigQuery and DuckDB.
 _SQL_TYPES = {
     pa.string(): ("STRING", "VARCHAR"),
     pa.timestamp("us", "UTC"): ("TIMESTAMP", "TIMESTAMPTZ"),

@@ -50,11 +50,12 @@ def check_table(table: pa.Table | pd.DataFrame, kind: type[Record]) -> pa.Table:
         otherwise that of the record.
     """
     names = list(table.columns if isinstance(table, pd.DataFrame) else table.column_names)
+    for name in kind.fields:
+        if name not in names:
+            raise ValueError(f"column {name!r} of {kind.__name__} is missing, there is {', '.join(map(str, names))}")
     columns: dict[str, pa.Array] = {}
     accepted = np.ones(len(table), bool)
     for name, field in kind.fields.items():
-        if name not in names:
-            raise ValueError(f"column {name!r} of {kind.__name__} is missing, there is {', '.join(map(str, names))}")
         try:
             columns[name] = _convert(table[name], field)
         except WRONG_TYPE:
@@ -94,7 +95,7 @@ def _can_hold(wanted: pa.DataType, given: pa.DataType) -> bool:
 
 
 def _refuse_rows(table: pa.Table | pd.DataFrame, kind: type[Record], rows: Iterable[int]) -> None:
-    """Raise the sentence of the first of some rows that makes no record; the record decides."""
+    """Raise the sentence of the first of some rows that makes no record."""
     for row in rows:
         values = {}
         for name in kind.fields:
