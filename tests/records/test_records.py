@@ -381,6 +381,17 @@ def test_json_may_lack_a_field_with_a_default():
     assert Interaction.from_json(json.dumps(values)) == record()
 
 
+def test_a_missing_number_is_nan_in_a_column_of_pandas():
+    """NaN counts as None only where the field is optional; the error is about the value that is not allowed."""
+    frame = to_table([record(Verdict, difference=None), record(Verdict)]).to_pandas()
+    assert [read.difference for read in from_table(frame, Verdict)] == [None, -0.1]
+    with pytest.raises(ValueError, match=r"^row 0: low must be a finite number, or None, got .*inf"):
+        check_table(frame.assign(low=[float("inf"), -0.3]), Verdict)
+    rewards = to_table([record(Reward)]).to_pandas().assign(value=[float("nan")])
+    with pytest.raises(ValueError, match=r"^row 0: value must be a finite number, got .*nan"):
+        check_table(rewards, Reward)
+
+
 def test_only_optional_fields_may_be_null_in_tables():
     optional = {"difference", "low", "high", "effective_sample_size"}
     assert {field.name for field in arrow_schema(Verdict) if field.nullable} == optional

@@ -58,10 +58,8 @@ class BanditLog(Log):
     def to_tables(self, policy_version: str = "") -> tuple[pa.Table, pa.Table]:
         """Write the log as a table of `Interaction`s and a table of `Reward`s, in the order of the log.
 
-        Contexts are empty, because they are joined by user id. A reward has the time of its decision.
-
-        Args:
-          policy_version: of the logging policy.
+        Contexts are empty, because they are joined by user id. A reward has the time of its decision. The version is
+        that of the logging policy.
         """
         ends = np.concatenate([[0], self.mask.sum(axis=1).cumsum()]).astype(np.int32)
         interactions = {

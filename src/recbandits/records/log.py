@@ -75,11 +75,7 @@ class Log:
         return len(self.event_id)
 
     def take(self, rows: Any) -> Self:
-        """Return the log of some of the rows.
-
-        Args:
-          rows: row numbers, a bool array or a slice; each row at most once.
-        """
+        """Return the log of some rows, each at most once: row numbers, a bool array or a slice."""
         return type(self)(**{name: None if array is None else array[rows] for name, array in vars(self).items()})
 
     def _require(self, allowed: np.ndarray, name: str, expected: str) -> None:

@@ -1,7 +1,7 @@
 """Tables of records, checked column by column by the rules of the records."""
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -36,14 +36,10 @@ def from_table(table: pa.Table | pd.DataFrame, kind: type[AnyRecord]) -> list[An
 
 
 def check_table(table: pa.Table | pd.DataFrame, kind: type[Record]) -> pa.Table:
-    """Check that every row of a table makes a record.
-
-    Args:
-      table: with at least the fields of the record as columns.
-      kind: class of the records, such as `Interaction`.
+    """Check that every row of a table makes a record of a class, such as `Interaction`.
 
     Returns:
-      Table of these columns with `arrow_schema(kind)`; narrow numbers become wider, times are converted to UTC.
+      Table of the fields with `arrow_schema(kind)`; narrow numbers become wider, times are converted to UTC.
 
     Raises:
       ValueError: a column is missing, or a row makes no record; the sentence names the row, counted from 0, and is
@@ -72,7 +68,7 @@ def _convert(values: pa.ChunkedArray | pd.Series, field: Field) -> pa.Array:
     if isinstance(values, pd.Series) and values.dtype == object:  # Arrow would take True for a number
         read = [None if value is None and field.optional else field.read(value) for value in values]
         return pa.array(read, field.arrow)
-    # in pandas NaN stands for a missing number, so in a field that may have no value it is None
+    # where a field is optional, NaN in a column of numbers of pandas is None
     column = pa.array(values, from_pandas=field.optional) if isinstance(values, pd.Series) else values.combine_chunks()
     if not _can_hold(field.arrow, column.type):
         raise TypeError
@@ -98,12 +94,19 @@ def _refuse_rows(table: pa.Table | pd.DataFrame, kind: type[Record], rows: Itera
     """Raise the sentence of the first of some rows that makes no record."""
     for row in rows:
         values = {}
-        for name in kind.fields:
+        for name, field in kind.fields.items():
             try:
-                values[name] = table[name].iloc[row] if isinstance(table, pd.DataFrame) else table[name][row].as_py()
+                values[name] = _read_value(table[name], row, field)
             except (ValueError, OverflowError) as error:  # a time that a datetime cannot be
                 values[name] = str(error)
         try:
             kind(**values)
         except ValueError as error:
             raise ValueError(f"row {row}: {error}") from None
+
+
+def _read_value(column: pa.ChunkedArray | pd.Series, row: int, field: Field) -> Any:
+    if not isinstance(column, pd.Series):
+        return column[row].as_py()
+    value = column.iloc[row]
+    return None if field.optional and column.dtype != object and pd.isna(value) else value
