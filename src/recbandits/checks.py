@@ -79,12 +79,12 @@ def distinct(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     Returns:
       bool [n]
     """
-    if mask is None:
+    if mask is None or mask.all():
         ordered = np.sort(values, axis=1)
         return (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)
-    order = np.lexsort((values, ~mask), axis=1)  # values that do not count come last
-    ordered, counted = np.take_along_axis(values, order, axis=1), np.take_along_axis(mask, order, axis=1)
-    return ((ordered[:, 1:] != ordered[:, :-1]) | ~counted[:, 1:]).all(axis=1)
+    ordered = np.sort(np.where(mask, values, values.max(axis=1, keepdims=True)), axis=1)  # the others come last
+    counted = np.arange(1, values.shape[1]) < mask.sum(axis=1, keepdims=True)
+    return ((ordered[:, 1:] != ordered[:, :-1]) | ~counted).all(axis=1)
 
 
 @contextlib.contextmanager

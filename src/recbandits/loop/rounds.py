@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from recbandits.evaluation.sequential import Interval
-from recbandits.exploration import pick
+from recbandits.exploration import invert_cdf
 from recbandits.loop.generate import UNIFORM
 from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.loop.judge import judge_log
@@ -74,7 +74,7 @@ class Loop:
         """Collect the first interactions by a uniform policy, learn from them, and serve everybody; the `Verdict`."""
         users, candidates, luck = self._visits(self.settings.first)
         even = np.full(candidates.shape, 1 / candidates.shape[1])
-        decided = np.full(len(users), UNIFORM, dtype=object), even, pick(even, luck)
+        decided = np.full(len(users), UNIFORM, dtype=object), even, invert_cdf(even, luck)
         self._log(users, candidates, decided, 0.0, self._rng(_RATINGS))
         self.now += timedelta(seconds=self.settings.window)
         return self.release(self.learn()[0], None)
