@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.evaluation.off_policy import ips
+from recbandits.evaluation.estimators import ips
 from recbandits.plots import off_policy
 
 TABLE = pd.DataFrame(
