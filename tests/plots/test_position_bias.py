@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.evaluation.intervals import mean_interval
+from recbandits.evaluation.regret import mean_interval
 from recbandits.plots import position_bias
 
 TRUTH, SLOT = np.array([0.1, 0.3, 0.5]), np.array([3.0, 2.0, 1.0])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.evaluation.intervals import mean_interval
+from recbandits.evaluation.regret import mean_interval
 from recbandits.plots.ranking import by_decile, metrics
 
 COLUMNS = ["ndcg", "ndcg_low", "ndcg_high", "novelty", "novelty_low", "novelty_high"]

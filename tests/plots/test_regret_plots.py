@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from recbandits.evaluation.intervals import mean_interval
-from recbandits.evaluation.regret import curve, summary
+from recbandits.evaluation.regret import curve, mean_interval, summary
 from recbandits.plots import regret
 from recbandits.plots.style import REFERENCE
 

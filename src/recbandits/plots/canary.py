@@ -3,7 +3,6 @@
 import numpy as np
 from matplotlib.colors import ListedColormap
 
-from recbandits.evaluation.intervals import group_intervals
 from recbandits.plots.style import COLOURS, REFERENCE, figure
 
 _OLD = "#e2e8f0"
@@ -19,7 +18,7 @@ def canary(visits, title=None):
 
     Returns:
       The matplotlib figure: on the left a line of users for each share, those first who joined the canary first; on the
-      right mean rewards with 95 % intervals of Student. Each user counts once: users are what is
+      right mean rewards with 95 % intervals, mean +- 1.96 standard errors. Each user counts once: users are what is
       split between the versions, and the visits of one are alike.
 
     Raises:
@@ -50,13 +49,12 @@ def canary(visits, title=None):
         left.set(xlabel="users", ylabel="share of the canary", title=title)
         left.grid(visible=False)
         of_users = visits.groupby(["canary", "share", "user_id"])["reward"].mean()
-        means = group_intervals(of_users.groupby(["canary", "share"]))
+        means = of_users.groupby(["canary", "share"]).agg(["mean", "sem"])
         for answered, label, colour in ((False, "old version", REFERENCE), (True, "canary", COLOURS[1])):
             if answered in means.index:
                 part = means.loc[answered]
                 places = table.index.get_indexer(part.index) + (0.1 if answered else -0.1)
-                half = part["high"] - part["value"]
-                right.errorbar(places, part["value"], half, fmt="o", color=colour, capsize=3, label=label)
+                right.errorbar(places, part["mean"], 1.96 * part["sem"], fmt="o", color=colour, capsize=3, label=label)
         right.set_xticks(stages, [f"{share} %" for share in table.index])
         right.set(xlabel="share of the canary", ylabel="mean reward of users, 95 % intervals")
         right.legend(loc="best")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recbandits.evaluation.intervals import mean_interval
+from recbandits.evaluation.regret import mean_interval
 from recbandits.plots.style import COLOURS, REFERENCE, figure
 
 

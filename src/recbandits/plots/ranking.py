@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from recbandits.evaluation.intervals import mean_interval
+from recbandits.evaluation.regret import mean_interval
 from recbandits.plots.style import COLOURS, REFERENCE, figure
 
 _TENTHS = np.arange(1, 11)
