@@ -132,6 +132,19 @@ def dr_os(
     return _corrected(propensity, target, pass_prob, columns, lambda w: w / (1 + w * w / shrinkage))
 
 
+def check_columns(dimensions: int, **columns: Any) -> list[np.ndarray]:
+    """Return columns as float arrays of the same shape, [n] or [n, slots], or raise ValueError."""
+    for name, values in columns.items():
+        if values is None:
+            raise ValueError(f"{name} is missing: there is no estimate without it")
+    arrays = {name: np.asarray(values, float) for name, values in columns.items()}
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    first = next(iter(shapes.values()))
+    if len(first) != dimensions or any(shape != first for shape in shapes.values()):
+        raise ValueError(f"all columns must have the same shape {['[n]', '[n, slots]'][dimensions - 1]}, got {shapes}")
+    return [check_numbers(name, array) for name, array in arrays.items()]
+
+
 def check_numbers(name: str, values: np.ndarray) -> np.ndarray:
     """Return values [n, ...] if all obey the rule of their column.
 
@@ -182,19 +195,6 @@ def _columns(pass_prob: Any, **columns: Any) -> tuple:
     """Return (1 / pass_prob, *columns), all float [n], checked."""
     if pass_prob is not None:
         columns["pass_prob"] = pass_prob
-    arrays = {name: _column(name, values) for name, values in columns.items()}
-    lengths = {name: len(column) for name, column in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"all columns must have the same number of records, got {lengths}")
-    passed = arrays.pop("pass_prob", None)
-    count = np.ones(next(iter(lengths.values()))) if passed is None else 1 / passed
-    return count, *arrays.values()
-
-
-def _column(name: str, values: Any) -> np.ndarray:
-    if values is None:
-        raise ValueError(f"{name} is missing: there is no estimate without it")
-    column = np.asarray(values, float)
-    if column.ndim != 1:
-        raise ValueError(f"{name} must have one number per record, got shape {column.shape}")
-    return check_numbers(name, column)
+    arrays = check_columns(1, **columns)
+    count = np.ones(len(arrays[0])) if pass_prob is None else 1 / arrays.pop()
+    return count, *arrays

@@ -24,11 +24,7 @@ def totals(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(runs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Tabulate mean and interval over seeds of each measure, one row per agent.
-
-    Returns:
-      DataFrame indexed by agent with columns regret, regret_low, regret_high, reward, ..., suboptimal_high.
-    """
+    """Tabulate means and intervals over seeds, by agent: regret, regret_low, regret_high, ..., suboptimal_high."""
     return tabulate_means(dict(iter(totals(runs).groupby(level="agent", sort=False))), level).rename_axis("agent")
 
 

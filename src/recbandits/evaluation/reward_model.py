@@ -75,9 +75,9 @@ def cross_fit_slates(
         below the logged items.
       users: int [n], users by whom slates are grouped into folds; by default those of the log. Where users have no id,
         number the slates.
-      folds: as for `cross_fit`.
+      folds: number of groups of users, at least 2.
       alpha: penalty of the ridge regressions.
-      seed: as for `cross_fit`.
+      seed: of the assignment of users to folds.
 
     Returns:
       float64 [n, slots, items].

@@ -68,7 +68,7 @@ def difference(
       first: float [n], in units of the reward.
       second: float [m].
       alpha: as for `critical_value`.
-      optimal_n: of both streams together.
+      optimal_n: likewise, of both streams together.
       groups: (labels [n], labels [m]) of the observations; None where all are independent.
 
     Returns:

@@ -18,7 +18,7 @@ import numpy as np
 
 from recbandits.checks import require
 from recbandits.evaluation.estimate import Estimate
-from recbandits.evaluation.estimators import ROUNDING, check_numbers, check_shape
+from recbandits.evaluation.estimators import ROUNDING, check_columns, check_numbers, check_shape
 
 if TYPE_CHECKING:
     from recbandits.records.slate_log import SlateLog
@@ -76,7 +76,7 @@ def cascade_dr(
     what RIPS assumes, and is then unbiased for any model; the better the model, the smaller the error. q = 0 is RIPS.
     """
     reward, ratio = _checked_ratio(reward, propensity, target)
-    q_slate, q_target, _ = _check_columns(q_slate=q_slate, q_target=q_target, reward=reward)
+    q_slate, q_target, _ = check_columns(2, q_slate=q_slate, q_target=q_target, reward=reward)
     weight = ratio.cumprod(axis=1)
     above = np.concatenate([np.ones_like(weight[:, :1]), weight[:, :-1]], axis=1)
     terms, weights = np.hstack([reward - q_slate, q_target]), np.hstack([weight, above])
@@ -128,16 +128,10 @@ def slate_estimates(
     return estimates
 
 
-def _estimate(
-    terms: np.ndarray,
-    weights: np.ndarray,
-    unsupported: float,
-    self_normalised: bool,
-    reported: np.ndarray | None = None,
-) -> Estimate:
+def _estimate(terms, weights, unsupported, self_normalised, reported=None):
     """Return the sum over columns of mean(weights terms), divided by mean(weights) where self-normalised."""
     products = weights * terms
-    parts: tuple = tuple(zip(products.T, weights.T, strict=True))
+    parts = tuple(zip(products.T, weights.T, strict=True))
     if not self_normalised:
         parts = ((products.sum(axis=1), np.ones(len(products))),)
     return Estimate(parts, tuple((weights if reported is None else reported).T), unsupported)
@@ -149,7 +143,7 @@ def _unsupported(weight: np.ndarray) -> float:
 
 def _checked_ratio(reward: Any, propensity: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return reward and target / propensity, both float [n, slots]."""
-    reward, propensity, target = _check_columns(reward=reward, propensity=propensity, target=target)
+    reward, propensity, target = check_columns(2, reward=reward, propensity=propensity, target=target)
     ratio = target / propensity
     if len(ratio) and not ratio[:, 0].any():
         raise ValueError(
@@ -157,15 +151,6 @@ def _checked_ratio(reward: Any, propensity: Any, target: Any) -> tuple[np.ndarra
             "log, which therefore says nothing about it"
         )
     return reward, ratio
-
-
-def _check_columns(**columns: Any) -> list[np.ndarray]:
-    """Return the columns as float [n, slots], checked by name."""
-    arrays = {name: np.asarray(values, float) for name, values in columns.items()}
-    shapes = {name: list(array.shape) for name, array in arrays.items()}
-    if len({tuple(shape) for shape in shapes.values()}) > 1 or {len(shape) for shape in shapes.values()} != {2}:
-        raise ValueError(f"all columns must have the same shape [n, slots], got {shapes}")
-    return [check_numbers(name, array) for name, array in arrays.items()]
 
 
 def _predict(log: "SlateLog", target_propensity: np.ndarray, q: Any, target_conditional: Any) -> tuple:

@@ -1,9 +1,10 @@
-"""Slates drawn without replacement by a softmax: the Plackett-Luce model, for NumPy arrays and TensorFlow tensors.
+"""Slates drawn without replacement by a softmax: the Plackett-Luce model.
 
 The item of the first slot is drawn with probability proportional to exp(logit), that of each further slot likewise from
 the remaining items (Plackett 1975, "The Analysis of Permutations"). A logit is a score divided by a temperature.
-Computations are in logarithms: low temperatures neither overflow nor lose small probabilities. As in `probabilities`,
-TensorFlow is not imported here and values inside a graph are not checked.
+Computations are in logarithms: low temperatures neither overflow nor lose small probabilities. `sample`, `conditional`
+and `propensities` take NumPy arrays or TensorFlow tensors and return the same type, as the functions of
+`probabilities`: TensorFlow is not imported here, and values inside a graph are not checked.
 
 In all functions, `logits` are float [n, items], `mask` is bool [n, items], True where the item is available (None when
 all are; logits of the others are ignored), and `slate` is int [n, slots], columns of the items from the top. All raise
@@ -11,12 +12,10 @@ ValueError if a row has no available item or fewer than slots, if the logit of a
 slate repeats an item or has one that is unavailable or out of range.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from recbandits.checks import distinct, require
-from recbandits.exploration.probabilities import Array, Exploration, as_arrays, invert_cdf, softmax, uniform_draws
+from recbandits.exploration.probabilities import Array, Exploration, Rng, as_arrays, invert_cdf, softmax, uniform_draws
 
 # Nodes of the integral over arrival times; see `position_probabilities`.
 _NODE_DISTANCE = 0.2
@@ -32,14 +31,7 @@ def sample(logits: Array, slots: int, uniforms: Array, mask: Array | None = None
     Relationship between Luce's Choice Axiom, Thurstone's Theory of Comparative Judgment, and the Double Exponential
     Distribution", theorem 5).
 
-    Args:
-      logits: array or tensor.
-      slots: items of a slate.
-      uniforms: uniform draws in [0, 1) [n, items] of the type of `logits`; float64, because float32 gives ties.
-      mask: of available items.
-
-    Returns:
-      Slates, int [n, slots] of the type of `logits`.
+    `uniforms` are uniform draws in [0, 1) [n, items]; float64, because float32 gives ties.
     """
     xp, logits, mask = as_arrays(logits, mask)
     _check_slots(logits, mask, slots)
@@ -48,25 +40,17 @@ def sample(logits: Array, slots: int, uniforms: Array, mask: Array | None = None
     return xp.argsort(-noisy, axis=1, kind="stable")[:, :slots]
 
 
-def draw_slate(
-    exploration: Exploration, scores: np.ndarray, k: int, rng: int | np.random.Generator | None
-) -> tuple[list[int], list[float]]:
-    """Draw a slate of k different items for one user.
+def draw_slate(exploration: Exploration, scores: np.ndarray, k: int, rng: Rng) -> tuple[list[int], list[float]]:
+    """Draw a slate of k different items for one user, by scores [items] and an `rng` as for `uniform_draws`.
 
     The exploration "plackett_luce" draws every slot. Any other draws the first slot; the remaining items follow by
     descending score with probability 1.
-
-    Args:
-      exploration: method and parameter.
-      scores: float array [items].
-      k: slots, from 1 to the number of items.
-      rng: as for `uniform_draws`.
 
     Returns:
       (columns of the items, their probabilities given the items above), one of each for every slot.
 
     Raises:
-      ValueError: k is outside its range, a score is not finite, or `uniform_draws` refuses rng.
+      ValueError: k is not from 1 to the number of items, a score is not finite, or `uniform_draws` refuses rng.
     """
     valid = isinstance(k, (int, np.integer)) and 1 <= k <= len(scores)
     require(valid, "k", f"a whole number from 1 to the number of candidates, {len(scores)}", k)
@@ -87,7 +71,7 @@ def conditional(logits: Array, prefix: Array, mask: Array | None = None) -> Arra
     """Return the distribution float [n, items] of the next item, given the items in the slots above.
 
     `prefix` is a slate of the first j slots, where j may be 0. Rows sum to 1; items of the prefix and unavailable ones
-    are exactly 0. Arrays and tensors are taken, and returned, alike.
+    are exactly 0.
     """
     xp, logits, mask = as_arrays(logits, mask)
     return softmax(logits, mask & ~_contained(xp, logits, prefix, mask), 1.0)
@@ -98,7 +82,6 @@ def propensities(logits: Array, slate: Array, mask: Array | None = None) -> Arra
 
     Their product over the slots is the probability of the slate. The denominator of a slot, the total weight of the
     remaining items, is added up from the last slot to the first, because subtraction would lose it to rounding.
-    Arrays and tensors are taken, and returned, alike.
     """
     xp, logits, mask = as_arrays(logits, mask)
     others = xp.where(mask & ~_contained(xp, logits, slate, mask), logits, xp.full_like(logits, -np.inf))
@@ -120,8 +103,8 @@ def position_probabilities(logits: np.ndarray, slots: int, mask: np.ndarray | No
     The same model is a race: item i arrives after an exponential time with rate exp(logit), and slot k gets the k-th
     arrival. P(i in slot k) is the integral over time of the density of i's arrival times the Poisson-binomial
     probability that exactly k - 1 other items arrived before. On the axis u with log(time) = u - exp(-u) the integrand
-    is smooth and vanishes fast at both ends, where the trapezoidal rule converges exponentially (Takahasi and Mori
-    1974, "Double Exponential Formulas for Numerical Integration", section 4). Absolute errors are below 1e-12.
+    is smooth and vanishes fast at both ends, and the trapezoidal rule converges exponentially (Takahasi and Mori 1974,
+    "Double Exponential Formulas for Numerical Integration", section 4). Absolute errors are below 1e-12.
     """
     _, logits, mask = as_arrays(np.asarray(logits, float), mask)
     _check_slots(logits, mask, slots)
@@ -185,9 +168,7 @@ def _integrate(logits: np.ndarray, axis: np.ndarray, slots: int, items: int) -> 
     return probabilities
 
 
-def _leave_one_out(
-    items: range, counts: np.ndarray, present: np.ndarray, absent: np.ndarray
-) -> Iterator[tuple[int, np.ndarray]]:
+def _leave_one_out(items, counts, present, absent):
     """Yield, for each item, the probability [slots, n, nodes] that exactly 0, 1, ... of the others have arrived.
 
     `counts` are those without `items`, of which one half is added before the other is visited, and so on: to divide a
@@ -201,7 +182,7 @@ def _leave_one_out(
         yield from _leave_one_out(visit, _add_items(add, counts, present, absent), present, absent)
 
 
-def _add_items(items: range, counts: np.ndarray, present: np.ndarray, absent: np.ndarray) -> np.ndarray:
+def _add_items(items, counts, present, absent):
     for item in items:
         previous, counts = counts, counts * absent[item]
         counts[1:] += previous[:-1] * present[item]

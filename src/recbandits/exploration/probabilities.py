@@ -16,6 +16,7 @@ import numpy as np
 from recbandits.checks import POSITIVE, PROBABILITY, Rule, one_of, require
 
 Array = Any  # numpy.ndarray or tensorflow.Tensor
+Rng = int | np.random.Generator | None
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,7 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
 
 
 def sample(probabilities: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Draw one action per row of probabilities [batch, actions], int64 array [batch]; never one of probability 0.
-
-    Raises:
-      ValueError: a row is not a distribution.
-    """
+    """Draw one action int64 [batch] per row of probabilities [batch, actions]; ValueError if one is no distribution."""
     probabilities = np.asarray(probabilities, float)
     good = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < 1e-5)
     if not good.all():
@@ -141,15 +138,10 @@ def invert_cdf(probabilities: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     return (cumulative / cumulative[:, -1:] <= uniforms[:, None]).sum(axis=1)
 
 
-def uniform_draws(number: int, rng: int | np.random.Generator | None) -> np.ndarray:
+def uniform_draws(number: int, rng: Rng) -> np.ndarray:
     """Draw numbers from the uniform distribution on [0, 1), float array [number].
 
-    Args:
-      number: of draws.
-      rng: a seed or a generator; None for the operating system's entropy, which differs in every process.
-
-    Raises:
-      ValueError: rng is none of these.
+    `rng` is a seed, a generator, or None for the operating system's entropy; ValueError for anything else.
     """
     if rng is None:
         return (np.frombuffer(os.urandom(8 * number), np.uint64) >> 11) * 2.0**-53
@@ -171,30 +163,25 @@ def as_arrays(scores: Array, mask: Array | None) -> tuple[Any, Array, Array]:
         scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(float)
         mask = np.ones(scores.shape, bool) if mask is None else np.asarray(mask, bool)
     shapes = tuple(scores.shape), tuple(mask.shape)
-    if not all(len(shape) == 2 for shape in shapes) or any(
-        a != b for a, b in zip(*shapes, strict=True) if None not in (a, b)
-    ):
+    agree = all(a == b or None in (a, b) for a, b in zip(*shapes, strict=False))  # None in a graph: not known
+    if not agree or [len(shape) for shape in shapes] != [2, 2]:
         raise ValueError(f"scores and mask must have one shape, [batch, actions], got {shapes[0]} and {shapes[1]}")
     if known:
-        _check_rows(np.asarray(scores), np.asarray(mask))
+        values, available = np.asarray(scores), np.asarray(mask)
+        if (empty := ~available.any(axis=1)).any():
+            raise ValueError(f"row {np.argmax(empty)}: mask must have an available action, it has none")
+        if (wrong := available & ~np.isfinite(values)).any():
+            row, action = np.argwhere(wrong)[0]
+            raise ValueError(f"row {row}: the score of action {action} must be finite, got {values[row, action]}")
     return xp, scores, mask
-
-
-def _check_rows(scores: np.ndarray, mask: np.ndarray) -> None:
-    if (empty := ~mask.any(axis=1)).any():
-        raise ValueError(f"row {np.argmax(empty)}: mask must have an available action, it has none")
-    if (wrong := mask & ~np.isfinite(scores)).any():
-        row, action = np.argwhere(wrong)[0]
-        raise ValueError(f"row {row}: the score of action {action} must be finite, got {scores[row, action]}")
 
 
 def _parameter(name: str, value: Any, rule: Rule) -> Any:
     """Return a checked parameter as float; a tensor inside a graph as it is."""
     tf = sys.modules.get("tensorflow")
-    if tf is not None and tf.is_symbolic_tensor(value):
-        return value
-    value = float(value)
-    require(rule.holds(value), name, rule.expected, value)
+    if tf is None or not tf.is_symbolic_tensor(value):
+        value = float(value)
+        require(rule.holds(value), name, rule.expected, value)
     return value
 
 
