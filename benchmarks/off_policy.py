@@ -123,12 +123,12 @@ def covers(interval, truth):
 def draw_arrays(decisions, candidates=CANDIDATES, seed=0):
     """Log of random policies as arrays [decisions] and [decisions, candidates], rewards from 0 to 1."""
     generator = np.random.default_rng(seed)
-    behaviour = 0.1 / candidates + 0.9 * generator.dirichlet(np.ones(candidates), decisions)
-    action = (behaviour.cumsum(axis=1) <= generator.random((decisions, 1))).sum(axis=1).clip(max=candidates - 1)
+    logging_policy = 0.1 / candidates + 0.9 * generator.dirichlet(np.ones(candidates), decisions)
+    action = (logging_policy.cumsum(axis=1) <= generator.random((decisions, 1))).sum(axis=1).clip(max=candidates - 1)
     return {
         "reward": generator.random(decisions),
         "action": action,
-        "propensity": behaviour[np.arange(decisions), action],
+        "propensity": logging_policy[np.arange(decisions), action],
         "probabilities": generator.dirichlet(np.ones(candidates), decisions),
         "q": generator.random((decisions, candidates)),
     }

@@ -199,7 +199,7 @@ def test_a_higher_level_is_wider(method):
 
 def paired_estimates(n, replications, name="SNIPS"):
     """Pairs of estimates of two similar policies on the same logs, and their true difference."""
-    other = 0.8 * WORLD.target + 0.2 * WORLD.behaviour
+    other = 0.8 * WORLD.target + 0.2 * WORLD.logging_policy
     logs = draw_logs(WORLD, "0 or 1", n, replications)
     pairs = []
     for i in range(replications):

@@ -65,11 +65,11 @@ def test_an_example_by_hand(small, name, options, value):
 
 def test_a_record_of_pass_prob_a_half_counts_twice(small):
     """IPS: (2 * 6 + 1 + 3) / (2 + 1 + 1); SNIPS: (2 * 6 + 1 + 3) / (4 + 1 + 0.5); DM: (5 + 3 + 3.5) / 4."""
-    kept = np.array([0.5, 1.0, 1.0])
-    assert call("ips", small, pass_prob=kept).value == pytest.approx(4.0)
-    assert call("snips", small, pass_prob=kept).value == pytest.approx(16 / 5.5)
-    assert call("direct_method", small, pass_prob=kept).value == pytest.approx(11.5 / 4)
-    assert call("sndr", small, pass_prob=kept).value == pytest.approx(11.5 / 4 + (2 * 2 - 2 + 2) / 5.5)
+    pass_prob = np.array([0.5, 1.0, 1.0])
+    assert call("ips", small, pass_prob=pass_prob).value == pytest.approx(4.0)
+    assert call("snips", small, pass_prob=pass_prob).value == pytest.approx(16 / 5.5)
+    assert call("direct_method", small, pass_prob=pass_prob).value == pytest.approx(11.5 / 4)
+    assert call("sndr", small, pass_prob=pass_prob).value == pytest.approx(11.5 / 4 + (2 * 2 - 2 + 2) / 5.5)
 
 
 @every
@@ -77,10 +77,10 @@ def test_a_doubled_record_equals_one_of_pass_prob_a_half(log, name):
     """Replay would need the same draws for both copies, so its target here is the logging policy: it accepts all."""
     if name == "replay":
         log = log | {"target": log["propensity"]}
-    kept = np.where(np.arange(2000) % 3 == 0, 0.5, 1.0)
-    twice = {column: np.repeat(values, (1 / kept).astype(int)) for column, values in log.items()}
+    pass_prob = np.where(np.arange(2000) % 3 == 0, 0.5, 1.0)
+    twice = {column: np.repeat(values, (1 / pass_prob).astype(int)) for column, values in log.items()}
     options = OPTIONS.get(name, {})
-    once = call(name, log, pass_prob=kept, **options)
+    once = call(name, log, pass_prob=pass_prob, **options)
     assert once.value == pytest.approx(call(name, twice, **options).value, rel=1e-12)
     assert once.value != pytest.approx(call(name, log, **options).value, rel=1e-4)
 
@@ -121,8 +121,9 @@ def test_replay_that_accepts_nothing_gives_no_estimate():
     ],
 )
 def test_an_estimator_becomes_another_at_the_limit_of_its_parameter(log, name, options, limit, limit_options):
-    kept = np.where(log["reward"] > 0.3, 0.8, 0.4)
-    changed, expected = call(name, log, pass_prob=kept, **options), call(limit, log, pass_prob=kept, **limit_options)
+    pass_prob = np.where(log["reward"] > 0.3, 0.8, 0.4)
+    changed = call(name, log, pass_prob=pass_prob, **options)
+    expected = call(limit, log, pass_prob=pass_prob, **limit_options)
     np.testing.assert_allclose(changed.value, expected.value, rtol=1e-12)
     np.testing.assert_allclose(changed.interval(), expected.interval(), rtol=1e-12)
 
@@ -218,8 +219,8 @@ def test_subsampling_adds_no_bias_with_pass_prob_and_a_bias_without(name):
     of_survivors = np.average(by_kind, weights=pass_prob)
 
     def values(corrected):
-        for i, kept in enumerate(survived):
-            log = {column: array[i, kept] for column, array in logs.items()}
+        for i, rows in enumerate(survived):
+            log = {column: array[i, rows] for column, array in logs.items()}
             yield call(name, log, pass_prob=log["pass_prob"] if corrected else None).value
 
     corrected, uncorrected = (np.array(list(values(choice))) for choice in (True, False))

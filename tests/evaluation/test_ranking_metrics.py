@@ -64,10 +64,10 @@ def test_ndcg_over_all_orders_of_ties_is_the_average_that_scikit_learn_takes():
     """Scores 2, 1, 1, 1, 0 and k = 3: 4,000 seeds against its closed form, within 4 standard errors."""
     scores, relevance = np.array([[2.0, 1.0, 1.0, 1.0, 0.0]]), np.array([[1.0, 5.0, 2.0, 3.0, 4.0]])
     many = np.repeat(scores, 4000, axis=0)
-    found = metrics.ndcg(metrics.rank(many, 3), np.repeat(relevance, 4000, axis=0), gain="linear")
-    error = found.std() / np.sqrt(len(found))
+    values = metrics.ndcg(metrics.rank(many, 3), np.repeat(relevance, 4000, axis=0), gain="linear")
+    error = values.std() / np.sqrt(len(values))
     assert error > 0
-    assert found.mean() == pytest.approx(ndcg_score(relevance, scores, k=3), abs=4 * error)
+    assert values.mean() == pytest.approx(ndcg_score(relevance, scores, k=3), abs=4 * error)
 
 
 def test_average_precision_of_the_whole_list_is_that_of_scikit_learn():
@@ -77,8 +77,8 @@ def test_average_precision_of_the_whole_list_is_that_of_scikit_learn():
 
 def test_the_reciprocal_rank_of_a_single_relevant_item_is_its_label_ranking_average_precision():
     relevance = np.eye(12)[GENERATOR.integers(12, size=60)] * 5
-    found = metrics.reciprocal_rank(metrics.rank(SCORES, 12), relevance)
-    assert found.mean() == pytest.approx(label_ranking_average_precision_score(relevance > 0, SCORES), rel=1e-12)
+    values = metrics.reciprocal_rank(metrics.rank(SCORES, 12), relevance)
+    assert values.mean() == pytest.approx(label_ranking_average_precision_score(relevance > 0, SCORES), rel=1e-12)
 
 
 # each metric by hand: the slate shows relevance 1, then 5, then 4
@@ -139,8 +139,8 @@ def test_the_best_order_has_the_highest_value_of_all(metric):
 @every
 def test_the_order_of_the_candidates_does_not_matter(metric):
     order = GENERATOR.permutation(12)
-    found = compute(metric, metrics.rank(SCORES[:, order], 5), RATINGS[:, order])
-    np.testing.assert_allclose(found, compute(metric, metrics.rank(SCORES, 5), RATINGS), rtol=1e-12)
+    values = compute(metric, metrics.rank(SCORES[:, order], 5), RATINGS[:, order])
+    np.testing.assert_allclose(values, compute(metric, metrics.rank(SCORES, 5), RATINGS), rtol=1e-12)
 
 
 @every
@@ -162,8 +162,8 @@ def test_without_a_relevant_candidate_there_is_no_value_and_without_a_hit_it_is_
 
 def test_ndcg_has_no_value_where_no_candidate_is_relevant():
     relevance = np.array([[0.0, 0.0], [np.nan, np.nan], [0.0, 1.0]])
-    found = metrics.ndcg(np.array([[0, 1], [-1, -1], [0, -1]]), relevance)
-    np.testing.assert_array_equal(found, [np.nan, np.nan, 0.0])
+    values = metrics.ndcg(np.array([[0, 1], [-1, -1], [0, -1]]), relevance)
+    np.testing.assert_array_equal(values, [np.nan, np.nan, 0.0])
 
 
 # tables

@@ -64,12 +64,12 @@ def test_the_model_is_fitted_without_the_user():
 
 def test_a_record_of_pass_prob_a_half_counts_twice():
     log, kind = make_log(2000)
-    kept = np.where(log.reward > 0, 0.5, 1.0)
+    pass_prob = np.where(log.reward > 0, 0.5, 1.0)
     rows = np.repeat(np.arange(2000), np.where(log.reward > 0, 2, 1))
     columns = {name: values[rows] for name, values in vars(log).items()} | {
         "event_id": np.arange(len(rows)).astype(str)
     }
-    q = cross_fit(BanditLog(**vars(log) | {"pass_prob": kept}), one_hot(kind))
+    q = cross_fit(BanditLog(**vars(log) | {"pass_prob": pass_prob}), one_hot(kind))
     np.testing.assert_allclose(q[rows], cross_fit(BanditLog(**columns), one_hot(kind)[rows]), rtol=1e-9)
     assert q.mean() > cross_fit(log, one_hot(kind)).mean() + 0.1
 
@@ -114,9 +114,9 @@ def test_the_seed_decides_the_folds():
 def test_the_model_makes_the_interval_of_dr_shorter_than_that_of_ips():
     log, kind = make_log(4000)
     q = cross_fit(log, one_hot(kind))
-    found = estimates(log, WORLD.target[kind], q)
-    assert np.ptp(found["DR"].interval()) < 0.85 * np.ptp(found["IPS"].interval())
-    low, high = found["DR"].interval()
+    results = estimates(log, WORLD.target[kind], q)
+    assert np.ptp(results["DR"].interval()) < 0.85 * np.ptp(results["IPS"].interval())
+    low, high = results["DR"].interval()
     assert low < WORLD.truth < high
 
 
@@ -168,10 +168,10 @@ def item_features(features, slate):
 def test_linear_rewards_are_predicted_exactly_in_the_last_slot(problem):
     """r_3 = 1 + x_3 (2, -1) + (x_1 + x_2) (0.5, 1): with almost no penalty the prediction is that for every item."""
     features, slate, user, conditional = problem
-    shown = item_features(features, slate)
-    above = shown[:, :2].sum(axis=1) @ [0.5, 1.0]
+    chosen = item_features(features, slate)
+    above = chosen[:, :2].sum(axis=1) @ [0.5, 1.0]
     reward = np.zeros((N, SLOTS))
-    reward[:, 2] = 1 + shown[:, 2] @ [2.0, -1.0] + above
+    reward[:, 2] = 1 + chosen[:, 2] @ [2.0, -1.0] + above
     q = cross_fit_slates(log_of(slate, user, reward), features, conditional, alpha=1e-9)
     np.testing.assert_allclose(q[:, 2], 1 + features @ [2.0, -1.0] + above[:, None], atol=1e-6)
 
@@ -187,16 +187,16 @@ def test_predictions_are_those_of_a_ridge_regression_on_the_next_prediction(prob
     """An independent loop over slots and folds, with scikit-learn on written-out inputs."""
     features, slate, user, conditional = problem
     log = log_of(slate, user, np.random.default_rng(1).normal(size=(N, SLOTS)))
-    found, fold = cross_fit_slates(log, features, conditional, folds=3, seed=5), assign_folds(user, 3, 5)
-    shown = item_features(features, slate)
+    predicted, fold = cross_fit_slates(log, features, conditional, folds=3, seed=5), assign_folds(user, 3, 5)
+    chosen = item_features(features, slate)
     for held_out in range(3):
         train = fold != held_out
         value = np.zeros(N)
         for slot in (2, 1, 0):
-            others = np.hstack([shown[:, :slot].sum(axis=1), features.mean(axis=1)])
-            model = Ridge().fit(np.hstack([shown[:, slot], others])[train], (log.reward[:, slot] + value)[train])
+            others = np.hstack([chosen[:, :slot].sum(axis=1), features.mean(axis=1)])
+            model = Ridge().fit(np.hstack([chosen[:, slot], others])[train], (log.reward[:, slot] + value)[train])
             q = np.column_stack([model.predict(np.hstack([features[:, item], others])) for item in range(ITEMS)])
-            np.testing.assert_allclose(found[~train, slot], q[~train], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(predicted[~train, slot], q[~train], rtol=1e-9, atol=1e-12)
             value = (conditional[:, slot] * q).sum(axis=1)
 
 
@@ -226,13 +226,13 @@ def test_slates_without_user_ids_can_be_numbered(problem):
 
 def test_the_model_makes_the_error_of_cascade_dr_smaller_than_that_of_rips(problem):
     features, slate, user, conditional = problem
-    shown = item_features(features, slate)
-    reward = 1 + shown @ [1.0, -1.0] + np.random.default_rng(1).normal(0, 0.3, (N, SLOTS))
+    chosen = item_features(features, slate)
+    reward = 1 + chosen @ [1.0, -1.0] + np.random.default_rng(1).normal(0, 0.3, (N, SLOTS))
     log = log_of(slate, user, reward)
     target = np.take_along_axis(conditional, slate[:, :, None], axis=2)[:, :, 0]
     q = cross_fit_slates(log, features, conditional)
-    found = slate_estimates(log, target, q=q, target_conditional=conditional)
-    assert found["cascade-DR"].influence.std() < 0.6 * found["RIPS"].influence.std()
+    results = slate_estimates(log, target, q=q, target_conditional=conditional)
+    assert results["cascade-DR"].influence.std() < 0.6 * results["RIPS"].influence.std()
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def test_the_sequence_misses_the_mean_at_any_time_in_at_most_5_percent_of_runs()
     """400 runs of 1 + Binomial(4, 0.8), 2,000 looks each. With 1.96 standard errors, more than 30 % of runs miss."""
     rng, missed, naive = np.random.default_rng(0), 0, 0
     for _ in range(400):
-        found = sequential.confidence_sequence(1 + rng.binomial(4, 0.8, 2000).astype(float))
-        low, high, value = found.low[50:], found.high[50:], found.value[50:]
+        sequence = sequential.confidence_sequence(1 + rng.binomial(4, 0.8, 2000).astype(float))
+        low, high, value = sequence.low[50:], sequence.high[50:], sequence.value[50:]
         missed += bool(((low > 4.2) | (high < 4.2)).any())
         once = (high - low) / 2 / sequential.critical_value(np.arange(51, 2001)) * 1.96
         naive += bool((np.abs(value - 4.2) > once).any())
@@ -38,10 +38,10 @@ def test_the_sequence_misses_the_mean_at_any_time_in_at_most_5_percent_of_runs()
 
 def test_the_sequence_has_the_standard_error_of_the_observations_so_far():
     """1, 2, 3, 4: after the third the mean is 2 and its standard error 1 / sqrt(3)."""
-    found = sequential.confidence_sequence([1.0, 2.0, 3.0, 4.0])
-    assert np.isnan(found.value[0])
-    assert found.value[2] == pytest.approx(2.0)
-    assert found.high[2] - 2.0 == pytest.approx(sequential.critical_value(3) / math.sqrt(3))
+    sequence = sequential.confidence_sequence([1.0, 2.0, 3.0, 4.0])
+    assert np.isnan(sequence.value[0])
+    assert sequence.value[2] == pytest.approx(2.0)
+    assert sequence.high[2] - 2.0 == pytest.approx(sequential.critical_value(3) / math.sqrt(3))
 
 
 def test_a_difference_of_equal_streams_excludes_zero_at_any_time_in_at_most_5_percent_of_runs():
@@ -55,8 +55,8 @@ def test_a_difference_of_equal_streams_excludes_zero_at_any_time_in_at_most_5_pe
         for n in range(250, 3001, 250):
             streams = [(reward[:n][mine], user[:n][mine]) for mine in (side[:n], ~side[:n])]
             values, groups = zip(*streams, strict=True)
-            found = sequential.difference(*values, groups=groups)
-            wrong |= not found.low <= 0 <= found.high
+            interval = sequential.difference(*values, groups=groups)
+            wrong |= not interval.low <= 0 <= interval.high
         missed += wrong
     assert missed / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
 

@@ -35,7 +35,7 @@ def outcomes():
 def expectation(outcomes, name, q=None):
     """Expected value of a plain estimator, from what it makes of every outcome."""
     estimate = slate_estimates(outcomes.log, **outcomes.arguments, q=q, names=[name])[name]
-    return outcomes.behaviour @ (estimate.influence + estimate.value)
+    return outcomes.logging_policy @ (estimate.influence + estimate.value)
 
 
 # the world
@@ -45,14 +45,14 @@ def expectation(outcomes, name, q=None):
 def test_the_enumerated_clicks_are_those_of_the_click_models(outcomes, model):
     """Probabilities sum to 1, and the clicks of every slate have the marginal probabilities of the click model."""
     known = outcomes[model]
-    assert known.behaviour.sum() == pytest.approx(1.0)
+    assert known.logging_policy.sum() == pytest.approx(1.0)
     assert known.target.sum() == pytest.approx(1.0)
     for user in range(world.USERS):
         for slate in world.SLATES:
             rows = (known.log.user_id == user) & (known.log.slate == slate).all(axis=1)
-            found = known.behaviour[rows] @ known.log.reward[rows] / known.behaviour[rows].sum()
+            rates = known.logging_policy[rows] @ known.log.reward[rows] / known.logging_policy[rows].sum()
             attraction = world.ATTRACTION[user, slate][None]
-            np.testing.assert_allclose(found, clicks.CLICK_MODELS[model]().probabilities(attraction)[0], rtol=1e-6)
+            np.testing.assert_allclose(rates, clicks.CLICK_MODELS[model]().probabilities(attraction)[0], rtol=1e-6)
 
 
 # unbiasedness and bias
@@ -77,7 +77,9 @@ def test_an_estimator_is_biased_where_its_assumption_fails(outcomes, name, model
         about = columns[1][:, : slot + 1] if name != "IIPS" else columns[1][:, [slot]]
         _, group = np.unique(np.hstack([columns[0], about]), axis=0, return_inverse=True)
         group = group.ravel()
-        logged = np.bincount(group, known.behaviour * known.log.reward[:, slot]) / np.bincount(group, known.behaviour)
+        logged = np.bincount(group, known.logging_policy * known.log.reward[:, slot]) / np.bincount(
+            group, known.logging_policy
+        )
         biased += known.target @ logged[group]
     assert expectation(known, name, known.any_q()) == pytest.approx(biased, rel=1e-10)
     assert abs(biased / known.truth - 1) > 0.02
@@ -86,12 +88,12 @@ def test_an_estimator_is_biased_where_its_assumption_fails(outcomes, name, model
 def test_with_the_true_model_the_error_of_cascade_dr_is_that_of_the_clicks(outcomes):
     """Its expectation for a given user and slate does not depend on the slate, so the error is below that of RIPS."""
     known = outcomes["cascade"]
-    found = slate_estimates(known.log, **known.arguments, q=known.q, names=["RIPS", "cascade-DR"])
-    terms = {name: estimate.influence + estimate.value for name, estimate in found.items()}
-    by_slate = (known.behaviour * terms["cascade-DR"]).reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
-    chance = known.behaviour.reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
-    np.testing.assert_allclose((by_slate / chance).std(axis=1), 0, atol=1e-12)
-    spread = {name: known.behaviour @ (term - known.truth) ** 2 for name, term in terms.items()}
+    estimates = slate_estimates(known.log, **known.arguments, q=known.q, names=["RIPS", "cascade-DR"])
+    terms = {name: estimate.influence + estimate.value for name, estimate in estimates.items()}
+    by_slate = (known.logging_policy * terms["cascade-DR"]).reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
+    probability = known.logging_policy.reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
+    np.testing.assert_allclose((by_slate / probability).std(axis=1), 0, atol=1e-12)
+    spread = {name: known.logging_policy @ (term - known.truth) ** 2 for name, term in terms.items()}
     assert spread["cascade-DR"] < 0.7 * spread["RIPS"]
 
 
@@ -100,7 +102,7 @@ def test_the_stronger_the_assumption_the_smaller_the_error(outcomes):
     known = outcomes["position_based"]
     spread = {}
     for name, estimate in slate_estimates(known.log, **known.arguments, names=["IPS", "RIPS", "IIPS"]).items():
-        spread[name] = known.behaviour @ (estimate.influence + estimate.value - known.truth) ** 2
+        spread[name] = known.logging_policy @ (estimate.influence + estimate.value - known.truth) ** 2
     assert spread["IIPS"] < spread["RIPS"] < spread["IPS"]
 
 
@@ -155,32 +157,32 @@ def test_a_slate_of_one_slot_is_a_decision(log):
     first = {name: getattr(log, name)[:, :1] for name in ("slate", "reward", "propensity")}
     one = SlateLog(log.event_id, log.user_id, log.candidates, **first, position_propensity=first["propensity"])
     given = target(one) | {"target_position": target(one)["target_propensity"]}
-    found = slate_estimates(one, **given)
+    estimates = slate_estimates(one, **given)
     rows = np.arange(len(one)), one.slate[:, 0]
     logged = one.reward[:, 0], one.propensity[:, 0], given["target_propensity"][:, 0]
-    q, chance = given["q"][:, 0], given["target_conditional"][:, 0]
+    q, probability = given["q"][:, 0], given["target_conditional"][:, 0]
     ips, snips = estimators.ips(*logged), estimators.snips(*logged)
-    dr = estimators.dr(*logged, q[rows], (q * chance).sum(axis=1))
-    sndr = estimators.sndr(*logged, q[rows], (q * chance).sum(axis=1))
+    dr = estimators.dr(*logged, q[rows], (q * probability).sum(axis=1))
+    sndr = estimators.sndr(*logged, q[rows], (q * probability).sum(axis=1))
     pairs = {"IPS": ips, "IIPS": ips, "RIPS": ips, "SNIPS": snips, "SNIIPS": snips, "SNRIPS": snips}
     for name, expected in (pairs | {"cascade-DR": dr, "cascade-SNDR": sndr}).items():
-        assert found[name].value == pytest.approx(expected.value, rel=1e-12), name
-        assert found[name].interval() == pytest.approx(expected.interval(), rel=1e-9), name
-        assert found[name].effective_sample_size == pytest.approx(expected.effective_sample_size), name
-        assert found[name].unsupported_mass == pytest.approx(expected.unsupported_mass), name
+        assert estimates[name].value == pytest.approx(expected.value, rel=1e-12), name
+        assert estimates[name].interval() == pytest.approx(expected.interval(), rel=1e-9), name
+        assert estimates[name].effective_sample_size == pytest.approx(expected.effective_sample_size), name
+        assert estimates[name].unsupported_mass == pytest.approx(expected.unsupported_mass), name
 
 
 def test_without_a_model_cascade_dr_is_rips(log):
     given = target(log)
-    found = slate_estimates(log, **given | {"q": np.zeros_like(given["q"])})
-    np.testing.assert_allclose(found["cascade-DR"].influence, found["RIPS"].influence)
-    assert found["cascade-DR"].value == pytest.approx(found["RIPS"].value, rel=1e-12)
-    assert found["cascade-SNDR"].value == pytest.approx(found["SNRIPS"].value, rel=1e-12)
+    estimates = slate_estimates(log, **given | {"q": np.zeros_like(given["q"])})
+    np.testing.assert_allclose(estimates["cascade-DR"].influence, estimates["RIPS"].influence)
+    assert estimates["cascade-DR"].value == pytest.approx(estimates["RIPS"].value, rel=1e-12)
+    assert estimates["cascade-SNDR"].value == pytest.approx(estimates["SNRIPS"].value, rel=1e-12)
 
 
 def test_the_logging_policy_has_the_mean_of_the_log(log):
-    found = slate_estimates(log, log.propensity, log.position_propensity)
-    for name, estimate in found.items():
+    estimates = slate_estimates(log, log.propensity, log.position_propensity)
+    for name, estimate in estimates.items():
         assert estimate.value == pytest.approx(log.reward.sum(axis=1).mean(), rel=1e-12), name
         assert estimate.unsupported_mass == pytest.approx(0.0, abs=1e-12)
         assert estimate.effective_sample_size == pytest.approx(len(log))
@@ -194,9 +196,9 @@ def test_a_constant_reward_is_the_self_normalised_estimate(log):
         },
         reward=np.full(log.slate.shape, 2.5),
     )
-    found = slate_estimates(constant, **target(log))
+    estimates = slate_estimates(constant, **target(log))
     for name in ("SNIPS", "SNIIPS", "SNRIPS"):
-        assert found[name].value == pytest.approx(7.5, rel=1e-12), name
+        assert estimates[name].value == pytest.approx(7.5, rel=1e-12), name
 
 
 def test_slots_below_the_first_unlikely_item_do_not_count_for_rips():
@@ -204,10 +206,10 @@ def test_slots_below_the_first_unlikely_item_do_not_count_for_rips():
     log = SlateLog(
         ["a", "b"], [1, 2], [[0, 1], [0, 1]], [[0, 1], [1, 0]], [[3.0, 5.0], [1.0, 7.0]], [[0.5, 1.0], [0.5, 1.0]]
     )
-    found = slate_estimates(log, np.array([[1.0, 0.0], [0.0, 0.0]]))
-    assert found["RIPS"].value == pytest.approx(2 * 3 / 2)
-    assert found["IPS"].value == 0.0
-    assert found["RIPS"].unsupported_mass == 1.0
+    estimates = slate_estimates(log, np.array([[1.0, 0.0], [0.0, 0.0]]))
+    assert estimates["RIPS"].value == pytest.approx(2 * 3 / 2)
+    assert estimates["IPS"].value == 0.0
+    assert estimates["RIPS"].unsupported_mass == 1.0
 
 
 def test_two_policies_are_compared_on_one_log(log):

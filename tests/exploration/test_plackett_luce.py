@@ -50,8 +50,8 @@ def test_an_unavailable_item_has_no_weight():
 def test_position_probabilities_are_sums_over_all_slates(items, slots, spread):
     """Also where one item is e^1000 times as likely as another; several rows at once."""
     logits = spread * np.random.default_rng(items).normal(size=(3, items))
-    found = pl.position_probabilities(logits, slots)
-    for row, p in zip(logits, found, strict=True):
+    probabilities = pl.position_probabilities(logits, slots)
+    for row, p in zip(logits, probabilities, strict=True):
         np.testing.assert_allclose(p, enumerated(row, slots), rtol=0, atol=1e-11)
 
 
@@ -61,10 +61,10 @@ def test_a_temperature_near_zero_needs_no_more_memory_and_keeps_the_precision():
     Without the limit on gaps between logits, the axis of times would have 1e13 nodes.
     """
     logits = np.array([[0.0, 1e12, -5e11, 1e12, 3e11], [0.0, 1.0, 2.0, 3.0, 1e12]])
-    found = pl.position_probabilities(logits, 4, np.array([[True] * 5, [True, True, True, False, True]]))
+    probabilities = pl.position_probabilities(logits, 4, np.array([[True] * 5, [True, True, True, False, True]]))
     half = [0.0, 0.5, 0.0, 0.5, 0.0]
-    np.testing.assert_allclose(found[0], [half, half, np.eye(5)[4], np.eye(5)[0]], atol=1e-12)
-    np.testing.assert_allclose(found[1], enumerated(np.array([0.0, 1.0, 2.0, -1e6, 100.0]), 4), atol=1e-12)
+    np.testing.assert_allclose(probabilities[0], [half, half, np.eye(5)[4], np.eye(5)[0]], atol=1e-12)
+    np.testing.assert_allclose(probabilities[1], enumerated(np.array([0.0, 1.0, 2.0, -1e6, 100.0]), 4), atol=1e-12)
 
 
 def test_position_probabilities_of_many_items_keep_their_sums():
@@ -186,11 +186,11 @@ SCORES = np.array([0.0, np.log(2.0), np.log(5.0)])
 
 def propensities_one_by_one(scores, slate, temperature):
     """Probability of each item given those above: its weight over the weights of the remaining items."""
-    remaining, found = np.exp(np.asarray(scores, float) / temperature), []
+    remaining, propensities = np.exp(np.asarray(scores, float) / temperature), []
     for item in slate:
-        found.append(remaining[item] / remaining.sum())
+        propensities.append(remaining[item] / remaining.sum())
         remaining[item] = 0.0
-    return found
+    return propensities
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -209,12 +209,12 @@ def test_slates_without_a_seed_have_the_frequency_of_their_propensities(k):
 
 def test_at_temperatures_far_below_the_gaps_the_lower_slots_are_exact():
     """At temperature 0.001 item 1 is first; the scores of the other two differ by 0.001, which are odds of e to 1."""
-    exploration, found = Exploration("plackett_luce", 0.001), {}
+    exploration, by_slate = Exploration("plackett_luce", 0.001), {}
     for seed in range(40):
         slate, propensities = draw_slate(exploration, np.array([0.0, 5.0, 0.001]), 2, seed)
-        found[tuple(slate)] = propensities
-    np.testing.assert_allclose(found[1, 2], [1.0, np.e / (1 + np.e)])
-    np.testing.assert_allclose(found[1, 0], [1.0, 1 / (1 + np.e)])
+        by_slate[tuple(slate)] = propensities
+    np.testing.assert_allclose(by_slate[1, 2], [1.0, np.e / (1 + np.e)])
+    np.testing.assert_allclose(by_slate[1, 0], [1.0, 1 / (1 + np.e)])
 
 
 lists_of_scores = st.lists(st.floats(-5, 5), min_size=1, max_size=8)

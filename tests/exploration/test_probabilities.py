@@ -129,7 +129,7 @@ def test_samples_have_the_frequency_of_the_probabilities(method, value):
 
 
 def test_an_action_of_probability_zero_is_never_drawn():
-    """A uniform draw just below 1 gives the last possible action, whatever the rounding of the sum, and 0 the first."""
+    """A uniform draw just below 1 gives the last possible action, in spite of rounding, and 0 the first."""
     p = np.array([[0.1, 0.2, 0.7, 0.0], [0.0, 1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3, 0.0]])
     np.testing.assert_array_equal(exploration.invert_cdf(p, np.full(3, np.nextafter(1.0, 0.0))), [2, 1, 2])
     np.testing.assert_array_equal(exploration.invert_cdf(p, np.zeros(3)), [0, 1, 0])

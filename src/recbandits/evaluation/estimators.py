@@ -29,7 +29,7 @@ _RULES = {
 def direct_method(q_target: Any, *, pass_prob: Any = None) -> Estimate:
     """Estimate by the direct method (DM): mean(q_target).
 
-    Its bias is that of the model, of which its interval knows nothing. Needs no propensity.
+    Its bias is that of the model, which its interval does not include. Needs no propensity.
     """
     count, q_target = _columns(pass_prob, q_target=q_target)
     return _mean(count, q_target, np.ones(len(count)), np.nan)

@@ -103,11 +103,11 @@ def estimates(
         "Switch-DR": (estimators.switch_dr, modelled, {"threshold": threshold}),
         "DRos": (estimators.dr_os, modelled, {"shrinkage": shrinkage}),
     }
-    found = {}
+    results = {}
     for name in names:
         estimator, columns, parameters = calls[name]
-        found[name] = estimator(*columns, **parameters, pass_prob=log.pass_prob)
-    return found
+        results[name] = estimator(*columns, **parameters, pass_prob=log.pass_prob)
+    return results
 
 
 def tabulate(estimates: Mapping[str, Estimate], method: str = "normal", level: float = 0.95) -> pd.DataFrame:

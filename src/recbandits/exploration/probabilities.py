@@ -134,7 +134,7 @@ def sample(probabilities: np.ndarray, generator: np.random.Generator) -> np.ndar
 def invert_cdf(probabilities: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """Return the action int64 [batch] at which the cumulative distribution exceeds a uniform draw in [0, 1) per row."""
     cumulative = probabilities.cumsum(axis=1)
-    # normalised, the last sum is exactly 1 and above every draw, whatever the rounding
+    # normalised, the last sum is exactly 1 and above every draw in spite of rounding
     return (cumulative / cumulative[:, -1:] <= uniforms[:, None]).sum(axis=1)
 
 
