@@ -1,10 +1,10 @@
 """Rank candidates by score, and measure slates by the relevance of their items, one value per slate.
 
-    slate = rank(scores, 10)                            # scores [n, items]
+    slate = rank(scores, 10)                             # scores [n, items]
     metrics = {"agent": measure(slate, relevance), ...}  # one row per slate, one column per metric
-    tabulate_means(metrics)                             # of `intervals`: means over users with 95 % intervals
-    tabulate_means({name: by_seed(runs) for ...})       # over seeds, runs = {seed: measure(...)}
-    tabulate_differences(metrics, "als")                # paired differences, which decide what is better
+    tabulate_means(metrics)                              # of `intervals`: means over users with 95 % intervals
+    tabulate_means({name: by_seed(runs) for ...})        # over seeds, runs = {seed: measure(...)}
+    tabulate_differences(metrics, "als")                 # paired differences decide which policy is better
 
 A slate is int [n, k], columns of the candidates from the top, -1 behind the end of a short list. `relevance` is float
 [n, items] of all candidates, such as ratings, NaN in padding. With fewer than k candidates, metrics are those of a list
