@@ -24,8 +24,8 @@ LAYERS = [
     "environments",
     "agents",
     "training",
-    "platforms",
     "plots",
+    "platforms",
     "loop",
 ]
 SUBCLASSES_THE_SDK = "recbandits.serving.predictor"  # its classes are those of Vertex AI's model server

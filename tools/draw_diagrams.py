@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from recbandits.plots.architecture import Arrow, Box, Frame, draw
+from tools.diagrams import Arrow, Box, Frame, draw
 from tools.notebooks import ROOT
 
 

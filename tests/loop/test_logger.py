@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbandits.loop.logger import log_event, log_message
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

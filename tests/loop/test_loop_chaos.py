@@ -25,8 +25,8 @@ from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulate import counts_of
 from recbandits.loop.steps import re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.processes import is_held, read_json
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
 KILLS = 50

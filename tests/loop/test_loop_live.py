@@ -25,8 +25,8 @@ from recbandits.loop.live import Loop
 from recbandits.loop.run import canary_waits, decided, run
 from recbandits.loop.simulate import counts_of, drift_of
 from recbandits.loop.world import World
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse_client import LocalWarehouse
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Verdict
 
 SETTINGS = settings_of(parsed(["--profile", "quick"]))

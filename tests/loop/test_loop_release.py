@@ -14,8 +14,8 @@ from recbandits.loop.judge import Judgement
 from recbandits.loop.memory import MemoryEndpoint
 from recbandits.loop.release import deploy, experiment, guard, looks, observed, place, serving_version
 from recbandits.loop.settings import Guardrail
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
 RULE = Join(window=5.0, default=1.0)

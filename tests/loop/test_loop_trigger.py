@@ -12,11 +12,11 @@ from kfp import compiler, dsl
 from recbandits.config import Config
 from recbandits.loop.settings import Settings
 from recbandits.loop.trigger import PIPELINE, Trigger, due, plan_now, span, timetable, watch
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.pipelines import LocalPipelines
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.platforms.pipelines import IMAGE
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward, Verdict
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

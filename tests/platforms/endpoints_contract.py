@@ -2,7 +2,7 @@
 
 import pytest
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 
 
 class EndpointsContract:

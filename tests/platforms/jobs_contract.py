@@ -2,8 +2,8 @@
 
 import pytest
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import Choice, Float, Integer
+from recbandits.platforms.protocol import PlatformError
 
 PARAMETERS = {
     "alpha": Float(0.01, 10.0, log=True),

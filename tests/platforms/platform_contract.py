@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from recbandits.platforms import FOUND, MADE, PlatformError
+from recbandits.platforms.protocol import FOUND, MADE, PlatformError
 from recbandits.platforms.provisioning import clean_up, create, manifest, manifest_file
 
 

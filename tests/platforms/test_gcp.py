@@ -9,10 +9,10 @@ from google.api_core.future.polling import DEFAULT_POLLING
 from platform_contract import PlatformContract
 
 from recbandits.config import Config
-from recbandits.platforms import FOUND, MADE, PlatformError, Resource
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import Rehearsal, error
 from recbandits.platforms.gcp.resources import ACTS, ROLES, SERVICES
+from recbandits.platforms.protocol import FOUND, MADE, PlatformError, Resource
 from recbandits.platforms.provisioning import clean_up, create, manifest
 
 PROJECT = "movie-lab-42"

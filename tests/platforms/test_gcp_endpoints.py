@@ -8,9 +8,9 @@ import pytest
 from endpoints_contract import EndpointsContract
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import Rehearsal, error, rehearse
+from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
 
 PROJECT = "movie-lab-42"

@@ -8,9 +8,9 @@ import pytest
 from google.cloud.aiplatform import initializer
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import Rehearsal, error
+from recbandits.platforms.protocol import PlatformError
 
 PROJECT = "movie-lab-42"
 PLACE = f"/v1/projects/{PROJECT}/locations/us-central1"

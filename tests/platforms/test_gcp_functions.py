@@ -8,10 +8,10 @@ from importlib import metadata
 import pytest
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.functions import Function
 from recbandits.platforms.gcp.packages import pack
 from recbandits.platforms.gcp.rehearsal import error
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.provisioning import clean_up, manifest
 
 PROJECT = "movie-lab-42"

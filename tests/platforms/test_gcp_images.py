@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.gcp import GcpPlatform, images
 from recbandits.platforms.gcp.clients import Clients
 from recbandits.platforms.gcp.images import archive
 from recbandits.platforms.gcp.models import Models
 from recbandits.platforms.gcp.rehearsal import Rehearsal, error, rehearse
 from recbandits.platforms.images import context
+from recbandits.platforms.protocol import PlatformError
 from tools.lock import ROOT
 
 CONFIG = Config(platform="gcp", project="movie-lab-42", region="europe-west4", version="v2")

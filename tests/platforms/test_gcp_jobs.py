@@ -9,11 +9,11 @@ import pytest
 from jobs_contract import PARAMETERS, JobsContract
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import Rehearsal, error, rehearse
 from recbandits.platforms.gcp.rehearsal.storage import put
 from recbandits.platforms.jobs import MACHINES, Choice, Float, Integer, Job, Machine, Study
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import with_parameters
 
 PROJECT = "movie-lab-42"

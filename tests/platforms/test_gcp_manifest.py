@@ -7,10 +7,10 @@ from threading import Event
 
 import pytest
 
-from recbandits.platforms import FOUND, MADE, NotMadeError, PlatformError, Resource
 from recbandits.platforms.functions import Function
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import error
+from recbandits.platforms.protocol import FOUND, MADE, NotMadeError, PlatformError, Resource
 from recbandits.platforms.provisioning import clean_up, create, enter, expect, manifest
 
 PROJECT = "movie-lab-42"

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp.rehearsal import PROJECT_NUMBER, error
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.provisioning import clean_up, manifest
 from recbandits.records import Reward
 

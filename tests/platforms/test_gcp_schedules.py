@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from recbandits.platforms import PlatformError, Resource
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.provisioning import clean_up, manifest
 from recbandits.platforms.schedules import Schedule
 

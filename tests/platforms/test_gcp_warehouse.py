@@ -7,9 +7,10 @@ import pytest
 from warehouse_contract import START, WarehouseContract, shown, told
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError, Resource, provisioning
+from recbandits.platforms import provisioning
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import Rehearsal
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.provisioning import clean_up, manifest
 from recbandits.records import Quarantined
 

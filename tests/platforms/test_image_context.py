@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.images import checkout, context, dockerfile, instructions, rebuilt
+from recbandits.platforms.protocol import PlatformError
 from tools.lock import ROOT
 
 NAMES = ["lab", "serve", "train", "train-gpu"]

@@ -22,15 +22,15 @@ from packaging.requirements import Requirement
 
 import recbandits
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.images import instructions
 from recbandits.platforms.local.images import LocalImages
 from recbandits.platforms.local.rehearsal import free_port, rehearse
 from recbandits.platforms.local.stages import Builder
+from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
 from tools.lock import ROOT
 
-HOUSE = Path(recbandits.__file__).parent
+PACKAGE = Path(recbandits.__file__).parent
 NAMES = ["lab", "serve", "train"]
 LOCK = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 PINS = [Requirement(line.rstrip(" \\")) for line in LOCK.splitlines() if re.match(r"\w", line)]
@@ -64,7 +64,7 @@ def test_the_lock_is_complete_and_the_wheel_is_what_runs(image, name):
     package, origin, modules, compiled, keras = json.loads(done.stdout)
     assert image(name).python.parents[1] in Path(package).parents
     assert origin["url"].endswith(".whl")
-    assert modules == sorted(path.relative_to(HOUSE).as_posix() for path in HOUSE.rglob("*.py"))
+    assert modules == sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
     assert (compiled, keras) == (len(modules), "1")
     said = image(name).log.read_text()
     satisfied = re.findall(r"^Requirement already satisfied: ([\w.-]+)", said, flags=re.M)

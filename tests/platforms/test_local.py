@@ -9,8 +9,8 @@ import pytest
 from platform_contract import PlatformContract
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.local import LocalPlatform
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.provisioning import clean_up, create, manifest
 
 

@@ -13,8 +13,8 @@ import pytest
 from endpoints_contract import EndpointsContract
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local import LocalPlatform
+from recbandits.platforms.protocol import PlatformError
 
 
 @pytest.fixture(scope="module")

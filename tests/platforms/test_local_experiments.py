@@ -9,8 +9,8 @@ import pytest
 from tensorboard import program
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.experiments import LocalExperiments
+from recbandits.platforms.protocol import PlatformError
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import pytest
 from google.cloud import pubsub_v1
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError, choose
+from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
 from recbandits.platforms.local import pusher
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Reward
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

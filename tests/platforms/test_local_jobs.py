@@ -16,11 +16,11 @@ import pytest
 from jobs_contract import PARAMETERS, JobsContract
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import Choice, Float, Integer, Job, Study
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.local.study import propose
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import with_parameters
 
 # What the training task does, in a tenth of a second: take arguments, report by cloudml-hypertune, leave a record.

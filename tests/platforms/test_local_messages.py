@@ -16,8 +16,9 @@ from google.api_core import exceptions
 from google.cloud import pubsub_v1
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError, choose
+from recbandits.platforms import choose
 from recbandits.platforms.local.mailboxes import Store
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Reward
 
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately flag is deprecated")

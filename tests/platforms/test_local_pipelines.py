@@ -12,10 +12,10 @@ import pytest
 from kfp import compiler, dsl
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.pipelines import LocalPipelines
 from recbandits.platforms.pipelines import IMAGE
+from recbandits.platforms.protocol import PlatformError
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.schedules import fired, run, send
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import Schedule, fields_of, trigger_of
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.services import Service, answers
+from recbandits.platforms.protocol import PlatformError
 
 
 def web(port):

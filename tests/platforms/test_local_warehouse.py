@@ -11,9 +11,10 @@ import pytest
 from warehouse_contract import START, WarehouseContract, at, shown, told
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError, choose
+from recbandits.platforms import choose
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.platforms.local.warehouse_client import LocalWarehouse
+from recbandits.platforms.protocol import PlatformError
 
 
 @pytest.fixture(scope="module")

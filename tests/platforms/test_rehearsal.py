@@ -3,10 +3,10 @@
 import pytest
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.gcp.clients import Clients
 from recbandits.platforms.gcp.rehearsal import Rehearsal, rehearse
 from recbandits.platforms.jobs import Job
+from recbandits.platforms.protocol import PlatformError
 
 
 @pytest.fixture

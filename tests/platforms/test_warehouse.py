@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from warehouse_contract import START, WarehouseContract, at, shown, told
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.warehouse import Counts, digest_of
 from recbandits.records import Interaction, Quarantined, Reward, Verdict
 

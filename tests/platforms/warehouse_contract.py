@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Quarantined, Reward, Verdict, check
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The pictures of the loop show the numbers that they are given, with their intervals and references."""
+"""Pictures of the loop show the numbers that they are given, with their intervals and references."""
 
 import numpy as np
 import pandas as pd
@@ -54,7 +54,7 @@ def test_the_guardrail_shows_each_look_and_when_it_decided():
     looks = pd.DataFrame({"decisions": [100, 200], "value": [0.0, -0.2], "low": [-0.5, -0.4], "high": [0.5, -0.05]})
     (axes,) = plots.guardrail(looks, {200: "rolled back"}, margin=0.3).axes
     lines = drawn(axes)
-    np.testing.assert_allclose(lines["newest less other"].get_xydata(), [[100, 0.0], [200, -0.2]])
+    np.testing.assert_allclose(lines["newest minus other"].get_xydata(), [[100, 0.0], [200, -0.2]])
     assert list(lines["rolled back"].get_xdata()) == [200, 200]
     assert lines["margin, -0.3"].get_ydata()[0] == -0.3
 
@@ -76,3 +76,42 @@ def test_drift_marks_the_periods_with_an_alarm(error):
     left, *_ = plots.drift(pd.DataFrame([[*row, ""], [3.5, *row[1:], "shifted"]], columns=names)).axes
     (crosses,) = (line for line in left.get_lines() if line.get_marker() == "x")
     np.testing.assert_allclose(crosses.get_xydata(), [[1, 3.5]])
+
+
+def visits(rows):
+    return pd.DataFrame(rows, columns=["share", "user_id", "canary", "reward"])
+
+
+def test_users_are_sorted_by_when_they_joined_and_rewards_averaged_by_version():
+    """User 2 joins at 10 %, user 3 at 50 %, user 1 never; 4.5 of user 1 and 3 of user 3 are 3.75, each user once."""
+    fig = plots.canary(
+        visits(
+            [
+                *[(10, 1, False, 4.0), (10, 1, False, 5.0), (10, 2, True, 2.0), (10, 3, False, 3.0)],
+                *[(50, 1, False, 4.0), (50, 2, True, 1.0), (50, 3, True, 3.0)],
+            ]
+        )
+    )
+    left, right = fig.axes
+    np.testing.assert_array_equal(left.collections[0].get_array(), [[1, 0, 0], [1, 1, 0]])
+    assert [label.get_text() for label in left.get_yticklabels()] == ["10 %", "50 %"]
+    old, new = (container.lines[0].get_ydata().astype(float) for container in right.containers)
+    np.testing.assert_allclose(old, [3.75, 4.0])
+    np.testing.assert_allclose(new, [2.0, 2.0])
+
+
+def test_before_there_is_a_canary_only_the_current_version_is_drawn():
+    fig = plots.canary(visits([(0, 1, False, 4.0), (0, 2, False, 5.0)]))
+    assert len(fig.axes[1].containers) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([(10, 1, True, 1.0), (10, 1, False, 1.0)], "user 1 must get one version, got both at 10 %"),
+        ([(10, 1, True, 1.0), (20, 2, True, 1.0)], "the same users must visit at every share"),
+    ],
+)
+def test_a_split_that_is_none_is_refused(rows, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        plots.canary(visits(rows))

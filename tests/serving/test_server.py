@@ -19,9 +19,9 @@ import pytest
 from google.cloud import pubsub_v1
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.endpoints import LocalEndpoints
 from recbandits.platforms.local.pubsub import PubSub
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
 from recbandits.serving.predictor import LARGEST_BODY

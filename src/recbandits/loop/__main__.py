@@ -16,7 +16,7 @@ from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import drift_of
 from recbandits.loop.view import shown
 from recbandits.notebook import PROFILES
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import fields_of
 
 _RATE = 40.0  # visits per second, which leaves most of two cores to the trainings

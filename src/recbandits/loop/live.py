@@ -23,13 +23,13 @@ from recbandits.loop.models import Models
 from recbandits.loop.steps import config_parameter, models_uri, start_up_parameters
 from recbandits.loop.trigger import PIPELINE
 from recbandits.loop.world import World
-from recbandits.platforms import PlatformError
 from recbandits.platforms.functions import Function
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
 from recbandits.platforms.local.processes import held, is_held
 from recbandits.platforms.local.services import Service
 from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.protocol import PlatformError
 
 SOURCE = Path(__file__).parents[3] / "04-pipelines" / "02-mlops_pipeline_tf_agents_bandit" / "src"
 START_UP = "start-up"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from recbandits.loop.simulate import begin_drift, counts_of
 from recbandits.loop.trigger import PIPELINE
 from recbandits.loop.view import Sight
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Verdict, to_table
 
 DRIFT_AFTER = 2  # rounds

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from recbandits.config import Config
 from recbandits.loop.release import experiment, guard
 from recbandits.loop.steps import re_training_parameters, serving_model, settings_from
-from recbandits.platforms import PlatformError, choose
+from recbandits.platforms import choose
+from recbandits.platforms.protocol import PlatformError
 
 PIPELINE = "re-training"
 OVERLAP = 60.0  # seconds before the end of what serves has learnt: decisions that were delivered late are read then

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 
 
 def expect_shares(name, shares, expected):

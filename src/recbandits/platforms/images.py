@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 
 
 class Instruction(NamedTuple):

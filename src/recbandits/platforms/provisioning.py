@@ -26,7 +26,7 @@ import os
 import uuid
 from typing import NamedTuple
 
-from recbandits.platforms import FOUND, MADE, NotMadeError, PlatformError, Resource
+from recbandits.platforms.protocol import FOUND, MADE, NotMadeError, PlatformError, Resource
 
 
 class Outcome(NamedTuple):

@@ -1,6 +1,6 @@
 """What tuning is on every platform: which trial is the best, and how the job that follows gets its parameters."""
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 from recbandits.training.flags import as_text
 
 

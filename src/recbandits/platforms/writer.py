@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 import pyarrow as pa
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 
 _TOGETHER = 1_000  # writes in one transaction, at most
 

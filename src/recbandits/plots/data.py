@@ -1,23 +1,17 @@
-"""MovieLens as a person wants to see it: who rated what, when, how, and what a factorisation finds in it."""
+"""Pictures of MovieLens: ratings, movies, users, times, sparsity, and factors of a factorisation."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.dates import DateFormatter, MonthLocator
+from matplotlib.figure import Figure
 
-from recbandits.data.tables import GENRES, STARS
+from recbandits.data.movielens import GENRES, STARS, MovieLens
 from recbandits.plots.style import COLOURS, REFERENCE, figure
 
 
-def rating_shares(data):
-    """Share of each rating, with the mean.
-
-    Args:
-      data: MovieLens
-
-    Returns:
-      matplotlib.figure.Figure, as from every function of this module.
-    """
+def rating_shares(data: MovieLens) -> Figure:
+    """Draw the share of each rating, with the mean."""
     ratings = data.ratings["rating"]
     shares = ratings.value_counts(normalize=True).reindex(STARS, fill_value=0)
     with figure(5.5, 3.2) as (fig, ax):
@@ -30,8 +24,8 @@ def rating_shares(data):
     return fig
 
 
-def long_tail(data):
-    """Ratings per movie by rank, and ratings per user, both on logarithmic scales."""
+def long_tail(data: MovieLens) -> Figure:
+    """Draw ratings per movie by rank, and ratings per user, both on logarithmic scales."""
     movies = data.ratings["movie_id"].value_counts().to_numpy()
     users = data.ratings["user_id"].value_counts().to_numpy()
     top = len(movies) // 10
@@ -50,8 +44,8 @@ def long_tail(data):
     return fig
 
 
-def genres(data):
-    """Movies of each genre, and the mean rating that its movies get."""
+def genres(data: MovieLens) -> Figure:
+    """Draw the movies of each genre, and the mean rating of its movies."""
     names = [name for name in GENRES if data.movies[name].any()]
     rated = data.ratings.merge(data.movies[names], left_on="movie_id", right_index=True)
     table = pd.DataFrame(
@@ -73,8 +67,8 @@ def genres(data):
     return fig
 
 
-def demographics(data):
-    """Ages by gender, and occupations."""
+def demographics(data: MovieLens) -> Figure:
+    """Draw ages by gender, and occupations."""
     users = data.users
     occupations = users["occupation"].value_counts().sort_values()
     with figure(9, 4.2, ncols=2) as (fig, (left, right)):
@@ -91,8 +85,8 @@ def demographics(data):
     return fig
 
 
-def activity_over_time(data):
-    """Ratings a week, and how long each user stayed."""
+def activity_over_time(data: MovieLens) -> Figure:
+    """Draw ratings per week, and the time between a user's first rating and the last."""
     time = data.ratings["time"].dt.tz_localize(None)
     weeks = time.dt.to_period("W").value_counts().sort_index()
     by_user = data.ratings.groupby("user_id")["time"]
@@ -101,7 +95,7 @@ def activity_over_time(data):
         left.bar(weeks.index.start_time, weeks, width=6)
         left.xaxis.set_major_locator(MonthLocator(interval=2))
         left.xaxis.set_major_formatter(DateFormatter("%b %Y"))
-        left.set(title="Ratings a week", ylabel="ratings")
+        left.set(title="Ratings per week", ylabel="ratings")
         right.semilogx(hours.clip(lower=1 / 60), np.linspace(0, 1, len(hours)))
         for hour, name in ((1, "an hour"), (24, "a day"), (24 * 30, "a month")):
             right.axvline(hour, color=REFERENCE, linestyle=":")
@@ -110,8 +104,8 @@ def activity_over_time(data):
     return fig
 
 
-def sparsity(data, blocks=80):
-    """The matrix of ratings, the busiest users and the most popular movies first; each pixel is a block of cells."""
+def sparsity(data: MovieLens, blocks=80) -> Figure:
+    """Draw the density of the rating matrix, the most active users and the most rated movies first."""
     user = data.ratings["user_id"].map(_rank(data.ratings["user_id"]))
     movie = data.ratings["movie_id"].map(_rank(data.ratings["movie_id"]))
     edges = [np.linspace(0, number.max() + 1, blocks + 1) for number in (user, movie)]
@@ -127,8 +121,8 @@ def sparsity(data, blocks=80):
     return fig
 
 
-def errors_by_rank(errors, references):
-    """Held-out error against the number of factors.
+def errors_by_rank(errors, references) -> Figure:
+    """Draw held-out error against the number of factors.
 
     Args:
       errors: DataFrame with columns rank, seed and rmse.
@@ -147,8 +141,8 @@ def errors_by_rank(errors, references):
     return fig
 
 
-def calibration(rating, predictions, bins=10):
-    """Mean rating against mean prediction, in bins of equally many held-out ratings.
+def calibration(rating, predictions, bins=10) -> Figure:
+    """Draw mean rating against mean prediction, in bins of equally many held-out ratings.
 
     Args:
       rating: float array [n], stars.
@@ -163,14 +157,14 @@ def calibration(rating, predictions, bins=10):
             ax.plot(
                 [prediction[part].mean() for part in parts], [rating[part].mean() for part in parts], "o-", label=name
             )
-        ax.set(title="What is predicted and what is given", xlabel="mean prediction", ylabel="mean rating (stars)")
+        ax.set(title="Calibration on held-out ratings", xlabel="mean prediction", ylabel="mean rating (stars)")
         ax.set(xlim=(0, 5), ylim=(0, 5))
         ax.legend(loc="lower right")
     return fig
 
 
-def taste_map(movie_factors, data, ratings=100, labels=12):
-    """Movies on the two strongest directions of taste, and where the genres lie.
+def taste_map(movie_factors, data, ratings=100, labels=12) -> Figure:
+    """Draw movies on the two directions of largest variance of their factors, and the means of the genres.
 
     Args:
       movie_factors: DataFrame [movies, rank] indexed by movie_id.

@@ -1,52 +1,50 @@
-"""Pictures of the loop: what it earns round by round, what was let through, and what its monitors see."""
+"""Pictures of the closed loop: rewards and regret, decisions of gate and guardrail, monitors, and a canary."""
 
 import numpy as np
+import pandas as pd
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 
-from recbandits.plots.style import COLOURS, REFERENCE, figure
+from recbandits.evaluation.intervals import mean_interval
+from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, band, coloured, figure, label_rows
 
 REFERENCES = {"oracle": "--", "uniform": ":"}
 _KINDS = {"deployed": COLOURS[2], "refused": COLOURS[7], "promoted": COLOURS[0], "rolled back": COLOURS[3]}
-_FAR = 3.0  # of a ratio that should be 1
-_BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+_LARGEST_RATIO = 3.0  # drawn, of a ratio whose expectation is 1
 
 
-def rewards(table, title=None):
-    """Draw the true mean reward of what serves, round by round, against oracle and uniform choice.
+def rewards(table: pd.DataFrame, title=None) -> Figure:
+    """Draw the expected reward of the served policy, round by round, against oracle and uniform choice.
 
     Args:
       table: DataFrame with columns round, learner, value, low, high, as `loop.rounds.by_learner` and
         `loop.history.true_values` give it; "oracle" and "uniform" among the learners are drawn as references. With a
-        column drift that changes, a strip below shows how far taste has turned.
-      title: of the picture.
-
-    Returns:
-      The matplotlib figure: a line a learner, the 95 % interval as a band.
+        column drift that changes, an axis below shows the preference drift.
     """
     drifts = "drift" in table and table["drift"].nunique() > 1
-    with figure(7.5, 4.8 if drifts else 4.0, 1 + drifts, sharex=True, **_strip(drifts)) as (fig, axes):
-        main = np.atleast_1d(axes)[0]
-        _lines(main, table, "round")
-        main.set(ylabel="true mean reward (stars)", title=title)
-        _whole(main)
+    ratios = {"height_ratios": [4, 1]} if drifts else {}
+    with figure(7.5, 4.8 if drifts else 4.0, 1 + drifts, sharex=True, squeeze=False, **ratios) as (fig, axes):
+        main, last = axes[0, 0], axes[-1, 0]
+        _draw_learners(main, table, "round")
+        main.set(ylabel="expected reward (stars)", title=title)
+        main.xaxis.get_major_locator().set_params(integer=True)
         if drifts:
-            _draw_drift(axes[1], table)
-        np.atleast_1d(axes)[-1].set_xlabel("round")
+            by_round = table.drop_duplicates("round").sort_values("round")
+            last.fill_between(by_round["round"], by_round["drift"], step="mid", color=COLOURS[5], alpha=0.5, lw=0)
+            last.set(ylabel="preference\ndrift", ylim=(0, 1.05))
+        last.set_xlabel("round")
     return fig
 
 
-def regret(table, title=None):
-    """Draw what was lost against the best candidate, added up over the decisions.
+def regret(table: pd.DataFrame, title=None) -> Figure:
+    """Draw the cumulative regret against the best candidate; a flatter line has less regret per decision.
 
     Args:
-      table: DataFrame with columns decisions (made so far), learner, value (stars lost so far), low, high; "uniform"
-        among the learners is drawn as a reference.
-      title: of the picture.
-
-    Returns:
-      The matplotlib figure: a line a learner, the 95 % interval as a band. A flatter line loses less per decision.
+      table: DataFrame with columns decisions (made so far), learner, value (cumulative regret in stars), low, high;
+        "uniform" among the learners is drawn as a reference.
     """
     with figure(7.5, 4.0) as (fig, axes):
-        _lines(axes, table, "decisions")
+        _draw_learners(axes, table, "decisions")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="decisions", ylabel="cumulative regret (stars)", title=title)
@@ -54,106 +52,82 @@ def regret(table, title=None):
     return fig
 
 
-def gate(table, margin, title=None):
-    """Draw what the gate saw of every candidate: its estimated difference to what served.
+def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
+    """Draw the estimated difference of every candidate to the served policy, with the margin of the gate.
 
     Args:
       table: DataFrame, one row a candidate in order, with columns kind ("deployed" or "refused"), difference, low and
         high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
       margin: of the gate, stars.
-      title: of the picture.
-
-    Returns:
-      The matplotlib figure: differences with their 95 % intervals, green for deployed and red for refused, and the line
-      that the lower end must not go below.
     """
-    rounds = np.arange(len(table))
     with figure(7.5, 3.6) as (fig, axes):
-        axes.axhline(0, color=REFERENCE, linewidth=1)
-        axes.axhline(-margin, color="black", linestyle="--", linewidth=1.2, label=f"margin, -{margin:g}")
+        _draw_margin(axes, margin)
         for kind in ("deployed", "refused"):
-            rows = (table["kind"] == kind).to_numpy()
-            part, colour = table[rows], _KINDS[kind]
-            estimated = part["difference"].notna().to_numpy()
-            value = part["difference"].astype(float).to_numpy()[estimated]
-            ends = part[["low", "high"]].astype(float).to_numpy()[estimated].T
-            reach = np.abs(ends - value)
-            axes.errorbar(rounds[rows][estimated], value, reach, fmt="o", color=colour, capsize=4, label=kind)
-            axes.plot(rounds[rows][~estimated], np.zeros((~estimated).sum()), "D", color=colour, markersize=5)
-        _whole(axes)
-        axes.set(xlabel="round", ylabel="candidate less serving (stars),\nwith intervals", title=title)
-        axes.legend(**_BESIDE)
+            part = table.assign(round=np.arange(len(table)))[(table["kind"] == kind).to_numpy()].astype({"low": float})
+            compared, colour = part[part["difference"].notna()], _KINDS[kind]
+            value = compared["difference"].astype(float)
+            reach = [value - compared["low"], compared["high"].astype(float) - value]
+            axes.errorbar(compared["round"], value, reach, fmt="o", color=colour, capsize=4, label=kind)
+            first = part.loc[part["difference"].isna(), "round"]
+            axes.plot(first, np.zeros(len(first)), "D", color=colour, markersize=5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="round", ylabel="candidate minus served (stars),\nwith intervals", title=title)
+        axes.legend(**BESIDE)
     return fig
 
 
-def guardrail(looks, verdicts=None, margin=None, title=None):
-    """Draw what the guardrail saw of one experiment, look by look.
+def guardrail(looks: pd.DataFrame, verdicts=None, margin=None, title=None) -> Figure:
+    """Draw the difference between canary and predecessor that the guardrail observed, look by look.
 
     Args:
       looks: DataFrame with columns decisions (of both versions so far), value, low, high: the difference of the newest
         to the other with its confidence sequence, as `loop.release.observed` gives it at each look.
-      verdicts: dict from a number of decisions to what was decided then; None for nothing.
+      verdicts: dict from a number of decisions to the verdict then; None for nothing.
       margin: of the guardrail, stars, drawn as a line; None for no line.
-      title: of the picture.
-
-    Returns:
-      The matplotlib figure.
     """
     with figure(7.5, 3.6) as (fig, axes):
-        axes.axhline(0, color=REFERENCE, linewidth=1)
-        axes.plot(looks["decisions"], looks["value"], color=COLOURS[0], label="newest less other")
-        axes.fill_between(looks["decisions"], looks["low"], looks["high"], color=COLOURS[0], alpha=0.18, lw=0)
-        if margin is not None:
-            axes.axhline(-margin, color="black", linestyle="--", linewidth=1.2, label=f"margin, -{margin:g}")
+        axes.plot(looks["decisions"], looks["value"], color=COLOURS[0], label="newest minus other")
+        band(axes, looks["decisions"], looks["low"], looks["high"], COLOURS[0])
+        _draw_margin(axes, margin)
         for decisions, kind in (verdicts or {}).items():
             axes.axvline(decisions, color=_KINDS[kind], linewidth=1.6, label=kind)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(
-            xlabel="decisions of both versions", ylabel="difference (stars),\n95 % confidence sequence", title=title
-        )
-        axes.legend(**_BESIDE)
+        axes.set(xlabel="decisions of both versions", title=title)
+        axes.set_ylabel("difference (stars),\n95 % confidence sequence")
+        axes.legend(**BESIDE)
     return fig
 
 
-def propensities(table, title=None):
-    """Draw the propensity monitor: whether the mean of 1 / (k p) is 1 for every version.
+def propensities(table: pd.DataFrame, title=None) -> Figure:
+    """Draw the propensity monitor: the mean of 1 / (k p), whose expectation is 1, and the smallest propensity.
 
     Args:
-      table: DataFrame of `loop.monitors.propensities`.
-      title: of the picture.
-
-    Returns:
-      The matplotlib figure: on the left the mean with its 95 % interval, red where there is an alarm; on the right the
-      smallest propensity.
+      table: DataFrame of `loop.monitors.propensities`; versions with an alarm are red.
     """
-    place = np.arange(len(table))[::-1]
     names = [f"{version[:8]} ({count:,})" for version, count in table["decisions"].items()]
     with figure(9.0, 1.4 + 0.34 * len(table), ncols=2, sharey=True) as (fig, (left, right)):
+        position = label_rows(left, names)
         left.axvline(1, color="black", linestyle="--", linewidth=1.2)
-        for y, row in zip(place, table.itertuples(), strict=True):
+        for y, row in zip(position, table.itertuples(), strict=True):
             colour = _KINDS["refused"] if row.alarm else COLOURS[0]
             left.plot([row.low, row.high], [y, y], color=colour, linewidth=4, alpha=0.5)
             left.plot(row.ratio, y, "o", color=colour)
-        left.set_xlim(0, min(_FAR, 1.1 * table["high"].max()))  # what hardly anything was shown of has no end
-        left.set_yticks(place, names)
-        left.set(
-            xlabel="mean of 1 / (candidates x propensity),\n95 % interval", title=title, ylabel="version (decisions)"
-        )
-        right.plot(table["smallest"], place, "s", color=COLOURS[1])
+        left.set_xlim(0, min(_LARGEST_RATIO, 1.1 * table["high"].max()))  # few decisions have no upper end
+        left.set(xlabel="mean of 1 / (candidates x propensity),\n95 % interval", ylabel="version (decisions)")
+        left.set_title(title)
+        right.plot(table["smallest"], position, "s", color=COLOURS[1])
         right.set_xscale("log")
         right.set(xlabel="smallest propensity", ylim=(-0.6, len(table) - 0.4))
     return fig
 
 
-def drift(table, title=None):
+def drift(table: pd.DataFrame, title=None) -> Figure:
     """Draw the drift monitor: mean reward, error of the served predictions, and stability indices, period by period.
+
+    Bands are 95 % intervals, dotted lines the limits of an index without drift, crosses alarms.
 
     Args:
       table: DataFrame of `loop.monitors.drift`.
-      title: of the picture.
-
-    Returns:
-      The matplotlib figure: bands are 95 % intervals, dotted lines what an index stays below by chance, crosses alarms.
     """
     period = np.arange(len(table))
     with figure(10.0, 3.4, ncols=3) as (fig, (left, middle, right)):
@@ -162,45 +136,83 @@ def drift(table, title=None):
             (middle, "error", ("error_low", "error_high"), "squared error of served scores (stars²)"),
         ):
             axes.plot(period, table[name], "o-", color=COLOURS[0])
-            axes.fill_between(period, table[ends[0]], table[ends[1]], color=COLOURS[0], alpha=0.18, lw=0)
-            axes.set(xlabel="period", ylabel=label)
+            band(axes, period, table[ends[0]], table[ends[1]], COLOURS[0])
+            axes.set_ylabel(label)
         for name, colour in (("reward", COLOURS[1]), ("context", COLOURS[2])):
             right.plot(period, table[f"psi_{name}"], "o-", color=colour, label=name)
             right.plot(period, table[f"psi_{name}_limit"], ":", color=colour)
-        right.set(xlabel="period", ylabel="stability index against the first")
+        right.set_ylabel("stability index against the first")
         right.legend()
-        alarmed = (table["alarm"] != "").to_numpy()
-        left.plot(period[alarmed], table["reward"][alarmed], "x", color=_KINDS["refused"], markersize=11, mew=2)
+        alarm = (table["alarm"] != "").to_numpy()
+        left.plot(period[alarm], table["reward"][alarm], "x", color=_KINDS["refused"], markersize=11, mew=2)
         for axes in (left, middle, right):
-            _whole(axes)
+            axes.set_xlabel("period")
+            axes.xaxis.get_major_locator().set_params(integer=True)
         left.set_title(title)
     return fig
 
 
-def _lines(axes, table, x):
-    """A line with its band for each learner; references in grey."""
-    learners = [name for name in table["learner"].unique() if name not in REFERENCES]
-    for name in [*learners, *(name for name in REFERENCES if name in set(table["learner"]))]:
+def canary(visits: pd.DataFrame, title=None) -> Figure:
+    """Draw the users that the canary serves at each traffic split, and the mean reward of both versions.
+
+    Each user counts once in the 95 % intervals of the mean: users are split between the versions, not visits.
+
+    Args:
+      visits: DataFrame, one row a visit: share (percentage of the canary), user_id, canary (whether it answered) and
+        reward. The same users visit at every share.
+
+    Raises:
+      ValueError: other users visit at one share than at another, or one user gets both versions at one share.
+    """
+    by_user = visits.groupby(["share", "user_id"])["canary"].agg(["min", "max"])
+    if (by_user["min"] != by_user["max"]).any():
+        share, user = by_user.index[np.argmax(by_user["min"] != by_user["max"])]
+        raise ValueError(f"user {user} must get one version, got both at {share} %")
+    table = by_user["max"].unstack()
+    if table.isna().any(axis=None):
+        raise ValueError("the same users must visit at every share")
+    order, stages = np.argsort(-table.sum().to_numpy(), kind="stable"), np.arange(len(table))
+    labels = [f"{share} %" for share in table.index]
+    with figure(9.0, 3.4, ncols=2, width_ratios=[3, 2]) as (fig, (left, right)):
+        colours = ListedColormap(["#e2e8f0", COLOURS[1]])
+        left.pcolormesh(table.to_numpy(float)[:, order], cmap=colours, vmin=0, vmax=1, rasterized=True)
+        for stage, users in zip(stages, table.sum(axis=1), strict=True):
+            left.text(users, stage + 0.5, f" {users:,}", va="center", color=COLOURS[1])
+        left.invert_yaxis()
+        left.set_yticks(stages + 0.5, labels)
+        left.set(xlabel="users, in the order in which the canary serves them", ylabel="share of the canary")
+        left.set_title(title)
+        left.grid(visible=False)
+        by_version = visits.groupby(["canary", "share", "user_id"])["reward"].mean().groupby(["canary", "share"])
+        for is_canary, label, colour in ((False, "current version", REFERENCE), (True, "canary", COLOURS[1])):
+            groups = [(share, rewards) for (version, share), rewards in by_version if version == is_canary]
+            if groups:
+                mean, low, high = np.array([mean_interval(rewards) for _, rewards in groups]).T
+                x = table.index.get_indexer([share for share, _ in groups]) + (0.1 if is_canary else -0.1)
+                reach = np.array([mean - low, high - mean])
+                right.errorbar(x, mean, reach, fmt="o", color=colour, capsize=3, label=label)
+        right.set_xticks(stages, labels)
+        right.set(xlabel="share of the canary", ylabel="mean reward per user, 95 % interval")
+        right.legend(loc="best")
+    return fig
+
+
+def _draw_learners(axes, table, x):
+    """Draw a line with its band for each learner; references in grey, without a band."""
+    names = table["learner"].unique()
+    for name, colour in coloured(name for name in names if name not in REFERENCES):
         part = table[table["learner"] == name].sort_values(x)
-        style = {"color": REFERENCE, "linestyle": REFERENCES.get(name), "zorder": 1}
-        if name in learners:
-            style = {"color": COLOURS[learners.index(name)], "marker": "o" if x == "round" else None, "markersize": 4}
-        axes.plot(part[x], part["value"], label=name, **style)
-        if name in learners:
-            axes.fill_between(part[x], part["low"], part["high"], color=style["color"], alpha=0.18, lw=0)
-    axes.legend(**_BESIDE)
+        axes.plot(part[x], part["value"], "o-" if x == "round" else "-", color=colour, ms=4, label=name)
+        band(axes, part[x], part["low"], part["high"], colour)
+    for name, dashes in REFERENCES.items():
+        if name in names:
+            part = table[table["learner"] == name].sort_values(x)
+            axes.plot(part[x], part["value"], dashes, color=REFERENCE, zorder=1, label=name)
+    axes.legend(**BESIDE)
 
 
-def _strip(drifts):
-    return {"height_ratios": [4, 1]} if drifts else {}
-
-
-def _draw_drift(axes, table):
-    turned = table.drop_duplicates("round").sort_values("round")
-    axes.fill_between(turned["round"], turned["drift"], step="mid", color=COLOURS[5], alpha=0.5, lw=0)
-    axes.set(ylabel="taste\nturned", ylim=(0, 1.05))
-
-
-def _whole(axes):
-    """Ticks at whole rounds only."""
-    axes.xaxis.get_major_locator().set_params(integer=True)
+def _draw_margin(axes, margin):
+    """Draw the line of no difference, and that of the margin of non-inferiority."""
+    axes.axhline(0, color=REFERENCE, linewidth=1)
+    if margin is not None:
+        axes.axhline(-margin, color="black", linestyle="--", linewidth=1.2, label=f"margin, -{margin:g}")

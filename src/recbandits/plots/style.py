@@ -1,11 +1,17 @@
-"""The look that all pictures share."""
+"""The style and the building blocks that all pictures share."""
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 COLOURS = ["#2b6cb0", "#c05621", "#2f855a", "#b83280", "#6b46c1", "#b7791f", "#2c7a7b", "#c53030"]
 REFERENCE = "#718096"
+DASHES = ["--", "-.", ":"]
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # places a legend to the right of the axes
 
 _STYLE = {
     "axes.grid": True,
@@ -22,7 +28,7 @@ _STYLE = {
 
 
 @contextmanager
-def figure(width=7.0, height=4.0, nrows=1, ncols=1, **subplots):
+def figure(width=7.0, height=4.0, nrows=1, ncols=1, **subplots) -> Iterator[tuple[plt.Figure, Any]]:
     """Give a figure and its axes in the shared style, laid out and closed when the block ends.
 
     A closed figure is shown exactly once by a notebook: as the value of the cell that made it.
@@ -43,3 +49,72 @@ def figure(width=7.0, height=4.0, nrows=1, ncols=1, **subplots):
             yield fig, axes
         finally:
             plt.close(fig)
+
+
+def panels(width, height, count, title=None, **subplots):
+    """Give a figure in the shared style with `count` axes in one row on a common vertical scale, and those axes."""
+
+    @contextmanager
+    def row():
+        with figure(width, height, 1, count, squeeze=False, **{"sharey": True, **subplots}) as (fig, axes):
+            fig.suptitle(title)
+            yield fig, axes[0]
+
+    return row()
+
+
+def require_content(content: Sized, name: str, expected: str) -> None:
+    """Refuse a table or mapping that has nothing to draw.
+
+    Raises:
+      ValueError: it is empty.
+    """
+    if not len(content):
+        raise ValueError(f"{name} must have at least one {expected} to draw, got none")
+
+
+def coloured(items: Iterable) -> Iterator[tuple[Any, str]]:
+    """Pair items with colours, which are repeated where there are more items than colours."""
+    return zip(items, cycle(COLOURS), strict=False)
+
+
+def label_rows(axes: plt.Axes, labels: Sequence) -> np.ndarray:
+    """Label horizontal rows, the first on top, and return their vertical positions [n]."""
+    position = np.arange(len(labels))[::-1]
+    axes.set_yticks(position, labels)
+    axes.grid(axis="y", visible=False)
+    return position
+
+
+def interval_rows(axes: plt.Axes, labels: Sequence, value, low, high, colour=COLOURS[0]) -> np.ndarray:
+    """Draw a row per label, the first on top: a dot at the value and a bar from `low` to `high`; return positions."""
+    position = label_rows(axes, labels)
+    axes.hlines(position, low, high, color=colour, alpha=0.45, linewidth=5)
+    axes.plot(value, position, "o", color=colour)
+    axes.set_ylim(-0.6, len(position) - 0.4)
+    return position
+
+
+def bar_rows(axes: plt.Axes, values, texts: Sequence[str], labels=None, reach=1.25, **style) -> None:
+    """Draw a horizontal bar per value, the first on top, with a text at its end."""
+    position = label_rows(axes, values.index if labels is None else labels)
+    axes.barh(position, values, 0.7, **style)
+    annotate_rows(axes, values, texts, reach)
+
+
+def annotate_rows(axes: plt.Axes, ends, texts: Sequence[str], reach=1.25) -> None:
+    """Write a text at the end of each horizontal bar, and leave space for it."""
+    for y, value, text in zip(np.arange(len(ends))[::-1], ends, texts, strict=True):
+        axes.annotate(text, (value, y), (4, 0), textcoords="offset points", va="center", size=9)
+    axes.set_xlim(0, reach * max(ends))
+
+
+def band(axes: plt.Axes, x, low, high, colour: str) -> None:
+    """Fill the interval from `low` to `high` along a line."""
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+
+
+def reference_lines(draw, values: Mapping[str, float] | None, label="{}, {:.3f}", color="black") -> None:
+    """Draw a dashed line per value with `draw`, `axes.axhline` or `axes.axvline`; its label has name and value."""
+    for (name, value), dashes in zip((values or {}).items(), cycle(DASHES), strict=False):
+        draw(value, color=color, linestyle=dashes, linewidth=1.3, zorder=1, label=label.format(name, value))

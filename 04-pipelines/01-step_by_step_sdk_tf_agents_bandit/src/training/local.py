@@ -1,7 +1,7 @@
 """Train in this process and look at it: what comes before any job."""
 
 from recbandits.agents import parameters
-from recbandits.plots.regret import curves
+from recbandits.plots import curves
 from recbandits.training import task
 from recbandits.training.experiments import make_environment
 from recbandits.training.online import simulate

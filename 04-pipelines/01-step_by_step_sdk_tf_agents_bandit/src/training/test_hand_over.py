@@ -4,9 +4,9 @@ import pytest
 from src.training.hand_over import best_job, received
 
 from recbandits.config import Config
-from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import Float, Job, Study
 from recbandits.platforms.local.jobs import LocalJobs
+from recbandits.platforms.protocol import PlatformError
 
 # The task's own command line and record; the reward is best at alpha = 0.1.
 TASK = """

@@ -2,10 +2,10 @@
 
 from functools import cached_property
 
-from recbandits.platforms import NotMadeError, PlatformError, Resource
 from recbandits.platforms.gcp import resources
 from recbandits.platforms.gcp.clients import Clients
 from recbandits.platforms.gcp.errors import explained, patient
+from recbandits.platforms.protocol import NotMadeError, PlatformError, Resource
 
 
 class GcpPlatform:

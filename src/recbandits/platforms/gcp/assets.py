@@ -6,8 +6,8 @@ that they are on the manifest before they are there.
 
 import time
 
-from recbandits.platforms import FOUND, MADE, NotMadeError, Resource
 from recbandits.platforms.gcp.errors import explained, finish, patient
+from recbandits.platforms.protocol import FOUND, MADE, NotMadeError, Resource
 from recbandits.platforms.provisioning import enter, expect
 
 _PATIENCE = 1800  # seconds until a removal must have ended

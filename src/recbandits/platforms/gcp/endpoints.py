@@ -5,12 +5,12 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.endpoints import expect_deployed, expect_shares
 from recbandits.platforms.gcp.assets import have, remove_endpoint
 from recbandits.platforms.gcp.errors import explained, finish
 from recbandits.platforms.gcp.jobs import wait
 from recbandits.platforms.gcp.models import Models
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.serving.batch import Answered
 from recbandits.serving.traffic_split import Release
 

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 
 
 class BegunError(Exception):

@@ -4,8 +4,8 @@ import re
 from contextlib import contextmanager
 from numbers import Real
 
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp.errors import explained
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.provisioning import expect
 
 _ARTEFACT = "system.Artifact"

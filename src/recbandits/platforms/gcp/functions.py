@@ -4,13 +4,13 @@ import hashlib
 import sys
 
 from recbandits.config import SETTINGS
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.functions import EVENT
 from recbandits.platforms.gcp.assets import have
 from recbandits.platforms.gcp.errors import explained, finish
 from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.platforms.gcp.packages import pack
 from recbandits.platforms.gcp.resources import remove
+from recbandits.platforms.protocol import PlatformError, Resource
 
 _BUILD = 1200  # seconds until a function must be there
 _ARTIFACTS = "/tmp/recbandits"  # the only place where a function may write

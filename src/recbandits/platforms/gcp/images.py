@@ -5,9 +5,9 @@ import hashlib
 import io
 import tarfile
 
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.images import checkout, context, dockerfile
+from recbandits.platforms.protocol import PlatformError, Resource
 
 BUILDER = "gcr.io/cloud-builders/docker"  # Google's own image with the docker command; ours never go to that registry
 MACHINE = "E2_HIGHCPU_8"

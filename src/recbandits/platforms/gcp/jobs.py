@@ -6,10 +6,10 @@ import re
 import time
 from contextlib import contextmanager
 
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp import explained
 from recbandits.platforms.gcp.requests import custom_job, tuning_job
 from recbandits.platforms.jobs import Job, Record, Trial, measured
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.tuning import best_trial
 
 _STATES = {"SUCCEEDED": "succeeded", "PARTIALLY_SUCCEEDED": "succeeded", "FAILED": "failed", "EXPIRED": "failed"}

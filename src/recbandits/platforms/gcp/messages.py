@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-from recbandits.platforms import Resource
 from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.gcp.assets import have
 from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.gcp.resources import remove
+from recbandits.platforms.protocol import Resource
 from recbandits.serving.outbox import PubSubSink
 
 _DEADLINE = 60  # seconds that a reader has; Eventarc gives 10, too few for a busy warehouse

@@ -6,9 +6,9 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.gcp.images import GcpImages
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.provisioning import expect
 from recbandits.serving.policy import load
 

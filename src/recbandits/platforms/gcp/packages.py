@@ -10,7 +10,7 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 
 _DAY = (2020, 1, 1, 0, 0, 0)  # of every file, so that the same files are the same bytes
 

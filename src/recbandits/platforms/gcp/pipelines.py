@@ -11,7 +11,6 @@ import json
 import re
 import time
 
-from recbandits.platforms import PlatformError, Resource
 from recbandits.platforms.gcp.assets import expect_release, have, labelled
 from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.gcp.images import GcpImages
@@ -19,6 +18,7 @@ from recbandits.platforms.gcp.requests import pipeline_job, pipeline_spec
 from recbandits.platforms.gcp.resources import remove
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.pipelines import Run
+from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.schedules import fields_of
 
 _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}  # else a step may go on

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import MACHINES, Choice, Float, Machine
 from recbandits.platforms.pipelines import IMAGE, SNAPSHOT
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import with_parameters
 
 REDUCTION_SERVER = "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"

@@ -5,9 +5,9 @@ client libraries must not repeat the request by themselves, or they would take t
 A 409 for what is not to be found says that the service is busy, and is waited out.
 """
 
-from recbandits.platforms import FOUND, MADE, NotMadeError, Resource
 from recbandits.platforms.gcp import assets
 from recbandits.platforms.gcp.errors import finish
+from recbandits.platforms.protocol import FOUND, MADE, NotMadeError, Resource
 
 SERVICES = (
     "iam",

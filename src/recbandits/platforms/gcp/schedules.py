@@ -2,10 +2,10 @@
 
 import json
 
-from recbandits.platforms import Resource
 from recbandits.platforms.gcp.assets import have
 from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.gcp.resources import remove
+from recbandits.platforms.protocol import Resource
 from recbandits.platforms.schedules import Schedule
 
 _ZONE = "Etc/UTC"

@@ -5,10 +5,10 @@ import io
 import uuid
 from datetime import UTC, datetime, timedelta
 
-from recbandits.platforms import Resource
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.gcp.assets import have
 from recbandits.platforms.gcp.errors import explained
+from recbandits.platforms.protocol import Resource
 from recbandits.platforms.warehouse import Warehouse, bounds, distinct
 from recbandits.platforms.writer import Writer
 

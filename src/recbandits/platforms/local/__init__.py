@@ -7,7 +7,7 @@ import shutil
 from contextlib import contextmanager
 from functools import cached_property
 
-from recbandits.platforms import FOUND, MADE, NotMadeError, PlatformError, Resource
+from recbandits.platforms.protocol import FOUND, MADE, NotMadeError, PlatformError, Resource
 from recbandits.platforms.provisioning import expect
 
 DIRECTORIES = ("data", "runs", "policies", "metrics")

@@ -13,12 +13,12 @@ import shutil
 import sys
 from http.client import HTTPConnection, HTTPException
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.endpoints import expect_shares
 from recbandits.platforms.jobs import NAME
 from recbandits.platforms.local.services import Service, in_turn
 from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.messages import VARIABLE
+from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import batch, versions
 from recbandits.serving.policy import load
 from recbandits.serving.traffic_split import Release

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 
 _METRIC, _ARTEFACT = "metric/", "artefact/"
 

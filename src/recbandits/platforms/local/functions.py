@@ -11,13 +11,13 @@ import sys
 from typing import NamedTuple
 
 from recbandits.config import SETTINGS
-from recbandits.platforms import PlatformError
 from recbandits.platforms.functions import Function
 from recbandits.platforms.jobs import NAME
 from recbandits.platforms.local.processes import read_json
 from recbandits.platforms.local.services import Service, answers
 from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.messages import VARIABLE
+from recbandits.platforms.protocol import PlatformError
 
 _THREADS = 32  # events in a function at once
 

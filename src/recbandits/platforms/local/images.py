@@ -6,9 +6,9 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.images import checkout, dockerfile
 from recbandits.platforms.local.rehearsal import rehearse
+from recbandits.platforms.protocol import PlatformError
 
 
 class LocalImages:

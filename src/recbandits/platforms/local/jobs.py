@@ -2,10 +2,10 @@
 
 import sys
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import Job, Record, measured
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.study import LocalStudy
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import best_trial
 
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from itertools import count
 from typing import Any, NamedTuple
 
-from recbandits.platforms import PlatformError
+from recbandits.platforms.protocol import PlatformError
 
 _POLL = 0.05  # seconds between two looks at a clock that may not be the machine's
 _PAUSES = 10.0, 600.0  # seconds, of a retry policy that does not say

@@ -6,10 +6,10 @@ import sqlite3
 import sys
 from datetime import timedelta
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.local.services import Service
 from recbandits.platforms.messages import VARIABLE
+from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.outbox import PubSubSink
 
 _ACK_DEADLINE = 10  # seconds, the least that Pub/Sub has: what a killed reader held comes again that soon

@@ -18,11 +18,11 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.pipelines import Run
+from recbandits.platforms.protocol import PlatformError
 
 _ERROR = r"\w+(\.\w+)*(Error|Exception|Interrupt|Exit): .*"
 _FILES = 256  # numbers among which an inherited file is looked for

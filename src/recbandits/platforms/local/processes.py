@@ -16,8 +16,8 @@ import time
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.protocol import PlatformError
 
 _POLL = 0.1  # seconds between two looks
 _PATIENCE = 10  # seconds that a stopped job gets to end

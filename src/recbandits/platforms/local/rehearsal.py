@@ -17,9 +17,9 @@ import venv
 from contextlib import contextmanager
 from pathlib import Path
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.images import context, instructions
 from recbandits.platforms.local.stages import Builder, environment_of, last_line
+from recbandits.platforms.protocol import PlatformError
 
 
 class RehearsedImage:

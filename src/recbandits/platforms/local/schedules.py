@@ -16,12 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.local.processes import read_json
 from recbandits.platforms.local.services import Service
 from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.messages import VARIABLE
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import Schedule, trigger_of
 
 _POLL = 0.25  # seconds between two looks at the clock

@@ -15,9 +15,9 @@ import socket
 import subprocess
 import time
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.processes import held, is_held, log_of, read_json
 from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.protocol import PlatformError
 
 _POLL = 0.02  # seconds between two looks
 _START = 90  # seconds until a server must answer

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.jobs import Choice, Float, Trial
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import best_trial, with_parameters
 
 _RANDOM = 4  # trials before the sampler trusts what it has seen

@@ -5,8 +5,8 @@ import functools
 import threading
 from pathlib import Path
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms import warehouse_sql as sql
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.warehouse import Warehouse, bounds, distinct
 
 

@@ -8,8 +8,8 @@ from http.client import HTTPConnection, HTTPException
 
 import pyarrow as pa
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.services import Service
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.warehouse import Warehouse
 
 _ANSWER = 60  # seconds until the process must answer

@@ -13,9 +13,9 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from recbandits.platforms import PlatformError
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.platforms.local.warehouse_client import packed, read_parameter, unpacked
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.writer import Writer
 
 _PAUSE = 0.1  # seconds that a record waits for others: a transaction of one costs as much as one of ten

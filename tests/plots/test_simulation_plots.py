@@ -1,4 +1,4 @@
-"""Regret pictures draw the numbers of `evaluation.regret`, say what they are, and are shown once."""
+"""Pictures of simulations show the numbers of `evaluation.regret`, of the rewards and of the decisions."""
 
 import warnings
 
@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from recbandits.evaluation.regret import curve, mean_interval, summary
-from recbandits.plots import regret
+from recbandits import plots
+from recbandits.evaluation.intervals import mean_interval
+from recbandits.evaluation.regret import curve, summary
 from recbandits.plots.style import REFERENCE
 
 # Grey, and not by chance: no agent has it.
@@ -46,14 +47,14 @@ def vertices(band):
     return {tuple(point) for path in band.get_paths() for point in path.vertices.round(9)}
 
 
-@pytest.fixture(params=[regret.curves, regret.totals], ids=["curves", "totals"])
+@pytest.fixture(params=[plots.curves, plots.totals], ids=["curves", "totals"])
 def draw(request):
     return request.param
 
 
 @pytest.mark.parametrize("column", UNITS)
 def test_lines_are_the_means_of_the_curve_in_the_order_of_the_runs(column):
-    (axes,) = regret.curves(runs(), column).axes
+    (axes,) = plots.curves(runs(), column).axes
     points = curve(runs(), column)
     assert list(lines(axes)) == list(AGENTS)
     for agent, line in lines(axes).items():
@@ -62,7 +63,7 @@ def test_lines_are_the_means_of_the_curve_in_the_order_of_the_runs(column):
 
 
 def test_bands_are_the_intervals_of_the_curve_in_the_colour_of_their_line():
-    (axes,) = regret.curves(runs(), "regret", REFERENCES).axes
+    (axes,) = plots.curves(runs(), "regret", REFERENCES).axes
     points = curve(runs(), "regret").round(9)
     for band, (agent, line) in zip(axes.collections, lines(axes).items(), strict=True):
         expected = points[points["agent"] == agent]
@@ -73,13 +74,13 @@ def test_bands_are_the_intervals_of_the_curve_in_the_colour_of_their_line():
 
 
 def test_one_seed_has_a_line_and_no_band():
-    (axes,) = regret.curves(runs(seeds=1)).axes
+    (axes,) = plots.curves(runs(seeds=1)).axes
     assert len(axes.lines) == 4
     assert not any(vertices(band) for band in axes.collections)
 
 
 def test_references_are_grey_and_each_dashed_in_its_own_way_behind_solid_coloured_agents():
-    (axes,) = regret.curves(runs(), references=REFERENCES).axes
+    (axes,) = plots.curves(runs(), references=REFERENCES).axes
     drawn = lines(axes)
     references, agents = [drawn[label] for label in REFERENCES], [drawn["LinUCB"], drawn["LinTS"]]
     assert {to_hex(line.get_color()) for line in references} == {REFERENCE}
@@ -90,7 +91,7 @@ def test_references_are_grey_and_each_dashed_in_its_own_way_behind_solid_coloure
 
 
 def test_limits_are_dotted_across_the_picture_at_their_value():
-    (axes,) = regret.curves(runs(), "regret", limits={"half of best fixed arm": 0.7, "goal": 0.1}).axes
+    (axes,) = plots.curves(runs(), "regret", limits={"half of best fixed arm": 0.7, "goal": 0.1}).axes
     drawn = lines(axes)
     assert drawn["goal"].get_ydata() == [0.1, 0.1]
     assert drawn["half of best fixed arm"].get_ydata() == [0.7, 0.7]
@@ -100,13 +101,13 @@ def test_limits_are_dotted_across_the_picture_at_their_value():
 
 
 def test_the_legend_names_everything_drawn():
-    (axes,) = regret.curves(runs(), references=REFERENCES, limits={"goal": 0.1}).axes
+    (axes,) = plots.curves(runs(), references=REFERENCES, limits={"goal": 0.1}).axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [*AGENTS, "goal"]
 
 
 @pytest.mark.parametrize("column", UNITS)
 def test_axes_say_what_they_show_and_in_which_unit(column):
-    (axes,) = regret.curves(runs(), column, title="four agents").axes
+    (axes,) = plots.curves(runs(), column, title="four agents").axes
     assert axes.get_xlabel() == "interactions"
     assert UNITS[column] in axes.get_ylabel()
     assert ("per interaction" in axes.get_ylabel()) == (column == "regret")
@@ -123,7 +124,7 @@ def test_axes_say_what_they_show_and_in_which_unit(column):
     ],
 )
 def test_totals_have_the_best_on_top_whether_more_or_less_is_better(column, from_the_top):
-    (axes,) = regret.totals(runs(), column).axes
+    (axes,) = plots.totals(runs(), column).axes
     labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
     assert [labels[y] for y in sorted(labels, reverse=True)] == from_the_top
     low, high = axes.get_ylim()
@@ -134,7 +135,7 @@ def test_totals_have_the_best_on_top_whether_more_or_less_is_better(column, from
 
 @pytest.mark.parametrize("column", ["regret", "reward", "suboptimal"])
 def test_totals_have_a_marker_and_its_number_at_the_mean_and_a_bar_from_end_to_end(column):
-    (axes,) = regret.totals(runs(), column, title="totals").axes
+    (axes,) = plots.totals(runs(), column, title="totals").axes
     table = summary(runs())
     labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
     markers = {labels[line.get_ydata()[0]]: line for line in axes.lines if line.get_marker() == "o"}
@@ -150,7 +151,7 @@ def test_totals_have_a_marker_and_its_number_at_the_mean_and_a_bar_from_end_to_e
 
 def test_a_total_is_the_interval_over_seeds_of_the_mean_over_interactions():
     """LinUCB: (10 * 0.5 + 30 * 0.25 + 60 / 6) / 100 = 0.225 on seed 0, a tenth more on each further seed."""
-    (axes,) = regret.totals(runs().query("agent == 'LinUCB'")).axes
+    (axes,) = plots.totals(runs().query("agent == 'LinUCB'")).axes
     mean, low, high = mean_interval([0.225, 0.2475, 0.27])
     bar, marker = axes.lines
     np.testing.assert_allclose(bar.get_xdata(), [low, high])
@@ -158,7 +159,7 @@ def test_a_total_is_the_interval_over_seeds_of_the_mean_over_interactions():
 
 
 def test_references_are_grey_among_the_totals():
-    (axes,) = regret.totals(runs(), references=REFERENCES).axes
+    (axes,) = plots.totals(runs(), references=REFERENCES).axes
     labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
     grey = {labels[line.get_ydata()[0]] for line in axes.lines if to_hex(line.get_color()) == REFERENCE}
     assert grey == set(REFERENCES)
@@ -187,9 +188,92 @@ def test_a_reference_that_nobody_is_called_is_refused(draw):
 def test_rewards_below_zero_are_not_cut_off_and_the_unit_can_be_another(draw):
     shifted = runs().assign(reward=lambda table: table["reward"] - 6)
     (axes,) = draw(shifted, "reward", unit="points").axes
-    along = "get_ydata" if draw is regret.curves else "get_xdata"
+    along = "get_ydata" if draw is plots.curves else "get_xdata"
     drawn = [value for line in axes.lines for value in getattr(line, along)()]
-    low, high = axes.get_ylim() if draw is regret.curves else axes.get_xlim()
+    low, high = axes.get_ylim() if draw is plots.curves else axes.get_xlim()
     assert low < min(drawn) < 0
     assert max(drawn) < high
-    assert "mean reward (points)" in (axes.get_ylabel() if draw is regret.curves else axes.get_xlabel())
+    assert "mean reward (points)" in (axes.get_ylabel() if draw is plots.curves else axes.get_xlabel())
+
+
+# Five users; means 2.2, 4, 3. The best arm is 0 for one user (a tie goes to the first), 1 for three, 2 for one.
+REWARDS = np.array([[5.0, 5, 1], [1, 4, 2], [2, 4, 3], [2, 5, 4], [1, 2, 5]])
+TITLES = ["Low", "High", "Middle"]
+FROM_THE_BOTTOM = [0, 2, 1]
+
+
+@pytest.fixture
+def axes():
+    return plots.disagreement(REWARDS, TITLES).axes
+
+
+def drawn(axes, label):
+    return {line.get_label(): line for line in axes.lines}[label]
+
+
+def test_arms_are_ordered_by_what_they_pay_on_average(axes):
+    pay, _ = axes
+    assert [tick.get_text() for tick in pay.get_yticklabels()] == ["Low", "Middle", "High"]
+    np.testing.assert_allclose(drawn(pay, "mean").get_xydata(), [[2.2, 0], [3, 1], [4, 2]])
+
+
+def test_the_median_and_the_spread_of_four_users_in_five_are_those_of_each_arm(axes):
+    pay, _ = axes
+    np.testing.assert_allclose(drawn(pay, "median").get_xydata(), [[2, 0], [3, 1], [4, 2]])
+    (spread,) = pay.collections
+    expected = [
+        [(np.percentile(REWARDS[:, arm], share), y) for share in (10, 90)] for y, arm in enumerate(FROM_THE_BOTTOM)
+    ]
+    np.testing.assert_allclose(spread.get_segments(), expected)
+
+
+def test_bars_are_the_shares_of_users_and_every_user_has_one_best_arm(axes):
+    _, share = axes
+    assert [bar.get_y() + bar.get_height() / 2 for bar in share.patches] == pytest.approx([0, 1, 2])
+    assert [bar.get_width() for bar in share.patches] == pytest.approx([20, 20, 60])
+    assert sum(bar.get_width() for bar in share.patches) == pytest.approx(100)
+
+
+def test_shares_add_up_and_belong_to_their_arm_on_random_rewards():
+    rewards = np.random.default_rng(0).normal(size=(500, 20))
+    pay, share = plots.disagreement(rewards, [f"movie {arm}" for arm in range(20)]).axes
+    names = [tick.get_text() for tick in pay.get_yticklabels()]
+    widths = {name: bar.get_width() for name, bar in zip(names, share.patches, strict=True)}
+    assert sum(widths.values()) == pytest.approx(100)
+    for arm in range(20):
+        assert widths[f"movie {arm}"] == pytest.approx(100 * np.mean(rewards.argmax(axis=1) == arm))
+
+
+def test_axes_and_marks_are_named_with_their_units(axes):
+    pay, share = axes
+    assert pay.get_xlabel() == "expected reward (rating)"
+    assert share.get_xlabel().endswith("(%)")
+    assert [text.get_text() for text in pay.get_legend().get_texts()] == ["80 % of users", "median", "mean"]
+
+
+def test_long_titles_are_cut_and_short_ones_are_not():
+    titles = ["x" * 32, "y" * 33, "short"]
+    pay, _ = plots.disagreement(REWARDS, titles).axes
+    assert [tick.get_text() for tick in pay.get_yticklabels()] == ["x" * 32, "short", "y" * 30 + "…"]
+
+
+def test_the_picture_is_closed_so_that_a_notebook_shows_it_once():
+    before = plt.get_fignums()
+    plots.disagreement(REWARDS, TITLES)
+    assert plt.get_fignums() == before
+
+
+def test_lines_are_cumulative_shares_over_movies_from_best_to_least_known():
+    """Ratings 9, 5 and 1 for movies 30, 10 and 20: shown 30 twice, 20 once and an unknown one once."""
+    known = pd.Series({10: 5, 20: 1, 30: 9})
+    fig = plots.exposure({"policy": np.array([30, 20, 30, 99]), "offered": np.array([10])}, known)
+    policy, offered = fig.axes[0].lines
+    share = dict(zip(policy.get_xdata(), policy.get_ydata(), strict=True))
+    assert share == {0: 0, 1: 0.5, 3: 0.75, 4: 1}
+    assert policy.get_color() != offered.get_color()
+    assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["policy", "offered"]
+
+
+def test_a_policy_that_showed_nothing_is_refused():
+    with pytest.raises(ValueError, match="greedy: actions must have at least one decision, got none"):
+        plots.exposure({"greedy": np.array([], int)}, pd.Series({1: 1}))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recbandits.plots.architecture import Arrow, Box, Frame, draw
+from tools.diagrams import Arrow, Box, Frame, draw
 from tools.draw_diagrams import DIAGRAMS
 from tools.lock import ROOT
 

@@ -1,0 +1,259 @@
+"""Pictures of training: where the time goes, how weights and gradients spread, the slotting transform."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
+from matplotlib.ticker import MaxNLocator
+
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.plots.style import (
+    BESIDE,
+    COLOURS,
+    REFERENCE,
+    annotate_rows,
+    bar_rows,
+    coloured,
+    figure,
+    label_rows,
+    panels,
+)
+
+PERCENTILES = (6.68, 15.87, 30.85, 50.0, 69.15, 84.13, 93.32)  # 0, 0.5, 1, 1.5 deviations of a normal distribution
+_PARTS = {
+    "input": ("waiting for input", COLOURS[1]),
+    "compute": ("computing", COLOURS[0]),
+    "other": ("other (mostly Python)", REFERENCE),
+}
+_RIDGES = 12  # at most
+_POINTS = 60  # of a ridge
+_HEIGHT = 1.8  # of a ridge, in distances between them
+
+
+def step_times(steps, title=None) -> Figure:
+    """Draw profiled steps, an axis per input pipeline on a common scale, a bar per step made of its parts.
+
+    Args:
+      steps: mapping from label to `training.profiling.Profile.steps`.
+    """
+    with panels(2.6 * len(steps) + 0.8, 3.2, len(steps), title) as (fig, axes):
+        for panel, (label, table) in zip(axes, steps.items(), strict=True):
+            bottom = np.zeros(len(table))
+            for part, (name, colour) in _PARTS.items():
+                panel.bar(table.index, table[part], 1.0, bottom, color=colour, label=name)
+                bottom += table[part].to_numpy()
+            panel.set(title=f"{label}\nmedian {table['total'].median():.1f} ms", xlabel="step")
+            panel.grid(axis="x", visible=False)
+        axes[0].set_ylabel("milliseconds per step")
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return fig
+
+
+def time_per_example(table: pd.DataFrame, title=None) -> Figure:
+    """Draw the time per example, a bar per way of training, the first on top.
+
+    Args:
+      table: DataFrame indexed by label, microseconds; columns are parts of a bar, NaN for none.
+    """
+    left, total = np.zeros(len(table)), table.sum(axis=1)
+    with figure(7.5, 1.2 + 0.38 * len(table)) as (fig, axes):
+        position = label_rows(axes, table.index)
+        for (part, values), colour in zip(table.items(), [COLOURS[1], COLOURS[0], COLOURS[2]], strict=False):
+            axes.barh(position, values.fillna(0), 0.7, left, color=colour, label=part)
+            left += values.fillna(0).to_numpy()
+        annotate_rows(axes, total, [f"{value:.1f}" for value in total], reach=1.08)
+        axes.set(xlabel="microseconds per example", title=title)
+        axes.legend(loc="lower right")
+    return fig
+
+
+def elapsed(histories, title=None) -> Figure:
+    """Draw the time after each epoch; a compiled graph starts later and rises less.
+
+    Args:
+      histories: mapping from label to the DataFrame of `training.offline.fit`, in pairs: a plain training, then the
+        same compiled, which gets its colour and a dashed line.
+    """
+    with figure(6.5, 3.6) as (fig, axes):
+        for number, (label, history) in enumerate(histories.items()):
+            style = {"color": COLOURS[number // 2 % len(COLOURS)], "linestyle": ("-", "--")[number % 2]}
+            axes.plot([0, *history["epoch"]], [0, *history["seconds"].cumsum()], label=label, **style)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="epochs", ylabel="seconds, compilation included", title=title, xlim=(0, None), ylim=(0, None))
+        axes.legend(**BESIDE)
+    return fig
+
+
+def operations(table: pd.DataFrame, most=8, title=None) -> Figure:
+    """Draw the time of operations, a bar each, the longest on top, and that of all the others together.
+
+    Args:
+      table: DataFrame of `training.profiling.operations`.
+      most: number of operations with a bar of their own.
+    """
+    bars, total = table["ms"].iloc[:most].copy(), table["ms"].sum()
+    if len(table) > most:
+        bars[f"{len(table) - most} others"] = table["ms"].iloc[most:].sum()
+    calls = [f", {table.loc[name, 'count']:,} calls" if name in table.index else "" for name in bars.index]
+    texts = [f"{value / total:.0%}{count}" for value, count in zip(bars, calls, strict=True)]
+    colours = [COLOURS[0] if name in table.index else REFERENCE for name in bars.index]
+    with figure(7.5, 1.0 + 0.3 * len(bars)) as (fig, axes):
+        bar_rows(axes, bars, texts, reach=1.3, color=colours)
+        axes.set(xlabel="milliseconds in all threads", title=title)
+    return fig
+
+
+class Histograms(NamedTuple):
+    """Histograms of one variable at several steps.
+
+    Attributes:
+      steps: int [n], ascending.
+      buckets: a float array [buckets, 3] for each step: left edge, right edge, count; ascending.
+    """
+
+    steps: np.ndarray
+    buckets: list
+
+    def share_below(self, values) -> np.ndarray:
+        """Share of each step's numbers at or below some values [m], float [n, m]; a bucket is spread over its width."""
+        return np.stack([np.interp(values, edges, share) for edges, share in map(_cumulated, self.buckets)])
+
+    def percentiles(self, percentiles=PERCENTILES) -> np.ndarray:
+        """Values below which these percentages [m] of each step's numbers are, float [n, m]."""
+        share = np.divide(percentiles, 100)
+        return np.stack([np.interp(share, below, edges) for edges, below in map(_cumulated, self.buckets)])
+
+
+def read_histograms(directory) -> dict[str, Histograms]:
+    """Read all histograms in a directory of TensorBoard event files, with TensorBoard's own reader.
+
+    Args:
+      directory: of one training, as `training.offline.fit` was given for `tensorboard`.
+
+    Returns:
+      dict from tag, such as "variables/head 1 kernel", to Histograms.
+
+    Raises:
+      ValueError: there is no histogram.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    files = EventAccumulator(str(directory), size_guidance={"tensors": 0})
+    files.Reload()
+    histograms = {}
+    for tag in files.Tags()["tensors"]:
+        if files.SummaryMetadata(tag).plugin_data.plugin_name == "histograms":
+            events = {event.step: tensor_util.make_ndarray(event.tensor_proto) for event in files.Tensors(tag)}
+            histograms[tag] = Histograms(np.array(sorted(events)), [events[step] for step in sorted(events)])
+    if not histograms:
+        raise ValueError("directory must hold event files with histograms, found none")
+    return histograms
+
+
+def ridges(histograms, title=None) -> Figure:
+    """Draw histograms as ridge lines, the first step in the back.
+
+    Ridges have equal areas, spikes are cut off. The range is that of the later half of the steps; a wider one before is
+    a low ridge that goes on outside. Of many steps some are drawn, evenly spaced from the last one.
+
+    Args:
+      histograms: mapping from a label to Histograms, an axis each.
+    """
+    with _histogram_panels(histograms, title, sharey=False) as (fig, axes):
+        for ax, ((label, whole), colour) in zip(axes, coloured(histograms.items()), strict=False):
+            every = -(-len(whole.steps) // _RIDGES)
+            part = Histograms(whole.steps[::-every][::-1], whole.buckets[::-every][::-1])
+            ends = part.percentiles([0.5, 99.5])[len(part.steps) // 2 :]
+            grid = np.linspace(ends.min(), ends.max(), _POINTS + 1)
+            share = np.diff(part.share_below(grid), axis=1)
+            gap = float(np.diff(part.steps).min()) if len(part.steps) > 1 else 1.0
+            height = _HEIGHT * gap * np.minimum(share / np.median(share.max(axis=1)), 1.2)
+            middle = (grid[1:] + grid[:-1]) / 2
+            for step, row in zip(part.steps, height, strict=True):
+                ax.fill_between(middle, step, step - row, color=colour, alpha=0.25, linewidth=0, zorder=step + 3)
+                ax.plot(middle, step - row, color=colour, linewidth=0.8, zorder=step + 3)
+            ax.set(yticks=part.steps, title=label, xlabel="value")
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.invert_yaxis()
+            ax.grid(visible=False, axis="y")
+        axes[0].set(ylabel="epoch")
+    return fig
+
+
+def bands(histograms, title=None) -> Figure:
+    """Draw percentiles over the steps: the median as a line, and bands that hold 38, 68 and 87 % of the numbers.
+
+    Of a normal distribution these are 0.5, 1 and 1.5 standard deviations around the mean.
+
+    Args:
+      histograms: as for `ridges`.
+    """
+    with _histogram_panels(histograms, title, sharey=False) as (fig, axes):
+        for ax, ((label, part), colour) in zip(axes, coloured(histograms.items()), strict=False):
+            values, last = part.percentiles(), len(PERCENTILES) - 1
+            for low in range(len(PERCENTILES) // 2):
+                ax.fill_between(part.steps, values[:, low], values[:, last - low], color=colour, alpha=0.2, linewidth=0)
+            ax.plot(part.steps, values[:, last // 2], color=colour)
+            ax.set(title=label, xlabel="epoch")
+        axes[0].set(ylabel="value")
+    return fig
+
+
+def slotting(observation, slate, reward) -> Figure:
+    """Draw the slotting transform: from the features that a policy sees of one user to those that its agent learns.
+
+    A row is an item, a column one of its features, a colour its value. Each line leads from an item to its slot.
+
+    Args:
+      observation: {"global": [G], "per_arm": [items, D]}, of one user.
+      slate: int [slots], columns of the items, the top first.
+      reward: float [slots].
+    """
+    context, arms = np.asarray(observation[GLOBAL]), np.asarray(observation[PER_ARM])
+    slate, reward = np.asarray(slate), np.asarray(reward, float)
+    (items, size), slots = arms.shape, len(slate)
+    limit = np.abs(arms).max() or 1.0
+    look = {"cmap": "PuOr", "vmin": -limit, "vmax": limit}
+    with figure(9.0, 4.6, 2, 4, width_ratios=(10, 2, 10, 1.6), height_ratios=(1, 14)) as (fig, axes):
+        before, after = axes[1, 0], axes[1, 2]
+        for ax, part, title, colours in (
+            (axes[0, 0], context[None], f"global [{len(context)}]", look),
+            (before, arms, f"per_arm [{items}, {size}]", look),
+            (axes[0, 2], context[None], f"global [{len(context)}]", look),
+            (after, arms[slate], f"per_arm [{slots}, {size}]", look),
+            (axes[1, 3], reward[:, None], f"reward\n[{slots}]", {"cmap": "Greens", "vmin": 0}),
+        ):
+            ax.imshow(part, aspect="auto", interpolation="nearest", **colours)
+            ax.set_title(title, fontsize=9)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+        for ax in (axes[0, 1], axes[1, 1], axes[0, 3]):
+            ax.axis("off")
+        right, left = before.get_xlim()[1], after.get_xlim()[0]
+        for slot, (item, colour) in enumerate(coloured(slate)):
+            ends = {"xyA": (right, item), "coordsA": before.transData, "xyB": (left, slot), "coordsB": after.transData}
+            fig.add_artist(ConnectionPatch(**ends, color=colour, linewidth=1.2))
+        before.set(ylabel="item", yticks=np.sort(slate), xlabel="observation of the policy")
+        after.set(yticks=range(slots), xlabel="observation that the agent learns from")
+        after.yaxis.tick_right()
+        after.set_yticklabels([f"slot {slot + 1}" for slot in range(slots)])
+        for slot, value in enumerate(reward):
+            dark = value > 0.6 * max(reward.max(), 1e-12)
+            axes[1, 3].text(0, slot, f"{value:g}", ha="center", va="center", color="white" if dark else "black")
+    return fig
+
+
+def _histogram_panels(histograms, title, **options):
+    return panels(max(4.0, 3.0 * len(histograms)), 3.2, len(histograms), title, **options)
+
+
+def _cumulated(buckets):
+    """(edges, share of the numbers up to each edge) of a histogram's buckets, both ascending."""
+    left, right, count = np.asarray(buckets, float).T
+    total = max(count.sum(), 1.0)
+    after = np.cumsum(count) / total
+    edges = np.stack([left, right], axis=1).ravel()
+    return edges, np.stack([after - count / total, after], axis=1).ravel()

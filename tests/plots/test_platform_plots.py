@@ -1,0 +1,103 @@
+"""Pictures of platforms show names, sizes and trials."""
+
+import pandas as pd
+import pytest
+
+from recbandits import plots
+from recbandits.config import Config
+from recbandits.platforms.jobs import Choice, Float, Job, Study, Trial
+from recbandits.plots.platforms import coloured_parts
+
+CONFIG = Config(project="movie-lab-42", region="europe-west4", prefix="team-a", version="v2")
+COLOURS = {"project": "p", "region": "r", "prefix": "x", "version": "v"}
+
+
+def test_each_setting_gets_its_colour():
+    image = coloured_parts(CONFIG, CONFIG.image("train"), COLOURS)
+    assert "".join(text for text, _ in image) == CONFIG.image("train")
+    assert [(text, colour) for text, colour in image if len(colour) == 1] == [
+        ("europe-west4", "r"),
+        ("movie-lab-42", "p"),
+        ("team-a", "x"),
+        ("v2", "v"),
+        ("v2", "v"),
+    ]
+    assert coloured_parts(CONFIG, CONFIG.dataset, COLOURS)[0] == ("team_a", "x")
+
+
+def test_the_picture_holds_every_name():
+    (axes,) = plots.resource_names(CONFIG).axes
+    written = "".join(text.get_text() for text in axes.texts)
+    for name in (CONFIG.bucket, CONFIG.dataset, CONFIG.image("train"), CONFIG.service_account, CONFIG.endpoint):
+        assert name in written
+
+
+def test_the_largest_part_is_on_top_with_its_share():
+    (axes,) = plots.sizes(pd.Series({"tensorflow": 1500.0, "pyarrow": 150.0}), total=3000.0).axes
+    assert [bar.get_width() for bar in axes.patches] == [1500.0, 150.0]
+    assert axes.patches[0].get_y() > axes.patches[1].get_y()
+    assert [text.get_text() for text in axes.texts] == ["1,500 MB, 50%", "150 MB, 5%"]
+
+
+def test_a_step_that_is_repeated_says_so():
+    table = pd.DataFrame({"the lock": [True, True], "the code": [False, True]}, index=["RUN pip", "COPY src"])
+    (axes,) = plots.rebuilds(table).axes
+    assert [text.get_text() for text in axes.texts] == ["repeated", "cached", "repeated", "repeated"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["RUN pip", "COPY src"]
+    assert axes.get_ylim() == pytest.approx((2, 0)), "the first step is on top"
+
+
+def test_programs_are_compared_panel_by_panel():
+    first, second = plots.footprints(
+        pd.DataFrame({"seconds": [3.0, 0.5], "MB": [800, 120]}, index=["train", "serve"])
+    ).axes
+    assert [bar.get_width() for bar in first.patches] == [3.0, 0.5]
+    assert [text.get_text() for text in second.texts] == ["800", "120"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["train", "serve"]
+    assert (first.get_xlabel(), second.get_xlabel()) == ("seconds", "MB")
+
+
+STUDY = Study(Job("search"), {"alpha": Float(0.01, 10.0, log=True), "layers": Choice(("8", "64,32"))})
+TRIALS = [
+    Trial(0, "succeeded", {"alpha": 0.1, "layers": "8"}, 4.0, interval=(3.9, 4.1)),
+    Trial(1, "succeeded", {"alpha": 1.0, "layers": "64,32"}, 4.5),
+    Trial(2, "failed", {"alpha": 5.0, "layers": "8"}, None, "it exploded"),
+]
+
+
+def labels(fig):
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def test_the_best_trial_is_ringed_and_named():
+    fig = plots.trials(STUDY, TRIALS, "alpha", references={"random": 3.5})
+    (axes,) = fig.axes
+    assert axes.get_xscale() == "log"
+    assert labels(fig) == ["random, 3.500", "best, 4.500"]
+    rings = [line for line in axes.lines if line.get_markersize() == 15]
+    assert [line.get_xydata().tolist() for line in rings] == [[[1.0, 4.5]]]
+
+
+def test_the_smallest_is_best_where_it_is():
+    fig = plots.trials(Study(Job("search"), STUDY.parameters, maximise=False), TRIALS, "alpha")
+    assert labels(fig) == ["best, 4.000"]
+
+
+def test_points_intervals_and_failures_are_drawn():
+    axes = plots.trials(STUDY, TRIALS, "alpha").axes[0]
+    points, interval = axes.collections[-1], axes.collections[0]
+    assert points.get_offsets().tolist() == [[0.1, 4.0], [1.0, 4.5]]
+    assert interval.get_segments()[0].tolist() == [[0.1, 3.9], [0.1, 4.1]]
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"] == [5.0]
+
+
+def test_texts_are_coloured_by_the_legend_and_numbers_by_a_bar():
+    assert labels(plots.trials(STUDY, TRIALS, "alpha", by="layers"))[:2] == ["layers 64,32", "layers 8"]
+    assert len(plots.trials(STUDY, TRIALS, "alpha", by="alpha").axes) == 2
+
+
+def test_what_cannot_be_drawn_is_refused():
+    with pytest.raises(ValueError, match="parameter must be one of alpha, layers, got 'gamma'"):
+        plots.trials(STUDY, TRIALS, "gamma")
+    with pytest.raises(ValueError, match="study search must have a trial that succeeded"):
+        plots.trials(STUDY, TRIALS[2:], "alpha")
