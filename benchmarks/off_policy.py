@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.peer_obp import open_bandit_pipeline
 from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
-from recbandits.evaluation import off_policy
+from recbandits.evaluation import estimators, off_policy
 from recbandits.records.bandit_log import BanditLog
 
 DECISIONS, CANDIDATES, ROUNDS = 1_000_000, 20, 5
@@ -97,15 +97,15 @@ def judge(log, seed):
     logged = (log["reward"], log["propensity"], log["target"])
     modelled = (*logged, log["q_action"], log["q_target"])
     return {
-        "replay": off_policy.replay(*logged, generator=np.random.default_rng(seed)),
-        "IPS": off_policy.ips(*logged),
-        f"clipped IPS ({CLIP:g})": off_policy.clipped_ips(*logged, CLIP),
-        "SNIPS": off_policy.snips(*logged),
-        "DM": off_policy.direct(log["q_target"]),
-        "DR": off_policy.dr(*modelled),
-        "SNDR": off_policy.sndr(*modelled),
-        f"Switch-DR ({THRESHOLD:g})": off_policy.switch_dr(*modelled, THRESHOLD),
-        f"DRos ({SHRINKAGE:g})": off_policy.dr_os(*modelled, SHRINKAGE),
+        "replay": estimators.replay(*logged, generator=np.random.default_rng(seed)),
+        "IPS": estimators.ips(*logged),
+        f"clipped IPS ({CLIP:g})": estimators.clipped_ips(*logged, CLIP),
+        "SNIPS": estimators.snips(*logged),
+        "DM": estimators.direct_method(log["q_target"]),
+        "DR": estimators.dr(*modelled),
+        "SNDR": estimators.sndr(*modelled),
+        f"Switch-DR ({THRESHOLD:g})": estimators.switch_dr(*modelled, THRESHOLD),
+        f"DRos ({SHRINKAGE:g})": estimators.dr_os(*modelled, SHRINKAGE),
     }
 
 
@@ -123,12 +123,12 @@ def covers(interval, truth):
 def draw_arrays(decisions, candidates=CANDIDATES, seed=0):
     """Log of random policies as arrays [decisions] and [decisions, candidates], rewards from 0 to 1."""
     generator = np.random.default_rng(seed)
-    behaviour = 0.1 / candidates + 0.9 * generator.dirichlet(np.ones(candidates), decisions)
-    action = (behaviour.cumsum(axis=1) <= generator.random((decisions, 1))).sum(axis=1).clip(max=candidates - 1)
+    logging_policy = 0.1 / candidates + 0.9 * generator.dirichlet(np.ones(candidates), decisions)
+    action = (logging_policy.cumsum(axis=1) <= generator.random((decisions, 1))).sum(axis=1).clip(max=candidates - 1)
     return {
         "reward": generator.random(decisions),
         "action": action,
-        "propensity": behaviour[np.arange(decisions), action],
+        "propensity": logging_policy[np.arange(decisions), action],
         "probabilities": generator.dirichlet(np.ones(candidates), decisions),
         "q": generator.random((decisions, candidates)),
     }

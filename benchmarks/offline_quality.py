@@ -19,9 +19,7 @@ from recbandits.data.logged import LoggedDecisions, log_decisions, popularity, u
 from recbandits.data.splits import random_split
 from recbandits.data.trajectories import examples
 from recbandits.environments.factorization import als
-from recbandits.evaluation.off_policy import evaluate
-from recbandits.evaluation.regret import mean_interval
-from recbandits.evaluation.reward_model import cross_fit
+from recbandits.evaluation import cross_fit, evaluate, mean_interval
 from recbandits.exploration import epsilon_greedy, softmax
 from recbandits.training.offline import Specs, doubly_robust, fit, scores
 

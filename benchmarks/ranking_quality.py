@@ -17,7 +17,7 @@ from recbandits.data.features import FeatureBundle
 from recbandits.data.slates import RatedLists, cross_fitted_lists, rated_lists
 from recbandits.data.splits import random_split, split_by_user
 from recbandits.environments.factorization import Factorization, als
-from recbandits.evaluation import ranking
+from recbandits.evaluation import ranking_metrics, tabulate_differences, tabulate_means
 from recbandits.training.offline import SlateSpecs, fit, scores
 
 SEEDS = range(5)
@@ -48,8 +48,8 @@ class World(NamedTuple):
     def measured(self, values):
         """Metrics of the lists that scores [n, items] make, a row a user."""
         lists = self.judged
-        slate = ranking.rank(values, TOP, lists.mask, self.seed)
-        return ranking.measure(slate, lists.rating).set_index(lists.user_id)
+        slate = ranking_metrics.rank(values, TOP, lists.mask, self.seed)
+        return ranking_metrics.measure(slate, lists.rating).set_index(lists.user_id)
 
 
 def measure(data):
@@ -136,16 +136,16 @@ def as_text(runs):
     """
     policies = runs[SEEDS[0]]
     tables = {name: pd.concat([runs[seed][name] for seed in SEEDS]) for name in policies}
-    users = {name: ranking.by_user(table, table.index) for name, table in tables.items()}
-    seeds = {name: ranking.by_seed({seed: runs[seed][name] for seed in SEEDS}) for name in policies}
+    users = {name: ranking_metrics.by_user(table, table.index) for name, table in tables.items()}
+    seeds = {name: ranking_metrics.by_seed({seed: runs[seed][name] for seed in SEEDS}) for name in policies}
     text = pd.DataFrame(
         {
-            f"NDCG@{TOP}": interval(ranking.report(users), "ndcg", "{:.3f}"),
-            f"ERR@{TOP}": interval(ranking.report(users), "err", "{:.3f}"),
+            f"NDCG@{TOP}": interval(tabulate_means(users), "ndcg", "{:.3f}"),
+            f"ERR@{TOP}": interval(tabulate_means(users), "err", "{:.3f}"),
             f"NDCG minus that of {BASELINE}, over users": interval(
-                ranking.differences(users, BASELINE), "ndcg", "{:+.4f}"
+                tabulate_differences(users, BASELINE), "ndcg", "{:+.4f}"
             ),
-            "the same over splits": interval(ranking.differences(seeds, BASELINE), "ndcg", "{:+.4f}"),
+            "the same over splits": interval(tabulate_differences(seeds, BASELINE), "ndcg", "{:+.4f}"),
         }
     )
     return text.reindex(list(policies)).fillna("").rename_axis("").reset_index()

@@ -14,7 +14,7 @@ CLICKS = np.array(list(product([0.0, 1.0], repeat=SLOTS)))
 _GENERATOR = np.random.default_rng(5)
 ATTRACTION = _GENERATOR.uniform(0.1, 0.8, (USERS, ITEMS))
 # scores of two Plackett-Luce policies: the log prefers what the target avoids
-BEHAVIOUR, TARGET = _GENERATOR.normal(0, 0.2, (USERS, ITEMS)) - 3 * ATTRACTION, 3 * ATTRACTION
+LOGGING, TARGET = _GENERATOR.normal(0, 0.2, (USERS, ITEMS)) - 3 * ATTRACTION, 3 * ATTRACTION
 
 
 def cascade(attraction, clicks):
@@ -82,7 +82,7 @@ class Outcomes:
     """Every outcome of a world: the log of them, its probability under both policies, and what the target does."""
 
     log: SlateLog
-    behaviour: np.ndarray
+    logging_policy: np.ndarray
     target: np.ndarray
     target_propensity: np.ndarray
     target_position: np.ndarray
@@ -131,7 +131,7 @@ class Outcomes:
 
     def drawn(self, estimate, n, generator):
         """An estimate from all outcomes made one from a log of n slates."""
-        rows = generator.choice(len(self.log), n, p=self.behaviour)
+        rows = generator.choice(len(self.log), n, p=self.logging_policy)
         parts = tuple((top[rows], bottom[rows]) for top, bottom in estimate.parts)
         return Estimate(parts, tuple(weight[rows] for weight in estimate.weights))
 
@@ -150,7 +150,7 @@ def enumerate_outcomes(model):
     def of_slates(function, scores):
         return np.stack([function(scores[u]) for u in range(USERS)])[user, row]
 
-    propensity, target = (of_slates(propensities, scores) for scores in (BEHAVIOUR, TARGET))
+    propensity, target = (of_slates(propensities, scores) for scores in (LOGGING, TARGET))
     below = [[conditional(TARGET[u], s[:k]) for k in range(SLOTS)] for u, s in zip(user, slate, strict=True)]
     log = SlateLog(
         event_id=[f"{number}" for number in range(len(user))],
@@ -159,7 +159,7 @@ def enumerate_outcomes(model):
         slate=slate,
         reward=reward,
         propensity=propensity,
-        position_propensity=of_slates(position_propensities, BEHAVIOUR),
+        position_propensity=of_slates(position_propensities, LOGGING),
     )
     chance = clicked / USERS
     position = of_slates(position_propensities, TARGET)

@@ -13,13 +13,13 @@ class World:
 
     Attributes:
       expected: mean reward.
-      behaviour: probabilities of the policy that writes the log.
+      logging_policy: probabilities of the logging policy.
       target: probabilities of the policy to be judged.
       model: what a wrong reward model predicts.
     """
 
     expected: np.ndarray
-    behaviour: np.ndarray
+    logging_policy: np.ndarray
     target: np.ndarray
     model: np.ndarray
 
@@ -33,9 +33,9 @@ def make_world(kinds=6, arms=8, seed=0):
     """World in which the log prefers other arms than the target, by weights up to about 8."""
     generator = np.random.default_rng(seed)
     expected = generator.uniform(0.1, 0.7, (kinds, arms))
-    behaviour = _softmax(generator.normal(0, 1, (kinds, arms))) * 0.8 + 0.2 / arms
+    logging_policy = _softmax(generator.normal(0, 1, (kinds, arms))) * 0.8 + 0.2 / arms
     model = np.clip(expected + generator.normal(-0.1, 0.15, (kinds, arms)), 0, 1)
-    return World(expected, behaviour, _softmax(6 * expected), model)
+    return World(expected, logging_policy, _softmax(6 * expected), model)
 
 
 def draw_logs(world, rewards, n, replications=1, seed=0):
@@ -54,13 +54,13 @@ def draw_logs(world, rewards, n, replications=1, seed=0):
     generator = np.random.default_rng(seed)
     kind = generator.integers(len(world.expected), size=(replications, n))
     uniforms = generator.random((replications, n, 1))
-    action = (world.behaviour.cumsum(axis=1)[kind] <= uniforms).sum(axis=2).clip(max=world.expected.shape[1] - 1)
+    action = (world.logging_policy.cumsum(axis=1)[kind] <= uniforms).sum(axis=2).clip(max=world.expected.shape[1] - 1)
     mean = world.expected[kind, action]
     return {
         "kind": kind,
         "action": action,
         "reward": _draw_rewards(mean, rewards, generator),
-        "propensity": world.behaviour[kind, action],
+        "propensity": world.logging_policy[kind, action],
         "target": world.target[kind, action],
         "q_action": world.model[kind, action],
         "q_target": (world.target * world.model).sum(axis=1)[kind],

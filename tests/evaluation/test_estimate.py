@@ -1,4 +1,4 @@
-"""Intervals: by hand, against each other, and by how often they contain a known truth."""
+"""Intervals and differences of estimates: by hand, against each other, and by their coverage of a known truth."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy import stats
 from benchmarks.off_policy import LOG_SIZE, REPLICATIONS, accuracy, as_text, covers, judge
 from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
 from recbandits.evaluation.estimate import Estimate, difference
-from recbandits.evaluation.off_policy import direct, ips, replay, snips, switch_dr
+from recbandits.evaluation.estimators import direct_method, ips, replay, snips, switch_dr
 from tools.lock import ROOT
 
 WORLD = make_world()
@@ -27,9 +27,8 @@ def estimates(n, rewards="0 or 1", seed=0, **changes):
     return judge(log | changes, seed)
 
 
-def sample(values):
-    """Estimate of the mean of plain numbers."""
-    return direct(np.asarray(values, float))
+def estimate_mean(values):
+    return direct_method(np.asarray(values, float))
 
 
 @pytest.mark.parametrize("rewards", REWARDS)
@@ -39,8 +38,8 @@ def test_intervals_cover_the_truth_in_92_to_98_percent_of_500_logs(table, reward
 
 
 @pytest.mark.parametrize("rewards", REWARDS)
-def test_the_table_shows_what_the_others_trade_for_their_smaller_error(table, rewards):
-    """IPS, SNIPS, DR and SNDR have no bias beyond chance; the others have one of which their intervals know nothing."""
+def test_the_other_estimators_have_a_bias_for_their_smaller_error(table, rewards):
+    """IPS, SNIPS, DR and SNDR have no bias beyond sampling noise; the intervals of the others do not include theirs."""
     rows = table.loc[rewards]
     biased = abs(rows["bias"]) > 5 * rows["standard_error"]
     assert biased[biased].index.tolist() == ["clipped IPS (3)", "DM", "Switch-DR (3)", "DRos (10)"]
@@ -48,50 +47,50 @@ def test_the_table_shows_what_the_others_trade_for_their_smaller_error(table, re
     assert rows.loc["DM", "coverage"] == 0
 
 
-def test_a_model_makes_the_error_smaller_where_the_model_explains_the_reward(table):
+def test_a_model_that_explains_the_reward_makes_the_error_smaller(table):
     rmse = table.loc["0 or 1", "rmse"]
     assert max(rmse["DR"], rmse["SNDR"], rmse["SNIPS"]) < 0.8 * rmse["IPS"]
     assert rmse["replay"] > 1.2 * rmse["IPS"]
 
 
 def test_the_learning_page_shows_this_table(table):
-    """Cell by cell, up to what another version of NumPy may round differently."""
+    """Cell by cell, up to differences in rounding between versions of NumPy."""
     printed = (
         (ROOT / "learning" / "off-policy-evaluation.md").read_text(encoding="utf-8").split("\n| estimator | 0 or 1 ")[1]
     )
     cells = [line.strip("| ").split(" | ") for line in printed.split("\n\n")[0].splitlines()[2:]]
     expected = as_text(table)
     assert [row[0] for row in cells] == expected["estimator"].tolist()
-    said, known = (
+    printed_values, values = (
         np.array([[[float(number.strip(" %")) for number in cell.split(",")] for cell in row[1:]] for row in rows])
         for rows in (cells, expected.to_numpy())
     )
-    np.testing.assert_allclose(said, known, atol=0.0015, rtol=0.005)
+    np.testing.assert_allclose(printed_values, values, atol=0.0015, rtol=0.005)
 
 
 @pytest.mark.parametrize("rewards", REWARDS)
-def test_bernstein_covers_more_often_than_it_promises(table, rewards):
+def test_bernstein_covers_more_often_than_its_level(table, rewards):
     assert (table.loc[rewards].loc[["IPS", "SNIPS", "DR", "SNDR"], "bernstein"] >= 0.99).all()
 
 
 def test_without_skewness_the_normal_interval_is_students():
     values = np.array([1.0, 2.0, 4.0, 5.0])
     expected = stats.t.interval(0.9, 3, loc=3.0, scale=stats.sem(values))
-    np.testing.assert_allclose(sample(values).interval(level=0.9), expected)
+    np.testing.assert_allclose(estimate_mean(values).interval(level=0.9), expected)
 
 
 def test_a_long_tail_moves_one_bound_outwards_and_leaves_the_other():
-    """Halls's transformation at both of its bounds gives -+t back: x = t + g t^2 / 3 + g^2 t^3 / 27 + g / 6."""
+    """Hall's transformation of both bounds is -+t: x = t + g t^2 / 3 + g^2 t^3 / 27 + g / 6."""
     values = np.random.default_rng(0).lognormal(size=200)
     t = stats.t.ppf(0.975, 199)
-    low, high = sample(values).interval()
+    low, high = estimate_mean(values).interval()
     assert low == pytest.approx(values.mean() - t * stats.sem(values))
     studentised = (values.mean() - high) / stats.sem(values)
     g = np.mean((values - values.mean()) ** 3) / values.std(ddof=1) ** 3 / np.sqrt(200)
     transformed = studentised + g * studentised**2 / 3 + g**2 * studentised**3 / 27 + g / 6
     assert transformed == pytest.approx(-t)
     assert studentised < -t
-    mirrored = sample(-values).interval()
+    mirrored = estimate_mean(-values).interval()
     np.testing.assert_allclose(mirrored, (-high, -low))
 
 
@@ -104,7 +103,7 @@ def test_the_error_of_a_ratio_is_linearised():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_estimate_that_rests_on_one_record_has_no_interval(method):
-    """The target agrees with one of four decisions: a self-normalised estimate is that reward, and knows no spread."""
+    """The target agrees with one of four decisions: a self-normalised estimate is that reward, without a spread."""
     agrees = [1.0, 2.0, 3.0, 4.0], [0.5] * 4, [0.0, 0.0, 1.0, 0.0]
     for estimate in (snips(*agrees), replay(*agrees, generator=np.random.default_rng(0))):
         assert estimate.value == 3.0
@@ -113,7 +112,7 @@ def test_an_estimate_that_rests_on_one_record_has_no_interval(method):
     assert np.isfinite(ips(*agrees).interval(method)).all()
 
 
-def test_records_without_weight_leave_a_self_normalised_interval_as_it_was():
+def test_records_without_weight_do_not_change_a_self_normalised_interval():
     """Ten records that the target takes, and 90 that it never takes: Student's interval of the ten."""
     reward = np.arange(10.0)
     log = np.append(reward, np.full(90, 99.0)), np.full(100, 0.5), np.repeat([1.0, 0.0], [10, 90])
@@ -132,7 +131,7 @@ def test_intervals_cover_where_the_target_agrees_with_few_records():
     assert 0.935 <= np.mean(inside) <= 0.975
 
 
-def test_a_reward_that_never_varies_leaves_no_doubt_in_a_self_normalised_estimate():
+def test_a_constant_reward_has_an_interval_of_width_zero_where_self_normalised():
     assert snips([2.0, 2.0, 2.0], [0.5, 0.2, 0.1], [0.1, 0.5, 0.3]).interval() == (2.0, 2.0)
 
 
@@ -144,9 +143,9 @@ def test_the_bootstrap_agrees_with_the_linearised_error_on_a_well_behaved_log(na
     np.testing.assert_allclose(bootstrap, normal, atol=0.12 * (normal[1] - normal[0]) / 2)
 
 
-def test_the_bootstrap_is_repeatable_and_reads_a_log_in_pieces():
-    """5,000 records are five pieces; pieces must not be resampled alike."""
-    estimate = sample(np.tile(np.random.default_rng(0).normal(size=1000), 5))
+def test_the_bootstrap_is_repeatable_and_resamples_chunks_independently():
+    """5,000 records with the same values in each of five chunks."""
+    estimate = estimate_mean(np.tile(np.random.default_rng(0).normal(size=1000), 5))
     first, again, other = (estimate.interval("bootstrap", seed=seed, resamples=500) for seed in (1, 1, 2))
     assert first == again
     assert first != other
@@ -156,18 +155,18 @@ def test_the_bootstrap_is_repeatable_and_reads_a_log_in_pieces():
 def test_the_bernstein_interval_by_hand():
     """Values 0, 1, level 0.9: V = 0.5, log(4 / 0.1) = 3.689; sqrt(2 * 0.5 * 3.689 / 2) + 7 * 3.689 / 3 = 9.966."""
     log = np.log(40)
-    low, high = sample([0.0, 1.0]).interval("bernstein", 0.9, span=1.0)
+    low, high = estimate_mean([0.0, 1.0]).interval("bernstein", 0.9, span=1.0)
     half = np.sqrt(0.5 * log) + 7 * log / 3
     assert half == pytest.approx(9.966, abs=1e-3)
     assert (low, high) == pytest.approx((0.5 - half, 0.5 + half))
 
 
-def test_the_bernstein_interval_holds_where_the_others_have_nothing_to_go_by():
-    """One reward in 200 is 1, logs of 100: most logs have seen none, their other intervals are the point 0."""
+def test_the_bernstein_interval_covers_rare_rewards_where_the_normal_interval_does_not():
+    """One reward in 200 is 1, logs of 100: most logs have none, and their normal interval is the point 0."""
     generator = np.random.default_rng(0)
     covered = {method: [] for method in ("normal", "bernstein")}
     for _ in range(500):
-        estimate = sample(generator.random(100) < 0.005)
+        estimate = estimate_mean(generator.random(100) < 0.005)
         covered["normal"].append(covers(estimate.interval(), 0.005))
         covered["bernstein"].append(covers(estimate.interval("bernstein", span=1.0), 0.005))
     assert np.mean(covered["normal"]) < 0.5
@@ -198,9 +197,9 @@ def test_a_higher_level_is_wider(method):
     assert widths[-1] > 2 * widths[0]
 
 
-def rivals(n, replications, name="SNIPS"):
+def paired_estimates(n, replications, name="SNIPS"):
     """Pairs of estimates of two similar policies on the same logs, and their true difference."""
-    other = 0.8 * WORLD.target + 0.2 * WORLD.behaviour
+    other = 0.8 * WORLD.target + 0.2 * WORLD.logging_policy
     logs = draw_logs(WORLD, "0 or 1", n, replications)
     pairs = []
     for i in range(replications):
@@ -214,8 +213,8 @@ def rivals(n, replications, name="SNIPS"):
 
 
 @pytest.mark.parametrize("name", ["IPS", "SNIPS", "DR", "SNDR"])
-def test_the_interval_of_a_difference_covers_and_is_narrower_than_those_of_the_two(name):
-    pairs, truth = rivals(1000, 300, name)
+def test_the_interval_of_a_difference_covers_and_is_narrower_than_those_of_the_values(name):
+    pairs, truth = paired_estimates(1000, 300, name)
     covered, decided, apart = [], [], []
     for first, second in pairs:
         low, high = difference(first, second).interval()
@@ -239,10 +238,10 @@ def test_a_difference_by_hand():
     assert difference(second, first).value == -both.value
 
 
-def test_a_difference_has_the_diagnostics_that_are_known_in_either_order():
-    """The direct method weighs nothing; Switch-DR that trusts no weight rests on the model alone."""
+def test_a_difference_has_the_worse_diagnostics_in_either_order():
+    """The direct method has no weights; Switch-DR below all weights uses the model alone."""
     log = {"reward": [2.0, 4.0], "propensity": [0.4, 0.4], "target": [0.8, 0.2]}
-    weighted, plain = ips(**log), sample([1.0, 2.0])
+    weighted, plain = ips(**log), estimate_mean([1.0, 2.0])
     model = switch_dr(**log, q_action=[1.0, 1.0], q_target=[1.0, 2.0], threshold=0.1)
     for pair in ((weighted, plain), (plain, weighted)):
         assert difference(*pair).unsupported_mass == pytest.approx(-0.25)
@@ -261,7 +260,7 @@ def test_a_policy_does_not_differ_from_itself(method):
 
 def test_estimates_of_different_logs_have_no_difference():
     with pytest.raises(ValueError, match="a difference needs the same log twice, got logs of 2 and 3 records"):
-        difference(sample([1, 2]), sample([1, 2, 3]))
+        difference(estimate_mean([1, 2]), estimate_mean([1, 2, 3]))
 
 
 def test_a_comparison_with_no_estimate_is_false():
@@ -273,9 +272,9 @@ def test_a_comparison_with_no_estimate_is_false():
     assert not high < 0
 
 
-def test_an_unknown_method_and_a_level_that_is_none_are_refused():
+def test_an_unknown_method_and_an_invalid_level_are_refused():
     with pytest.raises(ValueError, match="method must be one of normal, bootstrap, bernstein, got 'naive'"):
-        sample([1, 2]).interval("naive")
+        estimate_mean([1, 2]).interval("naive")
     for level in (0, 1, 95, float("nan")):
         with pytest.raises(ValueError, match=rf"level must be in \(0, 1\), got {level}"):
-            sample([1, 2]).interval(level=level)
+            estimate_mean([1, 2]).interval(level=level)

@@ -1,13 +1,15 @@
-"""The cross-fitted reward model: what it has seen, what it predicts, and what it does for an estimate."""
+"""Cross-fitted reward models: their predictions, their folds of users, and the errors of estimates with them."""
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from benchmarks.synthetic_log import draw_logs, make_world
-from recbandits.evaluation.off_policy import estimates
-from recbandits.evaluation.reward_model import cross_fit
+from recbandits.evaluation import cross_fit, cross_fit_slates, estimates, slate_estimates
+from recbandits.evaluation.reward_model import assign_folds
 from recbandits.records.bandit_log import BanditLog
+from recbandits.records.slate_log import SlateLog
 
 WORLD = make_world()
 KINDS, ARMS = WORLD.expected.shape
@@ -35,16 +37,16 @@ def one_hot(kind):
     return np.eye(KINDS * ARMS)[kind[:, None] * ARMS + np.arange(ARMS)]
 
 
-def test_the_model_finds_the_mean_reward_of_every_kind_and_arm():
-    """48 columns of some 100 or more rewards each."""
+def test_the_model_predicts_the_mean_reward_of_every_kind_and_arm():
+    """48 columns of 100 rewards or more each."""
     log, kind = make_log(20_000)
     q = cross_fit(log, one_hot(kind))
     assert np.abs(q - WORLD.expected[kind]).mean() < 0.03
     np.testing.assert_allclose(q, WORLD.expected[kind], atol=0.2)
 
 
-def test_the_model_has_not_seen_the_user():
-    """Rewards are the user's own number: the nearest neighbour would know it exactly, and never meets it."""
+def test_the_model_is_fitted_without_the_user():
+    """The reward is the number of the user: a nearest neighbour predicts it exactly from other rewards of the user."""
     log, _ = make_log(1000, users=100)
     log = BanditLog(**vars(log) | {"reward": log.user_id.astype(float)})
     features = np.broadcast_to(log.user_id[:, None, None].astype(float), (1000, ARMS, 1))
@@ -60,26 +62,26 @@ def test_the_model_has_not_seen_the_user():
     assert np.abs(q - log.reward[:, None]).mean() < 5
 
 
-def test_a_record_of_pass_prob_a_half_is_learnt_from_like_two():
+def test_a_record_of_pass_prob_a_half_counts_twice():
     log, kind = make_log(2000)
-    kept = np.where(log.reward > 0, 0.5, 1.0)
+    pass_prob = np.where(log.reward > 0, 0.5, 1.0)
     rows = np.repeat(np.arange(2000), np.where(log.reward > 0, 2, 1))
     columns = {name: values[rows] for name, values in vars(log).items()} | {
         "event_id": np.arange(len(rows)).astype(str)
     }
-    q = cross_fit(BanditLog(**vars(log) | {"pass_prob": kept}), one_hot(kind))
+    q = cross_fit(BanditLog(**vars(log) | {"pass_prob": pass_prob}), one_hot(kind))
     np.testing.assert_allclose(q[rows], cross_fit(BanditLog(**columns), one_hot(kind)[rows]), rtol=1e-9)
     assert q.mean() > cross_fit(log, one_hot(kind)).mean() + 0.1
 
 
-def test_arrays_functions_and_bundles_of_features_are_the_same():
-    """A dict as of `FeatureBundle.observation` stands for its two parts side by side; 9,000 records are two pieces."""
+def test_arrays_functions_and_dicts_of_features_are_the_same():
+    """A dict as of `FeatureBundle.observation` stands for its two parts side by side; 9,000 records are two chunks."""
     log, _ = make_log(9000)
-    of_user, of_arm, seen = np.random.default_rng(0).normal(size=(300, 5)), np.eye(ARMS + 1), []
+    of_user, of_arm, sizes = np.random.default_rng(0).normal(size=(300, 5)), np.eye(ARMS + 1), []
 
     def observation(user_ids, candidates, mask):
         assert candidates.shape == mask.shape == (len(user_ids), ARMS)
-        seen.append(len(user_ids))
+        sizes.append(len(user_ids))
         return {"global": of_user[user_ids], "per_arm": of_arm[candidates]}
 
     def side_by_side(user_ids, candidates, mask):
@@ -89,7 +91,7 @@ def test_arrays_functions_and_bundles_of_features_are_the_same():
     expected = cross_fit(log, side_by_side(log.user_id, log.candidates, log.mask))
     np.testing.assert_allclose(cross_fit(log, observation), expected)
     np.testing.assert_allclose(cross_fit(log, side_by_side), expected)
-    assert max(seen) < 9000
+    assert max(sizes) < 9000
     assert np.ptp(expected, axis=1).min() > 0.01
 
 
@@ -102,26 +104,148 @@ def test_padding_has_no_prediction():
     assert (np.isnan(cross_fit(padded, features)) == ~mask).all()
 
 
-def test_the_same_seed_gives_the_same_predictions_and_another_other_folds():
+def test_the_seed_decides_the_folds():
     log, kind = make_log(1000)
     q = cross_fit(log, one_hot(kind), seed=3)
     np.testing.assert_array_equal(q, cross_fit(log, one_hot(kind), seed=3))
     assert (q != cross_fit(log, one_hot(kind), seed=4)).any()
 
 
-def test_the_model_makes_dr_more_certain_than_ips():
+def test_the_model_makes_the_interval_of_dr_shorter_than_that_of_ips():
     log, kind = make_log(4000)
     q = cross_fit(log, one_hot(kind))
-    found = estimates(log, WORLD.target[kind], q)
-    assert np.ptp(found["DR"].interval()) < 0.85 * np.ptp(found["IPS"].interval())
-    low, high = found["DR"].interval()
+    results = estimates(log, WORLD.target[kind], q)
+    assert np.ptp(results["DR"].interval()) < 0.85 * np.ptp(results["IPS"].interval())
+    low, high = results["DR"].interval()
     assert low < WORLD.truth < high
 
 
-def test_folds_and_features_that_do_not_fit_are_refused():
+def test_invalid_folds_and_features_are_refused():
     log, kind = make_log(100, users=3)
     for folds in (1, 4):
         with pytest.raises(ValueError, match=f"folds must be from 2 to the number of users in the log, 3, got {folds}"):
             cross_fit(log, one_hot(kind), folds=folds)
     with pytest.raises(ValueError, match=r"features must have the shape \[100, 8, 'D'\], got \[100, 7, 48\]"):
         cross_fit(log, one_hot(kind)[:, :7], folds=2)
+
+
+# slates
+
+N, ITEMS, SLOTS, USERS = 600, 5, 3, 40
+
+
+@pytest.fixture
+def problem():
+    """Uniform slates, features of items that differ by user, a target that prefers the first candidates."""
+    generator = np.random.default_rng(0)
+    user = generator.integers(USERS, size=N)
+    features = generator.normal(size=(USERS, ITEMS, 2))[user]
+    slate = generator.permuted(np.tile(np.arange(ITEMS), (N, 1)), axis=1)[:, :SLOTS]
+    free = np.ones((N, SLOTS, ITEMS))
+    for slot in range(1, SLOTS):
+        free[:, slot] = free[:, slot - 1]
+        free[np.arange(N), slot, slate[:, slot - 1]] = 0
+    conditional = free * np.arange(ITEMS, 0, -1.0)
+    return features, slate, user, conditional / conditional.sum(axis=2, keepdims=True)
+
+
+def log_of(slate, user, reward):
+    left = np.arange(ITEMS, ITEMS - SLOTS, -1)
+    return SlateLog(
+        event_id=[f"{row}" for row in range(N)],
+        user_id=user,
+        candidates=np.tile(np.arange(ITEMS), (N, 1)),
+        slate=slate,
+        reward=reward,
+        propensity=np.tile(1 / left, (N, 1)),
+    )
+
+
+def item_features(features, slate):
+    return np.take_along_axis(features, slate[:, :, None], axis=1)
+
+
+def test_linear_rewards_are_predicted_exactly_in_the_last_slot(problem):
+    """r_3 = 1 + x_3 (2, -1) + (x_1 + x_2) (0.5, 1): with almost no penalty the prediction is that for every item."""
+    features, slate, user, conditional = problem
+    chosen = item_features(features, slate)
+    above = chosen[:, :2].sum(axis=1) @ [0.5, 1.0]
+    reward = np.zeros((N, SLOTS))
+    reward[:, 2] = 1 + chosen[:, 2] @ [2.0, -1.0] + above
+    q = cross_fit_slates(log_of(slate, user, reward), features, conditional, alpha=1e-9)
+    np.testing.assert_allclose(q[:, 2], 1 + features @ [2.0, -1.0] + above[:, None], atol=1e-6)
+
+
+def test_predictions_add_up_the_slots_below(problem):
+    """Rewards of 1 in every slot: the sums from slots 1, 2 and 3 on are 3, 2 and 1."""
+    features, slate, user, conditional = problem
+    q = cross_fit_slates(log_of(slate, user, np.ones((N, SLOTS))), features, conditional)
+    np.testing.assert_allclose(q, np.broadcast_to(np.array([3.0, 2.0, 1.0])[:, None], q.shape), atol=1e-9)
+
+
+def test_predictions_are_those_of_a_ridge_regression_on_the_next_prediction(problem):
+    """An independent loop over slots and folds, with scikit-learn on written-out inputs."""
+    features, slate, user, conditional = problem
+    log = log_of(slate, user, np.random.default_rng(1).normal(size=(N, SLOTS)))
+    predicted, fold = cross_fit_slates(log, features, conditional, folds=3, seed=5), assign_folds(user, 3, 5)
+    chosen = item_features(features, slate)
+    for held_out in range(3):
+        train = fold != held_out
+        value = np.zeros(N)
+        for slot in (2, 1, 0):
+            others = np.hstack([chosen[:, :slot].sum(axis=1), features.mean(axis=1)])
+            model = Ridge().fit(np.hstack([chosen[:, slot], others])[train], (log.reward[:, slot] + value)[train])
+            q = np.column_stack([model.predict(np.hstack([features[:, item], others])) for item in range(ITEMS)])
+            np.testing.assert_allclose(predicted[~train, slot], q[~train], rtol=1e-9, atol=1e-12)
+            value = (conditional[:, slot] * q).sum(axis=1)
+
+
+def test_rewards_of_a_user_do_not_change_the_predictions_for_that_user(problem):
+    features, slate, user, conditional = problem
+    reward = np.random.default_rng(1).normal(size=(N, SLOTS))
+    before = cross_fit_slates(log_of(slate, user, reward), features, conditional)
+    reward[user == 7] += 100
+    after = cross_fit_slates(log_of(slate, user, reward), features, conditional)
+    np.testing.assert_array_equal(before[user == 7], after[user == 7])
+    assert (np.abs(before[user != 7] - after[user != 7]) > 0.01).any()
+
+
+def test_slates_without_user_ids_can_be_numbered(problem):
+    """One id for all leaves no fold to fit; numbered, each slate is predicted without its own rewards."""
+    features, slate, _, conditional = problem
+    reward = np.random.default_rng(1).normal(size=(N, SLOTS))
+    one_id, numbers = np.zeros(N, int), np.arange(N)
+    with pytest.raises(ValueError, match="folds must be from 2 to the number of users in the log, 1, got 5"):
+        cross_fit_slates(log_of(slate, one_id, reward), features, conditional)
+    before = cross_fit_slates(log_of(slate, one_id, reward), features, conditional, users=numbers)
+    np.testing.assert_array_equal(before, cross_fit_slates(log_of(slate, numbers, reward), features, conditional))
+    reward[7] += 100
+    after = cross_fit_slates(log_of(slate, one_id, reward), features, conditional, users=numbers)
+    np.testing.assert_array_equal(before[7], after[7])
+
+
+def test_the_model_makes_the_error_of_cascade_dr_smaller_than_that_of_rips(problem):
+    features, slate, user, conditional = problem
+    chosen = item_features(features, slate)
+    reward = 1 + chosen @ [1.0, -1.0] + np.random.default_rng(1).normal(0, 0.3, (N, SLOTS))
+    log = log_of(slate, user, reward)
+    target = np.take_along_axis(conditional, slate[:, :, None], axis=2)[:, :, 0]
+    q = cross_fit_slates(log, features, conditional)
+    results = slate_estimates(log, target, q=q, target_conditional=conditional)
+    assert results["cascade-DR"].influence.std() < 0.6 * results["RIPS"].influence.std()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"features": np.ones((N, ITEMS))}, r"features must have the shape \[600, 5, 'D'\], got \[600, 5\]"),
+        ({"folds": 1}, "folds must be from 2 to the number of users in the log, 40, got 1"),
+        ({"folds": 41}, "folds must be from 2 to the number of users in the log, 40, got 41"),
+        ({"target_conditional": np.ones((N, ITEMS))}, r"target_conditional must have the shape \[600, 3, 5\]"),
+    ],
+)
+def test_invalid_slate_inputs_are_refused(problem, change, sentence):
+    features, slate, user, conditional = problem
+    log = log_of(slate, user, np.ones((N, SLOTS)))
+    with pytest.raises(ValueError, match=sentence):
+        cross_fit_slates(log, **{"features": features, "target_conditional": conditional} | change)

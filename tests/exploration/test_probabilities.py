@@ -1,4 +1,4 @@
-"""Probabilities by hand, as properties, against the frequency of draws; NumPy as TensorFlow; the trap they avoid."""
+"""Exploration probabilities: by hand, as properties, against frequencies of draws, NumPy against TensorFlow."""
 
 import subprocess
 import sys
@@ -65,7 +65,7 @@ def test_inverse_gap_shares_the_rest_among_ties():
 
 
 @each_method
-def test_a_single_available_arm_is_certain_and_equal_scores_are_uniform(method, value):
+def test_a_single_available_action_has_probability_1_and_equal_scores_are_uniform(method, value):
     alone = np.array([[False, True, False, False]])
     np.testing.assert_array_equal(method(np.array([[1.0, 2.0, 3.0, 4.0]]), alone, value), [[0.0, 1.0, 0.0, 0.0]])
     np.testing.assert_allclose(method(np.ones((1, 4)), MASK, value), [[1 / 3, 0.0, 1 / 3, 1 / 3]])
@@ -81,7 +81,7 @@ MASKS = hnp.arrays(bool, (3, 5)).map(lambda mask: mask | (np.arange(5) == 2))
 @settings(max_examples=50, deadline=None)
 @given(scores=SCORES, mask=MASKS, hidden=st.sampled_from([np.nan, np.inf, -np.inf, 1e9]))
 def test_rows_are_distributions_in_the_order_of_the_scores(method, value, scores, mask, hidden):
-    """Whatever an unavailable arm has as its score, its probability is exactly 0; a better arm never has less."""
+    """An unavailable action has probability exactly 0 for any score; higher scores never have less."""
     p = method(np.where(mask, scores, hidden).astype(np.float32), mask, value)
     assert p.dtype == np.float32
     np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
@@ -120,7 +120,7 @@ GRAPHS = {method: graph(method, value) for method, value in METHODS.values()}
 
 @each_method
 def test_samples_have_the_frequency_of_the_probabilities(method, value):
-    """100,000 draws, chi-square against what would be logged as propensity."""
+    """100,000 draws, chi-square test against the propensities."""
     p = method(np.array([[1.0, 9.0, 1.5, 0.5]]), MASK, value)
     drawn = exploration.sample(np.repeat(p, 100_000, axis=0), np.random.default_rng(1))
     counts = np.bincount(drawn, minlength=4)
@@ -128,24 +128,16 @@ def test_samples_have_the_frequency_of_the_probabilities(method, value):
     assert stats.chisquare(counts[MASK[0]], 100_000 * p[MASK]).pvalue > 1e-3
 
 
-def test_a_sample_is_never_an_arm_of_probability_zero():
-    """Luck just below 1 lands on the last arm that is possible, however the sum was rounded, and 0 on the first."""
-
-    class Luck:
-        def __init__(self, value):
-            self.value = value
-
-        def random(self, shape):
-            return np.full(shape, self.value)
-
+def test_an_action_of_probability_zero_is_never_drawn():
+    """A uniform draw just below 1 gives the last possible action, in spite of rounding, and 0 the first."""
     p = np.array([[0.1, 0.2, 0.7, 0.0], [0.0, 1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3, 0.0]])
-    np.testing.assert_array_equal(exploration.sample(p, Luck(np.nextafter(1.0, 0.0))), [2, 1, 2])
-    np.testing.assert_array_equal(exploration.sample(p, Luck(0.0)), [0, 1, 0])
+    np.testing.assert_array_equal(exploration.invert_cdf(p, np.full(3, np.nextafter(1.0, 0.0))), [2, 1, 2])
+    np.testing.assert_array_equal(exploration.invert_cdf(p, np.zeros(3)), [0, 1, 0])
     np.testing.assert_array_equal(exploration.sample(p[:, ::-1].astype(np.float32), np.random.default_rng(0))[1], 2)
 
 
 @pytest.mark.parametrize("p", [[0.5, 0.4], [1.5, -0.5], [np.nan, 1.0]])
-def test_no_distribution_is_not_sampled(p):
+def test_rows_that_are_not_distributions_are_refused(p):
     with pytest.raises(ValueError, match="row 1: probabilities must be 0 or more and sum to 1"):
         exploration.sample([[0.5, 0.5], p], np.random.default_rng(0))
 
@@ -164,7 +156,7 @@ def test_no_distribution_is_not_sampled(p):
         ("inverse_gap", float("inf"), "gamma must be positive and finite, got inf"),
     ],
 )
-def test_parameters_outside_their_limits_are_refused(kind, name, value, message):
+def test_parameters_outside_their_range_are_refused(kind, name, value, message):
     with pytest.raises(ValueError, match=message):
         METHODS[name][0](kind([[1.0, 2.0]]), None, value)
 
@@ -173,15 +165,19 @@ def test_parameters_outside_their_limits_are_refused(kind, name, value, message)
 @pytest.mark.parametrize(
     ("scores", "mask", "message"),
     [
-        ([[1.0, 2.0]], [[True, True, True]], r"one shape, \[batch, arms\], got \(1, 2\) and \(1, 3\)"),
-        ([1.0, 2.0], None, r"one shape, \[batch, arms\], got \(2,\) and \(2,\)"),
-        ([[1.0, 2.0], [1.0, 2.0]], [[True, False], [False, False]], "row 1: mask must leave an arm, it has none"),
-        ([[1.0, 2.0], [1.0, np.nan]], None, "row 1: the score of arm 1 must be finite, got nan"),
-        ([[np.inf, 2.0]], None, "row 0: the score of arm 0 must be finite, got inf"),
+        ([[1.0, 2.0]], [[True, True, True]], r"one shape, \[batch, actions\], got \(1, 2\) and \(1, 3\)"),
+        ([1.0, 2.0], None, r"one shape, \[batch, actions\], got \(2,\) and \(2,\)"),
+        (
+            [[1.0, 2.0], [1.0, 2.0]],
+            [[True, False], [False, False]],
+            "row 1: mask must have an available action",
+        ),
+        ([[1.0, 2.0], [1.0, np.nan]], None, "row 1: the score of action 1 must be finite, got nan"),
+        ([[np.inf, 2.0]], None, "row 0: the score of action 0 must be finite, got inf"),
     ],
 )
 @each_method
-def test_scores_and_masks_that_cannot_be_are_refused(method, value, kind, scores, mask, message):
+def test_invalid_scores_and_masks_are_refused(method, value, kind, scores, mask, message):
     with pytest.raises(ValueError, match=message):
         method(kind(scores), mask if mask is None else kind(mask), value)
 
@@ -190,22 +186,21 @@ def test_numpy_input_does_not_load_tensorflow():
     code = """
 import sys, numpy as np
 from recbandits import exploration
-from recbandits.agents import parameters
 exploration.epsilon_greedy(np.ones((2, 3)), None, 0.1)
+exploration.plackett_luce.sample(np.ones((2, 3)), 2, np.full((2, 3), 0.5))
 print("tensorflow" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_importance_weighting_with_tf_agents_log_probability_doubles_the_value_and_with_ours_does_not():
-    """Two epsilon-greedy policies over the same 3 arms, epsilon 0.4; the best arm pays 1, the others nothing.
+    """Two epsilon-greedy policies over the same 3 actions, epsilon 0.4; the best action has reward 1, the others 0.
 
-    "Always the best arm" is worth 1. Importance weighting estimates it by the mean of 1[best] / P(best was chosen).
-    The best arm is chosen in two ways: by the greedy branch (probability 0.6) or by the random one (0.4 / 3). TF-Agents
-    flips the coin first and reports the probability of *the branch and* the arm, 0.6 or 0.133, never their sum, 0.733.
-    Each way then contributes P(way) / P(way) = 1, and the estimate is 2 where the truth is 1; whoever trusts
-    `policy_info.log_probability` doubles what a policy is worth, and no amount of data helps. Dividing by the marginal,
-    which `epsilon_greedy` gives, the two ways add up to 0.733 / 0.733 = 1.
+    The value of the greedy policy is 1. Importance weighting estimates it by the mean of 1[best] / P(best was chosen).
+    The best action is chosen in two branches: the greedy one (probability 0.6) or the random one (0.4 / 3). TF-Agents
+    reports the joint probability of the branch and the action, 0.6 or 0.133, not their sum, 0.733. Each branch then
+    contributes P(branch) / P(branch) = 1, and the estimate converges to 2 instead of 1. Dividing by the marginal, which
+    `epsilon_greedy` returns, the branches add up to 0.733 / 0.733 = 1.
     """
     tf.random.set_seed(1)
     n, epsilon = 100_000, 0.4

@@ -59,8 +59,8 @@ def test_a_loop_that_has_just_begun_has_a_line_too():
     assert "lag - · nothing served" in text
 
 
-def test_the_interval_of_a_mean_is_1_96_standard_errors():
-    """Variance 1 over 400 decisions: 1.96 / 20 = 0.098."""
+def test_a_mean_is_shown_with_half_the_width_of_its_interval():
+    """Variance 1 over 400 decisions: 1.966 / 20 = 0.098."""
     assert view.mean_text(3.5, 1.0, 400) == "3.50 ± 0.10"
     assert view.mean_text(3.5, float("nan"), 1) == "3.50"
 

@@ -8,7 +8,7 @@ import pytest
 from true_policies import policy
 
 from recbandits.agents.parameters import LinUCB
-from recbandits.exploration import pick
+from recbandits.exploration import invert_cdf
 from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, regret_by_learner, run_rounds
 from recbandits.loop.settings import Guardrail, Settings
 
@@ -95,7 +95,7 @@ class Broken:
         rows = versions == self._version
         scores = self._policy.scores(users[rows], candidates[rows])
         probabilities[rows] = self._policy.exploration.probabilities(scores)
-        return versions, probabilities, pick(probabilities, luck)
+        return versions, probabilities, invert_cdf(probabilities, luck)
 
 
 def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(world):

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from recbandits import plots
-from recbandits.evaluation.off_policy import ips
-from recbandits.evaluation.regret import mean_interval
+from recbandits.evaluation.estimators import ips
+from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots.style import COLOURS
 
 TABLE = pd.DataFrame(

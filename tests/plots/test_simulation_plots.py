@@ -9,7 +9,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from recbandits import plots
-from recbandits.evaluation.regret import curve, mean_interval, summary
+from recbandits.evaluation.intervals import mean_interval
+from recbandits.evaluation.regret import curve, summary
 from recbandits.plots.style import REFERENCE
 
 # Grey, and not by chance: no agent has it.

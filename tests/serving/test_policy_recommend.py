@@ -249,7 +249,7 @@ def test_many_decisions_are_refused_by_row():
     with pytest.raises(ValueError, match=r"row 1: candidates must be different from each other, got \[5, 5\]"):
         policy.decide([30, 10], [[5, 9], [5, 5]])
     assert policy.decide([30, 10], [[5, 9], [5, 5]], [[True, True], [True, False]]).action.tolist() == [1, 0]
-    with pytest.raises(ValueError, match="row 0: mask must leave an arm"):
+    with pytest.raises(ValueError, match="row 0: mask must have an available action"):
         policy.decide([30], [[5, 9]], [[False, False]])
     with pytest.raises(KeyError, match="unknown user ids: 11, 12"):
         policy.decide([12, 30, 11], [[5]] * 3)
@@ -258,7 +258,7 @@ def test_many_decisions_are_refused_by_row():
 
 
 def test_scores_that_overflow_are_refused():
-    with np.errstate(over="ignore"), pytest.raises(ValueError, match="the score of arm 0 must be finite, got inf"):
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="the score of action 0 must be finite, got inf"):
         made([[1e38, 0.0, 0.0]]).recommend(features={"activity": 1e30})
 
 

@@ -12,7 +12,7 @@ from recbandits.data.features import FeatureBundle
 from recbandits.data.trajectories import Examples
 from recbandits.data.trajectories import examples as examples_of
 from recbandits.environments.factorization import als
-from recbandits.evaluation.off_policy import dr
+from recbandits.evaluation.estimators import dr
 from recbandits.records.bandit_log import BanditLog
 from recbandits.training import offline, run
 from recbandits.training.offline import Specs, doubly_robust, fit, scores

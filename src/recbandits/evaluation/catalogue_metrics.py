@@ -1,21 +1,18 @@
-"""What users get to see, liked or not: how much of the catalogue, how varied a list, how well known its items."""
+"""Metrics of what users see, whether relevant or not: coverage, diversity of lists, exposure by popularity."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 
-def coverage(items, catalogue):
-    """Share of the catalogue that is shown to anybody.
+def coverage(items: Any, catalogue: Any) -> float:
+    """Compute the share of the catalogue, int [m] ids, that is in any list.
 
-    Args:
-      items: int [n, k] ids of what was shown; ids outside the catalogue, as -1 where a short list ends, do not count.
-      catalogue: int [m] ids of all that could be shown.
-
-    Returns:
-      float in [0, 1].
+    `items` are int [n, k] ids in lists; ids outside the catalogue, such as -1 behind the end of a list, do not count.
 
     Raises:
-      ValueError: an empty catalogue.
+      ValueError: the catalogue is empty.
     """
     catalogue = np.unique(catalogue)
     if not len(catalogue):
@@ -23,12 +20,12 @@ def coverage(items, catalogue):
     return float(np.isin(catalogue, items).mean())
 
 
-def intra_list_diversity(vectors):
-    """1 - mean cosine similarity of the pairs of a list (Ziegler et al. 2005, where it is the similarity).
+def intra_list_diversity(vectors: Any) -> np.ndarray:
+    """Compute 1 - mean cosine similarity of the pairs of a list (Ziegler et al. 2005, where it is the similarity).
 
     Args:
-      vectors: float [n, k, D] of what is in the slots, such as factors or genres; NaN where a short list ends. The zero
-        vector is similar to nothing, cosine 0.
+      vectors: float [n, k, D] of the items in the slots, such as factors or genres; NaN behind the end of a list. The
+        cosine of the zero vector is 0.
 
     Returns:
       float [n] in [0, 2]; NaN for a list of fewer than two items.
@@ -45,30 +42,29 @@ def intra_list_diversity(vectors):
     return 1 - np.divide(twice, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
-def decile_exposure(items, popularity):
-    """Share of a list's slots that each tenth of the catalogue takes, from the most to the least popular tenth.
+def decile_exposure(items: Any, popularity: pd.Series) -> np.ndarray:
+    """Compute the share of a list's slots in each popularity decile of the catalogue, most popular first.
 
     Args:
-      items: int [n, k] ids of what was shown, -1 where a short list ends.
-      popularity: Series by item id, such as the number of ratings; at least 10 items. Among equally popular ones the
-        first in the Series counts as more popular.
+      items: int [n, k] ids in lists, -1 behind the end.
+      popularity: of all items by id, such as the number of ratings. Among equally popular items, the first is ranked
+        higher.
 
     Returns:
-      float [n, 10]; rows sum to 1. Each tenth has 0.1 where all movies are shown equally often. NaN for an empty list.
+      float [n, 10]; rows sum to 1, NaN for an empty list. Uniform exposure is 0.1 everywhere.
 
     Raises:
-      ValueError: fewer than 10 items, or one that was shown and has no popularity.
+      ValueError: popularity has fewer than 10 items, or not all items of the lists.
     """
     if len(popularity) < 10:
-        raise ValueError(f"popularity must have at least 10 items to make tenths of, got {len(popularity)}")
+        raise ValueError(f"popularity must have at least 10 items, got {len(popularity)}")
     items = np.asarray(items)
     rank = popularity.rank(ascending=False, method="first").astype(int) - 1
-    place = pd.Index(popularity.index).get_indexer(items.ravel()).reshape(items.shape)
-    if ((place < 0) & (items != -1)).any():
-        raise ValueError(
-            f"popularity must have every item shown, got none of item {items[(place < 0) & (items != -1)][0]}"
-        )
-    decile = rank.to_numpy()[place] * 10 // len(popularity)
-    counts = ((decile[:, :, None] == np.arange(10)) & (place >= 0)[:, :, None]).sum(axis=1)
+    row = pd.Index(popularity.index).get_indexer(items.ravel()).reshape(items.shape)
+    unknown = (row < 0) & (items != -1)
+    if unknown.any():
+        raise ValueError(f"popularity must have every item shown, got none of item {items[unknown][0]}")
+    decile = rank.to_numpy()[row] * 10 // len(popularity)
+    counts = ((decile[:, :, None] == np.arange(10)) & (row >= 0)[:, :, None]).sum(axis=1)
     size = counts.sum(axis=1, keepdims=True)
     return np.divide(counts, size, out=np.full(counts.shape, np.nan), where=size > 0)

@@ -1,158 +1,158 @@
-"""Judge a policy by a log that another policy wrote: every estimator, its interval and its diagnostics in one table.
+"""Evaluate a target policy by a log of decisions: all estimators, their intervals and diagnostics in one table.
 
-The estimators themselves, functions of arrays with one element per record, are in `estimators`; what they return, and
-the difference of two, in `estimate`. All can be had from here.
+In all functions, `log` has n decisions with up to k candidates, and `probabilities` of the target policy are float
+[n, k]; rows sum to 1, 0 in padding.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+import pandas as pd
 
-from recbandits.evaluation.estimate import Estimate, difference, tabulate
-from recbandits.evaluation.estimators import (
-    ROUNDING,
-    clipped_ips,
-    direct,
-    dr,
-    dr_os,
-    ips,
-    replay,
-    sndr,
-    snips,
-    switch_dr,
-)
+from recbandits.checks import require
+from recbandits.evaluation import estimators
+from recbandits.evaluation.estimate import Estimate
 
-__all__ = [
-    "ESTIMATORS",
-    "Estimate",
-    "clipped_ips",
-    "difference",
-    "direct",
-    "dr",
-    "dr_os",
-    "estimates",
-    "evaluate",
-    "ips",
-    "replay",
-    "sndr",
-    "snips",
-    "switch_dr",
-    "tabulate",
-    "unsupported_mass",
-]
+if TYPE_CHECKING:
+    from recbandits.records.bandit_log import BanditLog
 
 WITHOUT_MODEL = ("replay", "IPS", "clipped IPS", "SNIPS")
 WITH_MODEL = ("DM", "DR", "SNDR", "Switch-DR", "DRos")
 ESTIMATORS = WITHOUT_MODEL + WITH_MODEL
 
 
-def evaluate(log, probabilities, q=None, behaviour=None, *, method="normal", level=0.95, **options):
-    """Tabulate what each estimator says of a policy.
+def evaluate(
+    log: "BanditLog",
+    probabilities: np.ndarray,
+    q: np.ndarray | None = None,
+    logging_probabilities: np.ndarray | None = None,
+    *,
+    method: str = "normal",
+    level: float = 0.95,
+    **options: Any,
+) -> pd.DataFrame:
+    """Tabulate the estimates of a target policy's value.
 
     Args:
-      log: `data.bandit_log.BanditLog` of n decisions with up to k candidates.
-      probabilities: float [n, k] of the evaluated policy, rows sum to 1, 0 in padding.
-      q: float [n, k] rewards that a model predicts (see `reward_model.cross_fit`); without it only the estimators that
-        need none. Padding is ignored.
-      behaviour: float [n, k] of the policy that wrote the log, if all its probabilities are known and not only those of
-        what it did; the unsupported mass is then exact instead of estimated.
+      log: of decisions.
+      probabilities: of the target policy.
+      q: as for `estimates`.
+      logging_probabilities: those of the logging policy, where they are known for all candidates; the unsupported mass
+        is then exact instead of estimated.
       method: of the intervals: "normal", "bootstrap" or "bernstein".
       level: coverage of the intervals in (0, 1).
       **options: of `estimates`.
 
     Returns:
-      DataFrame indexed by estimator with columns value, low, high, effective_sample_size, largest_weight and
-      unsupported_mass; all NaN for an empty log.
+      DataFrame as of `tabulate`; all NaN for an empty log.
 
     Raises:
       ValueError: as `estimates` and `unsupported_mass`.
     """
-    found = estimates(log, probabilities, q, **options)
-    table = tabulate(found, method, level)
-    if behaviour is not None:
-        table["unsupported_mass"] = unsupported_mass(log, probabilities, behaviour)
+    table = tabulate(estimates(log, probabilities, q, **options), method, level)
+    if logging_probabilities is not None:
+        table["unsupported_mass"] = unsupported_mass(log, probabilities, logging_probabilities)
     return table
 
 
-def estimates(log, probabilities, q=None, *, names=None, clip=10.0, threshold=10.0, shrinkage=100.0, seed=0):
-    """Estimate the value of a policy in several ways; `difference` compares two policies by one of them.
+def estimates(
+    log: "BanditLog",
+    probabilities: np.ndarray,
+    q: np.ndarray | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    clip: float = 10.0,
+    threshold: float = 10.0,
+    shrinkage: float = 100.0,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Estimate the value of a target policy by several estimators; `difference` compares two policies by one of them.
 
     Args:
-      log: `data.bandit_log.BanditLog` of n decisions with up to k candidates.
-      probabilities: float [n, k] of the evaluated policy, rows sum to 1, 0 in padding.
-      q: float [n, k] rewards that a model predicts, or None.
+      log: of decisions.
+      probabilities: of the target policy.
+      q: float [n, k] predicted rewards (see `reward_model.cross_fit`), ignored in padding; None for only the estimators
+        that need none.
       names: some of `ESTIMATORS`; by default all that can be computed.
       clip: of clipped IPS.
       threshold: of Switch-DR.
-      shrinkage: of DRos; 100 lets no record count more than 5.
+      shrinkage: of DRos; with 100 no weight exceeds 5.
       seed: of replay.
 
-    Returns:
-      dict from name to `Estimate`.
-
     Raises:
-      ValueError: an estimator that does not exist or needs q, probabilities that are no distribution over the
-        candidates, a q that is not finite, or a column that the estimators refuse.
+      ValueError: an estimator is unknown or needs q, probabilities are not distributions over the candidates, q is not
+        finite, or an estimator refuses a column.
     """
     possible = ESTIMATORS if q is not None else WITHOUT_MODEL
+    expected = f"among {', '.join(possible)}{'' if q is not None else ' (without q)'}"
     names = possible if names is None else names
     for name in names:
-        if name not in possible:
-            raise ValueError(
-                f"names must be among {', '.join(possible)}{'' if q is not None else ' (without q)'}, got {name!r}"
-            )
-    probabilities = _distribution("probabilities", probabilities, log)
-    rows, share = np.arange(len(log)), {"pass_prob": log.pass_prob}
-    logged = (log.reward, log.propensity, probabilities[rows, log.action])
-    model = () if q is None else _expectations(log, probabilities, q)
-    calls = {
-        "replay": lambda: replay(*logged, generator=np.random.default_rng(seed), **share),
-        "IPS": lambda: ips(*logged, **share),
-        "clipped IPS": lambda: clipped_ips(*logged, clip, **share),
-        "SNIPS": lambda: snips(*logged, **share),
-        "DM": lambda: direct(model[1], **share),
-        "DR": lambda: dr(*logged, *model, **share),
-        "SNDR": lambda: sndr(*logged, *model, **share),
-        "Switch-DR": lambda: switch_dr(*logged, *model, threshold, **share),
-        "DRos": lambda: dr_os(*logged, *model, shrinkage, **share),
+        require(name in possible, "names", expected, name)
+    probabilities = _check_distributions("probabilities", probabilities, log)
+    logged = (log.reward, log.propensity, probabilities[np.arange(len(log)), log.action])
+    modelled = logged if q is None else (*logged, *_predict(log, probabilities, q))
+    calls: dict[str, tuple[Callable[..., Estimate], tuple, dict]] = {
+        "replay": (estimators.replay, logged, {"generator": np.random.default_rng(seed)}),
+        "IPS": (estimators.ips, logged, {}),
+        "clipped IPS": (estimators.clipped_ips, logged, {"clip": clip}),
+        "SNIPS": (estimators.snips, logged, {}),
+        "DM": (estimators.direct_method, modelled[-1:], {}),
+        "DR": (estimators.dr, modelled, {}),
+        "SNDR": (estimators.sndr, modelled, {}),
+        "Switch-DR": (estimators.switch_dr, modelled, {"threshold": threshold}),
+        "DRos": (estimators.dr_os, modelled, {"shrinkage": shrinkage}),
     }
-    return {name: calls[name]() for name in names}
+    results = {}
+    for name in names:
+        estimator, columns, parameters = calls[name]
+        results[name] = estimator(*columns, **parameters, pass_prob=log.pass_prob)
+    return results
 
 
-def unsupported_mass(log, probabilities, behaviour):
-    """Share of the evaluated policy's decisions that the behaviour policy never takes: the log cannot know of them.
-
-    Args:
-      log: BanditLog of n decisions.
-      probabilities: float [n, k] of the evaluated policy.
-      behaviour: float [n, k] of the policy that wrote the log.
+def tabulate(estimates: Mapping[str, Estimate], method: str = "normal", level: float = 0.95) -> pd.DataFrame:
+    """Tabulate estimates with the intervals of `Estimate.interval` and their diagnostics.
 
     Returns:
-      float in [0, 1], NaN for an empty log.
+      DataFrame indexed by estimator with columns value, low, high, effective_sample_size, largest_weight and
+      unsupported_mass.
+    """
+    diagnostics = ("effective_sample_size", "largest_weight", "unsupported_mass")
+    rows = {}
+    for name, estimate in estimates.items():
+        low, high = estimate.interval(method, level)
+        rows[name] = {"value": estimate.value, "low": low, "high": high}
+        rows[name] |= {diagnostic: getattr(estimate, diagnostic) for diagnostic in diagnostics}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
+
+
+def unsupported_mass(log: "BanditLog", probabilities: np.ndarray, logging_probabilities: np.ndarray) -> float:
+    """Compute the share, in [0, 1], of the target policy's decisions that the logging policy never takes.
+
+    `logging_probabilities` are those of the logging policy, like `probabilities`. NaN for an empty log.
 
     Raises:
-      ValueError: either is no distribution over the candidates, or behaviour is not what the log's propensities say.
+      ValueError: either is not a distribution over the candidates, or the log has other propensities.
     """
-    probabilities = _distribution("probabilities", probabilities, log)
-    behaviour = _distribution("behaviour", behaviour, log)
-    chosen = behaviour[np.arange(len(log)), log.action]
-    agrees = np.abs(chosen - log.propensity) <= ROUNDING
+    probabilities = _check_distributions("probabilities", probabilities, log)
+    logging_probabilities = _check_distributions("logging_probabilities", logging_probabilities, log)
+    chosen = logging_probabilities[np.arange(len(log)), log.action]
+    agrees = np.abs(chosen - log.propensity) <= estimators.ROUNDING
     if not agrees.all():
         row = agrees.argmin()
         raise ValueError(
-            f"behaviour must give the logged action its propensity, record {row} has {chosen[row]:g} "
+            f"logging_probabilities must give the logged action its propensity, record {row} has {chosen[row]:g} "
             f"where {log.propensity[row]:g} was logged"
         )
-    return direct((probabilities * (behaviour == 0)).sum(axis=1), pass_prob=log.pass_prob).value
+    unsupported = (probabilities * (logging_probabilities == 0)).sum(axis=1)
+    return estimators.direct_method(unsupported, pass_prob=log.pass_prob).value
 
 
-def _distribution(name, values, log):
-    """Probabilities [n, k], float32 or float64 as given, or a sentence about the first row that is no distribution."""
-    values = np.asarray(values)
-    if values.shape != log.mask.shape:
-        raise ValueError(
-            f"{name} must have a row per record and a column per candidate, {log.mask.shape}, got {values.shape}"
-        )
+def _check_distributions(name: str, values: np.ndarray, log: "BanditLog") -> np.ndarray:
+    """Return probabilities [n, k], float32 or float64 as given, if every row is a distribution over its candidates."""
+    values = estimators.check_shape(name, values, log.mask.shape)
     total = values.sum(axis=1, dtype=float)
-    good = np.abs(total - 1) <= ROUNDING
+    good = np.abs(total - 1) <= estimators.ROUNDING
     if not good.all():
         row = good.argmin()
         raise ValueError(f"{name} must sum to 1 in every row, record {row} sums to {total[row]:g}")
@@ -165,11 +165,9 @@ def _distribution(name, values, log):
     return values
 
 
-def _expectations(log, probabilities, q):
-    """(q of the logged action, its expectation under the evaluated policy), both [n]."""
-    q = np.asarray(q)
-    if q.shape != log.mask.shape:
-        raise ValueError(f"q must have a row per record and a column per candidate, {log.mask.shape}, got {q.shape}")
+def _predict(log: "BanditLog", probabilities: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the prediction for the logged action and its expectation under the target policy, both [n]."""
+    q = estimators.check_shape("q", q, log.mask.shape)
     known = q if log.mask.all() else np.where(log.mask, q, 0)
     if not np.isfinite(known).all():
         row, column = np.argwhere(~np.isfinite(known))[0]

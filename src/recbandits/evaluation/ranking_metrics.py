@@ -1,34 +1,131 @@
-"""How good a slate is, given what the user would have liked: one number per list.
+"""Rank candidates by score, and measure slates by the relevance of their items, one value per slate.
 
-A slate is int [n, k], columns of the candidates from the top, -1 where a short list ends (as `ranking.rank` gives it,
-or as a policy showed it); `relevance` is float [n, items], of every candidate, NaN in padding. With fewer than k
-candidates the metrics are those of a list as long as there are candidates. A value is NaN where the metric is
-undefined, such as for a user who likes none of the candidates: such a list says nothing about a policy and is left out
-of means.
+    slate = rank(scores, 10)                             # scores [n, items]
+    metrics = {"agent": measure(slate, relevance), ...}  # one row per slate, one column per metric
+    tabulate_means(metrics)                              # of `intervals`: means over users with 95 % intervals
+    tabulate_means({name: by_seed(runs) for ...})        # over seeds, runs = {seed: measure(...)}
+    tabulate_differences(metrics, "als")                 # paired differences decide which policy is better
+
+A slate is int [n, k], columns of the candidates from the top, -1 behind the end of a short list. `relevance` is float
+[n, items] of all candidates, such as ratings, NaN in padding. With fewer than k candidates, metrics are those of a list
+of all candidates. A value is NaN where a metric is undefined, such as for a user without a relevant candidate: leave
+such lists out of means. All metrics raise ValueError for a slate that repeats a column, has one out of range or of
+padding, or differs from `relevance` in its rows.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import pandas as pd
+
+from recbandits.checks import distinct, require
+from recbandits.evaluation.catalogue_metrics import intra_list_diversity
 
 
-def ndcg(slate, relevance, gain="exponential"):
-    """Normalised discounted cumulative gain: DCG of the slate over that of the best slate of the same length.
+def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+    """Return the columns of the k best scores of every list, best first, with ties in random order.
 
-    DCG = sum over i of gain(r_i) / log2(i + 1), i from 1. Jarvelin and Kekalainen 2002; the exponential gain is that of
-    Burges et al. 2005.
+    The order of candidates often says something about them: breaking ties by column would bias the metrics of a policy
+    that scores many candidates alike. In random order, the mean over seeds is the expectation.
+
+    Args:
+      scores: float [n, items], higher is better; minus infinity in padding.
+      k: length of the lists, at least 1; may exceed the number of candidates.
+      mask: bool [n, items], False in padding, or None.
+      seed: of the order among ties.
+
+    Returns:
+      int64 [n, k], -1 behind the end of a short list.
+
+    Raises:
+      ValueError: a score is NaN outside padding, scores or mask have another shape, or k is below 1.
+    """
+    scores = np.asarray(scores, float)
+    if scores.ndim != 2:
+        raise ValueError(f"scores must have the shape [n, items], got {list(scores.shape)}")
+    require(k >= 1, "k", "at least 1", k)
+    if mask is not None:
+        if np.shape(mask) != scores.shape:
+            raise ValueError(f"mask must have the shape of scores, {list(scores.shape)}, got {list(np.shape(mask))}")
+        scores = np.where(mask, scores, -np.inf)
+    if np.isnan(scores).any():
+        raise ValueError(f"scores must be numbers, got NaN in list {np.argwhere(np.isnan(scores))[0, 0]}")
+    uniforms = np.random.default_rng(seed).random(scores.shape)
+    best = np.lexsort((uniforms, -scores), axis=1)[:, :k]
+    columns = np.full((len(scores), k), -1)
+    columns[:, : best.shape[1]] = np.where(np.take_along_axis(scores, best, axis=1) > -np.inf, best, -1)
+    return columns
+
+
+def measure(
+    slate: np.ndarray,
+    relevance: np.ndarray,
+    threshold: float = 4.0,
+    highest: float = 5.0,
+    attraction: np.ndarray | None = None,
+    clicks: Any = None,
+    vectors: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Compute all metrics of every slate.
 
     Args:
       slate: int [n, k].
-      relevance: float [n, items], at least 0; NaN in padding.
-      gain: "exponential", 2^r - 1, or "linear", r.
+      relevance: float [n, items] in [0, highest].
+      threshold: smallest relevance of a relevant candidate, for MAP, MRR and the hit rate.
+      highest: largest possible relevance, for ERR.
+      attraction: float [n, items] in [0, 1], for `expected_clicks`, or None.
+      clicks: click model, given together with `attraction`.
+      vectors: float [n, items, D] of the candidates, for `intra_list_diversity`, or None.
+
+    Returns:
+      DataFrame [n] with columns ndcg, err, map, mrr, hit_rate, and clicks and diversity where their inputs are given.
+
+    Raises:
+      ValueError: attraction without clicks or clicks without attraction; and as the metrics.
+    """
+    if (attraction is None) != (clicks is None):
+        missing = "attraction" if attraction is None else "clicks"
+        raise ValueError(f"attraction and clicks must come together, got no {missing}")
+    slate = np.asarray(slate)
+    columns = {
+        "ndcg": ndcg(slate, relevance),
+        "err": err(slate, relevance, highest),
+        "map": average_precision(slate, relevance, threshold),
+        "mrr": reciprocal_rank(slate, relevance, threshold),
+        "hit_rate": hit_rate(slate, relevance, threshold),
+    }
+    if attraction is not None:
+        columns["clicks"] = expected_clicks(slate, attraction, clicks)
+    if vectors is not None:
+        items = np.take_along_axis(np.asarray(vectors, float), slate[:, :, None], axis=1)
+        columns["diversity"] = intra_list_diversity(np.where(slate[:, :, None] >= 0, items, np.nan))
+    return pd.DataFrame(columns)
+
+
+def by_user(metrics: pd.DataFrame, users: np.ndarray) -> pd.DataFrame:
+    """Average the metrics of each user's slates, DataFrame indexed by user: slates of a user are not independent."""
+    return metrics.groupby(np.asarray(users)).mean()
+
+
+def by_seed(runs: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """Average the metrics of each run, DataFrame indexed by seed."""
+    return pd.DataFrame({seed: metrics.mean() for seed, metrics in runs.items()}).T.rename_axis("seed")
+
+
+def ndcg(slate: np.ndarray, relevance: np.ndarray, gain: str = "exponential") -> np.ndarray:
+    """Compute the normalised discounted cumulative gain: DCG of the slate over that of the best slate of its length.
+
+    DCG = sum over i of gain(r_i) / log2(i + 1), i from 1 (Jarvelin and Kekalainen 2002). `gain` is "exponential",
+    2^r - 1 (Burges et al. 2005), or "linear", r.
 
     Returns:
       float [n] in [0, 1]; NaN where no candidate has a relevance above 0.
 
     Raises:
-      ValueError: another gain, a relevance below 0, or a slate that does not fit.
+      ValueError: another gain, or a relevance below 0.
     """
-    if gain not in ("exponential", "linear"):
-        raise ValueError(f"gain must be exponential or linear, got {gain!r}")
+    require(gain in ("exponential", "linear"), "gain", "exponential or linear", gain)
     slate, relevance = _checked(slate, relevance)
     if (relevance < 0).any():
         raise ValueError(f"relevance must be at least 0, got {relevance[relevance < 0][0]:g}")
@@ -36,113 +133,70 @@ def ndcg(slate, relevance, gain="exponential"):
     gains = np.nan_to_num(gains)
     discount = 1 / np.log2(np.arange(slate.shape[1]) + 2)
     best = -np.sort(-gains, axis=1)[:, : slate.shape[1]] @ discount[: gains.shape[1]]
-    return _ratio(_of_slots(slate, gains) @ discount, best)
+    return _ratio(_take(slate, gains) @ discount, best)
 
 
-def err(slate, relevance, highest=5.0):
-    """Expected reciprocal rank of the slot at which a user who looks from the top is satisfied.
+def err(slate: np.ndarray, relevance: np.ndarray, highest: float = 5.0) -> np.ndarray:
+    """Compute the expected reciprocal rank of the slot at which a user who looks from the top is satisfied.
 
     sum over i of 1/i R_i prod over j < i of (1 - R_j), with R = (2^r - 1) / 2^highest (Chapelle et al. 2009, "Expected
-    reciprocal rank for graded relevance").
-
-    Args:
-      slate: int [n, k].
-      relevance: float [n, items] in [0, highest]; NaN in padding.
-      highest: the highest grade there is.
+    reciprocal rank for graded relevance"). `highest` is the largest possible relevance.
 
     Returns:
       float [n] in [0, 1).
 
     Raises:
-      ValueError: a relevance outside [0, highest], or a slate that does not fit.
+      ValueError: a relevance outside [0, highest].
     """
     slate, relevance = _checked(slate, relevance)
     outside = (relevance < 0) | (relevance > highest)
     if outside.any():
         raise ValueError(f"relevance must be in [0, {highest:g}], got {relevance[outside][0]:g}")
-    satisfied = _of_slots(slate, (np.exp2(relevance) - 1) / 2.0**highest)
+    satisfied = _take(slate, (np.exp2(relevance) - 1) / 2.0**highest)
     reached = np.cumprod(np.c_[np.ones(len(slate)), 1 - satisfied[:, :-1]], axis=1)
     return (reached * satisfied) @ (1 / _ranks(slate))
 
 
-def average_precision(slate, relevance, threshold=4.0):
-    """Average precision at k; its mean over lists is MAP@k.
+def average_precision(slate: np.ndarray, relevance: np.ndarray, threshold: float = 4.0) -> np.ndarray:
+    """Compute the average precision at k of candidates with relevance >= threshold; its mean over lists is MAP@k.
 
     sum over relevant slots i of (relevant among the first i) / i, over min(k, number of relevant candidates), so that
-    the best slate has 1.
-
-    Args:
-      slate: int [n, k].
-      relevance: float [n, items]; NaN in padding.
-      threshold: a candidate is relevant from here on.
-
-    Returns:
-      float [n] in [0, 1]; NaN where no candidate is relevant.
-
-    Raises:
-      ValueError: a slate that does not fit.
+    the best slate has 1. Returns float [n] in [0, 1]; NaN where no candidate is relevant.
     """
     hits, relevant = _hits(slate, relevance, threshold)
     precision = hits.cumsum(axis=1) / _ranks(hits)
     return _ratio((precision * hits).sum(axis=1), np.minimum(relevant, hits.shape[1]))
 
 
-def reciprocal_rank(slate, relevance, threshold=4.0):
-    """1 over the rank of the first relevant item, 0 without one among the k; its mean over lists is MRR@k.
+def reciprocal_rank(slate: np.ndarray, relevance: np.ndarray, threshold: float = 4.0) -> np.ndarray:
+    """Compute 1 over the rank of the first item with relevance >= threshold; its mean over lists is MRR@k.
 
-    Args:
-      slate: int [n, k].
-      relevance: float [n, items]; NaN in padding.
-      threshold: a candidate is relevant from here on.
-
-    Returns:
-      float [n] in [0, 1]; NaN where no candidate is relevant.
-
-    Raises:
-      ValueError: a slate that does not fit.
+    Returns float [n] in [0, 1], 0 without such an item among the k; NaN where no candidate is relevant.
     """
     hits, relevant = _hits(slate, relevance, threshold)
     return np.where(relevant > 0, (hits / _ranks(hits)).max(axis=1, initial=0), np.nan)
 
 
-def hit_rate(slate, relevance, threshold=4.0):
-    """1 if any of the k items is relevant, else 0.
-
-    Args:
-      slate: int [n, k].
-      relevance: float [n, items]; NaN in padding.
-      threshold: a candidate is relevant from here on.
-
-    Returns:
-      float [n], 0 or 1; NaN where no candidate is relevant.
-
-    Raises:
-      ValueError: a slate that does not fit.
-    """
+def hit_rate(slate: np.ndarray, relevance: np.ndarray, threshold: float = 4.0) -> np.ndarray:
+    """Return 1.0 where an item has relevance >= threshold and 0.0 elsewhere, float [n]; NaN as `reciprocal_rank`."""
     hits, relevant = _hits(slate, relevance, threshold)
     return np.where(relevant > 0, hits.any(axis=1), np.nan)
 
 
-def expected_clicks(slate, attraction, clicks):
-    """Clicks that a user is expected to give to the slate.
+def expected_clicks(slate: np.ndarray, attraction: np.ndarray, clicks: Any) -> np.ndarray:
+    """Compute the expected number of clicks on every slate, float [n].
 
     Args:
-      slate: int [n, k].
-      attraction: float [n, items] in [0, 1], probability of a click on a candidate that is examined; NaN in padding.
-      clicks: one of `environments.clicks.CLICK_MODELS`, or another with its `value`.
-
-    Returns:
-      float [n]; the slots that a short list lacks attract nobody.
-
-    Raises:
-      ValueError: a slate that does not fit.
+      slate: int [n, k]; the missing slots of a short list get no click.
+      attraction: float [n, items] in [0, 1], probability of a click on an examined candidate; NaN in padding.
+      clicks: click model with a method `value`, such as one of `environments.clicks.CLICK_MODELS`.
     """
     slate, attraction = _checked(slate, attraction)
-    return np.asarray(clicks.value(_of_slots(slate, attraction)))
+    return np.asarray(clicks.value(_take(slate, attraction)))
 
 
-def _checked(slate, relevance):
-    """Both as arrays, or a sentence about what does not fit."""
+def _checked(slate: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as arrays that fit together."""
     slate, relevance = np.asarray(slate), np.asarray(relevance, float)
     if slate.ndim != 2 or relevance.ndim != 2 or len(slate) != len(relevance):
         raise ValueError(
@@ -152,30 +206,29 @@ def _checked(slate, relevance):
         raise ValueError(
             f"slate must hold columns below {relevance.shape[1]}, or -1, got {slate.min()} to {slate.max()}"
         )
-    ordered = np.sort(slate, axis=1)
-    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
-    if twice.any():  # or a list that repeats its best item would be better than the best list
-        raise ValueError(f"slate must hold different columns, list {twice.argmax()} is {slate[twice][0].tolist()}")
+    good = distinct(slate, slate >= 0)
+    if not good.all():  # repeating its best item would make a list better than the best list
+        raise ValueError(f"slate must hold different columns, list {good.argmin()} is {slate[good.argmin()].tolist()}")
     if np.isnan(np.take_along_axis(relevance, slate, axis=1)[slate >= 0]).any():
         raise ValueError("slate must not show padding: relevance is NaN there")
     return slate, relevance
 
 
-def _of_slots(slate, values):
-    """Values [n, k] of what is in the slots, 0 where there is nothing."""
+def _take(slate: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the values [n, k] of the items in the slots, 0 in missing slots."""
     return np.where(slate >= 0, np.take_along_axis(values, slate, axis=1), 0.0)
 
 
-def _hits(slate, relevance, threshold):
-    """(relevant slots bool [n, k], number of relevant candidates [n])."""
+def _hits(slate: np.ndarray, relevance: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether the item of a slot is relevant, bool [n, k], and the number of relevant candidates [n]."""
     slate, relevance = _checked(slate, relevance)
     relevant = relevance >= threshold  # false for NaN
-    return _of_slots(slate, relevant).astype(bool), relevant.sum(axis=1)
+    return _take(slate, relevant).astype(bool), relevant.sum(axis=1)
 
 
-def _ranks(slots):
+def _ranks(slots: np.ndarray) -> np.ndarray:
     return np.arange(1, slots.shape[1] + 1)
 
 
-def _ratio(numerator, denominator):
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)

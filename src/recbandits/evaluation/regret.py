@@ -1,35 +1,18 @@
-"""What simulated runs say, with intervals over seeds."""
+"""Summaries of simulated runs, with Student's t intervals over seeds.
 
-import numpy as np
+`runs` is a DataFrame as of `training.online.simulate`: one row per agent, seed and number of interactions, with the
+measures averaged since the row before. `level` is the coverage of intervals in (0, 1).
+"""
+
 import pandas as pd
-from scipy import stats
+
+from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval, tabulate_means
 
 MEASURES = ["regret", "reward", "suboptimal"]
 
 
-def mean_interval(values, confidence=0.95):
-    """Mean with Student's t interval.
-
-    Args:
-      values: float array [n], independent replications.
-      confidence: coverage in (0, 1).
-
-    Returns:
-      (mean, low, high); the bounds are NaN for a single value, which says nothing about its spread.
-    """
-    values = np.asarray(values, float)
-    mean = values.mean()
-    if len(values) < 2:
-        return mean, np.nan, np.nan
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return mean, mean - half, mean + half
-
-
-def totals(runs):
-    """Mean of each measure over all interactions of a run.
-
-    Args:
-      runs: DataFrame of `training.online.simulate`.
+def totals(runs: pd.DataFrame) -> pd.DataFrame:
+    """Average each measure over all interactions of a run.
 
     Returns:
       DataFrame indexed by (agent, seed), agents in order of appearance, with columns regret, reward, suboptimal.
@@ -40,60 +23,30 @@ def totals(runs):
     return sums[MEASURES].div(sums["window"], axis=0)
 
 
-def summary(runs, confidence=0.95):
-    """Mean and interval over seeds of each measure, one row per agent.
-
-    Args:
-      runs: DataFrame of `training.online.simulate`.
-      confidence: coverage in (0, 1).
-
-    Returns:
-      DataFrame indexed by agent with columns regret, regret_low, regret_high, reward, ..., suboptimal_high.
-    """
-    rows = {}
-    for agent, group in totals(runs).groupby(level="agent", sort=False):
-        rows[agent] = {}
-        for measure in MEASURES:
-            bounds = mean_interval(group[measure], confidence)
-            rows[agent] |= dict(zip([measure, f"{measure}_low", f"{measure}_high"], bounds, strict=True))
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("agent")
+def summary(runs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Tabulate means and intervals over seeds, by agent: regret, regret_low, regret_high, ..., suboptimal_high."""
+    return tabulate_means(dict(iter(totals(runs).groupby(level="agent", sort=False))), level).rename_axis("agent")
 
 
-def difference(runs, agent, baseline, measure="regret", confidence=0.95):
-    """Interval of the difference between two agents on the same seeds.
+def difference(runs: pd.DataFrame, agent: str, baseline: str, measure: str = "regret", level: float = 0.95) -> Interval:
+    """Compute the interval of the mean of agent minus baseline in a measure, paired by seed.
 
-    Both met the same users, candidates and noise, so the difference per seed varies far less than either.
-
-    Args:
-      runs: DataFrame of `training.online.simulate`.
-      agent: label.
-      baseline: label.
-      measure: regret, reward or suboptimal.
-      confidence: coverage in (0, 1).
-
-    Returns:
-      (mean, low, high) of agent minus baseline.
+    With a seed in common, both agents have the same users, candidates and noise: differences vary less than values.
 
     Raises:
-      ValueError: the two were not run on the same seeds.
+      ValueError: the agents were run on different seeds.
     """
     per_seed = totals(runs)[measure].unstack("seed").loc[[agent, baseline]]
     if per_seed.isna().any(axis=None):
         raise ValueError(f"{agent!r} and {baseline!r} must have the same seeds to be compared")
-    return mean_interval(per_seed.loc[agent] - per_seed.loc[baseline], confidence)
+    return mean_interval(per_seed.loc[agent] - per_seed.loc[baseline], level)
 
 
-def curve(runs, column, confidence=0.95):
-    """One column of the runs over time, with an interval over seeds at each point.
-
-    Args:
-      runs: DataFrame of `training.online.simulate`.
-      column: any of its measures, such as "cumulative_regret".
-      confidence: coverage in (0, 1).
+def curve(runs: pd.DataFrame, column: str, level: float = 0.95) -> pd.DataFrame:
+    """Compute mean and interval over seeds of a column such as "cumulative_regret" at each number of interactions.
 
     Returns:
       DataFrame with columns agent, interactions, mean, low, high.
     """
-    grouped = runs.groupby(["agent", "interactions"], sort=False)[column]
-    bounds = grouped.apply(lambda values: pd.Series(mean_interval(values, confidence), index=["mean", "low", "high"]))
-    return bounds.unstack().reset_index()
+    groups = runs.groupby(["agent", "interactions"], sort=False)[column]
+    return group_intervals(groups, level).rename(columns={"value": "mean"}).reset_index()

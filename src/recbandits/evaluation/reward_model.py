@@ -1,25 +1,32 @@
-"""A model of rewards for the direct and the doubly robust estimators, which never predicts what it was fitted to."""
+"""Cross-fitted reward models for the direct and the doubly robust estimators, of decisions and of slates.
+
+A model that was fitted to a reward predicts it too well, and doubly robust estimators then correct too little.
+Cross-fitting (Chernozhukov et al. 2018) predicts the rewards of each fold of users by a model of the other folds. It
+fails with features that were made from the same rewards, such as a factorisation of these ratings: use earlier data.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone
-from sklearn.linear_model import Ridge
+
+from recbandits.evaluation.estimators import check_shape
+
+if TYPE_CHECKING:
+    from recbandits.records.bandit_log import BanditLog
+    from recbandits.records.slate_log import SlateLog
 
 _CHUNK = 8192  # records whose features are in memory at a time
 
 
-def cross_fit(log, features, model=None, folds=5, seed=0):
-    """Predict the reward of every candidate by models that have not seen the user of the decision.
-
-    A model that has seen a reward predicts it too well, and the doubly robust estimators then correct too little.
-    Cross-fitting (Chernozhukov et al. 2018) leaves out one fold of users after the other. Features that were themselves
-    made from these rewards (a factorisation of the same ratings) undo it: make them from earlier data.
+def cross_fit(log: "BanditLog", features: Any, model: Any = None, folds: int = 5, seed: int = 0) -> np.ndarray:
+    """Predict the reward of every candidate by models that were fitted without the user of the decision.
 
     Args:
-      log: `data.bandit_log.BanditLog` of n decisions with up to k candidates.
+      log: n decisions with up to k candidates.
       features: of decisions and candidates: float [n, k, D]; or a function of (user_ids [m], candidates [m, k],
-        mask [m, k]) that gives such an array for m decisions, or a dict as `FeatureBundle.observation` does.
-      model: scikit-learn regressor that takes `sample_weight`, fitted to the chosen candidates, each counting
-        1 / pass_prob. The default, ridge regression, is as good as the features and needs little time.
+        mask [m, k]) that returns such an array for m decisions, or a dict as `FeatureBundle.observation` does.
+      model: scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight
+        1 / pass_prob; by default ridge regression.
       folds: number of groups of users, at least 2.
       seed: of the assignment of users to folds.
 
@@ -27,35 +34,88 @@ def cross_fit(log, features, model=None, folds=5, seed=0):
       float64 [n, k] of predicted rewards, NaN in padding.
 
     Raises:
-      ValueError: features of another shape, or folds that are not between 2 and the number of users.
+      ValueError: features have another shape, or folds are not between 2 and the number of users.
     """
-    fold = user_folds(log.user_id, folds, seed)
+    from sklearn.base import clone  # takes a second to import
+    from sklearn.linear_model import Ridge
+
+    fold = assign_folds(log.user_id, folds, seed)
     model = Ridge() if model is None else model
     chosen = log.action[:, None] == np.arange(log.mask.shape[1])
-    examples = np.concatenate([_inputs(log, features, rows, chosen) for rows in _pieces(np.arange(len(log)))])
+    examples = np.concatenate([_select(log, features, rows, chosen) for rows in _chunks(np.arange(len(log)))])
     q = np.full(log.mask.shape, np.nan)
-    for left_out in range(folds):
-        seen, unseen = fold != left_out, np.flatnonzero(fold == left_out)
-        fitted = clone(model).fit(examples[seen], log.reward[seen], sample_weight=1 / log.pass_prob[seen])
-        for rows in _pieces(unseen):
+    for held_out in range(folds):
+        train, test = fold != held_out, np.flatnonzero(fold == held_out)
+        fitted = clone(model).fit(examples[train], log.reward[train], sample_weight=1 / log.pass_prob[train])
+        for rows in _chunks(test):
             row, column = np.nonzero(log.mask[rows])
-            q[rows[row], column] = fitted.predict(_inputs(log, features, rows, log.mask))
+            q[rows[row], column] = fitted.predict(_select(log, features, rows, log.mask))
     return q
 
 
-def user_folds(user_id, folds, seed):
-    """Number of the fold of each decision, all of a user in one.
+def cross_fit_slates(
+    log: "SlateLog",
+    features: np.ndarray,
+    target_conditional: np.ndarray,
+    users: np.ndarray | None = None,
+    folds: int = 5,
+    alpha: float = 1.0,
+    seed: int = 0,
+) -> np.ndarray:
+    """Predict the sum of rewards from each slot on, for every candidate in it, by models without the user of the slate.
+
+    Models are fitted from the last slot up, as by Kiyohara et al. 2022: q_k is regressed on r_k plus the expectation of
+    q_k+1 under the target policy, which fills the slots below. The ridge regression of a slot has the features of the
+    item, the sum of the features of the items above, and the mean of those of all candidates.
 
     Args:
-      user_id: int [n].
+      log: n slates with `slots` of `items`.
+      features: float [n, items, D] of users and candidates.
+      target_conditional: float [n, slots, items], probability under the target policy of each candidate for slot k
+        below the logged items.
+      users: int [n], users by whom slates are grouped into folds; by default those of the log. Where users have no id,
+        number the slates.
       folds: number of groups of users, at least 2.
-      seed: of the assignment.
+      alpha: penalty of the ridge regressions.
+      seed: of the assignment of users to folds.
 
     Returns:
-      int [n], 0 to folds - 1.
+      float64 [n, slots, items].
 
     Raises:
-      ValueError: folds that are not between 2 and the number of users.
+      ValueError: features or probabilities have another shape, or folds are not between 2 and the number of users.
+    """
+    from sklearn.linear_model import Ridge  # takes a second to import
+
+    features = np.asarray(features, float)
+    if features.ndim != 3 or features.shape[:2] != log.candidates.shape:
+        raise ValueError(f"features must have the shape {[*log.candidates.shape, 'D']}, got {list(features.shape)}")
+    shape = (*log.slate.shape, log.candidates.shape[1])
+    target_conditional = check_shape("target_conditional", target_conditional, shape)
+    fold = assign_folds(log.user_id if users is None else users, folds, seed)
+    item = np.take_along_axis(features, log.slate[:, :, None], axis=1)
+    above = item.cumsum(axis=1) - item
+    average = features.mean(axis=1)
+    q = np.empty(shape)
+    for held_out in range(folds):
+        train = fold != held_out
+        below = np.zeros(len(log))
+        for slot in reversed(range(log.slate.shape[1])):
+            inputs = np.concatenate([item[:, slot], above[:, slot], average], axis=1)
+            model = Ridge(alpha).fit(inputs[train], log.reward[train, slot] + below[train])
+            of_item, of_above, of_average = np.split(model.coef_, 3)
+            constant = above[:, slot] @ of_above + average @ of_average + model.intercept_
+            predicted = features @ of_item + constant[:, None]
+            q[~train, slot] = predicted[~train]
+            below = np.einsum("ni,ni->n", target_conditional[:, slot], predicted)
+    return q
+
+
+def assign_folds(user_id: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Assign the records of each user to one fold, int [n] from 0 to folds - 1.
+
+    Raises:
+      ValueError: folds are not between 2 and the number of users.
     """
     users, user = np.unique(user_id, return_inverse=True)
     if not 2 <= folds <= len(users):
@@ -63,17 +123,17 @@ def user_folds(user_id, folds, seed):
     return np.random.default_rng(seed).permutation(len(users))[user] % folds
 
 
-def _pieces(rows):
+def _chunks(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
 
 
-def _inputs(log, features, rows, cells):
-    """Inputs of the model [m, D] for the candidates in `cells` (bool [n, k]) of some rows, decision by decision."""
-    mask, wanted = log.mask[rows], cells[rows]
-    given = features(log.user_id[rows], log.candidates[rows], mask) if callable(features) else features[rows]
-    if isinstance(given, dict):
-        decision = np.nonzero(wanted)[0]
-        return np.concatenate([given["global"][decision], given["per_arm"][wanted]], axis=1)
-    if np.ndim(given) != 3 or given.shape[:2] != mask.shape:
-        raise ValueError(f"features must have the shape {[*mask.shape, 'D']}, got {list(np.shape(given))}")
-    return given[wanted]
+def _select(log: "BanditLog", features: Any, rows: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Return the features [m, D] of the candidates in `cells` (bool [n, k]) of some rows, decision by decision."""
+    mask, selected = log.mask[rows], cells[rows]
+    values = features(log.user_id[rows], log.candidates[rows], mask) if callable(features) else features[rows]
+    if isinstance(values, dict):
+        decision = np.nonzero(selected)[0]
+        return np.concatenate([values["global"][decision], values["per_arm"][selected]], axis=1)
+    if np.ndim(values) != 3 or values.shape[:2] != mask.shape:
+        raise ValueError(f"features must have the shape {[*mask.shape, 'D']}, got {list(np.shape(values))}")
+    return values[selected]

@@ -1,64 +1,46 @@
-"""Intervals that may be looked at again and again: confidence sequences for a mean and for a difference of two.
+"""Confidence sequences of a mean and of a difference of means: intervals that hold at all looks together.
 
-A 95 % interval is right 95 times in 100 if one looks once. Who looks after every hundred decisions, and stops when zero
-is outside, is wrong far more often. A confidence sequence is right at all looks at once: with probability 1 - alpha the
-truth is never outside, so one may stop whenever one likes (Robbins 1970). Here they are asymptotic (Waudby-Smith,
-Arbour, Sinha, Kennedy and Ramdas 2021, "Time-uniform central limit theory and asymptotic confidence sequences", theorem
-2.2): a standard error, widened by a factor that knows how much has been seen, in place of 1.96.
+A 95 % interval covers the truth with probability 0.95 at one look. Looking after every hundred decisions, and stopping
+when 0 is outside, has a far larger error. A confidence sequence covers the truth at all times with probability
+1 - alpha, hence allows to stop at any time (Robbins 1970). These are asymptotic (Waudby-Smith, Arbour, Sinha, Kennedy
+and Ramdas 2021, "Time-uniform central limit theory and asymptotic confidence sequences", theorem 2.2): a standard error
+times `critical_value`, in place of the quantile of an interval at a fixed time.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
-
-class Interval(NamedTuple):
-    """An estimate with its bounds; all NaN where there is too little to say anything.
-
-    Attributes:
-      value: the estimate.
-      low: lower bound.
-      high: upper bound.
-    """
-
-    value: float
-    low: float
-    high: float
+from recbandits.checks import POSITIVE, require
+from recbandits.evaluation.intervals import Interval
 
 
-def widening(n, alpha=0.05, tightest=1000):
-    """By how many standard errors the confidence sequence reaches to either side, in place of 1.96.
+def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
+    """Compute the half width of the confidence sequence in standard errors.
 
     sqrt(2 (n rho^2 + 1) / (n rho^2) log(sqrt(n rho^2 + 1) / alpha)), the boundary of a normal mixture; rho is chosen so
-    that it is tightest after `tightest` observations (section B.2 of the paper, with its closed approximation).
+    that the sequence is tightest after `optimal_n` observations (section B.2 of the paper, closed approximation).
 
     Args:
-      n: observations so far, at least 1, a number or an array.
-      alpha: probability, in (0, 1), with which the truth is ever outside.
-      tightest: positive.
+      n: number of observations, at least 1; a number or an array.
+      alpha: probability, in (0, 1), that the truth is outside at any time.
+      optimal_n: positive.
 
     Returns:
       float, or array as `n`.
 
     Raises:
-      ValueError: alpha or tightest that cannot be.
+      ValueError: alpha or optimal_n is outside its range.
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be in (0, 1), got {alpha}")
-    if not tightest > 0:
-        raise ValueError(f"tightest must be positive, got {tightest}")
+    require(0 < alpha < 1, "alpha", "in (0, 1)", alpha)
+    require(POSITIVE.accepts(optimal_n), "optimal_n", POSITIVE.expected, optimal_n)
     log = -2 * np.log(alpha)
-    known = np.asarray(n) * (log + np.log(log + 1)) / tightest  # n rho^2
-    return np.sqrt(2 * (known + 1) / known * np.log(np.sqrt(known + 1) / alpha))
+    scaled = np.asarray(n) * (log + np.log(log + 1)) / optimal_n  # n rho^2
+    return np.sqrt(2 * (scaled + 1) / scaled * np.log(np.sqrt(scaled + 1) / alpha))
 
 
-def running(values, alpha=0.05, tightest=1000):
-    """The confidence sequence of a mean, after every observation.
-
-    Args:
-      values: float [n], in the order in which they came.
-      alpha: as for `widening`.
-      tightest: likewise.
+def confidence_sequence(values: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Interval:
+    """Compute the confidence sequence of a mean after each of n observations in order.
 
     Returns:
       Interval of float arrays [n]; NaN after the first observation, which has no spread.
@@ -66,32 +48,34 @@ def running(values, alpha=0.05, tightest=1000):
     values = np.asarray(values, float)
     n = np.arange(1, len(values) + 1)
     mean = values.cumsum() / n
-    squares = ((values - values[:1]) ** 2).cumsum() / n - (mean - values[:1]) ** 2  # about the first: little cancels
+    # deviations from the first value, so that little cancels
+    squares = ((values - values[:1]) ** 2).cumsum() / n - (mean - values[:1]) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.sqrt(np.maximum(squares, 0) / np.where(n > 1, n - 1, np.nan))
-    half = error * widening(n, alpha, tightest)
+    half = error * critical_value(n, alpha, optimal_n)
     return Interval(np.where(n > 1, mean, np.nan), mean - half, mean + half)
 
 
-def difference(first, second, alpha=0.05, tightest=1000, groups=None):
-    """By how much the mean of one stream is above that of another, after all that both have had so far.
+def difference(
+    first: Any, second: Any, alpha: float = 0.05, optimal_n: float = 1000, groups: tuple[Any, Any] | None = None
+) -> Interval:
+    """Compute the difference of the means of two streams, with its confidence sequence at this time.
 
     The streams are the two sides of a randomised experiment. Observations of one group, such as the decisions for one
-    user, resemble each other: what counts is the spread of the groups' sums (the cluster-robust variance of Liang and
-    Zeger 1986), without which users who come often make a split by users look surer than it is.
+    user, are correlated: the variance is that of the sums of groups (cluster-robust: Liang and Zeger 1986).
 
     Args:
       first: float [n], in units of the reward.
       second: float [m].
-      alpha: as for `widening`.
-      tightest: observations of both together, as for `widening`.
-      groups: (labels [n], labels [m]) of the observations; None where each is independent of all others.
+      alpha: as for `critical_value`.
+      optimal_n: likewise, of both streams together.
+      groups: (labels [n], labels [m]) of the observations; None where all are independent.
 
     Returns:
-      Interval of mean(first) - mean(second); NaN where either side has fewer than two groups.
+      Interval of mean(first) - mean(second); NaN where a side has fewer than two groups.
 
     Raises:
-      ValueError: labels that are not as many as the observations, and as `widening`.
+      ValueError: the numbers of labels and observations differ; and as `critical_value`.
     """
     sides = [np.asarray(side, float) for side in (first, second)]
     labels = [np.arange(len(side)) for side in sides] if groups is None else groups
@@ -102,14 +86,14 @@ def difference(first, second, alpha=0.05, tightest=1000, groups=None):
     if not np.isfinite(variances).all():
         return Interval(np.nan, np.nan, np.nan)
     value = float(sides[0].mean() - sides[1].mean())
-    half = float(np.sqrt(sum(variances)) * widening(sum(map(len, sides)), alpha, tightest))
+    half = float(np.sqrt(sum(variances)) * critical_value(len(sides[0]) + len(sides[1]), alpha, optimal_n))
     return Interval(value, value - half, value + half)
 
 
-def _variance_of_mean(values, labels):
-    """Variance of a mean whose observations belong to groups; NaN with fewer than two of them."""
+def _variance_of_mean(values: np.ndarray, labels: Any) -> float:
+    """Return the variance of a mean of grouped observations; NaN with fewer than two groups."""
     groups, group = np.unique(np.asarray(labels), return_inverse=True)
     if len(groups) < 2:
         return np.nan
     sums = np.bincount(group, values - values.mean())
-    return len(groups) / (len(groups) - 1) * (sums @ sums) / len(values) ** 2
+    return float(len(groups) / (len(groups) - 1) * (sums @ sums) / len(values) ** 2)

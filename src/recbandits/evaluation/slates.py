@@ -1,45 +1,107 @@
-"""Judge a ranking policy by a log of slates that another policy wrote: every estimator for which enough is known.
+"""Off-policy estimators of slates: the value of a target policy from slates that a logging policy showed.
 
-The estimators and what they assume are in `slate_estimators`; a model of rewards for the doubly robust one is made by
-`slate_reward_model.slate_reward_model`; `estimate.tabulate` and `estimate.difference` read the result.
+The value of a policy is the expected sum of the rewards of its slots. Estimators are functions of arrays [n, slots]:
+`reward`; `propensity` and `target`, the probabilities of the item in the slot given the items above, under the logging
+and the target policy. Each estimator makes an assumption about users: the stronger the assumption, the fewer slots its
+weights multiply (w_1:k is the product of target / propensity over the slots up to k), the smaller its error, and the
+larger its bias where the assumption does not hold.
+
+All return an `Estimate`. Self-normalised, the sum of the weights replaces n, slot by slot: values stay within the range
+of the rewards, for a bias of O(1 / n). All raise ValueError for arrays of different shapes, probabilities outside their
+range, numbers that are not finite, and a log in which the target policy takes no first item.
 """
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recbandits.evaluation.estimators import ROUNDING, check_numbers
-from recbandits.evaluation.slate_estimators import (
-    cascade_dr,
-    item_position_ips,
-    reward_interaction_ips,
-    shaped,
-    slate_ips,
-)
+from recbandits.checks import require
+from recbandits.evaluation.estimate import Estimate
+from recbandits.evaluation.estimators import ROUNDING, check_columns, check_numbers, check_shape
 
-_FORMS = {  # name: (plain estimator, whether self-normalised)
-    "IPS": ("IPS", False),
-    "SNIPS": ("IPS", True),
-    "IIPS": ("IIPS", False),
-    "SNIIPS": ("IIPS", True),
-    "RIPS": ("RIPS", False),
-    "SNRIPS": ("RIPS", True),
-    "cascade-DR": ("cascade-DR", False),
-    "cascade-SNDR": ("cascade-DR", True),
-}
-SLATE_ESTIMATORS = tuple(_FORMS)
+if TYPE_CHECKING:
+    from recbandits.records.slate_log import SlateLog
+
+# SN means self-normalised
+SLATE_ESTIMATORS = ("IPS", "SNIPS", "IIPS", "SNIIPS", "RIPS", "SNRIPS", "cascade-DR", "cascade-SNDR")
 
 
-def slate_estimates(log, target_propensity, target_position=None, q=None, target_conditional=None, names=None):
-    """Estimate the expected sum of rewards of a policy's slates in several ways.
+def slate_ips(reward: Any, propensity: Any, target: Any, *, self_normalised: bool = False) -> Estimate:
+    """Estimate by IPS over whole slates: mean(w_1:K sum over k of r_k).
+
+    No assumption about users: a reward may depend on all items of the slate. Unbiased if every slate of the target
+    policy could be logged. Its weights are products over all K slots, and its error grows with them exponentially.
+    """
+    reward, ratio = _checked_ratio(reward, propensity, target)
+    weight = ratio.prod(axis=1, keepdims=True)
+    return _estimate(reward.sum(axis=1, keepdims=True), weight, _unsupported(weight), self_normalised)
+
+
+def item_position_ips(
+    reward: Any, position_propensity: Any, target_position: Any, *, self_normalised: bool = False
+) -> Estimate:
+    """Estimate by IPS of items and positions (IIPS): mean(sum over k of w_k r_k).
+
+    w_k is the ratio of the marginal probabilities of the item in slot k, `target_position` / `position_propensity` (Li
+    et al. 2018, "Offline evaluation of ranking policies with click models"). Assumes that a reward depends on the item
+    and its position alone (position-based clicks), and is biased where the items above matter, as in a cascade. Every
+    pair of item and position, not every slate, must be possible in the log.
+    """
+    reward, ratio = _checked_ratio(reward, position_propensity, target_position)
+    return _estimate(reward, ratio, _unsupported(ratio), self_normalised)
+
+
+def reward_interaction_ips(reward: Any, propensity: Any, target: Any, *, self_normalised: bool = False) -> Estimate:
+    """Estimate by reward interaction IPS (RIPS): mean(sum over k of w_1:k r_k).
+
+    McInerney et al. 2020, "Counterfactual evaluation of slate recommendations with sequential reward interactions".
+    Assumes that a reward depends on the items of its slot and of those above, as for users who look from the top
+    (cascade, dependent and position-based clicks). Biased where items below matter, as for users who compare all items
+    of a slate before they click.
+    """
+    reward, ratio = _checked_ratio(reward, propensity, target)
+    weight = ratio.cumprod(axis=1)
+    return _estimate(reward, weight, _unsupported(weight[:, -1]), self_normalised)
+
+
+def cascade_dr(
+    reward: Any, propensity: Any, target: Any, q_slate: Any, q_target: Any, *, self_normalised: bool = False
+) -> Estimate:
+    """Estimate by the doubly robust cascade-DR: mean(sum over k of w_1:k (r_k - q_k) + w_1:k-1 v_k).
+
+    q_k, `q_slate`, predicts the sum of rewards from slot k on, given the logged items down to k, where the target
+    policy fills the slots below. v_k, `q_target`, is its expectation over the target policy's item in slot k (Kiyohara
+    et al. 2022, "Doubly robust off-policy evaluation for ranking policies under the cascade behavior model"). Assumes
+    what RIPS assumes, and is then unbiased for any model; the better the model, the smaller the error. q = 0 is RIPS.
+    """
+    reward, ratio = _checked_ratio(reward, propensity, target)
+    q_slate, q_target, _ = check_columns(2, q_slate=q_slate, q_target=q_target, reward=reward)
+    weight = ratio.cumprod(axis=1)
+    above = np.concatenate([np.ones_like(weight[:, :1]), weight[:, :-1]], axis=1)
+    terms, weights = np.hstack([reward - q_slate, q_target]), np.hstack([weight, above])
+    return _estimate(terms, weights, _unsupported(weight[:, -1]), self_normalised, reported=weight)
+
+
+def slate_estimates(
+    log: "SlateLog",
+    target_propensity: np.ndarray,
+    target_position: np.ndarray | None = None,
+    q: np.ndarray | None = None,
+    target_conditional: np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+) -> dict[str, Estimate]:
+    """Estimate the value of a target policy by several estimators.
 
     Args:
-      log: `data.slate_log.SlateLog` of n slates.
-      target_propensity: float [n, slots] in [0, 1], probability under the evaluated policy of the logged item in each
-        slot given the logged items above.
-      target_position: float [n, slots] in [0, 1], probability of the logged item in the slot whatever stands above;
-        with it, and `position_propensity` in the log, IIPS can be computed.
-      q: float [n, slots, items], what a model predicts for the sum of rewards from slot k on, with a candidate in slot
-        k below the logged items; with it and `target_conditional`, cascade-DR can be computed.
-      target_conditional: float [n, slots, items], probability under the evaluated policy of each candidate for slot k
+      log: n slates.
+      target_propensity: float [n, slots] in [0, 1], probability under the target policy of the logged item in each
+        slot, given the logged items above.
+      target_position: float [n, slots] in [0, 1], marginal probability of the logged item in its slot; IIPS needs it,
+        and `position_propensity` in the log.
+      q: float [n, slots, items], predicted sum of rewards from slot k on for each candidate in slot k below the logged
+        items (see `reward_model.cross_fit_slates`); cascade-DR needs it, and `target_conditional`.
+      target_conditional: float [n, slots, items], probability under the target policy of each candidate for slot k
         below the logged items.
       names: some of `SLATE_ESTIMATORS`; by default all that can be computed.
 
@@ -47,42 +109,65 @@ def slate_estimates(log, target_propensity, target_position=None, q=None, target
       dict from name to `Estimate`; "IPS" is over whole slates, SN means self-normalised.
 
     Raises:
-      ValueError: an estimator that does not exist or lacks an input, arrays that do not fit the log or each other.
+      ValueError: an estimator is unknown or lacks an input, or arrays do not fit the log or each other.
     """
-    target = shaped("target_propensity", target_propensity, log.slate.shape)
+    target = check_shape("target_propensity", target_propensity, log.slate.shape)
     logged = (log.reward, log.propensity, target)
-    known = {"IPS": (slate_ips, logged), "RIPS": (reward_interaction_ips, logged)}
+    known: dict[str, tuple[Any, tuple]] = {"IPS": (slate_ips, logged), "RIPS": (reward_interaction_ips, logged)}
     if target_position is not None and log.position_propensity is not None:
-        position = shaped("target_position", target_position, log.slate.shape)
+        position = check_shape("target_position", target_position, log.slate.shape)
         known["IIPS"] = (item_position_ips, (log.reward, log.position_propensity, position))
     if q is not None and target_conditional is not None:
-        known["cascade-DR"] = (cascade_dr, (*logged, *_predictions(log, target, q, target_conditional)))
-    possible = [name for name, (plain, _) in _FORMS.items() if plain in known]
-    found = {}
+        known["cascade-DR"] = (cascade_dr, (*logged, *_predict(log, target, q, target_conditional)))
+    possible = [name for name in SLATE_ESTIMATORS if name.replace("SN", "") in known]
+    estimates = {}
     for name in possible if names is None else names:
-        if name not in possible:
-            raise ValueError(f"names must be among {', '.join(possible)}, for which the inputs are there, got {name!r}")
-        plain, self_normalised = _FORMS[name]
-        estimator, columns = known[plain]
-        found[name] = estimator(*columns, self_normalised=self_normalised)
-    return found
+        require(name in possible, "names", f"among {', '.join(possible)} (by the given inputs)", name)
+        estimator, columns = known[name.replace("SN", "")]
+        estimates[name] = estimator(*columns, self_normalised="SN" in name)
+    return estimates
 
 
-def _predictions(log, target_propensity, q, target_conditional):
-    """(q of the logged items, its expectation under the evaluated policy), both [n, slots]."""
+def _estimate(terms, weights, unsupported, self_normalised, reported=None):
+    """Return the sum over columns of mean(weights terms), divided by mean(weights) where self-normalised."""
+    products = weights * terms
+    parts = tuple(zip(products.T, weights.T, strict=True))
+    if not self_normalised:
+        parts = ((products.sum(axis=1), np.ones(len(products))),)
+    return Estimate(parts, tuple((weights if reported is None else reported).T), unsupported)
+
+
+def _unsupported(weight: np.ndarray) -> float:
+    return float(1 - weight.mean()) if len(weight) else np.nan
+
+
+def _checked_ratio(reward: Any, propensity: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return reward and target / propensity, both float [n, slots]."""
+    reward, propensity, target = check_columns(2, reward=reward, propensity=propensity, target=target)
+    ratio = target / propensity
+    if len(ratio) and not ratio[:, 0].any():
+        raise ValueError(
+            f"target is 0 in the first slot of all {len(target)} records: the target policy begins no slate of this "
+            "log, which therefore says nothing about it"
+        )
+    return reward, ratio
+
+
+def _predict(log: "SlateLog", target_propensity: np.ndarray, q: Any, target_conditional: Any) -> tuple:
+    """Return the predictions for the logged items and their expectation under the target policy, both [n, slots]."""
     shape = (*log.slate.shape, log.candidates.shape[1])
-    q = check_numbers("q", shaped("q", q, shape))
-    conditional = shaped("target_conditional", target_conditional, shape)
+    q = check_numbers("q", check_shape("q", q, shape))
+    conditional = check_shape("target_conditional", target_conditional, shape)
     total = conditional.sum(axis=2)
     if (np.abs(total - 1) > ROUNDING).any() or conditional.min(initial=0) < 0:
         raise ValueError("target_conditional must be at least 0 and sum to 1 over the candidates of every slot")
-    chosen = log.slate[:, :, None]
-    of_logged = np.take_along_axis(conditional, chosen, axis=2)[:, :, 0]
-    differs = np.abs(of_logged - target_propensity) > ROUNDING
+    columns = log.slate[:, :, None]
+    chosen = np.take_along_axis(conditional, columns, axis=2)[:, :, 0]
+    differs = np.abs(chosen - target_propensity) > ROUNDING
     if differs.any():
         row, slot = np.argwhere(differs)[0]
         raise ValueError(
             f"target_conditional must give the logged item its target_propensity, record {row} has "
-            f"{of_logged[row, slot]:g} in slot {slot} and not {target_propensity[row, slot]:g}"
+            f"{chosen[row, slot]:g} in slot {slot} and not {target_propensity[row, slot]:g}"
         )
-    return np.take_along_axis(q, chosen, axis=2)[:, :, 0], np.einsum("nsi,nsi->ns", conditional, q)
+    return np.take_along_axis(q, columns, axis=2)[:, :, 0], np.einsum("nsi,nsi->ns", conditional, q)

@@ -6,7 +6,8 @@ Only a simulated world can tell this; a real recommender has the estimates of th
 import numpy as np
 import pandas as pd
 
-_Z = 1.96
+from recbandits.evaluation.intervals import mean_interval
+
 _STEPS = 50  # of the drift, between which decisions are taken as made at one
 _TOLD = ["kind", "why", "difference", "low", "high"]
 
@@ -71,9 +72,9 @@ def true_values(world, policies, rounds, visits, drift):
             "uniform": world.uniform_value(visits, turned),
         }
         for learner, value in values.items():
-            mean, gain = _interval(value, ""), _interval(value - first, "gain_")
-            gain["gain"] = gain.pop("gain_value")
-            rows.append({"round": row.round, "time": row.end, "drift": turned, "learner": learner} | mean | gain)
+            gain = dict(zip(("gain", "gain_low", "gain_high"), mean_interval(value - first), strict=True))
+            columns = {"round": row.round, "time": row.end, "drift": turned, "learner": learner}
+            rows.append(columns | mean_interval(value)._asdict() | gain)
     return pd.DataFrame(rows)
 
 
@@ -88,10 +89,10 @@ def improvement(world, policies, rounds, visits, turned=0.0):
       turned: how far taste has turned, in [0, 1].
 
     Returns:
-      (difference of the means, low, high) with a 95 % interval over visits, stars.
+      `Interval` of the difference of the means, 95 % over visits, stars.
     """
     first, last = (world.value(policies[rounds["version"].iloc[place]], visits, turned) for place in (0, -1))
-    return tuple(_interval(last - first, "").values())
+    return mean_interval(last - first)
 
 
 def regret_of(world, decisions, first, drift):
@@ -120,9 +121,3 @@ def regret_of(world, decisions, first, drift):
         }
         parts.append(pd.DataFrame(values, index=part.index).assign(time=part["time"]))
     return pd.concat(parts).sort_index()[["time", "expected", "frozen", "oracle", "uniform"]]
-
-
-def _interval(values, prefix):
-    """Mean and 95 % interval, mean +- 1.96 standard errors."""
-    mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
-    return {f"{prefix}value": mean, f"{prefix}low": mean - _Z * error, f"{prefix}high": mean + _Z * error}

@@ -119,8 +119,7 @@ def judge_log(log, candidate, serving, gate=None):
     Returns:
       Judgement
     """
-    from recbandits.evaluation import off_policy
-    from recbandits.evaluation.reward_model import cross_fit
+    from recbandits.evaluation import cross_fit, difference
 
     gate = Gate() if gate is None else gate
     of = {"candidate": candidate.version, "serving": serving.version}
@@ -133,7 +132,7 @@ def judge_log(log, candidate, serving, gate=None):
         of_candidate, of_serving = (_estimate(log, policy, q, gate) for policy in (candidate, serving))
     except ValueError as error:
         return Judgement(False, f"Refused: nothing can be said of it, {error}.", **of)
-    between = off_policy.difference(of_candidate, of_serving)
+    between = difference(of_candidate, of_serving)
     low, high = between.interval(level=gate.level)
     size = min(between.effective_sample_size, *(weights.sum() for weights in between.weights))
     passed, why = _reason(between.value, low, high, size, gate)
@@ -157,11 +156,11 @@ def policy_directory(place):
 
 
 def _estimate(log, policy, q, gate):
-    from recbandits.evaluation import off_policy
+    from recbandits.evaluation import estimates
 
     scores = policy.scores(log.user_id, log.candidates, log.mask)
     probabilities = policy.exploration.probabilities(scores, log.mask)
-    return off_policy.estimates(log, probabilities, q, names=[gate.estimator])[gate.estimator]
+    return estimates(log, probabilities, q, names=[gate.estimator])[gate.estimator]
 
 
 def _reason(difference, low, high, size, gate):

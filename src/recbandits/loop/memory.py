@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from recbandits.exploration import pick
+from recbandits.exploration import invert_cdf
 from recbandits.platforms.endpoints import expect_deployed, expect_shares
 from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.traffic_split import Release
@@ -62,7 +62,7 @@ class MemoryEndpoint:
             rows = versions == version
             policy = self.policies[version]
             probabilities[rows] = policy.exploration.probabilities(policy.scores(users[rows], candidates[rows]))
-        return versions, probabilities, pick(probabilities, luck)
+        return versions, probabilities, invert_cdf(probabilities, luck)
 
 
 def in_memory(frozen, bundle, exploration):

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from scipy import stats
 
 from recbandits.evaluation.estimators import ROUNDING, ips
+from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop.ingest import log_of
 
 _BINS = 10
@@ -76,8 +77,8 @@ def drift(decisions, edges, policies=None):
         found = {"reward": table["reward"].to_numpy(), "context": context, "error": _errors(table, policies or {})}
         first = first or found
         row = {"start": start, "end": end, "decisions": len(table)}
-        row |= dict(zip(("reward", "low", "high"), _mean(found["reward"]), strict=True))
-        row |= dict(zip(("error", "error_low", "error_high"), _mean(found["error"]), strict=True))
+        row |= dict(zip(("reward", "low", "high"), mean_interval(found["reward"]), strict=True))
+        row |= dict(zip(("error", "error_low", "error_high"), mean_interval(found["error"]), strict=True))
         row["psi_reward"], row["psi_reward_limit"] = _shift(first["reward"][:, None], found["reward"][:, None], _values)
         row["psi_context"], row["psi_context_limit"] = _shift(first["context"], context, _deciles)
         rows.append(row | {"alarm": _drift_alarm(row, rows[0] if rows else row)})
@@ -106,7 +107,7 @@ def joins(decisions, edges, expected=0.2):
         low, high = stats.binomtest(missing, len(table)).proportion_ci(method="wilson")
         row = {"start": start, "end": end, "decisions": len(table), "missing": missing / len(table)}
         row |= {"low": float(low), "high": float(high)}
-        row |= dict(zip(("lag", "lag_low", "lag_high"), _mean(waited), strict=True))
+        row |= dict(zip(("lag", "lag_low", "lag_high"), mean_interval(waited), strict=True))
         row["slowest"] = np.quantile(waited, 0.95) if len(waited) else np.nan
         surely = f"{row['missing']:.0%} of the decisions have no reward, surely more than {expected:.0%}."
         rows.append(row | {"alarm": surely if low > expected else ""})
@@ -148,14 +149,6 @@ def _errors(table, policies):
             scores = policy.scores(log.user_id, log.candidates, log.mask)
             parts.append((log.reward - scores[np.arange(len(log)), log.action]) ** 2)
     return np.concatenate(parts)
-
-
-def _mean(values):
-    """(mean, low, high), Student's t; NaN where there is too little."""
-    if len(values) < 2:
-        return (float(values.mean()) if len(values) else np.nan), np.nan, np.nan
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
 def _shift(first, now, bins):

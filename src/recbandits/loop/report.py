@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
+from recbandits.evaluation.intervals import half_width
 from recbandits.loop import history, monitors
 from recbandits.loop.generate import UNIFORM
 from recbandits.loop.view import difference_text
 
-_Z = 1.96
 _VISITS = 4000  # on which policies are compared
 _POINTS = 200  # of a curve
 _SILENT = 0.1  # share of decisions that may be without a reward beside those that the world never reports
@@ -155,7 +155,7 @@ def _added_up(lost):
     for learner, name in (("learning", "expected"), ("frozen", "frozen"), ("uniform", "uniform")):
         each = (lost["oracle"] - lost[name]).to_numpy()
         total = each.cumsum()[places - 1]
-        error = _Z * np.sqrt(places) * each.std()
+        error = np.sqrt(places * len(each)) * half_width(each.var(ddof=1), len(each)) if len(each) > 1 else np.nan
         columns = {"decisions": places, "learner": learner, "value": total, "low": total - error, "high": total + error}
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from recbandits.evaluation.sequential import Interval
-from recbandits.exploration import pick
+from recbandits.evaluation.intervals import group_intervals, mean_interval
+from recbandits.exploration import invert_cdf
 from recbandits.loop.generate import UNIFORM
 from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.loop.judge import judge_log
@@ -74,7 +73,7 @@ class Loop:
         """Collect the first interactions by a uniform policy, learn from them, and serve everybody; the `Verdict`."""
         users, candidates, luck = self._visits(self.settings.first)
         even = np.full(candidates.shape, 1 / candidates.shape[1])
-        decided = np.full(len(users), UNIFORM, dtype=object), even, pick(even, luck)
+        decided = np.full(len(users), UNIFORM, dtype=object), even, invert_cdf(even, luck)
         self._log(users, candidates, decided, 0.0, self._rng(_RATINGS))
         self.now += timedelta(seconds=self.settings.window)
         return self.release(self.learn()[0], None)
@@ -277,9 +276,7 @@ def regret_by_learner(runs):
 
 
 def _over_seeds(table, keys):
-    table = table.groupby(keys, sort=False)["value"].agg(value="mean", error="sem", n="size").reset_index()
-    half = table["error"] * stats.t.ppf(0.975, table["n"] - 1)
-    return table.assign(low=table["value"] - half, high=table["value"] + half).drop(columns=["error", "n"])
+    return group_intervals(table.groupby(keys, sort=False)["value"]).reset_index()
 
 
 def gain(runs, learner="learning", against=None):
@@ -291,10 +288,8 @@ def gain(runs, learner="learning", against=None):
       against: learner to compare with; None for its own first policy.
 
     Returns:
-      `sequential.Interval` of the mean difference over seeds, rating points: 95 %, Student's t.
+      `Interval` of the mean difference over seeds, rating points: 95 %, Student's t.
     """
     values = runs.pivot(index="seed", columns=["learner", "round"], values="value")
     last = runs["round"].max()
-    differences = values[learner, last] - (values[learner, 0] if against is None else values[against, last])
-    mean, half = differences.mean(), stats.t.ppf(0.975, len(differences) - 1) * differences.sem()
-    return Interval(*map(float, (mean, mean - half, mean + half)))
+    return mean_interval(values[learner, last] - (values[learner, 0] if against is None else values[against, last]))

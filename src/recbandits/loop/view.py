@@ -7,7 +7,6 @@ import contextlib
 from datetime import datetime
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from rich.columns import Columns
 from rich.console import Console, Group
@@ -16,7 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-_Z = 1.96
+from recbandits.evaluation.intervals import half_width
+
 _LATEST = 6  # verdicts shown
 _NEWEST = 5  # versions shown
 _EVERY = 5.0  # seconds between two lines
@@ -180,7 +180,7 @@ def _decided(sight):
 
 def mean_text(mean, variance, n):
     """A mean with the half-width of its 95 % interval, such as "3.71 ± 0.04"; without it where there is one value."""
-    return f"{mean:.2f} ± {_Z * np.sqrt(variance / n):.2f}" if n > 1 else f"{mean:.2f}"
+    return f"{mean:.2f} ± {half_width(variance, n):.2f}" if n > 1 else f"{mean:.2f}"
 
 
 def difference_text(value, low, high):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recbandits.evaluation.regret import mean_interval
+from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots.style import (
     BESIDE,
     COLOURS,
@@ -114,7 +114,7 @@ def metrics(table: pd.DataFrame, names=None, reference=None, title=None) -> Figu
     """Draw ranking metrics with their intervals, an axis per metric, a row per policy in the order of the table.
 
     Args:
-      table: DataFrame of `evaluation.ranking.report` or `differences`.
+      table: DataFrame of `evaluation.tabulate_means` or `tabulate_differences`.
       names: some of its metrics; by default all.
       reference: policy whose values are drawn as dashed lines, or a number, such as 0 for differences; None for none.
 

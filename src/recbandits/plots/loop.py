@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from recbandits.evaluation.regret import mean_interval
+from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, band, coloured, figure, label_rows
 
 REFERENCES = {"oracle": "--", "uniform": ":"}

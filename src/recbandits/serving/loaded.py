@@ -5,9 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
+from recbandits.checks import distinct
 from recbandits.data.lookup import Table, asked
-from recbandits.exploration import Exploration, pick
-from recbandits.exploration.sampling import draw, uniforms
+from recbandits.exploration import Exploration, draw_slate, invert_cdf, uniform_draws
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.summary import TrainingSummary
@@ -69,7 +69,7 @@ class LoadedPolicy:
             movies = self._movies(movie_ids, rows, new_movies or {})
             scores = self._frozen.scores(context, self.bundle.per_arm(user, movies[None]))[0]
         scores = scores.astype(float)
-        chosen, propensities = draw(self.exploration, scores, k, rng)
+        chosen, propensities = draw_slate(self.exploration, scores, k, rng)
         names = movie_ids.take(chosen).tolist()
         return Recommendation(
             event_id=uuid.uuid4().hex,
@@ -105,7 +105,7 @@ class LoadedPolicy:
             _check_distinct(*asked(user_ids, candidates, mask)[1:])
         scores = self.scores(user_ids, candidates, mask)
         probabilities = self.exploration.probabilities(scores, mask)
-        action = pick(probabilities, uniforms(len(scores), rng))
+        action = invert_cdf(probabilities, uniform_draws(len(scores), rng))
         return Decisions(action, probabilities[np.arange(len(action)), action], scores, probabilities)
 
     def scores(self, user_ids, candidates=None, mask=None):
@@ -218,8 +218,7 @@ class LoadedPolicy:
 
 
 def _check_distinct(candidates, mask):
-    padding = np.iinfo(np.int64).min + np.arange(candidates.shape[1])
-    ordered = np.sort(np.where(mask, candidates, padding), axis=1)
-    if (repeated := (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)).any():
-        row = np.argmax(repeated)
+    good = distinct(candidates, mask)
+    if not good.all():
+        row = np.argmin(good)
         raise ValueError(f"row {row}: candidates must be different from each other, got {candidates[row].tolist()}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking.parameters import RANKING_NAMES
-from recbandits.evaluation.regret import mean_interval
+from recbandits.evaluation.intervals import mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,4 +194,4 @@ class Outcome(NamedTuple):
 
 
 def _interval(values):
-    return tuple(map(float, mean_interval(values))) if len(values) > 1 else float(values[0])
+    return mean_interval(values) if len(values) > 1 else float(values[0])

@@ -9,7 +9,7 @@ from recbandits.data import splits
 from recbandits.data.features import FeatureBundle
 from recbandits.data.slates import cross_fitted_lists, rated_lists
 from recbandits.environments.factorization import als
-from recbandits.evaluation.ranking import measure, rank
+from recbandits.evaluation.ranking_metrics import measure, rank
 from recbandits.training.offline import SlateSpecs, fit, scores
 from recbandits.training.parts import known_and_held_out
 from recbandits.training.problems import Outcome

@@ -26,7 +26,7 @@ class ServedSlates(NamedTuple):
       value: float32 [n], expected clicks of the slate.
       optimal: float32 [n], expected clicks of the best slate.
       attraction: float32 [n, items], probability of a click on a candidate that is looked at.
-      relevance: float32 [n, items], what the metrics of `evaluation.ranking` read.
+      relevance: float32 [n, items], what the metrics of `evaluation.ranking_metrics` read.
     """
 
     user_id: np.ndarray

@@ -1,4 +1,4 @@
-"""Slate estimators: exactly unbiased where their assumption holds, by as much biased as it fails, and by identities.
+"""Slate estimators: unbiased where their assumption holds, with the expected bias where it fails, and identities.
 
 Expectations are sums over all outcomes of a world with four items, three slots and two users, not means of draws.
 """
@@ -8,8 +8,7 @@ import pytest
 
 from benchmarks import slate_world as world
 from recbandits.environments import clicks
-from recbandits.evaluation import off_policy
-from recbandits.evaluation.estimate import difference
+from recbandits.evaluation import difference, estimators
 from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
 from recbandits.records.slate_log import SlateLog
 
@@ -36,24 +35,24 @@ def outcomes():
 def expectation(outcomes, name, q=None):
     """Expected value of a plain estimator, from what it makes of every outcome."""
     estimate = slate_estimates(outcomes.log, **outcomes.arguments, q=q, names=[name])[name]
-    return outcomes.behaviour @ (estimate.influence + estimate.value)
+    return outcomes.logging_policy @ (estimate.influence + estimate.value)
 
 
 # the world
 
 
 @pytest.mark.parametrize("model", world.CLICK_MODELS)
-def test_the_world_is_that_of_the_package(outcomes, model):
+def test_the_enumerated_clicks_are_those_of_the_click_models(outcomes, model):
     """Probabilities sum to 1, and the clicks of every slate have the marginal probabilities of the click model."""
     known = outcomes[model]
-    assert known.behaviour.sum() == pytest.approx(1.0)
+    assert known.logging_policy.sum() == pytest.approx(1.0)
     assert known.target.sum() == pytest.approx(1.0)
     for user in range(world.USERS):
         for slate in world.SLATES:
             rows = (known.log.user_id == user) & (known.log.slate == slate).all(axis=1)
-            found = known.behaviour[rows] @ known.log.reward[rows] / known.behaviour[rows].sum()
+            rates = known.logging_policy[rows] @ known.log.reward[rows] / known.logging_policy[rows].sum()
             attraction = world.ATTRACTION[user, slate][None]
-            np.testing.assert_allclose(found, clicks.CLICK_MODELS[model]().probabilities(attraction)[0], rtol=1e-6)
+            np.testing.assert_allclose(rates, clicks.CLICK_MODELS[model]().probabilities(attraction)[0], rtol=1e-6)
 
 
 # unbiasedness and bias
@@ -67,10 +66,10 @@ def test_an_estimator_is_unbiased_where_its_assumption_holds(outcomes, name, mod
 
 @pytest.mark.parametrize(("name", "model"), FAILS)
 def test_an_estimator_is_biased_where_its_assumption_fails(outcomes, name, model):
-    """The bias is what the assumption leaves out: the difference between the two kinds of expected reward of a slot.
+    """The bias is the difference between the expected rewards of a slot with and without the assumption.
 
-    RIPS takes E[r_k | items down to k] from the log, where the slots below are filled by the behaviour policy; IIPS
-    takes E[r_k | item in k], where all others are.
+    RIPS takes E[r_k | items down to k] from the log, where the logging policy fills the slots below; IIPS
+    takes E[r_k | item in k], where it fills all others.
     """
     known = outcomes[model]
     biased, columns = 0.0, [known.log.user_id[:, None], known.log.slate]
@@ -78,30 +77,32 @@ def test_an_estimator_is_biased_where_its_assumption_fails(outcomes, name, model
         about = columns[1][:, : slot + 1] if name != "IIPS" else columns[1][:, [slot]]
         _, group = np.unique(np.hstack([columns[0], about]), axis=0, return_inverse=True)
         group = group.ravel()
-        logged = np.bincount(group, known.behaviour * known.log.reward[:, slot]) / np.bincount(group, known.behaviour)
+        logged = np.bincount(group, known.logging_policy * known.log.reward[:, slot]) / np.bincount(
+            group, known.logging_policy
+        )
         biased += known.target @ logged[group]
     assert expectation(known, name, known.any_q()) == pytest.approx(biased, rel=1e-10)
     assert abs(biased / known.truth - 1) > 0.02
 
 
-def test_with_the_true_model_cascade_dr_has_no_error_but_that_of_the_clicks(outcomes):
+def test_with_the_true_model_the_error_of_cascade_dr_is_that_of_the_clicks(outcomes):
     """Its expectation for a given user and slate does not depend on the slate, so the error is below that of RIPS."""
     known = outcomes["cascade"]
-    found = slate_estimates(known.log, **known.arguments, q=known.q, names=["RIPS", "cascade-DR"])
-    terms = {name: estimate.influence + estimate.value for name, estimate in found.items()}
-    by_slate = (known.behaviour * terms["cascade-DR"]).reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
-    chance = known.behaviour.reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
-    np.testing.assert_allclose((by_slate / chance).std(axis=1), 0, atol=1e-12)
-    spread = {name: known.behaviour @ (term - known.truth) ** 2 for name, term in terms.items()}
+    estimates = slate_estimates(known.log, **known.arguments, q=known.q, names=["RIPS", "cascade-DR"])
+    terms = {name: estimate.influence + estimate.value for name, estimate in estimates.items()}
+    by_slate = (known.logging_policy * terms["cascade-DR"]).reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
+    probability = known.logging_policy.reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
+    np.testing.assert_allclose((by_slate / probability).std(axis=1), 0, atol=1e-12)
+    spread = {name: known.logging_policy @ (term - known.truth) ** 2 for name, term in terms.items()}
     assert spread["cascade-DR"] < 0.7 * spread["RIPS"]
 
 
-def test_the_more_is_assumed_the_smaller_is_the_error(outcomes):
+def test_the_stronger_the_assumption_the_smaller_the_error(outcomes):
     """Under position-based clicks all three are unbiased: variances by enumeration."""
     known = outcomes["position_based"]
     spread = {}
     for name, estimate in slate_estimates(known.log, **known.arguments, names=["IPS", "RIPS", "IIPS"]).items():
-        spread[name] = known.behaviour @ (estimate.influence + estimate.value - known.truth) ** 2
+        spread[name] = known.logging_policy @ (estimate.influence + estimate.value - known.truth) ** 2
     assert spread["IIPS"] < spread["RIPS"] < spread["IPS"]
 
 
@@ -109,7 +110,7 @@ def test_the_more_is_assumed_the_smaller_is_the_error(outcomes):
     ("name", "model"),
     [("SNIPS", "choice"), ("SNIIPS", "position_based"), ("SNRIPS", "cascade"), ("cascade-SNDR", "cascade")],
 )
-def test_a_self_normalised_estimate_comes_close_with_the_size_of_the_log(outcomes, name, model):
+def test_a_self_normalised_estimate_converges_to_the_truth(outcomes, name, model):
     """200,000 slates: within 4 standard errors of the truth."""
     known = outcomes[model]
     estimate = slate_estimates(known.log, **known.arguments, q=known.any_q(), names=[name])[name]
@@ -152,42 +153,42 @@ def target(log, seed=4):
 
 
 def test_a_slate_of_one_slot_is_a_decision(log):
-    """All estimators become those of `off_policy`, value, interval and diagnostics."""
+    """All estimators become those of `estimators`, value, interval and diagnostics."""
     first = {name: getattr(log, name)[:, :1] for name in ("slate", "reward", "propensity")}
     one = SlateLog(log.event_id, log.user_id, log.candidates, **first, position_propensity=first["propensity"])
     given = target(one) | {"target_position": target(one)["target_propensity"]}
-    found = slate_estimates(one, **given)
+    estimates = slate_estimates(one, **given)
     rows = np.arange(len(one)), one.slate[:, 0]
     logged = one.reward[:, 0], one.propensity[:, 0], given["target_propensity"][:, 0]
-    q, chance = given["q"][:, 0], given["target_conditional"][:, 0]
-    ips, snips = off_policy.ips(*logged), off_policy.snips(*logged)
-    dr = off_policy.dr(*logged, q[rows], (q * chance).sum(axis=1))
-    sndr = off_policy.sndr(*logged, q[rows], (q * chance).sum(axis=1))
+    q, probability = given["q"][:, 0], given["target_conditional"][:, 0]
+    ips, snips = estimators.ips(*logged), estimators.snips(*logged)
+    dr = estimators.dr(*logged, q[rows], (q * probability).sum(axis=1))
+    sndr = estimators.sndr(*logged, q[rows], (q * probability).sum(axis=1))
     pairs = {"IPS": ips, "IIPS": ips, "RIPS": ips, "SNIPS": snips, "SNIIPS": snips, "SNRIPS": snips}
     for name, expected in (pairs | {"cascade-DR": dr, "cascade-SNDR": sndr}).items():
-        assert found[name].value == pytest.approx(expected.value, rel=1e-12), name
-        assert found[name].interval() == pytest.approx(expected.interval(), rel=1e-9), name
-        assert found[name].effective_sample_size == pytest.approx(expected.effective_sample_size), name
-        assert found[name].unsupported_mass == pytest.approx(expected.unsupported_mass), name
+        assert estimates[name].value == pytest.approx(expected.value, rel=1e-12), name
+        assert estimates[name].interval() == pytest.approx(expected.interval(), rel=1e-9), name
+        assert estimates[name].effective_sample_size == pytest.approx(expected.effective_sample_size), name
+        assert estimates[name].unsupported_mass == pytest.approx(expected.unsupported_mass), name
 
 
 def test_without_a_model_cascade_dr_is_rips(log):
     given = target(log)
-    found = slate_estimates(log, **given | {"q": np.zeros_like(given["q"])})
-    np.testing.assert_allclose(found["cascade-DR"].influence, found["RIPS"].influence)
-    assert found["cascade-DR"].value == pytest.approx(found["RIPS"].value, rel=1e-12)
-    assert found["cascade-SNDR"].value == pytest.approx(found["SNRIPS"].value, rel=1e-12)
+    estimates = slate_estimates(log, **given | {"q": np.zeros_like(given["q"])})
+    np.testing.assert_allclose(estimates["cascade-DR"].influence, estimates["RIPS"].influence)
+    assert estimates["cascade-DR"].value == pytest.approx(estimates["RIPS"].value, rel=1e-12)
+    assert estimates["cascade-SNDR"].value == pytest.approx(estimates["SNRIPS"].value, rel=1e-12)
 
 
-def test_the_policy_that_wrote_the_log_has_the_mean_of_the_log(log):
-    found = slate_estimates(log, log.propensity, log.position_propensity)
-    for name, estimate in found.items():
+def test_the_logging_policy_has_the_mean_of_the_log(log):
+    estimates = slate_estimates(log, log.propensity, log.position_propensity)
+    for name, estimate in estimates.items():
         assert estimate.value == pytest.approx(log.reward.sum(axis=1).mean(), rel=1e-12), name
         assert estimate.unsupported_mass == pytest.approx(0.0, abs=1e-12)
         assert estimate.effective_sample_size == pytest.approx(len(log))
 
 
-def test_where_everybody_gets_nothing_but_a_constant_self_normalised_estimates_are_that_constant(log):
+def test_a_constant_reward_is_the_self_normalised_estimate(log):
     constant = SlateLog(
         **{
             name: getattr(log, name)
@@ -195,20 +196,20 @@ def test_where_everybody_gets_nothing_but_a_constant_self_normalised_estimates_a
         },
         reward=np.full(log.slate.shape, 2.5),
     )
-    found = slate_estimates(constant, **target(log))
+    estimates = slate_estimates(constant, **target(log))
     for name in ("SNIPS", "SNIIPS", "SNRIPS"):
-        assert found[name].value == pytest.approx(7.5, rel=1e-12), name
+        assert estimates[name].value == pytest.approx(7.5, rel=1e-12), name
 
 
 def test_slots_below_the_first_unlikely_item_do_not_count_for_rips():
-    """Weights 2 and then 0: slot 1 counts twice, slot 2 not at all, and the slate as a whole not either."""
+    """Weights 2 and then 0: slot 1 counts twice, slot 2 and the slate as a whole do not count."""
     log = SlateLog(
         ["a", "b"], [1, 2], [[0, 1], [0, 1]], [[0, 1], [1, 0]], [[3.0, 5.0], [1.0, 7.0]], [[0.5, 1.0], [0.5, 1.0]]
     )
-    found = slate_estimates(log, np.array([[1.0, 0.0], [0.0, 0.0]]))
-    assert found["RIPS"].value == pytest.approx(2 * 3 / 2)
-    assert found["IPS"].value == 0.0
-    assert found["RIPS"].unsupported_mass == 1.0
+    estimates = slate_estimates(log, np.array([[1.0, 0.0], [0.0, 0.0]]))
+    assert estimates["RIPS"].value == pytest.approx(2 * 3 / 2)
+    assert estimates["IPS"].value == 0.0
+    assert estimates["RIPS"].unsupported_mass == 1.0
 
 
 def test_two_policies_are_compared_on_one_log(log):
@@ -231,26 +232,26 @@ def test_two_policies_are_compared_on_one_log(log):
         ("cascade-SNDR", "cascade"),
     ],
 )
-def test_intervals_hold_the_truth_as_often_as_they_say(outcomes, name, model):
-    """400 logs of 500 slates: 95 % within 4 standard errors, and not above by more."""
-    known, generator, held = outcomes[model], np.random.default_rng(2), []
+def test_intervals_cover_the_truth_with_the_probability_of_their_level(outcomes, name, model):
+    """400 logs of 500 slates: 95 % within 4 standard errors."""
+    known, generator, covered = outcomes[model], np.random.default_rng(2), []
     estimate = slate_estimates(known.log, **known.arguments, q=known.any_q() / 4, names=[name])[name]
     for _ in range(400):
         low, high = known.drawn(estimate, 500, generator).interval()
-        held.append(low <= known.truth <= high)
-    assert np.mean(held) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 400))
+        covered.append(low <= known.truth <= high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 400))
 
 
-# what can be computed, and what is refused
+# inputs
 
 
-def test_what_is_known_decides_what_can_be_computed(log):
+def test_the_inputs_decide_which_estimators_are_computed(log):
     given = target(log)
     assert tuple(slate_estimates(log, **given)) == SLATE_ESTIMATORS
     assert list(slate_estimates(log, given["target_propensity"])) == ["IPS", "SNIPS", "RIPS", "SNRIPS"]
     assert list(slate_estimates(log, **given, names=["RIPS", "IIPS"])) == ["RIPS", "IIPS"]
     with pytest.raises(
-        ValueError, match="names must be among IPS, SNIPS, RIPS, SNRIPS, for which the inputs are there, got 'IIPS'"
+        ValueError, match=r"names must be among IPS, SNIPS, RIPS, SNRIPS \(by the given inputs\), got 'IIPS'"
     ):
         slate_estimates(log, given["target_propensity"], names=["IIPS"])
 
@@ -273,7 +274,7 @@ def test_an_empty_log_gives_no_estimate(log):
             {"target_propensity": np.full((500, 3), 1.5), "q": None},
             r"target must be in \[0, 1\], record 0 has \[1.5 1.5 1.5\]",
         ),
-        ({"target_propensity": np.zeros((500, 3)), "q": None}, "the evaluated policy begins no slate of this log"),
+        ({"target_propensity": np.zeros((500, 3)), "q": None}, "the target policy begins no slate of this log"),
         ({"target_position": np.full((500, 3), np.nan)}, r"target must be in \[0, 1\], record 0"),
         ({"q": np.zeros((500, 3))}, r"q must have the shape \[500, 3, 6\], got \[500, 3\]"),
         ({"q": np.full((500, 3, 6), np.inf)}, "q must be finite, record 0"),
@@ -284,6 +285,6 @@ def test_an_empty_log_gives_no_estimate(log):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(log, change, sentence):
+def test_invalid_inputs_are_refused(log, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         slate_estimates(log, **target(log) | change)

@@ -1,0 +1,76 @@
+"""Intervals of means: against SciPy, by their coverage, and in tables of policies."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from recbandits.evaluation import intervals
+from recbandits.evaluation.intervals import group_intervals, mean_interval, tabulate_differences, tabulate_means
+
+
+def test_the_interval_is_students():
+    values = np.array([1.0, 2.0, 4.0, 7.0])
+    expected = stats.t.interval(0.9, 3, loc=values.mean(), scale=stats.sem(values))
+    np.testing.assert_allclose(mean_interval(values, 0.9), (3.5, *expected))
+    np.testing.assert_allclose(intervals.half_width(values.var(ddof=1), 4, 0.9), expected[1] - 3.5)
+
+
+def test_the_interval_covers_the_mean_with_the_probability_of_its_level():
+    samples = np.random.default_rng(0).normal(3.0, 2.0, size=(4000, 5))
+    bounds = np.array([mean_interval(sample) for sample in samples])
+    covered = np.mean((bounds[:, 1] <= 3.0) & (bounds[:, 2] >= 3.0))
+    assert covered == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 4000))
+
+
+def test_one_value_has_no_interval_and_no_value_no_mean():
+    np.testing.assert_array_equal(mean_interval([2.0]), [2.0, np.nan, np.nan])
+    np.testing.assert_array_equal(mean_interval([]), [np.nan] * 3)
+
+
+def test_groups_have_the_same_intervals():
+    values = pd.Series(np.random.default_rng(0).normal(size=11))
+    labels = np.repeat(["b", "a", "c"], [7, 3, 1])
+    table = group_intervals(values.groupby(labels, sort=False), 0.9)
+    assert table.index.tolist() == ["b", "a", "c"]
+    np.testing.assert_allclose(table, [mean_interval(values[labels == label], 0.9) for label in table.index])
+
+
+def metrics():
+    """Two policies and the same four users; the second has no value of the first metric for one user."""
+    first = pd.DataFrame({"ndcg": [0.2, 0.4, 0.6, 0.9], "map": [0.1, 0.1, 0.2, 0.2]})
+    second = pd.DataFrame({"ndcg": [0.1, 0.2, np.nan, 0.6], "map": [0.1, 0.3, 0.2, 0.2]})
+    return {"a": first, "b": second}
+
+
+def test_a_table_has_the_mean_of_each_metric_over_the_users_that_have_one():
+    table = tabulate_means(metrics(), level=0.9)
+    expected = mean_interval([0.1, 0.2, 0.6], 0.9)
+    np.testing.assert_allclose(table.loc["b", ["ndcg", "ndcg_low", "ndcg_high"]].astype(float), expected)
+    assert table.loc["a", "ndcg"] == pytest.approx(0.525)
+    assert list(table.index) == ["a", "b"]
+    assert tabulate_means({"a": pd.DataFrame({"mrr": [np.nan, np.nan]})}).iloc[0].isna().all()
+
+
+def test_differences_are_paired_by_user():
+    """Over the three users with both values: 0.1, 0.2 and 0.3."""
+    table = tabulate_differences(metrics(), "b")
+    assert list(table.index) == ["a"]
+    np.testing.assert_allclose(table[["ndcg", "ndcg_low", "ndcg_high"]].iloc[0], mean_interval([0.1, 0.2, 0.3]))
+
+
+def test_paired_intervals_are_narrower_where_users_differ_more_than_policies():
+    generator = np.random.default_rng(7)
+    users = generator.normal(size=200)
+    first, second = pd.DataFrame({"ndcg": users + 0.1}), pd.DataFrame({"ndcg": users})
+    tables = {"a": first + generator.normal(0, 0.01, (200, 1)), "b": second}
+    paired, alone = tabulate_differences(tables, "b").iloc[0], tabulate_means(tables)
+    assert paired["ndcg_low"] > 0
+    assert alone.loc["a", "ndcg_low"] < alone.loc["b", "ndcg_high"]
+
+
+def test_an_unknown_baseline_and_tables_of_other_users_are_refused():
+    with pytest.raises(ValueError, match="baseline must be one of a, b, got 'c'"):
+        tabulate_differences(metrics(), "c")
+    with pytest.raises(ValueError, match="'a' and 'b' must be measured on the same lists to be compared"):
+        tabulate_differences({"a": metrics()["a"], "b": metrics()["b"].iloc[:3]}, "b")
