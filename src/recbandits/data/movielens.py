@@ -1,14 +1,22 @@
-"""MovieLens from a directory, the cache, the web or, when there is none of them, a synthetic set of the same shape.
+"""MovieLens from a directory, the cache, the web or, where none of them has it, a synthetic set of the same shape.
 
-MovieLens is not part of this project: its licence forbids to redistribute it.
+MovieLens is not part of this project: its licence does not allow redistribution.
 """
 
+import hashlib
 import io
 import os
+import time
+import urllib.request
 import zipfile
+from http.client import HTTPException
 from pathlib import Path
+from typing import NamedTuple
 
-from recbandits.data import download, formats, synthetic
+from tqdm import tqdm
+
+from recbandits.checks import replacing
+from recbandits.data import formats, synthetic
 from recbandits.data.tables import GENRES, STARS, MovieLens
 
 __all__ = ["CACHE_VARIABLE", "DIRECTORY_VARIABLE", "GENRES", "STARS", "MovieLens", "load"]
@@ -17,12 +25,36 @@ DIRECTORY_VARIABLE = "RECBANDITS_MOVIELENS"
 CACHE_VARIABLE = "RECBANDITS_CACHE"
 
 
-def load(directory=None, cache=None, offline=False, *, _archive=download.MOVIELENS_100K):
-    """Load MovieLens and print one line that says which source it is.
+class Archive(NamedTuple):
+    """A file on the web: its addresses, tried in this order, and its SHA-256 in hexadecimal digits."""
 
-    Sources, in this order: a directory that was named; the archive in the cache; the official archive from the web,
-    verified by its SHA-256 and then kept in the cache; the synthetic set. A directory that is missing or damaged is an
-    error: nothing else is taken in its place.
+    urls: tuple[str, ...]
+    sha256: str
+
+
+# The certificate of the server has expired; the digest makes the second address as safe as the first.
+MOVIELENS_100K = Archive(
+    tuple(f"{scheme}://files.grouplens.org/datasets/movielens/ml-100k.zip" for scheme in ("https", "http")),
+    "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+)
+
+
+class DownloadError(OSError):
+    """No address returned the archive; the message has the reason for each."""
+
+
+def load(
+    directory: str | os.PathLike | None = None,
+    cache: str | os.PathLike | None = None,
+    offline: bool = False,
+    *,
+    _archive: Archive = MOVIELENS_100K,
+) -> MovieLens:
+    """Load MovieLens and print one line that names the source.
+
+    Sources, in this order: the directory, if one is given; the archive in the cache; the official archive from the web,
+    verified by its SHA-256 and then stored in the cache; the synthetic set. A directory or an archive that is missing
+    or damaged is an error, no other source replaces it.
 
     Args:
       directory: folder with u.data, u.item and u.user (100K) or ratings.dat, movies.dat and users.dat (1M); None is
@@ -30,28 +62,71 @@ def load(directory=None, cache=None, offline=False, *, _archive=download.MOVIELE
       cache: folder for the archive; None is $RECBANDITS_CACHE, or ~/.cache/recbandits.
       offline: do not try the web.
 
-    Returns:
-      MovieLens
-
     Raises:
       OSError: the directory, or a file in it, is missing or cannot be read.
-      ValueError: a file is not what it should be; the sentence names file, line and reason.
+      ValueError: a file is invalid; the sentence names file, line and reason.
     """
     directory = directory or os.environ.get(DIRECTORY_VARIABLE)
     file = Path(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/recbandits").expanduser() / "ml-100k.zip"
     if directory:
-        data = _from_directory(Path(directory).expanduser())
+        data = _load_directory(Path(directory).expanduser())
     elif file.exists():
-        data = _from_cache(file, _archive)
+        data = _load_cache(file, _archive)
     elif offline:
-        data = _synthetic("offline was asked for")
+        data = _generate("offline=True")
     else:
-        data = _from_web(file, _archive)
+        data = _load_web(file, _archive)
     print(f"DATA: {data}")
     return data
 
 
-def _from_directory(directory):
+def fetch(archive: Archive, timeout: float = 5.0, deadline: float = 60.0) -> bytes:
+    """Download and verify an archive.
+
+    Args:
+      archive: addresses and digest.
+      timeout: seconds to wait for the server at each step.
+      deadline: seconds for the whole file from one address.
+
+    Raises:
+      DownloadError: all addresses failed, or returned another file.
+    """
+    reasons = []
+    for url in archive.urls:
+        try:
+            return _verify(_download(url, timeout, deadline), archive)
+        except (OSError, ValueError, HTTPException) as error:
+            reasons.append(f"{url}: {getattr(error, 'reason', error)}")
+    raise DownloadError("; ".join(reasons))
+
+
+def _download(url: str, timeout: float, deadline: float) -> bytes:
+    """Download a file, with a progress bar on a terminal."""
+    end, chunks = time.monotonic() + deadline, []
+    with urllib.request.urlopen(url, timeout=timeout) as response:
+        size = int(response.headers.get("Content-Length") or 0)
+        with tqdm(
+            total=size or None, desc="MovieLens", unit="B", unit_scale=True, leave=False, disable=None
+        ) as progress:
+            while chunk := response.read1(1 << 16):
+                chunks.append(chunk)
+                progress.update(len(chunk))
+                if time.monotonic() > end:
+                    raise TimeoutError(f"only {progress.n:,} bytes came in {deadline:.0f} seconds")
+    content = b"".join(chunks)
+    if len(content) < size:
+        raise OSError(f"the connection ended after {len(content):,} of {size:,} bytes")
+    return content
+
+
+def _verify(content: bytes, archive: Archive) -> bytes:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != archive.sha256:
+        raise ValueError(f"SHA-256 must be {archive.sha256}, got {digest} ({len(content):,} bytes)")
+    return content
+
+
+def _load_directory(directory: Path) -> MovieLens:
     try:
         os.listdir(directory)
         return formats.read(directory, "directory")
@@ -59,33 +134,34 @@ def _from_directory(directory):
         raise type(error)(f"MovieLens directory {directory}: cannot read {error.filename}: {error.strerror}") from error
 
 
-def _from_cache(file, archive):
+def _load_cache(file: Path, archive: Archive) -> MovieLens:
     try:
-        content = download.verify(file.read_bytes(), archive)
+        content = _verify(file.read_bytes(), archive)
     except ValueError as error:
-        raise ValueError(f"{file} is damaged, delete it to have it fetched again: {error}") from error
-    return _from_archive(content, "cache")
+        raise ValueError(f"{file} is damaged, delete it and it will be downloaded again: {error}") from error
+    return _read_archive(content, "cache")
 
 
-def _from_web(file, archive):
+def _load_web(file: Path, archive: Archive) -> MovieLens:
     try:
-        content = download.fetch(archive)
-    except download.DownloadError as error:
-        return _synthetic(f"the download failed ({error})")
+        content = fetch(archive)
+    except DownloadError as error:
+        return _generate(f"the download failed ({error})")
     try:
-        download.keep(content, file)
+        with replacing(file) as draft:
+            draft.write_bytes(content)
     except OSError as error:
-        print(f"The archive could not be kept in {file.parent} and will be fetched again next time: {error.strerror}")
-    return _from_archive(content, "download")
+        print(f"The archive could not be stored in {file.parent}, the next run downloads it again: {error.strerror}")
+    return _read_archive(content, "download")
 
 
-def _from_archive(content, origin):
+def _read_archive(content: bytes, origin: str) -> MovieLens:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        archive.filename = "ml-100k.zip"  # for the sentences that name a file
+        archive.filename = "ml-100k.zip"  # for error messages
         return formats.read(zipfile.Path(archive, "ml-100k/"), origin)
 
 
-def _synthetic(reason):
+def _generate(reason: str) -> MovieLens:
     print(
         f"NO MOVIELENS: {reason}. A synthetic set stands in for it, and no result below is MovieLens'. "
         f"For the real one set {DIRECTORY_VARIABLE} to a folder with u.data, u.item and u.user."
