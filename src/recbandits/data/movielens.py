@@ -6,14 +6,11 @@ MovieLens is not part of this project: its licence does not allow redistribution
 import hashlib
 import io
 import os
-import time
 import urllib.request
 import zipfile
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
-
-from tqdm import tqdm
 
 from recbandits.checks import replacing
 from recbandits.data import formats, synthetic
@@ -40,7 +37,7 @@ MOVIELENS_100K = Archive(
 
 
 class DownloadError(OSError):
-    """No address returned the archive; the message has the reason for each."""
+    """No archive, neither in the cache nor from the web; the message has the reason."""
 
 
 def load(
@@ -67,26 +64,21 @@ def load(
       ValueError: a file is invalid; the sentence names file, line and reason.
     """
     directory = directory or os.environ.get(DIRECTORY_VARIABLE)
-    file = Path(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/recbandits").expanduser() / "ml-100k.zip"
-    if directory:
-        data = _load_directory(Path(directory).expanduser())
-    elif file.exists():
-        data = _load_cache(file, _archive)
-    elif offline:
-        data = _generate("offline=True")
-    else:
-        data = _load_web(file, _archive)
+    cache = Path(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/recbandits").expanduser()
+    try:
+        data = _read_directory(Path(directory).expanduser()) if directory else _read_archive(cache, offline, _archive)
+    except DownloadError as error:
+        print(
+            f"NO MOVIELENS: {error}. A synthetic set stands in for it, and no result below is MovieLens'. "
+            f"For the real one set {DIRECTORY_VARIABLE} to a folder with u.data, u.item and u.user."
+        )
+        data = synthetic.generate()
     print(f"DATA: {data}")
     return data
 
 
-def fetch(archive: Archive, timeout: float = 5.0, deadline: float = 60.0) -> bytes:
-    """Download and verify an archive.
-
-    Args:
-      archive: addresses and digest.
-      timeout: seconds to wait for the server at each step.
-      deadline: seconds for the whole file from one address.
+def fetch(archive: Archive, timeout: float = 5.0) -> bytes:
+    """Download and verify an archive; `timeout` is seconds to wait for the server at each step.
 
     Raises:
       DownloadError: all addresses failed, or returned another file.
@@ -94,29 +86,11 @@ def fetch(archive: Archive, timeout: float = 5.0, deadline: float = 60.0) -> byt
     reasons = []
     for url in archive.urls:
         try:
-            return _verify(_download(url, timeout, deadline), archive)
+            with urllib.request.urlopen(url, timeout=timeout) as response:
+                return _verify(response.read(), archive)
         except (OSError, ValueError, HTTPException) as error:
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
-    raise DownloadError("; ".join(reasons))
-
-
-def _download(url: str, timeout: float, deadline: float) -> bytes:
-    """Download a file, with a progress bar on a terminal."""
-    end, chunks = time.monotonic() + deadline, []
-    with urllib.request.urlopen(url, timeout=timeout) as response:
-        size = int(response.headers.get("Content-Length") or 0)
-        with tqdm(
-            total=size or None, desc="MovieLens", unit="B", unit_scale=True, leave=False, disable=None
-        ) as progress:
-            while chunk := response.read1(1 << 16):
-                chunks.append(chunk)
-                progress.update(len(chunk))
-                if time.monotonic() > end:
-                    raise TimeoutError(f"only {progress.n:,} bytes came in {deadline:.0f} seconds")
-    content = b"".join(chunks)
-    if len(content) < size:
-        raise OSError(f"the connection ended after {len(content):,} of {size:,} bytes")
-    return content
+    raise DownloadError(f"the download failed ({'; '.join(reasons)})")
 
 
 def _verify(content: bytes, archive: Archive) -> bytes:
@@ -126,7 +100,7 @@ def _verify(content: bytes, archive: Archive) -> bytes:
     return content
 
 
-def _load_directory(directory: Path) -> MovieLens:
+def _read_directory(directory: Path) -> MovieLens:
     try:
         os.listdir(directory)
         return formats.read(directory, "directory")
@@ -134,36 +108,23 @@ def _load_directory(directory: Path) -> MovieLens:
         raise type(error)(f"MovieLens directory {directory}: cannot read {error.filename}: {error.strerror}") from error
 
 
-def _load_cache(file: Path, archive: Archive) -> MovieLens:
-    try:
-        content = _verify(file.read_bytes(), archive)
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged, delete it and it will be downloaded again: {error}") from error
-    return _read_archive(content, "cache")
-
-
-def _load_web(file: Path, archive: Archive) -> MovieLens:
-    try:
-        content = fetch(archive)
-    except DownloadError as error:
-        return _generate(f"the download failed ({error})")
-    try:
-        with replacing(file) as draft:
-            draft.write_bytes(content)
-    except OSError as error:
-        print(f"The archive could not be stored in {file.parent}, the next run downloads it again: {error.strerror}")
-    return _read_archive(content, "download")
-
-
-def _read_archive(content: bytes, origin: str) -> MovieLens:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        archive.filename = "ml-100k.zip"  # for error messages
-        return formats.read(zipfile.Path(archive, "ml-100k/"), origin)
-
-
-def _generate(reason: str) -> MovieLens:
-    print(
-        f"NO MOVIELENS: {reason}. A synthetic set stands in for it, and no result below is MovieLens'. "
-        f"For the real one set {DIRECTORY_VARIABLE} to a folder with u.data, u.item and u.user."
-    )
-    return synthetic.generate()
+def _read_archive(cache: Path, offline: bool, archive: Archive) -> MovieLens:
+    """Read the archive in the cache, or else download and store it."""
+    file, origin = cache / "ml-100k.zip", "cache"
+    if file.exists():
+        try:
+            content = _verify(file.read_bytes(), archive)
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged, delete it and it will be downloaded again: {error}") from error
+    elif offline:
+        raise DownloadError("offline=True")
+    else:
+        content, origin = fetch(archive), "download"
+        try:
+            with replacing(file) as draft:
+                draft.write_bytes(content)
+        except OSError as error:
+            print(f"The archive could not be stored in {cache}, the next run downloads it again: {error.strerror}")
+    with zipfile.ZipFile(io.BytesIO(content)) as members:
+        members.filename = file.name  # for error messages
+        return formats.read(zipfile.Path(members, "ml-100k/"), origin)
