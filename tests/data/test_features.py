@@ -221,7 +221,7 @@ def test_other_views_and_factors_that_do_not_match_are_refused():
     bundle = make_bundle([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
     with pytest.raises(ValueError, match="view must be one of match, product, got 'both'"):
         FeatureBundle(bundle.users, bundle.movies, view="both")
-    with pytest.raises(ValueError, match="users and movies must have as many factors as each other, got 1 and 2"):
+    with pytest.raises(ValueError, match=r"users and movies must be of as many factors as each other, got \(1, 2\)"):
         FeatureBundle(bundle.users.drop(columns="factor_1"), bundle.movies)
 
 

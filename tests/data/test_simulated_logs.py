@@ -239,7 +239,7 @@ def test_a_value_needs_probabilities_and_decisions():
 
 
 def test_times_without_a_zone_are_refused():
-    with pytest.raises(ValueError, match="time must be a column of times with a zone, such as UTC, got times without"):
+    with pytest.raises(ValueError, match="time must be a column of times with a zone, such as UTC, got None"):
         log_decisions(SMALL.assign(time=SMALL["time"].dt.tz_localize(None)), uniform, 2)
 
 

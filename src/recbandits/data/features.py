@@ -14,7 +14,6 @@ from recbandits.checks import replacing, require
 from recbandits.data.tables import GENRES
 
 AGES = (0, 18, 25, 35, 45, 50, 56)  # lower bounds of the age groups of MovieLens 1M
-VIEWS = ("match", "product")
 GLOBAL, PER_ARM = "global", "per_arm"  # parts of an observation, by TF-Agents' names
 FILE = "features.npz"
 _LARGEST = float(np.finfo(np.float32).max)
@@ -24,15 +23,13 @@ class FeatureTable:
     """Features of users or of movies as arrays, looked up by id.
 
     Args:
-      frame: one row of features for each id; its index has integers, different from each other. Columns `factor_0`,
-        `factor_1`, ... are factors.
+      frame: one row for each id, an integer; columns `factor_0`, `factor_1`, ... are factors.
       kind: "user" or "movie", for error messages.
 
     Attributes:
       ids: int array [rows], in the order of the frame.
       values: float32 array [rows, columns].
-      factor_columns: int array, positions of the factors among the columns.
-      other_columns: int array, positions of the other columns.
+      factor_columns, other_columns: int arrays, positions of the factors and of all other columns.
     """
 
     def __init__(self, frame: pd.DataFrame, kind: str):
@@ -67,18 +64,9 @@ class FeatureTable:
         return rows
 
     def look_up(self, ids: ArrayLike, unknown: str = "error") -> np.ndarray:
-        """Look up the features of ids.
+        """Look up the features of ids in any order, float32 array [*ids.shape, columns].
 
-        Args:
-          ids: in any order, repetitions allowed.
-          unknown: "error", or "mean" for the mean of the table where an id is not in it.
-
-        Returns:
-          float32 array [*ids.shape, columns]
-
-        Raises:
-          KeyError: unknown ids, by name, with unknown="error".
-          ValueError: another value of `unknown`.
+        Unknown ids raise KeyError with unknown="error"; with unknown="mean" they get the mean of the table.
         """
         require(unknown in ("error", "mean"), "unknown", "'error' or 'mean'", unknown)
         if unknown == "error":
@@ -90,14 +78,9 @@ class FeatureTable:
         return values
 
     def describe(self, features: Mapping[str, Any], row: int = -1) -> np.ndarray:
-        """Combine given features with those of a row, or with the mean of the table.
+        """Combine features by names of columns with those of a row, float32 array [columns].
 
-        Args:
-          features: finite numbers by names of columns.
-          row: whose values the other columns keep; -1 for the means of all rows, and 0, the prior mean, for factors.
-
-        Returns:
-          float32 array [columns]
+        Row -1 stands for the means of all rows, and 0, the prior mean, for factors.
         """
         values = self.values.mean(axis=0) if row < 0 else self.values[row].copy()
         if row < 0:
@@ -132,12 +115,10 @@ class FeatureBundle:
         self.users, self.movies, self.view = users, movies, view
         self.user_table, self.movie_table = FeatureTable(users, "user"), FeatureTable(movies, "movie")
         counts = len(self.user_table.factor_columns), len(self.movie_table.factor_columns)
-        require(view in VIEWS, "view", f"one of {', '.join(VIEWS)}", view)
+        require(view in ("match", "product"), "view", "one of match, product", view)
         self._has_match = all(counts)
-        if self._has_match and counts[0] != counts[1]:
-            raise ValueError(
-                f"users and movies must have as many factors as each other, got {counts[0]} and {counts[1]}"
-            )
+        equal = counts[0] == counts[1] or not self._has_match
+        require(equal, "users and movies", "of as many factors as each other", counts)
 
     @classmethod
     def fit(
@@ -155,11 +136,10 @@ class FeatureBundle:
 
         Args:
           ratings: of the training part only, with columns user_id and movie_id.
-          users: indexed by user_id, as `MovieLens.users`.
-          movies: indexed by movie_id, as `MovieLens.movies`.
-          user_factors: indexed by user_id, fitted on the same training part, with columns `factor_*` and perhaps
-            `bias`; None for no factors.
-          movie_factors: indexed by movie_id, likewise.
+          users: as `MovieLens.users`.
+          movies: as `MovieLens.movies`.
+          user_factors: indexed by id, fitted on the same training part, with columns `factor_*` and perhaps `bias`.
+          movie_factors: likewise.
         """
         group = np.searchsorted(AGES, users["age"], side="right") - 1
         user_parts = [
@@ -204,9 +184,6 @@ class FeatureBundle:
 
         Returns:
           `global` float32 [n, G] and `per_arm` float32 [n, k, D], with the shapes of `spec`.
-
-        Raises:
-          KeyError: unknown ids, by name, with unknown="error".
         """
         movie_ids = np.asarray(movie_ids)
         available = np.ones(movie_ids.shape, bool) if mask is None else np.asarray(mask)
@@ -220,15 +197,7 @@ class FeatureBundle:
         return users if self.view == "product" else users.take(self.user_table.other_columns, axis=1)
 
     def per_arm(self, users: np.ndarray, movies: np.ndarray) -> np.ndarray:
-        """Make the part `per_arm` of an observation.
-
-        Args:
-          users: float32 [n, features], as `user_features` returns them.
-          movies: float32 [n, k, features], as `movie_features` returns them.
-
-        Returns:
-          float32 [n, k, D]
-        """
+        """Make the part `per_arm` [n, k, D] of an observation from all features of users [n] and movies [n, k]."""
         parts = [movies if self.view == "product" else movies.take(self.movie_table.other_columns, axis=2)]
         if self._has_match:
             match = users[:, None, self.user_table.factor_columns] * movies[:, :, self.movie_table.factor_columns]

@@ -23,7 +23,7 @@ CACHE_VARIABLE = "RECBANDITS_CACHE"
 
 
 class Archive(NamedTuple):
-    """A file on the web: its addresses, tried in this order, and its SHA-256 in hexadecimal digits."""
+    """A file on the web: its addresses, tried in this order, and its SHA-256."""
 
     urls: tuple[str, ...]
     sha256: str

@@ -36,13 +36,9 @@ class LoggedDecisions:
     probabilities: np.ndarray
 
     def value(self, probabilities: np.ndarray) -> float:
-        """Compute the true value of a policy on these decisions: the mean of its expected rewards, in rating points.
+        """Compute the true value of a policy on these decisions, the mean of its expected rewards.
 
-        Args:
-          probabilities: float [n, k] of the policy; rows sum to 1, 0 in padding.
-
-        Raises:
-          ValueError: invalid probabilities, or no decision.
+        The probabilities of the policy are float [n, k]; rows sum to 1, 0 in padding.
         """
         require(len(self.log) > 0, "decisions", "at least one to have a value", len(self.log))
         probabilities = np.asarray(probabilities, float)
@@ -70,24 +66,23 @@ def log_decisions(
     Args:
       ratings: with columns user_id, movie_id, rating and time (UTC), each pair of user and movie once.
       policy: the logging policy, such as `uniform`.
-      candidates: number of candidates, or a pair of the smallest and the largest number: then the number is drawn from
-        that range for each decision, up to the number of ratings of its user. Users with fewer ratings than the
-        smallest number are left out.
+      candidates: number of candidates, or a range (smallest, largest) from which it is drawn for each decision, up to
+        the number of ratings of its user. Users with fewer ratings than the smallest number are left out.
       decisions: number of decisions; None for the number of ratings.
       seed: the same seed gives the same log.
       visits: "equal" draws all users alike: values are those for a random user; "active" draws them in proportion to
         their numbers of ratings: values are those for a random visit.
 
     Raises:
-      ValueError: an invalid argument, no user with enough ratings, or a policy that returns invalid probabilities.
+      ValueError: an invalid argument, no user with enough ratings, or invalid probabilities of the policy.
     """
     decisions = len(ratings) if decisions is None else decisions
     require(visits in ("equal", "active"), "visits", "one of equal, active", visits)
     require(whole(0).accepts(decisions), "decisions", whole(0).expected, decisions)
     low, high = _range(candidates)
     check_rated_once(ratings)
-    if ratings["time"].dt.tz is None:
-        raise ValueError("time must be a column of times with a zone, such as UTC, got times without one")
+    zone = ratings["time"].dt.tz
+    require(zone is not None, "time", "a column of times with a zone, such as UTC", zone)
     rng = np.random.default_rng(seed)
     rows, mask = _draw_rows(ratings, low, high, decisions, visits == "active", rng)
     times = ratings["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
@@ -121,13 +116,7 @@ def uniform(user_ids: np.ndarray, candidates: np.ndarray, mask: np.ndarray) -> n
 
 
 def popularity(ratings: pd.DataFrame, temperature: float = 1.0) -> Policy:
-    """Make a logging policy with probabilities proportional to (1 + number of ratings of the movie)^(1 / T).
-
-    Args:
-      ratings: of the training part, with column movie_id.
-      temperature: T, positive; 1 chooses in proportion to the counts, towards 0 always the most popular candidate,
-        towards infinity uniformly.
-    """
+    """Make a logging policy with probabilities proportional to (1 + ratings of the movie) ** (1 / temperature)."""
     require(POSITIVE.accepts(temperature), "temperature", POSITIVE.expected, temperature)
     count = ratings["movie_id"].value_counts()
 
@@ -142,12 +131,7 @@ def popularity(ratings: pd.DataFrame, temperature: float = 1.0) -> Policy:
 
 
 def explore_scores(scores: Policy, exploration: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Policy:
-    """Make a logging policy that scores candidates and explores around the best, such as one trained earlier.
-
-    Args:
-      scores: function of (user_ids [n], candidates [n, k], mask [n, k]) to scores float [n, k], higher is better.
-      exploration: function of (scores, mask) to probabilities float [n, k], as in `recbandits.exploration`.
-    """
+    """Make a logging policy of scores [n, k], higher is better, and an exploration, as in `recbandits.exploration`."""
     return lambda user_ids, candidates, mask: exploration(scores(user_ids, candidates, mask), mask)
 
 

@@ -46,11 +46,7 @@ class RatedLists(NamedTuple):
 
 
 def rated_lists(ratings: pd.DataFrame, least: int = 2) -> RatedLists:
-    """Gather the ratings of each user, such as held-out ones, to measure the quality of a ranking.
-
-    Args:
-      ratings: with columns user_id, movie_id and rating, each pair once.
-      least: users with fewer ratings are left out; one movie can be ranked in one way only.
+    """Gather the ratings of each user with at least `least` of them, to measure the quality of a ranking.
 
     Raises:
       ValueError: no user has that many ratings, or a user has rated a movie twice.
@@ -84,9 +80,6 @@ def list_examples(ratings: pd.DataFrame, rows: ArrayLike, bundle: FeatureBundle)
 
     Returns:
       SlateExamples in the order of the rows with the ratings as reward; `event` is the hash of the list and its number.
-
-    Raises:
-      ValueError: rows of another shape, or a list of more than one user.
     """
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.shape[1] < 1:
@@ -108,10 +101,9 @@ def cross_fitted_lists(
 ) -> SlateExamples:
     """Draw lists of rated movies, and make examples with features that were fitted without the ratings of the list.
 
-    `cross_fitting` has the reason. The context of a list depends on all ratings of the user that its bundle was fitted
-    on, so all ratings of a list are left out together. In each fold a random part of every user's ratings, one in
-    `folds` but at least `size`, is left out of the fit, and lists are drawn from that part. Serve with a bundle fitted
-    on all ratings.
+    The context of a list depends on all ratings of the user that its bundle was fitted on, so all ratings of a list are
+    left out together. In each fold a random part of every user's ratings, one in `folds` but at least `size`, is left
+    out of the fit, and lists are drawn from that part. Serve with a bundle fitted on all ratings.
 
     Args:
       ratings: with columns user_id, movie_id and rating, each pair once.
@@ -124,9 +116,6 @@ def cross_fitted_lists(
     Returns:
       SlateExamples, the folds one after another, users ascending in each. Users with no more than `size` ratings have
       no list, because no rating would be left to fit their features on.
-
-    Raises:
-      ValueError: an argument is too small, a rating occurs twice, or no user has more than `size` ratings.
     """
     for name, value, rule in (("size", size, whole()), ("lists", lists, whole()), ("folds", folds, whole(2))):
         require(rule.accepts(value), name, rule.expected, value)

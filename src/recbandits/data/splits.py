@@ -1,4 +1,8 @@
-"""Splits of ratings into training and held-out parts, as row ids, which can be stored and joined."""
+"""Splits of ratings into training and held-out parts, as row ids, which can be stored and joined.
+
+In all functions `ratings` has one row for each rating, the same seed gives the same split, and a `test_share` outside
+(0, 1) raises ValueError. Parts are in ascending order, lists in that of the users.
+"""
 
 from collections.abc import Callable
 from os import PathLike
@@ -49,16 +53,7 @@ class ThreeWaySplit(NamedTuple):
 
 
 def random_split(ratings: pd.DataFrame, seed: int = 42, test_share: float = 0.2) -> Split:
-    """Hold out a random share of the ratings.
-
-    Args:
-      ratings: one row for each rating.
-      seed: the same seed gives the same split.
-      test_share: share held out, in (0, 1); `round(test_share * len(ratings))` rows are held out.
-
-    Returns:
-      Split, both parts ascending.
-    """
+    """Hold out a random share of the ratings, `round(test_share * len(ratings))` rows."""
     _check_share(test_share)
     shuffled = np.random.default_rng(seed).permutation(len(ratings))
     held_out = round(test_share * len(ratings))
@@ -66,18 +61,11 @@ def random_split(ratings: pd.DataFrame, seed: int = 42, test_share: float = 0.2)
 
 
 def split_by_time(ratings: pd.DataFrame, test_share: float = 0.2) -> Split:
-    """Hold out the latest ratings of each user.
+    """Hold out a share of the ratings of each user, the latest.
 
     Every held-out rating is later than all training ratings of its user. Ratings of the same second stay together, in
     training when the cut falls among them. So less than `test_share` is held out (18.5 % of MovieLens 100K for 0.2),
     and nothing of a user who rated everything in one second.
-
-    Args:
-      ratings: with columns user_id and time.
-      test_share: share of each user's ratings to hold out, in (0, 1).
-
-    Returns:
-      Split, both parts ascending.
     """
     _check_share(test_share)
     by_user = ratings.reset_index(drop=True).groupby("user_id")["time"]
@@ -87,16 +75,7 @@ def split_by_time(ratings: pd.DataFrame, test_share: float = 0.2) -> Split:
 
 
 def split_by_user(ratings: pd.DataFrame, seed: int = 42, test_share: float = 0.2) -> Split:
-    """Hold out all ratings of a random share of the users, who are new to a model that was fitted on the others.
-
-    Args:
-      ratings: with column user_id.
-      seed: the same seed gives the same split.
-      test_share: share of the users held out, in (0, 1); `round(test_share * users)` users are held out.
-
-    Returns:
-      Split, both parts ascending.
-    """
+    """Hold out all ratings of a random share of the users, who are new to a model that was fitted on the others."""
     _check_share(test_share)
     users = ratings["user_id"].to_numpy()
     shuffled = np.random.default_rng(seed).permutation(np.unique(users))
@@ -108,13 +87,10 @@ def train_validation_test(ratings: pd.DataFrame, split: Callable[..., Split], **
     """Split twice in the same way: first `test` off all ratings, then `validation` off the rest.
 
     Args:
-      ratings: one row for each rating.
+      ratings: with the columns that `split` reads.
       split: `random_split`, `split_by_time` (validation ratings of a user are later than the training ratings, test
         ratings later than both) or `split_by_user` (no user is in two parts).
       **options: of `split`, such as seed and test_share; validation is that share of the rest.
-
-    Returns:
-      ThreeWaySplit, each part ascending.
     """
     rest, test = split(ratings, **options)
     train, validation = split(ratings.iloc[rest], **options)
@@ -128,15 +104,8 @@ def draw_lists(ratings: pd.DataFrame, size: int, train_lists: int = 50, test_lis
     ratings without replacement. Training lists of a user may overlap each other, never a test list. Movies are in
     random order.
 
-    Args:
-      ratings: with column user_id.
-      size: movies in a list.
-      train_lists: training lists of each user.
-      test_lists: test lists of each user.
-      seed: the same seed gives the same lists.
-
     Returns:
-      Split of int64 arrays [users * train_lists, size] and [users * test_lists, size], users ascending.
+      Split of int64 arrays [users * train_lists, size] and [users * test_lists, size].
 
     Raises:
       ValueError: a user has too few ratings for the test lists and one training list.

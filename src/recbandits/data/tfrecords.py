@@ -47,11 +47,7 @@ FIELDS = (
 def encode_examples(columns: Mapping[str, np.ndarray]) -> Iterator[bytes]:
     """Serialise each row of some arrays as a `tf.train.Example`; equal rows give equal bytes.
 
-    Args:
-      columns: arrays [n, ...] of integers, floats or text (object) by the names of the features; values are flattened.
-
-    Yields:
-      The n serialised examples.
+    The arrays [n, ...] have integers, floats or text (dtype object); the values of a row are flattened.
     """
     kinds = [(name, _LISTS[values.dtype.kind]) for name, values in columns.items()]
     rows = [values.reshape(len(values), -1).tolist() for values in columns.values()]
@@ -67,17 +63,14 @@ def encode_examples(columns: Mapping[str, np.ndarray]) -> Iterator[bytes]:
 def write_shards(
     serialize: Callable[[np.ndarray], Iterable[bytes]], rows: np.ndarray, directory: str | Path, name: str, shards: int
 ) -> list[Path]:
-    """Write one record for each row, in their order; each file is complete or absent.
+    """Write one record for each row [n, ...], in their order; each file is complete or absent.
 
     Args:
       serialize: function from some of the rows to their serialised records.
       rows: array [n, ...].
-      directory: folder, created if missing.
-      name: of the set; older shards of that name are removed.
+      directory: folder, created if missing; older shards of that name are removed.
+      name: of the set of files `<name>-<shard>-of-<shards>.tfrecord`.
       shards: number of files.
-
-    Returns:
-      Paths `<name>-<shard>-of-<shards>.tfrecord`.
     """
     for file in Path(directory).glob(f"{name}-?????-of-?????.tfrecord"):
         file.unlink()
@@ -91,11 +84,7 @@ def write_shards(
 
 
 def find_records(directory: str | Path, name: str) -> list[Path]:
-    """Find the files of a set that `write_shards` wrote, in order.
-
-    Raises:
-      FileNotFoundError: there is none, or a shard is missing.
-    """
+    """Find the files of a set that `write_shards` wrote, in order; raise FileNotFoundError if one is missing."""
     files = sorted(Path(directory).glob(f"{name}-?????-of-?????.tfrecord"))
     expected = int(files[0].stem[-5:]) if files else 1
     if len(files) != expected:
@@ -106,12 +95,8 @@ def find_records(directory: str | Path, name: str) -> list[Path]:
 def collect_columns(data: MovieLens, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Collect the values of all fields for some ratings.
 
-    Args:
-      data: tables of MovieLens.
-      rows: row ids into `data.ratings`: int array [n] for single ratings, [n, size] for lists of one user each.
-
-    Returns:
-      Arrays by the names of the fields: [n, *shape] for fields of the user, [*rows.shape, *shape] for the others.
+    Rows are positions in `data.ratings`: int array [n] for single ratings, [n, size] for lists of one user each. Arrays
+    are [n, *shape] for fields of the user, [*rows.shape, *shape] for the others.
     """
     rows = np.asarray(rows)
     ratings = data.ratings.iloc[rows.ravel()]
@@ -130,7 +115,7 @@ def collect_columns(data: MovieLens, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def feature_spec(size: int | None = None) -> dict[str, tf.io.FixedLenFeature]:
-    """Return the specification of ratings for `tf.io.parse_example`; `size` is movies a list, None single ratings."""
+    """Return the specification of ratings for `tf.io.parse_example`; `size` as for `read_records`."""
     spec = {}
     for field in FIELDS:
         leading = () if size is None or field.table == "user" else (size,)
@@ -145,15 +130,9 @@ def write_records(data: MovieLens, rows: np.ndarray, directory: str | Path, name
 
 
 def read_records(files: list[Path], size: int | None = None, batch_size: int = 1024) -> tf.data.Dataset:
-    """Read ratings back, a batch parsed at a time.
+    """Read ratings back, in the order written, as dicts from field name to tensor [batch, ...].
 
-    Args:
-      files: paths, as `write_records` returns them.
-      size: movies a list; None for single ratings.
-      batch_size: records a batch; the last batch may be smaller.
-
-    Returns:
-      Dataset of dicts from field name to tensor [batch, ...], in the order written.
+    The last batch may be smaller; `size` is movies in a list, None for single ratings.
     """
     spec = feature_spec(size)
     records = tf.data.TFRecordDataset([str(file) for file in files]).batch(batch_size)
@@ -161,15 +140,7 @@ def read_records(files: list[Path], size: int | None = None, batch_size: int = 1
 
 
 def validate_records(files: list[Path], data: MovieLens, rows: np.ndarray) -> int:
-    """Read all ratings back and compare every value with the tables.
-
-    Args:
-      files: paths, as `write_records` returns them.
-      data: tables of MovieLens.
-      rows: row ids that were written, int array [n] or [n, size].
-
-    Returns:
-      Number of records, `len(rows)`.
+    """Read back the ratings that `write_records` wrote, compare every value with the tables, and count the records.
 
     Raises:
       ValueError: a file is damaged, records are missing, or a value differs; the sentence names which.
