@@ -15,7 +15,7 @@ from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB, NeuralLinUCB
 from recbandits.data.cross_fitting import cross_fitted_examples
 from recbandits.data.features import FeatureBundle
-from recbandits.data.logged import LoggedDecisions, log_decisions, popularity, uniform
+from recbandits.data.simulated_logs import LoggedDecisions, log_decisions, popularity, uniform
 from recbandits.data.splits import random_split
 from recbandits.data.trajectories import examples
 from recbandits.environments.factorization import als

@@ -17,7 +17,7 @@ import tensorflow as tf
 from recbandits.agents.factory import make_agent
 from recbandits.data import trajectories
 from recbandits.data.features import FeatureBundle
-from recbandits.data.logged import log_decisions, uniform
+from recbandits.data.simulated_logs import log_decisions, uniform
 from recbandits.environments.factorization import als
 from recbandits.training.offline import Specs, fit
 

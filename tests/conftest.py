@@ -36,7 +36,7 @@ def exported(tmp_path_factory):
     import pandas as pd
 
     from recbandits.agents.factory import make_agent
-    from recbandits.data import logged
+    from recbandits.data import simulated_logs
     from recbandits.data.features import FeatureBundle
     from recbandits.data.trajectories import examples
     from recbandits.serving.policy import Exploration, export
@@ -49,7 +49,7 @@ def exported(tmp_path_factory):
     users = pd.DataFrame(rng.normal(size=(30, 3)), range(1, 31), ["one", "age", "activity"]).assign(one=1.0)
     movies = pd.DataFrame(rng.normal(size=(40, 2)), range(101, 141), ["year", "popularity"])
     bundle = FeatureBundle(users.astype(np.float32), movies.astype(np.float32))
-    log = logged.log_decisions(ratings, logged.uniform, candidates=10, decisions=300).log
+    log = simulated_logs.log_decisions(ratings, simulated_logs.uniform, candidates=10, decisions=300).log
     batch, folder, directories = examples(log, bundle), tmp_path_factory.mktemp("exported"), []
     for level in (100, 200, 300):
         agent = make_agent("linucb", Specs(bundle.spec(10)))

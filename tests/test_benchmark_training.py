@@ -7,7 +7,7 @@ import pytest
 from benchmarks import training
 from recbandits.data import trajectories
 from recbandits.data.features import FeatureBundle
-from recbandits.data.logged import log_decisions, uniform
+from recbandits.data.simulated_logs import log_decisions, uniform
 
 DECISIONS = 300
 

@@ -1,13 +1,54 @@
-"""Features are those of the user or movie with that id, of the training part, and stay the same on disk."""
+"""Features belong to the user or movie with that id, are fitted on the training part, and stay the same on disk."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle, FeatureTable
 from recbandits.data.splits import random_split
 from recbandits.data.tables import GENRES
 from recbandits.environments.factorization import als
+
+TABLE = FeatureTable(pd.DataFrame({"age": [30.0, 50.0], "factor_0": [1.0, 3.0], "bias": [2.0, 4.0]}, [9, -5]), "user")
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True), st.data())
+def test_each_id_has_its_row_and_an_unknown_id_has_none(ids, data):
+    table = FeatureTable(
+        pd.DataFrame({"value": np.arange(len(ids), dtype=float)}, pd.Index(ids, dtype="int64")), "movie"
+    )
+    wanted = data.draw(st.lists(st.sampled_from(ids) | st.integers(-(2**63), 2**63 - 1), min_size=1))
+    expected = [ids.index(name) if name in ids else -1 for name in wanted]
+    assert table.find_rows(np.array(wanted, "int64")).tolist() == expected
+
+
+def test_rows_keep_the_shape_of_the_ids():
+    assert TABLE.find_rows([[9, -5, 0], [-5, -5, 9]]).tolist() == [[0, 1, -1], [1, 1, 0]]
+    assert TABLE.find_rows([]).shape == (0,)
+
+
+def test_columns_are_factors_or_others():
+    assert (TABLE.factor_columns.tolist(), TABLE.other_columns.tolist()) == ([1], [0, 2])
+
+
+def test_required_rows_refuse_unknown_ids_by_name_with_advice():
+    assert TABLE.require_rows([-5, 9], "").tolist() == [1, 0]
+    with pytest.raises(KeyError, match="unknown user ids: 0, 7; take another"):
+        TABLE.require_rows([7, 9, 0, 7], "take another")
+
+
+@pytest.mark.parametrize("ids", [[1.5], ["9"], [True], [None], [2**64]])
+def test_ids_are_whole_numbers(ids):
+    with pytest.raises(ValueError, match="user ids must be whole numbers of 64 bits, got"):
+        TABLE.find_rows(ids)
+
+
+def test_a_description_starts_from_the_mean_without_factors_or_from_a_row():
+    np.testing.assert_array_equal(TABLE.describe({"bias": 7}), [40, 0, 7])
+    np.testing.assert_array_equal(TABLE.describe({"bias": 7}, row=1), [50, 3, 7])
+    assert TABLE.values.tolist() == [[30, 1, 2], [50, 3, 4]]
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +103,12 @@ def test_particular_movies_have_their_own_features(small):
     np.testing.assert_allclose(table["popularity"], [-0.70710677, 1.4142135, -0.70710677], rtol=1e-5)
 
 
-def test_features_are_joined_by_id_whatever_the_order_of_the_tables(small):
+def test_features_are_joined_by_id_in_any_order_of_the_tables(small):
     ratings, users, movies, factors = small
-    straight = FeatureBundle.fit(ratings, users, movies, user_factors=factors)
-    turned = FeatureBundle.fit(ratings[::-1], users[::-1], movies[::-1], user_factors=factors[::-1])
-    np.testing.assert_array_equal(straight.user_features([10, 20, 30]), turned.user_features([10, 20, 30]))
-    np.testing.assert_array_equal(straight.movie_features([5, 7, 9]), turned.movie_features([5, 7, 9]))
+    bundle = FeatureBundle.fit(ratings, users, movies, user_factors=factors)
+    reversed_tables = FeatureBundle.fit(ratings[::-1], users[::-1], movies[::-1], user_factors=factors[::-1])
+    np.testing.assert_array_equal(bundle.user_features([10, 20, 30]), reversed_tables.user_features([10, 20, 30]))
+    np.testing.assert_array_equal(bundle.movie_features([5, 7, 9]), reversed_tables.movie_features([5, 7, 9]))
 
 
 def test_all_of_movielens_has_finite_float32_features(fitted, movielens):
@@ -82,7 +123,7 @@ def test_all_of_movielens_has_finite_float32_features(fitted, movielens):
 
 
 def test_two_real_users_and_two_real_movies_line_up(real_movielens):
-    """Known by id: user 1 is male and 24, user 2 female and 53; movie 1 is an animation, movie 50 a war film."""
+    """User 1 is male and 24, user 2 female and 53; movie 1 is an animation, movie 50 a war film."""
     bundle = FeatureBundle.fit(real_movielens.ratings, real_movielens.users, real_movielens.movies)
     users = pd.DataFrame(bundle.user_features([2, 1]), columns=bundle.users.columns)
     assert users[["age 50+", "female", "other", "technician"]].to_numpy().tolist() == [[1, 1, 1, 0], [0, 0, 0, 1]]
@@ -91,7 +132,7 @@ def test_two_real_users_and_two_real_movies_line_up(real_movielens):
     assert movies["popularity"][0] == bundle.movies["popularity"].max()
 
 
-def test_nothing_of_the_held_out_part_leaks_in(movielens):
+def test_held_out_ratings_do_not_change_the_features(movielens):
     """Change every held-out rating, movie and user: the bundle fitted on the training part stays as it was."""
     train, test = random_split(movielens.ratings)
     changed = movielens.ratings.copy()
@@ -105,8 +146,8 @@ def test_nothing_of_the_held_out_part_leaks_in(movielens):
         )
     pd.testing.assert_frame_equal(bundles[0].users, bundles[1].users, check_exact=True)
     pd.testing.assert_frame_equal(bundles[0].movies, bundles[1].movies, check_exact=True)
-    everything = FeatureBundle.fit(movielens.ratings, movielens.users, movielens.movies)
-    assert not everything.movies["popularity"].equals(bundles[0].movies["popularity"])
+    all_ratings = FeatureBundle.fit(movielens.ratings, movielens.users, movielens.movies)
+    assert not all_ratings.movies["popularity"].equals(bundles[0].movies["popularity"])
 
 
 def test_a_saved_bundle_is_loaded_bit_by_bit(fitted, tmp_path):
@@ -127,13 +168,13 @@ def test_unknown_ids_are_refused_by_name(fitted):
         fitted.movie_features([1683])
 
 
-def test_unknown_ids_get_the_mean_when_that_is_asked_for(fitted):
+def test_unknown_ids_get_the_mean_on_request(fitted):
     features = fitted.user_features([5000, 1], unknown="mean")
     np.testing.assert_allclose(features[0], fitted.users.mean(axis=0), atol=1e-6)
     np.testing.assert_array_equal(features[1], fitted.users.loc[1])
 
 
-def test_another_way_with_unknown_ids_is_refused(fitted):
+def test_another_rule_for_unknown_ids_is_refused(fitted):
     with pytest.raises(ValueError, match="unknown must be 'error' or 'mean', got 'zero'"):
         fitted.user_features([1], unknown="zero")
 
@@ -143,8 +184,8 @@ def test_a_lookup_gives_a_copy(fitted):
     assert (fitted.user_features([1]) != 99).all()
 
 
-def with_factors(users, movies):
-    """A bundle of nothing but factors, and a bias that is not one of them."""
+def make_bundle(users, movies):
+    """Make a bundle of two factors and a bias, which is not a factor."""
     return FeatureBundle(
         pd.DataFrame(users, pd.Index([10, 30], name="user_id"), ["bias", "factor_0", "factor_1"], "float32"),
         pd.DataFrame(movies, pd.Index([5, 7, 9], name="movie_id"), ["bias", "factor_0", "factor_1"], "float32"),
@@ -153,17 +194,17 @@ def with_factors(users, movies):
 
 def test_a_candidate_carries_the_dot_product_of_the_factors_and_not_the_factors():
     """User 30 has bias 0.2 and factors (3, 4), movie 9 has bias 3 and factors (-1, 2): they match by -3 + 8 = 5."""
-    bundle = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    bundle = make_bundle([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
     observation = bundle.observation([30, 10], [[9, 5], [7, 0]], mask=[[True, True], [True, False]])
     np.testing.assert_array_equal(observation[GLOBAL], np.array([[0.2], [0.1]], "float32"))
     np.testing.assert_array_equal(observation[PER_ARM], [[[3, 5], [1, 4]], [[2, 1], [0, 0]]])
     assert bundle.spec(2) == {GLOBAL: (1,), PER_ARM: (2, 2)}
 
 
-def test_in_the_view_of_products_nothing_is_left_out():
+def test_the_product_view_keeps_all_features():
     """Users show bias and both factors; movies theirs, and (3, 4) times (-1, 2) or (0, 1), number by number."""
-    matched = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
-    bundle = FeatureBundle(matched.users, matched.movies, view="product")
+    factors = make_bundle([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    bundle = FeatureBundle(factors.users, factors.movies, view="product")
     observation = bundle.observation([30], [[9, 5]])
     np.testing.assert_array_equal(observation[GLOBAL], np.array([[0.2, 3, 4]], "float32"))
     np.testing.assert_array_equal(observation[PER_ARM], [[[3, -1, 2, -3, 8], [1, 0, 1, 0, 4]]])
@@ -171,25 +212,25 @@ def test_in_the_view_of_products_nothing_is_left_out():
 
 
 def test_a_saved_bundle_keeps_its_view(tmp_path):
-    matched = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
-    FeatureBundle(matched.users, matched.movies, view="product").save(tmp_path)
+    factors = make_bundle([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    FeatureBundle(factors.users, factors.movies, view="product").save(tmp_path)
     assert FeatureBundle.load(tmp_path).view == "product"
 
 
 def test_other_views_and_factors_that_do_not_match_are_refused():
-    bundle = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    bundle = make_bundle([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
     with pytest.raises(ValueError, match="view must be one of match, product, got 'both'"):
         FeatureBundle(bundle.users, bundle.movies, view="both")
-    with pytest.raises(ValueError, match="users and movies must have as many factors as each other, got 1 and 2"):
+    with pytest.raises(ValueError, match=r"users and movies must be of as many factors as each other, got \(1, 2\)"):
         FeatureBundle(bundle.users.drop(columns="factor_1"), bundle.movies)
 
 
 def test_rotated_factors_give_the_same_observation():
-    """Rotated by 90 degrees, (a, b) is (-b, a); a new fit turns all factors alike."""
-    turned = with_factors([[0.1, -2, 1], [0.2, -4, 3]], [[1, -1, 0], [2, 0, 1], [3, -2, -1]])
-    bundle = with_factors([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
+    """Rotated by 90 degrees, (a, b) is (-b, a); a new fit rotates all factors alike."""
+    rotated = make_bundle([[0.1, -2, 1], [0.2, -4, 3]], [[1, -1, 0], [2, 0, 1], [3, -2, -1]])
+    bundle = make_bundle([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
     for part in (GLOBAL, PER_ARM):
-        np.testing.assert_array_equal(*(b.observation([30, 10], [[9, 5], [7, 9]])[part] for b in (turned, bundle)))
+        np.testing.assert_array_equal(*(b.observation([30, 10], [[9, 5], [7, 9]])[part] for b in (rotated, bundle)))
 
 
 def test_an_observation_without_factors_of_both_has_the_features_of_the_movie_alone(small):
@@ -200,7 +241,7 @@ def test_an_observation_without_factors_of_both_has_the_features_of_the_movie_al
     assert bundle.spec(2) == {name: value.shape[1:] for name, value in observation.items()}
 
 
-def test_observations_are_what_their_spec_says(fitted):
+def test_observations_have_the_shapes_of_their_spec(fitted):
     observation = fitted.observation([1, 2, 3], [[1, 2], [3, 4], [5, 6]])
     assert fitted.spec(2) == {name: value.shape[1:] for name, value in observation.items()}
     assert observation[GLOBAL].dtype == observation[PER_ARM].dtype == np.float32

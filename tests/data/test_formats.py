@@ -1,4 +1,4 @@
-"""Reading and writing MovieLens files: what is right comes back as it is, what is wrong is named by file and line."""
+"""Files of MovieLens: valid ones become three tables, errors name file and line."""
 
 import re
 
@@ -25,14 +25,14 @@ FILES_1M = {
 }
 
 
-def put(directory, files):
+def write_files(directory, files):
     for name, text in files.items():
         (directory / name).write_bytes(text.encode("latin-1"))
     return directory
 
 
 def test_the_100k_format_becomes_three_tables_joined_by_id(tmp_path):
-    data = formats.read(put(tmp_path, FILES_100K), "directory")
+    data = formats.read(write_files(tmp_path, FILES_100K), "directory")
     assert data.ratings.columns.tolist() == ["user_id", "movie_id", "rating", "time"]
     assert data.ratings[["user_id", "movie_id", "rating"]].to_numpy().tolist() == [[2, 1, 3], [1, 2, 5], [1, 1, 1]]
     assert data.ratings["time"][0] == pd.Timestamp("1997-12-04T15:55:49", tz="UTC")
@@ -46,7 +46,7 @@ def test_the_100k_format_becomes_three_tables_joined_by_id(tmp_path):
 
 
 def test_the_1m_format_becomes_the_same_tables(tmp_path):
-    data = formats.read(put(tmp_path, FILES_1M), "directory")
+    data = formats.read(write_files(tmp_path, FILES_1M), "directory")
     assert data.source == "foreign data in the MovieLens 1M format (directory)"
     assert data.users.loc[1].tolist() == [1, "F", "K-12 student", "48067"]
     assert data.movies["title"].tolist() == ["The Café of Doors", "Rain|Sun"]
@@ -55,19 +55,19 @@ def test_the_1m_format_becomes_the_same_tables(tmp_path):
     assert data.ratings.dtypes.astype(str).tolist() == ["int64", "int64", "float64", "datetime64[us, UTC]"]
 
 
-def test_a_valid_foreign_set_is_taken_and_called_foreign(tmp_path):
-    data = formats.read(put(tmp_path, FILES_100K), "directory")
+def test_the_source_of_a_valid_foreign_set_says_foreign(tmp_path):
+    data = formats.read(write_files(tmp_path, FILES_100K), "directory")
     assert data.source == "foreign data in the MovieLens 100K format (directory)"
     assert not data.is_real
 
 
-def test_lines_may_end_as_on_windows(tmp_path):
-    windows = {name: text.replace("\n", "\r\n") for name, text in FILES_100K.items()}
-    assert formats.read(put(tmp_path, windows), "directory").users["zip"].tolist() == ["85711", "T8H1N"]
+def test_lines_may_end_with_carriage_returns(tmp_path):
+    files = {name: text.replace("\n", "\r\n") for name, text in FILES_100K.items()}
+    assert formats.read(write_files(tmp_path, files), "directory").users["zip"].tolist() == ["85711", "T8H1N"]
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "complaint"),
+    ("name", "old", "new", "message"),
     [
         ("u.data", "1\t2\t5\t881250950", "1\t2\t5", "u.data, line 2: expected the 4 columns .*, got 3"),
         ("u.data", "\t881250950", "\t881250950\t9", "u.data, line 2: expected the 4 columns .*, got 5"),
@@ -90,20 +90,20 @@ def test_lines_may_end_as_on_windows(tmp_path):
         ("u.user", "|writer|", "|", "u.user, line 1: expected the 5 columns"),
         ("u.item", "3|unknown", "2|unknown", "u.item, line 3: movie_id must occur once, got 2"),
         ("u.item", "||||1|0|", "||||1|8|", "u.item, line 3: genre flags must be 0 or 1, got unknown"),
-        ("u.info", "3 ratings", "4 ratings", r"u.info promises \[2, 3, 4\] .* hold \[2, 3, 3\]: one looks truncated"),
+        ("u.info", "3 ratings", "4 ratings", r"u.info has \[2, 3, 4\] .* files have \[2, 3, 3\]: one looks truncated"),
         ("u.genre", "Drama|8", "Tragedy|8", r"u.genre, line 9: genres must be .*, got 'Tragedy\|8'"),
     ],
 )
-def test_bad_files_are_refused_by_file_line_and_reason(tmp_path, name, old, new, complaint):
+def test_invalid_files_are_refused_by_file_line_and_reason(tmp_path, name, old, new, message):
     assert old in FILES_100K[name]
-    put(tmp_path, FILES_100K | {name: FILES_100K[name].replace(old, new, 1)})
-    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}/{complaint}"):
+    write_files(tmp_path, FILES_100K | {name: FILES_100K[name].replace(old, new, 1)})
+    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}/{message}"):
         formats.read(tmp_path, "directory")
 
 
 @pytest.mark.parametrize("name", ["u.data", "u.item", "u.user"])
 def test_a_file_cut_in_the_middle_of_its_last_line_is_refused(tmp_path, name):
-    put(tmp_path, FILES_100K | {name: FILES_100K[name][:-1]})
+    write_files(tmp_path, FILES_100K | {name: FILES_100K[name][:-1]})
     lines = FILES_100K[name].count("\n")
     with pytest.raises(ValueError, match=f"{name}, line {lines}: the line does not end, so the file looks truncated"):
         formats.read(tmp_path, "directory")
@@ -111,28 +111,23 @@ def test_a_file_cut_in_the_middle_of_its_last_line_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["u.data", "u.item", "u.user"])
 def test_a_missing_file_is_named(tmp_path, name):
-    put(tmp_path, {key: text for key, text in FILES_100K.items() if key != name})
+    write_files(tmp_path, {key: text for key, text in FILES_100K.items() if key != name})
     with pytest.raises(FileNotFoundError, match=name):
         formats.read(tmp_path, "directory")
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "complaint"),
+    ("name", "old", "new", "message"),
     [
         ("ratings.dat", "1::2::5", "1::2::7", "ratings.dat, line 1: rating must be a whole number from 1 to 5, got 7"),
         ("ratings.dat", "2::1::3", "2::1", "ratings.dat, line 2: expected the 4 columns .*, got 3"),
         ("users.dat", "::10::", "::21::", "users.dat, line 1: occupation must be a whole number from 0 to 20, got 21"),
-        (
-            "movies.dat",
-            "Comedy",
-            "Comic",
-            r"line 1: genres must be among .*, got Animation\|Children's\|Comic",
-        ),
+        ("movies.dat", "Comedy", "Comic", r"line 1: genres must be among .*, got Animation\|Children's\|Comic"),
     ],
 )
-def test_bad_files_of_the_1m_format_are_refused_alike(tmp_path, name, old, new, complaint):
-    put(tmp_path, FILES_1M | {name: FILES_1M[name].replace(old, new, 1)})
-    with pytest.raises(ValueError, match=complaint):
+def test_invalid_files_of_the_1m_format_are_refused(tmp_path, name, old, new, message):
+    write_files(tmp_path, FILES_1M | {name: FILES_1M[name].replace(old, new, 1)})
+    with pytest.raises(ValueError, match=message):
         formats.read(tmp_path, "directory")
 
 

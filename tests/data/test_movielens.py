@@ -1,21 +1,62 @@
-"""Where the data comes from: the order of the sources, and that none is taken silently in place of a broken one."""
+"""Sources of MovieLens: their order, a download from a real HTTP server, and no silent replacement of a damaged one."""
 
 import errno
 import hashlib
 import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
 import zipfile
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from recbandits.data import download, formats, movielens, synthetic
-from recbandits.data.download import Archive
+from recbandits.data import formats, movielens, synthetic
+from recbandits.data.movielens import Archive, DownloadError, fetch
 
-NOWHERE = ("http://127.0.0.1:9/ml-100k.zip",)
+REFUSED = "http://127.0.0.1:9/ml-100k.zip"
+CONTENT = bytes(range(256)) * 1_000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """/whole sends everything, /truncated half of what it announces, /slow half of it and then nothing."""
+
+    def do_GET(self):
+        content = self.server.content
+        if self.path not in ("/whole", "/truncated", "/slow"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content if self.path == "/whole" else content[: len(content) // 2])
+        self.wfile.flush()
+        if self.path == "/slow":
+            self.server.waiting.set()
+            self.server.stopped.wait(20)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads, server.waiting, server.stopped = True, threading.Event(), threading.Event()
+        server.content = CONTENT
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.stopped.set()
+        server.shutdown()
 
 
 @pytest.fixture(autouse=True)
-def _no_variables(monkeypatch, tmp_path):
+def _environment(monkeypatch, tmp_path):
     monkeypatch.delenv("RECBANDITS_MOVIELENS", raising=False)
     monkeypatch.setenv("RECBANDITS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -37,62 +78,132 @@ def archive(directory):
     return file.read_bytes()
 
 
-def expect(content, urls=NOWHERE):
-    return Archive(urls, hashlib.sha256(content).hexdigest())
+def archive_of(content, *urls):
+    return Archive(urls or (REFUSED,), hashlib.sha256(content).hexdigest())
 
 
-def test_a_directory_given_as_an_argument_goes_before_the_variable(directory, monkeypatch, tmp_path, capsys):
+def address(server, path):
+    return f"http://127.0.0.1:{server.server_port}/{path}"
+
+
+def store(content, folder):
+    folder.mkdir()
+    (folder / "ml-100k.zip").write_bytes(content)
+    return folder / "ml-100k.zip"
+
+
+def test_the_next_address_is_tried_when_the_first_ones_fail(server):
+    assert fetch(Archive((REFUSED, address(server, "missing"), address(server, "whole")), DIGEST)) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("path", "digest", "reason"),
+    [
+        ("truncated", DIGEST, r"IncompleteRead\(128000 bytes read, 128000 more expected\)"),
+        ("whole", "0" * 64, "SHA-256 must be 000"),
+        ("missing", DIGEST, "Not Found"),
+    ],
+)
+def test_a_failed_download_names_the_reason(server, path, digest, reason):
+    with pytest.raises(DownloadError, match=reason):
+        fetch(Archive((address(server, path),), digest))
+    with pytest.raises(DownloadError, match="refused"):
+        fetch(Archive((REFUSED,), digest))
+
+
+def test_the_timeout_ends_a_download_from_a_silent_server(server):
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match="timed out"):
+        fetch(Archive((address(server, "slow"),), DIGEST), timeout=0.2)
+    assert time.monotonic() - start < 5
+
+
+def test_a_process_killed_during_the_download_leaves_no_file(server, tmp_path):
+    script = (
+        "from recbandits.data.movielens import Archive, load;"
+        f"load(cache={str(tmp_path)!r}, _archive=Archive(({address(server, 'slow')!r},), {DIGEST!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    assert server.waiting.wait(60), "the process has not requested the archive"
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_is_used_and_stored(server, archive, tmp_path):
+    server.content = archive
+    data = movielens.load(_archive=archive_of(archive, address(server, "whole")))
+    assert data.source == "foreign data in the MovieLens 100K format (download)"
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["ml-100k.zip"]
+    assert (tmp_path / "cache" / "ml-100k.zip").read_bytes() == archive
+
+
+def test_a_download_is_used_where_it_cannot_be_stored(server, archive, tmp_path, capsys):
+    """A limit on file sizes stands for a full disk: the kernel refuses the write after 100,000 bytes."""
+    server.content = archive
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        data = movielens.load(_archive=archive_of(archive, address(server, "whole")))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(data.ratings) == 100_000
+    assert f"the next run downloads it again: {os.strerror(errno.EFBIG)}" in capsys.readouterr().out
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_failed_download_is_replaced_by_the_synthetic_set_with_a_notice(tmp_path, capsys):
+    data = movielens.load(_archive=Archive((REFUSED,), "0" * 64))
+    assert data.source.startswith("synthetic")
+    assert f"NO MOVIELENS: the download failed ({REFUSED}: " in capsys.readouterr().out
+    assert not (tmp_path / "cache").exists()
+
+
+def test_offline_returns_the_synthetic_set_with_a_notice(capsys):
+    data = movielens.load(offline=True)
+    assert data.source == "synthetic, shaped like MovieLens 100K"
+    assert not data.is_real
+    notice, line = capsys.readouterr().out.splitlines()
+    assert notice.startswith("NO MOVIELENS: offline=True. A synthetic set stands in for it")
+    assert line == "DATA: synthetic, shaped like MovieLens 100K: 943 users, 1,682 movies, 100,000 ratings"
+
+
+def test_a_directory_as_an_argument_is_used_before_the_variable(directory, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("RECBANDITS_MOVIELENS", str(tmp_path / "missing"))
     data = movielens.load(directory)
     assert data.source == "foreign data in the MovieLens 100K format (directory)"
     assert capsys.readouterr().out == f"DATA: {data.source}: 943 users, 1,682 movies, 100,000 ratings\n"
 
 
-def test_the_variable_goes_before_the_cache(directory, monkeypatch, tmp_path):
+def test_the_variable_is_used_before_the_cache(directory, monkeypatch, tmp_path):
     monkeypatch.setenv("RECBANDITS_MOVIELENS", str(directory))
-    download.keep(b"damaged", tmp_path / "cache" / "ml-100k.zip")
+    store(b"damaged", tmp_path / "cache")
     assert movielens.load().source.endswith("(directory)")
 
 
-def test_the_cache_goes_before_the_web(archive, tmp_path):
-    download.keep(archive, tmp_path / "other" / "ml-100k.zip")
-    data = movielens.load(cache=tmp_path / "other", _archive=expect(archive))
+def test_the_cache_is_used_before_the_web(archive, tmp_path):
+    store(archive, tmp_path / "other")
+    data = movielens.load(cache=tmp_path / "other", _archive=archive_of(archive))
     assert data.source == "foreign data in the MovieLens 100K format (cache)"
     assert len(data.ratings) == 100_000
 
 
-def test_a_damaged_cache_is_refused_and_named(archive, tmp_path):
-    file = tmp_path / "cache" / "ml-100k.zip"
-    download.keep(archive[:-1], file)
-    with pytest.raises(ValueError, match=f"{file} is damaged, delete it to have it fetched again: SHA-256 must be"):
-        movielens.load(_archive=expect(archive))
+def test_a_damaged_cache_is_refused_by_name(archive, tmp_path):
+    file = store(archive[:-1], tmp_path / "cache")
+    with pytest.raises(ValueError, match=f"{file} is damaged, delete it and it will be downloaded again: SHA-256 must"):
+        movielens.load(_archive=archive_of(archive))
 
 
-def test_a_bad_line_in_an_archive_is_named_too(tmp_path):
-    file = tmp_path / "cache" / "ml-100k.zip"
-    file.parent.mkdir()
+def test_an_invalid_line_in_an_archive_is_named(tmp_path):
+    file = store(b"", tmp_path / "cache")
     with zipfile.ZipFile(file, "w") as target:
         for name in formats.DIGESTS:
             target.writestr(f"ml-100k/{name}", "1|2\n")
         target.writestr("ml-100k/u.user", "1|24|M|writer\n")
     with pytest.raises(ValueError, match=r"^ml-100k.zip/ml-100k/u.user, line 1: expected the 5 columns"):
-        movielens.load(_archive=expect(file.read_bytes()))
-
-
-def test_offline_gives_the_synthetic_set_and_says_so_loudly(capsys):
-    data = movielens.load(offline=True)
-    assert data.source == "synthetic, shaped like MovieLens 100K"
-    assert not data.is_real
-    notice, line = capsys.readouterr().out.splitlines()
-    assert notice.startswith("NO MOVIELENS: offline was asked for. A synthetic set stands in for it")
-    assert line == "DATA: synthetic, shaped like MovieLens 100K: 943 users, 1,682 movies, 100,000 ratings"
-
-
-def test_a_failed_download_gives_the_synthetic_set_says_why_and_leaves_no_cache(tmp_path, capsys):
-    data = movielens.load(_archive=Archive(NOWHERE, "0" * 64))
-    assert data.source.startswith("synthetic")
-    assert "NO MOVIELENS: the download failed (http://127.0.0.1:9/ml-100k.zip: " in capsys.readouterr().out
-    assert not (tmp_path / "cache").exists()
+        movielens.load(_archive=archive_of(file.read_bytes()))
 
 
 def test_a_missing_directory_is_an_error_that_names_it(tmp_path):
@@ -112,8 +223,8 @@ def test_an_empty_directory_is_an_error_that_names_the_missing_file(tmp_path):
 
 
 @contextmanager
-def as_nobody():
-    """Root may read everything: be somebody else for a moment."""
+def without_root():
+    """Give up the right of root to read all files for a moment."""
     if os.geteuid() != 0:
         yield
         return
@@ -124,30 +235,8 @@ def as_nobody():
         os.seteuid(0)
 
 
-def test_an_unreadable_directory_is_an_error_that_names_it(directory, tmp_path):
+def test_an_unreadable_directory_is_an_error_that_names_it(tmp_path):
     locked = tmp_path / "locked"
-    formats.write(synthetic.generate(), locked)
-    locked.chmod(0)
-    try:
-        with (
-            as_nobody(),
-            pytest.raises(PermissionError, match=r"cannot read .*/locked.*: Permission denied"),
-        ):
-            movielens.load(locked)
-    finally:
-        locked.chmod(0o700)
-
-
-def test_without_space_for_the_cache_the_download_is_used_and_nothing_is_left_behind(
-    archive, tmp_path, monkeypatch, capsys
-):
-    def full(source, target):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(download, "fetch", lambda expected: archive)
-    monkeypatch.setattr(os, "replace", full)
-    data = movielens.load(_archive=expect(archive))
-    assert data.source.endswith("(download)")
-    assert len(data.ratings) == 100_000
-    assert "will be fetched again next time: No space left on device" in capsys.readouterr().out
-    assert list((tmp_path / "cache").iterdir()) == []
+    locked.mkdir(mode=0)
+    with without_root(), pytest.raises(PermissionError, match=r"cannot read .*/locked.*: Permission denied"):
+        movielens.load(locked)

@@ -1,4 +1,4 @@
-"""Slates as examples: what is in them, what their features have not seen, and what is refused."""
+"""Slates as training examples: their content, features fitted without the ratings of a list, and errors."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from scipy import stats
 
 from recbandits.data.features import FeatureBundle
 from recbandits.data.slates import (
-    cascading,
+    cascading_feedback,
     cross_fitted_lists,
     list_examples,
     rated_lists,
@@ -22,10 +22,10 @@ RATINGS = pd.DataFrame(
 )
 
 
-def seen(ratings):
-    """A bundle in which user and movie match by 1 if their rating was among those it was fitted on, else by 0.
+def fit_bundle(ratings):
+    """Fit a bundle in which user and movie match by 1 if their rating is among the given ones, else by 0.
 
-    A user's own feature `rating 11`, ... is 1 for each rating that it was fitted on.
+    The feature `rating 11`, ... of a user is 1 for each of the given ratings.
     """
     known = pd.crosstab(ratings["user_id"], ratings["movie_id"]).reindex(index=USERS, columns=MOVIES, fill_value=0)
     factors = [f"factor_{movie}" for movie in MOVIES]
@@ -38,7 +38,7 @@ def seen(ratings):
 
 def test_a_list_keeps_its_order_and_its_ratings():
     """Rows 14, 12 are user 2's movies 13 and 11: ratings 1 + 26 mod 5 = 2 and 1 + 22 mod 5 = 3."""
-    examples = list_examples(RATINGS, [[14, 12], [0, 1]], seen(RATINGS))
+    examples = list_examples(RATINGS, [[14, 12], [0, 1]], fit_bundle(RATINGS))
     assert {name: part.shape for name, part in examples._asdict().items()} == {
         "context": (2, 12),
         "arm": (2, 2, 2),
@@ -50,23 +50,23 @@ def test_a_list_keeps_its_order_and_its_ratings():
     assert examples.event.dtype == np.int64
 
 
-def test_lists_drawn_twice_are_two_events_that_every_process_names_alike():
+def test_equal_lists_are_different_events_the_same_in_every_process():
     rows = [[14, 12], [14, 12], [12, 14]]
-    first, again = (list_examples(RATINGS, rows, seen(RATINGS)).event for _ in range(2))
+    first, again = (list_examples(RATINGS, rows, fit_bundle(RATINGS)).event for _ in range(2))
     assert len(set(first)) == 3
     np.testing.assert_array_equal(first, again)
     expected = pd.util.hash_pandas_object(pd.DataFrame(rows)).to_numpy().view(np.int64)
     np.testing.assert_array_equal(first, expected)
 
 
-def test_what_is_no_list_of_one_user_is_refused():
+def test_rows_that_are_not_lists_of_one_user_are_refused():
     with pytest.raises(ValueError, match=r"rows must be \[lists, size\] with size at least 1, got \[2\]"):
-        list_examples(RATINGS, [1, 2], seen(RATINGS))
+        list_examples(RATINGS, [1, 2], fit_bundle(RATINGS))
     with pytest.raises(ValueError, match=r"list 1: its ratings must be of one user, got \[1, 2\]"):
-        list_examples(RATINGS, [[0, 1], [0, 12]], seen(RATINGS))
+        list_examples(RATINGS, [[0, 1], [0, 12]], fit_bundle(RATINGS))
 
 
-def test_logged_slates_are_described_as_shown():
+def test_examples_of_logged_slates_have_the_movies_as_shown():
     """Candidates 11, 12, 13 with slate (2, 0): movies 13 and 11, in that order."""
     log = SlateLog(
         event_id=["a", "b"],
@@ -76,32 +76,32 @@ def test_logged_slates_are_described_as_shown():
         reward=[[0.0, 1.0], [0.0, 0.0]],
         propensity=[[0.5, 0.5], [0.2, 1.0]],
     )
-    examples = slate_examples(log, seen(RATINGS))
+    examples = slate_examples(log, fit_bundle(RATINGS))
     np.testing.assert_array_equal(examples.arm[:, :, 0], [[13, 11], [21, 22]])
     np.testing.assert_array_equal(examples.reward, [[0, 1], [0, 0]])
     np.testing.assert_array_equal(examples.event, pd.util.hash_array(np.array(["a", "b"], object)).view(np.int64))
 
 
-def test_no_list_is_described_by_features_that_saw_one_of_its_ratings():
-    """Neither the match of a movie of the list nor the context has seen them; described plainly all are seen."""
-    examples = cross_fitted_lists(RATINGS, 3, seen, lists=7, folds=4)
+def test_features_of_a_list_are_fitted_without_its_ratings():
+    """Neither the match of a movie nor the context depends on them; without cross-fitting both do."""
+    examples = cross_fitted_lists(RATINGS, 3, fit_bundle, lists=7, folds=4)
     assert examples.arm.shape == (4 * 7 * 4, 3, 2)
     match, movies = examples.arm[:, :, 1], examples.arm[:, :, 0].astype(int)
     np.testing.assert_array_equal(match, 0)
     np.testing.assert_array_equal(np.take_along_axis(examples.context, movies - 11, axis=1), 0)
-    assert list_examples(RATINGS, [[0, 1]], seen(RATINGS)).arm[0, :, 1].tolist() == [1, 1]
+    assert list_examples(RATINGS, [[0, 1]], fit_bundle(RATINGS)).arm[0, :, 1].tolist() == [1, 1]
 
 
-def test_a_fold_leaves_out_one_in_so_many_ratings_of_a_user_but_enough_for_a_list():
+def test_a_fold_leaves_out_its_share_of_the_ratings_of_a_user_but_enough_for_a_list():
     """12 ratings each, 4 folds: 3 are left out for lists of 2 or 3, 5 for lists of 5."""
     for size, left_out in ((2, 3), (3, 3), (5, 5)):
         fits = []
-        cross_fitted_lists(RATINGS, size, lambda ratings, fits=fits: fits.append(ratings) or seen(ratings), 1, 4)
+        cross_fitted_lists(RATINGS, size, lambda ratings, fits=fits: fits.append(ratings) or fit_bundle(ratings), 1, 4)
         assert [set(part["user_id"].value_counts()) for part in fits] == [{12 - left_out}] * 4
 
 
 def test_lists_of_a_fold_are_without_repetition_and_have_the_rewards_of_their_movies():
-    examples = cross_fitted_lists(RATINGS, 4, seen, lists=20, folds=2, seed=3)
+    examples = cross_fitted_lists(RATINGS, 4, fit_bundle, lists=20, folds=2, seed=3)
     movies = examples.arm[:, :, 0]
     assert (np.diff(np.sort(movies, axis=1)) > 0).all()
     users = np.tile(np.repeat(USERS, 20), 2)
@@ -109,16 +109,16 @@ def test_lists_of_a_fold_are_without_repetition_and_have_the_rewards_of_their_mo
     assert len(set(examples.event)) == len(examples.event)
 
 
-def test_positions_of_a_list_say_nothing_about_its_movies():
-    """How often each of 12 movies stands in each of 4 slots: independent by the chi-square test of 1,600 lists."""
-    movies = cross_fitted_lists(RATINGS, 4, seen, lists=40, folds=10).arm[:, :, 0].astype(int)
+def test_positions_in_a_list_are_independent_of_the_movies():
+    """Counts of 12 movies in 4 slots of 1,600 lists: independent by the chi-square test."""
+    movies = cross_fitted_lists(RATINGS, 4, fit_bundle, lists=40, folds=10).arm[:, :, 0].astype(int)
     counts = np.stack([np.bincount(slot - 11, minlength=12) for slot in movies.T])
     assert stats.chi2_contingency(counts).pvalue > 0.001
 
 
-def test_the_seed_decides_and_users_with_too_few_ratings_have_no_list():
+def test_lists_are_seeded_and_users_with_too_few_ratings_have_none():
     few = RATINGS[(RATINGS["user_id"] != 2) | (RATINGS["movie_id"] < 14)]
-    one, two, other = (cross_fitted_lists(few, 3, seen, lists=2, folds=2, seed=seed) for seed in (1, 1, 2))
+    one, two, other = (cross_fitted_lists(few, 3, fit_bundle, lists=2, folds=2, seed=seed) for seed in (1, 1, 2))
     for first, second in zip(one, two, strict=True):
         np.testing.assert_array_equal(first, second)
     assert not np.array_equal(one.arm, other.arm)
@@ -128,22 +128,22 @@ def test_the_seed_decides_and_users_with_too_few_ratings_have_no_list():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "size must be at least 1, got 0"),
-        ({"lists": 0}, "lists must be at least 1, got 0"),
-        ({"folds": 1}, "folds must be at least 2, got 1"),
+        ({"size": 0}, "size must be a whole number of at least 1, got 0"),
+        ({"lists": 0}, "lists must be a whole number of at least 1, got 0"),
+        ({"folds": 1}, "folds must be a whole number of at least 2, got 1"),
         ({"size": 12}, "ratings must have a user with more than 12 of them, the most that one has is 12"),
     ],
 )
-def test_draws_that_cannot_be_made_are_refused(options, message):
+def test_invalid_draws_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        cross_fitted_lists(RATINGS, **({"size": 3, "fit_bundle": seen} | options))
+        cross_fitted_lists(RATINGS, **({"size": 3, "fit_bundle": fit_bundle} | options))
 
 
-def test_who_stops_at_the_first_that_pleases_tells_its_slot_and_value():
-    answer = cascading(np.array([[0.0, 4.0, 5.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [-1.0, 0.0, 2.0]]))
-    assert answer[0].tolist() == [1, 3, 0, 2]
-    assert answer[1].tolist() == [4, 0, 1, 2]
-    assert [part.dtype for part in answer] == [np.int32, np.float32]
+def test_cascading_feedback_is_the_first_slot_with_a_positive_reward():
+    feedback = cascading_feedback(np.array([[0.0, 4.0, 5.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [-1.0, 0.0, 2.0]]))
+    assert feedback[0].tolist() == [1, 3, 0, 2]
+    assert feedback[1].tolist() == [4, 0, 1, 2]
+    assert [part.dtype for part in feedback] == [np.int32, np.float32]
 
 
 def test_rated_lists_have_every_rating_of_a_user_once():

@@ -1,4 +1,4 @@
-"""Splits: every rating in one part, the future never in training, lists that do not share a rating."""
+"""Splits: every rating in one part, no training rating later than a test rating, lists that share no rating."""
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,13 @@ from recbandits.data.splits import (
 )
 
 
-def table(times):
-    """Ratings of users {user: seconds of each rating}."""
+def make_ratings(times):
+    """Make ratings of {user: seconds of each rating}."""
     rows = [(user, pd.Timestamp(second, unit="s", tz="UTC")) for user, seconds in times.items() for second in seconds]
     return pd.DataFrame(rows, columns=["user_id", "time"])
 
 
-def test_a_random_split_parts_all_rows_80_to_20(movielens):
+def test_a_random_split_has_all_rows_80_to_20(movielens):
     train, test = random_split(movielens.ratings)
     assert (len(train), len(test)) == (80_000, 20_000)
     np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(100_000))
@@ -34,7 +34,7 @@ def test_a_random_split_is_seeded(movielens):
 
 def test_the_latest_ratings_of_a_user_are_held_out():
     """User 1 keeps 4 of 5 ratings: row 1 is the latest. User 2 keeps 8 of 10: rows 13 and 14 are the latest."""
-    ratings = table({1: [10, 50, 20, 30, 40], 2: range(100, 110)})
+    ratings = make_ratings({1: [10, 50, 20, 30, 40], 2: range(100, 110)})
     train, test = split_by_time(ratings)
     assert test.tolist() == [1, 13, 14]
     assert len(train) == 12
@@ -42,12 +42,12 @@ def test_the_latest_ratings_of_a_user_are_held_out():
 
 def test_ratings_of_the_same_second_stay_together_in_training():
     """Of 5 ratings one is to be held out; the two latest are of the same second, so none is."""
-    assert split_by_time(table({1: [1, 2, 3, 9, 9]})).test.tolist() == []
-    assert split_by_time(table({1: [1, 2, 9, 9, 9, 9, 9, 9, 10, 11]})).test.tolist() == [8, 9]
+    assert split_by_time(make_ratings({1: [1, 2, 3, 9, 9]})).test.tolist() == []
+    assert split_by_time(make_ratings({1: [1, 2, 9, 9, 9, 9, 9, 9, 10, 11]})).test.tolist() == [8, 9]
 
 
-def test_rows_are_positions_whatever_the_index():
-    ratings = table({1: [10, 50, 20, 30, 40]}).set_axis([7, 7, 7, 9, 9])
+def test_rows_are_positions_and_not_labels_of_the_index():
+    ratings = make_ratings({1: [10, 50, 20, 30, 40]}).set_axis([7, 7, 7, 9, 9])
     assert split_by_time(ratings).test.tolist() == [1]
 
 
@@ -64,7 +64,7 @@ def test_no_training_rating_is_as_late_as_a_held_out_one_of_the_same_user(moviel
 @pytest.mark.parametrize("split", [random_split, split_by_time, split_by_user])
 def test_a_share_that_leaves_a_part_empty_is_refused(split, share):
     with pytest.raises(ValueError, match=r"test_share must be in \(0, 1\), got"):
-        split(table({1: [1, 2, 3]}), test_share=share)
+        split(make_ratings({1: [1, 2, 3]}), test_share=share)
 
 
 def test_by_user_all_ratings_of_a_user_are_in_one_part(movielens):
@@ -87,7 +87,7 @@ def test_three_parts_share_no_row_and_leave_none(movielens, split):
 
 def test_of_ten_ratings_in_order_two_are_for_the_test_and_one_to_validate():
     """Of 10 the last 2 are held out, of the 8 left floor(1.6) = 1."""
-    parts = train_validation_test(table({1: range(10)}), split_by_time)
+    parts = train_validation_test(make_ratings({1: range(10)}), split_by_time)
     assert [part.tolist() for part in parts] == [[0, 1, 2, 3, 4, 5, 6], [7], [8, 9]]
 
 
@@ -99,24 +99,29 @@ def test_a_split_is_stored_and_read(tmp_path, movielens):
     np.testing.assert_array_equal(split.test, again.test)
 
 
-def test_known_is_whatever_is_not_held_out():
-    """Of rows 0 to 6, rows 2, 5 and 6 are in test lists; rows 1 and 3 in none at all."""
+def test_the_selected_ratings_are_those_not_held_out():
+    """Of rows 0 to 6, rows 2, 5 and 6 are in test lists; rows 1 and 3 in no list."""
     split = Split(np.array([[0, 4]]), np.array([[2, 5], [5, 6]]))
-    assert split.known(pd.DataFrame({"rating": range(10, 17)}, index=[9] * 7))["rating"].tolist() == [10, 11, 13, 14]
+    assert split.select_training(pd.DataFrame({"rating": range(10, 17)}, index=[9] * 7))["rating"].tolist() == [
+        10,
+        11,
+        13,
+        14,
+    ]
 
 
-def test_known_is_the_training_part_of_a_split_of_all_ratings(movielens):
+def test_the_selected_ratings_of_a_split_of_all_ratings_are_its_training_part(movielens):
     split = split_by_time(movielens.ratings)
-    pd.testing.assert_frame_equal(split.known(movielens.ratings), movielens.ratings.iloc[split.train])
+    pd.testing.assert_frame_equal(split.select_training(movielens.ratings), movielens.ratings.iloc[split.train])
 
 
-def test_what_one_split_knows_another_holds_out(movielens):
-    """So a bundle belongs to one split. Held out at random, by time or in lists: 1 in 5, 1 in 5 and 1 in 21 or so."""
+def test_training_ratings_of_one_split_are_held_out_by_another(movielens):
+    """So a bundle belongs to one split. Held out at random, by time or in lists: 1 in 5, 1 in 5 and about 1 in 21."""
     ratings = movielens.ratings
     splits = [random_split(ratings), split_by_time(ratings), draw_lists(ratings, 5)]
     for own in splits:
-        known = own.known(ratings).index
-        shares = [np.isin(other.test, known).mean() for other in splits]
+        training = own.select_training(ratings).index
+        shares = [np.isin(other.test, training).mean() for other in splits]
         for other, share in zip(splits, shares, strict=True):
             assert share == 0 if other is own else share > 0.7
 
@@ -138,7 +143,7 @@ def test_training_and_validation_lists_share_no_rating(movielens):
 
 
 def test_the_order_in_a_list_says_nothing_about_the_rating(movielens):
-    """Were candidates sorted by label, as a predecessor had them, the first place would be rated best."""
+    """If candidates were sorted by label, as in a predecessor, the first position would have the best mean rating."""
     rating = movielens.ratings["rating"].to_numpy()[draw_lists(movielens.ratings, 5).train]
     np.testing.assert_allclose(rating.mean(axis=0), rating.mean(), atol=0.02)
 
@@ -151,4 +156,4 @@ def test_lists_are_seeded(movielens):
 
 def test_a_user_with_too_few_ratings_is_named():
     with pytest.raises(ValueError, match="user 8 must have 6 ratings for lists of 3, got 5"):
-        draw_lists(table({7: range(6), 8: range(5)}), 3)
+        draw_lists(make_ratings({7: range(6), 8: range(5)}), 3)

@@ -7,16 +7,18 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from recbandits.data.shards import find_records
 from recbandits.data.splits import draw_lists, random_split
 from recbandits.data.tables import GENRES, MovieLens
 from recbandits.data.tfrecords import (
     FIELDS,
-    columns,
+    collect_columns,
+    encode_examples,
     feature_spec,
+    find_records,
     read_records,
     validate_records,
     write_records,
+    write_shards,
 )
 
 
@@ -62,9 +64,44 @@ def test_a_list_holds_its_user_once_and_each_movie_in_its_order(small, tmp_path)
 def test_every_schema_derives_from_the_fields(small):
     names = [field.name for field in FIELDS]
     for size, rows in ((None, [0, 1]), (3, [[3, 0, 2], [0, 2, 3]])):
-        spec, values = feature_spec(size), columns(small, rows)
+        spec, values = feature_spec(size), collect_columns(small, rows)
         assert list(spec) == list(values) == names
         assert [value.shape[1:] for value in values.values()] == [tuple(feature.shape) for feature in spec.values()]
+
+
+def test_equal_rows_are_equal_bytes_whatever_the_order_of_the_columns():
+    """Features stand in the order of their names, so that digests of files are those of their content."""
+    columns = {
+        "vector": np.array([[0.5, -1.0], [2.0, 3.0]], np.float32),
+        "count": np.array([7, -7]),
+        "text": np.array(["a", "\u00e9"], object),
+    }
+    first, second = encode_examples(columns)
+    assert list(encode_examples(dict(reversed(columns.items())))) == [first, second]
+    assert first == (
+        b"\n7"
+        b"\n\x0e\n\x05count\x12\x05\x1a\x03\n\x01\x07"
+        b"\n\r\n\x04text\x12\x05\n\x03\n\x01a"
+        b"\n\x16\n\x06vector\x12\x0c\x12\n\n\x08\x00\x00\x00?\x00\x00\x80\xbf"
+    )
+    feature = tf.train.Example.FromString(second).features.feature
+    assert list(feature["vector"].float_list.value) == [2.0, 3.0]
+    assert list(feature["count"].int64_list.value) == [-7]
+    assert list(feature["text"].bytes_list.value) == ["\u00e9".encode()]
+
+
+def test_a_file_is_complete_or_absent(small, tmp_path):
+    """The second shard fails: its file is absent, and no file of the older set is left beside the first one."""
+    write_records(small, [0, 1, 2, 3], tmp_path, "train", shards=4)
+
+    def serialize(rows):
+        yield from (b"record",)
+        if rows[0] > 0:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_shards(serialize, np.arange(2), tmp_path, "train", shards=2)
+    assert [file.name for file in tmp_path.iterdir()] == ["train-00000-of-00002.tfrecord"]
 
 
 @pytest.mark.parametrize("size", [None, 3, 5])

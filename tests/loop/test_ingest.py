@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recbandits.data.features import FeatureBundle
-from recbandits.data.shards import find_records
+from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import examples, read_examples
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import Join, decisions_of, ingest, read_manifest, titles_of

@@ -12,7 +12,7 @@ from tf_agents.trajectories import time_step as ts
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinTS, LinUCB, NeuralLinUCB
-from recbandits.data import logged
+from recbandits.data import simulated_logs
 from recbandits.data.features import FeatureBundle
 from recbandits.data.trajectories import examples
 from recbandits.environments.factorization import als
@@ -113,7 +113,7 @@ def log_and_features():
     users = pd.DataFrame(rng.normal(size=(30, 3)), range(1, 31), ["age", "factor_0", "factor_1"])
     movies = pd.DataFrame(rng.normal(size=(40, 3)), range(101, 141), ["year", "factor_0", "factor_1"])
     bundle = FeatureBundle(users.astype(np.float32), movies.astype(np.float32))
-    return logged.log_decisions(ratings, logged.uniform, candidates=(2, 5), decisions=300), bundle
+    return simulated_logs.log_decisions(ratings, simulated_logs.uniform, candidates=(2, 5), decisions=300), bundle
 
 
 SERVER = """
@@ -145,7 +145,8 @@ def test_processes_without_tensorflow_give_the_same_scores_and_explore_apart(log
     loaded = policy.load(directory)
     np.testing.assert_allclose(loaded.scores(*asked.values()), in_training, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(scores(loaded, bundle, *asked.values()), in_training, rtol=1e-5, atol=1e-5)
-    evaluated = logged.scored(loaded.scores, lambda values, mask: epsilon_greedy(values, mask, 0.1))(*asked.values())
+    evaluated_policy = simulated_logs.explore_scores(loaded.scores, lambda *scored: epsilon_greedy(*scored, 0.1))
+    evaluated = evaluated_policy(*asked.values())
     np.testing.assert_array_equal(evaluated, epsilon_greedy(in_training, log.mask, 0.1))
     np.savez(tmp_path / "asked.npz", **asked)
     paths = [str(directory), str(tmp_path / "asked.npz"), str(tmp_path / "scores.npy")]

@@ -1,1 +1,27 @@
-"""MovieLens in, splits, features and training records out."""
+"""Tables of MovieLens, their splits and features, and training data made from them.
+
+- `movielens.load`, `formats.read`, `formats.write`: MovieLens from a directory, the cache or the web; its files.
+- `MovieLens`, `GENRES`, `STARS`: the three tables and the values of their columns.
+- `Split`, `ThreeWaySplit`, `random_split`, `split_by_time`, `split_by_user`, `train_validation_test`, `draw_lists`: row
+  ids of training and held-out ratings.
+- `FeatureBundle`, `FeatureTable`, `GLOBAL`, `PER_ARM`: features of users and movies by id, and observations of them.
+- `log_decisions`, `LoggedDecisions`, `uniform`, `popularity`, `explore_scores`: logs simulated from ratings.
+- `SlateExamples`, `slate_examples`, `list_examples`, `cross_fitted_lists`: training data of ranking agents.
+- `RatedLists`, `rated_lists`: all ratings of each user, to measure the quality of rankings.
+- `write_records`, `read_records`, `validate_records`, `encode_examples`, `write_shards`, `find_records`: TFRecords,
+  which need TensorFlow.
+"""
+
+from recbandits import lazy_exports
+
+__getattr__, __all__ = lazy_exports(
+    __name__,
+    {
+        "tables": "GENRES STARS MovieLens",
+        "splits": "Split ThreeWaySplit draw_lists random_split split_by_time split_by_user train_validation_test",
+        "features": "GLOBAL PER_ARM FeatureBundle FeatureTable",
+        "simulated_logs": "LoggedDecisions explore_scores log_decisions popularity uniform",
+        "slates": "RatedLists SlateExamples cross_fitted_lists list_examples rated_lists slate_examples",
+        "tfrecords": "encode_examples find_records read_records validate_records write_records write_shards",
+    },
+)

@@ -1,4 +1,4 @@
-"""Logged decisions as training examples, in memory and in files, made without TensorFlow."""
+"""Logged decisions as training examples, in memory and in files."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,8 @@ import numpy as np
 import pandas as pd
 
 from recbandits.data.features import GLOBAL, PER_ARM
-from recbandits.data.shards import write_shards
 
 CHOSEN = "chosen_arm_features"
-_CHUNK = 8192  # decisions serialised at a time
-_FLOATS, _INTEGERS = 2, 3  # numbers of the kinds in the protocol buffer `tf.train.Feature`
 
 
 class Examples(NamedTuple):
@@ -71,65 +68,28 @@ def write_trajectories(log, bundle, directory, name, shards=4):
     Returns:
       list of `pathlib.Path`, as `write_shards` gives them.
     """
+    from recbandits.data.tfrecords import encode_examples, write_shards
 
-    def serialized(rows):
-        for start in range(0, len(rows), _CHUNK):
-            yield from _serialized(log.take(rows[start : start + _CHUNK]), bundle)
+    def serialize(rows):
+        return encode_examples(_columns(log.take(rows), bundle))
 
-    return write_shards(serialized, np.arange(len(log)), directory, name, shards)
+    return write_shards(serialize, np.arange(len(log)), directory, name, shards)
 
 
 def _hashes(log):
     return pd.util.hash_array(log.event_id).view(np.int64)
 
 
-def _serialized(log, bundle):
-    """Serialised `tf.train.Example` of each decision.
-
-    The parts of a record are serialised apart and joined: parsers merge them. Floats of one length differ in their last
-    bytes alone, which are those of the array.
-    """
+def _columns(log, bundle):
+    """Fields of the records as arrays, one row a decision."""
     observation = bundle.observation(log.user_id, log.candidates, log.mask)
-    floats = {
+    return {
         GLOBAL: observation[GLOBAL],
-        PER_ARM: observation[PER_ARM].reshape(len(log), -1),
+        PER_ARM: observation[PER_ARM],
         CHOSEN: observation[PER_ARM][np.arange(len(log)), log.action],
-        "reward": log.reward[:, None],
-        "propensity": log.propensity[:, None],
-        "pass_prob": log.pass_prob[:, None],
+        "reward": log.reward,
+        "propensity": log.propensity,
+        "pass_prob": log.pass_prob,
+        "action": log.action,
+        "event": _hashes(log),
     }
-    parts = []
-    for name, values in floats.items():
-        values = np.ascontiguousarray(values, "<f4")
-        size = values[0].nbytes
-        before = _field(1, _feature(name, _FLOATS, bytes(size)))
-        before = before[: len(before) - size]
-        parts.append([before + row.tobytes() for row in values])
-    rows = zip(log.action.tolist(), _hashes(log).tolist(), strict=True)
-    parts.append([_field(1, _integer("action", a) + _integer("event", e)) for a, e in rows])
-    return map(b"".join, zip(*parts, strict=True))
-
-
-def _feature(name, kind, values):
-    """An entry of the map in `tf.train.Features`: a name, and packed values of a kind."""
-    value = _field(kind, _field(1, values))
-    return _field(1, _field(1, name.encode()) + _field(2, value))
-
-
-def _integer(name, value):
-    """An entry of the map with one whole number; protocol buffers write negative ones modulo 2^64."""
-    return _feature(name, _INTEGERS, _varint(value % 2**64))
-
-
-def _field(number, content):
-    """A field of a protocol buffer that holds bytes: its number and wire type 2, the length, the content."""
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value):
-    """A whole number, seven bits a byte, the lowest first; all bytes but the last have the highest bit set."""
-    found = bytearray()
-    while value > 127:
-        found.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*found, value])

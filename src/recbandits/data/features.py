@@ -1,208 +1,262 @@
-"""Features of users and movies, fitted once, joined by id, saved with whatever was trained on them."""
+"""Features of users and movies: fitted once, looked up by id, saved with each model that was trained on them."""
 
+from collections.abc import Mapping
+from math import isfinite
+from os import PathLike
 from pathlib import Path
+from typing import IO, Any, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from recbandits.data.lookup import Table
+from recbandits.checks import replacing, require
 from recbandits.data.tables import GENRES
 
 AGES = (0, 18, 25, 35, 45, 50, 56)  # lower bounds of the age groups of MovieLens 1M
-UNKNOWN = ("error", "mean")
-VIEWS = ("match", "product")
-GLOBAL, PER_ARM = "global", "per_arm"  # TF-Agents' names
+GLOBAL, PER_ARM = "global", "per_arm"  # parts of an observation, by TF-Agents' names
 FILE = "features.npz"
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class FeatureTable:
+    """Features of users or of movies as arrays, looked up by id.
+
+    Args:
+      frame: one row for each id, an integer; columns `factor_0`, `factor_1`, ... are factors.
+      kind: "user" or "movie", for error messages.
+
+    Attributes:
+      ids: int array [rows], in the order of the frame.
+      values: float32 array [rows, columns].
+      factor_columns, other_columns: int arrays, positions of the factors and of all other columns.
+    """
+
+    def __init__(self, frame: pd.DataFrame, kind: str):
+        self.kind, self.ids = kind, frame.index.to_numpy()
+        self.values = np.ascontiguousarray(frame.to_numpy(), np.float32)
+        self._order = np.argsort(self.ids, kind="stable")
+        self._sorted = self.ids[self._order]
+        self._columns = {name: number for number, name in enumerate(frame.columns)}
+        factors = np.asarray(frame.columns.str.match(r"factor_\d+$"), bool)
+        self.factor_columns, self.other_columns = np.flatnonzero(factors), np.flatnonzero(~factors)
+
+    @classmethod
+    def from_ids(cls, ids: ArrayLike, kind: str) -> Self:
+        """Make a table of ids without features."""
+        return cls(pd.DataFrame(index=pd.Index(ids), columns=pd.Index([], dtype=str)), kind)
+
+    def find_rows(self, ids: ArrayLike) -> np.ndarray:
+        """Find the row of each id, int array of the shape of `ids`; -1 for those that are not in the table."""
+        ids = np.asarray(ids)
+        if ids.size and ids.dtype.kind not in "iu":
+            raise ValueError(f"{self.kind} ids must be whole numbers of 64 bits, got {ids.ravel()[:10].tolist()}")
+        position = np.searchsorted(self._sorted, ids)
+        np.minimum(position, len(self._sorted) - 1, out=position)
+        return np.where(self._sorted[position] == ids, self._order[position], -1)
+
+    def require_rows(self, ids: ArrayLike, advice: str) -> np.ndarray:
+        """Find the row of each id as `find_rows` does; raise KeyError with unknown ids and the advice."""
+        rows = self.find_rows(ids)
+        if (missing := rows < 0).any():
+            names = ", ".join(str(name) for name in np.unique(np.asarray(ids)[missing])[:10])
+            raise KeyError(f"unknown {self.kind} ids: {names}; {advice}")
+        return rows
+
+    def look_up(self, ids: ArrayLike, unknown: str = "error") -> np.ndarray:
+        """Look up the features of ids in any order, float32 array [*ids.shape, columns].
+
+        Unknown ids raise KeyError with unknown="error"; with unknown="mean" they get the mean of the table.
+        """
+        require(unknown in ("error", "mean"), "unknown", "'error' or 'mean'", unknown)
+        if unknown == "error":
+            advice = f"pass unknown='mean' to take the mean of the {len(self.ids)} known ones"
+            return self.values.take(self.require_rows(ids, advice), axis=0)
+        rows = self.find_rows(ids)
+        values = self.values.take(rows, axis=0)
+        values[rows < 0] = self.values.mean(axis=0)
+        return values
+
+    def describe(self, features: Mapping[str, Any], row: int = -1) -> np.ndarray:
+        """Combine features by names of columns with those of a row, float32 array [columns].
+
+        Row -1 stands for the means of all rows, and 0, the prior mean, for factors.
+        """
+        values = self.values.mean(axis=0) if row < 0 else self.values[row].copy()
+        if row < 0:
+            values[self.factor_columns] = 0.0
+        for name, value in features.items():
+            if name not in self._columns:
+                raise ValueError(f"a {self.kind} has no feature {name!r}, it has {', '.join(self._columns)}")
+            number = isinstance(value, (int, float, np.integer, np.floating))
+            finite = number and -_LARGEST <= value <= _LARGEST and isfinite(value)
+            require(finite, f"feature {name!r} of a {self.kind}", "a finite number", value)
+            values[self._columns[name]] = value
+        return values
 
 
 class FeatureBundle:
     """One row of float32 features for every user and every movie.
 
     Args:
-      users: DataFrame indexed by user_id: age group (one-hot), gender, occupation (one-hot), activity, factors.
-      movies: DataFrame indexed by movie_id: genres (multi-hot), year, popularity, factors.
-      view: what a policy sees of them: "match" or "product", as `observation` says.
+      users: indexed by user_id: age group (one-hot), gender, occupation (one-hot), activity, factors.
+      movies: indexed by movie_id: genres (multi-hot), year, popularity, factors.
+      view: of the features in an observation: "match" or "product", as `observation` says.
 
     Attributes:
-      users: as given; not to be changed, as are the movies: look-ups read a copy.
-      movies: as given.
-      view: as given.
-
-    Factors are the columns of a factorisation: `factor_0`, `factor_1`, ... and, where it has them, `bias`.
+      users, movies, view: as given; not to be changed, because look-ups read the tables.
+      user_table, movie_table: the same as `FeatureTable`.
 
     Raises:
-      ValueError: another view, or factors of users and movies that are not as many.
+      ValueError: another view, or different numbers of factors of users and movies.
     """
 
-    def __init__(self, users, movies, view="match"):
+    def __init__(self, users: pd.DataFrame, movies: pd.DataFrame, view: str = "match"):
         self.users, self.movies, self.view = users, movies, view
-        self.user_table, self.movie_table = Table(users, "user"), Table(movies, "movie")
-        counts = len(self.user_table.factors), len(self.movie_table.factors)
-        if view not in VIEWS:
-            raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
-        if all(counts) and counts[0] != counts[1]:
-            raise ValueError(
-                f"users and movies must have as many factors as each other, got {counts[0]} and {counts[1]}"
-            )
-        self._matched = all(counts)
+        self.user_table, self.movie_table = FeatureTable(users, "user"), FeatureTable(movies, "movie")
+        counts = len(self.user_table.factor_columns), len(self.movie_table.factor_columns)
+        require(view in ("match", "product"), "view", "one of match, product", view)
+        self._has_match = all(counts)
+        equal = counts[0] == counts[1] or not self._has_match
+        require(equal, "users and movies", "of as many factors as each other", counts)
 
     @classmethod
-    def fit(cls, ratings, users, movies, user_factors=None, movie_factors=None):
+    def fit(
+        cls,
+        ratings: pd.DataFrame,
+        users: pd.DataFrame,
+        movies: pd.DataFrame,
+        user_factors: pd.DataFrame | None = None,
+        movie_factors: pd.DataFrame | None = None,
+    ) -> Self:
         """Compute the features.
 
         Activity and popularity are logarithms of 1 + the number of ratings, standardised, as is the year (0 where it is
         missing). A user or movie without a rating counts as rated 0 times, and its factors are zero, the prior mean.
 
         Args:
-          ratings: DataFrame of the training part only, with columns user_id and movie_id.
-          users: DataFrame indexed by user_id, as `MovieLens.users`.
-          movies: DataFrame indexed by movie_id, as `MovieLens.movies`.
-          user_factors: DataFrame indexed by user_id, fitted on the same training part, with columns `factor_*` and
-            perhaps `bias`; None for no factors.
-          movie_factors: DataFrame indexed by movie_id, likewise.
-
-        Returns:
-          FeatureBundle
+          ratings: of the training part only, with columns user_id and movie_id.
+          users: as `MovieLens.users`.
+          movies: as `MovieLens.movies`.
+          user_factors: indexed by id, fitted on the same training part, with columns `factor_*` and perhaps `bias`.
+          movie_factors: likewise.
         """
         group = np.searchsorted(AGES, users["age"], side="right") - 1
         user_parts = [
             pd.DataFrame(np.eye(len(AGES))[group], users.index, [f"age {low}+" for low in AGES]),
             (users["gender"] == "F").rename("female"),
             pd.get_dummies(users["occupation"]),
-            _standard(_log_count(ratings["user_id"], users.index)).rename("activity"),
+            _standardise(_log_counts(ratings["user_id"], users.index)).rename("activity"),
         ]
         movie_parts = [
             movies[list(GENRES)],
-            _standard(movies["year"].astype(float)).fillna(0).rename("year"),
-            _standard(_log_count(ratings["movie_id"], movies.index)).rename("popularity"),
+            _standardise(movies["year"].astype(float)).fillna(0).rename("year"),
+            _standardise(_log_counts(ratings["movie_id"], movies.index)).rename("popularity"),
         ]
-        return cls(_joined(user_parts, user_factors), _joined(movie_parts, movie_factors))
+        return cls(_join(user_parts, user_factors), _join(movie_parts, movie_factors))
 
-    def user_features(self, ids, unknown="error"):
-        """Features of the users `ids`, int array [n].
+    def user_features(self, ids: ArrayLike, unknown: str = "error") -> np.ndarray:
+        """Look up features of users, float32 [n, columns of `users`]; see `FeatureTable.look_up`."""
+        return self.user_table.look_up(ids, unknown)
 
-        Args:
-          ids: user ids, any order, repetitions allowed.
-          unknown: what an id gets that is not in the bundle: "error", or "mean" for the mean of all users.
+    def movie_features(self, ids: ArrayLike, unknown: str = "error") -> np.ndarray:
+        """Look up features of movies, as `user_features`."""
+        return self.movie_table.look_up(ids, unknown)
 
-        Returns:
-          float32 array [n, features], columns as in `users`.
+    def observation(
+        self, user_ids: ArrayLike, movie_ids: ArrayLike, mask: ArrayLike | None = None, unknown: str = "error"
+    ) -> dict[str, np.ndarray]:
+        """Make the observation of decisions in TF-Agents' per-arm form.
 
-        Raises:
-          KeyError: unknown ids, by name, with unknown="error".
-          ValueError: another value of `unknown`.
-        """
-        return _look_up(self.user_table, ids, unknown)
+        In the view "match", where users and movies have factors, a candidate carries the dot product of its factors and
+        the user's. Without it a linear model shared by all arms cannot tell the preferences of two users apart. The
+        factors themselves are left out: a new fit rotates them, which makes parameters learnt on them worthless; the
+        dot product stays.
 
-    def movie_features(self, ids, unknown="error"):
-        """Features of the movies `ids`; as `user_features`."""
-        return _look_up(self.movie_table, ids, unknown)
-
-    def observation(self, user_ids, movie_ids, mask=None, unknown="error"):
-        """What a policy sees of decisions, in TF-Agents' per-arm form.
-
-        In the view "match", where users and movies have factors, a candidate carries how well the two match: the dot
-        product of their factors, without which a linear model shared by all arms cannot tell one user's taste from
-        another's. The factors themselves are left out. Fitted anew they come out rotated, which would make whatever was
-        learnt on them worthless; their dot product stays.
-
-        In the view "product" nothing is left out, and a candidate carries the products of its factors and the user's,
-        number by number, as in `MovieLensEnvironment`.
+        In the view "product" nothing is left out, and a candidate carries the element-wise products of its factors and
+        the user's, as in `MovieLensEnvironment`.
 
         Args:
           user_ids: int array [n].
           movie_ids: int array [n, k], the candidates of each decision.
           mask: bool array [n, k], False in padding, whose features are 0; None for no padding.
-          unknown: as for `user_features`.
+          unknown: as for `FeatureTable.look_up`.
 
         Returns:
-          dict of `global` float32 [n, G] and `per_arm` float32 [n, k, D], as `spec` says.
-
-        Raises:
-          KeyError: unknown ids, by name, with unknown="error".
+          `global` float32 [n, G] and `per_arm` float32 [n, k, D], with the shapes of `spec`.
         """
         movie_ids = np.asarray(movie_ids)
-        wanted = np.ones(movie_ids.shape, bool) if mask is None else np.asarray(mask)
+        available = np.ones(movie_ids.shape, bool) if mask is None else np.asarray(mask)
         users = self.user_features(user_ids, unknown)
         movies = np.zeros((*movie_ids.shape, self.movies.shape[1]), np.float32)
-        movies[wanted] = self.movie_features(movie_ids[wanted], unknown)
+        movies[available] = self.movie_features(movie_ids[available], unknown)
         return {GLOBAL: self.context(users), PER_ARM: self.per_arm(users, movies)}
 
-    def context(self, users):
-        """What a policy sees of users, float32 [n, G], of all their features [n, features]."""
-        return users if self.view == "product" else users.take(self.user_table.others, axis=1)
+    def context(self, users: np.ndarray) -> np.ndarray:
+        """Select the part `global` of an observation, float32 [n, G], from all features of users [n, features]."""
+        return users if self.view == "product" else users.take(self.user_table.other_columns, axis=1)
 
-    def per_arm(self, users, movies):
-        """What it sees of their candidates.
-
-        Args:
-          users: float32 [n, features], as `user_features` gives them.
-          movies: float32 [n, k, features], as `movie_features` gives them.
-
-        Returns:
-          float32 [n, k, D]
-        """
-        parts = [movies if self.view == "product" else movies.take(self.movie_table.others, axis=2)]
-        if self._matched:
-            match = users[:, None, self.user_table.factors] * movies[:, :, self.movie_table.factors]
+    def per_arm(self, users: np.ndarray, movies: np.ndarray) -> np.ndarray:
+        """Make the part `per_arm` [n, k, D] of an observation from all features of users [n] and movies [n, k]."""
+        parts = [movies if self.view == "product" else movies.take(self.movie_table.other_columns, axis=2)]
+        if self._has_match:
+            match = users[:, None, self.user_table.factor_columns] * movies[:, :, self.movie_table.factor_columns]
             parts.append(match if self.view == "product" else match.sum(axis=2, keepdims=True))
         return np.concatenate(parts, axis=2)
 
-    def spec(self, candidates):
-        """Shapes of one decision's observation: {"global": (G,), "per_arm": (candidates, D)}."""
+    def spec(self, candidates: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one decision's observation: {"global": (G,), "per_arm": (candidates, D)}."""
         users, movies = self.user_table.values[:1], self.movie_table.values[None, :1]
-        return {
-            GLOBAL: self.context(users).shape[1:],
-            PER_ARM: (candidates, self.per_arm(users, movies).shape[2]),
-        }
+        return {GLOBAL: self.context(users).shape[1:], PER_ARM: (candidates, self.per_arm(users, movies).shape[2])}
 
-    def save(self, directory):
-        """Write the bundle into a directory, made if missing; the same bundle gives the same bytes."""
-        Path(directory).mkdir(parents=True, exist_ok=True)
+    def save(self, directory: str | PathLike) -> None:
+        """Write the bundle into a directory, created if missing; equal bundles give equal bytes."""
         parts = {"view": np.array(self.view)}
         for name, table in (("users", self.users), ("movies", self.movies)):
             parts[f"{name}_ids"] = table.index.to_numpy()
             parts[f"{name}_columns"] = np.array(table.columns.tolist())
             parts[name] = table.to_numpy()
-        np.savez(Path(directory) / FILE, **parts)
+        with replacing(Path(directory, FILE)) as draft:
+            np.savez(draft, allow_pickle=False, **parts)
 
     @classmethod
-    def load(cls, directory):
+    def load(cls, directory: str | PathLike | IO[bytes]) -> Self:
         """Read a bundle that `save` wrote, bit by bit the same; `directory` may also be its open file."""
-        file = directory if hasattr(directory, "read") else Path(directory) / FILE
+        file = Path(directory, FILE) if isinstance(directory, (str, PathLike)) else directory
         with np.load(file, allow_pickle=False) as parts:
-            tables = [
+            users, movies = (
                 pd.DataFrame(parts[name], pd.Index(parts[f"{name}_ids"], name=index), parts[f"{name}_columns"].tolist())
                 for name, index in (("users", "user_id"), ("movies", "movie_id"))
-            ]
-            return cls(*tables, str(parts["view"]))
+            )
+            return cls(users, movies, str(parts["view"]))
 
 
-def _log_count(ids, index):
+def check_candidates(
+    user_ids: ArrayLike, candidates: ArrayLike, mask: ArrayLike | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check the shapes of users [n], candidates [n, k] and mask [n, k] (None is all True); return them as arrays."""
+    user_ids, candidates = np.asarray(user_ids), np.asarray(candidates)
+    mask = np.ones(candidates.shape, bool) if mask is None else np.asarray(mask, bool)
+    if candidates.ndim != 2 or 0 in candidates.shape[1:] or user_ids.shape != candidates.shape[:1]:
+        shapes = f"{list(user_ids.shape)} and {list(candidates.shape)}"
+        raise ValueError(f"user_ids and candidates must be [n] and [n, k] with k at least 1, got {shapes}")
+    if mask.shape != candidates.shape:
+        raise ValueError(f"mask must have the shape of candidates, {list(candidates.shape)}, got {list(mask.shape)}")
+    return user_ids, candidates, mask
+
+
+def _log_counts(ids: pd.Series, index: pd.Index) -> pd.Series:
     return np.log1p(ids.value_counts().reindex(index, fill_value=0))
 
 
-def _standard(values):
-    """Mean 0 and variance 1 over what is not missing; constant values become 0."""
+def _standardise(values: pd.Series) -> pd.Series:
+    """Scale to mean 0 and variance 1 over the values that are not missing; constant values become 0."""
     deviation = values.std(ddof=0)
     return (values - values.mean()) / (deviation if deviation > 0 else 1.0)
 
 
-def _joined(parts, factors):
-    """Parts side by side, the factors joined by id, as float32."""
-    index = parts[0].index
+def _join(parts: list, factors: pd.DataFrame | None) -> pd.DataFrame:
+    """Join parts side by side, and the factors by id, as float32."""
     if factors is not None:
-        parts = [*parts, factors.reindex(index, fill_value=0.0)]
+        parts = [*parts, factors.reindex(parts[0].index, fill_value=0.0)]
     return pd.concat(parts, axis=1).astype("float32")
-
-
-def _look_up(table, ids, unknown):
-    if unknown not in UNKNOWN:
-        raise ValueError(f"unknown must be 'error' or 'mean', got {unknown!r}")
-    if unknown == "error":
-        advice = f"pass unknown='mean' to take the mean of the {len(table.ids)} known ones"
-        return table.values.take(table.known(ids, advice), axis=0)
-    rows = table.rows(ids)
-    values = table.values.take(rows, axis=0)
-    values[rows < 0] = table.mean()
-    return values

@@ -1,30 +1,32 @@
-"""Ratings as sharded TFRecords, one rating or one list of movies a record; every schema derives from FIELDS."""
+"""Sets of TFRecords, and ratings of MovieLens as such: one record holds one rating, or a list of movies of one user."""
 
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from recbandits.tf import tf
 
 import numpy as np
 
-from recbandits.data.shards import write_shards
-from recbandits.data.tables import GENRES
+from recbandits.checks import replacing
+from recbandits.data.tables import GENRES, MovieLens
+
+_LISTS = {"i": "int64_list", "f": "float_list", "O": "bytes_list"}  # of `tf.train.Feature`, by kind of array
+_CHUNK = 8192  # records serialised at a time
 
 
-@dataclass(frozen=True)
-class Field:
-    """A field of a record.
+class Field(NamedTuple):
+    """A field of a record of ratings.
 
     Attributes:
       name: its key.
-      of: what it describes: "user" (once a record), "movie" or "rating" (once for each movie of a list).
-      dtype: numpy scalar type: int64, float32 or object (text).
+      table: "user" (one value in a record), "movie" or "rating" (one value for each movie of a list).
+      dtype: NumPy scalar type: int64, float32 or object (text).
       shape: of one value.
     """
 
     name: str
-    of: str
+    table: str
     dtype: type
     shape: tuple[int, ...] = ()
 
@@ -42,140 +44,122 @@ FIELDS = (
 )
 
 
-def columns(data, rows):
-    """Values of all fields for some ratings.
+def encode_examples(columns: Mapping[str, np.ndarray]) -> Iterator[bytes]:
+    """Serialise each row of some arrays as a `tf.train.Example`; equal rows give equal bytes.
+
+    The arrays [n, ...] have integers, floats or text (dtype object); the values of a row are flattened.
+    """
+    kinds = [(name, _LISTS[values.dtype.kind]) for name, values in columns.items()]
+    rows = [values.reshape(len(values), -1).tolist() for values in columns.values()]
+    for values in zip(*rows, strict=True):
+        example = tf.train.Example()
+        features = example.features.feature
+        for (name, kind), value in zip(kinds, values, strict=True):
+            items = [text.encode() for text in value] if kind == "bytes_list" else value
+            getattr(features[name], kind).value.extend(items)
+        yield example.SerializeToString(deterministic=True)
+
+
+def write_shards(
+    serialize: Callable[[np.ndarray], Iterable[bytes]], rows: np.ndarray, directory: str | Path, name: str, shards: int
+) -> list[Path]:
+    """Write one record for each row [n, ...], in their order; each file is complete or absent.
 
     Args:
-      data: MovieLens
-      rows: row ids into `data.ratings`: int array [n] for single ratings, [n, size] for lists of one user each.
+      serialize: function from some of the rows to their serialised records.
+      rows: array [n, ...].
+      directory: folder, created if missing; older shards of that name are removed.
+      name: of the set of files `<name>-<shard>-of-<shards>.tfrecord`.
+      shards: number of files.
+    """
+    for file in Path(directory).glob(f"{name}-?????-of-?????.tfrecord"):
+        file.unlink()
+    files = [Path(directory, f"{name}-{shard:05d}-of-{shards:05d}.tfrecord") for shard in range(shards)]
+    for file, part in zip(files, np.array_split(np.asarray(rows), shards), strict=True):
+        with replacing(file) as draft, tf.io.TFRecordWriter(str(draft)) as writer:
+            for start in range(0, len(part), _CHUNK):
+                for record in serialize(part[start : start + _CHUNK]):
+                    writer.write(record)
+    return files
 
-    Returns:
-      dict from field name to array: [n, *shape] for fields of the user, [*rows.shape, *shape] for the others.
+
+def find_records(directory: str | Path, name: str) -> list[Path]:
+    """Find the files of a set that `write_shards` wrote, in order; raise FileNotFoundError if one is missing."""
+    files = sorted(Path(directory).glob(f"{name}-?????-of-?????.tfrecord"))
+    expected = int(files[0].stem[-5:]) if files else 1
+    if len(files) != expected:
+        raise FileNotFoundError(f"{name} must have {expected} shards in {directory}, got {len(files)}")
+    return files
+
+
+def collect_columns(data: MovieLens, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Collect the values of all fields for some ratings.
+
+    Rows are positions in `data.ratings`: int array [n] for single ratings, [n, size] for lists of one user each. Arrays
+    are [n, *shape] for fields of the user, [*rows.shape, *shape] for the others.
     """
     rows = np.asarray(rows)
     ratings = data.ratings.iloc[rows.ravel()]
+    movies = data.movies.reset_index().iloc[data.movies.index.get_indexer(ratings["movie_id"])]
     tables = {
         "user": data.users.reset_index().iloc[data.users.index.get_indexer(ratings["user_id"])],
-        "movie": data.movies.reset_index().iloc[data.movies.index.get_indexer(ratings["movie_id"])],
+        "movie": movies.assign(year=movies["year"].fillna(0)),
         "rating": ratings.assign(time=ratings["time"].dt.as_unit("s").astype("int64")),
     }
-    tables["movie"] = tables["movie"].assign(year=tables["movie"]["year"].fillna(0))
     values = {}
     for field in FIELDS:
         source = list(GENRES) if field.name == "genres" else field.name
-        value = tables[field.of][source].to_numpy(field.dtype).reshape(*rows.shape, *field.shape)
-        values[field.name] = value[:, 0] if field.of == "user" and rows.ndim == 2 else value
+        value = tables[field.table][source].to_numpy(field.dtype).reshape(*rows.shape, *field.shape)
+        values[field.name] = value[:, 0] if field.table == "user" and rows.ndim == 2 else value
     return values
 
 
-def feature_spec(size=None):
-    """What `tf.io.parse_example` needs to know.
-
-    Args:
-      size: movies a list; None for single ratings.
-
-    Returns:
-      dict from field name to `tf.io.FixedLenFeature`.
-    """
-    lists = {field: () if size is None or field.of == "user" else (size,) for field in FIELDS}
-    return {
-        field.name: tf.io.FixedLenFeature(
-            lists[field] + field.shape, tf.string if field.dtype is np.object_ else field.dtype
-        )
-        for field in FIELDS
-    }
+def feature_spec(size: int | None = None) -> dict[str, tf.io.FixedLenFeature]:
+    """Return the specification of ratings for `tf.io.parse_example`; `size` as for `read_records`."""
+    spec = {}
+    for field in FIELDS:
+        leading = () if size is None or field.table == "user" else (size,)
+        dtype = tf.string if field.dtype is np.object_ else field.dtype
+        spec[field.name] = tf.io.FixedLenFeature(leading + field.shape, dtype)
+    return spec
 
 
-def write_records(data, rows, directory, name, shards=4):
-    """Write one record for each row id, or list of row ids, in their order.
-
-    Args:
-      data: MovieLens
-      rows: int array [n] or [n, size], as for `columns`.
-      directory: folder, made if missing.
-      name: of the set; older shards of that name are removed.
-      shards: number of files.
-
-    Returns:
-      list of `pathlib.Path`, `<name>-<shard>-of-<shards>.tfrecord`.
-    """
-    return write_shards(lambda part: _serialized(columns(data, part)), rows, directory, name, shards)
+def write_records(data: MovieLens, rows: np.ndarray, directory: str | Path, name: str, shards: int = 4) -> list[Path]:
+    """Write a record for each row id, or list of row ids, as `write_shards` does; rows as for `collect_columns`."""
+    return write_shards(lambda part: encode_examples(collect_columns(data, part)), rows, directory, name, shards)
 
 
-def read_records(files, size=None, batch_size=1024):
-    """Read records back, a batch parsed at a time.
+def read_records(files: list[Path], size: int | None = None, batch_size: int = 1024) -> tf.data.Dataset:
+    """Read ratings back, in the order written, as dicts from field name to tensor [batch, ...].
 
-    Args:
-      files: paths, as `write_records` gives them.
-      size: movies a list; None for single ratings.
-      batch_size: records a batch; the last batch may be smaller.
-
-    Returns:
-      `tf.data.Dataset` of dicts from field name to tensor [batch, ...], in the order written.
+    The last batch may be smaller; `size` is movies in a list, None for single ratings.
     """
     spec = feature_spec(size)
     records = tf.data.TFRecordDataset([str(file) for file in files]).batch(batch_size)
     return records.map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2).prefetch(2)
 
 
-def validate_records(files, data, rows):
-    """Read all records back and compare every value with the tables.
-
-    Args:
-      files: paths, as `write_records` gives them.
-      data: MovieLens
-      rows: what was written, int array [n] or [n, size].
-
-    Returns:
-      Number of records, `len(rows)`.
+def validate_records(files: list[Path], data: MovieLens, rows: np.ndarray) -> int:
+    """Read back the ratings that `write_records` wrote, compare every value with the tables, and count the records.
 
     Raises:
       ValueError: a file is damaged, records are missing, or a value differs; the sentence names which.
     """
     rows = np.asarray(rows)
     size = rows.shape[1] if rows.ndim == 2 else None
+    subject = f"{Path(files[0]).name} and its shards"
     try:
-        batches = list(read_records(files, size, batch_size=8192).as_numpy_iterator())
+        batches = list(read_records(files, size, batch_size=_CHUNK).as_numpy_iterator())
     except tf.errors.OpError as error:
-        raise ValueError(
-            f"{Path(files[0]).name} and its shards must hold such records, got: {error.message}"
-        ) from error
-    found = sum(len(batch["user_id"]) for batch in batches)
-    if found != len(rows):
-        raise ValueError(f"{Path(files[0]).name} and its shards must hold {len(rows)} records, got {found}")
-    for name, expected in columns(data, rows).items():
+        raise ValueError(f"{subject} must hold such records, got: {error.message}") from error
+    count = sum(len(batch["user_id"]) for batch in batches)
+    if count != len(rows):
+        raise ValueError(f"{subject} must hold {len(rows)} records, got {count}")
+    for name, expected in collect_columns(data, rows).items():
         value = np.concatenate([batch[name] for batch in batches])
         if value.dtype == np.object_:
             value = np.char.decode(value.astype(bytes))
-        wrong = np.flatnonzero((value != expected).reshape(found, -1).any(axis=1))
+        wrong = np.flatnonzero((value != expected).reshape(count, -1).any(axis=1))
         if wrong.size:
             raise ValueError(f"record {wrong[0]}: {name} must be {expected[wrong[0]]}, got {value[wrong[0]]}")
-    return found
-
-
-def _serialized(values):
-    """Serialised `tf.train.Example` of each record of `columns`.
-
-    Serialised messages may be concatenated, parsers merge them: so a field is serialised once for each of its values.
-    """
-    fields = [_encoded(field, values[field.name]) for field in FIELDS]
-    return map(b"".join, zip(*fields, strict=True))
-
-
-def _encoded(field, value):
-    """For each record the serialised `tf.train.Example` that holds only this field."""
-
-    @cache
-    def example(*items):
-        features = tf.train.Features(feature={field.name: _feature(field, items)})
-        return tf.train.Example(features=features).SerializeToString()
-
-    return [example(*items) for items in value.reshape(len(value), -1).tolist()]
-
-
-def _feature(field, value):
-    if field.dtype is np.int64:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=value))
-    if field.dtype is np.float32:
-        return tf.train.Feature(float_list=tf.train.FloatList(value=value))
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode() for text in value]))
+    return count

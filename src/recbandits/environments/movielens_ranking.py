@@ -155,11 +155,11 @@ class _Shown:
         of_user, of_movie = bundle.user_table, bundle.movie_table
         self._product = bundle.view == "product"
         self._users = tf.constant(bundle.context(users))
-        self._movies = tf.constant(movies if self._product else movies[:, of_movie.others])
-        self._matched = bool(len(of_user.factors) and len(of_movie.factors))
+        self._movies = tf.constant(movies if self._product else movies[:, of_movie.other_columns])
+        self._matched = bool(len(of_user.factor_columns) and len(of_movie.factor_columns))
         if self._matched:
-            self._user_factors = tf.constant(users[:, of_user.factors])
-            self._movie_factors = tf.constant(movies[:, of_movie.factors])
+            self._user_factors = tf.constant(users[:, of_user.factor_columns])
+            self._movie_factors = tf.constant(movies[:, of_movie.factor_columns])
 
     def __call__(self, users, movies):
         """Rows int [batch] and [batch, items] to the observation."""

@@ -179,12 +179,12 @@ def _reasons(table, bundle, rule):
     """Why a decision cannot be learnt from, array of text [n]; empty where it can."""
     reasons = np.full(len(table), "", object)
     reward, candidates = table["reward"].to_numpy(), table["candidates"].combine_chunks()
-    unknown = bundle.movie_table.rows(candidates.flatten().to_numpy()) < 0
+    unknown = bundle.movie_table.find_rows(candidates.flatten().to_numpy()) < 0
     reasons[~((reward >= rule.lowest) & (reward <= rule.highest))] = (
         f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"
     )
     reasons[pc.list_parent_indices(candidates).to_numpy()[unknown]] = "candidates must be movies with features"
-    reasons[bundle.user_table.rows(table["user_id"].to_numpy()) < 0] = "user_id must be of a user with features"
+    reasons[bundle.user_table.find_rows(table["user_id"].to_numpy()) < 0] = "user_id must be of a user with features"
     return reasons
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recbandits.data.lookup import Table, asked
+from recbandits.data.features import FeatureTable, check_candidates
 from recbandits.environments.factorization import Factorization, als
 from recbandits.records import Reward
 
@@ -131,10 +131,10 @@ class World:
         """
         if not 0 <= drift <= 1:
             raise ValueError(f"drift must be in [0, 1], got {drift}")
-        user_ids, candidates, _ = asked(user_ids, candidates)
+        user_ids, candidates, _ = check_candidates(user_ids, candidates)
         people, movies = self._tables
-        user = people.known(user_ids, "nobody else is in this world")
-        movie = movies.known(candidates, "there is nothing else in this world")
+        user = people.require_rows(user_ids, "nobody else is in this world")
+        movie = movies.require_rows(candidates, "there is nothing else in this world")
         weight = np.ones(self.model.rank)
         weight[: (self.model.rank + 1) // 2] = np.cos(np.pi * drift)
         taste = np.einsum("nf,nkf->nk", weight * self.model.user_factors[user], self.model.movie_factors[movie])
@@ -226,7 +226,7 @@ class World:
 
     @cached_property
     def _tables(self):
-        return Table.of_ids(self.user_ids, "user"), Table.of_ids(self.movie_ids, "movie")
+        return FeatureTable.from_ids(self.user_ids, "user"), FeatureTable.from_ids(self.movie_ids, "movie")
 
 
 def _principal(model):

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from recbandits.checks import distinct
-from recbandits.data.lookup import Table, asked
+from recbandits.data.features import FeatureTable, check_candidates
 from recbandits.exploration import Exploration, draw_slate, invert_cdf, uniform_draws
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation
@@ -35,7 +35,7 @@ class LoadedPolicy:
         self.version, self.exploration = settings["version"], Exploration(**settings["exploration"])
         self.summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
         self._titles = {int(movie): title for movie, title in settings["titles"].items()}
-        self._arms = None if settings["arms"] is None else Table.of_ids(settings["arms"], "movie")
+        self._arms = None if settings["arms"] is None else FeatureTable.from_ids(settings["arms"], "movie")
         self.candidates = self._arms.ids if self._arms else None if bundle is None else bundle.movie_table.ids
 
     def recommend(self, user_id=None, features=None, candidates=None, k=1, rng=None, new_movies=None):
@@ -102,7 +102,7 @@ class LoadedPolicy:
             cannot score ids.
         """
         if candidates is not None:
-            _check_distinct(*asked(user_ids, candidates, mask)[1:])
+            _check_distinct(*check_candidates(user_ids, candidates, mask)[1:])
         scores = self.scores(user_ids, candidates, mask)
         probabilities = self.exploration.probabilities(scores, mask)
         action = invert_cdf(probabilities, uniform_draws(len(scores), rng))
@@ -127,11 +127,12 @@ class LoadedPolicy:
         table = self._arms or self.bundle.movie_table
         rows = np.arange(len(table.ids))
         shown = np.broadcast_to(table.ids, (len(user_ids), len(rows))) if candidates is None else candidates
-        user_ids, shown, mask = asked(user_ids, shown, mask)
-        users = self.bundle.user_table.values.take(self.bundle.user_table.known(user_ids, _DESCRIBE_USER), axis=0)
+        user_ids, shown, mask = check_candidates(user_ids, shown, mask)
+        user_table = self.bundle.user_table
+        users = user_table.values.take(user_table.require_rows(user_ids, _DESCRIBE_USER), axis=0)
         if candidates is not None:
             rows = np.zeros(shown.shape, int)
-            rows[mask] = table.known(shown[mask], _DESCRIBE_MOVIES)
+            rows[mask] = table.require_rows(shown[mask], _DESCRIBE_MOVIES)
         scores, size = np.empty(shown.shape), max(1, _PAIRS // shown.shape[1])
         for start in range(0, len(users), size):
             part = slice(start, start + size)
@@ -187,8 +188,8 @@ class LoadedPolicy:
         if not (user_id is None or isinstance(user_id, (int, np.integer))):
             raise ValueError(f"user_id must be a whole number, got {user_id!r}")
         if features is None:
-            return table.values[table.known([user_id], _DESCRIBE_USER)]
-        return table.described(features, -1 if user_id is None else int(table.rows([user_id])[0]))[None]
+            return table.values[table.require_rows([user_id], _DESCRIBE_USER)]
+        return table.describe(features, -1 if user_id is None else int(table.find_rows([user_id])[0]))[None]
 
     def _choose_from(self, table, candidates, new_movies):
         """(ids int [c], rows in the table int [c]) of candidates, -1 for those that are described anew."""
@@ -197,23 +198,23 @@ class LoadedPolicy:
         if candidates is None and not new_movies:
             return table.ids, np.arange(len(table.ids))
         if candidates is None:
-            candidates = [*table.ids.tolist(), *(movie for movie in new_movies if table.rows([movie])[0] < 0)]
+            candidates = [*table.ids.tolist(), *(movie for movie in new_movies if table.find_rows([movie])[0] < 0)]
         ids = np.asarray(candidates)
         if ids.ndim != 1 or not ids.size or len(set(ids.tolist())) < ids.size:
             raise ValueError(f"candidates must be ids different from each other, at least one, got {ids.tolist()}")
         if not new_movies:
-            return ids, table.known(ids, _DESCRIBE_MOVIES)
+            return ids, table.require_rows(ids, _DESCRIBE_MOVIES)
         if strange := new_movies.keys() - set(ids.tolist()):
             raise ValueError(f"new_movies must be among the candidates, {min(strange)} is not")
-        table.known(ids[~np.isin(ids, list(new_movies))], _DESCRIBE_MOVIES)
-        return ids, table.rows(ids)
+        table.require_rows(ids[~np.isin(ids, list(new_movies))], _DESCRIBE_MOVIES)
+        return ids, table.find_rows(ids)
 
     def _movies(self, ids, rows, new_movies):
         """All features of candidates, float32 [c, columns]."""
         table = self.bundle.movie_table
         values = table.values.take(rows, axis=0)
         for place in np.flatnonzero(np.isin(ids, list(new_movies))) if new_movies else ():
-            values[place] = table.described(new_movies[int(ids[place])], rows[place])
+            values[place] = table.describe(new_movies[int(ids[place])], rows[place])
         return values
 
 

@@ -9,7 +9,7 @@ from tf_agents.trajectories import trajectory
 from tf_agents.utils import nest_utils
 
 from recbandits.agents.ranking.slotting import slotted
-from recbandits.data.slates import cascading
+from recbandits.data.slates import cascading_feedback
 from recbandits.environments.base import GLOBAL, PER_ARM
 
 
@@ -26,7 +26,8 @@ def tensors(agent, examples):
     """
     reward = tf.constant(examples.reward, tf.float32)
     if isinstance(agent.time_step_spec.reward, dict):
-        reward = dict(zip((CHOSEN_INDEX, CHOSEN_VALUE), map(tf.constant, cascading(examples.reward)), strict=True))
+        feedback = cascading_feedback(examples.reward)
+        reward = dict(zip((CHOSEN_INDEX, CHOSEN_VALUE), map(tf.constant, feedback), strict=True))
     return tf.constant(examples.context, tf.float32), tf.constant(examples.arm, tf.float32), reward
 
 

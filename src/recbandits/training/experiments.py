@@ -9,7 +9,7 @@ from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
 from recbandits.data.cross_fitting import cross_fitted_examples
 from recbandits.data.features import FeatureBundle
-from recbandits.data.logged import log_decisions, popularity, uniform
+from recbandits.data.simulated_logs import log_decisions, popularity, uniform
 from recbandits.environments.factorization import als, svd
 from recbandits.environments.movielens import MovieLensEnvironment
 from recbandits.evaluation.off_policy import estimates

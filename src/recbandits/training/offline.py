@@ -8,7 +8,7 @@ from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
 
 from recbandits.data import trajectories
-from recbandits.data.lookup import asked
+from recbandits.data.features import check_candidates
 from recbandits.data.trajectories import Examples
 from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.environments.ranking import feedback_spec
@@ -149,7 +149,7 @@ def scores(model, bundle, user_ids, candidates, mask=None):
       ValueError: shapes that do not fit together.
       KeyError: ids that the bundle does not know.
     """
-    user_ids, candidates, mask = asked(user_ids, candidates, mask)
+    user_ids, candidates, mask = check_candidates(user_ids, candidates, mask)
     values = np.full(candidates.shape, -np.inf)
     if bundle is None:
         values[mask] = model.predict(np.repeat(user_ids, mask.sum(axis=1)), candidates[mask])

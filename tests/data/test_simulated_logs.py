@@ -1,4 +1,4 @@
-"""Decisions made from ratings: their truth is known, their propensities are exact, estimates agree with the truth."""
+"""Simulated logs: known values, exact propensities, and importance weighting that estimates the known values."""
 
 from functools import partial
 from itertools import pairwise
@@ -8,23 +8,23 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from recbandits.data.logged import log_decisions, popularity, scored, uniform
+from recbandits.data.simulated_logs import explore_scores, log_decisions, popularity, uniform
 from recbandits.data.splits import random_split, split_by_time, split_by_user, train_validation_test
 
 
-def table(rows):
-    """Ratings (user, movie, rating, seconds)."""
+def make_ratings(rows):
+    """Make ratings of (user, movie, rating, seconds)."""
     ratings = pd.DataFrame(rows, columns=["user_id", "movie_id", "rating", "time"])
     return ratings.assign(
         rating=ratings["rating"].astype(float), time=pd.to_datetime(ratings["time"], unit="s", utc=True)
     )
 
 
-SMALL = table([(4, 7, 5, 100), (9, 7, 1, 50), (4, 3, 2, 300), (9, 5, 3, 60), (4, 5, 4, 200), (6, 3, 1, 10)])
+SMALL = make_ratings([(4, 7, 5, 100), (9, 7, 1, 50), (4, 3, 2, 300), (9, 5, 3, 60), (4, 5, 4, 200), (6, 3, 1, 10)])
 
 
 def lowest_id(user_ids, candidates, mask):
-    """Three times in four the movie of the lowest id, otherwise any other; a single candidate always."""
+    """Choose the movie of the lowest id with probability 3/4, else any other; a single candidate always."""
     lowest = np.where(mask, candidates, 99).min(axis=1, keepdims=True) == candidates
     others = mask.sum(axis=1, keepdims=True) - 1
     return np.where(others == 0, mask, np.where(lowest, 0.75, 0.25 * mask / np.maximum(others, 1)))
@@ -36,7 +36,7 @@ def logged(request, movielens):
 
 
 def test_the_value_of_a_small_log_is_known():
-    """User 4 rated movies 3, 5, 7 with 2, 4, 5 and is the only one with three: the worth is .75 * 2 + .125 * 9."""
+    """User 4 rated movies 3, 5, 7 with 2, 4, 5 and is the only one with three: the value is .75 * 2 + .125 * 9."""
     logged = log_decisions(SMALL, lowest_id, candidates=3, decisions=8)
     assert logged.log.user_id.tolist() == [4] * 8
     assert logged.value(logged.probabilities) == pytest.approx(0.75 * 2 + 0.125 * (4 + 5))
@@ -49,7 +49,7 @@ def test_the_value_of_a_small_log_is_known():
 
 
 def test_a_decision_has_the_time_of_the_latest_of_its_ratings():
-    """User 9 answered at 50 and 60 seconds; of user 4 two of 100, 200 and 300 are drawn: the latest is 200 or 300."""
+    """User 9 rated at 50 and 60 seconds; of user 4 two of 100, 200 and 300 are drawn: the latest is 200 or 300."""
     log = log_decisions(SMALL, uniform, candidates=2, decisions=200).log
     seconds = log.time.astype("datetime64[s]").astype(int)
     assert set(seconds[log.user_id == 9]) == {60}
@@ -58,20 +58,20 @@ def test_a_decision_has_the_time_of_the_latest_of_its_ratings():
     assert (np.diff(log.time) >= np.timedelta64(0)).all()
 
 
-def test_padding_has_no_say_in_the_time_of_a_decision():
-    """User 4 answered about movies 7, 3 and 5 at 100, 300 and 200 seconds."""
+def test_padding_does_not_change_the_time_of_a_decision():
+    """User 4 rated movies 7, 3 and 5 at 100, 300 and 200 seconds."""
     ratings = SMALL.sort_values("time", ascending=False)
     log = log_decisions(ratings, uniform, candidates=(1, 3), decisions=300).log
     of_four = log.user_id == 4
-    answered = pd.Series({0: 0, 7: 100, 3: 300, 5: 200})[log.candidates[of_four].ravel()].to_numpy().reshape(-1, 3)
-    np.testing.assert_array_equal(log.time[of_four].astype("datetime64[s]").astype(int), answered.max(axis=1))
+    rated = pd.Series({0: 0, 7: 100, 3: 300, 5: 200})[log.candidates[of_four].ravel()].to_numpy().reshape(-1, 3)
+    np.testing.assert_array_equal(log.time[of_four].astype("datetime64[s]").astype(int), rated.max(axis=1))
 
 
-def test_every_place_is_chosen_as_often_as_its_probability_says():
-    """Candidates come in random order, behind which a draw that prefers the last ones would hide."""
+def test_every_position_is_chosen_as_often_as_its_probability():
+    """The random order of candidates would hide a draw that prefers the last ones."""
     shares = np.array([0.5, 0.3, 0.2])
-    places = log_decisions(SMALL, lambda user_ids, candidates, mask: np.where(mask, shares, 0), 3, 6000).log.action
-    assert stats.chisquare(np.bincount(places), 6000 * shares).pvalue > 0.01
+    actions = log_decisions(SMALL, lambda user_ids, candidates, mask: np.where(mask, shares, 0), 3, 6000).log.action
+    assert stats.chisquare(np.bincount(actions), 6000 * shares).pvalue > 0.01
 
 
 def test_users_and_sets_are_drawn_evenly():
@@ -100,7 +100,7 @@ def test_every_order_of_the_candidates_is_as_likely():
     np.testing.assert_allclose(orders, 1000, atol=87)
 
 
-def test_sizes_of_a_range_are_drawn_evenly_as_far_as_a_user_goes():
+def test_sizes_of_a_range_are_drawn_evenly_up_to_the_ratings_of_the_user():
     """User 6 has one rating and gets 1; user 9 gets 1 or 2, user 4 any of 1 to 3: 2,000 users, 3 errors below 80."""
     log = log_decisions(SMALL, uniform, candidates=(1, 5), decisions=6000).log
     assert log.candidates.shape == (6000, 5)
@@ -120,15 +120,14 @@ def test_candidates_are_movies_that_the_user_has_rated(logged, movielens):
     assert np.isnan(logged.ratings[~log.mask]).all()
 
 
-def test_what_is_logged_is_what_the_behaviour_did(logged):
-    """Propensity and reward are those of the chosen candidate, and no other reward is in the log."""
+def test_the_log_has_the_propensity_and_the_reward_of_the_chosen_candidate(logged):
     log, rows = logged.log, np.arange(len(logged.log))
     np.testing.assert_array_equal(log.propensity, logged.probabilities[rows, log.action])
     np.testing.assert_array_equal(log.reward, logged.ratings[rows, log.action])
     np.testing.assert_allclose(logged.probabilities.sum(axis=1), 1)
 
 
-def test_candidates_are_chosen_as_often_as_their_propensities_say(logged):
+def test_candidates_are_chosen_as_often_as_their_propensities(logged):
     """Among those with a propensity in a band, the share chosen is their mean, within 4 standard errors."""
     log, p = logged.log, logged.probabilities[logged.log.mask]
     chosen = (np.arange(log.mask.shape[1]) == log.action[:, None])[log.mask]
@@ -137,13 +136,13 @@ def test_candidates_are_chosen_as_often_as_their_propensities_say(logged):
         assert abs(chosen[band].mean() - p[band].mean()) < 4 * error
 
 
-@pytest.mark.parametrize("policy", ["uniform", "behaviour", "popular"])
-def test_importance_weighting_finds_the_true_value(logged, movielens, policy):
-    """Mean of reward * target / propensity, within 3 of its standard errors of the truth."""
+@pytest.mark.parametrize("policy", ["uniform", "logging", "popular"])
+def test_importance_weighting_estimates_the_true_value(logged, movielens, policy):
+    """Mean of reward * target / propensity, within 3 of its standard errors of the true value."""
     log = logged.log
     target = {
         "uniform": uniform(None, None, log.mask),
-        "behaviour": logged.probabilities,
+        "logging": logged.probabilities,
         "popular": popularity(movielens.ratings, 0.5)(log.user_id, log.candidates, log.mask),
     }[policy]
     terms = log.reward * target[np.arange(len(log)), log.action] / log.propensity
@@ -158,7 +157,7 @@ def test_popularity_is_proportional_to_the_counts():
     np.testing.assert_allclose(popularity(SMALL, 1e-9)(None, np.array([[7, 9, 0]]), mask), [[1, 0, 0]])
 
 
-def test_a_policy_trained_earlier_scores_and_explores():
+def test_scores_are_explored():
     def scores(user_ids, candidates, mask):
         return candidates * user_ids[:, None]
 
@@ -166,13 +165,13 @@ def test_a_policy_trained_earlier_scores_and_explores():
         best = np.where(mask, scores, -np.inf)
         return share * mask / mask.sum(axis=1, keepdims=True) + (1 - share) * (best == best.max(axis=1, keepdims=True))
 
-    logged = log_decisions(SMALL, scored(scores, partial(explore, share=0.2)), (2, 3), 50)
+    logged = log_decisions(SMALL, explore_scores(scores, partial(explore, share=0.2)), (2, 3), 50)
     best = logged.log.arm == logged.log.candidates.max(axis=1)
     size = logged.log.mask.sum(axis=1)
     np.testing.assert_allclose(logged.log.propensity, np.where(best, 0.8, 0) + 0.2 / size)
 
 
-def test_the_same_seed_gives_the_same_log_and_every_log_other_event_ids():
+def test_the_same_seed_gives_the_same_log_and_another_seed_other_event_ids():
     first, again, other = (log_decisions(SMALL, uniform, 2, 50, seed).log for seed in (1, 1, 2))
     assert first.event_id.tolist() == again.event_id.tolist()
     np.testing.assert_array_equal(first.candidates, again.candidates)
@@ -180,11 +179,11 @@ def test_the_same_seed_gives_the_same_log_and_every_log_other_event_ids():
     assert not set(first.event_id) & set(other.event_id)
 
 
-def test_as_many_decisions_as_ratings_unless_told():
+def test_the_default_is_as_many_decisions_as_ratings():
     assert len(log_decisions(SMALL, uniform, 2).log) == 6
 
 
-def test_some_decisions_are_taken_with_their_truth():
+def test_some_decisions_are_taken_with_all_their_ratings():
     logged = log_decisions(SMALL, lowest_id, (1, 3), 20)
     part = logged.take([3, 5])
     assert part.log.event_id.tolist() == logged.log.event_id[[3, 5]].tolist()
@@ -193,57 +192,60 @@ def test_some_decisions_are_taken_with_their_truth():
 
 
 @pytest.mark.parametrize("candidates", [0, (3, 2), (0, 3), 2.5, (2, 3, 4), "ten"])
-def test_candidates_that_are_no_number_or_range_are_refused(candidates):
+def test_invalid_numbers_of_candidates_are_refused(candidates):
     with pytest.raises(ValueError, match=r"candidates must be a positive number or a pair such as \(2, 20\), got"):
         log_decisions(SMALL, uniform, candidates)
 
 
-def test_more_candidates_than_anybody_rated_are_refused():
+def test_more_candidates_than_ratings_of_any_user_are_refused():
     with pytest.raises(ValueError, match="candidates must be at most 3, the most ratings of a user, got 4"):
         log_decisions(SMALL, uniform, 4)
 
 
 @pytest.mark.parametrize("decisions", [-1, 2.5, "many"])
-def test_a_number_of_decisions_that_is_none_is_refused(decisions):
-    with pytest.raises(ValueError, match="decisions must be a whole number of 0 or more, got"):
+def test_an_invalid_number_of_decisions_is_refused(decisions):
+    with pytest.raises(ValueError, match="decisions must be a whole number of at least 0, got"):
         log_decisions(SMALL, uniform, candidates=2, decisions=decisions)
 
 
-def test_a_movie_rated_twice_is_refused():
+def test_a_movie_rated_twice_by_a_user_is_refused():
     with pytest.raises(ValueError, match="user 4 has rated movie 7 again"):
         log_decisions(pd.concat([SMALL, SMALL[:1]]), uniform, 2)
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "sentence"),
+    ("policy", "sentence"),
     [
         (lambda users, candidates, mask: mask * 0.3, r"row 0: probabilities must sum to 1"),
         (lambda users, candidates, mask: np.full(mask.shape, 0.2), "probabilities must sum to 1, with 0 in padding"),
         (lambda users, candidates, mask: mask * np.nan, "probabilities must sum to 1"),
-        (lambda users, candidates, mask: np.ones((len(users), 1)), r"probabilities must have the shape \[6, 5\]"),
+        (
+            lambda users, candidates, mask: np.ones((len(users), 1)),
+            r"shape of probabilities must be \(6, 5\), got \(6, 1\)",
+        ),
     ],
 )
-def test_a_behaviour_without_probabilities_is_refused(behaviour, sentence):
+def test_a_policy_without_probabilities_is_refused(policy, sentence):
     with pytest.raises(ValueError, match=sentence):
-        log_decisions(SMALL, behaviour, (1, 5))
+        log_decisions(SMALL, policy, (1, 5))
 
 
 def test_a_value_needs_probabilities_and_decisions():
     logged = log_decisions(SMALL, uniform, 2, 10)
     with pytest.raises(ValueError, match="probabilities must sum to 1"):
         logged.value(logged.probabilities / 2)
-    with pytest.raises(ValueError, match="decisions must be at least one"):
+    with pytest.raises(ValueError, match="decisions must be at least one to have a value, got 0"):
         logged.take([]).value(logged.probabilities[:0])
 
 
 def test_times_without_a_zone_are_refused():
-    with pytest.raises(ValueError, match="time must be a column of times with a zone, such as UTC, got times without"):
+    with pytest.raises(ValueError, match="time must be a column of times with a zone, such as UTC, got None"):
         log_decisions(SMALL.assign(time=SMALL["time"].dt.tz_localize(None)), uniform, 2)
 
 
 @pytest.mark.parametrize("temperature", [0, -1, float("nan")])
 def test_a_temperature_must_be_positive(temperature):
-    with pytest.raises(ValueError, match="temperature must be positive, got"):
+    with pytest.raises(ValueError, match="temperature must be positive and finite, got"):
         popularity(SMALL, temperature)
 
 
@@ -258,7 +260,7 @@ def test_logs_of_the_parts_of_a_split_share_no_rating(movielens, split):
         seen |= pairs
 
 
-def test_by_time_no_decision_of_the_test_part_is_before_training_for_its_user(movielens):
+def test_by_time_decisions_of_a_user_are_later_in_each_part(movielens):
     ratings = movielens.ratings
     logs = [
         log_decisions(ratings.iloc[rows], uniform, 2, 5000).log

@@ -1,0 +1,34 @@
+"""The public names of the layer, and that all but TFRecords do without TensorFlow."""
+
+import re
+import subprocess
+import sys
+
+import recbandits.data
+
+
+def test_every_public_name_is_described_and_can_be_imported():
+    described = set(re.findall(r"`(\w+)`", recbandits.data.__doc__))
+    assert described == set(recbandits.data.__all__)
+    for name in recbandits.data.__all__:
+        assert getattr(recbandits.data, name) is not None
+
+
+def test_only_tfrecords_need_tensorflow():
+    code = """if True:
+        import sys
+        sys.modules["tensorflow"] = None
+        from recbandits import data
+        from recbandits.data import formats, movielens, synthetic
+        missing = []
+        for name in data.__all__:
+            try:
+                getattr(data, name)
+            except ImportError:
+                missing.append(name)
+        print(missing)
+    """
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == (
+        "['encode_examples', 'find_records', 'read_records', 'validate_records', 'write_records', 'write_shards']\n"
+    )
