@@ -42,9 +42,9 @@ class ClickModel(abc.ABC):
         attraction = attraction if self._order_matters else xp.sort(attraction, axis=1)
         return xp.sum(self._probabilities(xp, attraction), axis=1)
 
-    def clicked(self, attraction: Array, uniforms: Array) -> Array:
+    def compute_clicks(self, attraction: Array, uniforms: Array) -> Array:
         """Return the clicks float [batch, slots], 1 or 0, of uniform draws [2, batch, slots]."""
-        return self._clicked(*_check(attraction), uniforms)
+        return self._compute_clicks(*_check(attraction), uniforms)
 
     def draw(self, attraction: Array, seed: Array) -> Array:
         """Draw clicks float32 [batch, slots], 1 or 0, with the seed int64 [2] of a stateless generator."""
@@ -52,14 +52,14 @@ class ClickModel(abc.ABC):
 
         attraction = tf.cast(attraction, tf.float32)
         uniforms = tf.random.stateless_uniform(tf.concat([[2], tf.shape(attraction)], axis=0), seed)
-        return self.clicked(attraction, uniforms)
+        return self.compute_clicks(attraction, uniforms)
 
     @abc.abstractmethod
     def _examination(self, xp, attraction):
         """Return the examination; xp is NumPy, or TensorFlow's module of the same functions."""
 
     @abc.abstractmethod
-    def _clicked(self, xp, attraction, uniforms):
+    def _compute_clicks(self, xp, attraction, uniforms):
         """Return the clicks."""
 
     def _probabilities(self, xp, attraction):
@@ -72,7 +72,7 @@ class _Sequential(ClickModel):
     def _examination(self, xp, attraction):
         return _product_above(xp, 1.0 - (1.0 - self.continuation) * attraction)
 
-    def _clicked(self, xp, attraction, uniforms):
+    def _compute_clicks(self, xp, attraction, uniforms):
         interest = uniforms[0] < attraction
         continuation = ~interest | (uniforms[1] < self.continuation)
         return _indicator(xp, interest, attraction) * _product_above(xp, _indicator(xp, continuation, attraction))
@@ -134,7 +134,7 @@ class PositionBased(ClickModel):
         slots = xp.asarray(np.arange(1, attraction.shape[1] + 1), attraction.dtype)
         return xp.ones_like(attraction) * slots**-self.eta
 
-    def _clicked(self, xp, attraction, uniforms):
+    def _compute_clicks(self, xp, attraction, uniforms):
         return _indicator(xp, uniforms[0] < self._probabilities(xp, attraction), attraction)
 
 
@@ -155,7 +155,7 @@ class Choice(ClickModel):
         weight = attraction / (1.0 - attraction)
         return weight / (1.0 + xp.sum(weight, axis=1, keepdims=True))
 
-    def _clicked(self, xp, attraction, uniforms):
+    def _compute_clicks(self, xp, attraction, uniforms):
         ends = xp.cumsum(self._probabilities(xp, attraction), axis=1)
         starts = xp.concatenate([xp.zeros_like(ends[:, :1]), ends[:, :-1]], axis=1)
         point = uniforms[0][:, :1]
