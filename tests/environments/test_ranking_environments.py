@@ -151,7 +151,7 @@ class RankingEnvironmentContract(SeededEnvironmentContract):
             ({"num_slots": 0}, "num_slots must be at least 1, got 0"),
             ({"num_items": 3}, "num_items must be more than num_slots, 3, got 3"),
             ({"clicks": "cascade"}, r"clicks must be a click model such as Cascade\(\), got 'cascade'"),
-            ({"feedback": "stars"}, "feedback must be score_vector or cascading, got 'stars'"),
+            ({"feedback": "stars"}, "feedback must be one of score_vector, cascading, got 'stars'"),
         ],
     )
     def test_values_outside_their_range_are_refused(self, options, message):

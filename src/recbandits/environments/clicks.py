@@ -98,10 +98,7 @@ class DependentClick(_Sequential):
     (1 - prod_j (1 - (1 - c) a_j)) / (1 - c).
 
     Attributes:
-      continuation: probability of continuing after a click; with 0 it is the cascade.
-
-    Raises:
-      ValueError: a continuation outside [0, 1].
+      continuation: probability in [0, 1] of continuing after a click; with 0 it is the cascade.
     """
 
     continuation: float = 0.7
@@ -118,10 +115,7 @@ class PositionBased(ClickModel):
     Feedback").
 
     Attributes:
-      eta: severity of the position bias; 0 is none, 1.3 that of TF-Agents' ranking example.
-
-    Raises:
-      ValueError: a negative eta or one that is not finite.
+      eta: severity of the position bias, 0 or more; 0 is none, 1.3 that of TF-Agents' ranking example.
     """
 
     eta: float = 1.3

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from recbandits.checks import distinct, require
-from recbandits.data.features import FeatureBundle
+from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
 from recbandits.data.tables import check_rated_once
-from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, Batch, Environment, observation_spec
+from recbandits.environments.base import ARMS, Batch, Environment, observation_spec
 from recbandits.environments.clicks import attraction
 from recbandits.environments.factorization import Factorization, find_rows
 from recbandits.environments.ranking import RankingBatch, RankingEnvironment

@@ -39,7 +39,7 @@ class RankingBatch(NamedTuple):
 
 def feedback_spec(feedback: str, num_slots: int) -> tensor_spec.TensorSpec | dict:
     """Return the spec of the feedback on a slate, "score_vector" or "cascading" (see `RankingEnvironment`)."""
-    require(feedback in ("score_vector", "cascading"), "feedback", "score_vector or cascading", feedback)
+    require(feedback in ("score_vector", "cascading"), "feedback", "one of score_vector, cascading", feedback)
     if feedback == "score_vector":
         return tensor_spec.TensorSpec([num_slots], tf.float32, "score_vector")
     return {

@@ -5,7 +5,8 @@ from recbandits.tf import tf
 import numpy as np
 
 from recbandits.checks import require
-from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS, Batch, Environment, observation_spec
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.environments.base import ARMS, USERS, Batch, Environment, observation_spec
 from recbandits.environments.ranking import RankingBatch, RankingEnvironment
 
 OFFSET, SCALE = -1.5, 1.5  # of the logit: attraction is 0.24 on average, 0.67 for the best of twenty items
@@ -20,15 +21,12 @@ class StationaryLinearEnvironment(Environment):
 
     Args:
       num_actions: arms.
-      context_size: length of u (and of v).
+      context_size: length of u (and of v), at least 1.
       batch_size: users per step.
       per_arm: True for arms with features.
-      drift: radians per step by which theta turns towards a second, independent theta; 0 is stationary.
+      drift: finite angle in radians per step by which theta turns towards a second, independent theta; 0 is stationary.
       problem_seed: of theta; `seed` draws the users and arms, so that seeds are replications of one problem.
       **options: `reward_noise`, `available`, `seed` of `Environment`.
-
-    Raises:
-      ValueError: a context size below 1, or a drift that is not finite.
     """
 
     def __init__(
@@ -85,13 +83,10 @@ class SyntheticRankingEnvironment(RankingEnvironment):
     Args:
       num_items: candidates per user.
       num_slots: slots of a slate.
-      context_size: length of u and of v.
+      context_size: length of u and of v, at least 1.
       batch_size: users per step.
       problem_seed: of a and M; `seed` draws the users and items, so that seeds are replications of one problem.
       **options: `clicks`, `feedback`, `seed` of `RankingEnvironment`.
-
-    Raises:
-      ValueError: a context size below 1.
     """
 
     def __init__(
