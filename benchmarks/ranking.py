@@ -23,8 +23,8 @@ from tf_agents.specs import tensor_spec
 from benchmarks.simulation import ratio
 from recbandits.agents.ranking.parameters import Ranking
 from recbandits.agents.ranking.slotting import slotted
-from recbandits.environments.base import GLOBAL, PER_ARM
-from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.environments import SyntheticRankingEnvironment
 from recbandits.training.online import simulate
 
 SIZES = [  # users in a batch, candidates, slots, policy, loops measured; the last row has the sizes of the example

@@ -99,7 +99,8 @@ def contenders(factorization, parameters, num_actions, batch_size, folder):
     simulate(environment, agent, steps=200, points=1)
     users = environment.user_ids[:batch_size]
     movies = np.tile(environment.movie_ids[:num_actions], (batch_size, 1))
-    observation = environment.describe(users, movies)
+    observation = tf.nest.map_structure(tf.constant, environment.bundle().observation(users, movies))
+    observation = observation["global"] if linear else observation
     arms = environment.movie_ids if linear else None
     export(agent.policy, folder / "ours", environment.bundle(), exploration=EXPLORATION, arms=arms)
     names = {"action of ours, PolicySaver": saved(agent.policy, folder / "saved", observation, batch_size)}
@@ -148,7 +149,7 @@ def latencies(ask, calls, patience):
 def processes_of(factorization, folder, starts=3):
     """Rows for a process with the exported policy and for one with TF-Agents': medians of some starts."""
     user = int(factorization.user_ids[0])
-    observation = factorization.user_features()[:1].tolist()
+    observation = factorization.bundle().user_features([user]).tolist()
     codes = {
         "recommend": OURS.format(directory=str(folder / "ours"), user=user),
         "action, PolicySaver": THEIRS.format(directory=str(folder / "theirs"), observation=observation),

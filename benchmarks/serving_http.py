@@ -58,7 +58,7 @@ def measure(data):
         users = factorization.user_ids[:USERS]
         servers = {
             OURS: stack.enter_context(ours(folder, [{"user_id": int(user)} for user in users])),
-            THEIRS: stack.enter_context(theirs(folder, factorization.user_features()[: len(users)].tolist())),
+            THEIRS: stack.enter_context(theirs(folder, factorization.bundle().user_features(users).tolist())),
         }
         rows = [row for clients in CLIENTS for row in compared(servers, clients)]
     return {f"{ARMS} arms through HTTP, {ROUNDS} rounds of {SECONDS:g} s": pd.DataFrame(rows)}

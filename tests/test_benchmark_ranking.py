@@ -5,7 +5,7 @@ import numpy as np
 from benchmarks import ranking
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.parameters import Ranking
-from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
+from recbandits.environments import SyntheticRankingEnvironment
 
 
 def test_a_row_has_both_speeds_their_ratio_by_round_and_the_time_of_300_loops():

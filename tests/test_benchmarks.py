@@ -7,7 +7,7 @@ import pytest
 from benchmarks.run import as_markdown
 from benchmarks.simulation import ratio, stream
 from recbandits.agents.parameters import BestFixedArm
-from recbandits.environments.stationary import StationaryLinearEnvironment
+from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training.online import simulate
 
 

@@ -11,8 +11,8 @@ from tf_agents.trajectories import time_step as ts
 
 from recbandits.agents import parameters
 from recbandits.agents.factory import NAMES, make_agent
+from recbandits.environments import StationaryLinearEnvironment
 from recbandits.environments.base import GLOBAL, PER_ARM
-from recbandits.environments.stationary import StationaryLinearEnvironment
 from recbandits.evaluation.regret import totals
 from recbandits.training.online import simulate
 

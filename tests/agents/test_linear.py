@@ -13,9 +13,9 @@ from tf_agents.trajectories import trajectory
 from recbandits.agents.factory import make_agent
 from recbandits.agents.linear import LinearModel
 from recbandits.agents.parameters import LinUCB
+from recbandits.environments import StationaryLinearEnvironment
 from recbandits.environments.factorization import svd
 from recbandits.environments.movielens import MovieLensEnvironment
-from recbandits.environments.stationary import StationaryLinearEnvironment
 from recbandits.evaluation.regret import totals
 from recbandits.training.online import simulate
 

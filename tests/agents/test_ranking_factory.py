@@ -11,15 +11,17 @@ from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking.parameters import RANKING_NAMES, Ranking
 from recbandits.agents.ranking.slotting import slotted
+from recbandits.environments import (
+    MovieLensRankingEnvironment,
+    StationaryLinearEnvironment,
+    SyntheticRankingEnvironment,
+)
 from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.environments.clicks import Cascade, PositionBased
 from recbandits.environments.factorization import als
-from recbandits.environments.movielens_ranking import MovieLensRankingEnvironment
-from recbandits.environments.stationary import StationaryLinearEnvironment
-from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
 from recbandits.training.online import simulate
 from tests.agents.slate_specs import Specs, experience
-from tests.environments.test_ranking_environments import features, table
+from tests.environments.samples import features, table
 
 QUICK = {"layers": (16,), "learning_rate": 0.01, "temperature": 0.02}
 LEARNERS = {

@@ -1,4 +1,4 @@
-"""Click models: formulas against users who walk down a slate, draws against both, the best slate by brute force."""
+"""Click models: formulas against sums over all outcomes, draws against both, the best slate by brute force."""
 
 import itertools
 import subprocess
@@ -8,69 +8,63 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recbandits.environments.clicks import (
-    CLICK_MODELS,
-    Cascade,
-    Choice,
-    DependentClick,
-    PositionBased,
-    attraction,
-)
+from recbandits.environments import CLICK_MODELS, Cascade, Choice, DependentClick, PositionBased, attraction
 
 MODELS = [Cascade(), PositionBased(), PositionBased(0.5), DependentClick(), DependentClick(0.25), Choice()]
 each_model = pytest.mark.parametrize("model", MODELS, ids=repr)
 
 
 def outcomes(model, a):
-    """Probability of every way to click on one slate, by its definition: dict from clicks (tuple of 0 and 1) to it."""
+    """Return the probability of every outcome on one slate by definition: dict from clicks (tuple of 0, 1) to it."""
+    slots, every = len(a), itertools.product((0, 1), repeat=len(a))
     if isinstance(model, Choice):
         odds = [p / (1 - p) for p in a]
-        ways = {tuple(int(j == k) for j in range(len(a))): odds[k] / (1 + sum(odds)) for k in range(len(a))}
-        return ways | {(0,) * len(a): 1 / (1 + sum(odds))}
+        one = {tuple(int(j == k) for j in range(slots)): odds[k] / (1 + sum(odds)) for k in range(slots)}
+        return one | {(0,) * slots: 1 / (1 + sum(odds))}
     if isinstance(model, PositionBased):
         p = [x / slot**model.eta for slot, x in enumerate(a, start=1)]
-        ways = itertools.product((0, 1), repeat=len(a))
-        return {way: np.prod([x if click else 1 - x for x, click in zip(p, way, strict=True)]) for way in ways}
-    stay = model.continuation if isinstance(model, DependentClick) else 0.0
-    ways = dict.fromkeys(itertools.product((0, 1), repeat=len(a)), 0.0)
+        return {
+            clicks: np.prod([x if click else 1 - x for x, click in zip(p, clicks, strict=True)]) for clicks in every
+        }
+    probabilities = dict.fromkeys(every, 0.0)
 
     def walk(clicks, probability):
-        rest = len(a) - len(clicks)
+        rest = slots - len(clicks)
         if not rest:
-            ways[clicks] += probability
+            probabilities[clicks] += probability
             return
         p = a[len(clicks)]
         walk((*clicks, 0), probability * (1 - p))
-        walk((*clicks, 1), probability * p * stay)
-        ways[(*clicks, 1) + (0,) * (rest - 1)] += probability * p * (1 - stay)
+        walk((*clicks, 1), probability * p * model.continuation)
+        probabilities[(*clicks, 1) + (0,) * (rest - 1)] += probability * p * (1 - model.continuation)
 
     walk((), 1.0)
-    return ways
+    return probabilities
 
 
 @each_model
-def test_probabilities_and_value_are_those_of_every_way_to_click(model):
-    """P(click on k) is the sum over all ways that click k; the value is the mean number of clicks."""
+def test_probabilities_and_value_are_sums_over_all_outcomes(model):
+    """P(click on k) is the sum over all outcomes with a click on k; the value is the mean number of clicks."""
     a = np.random.default_rng(0).random((20, 4)) * 0.95
     for row, probability, value in zip(a, model.probabilities(a), model.value(a), strict=True):
-        ways = outcomes(model, row)
-        assert sum(ways.values()) == pytest.approx(1.0)
-        marginal = sum(np.array(way) * p for way, p in ways.items())
+        expected = outcomes(model, row)
+        assert sum(expected.values()) == pytest.approx(1.0)
+        marginal = sum(np.array(outcome) * p for outcome, p in expected.items())
         np.testing.assert_allclose(probability, marginal, atol=1e-12)
         assert value == pytest.approx(marginal.sum(), abs=1e-12)
 
 
 @each_model
-def test_draws_click_in_every_way_as_often_as_they_should(model):
-    """100,000 users before one slate: each of the 8 ways within 4 standard errors."""
+def test_outcomes_of_draws_have_the_frequencies_of_the_model(model):
+    """100,000 draws for one slate: the share of each of the 8 outcomes is within 4 standard errors."""
     a, n = np.array([0.6, 0.3, 0.8], np.float32), 100_000
     clicks = model.draw(np.tile(a, (n, 1)), tf.constant([3, 4], tf.int64)).numpy()
     assert clicks.dtype == np.float32
     assert set(np.unique(clicks)) == {0.0, 1.0}
-    seen = np.bincount((clicks @ [4, 2, 1]).astype(int), minlength=8) / n
-    ways = outcomes(model, a.astype(float))
-    p = np.array([ways.get(way, 0.0) for way in itertools.product((0, 1), repeat=3)])
-    assert np.all(np.abs(seen - p) <= 4 * np.sqrt(p * (1 - p) / n)), f"seen {seen}, expected {p}"
+    share = np.bincount((clicks @ [4, 2, 1]).astype(int), minlength=8) / n
+    probabilities = outcomes(model, a.astype(float))
+    p = np.array([probabilities.get(outcome, 0.0) for outcome in itertools.product((0, 1), repeat=3)])
+    assert np.all(np.abs(share - p) <= 4 * np.sqrt(p * (1 - p) / n))
 
 
 @each_model
@@ -84,7 +78,7 @@ def test_the_best_slate_is_the_most_attractive_items_in_descending_order(model):
 
 
 @pytest.mark.parametrize("model", [Cascade(), DependentClick(), Choice()], ids=repr)
-def test_where_order_does_not_matter_rounding_does_not_prefer_one_either(model):
+def test_where_order_does_not_matter_values_are_equal_to_the_last_bit(model):
     """The 24 orders of 4 items have one value, to the last bit, in single precision."""
     a = np.random.default_rng(2).random(4).astype(np.float32)
     orders = a[np.array(list(itertools.permutations(range(4))))]
@@ -102,8 +96,8 @@ def test_examination_by_hand():
     np.testing.assert_allclose(Choice().probabilities(a), [[3 / 10, 1 / 10, 3 / 10]])  # odds 1, 1/3, 1
 
 
-def test_the_models_meet_where_they_should():
-    """Nobody goes on: the cascade. Everybody goes on, or no position bias: clicks as attractive as the items."""
+def test_special_cases_of_the_models_are_equal():
+    """Continuation 0: the cascade. Continuation 1, or no position bias: clicks with probability attraction."""
     a = np.random.default_rng(3).random((10, 4))
     np.testing.assert_array_equal(DependentClick(0.0).probabilities(a), Cascade().probabilities(a))
     np.testing.assert_allclose(DependentClick(1.0).probabilities(a), a)
@@ -113,37 +107,36 @@ def test_the_models_meet_where_they_should():
 
 
 @each_model
-def test_items_that_nobody_or_everybody_likes_give_finite_numbers(model):
+def test_attractions_of_0_and_1_give_finite_numbers(model):
     a = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], np.float32)
     clicks = model.draw(a, [0, 1]).numpy()
     assert np.isfinite(model.value(a)).all()
     assert not clicks[a == 0].any()
-    if not isinstance(model, Choice):  # where one of two certain items is chosen
+    if not isinstance(model, Choice):  # there one of two certain items is chosen
         assert clicks[1:, 0].all()
 
 
-def test_clicks_that_luck_stands_for_by_hand():
-    """Slot 1 is not liked (0.9 > 0.5), slots 2 and 3 are; after slot 2 users stay if 0.6 is below the continuation."""
+def test_clicks_of_uniform_draws_by_hand():
+    """No click on slot 1 (0.9 > 0.5); a click on slot 2, after which users continue if 0.6 < continuation."""
     a, uniforms = [[0.5, 0.5, 0.5]], np.array([[[0.9, 0.1, 0.2]], [[0.0, 0.6, 0.0]]])
-    np.testing.assert_array_equal(Cascade().clicked(a, uniforms), [[0, 1, 0]])
-    np.testing.assert_array_equal(DependentClick(0.5).clicked(a, uniforms), [[0, 1, 0]])
-    np.testing.assert_array_equal(DependentClick(0.7).clicked(a, uniforms), [[0, 1, 1]])
-    np.testing.assert_array_equal(PositionBased(1.0).clicked(a, uniforms), [[0, 1, 0]])  # 0.2 > 0.5 / 3
-    np.testing.assert_array_equal(Choice().clicked(a, uniforms), [[0, 0, 0]])  # a quarter each: 0.9 is leaving
+    np.testing.assert_array_equal(Cascade().compute_clicks(a, uniforms), [[0, 1, 0]])
+    np.testing.assert_array_equal(DependentClick(0.5).compute_clicks(a, uniforms), [[0, 1, 0]])
+    np.testing.assert_array_equal(DependentClick(0.7).compute_clicks(a, uniforms), [[0, 1, 1]])
+    np.testing.assert_array_equal(PositionBased(1.0).compute_clicks(a, uniforms), [[0, 1, 0]])  # 0.2 > 0.5 / 3
+    np.testing.assert_array_equal(Choice().compute_clicks(a, uniforms), [[0, 0, 0]])  # a quarter each: 0.9 is leaving
 
 
 @each_model
 def test_arrays_tensors_and_graphs_agree(model):
     a = np.random.default_rng(4).random((30, 5)).astype(np.float32)
     seed = tf.constant([5, 6], tf.int64)
-    every = [model.examination, model.probabilities, model.value]
-    for function in every:
+    for function in (model.examination, model.probabilities, model.value):
         np.testing.assert_allclose(function(tf.constant(a)), function(a), rtol=1e-5)
         np.testing.assert_allclose(tf.function(function)(tf.constant(a)), function(a), rtol=1e-5)
     drawn = model.draw(a, seed)
     np.testing.assert_array_equal(tf.function(model.draw)(tf.constant(a), seed), drawn)
     np.testing.assert_array_equal(model.draw(a, seed), drawn)
-    assert not np.array_equal(model.draw(a, seed + 1), drawn), "another seed must give other clicks"
+    assert not np.array_equal(model.draw(a, seed + 1), drawn)
 
 
 def test_stars_become_attraction_as_in_expected_reciprocal_rank():
@@ -155,22 +148,22 @@ def test_stars_become_attraction_as_in_expected_reciprocal_rank():
     assert attraction(tf.constant(stars)).dtype == tf.float32
 
 
-def test_what_is_no_probability_is_refused():
-    with pytest.raises(ValueError, match=r"continuation must be in \[0, 1\], got 1.2"):
-        DependentClick(1.2)
-    with pytest.raises(ValueError, match="eta must be 0 or more and finite, got -1"):
-        PositionBased(-1)
-    with pytest.raises(ValueError, match="eta must be 0 or more and finite, got inf"):
-        PositionBased(float("inf"))
-    with pytest.raises(ValueError, match=r"top must be in \(0, 1\], got 0"):
-        attraction(3.0, top=0)
-    for wrong in (np.array([[0.5, 1.5]]), tf.constant([[0.5, 1.5]])):
-        with pytest.raises(ValueError, match=r"attraction must be in \[0, 1\], got 1.5"):
-            Cascade().value(wrong)
-    with pytest.raises(ValueError, match=r"attraction must be in \[0, 1\], got nan"):
-        Choice().value([[np.nan]])
-    with pytest.raises(ValueError, match=r"attraction must be \[batch, slots\], got \[2\]"):
-        PositionBased().value([0.1, 0.2])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: DependentClick(1.2), r"continuation must be in \[0, 1\], got 1.2"),
+        (lambda: PositionBased(-1), "eta must be 0 or more and finite, got -1"),
+        (lambda: PositionBased(float("inf")), "eta must be 0 or more and finite, got inf"),
+        (lambda: attraction(3.0, top=0), r"top must be in \(0, 1\], got 0"),
+        (lambda: Cascade().value(np.array([[0.5, 1.5]])), r"attraction must be in \[0, 1\], got \[1.5\]"),
+        (lambda: Cascade().value(tf.constant([[0.5, 1.5]])), r"attraction must be in \[0, 1\], got \[1.5\]"),
+        (lambda: Choice().value([[np.nan]]), r"attraction must be in \[0, 1\], got \[nan\]"),
+        (lambda: PositionBased().value([0.1, 0.2]), r"shape of attraction must be \[batch, slots\], got \[2\]"),
+    ],
+)
+def test_values_outside_their_range_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_every_model_is_known_by_its_name():
@@ -178,6 +171,9 @@ def test_every_model_is_known_by_its_name():
     assert CLICK_MODELS["position_based"]().eta == 1.3
 
 
-def test_values_are_computed_without_tensorflow():
-    code = "import sys; from recbandits.environments.clicks import Cascade; Cascade().value([[0.5]]); "
-    subprocess.run([sys.executable, "-c", code + "assert 'tensorflow' not in sys.modules"], check=True)
+def test_click_models_and_factorisations_need_no_tensorflow():
+    code = (
+        "import sys; sys.modules['tensorflow'] = None; from recbandits.environments import Cascade, als, svd; "
+        "Cascade().value([[0.5]])"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

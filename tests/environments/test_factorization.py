@@ -7,10 +7,11 @@ from sklearn.linear_model import Ridge
 from tf_agents.bandits.environments import movielens_py_environment
 
 from recbandits.data import splits
-from recbandits.environments.factorization import als, svd
+from recbandits.environments import als, svd
+from tests.environments.samples import table
 
 
-def table(matrix):
+def full_table(matrix):
     """Every cell of a matrix as a rating; ids are 10, 11, ... and 1, 2, ..."""
     user, movie = np.indices(matrix.shape)
     return pd.DataFrame(
@@ -26,7 +27,7 @@ def rmse(model, ratings):
 def test_biases_alone_recover_an_additive_table():
     """Rating = 3 + a_u + b_m with biases that sum to zero: the fit without penalty is exact."""
     matrix = 3.0 + np.array([[-1.0], [0.0], [1.0]]) + np.array([[-0.5, 0.25, 0.25]])
-    model = als(table(matrix), rank=0, bias_regularization=0.0)
+    model = als(full_table(matrix), rank=0, bias_regularization=0.0)
     np.testing.assert_allclose(model.matrix(), matrix, atol=1e-12)
     np.testing.assert_allclose(model.user_bias, [-1.0, 0.0, 1.0], atol=1e-12)
 
@@ -34,7 +35,7 @@ def test_biases_alone_recover_an_additive_table():
 def test_factors_recover_an_interaction_that_biases_cannot():
     """Rating = 3 + a_u b_m with centred a and b has no biases at all."""
     interaction = np.outer([-1.0, 1.0, 2.0, -2.0], [-1.0, 0.0, 1.0])
-    ratings = table(3.0 + interaction)
+    ratings = full_table(3.0 + interaction)
     assert rmse(als(ratings, rank=0, bias_regularization=0.0), ratings) > 1.0
     model = als(ratings, rank=1, regularization=1e-9, bias_regularization=0.0, iterations=50)
     np.testing.assert_allclose(model.matrix(), 3.0 + interaction, atol=1e-6)
@@ -48,25 +49,19 @@ def test_held_out_ratings_of_movielens_are_predicted_better_by_factors_than_by_b
     assert 0.93 <= biases <= 0.945
 
 
-def test_unknown_ids_are_predicted_by_what_is_known_of_the_rest():
-    model = als(table(np.array([[1.0, 3.0], [3.0, 5.0]])), rank=1)
+def test_bias_and_factors_of_unknown_ids_count_as_zero():
+    model = als(full_table(np.array([[1.0, 3.0], [3.0, 5.0]])), rank=1)
     np.testing.assert_allclose(model.predict([999], [999]), [model.mean])
     np.testing.assert_allclose(model.predict([10], [999]), [model.mean + model.user_bias[0]])
 
 
-def sparse_table(users=40, movies=25, seed=0):
-    """Whole stars of invented users for invented movies, half of the cells; ids from 1 and from 101."""
-    generator = np.random.default_rng(seed)
-    user, movie = np.nonzero(generator.random((users, movies)) < 0.5)
-    rating = np.clip(np.round(3.5 + generator.normal(size=len(user))), 1, 5)
-    return pd.DataFrame({"user_id": user + 1, "movie_id": movie + 101, "rating": rating})
+SPARSE = table(users=40, movies=25, share=0.5)
 
 
 def test_folding_in_is_a_ridge_regression_on_the_movies():
     """Bias: sum of deviations / (n + 3). Factors: scikit-learn's Ridge of what is left, penalty 0.2 for each rating."""
-    ratings = sparse_table()
-    model = als(ratings[ratings["user_id"] > 5], rank=3, regularization=0.2, bias_regularization=3.0)
-    new = ratings[ratings["user_id"] <= 5]
+    new = SPARSE["user_id"] <= 5
+    model, new = als(SPARSE[~new], rank=3, regularization=0.2, bias_regularization=3.0), SPARSE[new]
     folded = model.fold_in(new)
     np.testing.assert_array_equal(folded.user_ids, np.arange(1, 41))
     for row, (_, own) in enumerate(new.groupby("user_id")):
@@ -84,16 +79,15 @@ def test_folding_in_is_a_ridge_regression_on_the_movies():
 
 def test_folding_in_the_users_of_a_converged_model_leaves_it_as_it_was():
     """Alternating least squares that has converged solves the same equations once more."""
-    ratings = sparse_table()
-    model = als(ratings, rank=2, iterations=3000)
-    folded = model.fold_in(ratings.sample(frac=1, random_state=0))
+    model = als(SPARSE, rank=2, iterations=3000)
+    folded = model.fold_in(SPARSE.sample(frac=1, random_state=0))
     np.testing.assert_allclose(folded.user_bias, model.user_bias, atol=1e-12)
     np.testing.assert_allclose(folded.user_factors, model.user_factors, atol=1e-8)
 
 
 def test_users_are_folded_in_between_others_and_a_known_user_is_replaced():
     """Ids 10, 12 are known; 11 comes new between them, 12 comes with other ratings."""
-    model = als(table(np.array([[1.0, 3.0], [0.0, 0.0], [3.0, 5.0]])).query("user_id != 11"), rank=1)
+    model = als(full_table(np.array([[1.0, 3.0], [0.0, 0.0], [3.0, 5.0]])).query("user_id != 11"), rank=1)
     new = pd.DataFrame({"user_id": [12, 11], "movie_id": [1, 2], "rating": [1.0, 5.0]})
     folded = model.fold_in(new)
     np.testing.assert_array_equal(folded.user_ids, [10, 11, 12])
@@ -102,34 +96,45 @@ def test_users_are_folded_in_between_others_and_a_known_user_is_replaced():
     assert folded.user_bias[2] == pytest.approx((1.0 - model.mean - model.movie_bias[0]) / 6)
 
 
-def test_ratings_of_unknown_movies_say_nothing_and_models_of_biases_can_be_folded_into():
-    model = als(sparse_table(), rank=2)
+def test_ratings_of_unknown_movies_are_left_out_of_folding_in():
+    model = als(SPARSE, rank=2)
     unknown = pd.DataFrame({"user_id": [77, 78, 78], "movie_id": [999, 999, 101], "rating": [5.0, 5.0, 4.0]})
     folded, known = model.fold_in(unknown), model.fold_in(unknown.iloc[2:])
     assert folded.user_bias[-2] == 0.0
     assert not folded.user_factors[-2].any()
     np.testing.assert_array_equal(folded.user_factors[-1], known.user_factors[-1])
     assert folded.user_bias[-1] == known.user_bias[-1]
-    biases = als(sparse_table(), rank=0).fold_in(unknown)
+    biases = als(SPARSE, rank=0).fold_in(unknown)
     assert biases.user_factors.shape == (42, 0)
 
 
-def test_models_and_tables_into_which_nobody_can_be_folded_are_refused():
-    with pytest.raises(ValueError, match="a model with biases, as als fits them, got one without"):
-        svd(table(np.ones((3, 4))), rank=1).fold_in(sparse_table())
-    with pytest.raises(ValueError, match="ratings must have at least one row, got none"):
-        als(sparse_table()).fold_in(sparse_table().iloc[:0])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda ones: svd(ones, rank=1).fold_in(ones), "model must be one with biases, as als fits them, got"),
+        (lambda ones: als(ones).fold_in(ones.iloc[:0]), "number of ratings must be at least 1, got 0"),
+        (lambda ones: als(ones.iloc[:0]), "number of ratings must be at least 1, got 0"),
+        (lambda ones: als(ones, rank=-1), "rank must be 0 or more, got -1"),
+        (lambda ones: als(ones, regularization=0), "regularization must be positive, got 0"),
+        (lambda ones: als(ones, bias_regularization=-1), "bias_regularization must be 0 or more, got -1"),
+        (lambda ones: svd(ones, rank=0), r"rank must be in \[1, 3\], got 0"),
+        (lambda ones: svd(ones, rank=99), r"rank must be in \[1, 3\], got 99"),
+    ],
+)
+def test_ratings_and_settings_that_cannot_be_fitted_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(full_table(np.ones((3, 4))))
 
 
 def test_held_out_users_of_movielens_are_predicted_nearly_as_well_as_those_of_training(real_movielens):
-    """The factorisation never saw 200 users; from four fifths of their ratings it predicts the last fifth."""
+    """Support ratings of 200 held-out users, four fifths, predict their query ratings."""
     ratings = real_movielens.ratings
-    chosen = np.random.default_rng(0).choice(ratings["user_id"].unique(), 200, replace=False)
-    theirs, last = ratings["user_id"].isin(chosen), np.random.default_rng(1).random(len(ratings)) < 0.2
-    history, test = ratings[theirs & ~last], ratings[theirs & last]
-    folded = rmse(als(ratings[~theirs]).fold_in(history), test)
-    biases = rmse(als(ratings[~theirs], rank=0).fold_in(history), test)
-    assert folded < rmse(als(ratings[~(theirs & last)]), test) + 0.01
+    users = np.random.default_rng(0).choice(ratings["user_id"].unique(), 200, replace=False)
+    held_out, query = ratings["user_id"].isin(users), np.random.default_rng(1).random(len(ratings)) < 0.2
+    support, test = ratings[held_out & ~query], ratings[held_out & query]
+    folded = rmse(als(ratings[~held_out]).fold_in(support), test)
+    biases = rmse(als(ratings[~held_out], rank=0).fold_in(support), test)
+    assert folded < rmse(als(ratings[~(held_out & query)]), test) + 0.01
     assert folded < biases - 0.01
 
 
@@ -152,25 +157,10 @@ def test_svd_is_the_reward_of_tf_agents_own_environment(movielens, tmp_path):
         np.testing.assert_allclose(time_step.reward, model.matrix()[users, action], atol=1e-5)
 
 
-@pytest.mark.parametrize(("rank", "message"), [(0, "rank must be in"), (99, "rank must be in")])
-def test_svd_refuses_a_rank_that_the_matrix_does_not_have(rank, message):
-    with pytest.raises(ValueError, match=message):
-        svd(table(np.ones((3, 4))), rank=rank)
-
-
-def test_als_refuses_an_empty_table_and_a_negative_rank():
-    with pytest.raises(ValueError, match="at least one row"):
-        als(table(np.ones((2, 2))).iloc[:0])
-    with pytest.raises(ValueError, match="rank must be 0 or more, got -1"):
-        als(table(np.ones((2, 2))), rank=-1)
-    with pytest.raises(ValueError, match=r"regularization must be positive .* got 0 and 5.0"):
-        als(table(np.ones((2, 2))), regularization=0)
-
-
 def test_features_keep_the_biases_of_ratings_that_are_zero_on_average():
     """Ratings of -1 and 1 have mean 0; users still need their constant and bias."""
-    model = als(table(np.array([[1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, 1.0]])), rank=1)
+    model = als(full_table(np.array([[1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, 1.0]])), rank=1)
     assert model.mean == 0.0
-    assert model.user_features().shape == (4, 3)
-    assert model.movie_features().shape == (2, 2)
-    assert svd(table(np.ones((3, 4))), rank=2).user_features().shape == (3, 2)
+    assert model.bundle().users.columns.tolist() == ["constant", "bias", "factor_0"]
+    assert model.bundle().movies.columns.tolist() == ["bias", "factor_0"]
+    assert svd(full_table(np.ones((3, 4))), rank=2).bundle().users.columns.tolist() == ["factor_0", "factor_1"]

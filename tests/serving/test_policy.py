@@ -15,9 +15,9 @@ from recbandits.agents.parameters import EpsilonGreedy, LinTS, LinUCB, NeuralLin
 from recbandits.data import simulated_logs
 from recbandits.data.features import FeatureBundle
 from recbandits.data.trajectories import examples
+from recbandits.environments import StationaryLinearEnvironment
 from recbandits.environments.factorization import als
 from recbandits.environments.movielens import MovieLensEnvironment
-from recbandits.environments.stationary import StationaryLinearEnvironment
 from recbandits.exploration import Exploration, epsilon_greedy
 from recbandits.serving import policy
 from recbandits.training.offline import Specs, fit, scores
@@ -230,7 +230,8 @@ def test_loaded_policies_score_as_their_agents_do(name, per_arm, tmp_path):
     users = rng.choice(environment.user_ids, 1000)
     movies = rng.permuted(np.tile(environment.movie_ids, (1000, 1)), axis=1)[:, :10]
     movies = movies if per_arm else np.tile(environment.movie_ids, (1000, 1))
-    observation = environment.describe(users, movies)
+    observation = tf.nest.map_structure(tf.constant, environment.bundle().observation(users, movies))
+    observation = observation if per_arm else observation["global"]
     expected = agent.policy.scores(observation, tf.constant([0, 0])).numpy()
     arms = None if per_arm else environment.movie_ids
     directory = policy.export(agent.policy, tmp_path / "policy", environment.bundle(), arms=arms)

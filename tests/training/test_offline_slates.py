@@ -9,7 +9,7 @@ import tensorflow as tf
 from recbandits.agents.factory import make_agent
 from recbandits.data.slates import SlateExamples
 from recbandits.data.trajectories import Examples
-from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
+from recbandits.environments import SyntheticRankingEnvironment
 from recbandits.plots import read_histograms
 from recbandits.training import run
 from recbandits.training.experience import gathered, tensors

@@ -11,7 +11,7 @@ from tf_agents.bandits.agents import lin_ucb_agent
 
 from recbandits.agents.factory import NAMES, make_agent
 from recbandits.agents.parameters import BestFixedArm, LinTS, LinUCB, Oracle, Uniform
-from recbandits.environments.stationary import StationaryLinearEnvironment
+from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training.online import simulate
 
 
@@ -149,7 +149,7 @@ import hashlib, sys
 import pandas as pd
 from recbandits.agents import parameters
 from recbandits.agents.factory import NAMES, make_agent
-from recbandits.environments.stationary import StationaryLinearEnvironment
+from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training.online import simulate
 
 world = StationaryLinearEnvironment(num_actions=6, context_size=8, batch_size=64, available=0.7, reward_noise=0.5)

@@ -8,8 +8,8 @@ from tf_agents.bandits.networks import global_and_arm_feature_network as network
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.parameters import CascadingLinUCB, OptimalRanking, RandomRanking, Ranking
+from recbandits.environments import SyntheticRankingEnvironment
 from recbandits.environments.clicks import Cascade
-from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
 from recbandits.training.online import simulate
 
 

@@ -12,9 +12,10 @@ from recbandits.agents.ranking.parameters import (
     RandomRanking,
     Ranking,
 )
+from recbandits.environments import SyntheticRankingEnvironment
+from recbandits.environments.base import observation_spec
 from recbandits.environments.clicks import Cascade, PositionBased
-from recbandits.environments.ranking import RankingBatch, RankingEnvironment, ranking_spec
-from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
+from recbandits.environments.ranking import RankingBatch, RankingEnvironment
 from recbandits.evaluation.slates import slate_estimates
 from recbandits.training.slates import log_slates, serve_slates, slate_probabilities, slate_value, train_beside
 
@@ -108,9 +109,11 @@ class OneByOne(RankingEnvironment):
 
     def __init__(self, attraction, **options):
         self._a = attraction
-        super().__init__(ranking_spec(1, 4, 4), 4, 3, 64, PositionBased(eta=1.0), **options)
+        super().__init__(
+            observation_spec({"global": [1], "per_arm": [4, 4]}), 4, 3, 64, PositionBased(eta=1.0), **options
+        )
 
-    def _batch(self, step):
+    def _draw(self):
         items = tf.broadcast_to(tf.range(4), [64, 4])
         observation = {"global": tf.ones([64, 1]), "per_arm": tf.one_hot(items, 4)}
         attraction = tf.fill([64, 4], self._a)

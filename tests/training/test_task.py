@@ -159,9 +159,10 @@ def test_a_simulation_leaves_policy_record_metrics_and_curves(places, data, movi
 
 
 def _first(environment, users):
+    import tensorflow as tf
     from tf_agents.trajectories import restart
 
-    return restart(environment.describe(users, None), batch_size=len(users))
+    return restart(tf.constant(environment.bundle().user_features(users)), batch_size=len(users))
 
 
 def test_a_profile_goes_beside_the_curves_and_changes_nothing(jobs, data):

@@ -1,198 +1,159 @@
-"""Click models: from the attraction of the items in a slate to what a user clicks, for NumPy arrays and for tensors.
+"""Click models: from the attraction of the items in a slate to clicks, for NumPy arrays and for tensors.
 
-The attraction of an item is the probability that a user who looks at it alone clicks it. TensorFlow is not imported
-before something is drawn; inside a graph, where values are not known yet, they are not checked.
+The attraction of an item is the probability that a user who examines it alone clicks it. NumPy arrays need no
+TensorFlow. Inside a graph, where values are not known yet, they are not checked.
 """
 
 import abc
 import sys
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-_NEARLY_SURE = 1.0 - 1e-6  # an attraction of 1 would have infinite weight
+from recbandits.checks import NON_NEGATIVE, PROBABILITY, check_fields, require
+
+Array = Any  # NumPy array or tensor
+_ALMOST_ONE = 1.0 - 1e-6  # an attraction of 1 would have infinite weight
 
 
 class ClickModel(abc.ABC):
-    """How users read a slate from slot 1 downwards and what they click.
+    """Examination of a slate from slot 1 downwards, and clicks.
 
-    Under each of these the best slate holds the items with the largest attraction, in descending order.
+    Under each of these models the best slate has the items with the largest attraction, in descending order. Methods
+    take the attraction float [batch, slots] of the items in slates, an array or a tensor, and raise ValueError for
+    another shape or for values outside [0, 1].
     """
 
-    # Whether the value of a slate is the same in any order. Where it is, it is computed in one order, lest rounding
-    # make one of two slates of the same items the better one.
-    _any_order = True
+    # Where order does not matter, values are computed in one order, as rounding could prefer one of several slates.
+    _order_matters: ClassVar[bool] = False
 
-    def examination(self, attraction):
-        """Probability [batch, slots] that the user looks at a slot.
+    def examination(self, attraction: Array) -> Array:
+        """Return the probability [batch, slots] that the user examines a slot."""
+        return self._examination(*_check(attraction))
 
-        Args:
-          attraction: float [batch, slots] in [0, 1].
+    def probabilities(self, attraction: Array) -> Array:
+        """Return the marginal probability [batch, slots] of a click on each slot."""
+        return self._probabilities(*_check(attraction))
 
-        Returns:
-          float [batch, slots]
-
-        Raises:
-          ValueError: another shape, or an attraction outside [0, 1].
-        """
-        return self._examination(*_inputs(attraction))
-
-    def probabilities(self, attraction):
-        """Probability [batch, slots] of a click on each slot, whatever happens on the others; as `examination`."""
-        return self._probabilities(*_inputs(attraction))
-
-    def value(self, attraction):
-        """Expected number of clicks [batch] on a slate; arguments and errors as `examination`."""
-        xp, attraction = _inputs(attraction)
-        attraction = xp.sort(attraction, axis=1) if self._any_order else attraction
+    def value(self, attraction: Array) -> Array:
+        """Return the expected number of clicks [batch] on a slate."""
+        xp, attraction = _check(attraction)
+        attraction = attraction if self._order_matters else xp.sort(attraction, axis=1)
         return xp.sum(self._probabilities(xp, attraction), axis=1)
 
-    def clicked(self, attraction, uniforms):
-        """Clicks that uniform numbers stand for.
+    def compute_clicks(self, attraction: Array, uniforms: Array) -> Array:
+        """Return the clicks float [batch, slots], 1 or 0, of uniform draws [2, batch, slots]."""
+        return self._compute_clicks(*_check(attraction), uniforms)
 
-        Args:
-          attraction: float [batch, slots] in [0, 1].
-          uniforms: float [2, batch, slots] in [0, 1), independent.
-
-        Returns:
-          float [batch, slots], 1 for a click and 0 for none.
-
-        Raises:
-          ValueError: as `examination`.
-        """
-        return self._clicked(*_inputs(attraction), uniforms)
-
-    def draw(self, attraction, seed):
-        """Draw the clicks of users.
-
-        Args:
-          attraction: float [batch, slots] in [0, 1].
-          seed: int64 [2], of a stateless generator.
-
-        Returns:
-          float32 tensor [batch, slots], 1 for a click and 0 for none; the same for the same seed.
-
-        Raises:
-          ValueError: as `examination`.
-        """
-        import tensorflow as tf  # whoever computes with arrays alone does not wait for it
+    def draw(self, attraction: Array, seed: Array) -> Array:
+        """Draw clicks float32 [batch, slots], 1 or 0, with the seed int64 [2] of a stateless generator."""
+        from recbandits.tf import tf
 
         attraction = tf.cast(attraction, tf.float32)
         uniforms = tf.random.stateless_uniform(tf.concat([[2], tf.shape(attraction)], axis=0), seed)
-        return self.clicked(attraction, uniforms)
+        return self.compute_clicks(attraction, uniforms)
 
     @abc.abstractmethod
     def _examination(self, xp, attraction):
-        """As `examination`; xp is NumPy or its like in TensorFlow."""
+        """Return the examination; xp is NumPy, or TensorFlow's module of the same functions."""
 
     @abc.abstractmethod
-    def _clicked(self, xp, attraction, uniforms):
-        """As `clicked`."""
+    def _compute_clicks(self, xp, attraction, uniforms):
+        """Return the clicks."""
 
     def _probabilities(self, xp, attraction):
         return self._examination(xp, attraction) * attraction
 
 
-class _Walk(ClickModel):
-    """Users go down slot by slot, click what attracts them, and after a click go on with probability `continuation`."""
+class _Sequential(ClickModel):
+    """Users examine slot by slot, click by attraction, and after a click continue with probability `continuation`."""
 
     def _examination(self, xp, attraction):
         return _product_above(xp, 1.0 - (1.0 - self.continuation) * attraction)
 
-    def _clicked(self, xp, attraction, uniforms):
-        attracted = uniforms[0] < attraction
-        stays = ~attracted | (uniforms[1] < self.continuation)
-        return _ones(xp, attracted, attraction) * _product_above(xp, _ones(xp, stays, attraction))
+    def _compute_clicks(self, xp, attraction, uniforms):
+        interest = uniforms[0] < attraction
+        continuation = ~interest | (uniforms[1] < self.continuation)
+        return _indicator(xp, interest, attraction) * _product_above(xp, _indicator(xp, continuation, attraction))
 
 
 @dataclass(frozen=True)
-class Cascade(_Walk):
+class Cascade(_Sequential):
     """Users click the first item that attracts them and leave: one click at most.
 
-    Slot k is looked at with probability prod_{j<k} (1 - a_j), and a slate is worth 1 - prod_j (1 - a_j) (Craswell et
-    al. 2008, "An Experimental Comparison of Click Position-bias Models").
+    Slot k is examined with probability prod_{j<k} (1 - a_j), and the value of a slate is 1 - prod_j (1 - a_j) (Craswell
+    et al. 2008, "An Experimental Comparison of Click Position-bias Models").
     """
 
-    @property
-    def continuation(self):
-        """Nobody goes on after a click."""
-        return 0.0
+    continuation: ClassVar[float] = 0.0
 
 
 @dataclass(frozen=True)
-class DependentClick(_Walk):
-    """As a cascade, but after a click users go on with some probability; without a click they always do.
+class DependentClick(_Sequential):
+    """As a cascade, but after a click users continue with some probability; without a click they always do.
 
-    Slot k is looked at with probability prod_{j<k} (1 - (1 - c) a_j) for the continuation c (Guo et al. 2009,
-    "Efficient Multiple-click Models in Web Search", there with one c for each slot). Hence a slate is worth
+    Slot k is examined with probability prod_{j<k} (1 - (1 - c) a_j) for the continuation c (Guo et al. 2009, "Efficient
+    Multiple-click Models in Web Search", there with one c for each slot). Hence the value of a slate is
     (1 - prod_j (1 - (1 - c) a_j)) / (1 - c).
 
     Attributes:
-      continuation: probability in [0, 1] of going on after a click; with 0 it is the cascade.
-
-    Raises:
-      ValueError: a continuation outside [0, 1].
+      continuation: probability in [0, 1] of continuing after a click; with 0 it is the cascade.
     """
 
     continuation: float = 0.7
 
     def __post_init__(self):
-        if not 0.0 <= self.continuation <= 1.0:
-            raise ValueError(f"continuation must be in [0, 1], got {self.continuation}")
+        check_fields(self, continuation=PROBABILITY)
 
 
 @dataclass(frozen=True)
 class PositionBased(ClickModel):
-    """Users look at slot k with probability 1 / k**eta, whatever is shown, and click what they see and like.
+    """Users examine slot k with probability 1 / k**eta, and click examined items by their attraction.
 
     Several clicks are possible, independent of each other (Joachims et al. 2017, "Unbiased Learning-to-Rank with Biased
     Feedback").
 
     Attributes:
-      eta: severity of the position bias, 0 or more; 0 is none, 1.3 what TF-Agents' ranking example has.
-
-    Raises:
-      ValueError: a negative eta or one that is not finite.
+      eta: severity of the position bias, 0 or more; 0 is none, 1.3 that of TF-Agents' ranking example.
     """
 
     eta: float = 1.3
-    _any_order = False
+    _order_matters: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not 0.0 <= self.eta < float("inf"):
-            raise ValueError(f"eta must be 0 or more and finite, got {self.eta}")
+        check_fields(self, eta=NON_NEGATIVE)
 
     def _examination(self, xp, attraction):
         slots = xp.asarray(np.arange(1, attraction.shape[1] + 1), attraction.dtype)
         return xp.ones_like(attraction) * slots**-self.eta
 
-    def _clicked(self, xp, attraction, uniforms):
-        return _ones(xp, uniforms[0] < self._probabilities(xp, attraction), attraction)
+    def _compute_clicks(self, xp, attraction, uniforms):
+        return _indicator(xp, uniforms[0] < self._probabilities(xp, attraction), attraction)
 
 
 @dataclass(frozen=True)
 class Choice(ClickModel):
-    """Users look at the whole slate and click one item or none, by Luce's choice axiom.
+    """Users examine the whole slate and click one item or none, by Luce's choice axiom.
 
     Item k is clicked with probability w_k / (1 + sum_j w_j), where the odds w = a / (1 - a) make the attraction a the
-    probability of a click on a slate of that item alone, and 1 is the weight of leaving. What stands below an item
-    matters as much as what stands above it. Everything is looked at, yet a click takes more: that nothing else in the
-    slate is preferred. TF-Agents' "ghost actions" give leaving a weight in the same way.
+    probability of a click on a slate of that item alone, and 1 is the weight of leaving. Items below a slot matter as
+    much as those above it. TF-Agents' "ghost actions" give leaving a weight in the same way.
     """
 
     def _examination(self, xp, attraction):
         return xp.ones_like(attraction)
 
     def _probabilities(self, xp, attraction):
-        attraction = xp.minimum(attraction, xp.full_like(attraction, _NEARLY_SURE))
+        attraction = xp.minimum(attraction, xp.full_like(attraction, _ALMOST_ONE))
         weight = attraction / (1.0 - attraction)
         return weight / (1.0 + xp.sum(weight, axis=1, keepdims=True))
 
-    def _clicked(self, xp, attraction, uniforms):
+    def _compute_clicks(self, xp, attraction, uniforms):
         ends = xp.cumsum(self._probabilities(xp, attraction), axis=1)
         starts = xp.concatenate([xp.zeros_like(ends[:, :1]), ends[:, :-1]], axis=1)
         point = uniforms[0][:, :1]
-        return _ones(xp, (starts <= point) & (point < ends), attraction)
+        return _indicator(xp, (starts <= point) & (point < ends), attraction)
 
 
 CLICK_MODELS = {
@@ -203,31 +164,26 @@ CLICK_MODELS = {
 }
 
 
-def attraction(rating, top=0.5):
-    """Probability that a user who looks at a movie clicks it, from the rating that the user would give.
+def attraction(rating: Array, top: float = 0.5) -> Array:
+    """Return the probability that a user who examines a movie clicks it, from the rating that the user would give.
 
     top * (2**(rating - 1) - 1) / 15, with the grades 0 to 4 for 1 to 5 stars: the mapping of expected reciprocal rank
-    (Chapelle et al. 2009, "Expected Reciprocal Rank for Graded Relevance"), scaled so that 5 stars give
-    `top`: even perfect movies are not always clicked.
+    (Chapelle et al. 2009, "Expected Reciprocal Rank for Graded Relevance"), scaled so that 5 stars give `top`.
 
     Args:
       rating: float array or tensor of any shape, stars; what is outside [1, 5] is clipped.
       top: attraction of 5 stars, in (0, 1].
 
-    Returns:
-      float of the same shape, in [0, top].
-
     Raises:
       ValueError: a `top` outside (0, 1].
     """
-    if not 0.0 < top <= 1.0:
-        raise ValueError(f"top must be in (0, 1], got {top}")
-    xp, rating = _numbers(rating)
+    require(0.0 < top <= 1.0, "top", "in (0, 1]", top)
+    xp, rating = _namespace(rating)
     return (2.0 ** (xp.clip(rating, 1.0, 5.0) - 1.0) - 1.0) * (top / 15.0)
 
 
-def _numbers(values):
-    """(NumPy or its like in TensorFlow, values as floating-point numbers)."""
+def _namespace(values: Any):
+    """Return (NumPy or TensorFlow's module of the same functions, values as floating-point numbers)."""
     tf = sys.modules.get("tensorflow")
     if tf is not None and tf.is_tensor(values):
         return tf.experimental.numpy, values
@@ -235,22 +191,23 @@ def _numbers(values):
     return np, values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
 
 
-def _inputs(attraction):
-    xp, attraction = _numbers(attraction)
-    if len(attraction.shape) != 2:
-        raise ValueError(f"attraction must be [batch, slots], got {list(attraction.shape)}")
+def _check(attraction):
+    """Check the shape of attractions, and the values where they are known; return what `_namespace` does."""
+    xp, attraction = _namespace(attraction)
+    shape = list(attraction.shape)
+    require(len(shape) == 2, "the shape of attraction", "[batch, slots]", shape)
     if xp is np or hasattr(attraction, "numpy"):
-        known = np.asarray(attraction)
-        if (wrong := ~((known >= 0.0) & (known <= 1.0))).any():
-            raise ValueError(f"attraction must be in [0, 1], got {known[wrong][0]}")
+        values = np.asarray(attraction)
+        invalid = values[~PROBABILITY.holds(values)]
+        require(not invalid.size, "attraction", PROBABILITY.expected, invalid[:1].tolist())
     return xp, attraction
 
 
 def _product_above(xp, factors):
-    """Product of the factors above each slot: 1 for the first, float [batch, slots]."""
+    """Return the product float [batch, slots] of the factors above each slot: 1 for the first."""
     return xp.cumprod(xp.concatenate([xp.ones_like(factors[:, :1]), factors[:, :-1]], axis=1), axis=1)
 
 
-def _ones(xp, condition, like):
-    """1 where a condition holds and 0 elsewhere, in the type of `like`."""
+def _indicator(xp, condition, like):
+    """Return 1 where a condition holds and 0 elsewhere, in the type of `like`."""
     return xp.where(condition, xp.ones_like(like), xp.zeros_like(like))

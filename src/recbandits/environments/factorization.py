@@ -1,11 +1,13 @@
-"""From a table of ratings to a reward for every (user, movie): ALS on what was rated, or TF-Agents' zero-filled SVD."""
+"""Rating models: ALS on the observed ratings, and TF-Agents' SVD of the ratings matrix filled with zeros."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import sparse
 
+from recbandits.checks import require
 from recbandits.data.features import FeatureBundle
 
 
@@ -38,118 +40,100 @@ class Factorization:
     bias_regularization: float = 5.0
 
     @property
-    def rank(self):
+    def rank(self) -> int:
         """Number of factors."""
         return self.user_factors.shape[1]
 
-    def matrix(self):
-        """Predicted rating of every movie by every user, float array [users, movies]."""
+    def matrix(self) -> np.ndarray:
+        """Predict the rating of every movie by every user, float array [users, movies]."""
         bias = self.mean + self.user_bias[:, None] + self.movie_bias[None, :]
         return bias + self.user_factors @ self.movie_factors.T
 
-    def user_features(self):
-        """What a linear model per movie needs of a user, [users, size]: 1, bias and factors, or the factors alone."""
-        if not self.biased:
-            return self.user_factors
-        return np.column_stack([np.ones(len(self.user_ids)), self.user_bias, self.user_factors])
+    def predict(self, user_ids: ArrayLike, movie_ids: ArrayLike) -> np.ndarray:
+        """Predict the ratings float [n] of pairs of a user and a movie.
 
-    def movie_features(self):
-        """What describes a movie, [movies, size]: bias and factors; without biases the factors alone."""
-        if not self.biased:
-            return self.movie_factors
-        return np.column_stack([self.movie_bias, self.movie_factors])
-
-    def predict(self, user_ids, movie_ids):
-        """Predict the ratings of (user, movie) pairs.
-
-        Args:
-          user_ids: int array [n].
-          movie_ids: int array [n].
-
-        Returns:
-          float array [n], rating points; for an id without a rating in training its bias and factors count as zero.
+        Bias and factors of an id without a rating in training count as zero.
         """
-        user, known_user = _rows(self.user_ids, user_ids)
-        movie, known_movie = _rows(self.movie_ids, movie_ids)
-        taste = np.einsum("nk,nk->n", self.user_factors[user], self.movie_factors[movie])
+        user, user_known = find_rows(self.user_ids, user_ids)
+        movie, movie_known = find_rows(self.movie_ids, movie_ids)
+        interaction = np.einsum("nk,nk->n", self.user_factors[user], self.movie_factors[movie])
         return (
             self.mean
-            + np.where(known_user, self.user_bias[user], 0.0)
-            + np.where(known_movie, self.movie_bias[movie], 0.0)
-            + np.where(known_user & known_movie, taste, 0.0)
+            + np.where(user_known, self.user_bias[user], 0.0)
+            + np.where(movie_known, self.movie_bias[movie], 0.0)
+            + np.where(user_known & movie_known, interaction, 0.0)
         )
 
-    def fold_in(self, ratings):
-        """Add users by their ratings of the movies, which stay as they are: half a sweep of `als`.
+    def fold_in(self, ratings: pd.DataFrame) -> "Factorization":
+        """Add users by their ratings, with the movies unchanged: half a sweep of `als`.
 
         The bias and the factors of each user in `ratings` are the ridge regressions that `als` solves for a user, with
-        the penalties that it had. The ratings must be all that are to count: a user whom the model has is replaced.
-        Ratings of movies that it does not have are left out; who has no others gets zeros, the prior mean.
+        the penalties of this model. Users that the model has are replaced. Ratings of unknown movies are left out; a
+        user without other ratings gets zeros, the prior mean.
 
         Args:
-          ratings: DataFrame with columns user_id, movie_id, rating.
-
-        Returns:
-          A `Factorization` with these users and all that it had; mean and movies are the same.
+          ratings: DataFrame with columns user_id, movie_id, rating; all ratings of these users.
 
         Raises:
           ValueError: no ratings, or a model without biases, whose zeros count as ratings.
         """
-        if ratings.empty:
-            raise ValueError("ratings must have at least one row, got none")
-        if not self.biased:
-            raise ValueError("users can be folded into a model with biases, as als fits them, got one without")
+        require(not ratings.empty, "the number of ratings", "at least 1", 0)
+        require(self.biased, "the model", "one with biases, as als fits them", "one without")
         user_ids, user = np.unique(ratings["user_id"], return_inverse=True)
-        movie, known = _rows(self.movie_ids, ratings["movie_id"])
-        user, movie = user[known], movie[known]
-        deviation = ratings["rating"].to_numpy(float)[known] - self.mean - self.movie_bias[movie]
-        penalised = np.maximum(np.bincount(user, minlength=len(user_ids)) + self.bias_regularization, 1e-12)
-        bias = np.bincount(user, deviation, minlength=len(user_ids)) / penalised
-        shape = len(user_ids), len(self.movie_ids)
-        residual = sparse.csr_matrix((deviation - bias[user], (user, movie)), shape)
-        rated = sparse.csr_matrix((np.ones(len(user)), (user, movie)), shape)
-        factors = _ridge(rated, residual, self.movie_factors, self.regularization)
-        kept = ~np.isin(self.user_ids, user_ids)
-        every = np.concatenate([self.user_ids[kept], user_ids])
-        order = np.argsort(every)
+        movie, movie_known = find_rows(self.movie_ids, ratings["movie_id"])
+        user, movie = user[movie_known], movie[movie_known]
+        deviation = ratings["rating"].to_numpy(float)[movie_known] - self.mean - self.movie_bias[movie]
+        weight = np.maximum(np.bincount(user, minlength=len(user_ids)) + self.bias_regularization, 1e-12)
+        bias = np.bincount(user, deviation, minlength=len(user_ids)) / weight
+        cells, residual = _sparse(user, movie, deviation - bias[user], (len(user_ids), len(self.movie_ids)))
+        factors = _ridge(cells, residual, self.movie_factors, self.regularization)
+        others = ~np.isin(self.user_ids, user_ids)
+        all_ids = np.concatenate([self.user_ids[others], user_ids])
+        order = np.argsort(all_ids)
         return replace(
             self,
-            user_ids=every[order],
-            user_bias=np.concatenate([self.user_bias[kept], bias])[order],
-            user_factors=np.concatenate([self.user_factors[kept], factors])[order],
+            user_ids=all_ids[order],
+            user_bias=np.concatenate([self.user_bias[others], bias])[order],
+            user_factors=np.concatenate([self.user_factors[others], factors])[order],
         )
 
-    def user_frame(self):
-        """Bias (where the model has biases) and factors of the users, a DataFrame indexed by user id, for joins."""
-        return self._frame("user_id", self.user_ids, self.user_bias, self.user_factors)
+    def user_frame(self) -> pd.DataFrame:
+        """Return bias (where the model has biases) and factors of the users, indexed by user id, for joins."""
+        return self._frame(pd.Index(self.user_ids, name="user_id"), self.user_bias, self.user_factors)
 
-    def movie_frame(self):
-        """The same for the movies, indexed by movie id."""
-        return self._frame("movie_id", self.movie_ids, self.movie_bias, self.movie_factors)
+    def movie_frame(self) -> pd.DataFrame:
+        """Return the same for the movies, indexed by movie id."""
+        return self._frame(pd.Index(self.movie_ids, name="movie_id"), self.movie_bias, self.movie_factors)
 
-    def bundle(self, movie_ids=None):
-        """Features with which a linear model that all arms share can represent the ratings, as a FeatureBundle.
+    def bundle(self, movie_ids: ArrayLike | None = None) -> FeatureBundle:
+        """Return features with which a linear model that all arms share can represent the ratings.
 
-        Its view is "product": of a user a constant and the bias (where the model has biases) and the factors, of a
-        candidate likewise, and the products of the factors, of which the rating is a sum.
+        Its view is "product": a constant, bias and factors of a user, bias and factors of a candidate, and the products
+        of their factors, of which the rating is a sum. Constant and biases are left out where the model has no biases.
 
         Args:
-          movie_ids: the movies that it is to know, in order; None for all.
+          movie_ids: the movies of the bundle, in order; None for all.
         """
         users, movies = self.user_frame(), self.movie_frame()
         if self.biased:
             users.insert(0, "constant", 1.0)
         return FeatureBundle(users, movies if movie_ids is None else movies.loc[movie_ids], view="product")
 
-    def _frame(self, name, ids, bias, factors):
-        columns = [f"factor_{k}" for k in range(self.rank)]
-        frame = pd.DataFrame(factors, pd.Index(ids, name=name), columns)
+    def _frame(self, index, bias, factors):
+        frame = pd.DataFrame(factors, index, [f"factor_{k}" for k in range(self.rank)])
         if self.biased:
             frame.insert(0, "bias", bias)
         return frame
 
 
-def als(ratings, rank=20, regularization=0.12, bias_regularization=5.0, iterations=12, seed=0):
+def als(
+    ratings: pd.DataFrame,
+    rank: int = 20,
+    regularization: float = 0.12,
+    bias_regularization: float = 5.0,
+    iterations: int = 12,
+    seed: int = 0,
+) -> Factorization:
     """Fit biases and factors to the observed ratings only, by alternating least squares.
 
     The biases are ridge regressions on the ratings; the factors then alternate on the residuals with a penalty that
@@ -164,71 +148,50 @@ def als(ratings, rank=20, regularization=0.12, bias_regularization=5.0, iteratio
       iterations: sweeps over users and movies.
       seed: of the initial movie factors.
 
-    Returns:
-      A `Factorization` over the users and movies that occur in `ratings`.
-
     Raises:
       ValueError: no ratings, a negative rank, or a penalty outside its range.
     """
-    if ratings.empty:
-        raise ValueError("ratings must have at least one row, got none")
-    if rank < 0:
-        raise ValueError(f"rank must be 0 or more, got {rank}")
-    if not (regularization > 0 and bias_regularization >= 0):
-        raise ValueError(
-            "regularization must be positive and bias_regularization 0 or more, "
-            f"got {regularization} and {bias_regularization}"
-        )
+    require(not ratings.empty, "the number of ratings", "at least 1", 0)
+    require(rank >= 0, "rank", "0 or more", rank)
+    require(regularization > 0, "regularization", "positive", regularization)
+    require(bias_regularization >= 0, "bias_regularization", "0 or more", bias_regularization)
     user_ids, user = np.unique(ratings["user_id"], return_inverse=True)
     movie_ids, movie = np.unique(ratings["movie_id"], return_inverse=True)
     rating = ratings["rating"].to_numpy(float)
     mean = rating.mean()
     user_bias, movie_bias = _biases(user, movie, rating - mean, bias_regularization)
-    residual = rating - mean - user_bias[user] - movie_bias[movie]
     shape = (len(user_ids), len(movie_ids))
-    by_user = sparse.csr_matrix((residual, (user, movie)), shape)
-    rated = sparse.csr_matrix((np.ones_like(residual), (user, movie)), shape)
+    cells, residual = _sparse(user, movie, rating - mean - user_bias[user] - movie_bias[movie], shape)
     movie_factors = np.random.default_rng(seed).normal(scale=0.1, size=(shape[1], rank))
     user_factors = np.zeros((shape[0], rank))
     for _ in range(iterations if rank else 0):
-        user_factors = _ridge(rated, by_user, movie_factors, regularization)
-        movie_factors = _ridge(rated.T, by_user.T, user_factors, regularization)
-    return Factorization(
-        user_ids,
-        movie_ids,
-        float(mean),
-        user_bias,
-        movie_bias,
-        user_factors,
-        movie_factors,
-        regularization=regularization,
-        bias_regularization=bias_regularization,
-    )
+        user_factors = _ridge(cells, residual, movie_factors, regularization)
+        movie_factors = _ridge(cells.T, residual.T, user_factors, regularization)
+    parameters = float(mean), user_bias, movie_bias, user_factors, movie_factors
+    return Factorization(user_ids, movie_ids, *parameters, True, regularization, bias_regularization)
 
 
-def svd(ratings, rank=20, num_movies=None):
+def svd(ratings: pd.DataFrame, rank: int = 20, num_movies: int | None = None) -> Factorization:
     """Factorise the ratings matrix with zeros where nothing was rated, as TF-Agents' own MovieLens environment does.
 
-    It is kept to compare with TF-Agents: an unrated movie counts as rated 0, so its rewards are no ratings.
+    An unrated movie counts as rated 0, so the rewards are not ratings; use it to compare with TF-Agents. The model has
+    no biases, and its factors carry the square roots of the singular values.
 
     Args:
       ratings: DataFrame with columns user_id, movie_id, rating.
       rank: singular values kept.
       num_movies: only the movies with ids 1 to num_movies, and only users who rated one of them; None for all.
 
-    Returns:
-      A `Factorization` without biases whose factors carry the square roots of the singular values.
-
     Raises:
       ValueError: a rank that the matrix does not have, or no rating of the movies kept.
     """
     movie_ids = np.arange(1, int(num_movies or ratings["movie_id"].max()) + 1)
-    kept = ratings[ratings["movie_id"].between(1, movie_ids[-1])]
-    user_ids, user = np.unique(kept["user_id"], return_inverse=True)
-    if not 1 <= rank <= min(len(user_ids), len(movie_ids)):
-        raise ValueError(f"rank must be in [1, {min(len(user_ids), len(movie_ids))}], got {rank}")
+    ratings = ratings[ratings["movie_id"].between(1, movie_ids[-1])]
+    user_ids, user = np.unique(ratings["user_id"], return_inverse=True)
+    max_rank = min(len(user_ids), len(movie_ids))
+    require(1 <= rank <= max_rank, "rank", f"in [1, {max_rank}]", rank)
     matrix = np.zeros((len(user_ids), len(movie_ids)))
-    matrix[user, kept["movie_id"] - 1] = kept["rating"]
+    matrix[user, ratings["movie_id"] - 1] = ratings["rating"]
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     scale = np.sqrt(values[:rank])
     zeros = np.zeros(len(user_ids)), np.zeros(len(movie_ids))
@@ -236,8 +199,20 @@ def svd(ratings, rank=20, num_movies=None):
     return Factorization(user_ids, movie_ids, 0.0, *zeros, *factors, biased=False)
 
 
+def find_rows(known_ids: np.ndarray, ids: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row of each id in the ascending `known_ids` (any row where it is unknown), and True where known."""
+    ids = np.asarray(ids)
+    rows = np.minimum(np.searchsorted(known_ids, ids), len(known_ids) - 1)
+    return rows, known_ids[rows] == ids
+
+
+def _sparse(user, movie, values, shape):
+    """Return ones and values [n] in the cells (user, movie) of two sparse arrays [users, movies]."""
+    return tuple(sparse.csr_matrix((data, (user, movie)), shape) for data in (np.ones_like(values), values))
+
+
 def _biases(user, movie, deviation, penalty, sweeps=10):
-    """Ridge estimates of user and movie biases from deviations [n] from the mean, alternating."""
+    """Fit user and movie biases by ridge regression to deviations [n] from the mean, alternating."""
     user_count, movie_count = np.bincount(user), np.bincount(movie)
     user_bias, movie_bias = np.zeros(len(user_count)), np.zeros(len(movie_count))
     for _ in range(sweeps):
@@ -246,20 +221,13 @@ def _biases(user, movie, deviation, penalty, sweeps=10):
     return user_bias, movie_bias
 
 
-def _ridge(rated, residual, factors, regularization):
-    """Solve the ridge regression of every row; rated, residual: sparse [rows, columns]; factors: [columns, rank].
+def _ridge(cells, residual, factors, regularization):
+    """Solve the ridge regression of every row; cells, residual: sparse [rows, columns]; factors: [columns, rank].
 
     A row without ratings gets zeros.
     """
     rank = factors.shape[1]
     outer = (factors[:, :, None] * factors[:, None, :]).reshape(len(factors), rank * rank)
-    gram = (rated @ outer).reshape(rated.shape[0], rank, rank)
-    count = np.maximum(np.asarray(rated.sum(axis=1)).reshape(-1, 1, 1), 1.0)
+    gram = (cells @ outer).reshape(cells.shape[0], rank, rank)
+    count = np.maximum(np.asarray(cells.sum(axis=1)).reshape(-1, 1, 1), 1.0)
     return np.linalg.solve(gram + regularization * count * np.eye(rank), (residual @ factors)[:, :, None])[:, :, 0]
-
-
-def _rows(known_ids, ids):
-    """Row of each id in the ascending `known_ids` (any row where it is unknown), and whether it is known."""
-    ids = np.asarray(ids)
-    row = np.minimum(np.searchsorted(known_ids, ids), len(known_ids) - 1)
-    return row, known_ids[row] == ids

@@ -1,140 +1,223 @@
-"""MovieLens users asking for movies; the reward is the rating that a factorisation predicts."""
+"""MovieLens users: rewards and clicks follow from ratings that a factorisation predicts, or that users have given."""
+
+from collections.abc import Sequence
 
 from recbandits.tf import tf
 
 import numpy as np
 import pandas as pd
-from tf_agents.specs import tensor_spec
 
-from recbandits.environments.base import ARMS, GLOBAL, PER_ARM, USERS, Environment
+from recbandits.checks import distinct, require
+from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.tables import check_rated_once
+from recbandits.environments.base import ARMS, Batch, Environment, observation_spec
+from recbandits.environments.clicks import attraction
+from recbandits.environments.factorization import Factorization, find_rows
+from recbandits.environments.ranking import RankingBatch, RankingEnvironment
 
 
 class MovieLensEnvironment(Environment):
-    """Each step brings `batch_size` users, drawn with replacement, and their candidate movies.
+    """Users drawn with replacement, each with candidate movies; the reward is the predicted rating.
 
     With `per_arm=False` the candidates are always the same movies and the agent sees the user's features alone: one
     linear model per arm can represent every reward. With `per_arm=True` each user gets `num_actions` distinct movies
-    drawn at random; each carries its own features and the interaction (user factors times movie factors, element by
-    element), without which a linear model shared by all arms cannot tell one user's taste from another's.
+    drawn at random. Each has its own features and the interaction (user factors times movie factors, element by
+    element), without which a linear model shared by all arms cannot represent differences between users.
 
     Args:
-      factorization: a `Factorization`; its matrix is the expected reward.
+      factorization: a `Factorization`; its matrix is the expected reward, its bundle the features.
       num_actions: candidate movies per user.
       batch_size: users per step.
-      per_arm: whether arms are drawn anew and described by features.
+      per_arm: True for candidates that are drawn and have features.
       movie_ids: the movies to draw from, or, with `per_arm=False`, the arms in order; default: all, or the first
         `num_actions`.
       **options: `reward_noise`, `available`, `seed` of `Environment`.
 
     Raises:
-      ValueError: unknown or too few movies.
+      ValueError: unknown, repeated or too few movies.
     """
 
-    def __init__(self, factorization, num_actions=20, batch_size=8, per_arm=False, movie_ids=None, **options):
-        movies = _movie_rows(factorization, movie_ids, num_actions, per_arm)
-        self._factorization = factorization
+    def __init__(
+        self,
+        factorization: Factorization,
+        num_actions: int = 20,
+        batch_size: int = 8,
+        per_arm: bool = False,
+        movie_ids: Sequence[int] | None = None,
+        **options,
+    ):
+        movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
+        if movie_ids is None and not per_arm:
+            movies = movies[:num_actions]
+        require(num_actions <= len(movies), "num_actions", f"at most the number of movies, {len(movies)}", num_actions)
+        allowed = per_arm or len(movies) == num_actions
+        require(allowed, "the number of movie_ids", f"num_actions, {num_actions}", len(movies))
         self.user_ids, self.movie_ids = factorization.user_ids, factorization.movie_ids[movies]
         rewards = factorization.matrix()[:, movies]
-        user, movie = factorization.user_features(), factorization.movie_features()[movies]
         self._rewards = tf.constant(rewards, tf.float32)
         self._mean_rewards = tf.constant(rewards.mean(axis=0), tf.float32)
-        self._users = tf.constant(user, tf.float32)
-        self._movies = tf.constant(movie, tf.float32)
-        self._user_factors = tf.constant(factorization.user_factors, tf.float32)
-        self._movie_factors = tf.constant(factorization.movie_factors[movies], tf.float32)
-        spec = tensor_spec.TensorSpec([user.shape[1]], tf.float32, GLOBAL)
-        if per_arm:
-            features = movie.shape[1] + factorization.rank
-            spec = {GLOBAL: spec, PER_ARM: tensor_spec.TensorSpec([num_actions, features], tf.float32, PER_ARM)}
-        self._draw_batch = self._draw_candidates if per_arm else self._draw_users
-        super().__init__(spec, num_actions, batch_size, **options)
+        self._bundle = factorization.bundle(self.movie_ids)
+        self._features = _FeatureTensors(self._bundle, self.user_ids, self.movie_ids)
+        spec = observation_spec(self._bundle.spec(num_actions))
+        super().__init__(spec if per_arm else spec[GLOBAL], num_actions, batch_size, **options)
 
-    def describe(self, user_ids, movie_ids):
-        """Observation of chosen users and candidates, for asking a policy about them.
+    def bundle(self) -> FeatureBundle:
+        """Return the features of the users and of the environment's movies: its observations by ids."""
+        return self._bundle
 
-        Args:
-          user_ids: int [batch].
-          movie_ids: int [batch, arms]; read with per-arm features only.
-
-        Returns:
-          What `observation` of a `Batch` holds, without a mask.
-
-        Raises:
-          ValueError: an id that the factorisation does not know.
-        """
-        users = _rows("user_ids", self.user_ids, user_ids)
+    def _draw(self):
+        users = self._draw_users(len(self.user_ids))
         if not self.per_arm:
-            return tf.gather(self._users, users)
-        return self._describe(users, _rows("movie_ids", self.movie_ids, movie_ids))
-
-    def bundle(self):
-        """The features that it shows, as a FeatureBundle with which a policy can be served by ids.
-
-        Its observations of users and movies are those of `describe`, and its movies are those of the environment; where
-        arms have no features, it is the context that policies read.
-        """
-        return self._factorization.bundle(self.movie_ids)
-
-    def _draw(self, step):
-        users = tf.random.stateless_uniform([self.batch_size], self.stream(USERS), 0, len(self._users), tf.int32)
-        return self._draw_batch(users)
-
-    def _draw_users(self, users):
-        shape = [self.batch_size, self.num_actions]
-        return {
-            "observation": tf.gather(self._users, users),
-            "arms": tf.broadcast_to(tf.range(self.num_actions), shape),
-            "expected_reward": tf.gather(self._rewards, users),
-            "unpersonalised": tf.broadcast_to(self._mean_rewards, shape),
-        }
-
-    def _draw_candidates(self, users):
+            shape = [self.batch_size, self.num_actions]
+            arms, mean = (tf.broadcast_to(row, shape) for row in (tf.range(self.num_actions), self._mean_rewards))
+            return Batch(tf.gather(self._features.users, users), arms, tf.gather(self._rewards, users), mean)
         # The largest of independent uniform keys are a sample without replacement.
-        keys = tf.random.stateless_uniform([self.batch_size, len(self._movies)], self.stream(ARMS))
+        keys = tf.random.stateless_uniform([self.batch_size, len(self.movie_ids)], self.stream(ARMS))
         arms = tf.math.top_k(keys, self.num_actions, sorted=False).indices
-        return {
-            "observation": self._describe(users, arms),
-            "arms": arms,
-            "expected_reward": tf.gather(tf.gather(self._rewards, users), arms, batch_dims=1),
-            "unpersonalised": tf.gather(self._mean_rewards, arms),
-        }
-
-    def _describe(self, users, movies):
-        interaction = tf.gather(self._user_factors, users)[:, None, :] * tf.gather(self._movie_factors, movies)
-        return {
-            GLOBAL: tf.gather(self._users, users),
-            PER_ARM: tf.concat([tf.gather(self._movies, movies), interaction], axis=2),
-        }
+        rewards = tf.gather(tf.gather(self._rewards, users), arms, batch_dims=1)
+        return Batch(self._features(users, arms), arms, rewards, tf.gather(self._mean_rewards, arms))
 
 
-def _movie_rows(factorization, movie_ids, num_actions, per_arm):
-    known = factorization.movie_ids
-    if movie_ids is None:
-        movie_ids = known if per_arm else known[:num_actions]
-    rows = distinct_rows("movie_ids", known, movie_ids)
-    if num_actions > len(rows):
-        raise ValueError(f"num_actions must be at most the number of movies, {len(rows)}, got {num_actions}")
-    if not per_arm and len(rows) != num_actions:
-        raise ValueError(f"movie_ids must name one movie per arm, {num_actions}, got {len(rows)}")
-    return rows
+class RatedEnvironment(Environment):
+    """Users drawn with replacement, each with movies that this user has rated; the reward is the rating.
 
+    All users are equally likely, and so are all sets of `num_actions` of the movies that a user has rated, in random
+    order.
 
-def distinct_rows(field, known, ids):
-    """Row of each of some ids that must be known and different from each other, int array [ids].
+    Args:
+      ratings: DataFrame with columns user_id, movie_id and rating.
+      features: `FeatureBundle` that knows these users and movies; fit it on other ratings than these.
+      num_actions: candidate movies per user; users with fewer ratings are left out.
+      batch_size: users per step.
+      **options: `reward_noise`, `available`, `seed` of `Environment`.
 
     Raises:
-      ValueError: an id that is not known or occurs twice; it names the field.
+      ValueError: no user with enough ratings, or a movie that a user has rated twice.
     """
-    rows = _rows(field, known, ids)
-    if len(set(rows)) < len(rows):
-        raise ValueError(f"{field} must be different from each other")
-    return rows
+
+    def __init__(
+        self, ratings: pd.DataFrame, features: FeatureBundle, num_actions: int = 10, batch_size: int = 8, **options
+    ):
+        check_rated_once(ratings)
+        ratings = ratings.sort_values("user_id", kind="stable")
+        users, starts, counts = np.unique(ratings["user_id"], return_index=True, return_counts=True)
+        self._max_count = int(counts.max(initial=0))
+        expected = f"at most {self._max_count}, the most ratings of a user"
+        require(num_actions <= self._max_count, "num_actions", expected, num_actions)
+        eligible = counts >= num_actions
+        self.user_ids, starts, counts = users[eligible], starts[eligible], counts[eligible]
+        self.movie_ids, movies = np.unique(ratings["movie_id"], return_inverse=True)
+        self._starts, self._counts = tf.constant(starts, tf.int32), tf.constant(counts, tf.int32)
+        self._movies, self._ratings = tf.constant(movies, tf.int32), tf.constant(ratings["rating"], tf.float32)
+        self._mean_ratings = tf.constant(ratings.groupby("movie_id")["rating"].mean(), tf.float32)
+        observation = features.observation(ratings["user_id"].to_numpy(), ratings["movie_id"].to_numpy()[:, None])
+        self._users, self._pairs = tf.constant(observation[GLOBAL][starts]), tf.constant(observation[PER_ARM][:, 0])
+        super().__init__(observation_spec(features.spec(num_actions)), num_actions, batch_size, **options)
+
+    def _draw(self):
+        users = self._draw_users(len(self.user_ids))
+        # The largest keys, as above; those beyond the number of the user's ratings are below all others.
+        keys = tf.random.stateless_uniform([self.batch_size, self._max_count], self.stream(ARMS))
+        keys = tf.where(tf.range(self._max_count) < tf.gather(self._counts, users)[:, None], keys, -1.0)
+        rows = tf.gather(self._starts, users)[:, None] + tf.math.top_k(keys, self.num_actions).indices
+        observation = {GLOBAL: tf.gather(self._users, users), PER_ARM: tf.gather(self._pairs, rows)}
+        arms = tf.gather(self._movies, rows)
+        return Batch(observation, arms, tf.gather(self._ratings, rows), tf.gather(self._mean_ratings, arms))
 
 
-def _rows(field, known, ids):
-    """Row of each id, in the shape of `ids`."""
+class MovieLensRankingEnvironment(RankingEnvironment):
+    """Users drawn with replacement, each with candidates drawn without; clicks follow from the predicted ratings.
+
+    The baseline "als" ranks by the predicted ratings and hence perfectly. The baseline "popularity" ranks by the column
+    of that name in the bundle, the number of ratings, as production systems do; without that column by mean attraction.
+
+    Args:
+      factorization: a `Factorization`.
+      bundle: `FeatureBundle` that knows the users and movies; the agent sees its `observation`.
+      num_items: candidates per user.
+      num_slots: slots of a slate.
+      batch_size: users per step.
+      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation.
+      movie_ids: the movies to draw from; None for all of the factorisation.
+      top: attraction of 5 stars.
+      **options: `clicks`, `feedback`, `seed` of `RankingEnvironment`.
+
+    Raises:
+      ValueError: unknown, repeated or too few users or movies.
+      KeyError: users or movies that the bundle does not know.
+    """
+
+    def __init__(
+        self,
+        factorization: Factorization,
+        bundle: FeatureBundle,
+        num_items: int = 50,
+        num_slots: int = 10,
+        batch_size: int = 8,
+        user_ids: Sequence[int] | None = None,
+        movie_ids: Sequence[int] | None = None,
+        top: float = 0.5,
+        **options,
+    ):
+        users = _known_rows("user_ids", factorization.user_ids, user_ids)
+        movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
+        require(len(users) >= 1, "the number of user_ids", "at least 1", len(users))
+        require(num_items <= len(movies), "num_items", f"at most the number of movies, {len(movies)}", num_items)
+        self.user_ids, self.movie_ids = factorization.user_ids[users], factorization.movie_ids[movies]
+        ratings = factorization.matrix()[np.ix_(users, movies)]
+        attractions = attraction(ratings, top)
+        self._ratings, self._attraction = tf.constant(ratings, tf.float32), tf.constant(attractions, tf.float32)
+        popularity = attractions.mean(axis=0)
+        if "popularity" in bundle.movies.columns:
+            popularity = bundle.movies.loc[self.movie_ids, "popularity"]
+        self._popularity = tf.constant(popularity, tf.float32)
+        self._features = _FeatureTensors(bundle, self.user_ids, self.movie_ids)
+        super().__init__(observation_spec(bundle.spec(num_items)), num_items, num_slots, batch_size, **options)
+
+    def _draw(self):
+        users = self._draw_users(len(self.user_ids))
+        # The largest of independent uniform keys are a sample without replacement, in random order.
+        keys = tf.random.stateless_uniform([self.batch_size, len(self.movie_ids)], self.stream(ARMS))
+        movies = tf.math.top_k(keys, self.num_items).indices
+        pairs = tf.stack([tf.broadcast_to(users[:, None], movies.shape), movies], axis=2)
+        ratings = tf.gather_nd(self._ratings, pairs)
+        return RankingBatch(
+            self._features(users, movies),
+            users,
+            movies,
+            tf.gather_nd(self._attraction, pairs),
+            tf.clip_by_value(ratings, 1.0, 5.0),
+            {"popularity": tf.gather(self._popularity, movies), "als": ratings},
+        )
+
+
+class _FeatureTensors:
+    """The observation of a FeatureBundle as operations of a graph, for some users and movies."""
+
+    def __init__(self, bundle, user_ids, movie_ids):
+        users, movies = bundle.user_features(user_ids), bundle.movie_features(movie_ids)
+        of_user, of_movie = bundle.user_table.factor_columns, bundle.movie_table.factor_columns
+        self._product = bundle.view == "product"
+        self.users = tf.constant(bundle.context(users))
+        self._movies = tf.constant(movies if self._product else movies[:, bundle.movie_table.other_columns])
+        self._has_match = bool(len(of_user) and len(of_movie))
+        self._user_factors, self._movie_factors = tf.constant(users[:, of_user]), tf.constant(movies[:, of_movie])
+
+    def __call__(self, users, movies):
+        """Return the observation of rows int [batch] and [batch, movies]."""
+        parts = [tf.gather(self._movies, movies)]
+        if self._has_match:
+            match = tf.gather(self._user_factors, users)[:, None, :] * tf.gather(self._movie_factors, movies)
+            parts.append(match if self._product else tf.reduce_sum(match, axis=2, keepdims=True))
+        return {GLOBAL: tf.gather(self.users, users), PER_ARM: tf.concat(parts, axis=2)}
+
+
+def _known_rows(name, known_ids, ids):
+    """Return the row of each id, which must be known and different from each other; all rows for None."""
+    if ids is None:
+        return np.arange(len(known_ids))
     ids = np.asarray(ids)
-    rows = pd.Index(known).get_indexer(ids.ravel())
-    if (rows < 0).any():
-        raise ValueError(f"{field} must be known to the factorisation, {ids.ravel()[rows < 0][0]} is not")
-    return rows.reshape(ids.shape)
+    rows, is_known = find_rows(known_ids, ids)
+    require(is_known.all(), name, "known to the factorisation", ids[~is_known].tolist())
+    require(distinct(rows[None])[0], name, "different from each other", ids.tolist())
+    return rows
