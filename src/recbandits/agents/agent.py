@@ -29,7 +29,7 @@ class BanditAgent(tf_agent.TFAgent):
         the probabilities of what is drawn all the same, or raises.
 
     Attributes:
-      learnt: int64 variable [n], hashes of the logged events from which it learnt what may be learnt only once.
+      learned_events: int64 variable [n], hashes of the logged events from which it learnt what may be learnt only once.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class BanditAgent(tf_agent.TFAgent):
     ):
         tf.Module.__init__(self, name=type(self).__name__)
         self.model, self._learn = model, learn
-        self.learnt = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learnt")
+        self.learned_events = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learned_events")
         collecting, serving = Draws(seed, 2 * number), Draws(seed, 2 * number + 1)
         read, freeze = ((), None) if model is None else (model.variables, model.frozen)
         policy = ScoringPolicy(

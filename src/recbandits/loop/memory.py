@@ -87,7 +87,7 @@ def give(source, target):
     """Give one agent what another has learnt."""
     for mine, its in zip(target.model.variables, source.model.variables, strict=True):
         mine.assign(its)
-    target.learnt.assign(source.learnt)
+    target.learned_events.assign(source.learned_events)
 
 
 @contextmanager

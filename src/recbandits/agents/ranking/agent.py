@@ -31,7 +31,7 @@ class SlateAgent(tf_agent.TFAgent):
       serves_chance: whether serving draws as collecting does.
 
     Attributes:
-      learnt: int64 variable [n], hashes of the logged events from which it learnt what may be learnt only once.
+      learned_events: int64 variable [n], hashes of the logged events from which it learnt what may be learnt only once.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SlateAgent(tf_agent.TFAgent):
     ):
         tf.Module.__init__(self, name=type(self).__name__)
         self.model = model
-        self.learnt = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learnt")
+        self.learned_events = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learned_events")
         collecting, serving = Draws(seed, 0), Draws(seed, 1)
         read, freeze = ((), None) if model is None else (model.variables, model.frozen)
         policy = SlatePolicy(
