@@ -12,7 +12,7 @@ from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.policy import SlatePolicy
 from recbandits.agents.ranking.sampling import Sampling
 from recbandits.agents.ranking.slotting import slotted, slotted_spec
-from recbandits.agents.seeds import Draws
+from recbandits.agents.seeds import SeedStream
 from recbandits.environments.base import GLOBAL, PER_ARM
 from tests.agents.slate_specs import Specs
 
@@ -26,7 +26,11 @@ each_way = pytest.mark.parametrize("sampling", WAYS.values(), ids=WAYS)
 def policy(sampling, specs=SPECS, seed=0):
     """Scores are the first feature of the items."""
     return SlatePolicy(
-        specs.time_step_spec(), specs.action_spec(), lambda seen, seed: seen[PER_ARM][:, :, 0], Draws(seed), sampling
+        specs.time_step_spec(),
+        specs.action_spec(),
+        lambda seen, seed: seen[PER_ARM][:, :, 0],
+        SeedStream(seed),
+        sampling,
     )
 
 

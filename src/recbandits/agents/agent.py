@@ -5,7 +5,7 @@ from recbandits.tf import tf
 from tf_agents.agents import tf_agent
 
 from recbandits.agents.policy import ScoringPolicy
-from recbandits.agents.seeds import Draws
+from recbandits.agents.seeds import SeedStream
 from recbandits.environments.base import GLOBAL, PER_ARM
 
 
@@ -22,8 +22,8 @@ class BanditAgent(tf_agent.TFAgent):
       learn: function of (features, action int32 [batch], reward float [batch], weights float [batch] or None) giving
         the loss; where arms have features, `per_arm` [batch, arm] is that of the chosen arm. None for an agent that
         does not learn. Whatever else `train` is given by name, it is given too.
-      model: tf.Module with the variables that the functions read, and `frozen()`, which gives what `score` does as a
-        `FrozenModel`; None for none.
+      model: tf.Module with the variables that the functions read, and `scorer()`, which gives what `score` does as a
+        `Scorer`; None for none.
       number: of this agent among those that share a seed.
       marginal: where the scores by which to collect are random themselves, the function of (scores, mask) that gives
         the probabilities of what is drawn all the same, or raises.
@@ -48,8 +48,8 @@ class BanditAgent(tf_agent.TFAgent):
         tf.Module.__init__(self, name=type(self).__name__)
         self.model, self._learn = model, learn
         self.learned_events = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learned_events")
-        collecting, serving = Draws(seed, 2 * number), Draws(seed, 2 * number + 1)
-        read, freeze = ((), None) if model is None else (model.variables, model.frozen)
+        collecting, serving = SeedStream(seed, 2 * number), SeedStream(seed, 2 * number + 1)
+        read, freeze = ((), None) if model is None else (model.variables, model.scorer)
         policy = ScoringPolicy(
             time_step_spec, action_spec, score, serving, None, read, None if collect_score else marginal, freeze
         )

@@ -12,7 +12,7 @@ from recbandits.agents.parameters import NAMES
 from recbandits.agents.policy import no_probabilities
 from recbandits.agents.ranking import builders
 from recbandits.agents.ranking.parameters import RANKING_NAMES
-from recbandits.agents.seeds import Draws
+from recbandits.agents.seeds import SeedStream
 from recbandits.environments.base import GLOBAL, PER_ARM, Environment
 
 
@@ -138,7 +138,7 @@ def _neural_linucb(agent, environment, seed):
 
 def _mixture(agent, environment, seed):
     members = [_linear(member, environment, seed, number) for number, member in enumerate(agent.agents)]
-    return Exp3MixtureAgent(members, Draws(seed, 2 * len(members)), agent.gamma, agent.reward_range)
+    return Exp3MixtureAgent(members, SeedStream(seed, 2 * len(members)), agent.gamma, agent.reward_range)
 
 
 def _uniform(agent, environment, seed):

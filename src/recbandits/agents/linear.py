@@ -3,7 +3,7 @@
 from recbandits.tf import tf
 
 from recbandits.environments.base import GLOBAL, PER_ARM
-from recbandits.serving.scorer import FrozenModel, linear_head
+from recbandits.serving.scorer import Scorer, linear_head
 
 
 def arm_inputs(features):
@@ -94,10 +94,10 @@ class LinearModel(tf.Module):
         normal = tf.random.stateless_normal([factor.shape[0], rows], seed, dtype=tf.float64)
         return tf.cast(tf.transpose(tf.linalg.triangular_solve(factor, normal, adjoint=True)), tf.float32)
 
-    def frozen(self):
-        """The estimates as a `FrozenModel`; one that all arms share reads a context and the features of arms."""
+    def scorer(self):
+        """The estimates as a `Scorer`; one that all arms share reads a context and the features of arms."""
         head = linear_head(self.theta.numpy())
-        return FrozenModel("concat" if self._models == 1 else "none", "relu", (), (), (head,))
+        return Scorer("concat" if self._models == 1 else "none", "relu", (), (), (head,))
 
     def update(self, x, action, reward, weights=None):
         """Learn from one batch.

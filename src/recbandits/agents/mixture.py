@@ -19,7 +19,7 @@ class Exp3MixtureAgent(mixture_agent.MixtureAgent):
 
     Args:
       agents: the agents to mix, with equal specs.
-      draws: `draws.Draws`.
+      draws: `seeds.SeedStream`.
       gamma: share of uniform exploration over agents, in (0, 1].
       reward_range: (lowest, highest) reward, mapped to [0, 1]; rewards outside count as the nearest end.
     """

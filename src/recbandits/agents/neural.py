@@ -14,7 +14,7 @@ from tf_agents.trajectories import trajectory
 from recbandits.agents.agent import counter
 from recbandits.agents.linear import LinearModel
 from recbandits.environments.base import GLOBAL, PER_ARM
-from recbandits.serving.scorer import freeze, linear_head
+from recbandits.serving.scorer import linear_head, make_scorer
 
 
 class RewardNetwork(tf.Module):
@@ -76,11 +76,11 @@ class RewardNetwork(tf.Module):
         """Predicted reward of every arm, float [batch, arms]."""
         return self.network(features)[0]
 
-    def frozen(self):
-        """The network as a `FrozenModel`."""
+    def scorer(self):
+        """The network as a `Scorer`."""
         size = self.network.trainable_variables[-1].shape[0]
         total = [linear_head(np.ones((1, size), np.float32))] if self._join == "product" else []
-        return freeze(self._join, self._depth, self.network.trainable_variables, total)
+        return make_scorer(self._join, self._depth, self.network.trainable_variables, total)
 
     def learn(self, features, action, reward, weights=None):
         """One gradient step on the (weighted) mean squared error of the chosen arms; returns the loss."""
@@ -160,10 +160,10 @@ class EncodedLinearModel(tf.Module):
 
         return tf.cond(self.pretraining, by_network, lambda: self.linear.estimate(encoding))
 
-    def frozen(self):
-        """Encoder and present head as a `FrozenModel`."""
+    def scorer(self):
+        """Encoder and present head as a `Scorer`."""
         theta = self._head if self.pretraining else self.linear.theta
-        return freeze(self._join, self._depth, self._encoder.trainable_variables, [linear_head(theta.numpy())])
+        return make_scorer(self._join, self._depth, self._encoder.trainable_variables, [linear_head(theta.numpy())])
 
     @property
     def pretraining(self):
@@ -237,7 +237,7 @@ class _TowerProduct(tf.Module):
 
 
 def _join(network, features_spec):
-    """How the features meet: "none" (there is a context alone), "concat" or "product", as in `FrozenModel`."""
+    """How the features meet: "none" (there is a context alone), "concat" or "product", as in `Scorer`."""
     per_arm = isinstance(features_spec, dict)
     if network == "dot_product" and not per_arm:
         raise ValueError("network must be 'common_tower' where arms have no features, got 'dot_product'")

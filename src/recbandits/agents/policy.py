@@ -23,13 +23,13 @@ class ScoringPolicy(tf_policy.TFPolicy):
       time_step_spec: of the environment; its observation is a pair (features, mask) when arms can be unavailable.
       action_spec: of the environment.
       score: function of (features, seed int [2]) giving scores float [batch, arms].
-      draws: `draws.Draws`, where random numbers come from.
+      draws: `seeds.SeedStream`, where random numbers come from.
       explore: function of (scores, mask) [batch, arms] giving probabilities [batch, arms]; None for the best arm, the
         first one on ties.
       variables: what `score` reads, for saving.
       marginal: where `score` is random, the function of (scores, mask) that gives the probabilities of what `action`
         draws all the same, or raises; None where `score` is a function of the features alone.
-      freeze: function that gives what `score` does as a `FrozenModel`; None for scores without one.
+      freeze: function that gives what `score` does as a `Scorer`; None for scores without one.
     """
 
     # Whether TF-Agents compares the structure of time steps with the spec. The rewards in them are not read.
@@ -94,8 +94,8 @@ class ScoringPolicy(tf_policy.TFPolicy):
         """
         return self._score({GLOBAL: context, PER_ARM: arm[:, None, :]}, tf.zeros([2], tf.int64))[:, 0]
 
-    def frozen(self):
-        """What it has learnt as a `FrozenModel`; None for a policy whose scores come from elsewhere."""
+    def scorer(self):
+        """What it has learnt as a `Scorer`; None for a policy whose scores come from elsewhere."""
         return None if self._freeze is None else self._freeze()
 
     def probabilities(self, observation):

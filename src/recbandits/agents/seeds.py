@@ -19,7 +19,7 @@ def draw(probabilities, seed):
     return tf.reduce_sum(tf.cast(cumulative <= uniforms, tf.int32), axis=1)
 
 
-class Draws(tf.Module):
+class SeedStream(tf.Module):
     """A stream of seeds whose place is a variable: checkpoints keep it, and a resumed run goes on where it was.
 
     Args:

@@ -9,7 +9,7 @@ from tf_agents.trajectories import time_step as ts
 from recbandits.agents.agent import counter
 from recbandits.agents.ranking.policy import SlatePolicy
 from recbandits.agents.ranking.slotting import slotted_spec
-from recbandits.agents.seeds import Draws
+from recbandits.agents.seeds import SeedStream
 
 
 class SlateAgent(tf_agent.TFAgent):
@@ -26,7 +26,7 @@ class SlateAgent(tf_agent.TFAgent):
       sampling: `Sampling` by which slates are collected; those that are served take the best of it.
       collect_score: as `score`, for collecting; default: `score`.
       model: tf.Module with the variables that the functions read, `learn(experience, weights)`, `loss` likewise, and
-        `frozen()`; None for an agent that does not learn.
+        `scorer()`; None for an agent that does not learn.
       random_scores: where the scores by which to collect are drawn at random, the name of who draws them.
       serves_chance: whether serving draws as collecting does.
 
@@ -49,8 +49,8 @@ class SlateAgent(tf_agent.TFAgent):
         tf.Module.__init__(self, name=type(self).__name__)
         self.model = model
         self.learned_events = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learned_events")
-        collecting, serving = Draws(seed, 0), Draws(seed, 1)
-        read, freeze = ((), None) if model is None else (model.variables, model.frozen)
+        collecting, serving = SeedStream(seed, 0), SeedStream(seed, 1)
+        read, freeze = ((), None) if model is None else (model.variables, model.scorer)
         policy = SlatePolicy(
             time_step_spec,
             action_spec,

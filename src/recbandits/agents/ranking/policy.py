@@ -21,7 +21,7 @@ class SlatePolicy(ScoringPolicy):
       time_step_spec: of the environment; its observation is a dict of `global` [G] and `per_arm` [items, D].
       action_spec: of the environment, int32 [slots].
       score: function of (observation, seed int [2]) giving scores float [batch, items].
-      draws: `draws.Draws`, where random numbers come from.
+      draws: `seeds.SeedStream`, where random numbers come from.
       sampling: `Sampling`, how slots are filled.
       variables: what `score` reads, for saving.
       random_scores: where `score` is random, who draws them so; None where it is a function of the observation alone.
