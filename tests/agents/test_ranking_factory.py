@@ -123,7 +123,7 @@ def test_a_saved_policy_fills_the_same_slates(parameters, tmp_path):
 
 
 @each_learner
-def test_pairs_and_the_frozen_model_score_as_the_policy_does(parameters):
+def test_pairs_and_the_scorer_score_as_the_policy_does(parameters):
     environment = world()
     agent = make_agent(parameters, environment)
     learn(agent, environment, 3)
@@ -132,7 +132,7 @@ def test_pairs_and_the_frozen_model_score_as_the_policy_does(parameters):
     expected = agent.policy.scores(observation, tf.constant([0, 0])).numpy()
     pairs = agent.policy.score_pairs(np.repeat(context, 12, axis=0), arms.reshape(-1, arms.shape[2]))
     np.testing.assert_allclose(np.reshape(pairs, expected.shape), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(agent.policy.frozen().scores(context, arms), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(agent.policy.scorer().scores(context, arms), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_dot_product_network_ranks_too():

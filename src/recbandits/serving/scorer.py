@@ -7,7 +7,7 @@ import numpy as np
 _TOWERS = ("context", "arm", "head")
 
 
-class FrozenModel(NamedTuple):
+class Scorer(NamedTuple):
     """Dense layers from an observation to scores.
 
     The context goes through one tower and, where arms have features, each arm through another; the two results are
@@ -71,24 +71,24 @@ class FrozenModel(NamedTuple):
             return cls(str(arrays["join"]), str(arrays["activation"]), **towers)
 
 
-def freeze(join, depth, variables, head=()):
-    """Freeze a network.
+def make_scorer(join, depth, variables, head=()):
+    """Make the scorer of a network.
 
     Args:
-      join: as in `FrozenModel`.
+      join: as in `Scorer`.
       depth: layers of the tower of the context, and of that of the arms; not read without a join.
       variables: of the network, kernel and bias in turn: context, arm, head.
       head: layers (kernel, bias) that come after those.
 
     Returns:
-      FrozenModel
+      Scorer
     """
     values = [variable.numpy() for variable in variables]
     layers = tuple(zip(values[::2], values[1::2], strict=True))
     if join == "none":
-        return FrozenModel(join, "relu", (), (), (*layers, *head))
+        return Scorer(join, "relu", (), (), (*layers, *head))
     context, arm, rest = layers[:depth], layers[depth : 2 * depth], layers[2 * depth :]
-    return FrozenModel(join, "elu" if join == "product" else "relu", context, arm, (*rest, *head))
+    return Scorer(join, "elu" if join == "product" else "relu", context, arm, (*rest, *head))
 
 
 def linear_head(theta):
