@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from recbandits.agents.seeds import SeedStream, draw
+from recbandits.agents.agent import SeedStream, draw
 
 
 @pytest.mark.parametrize("p", [[0.1, 0.0, 0.8, 0.1], [0.0, 1.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
@@ -28,7 +28,7 @@ def test_streams_of_one_seed_do_not_overlap():
     assert not first & second
 
 
-def test_a_stream_of_seeds_goes_on_where_its_variable_says():
+def test_a_stream_of_seeds_continues_at_the_position_of_its_variable():
     first = SeedStream(7)
     seeds = [tuple(first.next().numpy()) for _ in range(3)]
     assert len(set(seeds)) == 3
