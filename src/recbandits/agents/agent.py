@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from recbandits.tf import tf
 
@@ -11,6 +11,7 @@ from tf_agents.bandits.specs.utils import GLOBAL_FEATURE_KEY as GLOBAL
 from tf_agents.bandits.specs.utils import PER_ARM_FEATURE_KEY as PER_ARM
 from tf_agents.policies import tf_policy, utils
 from tf_agents.trajectories import policy_step
+from tf_agents.typing import types
 
 
 class SeedStream(tf.Module):
@@ -65,8 +66,8 @@ class ScoringPolicy(tf_policy.TFPolicy):
 
     def __init__(
         self,
-        time_step_spec,
-        action_spec,
+        time_step_spec: types.TimeStep,
+        action_spec: types.NestedTensorSpec,
         score: Callable,
         seeds: SeedStream,
         *,
@@ -92,7 +93,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
         )
 
     @property
-    def training_data_spec(self):
+    def training_data_spec(self) -> types.Trajectory:
         """Spec of the trajectories that train an agent: of the arms' features only those of the chosen arm."""
         spec = self.trajectory_spec
         return spec._replace(observation=_drop_arms(spec.observation))
@@ -100,7 +101,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
     def scorer(self) -> Any:
         """Return the present scores as a `Scorer`; None where they are not those of a model."""
 
-    def scores(self, observation, seed: tf.Tensor) -> tf.Tensor:
+    def scores(self, observation: types.NestedTensor, seed: tf.Tensor) -> tf.Tensor:
         """Score every arm.
 
         Args:
@@ -122,7 +123,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
         with tf.control_dependencies([] if available is None else [available]):
             return tf.where(mask, self._score(features, seed), -float("inf"))
 
-    def probabilities(self, observation) -> tf.Tensor:
+    def probabilities(self, observation: types.NestedTensor) -> tf.Tensor:
         """Return the probability with which `action` chooses each arm: what to log as propensity.
 
         Args:
@@ -206,8 +207,8 @@ class BanditAgent(tf_agent.TFAgent):
 
     def __init__(
         self,
-        time_step_spec,
-        action_spec,
+        time_step_spec: types.TimeStep,
+        action_spec: types.NestedTensorSpec,
         seed: int,
         score: Callable,
         collect_score: Callable | None = None,
@@ -258,7 +259,7 @@ def make_counter(name: str, start: int = 0) -> tf.Variable:
     return tf.Variable(start, dtype=tf.int64, trainable=False, name=name, aggregation=first)
 
 
-def raise_no_propensities(agent: str):
+def raise_no_propensities(agent: str) -> NoReturn:
     """Raise the ValueError of an agent whose actions have probabilities without a formula."""
     raise ValueError(
         f"{agent} has no exact propensities, because it draws its scores at random: to log decisions, explore around "

@@ -47,9 +47,9 @@ def make_agent(agent: object, environment: object, seed: int = 0, **values: obje
         raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
     elif type(agent) not in _FACTORIES:
         raise ValueError(f"agent must be a name ({', '.join(_NAMES)}) or parameters of one, got {agent!r}")
-    made = _FACTORIES[type(agent)](agent, environment, seed)
-    made.parameters = agent
-    return made
+    bandit_agent = _FACTORIES[type(agent)](agent, environment, seed)
+    bandit_agent.parameters = agent
+    return bandit_agent
 
 
 def _make_parameters(name, values):
@@ -108,15 +108,15 @@ def _make_cascading(agent, environment, seed):
     time_step_spec, _ = _check_slate_specs(environment)
     size = sum(spec.shape[-1] for spec in time_step_spec.observation.values())
     model = CascadingLinearModel(size, 1, agent.tikhonov, agent.gamma)
-    mean, optimistic = make_scores(lambda observation: model.estimate(arm_inputs(observation)), agent.alpha)
+    score_mean, score_bound = make_scores(lambda observation: model.estimate(arm_inputs(observation)), agent.alpha)
 
-    def sampled(observation, seed):
+    def score_sample(observation, seed):
         x = arm_inputs(observation)
         return tf.linalg.matvec(x, model.theta[0] + agent.alpha * model.sample(tf.shape(x)[0], seed))
 
     if isinstance(agent, ranking.CascadingLinTS):
-        return _make_slate_agent(environment, seed, mean, sampled, model, "CascadingLinTS", greedy=True)
-    return _make_slate_agent(environment, seed, mean, optimistic, model, greedy=True)
+        return _make_slate_agent(environment, seed, score_mean, score_sample, model, "CascadingLinTS", greedy=True)
+    return _make_slate_agent(environment, seed, score_mean, score_bound, model, greedy=True)
 
 
 def _make_random_ranking(agent, environment, seed):
@@ -143,8 +143,8 @@ def _make_slate_agent(environment, seed, score, collect_score=None, model=None, 
 def _check_slate_specs(environment):
     """Return (time_step_spec, action_spec) of an environment of slates."""
     time_step_spec, action_spec = _get_specs(environment)
-    single = tf.nest.is_nested(action_spec) or action_spec.shape.rank != 1 or action_spec.dtype != tf.int32
-    checks.require(not single, "actions", "slates, int32 [slots]", action_spec)
+    is_slate = not tf.nest.is_nested(action_spec) and action_spec.shape.rank == 1 and action_spec.dtype == tf.int32
+    checks.require(is_slate, "actions", "slates, int32 [slots]", action_spec)
     items, slots, observation = int(np.max(action_spec.maximum)) + 1, action_spec.shape[0], time_step_spec.observation
     shapes = {name: part.shape.as_list() for name, part in observation.items()} if isinstance(observation, dict) else {}
     ranks = {name: len(shape) for name, shape in shapes.items()}

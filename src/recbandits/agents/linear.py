@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from recbandits.tf import tf
+
+from tf_agents.typing import types
 
 from recbandits.agents.agent import GLOBAL, PER_ARM, BanditAgent, ScoringPolicy
 from recbandits.serving.scorer import Scorer, linear_head
 
 
 def make_linear_agent(
-    time_step_spec,
-    action_spec,
+    time_step_spec: types.TimeStep,
+    action_spec: types.NestedTensorSpec,
     *,
     alpha: float = 0.1,
     tikhonov: float = 0.001,
@@ -44,19 +45,21 @@ def make_linear_agent(
     def estimate(features):
         return model.estimate(arm_inputs(features))
 
-    def sampled(features, seed):
+    def score_sample(features, seed):
         mean, width = estimate(features)
         return mean + alpha * width * tf.random.stateless_normal(tf.shape(width), seed)
 
-    mean, optimistic = make_scores(estimate, alpha)
+    score_mean, score_bound = make_scores(estimate, alpha)
     specs, options = (time_step_spec, action_spec), {"model": model, "number": number}
     if thompson:
         random_policy = partial(ScoringPolicy, random_scores="LinTS")
-        return BanditAgent(*specs, seed, mean, sampled, make_collect_policy=random_policy, **options)
-    return BanditAgent(*specs, seed, mean, optimistic, **options)
+        return BanditAgent(*specs, seed, score_mean, score_sample, make_collect_policy=random_policy, **options)
+    return BanditAgent(*specs, seed, score_mean, score_bound, **options)
 
 
-def check_specs(time_step_spec, action_spec) -> tuple[Any, int]:
+def check_specs(
+    time_step_spec: types.TimeStep, action_spec: types.NestedTensorSpec
+) -> tuple[types.NestedTensorSpec, int]:
     """Return the spec of the features and the number of arms of an environment.
 
     Raises:
@@ -76,7 +79,7 @@ def check_specs(time_step_spec, action_spec) -> tuple[Any, int]:
     return features, num_arms
 
 
-def read_experience(experience) -> tuple[Any, tf.Tensor, tf.Tensor]:
+def read_experience(experience: types.Trajectory) -> tuple[types.NestedTensor, tf.Tensor, tf.Tensor]:
     """Read the decisions of a trajectory.
 
     Args:
@@ -94,7 +97,7 @@ def read_experience(experience) -> tuple[Any, tf.Tensor, tf.Tensor]:
     return tf.nest.map_structure(lambda part: tf.reshape(part, [-1, *part.shape[2:]]), parts)
 
 
-def arm_inputs(features) -> tf.Tensor:
+def arm_inputs(features: types.NestedTensor) -> tf.Tensor:
     """Return the inputs of every arm: the context [batch, size] itself, or [global, per-arm] [batch, arms, size]."""
     if not isinstance(features, dict):
         return features
@@ -109,14 +112,14 @@ def make_scores(estimate: Callable, alpha: float) -> tuple[Callable, Callable]:
     Both are those of `estimate`, a function of the features.
     """
 
-    def mean(features, seed):
+    def score_mean(features, seed):
         return estimate(features)[0]
 
-    def optimistic(features, seed):
+    def score_bound(features, seed):
         mean, width = estimate(features)
         return mean + alpha * width
 
-    return mean, optimistic
+    return score_mean, score_bound
 
 
 class LinearModel(tf.Module):
@@ -168,7 +171,7 @@ class LinearModel(tf.Module):
         head = linear_head(self.theta.numpy())
         return Scorer("concat" if self._num_models == 1 else "none", "relu", (), (), (head,))
 
-    def learn(self, experience, weights: tf.Tensor | None = None) -> tf.Tensor:
+    def learn(self, experience: types.Trajectory, weights: tf.Tensor | None = None) -> tf.Tensor:
         """Learn from a trajectory [batch, time, ...] as `read_experience` reads it; see `update`."""
         features, action, reward = read_experience(experience)
         x = tf.concat([features[GLOBAL], features[PER_ARM]], axis=1) if isinstance(features, dict) else features
@@ -195,14 +198,14 @@ class LinearModel(tf.Module):
             models, row = tf.unique(action)
         else:  # forgetting changes every model, and other replicas may have data for others
             models, row = tf.range(self._num_models), action
-        member = tf.one_hot(row, tf.size(models), axis=0, dtype=x.dtype)
+        membership = tf.one_hot(row, tf.size(models), axis=0, dtype=x.dtype)
         if weights is not None:
-            member, error = weights * member, weights * error
+            membership, error = weights * membership, weights * error
         if self._num_models == 1:
-            outer = tf.matmul(x * tf.transpose(member), x, transpose_a=True)[None]
+            outer = tf.matmul(x * tf.transpose(membership), x, transpose_a=True)[None]
         else:  # sums by model as one product with the membership matrix, which is faster than a segment sum
-            outer = tf.reshape(tf.matmul(member, _flat_outer(x)), [-1, x.shape[1], x.shape[1]])
-        sums = outer, tf.matmul(member, reward[:, None] * x), tf.reduce_sum(member, axis=1)
+            outer = tf.reshape(tf.matmul(membership, _flat_outer(x)), [-1, x.shape[1], x.shape[1]])
+        sums = outer, tf.matmul(membership, reward[:, None] * x), tf.reduce_sum(membership, axis=1)
         tf.distribute.get_replica_context().merge_call(self._solve, (models, *sums))
         return tf.reduce_mean(error) / replicas
 

@@ -10,6 +10,7 @@ from tf_agents.bandits.networks import global_and_arm_feature_network as network
 from tf_agents.networks import encoding_network, q_network
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
+from tf_agents.typing import types
 
 from recbandits import exploration
 from recbandits.agents.agent import GLOBAL, PER_ARM, BanditAgent, ScoringPolicy, make_counter
@@ -18,7 +19,7 @@ from recbandits.agents.parameters import Network, NeuralLinUCB
 from recbandits.serving.scorer import Scorer, linear_head, make_scorer
 
 
-def make_network_agent(parameters: Network, environment, seed: int) -> BanditAgent:
+def make_network_agent(parameters: Network, environment: object, seed: int) -> BanditAgent:
     """Make an agent that draws arms by an exploration around the predictions of a reward network."""
     specs = environment.time_step_spec(), environment.action_spec()
     model = RewardNetwork(*check_specs(*specs), parameters, seed)
@@ -26,7 +27,7 @@ def make_network_agent(parameters: Network, environment, seed: int) -> BanditAge
     return BanditAgent(*specs, seed, model.scores, model=model, make_collect_policy=explore_policy)
 
 
-def make_neural_linucb_agent(parameters: NeuralLinUCB, environment, seed: int) -> BanditAgent:
+def make_neural_linucb_agent(parameters: NeuralLinUCB, environment: object, seed: int) -> BanditAgent:
     """Make an agent that is epsilon-greedy while its network learns an encoding, and LinUCB on it afterwards."""
     specs = environment.time_step_spec(), environment.action_spec()
     model = EncodedLinearModel(*check_specs(*specs), parameters, seed)
@@ -66,7 +67,7 @@ class RewardNetwork(tf.Module):
         self._optimizer_state = list(optimizer.variables)
         self._trainer = (make_trainer or _make_trainer)(features_spec, num_arms, self.network, optimizer)
 
-    def scores(self, features, seed: tf.Tensor | None = None) -> tf.Tensor:
+    def scores(self, features: types.NestedTensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return the predicted reward of every arm, float [batch, arms]; the seed is not read."""
         return self.network(features)[0]
 
@@ -76,7 +77,7 @@ class RewardNetwork(tf.Module):
         total = [linear_head(np.ones((1, variables[-1].shape[0]), np.float32))] if self._join == "product" else []
         return make_scorer(self._join, self._depth, variables, total)
 
-    def learn(self, experience, weights: tf.Tensor | None = None) -> tf.Tensor:
+    def learn(self, experience: types.Trajectory, weights: tf.Tensor | None = None) -> tf.Tensor:
         """Take a gradient step on the weighted mean squared error of the chosen arms, and return it."""
         # the gradients of all replicas are added up, and their sum must be that of the mean over the whole batch
         share = (1.0 if weights is None else weights) / tf.distribute.get_strategy().num_replicas_in_sync
@@ -95,7 +96,7 @@ class EncodedLinearModel(tf.Module):
       parameters: `NeuralLinUCB`; with "dot_product" the encoding is the product of the towers, element by element.
     """
 
-    def __init__(self, features_spec, num_arms: int, parameters: NeuralLinUCB, seed: int):
+    def __init__(self, features_spec: types.NestedTensorSpec, num_arms: int, parameters: NeuralLinUCB, seed: int):
         super().__init__(name="encoded_linear_model")
         self._join = _find_join(features_spec, parameters)
         self._depth = len(parameters.layers) + (self._join == "product")
@@ -110,11 +111,11 @@ class EncodedLinearModel(tf.Module):
         """Bool tensor: True while the network learns."""
         return self._pretrain_left > 0
 
-    def encode(self, features) -> tf.Tensor:
+    def encode(self, features: types.NestedTensor) -> tf.Tensor:
         """Return the encoding [batch, size], or [batch, arms, size] with per-arm features."""
         return self._network.encoder(features)[0]
 
-    def estimate(self, features) -> tuple[tf.Tensor, tf.Tensor]:
+    def estimate(self, features: types.NestedTensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return mean and width float32 [batch, arms] as `LinearModel.estimate`; before the switch the width is 0."""
         encoding = self.encode(features)
 
@@ -129,7 +130,9 @@ class EncodedLinearModel(tf.Module):
         head = linear_head((self._network.head if self.pretraining else self.linear.theta).numpy())
         return make_scorer(self._join, self._depth, self._network.encoder.trainable_variables, [head])
 
-    def learn(self, experience, weights: tf.Tensor | None = None, network: bool | None = None) -> tf.Tensor:
+    def learn(
+        self, experience: types.Trajectory, weights: tf.Tensor | None = None, network: bool | None = None
+    ) -> tf.Tensor:
         """Train the network (`network` True) or the linear model (False) with one batch, and return the loss.
 
         None trains the network as long as batches of pretraining are left.

@@ -4,6 +4,7 @@ from recbandits.tf import tf
 
 from tf_agents.bandits.agents import ranking_agent
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
+from tf_agents.typing import types
 
 from recbandits.agents.agent import PER_ARM, make_counter
 from recbandits.agents.linear import LinearModel, arm_inputs
@@ -34,7 +35,9 @@ class SlateNetwork(RewardNetwork):
       ValueError: a correction that needs another feedback.
     """
 
-    def __init__(self, time_step_spec, action_spec, parameters: Ranking, seed: int):
+    def __init__(
+        self, time_step_spec: types.TimeStep, action_spec: types.NestedTensorSpec, parameters: Ranking, seed: int
+    ):
         bias, cascading = parameters.position_bias, isinstance(time_step_spec.reward, dict)
         if bias == "inverse_propensity" and cascading:
             raise ValueError(
@@ -64,11 +67,11 @@ class SlateNetwork(RewardNetwork):
         if bias == "inverse_propensity":
             self._examination = tf.range(1.0, action_spec.shape[0] + 1.0) ** -parameters.severity
 
-    def learn(self, experience, weights: tf.Tensor | None = None) -> tf.Tensor:
+    def learn(self, experience: types.Trajectory, weights: tf.Tensor | None = None) -> tf.Tensor:
         """Take a gradient step on a trajectory [batch, 1, ...] with the observation of `slotted`; return the loss."""
         return self._trainer.train(self._correct_bias(experience), weights).loss
 
-    def loss(self, experience, weights: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
+    def loss(self, experience: types.Trajectory, weights: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
         """Return the loss of a batch."""
         return self._trainer.loss(self._correct_bias(experience), weights, training=training).loss
 
@@ -91,18 +94,18 @@ class _Trainer(ranking_agent.RankingAgent):
         self._positive_only = positive_only
 
     def _construct_sample_weights(self, reward, observation, weights):
-        biased = super()._construct_sample_weights(reward, observation, weights)
+        biased_weights = super()._construct_sample_weights(reward, observation, weights)
         if not self._positive_only:
-            return biased
+            return biased_weights
         slots, severity = tf.range(self._num_slots, dtype=tf.float32), self._positional_bias_severity
         bias = (slots + 1.0) ** severity if self._positional_bias_type == "base" else severity**slots
-        return tf.where(self._is_positive(reward), biased, biased / bias)
+        return tf.where(self._is_positive(reward), biased_weights, biased_weights / bias)
 
     def _is_positive(self, reward):
         if not isinstance(reward, dict):
             return reward > 0
-        clicked = tf.one_hot(reward[CHOSEN_INDEX], self._num_slots, True, False, dtype=tf.bool)
-        return clicked & (reward[CHOSEN_VALUE] > 0)[:, None]
+        is_click = tf.one_hot(reward[CHOSEN_INDEX], self._num_slots, True, False, dtype=tf.bool)
+        return is_click & (reward[CHOSEN_VALUE] > 0)[:, None]
 
 
 class CascadingLinearModel(LinearModel):
@@ -113,13 +116,13 @@ class CascadingLinearModel(LinearModel):
     A score vector does not say which slots were examined: the model learns from all of them.
     """
 
-    def learn(self, experience, weights: tf.Tensor | None = None) -> tf.Tensor:
+    def learn(self, experience: types.Trajectory, weights: tf.Tensor | None = None) -> tf.Tensor:
         """Learn from one batch, and return the mean squared error of the examined slots before the update."""
         x, reward, counts = _read_slots(experience, weights)
         mean = self.update(x, tf.zeros_like(reward, tf.int32), reward, counts)
         return mean * tf.cast(tf.size(reward), mean.dtype) / tf.reduce_sum(counts)
 
-    def loss(self, experience, weights: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
+    def loss(self, experience: types.Trajectory, weights: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
         """Return that error without an update."""
         x, reward, counts = _read_slots(experience, weights)
         error = tf.square(reward - tf.linalg.matvec(x, self.theta[0]))

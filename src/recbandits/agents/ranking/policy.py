@@ -7,6 +7,7 @@ from recbandits.tf import tf
 
 import numpy as np
 from tf_agents.policies import utils
+from tf_agents.typing import types
 
 from recbandits.agents.agent import PER_ARM, ScoringPolicy, SeedStream
 from recbandits.agents.ranking.slotting import slotted_spec
@@ -37,8 +38,8 @@ class SlatePolicy(ScoringPolicy):
 
     def __init__(
         self,
-        time_step_spec,
-        action_spec,
+        time_step_spec: types.TimeStep,
+        action_spec: types.NestedTensorSpec,
         score: Callable,
         seeds: SeedStream,
         temperature: float = 1.0,
@@ -50,12 +51,12 @@ class SlatePolicy(ScoringPolicy):
         super().__init__(time_step_spec, action_spec, score, seeds, **options)
 
     @property
-    def training_data_spec(self):
+    def training_data_spec(self) -> types.Trajectory:
         """Spec of the trajectories that train an agent: their observation is that of `slotted`, their action ()."""
         spec = self.trajectory_spec
         return spec._replace(observation=slotted_spec(spec.observation, self._slots), action=(), policy_info=())
 
-    def conditional(self, observation, prefix) -> tf.Tensor:
+    def conditional(self, observation: types.NestedTensor, prefix: types.Int) -> tf.Tensor:
         """Return the distribution of the item in the next slot, given those above.
 
         Args:
@@ -73,11 +74,11 @@ class SlatePolicy(ScoringPolicy):
             state = self._place(state, item)
         return self._probabilities(state[0])
 
-    def probabilities(self, observation) -> tf.Tensor:
+    def probabilities(self, observation: types.NestedTensor) -> tf.Tensor:
         """Return the distribution of the item in the first slot, as `conditional` without a prefix."""
         return self._probabilities(self._logits(self._deterministic_scores(observation)))
 
-    def propensities(self, observation, slate) -> tf.Tensor:
+    def propensities(self, observation: types.NestedTensor, slate: types.Int) -> tf.Tensor:
         """Return the probability of the item in each slot, given those above: what to log with a slate.
 
         Args:
@@ -99,7 +100,7 @@ class SlatePolicy(ScoringPolicy):
             state = self._place(state, item)
         return tf.stack(propensities, axis=1)
 
-    def position_propensities(self, observation, slate) -> np.ndarray:
+    def position_propensities(self, observation: types.NestedTensor, slate: types.Int) -> np.ndarray:
         """Return the probability that the item in each slot is there, with any items above it.
 
         Args:
@@ -141,8 +142,8 @@ class SlatePolicy(ScoringPolicy):
     def _place(self, state, item):
         """Return the state after `item`, int [batch], has taken a slot."""
         logits, directions, nearest = state
-        taken = tf.one_hot(item, logits.shape[1], True, False, dtype=tf.bool)
-        logits = tf.where(taken, tf.constant(-np.inf, logits.dtype), logits)
+        is_item = tf.one_hot(item, logits.shape[1], True, False, dtype=tf.bool)
+        logits = tf.where(is_item, tf.constant(-np.inf, logits.dtype), logits)
         if directions is None:
             return logits, None, None
         nearest = tf.maximum(nearest, tf.linalg.matvec(directions, tf.gather(directions, item, batch_dims=1)))
