@@ -1,4 +1,4 @@
-"""What the tests of ranking agents share: specs made by hand, observations, experience, a loop."""
+"""Specs, observations and experience for the tests of ranking agents."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,12 +6,12 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
+from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.ranking.slotting import slotted
-from recbandits.environments.base import GLOBAL, PER_ARM
 
 
 class Specs:
-    """An environment of which an agent knows no more than its specs: 3 features of users, 4 of items."""
+    """The specs of an environment: 3 features of users, 4 of items."""
 
     def __init__(self, items=5, slots=3, feedback="score_vector", context=3, arm=4):
         self.shapes = {GLOBAL: [context], PER_ARM: [items, arm]}
@@ -40,7 +40,7 @@ class Specs:
 
 
 def experience(observation, slate, feedback):
-    """What an agent learns from: a trajectory [batch, 1, ...] of the items shown and the feedback on them."""
+    """Return the trajectory [batch, 1, ...] of the items shown and the feedback on them."""
     shown = slotted(observation, slate)
     single = trajectory.single_step(shown, (), (), feedback, tf.ones_like(shown[GLOBAL][:, 0]))
     return tf.nest.map_structure(lambda part: tf.expand_dims(part, 1), single)

@@ -1,4 +1,4 @@
-"""Every agent by name: it learns, respects masks, is reproducible; what cannot be is refused with a sentence."""
+"""Every agent by name: it learns, respects masks, is reproducible; unsuitable values are refused."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from recbandits.agents import parameters
+from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.factory import NAMES, make_agent
 from recbandits.environments import StationaryLinearEnvironment
-from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.evaluation.regret import totals
 from recbandits.training.online import simulate
 
@@ -104,7 +104,7 @@ def test_policies_give_the_features_of_the_chosen_arm_as_tf_agents_expects():
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_a_saved_policy_answers_as_the_agent_does(name, tmp_path):
+def test_a_saved_policy_acts_as_the_agent(name, tmp_path):
     world = environment(per_arm=True)
     agent = make_agent(name, world)
     simulate(world, agent, steps=20)
@@ -112,11 +112,11 @@ def test_a_saved_policy_answers_as_the_agent_does(name, tmp_path):
     loaded = tf.saved_model.load(str(tmp_path / "policy"))
     observation = world.batch().observation
     time_step = ts.restart(observation, batch_size=16)
-    for _ in range(2):  # the saved mixture continues the agent's stream of random choices
+    for _ in range(2):  # the saved mixture continues the agent's stream of seeds
         np.testing.assert_array_equal(loaded.action(time_step).action, agent.policy.action(time_step).action)
 
 
-def test_exp3_listens_to_the_better_agent_and_tf_agents_own_hardly_does():
+def test_exp3_favours_the_better_agent_and_tf_agents_own_hardly_does():
     """LinUCB against a mixture member that learns nothing (tikhonov so large that it always plays arm 0)."""
     world = environment()
     useless = parameters.LinUCB(alpha=0.0, tikhonov=1e12)
@@ -143,8 +143,8 @@ def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
         np.testing.assert_array_equal(before, after)
 
 
-def draws_of(policy, observation, times):
-    """How often each arm is drawn for each user, int [users, arms]; baselines know the users of one batch only."""
+def count_draws(policy, observation, times):
+    """Count the draws of each arm for each user, int [users, arms]; baselines know the users of one batch only."""
 
     @tf.function(autograph=False)
     def act():
@@ -155,8 +155,8 @@ def draws_of(policy, observation, times):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("lints", "exp3_mixture")])
-def test_probabilities_are_the_frequencies_of_what_a_policy_draws(name):
-    """A trained agent meets 2 users 10,000 times: chi-square for each of them, collecting and serving."""
+def test_probabilities_are_the_frequencies_of_the_actions(name):
+    """A trained agent acts 10,000 times for 2 users: chi-square for each of them, collecting and serving."""
     world = environment(available=0.6, batch_size=2)
     agent = make_agent(name, world)
     simulate(world, agent, steps=30)
@@ -165,7 +165,7 @@ def test_probabilities_are_the_frequencies_of_what_a_policy_draws(name):
         p = policy.probabilities(batch.observation).numpy().astype(float)
         np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
         assert (p[~batch.mask.numpy()] == 0.0).all()
-        for count, expected in zip(draws_of(policy, batch.observation, 10_000), 10_000 * p, strict=True):
+        for count, expected in zip(count_draws(policy, batch.observation, 10_000), 10_000 * p, strict=True):
             assert (count[expected == 0] == 0).all()
             possible = expected > 0
             if possible.sum() > 1:
@@ -173,8 +173,8 @@ def test_probabilities_are_the_frequencies_of_what_a_policy_draws(name):
                 assert stats.chisquare(count[possible], expected).pvalue > 1e-4
 
 
-def test_the_propensity_of_an_explorer_is_the_formula_and_of_the_server_a_certainty():
-    """Epsilon 0.3 with 5 arms: 0.76 on the best and 0.06 on the others; serving is sure."""
+def test_propensities_are_the_formula_when_collecting_and_0_or_1_when_serving():
+    """Epsilon 0.3 with 5 arms: 0.76 on the best and 0.06 on the others."""
     world = environment()
     agent = make_agent("epsilon_greedy", world, epsilon=0.3)
     observation = world.batch().observation
@@ -184,11 +184,11 @@ def test_the_propensity_of_an_explorer_is_the_formula_and_of_the_server_a_certai
     np.testing.assert_array_equal(served, [[0.0] * 4 + [1.0]] * 16)
 
 
-@pytest.mark.parametrize(("name", "who"), [("lints", "LinTS"), ("exp3_mixture", "the EXP3 mixture")])
-def test_where_propensities_have_no_formula_they_are_refused_rather_than_wrong(name, who):
+@pytest.mark.parametrize(("name", "agent_name"), [("lints", "LinTS"), ("exp3_mixture", "the EXP3 mixture")])
+def test_propensities_without_a_formula_are_refused(name, agent_name):
     world = environment()
     agent = make_agent(name, world)
-    with pytest.raises(ValueError, match=f"{who} has no exact propensities, .* explore around the estimates"):
+    with pytest.raises(ValueError, match=f"{agent_name} has no exact propensities, .* explore around the estimates"):
         agent.collect_policy.probabilities(world.batch().observation)
     if name == "lints":  # which serves by its estimates
         assert (agent.policy.probabilities(world.batch().observation).numpy().max(axis=1) == 1.0).all()
@@ -223,7 +223,7 @@ def test_where_propensities_have_no_formula_they_are_refused_rather_than_wrong(n
         (42, {}, "agent must be a name .* or parameters of one, got 42"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_sentence(name, values, message):
+def test_unsuitable_parameters_are_refused(name, values, message):
     with pytest.raises(ValueError, match=message):
         make_agent(name, environment(), **values)
 
@@ -271,15 +271,15 @@ def test_a_mask_without_any_arm_is_refused_in_and_outside_a_graph():
             act(time_step)
 
 
-def test_serving_does_not_change_what_collecting_will_do():
+def test_serving_does_not_change_the_actions_of_collecting():
     world = environment()
     time_step = world.reset()
-    curious, other = (make_agent("lints", world, seed=1) for _ in range(2))
+    serving, other = (make_agent("lints", world, seed=1) for _ in range(2))
     for _ in range(3):
-        curious.policy.action(time_step)
+        serving.policy.action(time_step)
     for _ in range(3):
         np.testing.assert_array_equal(
-            curious.collect_policy.action(time_step).action, other.collect_policy.action(time_step).action
+            serving.collect_policy.action(time_step).action, other.collect_policy.action(time_step).action
         )
 
 

@@ -100,7 +100,7 @@ def test_estimates_are_theta_x_and_the_width_of_the_ellipsoid():
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_it_chooses_as_tf_agents_linucb_on_well_conditioned_data(alpha):
-    """The same 500 interactions for both; the same actions on 1,000 contexts, but for arms that are as good as tied."""
+    """The same 500 interactions for both; the same actions on 1,000 contexts, except for arms that are nearly tied."""
     environment = StationaryLinearEnvironment(num_actions=6, context_size=4, batch_size=500)
     ours = make_agent("linucb", environment, alpha=alpha, tikhonov=1.0)
     theirs = lin_ucb_agent.LinearUCBAgent(
@@ -173,12 +173,12 @@ def reference_regret(environment, seed, parameters, steps):
     return regret / steps
 
 
-def test_linucb_as_shipped_solves_the_zero_filled_environment(real_movielens):
+def test_linucb_with_default_parameters_solves_the_zero_filled_environment(real_movielens):
     """Average regret over the first 10,000 interactions: at most 0.08, where uniform has 3.7 and alpha 10 has 0.34."""
     environment = MovieLensEnvironment(
         svd(real_movielens.ratings, rank=20, num_movies=20), num_actions=20, batch_size=8
     )
-    agents = {"shipped": LinUCB(), "predecessors": LinUCB(alpha=10.0)}
+    agents = {"default": LinUCB(), "alpha 10": LinUCB(alpha=10.0)}
     regret = totals(simulate(environment, agents, steps=1250, seeds=range(5), points=1))["regret"]
-    assert regret["shipped"].mean() <= 0.08
-    assert regret["predecessors"].mean() > 0.25
+    assert regret["default"].mean() <= 0.08
+    assert regret["alpha 10"].mean() > 0.25

@@ -1,48 +1,53 @@
-"""Networks on contexts and arms: what weights mean, and which networks there are for which features."""
+"""Networks on contexts and arms: weights of examples, weight decay, and dot products."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tf_agents.policies import utils
+from tf_agents.trajectories import trajectory
 
+from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
-from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.agents.parameters import EpsilonGreedy, NeuralLinUCB
 
 SPEC = {GLOBAL: tf.TensorSpec([3], tf.float32), PER_ARM: tf.TensorSpec([2, 4], tf.float32)}
 
 
 def models(network, spec=SPEC, weight_decay=0.0):
-    reward = RewardNetwork(spec, 2, (8,), 0.01, weight_decay, seed=0, network=network)
-    return reward, EncodedLinearModel(spec, 2, (8,), 5, 10, 0.1, 0.01, weight_decay, seed=0, network=network)
+    options = {"layers": (8,), "learning_rate": 0.01, "weight_decay": weight_decay, "network": network}
+    encoded = NeuralLinUCB(tikhonov=0.1, encoding=5, pretrain_steps=10, **options)
+    return RewardNetwork(spec, 2, EpsilonGreedy(**options), seed=0), EncodedLinearModel(spec, 2, encoded, seed=0)
 
 
-def batch(n, seed=0):
+def experience(rows, seed=0):
+    """Return the trajectory [batch, 1, ...] of some rows of three decisions."""
     rng = np.random.default_rng(seed)
-    features = {name: tf.constant(rng.normal(size=(n, size)), tf.float32) for name, size in ((GLOBAL, 3), (PER_ARM, 4))}
-    return features, tf.zeros([n], tf.int32), tf.constant(rng.normal(size=n), tf.float32)
+    context, arm = (tf.constant(rng.normal(size=(3, size)), tf.float32) for size in (3, 4))
+    parts = context, arm, tf.constant(rng.normal(size=3), tf.float32)
+    context, arm, reward = (tf.gather(part, rows) for part in parts)
+    info = utils.PerArmPolicyInfo(chosen_arm_features=arm)
+    single = trajectory.single_step({GLOBAL: context}, tf.zeros_like(rows), info, reward, tf.ones_like(reward))
+    return tf.nest.map_structure(lambda part: part[:, None], single)
 
 
 @pytest.mark.parametrize("network", ["common_tower", "dot_product"])
 def test_a_weight_of_2_is_an_example_twice_and_a_weight_of_0_is_none(network):
     """Weights 2, 0, 1 on three examples against the first one twice and the third one: the same mean over three."""
-    features, action, reward = batch(3)
-    twice = [0, 0, 2]
-    repeated = tf.nest.map_structure(lambda part: tf.gather(part, twice), (features, action, reward))
     for weighted, plain in zip(models(network), models(network), strict=True):
-        loss = weighted.learn(features, action, reward, tf.constant([2.0, 0.0, 1.0]))
-        assert float(loss) == pytest.approx(float(plain.learn(*repeated)), rel=1e-5)
+        loss = weighted.learn(experience([0, 1, 2]), tf.constant([2.0, 0.0, 1.0]))
+        assert float(loss) == pytest.approx(float(plain.learn(experience([0, 0, 2]))), rel=1e-5)
         for variable, expected in zip(weighted.variables, plain.variables, strict=True):
             np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("weight_decay", "kept"), [(0.0, 1.0), (20.0, 0.8)])
 def test_kernels_decay_and_biases_do_not(weight_decay, kept):
-    """Examples of weight 0 have no gradient: a step of 0.01 at decay 20 takes a fifth off the kernels, and no more."""
-    features, action, reward = batch(3)
+    """Examples of weight 0 have no gradient: a step of 0.01 at decay 20 subtracts a fifth of the kernels."""
     for model in models("common_tower", weight_decay=weight_decay):
         trained = getattr(model, "network_variables", None) or model.network.trainable_variables
         for variable in trained:
             variable.assign(tf.ones_like(variable))
-        model.learn(features, action, reward, tf.zeros([3]))
+        model.learn(experience([0, 1, 2]), tf.zeros([3]))
         for variable in trained:
             expected = kept if variable.shape.rank > 1 else 1.0
             np.testing.assert_allclose(variable, np.full(variable.shape, expected), rtol=1e-6, err_msg=variable.name)

@@ -1,4 +1,4 @@
-"""Every agent that fills slates, by name: it learns, resumes, saves and scores; what cannot be is refused."""
+"""Every agent that fills slates, by name: it learns, resumes, saves and scores; unsuitable values are refused."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from tf_agents.policies import policy_saver
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
+from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking.parameters import RANKING_NAMES, Ranking
@@ -16,7 +17,6 @@ from recbandits.environments import (
     StationaryLinearEnvironment,
     SyntheticRankingEnvironment,
 )
-from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.environments.clicks import Cascade, PositionBased
 from recbandits.environments.factorization import als
 from recbandits.training.online import simulate
@@ -33,8 +33,8 @@ LEARNERS = {
 }
 FEEDBACK = {"score_vector": PositionBased(), "cascading": Cascade()}
 each_learner = pytest.mark.parametrize("parameters", LEARNERS.values(), ids=LEARNERS)
-DRAWN = ("no penalty", "cosine distance", "cascading_lints")  # both models; chance that must go on as it would have
-each_that_draws = pytest.mark.parametrize("parameters", [LEARNERS[name] for name in DRAWN], ids=DRAWN)
+RANDOM = ("no penalty", "cosine distance", "cascading_lints")  # both models; random numbers that must continue
+each_random_learner = pytest.mark.parametrize("parameters", [LEARNERS[name] for name in RANDOM], ids=RANDOM)
 
 
 def world(feedback="score_vector", batch_size=32):
@@ -44,7 +44,7 @@ def world(feedback="score_vector", batch_size=32):
 
 
 def act(policy, environment):
-    """The slates of a policy for the users that an environment has now."""
+    """Return the slates of a policy for the present users of an environment."""
     return policy.action(ts.restart(environment.batch().observation, environment.batch_size)).action
 
 
@@ -57,7 +57,7 @@ def learn(agent, environment, steps):
 
 
 def slates(agent, environment):
-    """What is collected and what is served next."""
+    """Return the next slates of collecting and of serving."""
     return [act(policy, environment).numpy() for policy in (agent.collect_policy, agent.policy)]
 
 
@@ -71,18 +71,18 @@ def test_each_agent_comes_closer_to_the_optimal_slate_than_random_ones_do(parame
 
 
 @each_learner
-def test_what_is_served_has_no_chance_and_serving_does_not_change_what_is_collected(parameters):
+def test_serving_is_deterministic_and_does_not_change_the_slates_of_collecting(parameters):
     environment = world()
-    curious, other = (make_agent(parameters, environment, seed=1) for _ in range(2))
-    served = [act(curious.policy, environment).numpy() for _ in range(3)]
+    serving, other = (make_agent(parameters, environment, seed=1) for _ in range(2))
+    served = [act(serving.policy, environment).numpy() for _ in range(3)]
     for slate in served[1:]:
         np.testing.assert_array_equal(slate, served[0])
     for _ in range(3):
-        np.testing.assert_array_equal(act(curious.collect_policy, environment), act(other.collect_policy, environment))
+        np.testing.assert_array_equal(act(serving.collect_policy, environment), act(other.collect_policy, environment))
 
 
-@each_that_draws
-def test_a_restored_agent_goes_on_with_the_same_slates_and_learns_the_same(parameters, tmp_path):
+@each_random_learner
+def test_a_restored_agent_continues_with_the_same_slates(parameters, tmp_path):
     environment = world()
     agent = make_agent(parameters, environment, seed=1)
     learn(agent, environment, 3)
@@ -98,20 +98,20 @@ def test_a_restored_agent_goes_on_with_the_same_slates_and_learns_the_same(param
 
 @each_learner
 def test_one_seed_one_agent_and_another_seed_another(parameters):
-    environment, found = world(batch_size=200), []
+    environment, results = world(batch_size=200), []
     for seed in (3, 3, 4):
-        tf.random.set_seed(len(found))
+        tf.random.set_seed(len(results))
         environment.restart(0)
         agent = make_agent(parameters, environment, seed)
         learn(agent, environment, 2)
-        found.append([*slates(agent, environment), agent.model.variables[0].numpy()])
-    for first, again in zip(*found[:2], strict=True):
+        results.append([*slates(agent, environment), agent.model.variables[0].numpy()])
+    for first, again in zip(*results[:2], strict=True):
         np.testing.assert_array_equal(first, again)
     explores = parameters.__class__.__name__ != "CascadingLinUCB"  # whose slates are certain
-    assert any((first != other).any() for first, other in zip(found[0], found[2], strict=True)) == explores
+    assert any((first != other).any() for first, other in zip(results[0], results[2], strict=True)) == explores
 
 
-@each_that_draws
+@each_random_learner
 def test_a_saved_policy_fills_the_same_slates(parameters, tmp_path):
     environment = world()
     agent = make_agent(parameters, environment)
@@ -125,7 +125,7 @@ def test_a_saved_policy_fills_the_same_slates(parameters, tmp_path):
 
 
 @each_learner
-def test_pairs_and_the_frozen_model_score_as_the_policy_does(parameters):
+def test_pairs_and_the_scorer_score_as_the_policy_does(parameters):
     environment = world()
     agent = make_agent(parameters, environment)
     learn(agent, environment, 3)
@@ -134,7 +134,7 @@ def test_pairs_and_the_frozen_model_score_as_the_policy_does(parameters):
     expected = agent.policy.scores(observation, tf.constant([0, 0])).numpy()
     pairs = agent.policy.score_pairs(np.repeat(context, 12, axis=0), arms.reshape(-1, arms.shape[2]))
     np.testing.assert_allclose(np.reshape(pairs, expected.shape), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(agent.policy.frozen().scores(context, arms), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(agent.policy.scorer().scores(context, arms), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_dot_product_network_ranks_too():
@@ -143,7 +143,7 @@ def test_a_dot_product_network_ranks_too():
     assert scores.min() < 0 < scores.max()
 
 
-def test_baselines_rank_by_what_the_environment_knows():
+def test_baselines_rank_by_the_scores_of_the_environment():
     """Slates of popularity, ALS and attraction are the columns with the largest of these, the first ones on ties."""
     factorization = als(table(), rank=2)
     environment = MovieLensRankingEnvironment(factorization, features(), num_items=10, num_slots=4, batch_size=16)
@@ -161,7 +161,7 @@ def test_baselines_rank_by_what_the_environment_knows():
 
 
 def test_random_slates_hold_every_item_in_every_slot_alike():
-    """20,000 slates of 3 out of 5: a fifth each, within 4 standard errors; that is also what the policy says."""
+    """20,000 slates of 3 out of 5: a fifth each, within 4 standard errors, as the policy's probabilities."""
     specs, n = Specs(), 20_000
     agent, observation = make_agent("random_ranking", specs), specs.observation(n)
     for policy in (agent.policy, agent.collect_policy):
@@ -171,10 +171,10 @@ def test_random_slates_hold_every_item_in_every_slot_alike():
         assert (np.sort(slate)[:, 1:] > np.sort(slate)[:, :-1]).all()
         few = tf.nest.map_structure(lambda part: part[:2], observation)
         np.testing.assert_allclose(policy.propensities(few, slate[:2]), [[1 / 5, 1 / 4, 1 / 3]] * 2)
-        np.testing.assert_allclose(policy.position_probabilities(few), 0.2)
+        np.testing.assert_allclose(policy.position_propensities(few, slate[:2]), 0.2)
 
 
-def test_training_reads_what_slotting_gives():
+def test_the_training_spec_is_that_of_slotted_observations():
     specs = Specs()
     shown = slotted(specs.observation(6), tf.zeros([6, 3], tf.int32))
     for name in ("ranking", "cascading_linucb", "random_ranking"):
@@ -202,42 +202,40 @@ def test_training_reads_what_slotting_gives():
         ("ranking", {"alpha": 1.0}, "ranking has no parameter 'alpha', it has layers, .*, temperature"),
         ("cascading_linucb", {"alpha": -1.0}, "CascadingLinUCB: alpha must be 0 or more and finite, got -1"),
         ("cascading_lints", {"gamma": 0.0}, r"CascadingLinTS: gamma must be in \(0, 1\], got 0"),
-        ("popularity_ranking", {}, "PopularityRanking needs a ranking environment of recbandits"),
-        ("als_ranking", {}, "AlsRanking needs a ranking environment of recbandits"),
-        ("optimal_ranking", {}, "OptimalRanking needs a ranking environment of recbandits"),
+        ("popularity_ranking", {}, "PopularityRanking needs an environment of recbandits"),
+        ("als_ranking", {}, "AlsRanking needs an environment of recbandits"),
+        ("optimal_ranking", {}, "OptimalRanking needs an environment of recbandits"),
         ("rank", {}, "agent must be one of linucb, .*, ranking, .*, got 'rank'"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_sentence(name, values, message):
+def test_unsuitable_parameters_are_refused(name, values, message):
     with pytest.raises(ValueError, match=message):
         make_agent(name, Specs(), **values)
 
 
-def test_corrections_and_baselines_need_what_they_read():
+def test_corrections_and_baselines_refuse_environments_without_their_data():
     with pytest.raises(ValueError, match="position_bias must be another than 'inverse_propensity' under cascading"):
         make_agent("ranking", Specs(feedback="cascading"), position_bias="inverse_propensity")
     with pytest.raises(ValueError, match="AlsRanking needs an environment with a factorization"):
         make_agent("als_ranking", world())
 
 
-def test_agents_for_one_arm_and_agents_for_slates_do_not_take_each_others_environment():
+def test_agents_for_one_arm_and_for_slates_refuse_the_environment_of_the_other_kind():
     for name in NAMES:
-        with pytest.raises(
-            ValueError, match=r"actions must be single int32 numbers from 0|an environment of recbandits"
-        ):
+        with pytest.raises(ValueError, match="actions must be single int32 numbers from 0"):
             make_agent(name, world())
     single = StationaryLinearEnvironment(num_actions=5, context_size=3, batch_size=2, per_arm=True)
     for name in RANKING_NAMES:
-        with pytest.raises(ValueError, match=r"actions must be slates, int32 \[slots\]|a ranking environment"):
+        with pytest.raises(ValueError, match=r"actions must be slates, int32 \[slots\]"):
             make_agent(name, single)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"items": 2}, r"2 from 0, and 3 slots"),
-        ({"shapes": {GLOBAL: [3]}}, "an observation must have 'global' .* and 'per_arm'"),
-        ({"shapes": {GLOBAL: [3], PER_ARM: [4, 2]}}, "with as many items as actions say"),
+        ({"items": 2}, r"\[2, features\] of at least 3 items from 0"),
+        ({"shapes": {GLOBAL: [3]}}, r"the observation of a slate must be 'global' \[context\] and 'per_arm'"),
+        ({"shapes": {GLOBAL: [3], PER_ARM: [4, 2]}}, r"\[5, features\]"),
         ({"reward": tensor_spec.TensorSpec([], tf.float32)}, r"the reward of a slate must be float \[3\], or a dict"),
         (
             {"reward": {"chosen_index": tensor_spec.TensorSpec([], tf.int32)}},

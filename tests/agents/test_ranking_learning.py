@@ -1,4 +1,4 @@
-"""What ranking agents learn from slates: TF-Agents' losses, a NumPy oracle, and position bias in closed form."""
+"""Ranking agents that learn from slates: TF-Agents' losses, a NumPy oracle, and position bias in closed form."""
 
 import itertools
 
@@ -8,8 +8,8 @@ import tensorflow as tf
 from tf_agents.bandits.agents import ranking_agent
 from tf_agents.bandits.networks import global_and_arm_feature_network as networks
 
+from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.factory import make_agent
-from recbandits.environments.base import GLOBAL, PER_ARM
 from tests.agents.slate_specs import Specs, experience
 
 FEEDBACK = ("score_vector", "cascading")
@@ -27,7 +27,7 @@ def decisions(specs, n, seed=0):
     return specs.observation(n, seed), slate, {"chosen_index": tf.constant(index), "chosen_value": tf.constant(value)}
 
 
-def theirs(specs, agent, **options):
+def make_tf_agents_agent(specs, agent, **options):
     """TF-Agents' agent with a network that starts as the one of an agent of ours, and the same optimiser."""
     spec = specs.time_step_spec()
     network = networks.create_feed_forward_common_tower_network(spec.observation, (8,), (8,), (8,))
@@ -58,20 +58,20 @@ def test_it_learns_as_tf_agents_ranking_agent_from_the_same_slates(bias, positiv
     specs = Specs(feedback=feedback)
     ours = ranking(specs, position_bias=bias, severity=1.7, positive_only=positive_only)
     kind = None if bias == "none" else bias
-    other = theirs(
+    other = make_tf_agents_agent(
         specs,
         ours,
         positional_bias_type=kind,
         positional_bias_severity=1.7,
         positional_bias_positive_only=positive_only,
     )
-    mine, their = (tf.nest.flatten(agent.training_data_spec) for agent in (ours, other))
-    assert [(part.shape, part.dtype) for part in mine] == [(part.shape, part.dtype) for part in their]
+    ours_spec, other_spec = (tf.nest.flatten(agent.training_data_spec) for agent in (ours, other))
+    assert [(part.shape, part.dtype) for part in ours_spec] == [(part.shape, part.dtype) for part in other_spec]
     for step in range(3):
         batch = experience(*decisions(specs, 16, step))
         weights = None if step or positive_only else tf.linspace(0.5, 2.0, 16)
-        found = ours.loss(batch, weights).loss, ours.train(batch, weights).loss
-        np.testing.assert_allclose(found, [other.train(batch, weights).loss] * 2, rtol=1e-5)
+        losses = ours.loss(batch, weights).loss, ours.train(batch, weights).loss
+        np.testing.assert_allclose(losses, [other.train(batch, weights).loss] * 2, rtol=1e-5)
         for variable, expected in zip(ours.model.network.variables, other._scoring_network.variables, strict=True):
             np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-6)
 
@@ -92,7 +92,7 @@ def test_weighing_positives_only_leaves_the_slots_below_a_click_without_weight(b
     sample = tf.constant(np.linspace(0.5, 2.0, 32), tf.float32)
     np.testing.assert_allclose(ours.loss(batch, sample).loss, expected, rtol=1e-5)
     options = {"positional_bias_severity": 1.7, "positional_bias_positive_only": True, "non_click_score": -0.5}
-    other = theirs(specs, ours, positional_bias_type=bias, **options)
+    other = make_tf_agents_agent(specs, ours, positional_bias_type=bias, **options)
     everywhere = np.where(slots == index, weight, 1.0)
     expected = (everywhere * (target - score) ** 2).sum() / everywhere.sum()
     np.testing.assert_allclose(other.loss(batch, sample).loss, expected, rtol=1e-5)
@@ -115,18 +115,18 @@ def all_clicks():
 
 
 P = np.stack([FIRST, 1 - FIRST], axis=1)  # [items, slots]: where each item stands
-SEEN = P @ EXAMINATION
-TAUGHT = {
-    ("none", False): SEEN * ATTRACTION,
+EXAMINED = P @ EXAMINATION
+SCORES = {
+    ("none", False): EXAMINED * ATTRACTION,
     ("base", False): ATTRACTION / (P @ (1 / EXAMINATION)),
-    ("base", True): ATTRACTION / (1 + ATTRACTION - ATTRACTION * SEEN),
+    ("base", True): ATTRACTION / (1 + ATTRACTION - ATTRACTION * EXAMINED),
     ("inverse_propensity", False): ATTRACTION,
 }
 
 
-@pytest.mark.parametrize(("bias", "positive_only"), TAUGHT)
-def test_what_position_bias_teaches_and_what_each_correction_gives_back(bias, positive_only):
-    """A network that tells 2 items apart, trained on the exact distribution of clicks, ends at the closed form.
+@pytest.mark.parametrize(("bias", "positive_only"), SCORES)
+def test_scores_under_position_bias_and_its_corrections_are_those_of_the_closed_form(bias, positive_only):
+    """A network for 2 items, trained on the exact distribution of clicks, ends at the closed form.
 
     Attraction 0.3 and 0.6, examination 1 and 0.41: without correction 0.256 and 0.333, with weights 0.221 and 0.287,
     with weights of clicks alone 0.287 and 0.474; only the inverse propensity gives 0.3 and 0.6.
@@ -145,8 +145,8 @@ def test_what_position_bias_teaches_and_what_each_correction_gives_back(bias, po
         tf.while_loop(lambda step: step < 600, lambda step: (agent.train(batch, weights), step + 1)[1:], [0])
 
     train()
-    learnt = agent.model.scores(observation).numpy()[0, :2]
-    np.testing.assert_allclose(learnt, TAUGHT[bias, positive_only], atol=2e-3)
+    scores = agent.model.scores(observation).numpy()[0, :2]
+    np.testing.assert_allclose(scores, SCORES[bias, positive_only], atol=2e-3)
 
 
 @pytest.mark.parametrize("feedback", FEEDBACK)

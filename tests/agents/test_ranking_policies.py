@@ -8,25 +8,31 @@ import tensorflow as tf
 from scipy import stats
 from tf_agents.bandits.policies import ranking_policy
 
+from recbandits.agents.agent import GLOBAL, PER_ARM, SeedStream
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.policy import SlatePolicy
-from recbandits.agents.ranking.sampling import Sampling
 from recbandits.agents.ranking.slotting import slotted, slotted_spec
-from recbandits.agents.seeds import Draws
-from recbandits.environments.base import GLOBAL, PER_ARM
 from tests.agents.slate_specs import Specs
 
 SPECS = Specs(items=4, slots=2)
 EVERY = np.array(list(itertools.permutations(range(4), 2)))
-WAYS = {"plackett_luce": Sampling(0.5), "cosine": Sampling(0.5, penalty=2.0), "best": Sampling()}
-WAYS["best cosine"] = WAYS["cosine"].greedy()
-each_way = pytest.mark.parametrize("sampling", WAYS.values(), ids=WAYS)
+SAMPLINGS = {
+    "plackett_luce": {"temperature": 0.5},
+    "cosine": {"temperature": 0.5, "penalty": 2.0},
+    "best": {"greedy": True},
+    "best cosine": {"temperature": 0.5, "penalty": 2.0, "greedy": True},
+}
+each_sampling = pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
 
 
-def policy(sampling, specs=SPECS, seed=0):
+def make_policy(sampling, specs=SPECS):
     """Scores are the first feature of the items."""
     return SlatePolicy(
-        specs.time_step_spec(), specs.action_spec(), lambda seen, seed: seen[PER_ARM][:, :, 0], Draws(seed), sampling
+        specs.time_step_spec(),
+        specs.action_spec(),
+        lambda observation, seed: observation[PER_ARM][:, :, 0],
+        SeedStream(0),
+        **sampling,
     )
 
 
@@ -34,65 +40,63 @@ def repeated(observation, n):
     return tf.nest.map_structure(lambda part: tf.repeat(part[:1], n, axis=0), observation)
 
 
-def slate_probabilities(made, observation):
+def slate_probabilities(policy, observation):
     """Probability of each slate of `EVERY` for the first user of an observation."""
-    return made.propensities(repeated(observation, len(EVERY)), EVERY).numpy().prod(axis=1)
+    return policy.propensities(repeated(observation, len(EVERY)), EVERY).numpy().prod(axis=1)
 
 
-def counted(slates):
+def count_slates(slates):
     return np.array([(slates == slate).all(axis=1).sum() for slate in EVERY])
 
 
-@each_way
+@each_sampling
 def test_slates_are_drawn_as_often_as_the_product_of_their_propensities_says(sampling):
     """50,000 slates of 2 out of 4 items: chi-square over all 12; the products add up to 1."""
-    made, observation, n = policy(sampling), SPECS.observation(1), 50_000
-    p = slate_probabilities(made, observation)
+    policy, observation, n = make_policy(sampling), SPECS.observation(1), 50_000
+    p = slate_probabilities(policy, observation)
     assert p.sum() == pytest.approx(1.0)
-    counts = counted(made.action(SPECS.time_step(repeated(observation, n))).action.numpy())
+    counts = count_slates(policy.action(SPECS.time_step(repeated(observation, n))).action.numpy())
     assert (counts[p == 0] == 0).all()
     if (p > 0).sum() > 1:
         assert stats.chisquare(counts[p > 0], n * p[p > 0]).pvalue > 1e-3
 
 
-@each_way
-def test_the_next_slot_given_those_above_is_a_distribution_over_what_is_left(sampling):
+@each_sampling
+def test_the_next_slot_given_those_above_is_a_distribution_over_the_items_left(sampling):
     """Its entry at the item of a slate is the propensity of that slot; the first one is `probabilities`."""
     specs = Specs(items=6, slots=4)
-    made, observation = policy(sampling, specs), specs.observation(20)
+    policy, observation = make_policy(sampling, specs), specs.observation(20)
     slate = np.random.default_rng(0).permuted(np.tile(np.arange(6, dtype=np.int32), (20, 1)), axis=1)[:, :4]
-    propensities = made.propensities(observation, slate).numpy()
+    propensities = policy.propensities(observation, slate).numpy()
     for slot in range(4):
-        p = made.conditional(observation, slate[:, :slot]).numpy()
+        p = policy.conditional(observation, slate[:, :slot]).numpy()
         np.testing.assert_allclose(p.sum(axis=1), 1.0)
         assert (np.take_along_axis(p, slate[:, :slot], axis=1) == 0.0).all()
         np.testing.assert_allclose(np.take_along_axis(p, slate[:, slot : slot + 1], 1)[:, 0], propensities[:, slot])
-    first = made.probabilities(observation)
-    np.testing.assert_array_equal(first, made.conditional(observation, np.zeros((20, 0), np.int32)))
+    first = policy.probabilities(observation)
+    np.testing.assert_array_equal(first, policy.conditional(observation, np.zeros((20, 0), np.int32)))
 
 
 @pytest.mark.parametrize("name", ["plackett_luce", "best", "best cosine"])
-def test_position_probabilities_are_those_of_all_slates_added_up(name):
-    made, observation = policy(WAYS[name]), SPECS.observation(1)
-    p = slate_probabilities(made, observation)
+def test_position_propensities_are_the_probabilities_of_all_slates_added_up(name):
+    policy, observation = make_policy(SAMPLINGS[name]), SPECS.observation(1)
+    p = slate_probabilities(policy, observation)
     expected = np.stack([np.bincount(column, weights=p, minlength=4) for column in EVERY.T])
-    np.testing.assert_allclose(made.position_probabilities(observation)[0], expected, atol=1e-11)
-    own = made.position_propensities(repeated(observation, len(EVERY)), EVERY)
+    own = policy.position_propensities(repeated(observation, len(EVERY)), EVERY)
     np.testing.assert_allclose(own, expected[[0, 1], EVERY], atol=1e-11)
 
 
-def test_what_has_no_formula_is_refused_with_the_reason():
-    made, observation = policy(WAYS["cosine"]), SPECS.observation(2)
-    for ask in (made.position_probabilities, lambda seen: made.position_propensities(seen, EVERY[:2])):
-        with pytest.raises(
-            ValueError, match=r"without penalty for resemblance, got penalty 2\.0: what stands in a slot"
-        ):
-            ask(observation)
+def test_propensities_without_a_formula_are_refused():
+    policy, observation = make_policy(SAMPLINGS["cosine"]), SPECS.observation(2)
+    with pytest.raises(ValueError, match=r"without penalty for similarity, got penalty 2\.0: the item in a slot"):
+        policy.position_propensities(observation, EVERY[:2])
     thompson = make_agent("cascading_lints", SPECS)
     collect = thompson.collect_policy
-    for ask in (collect.probabilities, collect.position_probabilities, lambda seen: collect.propensities(seen, EVERY)):
+    for method in (collect.propensities, collect.position_propensities):
         with pytest.raises(ValueError, match="CascadingLinTS has no exact propensities, because it draws its scores"):
-            ask(observation)
+            method(observation, EVERY[:2])
+    with pytest.raises(ValueError, match="CascadingLinTS has no exact propensities"):
+        collect.probabilities(observation)
     served = thompson.policy.action(SPECS.time_step(observation)).action  # by the estimates, without chance
     np.testing.assert_array_equal(thompson.policy.propensities(observation, served), 1.0)
 
@@ -129,11 +133,11 @@ def test_plackett_luce_slates_have_tf_agents_probability():
     observation = specs.observation(24)
     every = np.array(list(itertools.permutations(range(4))), np.int32)
     expected = theirs.distribution(specs.time_step(observation)).action.log_prob(every)
-    found = agent.collect_policy.propensities(observation, every).numpy()
-    np.testing.assert_allclose(np.log(found).sum(axis=1), expected, rtol=1e-4)
+    propensities = agent.collect_policy.propensities(observation, every).numpy()
+    np.testing.assert_allclose(np.log(propensities).sum(axis=1), expected, rtol=1e-4)
 
 
-def test_the_penalty_for_resemblance_is_tf_agents_after_every_slot():
+def test_the_penalty_for_similarity_is_that_of_tf_agents_after_every_slot():
     """Their logits after each item of a fixed slate, as probabilities, against ours given those above."""
     specs = Specs(items=7, slots=5)
     theirs, agent = network_policies(specs, "cosine_distance", penalty=1.7)
@@ -157,10 +161,10 @@ def test_tf_agents_draws_slates_as_often_as_our_propensities_say(kind):
     observation, n = SPECS.observation(1, seed=2), 50_000
     slates = theirs.action(SPECS.time_step(repeated(observation, n)), seed=5).action.numpy()
     p = slate_probabilities(agent.collect_policy, observation)
-    assert stats.chisquare(counted(slates), n * p).pvalue > 1e-3
+    assert stats.chisquare(count_slates(slates), n * p).pvalue > 1e-3
 
 
-def test_a_seed_repeats_a_slate_where_tf_agents_penalty_forgets_it():
+def test_a_seed_repeats_a_slate_which_it_does_not_with_tf_agents_penalty():
     specs = Specs(items=9, slots=4)
     theirs, agent = network_policies(specs, "cosine_distance")
     time_step = specs.time_step(specs.observation(200))
@@ -174,33 +178,34 @@ def test_a_seed_repeats_a_slate_where_tf_agents_penalty_forgets_it():
     assert (first != free).any()
 
 
-def test_at_a_low_temperature_tf_agents_has_no_numbers_left_and_we_have_slates():
+def test_propensities_at_a_low_temperature_are_finite_where_tf_agents_overflows():
     """Scores up to 1 at temperature 0.001 are logits of 1,000, whose exponential is infinite."""
     observation = SPECS.observation(50)
     scores = observation[PER_ARM][:, :, 0]
     theirs = ranking_policy.NoPenaltyPlackettLuce(None, 4, scores / 0.001)
     assert not np.isfinite(theirs.scores).all()
-    made = policy(Sampling(0.001))
-    slate = made.action(SPECS.time_step(observation)).action.numpy()
+    policy = make_policy({"temperature": 0.001})
+    slate = policy.action(SPECS.time_step(observation)).action.numpy()
     np.testing.assert_array_equal(slate, np.argsort(-scores.numpy(), axis=1)[:, :2])
-    assert np.isfinite(made.propensities(observation, slate)).all()
+    assert np.isfinite(policy.propensities(observation, slate)).all()
 
 
-def test_a_penalty_prefers_what_does_not_resemble_the_first():
-    """Scores 3, 2.9, 1; the second item points as the first one, the third one away: the penalty of 2 turns them."""
-    arms = np.array([[[3.0, 0.0], [2.9, 0.0], [-1.0, 0.0]]], np.float32)
-    scores = tf.constant([[3.0, 2.9, 1.0]])
+def test_a_penalty_prefers_items_unlike_the_first():
+    """Scores 3, 2.9, -1; the second item points as the first one, the third one away: a penalty of 2 swaps them."""
+    specs = Specs(items=3, slots=2, context=1, arm=2)
+    observation = {GLOBAL: tf.ones([1, 1]), PER_ARM: tf.constant([[[3.0, 0.0], [2.9, 0.0], [-1.0, 0.0]]])}
     slates = [
-        Sampling(1.0, penalty).greedy().fill(scores, tf.constant(arms), 2, [0, 0]).numpy() for penalty in (0.0, 2.0)
+        make_policy({"penalty": penalty, "greedy": True}, specs).action(specs.time_step(observation)).action.numpy()
+        for penalty in (0.0, 2.0)
     ]
     np.testing.assert_array_equal(slates, [[[0, 1]], [[0, 2]]])
-    p = Sampling(1.0, 2.0).conditional(scores, tf.constant(arms), tf.constant([[0]])).numpy()
-    expected = np.exp([2.9 - 2.0 * (1 + 1), 1.0 - 2.0 * (1 - 1)])
+    p = make_policy({"penalty": 2.0}, specs).conditional(observation, np.array([[0]])).numpy()
+    expected = np.exp([2.9 - 2.0 * (1 + 1), -1.0 - 2.0 * (1 - 1)])
     np.testing.assert_allclose(p[0, 1:], expected / expected.sum(), rtol=1e-6)
 
 
-def test_slotting_keeps_what_was_shown_in_the_order_of_the_slots():
-    """Users 0 and 1 are shown items (2, 0) and (1, 3); NumPy as TensorFlow, and the spec fits."""
+def test_slotting_keeps_the_items_of_a_slate_in_the_order_of_the_slots():
+    """The slates of users 0 and 1 are (2, 0) and (1, 3); NumPy as TensorFlow, and the spec fits."""
     observation = {GLOBAL: np.zeros((2, 3), np.float32), PER_ARM: np.arange(8.0, dtype=np.float32).reshape(2, 4, 1)}
     slate = np.array([[2, 0], [1, 3]])
     shown = slotted(observation, slate)

@@ -1,11 +1,11 @@
-"""Draws inside a graph: their frequency, and streams that go on where they were."""
+"""Actions drawn inside a graph: their frequency; streams of seeds: their state."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import stats
 
-from recbandits.agents.seeds import Draws, draw
+from recbandits.agents.agent import SeedStream, draw
 
 
 @pytest.mark.parametrize("p", [[0.1, 0.0, 0.8, 0.1], [0.0, 1.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
@@ -24,14 +24,14 @@ def test_rounding_never_points_past_the_last_arm():
 
 
 def test_streams_of_one_seed_do_not_overlap():
-    first, second = ({tuple(draws.next().numpy()) for _ in range(5)} for draws in (Draws(7, 0), Draws(7, 1)))
+    first, second = ({tuple(draws.next().numpy()) for _ in range(5)} for draws in (SeedStream(7, 0), SeedStream(7, 1)))
     assert not first & second
 
 
-def test_a_stream_of_seeds_goes_on_where_its_variable_says():
-    first = Draws(7)
+def test_a_stream_of_seeds_continues_at_the_position_of_its_variable():
+    first = SeedStream(7)
     seeds = [tuple(first.next().numpy()) for _ in range(3)]
     assert len(set(seeds)) == 3
-    second = Draws(0)
+    second = SeedStream(0)
     second.variables[0].assign([7, 1])
     assert tuple(second.next().numpy()) == seeds[1]

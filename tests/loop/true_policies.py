@@ -7,7 +7,7 @@ import numpy as np
 from recbandits.exploration import Exploration
 from recbandits.loop.memory import in_memory
 from recbandits.records.bandit_log import BanditLog
-from recbandits.serving.scorer import FrozenModel, linear_head
+from recbandits.serving.scorer import Scorer, linear_head
 
 SOFT = Exploration("softmax", 0.2)
 
@@ -16,8 +16,8 @@ def policy(world, quality=1.0, exploration=SOFT):
     """Score by mean + biases + `quality` times the products of factors: 1 is the truth, -1 turns movies round."""
     rank = world.model.rank
     theta = [world.model.mean, 1, *np.zeros(rank), quality, *np.zeros(rank), *np.full(rank, quality)]
-    frozen = FrozenModel("concat", "relu", (), (), (linear_head(np.array([theta], np.float32)),))
-    return in_memory(frozen, world.bundle(), exploration)
+    scorer = Scorer("concat", "relu", (), (), (linear_head(np.array([theta], np.float32)),))
+    return in_memory(scorer, world.bundle(), exploration)
 
 
 def logged(world, decider, n, seed=0, candidates=5):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from recbandits.data.features import FeatureBundle
 from recbandits.exploration import Exploration, greedy
 from recbandits.serving.policy import LoadedPolicy
-from recbandits.serving.scorer import FrozenModel, linear_head
+from recbandits.serving.scorer import Scorer, linear_head
 
 TITLES = {"5": "Five", "7": "Seven", "9": "Nine"}
 
@@ -41,8 +41,8 @@ def made(theta, view="match", arms=None, exploration=None):
         "arms": arms,
     }
     head = linear_head(np.array(theta, np.float32))
-    frozen = FrozenModel("none" if arms else "concat", "relu", (), (), (head,))
-    return LoadedPolicy(Path("nowhere"), settings, frozen, bundle)
+    scorer = Scorer("none" if arms else "concat", "relu", (), (), (head,))
+    return LoadedPolicy(Path("nowhere"), settings, scorer, bundle)
 
 
 THETA = [[1.0, 10.0, 100.0]]  # of activity, year, match

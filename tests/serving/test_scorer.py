@@ -1,4 +1,4 @@
-"""Frozen models by hand, for one arm each and for lists of arms, in NumPy and in TensorFlow, and back from a file."""
+"""Scorers by hand, for one arm each and for lists of arms, in NumPy and in TensorFlow, and back from a file."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from recbandits.agents.factory import make_agent
-from recbandits.serving.scorer import FrozenModel, linear_head
+from recbandits.serving.scorer import Scorer, linear_head
 from recbandits.training.offline import Specs
 
 
@@ -16,15 +16,15 @@ def layer(kernel, bias):
 
 
 MODELS = {
-    "linear": FrozenModel("concat", "relu", (), (), (linear_head(np.array([[2, 3, 5]], np.float32)),)),
-    "concat": FrozenModel(
+    "linear": Scorer("concat", "relu", (), (), (linear_head(np.array([[2, 3, 5]], np.float32)),)),
+    "concat": Scorer(
         "concat",
         "relu",
         (layer([[1, -1]], [0, 0]),),
         (layer([[1], [1]], [-1]),),
         (layer([[1], [1], [10]], [1]), layer([[2]], [3])),
     ),
-    "product": FrozenModel(
+    "product": Scorer(
         "product",
         "elu",
         (layer([[1, -1]], [0, 0]),),
@@ -54,7 +54,7 @@ def test_scores_are_the_arithmetic_of_the_layers(name):
 def test_arms_without_features_have_an_output_each():
     """relu(2, -2) = (2, 0), times (1, 7), (3, 7), (5, 7), plus 0, 1, 0."""
     head = (layer([[1, -1]], [0, 0]), layer([[1, 3, 5], [7, 7, 7]], [0, 1, 0]))
-    model = FrozenModel("none", "relu", (), (), head)
+    model = Scorer("none", "relu", (), (), head)
     np.testing.assert_array_equal(model.scores(CONTEXT), [[2, 7, 10]])
 
 
@@ -63,19 +63,19 @@ def test_a_saved_model_is_the_same(name):
     file = io.BytesIO()
     MODELS[name].save(file)
     file.seek(0)
-    again = FrozenModel.load(file)
+    again = Scorer.load(file)
     assert (again.join, again.activation) == (MODELS[name].join, MODELS[name].activation)
     np.testing.assert_array_equal(again.scores(CONTEXT, ARMS), MODELS[name].scores(CONTEXT, ARMS))
 
 
 @pytest.mark.parametrize("name", ["linucb", "epsilon_greedy", "neural_linucb"])
-def test_what_is_frozen_learns_no_more(name):
+def test_a_scorer_keeps_its_scores_when_the_agent_learns(name):
     agent = make_agent(name, Specs({"global": (1,), "per_arm": (2, 2)}))
-    frozen = agent.policy.frozen()
-    before = frozen.scores(CONTEXT, ARMS)
+    scorer = agent.policy.scorer()
+    before = scorer.scores(CONTEXT, ARMS)
     for variable in agent.model.variables:
         if variable.dtype == tf.float32:
             variable.assign(tf.ones_like(variable))
-    np.testing.assert_array_equal(frozen.scores(CONTEXT, ARMS), before)
-    assert (agent.policy.frozen().scores(CONTEXT, ARMS) != before).any()
-    assert agent.collect_policy.frozen() is None
+    np.testing.assert_array_equal(scorer.scores(CONTEXT, ARMS), before)
+    assert (agent.policy.scorer().scores(CONTEXT, ARMS) != before).any()
+    assert agent.collect_policy.scorer() is None

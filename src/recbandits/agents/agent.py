@@ -1,103 +1,285 @@
-"""The TF-Agents agent around a model: same specs, same `policy`, `collect_policy` and `train` as TF-Agents' own."""
+"""A TF-Agents policy that draws actions by scores of the arms, and the agent that trains the model of the scores."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NoReturn
 
 from recbandits.tf import tf
 
 from tf_agents.agents import tf_agent
+from tf_agents.bandits.specs.utils import GLOBAL_FEATURE_KEY as GLOBAL
+from tf_agents.bandits.specs.utils import PER_ARM_FEATURE_KEY as PER_ARM
+from tf_agents.policies import tf_policy, utils
+from tf_agents.trajectories import policy_step
+from tf_agents.typing import types
 
-from recbandits.agents.policy import ScoringPolicy
-from recbandits.agents.seeds import Draws
-from recbandits.environments.base import GLOBAL, PER_ARM
+
+class SeedStream(tf.Module):
+    """A stream of seeds whose position is a variable: a run that resumes from a checkpoint continues the stream.
+
+    Args:
+      seed: of the run.
+      stream: number of the stream; those of one seed do not overlap.
+    """
+
+    def __init__(self, seed: int, stream: int = 0):
+        super().__init__(name="seeds")
+        self._position = tf.Variable([seed, stream << 40], dtype=tf.int64, trainable=False, name="position")
+
+    def next(self) -> tf.Tensor:
+        """Return the next seed, int64 [2], for a stateless generator."""
+        return self._position.assign_add([0, 1])
+
+
+def draw(probabilities: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draw one action per row by inverting the cumulative distribution.
+
+    Args:
+      probabilities: float [batch, arms], rows sum to 1.
+      seed: int [2], of a stateless generator.
+
+    Returns:
+      int32 [batch]; arms of probability 0 are never drawn.
+    """
+    cumulative = tf.cumsum(probabilities, axis=1)
+    # uniform in [0, 1) times the total stays below the total, so that rounding never points past the last arm
+    uniforms = tf.random.stateless_uniform([tf.shape(probabilities)[0], 1], seed) * cumulative[:, -1:]
+    return tf.reduce_sum(tf.cast(cumulative <= uniforms, tf.int32), axis=1)
+
+
+class ScoringPolicy(tf_policy.TFPolicy):
+    """Choose the arm with the highest score, or draw one with probabilities that depend on the scores.
+
+    Args:
+      time_step_spec: of the environment; its observation is a pair (features, mask) when arms can be unavailable.
+      action_spec: of the environment.
+      score: function of (features, seed int [2]) giving scores float [batch, arms].
+      seeds: of the random numbers.
+      explore: function of (scores, mask) giving probabilities, all [batch, arms]; None for the best arm, the first one
+        on ties.
+      random_scores: name of the agent that draws its scores at random; None where `score` does not read its seed.
+      variables: those that `score` reads, for saving.
+    """
+
+    # Whether TF-Agents compares the structure of time steps with the spec. The rewards in them are not read.
+    _validates = True
+
+    def __init__(
+        self,
+        time_step_spec: types.TimeStep,
+        action_spec: types.NestedTensorSpec,
+        score: Callable,
+        seeds: SeedStream,
+        *,
+        explore: Callable | None = None,
+        random_scores: str | None = None,
+        variables: Iterable[tf.Variable] = (),
+    ):
+        self._score, self._seeds, self._explore, self._random_scores = score, seeds, explore, random_scores
+        self._score_variables = list(variables)
+        masked = isinstance(time_step_spec.observation, tuple)
+        features = time_step_spec.observation[0] if masked else time_step_spec.observation
+        if isinstance(features, dict):
+            pair = [tf.TensorSpec([None, features[name].shape[-1]], name=name) for name in (GLOBAL, PER_ARM)]
+            # TensorFlow counts traces by code, and warns when many policies have one each; a partial is counted alone
+            self.score_pairs = tf.function(partial(self._score_pairs), input_signature=pair, autograph=False)
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            info_spec=self._make_info_spec(features),
+            clip=False,
+            validate_args=self._validates,
+            observation_and_action_constraint_splitter=_split_mask if masked else None,
+        )
+
+    @property
+    def training_data_spec(self) -> types.Trajectory:
+        """Spec of the trajectories that train an agent: of the arms' features only those of the chosen arm."""
+        spec = self.trajectory_spec
+        return spec._replace(observation=_drop_arms(spec.observation))
+
+    def scorer(self) -> Any:
+        """Return the present scores as a `Scorer`; None where they are not those of a model."""
+
+    def scores(self, observation: types.NestedTensor, seed: tf.Tensor) -> tf.Tensor:
+        """Score every arm.
+
+        Args:
+          observation: as `time_step_spec` says, with a batch dimension before.
+          seed: int [2], of a stateless generator.
+
+        Returns:
+          float [batch, arms], minus infinity where an arm is unavailable.
+
+        Raises:
+          ValueError: an observation of another shape.
+          tf.errors.InvalidArgumentError: a mask without any available arm.
+        """
+        _check_shapes(observation, self.time_step_spec.observation)
+        if self.observation_and_action_constraint_splitter is None:
+            return self._score(observation, seed)
+        features, mask = observation[0], self._mask(observation)
+        available = tf.debugging.Assert(tf.reduce_all(tf.reduce_any(mask, axis=1)), ["a mask must leave an arm", mask])
+        with tf.control_dependencies([] if available is None else [available]):
+            return tf.where(mask, self._score(features, seed), -float("inf"))
+
+    def probabilities(self, observation: types.NestedTensor) -> tf.Tensor:
+        """Return the probability with which `action` chooses each arm: what to log as propensity.
+
+        Args:
+          observation: as for `scores`.
+
+        Returns:
+          float [batch, arms]; rows sum to 1, unavailable arms are exactly 0, and the best arm of a policy that does not
+          explore is exactly 1.
+
+        Raises:
+          ValueError: the policy draws its scores at random, and its probabilities have no formula.
+        """
+        scores = self._deterministic_scores(observation)
+        if self._explore is not None:
+            return self._explore(scores, self._mask(observation))
+        return tf.one_hot(tf.argmax(scores, axis=1), scores.shape[1], dtype=scores.dtype)
+
+    def _deterministic_scores(self, observation):
+        if self._random_scores:
+            raise_no_propensities(self._random_scores)
+        return self.scores(observation, tf.zeros([2], tf.int64))
+
+    def _score_pairs(self, context, arm):
+        """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float [n]; saved as `score_pairs`."""
+        return self._score({GLOBAL: context, PER_ARM: arm[:, None, :]}, tf.zeros([2], tf.int64))[:, 0]
+
+    def _mask(self, observation):
+        """Return which arms are available, bool [batch, arms]; None when all always are."""
+        masked = self.observation_and_action_constraint_splitter is not None
+        return tf.cast(observation[1], tf.bool) if masked else None
+
+    def _action(self, time_step, policy_state, seed=None):
+        seed = self._seeds.next() if seed is None else tf.cast(tf.broadcast_to(seed, [2]), tf.int64)
+        score_seed, action_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        scores = self.scores(time_step.observation, score_seed)
+        action = self._choose(scores, time_step.observation, action_seed)
+        return policy_step.PolicyStep(action, policy_state, self._make_info(time_step.observation, action))
+
+    def _choose(self, scores, observation, seed):
+        if self._explore is None:
+            return tf.argmax(scores, axis=1, output_type=tf.int32)
+        return draw(self._explore(scores, self._mask(observation)), seed)
+
+    def _make_info_spec(self, features):
+        if isinstance(features, dict):
+            return utils.PerArmPolicyInfo(chosen_arm_features=utils.create_chosen_arm_features_info_spec(features))
+        return utils.PolicyInfo()
+
+    def _make_info(self, observation, action):
+        features = observation[0] if isinstance(observation, tuple) else observation
+        if isinstance(features, dict):
+            return utils.PerArmPolicyInfo(chosen_arm_features=tf.gather(features[PER_ARM], action, batch_dims=1))
+        return utils.PolicyInfo()
+
+    def _distribution(self, time_step, policy_state):
+        raise NotImplementedError("this policy draws actions; it does not give a distribution object")
+
+    def _variables(self):
+        return [*self._score_variables, *self._seeds.variables]
 
 
 class BanditAgent(tf_agent.TFAgent):
-    """Serve greedily, collect with exploration, learn by one function.
+    """Serve greedily, collect with exploration, train a model.
 
     Args:
       time_step_spec: of the environment.
       action_spec: of the environment.
-      seed: of the draws; serving and collecting have a stream each, so that asking the one does not change the other.
+      seed: of the draws; serving and collecting have a stream each, so that using one does not change the other.
       score: function of (features, seed) giving the scores by which to serve, float [batch, arms].
-      collect_score: the same for collecting; default: `score`.
-      explore: function of (scores, mask) giving probabilities, for collecting only; None takes the best score.
-      learn: function of (features, action int32 [batch], reward float [batch], weights float [batch] or None) giving
-        the loss; where arms have features, `per_arm` [batch, arm] is that of the chosen arm. None for an agent that
-        does not learn. Whatever else `train` is given by name, it is given too.
-      model: tf.Module with the variables that the functions read, and `frozen()`, which gives what `score` does as a
-        `FrozenModel`; None for none.
+      collect_score: the same for collecting; None for `score`.
+      model: tf.Module with the variables that the functions read; None for an agent that does not learn. Its method
+        `learn(experience, weights, **options)` takes what `train` takes (observations without their mask), learns and
+        returns the loss; `scorer()` returns `score` as a `Scorer`; for slates, `loss` is `learn` without learning.
+      make_policy: class of the policy that serves, or a partial of one.
+      make_collect_policy: likewise, of the policy that collects.
       number: of this agent among those that share a seed.
-      marginal: where the scores by which to collect are random themselves, the function of (scores, mask) that gives
-        the probabilities of what is drawn all the same, or raises.
 
     Attributes:
-      learnt: int64 variable [n], hashes of the logged events from which it learnt what may be learnt only once.
+      learned_events: int64 variable [n], hashes of the logged events that the model must not learn again.
     """
 
     def __init__(
         self,
-        time_step_spec,
-        action_spec,
-        seed,
-        score,
-        collect_score=None,
-        explore=None,
-        learn=None,
-        model=None,
-        number=0,
-        marginal=None,
+        time_step_spec: types.TimeStep,
+        action_spec: types.NestedTensorSpec,
+        seed: int,
+        score: Callable,
+        collect_score: Callable | None = None,
+        *,
+        model: tf.Module | None = None,
+        make_policy: Callable = ScoringPolicy,
+        make_collect_policy: Callable = ScoringPolicy,
+        number: int = 0,
     ):
         tf.Module.__init__(self, name=type(self).__name__)
-        self.model, self._learn = model, learn
-        self.learnt = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learnt")
-        collecting, serving = Draws(seed, 2 * number), Draws(seed, 2 * number + 1)
-        read, freeze = ((), None) if model is None else (model.variables, model.frozen)
-        policy = ScoringPolicy(
-            time_step_spec, action_spec, score, serving, None, read, None if collect_score else marginal, freeze
-        )
-        collect = ScoringPolicy(
-            time_step_spec, action_spec, collect_score or score, collecting, explore, read, marginal
-        )
-        trajectory_spec = collect.trajectory_spec
+        self.model = model
+        self.learned_events = tf.Variable(tf.zeros([0], tf.int64), trainable=False, shape=[None], name="learned_events")
+        specs, variables = (time_step_spec, action_spec), [] if model is None else model.variables
+        collect_seeds, serve_seeds = SeedStream(seed, 2 * number), SeedStream(seed, 2 * number + 1)
+        policy = make_policy(*specs, score, serve_seeds, variables=variables)
+        collect_policy = make_collect_policy(*specs, collect_score or score, collect_seeds, variables=variables)
+        if model is not None:
+            policy.scorer = model.scorer
         super().__init__(
-            time_step_spec,
-            action_spec,
+            *specs,
             policy,
-            collect,
+            collect_policy,
             train_sequence_length=None,
-            training_data_spec=trajectory_spec._replace(observation=_without_arms(trajectory_spec.observation)),
-            train_step_counter=counter("train_step"),
+            training_data_spec=collect_policy.training_data_spec,
+            train_step_counter=make_counter("train_step"),
         )
 
     def _train(self, experience, weights=None, **options):
         loss = tf.constant(0.0)
-        if self._learn is not None:
-            features = experience.observation
+        if self.model is not None:
             if self.policy.observation_and_action_constraint_splitter is not None:
-                features = features[0]
-            if isinstance(features, dict):
-                features = {GLOBAL: features[GLOBAL], PER_ARM: experience.policy_info.chosen_arm_features}
-            features = tf.nest.map_structure(_merge_time, features)
-            action, reward = _merge_time(experience.action), _merge_time(experience.reward)
-            loss = self._learn(features, action, reward, weights, **options)
+                experience = experience._replace(observation=experience.observation[0])
+            loss = self.model.learn(experience, weights, **options)
         self.train_step_counter.assign_add(1)
+        return tf_agent.LossInfo(loss, ())
+
+    def _loss(self, experience, weights=None, training=False):
+        loss = tf.constant(0.0) if self.model is None else self.model.loss(experience, weights, training)
         return tf_agent.LossInfo(loss, ())
 
     def _initialize(self):
         """Variables are initialised where they are made."""
 
 
-def counter(name, start=0):
-    """Variable of whole numbers that every replica of a `tf.distribute.Strategy` advances alike."""
+def make_counter(name: str, start: int = 0) -> tf.Variable:
+    """Make an int64 variable that every replica of a `tf.distribute.Strategy` advances alike."""
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     return tf.Variable(start, dtype=tf.int64, trainable=False, name=name, aggregation=first)
 
 
-def _without_arms(observation):
-    """The part of an observation (or spec) that training reads; the chosen arm's features are in the policy info."""
+def raise_no_propensities(agent: str) -> NoReturn:
+    """Raise the ValueError of an agent whose actions have probabilities without a formula."""
+    raise ValueError(
+        f"{agent} has no exact propensities, because it draws its scores at random: to log decisions, explore around "
+        "the estimates of a policy by `recbandits.exploration`, or draw slates by the temperature of `Ranking`"
+    )
+
+
+def _split_mask(observation):
+    """Return the pair (features, mask) that an environment with unavailable arms gives, for TF-Agents."""
+    return observation
+
+
+def _drop_arms(observation):
     if isinstance(observation, tuple):
-        return (_without_arms(observation[0]), *observation[1:])
+        return (_drop_arms(observation[0]), *observation[1:])
     return {GLOBAL: observation[GLOBAL]} if isinstance(observation, dict) else observation
 
 
-def _merge_time(tensor):
-    """[batch, time, ...] to [batch * time, ...]."""
-    return tf.reshape(tensor, [-1, *tensor.shape[2:]])
+def _check_shapes(observation, spec):
+    for tensor, part in zip(tf.nest.flatten(observation), tf.nest.flatten(spec), strict=True):
+        if not tensor.shape[1:].is_compatible_with(part.shape):
+            expected = ", ".join(["batch", *map(str, part.shape)])
+            raise ValueError(f"observation {part.name!r} must have shape [{expected}], got {tensor.shape.as_list()}")

@@ -1,185 +1,202 @@
-"""Agents by name: the one place where a name and its parameters become a TF-Agents agent."""
+"""Agents by name: a name and its parameters become a TF-Agents agent for an environment."""
+
+from dataclasses import asdict
+from functools import partial
 
 from recbandits.tf import tf
 
-from recbandits import exploration
+import numpy as np
+from tf_agents.agents import tf_agent
+from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
+
+from recbandits import checks, exploration
 from recbandits.agents import parameters
-from recbandits.agents.agent import BanditAgent
-from recbandits.agents.linear import LinearModel, arm_inputs, chosen_inputs, scorers
+from recbandits.agents.agent import GLOBAL, PER_ARM, BanditAgent, ScoringPolicy, SeedStream
+from recbandits.agents.linear import arm_inputs, check_specs, make_linear_agent, make_scores
 from recbandits.agents.mixture import Exp3MixtureAgent
-from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
+from recbandits.agents.neural import make_network_agent, make_neural_linucb_agent
 from recbandits.agents.parameters import NAMES
-from recbandits.agents.policy import no_probabilities
-from recbandits.agents.ranking import builders
+from recbandits.agents.ranking import parameters as ranking
+from recbandits.agents.ranking.models import CascadingLinearModel, SlateNetwork
 from recbandits.agents.ranking.parameters import RANKING_NAMES
-from recbandits.agents.seeds import Draws
-from recbandits.environments.base import GLOBAL, PER_ARM, Environment
+from recbandits.agents.ranking.policy import SlatePolicy
 
 
-def make_agent(agent, environment, seed=0, **values):
+def make_agent(agent: object, environment: object, seed: int = 0, **values: object) -> tf_agent.TFAgent:
     """Make an agent for an environment.
 
     Args:
       agent: a name of `NAMES` with its parameters in `values`, or parameters such as `LinUCB(alpha=0.5)`; for slates a
         name of `RANKING_NAMES`, or parameters such as `Ranking(temperature=0.5)`.
-      environment: anything with TF-Agents' `time_step_spec()` and `action_spec()`; the baselines that know more than an
-        agent may (best fixed arm, oracle, popularity) need an environment of this package. For slates, the spec of the
-        reward says what kind of feedback there is to learn from.
+      environment: anything with TF-Agents' `time_step_spec()` and `action_spec()`; the baselines that read more than an
+        observation (best fixed arm, oracle, popularity) need an environment of this package. For slates, the spec of
+        the reward says whether the feedback is a score vector or cascading.
       seed: of initial weights and exploration.
       **values: parameters by name.
 
     Returns:
       A TF-Agents agent with its `parameters`; `policy` serves, `collect_policy` explores, `train` learns. The EXP3
-      mixture has one policy for both: it never stops drawing which of its agents to ask.
+      mixture has one policy for both: it always draws the agent that decides.
 
     Raises:
       ValueError: unknown name or parameter, a value outside its limits, an environment that does not fit.
     """
     if isinstance(agent, str):
-        agent = _parameters(agent, values)
+        agent = _make_parameters(agent, values)
     elif values:
         raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
-    elif type(agent) not in _BUILDERS:
+    elif type(agent) not in _FACTORIES:
         raise ValueError(f"agent must be a name ({', '.join(_NAMES)}) or parameters of one, got {agent!r}")
-    made = _BUILDERS[type(agent)](agent, environment, seed)
-    made.parameters = agent
-    return made
+    bandit_agent = _FACTORIES[type(agent)](agent, environment, seed)
+    bandit_agent.parameters = agent
+    return bandit_agent
 
 
-def _parameters(name, values):
+def _make_parameters(name, values):
     if name not in _NAMES:
         raise ValueError(f"agent must be one of {', '.join(_NAMES)}, got {name!r}")
-    kind = _NAMES[name]
-    known = kind.__dataclass_fields__
+    fields = _NAMES[name].__dataclass_fields__
     for value in values:
-        if value not in known:
-            raise ValueError(f"{name} has no parameter {value!r}, it has {', '.join(known) or 'none'}")
-    return kind(**values)
+        if value not in fields:
+            raise ValueError(f"{name} has no parameter {value!r}, it has {', '.join(fields) or 'none'}")
+    return _NAMES[name](**values)
 
 
-def _specs(environment):
-    """(time_step_spec, action_spec) of an environment, then the features spec and the number of arms."""
-    time_step_spec, action_spec = environment.time_step_spec(), environment.action_spec()
-    if tf.nest.is_nested(action_spec) or action_spec.shape.rank or action_spec.dtype != tf.int32 or action_spec.minimum:
-        raise ValueError(f"actions must be single int32 numbers from 0, got {action_spec}")
-    observation, arms = time_step_spec.observation, int(action_spec.maximum) + 1
-    features = observation[0] if isinstance(observation, tuple) else observation
-    parts = features if isinstance(features, dict) else {GLOBAL: features}
-    shapes = {name: part.shape.as_list() for name, part in parts.items()}
-    vector = len(shapes.get(GLOBAL, [])) == 1 and shapes.keys() <= {GLOBAL, PER_ARM}
-    table = PER_ARM not in shapes or (len(shapes[PER_ARM]) == 2 and shapes[PER_ARM][0] == arms)
-    if not (vector and table):
-        expected = f"{GLOBAL!r} [context], or that and {PER_ARM!r} [{arms}, features]"
-        raise ValueError(f"the shape of an observation must be {expected}, got {shapes}")
-    return (time_step_spec, action_spec), features, arms
+def _get_specs(environment):
+    return environment.time_step_spec(), environment.action_spec()
 
 
-def _linear(agent, environment, seed, number=0):
-    specs, features, num_actions = _specs(environment)
-    shared = isinstance(features, dict)
-    size = sum(spec.shape[-1] for spec in (features.values() if shared else [features]))
-    model = LinearModel(size, 1 if shared else num_actions, agent.tikhonov, agent.gamma)
-
-    mean, optimistic = scorers(model, agent.alpha)
-
-    def sampled(features, seed):
-        estimate, width = model.estimate(arm_inputs(features))
-        return estimate + agent.alpha * width * tf.random.stateless_normal(tf.shape(width), seed)
-
-    def learn(features, action, reward, weights):
-        return model.update(chosen_inputs(features), action, reward, weights)
-
-    options = {"learn": learn, "model": model, "number": number}
-    if isinstance(agent, parameters.LinTS):
-        return BanditAgent(*specs, seed, mean, sampled, marginal=no_probabilities("LinTS"), **options)
-    return BanditAgent(*specs, seed, mean, optimistic, **options)
+def _make_linear(agent, environment, seed, number=0):
+    thompson = isinstance(agent, parameters.LinTS)
+    return make_linear_agent(*_get_specs(environment), **asdict(agent), thompson=thompson, seed=seed, number=number)
 
 
-def _network(agent, environment, seed):
-    specs, features, num_actions = _specs(environment)
-    model = RewardNetwork(
-        features, num_actions, agent.layers, agent.learning_rate, agent.weight_decay, seed, agent.network
-    )
+def _make_mixture(agent, environment, seed):
+    members = [_make_linear(member, environment, seed, number) for number, member in enumerate(agent.agents)]
+    return Exp3MixtureAgent(members, SeedStream(seed, 2 * len(members)), agent.gamma, agent.reward_range)
+
+
+class _UniformPolicy(ScoringPolicy):
+    """The arm with the largest of independent uniform scores: all available arms have the same probability."""
+
+    def probabilities(self, observation):
+        scores = self.scores(observation, tf.zeros([2], tf.int64))
+        return exploration.epsilon_greedy(scores, self._mask(observation), 1.0)
+
+
+def _make_uniform(agent, environment, seed):
+    specs = _get_specs(environment)
+    _, num_arms = check_specs(*specs)
 
     def score(features, seed):
-        return model.scores(features)
+        return tf.random.stateless_uniform([tf.shape(tf.nest.flatten(features)[0])[0], num_arms], seed)
 
-    return BanditAgent(*specs, seed, score, explore=agent.explore, learn=model.learn, model=model)
+    return BanditAgent(*specs, seed, score, make_policy=_UniformPolicy, make_collect_policy=_UniformPolicy)
 
 
-def _neural_linucb(agent, environment, seed):
-    specs, features, num_actions = _specs(environment)
-    model = EncodedLinearModel(
-        features,
-        num_actions,
-        agent.layers,
-        agent.encoding,
-        agent.pretrain_steps,
-        agent.tikhonov,
-        agent.learning_rate,
-        agent.weight_decay,
+def _make_ranking(agent, environment, seed):
+    model = SlateNetwork(*_check_slate_specs(environment), agent, seed)
+    sampling = {
+        "no_penalty": {"temperature": agent.temperature},
+        "cosine_distance": {"temperature": agent.temperature, "penalty": agent.penalty},
+        "descending_scores": {"greedy": True},
+    }[agent.policy]
+    return _make_slate_agent(environment, seed, model.scores, model=model, **sampling)
+
+
+def _make_cascading(agent, environment, seed):
+    time_step_spec, _ = _check_slate_specs(environment)
+    size = sum(spec.shape[-1] for spec in time_step_spec.observation.values())
+    model = CascadingLinearModel(size, 1, agent.tikhonov, agent.gamma)
+    score_mean, score_bound = make_scores(lambda observation: model.estimate(arm_inputs(observation)), agent.alpha)
+
+    def score_sample(observation, seed):
+        x = arm_inputs(observation)
+        return tf.linalg.matvec(x, model.theta[0] + agent.alpha * model.sample(tf.shape(x)[0], seed))
+
+    if isinstance(agent, ranking.CascadingLinTS):
+        return _make_slate_agent(environment, seed, score_mean, score_sample, model, "CascadingLinTS", greedy=True)
+    return _make_slate_agent(environment, seed, score_mean, score_bound, model, greedy=True)
+
+
+def _make_random_ranking(agent, environment, seed):
+    def score(observation, seed):
+        return tf.zeros(tf.shape(observation[PER_ARM])[:2])
+
+    specs = _check_slate_specs(environment)
+    return BanditAgent(*specs, seed, score, make_policy=SlatePolicy, make_collect_policy=SlatePolicy)
+
+
+def _make_slate_agent(environment, seed, score, collect_score=None, model=None, random_scores=None, **sampling):
+    """Make an agent that serves greedily and samples slates when it collects data."""
+    return BanditAgent(
+        *_check_slate_specs(environment),
         seed,
-        agent.network,
+        score,
+        collect_score,
+        model=model,
+        make_policy=partial(SlatePolicy, **sampling | {"greedy": True}),
+        make_collect_policy=partial(SlatePolicy, random_scores=random_scores, **sampling),
     )
 
-    def mean(features, seed):
-        return model.estimate(features)[0]
 
-    def optimistic(features, seed):
-        estimate, width = model.estimate(features)
-        return estimate + agent.alpha * width
-
-    def explore(scores, mask):
-        epsilon = tf.where(model.pretraining, agent.epsilon, 0.0)
-        return exploration.epsilon_greedy(scores, mask, epsilon)
-
-    return BanditAgent(*specs, seed, mean, optimistic, explore, model.learn, model)
-
-
-def _mixture(agent, environment, seed):
-    members = [_linear(member, environment, seed, number) for number, member in enumerate(agent.agents)]
-    return Exp3MixtureAgent(members, Draws(seed, 2 * len(members)), agent.gamma, agent.reward_range)
-
-
-def _uniform(agent, environment, seed):
-    specs, _, num_actions = _specs(environment)
-
-    def uniforms(features, seed):
-        return tf.random.stateless_uniform([tf.shape(tf.nest.flatten(features)[0])[0], num_actions], seed)
-
-    def marginal(scores, mask):
-        return exploration.epsilon_greedy(scores, mask, 1.0)
-
-    return BanditAgent(*specs, seed, uniforms, marginal=marginal)
+def _check_slate_specs(environment):
+    """Return (time_step_spec, action_spec) of an environment of slates."""
+    time_step_spec, action_spec = _get_specs(environment)
+    is_slate = not tf.nest.is_nested(action_spec) and action_spec.shape.rank == 1 and action_spec.dtype == tf.int32
+    checks.require(is_slate, "actions", "slates, int32 [slots]", action_spec)
+    items, slots, observation = int(np.max(action_spec.maximum)) + 1, action_spec.shape[0], time_step_spec.observation
+    shapes = {name: part.shape.as_list() for name, part in observation.items()} if isinstance(observation, dict) else {}
+    ranks = {name: len(shape) for name, shape in shapes.items()}
+    fits = ranks == {GLOBAL: 1, PER_ARM: 2} and shapes[PER_ARM][0] == items and not np.any(action_spec.minimum)
+    expected = f"{GLOBAL!r} [context] and {PER_ARM!r} [{items}, features] of at least {slots} items from 0"
+    checks.require(fits and slots <= items, "the observation of a slate", expected, observation)
+    reward = time_step_spec.reward
+    fits = reward.keys() == {CHOSEN_INDEX, CHOSEN_VALUE} if isinstance(reward, dict) else reward.shape == [slots]
+    expected = f"float [{slots}], or a dict of {CHOSEN_INDEX!r} and {CHOSEN_VALUE!r}"
+    checks.require(fits, "the reward of a slate", expected, reward)
+    return time_step_spec, action_spec
 
 
-def _best_fixed_arm(agent, environment, seed):
-    _check_ours(agent, environment)
-    return BanditAgent(*_specs(environment)[0], seed, lambda features, seed: environment.batch().unpersonalised)
+def _make_baseline(agent, environment, seed):
+    """Make the agent whose scores are those of `_BASELINES`."""
+    name = type(agent).__name__
+    if not hasattr(environment, "batch"):
+        raise ValueError(f"{name} needs an environment of recbandits, got {environment!r}")
+
+    def score(observation, seed):
+        return tf.cast(_BASELINES[type(agent)](environment.batch()), tf.float32)
+
+    if name in ("BestFixedArm", "Oracle"):
+        specs = _get_specs(environment)
+        check_specs(*specs)
+        return BanditAgent(*specs, seed, score)
+    _check_slate_specs(environment)
+    if name == "AlsRanking" and "als" not in environment.batch().baselines:
+        raise ValueError("AlsRanking needs an environment with a factorization, which predicts ratings")
+    return _make_slate_agent(environment, seed, score, greedy=True)
 
 
-def _oracle(agent, environment, seed):
-    _check_ours(agent, environment)
-    return BanditAgent(*_specs(environment)[0], seed, lambda features, seed: environment.batch().expected_reward)
-
-
-def _check_ours(agent, environment):
-    if not isinstance(environment, Environment):
-        name = type(agent).__name__
-        raise ValueError(f"{name} needs an environment of recbandits, which knows its rewards, got {environment!r}")
-
-
-_BUILDERS = {
-    parameters.LinUCB: _linear,
-    parameters.LinTS: _linear,
-    parameters.EpsilonGreedy: _network,
-    parameters.Boltzmann: _network,
-    parameters.SquareCB: _network,
-    parameters.NeuralLinUCB: _neural_linucb,
-    parameters.Exp3Mixture: _mixture,
-    parameters.Uniform: _uniform,
-    parameters.BestFixedArm: _best_fixed_arm,
-    parameters.Oracle: _oracle,
-    **builders.BUILDERS,
+_BASELINES = {
+    parameters.BestFixedArm: lambda batch: batch.unpersonalised,
+    parameters.Oracle: lambda batch: batch.expected_reward,
+    ranking.PopularityRanking: lambda batch: batch.baselines["popularity"],
+    ranking.AlsRanking: lambda batch: batch.baselines["als"],
+    ranking.OptimalRanking: lambda batch: batch.attraction,
+}
+_FACTORIES = {
+    parameters.LinUCB: _make_linear,
+    parameters.LinTS: _make_linear,
+    parameters.EpsilonGreedy: make_network_agent,
+    parameters.Boltzmann: make_network_agent,
+    parameters.SquareCB: make_network_agent,
+    parameters.NeuralLinUCB: make_neural_linucb_agent,
+    parameters.Exp3Mixture: _make_mixture,
+    parameters.Uniform: _make_uniform,
+    ranking.Ranking: _make_ranking,
+    ranking.CascadingLinUCB: _make_cascading,
+    ranking.CascadingLinTS: _make_cascading,
+    ranking.RandomRanking: _make_random_ranking,
+    **dict.fromkeys(_BASELINES, _make_baseline),
 }
 _NAMES = NAMES | RANKING_NAMES

@@ -1,4 +1,6 @@
-"""Reward networks: TF-Agents' networks and its reward-prediction agent, and LinUCB on a learnt encoding."""
+"""Reward networks: TF-Agents' networks and its reward-prediction agent, and LinUCB on an encoding that is learned."""
+
+from functools import partial
 
 from recbandits.tf import tf
 
@@ -6,15 +8,35 @@ import numpy as np
 from tf_agents.bandits.agents import greedy_reward_prediction_agent
 from tf_agents.bandits.networks import global_and_arm_feature_network as networks
 from tf_agents.networks import encoding_network, q_network
-from tf_agents.policies import utils
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
-from tf_agents.trajectories import trajectory
+from tf_agents.typing import types
 
-from recbandits.agents.agent import counter
-from recbandits.agents.linear import LinearModel
-from recbandits.environments.base import GLOBAL, PER_ARM
-from recbandits.serving.scorer import freeze, linear_head
+from recbandits import exploration
+from recbandits.agents.agent import GLOBAL, PER_ARM, BanditAgent, ScoringPolicy, make_counter
+from recbandits.agents.linear import LinearModel, check_specs, make_scores, read_experience
+from recbandits.agents.parameters import Network, NeuralLinUCB
+from recbandits.serving.scorer import Scorer, linear_head, make_scorer
+
+
+def make_network_agent(parameters: Network, environment: object, seed: int) -> BanditAgent:
+    """Make an agent that draws arms by an exploration around the predictions of a reward network."""
+    specs = environment.time_step_spec(), environment.action_spec()
+    model = RewardNetwork(*check_specs(*specs), parameters, seed)
+    explore_policy = partial(ScoringPolicy, explore=parameters.exploration.probabilities)
+    return BanditAgent(*specs, seed, model.scores, model=model, make_collect_policy=explore_policy)
+
+
+def make_neural_linucb_agent(parameters: NeuralLinUCB, environment: object, seed: int) -> BanditAgent:
+    """Make an agent that is epsilon-greedy while its network learns an encoding, and LinUCB on it afterwards."""
+    specs = environment.time_step_spec(), environment.action_spec()
+    model = EncodedLinearModel(*check_specs(*specs), parameters, seed)
+
+    def explore(scores, mask):
+        return exploration.epsilon_greedy(scores, mask, tf.where(model.pretraining, parameters.epsilon, 0.0))
+
+    explore_policy, scores = partial(ScoringPolicy, explore=explore), make_scores(model.estimate, parameters.alpha)
+    return BanditAgent(*specs, seed, *scores, model=model, make_collect_policy=explore_policy)
 
 
 class RewardNetwork(tf.Module):
@@ -22,196 +44,115 @@ class RewardNetwork(tf.Module):
 
     Args:
       features_spec: spec of the features, a tensor or a dict of `global` and `per_arm`.
-      num_actions: arms.
-      layers: units of the hidden layers; with per-arm features, of each tower and of the common one.
-      learning_rate: of Adam.
-      weight_decay: of Adam, per unit of learning rate; 0 for none.
+      num_arms: arms.
+      parameters: `Network`; with per-arm features its layers are those of each tower and of the common one.
       seed: of the initial weights.
-      network: with per-arm features, how the towers of context and arm meet: "common_tower" (a third tower reads both)
-        or "dot_product".
-      trainer: function of (network, optimizer) giving another TF-Agents agent that trains the network; None for that.
+      make_network: function of (features_spec, num_arms, parameters) giving another network.
+      make_trainer: function of (features_spec, num_arms, network, optimizer) giving another agent to train it.
 
     Raises:
       ValueError: a dot product of anything but a context and arms.
     """
 
     def __init__(
-        self,
-        features_spec,
-        num_actions,
-        layers,
-        learning_rate,
-        weight_decay,
-        seed,
-        network="common_tower",
-        trainer=None,
+        self, features_spec, num_arms: int, parameters: Network, seed: int, make_network=None, make_trainer=None
     ):
         super().__init__(name="reward_network")
-        self._join, self._depth = _join(network, features_spec), len(layers)
-        action_spec = tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_actions - 1, "action")
-        if self._join == "product":
-            self.network = networks.create_feed_forward_dot_product_network(features_spec, layers, layers, tf.nn.elu)
-        elif self._join == "concat":
-            self.network = networks.create_feed_forward_common_tower_network(features_spec, layers, layers, layers)
-        else:
-            self.network = q_network.QNetwork(features_spec, action_spec, fc_layer_params=layers)
+        self._join, self._depth = _find_join(features_spec, parameters), len(parameters.layers)
+        self.network = (make_network or _make_reward_network)(features_spec, num_arms, parameters)
         self.network.create_variables()
-        initialise(self.network.trainable_variables, seed)
-        optimizer = adam(learning_rate, weight_decay, self.network.trainable_variables)
+        variables = self.network.trainable_variables
+        _initialise(variables, seed)
+        optimizer = _make_adam(parameters, variables)
         self._optimizer_state = list(optimizer.variables)
-        if trainer is not None:
-            self._trainer = trainer(self.network, optimizer)
-            return
-        self._trainer = greedy_reward_prediction_agent.GreedyRewardPredictionAgent(
-            ts.time_step_spec(features_spec),
-            action_spec,
-            self.network,
-            optimizer,
-            accepts_per_arm_features=isinstance(features_spec, dict),
-            enable_summaries=False,
-            train_step_counter=counter("train_step"),
-        )
+        self._trainer = (make_trainer or _make_trainer)(features_spec, num_arms, self.network, optimizer)
 
-    def scores(self, features):
-        """Predicted reward of every arm, float [batch, arms]."""
+    def scores(self, features: types.NestedTensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the predicted reward of every arm, float [batch, arms]; the seed is not read."""
         return self.network(features)[0]
 
-    def frozen(self):
-        """The network as a `FrozenModel`."""
-        size = self.network.trainable_variables[-1].shape[0]
-        total = [linear_head(np.ones((1, size), np.float32))] if self._join == "product" else []
-        return freeze(self._join, self._depth, self.network.trainable_variables, total)
+    def scorer(self) -> Scorer:
+        """Return the network as a `Scorer`."""
+        variables = self.network.trainable_variables
+        total = [linear_head(np.ones((1, variables[-1].shape[0]), np.float32))] if self._join == "product" else []
+        return make_scorer(self._join, self._depth, variables, total)
 
-    def learn(self, features, action, reward, weights=None):
-        """One gradient step on the (weighted) mean squared error of the chosen arms; returns the loss."""
-        info = utils.PolicyInfo()
-        if isinstance(features, dict):
-            info = utils.PerArmPolicyInfo(chosen_arm_features=features[PER_ARM])
-            features = {GLOBAL: features[GLOBAL]}
-        experience = trajectory.single_step(features, action, info, reward, tf.ones_like(reward))
-        return self._trainer.train(tf.nest.map_structure(lambda x: x[:, None], experience), _shared(weights)).loss
+    def learn(self, experience: types.Trajectory, weights: tf.Tensor | None = None) -> tf.Tensor:
+        """Take a gradient step on the weighted mean squared error of the chosen arms, and return it."""
+        # the gradients of all replicas are added up, and their sum must be that of the mean over the whole batch
+        share = (1.0 if weights is None else weights) / tf.distribute.get_strategy().num_replicas_in_sync
+        return self._trainer.train(experience, share).loss
 
 
 class EncodedLinearModel(tf.Module):
-    """A network learns an encoding in the first batches; then it is frozen and a `LinearModel` learns on it.
+    """A network learns an encoding in the first batches; from then on a `LinearModel` learns on it.
 
-    The idea is that of Zhou et al. 2020, "Neural Contextual Bandits with UCB-based Exploration"; freezing the
-    encoding is TF-Agents' simplification. TF-Agents' own NeuralLinUCB counts its training steps in a variable that
-    all agents of a process share, and unrolls one solver per arm; hence this one.
+    The idea is that of Zhou et al. 2020, "Neural Contextual Bandits with UCB-based Exploration"; an encoding that
+    does not change any more is TF-Agents' simplification. TF-Agents' own NeuralLinUCB counts its training steps in a
+    variable that all agents of a process share, and unrolls one solver per arm; hence this one.
 
     Args:
-      features_spec: spec of the features, a tensor or a dict of `global` and `per_arm`.
-      num_actions: arms.
-      layers: units of the hidden layers before the encoding.
-      encoding: length of the encoding.
-      pretrain_steps: batches that train the network.
-      tikhonov: ridge penalty of the linear model.
-      learning_rate: of Adam.
-      weight_decay: of Adam, per unit of learning rate; 0 for none.
-      seed: of the initial weights.
-      network: as in `RewardNetwork`; with "dot_product" the encoding is the product of the towers, element by element.
+      features_spec: as in `RewardNetwork`, and likewise the others.
+      parameters: `NeuralLinUCB`; with "dot_product" the encoding is the product of the towers, element by element.
     """
 
-    def __init__(
-        self,
-        features_spec,
-        num_actions,
-        layers,
-        encoding,
-        pretrain_steps,
-        tikhonov,
-        learning_rate,
-        weight_decay,
-        seed,
-        network="common_tower",
-    ):
+    def __init__(self, features_spec: types.NestedTensorSpec, num_arms: int, parameters: NeuralLinUCB, seed: int):
         super().__init__(name="encoded_linear_model")
-        models = 1 if isinstance(features_spec, dict) else num_actions
-        self._join = _join(network, features_spec)
-        self._depth = len(layers) + (self._join == "product")
-        if self._join == "product":
-            self._encoder = _TowerProduct(features_spec, (*layers, encoding))
-        elif self._join == "concat":
-            self._encoder = networks.create_feed_forward_common_tower_network(
-                features_spec, layers, layers, layers, output_dim=encoding
-            )
-        else:
-            self._encoder = encoding_network.EncodingNetwork(features_spec, fc_layer_params=(*layers, encoding))
-        self._encoder.create_variables()
-        self._head = tf.Variable(tf.zeros([models, encoding]), name="head")
-        self.network_variables = [*self._encoder.trainable_variables, self._head]
-        initialise(self.network_variables, seed)
-        self._optimizer = adam(learning_rate, weight_decay, self.network_variables)
-        self._optimizer_state = list(self._optimizer.variables)
-        self._pretrain_left = counter("pretrain_left", pretrain_steps)
-        self.linear = LinearModel(encoding, models, tikhonov)
+        self._join = _find_join(features_spec, parameters)
+        self._depth = len(parameters.layers) + (self._join == "product")
+        self._pretraining = RewardNetwork(features_spec, num_arms, parameters, seed, _EncoderWithHead)
+        self._network = self._pretraining.network
+        self.network_variables = self._network.trainable_variables
+        self._pretrain_left = make_counter("pretrain_left", parameters.pretrain_steps)
+        self.linear = LinearModel(parameters.encoding, self._network.head.shape[0], parameters.tikhonov)
 
-    def encode(self, features):
-        """Encoding [batch, size], or [batch, arms, size] with per-arm features."""
-        return self._encoder(features)[0]
+    @property
+    def pretraining(self) -> tf.Tensor:
+        """Bool tensor: True while the network learns."""
+        return self._pretrain_left > 0
 
-    def estimate(self, features):
-        """Mean and width float32 [batch, arms] as `LinearModel.estimate`; before the switch the width is 0."""
+    def encode(self, features: types.NestedTensor) -> tf.Tensor:
+        """Return the encoding [batch, size], or [batch, arms, size] with per-arm features."""
+        return self._network.encoder(features)[0]
+
+    def estimate(self, features: types.NestedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return mean and width float32 [batch, arms] as `LinearModel.estimate`; before the switch the width is 0."""
         encoding = self.encode(features)
 
         def by_network():
-            mean = self._predict(encoding)
+            mean = self._network.predict(encoding)
             return mean, tf.zeros_like(mean)
 
         return tf.cond(self.pretraining, by_network, lambda: self.linear.estimate(encoding))
 
-    def frozen(self):
-        """Encoder and present head as a `FrozenModel`."""
-        theta = self._head if self.pretraining else self.linear.theta
-        return freeze(self._join, self._depth, self._encoder.trainable_variables, [linear_head(theta.numpy())])
+    def scorer(self) -> Scorer:
+        """Return the encoder and the present head as a `Scorer`."""
+        head = linear_head((self._network.head if self.pretraining else self.linear.theta).numpy())
+        return make_scorer(self._join, self._depth, self._network.encoder.trainable_variables, [head])
 
-    @property
-    def pretraining(self):
-        """Bool tensor: True while the network learns."""
-        return self._pretrain_left > 0
+    def learn(
+        self, experience: types.Trajectory, weights: tf.Tensor | None = None, network: bool | None = None
+    ) -> tf.Tensor:
+        """Train the network (`network` True) or the linear model (False) with one batch, and return the loss.
 
-    def learn(self, features, action, reward, weights=None, network=None):
-        """One batch for the network or for the linear model.
-
-        Args:
-          features: of the chosen arms.
-          action: int32 [batch].
-          reward: float [batch].
-          weights: float [batch] of the squared errors; None for 1.
-          network: True for the network, False to freeze it and train the linear model; None for the network as long as
-            `pretrain_steps` says.
-
-        Returns:
-          Mean squared error of the batch before it was learnt.
+        None trains the network as long as batches of pretraining are left.
         """
-        if isinstance(features, dict):
-            features = {GLOBAL: features[GLOBAL], PER_ARM: features[PER_ARM][:, None, :]}
-        batch = features, action, reward, weights
+        train_network = partial(self._pretraining.learn, experience, weights)
+        train_linear = partial(self._train_linear, experience, weights)
         if network is None:
-            loss = tf.cond(self.pretraining, lambda: self._train_network(*batch), lambda: self._train_linear(*batch))
+            loss = tf.cond(self.pretraining, train_network, train_linear)
             self._pretrain_left.assign(tf.maximum(self._pretrain_left - 1, 0))
             return loss
         self._pretrain_left.assign(int(network))
-        return self._train_network(*batch) if network else self._train_linear(*batch)
+        return train_network() if network else train_linear()
 
-    def _predict(self, encoding):
-        if encoding.shape.rank == 3:
-            return tf.linalg.matvec(encoding, self._head[0])
-        return tf.matmul(encoding, self._head, transpose_b=True)
-
-    def _train_network(self, features, action, reward, weights):
-        with tf.GradientTape() as tape:
-            predicted = self._predict(self.encode(features))
-            predicted = predicted[:, 0] if isinstance(features, dict) else tf.gather(predicted, action, batch_dims=1)
-            loss = tf.reduce_mean(tf.square(reward - predicted) * _shared(weights))
-        gradients = tape.gradient(loss, self.network_variables)
-        self._optimizer.apply_gradients(zip(gradients, self.network_variables, strict=True))
-        return loss
-
-    def _train_linear(self, features, action, reward, weights):
-        encoding = self.encode(features)
-        x = encoding[:, 0, :] if isinstance(features, dict) else encoding
-        return self.linear.update(x, action, reward, weights)
+    def _train_linear(self, experience, weights):
+        features, action, reward = read_experience(experience)
+        if isinstance(features, dict):
+            encoding = self.encode(features | {PER_ARM: features[PER_ARM][:, None, :]})[:, 0, :]
+        else:
+            encoding = self.encode(features)
+        return self.linear.update(encoding, action, reward, weights)
 
 
 class _TowerProduct(tf.Module):
@@ -226,42 +167,95 @@ class _TowerProduct(tf.Module):
         ]
 
     def create_variables(self):
-        """Make the variables of both towers."""
         for tower in self._towers:
             tower.create_variables()
 
     def __call__(self, features):
-        """Encoding [batch, arms, size], and no state, as TF-Agents' networks give it."""
         context, arms = (tower(features[part])[0] for tower, part in zip(self._towers, (GLOBAL, PER_ARM), strict=True))
         return context[:, None, :] * arms, ()
 
 
-def _join(network, features_spec):
-    """How the features meet: "none" (there is a context alone), "concat" or "product", as in `FrozenModel`."""
-    per_arm = isinstance(features_spec, dict)
-    if network == "dot_product" and not per_arm:
+class _EncoderWithHead(tf.Module):
+    """An encoder and linear models on its encoding, with the attributes that TF-Agents' agents read of a network."""
+
+    state_spec = ()
+
+    def __init__(self, features_spec, num_arms, parameters):
+        super().__init__(name="encoder_with_head")
+        layers, size, join = parameters.layers, parameters.encoding, _find_join(features_spec, parameters)
+        if join == "product":
+            self.encoder = _TowerProduct(features_spec, (*layers, size))
+        elif join == "concat":
+            self.encoder = networks.create_feed_forward_common_tower_network(
+                features_spec, layers, layers, layers, output_dim=size
+            )
+        else:
+            self.encoder = encoding_network.EncodingNetwork(features_spec, fc_layer_params=(*layers, size))
+        self.head = tf.Variable(tf.zeros([num_arms if join == "none" else 1, size]), name="head")
+
+    def create_variables(self):
+        self.encoder.create_variables()
+
+    @property
+    def trainable_variables(self):
+        return [*self.encoder.trainable_variables, self.head]
+
+    def predict(self, encoding):
+        if encoding.shape.rank == 3:
+            return tf.linalg.matvec(encoding, self.head[0])
+        return tf.matmul(encoding, self.head, transpose_b=True)
+
+    def __call__(self, features, step_type=None, training=False):
+        return self.predict(self.encoder(features)[0]), ()
+
+
+def _find_join(features_spec, parameters):
+    """Return how the features of context and arm meet, as in `Scorer`."""
+    if isinstance(features_spec, dict):
+        return "product" if parameters.network == "dot_product" else "concat"
+    if parameters.network == "dot_product":
         raise ValueError("network must be 'common_tower' where arms have no features, got 'dot_product'")
-    return "none" if not per_arm else "product" if network == "dot_product" else "concat"
+    return "none"
 
 
-def _shared(weights):
-    """Weights of a replica's rows: the gradients of all replicas are added, and their sum shall be that of the mean."""
-    return (1.0 if weights is None else weights) / tf.distribute.get_strategy().num_replicas_in_sync
+def _make_reward_network(features_spec, num_arms, parameters):
+    layers, join = parameters.layers, _find_join(features_spec, parameters)
+    if join == "product":
+        return networks.create_feed_forward_dot_product_network(features_spec, layers, layers, tf.nn.elu)
+    if join == "concat":
+        return networks.create_feed_forward_common_tower_network(features_spec, layers, layers, layers)
+    return q_network.QNetwork(features_spec, _make_action_spec(num_arms), fc_layer_params=layers)
 
 
-def adam(learning_rate, weight_decay, variables):
-    """Adam with decoupled decay of the kernels (Loshchilov and Hutter 2019, algorithm 2), its slots made now.
+def _make_action_spec(num_arms):
+    return tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_arms - 1, "action")
 
-    Inside a graph's loop it is too late for slots. Biases do not decay: they hold the mean of the rewards.
+
+def _make_trainer(features_spec, num_arms, network, optimizer):
+    return greedy_reward_prediction_agent.GreedyRewardPredictionAgent(
+        ts.time_step_spec(features_spec),
+        _make_action_spec(num_arms),
+        network,
+        optimizer,
+        accepts_per_arm_features=isinstance(features_spec, dict),
+        enable_summaries=False,
+        train_step_counter=make_counter("train_step"),
+    )
+
+
+def _make_adam(parameters, variables):
+    """Make Adam with decoupled decay of the kernels (Loshchilov and Hutter 2019, algorithm 2), and its variables.
+
+    Inside a graph's loop they cannot be made. Biases do not decay: they hold the mean of the rewards.
     """
-    optimizer = tf.keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None)
+    optimizer = tf.keras.optimizers.Adam(parameters.learning_rate, weight_decay=parameters.weight_decay or None)
     optimizer.exclude_from_weight_decay([variable for variable in variables if variable.shape.rank == 1])
     optimizer.build(variables)
     return optimizer
 
 
-def initialise(variables, seed):
-    """Kernels He-normal, biases zero, from a generator of our own: weights depend on no global seed."""
+def _initialise(variables, seed):
+    """Set kernels He-normal and biases zero, from a generator of their own: weights depend on no global seed."""
     generator = np.random.default_rng(seed)
     for variable in variables:
         value = np.zeros(variable.shape)

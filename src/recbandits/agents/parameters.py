@@ -1,9 +1,10 @@
-"""The parameters of every agent: names, defaults and limits, in one place for notebooks, tuning and command lines."""
+"""The parameters of agents that choose one arm: names, defaults and limits; importable without TensorFlow."""
 
 import math
 from dataclasses import dataclass, field
 
-from recbandits import checks, exploration
+from recbandits import checks
+from recbandits.exploration import Exploration
 
 NETWORKS = ("common_tower", "dot_product")
 
@@ -39,13 +40,13 @@ class LinTS(LinUCB):
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What all agents with a network have in common.
+    """Parameters of all agents with a network.
 
     Args:
       layers: units of the hidden layers.
       learning_rate: of Adam, positive.
-      weight_decay: share of the weights, times the learning rate, that each step takes off; 0 or more.
-      network: "common_tower" or "dot_product", what joins the encodings of user and arm.
+      weight_decay: share of the weights, times the learning rate, that each step subtracts; 0 or more.
+      network: "common_tower" or "dot_product", which joins the encodings of user and arm.
     """
 
     layers: tuple[int, ...] = (64, 32)
@@ -67,7 +68,6 @@ class EpsilonGreedy(Network):
 
     Args:
       epsilon: exploration rate in [0, 1].
-      **network: fields of `Network`.
     """
 
     epsilon: float = 0.05
@@ -76,9 +76,10 @@ class EpsilonGreedy(Network):
         checks.check_fields(self, epsilon=checks.PROBABILITY)
         super().__post_init__()
 
-    def explore(self, scores, mask):
-        """Probability of each arm, as `exploration.epsilon_greedy`."""
-        return exploration.epsilon_greedy(scores, mask, self.epsilon)
+    @property
+    def exploration(self) -> Exploration:
+        """Distribution over the arms."""
+        return Exploration("epsilon_greedy", self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,6 @@ class Boltzmann(Network):
 
     Args:
       temperature: positive, in units of the reward.
-      **network: fields of `Network`.
     """
 
     temperature: float = 0.1
@@ -96,18 +96,19 @@ class Boltzmann(Network):
         checks.check_fields(self, temperature=checks.POSITIVE)
         super().__post_init__()
 
-    def explore(self, scores, mask):
-        """Probability of each arm, as `exploration.softmax`."""
-        return exploration.softmax(scores, mask, self.temperature)
+    @property
+    def exploration(self) -> Exploration:
+        """Distribution over the arms."""
+        return Exploration("softmax", self.temperature)
 
 
 @dataclass(frozen=True)
 class SquareCB(Network):
-    """A reward network; the further a prediction is below the best, the more rarely its arm is drawn.
+    """A reward network; an arm is drawn the more rarely, the further its prediction is below the best.
 
     Args:
-      gamma: positive, per unit of the reward: with K arms, one that looks d worse is drawn once in K + gamma d times.
-      **network: fields of `Network`.
+      gamma: positive, per unit of the reward: one of K arms whose prediction is d below the best has probability
+        1 / (K + gamma d).
     """
 
     gamma: float = 1000.0
@@ -116,9 +117,10 @@ class SquareCB(Network):
         checks.check_fields(self, gamma=checks.POSITIVE)
         super().__post_init__()
 
-    def explore(self, scores, mask):
-        """Probability of each arm, as `exploration.inverse_gap`."""
-        return exploration.inverse_gap(scores, mask, self.gamma)
+    @property
+    def exploration(self) -> Exploration:
+        """Distribution over the arms."""
+        return Exploration("inverse_gap", self.gamma)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class NeuralLinUCB(Network):
       tikhonov: ridge penalty, positive.
       epsilon: exploration rate while the network learns, in [0, 1].
       encoding: length of the encoding.
-      pretrain_steps: batches that train the network before it is frozen.
+      pretrain_steps: batches that train the network before the linear model learns.
       **network: fields of `Network`; `layers` are those before the encoding.
     """
 
@@ -149,7 +151,7 @@ class NeuralLinUCB(Network):
 
 @dataclass(frozen=True)
 class Exp3Mixture:
-    """EXP3 over linear agents: learn which of them to ask.
+    """EXP3 over linear agents: learn which of them should decide.
 
     Args:
       agents: two or more `LinUCB` or `LinTS`.
@@ -177,7 +179,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class BestFixedArm:
-    """Baseline: the available arm that is best for the average user, the ceiling of a score without personalisation."""
+    """Baseline: the available arm that is best for the average user, the best non-personalised policy."""
 
 
 @dataclass(frozen=True)

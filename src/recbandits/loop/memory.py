@@ -65,29 +65,29 @@ class MemoryEndpoint:
         return versions, probabilities, invert_cdf(probabilities, luck)
 
 
-def in_memory(frozen, bundle, exploration):
+def in_memory(scorer, bundle, exploration):
     """A policy that was never on a disk.
 
     Args:
-      frozen: `FrozenModel`, linear.
+      scorer: `Scorer`, linear.
       bundle: FeatureBundle that it reads.
       exploration: `Exploration`
 
     Returns:
       `LoadedPolicy`, whose version is a digest of what it computes.
     """
-    content = b"".join(np.ascontiguousarray(part).tobytes() for part in frozen.head[0])
+    content = b"".join(np.ascontiguousarray(part).tobytes() for part in scorer.head[0])
     version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
     way = {"name": exploration.name, "value": exploration.value}
     settings = {"version": version, "digest": version, "exploration": way, "summary": None, "titles": {}, "arms": None}
-    return LoadedPolicy(None, settings, frozen, bundle)
+    return LoadedPolicy(None, settings, scorer, bundle)
 
 
 def give(source, target):
     """Give one agent what another has learnt."""
     for mine, its in zip(target.model.variables, source.model.variables, strict=True):
         mine.assign(its)
-    target.learnt.assign(source.learnt)
+    target.learned_events.assign(source.learned_events)
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class Loop:
         seen = log.take(np.flatnonzero(~held_out))
         with eagerly():
             learn(agent, examples(seen if change is None else change(seen), self._bundle))
-        policy = in_memory(agent.model.frozen(), self._bundle, self.settings.exploration)
+        policy = in_memory(agent.model.scorer(), self._bundle, self.settings.exploration)
         return Served(policy, agent, self.now), log.take(np.flatnonzero(held_out))
 
     def judge(self, candidate, held_out):

@@ -57,7 +57,11 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     if parent is not None:
         until = max(until, parent.until)
     if new:
-        facts = {"parent": parent and parent.version, "learnt": len(agent.learnt.numpy()), "until": until.isoformat()}
+        facts = {
+            "parent": parent and parent.version,
+            "learnt": len(agent.learned_events.numpy()),
+            "until": until.isoformat(),
+        }
         facts |= {"parameters": asdict(parameters), "exploration": asdict(exploration)}
         model = _write(agent, dataset, model_dir, facts)
     elif parent is not None:
@@ -96,7 +100,7 @@ def learn(agent, examples):
       Number of new events.
     """
     events, rows = np.unique(examples.event, return_index=True)
-    rows = rows[~np.isin(events, agent.learnt.numpy())]
+    rows = rows[~np.isin(events, agent.learned_events.numpy())]
     if len(rows):
         fit(agent, Examples(*(column[rows] for column in examples)), batch_size=len(rows))
     return len(rows)

@@ -29,8 +29,8 @@ class LoadedPolicy:
         policy exported without either.
     """
 
-    def __init__(self, directory, settings, frozen, bundle):
-        self._directory, self._frozen, self.bundle = directory, frozen, bundle
+    def __init__(self, directory, settings, scorer, bundle):
+        self._directory, self._scorer, self.bundle = directory, scorer, bundle
         self._digest = settings["digest"]
         self.version, self.exploration = settings["version"], Exploration(**settings["exploration"])
         self.summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
@@ -63,11 +63,11 @@ class LoadedPolicy:
         context = self.bundle.context(user)
         if self._arms is not None:
             movie_ids, rows = self._choose_from(self._arms, candidates, new_movies)
-            scores = self._frozen.scores(context)[0].take(rows)
+            scores = self._scorer.scores(context)[0].take(rows)
         else:
             movie_ids, rows = self._choose_from(self.bundle.movie_table, candidates, new_movies)
             movies = self._movies(movie_ids, rows, new_movies or {})
-            scores = self._frozen.scores(context, self.bundle.per_arm(user, movies[None]))[0]
+            scores = self._scorer.scores(context, self.bundle.per_arm(user, movies[None]))[0]
         scores = scores.astype(float)
         chosen, propensities = draw_slate(self.exploration, scores, k, rng)
         names = movie_ids.take(chosen).tolist()
@@ -142,9 +142,9 @@ class LoadedPolicy:
 
     def score_pairs(self, context, arm):
         """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float32 [n]: for arms with features."""
-        if self._frozen is None or self._arms is not None:
+        if self._scorer is None or self._arms is not None:
             raise ValueError("policy must score arms by their features to score pairs, this one does not")
-        return self._frozen.scores(np.asarray(context), np.asarray(arm))
+        return self._scorer.scores(np.asarray(context), np.asarray(arm))
 
     def action(self, time_step):
         """The policy step of a TF-Agents time step, by the SavedModel; nothing else here needs TensorFlow.
@@ -166,16 +166,16 @@ class LoadedPolicy:
         """Scores [n, k] of users [n, columns] and rows of movies: [n, k], or [k] that are the same for everybody."""
         context = self.bundle.context(users)
         if self._arms is not None:
-            scores = self._frozen.scores(context)
+            scores = self._scorer.scores(context)
             return scores.take(rows, axis=1) if rows.ndim == 1 else np.take_along_axis(scores, rows, axis=1)
         movies = self.bundle.movie_table.values.take(rows, axis=0)
         movies = np.broadcast_to(movies, (len(users), *movies.shape[-2:]))
-        return self._frozen.scores(context, self.bundle.per_arm(users, movies))
+        return self._scorer.scores(context, self.bundle.per_arm(users, movies))
 
     def _check_scorer(self):
         if self.bundle is None:
             raise ValueError("policy must have been exported with its features to score ids, it has none")
-        if self._frozen is None:
+        if self._scorer is None:
             raise ValueError(
                 "policy must score by what it has learnt to serve ids, this one does not: it has `action` only"
             )

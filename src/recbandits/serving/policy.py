@@ -17,7 +17,7 @@ from recbandits.serving import manifest
 from recbandits.serving.bucket import here
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.loaded import LoadedPolicy
-from recbandits.serving.scorer import FrozenModel
+from recbandits.serving.scorer import Scorer
 from recbandits.serving.summary import TrainingSummary, model_card
 
 __all__ = [
@@ -63,13 +63,13 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
     """
     from recbandits.serving import saved_model
 
-    directory, frozen = Path(directory), policy.frozen() if hasattr(policy, "frozen") else None
+    directory, scorer = Path(directory), policy.scorer() if hasattr(policy, "scorer") else None
     arms = None if arms is None else [int(arm) for arm in arms]
     _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
     if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
     settings = {
-        "scorer": frozen is not None,
+        "scorer": scorer is not None,
         "exploration": asdict(exploration or Exploration()),
         "arms": arms,
         "sizes": None if features is None else [len(features.users), len(features.movies)],
@@ -77,9 +77,9 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         "summary": None if summary is None else asdict(summary),
     }
     with checks.replacing(directory) as draft:
-        saved_model.write(policy, frozen, str(draft))
-        if frozen is not None:
-            frozen.save(draft / _SCORER)
+        saved_model.write(policy, scorer, str(draft))
+        if scorer is not None:
+            scorer.save(draft / _SCORER)
         if features is not None:
             features.save(draft)
         (draft / _CARD).write_text(model_card(settings), encoding="utf-8")
@@ -101,9 +101,9 @@ def load(directory):
     """
     with here(directory) as place:
         settings, contents = manifest.read(place)
-    frozen = FrozenModel.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
+    scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
     bundle = FeatureBundle.load(io.BytesIO(contents[bundles.FILE])) if settings["sizes"] else None
-    return LoadedPolicy(place, settings, frozen, bundle)
+    return LoadedPolicy(place, settings, scorer, bundle)
 
 
 def describe(directory):

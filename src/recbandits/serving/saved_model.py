@@ -11,16 +11,16 @@ from tf_agents.policies import policy_saver
 from recbandits.data.features import GLOBAL, PER_ARM
 
 
-def write(policy, frozen, directory):
+def write(policy, scorer, directory):
     """Write a policy as a SavedModel that needs neither this package nor TF-Agents to run.
 
-    Its signature `action` takes TF-Agents' time step apart. Where the policy is frozen, `serving_default` takes
+    Its signature `action` takes TF-Agents' time step apart. Where the policy has a scorer, `serving_default` takes
     `context` float32 [n, G] and, where arms have features, `per_arm` float32 [n, k, D], and gives `scores`
     float32 [n, arms]; n and k are free. (TensorFlow refuses to name an argument `global`, a keyword of Python.)
 
     Args:
       policy: a TF-Agents policy.
-      frozen: its `FrozenModel`, or None.
+      scorer: its `Scorer`, or None.
       directory: where to, text.
     """
     with _without_naming_notes():
@@ -28,8 +28,8 @@ def write(policy, frozen, directory):
         if hasattr(policy, "score_pairs"):
             policy.score_pairs.get_concrete_function()  # traced, which is what makes it part of the file
             saver.register_concrete_function("score_pairs", policy.score_pairs)
-        if frozen is not None:
-            saver.signatures["serving_default"] = _signature(frozen, observation_spec(policy))
+        if scorer is not None:
+            saver.signatures["serving_default"] = _signature(scorer, observation_spec(policy))
         saver.save(directory)
 
 
@@ -39,14 +39,14 @@ def observation_spec(policy):
     return spec[0] if isinstance(spec, tuple) else spec
 
 
-def _signature(frozen, spec):
+def _signature(scorer, spec):
     parts = [spec[GLOBAL], spec[PER_ARM]] if isinstance(spec, dict) else [spec]
     inputs = [tf.TensorSpec([None, parts[0].shape[-1]], name="context")]
     inputs += [tf.TensorSpec([None, None, part.shape[-1]], name="per_arm") for part in parts[1:]]
-    activate = getattr(tf.nn, frozen.activation)
+    activate = getattr(tf.nn, scorer.activation)
 
     def score(*observation):
-        return {"scores": frozen.scores(*observation, activate=activate)}
+        return {"scores": scorer.scores(*observation, activate=activate)}
 
     return tf.function(score, input_signature=inputs, autograph=False).get_concrete_function()
 

@@ -1,13 +1,14 @@
-"""A model that learns no more: its constants, and the arithmetic of its scores without TF-Agents."""
+"""The constants of a trained model, and the arithmetic of its scores without TensorFlow."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 _TOWERS = ("context", "arm", "head")
 
 
-class FrozenModel(NamedTuple):
+class Scorer(NamedTuple):
     """Dense layers from an observation to scores.
 
     The context goes through one tower and, where arms have features, each arm through another; the two results are
@@ -27,31 +28,31 @@ class FrozenModel(NamedTuple):
     arm: tuple
     head: tuple
 
-    def scores(self, context, per_arm=None, activate=None):
+    def scores(self, context: Any, per_arm: Any = None, activate: Callable | None = None) -> Any:
         """Score arms.
 
         Args:
           context: float32 [n, G], array or tensor.
           per_arm: where arms have features, float32 [n, k, D], or [n, D] for one arm each.
-          activate: the activation, where it has to be another than NumPy's: `tf.nn.relu` for tensors.
+          activate: function of the activation for tensors, such as `tf.nn.relu`; None for NumPy's.
 
         Returns:
           float32 [n, arms], [n, k] or [n], of the kind of `context`.
         """
         activate = activate or _ACTIVATIONS[self.activation]
-        context = _through(self.context, context, activate)
+        context = _apply_layers(self.context, context, activate)
         if self.join == "none":
-            return _dense(self.head, context, activate)
-        arm = _through(self.arm, per_arm, activate)
+            return _apply_head(self.head, context, activate)
+        arm = _apply_layers(self.arm, per_arm, activate)
         if self.join == "product":
-            return _dense(self.head, _beside(context, arm) * arm, activate)[..., 0]
+            return _apply_head(self.head, _expand(context, arm) * arm, activate)[..., 0]
         (kernel, bias), *rest = self.head
         size = context.shape[-1]  # the first layer takes the context once a row, not once an arm
-        value = _beside(context @ kernel[:size] + bias, arm) + arm @ kernel[size:]
-        return (_dense(rest, activate(value), activate) if rest else value)[..., 0]
+        value = _expand(context @ kernel[:size] + bias, arm) + arm @ kernel[size:]
+        return (_apply_head(rest, activate(value), activate) if rest else value)[..., 0]
 
-    def save(self, file):
-        """Write it as an .npz."""
+    def save(self, file: Any) -> None:
+        """Write the constants as an .npz, to a path or an open file."""
         arrays = {"join": np.array(self.join), "activation": np.array(self.activation)}
         for tower in _TOWERS:
             for number, (kernel, bias) in enumerate(getattr(self, tower)):
@@ -59,8 +60,8 @@ class FrozenModel(NamedTuple):
         np.savez(file, **arrays)
 
     @classmethod
-    def load(cls, file):
-        """Read what `save` wrote."""
+    def load(cls, file: str | BinaryIO) -> "Scorer":
+        """Read an .npz that `save` wrote."""
         with np.load(file, allow_pickle=False) as arrays:
             towers = {}
             for tower in _TOWERS:
@@ -71,53 +72,45 @@ class FrozenModel(NamedTuple):
             return cls(str(arrays["join"]), str(arrays["activation"]), **towers)
 
 
-def freeze(join, depth, variables, head=()):
-    """Freeze a network.
+def make_scorer(join: str, depth: int, variables: Sequence, head: Sequence = ()) -> Scorer:
+    """Make the scorer of a network.
 
     Args:
-      join: as in `FrozenModel`.
+      join: as in `Scorer`.
       depth: layers of the tower of the context, and of that of the arms; not read without a join.
       variables: of the network, kernel and bias in turn: context, arm, head.
-      head: layers (kernel, bias) that come after those.
-
-    Returns:
-      FrozenModel
+      head: layers (kernel, bias) after those.
     """
     values = [variable.numpy() for variable in variables]
     layers = tuple(zip(values[::2], values[1::2], strict=True))
     if join == "none":
-        return FrozenModel(join, "relu", (), (), (*layers, *head))
+        return Scorer(join, "relu", (), (), (*layers, *head))
     context, arm, rest = layers[:depth], layers[depth : 2 * depth], layers[2 * depth :]
-    return FrozenModel(join, "elu" if join == "product" else "relu", context, arm, (*rest, *head))
+    return Scorer(join, "elu" if join == "product" else "relu", context, arm, (*rest, *head))
 
 
-def linear_head(theta):
-    """The layer of linear models theta float32 [models, size]."""
+def linear_head(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the layer (kernel, bias) of linear models theta float32 [models, size]."""
     return np.ascontiguousarray(np.asarray(theta).T), np.zeros(len(theta), np.float32)
 
 
-def _relu(x):
-    return np.maximum(x, 0)
+_ACTIVATIONS = {
+    "relu": lambda x: np.maximum(x, 0),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+}
 
 
-def _elu(x):
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
-
-
-_ACTIVATIONS = {"relu": _relu, "elu": _elu}
-
-
-def _through(tower, x, activate):
-    for kernel, bias in tower:
+def _apply_layers(layers, x, activate):
+    for kernel, bias in layers:
         x = activate(x @ kernel + bias)
     return x
 
 
-def _dense(tower, x, activate):
-    *hidden, (kernel, bias) = tower
-    return _through(hidden, x, activate) @ kernel + bias
+def _apply_head(layers, x, activate):
+    *hidden, (kernel, bias) = layers
+    return _apply_layers(hidden, x, activate) @ kernel + bias
 
 
-def _beside(context, arm):
-    """The context [n, size] in a form that broadcasts over arms [n, k, size]."""
+def _expand(context, arm):
+    """Return the context [n, size] in a shape that broadcasts over arms [n, k, size] or [n, size]."""
     return context[:, None, :] if len(arm.shape) == 3 else context

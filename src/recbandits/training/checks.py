@@ -17,7 +17,7 @@ def check_new(agent, event):
     if (times > 1).any():
         first, second = np.flatnonzero(event == events[times > 1][0])[:2]
         raise ValueError(f"examples must be of different events, rows {first} and {second} are of the same one")
-    again = int(np.isin(events, agent.learnt.numpy()).sum())
+    again = int(np.isin(events, agent.learned_events.numpy()).sum())
     if again:
         raise ValueError(
             f"examples must be new to a linear model, it has learnt {again} of these {len(events)} events before: "

@@ -147,8 +147,8 @@ class Run:
             if "validation" in self._parts:
                 error = mse(self._agent, self._parts["validation"], self._options["weights"])
             if stage.name == "linear":
-                learnt = self._agent.learnt
-                learnt.assign(np.concatenate([learnt.numpy(), self._parts["examples"].event]))
+                events = self._agent.learned_events
+                events.assign(np.concatenate([events.numpy(), self._parts["examples"].event]))
         if stage.name == "network" and error < self._errors(stage, number).min(initial=np.inf):
             for kept, value in zip(self._best, _values(self._agent.variables), strict=False):
                 kept.assign(value)

@@ -13,24 +13,23 @@ POSITION_BIASES = ("none", "base", "exponent", "inverse_propensity")
 class Ranking(Network):
     """A network that scores items, trained by the feedback on whole slates: TF-Agents' `RankingAgent`.
 
-    It collects by its policy and serves without chance: in each slot the item that the policy would most probably draw.
+    It serves greedily: in each slot the item with the largest logit of the policy by which it collects.
 
     Args:
       policy: "no_penalty" draws slot after slot with probability proportional to exp(score / temperature) (the
-        Plackett-Luce model); "cosine_distance" does so after it has taken off the logits of items what they resemble
-        those above; "descending_scores" takes the largest scores and never explores.
+        Plackett-Luce model); "cosine_distance" subtracts from the logits a penalty for similarity to the items above;
+        "descending_scores" takes the largest scores and never explores.
       temperature: positive, in units of the scores; descending scores do not read it.
-      penalty: for "cosine_distance", by how much each slot that is filled lowers the logits of the others, times 1 +
-        the largest cosine similarity of their features to those of an item above; 0 or more.
-      non_click_score: under cascading feedback, the score to learn for items above the click, which were seen and not
-        wanted; a score vector comes with scores of its own.
-      position_bias: "none" believes the feedback. "base" weighs the error in slot k by k ** severity and "exponent" by
-        severity ** (k - 1), after Ovaisi et al. 2020, "Correcting for Selection Bias in Learning-to-rank Systems", as
-        TF-Agents does. "inverse_propensity" learns score / examination, with examination k ** -severity of slot k: see
-        `ranking.network.SlateNetwork` for what each of them can repair. It needs a score vector.
+      penalty: for "cosine_distance", 0 or more; each filled slot lowers the logits of the other items by it, times 1 +
+        the largest cosine similarity of their features to those of an item above.
+      non_click_score: under cascading feedback, the target score of items above the click; a score vector has scores of
+        its own.
+      position_bias: "none" does not correct the feedback. "base" weighs the error in slot k by k ** severity and
+        "exponent" by severity ** (k - 1), as TF-Agents does after Ovaisi et al. 2020, "Correcting for Selection Bias in
+        Learning-to-rank Systems". "inverse_propensity" learns score / examination, with examination k ** -severity of
+        slot k; it needs a score vector. See `ranking.models.SlateNetwork` for the scores that each of them learns.
       severity: of the position bias, positive.
-      positive_only: whether "base" and "exponent" weigh only what has a positive score.
-      **network: fields of `Network`.
+      positive_only: whether "base" and "exponent" weigh only slots with a positive score.
     """
 
     policy: str = "no_penalty"

@@ -1,43 +1,63 @@
-"""One policy for every agent that fills slates: score the items, fill the slots, say how probable that was."""
+"""A TF-Agents policy that fills slates by the scores of the items, with exact propensities."""
+
+from collections.abc import Callable
+from typing import Any
 
 from recbandits.tf import tf
 
 import numpy as np
 from tf_agents.policies import utils
-from tf_agents.trajectories import policy_step
+from tf_agents.typing import types
 
-from recbandits.agents.policy import ScoringPolicy
-from recbandits.environments.base import PER_ARM
+from recbandits.agents.agent import PER_ARM, ScoringPolicy, SeedStream
+from recbandits.agents.ranking.slotting import slotted_spec
 from recbandits.exploration import plackett_luce
 
 
 class SlatePolicy(ScoringPolicy):
-    """Fill the slots of a slate by the scores of the items.
+    """Fill the slots of a slate by the scores of the items, one slot after the other.
 
-    Its `action` is int32 [batch, slots], columns of the items from the first slot down, all different. It scores, saves
-    and loads as a `ScoringPolicy`; `probabilities` are those of the first slot.
+    Its `action` is int32 [batch, slots], columns of the items from the first slot down, all different. The logits of
+    the first slot are score / temperature. Each item that takes a slot lowers the logits of the others by
+    penalty * (1 + s), where s is the largest cosine similarity of an item's features to those of an item above; as in
+    TF-Agents' `CosinePenalizedPlackettLuce`, these penalties add up over the slots. They depend on the items above and
+    on nothing else, hence the probability of each slot given those above is exact.
 
     Args:
       time_step_spec: of the environment; its observation is a dict of `global` [G] and `per_arm` [items, D].
       action_spec: of the environment, int32 [slots].
       score: function of (observation, seed int [2]) giving scores float [batch, items].
-      draws: `draws.Draws`, where random numbers come from.
-      sampling: `Sampling`, how slots are filled.
-      variables: what `score` reads, for saving.
-      random_scores: where `score` is random, who draws them so; None where it is a function of the observation alone.
-      freeze: as in `ScoringPolicy`.
+      seeds: of the random numbers.
+      temperature: of the softmax, positive.
+      penalty: 0 or more; 0 for the Plackett-Luce model.
+      greedy: take the largest logit in each slot, the first one on ties.
+      **options: as for `ScoringPolicy`.
     """
 
     _validates = False  # so that a time step may come without the nested rewards of cascading feedback
 
     def __init__(
-        self, time_step_spec, action_spec, score, draws, sampling, variables=(), random_scores=None, freeze=None
+        self,
+        time_step_spec: types.TimeStep,
+        action_spec: types.NestedTensorSpec,
+        score: Callable,
+        seeds: SeedStream,
+        temperature: float = 1.0,
+        penalty: float = 0.0,
+        greedy: bool = False,
+        **options: Any,
     ):
-        self._sampling, self._random_scores, self._slots = sampling, random_scores, action_spec.shape[0]
-        super().__init__(time_step_spec, action_spec, score, draws, variables=variables, freeze=freeze)
+        self._slots, self._temperature, self._penalty, self._greedy = action_spec.shape[0], temperature, penalty, greedy
+        super().__init__(time_step_spec, action_spec, score, seeds, **options)
 
-    def conditional(self, observation, prefix):
-        """Distribution of the item in the next slot, given those above.
+    @property
+    def training_data_spec(self) -> types.Trajectory:
+        """Spec of the trajectories that train an agent: their observation is that of `slotted`, their action ()."""
+        spec = self.trajectory_spec
+        return spec._replace(observation=slotted_spec(spec.observation, self._slots), action=(), policy_info=())
+
+    def conditional(self, observation: types.NestedTensor, prefix: types.Int) -> tf.Tensor:
+        """Return the distribution of the item in the next slot, given those above.
 
         Args:
           observation: as `time_step_spec` says, with a batch dimension before.
@@ -49,17 +69,17 @@ class SlatePolicy(ScoringPolicy):
         Raises:
           ValueError: the policy draws its scores at random.
         """
-        return self._sampling.conditional(
-            self._certain(observation), observation[PER_ARM], tf.convert_to_tensor(prefix)
-        )
+        state = self._start(self._deterministic_scores(observation), observation)
+        for item in tf.unstack(tf.convert_to_tensor(prefix), axis=1):
+            state = self._place(state, item)
+        return self._probabilities(state[0])
 
-    def probabilities(self, observation):
-        """Distribution of the item in the first slot, as `conditional` without a prefix."""
-        scores = self._certain(observation)
-        return self._sampling.conditional(scores, observation[PER_ARM], tf.zeros([tf.shape(scores)[0], 0], tf.int32))
+    def probabilities(self, observation: types.NestedTensor) -> tf.Tensor:
+        """Return the distribution of the item in the first slot, as `conditional` without a prefix."""
+        return self._probabilities(self._logits(self._deterministic_scores(observation)))
 
-    def propensities(self, observation, slate):
-        """Probability of the item in each slot, given those above: what to log with a slate.
+    def propensities(self, observation: types.NestedTensor, slate: types.Int) -> tf.Tensor:
+        """Return the probability of the item in each slot, given those above: what to log with a slate.
 
         Args:
           observation: as for `conditional`.
@@ -71,78 +91,82 @@ class SlatePolicy(ScoringPolicy):
         Raises:
           ValueError: as `conditional`.
         """
-        return self._sampling.propensities(
-            self._certain(observation), observation[PER_ARM], tf.convert_to_tensor(slate)
-        )
+        state, slate = self._start(self._deterministic_scores(observation), observation), tf.convert_to_tensor(slate)
+        if not (self._greedy or self._penalty):
+            return plackett_luce.propensities(state[0], slate)
+        propensities = []
+        for item in tf.unstack(slate, axis=1):
+            propensities.append(tf.gather(self._probabilities(state[0]), item, batch_dims=1))
+            state = self._place(state, item)
+        return tf.stack(propensities, axis=1)
 
-    def position_probabilities(self, observation):
-        """Probability that an item stands in a slot, whatever stands above it.
+    def position_propensities(self, observation: types.NestedTensor, slate: types.Int) -> np.ndarray:
+        """Return the probability that the item in each slot is there, with any items above it.
 
         Args:
           observation: as for `conditional`, outside a graph.
-
-        Returns:
-          float64 array [batch, slots, items]; the items of a slot sum to 1.
-
-        Raises:
-          ValueError: as `conditional`, or the policy penalises resemblance and explores, for which there is no formula.
-        """
-        logits = self._position_logits(observation)
-        if logits is not None:
-            return plackett_luce.position_probabilities(logits, self._slots)
-        return np.eye(observation[PER_ARM].shape[1])[self._certain_slate(observation)]
-
-    def position_propensities(self, observation, slate):
-        """Probability that the item in each slot stands there, whatever stands above it, in less time.
-
-        Args:
-          observation: as for `position_probabilities`.
           slate: int [batch, slots].
 
         Returns:
           float64 array [batch, slots].
 
         Raises:
-          ValueError: as `position_probabilities`.
+          ValueError: as `conditional`, or the policy penalises similarity and explores, for which there is no formula.
         """
-        logits = self._position_logits(observation)
-        if logits is not None:
-            return plackett_luce.position_propensities(logits, slate)
-        return (self._certain_slate(observation) == np.asarray(slate)).astype(float)
-
-    def _position_logits(self, observation):
-        """Logits [batch, items] of a Plackett-Luce model; None for a policy that does not explore."""
-        scores = self._certain(observation)
-        if self._sampling.temperature is None:
-            return None
-        if self._sampling.penalty:
+        scores = self._deterministic_scores(observation)
+        if self._greedy:
+            return (self._choose(scores, observation, [0, 0]).numpy() == np.asarray(slate)).astype(float)
+        if self._penalty:
             raise ValueError(
-                "position probabilities must be those of a policy without penalty for resemblance, got penalty "
-                f"{self._sampling.penalty}: what stands in a slot depends on all that may stand above it; "
-                "`propensities` are exact"
+                "position propensities must be those of a policy without penalty for similarity, got penalty "
+                f"{self._penalty}: the item in a slot depends on all that may be above it; `propensities` are exact"
             )
-        return self._sampling.logits(scores).numpy()
+        return plackett_luce.position_propensities(self._logits(scores).numpy(), slate)
 
-    def _certain_slate(self, observation):
-        """The slates int array [batch, slots] of a policy that does not explore."""
-        scores = self._certain(observation)
-        return self._sampling.fill(scores, observation[PER_ARM], self._slots, [0, 0]).numpy()
+    def _choose(self, scores, observation, seed):
+        state = self._start(scores, observation)
+        if not self._penalty:  # then one draw of Gumbel noise does for all slots
+            return tf.math.top_k(state[0] + self._draw_noise(scores, seed, 1)[0], self._slots).indices
+        noise, slate = self._draw_noise(scores, seed, self._slots), []
+        for slot in range(self._slots):
+            slate.append(tf.argmax(state[0] + noise[slot], axis=1, output_type=tf.int32))
+            state = self._place(state, slate[-1])
+        return tf.stack(slate, axis=1)
 
-    def _certain(self, observation):
-        """Scores [batch, items], refused where another call would give others."""
-        if self._random_scores:
-            raise ValueError(
-                f"{self._random_scores} has no exact propensities, because it draws its scores at random: to log "
-                "slates, draw them around the estimates of a policy by a temperature, as `Ranking` does"
-            )
-        return self.scores(observation, tf.zeros([2], tf.int64))
+    def _start(self, scores, observation):
+        """Return (logits, directions of the features, largest similarity to an item above) before the first slot."""
+        if not self._penalty:
+            return self._logits(scores), None, None
+        return self._logits(scores), tf.math.l2_normalize(observation[PER_ARM], axis=2), tf.fill(tf.shape(scores), -1.0)
 
-    def _action(self, time_step, policy_state, seed=None):
-        place = self._draws.next() if seed is None else tf.cast(tf.broadcast_to(seed, [2]), tf.int64)
-        first, second = tf.unstack(tf.random.experimental.stateless_split(place, 2))
-        scores = self.scores(time_step.observation, first)
-        slate = self._sampling.fill(scores, time_step.observation[PER_ARM], self._slots, second)
-        return policy_step.PolicyStep(slate, policy_state, utils.PolicyInfo())
+    def _place(self, state, item):
+        """Return the state after `item`, int [batch], has taken a slot."""
+        logits, directions, nearest = state
+        is_item = tf.one_hot(item, logits.shape[1], True, False, dtype=tf.bool)
+        logits = tf.where(is_item, tf.constant(-np.inf, logits.dtype), logits)
+        if directions is None:
+            return logits, None, None
+        nearest = tf.maximum(nearest, tf.linalg.matvec(directions, tf.gather(directions, item, batch_dims=1)))
+        return logits - self._penalty * (1.0 + tf.cast(nearest, tf.float64)), directions, nearest
 
-    def _info_spec_of(self, features):
+    def _logits(self, scores):
+        # float64, in which Gumbel noise hardly ever ties and a slate of ten has a probability
+        return tf.cast(scores, tf.float64) / self._temperature
+
+    def _probabilities(self, logits):
+        if self._greedy:
+            return tf.one_hot(tf.argmax(logits, axis=1), logits.shape[1], dtype=tf.float64)
+        return tf.nn.softmax(logits)
+
+    def _draw_noise(self, scores, seed, slots):
+        """Return Gumbel noise float64 [slots, batch, items]; zeros for a greedy policy."""
+        if self._greedy:
+            return [tf.zeros([], tf.float64)] * slots
+        uniforms = tf.random.stateless_uniform(tf.concat([[slots], tf.shape(scores)], axis=0), seed, dtype=tf.float64)
+        return -tf.math.log(-tf.math.log(uniforms))
+
+    def _make_info_spec(self, features):
+        return utils.PolicyInfo()
+
+    def _make_info(self, observation, action):
         return utils.PolicyInfo()
