@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import tyro
 
+from recbandits import training
 from recbandits.agents import parameters
 from recbandits.agents.ranking.parameters import Ranking
 from recbandits.checks import Rule, check_fields, one_of, require, write_text
@@ -110,7 +111,7 @@ def _flat(*kinds):
 
 
 @_FLAGS.primitive_rule
-def _flag(info):
+def _flag_rule(info):
     """Read `--layers=64,32`, `--encoding=64.0`, which tuning services write, and `--per_arm`, which is true.
 
     A text that is no value of the field's type is left as it is, for the dataclass to refuse.
@@ -122,7 +123,7 @@ def _flag(info):
 
     def read(texts):
         parts = [part for text in texts for part in (text.split(",") if several else [text])]
-        return tuple(_value(part, kind) for part in parts if part) if several else _value(" ".join(parts), kind)
+        return tuple(_convert(part, kind) for part in parts if part) if several else _convert(" ".join(parts), kind)
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
@@ -133,7 +134,7 @@ def _flag(info):
     )
 
 
-def _value(text, kind):
+def _convert(text, kind):
     if kind is bool:
         return {"": True, "true": True, "false": False}.get(text.lower(), text)
     with contextlib.suppress(ValueError):
@@ -164,13 +165,11 @@ def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
 
     quiet_tensorflow()
     from recbandits.data import movielens
-    from recbandits.training.experiments import run_experiment
-    from recbandits.training.profiling import watch
 
     print(f"{command} with {options.agent}: {_as_flags(agent)}")
     data = movielens.load(problem.data and mounted(problem.data))
-    with watch(paths.tensorboard, options.profile) if options.profile else contextlib.nullcontext():
-        outcome = run_experiment(problem, agent, data, paths)
+    with training.watch(paths.tensorboard, options.profile) if options.profile else contextlib.nullcontext():
+        outcome = training.run_experiment(problem, agent, data, paths)
     metrics = outcome.metrics()
     version = _export(request, outcome, data, paths)
     if not paths.chief:
