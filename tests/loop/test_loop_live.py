@@ -20,7 +20,7 @@ import pytest
 from recbandits.config import Config
 from recbandits.data import synthetic
 from recbandits.loop import report
-from recbandits.loop.__main__ import main, parsed, settings_of
+from recbandits.loop.__main__ import main, settings_of
 from recbandits.loop.live import Loop
 from recbandits.loop.run import canary_waits, decided, run
 from recbandits.loop.simulate import counts_of, drift_of
@@ -29,7 +29,7 @@ from recbandits.platforms.local.warehouse_client import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Verdict
 
-SETTINGS = settings_of(parsed(["--profile", "quick"]))
+SETTINGS = settings_of("quick")
 ROUNDS = 5
 RARELY = "0 3 29 2 *"
 
@@ -246,13 +246,10 @@ def test_a_canary_waits_until_it_is_promoted_or_taken_back(told):
     assert canary_waits(verdicts.loc[:second])
 
 
-def test_rounds_below_one_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        main(["--rounds", "0"])
-    assert "--rounds must be at least 1, got 0" in capsys.readouterr().err
-
-
-def test_times_that_cannot_be_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        main(["--cron", "nightly"])
-    assert "--cron must have five fields" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [({"rounds": 0}, "rounds must be at least 1, got 0"), ({"cron": "nightly"}, "cron must have five fields")],
+)
+def test_options_that_cannot_be_are_refused(options, sentence):
+    with pytest.raises(SystemExit, match=sentence):
+        main(**options)

@@ -1,12 +1,15 @@
 """The closed loop, live: `python -m recbandits.loop --rounds 5`, or `make loop`."""
 
-import argparse
 import signal
 import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Literal
 
+import tyro
+
+from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.data import movielens
 from recbandits.loop import report
@@ -15,7 +18,6 @@ from recbandits.loop.run import run
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import drift_of
 from recbandits.loop.view import shown
-from recbandits.notebook import PROFILES
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import fields_of
 
@@ -25,42 +27,38 @@ _QUICK = {"decisions": 400, "delay": 0.4, "window": 2.0}
 _QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, "least": 60, "most": 100}
 
 
-def main(arguments=None):
-    """Run the closed loop on this machine: serve users, log decisions, join rewards, learn, judge, release."""
-    asked = parsed(arguments)
-    settings = settings_of(asked)
+def main(
+    rounds: int | None = None,
+    rate: float = _RATE,
+    drift: bool = False,
+    profile: Literal["quick", "full"] = "quick",
+    cron: str | None = None,
+) -> None:
+    """Run the closed loop on this machine: serve users, log decisions, join rewards, learn, evaluate, deploy.
+
+    Args:
+      rounds: re-trainings to decide; None runs until Ctrl-C.
+      rate: visits per second.
+      drift: let preferences drift after two rounds, and the learner forget.
+      profile: "full" learns from more in each round.
+      cron: times of re-training, such as '*/5 * * * *', instead of a number of new decisions.
+    """
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last is a terminal that is closed
-        signal.signal(number, lambda *_: stop.set())
-    data = movielens.load()
     try:
-        with Loop(Config.load(), settings, cron=asked.cron) as loop:
+        require(rounds is None or rounds >= 1, "rounds", "at least 1", rounds)
+        if cron is not None:
+            fields_of(cron)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last is a terminal that is closed
+            signal.signal(number, lambda *_: stop.set())
+        data = movielens.load()
+        with Loop(Config.load(), settings_of(profile, rate, drift), cron=cron) as loop:
             with shown() as show:
-                whole = run(loop, data, asked.rounds, show, stop, asked.drift)
+                finished = run(loop, data, rounds, show, stop, drift)
             tell(loop, data)
     except (PlatformError, ValueError) as error:
         sys.exit(f"the loop ended: {error}")
-    if not whole:
+    if not finished:
         sys.exit("the loop ended before all that was published was in the warehouse")
-
-
-def parsed(arguments=None):
-    """What a command line asks for; one that cannot be ends the process with a sentence."""
-    parser = argparse.ArgumentParser(prog="python -m recbandits.loop", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=None, help="re-trainings to decide (default: until Ctrl-C)")
-    parser.add_argument("--rate", type=float, default=None, help="visits per second")
-    parser.add_argument("--drift", action="store_true", help="taste turns after two rounds, and the learner forgets")
-    parser.add_argument("--profile", choices=PROFILES, default="quick", help="how much is learnt from in each round")
-    parser.add_argument("--cron", default=None, help="times of re-training, such as '*/5 * * * *', not a number")
-    asked = parser.parse_args(arguments)
-    if asked.rounds is not None and asked.rounds < 1:
-        parser.error(f"--rounds must be at least 1, got {asked.rounds}")
-    try:
-        if asked.cron is not None:
-            fields_of(asked.cron)
-    except ValueError as error:
-        parser.error(f"--{error}")
-    return asked
 
 
 def tell(loop, data):
@@ -74,19 +72,17 @@ def tell(loop, data):
     print("\n".join([report.headline(told), *report.alarms(told), f"The report is {page}"]))
 
 
-def settings_of(asked):
-    """`Settings` of what `parsed` gives."""
-    settings = Settings(rate=_RATE)
-    if asked.profile == "quick":
+def settings_of(profile: str, rate: float = _RATE, drift: bool = False) -> Settings:
+    """Return the `Settings` of a profile."""
+    settings = Settings(rate=rate)
+    if profile == "quick":
         gate, guardrail = settings.gate, settings.guardrail
         parts = {"gate": replace(gate, **_QUICK_GATE), "guardrail": replace(guardrail, **_QUICK_GUARDRAIL)}
         settings = replace(settings, **_QUICK, **parts)
-    if asked.rate is not None:
-        settings = replace(settings, rate=asked.rate)
-    if asked.drift:
+    if drift:
         settings = replace(settings, agent=replace(settings.agent, gamma=settings.forgetting))
     return settings
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m recbandits.loop", config=(tyro.conf.FlagCreatePairsOff,))

@@ -1,7 +1,7 @@
 """What tuning is on every platform: which trial is the best, and how the job that follows gets its parameters."""
 
 from recbandits.platforms.protocol import PlatformError
-from recbandits.training.flags import as_text
+from recbandits.training.problems import as_text
 
 
 def with_parameters(arguments, parameters):

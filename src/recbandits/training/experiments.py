@@ -1,48 +1,99 @@
-"""Solve a problem of the training task with an agent: simulate, fit from logs, or rank, once for each seed."""
+"""Run the experiment of a training job: simulate, fit from a log, or rank, once for each seed."""
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
+from recbandits.data import splits
 from recbandits.data.cross_fitting import cross_fitted_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.simulated_logs import log_decisions, popularity, uniform
-from recbandits.environments.factorization import als, svd
+from recbandits.data.slates import SlateExamples, cross_fitted_lists, rated_lists
+from recbandits.data.tables import MovieLens
+from recbandits.data.trajectories import Examples
+from recbandits.environments.factorization import Factorization, als, svd
 from recbandits.environments.movielens import MovieLensEnvironment
+from recbandits.evaluation.intervals import mean_interval
 from recbandits.evaluation.off_policy import estimates
+from recbandits.evaluation.ranking_metrics import measure, rank
 from recbandits.evaluation.regret import totals
 from recbandits.evaluation.reward_model import cross_fit
 from recbandits.exploration import epsilon_greedy
 from recbandits.training.distribution import strategy
-from recbandits.training.offline import Specs, fit, scores
+from recbandits.training.job_paths import JobPaths
+from recbandits.training.offline import SlateSpecs, Specs, fit, scores
 from recbandits.training.online import simulate
-from recbandits.training.parts import known_and_held_out
-from recbandits.training.problems import Fit, Outcome, Rank, Simulation
-from recbandits.training.ranking_experiments import ranked
+from recbandits.training.problems import Fit, Problem, Rank, Simulation
 
+LIKED = 4.0  # stars from which a movie counts as one that its user likes
 _LABEL = "agent"
 
 
-def solve(problem, agent, data, places):
-    """Solve a problem with an agent.
+class Outcome(NamedTuple):
+    """Result of an experiment.
+
+    Attributes:
+      policy: of the first seed's agent, to be exported.
+      features: its FeatureBundle.
+      arms: movie ids of its fixed arms in order; None where arms have features.
+      by_seed: dict from metric to a list of floats, one a seed.
+      examples: interactions or examples that the exported agent learnt from.
+    """
+
+    policy: Any
+    features: FeatureBundle
+    arms: np.ndarray | None
+    by_seed: dict[str, list[float]]
+    examples: int
+
+    def metrics(self) -> dict[str, tuple[float, ...] | float]:
+        """Return (mean, low, high) of each metric over the seeds, in 95 % intervals; a single seed gives its value."""
+        return {
+            name: mean_interval(values) if len(values) > 1 else float(values[0])
+            for name, values in self.by_seed.items()
+        }
+
+
+def run_experiment(problem: Problem, agent: Any, data: MovieLens, paths: JobPaths) -> Outcome:
+    """Run an agent on a problem, once for each seed.
 
     Args:
       problem: `Simulation`, `Fit` or `Rank`.
       agent: its parameters.
       data: MovieLens
-      places: `Places`; checkpoints and event files go there.
-
-    Returns:
-      `Outcome`
+      paths: where checkpoints and event files go.
     """
-    return {Simulation: _simulated, Fit: _fitted, Rank: ranked}[type(problem)](problem, agent, data, places)
+    if isinstance(problem, Simulation):
+        return _simulate(problem, agent, data, paths)
+    replicas = strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
+    rows, exported = [], None
+    for seed in problem.seeds:
+        task = (OfflineTask if isinstance(problem, Fit) else RankingTask)(problem, data, seed)
+        with replicas.scope():
+            learner = make_agent(agent, task.specs(), seed)
+        examples = task.examples()
+        fit(
+            learner,
+            examples,
+            epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
+            batch_size=problem.batch_size,
+            weights=None if problem.weights == "none" else problem.weights,
+            seed=seed,
+            checkpoints=paths.checkpoints and paths.checkpoints / f"seed-{seed}",
+            tensorboard=paths.tensorboard and paths.tensorboard / f"seed-{seed}",
+        )
+        rows.append(task.evaluate(learner, task.bundle))
+        exported = exported or (learner.policy, task.bundle, len(examples.event))
+    policy, bundle, count = exported
+    return Outcome(policy, bundle, arms=None, by_seed=pd.DataFrame(rows).to_dict("list"), examples=count)
 
 
-def make_environment(problem, data):
-    """The environment of a `Simulation`, fixed while agents are tuned on it."""
+def make_environment(problem: Simulation, data: MovieLens) -> MovieLensEnvironment:
+    """Make the environment of a `Simulation`, the same for all agents."""
     ratings, arms = data.ratings, problem.num_actions
     if problem.factorization == "svd":
         model, movies = svd(ratings, problem.rank, None if problem.per_arm else arms), None
@@ -52,96 +103,148 @@ def make_environment(problem, data):
     return MovieLensEnvironment(model, arms, problem.batch_size, problem.per_arm, movies)
 
 
-def _simulated(problem, agent, data, places):
-    """Mean expected reward over the whole window, with the same users for whatever agent is tried."""
+def _simulate(problem, agent, data, paths):
+    """Measure the mean expected reward over all steps; users of a seed are the same for all agents."""
     environment = make_environment(problem, data)
     first, *others = problem.seeds
     exported = make_agent(agent, environment, first)
     run = partial(
-        simulate, environment, steps=problem.steps, tensorboard=places.tensorboard, checkpoints=places.checkpoints
+        simulate, environment, steps=problem.steps, tensorboard=paths.tensorboard, checkpoints=paths.checkpoints
     )
     runs = [run({_LABEL: exported}, seeds=[first])] + ([run({_LABEL: agent}, seeds=others)] if others else [])
     table = totals(pd.concat(runs, ignore_index=True)).rename(columns={"reward": "mean_reward"})
-    measures = ["mean_reward", "regret", "suboptimal"]
     return Outcome(
         policy=exported.policy,
         features=environment.bundle(),
         arms=None if problem.per_arm else environment.movie_ids,
-        by_seed={name: table[name].tolist() for name in measures},
+        by_seed={name: table[name].tolist() for name in ("mean_reward", "regret", "suboptimal")},
         examples=problem.steps * problem.batch_size,
     )
 
 
-def _fitted(problem, agent, data, places):
-    replicas = strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
-    rows, exported = [], None
-    for seed in problem.seeds:
-        world = World(problem, data, seed)
-        with replicas.scope():
-            made = make_agent(agent, Specs(world.bundle.spec(problem.candidates)), seed)
-        fit(
-            made,
-            world.examples(),
-            epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
-            batch_size=problem.batch_size,
-            weights=None if problem.weights == "none" else problem.weights,
-            seed=seed,
-            checkpoints=places.checkpoints and places.checkpoints / f"seed-{seed}",
-            tensorboard=places.tensorboard and places.tensorboard / f"seed-{seed}",
-        )
-        rows.append(world.judge(made, world.bundle))
-        exported = exported or (made.policy, world.bundle)
-    by_seed = pd.DataFrame(rows).to_dict("list")
-    return Outcome(*exported, arms=None, by_seed=by_seed, examples=problem.decisions)
-
-
-class World:
-    """What a seed of a `Fit` leaves to learn from, and to be judged by.
-
-    Args:
-      problem: Fit
-      data: MovieLens
-      seed: one of the problem's.
+class OfflineTask:
+    """Data of one seed of a `Fit`.
 
     Attributes:
-      known: DataFrame of the ratings that may be learnt from.
-      held_out: DataFrame of those to be judged by.
-      bundle: FeatureBundle of the known ones.
+      train: DataFrame of the ratings to learn from.
+      held_out: DataFrame of the ratings to be evaluated on.
+      bundle: FeatureBundle of the training ratings.
     """
 
-    def __init__(self, problem, data, seed):
-        self._data, self._problem = data, problem
-        self.known, self.held_out = known_and_held_out(problem, data.ratings, seed)
-        behaviour = uniform if problem.behaviour == "uniform" else popularity(self.known)
+    def __init__(self, problem: Fit, data: MovieLens, seed: int):
+        self._problem = problem
+        self.train, self.held_out = _split(problem, data.ratings, seed)
+        behaviour = uniform if problem.behaviour == "uniform" else popularity(self.train)
         options = {"behaviour": behaviour, "candidates": problem.candidates, "seed": seed, "visits": "active"}
         self._log = partial(log_decisions, **options)
-        self._judged = self._log(self.held_out, decisions=problem.judged)
-        self.bundle = self._describe(self.known)
+        self._evaluation = self._log(self.held_out, decisions=problem.judged)
+        self._fit_features = partial(_fit_features, data)
+        self.bundle = self._fit_features(self.train)
 
-    def examples(self):
-        """Examples of the log to learn from, with features that have not seen its rewards."""
-        log = self._log(self.known, decisions=self._problem.decisions).log
-        return cross_fitted_examples(log, self.known, self._describe)
+    def specs(self) -> Specs:
+        """Return the specs for which the agent is made."""
+        return Specs(self.bundle.spec(self._problem.candidates))
 
-    def judge(self, model, bundle):
-        """Measure the greedy policy of an agent, or of whatever else `offline.scores` takes.
+    def examples(self) -> Examples:
+        """Log decisions to learn from, with features that have not seen their rewards."""
+        log = self._log(self.train, decisions=self._problem.decisions).log
+        return cross_fitted_examples(log, self.train, self._fit_features)
+
+    def evaluate(self, model: Any, bundle: FeatureBundle | None) -> dict[str, float]:
+        """Evaluate the greedy policy of a model.
+
+        Args:
+          model: an agent, or another model that `offline.scores` takes.
+          bundle: its features; None for a model that predicts from ids.
 
         Returns:
-          dict of `mean_reward` (its true value), `estimated_reward` (what the log alone tells of it, by the
-          self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
+          dict of `mean_reward` (the policy's true value), `estimated_reward` (its value as estimated from the log
+          alone, by the self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
         """
-        log, table = self._judged.log, self.held_out
+        log, table = self._evaluation.log, self.held_out
         greedy = epsilon_greedy(scores(model, bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
         users, movies = table["user_id"].to_numpy(), table["movie_id"].to_numpy()[:, None]
         error = scores(model, bundle, users, movies)[:, 0] - table["rating"].to_numpy()
         estimate = estimates(log, greedy, cross_fit(log, self.bundle.observation), names=["SNDR"])["SNDR"]
         return {
-            "mean_reward": self._judged.value(greedy),
+            "mean_reward": self._evaluation.value(greedy),
             "estimated_reward": float(estimate.value),
             "mse": float(np.mean(error**2)),
         }
 
-    def _describe(self, ratings):
-        factors = als(ratings)
-        frames = factors.user_frame(), factors.movie_frame()
-        return FeatureBundle.fit(ratings, self._data.users, self._data.movies, *frames)
+
+class RankingTask:
+    """Data of one seed of a `Rank`.
+
+    Attributes:
+      train: DataFrame of the ratings that lists to learn from are drawn from.
+      features: DataFrame of the ratings from which features are computed: those and, where users are held out, their
+        support ratings, half of all they have.
+      held_out: DataFrame of the ratings to be evaluated on.
+      factors: Factorization of the training ratings, with the support ratings of held-out users folded in.
+      bundle: FeatureBundle of `features`.
+    """
+
+    def __init__(self, problem: Rank, data: MovieLens, seed: int):
+        self._problem, self._seed = problem, seed
+        self.train, self.held_out = _split(problem, data.ratings, seed)
+        self.factors, self.features = als(self.train), self.train
+        if problem.split == "user":
+            halves = splits.random_split(self.held_out, seed, test_share=0.5)
+            support, self.held_out = (self.held_out.iloc[half] for half in halves)
+            self.factors, self.features = self.factors.fold_in(support), pd.concat([self.train, support])
+        self._fit_features = partial(_fit_features, data)
+        self.bundle = self._fit_features(self.features, self.factors)
+
+    def specs(self) -> SlateSpecs:
+        """Return the specs for which the agent is made."""
+        problem = self._problem
+        return SlateSpecs(self.bundle.spec(problem.candidates), problem.size, problem.feedback)
+
+    def examples(self) -> SlateExamples:
+        """Draw lists to learn from, with features that have not seen their ratings."""
+        problem = self._problem
+        lists = cross_fitted_lists(self.train, problem.size, self._fit_features, problem.lists, seed=self._seed)
+        if problem.feedback == "score_vector":
+            return lists
+        return lists._replace(reward=(lists.reward >= LIKED).astype(np.float32))
+
+    def evaluate(self, model: Any, bundle: FeatureBundle | None) -> dict[str, float]:
+        """Rank the held-out movies of each user; arguments as `OfflineTask.evaluate`.
+
+        Returns:
+          dict of ndcg, err, map and mrr at `top`, means over the users for whom they are defined, and by how much the
+          NDCG is above those of rankings by popularity and by the factorization (`ndcg_over_popularity`,
+          `ndcg_over_als`).
+        """
+        lists, top = rated_lists(self.held_out), self._problem.top
+        rows = lists.user_id, lists.candidates, lists.mask
+        popular = self.features["movie_id"].value_counts().reindex(lists.candidates.ravel(), fill_value=0).to_numpy()
+        ordered = {
+            "agent": scores(model, bundle, *rows),
+            "popularity": popular.reshape(lists.mask.shape),
+            "als": scores(self.factors, None, *rows),
+        }
+        slates = {name: rank(values, top, lists.mask, self._seed) for name, values in ordered.items()}
+        means = {name: measure(slate, lists.rating, LIKED).mean() for name, slate in slates.items()}
+        over = {f"ndcg_over_{name}": means["agent"]["ndcg"] - means[name]["ndcg"] for name in ("popularity", "als")}
+        own = means["agent"][["ndcg", "err", "map", "mrr"]].to_dict()
+        return {name: float(value) for name, value in (own | over).items()}
+
+
+def _split(problem: Fit | Rank, ratings: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split ratings into (those to learn from, those to be evaluated on); by time, every seed gives the same split."""
+    split = {
+        "random": partial(splits.random_split, seed=seed),
+        "user": partial(splits.split_by_user, seed=seed),
+        "time": splits.split_by_time,
+    }[problem.split]
+    train, validation, test = splits.train_validation_test(ratings, split)
+    if problem.judge == "test":
+        return ratings.iloc[np.union1d(train, validation)], ratings.iloc[test]
+    return ratings.iloc[train], ratings.iloc[validation]
+
+
+def _fit_features(data: MovieLens, ratings: pd.DataFrame, factors: Factorization | None = None) -> FeatureBundle:
+    factors = factors or als(ratings)
+    return FeatureBundle.fit(ratings, data.users, data.movies, factors.user_frame(), factors.movie_frame())

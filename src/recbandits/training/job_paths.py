@@ -1,22 +1,23 @@
-"""Where a training job keeps things, as Vertex AI tells its containers and the local platform its processes."""
+"""Paths of a training job, as Vertex AI gives them to its containers and the local platform to its processes."""
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 _VARIABLES = {"model": "AIP_MODEL_DIR", "checkpoints": "AIP_CHECKPOINT_DIR", "tensorboard": "AIP_TENSORBOARD_LOG_DIR"}
 
 
-class Places(NamedTuple):
-    """Directories of a job; None for what it is not to keep.
+class JobPaths(NamedTuple):
+    """Directories of a job, None for each that the job does not keep, and its role among its replicas.
 
     Attributes:
       model: of the exported policy; the job's `record.json` goes beside it.
-      checkpoints: of what an interrupted job goes on from.
+      checkpoints: from which an interrupted job resumes.
       tensorboard: of event files.
-      chief: whether this process is the one among its replicas that writes.
-      replicas: how many processes train, this one included.
+      chief: whether this process writes the results: the chief, or the first worker where there is none.
+      replicas: number of processes that train, this one included.
     """
 
     model: Path | None
@@ -26,44 +27,31 @@ class Places(NamedTuple):
     replicas: int = 1
 
     @classmethod
-    def from_environment(cls, environment=os.environ):
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "JobPaths":
         """Read AIP_MODEL_DIR, AIP_CHECKPOINT_DIR, AIP_TENSORBOARD_LOG_DIR and TF_CONFIG."""
-        named = {place: environment.get(variable) for place, variable in _VARIABLES.items()}
-        paths = {place: mounted(name) if name else None for place, name in named.items()}
-        cluster = environment.get("TF_CONFIG")
-        return cls(**paths, chief=is_chief(cluster), replicas=replicas(cluster))
+        names = {path: environment.get(variable) for path, variable in _VARIABLES.items()}
+        config = json.loads(environment.get("TF_CONFIG") or "{}")
+        cluster, task = config.get("cluster", {}), config.get("task", {"type": "chief"})
+        first_worker = task["type"] == "worker" and task["index"] == 0 and "chief" not in cluster
+        return cls(
+            **{path: mounted(name) if name else None for path, name in names.items()},
+            chief=task["type"] == "chief" or first_worker,
+            replicas=max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))),
+        )
 
     @property
-    def record(self):
+    def record(self) -> Path | None:
         """File beside the model, or None."""
         return None if self.model is None else self.model.parent / "record.json"
 
-    def describe(self):
-        """Text for each place: where it is, or which variable would name it."""
+    def describe(self) -> dict[str, str]:
+        """Return for each directory its path, or the variable that would name it."""
         return {
-            place: f"nowhere, {variable} is not set" if getattr(self, place) is None else str(getattr(self, place))
-            for place, variable in _VARIABLES.items()
+            path: f"nowhere, {variable} is not set" if getattr(self, path) is None else str(getattr(self, path))
+            for path, variable in _VARIABLES.items()
         }
 
 
-def mounted(name):
-    """Path of a directory, or of a gs:// URI where Vertex AI mounts it: gs://bucket/x is /gcs/bucket/x."""
+def mounted(name: str) -> Path:
+    """Return the path of a directory, or of a gs:// URI where Vertex AI mounts it: gs://bucket/x is /gcs/bucket/x."""
     return Path(f"/gcs/{name[len('gs://') :]}" if name.startswith("gs://") else name)
-
-
-def is_chief(tf_config):
-    """Whether a process is the one that writes: the chief, or the first worker where there is none.
-
-    Args:
-      tf_config: text of the variable TF_CONFIG; None or empty for a process without others.
-    """
-    config = json.loads(tf_config or "{}")
-    task = config.get("task", {"type": "chief"})
-    first_worker = task["type"] == "worker" and task["index"] == 0 and "chief" not in config["cluster"]
-    return task["type"] == "chief" or first_worker
-
-
-def replicas(tf_config):
-    """How many processes train together, by the text of TF_CONFIG; 1 without it."""
-    cluster = json.loads(tf_config or "{}").get("cluster", {})
-    return max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")))

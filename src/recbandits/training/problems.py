@@ -1,58 +1,48 @@
-"""What the training task works on: problems whose settings are fixed while agents are tuned on them."""
+"""Problems of training jobs: settings that stay the same while the parameters of agents are tuned."""
 
-from dataclasses import dataclass
-from numbers import Integral
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin
 
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking.parameters import RANKING_NAMES
-from recbandits.evaluation.intervals import mean_interval
+from recbandits.checks import PROBABILITY, Rule, check_fields, one_of, require_field, whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What all problems have in common.
+    """Settings that all problems share.
 
     Attributes:
       data: directory with the files of MovieLens, or its gs:// URI; empty looks where `data.movielens.load` does.
       seeds: one repetition each, with users or splits, logs and weights of its own; the first one's agent is exported.
-      serve_epsilon: share of random choices of the exported policy, where its agent has no exploration of its own.
+      serve_epsilon: exploration rate of the exported policy, where its agent has no exploration of its own.
     """
 
     data: str = ""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     serve_epsilon: float = 0.1
+    # Without annotations, as they are no fields: `Fit` alone can set the first two.
+    strategy = weights = "none"
+    limit = "users were asked about movies that they had rated; what they think of others is unknown"
 
-    def __post_init__(self):
-        good = self.seeds and all(isinstance(seed, Integral) and seed >= 0 for seed in self.seeds)
-        self._require("seeds", good and len(set(self.seeds)) == len(self.seeds), "different whole numbers of 0 or more")
-        self._require("serve_epsilon", 0 <= self.serve_epsilon <= 1, "in [0, 1]")
+    def __post_init__(self, **rules: Rule):
+        """Check every field by the rule of its type, or by one that is given."""
+        rules = {field.name: rule for field in fields(self) if (rule := _rule(field.type))} | rules
+        check_fields(self, serve_epsilon=PROBABILITY, **rules)
+        distinct = all(map(whole(0).accepts, self.seeds)) and 0 < len(self.seeds) == len(set(self.seeds))
+        require_field(self, "seeds", distinct, "different whole numbers of 0 or more")
 
-    def check(self, agent):
-        """Refuse parameters of an agent that the problem cannot judge."""
-
-    def _require(self, field, allowed, expected):
-        if not allowed:
-            raise ValueError(f"{type(self).__name__}: {field} must be {expected}, got {getattr(self, field)!r}")
-
-    def _require_counts(self, *names, least=1):
-        for name in names:
-            value = getattr(self, name)
-            counts = isinstance(value, Integral) and value >= least
-            self._require(name, counts, f"a whole number of at least {least}")
-
-    def _require_one_of(self, field, values):
-        self._require(field, getattr(self, field) in values, f"one of {', '.join(values)}")
+    def check_agent(self, agent: Any) -> None:
+        """Refuse parameters of an agent that cannot be evaluated on the problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation(Problem):
-    """An agent serves users whose taste is known, and learns from what they say.
+    """Learn online from simulated users whose expected rewards are known.
 
     Attributes:
-      factorization: "als" or "svd", what the taste of users is made of.
+      factorization: "als" or "svd" of the ratings, whose predictions are the expected rewards.
       rank: number of its factors.
       num_actions: movies to choose from.
       per_arm: whether each user brings other movies with features; otherwise they are always the same, with "als" those
@@ -61,7 +51,8 @@ class Simulation(Problem):
       steps: batches.
     """
 
-    factorization: str = "als"
+    limit = "the reward is what a factorisation of ratings predicts, not what users said"
+    factorization: Literal["als", "svd"] = "als"
     rank: int = 20
     num_actions: int = 20
     per_arm: bool = False
@@ -69,77 +60,65 @@ class Simulation(Problem):
     steps: int = 1250
 
     def __post_init__(self):
-        super().__post_init__()
-        self._require_one_of("factorization", ("als", "svd"))
-        self._require_counts("rank", "batch_size", "steps")
-        self._require_counts("num_actions", least=2)
+        super().__post_init__(num_actions=whole(2))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit(Problem):
-    """An agent learns from a log of decisions, and is judged by ratings that it has never seen.
+    """Learn from a log of decisions, and be evaluated on held-out ratings.
 
     Attributes:
       split: "random" holds out any ratings, "time" the latest of each user.
-      judge: "validation" keeps the test ratings for the last word; "test" is that word, after learning from all others.
-      behaviour: "popularity" or "uniform", the policy that wrote the log.
+      judge: "validation" keeps the test split unused; "test" learns from all other ratings and is evaluated on it.
+      behaviour: "popularity" or "uniform", the logging policy.
       candidates: movies to choose from in each decision.
       decisions: how many to learn from.
-      judged: how many to be judged by.
+      judged: how many to be evaluated on.
       weights: "none", or "ips" to weigh examples by the inverse of their propensities.
       epochs: passes over the log, of networks; a linear model makes one.
       batch_size: examples per update.
       strategy: "none", "mirrored" (all GPUs of a machine) or "multi_worker" (several machines).
     """
 
-    split: str = "random"
-    judge: str = "validation"
-    behaviour: str = "popularity"
+    split: Literal["random", "time"] = "random"
+    judge: Literal["validation", "test"] = "validation"
+    behaviour: Literal["popularity", "uniform"] = "popularity"
     candidates: int = 10
     decisions: int = 30_000
     judged: int = 10_000
-    weights: str = "none"
+    weights: Literal["none", "ips"] = "none"
     epochs: int = 10
     batch_size: int = 512
-    strategy: str = "none"
+    strategy: Literal["none", "mirrored", "multi_worker"] = "none"
 
     def __post_init__(self):
-        super().__post_init__()
-        self._require_one_of("split", ("random", "time"))
-        self._require_one_of("judge", ("validation", "test"))
-        self._require_one_of("behaviour", ("popularity", "uniform"))
-        self._require_one_of("weights", ("none", "ips"))
-        self._require_one_of("strategy", ("none", "mirrored", "multi_worker"))
-        self._require_counts("decisions", "judged", "epochs", "batch_size")
-        self._require_counts("candidates", least=2)
+        super().__post_init__(candidates=whole(2))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rank(Problem):
-    """An agent learns to rank from lists of movies that users have rated, and is judged by lists it has never seen.
-
-    What is judged is its order of all held-out movies of each user.
+    """Learn to rank from lists of rated movies, and be evaluated on the ranking of all held-out movies of each user.
 
     Attributes:
-      split: "user" holds out users, who are then known by half of their ratings and judged by the other half; "random"
-        holds out any ratings, "time" the latest of each user.
-      judge: "validation" keeps the test ratings for the last word; "test" is that word, after learning from all others.
+      split: "user" holds out users, whose features come from half of their ratings and who are evaluated on the other
+        half; "random" holds out any ratings, "time" the latest of each user.
+      judge: "validation" keeps the test split unused; "test" learns from all other ratings and is evaluated on it.
       size: movies in a list to learn from, the slots of a slate.
       lists: drawn for each user from each fifth of the ratings, which its features have not seen.
       feedback: "score_vector" learns the ratings of a list, "cascading" which movie is the first that was rated 4 or
         more.
       candidates: movies that the exported policy chooses a slate from where it is asked by TF-Agents' action; by ids it
         takes any number.
-      top: places that are judged, 10 as in NDCG@10.
+      top: places that are evaluated, 10 as in NDCG@10.
       epochs: passes over the lists, of networks; a linear model makes one.
       batch_size: lists per update.
     """
 
-    split: str = "user"
-    judge: str = "validation"
+    split: Literal["user", "random", "time"] = "user"
+    judge: Literal["validation", "test"] = "validation"
     size: int = 10
     lists: int = 4
-    feedback: str = "score_vector"
+    feedback: Literal["score_vector", "cascading"] = "score_vector"
     candidates: int = 50
     top: int = 10
     epochs: int = 3
@@ -147,51 +126,35 @@ class Rank(Problem):
 
     def __post_init__(self):
         super().__post_init__()
-        self._require_one_of("split", ("user", "random", "time"))
-        self._require_one_of("judge", ("validation", "test"))
-        self._require_one_of("feedback", ("score_vector", "cascading"))
-        self._require_counts("size", "lists", "top", "epochs", "batch_size")
-        self._require_counts("candidates", least=self.size + 1)
+        check_fields(self, candidates=whole(self.size + 1))
 
-    def check(self, agent):
-        """Refuse what does not fit lists in random order, whose movies are judged and served by their scores."""
+    def check_agent(self, agent: Any) -> None:
+        """Refuse what does not fit lists in random order, whose movies are evaluated and served by their scores."""
         if getattr(agent, "policy", None) == "cosine_distance":
             raise ValueError("Rank: policy must be no_penalty or descending_scores, got 'cosine_distance'")
         if (bias := getattr(agent, "position_bias", "none")) != "none":
             raise ValueError(f"Rank: position_bias must be none, as lists are in random order, got {bias!r}")
 
 
-def _learning(names):
-    """Agents with parameters, by name; baselines have none, learn nothing and are not exported."""
-    return {name: kind for name, kind in names.items() if kind.__dataclass_fields__}
+def as_text(value: Any) -> str:
+    """Return a value as the command line takes it: (64, 32) is "64,32", True is "true"."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(as_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-BANDITS, RANKERS = _learning(NAMES), _learning(RANKING_NAMES)
+def _rule(kind: Any) -> Rule | None:
+    """Return the rule of a field's type, None where there is none."""
+    if get_origin(kind) is Literal:
+        return one_of(get_args(kind))
+    return {int: whole(1), bool: one_of((True, False))}.get(kind)
+
+
+def _learning(agents: dict[str, type]) -> dict[str, type]:
+    """Leave out the baselines: agents without parameters, which learn nothing and are not exported."""
+    return {name: kind for name, kind in agents.items() if kind.__dataclass_fields__}
+
+
 PROBLEMS = {"simulate": Simulation, "fit": Fit, "rank": Rank}
-AGENTS_OF = {"simulate": BANDITS, "fit": BANDITS, "rank": RANKERS}  # the first is taken where none is named
-
-
-class Outcome(NamedTuple):
-    """What came of a problem.
-
-    Attributes:
-      policy: of the first seed's agent, to be exported.
-      features: its FeatureBundle.
-      arms: movie ids of its fixed arms in order; None where arms have features.
-      by_seed: dict from metric to a list of floats, one a seed.
-      examples: interactions or examples that the exported agent learnt from.
-    """
-
-    policy: object
-    features: object
-    arms: np.ndarray | None
-    by_seed: dict
-    examples: int
-
-    def metrics(self):
-        """Dict from metric to (mean, low, high) over the seeds, in 95 % intervals; a single seed gives its value."""
-        return {name: _interval(values) for name, values in self.by_seed.items()}
-
-
-def _interval(values):
-    return mean_interval(values) if len(values) > 1 else float(values[0])
+# The first agent is the default.
+AGENTS_OF = {"simulate": _learning(NAMES), "fit": _learning(NAMES), "rank": _learning(RANKING_NAMES)}

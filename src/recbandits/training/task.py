@@ -1,62 +1,73 @@
 """The training job, the same on a laptop, in a container and on Vertex AI.
 
-`python -m recbandits.training.task simulate --agent linucb --alpha 0.5` and the like; `--help` after `simulate`, `fit`
-or `rank`, and after an agent, lists the flags.
+`python -m recbandits.training.task simulate --agent linucb --alpha 0.5`; `--help` after a command and an agent lists
+their flags.
 """
 
-import argparse
 import contextlib
+import difflib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
+import tyro
+
+from recbandits import training
 from recbandits.agents import parameters
 from recbandits.agents.ranking.parameters import Ranking
-from recbandits.notebook import quiet_tensorflow
-from recbandits.training.flags import Parser, add_flags, as_text
-from recbandits.training.job_paths import Places, mounted
-from recbandits.training.problems import AGENTS_OF, PROBLEMS, Problem
+from recbandits.checks import Rule, check_fields, one_of, require, write_text
+from recbandits.training.job_paths import JobPaths, mounted
+from recbandits.training.problems import AGENTS_OF, PROBLEMS, Problem, as_text
 
 _PROGRAM = "recbandits.training.task"
-_LONGEST_PROFILE = 60
+_PROFILE = Rule("seconds from 0 to 60", lambda seconds: 0 <= seconds <= 60)  # longer traces are too large to open
 _TUNING = ("CLOUD_ML_HP_METRIC_FILE", "CLOUD_ML_TRIAL_ID")
-_RATED = "users were asked about movies that they had rated; what they think of others is unknown"
-_LIMITS = {
-    "simulate": "the reward is what a factorisation of ratings predicts, not what users said",
-    "fit": _RATED,
-    "rank": _RATED,
-}
+_FLAGS = tyro.constructors.ConstructorRegistry()
+
+
+@dataclass
+class Options:
+    """Arguments of every job.
+
+    Attributes:
+      agent: name of an agent, whose flags are listed with it; empty takes the first one of the command.
+      dry_run: print the settings and paths of the job, and do nothing.
+      profile: seconds that TensorFlow's profiler records from the start of training, into the TensorBoard directory.
+    """
+
+    agent: str = ""
+    dry_run: bool = False
+    profile: float = 0.0
+
+    def __post_init__(self):
+        check_fields(self, dry_run=one_of((True, False)), profile=_PROFILE)
 
 
 class Request(NamedTuple):
-    """What a command line asks for."""
+    """A command line, read and checked; `agent` has the parameters of the agent that `options` names."""
 
     command: str
+    options: Options
     problem: Problem
-    name: str  # of the agent
-    agent: object  # its parameters
-    dry_run: bool
-    profile: float  # seconds that are to be profiled
+    agent: Any
 
 
-def main(arguments=None):
-    """Run the command line; returns the exit code.
-
-    Args:
-      arguments: list of texts; None takes those of the process.
-    """
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, of the process unless arguments are given, and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    request, places = parse(arguments), Places.from_environment()
-    if request.dry_run:
-        print(*description(request, places), sep="\n")
+    request, paths = parse(arguments), JobPaths.from_environment()
+    if request.options.dry_run:
+        print(*describe(request, paths), sep="\n")
         return 0
     try:
-        run(request, places, arguments)
+        run(request, paths, arguments)
     except (ValueError, KeyError, OSError, ArithmeticError, MemoryError, *_tensorflow_errors()) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"{_PROGRAM}: {' '.join(str(message).split())}", file=sys.stderr)
@@ -64,154 +75,161 @@ def main(arguments=None):
     return 0
 
 
-def parse(arguments):
-    """Make a `Request` of a command line; one that is wrong ends the process with a sentence and exit code 2."""
-    first = Parser(prog=_PROGRAM, add_help=False)
-    _add_common(first, agents=None, nargs="?", default="simulate")
-    command, name = vars(first.parse_known_args(arguments)[0]).values()
-    agents = AGENTS_OF[command]
-    name = name or next(iter(agents))
-    if name not in agents:
-        first.error(f"argument --agent: {command} takes {', '.join(agents)}, got {name!r}")
-    problem, agent = PROBLEMS[command], agents[name]
-    parser = Parser(prog=_PROGRAM, description=problem.__doc__.partition("\n")[0])
-    _add_common(parser, agents)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    text = "let TensorFlow's profiler watch the training from its start, into the TensorBoard directory (default: 0)"
-    parser.add_argument("--profile", type=_seconds, default=0.0, metavar="SECONDS", help=text)
-    add_flags(parser, problem, f"problem of {command!r}")
-    add_flags(parser, agent, f"agent {name!r}")
-    values = parser.parse(arguments)
+def parse(arguments: Sequence[str]) -> Request:
+    """Read a command line; one that is wrong ends the process with a sentence and exit code 2."""
+    command, *flags = arguments or [""]
+    if command in ("-h", "--help"):
+        print(f"usage: {_PROGRAM} COMMAND [--agent NAME] [-h] [OPTIONS]\n\ncommands:")
+        print(*(f"  {name:12}{kind.__doc__.splitlines()[0]}" for name, kind in PROBLEMS.items()), sep="\n")
+        sys.exit(0)
+    program, options = f"{_PROGRAM} {command}", {"use_underscores": True, "return_unknown_args": True}
+    read = partial(tyro.cli, prog=program, args=flags, registry=_FLAGS, **options)
     try:
-        made = [kind(**{field: values[field] for field in _fields(kind) & values.keys()}) for kind in (problem, agent)]
-        made[0].check(made[1])
-    except ValueError as error:
-        parser.error(str(error))
-    return Request(command, made[0], name, made[1], values["dry_run"], values["profile"])
+        require(command in PROBLEMS, "command", f"one of {', '.join(PROBLEMS)}", command)
+        problem, agents = PROBLEMS[command], AGENTS_OF[command]
+        (options,), _ = read(_flat(Options), add_help=False)
+        name = options.agent or next(iter(agents))
+        require(name in agents, f"agent of {command}", f"one of {', '.join(agents)}", name)
+        summaries = [kind.__doc__.splitlines()[0] for kind in (problem, agents[name])]
+        text = f"{summaries[0]} Agents: {', '.join(agents)}. {name}: {summaries[1]}"
+        parts, unknown = read(_flat(Options, problem, agents[name]), description=text)
+        if unknown:
+            known = [f"--{field.name}" for part in parts for field in fields(part)]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            raise ValueError(f"unknown argument {unknown[0]!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        request = Request(command, replace(parts[0], agent=name), *parts[1:])
+        request.problem.check_agent(request.agent)
+    except (ValueError, TypeError) as error:
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        sys.exit(2)
+    return request
 
 
-def description(request, places):
-    """Lines that say what a request asks for, and where what comes of it would go."""
-    rows = {"agent": f"{request.name}: {_as_flags(request.agent)}", "problem": _as_flags(request.problem)}
-    rows["data"] = request.problem.data or "MovieLens from where recbandits.data.movielens.load finds it"
-    rows |= {"profiler": f"{request.profile:g} seconds"} if request.profile else {}
-    rows |= places.describe()
-    return [f"would {request.command}, and do nothing now", *(f"  {name:12}{text}" for name, text in rows.items())]
+def _flat(*kinds):
+    """Return the type of a tuple of dataclasses, whose fields are flags without prefixes."""
+    return tuple[tuple(Annotated[kind, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] for kind in kinds)]
 
 
-def run(request, places, arguments):
-    """Solve, export, record and report; what takes long is imported here."""
-    if request.profile and places.tensorboard is None:
-        raise ValueError("--profile needs a place for what it finds, set AIP_TENSORBOARD_LOG_DIR to a directory")
-    if places.replicas > 1 and getattr(request.problem, "strategy", "none") != "multi_worker":
-        raise ValueError(f"{places.replicas} replicas share work in `fit --strategy=multi_worker` alone, use 1 here")
+@_FLAGS.primitive_rule
+def _flag_rule(info):
+    """Read `--layers=64,32`, `--encoding=64.0`, which tuning services write, and `--per_arm`, which is true.
+
+    A text that is no value of the field's type is left as it is, for the dataclass to refuse.
+    """
+    literal, several = info.type_origin is Literal, info.type_origin is tuple
+    kind = str if literal else get_args(info.type)[0] if several else info.type
+    if kind not in (int, float, bool, str):
+        return None
+
+    def read(texts):
+        parts = [part for text in texts for part in (text.split(",") if several else [text])]
+        return tuple(_convert(part, kind) for part in parts if part) if several else _convert(" ".join(parts), kind)
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{{{as_text(get_args(info.type))}}}" if literal else kind.__name__.upper() + ",..." * several,
+        instance_from_str=read,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [as_text(value)],
+    )
+
+
+def _convert(text, kind):
+    if kind is bool:
+        return {"": True, "true": True, "false": False}.get(text.lower(), text)
+    with contextlib.suppress(ValueError):
+        return kind(text)
+    with contextlib.suppress(ValueError, OverflowError):
+        return int(float(text)) if float(text).is_integer() else text
+    return text
+
+
+def describe(request: Request, paths: JobPaths) -> list[str]:
+    """Return lines with the settings of a request, and the paths of its results."""
+    command, options, problem, agent = request
+    rows = {"agent": f"{options.agent}: {_as_flags(agent)}", "problem": _as_flags(problem)}
+    rows["data"] = problem.data or "MovieLens from where recbandits.data.movielens.load finds it"
+    rows |= {"profiler": f"{options.profile:g} seconds"} if options.profile else {}
+    rows |= paths.describe()
+    return [f"would {command}, and do nothing now", *(f"  {name:12}{text}" for name, text in rows.items())]
+
+
+def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
+    """Run the experiment, export its policy, record and report its metrics; TensorFlow is imported here."""
+    command, options, problem, agent = request
+    if options.profile and paths.tensorboard is None:
+        raise ValueError("--profile writes to the TensorBoard directory, set AIP_TENSORBOARD_LOG_DIR")
+    if paths.replicas > 1 and problem.strategy != "multi_worker":
+        raise ValueError(f"{paths.replicas} replicas share work in `fit --strategy=multi_worker` alone, use 1 here")
+    from recbandits.notebook import quiet_tensorflow
+
     quiet_tensorflow()
     from recbandits.data import movielens
-    from recbandits.training.experiments import solve
 
-    print(f"{request.command} with {request.name}: {_as_flags(request.agent)}")
-    data = movielens.load(request.problem.data and mounted(request.problem.data))
-    with _profiler(request.profile, places.tensorboard):
-        outcome = solve(request.problem, request.agent, data, places)
+    print(f"{command} with {options.agent}: {_as_flags(agent)}")
+    data = movielens.load(problem.data and mounted(problem.data))
+    with training.watch(paths.tensorboard, options.profile) if options.profile else contextlib.nullcontext():
+        outcome = training.run_experiment(problem, agent, data, paths)
     metrics = outcome.metrics()
-    version = _export(request, outcome, data, places)
-    if places.chief:
-        _write(places.record, _record(request, arguments, data, outcome, version))
-        _report(metrics, outcome.examples)
-        print(*(f"{name} {_interval(value)}" for name, value in metrics.items()), sep="\n")
+    version = _export(request, outcome, data, paths)
+    if not paths.chief:
+        return
+    if paths.record is not None:
+        record = {
+            "command": command,
+            "arguments": arguments,
+            "agent": options.agent,
+            "parameters": asdict(agent),
+            "problem": asdict(problem),
+            "data": repr(data),
+            "metrics": metrics,
+            "by_seed": outcome.by_seed,
+            "policy_version": version,
+        }
+        write_text(paths.record, json.dumps(record, indent=2) + "\n")
+    _report(metrics, outcome.examples)
+    print(*(f"{name} {_interval(value)}" for name, value in metrics.items()), sep="\n")
 
 
-def _seconds(text):
-    """Seconds to profile, few enough for a trace that can be looked at."""
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) <= _LONGEST_PROFILE:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"must be seconds from 0 to {_LONGEST_PROFILE}, got {text!r}")
-
-
-def _profiler(seconds, directory):
-    """A context in which TensorFlow's profiler watches, if it was asked for."""
-    if not seconds:
-        return contextlib.nullcontext()
-    from recbandits.training.profiling import watch
-
-    return watch(directory, seconds)
-
-
-def _add_common(parser, agents, **options):
-    parser.add_argument("command", choices=PROBLEMS, help="simulated users, a log, or lists to rank", **options)
-    parser.add_argument("--agent", choices=agents, help="its flags are listed with it")
-
-
-def _export(request, outcome, data, places):
-    """Export the policy, and give its version; None where there is no place for it."""
-    if places.model is None:
+def _export(request, outcome, data, paths):
+    """Export the policy and return its version; None where no path is given."""
+    if paths.model is None:
         return None
     from recbandits.serving.policy import TrainingSummary, export, load
 
+    _, options, problem, agent = request
     summary = TrainingSummary(
         data=repr(data),
-        agent=request.name,
-        parameters=asdict(request.agent),
+        agent=options.agent,
+        parameters=asdict(agent),
         metrics=outcome.metrics(),
-        limits=(_LIMITS[request.command],),
+        limits=(problem.limit,),
     )
-    options = {"exploration": _exploration(request), "arms": outcome.arms, "titles": data.movies["title"]}
-    with tempfile.TemporaryDirectory() as folder:  # TensorFlow has every replica save, one of them for good
-        made = export(outcome.policy, Path(folder, "model"), outcome.features, summary=summary, **options)
-        if places.chief:
-            _copy(made, places.model)
-        return load(made).version
+    extras = {"exploration": _exploration(problem, agent), "arms": outcome.arms, "titles": data.movies["title"]}
+    with tempfile.TemporaryDirectory() as folder:  # TensorFlow has every replica save; only the chief's copy is kept
+        draft = export(outcome.policy, Path(folder, "model"), outcome.features, summary=summary, **extras)
+        if paths.chief:  # by copies, as a directory with files cannot be renamed in a mounted bucket
+            shutil.copytree(draft, paths.model, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        return load(draft).version
 
 
-def _copy(source, target):
-    """Copy a directory, file by file: in a bucket that is mounted, one with files in it cannot be renamed."""
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        place = target / path.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)
-
-
-def _exploration(request):
-    """How the exported policy explores: as its agent does, or by a share of random choices."""
+def _exploration(problem, agent):
+    """Return the exploration of the exported policy: that of its agent, or epsilon-greedy."""
     from recbandits.serving.policy import Exploration
 
-    if isinstance(request.agent, parameters.Boltzmann):
-        return Exploration("softmax", request.agent.temperature)
-    if isinstance(request.agent, parameters.SquareCB):
-        return Exploration("inverse_gap", request.agent.gamma)
-    if isinstance(request.agent, Ranking) and request.agent.policy == "no_penalty":
-        return Exploration("plackett_luce", request.agent.temperature)
-    own = isinstance(request.agent, parameters.EpsilonGreedy)
-    epsilon = request.agent.epsilon if own else request.problem.serve_epsilon
+    match agent:
+        case parameters.Boltzmann():
+            return Exploration("softmax", agent.temperature)
+        case parameters.SquareCB():
+            return Exploration("inverse_gap", agent.gamma)
+        case Ranking(policy="no_penalty"):
+            return Exploration("plackett_luce", agent.temperature)
+    epsilon = agent.epsilon if isinstance(agent, parameters.EpsilonGreedy) else problem.serve_epsilon
     return Exploration("epsilon_greedy", epsilon) if epsilon else None
 
 
-def _record(request, arguments, data, outcome, version):
-    """What the job leaves behind: the arguments as received, what they meant, and what came of it."""
-    return {
-        "command": request.command,
-        "arguments": arguments,
-        "agent": request.name,
-        "parameters": asdict(request.agent),
-        "problem": asdict(request.problem),
-        "data": repr(data),
-        "metrics": outcome.metrics(),
-        "by_seed": outcome.by_seed,
-        "policy_version": version,
-    }
-
-
-def _write(file, record):
-    if file is None:
-        return
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draft.replace(file)
-
-
 def _report(metrics, step):
-    """Tell a tuning service, where one asks."""
+    """Report to a tuning service, where one runs the job."""
     if not set(_TUNING) & os.environ.keys():
         return
     from hypertune import HyperTune
@@ -219,10 +237,6 @@ def _report(metrics, step):
     reporter = HyperTune()
     for name, value in metrics.items():
         reporter.report_hyperparameter_tuning_metric(name, value[0] if isinstance(value, tuple) else value, step)
-
-
-def _fields(kind):
-    return kind.__dataclass_fields__.keys()
 
 
 def _as_flags(values):
@@ -234,7 +248,7 @@ def _interval(value):
 
 
 def _tensorflow_errors():
-    """Errors of TensorFlow, if it has been imported by now."""
+    """Return the errors of TensorFlow, once it has been imported."""
     tensorflow = sys.modules.get("tensorflow")
     return (tensorflow.errors.OpError,) if tensorflow else ()
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.tuning import with_parameters
-from recbandits.training.flags import as_text
+from recbandits.training.problems import as_text
 
 
 def best_job(jobs, study, name, **flags):
