@@ -14,9 +14,10 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
+from recbandits.data.examples import make_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.shards import find_records
-from recbandits.data.trajectories import examples, read_examples, read_trajectories, write_trajectories
+from recbandits.data.trajectories import read_examples, read_trajectories, write_trajectories
 from recbandits.records.bandit_log import BanditLog
 
 USERS, MOVIES, K = 5, 9, 4
@@ -79,7 +80,7 @@ def test_a_record_is_the_example_that_tensorflow_serialises(files, log, bundle):
 
 
 def test_examples_have_the_features_of_the_user_and_of_the_chosen_movie(log, bundle):
-    made = examples(log, bundle)
+    made = make_examples(log, bundle)
     assert [value.dtype for value in made] == [np.float32] * 5 + [np.int64]
     observation = bundle.observation(log.user_id, log.candidates, log.mask)
     np.testing.assert_array_equal(made.context, observation["global"])
@@ -93,13 +94,13 @@ def test_events_are_known_by_the_same_number_in_every_process(log, bundle):
     """Python's own hash of text differs from process to process."""
     code = "import numpy, pandas; print(pandas.util.hash_array(numpy.array(['event 7'], object)).view('int64')[0])"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    events = examples(log, bundle).event
+    events = make_examples(log, bundle).event
     assert events[7] == int(other)
     assert len(set(events)) == 1000
 
 
 def test_examples_read_are_those_made_in_memory(log, bundle, files):
-    for read, made in zip(read_examples(files), examples(log, bundle), strict=True):
+    for read, made in zip(read_examples(files), make_examples(log, bundle), strict=True):
         np.testing.assert_array_equal(read, made)
         assert read.dtype == made.dtype
 

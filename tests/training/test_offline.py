@@ -8,14 +8,13 @@ import pytest
 import tensorflow as tf
 
 from recbandits.agents.factory import make_agent
+from recbandits.data.examples import Examples, make_examples
 from recbandits.data.features import FeatureBundle
-from recbandits.data.trajectories import Examples
-from recbandits.data.trajectories import examples as examples_of
 from recbandits.environments.factorization import als
 from recbandits.evaluation.off_policy import dr
 from recbandits.records.bandit_log import BanditLog
 from recbandits.training import offline, run
-from recbandits.training.offline import Specs, doubly_robust, fit, scores
+from recbandits.training.offline import Specs, fit, make_doubly_robust_examples, score_candidates
 
 SIZE = 3  # features of a context, and of an arm
 QUICK = {"learning_rate": 0.01, "layers": (16,)}
@@ -150,7 +149,7 @@ def test_a_training_interrupted_after_its_best_epoch_still_goes_back_to_it(tmp_p
     options = {"epochs": 80, "batch_size": 8, "validation": validation, "patience": 5}
     whole, interrupted, resumed = (made("epsilon_greedy", **QUICK) for _ in range(3))
     best = fit(whole, data, **options)["validation_mse"].idxmin()
-    epochs, error = itertools.count(), run.mse
+    epochs, error = itertools.count(), run.mean_squared_error
 
     def until_three_after_the_best(*arguments):
         if next(epochs) == best + 4:
@@ -158,7 +157,7 @@ def test_a_training_interrupted_after_its_best_epoch_still_goes_back_to_it(tmp_p
         return error(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "mse", until_three_after_the_best)
+        patch.setattr(run, "mean_squared_error", until_three_after_the_best)
         with pytest.raises(KeyboardInterrupt):
             fit(interrupted, data, checkpoints=tmp_path, **options)
     fit(resumed, data, checkpoints=tmp_path, **options)
@@ -210,7 +209,7 @@ def test_an_interrupted_epoch_is_undone_and_can_be_repeated(name, monkeypatch):
     agent, data = made(name), taste(100)
     before = values(agent)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "mse", interrupted)
+        patch.setattr(run, "mean_squared_error", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(agent, data, validation=data)
     for value, kept in zip(values(agent), before, strict=True):
@@ -368,10 +367,14 @@ def test_scores_are_predictions_for_these_users_and_movies_whatever_the_chunks(b
     agent.model.theta.assign([[1.0, 10.0, 100.0, 1000.0]])
     expected = [[201.0, 401.0, -np.inf], [612.0, 812.0, 212.0]]
     for model in (agent, agent.policy):
-        np.testing.assert_allclose(scores(model, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            score_candidates(model, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6
+        )
     monkeypatch.setattr(offline, "PAIRS", 1)
-    np.testing.assert_allclose(scores(agent, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6)
-    np.testing.assert_allclose(scores(agent, bundle, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
+    np.testing.assert_allclose(
+        score_candidates(agent, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6
+    )
+    np.testing.assert_allclose(score_candidates(agent, bundle, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
 
 
 @pytest.mark.parametrize("features", [True, False])
@@ -389,36 +392,38 @@ def test_shapes_that_do_not_fit_together_are_refused(features, users, candidates
     if features:
         model, known = make_agent("linucb", Specs(bundle.spec(3))), bundle
     with pytest.raises(ValueError, match=message):
-        scores(model, known, users, candidates, mask)
+        score_candidates(model, known, users, candidates, mask)
 
 
 def test_factorisations_are_scored_by_ids_and_two_baselines_are_among_them():
     """User and item bias is rank 0; the global mean is rank 0 with an infinite penalty on the biases."""
     ratings = pd.DataFrame({"user_id": [7, 7, 9], "movie_id": [1, 2, 1], "rating": [5.0, 3.0, 1.0]})
-    mean = scores(als(ratings, rank=0, bias_regularization=np.inf), None, [7, 9], [[1, 2], [2, 0]], [[1, 1], [1, 0]])
+    mean = score_candidates(
+        als(ratings, rank=0, bias_regularization=np.inf), None, [7, 9], [[1, 2], [2, 0]], [[1, 1], [1, 0]]
+    )
     np.testing.assert_allclose(mean, [[3.0, 3.0], [3.0, -np.inf]])
-    biases = scores(als(ratings, rank=0, bias_regularization=0), None, [7, 9], [[1, 2], [1, 2]])
+    biases = score_candidates(als(ratings, rank=0, bias_regularization=0), None, [7, 9], [[1, 2], [1, 2]])
     np.testing.assert_allclose(biases, [[5.0, 3.0], [1.0, -1.0]], atol=0.05)
 
 
 def test_doubly_robust_rewards_correct_the_chosen_candidate_alone(bundle, log):
     """Rewards q + (reward - q) / propensity: 3 + (4 - 3) / 0.5 = 5 and 1 + (2 - 1) / 0.25 = 5; padding is left out."""
     q = np.array([[2.0, 3.0, np.nan], [0.5, 1.0, 1.5]])
-    rows = doubly_robust(log, bundle, q)
+    rows = make_doubly_robust_examples(log, bundle, q)
     np.testing.assert_allclose(rows.reward, [2.0, 5.0, 0.5, 5.0, 1.5])
     np.testing.assert_array_equal(rows.context, bundle.user_features([7, 7, 9, 9, 9]))
     np.testing.assert_array_equal(rows.arm, bundle.movie_features([1, 2, 3, 4, 1]))
     np.testing.assert_array_equal(rows.propensity, 1.0)
     np.testing.assert_array_equal(rows.pass_prob, [1.0, 1.0, 0.5, 0.5, 0.5])
     assert len(set(rows.event)) == 5
-    np.testing.assert_array_equal(rows.event[[1, 3]], examples_of(log, bundle).event)
+    np.testing.assert_array_equal(rows.event[[1, 3]], make_examples(log, bundle).event)
 
 
 def test_doubly_robust_rewards_average_to_the_doubly_robust_estimate(bundle, log):
     """A policy with probabilities p is worth the mean over decisions of sum_a p(a) reward(a)."""
     q, p = np.array([[2.0, 3.0, 0.0], [0.5, 1.0, 1.5]]), np.array([[0.3, 0.7, 0.0], [0.2, 0.5, 0.3]])
     log = log.take(slice(None))
-    rows = doubly_robust(log, bundle, q)
+    rows = make_doubly_robust_examples(log, bundle, q)
     chosen = [0, 1], log.action
     estimate = dr(log.reward, log.propensity, p[chosen], q[chosen], (p * q).sum(axis=1))
     assert (p[log.mask] * rows.reward).sum() / 2 == pytest.approx(estimate.value)

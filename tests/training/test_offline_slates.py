@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from recbandits.agents.factory import make_agent
+from recbandits.data.examples import Examples
 from recbandits.data.slates import SlateExamples
-from recbandits.data.trajectories import Examples
 from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
 from recbandits.plots.histograms import read_histograms
 from recbandits.training import run
@@ -135,7 +135,7 @@ def test_early_stopping_goes_back_to_the_best_epoch():
     agent, validation = made(**QUICK), taste(200, seed=1)
     history = fit(agent, taste(15, noise=2.0), epochs=80, batch_size=4, validation=validation, patience=5)
     assert len(history) == history["validation_mse"].idxmin() + 1 + 5 < 80
-    assert run.mse(agent, validation) == pytest.approx(history["validation_mse"].min(), rel=1e-6)
+    assert run.mean_squared_error(agent, validation) == pytest.approx(history["validation_mse"].min(), rel=1e-6)
 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch)
     data, options = taste(60), {"epochs": 5, "batch_size": 16, "validation": taste(20, seed=1)}
     whole, interrupted, resumed = (made(feedback="cascading", **QUICK) for _ in range(3))
     expected = fit(whole, data, **options)
-    epochs, error = itertools.count(), run.mse
+    epochs, error = itertools.count(), run.mean_squared_error
     options |= {"checkpoints": tmp_path / "checkpoints", "tensorboard": tmp_path / "events"}
 
     def until_the_third(*arguments):
@@ -155,7 +155,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch)
         return error(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "mse", until_the_third)
+        patch.setattr(run, "mean_squared_error", until_the_third)
         with pytest.raises(KeyboardInterrupt):
             fit(interrupted, data, **options)
     history = fit(resumed, data, **options)

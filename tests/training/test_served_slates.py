@@ -16,7 +16,13 @@ from recbandits.environments.clicks import Cascade, PositionBased
 from recbandits.environments.ranking import RankingBatch, RankingEnvironment, ranking_spec
 from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
 from recbandits.evaluation.slates import slate_estimates
-from recbandits.training.slates import log_slates, serve_slates, slate_probabilities, slate_value, train_beside
+from recbandits.training.slates import (
+    compute_slate_probabilities,
+    compute_slate_values,
+    log_slates,
+    serve_slates,
+    train_off_policy,
+)
 
 ITEMS, SLOTS = 6, 3
 
@@ -38,7 +44,7 @@ def test_the_value_of_a_slate_is_that_of_the_click_model_and_the_best_slates_hav
     assert served.slate.shape == served.reward.shape == (20, SLOTS)
     assert (served.value <= served.optimal).all()
     best = make_agent(OptimalRanking(), world).policy
-    np.testing.assert_array_equal(slate_value(world, best, 20, seed=3), served.optimal)
+    np.testing.assert_array_equal(compute_slate_values(world, best, 20, seed=3), served.optimal)
 
 
 def test_a_seed_brings_the_same_users_and_slates_whatever_was_done_before():
@@ -77,17 +83,17 @@ def test_the_probabilities_of_the_policy_that_wrote_a_log_are_those_in_it():
     world = environment()
     policy = drawn(world)
     log = log_slates(world, policy, 20, seed=5)
-    found = slate_probabilities(world, policy, log, seed=5)
+    found = compute_slate_probabilities(world, policy, log, seed=5)
     np.testing.assert_allclose(found.propensity, log.propensity)
     np.testing.assert_allclose(found.position, log.position_propensity)
     np.testing.assert_allclose(found.conditional.sum(axis=2), 1)
     of_logged = np.take_along_axis(found.conditional, log.slate[:, :, None], axis=2)[:, :, 0]
     np.testing.assert_allclose(of_logged, log.propensity)
     with pytest.raises(ValueError, match="in this environment with seed 6, got other events"):
-        slate_probabilities(world, policy, log, seed=6)
+        compute_slate_probabilities(world, policy, log, seed=6)
     larger = environment(num_items=7)
     with pytest.raises(ValueError, match="in this environment with seed 5, got other candidates"):
-        slate_probabilities(larger, make_agent(RandomRanking(), larger).policy, log, seed=5)
+        compute_slate_probabilities(larger, make_agent(RandomRanking(), larger).policy, log, seed=5)
 
 
 def test_estimates_from_a_log_hold_the_true_value():
@@ -95,8 +101,8 @@ def test_estimates_from_a_log_hold_the_true_value():
     world = environment(batch_size=500)
     log = log_slates(world, make_agent(RandomRanking(), world).policy, 4000, seed=7)
     target = drawn(world, temperature=0.3)
-    found = slate_probabilities(world, target, log, seed=7)
-    truth = slate_value(world, target, 20_000, seed=8).mean()
+    found = compute_slate_probabilities(world, target, log, seed=7)
+    truth = compute_slate_values(world, target, 20_000, seed=8).mean()
     estimates = slate_estimates(log, found.propensity, found.position, names=["IIPS", "RIPS"])
     for name, estimate in estimates.items():
         error = estimate.influence.std() / np.sqrt(len(log))
@@ -139,7 +145,7 @@ def test_what_always_stands_low_is_learnt_too_low_unless_clicks_are_weighed_by_t
     }
     popular = make_agent(PopularityRanking(), world).policy
     learnt = {name: [] for name in agents}
-    for _, trained in train_beside(world, popular, agents, steps=400, seeds=[0, 1]):
+    for _, trained in train_off_policy(world, popular, agents, steps=400, seeds=[0, 1]):
         for name, agent in trained.items():
             learnt[name].append(agent.policy.scores(world.batch().observation, [0, 0]).numpy()[0, :3])
     for name, values in learnt.items():
@@ -153,7 +159,7 @@ def test_trainings_beside_a_policy_are_those_of_their_seed_alone():
     def weights(seeds):
         return [
             [variable.numpy() for variable in trained["ranking"].variables]
-            for _, trained in train_beside(world, policy, agents, 5, seeds)
+            for _, trained in train_off_policy(world, policy, agents, 5, seeds)
         ]
 
     for one, two in zip(weights([1, 2])[1], weights([2])[0], strict=True):
@@ -165,6 +171,6 @@ def test_what_cannot_be_served_is_said_so():
     with pytest.raises(ValueError, match="there must be at least one slate to show, got 0"):
         serve_slates(world, drawn(world), 0, seed=0)
     with pytest.raises(ValueError, match="environment must be a RankingEnvironment, got str"):
-        slate_value("movielens", None, 1, seed=0)
+        compute_slate_values("movielens", None, 1, seed=0)
     with pytest.raises(ValueError, match="there must be at least one batch to learn from, got 0"):
-        next(train_beside(world, drawn(world), {}, 0, [0]))
+        next(train_off_policy(world, drawn(world), {}, 0, [0]))

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from recbandits.data.examples import Examples, make_examples
 from recbandits.data.tables import check_rated_once
-from recbandits.data.trajectories import Examples, examples
 
 
-def cross_fitted_examples(log, ratings, fit_bundle, folds=5, seed=0):
+def cross_fit_examples(log, ratings, fit_bundle, folds=5, seed=0):
     """Describe every decision by features that have not seen its reward.
 
     A factorisation knows the ratings it was fitted on better than it will ever know others. A model trained on such
@@ -38,6 +38,6 @@ def cross_fitted_examples(log, ratings, fit_bundle, folds=5, seed=0):
         raise ValueError(f"decision {row}: user {log.user_id[row]} and movie {log.arm[row]} must be among the ratings")
     fold = np.random.default_rng(seed).permutation(len(ratings)) % folds
     rows = [np.flatnonzero(fold[place] == number) for number in range(folds)]
-    parts = [examples(log.take(rows[number]), fit_bundle(ratings[fold != number])) for number in range(folds)]
+    parts = [make_examples(log.take(rows[number]), fit_bundle(ratings[fold != number])) for number in range(folds)]
     order = np.argsort(np.concatenate(rows))
     return Examples(*(np.concatenate(column)[order] for column in zip(*parts, strict=True)))

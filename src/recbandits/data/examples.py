@@ -33,7 +33,7 @@ class Examples(NamedTuple):
     event: np.ndarray
 
 
-def examples(log, bundle):
+def make_examples(log, bundle):
     """Training examples of a log.
 
     Args:

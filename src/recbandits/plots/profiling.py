@@ -82,7 +82,7 @@ def operations(table, most=8, title=None):
     """Draw what operations took, a bar each, the longest on top, and what all the others took together.
 
     Args:
-      table: DataFrame of `training.profiling.operations`.
+      table: DataFrame of `training.profiling.read_operations`.
       most: how many have bars of their own.
       title: of the picture.
 

@@ -7,7 +7,7 @@ from recbandits.tf import tf
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
-def strategy(name="none"):
+def get_strategy(name="none"):
     """Strategy in whose scope an agent is made; `fit` then trains it there.
 
     Every replica takes its share of each batch. Gradients and sums are added up, so that the result is that of one
@@ -19,7 +19,7 @@ def strategy(name="none"):
         the same data. The latter must be called before anything else of TensorFlow.
 
     Returns:
-      A `tf.distribute.Strategy`, the same at every call: `with strategy("mirrored").scope(): agent = make_agent(...)`.
+      A `tf.distribute.Strategy`, the same at every call: `with get_strategy("mirrored").scope(): ...`.
 
     Raises:
       ValueError: another name.

@@ -7,7 +7,7 @@ import pandas as pd
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
-from recbandits.data.cross_fitting import cross_fitted_examples
+from recbandits.data.cross_fitting import cross_fit_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.logged import log_decisions, popularity, uniform
 from recbandits.environments.factorization import als, svd
@@ -16,8 +16,8 @@ from recbandits.evaluation.off_policy import estimates
 from recbandits.evaluation.regret import totals
 from recbandits.evaluation.reward_model import cross_fit
 from recbandits.exploration import epsilon_greedy
-from recbandits.training.distribution import strategy
-from recbandits.training.offline import Specs, fit, scores
+from recbandits.training.distribution import get_strategy
+from recbandits.training.offline import Specs, fit, score_candidates
 from recbandits.training.online import simulate
 from recbandits.training.parts import known_and_held_out
 from recbandits.training.problems import Fit, Outcome, Rank, Simulation
@@ -73,7 +73,7 @@ def _simulated(problem, agent, data, places):
 
 
 def _fitted(problem, agent, data, places):
-    replicas = strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
+    replicas = get_strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
     rows, exported = [], None
     for seed in problem.seeds:
         world = World(problem, data, seed)
@@ -121,19 +121,19 @@ class World:
     def examples(self):
         """Examples of the log to learn from, with features that have not seen its rewards."""
         log = self._log(self.known, decisions=self._problem.decisions).log
-        return cross_fitted_examples(log, self.known, self._describe)
+        return cross_fit_examples(log, self.known, self._describe)
 
     def judge(self, model, bundle):
-        """Measure the greedy policy of an agent, or of whatever else `offline.scores` takes.
+        """Measure the greedy policy of an agent, or of whatever else `offline.score_candidates` takes.
 
         Returns:
           dict of `mean_reward` (its true value), `estimated_reward` (what the log alone tells of it, by the
           self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
         """
         log, table = self._judged.log, self.held_out
-        greedy = epsilon_greedy(scores(model, bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
+        greedy = epsilon_greedy(score_candidates(model, bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
         users, movies = table["user_id"].to_numpy(), table["movie_id"].to_numpy()[:, None]
-        error = scores(model, bundle, users, movies)[:, 0] - table["rating"].to_numpy()
+        error = score_candidates(model, bundle, users, movies)[:, 0] - table["rating"].to_numpy()
         estimate = estimates(log, greedy, cross_fit(log, self.bundle.observation), names=["SNDR"])["SNDR"]
         return {
             "mean_reward": self._judged.value(greedy),

@@ -7,9 +7,8 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
 
-from recbandits.data import trajectories
+from recbandits.data.examples import Examples, make_examples
 from recbandits.data.lookup import asked
-from recbandits.data.trajectories import Examples
 from recbandits.environments.base import GLOBAL, PER_ARM
 from recbandits.environments.ranking import feedback_spec
 from recbandits.training.checks import check, check_new
@@ -131,7 +130,7 @@ def fit(
     return run.frame()
 
 
-def scores(model, bundle, user_ids, candidates, mask=None):
+def score_candidates(model, bundle, user_ids, candidates, mask=None):
     """Predicted reward of candidates.
 
     Args:
@@ -165,7 +164,7 @@ def scores(model, bundle, user_ids, candidates, mask=None):
     return values
 
 
-def doubly_robust(log, bundle, q):
+def make_doubly_robust_examples(log, bundle, q):
     """Examples of every candidate, with the rewards by which doubly robust estimators value a policy.
 
     The reward of candidate a is q(a), plus (reward - q) / propensity if a was chosen: unbiased where the propensities
@@ -180,7 +179,7 @@ def doubly_robust(log, bundle, q):
       Examples, one row for each decision and candidate that is not padding, with propensity 1: they need no more
       weighting for it. The chosen one keeps the hash of its event, the others have neighbouring numbers.
     """
-    logged, observation = trajectories.examples(log, bundle), bundle.observation(log.user_id, log.candidates, log.mask)
+    logged, observation = make_examples(log, bundle), bundle.observation(log.user_id, log.candidates, log.mask)
     row, column = np.nonzero(log.mask)
     reward, chosen = q[log.mask], column == log.action[row]
     reward[chosen] += (log.reward - reward[chosen]) / log.propensity

@@ -62,7 +62,7 @@ def trace(batches, train, directory, steps=20, warm_up=3):
                 train(_next(iterator)).numpy()
     finally:
         tf.profiler.experimental.stop()
-    profile = read(directory)
+    profile = read_profile(directory)
     return profile._replace(steps=profile.steps.loc[1:steps])
 
 
@@ -94,7 +94,7 @@ def watch(directory, seconds):
         timer.join()  # where it was first, until the trace is written
 
 
-def operations(directory):
+def read_operations(directory):
     """What TensorFlow's operations took, in the latest trace in a directory.
 
     Args:
@@ -115,7 +115,7 @@ def operations(directory):
     return sums.sort_values("ms", ascending=False)
 
 
-def read(directory):
+def read_profile(directory):
     """Read the latest trace in a directory.
 
     Args:

@@ -10,7 +10,7 @@ from recbandits.data.features import FeatureBundle
 from recbandits.data.slates import cross_fitted_lists, rated_lists
 from recbandits.environments.factorization import als
 from recbandits.evaluation.ranking import measure, rank
-from recbandits.training.offline import SlateSpecs, fit, scores
+from recbandits.training.offline import SlateSpecs, fit, score_candidates
 from recbandits.training.parts import known_and_held_out
 from recbandits.training.problems import Outcome
 
@@ -77,7 +77,7 @@ class Lists:
         """Rank the held-out movies of each user.
 
         Args:
-          model: an agent, or whatever else `offline.scores` takes.
+          model: an agent, or whatever else `offline.score_candidates` takes.
 
         Returns:
           dict of ndcg, err, map and mrr at `top`, means over the users for whom they are defined, and by how much the
@@ -88,9 +88,9 @@ class Lists:
         asked = lists.user_id, lists.candidates, lists.mask
         popular = self.told["movie_id"].value_counts().reindex(lists.candidates.ravel(), fill_value=0).to_numpy()
         ordered = {
-            "agent": scores(model, self.bundle, *asked),
+            "agent": score_candidates(model, self.bundle, *asked),
             "popularity": popular.reshape(lists.mask.shape),
-            "als": scores(self.factors, None, *asked),
+            "als": score_candidates(self.factors, None, *asked),
         }
         slates = {name: rank(values, top, lists.mask, self._seed) for name, values in ordered.items()}
         means = {name: measure(slate, lists.rating, LIKED).mean() for name, slate in slates.items()}

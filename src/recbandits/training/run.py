@@ -145,7 +145,7 @@ class Run:
             self._refuse_infinite(stage.first + number, losses)
             error = np.nan
             if "validation" in self._parts:
-                error = mse(self._agent, self._parts["validation"], self._options["weights"])
+                error = mean_squared_error(self._agent, self._parts["validation"], self._options["weights"])
             if stage.name == "linear":
                 learnt = self._agent.learnt
                 learnt.assign(np.concatenate([learnt.numpy(), self._parts["examples"].event]))
@@ -190,7 +190,7 @@ def weights_of(examples, weights):
     return inverse / inverse.mean()
 
 
-def mse(agent, examples, weights=None):
+def mean_squared_error(agent, examples, weights=None):
     """Mean squared error of an agent's predictions of logged rewards, weighted as in training."""
     if isinstance(examples, SlateExamples):
         return _slate_error(agent, examples)

@@ -76,7 +76,7 @@ def serve_slates(environment, policy, slates, seed):
     return ServedSlates(**_visit(environment, slates, seed, _server(environment, policy, seed)))
 
 
-def slate_value(environment, policy, slates, seed):
+def compute_slate_values(environment, policy, slates, seed):
     """Expected clicks of every slate that a policy shows, float32 [slates]; arguments as of `serve_slates`.
 
     Clicks are not drawn for it, and two policies meet the same users: their difference has a narrow interval.
@@ -117,7 +117,7 @@ def log_slates(environment, policy, slates, seed):
     )
 
 
-def slate_probabilities(environment, policy, log, seed):
+def compute_slate_probabilities(environment, policy, log, seed):
     """Probabilities with which another policy would have shown the slates of a log.
 
     Args:
@@ -165,7 +165,7 @@ def slate_probabilities(environment, policy, log, seed):
     )
 
 
-def train_beside(environment, policy, agents, steps, seeds):
+def train_off_policy(environment, policy, agents, steps, seeds):
     """Train agents on the slates that another policy shows, all on the same slates and the same clicks, in one graph.
 
     It is what learning from the log of an earlier system comes to, without the log in between.
