@@ -13,8 +13,7 @@ import pandas as pd
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB, NeuralLinUCB
-from recbandits.data.cross_fitting import cross_fit_examples
-from recbandits.data.examples import make_examples
+from recbandits.data.examples import cross_fit_examples, make_doubly_robust_examples, make_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.logged import LoggedDecisions, log_decisions, popularity, uniform
 from recbandits.data.splits import random_split
@@ -23,7 +22,7 @@ from recbandits.evaluation.off_policy import evaluate
 from recbandits.evaluation.regret import mean_interval
 from recbandits.evaluation.reward_model import cross_fit
 from recbandits.exploration import epsilon_greedy, softmax
-from recbandits.training.offline import Specs, fit, make_doubly_robust_examples, score_candidates
+from recbandits.training.offline import Specs, fit, score_candidates
 
 SEEDS = range(5)
 CANDIDATES, DECISIONS, JUDGED = 10, 200_000, 10_000

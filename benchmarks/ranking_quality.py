@@ -18,7 +18,7 @@ from recbandits.data.slates import RatedLists, cross_fitted_lists, rated_lists
 from recbandits.data.splits import random_split, split_by_user
 from recbandits.environments.factorization import Factorization, als
 from recbandits.evaluation import ranking
-from recbandits.training.offline import SlateSpecs, fit, score_candidates
+from recbandits.training.offline import Specs, fit, score_candidates
 
 SEEDS = range(5)
 TOP, CANDIDATES = 10, 50
@@ -120,7 +120,7 @@ def learnable(world, size, describe):
 
 def learnt(bundle, size, parameters, examples, seed):
     """An agent trained on examples; networks stop by the others."""
-    agent = make_agent(parameters, SlateSpecs(bundle.spec(CANDIDATES), size), seed)
+    agent = make_agent(parameters, Specs(bundle.spec(CANDIDATES), size), seed)
     learn, stop = examples
     if isinstance(parameters, Ranking):
         fit(agent, learn, validation=stop, batch_size=PAIRS // size, seed=seed, **TRAINING)

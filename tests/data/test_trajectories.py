@@ -59,24 +59,26 @@ def files(log, bundle, tmp_path_factory):
     return write_trajectories(log, bundle, tmp_path_factory.mktemp("records"), "train", shards=3)
 
 
-def test_a_record_is_the_example_that_tensorflow_serialises(files, log, bundle):
-    """Field by field, concatenated, as parsers may be given them; hashes of events are negative numbers, too."""
-    kinds = {"global": "float_list", "per_arm": "float_list", "chosen_arm_features": "float_list"}
-    kinds |= dict.fromkeys(("reward", "propensity", "pass_prob"), "float_list")
+def test_a_record_holds_the_fields_of_its_decision(files, log, bundle):
+    """Features of padding are 0; hashes of events are negative numbers, too."""
+    made, observation = make_examples(log, bundle), bundle.observation(log.user_id, log.candidates, log.mask)
+    assert (made.event < 0).any()
+    expected = {"global": made.context, "per_arm": observation["per_arm"], "chosen_arm_features": made.arm}
+    expected |= {name: getattr(made, name) for name in ("reward", "propensity", "pass_prob", "event")}
+    expected |= {"action": log.action}
     records = list(tf.data.TFRecordDataset([str(file) for file in files]).as_numpy_iterator())
     assert len(records) == len(log)
-    negative = 0
-    for record in records[::50]:
-        example = tf.train.Example.FromString(record)
-        feature = example.features.feature
-        parts = [{name: feature[name]} for name in kinds] + [{"action": feature["action"]}, {"event": feature["event"]}]
-        again = [tf.train.Example(features=tf.train.Features(feature=part)).SerializeToString() for part in parts]
-        both = tf.train.Example.FromString(again[-2] + again[-1])
-        assert set(both.features.feature) == {"action", "event"}
-        assert record.startswith(b"".join(again[:-2]))
-        assert tf.train.Example.FromString(record[len(b"".join(again[:-2])) :]) == both
-        negative += feature["event"].int64_list.value[0] < 0
-    assert negative > 0
+    for row, record in enumerate(records):
+        features = tf.train.Example.FromString(record).features.feature
+        assert set(features) == set(expected)
+        for name, values in expected.items():
+            kind = "int64_list" if name in ("event", "action") else "float_list"
+            np.testing.assert_array_equal(getattr(features[name], kind).value, np.ravel(values[row]), err_msg=name)
+
+
+def test_the_same_log_gives_the_same_bytes(files, log, bundle, tmp_path):
+    again = write_trajectories(log, bundle, tmp_path, "train", shards=3)
+    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
 
 
 def test_examples_have_the_features_of_the_user_and_of_the_chosen_movie(log, bundle):

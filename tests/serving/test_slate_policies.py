@@ -15,7 +15,7 @@ from recbandits.agents.ranking.parameters import CascadingLinUCB, Ranking
 from recbandits.data.features import FeatureBundle
 from recbandits.data.slates import list_examples
 from recbandits.serving import policy
-from recbandits.training.offline import SlateSpecs, fit, score_candidates
+from recbandits.training.offline import Specs, fit, score_candidates
 
 ITEMS, SLOTS = 12, 4
 AGENTS = {
@@ -49,7 +49,7 @@ def trained(parameters, lists):
     feedback = "cascading" if parameters == AGENTS["penalised"] else "score_vector"
     if feedback == "cascading":
         examples = examples._replace(reward=(examples.reward >= 4).astype(np.float32))
-    agent = make_agent(parameters, SlateSpecs(bundle.spec(ITEMS), SLOTS, feedback))
+    agent = make_agent(parameters, Specs(bundle.spec(ITEMS), SLOTS, feedback))
     fit(agent, examples, epochs=3 if isinstance(parameters, Ranking) else 1, batch_size=32)
     return agent
 

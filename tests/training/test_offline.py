@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 
 from recbandits.agents.factory import make_agent
-from recbandits.data.examples import Examples, make_examples
+from recbandits.data.examples import Examples, make_doubly_robust_examples, make_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.environments.factorization import als
 from recbandits.evaluation.off_policy import dr
 from recbandits.records.bandit_log import BanditLog
-from recbandits.training import offline, run
-from recbandits.training.offline import Specs, fit, make_doubly_robust_examples, score_candidates
+from recbandits.training import epochs, offline
+from recbandits.training.offline import Specs, fit, score_candidates
 
 SIZE = 3  # features of a context, and of an arm
 QUICK = {"learning_rate": 0.01, "layers": (16,)}
@@ -149,15 +149,15 @@ def test_a_training_interrupted_after_its_best_epoch_still_goes_back_to_it(tmp_p
     options = {"epochs": 80, "batch_size": 8, "validation": validation, "patience": 5}
     whole, interrupted, resumed = (made("epsilon_greedy", **QUICK) for _ in range(3))
     best = fit(whole, data, **options)["validation_mse"].idxmin()
-    epochs, error = itertools.count(), run.mean_squared_error
+    calls, error = itertools.count(), epochs.mean_squared_error
 
     def until_three_after_the_best(*arguments):
-        if next(epochs) == best + 4:
+        if next(calls) == best + 4:
             raise KeyboardInterrupt
         return error(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "mean_squared_error", until_three_after_the_best)
+        patch.setattr(epochs, "mean_squared_error", until_three_after_the_best)
         with pytest.raises(KeyboardInterrupt):
             fit(interrupted, data, checkpoints=tmp_path, **options)
     fit(resumed, data, checkpoints=tmp_path, **options)
@@ -209,7 +209,7 @@ def test_an_interrupted_epoch_is_undone_and_can_be_repeated(name, monkeypatch):
     agent, data = made(name), taste(100)
     before = values(agent)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "mean_squared_error", interrupted)
+        patch.setattr(epochs, "mean_squared_error", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(agent, data, validation=data)
     for value, kept in zip(values(agent), before, strict=True):
@@ -303,16 +303,19 @@ def test_training_is_quiet_where_nobody_looks(capfd):
         ({"patience": 2}, "patience needs examples for validation, got none"),
         ({"weights": "dr"}, "weights must be None or 'ips', got 'dr'"),
         ({"agent": "uniform"}, "agent must have a linear model or a network to learn from logs, got BanditAgent"),
-        ({"examples": Examples(*(part[:0] for part in taste(1)))}, "examples must have at least one row, got none"),
-        ({"validation": taste(5)._replace(arm=np.ones((5, 7)))}, r"validation must have 3 context and 3 arm features"),
+        ({"examples": Examples(*(part[:0] for part in taste(1)))}, "examples must be of at least one row, got 0"),
+        ({"validation": taste(5)._replace(arm=np.ones((5, 7)))}, r"validation: arm must be of shape \(5, 3\), by"),
         ({"examples": taste(3)._replace(reward=np.array([1, np.nan, 2]))}, "reward of row 1 must be finite, got nan"),
         (
             {"examples": taste(2)._replace(propensity=np.array([0.5, 0]))},
             r"propensity of row 1 must be in \(0, 1\], got 0.0",
         ),
         ({"examples": taste(2)._replace(pass_prob=np.array([0.5, 1.5]))}, r"pass_prob of row 1 must be in \(0, 1\]"),
-        ({"examples": taste(2)._replace(event=np.arange(2, dtype=np.uint64))}, "events as int64, got uint64"),
-        ({"examples": taste(2)._replace(event=np.arange(3))}, "examples must have as many event as context"),
+        (
+            {"examples": taste(2)._replace(event=np.arange(2, dtype=np.uint64))},
+            "event must be int64, got dtype..uint64",
+        ),
+        ({"examples": taste(2)._replace(event=np.arange(3))}, r"examples: event must be of shape \(2,\), by"),
     ],
 )
 def test_what_cannot_be_learnt_from_is_refused_with_a_sentence(changes, message):
@@ -370,7 +373,7 @@ def test_scores_are_predictions_for_these_users_and_movies_whatever_the_chunks(b
         np.testing.assert_allclose(
             score_candidates(model, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6
         )
-    monkeypatch.setattr(offline, "PAIRS", 1)
+    monkeypatch.setattr(offline, "PAIRS_PER_CALL", 1)
     np.testing.assert_allclose(
         score_candidates(agent, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6
     )

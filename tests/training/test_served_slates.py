@@ -18,7 +18,6 @@ from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironmen
 from recbandits.evaluation.slates import slate_estimates
 from recbandits.training.slates import (
     compute_slate_probabilities,
-    compute_slate_values,
     log_slates,
     serve_slates,
     train_off_policy,
@@ -44,7 +43,7 @@ def test_the_value_of_a_slate_is_that_of_the_click_model_and_the_best_slates_hav
     assert served.slate.shape == served.reward.shape == (20, SLOTS)
     assert (served.value <= served.optimal).all()
     best = make_agent(OptimalRanking(), world).policy
-    np.testing.assert_array_equal(compute_slate_values(world, best, 20, seed=3), served.optimal)
+    np.testing.assert_array_equal(serve_slates(world, best, 20, seed=3).value, served.optimal)
 
 
 def test_a_seed_brings_the_same_users_and_slates_whatever_was_done_before():
@@ -102,7 +101,7 @@ def test_estimates_from_a_log_hold_the_true_value():
     log = log_slates(world, make_agent(RandomRanking(), world).policy, 4000, seed=7)
     target = drawn(world, temperature=0.3)
     found = compute_slate_probabilities(world, target, log, seed=7)
-    truth = compute_slate_values(world, target, 20_000, seed=8).mean()
+    truth = serve_slates(world, target, 20_000, seed=8).value.mean()
     estimates = slate_estimates(log, found.propensity, found.position, names=["IIPS", "RIPS"])
     for name, estimate in estimates.items():
         error = estimate.influence.std() / np.sqrt(len(log))
@@ -171,6 +170,6 @@ def test_what_cannot_be_served_is_said_so():
     with pytest.raises(ValueError, match="there must be at least one slate to show, got 0"):
         serve_slates(world, drawn(world), 0, seed=0)
     with pytest.raises(ValueError, match="environment must be a RankingEnvironment, got str"):
-        compute_slate_values("movielens", None, 1, seed=0)
+        serve_slates("movielens", None, 1, seed=0)
     with pytest.raises(ValueError, match="there must be at least one batch to learn from, got 0"):
         next(train_off_policy(world, drawn(world), {}, 0, [0]))

@@ -17,7 +17,7 @@ from recbandits.platforms.jobs import Job
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
 from recbandits.training import task
-from recbandits.training.offline import SlateSpecs
+from recbandits.training.offline import Specs
 from recbandits.training.problems import Rank
 from recbandits.training.ranking_experiments import Lists
 
@@ -93,7 +93,7 @@ def test_lists_to_learn_from_are_of_known_users_with_ratings_or_likes(movielens)
 def test_agents_are_judged_by_the_ndcg_of_scikit_learn_over_users(movielens):
     """Of the factorization, which `ndcg_over_als` compares with: gains 2^r - 1, ten places, all held-out movies."""
     world = Lists(Rank(split="random"), movielens, seed=0)
-    agent = make_agent(CascadingLinUCB(), SlateSpecs(world.bundle.spec(50), 10))
+    agent = make_agent(CascadingLinUCB(), Specs(world.bundle.spec(50), 10))
     measures = world.judge(agent)
     expected = []
     for user, table in world.held_out.groupby("user_id"):

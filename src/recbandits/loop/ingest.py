@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from recbandits import checks
 from recbandits.data import features
-from recbandits.data.examples import write_trajectories
 from recbandits.records import Interaction
 from recbandits.records.bandit_log import BanditLog
 from recbandits.records.records import FIELDS, Quarantined
@@ -211,6 +210,8 @@ def _write(directory, table, log, bundle, titles):
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
     pq.write_table(table, directory / DECISIONS)
+    from recbandits.data.trajectories import write_trajectories  # TensorFlow: readers of datasets do without it
+
     records = write_trajectories(log, bundle, directory, TRAIN)
     bundle.save(directory)
     titles = {str(movie): str(title) for movie, title in (titles or {}).items()}

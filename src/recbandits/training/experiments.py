@@ -7,7 +7,7 @@ import pandas as pd
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
-from recbandits.data.cross_fitting import cross_fit_examples
+from recbandits.data.examples import cross_fit_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.logged import log_decisions, popularity, uniform
 from recbandits.environments.factorization import als, svd

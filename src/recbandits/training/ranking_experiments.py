@@ -10,7 +10,7 @@ from recbandits.data.features import FeatureBundle
 from recbandits.data.slates import cross_fitted_lists, rated_lists
 from recbandits.environments.factorization import als
 from recbandits.evaluation.ranking import measure, rank
-from recbandits.training.offline import SlateSpecs, fit, score_candidates
+from recbandits.training.offline import Specs, fit, score_candidates
 from recbandits.training.parts import known_and_held_out
 from recbandits.training.problems import Outcome
 
@@ -22,7 +22,7 @@ def ranked(problem, agent, data, places):
     rows, exported = [], None
     for seed in problem.seeds:
         world = Lists(problem, data, seed)
-        specs = SlateSpecs(world.bundle.spec(problem.candidates), problem.size, problem.feedback)
+        specs = Specs(world.bundle.spec(problem.candidates), problem.size, problem.feedback)
         made, examples = make_agent(agent, specs, seed), world.examples()
         fit(
             made,

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.data.cross_fitting import cross_fit_examples
-from recbandits.data.examples import make_examples
+from recbandits.data.examples import cross_fit_examples, make_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.records.bandit_log import BanditLog
 
