@@ -1,4 +1,4 @@
-"""Training on several replicas gives what one gives; a training that was killed goes on to the same end."""
+"""Training on several replicas gives what one gives; a training that was killed continues to the same end."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def alone(start, tmp_path_factory):
-    """What one replica arrives at."""
+    """Results of one replica."""
     output = tmp_path_factory.mktemp("alone") / "result.npz"
     finish(start("none", 1, output))
     return dict(np.load(output))
@@ -135,7 +135,7 @@ def test_an_unknown_strategy_is_refused():
         get_strategy("tpu")
 
 
-def test_a_killed_training_goes_on_to_the_same_end_bit_by_bit(start, alone, kill_when, tmp_path):
+def test_a_killed_training_continues_to_the_same_end_bit_by_bit(start, alone, kill_when, tmp_path):
     """SIGKILL in the middle of both networks; history, weights, optimiser, statistics and learnt events agree."""
     for label in ("epsilon_greedy", "neural_linucb"):
         process = start("none", 1, tmp_path / "result.npz", tmp_path / "killed")

@@ -139,7 +139,7 @@ def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
         ({"agents": make_agent("linucb", environment()), "seeds": [0, 1]}, "an agent itself runs one seed"),
     ],
 )
-def test_nothing_to_run_is_said_so(changes, message):
+def test_invalid_arguments_are_refused(changes, message):
     arguments = {"environment": environment(), "agents": LinUCB(), "steps": 5} | changes
     with pytest.raises(ValueError, match=message):
         simulate(**arguments)
@@ -171,7 +171,7 @@ def saved(checkpoint):
     return int(checkpoint.read_text().split("ckpt-")[1].split('"')[0])
 
 
-def test_a_killed_simulation_goes_on_to_the_same_end_bit_by_bit(kill_when, tmp_path):
+def test_a_killed_simulation_continues_to_the_same_end_bit_by_bit(kill_when, tmp_path):
     """SIGKILL in the middle of each of four agents' runs; frame, statistics, weights, optimiser and streams agree."""
     script = tmp_path / "run.py"
     script.write_text(RESUMABLE)

@@ -30,14 +30,14 @@ def environment(**options):
     return SyntheticRankingEnvironment(**({"num_items": ITEMS, "num_slots": SLOTS, "context_size": 2} | options))
 
 
-def drawn(world, seed=0, **options):
+def make_drawing_policy(world, seed=0, **options):
     """The policy of an untrained network that draws its slates."""
     return make_agent(Ranking(layers=(4,), **options), world, seed).collect_policy
 
 
 def test_the_value_of_a_slate_is_that_of_the_click_model_and_the_best_slates_have_the_optimal_one():
     world = environment()
-    served = serve_slates(world, drawn(world), slates=20, seed=3)  # the third batch is served in part
+    served = serve_slates(world, make_drawing_policy(world), slates=20, seed=3)  # the third batch is served in part
     attraction = np.take_along_axis(served.attraction, served.slate, axis=1)
     np.testing.assert_allclose(served.value, attraction @ np.arange(1, 4) ** -1.3, rtol=1e-5)
     assert served.slate.shape == served.reward.shape == (20, SLOTS)
@@ -46,9 +46,9 @@ def test_the_value_of_a_slate_is_that_of_the_click_model_and_the_best_slates_hav
     np.testing.assert_array_equal(serve_slates(world, best, 20, seed=3).value, served.optimal)
 
 
-def test_a_seed_brings_the_same_users_and_slates_whatever_was_done_before():
+def test_a_seed_brings_the_same_users_and_slates_in_any_state_of_the_environment():
     world = environment()
-    policy = drawn(world, temperature=1.0)
+    policy = make_drawing_policy(world, temperature=1.0)
     first, other = serve_slates(world, policy, 16, seed=1), serve_slates(world, policy, 16, seed=2)
     again = serve_slates(world, policy, 16, seed=1)
     for one, two in zip(first, again, strict=True):
@@ -73,14 +73,16 @@ def test_a_log_has_the_slates_clicks_and_probabilities_of_its_policy(feedback):
 
 def test_a_log_leaves_out_what_has_no_formula():
     world = environment()
-    assert log_slates(world, drawn(world, policy="cosine_distance"), 8, seed=0).position_propensity is None
+    assert (
+        log_slates(world, make_drawing_policy(world, policy="cosine_distance"), 8, seed=0).position_propensity is None
+    )
     with pytest.raises(ValueError, match="CascadingLinTS has no exact propensities"):
         log_slates(world, make_agent(CascadingLinTS(), world).collect_policy, 8, seed=0)
 
 
 def test_the_probabilities_of_the_policy_that_wrote_a_log_are_those_in_it():
     world = environment()
-    policy = drawn(world)
+    policy = make_drawing_policy(world)
     log = log_slates(world, policy, 20, seed=5)
     found = compute_slate_probabilities(world, policy, log, seed=5)
     np.testing.assert_allclose(found.propensity, log.propensity)
@@ -99,7 +101,7 @@ def test_estimates_from_a_log_hold_the_true_value():
     """Random slates judge a network's draws: IIPS and RIPS within 4 standard errors of the mean of true values."""
     world = environment(batch_size=500)
     log = log_slates(world, make_agent(RandomRanking(), world).policy, 4000, seed=7)
-    target = drawn(world, temperature=0.3)
+    target = make_drawing_policy(world, temperature=0.3)
     found = compute_slate_probabilities(world, target, log, seed=7)
     truth = serve_slates(world, target, 20_000, seed=8).value.mean()
     estimates = slate_estimates(log, found.propensity, found.position, names=["IIPS", "RIPS"])
@@ -165,11 +167,11 @@ def test_trainings_beside_a_policy_are_those_of_their_seed_alone():
         np.testing.assert_array_equal(one, two)
 
 
-def test_what_cannot_be_served_is_said_so():
+def test_invalid_arguments_are_refused():
     world = environment()
     with pytest.raises(ValueError, match="there must be at least one slate to show, got 0"):
-        serve_slates(world, drawn(world), 0, seed=0)
+        serve_slates(world, make_drawing_policy(world), 0, seed=0)
     with pytest.raises(ValueError, match="environment must be a RankingEnvironment, got str"):
         serve_slates("movielens", None, 1, seed=0)
     with pytest.raises(ValueError, match="there must be at least one batch to learn from, got 0"):
-        next(train_off_policy(world, drawn(world), {}, 0, [0]))
+        next(train_off_policy(world, make_drawing_policy(world), {}, 0, [0]))
