@@ -55,13 +55,10 @@ def trace(
     try:
         for _ in range(warm_up):
             train(next(iterator)).numpy()
-        _start_profiler(directory)
-        try:
+        with watch(directory, threading.TIMEOUT_MAX):
             for number in range(steps + 2):
                 with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
                     train(next(iterator)).numpy()
-        finally:
-            tf.profiler.experimental.stop()
     except StopIteration:
         raise ValueError("batches must be enough for all steps and the warm-up before them, they ended") from None
     profile = read_profile(directory)
@@ -75,7 +72,10 @@ def watch(directory: str | Path, seconds: float) -> Iterator[None]:
     Raises:
       ValueError: another profile is running.
     """
-    _start_profiler(directory)
+    try:
+        tf.profiler.experimental.start(str(directory))
+    except tf.errors.AlreadyExistsError:
+        raise ValueError("only one profile can run at a time, stop the other one first") from None
     once = threading.Lock()
 
     def stop():
@@ -126,13 +126,6 @@ def read_profile(directory: str | Path) -> Profile:
     stages = _make_frame(stages).set_index("opName").rename_axis("stage").rename(columns={"timeInMs": "ms"})
     stages = stages[["count", "ms"]].astype({"count": int})
     return Profile(frame[list(_PARTS)].rename(columns=_PARTS), stages, steps["p"]["input_conclusion"])
-
-
-def _start_profiler(directory):
-    try:
-        tf.profiler.experimental.start(str(directory))
-    except tf.errors.AlreadyExistsError:
-        raise ValueError("only one profile can run at a time, stop the other one first") from None
 
 
 def _analyse(directory, tool):

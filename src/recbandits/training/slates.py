@@ -249,7 +249,6 @@ def _visit(environment, slates, seed, compute, policy=None):
 
 
 def _make_graph(function):
-    """Make a graph of a function of one int64."""
     # a partial, because TensorFlow counts traces by code, and warns when many calls have one each
     return tf.function(partial(function), [tf.TensorSpec([], tf.int64)], autograph=False)
 
