@@ -13,15 +13,14 @@ import pandas as pd
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB, NeuralLinUCB
-from recbandits.data.cross_fitting import cross_fitted_examples
+from recbandits.data.examples import cross_fit_examples, make_doubly_robust_examples, make_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.simulated_logs import LoggedDecisions, log_decisions, popularity, uniform
 from recbandits.data.splits import random_split
-from recbandits.data.trajectories import examples
 from recbandits.environments.factorization import als
 from recbandits.evaluation import cross_fit, evaluate, mean_interval
 from recbandits.exploration import epsilon_greedy, softmax
-from recbandits.training.offline import Specs, doubly_robust, fit, scores
+from recbandits.training.offline import Specs, fit, score_candidates
 
 SEEDS = range(5)
 CANDIDATES, DECISIONS, JUDGED = 10, 200_000, 10_000
@@ -103,18 +102,18 @@ def judged(part):
     rows = {
         "global mean": part.errors(lambda users, movies: np.full(movies.shape, mean)),
         "popularity": (np.nan, part.errors(lambda users, movies: popular(count, movies))[1]),
-        "user + movie bias": part.errors(lambda users, movies: scores(biases, None, users, movies)),
-        "ALS": part.errors(lambda users, movies: scores(factors, None, users, movies)),
+        "user + movie bias": part.errors(lambda users, movies: score_candidates(biases, None, users, movies)),
+        "ALS": part.errors(lambda users, movies: score_candidates(factors, None, users, movies)),
     }
     logs = [
         log_decisions(part.log_ratings, uniform, CANDIDATES, DECISIONS, part.seed, "active").log,
         log_decisions(part.validation_ratings, uniform, 1, None, part.seed, "active").log,
     ]
-    learn, check = (cross_fitted_examples(log, part.train, part.bundle) for log in logs)
+    learn, check = (cross_fit_examples(log, part.train, part.bundle) for log in logs)
     bundle = part.bundle(part.train)
     for name, parameters in AGENTS.items():
         agent = learnt(bundle, parameters, learn, check, part.seed)
-        rows[name] = part.errors(lambda users, movies, agent=agent: scores(agent, bundle, users, movies))
+        rows[name] = part.errors(lambda users, movies, agent=agent: score_candidates(agent, bundle, users, movies))
     return as_frame(rows)
 
 
@@ -125,11 +124,17 @@ def weighted(part):
     log = log_decisions(recent, behaviour, CANDIDATES, SKEWED, part.seed, "active").log
     validation = log_decisions(part.validation_ratings, behaviour, 2, None, part.seed, "active").log
     q = cross_fit(log, bundle.observation)
-    plain, check, doubly = examples(log, bundle), examples(validation, bundle), doubly_robust(log, bundle, q)
+    plain, check, doubly = (
+        make_examples(log, bundle),
+        make_examples(validation, bundle),
+        make_doubly_robust_examples(log, bundle, q),
+    )
     for name in ("LinUCB", "epsilon-greedy, common tower"):
         for how, learn, weights in (("", plain, None), (", IPS", plain, "ips"), (", DR", doubly, None)):
             agent = learnt(bundle, AGENTS[name], learn, check, part.seed, weights)
-            rows[name + how] = part.errors(lambda users, movies, agent=agent: scores(agent, bundle, users, movies))
+            rows[name + how] = part.errors(
+                lambda users, movies, agent=agent: score_candidates(agent, bundle, users, movies)
+            )
     return as_frame(rows)
 
 
@@ -137,13 +142,13 @@ def estimated(part):
     """Error of every estimator, and whether its interval has the truth, on logs of three behaviours."""
     bundle, model, rows = part.bundle(part.train), als(part.train), []
     log = log_decisions(part.log_ratings, uniform, CANDIDATES, DECISIONS, part.seed, "active").log
-    agent = learnt(bundle, LinUCB(), cross_fitted_examples(log, part.train, part.bundle), None, part.seed)
+    agent = learnt(bundle, LinUCB(), cross_fit_examples(log, part.train, part.bundle), None, part.seed)
 
     def target(log):
-        return epsilon_greedy(scores(agent, bundle, log.user_id, log.candidates), log.mask, 0.1)
+        return epsilon_greedy(score_candidates(agent, bundle, log.user_id, log.candidates), log.mask, 0.1)
 
     def earlier(users, movies, mask):
-        return softmax(scores(model, None, users, movies), mask, 0.5)
+        return softmax(score_candidates(model, None, users, movies), mask, 0.5)
 
     everybody = log_decisions(part.test, uniform, CANDIDATES, 20 * JUDGED, part.seed, "active")
     truth = everybody.value(target(everybody.log))

@@ -18,7 +18,7 @@ from recbandits.data.slates import RatedLists, cross_fitted_lists, rated_lists
 from recbandits.data.splits import random_split, split_by_user
 from recbandits.environments.factorization import Factorization, als
 from recbandits.evaluation import ranking_metrics, tabulate_differences, tabulate_means
-from recbandits.training.offline import SlateSpecs, fit, scores
+from recbandits.training.offline import Specs, fit, score_candidates
 
 SEEDS = range(5)
 TOP, CANDIDATES = 10, 50
@@ -90,8 +90,8 @@ def judged(world):
     values = {
         "random": np.zeros(lists.candidates.shape),
         "popularity": count.to_numpy().reshape(lists.candidates.shape),
-        "movie bias": scores(als(world.train, rank=0), None, *asked),
-        BASELINE: scores(world.model, None, *asked),
+        "movie bias": score_candidates(als(world.train, rank=0), None, *asked),
+        BASELINE: score_candidates(world.model, None, *asked),
     }
     bundle = world.bundle(world.known, world.model)
     longest = max(SIZES)
@@ -100,10 +100,10 @@ def judged(world):
         agents = {"network": NETWORK} | ({"linear": CascadingLinUCB()} if size == longest else {})
         for name, parameters in agents.items():
             agent = learnt(bundle, size, parameters, examples, world.seed)
-            values[f"{name}, lists of {size}"] = scores(agent, bundle, *asked)
+            values[f"{name}, lists of {size}"] = score_candidates(agent, bundle, *asked)
     seen = learnable(world, longest, lambda ratings: bundle)
     agent = learnt(bundle, longest, NETWORK, seen, world.seed)
-    values[f"network, lists of {longest} that its features have seen"] = scores(agent, bundle, *asked)
+    values[f"network, lists of {longest} that its features have seen"] = score_candidates(agent, bundle, *asked)
     return {name: world.measured(value) for name, value in values.items()}
 
 
@@ -120,7 +120,7 @@ def learnable(world, size, describe):
 
 def learnt(bundle, size, parameters, examples, seed):
     """An agent trained on examples; networks stop by the others."""
-    agent = make_agent(parameters, SlateSpecs(bundle.spec(CANDIDATES), size), seed)
+    agent = make_agent(parameters, Specs(bundle.spec(CANDIDATES), size), seed)
     learn, stop = examples
     if isinstance(parameters, Ranking):
         fit(agent, learn, validation=stop, batch_size=PAIRS // size, seed=seed, **TRAINING)

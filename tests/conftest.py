@@ -37,8 +37,8 @@ def exported(tmp_path_factory):
 
     from recbandits.agents.factory import make_agent
     from recbandits.data import simulated_logs
+    from recbandits.data.examples import make_examples
     from recbandits.data.features import FeatureBundle
-    from recbandits.data.trajectories import examples
     from recbandits.serving.policy import Exploration, export
     from recbandits.training.offline import Specs, fit
 
@@ -50,7 +50,7 @@ def exported(tmp_path_factory):
     movies = pd.DataFrame(rng.normal(size=(40, 2)), range(101, 141), ["year", "popularity"])
     bundle = FeatureBundle(users.astype(np.float32), movies.astype(np.float32))
     log = simulated_logs.log_decisions(ratings, simulated_logs.uniform, candidates=10, decisions=300).log
-    batch, folder, directories = examples(log, bundle), tmp_path_factory.mktemp("exported"), []
+    batch, folder, directories = make_examples(log, bundle), tmp_path_factory.mktemp("exported"), []
     for level in (100, 200, 300):
         agent = make_agent("linucb", Specs(bundle.spec(10)))
         fit(agent, batch._replace(reward=batch.reward + np.float32(level)))

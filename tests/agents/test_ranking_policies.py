@@ -40,7 +40,7 @@ def repeated(observation, n):
     return tf.nest.map_structure(lambda part: tf.repeat(part[:1], n, axis=0), observation)
 
 
-def slate_probabilities(policy, observation):
+def compute_slate_probabilities(policy, observation):
     """Probability of each slate of `EVERY` for the first user of an observation."""
     return policy.propensities(repeated(observation, len(EVERY)), EVERY).numpy().prod(axis=1)
 
@@ -53,7 +53,7 @@ def count_slates(slates):
 def test_slates_are_drawn_as_often_as_the_product_of_their_propensities_says(sampling):
     """50,000 slates of 2 out of 4 items: chi-square over all 12; the products add up to 1."""
     policy, observation, n = make_policy(sampling), SPECS.observation(1), 50_000
-    p = slate_probabilities(policy, observation)
+    p = compute_slate_probabilities(policy, observation)
     assert p.sum() == pytest.approx(1.0)
     counts = count_slates(policy.action(SPECS.time_step(repeated(observation, n))).action.numpy())
     assert (counts[p == 0] == 0).all()
@@ -80,7 +80,7 @@ def test_the_next_slot_given_those_above_is_a_distribution_over_the_items_left(s
 @pytest.mark.parametrize("name", ["plackett_luce", "best", "best cosine"])
 def test_position_propensities_are_the_probabilities_of_all_slates_added_up(name):
     policy, observation = make_policy(SAMPLINGS[name]), SPECS.observation(1)
-    p = slate_probabilities(policy, observation)
+    p = compute_slate_probabilities(policy, observation)
     expected = np.stack([np.bincount(column, weights=p, minlength=4) for column in EVERY.T])
     own = policy.position_propensities(repeated(observation, len(EVERY)), EVERY)
     np.testing.assert_allclose(own, expected[[0, 1], EVERY], atol=1e-11)
@@ -160,7 +160,7 @@ def test_tf_agents_draws_slates_as_often_as_our_propensities_say(kind):
     theirs, agent = network_policies(SPECS, kind)
     observation, n = SPECS.observation(1, seed=2), 50_000
     slates = theirs.action(SPECS.time_step(repeated(observation, n)), seed=5).action.numpy()
-    p = slate_probabilities(agent.collect_policy, observation)
+    p = compute_slate_probabilities(agent.collect_policy, observation)
     assert stats.chisquare(count_slates(slates), n * p).pvalue > 1e-3
 
 

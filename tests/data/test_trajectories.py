@@ -14,9 +14,10 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
+from recbandits.data.examples import make_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.tfrecords import find_records
-from recbandits.data.trajectories import examples, read_examples, read_trajectories, write_trajectories
+from recbandits.data.trajectories import read_examples, read_trajectories, write_trajectories
 from recbandits.records.bandit_log import BanditLog
 
 USERS, MOVIES, K = 5, 9, 4
@@ -58,18 +59,30 @@ def files(log, bundle, tmp_path_factory):
     return write_trajectories(log, bundle, tmp_path_factory.mktemp("records"), "train", shards=3)
 
 
-def test_a_record_has_one_feature_for_each_field(files, log):
-    """Hashes of events are negative numbers, too."""
+def test_a_record_holds_the_fields_of_its_decision(files, log, bundle):
+    """Features of padding are 0; hashes of events are negative numbers, too."""
+    made, observation = make_examples(log, bundle), bundle.observation(log.user_id, log.candidates, log.mask)
+    assert (made.event < 0).any()
+    expected = {"global": made.context, "per_arm": observation["per_arm"], "chosen_arm_features": made.arm}
+    expected |= {name: getattr(made, name) for name in ("reward", "propensity", "pass_prob", "event")}
+    expected |= {"action": log.action}
     records = list(tf.data.TFRecordDataset([str(file) for file in files]).as_numpy_iterator())
     assert len(records) == len(log)
-    features = [tf.train.Example.FromString(record).features.feature for record in records[::50]]
-    names = {"global", "per_arm", "chosen_arm_features", "reward", "propensity", "pass_prob", "action", "event"}
-    assert all(set(feature) == names for feature in features)
-    assert any(feature["event"].int64_list.value[0] < 0 for feature in features)
+    for row, record in enumerate(records):
+        features = tf.train.Example.FromString(record).features.feature
+        assert set(features) == set(expected)
+        for name, values in expected.items():
+            kind = "int64_list" if name in ("event", "action") else "float_list"
+            np.testing.assert_array_equal(getattr(features[name], kind).value, np.ravel(values[row]), err_msg=name)
+
+
+def test_the_same_log_gives_the_same_bytes(files, log, bundle, tmp_path):
+    again = write_trajectories(log, bundle, tmp_path, "train", shards=3)
+    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
 
 
 def test_examples_have_the_features_of_the_user_and_of_the_chosen_movie(log, bundle):
-    made = examples(log, bundle)
+    made = make_examples(log, bundle)
     assert [value.dtype for value in made] == [np.float32] * 5 + [np.int64]
     observation = bundle.observation(log.user_id, log.candidates, log.mask)
     np.testing.assert_array_equal(made.context, observation["global"])
@@ -83,13 +96,13 @@ def test_events_are_known_by_the_same_number_in_every_process(log, bundle):
     """Python's own hash of text differs from process to process."""
     code = "import numpy, pandas; print(pandas.util.hash_array(numpy.array(['event 7'], object)).view('int64')[0])"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    events = examples(log, bundle).event
+    events = make_examples(log, bundle).event
     assert events[7] == int(other)
     assert len(set(events)) == 1000
 
 
 def test_examples_read_are_those_made_in_memory(log, bundle, files):
-    for read, made in zip(read_examples(files), examples(log, bundle), strict=True):
+    for read, made in zip(read_examples(files), make_examples(log, bundle), strict=True):
         np.testing.assert_array_equal(read, made)
         assert read.dtype == made.dtype
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recbandits.agents.parameters import LinUCB
-from recbandits.data.trajectories import Examples, examples
+from recbandits.data.examples import Examples, make_examples
 from recbandits.exploration import Exploration
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import Join, decisions_of, ingest
@@ -61,7 +61,7 @@ def models(datasets, tmp_path_factory):
 
 
 def examples_of(dataset, world):
-    return examples(decisions_of(dataset, held_out=False), world.bundle())
+    return make_examples(decisions_of(dataset, held_out=False), world.bundle())
 
 
 def ridge(parts, penalty=10.0, gamma=1.0):

@@ -13,14 +13,14 @@ from tf_agents.trajectories import time_step as ts
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinTS, LinUCB, NeuralLinUCB
 from recbandits.data import simulated_logs
+from recbandits.data.examples import make_examples
 from recbandits.data.features import FeatureBundle
-from recbandits.data.trajectories import examples
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.environments.factorization import als
 from recbandits.environments.movielens import MovieLensEnvironment
 from recbandits.exploration import Exploration, epsilon_greedy
 from recbandits.serving import policy
-from recbandits.training.offline import Specs, fit, scores
+from recbandits.training.offline import Specs, fit, score_candidates
 from recbandits.training.online import simulate
 
 STRANGER = """
@@ -137,14 +137,14 @@ def test_processes_without_tensorflow_give_the_same_scores_and_explore_apart(log
     decisions, bundle = log_and_features
     log = decisions.log
     agent = make_agent("epsilon_greedy", Specs(bundle.spec(5)))
-    fit(agent, examples(log, bundle), epochs=3, batch_size=64)
+    fit(agent, make_examples(log, bundle), epochs=3, batch_size=64)
     asked = {"user_id": log.user_id, "candidates": log.candidates, "mask": log.mask}
-    in_training = scores(agent, bundle, *asked.values())
+    in_training = score_candidates(agent, bundle, *asked.values())
     way = Exploration("epsilon_greedy", 0.5)
     directory = policy.export(agent.policy, tmp_path / "policy", bundle, exploration=way)
     loaded = policy.load(directory)
     np.testing.assert_allclose(loaded.scores(*asked.values()), in_training, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(scores(loaded, bundle, *asked.values()), in_training, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(score_candidates(loaded, bundle, *asked.values()), in_training, rtol=1e-5, atol=1e-5)
     evaluated_policy = simulated_logs.explore_scores(loaded.scores, lambda *scored: epsilon_greedy(*scored, 0.1))
     evaluated = evaluated_policy(*asked.values())
     np.testing.assert_array_equal(evaluated, epsilon_greedy(in_training, log.mask, 0.1))

@@ -15,7 +15,7 @@ from recbandits.agents.ranking.parameters import CascadingLinUCB, Ranking
 from recbandits.data.features import FeatureBundle
 from recbandits.data.slates import list_examples
 from recbandits.serving import policy
-from recbandits.training.offline import SlateSpecs, fit, scores
+from recbandits.training.offline import Specs, fit, score_candidates
 
 ITEMS, SLOTS = 12, 4
 AGENTS = {
@@ -49,7 +49,7 @@ def trained(parameters, lists):
     feedback = "cascading" if parameters == AGENTS["penalised"] else "score_vector"
     if feedback == "cascading":
         examples = examples._replace(reward=(examples.reward >= 4).astype(np.float32))
-    agent = make_agent(parameters, SlateSpecs(bundle.spec(ITEMS), SLOTS, feedback))
+    agent = make_agent(parameters, Specs(bundle.spec(ITEMS), SLOTS, feedback))
     fit(agent, examples, epochs=3 if isinstance(parameters, Ranking) else 1, batch_size=32)
     return agent
 
@@ -92,7 +92,7 @@ def test_loaded_policies_score_and_fill_slates_as_their_agents_do(name, lists, t
     for items in (3, 40):
         users, movies, observation = asked(bundle, 5, items)
         plain = model.signatures["serving_default"](context=observation["global"], per_arm=observation["per_arm"])
-        by_pairs = scores(agent, bundle, users, movies)
+        by_pairs = score_candidates(agent, bundle, users, movies)
         np.testing.assert_allclose(plain["scores"], by_pairs, rtol=0, atol=1e-5 * abs(by_pairs).max())
 
 

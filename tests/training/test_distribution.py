@@ -1,4 +1,4 @@
-"""Training on several replicas gives what one gives; a training that was killed goes on to the same end."""
+"""Training on several replicas gives what one gives; a training that was killed continues to the same end."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from recbandits.agents.factory import make_agent
-from recbandits.data.trajectories import Examples
-from recbandits.training.distribution import strategy
+from recbandits.data.examples import Examples
+from recbandits.training.distribution import get_strategy
 from recbandits.training.offline import Specs, fit
 
 LABELS = ["linucb", "epsilon_greedy", "neural_linucb"]
@@ -19,17 +19,17 @@ TRAINING = """
 import sys
 import numpy as np
 import tensorflow as tf
-from recbandits.training.distribution import strategy
+from recbandits.training.distribution import get_strategy
 
 name, replicas, checkpoints, output, *labels = sys.argv[1:]
 cpu = tf.config.list_physical_devices("CPU")[0]
 if name == "mirrored":
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-chosen = strategy(name)
+chosen = get_strategy(name)
 assert chosen.num_replicas_in_sync == int(replicas)
 
 from recbandits.agents.factory import make_agent
-from recbandits.data.trajectories import Examples
+from recbandits.data.examples import Examples
 from recbandits.training.offline import Specs, fit
 
 rng = np.random.default_rng(0)
@@ -45,7 +45,7 @@ for label, values, epochs in (
 ):
     if label not in labels:
         continue
-    with strategy(name).scope():  # the same one again
+    with get_strategy(name).scope():  # the same one again
         agent = make_agent(label, Specs({"global": (4,), "per_arm": (2, 4)}), **values)
     options = {"validation": test, "patience": 15 if epochs > 1 else None, "weights": "ips", "batch_size": 100}
     where = f"{checkpoints}/{label}" if checkpoints else None
@@ -86,7 +86,7 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def alone(start, tmp_path_factory):
-    """What one replica arrives at."""
+    """Results of one replica."""
     output = tmp_path_factory.mktemp("alone") / "result.npz"
     finish(start("none", 1, output))
     return dict(np.load(output))
@@ -132,10 +132,10 @@ def test_two_mirrored_devices_train_to_the_same_result_as_one(start, alone, tmp_
 
 def test_an_unknown_strategy_is_refused():
     with pytest.raises(ValueError, match="strategy must be one of none, mirrored, multi_worker, got 'tpu'"):
-        strategy("tpu")
+        get_strategy("tpu")
 
 
-def test_a_killed_training_goes_on_to_the_same_end_bit_by_bit(start, alone, kill_when, tmp_path):
+def test_a_killed_training_continues_to_the_same_end_bit_by_bit(start, alone, kill_when, tmp_path):
     """SIGKILL in the middle of both networks; history, weights, optimiser, statistics and learnt events agree."""
     for label in ("epsilon_greedy", "neural_linucb"):
         process = start("none", 1, tmp_path / "result.npz", tmp_path / "killed")

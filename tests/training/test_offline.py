@@ -8,20 +8,19 @@ import pytest
 import tensorflow as tf
 
 from recbandits.agents.factory import make_agent
+from recbandits.data.examples import Examples, make_doubly_robust_examples, make_examples
 from recbandits.data.features import FeatureBundle
-from recbandits.data.trajectories import Examples
-from recbandits.data.trajectories import examples as examples_of
 from recbandits.environments.factorization import als
 from recbandits.evaluation.estimators import dr
 from recbandits.records.bandit_log import BanditLog
-from recbandits.training import offline, run
-from recbandits.training.offline import Specs, doubly_robust, fit, scores
+from recbandits.training import epochs, offline
+from recbandits.training.offline import Specs, fit, score_candidates
 
 SIZE = 3  # features of a context, and of an arm
 QUICK = {"learning_rate": 0.01, "layers": (16,)}
 
 
-def taste(n, seed=0, noise=0.1):
+def make_data(n, seed=0, noise=0.1):
     """Rewards 1 + context . arm + noise."""
     rng = np.random.default_rng(seed)
     context, arm = (rng.normal(size=(n, SIZE)).astype(np.float32) for _ in range(2))
@@ -32,18 +31,18 @@ def taste(n, seed=0, noise=0.1):
     )
 
 
-def made(name, context=SIZE, arm=SIZE, seed=0, **values):
+def build_agent(name, context=SIZE, arm=SIZE, seed=0, **values):
     return make_agent(name, Specs({"global": (context,), "per_arm": (2, arm)}), seed=seed, **values)
 
 
-def values(agent):
+def read_values(agent):
     return [variable.numpy() for variable in agent.variables]
 
 
 @pytest.mark.parametrize("weights", [None, "ips"])
 def test_batches_of_any_size_give_the_closed_form_ridge_regression(weights):
     """The coefficients are (sum w x x^T + lambda I)^-1 sum w r x, w = 1 / (propensity pass_prob) with mean 1."""
-    data = taste(1000)
+    data = make_data(1000)
     x, w = np.hstack([data.context, data.arm]).astype(float), np.ones(1000)
     if weights:
         w = 1 / (data.propensity.astype(float) * data.pass_prob)
@@ -51,7 +50,7 @@ def test_batches_of_any_size_give_the_closed_form_ridge_regression(weights):
     covariance = (w[:, None] * x).T @ x
     theta = np.linalg.solve(covariance + 0.5 * np.eye(6), (w * data.reward) @ x)
     for batch_size in (96, 1000, 5000):
-        agent = made("linucb", tikhonov=0.5)
+        agent = build_agent("linucb", tikhonov=0.5)
         fit(agent, data, batch_size=batch_size, weights=weights)
         np.testing.assert_allclose(agent.model.covariance[0], covariance, rtol=1e-5, atol=1e-3)
         np.testing.assert_allclose(agent.model.theta[0], theta, rtol=1e-3, atol=1e-4)
@@ -60,22 +59,22 @@ def test_batches_of_any_size_give_the_closed_form_ridge_regression(weights):
 
 def test_the_loss_of_a_linear_agent_is_its_error_before_it_learnt():
     """First batch: nothing known, the error is the mean square of the rewards; then that of the first batch's theta."""
-    data = taste(60)
+    data = make_data(60)
     x = np.hstack([data.context, data.arm]).astype(float)
     theta = np.linalg.solve(x[:40].T @ x[:40] + 0.001 * np.eye(6), data.reward[:40] @ x[:40])
     by_hand = (np.square(data.reward[:40]).sum() + np.square(data.reward[40:] - x[40:] @ theta).sum()) / 60
-    assert fit(made("linucb"), data, batch_size=40)["loss"].item() == pytest.approx(by_hand, rel=1e-4)
+    assert fit(build_agent("linucb"), data, batch_size=40)["loss"].item() == pytest.approx(by_hand, rel=1e-4)
 
 
 @pytest.mark.parametrize("network", ["common_tower", "dot_product"])
 @pytest.mark.parametrize("name", ["epsilon_greedy", "squarecb", "neural_linucb"])
 def test_networks_learn_what_no_linear_agent_can(name, network):
     """The reward's variance is 3, its noise 0.01; without their products 3 is the least error."""
-    agent = made(name, network=network, **QUICK)
-    history = fit(agent, taste(4000), epochs=10, batch_size=32, validation=taste(500, seed=1))
+    agent = build_agent(name, network=network, **QUICK)
+    history = fit(agent, make_data(4000), epochs=10, batch_size=32, validation=make_data(500, seed=1))
     assert history["validation_mse"].iloc[-1] < 0.5
     assert history["stage"].tolist() == ["network"] * 10 + ["linear"] * (name == "neural_linucb")
-    linear = fit(made("linucb"), taste(4000), validation=taste(500, seed=1))
+    linear = fit(build_agent("linucb"), make_data(4000), validation=make_data(500, seed=1))
     assert linear["validation_mse"].item() > 2.0
 
 
@@ -102,7 +101,7 @@ def filtered(n, seed=0):
 @pytest.mark.parametrize("data", [skewed(40_000), filtered(80_000)], ids=["skewed", "filtered"])
 def test_importance_weights_fit_the_model_of_all_candidates_and_plain_regression_that_of_the_log(data):
     """The best line for x^2 with x uniform in [0, 1] is x - 1/6; where the log prefers large x it is steeper."""
-    weighted, plain = made("linucb", 1, 1), made("linucb", 1, 1)
+    weighted, plain = build_agent("linucb", 1, 1), build_agent("linucb", 1, 1)
     fit(weighted, data, weights="ips")
     fit(plain, data)
     np.testing.assert_allclose(weighted.model.theta[0], [-1 / 6, 1.0], atol=0.03)
@@ -114,7 +113,7 @@ def test_networks_are_trained_with_the_same_weights():
     x = np.linspace(0, 1, 101, dtype=np.float32)[:, None]
     error = {}
     for weights in (None, "ips"):
-        agent = made("epsilon_greedy", 1, 1, layers=(1,), learning_rate=0.01)
+        agent = build_agent("epsilon_greedy", 1, 1, layers=(1,), learning_rate=0.01)
         fit(agent, skewed(20_000), epochs=5, batch_size=128, weights=weights)
         error[weights] = np.square(agent.policy.score_pairs(np.ones_like(x), x) - x[:, 0] ** 2).mean()
     assert error["ips"] < 0.8 * error[None]
@@ -122,8 +121,8 @@ def test_networks_are_trained_with_the_same_weights():
 
 @pytest.mark.parametrize("weights", [None, "ips"])
 def test_the_validation_error_is_weighted_as_the_training(weights):
-    agent, validation = made("linucb"), taste(300, seed=1)
-    got = fit(agent, taste(100), validation=validation, weights=weights)["validation_mse"].item()
+    agent, validation = build_agent("linucb"), make_data(300, seed=1)
+    got = fit(agent, make_data(100), validation=validation, weights=weights)["validation_mse"].item()
     error = np.square(validation.reward - agent.policy.score_pairs(validation.context, validation.arm).numpy())
     inverse = 1 / (validation.propensity * validation.pass_prob) if weights else np.ones(300)
     assert got == pytest.approx((inverse * error).sum() / inverse.sum(), rel=1e-4)
@@ -131,8 +130,8 @@ def test_the_validation_error_is_weighted_as_the_training(weights):
 
 def test_early_stopping_goes_back_to_the_best_epoch():
     """40 noisy examples are soon known by heart: the error on new ones falls, then rises."""
-    agent, late = made("epsilon_greedy", **QUICK), made("epsilon_greedy", **QUICK)
-    data, validation = taste(40, noise=2.0), taste(500, seed=1)
+    agent, late = build_agent("epsilon_greedy", **QUICK), build_agent("epsilon_greedy", **QUICK)
+    data, validation = make_data(40, noise=2.0), make_data(500, seed=1)
     options = {"epochs": 80, "batch_size": 8, "validation": validation}
     history = fit(agent, data, patience=5, **options)
     best = history["validation_mse"].idxmin()
@@ -146,57 +145,57 @@ def test_early_stopping_goes_back_to_the_best_epoch():
 
 def test_a_training_interrupted_after_its_best_epoch_still_goes_back_to_it(tmp_path, monkeypatch):
     """The best epoch is in the checkpoint: a new agent that resumes three epochs later ends as it was then."""
-    data, validation = taste(40, noise=2.0), taste(500, seed=1)
+    data, validation = make_data(40, noise=2.0), make_data(500, seed=1)
     options = {"epochs": 80, "batch_size": 8, "validation": validation, "patience": 5}
-    whole, interrupted, resumed = (made("epsilon_greedy", **QUICK) for _ in range(3))
+    whole, interrupted, resumed = (build_agent("epsilon_greedy", **QUICK) for _ in range(3))
     best = fit(whole, data, **options)["validation_mse"].idxmin()
-    epochs, error = itertools.count(), run.mse
+    calls, error = itertools.count(), epochs.mean_squared_error
 
     def until_three_after_the_best(*arguments):
-        if next(epochs) == best + 4:
+        if next(calls) == best + 4:
             raise KeyboardInterrupt
         return error(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "mse", until_three_after_the_best)
+        patch.setattr(epochs, "mean_squared_error", until_three_after_the_best)
         with pytest.raises(KeyboardInterrupt):
             fit(interrupted, data, checkpoints=tmp_path, **options)
     fit(resumed, data, checkpoints=tmp_path, **options)
-    for value, expected in zip(values(resumed), values(whole), strict=True):
+    for value, expected in zip(read_values(resumed), read_values(whole), strict=True):
         np.testing.assert_array_equal(value, expected)
 
 
 def test_every_epoch_has_its_own_order_and_a_seed_fixes_all_of_them():
-    agents = [made("epsilon_greedy", **QUICK) for _ in range(4)]
+    agents = [build_agent("epsilon_greedy", **QUICK) for _ in range(4)]
     histories = [
-        fit(agent, taste(200), epochs=3, batch_size=64, seed=seed).drop(columns="seconds")
+        fit(agent, make_data(200), epochs=3, batch_size=64, seed=seed).drop(columns="seconds")
         for agent, seed in zip(agents, (5, 5, 6), strict=False)
     ]
     assert histories[0].equals(histories[1])
     assert not histories[0].equals(histories[2])
-    for first, again in zip(values(agents[0]), values(agents[1]), strict=True):
+    for first, again in zip(read_values(agents[0]), read_values(agents[1]), strict=True):
         np.testing.assert_array_equal(first, again)
 
 
 def test_a_loss_that_is_not_finite_names_its_batch_and_is_undone():
     """Row 7 has a reward whose square is no float32; it is in the batch where the epoch's order puts it."""
-    agent, data = made("epsilon_greedy", **QUICK), taste(100)
+    agent, data = build_agent("epsilon_greedy", **QUICK), make_data(100)
     fit(agent, data, epochs=2, batch_size=16)
-    before = values(agent)
+    before = read_values(agent)
     data.reward[7] = 1e30
     batch = np.flatnonzero(np.random.default_rng([0, 0]).permutation(100) == 7)[0] // 16 + 1
     with pytest.raises(FloatingPointError, match=f"epoch 1, batch {batch} of 7: loss and weights must stay finite"):
         fit(agent, data, epochs=2, batch_size=16)
-    for value, kept in zip(values(agent), before, strict=True):
+    for value, kept in zip(read_values(agent), before, strict=True):
         np.testing.assert_array_equal(value, kept)
 
 
 def test_weights_that_the_last_batch_broke_are_undone_too():
-    agent = made("epsilon_greedy", layers=(4,), learning_rate=1e39)  # no float32
-    before = values(agent)
+    agent = build_agent("epsilon_greedy", layers=(4,), learning_rate=1e39)  # no float32
+    before = read_values(agent)
     with pytest.raises(FloatingPointError, match="epoch 1, batch 1 of 1: loss and weights must stay finite"):
-        fit(agent, taste(50), epochs=2)
-    for value, kept in zip(values(agent), before, strict=True):
+        fit(agent, make_data(50), epochs=2)
+    for value, kept in zip(read_values(agent), before, strict=True):
         np.testing.assert_array_equal(value, kept)
 
 
@@ -207,13 +206,13 @@ def test_an_interrupted_epoch_is_undone_and_can_be_repeated(name, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    agent, data = made(name), taste(100)
-    before = values(agent)
+    agent, data = build_agent(name), make_data(100)
+    before = read_values(agent)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "mse", interrupted)
+        patch.setattr(epochs, "mean_squared_error", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(agent, data, validation=data)
-    for value, kept in zip(values(agent), before, strict=True):
+    for value, kept in zip(read_values(agent), before, strict=True):
         np.testing.assert_array_equal(value, kept)
     fit(agent, data)
     assert agent.train_step_counter.numpy() == 1
@@ -221,28 +220,28 @@ def test_an_interrupted_epoch_is_undone_and_can_be_repeated(name, monkeypatch):
 
 def test_a_matrix_that_cannot_be_inverted_leaves_nothing_half_learnt():
     """The second batch, all ones, makes A singular: 1 + 1e-30 is 1."""
-    agent = made("linucb", tikhonov=1e-30)
-    before, data = values(agent), taste(2)
+    agent = build_agent("linucb", tikhonov=1e-30)
+    before, data = read_values(agent), make_data(2)
     data.context[:], data.arm[:] = [[1, 0, 0], [1, 1, 1]], [[0, 0, 0], [1, 1, 1]]
     with pytest.raises(tf.errors.InvalidArgumentError, match="not invertible"):
         fit(agent, data, batch_size=1)
-    for value, kept in zip(values(agent), before, strict=True):
+    for value, kept in zip(read_values(agent), before, strict=True):
         np.testing.assert_array_equal(value, kept)
 
 
 @pytest.mark.parametrize("name", ["linucb", "epsilon_greedy", "neural_linucb"])
 def test_numbers_of_double_precision_are_learnt_as_those_of_single(name):
-    data, results = taste(50), []
+    data, results = make_data(50), []
     for kind in (np.float32, np.float64):
-        agent = made(name)
+        agent = build_agent(name)
         fit(agent, Examples(*(part.astype(kind) for part in data[:5]), data.event))
-        results.append(values(agent))
+        results.append(read_values(agent))
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
 def test_a_linear_agent_learns_an_event_once(tmp_path):
-    agent, data = made("linucb"), taste(100)
+    agent, data = build_agent("linucb"), make_data(100)
     with pytest.raises(ValueError, match="epochs must be 1, got 5: a linear model sums up evidence"):
         fit(agent, data, epochs=5)
     fit(agent, data)
@@ -250,32 +249,32 @@ def test_a_linear_agent_learns_an_event_once(tmp_path):
     with pytest.raises(ValueError, match="it has learnt 10 of these 10 events before"):
         fit(agent, again)
     path = tf.train.Checkpoint(agent=agent).write(str(tmp_path / "agent"))
-    restored = made("linucb")
+    restored = build_agent("linucb")
     tf.train.Checkpoint(agent=restored).read(path)
     with pytest.raises(ValueError, match="it has learnt 10 of these 10 events before"):
         fit(restored, again)
-    fit(restored, taste(100, seed=1))
+    fit(restored, make_data(100, seed=1))
     assert restored.model.count.numpy() == 200
 
 
 def test_an_event_that_occurs_twice_is_refused():
-    data = taste(10)
+    data = make_data(10)
     data.event[8] = data.event[2]
     with pytest.raises(ValueError, match="examples must be of different events, rows 2 and 8 are of the same one"):
-        fit(made("lints"), data)
-    fit(made("epsilon_greedy"), data)
+        fit(build_agent("lints"), data)
+    fit(build_agent("epsilon_greedy"), data)
 
 
 def test_neural_linucb_trains_its_network_for_epochs_and_its_linear_model_once():
-    agent = made("neural_linucb", **QUICK)
-    fit(agent, taste(300), epochs=4, batch_size=64)
+    agent = build_agent("neural_linucb", **QUICK)
+    fit(agent, make_data(300), epochs=4, batch_size=64)
     assert agent.model.linear.count.numpy() == 300
     weights = [variable.numpy() for variable in agent.model.network_variables]
     with pytest.raises(ValueError, match="epochs must be 1, got 4: the network must stay as it is"):
-        fit(agent, taste(300, seed=1), epochs=4)
+        fit(agent, make_data(300, seed=1), epochs=4)
     with pytest.raises(ValueError, match="it has learnt 300 of these 300 events before"):
-        fit(agent, taste(300))
-    assert fit(agent, taste(300, seed=1))["stage"].tolist() == ["linear"]
+        fit(agent, make_data(300))
+    assert fit(agent, make_data(300, seed=1))["stage"].tolist() == ["linear"]
     assert agent.model.linear.count.numpy() == 600
     for variable, kept in zip(agent.model.network_variables, weights, strict=True):
         np.testing.assert_array_equal(variable, kept)
@@ -284,14 +283,14 @@ def test_neural_linucb_trains_its_network_for_epochs_and_its_linear_model_once()
 def test_xla_gives_the_same_network():
     results = []
     for xla in (False, True):
-        agent = made("epsilon_greedy", **QUICK)
-        fit(agent, taste(200), epochs=2, batch_size=64, xla=xla)
-        results.append(agent.policy.score_pairs(taste(50).context, taste(50).arm))
+        agent = build_agent("epsilon_greedy", **QUICK)
+        fit(agent, make_data(200), epochs=2, batch_size=64, xla=xla)
+        results.append(agent.policy.score_pairs(make_data(50).context, make_data(50).arm))
     np.testing.assert_allclose(*results, rtol=1e-3, atol=1e-4)
 
 
-def test_training_is_quiet_where_nobody_looks(capfd):
-    fit(made("linucb"), taste(10))
+def test_training_prints_nothing_without_a_terminal(capfd):
+    fit(build_agent("linucb"), make_data(10))
     assert capfd.readouterr() == ("", "")
 
 
@@ -304,27 +303,36 @@ def test_training_is_quiet_where_nobody_looks(capfd):
         ({"patience": 2}, "patience needs examples for validation, got none"),
         ({"weights": "dr"}, "weights must be None or 'ips', got 'dr'"),
         ({"agent": "uniform"}, "agent must have a linear model or a network to learn from logs, got BanditAgent"),
-        ({"examples": Examples(*(part[:0] for part in taste(1)))}, "examples must have at least one row, got none"),
-        ({"validation": taste(5)._replace(arm=np.ones((5, 7)))}, r"validation must have 3 context and 3 arm features"),
-        ({"examples": taste(3)._replace(reward=np.array([1, np.nan, 2]))}, "reward of row 1 must be finite, got nan"),
+        ({"examples": Examples(*(part[:0] for part in make_data(1)))}, "examples must be of at least one row, got 0"),
+        ({"validation": make_data(5)._replace(arm=np.ones((5, 7)))}, r"validation: arm must be of shape \(5, 3\), by"),
         (
-            {"examples": taste(2)._replace(propensity=np.array([0.5, 0]))},
+            {"examples": make_data(3)._replace(reward=np.array([1, np.nan, 2]))},
+            "reward of row 1 must be finite, got nan",
+        ),
+        (
+            {"examples": make_data(2)._replace(propensity=np.array([0.5, 0]))},
             r"propensity of row 1 must be in \(0, 1\], got 0.0",
         ),
-        ({"examples": taste(2)._replace(pass_prob=np.array([0.5, 1.5]))}, r"pass_prob of row 1 must be in \(0, 1\]"),
-        ({"examples": taste(2)._replace(event=np.arange(2, dtype=np.uint64))}, "events as int64, got uint64"),
-        ({"examples": taste(2)._replace(event=np.arange(3))}, "examples must have as many event as context"),
+        (
+            {"examples": make_data(2)._replace(pass_prob=np.array([0.5, 1.5]))},
+            r"pass_prob of row 1 must be in \(0, 1\]",
+        ),
+        (
+            {"examples": make_data(2)._replace(event=np.arange(2, dtype=np.uint64))},
+            "event must be int64, got dtype..uint64",
+        ),
+        ({"examples": make_data(2)._replace(event=np.arange(3))}, r"examples: event must be of shape \(2,\), by"),
     ],
 )
 def test_what_cannot_be_learnt_from_is_refused_with_a_sentence(changes, message):
-    arguments = {"agent": "linucb", "examples": taste(5)} | changes
+    arguments = {"agent": "linucb", "examples": make_data(5)} | changes
     with pytest.raises(ValueError, match=message):
-        fit(made(arguments.pop("agent")), **arguments)
+        fit(build_agent(arguments.pop("agent")), **arguments)
 
 
 def test_agents_without_arm_features_are_refused():
     with pytest.raises(ValueError, match="agent must be made for arms with features, as Specs describes them"):
-        fit(make_agent("linucb", Plain()), taste(5))
+        fit(make_agent("linucb", Plain()), make_data(5))
 
 
 class Plain(Specs):
@@ -362,16 +370,20 @@ def log():
     )
 
 
-def test_scores_are_predictions_for_these_users_and_movies_whatever_the_chunks(bundle, log, monkeypatch):
+def test_scores_are_the_predictions_for_any_number_of_pairs_per_call(bundle, log, monkeypatch):
     """Coefficients 1, 10, 100, 1000 on age, bias, year, bias: user 9, movie 4 scores 2 + 10 + 400 + 400."""
     agent = make_agent("linucb", Specs(bundle.spec(3)))
     agent.model.theta.assign([[1.0, 10.0, 100.0, 1000.0]])
     expected = [[201.0, 401.0, -np.inf], [612.0, 812.0, 212.0]]
     for model in (agent, agent.policy):
-        np.testing.assert_allclose(scores(model, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6)
-    monkeypatch.setattr(offline, "PAIRS", 1)
-    np.testing.assert_allclose(scores(agent, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6)
-    np.testing.assert_allclose(scores(agent, bundle, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
+        np.testing.assert_allclose(
+            score_candidates(model, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6
+        )
+    monkeypatch.setattr(offline, "PAIRS_PER_CALL", 1)
+    np.testing.assert_allclose(
+        score_candidates(agent, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6
+    )
+    np.testing.assert_allclose(score_candidates(agent, bundle, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
 
 
 @pytest.mark.parametrize("features", [True, False])
@@ -389,36 +401,38 @@ def test_shapes_that_do_not_fit_together_are_refused(features, users, candidates
     if features:
         model, known = make_agent("linucb", Specs(bundle.spec(3))), bundle
     with pytest.raises(ValueError, match=message):
-        scores(model, known, users, candidates, mask)
+        score_candidates(model, known, users, candidates, mask)
 
 
 def test_factorisations_are_scored_by_ids_and_two_baselines_are_among_them():
     """User and item bias is rank 0; the global mean is rank 0 with an infinite penalty on the biases."""
     ratings = pd.DataFrame({"user_id": [7, 7, 9], "movie_id": [1, 2, 1], "rating": [5.0, 3.0, 1.0]})
-    mean = scores(als(ratings, rank=0, bias_regularization=np.inf), None, [7, 9], [[1, 2], [2, 0]], [[1, 1], [1, 0]])
+    mean = score_candidates(
+        als(ratings, rank=0, bias_regularization=np.inf), None, [7, 9], [[1, 2], [2, 0]], [[1, 1], [1, 0]]
+    )
     np.testing.assert_allclose(mean, [[3.0, 3.0], [3.0, -np.inf]])
-    biases = scores(als(ratings, rank=0, bias_regularization=0), None, [7, 9], [[1, 2], [1, 2]])
+    biases = score_candidates(als(ratings, rank=0, bias_regularization=0), None, [7, 9], [[1, 2], [1, 2]])
     np.testing.assert_allclose(biases, [[5.0, 3.0], [1.0, -1.0]], atol=0.05)
 
 
 def test_doubly_robust_rewards_correct_the_chosen_candidate_alone(bundle, log):
     """Rewards q + (reward - q) / propensity: 3 + (4 - 3) / 0.5 = 5 and 1 + (2 - 1) / 0.25 = 5; padding is left out."""
     q = np.array([[2.0, 3.0, np.nan], [0.5, 1.0, 1.5]])
-    rows = doubly_robust(log, bundle, q)
+    rows = make_doubly_robust_examples(log, bundle, q)
     np.testing.assert_allclose(rows.reward, [2.0, 5.0, 0.5, 5.0, 1.5])
     np.testing.assert_array_equal(rows.context, bundle.user_features([7, 7, 9, 9, 9]))
     np.testing.assert_array_equal(rows.arm, bundle.movie_features([1, 2, 3, 4, 1]))
     np.testing.assert_array_equal(rows.propensity, 1.0)
     np.testing.assert_array_equal(rows.pass_prob, [1.0, 1.0, 0.5, 0.5, 0.5])
     assert len(set(rows.event)) == 5
-    np.testing.assert_array_equal(rows.event[[1, 3]], examples_of(log, bundle).event)
+    np.testing.assert_array_equal(rows.event[[1, 3]], make_examples(log, bundle).event)
 
 
 def test_doubly_robust_rewards_average_to_the_doubly_robust_estimate(bundle, log):
     """A policy with probabilities p is worth the mean over decisions of sum_a p(a) reward(a)."""
     q, p = np.array([[2.0, 3.0, 0.0], [0.5, 1.0, 1.5]]), np.array([[0.3, 0.7, 0.0], [0.2, 0.5, 0.3]])
     log = log.take(slice(None))
-    rows = doubly_robust(log, bundle, q)
+    rows = make_doubly_robust_examples(log, bundle, q)
     chosen = [0, 1], log.action
     estimate = dr(log.reward, log.propensity, p[chosen], q[chosen], (p * q).sum(axis=1))
     assert (p[log.mask] * rows.reward).sum() / 2 == pytest.approx(estimate.value)

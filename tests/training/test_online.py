@@ -127,18 +127,19 @@ def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "there must be agents, steps and points, got 1, 0 and 50"),
-        ({"agents": {}}, "there must be agents, steps and points, got 0, 5 and 50"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"points": 2.5}, "points must be a whole number of at least 1, got 2.5"),
+        ({"agents": {}}, "agents must be at least one, got {}"),
         ({"seeds": []}, r"seeds must be whole numbers, at least one and all different, got \[\]"),
         ({"seeds": [0, 0]}, r"at least one and all different, got \[0, 0\]"),
         ({"seeds": 3}, "at least one and all different, got 3"),
         ({"agents": {"..": LinUCB()}}, "labels must differ in their letters and digits, got .."),
         ({"agents": {"a b": LinUCB(), "a-b": LinTS()}}, "labels must differ in their letters and digits, got a b, a-b"),
         ({"environment": "movielens"}, "environment must be one of recbandits, got str"),
-        ({"agents": make_agent("linucb", environment()), "seeds": [0, 1]}, "an agent already made runs one seed"),
+        ({"agents": make_agent("linucb", environment()), "seeds": [0, 1]}, "an agent itself runs one seed"),
     ],
 )
-def test_nothing_to_run_is_said_so(changes, message):
+def test_invalid_arguments_are_refused(changes, message):
     arguments = {"environment": environment(), "agents": LinUCB(), "steps": 5} | changes
     with pytest.raises(ValueError, match=message):
         simulate(**arguments)
@@ -170,7 +171,7 @@ def saved(checkpoint):
     return int(checkpoint.read_text().split("ckpt-")[1].split('"')[0])
 
 
-def test_a_killed_simulation_goes_on_to_the_same_end_bit_by_bit(kill_when, tmp_path):
+def test_a_killed_simulation_continues_to_the_same_end_bit_by_bit(kill_when, tmp_path):
     """SIGKILL in the middle of each of four agents' runs; frame, statistics, weights, optimiser and streams agree."""
     script = tmp_path / "run.py"
     script.write_text(RESUMABLE)

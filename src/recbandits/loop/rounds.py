@@ -111,7 +111,7 @@ class Loop:
         Returns:
           (`Served`, the candidate; BanditLog of the held-out decisions).
         """
-        from recbandits.data.trajectories import examples
+        from recbandits.data.examples import make_examples
         from recbandits.loop.train import learn, learner
 
         parent = self.models.get(serving_version(self.endpoint))
@@ -124,7 +124,7 @@ class Loop:
             give(parent.agent, agent)
         seen = log.take(np.flatnonzero(~held_out))
         with eagerly():
-            learn(agent, examples(seen if change is None else change(seen), self._bundle))
+            learn(agent, make_examples(seen if change is None else change(seen), self._bundle))
         policy = in_memory(agent.model.scorer(), self._bundle, self.settings.exploration)
         return Served(policy, agent, self.now), log.take(np.flatnonzero(held_out))
 

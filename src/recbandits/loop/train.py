@@ -11,9 +11,10 @@ import numpy as np
 
 from recbandits.agents.factory import make_agent
 from recbandits.data import features
+from recbandits.data.examples import Examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.tfrecords import find_records
-from recbandits.data.trajectories import Examples, read_examples
+from recbandits.data.trajectories import read_examples
 from recbandits.exploration import Exploration
 from recbandits.loop.ingest import TRAIN, read_manifest, titles_of
 from recbandits.loop.models import AGENT, POLICY, read_model, write_model

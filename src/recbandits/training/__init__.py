@@ -1,11 +1,11 @@
 """Training of agents, online and from logs, on one device or several, and the job that does it on any platform.
 
 - `simulate` lets agents interact with an environment; `fit` trains an agent on logged decisions or slates.
-- `scores` predicts the rewards of candidates; `doubly_robust` makes examples whose rewards correct the log.
-- `Specs` and `SlateSpecs` describe logged decisions and slates to `make_agent`.
-- `strategy` gives the `tf.distribute` strategy in whose scope an agent is made.
-- `log_slates`, `serve_slates`, `slate_probabilities`, `slate_value` and `train_beside` work on slates of a policy.
-- `watch`, `trace` and `operations` profile training steps.
+- `score_candidates` predicts the rewards of candidates; `mean_squared_error` measures the predictions.
+- `Specs` describes logged decisions and slates to `make_agent`.
+- `get_strategy` gives the `tf.distribute` strategy in whose scope an agent is made.
+- `log_slates`, `serve_slates`, `compute_slate_probabilities` and `train_off_policy` work on slates of a policy.
+- `watch` and `trace` profile training steps, `read_profile` and `read_operations` read the traces.
 - `Simulation`, `Fit` and `Rank` are the problems of a training job; `run_experiment` runs one and gives an `Outcome`.
 - `make_environment`, `OfflineTask` and `RankingTask` give the data of a problem; `JobPaths` the paths of a job.
 
@@ -17,13 +17,14 @@ from recbandits import lazy_exports
 __getattr__, __all__ = lazy_exports(
     __name__,
     {
-        "distribution": "strategy",
+        "distribution": "get_strategy",
+        "epochs": "mean_squared_error",
         "experiments": "OfflineTask Outcome RankingTask make_environment run_experiment",
         "job_paths": "JobPaths",
-        "offline": "SlateSpecs Specs doubly_robust fit scores",
+        "offline": "Specs fit score_candidates",
         "online": "simulate",
         "problems": "Fit Rank Simulation",
-        "profiling": "operations trace watch",
-        "slates": "log_slates serve_slates slate_probabilities slate_value train_beside",
+        "profiling": "read_operations read_profile trace watch",
+        "slates": "compute_slate_probabilities log_slates serve_slates train_off_policy",
     },
 )

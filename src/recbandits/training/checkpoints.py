@@ -1,38 +1,57 @@
-"""Checkpoints of one run in a directory of their own, which remembers what run it is."""
+"""Checkpoints of one run in a directory of their own, with a description of the run that they belong to."""
 
+import hashlib
 import json
 from pathlib import Path
 
 from recbandits.tf import tf
 
+import numpy as np
 
-def restored(directory, what, kind, name, writes=True, **state):
-    """Open the checkpoints of a run, and bring its state to where the last one left it.
+from recbandits.checks import write_text
+
+
+def open_checkpoints(
+    directory: str | Path, settings: dict, kind: str, name: str, writes: bool = True, **state
+) -> tf.train.CheckpointManager:
+    """Open the checkpoints of a run, and restore its state from the last one.
 
     Args:
       directory: of these checkpoints; made if missing.
-      what: what identifies the run, as JSON takes it.
+      settings: identify the run, as JSON takes them.
       kind: of run, "simulation" or "training", for the name of the description and for errors.
       name: of the run, for errors.
       writes: False where another process writes.
-      **state: what a checkpoint keeps, trackable by `tf.train.Checkpoint`.
-
-    Returns:
-      `tf.train.CheckpointManager`
+      **state: of the run, trackable by `tf.train.Checkpoint`.
 
     Raises:
       ValueError: the directory has the checkpoints of another run.
     """
-    directory, text = Path(directory), json.dumps(what, indent=2)
-    description = directory / f"{kind}.json"
-    if description.exists() and description.read_text() != text:
+    description, text = Path(directory, f"{kind}.json"), json.dumps(settings, indent=2)
+    if description.exists() and description.read_text(encoding="utf-8") != text:
         raise ValueError(f"checkpoints of {name!r} belong to another {kind}; choose another directory")
     if writes:
-        directory.mkdir(parents=True, exist_ok=True)
-        draft = description.with_suffix(".draft")
-        draft.write_text(text)
-        draft.replace(description)
+        write_text(description, text)
     checkpoint = tf.train.Checkpoint(**state)
     manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=1)
     checkpoint.restore(manager.latest_checkpoint)
     return manager
+
+
+def compute_digest(arrays) -> str:
+    """Compute the SHA-256 of arrays, in hexadecimal."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def read_values(variables) -> list[np.ndarray]:
+    """Return the values of variables, such as those of an agent."""
+    return [variable.numpy() for variable in variables]
+
+
+def assign_values(variables, values) -> None:
+    """Assign values, arrays in the order of the variables."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,14 +1,18 @@
-"""Training on several devices or machines: which `tf.distribute` strategy, by one argument."""
+"""Training on several devices or machines: strategies of `tf.distribute` by name."""
 
 from functools import cache
 
 from recbandits.tf import tf
 
+from tf_agents.agents.tf_agent import TFAgent
+
+from recbandits.checks import one_of, require
+
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
-def strategy(name="none"):
-    """Strategy in whose scope an agent is made; `fit` then trains it there.
+def get_strategy(name: str = "none") -> tf.distribute.Strategy:
+    """Return the strategy in whose scope an agent is made; `fit` then trains it there.
 
     Every replica takes its share of each batch. Gradients and sums are added up, so that the result is that of one
     replica with the whole batch.
@@ -19,26 +23,21 @@ def strategy(name="none"):
         the same data. The latter must be called before anything else of TensorFlow.
 
     Returns:
-      A `tf.distribute.Strategy`, the same at every call: `with strategy("mirrored").scope(): agent = make_agent(...)`.
+      The same strategy at every call: `with get_strategy("mirrored").scope(): agent = make_agent(...)`.
 
     Raises:
       ValueError: another name.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {name!r}")
-    if name == "mirrored":
-        return _only(tf.distribute.MirroredStrategy)
-    if name == "multi_worker":
-        return _only(tf.distribute.MultiWorkerMirroredStrategy)
-    return tf.distribute.get_strategy()
+    rule = one_of(STRATEGIES)
+    require(rule.accepts(name), "strategy", rule.expected, name)
+    return tf.distribute.get_strategy() if name == "none" else _make_strategy(name)
 
 
-@cache
-def _only(kind):
-    """The one strategy of a kind in this process: TensorFlow would mix up the sums of a second one with its own."""
-    return kind()
+@cache  # one of a kind in a process: TensorFlow would mix the sums of a second one with its own
+def _make_strategy(name):
+    return tf.distribute.MirroredStrategy() if name == "mirrored" else tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def strategy_of(agent):
-    """The strategy in whose scope an agent was made."""
+def get_strategy_of(agent: TFAgent) -> tf.distribute.Strategy:
+    """Return the strategy in whose scope an agent was made."""
     return getattr(agent.train_step_counter, "distribute_strategy", None) or tf.distribute.get_strategy()

@@ -1,71 +1,107 @@
-"""Examples as the agents of TF-Agents want them: trajectories of one step."""
+"""Experience that agents are trained on: TF-Agents trajectories [batch, 1, ...] of examples and of decisions."""
 
 from recbandits.tf import tf
 
+import numpy as np
+from tf_agents.agents.tf_agent import TFAgent
 from tf_agents.bandits.agents.ranking_agent import CHOSEN_INDEX, CHOSEN_VALUE
-from tf_agents.policies import utils
-from tf_agents.trajectories import time_step as ts
-from tf_agents.trajectories import trajectory
+from tf_agents.policies.utils import PerArmPolicyInfo
+from tf_agents.trajectories.policy_step import PolicyStep
+from tf_agents.trajectories.trajectory import Trajectory
 from tf_agents.utils import nest_utils
 
 from recbandits.agents.ranking.slotting import slotted
-from recbandits.data.slates import cascading_feedback
-from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.checks import FINITE, POSITIVE_PROBABILITY, require
+from recbandits.data.examples import Examples
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.data.slates import SlateExamples, cascading_feedback
+from recbandits.data.trajectories import make_trajectory
 
 
-def tensors(agent, examples):
-    """What an agent reads of examples.
+def convert_examples(agent: TFAgent, examples: Examples | SlateExamples) -> Trajectory:
+    """Make the experience of all examples, a batch of n, from which `gather_rows` takes the batches of a training.
+
+    Of a slate the observation has the movies that were shown, in their order. Else the features of the chosen arm are
+    in the policy info, and the action, which agents for arms with features do not read, is 0.
 
     Args:
-      agent: a TF-Agents agent for arms with features; its reward spec says what kind of feedback it takes.
-      examples: Examples, or SlateExamples for an agent that ranks.
+      agent: its reward spec says which kind of feedback it learns from.
+      examples: that `check_examples` accepts.
 
     Returns:
-      (context [n, G], arm [n, D] or [n, slots, D], reward), float32 tensors; the reward is [n], [n, slots], or for
-      cascading feedback a dict of `chosen_index` int32 [n] and `chosen_value` [n].
+      Trajectory [n, 1, ...] of float32; the reward is [n, 1], [n, 1, slots], or for cascading feedback a dict of
+      `chosen_index` int32 [n, 1] and `chosen_value` [n, 1].
     """
-    reward = tf.constant(examples.reward, tf.float32)
+    context, arm, reward = (tf.constant(part, tf.float32) for part in examples[:3])
     if isinstance(agent.time_step_spec.reward, dict):
-        feedback = cascading_feedback(examples.reward)
-        reward = dict(zip((CHOSEN_INDEX, CHOSEN_VALUE), map(tf.constant, feedback), strict=True))
-    return tf.constant(examples.context, tf.float32), tf.constant(examples.arm, tf.float32), reward
+        reward = dict(
+            zip((CHOSEN_INDEX, CHOSEN_VALUE), map(tf.constant, cascading_feedback(examples.reward)), strict=True)
+        )
+    if arm.shape.rank == 3:
+        return make_trajectory({GLOBAL: context, PER_ARM: arm}, (), (), reward)
+    info = PerArmPolicyInfo(chosen_arm_features=arm)
+    return make_trajectory({GLOBAL: context}, tf.zeros_like(reward, tf.int32), info, reward)
 
 
-def gathered(data, rows):
-    """The trajectory [batch, 1, ...] of some rows of what `tensors` gives.
-
-    Of a slate the observation has the movies that were shown, in their order: that is the action. Else the features of
-    the chosen arm are in the policy info.
-    """
-    context, arm, reward = tf.nest.map_structure(lambda part: tf.gather(part, rows), data)
-    observation, info, action = {GLOBAL: context, PER_ARM: arm}, (), ()
-    if arm.shape.rank == 2:
-        observation, info = {GLOBAL: context}, utils.PerArmPolicyInfo(chosen_arm_features=arm)
-        action = tf.zeros_like(reward, tf.int32)
-    experience = trajectory.single_step(observation, action, info, reward, tf.ones_like(context[:, 0]))
-    return tf.nest.map_structure(lambda part: tf.expand_dims(part, 1), experience)
-
-
-def first_step(environment, observation):
-    """The time step of a bandit with this observation [batch, ...]: every interaction is the first of its episode."""
-    size, spec = environment.batch_size, environment.time_step_spec()
-    reward = tf.nest.map_structure(lambda part: tf.zeros([size, *part.shape], part.dtype), spec.reward)
-    return ts.TimeStep(tf.fill([size], ts.StepType.FIRST), reward, tf.ones([size]), observation)
-
-
-def of_decision(agent, observation, decision, feedback):
-    """The trajectory [batch, 1, ...] of a decision just made, without what training does not read.
+def convert_decision(agent: TFAgent, observation, decision: PolicyStep, feedback) -> Trajectory:
+    """Make the experience of a batch of decisions, with those parts alone that the agent is trained on.
 
     Args:
-      agent: TF-Agents agent.
-      observation: what the policy saw, [batch, ...].
-      decision: `PolicyStep` of the policy; where its action is a slate, the observation becomes that of what was shown.
-      feedback: what came of it, [batch, ...], as the reward spec says.
+      agent: that learns from it.
+      observation: of the policy, [batch, ...].
+      decision: of the policy; where its action is a slate, the observation becomes that of the slate's items.
+      feedback: nest [batch, ...] as the reward spec of the environment says.
+
+    Returns:
+      Trajectory [batch, 1, ...]
     """
     if decision.action.shape.rank == 2:
         observation = slotted(observation, decision.action)
-    discount = tf.ones_like(tf.nest.flatten(observation)[0][:, 0])
-    experience = trajectory.single_step(observation, decision.action, decision.info, feedback, discount)
-    experience = nest_utils.prune_extra_keys(agent.training_data_spec, experience)
-    # A reshape and its inverse cancel in the graph, where an expanded dimension would stay.
-    return tf.nest.map_structure(lambda tensor: tf.reshape(tensor, [tensor.shape[0], 1, *tensor.shape[1:]]), experience)
+    experience = make_trajectory(observation, decision.action, decision.info, feedback)
+    return nest_utils.prune_extra_keys(agent.training_data_spec, experience)
+
+
+def check_examples(agent: TFAgent, name: str, examples: Examples | SlateExamples) -> None:
+    """Check that an agent for arms with features can be trained on examples, which are named in errors.
+
+    Raises:
+      ValueError: examples of another kind or shape than the agent's, none, or a value outside its range.
+    """
+    features, slots = agent.time_step_spec.observation, tuple(agent.action_spec.shape)
+    kind, task = (SlateExamples, "ranks") if slots else (Examples, "chooses one arm")
+    require(isinstance(examples, kind), name, f"{kind.__name__} for an agent that {task}", type(examples))
+    rows = len(examples.context)
+    require(rows > 0, name, "of at least one row", rows)
+    # events of another type would be rounded beside those that the agent keeps
+    require(examples.event.dtype == np.int64, f"{name}: event", "int64", examples.event.dtype)
+    context, arm = (features[part].shape[-1] for part in (GLOBAL, PER_ARM))
+    shapes = {"context": (rows, context), "arm": (rows, *slots, arm), "reward": (rows, *slots)}
+    for field, values in examples._asdict().items():
+        shape = shapes.get(field, (rows,))
+        require(values.shape == shape, f"{name}: {field}", f"of shape {shape}, by the agent's specs", values.shape)
+        rule = POSITIVE_PROBABILITY if field in ("propensity", "pass_prob") else FINITE
+        allowed = rule.holds(values)
+        if not allowed.all():
+            row = tuple(np.argwhere(~allowed)[0])
+            require(False, f"{name}: {field} of row {row[0]}", rule.expected, values[row].item())
+    if isinstance(agent.time_step_spec.reward, dict) and slots[0] > 1:
+        unclicked = (examples.reward <= 0).any()  # in ratings there is none, and each first movie would be the click
+        require(unclicked, f"{name}: reward", "0 where nothing was clicked, for cascading feedback", "no 0")
+
+
+def check_new_events(agent: TFAgent, event: np.ndarray) -> None:
+    """Check that events int64 [n] are different, and that a linear model has not learnt any of them.
+
+    Raises:
+      ValueError: an event that occurs twice, or that was learnt before.
+    """
+    events, counts = np.unique(event, return_counts=True)
+    if (counts > 1).any():
+        first, second = np.flatnonzero(event == events[counts > 1][0])[:2]
+        raise ValueError(f"examples must be of different events, rows {first} and {second} are of the same one")
+    again = int(np.isin(events, agent.learned_events.numpy()).sum())
+    if again:
+        raise ValueError(
+            f"examples must be new to a linear model, it has learnt {again} of these {len(events)} events before: "
+            "evidence that is counted twice makes its confidence widths too narrow"
+        )

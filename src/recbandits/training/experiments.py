@@ -9,12 +9,11 @@ import pandas as pd
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
 from recbandits.data import splits
-from recbandits.data.cross_fitting import cross_fitted_examples
+from recbandits.data.examples import Examples, cross_fit_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.simulated_logs import log_decisions, popularity, uniform
 from recbandits.data.slates import SlateExamples, cross_fitted_lists, rated_lists
 from recbandits.data.tables import MovieLens
-from recbandits.data.trajectories import Examples
 from recbandits.environments.factorization import Factorization, als, svd
 from recbandits.environments.movielens import MovieLensEnvironment
 from recbandits.evaluation.intervals import mean_interval
@@ -23,9 +22,9 @@ from recbandits.evaluation.ranking_metrics import measure, rank
 from recbandits.evaluation.regret import totals
 from recbandits.evaluation.reward_model import cross_fit
 from recbandits.exploration import epsilon_greedy
-from recbandits.training.distribution import strategy
+from recbandits.training.distribution import get_strategy
 from recbandits.training.job_paths import JobPaths
-from recbandits.training.offline import SlateSpecs, Specs, fit, scores
+from recbandits.training.offline import Specs, fit, score_candidates
 from recbandits.training.online import simulate
 from recbandits.training.problems import Fit, Problem, Rank, Simulation
 
@@ -69,7 +68,7 @@ def run_experiment(problem: Problem, agent: Any, data: MovieLens, paths: JobPath
     """
     if isinstance(problem, Simulation):
         return _simulate(problem, agent, data, paths)
-    replicas = strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
+    replicas = get_strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
     rows, exported = [], None
     for seed in problem.seeds:
         task = (OfflineTask if isinstance(problem, Fit) else RankingTask)(problem, data, seed)
@@ -148,13 +147,13 @@ class OfflineTask:
     def examples(self) -> Examples:
         """Log decisions to learn from, with features that have not seen their rewards."""
         log = self._log(self.train, decisions=self._problem.decisions).log
-        return cross_fitted_examples(log, self.train, self._fit_features)
+        return cross_fit_examples(log, self.train, self._fit_features)
 
     def evaluate(self, model: Any, bundle: FeatureBundle | None) -> dict[str, float]:
         """Evaluate the greedy policy of a model.
 
         Args:
-          model: an agent, or another model that `offline.scores` takes.
+          model: an agent, or another model that `offline.score_candidates` takes.
           bundle: its features; None for a model that predicts from ids.
 
         Returns:
@@ -162,9 +161,9 @@ class OfflineTask:
           alone, by the self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
         """
         log, table = self._evaluation.log, self.held_out
-        greedy = epsilon_greedy(scores(model, bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
+        greedy = epsilon_greedy(score_candidates(model, bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
         users, movies = table["user_id"].to_numpy(), table["movie_id"].to_numpy()[:, None]
-        error = scores(model, bundle, users, movies)[:, 0] - table["rating"].to_numpy()
+        error = score_candidates(model, bundle, users, movies)[:, 0] - table["rating"].to_numpy()
         estimate = estimates(log, greedy, cross_fit(log, self.bundle.observation), names=["SNDR"])["SNDR"]
         return {
             "mean_reward": self._evaluation.value(greedy),
@@ -196,10 +195,10 @@ class RankingTask:
         self._fit_features = partial(_fit_features, data)
         self.bundle = self._fit_features(self.features, self.factors)
 
-    def specs(self) -> SlateSpecs:
+    def specs(self) -> Specs:
         """Return the specs for which the agent is made."""
         problem = self._problem
-        return SlateSpecs(self.bundle.spec(problem.candidates), problem.size, problem.feedback)
+        return Specs(self.bundle.spec(problem.candidates), problem.size, problem.feedback)
 
     def examples(self) -> SlateExamples:
         """Draw lists to learn from, with features that have not seen their ratings."""
@@ -221,9 +220,9 @@ class RankingTask:
         rows = lists.user_id, lists.candidates, lists.mask
         popular = self.features["movie_id"].value_counts().reindex(lists.candidates.ravel(), fill_value=0).to_numpy()
         ordered = {
-            "agent": scores(model, bundle, *rows),
+            "agent": score_candidates(model, bundle, *rows),
             "popularity": popular.reshape(lists.mask.shape),
-            "als": scores(self.factors, None, *rows),
+            "als": score_candidates(self.factors, None, *rows),
         }
         slates = {name: rank(values, top, lists.mask, self._seed) for name, values in ordered.items()}
         means = {name: measure(slate, lists.rating, LIKED).mean() for name, slate in slates.items()}

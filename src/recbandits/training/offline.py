@@ -1,84 +1,70 @@
-"""Learn from logged decisions: epochs for networks, one pass for linear models."""
+"""Training on logged decisions: networks in several epochs, linear models in one pass."""
+
+from pathlib import Path
 
 from recbandits.tf import tf
 
 import numpy as np
+import pandas as pd
+from tf_agents.agents.tf_agent import TFAgent
 from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step as ts
-from tqdm import tqdm
+from tf_agents.trajectories.time_step import TimeStep, time_step_spec
 
-from recbandits.data import trajectories
-from recbandits.data.features import check_candidates
-from recbandits.data.trajectories import Examples
-from recbandits.environments.base import GLOBAL, PER_ARM
+from recbandits.checks import require, whole
+from recbandits.data.examples import Examples
+from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle, check_candidates
+from recbandits.data.slates import SlateExamples
 from recbandits.environments.ranking import feedback_spec
-from recbandits.training.checks import check, check_new
-from recbandits.training.run import PAIRS, Run, make_stages
+from recbandits.training.distribution import get_strategy_of
+from recbandits.training.epochs import PAIRS_PER_CALL, Training, plan_stages
+from recbandits.training.experience import check_examples, check_new_events
 
 
 class Specs:
-    """What `make_agent` has to know of logged decisions.
+    """Specs of logged decisions or slates, from which `make_agent` makes an agent as from an environment.
 
     Args:
-      shapes: of one decision's observation, such as `FeatureBundle.spec(10)`: {"global": (G,), "per_arm": (k, D)}.
-    """
-
-    def __init__(self, shapes):
-        self._shapes = shapes
-
-    def time_step_spec(self):
-        """Spec of a TF-Agents time step with these observations."""
-        spec = {name: tensor_spec.TensorSpec(shape, name=name) for name, shape in self._shapes.items()}
-        return ts.time_step_spec(spec)
-
-    def action_spec(self):
-        """Spec of a candidate's column."""
-        return tensor_spec.BoundedTensorSpec([], tf.int32, 0, self._shapes[PER_ARM][0] - 1, "action")
-
-
-class SlateSpecs:
-    """What `make_agent` has to know of logged slates.
-
-    Args:
-      shapes: of one observation that a policy will see, such as `FeatureBundle.spec(50)`: {"global": (G,), "per_arm":
-        (items, D)}.
-      num_slots: of a slate, below the number of items.
-      feedback: "score_vector" (a number for each slot) or "cascading" (the first slot that was clicked).
+      shapes: of one observation of the policy, such as `FeatureBundle.spec(10)`: {"global": (G,), "per_arm": (k, D)}.
+      num_slots: of a slate, below the number of candidates; None for a choice of one candidate.
+      feedback: on a slate: "score_vector" (a number for each slot) or "cascading" (the first slot that was clicked).
 
     Raises:
-      ValueError: as many slots as items or more, or another feedback.
+      ValueError: as many slots as candidates or more, or another feedback.
     """
 
-    def __init__(self, shapes, num_slots, feedback="score_vector"):
-        items = shapes[PER_ARM][0]
-        if not 1 <= num_slots < items:
-            raise ValueError(f"num_slots must be in [1, {items - 1}], below the number of items, got {num_slots}")
-        self._specs, self._slots, self._reward_spec = Specs(shapes), num_slots, feedback_spec(feedback, num_slots)
+    def __init__(
+        self, shapes: dict[str, tuple[int, ...]], num_slots: int | None = None, feedback: str = "score_vector"
+    ):
+        self._shapes, self._slots, self._reward_spec = shapes, [] if num_slots is None else [num_slots], None
+        if num_slots is not None:
+            most = shapes[PER_ARM][0] - 1
+            require(1 <= num_slots <= most, "num_slots", f"in [1, {most}], below the number of items", num_slots)
+            self._reward_spec = feedback_spec(feedback, num_slots)
 
-    def time_step_spec(self):
-        """Spec of a TF-Agents time step with these observations, and with the feedback as its reward."""
-        return ts.time_step_spec(self._specs.time_step_spec().observation, self._reward_spec)
+    def time_step_spec(self) -> TimeStep:
+        """Return the spec of a TF-Agents time step with these observations, and for slates with their feedback."""
+        spec = {name: tensor_spec.TensorSpec(shape, name=name) for name, shape in self._shapes.items()}
+        return time_step_spec(spec, self._reward_spec)
 
-    def action_spec(self):
-        """Spec of a slate: columns of the candidates."""
-        last = int(self._specs.action_spec().maximum)
-        return tensor_spec.BoundedTensorSpec([self._slots], tf.int32, 0, last, "action")
+    def action_spec(self) -> tensor_spec.BoundedTensorSpec:
+        """Return the spec of a candidate's column, or of a slate of them."""
+        return tensor_spec.BoundedTensorSpec(self._slots, tf.int32, 0, self._shapes[PER_ARM][0] - 1, "action")
 
 
 def fit(
-    agent,
-    examples,
+    agent: TFAgent,
+    examples: Examples | SlateExamples,
     *,
-    epochs=1,
-    batch_size=1024,
-    validation=None,
-    patience=None,
-    weights=None,
-    seed=0,
-    checkpoints=None,
-    tensorboard=None,
-    xla=False,
-):
+    epochs: int = 1,
+    batch_size: int = 1024,
+    validation: Examples | SlateExamples | None = None,
+    patience: int | None = None,
+    weights: str | None = None,
+    seed: int = 0,
+    checkpoints: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+    xla: bool = False,
+) -> pd.DataFrame:
     """Train an agent on logged decisions.
 
     Networks see the examples in a new order each epoch. A linear model sees each example once, in the order of the log:
@@ -87,25 +73,25 @@ def fit(
 
     Args:
       agent: from `make_agent` with `Specs`; it is trained in place, with the strategy in whose scope it was made.
-      examples: Examples, or SlateExamples for an agent that ranks.
+      examples: SlateExamples for an agent that ranks, else Examples.
       epochs: passes over the examples, for networks.
       batch_size: examples per update; the last batch of an epoch has what remains.
       validation: examples on which the error is measured after each epoch; None for none.
-      patience: epochs without a better validation error after which a network stops; it ends as it was after the best
-        one. None trains all epochs and keeps the last.
+      patience: epochs without a better validation error after which a network stops; it keeps the state after its best
+        epoch. None trains all epochs and keeps the last state.
       weights: None weighs all examples alike; "ips" by 1 / (propensity * pass_prob), divided by its mean, as if a
         uniform policy had logged the decisions. Of slates the agent itself weighs the slots, for position bias.
       seed: of the order of the examples.
-      checkpoints: directory, one for each training; one that was interrupted goes on from its last epoch to the same
-        end, bit by bit. Several workers need one that all of them see. None for none.
+      checkpoints: directory, one for each training; a training that was interrupted continues after its last epoch to
+        the same end, bit by bit. Several workers need one that all of them see. None for none.
       tensorboard: directory, one for each training, for its curves and, of a network, histograms of variables and
         gradients after each epoch (0 is before the first); None for none.
       xla: whether to compile networks with XLA: seconds of compilation for faster epochs. Not on several replicas.
 
     Returns:
-      DataFrame with one row an epoch: epoch, stage ("network" or "linear"), loss (mean squared error of the batches
-      before they were learnt), validation_mse (both weighted as `weights` says; of slates, the agent's own loss) and
-      seconds (of training).
+      One row an epoch: epoch, stage ("network" or "linear"), loss (mean squared error of the batches before they were
+      learnt), validation_mse (both weighted as `weights` says; of slates, the agent's own loss) and seconds (of
+      training).
 
     Raises:
       ValueError: an agent, examples or options that do not fit; more than one pass, or an event that the agent has
@@ -114,36 +100,43 @@ def fit(
         agent is what it was after the epoch before.
     """
     parts = {"examples": examples} if validation is None else {"examples": examples, "validation": validation}
-    check(agent, parts, epochs, batch_size, patience, weights)
-    epochs, batch_size = int(epochs), int(batch_size)  # a resumed training compares them as text
-    stages = make_stages(agent, epochs)
-    if stages[-1].name == "linear":
-        check_new(agent, examples.event)
-    options = {"batch_size": batch_size, "patience": patience, "weights": weights, "seed": seed, "xla": xla}
-    run = Run(agent, stages, parts, options)
+    rule = whole()
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
+        require(rule.accepts(value) or (name == "patience" and value is None), name, rule.expected, value)
+    if patience is not None and validation is None:
+        raise ValueError("patience needs examples for validation, got none")
+    require(weights in (None, "ips"), "weights", "None or 'ips'", weights)
+    _check_agent(agent, weights)
+    for name, part in parts.items():
+        check_examples(agent, name, part)
+    stages = plan_stages(agent, int(epochs))
+    if "linear" in stages:
+        check_new_events(agent, examples.event)
+    # whole numbers as Python's own, because checkpoints compare options as text
+    options = {"batch_size": int(batch_size), "patience": patience, "weights": weights, "seed": seed, "xla": xla}
+    training = Training(agent, stages, parts, options)
     if checkpoints is not None:
-        run.resume(checkpoints)
+        training.restore(checkpoints)
     if tensorboard is not None:
-        run.summarise(tensorboard)
-    with tqdm(total=len(run), disable=None, unit="epoch") as progress:
-        for stage in stages:
-            run(stage, progress)
-    return run.frame()
+        training.write_summaries(tensorboard)
+    return training.run()
 
 
-def scores(model, bundle, user_ids, candidates, mask=None):
-    """Predicted reward of candidates.
+def score_candidates(
+    model, bundle: FeatureBundle | None, user_ids: np.ndarray, candidates: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Predict the reward of candidates.
 
     Args:
       model: an agent, or a policy of one, in this process or loaded; or, where the bundle is None, anything with
         `predict(user_ids [m], movie_ids [m])`, such as a `Factorization`.
-      bundle: FeatureBundle that it was trained with.
-      user_ids: int array [n].
-      candidates: int array [n, k], movie ids.
-      mask: bool array [n, k], False in padding; None for all True.
+      bundle: that the model was trained with.
+      user_ids: int [n].
+      candidates: int [n, k], movie ids.
+      mask: bool [n, k], False in padding; None for all True.
 
     Returns:
-      float array [n, k], minus infinity where the mask is False.
+      float [n, k], minus infinity where the mask is False.
 
     Raises:
       ValueError: shapes that do not fit together.
@@ -155,40 +148,23 @@ def scores(model, bundle, user_ids, candidates, mask=None):
         values[mask] = model.predict(np.repeat(user_ids, mask.sum(axis=1)), candidates[mask])
         return values
     policy = getattr(model, "policy", model)
-    rows = max(1, PAIRS // candidates.shape[1])
+    rows = max(1, PAIRS_PER_CALL // candidates.shape[1])
     for start in range(0, len(user_ids), rows):
         part = slice(start, start + rows)
-        observation = bundle.observation(user_ids[part], candidates[part], mask[part])
-        wanted = mask[part]
-        context = np.repeat(observation[GLOBAL], wanted.sum(axis=1), axis=0)
-        values[part][wanted] = policy.score_pairs(context, observation[PER_ARM][wanted])
+        available = mask[part]
+        observation = bundle.observation(user_ids[part], candidates[part], available)
+        context = np.repeat(observation[GLOBAL], available.sum(axis=1), axis=0)
+        values[part][available] = policy.score_pairs(context, observation[PER_ARM][available])
     return values
 
 
-def doubly_robust(log, bundle, q):
-    """Examples of every candidate, with the rewards by which doubly robust estimators value a policy.
-
-    The reward of candidate a is q(a), plus (reward - q) / propensity if a was chosen: unbiased where the propensities
-    are right, whatever q is (Dudik et al. 2014, "Doubly Robust Policy Evaluation and Optimization", section 3).
-
-    Args:
-      log: BanditLog
-      bundle: FeatureBundle that knows its users and movies.
-      q: float array [n, k], predicted reward of every candidate; it is not read in padding.
-
-    Returns:
-      Examples, one row for each decision and candidate that is not padding, with propensity 1: they need no more
-      weighting for it. The chosen one keeps the hash of its event, the others have neighbouring numbers.
-    """
-    logged, observation = trajectories.examples(log, bundle), bundle.observation(log.user_id, log.candidates, log.mask)
-    row, column = np.nonzero(log.mask)
-    reward, chosen = q[log.mask], column == log.action[row]
-    reward[chosen] += (log.reward - reward[chosen]) / log.propensity
-    return Examples(
-        context=logged.context[row],
-        arm=observation[PER_ARM][log.mask],
-        reward=reward.astype(np.float32),
-        propensity=np.ones(len(row), np.float32),
-        pass_prob=logged.pass_prob[row],
-        event=logged.event[row] + column - log.action[row],
-    )
+def _check_agent(agent, weights):
+    if not isinstance(agent.time_step_spec.observation, dict):
+        raise ValueError("agent must be made for arms with features, as Specs describes them")
+    if not agent.action_spec.shape.rank:
+        return
+    if weights is not None:
+        raise ValueError(f"weights must be None for an agent that ranks, which weighs slots itself, got {weights!r}")
+    replicas = get_strategy_of(agent).num_replicas_in_sync
+    if replicas > 1:  # its loss is divided by the sum of its weights, of which every replica would know a part
+        raise ValueError(f"an agent that ranks must be made on one replica, it has {replicas}")

@@ -1,163 +1,170 @@
-"""The on-policy loop: serve single items or slates, observe the reward, learn; all of it in one graph."""
+"""Simulation of the on-policy loop in one graph: serve single items or slates, observe the reward, learn."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from numbers import Integral
 from pathlib import Path
 
 from recbandits.tf import tf
 
 import numpy as np
 import pandas as pd
-from tf_agents.agents import tf_agent
+from tf_agents.agents.tf_agent import TFAgent
+from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
+from recbandits.checks import require, whole
 from recbandits.environments.base import SeededEnvironment
 from recbandits.environments.ranking import RankingEnvironment
-from recbandits.training.checkpoints import restored
-from recbandits.training.experience import first_step, of_decision
+from recbandits.training.checkpoints import assign_values, compute_digest, open_checkpoints, read_values
+from recbandits.training.experience import convert_decision
+from recbandits.training.summaries import SimulationSummaries
 
 
-def simulate(environment, agents, steps, seeds=(0,), points=50, tensorboard=None, checkpoints=None):
-    """Let agents interact with an environment, each on the same users, candidates and noise.
+def simulate(
+    environment: SeededEnvironment,
+    agents,
+    steps: int,
+    seeds: Iterable[int] = (0,),
+    points: int = 50,
+    tensorboard: str | Path | None = None,
+    checkpoints: str | Path | None = None,
+) -> pd.DataFrame:
+    """Let agents interact with an environment, each with the same users, candidates and noise.
 
     Args:
-      environment: an `Environment`, or a `RankingEnvironment` for agents that show slates.
-      agents: a name, or parameters such as `LinUCB(alpha=0.1)`, made anew for every seed; or an agent already made,
-        which is trained in place on a single seed; or a mapping from labels to these.
+      environment: an `Environment`, or a `RankingEnvironment` for agents that rank.
+      agents: a name, or parameters such as `LinUCB(alpha=0.1)`, from which an agent is made for every seed; or an agent
+        itself, which is trained in place on a single seed; or a mapping from labels to these.
       steps: batches to serve.
       seeds: one run for each agent and seed; a seed fixes the environment's stream, exploration and initial weights.
       points: measurements per run, evenly spaced.
       tensorboard: directory for scalars, one run per agent and seed; None for none.
-      checkpoints: directory; what was finished there is not run again, and what was interrupted goes on from its last
-        measurement to the same end, bit by bit. None for none.
+      checkpoints: directory; a run that was finished there is read back, and one that was interrupted continues after
+        its last measurement to the same end, bit by bit. None for none.
 
     Returns:
-      DataFrame with one row per agent, seed and measurement: agent, seed, step, interactions; regret (expected, mean
-      per interaction since the last measurement), reward (mean), suboptimal (share of actions that were not the best)
-      and cumulative_regret (sum of expected regret since the start). The reward of a slate is its number of clicks,
-      and it is sub-optimal where fewer are expected of it than of the best slate.
+      One row per agent, seed and measurement: agent, seed, step, interactions; regret (expected, mean per interaction
+      since the last measurement), reward (mean), suboptimal (share of actions that were not the best) and
+      cumulative_regret (sum of expected regret since the start). The reward of a slate is its number of clicks, and it
+      is sub-optimal where fewer clicks are expected of it than of the best slate.
 
     Raises:
-      ValueError: nothing to run, seeds or labels that are not different, an agent already made with several seeds, or
+      ValueError: nothing to run, seeds or labels that are not different, an agent itself with several seeds, or
         checkpoints of another simulation.
     """
     if not isinstance(environment, SeededEnvironment):
         raise ValueError(f"environment must be one of recbandits, got {type(environment).__name__}")
     if not isinstance(agents, Mapping):
-        agents = {_label(agents): agents}
-    seeds = _check(agents, steps, seeds, points)
+        agents = {_default_label(agents): agents}
+    seeds = list(seeds) if isinstance(seeds, Iterable) else seeds
+    _check(agents, steps, seeds, points)
     ends = np.unique(np.linspace(0, steps, min(points, steps) + 1).round().astype(int))[1:]
     frames = []
     with tqdm(total=len(agents) * len(seeds) * len(ends), disable=None, unit="point") as progress:
         for label, agent in agents.items():
-            run = _Run(environment, label, agent, ends)
+            simulation = _Simulation(environment, label, agent, ends)
             for seed in seeds:
                 progress.set_description(f"{label}, seed {seed}")
-                frames.append(run(seed, _below(tensorboard, label, seed), _below(checkpoints, label, seed), progress))
+                directories = [
+                    directory and Path(directory, _folder_name(label), f"seed-{seed}")
+                    for directory in (tensorboard, checkpoints)
+                ]
+                frames.append(simulation.run(seed, *directories, progress))
     return pd.concat(frames, ignore_index=True)
 
 
 def _check(agents, steps, seeds, points):
-    """Refuse what cannot be simulated; returns the seeds as a list."""
-    if not (agents and isinstance(steps, Integral) and steps >= 1 and isinstance(points, Integral) and points >= 1):
-        raise ValueError(f"there must be agents, steps and points, got {len(agents)}, {steps} and {points}")
-    seeds = list(seeds) if isinstance(seeds, Iterable) else seeds
-    if not seeds or not isinstance(seeds, list) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds must be whole numbers, at least one and all different, got {seeds}")
-    folders = {_folder(label) for label in agents}
+    require(bool(agents), "agents", "at least one", agents)
+    for name, value in {"steps": steps, "points": points}.items():
+        require(whole().accepts(value), name, whole().expected, value)
+    different = isinstance(seeds, list) and 0 < len(seeds) == len(set(seeds))
+    require(different, "seeds", "whole numbers, at least one and all different", seeds)
+    folders = {_folder_name(label) for label in agents}
     if "" in folders or len(folders) < len(agents):
         raise ValueError(f"labels must differ in their letters and digits, got {', '.join(map(str, agents))}")
-    made = [label for label, agent in agents.items() if isinstance(agent, tf_agent.TFAgent)]
-    if made and len(seeds) > 1:
-        raise ValueError(f"{made[0]}: an agent already made runs one seed; give its parameters to run several")
-    return seeds
+    instances = [label for label, agent in agents.items() if isinstance(agent, TFAgent)]
+    if instances and len(seeds) > 1:
+        raise ValueError(f"{instances[0]}: an agent itself runs one seed; give its parameters to run several")
 
 
-class _Run:
+class _Simulation:
     """One agent in one environment: traced once, run for every seed."""
 
     def __init__(self, environment, label, agent, ends):
-        self._environment, self._label, self._parameters, self._ends = environment, label, agent, ends
+        self._environment, self._label, self._source, self._ends = environment, label, agent, ends
         self._agent = self._loop = None
 
-    def __call__(self, seed, tensorboard, checkpoints, progress):
-        self._prepare(seed)
+    def run(self, seed, tensorboard, checkpoints, progress):
+        """Run one seed, or what is left of it, and return its measurements."""
+        self._reset(seed)
         history = tf.Variable(tf.zeros([len(self._ends), 3], tf.float64), trainable=False)
         done = tf.Variable(0, trainable=False)
-        manager = self._restore(seed, checkpoints, history, done)
-        scalars = None if tensorboard is None else _Scalars(tensorboard)
-        if scalars is not None:
-            scalars.write(self._frame(seed, history.numpy())[: int(done)])
+        manager = checkpoints and self._restore(seed, checkpoints, history, done)
+        summaries = tensorboard and SimulationSummaries(tensorboard)
+        if summaries:
+            summaries.write(self._make_frame(seed, history)[: int(done)])
         progress.update(int(done))
         for point in range(int(done), len(self._ends)):
             window = self._ends[point] - (self._ends[point - 1] if point else 0)
             history[point].assign(self._loop(tf.constant(window, tf.int32)) / window)
             done.assign(point + 1)
-            if manager is not None:
+            if manager:
                 manager.save(point + 1)
-            if scalars is not None:
-                scalars.write(self._frame(seed, history.numpy())[point : point + 1])
+            if summaries:
+                summaries.write(self._make_frame(seed, history)[point : point + 1])
             progress.update()
-        return self._frame(seed, history.numpy())
+        return self._make_frame(seed, history)
 
-    def _prepare(self, seed):
-        """Reset the environment, and the agent to what it is when made with this seed."""
-        made = self._parameters
-        if not isinstance(made, tf_agent.TFAgent):
-            made = make_agent(made, self._environment, seed)
+    def _reset(self, seed):
+        """Reset the environment, and the agent to its state when it is made with this seed."""
+        agent = self._source
+        if not isinstance(agent, TFAgent):
+            agent = make_agent(agent, self._environment, seed)
         if self._loop is None:
-            self._agent, self._loop = made, _make_loop(self._environment, made)
+            self._agent, self._loop = agent, _make_loop(self._environment, agent)
         else:
-            for variable, value in zip(self._agent.variables, made.variables, strict=True):
-                variable.assign(value)
+            assign_values(self._agent.variables, read_values(agent.variables))
         self._environment.restart(seed)
 
     def _restore(self, seed, directory, history, done):
-        if directory is None:
-            return None
-        what = {
+        environment = self._environment
+        settings = {
             "agent": repr(getattr(self._agent, "parameters", self._label)),
             "seed": int(seed),
             "steps": int(self._ends[-1]),
             "points": len(self._ends),
-            "users": [self._digest_at(seed, step) for step in (int(self._ends[-1]) - 1, 0)],
+            "users": [self._compute_digest(seed, step) for step in (int(self._ends[-1]) - 1, 0)],
         }
-        world = self._environment
-        if isinstance(world, RankingEnvironment):  # what becomes of a slate is not in the batches
-            what["slates"] = [world.num_slots, repr(world.clicks), world.feedback]
-        state = {"agent": self._agent, "environment": world.state, "history": history, "done": done}
-        return restored(directory, what, "simulation", self._label, **state)
+        if isinstance(environment, RankingEnvironment):  # the batches do not determine the clicks on a slate
+            settings["slates"] = [environment.num_slots, repr(environment.clicks), environment.feedback]
+        state = {"agent": self._agent, "environment": environment.state, "history": history, "done": done}
+        return open_checkpoints(directory, settings, "simulation", self._label, **state)
 
-    def _digest_at(self, seed, step):
-        """Fingerprint of all that the environment knows at a step; it is left at that step."""
+    def _compute_digest(self, seed, step):
+        """Compute the digest of the batch of a step, at which the environment is left."""
         self._environment.restart(seed, step)
-        digest = hashlib.sha256()
-        for tensor in tf.nest.flatten(self._environment.batch()):
-            if tensor is not None:
-                digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+        tensors = tf.nest.flatten(self._environment.batch())
+        return compute_digest(tensor.numpy() for tensor in tensors if tensor is not None)
 
-    def _frame(self, seed, history):
-        frame = pd.DataFrame(history, columns=["regret", "reward", "suboptimal"])
+    def _make_frame(self, seed, history):
+        frame = pd.DataFrame(history.numpy(), columns=["regret", "reward", "suboptimal"])
         interactions = self._ends * self._environment.batch_size
-        frame.insert(0, "agent", self._label)
-        frame.insert(1, "seed", seed)
-        frame.insert(2, "step", self._ends)
-        frame.insert(3, "interactions", interactions)
+        columns = {"agent": self._label, "seed": seed, "step": self._ends, "interactions": interactions}
+        for position, (name, values) in enumerate(columns.items()):
+            frame.insert(position, name, values)
         return frame.assign(cumulative_regret=(frame["regret"] * np.diff(interactions, prepend=0)).cumsum())
 
 
 def _make_loop(environment, agent):
-    """A graph that serves and learns for a number of steps and returns sums of regret, reward and sub-optimal share."""
+    """Make a graph that serves and learns for some steps and returns sums of regret, reward and sub-optimal share."""
 
     def step(number, sums):
         batch = environment.batch()
-        decision = agent.collect_policy.action(first_step(environment, batch.observation))
+        time_step = ts.restart(batch.observation, environment.batch_size, environment.reward_spec())
+        decision = agent.collect_policy.action(time_step)
         response = environment.respond(batch, decision.action)
-        agent.train(of_decision(agent, batch.observation, decision, response.feedback))
+        agent.train(convert_decision(agent, batch.observation, decision, response.feedback))
         environment.advance()
         expected, optimal = response.expected, response.optimal
         means = [optimal - expected, response.reward, tf.cast(expected < optimal, tf.float32)]
@@ -171,34 +178,12 @@ def _make_loop(environment, agent):
     return loop.get_concrete_function()
 
 
-class _Scalars:
-    """Event files of one run for TensorBoard; those of an earlier run in the same folder are removed."""
-
-    def __init__(self, directory):
-        for file in directory.glob("events.out.tfevents.*"):
-            file.unlink()
-        self._writer = tf.summary.create_file_writer(str(directory))
-
-    def write(self, rows):
-        """Write every measure of some rows of a frame."""
-        for row in rows.itertuples():
-            with self._writer.as_default(step=row.interactions):
-                for measure in ("regret", "reward", "suboptimal", "cumulative_regret"):
-                    tf.summary.scalar(measure, getattr(row, measure))
-        self._writer.flush()
-
-
-def _label(agent):
+def _default_label(agent):
     if isinstance(agent, str):
         return agent
-    return agent.name if isinstance(agent, tf_agent.TFAgent) else type(agent).__name__
+    return agent.name if isinstance(agent, TFAgent) else type(agent).__name__
 
 
-def _folder(label):
-    """A label as a name that every file system takes."""
+def _folder_name(label):
+    """Return a label with those characters alone that every file system takes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(label)).strip("-.")
-
-
-def _below(directory, label, seed):
-    """Folder of one run."""
-    return None if directory is None else Path(directory) / _folder(label) / f"seed-{seed}"

@@ -1,32 +1,39 @@
-"""Slates that policies show to simulated users: what they are worth, the log they leave, and learning from them."""
+"""Slates shown to simulated users: serving and logging them, their probabilities, and off-policy training on them."""
 
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from recbandits.tf import tf
 
 import numpy as np
+from tf_agents.agents.tf_agent import TFAgent
+from tf_agents.policies.tf_policy import TFPolicy
+from tf_agents.trajectories import time_step as ts
 
 from recbandits.agents.factory import make_agent
+from recbandits.agents.ranking.policy import SlatePolicy
 from recbandits.environments.ranking import CHOSEN_INDEX, CHOSEN_VALUE, RankingEnvironment
 from recbandits.records.slate_log import SlateLog
-from recbandits.training.experience import first_step, of_decision
+from recbandits.training.checkpoints import assign_values, read_values
+from recbandits.training.experience import convert_decision
 
-_POLICY = 1 << 50  # where the seeds of a policy's draws begin: far from those by which the environment draws
+_FIRST_SEED = 1 << 50  # of the policy's draws: far from those of the environment
 
 
 class ServedSlates(NamedTuple):
-    """What a policy showed to n users, and what only the environment knows of it.
+    """Slates that a policy showed to n users, with expectations that only the environment knows.
 
     Attributes:
       user_id: int64 [n].
-      candidates: int64 [n, items], ids of what there was to choose from.
+      candidates: int64 [n, items], ids of the items to choose from.
       slate: int32 [n, slots], columns of the candidates, from the top slot down.
-      reward: float32 [n, slots], the clicks as the agent is told of them.
+      reward: float32 [n, slots], the clicks in the agent's feedback.
       value: float32 [n], expected clicks of the slate.
       optimal: float32 [n], expected clicks of the best slate.
-      attraction: float32 [n, items], probability of a click on a candidate that is looked at.
-      relevance: float32 [n, items], what the metrics of `evaluation.ranking_metrics` read.
+      attraction: float32 [n, items], probability of a click on a candidate that is examined.
+      relevance: float32 [n, items], as the metrics of `evaluation.ranking` read it.
     """
 
     user_id: np.ndarray
@@ -39,13 +46,13 @@ class ServedSlates(NamedTuple):
     relevance: np.ndarray
 
     @property
-    def shown(self):
-        """Ids of what was shown, int64 [n, slots]."""
+    def shown(self) -> np.ndarray:
+        """Ids of the items shown, int64 [n, slots]."""
         return np.take_along_axis(self.candidates, self.slate, axis=1)
 
 
 class SlateProbabilities(NamedTuple):
-    """What a policy would have done where the slates of a log were shown; what slate estimators ask for.
+    """Probabilities of a target policy for the slates of a log, as slate estimators take them.
 
     Attributes:
       propensity: float64 [n, slots], probability of the logged item in each slot, given those above it.
@@ -58,48 +65,35 @@ class SlateProbabilities(NamedTuple):
     conditional: np.ndarray
 
 
-def serve_slates(environment, policy, slates, seed):
-    """Let a policy serve simulated users; the same seed brings the same users, candidates and uniforms to every policy.
+def serve_slates(environment: RankingEnvironment, policy: TFPolicy, slates: int, seed: int) -> ServedSlates:
+    """Let a policy serve simulated users; a seed gives the same users, candidates and uniforms to every policy.
+
+    The `value` of the slates has no noise of clicks, and two policies serve the same users: the difference of their
+    values has a narrow interval.
 
     Args:
-      environment: a `RankingEnvironment`; it is left after the last of these users.
-      policy: TF-Agents policy whose actions are slates; its own draws come from `seed`, too, and leave it as it was.
-      slates: how many users to serve, at least 1.
+      environment: it is left after the last of these users.
+      policy: its actions are slates; its own draws are seeded by `seed`, too, and leave it as it was.
+      slates: number of users to serve, at least 1.
       seed: of users, candidates, clicks and the policy's draws.
-
-    Returns:
-      ServedSlates
 
     Raises:
       ValueError: another environment, or no slate to serve.
     """
-    return ServedSlates(**_visit(environment, slates, seed, _server(environment, policy, seed)))
+    rows = _visit(environment, slates, seed, _make_server(environment, policy, seed))
+    return ServedSlates(*(rows[name] for name in ServedSlates._fields))
 
 
-def slate_value(environment, policy, slates, seed):
-    """Expected clicks of every slate that a policy shows, float32 [slates]; arguments as of `serve_slates`.
+def log_slates(environment: RankingEnvironment, policy: SlatePolicy, slates: int, seed: int) -> SlateLog:
+    """Log the slates that `serve_slates` with the same arguments shows, and the clicks on them, with propensities.
 
-    Clicks are not drawn for it, and two policies meet the same users: their difference has a narrow interval.
-    """
-    return serve_slates(environment, policy, slates, seed).value
-
-
-def log_slates(environment, policy, slates, seed):
-    """Log what a policy shows and how users answer, with its propensities.
-
-    Args:
-      environment: a `RankingEnvironment`; users and movies that are drawn anew are logged by number.
-      policy: `SlatePolicy` that has propensities.
-      slates: how many slates to log, at least 1.
-      seed: as of `serve_slates`, which with the same seed shows the same slates.
-
-    Returns:
-      SlateLog; a reward is the click on a slot, under cascading feedback only the click that the agent is told of.
+    Users and movies that are drawn anew are logged by number. The reward is the click on a slot; under cascading
+    feedback, only the click that the agent learns from.
 
     Raises:
-      ValueError: as of `serve_slates`, or a policy whose propensities have no formula.
+      ValueError: as `serve_slates`, or a policy whose propensities have no formula.
     """
-    serve = _server(environment, policy, seed)
+    serve = _make_server(environment, policy, seed)
 
     def compute(batch, number):
         served = serve(batch, number)
@@ -107,40 +101,36 @@ def log_slates(environment, policy, slates, seed):
 
     rows = _visit(environment, slates, seed, compute, policy)
     return SlateLog(
-        event_id=_names(seed, slates),
+        event_id=_make_event_ids(seed, slates),
         user_id=rows["user_id"],
         candidates=rows["candidates"],
         slate=rows["slate"].astype(np.int64),
         reward=rows["reward"].astype(np.float64),
-        propensity=_probability(rows["propensity"]),
-        position_propensity=_probability(rows.get("position")),
+        propensity=_clip(rows["propensity"]),
+        position_propensity=_clip(rows["position"]),
     )
 
 
-def slate_probabilities(environment, policy, log, seed):
-    """Probabilities with which another policy would have shown the slates of a log.
+def compute_slate_probabilities(
+    environment: RankingEnvironment, policy: SlatePolicy, log: SlateLog, seed: int
+) -> SlateProbabilities:
+    """Compute the probabilities with which a target policy shows the slates of a log.
 
     Args:
-      environment: the `RankingEnvironment` that wrote the log; its users come again.
-      policy: `SlatePolicy` to be judged, which has propensities.
-      log: SlateLog of `log_slates`.
-      seed: with which the log was written.
-
-    Returns:
-      SlateProbabilities
+      environment: of `log_slates`; it repeats the users of the log.
+      policy: the target policy.
+      log: of `log_slates`.
+      seed: of `log_slates`.
 
     Raises:
-      ValueError: the log was written with another seed, or for other users or candidates, or a policy whose
-        propensities have no formula.
+      ValueError: a log of another seed, or other users or candidates; a policy whose propensities have no formula.
     """
     logged = tf.constant(log.slate, tf.int32)
 
     def compute(batch, number):
         # the last batch may be logged in part: its missing rows are filled up, and cut off again
-        rows = tf.minimum(
-            number * environment.batch_size + tf.range(environment.batch_size, dtype=tf.int64), len(log) - 1
-        )
-        slate = tf.gather(logged, rows)
+        rows = number * environment.batch_size + tf.range(environment.batch_size, dtype=tf.int64)
+        slate = tf.gather(logged, tf.minimum(rows, len(log) - 1))
         slots = [policy.conditional(batch.observation, slate[:, :slot]) for slot in range(slate.shape[1])]
         return {
             "user_id": batch.users,
@@ -151,47 +141,46 @@ def slate_probabilities(environment, policy, log, seed):
         }
 
     rows = _visit(environment, len(log), seed, compute, policy)
-    same = {  # users and movies that are drawn anew have the same numbers with every seed; the events have not
-        "events": np.array_equal(_names(seed, len(log)), log.event_id),
-        "users": np.array_equal(rows["user_id"], log.user_id),
-        "candidates": np.array_equal(rows["candidates"], log.candidates),
-    }
-    if not all(same.values()):
-        others = " and ".join(name for name, alike in same.items() if not alike)
-        raise ValueError(f"log must be written in this environment with seed {seed}, got other {others}")
-    position = rows.get("position")
-    return SlateProbabilities(
-        _probability(rows["propensity"]), _probability(position), _probability(rows["conditional"])
-    )
+    rows["event_id"] = _make_event_ids(seed, len(log))  # which differ even where users drawn anew have equal numbers
+    names = {"event_id": "events", "user_id": "users", "candidates": "candidates"}
+    others = [name for field, name in names.items() if not np.array_equal(rows[field], getattr(log, field))]
+    if others:
+        expected = f"written in this environment with seed {seed}"
+        raise ValueError(f"log must be {expected}, got other {' and '.join(others)}")
+    return SlateProbabilities(*(_clip(rows[name]) for name in SlateProbabilities._fields))
 
 
-def train_beside(environment, policy, agents, steps, seeds):
+def train_off_policy(
+    environment: RankingEnvironment,
+    policy: TFPolicy,
+    agents: Mapping[str, object],
+    steps: int,
+    seeds: Iterable[int],
+) -> Iterator[tuple[int, dict[str, TFAgent]]]:
     """Train agents on the slates that another policy shows, all on the same slates and the same clicks, in one graph.
 
-    It is what learning from the log of an earlier system comes to, without the log in between.
-
     Args:
-      environment: a `RankingEnvironment`.
-      policy: policy that decides what is shown, such as that of a baseline.
-      agents: mapping from labels to parameters of slate agents, as `make_agent` takes them.
+      environment: of the users.
+      policy: the logging policy, such as that of a baseline.
+      agents: from labels to parameters of slate agents, as `make_agent` takes them.
       steps: batches to learn from, at least 1.
       seeds: one training for each; a seed fixes users, clicks, the policy's draws and the initial weights.
 
     Yields:
-      (seed, mapping from labels to agents), the agents trained for this seed until the next one is asked for.
+      (seed, agents by label); the agents are those of this seed until the next one is requested.
 
     Raises:
-      ValueError: as of `serve_slates`, when the first seed is asked for.
+      ValueError: as `serve_slates`, when the first seed is requested.
     """
     _check(environment, steps, "batch to learn from")
     trained = {label: make_agent(agent, environment) for label, agent in agents.items()}
 
     def step(number, seed):
         batch = environment.batch()
-        decision = policy.action(first_step(environment, batch.observation), seed=_seed(seed, number))
+        decision = _act(environment, policy, batch, seed, number)
         feedback = environment.respond(batch, decision.action).feedback
         for agent in trained.values():
-            agent.train(of_decision(agent, batch.observation, decision, feedback))
+            agent.train(convert_decision(agent, batch.observation, decision, feedback))
         environment.advance()
         return number + 1, seed
 
@@ -199,95 +188,82 @@ def train_beside(environment, policy, agents, steps, seeds):
         start = [tf.constant(0, tf.int64), seed]
         tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)
 
-    loop = _graph(run)
+    loop = _make_graph(run)
     for seed in seeds:
         for label, agent in trained.items():
-            made = make_agent(agents[label], environment, seed)
-            for variable, first in zip(agent.variables, made.variables, strict=True):
-                variable.assign(first)
+            assign_values(agent.variables, read_values(make_agent(agents[label], environment, seed).variables))
         environment.restart(seed)
         loop(tf.constant(seed, tf.int64))
         yield seed, trained
 
 
-def _server(environment, policy, seed):
-    """Function of (batch, number of the step) that serves a batch and gives the fields of `ServedSlates`."""
+def _make_server(environment, policy, seed):
+    """Make a function of (batch, number of the step) that serves a batch and returns the fields of `ServedSlates`."""
 
-    def compute(batch, number):
-        time_step = first_step(environment, batch.observation)
-        slate = policy.action(time_step, seed=_seed(seed, number)).action
+    def serve(batch, number):
+        slate = _act(environment, policy, batch, seed, number).action
         response = environment.respond(batch, slate)
+        reward = response.feedback
+        if isinstance(reward, dict):
+            reward = tf.one_hot(reward[CHOSEN_INDEX], environment.num_slots) * reward[CHOSEN_VALUE][:, None]
         return {
             "user_id": batch.users,
             "candidates": batch.items,
             "slate": slate,
-            "reward": _clicks(response.feedback, environment.num_slots),
+            "reward": reward,
             "value": response.expected,
             "optimal": response.optimal,
             "attraction": batch.attraction,
             "relevance": batch.relevance,
         }
 
-    return compute
+    return serve
+
+
+def _act(environment, policy, batch, seed, number):
+    """Return the policy step of a batch, with draws that depend on the seed and the number of the step alone."""
+    time_step = ts.restart(batch.observation, environment.batch_size, environment.reward_spec())
+    return policy.action(time_step, seed=tf.stack([tf.cast(seed, tf.int64), _FIRST_SEED + number]))
 
 
 def _visit(environment, slates, seed, compute, policy=None):
-    """Compute something of one batch after the other in a graph, and join it to arrays of `slates` rows.
+    """Compute fields of one batch after the other in a graph, and join them to arrays of `slates` rows.
 
-    With a `policy`, the result has the `position` propensities of the slates, if the policy has any.
+    The result also has the `position` propensities of the slates; None without a `policy` that has a formula for them.
     """
-    _check(environment, slates)
+    _check(environment, slates, "slate to show")
     environment.restart(seed)
-    graph = _graph(lambda number: compute(environment.batch(), number))
-    parts = []
+    graph = _make_graph(lambda number: compute(environment.batch(), number))
+    parts, positions = [], []
     for number in range(-(-slates // environment.batch_size)):
-        part = {name: tensor.numpy() for name, tensor in graph(tf.constant(number, tf.int64)).items()}
-        if policy is not None:
-            part |= _positions(policy, environment.batch().observation, part["slate"])
-        parts.append(part)
+        parts.append({name: tensor.numpy() for name, tensor in graph(tf.constant(number, tf.int64)).items()})
+        with contextlib.suppress(ValueError):  # the policy has no formula for them
+            if policy:
+                positions.append(policy.position_propensities(environment.batch().observation, parts[-1]["slate"]))
         environment.advance()
     rows = {name: np.concatenate([part[name] for part in parts])[:slates] for name in parts[0]}
+    rows["position"] = np.concatenate(positions)[:slates] if positions else None
     for name, ids in (("user_id", environment.user_ids), ("candidates", environment.movie_ids)):
         rows[name] = (rows[name] if ids is None else np.asarray(ids)[rows[name]]).astype(np.int64)
     return rows
 
 
-def _graph(function):
-    """A function of one int64 as a graph."""
+def _make_graph(function):
     # a partial, because TensorFlow counts traces by code, and warns when many calls have one each
     return tf.function(partial(function), [tf.TensorSpec([], tf.int64)], autograph=False)
 
 
-def _names(seed, slates):
-    """Ids of the events that `log_slates` logs with a seed."""
+def _make_event_ids(seed, slates):
     return np.array([f"{seed}-{number}" for number in range(slates)], dtype=object)
 
 
-def _positions(policy, observation, slate):
-    try:
-        return {"position": policy.position_propensities(observation, slate)}
-    except ValueError:  # the policy has no formula for them
-        return {}
-
-
-def _check(environment, number, what="slate to show"):
+def _check(environment, number, unit):
     if not isinstance(environment, RankingEnvironment):
         raise ValueError(f"environment must be a RankingEnvironment, got {type(environment).__name__}")
     if number < 1:
-        raise ValueError(f"there must be at least one {what}, got {number}")
+        raise ValueError(f"there must be at least one {unit}, got {number}")
 
 
-def _seed(seed, number):
-    return tf.stack([tf.cast(seed, tf.int64), _POLICY + number])
-
-
-def _clicks(feedback, num_slots):
-    """What the agent is told as float32 [batch, slots]."""
-    if not isinstance(feedback, dict):
-        return feedback
-    return tf.one_hot(feedback[CHOSEN_INDEX], num_slots) * feedback[CHOSEN_VALUE][:, None]
-
-
-def _probability(value):
-    """Float64, never above 1 by a rounding error of float32; None stays None."""
-    return None if value is None else np.minimum(value.astype(np.float64), 1.0)
+def _clip(probability):
+    """Return a probability as float64, never above 1 by a rounding error of float32; None stays None."""
+    return None if probability is None else np.minimum(probability.astype(np.float64), 1.0)

@@ -1,70 +1,95 @@
-"""What TensorBoard shows of a training: curves, and histograms of variables and gradients, an entry an epoch."""
+"""Event files for TensorBoard: curves of simulations and trainings, histograms of variables and gradients."""
 
+import math
 from functools import partial
+from pathlib import Path
 
 from recbandits.tf import tf
 
+import pandas as pd
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+from tf_agents.agents.tf_agent import TFAgent
 
-from recbandits.environments.base import GLOBAL, PER_ARM
-from recbandits.training.experience import gathered, tensors
+from recbandits.data.examples import Examples
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.data.slates import SlateExamples
+from recbandits.training.experience import convert_examples
 
 LOSS, VALIDATION, VARIABLES, GRADIENTS = "loss", "validation", "variables", "gradients"
+MEASURES = ("regret", "reward", "suboptimal", "cumulative_regret")
 _SAMPLE = 1024
 
 
-class Summaries:
-    """Event files of one training: loss and validation error; of a network every variable and its gradient as well.
+class SimulationSummaries:
+    """Curves of one simulation by the number of interactions, in a directory whose older event files are removed."""
+
+    def __init__(self, directory: Path):
+        for file in directory.glob("events.out.tfevents.*"):
+            file.unlink()
+        self._writer = tf.summary.create_file_writer(str(directory))
+
+    def write(self, rows: pd.DataFrame) -> None:
+        """Write the measures of some rows of the DataFrame of `simulate`."""
+        for row in rows.itertuples():
+            _write_scalars(self._writer, row.interactions, {name: getattr(row, name) for name in MEASURES})
+        self._writer.flush()
+
+
+class TrainingSummaries:
+    """Curves of one training, and of a network the histograms of every variable and its gradient, once an epoch.
 
     Graphs that summarise every step are slow. Once an epoch is cheap, whether the epoch is compiled or not: the
-    gradient is that of the loss of the first 1,024 examples, as the epoch left it. Only the gradient is a graph; to
-    trace a summary of every variable takes seconds, to count what falls into its buckets by NumPy a millisecond.
+    gradient is that of the loss of the first 1,024 examples after the epoch. Only the gradient is a graph: tracing a
+    summary of every variable takes seconds, counting what falls into its buckets by NumPy a millisecond.
 
     Args:
       directory: for the event files, one for each training.
       agent: from `make_agent`.
-      examples: Examples or SlateExamples to take gradients of.
+      examples: that gradients are taken of.
     """
 
-    def __init__(self, directory, agent, examples):
+    def __init__(self, directory: str | Path, agent: TFAgent, examples: Examples | SlateExamples):
         self._writer, self._agent = tf.summary.create_file_writer(str(directory)), agent
-        sample = type(examples)(*(part[:_SAMPLE] for part in examples))
-        self._data, self._rows = tensors(agent, sample), tf.range(len(sample.reward))
+        self._experience = convert_examples(agent, type(examples)(*(part[:_SAMPLE] for part in examples)))
         network = getattr(agent.model, "network", None)
         self._variables = network.trainable_variables if network else []
         # a partial, because TensorFlow counts traces by code, and warns when many trainings have one each
-        self._gradients = tf.function(partial(self._gradients_now), autograph=False)
+        self._gradients = tf.function(partial(self._compute_gradients), autograph=False)
 
-    def __call__(self, epoch, loss=None, validation=None):
-        """Write what there is after an epoch; 0 is before the first."""
-        with self._writer.as_default(epoch):
-            for name, value in ((LOSS, loss), (VALIDATION, validation)):
-                if value is not None:
-                    tf.summary.scalar(name, value)
-            if self._variables:
-                names = _names(len(self._variables), self._agent.parameters)
+    def write(self, epoch: int, loss: float = math.nan, validation: float = math.nan) -> None:
+        """Write the measures after an epoch, 0 before the first one; those that are NaN are left out."""
+        scalars = {LOSS: loss, VALIDATION: validation}
+        _write_scalars(self._writer, epoch, {name: value for name, value in scalars.items() if not math.isnan(value)})
+        if self._variables:
+            names = _name_variables(len(self._variables), self._agent.parameters)
+            with self._writer.as_default(epoch):
                 for kind, values in ((VARIABLES, self._variables), (GRADIENTS, self._gradients())):
                     for name, value in zip(names, values, strict=True):
                         histogram = histogram_pb(f"{kind}/{name}", value.numpy())
                         tf.summary.experimental.write_raw_pb(histogram.SerializeToString(), epoch)
         self._writer.flush()
 
-    def _gradients_now(self):
+    def _compute_gradients(self):
+        experience = self._experience
         with tf.GradientTape() as tape:
-            loss = self._loss()
+            if self._agent.action_spec.shape.rank:
+                loss = self._agent.loss(experience, training=True).loss
+            else:
+                context, arm = experience.observation[GLOBAL][:, 0], experience.policy_info.chosen_arm_features
+                predicted = self._agent.model.scores({GLOBAL: context, PER_ARM: arm})
+                loss = tf.reduce_mean(tf.square(experience.reward - predicted))
         return tape.gradient(loss, self._variables)
 
-    def _loss(self):
-        context, arm, reward = self._data
-        if arm.shape.rank == 3:
-            return self._agent.loss(gathered(self._data, self._rows), training=True).loss
-        predicted = self._agent.model.scores({GLOBAL: context, PER_ARM: arm[:, None, :]})[:, 0]
-        return tf.reduce_mean(tf.square(reward - predicted))
+
+def _write_scalars(writer, step, values):
+    with writer.as_default(step):
+        for name, value in values.items():
+            tf.summary.scalar(name, value)
 
 
-def _names(variables, parameters):
-    """What the variables of a network are, in their order: kernel and bias of each layer of each of its towers."""
+def _name_variables(count, parameters):
+    """Name the variables of a network in their order: kernel and bias of each layer of each of its towers."""
     depth = len(getattr(parameters, "layers", ()))
     layers = [*(f"{tower} {layer}" for tower in ("context", "arm") for layer in range(1, depth + 1))]
-    layers += [f"head {layer}" for layer in range(1, variables // 2 - len(layers) + 1)]
-    return [f"{layer} {part}" for layer in layers for part in ("kernel", "bias")][:variables]
+    layers += [f"head {layer}" for layer in range(1, count // 2 - len(layers) + 1)]
+    return [f"{layer} {part}" for layer in layers for part in ("kernel", "bias")][:count]

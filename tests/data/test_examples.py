@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.data.cross_fitting import cross_fitted_examples
+from recbandits.data.examples import cross_fit_examples, make_examples
 from recbandits.data.features import FeatureBundle
-from recbandits.data.trajectories import examples
 from recbandits.records.bandit_log import BanditLog
 
 USERS, MOVIES = np.arange(1, 5), np.arange(11, 17)
@@ -41,13 +40,13 @@ def test_no_example_is_described_by_features_that_saw_its_rating():
     """24 ratings, some of them the reward of two decisions: the plain features have seen all of them, these none."""
     rows = np.r_[0:24, 3, 7, 7]
     log = log_of(RATINGS["user_id"].to_numpy()[rows], RATINGS["movie_id"].to_numpy()[rows])
-    np.testing.assert_array_equal(examples(log, seen(RATINGS)).arm, np.ones((27, 1)))
-    np.testing.assert_array_equal(cross_fitted_examples(log, RATINGS, seen, folds=3).arm, np.zeros((27, 1)))
+    np.testing.assert_array_equal(make_examples(log, seen(RATINGS)).arm, np.ones((27, 1)))
+    np.testing.assert_array_equal(cross_fit_examples(log, RATINGS, seen, folds=3).arm, np.zeros((27, 1)))
 
 
 def test_everything_else_stays_in_the_order_of_the_log():
     log = log_of(RATINGS["user_id"].to_numpy()[::-1], RATINGS["movie_id"].to_numpy()[::-1])
-    plain, crossed = examples(log, seen(RATINGS)), cross_fitted_examples(log, RATINGS, seen)
+    plain, crossed = make_examples(log, seen(RATINGS)), cross_fit_examples(log, RATINGS, seen)
     for field in ("context", "reward", "propensity", "pass_prob", "event"):
         np.testing.assert_array_equal(getattr(crossed, field), getattr(plain, field))
 
@@ -55,15 +54,15 @@ def test_everything_else_stays_in_the_order_of_the_log():
 def test_each_fold_is_fitted_on_all_the_others():
     """24 ratings in 4 folds: each bundle gets 18 of them, and each rating is left out once."""
     fits = []
-    cross_fitted_examples(log_of([1], [11]), RATINGS, lambda ratings: fits.append(ratings) or seen(ratings), folds=4)
+    cross_fit_examples(log_of([1], [11]), RATINGS, lambda ratings: fits.append(ratings) or seen(ratings), folds=4)
     assert [len(ratings) for ratings in fits] == [18] * 4
     assert pd.concat(fits).value_counts().eq(3).all()
 
 
 def test_what_cannot_be_described_is_refused():
     with pytest.raises(ValueError, match="folds must be at least 2, got 1"):
-        cross_fitted_examples(log_of([1], [11]), RATINGS, seen, folds=1)
+        cross_fit_examples(log_of([1], [11]), RATINGS, seen, folds=1)
     with pytest.raises(ValueError, match="decision 1: user 2 and movie 99 must be among the ratings"):
-        cross_fitted_examples(log_of([1, 2], [11, 99]), RATINGS, seen)
+        cross_fit_examples(log_of([1, 2], [11, 99]), RATINGS, seen)
     with pytest.raises(ValueError, match="a user must have rated a movie once, user 1 has rated movie 11 again"):
-        cross_fitted_examples(log_of([1], [11]), pd.concat([RATINGS, RATINGS[:1]]), seen)
+        cross_fit_examples(log_of([1], [11]), pd.concat([RATINGS, RATINGS[:1]]), seen)
