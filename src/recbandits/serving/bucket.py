@@ -1,5 +1,6 @@
 """Directories that may be in a bucket."""
 
+import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,16 @@ def here(uri):
     if not str(uri).startswith("gs://"):
         yield Path(uri)
         return
-    from google.cloud.aiplatform.utils import gcs_utils
+    from google.cloud import storage
 
+    bucket, _, name = str(uri).removeprefix("gs://").strip("/").partition("/")
+    prefix = f"{name}/" if name else ""
     with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder, str(uri).rstrip("/").rpartition("/")[2])
-        gcs_utils.download_from_gcs(f"{uri}/", str(directory))
+        directory = Path(folder, name.rpartition("/")[2] or bucket)
+        directory.mkdir()
+        for blob in storage.Client(project=None).list_blobs(bucket, prefix=prefix):  # reading needs no project
+            path = Path(os.path.normpath(directory / blob.name.removeprefix(prefix)))
+            if not blob.name.endswith("/") and path.is_relative_to(directory):  # no folder's placeholder, no "../x"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                blob.download_to_filename(path)
         yield directory
