@@ -20,7 +20,7 @@ NEEDED = [
     "requirements/train.txt",
     "README.md",
     "LICENSE",
-    "src/recbandits_environment.pth",
+    "src/recbandits/__init__.py",
 ]
 SETS = {
     "lab": ["requirements/train.txt", "requirements.txt"],
