@@ -123,6 +123,16 @@ def test_only_what_the_lock_lacks_is_added():
     assert added(larger, larger) == ""
 
 
+def test_the_readme_lists_the_extras_and_how_to_install_tf_agents():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## Install\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", section, flags=re.M) == list(EXTRAS)
+    (tf_agents,) = GROUPS["tf-agents"]
+    assert f"pip install --no-deps {tf_agents} gym==0.23.0" in section
+    assert f"pip install --no-deps {tf_agents} gym==0.23.0" in (ROOT / "src/recbandits/tf.py").read_text()
+    assert "gym==0.23.0" in ENTRIES[LOCK]
+
+
 def imported(source):
     """The outermost names of what a piece of code imports, wherever in it."""
     for node in ast.walk(ast.parse(source)):
