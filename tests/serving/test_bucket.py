@@ -5,7 +5,7 @@ import pytest
 from recbandits.platforms.gcp.rehearsal import Rehearsal
 from recbandits.platforms.gcp.rehearsal.storage import put
 from recbandits.serving import policy
-from recbandits.serving.bucket import here
+from recbandits.serving.bucket import local_directory
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def test_a_policy_in_a_bucket_is_the_one_that_was_sent(cloud, exported, place):
 def test_no_object_is_written_outside_the_copy(cloud):
     for name in ("p/kept", "p/../left", "p//etc/left", "p/a/../../left"):
         put(cloud.documents, "b", name, b"content")
-    with here("gs://b/p") as directory:
+    with local_directory("gs://b/p") as directory:
         assert [path.name for path in directory.parent.rglob("*") if path.is_file()] == ["kept"]
 
 
-def test_a_bucket_without_the_policy_is_an_empty_directory(cloud):
+def test_a_bucket_without_the_policy_is_refused(cloud):
     with pytest.raises(ValueError, match=r"p must be the directory of an exported policy, it has no policy.json"):
         policy.load("gs://b/p")

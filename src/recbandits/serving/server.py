@@ -46,11 +46,11 @@ _REFUSALS = {
 }
 
 
-def create():
-    """Build the ASGI application, a `FastAPI`, and load the policy at AIP_STORAGE_URI.
+def create() -> FastAPI:
+    """Build the ASGI application and load the policy at AIP_STORAGE_URI.
 
     Returns:
-      FastAPI with the health and prediction routes, and with /ready, /metrics and /release.
+      the application, with the health and prediction routes, /ready, /metrics and /release.
 
     Raises:
       ValueError: the policy cannot be served.
@@ -167,7 +167,7 @@ def _document(app, predict_route):
 
 
 def main():
-    """Start the server, or print its OpenAPI document."""
+    """Start the prediction server, or print its OpenAPI document."""
     parser = argparse.ArgumentParser(prog="python -m recbandits.serving.server", description=main.__doc__)
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document instead")
