@@ -29,7 +29,7 @@ lint: environment  ## Check style and formatting of code and notebooks
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 
-lock: environment  ## Resolve the dependencies in pyproject.toml anew into requirements.txt
+lock: environment  ## Resolve the dependencies in pyproject.toml into requirements.txt and requirements/
 	@$(PYTHON) -m tools.lock
 
 bench: environment  ## Measure what the README's tables say

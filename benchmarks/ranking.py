@@ -9,9 +9,10 @@ same on both sides. Every round runs the contenders one after the other; a ratio
 import statistics
 import time
 
+from recbandits.tf import tf
+
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from tf_agents.bandits.agents import ranking_agent
 from tf_agents.bandits.environments import ranking_environment
 from tf_agents.bandits.networks import global_and_arm_feature_network

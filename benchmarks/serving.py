@@ -15,9 +15,10 @@ import time
 import warnings
 from pathlib import Path
 
+from recbandits.tf import tf
+
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from tf_agents.bandits.agents import lin_ucb_agent
 from tf_agents.policies import policy_saver
 from tf_agents.trajectories import time_step as ts

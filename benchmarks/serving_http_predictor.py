@@ -1,6 +1,7 @@
 """The SavedModel of a TF-Agents policy behind Vertex AI's default handler, as its documentation shows it."""
 
-import tensorflow as tf
+from recbandits.tf import tf
+
 from google.cloud.aiplatform.prediction.predictor import Predictor
 from tf_agents.trajectories import time_step as ts
 

@@ -10,9 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from recbandits.tf import tf
+
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from tf_agents.bandits.agents import lin_ucb_agent
 from tf_agents.bandits.environments import movielens_py_environment
 from tf_agents.bandits.metrics import tf_metrics as bandit_metrics

@@ -10,9 +10,10 @@ import statistics
 import tempfile
 import time
 
+from recbandits.tf import tf
+
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from recbandits.agents.factory import make_agent
 from recbandits.data import trajectories

@@ -2,26 +2,27 @@
 #   docker build -f docker/serve.Dockerfile -t recbandits/serve:v1 .
 #   docker run -p 8080:8080 -v /path/to/policy:/policy:ro -e AIP_STORAGE_URI=/policy recbandits/serve:v1
 ARG PYTHON=3.11
-FROM python:${PYTHON}-slim-bookworm AS environment
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+FROM python:${PYTHON}-slim-bookworm AS base
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1
 WORKDIR /opt/recbandits
-COPY requirements.txt ./
-RUN pip install --compile --no-deps --require-hashes -r requirements.txt
 RUN useradd --create-home --home-dir /app --uid 1000 recbandits
 
-FROM environment AS wheel
+FROM base AS wheel
+COPY requirements/build.txt requirements/
+RUN pip install --no-deps --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 
-FROM environment
+FROM base
+COPY requirements/serve.txt requirements/
+RUN pip install --compile --no-deps --require-hashes -r requirements/serve.txt
 COPY --from=wheel /opt/recbandits/dist dist
 RUN pip install --compile --no-deps dist/*.whl
 USER 1000
 WORKDIR /app
 # Vertex AI sets its own AIP_* variables, these are for everywhere else.
-ENV PYTHONUNBUFFERED=1 \
-    AIP_HTTP_PORT=8080 \
+ENV AIP_HTTP_PORT=8080 \
     AIP_HEALTH_ROUTE=/health \
     AIP_PREDICT_ROUTE=/predict
 EXPOSE 8080

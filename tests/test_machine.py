@@ -29,9 +29,15 @@ def test_every_direct_dependency_is_installed_as_declared():
 
 
 @pytest.mark.parametrize(
-    ("requirement", "found"), [("surely-not-installed>=1", "missing"), ("numpy<2", None), ("pandas==0.1", None)]
+    ("requirements", "found"),
+    [
+        (["never-published-package>=1"], "missing"),
+        (["numpy<2"], None),
+        (["numpy>=2", "numpy<2; extra == 'lab'", "pandas==0.1; extra == 'gpu'"], None),
+    ],
 )
-def test_a_missing_or_wrong_package_fails(requirement, found):
-    (check,) = check_packages([requirement])
+def test_a_missing_or_wrong_package_fails(requirements, found):
+    """What the extra `lab` requires counts as well; what other extras alone require does not."""
+    (check,) = check_packages(requirements)
     assert not check.passed
     assert found is None or check.found == found

@@ -44,11 +44,10 @@ class Project:
 
     def __init__(self, folder):
         self.folder, self.programs = folder / "project", folder / "bin"
-        (self.folder / "src").mkdir(parents=True)
+        self.folder.mkdir()
         self.programs.mkdir()
         shutil.copytree(ROOT / "tools", self.folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
         (self.folder / "backend.py").write_text(BACKEND)
-        (self.folder / "src" / "recbandits_environment.pth").touch()
         (self.folder / "pyproject.toml").write_text(
             '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
             '[project]\nname = "project"\nversion = "1.0"\n'

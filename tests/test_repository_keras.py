@@ -1,67 +1,70 @@
-"""TF_USE_LEGACY_KERAS, which TF-Agents needs, is set wherever this package is installed, before any import."""
+"""TF-Agents gets Keras 2 in whichever order the packages are imported, or the import ends with a sentence."""
 
 import subprocess
 import sys
-import venv
-from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
+from recbandits.platforms.images import instructions
 from tools.lock import ROOT
 
-SHOW = "import os; print(os.environ.get('TF_USE_LEGACY_KERAS'))"
+VARIABLES = ("TF_USE_LEGACY_KERAS", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY")
+CLEAR = f"import os, sys; [os.environ.pop(name, None) for name in {VARIABLES}]"
+SHOW_KERAS = "from recbandits.tf import tf; print(tf.keras.Model.__module__)"
+TOO_LATE = "TensorFlow was imported with Keras 3, which TF-Agents cannot use: import recbandits before TensorFlow"
 
 
-def output(*command, **environment):
-    """What a command prints in an environment that has nothing but this."""
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+def run(*lines):
+    """Run lines of Python in a process that has none of the variables."""
+    return subprocess.run([sys.executable, "-c", "\n".join([CLEAR, *lines])], capture_output=True, text=True)
 
 
-def test_tensorflow_takes_keras_2_in_a_plain_process():
-    code = "import tensorflow as tf; print(tf.keras.Model.__module__)"
-    assert output(sys.executable, "-c", code).startswith("tf_keras.")
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["import recbandits, tensorflow", SHOW_KERAS],
+        ["os.environ['TF_USE_LEGACY_KERAS'] = '1'; import tf_agents", SHOW_KERAS],
+    ],
+    ids=["recbandits first", "variable set, then TF-Agents"],
+)
+def test_tensorflow_has_keras_2(lines):
+    assert run(*lines).stdout.startswith("tf_keras.")
 
 
-def test_a_jupyter_kernel_has_it(monkeypatch):
-    monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOW)])
-    NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
-    assert notebook.cells[0].outputs[0].text == "1\n"
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["import tensorflow"],
+        ["import tensorflow, recbandits; tensorflow.keras.Model"],
+        ["import tf_agents"],
+        ["os.environ['TF_USE_LEGACY_KERAS'] = '0'"],
+    ],
+    ids=["TensorFlow first", "variable set between TensorFlow and Keras", "TF-Agents first", "variable of the user"],
+)
+def test_keras_3_is_refused(lines):
+    """In the second case, tf.keras is Keras 2 until TF-Agents is imported, and Keras 3 afterwards."""
+    last = run(*lines, SHOW_KERAS).stderr.splitlines()[-1]
+    assert last.startswith(f"ImportError: {TOO_LATE}")
 
 
-def test_a_setting_of_the_user_stays():
-    assert output(sys.executable, "-c", SHOW, TF_USE_LEGACY_KERAS="0") == "0"
+@pytest.mark.parametrize("package", ["tensorflow", "tf_keras", "tf_agents", "gym"])
+def test_a_missing_package_is_named_with_the_two_commands_that_install_it(package):
+    last = run(f"sys.modules[{package!r}] = None", SHOW_KERAS).stderr.splitlines()[-1]
+    assert last == (
+        f"ImportError: this module of recbandits needs {package}, which is not installed: run "
+        'pip install "recbandits[tf]" && pip install --no-deps tf-agents==0.19.0 gym==0.23.0'
+    )
 
 
-@pytest.fixture(scope="module")
-def fresh_python(tmp_path_factory):
-    """The Python of a fresh environment that holds the wheel of this package and nothing else."""
-    folder = tmp_path_factory.mktemp("fresh")
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    venv.create(folder / "venv", symlinks=True)
-    python = folder / "venv" / "bin" / "python"
-    (wheel,) = folder.glob("*.whl")
-    install = [
-        Path(sys.executable).with_name("uv"),
-        "pip",
-        "install",
-        "--offline",
-        "--no-deps",
-        "--python",
-        python,
-        wheel,
-    ]
-    subprocess.run(install, check=True, capture_output=True)
-    return python
+def test_the_variables_of_the_user_stay():
+    show = f"import recbandits; print([os.environ[name] for name in {VARIABLES}])"
+    assert run("os.environ['GRPC_VERBOSITY'] = 'DEBUG'", show).stdout.strip() == "['1', '0', '1', 'DEBUG']"
 
 
-def test_the_wheel_brings_it_into_a_fresh_environment(fresh_python):
-    assert output(fresh_python, "-c", SHOW) == "1"
-
-
-def test_the_wheel_holds_the_package(fresh_python):
-    place = output(fresh_python, "-c", "import recbandits; print(recbandits.__file__)")
-    assert Path(place).is_relative_to(fresh_python.parents[1])
+@pytest.mark.parametrize("name", ["lab", "train", "train-gpu"])
+def test_the_images_set_the_same_variables(name):
+    """They also hold for programs that import TensorFlow without recbandits."""
+    steps = instructions((ROOT / "docker" / f"{name}.Dockerfile").read_text(encoding="utf-8"))
+    settings = dict(word.split("=", 1) for keyword, value in steps if keyword == "ENV" for word in value.split())
+    show = f"import recbandits; print(*(os.environ[name] for name in {VARIABLES}))"
+    assert run(show).stdout.split() == [settings[name] for name in VARIABLES]

@@ -10,26 +10,56 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools.lock import GPU_HEADER, HEADER, ROOT, added, inputs_digest
+from tools.lock import FILES, GPU, HEADER, LOCK, ROOT, added, blocks, inputs_digest
 from tools.notebooks import code_cells, find_notebooks, read
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-LOCK = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-GPU_LOCK = (ROOT / "requirements-gpu.txt").read_text(encoding="utf-8")
 SETTINGS = tomllib.loads(PYPROJECT)
-DIRECT = [Requirement(text) for text in SETTINGS["project"]["dependencies"] + SETTINGS["dependency-groups"]["dev"]]
-PINS = [Requirement(line.rstrip(" \\")) for line in LOCK.splitlines() if re.match(r"\w", line)]
+EXTRAS, GROUPS = SETTINGS["project"]["optional-dependencies"], SETTINGS["dependency-groups"]
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
+ENTRIES = {name: blocks(text) for name, text in TEXTS.items()}
 
 
-def pins_of(name, environment):
-    """The pins that apply to a package in an environment given by its markers."""
-    named = [pin for pin in PINS if canonicalize_name(pin.name) == canonicalize_name(name)]
+def requirements(*entries):
+    """Yield the requirements that entries of pyproject.toml name, directly or by an extra or a group."""
+    for entry in entries:
+        if isinstance(entry, dict):
+            yield from requirements(*GROUPS[entry["include-group"]])
+        elif (requirement := Requirement(entry)).name == "recbandits":
+            yield from (each for extra in requirement.extras for each in requirements(*EXTRAS[extra]))
+        else:
+            yield requirement
+
+
+CORE = SETTINGS["project"]["dependencies"]
+DIRECT = {
+    LOCK: [*requirements(*CORE, "recbandits[lab]", {"include-group": "dev"})],
+    "requirements/serve.txt": [*requirements(*CORE, "recbandits[serve]")],
+    "requirements/train.txt": [*requirements(*CORE, "recbandits[train]", {"include-group": "tf-agents"})],
+    "requirements/build.txt": [*requirements({"include-group": "build"}, *SETTINGS["build-system"]["requires"])],
+}
+
+
+def pins_of(file, name, environment):
+    """The pins in a file that apply to a package in an environment given by its markers."""
+    named = [pin for pin in map(Requirement, ENTRIES[file]) if canonicalize_name(pin.name) == canonicalize_name(name)]
     return [pin for pin in named if pin.marker is None or pin.marker.evaluate(environment)]
 
 
-def test_the_lock_was_made_from_these_dependencies():
-    digest = inputs_digest(PYPROJECT)
-    assert LOCK.startswith(HEADER.format(digest=digest)), "pyproject.toml and requirements.txt differ: run make lock"
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_was_made_from_these_dependencies(name):
+    header = HEADER.format(title=FILES[name][0], name=name, digest=inputs_digest(PYPROJECT))
+    assert TEXTS[name] == header + "".join(ENTRIES[name].values()), "pyproject.toml and the locks differ: run make lock"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in (LOCK, GPU)])
+def test_the_set_of_an_image_is_a_part_of_the_lock(name):
+    """Same packages, versions and hashes, so that an image gets what the tests run with; only markers can differ."""
+
+    def artifacts(file):
+        return {(pin.partition(" ;")[0], tuple(entry.splitlines()[1:])) for pin, entry in ENTRIES[file].items()}
+
+    assert artifacts(name) <= artifacts(LOCK)
 
 
 @pytest.mark.parametrize(
@@ -42,26 +72,35 @@ def test_a_change_of_what_decides_the_lock_is_noticed(change):
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
-def test_each_direct_dependency_is_pinned_once_at_a_version_that_satisfies_it(requirement, python, platform):
+@pytest.mark.parametrize("name", DIRECT)
+def test_each_direct_dependency_is_pinned_once_at_a_version_that_satisfies_it(name, python, platform):
     environment = {"python_version": python, "python_full_version": f"{python}.5", "sys_platform": platform}
-    pins = pins_of(requirement.name, environment)
-    assert len(pins) == 1, f"{requirement.name} has {len(pins)} pins for Python {python} on {platform}"
-    (specifier,) = pins[0].specifier
-    assert specifier.operator == "=="
-    assert specifier.version in requirement.specifier
+    for requirement in DIRECT[name]:
+        pins = pins_of(name, requirement.name, environment)
+        assert len(pins) == 1, f"{requirement.name} has {len(pins)} pins for Python {python} on {platform}"
+        (specifier,) = pins[0].specifier
+        assert specifier.operator == "=="
+        assert specifier.version in requirement.specifier
 
 
-def test_every_pin_has_a_hash_and_no_line_names_a_host():
-    blocks = re.split(r"^(?=\w)", LOCK, flags=re.M)[1:]
-    assert len(blocks) == len(PINS) > 100
-    assert [block.split()[0] for block in blocks if "--hash=sha256:" not in block] == []
-    assert re.findall(r"^.*(?:://|--index|--find-links|--extra).*$", LOCK, flags=re.M) == []
+@pytest.mark.parametrize(("name", "most"), [("requirements/serve.txt", 60), ("requirements/train.txt", 70)])
+def test_the_sets_stay_small(name, most):
+    """The server has no TensorFlow and no SDK of Vertex AI; the training task no notebooks and nothing of the cloud."""
+    names = {Requirement(pin).name for pin in ENTRIES[name]}
+    assert len(names) <= most
+    assert not names & {"google-cloud-aiplatform", "jupyterlab", "kfp", "pytest", "matplotlib"}
+    assert ("tensorflow" in names) == (name == "requirements/train.txt")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_pin_has_a_hash_and_no_line_names_a_host(name):
+    assert [pin for pin, entry in ENTRIES[name].items() if "--hash=sha256:" not in entry] == []
+    assert re.findall(r"^.*(?:://|--index|--find-links|--extra).*$", TEXTS[name], flags=re.M) == []
 
 
 def test_the_environment_is_what_the_lock_pins():
     wrong = {}
-    for pin in PINS:
+    for pin in map(Requirement, ENTRIES[LOCK]):
         if pin.marker is None or pin.marker.evaluate():
             installed = importlib.metadata.version(pin.name)
             if installed not in pin.specifier:
@@ -70,23 +109,28 @@ def test_the_environment_is_what_the_lock_pins():
 
 
 def test_the_gpu_lock_is_what_tensorflow_asks_for_on_a_gpu():
-    """Each of CUDA's libraries once, at a version that this TensorFlow takes, with hashes, and nothing else."""
-    assert GPU_LOCK.startswith(GPU_HEADER.format(digest=inputs_digest(PYPROJECT))), "run make lock"
+    """Each of CUDA's libraries once, at a version that this TensorFlow takes, and nothing else."""
     asked = [Requirement(text) for text in importlib.metadata.requires("tensorflow")]
     cuda = {each.name: each.specifier for each in asked if each.marker and "and-cuda" in str(each.marker)}
-    blocks = re.split(r"^(?=\w)", GPU_LOCK, flags=re.M)[1:]
-    pins = {Requirement(block.splitlines()[0].rstrip(" \\")).name: block for block in blocks}
+    pins = {pin.name: pin.specifier for pin in map(Requirement, ENTRIES[GPU])}
     assert pins.keys() == cuda.keys()
-    for name, block in pins.items():
-        (specifier,) = Requirement(block.splitlines()[0].rstrip(" \\")).specifier
-        assert specifier.version in cuda[name]
-        assert "--hash=sha256:" in block
+    assert all(specifier.version in cuda[name] for name, (specifier,) in pins.items())
 
 
 def test_only_what_the_lock_lacks_is_added():
     lock, larger = "a==1 \\\n    --hash=sha256:0\n", "a==1 \\\n    --hash=sha256:0\nb==2 \\\n    --hash=sha256:1\n"
     assert added(lock, larger) == "b==2 \\\n    --hash=sha256:1\n"
     assert added(larger, larger) == ""
+
+
+def test_the_readme_lists_the_extras_and_how_to_install_tf_agents():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## Install\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", section, flags=re.M) == list(EXTRAS)
+    (tf_agents,) = GROUPS["tf-agents"]
+    assert f"pip install --no-deps {tf_agents} gym==0.23.0" in section
+    assert f"pip install --no-deps {tf_agents} gym==0.23.0" in (ROOT / "src/recbandits/tf.py").read_text()
+    assert "gym==0.23.0" in ENTRIES[LOCK]
 
 
 def imported(source):
@@ -106,6 +150,6 @@ def test_whatever_is_imported_is_declared():
     sources += [cell.source for path in find_notebooks() for cell in code_cells(read(path))]
     ours = {path.stem for path in files} | {"recbandits", "tests", "tools", "benchmarks", "src"}
     names = {name for source in sources for name in imported(source)} - ours - sys.stdlib_module_names
-    declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
+    declared = {canonicalize_name(requirement.name) for requirement in DIRECT[LOCK]}
     packages = importlib.metadata.packages_distributions()
     assert {name for name in names if not {canonicalize_name(d) for d in packages.get(name, [])} & declared} == set()

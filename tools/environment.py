@@ -20,7 +20,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "recbandits-stamp"
 UNFINISHED = "unfinished"
-INPUTS = ["requirements.txt", "pyproject.toml", "src/recbandits_environment.pth"]
+INPUTS = ["requirements.txt", "pyproject.toml"]
 
 
 def digest():

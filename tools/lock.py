@@ -1,4 +1,4 @@
-"""Resolve the dependencies of pyproject.toml into requirements.txt, the lock, and requirements-gpu.txt, what GPUs add.
+"""Resolve the dependencies of pyproject.toml into requirements.txt, and the sets of the images into requirements/.
 
 Versions in the lock stay while they satisfy pyproject.toml; remove the file first to move everything to the newest.
 """
@@ -14,28 +14,25 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCK, GPU = "requirements.txt", "requirements/gpu.txt"
+# What each file holds, and what it is compiled from. The lock comes first and constrains the others.
+FILES = {
+    LOCK: ("The lock: every package of the environment", "pyproject.toml --extra lab --group dev"),
+    "requirements/serve.txt": ("The packages of the prediction server", "pyproject.toml --extra serve"),
+    "requirements/train.txt": ("The packages of the training task", "pyproject.toml --extra train --group tf-agents"),
+    "requirements/build.txt": ("The packages that build the wheel", "--group build"),
+    GPU: ("What the lock lacks for an NVIDIA GPU", "pyproject.toml --extra gpu --group tf-agents"),
+}
 HEADER = """\
-# The lock: every package of the environment, pinned and hashed, for Python 3.11 to 3.13. Made by `make lock`.
+# {title}, pinned and hashed, for Python 3.11 to 3.13. Made by `make lock`.
 #
-#     pip install --no-deps -r requirements.txt
-#     pip install --no-deps --no-build-isolation -e .
+#     pip install --no-deps -r {name}
 #
-# --no-deps, because TF-Agents 0.19 asks for versions of typing-extensions, TensorFlow Probability and pygame that no
-# longer install, and pip cannot override what a package asks for. Nothing is missing: the list is complete.
+# --no-deps: nothing is missing, and pip cannot override the requirements of TF-Agents 0.19 (see pyproject.toml).
 #
 # inputs: {digest}
 """
-GPU_HEADER = """\
-# What the lock lacks for an NVIDIA GPU: CUDA's libraries, for Linux, to be installed after it. Made by `make lock`.
-#
-#     pip install --no-deps -r requirements-gpu.txt
-#
-# inputs: {digest}
-"""
-COMMAND = (
-    "uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes "
-    "--no-header --no-annotate --quiet"
-)
+COMMAND = "uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet"
 
 
 def inputs_digest(pyproject):
@@ -45,45 +42,50 @@ def inputs_digest(pyproject):
     inputs = [
         project["requires-python"],
         project["dependencies"],
-        project.get("optional-dependencies", {}),
-        settings.get("dependency-groups", {}),
-        settings.get("tool", {}).get("uv", {}),
+        project["optional-dependencies"],
+        settings["dependency-groups"],
+        settings["tool"]["uv"],
     ]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
+def blocks(text):
+    """Map each line of a requirements file that pins a package to the whole entry, with its hashes."""
+    entries = re.split(r"^(?=\w)", text, flags=re.M)[1:]
+    return {entry.splitlines()[0].rstrip(" \\"): entry for entry in entries}
+
+
 def added(lock, larger):
-    """The pins, with their hashes, of packages in the text of a larger lock that a lock does not have."""
-    blocks = re.split(r"^(?=\w)", larger, flags=re.M)[1:]
-    known = {block.split("==")[0] for block in re.split(r"^(?=\w)", lock, flags=re.M)[1:]}
-    return "".join(block for block in blocks if block.split("==")[0] not in known)
+    """Return the entries of a larger requirements file whose packages a lock does not have, as text."""
+    names = {pin.split("==")[0] for pin in blocks(lock)}
+    return "".join(entry for pin, entry in blocks(larger).items() if pin.split("==")[0] not in names)
 
 
 def resolve(*options):
-    """Run uv."""
+    """Run uv at the root of the repository."""
     program, *arguments = [*COMMAND.split(), *options]
-    if subprocess.run(
-        [Path(sys.executable).with_name(program), *arguments], cwd=ROOT, stdout=subprocess.DEVNULL
-    ).returncode:
+    command = [Path(sys.executable).with_name(program), *arguments]
+    if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
         sys.exit("uv could not resolve the dependencies: the locks are as they were.")
 
 
 def main():
-    lock, gpu_lock = ROOT / "requirements.txt", ROOT / "requirements-gpu.txt"
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, path.name) for path in (lock, gpu_lock)]
-        for file in files if lock.exists() else ():  # uv keeps the versions that it finds where it writes
-            shutil.copy(lock, file)
-        for file, options in zip(files, ([], ["--extra", "gpu", "--constraint", str(files[0])]), strict=True):
-            resolve(*options, "-o", str(file))
-        pins, larger = (_without_comments(file.read_text(encoding="utf-8")) for file in files)
+    pins = {}
+    with tempfile.TemporaryDirectory() as directory:
+        lock = Path(directory, LOCK)
+        if (ROOT / LOCK).exists():
+            shutil.copy(ROOT / LOCK, lock)  # uv keeps the versions that its output file has
+        for name, (_, source) in FILES.items():
+            output = Path(directory, name)
+            output.parent.mkdir(exist_ok=True)
+            resolve(*source.split(), *(["--constraint", str(lock)] if name != LOCK else []), "-o", str(output))
+            pins[name] = "".join(blocks(output.read_text(encoding="utf-8")).values())
+    pins[GPU] = added(pins[LOCK], pins[GPU])
     digest = inputs_digest((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    lock.write_text(HEADER.format(digest=digest) + pins, encoding="utf-8")
-    gpu_lock.write_text(GPU_HEADER.format(digest=digest) + added(pins, larger), encoding="utf-8")
-
-
-def _without_comments(text):
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+    for name, (title, _) in FILES.items():
+        (ROOT / name).parent.mkdir(exist_ok=True)
+        header = HEADER.format(title=title, name=name, digest=digest)
+        (ROOT / name).write_text(header + pins[name], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from recbandits.config import Config
 
 PROFILES = ("quick", "full")
 GIB = 2**30
+_TF_AGENTS = ("tf-agents==0.19.0", "gym==0.23.0")  # no extra can require them: see pyproject.toml
 
 # Lines that TensorFlow's C++ code writes at start-up on every machine; none requires an action.
 _START_LINES = re.compile(
@@ -121,22 +122,26 @@ def check_machine(folder: str | os.PathLike) -> list[Check]:
 
 
 def check_packages(requirements=None):
-    """Check every package that the project depends on directly.
+    """Check every package that the notebooks need: the project's requirements with its extra `lab`, and TF-Agents.
 
     Args:
       requirements: list of requirements, such as "numpy>=2.1,<2.4"; None takes those of the installed project.
 
     Returns:
-      list of `Check`, sorted by name.
+      list of `Check`, one for each package, sorted by name.
     """
-    lines = metadata.requires("recbandits") if requirements is None else requirements
-    return [_check_package(Requirement(line)) for line in sorted(lines)]
+    lines = [*metadata.requires("recbandits"), *_TF_AGENTS] if requirements is None else requirements
+    specifiers = {}
+    for requirement in map(Requirement, lines):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": "lab"}):
+            specifiers[requirement.name] = specifiers.get(requirement.name, SpecifierSet()) & requirement.specifier
+    return [_check_package(name, specifier) for name, specifier in sorted(specifiers.items())]
 
 
-def _check_package(requirement):
-    wanted = str(requirement.specifier) or "any"
+def _check_package(name, specifier):
+    wanted = str(specifier) or "any"
     try:
-        found = metadata.version(requirement.name)
+        found = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Check(requirement.name, "missing", wanted, False)
-    return Check(requirement.name, found, wanted, requirement.specifier.contains(found))
+        return Check(name, "missing", wanted, False)
+    return Check(name, found, wanted, specifier.contains(found))

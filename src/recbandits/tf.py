@@ -1,20 +1,25 @@
 """TensorFlow with Keras 2, for which TF-Agents is written.
 
-Modules that need it say `from recbandits.tf import tf` before they import TF-Agents. `import recbandits` has set
-TF_USE_LEGACY_KERAS by then; TensorFlow reads it once, when it is imported.
+Modules import it by `from recbandits.tf import tf`, before they import TF-Agents. TensorFlow chooses Keras when it is
+imported: it reads TF_USE_LEGACY_KERAS, which `import recbandits` has set. A later change has an effect on a part of
+TensorFlow only, so this module refuses a TensorFlow that was imported without the variable.
+
+Raises:
+  ImportError: a package is missing, or TensorFlow was imported with Keras 3.
 """
 
 from importlib.util import find_spec
+from pathlib import PurePath
 
 _INSTALL = 'pip install "recbandits[tf]" && pip install --no-deps tf-agents==0.19.0 gym==0.23.0'
 
-for _package in ("tensorflow", "tf_keras", "tf_agents"):
+for _package in ("tensorflow", "tf_keras", "tensorflow_probability", "gym", "tf_agents"):
     if find_spec(_package) is None:
         raise ImportError(f"this module of recbandits needs {_package}, which is not installed: run {_INSTALL}")
 
 import tensorflow as tf  # noqa: E402
 
-if not any("tf_keras" in path for path in tf.__path__):
+if not any("tf_keras" in PurePath(path).parts for path in tf.__path__):  # not tf.keras: that would load Keras
     raise ImportError(
         "TensorFlow was imported with Keras 3, which TF-Agents cannot use: import recbandits before TensorFlow, or set "
         "TF_USE_LEGACY_KERAS=1 in the environment of the process"

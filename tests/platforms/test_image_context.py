@@ -11,16 +11,23 @@ from recbandits.platforms.images import checkout, context, dockerfile, instructi
 from recbandits.platforms.protocol import PlatformError
 from tools.lock import ROOT
 
-NAMES = ["lab", "serve", "train", "train-gpu"]
 NEEDED = [
     "pyproject.toml",
     "requirements.txt",
-    "requirements-gpu.txt",
+    "requirements/build.txt",
+    "requirements/gpu.txt",
+    "requirements/serve.txt",
+    "requirements/train.txt",
     "README.md",
     "LICENSE",
-    "src/recbandits_environment.pth",
+    "src/recbandits/__init__.py",
 ]
-INSTALL = "pip install --compile --no-deps"
+SETS = {
+    "lab": ["requirements/train.txt", "requirements.txt"],
+    "serve": ["requirements/serve.txt"],
+    "train": ["requirements/train.txt"],
+    "train-gpu": ["requirements/train.txt", "requirements/gpu.txt"],
+}
 UNWANTED = [
     ".git/config",
     ".venv/bin/python",
@@ -41,6 +48,8 @@ UNWANTED = [
     "tests/test_config.py",
     "benchmarks/run.py",
 ]
+NAMES = list(SETS)
+INSTALL = "pip install --compile --no-deps"
 
 
 @pytest.fixture
@@ -63,6 +72,10 @@ def let_in_by_git(root, git):
     command = ["git", f"--git-dir={git}", f"--work-tree={root}", "ls-files", "-z", "--others"]
     done = subprocess.run([*command, "--exclude-from=.gcloudignore"], cwd=root, capture_output=True, text=True)
     return sorted(done.stdout.split("\0")[:-1])
+
+
+def install(file):
+    return f"{INSTALL} --require-hashes -r {file}"
 
 
 def steps(name):
@@ -100,8 +113,8 @@ def test_every_module_and_notebook_is_in_the_context():
     notebooks = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("0*/*.ipynb")}
     assert len(modules) > 50
     assert modules | notebooks <= files
-    folders = {path.partition("/")[0] for path in files if "/" in path}
-    assert {folder for folder in folders if not folder[0].isdigit()} == {"src", "docker", "docs", "learning"}
+    folders = {path.partition("/")[0] for path in files if "/" in path and not path[0].isdigit()}
+    assert folders == {"src", "docker", "docs", "learning", "requirements"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,26 +128,42 @@ def test_what_is_copied_is_in_the_context(name):
 
 
 def test_the_images_have_their_first_layers_in_common():
-    """Up to the stage of their own they are the same, so Docker keeps and sends the 3 GB of the lock once."""
+    """Up to the stage of their own they are the same: base image, user, and the wheel, which is built once."""
     texts = [(ROOT / "docker" / f"{name}.Dockerfile").read_text() for name in NAMES]
     common = {text[text.index("ARG PYTHON") : text.rindex("FROM ")] for text in texts}
     assert len(common) == 1
     assert common.pop().count("FROM ") == 2
 
 
+def test_the_images_with_tensorflow_have_its_layer_in_common():
+    """2 GB, which Docker stores and sends once."""
+    with_tensorflow = [steps(name) for name, files in SETS.items() if "requirements/train.txt" in files]
+    last = ("RUN", install("requirements/train.txt"))
+    assert len({tuple(each[: each.index(last)]) for each in with_tensorflow}) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_installs_its_own_sets_before_the_wheel(name):
+    """Each set is copied alone, so that a change of the code installs the wheel again and nothing else."""
+    directories = ["./" if file == "requirements.txt" else "requirements/" for file in SETS[name]]
+    copies = [("COPY", f"{file} {directory}") for file, directory in zip(SETS[name], directories, strict=True)]
+    runs = [("RUN", install(file)) for file in SETS[name]]
+    own = steps(name)[-steps(name)[::-1].index(("FROM", "base")) :]
+    found = [step for step in own if step.keyword in ("COPY", "RUN")][: 2 * len(runs) + 2]
+    wheel = [("COPY", "--from=wheel /opt/recbandits/dist dist"), ("RUN", f"{INSTALL} dist/*.whl")]
+    assert found == [*(step for pair in zip(copies, runs, strict=True) for step in pair), *wheel]
+
+
 def test_the_image_for_gpus_is_the_training_image_with_two_more_steps():
     """So what is proven of that one holds for this one; CUDA's libraries are not installed here."""
     plain, gpu = steps("train"), steps("train-gpu")
-    more = [("COPY", "requirements-gpu.txt ./"), ("RUN", f"{INSTALL} --require-hashes -r requirements-gpu.txt")]
-    where = gpu.index(more[0])
-    assert gpu[where : where + 2] == more
-    assert gpu[:where] + gpu[where + 2 :] == plain
-    assert gpu[where - 1] == ("FROM", "environment")
+    more = [("COPY", "requirements/gpu.txt requirements/"), ("RUN", install("requirements/gpu.txt"))]
+    assert [step for step in gpu if step not in more] == plain
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_keeps_to_the_rules(name):
-    """Slim Python of one minor version, nothing fetched but the lock, nobody's secret, not root, a health check."""
+    """Slim Python of one minor version, only pinned packages, no secret, not root, a health check."""
     (default,) = values(name, "ARG")
     assert default == "PYTHON=3.11"
     assert values(name, "FROM")[0].startswith("python:${PYTHON}-slim-")

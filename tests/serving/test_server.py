@@ -1,4 +1,4 @@
-"""Vertex AI's model server around exported policies: real processes, real sockets, a real client of Pub/Sub."""
+"""The prediction server around exported policies: real processes, real sockets, a real client of Pub/Sub."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ from recbandits.platforms.local.pubsub import PubSub
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
-from recbandits.serving.predictor import LARGEST_BODY
+from recbandits.serving.predictor import LARGEST_BODY, BanditPredictor
 from recbandits.serving.schemas import Response
 
 TOPIC, READER = "projects/p/topics/log", "projects/p/subscriptions/reader"
@@ -427,7 +427,7 @@ def free_port():
 
 
 def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
-    """Uvicorn with the factory of the SDK, as its `python -m google.cloud.aiplatform.prediction.model_server` does."""
+    """The SDK's own server, started as its `python -m google.cloud.aiplatform.prediction.model_server` does."""
     port = free_port()
     variables = {
         "AIP_HTTP_PORT": str(port),
@@ -460,14 +460,29 @@ def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
             it.send_signal(signal.SIGTERM)
 
 
+def test_an_unexpected_error_is_answered_without_its_text(exported, monkeypatch):
+    from starlette.testclient import TestClient
+
+    from recbandits.serving import server
+
+    monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
+    monkeypatch.setattr(BanditPredictor, "predict", lambda *_: 1 / 0)
+    turn = sys.getswitchinterval()
+    try:
+        with TestClient(server.create(), raise_server_exceptions=False) as client:
+            answer = client.post("/predict", json={"instances": [{"user_id": 7}]})
+            assert (answer.status_code, answer.json()) == (500, {"detail": "internal error, ZeroDivisionError"})
+            assert client.get("/metrics").json()["statuses"] == {"500": 1}
+    finally:
+        sys.setswitchinterval(turn)
+
+
 def test_strangers_neither_see_nor_change_the_release(exported, monkeypatch):
     from starlette.testclient import TestClient
 
     from recbandits.serving import server
 
     monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
-    for name in server.DEFAULTS:
-        monkeypatch.setenv(name, server.DEFAULTS[name])
     turn = sys.getswitchinterval()
     try:
         with TestClient(server.create(), client=("10.1.2.3", 4)) as stranger:

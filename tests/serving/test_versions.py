@@ -82,12 +82,7 @@ def test_what_is_served_already_is_not_loaded_again(release):
 
 
 def test_a_release_in_a_bucket_is_the_same(release, monkeypatch):
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud.aiplatform import initializer
-
     directory, names = release
-    monkeypatch.setattr(initializer.global_config, "_project", "p")
-    monkeypatch.setattr(initializer.global_config, "_credentials", AnonymousCredentials())
     with Rehearsal() as cloud:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", cloud.endpoint)
         for file in directory.rglob("*"):

@@ -13,7 +13,7 @@ from recbandits.config import SETTINGS, Config
 from recbandits.exploration import Exploration
 from recbandits.loop.models import Models, read_model
 from recbandits.loop.settings import Gate, Guardrail, Settings
-from recbandits.serving.bucket import here
+from recbandits.serving.bucket import local_directory
 
 _NESTED = {"agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
 
@@ -63,7 +63,7 @@ def serving_model(platform):
     version = serving_version(platform.endpoints.create())
     if version is None:
         return None
-    with here(f"{models_uri(platform.config)}/{version}") as directory:
+    with local_directory(f"{models_uri(platform.config)}/{version}") as directory:
         return read_model(directory)
 
 

@@ -14,7 +14,7 @@ from recbandits.data import features as bundles
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
 from recbandits.exploration import Exploration
 from recbandits.serving import manifest
-from recbandits.serving.bucket import here
+from recbandits.serving.bucket import local_directory
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.scorer import Scorer
@@ -99,7 +99,7 @@ def load(directory):
     Raises:
       ValueError: the directory is not an exported policy, or a damaged, incomplete or newer one.
     """
-    with here(directory) as place:
+    with local_directory(directory) as place:
         settings, contents = manifest.read(place)
     scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
     bundle = FeatureBundle.load(io.BytesIO(contents[bundles.FILE])) if settings["sizes"] else None
@@ -118,7 +118,7 @@ def describe(directory):
     Raises:
       ValueError: as `load`.
     """
-    with here(directory) as place:
+    with local_directory(directory) as place:
         settings, _ = manifest.read(place)
     summary, sizes = settings["summary"] or {}, settings["sizes"]
     way = settings["exploration"]

@@ -1,6 +1,7 @@
-"""The custom prediction routine that Vertex AI's model server runs: instances in, recommendations out.
+"""Answer prediction requests: instances in, recommendations out.
 
-This module alone imports Vertex AI's SDK when it is imported, because its classes are the SDK's; it makes no client.
+The two classes have the methods of the SDK's `Predictor` and `PredictionHandler` and do not import the SDK. Its model
+server, `CprModelServer`, runs them as a custom prediction routine; so does `recbandits.serving.server`.
 """
 
 import os
@@ -11,8 +12,6 @@ from functools import partial
 
 from fastapi import HTTPException
 from fastapi import Response as HttpResponse
-from google.cloud.aiplatform.prediction.handler import PredictionHandler
-from google.cloud.aiplatform.prediction.predictor import Predictor
 from starlette.requests import ClientDisconnect
 
 from recbandits.serving import versions
@@ -25,7 +24,7 @@ TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"
 _LONGEST_SENTENCE = 1000  # letters
 
 
-class BanditPredictor(Predictor):
+class BanditPredictor:
     """Answers with the policies of a release, which can be replaced while it does."""
 
     def __init__(self):
@@ -82,7 +81,7 @@ class BanditPredictor(Predictor):
         return Response.model_construct(predictions=predictions).model_dump_json().encode()
 
 
-class BanditHandler(PredictionHandler):
+class BanditHandler:
     """What stands between HTTP and the predictor: limits, refusals with a sentence, the event log, metrics.
 
     Attributes:
@@ -92,9 +91,9 @@ class BanditHandler(PredictionHandler):
     """
 
     def __init__(self, artifacts_uri, predictor=None):
-        super().__init__(artifacts_uri, predictor or BanditPredictor)
         topic = os.environ.get(TOPIC_VARIABLE)
-        self.predictor, self.metrics = self._predictor, Metrics()
+        self.predictor, self.metrics = (predictor or BanditPredictor)(), Metrics()
+        self.predictor.load(artifacts_uri)
         self.outbox = Outbox(partial(PubSubSink, topic)) if topic else None
 
     async def handle(self, request):

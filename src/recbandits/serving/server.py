@@ -1,18 +1,21 @@
-"""Vertex AI's model server with a few more routes: python -m recbandits.serving.server, or `create` for uvicorn.
+"""The prediction server: python -m recbandits.serving.server, or `create` as a factory for uvicorn.
 
-It is configured by the variables that Vertex AI sets: AIP_HTTP_PORT, AIP_HEALTH_ROUTE, AIP_PREDICT_ROUTE and
-AIP_STORAGE_URI, and by those of its custom prediction routines: HANDLER_MODULE, HANDLER_CLASS, PREDICTOR_MODULE and
-PREDICTOR_CLASS, which here have defaults. On Vertex AI nothing but health and predictions can be reached from outside;
-elsewhere the routes that change what is served obey to callers on the same machine only.
+It reads the environment variables that Vertex AI sets: AIP_HTTP_PORT, AIP_HEALTH_ROUTE, AIP_PREDICT_ROUTE and
+AIP_STORAGE_URI, and those of its custom prediction routines: HANDLER_MODULE, HANDLER_CLASS, PREDICTOR_MODULE and
+PREDICTOR_CLASS, which have defaults here. The SDK's own server, `CprModelServer`, runs the same handler and predictor,
+but has no other routes. On Vertex AI, only the health and prediction routes are reachable; elsewhere, the routes that
+change the release answer callers on the same machine only.
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
+from contextlib import asynccontextmanager
 
 import uvicorn
-from fastapi import Depends, HTTPException
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -43,32 +46,55 @@ _REFUSALS = {
 }
 
 
-def create():
-    """Vertex AI's `CprModelServer`, an ASGI application, with the routes /ready, /metrics and /release."""
-    from google.cloud.aiplatform.prediction.model_server import CprModelServer
+def create() -> FastAPI:
+    """Build the ASGI application and load the policy at AIP_STORAGE_URI.
 
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    Returns:
+      the application, with the health and prediction routes, /ready, /metrics and /release.
+
+    Raises:
+      ValueError: the policy cannot be served.
+    """
+    settings = DEFAULTS | os.environ
     sys.setswitchinterval(_TURN)
-    server = CprModelServer()
-    server.app.router.on_shutdown.append(server.handler.close)
-    server.app.add_exception_handler(RequestValidationError, _refuse)
-    _add_routes(server.app, server.handler)
-    # The server's own function, found first and without FastAPI's search for parameters, of which it has none.
-    server.app.router.routes.insert(0, Route(server.predict_route, server.predict, methods=["POST"]))
-    server.app.openapi = lambda: _document(server)
-    return server
+    handler = _load_class(settings, "HANDLER")(settings.get("AIP_STORAGE_URI"), _load_class(settings, "PREDICTOR"))
+
+    @asynccontextmanager
+    async def lifespan(_):
+        yield
+        handler.close()
+
+    async def predict(request):
+        return await handler.handle(request)
+
+    app = FastAPI(title="RecBandits", version="1", lifespan=lifespan)
+    app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_exception_handler(Exception, _fail)
+    # A route of Starlette's: the body goes to the handler as it is, without FastAPI's search for parameters.
+    app.router.routes.append(Route(settings["AIP_PREDICT_ROUTE"], predict, methods=["POST"]))
+    _add_routes(app, handler, settings["AIP_HEALTH_ROUTE"])
+    app.openapi = lambda: _document(app, settings["AIP_PREDICT_ROUTE"])
+    return app
 
 
-def _add_routes(app, handler):
+def _load_class(settings, kind):
+    return getattr(importlib.import_module(settings[f"{kind}_MODULE"]), settings[f"{kind}_CLASS"])
+
+
+def _add_routes(app, handler, health_route):
     # In our words: those of HTTP differ between versions of Python.
     reasons = {403: "the caller is on another machine", 422: "the release cannot be served"}
     refusals = {status: {"model": Problem, "description": why} for status, why in reasons.items()}
     for_us = {"dependencies": [Depends(_refuse_strangers)], "responses": refusals}
 
+    @app.get(health_route)
+    async def health() -> dict:
+        """Answer while the process runs; `ready` also says that a policy is loaded."""
+        return {}
+
     @app.get("/ready", responses={503: {"model": Problem, "description": _REFUSALS[503]}})
     def ready() -> dict[str, bool]:
-        """Whether a policy is loaded; the health route only says that the process lives."""
+        """Answer once a policy is loaded."""
         if handler.predictor.release is None:
             raise HTTPException(503, "no policy is deployed yet")
         return {"ready": True}
@@ -117,9 +143,14 @@ async def _refuse(_, error):
     return JSONResponse({"detail": sentence(errors, ReleaseDocument)}, status_code=422)
 
 
-def _document(server):
+async def _fail(_, error):
+    """Hide an unexpected error, which the server logs with its traceback."""
+    return JSONResponse({"detail": f"internal error, {type(error).__name__}"}, status_code=500)
+
+
+def _document(app, predict_route):
     """The OpenAPI document: what FastAPI knows, and what the predict route takes and gives."""
-    document = get_openapi(title="RecBandits", version="1", routes=server.app.routes)
+    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     form = "#/components/schemas/{model}"
     modes = [(Request, "validation"), (Response, "serialization"), (Problem, "serialization")]
     document["components"]["schemas"] |= models_json_schema(modes, ref_template=form)[1]["$defs"]
@@ -127,22 +158,23 @@ def _document(server):
     def content(model):
         return {"content": {"application/json": {"schema": {"$ref": form.format(model=model.__name__)}}}}
 
-    predict = document["paths"][server.predict_route]["post"]
-    predict["requestBody"] = content(Request) | {"required": True}
-    predict["responses"] = {"200": {"description": "Successful Response"} | content(Response)}
-    predict["responses"] |= {str(status): {"description": why} | content(Problem) for status, why in _REFUSALS.items()}
+    responses = {"200": {"description": "Successful Response"} | content(Response)}
+    responses |= {str(status): {"description": why} | content(Problem) for status, why in _REFUSALS.items()}
+    description = {"summary": "Predict", "description": "Recommend actions, one prediction for each instance."}
+    body = {"operationId": "predict", "requestBody": content(Request) | {"required": True}, "responses": responses}
+    document["paths"][predict_route] = {"post": description | body}
     return document
 
 
 def main():
-    """Start the server, or print its OpenAPI document."""
+    """Start the prediction server, or print its OpenAPI document."""
     parser = argparse.ArgumentParser(prog="python -m recbandits.serving.server", description=main.__doc__)
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document instead")
     arguments = parser.parse_args()
     if arguments.openapi:
         os.environ |= DEFAULTS | {"AIP_STORAGE_URI": ""}
-        print(json.dumps(create().app.openapi(), indent=2))
+        print(json.dumps(create().openapi(), indent=2))
         return
     port = int(os.environ.get("AIP_HTTP_PORT", DEFAULTS["AIP_HTTP_PORT"]))
     uvicorn.run(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.serving import policy
-from recbandits.serving.bucket import here
+from recbandits.serving.bucket import local_directory
 from recbandits.serving.traffic_split import Release
 
 FILE, POLICIES = "release.json", "policies"
@@ -64,7 +64,7 @@ def find(uri):
     """
     if not uri:
         return None
-    with here(uri) as directory:
+    with local_directory(uri) as directory:
         if not directory.is_dir():
             raise ValueError(f"there is nothing at {uri}")
         if (directory / FILE).is_file():
@@ -108,7 +108,7 @@ def serve(uri, release, loaded):
 def _load(uri, version):
     if not re.fullmatch("[0-9a-f]{16}", version):
         raise ValueError(f"version must be 16 hexadecimal digits, got {version!r:.100}")
-    with here(f"{uri}/{POLICIES}/{version}") as directory:
+    with local_directory(f"{uri}/{POLICIES}/{version}") as directory:
         if not directory.is_dir():
             raise ValueError(f"version {version} is not there: {POLICIES}/ has no directory of that name")
         loaded = policy.load(directory)

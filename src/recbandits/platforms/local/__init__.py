@@ -38,7 +38,7 @@ class LocalPlatform:
 
     @cached_property
     def endpoints(self):
-        """`platforms.endpoints.Endpoints`: Vertex AI's model server on loopback."""
+        """`platforms.endpoints.Endpoints`: the prediction server on loopback."""
         from recbandits.platforms.local.endpoints import LocalEndpoints
 
         self._expect("endpoints")

@@ -1,4 +1,4 @@
-"""Endpoints on this machine: Vertex AI's model server on loopback, with everything it serves in one directory.
+"""Endpoints on this machine: the prediction server on loopback, with everything it serves in one directory.
 
 The directory of an endpoint is that of a `Service` and has `storage` (what AIP_STORAGE_URI names: `release.json` and
 `policies/<version>`). Whoever changes an endpoint holds `<name>.turn` beside the directory meanwhile, so that others

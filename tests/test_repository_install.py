@@ -1,0 +1,172 @@
+"""The wheel, installed by plain pip into empty environments: the core, and the prediction server."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import recbandits
+from recbandits.platforms.local.rehearsal import free_port
+from recbandits.serving import policy
+from tools.lock import ROOT
+
+PACKAGE = Path(recbandits.__file__).parent
+CORE = ("config", "checks", "notebook", "records", "data", "exploration", "evaluation", "serving")
+NOT_CORE = {  # what of these layers belongs to the extras tf and serve
+    *("data.cross_fitting", "data.tfrecords", "data.trajectories", "serving.saved_model"),
+    *("serving.batch", "serving.predictor", "serving.schemas", "serving.server"),
+}
+BLOCKED = ("tensorflow", "tf_agents", "keras", "tf_keras", "matplotlib", "google", "pydantic", "fastapi", "grpc")
+
+# What a user does with an exported policy and its log. Prints the answers, and an estimate of the policy's value.
+USE = """
+import json, sys
+from datetime import UTC, datetime, timedelta
+from recbandits.evaluation.off_policy import evaluate
+from recbandits.records import Interaction, Reward, to_table
+from recbandits.records.bandit_log import BanditLog
+from recbandits.serving.policy import load
+
+policy, users = load(sys.argv[1]), list(range(1, 31))
+answers = [policy.recommend(user, rng=user) for user in users]
+times = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=user) for user in users]
+decisions = [answer.interaction(time) for answer, time in zip(answers, times, strict=True)]
+rewards = [Reward(answer.event_id, time, answer.scores[0]) for answer, time in zip(answers, times, strict=True)]
+log = BanditLog.from_tables(to_table(decisions, Interaction), to_table(rewards, Reward))
+value = evaluate(log, policy.decide(log.user_id).probabilities).loc["SNIPS", "value"]
+print(json.dumps([[answer.movie_ids for answer in answers], value, log.reward.mean(), "tensorflow" in sys.modules]))
+"""
+
+
+def core_modules():
+    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in sorted(PACKAGE.rglob("*.py"))]
+    names = [name.removesuffix(".__init__") for name in names if name.split(".")[0] in CORE]
+    return [f"recbandits.{name}" for name in names if name not in NOT_CORE]
+
+
+def run(command, folder, **variables):
+    """Run a command in a directory, without the paths of this process; returns what it printed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def install(tmp_path_factory):
+    """A function that installs the wheel with an extra into a new environment, and returns its Python."""
+    folder = tmp_path_factory.mktemp("install")
+    run([sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)], ROOT)
+    (wheel,) = folder.glob("*.whl")
+
+    def install(name, extra=""):
+        python = folder / name / "bin" / "python"
+        run([sys.executable, "-m", "venv", name], folder)
+        run([python, "-m", "pip", "install", "--no-compile", "--progress-bar=off", f"{wheel}{extra}"], folder)
+        return python
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def core(install):
+    return install("core")
+
+
+@pytest.fixture(scope="module")
+def serve(install):
+    return install("serve", "[serve]")
+
+
+@functools.cache
+def installed(python):
+    """Names of the packages that the environment of a Python has, after pip has checked their requirements."""
+    assert run([python, "-m", "pip", "check"], "/").strip() == "No broken requirements found."
+    packages = json.loads(run([python, "-m", "pip", "list", "--format=json"], "/"))
+    return {package["name"] for package in packages}
+
+
+def test_the_core_is_small(core):
+    assert {"recbandits", "numpy", "pandas", "pyarrow", "scikit-learn"} <= installed(core)
+    assert not installed(core) & {"tensorflow", "keras", "matplotlib", "pydantic", "google-auth", "grpcio"}
+    assert len(installed(core)) < 25
+
+
+def test_the_core_loads_a_policy_asks_it_and_evaluates_a_log(core, exported, tmp_path):
+    """The answers are those of this environment; the SNIPS estimate of a policy on its own log is the mean reward."""
+    answers, value, mean_reward, has_tensorflow = json.loads(run([core, "-c", USE, exported[0]], tmp_path))
+    assert answers == [policy.load(exported[0]).recommend(user, rng=user).movie_ids for user in range(1, 31)]
+    assert value == pytest.approx(mean_reward)
+    assert not has_tensorflow
+
+
+def test_the_core_imports_every_module_of_its_layers(core, tmp_path):
+    code = f"import importlib\nfor name in {core_modules()}: importlib.import_module(name)"
+    run([core, "-c", code], tmp_path)
+
+
+def test_a_module_that_needs_tensorflow_names_the_commands(core, tmp_path):
+    code = "try: import recbandits.agents.factory\nexcept ImportError as error: print(error)"
+    sentence = run([core, "-c", code], tmp_path)
+    assert sentence.startswith("this module of recbandits needs tensorflow, which is not installed: run pip install")
+
+
+def test_the_wheel_says_that_it_is_typed(core, tmp_path):
+    code = "import pathlib, recbandits; print(pathlib.Path(recbandits.__file__).with_name('py.typed').is_file())"
+    assert run([core, "-c", code], tmp_path) == "True\n"
+
+
+def test_the_server_answers(serve, exported, tmp_path):
+    port = free_port()
+    variables = {"AIP_HTTP_PORT": port, "AIP_STORAGE_URI": str(exported[0]), "PYTHONPATH": ""}
+    command = [serve, "-m", "recbandits.serving.server", "--host", "127.0.0.1"]
+
+    def ask(route, body=None):
+        data, headers = body and json.dumps(body).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{route}", data, headers)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+            return json.load(response)
+
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | variables, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while "running on" not in (tmp_path / "log").read_text():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert ask("/health") == {}
+        (prediction,) = ask("/predict", {"instances": [{"user_id": 7, "candidates": [101, 102], "k": 2}]})[
+            "predictions"
+        ]
+        assert sorted(prediction["movie_ids"]) == [101, 102]
+        assert not ask("/metrics")["tensorflow"]
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def test_the_server_needs_neither_tensorflow_nor_the_sdk(serve):
+    assert {"recbandits", "fastapi", "uvicorn", "google-cloud-pubsub", "google-cloud-storage"} <= installed(serve)
+    assert not installed(serve) & {"tensorflow", "keras", "matplotlib", "google-cloud-aiplatform"}
+
+
+def test_no_core_module_imports_a_package_of_an_extra():
+    """Not inside `try` either, which an environment without the package would not show."""
+    code = f"""
+import importlib, importlib.abc, sys
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {BLOCKED}:
+            raise AssertionError(f"{{name}} is imported")
+sys.meta_path.insert(0, Blocker())
+for name in {core_modules()}:
+    importlib.import_module(name)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
