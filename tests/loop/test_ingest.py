@@ -9,7 +9,8 @@ import pytest
 
 from recbandits.data.features import FeatureBundle
 from recbandits.data.tfrecords import find_records
-from recbandits.data.trajectories import examples, read_examples
+from recbandits.data.examples import make_examples
+from recbandits.data.trajectories import read_examples
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import Join, decisions_of, ingest, read_manifest, titles_of
 from recbandits.platforms.local.warehouse import DuckWarehouse
@@ -74,7 +75,7 @@ def test_a_dataset_is_what_the_warehouse_has_joined(dataset, bundle):
 def test_the_records_are_those_that_are_not_held_out(dataset, bundle):
     directory, manifest = dataset
     read = read_examples(find_records(directory, "train"))
-    expected = examples(decisions_of(directory, held_out=False), FeatureBundle.load(directory))
+    expected = make_examples(decisions_of(directory, held_out=False), FeatureBundle.load(directory))
     for name, column, other in zip(read._fields, read, expected, strict=True):
         np.testing.assert_array_equal(column, other, err_msg=name)
     held_out = decisions_of(directory, held_out=True)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from recbandits.environments.synthetic_ranking import SyntheticRankingEnvironment
+from recbandits.environments import SyntheticRankingEnvironment
 from recbandits.plots.histograms import read_histograms
 
 from recbandits.agents.factory import make_agent
