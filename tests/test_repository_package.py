@@ -12,8 +12,8 @@ import recbandits
 
 PACKAGE = Path(recbandits.__file__).parent
 LAYERS = [
-    "config",
     "checks",
+    "config",
     "notebook",
     "tf",
     "records",

@@ -1,6 +1,6 @@
 """Contextual bandits for recommender systems: explore, log, evaluate, learn, serve.
 
-The layers follow the life of a decision; each imports only from those above it: config, checks, notebook, tf, records,
+The layers follow the life of a decision; each imports only from those above it: checks, config, notebook, tf, records,
 data, exploration, evaluation, serving, environments, agents, training, plots, platforms, loop.
 """
 
