@@ -69,7 +69,7 @@ def test_every_schema_derives_from_the_fields(small):
         assert [value.shape[1:] for value in values.values()] == [tuple(feature.shape) for feature in spec.values()]
 
 
-def test_equal_rows_are_equal_bytes_whatever_the_order_of_the_columns():
+def test_equal_rows_are_equal_bytes_for_any_order_of_the_columns():
     """Features stand in the order of their names, so that digests of files are those of their content."""
     columns = {
         "vector": np.array([[0.5, -1.0], [2.0, 3.0]], np.float32),

@@ -180,7 +180,7 @@ def test_a_picture_can_be_laid_out_without_a_warning(draw):
         figure.canvas.draw()
 
 
-def test_a_reference_that_nobody_is_called_is_refused(draw):
+def test_a_reference_that_is_no_agent_is_refused(draw):
     with pytest.raises(ValueError, match="references must be among the agents, 'oracle' is not"):
         draw(runs(), references=["oracle"])
 

@@ -129,7 +129,7 @@ def test_the_validation_error_is_weighted_as_the_training(weights):
 
 
 def test_early_stopping_goes_back_to_the_best_epoch():
-    """40 noisy examples are soon known by heart: the error on new ones falls, then rises."""
+    """40 noisy examples are soon overfitted: the error on new ones falls, then rises."""
     agent, late = build_agent("epsilon_greedy", **QUICK), build_agent("epsilon_greedy", **QUICK)
     data, validation = make_data(40, noise=2.0), make_data(500, seed=1)
     options = {"epochs": 80, "batch_size": 8, "validation": validation}

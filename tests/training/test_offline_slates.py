@@ -132,7 +132,7 @@ def test_the_validation_error_is_the_loss_with_the_targets_of_the_feedback():
 
 
 def test_early_stopping_goes_back_to_the_best_epoch():
-    """15 noisy slates are soon known by heart: the error on new ones falls, then rises."""
+    """15 noisy slates are soon overfitted: the error on new ones falls, then rises."""
     agent, validation = build_agent(**QUICK), make_data(200, seed=1)
     history = fit(agent, make_data(15, noise=2.0), epochs=80, batch_size=4, validation=validation, patience=5)
     assert len(history) == history["validation_mse"].idxmin() + 1 + 5 < 80

@@ -52,7 +52,7 @@ def make_doubly_robust_examples(log: BanditLog, bundle: FeatureBundle, q: np.nda
     """Make an example of every candidate, with the rewards by which doubly robust estimators value a policy.
 
     The reward of candidate a is q(a), plus (reward - q) / propensity if a was chosen: unbiased where the propensities
-    are right, whatever q is (Dudik et al. 2014, "Doubly Robust Policy Evaluation and Optimization", section 3).
+    are right, for any q (Dudik et al. 2014, "Doubly Robust Policy Evaluation and Optimization", section 3).
 
     Args:
       log: logged decisions.
