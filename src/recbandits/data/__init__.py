@@ -6,10 +6,13 @@
   ids of training and held-out ratings.
 - `FeatureBundle`, `FeatureTable`, `GLOBAL`, `PER_ARM`: features of users and movies by id, and observations of them.
 - `log_decisions`, `LoggedDecisions`, `uniform`, `popularity`, `explore_scores`: logs simulated from ratings.
+- `Examples`, `make_examples`, `make_doubly_robust_examples`, `cross_fit_examples`: training data of agents that choose
+  one arm.
 - `SlateExamples`, `slate_examples`, `list_examples`, `cross_fitted_lists`: training data of ranking agents.
 - `RatedLists`, `rated_lists`: all ratings of each user, to measure the quality of rankings.
 - `write_records`, `read_records`, `validate_records`, `encode_examples`, `write_shards`, `find_records`: TFRecords,
   which need TensorFlow.
+- `write_trajectories`, `read_trajectories`, `read_examples`: logged decisions as TFRecords, which need TF-Agents.
 """
 
 from recbandits import lazy_exports
@@ -21,7 +24,9 @@ __getattr__, __all__ = lazy_exports(
         "splits": "Split ThreeWaySplit draw_lists random_split split_by_time split_by_user train_validation_test",
         "features": "GLOBAL PER_ARM FeatureBundle FeatureTable",
         "simulated_logs": "LoggedDecisions explore_scores log_decisions popularity uniform",
+        "examples": "Examples cross_fit_examples make_doubly_robust_examples make_examples",
         "slates": "RatedLists SlateExamples cross_fitted_lists list_examples rated_lists slate_examples",
         "tfrecords": "encode_examples find_records read_records validate_records write_records write_shards",
+        "trajectories": "read_examples read_trajectories write_trajectories",
     },
 )
