@@ -9,9 +9,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ["records", "data", "exploration", "evaluation", "environments", "agents", "training", "plots"]
 MODULES = ["__init__", "checks", "config", "notebook", "tf"]
 PAGES = ["README.md", "docs/architecture.md", "docs/copy.md"]
-BANNED = dict(
-    line.split(" => ") for line in Path(__file__).with_name("banned_words.txt").read_text().splitlines()[1:]
-)
+BANNED = dict(line.split(" => ") for line in Path(__file__).with_name("banned_words.txt").read_text().splitlines()[1:])
 FILES = [
     *(path for layer in LAYERS for path in (ROOT / "src" / "recbandits" / layer).rglob("*.py")),
     *(path for layer in LAYERS for path in (ROOT / "tests" / layer).rglob("*.py")),
@@ -22,7 +20,9 @@ FILES = [
 
 def banned(text):
     """Return (word, what to write instead) of each banned word in a text."""
-    patterns = {re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])", re.I): instead for words, instead in BANNED.items()}
+    patterns = {
+        re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])", re.I): instead for words, instead in BANNED.items()
+    }
     return [(match.group(), instead) for pattern, instead in patterns.items() for match in pattern.finditer(text)]
 
 

@@ -7,9 +7,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from recbandits.data.examples import make_examples
 from recbandits.data.features import FeatureBundle
 from recbandits.data.tfrecords import find_records
-from recbandits.data.examples import make_examples
 from recbandits.data.trajectories import read_examples
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import Join, decisions_of, ingest, read_manifest, titles_of
