@@ -121,7 +121,7 @@ def check_machine(folder: str | os.PathLike) -> list[Check]:
     ]
 
 
-def check_packages(requirements=None):
+def check_packages(requirements: list[str] | None = None) -> list[Check]:
     """Check every package that the notebooks need: the project's requirements with its extra `lab`, and TF-Agents.
 
     Args:
@@ -130,8 +130,8 @@ def check_packages(requirements=None):
     Returns:
       list of `Check`, one for each package, sorted by name.
     """
-    lines = [*metadata.requires("recbandits"), *_TF_AGENTS] if requirements is None else requirements
-    specifiers = {}
+    lines = [*(metadata.requires("recbandits") or ()), *_TF_AGENTS] if requirements is None else requirements
+    specifiers: dict[str, SpecifierSet] = {}
     for requirement in map(Requirement, lines):
         if requirement.marker is None or requirement.marker.evaluate({"extra": "lab"}):
             specifiers[requirement.name] = specifiers.get(requirement.name, SpecifierSet()) & requirement.specifier

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -121,7 +122,7 @@ def make_trajectory(observation, action, policy_info, reward) -> trajectory.Traj
     return tf.nest.map_structure(_add_time, trajectory.single_step(observation, action, policy_info, reward, discount))
 
 
-def gather_rows(nest, rows):
+def gather_rows(nest: Any, rows: Any) -> Any:
     """Gather rows int [batch] of all tensors [n, ...] of a nest."""
     return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), nest)
 

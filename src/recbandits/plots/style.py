@@ -51,16 +51,12 @@ def figure(width=7.0, height=4.0, nrows=1, ncols=1, **subplots) -> Iterator[tupl
             plt.close(fig)
 
 
-def panels(width, height, count, title=None, **subplots):
-    """Give a figure in the shared style with `count` axes in one row on a common vertical scale, and those axes."""
-
-    @contextmanager
-    def row():
-        with figure(width, height, 1, count, squeeze=False, **{"sharey": True, **subplots}) as (fig, axes):
-            fig.suptitle(title)
-            yield fig, axes[0]
-
-    return row()
+@contextmanager
+def panels(width, height, count, title=None, sharey=True, **subplots) -> Iterator[tuple[plt.Figure, np.ndarray]]:
+    """Give a figure in the shared style and its `count` axes in one row, by default on a common vertical scale."""
+    with figure(width, height, 1, count, squeeze=False, sharey=sharey, **subplots) as (fig, axes):
+        fig.suptitle(title)
+        yield fig, axes[0]
 
 
 def require_content(content: Sized, name: str, expected: str) -> None:
