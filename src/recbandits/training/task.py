@@ -20,9 +20,9 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import tyro
 
 from recbandits import training
-from recbandits.agents import parameters
 from recbandits.agents.ranking.parameters import Ranking
 from recbandits.checks import Rule, check_fields, one_of, require, write_text
+from recbandits.exploration import Exploration
 from recbandits.training.job_paths import JobPaths, mounted
 from recbandits.training.problems import AGENTS_OF, PROBLEMS, Problem, as_text
 
@@ -208,24 +208,25 @@ def _export(request, outcome, data, paths):
     extras = {"exploration": _exploration(problem, agent), "arms": outcome.arms, "titles": data.movies["title"]}
     with tempfile.TemporaryDirectory() as folder:  # TensorFlow has every replica save; only the chief's copy is kept
         draft = export(outcome.policy, Path(folder, "model"), outcome.features, summary=summary, **extras)
-        if paths.chief:  # by copies, as a directory with files cannot be renamed in a mounted bucket
-            shutil.copytree(draft, paths.model, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        if paths.chief:
+            _copy_files(draft, paths.model)
         return load(draft).version
+
+
+def _copy_files(source, target):
+    """Copy a directory file by file: a mounted bucket can neither rename a directory with files nor take its modes."""
+    for file in sorted(file for file in source.rglob("*") if file.is_file()):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def _exploration(problem, agent):
     """Return the exploration of the exported policy: that of its agent, or epsilon-greedy."""
-    from recbandits.serving.policy import Exploration
-
-    match agent:
-        case parameters.Boltzmann():
-            return Exploration("softmax", agent.temperature)
-        case parameters.SquareCB():
-            return Exploration("inverse_gap", agent.gamma)
-        case Ranking(policy="no_penalty"):
-            return Exploration("plackett_luce", agent.temperature)
-    epsilon = agent.epsilon if isinstance(agent, parameters.EpsilonGreedy) else problem.serve_epsilon
-    return Exploration("epsilon_greedy", epsilon) if epsilon else None
+    if isinstance(agent, Ranking) and agent.policy == "no_penalty":
+        return Exploration("plackett_luce", agent.temperature)
+    exploration = getattr(agent, "exploration", Exploration("epsilon_greedy", problem.serve_epsilon))
+    return exploration if exploration.value else None
 
 
 def _report(metrics, step):
