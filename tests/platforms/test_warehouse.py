@@ -160,7 +160,7 @@ def test_a_file_has_one_owner(tmp_path):
     with DuckWarehouse(file) as warehouse:
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert other.stderr.splitlines()[-1].startswith(
-            f"recbandits.platforms.PlatformError: warehouse {file} could not be opened: IO Error: Could not set lock"
+            f"recbandits.platforms.protocol.PlatformError: warehouse {file} could not be opened: IO Error: Could not set lock"
         )
         assert warehouse.write([shown("a", 0)]) == 1
 

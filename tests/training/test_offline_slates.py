@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from recbandits.plots.histograms import read_histograms
 
 from recbandits.agents.factory import make_agent
 from recbandits.data.examples import Examples
 from recbandits.data.slates import SlateExamples
 from recbandits.data.trajectories import gather_rows
 from recbandits.environments import SyntheticRankingEnvironment
+from recbandits.plots import read_histograms
 from recbandits.training import epochs
 from recbandits.training.experience import convert_examples
 from recbandits.training.offline import Specs, fit

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from recbandits import checks
 from recbandits.data import features
-from recbandits.data.trajectories import write_trajectories
 from recbandits.records import BanditLog, Interaction, Quarantined
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
@@ -209,6 +208,8 @@ def _write(directory, table, log, bundle, titles):
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
     pq.write_table(table, directory / DECISIONS)
+    from recbandits.data.trajectories import write_trajectories  # needs TensorFlow
+
     records = write_trajectories(log, bundle, directory, TRAIN)
     bundle.save(directory)
     titles = {str(movie): str(title) for movie, title in (titles or {}).items()}

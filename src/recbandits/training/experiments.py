@@ -134,7 +134,7 @@ class OfflineTask:
         self._problem = problem
         self.train, self.held_out = _split(problem, data.ratings, seed)
         behaviour = uniform if problem.behaviour == "uniform" else popularity(self.train)
-        options = {"behaviour": behaviour, "candidates": problem.candidates, "seed": seed, "visits": "active"}
+        options = {"policy": behaviour, "candidates": problem.candidates, "seed": seed, "visits": "active"}
         self._log = partial(log_decisions, **options)
         self._evaluation = self._log(self.held_out, decisions=problem.judged)
         self._fit_features = partial(_fit_features, data)
