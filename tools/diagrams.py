@@ -12,7 +12,7 @@ KINDS = {
     "service": ("#fffaf0", COLOURS[1]),
 }
 _INCHES = 0.62  # per unit of a diagram
-_ROOM = 0.35  # around everything
+_MARGIN = 0.35  # around everything
 
 
 class Box(NamedTuple):
@@ -80,8 +80,8 @@ def draw(boxes, arrows=(), frames=(), title=None):
     """
     _check(boxes, arrows)
     edges = [_edges(box) for box in boxes.values()] + [frame[:4] for frame in frames]
-    left, bottom = (min(edge[side] for edge in edges) - _ROOM for side in (0, 1))
-    right, top = (max(edge[side] for edge in edges) + _ROOM for side in (2, 3))
+    left, bottom = (min(edge[side] for edge in edges) - _MARGIN for side in (0, 1))
+    right, top = (max(edge[side] for edge in edges) + _MARGIN for side in (2, 3))
     with figure((right - left) * _INCHES, (top - bottom) * _INCHES) as (fig, axes):
         axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
         axes.set_title(title, loc="left", weight="bold", size=11)

@@ -159,9 +159,8 @@ def test_a_file_has_one_owner(tmp_path):
     code = f"from recbandits.platforms.local.warehouse import DuckWarehouse; DuckWarehouse({str(file)!r})"
     with DuckWarehouse(file) as warehouse:
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert other.stderr.splitlines()[-1].startswith(
-            f"recbandits.platforms.protocol.PlatformError: warehouse {file} could not be opened: IO Error: Could not set lock"
-        )
+        error = f"{PlatformError.__module__}.PlatformError: warehouse {file} could not be opened: "
+        assert other.stderr.splitlines()[-1].startswith(f"{error}IO Error: Could not set lock")
         assert warehouse.write([shown("a", 0)]) == 1
 
 

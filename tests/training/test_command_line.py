@@ -84,6 +84,10 @@ def test_values_have_the_types_of_their_fields(arguments, field, value):
         ("rank --split=movie", "Rank: split must be one of user, random, time, got 'movie'"),
         ("train", "command must be one of simulate, fit, rank, got 'train'"),
         ("", "command must be one of simulate, fit, rank, got ''"),
+        ("simulate linucb", "unknown argument 'linucb'"),
+        ("fit --data a b", "unknown argument 'b'"),
+        ("fit --layers=64 32 --agent=squarecb", "unknown argument '32'"),
+        ("simulate --agent=exp3_mixture --agents=linucb", "Exp3Mixture: agents must be two or more LinUCB or LinTS"),
     ],
 )
 def test_a_wrong_command_line_is_refused_in_one_sentence(arguments, sentence, capsys):
@@ -127,7 +131,13 @@ def test_help_has_types_defaults_and_the_texts_of_the_docstrings(arguments, text
 
 
 def test_help_and_dry_run_do_not_import_tensorflow():
-    code = "import sys; from recbandits.training.task import main; main(['fit', '--dry-run']); print(*sys.modules)"
+    code = """
+import contextlib, sys
+from recbandits.training.task import main
+main(["fit", "--dry-run"])
+with contextlib.suppress(SystemExit):
+    main(["fit", "--help"])
+print(*sys.modules)"""
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "recbandits.training.problems" in modules
     assert not {"tensorflow", "tf_agents", "pandas", "scipy"} & set(modules)

@@ -69,7 +69,8 @@ def check_examples(agent: TFAgent, name: str, examples: Examples | SlateExamples
     """
     features, slots = agent.time_step_spec.observation, tuple(agent.action_spec.shape)
     kind, task = (SlateExamples, "ranks") if slots else (Examples, "chooses one arm")
-    require(isinstance(examples, kind), name, f"{kind.__name__} for an agent that {task}", type(examples))
+    if not isinstance(examples, kind):
+        raise ValueError(f"{name} must be {kind.__name__} for an agent that {task}, got {type(examples).__name__}")
     rows = len(examples.context)
     require(rows > 0, name, "of at least one row", rows)
     # events of another type would be rounded beside those that the agent keeps
@@ -84,9 +85,9 @@ def check_examples(agent: TFAgent, name: str, examples: Examples | SlateExamples
         if not allowed.all():
             row = tuple(np.argwhere(~allowed)[0])
             require(False, f"{name}: {field} of row {row[0]}", rule.expected, values[row].item())
-    if isinstance(agent.time_step_spec.reward, dict) and slots[0] > 1:
-        unclicked = (examples.reward <= 0).any()  # in ratings there is none, and each first movie would be the click
-        require(unclicked, f"{name}: reward", "0 where nothing was clicked, for cascading feedback", "no 0")
+    cascading = isinstance(agent.time_step_spec.reward, dict) and slots[0] > 1
+    if cascading and not (examples.reward <= 0).any():  # ratings have no 0, and each first movie would be the click
+        raise ValueError(f"{name}: reward must be 0 where nothing was clicked, for cascading feedback, got no 0")
 
 
 def check_new_events(agent: TFAgent, event: np.ndarray) -> None:

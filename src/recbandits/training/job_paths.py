@@ -47,7 +47,7 @@ class JobPaths(NamedTuple):
     def describe(self) -> dict[str, str]:
         """Return for each directory its path, or the variable that would name it."""
         return {
-            path: f"nowhere, {variable} is not set" if getattr(self, path) is None else str(getattr(self, path))
+            path: f"not written: {variable} is not set" if getattr(self, path) is None else str(getattr(self, path))
             for path, variable in _VARIABLES.items()
         }
 

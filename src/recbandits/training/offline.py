@@ -113,7 +113,8 @@ def fit(
     if "linear" in stages:
         check_new_events(agent, examples.event)
     # whole numbers as Python's own, because checkpoints compare options as text
-    options = {"batch_size": int(batch_size), "patience": patience, "weights": weights, "seed": seed, "xla": xla}
+    options = {"batch_size": int(batch_size), "patience": patience and int(patience), "weights": weights}
+    options |= {"seed": int(seed), "xla": xla}
     training = Training(agent, stages, parts, options)
     if checkpoints is not None:
         training.restore(checkpoints)

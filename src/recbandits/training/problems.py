@@ -24,7 +24,7 @@ class Problem:
     serve_epsilon: float = 0.1
     # Without annotations, as they are no fields: `Fit` alone can set the first two.
     strategy = weights = "none"
-    limit = "users were asked about movies that they had rated; what they think of others is unknown"
+    limit = "evaluated on movies that users have rated; their ratings of other movies are unobserved"
 
     def __post_init__(self, **rules: Rule):
         """Check every field by the rule of its type, or by one that is given."""
@@ -51,7 +51,7 @@ class Simulation(Problem):
       steps: batches.
     """
 
-    limit = "the reward is what a factorisation of ratings predicts, not what users said"
+    limit = "rewards are predictions of a factorization of ratings, not observed ratings"
     factorization: Literal["als", "svd"] = "als"
     rank: int = 20
     num_actions: int = 20

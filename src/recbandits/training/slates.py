@@ -33,7 +33,7 @@ class ServedSlates(NamedTuple):
       value: float32 [n], expected clicks of the slate.
       optimal: float32 [n], expected clicks of the best slate.
       attraction: float32 [n, items], probability of a click on a candidate that is examined.
-      relevance: float32 [n, items], as the metrics of `evaluation.ranking` read it.
+      relevance: float32 [n, items], as the metrics of `evaluation.ranking_metrics` read it.
     """
 
     user_id: np.ndarray
@@ -237,9 +237,10 @@ def _visit(environment, slates, seed, compute, policy=None):
     parts, positions = [], []
     for number in range(-(-slates // environment.batch_size)):
         parts.append({name: tensor.numpy() for name, tensor in graph(tf.constant(number, tf.int64)).items()})
-        with contextlib.suppress(ValueError):  # the policy has no formula for them
-            if policy:
-                positions.append(policy.position_propensities(environment.batch().observation, parts[-1]["slate"]))
+        if policy:
+            observation = environment.batch().observation
+            with contextlib.suppress(ValueError):  # the policy has no formula for them
+                positions.append(policy.position_propensities(observation, parts[-1]["slate"]))
         environment.advance()
     rows = {name: np.concatenate([part[name] for part in parts])[:slates] for name in parts[0]}
     rows["position"] = np.concatenate(positions)[:slates] if positions else None

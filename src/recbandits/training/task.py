@@ -12,8 +12,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -86,6 +87,9 @@ def parse(arguments: Sequence[str]) -> Request:
     read = partial(tyro.cli, prog=program, args=flags, registry=_FLAGS, **options)
     try:
         require(command in PROBLEMS, "command", f"one of {', '.join(PROBLEMS)}", command)
+        for flag, word in pairwise(["=", *flags]):
+            if not word.startswith("-") and ("=" in flag or not flag.startswith("--")):
+                raise ValueError(f"unknown argument {word!r}")
         problem, agents = PROBLEMS[command], AGENTS_OF[command]
         (options,), _ = read(_flat(Options), add_help=False)
         name = options.agent or next(iter(agents))
@@ -118,7 +122,8 @@ def _flag_rule(info):
     """
     literal, several = info.type_origin is Literal, info.type_origin is tuple
     kind = str if literal else get_args(info.type)[0] if several else info.type
-    if kind not in (int, float, bool, str):
+    nested = several and isinstance(kind, type) and is_dataclass(kind)  # agents of a mixture, which no flag can set
+    if kind not in (int, float, bool, str) and not nested:
         return None
 
     def read(texts):
@@ -135,6 +140,8 @@ def _flag_rule(info):
 
 
 def _convert(text, kind):
+    if is_dataclass(kind):
+        return text
     if kind is bool:
         return {"": True, "true": True, "false": False}.get(text.lower(), text)
     with contextlib.suppress(ValueError):
@@ -151,7 +158,7 @@ def describe(request: Request, paths: JobPaths) -> list[str]:
     rows["data"] = problem.data or "MovieLens from where recbandits.data.movielens.load finds it"
     rows |= {"profiler": f"{options.profile:g} seconds"} if options.profile else {}
     rows |= paths.describe()
-    return [f"would {command}, and do nothing now", *(f"  {name:12}{text}" for name, text in rows.items())]
+    return [f"dry run of {command}", *(f"  {name:12}{text}" for name, text in rows.items())]
 
 
 def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
