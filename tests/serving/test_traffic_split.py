@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbandits.serving.traffic_split import Release
+from recbandits.serving.traffic_split import TrafficSplit
 
 USERS = range(20_000)
 
@@ -25,7 +25,7 @@ def split(release, users=USERS):
 def test_shares_are_met_over_100000_users():
     """Binomial: 5 standard deviations of a share p are 5 sqrt(p (1 - p) n)."""
     expected = {"a": 60, "b": 30, "c": 9, "d": 1}
-    counted = Counter(split(Release(expected), range(100_000)))
+    counted = Counter(split(TrafficSplit(expected), range(100_000)))
     for version, share in expected.items():
         p = share / 100
         assert abs(counted[version] - 100_000 * p) < 5 * (p * (1 - p) * 100_000) ** 0.5
@@ -34,22 +34,22 @@ def test_shares_are_met_over_100000_users():
 @settings(max_examples=20, deadline=None)
 @given(shares())
 def test_nobody_is_sent_to_a_version_without_traffic_and_everybody_always_to_the_same(shares):
-    first = split(Release(shares), range(500))
+    first = split(TrafficSplit(shares), range(500))
     assert set(first) <= {version for version, share in shares.items() if share}
-    assert first == split(Release(dict(reversed(shares.items()))), range(500))
+    assert first == split(TrafficSplit(dict(reversed(shares.items()))), range(500))
 
 
 @settings(max_examples=20, deadline=None)
 @given(shares(), st.sampled_from("abcd"), st.data())
 def test_nobody_leaves_a_version_that_grows_at_the_cost_of_others(shares, grows, data):
-    before = Release(shares)
+    before = TrafficSplit(shares)
     after = before.with_version(grows, data.draw(st.integers(shares[grows], 100)))
     moves = zip(split(before, range(500)), split(after, range(500)), strict=True)
     assert {new for old, new in moves if old == grows} <= {grows}
 
 
 def test_a_canary_of_10_percent_keeps_its_users_when_it_grows_to_20():
-    small, large = Release({"old": 90, "new": 10}), Release({"old": 80, "new": 20})
+    small, large = TrafficSplit({"old": 90, "new": 10}), TrafficSplit({"old": 80, "new": 20})
     first, second = ({user for user in USERS if each.version(user) == "new"} for each in (small, large))
     assert first < second
     assert len(first) == pytest.approx(2000, abs=220)
@@ -59,23 +59,23 @@ def test_a_canary_of_10_percent_keeps_its_users_when_it_grows_to_20():
 def test_another_canary_gets_other_users():
     """Two canaries of 10 % share 1 % of the users, not all of theirs."""
     first, second = (
-        {user for user in USERS if Release({"old": 90, name: 10}).version(user) == name} for name in ("x", "y")
+        {user for user in USERS if TrafficSplit({"old": 90, name: 10}).version(user) == name} for name in ("x", "y")
     )
     assert len(first & second) < 0.2 * len(first)
 
 
 def test_an_integer_id_and_its_text_are_one_user():
-    release = Release({"a": 50, "b": 50})
+    release = TrafficSplit({"a": 50, "b": 50})
     assert [release.version(user) for user in range(100)] == [release.version(str(user)) for user in range(100)]
 
 
 def test_roll_back_returns_to_the_shares_before_and_again_to_those_after():
-    release = Release({"a": 100}).with_version("b", 10)
+    release = TrafficSplit({"a": 100}).with_version("b", 10)
     assert release.shares == {"a": 90, "b": 10}
     assert release.rolled_back().shares == {"a": 100, "b": 0}
     assert release.rolled_back().rolled_back().shares == release.shares
     with pytest.raises(ValueError, match="there is no earlier release"):
-        Release({"a": 100}).rolled_back()
+        TrafficSplit({"a": 100}).rolled_back()
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_roll_back_returns_to_the_shares_before_and_again_to_those_after():
     ],
 )
 def test_a_new_version_takes_its_share_and_the_others_split_the_rest_as_before(before, share, after):
-    assert Release(before).with_version("c", share).shares == after
+    assert TrafficSplit(before).with_version("c", share).shares == after
 
 
 def test_a_version_without_traffic_goes_and_is_not_returned_to():
-    release = Release({"a": 0, "b": 100}, previous={"a": 100, "b": 0})
-    assert release.without("a") == Release({"b": 100})
-    kept = Release({"a": 0, "b": 40, "c": 60}, previous={"a": 0, "b": 90, "c": 10}).without("a")
-    assert kept == Release({"b": 40, "c": 60}, previous={"b": 90, "c": 10})
+    release = TrafficSplit({"a": 0, "b": 100}, previous={"a": 100, "b": 0})
+    assert release.without("a") == TrafficSplit({"b": 100})
+    kept = TrafficSplit({"a": 0, "b": 40, "c": 60}, previous={"a": 0, "b": 90, "c": 10}).without("a")
+    assert kept == TrafficSplit({"b": 40, "c": 60}, previous={"b": 90, "c": 10})
     with pytest.raises(ValueError, match="version 'b' still has 100 % of the traffic"):
         release.without("b")
     with pytest.raises(ValueError, match="version 'x' is not deployed, there is a, b"):
@@ -118,7 +118,7 @@ def test_a_version_without_traffic_goes_and_is_not_returned_to():
     ],
 )
 def test_other_shares_are_refused(shares, sentence):
-    for make in (Release, Release({"z": 100}).then if isinstance(shares, dict) else Release):
+    for make in (TrafficSplit, TrafficSplit({"z": 100}).then if isinstance(shares, dict) else TrafficSplit):
         with pytest.raises(ValueError, match=sentence):
             make(shares)
 
@@ -126,9 +126,9 @@ def test_other_shares_are_refused(shares, sentence):
 @pytest.mark.parametrize("document", [None, [], {}, {"previous": None}, {"shares": {"a": 100}, "more": 1}])
 def test_other_documents_are_refused(document):
     with pytest.raises(ValueError, match="a release must have 'shares'"):
-        Release.of(document)
+        TrafficSplit.of(document)
 
 
 def test_a_release_survives_its_document():
-    release = Release({"a": 90, "b": 10}, previous={"a": 100})
-    assert Release.of(vars(release)) == release
+    release = TrafficSplit({"a": 90, "b": 10}, previous={"a": 100})
+    assert TrafficSplit.of(vars(release)) == release

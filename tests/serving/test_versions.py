@@ -8,7 +8,7 @@ import pytest
 from recbandits.platforms.gcp.rehearsal import Rehearsal, storage
 from recbandits.serving import policy, versions
 from recbandits.serving.schemas import Instance, Parameters
-from recbandits.serving.traffic_split import Release
+from recbandits.serving.traffic_split import TrafficSplit
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def release(exported, tmp_path):
 
 def test_a_policy_alone_answers_everybody(exported):
     served = versions.find(exported[2])
-    assert served.release == Release({policy.load(exported[2]).version: 100})
+    assert served.release == TrafficSplit({policy.load(exported[2]).version: 100})
     recommendation = served.recommend(Instance(user_id=7), Parameters())
     assert round(recommendation.scores[0] / 100) == 3
 
@@ -33,7 +33,7 @@ def test_a_policy_alone_answers_everybody(exported):
 def test_a_release_answers_with_the_versions_that_it_names(release):
     directory, names = release
     served = versions.find(str(directory))
-    assert served.release == Release({names[0]: 80, names[1]: 20}, previous={names[0]: 100})
+    assert served.release == TrafficSplit({names[0]: 80, names[1]: 20}, previous={names[0]: 100})
     for user in range(1, 31):
         recommendation = served.recommend(Instance(user_id=user), Parameters())
         assert recommendation.policy_version == served.release.version(user)
@@ -70,14 +70,14 @@ def test_a_policy_under_the_name_of_another_is_refused(release):
     directory, names = release
     (directory / "policies" / names[0]).rename(directory / "policies" / "0123456789abcdef")
     with pytest.raises(ValueError, match=f"0123456789abcdef must hold the policy of that version, it holds {names[0]}"):
-        versions.serve(directory, Release({"0123456789abcdef": 100}), {})
+        versions.serve(directory, TrafficSplit({"0123456789abcdef": 100}), {})
 
 
 def test_what_is_served_already_is_not_loaded_again(release):
     directory, names = release
     before = versions.find(directory)
     shutil.rmtree(directory / "policies")
-    after = versions.serve(directory, Release({names[1]: 100}), before.policies)
+    after = versions.serve(directory, TrafficSplit({names[1]: 100}), before.policies)
     assert after.policies == {names[1]: before.policies[names[1]]}
 
 
@@ -91,9 +91,9 @@ def test_a_release_in_a_bucket_is_the_same(release, monkeypatch):
         served = versions.find("gs://b/models/1")
         assert served.release == versions.read(directory)
         assert sorted(served.policies) == sorted(names)
-        again = versions.serve("gs://b/models/1", Release({names[0]: 100}), {})
+        again = versions.serve("gs://b/models/1", TrafficSplit({names[0]: 100}), {})
         assert list(again.policies) == [names[0]]
         with pytest.raises(ValueError, match="version 0000000000000000 is not there"):
-            versions.serve("gs://b/models/1", Release({"0" * 16: 100}), {})
+            versions.serve("gs://b/models/1", TrafficSplit({"0" * 16: 100}), {})
         with pytest.raises(ValueError, match="there is nothing at gs://b/models/2"):
             versions.find("gs://b/models/2")

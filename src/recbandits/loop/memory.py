@@ -8,7 +8,7 @@ import numpy as np
 from recbandits.exploration import invert_cdf
 from recbandits.platforms.endpoints import expect_deployed, expect_shares
 from recbandits.serving.loaded import LoadedPolicy
-from recbandits.serving.traffic_split import Release
+from recbandits.serving.traffic_split import TrafficSplit
 
 
 class MemoryEndpoint:
@@ -27,7 +27,7 @@ class MemoryEndpoint:
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`."""
         version, before = policy.version, self._release
-        first = Release({version: traffic_percentage}) if before is None else None
+        first = TrafficSplit({version: traffic_percentage}) if before is None else None
         self._release = first or before.with_version(version, traffic_percentage)
         self.policies[policy.version] = policy
         return policy.version

@@ -32,7 +32,7 @@ class BanditPredictor:
 
     @property
     def release(self):
-        """The `Release` that is served; None before there is one."""
+        """The `TrafficSplit` that is served; None before there is one."""
         served = self._served
         return served and served.release
 
@@ -41,7 +41,7 @@ class BanditPredictor:
         self._uri, self._served = artifacts_uri, versions.find(artifacts_uri)
 
     def replace(self, release):
-        """Serve another `Release`: the next request after it was loaded and verified is the first that it answers.
+        """Serve another `TrafficSplit`: the next request after it was loaded and verified is the first that it answers.
 
         Raises:
           ValueError: it cannot be served; the present one goes on.

@@ -24,7 +24,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import Route
 
 from recbandits.serving.schemas import Problem, ReleaseDocument, Request, Response, sentence
-from recbandits.serving.traffic_split import Release
+from recbandits.serving.traffic_split import TrafficSplit
 
 DEFAULTS = {
     "AIP_HTTP_PORT": "8080",
@@ -116,7 +116,7 @@ def _add_routes(app, handler, health_route):
         present = handler.predictor.release
         previous = document.previous if "previous" in document.model_fields_set else present and present.shares
         try:
-            handler.predictor.replace(Release(document.shares, previous))
+            handler.predictor.replace(TrafficSplit(document.shares, previous))
         except ValueError as error:
             raise HTTPException(422, str(error)) from None
         return _shown(handler.predictor.release)

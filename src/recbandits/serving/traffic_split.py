@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 
 @dataclass(frozen=True)
-class Release:
+class TrafficSplit:
     """How traffic is split between the deployed versions of a policy.
 
     Attributes:
@@ -52,7 +52,7 @@ class Release:
 
     def then(self, shares):
         """The next release, which remembers the shares of this one."""
-        return Release(dict(shares), previous=self.shares)
+        return TrafficSplit(dict(shares), previous=self.shares)
 
     def rolled_back(self):
         """The shares before the last change, 0 for what was deployed since; rolling back again undoes that.
@@ -81,7 +81,7 @@ class Release:
         if self.shares[version]:
             raise ValueError(f"version {version!r} still has {self.shares[version]} % of the traffic: split it first")
         needed = self.previous is not None and self.previous.get(version, 0) > 0
-        return Release(_less(self.shares, version), None if needed else _less(self.previous, version))
+        return TrafficSplit(_less(self.shares, version), None if needed else _less(self.previous, version))
 
 
 def _check(shares):

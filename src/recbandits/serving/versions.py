@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from recbandits.serving import policy
 from recbandits.serving.bucket import local_directory
-from recbandits.serving.traffic_split import Release
+from recbandits.serving.traffic_split import TrafficSplit
 
 FILE, POLICIES = "release.json", "policies"
 
@@ -16,11 +16,11 @@ class Served(NamedTuple):
     """A release, and the policies that it names.
 
     Attributes:
-      release: `Release`
+      release: `TrafficSplit`
       policies: dict from each version in its shares to a `LoadedPolicy`.
     """
 
-    release: Release
+    release: TrafficSplit
     policies: dict
 
     def recommend(self, instance, defaults):
@@ -72,18 +72,18 @@ def find(uri):
         if not any(directory.iterdir()):
             return None
         loaded = policy.load(directory)
-        return Served(Release({loaded.version: 100}), {loaded.version: loaded})
+        return Served(TrafficSplit({loaded.version: 100}), {loaded.version: loaded})
 
 
 def read(directory):
-    """The `Release` that is written in a directory.
+    """The `TrafficSplit` that is written in a directory.
 
     Raises:
       ValueError: it is not JSON, or no release.
     """
     text = (Path(directory) / FILE).read_text(encoding="utf-8")
     try:
-        return Release.of(json.loads(text))
+        return TrafficSplit.of(json.loads(text))
     except ValueError as error:
         raise ValueError(f"{FILE} cannot be read: {error}") from error
 
@@ -93,7 +93,7 @@ def serve(uri, release, loaded):
 
     Args:
       uri: of the directory with `policies/`.
-      release: `Release`
+      release: `TrafficSplit`
       loaded: dict from version to `LoadedPolicy`, of those that need not be loaded again.
 
     Returns:

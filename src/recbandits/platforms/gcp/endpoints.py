@@ -12,7 +12,7 @@ from recbandits.platforms.gcp.jobs import wait
 from recbandits.platforms.gcp.models import Models
 from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.serving.batch import Answered
-from recbandits.serving.traffic_split import Release
+from recbandits.serving.traffic_split import TrafficSplit
 
 _MACHINE = {"machine_type": "n2-standard-2"}
 _REPLICAS = {"min_replica_count": 1, "max_replica_count": 2}
@@ -109,7 +109,7 @@ class GcpEndpoint:
         version, found = self._models.version(policy), self._get()
         shares = _shares(found)
         release = _release(found).with_version(version, traffic_percentage) if shares else None
-        release = release or Release({version: traffic_percentage})
+        release = release or TrafficSplit({version: traffic_percentage})
         if version in shares:
             self._route(found, release)
             return version
@@ -239,7 +239,7 @@ class GcpEndpoint:
 
         Args:
           found: the endpoint, as it was when this was decided.
-          release: `Release`
+          release: `TrafficSplit`
           going: a version without a share that it does not name any more.
         """
         ids = {version: number for version, number in _ids(found).items() if version != going}
@@ -283,13 +283,13 @@ def _shares(endpoint):
 
 
 def _labels(endpoint, release):
-    """The labels of an endpoint, with what a `Release` remembers."""
+    """The labels of an endpoint, with what a `TrafficSplit` remembers."""
     labels = {key: text for key, text in endpoint.labels.items() if not key.startswith(_PREVIOUS)}
     return labels | {f"{_PREVIOUS}{version}": str(share) for version, share in (release.previous or {}).items()}
 
 
 def _release(endpoint):
-    """The `Release` that an endpoint serves, with what its labels remember."""
+    """The `TrafficSplit` that an endpoint serves, with what its labels remember."""
     remembered = {key: text for key, text in endpoint.labels.items() if key.startswith(_PREVIOUS)}
     previous = {key.removeprefix(_PREVIOUS): int(text) for key, text in remembered.items()}
-    return Release(_shares(endpoint), previous or None)
+    return TrafficSplit(_shares(endpoint), previous or None)

@@ -22,7 +22,7 @@ from recbandits.platforms.messages import VARIABLE
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import batch, versions
 from recbandits.serving.policy import load
-from recbandits.serving.traffic_split import Release
+from recbandits.serving.traffic_split import TrafficSplit
 
 _ANSWER = 60  # seconds until a server must answer a request
 _JSON = {"content-type": "application/json"}
@@ -109,7 +109,9 @@ class LocalEndpoint:
         """
         version, release = load(policy).version, self._release()
         release = (
-            release.with_version(version, traffic_percentage) if release else Release({version: traffic_percentage})
+            release.with_version(version, traffic_percentage)
+            if release
+            else TrafficSplit({version: traffic_percentage})
         )
         place = self._storage / versions.POLICIES / version
         new = not place.exists()
