@@ -39,9 +39,9 @@ def test_every_estimate_is_a_dot_and_a_bar_from_end_to_end_in_the_order_of_the_t
 def test_the_truth_is_a_line_through_all_of_them_with_its_number():
     (axes,) = plots.forest(TABLE, limits={"truth": 3.62, "log": 3.2}).axes
     lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
-    assert list(lines) == ["truth 3.620", "log 3.200"]
-    np.testing.assert_array_equal(lines["truth 3.620"].get_xdata(), [3.62, 3.62])
-    assert lines["truth 3.620"].get_linestyle() != lines["log 3.200"].get_linestyle()
+    assert list(lines) == ["truth, 3.620", "log, 3.200"]
+    np.testing.assert_array_equal(lines["truth, 3.620"].get_xdata(), [3.62, 3.62])
+    assert lines["truth, 3.620"].get_linestyle() != lines["log, 3.200"].get_linestyle()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(lines)
 
 

@@ -38,7 +38,7 @@ def forest(table: pd.DataFrame, limits=None, title=None, unit="rating points") -
     require_content(table, "table", "estimate")
     with figure(6.5, 1.1 + 0.32 * len(table)) as (fig, axes):
         interval_rows(axes, table.index, table["value"], table["low"], table["high"])
-        reference_lines(axes.axvline, limits, "{} {:.3f}")
+        reference_lines(axes.axvline, limits, [":", "--", "-."])
         axes.set(xlabel=f"value of the policy ({unit})", title=title)
         if limits:
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

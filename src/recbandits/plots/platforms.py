@@ -122,7 +122,7 @@ def trials(
         raise ValueError(f"study {study.job.name} must have a trial that succeeded to draw, it has none")
     best = (max if study.maximise else min)(succeeded, key=lambda trial: trial.value)
     with figure(7.5, 4.2) as (fig, axes):
-        reference_lines(axes.axhline, references, "{}, {:.3f}", color=REFERENCE)
+        reference_lines(axes.axhline, references, color=REFERENCE)
         for trial in succeeded:
             if trial.interval is not None:
                 axes.vlines(trial.parameters[parameter], *trial.interval, color=REFERENCE, linewidth=3, alpha=0.5)

@@ -110,7 +110,7 @@ def band(axes: plt.Axes, x, low, high, colour: str) -> None:
     axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
 
 
-def reference_lines(draw, values: Mapping[str, float] | None, label="{}, {:.3f}", color="black") -> None:
+def reference_lines(draw, values: Mapping[str, float] | None, dashes=DASHES, color="black") -> None:
     """Draw a dashed line per value with `draw`, `axes.axhline` or `axes.axvline`; its label has name and value."""
-    for (name, value), dashes in zip((values or {}).items(), cycle(DASHES), strict=False):
-        draw(value, color=color, linestyle=dashes, linewidth=1.3, zorder=1, label=label.format(name, value))
+    for (name, value), style in zip((values or {}).items(), cycle(dashes), strict=False):
+        draw(value, color=color, linestyle=style, linewidth=1.3, zorder=1, label=f"{name}, {value:.3f}")
