@@ -1,5 +1,7 @@
 """Checks of values, and files that are complete or absent."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,10 +68,28 @@ def test_a_file_is_as_it_was_when_its_writer_fails(tmp_path):
     assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("a.txt", "second")]
 
 
-def test_a_directory_replaces_the_one_before_with_all_its_files(tmp_path):
+@pytest.mark.parametrize("directory", ["model", "previous"])
+def test_a_directory_replaces_the_one_before_with_all_its_files(directory, tmp_path):
     for name in ("old", "new"):
-        with checks.replacing(tmp_path / "model") as draft:
+        with checks.replacing(tmp_path / directory) as draft:
             draft.mkdir()
             (draft / name).write_text(name)
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == [directory]
+    assert [path.name for path in (tmp_path / directory).iterdir()] == ["new"]
+
+
+def test_a_directory_is_restored_when_its_successor_cannot_take_the_name(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+
+    def refuse(draft, target):
+        raise PermissionError(target)
+
+    def write():
+        with checks.replacing(tmp_path / "model") as draft:
+            draft.mkdir()
+            monkeypatch.setattr(Path, "replace", refuse)
+
+    with pytest.raises(PermissionError):
+        write()
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["old"]

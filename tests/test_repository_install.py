@@ -19,7 +19,7 @@ from tools.lock import ROOT
 PACKAGE = Path(recbandits.__file__).parent
 CORE = ("config", "checks", "notebook", "records", "data", "exploration", "evaluation", "serving")
 NOT_CORE = {  # what of these layers belongs to the extras tf and serve
-    *("data.cross_fitting", "data.tfrecords", "data.trajectories", "serving.saved_model"),
+    *("data.tfrecords", "data.trajectories", "serving.saved_model"),
     *("serving.batch", "serving.predictor", "serving.schemas", "serving.server"),
 }
 BLOCKED = ("tensorflow", "tf_agents", "keras", "tf_keras", "matplotlib", "google", "pydantic", "fastapi", "grpc")

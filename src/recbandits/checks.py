@@ -108,7 +108,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file or a directory so that readers find it complete or, before that, as it was.
 
     The body of the `with` statement writes to the path that is given to it, which is new and beside `path`. When the
-    body ends without an error, the content is flushed to the disk and takes its name; else nothing has changed.
+    body ends without an error, the content is flushed to the disk and takes its name; else nothing has changed. A
+    directory that replaces another one takes two renames, and there is none of that name for the moment between them.
 
     Args:
       path: of the file or directory; folders above it are created.
@@ -120,9 +121,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield draft
         for file in (draft, *draft.rglob("*")) if draft.is_dir() else (draft,):
             _flush(file)
+        previous = Path(folder, f"{path.name}.previous")
         if draft.is_dir() and path.exists():  # a directory cannot be renamed onto another one that has files
-            path.rename(Path(folder, "previous"))
-        draft.replace(path)
+            path.rename(previous)
+        try:
+            draft.replace(path)
+        except OSError:
+            if previous.exists():
+                previous.rename(path)
+            raise
         _flush(path.parent)
 
 

@@ -99,7 +99,7 @@ def test_the_next_address_is_tried_when_the_first_ones_fail(server):
 @pytest.mark.parametrize(
     ("path", "digest", "reason"),
     [
-        ("truncated", DIGEST, r"IncompleteRead\(128000 bytes read, 128000 more expected\)"),
+        ("truncated", DIGEST, "the connection ended after 128,000 of 256,000 bytes"),
         ("whole", "0" * 64, "SHA-256 must be 000"),
         ("missing", DIGEST, "Not Found"),
     ],
@@ -116,6 +116,11 @@ def test_the_timeout_ends_a_download_from_a_silent_server(server):
     with pytest.raises(DownloadError, match="timed out"):
         fetch(Archive((address(server, "slow"),), DIGEST), timeout=0.2)
     assert time.monotonic() - start < 5
+
+
+def test_the_deadline_ends_a_download_that_goes_on(server):
+    with pytest.raises(DownloadError, match="bytes arrived before the deadline"):
+        fetch(Archive((address(server, "whole"),), DIGEST), deadline=0.0)
 
 
 def test_a_process_killed_during_the_download_leaves_no_file(server, tmp_path):

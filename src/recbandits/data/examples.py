@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from recbandits.checks import require, whole
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
 from recbandits.data.tables import check_rated_once
 from recbandits.records.bandit_log import BanditLog
@@ -104,8 +105,7 @@ def cross_fit_examples(
     Raises:
       ValueError: too few folds, a rating that occurs twice, or a decision whose reward is not among the ratings.
     """
-    if folds < 2:
-        raise ValueError(f"folds must be at least 2, got {folds}")
+    require(whole(2).accepts(folds), "folds", whole(2).expected, folds)
     check_rated_once(ratings)
     pairs = pd.MultiIndex.from_frame(ratings[["user_id", "movie_id"]])
     rating = pairs.get_indexer(pd.MultiIndex.from_arrays([log.user_id, log.arm]))

@@ -6,9 +6,10 @@ MovieLens is not part of this project: its licence does not allow redistribution
 import hashlib
 import io
 import os
+import time
 import urllib.request
 import zipfile
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +78,13 @@ def load(
     return data
 
 
-def fetch(archive: Archive, timeout: float = 5.0) -> bytes:
-    """Download and verify an archive; `timeout` is seconds to wait for the server at each step.
+def fetch(archive: Archive, timeout: float = 5.0, deadline: float = 60.0) -> bytes:
+    """Download and verify an archive.
+
+    Args:
+      archive: its addresses, tried one after the other, and its digest.
+      timeout: seconds to wait for the server at each step.
+      deadline: seconds for each address, so that a slow server cannot keep a notebook waiting.
 
     Raises:
       DownloadError: all addresses failed, or returned another file.
@@ -87,10 +93,23 @@ def fetch(archive: Archive, timeout: float = 5.0) -> bytes:
     for url in archive.urls:
         try:
             with urllib.request.urlopen(url, timeout=timeout) as response:
-                return _verify(response.read(), archive)
+                return _verify(_read_body(response, time.monotonic() + deadline), archive)
         except (OSError, ValueError, HTTPException) as error:
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
     raise DownloadError(f"the download failed ({'; '.join(reasons)})")
+
+
+def _read_body(response: HTTPResponse, end: float) -> bytes:
+    """Read the body of a response until `end` on the monotonic clock, and check its length."""
+    content = b""
+    while chunk := response.read1(1 << 16):
+        content += chunk
+        if time.monotonic() > end:
+            raise TimeoutError(f"only {len(content):,} bytes arrived before the deadline")
+    size = int(response.headers.get("Content-Length") or 0)
+    if len(content) < size:
+        raise OSError(f"the connection ended after {len(content):,} of {size:,} bytes")
+    return content
 
 
 def _verify(content: bytes, archive: Archive) -> bytes:

@@ -33,9 +33,9 @@ class Split(NamedTuple):
         return ratings.iloc[np.setdiff1d(np.arange(len(ratings)), self.test)]
 
     def save(self, file: str | PathLike) -> None:
-        """Write both parts to a file `*.npz`; its folder is created if missing."""
-        with replacing(file) as draft:
-            np.savez(draft, train=self.train, test=self.test)
+        """Write both parts to a file in NumPy's npz format; its folder is created if missing."""
+        with replacing(file) as draft, draft.open("wb") as target:
+            np.savez(target, train=self.train, test=self.test)
 
     @classmethod
     def load(cls, file: str | PathLike) -> Self:

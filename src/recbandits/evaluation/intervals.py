@@ -52,7 +52,7 @@ def mean_interval(values: Any, level: float = 0.95) -> Interval:
 
 def group_intervals(groups: Any, level: float = 0.95) -> pd.DataFrame:
     """Compute the `mean_interval` of each group of a pandas SeriesGroupBy: DataFrame with columns value, low, high."""
-    table = groups.agg(value="mean", variance="var", n="size")
+    table = groups.agg(value="mean", variance="var", n="count")
     half = half_width(table["variance"], table["n"], level)
     return pd.DataFrame({"value": table["value"], "low": table["value"] - half, "high": table["value"] + half})
 

@@ -180,8 +180,8 @@ def _parameter(name: str, value: Any, rule: Rule) -> Any:
     """Return a checked parameter as float; a tensor inside a graph as it is."""
     tf = sys.modules.get("tensorflow")
     if tf is None or not tf.is_symbolic_tensor(value):
+        require(not isinstance(value, str) and rule.holds(float(value)), name, rule.expected, value)
         value = float(value)
-        require(rule.holds(value), name, rule.expected, value)
     return value
 
 

@@ -38,8 +38,8 @@ class Column:
             if array.dtype.kind != "M":
                 raise ValueError(f"{name} must be an array of datetime64 in UTC, got {array.dtype}")
             rounded = array.astype("datetime64[us]", copy=False)
-            if (rounded != array)[~np.isnat(array)].any():
-                raise ValueError(f"{name} must be in microseconds, got {array.dtype}")
+            if (lost := (rounded != array) & ~np.isnat(array)).any():
+                raise ValueError(f"{name} must be in microseconds, got {array[lost][0]}")
             return rounded
         if not np.can_cast(array.dtype, self.type):
             raise ValueError(f"{name} must be an array of {self.type.__name__}, got {array.dtype}")

@@ -1,4 +1,4 @@
-"""A policy leaves its agent as a directory; whoever has the directory can serve it.
+"""Policies as sealed directories, which can be served without the agent that they come from.
 
 Loading and recommending need no TensorFlow, so that servers start fast and stay small.
 """
@@ -40,7 +40,7 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
 
     The directory holds a SavedModel, which needs neither this package nor TF-Agents to run; `scorer.npz`, the constants
     by which `load` scores without TensorFlow; the features; a model card; and `policy.json`, which seals all files by
-    their SHA-256. It is written beside its place and moved there when complete, so that nobody finds half a policy.
+    their SHA-256. It is complete or absent, as `checks.replacing` says.
 
     Args:
       policy: a TF-Agents policy, such as `agent.policy`. One that draws its scores at random or asks other policies (a
