@@ -77,7 +77,7 @@ def quiet_tensorflow() -> ModuleType:
     with tempfile.TemporaryFile() as written:
         os.dup2(written.fileno(), 2)
         try:
-            tensorflow = importlib.import_module("recbandits.tf").tf
+            tensorflow = importlib.import_module("tensorflow")
             tensorflow.config.list_physical_devices()
             return tensorflow
         finally:

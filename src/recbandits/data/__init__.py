@@ -11,7 +11,7 @@
 - `SlateExamples`, `slate_examples`, `list_examples`, `cross_fitted_lists`: training data of ranking agents.
 - `RatedLists`, `rated_lists`: all ratings of each user, to measure the quality of rankings.
 - `write_records`, `read_records`, `validate_records`, `encode_examples`, `write_shards`, `find_records`: TFRecords,
-  which need the extra `tf`.
+  which need TensorFlow and TF-Agents.
 - `write_trajectories`, `read_trajectories`, `read_examples`: logged decisions as TFRecords, which need TF-Agents.
 """
 
