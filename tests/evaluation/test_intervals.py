@@ -74,3 +74,10 @@ def test_an_unknown_baseline_and_tables_of_other_users_are_refused():
         tabulate_differences(metrics(), "c")
     with pytest.raises(ValueError, match="'a' and 'b' must be measured on the same lists to be compared"):
         tabulate_differences({"a": metrics()["a"], "b": metrics()["b"].iloc[:3]}, "b")
+
+
+def test_a_missing_value_of_a_group_does_not_count():
+    """1, 2, 3 and NaN have the interval of 1, 2 and 3."""
+    values = pd.Series([1.0, 2.0, 3.0, np.nan])
+    row = group_intervals(values.groupby([0, 0, 0, 0])).loc[0]
+    np.testing.assert_allclose(row[["value", "low", "high"]], mean_interval([1.0, 2.0, 3.0]))

@@ -222,3 +222,9 @@ def test_importance_weighting_with_tf_agents_log_probability_doubles_the_value_a
     for action in (step.action.numpy(), exploration.sample(ours, np.random.default_rng(0))):  # the same distribution
         weighted = (action == best) / ours[np.arange(n), action]
         assert weighted.mean() == pytest.approx(1.0, abs=1.96 * weighted.std() / np.sqrt(n))
+
+
+@pytest.mark.parametrize("explore", [exploration.epsilon_greedy, exploration.softmax, exploration.inverse_gap])
+def test_text_is_no_parameter(explore):
+    with pytest.raises(ValueError, match=r"got .0\.5.$"):
+        explore(np.zeros((1, 2)), None, "0.5")
