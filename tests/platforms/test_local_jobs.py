@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from recbandits.platforms.jobs import Choice, Float, Integer, Job, Study
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.local.study import propose
+from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import with_parameters
 
@@ -376,3 +378,12 @@ def test_parameters_replace_arguments_of_the_same_name():
 def test_what_cannot_be_run_is_refused(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_threads_that_write_one_file_at_the_same_time_leave_a_whole_one(tmp_path):
+    """A tuner and the caller that stops its study may both write the end of a trial."""
+    file, texts = tmp_path / "end.json", [str(number) * 10_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_json(file, texts[number % 8]), range(400)))
+    assert processes.read_json(file) in texts
+    assert [path.name for path in tmp_path.iterdir()] == ["end.json"]

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,10 +18,12 @@ LOCK = "lock"
 
 
 def write_json(file, value):
-    """Write a file at once or not at all."""
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    draft.replace(file)
+    """Write a file completely or not at all, also when other threads or processes write it at the same time."""
+    descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    with open(descriptor, "w", encoding="utf-8") as written:
+        written.write(json.dumps(value, indent=2) + "\n")
+    os.chmod(draft, 0o644)
+    os.replace(draft, file)
 
 
 def supervise(directory, lock):
