@@ -12,8 +12,8 @@ from recbandits.serving.scorer import Scorer, linear_head
 
 _ROUNDING = 2.0**-48  # of a pivot of the Cholesky factorisation, relative to the diagonal, for each feature
 _REFUSAL = (
-    "features and rewards must be finite, and tikhonov at least 1e-14 of the sums of squared features for each of them, "
-    "where features are collinear; the linear model is what it was before this batch"
+    "features and rewards must be finite, and where features are collinear, tikhonov must be at least 1e-14 of the sum "
+    "of their squares, times their number; the linear model is what it was before this batch"
 )
 
 
@@ -238,9 +238,10 @@ class LinearModel(tf.Module):
             if self._gamma < 1.0 or replicas > 1:  # models without data forget, or have data on other replicas
                 moments = tf.scatter_nd(models[:, None], moments, self._moments.shape)
                 models = tf.range(self._num_models)
-        tf.distribute.get_replica_context().merge_call(self._solve, (models, moments))
-        # a member of a mixture may get no decision of a batch
-        return tf.math.divide_no_nan(tf.reduce_sum(error), tf.cast(tf.size(error) * replicas, error.dtype))
+        solved = tf.distribute.get_replica_context().merge_call(self._solve, (models, moments))
+        with tf.control_dependencies([solved]):  # what follows the loss in a graph does not run after an error
+            # a member of a mixture may get no decision of a batch
+            return tf.math.divide_no_nan(tf.reduce_sum(error), tf.cast(tf.size(error) * replicas, error.dtype))
 
     def _solve(self, strategy, models, moments):
         """Add the sums of all replicas, and solve."""
@@ -248,25 +249,23 @@ class LinearModel(tf.Module):
         moments = strategy.reduce(tf.distribute.ReduceOp.SUM, moments, axis=None)
         previous = tf.gather(self._moments, models)
         moments += previous if self._gamma == 1.0 else self._gamma * previous
-        factor = self._factorise(moments[:, : self._size, : self._size])
+        factor, is_valid = self._factorise(moments[:, : self._size, : self._size])
         response = moments[:, : self._size, self._size, None]
-        theta = tf.matmul(factor, tf.matmul(factor, response), transpose_a=True)[:, :, 0]
-        theta = tf.debugging.check_numerics(tf.cast(theta, tf.float32), _REFUSAL)
+        theta = tf.cast(tf.matmul(factor, tf.matmul(factor, response), transpose_a=True)[:, :, 0], tf.float32)
+        theta = tf.debugging.check_numerics(tf.where(is_valid, theta, float("nan")), _REFUSAL)
         with tf.control_dependencies([theta]):
             for variable, value in ((self._moments, moments), (self.factor, factor), (self.theta, theta)):
                 variable.scatter_update(tf.IndexedSlices(tf.cast(value, variable.dtype), models))
+        return theta
 
     def _factorise(self, covariance):
-        """Return C^-1 float64 [models, size, size] of A [models, size, size].
+        """Return C^-1 float64 [models, size, size] of A [models, size, size], and where its pivots are valid.
 
         Rounding moves the pivots of a factorisation by a share of the diagonal. As much is added to the diagonal, so
         that every A can be factorised. It adds twice the share to the pivot of a feature that equals another one, and
-        pivots up to twice that are refused.
+        pivots up to twice that are not valid.
         """
         matrix = covariance * self._scale + self._penalty
         factor = tf.linalg.cholesky(matrix)
         rounding = 4.0 * _ROUNDING * self._size * tf.linalg.diag_part(matrix)
-        valid = tf.reduce_all(tf.square(tf.linalg.diag_part(factor)) > rounding)
-        checked = tf.debugging.Assert(valid, [_REFUSAL])
-        with tf.control_dependencies([] if checked is None else [checked]):
-            return tf.linalg.triangular_solve(factor, self._eye)
+        return tf.linalg.triangular_solve(factor, self._eye), tf.square(tf.linalg.diag_part(factor)) > rounding
