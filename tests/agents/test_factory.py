@@ -309,3 +309,27 @@ def test_observations_of_another_shape_are_refused(per_arm, observation, message
     agent = make_agent("linucb", environment(per_arm=per_arm))
     with pytest.raises(ValueError, match=message):
         agent.policy.action(ts.restart(observation, batch_size=2))
+
+
+@pytest.mark.parametrize("name", ["linucb", "epsilon_greedy", "uniform"])
+def test_observations_of_float64_are_refused_by_name(name):
+    """They failed as a product of matrices of two types when the agent was asked for its first action."""
+    spec = {"global": tensor_spec.TensorSpec([3], tf.float64, "global"), "per_arm": tensor_spec.TensorSpec([2, 4])}
+
+    class Specs:
+        def time_step_spec(self):
+            return ts.time_step_spec(spec)
+
+        def action_spec(self):
+            return tensor_spec.BoundedTensorSpec([], tf.int32, 0, 1)
+
+    with pytest.raises(ValueError, match="observations must be float32, got \"'global' of float64\""):
+        make_agent(name, Specs())
+
+
+def test_scores_and_probabilities_take_observations_of_any_number_type():
+    agent = make_agent("epsilon_greedy", environment())
+    observation = environment().batch().observation
+    expected = agent.collect_policy.probabilities(observation)
+    for same in (tf.cast(observation, tf.float64), observation.numpy(), observation.numpy().astype(float)):
+        np.testing.assert_array_equal(agent.collect_policy.probabilities(same), expected)

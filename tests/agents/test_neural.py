@@ -69,3 +69,19 @@ def test_a_dot_product_scores_by_the_product_of_two_towers_and_may_be_negative()
 def test_a_dot_product_needs_arms_with_features():
     with pytest.raises(ValueError, match="network must be 'common_tower' where arms have no features"):
         models("dot_product", SPEC[GLOBAL])
+
+
+@pytest.mark.parametrize("network", ["common_tower", "dot_product"])
+@pytest.mark.parametrize("empty", [GLOBAL, PER_ARM])
+def test_a_context_or_an_arm_may_have_no_features(network, empty):
+    """Without columns of users the scale of the initial weights was a division by zero."""
+    spec = SPEC | {empty: tf.TensorSpec([*SPEC[empty].shape[:-1], 0], tf.float32)}
+    rng = np.random.default_rng(0)
+    features = {part: tf.constant(rng.normal(size=(6, *spec[part].shape)), tf.float32) for part in spec}
+    reward, encoded = models(network, spec)
+    scores = reward.scores(features).numpy()
+    assert np.isfinite(scores).all()
+    assert np.isfinite(encoded.estimate(features)[0]).all()
+    np.testing.assert_allclose(
+        reward.scorer().scores(features[GLOBAL].numpy(), features[PER_ARM].numpy()), scores, atol=1e-6
+    )

@@ -250,7 +250,7 @@ def test_ratings_that_are_not_finite_and_times_that_are_missing_are_refused():
 
 
 def test_times_without_a_zone_are_refused():
-    with pytest.raises(ValueError, match="time must be a column of times with a zone, such as UTC, got datetime64"):
+    with pytest.raises(ValueError, match=r"time must be a column of times with a zone, such as UTC, got .datetime64"):
         log_decisions(SMALL.assign(time=SMALL["time"].dt.tz_localize(None)), uniform, 2)
 
 

@@ -105,7 +105,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
         """Score every arm.
 
         Args:
-          observation: as `time_step_spec` says, with a batch dimension before.
+          observation: as `time_step_spec` says, with a batch dimension before; numbers of any type.
           seed: int [2], of a stateless generator.
 
         Returns:
@@ -115,7 +115,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
           ValueError: an observation of another shape.
           tf.errors.InvalidArgumentError: a mask without any available arm.
         """
-        _check_shapes(observation, self.time_step_spec.observation)
+        observation = tf.nest.map_structure(_convert, observation, self.time_step_spec.observation)
         if self.observation_and_action_constraint_splitter is None:
             return self._score(observation, seed)
         features, mask = observation[0], self._mask(observation)
@@ -278,8 +278,10 @@ def _drop_arms(observation):
     return {GLOBAL: observation[GLOBAL]} if isinstance(observation, dict) else observation
 
 
-def _check_shapes(observation, spec):
-    for tensor, part in zip(tf.nest.flatten(observation), tf.nest.flatten(spec), strict=True):
-        if not tensor.shape[1:].is_compatible_with(part.shape):
-            expected = ", ".join(["batch", *map(str, part.shape)])
-            raise ValueError(f"observation {part.name!r} must have shape [{expected}], got {tensor.shape.as_list()}")
+def _convert(part, spec):
+    """Return a part of an observation in the type of its spec."""
+    tensor = tf.cast(part, spec.dtype)
+    if not tensor.shape[1:].is_compatible_with(spec.shape):
+        expected = ", ".join(["batch", *map(str, spec.shape)])
+        raise ValueError(f"observation {spec.name!r} must have shape [{expected}], got {tensor.shape.as_list()}")
+    return tensor

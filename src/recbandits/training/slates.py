@@ -13,8 +13,9 @@ from tf_agents.policies.tf_policy import TFPolicy
 from tf_agents.trajectories import time_step as ts
 
 from recbandits.agents.factory import make_agent
+from recbandits.agents.ranking.models import rewards_by_slot
 from recbandits.agents.ranking.policy import SlatePolicy
-from recbandits.environments.ranking import CHOSEN_INDEX, CHOSEN_VALUE, RankingEnvironment
+from recbandits.environments.ranking import RankingEnvironment
 from recbandits.records.slate_log import SlateLog
 from recbandits.training.checkpoints import assign_values, read_values
 from recbandits.training.experience import convert_decision
@@ -203,14 +204,11 @@ def _make_server(environment, policy, seed):
     def serve(batch, number):
         slate = _act(environment, policy, batch, seed, number).action
         response = environment.respond(batch, slate)
-        reward = response.feedback
-        if isinstance(reward, dict):
-            reward = tf.one_hot(reward[CHOSEN_INDEX], environment.num_slots) * reward[CHOSEN_VALUE][:, None]
         return {
             "user_id": batch.users,
             "candidates": batch.items,
             "slate": slate,
-            "reward": reward,
+            "reward": rewards_by_slot(response.feedback, environment.num_slots),
             "value": response.expected,
             "optimal": response.optimal,
             "attraction": batch.attraction,

@@ -99,13 +99,8 @@ class _Trainer(ranking_agent.RankingAgent):
             return biased_weights
         slots, severity = tf.range(self._num_slots, dtype=tf.float32), self._positional_bias_severity
         bias = (slots + 1.0) ** severity if self._positional_bias_type == "base" else severity**slots
-        return tf.where(self._is_positive(reward), biased_weights, biased_weights / bias)
-
-    def _is_positive(self, reward):
-        if not isinstance(reward, dict):
-            return reward > 0
-        is_click = tf.one_hot(reward[CHOSEN_INDEX], self._num_slots, True, False, dtype=tf.bool)
-        return is_click & (reward[CHOSEN_VALUE] > 0)[:, None]
+        is_positive = rewards_by_slot(reward, self._num_slots) > 0
+        return tf.where(is_positive, biased_weights, biased_weights / bias)
 
 
 class CascadingLinearModel(LinearModel):
@@ -143,6 +138,13 @@ class CascadingLinearModel(LinearModel):
         return tf.matmul(tf.cast(normal, tf.float32), self.factor[0], transpose_a=True)
 
 
+def rewards_by_slot(feedback: types.NestedTensor, slots: int) -> tf.Tensor:
+    """Return the rewards float [batch, slots] of feedback: a score vector itself, or the value of the first click."""
+    if not isinstance(feedback, dict):
+        return feedback
+    return tf.one_hot(feedback[CHOSEN_INDEX], slots) * feedback[CHOSEN_VALUE][:, None]
+
+
 def _read_slots(experience, weights):
     """Return inputs [n, size], rewards [n] and weights [n] of all slots of a batch."""
     features, reward = tf.nest.map_structure(lambda part: part[:, 0], (experience.observation, experience.reward))
@@ -151,7 +153,7 @@ def _read_slots(experience, weights):
     counts = tf.ones(tf.shape(x)[:2])
     if isinstance(reward, dict):
         counts = tf.sequence_mask(reward[CHOSEN_INDEX] + 1, slots, tf.float32)
-        reward = tf.one_hot(reward[CHOSEN_INDEX], slots) * reward[CHOSEN_VALUE][:, None]
+    reward = rewards_by_slot(reward, slots)
     if weights is not None:
         counts *= weights[:, None]
     return tf.reshape(x, [-1, x.shape[2]]), tf.reshape(reward, [-1]), tf.reshape(counts, [-1])

@@ -137,7 +137,8 @@ class SlatePolicy(ScoringPolicy):
         """Return (logits, directions of the features, largest similarity to an item above) before the first slot."""
         if not self._penalty:
             return self._logits(scores), None, None
-        return self._logits(scores), tf.math.l2_normalize(observation[PER_ARM], axis=2), tf.fill(tf.shape(scores), -1.0)
+        directions = tf.math.l2_normalize(tf.cast(observation[PER_ARM], tf.float32), axis=2)
+        return self._logits(scores), directions, tf.fill(tf.shape(scores), -1.0)
 
     def _place(self, state, item):
         """Return the state after `item`, int [batch], has taken a slot."""
