@@ -11,13 +11,16 @@ import pandas as pd
 
 from recbandits import checks
 from recbandits.data import features as bundles
+from recbandits.data import policy_features
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.policy_features import Features
 from recbandits.exploration import Exploration
 from recbandits.serving import manifest
 from recbandits.serving.bucket import local_directory
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.scorer import Scorer
+from recbandits.serving.served import ServedPolicy
 from recbandits.serving.summary import TrainingSummary, model_card
 
 __all__ = [
@@ -32,7 +35,7 @@ __all__ = [
 ]
 _CARD, _SCORER = "MODEL_CARD.md", "scorer.npz"
 _SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
-_ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, bundles.FILE, manifest.FILE}
+_ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, bundles.FILE, policy_features.FILE, manifest.FILE}
 
 
 def export(policy, directory, features=None, *, exploration=None, arms=None, titles=None, summary=None):
@@ -48,7 +51,7 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         slates `action` is a slate; by ids it is asked for k movies, of any number of candidates, and what fills the
         places is the exploration: what such a policy takes off for resemblance is part of its `action` alone.
       directory: where to; a policy exported there before is replaced.
-      features: the FeatureBundle that it was trained with; None for a policy that is not asked by ids.
+      features: the `Features` or FeatureBundle that it was trained with; None for a policy that is not asked by ids.
       exploration: `Exploration` by which decisions are drawn; None takes the best score, with propensity 1.
       arms: where arms have no features, the movie ids that they stand for, in order.
       titles: Series or dict from movie id to title; None for none.
@@ -72,7 +75,7 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         "scorer": scorer is not None,
         "exploration": asdict(exploration or Exploration()),
         "arms": arms,
-        "sizes": None if features is None else [len(features.users), len(features.movies)],
+        "sizes": _sizes(features),
         "titles": {str(movie): str(title) for movie, title in ({} if titles is None else titles).items()},
         "summary": None if summary is None else asdict(summary),
     }
@@ -94,7 +97,7 @@ def load(directory):
       directory: where it is, a path or a gs:// URI; from a bucket it comes without `action`.
 
     Returns:
-      LoadedPolicy
+      `ServedPolicy` for a policy exported with `Features`, else `LoadedPolicy`.
 
     Raises:
       ValueError: the directory is not an exported policy, or a damaged, incomplete or newer one.
@@ -102,6 +105,8 @@ def load(directory):
     with local_directory(directory) as place:
         settings, contents = manifest.read(place)
     scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
+    if policy_features.FILE in contents:
+        return ServedPolicy(settings, scorer, Features.load(io.BytesIO(contents[policy_features.FILE])))
     bundle = FeatureBundle.load(io.BytesIO(contents[bundles.FILE])) if settings["sizes"] else None
     return LoadedPolicy(place, settings, scorer, bundle)
 
@@ -134,6 +139,13 @@ def describe(directory):
         value, *interval = value if isinstance(value, list) else [value]
         rows[name] = f"{value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
     return pd.Series(rows, name=place.name)
+
+
+def _sizes(features):
+    """Return the numbers of users and items that a policy knows by their ids."""
+    if isinstance(features, Features):
+        return [0, len(features.item_ids)]
+    return None if features is None else [len(features.users), len(features.movies)]
 
 
 def _check(observation, actions, features, arms):

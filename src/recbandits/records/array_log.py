@@ -1,0 +1,82 @@
+"""Base of logs: dataclasses of arrays with one row for each decision, checked when made."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from recbandits import checks
+
+EVENT_ID = checks.Rule(
+    "text that is not empty", lambda ids: np.array([isinstance(each, str) and each != "" for each in ids], bool)
+)
+TIME = checks.Rule("a time", lambda times: ~np.isnat(times))
+
+
+@dataclass(frozen=True)
+class Column:
+    """The declaration of an array of a log.
+
+    Attributes:
+      type: NumPy scalar type.
+      width: name of the second dimension, which has one size in all arrays of the log; empty for one dimension.
+      rule: condition on each value, or None.
+      optional: whether there may be no array, None.
+    """
+
+    type: type
+    width: str = ""
+    rule: checks.Rule | None = None
+    optional: bool = False
+
+    def convert(self, name: str, value: Any) -> np.ndarray:
+        """Convert an array to the type of the column, times to microseconds; refuse it where a value would change."""
+        array = np.asarray(value, dtype=object if self.type is object else None)
+        if self.type is np.datetime64:
+            if array.dtype.kind != "M":
+                raise ValueError(f"{name} must be an array of datetime64 in UTC, got {array.dtype}")
+            rounded = array.astype("datetime64[us]", copy=False)
+            if (lost := (rounded != array) & ~np.isnat(array)).any():
+                raise ValueError(f"{name} must be in microseconds, got {array[lost][0]}")
+            return rounded
+        if not np.can_cast(array.dtype, self.type):
+            raise ValueError(f"{name} must be an array of {self.type.__name__}, got {array.dtype}")
+        return array.astype(self.type, copy=False)
+
+
+class ArrayLog:
+    """Base of frozen dataclasses whose fields are arrays, annotated with their `Column`; the first is `event_id`."""
+
+    columns: ClassVar[dict[str, Column]]
+    event_id: np.ndarray
+
+    def __init_subclass__(cls) -> None:
+        cls.columns = {name: hint.__metadata__[0] for name, hint in inspect.get_annotations(cls).items()}
+
+    def __post_init__(self) -> None:
+        widths: dict[str, int] = {}
+        for name, column in self.columns.items():
+            if column.optional and getattr(self, name) is None:
+                continue
+            array = vars(self)[name] = column.convert(name, getattr(self, name))
+            if array.ndim == 2:
+                widths.setdefault(column.width, array.shape[1])
+            shape = (self.event_id.size, *([widths.get(column.width, column.width)] if column.width else []))
+            if array.shape != shape:
+                expected, got = (f"[{', '.join(map(str, sizes))}]" for sizes in (shape, array.shape))
+                raise ValueError(f"{name} must have the shape {expected}, got {got}")
+            if column.rule is not None:
+                self._require(column.rule.holds(array), name, column.rule.expected)
+        self._require(~pd.Index(self.event_id).duplicated(), "event_id", "different from all others")
+
+    def __len__(self) -> int:
+        return len(self.event_id)
+
+    def take(self, rows: Any) -> Self:
+        """Return the log of some rows, each at most once: row numbers, a bool array or a slice."""
+        return type(self)(**{name: None if array is None else array[rows] for name, array in vars(self).items()})
+
+    def _require(self, allowed: np.ndarray, name: str, expected: str) -> None:
+        checks.require_rows(allowed, name, expected, getattr(self, name), self.event_id)
