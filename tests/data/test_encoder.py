@@ -64,24 +64,20 @@ def test_a_constant_number_is_zero_and_an_empty_table_has_no_numbers():
     [
         ({0: [1, 2]}, {}, "the name of a column must be text, got 0"),
         ({"x": [np.nan, None]}, {}, "column 'x' must be a column with at least one value, got 'none'"),
-        ({"x": [1.0, np.inf]}, {}, "row 1: column 'x' must be finite, got inf"),
+        ({"x": [1.0, np.inf]}, {}, "row 1: column 'x' must be a finite number, got inf"),
         ({"x": pd.to_datetime(["2026-01-01", "2026-01-02"])}, {}, "column 'x' must be numbers or text, got times"),
         ({"x": [["a"], ["b"]]}, {}, r"row 0: column 'x' must be text or a whole number, got \['a'\]"),
         ({"x": ["a", 1.5]}, {}, "row 1: column 'x' must be text or a whole number, got 1.5"),
         ({"v_0": [1.0, 2.0], "v_2": [1.0, 2.0]}, {"vectors": ["v"]}, "vector 'v' must be columns v_0 and on"),
         ({"x": [1.0, 2.0]}, {"vectors": ["v"]}, "vector 'v' must be columns v_0 and on"),
-        ({"v_0": ["a", "b"]}, {"vectors": ["v"]}, None),
+        ({"v_0": ["a", "b"]}, {"vectors": ["v"]}, "row 0: column 'v_0' must be a finite number, got 'a'"),
         ({"x": [1.0, 2.0]}, {"categories": ["y"]}, "categories must be among x, got 'y'"),
     ],
 )
 def test_what_cannot_be_encoded_is_refused_by_column_row_and_value(columns, options, sentence):
     frame = pd.DataFrame(columns)
-    if sentence is None:
-        with pytest.raises(ValueError, match="row 0: column 'v_0' must be a number, got 'a'"):
-            Encoder.fit(frame, **options).encode(frame)
-        return
     with pytest.raises(ValueError, match=sentence):
-        Encoder.fit(frame, **options)
+        Encoder.fit(frame, **options).encode(frame)
 
 
 def test_a_column_that_occurs_twice_is_refused():
@@ -94,9 +90,9 @@ def test_a_column_that_occurs_twice_is_refused():
     ("row", "sentence"),
     [
         ({"year": 1999}, "column must be one of minutes, live, rare, genre, taste_0, taste_1, got 'year'"),
-        ({"minutes": "ten"}, "column 'minutes' must be a (finite )?number, got 'ten'"),
-        ({"minutes": np.inf}, "column 'minutes' must be (a )?finite( number)?, got inf"),
-        ({"minutes": 1e39}, "column 'minutes' must be .*, got 1e\\+39"),
+        ({"minutes": "ten"}, "column 'minutes' must be a finite number, got 'ten'"),
+        ({"minutes": np.inf}, "column 'minutes' must be a finite number, got inf"),
+        ({"minutes": 1e39}, "column 'minutes' must be a finite number, got 1e\\+39"),
         ({"live": 0.5}, "column 'live' must be 0 or 1, got 0.5"),
         ({"genre": 2.5}, "column 'genre' must be text or a whole number, got 2.5"),
     ],

@@ -32,7 +32,7 @@ def test_candidates_are_rows_of_the_items_and_ids_are_kept_as_they_are():
     np.testing.assert_array_equal(log.decisions.mask, [[1, 1, 0], [1, 1, 1], [1, 0, 0]])
     np.testing.assert_array_equal(log.decisions.action, [1, 0, 0])
     np.testing.assert_array_equal(log.decisions.reward, [1.0, 0.0, 1.0])
-    assert log.context["device"].tolist() == ["tv", "phone", None]
+    assert log.context["device"].fillna("").tolist() == ["tv", "phone", ""]
 
 
 def test_times_are_in_utc_whatever_their_zone():
@@ -76,7 +76,7 @@ def test_the_columns_of_users_join_the_context_and_are_missing_for_others():
     users = pd.DataFrame({"plan": ["free", "premium"]}, index=["y", "x"])
     context = read(context=["device"], user="who", users=users).context
     assert context.columns.tolist() == ["device", "plan"]
-    assert context["plan"].where(context["plan"].notna(), None).tolist() == ["premium", None, "free"]
+    assert context["plan"].fillna("").tolist() == ["premium", "", "free"]
 
 
 def test_users_must_be_unique_and_have_a_column_to_join_by():
@@ -164,6 +164,6 @@ def test_a_split_by_time_keeps_the_order_of_the_log_and_every_part_of_a_decision
     earlier, later = log.split(0.67)
     assert earlier.decisions.event_id.tolist() == ["decision 0", "decision 1"]
     assert (len(earlier), len(later)) == (2, 1)
-    assert later.context["device"].tolist() == [None]
+    assert later.context["device"].isna().tolist() == [True]
     with pytest.raises(ValueError, match=r"share must be in \(0, 1\), got 1"):
         log.split(1)

@@ -147,6 +147,8 @@ class Encoder:
 def _fit_column(values: pd.Series, name: str, max_levels: int, category: bool) -> dict:
     present = values.dropna()
     require(len(present) > 0, f"column {name!r}", "a column with at least one value", "none")
+    if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
+        raise ValueError(f"column {name!r} must be numbers or text, got times: make numbers of them, such as the hour")
     if not category and present.isin([0, 1]).all() and not present.map(lambda value: isinstance(value, str)).any():
         return {}
     if not category and pd.api.types.is_numeric_dtype(values):
@@ -160,26 +162,20 @@ def _fit_column(values: pd.Series, name: str, max_levels: int, category: bool) -
 def _encode_numbers(values: pd.Series, name: str, fitted: Mapping[str, Any]) -> np.ndarray:
     numbers = _as_numbers(values, name)
     if not fitted:
-        good = np.isin(numbers, (0, 1)) | np.isnan(numbers)
-        _require(good, values, name, "0 or 1")
-    with np.errstate(over="ignore"):
-        scaled = ((numbers - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)).astype(np.float32)
-    _require(~np.isinf(scaled), values, name, "within the range of float32")
+        _require(np.isin(numbers, (0, 1)) | np.isnan(numbers), values, name, "0 or 1")
+    scaled = (numbers - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)
     return np.nan_to_num(scaled, nan=0.0)
 
 
 def _as_numbers(values: pd.Series, name: str) -> np.ndarray:
     """Return numbers as float64 [n], NaN where they are missing."""
-    if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
-        raise ValueError(f"column {name!r} must be numbers or text, got times: make numbers of them, such as the hour")
-    flags = values.map(lambda value: isinstance(value, str)).to_numpy(bool) if values.dtype == object else np.False_
-    _require(~np.broadcast_to(flags, len(values)), values, name, "a number")
-    try:
-        numbers = pd.to_numeric(values).to_numpy(float, na_value=np.nan)
-    except (ValueError, TypeError):
-        raise ValueError(f"column {name!r} must be numbers, got {values.dropna().iloc[0]!r}") from None
-    _require(~np.isinf(numbers), values, name, "finite")
-    return numbers
+    missing = values.isna().to_numpy()
+    if not pd.api.types.is_numeric_dtype(values):
+        numbers = np.array([isinstance(value, (Real, np.bool_)) for value in values.tolist()], bool)
+        _require(numbers | missing, values, name, "a finite number")
+    converted = pd.to_numeric(values).to_numpy(float, na_value=np.nan)
+    _require(missing | (np.abs(converted) <= _LARGEST), values, name, "a finite number")
+    return converted
 
 
 def _as_levels(values: pd.Series, name: str) -> np.ndarray:
@@ -203,4 +199,4 @@ def _as_level(value: Any, name: str, where: str = "") -> str:
 def _require(good: np.ndarray, values: pd.Series, name: str, expected: str) -> None:
     if not good.all():
         row = int(good.argmin())
-        raise ValueError(f"row {row}: column {name!r} must be {expected}, got {values.iloc[row]!r}")
+        raise ValueError(f"row {row}: column {name!r} must be {expected}, got {values.tolist()[row]!r}")

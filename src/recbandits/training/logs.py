@@ -13,7 +13,7 @@ from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import Exp3Mixture, LinUCB
 from recbandits.data.examples import Examples
 from recbandits.data.policy_features import Features
-from recbandits.evaluation import estimators, off_policy
+from recbandits.evaluation import difference, estimators, off_policy
 from recbandits.evaluation.reward_model import assign_folds
 from recbandits.exploration import Exploration
 from recbandits.records.log import Log
@@ -116,7 +116,7 @@ def evaluate(
         estimates = off_policy.estimates(decisions, probabilities, q, names=names)
         table = off_policy.tabulate(estimates).assign(policy=policy)
         for name, estimate in estimates.items():
-            gain = off_policy.difference(estimate, logging)
+            gain = difference(estimate, logging)
             table.loc[name, ["gain", "gain_low", "gain_high"]] = [gain.value, *gain.interval()]
         rows.append(table)
     return pd.concat(rows).set_index("policy", append=True).swaplevel()
