@@ -41,7 +41,7 @@ crosses = [["plan", "genre"]]
 
 
 def make_tables(n=4000, seed=0):
-    """Draw decisions, items and users; ids are text, and every fifth decision is for somebody without an account.
+    """Draw decisions, items and users; ids are text, and every fifth decision is for a user without an account.
 
     Returns:
       (decisions, items, users, expected rewards of all candidates as a list of arrays)

@@ -56,7 +56,7 @@ def test_an_observation_has_scalars_numbers_of_candidates_products_and_dot_produ
     assert features.without_crosses().depends_on_both
 
 
-def test_items_are_found_by_their_ids_in_whatever_order_the_log_has_them():
+def test_items_are_found_by_their_ids_in_any_order_of_the_log():
     log, other = make_log(), make_log(ITEMS.index[::-1])
     features = Features.fit(ITEMS, log, [("plan", "genre")], vectors=["taste"])
     np.testing.assert_array_equal(observe(features, log)[1], observe(features, other)[1])
@@ -127,7 +127,7 @@ def items(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(items())
-def test_whatever_can_be_fitted_is_loaded_as_it_was_saved(tmp_path_factory, table):
+def test_everything_that_can_be_fitted_is_loaded_as_it_was_saved(tmp_path_factory, table):
     encoder = Encoder.fit(table)
     features = Features(pd.Index(table.index, name="item_id"), encoder.encode(table), encoder, Encoder({}))
     folder = tmp_path_factory.mktemp("features")

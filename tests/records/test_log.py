@@ -35,7 +35,7 @@ def test_candidates_are_rows_of_the_items_and_ids_are_kept_as_they_are():
     assert log.context["device"].fillna("").tolist() == ["tv", "phone", ""]
 
 
-def test_times_are_in_utc_whatever_their_zone():
+def test_times_are_in_utc_for_every_zone():
     expected = ["2026-03-01T09:00:00", "2026-03-01T09:00:00.25", "2026-03-02"]
     np.testing.assert_array_equal(read().decisions.time, np.array(expected, "datetime64[us]"))
 
@@ -63,7 +63,7 @@ def test_an_id_that_is_neither_text_nor_a_whole_number_is_refused(bad):
         read(frame)
 
 
-def test_users_without_an_account_are_told_apart_from_everybody_else():
+def test_users_without_an_account_share_a_number_with_no_other_user():
     """Two of them must not share a number: intervals that are clustered by user would take them for one."""
     frame = pd.concat([FRAME, FRAME.assign(who=[None, "x", None])])
     numbers = read(frame, user="who").decisions.user_id
@@ -159,7 +159,7 @@ def test_numbers_of_candidates_have_the_shape_of_the_candidates_and_are_finite()
         read(candidates="lists", candidate_features={"price": price[:2]})
 
 
-def test_a_split_by_time_keeps_the_order_of_the_log_and_every_part_of_a_decision():
+def test_a_split_by_time_keeps_the_order_and_every_part_of_a_decision():
     log = read(context=["device"])
     earlier, later = log.split(0.67)
     assert earlier.decisions.event_id.tolist() == ["decision 0", "decision 1"]

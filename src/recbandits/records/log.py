@@ -77,7 +77,7 @@ class Log:
           propensity: column with the probability of that item, given what was known.
           time: column, of times or ISO 8601 text; without a zone they are UTC.
           context: columns with what was known of the request.
-          user: column with the id of the user; missing for users without an account. None if users are not told apart.
+          user: column with the id of the user; missing for users without an account. None if users have no ids.
           users: table of what is known of users, indexed by their ids, whose columns join the context.
           candidates: column of lists of ids; None if all items are candidates of each decision.
           candidate_features: from name to an array [n, k] of numbers of each candidate.

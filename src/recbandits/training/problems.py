@@ -160,7 +160,6 @@ class Learn(Problem):
 
     def __post_init__(self):
         super().__post_init__(test_share=Rule("in (0, 1)", lambda share: 0 < share < 1))
-        require_field(self, "data", self.data != "", "the path of a TOML file, see recbandits.data.data_file")
 
 
 def as_text(value: Any) -> str:

@@ -199,7 +199,10 @@ def _load(problem):
     from recbandits.data import data_file, movielens
 
     path = problem.data and mounted(problem.data)
-    return data_file.load(path) if isinstance(problem, Learn) else movielens.load(path)
+    if not isinstance(problem, Learn):
+        return movielens.load(path)
+    require(path != "", "--data", "the path of a TOML file (see recbandits.data.data_file)", path)
+    return data_file.load(path)
 
 
 def _export(request, outcome, data, paths):
