@@ -123,7 +123,7 @@ def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records
     before = warehouse.counts(START, END, RULE.window)
     manifest = ingest(warehouse, START, END, RULE, bundle, tmp_path / "one")
     assert manifest["reasons"] == {
-        "candidates must be movies with features": 1,
+        "candidates must be items with features": 1,
         "reward must be in [1, 5]": 1,
         "user_id must be of a user with features": 1,
     }

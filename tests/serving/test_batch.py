@@ -25,7 +25,7 @@ def test_good_lines_are_answered_in_order_and_bad_ones_named(exported, tmp_path)
     loaded = policy.load(exported[0])
     for each in answered:
         expected = loaded.recommend(each["instance"]["user_id"], k=2, rng=each["instance"]["seed"])
-        assert Prediction.model_validate(each["prediction"]).movie_ids == expected.movie_ids
+        assert Prediction.model_validate(each["prediction"]).item_ids == expected.item_ids
     refused = lines(done.refusals)
     assert [each["line"] for each in refused] == [5, 6, 7, 8, 9]
     assert [each["error"][:25] for each in refused] == [

@@ -168,8 +168,8 @@ def test_a_policy_is_described(exported):
         "agent": "LinUCB",
         "data": "invented ratings, 300 rows",
         "exploration": "softmax, 0.25",
-        "arms": "any movie with features",
-        "knows": "2 users, 2 movies",
+        "arms": "any item with features",
+        "knows": "2 users, 2 items",
         "value": "4.2 (4.1 to 4.3)",
         "MSE": "0.84",
     }

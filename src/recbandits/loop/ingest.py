@@ -65,7 +65,7 @@ def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=N
         quarantined.
       directory: for the dataset, made if missing; a dataset that is there is replaced.
       holdout: share in [0, 1) that the learner does not see.
-      titles: dict from movie id to title, for the policy; None for none.
+      titles: dict from item id to title, for the policy; None for none.
 
     Returns:
       dict, the manifest: start, end, the rule, holdout, snapshot; counts, which add up as those of `Warehouse.counts`,
@@ -151,9 +151,9 @@ def are_held_out(event_ids, holdout):
 
 
 def titles_of(directory):
-    """Titles of a dataset, dict from movie id to title; empty where it was given none."""
+    """Titles of a dataset, dict from item id to title; empty where it was given none."""
     file = Path(directory, TITLES)
-    return {int(movie): title for movie, title in json.loads(file.read_text(encoding="utf-8")).items()}
+    return {int(item): title for item, title in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
 def _read(warehouse, start, end, rule, bundle):
@@ -182,7 +182,7 @@ def _reasons(table, bundle, rule):
     reasons[~((reward >= rule.lowest) & (reward <= rule.highest))] = (
         f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"
     )
-    reasons[pc.list_parent_indices(candidates).to_numpy()[unknown]] = "candidates must be movies with features"
+    reasons[pc.list_parent_indices(candidates).to_numpy()[unknown]] = "candidates must be items with features"
     reasons[bundle.user_table.find_rows(table["user_id"].to_numpy()) < 0] = "user_id must be of a user with features"
     return reasons
 
@@ -212,7 +212,7 @@ def _write(directory, table, log, bundle, titles):
 
     records = write_trajectories(log, bundle, directory, TRAIN)
     bundle.save(directory)
-    titles = {str(movie): str(title) for movie, title in (titles or {}).items()}
+    titles = {str(item): str(title) for item, title in (titles or {}).items()}
     (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
     names = [DECISIONS, *(file.name for file in records), features.FILE, TITLES]
     return {name: _hash(directory / name) for name in names}

@@ -21,7 +21,7 @@ from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
-from recbandits.serving.summary import TrainingSummary, model_card
+from recbandits.serving.summary import TrainingSummary, known_ids, model_card
 
 __all__ = [
     "Decisions",
@@ -48,13 +48,13 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
     Args:
       policy: a TF-Agents policy, such as `agent.policy`. One that draws its scores at random or asks other policies (a
         baseline, a `collect_policy`, the EXP3 mixture) can be exported, but keeps its `action` alone. Of one that fills
-        slates `action` is a slate; by ids it is asked for k movies, of any number of candidates, and what fills the
+        slates `action` is a slate; by ids it is asked for k items, of any number of candidates, and what fills the
         places is the exploration: what such a policy takes off for resemblance is part of its `action` alone.
       directory: where to; a policy exported there before is replaced.
       features: the `Features` or FeatureBundle that it was trained with; None for a policy that is not asked by ids.
       exploration: `Exploration` by which decisions are drawn; None takes the best score, with propensity 1.
-      arms: where arms have no features, the movie ids that they stand for, in order.
-      titles: Series or dict from movie id to title; None for none.
+      arms: where arms have no features, the item ids that they stand for, in order.
+      titles: Series or dict from item id to title; None for none.
       summary: `TrainingSummary`, for the model card.
 
     Returns:
@@ -76,7 +76,7 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         "exploration": asdict(exploration or Exploration()),
         "arms": arms,
         "sizes": _sizes(features),
-        "titles": {str(movie): str(title) for movie, title in ({} if titles is None else titles).items()},
+        "titles": {str(item): str(title) for item, title in ({} if titles is None else titles).items()},
         "summary": None if summary is None else asdict(summary),
     }
     with checks.replacing(directory) as draft:
@@ -125,15 +125,15 @@ def describe(directory):
     """
     with local_directory(directory) as place:
         settings, _ = manifest.read(place)
-    summary, sizes = settings["summary"] or {}, settings["sizes"]
+    summary = settings["summary"] or {}
     way = settings["exploration"]
     rows = {
         "version": settings["version"],
         "agent": summary.get("agent", "not recorded"),
         "data": summary.get("data", "not recorded"),
         "exploration": way["name"] if way["name"] == "greedy" else f"{way['name']}, {way['value']:g}",
-        "arms": "any movie with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed movies",
-        "knows": "no ids" if sizes is None else f"{sizes[0]:,} users, {sizes[1]:,} movies",
+        "arms": "any item with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed items",
+        "knows": known_ids(settings["sizes"], ", "),
     }
     for name, value in summary.get("metrics", {}).items():
         value, *interval = value if isinstance(value, list) else [value]
@@ -142,9 +142,9 @@ def describe(directory):
 
 
 def _sizes(features):
-    """Return the numbers of users and items that a policy knows by their ids."""
+    """Return the numbers of users and items that a policy knows by their ids, None where it knows none."""
     if isinstance(features, Features):
-        return [0, len(features.item_ids)]
+        return [None, len(features.item_ids)]
     return None if features is None else [len(features.users), len(features.movies)]
 
 
@@ -152,13 +152,13 @@ def _check(observation, actions, features, arms):
     """Refuse now what would be found not to fit when the first user is served."""
     per_arm = isinstance(observation, dict)
     if per_arm and arms is not None:
-        raise ValueError("arms must be None for a policy whose arms have features, it can score any movie")
+        raise ValueError("arms must be None for a policy whose arms have features, it can score any item")
     if arms is not None and (len(arms) != actions or len(set(arms)) < len(arms)):
-        raise ValueError(f"arms must name a movie for each of the {actions} actions, once each, got {arms}")
+        raise ValueError(f"arms must name an item for each of the {actions} actions, once each, got {arms}")
     if features is None:
         return
     if not per_arm and arms is None:
-        raise ValueError(f"arms must name the movies of the {actions} actions, so that they can be served by ids")
+        raise ValueError(f"arms must name the items of the {actions} actions, so that they can be served by ids")
     read = {name: part.shape[-1] for name, part in observation.items()} if per_arm else {GLOBAL: observation.shape[-1]}
     got = {name: shape[-1] for name, shape in features.spec(1).items() if per_arm or name != PER_ARM}
     if got != read:

@@ -60,14 +60,14 @@ class Instance(_Message):
         None,
         description="of the user, by the names of the policy's features; what is not named is as known, or average",
     )
-    candidates: _Candidates | None = Field(None, description="movie ids to choose from; all that are known if missing")
+    candidates: _Candidates | None = Field(None, description="item ids to choose from; all that are known if missing")
     k: _Number | None = Field(
-        None, description="how many movies; the first is drawn, the others follow by score, or are drawn too"
+        None, description="how many items; the first is drawn, the others follow by score, or are drawn too"
     )
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**63)] | None = Field(
         None, description="makes the draw reproducible; for tests, not for users"
     )
-    new_movies: dict[int, _Features] | None = Field(
+    new_items: dict[int, _Features] | None = Field(
         None, description="features of candidates that the policy may not know"
     )
 
@@ -93,12 +93,12 @@ class Prediction(BaseModel):
 
     event_id: str = Field(description="to be sent with the reward")
     policy_version: str
-    movie_ids: list[int]
+    item_ids: list[int]
     titles: list[str]
     scores: list[float] = Field(description="predicted rewards")
-    propensity: float = Field(description="probability with which the first movie was drawn", gt=0, le=1)
+    propensity: float = Field(description="probability with which the first item was drawn", gt=0, le=1)
     propensities: list[Annotated[float, Field(gt=0, le=1)]] = Field(
-        description="probability of each movie in its place, given those above it; 1 where they follow by score"
+        description="probability of each item in its place, given those above it; 1 where they follow by score"
     )
 
 

@@ -67,7 +67,7 @@ class ServedPolicy:
             event_id=uuid.uuid4().hex,
             policy_version=self.version,
             user_id=None,
-            movie_ids=names,
+            item_ids=names,
             titles=[self._titles.get(name, name) for name in names],
             scores=scores.take(chosen).tolist(),
             propensity=propensities[0],

@@ -43,7 +43,7 @@ class Served(NamedTuple):
                 instance.candidates or defaults.candidates,
                 instance.k or defaults.k,
                 instance.seed,
-                instance.new_movies,
+                instance.new_items,
             )
         except KeyError as error:
             raise ValueError(error.args[0]) from None
