@@ -1,6 +1,7 @@
-"""Tables of MovieLens, their splits and features, and training data made from them.
+"""Tables of MovieLens and Open Bandit, their splits and features, and training data made from them.
 
 - `movielens.load`, `formats.read`, `formats.write`: MovieLens from a directory, the cache or the web; its files.
+- `open_bandit.load`, `OpenBandit`: logged clicks of the Open Bandit Dataset, with propensities and a table of items.
 - `MovieLens`, `GENRES`, `STARS`: the three tables and the values of their columns.
 - `Split`, `ThreeWaySplit`, `random_split`, `split_by_time`, `split_by_user`, `train_validation_test`, `draw_lists`: row
   ids of training and held-out ratings.
@@ -23,6 +24,7 @@ __getattr__, __all__ = lazy_exports(
     __name__,
     {
         "tables": "GENRES STARS MovieLens",
+        "open_bandit": "OpenBandit",
         "splits": "Split ThreeWaySplit draw_lists random_split split_by_time split_by_user train_validation_test",
         "data_file": "LoggedData",
         "encoder": "Encoder",
