@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import time
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +144,7 @@ def test_a_damaged_cache_is_refused_by_name(wheel, tmp_path):
         load(_archive=archive_of(wheel))
 
 
-@pytest.mark.skipif(not (find_spec("pip") or shutil.which("pip")), reason="needs pip")
+@pytest.mark.skipif(not (open_bandit._has_pip() or shutil.which("pip")), reason="needs pip")
 def test_pip_downloads_the_wheel_from_the_index_that_it_is_configured_for(wheel, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
     assert load(_archive=archive_of(wheel)).source == "Open Bandit sample (download)"
@@ -160,7 +159,7 @@ def test_the_wheel_comes_from_its_address_where_pip_does_not_find_it(wheel, tmp_
 
 
 def test_the_wheel_comes_from_its_address_where_there_is_no_pip(wheel, monkeypatch):
-    monkeypatch.setattr(open_bandit, "find_spec", lambda name: None)
+    monkeypatch.setattr(open_bandit, "_has_pip", lambda: False)
     monkeypatch.setenv("PATH", "")
     assert load(_archive=archive_of(wheel, wheel.as_uri())).source == "Open Bandit sample (download)"
 
@@ -168,7 +167,7 @@ def test_the_wheel_comes_from_its_address_where_there_is_no_pip(wheel, monkeypat
 def test_a_pip_that_does_not_answer_is_stopped_and_the_notice_says_so(wheel, monkeypatch, tmp_path, capsys):
     (tmp_path / "pip").write_text("#!/bin/sh\nexec /bin/sleep 30\n")
     (tmp_path / "pip").chmod(0o755)
-    monkeypatch.setattr(open_bandit, "find_spec", lambda name: None)
+    monkeypatch.setattr(open_bandit, "_has_pip", lambda: False)
     monkeypatch.setattr(open_bandit, "_PIP_SECONDS", 0.2)
     monkeypatch.setenv("PATH", str(tmp_path))
     start = time.monotonic()
@@ -183,7 +182,7 @@ def test_a_damaged_wheel_is_refused_by_its_digest_and_nothing_is_left_behind(whe
     data = load(_archive=Archive((wheel.as_uri(),), "0" * 64))
     assert data.source == "synthetic, shaped like Open Bandit"
     notice = capsys.readouterr().out
-    if find_spec("pip") or shutil.which("pip"):
+    if open_bandit._has_pip() or shutil.which("pip"):
         assert "NO OPEN BANDIT: pip: THESE PACKAGES DO NOT MATCH THE HASHES" in notice
     assert f"SHA-256 must be {'0' * 64}, got {hashlib.sha256(wheel.read_bytes()).hexdigest()}" in notice
     assert not (tmp_path / "cache").exists()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,9 +127,14 @@ def _read_wheel(cache: Path, offline: bool, archive: Archive) -> tuple[bytes, st
     return content, "download"
 
 
+def _has_pip() -> bool:
+    """Return whether this environment has pip; uv makes environments without it."""
+    return any(metadata.distributions(name="pip"))
+
+
 def _download(archive: Archive) -> bytes:
     """Download the wheel with pip, which knows the index of this machine and checks the digest, or from its address."""
-    pip = [sys.executable, "-m", "pip"] if find_spec("pip") else ["pip"]  # uv makes environments without pip
+    pip = [sys.executable, "-m", "pip"] if _has_pip() else ["pip"]
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder, "requirements.txt")
         requirements.write_text(f"obp==0.4.1 --hash=sha256:{archive.sha256}\n", encoding="utf-8")
