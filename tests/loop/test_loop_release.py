@@ -9,16 +9,16 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.loop.ingest import Join
 from recbandits.loop.judge import Judgement
 from recbandits.loop.memory import MemoryEndpoint
 from recbandits.loop.release import deploy, experiment, guard, looks, observed, place, serving_version
 from recbandits.loop.settings import Guardrail
+from recbandits.loop.world import STARS
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
-RULE = Join(window=5.0, default=1.0)
+RULE = STARS
 GUARDRAIL = Guardrail(canary=20, holdback=10, least=50, most=400, margin=0.3)
 
 

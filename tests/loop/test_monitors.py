@@ -3,12 +3,14 @@
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from true_policies import NOON, policy
 
 from recbandits.loop import monitors
+from recbandits.plots.loop import drift as drift_plot
 from recbandits.records import arrow_schema
 from recbandits.records.records import Interaction
 
@@ -131,6 +133,21 @@ def test_rewards_that_rise_are_no_alarm(world):
     assert table["low"][1] > table["high"][0]
     assert table["psi_reward"][1] > table["psi_reward_limit"][1]
     assert table["alarm"].tolist() == ["", ""]
+
+
+def test_a_log_without_contexts_has_no_index_of_them_and_all_else(decisions, served):
+    """`BanditLog.to_tables` writes empty contexts; here also one hour of other features than in the first."""
+    log = monitors.log_of(decisions)
+    table, rewards = log.to_tables(served.version)
+    table = table.append_column("reward", rewards["value"]).append_column("reward_time", rewards["time"])
+    found = monitors.drift(table, EDGES, {served.version: served})
+    expected = monitors.drift(decisions, EDGES, {served.version: served})
+    contexts = ["psi_context", "psi_context_limit"]
+    assert found[contexts].isna().all(axis=None)
+    pd.testing.assert_frame_equal(found.drop(columns=contexts), expected.drop(columns=contexts))
+    assert len(drift_plot(found).axes) == 3
+    mixed = pa.concat_tables([decisions.slice(0, 2000), table.slice(2000).select(decisions.column_names)])
+    assert np.isnan(monitors.drift(mixed, EDGES)["psi_context"].tolist()).tolist() == [False, True]
 
 
 def test_when_other_users_come_the_context_says_so(world, served):

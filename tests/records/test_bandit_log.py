@@ -84,11 +84,11 @@ def test_an_empty_log_has_empty_tables():
     assert len(BanditLog.from_tables(*tables)) == 0
 
 
-def test_a_decision_without_a_reward_is_refused_or_gets_the_missing_reward():
+def test_a_decision_without_a_reward_is_refused_or_gets_the_default_reward():
     interactions, rewards = BanditLog(**GOOD).to_tables()
     with pytest.raises(ValueError, match="every decision must have a reward, 'b' has none"):
         BanditLog.from_tables(interactions, rewards.take([2, 0]))
-    assert BanditLog.from_tables(interactions, rewards.take([2, 0]), missing_reward=-9).reward.tolist() == [4, -9, 0]
+    assert BanditLog.from_tables(interactions, rewards.take([2, 0]), default_reward=-9).reward.tolist() == [4, -9, 0]
 
 
 def test_rewards_of_other_decisions_are_left_out():
@@ -98,8 +98,10 @@ def test_rewards_of_other_decisions_are_left_out():
 
 def test_duplicates_are_refused_by_name():
     interactions, rewards = BanditLog(**GOOD).to_tables()
-    with pytest.raises(ValueError, match="a decision must have one reward, 'c' has several"):
+    with pytest.raises(ValueError, match="a decision must have one reward, 'c' has several: say which by `take`"):
         BanditLog.from_tables(interactions, rewards.take([2, 0, 1, 2]))
+    with pytest.raises(ValueError, match="take must be one of first, last, sum, max, got 'mean'"):
+        BanditLog.from_tables(interactions, rewards, take="mean")
     with pytest.raises(ValueError, match=r"row 3 \(a\): event_id must be different from all others"):
         BanditLog.from_tables(interactions.take([0, 1, 2, 0]), rewards)
 

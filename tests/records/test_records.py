@@ -400,6 +400,18 @@ def test_only_optional_fields_may_be_null_in_tables():
     assert {column.split('"')[1] for column in columns if not column.endswith("NOT NULL")} == optional
 
 
+def test_a_column_of_nulls_has_no_type_and_is_that_of_an_optional_field():
+    """Arrow infers the type "null" where every value is None; a field that is not optional refuses it."""
+    alone = {"difference": None, "low": None, "high": None, "effective_sample_size": None}
+    expected = [record(Verdict, **alone)] * 2
+    inferred = pa.Table.from_pylist([vars(each) for each in expected])
+    assert pa.types.is_null(inferred.schema.field("low").type)
+    assert check_table(inferred, Verdict) == to_table(expected)
+    assert from_table(inferred.to_pandas(), Verdict) == expected
+    with pytest.raises(ValueError, match=r"^row 0: why must be text that is not empty, got None"):
+        check_table(inferred.set_column(5, "why", pa.nulls(2)), Verdict)
+
+
 def test_bytes_that_are_not_utf_8_can_be_quarantined():
     """0xff is no UTF-8: it is stored as its number; text is stored as it is."""
     assert record(Quarantined, data=b'{"\xff').data == '{"\\xff'

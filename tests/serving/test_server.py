@@ -130,6 +130,27 @@ def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(served):
     assert drawn() != drawn()
 
 
+def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(exported, tmp_path):
+    """The seed is the user's choice, and so is then the draw. Two of four are logged; the outbox counts no more."""
+    instances = [{"user_id": 7, "seed": 3}, {"user_id": 7}, {"user_id": 8, "seed": 0}, {"user_id": 8}]
+    with PubSub():
+        make_topic()
+        with endpoint(tmp_path, exported[0]) as made:
+            predictions = made.predict(instances)
+            log = read_log(2)
+            put = made.metrics()["outbox"]["put"]
+    assert [each["logged"] for each in predictions] == [False, True, False, True]
+    assert set(log) == {each["event_id"] for each in predictions if each["logged"]}
+    assert put == 2
+    assert predictions[0]["item_ids"] == policy.load(exported[0]).recommend(7, rng=3).item_ids
+
+
+def test_without_a_topic_no_answer_says_that_it_was_logged(exported, tmp_path):
+    with endpoint(tmp_path, exported[0], topic="") as made:
+        (prediction,) = made.predict([{"user_id": 7}])
+    assert prediction["logged"] is False
+
+
 def test_somebody_new_and_something_new_are_described_by_features(served):
     new = {"user_id": 1000, "features": {"age": 0.5}, "candidates": [7], "new_items": {"7": {"year": 1.0}}}
     (prediction,) = served.predict([new])
@@ -160,7 +181,13 @@ REFUSED = [
     ('{"instances": [{"user_id": "7"}]}', 422, "instances[0].user_id must be a valid integer, got '7'"),
     ('{"instances": [{"user_id": true}]}', 422, "instances[0].user_id must be a valid integer, got True"),
     ('{"instances": [{"user_id": 7.5}]}', 422, "instances[0].user_id must be a valid integer"),
-    ('{"instances": [{"user_id": 1e300}]}', 422, "instances[0].user_id must be a valid integer, got 1e+300"),
+    (
+        '{"instances": [{"user_id": 1e300}]}',
+        422,
+        "instances[0].user_id must be written in digits alone, as a double it",
+    ),
+    ('{"instances": [{"user_id": 9007199254740992.0}]}', 422, "may have been rounded, got 9007199254740992.0"),
+    ('{"instances": [{"user_id": 7, "candidates": [1e16]}]}', 422, "candidates[0] must be written in digits alone"),
     ('{"instances": [{"user_id": 9223372036854775808}]}', 422, "instances[0].user_id must be less than"),
     ('{"instances": [{"user_id": 7}, {"user_id": 999}]}', 422, "instances[1]: unknown user ids: 999"),
     ('{"instances": [{"user_id": 7, "candidates": [101, 5]}]}', 422, "instances[0]: unknown movie ids: 5"),

@@ -18,6 +18,7 @@ from recbandits.loop.run import run
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import drift_of
 from recbandits.loop.view import shown
+from recbandits.loop.world import STARS
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import fields_of
 
@@ -74,7 +75,7 @@ def tell(loop, data):
 
 def settings_of(profile: str, rate: float = _RATE, drift: bool = False) -> Settings:
     """Return the `Settings` of a profile."""
-    settings = Settings(rate=rate)
+    settings = Settings(STARS, rate=rate)
     if profile == "quick":
         gate, guardrail = settings.gate, settings.guardrail
         parts = {"gate": replace(gate, **_QUICK_GATE), "guardrail": replace(guardrail, **_QUICK_GUARDRAIL)}

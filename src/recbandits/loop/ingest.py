@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,41 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recbandits import checks
 from recbandits.data import features
 from recbandits.records import BanditLog, Interaction, Quarantined
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # where what is quarantined here says that it comes from
 _READINGS = 5  # of a window in which something new arrives meanwhile, at most
-
-
-@dataclass(frozen=True)
-class Join:
-    """The rule by which decisions get their rewards.
-
-    A reward counts if it is known at most `window` seconds after the decision. A decision without one counts as the
-    default, for silence is an answer too: with stars the worst, 1. Where people are silent by chance, whatever was
-    shown, this lowers what is expected of all candidates, and their differences by one factor, and changes no order.
-
-    Attributes:
-      window: seconds, positive.
-      default: reward of a decision without one, in [lowest, highest].
-      lowest: reward that is possible; a decision with another is quarantined.
-      highest: likewise.
-
-    Raises:
-      ValueError: a field that is not as above.
-    """
-
-    window: float = 5.0
-    default: float = 1.0
-    lowest: float = 1.0
-    highest: float = 5.0
-
-    def __post_init__(self):
-        checks.check_fields(self, window=checks.POSITIVE)
-        checks.require_field(self, "default", self.lowest <= self.default <= self.highest, "within [lowest, highest]")
 
 
 def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=None):
@@ -59,8 +29,8 @@ def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=N
     Args:
       warehouse: `Warehouse`
       start: datetime with a zone; decisions from then on.
-      end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still be answered.
-      rule: `Join`
+      end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still get reports.
+      rule: `settings.Join`
       bundle: FeatureBundle with which the policy learns and serves; decisions on whom or what it does not know are
         quarantined.
       directory: for the dataset, made if missing; a dataset that is there is replaced.
@@ -164,7 +134,7 @@ def _read(warehouse, start, end, rule, bundle):
     """
     for _ in range(_READINGS):
         snapshot = warehouse.snapshot(start, end)
-        table = warehouse.decisions(start, end, rule.window, rule.default)
+        table = warehouse.decisions(start, end, rule.window, rule.default, rule.take)
         reasons = _reasons(table, bundle, rule)
         refused = table.filter(reasons != "")
         warehouse.quarantine(_entries(refused, reasons[reasons != ""]))

@@ -65,7 +65,8 @@ def drift(decisions, edges, policies=None):
 
     Returns:
       DataFrame, one row a period: start, end, decisions; reward with low and high (mean and 95 % interval); psi_reward
-      and psi_context (of the column that moved most), each with its limit, psi_reward_limit and psi_context_limit;
+      and psi_context (of the column that moved most; NaN where contexts are empty or of several sizes), each with its
+      limit, psi_reward_limit and psi_context_limit;
       error, error_low and error_high (mean and 95 % interval, NaN without a policy); alarm.
     """
     rows, first = [], None
@@ -73,7 +74,7 @@ def drift(decisions, edges, policies=None):
         table = _between(decisions, start, end)
         if not len(table):
             continue
-        context = np.array(table["context"].to_pylist(), float)
+        context = _contexts(table)
         found = {"reward": table["reward"].to_numpy(), "context": context, "error": _errors(table, policies or {})}
         first = first or found
         row = {"start": start, "end": end, "decisions": len(table)}
@@ -151,8 +152,21 @@ def _errors(table, policies):
     return np.concatenate(parts)
 
 
+def _contexts(table):
+    """Contexts, float [n, columns]; without columns where they are empty or of several sizes."""
+    lists = table["context"].combine_chunks()
+    sizes = pc.list_value_length(lists).to_numpy()
+    columns = sizes[0] if (sizes == sizes[0]).all() else 0
+    return pc.list_flatten(lists).to_numpy().reshape(len(lists), columns) if columns else np.zeros((len(lists), 0))
+
+
 def _shift(first, now, bins):
-    """(largest population stability index of the columns, what the largest of as many stays below by chance)."""
+    """(largest population stability index of the columns, what the largest of as many stays below by chance).
+
+    Both are NaN where there are no columns, or others than at first.
+    """
+    if not first.shape[1] == now.shape[1] > 0:
+        return np.nan, np.nan
     found = [_index(*bins(mine, its)) for mine, its in zip(first.T, now.T, strict=True)]
     index, freedom = np.array(found).T
     quantile = stats.chi2.ppf(1 - 0.05 / len(found), np.maximum(freedom, 1))

@@ -118,7 +118,7 @@ def guard(endpoint, warehouse, now, rule, guardrail=None):
       endpoint: `platforms.endpoints.Endpoint`
       warehouse: with `by_user`, `verdicts` and `write`.
       now: aware datetime; decisions count once their window has closed.
-      rule: with `window` and `default` of the join.
+      rule: `settings.Join`
       guardrail: `Guardrail`; None for the defaults.
 
     Returns:
@@ -187,7 +187,7 @@ def observed(under, warehouse, now, rule, guardrail):
       decisions of the other)).
     """
     end = now - timedelta(seconds=rule.window)
-    seen = warehouse.by_user(under.start, max(under.start, end), rule.window, rule.default)
+    seen = warehouse.by_user(under.start, max(under.start, end), rule.window, rule.default, rule.take)
     seen["reward"] = seen["total"] / seen["decisions"]
     sides = [seen[seen["policy_version"] == version] for version in (under.newest, under.other)]
     # A user's decisions with their mean each: only sums of users are looked at, and these are the same.

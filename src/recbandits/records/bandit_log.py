@@ -13,6 +13,8 @@ from recbandits.records.array_log import EVENT_ID, TIME, ArrayLog, Column
 from recbandits.records.records import Interaction, Reward, arrow_schema
 from recbandits.records.tables import check_table
 
+REPORT_RULES = ("first", "last", "sum", "max")  # by which one reward is made of several reports
+
 
 @dataclass(frozen=True, eq=False)
 class BanditLog(ArrayLog):
@@ -81,27 +83,38 @@ class BanditLog(ArrayLog):
         cls,
         interactions: pa.Table | pd.DataFrame,
         rewards: pa.Table | pd.DataFrame,
-        missing_reward: float | None = None,
+        default_reward: float | None = None,
+        take: str | None = None,
     ) -> Self:
         """Join decisions and rewards by event id, in the order of the decisions.
 
         Args:
           interactions: table of `Interaction`s.
           rewards: table of `Reward`s; those of other decisions are left out.
-          missing_reward: reward of a decision without one, such as 0.0 for no click; None refuses the decision.
+          default_reward: reward of a decision without one, such as 0.0 for no click; None refuses the decision.
+          take: rule for several rewards of one decision, one of `REPORT_RULES`: the one of the first or last time (of
+            equal times the smaller value is first), the sum, or the largest. Equal rows are one. None refuses several.
 
         Raises:
-          ValueError: a row makes no record, a decision has no reward or several, or an event id occurs twice.
+          ValueError: a row makes no record, a decision has no reward or several, an event id occurs twice, or another
+            rule.
         """
+        checks.require(take is None or take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", take)
         interactions, rewards = check_table(interactions, Interaction), check_table(rewards, Reward)
         event_id = pd.Index(interactions["event_id"].to_pylist(), dtype=object)
         rewarded = pd.Index(rewards["event_id"].to_pylist(), dtype=object)
+        values = rewards["value"].to_numpy()
         if rewarded.has_duplicates:
-            raise ValueError(f"a decision must have one reward, {rewarded[rewarded.duplicated()][0]!r} has several")
+            if take is None:
+                several = rewarded[rewarded.duplicated()][0]
+                raise ValueError(f"a decision must have one reward, {several!r} has several: say which by `take`")
+            reports = rewards.to_pandas().drop_duplicates().sort_values(["time", "value"])
+            taken = reports.groupby("event_id")["value"].agg(take)
+            rewarded, values = taken.index, taken.to_numpy()
         row = rewarded.get_indexer(event_id)
-        if (row < 0).any() and missing_reward is None:
+        if (row < 0).any() and default_reward is None:
             raise ValueError(f"every decision must have a reward, {event_id[row < 0][0]!r} has none")
-        reward = np.append(rewards["value"].to_numpy(), missing_reward or 0.0)[row]  # row -1 is the appended one
+        reward = np.append(values, default_reward or 0.0)[row]  # row -1 is the appended one
         candidates, mask = _pad(interactions["candidates"].combine_chunks())
         return cls(
             event_id=event_id.to_numpy(),

@@ -70,7 +70,7 @@ def _convert(values: pa.ChunkedArray | pd.Series, field: Field) -> pa.Array:
         return pa.array(read, field.arrow)
     # where a field is optional, NaN in a column of numbers of pandas is None
     column = pa.array(values, from_pandas=field.optional) if isinstance(values, pd.Series) else values.combine_chunks()
-    if not _can_hold(field.arrow, column.type):
+    if not (_can_hold(field.arrow, column.type) or (field.optional and pa.types.is_null(column.type))):
         raise TypeError
     column = column.cast(field.arrow)
     if pa.types.is_timestamp(column.type):

@@ -23,6 +23,7 @@ class Recommendation(NamedTuple):
       context: float32 array, what the policy saw of the user.
       propensities: list [k], probability of each item in its place given those above it; the first is `propensity`,
         and where the others follow by their scores they are 1. Their product is the probability of the slate.
+      logged: whether a server has put the decision into its event log.
     """
 
     event_id: str
@@ -35,6 +36,7 @@ class Recommendation(NamedTuple):
     candidates: np.ndarray
     context: np.ndarray
     propensities: list
+    logged: bool = False
 
     def interaction(self, time, pass_prob=1.0):
         """The record of the decision: an `Interaction` at a time, kept in the log with probability `pass_prob`.

@@ -6,6 +6,7 @@ import reprlib
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 MOST_INSTANCES = 256  # in one request
 _LONGEST_NAME = 60  # letters of a foreign name in a sentence
@@ -24,8 +25,12 @@ class RefusalError(ValueError):
 
 
 def _whole(value):
-    """Vertex AI keeps numbers as doubles: 7.0 is the id 7."""
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
+    """Read 7.0 as 7, for Vertex AI keeps numbers as doubles; refuse a double that may be another number rounded."""
+    if not isinstance(value, float) or not value.is_integer():
+        return value
+    if abs(value) >= 2**53:
+        raise PydanticCustomError("rounded", "must be written in digits alone, as a double it may have been rounded")
+    return int(value)
 
 
 _Id = Annotated[int, BeforeValidator(_whole), Field(ge=-(2**63), lt=2**63)]
@@ -65,7 +70,7 @@ class Instance(_Message):
         None, description="how many items; the first is drawn, the others follow by score, or are drawn too"
     )
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**63)] | None = Field(
-        None, description="makes the draw reproducible; for tests, not for users"
+        None, description="makes the draw reproducible, hence predictable: it is not logged; for tests, not for users"
     )
     new_items: dict[int, _Features] | None = Field(
         None, description="features of candidates that the policy may not know"
@@ -100,6 +105,7 @@ class Prediction(BaseModel):
     propensities: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         description="probability of each item in its place, given those above it; 1 where they follow by score"
     )
+    logged: bool = Field(description="whether the decision is in the event log; what was drawn by a seed is not")
 
 
 class Response(BaseModel):
