@@ -1,7 +1,7 @@
 """Tables of MovieLens, their splits and features, and training data made from them.
 
 - `movielens.load`, `formats.read`, `formats.write`: MovieLens from a directory, the cache or the web; its files.
-- `MovieLens`, `GENRES`, `STARS`: the three tables and the values of their columns.
+- `MovieLens`, `RowError`, `GENRES`, `STARS`: the three tables, the refusal of a value, and the values of columns.
 - `Split`, `ThreeWaySplit`, `random_split`, `split_by_time`, `split_by_user`, `train_validation_test`, `draw_lists`: row
   ids of training and held-out ratings.
 - `FeatureBundle`, `FeatureTable`, `GLOBAL`, `PER_ARM`: features of users and movies by id, and observations of them.
@@ -20,7 +20,7 @@ from recbandits import lazy_exports
 __getattr__, __all__ = lazy_exports(
     __name__,
     {
-        "tables": "GENRES STARS MovieLens",
+        "tables": "GENRES STARS MovieLens RowError",
         "splits": "Split ThreeWaySplit draw_lists random_split split_by_time split_by_user train_validation_test",
         "features": "GLOBAL PER_ARM FeatureBundle FeatureTable",
         "simulated_logs": "LoggedDecisions explore_scores log_decisions popularity uniform",
