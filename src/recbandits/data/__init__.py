@@ -2,7 +2,7 @@
 
 - `movielens.load`, `formats.read`, `formats.write`: MovieLens from a directory, the cache or the web; its files.
 - `open_bandit.load`, `OpenBandit`: logged clicks of the Open Bandit Dataset, with propensities and a table of items.
-- `MovieLens`, `GENRES`, `STARS`: the three tables and the values of their columns.
+- `MovieLens`, `RowError`, `GENRES`, `STARS`: the three tables, the refusal of a value, and the values of columns.
 - `Split`, `ThreeWaySplit`, `random_split`, `split_by_time`, `split_by_user`, `train_validation_test`, `draw_lists`: row
   ids of training and held-out ratings.
 - `FeatureBundle`, `FeatureTable`, `GLOBAL`, `PER_ARM`: features of users and movies by id, and observations of them.
@@ -23,7 +23,7 @@ from recbandits import lazy_exports
 __getattr__, __all__ = lazy_exports(
     __name__,
     {
-        "tables": "GENRES STARS MovieLens",
+        "tables": "GENRES STARS MovieLens RowError",
         "open_bandit": "OpenBandit",
         "splits": "Split ThreeWaySplit draw_lists random_split split_by_time split_by_user train_validation_test",
         "data_file": "LoggedData",
