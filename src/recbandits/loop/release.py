@@ -5,6 +5,7 @@ looks at the rewards of both. Our server splits users between versions by hash, 
 request: either way the two are a randomised experiment, and intervals count users, not requests.
 """
 
+import math
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -288,7 +289,11 @@ def _verdict(kind, version, against, of, why, now, found=None):
         against=against,
         why=why,
         difference=getattr(found, "difference", getattr(found, "value", None)),
-        low=getattr(found, "low", None),
-        high=getattr(found, "high", None),
+        low=_finite(getattr(found, "low", None)),
+        high=_finite(getattr(found, "high", None)),
         effective_sample_size=getattr(found, "effective_sample_size", None),
     )
+
+
+def _finite(bound):
+    return bound if bound is not None and math.isfinite(bound) else None
