@@ -54,11 +54,12 @@ class Outcome(NamedTuple):
     examples: int
 
     def metrics(self) -> dict[str, tuple[float, ...] | float]:
-        """Return (mean, low, high) of each metric over the seeds, in 95 % intervals; a single seed gives its value."""
-        return {
-            name: mean_interval(values) if len(values) > 1 else float(values[0])
-            for name, values in self.by_seed.items()
-        }
+        """Return (mean, low, high) of each metric over the seeds, in 95 % intervals.
+
+        A single seed, or seeds that give equal values, have no interval: the metric is a number then.
+        """
+        intervals = {name: mean_interval(values) for name, values in self.by_seed.items()}
+        return {name: each if np.isfinite(each.low) else each.value for name, each in intervals.items()}
 
 
 def run_experiment(problem: Problem, agent: Any, data: MovieLens | LoggedData, paths: JobPaths) -> Outcome:

@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,8 @@ def evaluate(
 
     Returns:
       DataFrame indexed by (policy, estimator) with the columns of `off_policy.tabulate`, and the paired difference to
-      the logging policy: gain, gain_low, gain_high in 95 % intervals. The first row is the logging policy.
+      the logging policy: gain, gain_low, gain_high. The first row is the logging policy. Intervals are of 95 %, and
+      clustered by user.
 
     Raises:
       ValueError: as `off_policy.estimates`.
@@ -111,13 +113,14 @@ def evaluate(
     q = None if features is None else predict_rewards(log, features, seed=seed)
     propensity, pass_prob = decisions.propensity, decisions.pass_prob
     logging = estimators.ips(decisions.reward, propensity, propensity, pass_prob=pass_prob)
-    rows = [off_policy.tabulate({"mean": logging}).assign(policy="logging policy")]
+    tabulate = partial(off_policy.tabulate, groups=decisions.user_id)
+    rows = [tabulate({"mean": logging}).assign(policy="logging policy")]
     for policy, probabilities in policies.items():
         estimates = off_policy.estimates(decisions, probabilities, q, names=names)
-        table = off_policy.tabulate(estimates).assign(policy=policy)
+        table = tabulate(estimates).assign(policy=policy)
         for name, estimate in estimates.items():
             gain = difference(estimate, logging)
-            table.loc[name, ["gain", "gain_low", "gain_high"]] = [gain.value, *gain.interval()]
+            table.loc[name, ["gain", "gain_low", "gain_high"]] = [gain.value, *gain.interval(groups=decisions.user_id)]
         rows.append(table)
     return pd.concat(rows).set_index("policy", append=True).swaplevel()
 
