@@ -117,6 +117,9 @@ class Estimate:
 
     @property
     def _leverage(self) -> np.ndarray:
+        """Derivatives of the value with respect to the rewards, up to a factor."""
+        if len(self.slopes) == 1 and self.slopes[0][0].ndim == 1:
+            return self.slopes[0][0]
         with np.errstate(divide="ignore", invalid="ignore"):
             return sum(weights / denominators.mean(axis=0) for weights, denominators in self.slopes)
 
@@ -129,17 +132,18 @@ class Estimate:
         if self.reward is None or not self.n:
             return np.nan, False
         weight = np.abs(self._leverage)
-        used = weight > 0
-        differs = outside_majority(self.reward[used])
-        rewarded = used.copy()
+        rewarded = used = weight > 0
+        differs = outside_majority(self.reward.ravel() if used.all() else self.reward[used])
         if differs is not None:
+            rewarded = np.zeros_like(used)
             rewarded[used] = differs
         if weight.ndim == 2:
             weight, rewarded = weight.sum(axis=1), rewarded.any(axis=1)
         if group is not None:
             weight, rewarded = np.bincount(group, weight), np.bincount(group, rewarded) > 0
-        squares = weight @ weight
-        return float(weight.sum() * (weight @ rewarded) / squares) if squares else np.nan, differs is not None
+        squares, total = weight @ weight, weight.sum()
+        share = total if differs is None else weight[rewarded].sum()
+        return float(total * share / squares) if squares else np.nan, differs is not None
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
