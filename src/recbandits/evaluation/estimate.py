@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from recbandits.checks import FRACTION, require
-from recbandits.evaluation.intervals import FEWEST, outside_majority
+from recbandits.checks import FEWEST, FRACTION, outside_majority, require
 
 _CHUNK = 1024  # records that a bootstrap has in memory at a time, each with a count for every resample
 
@@ -72,10 +71,6 @@ class Estimate:
         """
         return self._rewarded[0]
 
-    @cached_property
-    def _rewarded(self) -> tuple[float, bool]:
-        return self._count_rewarded(None)
-
     @property
     def largest_weight(self) -> float:
         """Largest weight of a record; 1 / pass_prob where both policies agree. NaN for an empty log."""
@@ -90,15 +85,14 @@ class Estimate:
           method: "normal", "bootstrap" or "bernstein": see the functions `normal_interval` and so on.
           level: coverage in (0, 1).
           groups: labels [n] of records that are not independent, such as the user of each; None where all are. The
-            interval is that of the sums of groups (cluster-robust: Liang and Zeger 1986), of resampled groups for the
-            bootstrap.
+            interval is then that of the sums of groups (cluster-robust: Liang and Zeger 1986).
           **options: of the method: resamples and seed, or span.
 
         Returns:
-          (low, high), in units of the reward; NaN without an estimate, or with one that rests on a single record or
-          group. Where a reward has the majority, as 0 among clicks, they are NaN below 20 `rewarded_decisions` (or
-          rewarded groups): a log that lacks the rare rewards has a low value and a small spread at once. Only
-          "bernstein" with a declared `span` has bounds then.
+          (low, high), in units of the reward; NaN without an estimate, with one that rests on a single record or group,
+          and where nothing varies. Where a reward has the majority, as 0 among clicks, also with fewer than 20
+          `rewarded_decisions`, or rewarded groups: a log that lacks the rare rewards has a low value and a small spread
+          at once. Only "bernstein" with a declared `span` has bounds then.
 
         Raises:
           ValueError: an unknown method, a level outside (0, 1), or labels of another number than n.
@@ -110,40 +104,46 @@ class Estimate:
         if groups is not None:
             require(len(groups) == self.n, "number of groups' labels", f"that of the records, {self.n}", len(groups))
             group = np.unique(groups, return_inverse=True)[1]
-            estimate, (rewarded, rare) = self._sum_groups(group), self._count_rewarded(group)
-        declared = options.get("span") is not None
-        if estimate.smallest_count < 2 or (rare and not declared and not rewarded >= FEWEST * (1 - 1e-9)):
+            sums = tuple((np.bincount(group, top), np.bincount(group, bottom)) for top, bottom in self.parts)
+            estimate, (rewarded, rare) = Estimate(sums, ()), self._count_rewarded(group)
+        few = rare and options.get("span") is None and not rewarded >= FEWEST * (1 - 1e-9)
+        if few or estimate.smallest_count < 2:
             return np.nan, np.nan
         low, high = methods[method](estimate, level, **options)
-        same = bool(self.slopes) and not self._leverage.any()  # of policies that agree in every record
-        return (low, high) if same or high - low > 1e-9 * max(abs(low), abs(high)) else (np.nan, np.nan)
+        varies = high - low > 1e-9 * max(abs(low), abs(high))
+        if not varies and (not self.slopes or self._leverage.any()):  # else policies agree in every record
+            return np.nan, np.nan
+        return low, high
 
     @property
     def _leverage(self) -> np.ndarray:
+        """Derivatives of the value with respect to the rewards, up to a factor."""
+        if len(self.slopes) == 1 and self.slopes[0][0].ndim == 1:
+            return self.slopes[0][0]
         with np.errstate(divide="ignore", invalid="ignore"):
             return sum(weights / denominators.mean(axis=0) for weights, denominators in self.slopes)
+
+    @cached_property
+    def _rewarded(self) -> tuple[float, bool]:
+        return self._count_rewarded(None)
 
     def _count_rewarded(self, group: np.ndarray | None) -> tuple[float, bool]:
         """Return the number of rewarded decisions or groups of equal weight, and whether a reward has the majority."""
         if self.reward is None or not self.n:
             return np.nan, False
         weight = np.abs(self._leverage)
-        used = weight > 0
-        differs = outside_majority(self.reward[used])
-        rewarded = used.copy()
+        rewarded = used = weight > 0
+        differs = outside_majority(self.reward.ravel() if used.all() else self.reward[used])
         if differs is not None:
+            rewarded = np.zeros_like(used)
             rewarded[used] = differs
         if weight.ndim == 2:
             weight, rewarded = weight.sum(axis=1), rewarded.any(axis=1)
         if group is not None:
             weight, rewarded = np.bincount(group, weight), np.bincount(group, rewarded) > 0
-        squares = weight @ weight
-        return float(weight.sum() * (weight @ rewarded) / squares) if squares else np.nan, differs is not None
-
-    def _sum_groups(self, group: np.ndarray) -> "Estimate":
-        """Return the estimate with a record for each group, whose terms are the sums of its records' terms."""
-        parts = tuple((np.bincount(group, top), np.bincount(group, bottom)) for top, bottom in self.parts)
-        return Estimate(parts, ())
+        squares, total = weight @ weight, weight.sum()
+        share = total if differs is None else weight[rewarded].sum()
+        return float(total * share / squares) if squares else np.nan, differs is not None
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:

@@ -187,7 +187,7 @@ def _corrected(propensity: Any, target: Any, pass_prob: Any, columns: dict, chan
     return _mean(count, q_target + weight * (reward - q_action), weight, unsupported, reward)
 
 
-def _mean(count: np.ndarray, terms: np.ndarray, weight: np.ndarray, unsupported: float, reward: np.ndarray) -> Estimate:
+def _mean(count: np.ndarray, terms: Any, weight: Any, unsupported: float, reward: Any) -> Estimate:
     return _estimate(((count * terms, count),), count * weight, unsupported, reward)
 
 

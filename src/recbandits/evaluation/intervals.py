@@ -11,10 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from recbandits.checks import require
-
-FEWEST = 20  # rare values that an interval needs; with them it covers the truth in 93 % of samples or more
-_ROUNDING = 1e-9  # relative, of values that count as equal
+from recbandits.checks import FEWEST, outside_majority, require
 
 
 class Interval(NamedTuple):
@@ -38,20 +35,6 @@ def half_width(variance: Any, n: Any, level: float = 0.95) -> Any:
     """
     quantile = special.stdtrit(np.asarray(n) - 1, (1 + level) / 2)
     return quantile * np.sqrt(variance) / np.sqrt(n)
-
-
-def outside_majority(values: np.ndarray) -> np.ndarray | None:
-    """Find the values that differ from the one that more than half have, such as clicks among decisions without one.
-
-    The candidate for that value is the median of about a thousand evenly spaced ones.
-
-    Returns:
-      bool, shaped as the flat values; None where no value has the majority.
-    """
-    spaced = np.sort(values[:: max(1, len(values) // 1000)])
-    middle = spaced[len(spaced) // 2] if len(spaced) else 0.0
-    differs = np.abs(values - middle) > _ROUNDING * np.abs(middle)
-    return differs if 2 * np.count_nonzero(differs) < len(values) else None
 
 
 def mean_interval(values: Any, level: float = 0.95) -> Interval:

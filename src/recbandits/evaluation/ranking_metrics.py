@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 
 from recbandits.checks import distinct, require, require_rows
-from recbandits.evaluation.catalogue_metrics import intra_list_diversity
 
 _UNDEFINED = ["ndcg", "map", "mrr", "hit_rate", "diversity"]  # NaN for a list without a relevant candidate, or a pair
 
@@ -203,6 +202,28 @@ def expected_clicks(slate: np.ndarray, attraction: np.ndarray, clicks: Any) -> n
     """
     slate, attraction = _checked(slate, attraction)
     return np.asarray(clicks.value(_take(slate, attraction)))
+
+
+def intra_list_diversity(vectors: Any) -> np.ndarray:
+    """Compute 1 - mean cosine similarity of the pairs of a list (Ziegler et al. 2005, where it is the similarity).
+
+    Args:
+      vectors: float [n, k, D] of the items in the slots, such as factors or genres; NaN behind the end of a list. The
+        cosine of the zero vector is 0.
+
+    Returns:
+      float [n] in [0, 2]; NaN for a list of fewer than two items.
+    """
+    vectors = np.asarray(vectors, float)
+    present = ~np.isnan(vectors).any(axis=2)
+    vectors = np.where(present[:, :, None], vectors, 0.0)
+    length = np.linalg.norm(vectors, axis=2, keepdims=True)
+    units = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    # the squared length of the sum has every pair twice, and each unit with itself
+    twice = (units.sum(axis=1) ** 2).sum(axis=1) - (units**2).sum(axis=(1, 2))
+    size = present.sum(axis=1)
+    pairs = size * (size - 1.0)
+    return 1 - np.divide(twice, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
 def _checked(slate: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

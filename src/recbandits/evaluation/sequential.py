@@ -1,4 +1,4 @@
-"""Confidence sequences of a mean and of a difference of means: intervals that hold at all looks together.
+"""Confidence sequences of a difference of means: intervals that hold at all looks together.
 
 A 95 % interval covers the truth with probability 0.95 at one look. Looking after every hundred decisions, and stopping
 when 0 is outside, has a far larger error. A confidence sequence covers the truth at all times with probability
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import FRACTION, POSITIVE, require
-from recbandits.evaluation.intervals import FEWEST, Interval, outside_majority
+from recbandits.checks import FEWEST, FRACTION, POSITIVE, outside_majority, require
+from recbandits.evaluation.intervals import Interval
 
 
 def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
@@ -37,26 +37,6 @@ def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
     log = -2 * np.log(alpha)
     scaled = np.asarray(n) * (log + np.log(log + 1)) / optimal_n  # n rho^2
     return np.sqrt(2 * (scaled + 1) / scaled * np.log(np.sqrt(scaled + 1) / alpha))
-
-
-def confidence_sequence(values: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Interval:
-    """Compute the confidence sequence of a mean after each of n observations in order.
-
-    Returns:
-      Interval of float arrays [n]; NaN after the first observation, which has no spread. Bounds are NaN until the
-      observations vary, and until `FEWEST` of them differ from one that more than half of all have.
-    """
-    values = np.asarray(values, float)
-    n = np.arange(1, len(values) + 1)
-    mean = values.cumsum() / n
-    # deviations from the first value, so that little cancels
-    squares = ((values - values[:1]) ** 2).cumsum() / n - (mean - values[:1]) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.sqrt(np.maximum(squares, 0) / np.where(n > 1, n - 1, np.nan))
-    differs = outside_majority(values)
-    unknown = (error == 0) | (False if differs is None else differs.cumsum() < FEWEST)
-    half = np.where(unknown, np.nan, error * critical_value(n, alpha, optimal_n))
-    return Interval(np.where(n > 1, mean, np.nan), mean - half, mean + half)
 
 
 def difference(
