@@ -222,9 +222,14 @@ def test_lines_may_end_with_carriage_returns(tmp_path):
         ("u.user", "1|24|M", "1|240|M", "u.user, line 1: age must be a whole number from 1 to 120, got 240"),
         ("u.user", "2|53", "1|53", "u.user, line 2: user_id must be different in each row, got 1"),
         ("u.user", "|writer|", "|", "u.user, line 1: expected the 5 columns"),
+        (
+            "u.item",
+            "2|Two Clocks: Again (1",
+            "2|a | b (1",
+            r"u.item, line 2: expected .*, got 25 in '2\|a \| b \(1987\)",
+        ),
         ("u.item", "3|unknown", "2|unknown", "u.item, line 3: movie_id must be different in each row, got 2"),
         ("u.item", "||||1|0|", "||||1|8|", "u.item, line 3: Action must be 0 or 1, got 8"),
-        ("u.info", "3 ratings", "4 ratings", r"u.info has \[2, 3, 4\] .* files have \[2, 3, 3\]: one looks truncated"),
         ("u.genre", "Drama|8", "Tragedy|8", r"u.genre, line 9: genres must be .*, got 'Tragedy\|8'"),
     ],
 )
@@ -232,6 +237,12 @@ def test_invalid_files_are_refused_by_file_line_and_reason(tmp_path, name, old, 
     assert old in FILES_100K[name]
     write_files(tmp_path, FILES_100K | {name: FILES_100K[name].replace(old, new, 1)})
     with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}/{message}"):
+        formats.read(tmp_path, "directory")
+
+
+def test_files_with_fewer_lines_than_u_info_counts_are_refused(tmp_path):
+    write_files(tmp_path, FILES_100K | {"u.info": "2 users\n3 items\n4 ratings\n"})
+    with pytest.raises(ValueError, match=r"as many as .*/u.info says, \[2, 3, 4\], got \[2, 3, 3\]"):
         formats.read(tmp_path, "directory")
 
 

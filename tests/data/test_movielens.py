@@ -195,7 +195,7 @@ def test_the_cache_is_used_before_the_web(archive, tmp_path):
     assert len(data.ratings) == 100_000
 
 
-def test_an_archive_is_asked_for_by_name_for_any_value_of_the_variable(server, tmp_path, directory, monkeypatch):
+def test_an_archive_that_is_named_is_used_before_the_variable(server, tmp_path, directory, monkeypatch):
     """A set in the 1M format stands for the official one; its source has the title of the archive."""
     file = tmp_path / "ml-1m.zip"
     with zipfile.ZipFile(file, "w") as target:

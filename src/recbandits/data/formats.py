@@ -124,10 +124,7 @@ def _read_100k(root):
     if (info := root / "u.info").exists():
         expected = [int(number) for number in re.findall(r"\d+", info.read_text())]
         counts = [len(users), len(movies), len(ratings)]
-        if expected != counts:
-            raise ValueError(
-                f"{info} has {expected} users, items and ratings, but the files have {counts}: one looks truncated"
-            )
+        require(counts == expected, "users, items and ratings", f"as many as {info} says, {expected}", counts)
     if (genres := root / "u.genre").exists():
         for number, line in enumerate(genres.read_text().split(), start=1):
             if number > len(GENRES) or line != f"{GENRES[number - 1]}|{number - 1}":
@@ -173,8 +170,9 @@ def _read_table(file, separator: str, columns: Sequence[str], text=(), optional:
     content = content.replace(separator.encode(), character.encode())
     counts = _count_fields(file, content, character)
     if (wrong := np.flatnonzero(counts != len(columns))).size:
-        names = f"the {len(columns)} columns {columns}"
-        raise ValueError(f"{file}, line {wrong[0] + 1}: expected {names}, got {counts[wrong[0]]}")
+        row, names = int(wrong[0]), f"the {len(columns)} columns {columns}"
+        line = content.split(b"\n", row + 1)[row].decode().replace(character, separator)
+        raise ValueError(f"{file}, line {row + 1}: expected {names}, got {counts[row]} in {line[:80]!r}")
     return pd.read_csv(
         io.BytesIO(content),
         sep=character,

@@ -22,7 +22,7 @@ DEMOGRAPHICS = ("age", "gender", "occupation", "zip")
 OFFICIAL = "MovieLens 100K"
 _LARGEST_ID = 2**31
 _TIMES = pd.to_datetime([1, 2**32 - 1], unit="s", utc=True)
-_NOT_A_LINE = re.compile("[\n\r\0\ud800-\udfff]")  # a lone surrogate cannot be written
+_NO_LINE = re.compile("[\n\r\0\ud800-\udfff]")  # a lone surrogate cannot be written
 
 
 class RowError(ValueError):
@@ -132,8 +132,7 @@ def _convert_ratings(ratings: pd.DataFrame) -> pd.DataFrame:
         }
     )
     require_values("ratings", time, allowed, "in UTC, from 1970 to 2106, and in whole microseconds")
-    repeated = table.duplicated(["user_id", "movie_id"])
-    require_values("ratings", table["movie_id"], ~repeated, "rated once by a user")
+    require_values("ratings", table["movie_id"], ~table.duplicated(["user_id", "movie_id"]), "rated once by a user")
     return table
 
 
@@ -151,9 +150,8 @@ def _convert_movies(movies: pd.DataFrame) -> pd.DataFrame:
     further = [name for name in movies.columns if name not in ("title", "year", *GENRES)]
     reserved = ("movie_id", *GENRE_ALIASES)
     for name in further:
-        allowed = isinstance(name, str) and name and "|" not in name and not _NOT_A_LINE.search(name)
-        expected = f"a line without |, and none of {', '.join(reserved)}"
-        require(allowed and name not in reserved, "a genre of movies", expected, name)
+        valid = isinstance(name, str) and name not in ("", *reserved) and "|" not in name and not _NO_LINE.search(name)
+        require(valid, "a genre of movies", f"a line without |, and none of {', '.join(reserved)}", name)
     _require_columns("movies", movies, ("title", "year", *GENRES, *further))
     year = convert_numbers("movies", movies["year"], 1, 9999, missing=movies["year"].isna())
     table = {"title": _convert_text("movies", movies["title"]), "year": pd.array(year, "Int64")}
@@ -165,7 +163,7 @@ def _convert_movies(movies: pd.DataFrame) -> pd.DataFrame:
 
 
 def _convert_text(table: str, values: pd.Series) -> ExtensionArray:
-    allowed = [isinstance(value, str) and not _NOT_A_LINE.search(value) for value in values]
+    allowed = [isinstance(value, str) and not _NO_LINE.search(value) for value in values]
     require_values(table, values, allowed, "text of one line")
     return values.astype(str).array
 
