@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from recbandits.data.features import FeatureTable
 from recbandits.records import Interaction, Reward, arrow_schema, from_table
 from recbandits.records.bandit_log import BanditLog
 
@@ -68,6 +69,24 @@ def test_a_log_is_read_back_from_its_tables():
     for field in GOOD:
         np.testing.assert_array_equal(getattr(read, field), getattr(log, field))
         assert getattr(read, field).dtype == getattr(log, field).dtype
+
+
+def test_somebody_without_an_id_is_none_and_never_taken_for_a_number(tmp_path):
+    """Ids are objects then, which arithmetic, sorting and look-ups refuse; a log of users with ids has int64 again."""
+    log = BanditLog(**GOOD | {"user_id": np.array([None, 2**53 + 1, -1], object)})
+    for number, table in enumerate(log.to_tables()):
+        parquet.write_table(table, tmp_path / f"{number}.parquet")
+    read = BanditLog.from_tables(*(parquet.read_table(tmp_path / f"{number}.parquet") for number in range(2)))
+    assert read.user_id.tolist() == log.user_id.tolist() == [None, 2**53 + 1, -1]
+    assert read.take([2, 1]).user_id.dtype == np.int64
+    with pytest.raises(TypeError):
+        np.unique(read.user_id)
+    with pytest.raises(ValueError, match="user ids must be whole numbers of 64 bits, got"):
+        FeatureTable.from_ids([-1, 0], "user").find_rows(read.user_id)
+    assert BanditLog(**GOOD | {"user_id": [None] * 3}).user_id.tolist() == [None] * 3
+    for users in ([None, 1.0, 2.0], [None, "1", "2"], [None, 2**63, 1]):
+        with pytest.raises(ValueError, match="user_id must be an array of int64, got"):
+            BanditLog(**GOOD | {"user_id": users})
 
 
 def test_a_log_is_read_back_from_parquet(tmp_path):

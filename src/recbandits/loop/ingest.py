@@ -153,7 +153,8 @@ def _reasons(table, bundle, rule):
         f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"
     )
     reasons[pc.list_parent_indices(candidates).to_numpy()[unknown]] = "candidates must be items with features"
-    reasons[bundle.user_table.find_rows(table["user_id"].to_numpy()) < 0] = "user_id must be of a user with features"
+    identified, users = table["user_id"].is_valid().to_numpy(), pc.fill_null(table["user_id"], 0).to_numpy()
+    reasons[~identified | (bundle.user_table.find_rows(users) < 0)] = "user_id must be of a user with features"
     return reasons
 
 

@@ -1,7 +1,7 @@
 """Base of logs: dataclasses of arrays with one row for each decision, checked when made."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -24,16 +24,27 @@ class Column:
       width: name of the second dimension, which has one size in all arrays of the log; empty for one dimension.
       rule: condition on each value, or None.
       optional: whether there may be no array, None.
+      nullable: whether there may be no value, None, in a row; the array is then one of objects.
     """
 
     type: type
     width: str = ""
     rule: checks.Rule | None = None
     optional: bool = False
+    nullable: bool = False
 
     def convert(self, name: str, value: Any) -> np.ndarray:
         """Convert an array to the type of the column, times to microseconds; refuse it where a value would change."""
         array = np.asarray(value, dtype=object if self.type is object else None)
+        if self.nullable and array.dtype == object and array.ndim == 1:
+            known = np.array([each is not None for each in array], bool)
+            given = np.array(array[known].tolist() or np.empty(0, self.type))
+            values = replace(self, nullable=False).convert(name, given)
+            if known.all():
+                return values
+            array = array.copy()
+            array[known] = values.tolist()
+            return array
         if self.type is np.datetime64:
             if array.dtype.kind != "M":
                 raise ValueError(f"{name} must be an array of datetime64 in UTC, got {array.dtype}")
