@@ -159,7 +159,9 @@ class WarehouseContract:
         table = warehouse.decisions(START, at(10), 5, 0.0)
         assert [Interaction(**row) for row in check_table(table, Interaction).to_pylist()] == records
         users = warehouse.by_user(START, at(10), 5, 0.0)
-        found = [(None if user is pd.NA else int(user), n, total) for _, user, n, total in users.itertuples(index=False)]
+        found = [
+            (None if user is pd.NA else int(user), n, total) for _, user, n, total in users.itertuples(index=False)
+        ]
         assert sorted(found, key=str) == [(2**53 + 1, 2, 1.0), (None, 1, 0.0), (None, 1, 3.0)]
 
     def test_verdicts_are_kept_in_order_with_what_they_lack(self, warehouse):

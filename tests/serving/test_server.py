@@ -145,7 +145,7 @@ def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(e
     assert predictions[0]["item_ids"] == policy.load(exported[0]).recommend(7, rng=3).item_ids
 
 
-def test_somebody_without_an_id_is_answered_by_features_and_logged(exported, tmp_path):
+def test_a_user_without_an_id_is_answered_by_features_and_logged(exported, tmp_path):
     with PubSub():
         make_topic()
         with endpoint(tmp_path, exported[0]) as made:

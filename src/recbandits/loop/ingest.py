@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from recbandits.data import features
 from recbandits.records import BanditLog, Interaction, Quarantined
+from recbandits.serving.policy import read_titles
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # where what is quarantined here says that it comes from
@@ -183,7 +184,7 @@ def _write(directory, table, log, bundle, titles):
 
     records = write_trajectories(log, bundle, directory, TRAIN)
     bundle.save(directory)
-    titles = {str(item): str(title) for item, title in (titles or {}).items()}
+    titles = read_titles(titles)
     (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
     names = [DECISIONS, *(file.name for file in records), features.FILE, TITLES]
     return {name: _hash(directory / name) for name in names}

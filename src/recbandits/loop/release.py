@@ -192,7 +192,9 @@ def observed(under, warehouse, now, rule, guardrail):
     sides = [seen[seen["policy_version"] == version] for version in (under.newest, under.other)]
     # A user's decisions with their mean each: only sums of users are looked at, and these are the same.
     rewards = [np.repeat(side["reward"], side["decisions"]) for side in sides]
-    users = [np.repeat(side.index, side["decisions"]) for side in sides]  # a row is a user, or somebody without an id
+    users = [
+        np.repeat(side.index, side["decisions"]) for side in sides
+    ]  # a row is a user, or a decision for one without an id
     tightest = 100 * guardrail.most / guardrail.canary  # decisions of both when the canary has had its time
     return sequential.difference(*rewards, guardrail.alpha, tightest, users), tuple(map(len, rewards))
 

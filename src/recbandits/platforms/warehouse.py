@@ -149,7 +149,7 @@ class Warehouse(ABC):
 
         Returns:
           DataFrame in order of policy_version and user_id (Int64), with these, the number of `decisions`, int64, and
-          the `total` of their rewards, float64. Each decision for somebody without an id is a row: they may be as many.
+          the `total` of their rewards, float64. Each decision for a user without an id is a row.
         """
         table = self._query_joined(sql.BY_USER, start, end, window, default, take)
         users = table["user_id"].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)  # no doubles beside null

@@ -23,8 +23,8 @@ class BanditLog(Log):
     Attributes:
       event_id: str [n], unique, not empty.
       time: datetime64[us] [n], UTC.
-      user_id: int64 [n]; where somebody has no id, objects [n], each an int or None, so that code that needs ids raises
-        an error instead of taking a number for nobody's id.
+      user_id: int64 [n]; where a user has no id, objects [n], each an int or None, so that code that needs ids raises
+        an error instead of taking a number for the id of no user.
       candidates: int64 [n, k], ids of the arms that could be shown, different within a decision; 0 in padding.
       mask: bool [n, k], False in padding.
       action: int64 [n], column of the chosen candidate.

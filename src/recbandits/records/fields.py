@@ -142,6 +142,7 @@ NAME = Field("text that is not empty", pa.string(), _read_text, lambda text: tex
 VERDICT = Field("'deployed', 'refused', 'promoted' or 'rolled back'", pa.string(), _read_text, _is_verdict)
 RECEIVED = Field("text or bytes", pa.string(), _read_received)
 TIME = Field("a time with its zone, to the microsecond", pa.timestamp("us", "UTC"), _read_time)
+ID = Field("a 64-bit whole number", pa.int64(), _read_whole)
 ID_OR_NONE = Field("a 64-bit whole number, or None", pa.int64(), _read_whole, optional=True)
 IDS = Field("distinct 64-bit whole numbers, at least one", pa.list_(pa.int64()), _list_of(_read_whole), distinct=True)
 CANDIDATE = Field("one of the candidates", pa.int64(), _read_whole, among="candidates")

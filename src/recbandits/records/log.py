@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -9,10 +10,22 @@ import pandas as pd
 
 from recbandits import checks
 
-EVENT_ID = checks.Rule(
-    "text that is not empty", lambda ids: np.array([isinstance(each, str) and each != "" for each in ids], bool)
-)
-TIME = checks.Rule("a time", lambda times: ~np.isnat(times))
+_FIRST, _LAST = (np.datetime64(time, "us") for time in (datetime.min, datetime.max))
+
+
+def _are_names(ids: np.ndarray) -> np.ndarray:
+    listed = ids.tolist()
+    try:
+        "".join(listed).encode()  # fails for what is no text, and for half a surrogate pair, which UTF-8 cannot hold
+    except (TypeError, UnicodeEncodeError):
+        listed = [
+            each if isinstance(each, str) and each.encode(errors="ignore").decode() == each else "" for each in listed
+        ]
+    return np.ones(len(listed), bool) if all(listed) else np.array([bool(each) for each in listed])
+
+
+EVENT_ID = checks.Rule("text that is not empty", _are_names)
+TIME = checks.Rule("a time of the years 1 to 9999", lambda times: (times >= _FIRST) & (times <= _LAST))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from recbandits import checks
 from recbandits.data import features as bundles
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
 from recbandits.exploration import Exploration
+from recbandits.records.fields import ID, TEXT
 from recbandits.serving import manifest
 from recbandits.serving.bucket import local_directory
 from recbandits.serving.decisions import Decisions, Recommendation
@@ -51,20 +52,20 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
       features: the FeatureBundle that it was trained with; None for a policy that is not asked by ids.
       exploration: `Exploration` by which decisions are drawn; None takes the best score, with propensity 1.
       arms: where arms have no features, the item ids that they stand for, in order.
-      titles: Series or dict from item id to title; None for none.
+      titles: Series or dict from item id to title, text; None for none.
       summary: `TrainingSummary`, for the model card.
 
     Returns:
       The directory as a `pathlib.Path`.
 
     Raises:
-      ValueError: the directory holds something that is not an exported policy, or features or arms are not those that
-        the policy reads.
+      ValueError: the directory holds something that is not an exported policy, features or arms are not those that the
+        policy reads, or an id or title is none that can be read again.
     """
     from recbandits.serving import saved_model
 
     directory, scorer = Path(directory), policy.scorer() if hasattr(policy, "scorer") else None
-    arms = None if arms is None else [int(arm) for arm in arms]
+    arms = None if arms is None else [ID.accept("arm", arm) for arm in arms]
     _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
     if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
@@ -73,7 +74,7 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         "exploration": asdict(exploration or Exploration()),
         "arms": arms,
         "sizes": None if features is None else [len(features.users), len(features.movies)],
-        "titles": {str(item): str(title) for item, title in ({} if titles is None else titles).items()},
+        "titles": read_titles(titles),
         "summary": None if summary is None else asdict(summary),
     }
     with checks.replacing(directory) as draft:
@@ -85,6 +86,19 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         (draft / _CARD).write_text(model_card(settings), encoding="utf-8")
         manifest.seal(draft, settings)
     return directory
+
+
+def read_titles(titles):
+    """Read titles by item id, a Series, a dict or None, as a dict that JSON can hold.
+
+    Raises:
+      ValueError: an id is no 64-bit whole number, or a title is no text.
+    """
+    items = {} if titles is None else titles
+    return {
+        str(ID.accept("id of a title", item)): TEXT.accept(f"title of item {item}", title)
+        for item, title in items.items()
+    }
 
 
 def load(directory):

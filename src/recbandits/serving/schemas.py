@@ -61,7 +61,7 @@ class Instance(_Message):
     """Who is asking for a recommendation, and out of what."""
 
     user_id: _Id | None = Field(
-        None, description="known to the policy, or new: then with features, as for somebody without an id", examples=[7]
+        None, description="known to the policy, or new: then with features, as for a user without an id", examples=[7]
     )
     features: _Features | None = Field(
         None,

@@ -32,7 +32,7 @@ class Served(NamedTuple):
           defaults: `messages.Parameters`, for what it does not say.
 
         Returns:
-          `Recommendation`, of the version that answers this user; for somebody without an id any, by the shares.
+          `Recommendation`, of the version that answers this user; for a user without an id any, by the shares.
 
         Raises:
           ValueError: the policy refuses; ids that it does not know are among the reasons.
@@ -51,7 +51,7 @@ class Served(NamedTuple):
 
 
 def _key(instance):
-    """What the version follows from: the user, and for somebody without an id the seed or a fresh draw."""
+    """What the version follows from: the user, and for a user without an id the seed or a fresh draw."""
     if instance.user_id is not None:
         return instance.user_id
     return uuid.uuid4().hex if instance.seed is None else f"seed {instance.seed}"
