@@ -36,6 +36,7 @@ POSITIVE = Rule("positive and finite", lambda value: (value > 0) & (value < math
 NON_NEGATIVE = Rule("0 or more and finite", lambda value: (value >= 0) & (value < math.inf))
 PROBABILITY = Rule("in [0, 1]", lambda value: (value >= 0) & (value <= 1))
 POSITIVE_PROBABILITY = Rule("in (0, 1]", lambda value: (value > 0) & (value <= 1))
+FRACTION = Rule("in (0, 1)", lambda value: (value > 0) & (value < 1))
 
 
 def whole(least: int = 1) -> Rule:
@@ -54,7 +55,7 @@ def require(allowed: bool, name: str, expected: str, value: Any) -> None:
         raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
-def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, labels: Any) -> None:
+def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, labels: Any = None) -> None:
     """Raise ValueError with the sentence about the first row of `values` that is not allowed.
 
     Args:
@@ -62,11 +63,31 @@ def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, lab
       name: of the values.
       expected: completes the sentence "the values must be ...".
       values: array [n, ...].
-      labels: names of the rows [n], for the sentence.
+      labels: names of the rows [n], for the sentence; None for none.
     """
     if not allowed.all():
         row = int(np.argwhere(~allowed)[0, 0])
-        raise ValueError(f"row {row} ({labels[row]}): {name} must be {expected}, got {values[row]}")
+        label = "" if labels is None else f" ({labels[row]})"
+        raise ValueError(f"row {row}{label}: {name} must be {expected}, got {values[row]}")
+
+
+def require_distributions(
+    values: np.ndarray, name: str, mask: np.ndarray | None = None, rounding: float = 1e-5
+) -> None:
+    """Raise ValueError with the sentence about the first row of `values` that is no distribution.
+
+    Args:
+      values: [n, ..., k], probabilities that sum to 1 over the last axis.
+      name: of the values.
+      mask: bool like `values`, False where the probability must be 0; None for no such place.
+      rounding: allowed error of a sum.
+    """
+    wrong = ~(np.abs(values.sum(axis=-1, dtype=float) - 1) <= rounding)  # NaN is wrong
+    outside = np.zeros(0) if mask is None or mask.all() else values[~mask]
+    if wrong.any() or values.min(initial=0) < 0 or outside.any():
+        wrong |= ((values < 0) | (False if mask is None else ~mask & (values != 0))).any(axis=-1)
+        padding = "" if mask is None else ", and be 0 in padding"
+        require_rows(~wrong, name, f"0 or more and sum to 1{padding}", values)
 
 
 def require_field(instance: Any, field: str, allowed: bool, expected: str) -> None:

@@ -202,7 +202,7 @@ def test_each_run_has_the_mean_of_its_lists():
             lambda: metrics.rank(np.zeros((1, 3)), 1, np.ones(3, bool)),
             r"mask must have the shape of scores, \[1, 3\]",
         ),
-        (lambda: metrics.rank(np.array([[0.0], [np.nan]]), 1), "scores must be numbers, got NaN in list 1"),
+        (lambda: metrics.rank(np.array([[0.0], [np.nan]]), 1), r"row 1: scores must be numbers, got \[nan\]"),
         (lambda: metrics.ndcg([[0]], BY_HAND, gain="log"), "gain must be exponential or linear, got 'log'"),
         (lambda: metrics.ndcg([[0]], -BY_HAND), "relevance must be at least 0, got -3"),
         (lambda: metrics.err([[0]], BY_HAND, highest=4.0), r"relevance must be in \[0, 4\], got 5"),
@@ -212,7 +212,7 @@ def test_each_run_has_the_mean_of_its_lists():
         (lambda: metrics.ndcg([[0]], [[np.nan, 1.0]]), "slate must not show padding"),
         (
             lambda: metrics.ndcg([[1, 3, 1]], BY_HAND),
-            r"slate must hold different columns, list 0 is \[1, 3, 1\]",
+            r"row 0: slate must be of different columns, got \[1 3 1\]",
         ),
         (lambda: metrics.measure([[0]], BY_HAND, clicks=Cascade()), "attraction and clicks must come together"),
         (

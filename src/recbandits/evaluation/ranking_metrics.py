@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import distinct, require
+from recbandits.checks import distinct, require, require_rows
 from recbandits.evaluation.catalogue_metrics import intra_list_diversity
+
+_UNDEFINED = ["ndcg", "map", "mrr", "hit_rate", "diversity"]  # NaN for a list without a relevant candidate, or a pair
 
 
 def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
@@ -49,8 +51,7 @@ def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int =
         if np.shape(mask) != scores.shape:
             raise ValueError(f"mask must have the shape of scores, {list(scores.shape)}, got {list(np.shape(mask))}")
         scores = np.where(mask, scores, -np.inf)
-    if np.isnan(scores).any():
-        raise ValueError(f"scores must be numbers, got NaN in list {np.argwhere(np.isnan(scores))[0, 0]}")
+    require_rows(~np.isnan(scores), "scores", "numbers", scores)
     uniforms = np.random.default_rng(seed).random(scores.shape)
     best = np.lexsort((uniforms, -scores), axis=1)[:, :k]
     columns = np.full((len(scores), k), -1)
@@ -98,19 +99,28 @@ def measure(
     if attraction is not None:
         columns["clicks"] = expected_clicks(slate, attraction, clicks)
     if vectors is not None:
-        items = np.take_along_axis(np.asarray(vectors, float), slate[:, :, None], axis=1)
-        columns["diversity"] = intra_list_diversity(np.where(slate[:, :, None] >= 0, items, np.nan))
+        items, shown = np.take_along_axis(np.asarray(vectors, float), slate[:, :, None], axis=1), slate >= 0
+        require_rows(np.isfinite(items).all(axis=2) | ~shown, "vectors", "finite for every item in a slate", items)
+        columns["diversity"] = intra_list_diversity(np.where(shown[:, :, None], items, np.nan))
     return pd.DataFrame(columns)
 
 
 def by_user(metrics: pd.DataFrame, users: np.ndarray) -> pd.DataFrame:
-    """Average the metrics of each user's slates, DataFrame indexed by user: slates of a user are not independent."""
-    return metrics.groupby(np.asarray(users)).mean()
+    """Average the metrics of each user's slates, DataFrame indexed by user: slates of a user are not independent.
+
+    A slate does not count where its metric is undefined. NaN in another column makes its mean NaN.
+    """
+    users = np.asarray(users)
+    unknown = metrics.drop(columns=_UNDEFINED, errors="ignore").isna().groupby(users).any()
+    means = metrics.groupby(users).mean()
+    return means.mask(unknown.reindex(columns=means.columns, fill_value=False))
 
 
 def by_seed(runs: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
-    """Average the metrics of each run, DataFrame indexed by seed."""
-    return pd.DataFrame({seed: metrics.mean() for seed, metrics in runs.items()}).T.rename_axis("seed")
+    """Average the metrics of each run, as `by_user` those of a user, DataFrame indexed by seed."""
+    return pd.concat([by_user(metrics, np.full(len(metrics), seed)) for seed, metrics in runs.items()]).rename_axis(
+        "seed"
+    )
 
 
 def ndcg(slate: np.ndarray, relevance: np.ndarray, gain: str = "exponential") -> np.ndarray:
@@ -206,9 +216,8 @@ def _checked(slate: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.n
         raise ValueError(
             f"slate must hold columns below {relevance.shape[1]}, or -1, got {slate.min()} to {slate.max()}"
         )
-    good = distinct(slate, slate >= 0)
-    if not good.all():  # repeating its best item would make a list better than the best list
-        raise ValueError(f"slate must hold different columns, list {good.argmin()} is {slate[good.argmin()].tolist()}")
+    # repeating its best item would make a list better than the best list
+    require_rows(distinct(slate, slate >= 0), "slate", "of different columns", slate)
     if np.isnan(np.take_along_axis(relevance, slate, axis=1)[slate >= 0]).any():
         raise ValueError("slate must not show padding: relevance is NaN there")
     return slate, relevance

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.compute as pc
 from scipy import stats
 
-from recbandits.evaluation.estimators import ROUNDING, ips
+from recbandits.evaluation.estimators import ROUNDING, direct_method
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop.ingest import log_of
 
@@ -42,7 +42,7 @@ def propensities(decisions, policies=None, floor=0.001):
     rows = {}
     for version in pc.unique(decisions["policy_version"]).to_pylist():
         log = log_of(decisions.filter(pc.equal(decisions["policy_version"], version)))
-        ratio = ips(np.ones(len(log)), log.propensity, 1 / log.mask.sum(axis=1))
+        ratio = direct_method(1 / log.mask.sum(axis=1) / log.propensity)
         row = {"decisions": len(log), "ratio": ratio.value}
         row["low"], row["high"], row["differing"] = _checked(log, (policies or {}).get(version), ratio)
         row |= {"smallest": log.propensity.min(), "at_floor": (log.propensity <= floor).mean()}

@@ -68,7 +68,7 @@ class Gate:
         checks.check_fields(self, margin=checks.NON_NEGATIVE)
         checks.check_fields(self, effective_sample_size=checks.POSITIVE)
         checks.check_fields(self, estimator=checks.one_of(("DR", "SNDR", "Switch-DR", "DRos")))
-        checks.require_field(self, "level", 0 < self.level < 1, "in (0, 1)")
+        checks.check_fields(self, level=checks.FRACTION)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Guardrail:
             self, "most", checks.whole(1).accepts(self.most) and self.most >= self.least, "a count, at least `least`"
         )
         checks.check_fields(self, margin=checks.NON_NEGATIVE)
-        checks.require_field(self, "alpha", 0 < self.alpha < 1, "in (0, 1)")
+        checks.check_fields(self, alpha=checks.FRACTION)
 
 
 @dataclass(frozen=True)
@@ -166,5 +166,5 @@ class Settings:
         checks.require_field(self, "join", isinstance(self.join, Join), "a Join")
         for name in ("delay", "rate"):
             checks.check_fields(self, **{name: checks.POSITIVE})
-        checks.require_field(self, "holdout", 0 < self.holdout < 1, "in (0, 1)")
+        checks.check_fields(self, holdout=checks.FRACTION)
         checks.check_fields(self, forgetting=checks.POSITIVE_PROBABILITY)

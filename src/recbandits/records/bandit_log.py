@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbandits import checks
-from recbandits.records.log import EVENT_ID, TIME, Column, Log
+from recbandits.records.array_log import EVENT_ID, TIME, ArrayLog, Column
 from recbandits.records.records import Interaction, Reward, arrow_schema
 from recbandits.records.tables import check_table
 
@@ -17,7 +17,7 @@ REPORT_RULES = ("first", "last", "sum", "max")  # by which one reward is made of
 
 
 @dataclass(frozen=True, eq=False)
-class BanditLog(Log):
+class BanditLog(ArrayLog):
     """Decisions with their rewards.
 
     Attributes:

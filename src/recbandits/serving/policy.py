@@ -11,7 +11,9 @@ import pandas as pd
 
 from recbandits import checks
 from recbandits.data import features as bundles
+from recbandits.data import policy_features
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.policy_features import Features
 from recbandits.exploration import Exploration
 from recbandits.records.fields import ID, TEXT
 from recbandits.serving import manifest
@@ -19,7 +21,8 @@ from recbandits.serving.bucket import local_directory
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.scorer import Scorer
-from recbandits.serving.summary import TrainingSummary, model_card
+from recbandits.serving.served import ServedPolicy
+from recbandits.serving.summary import TrainingSummary, known_ids, model_card
 
 __all__ = [
     "Decisions",
@@ -33,7 +36,7 @@ __all__ = [
 ]
 _CARD, _SCORER = "MODEL_CARD.md", "scorer.npz"
 _SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
-_ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, bundles.FILE, manifest.FILE}
+_ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, bundles.FILE, policy_features.FILE, manifest.FILE}
 
 
 def export(policy, directory, features=None, *, exploration=None, arms=None, titles=None, summary=None):
@@ -49,7 +52,7 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         slates `action` is a slate; by ids it is asked for k items, of any number of candidates, and what fills the
         places is the exploration: what such a policy takes off for resemblance is part of its `action` alone.
       directory: where to; a policy exported there before is replaced.
-      features: the FeatureBundle that it was trained with; None for a policy that is not asked by ids.
+      features: the `Features` or FeatureBundle that it was trained with; None for a policy that is not asked by ids.
       exploration: `Exploration` by which decisions are drawn; None takes the best score, with propensity 1.
       arms: where arms have no features, the item ids that they stand for, in order.
       titles: Series or dict from item id to title, text; None for none.
@@ -73,8 +76,8 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         "scorer": scorer is not None,
         "exploration": asdict(exploration or Exploration()),
         "arms": arms,
-        "sizes": None if features is None else [len(features.users), len(features.movies)],
-        "titles": read_titles(titles),
+        "sizes": _sizes(features),
+        "titles": read_titles(titles, text_ids=isinstance(features, Features)),
         "summary": None if summary is None else asdict(summary),
     }
     with checks.replacing(directory) as draft:
@@ -88,17 +91,17 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
     return directory
 
 
-def read_titles(titles):
+def read_titles(titles, text_ids=False):
     """Read titles by item id, a Series, a dict or None, as a dict that JSON can hold.
 
     Raises:
-      ValueError: an id is no 64-bit whole number, or a title is no text.
+      ValueError: an id is no 64-bit whole number, and no text where ids may be, or a title is no text.
     """
-    items = {} if titles is None else titles
-    return {
-        str(ID.accept("id of a title", item)): TEXT.accept(f"title of item {item}", title)
-        for item, title in items.items()
-    }
+    read = {}
+    for item, title in ({} if titles is None else titles).items():
+        field = TEXT if text_ids and isinstance(item, str) else ID
+        read[str(field.accept("id of a title", item))] = TEXT.accept(f"title of item {item}", title)
+    return read
 
 
 def load(directory):
@@ -108,7 +111,7 @@ def load(directory):
       directory: where it is, a path or a gs:// URI; from a bucket it comes without `action`.
 
     Returns:
-      LoadedPolicy
+      `ServedPolicy` for a policy exported with `Features`, else `LoadedPolicy`.
 
     Raises:
       ValueError: the directory is not an exported policy, or a damaged, incomplete or newer one.
@@ -116,6 +119,8 @@ def load(directory):
     with local_directory(directory) as place:
         settings, contents = manifest.read(place)
     scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
+    if policy_features.FILE in contents:
+        return ServedPolicy(settings, scorer, Features.load(io.BytesIO(contents[policy_features.FILE])))
     bundle = FeatureBundle.load(io.BytesIO(contents[bundles.FILE])) if settings["sizes"] else None
     return LoadedPolicy(place, settings, scorer, bundle)
 
@@ -134,7 +139,7 @@ def describe(directory):
     """
     with local_directory(directory) as place:
         settings, _ = manifest.read(place)
-    summary, sizes = settings["summary"] or {}, settings["sizes"]
+    summary = settings["summary"] or {}
     way = settings["exploration"]
     rows = {
         "version": settings["version"],
@@ -142,12 +147,19 @@ def describe(directory):
         "data": summary.get("data", "not recorded"),
         "exploration": way["name"] if way["name"] == "greedy" else f"{way['name']}, {way['value']:g}",
         "arms": "any item with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed items",
-        "knows": "no ids" if sizes is None else f"{sizes[0]:,} users, {sizes[1]:,} items",
+        "knows": known_ids(settings["sizes"], ", "),
     }
     for name, value in summary.get("metrics", {}).items():
         value, *interval = value if isinstance(value, list) else [value]
         rows[name] = f"{value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
     return pd.Series(rows, name=place.name)
+
+
+def _sizes(features):
+    """Return the numbers of users and items that a policy knows by their ids, None where it knows none."""
+    if isinstance(features, Features):
+        return [None, len(features.item_ids)]
+    return None if features is None else [len(features.users), len(features.movies)]
 
 
 def _check(observation, actions, features, arms):

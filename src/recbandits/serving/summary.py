@@ -75,6 +75,12 @@ def model_card(settings):
     return "\n\n".join(sections) + "\n"
 
 
+def known_ids(sizes, between=" and "):
+    """Return the numbers of users and items whose ids a policy knows as text, such as "80 users and 12 items"."""
+    kinds = zip(sizes or (), ("users", "items"), strict=False)
+    return between.join(f"{size:,} {kind}" for size, kind in kinds if size is not None) or "no ids"
+
+
 def _metric(name, value):
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     numeric = all(isinstance(part, numbers.Real) and math.isfinite(part) for part in values)
@@ -91,8 +97,7 @@ def _purpose(settings):
         text = f"It chooses among {len(settings['arms'])} fixed items by the features of the user."
     if settings["sizes"] is None:
         return f"{text} It reads observations, not ids: it was exported without its features."
-    users, items = settings["sizes"]
-    return f"{text} It knows {users:,} users and {items:,} items by their ids; others can be described by features."
+    return f"{text} It knows {known_ids(settings['sizes'])} by their ids; others can be described by features."
 
 
 def _training(summary):
@@ -150,7 +155,8 @@ def _limits(settings):
 def _use(settings):
     lines = ["from recbandits.serving.policy import load", "", "policy = load(directory)  # the directory of this file"]
     if settings["scorer"] and settings["sizes"]:
-        lines.append("policy.recommend(user_id=..., k=3)")
+        request = "{column: value, ...}" if settings["sizes"][0] is None else "user_id=..."
+        lines.append(f"policy.recommend({request}, k=3)")
     served = (
         "Any TensorFlow Serving can run `saved_model.pb`: its signature `serving_default` takes observations and gives "
         "scores."
