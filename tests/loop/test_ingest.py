@@ -108,7 +108,7 @@ def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, r
 
 
 def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records, bundle, tmp_path):
-    """Of 400 decisions one has an unknown user, one an unknown movie, one 9 stars, and one of the three no report."""
+    """Of 400 decisions two have an unknown user or none, one an unknown item, one 9 stars; two of these no report."""
     decisions = [record for record in records if isinstance(record, Interaction)]
     first = {}
     for record in records:
@@ -123,20 +123,23 @@ def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records
         praised.event_id: [praised, dataclasses.replace(first[praised.event_id], value=9.0)],
     }
     kept = [record for record in records if record.event_id not in changed]
+    nobody = next(one for one in decisions if one.event_id not in first)
+    kept = [record for record in kept if record.event_id != nobody.event_id]
+    changed[nobody.event_id] = [dataclasses.replace(nobody, user_id=None)]
     warehouse = filled([*kept, *(record for some in changed.values() for record in some)])
     before = warehouse.counts(START, END, RULE.window)
     manifest = ingest(warehouse, START, END, RULE, bundle, tmp_path / "one")
     assert manifest["reasons"] == {
         "candidates must be items with features": 1,
         "reward must be in [1, 5]": 1,
-        "user_id must be of a user with features": 1,
+        "user_id must be of a user with features": 2,
     }
     counts = manifest["counts"]
     assert adds_up(counts)
     assert counts["total"] == before.total
-    assert counts["quarantined"] == 3
-    assert (counts["joined"], counts["defaulted"]) == (before.joined - 2, before.defaulted - 1)
-    assert manifest["decisions"] == counts["joined"] + counts["defaulted"] == 397
+    assert counts["quarantined"] == 4
+    assert (counts["joined"], counts["defaulted"]) == (before.joined - 2, before.defaulted - 2)
+    assert manifest["decisions"] == counts["joined"] + counts["defaulted"] == 396
     assert not set(changed) & set(decisions_of(tmp_path / "one", held_out=None).event_id)
     entries = warehouse.query("SELECT * FROM quarantine").to_pylist()
     assert {entry["message_id"] for entry in entries} == {f"ingester/{name}" for name in changed}

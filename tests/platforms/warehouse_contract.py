@@ -1,8 +1,10 @@
 """What a warehouse must do on every platform."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recbandits.platforms.protocol import PlatformError
@@ -147,6 +149,20 @@ class WarehouseContract:
         assert table.columns.tolist() == ["policy_version", "user_id", "decisions", "total"]
         assert table.to_numpy().tolist() == [["a", 1, 2, 6.0], ["b", 1, 1, 2.0], ["b", 2, 1, 4.0]]
         assert len(warehouse.by_user(at(50), at(60), 5, 1.0)) == 0
+
+    def test_decisions_without_a_user_id_come_back_and_are_each_a_user(self, warehouse):
+        """Two of nobody known and two of user 2^53 + 1, who is the same one in a table with the others."""
+        records = [shown(name, 0, user=2**53 + 1) for name in "ab"] + [
+            replace(shown(name, 0), user_id=None) for name in "cd"
+        ]
+        warehouse.write([*records, told("a", 1, 1.0), told("c", 1, 3.0)])
+        table = warehouse.decisions(START, at(10), 5, 0.0)
+        assert [Interaction(**row) for row in check_table(table, Interaction).to_pylist()] == records
+        users = warehouse.by_user(START, at(10), 5, 0.0)
+        found = [
+            (None if user is pd.NA else int(user), n, total) for _, user, n, total in users.itertuples(index=False)
+        ]
+        assert sorted(found, key=str) == [(2**53 + 1, 2, 1.0), (None, 1, 0.0), (None, 1, 3.0)]
 
     def test_verdicts_are_kept_in_order_with_what_they_lack(self, warehouse):
         second = Verdict("v2", at(5), "refused", "b", "a", "the difference may be -0.3", -0.1, -0.3, 0.1, 250.5)

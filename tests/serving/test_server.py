@@ -145,6 +145,17 @@ def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(e
     assert predictions[0]["item_ids"] == policy.load(exported[0]).recommend(7, rng=3).item_ids
 
 
+def test_a_user_without_an_id_is_answered_by_features_and_logged(exported, tmp_path):
+    with PubSub():
+        make_topic()
+        with endpoint(tmp_path, exported[0]) as made:
+            (prediction,) = made.predict([{"features": {"age": 0.5}, "candidates": [101, 102]}])
+            record = read_log(1)[prediction["event_id"]]
+    assert (record.user_id, record.action) == (None, prediction["item_ids"][0])
+    loaded = policy.load(exported[0])
+    assert record.context == tuple(loaded.recommend(features={"age": 0.5}).context.tolist())
+
+
 def test_without_a_topic_no_answer_says_that_it_was_logged(exported, tmp_path):
     with endpoint(tmp_path, exported[0], topic="") as made:
         (prediction,) = made.predict([{"user_id": 7}])
@@ -175,6 +186,7 @@ REFUSED = [
     ('{"instances": []}', 422, "instances must have at least 1 item, not 0"),
     ('{"instances": {"user_id": 7}}', 422, "instances must be a valid array, got {'user_id': 7}"),
     ('{"instance": [{"user_id": 7}]}', 422, "instance is not known, did you mean 'instances'?"),
+    ('{"instances": [{}]}', 422, "instances[0]: a user must have a user_id or features, got neither"),
     ('{"instances": [{"user": 7}]}', 422, "instances[0].user is not known, did you mean 'user_id'?"),
     ('{"instances": [{"user_id": 7, "new_movies": {}}]}', 422, "new_movies is not known, did you mean 'new_items'?"),
     ('{"instances": [{"user_id": 7}], "parameters": {"n": 2}}', 422, "parameters.n is not known, there is candidates"),

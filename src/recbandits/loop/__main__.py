@@ -24,7 +24,7 @@ from recbandits.platforms.schedules import fields_of
 
 _RATE = 40.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
-_QUICK = {"decisions": 400, "delay": 0.4, "window": 2.0}
+_QUICK = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
 _QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, "least": 60, "most": 100}
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from recbandits.data import features
 from recbandits.records import BanditLog, Interaction, Quarantined
+from recbandits.serving.policy import read_titles
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # where what is quarantined here says that it comes from
@@ -153,7 +154,8 @@ def _reasons(table, bundle, rule):
         f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"
     )
     reasons[pc.list_parent_indices(candidates).to_numpy()[unknown]] = "candidates must be items with features"
-    reasons[bundle.user_table.find_rows(table["user_id"].to_numpy()) < 0] = "user_id must be of a user with features"
+    identified, users = table["user_id"].is_valid().to_numpy(), pc.fill_null(table["user_id"], 0).to_numpy()
+    reasons[~identified | (bundle.user_table.find_rows(users) < 0)] = "user_id must be of a user with features"
     return reasons
 
 
@@ -182,7 +184,7 @@ def _write(directory, table, log, bundle, titles):
 
     records = write_trajectories(log, bundle, directory, TRAIN)
     bundle.save(directory)
-    titles = {str(item): str(title) for item, title in (titles or {}).items()}
+    titles = read_titles(titles)
     (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
     names = [DECISIONS, *(file.name for file in records), features.FILE, TITLES]
     return {name: _hash(directory / name) for name in names}

@@ -30,7 +30,8 @@ def propensities(decisions, policies=None, floor=0.001):
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
-      policies: dict from version to `LoadedPolicy`, with which propensities are computed anew; None for not.
+      policies: dict from version to `LoadedPolicy`, with which propensities are computed anew, and the variance, of the
+        decisions for users and among items that it knows by id; None for not.
       floor: propensity up to which a decision counts as hardly ever made.
 
     Returns:
@@ -61,7 +62,8 @@ def drift(decisions, edges, policies=None):
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
       edges: list of aware datetimes, the bounds of the periods, such as rounds; a period without decisions is left out.
-      policies: dict from version to `LoadedPolicy`, whose scores are the predictions; None for no errors.
+      policies: dict from version to `LoadedPolicy`, whose scores are the predictions where it knows
+        the user and the items by id; None for no errors.
 
     Returns:
       DataFrame, one row a period: start, end, decisions; reward with low and high (mean and 95 % interval); psi_reward
@@ -119,12 +121,23 @@ def _checked(log, policy, ratio):
     """Interval of the ratio, and the share of the propensities that are not the policy's, NaN where there is none."""
     if policy is None:
         return *ratio.interval(), np.nan
+    decisions, log = len(log), _known(log, policy)
+    if not len(log):
+        return *ratio.interval(), np.nan
     probabilities = policy.exploration.probabilities(policy.scores(log.user_id, log.candidates, log.mask), log.mask)
     own = probabilities[np.arange(len(log)), log.action]
     inverse = np.divide(1, probabilities, out=np.zeros(log.mask.shape), where=log.mask & (probabilities > 0))
     variance = inverse.sum(axis=1) / log.mask.sum(axis=1) ** 2 - 1
-    half = stats.norm.ppf(0.975) * np.sqrt(max(0.0, variance.mean()) / len(log))
+    half = stats.norm.ppf(0.975) * np.sqrt(max(0.0, variance.mean()) / decisions)
     return max(0.0, ratio.value - half), ratio.value + half, float((np.abs(own - log.propensity) > ROUNDING).mean())
+
+
+def _known(log, policy):
+    """The decisions for users and among items that a policy knows by their ids, hence can score again."""
+    named = np.flatnonzero([user is not None for user in log.user_id])
+    known = policy.bundle.user_table.find_rows(log.user_id[named].astype(np.int64)) >= 0
+    items = (np.isin(log.candidates, policy.candidates) | ~log.mask).all(axis=1)
+    return log.take(named[known & items[named]])
 
 
 def _propensity_alarm(version, row):
@@ -145,7 +158,7 @@ def _errors(table, policies):
     """Squared errors of the scores of what was shown, for the decisions of known versions."""
     parts = [np.zeros(0)]
     for version, policy in policies.items():
-        log = log_of(table.filter(pc.equal(table["policy_version"], version)))
+        log = _known(log_of(table.filter(pc.equal(table["policy_version"], version))), policy)
         if len(log):
             scores = policy.scores(log.user_id, log.candidates, log.mask)
             parts.append((log.reward - scores[np.arange(len(log)), log.action]) ** 2)

@@ -191,8 +191,9 @@ def observed(under, warehouse, now, rule, guardrail):
     seen = warehouse.by_user(under.start, max(under.start, end), rule.window, rule.default, rule.take)
     seen["reward"] = seen["total"] / seen["decisions"]
     sides = [seen[seen["policy_version"] == version] for version in (under.newest, under.other)]
-    # A user's decisions with their mean each: only sums of users are looked at, and these are the same.
-    rewards, users = ([np.repeat(side[name], side["decisions"]) for side in sides] for name in ("reward", "user_id"))
+    # A row is a user, or a decision without a user id; each decision gets the mean of its row, for only sums count.
+    rewards = [np.repeat(side["reward"], side["decisions"]) for side in sides]
+    users = [np.repeat(side.index, side["decisions"]) for side in sides]
     tightest = 100 * guardrail.most / guardrail.canary  # decisions of both when the canary has had its time
     return sequential.difference(*rewards, guardrail.alpha, tightest, users), tuple(map(len, rewards))
 

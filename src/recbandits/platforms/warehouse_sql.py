@@ -146,7 +146,7 @@ FROM joined GROUP BY policy_version ORDER BY first, policy_version
 BY_USER = """
 WITH {joined}
 SELECT policy_version, user_id, COUNT(*) AS decisions, SUM(reward) AS total
-FROM joined GROUP BY policy_version, user_id ORDER BY policy_version, user_id
+FROM joined GROUP BY policy_version, user_id, IF(user_id IS NULL, event_id, NULL) ORDER BY policy_version, user_id
 """
 
 # What came in the window and belongs to no decision at all.

@@ -1,7 +1,8 @@
 """Base of logs: dataclasses of arrays with one row for each decision, checked when made."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -9,10 +10,22 @@ import pandas as pd
 
 from recbandits import checks
 
-EVENT_ID = checks.Rule(
-    "text that is not empty", lambda ids: np.array([isinstance(each, str) and each != "" for each in ids], bool)
-)
-TIME = checks.Rule("a time", lambda times: ~np.isnat(times))
+_FIRST, _LAST = (np.datetime64(time, "us") for time in (datetime.min, datetime.max))
+
+
+def _are_names(ids: np.ndarray) -> np.ndarray:
+    listed = ids.tolist()
+    try:
+        "".join(listed).encode()  # fails for what is no text, and for half a surrogate pair, which UTF-8 cannot hold
+    except (TypeError, UnicodeEncodeError):
+        listed = [
+            each if isinstance(each, str) and each.encode(errors="ignore").decode() == each else "" for each in listed
+        ]
+    return np.ones(len(listed), bool) if all(listed) else np.array([bool(each) for each in listed])
+
+
+EVENT_ID = checks.Rule("text that is not empty", _are_names)
+TIME = checks.Rule("a time of the years 1 to 9999", lambda times: (times >= _FIRST) & (times <= _LAST))
 
 
 @dataclass(frozen=True)
@@ -24,16 +37,27 @@ class Column:
       width: name of the second dimension, which has one size in all arrays of the log; empty for one dimension.
       rule: condition on each value, or None.
       optional: whether there may be no array, None.
+      nullable: whether there may be no value, None, in a row; the array is then one of objects.
     """
 
     type: type
     width: str = ""
     rule: checks.Rule | None = None
     optional: bool = False
+    nullable: bool = False
 
     def convert(self, name: str, value: Any) -> np.ndarray:
         """Convert an array to the type of the column, times to microseconds; refuse it where a value would change."""
         array = np.asarray(value, dtype=object if self.type is object else None)
+        if self.nullable and array.dtype == object and array.ndim == 1:
+            known = np.array([each is not None for each in array], bool)
+            given = np.array(array[known].tolist() or np.empty(0, self.type))
+            values = replace(self, nullable=False).convert(name, given)
+            if known.all():
+                return values
+            array = array.copy()
+            array[known] = values.tolist()
+            return array
         if self.type is np.datetime64:
             if array.dtype.kind != "M":
                 raise ValueError(f"{name} must be an array of datetime64 in UTC, got {array.dtype}")

@@ -23,7 +23,8 @@ class BanditLog(ArrayLog):
     Attributes:
       event_id: str [n], unique, not empty.
       time: datetime64[us] [n], UTC.
-      user_id: int64 [n].
+      user_id: int64 [n]; where a user has no id, objects [n], each an int or None, so that code that needs ids raises
+        an error instead of taking a number for the id of no user.
       candidates: int64 [n, k], ids of the arms that could be shown, different within a decision; 0 in padding.
       mask: bool [n, k], False in padding.
       action: int64 [n], column of the chosen candidate.
@@ -37,7 +38,7 @@ class BanditLog(ArrayLog):
 
     event_id: Annotated[np.ndarray, Column(object, rule=EVENT_ID)]
     time: Annotated[np.ndarray, Column(np.datetime64, rule=TIME)]
-    user_id: Annotated[np.ndarray, Column(np.int64)]
+    user_id: Annotated[np.ndarray, Column(np.int64, nullable=True)]
     candidates: Annotated[np.ndarray, Column(np.int64, "k")]
     mask: Annotated[np.ndarray, Column(np.bool_, "k")]
     action: Annotated[np.ndarray, Column(np.int64)]
@@ -68,7 +69,7 @@ class BanditLog(ArrayLog):
             "event_id": self.event_id,
             "time": self.time,
             "policy_version": np.full(len(self), policy_version, dtype=object),
-            "user_id": self.user_id,
+            "user_id": pa.array(self.user_id, pa.int64()),
             "context": pa.ListArray.from_arrays(np.zeros_like(ends), pa.array([], pa.float64())),
             "candidates": pa.ListArray.from_arrays(ends, self.candidates[self.mask]),
             "action": self.arm,
@@ -115,11 +116,12 @@ class BanditLog(ArrayLog):
         if (row < 0).any() and default_reward is None:
             raise ValueError(f"every decision must have a reward, {event_id[row < 0][0]!r} has none")
         reward = np.append(values, default_reward or 0.0)[row]  # row -1 is the appended one
+        users = interactions["user_id"]
         candidates, mask = _pad(interactions["candidates"].combine_chunks())
         return cls(
             event_id=event_id.to_numpy(),
             time=interactions["time"].to_numpy().astype("datetime64[us]"),
-            user_id=interactions["user_id"].to_numpy(),
+            user_id=users.to_numpy() if not users.null_count else np.array(users.to_pylist(), object),
             candidates=candidates,
             mask=mask,
             action=(candidates == interactions["action"].to_numpy()[:, None]).argmax(axis=1),

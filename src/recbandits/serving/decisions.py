@@ -42,7 +42,7 @@ class Recommendation(NamedTuple):
         """The record of the decision: an `Interaction` at a time, kept in the log with probability `pass_prob`.
 
         Raises:
-          ValueError: the record is refused, as it is for a user without an id.
+          ValueError: the record is refused.
         """
         return Interaction(
             event_id=self.event_id,

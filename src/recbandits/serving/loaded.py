@@ -185,7 +185,7 @@ class LoadedPolicy:
         table = self.bundle.user_table
         if user_id is None and features is None:
             raise ValueError("a user must have a user_id or features, got neither")
-        if not (user_id is None or isinstance(user_id, (int, np.integer))):
+        if isinstance(user_id, bool) or not (user_id is None or isinstance(user_id, (int, np.integer))):
             raise ValueError(f"user_id must be a whole number, got {user_id!r}")
         if features is None:
             return table.values[table.require_rows([user_id], _DESCRIBE_USER)]

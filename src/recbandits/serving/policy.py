@@ -15,6 +15,7 @@ from recbandits.data import policy_features
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
 from recbandits.data.policy_features import Features
 from recbandits.exploration import Exploration
+from recbandits.records.fields import ID, TEXT
 from recbandits.serving import manifest
 from recbandits.serving.bucket import local_directory
 from recbandits.serving.decisions import Decisions, Recommendation
@@ -54,20 +55,20 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
       features: the `Features` or FeatureBundle that it was trained with; None for a policy that is not asked by ids.
       exploration: `Exploration` by which decisions are drawn; None takes the best score, with propensity 1.
       arms: where arms have no features, the item ids that they stand for, in order.
-      titles: Series or dict from item id to title; None for none.
+      titles: Series or dict from item id to title, text; None for none.
       summary: `TrainingSummary`, for the model card.
 
     Returns:
       The directory as a `pathlib.Path`.
 
     Raises:
-      ValueError: the directory holds something that is not an exported policy, or features or arms are not those that
-        the policy reads.
+      ValueError: the directory holds something that is not an exported policy, features or arms are not those that the
+        policy reads, or an id or title is none that can be read again.
     """
     from recbandits.serving import saved_model
 
     directory, scorer = Path(directory), policy.scorer() if hasattr(policy, "scorer") else None
-    arms = None if arms is None else [int(arm) for arm in arms]
+    arms = None if arms is None else [ID.accept("arm", arm) for arm in arms]
     _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
     if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
@@ -76,7 +77,7 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         "exploration": asdict(exploration or Exploration()),
         "arms": arms,
         "sizes": _sizes(features),
-        "titles": {str(item): str(title) for item, title in ({} if titles is None else titles).items()},
+        "titles": read_titles(titles, text_ids=isinstance(features, Features)),
         "summary": None if summary is None else asdict(summary),
     }
     with checks.replacing(directory) as draft:
@@ -88,6 +89,19 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         (draft / _CARD).write_text(model_card(settings), encoding="utf-8")
         manifest.seal(draft, settings)
     return directory
+
+
+def read_titles(titles, text_ids=False):
+    """Read titles by item id, a Series, a dict or None, as a dict that JSON can hold.
+
+    Raises:
+      ValueError: an id is no 64-bit whole number, and no text where ids may be, or a title is no text.
+    """
+    read = {}
+    for item, title in ({} if titles is None else titles).items():
+        field = TEXT if text_ids and isinstance(item, str) else ID
+        read[str(field.accept("id of a title", item))] = TEXT.accept(f"title of item {item}", title)
+    return read
 
 
 def load(directory):

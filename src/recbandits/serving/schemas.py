@@ -60,7 +60,9 @@ class _Message(BaseModel):
 class Instance(_Message):
     """Who is asking for a recommendation, and out of what."""
 
-    user_id: _Id = Field(description="known to the policy, or new: then with features", examples=[7])
+    user_id: _Id | None = Field(
+        None, description="known to the policy, or new: then with features, as for a user without an id", examples=[7]
+    )
     features: _Features | None = Field(
         None,
         description="of the user, by the names of the policy's features; what is not named is as known, or average",

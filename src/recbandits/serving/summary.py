@@ -5,6 +5,9 @@ import math
 import numbers
 from dataclasses import dataclass, field
 
+from recbandits.checks import require
+from recbandits.records.fields import TEXT
+
 
 @dataclass(frozen=True)
 class TrainingSummary:
@@ -18,8 +21,8 @@ class TrainingSummary:
       limits: sentences on what the policy must not be used for, or does badly.
 
     Raises:
-      ValueError: a metric that is neither a finite number nor three of them with the value within the interval, or
-        something that JSON cannot hold.
+      ValueError: a metric that is neither a finite number nor three of them with the value within the interval, a
+        name or sentence that is no text, or something that JSON cannot hold.
     """
 
     data: str
@@ -29,6 +32,13 @@ class TrainingSummary:
     limits: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for name in ("data", "agent"):
+            TEXT.accept(name, getattr(self, name))
+        for name in (*self.metrics, *self.parameters):
+            TEXT.accept("name of a metric or parameter", name)
+        require(not isinstance(self.limits, str), "limits", "sentences, not one", self.limits)
+        for limit in self.limits:
+            TEXT.accept("limit", limit)
         metrics = {name: _metric(name, value) for name, value in self.metrics.items()}
         try:
             parameters = json.loads(json.dumps(self.parameters, allow_nan=False))
