@@ -1,5 +1,6 @@
 """Run the experiment of a training job: simulate, fit from a log, or rank, once for each seed."""
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -50,11 +51,9 @@ class Outcome(NamedTuple):
     examples: int
 
     def metrics(self) -> dict[str, tuple[float, ...] | float]:
-        """Return (mean, low, high) of each metric over the seeds, in 95 % intervals; a single seed gives its value."""
-        return {
-            name: mean_interval(values) if len(values) > 1 else float(values[0])
-            for name, values in self.by_seed.items()
-        }
+        """Return (mean, low, high) of each metric over the seeds, in 95 % intervals; without an interval, the mean."""
+        intervals = {name: mean_interval(values) for name, values in self.by_seed.items()}
+        return {name: each if math.isfinite(each.low) else each.value for name, each in intervals.items()}
 
 
 def run_experiment(problem: Problem, agent: Any, data: MovieLens, paths: JobPaths) -> Outcome:
