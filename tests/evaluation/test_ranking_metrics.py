@@ -239,16 +239,16 @@ def test_each_run_has_the_mean_of_its_lists():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: metrics.rank(np.zeros(3), 2), r"scores must have the shape \[n, items\], got \[3\]"),
+        (lambda: metrics.rank(np.zeros(3), 2), r"shape of scores must be \[n, items\], got \[3\]"),
         (lambda: metrics.rank(np.zeros((1, 3)), 0), "k must be at least 1, got 0"),
         (
             lambda: metrics.rank(np.zeros((1, 3)), 1, np.ones(3, bool)),
-            r"mask must have the shape of scores, \[1, 3\]",
+            r"shape of mask must be that of scores, \(1, 3\), got \(3,\)",
         ),
         (lambda: metrics.rank(np.array([[0.0], [np.nan]]), 1), r"row 1: scores must be numbers, got \[nan\]"),
         (lambda: metrics.ndcg([[0]], BY_HAND, gain="log"), "gain must be exponential or linear, got 'log'"),
-        (lambda: metrics.ndcg([[0]], -BY_HAND), "relevance must be at least 0, got -3"),
-        (lambda: metrics.err([[0]], BY_HAND, highest=4.0), r"relevance must be in \[0, 4\], got 5"),
+        (lambda: metrics.ndcg([[0]], -BY_HAND), r"row 0: relevance must be at least 0, got \[-3\."),
+        (lambda: metrics.err([[0]], BY_HAND, highest=4.0), r"row 0: relevance must be in \[0, 4\], got \[3\. 5\."),
         (lambda: metrics.err([[4]], BY_HAND), "slate must hold columns below 4, or -1, got 4 to 4"),
         (lambda: metrics.hit_rate([[-2]], BY_HAND), "slate must hold columns below 4, or -1, got -2 to -2"),
         (lambda: metrics.ndcg([[0], [1]], BY_HAND), r"slate and relevance must be \[n, k\] and \[n, items\]"),
@@ -257,10 +257,10 @@ def test_each_run_has_the_mean_of_its_lists():
             lambda: metrics.ndcg([[1, 3, 1]], BY_HAND),
             r"row 0: slate must be of different columns, got \[1 3 1\]",
         ),
-        (lambda: metrics.measure([[0]], BY_HAND, clicks=Cascade()), "attraction and clicks must come together"),
+        (lambda: metrics.measure([[0]], BY_HAND, clicks=Cascade()), "attraction and clicks must be given together"),
         (
             lambda: metrics.measure([[0]], BY_HAND, attraction=BY_HAND / 5),
-            "attraction and clicks must come together",
+            "attraction and clicks must be given together",
         ),
     ],
 )

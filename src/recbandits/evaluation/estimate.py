@@ -84,15 +84,14 @@ class Estimate:
         Args:
           method: "normal", "bootstrap" or "bernstein": see the functions `normal_interval` and so on.
           level: coverage in (0, 1).
-          groups: labels [n] of records that are not independent, such as the user of each; None where all are. The
-            interval is then that of the sums of groups (cluster-robust: Liang and Zeger 1986).
+          groups: labels [n] of records that are not independent, such as their users; None where all are. The interval
+            is that of the sums of groups (cluster-robust: Liang and Zeger 1986).
           **options: of the method: resamples and seed, or span.
 
         Returns:
-          (low, high), in units of the reward; NaN without an estimate, with one that rests on a single record or group,
-          and where nothing varies. Where a reward has the majority, as 0 among clicks, also with fewer than 20
-          `rewarded_decisions`, or rewarded groups: a log that lacks the rare rewards has a low value and a small spread
-          at once. Only "bernstein" with a declared `span` has bounds then.
+          (low, high), in units of the reward. NaN where nothing varies, or all rests on a single record or group; and
+          where a reward has the majority, as 0 among clicks, below 20 `rewarded_decisions` or rewarded groups: a log
+          that lacks the rare rewards has a small spread too. "bernstein" with a declared `span` has bounds even then.
 
         Raises:
           ValueError: an unknown method, a level outside (0, 1), or labels of another number than n.
@@ -110,10 +109,9 @@ class Estimate:
         if few or estimate.smallest_count < 2:
             return np.nan, np.nan
         low, high = methods[method](estimate, level, **options)
-        varies = high - low > 1e-9 * max(abs(low), abs(high))
-        if not varies and (not self.slopes or self._leverage.any()):  # else policies agree in every record
-            return np.nan, np.nan
-        return low, high
+        if high - low > 1e-9 * max(abs(low), abs(high)) or (self.slopes and not self._leverage.any()):
+            return low, high  # of width 0 for policies that agree in every record
+        return np.nan, np.nan
 
     @property
     def _leverage(self) -> np.ndarray:
@@ -132,11 +130,10 @@ class Estimate:
         if self.reward is None or not self.n:
             return np.nan, False
         weight = np.abs(self._leverage)
-        rewarded = used = weight > 0
+        used = weight > 0
         differs = outside_majority(self.reward.ravel() if used.all() else self.reward[used])
-        if differs is not None:
-            rewarded = np.zeros_like(used)
-            rewarded[used] = differs
+        rewarded = used.copy()
+        rewarded[used] = True if differs is None else differs
         if weight.ndim == 2:
             weight, rewarded = weight.sum(axis=1), rewarded.any(axis=1)
         if group is not None:

@@ -116,8 +116,8 @@ def switch_dr(
     Uses the model alone where the weight is above the positive `threshold`: towards 0 it is DM, at infinity DR.
     """
     require(threshold > 0, "threshold", "positive", threshold)
-    columns = {"reward": reward, "q_action": q_action, "q_target": q_target}
-    return _corrected(propensity, target, pass_prob, columns, lambda weight, _: weight * (weight <= threshold))
+    columns = (reward, propensity, target, q_action, q_target, pass_prob)
+    return _corrected(*columns, lambda weight, _: weight * (weight <= threshold))
 
 
 def dr_os(
@@ -138,14 +138,13 @@ def dr_os(
     1 / shrinkage. No weight then loses more than half.
     """
     require(shrinkage is None or shrinkage > 0, "shrinkage", "positive", shrinkage)
-    columns = {"reward": reward, "q_action": q_action, "q_target": q_target}
 
     def shrink(weight: np.ndarray, count: np.ndarray) -> np.ndarray:
         squares = count * weight * weight
         fitted = (squares @ weight) ** 2 / ((squares @ squares) or 1.0) if shrinkage is None else shrinkage
         return weight / (1 + weight * weight / fitted)
 
-    return _corrected(propensity, target, pass_prob, columns, shrink)
+    return _corrected(reward, propensity, target, q_action, q_target, pass_prob, shrink)
 
 
 def check_columns(dimensions: int, **columns: Any) -> list[np.ndarray]:
@@ -162,11 +161,7 @@ def check_columns(dimensions: int, **columns: Any) -> list[np.ndarray]:
 
 
 def check_numbers(name: str, values: np.ndarray) -> np.ndarray:
-    """Return values [n, ...] if all obey the rule of their column.
-
-    Raises:
-      ValueError: names the first record with another value.
-    """
+    """Return values [n, ...] if all obey the rule of their column, or raise ValueError about the first other."""
     rule = _RULES.get(name, FINITE)
     require_rows(rule.holds(values), name, rule.expected, values)
     return values
@@ -180,8 +175,9 @@ def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
-def _corrected(propensity: Any, target: Any, pass_prob: Any, columns: dict, change: Callable) -> Estimate:
+def _corrected(reward, propensity, target, q_action, q_target, pass_prob, change: Callable) -> Estimate:
     """Return DR with changed weights."""
+    columns = {"reward": reward, "q_action": q_action, "q_target": q_target}
     count, weight, unsupported, reward, q_action, q_target = _weights(propensity, target, pass_prob, **columns)
     weight = change(weight, count)
     return _mean(count, q_target + weight * (reward - q_action), weight, unsupported, reward)

@@ -23,38 +23,21 @@ class Interval(NamedTuple):
 
 
 def half_width(variance: Any, n: Any, level: float = 0.95) -> Any:
-    """Return half the width of Student's t interval of the mean of n independent observations.
-
-    Args:
-      variance: of the observations, with n - 1 in the denominator; a number or an array.
-      n: number of observations, alike.
-      level: coverage in (0, 1).
-
-    Returns:
-      float or array, in the unit of the observations; NaN where n is below 2.
-    """
-    quantile = special.stdtrit(np.asarray(n) - 1, (1 + level) / 2)
-    return quantile * np.sqrt(variance) / np.sqrt(n)
+    """Return half the width of Student's t interval of the mean of n observations of some variance (over n - 1)."""
+    return special.stdtrit(np.asarray(n) - 1, (1 + level) / 2) * np.sqrt(variance) / np.sqrt(n)
 
 
 def mean_interval(values: Any, level: float = 0.95) -> Interval:
-    """Compute the mean of independent observations with Student's t interval.
+    """Compute the mean of independent observations, float [n], with Student's t interval of a level in (0, 1).
 
-    Args:
-      values: float array [n].
-      level: coverage in (0, 1).
-
-    Returns:
-      Interval; NaN if a value is. Its bounds are NaN for a single value, and where more than half of the values are
-      equal and fewer than `FEWEST` differ from them; all three numbers for none.
+    It is NaN if a value is. Bounds are NaN where more than half of the values are equal and fewer than `FEWEST` differ
+    from them, as for a single value.
     """
     values, n = np.asarray(values, float), len(values)
-    if not n:
-        return Interval(np.nan, np.nan, np.nan)
     differs = outside_majority(values)
     few = n < 2 or (differs is not None and np.count_nonzero(differs) < FEWEST)
     half = np.nan if few else float(half_width(values.var(ddof=1), n, level))
-    mean = float(values.mean())
+    mean = float(values.mean()) if n else np.nan
     return Interval(mean, mean - half, mean + half)
 
 
@@ -84,8 +67,7 @@ def tabulate_differences(tables: Mapping[str, pd.DataFrame], baseline: str, leve
     Paired differences vary less than the values, where the tables have the same users or seeds. Their interval decides
     which policy is better; overlapping intervals of the two values do not.
 
-    Returns:
-      DataFrame as of `tabulate_means`, without the row of the baseline.
+    The table is as of `tabulate_means`, without the row of the baseline.
 
     Raises:
       ValueError: the baseline is missing, or the index of a table differs from that of the baseline.
@@ -109,7 +91,8 @@ def _tabulate(tables: Mapping[str, pd.DataFrame], measured: Mapping[str, pd.Data
         for column in table:
             values = table[column].to_numpy(float)
             if comparable:
-                values = values[~np.all([other[column].isna() for other in measured.values()], axis=0)]
+                known = [other[column].notna() for other in measured.values() if column in other]
+                values = values[np.any(known, axis=0)]
             names = (column, f"{column}_low", f"{column}_high")
             rows[policy] |= dict(zip(names, mean_interval(values, level), strict=True))
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")

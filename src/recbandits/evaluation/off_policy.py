@@ -47,10 +47,7 @@ def evaluate(
       **options: of `estimates`.
 
     Returns:
-      DataFrame as of `tabulate`; all NaN for an empty log.
-
-    Raises:
-      ValueError: as `estimates` and `unsupported_mass`.
+      DataFrame as of `tabulate`; all NaN for an empty log. ValueErrors are those of `estimates` and `unsupported_mass`.
     """
     table = tabulate(estimates(log, probabilities, q, **options), method, level, groups)
     if logging_probabilities is not None:
@@ -117,9 +114,7 @@ def tabulate(
 ) -> pd.DataFrame:
     """Tabulate estimates with the intervals of `Estimate.interval` and their diagnostics.
 
-    Returns:
-      DataFrame indexed by estimator with columns value, low, high, effective_sample_size, rewarded_decisions,
-      largest_weight and unsupported_mass.
+    The columns are value, low, high, effective_sample_size, rewarded_decisions, largest_weight and unsupported_mass.
     """
     diagnostics = ("effective_sample_size", "rewarded_decisions", "largest_weight", "unsupported_mass")
     rows = {}

@@ -43,12 +43,10 @@ def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int =
       ValueError: a score is NaN outside padding, scores or mask have another shape, or k is below 1.
     """
     scores = np.asarray(scores, float)
-    if scores.ndim != 2:
-        raise ValueError(f"scores must have the shape [n, items], got {list(scores.shape)}")
+    require(scores.ndim == 2, "shape of scores", "[n, items]", list(scores.shape))
     require(k >= 1, "k", "at least 1", k)
     if mask is not None:
-        if np.shape(mask) != scores.shape:
-            raise ValueError(f"mask must have the shape of scores, {list(scores.shape)}, got {list(np.shape(mask))}")
+        require(np.shape(mask) == scores.shape, "shape of mask", f"that of scores, {scores.shape}", np.shape(mask))
         scores = np.where(mask, scores, -np.inf)
     require_rows(~np.isnan(scores), "scores", "numbers", scores)
     uniforms = np.random.default_rng(seed).random(scores.shape)
@@ -84,9 +82,8 @@ def measure(
     Raises:
       ValueError: attraction without clicks or clicks without attraction; and as the metrics.
     """
-    if (attraction is None) != (clicks is None):
-        missing = "attraction" if attraction is None else "clicks"
-        raise ValueError(f"attraction and clicks must come together, got no {missing}")
+    given = [name for name, value in (("attraction", attraction), ("clicks", clicks)) if value is not None]
+    require(len(given) != 1, "attraction and clicks", "given together", given)
     slate = np.asarray(slate)
     columns = {
         "ndcg": ndcg(slate, relevance),
@@ -136,8 +133,7 @@ def ndcg(slate: np.ndarray, relevance: np.ndarray, gain: str = "exponential") ->
     """
     require(gain in ("exponential", "linear"), "gain", "exponential or linear", gain)
     slate, relevance = _checked(slate, relevance)
-    if (relevance < 0).any():
-        raise ValueError(f"relevance must be at least 0, got {relevance[relevance < 0][0]:g}")
+    require_rows(~(relevance < 0), "relevance", "at least 0", relevance)
     gains = np.exp2(relevance) - 1 if gain == "exponential" else relevance
     gains = np.nan_to_num(gains)
     discount = 1 / np.log2(np.arange(slate.shape[1]) + 2)
@@ -158,9 +154,7 @@ def err(slate: np.ndarray, relevance: np.ndarray, highest: float = 5.0) -> np.nd
       ValueError: a relevance outside [0, highest].
     """
     slate, relevance = _checked(slate, relevance)
-    outside = (relevance < 0) | (relevance > highest)
-    if outside.any():
-        raise ValueError(f"relevance must be in [0, {highest:g}], got {relevance[outside][0]:g}")
+    require_rows(~((relevance < 0) | (relevance > highest)), "relevance", f"in [0, {highest:g}]", relevance)
     satisfied = _take(slate, (np.exp2(relevance) - 1) / 2.0**highest)
     reached = np.cumprod(np.c_[np.ones(len(slate)), 1 - satisfied[:, :-1]], axis=1)
     return (reached * satisfied) @ (1 / _ranks(slate))

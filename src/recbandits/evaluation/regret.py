@@ -26,8 +26,8 @@ def totals(runs: pd.DataFrame) -> pd.DataFrame:
 
 def summary(runs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Tabulate means and intervals over seeds, by agent: regret, regret_low, regret_high, ..., suboptimal_high."""
-    by_agent = totals(runs).groupby(level="agent", sort=False)
-    tables = {name: group_intervals(by_agent[name], level) for name in MEASURES}
+    groups = totals(runs).groupby(level="agent", sort=False)
+    tables = {name: group_intervals(groups[name], level) for name in MEASURES}
     return pd.concat(
         [table.set_axis([name, f"{name}_low", f"{name}_high"], axis=1) for name, table in tables.items()], axis=1
     )
@@ -48,10 +48,6 @@ def difference(runs: pd.DataFrame, agent: str, baseline: str, measure: str = "re
 
 
 def curve(runs: pd.DataFrame, column: str, level: float = 0.95) -> pd.DataFrame:
-    """Compute mean and interval over seeds of a column such as "cumulative_regret" at each number of interactions.
-
-    Returns:
-      DataFrame with columns agent, interactions, mean, low, high.
-    """
+    """Tabulate agent, interactions, mean, low, high over seeds of a column such as "cumulative_regret"."""
     groups = runs.groupby(["agent", "interactions"], sort=False)[column]
     return group_intervals(groups, level).rename(columns={"value": "mean"}).reset_index()

@@ -24,8 +24,8 @@ def cross_fit(log: "BanditLog", features: Any, model: Any = None, folds: int = 5
     Args:
       log: n decisions with up to k candidates.
       features: of decisions and candidates: float [n, k, D]; or a function of (user_ids [m], candidates [m, c],
-        mask [m, c]) that returns such an array for c candidates of m decisions, or a dict as
-        `FeatureBundle.observation` does. To learn, it is asked for the chosen candidate alone.
+        mask [m, c]) that returns such an array, or a dict as `FeatureBundle.observation` does. To learn, it is asked
+        for the chosen candidate alone.
       model: scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight
         1 / pass_prob; by default ridge regression.
       folds: number of groups of users, at least 2.
@@ -113,11 +113,7 @@ def cross_fit_slates(
 
 
 def assign_folds(user_id: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Assign the records of each user to one fold, int [n] from 0 to folds - 1.
-
-    Raises:
-      ValueError: folds are not between 2 and the number of users.
-    """
+    """Assign the records of each user to one fold, int [n]; ValueError unless folds are 2 to the number of users."""
     users, user = np.unique(user_id, return_inverse=True)
     if not 2 <= folds <= len(users):
         raise ValueError(f"folds must be from 2 to the number of users in the log, {len(users)}, got {folds}")

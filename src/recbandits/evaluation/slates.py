@@ -130,11 +130,8 @@ def slate_estimates(
 
 
 def _estimate(terms, weights, unsupported, self_normalised, reward):
-    """Return the sum over columns of mean(weights terms), divided by mean(weights) where self-normalised.
-
-    The first columns of the weights are those of the rewards.
-    """
-    products, logged = weights * terms, weights[:, : reward.shape[1]]
+    """Return the sum over columns of mean(weights terms), divided by mean(weights) where self-normalised."""
+    products, logged = weights * terms, weights[:, : reward.shape[1]]  # the first columns are those of the rewards
     parts = tuple(zip(products.T, weights.T, strict=True))
     if not self_normalised:
         parts = ((products.sum(axis=1), np.ones(len(products))),)

@@ -54,10 +54,7 @@ class Outcome(NamedTuple):
     examples: int
 
     def metrics(self) -> dict[str, tuple[float, ...] | float]:
-        """Return (mean, low, high) of each metric over the seeds, in 95 % intervals.
-
-        A single seed, or seeds that give equal values, have no interval: the metric is a number then.
-        """
+        """Return (mean, low, high) of each metric over the seeds, in 95 % intervals; without an interval, the mean."""
         intervals = {name: mean_interval(values) for name, values in self.by_seed.items()}
         return {name: each if np.isfinite(each.low) else each.value for name, each in intervals.items()}
 
