@@ -57,6 +57,13 @@ def require(allowed: bool, name: str, expected: str, value: Any) -> None:
         raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
+def require_whole(least: int = 1, **values: Any) -> None:
+    """Raise ValueError with the sentence about the first of some named values that is no whole number of `least`."""
+    rule = whole(least)
+    for name, value in values.items():
+        require(rule.accepts(value), name, rule.expected, value)
+
+
 def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, labels: Any = None) -> None:
     """Raise ValueError with the sentence about the first row of `values` that is not allowed.
 

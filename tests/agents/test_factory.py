@@ -136,10 +136,10 @@ def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
     agent = make_agent("neural_linucb", world, pretrain_steps=5)
     simulate(world, agent, steps=5)
     assert agent.model.linear.count.numpy().sum() == 0
-    weights = [variable.numpy() for variable in agent.model.network_variables]
+    weights = [variable.numpy() for variable in agent.model.trainable_variables]
     simulate(world, agent, steps=4, seeds=[1])
     assert agent.model.linear.count.numpy().sum() == 4 * 16
-    for before, after in zip(weights, agent.model.network_variables, strict=True):
+    for before, after in zip(weights, agent.model.trainable_variables, strict=True):
         np.testing.assert_array_equal(before, after)
 
 

@@ -44,7 +44,7 @@ def test_a_weight_of_2_is_an_example_twice_and_a_weight_of_0_is_none(network):
 def test_kernels_decay_and_biases_do_not(weight_decay, kept):
     """Examples of weight 0 have no gradient: a step of 0.01 at decay 20 subtracts a fifth of the kernels."""
     for model in models("common_tower", weight_decay=weight_decay):
-        trained = getattr(model, "network_variables", None) or model.network.trainable_variables
+        trained = model.trainable_variables
         for variable in trained:
             variable.assign(tf.ones_like(variable))
         model.learn(experience([0, 1, 2]), tf.zeros([3]))

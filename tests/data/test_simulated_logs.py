@@ -241,8 +241,19 @@ def test_a_value_needs_probabilities_and_decisions():
         logged.take([]).value(logged.probabilities[:0])
 
 
+def test_ratings_that_are_not_finite_and_times_that_are_missing_are_refused():
+    for column, message in (
+        ("rating", "row 2 of the ratings must have a user"),
+        ("time", r"row 2 \(4\): time must be"),
+    ):
+        ratings = SMALL.copy()
+        ratings.loc[2, column] = None
+        with pytest.raises(ValueError, match=message):
+            log_decisions(ratings, uniform, 2)
+
+
 def test_times_without_a_zone_are_refused():
-    with pytest.raises(ValueError, match="time must be a column of times with a zone, such as UTC, got None"):
+    with pytest.raises(ValueError, match="time must be a column of times with a zone, such as UTC, got datetime64"):
         log_decisions(SMALL.assign(time=SMALL["time"].dt.tz_localize(None)), uniform, 2)
 
 

@@ -157,3 +157,20 @@ def test_lists_are_seeded(movielens):
 def test_a_user_with_too_few_ratings_is_named():
     with pytest.raises(ValueError, match="user 8 must have 6 ratings for lists of 3, got 5"):
         draw_lists(make_ratings({7: range(6), 8: range(5)}), 3)
+
+
+@pytest.mark.parametrize("split", [split_by_time, split_by_user, lambda ratings: draw_lists(ratings, 2)])
+def test_a_rating_without_a_user_is_refused(split, movielens):
+    ratings = movielens.ratings.iloc[:50].astype({"user_id": "Int64"}).reset_index(drop=True)
+    ratings.loc[7, "user_id"] = pd.NA
+    with pytest.raises(ValueError, match=r"row 7 \(7\): user_id must be known, got <NA>"):
+        split(ratings)
+
+
+def test_a_rating_without_a_time_is_refused_by_a_split_by_time_and_no_ratings_by_lists(movielens):
+    """A missing time had no rank, so that its rating went to training silently."""
+    ratings = movielens.ratings.iloc[:50].reset_index(drop=True)
+    with pytest.raises(ValueError, match=r"row 3 \(3\): time must be known, got NaT"):
+        split_by_time(ratings.assign(time=ratings["time"].where(ratings.index != 3)))
+    with pytest.raises(ValueError, match="number of ratings must be at least 1, got 0"):
+        draw_lists(ratings.iloc[:0], 2)

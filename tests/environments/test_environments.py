@@ -11,11 +11,6 @@ from tests.environments.contract import SeededEnvironmentContract, same
 from tests.environments.samples import USERS, features, table
 
 
-def numbered_from_one(ratings):
-    """The same ratings, with the movie ids that `svd` needs."""
-    return ratings.assign(movie_id=ratings["movie_id"] - 100)
-
-
 class EnvironmentContract(SeededEnvironmentContract):
     def action(self, environment):
         return tf.range(environment.batch_size) % environment.num_actions
@@ -93,7 +88,7 @@ class TestMovieLensFixedArms(EnvironmentContract):
         np.testing.assert_allclose(batch.observation @ theta.T, batch.expected_reward, rtol=1e-4)
 
     def test_users_of_the_zero_filled_svd_have_factors_alone(self):
-        model = svd(numbered_from_one(table()), rank=3)
+        model = svd(table(), rank=3)
         batch = MovieLensEnvironment(model, num_actions=12, batch_size=20).batch()
         np.testing.assert_allclose(batch.observation @ model.movie_factors.T, batch.expected_reward, atol=1e-5)
 
@@ -136,7 +131,7 @@ class TestMovieLensPerArm(EnvironmentContract):
         np.testing.assert_allclose(reward, batch.expected_reward, rtol=1e-4)
 
 
-@pytest.mark.parametrize("fit", [als, lambda ratings, rank: svd(numbered_from_one(ratings), rank)], ids=["als", "svd"])
+@pytest.mark.parametrize("fit", [als, svd])
 @pytest.mark.parametrize("per_arm", [True, False])
 def test_observations_are_those_of_the_bundle_of_the_environment(fit, per_arm):
     """Users are identified by their features; the bundle has the given movies in their order."""
@@ -189,6 +184,10 @@ class TestRated(EnvironmentContract):
             self.make(num_actions=13)
         with pytest.raises(ValueError, match="user 1 has rated movie 101 again"):
             RatedEnvironment(pd.concat([table(), table().iloc[:1]]), features(), num_actions=2)
+        ratings = table()
+        ratings.loc[4, "rating"] = np.nan
+        with pytest.raises(ValueError, match="row 4 of the ratings must have a user, a movie and a finite rating"):
+            RatedEnvironment(ratings, features(), num_actions=2)
 
 
 class TestStationary(EnvironmentContract):

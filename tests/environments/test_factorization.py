@@ -1,5 +1,7 @@
 """Factorisation: exact on rank-one data, good on held-out ratings, equal to TF-Agents where it should be."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -108,12 +110,79 @@ def test_ratings_of_unknown_movies_are_left_out_of_folding_in():
     assert biases.user_factors.shape == (42, 0)
 
 
+ONES = full_table(np.ones((3, 4)))
+
+
+@pytest.mark.parametrize("fit", [als, svd, als(ONES, rank=1).fold_in], ids=["als", "svd", "fold_in"])
+@pytest.mark.parametrize(
+    ("ratings", "message"),
+    [
+        (ONES.iloc[:0], "number of ratings must be at least 1, got 0"),
+        (
+            ONES.drop(columns="rating"),
+            r"columns of ratings must be user_id, movie_id, rating, got \['user_id', 'movie_id'\]",
+        ),
+        (ONES.assign(rating="4"), "type of ratings must be numeric, got"),
+        (
+            ONES.assign(rating=[np.nan, *[1.0] * 11]),
+            "row 0 of the ratings .* finite rating, got user_id 10, movie_id 1, rating nan",
+        ),
+        (ONES.assign(rating=[*[1.0] * 11, np.inf]), "row 11 of the ratings .*, got user_id 12, movie_id 4, rating inf"),
+        (
+            ONES.assign(user_id=[None, *range(11)]),
+            "row 0 of the ratings must have a user, .*, got user_id nan, movie_id 1",
+        ),
+        (pd.concat([ONES, ONES.iloc[5:6]]), "user 11 has rated movie 2 again"),
+    ],
+    ids=["no ratings", "no column", "text", "NaN", "infinite", "no user", "twice"],
+)
+def test_ratings_that_would_be_averaged_away_are_refused(fit, ratings, message):
+    """One NaN rating of MovieLens made all predictions NaN, and a simulation with them had a regret of 0.000."""
+    with pytest.raises(ValueError, match=message):
+        fit(ratings)
+
+
+@pytest.mark.parametrize("first", [5001, 10**10, 0, -3, 2**62])
+def test_ids_are_no_positions(first):
+    """`svd` took movie ids as columns: none from 5001 on, 74 GiB for ids near 10^10, and no movie of id 0."""
+    plain, moved = SPARSE, SPARSE.assign(movie_id=SPARSE["movie_id"] - 101 + first, user_id=SPARSE["user_id"] + first)
+    for fit in (lambda ratings: als(ratings, rank=3), lambda ratings: svd(ratings, rank=3, num_movies=20)):
+        expected, model = fit(plain), fit(moved)
+        np.testing.assert_array_equal(model.movie_ids, expected.movie_ids - 101 + first)
+        np.testing.assert_array_equal(model.matrix(), expected.matrix())
+        known = plain["movie_id"].isin(expected.movie_ids)
+        pairs = (table[known][name] for table in (moved, plain) for name in ("user_id", "movie_id"))
+        users, movies, plain_users, plain_movies = pairs
+        np.testing.assert_array_equal(model.predict(users, movies), expected.predict(plain_users, plain_movies))
+
+
+def test_unsigned_ids_are_found_exactly():
+    """Next to 2^63, numbers of both kinds would be compared as doubles, which are equal for neighbours."""
+    users = np.array([2**63 - 2, 2**63 - 1])
+    model = als(full_table(np.array([[1.0, 1.0], [5.0, 5.0]])).assign(user_id=np.repeat(users, 2)), rank=0)
+    predicted = model.predict(users.astype(np.uint64), np.array([1, 2], np.uint64))
+    np.testing.assert_array_equal(predicted, model.predict(users, [1, 2]))
+    assert predicted[0] < 3 < predicted[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_ids": np.array([10, 11, 11])}, "user_ids must be different from each other"),
+        ({"mean": np.nan}, "mean must be finite, got nan"),
+        ({"user_bias": np.array([0.0, np.inf, 0.0])}, r"row 1 \(11\): user_bias must be finite, got inf"),
+        ({"movie_factors": np.full((4, 1), np.nan)}, r"row 0 \(1\): movie_factors must be finite, got \[nan\]"),
+    ],
+)
+def test_a_model_with_an_id_twice_or_a_number_that_is_not_finite_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(als(ONES, rank=1), **change)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda ones: svd(ones, rank=1).fold_in(ones), "model must be one with biases, as als fits them, got"),
-        (lambda ones: als(ones).fold_in(ones.iloc[:0]), "number of ratings must be at least 1, got 0"),
-        (lambda ones: als(ones.iloc[:0]), "number of ratings must be at least 1, got 0"),
         (lambda ones: als(ones, rank=-1), "rank must be 0 or more, got -1"),
         (lambda ones: als(ones, regularization=0), "regularization must be positive, got 0"),
         (lambda ones: als(ones, bias_regularization=-1), "bias_regularization must be 0 or more, got -1"),
@@ -123,7 +192,7 @@ def test_ratings_of_unknown_movies_are_left_out_of_folding_in():
 )
 def test_ratings_and_settings_that_cannot_be_fitted_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
-        call(full_table(np.ones((3, 4))))
+        call(ONES)
 
 
 def test_held_out_users_of_movielens_are_predicted_nearly_as_well_as_those_of_training(real_movielens):

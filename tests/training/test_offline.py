@@ -269,14 +269,14 @@ def test_neural_linucb_trains_its_network_for_epochs_and_its_linear_model_once()
     agent = build_agent("neural_linucb", **QUICK)
     fit(agent, make_data(300), epochs=4, batch_size=64)
     assert agent.model.linear.count.numpy() == 300
-    weights = [variable.numpy() for variable in agent.model.network_variables]
+    weights = [variable.numpy() for variable in agent.model.trainable_variables]
     with pytest.raises(ValueError, match="epochs must be 1, got 4: the network must stay as it is"):
         fit(agent, make_data(300, seed=1), epochs=4)
     with pytest.raises(ValueError, match="it has learnt 300 of these 300 events before"):
         fit(agent, make_data(300))
     assert fit(agent, make_data(300, seed=1))["stage"].tolist() == ["linear"]
     assert agent.model.linear.count.numpy() == 600
-    for variable, kept in zip(agent.model.network_variables, weights, strict=True):
+    for variable, kept in zip(agent.model.trainable_variables, weights, strict=True):
         np.testing.assert_array_equal(variable, kept)
 
 
@@ -300,7 +300,7 @@ def test_training_prints_nothing_without_a_terminal(capfd):
         ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
         ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, got 2.5"),
         ({"patience": 0}, "patience must be a whole number of at least 1, got 0"),
-        ({"patience": 2}, "patience needs examples for validation, got none"),
+        ({"patience": 2}, "validation must be examples where there is a patience, got None"),
         ({"weights": "dr"}, "weights must be None or 'ips', got 'dr'"),
         ({"agent": "uniform"}, "agent must have a linear model or a network to learn from logs, got BanditAgent"),
         ({"examples": Examples(*(part[:0] for part in make_data(1)))}, "examples must be of at least one row, got 0"),

@@ -6,11 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tf_agents.bandits.agents import lin_ucb_agent
 
 from recbandits.agents.factory import NAMES, make_agent
-from recbandits.agents.parameters import BestFixedArm, LinTS, LinUCB, Oracle, Uniform
+from recbandits.agents.parameters import BestFixedArm, EpsilonGreedy, LinTS, LinUCB, Oracle, Uniform
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training.online import simulate
 
@@ -143,6 +144,49 @@ def test_invalid_arguments_are_refused(changes, message):
     arguments = {"environment": environment(), "agents": LinUCB(), "steps": 5} | changes
     with pytest.raises(ValueError, match=message):
         simulate(**arguments)
+
+
+class FailingEnvironment(StationaryLinearEnvironment):
+    """Rewards are not finite from the step with number 7 on, counted from 1."""
+
+    failure = float("nan")
+
+    def batch(self):
+        batch = super().batch()
+        is_sound = self.state[1].read_value() < 6
+        return batch._replace(expected_reward=tf.where(is_sound, batch.expected_reward, self.failure))
+
+
+@pytest.mark.parametrize("failure", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["uniform", "linucb", "epsilon_greedy", "exp3_mixture"])
+def test_a_simulation_stops_at_the_first_reward_that_is_not_finite(name, failure):
+    world = FailingEnvironment(num_actions=4, context_size=3, batch_size=8)
+    world.failure = failure
+    with pytest.raises(FloatingPointError, match=f"^{name}, seed 3, step 7: .* must (stay|be) finite"):
+        simulate(world, name, steps=20, points=4, seeds=[3])
+
+
+def test_a_simulation_stops_where_weights_are_not_finite_though_its_measures_are():
+    """A learning rate of 1e38 turns the weights infinite at the first step."""
+    with pytest.raises(FloatingPointError, match=r"^EpsilonGreedy, seed 0, step .* must stay finite"):
+        simulate(environment(), EpsilonGreedy(learning_rate=1e38), steps=4, points=1)
+
+
+def test_features_of_1e20_are_refused_before_the_agent_has_learnt_them():
+    """A context with a number of 1e20 twice: LinUCB squared it in float32, and its state was NaN."""
+
+    class LargeEnvironment(StationaryLinearEnvironment):
+        def batch(self):
+            batch = super().batch()
+            return batch._replace(observation=batch.observation * [1.0, 0.0, 0.0, 0.0] + [0.0, 1e20, 1e20, 0.0])
+
+    world = LargeEnvironment(num_actions=4, context_size=3, batch_size=8)
+    agent = make_agent("linucb", world)
+    with pytest.raises(
+        FloatingPointError, match=r"^LinUCB, seed 0, step 1: .*features and rewards must be finite, and"
+    ):
+        simulate(world, {"LinUCB": agent}, steps=5)
+    assert agent.model.count.numpy().sum() == 0
 
 
 RESUMABLE = """

@@ -45,9 +45,16 @@ def make_agent(agent: object, environment: object, seed: int = 0, **values: obje
         agent = _make_parameters(agent, values)
     elif values:
         raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
-    elif type(agent) not in _FACTORIES:
+    elif type(agent) not in _FACTORIES and type(agent) not in _BASELINES:
         raise ValueError(f"agent must be a name ({', '.join(_NAMES)}) or parameters of one, got {agent!r}")
-    bandit_agent = _FACTORIES[type(agent)](agent, environment, seed)
+    specs = environment.time_step_spec(), environment.action_spec()
+    observation = specs[0].observation
+    for part in tf.nest.flatten(observation[0] if isinstance(observation, tuple) else observation):
+        checks.require(part.dtype == tf.float32, "observations", "float32", f"{part.name!r} of {part.dtype.name}")
+    if type(agent) in _BASELINES:
+        bandit_agent = _make_baseline(agent, specs, seed, environment)
+    else:
+        bandit_agent = _FACTORIES[type(agent)](agent, specs, seed)
     bandit_agent.parameters = agent
     return bandit_agent
 
@@ -62,17 +69,13 @@ def _make_parameters(name, values):
     return _NAMES[name](**values)
 
 
-def _get_specs(environment):
-    return environment.time_step_spec(), environment.action_spec()
-
-
-def _make_linear(agent, environment, seed, number=0):
+def _make_linear(agent, specs, seed, number=0):
     thompson = isinstance(agent, parameters.LinTS)
-    return make_linear_agent(*_get_specs(environment), **asdict(agent), thompson=thompson, seed=seed, number=number)
+    return make_linear_agent(*specs, **asdict(agent), thompson=thompson, seed=seed, number=number)
 
 
-def _make_mixture(agent, environment, seed):
-    members = [_make_linear(member, environment, seed, number) for number, member in enumerate(agent.agents)]
+def _make_mixture(agent, specs, seed):
+    members = [_make_linear(member, specs, seed, number) for number, member in enumerate(agent.agents)]
     return Exp3MixtureAgent(members, SeedStream(seed, 2 * len(members)), agent.gamma, agent.reward_range)
 
 
@@ -84,8 +87,7 @@ class _UniformPolicy(ScoringPolicy):
         return exploration.epsilon_greedy(scores, self._mask(observation), 1.0)
 
 
-def _make_uniform(agent, environment, seed):
-    specs = _get_specs(environment)
+def _make_uniform(agent, specs, seed):
     _, num_arms = check_specs(*specs)
 
     def score(features, seed):
@@ -94,19 +96,20 @@ def _make_uniform(agent, environment, seed):
     return BanditAgent(*specs, seed, score, make_policy=_UniformPolicy, make_collect_policy=_UniformPolicy)
 
 
-def _make_ranking(agent, environment, seed):
-    model = SlateNetwork(*_check_slate_specs(environment), agent, seed)
+def _make_ranking(agent, specs, seed):
+    _check_slate_specs(*specs)
+    model = SlateNetwork(*specs, agent, seed)
     sampling = {
         "no_penalty": {"temperature": agent.temperature},
         "cosine_distance": {"temperature": agent.temperature, "penalty": agent.penalty},
         "descending_scores": {"greedy": True},
     }[agent.policy]
-    return _make_slate_agent(environment, seed, model.scores, model=model, **sampling)
+    return _make_slate_agent(specs, seed, model.scores, model=model, **sampling)
 
 
-def _make_cascading(agent, environment, seed):
-    time_step_spec, _ = _check_slate_specs(environment)
-    size = sum(spec.shape[-1] for spec in time_step_spec.observation.values())
+def _make_cascading(agent, specs, seed):
+    _check_slate_specs(*specs)
+    size = sum(part.shape[-1] for part in specs[0].observation.values())
     model = CascadingLinearModel(size, 1, agent.tikhonov, agent.gamma)
     score_mean, score_bound = make_scores(lambda observation: model.estimate(arm_inputs(observation)), agent.alpha)
 
@@ -115,22 +118,22 @@ def _make_cascading(agent, environment, seed):
         return tf.linalg.matvec(x, model.theta[0] + agent.alpha * model.sample(tf.shape(x)[0], seed))
 
     if isinstance(agent, ranking.CascadingLinTS):
-        return _make_slate_agent(environment, seed, score_mean, score_sample, model, "CascadingLinTS", greedy=True)
-    return _make_slate_agent(environment, seed, score_mean, score_bound, model, greedy=True)
+        return _make_slate_agent(specs, seed, score_mean, score_sample, model, "CascadingLinTS", greedy=True)
+    return _make_slate_agent(specs, seed, score_mean, score_bound, model, greedy=True)
 
 
-def _make_random_ranking(agent, environment, seed):
+def _make_random_ranking(agent, specs, seed):
     def score(observation, seed):
         return tf.zeros(tf.shape(observation[PER_ARM])[:2])
 
-    specs = _check_slate_specs(environment)
+    _check_slate_specs(*specs)
     return BanditAgent(*specs, seed, score, make_policy=SlatePolicy, make_collect_policy=SlatePolicy)
 
 
-def _make_slate_agent(environment, seed, score, collect_score=None, model=None, random_scores=None, **sampling):
+def _make_slate_agent(specs, seed, score, collect_score=None, model=None, random_scores=None, **sampling):
     """Make an agent that serves greedily and samples slates when it collects data."""
     return BanditAgent(
-        *_check_slate_specs(environment),
+        *specs,
         seed,
         score,
         collect_score,
@@ -140,9 +143,8 @@ def _make_slate_agent(environment, seed, score, collect_score=None, model=None, 
     )
 
 
-def _check_slate_specs(environment):
-    """Return (time_step_spec, action_spec) of an environment of slates."""
-    time_step_spec, action_spec = _get_specs(environment)
+def _check_slate_specs(time_step_spec, action_spec):
+    """Raise ValueError unless these are specs of an environment of slates."""
     is_slate = not tf.nest.is_nested(action_spec) and action_spec.shape.rank == 1 and action_spec.dtype == tf.int32
     checks.require(is_slate, "actions", "slates, int32 [slots]", action_spec)
     items, slots, observation = int(np.max(action_spec.maximum)) + 1, action_spec.shape[0], time_step_spec.observation
@@ -155,10 +157,9 @@ def _check_slate_specs(environment):
     fits = reward.keys() == {CHOSEN_INDEX, CHOSEN_VALUE} if isinstance(reward, dict) else reward.shape == [slots]
     expected = f"float [{slots}], or a dict of {CHOSEN_INDEX!r} and {CHOSEN_VALUE!r}"
     checks.require(fits, "the reward of a slate", expected, reward)
-    return time_step_spec, action_spec
 
 
-def _make_baseline(agent, environment, seed):
+def _make_baseline(agent, specs, seed, environment):
     """Make the agent whose scores are those of `_BASELINES`."""
     name = type(agent).__name__
     if not hasattr(environment, "batch"):
@@ -168,13 +169,12 @@ def _make_baseline(agent, environment, seed):
         return tf.cast(_BASELINES[type(agent)](environment.batch()), tf.float32)
 
     if name in ("BestFixedArm", "Oracle"):
-        specs = _get_specs(environment)
         check_specs(*specs)
         return BanditAgent(*specs, seed, score)
-    _check_slate_specs(environment)
+    _check_slate_specs(*specs)
     if name == "AlsRanking" and "als" not in environment.batch().baselines:
         raise ValueError("AlsRanking needs an environment with a factorization, which predicts ratings")
-    return _make_slate_agent(environment, seed, score, greedy=True)
+    return _make_slate_agent(specs, seed, score, greedy=True)
 
 
 _BASELINES = {
@@ -197,6 +197,5 @@ _FACTORIES = {
     ranking.CascadingLinUCB: _make_cascading,
     ranking.CascadingLinTS: _make_cascading,
     ranking.RandomRanking: _make_random_ranking,
-    **dict.fromkeys(_BASELINES, _make_baseline),
 }
 _NAMES = NAMES | RANKING_NAMES

@@ -10,6 +10,12 @@ from tf_agents.typing import types
 from recbandits.agents.agent import GLOBAL, PER_ARM, BanditAgent, ScoringPolicy
 from recbandits.serving.scorer import Scorer, linear_head
 
+_ROUNDING = 2.0**-48  # of a pivot of the Cholesky factorisation, relative to the diagonal, for each feature
+_REFUSAL = (
+    "features and rewards must be finite, and where features are collinear, tikhonov must be at least 1e-14 of the sum "
+    "of their squares, times their number; the linear model is what it was before this batch"
+)
+
 
 def make_linear_agent(
     time_step_spec: types.TimeStep,
@@ -127,26 +133,47 @@ class LinearModel(tf.Module):
 
     Estimates solve (A + tikhonov I) theta = b (Li et al. 2010, "A Contextual-Bandit Approach to Personalized News
     Article Recommendation", algorithm 1). Only models that got data are solved again, and from A itself: rank-one
-    updates of an inverse would drift. A and b grow and are solved in float64, because A is ill-conditioned under a
-    small penalty; a batch is summed, and arms are scored, in float32.
+    updates of an inverse would drift. A and b are summed and solved in float64, in which products of float32 numbers
+    are exact. The width of x is the norm of C^-1 x for the Cholesky factor C of A + tikhonov I: a sum of squares, while
+    x^T (A + tikhonov I)^-1 x cancels where features are nearly collinear. Arms are scored in float32, by C^-1 and theta
+    from float64; that errs as much as x itself, whose numbers are rounded to float32.
 
     Args:
       size: length of x.
       num_models: one per arm; 1 for a model that all arms share.
       tikhonov: ridge penalty, positive.
       gamma: factor in (0, 1] by which A and b shrink before each batch; 1 forgets nothing.
+
+    Attributes:
+      factor: C^-1 of each model, float32 [num_models, size, size].
     """
 
     def __init__(self, size: int, num_models: int, tikhonov: float, gamma: float = 1.0):
         super().__init__(name="linear_model")
-        eye = tf.eye(size, batch_shape=[num_models])
-        self._num_models, self._gamma = num_models, gamma
-        self._penalty = tikhonov * tf.eye(size, dtype=tf.float64)
-        self.covariance = tf.Variable(tf.zeros_like(eye, tf.float64), trainable=False, name="A")
-        self.response = tf.Variable(tf.zeros([num_models, size], tf.float64), trainable=False, name="b")
-        self.count = tf.Variable(tf.zeros([num_models], tf.float64), trainable=False, name="count")
-        self.inverse = tf.Variable(eye / tikhonov, trainable=False, name="inverse")
+        self._size, self._num_models, self._gamma = size, num_models, gamma
+        self._eye = tf.eye(size, dtype=tf.float64)
+        # diagonal of the matrix that is factorised: A times this, plus the penalty
+        self._scale, self._penalty = 1.0 + _ROUNDING * size * self._eye, tikhonov * self._eye
+        moments = tf.zeros([num_models, size + 2, size + 2], tf.float64)
+        self._moments = tf.Variable(moments, trainable=False, name="moments")  # sum z z^T of z = [x, r, 1]
+        factor = tf.eye(size, batch_shape=[num_models]) / tikhonov**0.5
+        self.factor = tf.Variable(factor, trainable=False, name="factor")
         self.theta = tf.Variable(tf.zeros([num_models, size]), trainable=False, name="theta")
+
+    @property
+    def covariance(self) -> tf.Tensor:
+        """A of each model, float64 [num_models, size, size]."""
+        return self._moments[:, : self._size, : self._size]
+
+    @property
+    def response(self) -> tf.Tensor:
+        """The sum b of each model, float64 [num_models, size]."""
+        return self._moments[:, : self._size, self._size]
+
+    @property
+    def count(self) -> tf.Tensor:
+        """Number of decisions of each model, weighted, float64 [num_models]."""
+        return self._moments[:, -1, -1]
 
     def estimate(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Estimate the reward of every arm.
@@ -157,14 +184,13 @@ class LinearModel(tf.Module):
         Returns:
           Mean float32 [batch, arms] and confidence width sqrt(x^T (A + tikhonov I)^-1 x) float32 [batch, arms].
         """
+        rows = tf.reshape(x, [-1, self._size])
+        solved = tf.matmul(tf.reshape(self.factor, [-1, self._size]), rows, transpose_b=True)  # C^-1 x of all models
+        solved = tf.reshape(solved, [self._num_models, self._size, -1])
+        width = tf.math.reduce_euclidean_norm(solved, axis=1)
         if x.shape.rank == 3:
-            mean = tf.linalg.matvec(x, self.theta[0])
-            square = tf.reduce_sum(tf.matmul(x, self.inverse[0]) * x, axis=2)
-        else:
-            mean = tf.matmul(x, self.theta, transpose_b=True)
-            # Every quadratic form in one product: <x x^T, inverse> for each user and arm.
-            square = tf.matmul(_flat_outer(x), tf.reshape(self.inverse, [self._num_models, -1]), transpose_b=True)
-        return mean, tf.sqrt(tf.maximum(square, 0.0))
+            return tf.linalg.matvec(x, self.theta[0]), tf.reshape(width, tf.shape(x)[:2])
+        return tf.matmul(x, self.theta, transpose_b=True), tf.transpose(width)
 
     def scorer(self) -> Scorer:
         """Return the estimates as a `Scorer`; one that all arms share reads a context and the features of arms."""
@@ -189,44 +215,57 @@ class LinearModel(tf.Module):
         Returns:
           Mean squared error of the batch before the update, weighted; a replica of a `tf.distribute.Strategy`, whose
           sums are added to those of the others, returns its share of it.
+
+        Raises:
+          tf.errors.InvalidArgumentError: features or rewards that are not finite, or so large beside the penalty that
+            float64 cannot tell A + tikhonov I from a singular matrix. The model stays as it was.
         """
         if self._num_models == 1:
             action = tf.zeros_like(action)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         error = tf.square(reward - tf.reduce_sum(x * tf.gather(self.theta, action), axis=1))
-        if self._num_models > 1 and self._gamma == 1.0 and replicas == 1:
-            models, row = tf.unique(action)
-        else:  # forgetting changes every model, and other replicas may have data for others
-            models, row = tf.range(self._num_models), action
-        membership = tf.one_hot(row, tf.size(models), axis=0, dtype=x.dtype)
+        z = tf.cast(tf.concat([x, reward[:, None], tf.ones_like(reward)[:, None]], axis=1), tf.float64)
+        weighted = z
         if weights is not None:
-            membership, error = weights * membership, weights * error
+            weighted, error = tf.cast(weights, tf.float64)[:, None] * z, weights * error
         if self._num_models == 1:
-            outer = tf.matmul(x * tf.transpose(membership), x, transpose_a=True)[None]
-        else:  # sums by model as one product with the membership matrix, which is faster than a segment sum
-            outer = tf.reshape(tf.matmul(membership, _flat_outer(x)), [-1, x.shape[1], x.shape[1]])
-        sums = outer, tf.matmul(membership, reward[:, None] * x), tf.reduce_sum(membership, axis=1)
-        tf.distribute.get_replica_context().merge_call(self._solve, (models, *sums))
-        return tf.reduce_mean(error) / replicas
+            models, moments = tf.constant([0]), tf.matmul(weighted, z, transpose_a=True)[None]
+        else:
+            models, row = tf.unique(action)
+            order = tf.argsort(row)
+            outer = tf.einsum("bi,bj->bij", tf.gather(weighted, order), tf.gather(z, order))
+            moments = tf.math.segment_sum(outer, tf.gather(row, order))
+            if self._gamma < 1.0 or replicas > 1:  # models without data forget, or have data on other replicas
+                moments = tf.scatter_nd(models[:, None], moments, self._moments.shape)
+                models = tf.range(self._num_models)
+        solved = tf.distribute.get_replica_context().merge_call(self._solve, (models, moments))
+        with tf.control_dependencies([solved]):  # what follows the loss in a graph does not run after an error
+            # a member of a mixture may get no decision of a batch
+            return tf.math.divide_no_nan(tf.reduce_sum(error), tf.cast(tf.size(error) * replicas, error.dtype))
 
-    def _solve(self, strategy, models, *sums):
+    def _solve(self, strategy, models, moments):
         """Add the sums of all replicas, and solve."""
         models = strategy.experimental_local_results(models)[0]
-        outer, response, count = (strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None) for part in sums)
-        covariance = self._add_batch(self.covariance, models, outer)
-        response = self._add_batch(self.response, models, response)
-        count = self._add_batch(self.count, models, count)
-        inverse = tf.linalg.inv(covariance + self._penalty)
-        theta = tf.linalg.matvec(inverse, response)
-        variables = self.covariance, self.response, self.count, self.inverse, self.theta
-        for variable, value in zip(variables, (covariance, response, count, inverse, theta), strict=True):
-            variable.scatter_update(tf.IndexedSlices(tf.cast(value, variable.dtype), models))
+        moments = strategy.reduce(tf.distribute.ReduceOp.SUM, moments, axis=None)
+        previous = tf.gather(self._moments, models)
+        moments += previous if self._gamma == 1.0 else self._gamma * previous
+        factor, is_valid = self._factorise(moments[:, : self._size, : self._size])
+        response = moments[:, : self._size, self._size, None]
+        theta = tf.cast(tf.matmul(factor, tf.matmul(factor, response), transpose_a=True)[:, :, 0], tf.float32)
+        theta = tf.debugging.check_numerics(tf.where(is_valid, theta, float("nan")), _REFUSAL)
+        with tf.control_dependencies([theta]):
+            for variable, value in ((self._moments, moments), (self.factor, factor), (self.theta, theta)):
+                variable.scatter_update(tf.IndexedSlices(tf.cast(value, variable.dtype), models))
+        return theta
 
-    def _add_batch(self, statistic, models, batch):
-        """Return the statistic of some models times gamma, plus the sums of the batch."""
-        return self._gamma * tf.gather(statistic, models) + tf.cast(batch, statistic.dtype)
+    def _factorise(self, covariance):
+        """Return C^-1 float64 [models, size, size] of A [models, size, size], and where its pivots are valid.
 
-
-def _flat_outer(x):
-    """Return the outer product of each row with itself, [batch, size] to [batch, size * size]."""
-    return tf.reshape(x[:, :, None] * x[:, None, :], [-1, x.shape[1] ** 2])
+        Rounding moves the pivots of a factorisation by a share of the diagonal. As much is added to the diagonal, so
+        that every A can be factorised. It adds twice the share to the pivot of a feature that equals another one, and
+        pivots up to twice that are not valid.
+        """
+        matrix = covariance * self._scale + self._penalty
+        factor = tf.linalg.cholesky(matrix)
+        rounding = 4.0 * _ROUNDING * self._size * tf.linalg.diag_part(matrix)
+        return tf.linalg.triangular_solve(factor, self._eye), tf.square(tf.linalg.diag_part(factor)) > rounding

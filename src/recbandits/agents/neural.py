@@ -19,17 +19,21 @@ from recbandits.agents.parameters import Network, NeuralLinUCB
 from recbandits.serving.scorer import Scorer, linear_head, make_scorer
 
 
-def make_network_agent(parameters: Network, environment: object, seed: int) -> BanditAgent:
-    """Make an agent that draws arms by an exploration around the predictions of a reward network."""
-    specs = environment.time_step_spec(), environment.action_spec()
+def make_network_agent(parameters: Network, specs: tuple, seed: int) -> BanditAgent:
+    """Make an agent that draws arms by an exploration around the predictions of a reward network.
+
+    The specs are (time_step_spec, action_spec) of the environment.
+    """
     model = RewardNetwork(*check_specs(*specs), parameters, seed)
     explore_policy = partial(ScoringPolicy, explore=parameters.exploration.probabilities)
     return BanditAgent(*specs, seed, model.scores, model=model, make_collect_policy=explore_policy)
 
 
-def make_neural_linucb_agent(parameters: NeuralLinUCB, environment: object, seed: int) -> BanditAgent:
-    """Make an agent that is epsilon-greedy while its network learns an encoding, and LinUCB on it afterwards."""
-    specs = environment.time_step_spec(), environment.action_spec()
+def make_neural_linucb_agent(parameters: NeuralLinUCB, specs: tuple, seed: int) -> BanditAgent:
+    """Make an agent that is epsilon-greedy while its network learns an encoding, and LinUCB on it afterwards.
+
+    The specs are (time_step_spec, action_spec) of the environment.
+    """
     model = EncodedLinearModel(*check_specs(*specs), parameters, seed)
 
     def explore(scores, mask):
@@ -102,7 +106,6 @@ class EncodedLinearModel(tf.Module):
         self._depth = len(parameters.layers) + (self._join == "product")
         self._pretraining = RewardNetwork(features_spec, num_arms, parameters, seed, _EncoderWithHead)
         self._network = self._pretraining.network
-        self.network_variables = self._network.trainable_variables
         self._pretrain_left = make_counter("pretrain_left", parameters.pretrain_steps)
         self.linear = LinearModel(parameters.encoding, self._network.head.shape[0], parameters.tikhonov)
 
@@ -260,5 +263,6 @@ def _initialise(variables, seed):
     for variable in variables:
         value = np.zeros(variable.shape)
         if variable.shape.rank > 1:
-            value = generator.normal(scale=np.sqrt(2.0 / variable.shape[-2]), size=variable.shape)
+            fan_in = max(1, variable.shape[-2])  # 0 where a context or an arm has no features
+            value = generator.normal(scale=np.sqrt(2.0 / fan_in), size=variable.shape)
         variable.assign(value.astype(np.float32))

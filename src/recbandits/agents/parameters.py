@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from recbandits import checks
 from recbandits.exploration import Exploration
@@ -62,8 +63,25 @@ class Network:
         )
 
 
+class _ExploringNetwork(Network):
+    """A reward network and an exploration around it, whose parameter is a field with a rule."""
+
+    _exploration: ClassVar[tuple[str, str, checks.Rule]]
+
+    def __post_init__(self):
+        _, name, rule = self._exploration
+        checks.check_fields(self, **{name: rule})
+        super().__post_init__()
+
+    @property
+    def exploration(self) -> Exploration:
+        """Distribution over the arms."""
+        method, name, _ = self._exploration
+        return Exploration(method, getattr(self, name))
+
+
 @dataclass(frozen=True)
-class EpsilonGreedy(Network):
+class EpsilonGreedy(_ExploringNetwork):
     """A reward network; the best arm, except for a share `epsilon` of uniformly random ones.
 
     Args:
@@ -71,19 +89,11 @@ class EpsilonGreedy(Network):
     """
 
     epsilon: float = 0.05
-
-    def __post_init__(self):
-        checks.check_fields(self, epsilon=checks.PROBABILITY)
-        super().__post_init__()
-
-    @property
-    def exploration(self) -> Exploration:
-        """Distribution over the arms."""
-        return Exploration("epsilon_greedy", self.epsilon)
+    _exploration = "epsilon_greedy", "epsilon", checks.PROBABILITY
 
 
 @dataclass(frozen=True)
-class Boltzmann(Network):
+class Boltzmann(_ExploringNetwork):
     """A reward network; arms drawn with probability proportional to exp(prediction / temperature).
 
     Args:
@@ -91,19 +101,11 @@ class Boltzmann(Network):
     """
 
     temperature: float = 0.1
-
-    def __post_init__(self):
-        checks.check_fields(self, temperature=checks.POSITIVE)
-        super().__post_init__()
-
-    @property
-    def exploration(self) -> Exploration:
-        """Distribution over the arms."""
-        return Exploration("softmax", self.temperature)
+    _exploration = "softmax", "temperature", checks.POSITIVE
 
 
 @dataclass(frozen=True)
-class SquareCB(Network):
+class SquareCB(_ExploringNetwork):
     """A reward network; an arm is drawn the more rarely, the further its prediction is below the best.
 
     Args:
@@ -112,15 +114,7 @@ class SquareCB(Network):
     """
 
     gamma: float = 1000.0
-
-    def __post_init__(self):
-        checks.check_fields(self, gamma=checks.POSITIVE)
-        super().__post_init__()
-
-    @property
-    def exploration(self) -> Exploration:
-        """Distribution over the arms."""
-        return Exploration("inverse_gap", self.gamma)
+    _exploration = "inverse_gap", "gamma", checks.POSITIVE
 
 
 @dataclass(frozen=True)

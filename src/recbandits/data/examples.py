@@ -8,7 +8,7 @@ import pandas as pd
 
 from recbandits.checks import require, whole
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
-from recbandits.data.tables import check_rated_once
+from recbandits.data.tables import check_ratings
 from recbandits.records.bandit_log import BanditLog
 
 
@@ -106,7 +106,7 @@ def cross_fit_examples(
       ValueError: too few folds, a rating that occurs twice, or a decision whose reward is not among the ratings.
     """
     require(whole(2).accepts(folds), "folds", whole(2).expected, folds)
-    check_rated_once(ratings)
+    check_ratings(ratings)
     pairs = pd.MultiIndex.from_frame(ratings[["user_id", "movie_id"]])
     rating = pairs.get_indexer(pd.MultiIndex.from_arrays([log.user_id, log.arm]))
     if (rating < 0).any():

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import POSITIVE, require, require_distributions, whole
-from recbandits.data.tables import check_rated_once
+from recbandits.checks import POSITIVE, require, require_distributions, require_rows, whole
+from recbandits.data.tables import check_ratings
 from recbandits.records.bandit_log import BanditLog
 
 # A logging policy: function from user_ids [n], candidates [n, k] and mask [n, k] to probabilities float [n, k], whose
@@ -64,7 +64,7 @@ def log_decisions(
     and ordered at random. Its time is that of the latest of their ratings, so that all of them were known by then.
 
     Args:
-      ratings: with columns user_id, movie_id, rating and time (UTC), each pair of user and movie once.
+      ratings: with columns user_id, movie_id, rating and time (UTC); `check_ratings` accepts them.
       policy: the logging policy, such as `uniform`.
       candidates: number of candidates, or a range (smallest, largest) from which it is drawn for each decision, up to
         the number of ratings of its user. Users with fewer ratings than the smallest number are left out.
@@ -74,15 +74,15 @@ def log_decisions(
         their numbers of ratings: values are those for a random visit.
 
     Raises:
-      ValueError: an invalid argument, no user with enough ratings, or invalid probabilities of the policy.
+      ValueError: invalid ratings, a time that is missing, another invalid argument, no user with enough ratings, or
+        invalid probabilities of the policy.
     """
+    check_ratings(ratings)
     decisions = len(ratings) if decisions is None else decisions
     require(visits in ("equal", "active"), "visits", "one of equal, active", visits)
     require(whole(0).accepts(decisions), "decisions", whole(0).expected, decisions)
     low, high = _range(candidates)
-    check_rated_once(ratings)
-    zone = ratings["time"].dt.tz
-    require(zone is not None, "time", "a column of times with a zone, such as UTC", zone)
+    _check_times(ratings)
     rng = np.random.default_rng(seed)
     rows, mask = _draw_rows(ratings, low, high, decisions, visits == "active", rng)
     times = ratings["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
@@ -133,6 +133,14 @@ def popularity(ratings: pd.DataFrame, temperature: float = 1.0) -> Policy:
 def explore_scores(scores: Policy, exploration: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Policy:
     """Make a logging policy of scores [n, k], higher is better, and an exploration, as in `recbandits.exploration`."""
     return lambda user_ids, candidates, mask: exploration(scores(user_ids, candidates, mask), mask)
+
+
+def _check_times(ratings: pd.DataFrame) -> None:
+    require("time" in ratings, "columns of ratings", "user_id, movie_id, rating, time", list(ratings.columns))
+    times = ratings["time"]
+    zone = isinstance(times.dtype, pd.DatetimeTZDtype)
+    require(zone, "time", "a column of times with a zone, such as UTC", str(times.dtype))
+    require_rows(times.notna().to_numpy(), "time", "known", times.array, ratings["user_id"].array)
 
 
 def _range(candidates: int | tuple[int, int]) -> tuple[int, int]:

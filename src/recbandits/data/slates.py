@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from recbandits.checks import require, whole
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
-from recbandits.data.tables import check_rated_once
+from recbandits.data.tables import check_ratings
 from recbandits.records.slate_log import SlateLog
 
 
@@ -51,7 +51,7 @@ def rated_lists(ratings: pd.DataFrame, least: int = 2) -> RatedLists:
     Raises:
       ValueError: no user has that many ratings, or a user has rated a movie twice.
     """
-    check_rated_once(ratings)
+    check_ratings(ratings)
     size = ratings.groupby("user_id")["movie_id"].transform("size")
     kept = ratings[size >= least].sort_values("user_id", kind="stable")
     if kept.empty:
@@ -119,7 +119,7 @@ def cross_fitted_lists(
     """
     for name, value, rule in (("size", size, whole()), ("lists", lists, whole()), ("folds", folds, whole(2))):
         require(rule.accepts(value), name, rule.expected, value)
-    check_rated_once(ratings)
+    check_ratings(ratings)
     by_user = ratings.reset_index(drop=True).groupby("user_id").indices
     users = [rows for _, rows in sorted(by_user.items()) if len(rows) > size]
     if not users:

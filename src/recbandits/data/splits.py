@@ -1,7 +1,8 @@
 """Splits of ratings into training and held-out parts, as row ids, which can be stored and joined.
 
 In all functions `ratings` has one row for each rating, the same seed gives the same split, and a `test_share` outside
-(0, 1) raises ValueError. Parts are in ascending order, lists in that of the users.
+(0, 1), or a missing value in a column that is read, raises ValueError. Parts are in ascending order, lists in that of
+the users.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import FRACTION, replacing, require
+from recbandits.checks import FRACTION, replacing, require, require_rows
 
 
 class Split(NamedTuple):
@@ -68,6 +69,7 @@ def split_by_time(ratings: pd.DataFrame, test_share: float = 0.2) -> Split:
     and nothing of a user who rated everything in one second.
     """
     _check_share(test_share)
+    _check_known(ratings, "user_id", "time")
     by_user = ratings.reset_index(drop=True).groupby("user_id")["time"]
     kept = by_user.transform("size") - np.floor(by_user.transform("size") * test_share)
     test = by_user.rank(method="min").to_numpy() > kept.to_numpy()
@@ -77,6 +79,7 @@ def split_by_time(ratings: pd.DataFrame, test_share: float = 0.2) -> Split:
 def split_by_user(ratings: pd.DataFrame, seed: int = 42, test_share: float = 0.2) -> Split:
     """Hold out all ratings of a random share of the users, who are new to a model that was fitted on the others."""
     _check_share(test_share)
+    _check_known(ratings, "user_id")
     users = ratings["user_id"].to_numpy()
     shuffled = np.random.default_rng(seed).permutation(np.unique(users))
     test = np.isin(users, shuffled[: round(test_share * len(shuffled))])
@@ -108,8 +111,10 @@ def draw_lists(ratings: pd.DataFrame, size: int, train_lists: int = 50, test_lis
       Split of int64 arrays [users * train_lists, size] and [users * test_lists, size].
 
     Raises:
-      ValueError: a user has too few ratings for the test lists and one training list.
+      ValueError: no ratings, or a user has too few of them for the test lists and one training list.
     """
+    require(len(ratings) > 0, "the number of ratings", "at least 1", 0)
+    _check_known(ratings, "user_id")
     rng, least = np.random.default_rng(seed), (test_lists + 1) * size
     train, test = [], []
     for user, positions in sorted(ratings.reset_index(drop=True).groupby("user_id").indices.items()):
@@ -124,3 +129,8 @@ def draw_lists(ratings: pd.DataFrame, size: int, train_lists: int = 50, test_lis
 
 def _check_share(test_share: float) -> None:
     require(FRACTION.accepts(test_share), "test_share", FRACTION.expected, test_share)
+
+
+def _check_known(ratings: pd.DataFrame, *columns: str) -> None:
+    for name in columns:
+        require_rows(ratings[name].notna().to_numpy(), name, "known", ratings[name].array, ratings.index)

@@ -110,8 +110,28 @@ def convert_numbers(
     return numbers
 
 
-def check_rated_once(ratings: pd.DataFrame) -> None:
-    """Raise ValueError, with the first such pair, if a user has rated a movie twice."""
+def check_ratings(ratings: pd.DataFrame) -> None:
+    """Check ratings before anything is computed from them.
+
+    Args:
+      ratings: one row for each rating, with columns user_id, movie_id and rating.
+
+    Raises:
+      ValueError: a column is missing, there is no rating, an id is missing, a rating is not a finite number, or a user
+        has rated a movie twice.
+    """
+    columns = ["user_id", "movie_id", "rating"]
+    require(ratings.columns.isin(columns).sum() == 3, "columns of ratings", ", ".join(columns), list(ratings.columns))
+    require(not ratings.empty, "the number of ratings", "at least 1", 0)
+    require(
+        pd.api.types.is_numeric_dtype(ratings["rating"]), "the type of ratings", "numeric", str(ratings["rating"].dtype)
+    )
+    valid = np.isfinite(ratings["rating"].to_numpy(float, na_value=np.nan))
+    valid &= ratings[["user_id", "movie_id"]].notna().to_numpy().all(axis=1)
+    if not valid.all():
+        row = int(np.argmin(valid))
+        values = ", ".join(f"{name} {ratings[name].iloc[row]}" for name in columns)
+        raise ValueError(f"row {row} of the ratings must have a user, a movie and a finite rating, got {values}")
     if (repeated := ratings.duplicated(["user_id", "movie_id"])).any():
         user, movie = ratings.loc[repeated, ["user_id", "movie_id"]].iloc[0]
         raise ValueError(f"a user must have rated a movie once, user {user} has rated movie {movie} again")

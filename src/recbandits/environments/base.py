@@ -114,6 +114,10 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
         """Draw rows int32 [batch] of `count` users, uniformly and with replacement."""
         return tf.random.stateless_uniform([self.batch_size], self.stream(USERS), 0, count, tf.int32)
 
+    def _draw_keys(self, count):
+        """Draw uniform keys [batch, count] of items: those with the largest keys are a sample without replacement."""
+        return tf.random.stateless_uniform([self.batch_size, count], self.stream(ARMS))
+
     def _current_time_step(self):
         # TF-Agents keeps the last time step, whose users are not those of the batch after `advance` or `restart`.
         return super()._current_time_step()._replace(observation=self.batch().observation)

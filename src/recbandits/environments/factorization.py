@@ -7,8 +7,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from recbandits.checks import require
+from recbandits.checks import FINITE, distinct, require, require_rows
 from recbandits.data.features import FeatureBundle
+from recbandits.data.tables import check_ratings
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class Factorization:
     """A rating model `mean + user_bias + movie_bias + user_factors . movie_factors`.
 
     Attributes:
-      user_ids: int array [users], ascending; row u of the user arrays belongs to `user_ids[u]`.
-      movie_ids: int array [movies], ascending.
+      user_ids: int array [users], all different; row u of the user arrays belongs to `user_ids[u]`.
+      movie_ids: int array [movies], likewise.
       mean: rating points.
       user_bias: float array [users], rating points.
       movie_bias: float array [movies], rating points.
@@ -26,6 +27,9 @@ class Factorization:
       biased: False for a model of factors alone.
       regularization: penalty per rating with which the factors were fitted.
       bias_regularization: penalty with which the biases were fitted, in pseudo-ratings at the mean.
+
+    Raises:
+      ValueError: an id that occurs twice, or a mean, bias or factor that is not finite.
     """
 
     user_ids: np.ndarray
@@ -38,6 +42,14 @@ class Factorization:
     biased: bool = True
     regularization: float = 0.12
     bias_regularization: float = 5.0
+
+    def __post_init__(self):
+        require(FINITE.accepts(self.mean), "mean", FINITE.expected, self.mean)
+        for kind in ("user", "movie"):
+            ids, bias, factors = (np.asarray(getattr(self, f"{kind}_{part}")) for part in ("ids", "bias", "factors"))
+            require(distinct(ids[None])[0], f"{kind}_ids", "different from each other", ids)
+            require_rows(np.isfinite(bias), f"{kind}_bias", "finite", bias, ids)
+            require_rows(np.isfinite(factors), f"{kind}_factors", "finite", factors, ids)
 
     @property
     def rank(self) -> int:
@@ -54,8 +66,8 @@ class Factorization:
 
         Bias and factors of an id without a rating in training count as zero.
         """
-        user, user_known = find_rows(self.user_ids, user_ids)
-        movie, movie_known = find_rows(self.movie_ids, movie_ids)
+        user, movie = find_rows(self.user_ids, user_ids), find_rows(self.movie_ids, movie_ids)
+        user_known, movie_known = user >= 0, movie >= 0
         interaction = np.einsum("nk,nk->n", self.user_factors[user], self.movie_factors[movie])
         return (
             self.mean
@@ -75,12 +87,13 @@ class Factorization:
           ratings: DataFrame with columns user_id, movie_id, rating; all ratings of these users.
 
         Raises:
-          ValueError: no ratings, or a model without biases, whose zeros count as ratings.
+          ValueError: ratings that `check_ratings` refuses, or a model without biases, whose zeros count as ratings.
         """
-        require(not ratings.empty, "the number of ratings", "at least 1", 0)
+        check_ratings(ratings)
         require(self.biased, "the model", "one with biases, as als fits them", "one without")
         user_ids, user = np.unique(ratings["user_id"], return_inverse=True)
-        movie, movie_known = find_rows(self.movie_ids, ratings["movie_id"])
+        movie = find_rows(self.movie_ids, ratings["movie_id"])
+        movie_known = movie >= 0
         user, movie = user[movie_known], movie[movie_known]
         deviation = ratings["rating"].to_numpy(float)[movie_known] - self.mean - self.movie_bias[movie]
         weight = np.maximum(np.bincount(user, minlength=len(user_ids)) + self.bias_regularization, 1e-12)
@@ -149,9 +162,9 @@ def als(
       seed: of the initial movie factors.
 
     Raises:
-      ValueError: no ratings, a negative rank, or a penalty outside its range.
+      ValueError: ratings that `check_ratings` refuses, a negative rank, or a penalty outside its range.
     """
-    require(not ratings.empty, "the number of ratings", "at least 1", 0)
+    check_ratings(ratings)
     require(rank >= 0, "rank", "0 or more", rank)
     require(regularization > 0, "regularization", "positive", regularization)
     require(bias_regularization >= 0, "bias_regularization", "0 or more", bias_regularization)
@@ -180,18 +193,21 @@ def svd(ratings: pd.DataFrame, rank: int = 20, num_movies: int | None = None) ->
     Args:
       ratings: DataFrame with columns user_id, movie_id, rating.
       rank: singular values kept.
-      num_movies: only the movies with ids 1 to num_movies, and only users who rated one of them; None for all.
+      num_movies: only the first of the rated movies in the order of their ids, and only users who rated one of them;
+        None for all.
 
     Raises:
-      ValueError: a rank that the matrix does not have, or no rating of the movies kept.
+      ValueError: ratings that `check_ratings` refuses, or a rank that the matrix does not have.
     """
-    movie_ids = np.arange(1, int(num_movies or ratings["movie_id"].max()) + 1)
-    ratings = ratings[ratings["movie_id"].between(1, movie_ids[-1])]
+    check_ratings(ratings)
+    movie_ids = np.unique(ratings["movie_id"])[:num_movies]
+    movie = find_rows(movie_ids, ratings["movie_id"])
+    ratings, movie = ratings[movie >= 0], movie[movie >= 0]
     user_ids, user = np.unique(ratings["user_id"], return_inverse=True)
     max_rank = min(len(user_ids), len(movie_ids))
     require(1 <= rank <= max_rank, "rank", f"in [1, {max_rank}]", rank)
     matrix = np.zeros((len(user_ids), len(movie_ids)))
-    matrix[user, ratings["movie_id"] - 1] = ratings["rating"]
+    matrix[user, movie] = ratings["rating"]
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     scale = np.sqrt(values[:rank])
     zeros = np.zeros(len(user_ids)), np.zeros(len(movie_ids))
@@ -199,11 +215,9 @@ def svd(ratings: pd.DataFrame, rank: int = 20, num_movies: int | None = None) ->
     return Factorization(user_ids, movie_ids, 0.0, *zeros, *factors, biased=False)
 
 
-def find_rows(known_ids: np.ndarray, ids: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row of each id in the ascending `known_ids` (any row where it is unknown), and True where known."""
-    ids = np.asarray(ids)
-    rows = np.minimum(np.searchsorted(known_ids, ids), len(known_ids) - 1)
-    return rows, known_ids[rows] == ids
+def find_rows(known_ids: np.ndarray, ids: ArrayLike) -> np.ndarray:
+    """Return the row of each id [n] in `known_ids`, which are all different; -1 where it is unknown."""
+    return pd.Index(known_ids).get_indexer(pd.Index(ids))
 
 
 def _sparse(user, movie, values, shape):

@@ -9,8 +9,8 @@ import pandas as pd
 
 from recbandits.checks import distinct, require
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
-from recbandits.data.tables import check_rated_once
-from recbandits.environments.base import ARMS, Batch, Environment, observation_spec
+from recbandits.data.tables import check_ratings
+from recbandits.environments.base import Batch, Environment, observation_spec
 from recbandits.environments.clicks import attraction
 from recbandits.environments.factorization import Factorization, find_rows
 from recbandits.environments.ranking import RankingBatch, RankingEnvironment
@@ -71,9 +71,7 @@ class MovieLensEnvironment(Environment):
             shape = [self.batch_size, self.num_actions]
             arms, mean = (tf.broadcast_to(row, shape) for row in (tf.range(self.num_actions), self._mean_rewards))
             return Batch(tf.gather(self._features.users, users), arms, tf.gather(self._rewards, users), mean)
-        # The largest of independent uniform keys are a sample without replacement.
-        keys = tf.random.stateless_uniform([self.batch_size, len(self.movie_ids)], self.stream(ARMS))
-        arms = tf.math.top_k(keys, self.num_actions, sorted=False).indices
+        arms = tf.math.top_k(self._draw_keys(len(self.movie_ids)), self.num_actions, sorted=False).indices
         rewards = tf.gather(tf.gather(self._rewards, users), arms, batch_dims=1)
         return Batch(self._features(users, arms), arms, rewards, tf.gather(self._mean_rewards, arms))
 
@@ -92,13 +90,13 @@ class RatedEnvironment(Environment):
       **options: `reward_noise`, `available`, `seed` of `Environment`.
 
     Raises:
-      ValueError: no user with enough ratings, or a movie that a user has rated twice.
+      ValueError: ratings that `check_ratings` refuses, or no user with enough of them.
     """
 
     def __init__(
         self, ratings: pd.DataFrame, features: FeatureBundle, num_actions: int = 10, batch_size: int = 8, **options
     ):
-        check_rated_once(ratings)
+        check_ratings(ratings)
         ratings = ratings.sort_values("user_id", kind="stable")
         users, starts, counts = np.unique(ratings["user_id"], return_index=True, return_counts=True)
         self._max_count = int(counts.max(initial=0))
@@ -116,8 +114,7 @@ class RatedEnvironment(Environment):
 
     def _draw(self):
         users = self._draw_users(len(self.user_ids))
-        # The largest keys, as above; those beyond the number of the user's ratings are below all others.
-        keys = tf.random.stateless_uniform([self.batch_size, self._max_count], self.stream(ARMS))
+        keys = self._draw_keys(self._max_count)  # those beyond the number of the user's ratings are below all others
         keys = tf.where(tf.range(self._max_count) < tf.gather(self._counts, users)[:, None], keys, -1.0)
         rows = tf.gather(self._starts, users)[:, None] + tf.math.top_k(keys, self.num_actions).indices
         observation = {GLOBAL: tf.gather(self._users, users), PER_ARM: tf.gather(self._pairs, rows)}
@@ -176,9 +173,7 @@ class MovieLensRankingEnvironment(RankingEnvironment):
 
     def _draw(self):
         users = self._draw_users(len(self.user_ids))
-        # The largest of independent uniform keys are a sample without replacement, in random order.
-        keys = tf.random.stateless_uniform([self.batch_size, len(self.movie_ids)], self.stream(ARMS))
-        movies = tf.math.top_k(keys, self.num_items).indices
+        movies = tf.math.top_k(self._draw_keys(len(self.movie_ids)), self.num_items).indices
         pairs = tf.stack([tf.broadcast_to(users[:, None], movies.shape), movies], axis=2)
         ratings = tf.gather_nd(self._ratings, pairs)
         return RankingBatch(
@@ -217,7 +212,7 @@ def _known_rows(name, known_ids, ids):
     if ids is None:
         return np.arange(len(known_ids))
     ids = np.asarray(ids)
-    rows, is_known = find_rows(known_ids, ids)
-    require(is_known.all(), name, "known to the factorisation", ids[~is_known].tolist())
+    rows = find_rows(known_ids, ids)
+    require((rows >= 0).all(), name, "known to the factorisation", ids[rows < 0].tolist())
     require(distinct(rows[None])[0], name, "different from each other", ids.tolist())
     return rows

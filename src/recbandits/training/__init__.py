@@ -7,7 +7,7 @@
 - `Specs` describes logged decisions and slates to `make_agent`.
 - `get_strategy` gives the `tf.distribute` strategy in whose scope an agent is made.
 - `log_slates`, `serve_slates`, `compute_slate_probabilities` and `train_off_policy` work on slates of a policy.
-- `watch` and `trace` profile training steps, `read_profile` and `read_operations` read the traces.
+- `watch` and `trace` profile training steps, `read_operations` reads the traces.
 - `Simulation`, `Fit`, `Rank` and `Learn` are the problems of a training job; `run_experiment` runs one and gives an
   `Outcome`, `get_exploration` the exploration of the exported policy.
 - `make_environment`, `OfflineTask` and `RankingTask` give the data of a problem; `JobPaths` the paths of a job.
@@ -28,7 +28,7 @@ __getattr__, __all__ = lazy_exports(
         "offline": "Specs fit score_candidates",
         "online": "simulate",
         "problems": "Fit Learn Rank Simulation",
-        "profiling": "read_operations read_profile trace watch",
+        "profiling": "read_operations trace watch",
         "slates": "compute_slate_probabilities log_slates serve_slates train_off_policy",
     },
 )

@@ -19,7 +19,7 @@ from recbandits.data.slates import SlateExamples
 from recbandits.data.trajectories import gather_rows
 from recbandits.training.checkpoints import assign_values, compute_digest, open_checkpoints, read_values
 from recbandits.training.distribution import get_strategy_of
-from recbandits.training.experience import convert_examples
+from recbandits.training.experience import convert_examples, explain_errors
 from recbandits.training.summaries import TrainingSummaries
 
 PAIRS_PER_CALL = 1 << 17  # pairs of a context and an arm that a policy scores at once
@@ -113,7 +113,7 @@ class Training:
 
     def _run_epoch(self, row, train, network, errors):
         """Run the epoch of a row of the history, after epochs of its stage with these validation errors."""
-        with self._rollback_on_error():
+        with self._rollback_on_error(), explain_errors(lambda: f"epoch {row + 1}"):
             start = time.perf_counter()
             order = np.arange(len(self._examples.event))
             if network:

@@ -1,5 +1,8 @@
 """Experience that agents are trained on: TF-Agents trajectories [batch, 1, ...] of examples and of decisions."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 from recbandits.tf import tf
 
 import numpy as np
@@ -59,6 +62,16 @@ def convert_decision(agent: TFAgent, observation, decision: PolicyStep, feedback
         observation = slotted(observation, decision.action)
     experience = make_trajectory(observation, decision.action, decision.info, feedback)
     return nest_utils.prune_extra_keys(agent.training_data_spec, experience)
+
+
+@contextlib.contextmanager
+def explain_errors(describe: Callable[[], str]) -> Iterator[None]:
+    """Raise FloatingPointError, in one sentence after a description of the place, where a graph refuses a value."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        sentence = error.message.partition("\n\t [[")[0].splitlines()[-1]  # after the names of operations
+        raise FloatingPointError(f"{describe()}: {sentence.partition(' : Tensor had ')[0]}") from error
 
 
 def check_examples(agent: TFAgent, name: str, examples: Examples | SlateExamples) -> None:

@@ -10,7 +10,7 @@ from tf_agents.agents.tf_agent import TFAgent
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories.time_step import TimeStep, time_step_spec
 
-from recbandits.checks import require, whole
+from recbandits.checks import require, require_whole
 from recbandits.data.examples import Examples
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle, check_candidates
 from recbandits.data.slates import SlateExamples
@@ -100,11 +100,10 @@ def fit(
         agent is what it was after the epoch before.
     """
     parts = {"examples": examples} if validation is None else {"examples": examples, "validation": validation}
-    rule = whole()
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
-        require(rule.accepts(value) or (name == "patience" and value is None), name, rule.expected, value)
-    if patience is not None and validation is None:
-        raise ValueError("patience needs examples for validation, got none")
+    require_whole(epochs=epochs, batch_size=batch_size)
+    if patience is not None:
+        require_whole(patience=patience)
+        require(validation is not None, "validation", "examples where there is a patience", validation)
     require(weights in (None, "ips"), "weights", "None or 'ips'", weights)
     _check_agent(agent, weights)
     for name, part in parts.items():

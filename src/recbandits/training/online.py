@@ -13,11 +13,11 @@ from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
-from recbandits.checks import require, whole
+from recbandits.checks import require, require_whole
 from recbandits.environments.base import SeededEnvironment
 from recbandits.environments.ranking import RankingEnvironment
 from recbandits.training.checkpoints import assign_values, compute_digest, open_checkpoints, read_values
-from recbandits.training.experience import convert_decision
+from recbandits.training.experience import convert_decision, explain_errors
 from recbandits.training.summaries import SimulationSummaries
 
 
@@ -52,6 +52,7 @@ def simulate(
     Raises:
       ValueError: nothing to run, seeds or labels that are not different, an agent itself with several seeds, or
         checkpoints of another simulation.
+      FloatingPointError: a regret, reward, loss or weight that is not finite; the sentence names agent, seed and step.
     """
     if not isinstance(environment, SeededEnvironment):
         raise ValueError(f"environment must be one of recbandits, got {type(environment).__name__}")
@@ -76,8 +77,7 @@ def simulate(
 
 def _check(agents, steps, seeds, points):
     require(bool(agents), "agents", "at least one", agents)
-    for name, value in {"steps": steps, "points": points}.items():
-        require(whole().accepts(value), name, whole().expected, value)
+    require_whole(steps=steps, points=points)
     different = isinstance(seeds, list) and 0 < len(seeds) == len(set(seeds))
     require(different, "seeds", "whole numbers, at least one and all different", seeds)
     folders = {_folder_name(label) for label in agents}
@@ -106,8 +106,7 @@ class _Simulation:
             summaries.write(self._make_frame(seed, history)[: int(done)])
         progress.update(int(done))
         for point in range(int(done), len(self._ends)):
-            window = self._ends[point] - (self._ends[point - 1] if point else 0)
-            history[point].assign(self._loop(tf.constant(window, tf.int32)) / window)
+            history[point].assign(self._measure(seed, self._ends[point - 1] if point else 0, self._ends[point]))
             done.assign(point + 1)
             if manager:
                 manager.save(point + 1)
@@ -115,6 +114,19 @@ class _Simulation:
                 summaries.write(self._make_frame(seed, history)[point : point + 1])
             progress.update()
         return self._make_frame(seed, history)
+
+    def _measure(self, seed, start, end):
+        """Run the steps after `start` up to `end`, and return the means of regret, reward and sub-optimal share."""
+        with explain_errors(lambda: f"{self._label}, seed {seed}, step {int(self._environment.state[1]) + 1}"):
+            step, sums, finite = self._loop(tf.constant(end - start, tf.int32))
+        regret, reward, suboptimal, loss = sums.numpy()
+        if finite and np.isfinite(sums).all():
+            return [value / (end - start) for value in (regret, reward, suboptimal)]
+        raise FloatingPointError(
+            f"{self._label}, seed {seed}, step {start + int(step)}: regret, reward, loss and weights must stay finite, "
+            f"got regret {regret:g}, reward {reward:g} and loss {loss:g} since step {start} (extreme rewards or "
+            "features, or too large a learning rate)"
+        )
 
     def _reset(self, seed):
         """Reset the environment, and the agent to its state when it is made with this seed."""
@@ -157,23 +169,36 @@ class _Simulation:
 
 
 def _make_loop(environment, agent):
-    """Make a graph that serves and learns for some steps and returns sums of regret, reward and sub-optimal share."""
+    """Make a graph that serves and learns for some steps, or until a sum is not finite.
+
+    Returns:
+      Function from a number of steps int32 [] to the number of those taken, the sums float64 [4] of regret, reward,
+      sub-optimal share and loss, and whether all variables of the agent are finite.
+    """
 
     def step(number, sums):
         batch = environment.batch()
         time_step = ts.restart(batch.observation, environment.batch_size, environment.reward_spec())
         decision = agent.collect_policy.action(time_step)
         response = environment.respond(batch, decision.action)
-        agent.train(convert_decision(agent, batch.observation, decision, response.feedback))
-        environment.advance()
+        loss = agent.train(convert_decision(agent, batch.observation, decision, response.feedback)).loss
+        with tf.control_dependencies([loss]):  # an error leaves the environment at its step
+            environment.advance()
         expected, optimal = response.expected, response.optimal
         means = [optimal - expected, response.reward, tf.cast(expected < optimal, tf.float32)]
-        return number + 1, sums + tf.cast(tf.stack([tf.reduce_mean(mean) for mean in means]), tf.float64)
+        means = [tf.cast(tf.reduce_mean(mean), tf.float64) for mean in (*means, loss)]
+        return number + 1, sums + tf.stack(means)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.int32)])
     def loop(steps):
-        start = [tf.constant(0), tf.zeros([3], tf.float64)]
-        return tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)[1]
+        def continues(number, sums):
+            return (number < steps) & tf.reduce_all(tf.math.is_finite(sums))
+
+        start = [tf.constant(0), tf.zeros([4], tf.float64)]
+        number, sums = tf.while_loop(continues, step, start, parallel_iterations=1)
+        weights = [variable for variable in agent.variables if variable.dtype.is_floating]
+        finite = [tf.reduce_all(tf.math.is_finite(variable)) for variable in weights]
+        return number, sums, tf.reduce_all(finite)
 
     return loop.get_concrete_function()
 

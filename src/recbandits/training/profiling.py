@@ -61,7 +61,7 @@ def trace(
                     train(next(iterator)).numpy()
     except StopIteration:
         raise ValueError("batches must be enough for all steps and the warm-up before them, they ended") from None
-    profile = read_profile(directory)
+    profile = _read_profile(directory)
     return profile._replace(steps=profile.steps.loc[1:steps])
 
 
@@ -110,18 +110,10 @@ def read_operations(directory: str | Path) -> pd.DataFrame:
     return sums.sort_values("ms", ascending=False)
 
 
-def read_profile(directory: str | Path) -> Profile:
-    """Read the latest trace in a directory of `trace`, or of a `tf.keras.callbacks.TensorBoard(profile_batch=...)`.
-
-    Raises:
-      FileNotFoundError: there is no trace.
-      ValueError: the trace has no steps.
-    """
+def _read_profile(directory):
+    """Read the latest trace in a directory of `trace`."""
     _, steps, stages, *_ = _analyse(directory, "input_pipeline_analyzer")
     frame = _make_frame(steps)
-    if frame.empty:
-        name = Path(directory).name
-        raise ValueError(f"the trace in {name} must have steps: wrap them in tf.profiler.experimental.Trace")
     frame.index = frame["stepnum"].str.split().str[-1].astype(int).rename("step")
     stages = _make_frame(stages).set_index("opName").rename_axis("stage").rename(columns={"timeInMs": "ms"})
     stages = stages[["count", "ms"]].astype({"count": int})

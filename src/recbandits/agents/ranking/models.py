@@ -139,9 +139,8 @@ class CascadingLinearModel(LinearModel):
           Deviations from theta, float32 [rows, size], with covariance (A + tikhonov I)^-1: with the Cholesky factor C
           of A + tikhonov I they are C^-T z for standard normal z.
         """
-        factor = tf.linalg.cholesky(self.covariance[0] + self._penalty)
-        normal = tf.random.stateless_normal([factor.shape[0], rows], seed, dtype=tf.float64)
-        return tf.cast(tf.transpose(tf.linalg.triangular_solve(factor, normal, adjoint=True)), tf.float32)
+        normal = tf.random.stateless_normal([self.factor.shape[2], rows], seed, dtype=tf.float64)
+        return tf.matmul(tf.cast(normal, tf.float32), self.factor[0], transpose_a=True)
 
 
 def _read_slots(experience, weights):
