@@ -14,7 +14,7 @@ help:  ## Show this help
 	@echo
 	@echo "PROFILE=full makes the published numbers; NOTEBOOKS selects by path or name, several patterns apart by spaces."
 	@echo "ROUNDS=5 ends the loop after five re-trainings; without it, Ctrl-C does."
-	@echo "RECBANDITS_MOVIELENS=directory points every command at MovieLens 100K."
+	@echo "RECBANDITS_MOVIELENS=directory points every command at MovieLens 100K; RECBANDITS_OPEN_BANDIT likewise."
 
 run: environment  ## Execute the notebooks; copies, HTML and an index page go to build/
 	@$(PYTHON) -m tools.run_notebooks --profile '$(PROFILE)' --notebooks '$(NOTEBOOKS)'

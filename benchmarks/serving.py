@@ -204,4 +204,4 @@ def by_ids(policy, users, movies):
         return lambda: policy.decide(users, movies).action
     user, candidates = int(users[0]), None if movies is None else movies[0].tolist()
     place = {int(movie): column for column, movie in enumerate(policy.candidates if movies is None else movies[0])}
-    return lambda: [place[policy.recommend(user, candidates=candidates).movie_ids[0]]]
+    return lambda: [place[policy.recommend(user, candidates=candidates).item_ids[0]]]

@@ -20,6 +20,7 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
         (checks.NON_NEGATIVE, [0, 0.1], [-1e-300, np.inf, np.nan]),
         (checks.PROBABILITY, [0, 0.5, 1], [-0.1, 1.1, np.nan, True]),
         (checks.POSITIVE_PROBABILITY, [1e-9, 1], [0, 1.1, np.nan]),
+        (checks.FRACTION, [1e-9, 0.5, np.float64(0.9)], [0, 1, 95, np.nan, True]),
         (checks.whole(2), [2, np.int64(3)], [1, 2.0, True, "2"]),
         (checks.one_of(("a", "b")), ["a"], ["c", None, 0]),
     ],
@@ -31,7 +32,8 @@ def test_a_rule_accepts_what_its_words_say(rule, accepted, refused):
 
 @given(st.lists(NUMBERS, min_size=1))
 def test_a_rule_of_numbers_holds_for_the_same_values_in_an_array(values):
-    for rule in (checks.FINITE, checks.POSITIVE, checks.NON_NEGATIVE, checks.PROBABILITY, checks.POSITIVE_PROBABILITY):
+    rules = [checks.FINITE, checks.POSITIVE, checks.NON_NEGATIVE, checks.PROBABILITY]
+    for rule in (*rules, checks.POSITIVE_PROBABILITY, checks.FRACTION):
         assert rule.holds(np.array(values)).tolist() == [rule.accepts(value) for value in values]
 
 
@@ -51,6 +53,36 @@ def test_the_first_row_with_a_refused_value_is_named():
     with pytest.raises(ValueError, match=r"^row 1 \(b\): share must be in \(0, 1\], got \[1. 0.\]$"):
         checks.require_rows((values > 0) & (values <= 1), "share", "in (0, 1]", values, ["a", "b", "c"])
     checks.require_rows(values >= 0, "share", "0 or more", values, ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"^row 2: share must be below 2, got \[2. 1.\]$"):
+        checks.require_rows(values < 2, "share", "below 2", values)
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.6], [1.5, -0.5], [0.5, np.nan], [np.inf, 0.0], [0.0, 0.0]])
+def test_a_row_that_is_no_distribution_is_named(row):
+    good = np.array([[0.3, 0.7], [1.0, 0.0]])
+    checks.require_distributions(good, "p")
+    checks.require_distributions(good, "p", np.array([[True, True], [True, False]]))
+    with pytest.raises(ValueError, match=r"^row 1: p must be 0 or more and sum to 1, got \["):
+        checks.require_distributions(np.array([[0.3, 0.7], row]), "p")
+    with pytest.raises(ValueError, match=r"^row 2: p must be 0 or more and sum to 1, got \[\["):
+        checks.require_distributions(np.array([[good[0]], [good[1]], [row]]), "p")
+
+
+def test_a_probability_in_padding_is_named():
+    values, mask = np.array([[1.0, 0.0], [0.4, 0.6]]), np.array([[True, False], [True, False]])
+    with pytest.raises(ValueError, match=r"^row 1: p must be 0 or more and sum to 1, and be 0 in padding, got \["):
+        checks.require_distributions(values, "p", mask)
+
+
+def test_what_differs_from_the_majority_is_found():
+    """Also in a long array, of which a thousand values are looked at first."""
+    found = checks.outside_majority(np.array([0.0, 1.0, 0.0, 0.0, 1e-320]))
+    assert found.tolist() == [False, True, False, False, True]
+    assert checks.outside_majority(np.array([3.0, 3.0 + 1e-12, 4.0])).tolist() == [False, False, True]
+    clicks = np.random.default_rng(0).random(100_001) < 0.01
+    np.testing.assert_array_equal(checks.outside_majority(clicks.astype(float)), clicks)
+    for values in ([], [1.0, 2.0], [1.0, 2.0, 3.0, 3.0], np.arange(5000.0)):
+        assert checks.outside_majority(np.asarray(values, float)) is None
 
 
 def test_a_file_is_as_it_was_when_its_writer_fails(tmp_path):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.videos import write_tables
 from tools.links import anchors, broken_links, markdown_files
 from tools.lock import ROOT
 
@@ -30,6 +31,7 @@ def with_package(path):
 def test_python_blocks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path / "recbandits.toml"))
+    write_tables(tmp_path, n=1000)  # the files of a reader, which the README's example reads
     run_blocks(path)
 
 

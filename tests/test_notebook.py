@@ -110,6 +110,13 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     assert failed == {"Python": "3.9.18", "free disk": "too little", "TF_USE_LEGACY_KERAS": "unset"}
 
 
+def test_without_tensorflow_a_check_fails_and_the_others_are_made(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # its import then raises ModuleNotFoundError
+    checks = check_machine(tmp_path)
+    assert [check for check in checks if not check.passed] == [Check("TensorFlow", "missing", "installed", False)]
+    assert len(checks) == 6
+
+
 def test_every_direct_dependency_is_installed_as_declared():
     checks = check_packages()
     assert len(checks) > 10

@@ -40,7 +40,7 @@ decisions = [answer.interaction(time) for answer, time in zip(answers, times, st
 rewards = [Reward(answer.event_id, time, answer.scores[0]) for answer, time in zip(answers, times, strict=True)]
 log = BanditLog.from_tables(to_table(decisions, Interaction), to_table(rewards, Reward))
 value = evaluate(log, policy.decide(log.user_id).probabilities).loc["SNIPS", "value"]
-print(json.dumps([[answer.movie_ids for answer in answers], value, log.reward.mean(), "tensorflow" in sys.modules]))
+print(json.dumps([[answer.item_ids for answer in answers], value, log.reward.mean(), "tensorflow" in sys.modules]))
 """
 
 
@@ -101,7 +101,7 @@ def test_the_core_is_small(core):
 def test_the_core_loads_a_policy_asks_it_and_evaluates_a_log(core, exported, tmp_path):
     """The answers are those of this environment; the SNIPS estimate of a policy on its own log is the mean reward."""
     answers, value, mean_reward, has_tensorflow = json.loads(run([core, "-c", USE, exported[0]], tmp_path))
-    assert answers == [policy.load(exported[0]).recommend(user, rng=user).movie_ids for user in range(1, 31)]
+    assert answers == [policy.load(exported[0]).recommend(user, rng=user).item_ids for user in range(1, 31)]
     assert value == pytest.approx(mean_reward)
     assert not has_tensorflow
 
@@ -145,7 +145,7 @@ def test_the_server_answers(serve, exported, tmp_path):
         (prediction,) = ask("/predict", {"instances": [{"user_id": 7, "candidates": [101, 102], "k": 2}]})[
             "predictions"
         ]
-        assert sorted(prediction["movie_ids"]) == [101, 102]
+        assert sorted(prediction["item_ids"]) == [101, 102]
         assert not ask("/metrics")["tensorflow"]
     finally:
         process.terminate()

@@ -103,20 +103,24 @@ def check_machine(folder: str | os.PathLike) -> list[Check]:
       folder: an existing directory on the disk that will hold the artifacts.
 
     Returns:
-      list of `Check`; a GPU is not required.
+      list of `Check`; a GPU is not required. Where TensorFlow is not installed, a check that failed says so.
     """
     python, wanted = platform.python_version(), metadata.metadata("recbandits")["Requires-Python"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     has_space = shutil.disk_usage(folder).free >= 2 * GIB
-    gpus = len(quiet_tensorflow().config.list_physical_devices("GPU"))
+    try:
+        gpus = len(quiet_tensorflow().config.list_physical_devices("GPU"))
+        accelerator = Check("GPU", str(gpus or "none"), "not needed", True)
+    except ModuleNotFoundError:
+        accelerator = Check("TensorFlow", "missing", "installed", False)
     keras = os.environ.get("TF_USE_LEGACY_KERAS", "unset")
     return [
         Check("Python", python, wanted, SpecifierSet(wanted).contains(python)),
         Check("CPU cores", str(cores), "2 or more", cores >= 2),
         Check("memory", f"{memory:.0f} GiB", "4 GiB or more", memory >= 3.5),
         Check("free disk", "enough" if has_space else "too little", "2 GiB or more", has_space),
-        Check("GPU", str(gpus or "none"), "not needed", True),
+        accelerator,
         Check("TF_USE_LEGACY_KERAS", keras, "1", keras == "1"),
     ]
 

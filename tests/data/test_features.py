@@ -1,15 +1,21 @@
 """Features belong to the user or movie with that id, are fitted on the training part, and stay the same on disk."""
 
+import tempfile
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recbandits.agents.factory import make_agent
+from recbandits.data.examples import make_examples
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle, FeatureTable
+from recbandits.data.simulated_logs import log_decisions, uniform
 from recbandits.data.splits import random_split
 from recbandits.data.tables import GENRES
 from recbandits.environments.factorization import als
+from recbandits.training.offline import Specs, fit
 
 TABLE = FeatureTable(pd.DataFrame({"age": [30.0, 50.0], "factor_0": [1.0, 3.0], "bias": [2.0, 4.0]}, [9, -5]), "user")
 
@@ -22,6 +28,28 @@ def test_each_id_has_its_row_and_an_unknown_id_has_none(ids, data):
     wanted = data.draw(st.lists(st.sampled_from(ids) | st.integers(-(2**63), 2**63 - 1), min_size=1))
     expected = [ids.index(name) if name in ids else -1 for name in wanted]
     assert table.find_rows(np.array(wanted, "int64")).tolist() == expected
+
+
+@given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, unique=True), st.data())
+def test_ids_of_any_kind_of_whole_numbers_are_compared_exactly(ids, data):
+    """NumPy compares int64 with uint64 as doubles, in which 2^53 and 2^53 + 1 are equal."""
+    signed = min(ids) < 0
+    ids = [number for number in ids if number < 2**63] if signed else ids
+    table = FeatureTable(pd.DataFrame({"value": 0.0}, pd.Index(ids, dtype="int64" if signed else "uint64")), "movie")
+    near = st.sampled_from(ids) | st.sampled_from(ids).map(lambda number: number ^ 1) | st.integers(-(2**63), 2**64 - 1)
+    for wanted in data.draw(st.lists(near, min_size=1)):
+        for dtype in ("int64", "uint64"):
+            if np.iinfo(dtype).min <= wanted <= np.iinfo(dtype).max:
+                expected = ids.index(wanted) if wanted in ids else -1
+                assert table.find_rows(np.array([wanted], dtype)).tolist() == [expected]
+
+
+def test_unsigned_ids_are_found_among_signed_ones_and_the_other_way_round():
+    ids = [2**53, 2**53 + 1, 7]
+    for of_table in ("int64", "uint64"):
+        for wanted in ("int64", "uint64"):
+            table = FeatureTable.from_ids(np.array(ids, of_table), "movie")
+            assert table.find_rows(np.array([2**53 + 1, 2**53, 2**53 + 2, 7], wanted)).tolist() == [1, 0, -1, 2]
 
 
 def test_rows_keep_the_shape_of_the_ids():
@@ -49,6 +77,84 @@ def test_a_description_starts_from_the_mean_without_factors_or_from_a_row():
     np.testing.assert_array_equal(TABLE.describe({"bias": 7}), [40, 0, 7])
     np.testing.assert_array_equal(TABLE.describe({"bias": 7}, row=1), [50, 3, 7])
     assert TABLE.values.tolist() == [[30, 1, 2], [50, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("values", "ids", "message"),
+    [
+        ({"age": [1.0, np.nan]}, [3, 9], r"row 1 \(9\): 'age' of a user must be a finite number, got nan"),
+        ({"age": [1.0, np.inf]}, [3, 9], r"row 1 \(9\): 'age' of a user must be a finite number, got inf"),
+        ({"age": [1.0, 1e39]}, [3, 9], r"row 1 \(9\): 'age' of a user must be a finite number, got 1e\+39"),
+        ({"age": pd.array([1, None], "Int64")}, [3, 9], r"row 1 \(9\): 'age' of a user must be .*, got <NA>"),
+        ({"age": [1.0, "old"]}, [3, 9], r"row 1 \(9\): 'age' of a user must be a finite number, got old"),
+        ({"age": [1.0, 2j]}, [3, 9], r"row 0 \(3\): 'age' of a user must be a finite number, got \(1\+0j\)"),
+        (
+            {"day": pd.to_datetime(["2026-01-01"] * 2)},
+            [3, 9],
+            r"row 0 \(3\): 'day' of a user must be .*, got 2026-01-01",
+        ),
+        ({"age": [1.0, 2.0]}, [3, 3], r"row 1 \(3\): the id of a user must be different in each row, got 3"),
+        ({"age": [1.0, 2.0]}, ["a", "b"], r"user ids must be whole numbers of 64 bits, as an index, got \['a', 'b'\]"),
+        ({"age": [1.0, 2.0]}, [3.0, 9.0], r"user ids must be whole numbers of 64 bits, as an index, got \[3.0, 9.0\]"),
+        ({"age": [1.0, 2.0]}, [True, False], "user ids must be whole numbers of 64 bits, as an index, got"),
+        ({"age": [1.0, 2.0]}, [(3, 1), (9, 1)], "user ids must be whole numbers of 64 bits, as an index, got"),
+        ({"age": []}, pd.Index([], dtype=int), "user ids must be at least one, got 0"),
+        ({0: [1.0, 2.0]}, [3, 9], r"columns of users must be different names that are text, got \[0\]"),
+        ({"a\0": [1.0, 2.0]}, [3, 9], "columns of users must be different names that are text, got"),
+    ],
+)
+def test_tables_that_cannot_be_saved_or_looked_up_are_refused_by_column_row_and_value(values, ids, message):
+    with pytest.raises(ValueError, match=message):
+        FeatureBundle(pd.DataFrame(values, ids), TABLE.frame)
+
+
+def test_a_column_twice_is_refused():
+    with pytest.raises(ValueError, match=r"columns of movies must be different names that are text, got \['a', 'a'\]"):
+        FeatureTable(pd.DataFrame([[1.0, 2.0]], [3], ["a", "a"]), "movie")
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=4).filter(lambda name: not name.endswith("\0"))
+FLOATS = st.floats(-(2.0**99), 2.0**99)
+COLUMNS = st.sampled_from(
+    [
+        ("float32", st.floats(-(2.0**99), 2.0**99, width=32)),
+        ("float64", FLOATS),
+        ("int64", st.integers(-(2**63), 2**63 - 1)),
+        ("uint8", st.integers(0, 255)),
+        ("bool", st.booleans()),
+        ("boolean", st.booleans()),
+        ("Float64", FLOATS),
+        ("object", st.booleans() | FLOATS | st.integers(-9, 9)),
+    ]
+)
+IDS = st.sampled_from([("int64", -(2**63), 2**63 - 1), ("uint64", 0, 2**64 - 1), ("int16", -(2**15), 2**15 - 1)])
+
+
+@st.composite
+def tables(draw):
+    """Draw a table with ids and columns of any types that are numbers or bools, or without columns."""
+    dtype, low, high = draw(IDS)
+    ids = draw(st.lists(st.integers(low, high), min_size=1, max_size=4, unique=True))
+    frame = pd.DataFrame(index=pd.Index(ids, dtype=dtype))
+    for name in draw(st.lists(NAMES | st.just("factor_0"), unique=True, max_size=4)):
+        kind, values = draw(COLUMNS)
+        frame[name] = pd.Series([draw(values) for _ in ids], frame.index, kind)
+    return frame
+
+
+@given(tables(), tables(), st.sampled_from(["match", "product"]))
+def test_any_bundle_that_can_be_made_is_saved_loaded_and_looked_up_the_same(users, movies, view):
+    bundle = FeatureBundle(users, movies, view)
+    with tempfile.TemporaryDirectory() as directory:
+        bundle.save(directory)
+        loaded = FeatureBundle.load(directory)
+    assert (loaded.view, loaded.spec(1)) == (view, bundle.spec(1))
+    assert loaded.users.columns.tolist() == users.columns.tolist()
+    user_ids, candidates = users.index.to_numpy(), np.tile(movies.index.to_numpy(), (len(users), 1))
+    expected, observation = (part.observation(user_ids, candidates) for part in (bundle, loaded))
+    for name in (GLOBAL, PER_ARM):
+        np.testing.assert_array_equal(observation[name], expected[name])
+    np.testing.assert_array_equal(loaded.user_features(user_ids), users.to_numpy(np.float32).reshape(users.shape))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +207,30 @@ def test_particular_movies_have_their_own_features(small):
     assert table["Drama"].tolist() == table["War"].tolist() == [0, 1, 0]
     assert table["year"].tolist() == [1, 0, -1]
     np.testing.assert_allclose(table["popularity"], [-0.70710677, 1.4142135, -0.70710677], rtol=1e-5)
+
+
+def test_users_of_whom_nothing_is_known_have_their_activity_and_factors(small):
+    ratings, users, movies, factors = small
+    bundle = FeatureBundle.fit(ratings, users[[]], movies, user_factors=factors)
+    everything = FeatureBundle.fit(ratings, users, movies, user_factors=factors)
+    pd.testing.assert_frame_equal(bundle.users, everything.users[["activity", "factor_0"]])
+
+
+@pytest.mark.parametrize("columns", [[], ["factor_0"]])
+def test_a_context_without_columns_is_a_constant_that_networks_can_read(columns):
+    users = pd.DataFrame(1.0, [10, 30], columns)
+    bundle = FeatureBundle(users, pd.DataFrame({"year": [0.0, 1.0], "factor_0": 1.0}, [5, 7]))
+    assert bundle.observation([30, 10], [[5], [7]])[GLOBAL].tolist() == [[1.0], [1.0]]
+    pairs = pd.MultiIndex.from_product([[10, 30], [5, 7]], names=["user_id", "movie_id"]).to_frame(index=False)
+    ratings = pairs.assign(rating=[5.0, 1.0, 5.0, 1.0], time=pd.Timestamp("2026-01-01", tz="UTC"))
+    agent = make_agent("epsilon_greedy", Specs(bundle.spec(2)))
+    fit(agent, make_examples(log_decisions(ratings, uniform, candidates=2, decisions=20).log, bundle))
+
+
+def test_further_genres_are_further_features(small):
+    ratings, users, movies, _ = small
+    bundle = FeatureBundle.fit(ratings, users, movies.assign(IMAX=[True, False, False]))
+    assert bundle.movies["IMAX"].tolist() == [1, 0, 0]
 
 
 def test_features_are_joined_by_id_in_any_order_of_the_tables(small):
@@ -221,8 +351,10 @@ def test_other_views_and_factors_that_do_not_match_are_refused():
     bundle = make_bundle([[0.1, 1, 2], [0.2, 3, 4]], [[1, 0, 1], [2, 1, 0], [3, -1, 2]])
     with pytest.raises(ValueError, match="view must be one of match, product, got 'both'"):
         FeatureBundle(bundle.users, bundle.movies, view="both")
-    with pytest.raises(ValueError, match=r"users and movies must be of as many factors as each other, got \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"users and movies must be of the same factors, .*, got \[\['factor_0'\], "):
         FeatureBundle(bundle.users.drop(columns="factor_1"), bundle.movies)
+    with pytest.raises(ValueError, match="users and movies must be of the same factors, in the same order, got"):
+        FeatureBundle(bundle.users[["bias", "factor_1", "factor_0"]], bundle.movies)
 
 
 def test_rotated_factors_give_the_same_observation():

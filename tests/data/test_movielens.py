@@ -138,7 +138,7 @@ def test_a_process_killed_during_the_download_leaves_no_file(server, tmp_path):
 def test_a_download_is_used_and_stored(server, archive, tmp_path):
     server.content = archive
     data = movielens.load(_archive=archive_of(archive, address(server, "whole")))
-    assert data.source == "foreign data in the MovieLens 100K format (download)"
+    assert data.source == "foreign data in the MovieLens CSV format (download)"
     assert [file.name for file in (tmp_path / "cache").iterdir()] == ["ml-100k.zip"]
     assert (tmp_path / "cache" / "ml-100k.zip").read_bytes() == archive
 
@@ -178,7 +178,7 @@ def test_offline_returns_the_synthetic_set_with_a_notice(capsys):
 def test_a_directory_as_an_argument_is_used_before_the_variable(directory, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("RECBANDITS_MOVIELENS", str(tmp_path / "missing"))
     data = movielens.load(directory)
-    assert data.source == "foreign data in the MovieLens 100K format (directory)"
+    assert data.source == "foreign data in the MovieLens CSV format (directory)"
     assert capsys.readouterr().out == f"DATA: {data.source}: 943 users, 1,682 movies, 100,000 ratings\n"
 
 
@@ -191,8 +191,43 @@ def test_the_variable_is_used_before_the_cache(directory, monkeypatch, tmp_path)
 def test_the_cache_is_used_before_the_web(archive, tmp_path):
     store(archive, tmp_path / "other")
     data = movielens.load(cache=tmp_path / "other", _archive=archive_of(archive))
-    assert data.source == "foreign data in the MovieLens 100K format (cache)"
+    assert data.source == "foreign data in the MovieLens CSV format (cache)"
     assert len(data.ratings) == 100_000
+
+
+def test_an_archive_that_is_named_is_used_before_the_variable(server, tmp_path, directory, monkeypatch):
+    """A set in the 1M format stands for the official one; its source has the title of the archive."""
+    file = tmp_path / "ml-1m.zip"
+    with zipfile.ZipFile(file, "w") as target:
+        target.writestr("ml-1m/users.dat", "1::F::1::10::48067\n")
+        target.writestr("ml-1m/movies.dat", "1::Rain (1999)::Drama\n")
+        target.writestr("ml-1m/ratings.dat", "1::1::5::978300760\n")
+    server.content = file.read_bytes()
+    digest = hashlib.sha256(server.content).hexdigest()
+    archive = Archive((address(server, "whole"),), digest, "ml-1m", "MovieLens 1M")
+    monkeypatch.setitem(movielens.ARCHIVES, "ml-1m", archive)
+    monkeypatch.setenv("RECBANDITS_MOVIELENS", str(directory))
+    assert movielens.load(name="ml-1m").source == "MovieLens 1M (download)"
+    assert movielens.load(name="ml-1m").source == "MovieLens 1M (cache)"
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["ml-1m.zip"]
+
+
+def test_archives_have_their_published_digests():
+    """As `sha256sum` of the files that TensorFlow Datasets verifies."""
+    digests = {name: archive.sha256[:8] for name, archive in movielens.ARCHIVES.items()}
+    assert digests == {"ml-100k": "50d2a982", "ml-1m": "a6898adb", "ml-latest-small": "696d65a3"}
+    for name, archive in movielens.ARCHIVES.items():
+        assert len(archive.sha256) == 64
+        assert [url.partition("://")[2] for url in archive.urls] == [
+            f"files.grouplens.org/datasets/movielens/{name}.zip"
+        ] * 2
+
+
+def test_a_set_that_cannot_be_downloaded_and_a_name_beside_a_directory_are_refused(directory):
+    with pytest.raises(ValueError, match="name must be one of ml-100k, ml-1m, ml-latest-small, got 'ml-20m'"):
+        movielens.load(name="ml-20m")
+    with pytest.raises(ValueError, match="name must be None where a directory is given, got 'ml-1m'"):
+        movielens.load(directory, name="ml-1m")
 
 
 def test_a_damaged_cache_is_refused_by_name(archive, tmp_path):
@@ -218,13 +253,8 @@ def test_a_missing_directory_is_an_error_that_names_it(tmp_path):
 
 
 def test_a_file_instead_of_a_directory_is_an_error(directory):
-    with pytest.raises(NotADirectoryError, match=r"u.data: Not a directory"):
-        movielens.load(directory / "u.data")
-
-
-def test_an_empty_directory_is_an_error_that_names_the_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"cannot read .*/u.user: No such file or directory"):
-        movielens.load(tmp_path)
+    with pytest.raises(NotADirectoryError, match=r"movies.csv: Not a directory"):
+        movielens.load(directory / "movies.csv")
 
 
 @contextmanager

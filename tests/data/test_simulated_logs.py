@@ -216,9 +216,12 @@ def test_a_movie_rated_twice_by_a_user_is_refused():
 @pytest.mark.parametrize(
     ("policy", "sentence"),
     [
-        (lambda users, candidates, mask: mask * 0.3, r"row 0: probabilities must sum to 1"),
-        (lambda users, candidates, mask: np.full(mask.shape, 0.2), "probabilities must sum to 1, with 0 in padding"),
-        (lambda users, candidates, mask: mask * np.nan, "probabilities must sum to 1"),
+        (
+            lambda users, candidates, mask: mask * 0.3,
+            "row 0: probabilities must be 0 or more and sum to 1",
+        ),
+        (lambda users, candidates, mask: np.full(mask.shape, 0.2), "sum to 1, and be 0 in padding"),
+        (lambda users, candidates, mask: mask * np.nan, "probabilities must be 0 or more and sum to 1"),
         (
             lambda users, candidates, mask: np.ones((len(users), 1)),
             r"shape of probabilities must be \(6, 5\), got \(6, 1\)",
@@ -232,7 +235,7 @@ def test_a_policy_without_probabilities_is_refused(policy, sentence):
 
 def test_a_value_needs_probabilities_and_decisions():
     logged = log_decisions(SMALL, uniform, 2, 10)
-    with pytest.raises(ValueError, match="probabilities must sum to 1"):
+    with pytest.raises(ValueError, match="probabilities must be 0 or more and sum to 1"):
         logged.value(logged.probabilities / 2)
     with pytest.raises(ValueError, match="decisions must be at least one to have a value, got 0"):
         logged.take([]).value(logged.probabilities[:0])

@@ -29,7 +29,7 @@ def test_it_has_the_shape_of_the_real_set(data):
 
 def test_its_files_are_read_back_identically(data, tmp_path):
     formats.write(data, tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"u.data", "u.item", "u.user", "u.genre", "u.info"}
+    assert {file.name for file in tmp_path.iterdir()} == {"ratings.csv", "movies.csv", "users.csv"}
     back = formats.read(tmp_path, "directory")
     for name in ("ratings", "users", "movies"):
         pd.testing.assert_frame_equal(getattr(back, name), getattr(data, name))

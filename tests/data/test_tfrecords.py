@@ -33,7 +33,7 @@ def small():
         index=pd.Index([10, 30], name="user_id"),
     )
     ratings = pd.DataFrame({"user_id": [30, 10, 30, 30], "movie_id": [7, 7, 5, 9], "rating": [4.0, 1.0, 5.0, 2.0]})
-    ratings["time"] = pd.to_datetime([100, 200, 300, 400], unit="s", utc=True)
+    ratings["time"] = pd.to_datetime([100, 200.5, 300, 400], unit="s", utc=True)
     return MovieLens(ratings, users, movies.join(flags), source="test")
 
 
@@ -48,7 +48,7 @@ def test_a_record_holds_the_user_the_movie_and_the_rating_of_its_row(small, tmp_
     assert batch["year"].tolist() == [0, 1994]
     assert [GENRES[genre] for genre in np.flatnonzero(batch["genres"][0])] == ["Drama", "War"]
     assert batch["rating"].tolist() == [1.0, 2.0]
-    assert batch["time"].tolist() == [200, 400]
+    assert batch["time"].tolist() == [200_500_000, 400_000_000]
 
 
 def test_a_list_holds_its_user_once_and_each_movie_in_its_order(small, tmp_path):
@@ -167,3 +167,16 @@ def test_text_survives(small, tmp_path):
     assert validate_records(files, renamed, [0, 1]) == 2
     (batch,) = read_records(files)
     assert tf.strings.length(batch["occupation"], unit="UTF8_CHAR").numpy().tolist() == [8, 5]
+
+
+def test_users_of_whom_nothing_is_known_have_zero_and_no_text(small, tmp_path):
+    unknown = MovieLens(small.ratings, small.users[[]], small.movies, "test")
+    files = write_records(unknown, [0, 1, 2], tmp_path, "train", shards=1)
+    assert validate_records(files, unknown, [0, 1, 2]) == 3
+    (batch,) = read_records(files).as_numpy_iterator()
+    assert batch["user_id"].tolist() == [30, 10, 30]
+    assert (batch["age"].tolist(), batch["gender"].tolist(), batch["occupation"].tolist()) == (
+        [0] * 3,
+        [b""] * 3,
+        [b""] * 3,
+    )

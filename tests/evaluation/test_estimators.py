@@ -146,7 +146,7 @@ def test_the_logging_policy_on_its_own_log_has_the_mean_reward(log, name):
 
 @every
 def test_a_constant_reward_is_the_estimate(log, name):
-    """Exactly where self-normalised or with a right model, within the interval where weights are not normalised."""
+    """Exactly where self-normalised or with a right model; no interval, as no other reward says how much they vary."""
     constant = log | dict.fromkeys(["reward", "q_action", "q_target"], np.full(2000, 3.7))
     if name == "sndr":
         constant |= {"q_action": np.full(2000, 1.1), "q_target": np.full(2000, 1.1)}  # wrong by a constant
@@ -156,9 +156,7 @@ def test_a_constant_reward_is_the_estimate(log, name):
         assert estimate.value == pytest.approx(3.7 * clipped.mean())
     else:
         assert estimate.value == pytest.approx(3.7, rel=1e-14)
-    if name == "ips":
-        low, high = estimate.interval()
-        assert low < 3.7 < high
+    assert np.isnan(estimate.interval()).all()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -263,7 +261,7 @@ def test_one_record_has_a_value_and_no_interval(small, name):
 @pytest.mark.parametrize("value", [0.0, -0.1, 1.001, np.nan, np.inf])
 def test_an_invalid_propensity_is_refused(small, name, value):
     small["propensity"][1] = value
-    with pytest.raises(ValueError, match=rf"propensity must be in \(0, 1\], record 1 has {value}"):
+    with pytest.raises(ValueError, match=rf"row 1: propensity must be in \(0, 1\], got {value}"):
         call(name, small, **OPTIONS.get(name, {}))
 
 
@@ -271,14 +269,14 @@ def test_an_invalid_propensity_is_refused(small, name, value):
     ("column", "value", "sentence"),
     [
         ("propensity", None, "propensity is missing: there is no estimate without it"),
-        ("target", [0.5, 1.2, 0.5], r"target must be in \[0, 1\], record 1 has 1.2"),
-        ("target", [0.5, 0.5, np.nan], r"target must be in \[0, 1\], record 2 has nan"),
+        ("target", [0.5, 1.2, 0.5], r"row 1: target must be in \[0, 1\], got 1.2"),
+        ("target", [0.5, 0.5, np.nan], r"row 2: target must be in \[0, 1\], got nan"),
         ("target", [0.0, 0.0, 0.0], "target is 0 in all 3 records: the target policy takes no action of this log"),
-        ("reward", [1.0, np.nan, 1.0], "reward must be finite, record 1 has nan"),
+        ("reward", [1.0, np.nan, 1.0], "row 1: reward must be finite, got nan"),
         ("reward", [1.0, 1.0], r"all columns must have the same shape \[n\], got .*'reward': \[2\]"),
         ("reward", [[1.0], [1.0], [1.0]], r"all columns must have the same shape \[n\], got .*'reward': \[3, 1\]"),
-        ("q_action", [1.0, np.inf, 1.0], "q_action must be finite, record 1 has inf"),
-        ("q_target", [np.nan, 1.0, 1.0], "q_target must be finite, record 0 has nan"),
+        ("q_action", [1.0, np.inf, 1.0], "row 1: q_action must be finite, got inf"),
+        ("q_target", [np.nan, 1.0, 1.0], "row 0: q_target must be finite, got nan"),
     ],
 )
 def test_an_invalid_column_is_refused(small, column, value, sentence):
@@ -288,7 +286,7 @@ def test_an_invalid_column_is_refused(small, column, value, sentence):
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1.5, np.nan])
 def test_an_invalid_pass_prob_is_refused(small, value):
-    with pytest.raises(ValueError, match=rf"pass_prob must be in \(0, 1\], record 2 has {value}"):
+    with pytest.raises(ValueError, match=rf"row 2: pass_prob must be in \(0, 1\], got {value}"):
         call("direct_method", small, pass_prob=[1.0, 1.0, value])
 
 

@@ -37,8 +37,8 @@ def test_groups_have_the_same_intervals():
 
 
 def metrics():
-    """Two policies and the same four users; the second has no value of the first metric for one user."""
-    first = pd.DataFrame({"ndcg": [0.2, 0.4, 0.6, 0.9], "map": [0.1, 0.1, 0.2, 0.2]})
+    """Two policies and the same four users; the first metric is undefined for one of them."""
+    first = pd.DataFrame({"ndcg": [0.2, 0.4, np.nan, 0.9], "map": [0.1, 0.1, 0.2, 0.2]})
     second = pd.DataFrame({"ndcg": [0.1, 0.2, np.nan, 0.6], "map": [0.1, 0.3, 0.2, 0.2]})
     return {"a": first, "b": second}
 
@@ -47,7 +47,7 @@ def test_a_table_has_the_mean_of_each_metric_over_the_users_that_have_one():
     table = tabulate_means(metrics(), level=0.9)
     expected = mean_interval([0.1, 0.2, 0.6], 0.9)
     np.testing.assert_allclose(table.loc["b", ["ndcg", "ndcg_low", "ndcg_high"]].astype(float), expected)
-    assert table.loc["a", "ndcg"] == pytest.approx(0.525)
+    assert table.loc["a", "ndcg"] == pytest.approx(0.5)
     assert list(table.index) == ["a", "b"]
     assert tabulate_means({"a": pd.DataFrame({"mrr": [np.nan, np.nan]})}).iloc[0].isna().all()
 
@@ -76,8 +76,44 @@ def test_an_unknown_baseline_and_tables_of_other_users_are_refused():
         tabulate_differences({"a": metrics()["a"], "b": metrics()["b"].iloc[:3]}, "b")
 
 
-def test_a_missing_value_of_a_group_does_not_count():
-    """1, 2, 3 and NaN have the interval of 1, 2 and 3."""
-    values = pd.Series([1.0, 2.0, 3.0, np.nan])
-    row = group_intervals(values.groupby([0, 0, 0, 0])).loc[0]
-    np.testing.assert_allclose(row[["value", "low", "high"]], mean_interval([1.0, 2.0, 3.0]))
+def test_a_value_that_is_not_known_makes_the_mean_unknown():
+    """One user of policy "b" has no value where policy "a" has one: it is not left out of the mean."""
+    values = pd.Series([1.0, 2.0, np.nan, 5.0, 6.0])
+    table = group_intervals(values.groupby([0, 0, 0, 1, 1]))
+    assert table.loc[0].isna().all()
+    np.testing.assert_allclose(table.loc[1], mean_interval([5.0, 6.0]))
+    tables = metrics()
+    tables["b"].loc[3, "ndcg"] = np.nan
+    for table in (tabulate_means(tables), tabulate_differences(tables, "a")):
+        assert table.loc["b", ["ndcg", "ndcg_low", "ndcg_high"]].isna().all()
+        assert np.isfinite(table.loc["b", "map"])
+    assert tabulate_means(tables).loc["a", "ndcg"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("rare", [0, 1, 19])
+def test_values_of_which_fewer_than_20_are_rare_have_no_interval(rare):
+    """No click in 500 is no proof that there are none: half of such samples come from rates above 0.0014."""
+    values = np.repeat([0.0, 1.0], [500 - rare, rare])
+    for changed in (values, 1 - values, 3.0 + values):
+        value, low, high = mean_interval(changed)
+        assert value == changed.mean()
+        assert np.isnan([low, high]).all()
+    low, high = mean_interval(np.repeat([0.0, 1.0], [480, 20]))[1:]
+    assert 0 < low < 0.04 < high
+
+
+def test_rounding_is_no_variation():
+    assert np.isnan(mean_interval([1.0, 1.0 - 1e-16, 1.0 + 2e-16])[1:]).all()
+
+
+@pytest.mark.parametrize("rate", [0.0005, 0.002, 0.02])
+@pytest.mark.parametrize("n", [500, 5000, 20_000])
+def test_intervals_of_rare_values_cover_the_mean(rate, n):
+    """At most 7 % of 1,000 samples, and of those with an interval where it is at least half of them, miss the rate."""
+    clicks = np.random.default_rng(0).binomial(n, rate, 1000)
+    bounds = {x: mean_interval(np.repeat([1.0, 0.0], [x, n - x]))[1:] for x in np.unique(clicks)}
+    low, high = np.array([bounds[x] for x in clicks]).T
+    given, missed = ~np.isnan(low), (low > rate) | (high < rate)
+    assert missed.mean() <= 0.07
+    assert given.mean() < 0.5 or missed[given].mean() <= 0.07
+    assert (given == (clicks >= 20)).all()

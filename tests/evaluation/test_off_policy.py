@@ -61,25 +61,26 @@ def test_unsupported_mass_is_exact_where_the_logging_probabilities_are_known(dec
     table = off_policy.evaluate(decisions, TARGET, Q, logging)
     assert table["unsupported_mass"].tolist() == pytest.approx([0.375] * 9)
     logging[2] = [0.7, 0.0, 0.3]
-    with pytest.raises(ValueError, match=r"record 2 has 0.3 where 0.2 was logged"):
+    with pytest.raises(ValueError, match=r"^row 2: logging_probabilities of the logged .* propensities, got 0.3$"):
         off_policy.evaluate(decisions, TARGET, Q, logging)
 
 
 @pytest.mark.parametrize(
     ("row", "values", "sentence"),
     [
-        (1, [0.5, 0.5, 0.5], "probabilities must sum to 1 in every row, record 1 sums to 1.5"),
-        (2, [0.5, np.nan, 0.5], "probabilities must sum to 1 in every row, record 2 sums to nan"),
-        (1, [1.5, -0.5, 0.0], "probabilities must be at least 0, record 1 has -0.5 in column 1"),
-        (0, [0.5, 0.3, 0.2], "probabilities must be 0 in padding, record 0 has 0.2 in column 2"),
+        (1, [0.5, 0.5, 0.5], r"got \[0.5 0.5 0.5\]"),
+        (2, [0.5, np.nan, 0.5], r"got \[0.5 nan 0.5\]"),
+        (1, [1.5, -0.5, 0.0], r"got \[ 1.5 -0.5  0. \]"),
+        (0, [0.5, 0.3, 0.2], r"got \[0.5 0.3 0.2\]"),
     ],
 )
 def test_rows_that_are_not_distributions_over_the_candidates_are_refused(decisions, row, values, sentence):
     wrong = TARGET.copy()
     wrong[row] = values
-    with pytest.raises(ValueError, match=sentence):
+    rule = f"probabilities must be 0 or more and sum to 1, and be 0 in padding, {sentence}"
+    with pytest.raises(ValueError, match=f"^row {row}: {rule}"):
         off_policy.evaluate(decisions, wrong)
-    with pytest.raises(ValueError, match=f"logging_{sentence}"):
+    with pytest.raises(ValueError, match=f"^row {row}: logging_{rule}"):
         off_policy.evaluate(decisions, TARGET, logging_probabilities=wrong)
 
 
@@ -105,7 +106,7 @@ def test_a_prediction_that_is_not_finite_is_refused(decisions, value):
     """Even where the target has probability 0, 0 times NaN would be NaN."""
     wrong = Q.copy()
     wrong[1, 2] = value
-    with pytest.raises(ValueError, match=f"^q must be finite for every candidate, record 1 has {value} in column 2"):
+    with pytest.raises(ValueError, match=rf"^row 1: q must be finite for every candidate, got \[ ?2. +3. +{value}\]"):
         off_policy.evaluate(decisions, TARGET, wrong)
 
 

@@ -1,13 +1,16 @@
 """Ranking metrics against scikit-learn, by hand, and by the properties of every metric."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, ndcg_score
+from sklearn.metrics.pairwise import cosine_similarity
 
 from recbandits.environments.clicks import Cascade, PositionBased
 from recbandits.evaluation import ranking_metrics as metrics
-from recbandits.evaluation.catalogue_metrics import intra_list_diversity
+from recbandits.evaluation.ranking_metrics import intra_list_diversity
 
 GENERATOR = np.random.default_rng(7)
 SCORES = GENERATOR.normal(size=(60, 12))
@@ -166,7 +169,47 @@ def test_ndcg_has_no_value_where_no_candidate_is_relevant():
     np.testing.assert_array_equal(values, [np.nan, np.nan, 0.0])
 
 
+# diversity
+
+
+def test_the_cosine_of_every_pair_counts_once():
+    vectors = np.random.default_rng(0).normal(size=(20, 5, 3))
+    similar = [np.mean([cosine_similarity(v)[i, j] for i, j in combinations(range(5), 2)]) for v in vectors]
+    np.testing.assert_allclose(intra_list_diversity(vectors), 1 - np.array(similar), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "value"),
+    [
+        pytest.param([[1, 0], [2, 0], [5, 0]], 0.0, id="all alike"),
+        pytest.param([[1, 0], [0, 3]], 1.0, id="nothing in common"),
+        pytest.param([[1, 0], [-1, 0]], 2.0, id="opposites"),
+        pytest.param([[1, 0], [1, 0], [0, 0]], 2 / 3, id="the zero vector has cosine 0"),
+        pytest.param([[1, 0], [1, 0], [np.nan, np.nan]], 0.0, id="a short list"),
+        pytest.param([[1, 0], [np.nan, np.nan]], np.nan, id="one item makes no pair"),
+    ],
+)
+def test_diversity_by_hand(vectors, value):
+    np.testing.assert_allclose(intra_list_diversity([vectors]), [value], atol=1e-12)
+
+
 # tables
+
+
+def test_a_vector_that_is_not_known_is_refused_and_not_left_out():
+    slate, vectors = metrics.rank(SCORES, 5), np.ones((60, 12, 3))
+    vectors[3, slate[3, 1]] = np.nan
+    with pytest.raises(ValueError, match=r"^row 3: vectors must be finite for every item in a slate"):
+        metrics.measure(slate, RATINGS, vectors=vectors)
+
+
+def test_a_mean_over_lists_leaves_out_only_what_is_undefined():
+    """The first user has a list without a relevant candidate, the second one with an unknown number of clicks."""
+    table = pd.DataFrame({"map": [0.5, np.nan, 0.2, 0.4], "clicks": [0.1, 0.3, np.nan, 0.5]})
+    expected = pd.DataFrame({"map": [0.5, 0.3], "clicks": [0.2, np.nan]}, [7, 8])
+    pd.testing.assert_frame_equal(metrics.by_user(table, [7, 7, 8, 8]), expected)
+    assert metrics.by_seed({0: table[:2], 1: table[2:]}).to_numpy().tolist()[0] == [0.5, 0.2]
+    assert metrics.by_seed({0: table[:2], 1: table[2:]})["clicks"].isna().tolist() == [False, True]
 
 
 def test_all_metrics_of_a_list_are_in_one_row():
@@ -196,28 +239,28 @@ def test_each_run_has_the_mean_of_its_lists():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: metrics.rank(np.zeros(3), 2), r"scores must have the shape \[n, items\], got \[3\]"),
+        (lambda: metrics.rank(np.zeros(3), 2), r"shape of scores must be \[n, items\], got \[3\]"),
         (lambda: metrics.rank(np.zeros((1, 3)), 0), "k must be at least 1, got 0"),
         (
             lambda: metrics.rank(np.zeros((1, 3)), 1, np.ones(3, bool)),
-            r"mask must have the shape of scores, \[1, 3\]",
+            r"shape of mask must be that of scores, \(1, 3\), got \(3,\)",
         ),
-        (lambda: metrics.rank(np.array([[0.0], [np.nan]]), 1), "scores must be numbers, got NaN in list 1"),
+        (lambda: metrics.rank(np.array([[0.0], [np.nan]]), 1), r"row 1: scores must be numbers, got \[nan\]"),
         (lambda: metrics.ndcg([[0]], BY_HAND, gain="log"), "gain must be exponential or linear, got 'log'"),
-        (lambda: metrics.ndcg([[0]], -BY_HAND), "relevance must be at least 0, got -3"),
-        (lambda: metrics.err([[0]], BY_HAND, highest=4.0), r"relevance must be in \[0, 4\], got 5"),
+        (lambda: metrics.ndcg([[0]], -BY_HAND), r"row 0: relevance must be at least 0, got \[-3\."),
+        (lambda: metrics.err([[0]], BY_HAND, highest=4.0), r"row 0: relevance must be in \[0, 4\], got \[3\. 5\."),
         (lambda: metrics.err([[4]], BY_HAND), "slate must hold columns below 4, or -1, got 4 to 4"),
         (lambda: metrics.hit_rate([[-2]], BY_HAND), "slate must hold columns below 4, or -1, got -2 to -2"),
         (lambda: metrics.ndcg([[0], [1]], BY_HAND), r"slate and relevance must be \[n, k\] and \[n, items\]"),
         (lambda: metrics.ndcg([[0]], [[np.nan, 1.0]]), "slate must not show padding"),
         (
             lambda: metrics.ndcg([[1, 3, 1]], BY_HAND),
-            r"slate must hold different columns, list 0 is \[1, 3, 1\]",
+            r"row 0: slate must be of different columns, got \[1 3 1\]",
         ),
-        (lambda: metrics.measure([[0]], BY_HAND, clicks=Cascade()), "attraction and clicks must come together"),
+        (lambda: metrics.measure([[0]], BY_HAND, clicks=Cascade()), "attraction and clicks must be given together"),
         (
             lambda: metrics.measure([[0]], BY_HAND, attraction=BY_HAND / 5),
-            "attraction and clicks must come together",
+            "attraction and clicks must be given together",
         ),
     ],
 )

@@ -36,8 +36,30 @@ def test_the_summary_keeps_the_order_and_gives_bounds():
 
 
 def test_differences_are_paired_by_seed():
-    """The difference is exactly 1 for every seed, although the seeds differ."""
-    np.testing.assert_allclose(regret.difference(runs(), "b", "a"), (1.0, 1.0, 1.0))
+    """The differences are 1.0 and 1.5, although the seeds differ by 4."""
+    changed = runs()
+    changed.loc[(changed["agent"] == "b") & (changed["seed"] == 1), "regret"] += 0.5
+    np.testing.assert_allclose(regret.difference(changed, "b", "a"), mean_interval([1.0, 1.5]))
+
+
+def test_a_difference_that_is_the_same_for_all_seeds_has_no_interval():
+    value, low, high = regret.difference(runs(), "b", "a")
+    assert value == pytest.approx(1.0)
+    assert np.isnan([low, high]).all()
+
+
+def test_a_regret_that_is_not_known_makes_what_is_computed_from_it_unknown():
+    """It is in one window of one seed: neither of them is left out of a mean."""
+    broken = runs()
+    broken.loc[0, "regret"] = np.nan
+    assert np.isnan(regret.totals(broken)["regret"]).tolist() == [True, False, False, False]
+    table = regret.summary(broken)
+    assert table.loc["a", ["regret", "regret_low", "regret_high"]].isna().all()
+    np.testing.assert_allclose(table.loc["a", "reward"], regret.summary(runs()).loc["a", "reward"])
+    np.testing.assert_allclose(table.loc["b"], regret.summary(runs()).loc["b"])
+    assert np.isnan(regret.difference(broken, "a", "b")).all()
+    curve = regret.curve(broken, "regret").set_index(["agent", "interactions"])
+    assert curve.isna().all(axis=1).tolist() == [True, False, False, False]
 
 
 def test_agents_without_common_seeds_cannot_be_compared():

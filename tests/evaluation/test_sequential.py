@@ -23,25 +23,15 @@ def test_it_is_smallest_near_optimal_n_and_above_that_of_a_fixed_time():
     assert (factor > 1.96).all()
 
 
-def test_the_sequence_misses_the_mean_at_any_time_in_at_most_5_percent_of_runs():
-    """400 runs of 1 + Binomial(4, 0.8), 2,000 looks each. With 1.96 standard errors, more than 30 % of runs miss."""
-    rng, missed, naive = np.random.default_rng(0), 0, 0
-    for _ in range(400):
-        sequence = sequential.confidence_sequence(1 + rng.binomial(4, 0.8, 2000).astype(float))
-        low, high, value = sequence.low[50:], sequence.high[50:], sequence.value[50:]
-        missed += bool(((low > 4.2) | (high < 4.2)).any())
-        once = (high - low) / 2 / sequential.critical_value(np.arange(51, 2001)) * 1.96
-        naive += bool((np.abs(value - 4.2) > once).any())
-    assert missed / 400 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
-    assert naive / 400 > 0.3
-
-
-def test_the_sequence_has_the_standard_error_of_the_observations_so_far():
-    """1, 2, 3, 4: after the third the mean is 2 and its standard error 1 / sqrt(3)."""
-    sequence = sequential.confidence_sequence([1.0, 2.0, 3.0, 4.0])
-    assert np.isnan(sequence.value[0])
-    assert sequence.value[2] == pytest.approx(2.0)
-    assert sequence.high[2] - 2.0 == pytest.approx(sequential.critical_value(3) / math.sqrt(3))
+def test_the_critical_value_is_exceeded_at_any_time_in_at_most_5_percent_of_runs():
+    """400 means of 1 + Binomial(4, 0.8), 2,000 looks each. Above 1.96 standard errors, there are more than 30 %."""
+    n = np.arange(1, 2001)
+    observed = 1 + np.random.default_rng(0).binomial(4, 0.8, (400, 2000)).astype(float)
+    mean = observed.cumsum(axis=1) / n
+    variance = ((observed**2).cumsum(axis=1) / n - mean**2) * n / np.maximum(n - 1, 1)
+    errors = (np.abs(mean - 4.2) / np.sqrt(variance / n + 1e-12))[:, 50:]
+    assert (errors > sequential.critical_value(n[50:])).any(axis=1).mean() <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+    assert (errors > 1.96).any(axis=1).mean() > 0.3
 
 
 def test_a_difference_of_equal_streams_excludes_zero_at_any_time_in_at_most_5_percent_of_runs():
@@ -68,6 +58,36 @@ def test_users_with_many_decisions_count_once():
     often = sequential.difference(np.repeat(once, 10), np.repeat(other, 10), groups=(np.repeat(users, 10),) * 2)
     error = (often.high - often.low) / 2 / sequential.critical_value(80)
     assert error == pytest.approx(math.sqrt(once.var(ddof=1) / 4 + other.var(ddof=1) / 4))
+
+
+def test_streams_without_variation_have_no_interval():
+    """Two sides without a click, and 19 clicks on both together; with 20 there is one."""
+    for clicks, expected in ((0, False), (19, False), (20, True)):
+        first = np.repeat([1.0, 0.0], [clicks // 2, 500 - clicks // 2])
+        second = np.repeat([1.0, 0.0], [clicks - clicks // 2, 2000 - clicks + clicks // 2])
+        interval = sequential.difference(first, second)
+        assert interval.value == pytest.approx(first.mean() - second.mean())
+        assert np.isfinite([interval.low, interval.high]).all() == expected
+
+
+def test_a_side_without_a_click_has_the_variance_of_both():
+    """0 of 1,000 and 50 of 1,000: variance 0.025 x 0.975 of an observation, as in a test for equal rates."""
+    interval = sequential.difference(np.zeros(1000), np.repeat([1.0, 0.0], [50, 950]))
+    half = sequential.critical_value(2000) * math.sqrt(0.025 * 0.975 * 2000 / 1999 * 2 / 1000)
+    assert interval.high == pytest.approx(-0.05 + half)
+    assert interval.high < 0
+    same = sequential.difference(np.full(1000, 5.0), np.full(1000, 3.0))
+    assert 0 < same.low < 2 < same.high
+
+
+def test_a_canary_with_few_clicks_by_chance_is_seldom_significantly_worse():
+    """Both sides have a click in 100; 400 times with 10 looks of a tenth of the decisions. Without the rule, 26 %."""
+    generator, alarms = np.random.default_rng(0), 0
+    for _ in range(400):
+        first, second = generator.random(1000) < 0.01, generator.random(9000) < 0.01
+        looks = (sequential.difference(first[: 100 * k], second[: 900 * k]) for k in range(1, 11))
+        alarms += any(not (look.low <= 0 <= look.high) and np.isfinite(look.low) for look in looks)
+    assert alarms / 400 <= 0.05
 
 
 def test_fewer_than_two_observations_on_a_side_give_nan():

@@ -272,16 +272,16 @@ def test_an_empty_log_gives_no_estimate(log):
         ),
         (
             {"target_propensity": np.full((500, 3), 1.5), "q": None},
-            r"target must be in \[0, 1\], record 0 has \[1.5 1.5 1.5\]",
+            r"row 0: target must be in \[0, 1\], got \[1.5 1.5 1.5\]",
         ),
         ({"target_propensity": np.zeros((500, 3)), "q": None}, "the target policy begins no slate of this log"),
-        ({"target_position": np.full((500, 3), np.nan)}, r"target must be in \[0, 1\], record 0"),
+        ({"target_position": np.full((500, 3), np.nan)}, r"row 0: target must be in \[0, 1\]"),
         ({"q": np.zeros((500, 3))}, r"q must have the shape \[500, 3, 6\], got \[500, 3\]"),
-        ({"q": np.full((500, 3, 6), np.inf)}, "q must be finite, record 0"),
-        ({"target_conditional": np.ones((500, 3, 6))}, "target_conditional must be at least 0 and sum to 1"),
+        ({"q": np.full((500, 3, 6), np.inf)}, "row 0: q must be finite"),
+        ({"target_conditional": np.ones((500, 3, 6))}, "row 0: target_conditional must be 0 or more and sum to 1"),
         (
             {"target_conditional": np.full((500, 3, 6), 1 / 6)},
-            "target_conditional must give the logged item its target_propensity, record 0 has 0.166667 in slot 0",
+            "row 0: target_conditional of the logged items must be their target_propensity, got .0.1666",
         ),
     ],
 )

@@ -155,10 +155,10 @@ def test_the_probabilities_of_its_exploration_are_those_of_the_first_slot():
 @pytest.mark.parametrize(
     ("slate", "message"),
     [
-        ([[0, 0]], r"row 0: slate must hold different available items, got \[0 0\]"),
-        ([[0, 4]], r"row 0: slate must hold different available items, got \[0 4\]"),
-        ([[-1, 0]], r"row 0: slate must hold different available items, got \[-1  0\]"),
-        ([[3, 0]], r"row 0: slate must hold different available items, got \[3 0\]"),
+        ([[0, 0]], r"row 0: slate must be of different available items, got \[0 0\]"),
+        ([[0, 4]], r"row 0: slate must be of different available items, got \[0 4\]"),
+        ([[-1, 0]], r"row 0: slate must be of different available items, got \[-1  0\]"),
+        ([[3, 0]], r"row 0: slate must be of different available items, got \[3 0\]"),
         ([0, 1], r"slate must have the shape \[1, slots\], got \(2,\)"),
     ],
 )

@@ -1,5 +1,6 @@
 import dataclasses
 import random
+import re
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,13 +13,16 @@ from recbandits.data.features import FeatureBundle
 from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples
 from recbandits.loop.generate import generate
-from recbandits.loop.ingest import Join, decisions_of, ingest, read_manifest, titles_of
+from recbandits.loop.ingest import decisions_of, ingest, read_manifest, titles_of
+from recbandits.loop.settings import Join, Settings
+from recbandits.loop.world import STARS
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.records import Interaction, Reward, from_table
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 END = START + timedelta(seconds=60)
-RULE = Join(window=5.0, default=1.0)
+RULE = STARS
+CLICKS = Join(window=5.0, lowest=0.0, highest=1.0, default=0.0)
 
 
 class Recorded(DuckWarehouse):
@@ -104,7 +108,7 @@ def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, r
 
 
 def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records, bundle, tmp_path):
-    """Of 400 decisions one has an unknown user, one an unknown movie, one 9 stars, and one of the three no report."""
+    """Of 400 decisions two have an unknown user or none, one an unknown item, one 9 stars; two of these no report."""
     decisions = [record for record in records if isinstance(record, Interaction)]
     first = {}
     for record in records:
@@ -119,20 +123,23 @@ def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records
         praised.event_id: [praised, dataclasses.replace(first[praised.event_id], value=9.0)],
     }
     kept = [record for record in records if record.event_id not in changed]
+    nobody = next(one for one in decisions if one.event_id not in first)
+    kept = [record for record in kept if record.event_id != nobody.event_id]
+    changed[nobody.event_id] = [dataclasses.replace(nobody, user_id=None)]
     warehouse = filled([*kept, *(record for some in changed.values() for record in some)])
     before = warehouse.counts(START, END, RULE.window)
     manifest = ingest(warehouse, START, END, RULE, bundle, tmp_path / "one")
     assert manifest["reasons"] == {
-        "candidates must be movies with features": 1,
+        "candidates must be items with features": 1,
         "reward must be in [1, 5]": 1,
-        "user_id must be of a user with features": 1,
+        "user_id must be of a user with features": 2,
     }
     counts = manifest["counts"]
     assert adds_up(counts)
     assert counts["total"] == before.total
-    assert counts["quarantined"] == 3
-    assert (counts["joined"], counts["defaulted"]) == (before.joined - 2, before.defaulted - 1)
-    assert manifest["decisions"] == counts["joined"] + counts["defaulted"] == 397
+    assert counts["quarantined"] == 4
+    assert (counts["joined"], counts["defaulted"]) == (before.joined - 2, before.defaulted - 2)
+    assert manifest["decisions"] == counts["joined"] + counts["defaulted"] == 396
     assert not set(changed) & set(decisions_of(tmp_path / "one", held_out=None).event_id)
     entries = warehouse.query("SELECT * FROM quarantine").to_pylist()
     assert {entry["message_id"] for entry in entries} == {f"ingester/{name}" for name in changed}
@@ -169,7 +176,9 @@ def test_a_dataset_is_of_one_moment_although_rewards_arrive_meanwhile(records, b
 
 def test_a_reward_after_the_window_counts_as_none(records, bundle, tmp_path):
     """With a window of 1 ms nearly nobody of mean delay 1 s has answered: the share is 1 - exp(-0.001)."""
-    manifest = ingest(filled(records), START, END, Join(window=0.001, default=2.0), bundle, tmp_path)
+    manifest = ingest(
+        filled(records), START, END, dataclasses.replace(STARS, window=0.001, default=2.0), bundle, tmp_path
+    )
     log, counts = decisions_of(tmp_path, held_out=None), manifest["counts"]
     assert (log.reward == 2.0).sum() >= counts["defaulted"] >= 395
     assert counts["late"] > 300
@@ -205,11 +214,52 @@ def test_a_window_without_a_decision_is_refused(records, bundle, tmp_path):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"window": 0.0}, "window must be positive"),
-        ({"default": 0.0}, r"default must be within \[lowest, highest\]"),
-        ({"default": float("nan")}, r"default must be within \[lowest, highest\]"),
+        ({"window": 0.0}, "Join: window must be positive"),
+        ({"lowest": -np.inf}, "Join: lowest must be finite, got -inf"),
+        ({"highest": np.nan}, "Join: highest must be finite, got nan"),
+        ({"lowest": 1.0}, "Join: highest must be above lowest, 1, got 1.0"),
+        ({"default": 1.5}, "Join: default must be None or a number from lowest to highest, 0 to 1, got 1.5"),
+        ({"default": np.nan}, "Join: default must be None or a number from lowest to highest, 0 to 1, got nan"),
+        ({"default": True}, "Join: default must be None or a number from lowest to highest, 0 to 1, got True"),
+        ({"take": "mean"}, "Join: take must be one of first, last, sum, max, got 'mean'"),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused(values, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        Join(**values)
+def test_a_rule_that_cannot_be_is_refused_and_so_are_settings_with_it(values, sentence):
+    """What `ingest` would refuse cannot be in `Settings`, as a default of 0 with stars from 1 to 5 could."""
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Settings(dataclasses.replace(CLICKS, **values))
+
+
+def clicked(records):
+    """Decisions of 200 visitors, of whom every fourth clicks and every eighth clicks twice; the others are silent."""
+    decisions = [record for record in records if isinstance(record, Interaction)][:200]
+    clicks = decisions[::4] + decisions[::8]
+    return decisions + [
+        Reward(one.event_id, one.time + timedelta(seconds=k / 100), 1.0) for k, one in enumerate(clicks)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "mean", "decisions"),
+    [
+        (CLICKS, 50 / 200, 200),
+        (dataclasses.replace(CLICKS, default=None), 1.0, 50),
+        (dataclasses.replace(CLICKS, highest=2.0, take="sum"), 75 / 200, 200),
+    ],
+)
+def test_clicks_are_learnt_from_silence_is_what_the_rule_says_and_nothing_is_quarantined(
+    records, bundle, tmp_path, rule, mean, decisions
+):
+    manifest = ingest(filled(clicked(records)), START, END, rule, bundle, tmp_path)
+    assert (manifest["reasons"], manifest["counts"]["quarantined"], manifest["decisions"]) == ({}, 0, decisions)
+    assert (manifest["counts"]["joined"], manifest["counts"]["defaulted"]) == (50, 150)
+    assert {name: manifest[name] for name in vars(rule)} == vars(rule)
+    assert decisions_of(tmp_path, held_out=None).reward.mean() == pytest.approx(mean)
+
+
+def test_a_sum_outside_the_range_is_quarantined(records, bundle, tmp_path):
+    """Of 50 visitors who click, 25 do so twice: their sum is 2, above 1."""
+    rule = dataclasses.replace(CLICKS, take="sum")
+    manifest = ingest(filled(clicked(records)), START, END, rule, bundle, tmp_path)
+    assert manifest["reasons"] == {"reward must be in [0, 1]": 25}
+    assert adds_up(manifest["counts"])

@@ -12,9 +12,10 @@ from true_policies import NOON, logged, policy
 
 from recbandits.exploration import Exploration
 from recbandits.loop import judge as module
-from recbandits.loop.ingest import Join, decisions_of, ingest
+from recbandits.loop.ingest import decisions_of, ingest
 from recbandits.loop.judge import Judgement, judge_log
 from recbandits.loop.settings import Gate, Guardrail, Settings
+from recbandits.loop.world import STARS
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.records import Reward
 from recbandits.serving.policy import load
@@ -131,7 +132,7 @@ def test_directories_are_judged_as_what_they_hold(exported, tmp_path):
     rewards = [Reward(made.event_id, time, rng.integers(1, 6)) for made, time in zip(recommended, times, strict=True)]
     warehouse = DuckWarehouse()
     warehouse.write([made.interaction(time) for made, time in zip(recommended, times, strict=True)] + rewards)
-    ingest(warehouse, NOON, NOON + timedelta(hours=1), Join(), serving.bundle, tmp_path / "dataset")
+    ingest(warehouse, NOON, NOON + timedelta(hours=1), STARS, serving.bundle, tmp_path / "dataset")
     shutil.copytree(exported[1], tmp_path / "model" / "policy")
     found = module.judge(tmp_path / "dataset", tmp_path / "model", exported[0])
     held_out = decisions_of(tmp_path / "dataset", held_out=True)
@@ -158,8 +159,9 @@ def test_directories_are_judged_as_what_they_hold(exported, tmp_path):
         (Settings, {"forgetting": 0.0}, "forgetting"),
         (Settings, {"never": 1.5}, "never"),
         (Settings, {"rate": 0.0}, "rate"),
+        (Settings, {"join": None}, "join"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(kind, values, field):
     with pytest.raises(ValueError, match=f"{kind.__name__}: {field} must be"):
-        kind(**values)
+        kind(**({"join": STARS} if kind is Settings else {}) | values)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -25,6 +26,7 @@ from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulate import counts_of
 from recbandits.loop.steps import re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
+from recbandits.loop.world import STARS
 from recbandits.platforms.local.processes import is_held, read_json
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
@@ -33,13 +35,13 @@ KILLS = 50
 TEMPLATE = SOURCE / "re_training.yaml"
 # The gate lets every candidate pass, so that the Deployer, the only step with effects, has them.
 SETTINGS = Settings(
+    replace(STARS, window=2.0),
     movies=30,
     rank=2,
     candidates=5,
     first=200,
     rate=20.0,
     delay=0.3,
-    window=2.0,
     decisions=100,
     gate=Gate(margin=9.0, effective_sample_size=1.0),
 )
@@ -73,10 +75,10 @@ def first_policy(loop):
 
     warehouse, world = loop.platform.warehouse, loop.world
     data, model = (loop.directory / "first" / name for name in ("dataset", "model"))
-    end = datetime.now(UTC) - timedelta(seconds=2 * SETTINGS.window)
+    end = datetime.now(UTC) - timedelta(seconds=2 * SETTINGS.join.window)
     start = end - timedelta(seconds=SETTINGS.first / SETTINGS.rate)
     generate(world, warehouse, SETTINGS.first, start, 0, SETTINGS.first / SETTINGS.rate, SETTINGS.candidates)
-    ingest(warehouse, start, end, loop.rule, world.bundle(), data, SETTINGS.holdout)
+    ingest(warehouse, start, end, loop.settings.join, world.bundle(), data, SETTINGS.holdout)
     train(data, model, SETTINGS.agent, SETTINGS.exploration)
     loop.models.keep(model)
     warehouse.write([deploy(loop.endpoint, model, None, None)])
@@ -87,7 +89,7 @@ def plan(loop):
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         serving = serving_model(loop.platform)
-        found = due(loop.platform.warehouse, serving, loop.rule, datetime.now(UTC), SETTINGS.decisions)
+        found = due(loop.platform.warehouse, serving, loop.settings.join, datetime.now(UTC), SETTINGS.decisions)
         if found:
             return found
         time.sleep(0.2)

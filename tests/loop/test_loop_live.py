@@ -168,7 +168,8 @@ def ended(tmp_path_factory):
             process.wait(300)
     left = marked(str(root))
     span = now - timedelta(hours=1), datetime.now(UTC)
-    decisions = warehouse.decisions(*span, SETTINGS.window, SETTINGS.default).to_pandas()  # what is read is on disk
+    rule = SETTINGS.join
+    decisions = warehouse.decisions(*span, rule.window, rule.default).to_pandas()  # what is read is on disk
     warehouse.stop()
     answered = decisions[decisions["reward_time"].notna()]
     return Ended(directory, code, (root / "printed").read_text(), ran, left, answered)

@@ -9,16 +9,16 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.loop.ingest import Join
 from recbandits.loop.judge import Judgement
 from recbandits.loop.memory import MemoryEndpoint
 from recbandits.loop.release import deploy, experiment, guard, looks, observed, place, serving_version
 from recbandits.loop.settings import Guardrail
+from recbandits.loop.world import STARS
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
-RULE = Join(window=5.0, default=1.0)
+RULE = STARS
 GUARDRAIL = Guardrail(canary=20, holdback=10, least=50, most=400, margin=0.3)
 
 
@@ -216,6 +216,24 @@ class Traffic:
 @pytest.fixture
 def traffic(endpoint, policies):
     return Traffic(endpoint, released(endpoint, policies[1], policies[0]))
+
+
+def test_people_without_an_id_are_each_a_user_to_the_guardrail(traffic, policies):
+    """As one user they would be one group, of whom nothing can be said; as many they are independent."""
+    rng, versions = np.random.default_rng(1), [policies[1].version, policies[0].version]
+    values = {version: rng.choice([1.0, 5.0], 200) for version in versions}
+    for version, rewards in values.items():
+        for number, value in enumerate(rewards):
+            name, time = f"{version} {number}", NOON + timedelta(seconds=number / 100)
+            traffic.warehouse.write(
+                [Interaction(name, time, version, None, (), (1, 2), 1, 0.5), Reward(name, time, value)]
+            )
+    under = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts())
+    found, counts = observed(under, traffic.warehouse, NOON + timedelta(seconds=60), RULE, GUARDRAIL)
+    tightest = 100 * GUARDRAIL.most / GUARDRAIL.canary
+    expected = difference(*values.values(), GUARDRAIL.alpha, tightest)
+    assert counts == (200, 200)
+    assert found == pytest.approx(expected)
 
 
 def test_a_canary_is_left_alone_before_there_is_enough_to_say(traffic, policies):

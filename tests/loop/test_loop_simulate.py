@@ -34,7 +34,7 @@ class FirstChoice:
         first = len(self.asked)
         self.asked += instances
         return [
-            {"event_id": f"event-{first + number}", "movie_ids": [each["candidates"][0], 0]}
+            {"event_id": f"event-{first + number}", "item_ids": [each["candidates"][0], 0]}
             for number, each in enumerate(instances)
         ]
 

@@ -9,7 +9,7 @@ import pytest
 
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import Config
-from recbandits.loop.settings import Gate, Settings
+from recbandits.loop.settings import Gate, Join, Settings
 from recbandits.loop.steps import (
     config_parameter,
     directory_of,
@@ -19,12 +19,20 @@ from recbandits.loop.steps import (
     settings_from,
     time_of,
 )
+from recbandits.loop.world import STARS
 
 
 def test_settings_survive_json():
-    settings = replace(Settings(), agent=LinUCB(tikhonov=3.0), gate=Gate(margin=0.5), rate=7.0)
+    settings = replace(Settings(STARS), agent=LinUCB(tikhonov=3.0), gate=Gate(margin=0.5), rate=7.0)
     assert settings_from(json.loads(json.dumps(asdict(settings)))) == settings
-    assert settings_from({"gate": {"margin": 0.5}}) == replace(Settings(), gate=Gate(margin=0.5))
+    clicks = Join(window=60.0, lowest=0.0, highest=1.0, default=0.0, take="max")
+    assert settings_from({"join": asdict(clicks), "gate": {"margin": 0.5}}) == Settings(clicks, gate=Gate(margin=0.5))
+
+
+def test_settings_without_the_rule_for_rewards_are_refused():
+    """No range of rewards is assumed: 1 to 5 stars would quarantine every click that was not made."""
+    with pytest.raises(ValueError, match="settings must be a dict with `join`, the rule for rewards, got"):
+        settings_from({"rate": 7})
 
 
 def test_a_local_step_finds_the_directory_that_its_pipeline_was_started_from(tmp_path, monkeypatch):

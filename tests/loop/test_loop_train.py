@@ -12,9 +12,10 @@ from recbandits.agents.parameters import LinUCB
 from recbandits.data.examples import Examples, make_examples
 from recbandits.exploration import Exploration
 from recbandits.loop.generate import generate
-from recbandits.loop.ingest import Join, decisions_of, ingest
+from recbandits.loop.ingest import decisions_of, ingest
 from recbandits.loop.models import read_model
 from recbandits.loop.train import learn, learner, train
+from recbandits.loop.world import STARS
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.records import Reward
 from recbandits.serving.policy import describe, load
@@ -45,7 +46,7 @@ def datasets(world, tmp_path_factory):
     spans = {"first": (0, 1), "second": (1, 2), "both": (0, 2)}
     for name, (start, end) in spans.items():
         span = START + start * MINUTE, START + end * MINUTE
-        ingest(warehouse, *span, Join(), bundle, folder / name, titles=titles(world))
+        ingest(warehouse, *span, STARS, bundle, folder / name, titles=titles(world))
     return {name: folder / name for name in spans}
 
 
@@ -144,7 +145,7 @@ def test_a_log_that_was_delivered_twice_gives_the_identical_version(models, worl
     warehouse = DuckWarehouse()
     for _ in range(2):
         generate(world, warehouse, 600, START, seed=0)
-    ingest(warehouse, START, START + MINUTE, Join(), world.bundle(), tmp_path / "data", titles=titles(world))
+    ingest(warehouse, START, START + MINUTE, STARS, world.bundle(), tmp_path / "data", titles=titles(world))
     again = train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
     assert again["version"] == read_model(models["first"]).version
 
@@ -168,7 +169,7 @@ def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path
     warehouse, others = DuckWarehouse(), world.bundle()
     generate(world, warehouse, 50, START)
     others = type(others)(others.users * 2, others.movies, others.view)
-    ingest(warehouse, START, START + MINUTE, Join(), others, tmp_path / "data")
+    ingest(warehouse, START, START + MINUTE, STARS, others, tmp_path / "data")
     with pytest.raises(
         ValueError, match=r"the features of the dataset must be those of [0-9a-f]{16}, the model to go on"
     ):
@@ -179,7 +180,7 @@ def test_nothing_to_learn_from_is_refused(world, tmp_path):
     """One decision that is held out, as nearly every one is with a share of 0.999."""
     warehouse = DuckWarehouse()
     generate(world, warehouse, 1, START)
-    ingest(warehouse, START, START + MINUTE, Join(), world.bundle(), tmp_path / "data", holdout=0.999)
+    ingest(warehouse, START, START + MINUTE, STARS, world.bundle(), tmp_path / "data", holdout=0.999)
     with pytest.raises(ValueError, match="decisions must be at least one to learn from, the dataset has none"):
         train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
     assert not (tmp_path / "model").exists()
@@ -206,12 +207,12 @@ def test_a_reward_that_comes_later_does_not_teach_an_event_again(world, tmp_path
     warehouse = DuckWarehouse()
     generate(world, warehouse, 100, START)
     bundle, span = world.bundle(), (START, START + MINUTE)
-    ingest(warehouse, *span, Join(), bundle, tmp_path / "before")
+    ingest(warehouse, *span, STARS, bundle, tmp_path / "before")
     train(tmp_path / "before", tmp_path / "one", AGENT, SOFTMAX)
     silent = pq.read_table(tmp_path / "before" / "decisions.parquet", filters=pc.field("reward_time").is_null())
     assert len(silent) > 3
     warehouse.write([Reward(row["event_id"], row["time"], 5.0) for row in silent.to_pylist()])
-    manifest = ingest(warehouse, *span, Join(), bundle, tmp_path / "after")
+    manifest = ingest(warehouse, *span, STARS, bundle, tmp_path / "after")
     assert manifest["counts"]["defaulted"] == 0
     again = train(tmp_path / "after", tmp_path / "two", AGENT, SOFTMAX, serving=tmp_path / "one")
     assert again["new"] == 0

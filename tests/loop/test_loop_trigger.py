@@ -12,6 +12,7 @@ from kfp import compiler, dsl
 from recbandits.config import Config
 from recbandits.loop.settings import Settings
 from recbandits.loop.trigger import PIPELINE, Trigger, due, plan_now, span, timetable, watch
+from recbandits.loop.world import STARS
 from recbandits.platforms.local import processes
 from recbandits.platforms.local.pipelines import LocalPipelines
 from recbandits.platforms.local.warehouse import DuckWarehouse
@@ -20,7 +21,7 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward, Verdict
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SETTINGS = Settings(window=5.0)
+SETTINGS = Settings(STARS)
 
 
 class Served(NamedTuple):
@@ -58,45 +59,45 @@ FIRST = Served("first", NOON)
 
 def test_it_is_due_when_enough_decisions_have_their_rewards(warehouse):
     """At 12:00:55 rewards of 50 decisions are a window old: those of 12:00:00 to 12:00:49."""
-    assert due(warehouse, FIRST, SETTINGS, at(55), 51) is None
-    plan = due(warehouse, FIRST, SETTINGS, at(55), 50)
+    assert due(warehouse, FIRST, STARS, at(55), 51) is None
+    plan = due(warehouse, FIRST, STARS, at(55), 50)
     assert (plan.start, plan.end, plan.serving, plan.new) == (at(-60), at(50), "first", 50)
     assert plan.snapshot == warehouse.snapshot(at(-60), at(50))
 
 
 def test_the_same_data_and_the_same_model_are_the_same_run(warehouse):
-    plan = due(warehouse, FIRST, SETTINGS, at(55), 50)
-    assert due(warehouse, FIRST, SETTINGS, at(55), 50) == plan
-    assert due(warehouse, Served("other", NOON), SETTINGS, at(55), 50).name != plan.name
-    assert due(warehouse, FIRST, SETTINGS, at(55), 50, overlap=30).name != plan.name, "another window, the same data"
+    plan = due(warehouse, FIRST, STARS, at(55), 50)
+    assert due(warehouse, FIRST, STARS, at(55), 50) == plan
+    assert due(warehouse, Served("other", NOON), STARS, at(55), 50).name != plan.name
+    assert due(warehouse, FIRST, STARS, at(55), 50, overlap=30).name != plan.name, "another window, the same data"
     warehouse.write(decision(1000, at(7)))
-    assert due(warehouse, FIRST, SETTINGS, at(55), 50).name != plan.name
+    assert due(warehouse, FIRST, STARS, at(55), 50).name != plan.name
 
 
 def test_the_window_reaches_back_for_what_was_delivered_late_and_leaves_what_may_still_be_answered(warehouse):
     serving = Served("second", at(40))
-    assert span(warehouse, serving, SETTINGS, at(70), overlap=10) == (at(30), at(65))
-    assert span(warehouse, serving, replace(SETTINGS, window=20.0), at(70), overlap=10) == (at(30), at(50))
+    assert span(warehouse, serving, STARS, at(70), overlap=10) == (at(30), at(65))
+    assert span(warehouse, serving, replace(STARS, window=20.0), at(70), overlap=10) == (at(30), at(50))
 
 
 def test_where_rewards_stay_away_decisions_wait_instead_of_counting_as_unanswered(warehouse):
     """The newest reward is of 12:01:40; whoever decides later has none, whether asked at 12:02 or at 13:00."""
     warehouse.write([record for n in range(100, 3000) for record in decision(n, at(n), rewarded=False)])
-    assert span(warehouse, FIRST, SETTINGS, at(3600)) == (at(-60), at(95))
-    assert due(warehouse, FIRST, SETTINGS, at(3600), 96) is None
+    assert span(warehouse, FIRST, STARS, at(3600)) == (at(-60), at(95))
+    assert due(warehouse, FIRST, STARS, at(3600), 96) is None
 
 
 def test_where_decisions_stay_away_the_window_does_not_pass_them_by(warehouse):
     """The newest decision is of 12:01:39; rewards for later ones, which another function logs, are there already."""
     warehouse.write([record for n in range(100, 300) for record in decision(n, at(n))[1:]])
-    assert span(warehouse, FIRST, SETTINGS, at(3600)) == (at(-60), at(94))
+    assert span(warehouse, FIRST, STARS, at(3600)) == (at(-60), at(94))
 
 
 def test_what_a_verdict_was_about_does_not_count_again(warehouse):
     """A candidate was refused at 12:00:50: only decisions since 12:00:45, a window before, are new after that."""
     warehouse.write([verdict("refused", "second", "first", 50)])
-    assert due(warehouse, FIRST, SETTINGS, at(90), 41) is None
-    plan = due(warehouse, FIRST, SETTINGS, at(90), 40)
+    assert due(warehouse, FIRST, STARS, at(90), 41) is None
+    plan = due(warehouse, FIRST, STARS, at(90), 40)
     assert (plan.start, plan.new) == (at(-60), 40), "but all that the serving model has not learnt is read"
 
 
@@ -104,7 +105,7 @@ def test_a_canary_waits_for_its_verdict_before_the_next_one_is_trained(warehouse
     """As long as it has the smaller share; promoted it has the larger one, and its predecessor is the control."""
 
     def planned(shares):
-        return due(warehouse, FIRST, SETTINGS, at(90), 1, shares=shares)
+        return due(warehouse, FIRST, STARS, at(90), 1, shares=shares)
 
     warehouse.write([verdict("deployed", "second", "first", 10)])
     assert planned({"first": 80, "second": 20}) is None
@@ -150,8 +151,7 @@ def step(world: str, serving: str) -> str:
 def quick(
     config: dict,
     world: str,
-    window: float,
-    default: float,
+    join: dict,
     holdout: float,
     agent: dict,
     exploration: dict,
@@ -195,7 +195,7 @@ def test_a_look_starts_what_is_due_once(platform, template, tmp_path):
     assert run.state == "running"
     assert trigger.look(at(100)) is None, "never two at once"
     assert platform.pipelines.wait(run.name).outputs == {"Output": "first"}
-    plan = due(platform.warehouse, FIRST, SETTINGS, at(55), 50)
+    plan = due(platform.warehouse, FIRST, STARS, at(55), 50)
     assert run.name == plan.name
     assert trigger.look(at(55)) == platform.pipelines.status(run.name), "the same is not run again"
 

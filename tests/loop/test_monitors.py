@@ -3,12 +3,14 @@
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from true_policies import NOON, policy
 
 from recbandits.loop import monitors
+from recbandits.plots.loop import drift as drift_plot
 from recbandits.records import arrow_schema
 from recbandits.records.records import Interaction
 
@@ -131,6 +133,45 @@ def test_rewards_that_rise_are_no_alarm(world):
     assert table["low"][1] > table["high"][0]
     assert table["psi_reward"][1] > table["psi_reward_limit"][1]
     assert table["alarm"].tolist() == ["", ""]
+
+
+def test_a_log_without_contexts_has_no_index_of_them_and_all_else(decisions, served):
+    """`BanditLog.to_tables` writes empty contexts; here also one hour of other features than in the first."""
+    log = monitors.log_of(decisions)
+    table, rewards = log.to_tables(served.version)
+    table = table.append_column("reward", rewards["value"]).append_column("reward_time", rewards["time"])
+    found = monitors.drift(table, EDGES, {served.version: served})
+    expected = monitors.drift(decisions, EDGES, {served.version: served})
+    contexts = ["psi_context", "psi_context_limit"]
+    assert found[contexts].isna().all(axis=None)
+    pd.testing.assert_frame_equal(found.drop(columns=contexts), expected.drop(columns=contexts))
+    assert len(drift_plot(found).axes) == 3
+    mixed = pa.concat_tables([decisions.slice(0, 2000), table.slice(2000).select(decisions.column_names)])
+    assert np.isnan(monitors.drift(mixed, EDGES)["psi_context"].tolist()).tolist() == [False, True]
+
+
+def test_decisions_that_no_policy_can_score_by_ids_are_watched_all_the_same(decisions, served):
+    """Every second decision is for somebody without an id; of the first one the user is new, of the third an item."""
+    users = [None if row % 2 else user for row, user in enumerate(decisions["user_id"].to_pylist())]
+    lists = [
+        [-5, *others[1:]] if row == 2 else others for row, others in enumerate(decisions["candidates"].to_pylist())
+    ]
+    columns = {"user_id": pa.array([-5, *users[1:]]), "candidates": pa.array(lists)}
+    columns["action"] = pa.array(
+        [lists[2][1] if row == 2 else arm for row, arm in enumerate(decisions["action"].to_pylist())]
+    )
+    table = decisions
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    policies = {served.version: served}
+    (row,) = monitors.propensities(table, policies).itertuples()
+    (expected,) = monitors.propensities(decisions, policies).itertuples()
+    assert (row.decisions, row.ratio, row.differing, row.alarm) == (4000, expected.ratio, 0.0, "")
+    assert 0.5 < (row.high - row.low) / (expected.high - expected.low) < 2, "as many decisions, half of the variances"
+    assert monitors.drift(table, EDGES, policies)["alarm"].tolist() == ["", ""]
+    nobody = table.set_column(table.schema.get_field_index("user_id"), "user_id", pa.nulls(4000, pa.int64()))
+    (row,) = monitors.propensities(nobody, policies).itertuples()
+    assert np.isnan(row.differing)
 
 
 def test_when_other_users_come_the_context_says_so(world, served):

@@ -11,9 +11,11 @@ from recbandits.agents.parameters import LinUCB
 from recbandits.exploration import invert_cdf
 from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, regret_by_learner, run_rounds
 from recbandits.loop.settings import Guardrail, Settings
+from recbandits.loop.world import STARS
 
 # The small world of the tests: fewer movies and factors, so less is to be learnt, by fewer decisions.
 SETTINGS = Settings(
+    STARS,
     movies=30,
     rank=4,
     first=100,
@@ -123,7 +125,7 @@ def test_what_is_logged_is_what_was_decided(world):
     loop = Loop(world, SETTINGS)
     loop.begin()
     loop.serve()
-    counts = loop.warehouse.counts(loop.now.replace(year=2025), loop.now, SETTINGS.window)
+    counts = loop.warehouse.counts(loop.now.replace(year=2025), loop.now, SETTINGS.join.window)
     assert counts.joined + counts.defaulted == SETTINGS.first + SETTINGS.decisions
     log = loop.learn()[1]
     policy = loop.serving.policy

@@ -18,7 +18,7 @@ from warehouse_contract import START, WarehouseContract, at, shown, told
 from recbandits.platforms.local.warehouse import DuckWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.warehouse import Counts, digest_of
-from recbandits.records import Interaction, Quarantined, Reward, Verdict
+from recbandits.records import REPORT_RULES, Interaction, Quarantined, Reward, Verdict
 
 BEGIN, END, WINDOW, DEFAULT = 2, 8, 2.5, -1.0
 
@@ -38,7 +38,16 @@ def earliest(records):
     return min(records, key=lambda record: (record.time, digest_of(record)))
 
 
-def expected(records):
+def taken(reports, take):
+    """(value, time) of the reward that a rule makes of some reports."""
+    ordered = sorted(reports, key=lambda reward: (reward.time, reward.value))
+    if take == "sum":
+        return sum(reward.value for reward in ordered), ordered[-1].time
+    one = {"first": ordered[0], "last": ordered[-1], "max": max(ordered, key=lambda reward: reward.value)}[take]
+    return one.value, one.time
+
+
+def expected(records, take):
     """(joined rows, `Counts`) of a list of deliveries, by loops over sets."""
     shows, tells = defaultdict(set), defaultdict(set)
     for record in records:
@@ -51,7 +60,7 @@ def expected(records):
             continue
         last = decision.time + timedelta(seconds=WINDOW)
         timely = [reward for reward in tells[event] if decision.time <= reward.time <= last]
-        rows.append((decision, earliest(timely) if timely else None))
+        rows.append((decision, taken(timely, take) if timely else (DEFAULT, None)))
         found["joined" if timely else "defaulted"] += 1
         found["late"] += bool(tells[event]) and not timely
         found["duplicate"] += len(reports) - 1 + max(0, len(tells[event]) - 1)
@@ -77,10 +86,10 @@ DELIVERIES = st.lists(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(deliveries=DELIVERIES, seed=st.integers(0, 2**32))
-def test_any_order_of_any_deliveries_gives_what_plain_python_gives(warehouse, deliveries, seed):
+@given(deliveries=DELIVERIES, seed=st.integers(0, 2**32), take=st.sampled_from(REPORT_RULES))
+def test_any_order_of_any_deliveries_gives_what_plain_python_gives(warehouse, deliveries, seed, take):
     """Duplicates, conflicting ones, late ones, orphans; in two orders, batches of any size, half of them twice."""
-    rows, counts = expected(deliveries)
+    rows, counts = expected(deliveries, take)
     draws, results = random.Random(seed), []
     for _ in range(2):
         warehouse.change(["DELETE FROM interactions", "DELETE FROM rewards", "DELETE FROM quarantine"], {})
@@ -90,7 +99,7 @@ def test_any_order_of_any_deliveries_gives_what_plain_python_gives(warehouse, de
             size = draws.randint((len(again) + 2) // 3, len(again))
             warehouse.write(again[:size])
             again = again[size:]
-        table = warehouse.decisions(at(BEGIN), at(END), WINDOW, DEFAULT)
+        table = warehouse.decisions(at(BEGIN), at(END), WINDOW, DEFAULT, take)
         results.append((table, warehouse.snapshot(at(BEGIN), at(END))))
         assert warehouse.counts(at(BEGIN), at(END), WINDOW) == counts
     (table, snapshot), (other, same) = results
@@ -98,9 +107,7 @@ def test_any_order_of_any_deliveries_gives_what_plain_python_gives(warehouse, de
     assert snapshot == same
     joined = table.to_pylist()
     assert [Interaction(**{name: row[name] for name in vars(rows[0][0])}) for row in joined] == [row[0] for row in rows]
-    assert [(row["reward"], row["reward_time"]) for row in joined] == [
-        (reward.value, reward.time) if reward else (DEFAULT, None) for _, reward in rows
-    ]
+    assert [(row["reward"], row["reward_time"]) for row in joined] == [row[1] for row in rows]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -114,7 +121,8 @@ def test_rows_that_two_writers_added_at_one_moment_are_taken_for_one(warehouse, 
 
     def all_that_is_asked():
         span = at(BEGIN), at(END), WINDOW
-        yield warehouse.decisions(*span, DEFAULT).to_pylist()
+        for take in REPORT_RULES:
+            yield warehouse.decisions(*span, DEFAULT, take).to_pylist()
         yield warehouse.counts(*span)
         yield warehouse.snapshot(at(BEGIN), at(END))
         yield warehouse.by_version(*span, DEFAULT).to_csv()

@@ -1,12 +1,14 @@
 """What a warehouse must do on every platform."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recbandits.platforms.protocol import PlatformError
-from recbandits.records import Interaction, Quarantined, Reward, Verdict, check_table
+from recbandits.records import BanditLog, Interaction, Quarantined, Reward, Verdict, check_table, to_table
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -59,6 +61,28 @@ class WarehouseContract:
         table = warehouse.decisions(START, at(100), 60, 0.0)
         assert table.select(["user_id", "reward"]).to_pylist() == [{"user_id": 1, "reward": 1.0}]
         assert len(warehouse.decisions(at(1), at(100), 60, 0.0)) == 0, "it was decided before"
+
+    @pytest.mark.parametrize(
+        ("take", "value", "seconds"), [("first", 5.0, 1), ("last", 7.0, 4), ("sum", 24.0, 4), ("max", 9.0, 2)]
+    )
+    def test_a_rule_makes_one_reward_of_several_reports_as_a_log_does(self, warehouse, take, value, seconds):
+        """5 at 1 s, 9 at 2 s, 2 at 3 s, 1 and 7 at 4 s, one delivered twice; and a decision without a report."""
+        reports = [told("e", 4, 7.0), told("e", 2, 9.0), told("e", 4, 1.0), told("e", 3, 2.0), told("e", 1, 5.0)]
+        warehouse.write([shown("e", 0), shown("silent", 0), *reports, told("e", 2, 9.0), told("e", 60, 100.0)])
+        table = warehouse.decisions(START, at(10), 10, 0.25, take)
+        assert table["reward"].to_pylist() == [value, 0.25]
+        assert table["reward_time"].to_pylist() == [at(seconds), None]
+        log = BanditLog.from_tables(table, to_table([*reports, reports[1]]), default_reward=0.25, take=take)
+        assert log.reward.tolist() == [value, 0.25]
+        only = warehouse.decisions(START, at(10), 10, None, take)
+        assert only.select(["event_id", "reward"]).to_pylist() == [{"event_id": "e", "reward": value}]
+        assert warehouse.rewards_of("a", START, at(10), 10, 0.25, take).tolist() == [value, 0.25]
+        assert warehouse.by_version(START, at(10), 10, None, take).loc["a", ["decisions", "mean"]].tolist() == [
+            1,
+            value,
+        ]
+        assert warehouse.by_user(START, at(10), 10, 0.25, take)["total"].tolist() == [value + 0.25]
+        assert warehouse.counts(START, at(10), 10).duplicate == 5, "whatever is taken, further rows are duplicates"
 
     def test_everything_is_counted_once(self, warehouse):
         """a: a pair, a duplicate; b: defaulted; c: also late; d: also late and a duplicate; e: an orphan; 2 are bad."""
@@ -126,6 +150,20 @@ class WarehouseContract:
         assert table.to_numpy().tolist() == [["a", 1, 2, 6.0], ["b", 1, 1, 2.0], ["b", 2, 1, 4.0]]
         assert len(warehouse.by_user(at(50), at(60), 5, 1.0)) == 0
 
+    def test_decisions_without_a_user_id_come_back_and_are_each_a_user(self, warehouse):
+        """Two of nobody known and two of user 2^53 + 1, who is the same one in a table with the others."""
+        records = [shown(name, 0, user=2**53 + 1) for name in "ab"] + [
+            replace(shown(name, 0), user_id=None) for name in "cd"
+        ]
+        warehouse.write([*records, told("a", 1, 1.0), told("c", 1, 3.0)])
+        table = warehouse.decisions(START, at(10), 5, 0.0)
+        assert [Interaction(**row) for row in check_table(table, Interaction).to_pylist()] == records
+        users = warehouse.by_user(START, at(10), 5, 0.0)
+        found = [
+            (None if user is pd.NA else int(user), n, total) for _, user, n, total in users.itertuples(index=False)
+        ]
+        assert sorted(found, key=str) == [(2**53 + 1, 2, 1.0), (None, 1, 0.0), (None, 1, 3.0)]
+
     def test_verdicts_are_kept_in_order_with_what_they_lack(self, warehouse):
         second = Verdict("v2", at(5), "refused", "b", "a", "the difference may be -0.3", -0.1, -0.3, 0.1, 250.5)
         first = Verdict("v1", at(1), "deployed", "a", "", "nothing serves yet")
@@ -178,6 +216,8 @@ class WarehouseContract:
                 warehouse.counts(START, at(1), window)
         with pytest.raises(ValueError, match="default must be a finite number, got nan"):
             warehouse.decisions(START, at(1), 1, float("nan"))
+        with pytest.raises(ValueError, match="take must be one of first, last, sum, max, got 'mean'"):
+            warehouse.by_user(START, at(1), 1, 0.0, "mean")
         with pytest.raises(PlatformError, match=r"could not be asked: .*nothing") as caught:
             warehouse.query("SELECT nothing FROM interactions")
         assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recbandits.data.tables import MovieLens
 from recbandits.plots import data as plots
 from recbandits.plots.data import _apart, _directions
 
@@ -12,9 +13,28 @@ def bar_heights(ax):
     return [bar.get_height() for bar in ax.patches]
 
 
+@pytest.fixture
+def half_stars(movielens):
+    """Two users of whom nothing is known, and their four ratings."""
+    ratings = pd.DataFrame({"user_id": [1, 1, 2, 2], "movie_id": [1, 2, 1, 2], "rating": [0.5, 3.5, 3.5, 4]})
+    ratings["time"] = pd.Timestamp("2026-01-01", tz="UTC")
+    return MovieLens(ratings, movielens.users[[]], movielens.movies, "half stars")
+
+
 def test_rating_shares_are_those_of_the_ratings(movielens):
     (ax,) = plots.rating_shares(movielens).axes
     np.testing.assert_allclose(bar_heights(ax), [0.0611, 0.1137, 0.27145, 0.34174, 0.21201], atol=1e-9)
+
+
+def test_half_stars_have_bars_of_their_own(half_stars):
+    (ax,) = plots.rating_shares(half_stars).axes
+    assert [bar.get_x() + bar.get_width() / 2 for bar in ax.patches] == [0.5, 1, 2, 3, 3.5, 4, 5]
+    np.testing.assert_allclose(bar_heights(ax), [0.25, 0, 0, 0, 0.5, 0.25, 0])
+
+
+def test_a_set_without_demographics_says_so(half_stars):
+    (ax,) = plots.demographics(half_stars).axes
+    assert ax.texts[0].get_text() == "Age, gender and occupation are not in this set."
 
 
 def test_the_long_tail_falls_from_the_most_popular_movie_to_single_ratings(movielens):

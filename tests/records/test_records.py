@@ -76,7 +76,7 @@ def interactions(draw):
         draw(st.text(min_size=1, max_size=4)),
         draw(TIMES),
         draw(st.text(max_size=3)),
-        draw(IDS),
+        draw(IDS | st.none()),
         draw(st.lists(NUMBERS, max_size=3)),
         candidates,
         draw(st.sampled_from(candidates)),
@@ -117,7 +117,7 @@ def test_a_record_stores_plain_values_and_times_in_utc():
 
 
 ID, IDS_WORDS, PROBABILITY = (
-    "a 64-bit whole number",
+    "a 64-bit whole number, or None",
     "distinct 64-bit whole numbers, at least one",
     r"a number in \(0, 1\]",
 )
@@ -209,6 +209,7 @@ def rows_with_replaced_values(draw, kind):
         str: st.text(max_size=1) | st.none(),
         datetime: TIMES | st.none(),
         int: st.integers(0, 3) | st.none(),
+        int | None: st.integers(0, 3) | st.none(),
         float: st.floats() | st.none(),
         float | None: st.floats(allow_nan=False) | st.none(),  # NaN is None in pandas
         tuple[float, ...]: st.lists(st.floats() | st.none(), max_size=2) | st.none(),
@@ -252,7 +253,7 @@ def test_records_are_read_back_from_json_arrow_and_pandas(kind, data):
     table.validate(full=True)
     assert table.schema == arrow_schema(kind)
     assert from_table(table, kind) == records
-    assert from_table(table.to_pandas(), kind) == records
+    assert from_table(table.to_pandas(integer_object_nulls=True), kind) == records
 
 
 @each_kind
@@ -344,7 +345,7 @@ def test_missing_columns_and_empty_tables():
     wrong = to_table([record()]).drop_columns(["pass_prob"]).set_column(3, "user_id", pa.array([7.5]))
     with pytest.raises(ValueError, match="column 'pass_prob' of Interaction is missing"):
         check_table(wrong, Interaction)
-    with pytest.raises(ValueError, match="user_id must be a 64-bit whole number, got a column of double"):
+    with pytest.raises(ValueError, match="user_id must be a 64-bit whole number, or None, got a column of double"):
         check_table(table.set_column(3, "user_id", pa.array([], pa.float64())), Interaction)
 
 
@@ -393,11 +394,37 @@ def test_a_missing_number_is_nan_in_a_column_of_pandas():
 
 
 def test_only_optional_fields_may_be_null_in_tables():
-    optional = {"difference", "low", "high", "effective_sample_size"}
-    assert {field.name for field in arrow_schema(Verdict) if field.nullable} == optional
-    assert {field["name"] for field in bigquery_schema(Verdict) if field["mode"] == "NULLABLE"} == optional
-    columns = duckdb_schema(Verdict).split(", ")
-    assert {column.split('"')[1] for column in columns if not column.endswith("NOT NULL")} == optional
+    optional = {Interaction: {"user_id"}, Verdict: {"difference", "low", "high", "effective_sample_size"}}
+    for kind in KINDS:
+        expected = optional.get(kind, set())
+        assert {field.name for field in arrow_schema(kind) if field.nullable} == expected
+        assert {field["name"] for field in bigquery_schema(kind) if field["mode"] == "NULLABLE"} == expected
+        columns = duckdb_schema(kind).split(", ")
+        assert {column.split('"')[1] for column in columns if not column.endswith("NOT NULL")} == expected
+
+
+def test_an_id_beside_none_is_a_double_in_pandas_and_refused_where_it_may_have_been_rounded():
+    records = [record(user_id=None), record(user_id=2**53 - 1), record(user_id=-7)]
+    frame = to_table(records).to_pandas()
+    assert frame["user_id"].dtype == float
+    assert from_table(frame, Interaction) == records
+    frame = to_table([record(user_id=None), record(user_id=2**53 + 1)]).to_pandas()
+    with pytest.raises(ValueError, match=f"^row 1: user_id must be {ID}, got .*9007199254740992.0"):
+        check_table(frame, Interaction)
+    with pytest.raises(ValueError, match=f"^row 0: user_id must be {ID}, got .*7.5"):
+        check_table(to_table([record()]).to_pandas().assign(user_id=7.5), Interaction)
+
+
+def test_a_column_of_nulls_has_no_type_and_is_that_of_an_optional_field():
+    """Arrow infers the type "null" where every value is None; a field that is not optional refuses it."""
+    alone = {"difference": None, "low": None, "high": None, "effective_sample_size": None}
+    expected = [record(Verdict, **alone)] * 2
+    inferred = pa.Table.from_pylist([vars(each) for each in expected])
+    assert pa.types.is_null(inferred.schema.field("low").type)
+    assert check_table(inferred, Verdict) == to_table(expected)
+    assert from_table(inferred.to_pandas(), Verdict) == expected
+    with pytest.raises(ValueError, match=r"^row 0: why must be text that is not empty, got None"):
+        check_table(inferred.set_column(5, "why", pa.nulls(2)), Verdict)
 
 
 def test_bytes_that_are_not_utf_8_can_be_quarantined():

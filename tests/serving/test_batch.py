@@ -25,7 +25,7 @@ def test_good_lines_are_answered_in_order_and_bad_ones_named(exported, tmp_path)
     loaded = policy.load(exported[0])
     for each in answered:
         expected = loaded.recommend(each["instance"]["user_id"], k=2, rng=each["instance"]["seed"])
-        assert Prediction.model_validate(each["prediction"]).movie_ids == expected.movie_ids
+        assert Prediction.model_validate(each["prediction"]).item_ids == expected.item_ids
     refused = lines(done.refusals)
     assert [each["line"] for each in refused] == [5, 6, 7, 8, 9]
     assert [each["error"][:25] for each in refused] == [
@@ -36,6 +36,30 @@ def test_good_lines_are_answered_in_order_and_bad_ones_named(exported, tmp_path)
         "the body must be JSON: tr",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "out.jsonl.errors"]
+
+
+def test_an_id_that_may_have_been_rounded_is_nobody(exported, tmp_path):
+    """2^53 + 1 as a double is 2^53: another user. In digits alone it is read exactly, and that user is not known."""
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"user_id": 9007199254740993.0}\n{"user_id": 9007199254740993}\n{"user_id": 7.0}\n')
+    done = batch.batch_predict(exported[0], source, tmp_path / "out.jsonl")
+    assert (done.answered, [each["error"] for each in lines(done.refusals)]) == (
+        1,
+        [
+            "user_id must be written in digits alone, as a double it may have been rounded, got 9007199254740992.0",
+            "unknown user ids: 9007199254740993; describe who is new by `features`",
+        ],
+    )
+
+
+@pytest.mark.parametrize("line", ['{"user_id": 9007199254740993}', '{"candidates": [1, -9007199254740992]}'])
+def test_lines_that_vertex_ai_would_round_are_named(line):
+    content = b'{"user_id": 9007199254740991}\n{\n' + line.encode()
+    with pytest.raises(
+        ValueError, match=r"line 3: numbers must be below 2\^53 for batch prediction, got -?90071992547409"
+    ):
+        batch.check_exact(content)
+    batch.check_exact(content[: content.rindex(b"{")] + b'{"new_items": {"9007199254740993": {}}}')
 
 
 def test_a_batch_without_a_policy_is_refused(tmp_path):

@@ -125,10 +125,10 @@ asked = np.load(sys.argv[2])
 policy = load(sys.argv[1])
 np.save(sys.argv[3], policy.scores(asked["user_id"], asked["candidates"], asked["mask"]))
 seeded = policy.recommend(7, k=3, rng=5)
-drawn = [policy.recommend(7).movie_ids[0] for _ in range(40)]
+drawn = [policy.recommend(7).item_ids[0] for _ in range(40)]
 drawn += policy.decide([7] * 40).action.tolist()
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tf_agents", "keras", "tf_keras")]
-print(json.dumps([seeded.movie_ids, seeded.scores, seeded.propensity, drawn]))
+print(json.dumps([seeded.item_ids, seeded.scores, seeded.propensity, drawn]))
 """
 
 
@@ -156,7 +156,7 @@ def test_processes_without_tensorflow_give_the_same_scores_and_explore_apart(log
         replicas.append(json.loads(done.stdout))
         np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), loaded.scores(*asked.values()))
     here = loaded.recommend(7, k=3, rng=5)
-    assert [replica[:3] for replica in replicas] == [[here.movie_ids, here.scores, here.propensity]] * 2
+    assert [replica[:3] for replica in replicas] == [[here.item_ids, here.scores, here.propensity]] * 2
     assert replicas[0][3] != replicas[1][3]
     assert np.isneginf(in_training[~log.mask]).all()
     assert in_training[log.mask].std() > 0
@@ -187,10 +187,10 @@ def test_features_that_the_policy_does_not_read_are_refused(trained, log_and_fea
 def test_arms_that_do_not_fit_are_refused(trained, log_and_features, tmp_path):
     bundle = log_and_features[1]
     with pytest.raises(
-        ValueError, match="arms must name the movies of the 4 actions, so that they can be served by ids"
+        ValueError, match="arms must name the items of the 4 actions, so that they can be served by ids"
     ):
         policy.export(trained[1], tmp_path / "policy", features=bundle)
-    with pytest.raises(ValueError, match=r"a movie for each of the 4 actions, once each, got \[1, 2, 2, 3\]"):
+    with pytest.raises(ValueError, match=r"an item for each of the 4 actions, once each, got \[1, 2, 2, 3\]"):
         policy.export(trained[1], tmp_path / "policy", arms=[1, 2, 2, 3])
     with pytest.raises(ValueError, match="arms must be None for a policy whose arms have features"):
         policy.export(make_agent("linucb", Specs(bundle.spec(5))).policy, tmp_path / "policy", bundle, arms=[1, 2, 3])

@@ -66,6 +66,7 @@ def test_the_same_policy_exported_again_has_the_same_version_and_another_has_not
         seals[name] = manifest.read(policy.export(agent.policy, tmp_path / name))[0]
     assert seals["first"]["digest"] != seals["again"]["digest"]
     assert seals["first"]["version"] == seals["again"]["version"] != seals["other"]["version"]
+    assert manifest.read(policy.export(agent.policy, tmp_path / "other"))[0]["version"] == seals["other"]["version"]
     settled = policy.export(agent.policy, tmp_path / "other", exploration=Exploration("softmax", 1.0))
     assert policy.load(settled).version != seals["other"]["version"]
 
@@ -168,8 +169,8 @@ def test_a_policy_is_described(exported):
         "agent": "LinUCB",
         "data": "invented ratings, 300 rows",
         "exploration": "softmax, 0.25",
-        "arms": "any movie with features",
-        "knows": "2 users, 2 movies",
+        "arms": "any item with features",
+        "knows": "2 users, 2 items",
         "value": "4.2 (4.1 to 4.3)",
         "MSE": "0.84",
     }

@@ -51,7 +51,7 @@ THETA = [[1.0, 10.0, 100.0]]  # of activity, year, match
 def test_a_recommendation_is_the_best_score_and_the_next_ones():
     """User 30 matches movie 9 by -3 + 8 = 5, 5 by 4, 7 by 3: scores 0.5 + 30 + 500, 0.5 + 10 + 400, 0.5 + 20 + 300."""
     answer = made(THETA).recommend(30, k=3)
-    assert (answer.movie_ids, answer.titles) == ([9, 5, 7], ["Nine", "Five", "Seven"])
+    assert (answer.item_ids, answer.titles) == ([9, 5, 7], ["Nine", "Five", "Seven"])
     assert answer.scores == [530.5, 410.5, 320.5]
     assert (answer.propensity, answer.policy_version, answer.user_id) == (1.0, "0123456789abcdef", 30)
     assert answer.candidates.tolist() == [9, 5, 7]
@@ -68,9 +68,9 @@ def test_fixed_arms_are_scored_by_the_user_alone_and_answer_with_their_movies():
     """Activity 1.5 times 1, 2 and -1, of movies 101, 5 and 102; the second has no title."""
     policy = made([[1.0], [2.0], [-1.0]], arms=[101, 5, 102])
     answer = policy.recommend(10, k=3)
-    assert (answer.movie_ids, answer.scores) == ([5, 101, 102], [3.0, 1.5, -1.5])
-    assert answer.titles == ["Five", "movie 101", "movie 102"]
-    assert policy.recommend(10, candidates=[102, 101], k=2).movie_ids == [101, 102]
+    assert (answer.item_ids, answer.scores) == ([5, 101, 102], [3.0, 1.5, -1.5])
+    assert answer.titles == ["Five", "item 101", "item 102"]
+    assert policy.recommend(10, candidates=[102, 101], k=2).item_ids == [101, 102]
     np.testing.assert_array_equal(policy.scores([10, 30], [[5, 102], [101, 5]]), [[3.0, -1.5], [0.5, 1.0]])
 
 
@@ -79,21 +79,21 @@ def test_an_unknown_user_is_the_mean_of_what_is_not_named_and_has_no_factors():
     policy = made(THETA)
     assert policy.recommend(features={}, k=3).scores == [31, 21, 11]
     answer = policy.recommend(77, features={"activity": 5.0, "factor_1": 2}, k=2)
-    assert (answer.user_id, answer.movie_ids, answer.scores) == (77, [9, 5], [5 + 30 + 400, 5 + 10 + 200])
+    assert (answer.user_id, answer.item_ids, answer.scores) == (77, [9, 5], [5 + 30 + 400, 5 + 10 + 200])
 
 
 def test_a_known_user_keeps_what_is_not_named():
     assert made(THETA).recommend(30, {"activity": 0.0}, k=3).scores == [530.0, 410.0, 320.0]
 
 
-def test_new_movies_are_candidates_by_their_features():
+def test_new_items_are_candidates_by_their_features():
     """The mean year is 2; user 30 matches nothing without factors: 0.5 + 10 year."""
     policy, new = made(THETA), {88: {"year": 60}, 89: {}}
-    answer = policy.recommend(30, k=5, new_movies=new)
-    assert (answer.movie_ids, answer.scores[:1], answer.scores[-1:]) == ([88, 9, 5, 7, 89], [600.5], [20.5])
-    assert answer.titles[0] == "movie 88"
-    assert policy.recommend(30, candidates=[5, 89], k=2, new_movies={89: {}}).movie_ids == [5, 89]
-    assert policy.recommend(30, k=3, new_movies={7: {"year": 99}}).movie_ids == [7, 9, 5]
+    answer = policy.recommend(30, k=5, new_items=new)
+    assert (answer.item_ids, answer.scores[:1], answer.scores[-1:]) == ([88, 9, 5, 7, 89], [600.5], [20.5])
+    assert answer.titles[0] == "item 88"
+    assert policy.recommend(30, candidates=[5, 89], k=2, new_items={89: {}}).item_ids == [5, 89]
+    assert policy.recommend(30, k=3, new_items={7: {"year": 99}}).item_ids == [7, 9, 5]
 
 
 @pytest.mark.parametrize("way", [("epsilon_greedy", 0.5), ("softmax", 20.0), ("inverse_gap", 0.1)])
@@ -107,7 +107,7 @@ def test_draws_have_the_frequency_of_their_propensities(way):
     np.testing.assert_array_equal(decided.propensity, expected[decided.action])
     answers = [policy.recommend(30) for _ in range(2_000)]
     for place, movie in enumerate([9, 5, 7]):
-        drawn = [answer for answer in answers if answer.movie_ids == [movie]]
+        drawn = [answer for answer in answers if answer.item_ids == [movie]]
         assert {answer.propensity for answer in drawn} == {expected[place]}
         spread = np.sqrt(expected[place] * (1 - expected[place]) / 2_000)
         assert abs(len(drawn) / 2_000 - expected[place]) < 5 * spread
@@ -127,11 +127,11 @@ def test_whatever_is_asked_the_propensity_is_that_of_the_first_and_the_rest_foll
     k = data.draw(st.integers(1, len(candidates)))
     answer = policy.recommend(user, candidates=candidates, k=k, rng=seed)
     scores = policy.scores([user], [candidates])
-    place = candidates.index(answer.movie_ids[0])
+    place = candidates.index(answer.item_ids[0])
     assert answer.propensity == policy.exploration.probabilities(scores)[0, place]
-    others = [movie for movie in np.array(candidates)[np.argsort(-scores[0])] if movie != answer.movie_ids[0]]
-    assert answer.movie_ids[1:] == others[: k - 1]
-    assert answer.scores == [scores[0, candidates.index(movie)] for movie in answer.movie_ids]
+    others = [movie for movie in np.array(candidates)[np.argsort(-scores[0])] if movie != answer.item_ids[0]]
+    assert answer.item_ids[1:] == others[: k - 1]
+    assert answer.scores == [scores[0, candidates.index(movie)] for movie in answer.item_ids]
     decided = policy.decide([user], [candidates], rng=seed)
     assert (decided.action[0], decided.propensity[0]) == (place, answer.propensity)
 
@@ -139,11 +139,11 @@ def test_whatever_is_asked_the_propensity_is_that_of_the_first_and_the_rest_foll
 def test_a_seed_or_a_generator_decides_and_event_ids_are_new_all_the_same():
     policy = made(THETA, exploration=Exploration("epsilon_greedy", 1.0))
     answers = [policy.recommend(30, rng=3), policy.recommend(30, rng=3)]
-    assert answers[0].movie_ids == answers[1].movie_ids
+    assert answers[0].item_ids == answers[1].item_ids
     assert answers[0].event_id != answers[1].event_id
     generator = np.random.default_rng(3)
-    drawn = [policy.recommend(30, rng=generator).movie_ids[0] for _ in range(50)]
-    assert drawn[0] == answers[0].movie_ids[0]
+    drawn = [policy.recommend(30, rng=generator).item_ids[0] for _ in range(50)]
+    assert drawn[0] == answers[0].item_ids[0]
     assert set(drawn) == {9, 5, 7}
 
 
@@ -154,9 +154,9 @@ def test_threads_and_forks_draw_apart():
     assert len({answer.event_id for answer in answers}) == 400
     read, write = os.pipe()
     if (child := os.fork()) == 0:
-        os.write(write, bytes(policy.recommend(30).movie_ids[0] for _ in range(64)))
+        os.write(write, bytes(policy.recommend(30).item_ids[0] for _ in range(64)))
         os._exit(0)
-    mine = bytes(policy.recommend(30).movie_ids[0] for _ in range(64))
+    mine = bytes(policy.recommend(30).item_ids[0] for _ in range(64))
     assert os.waitpid(child, 0)[1] == 0
     assert os.read(read, 64) != mine
     os.close(read)
@@ -169,13 +169,13 @@ def test_a_slate_is_drawn_whole_and_every_place_says_how_probable_it_was():
     weights, slates = {9: np.exp(0.4), 5: 1.0, 7: np.exp(-0.3)}, set()
     for seed in range(60):
         answer = policy.recommend(30, k=3, rng=seed)
-        a, b, c = (weights[movie] for movie in answer.movie_ids)
+        a, b, c = (weights[movie] for movie in answer.item_ids)
         np.testing.assert_allclose(answer.propensities, [a / (a + b + c), b / (b + c), 1.0])
-        assert answer.scores == [{9: 530.5, 5: 410.5, 7: 320.5}[movie] for movie in answer.movie_ids]
-        assert answer.titles == [TITLES[str(movie)] for movie in answer.movie_ids]
+        assert answer.scores == [{9: 530.5, 5: 410.5, 7: 320.5}[movie] for movie in answer.item_ids]
+        assert answer.titles == [TITLES[str(movie)] for movie in answer.item_ids]
         record = answer.interaction(datetime(2024, 1, 1, tzinfo=UTC))
-        assert (record.action, record.propensity) == (answer.movie_ids[0], answer.propensities[0])
-        slates.add(tuple(answer.movie_ids))
+        assert (record.action, record.propensity) == (answer.item_ids[0], answer.propensities[0])
+        slates.add(tuple(answer.item_ids))
     assert len(slates) == 6
     assert policy.recommend(30, candidates=[7, 5], k=2, rng=0).propensities[1] == 1.0
     assert made(THETA).recommend(30, k=3).propensities == [1.0, 1.0, 1.0]
@@ -194,10 +194,9 @@ def test_a_recommendation_becomes_the_record_of_an_interaction():
     answer = made(THETA, exploration=Exploration("softmax", 100.0)).recommend(30, candidates=[7, 9], k=2, rng=0)
     record = answer.interaction(datetime(2024, 1, 1, tzinfo=UTC), pass_prob=0.5)
     assert (record.event_id, record.policy_version, record.user_id) == (answer.event_id, "0123456789abcdef", 30)
-    assert (record.context, record.candidates, record.action) == ((0.5,), (7, 9), answer.movie_ids[0])
+    assert (record.context, record.candidates, record.action) == ((0.5,), (7, 9), answer.item_ids[0])
     assert (record.propensity, record.pass_prob) == (answer.propensity, 0.5)
-    with pytest.raises(ValueError, match="user_id must be"):
-        made(THETA).recommend(features={}).interaction(datetime.now(UTC))
+    assert made(THETA).recommend(features={}).interaction(datetime.now(UTC)).user_id is None
 
 
 @pytest.mark.parametrize(
@@ -206,6 +205,7 @@ def test_a_recommendation_becomes_the_record_of_an_interaction():
         ({}, ValueError, "a user must have a user_id or features, got neither"),
         ({"user_id": 99}, KeyError, "unknown user ids: 99; describe who is new by `features`"),
         ({"user_id": "30"}, ValueError, "user_id must be a whole number, got '30'"),
+        ({"user_id": True}, ValueError, "user_id must be a whole number, got True"),
         ({"user_id": 2**70}, ValueError, "user ids must be whole numbers of 64 bits"),
         ({"user_id": 99, "features": {"age": 3}}, ValueError, "a user has no feature 'age', it has activity, factor_0"),
         ({"features": {"activity": float("nan")}}, ValueError, "'activity' of a user must be a finite number, got nan"),
@@ -225,8 +225,8 @@ def test_a_recommendation_becomes_the_record_of_an_interaction():
             "rng must be None, a seed of 0 or more, or a generator of NumPy, got -1",
         ),
         ({"user_id": 30, "k": 0}, ValueError, "k must be a whole number"),
-        ({"user_id": 30, "candidates": [5], "new_movies": {8: {}}}, ValueError, "among the candidates, 8 is not"),
-        ({"user_id": 30, "new_movies": {8: {"pages": 3}}}, ValueError, "a movie has no feature 'pages', it has year"),
+        ({"user_id": 30, "candidates": [5], "new_items": {8: {}}}, ValueError, "among the candidates, 8 is not"),
+        ({"user_id": 30, "new_items": {8: {"pages": 3}}}, ValueError, "a movie has no feature 'pages', it has year"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_a_sentence(asked, error, message):
@@ -236,10 +236,10 @@ def test_what_cannot_be_answered_is_refused_with_a_sentence(asked, error, messag
 
 def test_fixed_arms_are_the_only_candidates():
     policy = made([[1.0], [2.0]], arms=[101, 5])
-    with pytest.raises(KeyError, match="unknown movie ids: 9"):
+    with pytest.raises(KeyError, match="unknown item ids: 9"):
         policy.recommend(30, candidates=[9])
-    with pytest.raises(ValueError, match="new_movies must be empty for a policy with fixed arms"):
-        policy.recommend(30, new_movies={88: {}})
+    with pytest.raises(ValueError, match="new_items must be empty for a policy with fixed arms"):
+        policy.recommend(30, new_items={88: {}})
     with pytest.raises(ValueError, match="policy must score arms by their features to score pairs"):
         policy.score_pairs([[1.0]], [[1.0]])
 

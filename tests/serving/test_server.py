@@ -87,12 +87,12 @@ def test_predictions_name_movies_scores_and_the_probability_of_the_draw(served, 
     assert status == 200
     first, second = Response.model_validate(answer).predictions
     assert first.policy_version == second.policy_version == loaded.version
-    assert first.titles == [f"title {movie}" for movie in first.movie_ids]
-    expected = loaded.scores([7] * 3, [[movie] for movie in first.movie_ids])[:, 0]
+    assert first.titles == [f"title {movie}" for movie in first.item_ids]
+    expected = loaded.scores([7] * 3, [[movie] for movie in first.item_ids])[:, 0]
     assert first.scores == pytest.approx(expected)
     best = first.scores[0] >= max(first.scores)
     assert first.propensity == pytest.approx(0.7 + 0.3 / 40 if best else 0.3 / 40)
-    assert (second.movie_ids, second.propensity) == ([101], 1.0)
+    assert (second.item_ids, second.propensity) == ([101], 1.0)
     assert first.event_id != second.event_id
 
 
@@ -110,38 +110,70 @@ def test_a_slate_carries_the_probability_of_every_place_and_logs_that_of_the_fir
             log = read_log(50)
             refused = post(made, {"instances": [{"user_id": 7, "k": 41}]})
     assert status == 200
-    assert len({str(each.movie_ids) for each in Response.model_validate(answer).predictions}) == 50
+    assert len({str(each.item_ids) for each in Response.model_validate(answer).predictions}) == 50
     weights = dict(zip(loaded.candidates.tolist(), np.exp(loaded.scores([7])[0] / 2.0), strict=True))
     for each in Response.model_validate(answer).predictions:
-        shown = np.array([weights[movie] for movie in each.movie_ids])
+        shown = np.array([weights[movie] for movie in each.item_ids])
         left = sum(weights.values()) - np.cumsum(shown) + shown
         assert each.propensities == pytest.approx(shown / left)
         record = log[each.event_id]
-        assert (record.action, record.propensity) == (each.movie_ids[0], each.propensities[0])
+        assert (record.action, record.propensity) == (each.item_ids[0], each.propensities[0])
     assert refused[0] == 422
     assert "k must be a whole number from 1 to the number of candidates, 40, got 41" in refused[1]["detail"]
 
 
 def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(served):
     def drawn(**seed):
-        return [each["movie_ids"] for each in served.predict([{"user_id": 7} | seed] * 60)]
+        return [each["item_ids"] for each in served.predict([{"user_id": 7} | seed] * 60)]
 
     assert len({str(movies) for movies in drawn(seed=3)}) == 1
     assert drawn() != drawn()
 
 
+def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(exported, tmp_path):
+    """The seed is the user's choice, and so is then the draw. Two of four are logged; the outbox counts no more."""
+    instances = [{"user_id": 7, "seed": 3}, {"user_id": 7}, {"user_id": 8, "seed": 0}, {"user_id": 8}]
+    with PubSub():
+        make_topic()
+        with endpoint(tmp_path, exported[0]) as made:
+            predictions = made.predict(instances)
+            log = read_log(2)
+            put = made.metrics()["outbox"]["put"]
+    assert [each["logged"] for each in predictions] == [False, True, False, True]
+    assert set(log) == {each["event_id"] for each in predictions if each["logged"]}
+    assert put == 2
+    assert predictions[0]["item_ids"] == policy.load(exported[0]).recommend(7, rng=3).item_ids
+
+
+def test_a_user_without_an_id_is_answered_by_features_and_logged(exported, tmp_path):
+    with PubSub():
+        make_topic()
+        with endpoint(tmp_path, exported[0]) as made:
+            (prediction,) = made.predict([{"features": {"age": 0.5}, "candidates": [101, 102]}])
+            record = read_log(1)[prediction["event_id"]]
+    assert (record.user_id, record.action) == (None, prediction["item_ids"][0])
+    loaded = policy.load(exported[0])
+    assert record.context == tuple(loaded.recommend(features={"age": 0.5}).context.tolist())
+
+
+def test_without_a_topic_no_answer_says_that_it_was_logged(exported, tmp_path):
+    with endpoint(tmp_path, exported[0], topic="") as made:
+        (prediction,) = made.predict([{"user_id": 7}])
+    assert prediction["logged"] is False
+
+
 def test_somebody_new_and_something_new_are_described_by_features(served):
-    new = {"user_id": 1000, "features": {"age": 0.5}, "candidates": [7], "new_movies": {"7": {"year": 1.0}}}
+    new = {"user_id": 1000, "features": {"age": 0.5}, "candidates": [7], "new_items": {"7": {"year": 1.0}}}
     (prediction,) = served.predict([new])
-    assert prediction["movie_ids"] == [7]
+    assert prediction["item_ids"] == [7]
     assert round(prediction["scores"][0]) in range(80, 120)
 
 
 def test_parameters_hold_for_instances_that_say_nothing_else(served):
     instances = [{"user_id": 7}, {"user_id": 7, "k": 1, "candidates": [140]}]
     first, second = served.predict(instances, {"k": 2, "candidates": [101, 102]})
-    assert sorted(first["movie_ids"]) == [101, 102]
-    assert second["movie_ids"] == [140]
+    assert sorted(first["item_ids"]) == [101, 102]
+    assert second["item_ids"] == [140]
 
 
 REFUSED = [
@@ -154,12 +186,20 @@ REFUSED = [
     ('{"instances": []}', 422, "instances must have at least 1 item, not 0"),
     ('{"instances": {"user_id": 7}}', 422, "instances must be a valid array, got {'user_id': 7}"),
     ('{"instance": [{"user_id": 7}]}', 422, "instance is not known, did you mean 'instances'?"),
+    ('{"instances": [{}]}', 422, "instances[0]: a user must have a user_id or features, got neither"),
     ('{"instances": [{"user": 7}]}', 422, "instances[0].user is not known, did you mean 'user_id'?"),
+    ('{"instances": [{"user_id": 7, "new_movies": {}}]}', 422, "new_movies is not known, did you mean 'new_items'?"),
     ('{"instances": [{"user_id": 7}], "parameters": {"n": 2}}', 422, "parameters.n is not known, there is candidates"),
     ('{"instances": [{"user_id": "7"}]}', 422, "instances[0].user_id must be a valid integer, got '7'"),
     ('{"instances": [{"user_id": true}]}', 422, "instances[0].user_id must be a valid integer, got True"),
     ('{"instances": [{"user_id": 7.5}]}', 422, "instances[0].user_id must be a valid integer"),
-    ('{"instances": [{"user_id": 1e300}]}', 422, "instances[0].user_id must be a valid integer, got 1e+300"),
+    (
+        '{"instances": [{"user_id": 1e300}]}',
+        422,
+        "instances[0].user_id must be written in digits alone, as a double it",
+    ),
+    ('{"instances": [{"user_id": 9007199254740992.0}]}', 422, "may have been rounded, got 9007199254740992.0"),
+    ('{"instances": [{"user_id": 7, "candidates": [1e16]}]}', 422, "candidates[0] must be written in digits alone"),
     ('{"instances": [{"user_id": 9223372036854775808}]}', 422, "instances[0].user_id must be less than"),
     ('{"instances": [{"user_id": 7}, {"user_id": 999}]}', 422, "instances[1]: unknown user ids: 999"),
     ('{"instances": [{"user_id": 7, "candidates": [101, 5]}]}', 422, "instances[0]: unknown movie ids: 5"),
@@ -230,7 +270,7 @@ def broken(rng):
     request = {"instances": [dict(instance) for _ in range(rng.randint(1, 3))], "parameters": {"k": 1}}
     kind = rng.randrange(6)
     if kind == 0:
-        rng.choice(request["instances"])[rng.choice([*instance, "new_movies", "x"])] = rng.choice(odd)
+        rng.choice(request["instances"])[rng.choice([*instance, "new_items", "x"])] = rng.choice(odd)
     elif kind == 1:
         request[rng.choice(["instances", "parameters", "x"])] = rng.choice(odd)
     elif kind == 2:
@@ -349,7 +389,7 @@ def test_swaps_under_load_fail_no_request_and_name_the_version_that_chose(export
     for each in predictions:
         assert round(each["scores"][0] / 100) == level[each["policy_version"]]
         record = log[each["event_id"]]
-        assert (record.policy_version, record.action) == (each["policy_version"], each["movie_ids"][0])
+        assert (record.policy_version, record.action) == (each["policy_version"], each["item_ids"][0])
         assert record.propensity == each["propensity"]
         assert (record.pass_prob, record.candidates) == (1.0, tuple(range(101, 141)))
 

@@ -87,7 +87,7 @@ def test_loaded_policies_score_and_fill_slates_as_their_agents_do(name, lists, t
     if name != "penalised":
         for row in range(50):
             answer = loaded.recommend(int(users[row]), candidates=movies[row].tolist(), k=SLOTS)
-            assert answer.movie_ids == movies[row, slates[row]].tolist()
+            assert answer.item_ids == movies[row, slates[row]].tolist()
             assert answer.propensities == [1.0] * SLOTS
     for items in (3, 40):
         users, movies, observation = asked(bundle, 5, items)
@@ -104,7 +104,7 @@ def test_served_slates_have_the_propensities_of_the_policy_that_collects(lists, 
         loaded.recommend(int(user), candidates=row.tolist(), k=SLOTS, rng=seed)
         for seed, (user, row) in enumerate(zip(users, movies, strict=True))
     ]
-    shown = np.array([answer.movie_ids for answer in answers])
+    shown = np.array([answer.item_ids for answer in answers])
     slates = (movies[:, None] == shown[:, :, None]).argmax(axis=2)
     exact = agent.collect_policy.propensities(observation, slates).numpy()
     np.testing.assert_allclose([answer.propensities for answer in answers], exact, rtol=1e-4)
@@ -118,7 +118,7 @@ from recbandits.serving.policy import load
 
 answer = load(sys.argv[1]).recommend(7, k=5, rng=3)
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tf_agents", "keras", "tf_keras")]
-print(json.dumps([answer.movie_ids, answer.propensities]))
+print(json.dumps([answer.item_ids, answer.propensities]))
 """
 
 
@@ -126,5 +126,5 @@ def test_a_process_without_tensorflow_serves_the_same_slate(drawn):
     directory = drawn[1]
     done = subprocess.run([sys.executable, "-c", SERVER, str(directory)], check=True, capture_output=True, text=True)
     here = policy.load(directory).recommend(7, k=5, rng=3)
-    assert json.loads(done.stdout) == [here.movie_ids, here.propensities]
+    assert json.loads(done.stdout) == [here.item_ids, here.propensities]
     assert "given those above it" in (directory / "MODEL_CARD.md").read_text()

@@ -40,6 +40,16 @@ def test_a_release_answers_with_the_versions_that_it_names(release):
         assert round(recommendation.scores[0] / 100) == 1 + names.index(recommendation.policy_version)
 
 
+def test_people_without_an_id_are_split_by_the_shares_and_not_all_alike(release):
+    """80 to 20 of 400: 320 give or take four standard errors of 8. A seed always gets the same version."""
+    served, names = versions.find(release[0]), release[1]
+    answers = [served.recommend(Instance(features={}), Parameters()) for _ in range(400)]
+    assert abs([answer.policy_version for answer in answers].count(names[0]) - 320) < 32
+    assert {answer.user_id for answer in answers} == {None}
+    seeded = [served.recommend(Instance(features={}, seed=3), Parameters()) for _ in range(20)]
+    assert len({answer.policy_version for answer in seeded}) == 1
+
+
 def test_nothing_yet_is_no_error_and_nothing_there_is_one(tmp_path):
     assert versions.find(None) is versions.find("") is versions.find(tmp_path) is None
     with pytest.raises(ValueError, match="there is nothing at"):

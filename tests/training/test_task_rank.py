@@ -86,9 +86,9 @@ def test_a_job_leaves_a_policy_that_serves_slates_with_propensities_and_titles(d
     assert (policy.exploration.name, policy.exploration.value) == ("plackett_luce", 0.3)
     answer = policy.recommend(int(movielens.users.index[0]), k=5, rng=0)
     weights = dict(zip(policy.candidates.tolist(), np.exp(policy.scores([answer.user_id])[0] / 0.3), strict=True))
-    shown = np.array([weights[movie] for movie in answer.movie_ids])
+    shown = np.array([weights[movie] for movie in answer.item_ids])
     assert answer.propensities == pytest.approx(shown / (sum(weights.values()) - np.cumsum(shown) + shown))
-    assert answer.titles == [movielens.movies["title"][movie] for movie in answer.movie_ids]
+    assert answer.titles == [movielens.movies["title"][movie] for movie in answer.item_ids]
     assert describe(record.model)["agent"] == "ranking"
     assert list(tmp_path.rglob("tensorboard/seed-1/events.*"))
 

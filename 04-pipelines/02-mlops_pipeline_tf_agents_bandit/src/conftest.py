@@ -10,11 +10,11 @@ from kfp import dsl, local
 from recbandits.config import Config
 from recbandits.data import synthetic
 from recbandits.loop.generate import generate
-from recbandits.loop.ingest import Join, ingest
+from recbandits.loop.ingest import ingest
 from recbandits.loop.settings import Settings
 from recbandits.loop.steps import config_parameter, models_of
 from recbandits.loop.train import train
-from recbandits.loop.world import World
+from recbandits.loop.world import STARS, World
 from recbandits.platforms import choose
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -34,13 +34,13 @@ class Project:
     def __init__(self, root):
         self.config = Config(artifacts=str(root / "artifacts"))
         self.parameter, self.platform = config_parameter(self.config), choose(self.config)
-        self.settings, self.rule = Settings(movies=20, candidates=5), Join()
+        self.settings = Settings(STARS, movies=20, candidates=5)
         self.world, self.world_directory = World.make(synthetic.generate(), movies=20, rank=4), root / "world"
         self.world.save(self.world_directory)
 
     def ingested(self, directory, start, end):
         """The directory, with the decisions of a span of time."""
-        ingest(self.platform.warehouse, start, end, self.rule, self.world.bundle(), directory)
+        ingest(self.platform.warehouse, start, end, self.settings.join, self.world.bundle(), directory)
         return directory
 
 

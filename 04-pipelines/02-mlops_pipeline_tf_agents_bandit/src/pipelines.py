@@ -39,8 +39,7 @@ def start_up(
     end: str,
     first: int,
     candidates: int,
-    window: float,
-    default: float,
+    join: dict,
     holdout: float,
     agent: dict,
     exploration: dict,
@@ -50,8 +49,7 @@ def start_up(
     """Generator, Ingester, Trainer, Deployer."""
     place = {"config": config, "world": world, "start": start, "end": end}
     begun = generator(**place, first=first, candidates=candidates, seed=seed).set_caching_options(False)
-    rule = {"window": window, "default": default, "holdout": holdout}
-    read = ingester(**place, serving="", snapshot=begun.outputs["Output"], **rule)
+    read = ingester(**place, serving="", snapshot=begun.outputs["Output"], join=join, holdout=holdout)
     learner = {"agent": agent, "exploration": exploration, "seed": seed}
     learnt = trainer(config=config, dataset=read.outputs["dataset"], serving=read.outputs["serving"], **learner)
     model = learnt.outputs["model"]
@@ -64,8 +62,7 @@ def start_up(
 def re_training(
     config: dict,
     world: str,
-    window: float,
-    default: float,
+    join: dict,
     holdout: float,
     agent: dict,
     exploration: dict,
@@ -80,7 +77,7 @@ def re_training(
 ) -> ReTraining:
     """Ingester, Trainer, Evaluator, Deployer."""
     plan = {"start": start, "end": end, "serving": serving, "snapshot": snapshot}
-    read = ingester(config=config, world=world, **plan, window=window, default=default, holdout=holdout)
+    read = ingester(config=config, world=world, **plan, join=join, holdout=holdout)
     place = {"config": config, "serving": read.outputs["serving"]}
     data = read.outputs["dataset"]
     learnt = trainer(**place, dataset=data, agent=agent, exploration=exploration, seed=seed)

@@ -13,6 +13,7 @@ from recbandits.config import Config
 from recbandits.loop.settings import Settings
 from recbandits.loop.steps import re_training_parameters, start_up_parameters
 from recbandits.loop.trigger import PIPELINE
+from recbandits.loop.world import STARS
 from recbandits.platforms.pipelines import IMAGE
 from src import pipelines
 
@@ -91,7 +92,7 @@ def test_the_snapshot_is_among_the_inputs_by_which_the_ingester_is_cached():
 
 
 def test_the_loop_gives_the_parameters_that_the_pipelines_take():
-    config, settings = Config(), Settings()
+    config, settings = Config(), Settings(STARS)
     given = (
         start_up_parameters(config, settings, "world", TIME, TIME),
         re_training_parameters(config, settings, "world"),

@@ -1,10 +1,13 @@
-"""Tables of MovieLens, their splits and features, and training data made from them.
+"""Tables of MovieLens and Open Bandit, their splits and features, and training data made from them.
 
 - `movielens.load`, `formats.read`, `formats.write`: MovieLens from a directory, the cache or the web; its files.
-- `MovieLens`, `GENRES`, `STARS`: the three tables and the values of their columns.
+- `open_bandit.load`, `OpenBandit`: logged clicks of the Open Bandit Dataset, with propensities and a table of items.
+- `MovieLens`, `RowError`, `GENRES`, `STARS`: the three tables, the refusal of a value, and the values of columns.
 - `Split`, `ThreeWaySplit`, `random_split`, `split_by_time`, `split_by_user`, `train_validation_test`, `draw_lists`: row
   ids of training and held-out ratings.
 - `FeatureBundle`, `FeatureTable`, `GLOBAL`, `PER_ARM`: features of users and movies by id, and observations of them.
+- `Encoder`, `Features`: raw columns of your own as features, fitted once and sealed into the policy.
+- `data_file.load`, `LoggedData`: a data set of your own, described by a TOML file.
 - `log_decisions`, `LoggedDecisions`, `uniform`, `popularity`, `explore_scores`: logs simulated from ratings.
 - `Examples`, `make_examples`, `make_doubly_robust_examples`, `cross_fit_examples`: training data of agents that choose
   one arm.
@@ -20,9 +23,13 @@ from recbandits import lazy_exports
 __getattr__, __all__ = lazy_exports(
     __name__,
     {
-        "tables": "GENRES STARS MovieLens",
+        "tables": "GENRES STARS MovieLens RowError",
+        "open_bandit": "OpenBandit",
         "splits": "Split ThreeWaySplit draw_lists random_split split_by_time split_by_user train_validation_test",
+        "data_file": "LoggedData",
+        "encoder": "Encoder",
         "features": "GLOBAL PER_ARM FeatureBundle FeatureTable",
+        "policy_features": "Features",
         "simulated_logs": "LoggedDecisions explore_scores log_decisions popularity uniform",
         "examples": "Examples cross_fit_examples make_doubly_robust_examples make_examples",
         "slates": "RatedLists SlateExamples cross_fitted_lists list_examples rated_lists slate_examples",

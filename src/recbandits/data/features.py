@@ -1,7 +1,8 @@
 """Features of users and movies: fitted once, looked up by id, saved with each model that was trained on them."""
 
+import re
 from collections.abc import Mapping
-from math import isfinite
+from math import isfinite, nan
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Self
@@ -9,9 +10,9 @@ from typing import IO, Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from pandas.api.types import is_integer_dtype
 
-from recbandits.checks import replacing, require
-from recbandits.data.tables import GENRES
+from recbandits.checks import replacing, require, require_rows
 
 AGES = (0, 18, 25, 35, 45, 50, 56)  # lower bounds of the age groups of MovieLens 1M
 GLOBAL, PER_ARM = "global", "per_arm"  # parts of an observation, by TF-Agents' names
@@ -23,22 +24,37 @@ class FeatureTable:
     """Features of users or of movies as arrays, looked up by id.
 
     Args:
-      frame: one row for each id, an integer; columns `factor_0`, `factor_1`, ... are factors.
+      frame: one row for each id, a whole number of 64 bits; columns of numbers or bools, with names that are text;
+        `factor_0`, `factor_1`, ... are factors.
       kind: "user" or "movie", for error messages.
 
     Attributes:
-      ids: int array [rows], in the order of the frame.
+      frame: the same with columns of numbers alone.
+      ids: int64 or uint64 array [rows], in the order of the frame.
       values: float32 array [rows, columns].
       factor_columns, other_columns: int arrays, positions of the factors and of all other columns.
+
+    Raises:
+      ValueError: the table is empty, an id or a column occurs twice, or a value is no finite float32; the sentence
+        names column, row and value.
     """
 
     def __init__(self, frame: pd.DataFrame, kind: str):
-        self.kind, self.ids = kind, frame.index.to_numpy()
-        self.values = np.ascontiguousarray(frame.to_numpy(), np.float32)
+        self.kind, self.ids, names = kind, _convert_ids(frame.index, kind), frame.columns.tolist()
+        text = all(isinstance(name, str) and not name.endswith("\0") for name in names)  # NumPy drops NULs at the end
+        require(text and len({*names}) == len(names), f"columns of {kind}s", "different names that are text", names)
+        others = frame.columns[[not (isinstance(dtype, np.dtype) and dtype.kind == "f") for dtype in frame.dtypes]]
+        self.frame = frame.assign(**{name: frame[name].map(_convert_number).astype(np.float32) for name in others})
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            self.values = np.ascontiguousarray(self.frame.to_numpy(), np.float32)
+        finite = np.isfinite(self.values)
+        for column in np.flatnonzero(~finite.all(axis=0))[:1]:
+            given = frame.iloc[:, column].array
+            require_rows(finite[:, column], f"{names[column]!r} of a {kind}", "a finite number", given, self.ids)
         self._order = np.argsort(self.ids, kind="stable")
         self._sorted = self.ids[self._order]
-        self._columns = {name: number for number, name in enumerate(frame.columns)}
-        factors = np.asarray(frame.columns.str.match(r"factor_\d+$"), bool)
+        self._columns = {name: number for number, name in enumerate(names)}
+        factors = np.array([bool(re.fullmatch(r"factor_\d+", name)) for name in names], bool)
         self.factor_columns, self.other_columns = np.flatnonzero(factors), np.flatnonzero(~factors)
 
     @classmethod
@@ -51,9 +67,13 @@ class FeatureTable:
         ids = np.asarray(ids)
         if ids.size and ids.dtype.kind not in "iu":
             raise ValueError(f"{self.kind} ids must be whole numbers of 64 bits, got {ids.ravel()[:10].tolist()}")
-        position = np.searchsorted(self._sorted, ids)
+        same = ids.astype(self.ids.dtype, copy=False)  # NumPy compares int64 with uint64 as doubles
+        position = np.searchsorted(self._sorted, same)
         np.minimum(position, len(self._sorted) - 1, out=position)
-        return np.where(self._sorted[position] == ids, self._order[position], -1)
+        equal = self._sorted[position] == same
+        if ids.dtype.kind != same.dtype.kind:
+            equal &= (ids < 0) == (same < 0)  # else the sign has become part of the number
+        return np.where(equal, self._order[position], -1)
 
     def require_rows(self, ids: ArrayLike, advice: str) -> np.ndarray:
         """Find the row of each id as `find_rows` does; raise KeyError with unknown ids and the advice."""
@@ -88,10 +108,9 @@ class FeatureTable:
         for name, value in features.items():
             if name not in self._columns:
                 raise ValueError(f"a {self.kind} has no feature {name!r}, it has {', '.join(self._columns)}")
-            number = isinstance(value, (int, float, np.integer, np.floating))
-            finite = number and -_LARGEST <= value <= _LARGEST and isfinite(value)
-            require(finite, f"feature {name!r} of a {self.kind}", "a finite number", value)
-            values[self._columns[name]] = value
+            number = _convert_number(value)
+            require(isfinite(number), f"feature {name!r} of a {self.kind}", "a finite number", value)
+            values[self._columns[name]] = number
         return values
 
 
@@ -104,21 +123,21 @@ class FeatureBundle:
       view: of the features in an observation: "match" or "product", as `observation` says.
 
     Attributes:
-      users, movies, view: as given; not to be changed, because look-ups read the tables.
+      users, movies, view: as given, but bools as numbers; not to be changed, because look-ups read the tables.
       user_table, movie_table: the same as `FeatureTable`.
 
     Raises:
-      ValueError: another view, or different numbers of factors of users and movies.
+      ValueError: another view, different factors of users and movies, or a table that `FeatureTable` refuses.
     """
 
     def __init__(self, users: pd.DataFrame, movies: pd.DataFrame, view: str = "match"):
-        self.users, self.movies, self.view = users, movies, view
-        self.user_table, self.movie_table = FeatureTable(users, "user"), FeatureTable(movies, "movie")
-        counts = len(self.user_table.factor_columns), len(self.movie_table.factor_columns)
         require(view in ("match", "product"), "view", "one of match, product", view)
-        self._has_match = all(counts)
-        equal = counts[0] == counts[1] or not self._has_match
-        require(equal, "users and movies", "of as many factors as each other", counts)
+        tables = self.user_table, self.movie_table = FeatureTable(users, "user"), FeatureTable(movies, "movie")
+        self.users, self.movies, self.view = *(table.frame for table in tables), view
+        factors = [table.frame.columns[table.factor_columns].tolist() for table in tables]
+        self._has_match = all(factors)
+        equal = factors[0] == factors[1] or not self._has_match
+        require(equal, "users and movies", "of the same factors, in the same order", factors)
 
     @classmethod
     def fit(
@@ -133,6 +152,7 @@ class FeatureBundle:
 
         Activity and popularity are logarithms of 1 + the number of ratings, standardised, as is the year (0 where it is
         missing). A user or movie without a rating counts as rated 0 times, and its factors are zero, the prior mean.
+        Users of whom nothing is known have activity and factors alone.
 
         Args:
           ratings: of the training part only, with columns user_id and movie_id.
@@ -141,15 +161,14 @@ class FeatureBundle:
           user_factors: indexed by id, fitted on the same training part, with columns `factor_*` and perhaps `bias`.
           movie_factors: likewise.
         """
-        group = np.searchsorted(AGES, users["age"], side="right") - 1
-        user_parts = [
-            pd.DataFrame(np.eye(len(AGES))[group], users.index, [f"age {low}+" for low in AGES]),
-            (users["gender"] == "F").rename("female"),
-            pd.get_dummies(users["occupation"]),
-            _standardise(_log_counts(ratings["user_id"], users.index)).rename("activity"),
-        ]
+        user_parts = [_standardise(_log_counts(ratings["user_id"], users.index)).rename("activity")]
+        if "age" in users:
+            group = np.searchsorted(AGES, users["age"], side="right") - 1
+            ages = pd.DataFrame(np.eye(len(AGES))[group], users.index, [f"age {low}+" for low in AGES])
+            female, occupations = (users["gender"] == "F").rename("female"), pd.get_dummies(users["occupation"])
+            user_parts = [ages, female, occupations, *user_parts]
         movie_parts = [
-            movies[list(GENRES)],
+            movies.drop(columns=["title", "year"]),
             _standardise(movies["year"].astype(float)).fillna(0).rename("year"),
             _standardise(_log_counts(ratings["movie_id"], movies.index)).rename("popularity"),
         ]
@@ -169,12 +188,9 @@ class FeatureBundle:
         """Make the observation of decisions in TF-Agents' per-arm form.
 
         In the view "match", where users and movies have factors, a candidate carries the dot product of its factors and
-        the user's. Without it a linear model shared by all arms cannot tell the preferences of two users apart. The
-        factors themselves are left out: a new fit rotates them, which makes parameters learnt on them worthless; the
-        dot product stays.
-
-        In the view "product" nothing is left out, and a candidate carries the element-wise products of its factors and
-        the user's, as in `MovieLensEnvironment`.
+        the user's, without which a linear model shared by all arms gives all users the same order. The factors are left
+        out: a new fit rotates them, which makes parameters learnt on them worthless; the dot product stays. In the view
+        "product" nothing is left out, and a candidate carries the element-wise products, as in `MovieLensEnvironment`.
 
         Args:
           user_ids: int array [n].
@@ -193,8 +209,12 @@ class FeatureBundle:
         return {GLOBAL: self.context(users), PER_ARM: self.per_arm(users, movies)}
 
     def context(self, users: np.ndarray) -> np.ndarray:
-        """Select the part `global` of an observation, float32 [n, G], from all features of users [n, features]."""
-        return users if self.view == "product" else users.take(self.user_table.other_columns, axis=1)
+        """Select the part `global` of an observation, float32 [n, G], from all features of users [n, features].
+
+        It is a constant where no column is left for it, because networks need an input.
+        """
+        context = users if self.view == "product" else users.take(self.user_table.other_columns, axis=1)
+        return context if context.shape[1] else np.ones((len(users), 1), np.float32)
 
     def per_arm(self, users: np.ndarray, movies: np.ndarray) -> np.ndarray:
         """Make the part `per_arm` [n, k, D] of an observation from all features of users [n] and movies [n, k]."""
@@ -212,10 +232,10 @@ class FeatureBundle:
     def save(self, directory: str | PathLike) -> None:
         """Write the bundle into a directory, created if missing; equal bundles give equal bytes."""
         parts = {"view": np.array(self.view)}
-        for name, table in (("users", self.users), ("movies", self.movies)):
-            parts[f"{name}_ids"] = table.index.to_numpy()
-            parts[f"{name}_columns"] = np.array(table.columns.tolist())
-            parts[name] = table.to_numpy()
+        for name, table in (("users", self.user_table), ("movies", self.movie_table)):
+            parts[f"{name}_ids"] = table.ids
+            parts[f"{name}_columns"] = np.array(table.frame.columns.tolist(), str)
+            parts[name] = table.frame.to_numpy()
         with replacing(Path(directory, FILE)) as draft:
             np.savez(draft, allow_pickle=False, **parts)
 
@@ -243,6 +263,21 @@ def check_candidates(
     if mask.shape != candidates.shape:
         raise ValueError(f"mask must have the shape of candidates, {list(candidates.shape)}, got {list(mask.shape)}")
     return user_ids, candidates, mask
+
+
+def _convert_ids(index: pd.Index, kind: str) -> np.ndarray:
+    """Convert an index to int64, or to uint64 where a number is too large for that."""
+    require(len(index) > 0, f"{kind} ids", "at least one", 0)
+    whole = is_integer_dtype(index.dtype) and not index.hasnans
+    require(whole, f"{kind} ids", "whole numbers of 64 bits, as an index", index[:10].tolist())
+    require_rows(~index.duplicated(), f"the id of a {kind}", "different in each row", index, index)
+    return index.to_numpy(np.int64 if index.max() < 2**63 else np.uint64)
+
+
+def _convert_number(value: Any) -> float:
+    """Convert a number or bool that float32 can hold; anything else becomes NaN."""
+    number = isinstance(value, (int, float, np.integer, np.floating, np.bool_))
+    return float(value) if number and -_LARGEST <= value <= _LARGEST else nan
 
 
 def _log_counts(ids: pd.Series, index: pd.Index) -> pd.Series:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import POSITIVE, require, require_rows, whole
+from recbandits.checks import POSITIVE, require, require_distributions, require_rows, whole
 from recbandits.data.tables import check_ratings
 from recbandits.records.bandit_log import BanditLog
 
@@ -196,8 +196,4 @@ def _make_event_ids(users, candidates, action):
 
 def _check_probabilities(probabilities, mask):
     require(probabilities.shape == mask.shape, "shape of probabilities", str(mask.shape), probabilities.shape)
-    valid = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < 1e-5)
-    valid &= (mask | (probabilities == 0)).all(axis=1)
-    if not valid.all():
-        row = np.argmin(valid)
-        raise ValueError(f"row {row}: probabilities must sum to 1, with 0 in padding, got {probabilities[row]}")
+    require_distributions(probabilities, "probabilities", mask)

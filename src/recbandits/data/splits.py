@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import replacing, require, require_rows
+from recbandits.checks import FRACTION, replacing, require, require_rows
 
 
 class Split(NamedTuple):
@@ -128,7 +128,7 @@ def draw_lists(ratings: pd.DataFrame, size: int, train_lists: int = 50, test_lis
 
 
 def _check_share(test_share: float) -> None:
-    require(0 < test_share < 1, "test_share", "in (0, 1)", test_share)
+    require(FRACTION.accepts(test_share), "test_share", FRACTION.expected, test_share)
 
 
 def _check_known(ratings: pd.DataFrame, *columns: str) -> None:

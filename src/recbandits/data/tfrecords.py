@@ -33,14 +33,14 @@ class Field(NamedTuple):
 
 FIELDS = (
     Field("user_id", "user", np.int64),
-    Field("age", "user", np.int64),
-    Field("gender", "user", np.object_),
+    Field("age", "user", np.int64),  # 0 where it is missing
+    Field("gender", "user", np.object_),  # empty where it is missing, like the occupation
     Field("occupation", "user", np.object_),
     Field("movie_id", "movie", np.int64),
     Field("year", "movie", np.int64),  # 0 where it is missing
-    Field("genres", "movie", np.int64, (len(GENRES),)),
+    Field("genres", "movie", np.int64, (len(GENRES),)),  # without the further genres that a set may have
     Field("rating", "rating", np.float32),
-    Field("time", "rating", np.int64),  # Unix seconds
+    Field("time", "rating", np.int64),  # microseconds since 1970
 )
 
 
@@ -101,10 +101,11 @@ def collect_columns(data: MovieLens, rows: np.ndarray) -> dict[str, np.ndarray]:
     rows = np.asarray(rows)
     ratings = data.ratings.iloc[rows.ravel()]
     movies = data.movies.reset_index().iloc[data.movies.index.get_indexer(ratings["movie_id"])]
+    users = data.users if "age" in data.users else data.users.assign(age=0, gender="", occupation="")
     tables = {
-        "user": data.users.reset_index().iloc[data.users.index.get_indexer(ratings["user_id"])],
+        "user": users.reset_index().iloc[users.index.get_indexer(ratings["user_id"])],
         "movie": movies.assign(year=movies["year"].fillna(0)),
-        "rating": ratings.assign(time=ratings["time"].dt.as_unit("s").astype("int64")),
+        "rating": ratings.assign(time=ratings["time"].astype("int64")),
     }
     values = {}
     for field in FIELDS:

@@ -4,13 +4,13 @@ off_policy: `evaluate`, `estimates` and `tabulate` for logs of decisions, by the
   an `Estimate`, and `difference` compares two of them.
 slates: `slate_estimates` for logs of slates.
 reward_model: `cross_fit` and `cross_fit_slates` predict rewards for the doubly robust estimators.
-ranking_metrics, catalogue_metrics: NDCG, ERR, MAP, MRR and hit rate; coverage, diversity and exposure.
+ranking_metrics: NDCG, ERR, MAP, MRR, hit rate and the diversity of lists.
 intervals: `mean_interval` with Student's t, `tabulate_means` and `tabulate_differences` for several policies.
 sequential: confidence sequences, intervals that hold at all looks together.
 regret: totals, summaries, differences and curves of simulated runs.
 """
 
-from recbandits.evaluation import catalogue_metrics, estimators, off_policy, ranking_metrics, regret, sequential, slates
+from recbandits.evaluation import estimators, off_policy, ranking_metrics, regret, sequential, slates
 from recbandits.evaluation.estimate import Estimate, difference
 from recbandits.evaluation.intervals import Interval, mean_interval, tabulate_differences, tabulate_means
 from recbandits.evaluation.off_policy import estimates, evaluate, tabulate
@@ -20,7 +20,6 @@ from recbandits.evaluation.slates import slate_estimates
 __all__ = [
     "Estimate",
     "Interval",
-    "catalogue_metrics",
     "cross_fit",
     "cross_fit_slates",
     "difference",

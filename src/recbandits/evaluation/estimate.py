@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from recbandits.checks import require
+from recbandits.checks import FEWEST, FRACTION, outside_majority, require
 
 _CHUNK = 1024  # records that a bootstrap has in memory at a time, each with a count for every resample
 
@@ -26,11 +26,16 @@ class Estimate:
       unsupported_mass: share of the target policy's decisions that the log could not contain, estimated as
         1 - mean(target / propensity). It has sampling noise around 0; far from 0 in either direction, propensities are
         wrong or actions were never logged. NaN where nothing is weighted.
+      reward: float [n] or [n, slots] of the records; None for an estimate that no logged reward enters.
+      slopes: tuple of (weights as `reward`, denominators); n times the derivative of the value with respect to a reward
+        is the sum of weights / mean(denominators).
     """
 
     parts: tuple[tuple[np.ndarray, np.ndarray], ...]
     weights: tuple[np.ndarray, ...]
     unsupported_mass: float = np.nan
+    reward: np.ndarray | None = None
+    slopes: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
     @property
     def n(self) -> int:
@@ -58,30 +63,84 @@ class Estimate:
         return float(np.fmin.reduce([_ratio(w * w.sum(), w * w) for w in self.weights]))
 
     @property
+    def rewarded_decisions(self) -> float:
+        """Rewarded decisions of equal weight: their share of the weight times the effective sample size.
+
+        Rewarded are those whose reward differs from the one that more than half of the decisions have; without such a
+        majority, all are. Of a difference, the weight is the difference of the weights. NaN where nothing is weighted.
+        """
+        return self._rewarded[0]
+
+    @property
     def largest_weight(self) -> float:
         """Largest weight of a record; 1 / pass_prob where both policies agree. NaN for an empty log."""
         return max(float(w.max(initial=0.0)) for w in self.weights) if self.n else np.nan
 
-    def interval(self, method: str = "normal", level: float = 0.95, **options: Any) -> tuple[float, float]:
+    def interval(
+        self, method: str = "normal", level: float = 0.95, groups: Any = None, **options: Any
+    ) -> tuple[float, float]:
         """Compute a two-sided confidence interval of the value.
 
         Args:
           method: "normal", "bootstrap" or "bernstein": see the functions `normal_interval` and so on.
           level: coverage in (0, 1).
+          groups: labels [n] of records that are not independent, such as their users; None where all are. The interval
+            is that of the sums of groups (cluster-robust: Liang and Zeger 1986).
           **options: of the method: resamples and seed, or span.
 
         Returns:
-          (low, high), in units of the reward; NaN without an estimate, or with one that rests on a single record.
+          (low, high), in units of the reward. NaN where nothing varies, or all rests on a single record or group; and
+          where a reward has the majority, as 0 among clicks, below 20 `rewarded_decisions` or rewarded groups: a log
+          that lacks the rare rewards has a small spread too. "bernstein" with a declared `span` has bounds even then.
 
         Raises:
-          ValueError: an unknown method, or a level outside (0, 1).
+          ValueError: an unknown method, a level outside (0, 1), or labels of another number than n.
         """
         methods = {"normal": normal_interval, "bootstrap": bootstrap_interval, "bernstein": bernstein_interval}
         require(method in methods, "method", f"one of {', '.join(methods)}", method)
-        require(0.0 < level < 1.0, "level", "in (0, 1)", level)
-        if self.smallest_count < 2:
+        require(FRACTION.accepts(level), "level", FRACTION.expected, level)
+        estimate, (rewarded, rare) = self, self._rewarded
+        if groups is not None:
+            require(len(groups) == self.n, "number of groups' labels", f"that of the records, {self.n}", len(groups))
+            group = np.unique(groups, return_inverse=True)[1]
+            sums = tuple((np.bincount(group, top), np.bincount(group, bottom)) for top, bottom in self.parts)
+            estimate, (rewarded, rare) = Estimate(sums, ()), self._count_rewarded(group)
+        few = rare and options.get("span") is None and not rewarded >= FEWEST * (1 - 1e-9)
+        if few or estimate.smallest_count < 2:
             return np.nan, np.nan
-        return methods[method](self, level, **options)
+        low, high = methods[method](estimate, level, **options)
+        if high - low > 1e-9 * max(abs(low), abs(high)) or (self.slopes and not self._leverage.any()):
+            return low, high  # of width 0 for policies that agree in every record
+        return np.nan, np.nan
+
+    @property
+    def _leverage(self) -> np.ndarray:
+        """Derivatives of the value with respect to the rewards, up to a factor."""
+        if len(self.slopes) == 1 and self.slopes[0][0].ndim == 1:
+            return self.slopes[0][0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return sum(weights / denominators.mean(axis=0) for weights, denominators in self.slopes)
+
+    @cached_property
+    def _rewarded(self) -> tuple[float, bool]:
+        return self._count_rewarded(None)
+
+    def _count_rewarded(self, group: np.ndarray | None) -> tuple[float, bool]:
+        """Return the number of rewarded decisions or groups of equal weight, and whether a reward has the majority."""
+        if self.reward is None or not self.n:
+            return np.nan, False
+        weight = np.abs(self._leverage)
+        used = weight > 0
+        differs = outside_majority(self.reward.ravel() if used.all() else self.reward[used])
+        rewarded = used.copy()
+        rewarded[used] = True if differs is None else differs
+        if weight.ndim == 2:
+            weight, rewarded = weight.sum(axis=1), rewarded.any(axis=1)
+        if group is not None:
+            weight, rewarded = np.bincount(group, weight), np.bincount(group, rewarded) > 0
+        squares, total = weight @ weight, weight.sum()
+        share = total if differs is None else weight[rewarded].sum()
+        return float(total * share / squares) if squares else np.nan, differs is not None
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
@@ -101,7 +160,9 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
         raise ValueError(f"a difference needs the same log twice, got logs of {first.n} and {second.n} records")
     parts = first.parts + tuple((-numerator, denominator) for numerator, denominator in second.parts)
     masses = [mass for mass in (first.unsupported_mass, second.unsupported_mass) if not np.isnan(mass)]
-    return Estimate(parts, first.weights + second.weights, max(masses, key=abs, default=np.nan))
+    reward = second.reward if first.reward is None else first.reward
+    slopes = first.slopes + tuple((-weights, denominators) for weights, denominators in second.slopes)
+    return Estimate(parts, first.weights + second.weights, max(masses, key=abs, default=np.nan), reward, slopes)
 
 
 def normal_interval(estimate: Estimate, level: float) -> tuple[float, float]:
@@ -114,12 +175,12 @@ def normal_interval(estimate: Estimate, level: float) -> tuple[float, float]:
     mean is over a part of the records only, their number gives the degrees of freedom.
     """
     n, count, influence = estimate.n, estimate.smallest_count, estimate.influence
-    spread = influence.std() * np.sqrt(count / (count - 1))
+    squares = influence * influence
+    spread = np.sqrt(squares.mean() * count / (count - 1))
     if spread == 0:
         return estimate.value, estimate.value
-    scaled = influence / spread
     t = special.stdtrit(count - 1, (1 + level) / 2)
-    g = np.mean(scaled * scaled * scaled) / np.sqrt(n)
+    g = (squares @ influence) / n / spread**3 / np.sqrt(n)
     low, high = (t, -t) if abs(g) < 1e-6 else 3 / g * (np.cbrt(1 + g * (np.array([t, -t]) - g / 6)) - 1)
     error = spread / np.sqrt(n)
     return float(estimate.value - error * max(t, low)), float(estimate.value - error * min(-t, high))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import FINITE, POSITIVE_PROBABILITY, Rule, require
+from recbandits.checks import FINITE, POSITIVE_PROBABILITY, Rule, require, require_rows
 from recbandits.evaluation.estimate import Estimate
 
 ROUNDING = 1e-5  # error of probabilities that were computed in float32
@@ -32,7 +32,7 @@ def direct_method(q_target: Any, *, pass_prob: Any = None) -> Estimate:
     Its bias is that of the model, which its interval does not include. Needs no propensity.
     """
     count, q_target = _columns(pass_prob, q_target=q_target)
-    return _mean(count, q_target, np.ones(len(count)), np.nan)
+    return Estimate(((count * q_target, count),), (count,))
 
 
 def ips(reward: Any, propensity: Any, target: Any, *, pass_prob: Any = None) -> Estimate:
@@ -51,7 +51,7 @@ def clipped_ips(reward: Any, propensity: Any, target: Any, clip: float, *, pass_
     count, weight, unsupported, reward = _weights(propensity, target, pass_prob, reward=reward)
     require(clip > 0, "clip", "positive", clip)
     weight = np.minimum(weight, clip)
-    return _mean(count, weight * reward, weight, unsupported)
+    return _mean(count, weight * reward, weight, unsupported, reward)
 
 
 def snips(reward: Any, propensity: Any, target: Any, *, pass_prob: Any = None) -> Estimate:
@@ -61,7 +61,7 @@ def snips(reward: Any, propensity: Any, target: Any, *, pass_prob: Any = None) -
     """
     count, weight, unsupported, reward = _weights(propensity, target, pass_prob, reward=reward)
     weight = count * weight
-    return Estimate(((weight * reward, weight),), (weight,), unsupported)
+    return _estimate(((weight * reward, weight),), weight, unsupported, reward)
 
 
 def replay(
@@ -85,7 +85,7 @@ def replay(
     if not bound >= largest:
         raise ValueError(f"bound must be at least the largest weight, {largest:g}, got {bound:g}")
     accepted = count * (generator.random(len(weight)) * bound < weight)
-    return Estimate(((accepted * reward, accepted),), (accepted,), unsupported)
+    return _estimate(((accepted * reward, accepted),), accepted, unsupported, reward)
 
 
 def dr(reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any, *, pass_prob: Any = None) -> Estimate:
@@ -105,7 +105,7 @@ def sndr(reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any
     count, weight, unsupported, reward, q_action, q_target = _weights(propensity, target, pass_prob, **columns)
     weight = count * weight
     parts = ((count * q_target, count), (weight * (reward - q_action), weight))
-    return Estimate(parts, (weight,), unsupported)
+    return _estimate(parts, weight, unsupported, reward)
 
 
 def switch_dr(
@@ -116,20 +116,35 @@ def switch_dr(
     Uses the model alone where the weight is above the positive `threshold`: towards 0 it is DM, at infinity DR.
     """
     require(threshold > 0, "threshold", "positive", threshold)
-    columns = {"reward": reward, "q_action": q_action, "q_target": q_target}
-    return _corrected(propensity, target, pass_prob, columns, lambda w: w * (w <= threshold))
+    columns = (reward, propensity, target, q_action, q_target, pass_prob)
+    return _corrected(*columns, lambda weight, _: weight * (weight <= threshold))
 
 
 def dr_os(
-    reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any, shrinkage: float, *, pass_prob: Any = None
+    reward: Any,
+    propensity: Any,
+    target: Any,
+    q_action: Any,
+    q_target: Any,
+    shrinkage: float | None = None,
+    *,
+    pass_prob: Any = None,
 ) -> Estimate:
     """Estimate by DR with optimistic shrinkage (DRos): w becomes w / (1 + w^2 / shrinkage). Su et al. 2020, section 3.
 
-    No weight exceeds sqrt(shrinkage) / 2. Towards a `shrinkage` of 0 it is DM, at infinity DR.
+    No weight exceeds sqrt(shrinkage) / 2. Towards a `shrinkage` of 0 it is DM, at infinity DR. None fits it to the
+    weights, where variance plus squared bias is least: with errors reward - q of mean square s^2, these are at most
+    s^2 (mean(v^2) / n + mean(w - v)^2) for shrunk weights v, least at sum(w^3)^2 / sum(w^4) to first order in
+    1 / shrinkage. No weight then loses more than half.
     """
-    require(shrinkage > 0, "shrinkage", "positive", shrinkage)
-    columns = {"reward": reward, "q_action": q_action, "q_target": q_target}
-    return _corrected(propensity, target, pass_prob, columns, lambda w: w / (1 + w * w / shrinkage))
+    require(shrinkage is None or shrinkage > 0, "shrinkage", "positive", shrinkage)
+
+    def shrink(weight: np.ndarray, count: np.ndarray) -> np.ndarray:
+        squares = count * weight * weight
+        fitted = (squares @ weight) ** 2 / ((squares @ squares) or 1.0) if shrinkage is None else shrinkage
+        return weight / (1 + weight * weight / fitted)
+
+    return _corrected(reward, propensity, target, q_action, q_target, pass_prob, shrink)
 
 
 def check_columns(dimensions: int, **columns: Any) -> list[np.ndarray]:
@@ -146,16 +161,9 @@ def check_columns(dimensions: int, **columns: Any) -> list[np.ndarray]:
 
 
 def check_numbers(name: str, values: np.ndarray) -> np.ndarray:
-    """Return values [n, ...] if all obey the rule of their column.
-
-    Raises:
-      ValueError: names the first record with another value.
-    """
+    """Return values [n, ...] if all obey the rule of their column, or raise ValueError about the first other."""
     rule = _RULES.get(name, FINITE)
-    good = rule.holds(values)
-    if not good.all():
-        row = np.argwhere(~good)[0, 0]
-        raise ValueError(f"{name} must be {rule.expected}, record {row} has {values[row]}")
+    require_rows(rule.holds(values), name, rule.expected, values)
     return values
 
 
@@ -167,15 +175,20 @@ def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
-def _corrected(propensity: Any, target: Any, pass_prob: Any, columns: dict, change: Callable) -> Estimate:
+def _corrected(reward, propensity, target, q_action, q_target, pass_prob, change: Callable) -> Estimate:
     """Return DR with changed weights."""
+    columns = {"reward": reward, "q_action": q_action, "q_target": q_target}
     count, weight, unsupported, reward, q_action, q_target = _weights(propensity, target, pass_prob, **columns)
-    weight = change(weight)
-    return _mean(count, q_target + weight * (reward - q_action), weight, unsupported)
+    weight = change(weight, count)
+    return _mean(count, q_target + weight * (reward - q_action), weight, unsupported, reward)
 
 
-def _mean(count: np.ndarray, terms: np.ndarray, weight: np.ndarray, unsupported: float) -> Estimate:
-    return Estimate(((count * terms, count),), (count * weight,), unsupported)
+def _mean(count: np.ndarray, terms: Any, weight: Any, unsupported: float, reward: Any) -> Estimate:
+    return _estimate(((count * terms, count),), count * weight, unsupported, reward)
+
+
+def _estimate(parts: tuple, weight: np.ndarray, unsupported: float, reward: np.ndarray) -> Estimate:
+    return Estimate(parts, (weight,), unsupported, reward, ((weight, parts[-1][1]),))
 
 
 def _weights(propensity: Any, target: Any, pass_prob: Any, **numbers: Any) -> tuple:

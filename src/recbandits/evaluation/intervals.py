@@ -1,4 +1,8 @@
-"""Confidence intervals of means of independent observations, such as users or seeds, by Student's t."""
+"""Confidence intervals of means of independent observations, such as users or seeds, by Student's t.
+
+Rare values, such as clicks, have no interval until `FEWEST` of them were observed: the spread of a log that lacks them
+is too small, and 0 where nothing varies.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from recbandits.checks import require
+from recbandits.checks import FEWEST, outside_majority, require
 
 
 class Interval(NamedTuple):
@@ -19,62 +23,42 @@ class Interval(NamedTuple):
 
 
 def half_width(variance: Any, n: Any, level: float = 0.95) -> Any:
-    """Return half the width of Student's t interval of the mean of n independent observations.
-
-    Args:
-      variance: of the observations, with n - 1 in the denominator; a number or an array.
-      n: number of observations, alike.
-      level: coverage in (0, 1).
-
-    Returns:
-      float or array, in the unit of the observations; NaN where n is below 2.
-    """
-    quantile = special.stdtrit(np.asarray(n) - 1, (1 + level) / 2)
-    return quantile * np.sqrt(variance) / np.sqrt(n)
+    """Return half the width of Student's t interval of the mean of n observations of some variance (over n - 1)."""
+    return special.stdtrit(np.asarray(n) - 1, (1 + level) / 2) * np.sqrt(variance) / np.sqrt(n)
 
 
 def mean_interval(values: Any, level: float = 0.95) -> Interval:
-    """Compute the mean of independent observations with Student's t interval.
+    """Compute the mean of independent observations, float [n], with Student's t interval of a level in (0, 1).
 
-    Args:
-      values: float array [n].
-      level: coverage in (0, 1).
-
-    Returns:
-      Interval; its bounds are NaN for a single value, and all three numbers for none.
+    It is NaN if a value is. Bounds are NaN where more than half of the values are equal and fewer than `FEWEST` differ
+    from them, as for a single value.
     """
-    values = np.asarray(values, float)
-    if len(values) < 2:
-        return Interval(float(values[0]) if len(values) else np.nan, np.nan, np.nan)
-    mean, half = float(values.mean()), float(half_width(values.var(ddof=1), len(values), level))
+    values, n = np.asarray(values, float), len(values)
+    differs = outside_majority(values)
+    few = n < 2 or (differs is not None and np.count_nonzero(differs) < FEWEST)
+    half = np.nan if few else float(half_width(values.var(ddof=1), n, level))
+    mean = float(values.mean()) if n else np.nan
     return Interval(mean, mean - half, mean + half)
 
 
 def group_intervals(groups: Any, level: float = 0.95) -> pd.DataFrame:
     """Compute the `mean_interval` of each group of a pandas SeriesGroupBy: DataFrame with columns value, low, high."""
-    table = groups.agg(value="mean", variance="var", n="count")
-    half = half_width(table["variance"], table["n"], level)
-    return pd.DataFrame({"value": table["value"], "low": table["value"] - half, "high": table["value"] + half})
+    rows = [mean_interval(values, level) for _, values in groups]
+    return pd.DataFrame(rows, groups.size().index, Interval._fields)
 
 
 def tabulate_means(tables: Mapping[str, pd.DataFrame], level: float = 0.95) -> pd.DataFrame:
     """Tabulate the mean of each column with its interval, one row per policy.
 
     Args:
-      tables: mapping from policy to a DataFrame whose rows are independent observations, such as users; NaN does
-        not count.
+      tables: mapping from policy to a DataFrame whose rows are independent observations, such as users. A metric that
+        is NaN for a row in all tables is undefined there, and the row does not count; else NaN makes the mean NaN.
       level: coverage in (0, 1).
 
     Returns:
       DataFrame indexed by policy with columns x, x_low and x_high for each column x of the tables.
     """
-    rows: dict[str, dict[str, float]] = {}
-    for policy, table in tables.items():
-        rows[policy] = {}
-        for column in table:
-            names = (column, f"{column}_low", f"{column}_high")
-            rows[policy] |= dict(zip(names, mean_interval(table[column].dropna(), level), strict=True))
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
+    return _tabulate(tables, tables, level)
 
 
 def tabulate_differences(tables: Mapping[str, pd.DataFrame], baseline: str, level: float = 0.95) -> pd.DataFrame:
@@ -83,8 +67,7 @@ def tabulate_differences(tables: Mapping[str, pd.DataFrame], baseline: str, leve
     Paired differences vary less than the values, where the tables have the same users or seeds. Their interval decides
     which policy is better; overlapping intervals of the two values do not.
 
-    Returns:
-      DataFrame as of `tabulate_means`, without the row of the baseline.
+    The table is as of `tabulate_means`, without the row of the baseline.
 
     Raises:
       ValueError: the baseline is missing, or the index of a table differs from that of the baseline.
@@ -93,5 +76,23 @@ def tabulate_differences(tables: Mapping[str, pd.DataFrame], baseline: str, leve
     for name, table in tables.items():
         if not table.index.equals(tables[baseline].index):
             raise ValueError(f"{name!r} and {baseline!r} must be measured on the same lists to be compared")
-    others = {name: table - tables[baseline] for name, table in tables.items() if name != baseline}
-    return tabulate_means(others, level)
+    return _tabulate(
+        {name: table - tables[baseline] for name, table in tables.items() if name != baseline}, tables, level
+    )
+
+
+def _tabulate(tables: Mapping[str, pd.DataFrame], measured: Mapping[str, pd.DataFrame], level: float) -> pd.DataFrame:
+    """Tabulate means of the rows that have a value in some table of `measured`, where all have the same rows."""
+    first = next(iter(measured.values()))
+    comparable = all(table.index.equals(first.index) for table in measured.values())
+    rows: dict[str, dict[str, float]] = {}
+    for policy, table in tables.items():
+        rows[policy] = {}
+        for column in table:
+            values = table[column].to_numpy(float)
+            if comparable:
+                known = [other[column].notna() for other in measured.values() if column in other]
+                values = values[np.any(known, axis=0)]
+            names = (column, f"{column}_low", f"{column}_high")
+            rows[policy] |= dict(zip(names, mean_interval(values, level), strict=True))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require
+from recbandits.checks import require, require_distributions, require_rows
 from recbandits.evaluation import estimators
 from recbandits.evaluation.estimate import Estimate
 
@@ -30,6 +30,7 @@ def evaluate(
     *,
     method: str = "normal",
     level: float = 0.95,
+    groups: Any = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Tabulate the estimates of a target policy's value.
@@ -42,15 +43,13 @@ def evaluate(
         is then exact instead of estimated.
       method: of the intervals: "normal", "bootstrap" or "bernstein".
       level: coverage of the intervals in (0, 1).
+      groups: labels [n] of decisions that are not independent, such as `log.user_id`; None where all are.
       **options: of `estimates`.
 
     Returns:
-      DataFrame as of `tabulate`; all NaN for an empty log.
-
-    Raises:
-      ValueError: as `estimates` and `unsupported_mass`.
+      DataFrame as of `tabulate`; all NaN for an empty log. ValueErrors are those of `estimates` and `unsupported_mass`.
     """
-    table = tabulate(estimates(log, probabilities, q, **options), method, level)
+    table = tabulate(estimates(log, probabilities, q, **options), method, level, groups)
     if logging_probabilities is not None:
         table["unsupported_mass"] = unsupported_mass(log, probabilities, logging_probabilities)
     return table
@@ -64,7 +63,7 @@ def estimates(
     names: Sequence[str] | None = None,
     clip: float = 10.0,
     threshold: float = 10.0,
-    shrinkage: float = 100.0,
+    shrinkage: float | None = None,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """Estimate the value of a target policy by several estimators; `difference` compares two policies by one of them.
@@ -77,7 +76,7 @@ def estimates(
       names: some of `ESTIMATORS`; by default all that can be computed.
       clip: of clipped IPS.
       threshold: of Switch-DR.
-      shrinkage: of DRos; with 100 no weight exceeds 5.
+      shrinkage: of DRos; None fits it to the weights.
       seed: of replay.
 
     Raises:
@@ -110,17 +109,17 @@ def estimates(
     return results
 
 
-def tabulate(estimates: Mapping[str, Estimate], method: str = "normal", level: float = 0.95) -> pd.DataFrame:
+def tabulate(
+    estimates: Mapping[str, Estimate], method: str = "normal", level: float = 0.95, groups: Any = None
+) -> pd.DataFrame:
     """Tabulate estimates with the intervals of `Estimate.interval` and their diagnostics.
 
-    Returns:
-      DataFrame indexed by estimator with columns value, low, high, effective_sample_size, largest_weight and
-      unsupported_mass.
+    The columns are value, low, high, effective_sample_size, rewarded_decisions, largest_weight and unsupported_mass.
     """
-    diagnostics = ("effective_sample_size", "largest_weight", "unsupported_mass")
+    diagnostics = ("effective_sample_size", "rewarded_decisions", "largest_weight", "unsupported_mass")
     rows = {}
     for name, estimate in estimates.items():
-        low, high = estimate.interval(method, level)
+        low, high = estimate.interval(method, level, groups)
         rows[name] = {"value": estimate.value, "low": low, "high": high}
         rows[name] |= {diagnostic: getattr(estimate, diagnostic) for diagnostic in diagnostics}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
@@ -138,12 +137,7 @@ def unsupported_mass(log: "BanditLog", probabilities: np.ndarray, logging_probab
     logging_probabilities = _check_distributions("logging_probabilities", logging_probabilities, log)
     chosen = logging_probabilities[np.arange(len(log)), log.action]
     agrees = np.abs(chosen - log.propensity) <= estimators.ROUNDING
-    if not agrees.all():
-        row = agrees.argmin()
-        raise ValueError(
-            f"logging_probabilities must give the logged action its propensity, record {row} has {chosen[row]:g} "
-            f"where {log.propensity[row]:g} was logged"
-        )
+    require_rows(agrees, "logging_probabilities of the logged actions", "their propensities", chosen)
     unsupported = (probabilities * (logging_probabilities == 0)).sum(axis=1)
     return estimators.direct_method(unsupported, pass_prob=log.pass_prob).value
 
@@ -151,17 +145,7 @@ def unsupported_mass(log: "BanditLog", probabilities: np.ndarray, logging_probab
 def _check_distributions(name: str, values: np.ndarray, log: "BanditLog") -> np.ndarray:
     """Return probabilities [n, k], float32 or float64 as given, if every row is a distribution over its candidates."""
     values = estimators.check_shape(name, values, log.mask.shape)
-    total = values.sum(axis=1, dtype=float)
-    good = np.abs(total - 1) <= estimators.ROUNDING
-    if not good.all():
-        row = good.argmin()
-        raise ValueError(f"{name} must sum to 1 in every row, record {row} sums to {total[row]:g}")
-    if values.min(initial=0) < 0:
-        row, column = np.argwhere(values < 0)[0]
-        raise ValueError(f"{name} must be at least 0, record {row} has {values[row, column]:g} in column {column}")
-    if not log.mask.all() and values[~log.mask].any():
-        row, column = np.argwhere((values > 0) & ~log.mask)[0]
-        raise ValueError(f"{name} must be 0 in padding, record {row} has {values[row, column]:g} in column {column}")
+    require_distributions(values, name, log.mask)
     return values
 
 
@@ -169,7 +153,5 @@ def _predict(log: "BanditLog", probabilities: np.ndarray, q: np.ndarray) -> tupl
     """Return the prediction for the logged action and its expectation under the target policy, both [n]."""
     q = estimators.check_shape("q", q, log.mask.shape)
     known = q if log.mask.all() else np.where(log.mask, q, 0)
-    if not np.isfinite(known).all():
-        row, column = np.argwhere(~np.isfinite(known))[0]
-        raise ValueError(f"q must be finite for every candidate, record {row} has {q[row, column]} in column {column}")
+    require_rows(np.isfinite(known), "q", "finite for every candidate", q)
     return q[np.arange(len(log)), log.action], np.einsum("nk,nk->n", probabilities, known)

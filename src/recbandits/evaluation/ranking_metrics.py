@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import distinct, require
-from recbandits.evaluation.catalogue_metrics import intra_list_diversity
+from recbandits.checks import distinct, require, require_rows
+
+_UNDEFINED = ["ndcg", "map", "mrr", "hit_rate", "diversity"]  # NaN for a list without a relevant candidate, or a pair
 
 
 def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
@@ -42,15 +43,12 @@ def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int =
       ValueError: a score is NaN outside padding, scores or mask have another shape, or k is below 1.
     """
     scores = np.asarray(scores, float)
-    if scores.ndim != 2:
-        raise ValueError(f"scores must have the shape [n, items], got {list(scores.shape)}")
+    require(scores.ndim == 2, "shape of scores", "[n, items]", list(scores.shape))
     require(k >= 1, "k", "at least 1", k)
     if mask is not None:
-        if np.shape(mask) != scores.shape:
-            raise ValueError(f"mask must have the shape of scores, {list(scores.shape)}, got {list(np.shape(mask))}")
+        require(np.shape(mask) == scores.shape, "shape of mask", f"that of scores, {scores.shape}", np.shape(mask))
         scores = np.where(mask, scores, -np.inf)
-    if np.isnan(scores).any():
-        raise ValueError(f"scores must be numbers, got NaN in list {np.argwhere(np.isnan(scores))[0, 0]}")
+    require_rows(~np.isnan(scores), "scores", "numbers", scores)
     uniforms = np.random.default_rng(seed).random(scores.shape)
     best = np.lexsort((uniforms, -scores), axis=1)[:, :k]
     columns = np.full((len(scores), k), -1)
@@ -84,9 +82,8 @@ def measure(
     Raises:
       ValueError: attraction without clicks or clicks without attraction; and as the metrics.
     """
-    if (attraction is None) != (clicks is None):
-        missing = "attraction" if attraction is None else "clicks"
-        raise ValueError(f"attraction and clicks must come together, got no {missing}")
+    given = [name for name, value in (("attraction", attraction), ("clicks", clicks)) if value is not None]
+    require(len(given) != 1, "attraction and clicks", "given together", given)
     slate = np.asarray(slate)
     columns = {
         "ndcg": ndcg(slate, relevance),
@@ -98,19 +95,28 @@ def measure(
     if attraction is not None:
         columns["clicks"] = expected_clicks(slate, attraction, clicks)
     if vectors is not None:
-        items = np.take_along_axis(np.asarray(vectors, float), slate[:, :, None], axis=1)
-        columns["diversity"] = intra_list_diversity(np.where(slate[:, :, None] >= 0, items, np.nan))
+        items, shown = np.take_along_axis(np.asarray(vectors, float), slate[:, :, None], axis=1), slate >= 0
+        require_rows(np.isfinite(items).all(axis=2) | ~shown, "vectors", "finite for every item in a slate", items)
+        columns["diversity"] = intra_list_diversity(np.where(shown[:, :, None], items, np.nan))
     return pd.DataFrame(columns)
 
 
 def by_user(metrics: pd.DataFrame, users: np.ndarray) -> pd.DataFrame:
-    """Average the metrics of each user's slates, DataFrame indexed by user: slates of a user are not independent."""
-    return metrics.groupby(np.asarray(users)).mean()
+    """Average the metrics of each user's slates, DataFrame indexed by user: slates of a user are not independent.
+
+    A slate does not count where its metric is undefined. NaN in another column makes its mean NaN.
+    """
+    users = np.asarray(users)
+    unknown = metrics.drop(columns=_UNDEFINED, errors="ignore").isna().groupby(users).any()
+    means = metrics.groupby(users).mean()
+    return means.mask(unknown.reindex(columns=means.columns, fill_value=False))
 
 
 def by_seed(runs: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
-    """Average the metrics of each run, DataFrame indexed by seed."""
-    return pd.DataFrame({seed: metrics.mean() for seed, metrics in runs.items()}).T.rename_axis("seed")
+    """Average the metrics of each run, as `by_user` those of a user, DataFrame indexed by seed."""
+    return pd.concat([by_user(metrics, np.full(len(metrics), seed)) for seed, metrics in runs.items()]).rename_axis(
+        "seed"
+    )
 
 
 def ndcg(slate: np.ndarray, relevance: np.ndarray, gain: str = "exponential") -> np.ndarray:
@@ -127,8 +133,7 @@ def ndcg(slate: np.ndarray, relevance: np.ndarray, gain: str = "exponential") ->
     """
     require(gain in ("exponential", "linear"), "gain", "exponential or linear", gain)
     slate, relevance = _checked(slate, relevance)
-    if (relevance < 0).any():
-        raise ValueError(f"relevance must be at least 0, got {relevance[relevance < 0][0]:g}")
+    require_rows(~(relevance < 0), "relevance", "at least 0", relevance)
     gains = np.exp2(relevance) - 1 if gain == "exponential" else relevance
     gains = np.nan_to_num(gains)
     discount = 1 / np.log2(np.arange(slate.shape[1]) + 2)
@@ -149,9 +154,7 @@ def err(slate: np.ndarray, relevance: np.ndarray, highest: float = 5.0) -> np.nd
       ValueError: a relevance outside [0, highest].
     """
     slate, relevance = _checked(slate, relevance)
-    outside = (relevance < 0) | (relevance > highest)
-    if outside.any():
-        raise ValueError(f"relevance must be in [0, {highest:g}], got {relevance[outside][0]:g}")
+    require_rows(~((relevance < 0) | (relevance > highest)), "relevance", f"in [0, {highest:g}]", relevance)
     satisfied = _take(slate, (np.exp2(relevance) - 1) / 2.0**highest)
     reached = np.cumprod(np.c_[np.ones(len(slate)), 1 - satisfied[:, :-1]], axis=1)
     return (reached * satisfied) @ (1 / _ranks(slate))
@@ -195,6 +198,28 @@ def expected_clicks(slate: np.ndarray, attraction: np.ndarray, clicks: Any) -> n
     return np.asarray(clicks.value(_take(slate, attraction)))
 
 
+def intra_list_diversity(vectors: Any) -> np.ndarray:
+    """Compute 1 - mean cosine similarity of the pairs of a list (Ziegler et al. 2005, where it is the similarity).
+
+    Args:
+      vectors: float [n, k, D] of the items in the slots, such as factors or genres; NaN behind the end of a list. The
+        cosine of the zero vector is 0.
+
+    Returns:
+      float [n] in [0, 2]; NaN for a list of fewer than two items.
+    """
+    vectors = np.asarray(vectors, float)
+    present = ~np.isnan(vectors).any(axis=2)
+    vectors = np.where(present[:, :, None], vectors, 0.0)
+    length = np.linalg.norm(vectors, axis=2, keepdims=True)
+    units = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    # the squared length of the sum has every pair twice, and each unit with itself
+    twice = (units.sum(axis=1) ** 2).sum(axis=1) - (units**2).sum(axis=(1, 2))
+    size = present.sum(axis=1)
+    pairs = size * (size - 1.0)
+    return 1 - np.divide(twice, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
 def _checked(slate: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return both as arrays that fit together."""
     slate, relevance = np.asarray(slate), np.asarray(relevance, float)
@@ -206,9 +231,8 @@ def _checked(slate: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.n
         raise ValueError(
             f"slate must hold columns below {relevance.shape[1]}, or -1, got {slate.min()} to {slate.max()}"
         )
-    good = distinct(slate, slate >= 0)
-    if not good.all():  # repeating its best item would make a list better than the best list
-        raise ValueError(f"slate must hold different columns, list {good.argmin()} is {slate[good.argmin()].tolist()}")
+    # repeating its best item would make a list better than the best list
+    require_rows(distinct(slate, slate >= 0), "slate", "of different columns", slate)
     if np.isnan(np.take_along_axis(relevance, slate, axis=1)[slate >= 0]).any():
         raise ValueError("slate must not show padding: relevance is NaN there")
     return slate, relevance

@@ -1,12 +1,13 @@
 """Summaries of simulated runs, with Student's t intervals over seeds.
 
 `runs` is a DataFrame as of `training.online.simulate`: one row per agent, seed and number of interactions, with the
-measures averaged since the row before. `level` is the coverage of intervals in (0, 1).
+measures averaged since the row before. NaN in one makes all that is computed from it NaN. `level` is the coverage of
+intervals in (0, 1).
 """
 
 import pandas as pd
 
-from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval, tabulate_means
+from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval
 
 MEASURES = ["regret", "reward", "suboptimal"]
 
@@ -19,13 +20,17 @@ def totals(runs: pd.DataFrame) -> pd.DataFrame:
     """
     window = runs.groupby(["agent", "seed"], sort=False)["interactions"].diff().fillna(runs["interactions"])
     weighted = runs[MEASURES].mul(window, axis=0).assign(window=window)
-    sums = weighted.groupby([runs["agent"], runs["seed"]], sort=False).sum()
+    sums = weighted.groupby([runs["agent"], runs["seed"]], sort=False).agg(lambda values: values.sum(skipna=False))
     return sums[MEASURES].div(sums["window"], axis=0)
 
 
 def summary(runs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Tabulate means and intervals over seeds, by agent: regret, regret_low, regret_high, ..., suboptimal_high."""
-    return tabulate_means(dict(iter(totals(runs).groupby(level="agent", sort=False))), level).rename_axis("agent")
+    groups = totals(runs).groupby(level="agent", sort=False)
+    tables = {name: group_intervals(groups[name], level) for name in MEASURES}
+    return pd.concat(
+        [table.set_axis([name, f"{name}_low", f"{name}_high"], axis=1) for name, table in tables.items()], axis=1
+    )
 
 
 def difference(runs: pd.DataFrame, agent: str, baseline: str, measure: str = "regret", level: float = 0.95) -> Interval:
@@ -36,17 +41,13 @@ def difference(runs: pd.DataFrame, agent: str, baseline: str, measure: str = "re
     Raises:
       ValueError: the agents were run on different seeds.
     """
-    per_seed = totals(runs)[measure].unstack("seed").loc[[agent, baseline]]
-    if per_seed.isna().any(axis=None):
+    values = totals(runs)[measure]
+    if set(values[agent].index) != set(values[baseline].index):
         raise ValueError(f"{agent!r} and {baseline!r} must have the same seeds to be compared")
-    return mean_interval(per_seed.loc[agent] - per_seed.loc[baseline], level)
+    return mean_interval(values[agent] - values[baseline], level)
 
 
 def curve(runs: pd.DataFrame, column: str, level: float = 0.95) -> pd.DataFrame:
-    """Compute mean and interval over seeds of a column such as "cumulative_regret" at each number of interactions.
-
-    Returns:
-      DataFrame with columns agent, interactions, mean, low, high.
-    """
+    """Tabulate agent, interactions, mean, low, high over seeds of a column such as "cumulative_regret"."""
     groups = runs.groupby(["agent", "interactions"], sort=False)[column]
     return group_intervals(groups, level).rename(columns={"value": "mean"}).reset_index()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recbandits.records.bandit_log import BanditLog
     from recbandits.records.slate_log import SlateLog
 
-_CHUNK = 8192  # records whose features are in memory at a time
+_CHUNK = 2**26  # bytes of features that are in memory at a time
 
 
 def cross_fit(log: "BanditLog", features: Any, model: Any = None, folds: int = 5, seed: int = 0) -> np.ndarray:
@@ -23,8 +23,9 @@ def cross_fit(log: "BanditLog", features: Any, model: Any = None, folds: int = 5
 
     Args:
       log: n decisions with up to k candidates.
-      features: of decisions and candidates: float [n, k, D]; or a function of (user_ids [m], candidates [m, k],
-        mask [m, k]) that returns such an array for m decisions, or a dict as `FeatureBundle.observation` does.
+      features: of decisions and candidates: float [n, k, D]; or a function of (user_ids [m], candidates [m, c],
+        mask [m, c]) that returns such an array, or a dict as `FeatureBundle.observation` does. To learn, it is asked
+        for the chosen candidate alone.
       model: scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight
         1 / pass_prob; by default ridge regression.
       folds: number of groups of users, at least 2.
@@ -41,15 +42,16 @@ def cross_fit(log: "BanditLog", features: Any, model: Any = None, folds: int = 5
 
     fold = assign_folds(log.user_id, folds, seed)
     model = Ridge() if model is None else model
-    chosen = log.action[:, None] == np.arange(log.mask.shape[1])
-    examples = np.concatenate([_select(log, features, rows, chosen) for rows in _chunks(np.arange(len(log)))])
+    size = 8 * _describe(log, features, np.arange(1), True).shape[1]  # bytes of a candidate
+    chunks = _chunks(np.arange(len(log)), size)
+    examples = np.concatenate([_describe(log, features, rows, True) for rows in chunks])
     q = np.full(log.mask.shape, np.nan)
     for held_out in range(folds):
         train, test = fold != held_out, np.flatnonzero(fold == held_out)
         fitted = clone(model).fit(examples[train], log.reward[train], sample_weight=1 / log.pass_prob[train])
-        for rows in _chunks(test):
+        for rows in _chunks(test, size * log.mask.shape[1]):
             row, column = np.nonzero(log.mask[rows])
-            q[rows[row], column] = fitted.predict(_select(log, features, rows, log.mask))
+            q[rows[row], column] = fitted.predict(_describe(log, features, rows, False))
     return q
 
 
@@ -88,8 +90,7 @@ def cross_fit_slates(
     from sklearn.linear_model import Ridge  # takes a second to import
 
     features = np.asarray(features, float)
-    if features.ndim != 3 or features.shape[:2] != log.candidates.shape:
-        raise ValueError(f"features must have the shape {[*log.candidates.shape, 'D']}, got {list(features.shape)}")
+    _check_features(features, log.candidates.shape)
     shape = (*log.slate.shape, log.candidates.shape[1])
     target_conditional = check_shape("target_conditional", target_conditional, shape)
     fold = assign_folds(log.user_id if users is None else users, folds, seed)
@@ -112,28 +113,34 @@ def cross_fit_slates(
 
 
 def assign_folds(user_id: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Assign the records of each user to one fold, int [n] from 0 to folds - 1.
-
-    Raises:
-      ValueError: folds are not between 2 and the number of users.
-    """
+    """Assign the records of each user to one fold, int [n]; ValueError unless folds are 2 to the number of users."""
     users, user = np.unique(user_id, return_inverse=True)
     if not 2 <= folds <= len(users):
         raise ValueError(f"folds must be from 2 to the number of users in the log, {len(users)}, got {folds}")
     return np.random.default_rng(seed).permutation(len(users))[user] % folds
 
 
-def _chunks(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+def _chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Return rows in parts of at most `_CHUNK` bytes, where a row has `size`."""
+    return np.array_split(rows, range(step := max(1, _CHUNK // size), len(rows), step))
 
 
-def _select(log: "BanditLog", features: Any, rows: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Return the features [m, D] of the candidates in `cells` (bool [n, k]) of some rows, decision by decision."""
-    mask, selected = log.mask[rows], cells[rows]
-    values = features(log.user_id[rows], log.candidates[rows], mask) if callable(features) else features[rows]
+def _describe(log: "BanditLog", features: Any, rows: np.ndarray, chosen: bool) -> np.ndarray:
+    """Return the features [m, D] of the chosen candidate, or of all candidates, of some rows, decision by decision."""
+    candidates, mask = log.candidates[rows], log.mask[rows]
+    if not callable(features):
+        _check_features(features, log.mask.shape)
+        return features[rows, log.action[rows]] if chosen else features[rows][mask]
+    if chosen:
+        candidates = candidates[np.arange(len(rows)), log.action[rows]][:, None]
+        mask = np.ones(candidates.shape, bool)
+    values = features(log.user_id[rows], candidates, mask)
     if isinstance(values, dict):
-        decision = np.nonzero(selected)[0]
-        return np.concatenate([values["global"][decision], values["per_arm"][selected]], axis=1)
-    if np.ndim(values) != 3 or values.shape[:2] != mask.shape:
-        raise ValueError(f"features must have the shape {[*mask.shape, 'D']}, got {list(np.shape(values))}")
-    return values[selected]
+        return np.concatenate([values["global"][np.nonzero(mask)[0]], values["per_arm"][mask]], axis=1)
+    _check_features(values, mask.shape)
+    return values[mask]
+
+
+def _check_features(features: Any, shape: tuple[int, ...]) -> None:
+    if np.ndim(features) != 3 or features.shape[:2] != shape:
+        raise ValueError(f"features must have the shape {[*shape, 'D']}, got {list(np.shape(features))}")

@@ -1,4 +1,4 @@
-"""Confidence sequences of a mean and of a difference of means: intervals that hold at all looks together.
+"""Confidence sequences of a difference of means: intervals that hold at all looks together.
 
 A 95 % interval covers the truth with probability 0.95 at one look. Looking after every hundred decisions, and stopping
 when 0 is outside, has a far larger error. A confidence sequence covers the truth at all times with probability
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import POSITIVE, require
+from recbandits.checks import FEWEST, FRACTION, POSITIVE, outside_majority, require
 from recbandits.evaluation.intervals import Interval
 
 
@@ -32,28 +32,11 @@ def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
     Raises:
       ValueError: alpha or optimal_n is outside its range.
     """
-    require(0 < alpha < 1, "alpha", "in (0, 1)", alpha)
+    require(FRACTION.accepts(alpha), "alpha", FRACTION.expected, alpha)
     require(POSITIVE.accepts(optimal_n), "optimal_n", POSITIVE.expected, optimal_n)
     log = -2 * np.log(alpha)
     scaled = np.asarray(n) * (log + np.log(log + 1)) / optimal_n  # n rho^2
     return np.sqrt(2 * (scaled + 1) / scaled * np.log(np.sqrt(scaled + 1) / alpha))
-
-
-def confidence_sequence(values: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Interval:
-    """Compute the confidence sequence of a mean after each of n observations in order.
-
-    Returns:
-      Interval of float arrays [n]; NaN after the first observation, which has no spread.
-    """
-    values = np.asarray(values, float)
-    n = np.arange(1, len(values) + 1)
-    mean = values.cumsum() / n
-    # deviations from the first value, so that little cancels
-    squares = ((values - values[:1]) ** 2).cumsum() / n - (mean - values[:1]) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.sqrt(np.maximum(squares, 0) / np.where(n > 1, n - 1, np.nan))
-    half = error * critical_value(n, alpha, optimal_n)
-    return Interval(np.where(n > 1, mean, np.nan), mean - half, mean + half)
 
 
 def difference(
@@ -62,7 +45,8 @@ def difference(
     """Compute the difference of the means of two streams, with its confidence sequence at this time.
 
     The streams are the two sides of a randomised experiment. Observations of one group, such as the decisions for one
-    user, are correlated: the variance is that of the sums of groups (cluster-robust: Liang and Zeger 1986).
+    user, are correlated: the variance is that of the sums of groups (cluster-robust: Liang and Zeger 1986). Where one
+    side has fewer than `FEWEST` groups with a rare observation, both have the variance of an observation of either.
 
     Args:
       first: float [n], in units of the reward.
@@ -72,7 +56,8 @@ def difference(
       groups: (labels [n], labels [m]) of the observations; None where all are independent.
 
     Returns:
-      Interval of mean(first) - mean(second); NaN where a side has fewer than two groups.
+      Interval of mean(first) - mean(second); NaN where a side has fewer than two groups, or
+      both together fewer than `FEWEST` with a rare observation.
 
     Raises:
       ValueError: the numbers of labels and observations differ; and as `critical_value`.
@@ -82,18 +67,23 @@ def difference(
     for side, label in zip(sides, labels, strict=True):
         if len(side) != len(label):
             raise ValueError(f"groups must label every observation, {len(side)}, got {len(label)} labels")
-    variances = [_variance_of_mean(side, label) for side, label in zip(sides, labels, strict=True)]
-    if not np.isfinite(variances).all():
+    if min(len(np.unique(label)) for label in labels) < 2:
         return Interval(np.nan, np.nan, np.nan)
+    spreads = [_spread(side, label) for side, label in zip(sides, labels, strict=True)]
+    if np.isnan(spreads).any():
+        first_group, second_group = (np.unique(label, return_inverse=True)[1] for label in labels)
+        spreads = [_spread(np.concatenate(sides), np.concatenate([first_group, -1 - second_group]))] * 2
+    error = np.sqrt(sum(spread / len(side) for spread, side in zip(spreads, sides, strict=True)))
     value = float(sides[0].mean() - sides[1].mean())
-    half = float(np.sqrt(sum(variances)) * critical_value(len(sides[0]) + len(sides[1]), alpha, optimal_n))
+    half = float(error * critical_value(len(sides[0]) + len(sides[1]), alpha, optimal_n))
     return Interval(value, value - half, value + half)
 
 
-def _variance_of_mean(values: np.ndarray, labels: Any) -> float:
-    """Return the variance of a mean of grouped observations; NaN with fewer than two groups."""
+def _spread(values: np.ndarray, labels: Any) -> float:
+    """Return n times the variance of a mean of n grouped observations; NaN if nothing, or too little, varies."""
     groups, group = np.unique(np.asarray(labels), return_inverse=True)
-    if len(groups) < 2:
+    differs = outside_majority(values)
+    if differs is not None and len(np.unique(group[differs])) < FEWEST:
         return np.nan
     sums = np.bincount(group, values - values.mean())
-    return float(len(groups) / (len(groups) - 1) * (sums @ sums) / len(values) ** 2)
+    return float(len(groups) / (len(groups) - 1) * (sums @ sums) / len(values)) or np.nan

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recbandits.checks import require
+from recbandits.checks import require, require_distributions, require_rows
 from recbandits.evaluation.estimate import Estimate
 from recbandits.evaluation.estimators import ROUNDING, check_columns, check_numbers, check_shape
 
@@ -35,7 +35,8 @@ def slate_ips(reward: Any, propensity: Any, target: Any, *, self_normalised: boo
     """
     reward, ratio = _checked_ratio(reward, propensity, target)
     weight = ratio.prod(axis=1, keepdims=True)
-    return _estimate(reward.sum(axis=1, keepdims=True), weight, _unsupported(weight), self_normalised)
+    total = reward.sum(axis=1, keepdims=True)
+    return _estimate(total, weight, _unsupported(weight), self_normalised, total)
 
 
 def item_position_ips(
@@ -49,7 +50,7 @@ def item_position_ips(
     pair of item and position, not every slate, must be possible in the log.
     """
     reward, ratio = _checked_ratio(reward, position_propensity, target_position)
-    return _estimate(reward, ratio, _unsupported(ratio), self_normalised)
+    return _estimate(reward, ratio, _unsupported(ratio), self_normalised, reward)
 
 
 def reward_interaction_ips(reward: Any, propensity: Any, target: Any, *, self_normalised: bool = False) -> Estimate:
@@ -62,7 +63,7 @@ def reward_interaction_ips(reward: Any, propensity: Any, target: Any, *, self_no
     """
     reward, ratio = _checked_ratio(reward, propensity, target)
     weight = ratio.cumprod(axis=1)
-    return _estimate(reward, weight, _unsupported(weight[:, -1]), self_normalised)
+    return _estimate(reward, weight, _unsupported(weight[:, -1]), self_normalised, reward)
 
 
 def cascade_dr(
@@ -80,7 +81,7 @@ def cascade_dr(
     weight = ratio.cumprod(axis=1)
     above = np.concatenate([np.ones_like(weight[:, :1]), weight[:, :-1]], axis=1)
     terms, weights = np.hstack([reward - q_slate, q_target]), np.hstack([weight, above])
-    return _estimate(terms, weights, _unsupported(weight[:, -1]), self_normalised, reported=weight)
+    return _estimate(terms, weights, _unsupported(weight[:, -1]), self_normalised, reward)
 
 
 def slate_estimates(
@@ -128,13 +129,14 @@ def slate_estimates(
     return estimates
 
 
-def _estimate(terms, weights, unsupported, self_normalised, reported=None):
+def _estimate(terms, weights, unsupported, self_normalised, reward):
     """Return the sum over columns of mean(weights terms), divided by mean(weights) where self-normalised."""
-    products = weights * terms
+    products, logged = weights * terms, weights[:, : reward.shape[1]]  # the first columns are those of the rewards
     parts = tuple(zip(products.T, weights.T, strict=True))
     if not self_normalised:
         parts = ((products.sum(axis=1), np.ones(len(products))),)
-    return Estimate(parts, tuple((weights if reported is None else reported).T), unsupported)
+    slopes = ((logged, logged if self_normalised else np.ones((len(logged), 1))),)
+    return Estimate(parts, tuple(logged.T), unsupported, reward, slopes)
 
 
 def _unsupported(weight: np.ndarray) -> float:
@@ -158,16 +160,9 @@ def _predict(log: "SlateLog", target_propensity: np.ndarray, q: Any, target_cond
     shape = (*log.slate.shape, log.candidates.shape[1])
     q = check_numbers("q", check_shape("q", q, shape))
     conditional = check_shape("target_conditional", target_conditional, shape)
-    total = conditional.sum(axis=2)
-    if (np.abs(total - 1) > ROUNDING).any() or conditional.min(initial=0) < 0:
-        raise ValueError("target_conditional must be at least 0 and sum to 1 over the candidates of every slot")
+    require_distributions(conditional, "target_conditional")
     columns = log.slate[:, :, None]
     chosen = np.take_along_axis(conditional, columns, axis=2)[:, :, 0]
-    differs = np.abs(chosen - target_propensity) > ROUNDING
-    if differs.any():
-        row, slot = np.argwhere(differs)[0]
-        raise ValueError(
-            f"target_conditional must give the logged item its target_propensity, record {row} has "
-            f"{chosen[row, slot]:g} in slot {slot} and not {target_propensity[row, slot]:g}"
-        )
+    agrees = np.abs(chosen - target_propensity) <= ROUNDING
+    require_rows(agrees, "target_conditional of the logged items", "their target_propensity", chosen)
     return np.take_along_axis(q, columns, axis=2)[:, :, 0], np.einsum("nsi,nsi->ns", conditional, q)

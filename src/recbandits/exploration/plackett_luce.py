@@ -14,7 +14,7 @@ slate repeats an item or has one that is unavailable or out of range.
 
 import numpy as np
 
-from recbandits.checks import distinct, require
+from recbandits.checks import distinct, require, require_rows
 from recbandits.exploration.probabilities import Array, Exploration, Rng, as_arrays, invert_cdf, softmax, uniform_draws
 
 # Nodes of the integral over arrival times; see `position_probabilities`.
@@ -210,7 +210,4 @@ def _check_slate(slate: np.ndarray, mask: np.ndarray) -> None:
         raise ValueError(f"slate must have the shape [{len(mask)}, slots], got {slate.shape}")
     inside = (slate >= 0) & (slate < mask.shape[1])
     available = inside & np.take_along_axis(mask, np.where(inside, slate, 0).astype(int), axis=1)
-    good = available.all(axis=1) & distinct(slate)
-    if not good.all():
-        row = np.argmin(good)
-        raise ValueError(f"row {row}: slate must hold different available items, got {slate[row]}")
+    require_rows(available.all(axis=1) & distinct(slate), "slate", "of different available items", slate)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import POSITIVE, PROBABILITY, Rule, one_of, require
+from recbandits.checks import POSITIVE, PROBABILITY, Rule, one_of, require, require_distributions
 
 Array = Any  # numpy.ndarray or tensorflow.Tensor
 Rng = int | np.random.Generator | None
@@ -124,10 +124,7 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
 def sample(probabilities: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Draw one action int64 [batch] per row of probabilities [batch, actions]; ValueError if one is no distribution."""
     probabilities = np.asarray(probabilities, float)
-    good = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < 1e-5)
-    if not good.all():
-        row = np.argmin(good)
-        raise ValueError(f"row {row}: probabilities must be 0 or more and sum to 1, got {probabilities[row]}")
+    require_distributions(probabilities, "probabilities")
     return invert_cdf(probabilities, generator.random(len(probabilities)))
 
 

@@ -18,12 +18,13 @@ from recbandits.loop.run import run
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import drift_of
 from recbandits.loop.view import shown
+from recbandits.loop.world import STARS
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import fields_of
 
 _RATE = 40.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
-_QUICK = {"decisions": 400, "delay": 0.4, "window": 2.0}
+_QUICK = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
 _QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, "least": 60, "most": 100}
 
 
@@ -74,7 +75,7 @@ def tell(loop, data):
 
 def settings_of(profile: str, rate: float = _RATE, drift: bool = False) -> Settings:
     """Return the `Settings` of a profile."""
-    settings = Settings(rate=rate)
+    settings = Settings(STARS, rate=rate)
     if profile == "quick":
         gate, guardrail = settings.gate, settings.guardrail
         parts = {"gate": replace(gate, **_QUICK_GATE), "guardrail": replace(guardrail, **_QUICK_GUARDRAIL)}

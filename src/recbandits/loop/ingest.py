@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,41 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recbandits import checks
 from recbandits.data import features
 from recbandits.records import BanditLog, Interaction, Quarantined
+from recbandits.serving.policy import read_titles
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # where what is quarantined here says that it comes from
 _READINGS = 5  # of a window in which something new arrives meanwhile, at most
-
-
-@dataclass(frozen=True)
-class Join:
-    """The rule by which decisions get their rewards.
-
-    A reward counts if it is known at most `window` seconds after the decision. A decision without one counts as the
-    default, for silence is an answer too: with stars the worst, 1. Where people are silent by chance, whatever was
-    shown, this lowers what is expected of all candidates, and their differences by one factor, and changes no order.
-
-    Attributes:
-      window: seconds, positive.
-      default: reward of a decision without one, in [lowest, highest].
-      lowest: reward that is possible; a decision with another is quarantined.
-      highest: likewise.
-
-    Raises:
-      ValueError: a field that is not as above.
-    """
-
-    window: float = 5.0
-    default: float = 1.0
-    lowest: float = 1.0
-    highest: float = 5.0
-
-    def __post_init__(self):
-        checks.check_fields(self, window=checks.POSITIVE)
-        checks.require_field(self, "default", self.lowest <= self.default <= self.highest, "within [lowest, highest]")
 
 
 def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=None):
@@ -59,13 +30,13 @@ def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=N
     Args:
       warehouse: `Warehouse`
       start: datetime with a zone; decisions from then on.
-      end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still be answered.
-      rule: `Join`
+      end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still get reports.
+      rule: `settings.Join`
       bundle: FeatureBundle with which the policy learns and serves; decisions on whom or what it does not know are
         quarantined.
       directory: for the dataset, made if missing; a dataset that is there is replaced.
       holdout: share in [0, 1) that the learner does not see.
-      titles: dict from movie id to title, for the policy; None for none.
+      titles: dict from item id to title, for the policy; None for none.
 
     Returns:
       dict, the manifest: start, end, the rule, holdout, snapshot; counts, which add up as those of `Warehouse.counts`,
@@ -151,9 +122,9 @@ def are_held_out(event_ids, holdout):
 
 
 def titles_of(directory):
-    """Titles of a dataset, dict from movie id to title; empty where it was given none."""
+    """Titles of a dataset, dict from item id to title; empty where it was given none."""
     file = Path(directory, TITLES)
-    return {int(movie): title for movie, title in json.loads(file.read_text(encoding="utf-8")).items()}
+    return {int(item): title for item, title in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
 def _read(warehouse, start, end, rule, bundle):
@@ -164,7 +135,7 @@ def _read(warehouse, start, end, rule, bundle):
     """
     for _ in range(_READINGS):
         snapshot = warehouse.snapshot(start, end)
-        table = warehouse.decisions(start, end, rule.window, rule.default)
+        table = warehouse.decisions(start, end, rule.window, rule.default, rule.take)
         reasons = _reasons(table, bundle, rule)
         refused = table.filter(reasons != "")
         warehouse.quarantine(_entries(refused, reasons[reasons != ""]))
@@ -182,8 +153,9 @@ def _reasons(table, bundle, rule):
     reasons[~((reward >= rule.lowest) & (reward <= rule.highest))] = (
         f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"
     )
-    reasons[pc.list_parent_indices(candidates).to_numpy()[unknown]] = "candidates must be movies with features"
-    reasons[bundle.user_table.find_rows(table["user_id"].to_numpy()) < 0] = "user_id must be of a user with features"
+    reasons[pc.list_parent_indices(candidates).to_numpy()[unknown]] = "candidates must be items with features"
+    identified, users = table["user_id"].is_valid().to_numpy(), pc.fill_null(table["user_id"], 0).to_numpy()
+    reasons[~identified | (bundle.user_table.find_rows(users) < 0)] = "user_id must be of a user with features"
     return reasons
 
 
@@ -212,7 +184,7 @@ def _write(directory, table, log, bundle, titles):
 
     records = write_trajectories(log, bundle, directory, TRAIN)
     bundle.save(directory)
-    titles = {str(movie): str(title) for movie, title in (titles or {}).items()}
+    titles = read_titles(titles)
     (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
     names = [DECISIONS, *(file.name for file in records), features.FILE, TITLES]
     return {name: _hash(directory / name) for name in names}

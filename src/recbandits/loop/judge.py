@@ -160,7 +160,7 @@ def _estimate(log, policy, q, gate):
 
     scores = policy.scores(log.user_id, log.candidates, log.mask)
     probabilities = policy.exploration.probabilities(scores, log.mask)
-    return estimates(log, probabilities, q, names=[gate.estimator])[gate.estimator]
+    return estimates(log, probabilities, q, names=[gate.estimator], shrinkage=100.0)[gate.estimator]
 
 
 def _reason(difference, low, high, size, gate):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.loop import simulate
-from recbandits.loop.ingest import Join
 from recbandits.loop.models import Models
 from recbandits.loop.steps import config_parameter, models_uri, start_up_parameters
 from recbandits.loop.trigger import PIPELINE
@@ -63,7 +62,6 @@ class Loop:
       settings: as given.
       directory: `pathlib.Path` of all that it makes.
       config: of the loop.
-      rule: `Join`
       models: `Models`, all that were trained.
       endpoint: `LocalEndpoint`
       restarts: Counter of how often each was started again.
@@ -74,7 +72,7 @@ class Loop:
         self.directory = config.artifacts_dir / "loop"
         self.config = replace(config, platform="local", artifacts=str(self.directory))
         self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
-        self.models, self.rule = Models(models_uri(self.config)), Join(settings.window, settings.default)
+        self.models = Models(models_uri(self.config))
         self.restarts, self._wanted = Counter(), []
         self._prepared, self._turn = False, contextlib.ExitStack()  # which holds the directory from `prepare` on
 
@@ -145,7 +143,7 @@ class Loop:
         Raises:
           PlatformError: it failed, with the sentence of the step that did.
         """
-        end = datetime.now(UTC) - timedelta(seconds=2 * self.settings.window)
+        end = datetime.now(UTC) - timedelta(seconds=2 * self.settings.join.window)
         start = end - timedelta(seconds=self.settings.first / self.settings.rate)
         world, topic = self.directory / _WORLD, self.topics["interactions"]
         asked = start_up_parameters(self.config, self.settings, world, start, end, topic)

@@ -49,7 +49,7 @@ class MemoryEndpoint:
 
         Args:
           users: int [n].
-          candidates: int [n, k], movie ids.
+          candidates: int [n, k], item ids.
           luck: float [n] in [0, 1).
 
         Returns:

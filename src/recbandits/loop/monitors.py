@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.compute as pc
 from scipy import stats
 
-from recbandits.evaluation.estimators import ROUNDING, ips
+from recbandits.evaluation.estimators import ROUNDING, direct_method
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop.ingest import log_of
 
@@ -30,7 +30,8 @@ def propensities(decisions, policies=None, floor=0.001):
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
-      policies: dict from version to `LoadedPolicy`, with which propensities are computed anew; None for not.
+      policies: dict from version to `LoadedPolicy`, with which propensities are computed anew, and the variance, of the
+        decisions for users and among items that it knows by id; None for not.
       floor: propensity up to which a decision counts as hardly ever made.
 
     Returns:
@@ -41,7 +42,7 @@ def propensities(decisions, policies=None, floor=0.001):
     rows = {}
     for version in pc.unique(decisions["policy_version"]).to_pylist():
         log = log_of(decisions.filter(pc.equal(decisions["policy_version"], version)))
-        ratio = ips(np.ones(len(log)), log.propensity, 1 / log.mask.sum(axis=1))
+        ratio = direct_method(1 / log.mask.sum(axis=1) / log.propensity)
         row = {"decisions": len(log), "ratio": ratio.value}
         row["low"], row["high"], row["differing"] = _checked(log, (policies or {}).get(version), ratio)
         row |= {"smallest": log.propensity.min(), "at_floor": (log.propensity <= floor).mean()}
@@ -61,11 +62,13 @@ def drift(decisions, edges, policies=None):
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
       edges: list of aware datetimes, the bounds of the periods, such as rounds; a period without decisions is left out.
-      policies: dict from version to `LoadedPolicy`, whose scores are the predictions; None for no errors.
+      policies: dict from version to `LoadedPolicy`, whose scores are the predictions where it knows
+        the user and the items by id; None for no errors.
 
     Returns:
       DataFrame, one row a period: start, end, decisions; reward with low and high (mean and 95 % interval); psi_reward
-      and psi_context (of the column that moved most), each with its limit, psi_reward_limit and psi_context_limit;
+      and psi_context (of the column that moved most; NaN where contexts are empty or of several sizes), each with its
+      limit, psi_reward_limit and psi_context_limit;
       error, error_low and error_high (mean and 95 % interval, NaN without a policy); alarm.
     """
     rows, first = [], None
@@ -73,7 +76,7 @@ def drift(decisions, edges, policies=None):
         table = _between(decisions, start, end)
         if not len(table):
             continue
-        context = np.array(table["context"].to_pylist(), float)
+        context = _contexts(table)
         found = {"reward": table["reward"].to_numpy(), "context": context, "error": _errors(table, policies or {})}
         first = first or found
         row = {"start": start, "end": end, "decisions": len(table)}
@@ -118,12 +121,23 @@ def _checked(log, policy, ratio):
     """Interval of the ratio, and the share of the propensities that are not the policy's, NaN where there is none."""
     if policy is None:
         return *ratio.interval(), np.nan
+    decisions, log = len(log), _known(log, policy)
+    if not len(log):
+        return *ratio.interval(), np.nan
     probabilities = policy.exploration.probabilities(policy.scores(log.user_id, log.candidates, log.mask), log.mask)
     own = probabilities[np.arange(len(log)), log.action]
     inverse = np.divide(1, probabilities, out=np.zeros(log.mask.shape), where=log.mask & (probabilities > 0))
     variance = inverse.sum(axis=1) / log.mask.sum(axis=1) ** 2 - 1
-    half = stats.norm.ppf(0.975) * np.sqrt(max(0.0, variance.mean()) / len(log))
+    half = stats.norm.ppf(0.975) * np.sqrt(max(0.0, variance.mean()) / decisions)
     return max(0.0, ratio.value - half), ratio.value + half, float((np.abs(own - log.propensity) > ROUNDING).mean())
+
+
+def _known(log, policy):
+    """The decisions for users and among items that a policy knows by their ids, hence can score again."""
+    named = np.flatnonzero([user is not None for user in log.user_id])
+    known = policy.bundle.user_table.find_rows(log.user_id[named].astype(np.int64)) >= 0
+    items = (np.isin(log.candidates, policy.candidates) | ~log.mask).all(axis=1)
+    return log.take(named[known & items[named]])
 
 
 def _propensity_alarm(version, row):
@@ -144,15 +158,28 @@ def _errors(table, policies):
     """Squared errors of the scores of what was shown, for the decisions of known versions."""
     parts = [np.zeros(0)]
     for version, policy in policies.items():
-        log = log_of(table.filter(pc.equal(table["policy_version"], version)))
+        log = _known(log_of(table.filter(pc.equal(table["policy_version"], version))), policy)
         if len(log):
             scores = policy.scores(log.user_id, log.candidates, log.mask)
             parts.append((log.reward - scores[np.arange(len(log)), log.action]) ** 2)
     return np.concatenate(parts)
 
 
+def _contexts(table):
+    """Contexts, float [n, columns]; without columns where they are empty or of several sizes."""
+    lists = table["context"].combine_chunks()
+    sizes = pc.list_value_length(lists).to_numpy()
+    columns = sizes[0] if (sizes == sizes[0]).all() else 0
+    return pc.list_flatten(lists).to_numpy().reshape(len(lists), columns) if columns else np.zeros((len(lists), 0))
+
+
 def _shift(first, now, bins):
-    """(largest population stability index of the columns, what the largest of as many stays below by chance)."""
+    """(largest population stability index of the columns, what the largest of as many stays below by chance).
+
+    Both are NaN where there are no columns, or others than at first.
+    """
+    if not first.shape[1] == now.shape[1] > 0:
+        return np.nan, np.nan
     found = [_index(*bins(mine, its)) for mine, its in zip(first.T, now.T, strict=True)]
     index, freedom = np.array(found).T
     quantile = stats.chi2.ppf(1 - 0.05 / len(found), np.maximum(freedom, 1))

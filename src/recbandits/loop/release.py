@@ -5,6 +5,7 @@ looks at the rewards of both. Our server splits users between versions by hash, 
 request: either way the two are a randomised experiment, and intervals count users, not requests.
 """
 
+import math
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,7 +119,7 @@ def guard(endpoint, warehouse, now, rule, guardrail=None):
       endpoint: `platforms.endpoints.Endpoint`
       warehouse: with `by_user`, `verdicts` and `write`.
       now: aware datetime; decisions count once their window has closed.
-      rule: with `window` and `default` of the join.
+      rule: `settings.Join`
       guardrail: `Guardrail`; None for the defaults.
 
     Returns:
@@ -187,11 +188,12 @@ def observed(under, warehouse, now, rule, guardrail):
       decisions of the other)).
     """
     end = now - timedelta(seconds=rule.window)
-    seen = warehouse.by_user(under.start, max(under.start, end), rule.window, rule.default)
+    seen = warehouse.by_user(under.start, max(under.start, end), rule.window, rule.default, rule.take)
     seen["reward"] = seen["total"] / seen["decisions"]
     sides = [seen[seen["policy_version"] == version] for version in (under.newest, under.other)]
-    # A user's decisions with their mean each: only sums of users are looked at, and these are the same.
-    rewards, users = ([np.repeat(side[name], side["decisions"]) for side in sides] for name in ("reward", "user_id"))
+    # A row is a user, or a decision without a user id; each decision gets the mean of its row, for only sums count.
+    rewards = [np.repeat(side["reward"], side["decisions"]) for side in sides]
+    users = [np.repeat(side.index, side["decisions"]) for side in sides]
     tightest = 100 * guardrail.most / guardrail.canary  # decisions of both when the canary has had its time
     return sequential.difference(*rewards, guardrail.alpha, tightest, users), tuple(map(len, rewards))
 
@@ -288,7 +290,11 @@ def _verdict(kind, version, against, of, why, now, found=None):
         against=against,
         why=why,
         difference=getattr(found, "difference", getattr(found, "value", None)),
-        low=getattr(found, "low", None),
-        high=getattr(found, "high", None),
+        low=_finite(getattr(found, "low", None)),
+        high=_finite(getattr(found, "high", None)),
         effective_sample_size=getattr(found, "effective_sample_size", None),
     )
+
+
+def _finite(bound):
+    return bound if bound is not None and math.isfinite(bound) else None

@@ -19,6 +19,7 @@ from recbandits.loop.judge import judge_log
 from recbandits.loop.memory import MemoryEndpoint, eagerly, give, in_memory
 from recbandits.loop.release import guard, place, serving_version
 from recbandits.loop.settings import Settings
+from recbandits.loop.world import STARS
 from recbandits.records import Interaction
 from recbandits.serving.loaded import LoadedPolicy
 
@@ -60,7 +61,7 @@ class Loop:
     def __init__(self, world, settings=None, seed=0):
         from recbandits.platforms.local.warehouse import DuckWarehouse
 
-        self.world, self.settings, self._seed = world, settings or Settings(), seed
+        self.world, self.settings, self._seed = world, settings or Settings(STARS), seed
         self.endpoint, self.warehouse, self.models = MemoryEndpoint(), DuckWarehouse(), {}
         self.now, self._bundle, self._span = _START, world.bundle(), 0
 
@@ -75,7 +76,7 @@ class Loop:
         even = np.full(candidates.shape, 1 / candidates.shape[1])
         decided = np.full(len(users), UNIFORM, dtype=object), even, invert_cdf(even, luck)
         self._log(users, candidates, decided, 0.0, self._rng(_RATINGS))
-        self.now += timedelta(seconds=self.settings.window)
+        self.now += timedelta(seconds=self.settings.join.window)
         return self.release(self.learn()[0], None)
 
     def serve(self, drift=0.0, decider=None, logged=True):
@@ -98,7 +99,7 @@ class Loop:
             if logged:
                 self._log(users, candidates, decided, drift, rng)
                 verdicts.append(self._guard())
-        self.now += timedelta(seconds=self.settings.window)  # the last decision's closes
+        self.now += timedelta(seconds=self.settings.join.window)  # the last decision's closes
         verdicts.append(self._guard())
         return float(np.concatenate(earned).mean()), [verdict for verdict in verdicts if verdict]
 
@@ -116,7 +117,8 @@ class Loop:
 
         parent = self.models.get(serving_version(self.endpoint))
         start = _START if parent is None else parent.until
-        table = self.warehouse.decisions(start, self.now, self.settings.window, self.settings.default)
+        rule = self.settings.join
+        table = self.warehouse.decisions(start, self.now, rule.window, rule.default, rule.take)
         log = log_of(table)
         held_out = are_held_out(log.event_id, self.settings.holdout)
         agent = learner(self._bundle, self.settings.candidates, self.settings.agent)
@@ -174,7 +176,7 @@ class Loop:
         self.now += timedelta(seconds=len(users) / self.settings.rate)
 
     def _guard(self):
-        return guard(self.endpoint, self.warehouse, self.now, self.settings, self.settings.guardrail)
+        return guard(self.endpoint, self.warehouse, self.now, self.settings.join, self.settings.guardrail)
 
 
 def poisoned(log):
@@ -202,7 +204,7 @@ def run_rounds(world, rounds=5, settings=None, seeds=(0, 1, 2), learners=LEARNER
       that serves; gate ("deployed" or "refused") with why, difference, low, high and effective_sample_size of the
       re-training before; guard (the guardrail's verdict in the span, or None).
     """
-    settings = Settings() if settings is None else settings
+    settings = Settings(STARS) if settings is None else settings
     drift = np.zeros(rounds + 1) if drift is None else np.asarray(drift, float)
     if len(drift) != rounds + 1:
         raise ValueError(f"drift must be of {rounds + 1} spans of traffic, one more than rounds, got {len(drift)}")

@@ -102,9 +102,9 @@ class Observer:
         state, verdicts = warehouse.state(), warehouse.verdicts()
         rows = {name: told["rows"] for name, told in state.items()}
         joined = state["joined"]["newest"]
-        rule = loop.rule
+        rule = loop.settings.join
         versions = warehouse.by_version(
-            now - timedelta(days=1), now - timedelta(seconds=rule.window), rule.window, rule.default
+            now - timedelta(days=1), now - timedelta(seconds=rule.window), rule.window, rule.default, rule.take
         )
         requests, events = self._rates(rows["interactions"] + rows["rewards"])
         return Sight(

@@ -5,6 +5,43 @@ from dataclasses import dataclass, field
 from recbandits import checks
 from recbandits.agents.parameters import LinUCB
 from recbandits.exploration import Exploration
+from recbandits.records import REPORT_RULES
+
+
+@dataclass(frozen=True)
+class Join:
+    """The rule by which decisions get their rewards.
+
+    A report counts if it is known at most `window` seconds after the decision. Where silence is an answer, as no click
+    is, it has a default reward. Where reports are missing at random, whatever was shown, a default lowers what is
+    expected of all candidates, and their differences by one factor, and changes no order.
+
+    Attributes:
+      window: seconds, positive.
+      lowest: smallest reward that is possible; a decision with a smaller one is quarantined.
+      highest: largest reward, above `lowest`; likewise.
+      default: reward of a decision without a report, in [lowest, highest]; None leaves such decisions out.
+      take: rule for several reports of one decision, one of `records.REPORT_RULES`: "first", "last", "sum", "max".
+
+    Raises:
+      ValueError: a field that is not as above.
+    """
+
+    window: float
+    lowest: float
+    highest: float
+    default: float | None = None
+    take: str = "first"
+
+    def __post_init__(self):
+        checks.check_fields(self, window=checks.POSITIVE, lowest=checks.FINITE, highest=checks.FINITE)
+        checks.require_field(self, "highest", self.lowest < self.highest, f"above lowest, {self.lowest:g}")
+        within = self.default is None or (
+            checks.FINITE.accepts(self.default) and self.lowest <= self.default <= self.highest
+        )
+        expected = f"None or a number from lowest to highest, {self.lowest:g} to {self.highest:g}"
+        checks.require_field(self, "default", within, expected)
+        checks.check_fields(self, take=checks.one_of(REPORT_RULES))
 
 
 @dataclass(frozen=True)
@@ -31,7 +68,7 @@ class Gate:
         checks.check_fields(self, margin=checks.NON_NEGATIVE)
         checks.check_fields(self, effective_sample_size=checks.POSITIVE)
         checks.check_fields(self, estimator=checks.one_of(("DR", "SNDR", "Switch-DR", "DRos")))
-        checks.require_field(self, "level", 0 < self.level < 1, "in (0, 1)")
+        checks.check_fields(self, level=checks.FRACTION)
 
 
 @dataclass(frozen=True)
@@ -68,7 +105,7 @@ class Guardrail:
             self, "most", checks.whole(1).accepts(self.most) and self.most >= self.least, "a count, at least `least`"
         )
         checks.check_fields(self, margin=checks.NON_NEGATIVE)
-        checks.require_field(self, "alpha", 0 < self.alpha < 1, "in (0, 1)")
+        checks.check_fields(self, alpha=checks.FRACTION)
 
 
 @dataclass(frozen=True)
@@ -80,14 +117,13 @@ class Settings:
     gate. A stronger ridge penalty or a smoother exploration gives smaller off-policy weights and a lower ceiling.
 
     Attributes:
+      join: `Join`, the rule for rewards.
       movies: of the world, those with the most ratings.
       rank: factors of its taste.
       candidates: movies that each visitor can be shown.
       never: share of the decisions whose reward is never reported.
       twice: share that is reported twice.
       delay: mean seconds until a report.
-      window: seconds after a decision within which its reward counts.
-      default: reward, in stars, of a decision without a report within the window.
       first: interactions of the uniform policy, from which the first one learns.
       decisions: new joined decisions after which the loop trains again: one round.
       holdout: share of the decisions that the learner does not see and the gate judges by.
@@ -103,14 +139,13 @@ class Settings:
       ValueError: a field that cannot be.
     """
 
+    join: Join
     movies: int = 100
     rank: int = 8
     candidates: int = 10
     never: float = 0.1
     twice: float = 0.05
     delay: float = 1.0
-    window: float = 5.0
-    default: float = 1.0
     first: int = 150
     decisions: int = 2000
     holdout: float = 0.3
@@ -128,7 +163,8 @@ class Settings:
         checks.require_field(self, "candidates", 2 <= self.candidates <= self.movies, "from 2 to the number of movies")
         for name in ("never", "twice"):
             checks.check_fields(self, **{name: checks.PROBABILITY})
-        for name in ("delay", "window", "rate"):
+        checks.require_field(self, "join", isinstance(self.join, Join), "a Join")
+        for name in ("delay", "rate"):
             checks.check_fields(self, **{name: checks.POSITIVE})
-        checks.require_field(self, "holdout", 0 < self.holdout < 1, "in (0, 1)")
+        checks.check_fields(self, holdout=checks.FRACTION)
         checks.check_fields(self, forgetting=checks.POSITIVE_PROBABILITY)

@@ -8,18 +8,24 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from recbandits import checks
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import SETTINGS, Config
 from recbandits.exploration import Exploration
 from recbandits.loop.models import Models, read_model
-from recbandits.loop.settings import Gate, Guardrail, Settings
+from recbandits.loop.settings import Gate, Guardrail, Join, Settings
 from recbandits.serving.bucket import local_directory
 
-_NESTED = {"agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
+_NESTED = {"join": Join, "agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
 
 
 def settings_from(values):
-    """`Settings` out of what `dataclasses.asdict` made of them, which JSON can hold."""
+    """Make `Settings` of what `dataclasses.asdict` made of them, which JSON can hold.
+
+    Raises:
+      ValueError: there is no `join`, or a setting is refused.
+    """
+    checks.require("join" in values, "settings", "a dict with `join`, the rule for rewards", values)
     return Settings(**{name: _NESTED[name](**value) if name in _NESTED else value for name, value in values.items()})
 
 
@@ -120,8 +126,7 @@ def _learning(config, settings, world, topic):
     return {
         "config": config_parameter(config),
         "world": str(world),
-        "window": settings.window,
-        "default": settings.default,
+        "join": asdict(settings.join),
         "holdout": settings.holdout,
         "agent": asdict(settings.agent),
         "exploration": asdict(settings.exploration),

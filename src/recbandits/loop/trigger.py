@@ -55,7 +55,7 @@ def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, s
     Args:
       warehouse: `Warehouse`
       serving: `loop.models.Model` that serves.
-      rule: with the `window` of the join, seconds.
+      rule: `settings.Join`
       now: aware datetime.
       least_new: joined decisions that are enough.
       overlap: seconds, see `span`.
@@ -92,7 +92,7 @@ def span(warehouse, serving, rule, now, overlap=OVERLAP):
     Args:
       warehouse: `Warehouse`
       serving: `loop.models.Model`
-      rule: with `window`.
+      rule: `settings.Join`
       now: aware datetime.
       overlap: seconds.
     """
@@ -107,7 +107,7 @@ def plan_now(platform, rule):
 
     Args:
       platform: `Platform`
-      rule: with `window`.
+      rule: `settings.Join`
 
     Returns:
       (start, end, version that serves).
@@ -127,7 +127,7 @@ class Trigger:
     Args:
       platform: `Platform`
       template: file with the compiled pipeline.
-      settings: `Settings`; so many `decisions` are enough, and its `window` counts.
+      settings: `Settings`; so many `decisions` are enough.
       world: directory or gs:// URI of the `World`.
       topic: full name of the topic where the endpoint is to log; empty for where it does.
     """
@@ -165,7 +165,7 @@ class Trigger:
         now = datetime.now(UTC) if now is None else now
         least_new = settings.decisions if least_new is None else least_new
         known = {"since": self._plan.end if failed else None, "shares": self._platform.endpoints.create().traffic_split}
-        if (plan := due(self._platform.warehouse, serving, settings, now, least_new, **known)) is None:
+        if (plan := due(self._platform.warehouse, serving, settings.join, now, least_new, **known)) is None:
             return None
         parameters = re_training_parameters(self._platform.config, settings, self._world, plan, self._topic)
         run = pipelines.run(self._template, plan.name, parameters)
@@ -176,7 +176,7 @@ class Trigger:
         """Have the guardrail look; gives its `Verdict`, or None. See `loop.release.guard`."""
         now = datetime.now(UTC) if now is None else now
         endpoint, warehouse = self._platform.endpoints.create(), self._platform.warehouse
-        return guard(endpoint, warehouse, now, self._settings, self._settings.guardrail)
+        return guard(endpoint, warehouse, now, self._settings.join, self._settings.guardrail)
 
 
 def _seconds(number):

@@ -13,9 +13,11 @@ import numpy as np
 
 from recbandits.data.features import FeatureTable, check_candidates
 from recbandits.environments.factorization import Factorization, als
+from recbandits.loop.settings import Join
 from recbandits.records import Reward
 
 FILE = "world.npz"
+STARS = Join(window=5.0, lowest=1.0, highest=5.0, default=1.0)  # the rule for the ratings of a `World`
 _REGULARIZATION = 0.06  # loose on purpose: tastes are to differ enough for personalisation to pay within thousands
 _SETTINGS = ("never", "twice", "delay")
 

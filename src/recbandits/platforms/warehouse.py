@@ -12,11 +12,13 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recbandits import checks
 from recbandits.platforms import warehouse_sql as sql
-from recbandits.records import Interaction, Verdict, arrow_schema, to_table
+from recbandits.records import REPORT_RULES, Interaction, Verdict, arrow_schema, to_table
 from recbandits.records.fields import TIME
 
 _LONGEST = 10**9  # seconds, 32 years; so that a time plus a window is a time
@@ -30,9 +32,9 @@ class Counts(NamedTuple):
     Attributes:
       total: rows of interactions, rewards and quarantine, a joined pair taken as one.
       joined: decisions with a reward in the window.
-      defaulted: decisions without.
-      late: first rewards of defaulted decisions, after the window or before the decision.
-      duplicate: any further row of an event.
+      defaulted: decisions without, which have the default reward or stay out.
+      late: first reports of defaulted decisions, after the window or before the decision.
+      duplicate: any further row of an event, also where the rule for several reports takes it.
       orphan: rewards without a decision.
       quarantined: messages that make no record.
     """
@@ -49,9 +51,11 @@ class Counts(NamedTuple):
 class Warehouse(ABC):
     """Interactions, rewards, quarantined messages and verdicts of one project.
 
-    A decision is the earliest row of an event. Its reward is the earliest one from its time to `window` seconds later,
-    both included, or else `default`. A span of time [start, end) bounds the times of decisions, of rewards without one,
-    and of quarantined messages; whatever else an event has belongs to its decision.
+    A decision is the earliest row of an event. Its reward comes from the reports from its time to `window` seconds
+    later, both included: by the rule `take` from the first, the last or the largest of several (of equal times the
+    smaller value is first), or as their sum. Without a report it is `default`, or the decision stays out where that is
+    None. A span of time [start, end) bounds the times of decisions, of rewards without one, and of quarantined
+    messages; whatever else an event has belongs to its decision.
 
     All methods raise ValueError for arguments that are not as described, and `PlatformError` with one sentence where
     the warehouse does not answer; what was to be written may be written then or not.
@@ -109,44 +113,53 @@ class Warehouse(ABC):
         """Keep a list of `Quarantined`; how many message ids were new."""
         return self.write(entries)
 
-    def decisions(self, start, end, window, default):
+    def decisions(self, start, end, window, default=None, take="first"):
         """The decisions of a span of time with their rewards.
 
         Args:
           start: aware datetime, included.
           end: aware datetime, not included.
           window: seconds in which a reward counts.
-          default: reward of a decision without one.
+          default: reward of a decision without a report; None leaves such decisions out.
+          take: rule for several reports of one decision, one of `records.REPORT_RULES`.
 
         Returns:
           pyarrow.Table in order of time and event id, with the columns of `Interaction`, `reward` float64, and
-          `reward_time`, null where the reward is the default one.
+          `reward_time` (of the report that was taken, of a sum the last one), null where the reward is the default.
         """
-        return self.query(sql.DECISIONS, _span(start, end, window, default)).cast(_DECISIONS)
+        return self._query_joined(sql.DECISIONS, start, end, window, default, take).cast(_DECISIONS)
 
-    def rewards_of(self, version, start, end, window, default):
+    def rewards_of(self, version, start, end, window, default=None, take="first"):
         """Rewards of one version's decisions, float64 [decisions], in order of time; see `decisions`."""
-        parameters = _span(start, end, window, default) | {"version": version}
-        return self.query(sql.REWARDS_OF, parameters)["reward"].to_numpy()
+        table = self._query_joined(sql.REWARDS_OF, start, end, window, default, take, version=version)
+        return table["reward"].to_numpy()
 
-    def by_version(self, start, end, window, default):
+    def by_version(self, start, end, window, default=None, take="first"):
         """Compare versions by what they got; see `decisions`.
 
         Returns:
           DataFrame indexed by policy_version, the first to decide first: number of `decisions`, `mean` and sample
           `variance` of the reward (NaN for one decision), times of the `first` and `last` decision.
         """
-        table = self.query(sql.BY_VERSION, _span(start, end, window, default))
+        table = self._query_joined(sql.BY_VERSION, start, end, window, default, take)
         return table.to_pandas().set_index("policy_version").astype({"mean": float, "variance": float})
 
-    def by_user(self, start, end, window, default):
+    def by_user(self, start, end, window, default=None, take="first"):
         """Add up what each user got from each version; see `decisions`.
 
         Returns:
-          DataFrame in order of policy_version and user_id, with these, the number of `decisions`, int64, and the
-          `total` of their rewards, float64.
+          DataFrame in order of policy_version and user_id (Int64), with these, the number of `decisions`, int64, and
+          the `total` of their rewards, float64. Each decision for a user without an id is a row.
         """
-        return self.query(sql.BY_USER, _span(start, end, window, default)).to_pandas()
+        table = self._query_joined(sql.BY_USER, start, end, window, default, take)
+        users = table["user_id"].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)  # no doubles beside null
+        return table.to_pandas().assign(user_id=users)
+
+    def _query_joined(self, statement, start, end, window, default, take, **parameters):
+        """Ask about decisions with their rewards; see `decisions`."""
+        checks.require(take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", take)
+        text = statement.format(joined=sql.joined(take, default is not None))
+        return self.query(text, _span(start, end, window, default) | parameters)
 
     def counts(self, start, end, window):
         """`Counts` of a span of time; see `decisions`."""

@@ -1,7 +1,8 @@
 """The SQL of the warehouse, in BigQuery's dialect, which `platforms.local.warehouse` runs as it is on DuckDB.
 
 A table has one row for each distinct report of an event: the same delivered twice is one row, two different ones are
-two, and of these the earliest counts, ties broken by digest. So nothing depends on the order of delivery.
+two. Of decisions the earliest counts, ties broken by digest; of rewards those that the rule of `joined` takes. So
+nothing depends on the order of delivery.
 
 BigQuery checks no key, and two MERGEs that only add rows do not exclude each other: writers that are given one report
 at the same moment can both add it. So whatever is asked here takes equal rows for one.
@@ -89,35 +90,63 @@ decided AS (
     AND NOT EXISTS (SELECT 1 FROM interactions AS e WHERE e.event_id = i.event_id AND e.time < @start)
   QUALIFY ROW_NUMBER() OVER (PARTITION BY i.event_id ORDER BY i.time, i.digest) = 1
 )"""
-_ANSWERED = f"""{_DECIDED},
+_EARLIEST, _LATEST = "r.time, r.value, r.digest", "r.time DESC, r.value DESC, r.digest DESC"
+# By rule for several reports: order in which the first one gives the time of the reward, and the value.
+_REPORTS = {
+    "first": (_EARLIEST, "r.value"),
+    "last": (_LATEST, "r.value"),
+    "sum": (_LATEST, f"SUM(r.value) OVER (PARTITION BY r.event_id ORDER BY {_EARLIEST} ROWS UNBOUNDED PRECEDING)"),
+    "max": (f"r.value DESC, {_EARLIEST}", "r.value"),
+}
+# Equal rows are one report, which would otherwise be added twice.
+_DISTINCT = "(SELECT DISTINCT * FROM rewards WHERE time >= @start AND time <= @until)"
+
+
+def _answered(take):
+    """Tables `decided` and `answers`, the reward of each decision with a report in the window."""
+    order, value = _REPORTS[take]
+    return f"""{_DECIDED},
 answers AS (
-  SELECT r.event_id, r.time, r.value, r.digest
-  FROM rewards AS r JOIN decided AS d ON r.event_id = d.event_id
+  SELECT r.event_id, r.time, {value} AS value, r.digest
+  FROM {_DISTINCT if take == "sum" else "rewards"} AS r
+  JOIN decided AS d ON r.event_id = d.event_id
   WHERE r.time >= @start AND r.time <= @until
     AND r.time >= d.time AND r.time <= TIMESTAMP_ADD(d.time, INTERVAL @microseconds MICROSECOND)
-  QUALIFY ROW_NUMBER() OVER (PARTITION BY r.event_id ORDER BY r.time, r.digest) = 1
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY r.event_id ORDER BY {order}) = 1
 )"""
-_JOINED = f"""{_ANSWERED},
+
+
+def joined(take, keep_silent):
+    """Table expressions that end with `joined`: decisions, `reward` and `reward_time`.
+
+    Args:
+      take: rule for several reports, one of `records.REPORT_RULES`.
+      keep_silent: whether a decision without a report is kept, with the reward `@fallback`.
+    """
+    join, reward = ("LEFT OUTER JOIN", "COALESCE(a.value, @fallback)") if keep_silent else ("INNER JOIN", "a.value")
+    return f"""{_answered(take)},
 joined AS (
-  SELECT {_FIELDS}, COALESCE(a.value, @fallback) AS reward, a.time AS reward_time
-  FROM decided AS d LEFT OUTER JOIN answers AS a ON a.event_id = d.event_id
+  SELECT {_FIELDS}, {reward} AS reward, a.time AS reward_time
+  FROM decided AS d {join} answers AS a ON a.event_id = d.event_id
 )"""
 
-DECISIONS = f"WITH {_JOINED} SELECT * FROM joined ORDER BY time, event_id"
 
-REWARDS_OF = f"WITH {_JOINED} SELECT reward FROM joined WHERE policy_version = @version ORDER BY time, event_id"
+# Statements that begin with what `joined` gives.
+DECISIONS = "WITH {joined} SELECT * FROM joined ORDER BY time, event_id"
 
-BY_VERSION = f"""
-WITH {_JOINED}
+REWARDS_OF = "WITH {joined} SELECT reward FROM joined WHERE policy_version = @version ORDER BY time, event_id"
+
+BY_VERSION = """
+WITH {joined}
 SELECT policy_version, COUNT(*) AS decisions, AVG(reward) AS mean, VAR_SAMP(reward) AS variance,
   MIN(time) AS first, MAX(time) AS last
 FROM joined GROUP BY policy_version ORDER BY first, policy_version
 """
 
-BY_USER = f"""
-WITH {_JOINED}
+BY_USER = """
+WITH {joined}
 SELECT policy_version, user_id, COUNT(*) AS decisions, SUM(reward) AS total
-FROM joined GROUP BY policy_version, user_id ORDER BY policy_version, user_id
+FROM joined GROUP BY policy_version, user_id, IF(user_id IS NULL, event_id, NULL) ORDER BY policy_version, user_id
 """
 
 # What came in the window and belongs to no decision at all.
@@ -129,7 +158,7 @@ _REST = """
   SELECT q.digest, 'quarantined' AS fate FROM quarantine AS q WHERE q.time >= @start AND q.time < @stop"""
 # Every row that has to do with the window, once, with what became of it: rows of the events that were decided in it,
 # whenever they came, and the rest. A pair of decision and reward is two rows.
-_FATES = f"""{_ANSWERED},
+_FATES = f"""{_answered("first")},
 fates AS (
   SELECT i.digest, CASE
     WHEN i.digest <> d.digest THEN 'duplicate' WHEN a.event_id IS NULL THEN 'defaulted' ELSE 'joined' END AS fate
@@ -138,7 +167,7 @@ fates AS (
   UNION DISTINCT
   SELECT r.digest, CASE
     WHEN r.digest = a.digest THEN 'reward of joined' WHEN a.digest IS NULL
-      AND DENSE_RANK() OVER (PARTITION BY r.event_id ORDER BY r.time, r.digest) = 1 THEN 'late'
+      AND DENSE_RANK() OVER (PARTITION BY r.event_id ORDER BY {_EARLIEST}) = 1 THEN 'late'
     ELSE 'duplicate' END AS fate
   FROM rewards AS r JOIN decided AS d ON d.event_id = r.event_id
   LEFT OUTER JOIN answers AS a ON a.event_id = r.event_id
@@ -192,6 +221,6 @@ FROM (
   QUALIFY ROW_NUMBER() OVER (PARTITION BY event_id ORDER BY time, digest) = 1
 ) AS d LEFT OUTER JOIN (
   SELECT * FROM {{dataset}}rewards WHERE TRUE
-  QUALIFY ROW_NUMBER() OVER (PARTITION BY event_id ORDER BY time, digest) = 1
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY event_id ORDER BY time, value, digest) = 1
 ) AS r ON r.event_id = d.event_id
 """

@@ -6,19 +6,20 @@ from matplotlib.colors import LogNorm
 from matplotlib.dates import DateFormatter, MonthLocator
 from matplotlib.figure import Figure
 
-from recbandits.data.movielens import GENRES, STARS, MovieLens
+from recbandits.data.movielens import STARS, MovieLens
 from recbandits.plots.style import COLOURS, REFERENCE, figure
 
 
 def rating_shares(data: MovieLens) -> Figure:
     """Draw the share of each rating, with the mean."""
     ratings = data.ratings["rating"]
-    shares = ratings.value_counts(normalize=True).reindex(STARS, fill_value=0)
+    stars = np.union1d(STARS, ratings)  # some sets have half stars
+    shares = ratings.value_counts(normalize=True).reindex(stars, fill_value=0)
     with figure(5.5, 3.2) as (fig, ax):
-        bars = ax.bar(STARS, shares, width=0.7)
+        bars = ax.bar(stars, shares, width=0.7 * np.diff(stars).min())
         ax.bar_label(bars, [f"{share:.1%}" for share in shares])
         ax.axvline(ratings.mean(), color=COLOURS[1], linestyle="--", label=f"mean {ratings.mean():.2f}")
-        ax.set(title="Ratings", xlabel="stars", ylabel="share of ratings", xticks=STARS, ylim=(0, 1.18 * shares.max()))
+        ax.set(title="Ratings", xlabel="stars", ylabel="share of ratings", xticks=stars, ylim=(0, 1.18 * shares.max()))
         ax.grid(visible=False, axis="x")
         ax.legend(loc="upper left")
     return fig
@@ -46,7 +47,7 @@ def long_tail(data: MovieLens) -> Figure:
 
 def genres(data: MovieLens) -> Figure:
     """Draw the movies of each genre, and the mean rating of its movies."""
-    names = [name for name in GENRES if data.movies[name].any()]
+    names = [name for name in data.movies.columns[2:] if data.movies[name].any()]
     rated = data.ratings.merge(data.movies[names], left_on="movie_id", right_index=True)
     table = pd.DataFrame(
         {
@@ -68,8 +69,13 @@ def genres(data: MovieLens) -> Figure:
 
 
 def demographics(data: MovieLens) -> Figure:
-    """Draw ages by gender, and occupations."""
+    """Draw ages by gender, and occupations, where the set has them."""
     users = data.users
+    if users.columns.empty:
+        with figure(9, 1) as (fig, ax):
+            ax.set_axis_off()
+            ax.text(0, 0.5, "Age, gender and occupation are not in this set.")
+        return fig
     occupations = users["occupation"].value_counts().sort_values()
     with figure(9, 4.2, ncols=2) as (fig, (left, right)):
         ages = [users.loc[users["gender"] == gender, "age"] for gender in ("M", "F")]
@@ -180,7 +186,7 @@ def taste_map(movie_factors, data, ratings=100, labels=12) -> Figure:
             x, y = at.loc[movie]
             left.text(x, y, data.movies["title"][movie], fontsize=8, ha="left" if x < 0 else "right", va="bottom")
         left.set(title=f"Movies with {ratings} ratings or more", xlabel="first direction", ylabel="second direction")
-        for colour, name in zip(COLOURS * 3, GENRES, strict=False):
+        for colour, name in zip(COLOURS * 3, data.movies.columns[2:], strict=False):
             members = at[data.movies[name].reindex(at.index)]
             if len(members) >= 10:
                 right.plot(*members.mean(), "o", color=colour)

@@ -6,10 +6,13 @@
 - `arrow_schema`, `bigquery_schema`, `duckdb_schema`: the schema of a table of records in Arrow, BigQuery and DuckDB.
 - `to_table`, `from_table`: records as an Arrow table, and back.
 - `check_table`: a check of a whole table by the rules and with the sentences of the records.
+- `Log`: decisions of your own, `from_frame`, with text ids and the raw columns that were known.
 - `BanditLog`, `SlateLog`: decisions as arrays, one row for each, for estimators and trainers.
+- `REPORT_RULES`: rules by which a decision gets one reward of several reports.
 """
 
-from recbandits.records.bandit_log import BanditLog
+from recbandits.records.bandit_log import REPORT_RULES, BanditLog
+from recbandits.records.log import Log
 from recbandits.records.records import (
     Interaction,
     Quarantined,
@@ -23,8 +26,10 @@ from recbandits.records.slate_log import SlateLog
 from recbandits.records.tables import check_table, from_table, to_table
 
 __all__ = [
+    "REPORT_RULES",
     "BanditLog",
     "Interaction",
+    "Log",
     "Quarantined",
     "Reward",
     "SlateLog",

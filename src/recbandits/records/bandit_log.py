@@ -9,19 +9,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbandits import checks
-from recbandits.records.log import EVENT_ID, TIME, Column, Log
+from recbandits.records.array_log import EVENT_ID, TIME, ArrayLog, Column
 from recbandits.records.records import Interaction, Reward, arrow_schema
 from recbandits.records.tables import check_table
 
+REPORT_RULES = ("first", "last", "sum", "max")  # by which one reward is made of several reports
+
 
 @dataclass(frozen=True, eq=False)
-class BanditLog(Log):
+class BanditLog(ArrayLog):
     """Decisions with their rewards.
 
     Attributes:
       event_id: str [n], unique, not empty.
       time: datetime64[us] [n], UTC.
-      user_id: int64 [n].
+      user_id: int64 [n]; where a user has no id, objects [n], each an int or None, so that code that needs ids raises
+        an error instead of taking a number for the id of no user.
       candidates: int64 [n, k], ids of the arms that could be shown, different within a decision; 0 in padding.
       mask: bool [n, k], False in padding.
       action: int64 [n], column of the chosen candidate.
@@ -35,7 +38,7 @@ class BanditLog(Log):
 
     event_id: Annotated[np.ndarray, Column(object, rule=EVENT_ID)]
     time: Annotated[np.ndarray, Column(np.datetime64, rule=TIME)]
-    user_id: Annotated[np.ndarray, Column(np.int64)]
+    user_id: Annotated[np.ndarray, Column(np.int64, nullable=True)]
     candidates: Annotated[np.ndarray, Column(np.int64, "k")]
     mask: Annotated[np.ndarray, Column(np.bool_, "k")]
     action: Annotated[np.ndarray, Column(np.int64)]
@@ -66,7 +69,7 @@ class BanditLog(Log):
             "event_id": self.event_id,
             "time": self.time,
             "policy_version": np.full(len(self), policy_version, dtype=object),
-            "user_id": self.user_id,
+            "user_id": pa.array(self.user_id, pa.int64()),
             "context": pa.ListArray.from_arrays(np.zeros_like(ends), pa.array([], pa.float64())),
             "candidates": pa.ListArray.from_arrays(ends, self.candidates[self.mask]),
             "action": self.arm,
@@ -81,32 +84,44 @@ class BanditLog(Log):
         cls,
         interactions: pa.Table | pd.DataFrame,
         rewards: pa.Table | pd.DataFrame,
-        missing_reward: float | None = None,
+        default_reward: float | None = None,
+        take: str | None = None,
     ) -> Self:
         """Join decisions and rewards by event id, in the order of the decisions.
 
         Args:
           interactions: table of `Interaction`s.
           rewards: table of `Reward`s; those of other decisions are left out.
-          missing_reward: reward of a decision without one, such as 0.0 for no click; None refuses the decision.
+          default_reward: reward of a decision without one, such as 0.0 for no click; None refuses the decision.
+          take: rule for several rewards of one decision, one of `REPORT_RULES`: the one of the first or last time (of
+            equal times the smaller value is first), the sum, or the largest. Equal rows are one. None refuses several.
 
         Raises:
-          ValueError: a row makes no record, a decision has no reward or several, or an event id occurs twice.
+          ValueError: a row makes no record, a decision has no reward or several, an event id occurs twice, or another
+            rule.
         """
+        checks.require(take is None or take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", take)
         interactions, rewards = check_table(interactions, Interaction), check_table(rewards, Reward)
         event_id = pd.Index(interactions["event_id"].to_pylist(), dtype=object)
         rewarded = pd.Index(rewards["event_id"].to_pylist(), dtype=object)
+        values = rewards["value"].to_numpy()
         if rewarded.has_duplicates:
-            raise ValueError(f"a decision must have one reward, {rewarded[rewarded.duplicated()][0]!r} has several")
+            if take is None:
+                several = rewarded[rewarded.duplicated()][0]
+                raise ValueError(f"a decision must have one reward, {several!r} has several: say which by `take`")
+            reports = rewards.to_pandas().drop_duplicates().sort_values(["time", "value"])
+            taken = reports.groupby("event_id")["value"].agg(take)
+            rewarded, values = taken.index, taken.to_numpy()
         row = rewarded.get_indexer(event_id)
-        if (row < 0).any() and missing_reward is None:
+        if (row < 0).any() and default_reward is None:
             raise ValueError(f"every decision must have a reward, {event_id[row < 0][0]!r} has none")
-        reward = np.append(rewards["value"].to_numpy(), missing_reward or 0.0)[row]  # row -1 is the appended one
+        reward = np.append(values, default_reward or 0.0)[row]  # row -1 is the appended one
+        users = interactions["user_id"]
         candidates, mask = _pad(interactions["candidates"].combine_chunks())
         return cls(
             event_id=event_id.to_numpy(),
             time=interactions["time"].to_numpy().astype("datetime64[us]"),
-            user_id=interactions["user_id"].to_numpy(),
+            user_id=users.to_numpy() if not users.null_count else np.array(users.to_pylist(), object),
             candidates=candidates,
             mask=mask,
             action=(candidates == interactions["action"].to_numpy()[:, None]).argmax(axis=1),

@@ -143,6 +143,7 @@ VERDICT = Field("'deployed', 'refused', 'promoted' or 'rolled back'", pa.string(
 RECEIVED = Field("text or bytes", pa.string(), _read_received)
 TIME = Field("a time with its zone, to the microsecond", pa.timestamp("us", "UTC"), _read_time)
 ID = Field("a 64-bit whole number", pa.int64(), _read_whole)
+ID_OR_NONE = Field("a 64-bit whole number, or None", pa.int64(), _read_whole, optional=True)
 IDS = Field("distinct 64-bit whole numbers, at least one", pa.list_(pa.int64()), _list_of(_read_whole), distinct=True)
 CANDIDATE = Field("one of the candidates", pa.int64(), _read_whole, among="candidates")
 FINITE = Field("a finite number", pa.float64(), _read_number, checks.FINITE.holds)

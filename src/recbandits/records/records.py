@@ -73,7 +73,7 @@ class Interaction(Record):
       event_id: unique name of the decision, which its reward has as well.
       time: of the decision, with its zone; stored in UTC, to the microsecond.
       policy_version: version of the logging policy; may be empty.
-      user_id: 64-bit.
+      user_id: 64-bit; None for a user without an id.
       context: features of the user as the policy received them, finite.
       candidates: ids of the arms that could be shown, distinct, 64-bit.
       action: id of the arm that was shown.
@@ -84,7 +84,7 @@ class Interaction(Record):
     event_id: Annotated[str, fields.NAME]
     time: Annotated[datetime, fields.TIME]
     policy_version: Annotated[str, fields.TEXT]
-    user_id: Annotated[int, fields.ID]
+    user_id: Annotated[int | None, fields.ID_OR_NONE]
     context: Annotated[tuple[float, ...], fields.VECTOR]
     candidates: Annotated[tuple[int, ...], fields.IDS]
     action: Annotated[int, fields.CANDIDATE]

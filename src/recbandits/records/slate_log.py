@@ -6,11 +6,11 @@ from typing import Annotated
 import numpy as np
 
 from recbandits import checks
-from recbandits.records.log import EVENT_ID, Column, Log
+from recbandits.records.array_log import EVENT_ID, ArrayLog, Column
 
 
 @dataclass(frozen=True, eq=False)
-class SlateLog(Log):
+class SlateLog(ArrayLog):
     """Slates with the rewards of their slots.
 
     Attributes:

@@ -70,12 +70,23 @@ def _convert(values: pa.ChunkedArray | pd.Series, field: Field) -> pa.Array:
         return pa.array(read, field.arrow)
     # where a field is optional, NaN in a column of numbers of pandas is None
     column = pa.array(values, from_pandas=field.optional) if isinstance(values, pd.Series) else values.combine_chunks()
-    if not _can_hold(field.arrow, column.type):
+    if not (_can_hold(field.arrow, column.type) or (field.optional and _is_exact(field.arrow, column, values))):
         raise TypeError
     column = column.cast(field.arrow)
     if pa.types.is_timestamp(column.type):
         pc.min_max(column).as_py()  # raises an error for years that a datetime cannot have
     return column
+
+
+def _is_exact(wanted: pa.DataType, column: pa.Array, values: pa.ChunkedArray | pd.Series) -> bool:
+    """Return whether a column has None alone, or is one of pandas, which makes doubles of whole numbers beside None.
+
+    A double of 2^53 or more may have been another number.
+    """
+    if pa.types.is_null(column.type):
+        return True
+    doubles = pa.types.is_integer(wanted) and pa.types.is_floating(column.type) and isinstance(values, pd.Series)
+    return doubles and pc.all(pc.less(pc.abs(column), 2.0**53)).as_py() is not False
 
 
 def _can_hold(wanted: pa.DataType, given: pa.DataType) -> bool:

@@ -25,6 +25,30 @@ class Answered(NamedTuple):
     refused: int
 
 
+def check_exact(content):
+    """Check that JSON lines have no integer that a double may round, as batch prediction on Vertex AI does.
+
+    Args:
+      content: bytes.
+
+    Raises:
+      ValueError: an integer of 2^53 or more; the sentence names the line and the number.
+    """
+
+    def read(digits):
+        if abs(number := int(digits)) >= 2**53:
+            raise OverflowError(digits)
+        return number
+
+    for row, line in enumerate(content.splitlines(), 1):
+        try:
+            json.loads(line, parse_int=read)
+        except OverflowError as error:
+            raise ValueError(f"line {row}: numbers must be below 2^53 for batch prediction, got {error}") from None
+        except (ValueError, RecursionError):  # no JSON: the line gets its sentence when it is to be answered
+            continue
+
+
 def batch_predict(policy, source, destination):
     """Answer every line of a file, each an `Instance`; a bad line is written down, and the others are answered.
 

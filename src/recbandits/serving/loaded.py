@@ -14,7 +14,7 @@ from recbandits.serving.summary import TrainingSummary
 
 _PAIRS = 65_536  # users times candidates scored at a time
 _DESCRIBE_USER = "describe who is new by `features`"
-_DESCRIBE_MOVIES = "describe what is new by `new_movies`"
+_DESCRIBE_ITEM = "describe what is new by `new_items`"
 
 
 class LoadedPolicy:
@@ -25,7 +25,7 @@ class LoadedPolicy:
       exploration: `Exploration`
       bundle: the FeatureBundle that it was exported with, or None.
       summary: `TrainingSummary`, or None.
-      candidates: int array, ids of the movies that it can choose from: its arms, or those of the bundle; None for a
+      candidates: int array, ids of the items that it can choose from: its arms, or those of the bundle; None for a
         policy exported without either.
     """
 
@@ -34,21 +34,21 @@ class LoadedPolicy:
         self._digest = settings["digest"]
         self.version, self.exploration = settings["version"], Exploration(**settings["exploration"])
         self.summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
-        self._titles = {int(movie): title for movie, title in settings["titles"].items()}
-        self._arms = None if settings["arms"] is None else FeatureTable.from_ids(settings["arms"], "movie")
+        self._titles = {int(item): title for item, title in settings["titles"].items()}
+        self._arms = None if settings["arms"] is None else FeatureTable.from_ids(settings["arms"], "item")
         self.candidates = self._arms.ids if self._arms else None if bundle is None else bundle.movie_table.ids
 
-    def recommend(self, user_id=None, features=None, candidates=None, k=1, rng=None, new_movies=None):
-        """Choose a movie for a user, and the next best ones; or a whole slate, where the exploration draws slates.
+    def recommend(self, user_id=None, features=None, candidates=None, k=1, rng=None, new_items=None):
+        """Choose an item for a user, and the next best ones; or a whole slate, where the exploration draws slates.
 
         Args:
           user_id: of the user; may be unknown or None where there are features.
           features: dict from a column of `bundle.users` to a number. What is not named is taken from the known user, or
             is the mean of all users; factors are then 0.
           candidates: ids to choose from, different from each other; None for all.
-          k: how many movies, at most as many as candidates.
+          k: how many items, at most as many as candidates.
           rng: None for fresh randomness, different in every process; a seed, or a `numpy.random.Generator`.
-          new_movies: dict from a movie id, known or not, to its features, likewise by columns of `bundle.movies`. They
+          new_items: dict from an item id, known or not, to its features, likewise by columns of `bundle.movies`. They
             are candidates where none are named.
 
         Returns:
@@ -62,24 +62,24 @@ class LoadedPolicy:
         user = self._user(user_id, features)
         context = self.bundle.context(user)
         if self._arms is not None:
-            movie_ids, rows = self._choose_from(self._arms, candidates, new_movies)
+            item_ids, rows = self._choose_from(self._arms, candidates, new_items)
             scores = self._scorer.scores(context)[0].take(rows)
         else:
-            movie_ids, rows = self._choose_from(self.bundle.movie_table, candidates, new_movies)
-            movies = self._movies(movie_ids, rows, new_movies or {})
-            scores = self._scorer.scores(context, self.bundle.per_arm(user, movies[None]))[0]
+            item_ids, rows = self._choose_from(self.bundle.movie_table, candidates, new_items)
+            items = self._items(item_ids, rows, new_items or {})
+            scores = self._scorer.scores(context, self.bundle.per_arm(user, items[None]))[0]
         scores = scores.astype(float)
         chosen, propensities = draw_slate(self.exploration, scores, k, rng)
-        names = movie_ids.take(chosen).tolist()
+        names = item_ids.take(chosen).tolist()
         return Recommendation(
             event_id=uuid.uuid4().hex,
             policy_version=self.version,
             user_id=user_id,
-            movie_ids=names,
-            titles=[self._titles.get(name) or f"movie {name}" for name in names],
+            item_ids=names,
+            titles=[self._titles.get(name) or f"item {name}" for name in names],
             scores=scores.take(chosen).tolist(),
             propensity=propensities[0],
-            candidates=movie_ids,
+            candidates=item_ids,
             context=context[0],
             propensities=propensities,
         )
@@ -89,7 +89,7 @@ class LoadedPolicy:
 
         Args:
           user_ids: int array [n].
-          candidates: int array [n, k], movie ids, different from each other in a row; None for all, for everybody.
+          candidates: int array [n, k], item ids, different from each other in a row; None for all, for everybody.
           mask: bool array [n, k], False in padding; None for all True.
           rng: as for `recommend`.
 
@@ -113,7 +113,7 @@ class LoadedPolicy:
 
         Args:
           user_ids: int array [n].
-          candidates: int array [n, k], movie ids; None for all, for everybody.
+          candidates: int array [n, k], item ids; None for all, for everybody.
           mask: bool array [n, k], False in padding; None for all True.
 
         Returns:
@@ -132,7 +132,7 @@ class LoadedPolicy:
         users = user_table.values.take(user_table.require_rows(user_ids, _DESCRIBE_USER), axis=0)
         if candidates is not None:
             rows = np.zeros(shown.shape, int)
-            rows[mask] = table.require_rows(shown[mask], _DESCRIBE_MOVIES)
+            rows[mask] = table.require_rows(shown[mask], _DESCRIBE_ITEM)
         scores, size = np.empty(shown.shape), max(1, _PAIRS // shown.shape[1])
         for start in range(0, len(users), size):
             part = slice(start, start + size)
@@ -163,14 +163,14 @@ class LoadedPolicy:
         return tf.saved_model.load(str(self._directory))
 
     def _score(self, users, rows):
-        """Scores [n, k] of users [n, columns] and rows of movies: [n, k], or [k] that are the same for everybody."""
+        """Scores [n, k] of users [n, columns] and rows of items: [n, k], or [k] that are the same for everybody."""
         context = self.bundle.context(users)
         if self._arms is not None:
             scores = self._scorer.scores(context)
             return scores.take(rows, axis=1) if rows.ndim == 1 else np.take_along_axis(scores, rows, axis=1)
-        movies = self.bundle.movie_table.values.take(rows, axis=0)
-        movies = np.broadcast_to(movies, (len(users), *movies.shape[-2:]))
-        return self._scorer.scores(context, self.bundle.per_arm(users, movies))
+        items = self.bundle.movie_table.values.take(rows, axis=0)
+        items = np.broadcast_to(items, (len(users), *items.shape[-2:]))
+        return self._scorer.scores(context, self.bundle.per_arm(users, items))
 
     def _check_scorer(self):
         if self.bundle is None:
@@ -185,36 +185,36 @@ class LoadedPolicy:
         table = self.bundle.user_table
         if user_id is None and features is None:
             raise ValueError("a user must have a user_id or features, got neither")
-        if not (user_id is None or isinstance(user_id, (int, np.integer))):
+        if isinstance(user_id, bool) or not (user_id is None or isinstance(user_id, (int, np.integer))):
             raise ValueError(f"user_id must be a whole number, got {user_id!r}")
         if features is None:
             return table.values[table.require_rows([user_id], _DESCRIBE_USER)]
         return table.describe(features, -1 if user_id is None else int(table.find_rows([user_id])[0]))[None]
 
-    def _choose_from(self, table, candidates, new_movies):
+    def _choose_from(self, table, candidates, new_items):
         """(ids int [c], rows in the table int [c]) of candidates, -1 for those that are described anew."""
-        if new_movies and self._arms is not None:
-            raise ValueError("new_movies must be empty for a policy with fixed arms, it can choose no other movie")
-        if candidates is None and not new_movies:
+        if new_items and self._arms is not None:
+            raise ValueError("new_items must be empty for a policy with fixed arms, it can choose no other item")
+        if candidates is None and not new_items:
             return table.ids, np.arange(len(table.ids))
         if candidates is None:
-            candidates = [*table.ids.tolist(), *(movie for movie in new_movies if table.find_rows([movie])[0] < 0)]
+            candidates = [*table.ids.tolist(), *(item for item in new_items if table.find_rows([item])[0] < 0)]
         ids = np.asarray(candidates)
         if ids.ndim != 1 or not ids.size or len(set(ids.tolist())) < ids.size:
             raise ValueError(f"candidates must be ids different from each other, at least one, got {ids.tolist()}")
-        if not new_movies:
-            return ids, table.require_rows(ids, _DESCRIBE_MOVIES)
-        if strange := new_movies.keys() - set(ids.tolist()):
-            raise ValueError(f"new_movies must be among the candidates, {min(strange)} is not")
-        table.require_rows(ids[~np.isin(ids, list(new_movies))], _DESCRIBE_MOVIES)
+        if not new_items:
+            return ids, table.require_rows(ids, _DESCRIBE_ITEM)
+        if strange := new_items.keys() - set(ids.tolist()):
+            raise ValueError(f"new_items must be among the candidates, {min(strange)} is not")
+        table.require_rows(ids[~np.isin(ids, list(new_items))], _DESCRIBE_ITEM)
         return ids, table.find_rows(ids)
 
-    def _movies(self, ids, rows, new_movies):
+    def _items(self, ids, rows, new_items):
         """All features of candidates, float32 [c, columns]."""
         table = self.bundle.movie_table
         values = table.values.take(rows, axis=0)
-        for place in np.flatnonzero(np.isin(ids, list(new_movies))) if new_movies else ():
-            values[place] = table.describe(new_movies[int(ids[place])], rows[place])
+        for place in np.flatnonzero(np.isin(ids, list(new_items))) if new_items else ():
+            values[place] = table.describe(new_items[int(ids[place])], rows[place])
         return values
 
 

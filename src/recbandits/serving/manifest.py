@@ -7,7 +7,12 @@ from pathlib import Path
 FILE = "policy.json"
 FORMAT = 1
 _KIND = "recbandits policy"
-_NUMBERED = {"saved_model.pb", "fingerprint.pb"}  # TensorFlow numbers its functions anew with every export
+# TensorFlow numbers its functions and the objects that hold them anew with every export.
+_NUMBERED = {
+    "saved_model.pb",
+    "fingerprint.pb",
+    *(f"variables/variables.{end}" for end in ("index", "data-00000-of-00001")),
+}
 
 
 def seal(directory, settings):

@@ -11,14 +11,18 @@ import pandas as pd
 
 from recbandits import checks
 from recbandits.data import features as bundles
+from recbandits.data import policy_features
 from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.policy_features import Features
 from recbandits.exploration import Exploration
+from recbandits.records.fields import ID, TEXT
 from recbandits.serving import manifest
 from recbandits.serving.bucket import local_directory
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.loaded import LoadedPolicy
 from recbandits.serving.scorer import Scorer
-from recbandits.serving.summary import TrainingSummary, model_card
+from recbandits.serving.served import ServedPolicy
+from recbandits.serving.summary import TrainingSummary, known_ids, model_card
 
 __all__ = [
     "Decisions",
@@ -32,7 +36,7 @@ __all__ = [
 ]
 _CARD, _SCORER = "MODEL_CARD.md", "scorer.npz"
 _SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
-_ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, bundles.FILE, manifest.FILE}
+_ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, bundles.FILE, policy_features.FILE, manifest.FILE}
 
 
 def export(policy, directory, features=None, *, exploration=None, arms=None, titles=None, summary=None):
@@ -45,26 +49,26 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
     Args:
       policy: a TF-Agents policy, such as `agent.policy`. One that draws its scores at random or asks other policies (a
         baseline, a `collect_policy`, the EXP3 mixture) can be exported, but keeps its `action` alone. Of one that fills
-        slates `action` is a slate; by ids it is asked for k movies, of any number of candidates, and what fills the
+        slates `action` is a slate; by ids it is asked for k items, of any number of candidates, and what fills the
         places is the exploration: what such a policy takes off for resemblance is part of its `action` alone.
       directory: where to; a policy exported there before is replaced.
-      features: the FeatureBundle that it was trained with; None for a policy that is not asked by ids.
+      features: the `Features` or FeatureBundle that it was trained with; None for a policy that is not asked by ids.
       exploration: `Exploration` by which decisions are drawn; None takes the best score, with propensity 1.
-      arms: where arms have no features, the movie ids that they stand for, in order.
-      titles: Series or dict from movie id to title; None for none.
+      arms: where arms have no features, the item ids that they stand for, in order.
+      titles: Series or dict from item id to title, text; None for none.
       summary: `TrainingSummary`, for the model card.
 
     Returns:
       The directory as a `pathlib.Path`.
 
     Raises:
-      ValueError: the directory holds something that is not an exported policy, or features or arms are not those that
-        the policy reads.
+      ValueError: the directory holds something that is not an exported policy, features or arms are not those that the
+        policy reads, or an id or title is none that can be read again.
     """
     from recbandits.serving import saved_model
 
     directory, scorer = Path(directory), policy.scorer() if hasattr(policy, "scorer") else None
-    arms = None if arms is None else [int(arm) for arm in arms]
+    arms = None if arms is None else [ID.accept("arm", arm) for arm in arms]
     _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
     if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
@@ -72,8 +76,8 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         "scorer": scorer is not None,
         "exploration": asdict(exploration or Exploration()),
         "arms": arms,
-        "sizes": None if features is None else [len(features.users), len(features.movies)],
-        "titles": {str(movie): str(title) for movie, title in ({} if titles is None else titles).items()},
+        "sizes": _sizes(features),
+        "titles": read_titles(titles, text_ids=isinstance(features, Features)),
         "summary": None if summary is None else asdict(summary),
     }
     with checks.replacing(directory) as draft:
@@ -87,6 +91,19 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
     return directory
 
 
+def read_titles(titles, text_ids=False):
+    """Read titles by item id, a Series, a dict or None, as a dict that JSON can hold.
+
+    Raises:
+      ValueError: an id is no 64-bit whole number, and no text where ids may be, or a title is no text.
+    """
+    read = {}
+    for item, title in ({} if titles is None else titles).items():
+        field = TEXT if text_ids and isinstance(item, str) else ID
+        read[str(field.accept("id of a title", item))] = TEXT.accept(f"title of item {item}", title)
+    return read
+
+
 def load(directory):
     """Read an exported policy, after its seal was verified.
 
@@ -94,7 +111,7 @@ def load(directory):
       directory: where it is, a path or a gs:// URI; from a bucket it comes without `action`.
 
     Returns:
-      LoadedPolicy
+      `ServedPolicy` for a policy exported with `Features`, else `LoadedPolicy`.
 
     Raises:
       ValueError: the directory is not an exported policy, or a damaged, incomplete or newer one.
@@ -102,6 +119,8 @@ def load(directory):
     with local_directory(directory) as place:
         settings, contents = manifest.read(place)
     scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
+    if policy_features.FILE in contents:
+        return ServedPolicy(settings, scorer, Features.load(io.BytesIO(contents[policy_features.FILE])))
     bundle = FeatureBundle.load(io.BytesIO(contents[bundles.FILE])) if settings["sizes"] else None
     return LoadedPolicy(place, settings, scorer, bundle)
 
@@ -120,15 +139,15 @@ def describe(directory):
     """
     with local_directory(directory) as place:
         settings, _ = manifest.read(place)
-    summary, sizes = settings["summary"] or {}, settings["sizes"]
+    summary = settings["summary"] or {}
     way = settings["exploration"]
     rows = {
         "version": settings["version"],
         "agent": summary.get("agent", "not recorded"),
         "data": summary.get("data", "not recorded"),
         "exploration": way["name"] if way["name"] == "greedy" else f"{way['name']}, {way['value']:g}",
-        "arms": "any movie with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed movies",
-        "knows": "no ids" if sizes is None else f"{sizes[0]:,} users, {sizes[1]:,} movies",
+        "arms": "any item with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed items",
+        "knows": known_ids(settings["sizes"], ", "),
     }
     for name, value in summary.get("metrics", {}).items():
         value, *interval = value if isinstance(value, list) else [value]
@@ -136,17 +155,24 @@ def describe(directory):
     return pd.Series(rows, name=place.name)
 
 
+def _sizes(features):
+    """Return the numbers of users and items that a policy knows by their ids, None where it knows none."""
+    if isinstance(features, Features):
+        return [None, len(features.item_ids)]
+    return None if features is None else [len(features.users), len(features.movies)]
+
+
 def _check(observation, actions, features, arms):
     """Refuse now what would be found not to fit when the first user is served."""
     per_arm = isinstance(observation, dict)
     if per_arm and arms is not None:
-        raise ValueError("arms must be None for a policy whose arms have features, it can score any movie")
+        raise ValueError("arms must be None for a policy whose arms have features, it can score any item")
     if arms is not None and (len(arms) != actions or len(set(arms)) < len(arms)):
-        raise ValueError(f"arms must name a movie for each of the {actions} actions, once each, got {arms}")
+        raise ValueError(f"arms must name an item for each of the {actions} actions, once each, got {arms}")
     if features is None:
         return
     if not per_arm and arms is None:
-        raise ValueError(f"arms must name the movies of the {actions} actions, so that they can be served by ids")
+        raise ValueError(f"arms must name the items of the {actions} actions, so that they can be served by ids")
     read = {name: part.shape[-1] for name, part in observation.items()} if per_arm else {GLOBAL: observation.shape[-1]}
     got = {name: shape[-1] for name, shape in features.spec(1).items() if per_arm or name != PER_ARM}
     if got != read:

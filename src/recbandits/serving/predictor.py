@@ -120,12 +120,17 @@ class BanditHandler:
             self.outbox.close()
 
     def _answer(self, body):
-        recommendations = self.predictor.predict(self.predictor.preprocess(body))
+        request = self.predictor.preprocess(body)
+        recommendations = [
+            # Whoever gives the seed knows what is drawn: that is no exploration, whatever its propensity.
+            each._replace(logged=self.outbox is not None and instance.seed is None)
+            for each, instance in zip(self.predictor.predict(request), request.instances, strict=True)
+        ]
         answer = self.predictor.postprocess(recommendations)
         now = datetime.now(UTC)
         for each in recommendations:
             self.metrics.versions[each.policy_version] += 1
-            if self.outbox:
+            if each.logged:
                 self.outbox.put(each, now)
         return answer
 

@@ -6,6 +6,7 @@ import reprlib
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 MOST_INSTANCES = 256  # in one request
 _LONGEST_NAME = 60  # letters of a foreign name in a sentence
@@ -24,8 +25,12 @@ class RefusalError(ValueError):
 
 
 def _whole(value):
-    """Vertex AI keeps numbers as doubles: 7.0 is the id 7."""
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
+    """Read 7.0 as 7, for Vertex AI keeps numbers as doubles; refuse a double that may be another number rounded."""
+    if not isinstance(value, float) or not value.is_integer():
+        return value
+    if abs(value) >= 2**53:
+        raise PydanticCustomError("rounded", "must be written in digits alone, as a double it may have been rounded")
+    return int(value)
 
 
 _Id = Annotated[int, BeforeValidator(_whole), Field(ge=-(2**63), lt=2**63)]
@@ -55,19 +60,21 @@ class _Message(BaseModel):
 class Instance(_Message):
     """Who is asking for a recommendation, and out of what."""
 
-    user_id: _Id = Field(description="known to the policy, or new: then with features", examples=[7])
+    user_id: _Id | None = Field(
+        None, description="known to the policy, or new: then with features, as for a user without an id", examples=[7]
+    )
     features: _Features | None = Field(
         None,
         description="of the user, by the names of the policy's features; what is not named is as known, or average",
     )
-    candidates: _Candidates | None = Field(None, description="movie ids to choose from; all that are known if missing")
+    candidates: _Candidates | None = Field(None, description="item ids to choose from; all that are known if missing")
     k: _Number | None = Field(
-        None, description="how many movies; the first is drawn, the others follow by score, or are drawn too"
+        None, description="how many items; the first is drawn, the others follow by score, or are drawn too"
     )
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**63)] | None = Field(
-        None, description="makes the draw reproducible; for tests, not for users"
+        None, description="makes the draw reproducible, hence predictable: it is not logged; for tests, not for users"
     )
-    new_movies: dict[int, _Features] | None = Field(
+    new_items: dict[int, _Features] | None = Field(
         None, description="features of candidates that the policy may not know"
     )
 
@@ -93,13 +100,14 @@ class Prediction(BaseModel):
 
     event_id: str = Field(description="to be sent with the reward")
     policy_version: str
-    movie_ids: list[int]
+    item_ids: list[int]
     titles: list[str]
     scores: list[float] = Field(description="predicted rewards")
-    propensity: float = Field(description="probability with which the first movie was drawn", gt=0, le=1)
+    propensity: float = Field(description="probability with which the first item was drawn", gt=0, le=1)
     propensities: list[Annotated[float, Field(gt=0, le=1)]] = Field(
-        description="probability of each movie in its place, given those above it; 1 where they follow by score"
+        description="probability of each item in its place, given those above it; 1 where they follow by score"
     )
+    logged: bool = Field(description="whether the decision is in the event log; what was drawn by a seed is not")
 
 
 class Response(BaseModel):

@@ -5,6 +5,9 @@ import math
 import numbers
 from dataclasses import dataclass, field
 
+from recbandits.checks import require
+from recbandits.records.fields import TEXT
+
 
 @dataclass(frozen=True)
 class TrainingSummary:
@@ -18,8 +21,8 @@ class TrainingSummary:
       limits: sentences on what the policy must not be used for, or does badly.
 
     Raises:
-      ValueError: a metric that is neither a finite number nor three of them with the value within the interval, or
-        something that JSON cannot hold.
+      ValueError: a metric that is neither a finite number nor three of them with the value within the interval, a
+        name or sentence that is no text, or something that JSON cannot hold.
     """
 
     data: str
@@ -29,6 +32,13 @@ class TrainingSummary:
     limits: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for name in ("data", "agent"):
+            TEXT.accept(name, getattr(self, name))
+        for name in (*self.metrics, *self.parameters):
+            TEXT.accept("name of a metric or parameter", name)
+        require(not isinstance(self.limits, str), "limits", "sentences, not one", self.limits)
+        for limit in self.limits:
+            TEXT.accept("limit", limit)
         metrics = {name: _metric(name, value) for name, value in self.metrics.items()}
         try:
             parameters = json.loads(json.dumps(self.parameters, allow_nan=False))
@@ -65,6 +75,12 @@ def model_card(settings):
     return "\n\n".join(sections) + "\n"
 
 
+def known_ids(sizes, between=" and "):
+    """Return the numbers of users and items whose ids a policy knows as text, such as "80 users and 12 items"."""
+    kinds = zip(sizes or (), ("users", "items"), strict=False)
+    return between.join(f"{size:,} {kind}" for size, kind in kinds if size is not None) or "no ids"
+
+
 def _metric(name, value):
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     numeric = all(isinstance(part, numbers.Real) and math.isfinite(part) for part in values)
@@ -76,13 +92,12 @@ def _metric(name, value):
 
 def _purpose(settings):
     if settings["arms"] is None:
-        text = "It scores movies for a user by the features of both, and recommends the best of the candidates."
+        text = "It scores items for a user by the features of both, and recommends the best of the candidates."
     else:
-        text = f"It chooses among {len(settings['arms'])} fixed movies by the features of the user."
+        text = f"It chooses among {len(settings['arms'])} fixed items by the features of the user."
     if settings["sizes"] is None:
         return f"{text} It reads observations, not ids: it was exported without its features."
-    users, movies = settings["sizes"]
-    return f"{text} It knows {users:,} users and {movies:,} movies by their ids; others can be described by features."
+    return f"{text} It knows {known_ids(settings['sizes'])} by their ids; others can be described by features."
 
 
 def _training(summary):
@@ -115,8 +130,8 @@ def _exploration(exploration):
         )
     if exploration["name"] == "plackett_luce":
         return (
-            "Every place is drawn from the movies that are left, with probability proportional to "
-            f"exp(score / {exploration['value']:g}). Each answer carries the exact probability of each movie in its "
+            "Every place is drawn from the items that are left, with probability proportional to "
+            f"exp(score / {exploration['value']:g}). Each answer carries the exact probability of each item in its "
             "place, given those above it."
         )
     way = {
@@ -125,22 +140,23 @@ def _exploration(exploration):
         "inverse_gap": "is drawn by inverse-gap weighting with gamma {value:g}",
     }[exploration["name"]].format(value=exploration["value"])
     return (
-        f"The first place {way}. Each answer carries the exact probability of the movie in that place; the others "
+        f"The first place {way}. Each answer carries the exact probability of the item in that place; the others "
         "follow by score."
     )
 
 
 def _limits(settings):
-    yield "It knows users and movies as they were when its features were computed."
+    yield "It knows users and items as they were when its features were computed."
     if settings["arms"] is not None:
-        yield "It cannot recommend any other than its fixed movies."
+        yield "It cannot recommend any other than its fixed items."
     yield "Scores are predicted rewards. They are not calibrated for anybody whom the training data does not represent."
 
 
 def _use(settings):
     lines = ["from recbandits.serving.policy import load", "", "policy = load(directory)  # the directory of this file"]
     if settings["scorer"] and settings["sizes"]:
-        lines.append("policy.recommend(user_id=..., k=3)")
+        request = "{column: value, ...}" if settings["sizes"][0] is None else "user_id=..."
+        lines.append(f"policy.recommend({request}, k=3)")
     served = (
         "Any TensorFlow Serving can run `saved_model.pb`: its signature `serving_default` takes observations and gives "
         "scores."

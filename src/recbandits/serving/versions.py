@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,22 +32,29 @@ class Served(NamedTuple):
           defaults: `messages.Parameters`, for what it does not say.
 
         Returns:
-          `Recommendation`, of the version that answers this user.
+          `Recommendation`, of the version that answers this user; for a user without an id any, by the shares.
 
         Raises:
           ValueError: the policy refuses; ids that it does not know are among the reasons.
         """
         try:
-            return self.policies[self.release.version(instance.user_id)].recommend(
+            return self.policies[self.release.version(_key(instance))].recommend(
                 instance.user_id,
                 instance.features,
                 instance.candidates or defaults.candidates,
                 instance.k or defaults.k,
                 instance.seed,
-                instance.new_movies,
+                instance.new_items,
             )
         except KeyError as error:
             raise ValueError(error.args[0]) from None
+
+
+def _key(instance):
+    """What the version follows from: the user, and for a user without an id the seed or a fresh draw."""
+    if instance.user_id is not None:
+        return instance.user_id
+    return uuid.uuid4().hex if instance.seed is None else f"seed {instance.seed}"
 
 
 def find(uri):

@@ -2,11 +2,14 @@
 
 - `simulate` lets agents interact with an environment; `fit` trains an agent on logged decisions or slates.
 - `score_candidates` predicts the rewards of candidates; `mean_squared_error` measures the predictions.
+- `train` lets an agent learn a `Log`, `target_probabilities` computes its policy on another one, where `evaluate`
+  compares policies; `score_log` and `predict_rewards` are parts of them.
 - `Specs` describes logged decisions and slates to `make_agent`.
 - `get_strategy` gives the `tf.distribute` strategy in whose scope an agent is made.
 - `log_slates`, `serve_slates`, `compute_slate_probabilities` and `train_off_policy` work on slates of a policy.
 - `watch` and `trace` profile training steps, `read_operations` reads the traces.
-- `Simulation`, `Fit` and `Rank` are the problems of a training job; `run_experiment` runs one and gives an `Outcome`.
+- `Simulation`, `Fit`, `Rank` and `Learn` are the problems of a training job; `run_experiment` runs one and gives an
+  `Outcome`, `get_exploration` the exploration of the exported policy.
 - `make_environment`, `OfflineTask` and `RankingTask` give the data of a problem; `JobPaths` the paths of a job.
 
 `python -m recbandits.training.task --help` is the job's command line.
@@ -19,11 +22,12 @@ __getattr__, __all__ = lazy_exports(
     {
         "distribution": "get_strategy",
         "epochs": "mean_squared_error",
-        "experiments": "OfflineTask Outcome RankingTask make_environment run_experiment",
+        "experiments": "OfflineTask Outcome RankingTask get_exploration make_environment run_experiment",
         "job_paths": "JobPaths",
+        "logs": "evaluate predict_rewards score_log target_probabilities train",
         "offline": "Specs fit score_candidates",
         "online": "simulate",
-        "problems": "Fit Rank Simulation",
+        "problems": "Fit Learn Rank Simulation",
         "profiling": "read_operations trace watch",
         "slates": "compute_slate_probabilities log_slates serve_slates train_off_policy",
     },

@@ -8,9 +8,12 @@ import pandas as pd
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
+from recbandits.agents.ranking.parameters import Ranking
 from recbandits.data import splits
+from recbandits.data.data_file import LoggedData
 from recbandits.data.examples import Examples, cross_fit_examples
 from recbandits.data.features import FeatureBundle
+from recbandits.data.policy_features import Features
 from recbandits.data.simulated_logs import log_decisions, popularity, uniform
 from recbandits.data.slates import SlateExamples, cross_fitted_lists, rated_lists
 from recbandits.data.tables import MovieLens
@@ -21,12 +24,13 @@ from recbandits.evaluation.off_policy import estimates
 from recbandits.evaluation.ranking_metrics import measure, rank
 from recbandits.evaluation.regret import totals
 from recbandits.evaluation.reward_model import cross_fit
-from recbandits.exploration import epsilon_greedy
+from recbandits.exploration import Exploration, epsilon_greedy
 from recbandits.training.distribution import get_strategy
 from recbandits.training.job_paths import JobPaths
+from recbandits.training.logs import evaluate, target_probabilities, train
 from recbandits.training.offline import Specs, fit, score_candidates
 from recbandits.training.online import simulate
-from recbandits.training.problems import Fit, Problem, Rank, Simulation
+from recbandits.training.problems import Fit, Learn, Problem, Rank, Simulation
 
 LIKED = 4.0  # stars from which a movie counts as one that its user likes
 _LABEL = "agent"
@@ -37,37 +41,37 @@ class Outcome(NamedTuple):
 
     Attributes:
       policy: of the first seed's agent, to be exported.
-      features: its FeatureBundle.
+      features: those that it was trained with.
       arms: movie ids of its fixed arms in order; None where arms have features.
       by_seed: dict from metric to a list of floats, one a seed.
       examples: interactions or examples that the exported agent learnt from.
     """
 
     policy: Any
-    features: FeatureBundle
+    features: FeatureBundle | Features
     arms: np.ndarray | None
     by_seed: dict[str, list[float]]
     examples: int
 
     def metrics(self) -> dict[str, tuple[float, ...] | float]:
-        """Return (mean, low, high) of each metric over the seeds, in 95 % intervals; a single seed gives its value."""
-        return {
-            name: mean_interval(values) if len(values) > 1 else float(values[0])
-            for name, values in self.by_seed.items()
-        }
+        """Return (mean, low, high) of each metric over the seeds, in 95 % intervals; without an interval, the mean."""
+        intervals = {name: mean_interval(values) for name, values in self.by_seed.items()}
+        return {name: each if np.isfinite(each.low) else each.value for name, each in intervals.items()}
 
 
-def run_experiment(problem: Problem, agent: Any, data: MovieLens, paths: JobPaths) -> Outcome:
+def run_experiment(problem: Problem, agent: Any, data: MovieLens | LoggedData, paths: JobPaths) -> Outcome:
     """Run an agent on a problem, once for each seed.
 
     Args:
-      problem: `Simulation`, `Fit` or `Rank`.
+      problem: `Simulation`, `Fit`, `Rank` or `Learn`.
       agent: its parameters.
-      data: MovieLens
+      data: MovieLens; for `Learn` the `LoggedData` of its file.
       paths: where checkpoints and event files go.
     """
     if isinstance(problem, Simulation):
         return _simulate(problem, agent, data, paths)
+    if isinstance(problem, Learn):
+        return _learn(problem, agent, data, paths)
     replicas = get_strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
     rows, exported = [], None
     for seed in problem.seeds:
@@ -119,6 +123,43 @@ def _simulate(problem, agent, data, paths):
         by_seed={name: table[name].tolist() for name in ("mean_reward", "regret", "suboptimal")},
         examples=problem.steps * problem.batch_size,
     )
+
+
+def _learn(problem, agent, data, paths):
+    """Learn from the earlier decisions of a log, and estimate the value of the policy that is exported by the later."""
+    earlier, later = data.log.split(1 - problem.test_share)
+    features, exploration = data.fit_features(earlier), get_exploration(problem, agent)
+    rows, policy = [], None
+    for seed in problem.seeds:
+        learner = train(
+            earlier,
+            features,
+            agent,
+            seed,
+            epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
+            batch_size=problem.batch_size,
+            weights=None if problem.weights == "none" else problem.weights,
+            checkpoints=paths.checkpoints and paths.checkpoints / f"seed-{seed}",
+            tensorboard=paths.tensorboard and paths.tensorboard / f"seed-{seed}",
+        )
+        probabilities = target_probabilities(learner, later, features, exploration)
+        model = None if problem.estimator == "SNIPS" else features
+        table = evaluate(later, {_LABEL: probabilities}, model, [problem.estimator], seed)
+        logged, estimate = table.loc["logging policy"].iloc[0], table.loc[_LABEL].iloc[0]
+        names = ("gain", "gain_low", "gain_high", "effective_sample_size")
+        rows.append({"logged_reward": logged["value"], "estimated_reward": estimate["value"]})
+        rows[-1] |= {name: estimate[name] for name in names}
+        policy = policy or learner.policy
+    metrics = pd.DataFrame(rows).dropna(axis="columns").to_dict("list")  # an interval may be impossible
+    return Outcome(policy, features, arms=None, by_seed=metrics, examples=len(earlier))
+
+
+def get_exploration(problem: Problem, agent: Any) -> Exploration | None:
+    """Return the exploration of the exported policy: that of its agent, or epsilon-greedy; None for none."""
+    if isinstance(agent, Ranking) and agent.policy == "no_penalty":
+        return Exploration("plackett_luce", agent.temperature)
+    exploration = getattr(agent, "exploration", Exploration("epsilon_greedy", problem.serve_epsilon))
+    return exploration if exploration.value else None
 
 
 class OfflineTask:

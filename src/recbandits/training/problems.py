@@ -136,6 +136,32 @@ class Rank(Problem):
             raise ValueError(f"Rank: position_bias must be none, as lists are in random order, got {bias!r}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Learn(Problem):
+    """Learn from a log of decisions of your own, and be evaluated on its latest ones.
+
+    Attributes:
+      data: TOML file that describes the log (see `recbandits.data.data_file`), or its gs:// URI.
+      seeds: one training each, on the same decisions.
+      test_share: share of the decisions, the latest, to be evaluated on.
+      estimator: of the value of the exported policy.
+      weights: "none", or "ips" to weigh examples by the inverse of their propensities.
+      epochs: passes over the log, of networks; a linear model makes one.
+      batch_size: examples per update.
+    """
+
+    limit = "evaluated by logged decisions; actions that the logging policy never took are unobserved"
+    seeds: tuple[int, ...] = (0,)
+    test_share: float = 0.3
+    estimator: Literal["SNIPS", "DR", "SNDR", "Switch-DR"] = "DR"
+    weights: Literal["none", "ips"] = "none"
+    epochs: int = 10
+    batch_size: int = 512
+
+    def __post_init__(self):
+        super().__post_init__(test_share=Rule("in (0, 1)", lambda share: 0 < share < 1))
+
+
 def as_text(value: Any) -> str:
     """Return a value as the command line takes it: (64, 32) is "64,32", True is "true"."""
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -155,6 +181,6 @@ def _learning(agents: dict[str, type]) -> dict[str, type]:
     return {name: kind for name, kind in agents.items() if kind.__dataclass_fields__}
 
 
-PROBLEMS = {"simulate": Simulation, "fit": Fit, "rank": Rank}
+PROBLEMS = {"simulate": Simulation, "fit": Fit, "rank": Rank, "learn": Learn}
 # The first agent is the default.
-AGENTS_OF = {"simulate": _learning(NAMES), "fit": _learning(NAMES), "rank": _learning(RANKING_NAMES)}
+AGENTS_OF = {name: _learning(RANKING_NAMES if name == "rank" else NAMES) for name in PROBLEMS}

@@ -21,11 +21,9 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import tyro
 
 from recbandits import training
-from recbandits.agents.ranking.parameters import Ranking
 from recbandits.checks import Rule, check_fields, one_of, require, write_text
-from recbandits.exploration import Exploration
 from recbandits.training.job_paths import JobPaths, mounted
-from recbandits.training.problems import AGENTS_OF, PROBLEMS, Problem, as_text
+from recbandits.training.problems import AGENTS_OF, PROBLEMS, Learn, Problem, as_text
 
 _PROGRAM = "recbandits.training.task"
 _PROFILE = Rule("seconds from 0 to 60", lambda seconds: 0 <= seconds <= 60)  # longer traces are too large to open
@@ -171,10 +169,8 @@ def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
     from recbandits.notebook import quiet_tensorflow
 
     quiet_tensorflow()
-    from recbandits.data import movielens
-
     print(f"{command} with {options.agent}: {_as_flags(agent)}")
-    data = movielens.load(problem.data and mounted(problem.data))
+    data = _load(problem)
     with training.watch(paths.tensorboard, options.profile) if options.profile else contextlib.nullcontext():
         outcome = training.run_experiment(problem, agent, data, paths)
     metrics = outcome.metrics()
@@ -198,6 +194,17 @@ def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
     print(*(f"{name} {_interval(value)}" for name, value in metrics.items()), sep="\n")
 
 
+def _load(problem):
+    """Return the data of a problem."""
+    from recbandits.data import data_file, movielens
+
+    path = problem.data and mounted(problem.data)
+    if not isinstance(problem, Learn):
+        return movielens.load(path)
+    require(path != "", "--data", "the path of a TOML file (see recbandits.data.data_file)", path)
+    return data_file.load(path)
+
+
 def _export(request, outcome, data, paths):
     """Export the policy and return its version; None where no path is given."""
     if paths.model is None:
@@ -212,7 +219,8 @@ def _export(request, outcome, data, paths):
         metrics=outcome.metrics(),
         limits=(problem.limit,),
     )
-    extras = {"exploration": _exploration(problem, agent), "arms": outcome.arms, "titles": data.movies["title"]}
+    titles = data.titles if isinstance(problem, Learn) else data.movies["title"]
+    extras = {"exploration": training.get_exploration(problem, agent), "arms": outcome.arms, "titles": titles}
     with tempfile.TemporaryDirectory() as folder:  # TensorFlow has every replica save; only the chief's copy is kept
         draft = export(outcome.policy, Path(folder, "model"), outcome.features, summary=summary, **extras)
         if paths.chief:
@@ -226,14 +234,6 @@ def _copy_files(source, target):
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-
-
-def _exploration(problem, agent):
-    """Return the exploration of the exported policy: that of its agent, or epsilon-greedy."""
-    if isinstance(agent, Ranking) and agent.policy == "no_penalty":
-        return Exploration("plackett_luce", agent.temperature)
-    exploration = getattr(agent, "exploration", Exploration("epsilon_greedy", problem.serve_epsilon))
-    return exploration if exploration.value else None
 
 
 def _report(metrics, step):

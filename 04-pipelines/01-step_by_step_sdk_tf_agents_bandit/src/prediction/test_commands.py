@@ -36,7 +36,7 @@ def run(command, **variables):
 def test_curl_gets_what_the_client_gets(endpoint, address):
     predictions = run(curl(address, INSTANCES), no_proxy="127.0.0.1")["predictions"]
     expected = endpoint.predict(INSTANCES)
-    assert [each["movie_ids"] for each in predictions] == [each["movie_ids"] for each in expected]
+    assert [each["item_ids"] for each in predictions] == [each["item_ids"] for each in expected]
     assert [each["propensity"] for each in predictions] == [each["propensity"] for each in expected]
 
 

@@ -6,7 +6,7 @@ import pytest
 from src.training.local import picture, train
 
 from recbandits.agents.parameters import LinUCB
-from recbandits.data.tables import MovieLens
+from recbandits.data.tables import GENRES, MovieLens
 from recbandits.evaluation.regret import totals
 
 ARGUMENTS = ("simulate", "--factorization=svd", "--rank=4", "--num_actions=4", "--steps=60", "--seeds=0,1")
@@ -17,7 +17,10 @@ def runs():
     """40 users like either odd or even movies: rated 5 or 1, which four factors represent exactly."""
     user, movie = (ids.ravel() for ids in np.meshgrid(np.arange(1, 41), np.arange(1, 5), indexing="ij"))
     ratings = pd.DataFrame({"user_id": user, "movie_id": movie, "rating": np.where((user + movie) % 2, 1.0, 5.0)})
-    data = MovieLens(ratings, users=None, movies=None, source="odd and even")
+    ratings["time"] = pd.Timestamp("2026-01-01", tz="UTC")
+    users, titles = pd.DataFrame(index=range(1, 41)), {"title": "a movie", "year": pd.NA}
+    movies = pd.DataFrame(titles | dict.fromkeys(GENRES, False), range(1, 5))
+    data = MovieLens(ratings, users, movies, source="odd and even")
     return train(ARGUMENTS, data, {"LinUCB": LinUCB(alpha=0.1), "again": LinUCB(alpha=0.1)}, points=6)
 
 

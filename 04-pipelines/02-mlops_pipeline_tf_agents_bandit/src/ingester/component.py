@@ -15,8 +15,7 @@ def ingester(
     end: str,
     serving: str,
     snapshot: str,
-    window: float,
-    default: float,
+    join: dict,
     holdout: float,
     dataset: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
@@ -31,8 +30,7 @@ def ingester(
         serving: version that serves, for the steps that follow; empty for none.
         snapshot: what the warehouse had of that time when it was planned. It is part of the key by which this step is
             cached: other data, another dataset.
-        window: seconds within which a reward counts.
-        default: reward of a decision without one.
+        join: rule for rewards, `loop.settings.Join` as a dict.
         holdout: share of the decisions that the learner does not see.
         dataset: decisions, TFRecords, features and manifest.
         metrics: the manifest's counts, which add up.
@@ -40,12 +38,13 @@ def ingester(
     Returns:
         serving, as given or as planned.
     """
-    from recbandits.loop.ingest import Join, ingest
+    from recbandits.loop.ingest import ingest
+    from recbandits.loop.settings import Join
     from recbandits.loop.steps import directory_of, platform_of, time_of
     from recbandits.loop.trigger import plan_now
     from recbandits.loop.world import World
 
-    platform, rule, people = platform_of(config), Join(window, default), World.load(directory_of(world))
+    platform, rule, people = platform_of(config), Join(**join), World.load(directory_of(world))
     if end:
         begin, stop = time_of(start), time_of(end)
     else:

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 from src.ingester.component import ingester
 
@@ -6,7 +8,7 @@ from recbandits.loop.ingest import read_manifest
 
 @pytest.fixture
 def asked(project):
-    rule = {"window": project.rule.window, "default": project.rule.default, "holdout": 0.3}
+    rule = {"join": asdict(project.settings.join), "holdout": 0.3}
     return {"config": project.parameter, "world": str(project.world_directory), "snapshot": "planned", **rule}
 
 

@@ -28,7 +28,7 @@ class FirstChoice(BaseHTTPRequestHandler):
         predictions = []
         for instance in instances:
             type(self).asked += 1
-            predictions.append({"event_id": f"event-{self.asked}", "movie_ids": instance["candidates"][:1]})
+            predictions.append({"event_id": f"event-{self.asked}", "item_ids": instance["candidates"][:1]})
         body = json.dumps({"predictions": predictions}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))

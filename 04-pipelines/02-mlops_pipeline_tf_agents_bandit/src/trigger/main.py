@@ -3,7 +3,7 @@
 A message {"do": "train"} starts the re-training pipeline if enough is new, {"do": "train", "least_new": 1} if anything
 is, and {"do": "guard"} has the guardrail look. Beside the configuration (RECBANDITS_PLATFORM, RECBANDITS_PROJECT and so
 on) the environment has RECBANDITS_WORLD (gs:// URI of the world), RECBANDITS_EVENT_TOPIC (where the endpoint logs) and
-RECBANDITS_SETTINGS (`loop.settings.Settings` as JSON, for other numbers than its own).
+RECBANDITS_SETTINGS (`loop.settings.Settings` as JSON; `join`, the rule for rewards, must be there).
 """
 
 import base64
@@ -38,6 +38,6 @@ def look(event):
 @functools.cache
 def _trigger():
     environment = os.environ
-    settings = settings_from(json.loads(environment.get("RECBANDITS_SETTINGS", "{}")))
+    settings = settings_from(json.loads(environment["RECBANDITS_SETTINGS"]))
     place = {"world": environment["RECBANDITS_WORLD"], "topic": environment.get("RECBANDITS_EVENT_TOPIC", "")}
     return Trigger(choose(Config.load()), TEMPLATE, settings, **place)

@@ -13,6 +13,8 @@ from recbandits.config import Config
 from recbandits.platforms import choose
 from recbandits.platforms.functions import EVENT
 
+JOIN = {"window": 5.0, "lowest": 0.0, "highest": 1.0, "default": 0.0}
+
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
@@ -20,7 +22,7 @@ def config(tmp_path, monkeypatch):
     found = Config(artifacts=str(tmp_path / "artifacts"))
     monkeypatch.setenv("RECBANDITS_CONFIG", str(found.write(tmp_path / "recbandits.toml")))
     monkeypatch.setenv("RECBANDITS_WORLD", str(tmp_path / "world"))
-    monkeypatch.setenv("RECBANDITS_SETTINGS", json.dumps({"decisions": 10, "guardrail": {"least": 50}}))
+    monkeypatch.setenv("RECBANDITS_SETTINGS", json.dumps({"join": JOIN, "decisions": 10, "guardrail": {"least": 50}}))
     yield found
     platform = choose(found)
     platform.endpoints.create().delete()

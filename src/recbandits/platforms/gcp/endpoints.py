@@ -11,7 +11,7 @@ from recbandits.platforms.gcp.errors import explained, finish
 from recbandits.platforms.gcp.jobs import wait
 from recbandits.platforms.gcp.models import Models
 from recbandits.platforms.protocol import PlatformError, Resource
-from recbandits.serving.batch import Answered
+from recbandits.serving.batch import Answered, check_exact
 from recbandits.serving.traffic_split import TrafficSplit
 
 _MACHINE = {"machine_type": "n2-standard-2"}
@@ -191,8 +191,10 @@ class GcpEndpoint:
 
         Raises:
           PlatformError: Vertex AI refused, or the job failed.
+          ValueError: a number that Vertex AI would round, as `check_exact` says.
         """
-        model, content = self._models.upload(policy), Path(source).read_bytes()
+        check_exact(content := Path(source).read_bytes())
+        model = self._models.upload(policy)
         name = f"{self._models.version(policy)}-{hashlib.sha256(content).hexdigest()[:8]}"
         client, job = self._clients.vertex("Job"), Resource("batch prediction", name)
         bucket = self._clients.storage.bucket(self._config.bucket)

@@ -1,0 +1,152 @@
+"""A data set of your own, described by one TOML file: tables, columns, rewards and features.
+
+[decisions]                       # one row for each decision
+file = "decisions.csv"            # CSV or Parquet, beside this file
+item = "shown"                    # id of the item that was shown
+reward = "seconds"
+default_reward = 0.0              # of decisions without a reward; left out, they are refused
+reward_range = [0, 3600]          # optional
+propensity = "p"
+time = "at"
+user = "user"                     # optional, as are candidates, event_id, context and candidate_features
+candidates = "candidates"         # ids between "|"; left out, every item is a candidate
+context = ["device", "hour"]
+
+[items]
+file = "items.csv"
+id = "video"
+title = "name"                    # optional, is no feature
+
+[users]                           # optional
+file = "users.csv"
+id = "user"
+
+[features]                        # optional: the arguments of `Features.fit`
+crosses = [["plan", "genre"]]
+"""
+
+import tomllib
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recbandits.checks import require
+from recbandits.data.policy_features import Features
+from recbandits.records.log import Log
+
+SEPARATOR = "|"  # between the candidates of a decision, and between their numbers
+_REQUIRED = {
+    "decisions": ("file", "item", "reward", "propensity", "time"),
+    "items": ("file", "id"),
+    "users": ("file", "id"),
+    "features": (),
+}
+_OPTIONAL = {
+    "decisions": (
+        "default_reward", "reward_range", "user", "candidates", "event_id", "context", "candidate_features",
+    ),
+    "items": ("title",),
+    "users": (),
+    "features": ("crosses", "vectors", "categories", "max_levels"),
+}  # fmt: skip
+
+
+class LoggedData(NamedTuple):
+    """A data set that `load` read.
+
+    Attributes:
+      log: all decisions.
+      items: raw columns of the items, indexed by their ids.
+      titles: Series from id to title; None if no column has them.
+      settings: arguments of `Features.fit`.
+      source: the file that describes it.
+    """
+
+    log: Log
+    items: pd.DataFrame
+    titles: pd.Series | None
+    settings: dict[str, Any]
+    source: str
+
+    def __repr__(self) -> str:
+        return f"{self.source}: {len(self.log):,} decisions, {len(self.items):,} items"
+
+    def fit_features(self, log: Log) -> Features:
+        """Fit the features to all items and to the part of the log that is learned from."""
+        return Features.fit(self.items, log, **self.settings)
+
+
+def load(path: str | PathLike) -> LoggedData:
+    """Read a data set.
+
+    Args:
+      path: of the TOML file.
+
+    Raises:
+      FileNotFoundError: the file, or one that it names, does not exist.
+      ValueError: the file has an unknown table or key, or lacks one; and as `Log.from_frame`.
+    """
+    path = Path(path)
+    tables = _read_toml(path)
+    items = _read_table(path, tables["items"], [tables["items"]["id"]]).set_index(tables["items"]["id"])
+    title = tables["items"].get("title")
+    titles = None if title is None else items.pop(title)
+    users = None
+    if "users" in tables:
+        users = _read_table(path, tables["users"], [tables["users"]["id"]]).set_index(tables["users"]["id"])
+    columns = dict(tables["decisions"])
+    numbers = columns.pop("candidate_features", [])
+    texts = [columns[name] for name in ("item", "user", "candidates", "event_id") if name in columns]
+    frame = _read_table(path, columns, [*texts, *numbers])
+    del columns["file"]
+    if "candidates" in columns:
+        frame[columns["candidates"]] = frame[columns["candidates"]].str.split(SEPARATOR, regex=False)
+    features = {name: _read_lists(frame, name) for name in numbers}
+    log = Log.from_frame(frame, items.index, users=users, candidate_features=features, **columns)
+    return LoggedData(log, items, titles, tables.get("features", {}), path.name)
+
+
+def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path.name} must be a TOML file: {error}") from None
+    for table in ("decisions", "items", *tables):
+        require(table in _REQUIRED, f"{path.name}: table", f"one of {', '.join(_REQUIRED)}", table)
+        require(isinstance(tables.get(table), dict), f"{path.name}: {table}", "a table with keys", tables.get(table))
+        known = (*_REQUIRED[table], *_OPTIONAL[table])
+        for key in tables[table]:
+            require(key in known, f"{path.name}: key of {table}", f"one of {', '.join(known)}", key)
+        for key in _REQUIRED[table]:
+            require(key in tables[table], f"{path.name}: {table}", f"a table with the key {key!r}", list(tables[table]))
+    return tables
+
+
+def _read_table(path: Path, table: Mapping[str, Any], texts: list[str]) -> pd.DataFrame:
+    """Read CSV or Parquet beside the TOML file; ids and lists are text."""
+    file = path.parent / table["file"]
+    if not file.exists():
+        raise FileNotFoundError(f"{path.name} names {table['file']}, which is not in {path.parent}")
+    if file.suffix == ".parquet":
+        frame = pd.read_parquet(file)
+    else:
+        frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=True)
+    for name in texts:
+        require(name in frame.columns, f"{file.name}: column", f"one of {', '.join(map(str, frame.columns))}", name)
+    return frame
+
+
+def _read_lists(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """Return numbers between separators as an array [n, k], 0 behind the end of a shorter list."""
+    lists = [text.split(SEPARATOR) if isinstance(text, str) else [] for text in frame[name]]
+    size = np.array([len(texts) for texts in lists], int)
+    values = np.zeros((len(lists), size.max(initial=1)))
+    try:
+        values[np.arange(values.shape[1]) < size[:, None]] = [float(text) for texts in lists for text in texts]
+    except ValueError as error:
+        raise ValueError(f"{name} must be numbers between {SEPARATOR!r}: {error}") from None
+    return values

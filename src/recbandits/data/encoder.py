@@ -1,0 +1,202 @@
+"""Raw columns of a table as numbers: fitted once, saved with each policy, the same in training and serving."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from recbandits.checks import require
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The encoding of columns as float32.
+
+    Numbers are standardised, flags are 0 or 1, categories are one-hot, and the numbers of a vector stay as they are. A
+    value that is missing and a level that is not known are 0: the mean, or no level.
+
+    Attributes:
+      columns: from the name of a column to what was fitted: {"mean", "deviation"} of a number, {} of a flag, {"levels"}
+        of a category, or {"size"} of a vector, which is the columns `<name>_0`, `<name>_1` and so on.
+    """
+
+    columns: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def fit(
+        cls, frame: pd.DataFrame, max_levels: int = 100, vectors: Sequence[str] = (), categories: Sequence[str] = ()
+    ) -> Self:
+        """Fit the encoding of all columns of a table.
+
+        A column of 0, 1, True and False is a flag, other numbers are numbers, and text is a category.
+
+        Args:
+          frame: raw columns; missing values are left out.
+          max_levels: of a category, the most frequent ones.
+          vectors: names of vectors.
+          categories: columns that are categories even if they hold numbers.
+
+        Raises:
+          ValueError: a column has a name that is not text or occurs twice, no value at all, an infinite number, or
+            times or other objects; the sentence names the column and the value.
+        """
+        names = list(frame.columns)
+        for name in names:
+            require(isinstance(name, str) and name != "", "the name of a column", "text", name)
+            require(names.count(name) == 1, f"column {name!r}", "there once", names.count(name))
+        columns: dict[str, dict] = {}
+        for name in vectors:
+            parts = [column for column in names if re.fullmatch(re.escape(name) + r"_\d+", column)]
+            expected = [f"{name}_{number}" for number in range(len(parts))]
+            require(bool(parts) and set(parts) == set(expected), f"vector {name!r}", f"columns {name}_0 and on", parts)
+            columns[name] = {"size": len(parts)}
+            names = [column for column in names if column not in parts]
+        for name in categories:
+            require(name in names, "categories", f"among {', '.join(names)}", name)
+        for name in names:
+            columns[name] = _fit_column(frame[name], name, max_levels, name in categories)
+        return cls(columns)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the numbers, in order."""
+        return [each for name in self.columns for each in self._names(name)]
+
+    @cached_property
+    def blocks(self) -> dict[str, slice]:
+        """Slice of the numbers of each column."""
+        ends = np.cumsum([0, *(len(self._names(name)) for name in self.columns)]).tolist()
+        return {name: slice(*ends[number : number + 2]) for number, name in enumerate(self.columns)}
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """Encode the rows of a table, float32 [rows, numbers].
+
+        Raises:
+          ValueError: a column is not known, or a value is of another kind than the column was fitted to; the sentence
+            names the column, the row and the value.
+        """
+        for name in frame.columns:
+            self._require_known(name)
+        values = np.zeros((len(frame), len(self.names)), np.float32)
+        blocks = self.blocks
+        for name, fitted in self.columns.items():
+            block = values[:, blocks[name]]
+            if "levels" in fitted and name in frame:
+                codes = pd.Index(fitted["levels"], dtype=object).get_indexer(_as_levels(frame[name], name))
+                block[:] = codes[:, None] == np.arange(len(fitted["levels"]))
+                continue
+            for number, part in enumerate(self._parts(name)):
+                if part in frame and "levels" not in fitted:
+                    block[:, number] = _encode_numbers(frame[part], part, fitted)
+        return values
+
+    def encode_row(self, row: Mapping[str, Any]) -> np.ndarray:
+        """Encode one row as `encode` does, float32 [numbers], in the time of a request; None and NaN are missing."""
+        values = np.zeros(len(self.names), np.float32)
+        for name, value in row.items():
+            self._require_known(name)
+            if value is None or value != value:
+                continue
+            column, position = self._positions[name]
+            fitted = self.columns[column]
+            if "levels" in fitted:
+                code = self._levels[column].get(_as_level(value, name))
+                if code is not None:
+                    values[position + code] = 1.0
+                continue
+            number = isinstance(value, (Real, np.bool_))
+            require(number and abs(value) <= _LARGEST, f"column {name!r}", "a finite number", value)
+            require(bool(fitted) or value in (0, 1), f"column {name!r}", "0 or 1", value)
+            values[position] = (float(value) - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)
+        return values
+
+    @cached_property
+    def _positions(self) -> dict[str, tuple[str, int]]:
+        """From a column of the table to the name under which it is encoded and the position of its first number."""
+        return {
+            part: (name, self.blocks[name].start + number)
+            for name in self.columns
+            for number, part in enumerate(self._parts(name))
+        }
+
+    @cached_property
+    def _levels(self) -> dict[str, dict[str, int]]:
+        fitted = {name: column["levels"] for name, column in self.columns.items() if "levels" in column}
+        return {name: {level: code for code, level in enumerate(levels)} for name, levels in fitted.items()}
+
+    def _require_known(self, name: str) -> None:
+        require(name in self._positions, "column", f"one of {', '.join(self._positions) or 'none'}", name)
+
+    def _parts(self, name: str) -> list[str]:
+        """Return the columns of the table that are encoded under a name."""
+        size = self.columns[name].get("size")
+        return [name] if size is None else [f"{name}_{number}" for number in range(size)]
+
+    def _names(self, name: str) -> list[str]:
+        levels = self.columns[name].get("levels")
+        return self._parts(name) if levels is None else [f"{name}={level}" for level in levels]
+
+
+def _fit_column(values: pd.Series, name: str, max_levels: int, category: bool) -> dict:
+    present = values.dropna()
+    require(len(present) > 0, f"column {name!r}", "a column with at least one value", "none")
+    if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
+        raise ValueError(f"column {name!r} must be numbers or text, got times: make numbers of them, such as the hour")
+    if not category and present.isin([0, 1]).all() and not present.map(lambda value: isinstance(value, str)).any():
+        return {}
+    if not category and pd.api.types.is_numeric_dtype(values):
+        numbers = _as_numbers(values, name)
+        deviation = float(np.nanstd(numbers))
+        return {"mean": float(np.nanmean(numbers)), "deviation": deviation if deviation > 0 else 1.0}
+    counts = pd.Series(_as_levels(present, name)).value_counts()
+    return {"levels": sorted(counts.index[:max_levels])}
+
+
+def _encode_numbers(values: pd.Series, name: str, fitted: Mapping[str, Any]) -> np.ndarray:
+    numbers = _as_numbers(values, name)
+    if not fitted:
+        _require(np.isin(numbers, (0, 1)) | np.isnan(numbers), values, name, "0 or 1")
+    scaled = (numbers - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)
+    return np.nan_to_num(scaled, nan=0.0)
+
+
+def _as_numbers(values: pd.Series, name: str) -> np.ndarray:
+    """Return numbers as float64 [n], NaN where they are missing."""
+    missing = values.isna().to_numpy()
+    if not pd.api.types.is_numeric_dtype(values):
+        numbers = np.array([isinstance(value, (Real, np.bool_)) for value in values.tolist()], bool)
+        _require(numbers | missing, values, name, "a finite number")
+    converted = pd.to_numeric(values).to_numpy(float, na_value=np.nan)
+    _require(missing | (np.abs(converted) <= _LARGEST), values, name, "a finite number")
+    return converted
+
+
+def _as_levels(values: pd.Series, name: str) -> np.ndarray:
+    """Return categories as text, an object array; missing ones are None, which is no level."""
+    levels = np.empty(len(values), object)
+    for row, value in enumerate(values.tolist()):
+        if value is not None and not (pd.api.types.is_scalar(value) and pd.isna(value)):
+            levels[row] = _as_level(value, name, f"row {row}: ")
+    return levels
+
+
+def _as_level(value: Any, name: str, where: str = "") -> str:
+    """Return a category as text; a whole number has no decimals."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)
+    kinds = (str, bool, int, np.bool_, np.integer)
+    require(isinstance(value, kinds), f"{where}column {name!r}", "text or a whole number", value)
+    return str(value)
+
+
+def _require(good: np.ndarray, values: pd.Series, name: str, expected: str) -> None:
+    if not good.all():
+        row = int(good.argmin())
+        raise ValueError(f"row {row}: column {name!r} must be {expected}, got {values.tolist()[row]!r}")

@@ -1,0 +1,220 @@
+"""Features of decisions from raw columns: of the context, of the items, and of both together."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from recbandits.checks import replacing, require
+from recbandits.data.encoder import Encoder
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.records.log import Log, as_ids, as_text
+
+FILE = "columns.npz"
+_PART_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of requests and items, fitted to raw columns and sealed into the policy that was trained on them.
+
+    Attributes:
+      item_ids: text ids, in the order of `items`.
+      items: encoded columns of the items, float32 [items, numbers].
+      item_encoder: of the raw columns of items.
+      context_encoder: of the raw columns of requests.
+      crosses: pairs (column of the context, column of the items), whose products are features. A linear model shared by
+        all items orders them alike for everybody if there are none. Two vectors become their dot product.
+      candidate_features: names of numbers that come with each candidate of each request, such as its price.
+    """
+
+    item_ids: pd.Index
+    items: np.ndarray
+    item_encoder: Encoder
+    context_encoder: Encoder
+    crosses: tuple[tuple[str, str], ...] = ()
+    candidate_features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for pair in self.crosses:
+            require(len(pair) == 2, "crosses", "pairs (column of the context, column of the items)", pair)
+            for name, encoder, owner in zip(pair, (self.context_encoder, self.item_encoder), _OWNERS, strict=True):
+                expected = f"among {', '.join(encoder.columns) or 'none'}"
+                require(name in encoder.columns, f"column of the {owner} in crosses", expected, name)
+            sizes = [each.columns[name].get("size") for each, name in zip(self._encoders, pair, strict=True)]
+            equal = None in sizes or sizes[0] == sizes[1]
+            require(equal, f"vectors {pair[0]!r} and {pair[1]!r}", "of the same size", sizes)
+
+    @classmethod
+    def fit(
+        cls,
+        items: pd.DataFrame,
+        log: Log,
+        crosses: Sequence[Sequence[str]] = (),
+        max_levels: int = 100,
+        vectors: Sequence[str] = (),
+        categories: Sequence[str] = (),
+    ) -> Self:
+        """Fit the features to a table of items and to the contexts of a log.
+
+        Args:
+          items: raw columns, indexed by the ids.
+          log: only the part that is learned from.
+          crosses: as the attribute.
+          max_levels: as for `Encoder.fit`.
+          vectors: names of vectors, in either table.
+          categories: columns of numbers that are categories, in either table.
+
+        Raises:
+          ValueError: as `Encoder.fit`, or a name that is in neither table.
+        """
+        item_encoder, context_encoder = (
+            Encoder.fit(table, max_levels, _present(vectors, table, "_0"), _present(categories, table))
+            for table in (items, log.context)
+        )
+        for name in (*vectors, *categories):
+            known = name in item_encoder.columns or name in context_encoder.columns
+            require(known, "vectors and categories", "columns of the context or of the items", name)
+        ids, pairs = as_ids(items.index, "items"), tuple((str(first), str(second)) for first, second in crosses)
+        values = item_encoder.encode(items)
+        return cls(ids, values, item_encoder, context_encoder, pairs, tuple(log.candidate_features))
+
+    @property
+    def depends_on_both(self) -> bool:
+        """Whether any feature depends on the request and the item together."""
+        return bool(self.crosses or self.candidate_features)
+
+    def without_crosses(self) -> Self:
+        """Return the same features without products."""
+        return replace(self, crosses=())
+
+    def find_rows(self, ids: Sequence) -> np.ndarray:
+        """Find the row of each item, int [n]; KeyError names the ids that are not known."""
+        texts = as_text(ids)
+        rows = self.item_ids.get_indexer(texts)
+        if (rows < 0).any():
+            raise KeyError(f"unknown item ids: {', '.join(sorted(set(texts[rows < 0]))[:10])}")
+        return rows
+
+    def context(self, encoded: np.ndarray) -> np.ndarray:
+        """Select the part `global` of an observation from encoded contexts [n, numbers]: all but vectors."""
+        return encoded[:, _scalars(self.context_encoder)]
+
+    def per_arm(self, encoded: np.ndarray, items: np.ndarray, numbers: Sequence[np.ndarray] = ()) -> np.ndarray:
+        """Make the part `per_arm` of an observation.
+
+        Args:
+          encoded: contexts, float32 [n, numbers].
+          items: encoded candidates, float32 [n, k, numbers].
+          numbers: float [n, k] for each of `candidate_features`.
+
+        Returns:
+          float32 [n, k, D]
+        """
+        parts = [items[:, :, _scalars(self.item_encoder)]]
+        parts += [np.asarray(values, np.float32)[:, :, None] for values in numbers]
+        for request, item in self.crosses:
+            left = encoded[:, self.context_encoder.blocks[request]]
+            right = items[:, :, self.item_encoder.blocks[item]]
+            if all(
+                "size" in encoder.columns[name] for encoder, name in zip(self._encoders, (request, item), strict=True)
+            ):
+                parts.append(np.einsum("nf,nkf->nk", left, right)[:, :, None])
+            else:
+                parts.append((left[:, None, :, None] * right[:, :, None, :]).reshape(*items.shape[:2], -1))
+        return np.concatenate(parts, axis=2, dtype=np.float32)
+
+    def spec(self, candidates: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one decision's observation, as `training.Specs` takes them."""
+        encoded = np.zeros((1, len(self.context_encoder.names)), np.float32)
+        arm = self.per_arm(encoded, self.items[None, :1], [np.zeros((1, 1))] * len(self.candidate_features))
+        return {GLOBAL: self.context(encoded).shape[1:], PER_ARM: (candidates, arm.shape[2])}
+
+    def observe(self, log: Log, cells: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Make the features of some candidates of a log, part by part, so that a part takes at most about 64 MiB.
+
+        Args:
+          log: n decisions with up to k candidates.
+          cells: bool [n, k], True for each candidate that is wanted.
+
+        Yields:
+          (context float32 [m, G], per arm float32 [m, D]), one row for each wanted candidate, decision by decision; at
+          least one part.
+
+        Raises:
+          KeyError: an item of the log that is not known.
+          ValueError: columns or numbers of candidates that do not fit.
+        """
+        names = self.candidate_features
+        expected = f"those that the features were fitted with, {', '.join(names) or 'none'}"
+        require(set(names) == set(log.candidate_features), "candidate features", expected, list(log.candidate_features))
+        decision, column = np.nonzero(cells)
+        encoded, rows = self.context_encoder.encode(log.context), self._rows_of(log, cells)
+        context, width = self.context(encoded), self.spec(1)[PER_ARM][1]
+        size = max(1, _PART_BYTES // (4 * (context.shape[1] + width + self.items.shape[1] + encoded.shape[1])))
+        for start in range(0, max(1, len(rows)), size):
+            part = slice(start, start + size)
+            numbers = [log.candidate_features[name][decision[part], column[part], None] for name in names]
+            arm = self.per_arm(encoded[decision[part]], self.items[rows[part], None], numbers)
+            yield context[decision[part]], arm[:, 0]
+
+    def save(self, directory: str | PathLike) -> None:
+        """Write the features into a directory, created if missing; equal features give equal bytes."""
+        settings = {
+            "item_ids": self.item_ids.tolist(),
+            "items": self.item_encoder.columns,
+            "context": self.context_encoder.columns,
+            "crosses": self.crosses,
+            "candidate_features": self.candidate_features,
+        }
+        text = np.frombuffer(json.dumps(settings, ensure_ascii=False, allow_nan=False).encode(), np.uint8)
+        with replacing(Path(directory, FILE)) as draft, draft.open("wb") as file:
+            np.savez(file, values=self.items, settings=text)
+
+    @classmethod
+    def load(cls, directory: str | PathLike | io.IOBase) -> Self:
+        """Read features that `save` wrote, from a directory or an open file."""
+        file = Path(directory, FILE) if isinstance(directory, (str, PathLike)) else directory
+        with np.load(file, allow_pickle=False) as parts:
+            values, settings = parts["values"], json.loads(parts["settings"].tobytes())
+        return cls(
+            as_ids(settings["item_ids"], "items"),
+            values,
+            Encoder(settings["items"]),
+            Encoder(settings["context"]),
+            tuple(map(tuple, settings["crosses"])),
+            tuple(settings["candidate_features"]),
+        )
+
+    @property
+    def _encoders(self) -> tuple[Encoder, Encoder]:
+        return self.context_encoder, self.item_encoder
+
+    def _rows_of(self, log: Log, cells: np.ndarray) -> np.ndarray:
+        """Return the row of each wanted candidate, int [m]."""
+        items = log.decisions.candidates[cells]
+        rows = self.item_ids.get_indexer(log.item_ids)[items]
+        if (rows < 0).any():
+            raise KeyError(f"unknown item ids: {', '.join(sorted(set(log.item_ids[items[rows < 0]]))[:10])}")
+        return rows
+
+
+_OWNERS = ("context", "items")
+
+
+def _scalars(encoder: Encoder) -> np.ndarray:
+    """Return the positions of all numbers that are not part of a vector."""
+    blocks = [
+        np.arange(part.start, part.stop) for name, part in encoder.blocks.items() if "size" not in encoder.columns[name]
+    ]
+    return np.concatenate([np.zeros(0, int), *blocks])
+
+
+def _present(names: Sequence[str], table: pd.DataFrame, suffix: str = "") -> list[str]:
+    return [name for name in names if f"{name}{suffix}" in table.columns]

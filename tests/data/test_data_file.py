@@ -1,0 +1,86 @@
+"""A data set of one's own, described by a TOML file."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbandits.data import data_file
+from tests.videos import make_tables, write_tables
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_tables(tmp_path, n=50)
+    return tmp_path
+
+
+def rewrite(folder, old, new):
+    file = folder / "data.toml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    return file
+
+
+def test_everything_that_the_file_names_is_read(folder):
+    data = data_file.load(folder / "data.toml")
+    decisions, items, users, expected = make_tables(50)
+    assert repr(data) == "data.toml: 50 decisions, 12 items"
+    assert data.items.columns.tolist() == ["genre", "minutes"]
+    assert data.titles.tolist() == items["name"].tolist()
+    assert data.log.item_ids.tolist() == items["video"].tolist()
+    assert data.log.decisions.event_id.tolist() == decisions["request"].tolist()
+    np.testing.assert_array_equal(data.log.decisions.reward, decisions["seconds"].fillna(0.0))
+    np.testing.assert_array_equal(data.log.decisions.mask.sum(axis=1), [len(each) for each in expected])
+    plans = users.set_index("user")["plan"].reindex(decisions["user"]).tolist()
+    assert data.log.context["plan"].fillna("").tolist() == pd.Series(plans).fillna("").tolist()
+    assert data.fit_features(data.log).crosses == (("plan", "genre"),)
+
+
+def test_ids_that_look_like_numbers_stay_as_they_are_written(folder):
+    for name in ("decisions", "items"):
+        file = folder / f"{name}.csv"
+        file.write_text(re.sub(r"v-90+(\d\d)", r"0\1", file.read_text()))
+    assert data_file.load(folder / "data.toml").log.item_ids.tolist()[:2] == ["000", "001"]
+
+
+def test_numbers_of_candidates_are_read_from_lists(folder):
+    frame = pd.read_csv(folder / "decisions.csv", dtype=str)
+    frame["price"] = ["|".join(f"{number}.5" for number in range(text.count("|") + 1)) for text in frame["candidates"]]
+    frame.to_csv(folder / "decisions.csv", index=False)
+    data = data_file.load(rewrite(folder, 'event_id = "request"', 'candidate_features = ["price"]'))
+    mask = data.log.decisions.mask
+    expected = np.where(mask, np.arange(mask.shape[1]) + 0.5, 0.0)
+    np.testing.assert_array_equal(data.log.candidate_features["price"], expected)
+
+
+def test_parquet_is_read_as_csv_is(folder):
+    frame = pd.read_csv(folder / "decisions.csv", dtype={"user": str})
+    frame.to_parquet(folder / "decisions.parquet")
+    before = data_file.load(folder / "data.toml").log
+    after = data_file.load(rewrite(folder, "decisions.csv", "decisions.parquet")).log
+    for name in before.decisions.columns:
+        np.testing.assert_array_equal(getattr(after.decisions, name), getattr(before.decisions, name))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('item = "shown"', 'itm = "shown"', "data.toml: key of decisions must be one of file, item, reward"),
+        ('item = "shown"', "", "data.toml: decisions must be a table with the key 'item'"),
+        ("[users]", "[people]", "data.toml: table must be one of decisions, items, users, features, got 'people'"),
+        ("[items]", "[items", "data.toml must be a TOML file"),
+        ('item = "shown"', 'item = "watched"', "decisions.csv: column must be one of request, at, user"),
+        ("crosses", "products", "data.toml: key of features must be one of crosses"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_by_table_and_key(folder, old, new, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        data_file.load(rewrite(folder, old, new))
+
+
+def test_a_table_that_is_missing_is_named(folder):
+    (folder / "items.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"data\.toml names items\.csv, which is not in"):
+        data_file.load(folder / "data.toml")

@@ -1,0 +1,169 @@
+"""Logs of one's own decisions: what is read from a table, and what is refused by column, row and value."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbandits.records import Log
+
+ITEMS = ["tea", "煎茶", "Earl’s", "a | b"]
+FRAME = pd.DataFrame(
+    {
+        "shown": ["煎茶", "a | b", "tea"],
+        "click": [1, 0, 1],
+        "p": [0.5, 0.25, 1.0],
+        "at": ["2026-03-01T10:00:00+01:00", "2026-03-01T09:00:00.25", "2026-03-02"],
+        "who": ["x", None, "y"],
+        "device": ["tv", "phone", None],
+        "lists": [["tea", "煎茶"], ["a | b", "Earl’s", "tea"], ["tea"]],
+    }
+)
+COLUMNS = {"item": "shown", "reward": "click", "propensity": "p", "time": "at"}
+
+
+def read(frame=FRAME, items=ITEMS, **columns):
+    return Log.from_frame(frame, items, **COLUMNS | columns)
+
+
+def test_candidates_are_rows_of_the_items_and_ids_are_kept_as_they_are():
+    log = read(candidates="lists", context=["device"], user="who")
+    assert log.item_ids.tolist() == ITEMS
+    np.testing.assert_array_equal(log.decisions.candidates, [[0, 1, 0], [3, 2, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(log.decisions.mask, [[1, 1, 0], [1, 1, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(log.decisions.action, [1, 0, 0])
+    np.testing.assert_array_equal(log.decisions.reward, [1.0, 0.0, 1.0])
+    assert log.context["device"].fillna("").tolist() == ["tv", "phone", ""]
+
+
+def test_times_are_in_utc_for_every_zone():
+    expected = ["2026-03-01T09:00:00", "2026-03-01T09:00:00.25", "2026-03-02"]
+    np.testing.assert_array_equal(read().decisions.time, np.array(expected, "datetime64[us]"))
+
+
+def test_every_item_is_a_candidate_where_no_lists_are_named():
+    log = read()
+    np.testing.assert_array_equal(log.decisions.candidates, [[0, 1, 2, 3]] * 3)
+    assert log.decisions.mask.all()
+    np.testing.assert_array_equal(log.decisions.action, [1, 3, 0])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, object])
+def test_whole_numbers_become_their_text_however_large(dtype):
+    ids = np.array([2**53, 2**53 + 1, 2**63 - 1], dtype)
+    frame = FRAME.assign(shown=ids)
+    log = read(frame, ids)
+    assert log.item_ids.tolist() == ["9007199254740992", "9007199254740993", "9223372036854775807"]
+    np.testing.assert_array_equal(log.decisions.action, [0, 1, 2])
+
+
+@pytest.mark.parametrize("bad", [1.5, None, True, "", np.nan, ("a",)])
+def test_an_id_that_is_neither_text_nor_a_whole_number_is_refused(bad):
+    frame = FRAME.assign(shown=pd.Series(["tea", bad, "tea"], dtype=object))
+    with pytest.raises(ValueError, match="row 1: shown must be text or a whole number"):
+        read(frame)
+
+
+def test_users_without_an_account_share_a_number_with_no_other_user():
+    """Two of them must not share a number: intervals that are clustered by user would take them for one."""
+    frame = pd.concat([FRAME, FRAME.assign(who=[None, "x", None])])
+    numbers = read(frame, user="who").decisions.user_id
+    assert len(set(numbers)) == 2 + 3  # x and y; three decisions without an id
+    assert numbers[0] == numbers[4]
+    assert len(set(read(FRAME).decisions.user_id)) == 3
+
+
+def test_the_columns_of_users_join_the_context_and_are_missing_for_others():
+    users = pd.DataFrame({"plan": ["free", "premium"]}, index=["y", "x"])
+    context = read(context=["device"], user="who", users=users).context
+    assert context.columns.tolist() == ["device", "plan"]
+    assert context["plan"].fillna("").tolist() == ["premium", "", "free"]
+
+
+def test_users_must_be_unique_and_have_a_column_to_join_by():
+    users = pd.DataFrame({"plan": ["free", "premium"]}, index=["x", "x"])
+    with pytest.raises(ValueError, match="users must have different ids, 'x' occurs again"):
+        read(user="who", users=users)
+    with pytest.raises(ValueError, match="users need a column of the frame by which they are joined"):
+        read(users=users)
+
+
+def test_a_missing_reward_is_refused_or_takes_the_declared_default():
+    frame = FRAME.assign(click=[1.0, np.nan, 0.0])
+    with pytest.raises(ValueError, match="row 1: click is missing, pass default_reward"):
+        read(frame)
+    np.testing.assert_array_equal(read(frame, default_reward=0.0).decisions.reward, [1.0, 0.0, 0.0])
+
+
+def test_a_reward_may_be_a_function_of_the_table():
+    log = read(reward=lambda frame: frame["click"] * 60)
+    np.testing.assert_array_equal(log.decisions.reward, [60.0, 0.0, 60.0])
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"reward": lambda frame: frame["click"] * 7}, "row 0: reward must be from 0 to 5, got 7"),
+        ({"default_reward": -1.0, "reward": lambda frame: [1, np.nan, 0]}, "row 1: reward must be from 0 to 5, got -1"),
+    ],
+)
+def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read(**columns, reward_range=(0, 5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "sentence"),
+    [
+        ({}, {"items": ["tea", "tea"]}, "items must have different ids, 'tea' occurs again"),
+        ({}, {"items": []}, "items must be one or more ids, got 'none'"),
+        ({}, {"items": ["tea"]}, "row 0: shown must be the id of an item, got '煎茶'"),
+        ({}, {"item": "video"}, "column must be one of shown, click, p, at, who, device, lists, got 'video'"),
+        ({"p": [0.5, 0.0, 1.0]}, {}, r"row 1 \(decision 1\): propensity must be in \(0, 1\]"),
+        ({"p": [0.5, "high", 1.0]}, {}, "row 1: p must be a number, got 'high'"),
+        ({"click": ["yes", "no", "no"]}, {}, "row 0: click must be a number, got 'yes'"),
+        ({"click": [1, np.inf, 0]}, {}, "row 1 .*reward must be finite"),
+        ({"at": ["2026-03-01", "yesterday", "2026-03-01"]}, {}, "at must be times or ISO 8601 text"),
+        ({"lists": [["tea"]] * 3}, {"candidates": "lists"}, "row 0: shown must be one of the candidates, got '煎茶'"),
+        (
+            {"lists": [["煎茶"], ["a | b", "mocha"], ["tea"]]},
+            {"candidates": "lists"},
+            "row 1: lists must be ids of items, got .mocha.",
+        ),
+        (
+            {"lists": [["煎茶"], [], ["tea"]]},
+            {"candidates": "lists"},
+            "row 1: lists must be a list of ids, one or more",
+        ),
+        ({"lists": ["煎茶", "a", "tea"]}, {"candidates": "lists"}, "row 0: lists must be a list of ids"),
+        (
+            {"lists": [["煎茶", "煎茶"], ["a | b"], ["tea"]]},
+            {"candidates": "lists"},
+            "row 0 .*different from each other",
+        ),
+        ({"id": ["e", "e", "f"]}, {"event_id": "id"}, r"row 1 \(e\): event_id must be different from all others"),
+    ],
+)
+def test_what_no_log_can_be_made_of_is_refused_by_column_row_and_value(changes, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read(FRAME.assign(**changes), **options)
+
+
+def test_numbers_of_candidates_have_the_shape_of_the_candidates_and_are_finite():
+    price = np.array([[1.0, 2.0, np.nan], [3.0, 4.0, 5.0], [6.0, np.nan, np.nan]])
+    log = read(candidates="lists", candidate_features={"price": price})
+    np.testing.assert_array_equal(log.take([2, 0]).candidate_features["price"], price[[2, 0]])
+    price[1, 1] = np.inf
+    with pytest.raises(ValueError, match=r"row 1 \(decision 1\): candidate feature 'price' must be finite, got inf"):
+        read(candidates="lists", candidate_features={"price": price})
+    with pytest.raises(ValueError, match=r"candidate feature 'price' must be an array \[3, 3\]"):
+        read(candidates="lists", candidate_features={"price": price[:2]})
+
+
+def test_a_split_by_time_keeps_the_order_and_every_part_of_a_decision():
+    log = read(context=["device"])
+    earlier, later = log.split(0.67)
+    assert earlier.decisions.event_id.tolist() == ["decision 0", "decision 1"]
+    assert (len(earlier), len(later)) == (2, 1)
+    assert later.context["device"].isna().tolist() == [True]
+    with pytest.raises(ValueError, match=r"share must be in \(0, 1\), got 1"):
+        log.split(1)

@@ -1,0 +1,137 @@
+"""A policy that is asked by raw columns and text ids."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbandits.data import Features
+from recbandits.exploration import Exploration
+from recbandits.records import Log
+from recbandits.serving import export, load
+from recbandits.serving.policy import describe
+from recbandits.training import score_log, train
+from tests.videos import make_tables
+
+EXPLORATION = Exploration("epsilon_greedy", 0.4)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    decisions, items, users, _ = make_tables(400)
+    decisions["candidates"] = decisions["candidates"].str.split("|")
+    items, users = items.set_index("video"), users.set_index("user")
+    width = decisions["candidates"].str.len().max()
+    price = np.random.default_rng(0).random((len(decisions), width))
+    log = Log.from_frame(
+        decisions, items.index, item="shown", reward="seconds", default_reward=0.0, propensity="p", time="at",
+        context=["device", "hour"], user="user", users=users, candidates="candidates",
+        candidate_features={"price": price},
+    )  # fmt: skip
+    features = Features.fit(items.drop(columns="name"), log, [("plan", "genre")])
+    return log, features, train(log, features), items
+
+
+@pytest.fixture(scope="module")
+def policy(trained, tmp_path_factory):
+    _, features, agent, items = trained
+    directory = tmp_path_factory.mktemp("export") / "policy"
+    return load(export(agent.policy, directory, features, exploration=EXPLORATION, titles=items["name"]))
+
+
+def ask(policy, ids, **options):
+    return policy.recommend({"plan": "free", "hour": 7}, ids, candidate_features={"price": [0.5] * len(ids)}, **options)
+
+
+def test_the_first_item_is_drawn_with_its_propensity_and_the_others_follow_by_score(policy, trained):
+    ids = trained[0].item_ids[:5].tolist()
+    answers = [ask(policy, ids, k=5, rng=seed) for seed in range(2000)]
+    best = max(answers, key=lambda answer: answer.scores[0]).item_ids[0]
+    first = pd.Series([answer.item_ids[0] for answer in answers]).value_counts(normalize=True)
+    assert first[best] == pytest.approx(0.6 + 0.4 / 5, abs=0.04)
+    for answer in answers[:50]:
+        assert answer.propensity == pytest.approx(0.68 if answer.item_ids[0] == best else 0.08)
+        assert sorted(answer.scores[1:], reverse=True) == answer.scores[1:]
+        assert sorted(answer.item_ids) == sorted(ids) == sorted(answer.candidates)
+        assert answer.context == {"plan": "free", "hour": 7}
+        assert answer.titles[0] == f"Video {int(answer.item_ids[0][-2:])}"
+
+
+def test_numbers_of_candidates_change_their_scores(policy, trained):
+    ids = trained[0].item_ids[:3].tolist()
+    low, high = (
+        policy.recommend({}, ids, k=3, rng=0, candidate_features={"price": [price, 0.0, 0.0]}) for price in (0.0, 100.0)
+    )
+    changed = dict(zip(high.item_ids, high.scores, strict=True))
+    for name, score in zip(low.item_ids, low.scores, strict=True):
+        assert (changed[name] == pytest.approx(score)) == (name != ids[0])
+
+
+def test_new_items_are_scored_by_their_raw_columns(policy, trained):
+    """Described as a known item is, a new one gets the same score; what is not known of it is the mean."""
+    ids, items = trained[0].item_ids.tolist(), trained[3]
+    columns = items.loc[ids[0], ["genre", "minutes"]].to_dict()
+    numbers = {"price": [0.5, 0.5]}
+    answer = policy.recommend({}, [ids[0], "new"], k=2, rng=0, new_items={"new": columns}, candidate_features=numbers)
+    assert answer.scores[0] == pytest.approx(answer.scores[1])
+    everything = policy.recommend({}, new_items={"new": {}}, candidate_features={"price": [0.5] * 13})
+    assert everything.candidates == [*ids, "new"]
+
+
+def test_two_exports_of_one_policy_have_one_version(trained, policy, tmp_path):
+    _, features, agent, items = trained
+    again = load(export(agent.policy, tmp_path / "policy", features, exploration=EXPLORATION, titles=items["name"]))
+    assert again.version == policy.version
+
+
+def test_the_model_card_and_the_description_say_what_it_knows(trained, tmp_path):
+    _, features, agent, _ = trained
+    directory = export(agent.policy, tmp_path / "policy", features)
+    assert describe(directory)["knows"] == "12 items"
+    assert "It knows 12 items by their ids" in (directory / "MODEL_CARD.md").read_text()
+    assert "policy.recommend({" in (directory / "MODEL_CARD.md").read_text()
+
+
+def test_damaged_features_are_refused(trained, tmp_path):
+    _, features, agent, _ = trained
+    file = export(agent.policy, tmp_path / "policy", features) / "columns.npz"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"policy policy is damaged, columns\.npz is not what was exported"):
+        load(tmp_path / "policy")
+
+
+def test_a_policy_of_other_features_cannot_be_exported(trained, tmp_path):
+    _, features, agent, _ = trained
+    with pytest.raises(ValueError, match="features must be as many as the policy reads"):
+        export(agent.policy, tmp_path / "policy", features.without_crosses())
+
+
+def test_it_scores_a_whole_log_as_the_agent_does(policy, trained):
+    log, features, agent, _ = trained
+    np.testing.assert_allclose(score_log(policy, log, features), score_log(agent, log, features), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "sentence"),
+    [
+        (KeyError, {"candidates": ["nothing"]}, "unknown item ids: nothing"),
+        (ValueError, {"candidates": []}, "candidates must be one or more ids, all different"),
+        (ValueError, {"candidates": ["a", "a"]}, "candidates must be one or more ids, all different"),
+        (ValueError, {"new_items": {"x": {}}, "candidates": ["y"]}, "new_items must be among the candidates, got 'x'"),
+        (ValueError, {"context": {"planet": "mars"}}, "column must be one of device, hour, plan, got 'planet'"),
+        (ValueError, {"candidate_features": {}}, r"candidate_features must be price, got \[\]"),
+        (ValueError, {"candidate_features": {"price": [1.0]}}, "candidate feature 'price' must be 12 finite numbers"),
+        (ValueError, {"candidate_features": {"price": [np.nan] * 12}}, "candidate feature 'price' must be 12 finite"),
+        (ValueError, {"k": 13}, "k must be"),
+    ],
+)
+def test_a_request_that_is_wrong_is_refused_by_name(policy, error, options, sentence):
+    numbers = {"candidate_features": {"price": [0.5] * len(options.get("candidates", range(12)))}}
+    with pytest.raises(error, match=sentence):
+        policy.recommend(**numbers | options)
+
+
+def test_an_answer_can_be_written_as_json(policy, trained):
+    answer = ask(policy, trained[0].item_ids[:2].tolist(), k=2)
+    assert json.loads(json.dumps(answer._asdict()))["candidates"] == answer.candidates

@@ -1,0 +1,164 @@
+"""A data set of one's own, from CSV files to a served policy."""
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbandits.agents.parameters import EpsilonGreedy, LinUCB
+from recbandits.data import data_file
+from recbandits.evaluation.off_policy import estimates
+from recbandits.exploration import Exploration
+from recbandits.records import Log
+from recbandits.serving import export, load
+from recbandits.training import evaluate, predict_rewards, score_log, target_probabilities, train
+from recbandits.training.logs import make_log_examples
+from tests.videos import make_tables, write_tables
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    write_tables(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(folder):
+    return data_file.load(folder / "data.toml")
+
+
+@pytest.fixture(scope="module")
+def parts(videos):
+    earlier, later = videos.log.split(0.7)
+    return earlier, later, videos.fit_features(earlier)
+
+
+def expected_rewards(log):
+    """Expected reward of every candidate [n, k], 0 in padding, of the whole log in its order."""
+    *_, expected = make_tables()
+    values = np.zeros(log.decisions.mask.shape)
+    values[log.decisions.mask] = np.concatenate(expected)
+    return values
+
+
+def example():
+    """The example of the README that reads a team's own CSV files."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    return next(block for block in blocks if "Log.from_frame" in block)
+
+
+def test_the_example_of_the_readme_runs_on_csv_files_in_at_most_15_lines(folder):
+    """In a process of its own, in the directory of the files: three lines of imports are not counted."""
+    code = example()
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
+    assert len(lines) <= 15
+    answer = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "logging policy" in answer.stdout
+    assert answer.stdout.count("'v-9000000000000000") == 3
+
+
+def test_a_learned_policy_is_better_than_the_logging_policy_by_the_estimate_and_by_the_truth(videos, parts):
+    earlier, later, features = parts
+    agent = train(earlier, features, "linucb", alpha=0.1)
+    probabilities = target_probabilities(agent, later, features, Exploration("epsilon_greedy", 0.1))
+    table = evaluate(later, {"linucb": probabilities}, features)
+    truth = (expected_rewards(videos.log)[len(earlier) :] * probabilities).sum(axis=1).mean()
+    logged = later.decisions.reward.mean()
+    for estimator in ("SNIPS", "DR"):
+        row = table.loc["linucb", estimator]
+        assert row["low"] < truth < row["high"]
+        assert row["gain_low"] > 0.3 * logged
+    assert table.loc["logging policy", "mean"]["value"] == pytest.approx(logged)
+
+
+def test_gains_are_the_paired_differences_to_the_logging_policy(parts):
+    """The logging policy as target policy: its IPS estimate is the mean of the log, and the gain is exactly 0."""
+    _, later, _ = parts
+    decisions = later.decisions
+    weight = np.where(
+        decisions.mask, 1.0 + np.array([int(name[-2:]) for name in later.item_ids])[decisions.candidates] % 4, 0
+    )
+    logging = weight / weight.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(logging[np.arange(len(later)), decisions.action], decisions.propensity)
+    row = evaluate(later, {"same": logging}, names=["IPS"]).loc["same", "IPS"]
+    np.testing.assert_allclose(row[["gain", "gain_low", "gain_high"]].to_numpy(float), 0.0, atol=1e-9)
+    assert row["value"] == pytest.approx(decisions.reward.mean())
+
+
+def test_without_crosses_a_linear_agent_says_that_everybody_gets_the_same_order(videos, parts):
+    earlier, later, features = parts
+    with pytest.warns(UserWarning, match="orders the items alike for everybody"):
+        agent = train(earlier, features.without_crosses(), LinUCB())
+    contexts = later.take(slice(0, 50))
+    all_items = Log.from_frame(
+        pd.DataFrame({"item": later.item_ids[0], "reward": 0.0, "p": 0.5, "t": "2026-01-01"}, index=range(50)),
+        later.item_ids, item="item", reward="reward", propensity="p", time="t",
+    )  # fmt: skip
+    everything = Log(all_items.decisions, all_items.item_ids, contexts.context)
+    orders = score_log(agent, everything, features.without_crosses()).argsort(axis=1)
+    assert len(np.unique(orders, axis=0)) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        crossed = train(earlier, features, LinUCB())
+        train(earlier, features.without_crosses(), EpsilonGreedy(layers=(8,)), batch_size=512)
+    assert len(np.unique(score_log(crossed, everything, features).argsort(axis=1), axis=0)) > 1
+
+
+def test_examples_are_the_features_of_the_logged_candidates(parts):
+    earlier, _, features = parts
+    examples = make_log_examples(earlier, features)
+    context, arm = map(np.concatenate, zip(*features.observe(earlier, earlier.decisions.mask), strict=True))
+    decision, column = np.nonzero(earlier.decisions.mask)
+    logged = column == earlier.decisions.action[decision]
+    np.testing.assert_array_equal(examples.arm, arm[logged])
+    np.testing.assert_array_equal(examples.context, context[logged])
+    np.testing.assert_array_equal(examples.reward, earlier.decisions.reward.astype(np.float32))
+
+
+def test_predicted_rewards_do_not_know_the_user_of_the_decision(videos):
+    """All rewards of one user become huge: no prediction for that user may move, those for others do."""
+    log = videos.log.take(slice(0, 600))
+    features = videos.fit_features(log)
+    numbers, counts = np.unique(log.decisions.user_id, return_counts=True)
+    mine = log.decisions.user_id == numbers[counts.argmax()]
+    decisions = log.decisions
+    columns = {name: getattr(decisions, name) for name in decisions.columns}
+    changed = Log(
+        type(decisions)(**columns | {"reward": np.where(mine, 1e6, decisions.reward)}), log.item_ids, log.context
+    )
+    before, after = predict_rewards(log, features), predict_rewards(changed, features)
+    assert np.isnan(before[~decisions.mask]).all()
+    np.testing.assert_allclose(after[mine], before[mine])
+    others = ~mine[:, None] & decisions.mask
+    assert (np.abs(after - before)[others] > 1).mean() > 0.5
+
+
+def test_doubly_robust_values_use_the_predicted_rewards(parts):
+    _, later, features = parts
+    uniform = later.decisions.mask / later.decisions.mask.sum(axis=1, keepdims=True)
+    expected = estimates(later.decisions, uniform, predict_rewards(later, features), names=["DR"])["DR"]
+    row = evaluate(later, {"uniform": uniform}, features, ["DR"]).loc["uniform", "DR"]
+    assert row["value"] == pytest.approx(expected.value)
+
+
+def test_what_is_exported_scores_as_in_memory_by_raw_columns_and_text_ids(parts, tmp_path):
+    earlier, later, features = parts
+    agent = train(earlier, features, "epsilon_greedy", layers=(16,), epsilon=0.0, epochs=2)
+    export(agent.policy, tmp_path / "policy", features, titles={earlier.item_ids[0]: "First"})
+    policy, scores = load(tmp_path / "policy"), score_log(agent, later, features)
+    np.testing.assert_allclose(score_log(policy, later, features), scores, rtol=1e-5, atol=1e-4)
+    for row in range(20):
+        mask = later.decisions.mask[row]
+        ids = later.item_ids[later.decisions.candidates[row][mask]].tolist()
+        answer = policy.recommend(later.context.iloc[row].to_dict(), ids, k=len(ids))
+        assert answer.item_ids == [ids[column] for column in np.argsort(-scores[row][mask], kind="stable")]
+        np.testing.assert_allclose(answer.scores, np.sort(scores[row][mask])[::-1], rtol=1e-5, atol=1e-4)
