@@ -9,7 +9,9 @@ from recbandits.data.features import FeatureBundle
 from recbandits.records.bandit_log import BanditLog
 
 USERS, MOVIES = np.arange(1, 5), np.arange(11, 17)
-RATINGS = pd.DataFrame([(user, movie) for user in USERS for movie in MOVIES], columns=["user_id", "movie_id"])
+RATINGS = pd.DataFrame(
+    [(user, movie, 3.0) for user in USERS for movie in MOVIES], columns=["user_id", "movie_id", "rating"]
+)
 
 
 def log_of(user_id, movie_id):

@@ -94,7 +94,7 @@ def cross_fit_examples(
 
     Args:
       log: decisions whose rewards are among the ratings; one rating may be the reward of several decisions.
-      ratings: columns user_id and movie_id, each pair once.
+      ratings: with columns user_id, movie_id and rating, each pair once; those that `fit_bundle` gets.
       fit_bundle: function from ratings to their features, called once a fold.
       folds: number of folds, at least 2.
       seed: of the split into folds.
@@ -103,7 +103,7 @@ def cross_fit_examples(
       Examples in the order of the log.
 
     Raises:
-      ValueError: too few folds, a rating that occurs twice, or a decision whose reward is not among the ratings.
+      ValueError: too few folds, ratings that `check_ratings` refuses, or a decision whose reward is not among them.
     """
     require(whole(2).accepts(folds), "folds", whole(2).expected, folds)
     check_ratings(ratings)
