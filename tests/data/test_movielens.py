@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from recbandits.data import formats, movielens, synthetic
-from recbandits.data.movielens import Archive, DownloadError, fetch
+from recbandits.data.download import Archive, DownloadError, fetch
 
 REFUSED = "http://127.0.0.1:9/ml-100k.zip"
 CONTENT = bytes(range(256)) * 1_000
@@ -125,7 +125,7 @@ def test_the_deadline_ends_a_download_that_goes_on(server):
 
 def test_a_process_killed_during_the_download_leaves_no_file(server, tmp_path):
     script = (
-        "from recbandits.data.movielens import Archive, load;"
+        "from recbandits.data.download import Archive; from recbandits.data.movielens import load;"
         f"load(cache={str(tmp_path)!r}, _archive=Archive(({address(server, 'slow')!r},), {DIGEST!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", script])

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from recbandits.data import open_bandit, synthetic_open_bandit
-from recbandits.data.movielens import Archive
+from recbandits.data.download import Archive
 from recbandits.data.open_bandit import OpenBandit, load
 from recbandits.data.synthetic_open_bandit import CAMPAIGNS, CLICK_RATE, ITEMS, POLICIES, click_probability, generate
 from recbandits.evaluation import estimators

@@ -4,7 +4,6 @@ Two policies chose fashion items for the visitors of a shop and logged their pro
 Bandit Dataset and Pipeline"). The wheel obp 0.4.1 carries a sample of the logs; it is not part of this project.
 """
 
-import hashlib
 import io
 import os
 import subprocess
@@ -18,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import FINITE, NON_NEGATIVE, POSITIVE_PROBABILITY, Rule, replacing, require
+from recbandits.checks import FINITE, NON_NEGATIVE, POSITIVE_PROBABILITY, Rule, require
 from recbandits.data import synthetic_open_bandit as synthetic
-from recbandits.data.movielens import CACHE_VARIABLE, Archive, DownloadError, fetch
+from recbandits.data.download import Archive, DownloadError, fetch, find_cache, read_cached
 
 DIRECTORY_VARIABLE = "RECBANDITS_OPEN_BANDIT"
 _FILE, _FOLDER, _PIP_SECONDS = "obp-0.4.1-py3-none-any.whl", "obp/dataset/obd/", 60
@@ -88,12 +87,11 @@ def load(
     """
     synthetic.check_log(campaign, policy)
     directory = directory or os.environ.get(DIRECTORY_VARIABLE)
-    cache = Path(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/recbandits").expanduser()
     try:
         if directory:
             data = _read(Path(directory).expanduser(), campaign, policy, "data in the Open Bandit format (directory)")
         else:
-            content, origin = _read_wheel(cache, offline, _archive)
+            content, origin = read_cached(find_cache(cache) / _FILE, _archive, offline, _download)
             with zipfile.ZipFile(io.BytesIO(content)) as members:
                 members.filename = _FILE  # for error messages
                 data = _read(zipfile.Path(members, _FOLDER), campaign, policy, f"Open Bandit sample ({origin})")
@@ -105,26 +103,6 @@ def load(
         data = OpenBandit(*synthetic.generate(campaign, policy), synthetic.SOURCE)
     print(f"DATA: {data}")
     return data
-
-
-def _read_wheel(cache: Path, offline: bool, archive: Archive) -> tuple[bytes, str]:
-    """Read the wheel in the cache, or else download and store it; return its content and origin."""
-    file = cache / _FILE
-    if file.exists():
-        content = file.read_bytes()
-        if (digest := hashlib.sha256(content).hexdigest()) != archive.sha256:
-            advice = f"{file} is damaged, delete it and it will be downloaded again"
-            raise ValueError(f"{advice}: SHA-256 must be {archive.sha256}, got {digest} ({len(content):,} bytes)")
-        return content, "cache"
-    if offline:
-        raise DownloadError("offline=True")
-    content = _download(archive)
-    try:
-        with replacing(file) as draft:
-            draft.write_bytes(content)
-    except OSError as error:
-        print(f"The wheel could not be stored in {cache}, the next run downloads it again: {error.strerror}")
-    return content, "download"
 
 
 def _has_pip() -> bool:

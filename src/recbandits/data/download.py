@@ -1,0 +1,108 @@
+"""Files from the web, verified by their SHA-256 and kept in a cache."""
+
+import hashlib
+import os
+import time
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import NamedTuple
+
+from recbandits.checks import replacing
+
+CACHE_VARIABLE = "RECBANDITS_CACHE"
+
+
+class Archive(NamedTuple):
+    """A file on the web: its addresses, in order, its SHA-256, the folder in it, and the title of its data set."""
+
+    urls: tuple[str, ...]
+    sha256: str
+    name: str = "ml-100k"
+    title: str = ""
+
+
+class DownloadError(OSError):
+    """No archive, neither in the cache nor from the web; the message has the reason."""
+
+
+def find_cache(cache: str | os.PathLike | None) -> Path:
+    """Return the folder of the cache: the one that is given, $RECBANDITS_CACHE, or ~/.cache/recbandits."""
+    return Path(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/recbandits").expanduser()
+
+
+def fetch(archive: Archive, timeout: float = 5.0, deadline: float = 60.0) -> bytes:
+    """Download and verify an archive.
+
+    Args:
+      archive: its addresses, tried one after the other, and its digest.
+      timeout: seconds to wait for the server at each step.
+      deadline: seconds for each address, so that a slow server cannot keep a notebook waiting.
+
+    Raises:
+      DownloadError: all addresses failed, or returned another file.
+    """
+    reasons = []
+    for url in archive.urls:
+        try:
+            with urllib.request.urlopen(url, timeout=timeout) as response:
+                return _verify(_read_body(response, time.monotonic() + deadline), archive)
+        except (OSError, ValueError, HTTPException) as error:
+            reasons.append(f"{url}: {getattr(error, 'reason', error)}")
+    raise DownloadError(f"the download failed ({'; '.join(reasons)})")
+
+
+def read_cached(
+    file: Path, archive: Archive, offline: bool, download: Callable[[Archive], bytes] = fetch
+) -> tuple[bytes, str]:
+    """Read an archive from its file in the cache, or else download and store it.
+
+    Args:
+      file: in the cache.
+      archive: what it must be.
+      offline: do not try the web.
+      download: function that downloads and verifies the archive.
+
+    Returns:
+      (content, "cache" or "download")
+
+    Raises:
+      DownloadError: the file is not in the cache, and the web is not to be tried or has failed.
+      ValueError: the file in the cache is damaged.
+    """
+    if file.exists():
+        try:
+            return _verify(file.read_bytes(), archive), "cache"
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged, delete it and it will be downloaded again: {error}") from error
+    if offline:
+        raise DownloadError("offline=True")
+    content = download(archive)
+    try:
+        with replacing(file) as draft:
+            draft.write_bytes(content)
+    except OSError as error:
+        advice = f"could not be stored in {file.parent}, the next run downloads it again"
+        print(f"{file.name} {advice}: {error.strerror}")
+    return content, "download"
+
+
+def _read_body(response: HTTPResponse, end: float) -> bytes:
+    """Read the body of a response until `end` on the monotonic clock, and check its length."""
+    content = b""
+    while chunk := response.read1(1 << 16):
+        content += chunk
+        if time.monotonic() > end:
+            raise TimeoutError(f"only {len(content):,} bytes arrived before the deadline")
+    size = int(response.headers.get("Content-Length") or 0)
+    if len(content) < size:
+        raise OSError(f"the connection ended after {len(content):,} of {size:,} bytes")
+    return content
+
+
+def _verify(content: bytes, archive: Archive) -> bytes:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != archive.sha256:
+        raise ValueError(f"SHA-256 must be {archive.sha256}, got {digest} ({len(content):,} bytes)")
+    return content
