@@ -79,7 +79,7 @@ def archive(directory):
 
 
 def archive_of(content, *urls):
-    return Archive(urls or (REFUSED,), hashlib.sha256(content).hexdigest())
+    return Archive(urls or (REFUSED,), hashlib.sha256(content).hexdigest(), "ml-100k")
 
 
 def address(server, path):
@@ -126,7 +126,7 @@ def test_the_deadline_ends_a_download_that_goes_on(server):
 def test_a_process_killed_during_the_download_leaves_no_file(server, tmp_path):
     script = (
         "from recbandits.data.download import Archive; from recbandits.data.movielens import load;"
-        f"load(cache={str(tmp_path)!r}, _archive=Archive(({address(server, 'slow')!r},), {DIGEST!r}))"
+        f"load(cache={str(tmp_path)!r}, _archive=Archive(({address(server, 'slow')!r},), {DIGEST!r}, 'ml-100k'))"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
     assert server.waiting.wait(60), "the process has not requested the archive"
@@ -160,7 +160,7 @@ def test_a_download_is_used_where_it_cannot_be_stored(server, archive, tmp_path,
 
 
 def test_a_failed_download_is_replaced_by_the_synthetic_set_with_a_notice(tmp_path, capsys):
-    data = movielens.load(_archive=Archive((REFUSED,), "0" * 64))
+    data = movielens.load(_archive=Archive((REFUSED,), "0" * 64, "ml-100k"))
     assert data.source.startswith("synthetic")
     assert f"NO MOVIELENS: the download failed ({REFUSED}: " in capsys.readouterr().out
     assert not (tmp_path / "cache").exists()

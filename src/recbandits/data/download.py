@@ -19,7 +19,7 @@ class Archive(NamedTuple):
 
     urls: tuple[str, ...]
     sha256: str
-    name: str = "ml-100k"
+    name: str = ""
     title: str = ""
 
 
