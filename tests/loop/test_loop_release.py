@@ -11,7 +11,7 @@ from true_policies import NOON, policy
 from recbandits.evaluation.sequential import difference
 from recbandits.loop.judge import Judgement
 from recbandits.loop.memory import MemoryEndpoint
-from recbandits.loop.release import deploy, experiment, guard, looks, observed, place, serving_version
+from recbandits.loop.release import _verdict, deploy, experiment, guard, looks, observed, place, serving_version
 from recbandits.loop.settings import Guardrail
 from recbandits.loop.world import STARS
 from recbandits.platforms.local.warehouse import DuckWarehouse
@@ -405,3 +405,10 @@ def test_an_endpoint_in_memory_gives_traffic_to_what_is_deployed_and_to_nothing_
     endpoint.undeploy(first)
     with pytest.raises(PlatformError, match=f"endpoint memory cannot use version {first}: deploy it first"):
         endpoint.split({first: 100})
+
+
+def test_bounds_that_are_not_known_are_stored_as_none():
+    """Neither version has a click: the difference is 0, and nothing says how far it is from the truth."""
+    found = difference(np.zeros(500), np.zeros(2000))
+    verdict = _verdict("promoted", "b", "a", "data", "why", NOON, found)
+    assert (verdict.difference, verdict.low, verdict.high) == (0.0, None, None)
