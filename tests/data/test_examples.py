@@ -9,7 +9,7 @@ from recbandits.data.features import FeatureBundle
 from recbandits.records.bandit_log import BanditLog
 
 USERS, MOVIES = np.arange(1, 5), np.arange(11, 17)
-RATINGS = pd.DataFrame([(user, movie) for user in USERS for movie in MOVIES], columns=["user_id", "movie_id"])
+RATINGS = pd.DataFrame([(u, m, 3.0) for u in USERS for m in MOVIES], columns=["user_id", "movie_id", "rating"])
 
 
 def log_of(user_id, movie_id):

@@ -94,7 +94,7 @@ def cross_fit_examples(
 
     Args:
       log: decisions whose rewards are among the ratings; one rating may be the reward of several decisions.
-      ratings: columns user_id and movie_id, each pair once.
+      ratings: columns user_id, movie_id and rating, each pair once.
       fit_bundle: function from ratings to their features, called once a fold.
       folds: number of folds, at least 2.
       seed: of the split into folds.
