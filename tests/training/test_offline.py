@@ -223,7 +223,7 @@ def test_a_matrix_that_cannot_be_inverted_leaves_nothing_half_learnt():
     agent = build_agent("linucb", tikhonov=1e-30)
     before, data = read_values(agent), make_data(2)
     data.context[:], data.arm[:] = [[1, 0, 0], [1, 1, 1]], [[0, 0, 0], [1, 1, 1]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="not invertible"):
+    with pytest.raises(FloatingPointError, match=r"^epoch 1: features and rewards must be finite, and where .* batch$"):
         fit(agent, data, batch_size=1)
     for value, kept in zip(read_values(agent), before, strict=True):
         np.testing.assert_array_equal(value, kept)
