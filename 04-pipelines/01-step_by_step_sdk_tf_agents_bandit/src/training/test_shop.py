@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from src.training.shop import BEST, write
 
 from recbandits.data import data_file
 from recbandits.evaluation.off_policy import estimates
-
-from .shop import BEST, write
 
 
 @pytest.fixture(scope="module")
