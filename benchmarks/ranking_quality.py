@@ -49,7 +49,7 @@ class World(NamedTuple):
         """Metrics of the lists that scores [n, items] make, a row a user."""
         lists = self.judged
         slate = ranking_metrics.rank(values, TOP, lists.mask, self.seed)
-        return ranking_metrics.measure(slate, lists.rating).set_index(lists.user_id)
+        return ranking_metrics.measure(slate, lists.rating, threshold=4.0, highest=5.0).set_index(lists.user_id)
 
 
 def measure(data):

@@ -75,12 +75,12 @@ def test_ndcg_over_all_orders_of_ties_is_the_average_that_scikit_learn_takes():
 
 def test_average_precision_of_the_whole_list_is_that_of_scikit_learn():
     expected = [average_precision_score(r >= 4, s) for r, s in zip(RATINGS, SCORES, strict=True)]
-    np.testing.assert_allclose(metrics.average_precision(metrics.rank(SCORES, 12), RATINGS), expected, rtol=1e-12)
+    np.testing.assert_allclose(metrics.average_precision(metrics.rank(SCORES, 12), RATINGS, 4.0), expected, rtol=1e-12)
 
 
 def test_the_reciprocal_rank_of_a_single_relevant_item_is_its_label_ranking_average_precision():
     relevance = np.eye(12)[GENERATOR.integers(12, size=60)] * 5
-    values = metrics.reciprocal_rank(metrics.rank(SCORES, 12), relevance)
+    values = metrics.reciprocal_rank(metrics.rank(SCORES, 12), relevance, 4.0)
     assert values.mean() == pytest.approx(label_ranking_average_precision_score(relevance > 0, SCORES), rel=1e-12)
 
 
@@ -110,7 +110,7 @@ def test_an_example_by_hand(metric, options, value):
 def test_average_precision_at_k_counts_no_more_relevant_items_than_fit():
     """Ten relevant, k = 2, one of the two shown is: (1 / 1) / min(2, 10)."""
     relevance = np.array([[5.0] * 10 + [1.0]])
-    assert metrics.average_precision(np.array([[3, 10]]), relevance)[0] == 0.5
+    assert metrics.average_precision(np.array([[3, 10]]), relevance, 4.0)[0] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_vector_that_is_not_known_is_refused_and_not_left_out():
     slate, vectors = metrics.rank(SCORES, 5), np.ones((60, 12, 3))
     vectors[3, slate[3, 1]] = np.nan
     with pytest.raises(ValueError, match=r"^row 3: vectors must be finite for every item in a slate"):
-        metrics.measure(slate, RATINGS, vectors=vectors)
+        metrics.measure(slate, RATINGS, 4.0, 5.0, vectors=vectors)
 
 
 def test_a_mean_over_lists_leaves_out_only_what_is_undefined():
@@ -214,9 +214,9 @@ def test_a_mean_over_lists_leaves_out_only_what_is_undefined():
 
 def test_all_metrics_of_a_list_are_in_one_row():
     slate, vectors = metrics.rank(SCORES, 5), GENERATOR.normal(size=(60, 12, 3))
-    table = metrics.measure(slate, RATINGS, attraction=RATINGS / 10, clicks=Cascade(), vectors=vectors)
+    table = metrics.measure(slate, RATINGS, 4.0, 5.0, attraction=RATINGS / 10, clicks=Cascade(), vectors=vectors)
     assert list(table) == ["ndcg", "err", "map", "mrr", "hit_rate", "clicks", "diversity"]
-    np.testing.assert_array_equal(table["map"], metrics.average_precision(slate, RATINGS))
+    np.testing.assert_array_equal(table["map"], metrics.average_precision(slate, RATINGS, 4.0))
     np.testing.assert_array_equal(table["clicks"], metrics.expected_clicks(slate, RATINGS / 10, Cascade()))
     rows = np.arange(60)[:, None]
     np.testing.assert_array_equal(table["diversity"], intra_list_diversity(vectors[rows, slate]))
@@ -249,17 +249,24 @@ def test_each_run_has_the_mean_of_its_lists():
         (lambda: metrics.ndcg([[0]], BY_HAND, gain="log"), "gain must be exponential or linear, got 'log'"),
         (lambda: metrics.ndcg([[0]], -BY_HAND), r"row 0: relevance must be at least 0, got \[-3\."),
         (lambda: metrics.err([[0]], BY_HAND, highest=4.0), r"row 0: relevance must be in \[0, 4\], got \[3\. 5\."),
-        (lambda: metrics.err([[4]], BY_HAND), "slate must hold columns below 4, or -1, got 4 to 4"),
-        (lambda: metrics.hit_rate([[-2]], BY_HAND), "slate must hold columns below 4, or -1, got -2 to -2"),
+        (lambda: metrics.err([[4]], BY_HAND, 5.0), "slate must hold columns below 4, or -1, got 4 to 4"),
+        (lambda: metrics.hit_rate([[-2]], BY_HAND, 4.0), "slate must hold columns below 4, or -1, got -2 to -2"),
         (lambda: metrics.ndcg([[0], [1]], BY_HAND), r"slate and relevance must be \[n, k\] and \[n, items\]"),
         (lambda: metrics.ndcg([[0]], [[np.nan, 1.0]]), "slate must not show padding"),
         (
             lambda: metrics.ndcg([[1, 3, 1]], BY_HAND),
             r"row 0: slate must be of different columns, got \[1 3 1\]",
         ),
-        (lambda: metrics.measure([[0]], BY_HAND, clicks=Cascade()), "attraction and clicks must be given together"),
         (
-            lambda: metrics.measure([[0]], BY_HAND, attraction=BY_HAND / 5),
+            lambda: metrics.measure([[0]], [[0.0, 1.0]], threshold=4.0, highest=1.0),
+            "threshold must be at most the highest relevance, 1, got 4",
+        ),
+        (
+            lambda: metrics.measure([[0]], BY_HAND, 4.0, 5.0, clicks=Cascade()),
+            "attraction and clicks must be given together",
+        ),
+        (
+            lambda: metrics.measure([[0]], BY_HAND, 4.0, 5.0, attraction=BY_HAND / 5),
             "attraction and clicks must be given together",
         ),
     ],

@@ -1,7 +1,7 @@
 """Rank candidates by score, and measure slates by the relevance of their items, one value per slate.
 
     slate = rank(scores, 10)                             # scores [n, items]
-    metrics = {"agent": measure(slate, relevance), ...}  # one row per slate, one column per metric
+    metrics = {"agent": measure(slate, relevance, 4.0, 5.0)}  # a row per slate, a column per metric
     tabulate_means(metrics)                              # of `intervals`: means over users with 95 % intervals
     tabulate_means({name: by_seed(runs) for ...})        # over seeds, runs = {seed: measure(...)}
     tabulate_differences(metrics, "als")                 # paired differences decide which policy is better
@@ -59,8 +59,8 @@ def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int =
 def measure(
     slate: np.ndarray,
     relevance: np.ndarray,
-    threshold: float = 4.0,
-    highest: float = 5.0,
+    threshold: float,
+    highest: float,
     attraction: np.ndarray | None = None,
     clicks: Any = None,
     vectors: np.ndarray | None = None,
@@ -80,8 +80,10 @@ def measure(
       DataFrame [n] with columns ndcg, err, map, mrr, hit_rate, and clicks and diversity where their inputs are given.
 
     Raises:
-      ValueError: attraction without clicks or clicks without attraction; and as the metrics.
+      ValueError: no relevance can reach the threshold, attraction without clicks or clicks without attraction; and as
+        the metrics.
     """
+    require(threshold <= highest, "threshold", f"at most the highest relevance, {highest:g}", threshold)
     given = [name for name, value in (("attraction", attraction), ("clicks", clicks)) if value is not None]
     require(len(given) != 1, "attraction and clicks", "given together", given)
     slate = np.asarray(slate)
@@ -141,7 +143,7 @@ def ndcg(slate: np.ndarray, relevance: np.ndarray, gain: str = "exponential") ->
     return _ratio(_take(slate, gains) @ discount, best)
 
 
-def err(slate: np.ndarray, relevance: np.ndarray, highest: float = 5.0) -> np.ndarray:
+def err(slate: np.ndarray, relevance: np.ndarray, highest: float) -> np.ndarray:
     """Compute the expected reciprocal rank of the slot at which a user who looks from the top is satisfied.
 
     sum over i of 1/i R_i prod over j < i of (1 - R_j), with R = (2^r - 1) / 2^highest (Chapelle et al. 2009, "Expected
@@ -160,7 +162,7 @@ def err(slate: np.ndarray, relevance: np.ndarray, highest: float = 5.0) -> np.nd
     return (reached * satisfied) @ (1 / _ranks(slate))
 
 
-def average_precision(slate: np.ndarray, relevance: np.ndarray, threshold: float = 4.0) -> np.ndarray:
+def average_precision(slate: np.ndarray, relevance: np.ndarray, threshold: float) -> np.ndarray:
     """Compute the average precision at k of candidates with relevance >= threshold; its mean over lists is MAP@k.
 
     sum over relevant slots i of (relevant among the first i) / i, over min(k, number of relevant candidates), so that
@@ -171,7 +173,7 @@ def average_precision(slate: np.ndarray, relevance: np.ndarray, threshold: float
     return _ratio((precision * hits).sum(axis=1), np.minimum(relevant, hits.shape[1]))
 
 
-def reciprocal_rank(slate: np.ndarray, relevance: np.ndarray, threshold: float = 4.0) -> np.ndarray:
+def reciprocal_rank(slate: np.ndarray, relevance: np.ndarray, threshold: float) -> np.ndarray:
     """Compute 1 over the rank of the first item with relevance >= threshold; its mean over lists is MRR@k.
 
     Returns float [n] in [0, 1], 0 without such an item among the k; NaN where no candidate is relevant.
@@ -180,7 +182,7 @@ def reciprocal_rank(slate: np.ndarray, relevance: np.ndarray, threshold: float =
     return np.where(relevant > 0, (hits / _ranks(hits)).max(axis=1, initial=0), np.nan)
 
 
-def hit_rate(slate: np.ndarray, relevance: np.ndarray, threshold: float = 4.0) -> np.ndarray:
+def hit_rate(slate: np.ndarray, relevance: np.ndarray, threshold: float) -> np.ndarray:
     """Return 1.0 where an item has relevance >= threshold and 0.0 elsewhere, float [n]; NaN as `reciprocal_rank`."""
     hits, relevant = _hits(slate, relevance, threshold)
     return np.where(relevant > 0, hits.any(axis=1), np.nan)

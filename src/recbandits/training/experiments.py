@@ -16,7 +16,7 @@ from recbandits.data.features import FeatureBundle
 from recbandits.data.policy_features import Features
 from recbandits.data.simulated_logs import log_decisions, popularity, uniform
 from recbandits.data.slates import SlateExamples, cross_fitted_lists, rated_lists
-from recbandits.data.tables import MovieLens
+from recbandits.data.tables import STARS, MovieLens
 from recbandits.environments.factorization import Factorization, als, svd
 from recbandits.environments.movielens import MovieLensEnvironment
 from recbandits.evaluation.intervals import mean_interval
@@ -266,7 +266,7 @@ class RankingTask:
             "als": score_candidates(self.factors, None, *rows),
         }
         slates = {name: rank(values, top, lists.mask, self._seed) for name, values in ordered.items()}
-        means = {name: measure(slate, lists.rating, LIKED).mean() for name, slate in slates.items()}
+        means = {name: measure(slate, lists.rating, LIKED, STARS[-1]).mean() for name, slate in slates.items()}
         over = {f"ndcg_over_{name}": means["agent"]["ndcg"] - means[name]["ndcg"] for name in ("popularity", "als")}
         own = means["agent"][["ndcg", "err", "map", "mrr"]].to_dict()
         return {name: float(value) for name, value in (own | over).items()}
