@@ -103,13 +103,13 @@ def _first(environment, users):
 
 
 def test_a_profile_goes_beside_the_curves_and_changes_nothing(jobs, data):
-    """Two seeds of 60 steps: each inverts the matrices of the 5 arms once a step."""
+    """Two seeds of 60 steps: each factorises the matrices of the 5 arms once a step."""
     plain = jobs.run(Job("plain", (*SIMULATE, data)))
     watched = jobs.run(Job("watched", (*SIMULATE, data, "--profile=60")))
     assert watched.metrics == plain.metrics
     assert watched.own["policy_version"] == plain.own["policy_version"]
     table = read_operations(Path(watched.model).parent / "tensorboard")
-    assert table.loc["MatrixInverse", "count"] == 2 * 60
+    assert table.loc["Cholesky", "count"] == 2 * 60
 
 
 def test_a_profile_without_a_directory_is_refused(data, capsys, monkeypatch):

@@ -6,7 +6,6 @@ import reprlib
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
 
 MOST_INSTANCES = 256  # in one request
 _LONGEST_NAME = 60  # letters of a foreign name in a sentence
@@ -29,7 +28,7 @@ def _whole(value):
     if not isinstance(value, float) or not value.is_integer():
         return value
     if abs(value) >= 2**53:
-        raise PydanticCustomError("rounded", "must be written in digits alone, as a double it may have been rounded")
+        raise ValueError("must be written in digits alone, as a double it may have been rounded")
     return int(value)
 
 
@@ -146,7 +145,8 @@ def sentence(errors, model):
         return f"{where} is missing"
     if error["type"] == "extra_forbidden":
         return f"{where} is not known{_hint(error['loc'], model)}"
-    expected = re.sub(r"^\w+ should", "must", error["msg"]).replace(" after validation", "")
+    message = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    expected = re.sub(r"^\w+ should", "must", message)
     got = "" if error["type"].startswith("too_") else f", got {reprlib.repr(error['input'])}"
     return f"{where} {expected}{got}"
 
