@@ -25,6 +25,7 @@ from recbandits.training.offline import Specs, fit, score_candidates
 SEEDS = range(5)
 CANDIDATES, DECISIONS, JUDGED = 10, 200_000, 10_000
 SKEWED, LOG_SIZE, LOGS = 30_000, 2000, 20
+SHRINKAGE = 100.0  # of DRos, whose default fits it to the weights
 NETWORK = {"learning_rate": 0.001, "weight_decay": 0.3}
 TRAINING = {"epochs": 30, "patience": 4, "batch_size": 512}
 AGENTS = {
@@ -156,7 +157,7 @@ def estimated(part):
     for behaviour, function in behaviours.items():
         for seed in range(LOGS):
             log = log_decisions(part.test, function, CANDIDATES, LOG_SIZE, 1000 * (part.seed + 1) + seed, "active").log
-            table = evaluate(log, target(log), cross_fit(log, bundle.observation))
+            table = evaluate(log, target(log), cross_fit(log, bundle.observation), shrinkage=SHRINKAGE)
             covered = (table["low"] <= truth) & (truth <= table["high"])
             rows.append(pd.DataFrame({"behaviour": behaviour, "error": table["value"] - truth, "covered": covered}))
     return pd.concat(rows).rename_axis("estimator").reset_index()
