@@ -19,12 +19,11 @@ import pandas as pd
 
 from recbandits.checks import FINITE, NON_NEGATIVE, POSITIVE_PROBABILITY, Rule, require
 from recbandits.data import synthetic_open_bandit as synthetic
-from recbandits.data.download import Archive, DownloadError, fetch, find_cache, read_cached
+from recbandits.data.download import Archive, DownloadError, find_cache, read_cached
 
 DIRECTORY_VARIABLE = "RECBANDITS_OPEN_BANDIT"
 _FILE, _FOLDER, _PIP_SECONDS = "obp-0.4.1-py3-none-any.whl", "obp/dataset/obd/", 60
-_BASE = "https://files.pythonhosted.org/packages/0a/55/3df1cda2409f601c2414c74f9fbeb0f270edee62a13f7858d383f40aa87f/"
-WHEEL = Archive((_BASE + _FILE,), "87dec9caf4283c25ab13036532e0a24566f1c7bdcad1653a8ded43b2f5ef8208")
+WHEEL = Archive((), "87dec9caf4283c25ab13036532e0a24566f1c7bdcad1653a8ded43b2f5ef8208")
 _PIP_DOWNLOAD = (
     "download", "--quiet", "--no-input", "--no-cache-dir", "--retries=0", "--timeout=5", "--no-deps",
     "--only-binary=:all:", "--require-hashes",
@@ -70,8 +69,8 @@ def load(
     """Load the log of a policy in a campaign, and print one line that names the source.
 
     Sources, in this order: the directory, if one is given; the wheel in the cache; the wheel from the index that pip
-    uses here, or else from its address, verified by its SHA-256 and then stored in the cache; the synthetic set. A
-    directory or a wheel that is missing or damaged is an error, no other source replaces it.
+    uses here, verified by its SHA-256 and then stored in the cache; the synthetic set. A directory or a wheel that is
+    missing or damaged is an error, no other source replaces it.
 
     Args:
       campaign: "men", "women" or "all".
@@ -111,7 +110,7 @@ def _has_pip() -> bool:
 
 
 def _download(archive: Archive) -> bytes:
-    """Download the wheel with pip, which knows the index of this machine and checks the digest, or from its address."""
+    """Download the wheel with pip, which knows the index of this machine and checks the digest."""
     pip = [sys.executable, "-m", "pip"] if _has_pip() else ["pip"]
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder, "requirements.txt")
@@ -125,10 +124,7 @@ def _download(archive: Archive) -> bytes:
             reason = errors[0].removeprefix("ERROR: ") if errors else f"exit status {result.returncode}"
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = getattr(error, "strerror", None) or f"no answer in {_PIP_SECONDS} s"
-    try:
-        return fetch(archive)
-    except DownloadError as error:
-        raise DownloadError(f"pip: {reason.strip().rstrip('.')}; {error}") from error
+    raise DownloadError(f"pip: {reason.strip().rstrip('.')}")
 
 
 def _read(root: Path | zipfile.Path, campaign: str, policy: str, source: str) -> OpenBandit:
