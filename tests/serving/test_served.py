@@ -107,6 +107,13 @@ def test_a_policy_of_other_features_cannot_be_exported(trained, tmp_path):
         export(agent.policy, tmp_path / "policy", features.without_crosses())
 
 
+def test_a_policy_that_cannot_score_cannot_be_exported_with_features(trained, tmp_path):
+    _, features, agent, _ = trained
+    with pytest.raises(ValueError, match="policy must score by what it has learnt to be exported with Features"):
+        export(agent.collect_policy, tmp_path / "policy", features)
+    assert not (tmp_path / "policy").exists()
+
+
 def test_it_scores_a_whole_log_as_the_agent_does(policy, trained):
     log, features, agent, _ = trained
     np.testing.assert_allclose(score_log(policy, log, features), score_log(agent, log, features), rtol=1e-5, atol=1e-4)

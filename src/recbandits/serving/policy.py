@@ -69,6 +69,10 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
 
     directory, scorer = Path(directory), policy.scorer() if hasattr(policy, "scorer") else None
     arms = None if arms is None else [ID.accept("arm", arm) for arm in arms]
+    if isinstance(features, Features) and scorer is None:
+        raise ValueError(
+            "policy must score by what it has learnt to be exported with Features, this one has `action` only"
+        )
     _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
     if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
