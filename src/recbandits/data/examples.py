@@ -39,9 +39,14 @@ def make_examples(log: BanditLog, bundle: FeatureBundle) -> Examples:
       KeyError: a user or a movie that the bundle does not know.
     """
     observation = bundle.observation(log.user_id, log.arm[:, None])
+    return join_examples(log, observation[GLOBAL], observation[PER_ARM][:, 0])
+
+
+def join_examples(log: BanditLog, context: np.ndarray, arm: np.ndarray) -> Examples:
+    """Join features of the chosen candidates of a log, context [n, G] and arm [n, D], with what the log has of them."""
     return Examples(
-        context=observation[GLOBAL],
-        arm=observation[PER_ARM][:, 0],
+        context=context,
+        arm=arm,
         reward=log.reward.astype(np.float32),
         propensity=log.propensity.astype(np.float32),
         pass_prob=log.pass_prob.astype(np.float32),

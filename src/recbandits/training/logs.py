@@ -11,8 +11,8 @@ import pandas as pd
 from tf_agents.agents.tf_agent import TFAgent
 
 from recbandits.agents.factory import make_agent
-from recbandits.agents.parameters import Exp3Mixture, LinUCB
-from recbandits.data.examples import Examples
+from recbandits.agents.parameters import LinUCB
+from recbandits.data.examples import Examples, join_examples
 from recbandits.data.policy_features import Features
 from recbandits.evaluation import difference, estimators, off_policy
 from recbandits.evaluation.reward_model import assign_folds
@@ -40,7 +40,7 @@ def train(
     fitting = {name: options.pop(name) for name in options.keys() & inspect.signature(fit).parameters.keys()}
     width = max(2, log.decisions.mask.shape[1])
     learner = make_agent(agent, Specs(features.spec(width)), seed, **options)
-    if isinstance(learner.parameters, (LinUCB, Exp3Mixture)) and not features.depends_on_both:
+    if isinstance(learner.parameters, LinUCB) and not features.depends_on_both:
         warnings.warn(
             "a linear model orders the items alike for everybody, because no feature depends on context and item "
             "together: name columns of both in `crosses`",
@@ -53,16 +53,8 @@ def train(
 
 def make_log_examples(log: Log, features: Features) -> Examples:
     """Make the training examples of a log, in its order."""
-    decisions = log.decisions
     context, arm = map(np.concatenate, zip(*features.observe(log, _chosen(log)), strict=True))
-    return Examples(
-        context=context,
-        arm=arm,
-        reward=decisions.reward.astype(np.float32),
-        propensity=decisions.propensity.astype(np.float32),
-        pass_prob=decisions.pass_prob.astype(np.float32),
-        event=pd.util.hash_array(decisions.event_id).view(np.int64),
-    )
+    return join_examples(log.decisions, context, arm)
 
 
 def score_log(model: Any, log: Log, features: Features) -> np.ndarray:
