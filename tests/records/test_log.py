@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.records import Log
+from recbandits.records import BanditLog, Log
 
 ITEMS = ["tea", "煎茶", "Earl’s", "a | b"]
 FRAME = pd.DataFrame(
@@ -28,23 +28,23 @@ def read(frame=FRAME, items=ITEMS, **columns):
 def test_candidates_are_rows_of_the_items_and_ids_are_kept_as_they_are():
     log = read(candidates="lists", context=["device"], user="who")
     assert log.item_ids.tolist() == ITEMS
-    np.testing.assert_array_equal(log.decisions.candidates, [[0, 1, 0], [3, 2, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(log.decisions.mask, [[1, 1, 0], [1, 1, 1], [1, 0, 0]])
-    np.testing.assert_array_equal(log.decisions.action, [1, 0, 0])
-    np.testing.assert_array_equal(log.decisions.reward, [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(log.candidates, [[0, 1, 0], [3, 2, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(log.mask, [[1, 1, 0], [1, 1, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(log.action, [1, 0, 0])
+    np.testing.assert_array_equal(log.reward, [1.0, 0.0, 1.0])
     assert log.context["device"].fillna("").tolist() == ["tv", "phone", ""]
 
 
 def test_times_are_in_utc_for_every_zone():
     expected = ["2026-03-01T09:00:00", "2026-03-01T09:00:00.25", "2026-03-02"]
-    np.testing.assert_array_equal(read().decisions.time, np.array(expected, "datetime64[us]"))
+    np.testing.assert_array_equal(read().time, np.array(expected, "datetime64[us]"))
 
 
 def test_every_item_is_a_candidate_where_no_lists_are_named():
     log = read()
-    np.testing.assert_array_equal(log.decisions.candidates, [[0, 1, 2, 3]] * 3)
-    assert log.decisions.mask.all()
-    np.testing.assert_array_equal(log.decisions.action, [1, 3, 0])
+    np.testing.assert_array_equal(log.candidates, [[0, 1, 2, 3]] * 3)
+    assert log.mask.all()
+    np.testing.assert_array_equal(log.action, [1, 3, 0])
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64, object])
@@ -53,7 +53,7 @@ def test_whole_numbers_become_their_text_however_large(dtype):
     frame = FRAME.assign(shown=ids)
     log = read(frame, ids)
     assert log.item_ids.tolist() == ["9007199254740992", "9007199254740993", "9223372036854775807"]
-    np.testing.assert_array_equal(log.decisions.action, [0, 1, 2])
+    np.testing.assert_array_equal(log.action, [0, 1, 2])
 
 
 @pytest.mark.parametrize("bad", [1.5, None, True, "", np.nan, ("a",)])
@@ -66,10 +66,10 @@ def test_an_id_that_is_neither_text_nor_a_whole_number_is_refused(bad):
 def test_users_without_an_account_share_a_number_with_no_other_user():
     """Two of them must not share a number: intervals that are clustered by user would take them for one."""
     frame = pd.concat([FRAME, FRAME.assign(who=[None, "x", None])])
-    numbers = read(frame, user="who").decisions.user_id
+    numbers = read(frame, user="who").user_id
     assert len(set(numbers)) == 2 + 3  # x and y; three decisions without an id
     assert numbers[0] == numbers[4]
-    assert len(set(read(FRAME).decisions.user_id)) == 3
+    assert len(set(read(FRAME).user_id)) == 3
 
 
 def test_the_columns_of_users_join_the_context_and_are_missing_for_others():
@@ -91,12 +91,12 @@ def test_a_missing_reward_is_refused_or_takes_the_declared_default():
     frame = FRAME.assign(click=[1.0, np.nan, 0.0])
     with pytest.raises(ValueError, match="row 1: click is missing, pass default_reward"):
         read(frame)
-    np.testing.assert_array_equal(read(frame, default_reward=0.0).decisions.reward, [1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(read(frame, default_reward=0.0).reward, [1.0, 0.0, 0.0])
 
 
 def test_a_reward_may_be_a_function_of_the_table():
     log = read(reward=lambda frame: frame["click"] * 60)
-    np.testing.assert_array_equal(log.decisions.reward, [60.0, 0.0, 60.0])
+    np.testing.assert_array_equal(log.reward, [60.0, 0.0, 60.0])
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,72 @@ def test_numbers_of_candidates_have_the_shape_of_the_candidates_and_are_finite()
 def test_a_split_by_time_keeps_the_order_and_every_part_of_a_decision():
     log = read(context=["device"])
     earlier, later = log.split(0.67)
-    assert earlier.decisions.event_id.tolist() == ["decision 0", "decision 1"]
+    assert earlier.event_id.tolist() == ["decision 0", "decision 1"]
     assert (len(earlier), len(later)) == (2, 1)
     assert later.context["device"].isna().tolist() == [True]
     with pytest.raises(ValueError, match=r"share must be in \(0, 1\), got 1"):
         log.split(1)
+
+
+PARTS = {name: getattr(read(candidates="lists", user="who"), name) for name in Log.columns} | {
+    "item_ids": ITEMS,
+    "user_ids": ["x", "y"],
+    "context": FRAME[["device"]],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"item_ids": ["tea", "煎茶", "tea", "a | b"]}, "item_ids must be different, 'tea' occurs again"),
+        ({"item_ids": ["tea", "煎茶", 7, "a | b"]}, "item_ids must be texts that are not empty, got 7"),
+        ({"user_ids": ["x", ""]}, "user_ids must be texts that are not empty, got ''"),
+        ({"item_ids": ITEMS[:3]}, r"row 1 \(decision 1\): candidates must be rows of item_ids, 0 to 2, got \[3 2 0\]"),
+        ({"user_id": [0, 2, 2]}, r"row 2 \(decision 2\): user_id must be a row of user_ids, or a number of its own"),
+        ({"user_id": [0, -1, 1]}, r"row 1 \(decision 1\): user_id must be a row of user_ids, .* got -1"),
+        ({"context": FRAME[["device"]][:2]}, "context must be a table of 3 rows, got 2"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Log(**PARTS | changes)
+
+
+def test_a_log_is_a_bandit_log_whose_numbers_are_rows_of_its_ids():
+    log = read(candidates="lists", user="who")
+    assert isinstance(log, BanditLog)
+    assert log.candidate_ids.tolist() == [["tea", "煎茶", ""], ["a | b", "Earl’s", "tea"], ["tea", "", ""]]
+    assert log.item_ids[log.arm].tolist() == FRAME["shown"].tolist()
+    assert log.user_ids.tolist() == ["x", "y"]
+    assert log.user_id.tolist() == [0, 2, 1]
+    part = log.take([2, 1])
+    assert (part.user_id.tolist(), part.user_ids.tolist()) == ([1, 2], ["x", "y"])
+    assert part.candidate_ids.tolist() == log.candidate_ids[[2, 1]].tolist()
+
+
+@pytest.mark.parametrize(
+    "ids", [[7, 8, 7], [7.0, np.nan, 8.0], [2**53 + 1, 2**53, 3], np.array([2**64 - 1, 1, 2], np.uint64)]
+)
+def test_whole_numbers_of_users_become_their_text(ids):
+    """Beside a missing value, pandas has doubles."""
+    log = read(FRAME.assign(who=ids), user="who")
+    expected = [None if pd.isna(each) else str(int(each)) for each in ids]
+    assert [log.user_ids[number] if number < len(log.user_ids) else None for number in log.user_id] == expected
+
+
+@pytest.mark.parametrize("bad", [2.0**53, 1.5, np.inf])
+def test_an_id_of_a_user_that_may_have_been_rounded_is_refused(bad):
+    with pytest.raises(ValueError, match="row 2: who must be text or a whole number"):
+        read(FRAME.assign(who=[np.nan, 1.0, bad]), user="who")
+
+
+def test_users_are_joined_to_a_log_by_their_text():
+    users = pd.DataFrame({"plan": ["free", "premium"], "age": [20, 30]}, index=[8, 7])
+    log = read(FRAME.assign(who=["7", None, "9"]), user="who", context=["device"])
+    context = log.join_users(users).context
+    assert context.columns.tolist() == ["device", "plan", "age"]
+    assert context["plan"].fillna("").tolist() == ["premium", "", ""]
+    assert context["age"].isna().tolist() == [False, True, True]
+    assert log.context.columns.tolist() == ["device"]
+    with pytest.raises(ValueError, match="users must have other columns than the context, 'device' is in both"):
+        log.join_users(users.rename(columns={"plan": "device"}))

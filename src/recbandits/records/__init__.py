@@ -6,13 +6,14 @@
 - `arrow_schema`, `bigquery_schema`, `duckdb_schema`: the schema of a table of records in Arrow, BigQuery and DuckDB.
 - `to_table`, `from_table`: records as an Arrow table, and back.
 - `check_table`: a check of a whole table by the rules and with the sentences of the records.
-- `Log`: decisions of your own, `from_frame`, with text ids and the raw columns that were known.
-- `BanditLog`, `SlateLog`: decisions as arrays, one row for each, for estimators and trainers.
+- `Log`: decisions with text ids and the raw columns that were known; of a data frame, or of tables of records.
+- `BanditLog`, `SlateLog`: decisions as arrays of numbers, one row for each, for estimators and trainers.
 - `REPORT_RULES`: rules by which a decision gets one reward of several reports.
 """
 
-from recbandits.records.bandit_log import REPORT_RULES, BanditLog
+from recbandits.records.bandit_log import BanditLog
 from recbandits.records.log import Log
+from recbandits.records.log_tables import REPORT_RULES
 from recbandits.records.records import (
     Interaction,
     Quarantined,

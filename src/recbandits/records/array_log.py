@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_origin
 
 import numpy as np
 import pandas as pd
@@ -37,27 +37,16 @@ class Column:
       width: name of the second dimension, which has one size in all arrays of the log; empty for one dimension.
       rule: condition on each value, or None.
       optional: whether there may be no array, None.
-      nullable: whether there may be no value, None, in a row; the array is then one of objects.
     """
 
     type: type
     width: str = ""
     rule: checks.Rule | None = None
     optional: bool = False
-    nullable: bool = False
 
     def convert(self, name: str, value: Any) -> np.ndarray:
         """Convert an array to the type of the column, times to microseconds; refuse it where a value would change."""
         array = np.asarray(value, dtype=object if self.type is object else None)
-        if self.nullable and array.dtype == object and array.ndim == 1:
-            known = np.array([each is not None for each in array], bool)
-            given = np.array(array[known].tolist() or np.empty(0, self.type))
-            values = replace(self, nullable=False).convert(name, given)
-            if known.all():
-                return values
-            array = array.copy()
-            array[known] = values.tolist()
-            return array
         if self.type is np.datetime64:
             if array.dtype.kind != "M":
                 raise ValueError(f"{name} must be an array of datetime64 in UTC, got {array.dtype}")
@@ -71,13 +60,15 @@ class Column:
 
 
 class ArrayLog:
-    """Base of frozen dataclasses whose fields are arrays, annotated with their `Column`; the first is `event_id`."""
+    """Base of frozen dataclasses with arrays, annotated with their `Column`; the first is `event_id`."""
 
     columns: ClassVar[dict[str, Column]]
     event_id: np.ndarray
 
     def __init_subclass__(cls) -> None:
-        cls.columns = {name: hint.__metadata__[0] for name, hint in inspect.get_annotations(cls).items()}
+        hints = inspect.get_annotations(cls).items()
+        own = {name: hint.__metadata__[0] for name, hint in hints if get_origin(hint) is Annotated}
+        cls.columns = getattr(cls, "columns", {}) | own
 
     def __post_init__(self) -> None:
         widths: dict[str, int] = {}
@@ -100,7 +91,12 @@ class ArrayLog:
 
     def take(self, rows: Any) -> Self:
         """Return the log of some rows, each at most once: row numbers, a bool array or a slice."""
-        return type(self)(**{name: None if array is None else array[rows] for name, array in vars(self).items()})
+        return replace(self, **self._take_parts(rows))
+
+    def _take_parts(self, rows: Any) -> dict[str, Any]:
+        """Return some rows of every field that has rows, by name."""
+        arrays = {name: getattr(self, name) for name in self.columns}
+        return {name: array[rows] for name, array in arrays.items() if array is not None}
 
     def _require(self, allowed: np.ndarray, name: str, expected: str) -> None:
         checks.require_rows(allowed, name, expected, getattr(self, name), self.event_id)

@@ -1,5 +1,8 @@
 """Rules of the fields of records: one declaration checks a value alone and all values of a column."""
 
+import contextlib
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +15,7 @@ import pyarrow.compute as pc
 from recbandits import checks
 
 WRONG_TYPE = (TypeError, ValueError, OverflowError)  # the errors of pyarrow are among them
+ANY = -1  # count of a JSON text that describes no list
 _WHOLE, _FLOATING, _LISTS = (int, np.integer), (float, np.floating), (tuple, list, np.ndarray)
 
 
@@ -25,7 +29,10 @@ class Field:
       read: function from a value to the value that a record stores; raises one of WRONG_TYPE for another type.
       holds: condition on a stored value, in lists on each element; takes an array of them as well. None for no more.
       distinct: whether a list must have at least one element, and no element twice.
-      among: name of the list field, declared before this one, that must contain the value; empty for none.
+      among: name of the list field, declared before this one, that must contain the value, or have as many elements as
+        the value describes; empty for none.
+      count: of JSON, function from the text to the number of elements that it describes, or ANY; raises one of
+        WRONG_TYPE for a text against the rule. None where the field is no JSON.
       optional: whether there may be no value, None.
     """
 
@@ -35,6 +42,7 @@ class Field:
     holds: Callable[[Any], Any] | None = None
     distinct: bool = False
     among: str = ""
+    count: Callable[[str], int] | None = None
     optional: bool = False
 
     def accept(self, name: str, value: Any, record: Mapping[str, Any] | None = None) -> Any:
@@ -50,7 +58,11 @@ class Field:
             elements = stored if type(stored) is tuple else (stored,)
             accepted = self.holds is None or all(map(self.holds, elements))
             accepted = accepted and (not self.distinct or 0 < len(elements) == len(set(elements)))
-            accepted = accepted and (not self.among or stored in (record or {})[self.among])
+            among = (record or {})[self.among] if self.among else ()
+            if self.count is not None:
+                accepted = self.count(stored) in (ANY, len(among))
+            elif self.among:
+                accepted = accepted and stored in among
         except WRONG_TYPE:
             accepted = False
         checks.require(accepted, name, self.expected, value)
@@ -59,16 +71,20 @@ class Field:
     def accepted_rows(self, column: pa.Array, columns: Mapping[str, pa.Array]) -> np.ndarray:
         """Find the rows whose values `accept` accepts, bool [rows], given the columns before this one, by name."""
         is_list = pa.types.is_list(column.type)
-        values = pc.list_flatten(column) if is_list else column
+        values = pc.list_flatten(column).dictionary_encode() if is_list else column  # equal ids are looked at once
         accepted = _is_valid(values)
         if self.holds is not None:
-            accepted = accepted & self.holds(values.to_numpy(zero_copy_only=False))
+            accepted = accepted & _holds(self.holds, values)
         if is_list:
             refused = pc.list_parent_indices(column).to_numpy()[~accepted]
             accepted = _is_valid(column) & (np.bincount(refused, minlength=len(column)) == 0)
         if self.distinct:
-            accepted = accepted & _is_distinct(column)
-        if self.among:
+            accepted = accepted & _is_distinct(column, values.indices)
+        if self.count is not None:
+            sizes = pc.list_value_length(columns[self.among]).fill_null(0).to_numpy() if self.among else ANY
+            counts = _count(self.count, column)
+            accepted = accepted & ((counts == ANY) | (counts == sizes))
+        elif self.among:
             rows = pc.list_parent_indices(columns[self.among])
             found = rows.filter(pc.equal(pc.list_flatten(columns[self.among]), column.take(rows))).to_numpy()
             accepted = accepted & (np.bincount(found, minlength=len(column)) > 0)
@@ -79,10 +95,27 @@ def _is_valid(column: pa.Array) -> np.ndarray:
     return column.is_valid().to_numpy(zero_copy_only=False)
 
 
-def _is_distinct(column: pa.ListArray) -> np.ndarray:
-    """Find the lists that have an element, and none twice, bool [rows]."""
+def _holds(holds: Callable[[Any], Any], values: pa.Array) -> np.ndarray:
+    if pa.types.is_dictionary(values.type):
+        held = np.append(_holds(holds, values.dictionary), False)  # the last one is that of null
+        return held[values.indices.fill_null(-1).to_numpy()]
+    return holds(values.to_numpy(zero_copy_only=False))
+
+
+def _count(count: Callable[[str], int], texts: pa.Array) -> np.ndarray:
+    """Count what JSON texts describe, int [rows], less than ANY for one against the rule; parse equal ones once."""
+    encoded = texts.dictionary_encode()
+    counts = np.full(len(encoded.dictionary) + 1, ANY - 1)  # the last one is that of null
+    for number, text in enumerate(encoded.dictionary.to_pylist()):
+        with contextlib.suppress(*WRONG_TYPE):
+            counts[number] = count(text)
+    return counts[encoded.indices.fill_null(-1).to_numpy()]
+
+
+def _is_distinct(column: pa.ListArray, codes: pa.Array) -> np.ndarray:
+    """Find the lists that have an element, and none twice, bool [rows], given a number for each different element."""
     lengths = pc.list_value_length(column).fill_null(0).to_numpy()
-    values, ends = pc.list_flatten(column).to_numpy(zero_copy_only=False), lengths.cumsum()
+    values, ends = codes.fill_null(-1).to_numpy(), lengths.cumsum()
     distinct = np.zeros(len(column), bool)
     for length in np.unique(lengths[lengths > 0]):
         rows = np.flatnonzero(lengths == length)
@@ -109,19 +142,13 @@ def _read_time(value):
     return time if type(time) is datetime else datetime.fromisoformat(time.isoformat())
 
 
-def _read_whole(value):
-    if isinstance(value, bool) or not isinstance(value, _WHOLE) or not -(2**63) <= value < 2**63:
-        raise TypeError
-    return int(value)
-
-
 def _read_number(value):
-    if isinstance(value, _FLOATING):
-        return float(value)
-    whole = _read_whole(value)
-    if abs(whole) > 2**53:  # as a float it could be another number
+    whole = isinstance(value, _WHOLE) and not isinstance(value, bool)
+    if not whole and not isinstance(value, _FLOATING):
+        raise TypeError
+    if whole and abs(value) > 2**53:  # as a float it could be another number
         raise ValueError
-    return float(whole)
+    return float(value)
 
 
 def _list_of(read):
@@ -133,20 +160,81 @@ def _list_of(read):
     return read_list
 
 
+def _is_named(text):
+    return text != ""
+
+
 def _is_verdict(text):
     return (text == "deployed") | (text == "refused") | (text == "promoted") | (text == "rolled back")
 
 
+def read_json(text: str) -> dict[str, Any]:
+    """Read a JSON object; raise one of WRONG_TYPE for another text, and a name that occurs twice."""
+    try:
+        values = _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError from None
+    if type(values) is not dict:
+        raise TypeError
+    if "\\u" in text:
+        json.dumps(values, ensure_ascii=False).encode()  # raises an error for half a surrogate pair
+    return values
+
+
+def _read_object(pairs):
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError
+    return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_read_object, parse_constant=float)
+
+
+def _require_number(value):
+    finite = math.isfinite(value) if type(value) is float else type(value) is int and abs(value) <= 2**53
+    if not finite:  # a larger whole number could be another one as a float
+        raise ValueError
+
+
+def _count_context(text):
+    for value in read_json(text).values():
+        if value is not None and type(value) not in (str, bool):
+            _require_number(value)
+    return ANY
+
+
+def _count_numbers(text):
+    lists = read_json(text).values()
+    for values in lists:
+        if type(values) is not list:
+            raise TypeError
+        for value in values:
+            _require_number(value)
+    sizes = set(map(len, lists))
+    if len(sizes) > 1:
+        raise ValueError
+    return sizes.pop() if sizes else ANY
+
+
 TEXT = Field("text", pa.string(), _read_text)
-NAME = Field("text that is not empty", pa.string(), _read_text, lambda text: text != "")
+NAME = Field("text that is not empty", pa.string(), _read_text, _is_named)
+NAME_OR_NONE = Field("text that is not empty, or None", pa.string(), _read_text, _is_named, optional=True)
+NAMES = Field("distinct texts, none empty, at least one", pa.list_(pa.string()), _list_of(_read_text), _is_named, True)
+CANDIDATE = Field("one of the candidates", pa.string(), _read_text, among="candidates")
+CONTEXT = Field(
+    "a JSON object of texts, finite numbers, true, false and null", pa.string(), _read_text, count=_count_context
+)
+CANDIDATE_FEATURES = Field(
+    "a JSON object of lists of finite numbers, one for each candidate",
+    pa.string(),
+    _read_text,
+    among="candidates",
+    count=_count_numbers,
+)
 VERDICT = Field("'deployed', 'refused', 'promoted' or 'rolled back'", pa.string(), _read_text, _is_verdict)
 RECEIVED = Field("text or bytes", pa.string(), _read_received)
 TIME = Field("a time with its zone, to the microsecond", pa.timestamp("us", "UTC"), _read_time)
-ID = Field("a 64-bit whole number", pa.int64(), _read_whole)
-ID_OR_NONE = Field("a 64-bit whole number, or None", pa.int64(), _read_whole, optional=True)
-IDS = Field("distinct 64-bit whole numbers, at least one", pa.list_(pa.int64()), _list_of(_read_whole), distinct=True)
-CANDIDATE = Field("one of the candidates", pa.int64(), _read_whole, among="candidates")
 FINITE = Field("a finite number", pa.float64(), _read_number, checks.FINITE.holds)
 FINITE_OR_NONE = Field("a finite number, or None", pa.float64(), _read_number, checks.FINITE.holds, optional=True)
-VECTOR = Field("finite numbers", pa.list_(pa.float64()), _list_of(_read_number), checks.FINITE.holds)
 PROBABILITY = Field("a number in (0, 1]", pa.float64(), _read_number, checks.POSITIVE_PROBABILITY.holds)

@@ -1,50 +1,76 @@
 """A log of decisions as a team keeps it: text ids, raw columns of what was known, any reward."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from recbandits.checks import require
+from recbandits.records import log_columns, log_tables
+from recbandits.records.array_log import EVENT_ID
 from recbandits.records.bandit_log import BanditLog
+from recbandits.records.log_columns import as_ids, as_text
+from recbandits.records.records import Interaction, Reward, arrow_schema
+from recbandits.records.tables import check_table
 
 
 @dataclass(frozen=True, eq=False)
-class Log:
+class Log(BanditLog):
     """Decisions with what was known when they were made.
 
+    Its numbers of items, `candidates`, are rows of `item_ids`, and its numbers of users, `user_id`, rows of `user_ids`.
+
     Attributes:
-      decisions: `BanditLog`, whose candidates are rows of `item_ids`, and whose user ids number the users; a decision
-        for a user without an id has a number of its own.
       item_ids: text ids of all items, different from each other.
+      user_ids: text ids of the users, different from each other. A decision for a user without an id has a number of
+        its own, from `len(user_ids)` on.
       context: raw columns of what was known of each request, one row for each decision.
       candidate_features: from name to float64 [n, k], numbers of each candidate of each decision, such as its price at
         that moment; not read in padding.
 
     Raises:
-      ValueError: parts of different lengths, an item id that occurs twice, or a number of a candidate that is not
-        finite.
+      ValueError: as `BanditLog`, parts of different lengths, an id that occurs twice, a number without an id, or a
+        number of a candidate that is not finite.
     """
 
-    decisions: BanditLog
     item_ids: pd.Index
+    user_ids: pd.Index
     context: pd.DataFrame
     candidate_features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n, mask = len(self.decisions), self.decisions.mask
-        require(len(self.context) == n, "context", f"a table of {n} rows, one for each decision", len(self.context))
-        for name, values in self.candidate_features.items():
-            values = np.asarray(values, float)
-            shape = list(mask.shape)
-            require(list(values.shape) == shape, f"candidate feature {name!r}", f"an array {shape}", list(values.shape))
-            good = np.isfinite(values) | ~mask
-            if not good.all():
-                row, column = np.argwhere(~good)[0]
-                event, value = self.decisions.event_id[row], values[row, column]
-                raise ValueError(f"row {row} ({event}): candidate feature {name!r} must be finite, got {value}")
+        super().__post_init__()
+        for name in ("item_ids", "user_ids"):
+            ids = vars(self)[name] = pd.Index(getattr(self, name), dtype=object)
+            good = EVENT_ID.holds(ids.to_numpy())
+            require(good.all(), name, "texts that are not empty", None if good.all() else ids[good.argmin()])
+            if not ids.is_unique:
+                raise ValueError(f"{name} must be different, {ids[ids.duplicated()][0]!r} occurs again")
+        items, users, mask = len(self.item_ids), len(self.user_ids), self.mask
+        known = (self.candidates >= 0) & ((self.candidates < items) | ~mask)
+        self._require(known, "candidates", f"rows of item_ids, 0 to {items - 1}")
+        anonymous = self.user_id >= users
+        again = anonymous & pd.Index(np.where(anonymous, self.user_id, -1)).duplicated()
+        self._require((self.user_id >= 0) & ~again, "user_id", "a row of user_ids, or a number of its own after them")
+        require(len(self.context) == len(self), "context", f"a table of {len(self)} rows", len(self.context))
+        vars(self)["context"] = self.context.reset_index(drop=True)
+        vars(self)["candidate_features"] = {
+            name: self._check_numbers(name, np.asarray(values, float))
+            for name, values in self.candidate_features.items()
+        }
+
+    def _check_numbers(self, name: str, values: np.ndarray) -> np.ndarray:
+        shape = list(self.mask.shape)
+        require(list(values.shape) == shape, f"candidate feature {name!r}", f"an array {shape}", list(values.shape))
+        good = np.isfinite(values) | ~self.mask
+        if not good.all():
+            row, column = np.argwhere(~good)[0]
+            event, value = self.event_id[row], values[row, column]
+            raise ValueError(f"row {row} ({event}): candidate feature {name!r} must be finite, got {value}")
+        return values
 
     @classmethod
     def from_frame(
@@ -78,7 +104,7 @@ class Log:
           time: column, of times or ISO 8601 text; without a zone they are UTC.
           context: columns with what was known of the request.
           user: column with the id of the user; missing for users without an account. None if users have no ids.
-          users: table of what is known of users, indexed by their ids, whose columns join the context.
+          users: table of what is known of users, as for `join_users`.
           candidates: column of lists of ids; None if all items are candidates of each decision.
           candidate_features: from name to an array [n, k] of numbers of each candidate.
           event_id: column with unique names of the decisions; None numbers them.
@@ -94,147 +120,131 @@ class Log:
         named += [name for name in (reward, user, candidates, event_id) if isinstance(name, str)]
         for name in named:
             require(name in frame.columns, "column", f"one of {', '.join(map(str, frame.columns))}", name)
-        rows, mask = _find_candidates(frame, candidates, item_ids)
-        shown = item_ids.get_indexer(as_text(frame[item]))
-        chosen = (rows == shown[:, None]) & mask
-        _require_known(shown >= 0, frame[item], item, "the id of an item")
-        _require_known(chosen.any(axis=1), frame[item], item, "one of the candidates")
-        known = frame[list(context)].reset_index(drop=True)
-        if users is not None:
-            known = known.join(_join_users(frame, user, users))
-        decisions = BanditLog(
-            event_id=np.array(
-                [f"decision {row}" for row in range(n)] if event_id is None else as_text(frame[event_id])
-            ),
-            time=_read_times(frame, time),
-            user_id=_number_users(frame, user),
+        if users is not None and user is None:
+            raise ValueError("users need a column of the frame by which they are joined: pass user")
+        rows, mask = log_columns.find_candidates(frame, candidates, item_ids)
+        user_id, user_ids = log_columns.number_users(frame, user)
+        names = [f"decision {row}" for row in range(n)] if event_id is None else as_text(frame[event_id])
+        log = cls(
+            event_id=names,
+            time=log_columns.read_times(frame, time),
+            user_id=user_id,
             candidates=rows,
             mask=mask,
-            action=chosen.argmax(axis=1),
-            propensity=_read_numbers(frame[propensity], propensity),
-            reward=_read_rewards(frame, reward, default_reward, reward_range),
+            action=log_columns.find_action(frame[item], item_ids, rows, mask),
+            propensity=log_columns.read_numbers(frame[propensity], propensity),
+            reward=log_columns.read_rewards(frame, reward, default_reward, reward_range),
             pass_prob=np.ones(n),
+            item_ids=item_ids,
+            user_ids=user_ids,
+            context=frame[list(context)],
+            candidate_features=candidate_features or {},
         )
-        return cls(decisions, item_ids, known, dict(candidate_features or {}))
+        return log if users is None else log.join_users(users)
 
-    def __len__(self) -> int:
-        return len(self.decisions)
+    @classmethod
+    def from_tables(
+        cls,
+        interactions: pa.Table | pd.DataFrame,
+        rewards: pa.Table | pd.DataFrame,
+        default_reward: float | None = None,
+        take: str | None = None,
+        item_ids: Sequence | None = None,
+    ) -> Self:
+        """Join decisions and rewards by event id, in the order of the decisions.
 
-    def take(self, rows: Any) -> Self:
-        """Return the log of some rows, each at most once: row numbers, a bool array or a slice."""
-        numbers = {name: np.asarray(values)[rows] for name, values in self.candidate_features.items()}
-        context = self.context.iloc[np.arange(len(self))[rows]].reset_index(drop=True)
-        return type(self)(self.decisions.take(rows), self.item_ids, context, numbers)
+        Args:
+          interactions: table of `Interaction`s.
+          rewards: table of `Reward`s; those of other decisions are left out.
+          default_reward: reward of a decision without one, such as 0.0 for no click; None refuses the decision.
+          take: rule for several rewards of one decision, one of `REPORT_RULES`: the one of the first or last time (of
+            equal times the smaller value is first), the sum, or the largest. Equal rows are one. None refuses several.
+          item_ids: ids of all items; None for the ids of the table, sorted.
+
+        Raises:
+          ValueError: a row makes no record, an item is unknown, decisions have different candidate features, a decision
+            has no reward or several, an event id occurs twice, or another rule.
+        """
+        interactions, rewards = check_table(interactions, Interaction), check_table(rewards, Reward)
+        event_id = interactions["event_id"].to_numpy()
+        reward = log_tables.join_rewards(event_id, rewards, default_reward, take)
+        lists = interactions["candidates"].combine_chunks()
+        ids = None if item_ids is None else as_ids(item_ids, "item_ids")
+        candidates, mask, item_ids = log_tables.read_candidates(lists, ids)
+        user_id, user_ids = log_columns.number_users(interactions.select(["user_id"]).to_pandas(), "user_id")
+        return cls(
+            event_id=event_id,
+            time=interactions["time"].to_numpy().astype("datetime64[us]"),
+            user_id=user_id,
+            candidates=candidates,
+            mask=mask,
+            action=log_columns.find_action(interactions["action"].to_pandas(), item_ids, candidates, mask),
+            propensity=interactions["propensity"].to_numpy(),
+            reward=reward,
+            pass_prob=interactions["pass_prob"].to_numpy(),
+            item_ids=item_ids,
+            user_ids=user_ids,
+            context=log_tables.read_contexts(interactions["context"]),
+            candidate_features=log_tables.read_candidate_features(interactions["candidate_features"], mask),
+        )
+
+    def to_tables(self, policy_version: str = "") -> tuple[pa.Table, pa.Table]:
+        """Write the log as a table of `Interaction`s and a table of `Reward`s, in the order of the log.
+
+        A reward has the time of its decision. The version is that of the logging policy.
+
+        Raises:
+          ValueError: a value of the context is not one that `Interaction` takes.
+        """
+        chosen = self.candidate_ids[np.arange(len(self)), self.action] if len(self) else []
+        interactions = {
+            "event_id": self.event_id,
+            "time": self.time,
+            "policy_version": np.full(len(self), policy_version, dtype=object),
+            "user_id": np.append(self.user_ids, None)[np.minimum(self.user_id, len(self.user_ids))],
+            "context": log_tables.write_contexts(self.context),
+            "candidates": log_tables.write_candidates(self.candidates, self.mask, self.item_ids),
+            "action": chosen,
+            "propensity": self.propensity,
+            "pass_prob": self.pass_prob,
+            "candidate_features": log_tables.write_candidate_features(self.candidate_features, self.mask),
+        }
+        rewards = {"event_id": self.event_id, "time": self.time, "value": self.reward}
+        table = check_table(pa.table(interactions, arrow_schema(Interaction)), Interaction)
+        return table, pa.table(rewards, arrow_schema(Reward))
+
+    @property
+    def candidate_ids(self) -> np.ndarray:
+        """Text ids of the candidates, objects [n, k]; empty in padding."""
+        ids = np.full(self.mask.shape, "", object)
+        ids[self.mask] = self.item_ids.to_numpy()[self.candidates[self.mask]]
+        return ids
+
+    def join_users(self, users: pd.DataFrame) -> Self:
+        """Join the columns of users to the context.
+
+        Args:
+          users: raw columns, indexed by user id. They are missing in decisions for users who are not in the table or
+            have no id.
+
+        Raises:
+          ValueError: a user id that occurs twice, or a column that the context has.
+        """
+        table = users.set_axis(as_ids(users.index, "users"))
+        for name in table.columns.intersection(self.context.columns):
+            raise ValueError(f"users must have other columns than the context, {name!r} is in both")
+        rows = np.append(table.index.get_indexer(self.user_ids), -1)[np.minimum(self.user_id, len(self.user_ids))]
+        columns = table.reset_index(drop=True).reindex(np.where(rows < 0, len(table), rows))
+        return replace(self, context=self.context.join(columns.reset_index(drop=True)))
 
     def split(self, share: float = 0.7) -> tuple[Self, Self]:
         """Split by time: the earliest `share` of the decisions, and the later ones, each in the order of the log."""
         require(0 < share < 1, "share", "in (0, 1)", share)
-        order, size = np.argsort(self.decisions.time, kind="stable"), round(share * len(self))
+        order, size = np.argsort(self.time, kind="stable"), round(share * len(self))
         return self.take(np.sort(order[:size])), self.take(np.sort(order[size:]))
 
-
-def as_text(values: Any) -> np.ndarray:
-    """Return ids as text, an object array: text as it is, whole numbers as their text.
-
-    Raises:
-      ValueError: an id is missing, empty, or neither text nor a whole number, with its row.
-    """
-    ids = np.empty(len(values), object)
-    for row, value in enumerate(np.asarray(values, dtype=object)):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole and not (isinstance(value, str) and value):
-            label = getattr(values, "name", None) or "ids"
-            raise ValueError(f"row {row}: {label} must be text or a whole number, got {value!r}")
-        ids[row] = str(value)
-    return ids
-
-
-def as_ids(values: Any, name: str) -> pd.Index:
-    """Return ids of items as an index of text; refuse one that occurs twice."""
-    ids = pd.Index(as_text(values), dtype=object, name="item_id")
-    if ids.has_duplicates:
-        raise ValueError(f"{name} must have different ids, {ids[ids.duplicated()][0]!r} occurs again")
-    require(len(ids) > 0, name, "one or more ids", "none")
-    return ids
-
-
-def _find_candidates(frame: pd.DataFrame, candidates: str | None, item_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of items int64 [n, k], 0 in padding, and a mask bool [n, k]."""
-    if candidates is None:
-        rows = np.broadcast_to(np.arange(len(item_ids)), (len(frame), len(item_ids)))
-        return rows, np.ones(rows.shape, bool)
-    lists = frame[candidates].tolist()
-    for row, ids in enumerate(lists):
-        good = isinstance(ids, (list, tuple, np.ndarray)) and len(ids) > 0
-        require(good, f"row {row}: {candidates}", "a list of ids, one or more", ids)
-    size = np.array([len(ids) for ids in lists], int)
-    mask = np.arange(size.max(initial=1)) < size[:, None]
-    rows, flat = np.zeros(mask.shape, np.int64), pd.Series([each for ids in lists for each in ids], name=candidates)
-    rows[mask] = item_ids.get_indexer(as_text(flat))
-    unknown = rows < 0
-    if unknown.any():
-        row, column = np.argwhere(unknown)[0]
-        raise ValueError(f"row {row}: {candidates} must be ids of items, got {lists[row][column]!r}")
-    return rows, mask
-
-
-def _require_known(good: np.ndarray, values: pd.Series, name: str, expected: str) -> None:
-    if not good.all():
-        row = good.argmin()
-        raise ValueError(f"row {row}: {name} must be {expected}, got {values.iloc[row]!r}")
-
-
-def _join_users(frame: pd.DataFrame, user: str | None, users: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of the users of all rows; missing for users who are not in the table or have no id."""
-    if user is None:
-        raise ValueError("users need a column of the frame by which they are joined: pass user")
-    table = users.set_axis(as_ids(users.index, "users"))
-    present = frame[user].notna().to_numpy()
-    found = np.full(len(frame), -1)
-    found[present] = table.index.get_indexer(as_text(frame.loc[present, user]))
-    columns = table.reset_index(drop=True).reindex(np.where(found < 0, len(table), found))
-    return columns.reset_index(drop=True)
-
-
-def _number_users(frame: pd.DataFrame, user: str | None) -> np.ndarray:
-    """Number the users from 0, int64 [n]; every decision for a user without an id has a number of its own."""
-    if user is None:
-        return np.arange(len(frame))
-    numbers, levels = pd.factorize(frame[user])
-    missing = numbers < 0
-    numbers[missing] = len(levels) + np.arange(missing.sum())
-    return numbers.astype(np.int64)
-
-
-def _read_times(frame: pd.DataFrame, time: str) -> np.ndarray:
-    try:
-        values = pd.to_datetime(frame[time], utc=True, format="ISO8601")
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{time} must be times or ISO 8601 text: {error}") from None
-    return values.dt.tz_localize(None).to_numpy("datetime64[us]")
-
-
-def _read_numbers(values: pd.Series, name: str) -> np.ndarray:
-    try:
-        return pd.to_numeric(values).to_numpy(float, na_value=np.nan)
-    except (ValueError, TypeError):
-        bad = pd.to_numeric(values, errors="coerce").isna().to_numpy() & values.notna().to_numpy()
-        raise ValueError(f"row {bad.argmax()}: {name} must be a number, got {values.iloc[bad.argmax()]!r}") from None
-
-
-def _read_rewards(
-    frame: pd.DataFrame, reward: Any, default: float | None, limits: tuple[float, float] | None
-) -> np.ndarray:
-    name = reward if isinstance(reward, str) else "reward"
-    values = _read_numbers(pd.Series(reward(frame)) if callable(reward) else frame[reward], name)
-    missing = np.isnan(values)
-    if missing.any() and default is None:
-        raise ValueError(f"row {missing.argmax()}: {name} is missing, pass default_reward for decisions without one")
-    values = np.where(missing, default, values) if default is not None else values
-    low, high = limits or (-np.inf, np.inf)
-    require(low < high, "reward_range", "(lowest, highest), lowest below highest", limits)
-    good = (values >= low) & (values <= high)
-    if not good.all():
-        row = good.argmin()
-        raise ValueError(f"row {row}: {name} must be from {low:g} to {high:g}, got {values[row]:g}")
-    return values
+    def _take_parts(self, rows: Any) -> dict[str, Any]:
+        return super()._take_parts(rows) | {
+            "context": self.context.iloc[np.arange(len(self))[rows]],
+            "candidate_features": {name: values[rows] for name, values in self.candidate_features.items()},
+        }

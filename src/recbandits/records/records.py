@@ -16,7 +16,6 @@ from recbandits.records.fields import Field
 _SQL_TYPES = {
     pa.string(): ("STRING", "VARCHAR"),
     pa.timestamp("us", "UTC"): ("TIMESTAMP", "TIMESTAMPTZ"),
-    pa.int64(): ("INTEGER", "BIGINT"),
     pa.float64(): ("FLOAT", "DOUBLE"),
 }
 
@@ -73,23 +72,26 @@ class Interaction(Record):
       event_id: unique name of the decision, which its reward has as well.
       time: of the decision, with its zone; stored in UTC, to the microsecond.
       policy_version: version of the logging policy; may be empty.
-      user_id: 64-bit; None for a user without an id.
-      context: features of the user as the policy received them, finite.
-      candidates: ids of the arms that could be shown, distinct, 64-bit.
-      action: id of the arm that was shown.
+      user_id: text; None for a user without an id.
+      context: JSON object of the raw columns that were known of the request: texts, finite numbers, true, false, null.
+      candidates: text ids of the items that could be shown, distinct.
+      action: id of the item that was shown.
       propensity: P(action | context, candidates) under the logging policy, in (0, 1].
       pass_prob: probability in (0, 1] with which a decision like this one is kept in the log.
+      candidate_features: JSON object from a name to a list of finite numbers, one for each candidate in their order,
+        such as prices at that moment.
     """
 
     event_id: Annotated[str, fields.NAME]
     time: Annotated[datetime, fields.TIME]
     policy_version: Annotated[str, fields.TEXT]
-    user_id: Annotated[int | None, fields.ID_OR_NONE]
-    context: Annotated[tuple[float, ...], fields.VECTOR]
-    candidates: Annotated[tuple[int, ...], fields.IDS]
-    action: Annotated[int, fields.CANDIDATE]
+    user_id: Annotated[str | None, fields.NAME_OR_NONE]
+    context: Annotated[str, fields.CONTEXT]
+    candidates: Annotated[tuple[str, ...], fields.NAMES]
+    action: Annotated[str, fields.CANDIDATE]
     propensity: Annotated[float, fields.PROBABILITY]
     pass_prob: Annotated[float, fields.PROBABILITY] = 1.0
+    candidate_features: Annotated[str, fields.CANDIDATE_FEATURES] = "{}"
 
 
 @dataclass(frozen=True)

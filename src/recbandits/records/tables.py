@@ -69,24 +69,14 @@ def _convert(values: pa.ChunkedArray | pd.Series, field: Field) -> pa.Array:
         read = [None if value is None and field.optional else field.read(value) for value in values]
         return pa.array(read, field.arrow)
     # where a field is optional, NaN in a column of numbers of pandas is None
-    column = pa.array(values, from_pandas=field.optional) if isinstance(values, pd.Series) else values.combine_chunks()
-    if not (_can_hold(field.arrow, column.type) or (field.optional and _is_exact(field.arrow, column, values))):
+    column = pa.array(values, from_pandas=field.optional) if isinstance(values, pd.Series) else values
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not _can_hold(field.arrow, column.type) and not (field.optional and pa.types.is_null(column.type)):
         raise TypeError
     column = column.cast(field.arrow)
     if pa.types.is_timestamp(column.type):
         pc.min_max(column).as_py()  # raises an error for years that a datetime cannot have
     return column
-
-
-def _is_exact(wanted: pa.DataType, column: pa.Array, values: pa.ChunkedArray | pd.Series) -> bool:
-    """Return whether a column has None alone, or is one of pandas, which makes doubles of whole numbers beside None.
-
-    A double of 2^53 or more may have been another number.
-    """
-    if pa.types.is_null(column.type):
-        return True
-    doubles = pa.types.is_integer(wanted) and pa.types.is_floating(column.type) and isinstance(values, pd.Series)
-    return doubles and pc.all(pc.less(pc.abs(column), 2.0**53)).as_py() is not False
 
 
 def _can_hold(wanted: pa.DataType, given: pa.DataType) -> bool:
@@ -98,7 +88,7 @@ def _can_hold(wanted: pa.DataType, given: pa.DataType) -> bool:
         return pa.types.is_timestamp(given) and given.tz is not None
     if pa.types.is_string(wanted):
         return pa.types.is_string(given) or pa.types.is_large_string(given)
-    return pa.types.is_integer(given) or (pa.types.is_floating(given) and pa.types.is_floating(wanted))
+    return pa.types.is_integer(given) or pa.types.is_floating(given)
 
 
 def _refuse_rows(table: pa.Table | pd.DataFrame, kind: type[Record], rows: Iterable[int]) -> None:
