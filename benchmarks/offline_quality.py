@@ -14,7 +14,7 @@ import pandas as pd
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB, NeuralLinUCB
 from recbandits.data.examples import cross_fit_examples, make_doubly_robust_examples, make_examples
-from recbandits.data.features import FeatureBundle
+from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.simulated_logs import LoggedDecisions, log_decisions, popularity, uniform
 from recbandits.data.splits import random_split
 from recbandits.environments.factorization import als
@@ -48,18 +48,18 @@ class Part(NamedTuple):
     judge: LoggedDecisions
     seed: int
 
-    def bundle(self, ratings):
+    def features(self, ratings):
         """Features fitted on some of the ratings."""
         model = als(ratings)
         frames = model.user_frame(), model.movie_frame()
-        return FeatureBundle.fit(ratings, self.data.users, self.data.movies, *frames)
+        return RatingFeatures.fit(ratings, self.data.users, self.data.movies, *frames)
 
     def errors(self, predict):
         """(MSE on held-out ratings, true value of the greedy policy) of predict(user_ids [n], candidates [n, k])."""
         rated = predict(self.test["user_id"].to_numpy(), self.test["movie_id"].to_numpy()[:, None])[:, 0]
-        log = self.judge.log
-        greedy = epsilon_greedy(predict(log.user_id, log.candidates), log.mask, 0.0)
-        return np.mean((rated - self.test["rating"].to_numpy()) ** 2), self.judge.value(greedy)
+        visits = self.judge
+        greedy = epsilon_greedy(predict(visits.user_ids, visits.movie_ids), visits.log.mask, 0.0)
+        return np.mean((rated - self.test["rating"].to_numpy()) ** 2), visits.value(greedy)
 
 
 def measure(data):
@@ -110,62 +110,64 @@ def judged(part):
         log_decisions(part.log_ratings, uniform, CANDIDATES, DECISIONS, part.seed, "active").log,
         log_decisions(part.validation_ratings, uniform, 1, None, part.seed, "active").log,
     ]
-    learn, check = (cross_fit_examples(log, part.train, part.bundle) for log in logs)
-    bundle = part.bundle(part.train)
+    learn, check = (cross_fit_examples(log, part.train, part.features) for log in logs)
+    features = part.features(part.train)
     for name, parameters in AGENTS.items():
-        agent = learnt(bundle, parameters, learn, check, part.seed)
-        rows[name] = part.errors(lambda users, movies, agent=agent: score_candidates(agent, bundle, users, movies))
+        agent = learnt(features, parameters, learn, check, part.seed)
+        rows[name] = part.errors(lambda users, movies, agent=agent: score_candidates(agent, features, users, movies))
     return as_frame(rows)
 
 
 def weighted(part):
     """Agents that learn, plainly and weighted, from a skewed log of ratings that their features have not seen."""
     history, recent = (part.log_ratings.iloc[rows] for rows in random_split(part.log_ratings, part.seed, 0.5))
-    bundle, behaviour, rows = part.bundle(history), popularity(history), {}
+    features, behaviour, rows = part.features(history), popularity(history), {}
     log = log_decisions(recent, behaviour, CANDIDATES, SKEWED, part.seed, "active").log
     validation = log_decisions(part.validation_ratings, behaviour, 2, None, part.seed, "active").log
-    q = cross_fit(log, bundle.observation)
+    log, validation = (each.join_users(features.users) for each in (log, validation))
     plain, check, doubly = (
-        make_examples(log, bundle),
-        make_examples(validation, bundle),
-        make_doubly_robust_examples(log, bundle, q),
+        make_examples(log, features.features),
+        make_examples(validation, features.features),
+        make_doubly_robust_examples(log, features.features, cross_fit(log, features.features)),
     )
     for name in ("LinUCB", "epsilon-greedy, common tower"):
         for how, learn, weights in (("", plain, None), (", IPS", plain, "ips"), (", DR", doubly, None)):
-            agent = learnt(bundle, AGENTS[name], learn, check, part.seed, weights)
+            agent = learnt(features, AGENTS[name], learn, check, part.seed, weights)
             rows[name + how] = part.errors(
-                lambda users, movies, agent=agent: score_candidates(agent, bundle, users, movies)
+                lambda users, movies, agent=agent: score_candidates(agent, features, users, movies)
             )
     return as_frame(rows)
 
 
 def estimated(part):
     """Error of every estimator, and whether its interval has the truth, on logs of three behaviours."""
-    bundle, model, rows = part.bundle(part.train), als(part.train), []
+    features, model, rows = part.features(part.train), als(part.train), []
     log = log_decisions(part.log_ratings, uniform, CANDIDATES, DECISIONS, part.seed, "active").log
-    agent = learnt(bundle, LinUCB(), cross_fit_examples(log, part.train, part.bundle), None, part.seed)
+    agent = learnt(features, LinUCB(), cross_fit_examples(log, part.train, part.features), None, part.seed)
 
-    def target(log):
-        return epsilon_greedy(score_candidates(agent, bundle, log.user_id, log.candidates), log.mask, 0.1)
+    def target(visits):
+        scores = score_candidates(agent, features, visits.user_ids, visits.movie_ids)
+        return epsilon_greedy(scores, visits.log.mask, 0.1)
 
     def earlier(users, movies, mask):
         return softmax(score_candidates(model, None, users, movies), mask, 0.5)
 
     everybody = log_decisions(part.test, uniform, CANDIDATES, 20 * JUDGED, part.seed, "active")
-    truth = everybody.value(target(everybody.log))
+    truth = everybody.value(target(everybody))
     behaviours = {"uniform": uniform, "popularity": popularity(part.train), "softmax of ALS": earlier}
     for behaviour, function in behaviours.items():
         for seed in range(LOGS):
-            log = log_decisions(part.test, function, CANDIDATES, LOG_SIZE, 1000 * (part.seed + 1) + seed, "active").log
-            table = evaluate(log, target(log), cross_fit(log, bundle.observation), shrinkage=SHRINKAGE)
+            visits = log_decisions(part.test, function, CANDIDATES, LOG_SIZE, 1000 * (part.seed + 1) + seed, "active")
+            log = visits.log.join_users(features.users)
+            table = evaluate(log, target(visits), cross_fit(log, features.features), shrinkage=SHRINKAGE)
             covered = (table["low"] <= truth) & (truth <= table["high"])
             rows.append(pd.DataFrame({"behaviour": behaviour, "error": table["value"] - truth, "covered": covered}))
     return pd.concat(rows).rename_axis("estimator").reset_index()
 
 
-def learnt(bundle, parameters, learn, check, seed, weights=None):
+def learnt(features, parameters, learn, check, seed, weights=None):
     """An agent trained on examples; networks stop by the others."""
-    agent = make_agent(parameters, Specs(bundle.spec(CANDIDATES)), seed)
+    agent = make_agent(parameters, Specs(features.spec(CANDIDATES)), seed)
     training = {} if isinstance(parameters, LinUCB) else TRAINING | {"validation": check}
     fit(agent, learn, weights=weights, seed=seed, **training)
     return agent

@@ -13,7 +13,7 @@ import pandas as pd
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.parameters import CascadingLinUCB, Ranking
-from recbandits.data.features import FeatureBundle
+from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.slates import RatedLists, cross_fitted_lists, rated_lists
 from recbandits.data.splits import random_split, split_by_user
 from recbandits.environments.factorization import Factorization, als
@@ -39,11 +39,11 @@ class World(NamedTuple):
     judged: RatedLists
     seed: int
 
-    def bundle(self, ratings, model=None):
+    def features(self, ratings, model=None):
         """Features fitted on some of the ratings."""
         model = als(ratings) if model is None else model
         frames = model.user_frame(), model.movie_frame()
-        return FeatureBundle.fit(ratings, self.data.users, self.data.movies, *frames)
+        return RatingFeatures.fit(ratings, self.data.users, self.data.movies, *frames)
 
     def measured(self, values):
         """Metrics of the lists that scores [n, items] make, a row a user."""
@@ -93,17 +93,17 @@ def judged(world):
         "movie bias": score_candidates(als(world.train, rank=0), None, *asked),
         BASELINE: score_candidates(world.model, None, *asked),
     }
-    bundle = world.bundle(world.known, world.model)
+    features = world.features(world.known, world.model)
     longest = max(SIZES)
     for size in SIZES:
-        examples = learnable(world, size, world.bundle)
+        examples = learnable(world, size, world.features)
         agents = {"network": NETWORK} | ({"linear": CascadingLinUCB()} if size == longest else {})
         for name, parameters in agents.items():
-            agent = learnt(bundle, size, parameters, examples, world.seed)
-            values[f"{name}, lists of {size}"] = score_candidates(agent, bundle, *asked)
-    seen = learnable(world, longest, lambda ratings: bundle)
-    agent = learnt(bundle, longest, NETWORK, seen, world.seed)
-    values[f"network, lists of {longest} that its features have seen"] = score_candidates(agent, bundle, *asked)
+            agent = learnt(features, size, parameters, examples, world.seed)
+            values[f"{name}, lists of {size}"] = score_candidates(agent, features, *asked)
+    seen = learnable(world, longest, lambda ratings: features)
+    agent = learnt(features, longest, NETWORK, seen, world.seed)
+    values[f"network, lists of {longest} that its features have seen"] = score_candidates(agent, features, *asked)
     return {name: world.measured(value) for name, value in values.items()}
 
 
@@ -118,9 +118,9 @@ def learnable(world, size, describe):
     ]
 
 
-def learnt(bundle, size, parameters, examples, seed):
+def learnt(features, size, parameters, examples, seed):
     """An agent trained on examples; networks stop by the others."""
-    agent = make_agent(parameters, Specs(bundle.spec(CANDIDATES), size), seed)
+    agent = make_agent(parameters, Specs(features.spec(CANDIDATES), size), seed)
     learn, stop = examples
     if isinstance(parameters, Ranking):
         fit(agent, learn, validation=stop, batch_size=PAIRS // size, seed=seed, **TRAINING)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from recbandits.agents.factory import make_agent
 from recbandits.data import trajectories
-from recbandits.data.features import FeatureBundle
+from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.simulated_logs import log_decisions, uniform
 from recbandits.environments.factorization import als
 from recbandits.training.offline import Specs, fit
@@ -37,20 +37,20 @@ def measure(data):
     """
     factorization = als(data.ratings)
     factors = factorization.user_frame(), factorization.movie_frame()
-    bundle = FeatureBundle.fit(data.ratings, data.users, data.movies, *factors)
-    log = log_decisions(data.ratings, uniform, CANDIDATES, DECISIONS).log
+    features = RatingFeatures.fit(data.ratings, data.users, data.movies, *factors)
+    log = log_decisions(data.ratings, uniform, CANDIDATES, DECISIONS).log.join_users(features.users)
     with tempfile.TemporaryDirectory() as folder:
-        files = trajectories.write_trajectories(log, bundle, folder, "train")
-        rows = [row(files, bundle, batch_size) for batch_size in SIZES]
+        files = trajectories.write_trajectories(log, features.features, folder, "train")
+        rows = [row(files, features, batch_size) for batch_size in SIZES]
     return {f"Examples per second, {DECISIONS:,} decisions, median of {ROUNDS} rounds": pd.DataFrame(rows)}
 
 
-def row(files, bundle, batch_size, rounds=ROUNDS):
+def row(files, features, batch_size, rounds=ROUNDS):
     """One row of the table.
 
     Args:
       files: trajectories.
-      bundle: FeatureBundle they were written with.
+      features: `RatingFeatures` that they were written with.
       batch_size: examples an update.
       rounds: how often to measure.
 
@@ -58,11 +58,11 @@ def row(files, bundle, batch_size, rounds=ROUNDS):
       dict from column to text.
     """
     contenders = [
-        stepwise(per_example(files, batch_size), bundle),
-        stepwise(trajectories.read_trajectories(files, batch_size, candidates=False), bundle),
-        stepwise(trajectories.read_trajectories(files, batch_size, seed=0, candidates=False), bundle),
-        in_graph(files, bundle, batch_size, xla=False),
-        in_graph(files, bundle, batch_size, xla=True),
+        stepwise(per_example(files, batch_size), features),
+        stepwise(trajectories.read_trajectories(files, batch_size, candidates=False), features),
+        stepwise(trajectories.read_trajectories(files, batch_size, seed=0, candidates=False), features),
+        in_graph(files, features, batch_size, xla=False),
+        in_graph(files, features, batch_size, xla=True),
     ]
     measured = np.array([[contender() for contender in contenders] for _ in range(rounds)])
     speed, first = measured[:, :, 0], np.median(measured[:, :, 1], axis=0)
@@ -90,9 +90,9 @@ def per_example(files, batch_size):
     return dataset.shuffle(1024).batch(batch_size).map(trajectories.as_trajectory, auto).prefetch(auto)
 
 
-def stepwise(dataset, bundle):
+def stepwise(dataset, features):
     """Function that trains for one epoch, batch by batch: (examples per second, seconds of the first, traced epoch)."""
-    agent = make_agent(AGENT, Specs(bundle.spec(CANDIDATES)))
+    agent = make_agent(AGENT, Specs(features.spec(CANDIDATES)))
     train = tf.function(agent.train, autograph=False)
 
     def epoch():
@@ -108,12 +108,12 @@ def stepwise(dataset, bundle):
     return lambda: (DECISIONS / epoch(), first)
 
 
-def in_graph(files, bundle, batch_size, xla):
+def in_graph(files, features, batch_size, xla):
     """Function that trains for some epochs by `fit`: (examples per second, seconds by which the first was longer)."""
     examples = trajectories.read_examples(files)
 
     def run():
-        agent = make_agent(AGENT, Specs(bundle.spec(CANDIDATES)))
+        agent = make_agent(AGENT, Specs(features.spec(CANDIDATES)))
         seconds = fit(agent, examples, epochs=EPOCHS, batch_size=batch_size, xla=xla)["seconds"]
         usual = statistics.median(seconds[1:])
         return len(examples.event) / usual, seconds[0] - usual

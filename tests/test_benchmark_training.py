@@ -6,28 +6,25 @@ import pytest
 
 from benchmarks import training
 from recbandits.data import trajectories
-from recbandits.data.features import FeatureBundle
 from recbandits.data.simulated_logs import log_decisions, uniform
+from tests.rating_tables import rating_features
 
 DECISIONS = 300
 
 
 @pytest.fixture(scope="module")
-def bundle():
+def features():
     rng = np.random.default_rng(0)
-    ids = pd.RangeIndex(12, name="user_id"), pd.RangeIndex(1, 16, name="movie_id")
-    return FeatureBundle(
-        *(pd.DataFrame(rng.normal(size=(len(index), 3)), index, list("abc"), "float32") for index in ids)
-    )
+    return rating_features(*(pd.DataFrame(rng.normal(size=(15, 3)), range(1, 16), list("abc")) for _ in range(2)))
 
 
 @pytest.fixture(scope="module")
-def files(bundle, tmp_path_factory):
-    user, movie = (ids.ravel() for ids in np.meshgrid(bundle.users.index, bundle.movies.index, indexing="ij"))
+def files(features, tmp_path_factory):
+    user, movie = (ids.ravel() for ids in np.meshgrid(range(1, 16), range(1, 16), indexing="ij"))
     ratings = pd.DataFrame({"user_id": user, "movie_id": movie, "rating": 1.0 + np.arange(len(user)) % 5})
     ratings["time"] = pd.Timestamp("2001-01-01", tz="UTC")
-    log = log_decisions(ratings, uniform, training.CANDIDATES, DECISIONS).log
-    return trajectories.write_trajectories(log, bundle, tmp_path_factory.mktemp("records"), "train", shards=2)
+    log = log_decisions(ratings, uniform, training.CANDIDATES, DECISIONS).log.join_users(features.users)
+    return trajectories.write_trajectories(log, features.features, tmp_path_factory.mktemp("records"), "train", shards=2)
 
 
 def test_records_parsed_one_by_one_are_those_parsed_in_batches(files):
@@ -41,10 +38,10 @@ def test_records_parsed_one_by_one_are_those_parsed_in_batches(files):
     np.testing.assert_array_equal(one_by_one, rows(trajectories.read_trajectories(files, batch_size=100)))
 
 
-def test_a_row_has_a_speed_for_every_way_and_their_ratio(files, bundle, monkeypatch):
+def test_a_row_has_a_speed_for_every_way_and_their_ratio(files, features, monkeypatch):
     monkeypatch.setattr(training, "DECISIONS", DECISIONS)
     monkeypatch.setattr(training, "EPOCHS", 3)
-    row = training.row(files, bundle, batch_size=128, rounds=1)
+    row = training.row(files, features, batch_size=128, rounds=1)
     ways = [row[name] for name in list(row)[1:6]]
     assert all(float(speed.replace(",", "")) > 0 for speed in ways)
     first, last = (float(ways[number].replace(",", "")) for number in (0, 4))

@@ -43,9 +43,9 @@ def test_held_out_interactions_are_a_fifth_of_the_ratings(movielens):
 
 
 def test_lists_to_learn_from_and_to_stop_by_are_of_different_users_and_unseen(users):
-    """Every bundle is fitted on all ratings but those that its lists are drawn from: 10 of each user, or a fifth."""
-    fits, bundle = [], users.bundle(users.train)
-    learn, stop = ranking_quality.learnable(users, 10, lambda ratings: fits.append(ratings) or bundle)
+    """Features are fitted on all ratings but those that its lists are drawn from: 10 of each user, or a fifth."""
+    fits, features = [], users.features(users.train)
+    learn, stop = ranking_quality.learnable(users, 10, lambda ratings: fits.append(ratings) or features)
     assert len(learn.event) > 8 * len(stop.event)
     everybody = users.train["user_id"].value_counts()
     missing = [everybody.sub(part["user_id"].value_counts(), fill_value=0) for part in fits]

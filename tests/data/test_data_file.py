@@ -30,9 +30,9 @@ def test_everything_that_the_file_names_is_read(folder):
     assert data.items.columns.tolist() == ["genre", "minutes"]
     assert data.titles.tolist() == items["name"].tolist()
     assert data.log.item_ids.tolist() == items["video"].tolist()
-    assert data.log.decisions.event_id.tolist() == decisions["request"].tolist()
-    np.testing.assert_array_equal(data.log.decisions.reward, decisions["seconds"].fillna(0.0))
-    np.testing.assert_array_equal(data.log.decisions.mask.sum(axis=1), [len(each) for each in expected])
+    assert data.log.event_id.tolist() == decisions["request"].tolist()
+    np.testing.assert_array_equal(data.log.reward, decisions["seconds"].fillna(0.0))
+    np.testing.assert_array_equal(data.log.mask.sum(axis=1), [len(each) for each in expected])
     plans = users.set_index("user")["plan"].reindex(decisions["user"]).tolist()
     assert data.log.context["plan"].fillna("").tolist() == pd.Series(plans).fillna("").tolist()
     assert data.fit_features(data.log).crosses == (("plan", "genre"),)
@@ -50,7 +50,7 @@ def test_numbers_of_candidates_are_read_from_lists(folder):
     frame["price"] = ["|".join(f"{number}.5" for number in range(text.count("|") + 1)) for text in frame["candidates"]]
     frame.to_csv(folder / "decisions.csv", index=False)
     data = data_file.load(rewrite(folder, 'event_id = "request"', 'candidate_features = ["price"]'))
-    mask = data.log.decisions.mask
+    mask = data.log.mask
     expected = np.where(mask, np.arange(mask.shape[1]) + 0.5, 0.0)
     np.testing.assert_array_equal(data.log.candidate_features["price"], expected)
 
@@ -60,8 +60,8 @@ def test_parquet_is_read_as_csv_is(folder):
     frame.to_parquet(folder / "decisions.parquet")
     before = data_file.load(folder / "data.toml").log
     after = data_file.load(rewrite(folder, "decisions.csv", "decisions.parquet")).log
-    for name in before.decisions.columns:
-        np.testing.assert_array_equal(getattr(after.decisions, name), getattr(before.decisions, name))
+    for name in before.columns:
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ FRAME = pd.DataFrame(
 def test_numbers_are_standardised_flags_and_vectors_stay_and_categories_are_one_hot():
     """The mean of the minutes is 20 and their deviation sqrt(200 / 3)."""
     encoder = Encoder.fit(FRAME, vectors=["taste"])
-    assert encoder.names == ["taste_0", "taste_1", "minutes", "live", "rare", "genre=kids", "genre=news"]
+    assert encoder.names == ["minutes", "live", "rare", "genre=kids", "genre=news", "taste_0", "taste_1"]
     high = 10 / np.sqrt(200 / 3)
     expected = [
-        [0.5, 1, -high, 1, 0, 0, 1],
-        [-1, 1, 0, 0, 0, 1, 0],
-        [2, 0, 0, 1, 1, 0, 0],
-        [0, 3, high, 0, 0, 0, 1],
+        [-high, 1, 0, 0, 1, 0.5, 1],
+        [0, 0, 0, 1, 0, -1, 1],
+        [0, 1, 1, 0, 0, 2, 0],
+        [high, 0, 0, 0, 1, 0, 3],
     ]
     np.testing.assert_allclose(encoder.encode(FRAME), expected, rtol=1e-6)
     assert encoder.encode(FRAME).dtype == np.float32

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from recbandits.data.features import FeatureBundle
 from recbandits.data.slates import (
     cascading_feedback,
     cross_fitted_lists,
@@ -14,6 +13,7 @@ from recbandits.data.slates import (
     slate_examples,
 )
 from recbandits.records.slate_log import SlateLog
+from tests.rating_tables import rating_features
 
 USERS, MOVIES = np.arange(1, 5), np.arange(11, 23)
 RATINGS = pd.DataFrame(
@@ -22,23 +22,23 @@ RATINGS = pd.DataFrame(
 )
 
 
-def fit_bundle(ratings):
-    """Fit a bundle in which user and movie match by 1 if their rating is among the given ones, else by 0.
+def fit_features(ratings):
+    """Fit features in which user and movie match by 1 if their rating is among the given ones, else by 0.
 
     The feature `rating 11`, ... of a user is 1 for each of the given ratings.
     """
     known = pd.crosstab(ratings["user_id"], ratings["movie_id"]).reindex(index=USERS, columns=MOVIES, fill_value=0)
-    factors = [f"factor_{movie}" for movie in MOVIES]
+    factors = [f"factor_{number}" for number in range(len(MOVIES))]
     index = pd.Index(USERS, name="user_id")
     users = pd.DataFrame(known.to_numpy("float32"), index, factors)
     users = users.join(pd.DataFrame(known.to_numpy("float32"), index, [f"rating {movie}" for movie in MOVIES]))
     movies = pd.DataFrame(np.eye(len(MOVIES), dtype="float32"), pd.Index(MOVIES, name="movie_id"), factors)
-    return FeatureBundle(users, movies.assign(id=np.float32(MOVIES)))
+    return rating_features(users, movies.assign(id=np.float32(MOVIES)))
 
 
 def test_a_list_keeps_its_order_and_its_ratings():
     """Rows 14, 12 are user 2's movies 13 and 11: ratings 1 + 26 mod 5 = 2 and 1 + 22 mod 5 = 3."""
-    examples = list_examples(RATINGS, [[14, 12], [0, 1]], fit_bundle(RATINGS))
+    examples = list_examples(RATINGS, [[14, 12], [0, 1]], fit_features(RATINGS))
     assert {name: part.shape for name, part in examples._asdict().items()} == {
         "context": (2, 12),
         "arm": (2, 2, 2),
@@ -52,7 +52,7 @@ def test_a_list_keeps_its_order_and_its_ratings():
 
 def test_equal_lists_are_different_events_the_same_in_every_process():
     rows = [[14, 12], [14, 12], [12, 14]]
-    first, again = (list_examples(RATINGS, rows, fit_bundle(RATINGS)).event for _ in range(2))
+    first, again = (list_examples(RATINGS, rows, fit_features(RATINGS)).event for _ in range(2))
     assert len(set(first)) == 3
     np.testing.assert_array_equal(first, again)
     expected = pd.util.hash_pandas_object(pd.DataFrame(rows)).to_numpy().view(np.int64)
@@ -61,9 +61,9 @@ def test_equal_lists_are_different_events_the_same_in_every_process():
 
 def test_rows_that_are_not_lists_of_one_user_are_refused():
     with pytest.raises(ValueError, match=r"rows must be \[lists, size\] with size at least 1, got \[2\]"):
-        list_examples(RATINGS, [1, 2], fit_bundle(RATINGS))
+        list_examples(RATINGS, [1, 2], fit_features(RATINGS))
     with pytest.raises(ValueError, match=r"list 1: its ratings must be of one user, got \[1, 2\]"):
-        list_examples(RATINGS, [[0, 1], [0, 12]], fit_bundle(RATINGS))
+        list_examples(RATINGS, [[0, 1], [0, 12]], fit_features(RATINGS))
 
 
 def test_examples_of_logged_slates_have_the_movies_as_shown():
@@ -76,7 +76,7 @@ def test_examples_of_logged_slates_have_the_movies_as_shown():
         reward=[[0.0, 1.0], [0.0, 0.0]],
         propensity=[[0.5, 0.5], [0.2, 1.0]],
     )
-    examples = slate_examples(log, fit_bundle(RATINGS))
+    examples = slate_examples(log, fit_features(RATINGS))
     np.testing.assert_array_equal(examples.arm[:, :, 0], [[13, 11], [21, 22]])
     np.testing.assert_array_equal(examples.reward, [[0, 1], [0, 0]])
     np.testing.assert_array_equal(examples.event, pd.util.hash_array(np.array(["a", "b"], object)).view(np.int64))
@@ -84,24 +84,24 @@ def test_examples_of_logged_slates_have_the_movies_as_shown():
 
 def test_features_of_a_list_are_fitted_without_its_ratings():
     """Neither the match of a movie nor the context depends on them; without cross-fitting both do."""
-    examples = cross_fitted_lists(RATINGS, 3, fit_bundle, lists=7, folds=4)
+    examples = cross_fitted_lists(RATINGS, 3, fit_features, lists=7, folds=4)
     assert examples.arm.shape == (4 * 7 * 4, 3, 2)
     match, movies = examples.arm[:, :, 1], examples.arm[:, :, 0].astype(int)
     np.testing.assert_array_equal(match, 0)
     np.testing.assert_array_equal(np.take_along_axis(examples.context, movies - 11, axis=1), 0)
-    assert list_examples(RATINGS, [[0, 1]], fit_bundle(RATINGS)).arm[0, :, 1].tolist() == [1, 1]
+    assert list_examples(RATINGS, [[0, 1]], fit_features(RATINGS)).arm[0, :, 1].tolist() == [1, 1]
 
 
 def test_a_fold_leaves_out_its_share_of_the_ratings_of_a_user_but_enough_for_a_list():
     """12 ratings each, 4 folds: 3 are left out for lists of 2 or 3, 5 for lists of 5."""
     for size, left_out in ((2, 3), (3, 3), (5, 5)):
         fits = []
-        cross_fitted_lists(RATINGS, size, lambda ratings, fits=fits: fits.append(ratings) or fit_bundle(ratings), 1, 4)
+        cross_fitted_lists(RATINGS, size, lambda ratings, fits=fits: fits.append(ratings) or fit_features(ratings), 1, 4)
         assert [set(part["user_id"].value_counts()) for part in fits] == [{12 - left_out}] * 4
 
 
 def test_lists_of_a_fold_are_without_repetition_and_have_the_rewards_of_their_movies():
-    examples = cross_fitted_lists(RATINGS, 4, fit_bundle, lists=20, folds=2, seed=3)
+    examples = cross_fitted_lists(RATINGS, 4, fit_features, lists=20, folds=2, seed=3)
     movies = examples.arm[:, :, 0]
     assert (np.diff(np.sort(movies, axis=1)) > 0).all()
     users = np.tile(np.repeat(USERS, 20), 2)
@@ -111,14 +111,14 @@ def test_lists_of_a_fold_are_without_repetition_and_have_the_rewards_of_their_mo
 
 def test_positions_in_a_list_are_independent_of_the_movies():
     """Counts of 12 movies in 4 slots of 1,600 lists: independent by the chi-square test."""
-    movies = cross_fitted_lists(RATINGS, 4, fit_bundle, lists=40, folds=10).arm[:, :, 0].astype(int)
+    movies = cross_fitted_lists(RATINGS, 4, fit_features, lists=40, folds=10).arm[:, :, 0].astype(int)
     counts = np.stack([np.bincount(slot - 11, minlength=12) for slot in movies.T])
     assert stats.chi2_contingency(counts).pvalue > 0.001
 
 
 def test_lists_are_seeded_and_users_with_too_few_ratings_have_none():
     few = RATINGS[(RATINGS["user_id"] != 2) | (RATINGS["movie_id"] < 14)]
-    one, two, other = (cross_fitted_lists(few, 3, fit_bundle, lists=2, folds=2, seed=seed) for seed in (1, 1, 2))
+    one, two, other = (cross_fitted_lists(few, 3, fit_features, lists=2, folds=2, seed=seed) for seed in (1, 1, 2))
     for first, second in zip(one, two, strict=True):
         np.testing.assert_array_equal(first, second)
     assert not np.array_equal(one.arm, other.arm)
@@ -136,7 +136,7 @@ def test_lists_are_seeded_and_users_with_too_few_ratings_have_none():
 )
 def test_invalid_draws_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        cross_fitted_lists(RATINGS, **({"size": 3, "fit_bundle": fit_bundle} | options))
+        cross_fitted_lists(RATINGS, **({"size": 3, "fit_features": fit_features} | options))
 
 
 def test_cascading_feedback_is_the_first_slot_with_a_positive_reward():

@@ -15,53 +15,51 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
 from recbandits.data.examples import make_examples
-from recbandits.data.features import FeatureBundle
 from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples, read_trajectories, write_trajectories
-from recbandits.records.bandit_log import BanditLog
+from tests.rating_tables import log_of_ids, rating_features
 
 USERS, MOVIES, K = 5, 9, 4
 
 
 @pytest.fixture(scope="module")
-def bundle():
+def known():
+    """Features of users and movies."""
     rng = np.random.default_rng(0)
     columns = ["bias", "factor_0", "factor_1"]
-    tables = [
-        pd.DataFrame(rng.normal(size=(size, 3)), pd.Index(np.arange(1, size + 1), name=name), columns, "float32")
-        for size, name in ((USERS, "user_id"), (MOVIES, "movie_id"))
-    ]
-    return FeatureBundle(*tables)
+    tables = (pd.DataFrame(rng.normal(size=(n, 3)), range(1, n + 1), columns, "float32") for n in (USERS, MOVIES))
+    return rating_features(*tables)
 
 
 @pytest.fixture(scope="module")
-def log():
-    """A thousand decisions among 2 to 4 movies."""
+def features(known):
+    return known.features
+
+
+@pytest.fixture(scope="module")
+def decided():
+    """Users [n], movies [n, k] and mask [n, k] of a thousand decisions among 2 to 4 movies."""
     rng, n = np.random.default_rng(1), 1000
-    candidates = rng.permuted(np.tile(np.arange(1, MOVIES + 1), (n, 1)), axis=1)[:, :K]
-    size = rng.integers(2, K, n, endpoint=True)
-    mask = np.arange(K) < size[:, None]
-    return BanditLog(
-        event_id=np.array([f"event {number}" for number in range(n)]),
-        time=np.datetime64("2001-01-01", "us") + np.arange(n).astype("timedelta64[s]"),
-        user_id=rng.integers(1, USERS, n, endpoint=True),
-        candidates=np.where(mask, candidates, 0),
-        mask=mask,
-        action=rng.integers(0, size),
-        propensity=1 / size,
-        reward=rng.normal(size=n),
-        pass_prob=np.full(n, 0.5),
-    )
+    movies = rng.permuted(np.tile(np.arange(1, MOVIES + 1), (n, 1)), axis=1)[:, :K]
+    mask = np.arange(K) < rng.integers(2, K, n, endpoint=True)[:, None]
+    return rng.integers(1, USERS, n, endpoint=True), movies, mask
 
 
 @pytest.fixture(scope="module")
-def files(log, bundle, tmp_path_factory):
-    return write_trajectories(log, bundle, tmp_path_factory.mktemp("records"), "train", shards=3)
+def log(known, decided):
+    rng, mask = np.random.default_rng(2), decided[2]
+    columns = {"action": rng.integers(0, mask.sum(axis=1)), "reward": rng.normal(size=len(mask))}
+    return log_of_ids(*decided[:2], known, mask, **columns, pass_prob=np.full(len(mask), 0.5))
 
 
-def test_a_record_holds_the_fields_of_its_decision(files, log, bundle):
+@pytest.fixture(scope="module")
+def files(log, features, tmp_path_factory):
+    return write_trajectories(log, features, tmp_path_factory.mktemp("records"), "train", shards=3)
+
+
+def test_a_record_holds_the_fields_of_its_decision(files, log, features, known, decided):
     """Features of padding are 0; hashes of events are negative numbers, too."""
-    made, observation = make_examples(log, bundle), bundle.observation(log.user_id, log.candidates, log.mask)
+    made, observation = make_examples(log, features), known.observation(*decided)
     assert (made.event < 0).any()
     expected = {"global": made.context, "per_arm": observation["per_arm"], "chosen_arm_features": made.arm}
     expected |= {name: getattr(made, name) for name in ("reward", "propensity", "pass_prob", "event")}
@@ -69,22 +67,22 @@ def test_a_record_holds_the_fields_of_its_decision(files, log, bundle):
     records = list(tf.data.TFRecordDataset([str(file) for file in files]).as_numpy_iterator())
     assert len(records) == len(log)
     for row, record in enumerate(records):
-        features = tf.train.Example.FromString(record).features.feature
-        assert set(features) == set(expected)
+        fields = tf.train.Example.FromString(record).features.feature
+        assert set(fields) == set(expected)
         for name, values in expected.items():
             kind = "int64_list" if name in ("event", "action") else "float_list"
-            np.testing.assert_array_equal(getattr(features[name], kind).value, np.ravel(values[row]), err_msg=name)
+            np.testing.assert_array_equal(getattr(fields[name], kind).value, np.ravel(values[row]), err_msg=name)
 
 
-def test_the_same_log_gives_the_same_bytes(files, log, bundle, tmp_path):
-    again = write_trajectories(log, bundle, tmp_path, "train", shards=3)
+def test_the_same_log_gives_the_same_bytes(files, log, features, tmp_path):
+    again = write_trajectories(log, features, tmp_path, "train", shards=3)
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
 
 
-def test_examples_have_the_features_of_the_user_and_of_the_chosen_movie(log, bundle):
-    made = make_examples(log, bundle)
+def test_examples_have_the_features_of_the_user_and_of_the_chosen_movie(log, features, known, decided):
+    made = make_examples(log, features)
     assert [value.dtype for value in made] == [np.float32] * 5 + [np.int64]
-    observation = bundle.observation(log.user_id, log.candidates, log.mask)
+    observation = known.observation(*decided)
     np.testing.assert_array_equal(made.context, observation["global"])
     np.testing.assert_array_equal(made.arm, observation["per_arm"][np.arange(1000), log.action])
     np.testing.assert_allclose(made.reward, log.reward, rtol=1e-6)
@@ -92,27 +90,27 @@ def test_examples_have_the_features_of_the_user_and_of_the_chosen_movie(log, bun
     assert set(made.pass_prob) == {0.5}
 
 
-def test_events_are_known_by_the_same_number_in_every_process(log, bundle):
+def test_events_are_known_by_the_same_number_in_every_process(log, features):
     """Python's own hash of text differs from process to process."""
     code = "import numpy, pandas; print(pandas.util.hash_array(numpy.array(['event 7'], object)).view('int64')[0])"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    events = make_examples(log, bundle).event
+    events = make_examples(log, features).event
     assert events[7] == int(other)
     assert len(set(events)) == 1000
 
 
-def test_examples_read_are_those_made_in_memory(log, bundle, files):
-    for read, made in zip(read_examples(files), make_examples(log, bundle), strict=True):
+def test_examples_read_are_those_made_in_memory(log, features, files):
+    for read, made in zip(read_examples(files), make_examples(log, features), strict=True):
         np.testing.assert_array_equal(read, made)
         assert read.dtype == made.dtype
 
 
-def test_a_trajectory_holds_the_decision_of_its_row(log, bundle, files):
+def test_a_trajectory_holds_the_decision_of_its_row(log, known, decided, files):
     batches = list(read_trajectories(files, batch_size=300))
     assert [len(propensity) for _, propensity in batches] == [300, 300, 300, 100]
     experience, propensity = batches[1]
     rows = slice(300, 600)
-    observation = bundle.observation(log.user_id[rows], log.candidates[rows], log.mask[rows])
+    observation = known.observation(*(part[rows] for part in decided))
     np.testing.assert_array_equal(experience.observation["global"][:, 0], observation["global"])
     np.testing.assert_array_equal(experience.observation["per_arm"][:, 0], observation["per_arm"])
     np.testing.assert_array_equal(experience.action[:, 0], log.action[rows])
@@ -136,9 +134,9 @@ def test_a_trajectory_is_the_one_that_tf_agents_makes(files):
         np.testing.assert_array_equal(ours, other)
 
 
-def agents(bundle):
+def agents(features):
     """TF-Agents' own agents for arms with features, none of ours."""
-    spec = {name: tensor_spec.TensorSpec(shape, tf.float32) for name, shape in bundle.spec(K).items()}
+    spec = {name: tensor_spec.TensorSpec(shape, tf.float32) for name, shape in features.spec(K).items()}
     specs = ts.time_step_spec(spec), tensor_spec.BoundedTensorSpec([], tf.int32, 0, K - 1)
 
     def network():
@@ -157,9 +155,9 @@ def agents(bundle):
 
 @pytest.mark.parametrize("candidates", [True, False])
 @pytest.mark.parametrize("number", range(3), ids=["epsilon-greedy", "reward prediction", "LinUCB"])
-def test_tf_agents_own_agents_train_on_what_is_read(bundle, files, number, candidates):
+def test_tf_agents_own_agents_train_on_what_is_read(features, files, number, candidates):
     tf.random.set_seed(0)  # of the initial weights
-    agent = list(agents(bundle))[number]
+    agent = list(agents(features))[number]
     losses = []
     for _ in range(6):
         for experience, _ in read_trajectories(files, batch_size=250, seed=0, candidates=candidates):
@@ -169,9 +167,9 @@ def test_tf_agents_own_agents_train_on_what_is_read(bundle, files, number, candi
         assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
-def test_tf_agents_weighs_decisions_by_what_is_read(bundle, files):
+def test_tf_agents_weighs_decisions_by_what_is_read(features, files):
     """A weight of 0 for all but one decision leaves a loss of its error alone, over the size of the batch."""
-    agent = next(agents(bundle))
+    agent = next(agents(features))
     experience, propensity = next(iter(read_trajectories(files, batch_size=10, candidates=False)))
     one = tf.nest.map_structure(lambda value: value[3:4], experience)
     weights = tf.one_hot(3, 10) / propensity
@@ -197,16 +195,16 @@ def test_without_the_candidates_an_observation_is_the_context(files):
     assert isinstance(experience.policy_info, PerArmPolicyInfo)
 
 
-def test_shards_are_named_and_found_as_those_of_ratings(log, bundle, files, tmp_path):
+def test_shards_are_named_and_found_as_those_of_ratings(log, features, files, tmp_path):
     assert find_records(files[0].parent, "train") == files
-    write_trajectories(log, bundle, tmp_path, "set", shards=4)
-    fewer = write_trajectories(log.take(slice(10)), bundle, tmp_path, "set", shards=2)
+    write_trajectories(log, features, tmp_path, "set", shards=4)
+    fewer = write_trajectories(log.take(slice(10)), features, tmp_path, "set", shards=2)
     assert find_records(tmp_path, "set") == fewer
     assert len(read_examples(fewer).reward) == 10
 
 
-def test_files_without_a_record_are_refused(log, bundle, tmp_path):
-    empty = write_trajectories(log.take([]), bundle, tmp_path, "empty", shards=1)
+def test_files_without_a_record_are_refused(log, features, tmp_path):
+    empty = write_trajectories(log.take([]), features, tmp_path, "empty", shards=1)
     for read in (read_examples, read_trajectories):
         with pytest.raises(ValueError, match="files must hold at least one record, got none in"):
             read(empty)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from recbandits.data.features import FeatureBundle
+from tests.rating_tables import rating_features
 
 USERS, MOVIES = 30, 12
 
@@ -16,7 +16,7 @@ def table(users=USERS, movies=MOVIES, share=0.75, seed=0):
     return pd.DataFrame({"user_id": user + 1, "movie_id": movie + 101, "rating": rating})
 
 
-def features(view="match", popularity=True, factors=2):
+def features(product=False, popularity=True, factors=2):
     """A number for each user and movie, by which tests identify them, and factors."""
     draw = np.random.default_rng(1).normal
     names = [f"factor_{k}" for k in range(factors)]
@@ -24,4 +24,4 @@ def features(view="match", popularity=True, factors=2):
     movies = pd.DataFrame(draw(size=(MOVIES, 1 + factors)), range(101, 101 + MOVIES), ["year", *names])
     if popularity:
         movies["popularity"] = np.log1p(table()["movie_id"].value_counts())
-    return FeatureBundle(users.astype("float32"), movies.astype("float32"), view)
+    return rating_features(users, movies, product)

@@ -133,16 +133,16 @@ class TestMovieLensPerArm(EnvironmentContract):
 
 @pytest.mark.parametrize("fit", [als, svd])
 @pytest.mark.parametrize("per_arm", [True, False])
-def test_observations_are_those_of_the_bundle_of_the_environment(fit, per_arm):
-    """Users are identified by their features; the bundle has the given movies in their order."""
+def test_observations_are_those_of_the_features_of_the_environment(fit, per_arm):
+    """Users are identified by their features; the features have the given movies in their order."""
     model = fit(table(), rank=3)
     movie_ids = model.movie_ids[[6, 1, 8, 3]]
     environment = MovieLensEnvironment(model, 4, 50, per_arm=per_arm, movie_ids=movie_ids)
-    batch, bundle = environment.batch(), environment.bundle()
-    np.testing.assert_array_equal(bundle.movies.index, movie_ids)
+    batch, known = environment.batch(), environment.features
+    assert known.features.item_ids.tolist() == [str(movie) for movie in movie_ids]
     context = (batch.observation[GLOBAL] if per_arm else batch.observation).numpy()
-    distance = np.abs(bundle.user_features(environment.user_ids) - context[:, None]).sum(axis=2)
-    expected = bundle.observation(environment.user_ids[distance.argmin(axis=1)], movie_ids[batch.arms.numpy()])
+    distance = np.abs(known.features.context(known.encode_users(environment.user_ids)) - context[:, None]).sum(axis=2)
+    expected = known.observation(environment.user_ids[distance.argmin(axis=1)], movie_ids[batch.arms.numpy()])
     assert same(batch.observation, expected if per_arm else expected[GLOBAL])
 
 
@@ -153,15 +153,15 @@ class TestRated(EnvironmentContract):
 
     def test_rewards_are_the_ratings_that_these_users_gave_these_movies(self):
         """User and movies of every candidate are identified by their features, and their rating by their ids."""
-        bundle, environment = features(), self.make(batch_size=300)
+        known, environment = features(), self.make(batch_size=300)
         batch = environment.batch()
-        by_feature = pd.Series(bundle.users.index, bundle.users["activity"])
+        by_feature = pd.Series(known.users.index, known.users["activity"].astype("float32"))
         users = by_feature[batch.observation[GLOBAL].numpy()[:, 0]].to_numpy()
         movies = environment.movie_ids[batch.arms.numpy()]
         rating = table().set_index(["user_id", "movie_id"])["rating"]
         pairs = pd.MultiIndex.from_arrays([np.repeat(users, 4), movies.ravel()])
         np.testing.assert_array_equal(batch.expected_reward.numpy().ravel(), rating[pairs])
-        np.testing.assert_array_equal(batch.observation[PER_ARM], bundle.observation(users, movies)[PER_ARM])
+        np.testing.assert_array_equal(batch.observation[PER_ARM], known.observation(users, movies)[PER_ARM])
         mean = table().groupby("movie_id")["rating"].mean()
         np.testing.assert_allclose(batch.unpersonalised.numpy().ravel(), mean[movies.ravel()], rtol=1e-6)
         assert all(len(set(row)) == 4 for row in movies)

@@ -230,6 +230,7 @@ def test_features_keep_the_biases_of_ratings_that_are_zero_on_average():
     """Ratings of -1 and 1 have mean 0; users still need their constant and bias."""
     model = als(full_table(np.array([[1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, 1.0]])), rank=1)
     assert model.mean == 0.0
-    assert model.bundle().users.columns.tolist() == ["constant", "bias", "factor_0"]
-    assert model.bundle().movies.columns.tolist() == ["bias", "factor_0"]
-    assert svd(full_table(np.ones((3, 4))), rank=2).bundle().users.columns.tolist() == ["factor_0", "factor_1"]
+    assert model.features().users.columns.tolist() == ["bias", "factor_0"]
+    assert model.features().features.intercept
+    assert model.features().features.item_encoder.names == ["bias", "factor_0"]
+    assert svd(full_table(np.ones((3, 4))), rank=2).features().users.columns.tolist() == ["factor_0", "factor_1"]

@@ -197,15 +197,15 @@ class TestSynthetic(RankingEnvironmentContract):
 
 
 class TestMovieLens(RankingEnvironmentContract):
-    def make(self, bundle=None, **options):
+    def make(self, known=None, **options):
         options = {"num_items": ITEMS, "num_slots": SLOTS, "batch_size": 4} | options
-        return MovieLensRankingEnvironment(als(table(), rank=3), bundle or features(), **options)
+        return MovieLensRankingEnvironment(als(table(), rank=3), known or features(), **options)
 
-    @pytest.mark.parametrize("bundle", [features(), features("product"), features(factors=0)])
-    def test_observations_are_those_of_the_bundle(self, bundle):
-        environment = self.make(bundle)
+    @pytest.mark.parametrize("known", [features(), features(product=True), features(factors=0)])
+    def test_observations_are_those_of_the_features(self, known):
+        environment = self.make(known)
         batch = environment.batch()
-        expected = bundle.observation(environment.user_ids[batch.users.numpy()], environment.movie_ids[batch.items])
+        expected = known.observation(environment.user_ids[batch.users.numpy()], environment.movie_ids[batch.items])
         for part in (GLOBAL, PER_ARM):
             np.testing.assert_allclose(batch.observation[part], expected[part], rtol=1e-5, atol=1e-6)
 

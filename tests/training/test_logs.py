@@ -11,13 +11,12 @@ import pandas as pd
 import pytest
 
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB
-from recbandits.data import data_file
+from recbandits.data import data_file, make_examples
 from recbandits.evaluation.off_policy import estimates
+from recbandits.evaluation.reward_model import cross_fit
 from recbandits.exploration import Exploration
-from recbandits.records import Log
 from recbandits.serving import export, load
-from recbandits.training import evaluate, predict_rewards, score_log, target_probabilities, train
-from recbandits.training.logs import make_log_examples
+from recbandits.training import evaluate, score_log, target_probabilities, train
 from tests.videos import make_tables, write_tables
 
 README = Path(__file__).parents[2] / "README.md"
@@ -44,8 +43,8 @@ def parts(videos):
 def expected_rewards(log):
     """Expected reward of every candidate [n, k], 0 in padding, of the whole log in its order."""
     *_, expected = make_tables()
-    values = np.zeros(log.decisions.mask.shape)
-    values[log.decisions.mask] = np.concatenate(expected)
+    values = np.zeros(log.mask.shape)
+    values[log.mask] = np.concatenate(expected)
     return values
 
 
@@ -72,7 +71,7 @@ def test_a_learned_policy_is_better_than_the_logging_policy_by_the_estimate_and_
     probabilities = target_probabilities(agent, later, features, Exploration("epsilon_greedy", 0.1))
     table = evaluate(later, {"linucb": probabilities}, features)
     truth = (expected_rewards(videos.log)[len(earlier) :] * probabilities).sum(axis=1).mean()
-    logged = later.decisions.reward.mean()
+    logged = later.reward.mean()
     for estimator in ("SNIPS", "DR"):
         row = table.loc["linucb", estimator]
         assert row["low"] < truth < row["high"]
@@ -83,15 +82,12 @@ def test_a_learned_policy_is_better_than_the_logging_policy_by_the_estimate_and_
 def test_gains_are_the_paired_differences_to_the_logging_policy(parts):
     """The logging policy as target policy: its IPS estimate is the mean of the log, and the gain is exactly 0."""
     _, later, _ = parts
-    decisions = later.decisions
-    weight = np.where(
-        decisions.mask, 1.0 + np.array([int(name[-2:]) for name in later.item_ids])[decisions.candidates] % 4, 0
-    )
+    weight = np.where(later.mask, 1.0 + np.array([int(name[-2:]) for name in later.item_ids])[later.candidates] % 4, 0)
     logging = weight / weight.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(logging[np.arange(len(later)), decisions.action], decisions.propensity)
+    np.testing.assert_allclose(logging[np.arange(len(later)), later.action], later.propensity)
     row = evaluate(later, {"same": logging}, names=["IPS"]).loc["same", "IPS"]
     np.testing.assert_allclose(row[["gain", "gain_low", "gain_high"]].to_numpy(float), 0.0, atol=1e-9)
-    assert row["value"] == pytest.approx(decisions.reward.mean())
+    assert row["value"] == pytest.approx(later.reward.mean())
 
 
 def test_without_crosses_a_linear_agent_says_that_everybody_gets_the_same_order(videos, parts):
@@ -115,37 +111,20 @@ def test_without_crosses_a_linear_agent_says_that_everybody_gets_the_same_order(
 
 def test_examples_are_the_features_of_the_logged_candidates(parts):
     earlier, _, features = parts
-    examples = make_log_examples(earlier, features)
-    context, arm = map(np.concatenate, zip(*features.observe(earlier, earlier.decisions.mask), strict=True))
-    decision, column = np.nonzero(earlier.decisions.mask)
-    logged = column == earlier.decisions.action[decision]
+    examples = make_examples(earlier, features)
+    context, arm = map(np.concatenate, zip(*features.observe(earlier, earlier.mask), strict=True))
+    decision, column = np.nonzero(earlier.mask)
+    logged = column == earlier.action[decision]
     np.testing.assert_array_equal(examples.arm, arm[logged])
     np.testing.assert_array_equal(examples.context, context[logged])
-    np.testing.assert_array_equal(examples.reward, earlier.decisions.reward.astype(np.float32))
+    np.testing.assert_array_equal(examples.reward, earlier.reward.astype(np.float32))
 
 
-def test_predicted_rewards_do_not_know_the_user_of_the_decision(videos):
-    """All rewards of one user become huge: no prediction for that user may move, those for others do."""
-    log = videos.log.take(slice(0, 600))
-    features = videos.fit_features(log)
-    numbers, counts = np.unique(log.decisions.user_id, return_counts=True)
-    mine = log.decisions.user_id == numbers[counts.argmax()]
-    decisions = log.decisions
-    columns = {name: getattr(decisions, name) for name in decisions.columns}
-    changed = Log(
-        type(decisions)(**columns | {"reward": np.where(mine, 1e6, decisions.reward)}), log.item_ids, log.context
-    )
-    before, after = predict_rewards(log, features), predict_rewards(changed, features)
-    assert np.isnan(before[~decisions.mask]).all()
-    np.testing.assert_allclose(after[mine], before[mine])
-    others = ~mine[:, None] & decisions.mask
-    assert (np.abs(after - before)[others] > 1).mean() > 0.5
-
-
-def test_doubly_robust_values_use_the_predicted_rewards(parts):
+def test_doubly_robust_values_use_predicted_rewards_without_products_of_columns(parts):
     _, later, features = parts
-    uniform = later.decisions.mask / later.decisions.mask.sum(axis=1, keepdims=True)
-    expected = estimates(later.decisions, uniform, predict_rewards(later, features), names=["DR"])["DR"]
+    uniform = later.mask / later.mask.sum(axis=1, keepdims=True)
+    predicted = cross_fit(later, features.without_crosses())
+    expected = estimates(later, uniform, predicted, names=["DR"])["DR"]
     row = evaluate(later, {"uniform": uniform}, features, ["DR"]).loc["uniform", "DR"]
     assert row["value"] == pytest.approx(expected.value)
 
@@ -157,8 +136,8 @@ def test_what_is_exported_scores_as_in_memory_by_raw_columns_and_text_ids(parts,
     policy, scores = load(tmp_path / "policy"), score_log(agent, later, features)
     np.testing.assert_allclose(score_log(policy, later, features), scores, rtol=1e-5, atol=1e-4)
     for row in range(20):
-        mask = later.decisions.mask[row]
-        ids = later.item_ids[later.decisions.candidates[row][mask]].tolist()
+        mask = later.mask[row]
+        ids = later.item_ids[later.candidates[row][mask]].tolist()
         answer = policy.recommend(later.context.iloc[row].to_dict(), ids, k=len(ids))
         assert answer.item_ids == [ids[column] for column in np.argsort(-scores[row][mask], kind="stable")]
         np.testing.assert_allclose(answer.scores, np.sort(scores[row][mask])[::-1], rtol=1e-5, atol=1e-4)

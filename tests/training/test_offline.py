@@ -9,10 +9,8 @@ import tensorflow as tf
 
 from recbandits.agents.factory import make_agent
 from recbandits.data.examples import Examples, make_doubly_robust_examples, make_examples
-from recbandits.data.features import FeatureBundle
 from recbandits.environments.factorization import als
 from recbandits.evaluation.estimators import dr
-from recbandits.records.bandit_log import BanditLog
 from recbandits.training import epochs, offline
 from recbandits.training.offline import Specs, fit, score_candidates
 
@@ -346,44 +344,35 @@ class Plain(Specs):
         return spec._replace(observation=spec.observation["global"])
 
 
+USERS, CANDIDATES = np.array([7, 9]), np.array([[1, 2, 0], [3, 4, 1]])
+MASK = np.array([[True, True, False], [True, True, True]])
+
+
 @pytest.fixture
-def bundle():
+def known():
     """Users 7 and 9 with 2 features, movies 1 to 4 with 2."""
-    users = pd.DataFrame({"age": [1.0, 2.0], "bias": [0.0, 1.0]}, index=[7, 9], dtype=np.float32)
-    movies = pd.DataFrame({"year": [1.0, 2.0, 3.0, 4.0], "bias": [0.1, 0.2, 0.3, 0.4]}, [1, 2, 3, 4], dtype=np.float32)
-    return FeatureBundle(users, movies)
+    users = pd.DataFrame({"age": [1.0, 2.0], "bias": [0.0, 1.0]}, index=[7, 9])
+    movies = pd.DataFrame({"year": [1.0, 2.0, 3.0, 4.0], "bias": [0.1, 0.2, 0.3, 0.4]}, [1, 2, 3, 4])
+    return rating_features(users, movies)
 
 
 @pytest.fixture
-def log():
+def log(known):
     """User 7 chose movie 2 of 1 and 2 (and padding), user 9 movie 4 of 3, 4 and 1."""
-    return BanditLog(
-        event_id=["first", "second"],
-        time=np.array(["2024-01-01", "2024-01-02"], "datetime64[us]"),
-        user_id=np.array([7, 9]),
-        candidates=np.array([[1, 2, 0], [3, 4, 1]]),
-        mask=np.array([[True, True, False], [True, True, True]]),
-        action=np.array([1, 1]),
-        propensity=np.array([0.5, 0.25]),
-        reward=np.array([4.0, 2.0]),
-        pass_prob=np.array([1.0, 0.5]),
-    )
+    columns = {"propensity": np.array([0.5, 0.25]), "reward": np.array([4.0, 2.0]), "pass_prob": np.array([1.0, 0.5])}
+    return log_of_ids(USERS, CANDIDATES, known, MASK, action=np.array([1, 1]), **columns)
 
 
-def test_scores_are_the_predictions_for_any_number_of_pairs_per_call(bundle, log, monkeypatch):
+def test_scores_are_the_predictions_for_any_number_of_pairs_per_call(known, monkeypatch):
     """Coefficients 1, 10, 100, 1000 on age, bias, year, bias: user 9, movie 4 scores 2 + 10 + 400 + 400."""
-    agent = make_agent("linucb", Specs(bundle.spec(3)))
+    agent = make_agent("linucb", Specs(known.spec(3)))
     agent.model.theta.assign([[1.0, 10.0, 100.0, 1000.0]])
     expected = [[201.0, 401.0, -np.inf], [612.0, 812.0, 212.0]]
     for model in (agent, agent.policy):
-        np.testing.assert_allclose(
-            score_candidates(model, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6
-        )
+        np.testing.assert_allclose(score_candidates(model, known, USERS, CANDIDATES, MASK), expected, rtol=1e-6)
     monkeypatch.setattr(offline, "PAIRS_PER_CALL", 1)
-    np.testing.assert_allclose(
-        score_candidates(agent, bundle, log.user_id, log.candidates, log.mask), expected, rtol=1e-6
-    )
-    np.testing.assert_allclose(score_candidates(agent, bundle, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
+    np.testing.assert_allclose(score_candidates(agent, known, USERS, CANDIDATES, MASK), expected, rtol=1e-6)
+    np.testing.assert_allclose(score_candidates(agent, known, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
 
 
 @pytest.mark.parametrize("features", [True, False])
@@ -393,15 +382,15 @@ def test_scores_are_the_predictions_for_any_number_of_pairs_per_call(bundle, log
         ([7, 9, 7], [[1, 2]], None, r"must be \[n\] and \[n, k\] with k at least 1, got \[3\] and \[1, 2\]"),
         ([7], [[]], None, r"got \[1\] and \[1, 0\]"),
         (7, [1], None, r"got \[\] and \[1\]"),
-        ([7], [[1, 2]], [[True]], r"mask must have the shape of candidates, \[1, 2\], got \[1, 1\]"),
+        ([7], [[1, 2]], [[True]], r"shape of mask must be that of candidates, \(1, 2\), got \(1, 1\)"),
     ],
 )
-def test_shapes_that_do_not_fit_together_are_refused(features, users, candidates, mask, message, bundle):
-    model, known = als(pd.DataFrame({"user_id": [7], "movie_id": [1], "rating": [5.0]}), rank=0), None
+def test_shapes_that_do_not_fit_together_are_refused(features, users, candidates, mask, message, known):
+    model = als(pd.DataFrame({"user_id": [7], "movie_id": [1], "rating": [5.0]}), rank=0)
     if features:
-        model, known = make_agent("linucb", Specs(bundle.spec(3))), bundle
+        model = make_agent("linucb", Specs(known.spec(3)))
     with pytest.raises(ValueError, match=message):
-        score_candidates(model, known, users, candidates, mask)
+        score_candidates(model, known if features else None, users, candidates, mask)
 
 
 def test_factorisations_are_scored_by_ids_and_two_baselines_are_among_them():
@@ -415,24 +404,23 @@ def test_factorisations_are_scored_by_ids_and_two_baselines_are_among_them():
     np.testing.assert_allclose(biases, [[5.0, 3.0], [1.0, -1.0]], atol=0.05)
 
 
-def test_doubly_robust_rewards_correct_the_chosen_candidate_alone(bundle, log):
+def test_doubly_robust_rewards_correct_the_chosen_candidate_alone(known, log):
     """Rewards q + (reward - q) / propensity: 3 + (4 - 3) / 0.5 = 5 and 1 + (2 - 1) / 0.25 = 5; padding is left out."""
     q = np.array([[2.0, 3.0, np.nan], [0.5, 1.0, 1.5]])
-    rows = make_doubly_robust_examples(log, bundle, q)
+    rows = make_doubly_robust_examples(log, known.features, q)
     np.testing.assert_allclose(rows.reward, [2.0, 5.0, 0.5, 5.0, 1.5])
-    np.testing.assert_array_equal(rows.context, bundle.user_features([7, 7, 9, 9, 9]))
-    np.testing.assert_array_equal(rows.arm, bundle.movie_features([1, 2, 3, 4, 1]))
+    np.testing.assert_array_equal(rows.context, known.encode_users([7, 7, 9, 9, 9]))
+    np.testing.assert_array_equal(rows.arm, known.encode_movies([1, 2, 3, 4, 1]))
     np.testing.assert_array_equal(rows.propensity, 1.0)
     np.testing.assert_array_equal(rows.pass_prob, [1.0, 1.0, 0.5, 0.5, 0.5])
     assert len(set(rows.event)) == 5
-    np.testing.assert_array_equal(rows.event[[1, 3]], make_examples(log, bundle).event)
+    np.testing.assert_array_equal(rows.event[[1, 3]], make_examples(log, known.features).event)
 
 
-def test_doubly_robust_rewards_average_to_the_doubly_robust_estimate(bundle, log):
+def test_doubly_robust_rewards_average_to_the_doubly_robust_estimate(known, log):
     """A policy with probabilities p is worth the mean over decisions of sum_a p(a) reward(a)."""
     q, p = np.array([[2.0, 3.0, 0.0], [0.5, 1.0, 1.5]]), np.array([[0.3, 0.7, 0.0], [0.2, 0.5, 0.3]])
-    log = log.take(slice(None))
-    rows = make_doubly_robust_examples(log, bundle, q)
+    rows = make_doubly_robust_examples(log, known.features, q)
     chosen = [0, 1], log.action
     estimate = dr(log.reward, log.propensity, p[chosen], q[chosen], (p * q).sum(axis=1))
     assert (p[log.mask] * rows.reward).sum() / 2 == pytest.approx(estimate.value)

@@ -44,7 +44,7 @@ def test_features_of_held_out_users_are_from_half_of_their_ratings(judge, share,
     support = ranking_task.features.index.difference(ranking_task.train.index)
     assert len(support) == pytest.approx(len(ranking_task.held_out), abs=1)
     assert not set(support) & set(ranking_task.held_out.index)
-    factors = ranking_task.bundle.users.filter(like="factor_").loc[sorted(held_out)]
+    factors = ranking_task.features.users.filter(like="factor_").loc[sorted(held_out)]
     assert (factors.abs().sum(axis=1) > 0).all()
 
 
@@ -63,8 +63,8 @@ def test_lists_to_learn_from_have_ratings_or_likes_of_training_users(movielens):
 def test_the_ndcg_of_an_agent_is_that_of_scikit_learn(movielens):
     """Of the factorization, which `ndcg_over_als` compares with: gains 2^r - 1, ten places, all held-out movies."""
     ranking_task = RankingTask(Rank(split="random"), movielens, seed=0)
-    agent = make_agent(CascadingLinUCB(), Specs(ranking_task.bundle.spec(50), 10))
-    measures = ranking_task.evaluate(agent, ranking_task.bundle)
+    agent = make_agent(CascadingLinUCB(), Specs(ranking_task.features.spec(50), 10))
+    measures = ranking_task.evaluate(agent, ranking_task.features)
     expected = []
     for user, table in ranking_task.held_out.groupby("user_id"):
         if len(table) > 1:

@@ -40,7 +40,7 @@ class Project:
 
     def ingested(self, directory, start, end):
         """The directory, with the decisions of a span of time."""
-        ingest(self.platform.warehouse, start, end, self.settings.join, self.world.bundle(), directory)
+        ingest(self.platform.warehouse, start, end, self.settings.join, self.world.features, directory)
         return directory
 
 

@@ -35,6 +35,7 @@ class ReTraining(NamedTuple):
 def start_up(
     config: dict,
     world: str,
+    features: str,
     start: str,
     end: str,
     first: int,
@@ -47,9 +48,10 @@ def start_up(
     topic: str = "",
 ) -> StartUp:
     """Generator, Ingester, Trainer, Deployer."""
-    place = {"config": config, "world": world, "start": start, "end": end}
-    begun = generator(**place, first=first, candidates=candidates, seed=seed).set_caching_options(False)
-    read = ingester(**place, serving="", snapshot=begun.outputs["Output"], join=join, holdout=holdout)
+    place = {"config": config, "start": start, "end": end}
+    begun = generator(**place, world=world, first=first, candidates=candidates, seed=seed).set_caching_options(False)
+    plan = {"serving": "", "snapshot": begun.outputs["Output"]}
+    read = ingester(**place, features=features, **plan, join=join, holdout=holdout)
     learner = {"agent": agent, "exploration": exploration, "seed": seed}
     learnt = trainer(config=config, dataset=read.outputs["dataset"], serving=read.outputs["serving"], **learner)
     model = learnt.outputs["model"]
@@ -61,7 +63,7 @@ def start_up(
 @dsl.pipeline(name="re-training", description="What was logged since, a candidate, the gate, a canary.")
 def re_training(
     config: dict,
-    world: str,
+    features: str,
     join: dict,
     holdout: float,
     agent: dict,
@@ -77,7 +79,7 @@ def re_training(
 ) -> ReTraining:
     """Ingester, Trainer, Evaluator, Deployer."""
     plan = {"start": start, "end": end, "serving": serving, "snapshot": snapshot}
-    read = ingester(config=config, world=world, **plan, join=join, holdout=holdout)
+    read = ingester(config=config, features=features, **plan, join=join, holdout=holdout)
     place = {"config": config, "serving": read.outputs["serving"]}
     data = read.outputs["dataset"]
     learnt = trainer(**place, dataset=data, agent=agent, exploration=exploration, seed=seed)

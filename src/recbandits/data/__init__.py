@@ -5,8 +5,9 @@
 - `MovieLens`, `RowError`, `GENRES`, `STARS`: the three tables, the refusal of a value, and the values of columns.
 - `Split`, `ThreeWaySplit`, `random_split`, `split_by_time`, `split_by_user`, `train_validation_test`, `draw_lists`: row
   ids of training and held-out ratings.
-- `FeatureBundle`, `FeatureTable`, `GLOBAL`, `PER_ARM`: features of users and movies by id, and observations of them.
-- `Encoder`, `Features`: raw columns of your own as features, fitted once and sealed into the policy.
+- `Encoder`, `Features`, `GLOBAL`, `PER_ARM`: raw columns of requests and items as features, fitted once and sealed into
+  the policy, and the parts of an observation.
+- `RatingFeatures`: those of MovieLens, with the users whose columns are the context.
 - `data_file.load`, `LoggedData`: a data set of your own, described by a TOML file.
 - `log_decisions`, `LoggedDecisions`, `uniform`, `popularity`, `explore_scores`: logs simulated from ratings.
 - `Examples`, `make_examples`, `make_doubly_robust_examples`, `cross_fit_examples`: training data of agents that choose
@@ -28,8 +29,8 @@ __getattr__, __all__ = lazy_exports(
         "splits": "Split ThreeWaySplit draw_lists random_split split_by_time split_by_user train_validation_test",
         "data_file": "LoggedData",
         "encoder": "Encoder",
-        "features": "GLOBAL PER_ARM FeatureBundle FeatureTable",
-        "policy_features": "Features",
+        "features": "GLOBAL PER_ARM Features",
+        "rating_features": "RatingFeatures",
         "simulated_logs": "LoggedDecisions explore_scores log_decisions popularity uniform",
         "examples": "Examples cross_fit_examples make_doubly_robust_examples make_examples",
         "slates": "RatedLists SlateExamples cross_fitted_lists list_examples rated_lists slate_examples",

@@ -35,7 +35,7 @@ import numpy as np
 import pandas as pd
 
 from recbandits.checks import require
-from recbandits.data.policy_features import Features
+from recbandits.data.features import Features
 from recbandits.records.log import Log
 
 SEPARATOR = "|"  # between the candidates of a decision, and between their numbers

@@ -40,7 +40,7 @@ class Encoder:
         Args:
           frame: raw columns; missing values are left out.
           max_levels: of a category, the most frequent ones.
-          vectors: names of vectors.
+          vectors: names of vectors, and of single numbers that stay as they are.
           categories: columns that are categories even if they hold numbers.
 
         Raises:
@@ -51,17 +51,23 @@ class Encoder:
         for name in names:
             require(isinstance(name, str) and name != "", "the name of a column", "text", name)
             require(names.count(name) == 1, f"column {name!r}", "there once", names.count(name))
-        columns: dict[str, dict] = {}
+        for name in categories:
+            require(name in names, "categories", f"among {', '.join(names)}", name)
+        fitted, vector_of = {}, {}
         for name in vectors:
+            if name in names:
+                fitted[name] = {"mean": 0.0, "deviation": 1.0}
+                continue
             parts = [column for column in names if re.fullmatch(re.escape(name) + r"_\d+", column)]
             expected = [f"{name}_{number}" for number in range(len(parts))]
             require(bool(parts) and set(parts) == set(expected), f"vector {name!r}", f"columns {name}_0 and on", parts)
-            columns[name] = {"size": len(parts)}
-            names = [column for column in names if column not in parts]
-        for name in categories:
-            require(name in names, "categories", f"among {', '.join(names)}", name)
-        for name in names:
-            columns[name] = _fit_column(frame[name], name, max_levels, name in categories)
+            fitted[name] = {"size": len(parts)}
+            vector_of |= dict.fromkeys(parts, name)
+        columns: dict[str, dict] = {}
+        for column in names:
+            name = vector_of.get(column, column)
+            if name not in columns:
+                columns[name] = fitted.get(name) or _fit_column(frame[name], name, max_levels, name in categories)
         return cls(columns)
 
     @cached_property

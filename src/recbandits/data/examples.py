@@ -7,16 +7,17 @@ import numpy as np
 import pandas as pd
 
 from recbandits.checks import require, whole
-from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.features import Features
+from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
-from recbandits.records.bandit_log import BanditLog
+from recbandits.records.log import Log
 
 
 class Examples(NamedTuple):
     """Examples that a reward model is trained on.
 
     Attributes:
-      context: float32 [n, G], features of the user.
+      context: float32 [n, G], features of the request.
       arm: float32 [n, D], features of the chosen candidate.
       reward: float32 [n].
       propensity: float32 [n], probability with which the candidate was chosen.
@@ -32,18 +33,14 @@ class Examples(NamedTuple):
     event: np.ndarray
 
 
-def make_examples(log: BanditLog, bundle: FeatureBundle) -> Examples:
+def make_examples(log: Log, features: Features) -> Examples:
     """Make the training examples of a log, in its order.
 
     Raises:
-      KeyError: a user or a movie that the bundle does not know.
+      KeyError: an item that the features do not know.
+      ValueError: a context or numbers of candidates that do not fit.
     """
-    observation = bundle.observation(log.user_id, log.arm[:, None])
-    return join_examples(log, observation[GLOBAL], observation[PER_ARM][:, 0])
-
-
-def join_examples(log: BanditLog, context: np.ndarray, arm: np.ndarray) -> Examples:
-    """Join features of the chosen candidates of a log, context [n, G] and arm [n, D], with what the log has of them."""
+    context, arm = map(np.concatenate, zip(*features.observe(log, log.chosen), strict=True))
     return Examples(
         context=context,
         arm=arm,
@@ -54,7 +51,7 @@ def join_examples(log: BanditLog, context: np.ndarray, arm: np.ndarray) -> Examp
     )
 
 
-def make_doubly_robust_examples(log: BanditLog, bundle: FeatureBundle, q: np.ndarray) -> Examples:
+def make_doubly_robust_examples(log: Log, features: Features, q: np.ndarray) -> Examples:
     """Make an example of every candidate, with the rewards by which doubly robust estimators value a policy.
 
     The reward of candidate a is q(a), plus (reward - q) / propensity if a was chosen: unbiased where the propensities
@@ -62,31 +59,31 @@ def make_doubly_robust_examples(log: BanditLog, bundle: FeatureBundle, q: np.nda
 
     Args:
       log: logged decisions.
-      bundle: features of their users and movies.
+      features: of requests and items.
       q: float [n, k], predicted reward of every candidate; it is not read in padding.
 
     Returns:
       One row for each decision and candidate that is not padding, with propensity 1: they need no more weighting. The
       chosen candidate keeps the hash of its event, the others have neighbouring numbers.
     """
-    logged, observation = make_examples(log, bundle), bundle.observation(log.user_id, log.candidates, log.mask)
+    context, arm = map(np.concatenate, zip(*features.observe(log, log.mask), strict=True))
     row, column = np.nonzero(log.mask)
     reward, chosen = q[log.mask], column == log.action[row]
     reward[chosen] += (log.reward - reward[chosen]) / log.propensity
     return Examples(
-        context=logged.context[row],
-        arm=observation[PER_ARM][log.mask],
+        context=context,
+        arm=arm,
         reward=reward.astype(np.float32),
         propensity=np.ones(len(row), np.float32),
-        pass_prob=logged.pass_prob[row],
-        event=logged.event[row] + column - log.action[row],
+        pass_prob=log.pass_prob[row].astype(np.float32),
+        event=pd.util.hash_array(log.event_id).view(np.int64)[row] + column - log.action[row],
     )
 
 
 def cross_fit_examples(
-    log: BanditLog,
+    log: Log,
     ratings: pd.DataFrame,
-    fit_bundle: Callable[[pd.DataFrame], FeatureBundle],
+    fit_features: Callable[[pd.DataFrame], RatingFeatures],
     folds: int = 5,
     seed: int = 0,
 ) -> Examples:
@@ -94,13 +91,14 @@ def cross_fit_examples(
 
     A factorisation fits the ratings it was fitted on better than others. A model trained on such features overrates
     them and generalises badly. So the ratings are split into folds, and the examples of a fold get their features from
-    a bundle fitted on the other folds (stacking: Wolpert 1992, "Stacked generalization"). Serve with a bundle fitted on
-    all ratings.
+    a fit on the other folds (stacking: Wolpert 1992, "Stacked generalization"). Serve with features fitted on all
+    ratings.
 
     Args:
-      log: decisions whose rewards are among the ratings; one rating may be the reward of several decisions.
-      ratings: with columns user_id, movie_id and rating, each pair once; those that `fit_bundle` gets.
-      fit_bundle: function from ratings to their features, called once a fold.
+      log: decisions whose rewards are among the ratings; one rating may be the reward of several decisions. Its context
+        is not read: that of a decision is what the fit knows of its user.
+      ratings: with columns user_id, movie_id and rating, each pair once; those that `fit_features` gets.
+      fit_features: function from ratings to their features, called once a fold.
       folds: number of folds, at least 2.
       seed: of the split into folds.
 
@@ -112,13 +110,17 @@ def cross_fit_examples(
     """
     require(whole(2).accepts(folds), "folds", whole(2).expected, folds)
     check_ratings(ratings)
-    pairs = pd.MultiIndex.from_frame(ratings[["user_id", "movie_id"]])
-    rating = pairs.get_indexer(pd.MultiIndex.from_arrays([log.user_id, log.arm]))
+    pairs = pd.MultiIndex.from_frame(ratings[["user_id", "movie_id"]].astype(str))
+    user, movie = log.user_ids.take(log.user_id), log.item_ids.take(log.arm)
+    rating = pairs.get_indexer(pd.MultiIndex.from_arrays([user, movie]))
     if (rating < 0).any():
         row = np.flatnonzero(rating < 0)[0]
-        raise ValueError(f"decision {row}: user {log.user_id[row]} and movie {log.arm[row]} must be among the ratings")
+        raise ValueError(f"decision {row}: user {user[row]} and movie {movie[row]} must be among the ratings")
     fold = np.random.default_rng(seed).permutation(len(ratings)) % folds
     rows = [np.flatnonzero(fold[rating] == number) for number in range(folds)]
-    parts = [make_examples(log.take(rows[number]), fit_bundle(ratings[fold != number])) for number in range(folds)]
+    parts = []
+    for number in range(folds):
+        fitted = fit_features(ratings[fold != number])
+        parts.append(make_examples(log.take(rows[number]).join_users(fitted.users), fitted.features))
     order = np.argsort(np.concatenate(rows))
     return Examples(*(np.concatenate(column)[order] for column in zip(*parts, strict=True)))

@@ -1,297 +1,251 @@
-"""Features of users and movies: fitted once, looked up by id, saved with each model that was trained on them."""
+"""Features of decisions from raw columns: of the context, of the items, and of both together."""
 
-import re
-from collections.abc import Mapping
-from math import isfinite, nan
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from pandas.api.types import is_integer_dtype
 
-from recbandits.checks import replacing, require, require_rows
+from recbandits.checks import replacing, require
+from recbandits.data.encoder import Encoder
+from recbandits.records.log import Log, as_ids, as_text
 
-AGES = (0, 18, 25, 35, 45, 50, 56)  # lower bounds of the age groups of MovieLens 1M
 GLOBAL, PER_ARM = "global", "per_arm"  # parts of an observation, by TF-Agents' names
 FILE = "features.npz"
-_LARGEST = float(np.finfo(np.float32).max)
+_PART_BYTES = 64 * 2**20
 
 
-class FeatureTable:
-    """Features of users or of movies as arrays, looked up by id.
-
-    Args:
-      frame: one row for each id, a whole number of 64 bits; columns of numbers or bools, with names that are text;
-        `factor_0`, `factor_1`, ... are factors.
-      kind: "user" or "movie", for error messages.
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of requests and items, fitted to raw columns and sealed into the policy that was trained on them.
 
     Attributes:
-      frame: the same with columns of numbers alone.
-      ids: int64 or uint64 array [rows], in the order of the frame.
-      values: float32 array [rows, columns].
-      factor_columns, other_columns: int arrays, positions of the factors and of all other columns.
-
-    Raises:
-      ValueError: the table is empty, an id or a column occurs twice, or a value is no finite float32; the sentence
-        names column, row and value.
+      item_ids: text ids, in the order of `items`.
+      items: encoded columns of the items, float32 [items, numbers].
+      item_encoder: of the raw columns of items.
+      context_encoder: of the raw columns of requests.
+      crosses: pairs (column of the context, column of the items), whose products are features. A linear model shared by
+        all items orders them alike for everybody if there are none. Two vectors become their dot product, and are no
+        features themselves: a new fit of embeddings rotates them, but the dot product stays.
+      products: pairs of vectors of the same size, whose element-wise products are features, as are the vectors.
+      candidate_features: names of numbers that come with each candidate of each request, such as its price.
+      intercept: whether a constant 1 comes before the context; a context without columns is a constant 1 in any case.
     """
 
-    def __init__(self, frame: pd.DataFrame, kind: str):
-        self.kind, self.ids, names = kind, _convert_ids(frame.index, kind), frame.columns.tolist()
-        text = all(isinstance(name, str) and not name.endswith("\0") for name in names)  # NumPy drops NULs at the end
-        require(text and len({*names}) == len(names), f"columns of {kind}s", "different names that are text", names)
-        others = frame.columns[[not (isinstance(dtype, np.dtype) and dtype.kind == "f") for dtype in frame.dtypes]]
-        self.frame = frame.assign(**{name: frame[name].map(_convert_number).astype(np.float32) for name in others})
-        with np.errstate(over="ignore"):  # to infinity, which is refused
-            self.values = np.ascontiguousarray(self.frame.to_numpy(), np.float32)
-        finite = np.isfinite(self.values)
-        for column in np.flatnonzero(~finite.all(axis=0))[:1]:
-            given = frame.iloc[:, column].array
-            require_rows(finite[:, column], f"{names[column]!r} of a {kind}", "a finite number", given, self.ids)
-        self._order = np.argsort(self.ids, kind="stable")
-        self._sorted = self.ids[self._order]
-        self._columns = {name: number for number, name in enumerate(names)}
-        factors = np.array([bool(re.fullmatch(r"factor_\d+", name)) for name in names], bool)
-        self.factor_columns, self.other_columns = np.flatnonzero(factors), np.flatnonzero(~factors)
+    item_ids: pd.Index
+    items: np.ndarray
+    item_encoder: Encoder
+    context_encoder: Encoder
+    crosses: tuple[tuple[str, str], ...] = ()
+    products: tuple[tuple[str, str], ...] = ()
+    candidate_features: tuple[str, ...] = ()
+    intercept: bool = False
 
-    @classmethod
-    def from_ids(cls, ids: ArrayLike, kind: str) -> Self:
-        """Make a table of ids without features."""
-        return cls(pd.DataFrame(index=pd.Index(ids), columns=pd.Index([], dtype=str)), kind)
-
-    def find_rows(self, ids: ArrayLike) -> np.ndarray:
-        """Find the row of each id, int array of the shape of `ids`; -1 for those that are not in the table."""
-        ids = np.asarray(ids)
-        if ids.size and ids.dtype.kind not in "iu":
-            raise ValueError(f"{self.kind} ids must be whole numbers of 64 bits, got {ids.ravel()[:10].tolist()}")
-        same = ids.astype(self.ids.dtype, copy=False)  # NumPy compares int64 with uint64 as doubles
-        position = np.searchsorted(self._sorted, same)
-        np.minimum(position, len(self._sorted) - 1, out=position)
-        equal = self._sorted[position] == same
-        if ids.dtype.kind != same.dtype.kind:
-            equal &= (ids < 0) == (same < 0)  # else the sign has become part of the number
-        return np.where(equal, self._order[position], -1)
-
-    def require_rows(self, ids: ArrayLike, advice: str) -> np.ndarray:
-        """Find the row of each id as `find_rows` does; raise KeyError with unknown ids and the advice."""
-        rows = self.find_rows(ids)
-        if (missing := rows < 0).any():
-            names = ", ".join(str(name) for name in np.unique(np.asarray(ids)[missing])[:10])
-            raise KeyError(f"unknown {self.kind} ids: {names}; {advice}")
-        return rows
-
-    def look_up(self, ids: ArrayLike, unknown: str = "error") -> np.ndarray:
-        """Look up the features of ids in any order, float32 array [*ids.shape, columns].
-
-        Unknown ids raise KeyError with unknown="error"; with unknown="mean" they get the mean of the table.
-        """
-        require(unknown in ("error", "mean"), "unknown", "'error' or 'mean'", unknown)
-        if unknown == "error":
-            advice = f"pass unknown='mean' to take the mean of the {len(self.ids)} known ones"
-            return self.values.take(self.require_rows(ids, advice), axis=0)
-        rows = self.find_rows(ids)
-        values = self.values.take(rows, axis=0)
-        values[rows < 0] = self.values.mean(axis=0)
-        return values
-
-    def describe(self, features: Mapping[str, Any], row: int = -1) -> np.ndarray:
-        """Combine features by names of columns with those of a row, float32 array [columns].
-
-        Row -1 stands for the means of all rows, and 0, the prior mean, for factors.
-        """
-        values = self.values.mean(axis=0) if row < 0 else self.values[row].copy()
-        if row < 0:
-            values[self.factor_columns] = 0.0
-        for name, value in features.items():
-            if name not in self._columns:
-                raise ValueError(f"a {self.kind} has no feature {name!r}, it has {', '.join(self._columns)}")
-            number = _convert_number(value)
-            require(isfinite(number), f"feature {name!r} of a {self.kind}", "a finite number", value)
-            values[self._columns[name]] = number
-        return values
-
-
-class FeatureBundle:
-    """One row of float32 features for every user and every movie.
-
-    Args:
-      users: indexed by user_id: age group (one-hot), gender, occupation (one-hot), activity, factors.
-      movies: indexed by movie_id: genres (multi-hot), year, popularity, factors.
-      view: of the features in an observation: "match" or "product", as `observation` says.
-
-    Attributes:
-      users, movies, view: as given, but bools as numbers; not to be changed, because look-ups read the tables.
-      user_table, movie_table: the same as `FeatureTable`.
-
-    Raises:
-      ValueError: another view, different factors of users and movies, or a table that `FeatureTable` refuses.
-    """
-
-    def __init__(self, users: pd.DataFrame, movies: pd.DataFrame, view: str = "match"):
-        require(view in ("match", "product"), "view", "one of match, product", view)
-        tables = self.user_table, self.movie_table = FeatureTable(users, "user"), FeatureTable(movies, "movie")
-        self.users, self.movies, self.view = *(table.frame for table in tables), view
-        factors = [table.frame.columns[table.factor_columns].tolist() for table in tables]
-        self._has_match = all(factors)
-        equal = factors[0] == factors[1] or not self._has_match
-        require(equal, "users and movies", "of the same factors, in the same order", factors)
+    def __post_init__(self) -> None:
+        for field, pairs in (("crosses", self.crosses), ("products", self.products)):
+            for pair in pairs:
+                require(len(pair) == 2, field, "pairs (column of the context, column of the items)", pair)
+                for name, encoder, owner in zip(pair, self._encoders, ("context", "items"), strict=True):
+                    expected = f"among {', '.join(encoder.columns) or 'none'}"
+                    require(name in encoder.columns, f"column of the {owner} in {field}", expected, name)
+                sizes = self._sizes(pair)
+                vectors = field == "crosses" or None not in sizes
+                require(vectors, f"columns {pair[0]!r} and {pair[1]!r} in products", "vectors", sizes)
+                equal = None in sizes or sizes[0] == sizes[1]
+                require(equal, f"vectors {pair[0]!r} and {pair[1]!r}", "of the same size", sizes)
 
     @classmethod
     def fit(
         cls,
-        ratings: pd.DataFrame,
-        users: pd.DataFrame,
-        movies: pd.DataFrame,
-        user_factors: pd.DataFrame | None = None,
-        movie_factors: pd.DataFrame | None = None,
+        items: pd.DataFrame,
+        context: Log | pd.DataFrame,
+        crosses: Sequence[Sequence[str]] = (),
+        max_levels: int = 100,
+        vectors: Sequence[str] = (),
+        categories: Sequence[str] = (),
     ) -> Self:
-        """Compute the features.
-
-        Activity and popularity are logarithms of 1 + the number of ratings, standardised, as is the year (0 where it is
-        missing). A user or movie without a rating counts as rated 0 times, and its factors are zero, the prior mean.
-        Users of whom nothing is known have activity and factors alone.
+        """Fit the features to a table of items and to what was known of requests.
 
         Args:
-          ratings: of the training part only, with columns user_id and movie_id.
-          users: as `MovieLens.users`.
-          movies: as `MovieLens.movies`.
-          user_factors: indexed by id, fitted on the same training part, with columns `factor_*` and perhaps `bias`.
-          movie_factors: likewise.
+          items: raw columns, indexed by the ids.
+          context: a log, only the part that is learned from; or raw columns of requests alone.
+          crosses: as the attribute.
+          max_levels: as for `Encoder.fit`.
+          vectors: names of vectors, in either table.
+          categories: columns of numbers that are categories, in either table.
+
+        Raises:
+          ValueError: as `Encoder.fit`, or a name that is in neither table.
         """
-        user_parts = [_standardise(_log_counts(ratings["user_id"], users.index)).rename("activity")]
-        if "age" in users:
-            group = np.searchsorted(AGES, users["age"], side="right") - 1
-            ages = pd.DataFrame(np.eye(len(AGES))[group], users.index, [f"age {low}+" for low in AGES])
-            female, occupations = (users["gender"] == "F").rename("female"), pd.get_dummies(users["occupation"])
-            user_parts = [ages, female, occupations, *user_parts]
-        movie_parts = [
-            movies.drop(columns=["title", "year"]),
-            _standardise(movies["year"].astype(float)).fillna(0).rename("year"),
-            _standardise(_log_counts(ratings["movie_id"], movies.index)).rename("popularity"),
-        ]
-        return cls(_join(user_parts, user_factors), _join(movie_parts, movie_factors))
+        table, numbers = (context.context, context.candidate_features) if isinstance(context, Log) else (context, ())
+        item_encoder, context_encoder = (
+            Encoder.fit(
+                each,
+                max_levels,
+                [name for name in vectors if name in each or f"{name}_0" in each],
+                [name for name in categories if name in each],
+            )
+            for each in (items, table)
+        )
+        for name in (*vectors, *categories):
+            known = name in item_encoder.columns or name in context_encoder.columns
+            require(known, "vectors and categories", "columns of the context or of the items", name)
+        ids, pairs = as_ids(items.index, "items"), tuple((str(first), str(second)) for first, second in crosses)
+        values = item_encoder.encode(items)
+        return cls(ids, values, item_encoder, context_encoder, pairs, candidate_features=tuple(numbers))
 
-    def user_features(self, ids: ArrayLike, unknown: str = "error") -> np.ndarray:
-        """Look up features of users, float32 [n, columns of `users`]; see `FeatureTable.look_up`."""
-        return self.user_table.look_up(ids, unknown)
+    @property
+    def depends_on_both(self) -> bool:
+        """Whether any feature depends on the request and the item together."""
+        return bool(self.crosses or self.products or self.candidate_features)
 
-    def movie_features(self, ids: ArrayLike, unknown: str = "error") -> np.ndarray:
-        """Look up features of movies, as `user_features`."""
-        return self.movie_table.look_up(ids, unknown)
+    def without_crosses(self) -> Self:
+        """Return the same features without products of columns; the dot product of two vectors, one number, stays."""
+        return replace(self, crosses=tuple(pair for pair in self.crosses if None not in self._sizes(pair)))
 
-    def observation(
-        self, user_ids: ArrayLike, movie_ids: ArrayLike, mask: ArrayLike | None = None, unknown: str = "error"
-    ) -> dict[str, np.ndarray]:
-        """Make the observation of decisions in TF-Agents' per-arm form.
+    def find_rows(self, ids: Sequence) -> np.ndarray:
+        """Find the row of each item, int [n]; KeyError names the ids that are not known."""
+        texts = as_text(ids)
+        rows = self.item_ids.get_indexer(texts)
+        if (rows < 0).any():
+            raise KeyError(f"unknown item ids: {', '.join(sorted(set(texts[rows < 0]))[:10])}")
+        return rows
 
-        In the view "match", where users and movies have factors, a candidate carries the dot product of its factors and
-        the user's, without which a linear model shared by all arms gives all users the same order. The factors are left
-        out: a new fit rotates them, which makes parameters learnt on them worthless; the dot product stays. In the view
-        "product" nothing is left out, and a candidate carries the element-wise products, as in `MovieLensEnvironment`.
+    def context(self, encoded: np.ndarray) -> np.ndarray:
+        """Make the part `global` of an observation, float32 [n, G], from encoded contexts [n, numbers]."""
+        values = encoded[:, self.context_columns]
+        if self.intercept or not values.shape[1]:
+            values = np.concatenate([np.ones((len(values), 1), np.float32), values], axis=1)
+        return values
+
+    def per_arm(self, encoded: np.ndarray, items: np.ndarray, numbers: Sequence[np.ndarray] = ()) -> np.ndarray:
+        """Make the part `per_arm` of an observation.
 
         Args:
-          user_ids: int array [n].
-          movie_ids: int array [n, k], the candidates of each decision.
-          mask: bool array [n, k], False in padding, whose features are 0; None for no padding.
-          unknown: as for `FeatureTable.look_up`.
+          encoded: contexts, float32 [n, numbers].
+          items: encoded candidates, float32 [n, k, numbers].
+          numbers: float [n, k] for each of `candidate_features`.
 
         Returns:
-          `global` float32 [n, G] and `per_arm` float32 [n, k, D], with the shapes of `spec`.
+          float32 [n, k, D]
         """
-        movie_ids = np.asarray(movie_ids)
-        available = np.ones(movie_ids.shape, bool) if mask is None else np.asarray(mask)
-        users = self.user_features(user_ids, unknown)
-        movies = np.zeros((*movie_ids.shape, self.movies.shape[1]), np.float32)
-        movies[available] = self.movie_features(movie_ids[available], unknown)
-        return {GLOBAL: self.context(users), PER_ARM: self.per_arm(users, movies)}
+        parts = [items[:, :, self.item_columns]]
+        parts += [np.asarray(values, np.float32)[:, :, None] for values in numbers]
+        for pair in self.crosses:
+            left, right = self._select(pair, encoded, items)
+            if None in self._sizes(pair):
+                parts.append((left[:, None, :, None] * right[:, :, None, :]).reshape(*items.shape[:2], -1))
+            else:
+                parts.append(np.einsum("nf,nkf->nk", left, right)[:, :, None])
+        for pair in self.products:
+            left, right = self._select(pair, encoded, items)
+            parts.append(left[:, None, :] * right)
+        return np.concatenate(parts, axis=2, dtype=np.float32)
 
-    def context(self, users: np.ndarray) -> np.ndarray:
-        """Select the part `global` of an observation, float32 [n, G], from all features of users [n, features].
+    @cached_property
+    def context_columns(self) -> np.ndarray:
+        """Positions of the encoded numbers of a context that are features themselves, int [m]."""
+        return self._scalars(0)
 
-        It is a constant where no column is left for it, because networks need an input.
-        """
-        context = users if self.view == "product" else users.take(self.user_table.other_columns, axis=1)
-        return context if context.shape[1] else np.ones((len(users), 1), np.float32)
-
-    def per_arm(self, users: np.ndarray, movies: np.ndarray) -> np.ndarray:
-        """Make the part `per_arm` [n, k, D] of an observation from all features of users [n] and movies [n, k]."""
-        parts = [movies if self.view == "product" else movies.take(self.movie_table.other_columns, axis=2)]
-        if self._has_match:
-            match = users[:, None, self.user_table.factor_columns] * movies[:, :, self.movie_table.factor_columns]
-            parts.append(match if self.view == "product" else match.sum(axis=2, keepdims=True))
-        return np.concatenate(parts, axis=2)
+    @cached_property
+    def item_columns(self) -> np.ndarray:
+        """Positions of the encoded numbers of an item that are features themselves, int [m]."""
+        return self._scalars(1)
 
     def spec(self, candidates: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of one decision's observation: {"global": (G,), "per_arm": (candidates, D)}."""
-        users, movies = self.user_table.values[:1], self.movie_table.values[None, :1]
-        return {GLOBAL: self.context(users).shape[1:], PER_ARM: (candidates, self.per_arm(users, movies).shape[2])}
+        """Return the shapes of one decision's observation, as `training.Specs` takes them."""
+        encoded = np.zeros((1, len(self.context_encoder.names)), np.float32)
+        arm = self.per_arm(encoded, self.items[None, :1], [np.zeros((1, 1))] * len(self.candidate_features))
+        return {GLOBAL: self.context(encoded).shape[1:], PER_ARM: (candidates, arm.shape[2])}
+
+    def observe(self, log: Log, cells: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Make the features of some candidates of a log, part by part, so that a part takes at most about 64 MiB.
+
+        Args:
+          log: n decisions with up to k candidates.
+          cells: bool [n, k], True for each candidate that is wanted.
+
+        Yields:
+          (context float32 [m, G], per arm float32 [m, D]), one row for each wanted candidate, decision by decision; at
+          least one part.
+
+        Raises:
+          KeyError: an item of the log that is not known.
+          ValueError: columns or numbers of candidates that do not fit.
+        """
+        names = self.candidate_features
+        expected = f"those that the features were fitted with, {', '.join(names) or 'none'}"
+        require(set(names) == set(log.candidate_features), "candidate features", expected, list(log.candidate_features))
+        decision, column = np.nonzero(cells)
+        encoded, rows = self.context_encoder.encode(log.context), self._rows_of(log, cells)
+        context, width = self.context(encoded), self.spec(1)[PER_ARM][1]
+        size = max(1, _PART_BYTES // (4 * (context.shape[1] + width + self.items.shape[1] + encoded.shape[1])))
+        for start in range(0, max(1, len(rows)), size):
+            part = slice(start, start + size)
+            numbers = [log.candidate_features[name][decision[part], column[part], None] for name in names]
+            arm = self.per_arm(encoded[decision[part]], self.items[rows[part], None], numbers)
+            yield context[decision[part]], arm[:, 0]
 
     def save(self, directory: str | PathLike) -> None:
-        """Write the bundle into a directory, created if missing; equal bundles give equal bytes."""
-        parts = {"view": np.array(self.view)}
-        for name, table in (("users", self.user_table), ("movies", self.movie_table)):
-            parts[f"{name}_ids"] = table.ids
-            parts[f"{name}_columns"] = np.array(table.frame.columns.tolist(), str)
-            parts[name] = table.frame.to_numpy()
-        with replacing(Path(directory, FILE)) as draft:
-            np.savez(draft, allow_pickle=False, **parts)
+        """Write the features into a directory, created if missing; equal features give equal bytes."""
+        settings = {
+            "item_ids": self.item_ids.tolist(),
+            "items": self.item_encoder.columns,
+            "context": self.context_encoder.columns,
+            "crosses": self.crosses,
+            "products": self.products,
+            "candidate_features": self.candidate_features,
+            "intercept": self.intercept,
+        }
+        text = np.frombuffer(json.dumps(settings, ensure_ascii=False, allow_nan=False).encode(), np.uint8)
+        with replacing(Path(directory, FILE)) as draft, draft.open("wb") as file:
+            np.savez(file, values=self.items, settings=text)
 
     @classmethod
-    def load(cls, directory: str | PathLike | IO[bytes]) -> Self:
-        """Read a bundle that `save` wrote, bit by bit the same; `directory` may also be its open file."""
+    def load(cls, directory: str | PathLike | io.IOBase) -> Self:
+        """Read features that `save` wrote, from a directory or an open file."""
         file = Path(directory, FILE) if isinstance(directory, (str, PathLike)) else directory
         with np.load(file, allow_pickle=False) as parts:
-            users, movies = (
-                pd.DataFrame(parts[name], pd.Index(parts[f"{name}_ids"], name=index), parts[f"{name}_columns"].tolist())
-                for name, index in (("users", "user_id"), ("movies", "movie_id"))
-            )
-            return cls(users, movies, str(parts["view"]))
+            values, settings = parts["values"], json.loads(parts["settings"].tobytes())
+        return cls(
+            as_ids(settings["item_ids"], "items"),
+            values,
+            Encoder(settings["items"]),
+            Encoder(settings["context"]),
+            tuple(map(tuple, settings["crosses"])),
+            tuple(map(tuple, settings["products"])),
+            tuple(settings["candidate_features"]),
+            settings["intercept"],
+        )
 
+    @property
+    def _encoders(self) -> tuple[Encoder, Encoder]:
+        return self.context_encoder, self.item_encoder
 
-def check_candidates(
-    user_ids: ArrayLike, candidates: ArrayLike, mask: ArrayLike | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Check the shapes of users [n], candidates [n, k] and mask [n, k] (None is all True); return them as arrays."""
-    user_ids, candidates = np.asarray(user_ids), np.asarray(candidates)
-    mask = np.ones(candidates.shape, bool) if mask is None else np.asarray(mask, bool)
-    if candidates.ndim != 2 or 0 in candidates.shape[1:] or user_ids.shape != candidates.shape[:1]:
-        shapes = f"{list(user_ids.shape)} and {list(candidates.shape)}"
-        raise ValueError(f"user_ids and candidates must be [n] and [n, k] with k at least 1, got {shapes}")
-    if mask.shape != candidates.shape:
-        raise ValueError(f"mask must have the shape of candidates, {list(candidates.shape)}, got {list(mask.shape)}")
-    return user_ids, candidates, mask
+    def _sizes(self, pair: tuple[str, str]) -> list[int | None]:
+        """Return the sizes of a column of the context and one of the items, None for one that is no vector."""
+        return [encoder.columns[name].get("size") for encoder, name in zip(self._encoders, pair, strict=True)]
 
+    def _select(self, pair: tuple[str, str], encoded: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Select the numbers of a column of the context, [n, numbers], and of one of the items, [n, k, numbers]."""
+        return encoded[:, self.context_encoder.blocks[pair[0]]], items[:, :, self.item_encoder.blocks[pair[1]]]
 
-def _convert_ids(index: pd.Index, kind: str) -> np.ndarray:
-    """Convert an index to int64, or to uint64 where a number is too large for that."""
-    require(len(index) > 0, f"{kind} ids", "at least one", 0)
-    whole = is_integer_dtype(index.dtype) and not index.hasnans
-    require(whole, f"{kind} ids", "whole numbers of 64 bits, as an index", index[:10].tolist())
-    require_rows(~index.duplicated(), f"the id of a {kind}", "different in each row", index, index)
-    return index.to_numpy(np.int64 if index.max() < 2**63 else np.uint64)
+    def _scalars(self, side: int) -> np.ndarray:
+        """Return the positions of all numbers of a side but those of vectors in a dot product."""
+        encoder, multiplied = self._encoders[side], {pair[side] for pair in self.crosses if None not in self._sizes(pair)}
+        blocks = [np.arange(part.start, part.stop) for name, part in encoder.blocks.items() if name not in multiplied]
+        return np.concatenate([np.zeros(0, int), *blocks])
 
-
-def _convert_number(value: Any) -> float:
-    """Convert a number or bool that float32 can hold; anything else becomes NaN."""
-    number = isinstance(value, (int, float, np.integer, np.floating, np.bool_))
-    return float(value) if number and -_LARGEST <= value <= _LARGEST else nan
-
-
-def _log_counts(ids: pd.Series, index: pd.Index) -> pd.Series:
-    return np.log1p(ids.value_counts().reindex(index, fill_value=0))
-
-
-def _standardise(values: pd.Series) -> pd.Series:
-    """Scale to mean 0 and variance 1 over the values that are not missing; constant values become 0."""
-    deviation = values.std(ddof=0)
-    return (values - values.mean()) / (deviation if deviation > 0 else 1.0)
-
-
-def _join(parts: list, factors: pd.DataFrame | None) -> pd.DataFrame:
-    """Join parts side by side, and the factors by id, as float32."""
-    if factors is not None:
-        parts = [*parts, factors.reindex(parts[0].index, fill_value=0.0)]
-    return pd.concat(parts, axis=1).astype("float32")
+    def _rows_of(self, log: Log, cells: np.ndarray) -> np.ndarray:
+        """Return the row of each wanted candidate, int [m]."""
+        items = log.candidates[cells]
+        rows = self.item_ids.get_indexer(log.item_ids)[items]
+        if (rows < 0).any():
+            raise KeyError(f"unknown item ids: {', '.join(sorted(set(log.item_ids[items[rows < 0]]))[:10])}")
+        return rows

@@ -7,14 +7,14 @@ such a log is known.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from recbandits.checks import POSITIVE, require, require_distributions, require_rows, whole
 from recbandits.data.tables import check_ratings
-from recbandits.records.bandit_log import BanditLog
+from recbandits.records.log import Log, as_ids
 
 # A logging policy: function from user_ids [n], candidates [n, k] and mask [n, k] to probabilities float [n, k], whose
 # rows sum to 1 and are 0 where the mask is False.
@@ -26,12 +26,16 @@ class LoggedDecisions:
     """A log, with the rewards and probabilities of all candidates.
 
     Attributes:
-      log: BanditLog of n decisions among up to k candidates, ordered by time.
+      log: n decisions among up to k candidates, ordered by time; their context is empty, `Log.join_users` completes it.
+      user_ids: int64 [n], MovieLens' own.
+      movie_ids: int64 [n, k], of the candidates; 0 in padding.
       ratings: float64 [n, k], the rating of every candidate; NaN in padding.
       probabilities: float64 [n, k], of the logging policy; 0 in padding.
     """
 
-    log: BanditLog
+    log: Log
+    user_ids: np.ndarray
+    movie_ids: np.ndarray
     ratings: np.ndarray
     probabilities: np.ndarray
 
@@ -46,8 +50,13 @@ class LoggedDecisions:
         return float((probabilities * np.where(self.log.mask, self.ratings, 0.0)).sum(axis=1).mean())
 
     def take(self, rows) -> "LoggedDecisions":
-        """Select some of the decisions, as `BanditLog.take`."""
-        return LoggedDecisions(self.log.take(rows), self.ratings[rows], self.probabilities[rows])
+        """Select some of the decisions, as `Log.take`."""
+        arrays = self.user_ids, self.movie_ids, self.ratings, self.probabilities
+        return LoggedDecisions(self.log.take(rows), *(array[rows] for array in arrays))
+
+    def join_users(self, users: pd.DataFrame) -> "LoggedDecisions":
+        """Return the same decisions with the columns of a table of users as context, as `Log.join_users`."""
+        return replace(self, log=self.log.join_users(users))
 
 
 def log_decisions(
@@ -96,18 +105,23 @@ def log_decisions(
     _check_probabilities(probabilities, mask)
     action = _draw_actions(probabilities, rng)
     row = np.arange(len(users))
-    log = BanditLog(
+    known_users, user_rows = np.unique(users, return_inverse=True)
+    known_movies = np.unique(ratings["movie_id"])
+    log = Log(
         event_id=_make_event_ids(users, movies, action),
         time=time,
-        user_id=users,
-        candidates=movies,
+        user_id=user_rows,
+        candidates=np.where(mask, np.searchsorted(known_movies, movies), 0),
         mask=mask,
         action=action,
         propensity=probabilities[row, action],
         reward=rewards[row, action],
         pass_prob=np.ones(len(users)),
+        item_ids=as_ids(known_movies, "movies"),
+        context=pd.DataFrame(index=range(len(users))),
+        user_ids=as_ids(known_users, "users"),
     )
-    return LoggedDecisions(log, rewards, probabilities)
+    return LoggedDecisions(log, users, movies, rewards, probabilities)
 
 
 def uniform(user_ids: np.ndarray, candidates: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from recbandits.checks import require, whole
-from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
 from recbandits.records.slate_log import SlateLog
 
@@ -63,19 +64,19 @@ def rated_lists(ratings: pd.DataFrame, least: int = 2) -> RatedLists:
     return RatedLists(users, candidates, rating, ~np.isnan(rating))
 
 
-def slate_examples(log: SlateLog, bundle: FeatureBundle) -> SlateExamples:
+def slate_examples(log: SlateLog, features: RatingFeatures) -> SlateExamples:
     """Make training examples of logged slates, in the order of the log; `event` is the hash of the event id."""
     event = pd.util.hash_array(np.asarray(log.event_id)).view(np.int64)
-    return _make_examples(log.user_id, log.shown, log.reward, event, bundle)
+    return _make_examples(log.user_id, log.shown, log.reward, event, features)
 
 
-def list_examples(ratings: pd.DataFrame, rows: ArrayLike, bundle: FeatureBundle) -> SlateExamples:
+def list_examples(ratings: pd.DataFrame, rows: ArrayLike, features: RatingFeatures) -> SlateExamples:
     """Make training examples of lists of movies that one user each has rated, as `splits.draw_lists` draws them.
 
     Args:
       ratings: with columns user_id, movie_id and rating.
       rows: int [n, size], positions in the table of ratings; those of a list are of one user, in random order.
-      bundle: features of the users and movies. If its factors were fitted on these ratings, they fit them better than
+      features: of the users and movies. If its factors were fitted on these ratings, they fit them better than
         new ones: see `cross_fitted_lists`.
 
     Returns:
@@ -88,27 +89,27 @@ def list_examples(ratings: pd.DataFrame, rows: ArrayLike, bundle: FeatureBundle)
     if (mixed := (users != users[:, :1]).any(axis=1)).any():
         number = np.argmax(mixed)
         raise ValueError(f"list {number}: its ratings must be of one user, got {np.unique(users[number]).tolist()}")
-    return _make_examples(users[:, 0], movies, rating, _hash_lists(rows), bundle)
+    return _make_examples(users[:, 0], movies, rating, _hash_lists(rows), features)
 
 
 def cross_fitted_lists(
     ratings: pd.DataFrame,
     size: int,
-    fit_bundle: Callable[[pd.DataFrame], FeatureBundle],
+    fit_features: Callable[[pd.DataFrame], RatingFeatures],
     lists: int = 10,
     folds: int = 5,
     seed: int = 0,
 ) -> SlateExamples:
     """Draw lists of rated movies, and make examples with features that were fitted without the ratings of the list.
 
-    The context of a list depends on all ratings of the user that its bundle was fitted on, so all ratings of a list are
+    The context of a list depends on all ratings of the user that its features were fitted on, so all ratings of a list are
     left out together. In each fold a random part of every user's ratings, one in `folds` but at least `size`, is left
-    out of the fit, and lists are drawn from that part. Serve with a bundle fitted on all ratings.
+    out of the fit, and lists are drawn from that part. Serve with features fitted on all ratings.
 
     Args:
       ratings: with columns user_id, movie_id and rating, each pair once.
       size: movies in a list.
-      fit_bundle: function from ratings to features of all users and movies, called once for each fold.
+      fit_features: function from ratings to features of all users and movies, called once for each fold.
       lists: number for each user and fold, each drawn without replacement; those of a user may overlap.
       folds: number of folds, at least 2.
       seed: of all draws.
@@ -129,9 +130,9 @@ def cross_fitted_lists(
     for _ in range(folds):
         left_out = [rng.permutation(rows)[: max(size, len(rows) // folds)] for rows in users]
         drawn = np.concatenate([part[rng.random((lists, len(part))).argsort(axis=1)[:, :size]] for part in left_out])
-        bundle = fit_bundle(ratings.iloc[np.setdiff1d(np.arange(len(ratings)), np.concatenate(left_out))])
+        features = fit_features(ratings.iloc[np.setdiff1d(np.arange(len(ratings)), np.concatenate(left_out))])
         rows_drawn.append(drawn)
-        parts.append(list_examples(ratings, drawn, bundle))
+        parts.append(list_examples(ratings, drawn, features))
     examples = SlateExamples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     return examples._replace(event=_hash_lists(np.concatenate(rows_drawn)))
 
@@ -156,6 +157,6 @@ def _hash_lists(rows: np.ndarray) -> np.ndarray:
     return pd.util.hash_pandas_object(pd.DataFrame(rows)).to_numpy().view(np.int64)
 
 
-def _make_examples(user_ids, movie_ids, reward, event, bundle) -> SlateExamples:
-    observation = bundle.observation(user_ids, movie_ids)
+def _make_examples(user_ids, movie_ids, reward, event, features) -> SlateExamples:
+    observation = features.observation(user_ids, movie_ids)
     return SlateExamples(observation[GLOBAL], observation[PER_ARM], reward.astype(np.float32), event)

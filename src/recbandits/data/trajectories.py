@@ -11,9 +11,9 @@ from tf_agents.policies.utils import PerArmPolicyInfo
 from tf_agents.trajectories import trajectory
 
 from recbandits.data.examples import Examples, make_examples
-from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.features import GLOBAL, PER_ARM, Features
 from recbandits.data.tfrecords import encode_examples, write_shards
-from recbandits.records import BanditLog
+from recbandits.records.log import Log
 
 CHOSEN = "chosen_arm_features"
 _FIELDS = {"context": GLOBAL, "arm": CHOSEN}  # fields of records that are named otherwise in `Examples`
@@ -21,7 +21,7 @@ _CHUNK = 8192  # records made or parsed at a time
 
 
 def write_trajectories(
-    log: BanditLog, bundle: FeatureBundle, directory: str | Path, name: str, shards: int = 4
+    log: Log, features: Features, directory: str | Path, name: str, shards: int = 4
 ) -> list[Path]:
     """Write each decision of a log as one record, a `tf.train.Example`, in their order.
 
@@ -31,7 +31,7 @@ def write_trajectories(
 
     Args:
       log: logged decisions.
-      bundle: features of their users and movies.
+      features: of requests and items.
       directory: folder, made if missing.
       name: of the set; older shards of that name are removed.
       shards: number of files.
@@ -41,7 +41,7 @@ def write_trajectories(
     """
 
     def serialize(rows):
-        return encode_examples(_collect_fields(log.take(rows), bundle))
+        return encode_examples(_collect_fields(log.take(rows), features))
 
     return write_shards(serialize, np.arange(len(log)), directory, name, shards)
 
@@ -133,11 +133,12 @@ def _add_time(tensor):
     return tf.reshape(tensor, [shape[0], 1, *shape[1:]])
 
 
-def _collect_fields(log, bundle):
+def _collect_fields(log, features):
     """Collect the fields of the records as arrays, one row a decision."""
-    observation = bundle.observation(log.user_id, log.candidates, log.mask)
-    fields = {_FIELDS.get(name, name): values for name, values in make_examples(log, bundle)._asdict().items()}
-    return fields | {PER_ARM: observation[PER_ARM], "action": log.action}
+    fields = {_FIELDS.get(name, name): values for name, values in make_examples(log, features)._asdict().items()}
+    per_arm = np.zeros(log.mask.shape + fields[CHOSEN].shape[1:], np.float32)
+    per_arm[log.mask] = np.concatenate([arm for _, arm in features.observe(log, log.mask)])
+    return fields | {PER_ARM: per_arm, "action": log.action}
 
 
 def _read(files):

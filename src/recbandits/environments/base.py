@@ -191,5 +191,5 @@ class Environment(SeededEnvironment):
 
 
 def observation_spec(shapes: Mapping[str, Sequence[int]]) -> dict[str, tensor_spec.TensorSpec]:
-    """Return the spec of per-arm observations from the shapes of their parts, as `FeatureBundle.spec` has them."""
+    """Return the spec of per-arm observations from the shapes of their parts, as `Features.spec` has them."""
     return {part: tensor_spec.TensorSpec(shapes[part], tf.float32, part) for part in (GLOBAL, PER_ARM)}

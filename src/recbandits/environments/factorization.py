@@ -8,8 +8,11 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from recbandits.checks import FINITE, distinct, require, require_rows
-from recbandits.data.features import FeatureBundle
+from recbandits.data.encoder import Encoder
+from recbandits.data.features import Features
+from recbandits.data.rating_features import BIAS, FACTOR, RatingFeatures
 from recbandits.data.tables import check_ratings
+from recbandits.records.log import as_ids
 
 
 @dataclass(frozen=True)
@@ -118,24 +121,33 @@ class Factorization:
         """Return the same for the movies, indexed by movie id."""
         return self._frame(pd.Index(self.movie_ids, name="movie_id"), self.movie_bias, self.movie_factors)
 
-    def bundle(self, movie_ids: ArrayLike | None = None) -> FeatureBundle:
+    def features(self, movie_ids: ArrayLike | None = None) -> RatingFeatures:
         """Return features with which a linear model that all arms share can represent the ratings.
 
-        Its view is "product": a constant, bias and factors of a user, bias and factors of a candidate, and the products
+        They are a constant, bias and factors of a user, bias and factors of a candidate, and the element-wise products
         of their factors, of which the rating is a sum. Constant and biases are left out where the model has no biases.
 
         Args:
-          movie_ids: the movies of the bundle, in order; None for all.
+          movie_ids: the movies of the features, in order; None for all.
         """
         users, movies = self.user_frame(), self.movie_frame()
-        if self.biased:
-            users.insert(0, "constant", 1.0)
-        return FeatureBundle(users, movies if movie_ids is None else movies.loc[movie_ids], view="product")
+        movies = movies if movie_ids is None else movies.loc[movie_ids]
+        columns = {BIAS: {"mean": 0.0, "deviation": 1.0}} if self.biased else {}
+        encoder = Encoder(columns | ({FACTOR: {"size": self.rank}} if self.rank else {}))
+        features = Features(
+            item_ids=as_ids(movies.index, "movies"),
+            items=encoder.encode(movies),
+            item_encoder=encoder,
+            context_encoder=encoder,
+            products=((FACTOR, FACTOR),) if self.rank else (),
+            intercept=self.biased,
+        )
+        return RatingFeatures(features, users)
 
     def _frame(self, index, bias, factors):
-        frame = pd.DataFrame(factors, index, [f"factor_{k}" for k in range(self.rank)])
+        frame = pd.DataFrame(factors, index, [f"{FACTOR}_{k}" for k in range(self.rank)])
         if self.biased:
-            frame.insert(0, "bias", bias)
+            frame.insert(0, BIAS, bias)
         return frame
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from recbandits.checks import distinct, require
-from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
 from recbandits.environments.base import Batch, Environment, observation_spec
 from recbandits.environments.clicks import attraction
@@ -25,13 +26,17 @@ class MovieLensEnvironment(Environment):
     element), without which a linear model shared by all arms cannot represent differences between users.
 
     Args:
-      factorization: a `Factorization`; its matrix is the expected reward, its bundle the features.
+      factorization: a `Factorization`; its matrix is the expected reward, its `features` the features.
       num_actions: candidate movies per user.
       batch_size: users per step.
       per_arm: True for candidates that are drawn and have features.
       movie_ids: the movies to draw from, or, with `per_arm=False`, the arms in order; default: all, or the first
         `num_actions`.
       **options: `reward_noise`, `available`, `seed` of `Environment`.
+
+    Attributes:
+      user_ids, movie_ids: int arrays, of the users and of the movies that are drawn from.
+      features: `RatingFeatures` of them, from which the observations are made.
 
     Raises:
       ValueError: unknown, repeated or too few movies.
@@ -56,24 +61,20 @@ class MovieLensEnvironment(Environment):
         rewards = factorization.matrix()[:, movies]
         self._rewards = tf.constant(rewards, tf.float32)
         self._mean_rewards = tf.constant(rewards.mean(axis=0), tf.float32)
-        self._bundle = factorization.bundle(self.movie_ids)
-        self._features = _FeatureTensors(self._bundle, self.user_ids, self.movie_ids)
-        spec = observation_spec(self._bundle.spec(num_actions))
+        self.features = factorization.features(self.movie_ids)
+        self._tensors = _FeatureTensors(self.features, self.user_ids, self.movie_ids)
+        spec = observation_spec(self.features.spec(num_actions))
         super().__init__(spec if per_arm else spec[GLOBAL], num_actions, batch_size, **options)
-
-    def bundle(self) -> FeatureBundle:
-        """Return the features of the users and of the environment's movies: its observations by ids."""
-        return self._bundle
 
     def _draw(self):
         users = self._draw_users(len(self.user_ids))
         if not self.per_arm:
             shape = [self.batch_size, self.num_actions]
             arms, mean = (tf.broadcast_to(row, shape) for row in (tf.range(self.num_actions), self._mean_rewards))
-            return Batch(tf.gather(self._features.users, users), arms, tf.gather(self._rewards, users), mean)
+            return Batch(tf.gather(self._tensors.users, users), arms, tf.gather(self._rewards, users), mean)
         arms = tf.math.top_k(self._draw_keys(len(self.movie_ids)), self.num_actions, sorted=False).indices
         rewards = tf.gather(tf.gather(self._rewards, users), arms, batch_dims=1)
-        return Batch(self._features(users, arms), arms, rewards, tf.gather(self._mean_rewards, arms))
+        return Batch(self._tensors(users, arms), arms, rewards, tf.gather(self._mean_rewards, arms))
 
 
 class RatedEnvironment(Environment):
@@ -84,7 +85,7 @@ class RatedEnvironment(Environment):
 
     Args:
       ratings: DataFrame with columns user_id, movie_id and rating.
-      features: `FeatureBundle` that knows these users and movies; fit it on other ratings than these.
+      features: `RatingFeatures` that know these users and movies; fit them on other ratings than these.
       num_actions: candidate movies per user; users with fewer ratings are left out.
       batch_size: users per step.
       **options: `reward_noise`, `available`, `seed` of `Environment`.
@@ -94,7 +95,7 @@ class RatedEnvironment(Environment):
     """
 
     def __init__(
-        self, ratings: pd.DataFrame, features: FeatureBundle, num_actions: int = 10, batch_size: int = 8, **options
+        self, ratings: pd.DataFrame, features: RatingFeatures, num_actions: int = 10, batch_size: int = 8, **options
     ):
         check_ratings(ratings)
         ratings = ratings.sort_values("user_id", kind="stable")
@@ -125,12 +126,12 @@ class RatedEnvironment(Environment):
 class MovieLensRankingEnvironment(RankingEnvironment):
     """Users drawn with replacement, each with candidates drawn without; clicks follow from the predicted ratings.
 
-    The baseline "als" ranks by the predicted ratings and hence perfectly. The baseline "popularity" ranks by the column
-    of that name in the bundle, the number of ratings, as production systems do; without that column by mean attraction.
+    The baseline "als" ranks by the predicted ratings and hence perfectly. The baseline "popularity" ranks by the feature
+    of that name, the number of ratings, as production systems do; without that feature by mean attraction.
 
     Args:
       factorization: a `Factorization`.
-      bundle: `FeatureBundle` that knows the users and movies; the agent sees its `observation`.
+      features: `RatingFeatures` that know the users and movies; the agent sees their `observation`.
       num_items: candidates per user.
       num_slots: slots of a slate.
       batch_size: users per step.
@@ -141,13 +142,13 @@ class MovieLensRankingEnvironment(RankingEnvironment):
 
     Raises:
       ValueError: unknown, repeated or too few users or movies.
-      KeyError: users or movies that the bundle does not know.
+      KeyError: users or movies that the features do not know.
     """
 
     def __init__(
         self,
         factorization: Factorization,
-        bundle: FeatureBundle,
+        features: RatingFeatures,
         num_items: int = 50,
         num_slots: int = 10,
         batch_size: int = 8,
@@ -165,11 +166,11 @@ class MovieLensRankingEnvironment(RankingEnvironment):
         attractions = attraction(ratings, top)
         self._ratings, self._attraction = tf.constant(ratings, tf.float32), tf.constant(attractions, tf.float32)
         popularity = attractions.mean(axis=0)
-        if "popularity" in bundle.movies.columns:
-            popularity = bundle.movies.loc[self.movie_ids, "popularity"]
+        if (block := features.features.item_encoder.blocks.get("popularity")) is not None:
+            popularity = features.encode_movies(self.movie_ids)[:, block.start]
         self._popularity = tf.constant(popularity, tf.float32)
-        self._features = _FeatureTensors(bundle, self.user_ids, self.movie_ids)
-        super().__init__(observation_spec(bundle.spec(num_items)), num_items, num_slots, batch_size, **options)
+        self._tensors = _FeatureTensors(features, self.user_ids, self.movie_ids)
+        super().__init__(observation_spec(features.spec(num_items)), num_items, num_slots, batch_size, **options)
 
     def _draw(self):
         users = self._draw_users(len(self.user_ids))
@@ -177,7 +178,7 @@ class MovieLensRankingEnvironment(RankingEnvironment):
         pairs = tf.stack([tf.broadcast_to(users[:, None], movies.shape), movies], axis=2)
         ratings = tf.gather_nd(self._ratings, pairs)
         return RankingBatch(
-            self._features(users, movies),
+            self._tensors(users, movies),
             users,
             movies,
             tf.gather_nd(self._attraction, pairs),
@@ -187,23 +188,24 @@ class MovieLensRankingEnvironment(RankingEnvironment):
 
 
 class _FeatureTensors:
-    """The observation of a FeatureBundle as operations of a graph, for some users and movies."""
+    """The observation of `RatingFeatures` as operations of a graph, for some users and movies."""
 
-    def __init__(self, bundle, user_ids, movie_ids):
-        users, movies = bundle.user_features(user_ids), bundle.movie_features(movie_ids)
-        of_user, of_movie = bundle.user_table.factor_columns, bundle.movie_table.factor_columns
-        self._product = bundle.view == "product"
-        self.users = tf.constant(bundle.context(users))
-        self._movies = tf.constant(movies if self._product else movies[:, bundle.movie_table.other_columns])
-        self._has_match = bool(len(of_user) and len(of_movie))
-        self._user_factors, self._movie_factors = tf.constant(users[:, of_user]), tf.constant(movies[:, of_movie])
+    def __init__(self, features, user_ids, movie_ids):
+        users, movies, columns = features.encode_users(user_ids), features.encode_movies(movie_ids), features.features
+        self.users, self._movies = tf.constant(columns.context(users)), tf.constant(movies[:, columns.item_columns])
+        self._is_product, pairs = bool(columns.products), [*columns.crosses, *columns.products]
+        require(len(pairs) <= 1, "the number of crosses and products", "at most 1", len(pairs))
+        self._factors = None
+        for user, movie in pairs:
+            of_user, of_movie = columns.context_encoder.blocks[user], columns.item_encoder.blocks[movie]
+            self._factors = tf.constant(users[:, of_user]), tf.constant(movies[:, of_movie])
 
     def __call__(self, users, movies):
         """Return the observation of rows int [batch] and [batch, movies]."""
         parts = [tf.gather(self._movies, movies)]
-        if self._has_match:
-            match = tf.gather(self._user_factors, users)[:, None, :] * tf.gather(self._movie_factors, movies)
-            parts.append(match if self._product else tf.reduce_sum(match, axis=2, keepdims=True))
+        if self._factors is not None:
+            match = tf.gather(self._factors[0], users)[:, None, :] * tf.gather(self._factors[1], movies)
+            parts.append(match if self._is_product else tf.reduce_sum(match, axis=2, keepdims=True))
         return {GLOBAL: tf.gather(self.users, users), PER_ARM: tf.concat(parts, axis=2)}
 
 

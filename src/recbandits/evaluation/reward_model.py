@@ -5,27 +5,24 @@ Cross-fitting (Chernozhukov et al. 2018) predicts the rewards of each fold of us
 fails with features that were made from the same rewards, such as a factorisation of these ratings: use earlier data.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from recbandits.data.features import Features
 from recbandits.evaluation.estimators import check_shape
-
-if TYPE_CHECKING:
-    from recbandits.records.bandit_log import BanditLog
-    from recbandits.records.slate_log import SlateLog
-
-_CHUNK = 2**26  # bytes of features that are in memory at a time
+from recbandits.records.log import Log
+from recbandits.records.slate_log import SlateLog
 
 
-def cross_fit(log: "BanditLog", features: Any, model: Any = None, folds: int = 5, seed: int = 0) -> np.ndarray:
+def cross_fit(log: Log, features: Features, model: Any = None, folds: int = 5, seed: int = 0) -> np.ndarray:
     """Predict the reward of every candidate by models that were fitted without the user of the decision.
 
     Args:
       log: n decisions with up to k candidates.
-      features: of decisions and candidates: float [n, k, D]; or a function of (user_ids [m], candidates [m, c],
-        mask [m, c]) that returns such an array, or a dict as `FeatureBundle.observation` does. To learn, it is asked
-        for the chosen candidate alone.
+      features: of requests and items, or an array of those of decisions and candidates, float [n, k, D]. To learn, only
+        those of the chosen candidates are computed.
       model: scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight
         1 / pass_prob; by default ridge regression.
       folds: number of groups of users, at least 2.
@@ -42,21 +39,17 @@ def cross_fit(log: "BanditLog", features: Any, model: Any = None, folds: int = 5
 
     fold = assign_folds(log.user_id, folds, seed)
     model = Ridge() if model is None else model
-    size = 8 * _describe(log, features, np.arange(1), True).shape[1]  # bytes of a candidate
-    chunks = _chunks(np.arange(len(log)), size)
-    examples = np.concatenate([_describe(log, features, rows, True) for rows in chunks])
+    examples = np.concatenate(list(_inputs(log, features, log.chosen)))
     q = np.full(log.mask.shape, np.nan)
     for held_out in range(folds):
-        train, test = fold != held_out, np.flatnonzero(fold == held_out)
+        train, cells = fold != held_out, log.mask & (fold == held_out)[:, None]
         fitted = clone(model).fit(examples[train], log.reward[train], sample_weight=1 / log.pass_prob[train])
-        for rows in _chunks(test, size * log.mask.shape[1]):
-            row, column = np.nonzero(log.mask[rows])
-            q[rows[row], column] = fitted.predict(_describe(log, features, rows, False))
+        q[cells] = np.concatenate([fitted.predict(part) for part in _inputs(log, features, cells)])
     return q
 
 
 def cross_fit_slates(
-    log: "SlateLog",
+    log: SlateLog,
     features: np.ndarray,
     target_conditional: np.ndarray,
     users: np.ndarray | None = None,
@@ -120,25 +113,12 @@ def assign_folds(user_id: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(len(users))[user] % folds
 
 
-def _chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Return rows in parts of at most `_CHUNK` bytes, where a row has `size`."""
-    return np.array_split(rows, range(step := max(1, _CHUNK // size), len(rows), step))
-
-
-def _describe(log: "BanditLog", features: Any, rows: np.ndarray, chosen: bool) -> np.ndarray:
-    """Return the features [m, D] of the chosen candidate, or of all candidates, of some rows, decision by decision."""
-    candidates, mask = log.candidates[rows], log.mask[rows]
-    if not callable(features):
-        _check_features(features, log.mask.shape)
-        return features[rows, log.action[rows]] if chosen else features[rows][mask]
-    if chosen:
-        candidates = candidates[np.arange(len(rows)), log.action[rows]][:, None]
-        mask = np.ones(candidates.shape, bool)
-    values = features(log.user_id[rows], candidates, mask)
-    if isinstance(values, dict):
-        return np.concatenate([values["global"][np.nonzero(mask)[0]], values["per_arm"][mask]], axis=1)
-    _check_features(values, mask.shape)
-    return values[mask]
+def _inputs(log: Log, features: Any, cells: np.ndarray) -> Iterator[np.ndarray]:
+    """Return inputs of a regression for the cells bool [n, k], float [m, D], part by part."""
+    if isinstance(features, Features):
+        return (np.concatenate(part, axis=1) for part in features.observe(log, cells))
+    _check_features(features, log.mask.shape)
+    return iter([features[cells]])
 
 
 def _check_features(features: Any, shape: tuple[int, ...]) -> None:

@@ -1,5 +1,6 @@
 """First interactions, before there is anything to serve: a uniform policy that logs its propensities."""
 
+import json
 import uuid
 from datetime import UTC, timedelta
 
@@ -37,26 +38,24 @@ def generate(world, warehouse, n, start, seed=0, seconds=60.0, candidates=10):
     if not (n >= 1 and seconds > 0):
         raise ValueError(f"n must be at least 1 and seconds positive, got {n} and {seconds}")
     rng = np.random.default_rng(seed)
-    users, movies = world.visits(n, rng, candidates)
+    users, items = world.visits(n, rng, candidates)
     action = rng.integers(candidates, size=n)
-    values = world.rate(world.expected(users, movies)[np.arange(n), action], rng)
+    values = world.rate(world.expected(users, items)[np.arange(n), action], rng)
     batch = uuid.uuid5(_NAMES, f"{seed} {n} {candidates} {start.astimezone(UTC).isoformat()} {float(seconds)}")
     event_ids = [uuid.uuid5(batch, str(row)).hex for row in range(n)]
     times = [start + timedelta(seconds=seconds * row / n) for row in range(n)]
-    bundle = world.bundle()
-    contexts = bundle.context(bundle.user_features(users))
     interactions = [
         Interaction(
             event_id=event_ids[row],
             time=times[row],
             policy_version=UNIFORM,
-            user_id=users[row],
-            context=tuple(contexts[row].tolist()),
-            candidates=tuple(movies[row].tolist()),
-            action=movies[row, action[row]],
+            user_id=request["user_id"],
+            context=json.dumps(request["context"]),
+            candidates=request["candidates"],
+            action=request["candidates"][action[row]],
             propensity=1.0 / candidates,
         )
-        for row in range(n)
+        for row, request in enumerate(world.requests(users, items))
     ]
     rewards = world.reports(event_ids, times, values, rng)
     return {

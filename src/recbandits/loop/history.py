@@ -50,9 +50,9 @@ def true_values(world, policies, rounds, visits, drift):
 
     Args:
       world: `World`
-      policies: dict from version to `LoadedPolicy`.
+      policies: dict from version to `ServedPolicy`.
       rounds: DataFrame of `rounds_of`.
-      visits: (user ids [n], candidates [n, k]) of `World.visits`.
+      visits: of `World.visits`.
       drift: function from a time to how far taste has turned, in [0, 1].
 
     Returns:
@@ -83,9 +83,9 @@ def improvement(world, policies, rounds, visits, turned=0.0):
 
     Args:
       world: `World`
-      policies: dict from version to `LoadedPolicy`.
+      policies: dict from version to `ServedPolicy`.
       rounds: DataFrame of `rounds_of`.
-      visits: (user ids [n], candidates [n, k]).
+      visits: of `World.visits`.
       turned: how far taste has turned, in [0, 1].
 
     Returns:
@@ -101,7 +101,7 @@ def regret_of(world, decisions, first, drift):
     Args:
       world: `World`
       decisions: pyarrow.Table of `Warehouse.decisions`, by a policy that served, all with as many candidates.
-      first: `LoadedPolicy` that served first.
+      first: `ServedPolicy` that served first.
       drift: as for `true_values`.
 
     Returns:
@@ -112,12 +112,14 @@ def regret_of(world, decisions, first, drift):
     turned = np.round([_STEPS * drift(time.to_pydatetime()) for time in shown["time"]]) / _STEPS
     parts = []
     for degree, part in shown.groupby(turned, sort=False):
-        users, visits = part["user_id"].to_numpy(), np.stack(part["candidates"])
+        users = world.user_ids.get_indexer(part["user_id"])
+        items = world.item_ids.get_indexer(np.concatenate(part["candidates"].to_numpy())).reshape(len(part), -1)
+        action = world.item_ids.get_indexer(part["action"])[:, None]
         values = {
-            "expected": world.expected(users, part[["action"]].to_numpy(), degree)[:, 0],
-            "frozen": world.value(first, (users, visits), degree),
-            "oracle": world.oracle_value((users, visits), degree),
-            "uniform": world.uniform_value((users, visits), degree),
+            "expected": world.expected(users, action, degree)[:, 0],
+            "frozen": world.value(first, (users, items), degree),
+            "oracle": world.oracle_value((users, items), degree),
+            "uniform": world.uniform_value((users, items), degree),
         }
         parts.append(pd.DataFrame(values, index=part.index).assign(time=part["time"]))
     return pd.concat(parts).sort_index()[["time", "expected", "frozen", "oracle", "uniform"]]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recbandits.data import features
-from recbandits.records import BanditLog, Interaction, Quarantined
+from recbandits.records import Interaction, Log, Quarantined
 from recbandits.serving.policy import read_titles
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
@@ -20,7 +20,7 @@ TOPIC = "ingester"  # where what is quarantined here says that it comes from
 _READINGS = 5  # of a window in which something new arrives meanwhile, at most
 
 
-def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=None):
+def ingest(warehouse, start, end, rule, known, directory, holdout=0.3, titles=None):
     """Write the joined decisions of a window as a dataset: the same data gives the same bytes.
 
     The directory gets `decisions.parquet` (all of them, by time, with the column `held_out`), TFRecords of those that
@@ -32,8 +32,8 @@ def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=N
       start: datetime with a zone; decisions from then on.
       end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still get reports.
       rule: `settings.Join`
-      bundle: FeatureBundle with which the policy learns and serves; decisions on whom or what it does not know are
-        quarantined.
+      known: `Features` with which the policy learns and serves; decisions among items that they do not know, and on
+        contexts that they cannot encode, are quarantined.
       directory: for the dataset, made if missing; a dataset that is there is replaced.
       holdout: share in [0, 1) that the learner does not see.
       titles: dict from item id to title, for the policy; None for none.
@@ -50,13 +50,13 @@ def ingest(warehouse, start, end, rule, bundle, directory, holdout=0.3, titles=N
     if not 0 <= holdout < 1:
         raise ValueError(f"holdout must be in [0, 1), got {holdout}")
     window = {"start": start.isoformat(), "end": end.isoformat()}
-    table, reasons, counts, snapshot = _read(warehouse, start, end, rule, bundle)
+    table, reasons, counts, snapshot = _read(warehouse, start, end, rule, known)
     table = table.filter(reasons == "")
     if not len(table):
         raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")
     held_out = are_held_out(table["event_id"].to_numpy(), holdout)
     log = log_of(table.filter(~held_out))
-    files = _write(Path(directory), table.append_column("held_out", pa.array(held_out)), log, bundle, titles)
+    files = _write(Path(directory), table.append_column("held_out", pa.array(held_out)), log, known, titles)
     manifest = {
         **window,
         **vars(rule),
@@ -95,7 +95,7 @@ def read_manifest(directory):
 
 
 def decisions_of(directory, held_out):
-    """Decisions of a dataset as a BanditLog, by time.
+    """Decisions of a dataset as a `Log`, by time.
 
     Args:
       directory: that `ingest` wrote.
@@ -106,9 +106,9 @@ def decisions_of(directory, held_out):
 
 
 def log_of(table):
-    """BanditLog of joined decisions, a table as `Warehouse.decisions` gives it."""
+    """`Log` of joined decisions, a table as `Warehouse.decisions` gives it."""
     columns = {"event_id": table["event_id"], "time": table["time"], "value": table["reward"]}
-    return BanditLog.from_tables(table, pa.table(columns))
+    return Log.from_tables(table, pa.table(columns))
 
 
 def are_held_out(event_ids, holdout):
@@ -124,10 +124,10 @@ def are_held_out(event_ids, holdout):
 def titles_of(directory):
     """Titles of a dataset, dict from item id to title; empty where it was given none."""
     file = Path(directory, TITLES)
-    return {int(item): title for item, title in json.loads(file.read_text(encoding="utf-8")).items()}
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def _read(warehouse, start, end, rule, bundle):
+def _read(warehouse, start, end, rule, known):
     """What a warehouse has of a window at one moment: joined decisions, why each is refused, counts and snapshot.
 
     What is refused is quarantined before anything is counted, so that doing it all again gives the same. It is read
@@ -136,7 +136,7 @@ def _read(warehouse, start, end, rule, bundle):
     for _ in range(_READINGS):
         snapshot = warehouse.snapshot(start, end)
         table = warehouse.decisions(start, end, rule.window, rule.default, rule.take)
-        reasons = _reasons(table, bundle, rule)
+        reasons = _reasons(table, known, rule)
         refused = table.filter(reasons != "")
         warehouse.quarantine(_entries(refused, reasons[reasons != ""]))
         counts = _counts(warehouse.counts(start, end, rule.window)._asdict(), refused)
@@ -145,18 +145,33 @@ def _read(warehouse, start, end, rule, bundle):
     return table, reasons, counts, snapshot
 
 
-def _reasons(table, bundle, rule):
+def _reasons(table, known, rule):
     """Why a decision cannot be learnt from, array of text [n]; empty where it can."""
     reasons = np.full(len(table), "", object)
     reward, candidates = table["reward"].to_numpy(), table["candidates"].combine_chunks()
-    unknown = bundle.movie_table.find_rows(candidates.flatten().to_numpy()) < 0
     reasons[~((reward >= rule.lowest) & (reward <= rule.highest))] = (
         f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"
     )
-    reasons[pc.list_parent_indices(candidates).to_numpy()[unknown]] = "candidates must be items with features"
-    identified, users = table["user_id"].is_valid().to_numpy(), pc.fill_null(table["user_id"], 0).to_numpy()
-    reasons[~identified | (bundle.user_table.find_rows(users) < 0)] = "user_id must be of a user with features"
-    return reasons
+    unknown = pc.invert(pc.is_in(candidates.flatten(), pa.array(known.item_ids, pa.string())))
+    reasons[pc.list_parent_indices(candidates).filter(unknown).to_numpy()] = "candidates must be items with features"
+    said = {pair: _reason(*map(json.loads, pair), known) for pair in set(_said(table))}
+    found = np.array([said[pair] for pair in _said(table)], object)
+    return np.where(found != "", found, reasons)
+
+
+def _said(table):
+    """What was known of each decision, pairs of its context and the numbers of its candidates as JSON."""
+    return zip(table["context"].to_pylist(), table["candidate_features"].to_pylist(), strict=True)
+
+
+def _reason(context, numbers, known):
+    if set(numbers) != set(known.candidate_features):
+        return f"candidate_features must be {', '.join(known.candidate_features) or 'none'}, got {', '.join(numbers)}"
+    try:
+        known.context_encoder.encode_row(context)
+    except ValueError as error:
+        return f"context: {error}"
+    return ""
 
 
 def _entries(refused, reasons):
@@ -175,15 +190,15 @@ def _counts(counts, refused):
     return {name: count - less.get(name, 0) for name, count in counts.items()}
 
 
-def _write(directory, table, log, bundle, titles):
+def _write(directory, table, log, known, titles):
     """Write everything but the manifest, and give the SHA-256 of each file."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
     pq.write_table(table, directory / DECISIONS)
     from recbandits.data.trajectories import write_trajectories  # needs TensorFlow
 
-    records = write_trajectories(log, bundle, directory, TRAIN)
-    bundle.save(directory)
+    records = write_trajectories(log, known, directory, TRAIN)
+    known.save(directory)
     titles = read_titles(titles)
     (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
     names = [DECISIONS, *(file.name for file in records), features.FILE, TITLES]

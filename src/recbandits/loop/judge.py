@@ -111,9 +111,9 @@ def judge_log(log, candidate, serving, gate=None):
     minus the margin, and if its weights leave enough decisions. What cannot be computed does not pass.
 
     Args:
-      log: BanditLog of held-out decisions; several policies may have decided, each with its own propensities.
-      candidate: `LoadedPolicy`
-      serving: `LoadedPolicy`
+      log: `Log` of held-out decisions; several policies may have decided, each with its own propensities.
+      candidate: `ServedPolicy`
+      serving: `ServedPolicy`
       gate: `Gate`; None for the defaults.
 
     Returns:
@@ -127,7 +127,7 @@ def judge_log(log, candidate, serving, gate=None):
     users = len(np.unique(log.user_id))
     if users < _FOLDS:
         return Judgement(False, f"Refused: the held-out decisions must be of {_FOLDS} users, got {users}.", **of)
-    q = cross_fit(log, candidate.bundle.observation, folds=_FOLDS)
+    q = cross_fit(log, candidate.features, folds=_FOLDS)
     try:
         of_candidate, of_serving = (_estimate(log, policy, q, gate) for policy in (candidate, serving))
     except ValueError as error:
@@ -155,12 +155,16 @@ def policy_directory(place):
     return inside if inside.is_dir() else place
 
 
+def probabilities_of(policy, log):
+    """Probabilities float [n, k] with which a `ServedPolicy` shows the candidates of a `Log`."""
+    scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
+    return policy.exploration.probabilities(scores, log.mask)
+
+
 def _estimate(log, policy, q, gate):
     from recbandits.evaluation import estimates
 
-    scores = policy.scores(log.user_id, log.candidates, log.mask)
-    probabilities = policy.exploration.probabilities(scores, log.mask)
-    return estimates(log, probabilities, q, names=[gate.estimator], shrinkage=100.0)[gate.estimator]
+    return estimates(log, probabilities_of(policy, log), q, names=[gate.estimator], shrinkage=100.0)[gate.estimator]
 
 
 def _reason(difference, low, high, size, gate):

@@ -250,7 +250,7 @@ class Loop:
 
     def _trigger(self):
         options = {"settings": self.directory / _SETTINGS, "template": SOURCE / "re_training.yaml"}
-        options |= {"world": self.directory / _WORLD, "topic": self.topics["interactions"], "every": _EVERY}
+        options |= {"features": self.directory / _WORLD, "topic": self.topics["interactions"], "every": _EVERY}
         options |= {"cron": self._cron} if self._cron else {}
         return ["recbandits.loop.trigger", *(f"--{name}={value}" for name, value in options.items())]
 

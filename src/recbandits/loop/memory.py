@@ -7,12 +7,12 @@ import numpy as np
 
 from recbandits.exploration import invert_cdf
 from recbandits.platforms.endpoints import expect_deployed, expect_shares
-from recbandits.serving.loaded import LoadedPolicy
+from recbandits.serving.served import ServedPolicy
 from recbandits.serving.traffic_split import TrafficSplit
 
 
 class MemoryEndpoint:
-    """What a release needs of `platforms.endpoints.Endpoint`, in this process; policies are `LoadedPolicy`."""
+    """What a release needs of `platforms.endpoints.Endpoint`, in this process; policies are `ServedPolicy`."""
 
     name = "memory"
 
@@ -44,43 +44,45 @@ class MemoryEndpoint:
         self._release = self._release.without(version)
         del self.policies[version]
 
-    def decide(self, users, candidates, luck):
+    def decide(self, user_ids, context, candidates, luck):
         """Decide for visitors, each by the version that the release gives them.
 
         Args:
-          users: int [n].
-          candidates: int [n, k], item ids.
+          user_ids: text [n].
+          context: DataFrame [n] of raw columns.
+          candidates: text [n, k], item ids.
           luck: float [n] in [0, 1).
 
         Returns:
           (versions object [n], probabilities float [n, k], actions int [n]).
         """
-        of_user = {user: self._release.version(user) for user in np.unique(users).tolist()}
-        versions = np.array([of_user[user] for user in users.tolist()], dtype=object)
+        of_user = {user: self._release.version(user) for user in set(user_ids)}
+        versions = np.array([of_user[user] for user in user_ids], dtype=object)
         probabilities = np.empty(candidates.shape)
         for version in set(of_user.values()):
             rows = versions == version
             policy = self.policies[version]
-            probabilities[rows] = policy.exploration.probabilities(policy.scores(users[rows], candidates[rows]))
+            scores = policy.scores(context[rows].reset_index(drop=True), candidates[rows])
+            probabilities[rows] = policy.exploration.probabilities(scores)
         return versions, probabilities, invert_cdf(probabilities, luck)
 
 
-def in_memory(scorer, bundle, exploration):
+def in_memory(scorer, features, exploration):
     """A policy that was never on a disk.
 
     Args:
       scorer: `Scorer`, linear.
-      bundle: FeatureBundle that it reads.
+      features: `Features` that it reads.
       exploration: `Exploration`
 
     Returns:
-      `LoadedPolicy`, whose version is a digest of what it computes.
+      `ServedPolicy`, whose version is a digest of what it computes.
     """
     content = b"".join(np.ascontiguousarray(part).tobytes() for part in scorer.head[0])
     version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
     way = {"name": exploration.name, "value": exploration.value}
     settings = {"version": version, "digest": version, "exploration": way, "summary": None, "titles": {}, "arms": None}
-    return LoadedPolicy(None, settings, scorer, bundle)
+    return ServedPolicy(None, settings, scorer, features)
 
 
 def give(source, target):

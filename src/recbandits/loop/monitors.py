@@ -14,6 +14,7 @@ from scipy import stats
 from recbandits.evaluation.estimators import ROUNDING, direct_method
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop.ingest import log_of
+from recbandits.loop.judge import probabilities_of
 
 _BINS = 10
 _LARGE = 0.1  # population stability index above which a shift is commonly called moderate
@@ -30,8 +31,8 @@ def propensities(decisions, policies=None, floor=0.001):
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
-      policies: dict from version to `LoadedPolicy`, with which propensities are computed anew, and the variance, of the
-        decisions for users and among items that it knows by id; None for not.
+      policies: dict from version to `ServedPolicy`, with which propensities are computed anew, and the variance, of the
+        decisions among items that it knows; None for not.
       floor: propensity up to which a decision counts as hardly ever made.
 
     Returns:
@@ -53,37 +54,36 @@ def propensities(decisions, policies=None, floor=0.001):
 def drift(decisions, edges, policies=None):
     """Whether rewards, contexts or the served policy's errors are other than in the first period.
 
-    The population stability index compares the shares of values in bins, those of rewards by value and those of
-    contexts by deciles of the first period: sum((p - q) log(p / q)). Of samples of n and m without a change it is about
-    (1 / n + 1 / m) times a chi-square variable with one degree of freedom less than bins (Yurdakul and Naranjo 2020,
-    "Statistical properties of the population stability index"); what exceeds its 95 % quantile is no chance. The
-    prequential error is that of predictions made before the reward was known: (reward - score)^2 of what was shown.
+    The population stability index compares the shares of rewards, or of a column of the contexts, in bins: one for each
+    value, or deciles of the first period where there are more than ten numbers, and one for missing values. It is
+    sum((p - q) log(p / q)). Of samples of n and m without a change it is about (1 / n + 1 / m) times a chi-square
+    variable with one degree of freedom less than bins (Yurdakul and Naranjo 2020, "Statistical properties of the
+    population stability index"); what exceeds its 95 % quantile is no chance. The prequential error is that of predictions made before the reward was known: (reward - score)^2 of what was shown.
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
       edges: list of aware datetimes, the bounds of the periods, such as rounds; a period without decisions is left out.
-      policies: dict from version to `LoadedPolicy`, whose scores are the predictions where it knows
-        the user and the items by id; None for no errors.
+      policies: dict from version to `ServedPolicy`, whose scores are the predictions where it knows
+        the items; None for no errors.
 
     Returns:
       DataFrame, one row a period: start, end, decisions; reward with low and high (mean and 95 % interval); psi_reward
-      and psi_context (of the column that moved most; NaN where contexts are empty or of several sizes), each with its
-      limit, psi_reward_limit and psi_context_limit;
-      error, error_low and error_high (mean and 95 % interval, NaN without a policy); alarm.
+      and psi_context (of the column that moved most; NaN where contexts are empty), each with its limit, psi_reward_limit
+      and psi_context_limit; error, error_low and error_high (mean and 95 % interval, NaN without a policy); alarm.
     """
     rows, first = [], None
     for start, end in pairwise(edges):
         table = _between(decisions, start, end)
         if not len(table):
             continue
-        context = _contexts(table)
-        found = {"reward": table["reward"].to_numpy(), "context": context, "error": _errors(table, policies or {})}
+        found = {"reward": table["reward"].to_pandas(), "context": log_of(table).context}
+        found["error"] = _errors(table, policies or {})
         first = first or found
         row = {"start": start, "end": end, "decisions": len(table)}
         row |= dict(zip(("reward", "low", "high"), mean_interval(found["reward"]), strict=True))
         row |= dict(zip(("error", "error_low", "error_high"), mean_interval(found["error"]), strict=True))
-        row["psi_reward"], row["psi_reward_limit"] = _shift(first["reward"][:, None], found["reward"][:, None], _values)
-        row["psi_context"], row["psi_context_limit"] = _shift(first["context"], context, _deciles)
+        row["psi_reward"], row["psi_reward_limit"] = _shift(*(each["reward"].to_frame() for each in (first, found)))
+        row["psi_context"], row["psi_context_limit"] = _shift(first["context"], found["context"])
         rows.append(row | {"alarm": _drift_alarm(row, rows[0] if rows else row)})
     return pd.DataFrame(rows)
 
@@ -124,7 +124,7 @@ def _checked(log, policy, ratio):
     decisions, log = len(log), _known(log, policy)
     if not len(log):
         return *ratio.interval(), np.nan
-    probabilities = policy.exploration.probabilities(policy.scores(log.user_id, log.candidates, log.mask), log.mask)
+    probabilities = probabilities_of(policy, log)
     own = probabilities[np.arange(len(log)), log.action]
     inverse = np.divide(1, probabilities, out=np.zeros(log.mask.shape), where=log.mask & (probabilities > 0))
     variance = inverse.sum(axis=1) / log.mask.sum(axis=1) ** 2 - 1
@@ -133,11 +133,9 @@ def _checked(log, policy, ratio):
 
 
 def _known(log, policy):
-    """The decisions for users and among items that a policy knows by their ids, hence can score again."""
-    named = np.flatnonzero([user is not None for user in log.user_id])
-    known = policy.bundle.user_table.find_rows(log.user_id[named].astype(np.int64)) >= 0
-    items = (np.isin(log.candidates, policy.candidates) | ~log.mask).all(axis=1)
-    return log.take(named[known & items[named]])
+    """The decisions among items that a policy knows, hence can score again."""
+    items = log.item_ids.isin(policy.candidates)
+    return log.take((items[log.candidates] | ~log.mask).all(axis=1))
 
 
 def _propensity_alarm(version, row):
@@ -160,43 +158,38 @@ def _errors(table, policies):
     for version, policy in policies.items():
         log = _known(log_of(table.filter(pc.equal(table["policy_version"], version))), policy)
         if len(log):
-            scores = policy.scores(log.user_id, log.candidates, log.mask)
+            scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
             parts.append((log.reward - scores[np.arange(len(log)), log.action]) ** 2)
     return np.concatenate(parts)
 
 
-def _contexts(table):
-    """Contexts, float [n, columns]; without columns where they are empty or of several sizes."""
-    lists = table["context"].combine_chunks()
-    sizes = pc.list_value_length(lists).to_numpy()
-    columns = sizes[0] if (sizes == sizes[0]).all() else 0
-    return pc.list_flatten(lists).to_numpy().reshape(len(lists), columns) if columns else np.zeros((len(lists), 0))
-
-
-def _shift(first, now, bins):
+def _shift(first, now):
     """(largest population stability index of the columns, what the largest of as many stays below by chance).
 
-    Both are NaN where there are no columns, or others than at first.
+    Both are NaN where there are no columns.
     """
-    if not first.shape[1] == now.shape[1] > 0:
+    columns = [name for name in first if first[name].notna().any()]
+    if not columns:
         return np.nan, np.nan
-    found = [_index(*bins(mine, its)) for mine, its in zip(first.T, now.T, strict=True)]
+    found = [_index(*_counts(first[name], now.get(name, pd.Series(dtype=object)))) for name in columns]
     index, freedom = np.array(found).T
     quantile = stats.chi2.ppf(1 - 0.05 / len(found), np.maximum(freedom, 1))
     worst = np.argmax(index / quantile)
     return float(index[worst]), float(quantile[worst] * (1 / len(first) + 1 / len(now)))
 
 
-def _values(first, now):
-    """Counts of every value that occurs."""
-    values = np.union1d(first, now)
-    return tuple(np.bincount(np.searchsorted(values, side), minlength=len(values)) for side in (first, now))
-
-
-def _deciles(first, now):
-    """Counts between deciles of the first."""
-    edges = np.unique(np.quantile(first, np.linspace(0, 1, _BINS + 1)[1:-1]))
-    return tuple(np.bincount(np.searchsorted(edges, side), minlength=len(edges) + 1) for side in (first, now))
+def _counts(first, now):
+    """Counts of both in the same bins: missing values, and those between deciles of the first, or of every value."""
+    sides = [side.dropna().to_numpy() for side in (first, now)]
+    if len(np.unique(sides[0].astype(str))) > _BINS and pd.api.types.is_numeric_dtype(first):
+        edges = np.unique(np.quantile(sides[0].astype(float), np.linspace(0, 1, _BINS + 1)[1:-1]))
+        codes, size = [np.searchsorted(edges, side.astype(float)) for side in sides], len(edges) + 1
+    else:
+        values = np.unique(np.concatenate([side.astype(str) for side in sides]))
+        codes, size = [np.searchsorted(values, side.astype(str)) for side in sides], len(values)
+    missing = [len(first) - len(sides[0]), len(now) - len(sides[1])]
+    counts = [np.bincount(code, minlength=size) for code in codes]
+    return [np.append(count, lost) for count, lost in zip(counts, missing, strict=True)] if any(missing) else counts
 
 
 def _index(first, now):

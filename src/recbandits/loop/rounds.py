@@ -4,6 +4,7 @@ A round is one re-training. Between two, visitors come, are served by whatever h
 of n rounds has n + 1 spans of traffic, and row r of what `run_rounds` gives is of the span that follows re-training r.
 """
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from recbandits.loop.release import guard, place, serving_version
 from recbandits.loop.settings import Settings
 from recbandits.loop.world import STARS
 from recbandits.records import Interaction
-from recbandits.serving.loaded import LoadedPolicy
+from recbandits.serving.served import ServedPolicy
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _LOOKS, _VISITS = 4, 4000  # of the guardrail in a span of traffic; visits on which all policies are valued
@@ -33,12 +34,12 @@ class Served(NamedTuple):
     """A model in memory.
 
     Attributes:
-      policy: `LoadedPolicy`
+      policy: `ServedPolicy`
       agent: that goes on learning.
       until: datetime, end of what it was given.
     """
 
-    policy: LoadedPolicy
+    policy: ServedPolicy
     agent: object
     until: datetime
 
@@ -63,7 +64,7 @@ class Loop:
 
         self.world, self.settings, self._seed = world, settings or Settings(STARS), seed
         self.endpoint, self.warehouse, self.models = MemoryEndpoint(), DuckWarehouse(), {}
-        self.now, self._bundle, self._span = _START, world.bundle(), 0
+        self.now, self._features, self._span = _START, world.features, 0
 
     @property
     def serving(self):
@@ -72,10 +73,10 @@ class Loop:
 
     def begin(self):
         """Collect the first interactions by a uniform policy, learn from them, and serve everybody; the `Verdict`."""
-        users, candidates, luck = self._visits(self.settings.first)
-        even = np.full(candidates.shape, 1 / candidates.shape[1])
+        users, items, luck = self._visits(self.settings.first)
+        even = np.full(items.shape, 1 / items.shape[1])
         decided = np.full(len(users), UNIFORM, dtype=object), even, invert_cdf(even, luck)
-        self._log(users, candidates, decided, 0.0, self._rng(_RATINGS))
+        self._log(users, items, decided, 0.0, self._rng(_RATINGS))
         self.now += timedelta(seconds=self.settings.join.window)
         return self.release(self.learn()[0], None)
 
@@ -93,11 +94,12 @@ class Loop:
         visits, rng = self._visits(self.settings.decisions), self._rng(_RATINGS)
         earned, verdicts = [], []
         for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
-            users, candidates, luck = (part[rows] for part in visits)
-            decided = (decider or self.endpoint).decide(users, candidates, luck)
-            earned.append((decided[1] * self.world.expected(users, candidates, drift)).sum(axis=1))
+            users, items, luck = (part[rows] for part in visits)
+            asked = self.world.user_ids[users], self.world.contexts(users), self.world.item_ids.to_numpy()[items]
+            decided = (decider or self.endpoint).decide(*asked, luck)
+            earned.append((decided[1] * self.world.expected(users, items, drift)).sum(axis=1))
             if logged:
-                self._log(users, candidates, decided, drift, rng)
+                self._log(users, items, decided, drift, rng)
                 verdicts.append(self._guard())
         self.now += timedelta(seconds=self.settings.join.window)  # the last decision's closes
         verdicts.append(self._guard())
@@ -107,10 +109,10 @@ class Loop:
         """Train on what was logged since the serving model's data ended.
 
         Args:
-          change: function from the BanditLog that the learner should get to the one that it gets; None for none.
+          change: function from the `Log` that the learner should get to the one that it gets; None for none.
 
         Returns:
-          (`Served`, the candidate; BanditLog of the held-out decisions).
+          (`Served`, the candidate; `Log` of the held-out decisions).
         """
         from recbandits.data.examples import make_examples
         from recbandits.loop.train import learn, learner
@@ -121,13 +123,13 @@ class Loop:
         table = self.warehouse.decisions(start, self.now, rule.window, rule.default, rule.take)
         log = log_of(table)
         held_out = are_held_out(log.event_id, self.settings.holdout)
-        agent = learner(self._bundle, self.settings.candidates, self.settings.agent)
+        agent = learner(self._features, self.settings.candidates, self.settings.agent)
         if parent is not None:
             give(parent.agent, agent)
         seen = log.take(np.flatnonzero(~held_out))
         with eagerly():
-            learn(agent, make_examples(seen if change is None else change(seen), self._bundle))
-        policy = in_memory(agent.model.scorer(), self._bundle, self.settings.exploration)
+            learn(agent, make_examples(seen if change is None else change(seen), self._features))
+        policy = in_memory(agent.model.scorer(), self._features, self.settings.exploration)
         return Served(policy, agent, self.now), log.take(np.flatnonzero(held_out))
 
     def judge(self, candidate, held_out):
@@ -145,33 +147,34 @@ class Loop:
         return verdict
 
     def _visits(self, n):
-        """The next span's visitors: users [n], candidates [n, k], luck [n] of what they are shown."""
+        """The next span's visitors: users [n], items [n, k], luck [n] of what they are shown."""
         self._span += 1
-        users, candidates = self.world.visits(n, self._rng(_VISITORS), self.settings.candidates)
-        return users, candidates, self._rng(_ARMS).random(n)
+        return *self.world.visits(n, self._rng(_VISITORS), self.settings.candidates), self._rng(_ARMS).random(n)
 
     def _rng(self, stream):
         return np.random.default_rng([self._seed, self._span, stream])
 
-    def _log(self, users, candidates, decided, drift, rng):
+    def _log(self, users, items, decided, drift, rng):
         """Write decisions and reports, and let their time pass."""
         versions, probabilities, action = decided
         row = np.arange(len(users))
         times = [self.now + timedelta(seconds=number / self.settings.rate) for number in row.tolist()]
         names = [f"{self._seed}/{time:%d %H:%M:%S.%f}" for time in times]
-        context = self._bundle.context(self._bundle.user_features(users))
-        columns = (
-            names,
-            times,
-            versions,
-            users,
-            context,
-            candidates,
-            candidates[row, action],
-            probabilities[row, action],
-        )
-        records = [Interaction(*values) for values in zip(*columns, strict=True)]
-        ratings = self.world.rate(self.world.expected(users, candidates, drift)[row, action], rng)
+        requests = self.world.requests(users, items)
+        records = [
+            Interaction(
+                event_id=names[number],
+                time=times[number],
+                policy_version=versions[number],
+                user_id=request["user_id"],
+                context=json.dumps(request["context"]),
+                candidates=request["candidates"],
+                action=request["candidates"][action[number]],
+                propensity=probabilities[number, action[number]],
+            )
+            for number, request in enumerate(requests)
+        ]
+        ratings = self.world.rate(self.world.expected(users, items, drift)[row, action], rng)
         self.warehouse.write(records + self.world.reports(names, times, ratings, rng))
         self.now += timedelta(seconds=len(users) / self.settings.rate)
 

@@ -92,8 +92,7 @@ class Simulator:
     def ask(self, n=1):
         """Let `n` requests come at once, one after the other."""
         for _ in range(n):
-            users, candidates = self._world.visits(self._instances, self._rng, self._candidates)
-            self._ask(users, candidates)
+            self._ask(*self._world.visits(self._instances, self._rng, self._candidates))
 
     def ask_due(self):
         """Let those requests come that are due at the rate by now, since the first call."""
@@ -158,21 +157,17 @@ class Simulator:
                 stop.wait(_AGAIN)
         self.report_due()
 
-    def _ask(self, users, candidates):
-        instances = [
-            {"user_id": user, "candidates": movies}
-            for user, movies in zip(users.tolist(), candidates.tolist(), strict=True)
-        ]
+    def _ask(self, users, items):
         self.counts["visits"] += len(users)
         try:
-            predictions = self._endpoint.predict(instances)
+            predictions = self._endpoint.predict(self._world.requests(users, items))
         except Exception as error:
             self.counts["unanswered"] += len(users)
             logging.info("nobody was answered: %s", error)
             return
         now = self._clock()
         self.counts["answered"] += len(users)
-        shown = np.array([each["item_ids"][:1] for each in predictions])
+        shown = self._world.item_ids.get_indexer([each["item_ids"][0] for each in predictions])[:, None]
         values = self._world.rate(self._world.expected(users, shown, self._drift(now))[:, 0], self._rng)
         events = [each["event_id"] for each in predictions]
         reports = self._world.reports(events, [now] * len(events), values, self._rng)

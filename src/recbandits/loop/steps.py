@@ -87,7 +87,7 @@ def start_up_parameters(config, settings, world, start, end, topic=""):
     Args:
       config: Config
       settings: `Settings`
-      world: directory or gs:// URI of a `World`.
+      world: directory or gs:// URI of a `World`, which holds its features as well.
       start: datetime of the first interaction.
       end: datetime after the last one; some windows before now, so that the rewards are there.
       topic: full name of the topic where the endpoint is to log; empty for where it does.
@@ -96,6 +96,7 @@ def start_up_parameters(config, settings, world, start, end, topic=""):
       dict from input of the pipeline to value.
     """
     return _learning(config, settings, world, topic) | {
+        "world": str(world),
         "start": start.isoformat(),
         "end": end.isoformat(),
         "first": settings.first,
@@ -103,13 +104,13 @@ def start_up_parameters(config, settings, world, start, end, topic=""):
     }
 
 
-def re_training_parameters(config, settings, world, plan=None, topic=""):
+def re_training_parameters(config, settings, features, plan=None, topic=""):
     """Parameters of the re-training pipeline.
 
     Args:
       config: Config
       settings: `Settings`
-      world: as of `start_up_parameters`.
+      features: directory or gs:// URI with the `Features` of the policies, and perhaps `titles.json`.
       plan: `loop.trigger.Plan`; None for one that the run makes when it begins, as those of a schedule of Vertex AI do.
       topic: likewise.
 
@@ -119,13 +120,13 @@ def re_training_parameters(config, settings, world, plan=None, topic=""):
     planned = {"start": plan.start.isoformat(), "end": plan.end.isoformat()} if plan else {}
     planned |= {"serving": plan.serving, "snapshot": plan.snapshot} if plan else {}
     gate = {"gate": asdict(settings.gate), "canary": settings.guardrail.canary}
-    return _learning(config, settings, world, topic) | gate | planned
+    return _learning(config, settings, features, topic) | gate | planned
 
 
-def _learning(config, settings, world, topic):
+def _learning(config, settings, features, topic):
     return {
         "config": config_parameter(config),
-        "world": str(world),
+        "features": str(features),
         "join": asdict(settings.join),
         "holdout": settings.holdout,
         "agent": asdict(settings.agent),

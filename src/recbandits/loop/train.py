@@ -12,7 +12,7 @@ import numpy as np
 from recbandits.agents.factory import make_agent
 from recbandits.data import features
 from recbandits.data.examples import Examples
-from recbandits.data.features import FeatureBundle
+from recbandits.data.features import Features
 from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples
 from recbandits.exploration import Exploration
@@ -48,7 +48,7 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     manifest, parent = read_manifest(dataset), None if serving is None else read_model(serving)
     if parent is not None:
         _check_features(dataset, parent)
-    agent = learner(FeatureBundle.load(dataset), manifest["candidates"], parameters, seed)
+    agent = learner(Features.load(dataset), manifest["candidates"], parameters, seed)
     if parent is not None:
         tf.train.Checkpoint(agent=agent).read(str(parent.agent)).assert_existing_objects_matched().expect_partial()
     new = (
@@ -72,11 +72,11 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     return {"version": model.version, "parent": model.parent, "new": new, "learnt": model.learnt}
 
 
-def learner(bundle, candidates, parameters, seed=0):
+def learner(known, candidates, parameters, seed=0):
     """An agent that has learnt nothing yet.
 
     Args:
-      bundle: FeatureBundle of what it will see.
+      known: `Features` of what it will see.
       candidates: of a decision.
       parameters: `LinUCB`
       seed: of its draws.
@@ -84,7 +84,7 @@ def learner(bundle, candidates, parameters, seed=0):
     Returns:
       TF-Agents agent, one linear model for all arms.
     """
-    return make_agent(parameters, Specs(bundle.spec(candidates)), seed)
+    return make_agent(parameters, Specs(known.spec(candidates)), seed)
 
 
 def learn(agent, examples):
@@ -124,7 +124,7 @@ def _write(agent, dataset, model_dir, facts):
     options = {"exploration": Exploration(**way), "titles": titles_of(dataset), "summary": summary}
     with tempfile.TemporaryDirectory() as draft:
         tf.train.Checkpoint(agent=agent).write(str(Path(draft, AGENT, "checkpoint")))
-        policy = export(agent.policy, Path(draft, POLICY), FeatureBundle.load(dataset), **options)
+        policy = export(agent.policy, Path(draft, POLICY), Features.load(dataset), **options)
         return write_model(draft, model_dir, {"version": load(policy).version, **facts})
 
 

@@ -128,13 +128,13 @@ class Trigger:
       platform: `Platform`
       template: file with the compiled pipeline.
       settings: `Settings`; so many `decisions` are enough.
-      world: directory or gs:// URI of the `World`.
+      features: directory or gs:// URI with the `Features` of the policies.
       topic: full name of the topic where the endpoint is to log; empty for where it does.
     """
 
-    def __init__(self, platform, template, settings, world, topic=""):
+    def __init__(self, platform, template, settings, features, topic=""):
         self._platform, self._template, self._settings = platform, template, settings
-        self._world, self._topic = world, topic
+        self._features, self._topic = features, topic
         self._plan, self._parameters, self._tries = None, None, 0
 
     def look(self, now=None, least_new=None):
@@ -167,7 +167,7 @@ class Trigger:
         known = {"since": self._plan.end if failed else None, "shares": self._platform.endpoints.create().traffic_split}
         if (plan := due(self._platform.warehouse, serving, settings.join, now, least_new, **known)) is None:
             return None
-        parameters = re_training_parameters(self._platform.config, settings, self._world, plan, self._topic)
+        parameters = re_training_parameters(self._platform.config, settings, self._features, plan, self._topic)
         run = pipelines.run(self._template, plan.name, parameters)
         self._plan, self._parameters, self._tries = plan, parameters, 1  # not before: of what never began, no status
         return run
@@ -239,13 +239,13 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m recbandits.loop.trigger", description=main.__doc__)
     parser.add_argument("--settings", type=Path, required=True, help="JSON file with the `Settings` as a dict")
     parser.add_argument("--template", required=True, help="the compiled re-training pipeline")
-    parser.add_argument("--world", required=True, help="directory or gs:// URI of the world")
+    parser.add_argument("--features", required=True, help="directory or gs:// URI with the features of the policies")
     parser.add_argument("--topic", default="", help="full name of the topic where the endpoint logs")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
     parser.add_argument("--cron", default=None, help="times of training, such as '0 3 * * *', instead of a number")
     asked = parser.parse_args(arguments)
     settings = settings_from(json.loads(asked.settings.read_text(encoding="utf-8")))
-    trigger = Trigger(choose(Config.load()), asked.template, settings, asked.world, asked.topic)
+    trigger = Trigger(choose(Config.load()), asked.template, settings, asked.features, asked.topic)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -4,19 +4,21 @@ NumPy alone computes it, so that the processes that ask or answer for people sta
 """
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from recbandits.data.features import FeatureTable, check_candidates
+from recbandits.data.features import Features
 from recbandits.environments.factorization import Factorization, als
 from recbandits.loop.settings import Join
 from recbandits.records import Reward
 
-FILE = "world.npz"
+FILE, TITLES = "world.npz", "titles.json"
 STARS = Join(window=5.0, lowest=1.0, highest=5.0, default=1.0)  # the rule for the ratings of a `World`
 _REGULARIZATION = 0.06  # loose on purpose: tastes are to differ enough for personalisation to pay within thousands
 _SETTINGS = ("never", "twice", "delay")
@@ -28,7 +30,7 @@ class World:
 
     Attributes:
       model: `Factorization` of the ratings: the truth. Its factors are ordered by how much of the ratings they explain.
-      titles: tuple of the movies' titles, in the order of `movie_ids`.
+      titles: tuple of the movies' titles, in the order of `item_ids`.
       never: share of decisions that nobody ever reports on, whatever was shown, in [0, 1).
       twice: share of the reported ones that are reported on again later, in [0, 1].
       delay: mean seconds from a decision to its report, positive.
@@ -51,8 +53,8 @@ class World:
         ):
             if not holds:
                 raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
-        if len(self.titles) != len(self.movie_ids):
-            raise ValueError(f"titles must be one for each of the {len(self.movie_ids)} movies, got {len(self.titles)}")
+        if len(self.titles) != len(self.item_ids):
+            raise ValueError(f"titles must be one for each of the {len(self.item_ids)} movies, got {len(self.titles)}")
 
     @classmethod
     def make(cls, data, movies=100, rank=8, seed=0, **settings):
@@ -79,19 +81,31 @@ class World:
         model = _principal(als(popular, rank, _REGULARIZATION, seed=seed))
         return cls(model, tuple(data.movies.loc[model.movie_ids, "title"]), **settings)
 
-    @property
+    @cached_property
     def user_ids(self):
-        """Ids of the people, int array [users], ascending."""
-        return self.model.user_ids
+        """Ids of the people, index of text; elsewhere a person is a row of it."""
+        return pd.Index(self.model.user_ids.astype(str), dtype=object)
+
+    @cached_property
+    def item_ids(self):
+        """Ids of the movies, index of text; elsewhere a movie is a row of it."""
+        return pd.Index(self.model.movie_ids.astype(str), dtype=object)
 
     @property
-    def movie_ids(self):
-        """Ids of the movies, int array [movies], ascending."""
-        return self.model.movie_ids
+    def features(self):
+        """`Features` with which a linear policy can represent the truth."""
+        return self._rating_features.features
 
-    def bundle(self):
-        """What a policy sees of people and movies: `FeatureBundle` in the view "product", as the truth is made."""
-        return self.model.bundle()
+    def contexts(self, users):
+        """Return what a request says of people, DataFrame [n] of raw columns."""
+        return self._rating_features.users.iloc[users].reset_index(drop=True)
+
+    def requests(self, users, items):
+        """Return the requests of visits, list of dicts with `user_id`, `context` and `candidates`, as JSON can hold."""
+        return [
+            {"user_id": self.user_ids[user], "context": self._contexts[user], "candidates": self.item_ids[row].tolist()}
+            for user, row in zip(users, items, strict=True)
+        ]
 
     def visits(self, n, rng, candidates=10):
         """Draw who comes, and out of what each is to be shown something.
@@ -102,45 +116,41 @@ class World:
           candidates: movies to choose from, at each visit others, in random order.
 
         Returns:
-          (user ids int64 [n], movie ids int64 [n, candidates], different from each other in a row).
+          (people int64 [n], rows of `user_ids`; movies int64 [n, candidates], rows of `item_ids`, different from each
+          other within a visit).
 
         Raises:
           ValueError: more candidates than movies.
         """
-        if not 1 <= candidates <= len(self.movie_ids):
-            raise ValueError(f"candidates must be in [1, {len(self.movie_ids)}], got {candidates}")
-        users = rng.choice(self.user_ids, n)
-        return users, self.movie_ids[rng.random((n, len(self.movie_ids))).argsort(axis=1)[:, :candidates]]
+        if not 1 <= candidates <= len(self.item_ids):
+            raise ValueError(f"candidates must be in [1, {len(self.item_ids)}], got {candidates}")
+        users = rng.choice(len(self.user_ids), n)
+        return users, rng.random((n, len(self.item_ids))).argsort(axis=1)[:, :candidates]
 
-    def expected(self, user_ids, candidates, drift=0.0):
+    def expected(self, users, items, drift=0.0):
         """True mean rating of candidates.
 
         Drift turns taste: the first half of the factors, which explain the most, enter with weight cos(pi drift), which
-        goes from 1 over 0 to -1. Whatever the drift, the mean is a sum of the products that `bundle` shows, but for
+        goes from 1 over 0 to -1. Whatever the drift, the mean is a sum of the products among the `features`, but for
         the clipping: a linear model can represent the new taste as well as the old one, if it learns it anew.
 
         Args:
-          user_ids: int [n].
-          candidates: int [n, k], movie ids.
+          users: int [n], rows of `user_ids`.
+          items: int [n, k], rows of `item_ids`.
           drift: in [0, 1]; 0 is the taste of MovieLens.
 
         Returns:
           float64 [n, k], clipped to [1, 5].
 
         Raises:
-          ValueError: drift outside [0, 1], or shapes that do not fit together.
-          KeyError: ids that are not of this world.
+          ValueError: drift outside [0, 1].
         """
         if not 0 <= drift <= 1:
             raise ValueError(f"drift must be in [0, 1], got {drift}")
-        user_ids, candidates, _ = check_candidates(user_ids, candidates)
-        people, movies = self._tables
-        user = people.require_rows(user_ids, "nobody else is in this world")
-        movie = movies.require_rows(candidates, "there is nothing else in this world")
         weight = np.ones(self.model.rank)
         weight[: (self.model.rank + 1) // 2] = np.cos(np.pi * drift)
-        taste = np.einsum("nf,nkf->nk", weight * self.model.user_factors[user], self.model.movie_factors[movie])
-        bias = self.model.mean + self.model.user_bias[user][:, None] + self.model.movie_bias[movie]
+        taste = np.einsum("nf,nkf->nk", weight * self.model.user_factors[users], self.model.movie_factors[items])
+        bias = self.model.mean + self.model.user_bias[users][:, None] + self.model.movie_bias[items]
         return np.clip(bias + taste, 1.0, 5.0)
 
     def rate(self, expected, rng):
@@ -188,11 +198,13 @@ class World:
         Policies are compared on the same visits: their difference is then of the policies, not of who came.
 
         Args:
-          policy: a `LoadedPolicy`, or whatever has its `scores` and `exploration`.
-          visits: (user ids [n], candidates [n, k]).
+          policy: `ServedPolicy`
+          visits: as `visits` gives them.
           drift: as for `expected`.
         """
-        probabilities = policy.exploration.probabilities(policy.scores(*visits))
+        users, items = visits
+        scores = policy.scores(self.contexts(users), self.item_ids.to_numpy()[items])
+        probabilities = policy.exploration.probabilities(scores)
         return (probabilities * self.expected(*visits, drift)).sum(axis=1)
 
     def uniform_value(self, visits, drift=0.0):
@@ -204,8 +216,10 @@ class World:
         return self.expected(*visits, drift).max(axis=1)
 
     def save(self, directory):
-        """Write the world into a directory, made if missing; the same world gives the same bytes."""
-        Path(directory).mkdir(parents=True, exist_ok=True)
+        """Write the world, its features and titles into a directory, made if missing, always in the same bytes."""
+        self.features.save(directory)
+        titles = dict(zip(self.item_ids, self.titles, strict=True))
+        Path(directory, TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
         parts = {f"model_{field.name}": getattr(self.model, field.name) for field in dataclasses.fields(Factorization)}
         settings = {name: getattr(self, name) for name in _SETTINGS}
         np.savez(Path(directory, FILE), titles=np.array(self.titles), **settings, **parts)
@@ -227,8 +241,12 @@ class World:
         return cls(Factorization(**fields), tuple(values["titles"].tolist()), **settings)
 
     @cached_property
-    def _tables(self):
-        return FeatureTable.from_ids(self.user_ids, "user"), FeatureTable.from_ids(self.movie_ids, "movie")
+    def _rating_features(self):
+        return self.model.features()
+
+    @cached_property
+    def _contexts(self):
+        return self._rating_features.users.to_dict("records")
 
 
 def _principal(model):

@@ -40,8 +40,7 @@ class BanditLog(ArrayLog):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        chosen = (np.arange(self.mask.shape[1]) == self.action[:, None]) & self.mask
-        self._require(chosen.any(axis=1), "action", "the column of a candidate")
+        self._require((self.chosen & self.mask).any(axis=1), "action", "the column of a candidate")
         self._require(self.mask | (self.candidates == 0), "candidates", "0 in padding")
         self._require(checks.distinct(self.candidates, self.mask), "candidates", "different from each other")
 
@@ -49,3 +48,8 @@ class BanditLog(ArrayLog):
     def arm(self) -> np.ndarray:
         """Numbers of the chosen items, int64 [n]."""
         return self.candidates[np.arange(len(self)), self.action]
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """Cells of the logged actions, bool [n, k]."""
+        return np.arange(self.mask.shape[1]) == self.action[:, None]

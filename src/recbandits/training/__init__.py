@@ -3,7 +3,7 @@
 - `simulate` lets agents interact with an environment; `fit` trains an agent on logged decisions or slates.
 - `score_candidates` predicts the rewards of candidates; `mean_squared_error` measures the predictions.
 - `train` lets an agent learn a `Log`, `target_probabilities` computes its policy on another one, where `evaluate`
-  compares policies; `score_log` and `predict_rewards` are parts of them.
+  compares policies; `score_log` scores the candidates of a log.
 - `Specs` describes logged decisions and slates to `make_agent`.
 - `get_strategy` gives the `tf.distribute` strategy in whose scope an agent is made.
 - `log_slates`, `serve_slates`, `compute_slate_probabilities` and `train_off_policy` work on slates of a policy.
@@ -24,7 +24,7 @@ __getattr__, __all__ = lazy_exports(
         "epochs": "mean_squared_error",
         "experiments": "OfflineTask Outcome RankingTask get_exploration make_environment run_experiment",
         "job_paths": "JobPaths",
-        "logs": "evaluate predict_rewards score_log target_probabilities train",
+        "logs": "evaluate score_log target_probabilities train",
         "offline": "Specs fit score_candidates",
         "online": "simulate",
         "problems": "Fit Learn Rank Simulation",

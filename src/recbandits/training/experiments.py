@@ -12,8 +12,8 @@ from recbandits.agents.ranking.parameters import Ranking
 from recbandits.data import splits
 from recbandits.data.data_file import LoggedData
 from recbandits.data.examples import Examples, cross_fit_examples
-from recbandits.data.features import FeatureBundle
-from recbandits.data.policy_features import Features
+from recbandits.data.features import Features
+from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.simulated_logs import log_decisions, popularity, uniform
 from recbandits.data.slates import SlateExamples, cross_fitted_lists, rated_lists
 from recbandits.data.tables import STARS, MovieLens
@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
     """
 
     policy: Any
-    features: FeatureBundle | Features
+    features: Features | RatingFeatures
     arms: np.ndarray | None
     by_seed: dict[str, list[float]]
     examples: int
@@ -89,10 +89,10 @@ def run_experiment(problem: Problem, agent: Any, data: MovieLens | LoggedData, p
             checkpoints=paths.checkpoints and paths.checkpoints / f"seed-{seed}",
             tensorboard=paths.tensorboard and paths.tensorboard / f"seed-{seed}",
         )
-        rows.append(task.evaluate(learner, task.bundle))
-        exported = exported or (learner.policy, task.bundle, len(examples.event))
-    policy, bundle, count = exported
-    return Outcome(policy, bundle, arms=None, by_seed=pd.DataFrame(rows).to_dict("list"), examples=count)
+        rows.append(task.evaluate(learner, task.features))
+        exported = exported or (learner.policy, task.features, len(examples.event))
+    policy, features, count = exported
+    return Outcome(policy, features, arms=None, by_seed=pd.DataFrame(rows).to_dict("list"), examples=count)
 
 
 def make_environment(problem: Simulation, data: MovieLens) -> MovieLensEnvironment:
@@ -118,7 +118,7 @@ def _simulate(problem, agent, data, paths):
     table = totals(pd.concat(runs, ignore_index=True)).rename(columns={"reward": "mean_reward"})
     return Outcome(
         policy=exported.policy,
-        features=environment.bundle(),
+        features=environment.features,
         arms=None if problem.per_arm else environment.movie_ids,
         by_seed={name: table[name].tolist() for name in ("mean_reward", "regret", "suboptimal")},
         examples=problem.steps * problem.batch_size,
@@ -168,7 +168,7 @@ class OfflineTask:
     Attributes:
       train: DataFrame of the ratings to learn from.
       held_out: DataFrame of the ratings to be evaluated on.
-      bundle: FeatureBundle of the training ratings.
+      features: `RatingFeatures` of the training ratings.
     """
 
     def __init__(self, problem: Fit, data: MovieLens, seed: int):
@@ -177,37 +177,38 @@ class OfflineTask:
         behaviour = uniform if problem.behaviour == "uniform" else popularity(self.train)
         options = {"policy": behaviour, "candidates": problem.candidates, "seed": seed, "visits": "active"}
         self._log = partial(log_decisions, **options)
-        self._evaluation = self._log(self.held_out, decisions=problem.judged)
         self._fit_features = partial(_fit_features, data)
-        self.bundle = self._fit_features(self.train)
+        self.features = self._fit_features(self.train)
+        self._evaluation = self._log(self.held_out, decisions=problem.judged).join_users(self.features.users)
 
     def specs(self) -> Specs:
         """Return the specs for which the agent is made."""
-        return Specs(self.bundle.spec(self._problem.candidates))
+        return Specs(self.features.spec(self._problem.candidates))
 
     def examples(self) -> Examples:
         """Log decisions to learn from, with features that have not seen their rewards."""
         log = self._log(self.train, decisions=self._problem.decisions).log
         return cross_fit_examples(log, self.train, self._fit_features)
 
-    def evaluate(self, model: Any, bundle: FeatureBundle | None) -> dict[str, float]:
+    def evaluate(self, model: Any, features: RatingFeatures | None) -> dict[str, float]:
         """Evaluate the greedy policy of a model.
 
         Args:
           model: an agent, or another model that `offline.score_candidates` takes.
-          bundle: its features; None for a model that predicts from ids.
+          features: its features; None for a model that predicts from ids.
 
         Returns:
           dict of `mean_reward` (the policy's true value), `estimated_reward` (its value as estimated from the log
           alone, by the self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
         """
-        log, table = self._evaluation.log, self.held_out
-        greedy = epsilon_greedy(score_candidates(model, bundle, log.user_id, log.candidates, log.mask), log.mask, 0.0)
+        visits, log, table = self._evaluation, self._evaluation.log, self.held_out
+        scores = score_candidates(model, features, visits.user_ids, visits.movie_ids, log.mask)
+        greedy = epsilon_greedy(scores, log.mask, 0.0)
         users, movies = table["user_id"].to_numpy(), table["movie_id"].to_numpy()[:, None]
-        error = score_candidates(model, bundle, users, movies)[:, 0] - table["rating"].to_numpy()
-        estimate = estimates(log, greedy, cross_fit(log, self.bundle.observation), names=["SNDR"])["SNDR"]
+        error = score_candidates(model, features, users, movies)[:, 0] - table["rating"].to_numpy()
+        estimate = estimates(log, greedy, cross_fit(log, self.features.features), names=["SNDR"])["SNDR"]
         return {
-            "mean_reward": self._evaluation.value(greedy),
+            "mean_reward": visits.value(greedy),
             "estimated_reward": float(estimate.value),
             "mse": float(np.mean(error**2)),
         }
@@ -218,28 +219,28 @@ class RankingTask:
 
     Attributes:
       train: DataFrame of the ratings that lists to learn from are drawn from.
-      features: DataFrame of the ratings from which features are computed: those and, where users are held out, their
+      known: DataFrame of the ratings from which features are computed: those and, where users are held out, their
         support ratings, half of all they have.
       held_out: DataFrame of the ratings to be evaluated on.
       factors: Factorization of the training ratings, with the support ratings of held-out users folded in.
-      bundle: FeatureBundle of `features`.
+      features: `RatingFeatures` of `known`.
     """
 
     def __init__(self, problem: Rank, data: MovieLens, seed: int):
         self._problem, self._seed = problem, seed
         self.train, self.held_out = _split(problem, data.ratings, seed)
-        self.factors, self.features = als(self.train), self.train
+        self.factors, self.known = als(self.train), self.train
         if problem.split == "user":
             halves = splits.random_split(self.held_out, seed, test_share=0.5)
             support, self.held_out = (self.held_out.iloc[half] for half in halves)
-            self.factors, self.features = self.factors.fold_in(support), pd.concat([self.train, support])
+            self.factors, self.known = self.factors.fold_in(support), pd.concat([self.train, support])
         self._fit_features = partial(_fit_features, data)
-        self.bundle = self._fit_features(self.features, self.factors)
+        self.features = self._fit_features(self.known, self.factors)
 
     def specs(self) -> Specs:
         """Return the specs for which the agent is made."""
         problem = self._problem
-        return Specs(self.bundle.spec(problem.candidates), problem.size, problem.feedback)
+        return Specs(self.features.spec(problem.candidates), problem.size, problem.feedback)
 
     def examples(self) -> SlateExamples:
         """Draw lists to learn from, with features that have not seen their ratings."""
@@ -249,7 +250,7 @@ class RankingTask:
             return lists
         return lists._replace(reward=(lists.reward >= LIKED).astype(np.float32))
 
-    def evaluate(self, model: Any, bundle: FeatureBundle | None) -> dict[str, float]:
+    def evaluate(self, model: Any, features: RatingFeatures | None) -> dict[str, float]:
         """Rank the held-out movies of each user; arguments as `OfflineTask.evaluate`.
 
         Returns:
@@ -259,9 +260,9 @@ class RankingTask:
         """
         lists, top = rated_lists(self.held_out), self._problem.top
         rows = lists.user_id, lists.candidates, lists.mask
-        popular = self.features["movie_id"].value_counts().reindex(lists.candidates.ravel(), fill_value=0).to_numpy()
+        popular = self.known["movie_id"].value_counts().reindex(lists.candidates.ravel(), fill_value=0).to_numpy()
         ordered = {
-            "agent": score_candidates(model, bundle, *rows),
+            "agent": score_candidates(model, features, *rows),
             "popularity": popular.reshape(lists.mask.shape),
             "als": score_candidates(self.factors, None, *rows),
         }
@@ -285,6 +286,6 @@ def _split(problem: Fit | Rank, ratings: pd.DataFrame, seed: int) -> tuple[pd.Da
     return ratings.iloc[train], ratings.iloc[validation]
 
 
-def _fit_features(data: MovieLens, ratings: pd.DataFrame, factors: Factorization | None = None) -> FeatureBundle:
+def _fit_features(data: MovieLens, ratings: pd.DataFrame, factors: Factorization | None = None) -> RatingFeatures:
     factors = factors or als(ratings)
-    return FeatureBundle.fit(ratings, data.users, data.movies, factors.user_frame(), factors.movie_frame())
+    return RatingFeatures.fit(ratings, data.users, data.movies, factors.user_frame(), factors.movie_frame())

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,10 @@ from tf_agents.agents.tf_agent import TFAgent
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
-from recbandits.data.examples import Examples, join_examples
-from recbandits.data.policy_features import Features
+from recbandits.data.examples import make_examples
+from recbandits.data.features import Features
 from recbandits.evaluation import difference, estimators, off_policy
-from recbandits.evaluation.reward_model import assign_folds
+from recbandits.evaluation.reward_model import cross_fit
 from recbandits.exploration import Exploration
 from recbandits.records.log import Log
 from recbandits.training.offline import Specs, fit
@@ -38,7 +38,7 @@ def train(
       ValueError: as `make_agent` and `fit`.
     """
     fitting = {name: options.pop(name) for name in options.keys() & inspect.signature(fit).parameters.keys()}
-    width = max(2, log.decisions.mask.shape[1])
+    width = max(2, log.mask.shape[1])
     learner = make_agent(agent, Specs(features.spec(width)), seed, **options)
     if isinstance(learner.parameters, LinUCB) and not features.depends_on_both:
         warnings.warn(
@@ -46,15 +46,9 @@ def train(
             "together: name columns of both in `crosses`",
             stacklevel=2,
         )
-    held_out = None if validation is None else make_log_examples(validation, features)
-    fit(learner, make_log_examples(log, features), validation=held_out, seed=seed, **fitting)
+    held_out = None if validation is None else make_examples(validation, features)
+    fit(learner, make_examples(log, features), validation=held_out, seed=seed, **fitting)
     return learner
-
-
-def make_log_examples(log: Log, features: Features) -> Examples:
-    """Make the training examples of a log, in its order."""
-    context, arm = map(np.concatenate, zip(*features.observe(log, _chosen(log)), strict=True))
-    return join_examples(log.decisions, context, arm)
 
 
 def score_log(model: Any, log: Log, features: Features) -> np.ndarray:
@@ -62,7 +56,7 @@ def score_log(model: Any, log: Log, features: Features) -> np.ndarray:
 
     The model is an agent, its policy, or a `ServedPolicy`; the features are those that it was trained with.
     """
-    policy, mask = getattr(model, "policy", model), log.decisions.mask
+    policy, mask = getattr(model, "policy", model), log.mask
     scores = np.full(mask.shape, -np.inf)
     scores[mask] = np.concatenate([policy.score_pairs(*part) for part in features.observe(log, mask)])
     return scores
@@ -72,7 +66,7 @@ def target_probabilities(
     model: Any, log: Log, features: Features, exploration: Exploration | None = None
 ) -> np.ndarray:
     """Compute the probabilities of a model's policy for the candidates of a log, float [n, k]; greedy by default."""
-    return (exploration or Exploration()).probabilities(score_log(model, log, features), log.decisions.mask)
+    return (exploration or Exploration()).probabilities(score_log(model, log, features), log.mask)
 
 
 def evaluate(
@@ -87,8 +81,8 @@ def evaluate(
     Args:
       log: decisions that no policy has learned from.
       policies: from name to probabilities float [n, k], such as `target_probabilities` computes.
-      features: of the reward model of the doubly robust estimators, a cross-fitted ridge regression; None for only the
-        estimators that need none.
+      features: of the reward model of the doubly robust estimators, a cross-fitted ridge regression on the features
+        without products of columns; None for only the estimators that need none.
       names: of `off_policy.ESTIMATORS`; by default SNIPS, and DR where there are features.
       seed: of the folds of users.
 
@@ -100,51 +94,16 @@ def evaluate(
     Raises:
       ValueError: as `off_policy.estimates`.
     """
-    decisions = log.decisions
     names = names or (("SNIPS",) if features is None else ("SNIPS", "DR"))
-    q = None if features is None else predict_rewards(log, features, seed=seed)
-    propensity, pass_prob = decisions.propensity, decisions.pass_prob
-    logging = estimators.ips(decisions.reward, propensity, propensity, pass_prob=pass_prob)
-    tabulate = partial(off_policy.tabulate, groups=decisions.user_id)
+    q = None if features is None else cross_fit(log, features.without_crosses(), seed=seed)
+    logging = estimators.ips(log.reward, log.propensity, log.propensity, pass_prob=log.pass_prob)
+    tabulate = partial(off_policy.tabulate, groups=log.user_id)
     rows = [tabulate({"mean": logging}).assign(policy="logging policy")]
     for policy, probabilities in policies.items():
-        estimates = off_policy.estimates(decisions, probabilities, q, names=names)
+        estimates = off_policy.estimates(log, probabilities, q, names=names)
         table = tabulate(estimates).assign(policy=policy)
         for name, estimate in estimates.items():
             gain = difference(estimate, logging)
-            table.loc[name, ["gain", "gain_low", "gain_high"]] = [gain.value, *gain.interval(groups=decisions.user_id)]
+            table.loc[name, ["gain", "gain_low", "gain_high"]] = [gain.value, *gain.interval(groups=log.user_id)]
         rows.append(table)
     return pd.concat(rows).set_index("policy", append=True).swaplevel()
-
-
-def predict_rewards(log: Log, features: Features, folds: int = 5, seed: int = 0) -> np.ndarray:
-    """Predict the reward of every candidate by ridge regressions that were fitted without the user of the decision.
-
-    As `evaluation.reward_model.cross_fit`, on the features without their crosses.
-
-    Returns:
-      float64 [n, k], NaN in padding.
-    """
-    from sklearn.linear_model import Ridge  # takes a second to import
-
-    decisions, plain = log.decisions, features.without_crosses()
-    fold = assign_folds(decisions.user_id, folds, seed)
-    examples = np.concatenate(list(_inputs(plain, log, _chosen(log))))
-    q = np.full(decisions.mask.shape, np.nan)
-    for held_out in range(folds):
-        learned, predicted = fold != held_out, fold == held_out
-        weight = 1 / decisions.pass_prob[learned]
-        model = Ridge().fit(examples[learned], decisions.reward[learned], sample_weight=weight)
-        cells = decisions.mask & predicted[:, None]
-        q[cells] = np.concatenate([model.predict(part) for part in _inputs(plain, log, cells)])
-    return q
-
-
-def _inputs(features: Features, log: Log, cells: np.ndarray) -> Iterator[np.ndarray]:
-    """Return inputs of a regression part by part, context and arm side by side."""
-    return (np.concatenate(part, axis=1) for part in features.observe(log, cells))
-
-
-def _chosen(log: Log) -> np.ndarray:
-    """Return the cells of the logged actions, bool [n, k]."""
-    return log.decisions.action[:, None] == np.arange(log.decisions.mask.shape[1])

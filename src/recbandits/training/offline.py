@@ -12,7 +12,8 @@ from tf_agents.trajectories.time_step import TimeStep, time_step_spec
 
 from recbandits.checks import require, require_whole
 from recbandits.data.examples import Examples
-from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle, check_candidates
+from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.data.rating_features import RatingFeatures, check_candidates
 from recbandits.data.slates import SlateExamples
 from recbandits.environments.ranking import feedback_spec
 from recbandits.training.distribution import get_strategy_of
@@ -24,7 +25,7 @@ class Specs:
     """Specs of logged decisions or slates, from which `make_agent` makes an agent as from an environment.
 
     Args:
-      shapes: of one observation of the policy, such as `FeatureBundle.spec(10)`: {"global": (G,), "per_arm": (k, D)}.
+      shapes: of one observation of the policy, such as `Features.spec(10)`: {"global": (G,), "per_arm": (k, D)}.
       num_slots: of a slate, below the number of candidates; None for a choice of one candidate.
       feedback: on a slate: "score_vector" (a number for each slot) or "cascading" (the first slot that was clicked).
 
@@ -123,14 +124,18 @@ def fit(
 
 
 def score_candidates(
-    model, bundle: FeatureBundle | None, user_ids: np.ndarray, candidates: np.ndarray, mask: np.ndarray | None = None
+    model,
+    features: RatingFeatures | None,
+    user_ids: np.ndarray,
+    candidates: np.ndarray,
+    mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Predict the reward of candidates.
+    """Predict the ratings of movies by the ids of users and movies.
 
     Args:
-      model: an agent, or a policy of one, in this process or loaded; or, where the bundle is None, anything with
+      model: an agent, or a policy of one, in this process or loaded; or, without features, anything with
         `predict(user_ids [m], movie_ids [m])`, such as a `Factorization`.
-      bundle: that the model was trained with.
+      features: that the model was trained with, or None.
       user_ids: int [n].
       candidates: int [n, k], movie ids.
       mask: bool [n, k], False in padding; None for all True.
@@ -140,11 +145,11 @@ def score_candidates(
 
     Raises:
       ValueError: shapes that do not fit together.
-      KeyError: ids that the bundle does not know.
+      KeyError: ids that the features do not know.
     """
     user_ids, candidates, mask = check_candidates(user_ids, candidates, mask)
     values = np.full(candidates.shape, -np.inf)
-    if bundle is None:
+    if features is None:
         values[mask] = model.predict(np.repeat(user_ids, mask.sum(axis=1)), candidates[mask])
         return values
     policy = getattr(model, "policy", model)
@@ -152,7 +157,7 @@ def score_candidates(
     for start in range(0, len(user_ids), rows):
         part = slice(start, start + rows)
         available = mask[part]
-        observation = bundle.observation(user_ids[part], candidates[part], available)
+        observation = features.observation(user_ids[part], candidates[part], available)
         context = np.repeat(observation[GLOBAL], available.sum(axis=1), axis=0)
         values[part][available] = policy.score_pairs(context, observation[PER_ARM][available])
     return values

@@ -10,7 +10,7 @@ from recbandits.platforms.pipelines import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def ingester(
     config: dict,
-    world: str,
+    features: str,
     start: str,
     end: str,
     serving: str,
@@ -24,7 +24,8 @@ def ingester(
 
     Args:
         config: settings of the project.
-        world: directory or gs:// URI of the simulated users, whose features a policy sees.
+        features: directory or gs:// URI with the features by which the policy learns and serves, as `Features.save`
+            writes them, and perhaps `titles.json`.
         start: time from which on decisions are read, ISO 8601.
         end: time before which; empty to plan the window now, by what serves and what has been logged.
         serving: version that serves, for the steps that follow; empty for none.
@@ -38,19 +39,19 @@ def ingester(
     Returns:
         serving, as given or as planned.
     """
-    from recbandits.loop.ingest import ingest
+    from recbandits.data.features import Features
+    from recbandits.loop.ingest import ingest, titles_of
     from recbandits.loop.settings import Join
     from recbandits.loop.steps import directory_of, platform_of, time_of
     from recbandits.loop.trigger import plan_now
-    from recbandits.loop.world import World
 
-    platform, rule, people = platform_of(config), Join(**join), World.load(directory_of(world))
+    platform, rule, place = platform_of(config), Join(**join), directory_of(features)
     if end:
         begin, stop = time_of(start), time_of(end)
     else:
         begin, stop, serving = plan_now(platform, rule)
-    titles = dict(zip(people.movie_ids.tolist(), people.titles, strict=True))
-    manifest = ingest(platform.warehouse, begin, stop, rule, people.bundle(), dataset.path, holdout, titles)
+    known, titles = Features.load(place), titles_of(place)
+    manifest = ingest(platform.warehouse, begin, stop, rule, known, dataset.path, holdout, titles)
     told = ("start", "end", "snapshot", "decisions", "held_out", "digest")
     dataset.metadata.update({name: manifest[name] for name in told}, planned_snapshot=snapshot)
     for name, count in manifest["counts"].items():

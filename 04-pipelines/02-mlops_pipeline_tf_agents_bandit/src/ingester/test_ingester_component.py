@@ -9,7 +9,7 @@ from recbandits.loop.ingest import read_manifest
 @pytest.fixture
 def asked(project):
     rule = {"join": asdict(project.settings.join), "holdout": 0.3}
-    return {"config": project.parameter, "world": str(project.world_directory), "snapshot": "planned", **rule}
+    return {"config": project.parameter, "features": str(project.world_directory), "snapshot": "planned", **rule}
 
 
 def test_the_ingester_gives_what_its_function_gives(project, datasets, asked, run_step):

@@ -2,8 +2,8 @@
 
 A message {"do": "train"} starts the re-training pipeline if enough is new, {"do": "train", "least_new": 1} if anything
 is, and {"do": "guard"} has the guardrail look. Beside the configuration (RECBANDITS_PLATFORM, RECBANDITS_PROJECT and so
-on) the environment has RECBANDITS_WORLD (gs:// URI of the world), RECBANDITS_EVENT_TOPIC (where the endpoint logs) and
-RECBANDITS_SETTINGS (`loop.settings.Settings` as JSON; `join`, the rule for rewards, must be there).
+on) the environment has RECBANDITS_FEATURES (gs:// URI of the features of the policies), RECBANDITS_EVENT_TOPIC (where the endpoint logs)
+and RECBANDITS_SETTINGS (`loop.settings.Settings` as JSON; `join`, the rule for rewards, must be there).
 """
 
 import base64
@@ -39,5 +39,5 @@ def look(event):
 def _trigger():
     environment = os.environ
     settings = settings_from(json.loads(environment["RECBANDITS_SETTINGS"]))
-    place = {"world": environment["RECBANDITS_WORLD"], "topic": environment.get("RECBANDITS_EVENT_TOPIC", "")}
+    place = {"features": environment["RECBANDITS_FEATURES"], "topic": environment.get("RECBANDITS_EVENT_TOPIC", "")}
     return Trigger(choose(Config.load()), TEMPLATE, settings, **place)

@@ -21,7 +21,7 @@ def config(tmp_path, monkeypatch):
     """A configuration of its own, which the function finds; what runs is ended."""
     found = Config(artifacts=str(tmp_path / "artifacts"))
     monkeypatch.setenv("RECBANDITS_CONFIG", str(found.write(tmp_path / "recbandits.toml")))
-    monkeypatch.setenv("RECBANDITS_WORLD", str(tmp_path / "world"))
+    monkeypatch.setenv("RECBANDITS_FEATURES", str(tmp_path / "world"))
     monkeypatch.setenv("RECBANDITS_SETTINGS", json.dumps({"join": JOIN, "decisions": 10, "guardrail": {"least": 50}}))
     yield found
     platform = choose(found)
