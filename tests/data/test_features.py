@@ -171,7 +171,11 @@ def items(draw):
 def test_everything_that_can_be_fitted_is_loaded_as_it_was_saved(tmp_path_factory, table):
     encoder = Encoder.fit(table)
     features = Features(
-        pd.Index(table.index, name="item_id"), encoder.encode(table), encoder, Encoder({}), intercept=len(table) % 2 == 0
+        pd.Index(table.index, name="item_id"),
+        encoder.encode(table),
+        encoder,
+        Encoder({}),
+        intercept=len(table) % 2 == 0,
     )
     folder = tmp_path_factory.mktemp("features")
     features.save(folder)

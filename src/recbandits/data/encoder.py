@@ -119,7 +119,7 @@ class Encoder:
                     values[position + code] = 1.0
                 continue
             number = isinstance(value, (float, int, np.bool_, Real))  # the abstract type last: it is slow to check
-            if not number or not abs(value) <= _LARGEST or not fitted and value not in (0, 1):
+            if not number or not abs(value) <= _LARGEST or (not fitted and value not in (0, 1)):
                 require(False, f"column {name!r}", "a finite number" if fitted else "0 or 1", value)
             values[position] = (float(value) - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)
         return values

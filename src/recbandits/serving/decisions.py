@@ -55,7 +55,7 @@ class Recommendation(NamedTuple):
             time=time,
             policy_version=self.policy_version,
             user_id=self.user_id,
-            context=json.dumps(known, default=float),
+            context=json.dumps(known, ensure_ascii=False, default=float),
             candidates=tuple(self.candidates),
             action=self.item_ids[0],
             propensity=self.propensity,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from recbandits import checks
-from recbandits.data.features import GLOBAL, PER_ARM
-from recbandits.data.policy_features import FILE, Features
+from recbandits.data.features import FILE, GLOBAL, PER_ARM, Features
+from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
 from recbandits.records.fields import TEXT
 from recbandits.serving import manifest
@@ -68,11 +68,12 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
 
     directory, scorer = Path(directory), policy.scorer() if hasattr(policy, "scorer") else None
     arms = None if arms is None else [read_id("arm", arm) for arm in arms]
-    if isinstance(features, Features) and scorer is None:
+    if isinstance(features, RatingFeatures):
+        features = features.features
+    elif features is not None and scorer is None:
         raise ValueError(
             "policy must score by what it has learnt to be exported with Features, this one has `action` only"
         )
-    features = getattr(features, "features", features)
     _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
     if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")

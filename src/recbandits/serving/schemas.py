@@ -42,11 +42,9 @@ def _read_id(value):
 
 def _read_value(value):
     """Read the value of a raw column."""
-    try:
-        good = value is None or isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
-    except OverflowError:  # a whole number that no float can hold
-        good = False
-    if not good:
+    if isinstance(value, int) and abs(value) > 2**53:
+        raise ValueError("must be text, because a number of more than 2^53 may have been rounded")
+    if not (value is None or isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))):
         raise ValueError("must be text, a finite number, true, false or null")
     return value
 

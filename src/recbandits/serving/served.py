@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recbandits.checks import distinct, require
-from recbandits.data.policy_features import Features
+from recbandits.data.features import Features
 from recbandits.exploration import Exploration, draw_slate, invert_cdf, uniform_draws
 from recbandits.exploration.probabilities import Rng
 from recbandits.serving import manifest
@@ -116,12 +116,15 @@ class ServedPolicy:
         """Choose one candidate for each of many requests: the first, where the exploration draws slates.
 
         Args:
-          context: as for `scores`, as are candidates, mask and candidate_features; candidates of a request must be
-            different from each other.
+          context: as for `scores`.
+          candidates: likewise, but those of a request must be different from each other.
+          mask: likewise.
           rng: as for `recommend`.
+          candidate_features: as for `scores`.
 
         Raises:
-          KeyError, ValueError: as `scores`, or a row that repeats a candidate or has none.
+          KeyError: as `scores`.
+          ValueError: likewise, and for a row that repeats a candidate or has none.
         """
         rows, mask = self._find_rows(context, candidates, mask)
         good = distinct(rows, mask) if candidates is not None else np.ones(len(context), bool)
