@@ -58,7 +58,7 @@ def test_an_observation_has_scalars_numbers_of_candidates_products_and_dot_produ
 
 
 def test_vectors_are_features_unless_a_dot_product_stands_for_them():
-    """Of the first decision: item b has taste (0, 1), kids, and the context taste (3, 2); their products are 0 and 2."""
+    """Of the first decision: item b has taste (0, 1), and the context taste (3, 2); their products are 0 and 2."""
     log = make_log()
     plain = Features.fit(ITEMS, log, vectors=["taste"])
     context, arm = observe(plain, log)
