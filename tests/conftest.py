@@ -40,9 +40,9 @@ def exported(tmp_path_factory):
     from recbandits.agents.factory import make_agent
     from recbandits.data import simulated_logs
     from recbandits.data.examples import make_examples
-    from recbandits.data.features import FeatureBundle
     from recbandits.serving.policy import Exploration, export
     from recbandits.training.offline import Specs, fit
+    from tests.rating_tables import rating_features
 
     rng = np.random.default_rng(0)
     pairs = pd.MultiIndex.from_product([range(1, 31), range(101, 141)], names=["user_id", "movie_id"])
@@ -50,14 +50,15 @@ def exported(tmp_path_factory):
     ratings = pairs.to_frame(index=False).assign(rating=rng.integers(1, 6, len(pairs)), time=time)
     users = pd.DataFrame(rng.normal(size=(30, 3)), range(1, 31), ["one", "age", "activity"]).assign(one=1.0)
     movies = pd.DataFrame(rng.normal(size=(40, 2)), range(101, 141), ["year", "popularity"])
-    bundle = FeatureBundle(users.astype(np.float32), movies.astype(np.float32))
+    known = rating_features(users, movies)
     log = simulated_logs.log_decisions(ratings, simulated_logs.uniform, candidates=10, decisions=300).log
-    batch, folder, directories = make_examples(log, bundle), tmp_path_factory.mktemp("exported"), []
+    batch = make_examples(log.join_users(users), known.features)
+    folder, directories = tmp_path_factory.mktemp("exported"), []
     for level in (100, 200, 300):
-        agent = make_agent("linucb", Specs(bundle.spec(10)))
+        agent = make_agent("linucb", Specs(known.spec(10)))
         fit(agent, batch._replace(reward=batch.reward + np.float32(level)))
         way, titles = Exploration("epsilon_greedy", 0.3), {movie: f"title {movie}" for movie in movies.index}
-        directories.append(export(agent.policy, folder / str(level), bundle, exploration=way, titles=titles))
+        directories.append(export(agent.policy, folder / str(level), known, exploration=way, titles=titles))
     return directories
 
 

@@ -24,7 +24,9 @@ def files(features, tmp_path_factory):
     ratings = pd.DataFrame({"user_id": user, "movie_id": movie, "rating": 1.0 + np.arange(len(user)) % 5})
     ratings["time"] = pd.Timestamp("2001-01-01", tz="UTC")
     log = log_decisions(ratings, uniform, training.CANDIDATES, DECISIONS).log.join_users(features.users)
-    return trajectories.write_trajectories(log, features.features, tmp_path_factory.mktemp("records"), "train", shards=2)
+    return trajectories.write_trajectories(
+        log, features.features, tmp_path_factory.mktemp("records"), "train", shards=2
+    )
 
 
 def test_records_parsed_one_by_one_are_those_parsed_in_batches(files):

@@ -58,7 +58,7 @@ def test_an_observation_has_scalars_numbers_of_candidates_products_and_dot_produ
 
 
 def test_vectors_are_features_unless_a_dot_product_stands_for_them():
-    """Of the first decision: item b has taste (0, 1), kids, and the context taste (3, 2); their products are 0 and 2."""
+    """Of the first decision: item b has taste (0, 1), and the context taste (3, 2); their products are 0 and 2."""
     log = make_log()
     plain = Features.fit(ITEMS, log, vectors=["taste"])
     context, arm = observe(plain, log)
@@ -171,7 +171,11 @@ def items(draw):
 def test_everything_that_can_be_fitted_is_loaded_as_it_was_saved(tmp_path_factory, table):
     encoder = Encoder.fit(table)
     features = Features(
-        pd.Index(table.index, name="item_id"), encoder.encode(table), encoder, Encoder({}), intercept=len(table) % 2 == 0
+        pd.Index(table.index, name="item_id"),
+        encoder.encode(table),
+        encoder,
+        Encoder({}),
+        intercept=len(table) % 2 == 0,
     )
     folder = tmp_path_factory.mktemp("features")
     features.save(folder)

@@ -96,7 +96,9 @@ def test_a_fold_leaves_out_its_share_of_the_ratings_of_a_user_but_enough_for_a_l
     """12 ratings each, 4 folds: 3 are left out for lists of 2 or 3, 5 for lists of 5."""
     for size, left_out in ((2, 3), (3, 3), (5, 5)):
         fits = []
-        cross_fitted_lists(RATINGS, size, lambda ratings, fits=fits: fits.append(ratings) or fit_features(ratings), 1, 4)
+        cross_fitted_lists(
+            RATINGS, size, lambda ratings, fits=fits: fits.append(ratings) or fit_features(ratings), 1, 4
+        )
         assert [set(part["user_id"].value_counts()) for part in fits] == [{12 - left_out}] * 4
 
 

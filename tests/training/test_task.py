@@ -99,7 +99,9 @@ def _first(environment, users):
     import tensorflow as tf
     from tf_agents.trajectories import restart
 
-    return restart(tf.constant(environment.features.features.context(environment.features.encode_users(users))), batch_size=len(users))
+    known = environment.features
+    context = known.features.context(known.encode_users(users))
+    return restart(tf.constant(context), batch_size=len(users))
 
 
 def test_a_profile_goes_beside_the_curves_and_changes_nothing(jobs, data):

@@ -238,7 +238,10 @@ class Features:
 
     def _scalars(self, side: int) -> np.ndarray:
         """Return the positions of all numbers of a side but those of vectors in a dot product."""
-        encoder, multiplied = self._encoders[side], {pair[side] for pair in self.crosses if None not in self._sizes(pair)}
+        encoder, multiplied = (
+            self._encoders[side],
+            {pair[side] for pair in self.crosses if None not in self._sizes(pair)},
+        )
         blocks = [np.arange(part.start, part.stop) for name, part in encoder.blocks.items() if name not in multiplied]
         return np.concatenate([np.zeros(0, int), *blocks])
 

@@ -20,9 +20,7 @@ _FIELDS = {"context": GLOBAL, "arm": CHOSEN}  # fields of records that are named
 _CHUNK = 8192  # records made or parsed at a time
 
 
-def write_trajectories(
-    log: Log, features: Features, directory: str | Path, name: str, shards: int = 4
-) -> list[Path]:
+def write_trajectories(log: Log, features: Features, directory: str | Path, name: str, shards: int = 4) -> list[Path]:
     """Write each decision of a log as one record, a `tf.train.Example`, in their order.
 
     The same log gives the same bytes. A record holds what a trajectory of TF-Agents holds: `global` [G], `per_arm`
