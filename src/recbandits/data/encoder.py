@@ -105,21 +105,22 @@ class Encoder:
 
     def encode_row(self, row: Mapping[str, Any]) -> np.ndarray:
         """Encode one row as `encode` does, float32 [numbers], in the time of a request; None and NaN are missing."""
-        values = np.zeros(len(self.names), np.float32)
+        values, positions = np.zeros(len(self.names), np.float32), self._positions
         for name, value in row.items():
-            self._require_known(name)
+            if name not in positions:
+                self._require_known(name)
             if value is None or value != value:
                 continue
-            column, position = self._positions[name]
+            column, position = positions[name]
             fitted = self.columns[column]
             if "levels" in fitted:
                 code = self._levels[column].get(_as_level(value, name))
                 if code is not None:
                     values[position + code] = 1.0
                 continue
-            number = isinstance(value, (Real, np.bool_))
-            require(number and abs(value) <= _LARGEST, f"column {name!r}", "a finite number", value)
-            require(bool(fitted) or value in (0, 1), f"column {name!r}", "0 or 1", value)
+            number = isinstance(value, (float, int, np.bool_, Real))  # the abstract type last: it is slow to check
+            if not number or not abs(value) <= _LARGEST or (not fitted and value not in (0, 1)):
+                require(False, f"column {name!r}", "a finite number" if fitted else "0 or 1", value)
             values[position] = (float(value) - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)
         return values
 

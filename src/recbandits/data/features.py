@@ -149,13 +149,13 @@ class Features:
         return np.concatenate(parts, axis=2, dtype=np.float32)
 
     @cached_property
-    def context_columns(self) -> np.ndarray:
-        """Positions of the encoded numbers of a context that are features themselves, int [m]."""
+    def context_columns(self) -> np.ndarray | slice:
+        """Positions of the encoded numbers of a context that are features themselves, int [m] or a slice."""
         return self._scalars(0)
 
     @cached_property
-    def item_columns(self) -> np.ndarray:
-        """Positions of the encoded numbers of an item that are features themselves, int [m]."""
+    def item_columns(self) -> np.ndarray | slice:
+        """Positions of the encoded numbers of an item that are features themselves, int [m] or a slice."""
         return self._scalars(1)
 
     def spec(self, candidates: int) -> dict[str, tuple[int, ...]]:
@@ -236,14 +236,16 @@ class Features:
         """Select the numbers of a column of the context, [n, numbers], and of one of the items, [n, k, numbers]."""
         return encoded[:, self.context_encoder.blocks[pair[0]]], items[:, :, self.item_encoder.blocks[pair[1]]]
 
-    def _scalars(self, side: int) -> np.ndarray:
+    def _scalars(self, side: int) -> np.ndarray | slice:
         """Return the positions of all numbers of a side but those of vectors in a dot product."""
         encoder, multiplied = (
             self._encoders[side],
             {pair[side] for pair in self.crosses if None not in self._sizes(pair)},
         )
         blocks = [np.arange(part.start, part.stop) for name, part in encoder.blocks.items() if name not in multiplied]
-        return np.concatenate([np.zeros(0, int), *blocks])
+        positions = np.concatenate([np.zeros(0, int), *blocks])
+        first = np.array_equal(positions, np.arange(len(positions)))
+        return slice(len(positions)) if first else positions  # a slice of an array needs no copy
 
     def _rows_of(self, log: Log, cells: np.ndarray) -> np.ndarray:
         """Return the row of each wanted candidate, int [m]."""

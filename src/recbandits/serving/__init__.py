@@ -1,8 +1,7 @@
 """Serving: policies as sealed directories, asked in process or over HTTP, without TensorFlow.
 
-- `export` writes the policy of an agent (needs the extra `tf`); `load` reads it as a `LoadedPolicy`.
-- `LoadedPolicy.recommend` answers one user by ids with a `Recommendation`: ids, scores and propensities.
-- `ServedPolicy.recommend` answers a request by raw columns and text ids: what `load` gives of a policy with `Features`.
+- `export` writes the policy of an agent (needs the extra `tf`); `load` reads it as a `ServedPolicy`.
+- `ServedPolicy.recommend` answers a request of raw columns with a `Recommendation`: text ids, scores and propensities.
 - `Scorer` holds the arrays of a linear model or a network; `TrainingSummary` says what a policy was trained on.
 - `TrafficSplit` divides users between versions; `Outbox` delivers the event log in the background.
 - `python -m recbandits.serving.server` answers over HTTP (extra `serve`); `serving.batch` answers files.
@@ -14,7 +13,6 @@ __getattr__, __all__ = lazy_exports(
     __name__,
     {
         "decisions": "Decisions Recommendation",
-        "loaded": "LoadedPolicy",
         "outbox": "Outbox",
         "policy": "export load",
         "scorer": "Scorer",

@@ -1,10 +1,13 @@
-"""What a policy answers: a decision for one user, or decisions for many."""
+"""What a policy answers: a decision for one request, or decisions for many."""
 
-from typing import NamedTuple
+import json
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from recbandits.records import Interaction
+from recbandits.records.fields import NAME
 
 
 class Recommendation(NamedTuple):
@@ -13,14 +16,15 @@ class Recommendation(NamedTuple):
     Attributes:
       event_id: names the decision; new for each, whatever the seed.
       policy_version: of the policy that decided.
-      user_id: as asked; None for a user without one.
+      user_id: text; None for a request without one.
       item_ids: list [k]; the first was drawn, the others follow by their scores, or were drawn after it where the
         policy's exploration draws slates.
-      titles: list [k].
+      titles: list [k]; an item without a title has its id.
       scores: list [k], predicted rewards.
       propensity: probability with which the first was drawn from the candidates.
-      candidates: int array, ids that could have been drawn.
-      context: float32 array, what the policy saw of the user.
+      candidates: list of the ids that could have been drawn.
+      context: dict from a raw column of the request to its value, as asked.
+      candidate_features: dict from name to a list of numbers, one for each candidate.
       propensities: list [k], probability of each item in its place given those above it; the first is `propensity`,
         and where the others follow by their scores they are 1. Their product is the probability of the slate.
       logged: whether a server has put the decision into its event log.
@@ -28,37 +32,40 @@ class Recommendation(NamedTuple):
 
     event_id: str
     policy_version: str
-    user_id: int | None
-    item_ids: list
-    titles: list
-    scores: list
+    user_id: str | None
+    item_ids: list[str]
+    titles: list[str]
+    scores: list[float]
     propensity: float
-    candidates: np.ndarray
-    context: np.ndarray
-    propensities: list
+    candidates: list[str]
+    context: dict[str, Any]
+    candidate_features: dict[str, list[float]]
+    propensities: list[float]
     logged: bool = False
 
-    def interaction(self, time, pass_prob=1.0):
-        """The record of the decision: an `Interaction` at a time, kept in the log with probability `pass_prob`.
+    def interaction(self, time: datetime, pass_prob: float = 1.0) -> Interaction:
+        """Return the record of the decision: an `Interaction`, kept in the log with probability `pass_prob`.
 
         Raises:
           ValueError: the record is refused.
         """
+        known = {name: _as_json(value) for name, value in self.context.items()}
         return Interaction(
             event_id=self.event_id,
             time=time,
             policy_version=self.policy_version,
             user_id=self.user_id,
-            context=tuple(self.context.tolist()),
-            candidates=tuple(self.candidates.tolist()),
+            context=json.dumps(known, ensure_ascii=False, default=float),
+            candidates=tuple(self.candidates),
             action=self.item_ids[0],
             propensity=self.propensity,
             pass_prob=pass_prob,
+            candidate_features=json.dumps(self.candidate_features),
         )
 
 
 class Decisions(NamedTuple):
-    """Decisions for many users.
+    """Decisions for many requests.
 
     Attributes:
       action: int array [n], columns of the candidates that were drawn.
@@ -71,3 +78,21 @@ class Decisions(NamedTuple):
     propensity: np.ndarray
     scores: np.ndarray
     probabilities: np.ndarray
+
+
+def read_id(name: str, value: Any) -> str:
+    """Return an id as text: text as it is, a whole number as its text.
+
+    Raises:
+      ValueError: anything else, with the name of the field.
+    """
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return str(value)
+    return NAME.accept(name, value)
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value of a raw column as JSON can hold it: NumPy's scalars as Python's, missing numbers as None."""
+    if value is None or value != value:
+        return None
+    return value.item() if isinstance(value, np.generic) else value

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 FILE = "policy.json"
-FORMAT = 1
+FORMAT = 2
 _KIND = "recbandits policy"
 # TensorFlow numbers its functions and the objects that hold them anew with every export.
 _NUMBERED = {
@@ -42,7 +42,7 @@ def read(directory):
 
     Raises:
       ValueError: it is not a policy directory, or one that is damaged, incomplete, holds something else as well, or was
-        written in a newer format.
+        written in another format.
     """
     directory = Path(directory)
     settings = _settings(directory)
@@ -72,8 +72,8 @@ def _settings(directory):
             f"{directory.name} must be the directory of an exported policy, its {FILE} is of something else"
         )
     if content.get("format") != FORMAT:
-        newer = f"policy {directory.name} has format {content.get('format')!r}"
-        raise ValueError(f"{newer}, this version of recbandits reads format {FORMAT}")
+        other = f"policy {directory.name} has format {content.get('format')!r}"
+        raise ValueError(f"{other}, this version of recbandits reads format {FORMAT}")
     digest = content.pop("digest", None)
     if _digest(content) != digest or text != _text(content | {"digest": digest}):
         raise ValueError(f"policy {directory.name} is damaged, {FILE} is not what was exported")

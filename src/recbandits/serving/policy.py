@@ -10,25 +10,22 @@ from pathlib import Path
 import pandas as pd
 
 from recbandits import checks
-from recbandits.data import features as bundles
-from recbandits.data import policy_features
-from recbandits.data.features import GLOBAL, PER_ARM, FeatureBundle
-from recbandits.data.policy_features import Features
+from recbandits.data.features import FILE, GLOBAL, PER_ARM, Features
+from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
-from recbandits.records.fields import ID, TEXT
+from recbandits.records.fields import TEXT
 from recbandits.serving import manifest
 from recbandits.serving.bucket import local_directory
-from recbandits.serving.decisions import Decisions, Recommendation
-from recbandits.serving.loaded import LoadedPolicy
+from recbandits.serving.decisions import Decisions, Recommendation, read_id
 from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
-from recbandits.serving.summary import TrainingSummary, known_ids, model_card
+from recbandits.serving.summary import TrainingSummary, known_items, model_card
 
 __all__ = [
     "Decisions",
     "Exploration",
-    "LoadedPolicy",
     "Recommendation",
+    "ServedPolicy",
     "TrainingSummary",
     "describe",
     "export",
@@ -36,7 +33,7 @@ __all__ = [
 ]
 _CARD, _SCORER = "MODEL_CARD.md", "scorer.npz"
 _SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
-_ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, bundles.FILE, policy_features.FILE, manifest.FILE}
+_ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, FILE, manifest.FILE}
 
 
 def export(policy, directory, features=None, *, exploration=None, arms=None, titles=None, summary=None):
@@ -52,9 +49,10 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         slates `action` is a slate; by ids it is asked for k items, of any number of candidates, and what fills the
         places is the exploration: what such a policy takes off for resemblance is part of its `action` alone.
       directory: where to; a policy exported there before is replaced.
-      features: the `Features` or FeatureBundle that it was trained with; None for a policy that is not asked by ids.
+      features: the `Features` or `RatingFeatures` that it was trained with; None for a policy that is not asked by ids.
       exploration: `Exploration` by which decisions are drawn; None takes the best score, with propensity 1.
-      arms: where arms have no features, the item ids that they stand for, in order.
+      arms: where arms have no features, the item ids that they stand for, in order. Ids are text, or whole numbers that
+        become their text.
       titles: Series or dict from item id to title, text; None for none.
       summary: `TrainingSummary`, for the model card.
 
@@ -63,13 +61,16 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
 
     Raises:
       ValueError: the directory holds something that is not an exported policy, features or arms are not those that the
-        policy reads, or an id or title is none that can be read again.
+        policy reads, an id or title is none that can be read again, or a policy that keeps its `action` alone comes
+        with `Features`. (The environments of MovieLens pass `RatingFeatures` for every agent.)
     """
     from recbandits.serving import saved_model
 
     directory, scorer = Path(directory), policy.scorer() if hasattr(policy, "scorer") else None
-    arms = None if arms is None else [ID.accept("arm", arm) for arm in arms]
-    if isinstance(features, Features) and scorer is None:
+    arms = None if arms is None else [read_id("arm", arm) for arm in arms]
+    if isinstance(features, RatingFeatures):
+        features = features.features
+    elif features is not None and scorer is None:
         raise ValueError(
             "policy must score by what it has learnt to be exported with Features, this one has `action` only"
         )
@@ -80,8 +81,8 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
         "scorer": scorer is not None,
         "exploration": asdict(exploration or Exploration()),
         "arms": arms,
-        "sizes": _sizes(features),
-        "titles": read_titles(titles, text_ids=isinstance(features, Features)),
+        "items": None if features is None else len(arms or features.item_ids),
+        "titles": read_titles(titles),
         "summary": None if summary is None else asdict(summary),
     }
     with checks.replacing(directory) as draft:
@@ -95,16 +96,17 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
     return directory
 
 
-def read_titles(titles, text_ids=False):
+def read_titles(titles):
     """Read titles by item id, a Series, a dict or None, as a dict that JSON can hold.
 
     Raises:
-      ValueError: an id is no 64-bit whole number, and no text where ids may be, or a title is no text.
+      ValueError: an id is neither text nor a whole number or has two titles, or a title is no text.
     """
     read = {}
     for item, title in ({} if titles is None else titles).items():
-        field = TEXT if text_ids and isinstance(item, str) else ID
-        read[str(field.accept("id of a title", item))] = TEXT.accept(f"title of item {item}", title)
+        name = read_id("id of a title", item)
+        checks.require(name not in read, "titles", "one for each item", name)
+        read[name] = TEXT.accept(f"title of item {name}", title)
     return read
 
 
@@ -115,18 +117,16 @@ def load(directory):
       directory: where it is, a path or a gs:// URI; from a bucket it comes without `action`.
 
     Returns:
-      `ServedPolicy` for a policy exported with `Features`, else `LoadedPolicy`.
+      `ServedPolicy`
 
     Raises:
-      ValueError: the directory is not an exported policy, or a damaged, incomplete or newer one.
+      ValueError: the directory is not an exported policy, or a damaged, incomplete, older or newer one.
     """
     with local_directory(directory) as place:
         settings, contents = manifest.read(place)
     scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
-    if policy_features.FILE in contents:
-        return ServedPolicy(settings, scorer, Features.load(io.BytesIO(contents[policy_features.FILE])))
-    bundle = FeatureBundle.load(io.BytesIO(contents[bundles.FILE])) if settings["sizes"] else None
-    return LoadedPolicy(place, settings, scorer, bundle)
+    features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
+    return ServedPolicy(place, settings, scorer, features)
 
 
 def describe(directory):
@@ -151,7 +151,7 @@ def describe(directory):
         "data": summary.get("data", "not recorded"),
         "exploration": way["name"] if way["name"] == "greedy" else f"{way['name']}, {way['value']:g}",
         "arms": "any item with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed items",
-        "knows": known_ids(settings["sizes"], ", "),
+        "knows": known_items(settings["items"]),
     }
     for name, value in summary.get("metrics", {}).items():
         value, *interval = value if isinstance(value, list) else [value]
@@ -159,15 +159,8 @@ def describe(directory):
     return pd.Series(rows, name=place.name)
 
 
-def _sizes(features):
-    """Return the numbers of users and items that a policy knows by their ids, None where it knows none."""
-    if isinstance(features, Features):
-        return [None, len(features.item_ids)]
-    return None if features is None else [len(features.users), len(features.movies)]
-
-
 def _check(observation, actions, features, arms):
-    """Refuse now what would be found not to fit when the first user is served."""
+    """Refuse now what would be found not to fit when the first request is answered."""
     per_arm = isinstance(observation, dict)
     if per_arm and arms is not None:
         raise ValueError("arms must be None for a policy whose arms have features, it can score any item")

@@ -1,14 +1,16 @@
 """What a prediction server is asked and what it answers, as pydantic models."""
 
 import difflib
+import math
 import re
 import reprlib
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 MOST_INSTANCES = 256  # in one request
 _LONGEST_NAME = 60  # letters of a foreign name in a sentence
+_RENAMED = {"features": "context"}  # fields of an instance
 
 
 class RefusalError(ValueError):
@@ -24,18 +26,35 @@ class RefusalError(ValueError):
 
 
 def _whole(value):
-    """Read 7.0 as 7, for Vertex AI keeps numbers as doubles; refuse a double that may be another number rounded."""
-    if not isinstance(value, float) or not value.is_integer():
-        return value
-    if abs(value) >= 2**53:
-        raise ValueError("must be written in digits alone, as a double it may have been rounded")
-    return int(value)
+    """Read 7.0 as 7, because Vertex AI keeps numbers as doubles."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_Id = Annotated[int, BeforeValidator(_whole), Field(ge=-(2**63), lt=2**63)]
-_Candidates = Annotated[list[_Id], Field(min_length=1, fail_fast=True, examples=[[50, 181, 258]])]
+def _read_id(value):
+    """Read an id: text, or a whole number, which becomes its text unless it may be another one, rounded to a double."""
+    value = _whole(value)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise ValueError("must be text or a whole number")
+    if isinstance(value, int) and abs(value) >= 2**53:
+        raise ValueError("must be text, because a number of 2^53 or more may have been rounded")
+    return str(value)
+
+
+def _read_value(value):
+    """Read the value of a raw column."""
+    if isinstance(value, int) and abs(value) > 2**53:
+        raise ValueError("must be text, because a number of more than 2^53 may have been rounded")
+    if not (value is None or isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))):
+        raise ValueError("must be text, a finite number, true, false or null")
+    return value
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_Id = Annotated[_Text, BeforeValidator(_read_id, json_schema_input_type=_Text | int)]
+_Candidates = Annotated[list[_Id], Field(min_length=1, fail_fast=True, examples=[["50", "181", "258"]])]
 _Number = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-_Features = dict[str, float]
+_Value = Annotated[Any, PlainValidator(_read_value, json_schema_input_type=str | float | bool | None)]
+_Columns = dict[str, _Value]
 
 
 class _Message(BaseModel):
@@ -57,24 +76,31 @@ class _Message(BaseModel):
 
 
 class Instance(_Message):
-    """Who is asking for a recommendation, and out of what."""
+    """A request for a recommendation: what is known, and out of what to choose."""
 
     user_id: _Id | None = Field(
-        None, description="known to the policy, or new: then with features, as for a user without an id", examples=[7]
-    )
-    features: _Features | None = Field(
         None,
-        description="of the user, by the names of the policy's features; what is not named is as known, or average",
+        description="for the log and for the split between versions; an id is text, a whole number becomes its text",
+        examples=["7"],
+    )
+    context: _Columns | None = Field(
+        None,
+        description="what is known of the request, by the raw columns that the policy was trained on; what is missing "
+        "is the mean, or no level",
+        examples=[{"device": "tv", "hour": 21}],
     )
     candidates: _Candidates | None = Field(None, description="item ids to choose from; all that are known if missing")
+    candidate_features: dict[str, list[float]] | None = Field(
+        None, description="a number for each candidate, by name; needed where the policy was trained on them"
+    )
     k: _Number | None = Field(
         None, description="how many items; the first is drawn, the others follow by score, or are drawn too"
     )
-    seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**63)] | None = Field(
+    seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**53)] | None = Field(
         None, description="makes the draw reproducible, hence predictable: it is not logged; for tests, not for users"
     )
-    new_items: dict[int, _Features] | None = Field(
-        None, description="features of candidates that the policy may not know"
+    new_items: dict[_Text, _Columns] | None = Field(
+        None, description="raw columns of candidates that the policy may not know"
     )
 
 
@@ -99,7 +125,7 @@ class Prediction(BaseModel):
 
     event_id: str = Field(description="to be sent with the reward")
     policy_version: str
-    item_ids: list[int]
+    item_ids: list[str]
     titles: list[str]
     scores: list[float] = Field(description="predicted rewards")
     propensity: float = Field(description="probability with which the first item was drawn", gt=0, le=1)
@@ -161,6 +187,6 @@ def _hint(location, model):
     """The field that may have been meant, or those that there are."""
     if len(location) > 1:
         model = {"instances": Instance, "parameters": Parameters}[location[0]]
-    known = list(model.model_fields)
-    near = difflib.get_close_matches(location[-1][:_LONGEST_NAME], known, n=1)
+    known, name = list(model.model_fields), location[-1][:_LONGEST_NAME]
+    near = [_RENAMED[name]] if _RENAMED.get(name) in known else difflib.get_close_matches(name, known, n=1)
     return f", did you mean {near[0]!r}?" if near else f", there is {', '.join(known)}"

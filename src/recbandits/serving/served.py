@@ -1,35 +1,52 @@
-"""A policy that serves raw columns: contexts in, text ids, scores and propensities out, by NumPy alone."""
+"""A policy that serves: raw columns and text ids in, ids, scores and propensities out, by NumPy alone."""
 
+import reprlib
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from recbandits.checks import require
-from recbandits.data.policy_features import Features
-from recbandits.exploration import Exploration, draw_slate
+from recbandits.checks import distinct, require
+from recbandits.data.features import Features
+from recbandits.exploration import Exploration, draw_slate, invert_cdf, uniform_draws
 from recbandits.exploration.probabilities import Rng
-from recbandits.serving.decisions import Recommendation
+from recbandits.serving import manifest
+from recbandits.serving.decisions import Decisions, Recommendation, read_id
 from recbandits.serving.scorer import Scorer
 from recbandits.serving.summary import TrainingSummary
 
+_PAIRS = 65_536  # requests times candidates scored at a time
+
 
 class ServedPolicy:
-    """A policy exported with `Features`; it may be used by many threads, and after a fork.
+    """A policy as it was exported; it may be used by many threads, and after a fork.
 
     Attributes:
       version: 16 hexadecimal digits, of all that was exported; the same policy exported again has the same.
       exploration: `Exploration`
-      features: the `Features` it was exported with.
+      features: the `Features` that it was exported with, or None.
       summary: `TrainingSummary`, or None.
+      candidates: text ids of the items that it can choose from, an index: its arms, or the items of its features; None
+        for a policy exported without either.
+      directory: where its SavedModel is; None for a policy that was never exported.
     """
 
-    def __init__(self, settings: dict, scorer: Scorer, features: Features):
-        self.features, self._scorer = features, scorer
-        self.version, self.exploration = settings["version"], Exploration(**settings["exploration"])
+    def __init__(
+        self, directory: Path | None, settings: Mapping[str, Any], scorer: Scorer | None, features: Features | None
+    ):
+        self.directory, self.features, self._scorer = directory, features, scorer
+        self.version, self._digest = settings["version"], settings["digest"]
+        self.exploration = Exploration(**settings["exploration"])
         self.summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
-        self._titles = settings["titles"]
+        self._titles, self._has_arms = settings["titles"], settings["arms"] is not None
+        arms = pd.Index(settings["arms"], dtype=object) if self._has_arms else None
+        self.candidates = arms if features is None or self._has_arms else features.item_ids
+        self._ids = [] if self.candidates is None else self.candidates.tolist()
+        self._rows = {name: row for row, name in enumerate(self._ids)}
 
     def recommend(
         self,
@@ -37,79 +54,232 @@ class ServedPolicy:
         candidates: Sequence[str] | None = None,
         k: int = 1,
         rng: Rng = None,
+        user_id: str | None = None,
         candidate_features: Mapping[str, Sequence[float]] | None = None,
         new_items: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Recommendation:
         """Choose an item for a request, and the next best ones; or a whole slate, where the exploration draws slates.
+
+        Ids are text, or whole numbers that become their text.
 
         Args:
           context: what is known of the request, by raw columns; what is missing is the mean, or no level.
           candidates: ids to choose from, different from each other; None for all.
           k: how many items, at most as many as candidates.
           rng: None for fresh randomness, different in every process; a seed, or a `numpy.random.Generator`.
+          user_id: for the log; what is known of the user is part of the context. None for a user without an id.
           candidate_features: from name to a number for each candidate; needed where the policy was trained on them.
           new_items: from the id of a candidate, known or not, to its raw columns. They are candidates where none are
             named.
 
+        Returns:
+          Recommendation; the same seed gives the same in any process, but for the event id.
+
         Raises:
           KeyError: unknown ids, by name.
-          ValueError: a context, candidates or numbers that are not as above.
+          ValueError: a context, candidates or numbers that are not as above, or a policy that cannot score ids.
         """
-        new_items = {str(name): columns for name, columns in (new_items or {}).items()}
-        ids, items = self._choose_from(candidates, new_items)
-        encoded = self.features.context_encoder.encode_row(context or {})[None]
-        numbers = self._read_numbers(candidate_features or {}, len(ids))
-        per_arm = self.features.per_arm(encoded, items[None], numbers)
-        scores = self._scorer.scores(self.features.context(encoded), per_arm)[0].astype(float)
+        self._require_scorer()
+        context = {} if context is None else dict(context)
+        user_id = None if user_id is None else read_id("user_id", user_id)
+        new_items = {read_id("id of a new item", name): columns for name, columns in (new_items or {}).items()}
+        ids, rows = self._choose_from(candidates, new_items)
+        encoded = self.features.context_encoder.encode_row(context)[None]
+        each = {name: [values] for name, values in (candidate_features or {}).items()}
+        numbers = self._read_numbers(each, np.ones((1, len(ids)), bool))
+        items = self._describe(ids, rows, new_items) if new_items else None
+        scores = self._score_part(encoded, rows, list(numbers.values()), items)[0].astype(float)
         chosen, propensities = draw_slate(self.exploration, scores, k, rng)
         names = [ids[column] for column in chosen]
         return Recommendation(
             event_id=uuid.uuid4().hex,
             policy_version=self.version,
-            user_id=None,
+            user_id=user_id,
             item_ids=names,
             titles=[self._titles.get(name, name) for name in names],
             scores=scores.take(chosen).tolist(),
             propensity=propensities[0],
             candidates=ids,
-            context=dict(context or {}),
+            context=context,
+            candidate_features={name: values[0].tolist() for name, values in numbers.items()},
             propensities=propensities,
         )
 
+    def decide(
+        self,
+        context: pd.DataFrame,
+        candidates: Any = None,
+        mask: np.ndarray | None = None,
+        rng: Rng = None,
+        candidate_features: Mapping[str, np.ndarray] | None = None,
+    ) -> Decisions:
+        """Choose one candidate for each of many requests: the first, where the exploration draws slates.
+
+        Args:
+          context: as for `scores`.
+          candidates: likewise, but those of a request must be different from each other.
+          mask: likewise.
+          rng: as for `recommend`.
+          candidate_features: as for `scores`.
+
+        Raises:
+          KeyError: as `scores`.
+          ValueError: likewise, and for a row that repeats a candidate or has none.
+        """
+        rows, mask = self._find_rows(context, candidates, mask)
+        good = distinct(rows, mask) if candidates is not None else np.ones(len(context), bool)
+        if not good.all():
+            row = int(good.argmin())
+            names = np.asarray(candidates[row]).tolist()
+            raise ValueError(f"row {row}: candidates must be different from each other, got {names}")
+        scores = self._score(context, rows, mask, candidate_features)
+        probabilities = self.exploration.probabilities(scores, mask)
+        action = invert_cdf(probabilities, uniform_draws(len(scores), rng))
+        return Decisions(action, probabilities[np.arange(len(action)), action], scores, probabilities)
+
+    def scores(
+        self,
+        context: pd.DataFrame,
+        candidates: Any = None,
+        mask: np.ndarray | None = None,
+        candidate_features: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Predict the rewards of candidates.
+
+        Args:
+          context: raw columns of n requests.
+          candidates: ids [n, k]; None for all, for each request.
+          mask: bool array [n, k], False in padding, whose ids and numbers are not read; None for all True.
+          candidate_features: from name to an array [n, k]; needed where the policy was trained on them.
+
+        Returns:
+          float array [n, k], minus infinity in padding.
+
+        Raises:
+          KeyError: unknown ids, by name.
+          ValueError: shapes that do not fit together, columns or numbers that are not as above, or a policy that cannot
+            score ids.
+        """
+        return self._score(context, *self._find_rows(context, candidates, mask), candidate_features)
+
     def score_pairs(self, context: np.ndarray, arm: np.ndarray) -> np.ndarray:
-        """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float32 [n]."""
+        """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float32 [n]: for arms with features."""
+        if self._scorer is None or self._has_arms:
+            raise ValueError("policy must score arms by their features to score pairs, this one does not")
         return self._scorer.scores(np.asarray(context), np.asarray(arm))
 
-    def _choose_from(self, candidates, new_items):
-        """Return the ids of the candidates, and their encoded columns float32 [c, numbers]."""
-        known = self.features.item_ids
-        if candidates is None and not new_items:
-            return known.tolist(), self.features.items
-        if candidates is None:
-            candidates = [*known, *(name for name in new_items if name not in known)]
-        ids = [str(name) for name in candidates]
-        require(bool(ids) and len(set(ids)) == len(ids), "candidates", "one or more ids, all different", ids)
-        for name in new_items:
-            require(name in ids, "new_items", "among the candidates", name)
-        items = np.zeros((len(ids), self.features.items.shape[1]), np.float32)
-        named = [row for row, name in enumerate(ids) if name not in new_items]
-        items[named] = self.features.items[self.features.find_rows([ids[row] for row in named])]
-        for row, name in enumerate(ids):
-            if name in new_items:
-                items[row] = self.features.item_encoder.encode_row(new_items[name])
-        return ids, items
+    def action(self, time_step: Any) -> Any:
+        """Return the policy step of a TF-Agents time step, by the SavedModel; nothing else here needs TensorFlow.
 
-    def _read_numbers(self, candidate_features, count):
-        """Return an array [1, candidates] for each feature of candidates that the policy was trained on."""
-        expected = self.features.candidate_features
-        require(
-            set(candidate_features) == set(expected),
-            "candidate_features",
-            f"{', '.join(expected) or 'none'}",
-            list(candidate_features),
-        )
-        numbers = [np.asarray(candidate_features[name], float)[None] for name in expected]
-        for name, values in zip(expected, numbers, strict=True):
-            good = values.shape == (1, count) and np.isfinite(values).all()
-            require(good, f"candidate feature {name!r}", f"{count} finite numbers, one for each candidate", values[0])
-        return numbers
+        Where the policy fills slates, the reward of the time step has the shape of its agent's:
+        `restart(observation, batch_size, reward_spec)`.
+        """
+        return self._saved_model.action(time_step)
+
+    @cached_property
+    def _saved_model(self):
+        import tensorflow as tf
+
+        if manifest.read(self.directory)[0]["digest"] != self._digest:
+            raise ValueError(f"policy {self.directory.name} was replaced after it was loaded, load it again")
+        return tf.saved_model.load(str(self.directory))
+
+    def _require_scorer(self):
+        if self.features is None:
+            raise ValueError("policy must have been exported with its features to score ids, it has none")
+        if self._scorer is None:
+            raise ValueError(
+                "policy must score by what it has learnt to serve ids, this one does not: it has `action` only"
+            )
+
+    def _choose_from(self, candidates, new_items):
+        """Return the ids of candidates, and their rows int [1, c], -1 for those that are only new; None for all."""
+        require(not new_items or not self._has_arms, "new_items", "empty for a policy with fixed arms", [*new_items])
+        if candidates is None and not new_items:
+            return self._ids.copy(), None
+        if candidates is None:
+            ids = [*self._ids, *(name for name in new_items if name not in self._rows)]
+        else:
+            ids = [name if type(name) is str and name else read_id("candidates", name) for name in candidates]
+        require(bool(ids) and len(set(ids)) == len(ids), "candidates", "one or more ids, all different", ids)
+        strange = new_items.keys() - set(ids)
+        require(not strange, "new_items", "among the candidates", min(strange, default=""))
+        rows = [self._rows.get(name, -1) for name in ids]
+        self._require_known(name for name, row in zip(ids, rows, strict=True) if row < 0 and name not in new_items)
+        return ids, np.array([rows])
+
+    def _describe(self, ids, rows, new_items):
+        """Return the encoded columns of candidates, float32 [1, c, numbers]."""
+        items = self.features.items.take(rows, axis=0)
+        for name, columns in new_items.items():
+            items[0, ids.index(name)] = self.features.item_encoder.encode_row(columns)
+        return items
+
+    def _find_rows(self, context, candidates, mask):
+        """Return the rows of candidates int [n, k], None for all of each request, and the mask bool [n, k]."""
+        self._require_scorer()
+        require(isinstance(context, pd.DataFrame), "context", "a table of raw columns", type(context).__name__)
+        n, ids = len(context), None if candidates is None else np.asarray(candidates, object)
+        if ids is not None and (ids.ndim != 2 or ids.shape[0] != n or ids.shape[1] == 0):
+            raise ValueError(f"candidates must be [{n}, k] with k at least 1, as the context, got {list(ids.shape)}")
+        shape = (n, len(self._ids)) if ids is None else ids.shape
+        mask = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
+        require(mask.shape == shape, "mask", f"of the shape of candidates, {list(shape)}", list(mask.shape))
+        if ids is None:
+            return None, mask
+        named = ids[mask]
+        found = self.candidates.get_indexer(named)
+        if (other := np.flatnonzero(found < 0)).size:  # whole numbers, or unknown
+            found[other] = self.candidates.get_indexer([read_id("candidates", name) for name in named[other]])
+        self._require_known(map(str, named[found < 0]))
+        rows = np.zeros(shape, int)
+        rows[mask] = found
+        return rows, mask
+
+    def _require_known(self, unknown):
+        if names := sorted(set(unknown)):
+            advice = "" if self._has_arms else "; describe what is new by `new_items`"
+            raise KeyError(f"unknown item ids: {', '.join(names[:10])}{advice}")
+
+    def _score(self, context, rows, mask, candidate_features):
+        """Return scores [n, k] of rows of items, in parts that fit into memory."""
+        numbers = self._read_numbers(candidate_features or {}, mask)
+        encoded = self.features.context_encoder.encode(context)
+        scores, size = np.empty(mask.shape), max(1, _PAIRS // mask.shape[1])
+        for start in range(0, len(encoded), size):
+            part = slice(start, start + size)
+            shown = None if rows is None else rows[part]
+            scores[part] = self._score_part(encoded[part], shown, [values[part] for values in numbers.values()])
+        scores[~mask] = -np.inf
+        return scores
+
+    def _score_part(self, encoded, rows, numbers, items=None):
+        """Return scores [n, k] of rows of items, None for all; `items` are their encoded columns, if not as known."""
+        context = self.features.context(encoded)
+        if self._has_arms:
+            scores = self._scorer.scores(context)
+            return scores if rows is None else np.take_along_axis(scores, rows, axis=1)
+        if items is None:
+            items = self.features.items if rows is None else self.features.items.take(rows, axis=0)
+            items = np.broadcast_to(items, (len(encoded), *items.shape[-2:]))
+        return self._scorer.scores(context, self.features.per_arm(encoded, items, numbers))
+
+    def _read_numbers(self, candidate_features, mask):
+        """Return float [n, k] by name for each feature of candidates that the policy was trained on."""
+        names = () if self._has_arms else self.features.candidate_features
+        known = set(candidate_features) == set(names)
+        require(known, "candidate_features", ", ".join(names) or "none", [*candidate_features])
+        return {name: _read_array(name, candidate_features[name], mask) for name in names}
+
+
+def _read_array(name, values, mask):
+    """Return numbers of candidates as float [n, k], 0 in padding."""
+    try:
+        numbers = np.asarray(values, float)
+    except (TypeError, ValueError):
+        numbers = np.zeros(0)
+    if numbers.shape != mask.shape or not (np.isfinite(numbers) | ~mask).all():
+        got = reprlib.repr(values[0] if len(mask) == 1 else values)
+        expected = f"{mask.shape[1]} finite numbers, one for each candidate"
+        raise ValueError(f"candidate feature {name!r} must be {expected}, got {got}")
+    return np.where(mask, numbers, 0.0)

@@ -67,7 +67,7 @@ def create() -> FastAPI:
     async def predict(request):
         return await handler.handle(request)
 
-    app = FastAPI(title="RecBandits", version="1", lifespan=lifespan)
+    app = FastAPI(title="RecBandits", version="2", lifespan=lifespan)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(Exception, _fail)
     # A route of Starlette's: the body goes to the handler as it is, without FastAPI's search for parameters.

@@ -75,10 +75,9 @@ def model_card(settings):
     return "\n\n".join(sections) + "\n"
 
 
-def known_ids(sizes, between=" and "):
-    """Return the numbers of users and items whose ids a policy knows as text, such as "80 users and 12 items"."""
-    kinds = zip(sizes or (), ("users", "items"), strict=False)
-    return between.join(f"{size:,} {kind}" for size, kind in kinds if size is not None) or "no ids"
+def known_items(count):
+    """Return the number of items that a policy knows by their ids as text, such as "12 items"; None is "no ids"."""
+    return "no ids" if count is None else f"{count:,} items"
 
 
 def _metric(name, value):
@@ -92,12 +91,13 @@ def _metric(name, value):
 
 def _purpose(settings):
     if settings["arms"] is None:
-        text = "It scores items for a user by the features of both, and recommends the best of the candidates."
+        text = "It scores items for a request by the features of both, and recommends the best of the candidates."
     else:
-        text = f"It chooses among {len(settings['arms'])} fixed items by the features of the user."
-    if settings["sizes"] is None:
+        text = f"It chooses among {len(settings['arms'])} fixed items by the features of the request."
+    if settings["items"] is None:
         return f"{text} It reads observations, not ids: it was exported without its features."
-    return f"{text} It knows {known_ids(settings['sizes'])} by their ids; others can be described by features."
+    others = "" if settings["arms"] else "; others can be described by their columns"
+    return f"{text} It knows {known_items(settings['items'])} by their ids{others}."
 
 
 def _training(summary):
@@ -146,7 +146,7 @@ def _exploration(exploration):
 
 
 def _limits(settings):
-    yield "It knows users and items as they were when its features were computed."
+    yield "It knows items as they were when its features were computed."
     if settings["arms"] is not None:
         yield "It cannot recommend any other than its fixed items."
     yield "Scores are predicted rewards. They are not calibrated for anybody whom the training data does not represent."
@@ -154,9 +154,8 @@ def _limits(settings):
 
 def _use(settings):
     lines = ["from recbandits.serving.policy import load", "", "policy = load(directory)  # the directory of this file"]
-    if settings["scorer"] and settings["sizes"]:
-        request = "{column: value, ...}" if settings["sizes"][0] is None else "user_id=..."
-        lines.append(f"policy.recommend({request}, k=3)")
+    if settings["scorer"] and settings["items"]:
+        lines.append("policy.recommend({column: value, ...}, k=3)")
     served = (
         "Any TensorFlow Serving can run `saved_model.pb`: its signature `serving_default` takes observations and gives "
         "scores."

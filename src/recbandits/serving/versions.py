@@ -18,7 +18,7 @@ class Served(NamedTuple):
 
     Attributes:
       release: `TrafficSplit`
-      policies: dict from each version in its shares to a `LoadedPolicy`.
+      policies: dict from each version in its shares to a `ServedPolicy`.
     """
 
     release: TrafficSplit
@@ -28,22 +28,23 @@ class Served(NamedTuple):
         """Answer an `Instance`.
 
         Args:
-          instance: `messages.Instance`
-          defaults: `messages.Parameters`, for what it does not say.
+          instance: `schemas.Instance`
+          defaults: `schemas.Parameters`, for what it does not say.
 
         Returns:
-          `Recommendation`, of the version that answers this user; for a user without an id any, by the shares.
+          `Recommendation`, of the version that answers this user; for a request without a user any, by the shares.
 
         Raises:
           ValueError: the policy refuses; ids that it does not know are among the reasons.
         """
         try:
             return self.policies[self.release.version(_key(instance))].recommend(
-                instance.user_id,
-                instance.features,
+                instance.context,
                 instance.candidates or defaults.candidates,
                 instance.k or defaults.k,
                 instance.seed,
+                instance.user_id,
+                instance.candidate_features,
                 instance.new_items,
             )
         except KeyError as error:
@@ -51,7 +52,7 @@ class Served(NamedTuple):
 
 
 def _key(instance):
-    """What the version follows from: the user, and for a user without an id the seed or a fresh draw."""
+    """What the version follows from: the user, and without one the seed or a fresh draw."""
     if instance.user_id is not None:
         return instance.user_id
     return uuid.uuid4().hex if instance.seed is None else f"seed {instance.seed}"
@@ -102,7 +103,7 @@ def serve(uri, release, loaded):
     Args:
       uri: of the directory with `policies/`.
       release: `TrafficSplit`
-      loaded: dict from version to `LoadedPolicy`, of those that need not be loaded again.
+      loaded: dict from version to `ServedPolicy`, of those that need not be loaded again.
 
     Returns:
       `Served`
