@@ -38,32 +38,34 @@ def logged(request, movielens):
 def test_the_value_of_a_small_log_is_known():
     """User 4 rated movies 3, 5, 7 with 2, 4, 5 and is the only one with three: the value is .75 * 2 + .125 * 9."""
     logged = log_decisions(SMALL, lowest_id, candidates=3, decisions=8)
-    assert logged.log.user_id.tolist() == [4] * 8
+    assert logged.user_ids.tolist() == [4] * 8
     assert logged.value(logged.probabilities) == pytest.approx(0.75 * 2 + 0.125 * (4 + 5))
     assert logged.value(uniform(None, None, logged.log.mask)) == pytest.approx(11 / 3)
-    for movies, ratings in zip(logged.log.candidates, logged.ratings, strict=True):
+    for movies, ratings in zip(logged.movie_ids, logged.ratings, strict=True):
         assert dict(zip(movies, ratings, strict=True)) == {3: 2, 5: 4, 7: 5}
-    chosen_lowest = logged.log.arm == 3
+    chosen_lowest = logged.arm == 3
     np.testing.assert_allclose(logged.log.propensity, np.where(chosen_lowest, 0.75, 0.125))
-    np.testing.assert_allclose(logged.log.reward, pd.Series({3: 2, 5: 4, 7: 5})[logged.log.arm])
+    np.testing.assert_allclose(logged.log.reward, pd.Series({3: 2, 5: 4, 7: 5})[logged.arm])
 
 
 def test_a_decision_has_the_time_of_the_latest_of_its_ratings():
     """User 9 rated at 50 and 60 seconds; of user 4 two of 100, 200 and 300 are drawn: the latest is 200 or 300."""
-    log = log_decisions(SMALL, uniform, candidates=2, decisions=200).log
+    visits = log_decisions(SMALL, uniform, candidates=2, decisions=200)
+    log = visits.log
     seconds = log.time.astype("datetime64[s]").astype(int)
-    assert set(seconds[log.user_id == 9]) == {60}
-    expected = np.where((log.candidates == 3).any(axis=1), 300, 200)
-    np.testing.assert_array_equal(seconds[log.user_id == 4], expected[log.user_id == 4])
+    assert set(seconds[visits.user_ids == 9]) == {60}
+    expected = np.where((visits.movie_ids == 3).any(axis=1), 300, 200)
+    np.testing.assert_array_equal(seconds[visits.user_ids == 4], expected[visits.user_ids == 4])
     assert (np.diff(log.time) >= np.timedelta64(0)).all()
 
 
 def test_padding_does_not_change_the_time_of_a_decision():
     """User 4 rated movies 7, 3 and 5 at 100, 300 and 200 seconds."""
     ratings = SMALL.sort_values("time", ascending=False)
-    log = log_decisions(ratings, uniform, candidates=(1, 3), decisions=300).log
-    of_four = log.user_id == 4
-    rated = pd.Series({0: 0, 7: 100, 3: 300, 5: 200})[log.candidates[of_four].ravel()].to_numpy().reshape(-1, 3)
+    visits = log_decisions(ratings, uniform, candidates=(1, 3), decisions=300)
+    log = visits.log
+    of_four = visits.user_ids == 4
+    rated = pd.Series({0: 0, 7: 100, 3: 300, 5: 200})[visits.movie_ids[of_four].ravel()].to_numpy().reshape(-1, 3)
     np.testing.assert_array_equal(log.time[of_four].astype("datetime64[s]").astype(int), rated.max(axis=1))
 
 
@@ -76,9 +78,9 @@ def test_every_position_is_chosen_as_often_as_its_probability():
 
 def test_users_and_sets_are_drawn_evenly():
     """Of 6,000 decisions 3,000 are for user 9, and 1,000 have each pair of user 4; 3 standard errors are 116 and 87."""
-    log = log_decisions(SMALL, uniform, candidates=2, decisions=6000).log
-    pairs = pd.Series(["".join(map(str, sorted(movies))) for movies in log.candidates])
-    number = pd.MultiIndex.from_arrays([log.user_id, pairs]).value_counts()
+    visits = log_decisions(SMALL, uniform, candidates=2, decisions=6000)
+    pairs = pd.Series(["".join(map(str, sorted(movies))) for movies in visits.movie_ids])
+    number = pd.MultiIndex.from_arrays([visits.user_ids, pairs]).value_counts()
     assert number[9, "57"] == pytest.approx(3000, abs=116)
     for pair in ("35", "37", "57"):
         assert number[4, pair] == pytest.approx(1000, abs=87)
@@ -86,7 +88,7 @@ def test_users_and_sets_are_drawn_evenly():
 
 def test_active_users_visit_in_proportion_to_their_ratings():
     """Of 6 ratings user 4 gave 3, user 9 two, user 6 one."""
-    users = log_decisions(SMALL, uniform, candidates=1, decisions=6000, visits="active").log.user_id
+    users = log_decisions(SMALL, uniform, candidates=1, decisions=6000, visits="active").user_ids
     assert stats.chisquare([(users == user).sum() for user in (4, 9, 6)], [3000, 2000, 1000]).pvalue > 0.01
     with pytest.raises(ValueError, match="visits must be one of equal, active, got 'often'"):
         log_decisions(SMALL, uniform, candidates=1, visits="often")
@@ -94,17 +96,18 @@ def test_active_users_visit_in_proportion_to_their_ratings():
 
 def test_every_order_of_the_candidates_is_as_likely():
     """6 orders of user 4's three movies, 1,000 each; 3 standard errors are 87."""
-    log = log_decisions(SMALL, uniform, candidates=3, decisions=6000).log
-    orders = pd.Series(map(tuple, log.candidates)).value_counts()
+    visits = log_decisions(SMALL, uniform, candidates=3, decisions=6000)
+    orders = pd.Series(map(tuple, visits.movie_ids)).value_counts()
     assert len(orders) == 6
     np.testing.assert_allclose(orders, 1000, atol=87)
 
 
 def test_sizes_of_a_range_are_drawn_evenly_up_to_the_ratings_of_the_user():
     """User 6 has one rating and gets 1; user 9 gets 1 or 2, user 4 any of 1 to 3: 2,000 users, 3 errors below 80."""
-    log = log_decisions(SMALL, uniform, candidates=(1, 5), decisions=6000).log
-    assert log.candidates.shape == (6000, 5)
-    size = pd.MultiIndex.from_arrays([log.user_id, log.mask.sum(axis=1)]).value_counts()
+    visits = log_decisions(SMALL, uniform, candidates=(1, 5), decisions=6000)
+    log = visits.log
+    assert visits.movie_ids.shape == (6000, 5)
+    size = pd.MultiIndex.from_arrays([visits.user_ids, log.mask.sum(axis=1)]).value_counts()
     expected = {(6, 1): 2000, (9, 1): 1000, (9, 2): 1000, (4, 1): 667, (4, 2): 667, (4, 3): 667}
     assert set(size.index) == set(expected)
     for key, number in expected.items():
@@ -115,9 +118,23 @@ def test_candidates_are_movies_that_the_user_has_rated(logged, movielens):
     """Every rating is that of the table, for this user and this movie."""
     known = movielens.ratings.set_index(["user_id", "movie_id"])["rating"]
     log = logged.log
-    keys = pd.MultiIndex.from_arrays([np.repeat(log.user_id, log.mask.sum(axis=1)), log.candidates[log.mask]])
+    keys = pd.MultiIndex.from_arrays([np.repeat(logged.user_ids, log.mask.sum(axis=1)), logged.movie_ids[log.mask]])
     np.testing.assert_array_equal(known.loc[keys], logged.ratings[log.mask])
     assert np.isnan(logged.ratings[~log.mask]).all()
+
+
+def test_the_log_has_the_text_ids_of_its_users_and_movies(logged):
+    log = logged.log
+    np.testing.assert_array_equal(log.candidate_ids[log.mask], logged.movie_ids[log.mask].astype(str))
+    np.testing.assert_array_equal(log.user_ids.take(log.user_id), logged.user_ids.astype(str))
+    np.testing.assert_array_equal(log.item_ids.take(log.arm), logged.arm.astype(str))
+    assert log.context.shape == (len(log), 0)
+
+
+def test_users_are_joined_as_the_context(logged, movielens):
+    users = movielens.users[["occupation"]]
+    joined = logged.take(slice(0, 50)).join_users(users)
+    assert joined.log.context["occupation"].tolist() == users.loc[logged.user_ids[:50], "occupation"].tolist()
 
 
 def test_the_log_has_the_propensity_and_the_reward_of_the_chosen_candidate(logged):
@@ -143,7 +160,7 @@ def test_importance_weighting_estimates_the_true_value(logged, movielens, policy
     target = {
         "uniform": uniform(None, None, log.mask),
         "logging": logged.probabilities,
-        "popular": popularity(movielens.ratings, 0.5)(log.user_id, log.candidates, log.mask),
+        "popular": popularity(movielens.ratings, 0.5)(logged.user_ids, logged.movie_ids, log.mask),
     }[policy]
     terms = log.reward * target[np.arange(len(log)), log.action] / log.propensity
     assert abs(terms.mean() - logged.value(target)) < 3 * terms.std() / np.sqrt(len(log))
@@ -166,7 +183,7 @@ def test_scores_are_explored():
         return share * mask / mask.sum(axis=1, keepdims=True) + (1 - share) * (best == best.max(axis=1, keepdims=True))
 
     logged = log_decisions(SMALL, explore_scores(scores, partial(explore, share=0.2)), (2, 3), 50)
-    best = logged.log.arm == logged.log.candidates.max(axis=1)
+    best = logged.arm == logged.movie_ids.max(axis=1)
     size = logged.log.mask.sum(axis=1)
     np.testing.assert_allclose(logged.log.propensity, np.where(best, 0.8, 0) + 0.2 / size)
 
@@ -268,8 +285,8 @@ def test_logs_of_the_parts_of_a_split_share_no_rating(movielens, split):
     parts = train_validation_test(movielens.ratings, split)
     seen = set()
     for rows in parts:
-        log = log_decisions(movielens.ratings.iloc[rows], uniform, 2, 5000).log
-        pairs = set(zip(np.repeat(log.user_id, 2), log.candidates.ravel(), strict=True))
+        visits = log_decisions(movielens.ratings.iloc[rows], uniform, 2, 5000)
+        pairs = set(zip(np.repeat(visits.user_ids, 2), visits.movie_ids.ravel(), strict=True))
         assert not pairs & seen
         seen |= pairs
 

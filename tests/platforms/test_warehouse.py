@@ -77,7 +77,7 @@ _EVENTS = st.sampled_from("abcd")
 _SECONDS = st.integers(0, 12)
 DELIVERIES = st.lists(
     st.one_of(
-        st.builds(shown, _EVENTS, _SECONDS, st.sampled_from("vw"), st.integers(1, 2)),
+        st.builds(shown, _EVENTS, _SECONDS, st.sampled_from("vw"), st.sampled_from("12")),
         st.builds(told, _EVENTS, _SECONDS, st.sampled_from([1.0, 2.0])),
         st.builds(lambda k: Quarantined(f"m{k}", at(k), "t", "why", "data"), _SECONDS),
     ),
@@ -152,14 +152,16 @@ def test_a_reward_belongs_to_its_own_user(warehouse):
     users, arms = range(1, 31), range(10)
     pairs = list(itertools.product(users, arms))
     random.Random(0).shuffle(pairs)
-    shows = [Interaction(f"{u}-{a}", START, "v", u, (float(u),), tuple(arms), a, 0.1) for u, a in pairs]
+    items = tuple(map(str, arms))
+    shows = [Interaction(f"{u}-{a}", START, "v", str(u), f'{{"user": {u}}}', items, str(a), 0.1) for u, a in pairs]
     random.Random(1).shuffle(pairs)
     warehouse.write([Reward(f"{u}-{a}", at(1), 100.0 * u + a) for u, a in pairs])
     warehouse.write(shows)
     table = warehouse.decisions(START, at(1), 5, 0.0).to_pylist()
     assert len(table) == 300
     for row in table:
-        assert (row["reward"], row["context"]) == (100 * row["user_id"] + row["action"], [float(row["user_id"])])
+        assert row["reward"] == 100 * int(row["user_id"]) + int(row["action"])
+        assert row["context"] == f'{{"user": {row["user_id"]}}}'
 
 
 def test_a_file_has_one_owner(tmp_path):

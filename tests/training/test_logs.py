@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from recbandits.data import data_file, make_examples
 from recbandits.evaluation.off_policy import estimates
 from recbandits.evaluation.reward_model import cross_fit
 from recbandits.exploration import Exploration
+from recbandits.records import Log
 from recbandits.serving import export, load
 from recbandits.training import evaluate, score_log, target_probabilities, train
 from tests.videos import make_tables, write_tables
@@ -99,7 +101,7 @@ def test_without_crosses_a_linear_agent_says_that_everybody_gets_the_same_order(
         pd.DataFrame({"item": later.item_ids[0], "reward": 0.0, "p": 0.5, "t": "2026-01-01"}, index=range(50)),
         later.item_ids, item="item", reward="reward", propensity="p", time="t",
     )  # fmt: skip
-    everything = Log(all_items.decisions, all_items.item_ids, contexts.context)
+    everything = replace(all_items, context=contexts.context)
     orders = score_log(agent, everything, features.without_crosses()).argsort(axis=1)
     assert len(np.unique(orders, axis=0)) == 1
     with warnings.catch_warnings():

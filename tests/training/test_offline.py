@@ -13,6 +13,7 @@ from recbandits.environments.factorization import als
 from recbandits.evaluation.estimators import dr
 from recbandits.training import epochs, offline
 from recbandits.training.offline import Specs, fit, score_candidates
+from tests.rating_tables import log_of_ids, rating_features
 
 SIZE = 3  # features of a context, and of an arm
 QUICK = {"learning_rate": 0.01, "layers": (16,)}

@@ -39,6 +39,11 @@ class LoggedDecisions:
     ratings: np.ndarray
     probabilities: np.ndarray
 
+    @property
+    def arm(self) -> np.ndarray:
+        """Ids of the chosen movies, int64 [n]."""
+        return self.movie_ids[np.arange(len(self.log)), self.log.action]
+
     def value(self, probabilities: np.ndarray) -> float:
         """Compute the true value of a policy on these decisions, the mean of its expected rewards.
 

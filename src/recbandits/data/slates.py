@@ -102,9 +102,9 @@ def cross_fitted_lists(
 ) -> SlateExamples:
     """Draw lists of rated movies, and make examples with features that were fitted without the ratings of the list.
 
-    The context of a list depends on all ratings of the user that its features were fitted on, so all ratings of a list are
-    left out together. In each fold a random part of every user's ratings, one in `folds` but at least `size`, is left
-    out of the fit, and lists are drawn from that part. Serve with features fitted on all ratings.
+    The context of a list depends on all ratings of the user that its features were fitted on, so all ratings of a list
+    are left out together. In each fold a random part of every user's ratings, one in `folds` but at least `size`, is
+    left out of the fit, and lists are drawn from that part. Serve with features fitted on all ratings.
 
     Args:
       ratings: with columns user_id, movie_id and rating, each pair once.

@@ -126,8 +126,8 @@ class RatedEnvironment(Environment):
 class MovieLensRankingEnvironment(RankingEnvironment):
     """Users drawn with replacement, each with candidates drawn without; clicks follow from the predicted ratings.
 
-    The baseline "als" ranks by the predicted ratings and hence perfectly. The baseline "popularity" ranks by the feature
-    of that name, the number of ratings, as production systems do; without that feature by mean attraction.
+    The baseline "als" ranks by the predicted ratings and hence perfectly. The baseline "popularity" ranks by the
+    feature of that name, the number of ratings, as production systems do; without that feature by mean attraction.
 
     Args:
       factorization: a `Factorization`.

@@ -58,7 +58,8 @@ def drift(decisions, edges, policies=None):
     value, or deciles of the first period where there are more than ten numbers, and one for missing values. It is
     sum((p - q) log(p / q)). Of samples of n and m without a change it is about (1 / n + 1 / m) times a chi-square
     variable with one degree of freedom less than bins (Yurdakul and Naranjo 2020, "Statistical properties of the
-    population stability index"); what exceeds its 95 % quantile is no chance. The prequential error is that of predictions made before the reward was known: (reward - score)^2 of what was shown.
+    population stability index"); what exceeds its 95 % quantile is no chance. The prequential error is that of
+    predictions made before the reward was known: (reward - score)^2 of what was shown.
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
@@ -68,8 +69,9 @@ def drift(decisions, edges, policies=None):
 
     Returns:
       DataFrame, one row a period: start, end, decisions; reward with low and high (mean and 95 % interval); psi_reward
-      and psi_context (of the column that moved most; NaN where contexts are empty), each with its limit, psi_reward_limit
-      and psi_context_limit; error, error_low and error_high (mean and 95 % interval, NaN without a policy); alarm.
+      and psi_context (of the column that moved most; NaN where contexts are empty), each with its limit,
+      psi_reward_limit and psi_context_limit; error, error_low and error_high (mean and 95 % interval, NaN without a
+      policy); alarm.
     """
     rows, first = [], None
     for start, end in pairwise(edges):

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbandits.data.features import Features
 from recbandits.environments.factorization import Factorization, als
 from recbandits.loop.settings import Join
 from recbandits.records import Reward

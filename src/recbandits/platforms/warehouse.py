@@ -12,7 +12,6 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -148,12 +147,10 @@ class Warehouse(ABC):
         """Add up what each user got from each version; see `decisions`.
 
         Returns:
-          DataFrame in order of policy_version and user_id (Int64), with these, the number of `decisions`, int64, and
-          the `total` of their rewards, float64. Each decision for a user without an id is a row.
+          DataFrame in order of policy_version and user_id (text), with these, the number of `decisions`, int64, and
+          the `total` of their rewards, float64. Each decision for a user without an id, which is missing, is a row.
         """
-        table = self._query_joined(sql.BY_USER, start, end, window, default, take)
-        users = table["user_id"].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)  # no doubles beside null
-        return table.to_pandas().assign(user_id=users)
+        return self._query_joined(sql.BY_USER, start, end, window, default, take).to_pandas()
 
     def _query_joined(self, statement, start, end, window, default, take, **parameters):
         """Ask about decisions with their rewards; see `decisions`."""

@@ -1,7 +1,7 @@
 """Base of logs: dataclasses of arrays with one row for each decision, checked when made."""
 
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self, get_origin
 
@@ -91,7 +91,7 @@ class ArrayLog:
 
     def take(self, rows: Any) -> Self:
         """Return the log of some rows, each at most once: row numbers, a bool array or a slice."""
-        return replace(self, **self._take_parts(rows))
+        return type(self)(**vars(self) | self._take_parts(rows))
 
     def _take_parts(self, rows: Any) -> dict[str, Any]:
         """Return some rows of every field that has rows, by name."""

@@ -172,12 +172,12 @@ def read_json(text: str) -> dict[str, Any]:
     """Read a JSON object; raise one of WRONG_TYPE for another text, and a name that occurs twice."""
     try:
         values = _DECODER.decode(text)
+        if "\\u" in text:
+            json.dumps(values, ensure_ascii=False).encode()  # raises an error for half a surrogate pair
     except RecursionError:
         raise ValueError from None
     if type(values) is not dict:
         raise TypeError
-    if "\\u" in text:
-        json.dumps(values, ensure_ascii=False).encode()  # raises an error for half a surrogate pair
     return values
 
 

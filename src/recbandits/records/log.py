@@ -123,10 +123,11 @@ class Log(BanditLog):
         if users is not None and user is None:
             raise ValueError("users need a column of the frame by which they are joined: pass user")
         rows, mask = log_columns.find_candidates(frame, candidates, item_ids)
-        user_id, user_ids = log_columns.number_users(frame, user)
-        names = [f"decision {row}" for row in range(n)] if event_id is None else as_text(frame[event_id])
+        no_ids = pd.Series([None] * n, dtype=object)
+        user_id, user_ids = log_columns.number_users(no_ids if user is None else frame[user])
+        names = pd.Series([f"decision {row}" for row in range(n)]) if event_id is None else frame[event_id]
         log = cls(
-            event_id=names,
+            event_id=as_text(names),
             time=log_columns.read_times(frame, time),
             user_id=user_id,
             candidates=rows,
@@ -171,14 +172,17 @@ class Log(BanditLog):
         lists = interactions["candidates"].combine_chunks()
         ids = None if item_ids is None else as_ids(item_ids, "item_ids")
         candidates, mask, item_ids = log_tables.read_candidates(lists, ids)
-        user_id, user_ids = log_columns.number_users(interactions.select(["user_id"]).to_pandas(), "user_id")
+        users, shown = (
+            pd.Series(interactions[name].to_numpy(), dtype=object, name=name) for name in ("user_id", "action")
+        )
+        user_id, user_ids = log_columns.number_users(users)
         return cls(
             event_id=event_id,
             time=interactions["time"].to_numpy().astype("datetime64[us]"),
             user_id=user_id,
             candidates=candidates,
             mask=mask,
-            action=log_columns.find_action(interactions["action"].to_pandas(), item_ids, candidates, mask),
+            action=log_columns.find_action(shown, item_ids, candidates, mask),
             propensity=interactions["propensity"].to_numpy(),
             reward=reward,
             pass_prob=interactions["pass_prob"].to_numpy(),
@@ -201,7 +205,7 @@ class Log(BanditLog):
             "event_id": self.event_id,
             "time": self.time,
             "policy_version": np.full(len(self), policy_version, dtype=object),
-            "user_id": np.append(self.user_ids, None)[np.minimum(self.user_id, len(self.user_ids))],
+            "user_id": np.array([*self.user_ids, None], object)[np.minimum(self.user_id, len(self.user_ids))],
             "context": log_tables.write_contexts(self.context),
             "candidates": log_tables.write_candidates(self.candidates, self.mask, self.item_ids),
             "action": chosen,

@@ -61,28 +61,26 @@ def find_action(shown: pd.Series, item_ids: pd.Index, rows: np.ndarray, mask: np
     """Return the column of the item that was shown among the candidates of each row, int64 [n]."""
     items = item_ids.get_indexer(as_text(shown))
     chosen = (rows == items[:, None]) & mask
-    for good, expected in ((items >= 0, "the id of an item"), (chosen.any(axis=1), "one of the candidates")):
-        if not good.all():
-            row = good.argmin()
+    for allowed, expected in ((items >= 0, "the id of an item"), (chosen.any(axis=1), "one of the candidates")):
+        if not allowed.all():
+            row = allowed.argmin()
             raise ValueError(f"row {row}: {shown.name} must be {expected}, got {shown.iloc[row]!r}")
     return chosen.argmax(axis=1)
 
 
-def number_users(frame: pd.DataFrame, user: str | None) -> tuple[np.ndarray, pd.Index]:
+def number_users(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:
     """Number the users in the order in which they occur.
 
     Returns:
       int64 [n], rows of the ids; each decision for a user without an id has a number of its own after them.
       Text ids.
     """
-    if user is None:
-        return np.arange(len(frame)), pd.Index([], dtype=object)
-    known, values = frame[user].notna().to_numpy(), frame[user].tolist()
-    if frame[user].dtype.kind == "f":  # pandas makes doubles of whole numbers beside missing ones
+    known, values = ids.notna().to_numpy(), ids.tolist()
+    if ids.dtype.kind == "f":  # pandas makes doubles of whole numbers beside missing ones
         exact = [isinstance(each, float) and each.is_integer() and abs(each) < 2**53 for each in values]
         values = [int(each) if whole else each for each, whole in zip(values, exact, strict=True)]
     present = [each if there else 0 for each, there in zip(values, known.tolist(), strict=True)]
-    texts = as_text(pd.Series(present, dtype=object, name=user))
+    texts = as_text(pd.Series(present, dtype=object, name=ids.name))
     encoded = pa.array(texts, pa.string(), mask=~known).dictionary_encode()
     numbers, levels = encoded.indices.fill_null(-1).to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
     numbers[~known] = len(levels) + np.arange((~known).sum())

@@ -56,11 +56,16 @@ def write_candidates(rows: np.ndarray, mask: np.ndarray, item_ids: pd.Index) -> 
 
 def read_contexts(texts: pa.ChunkedArray) -> pd.DataFrame:
     """Parse JSON objects of raw columns: booleans, numbers and texts, missing where an object has no value."""
-    encoded = texts.combine_chunks().dictionary_encode()
-    parsed = [read_json(text) for text in encoded.dictionary.to_pylist()]
+    parsed, rows = _parse(texts)
     names = dict.fromkeys(chain.from_iterable(parsed))
     columns = {name: _make_column([values.get(name) for values in parsed]) for name in names}
-    return pd.DataFrame(columns, index=range(len(parsed))).take(encoded.indices.to_numpy()).reset_index(drop=True)
+    return pd.DataFrame(columns, index=range(len(parsed))).take(rows).reset_index(drop=True)
+
+
+def _parse(texts: pa.ChunkedArray) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Parse JSON objects, equal ones once; return the different ones in order, and the row in these for each text."""
+    encoded = texts.combine_chunks().dictionary_encode()
+    return [read_json(text) for text in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
 
 
 def _make_column(values: list) -> pd.Series:
@@ -95,19 +100,22 @@ def _as_python(value: Any) -> Any:
 
 def read_candidate_features(texts: pa.ChunkedArray, mask: np.ndarray) -> dict[str, np.ndarray]:
     """Parse JSON objects of lists of numbers as arrays, float64 [n, k], 0 in padding."""
-    parsed = [read_json(text) for text in texts.to_pylist()]
+    parsed, rows = _parse(texts)
     names = parsed[0].keys() if parsed else ()
-    for row, values in enumerate(parsed):
-        expected = f"those of row 0, {', '.join(names) or 'none'}"
-        checks.require(values.keys() == names, f"row {row}: names of candidate_features", expected, list(values))
+    for number, values in enumerate(parsed):
+        if values.keys() != names:
+            row, expected = np.argmax(rows == number), f"those of row 0, {', '.join(names) or 'none'}"
+            checks.require(False, f"row {row}: names of candidate_features", expected, list(values))
     arrays = {name: np.zeros(mask.shape) for name in names}
     for name, array in arrays.items():
-        array[mask] = list(chain.from_iterable(values[name] for values in parsed))
+        array[mask] = list(chain.from_iterable(parsed[row][name] for row in rows.tolist()))
     return arrays
 
 
 def write_candidate_features(numbers: Mapping[str, np.ndarray], mask: np.ndarray) -> list[str]:
     """Write arrays of numbers of candidates as JSON objects of lists, without padding."""
+    if not numbers:
+        return ["{}"] * len(mask)
     ends, flat = _ends(mask).tolist(), {name: values[mask].tolist() for name, values in numbers.items()}
     return [json.dumps({name: values[start:end] for name, values in flat.items()}) for start, end in pairwise(ends)]
 

@@ -10,7 +10,8 @@
 - `watch` and `trace` profile training steps, `read_operations` reads the traces.
 - `Simulation`, `Fit`, `Rank` and `Learn` are the problems of a training job; `run_experiment` runs one and gives an
   `Outcome`, `get_exploration` the exploration of the exported policy.
-- `make_environment`, `OfflineTask` and `RankingTask` give the data of a problem; `JobPaths` the paths of a job.
+- `make_environment`, `OfflineTask` and `RankingTask` give the data of a problem; `JobPaths` the paths of a job,
+  `read_users` what it knew of the users of MovieLens.
 
 `python -m recbandits.training.task --help` is the job's command line.
 """
@@ -23,7 +24,7 @@ __getattr__, __all__ = lazy_exports(
         "distribution": "get_strategy",
         "epochs": "mean_squared_error",
         "experiments": "OfflineTask Outcome RankingTask get_exploration make_environment run_experiment",
-        "job_paths": "JobPaths",
+        "job_paths": "JobPaths read_users",
         "logs": "evaluate score_log target_probabilities train",
         "offline": "Specs fit score_candidates",
         "online": "simulate",

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
+from recbandits.serving.bucket import local_directory
+
+_USERS, _TABLE = "users", "users.parquet"
 _VARIABLES = {"model": "AIP_MODEL_DIR", "checkpoints": "AIP_CHECKPOINT_DIR", "tensorboard": "AIP_TENSORBOARD_LOG_DIR"}
 
 
@@ -13,7 +18,7 @@ class JobPaths(NamedTuple):
     """Directories of a job, None for each that the job does not keep, and its role among its replicas.
 
     Attributes:
-      model: of the exported policy; the job's `record.json` goes beside it.
+      model: of the exported policy; the job's `record.json` goes beside it, as does the table for `read_users`.
       checkpoints: from which an interrupted job resumes.
       tensorboard: of event files.
       chief: whether this process writes the results: the chief, or the first worker where there is none.
@@ -44,6 +49,13 @@ class JobPaths(NamedTuple):
         """File beside the model, or None."""
         return None if self.model is None else self.model.parent / "record.json"
 
+    def write_users(self, users: pd.DataFrame) -> None:
+        """Write the raw columns of users beside the model."""
+        if self.model is not None:
+            file = self.model.parent / _USERS / _TABLE
+            file.parent.mkdir(parents=True, exist_ok=True)
+            users.to_parquet(file)
+
     def describe(self) -> dict[str, str]:
         """Return for each directory its path, or the variable that would name it."""
         return {
@@ -55,3 +67,22 @@ class JobPaths(NamedTuple):
 def mounted(name: str) -> Path:
     """Return the path of a directory, or of a gs:// URI where Vertex AI mounts it: gs://bucket/x is /gcs/bucket/x."""
     return Path(f"/gcs/{name[len('gs://') :]}" if name.startswith("gs://") else name)
+
+
+def read_users(model: str | Path) -> pd.DataFrame:
+    """Read what the job of a policy knew of the users of MovieLens: the raw columns that are their context.
+
+    A recommender in production has a feature store for this.
+
+    Args:
+      model: directory or gs:// URI of the policy that the job exported.
+
+    Returns:
+      DataFrame indexed by user_id, one row for each user.
+
+    Raises:
+      FileNotFoundError: the job wrote none.
+    """
+    parent = str(model).rstrip("/").rpartition("/")[0]
+    with local_directory(f"{parent}/{_USERS}") as directory:
+        return pd.read_parquet(directory / _TABLE)

@@ -225,6 +225,8 @@ def _export(request, outcome, data, paths):
         draft = export(outcome.policy, Path(folder, "model"), outcome.features, summary=summary, **extras)
         if paths.chief:
             _copy_files(draft, paths.model)
+            if (users := getattr(outcome.features, "users", None)) is not None:
+                paths.write_users(users)
         return load(draft).version
 
 

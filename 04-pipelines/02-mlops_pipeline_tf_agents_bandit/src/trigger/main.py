@@ -2,8 +2,8 @@
 
 A message {"do": "train"} starts the re-training pipeline if enough is new, {"do": "train", "least_new": 1} if anything
 is, and {"do": "guard"} has the guardrail look. Beside the configuration (RECBANDITS_PLATFORM, RECBANDITS_PROJECT and so
-on) the environment has RECBANDITS_FEATURES (gs:// URI of the features of the policies), RECBANDITS_EVENT_TOPIC (where the endpoint logs)
-and RECBANDITS_SETTINGS (`loop.settings.Settings` as JSON; `join`, the rule for rewards, must be there).
+on) the environment has RECBANDITS_FEATURES (gs:// URI of the policies' features), RECBANDITS_EVENT_TOPIC (where the
+endpoint logs) and RECBANDITS_SETTINGS (`loop.settings.Settings` as JSON; `join`, the rule for rewards, must be there).
 """
 
 import base64

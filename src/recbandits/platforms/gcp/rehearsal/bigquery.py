@@ -10,7 +10,7 @@ from recbandits.platforms.gcp.rehearsal.answers import drop, error, keep, look
 from recbandits.platforms.gcp.rehearsal.vertex import patch
 from recbandits.platforms.local.warehouse import translated
 
-_TYPES = {"STRING": "VARCHAR", "TIMESTAMP": "TIMESTAMPTZ", "INTEGER": "BIGINT", "FLOAT": "DOUBLE"}
+_TYPES = {"STRING": "VARCHAR", "TIMESTAMP": "TIMESTAMPTZ", "FLOAT": "DOUBLE"}
 _READERS = {"TIMESTAMP": datetime.fromisoformat, "FLOAT64": float, "INT64": int, "STRING": str}
 _NAMES = {"string": "STRING", "int": "INTEGER", "double": "FLOAT", "timestamp": "TIMESTAMP"}
 
