@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -30,7 +31,7 @@ def real_movielens(movielens):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """Directories of three small exported policies for 30 users and 40 movies, ids 1 to 30 and 101 to 140.
+    """Directories of three small exported policies for 40 items, ids "101" to "140"; of requests they know the age.
 
     They score about 100, 200 and 300, so that a score tells which one has decided; they explore, 30 %.
     """
@@ -38,27 +39,22 @@ def exported(tmp_path_factory):
     import pandas as pd
 
     from recbandits.agents.factory import make_agent
-    from recbandits.data import simulated_logs
-    from recbandits.data.examples import make_examples
-    from recbandits.serving.policy import Exploration, export
-    from recbandits.training.offline import Specs, fit
-    from tests.rating_tables import rating_features
+    from recbandits.data import Features
+    from recbandits.exploration import Exploration
+    from recbandits.serving import export
+    from recbandits.training.offline import Specs
 
     rng = np.random.default_rng(0)
-    pairs = pd.MultiIndex.from_product([range(1, 31), range(101, 141)], names=["user_id", "movie_id"])
-    time = pd.date_range("2024-01-01", periods=len(pairs), freq="h", tz="UTC")
-    ratings = pairs.to_frame(index=False).assign(rating=rng.integers(1, 6, len(pairs)), time=time)
-    users = pd.DataFrame(rng.normal(size=(30, 3)), range(1, 31), ["one", "age", "activity"]).assign(one=1.0)
-    movies = pd.DataFrame(rng.normal(size=(40, 2)), range(101, 141), ["year", "popularity"])
-    known = rating_features(users, movies)
-    log = simulated_logs.log_decisions(ratings, simulated_logs.uniform, candidates=10, decisions=300).log
-    batch = make_examples(log.join_users(users), known.features)
+    context = pd.DataFrame({"age": rng.normal(size=30)})
+    items = pd.DataFrame(rng.normal(size=(40, 2)), range(101, 141), ["year", "popularity"])
+    features = replace(Features.fit(items, context, [("age", "year")]), intercept=True)
+    exploration, titles = Exploration("epsilon_greedy", 0.3), {item: f"title {item}" for item in items.index}
     folder, directories = tmp_path_factory.mktemp("exported"), []
     for level in (100, 200, 300):
-        agent = make_agent("linucb", Specs(known.spec(10)))
-        fit(agent, batch._replace(reward=batch.reward + np.float32(level)))
-        way, titles = Exploration("epsilon_greedy", 0.3), {movie: f"title {movie}" for movie in movies.index}
-        directories.append(export(agent.policy, folder / str(level), known, exploration=way, titles=titles))
+        agent = make_agent("linucb", Specs(features.spec(10)))
+        agent.model.theta.assign([[level, 0.5, 0.4, 0.3, 0.6]])  # constant, age, year, popularity, age times year
+        options = {"exploration": exploration, "titles": titles}
+        directories.append(export(agent.policy, folder / str(level), features, **options))
     return directories
 
 

@@ -16,7 +16,7 @@ def test_good_lines_are_answered_in_order_and_bad_ones_named(exported, tmp_path)
     source = tmp_path / "in.jsonl"
     instances = [{"user_id": user, "k": 2, "seed": user} for user in range(1, 31)]
     texts = [json.dumps(each).encode() for each in instances]
-    texts[3:3] = [b"", b"{", b'{"user": 3}', b'{"user_id": 999}', b"\xff", b'{"user_id": 1}, {"user_id": 2}']
+    texts[3:3] = [b"", b"{", b'{"user": 3}', b'{"candidates": [999]}', b"\xff", b'{"user_id": 1}, {"user_id": 2}']
     source.write_bytes(b"\n".join(texts))
     done = batch.batch_predict(exported[0], source, tmp_path / "out.jsonl")
     assert (done.answered, done.refused) == (30, 5)
@@ -24,32 +24,31 @@ def test_good_lines_are_answered_in_order_and_bad_ones_named(exported, tmp_path)
     assert [each["instance"] for each in answered] == instances
     loaded = policy.load(exported[0])
     for each in answered:
-        expected = loaded.recommend(each["instance"]["user_id"], k=2, rng=each["instance"]["seed"])
+        expected = loaded.recommend(k=2, rng=each["instance"]["seed"])
         assert Prediction.model_validate(each["prediction"]).item_ids == expected.item_ids
     refused = lines(done.refusals)
     assert [each["line"] for each in refused] == [5, 6, 7, 8, 9]
     assert [each["error"][:25] for each in refused] == [
         "the body must be JSON: EO",
         "user is not known, did yo",
-        "unknown user ids: 999; de",
+        "unknown item ids: 999; de",
         "the body must be JSON: ex",
         "the body must be JSON: tr",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "out.jsonl.errors"]
 
 
-def test_an_id_that_may_have_been_rounded_is_nobody(exported, tmp_path):
-    """2^53 + 1 as a double is 2^53: another user. In digits alone it is read exactly, and that user is not known."""
-    source = tmp_path / "in.jsonl"
-    source.write_text('{"user_id": 9007199254740993.0}\n{"user_id": 9007199254740993}\n{"user_id": 7.0}\n')
+def test_a_number_that_may_have_been_rounded_is_no_id(exported, tmp_path):
+    """2^53 + 1 as a double is 2^53: another user. As text it is an id; 7.0 is 7, as Vertex AI writes it."""
+    source, rounded = tmp_path / "in.jsonl", "must be text, because a number of 2^53 or more may have been rounded"
+    ids = ["9007199254740993.0", "9007199254740993", '"9007199254740993"', "7.0"]
+    source.write_text("".join(f'{{"user_id": {number}}}\n' for number in ids))
     done = batch.batch_predict(exported[0], source, tmp_path / "out.jsonl")
-    assert (done.answered, [each["error"] for each in lines(done.refusals)]) == (
-        1,
-        [
-            "user_id must be written in digits alone, as a double it may have been rounded, got 9007199254740992.0",
-            "unknown user ids: 9007199254740993; describe who is new by `features`",
-        ],
-    )
+    assert [each["instance"]["user_id"] for each in lines(done.predictions)] == ["9007199254740993", 7.0]
+    assert [each["error"] for each in lines(done.refusals)] == [
+        f"user_id {rounded}, got 9007199254740992.0",
+        f"user_id {rounded}, got 9007199254740993",
+    ]
 
 
 @pytest.mark.parametrize("line", ['{"user_id": 9007199254740993}', '{"candidates": [1, -9007199254740992]}'])

@@ -36,17 +36,17 @@ def test_a_release_answers_with_the_versions_that_it_names(release):
     assert served.release == TrafficSplit({names[0]: 80, names[1]: 20}, previous={names[0]: 100})
     for user in range(1, 31):
         recommendation = served.recommend(Instance(user_id=user), Parameters())
-        assert recommendation.policy_version == served.release.version(user)
+        assert recommendation.policy_version == served.release.version(str(user)) == served.release.version(user)
         assert round(recommendation.scores[0] / 100) == 1 + names.index(recommendation.policy_version)
 
 
-def test_people_without_an_id_are_split_by_the_shares_and_not_all_alike(release):
+def test_requests_without_a_user_are_split_by_the_shares_and_not_all_alike(release):
     """80 to 20 of 400: 320 give or take four standard errors of 8. A seed always gets the same version."""
     served, names = versions.find(release[0]), release[1]
-    answers = [served.recommend(Instance(features={}), Parameters()) for _ in range(400)]
+    answers = [served.recommend(Instance(context={}), Parameters()) for _ in range(400)]
     assert abs([answer.policy_version for answer in answers].count(names[0]) - 320) < 32
     assert {answer.user_id for answer in answers} == {None}
-    seeded = [served.recommend(Instance(features={}, seed=3), Parameters()) for _ in range(20)]
+    seeded = [served.recommend(Instance(seed=3), Parameters()) for _ in range(20)]
     assert len({answer.policy_version for answer in seeded}) == 1
 
 

@@ -1,6 +1,7 @@
 """What a policy answers: a decision for one request, or decisions for many."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from recbandits.records import Interaction
 from recbandits.records.fields import NAME
+
+
+_ID = replace(NAME, expected="text or a whole number")
 
 
 class Recommendation(NamedTuple):
@@ -88,7 +92,7 @@ def read_id(name: str, value: Any) -> str:
     """
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(value)
-    return NAME.accept(name, value)
+    return _ID.accept(name, value)
 
 
 def _as_json(value: Any) -> Any:
