@@ -14,7 +14,6 @@ from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinTS, LinUCB, NeuralLinUCB
 from recbandits.data import simulated_logs
 from recbandits.data.examples import make_examples
-from recbandits.data.features import FeatureBundle
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.environments.factorization import als
 from recbandits.environments.movielens import MovieLensEnvironment
@@ -22,6 +21,7 @@ from recbandits.exploration import Exploration, epsilon_greedy
 from recbandits.serving import policy
 from recbandits.training.offline import Specs, fit, score_candidates
 from recbandits.training.online import simulate
+from tests.rating_tables import rating_features
 
 STRANGER = """
 import collections, sys
@@ -105,28 +105,30 @@ def test_what_somebody_put_beside_a_policy_is_not_lost(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def log_and_features():
-    """300 decisions among 2 to 5 of 40 movies for 30 users, and features of all of them."""
+    """300 decisions among 2 to 5 of 40 movies for 30 users, and `RatingFeatures` of all of them."""
     rng = np.random.default_rng(0)
     pairs = pd.MultiIndex.from_product([range(1, 31), range(101, 141)], names=["user_id", "movie_id"])
     time = pd.date_range("2024-01-01", periods=len(pairs), freq="h", tz="UTC")
     ratings = pairs.to_frame(index=False).assign(rating=rng.integers(1, 6, len(pairs)), time=time)
     users = pd.DataFrame(rng.normal(size=(30, 3)), range(1, 31), ["age", "factor_0", "factor_1"])
     movies = pd.DataFrame(rng.normal(size=(40, 3)), range(101, 141), ["year", "factor_0", "factor_1"])
-    bundle = FeatureBundle(users.astype(np.float32), movies.astype(np.float32))
-    return simulated_logs.log_decisions(ratings, simulated_logs.uniform, candidates=(2, 5), decisions=300), bundle
+    decisions = simulated_logs.log_decisions(ratings, simulated_logs.uniform, candidates=(2, 5), decisions=300)
+    return decisions, rating_features(users, movies)
 
 
 SERVER = """
 import json, sys
 import numpy as np
+import pandas as pd
 from recbandits.serving.policy import load
 
 asked = np.load(sys.argv[2])
-policy = load(sys.argv[1])
-np.save(sys.argv[3], policy.scores(asked["user_id"], asked["candidates"], asked["mask"]))
-seeded = policy.recommend(7, k=3, rng=5)
-drawn = [policy.recommend(7).item_ids[0] for _ in range(40)]
-drawn += policy.decide([7] * 40).action.tolist()
+policy, context = load(sys.argv[1]), pd.DataFrame(asked["context"], columns=["age", "factor_0", "factor_1"])
+np.save(sys.argv[3], policy.scores(context, asked["candidates"], asked["mask"]))
+request = context.iloc[0].to_dict()
+seeded = policy.recommend(request, k=3, rng=5)
+drawn = [policy.recommend(request).item_ids[0] for _ in range(40)]
+drawn += policy.decide(context[:1].take([0] * 40)).action.tolist()
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tf_agents", "keras", "tf_keras")]
 print(json.dumps([seeded.item_ids, seeded.scores, seeded.propensity, drawn]))
 """
@@ -134,66 +136,71 @@ print(json.dumps([seeded.item_ids, seeded.scores, seeded.propensity, drawn]))
 
 def test_processes_without_tensorflow_give_the_same_scores_and_explore_apart(log_and_features, tmp_path):
     """Scores and seeded requests bit by bit; without a seed two replicas differ. They get the directory and no more."""
-    decisions, bundle = log_and_features
-    log = decisions.log
-    agent = make_agent("epsilon_greedy", Specs(bundle.spec(5)))
-    fit(agent, make_examples(log, bundle), epochs=3, batch_size=64)
-    asked = {"user_id": log.user_id, "candidates": log.candidates, "mask": log.mask}
-    in_training = score_candidates(agent, bundle, *asked.values())
+    decisions, features = log_and_features
+    log, ids = decisions.log.join_users(features.users), (decisions.user_ids, decisions.movie_ids, decisions.log.mask)
+    agent = make_agent("epsilon_greedy", Specs(features.spec(5)))
+    fit(agent, make_examples(log, features.features), epochs=3, batch_size=64)
+    in_training = score_candidates(agent, features, *ids)
     way = Exploration("epsilon_greedy", 0.5)
-    directory = policy.export(agent.policy, tmp_path / "policy", bundle, exploration=way)
-    loaded = policy.load(directory)
-    np.testing.assert_allclose(loaded.scores(*asked.values()), in_training, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(score_candidates(loaded, bundle, *asked.values()), in_training, rtol=1e-5, atol=1e-5)
-    evaluated_policy = simulated_logs.explore_scores(loaded.scores, lambda *scored: epsilon_greedy(*scored, 0.1))
-    evaluated = evaluated_policy(*asked.values())
-    np.testing.assert_array_equal(evaluated, epsilon_greedy(in_training, log.mask, 0.1))
-    np.savez(tmp_path / "asked.npz", **asked)
+    directory = policy.export(agent.policy, tmp_path / "policy", features, exploration=way)
+    loaded, asked = policy.load(directory), {"candidates": log.candidate_ids.astype(str), "mask": log.mask}
+    scores = loaded.scores(log.context, **asked)
+    np.testing.assert_allclose(scores, in_training, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(score_candidates(loaded, features, *ids), in_training, rtol=1e-5, atol=1e-5)
+    explored = simulated_logs.explore_scores(
+        lambda users, movies, mask: loaded.scores(features.contexts(users), movies, mask),
+        lambda scores, mask: epsilon_greedy(scores, mask, 0.1),
+    )
+    np.testing.assert_array_equal(explored(*ids), epsilon_greedy(in_training, log.mask, 0.1))
+    np.savez(tmp_path / "asked.npz", context=log.context.to_numpy(), **asked)
     paths = [str(directory), str(tmp_path / "asked.npz"), str(tmp_path / "scores.npy")]
     replicas = []
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", SERVER, *paths], check=True, capture_output=True, text=True)
         replicas.append(json.loads(done.stdout))
-        np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), loaded.scores(*asked.values()))
-    here = loaded.recommend(7, k=3, rng=5)
+        np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), scores)
+    here = loaded.recommend(log.context.iloc[0], k=3, rng=5)
     assert [replica[:3] for replica in replicas] == [[here.item_ids, here.scores, here.propensity]] * 2
     assert replicas[0][3] != replicas[1][3]
     assert np.isneginf(in_training[~log.mask]).all()
     assert in_training[log.mask].std() > 0
 
 
-def test_the_bundle_comes_back_with_its_policy_and_goes_when_it_is_replaced(log_and_features, tmp_path):
-    bundle = log_and_features[1]
-    agent = make_agent("linucb", Specs(bundle.spec(5)))
-    loaded = policy.load(policy.export(agent.policy, tmp_path / "policy", features=bundle))
-    pd.testing.assert_frame_equal(loaded.bundle.users, bundle.users, check_names=False)
+def test_the_features_come_back_with_their_policy_and_go_when_it_is_replaced(log_and_features, tmp_path):
+    features = log_and_features[1]
+    agent = make_agent("linucb", Specs(features.spec(5)))
+    loaded = policy.load(policy.export(agent.policy, tmp_path / "policy", features=features))
+    np.testing.assert_array_equal(loaded.features.items, features.features.items)
+    assert loaded.candidates.equals(features.features.item_ids)
     again = policy.load(policy.export(agent.policy, tmp_path / "policy"))
-    assert again.bundle is None
-    for asking in (lambda: again.scores([1], [[101]]), lambda: again.recommend(1), lambda: again.decide([1])):
+    assert again.features is again.candidates is None
+    for ask in (lambda: again.scores(features.users), again.recommend, lambda: again.decide(features.users)):
         with pytest.raises(ValueError, match="policy must have been exported with its features to score ids"):
-            asking()
+            ask()
 
 
 def test_features_that_the_policy_does_not_read_are_refused(trained, log_and_features, tmp_path):
-    bundle = log_and_features[1]
+    features = log_and_features[1]
     other = make_agent("linucb", Specs({"global": (7,), "per_arm": (5, 2)}))
     with pytest.raises(ValueError, match=r"must be as many as the policy reads, \{'global': 7, 'per_arm': 2\}, got"):
-        policy.export(other.policy, tmp_path / "policy", features=bundle)
+        policy.export(other.policy, tmp_path / "policy", features=features)
     with pytest.raises(ValueError, match=r"must be as many as the policy reads, \{'global': 4\}, got"):
-        policy.export(trained[1], tmp_path / "policy", features=bundle, arms=[1, 2, 3, 4])
+        policy.export(trained[1], tmp_path / "policy", features=features, arms=[1, 2, 3, 4])
     assert not (tmp_path / "policy").exists()
 
 
 def test_arms_that_do_not_fit_are_refused(trained, log_and_features, tmp_path):
-    bundle = log_and_features[1]
+    features = log_and_features[1]
     with pytest.raises(
         ValueError, match="arms must name the items of the 4 actions, so that they can be served by ids"
     ):
-        policy.export(trained[1], tmp_path / "policy", features=bundle)
-    with pytest.raises(ValueError, match=r"an item for each of the 4 actions, once each, got \[1, 2, 2, 3\]"):
-        policy.export(trained[1], tmp_path / "policy", arms=[1, 2, 2, 3])
+        policy.export(trained[1], tmp_path / "policy", features=features)
+    with pytest.raises(ValueError, match=r"an item for each of the 4 actions, once each, got \['1', '2', '2', '3'\]"):
+        policy.export(trained[1], tmp_path / "policy", arms=[1, 2, "2", 3])
+    with pytest.raises(ValueError, match=r"arm must be text or a whole number, got 2\.0"):
+        policy.export(trained[1], tmp_path / "policy", arms=[1, 2.0, 3, 4])
     with pytest.raises(ValueError, match="arms must be None for a policy whose arms have features"):
-        policy.export(make_agent("linucb", Specs(bundle.spec(5))).policy, tmp_path / "policy", bundle, arms=[1, 2, 3])
+        policy.export(make_agent("linucb", Specs(features.spec(5))).policy, tmp_path / "policy", features, arms=["a"])
     assert not (tmp_path / "policy").exists()
 
 
@@ -222,7 +229,7 @@ AGENTS = {
     [(name, per_arm) for name in AGENTS for per_arm in (True, False) if per_arm or "dot product" not in name],
 )
 def test_loaded_policies_score_as_their_agents_do(name, per_arm, tmp_path):
-    """1,000 contexts by ids, by the SavedModel's plain signature, and by its TF-Agents action."""
+    """1,000 contexts and text ids, by the SavedModel's plain signature, and by its TF-Agents action."""
     environment = world(per_arm)
     agent = make_agent(AGENTS[name], environment)
     simulate(environment, agent, steps=50)
@@ -230,13 +237,14 @@ def test_loaded_policies_score_as_their_agents_do(name, per_arm, tmp_path):
     users = rng.choice(environment.user_ids, 1000)
     movies = rng.permuted(np.tile(environment.movie_ids, (1000, 1)), axis=1)[:, :10]
     movies = movies if per_arm else np.tile(environment.movie_ids, (1000, 1))
-    observation = tf.nest.map_structure(tf.constant, environment.bundle().observation(users, movies))
+    observation = tf.nest.map_structure(tf.constant, environment.features.observation(users, movies))
     observation = observation if per_arm else observation["global"]
     expected = agent.policy.scores(observation, tf.constant([0, 0])).numpy()
     arms = None if per_arm else environment.movie_ids
-    directory = policy.export(agent.policy, tmp_path / "policy", environment.bundle(), arms=arms)
+    directory = policy.export(agent.policy, tmp_path / "policy", environment.features, arms=arms)
     loaded = policy.load(directory)
-    scored = loaded.scores(users, movies)
+    context, texts = environment.features.contexts(users), movies.astype(str)
+    scored = loaded.scores(context, texts)
     inputs = (
         {"context": observation["global"], "per_arm": observation["per_arm"]} if per_arm else {"context": observation}
     )
@@ -250,17 +258,17 @@ def test_loaded_policies_score_as_their_agents_do(name, per_arm, tmp_path):
         np.testing.assert_array_equal(values.argmax(axis=1)[clear], expected.argmax(axis=1)[clear])
     acted = loaded.action(ts.restart(observation, 1000)).action.numpy()
     np.testing.assert_array_equal(acted[clear], scored.argmax(axis=1)[clear])
-    np.testing.assert_array_equal(loaded.decide(users[:50], movies[:50]).action, scored[:50].argmax(axis=1))
+    np.testing.assert_array_equal(loaded.decide(context[:50], texts[:50]).action, scored[:50].argmax(axis=1))
 
 
 @pytest.mark.parametrize("name", ["exp3_mixture", "uniform", "collecting"])
 def test_a_policy_that_does_not_score_by_what_it_learnt_acts_and_serves_no_ids(name, log_and_features, tmp_path):
-    bundle = log_and_features[1]
-    agent = make_agent("linucb" if name == "collecting" else name, Specs(bundle.spec(5)))
+    features = log_and_features[1]
+    agent = make_agent("linucb" if name == "collecting" else name, Specs(features.spec(5)))
     acting = agent.collect_policy if name == "collecting" else agent.policy
-    loaded = policy.load(policy.export(acting, tmp_path / "policy", bundle))
-    observation = bundle.observation([1, 2], [[101, 102, 103, 104, 105]] * 2)
+    loaded = policy.load(policy.export(acting, tmp_path / "policy", features))
+    observation = features.observation([1, 2], [[101, 102, 103, 104, 105]] * 2)
     action = loaded.action(ts.restart({key: tf.constant(value) for key, value in observation.items()}, 2)).action
     assert action.shape == [2]
     with pytest.raises(ValueError, match="policy must score by what it has learnt to serve ids, this one does not"):
-        loaded.recommend(1)
+        loaded.recommend()

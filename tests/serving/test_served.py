@@ -1,6 +1,7 @@
 """A policy that is asked by raw columns and text ids."""
 
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -95,9 +96,9 @@ def test_the_model_card_and_the_description_say_what_it_knows(trained, tmp_path)
 
 def test_damaged_features_are_refused(trained, tmp_path):
     _, features, agent, _ = trained
-    file = export(agent.policy, tmp_path / "policy", features) / "columns.npz"
+    file = export(agent.policy, tmp_path / "policy", features) / "features.npz"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match=r"policy policy is damaged, columns\.npz is not what was exported"):
+    with pytest.raises(ValueError, match=r"policy policy is damaged, features\.npz is not what was exported"):
         load(tmp_path / "policy")
 
 
@@ -116,7 +117,23 @@ def test_a_policy_that_cannot_score_cannot_be_exported_with_features(trained, tm
 
 def test_it_scores_a_whole_log_as_the_agent_does(policy, trained):
     log, features, agent, _ = trained
-    np.testing.assert_allclose(score_log(policy, log, features), score_log(agent, log, features), rtol=1e-5, atol=1e-4)
+    expected = score_log(agent, log, features)
+    np.testing.assert_allclose(score_log(policy, log, features), expected, rtol=1e-5, atol=1e-4)
+    asked = {"candidates": log.candidate_ids, "mask": log.mask, "candidate_features": log.candidate_features}
+    np.testing.assert_allclose(policy.scores(log.context, **asked), expected, rtol=1e-5, atol=1e-4)
+    best = (expected == expected.max(axis=1, keepdims=True)) & log.mask
+    decided = policy.decide(log.context, rng=0, **asked)
+    np.testing.assert_allclose(decided.probabilities[best], 0.6 + 0.4 / log.mask.sum(axis=1), rtol=1e-6)
+
+
+def test_numbers_of_candidates_are_part_of_the_record(policy, trained):
+    ids = trained[0].item_ids[:2].tolist()
+    answer = policy.recommend({}, ids, candidate_features={"price": np.array([1, 2])})
+    assert answer.candidate_features == {"price": [1.0, 2.0]}
+    record = answer.interaction(datetime.now(UTC))
+    assert json.loads(record.candidate_features) == {"price": [1.0, 2.0]}
+    with pytest.raises(ValueError, match=r"candidate feature 'price' must be 2 finite numbers, one for each candidate"):
+        policy.scores(pd.DataFrame(index=[0, 1]), [ids, ids], candidate_features={"price": [[1.0, 2.0]]})
 
 
 @pytest.mark.parametrize(
@@ -130,6 +147,7 @@ def test_it_scores_a_whole_log_as_the_agent_does(policy, trained):
         (ValueError, {"candidate_features": {}}, r"candidate_features must be price, got \[\]"),
         (ValueError, {"candidate_features": {"price": [1.0]}}, "candidate feature 'price' must be 12 finite numbers"),
         (ValueError, {"candidate_features": {"price": [np.nan] * 12}}, "candidate feature 'price' must be 12 finite"),
+        (ValueError, {"candidate_features": {"price": ["a"] * 12}}, "candidate feature 'price' must be 12 finite"),
         (ValueError, {"k": 13}, "k must be"),
     ],
 )

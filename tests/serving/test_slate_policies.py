@@ -12,10 +12,10 @@ from tf_agents.trajectories import time_step as ts
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.parameters import CascadingLinUCB, Ranking
-from recbandits.data.features import FeatureBundle
 from recbandits.data.slates import list_examples
 from recbandits.serving import policy
 from recbandits.training.offline import Specs, fit, score_candidates
+from tests.rating_tables import rating_features
 
 ITEMS, SLOTS = 12, 4
 AGENTS = {
@@ -36,20 +36,20 @@ def lists():
     rng = np.random.default_rng(0)
     users = pd.DataFrame(rng.normal(size=(30, 3)), range(1, 31), ["age", "factor_0", "factor_1"])
     movies = pd.DataFrame(rng.normal(size=(40, 3)), range(101, 141), ["year", "factor_0", "factor_1"])
-    bundle = FeatureBundle(users.astype(np.float32), movies.astype(np.float32))
+    features = rating_features(users, movies)
     pairs = pd.MultiIndex.from_product([users.index, movies.index], names=["user_id", "movie_id"]).to_frame(index=False)
     taste = np.einsum("uf,mf->um", users.to_numpy()[:, 1:], movies.to_numpy()[:, 1:]).ravel()
     ratings = pairs.assign(rating=np.clip(np.rint(3 + taste), 1, 5))
     rows = np.arange(len(ratings)).reshape(30, 40)[rng.integers(0, 30, 300)]
-    return list_examples(ratings, rng.permuted(rows, axis=1)[:, :SLOTS], bundle), bundle
+    return list_examples(ratings, rng.permuted(rows, axis=1)[:, :SLOTS], features), features
 
 
 def trained(parameters, lists):
-    examples, bundle = lists
+    examples, features = lists
     feedback = "cascading" if parameters == AGENTS["penalised"] else "score_vector"
     if feedback == "cascading":
         examples = examples._replace(reward=(examples.reward >= 4).astype(np.float32))
-    agent = make_agent(parameters, Specs(bundle.spec(ITEMS), SLOTS, feedback))
+    agent = make_agent(parameters, Specs(features.spec(ITEMS), SLOTS, feedback))
     fit(agent, examples, epochs=3 if isinstance(parameters, Ranking) else 1, batch_size=32)
     return agent
 
@@ -62,37 +62,38 @@ def drawn(lists, tmp_path_factory):
     return agent, policy.export(agent.policy, directory, lists[1], exploration=WAY)
 
 
-def asked(bundle, number=200, items=ITEMS):
+def asked(features, number=200, items=ITEMS):
     """Users, candidates, and what a policy sees of them."""
     rng = np.random.default_rng(1)
-    users = rng.choice(bundle.users.index, number)
-    movies = rng.permuted(np.tile(bundle.movies.index, (number, 1)), axis=1)[:, :items]
-    observation = {name: tf.constant(part) for name, part in bundle.observation(users, movies).items()}
+    users = rng.choice(features.users.index, number)
+    movies = rng.permuted(np.tile(features.features.item_ids.astype(int), (number, 1)), axis=1)[:, :items]
+    observation = {name: tf.constant(part) for name, part in features.observation(users, movies).items()}
     return users, movies, observation
 
 
 @pytest.mark.parametrize("name", PARITY)
 def test_loaded_policies_score_and_fill_slates_as_their_agents_do(name, lists, tmp_path):
     """By ids, by the plain signature, which takes any number of candidates, and by TF-Agents' action."""
-    agent, bundle = trained(AGENTS[name], lists), lists[1]
-    directory = policy.export(agent.policy, tmp_path / "policy", bundle)
+    agent, features = trained(AGENTS[name], lists), lists[1]
+    directory = policy.export(agent.policy, tmp_path / "policy", features)
     loaded, model = policy.load(directory), tf.saved_model.load(str(directory))
-    users, movies, observation = asked(bundle)
+    users, movies, observation = asked(features)
     expected = agent.policy.scores(observation, tf.constant([0, 0])).numpy()
     assert expected.std(axis=1).min() > 0
-    np.testing.assert_allclose(loaded.scores(users, movies), expected, rtol=0, atol=1e-5 * abs(expected).max())
+    scores = loaded.scores(features.contexts(users), movies)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5 * abs(expected).max())
     step = ts.restart(observation, 200, agent.time_step_spec.reward)
     slates = agent.policy.action(step).action.numpy()
     np.testing.assert_array_equal(loaded.action(step).action, slates)
     if name != "penalised":
         for row in range(50):
-            answer = loaded.recommend(int(users[row]), candidates=movies[row].tolist(), k=SLOTS)
-            assert answer.item_ids == movies[row, slates[row]].tolist()
+            answer = loaded.recommend(features.context_of(users[row]), movies[row], k=SLOTS)
+            assert answer.item_ids == movies[row, slates[row]].astype(str).tolist()
             assert answer.propensities == [1.0] * SLOTS
     for items in (3, 40):
-        users, movies, observation = asked(bundle, 5, items)
+        users, movies, observation = asked(features, 5, items)
         plain = model.signatures["serving_default"](context=observation["global"], per_arm=observation["per_arm"])
-        by_pairs = score_candidates(agent, bundle, users, movies)
+        by_pairs = score_candidates(agent, features, users, movies)
         np.testing.assert_allclose(plain["scores"], by_pairs, rtol=0, atol=1e-5 * abs(by_pairs).max())
 
 
@@ -101,10 +102,10 @@ def test_served_slates_have_the_propensities_of_the_policy_that_collects(lists, 
     agent, loaded = drawn[0], policy.load(drawn[1])
     users, movies, observation = asked(lists[1], 60)
     answers = [
-        loaded.recommend(int(user), candidates=row.tolist(), k=SLOTS, rng=seed)
+        loaded.recommend(lists[1].context_of(user), row, k=SLOTS, rng=seed)
         for seed, (user, row) in enumerate(zip(users, movies, strict=True))
     ]
-    shown = np.array([answer.item_ids for answer in answers])
+    shown = np.array([answer.item_ids for answer in answers]).astype(int)
     slates = (movies[:, None] == shown[:, :, None]).argmax(axis=2)
     exact = agent.collect_policy.propensities(observation, slates).numpy()
     np.testing.assert_allclose([answer.propensities for answer in answers], exact, rtol=1e-4)
@@ -116,7 +117,7 @@ SERVER = """
 import json, sys
 from recbandits.serving.policy import load
 
-answer = load(sys.argv[1]).recommend(7, k=5, rng=3)
+answer = load(sys.argv[1]).recommend({"age": 1.0}, k=5, rng=3)
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tf_agents", "keras", "tf_keras")]
 print(json.dumps([answer.item_ids, answer.propensities]))
 """
@@ -125,6 +126,6 @@ print(json.dumps([answer.item_ids, answer.propensities]))
 def test_a_process_without_tensorflow_serves_the_same_slate(drawn):
     directory = drawn[1]
     done = subprocess.run([sys.executable, "-c", SERVER, str(directory)], check=True, capture_output=True, text=True)
-    here = policy.load(directory).recommend(7, k=5, rng=3)
+    here = policy.load(directory).recommend({"age": 1.0}, k=5, rng=3)
     assert json.loads(done.stdout) == [here.item_ids, here.propensities]
     assert "given those above it" in (directory / "MODEL_CARD.md").read_text()
