@@ -15,7 +15,8 @@ def instances_of(users, **options):
     """
     contexts = users.to_dict("records")
     return [
-        {"user_id": str(user), "context": context} | options for user, context in zip(users.index, contexts, strict=True)
+        {"user_id": str(user), "context": context} | options
+        for user, context in zip(users.index, contexts, strict=True)
     ]
 
 
