@@ -201,7 +201,7 @@ def plain(folder, observation):
 
 
 def recommending(policy, contexts, candidates):
-    """`recommend` for one request, `decide` for more, with the propensity of what was drawn; candidates as arrays."""
+    """`recommend` for one request, `decide` for more, with the propensity of what was drawn."""
     if len(contexts) > 1:
         return lambda: policy.decide(contexts, candidates).action
     context, candidates = contexts.to_dict("records")[0], policy.candidates if candidates is None else candidates[0]
