@@ -53,7 +53,8 @@ class Encoder:
             require(names.count(name) == 1, f"column {name!r}", "there once", names.count(name))
         for name in categories:
             require(name in names, "categories", f"among {', '.join(names)}", name)
-        fitted, vector_of = {}, {}
+        fitted: dict[str, dict] = {}
+        vector_of: dict[str, str] = {}
         for name in vectors:
             if name in names:
                 fitted[name] = {"mean": 0.0, "deviation": 1.0}
