@@ -1,9 +1,9 @@
-"""Milliseconds to an answer in one process: what PolicySaver writes, and a directory that recommends by ids.
+"""Milliseconds to an answer in one process: what PolicySaver writes, and a directory that recommends by raw columns.
 
 LinUCB learns in a simulation. TF-Agents' own LinearUCBAgent is given the same statistics and saved by PolicySaver, as
 its tutorials do; the others are in the directory that `serving.policy.export` writes. TF-Agents' policies and the plain
-signature get observations ready made; `recommend` and `decide` get ids, look the features up, explore, and say how
-probable the drawn movie was. Every round asks all of them one after the other; a ratio is formed within a round.
+signature get observations ready made; `recommend` and `decide` get raw columns and text ids, encode them, explore, and
+say how probable the drawn movie was. Every round asks all of them one after the other; a ratio is formed in a round.
 """
 
 import json
@@ -39,6 +39,7 @@ CASES = [  # agent, arms, users asked for at once
 ]
 ROUNDS, CALLS, PATIENCE = 5, 1000, 2.0  # at most so many calls, or seconds, of each contender in a round
 EXPLORATION = Exploration("epsilon_greedy", 0.1)
+OURS = "raw columns, explored"
 
 PROCESS = """
 import json, sys, time
@@ -48,8 +49,8 @@ first = time.perf_counter() - start
 import psutil
 print(json.dumps([first, psutil.Process().memory_info().rss / 2**20]))
 """
-OURS = "from recbandits.serving.policy import load; load({directory!r}).recommend({user})"
-THEIRS = """
+RECOMMEND = "from recbandits.serving.policy import load; load({directory!r}).recommend({context})"
+ACTION = """
 import os
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 import tensorflow as tf
@@ -100,10 +101,10 @@ def contenders(factorization, parameters, num_actions, batch_size, folder):
     simulate(environment, agent, steps=200, points=1)
     users = environment.user_ids[:batch_size]
     movies = np.tile(environment.movie_ids[:num_actions], (batch_size, 1))
-    observation = tf.nest.map_structure(tf.constant, environment.bundle().observation(users, movies))
+    observation = tf.nest.map_structure(tf.constant, environment.features.observation(users, movies))
     observation = observation["global"] if linear else observation
     arms = environment.movie_ids if linear else None
-    export(agent.policy, folder / "ours", environment.bundle(), exploration=EXPLORATION, arms=arms)
+    export(agent.policy, folder / "ours", environment.features, exploration=EXPLORATION, arms=arms)
     names = {"action of ours, PolicySaver": saved(agent.policy, folder / "saved", observation, batch_size)}
     if linear:
         theirs = their_policy(environment, agent.model, parameters)
@@ -112,7 +113,8 @@ def contenders(factorization, parameters, num_actions, batch_size, folder):
             policy_saver.PolicySaver(theirs).save(str(folder / "theirs"))
         names = {"TF-Agents' LinUCB, PolicySaver": acting(folder / "theirs", observation, batch_size)} | names
     names["plain signature"] = plain(folder / "ours", observation)
-    names["by ids, explored"] = by_ids(load(folder / "ours"), users, None if linear else movies)
+    contexts = environment.features.contexts(users)
+    names[OURS] = recommending(load(folder / "ours"), contexts, None if linear else movies.astype(str))
     return names
 
 
@@ -149,11 +151,11 @@ def latencies(ask, calls, patience):
 
 def processes_of(factorization, folder, starts=3):
     """Rows for a process with the exported policy and for one with TF-Agents': medians of some starts."""
-    user = int(factorization.user_ids[0])
-    observation = factorization.bundle().user_features([user]).tolist()
+    features, user = factorization.features(), int(factorization.user_ids[0])
+    observation = features.features.context(features.encode_users([user])).tolist()
     codes = {
-        "recommend": OURS.format(directory=str(folder / "ours"), user=user),
-        "action, PolicySaver": THEIRS.format(directory=str(folder / "theirs"), observation=observation),
+        "recommend": RECOMMEND.format(directory=str(folder / "ours"), context=features.context_of(user)),
+        "action, PolicySaver": ACTION.format(directory=str(folder / "theirs"), observation=observation),
     }
     for name, code in codes.items():
         program = [sys.executable, "-c", PROCESS.format(code=code)]
@@ -198,10 +200,11 @@ def plain(folder, observation):
     return lambda: score(**inputs)["scores"].numpy().argmax(axis=1)
 
 
-def by_ids(policy, users, movies):
-    """`recommend` for one user, `decide` for more, with the propensity of what was drawn."""
-    if len(users) > 1:
-        return lambda: policy.decide(users, movies).action
-    user, candidates = int(users[0]), None if movies is None else movies[0].tolist()
-    place = {int(movie): column for column, movie in enumerate(policy.candidates if movies is None else movies[0])}
-    return lambda: [place[policy.recommend(user, candidates=candidates).item_ids[0]]]
+def recommending(policy, contexts, candidates):
+    """`recommend` for one request, `decide` for more, with the propensity of what was drawn."""
+    if len(contexts) > 1:
+        return lambda: policy.decide(contexts, candidates).action
+    context, candidates = contexts.to_dict("records")[0], policy.candidates if candidates is None else candidates[0]
+    place = {item: column for column, item in enumerate(candidates.tolist())}
+    named = None if candidates is policy.candidates else list(place)
+    return lambda: [place[policy.recommend(context, named).item_ids[0]]]

@@ -1,8 +1,8 @@
 """Predictions through HTTP: an exported policy with its event log, and what PolicySaver writes, in the same server.
 
-Both run in Vertex AI's own model server, one worker, no access log. Ours is asked by user id, looks the features up,
-explores, and logs every decision to a Pub/Sub server in a process of its own. TF-Agents' LinearUCBAgent, with the same
-statistics, is asked with observations ready made and logs nothing. Clients are coroutines of one other process on
+Both run in Vertex AI's own model server, one worker, no access log. Ours is asked by raw columns of the user, encodes
+them, explores, and logs every decision to a Pub/Sub server in a process of its own. TF-Agents' LinearUCBAgent, with the
+same statistics, is asked with observations ready made and logs nothing. Clients are coroutines of one other process on
 keep-alive connections. Every round asks both, one after the other; a ratio is formed within a round.
 """
 
@@ -29,7 +29,7 @@ from recbandits.platforms.local.rehearsal import free_port
 
 ARMS, CLIENTS, ROUNDS, SECONDS = 20, (1, 8, 32), 5, 2.0
 USERS = 100  # asked for in turn
-OURS, THEIRS = "by ids, explored and logged", "TF-Agents' LinUCB, PolicySaver"
+OURS, THEIRS = "raw columns, explored and logged", "TF-Agents' LinUCB, PolicySaver"
 TOPIC = "projects/bench/topics/events"
 PUBSUB = f"""
 import sys
@@ -55,10 +55,12 @@ def measure(data):
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder = Path(folder)
         contenders(factorization, LinUCB(), ARMS, 1, folder)
-        users = factorization.user_ids[:USERS]
+        features, users = factorization.features(), factorization.user_ids[:USERS]
+        requests = [{"user_id": str(user), "context": features.context_of(user)} for user in users]
+        observations = features.features.context(features.encode_users(users)).tolist()
         servers = {
-            OURS: stack.enter_context(ours(folder, [{"user_id": int(user)} for user in users])),
-            THEIRS: stack.enter_context(theirs(folder, factorization.bundle().user_features(users).tolist())),
+            OURS: stack.enter_context(ours(folder, requests)),
+            THEIRS: stack.enter_context(theirs(folder, observations)),
         }
         rows = [row for clients in CLIENTS for row in compared(servers, clients)]
     return {f"{ARMS} arms through HTTP, {ROUNDS} rounds of {SECONDS:g} s": pd.DataFrame(rows)}

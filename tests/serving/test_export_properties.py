@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, reject, settings
 from hypothesis import strategies as st
 
 from recbandits.data import Features
@@ -20,16 +20,7 @@ WHOLE = st.integers(-(2**70), 2**70)
 TEXTS = st.text(max_size=4) | st.sampled_from(["煎茶", "a | b", "Earl’s", "0", "a\0", " "])
 IDS = st.lists(WHOLE | TEXTS.filter(bool), min_size=1, max_size=5, unique_by=str)
 NUMBERS = st.floats(-100, 100, width=32)
-COLUMNS = st.sampled_from(
-    [
-        NUMBERS,
-        st.integers(-9, 9),
-        st.booleans(),
-        TEXTS,
-        st.none() | TEXTS,
-        st.none() | NUMBERS,
-    ]
-)
+COLUMNS = st.sampled_from([NUMBERS, st.integers(-9, 9), st.booleans(), TEXTS, st.none() | TEXTS, st.none() | NUMBERS])
 
 
 class Linear(SimpleNamespace):
@@ -42,8 +33,8 @@ class Linear(SimpleNamespace):
 @st.composite
 def tables(draw, ids, names):
     """Raw columns, each of any type that a column may have."""
-    columns = {name: draw(st.lists(draw(COLUMNS), min_size=len(ids), max_size=len(ids))) for name in draw(names)}
-    return pd.DataFrame(columns, pd.Index(ids, dtype=object), dtype=None)
+    columns = {name: draw(st.lists(draw(COLUMNS), min_size=len(ids), max_size=len(ids))) for name in names}
+    return pd.DataFrame(columns, pd.Index(ids, dtype=object))
 
 
 ODD_IDS = IDS.map(lambda ids: ids[0]) | st.sampled_from([np.int32(3), 3.0, 2.5, "", True, None, 2**63])
@@ -70,13 +61,11 @@ def refusal(trained, spec, directory, features, **options):
     exploration=st.sampled_from([None, Exploration("softmax", np.float32(0.3)), Exploration("epsilon_greedy", 1)]),
 )
 def test_what_can_be_exported_loads_and_scores_the_same(tmp_path_factory, data, ids, titles, exploration):
-    context = data.draw(tables([0, 1, 2], st.just(["request", "煎"])))
-    items = data.draw(tables(ids, st.just(["item"])))
+    context, items = data.draw(tables([0, 1, 2], ["request", "煎"])), data.draw(tables(ids, ["item"]))
     try:
         features = Features.fit(items, context, data.draw(st.sampled_from([(), [("request", "item")]])))
-    except ValueError as error:
-        assert "\n" not in str(error)
-        return
+    except ValueError:  # such as a column without any value
+        reject()
     spec = {name: SimpleNamespace(shape=shape) for name, shape in features.spec(2).items()}
     size = spec["global"].shape[-1] + spec["per_arm"].shape[-1]
     theta = np.array(data.draw(st.lists(NUMBERS, min_size=size, max_size=size)), np.float32)
@@ -95,13 +84,15 @@ def test_what_can_be_exported_loads_and_scores_the_same(tmp_path_factory, data, 
     np.testing.assert_allclose(loaded.scores(context), expected, rtol=1e-5, atol=1e-3)
     answer = loaded.recommend(context.iloc[0], k=len(ids), user_id=ids[0])
     assert sorted(answer.item_ids) == sorted(map(str, ids))
-    np.testing.assert_allclose(answer.scores, [expected[0, answer.candidates.index(name)] for name in answer.item_ids],
-                               rtol=1e-5, atol=1e-3)
+    places = [answer.candidates.index(name) for name in answer.item_ids]
+    np.testing.assert_allclose(answer.scores, expected[0, places], rtol=1e-5, atol=1e-3)
     known = {str(item): title for item, title in (titles or {}).items()}
     assert answer.titles == [known.get(name, name) for name in answer.item_ids]
     record = answer.interaction(datetime.now(UTC))
     assert record.candidates == tuple(map(str, ids))
-    assert loaded.scores(pd.DataFrame([json.loads(record.context)]))[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-3)
+    scores = loaded.scores(pd.DataFrame([json.loads(record.context)]))
+    np.testing.assert_allclose(scores, expected[:1], rtol=1e-5, atol=1e-3)
+    event("exported")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ class Decision:
         self.number, self.propensity = number, propensity
 
     def interaction(self, time):
-        return Interaction(f"e{self.number}", time, "v1", self.number, (0.5, -1.0), (1, 2), 2, self.propensity)
+        user = f"user {self.number:03}"
+        return Interaction(f"e{self.number}", time, "v1", user, '{"hour": 7}', ("a", "b"), "b", self.propensity)
 
 
 class Kept(list):
@@ -173,7 +174,7 @@ def test_a_decision_that_makes_no_record_fails_alone():
 def test_what_a_sink_will_never_take_fails_and_the_next_batch_goes_on():
     class Fussy(Kept):
         def send(self, interactions):
-            if any(each.user_id == 3 for each in interactions):
+            if any(each.event_id == "e3" for each in interactions):
                 raise ValueError("not this one")
             super().send(interactions)
 
@@ -184,13 +185,13 @@ def test_what_a_sink_will_never_take_fails_and_the_next_batch_goes_on():
         outbox.put(Decision(number), NOW)
     counters = outbox.close()
     assert (counters["delivered"], counters["failed"], counters["retried"]) == (4, 2, 0)
-    assert [each.user_id for each in sink] == [0, 1, 4, 5]
+    assert [each.event_id for each in sink] == ["e0", "e1", "e4", "e5"]
 
 
 def test_many_large_records_go_in_several_requests():
     """200 records of about 100 kB: 20 MB, where Pub/Sub takes 10 at once."""
-    many = tuple(range(10**9, 10**9 + 8_000))
-    records = [Interaction(f"e{number}", NOW, "v1", number, (), many, many[0], 1.0) for number in range(200)]
+    many = tuple(f"item {number:05}" for number in range(7_000))
+    records = [Interaction(f"e{number}", NOW, "v1", str(number), "{}", many, many[0], 1.0) for number in range(200)]
     with PubSub():
         make_topic()
         PubSubSink(TOPIC).send(records)
@@ -205,7 +206,7 @@ from recbandits.serving.outbox import Outbox
 
 class Decision:
     def __init__(self, name): self.name = name
-    def interaction(self, time): return Interaction(self.name, time, "v", 1, (), (1,), 1, 1.0)
+    def interaction(self, time): return Interaction(self.name, time, "v", "u", "{}", ("a",), "a", 1.0)
 
 class Print:
     def send(self, interactions):

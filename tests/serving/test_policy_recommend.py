@@ -175,7 +175,7 @@ def test_threads_and_forks_draw_apart():
 
 
 def test_a_slate_is_drawn_whole_and_every_place_says_how_probable_it_was():
-    """The request scores 9, 5 and 7 by 530.5, 410.5 and 320.5: at temperature 300 weights are exp(0.4), 1 and exp(-0.3)."""
+    """Items 9, 5 and 7 score 530.5, 410.5 and 320.5: at temperature 300 weights are exp(0.4), 1 and exp(-0.3)."""
     policy = made(THETA, exploration=Exploration("plackett_luce", 300.0))
     weights, slates = {"9": np.exp(0.4), "5": 1.0, "7": np.exp(-0.3)}, set()
     for seed in range(60):

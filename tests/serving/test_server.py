@@ -15,6 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from google.cloud import pubsub_v1
 
@@ -80,19 +81,21 @@ def post(endpoint, body, headers=JSON):
     return status, json.loads(answer)
 
 
-def test_predictions_name_movies_scores_and_the_probability_of_the_draw(served, exported):
+def test_predictions_name_items_scores_and_the_probability_of_the_draw(served, exported):
     """40 candidates, epsilon 0.3: the best has 0.7 + 0.3 / 40, any other 0.3 / 40."""
     loaded = policy.load(exported[0])
-    status, answer = post(served, {"instances": [{"user_id": 7, "k": 3}, {"user_id": 8.0, "candidates": [101]}]})
+    age = {"context": {"age": 0.5}}
+    status, answer = post(
+        served, {"instances": [{"user_id": "7", "k": 3} | age, {"user_id": 8.0, "candidates": [101]}]}
+    )
     assert status == 200
     first, second = Response.model_validate(answer).predictions
     assert first.policy_version == second.policy_version == loaded.version
-    assert first.titles == [f"title {movie}" for movie in first.item_ids]
-    expected = loaded.scores([7] * 3, [[movie] for movie in first.item_ids])[:, 0]
-    assert first.scores == pytest.approx(expected)
+    assert first.titles == [f"title {item}" for item in first.item_ids]
+    assert first.scores == pytest.approx(loaded.scores(pd.DataFrame({"age": [0.5]}), [first.item_ids])[0])
     best = first.scores[0] >= max(first.scores)
     assert first.propensity == pytest.approx(0.7 + 0.3 / 40 if best else 0.3 / 40)
-    assert (second.item_ids, second.propensity) == ([101], 1.0)
+    assert (second.item_ids, second.propensity) == (["101"], 1.0)
     assert first.event_id != second.event_id
 
 
@@ -100,7 +103,7 @@ def test_a_slate_carries_the_probability_of_every_place_and_logs_that_of_the_fir
     """The same server with a policy that draws slates: propensities by its scores, one record for each slate."""
     shutil.copytree(exported[0], tmp_path / "slates")
     settings, _ = manifest.read(tmp_path / "slates")
-    kept = {name: settings[name] for name in ("scorer", "exploration", "arms", "sizes", "titles", "summary")}
+    kept = {name: settings[name] for name in ("scorer", "exploration", "arms", "items", "titles", "summary")}
     manifest.seal(tmp_path / "slates", kept | {"exploration": {"name": "plackett_luce", "value": 2.0}})
     loaded, body = policy.load(tmp_path / "slates"), {"instances": [{"user_id": 7}] * 50, "parameters": {"k": 5}}
     with PubSub():
@@ -111,9 +114,10 @@ def test_a_slate_carries_the_probability_of_every_place_and_logs_that_of_the_fir
             refused = post(made, {"instances": [{"user_id": 7, "k": 41}]})
     assert status == 200
     assert len({str(each.item_ids) for each in Response.model_validate(answer).predictions}) == 50
-    weights = dict(zip(loaded.candidates.tolist(), np.exp(loaded.scores([7])[0] / 2.0), strict=True))
+    scores = loaded.scores(pd.DataFrame(index=[0]))[0]
+    weights = dict(zip(loaded.candidates, np.exp((scores - scores.max()) / 2.0), strict=True))
     for each in Response.model_validate(answer).predictions:
-        shown = np.array([weights[movie] for movie in each.item_ids])
+        shown = np.array([weights[item] for item in each.item_ids])
         left = sum(weights.values()) - np.cumsum(shown) + shown
         assert each.propensities == pytest.approx(shown / left)
         record = log[each.event_id]
@@ -126,7 +130,7 @@ def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(served):
     def drawn(**seed):
         return [each["item_ids"] for each in served.predict([{"user_id": 7} | seed] * 60)]
 
-    assert len({str(movies) for movies in drawn(seed=3)}) == 1
+    assert len({str(items) for items in drawn(seed=3)}) == 1
     assert drawn() != drawn()
 
 
@@ -142,18 +146,20 @@ def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(e
     assert [each["logged"] for each in predictions] == [False, True, False, True]
     assert set(log) == {each["event_id"] for each in predictions if each["logged"]}
     assert put == 2
-    assert predictions[0]["item_ids"] == policy.load(exported[0]).recommend(7, rng=3).item_ids
+    assert predictions[0]["item_ids"] == policy.load(exported[0]).recommend(rng=3).item_ids
 
 
-def test_a_user_without_an_id_is_answered_by_features_and_logged(exported, tmp_path):
+def test_a_request_is_logged_with_what_was_known_and_without_a_user(exported, tmp_path):
+    """What was asked is what is logged: text stays text, 7 stays 7, and a value that is missing is null."""
+    context = {"age": 7}
     with PubSub():
         make_topic()
         with endpoint(tmp_path, exported[0]) as made:
-            (prediction,) = made.predict([{"features": {"age": 0.5}, "candidates": [101, 102]}])
-            record = read_log(1)[prediction["event_id"]]
-    assert (record.user_id, record.action) == (None, prediction["item_ids"][0])
-    loaded = policy.load(exported[0])
-    assert record.context == tuple(loaded.recommend(features={"age": 0.5}).context.tolist())
+            known, unknown = made.predict([{"context": context, "candidates": [101, 102]}, {"context": {"age": None}}])
+            log = read_log(2)
+    record = log[known["event_id"]]
+    assert (record.user_id, record.action, record.candidates) == (None, known["item_ids"][0], ("101", "102"))
+    assert (record.context, log[unknown["event_id"]].context) == ('{"age": 7}', '{"age": null}')
 
 
 def test_without_a_topic_no_answer_says_that_it_was_logged(exported, tmp_path):
@@ -162,18 +168,18 @@ def test_without_a_topic_no_answer_says_that_it_was_logged(exported, tmp_path):
     assert prediction["logged"] is False
 
 
-def test_somebody_new_and_something_new_are_described_by_features(served):
-    new = {"user_id": 1000, "features": {"age": 0.5}, "candidates": [7], "new_items": {"7": {"year": 1.0}}}
+def test_new_items_are_described_by_their_columns(served):
+    new = {"user_id": "new", "context": {"age": 0.5}, "candidates": [7], "new_items": {"7": {"year": 1.0}}}
     (prediction,) = served.predict([new])
-    assert prediction["item_ids"] == [7]
+    assert prediction["item_ids"] == prediction["titles"] == ["7"]
     assert round(prediction["scores"][0]) in range(80, 120)
 
 
 def test_parameters_hold_for_instances_that_say_nothing_else(served):
     instances = [{"user_id": 7}, {"user_id": 7, "k": 1, "candidates": [140]}]
     first, second = served.predict(instances, {"k": 2, "candidates": [101, 102]})
-    assert sorted(first["item_ids"]) == [101, 102]
-    assert second["item_ids"] == [140]
+    assert sorted(first["item_ids"]) == ["101", "102"]
+    assert second["item_ids"] == ["140"]
 
 
 REFUSED = [
@@ -186,32 +192,53 @@ REFUSED = [
     ('{"instances": []}', 422, "instances must have at least 1 item, not 0"),
     ('{"instances": {"user_id": 7}}', 422, "instances must be a valid array, got {'user_id': 7}"),
     ('{"instance": [{"user_id": 7}]}', 422, "instance is not known, did you mean 'instances'?"),
-    ('{"instances": [{}]}', 422, "instances[0]: a user must have a user_id or features, got neither"),
     ('{"instances": [{"user": 7}]}', 422, "instances[0].user is not known, did you mean 'user_id'?"),
     ('{"instances": [{"user_id": 7, "new_movies": {}}]}', 422, "new_movies is not known, did you mean 'new_items'?"),
     ('{"instances": [{"user_id": 7}], "parameters": {"n": 2}}', 422, "parameters.n is not known, there is candidates"),
-    ('{"instances": [{"user_id": "7"}]}', 422, "instances[0].user_id must be a valid integer, got '7'"),
-    ('{"instances": [{"user_id": true}]}', 422, "instances[0].user_id must be a valid integer, got True"),
-    ('{"instances": [{"user_id": 7.5}]}', 422, "instances[0].user_id must be a valid integer"),
-    (
-        '{"instances": [{"user_id": 1e300}]}',
-        422,
-        "instances[0].user_id must be written in digits alone, as a double it",
-    ),
-    ('{"instances": [{"user_id": 9007199254740992.0}]}', 422, "may have been rounded, got 9007199254740992.0"),
-    ('{"instances": [{"user_id": 7, "candidates": [1e16]}]}', 422, "candidates[0] must be written in digits alone"),
-    ('{"instances": [{"user_id": 9223372036854775808}]}', 422, "instances[0].user_id must be less than"),
-    ('{"instances": [{"user_id": 7}, {"user_id": 999}]}', 422, "instances[1]: unknown user ids: 999"),
-    ('{"instances": [{"user_id": 7, "candidates": [101, 5]}]}', 422, "instances[0]: unknown movie ids: 5"),
+    ('{"instances": [{"user_id": ""}]}', 422, "instances[0].user_id must be text or a whole number, got ''"),
+    ('{"instances": [{"user_id": true}]}', 422, "instances[0].user_id must be text or a whole number, got True"),
+    ('{"instances": [{"user_id": 7.5}]}', 422, "instances[0].user_id must be text or a whole number, got 7.5"),
+    ('{"instances": [{"user_id": 1e300}]}', 422, "user_id must be text, because a number of 2^53 or more may have"),
+    ('{"instances": [{"user_id": 9007199254740992.0}]}', 422, "may have been rounded, got 9007199254740992"),
+    ('{"instances": [{"user_id": 9007199254740993}]}', 422, "instances[0].user_id must be text, because"),
+    ('{"instances": [{"user_id": 7, "candidates": [1e16]}]}', 422, "candidates[0] must be text, because"),
+    ('{"instances": [{"user_id": 7, "candidates": ["101", null]}]}', 422, "candidates[1] must be text or a whole"),
+    ('{"instances": [{"user_id": 7}, {"candidates": ["5"]}]}', 422, "instances[1]: unknown item ids: 5; describe"),
+    ('{"instances": [{"user_id": 7, "candidates": [101, 5]}]}', 422, "instances[0]: unknown item ids: 5"),
     ('{"instances": [{"user_id": 7, "candidates": []}]}', 422, "instances[0].candidates must have at least 1 item"),
-    ('{"instances": [{"user_id": 7, "candidates": [101, 101]}]}', 422, "candidates must be ids different from each"),
+    (
+        '{"instances": [{"user_id": 7, "candidates": ["101", 101]}]}',
+        422,
+        "candidates must be one or more ids, all different",
+    ),
     ('{"instances": [{"user_id": 7, "k": 0}]}', 422, "instances[0].k must be greater than or equal to 1, got 0"),
     ('{"instances": [{"user_id": 7, "k": 41}]}', 422, "k must be a whole number from 1 to the number of candidates"),
     ('{"instances": [{"user_id": 7, "seed": -1}]}', 422, "instances[0].seed must be greater than or equal to 0"),
-    ('{"instances": [{"user_id": 7, "features": {"age": NaN}}]}', 422, "features.age must be a finite number, got nan"),
-    ('{"instances": [{"user_id": 7, "features": {"age": -Infinity}}]}', 422, "must be a finite number, got -inf"),
-    ('{"instances": [{"user_id": 7, "features": {"age": 1e999}}]}', 422, "must be a finite number, got inf"),
-    ('{"instances": [{"user_id": 7, "features": {"aeg": 1}}]}', 422, "instances[0]: a user has no feature 'aeg'"),
+    ('{"instances": [{"seed": 9007199254740992}]}', 422, "instances[0].seed must be less than 9007199254740992"),
+    ('{"instances": [{"features": {"age": 1}}]}', 422, "instances[0].features is not known, did you mean 'context'?"),
+    (
+        '{"instances": [{"context": {"age": NaN}}]}',
+        422,
+        "context.age must be text, a finite number, true, false or null",
+    ),
+    ('{"instances": [{"context": {"age": -Infinity}}]}', 422, "true, false or null, got -inf"),
+    ('{"instances": [{"context": {"age": 1e999}}]}', 422, "true, false or null, got inf"),
+    ('{"instances": [{"context": {"age": [1]}}]}', 422, "true, false or null, got [1]"),
+    ('{"instances": [{"context": {"age": 9007199254740993}}]}', 422, "instances[0].context.age must be text, because"),
+    (
+        '{"instances": [{"context": {"age": "old"}}]}',
+        422,
+        "instances[0]: column 'age' must be a finite number, got 'old'",
+    ),
+    ('{"instances": [{"context": {"aeg": 1}}]}', 422, "instances[0]: column must be one of age, got 'aeg'"),
+    ('{"instances": [{"context": [1]}]}', 422, "instances[0].context must be an object, got [1]"),
+    ('{"instances": [{"candidate_features": {"p": ["1"]}}]}', 422, "candidate_features.p[0] must be a valid number"),
+    (
+        '{"instances": [{"candidate_features": {"p": [1]}}]}',
+        422,
+        "instances[0]: candidate_features must be none, got ['p']",
+    ),
+    ('{"instances": [{"new_items": {"7": {"pages": 3}}}]}', 422, "column must be one of year, popularity, got 'pages'"),
     (json.dumps({"instances": [{"user_id": 7}] * 257}), 422, "instances must have at most 256 items, not 257"),
     (json.dumps({"instances": [{"user_id": 7, "x" * 10_000: 1}]}), 422, f"instances[0].{'x' * 60} is not known"),
 ]
@@ -266,11 +293,12 @@ def broken(rng):
         [[1]],
         {"": 0},
     ]
-    instance = {"user_id": 7, "k": 2, "candidates": [101, 102, 103], "features": {"age": 0.5}, "seed": 1}
+    instance = {"user_id": 7, "k": 2, "candidates": [101, "102", 103], "context": {"age": 0.5}, "seed": 1}
     request = {"instances": [dict(instance) for _ in range(rng.randint(1, 3))], "parameters": {"k": 1}}
     kind = rng.randrange(6)
     if kind == 0:
-        rng.choice(request["instances"])[rng.choice([*instance, "new_items", "x"])] = rng.choice(odd)
+        optional = ["new_items", "candidate_features", "x"]
+        rng.choice(request["instances"])[rng.choice([*instance, *optional])] = rng.choice(odd)
     elif kind == 1:
         request[rng.choice(["instances", "parameters", "x"])] = rng.choice(odd)
     elif kind == 2:
@@ -391,7 +419,7 @@ def test_swaps_under_load_fail_no_request_and_name_the_version_that_chose(export
         record = log[each["event_id"]]
         assert (record.policy_version, record.action) == (each["policy_version"], each["item_ids"][0])
         assert record.propensity == each["propensity"]
-        assert (record.pass_prob, record.candidates) == (1.0, tuple(range(101, 141)))
+        assert (record.pass_prob, record.candidates) == (1.0, tuple(map(str, range(101, 141))))
 
 
 def test_a_canary_is_answered_to_its_users_and_to_no_others(exported, tmp_path):
@@ -400,7 +428,7 @@ def test_a_canary_is_answered_to_its_users_and_to_no_others(exported, tmp_path):
         share = []
         for percentage in (20, 50):
             made.split({canary: percentage, policy.load(exported[0]).version: 100 - percentage})
-            new = [{"user_id": user, "features": {}} for user in range(1000, 1200)]
+            new = [{"user_id": f"user {number}"} for number in range(200)]
             users = [each["policy_version"] == canary for each in made.predict(new)]
             assert [each["policy_version"] == canary for each in made.predict(new)] == users
             share.append(users)

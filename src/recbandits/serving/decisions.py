@@ -10,7 +10,6 @@ import numpy as np
 from recbandits.records import Interaction
 from recbandits.records.fields import NAME
 
-
 _ID = replace(NAME, expected="text or a whole number")
 
 

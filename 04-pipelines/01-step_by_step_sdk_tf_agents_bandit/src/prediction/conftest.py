@@ -11,23 +11,35 @@ from recbandits.platforms.local.endpoints import LocalEndpoints
 
 
 @pytest.fixture(scope="package")
-def endpoint(tmp_path_factory):
-    """Local endpoint with a policy of 6 movies that has learnt a little from 40 users."""
-    from recbandits.agents.factory import make_agent
+def world():
+    """Environment of 40 users and 6 movies."""
     from recbandits.environments.factorization import als
     from recbandits.environments.movielens import MovieLensEnvironment
+
+    user, movie = (ids.ravel() for ids in np.meshgrid(np.arange(40), np.arange(6), indexing="ij"))
+    model = als(pd.DataFrame({"user_id": user, "movie_id": movie, "rating": 3.0 + (-1.0) ** (user + movie)}), rank=2)
+    return MovieLensEnvironment(model, num_actions=6, batch_size=8, movie_ids=range(6))
+
+
+@pytest.fixture(scope="package")
+def users(world):
+    """Raw columns of the users, indexed by their ids."""
+    return world.features.users
+
+
+@pytest.fixture(scope="package")
+def endpoint(world, tmp_path_factory):
+    """Local endpoint with a policy of the 6 movies that has learnt a little from the users."""
+    from recbandits.agents.factory import make_agent
     from recbandits.serving.policy import Exploration, export
     from recbandits.training.online import simulate
 
     folder = tmp_path_factory.mktemp("prediction")
-    user, movie = (ids.ravel() for ids in np.meshgrid(np.arange(40), np.arange(6), indexing="ij"))
-    model = als(pd.DataFrame({"user_id": user, "movie_id": movie, "rating": 3.0 + (-1.0) ** (user + movie)}), rank=2)
-    world = MovieLensEnvironment(model, num_actions=6, batch_size=8, movie_ids=range(6))
     agent = make_agent("linucb", world)
     simulate(world, agent, steps=30)
     titles = {movie: f"movie {movie}" for movie in range(6)}
     options = {"arms": world.movie_ids, "titles": titles, "exploration": Exploration("epsilon_greedy", 0.25)}
-    policy = export(agent.policy, folder / "policy", world.bundle(), **options)
+    policy = export(agent.policy, folder / "policy", world.features, **options)
     endpoint = LocalEndpoints(Config(artifacts=str(folder))).create("step-test")
     endpoint.deploy(policy)
     yield endpoint
