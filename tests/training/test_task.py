@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
 
 from recbandits.agents.factory import make_agent
@@ -22,7 +22,7 @@ from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
 from recbandits.training import task
 from recbandits.training.experiments import OfflineTask, Outcome, make_environment
-from recbandits.training.job_paths import JobPaths, mounted
+from recbandits.training.job_paths import JobPaths, mounted, read_users
 from recbandits.training.online import simulate
 from recbandits.training.problems import Simulation
 from recbandits.training.profiling import read_operations
@@ -91,8 +91,9 @@ def test_a_simulation_writes_policy_record_metrics_and_curves(job_dir, data, mov
     trained = make_agent(agent, environment, 3)
     simulate(environment, trained, 60, seeds=[3])
     shown = environment.movie_ids[trained.policy.action(_first(environment, users)).action.numpy()]
-    scores = policy.scores(users, np.tile(environment.movie_ids, (20, 1)))
-    assert environment.movie_ids[scores.argmax(axis=1)].tolist() == shown.tolist()
+    contexts = read_users(job_dir / "model").loc[users]
+    pd.testing.assert_frame_equal(contexts.reset_index(drop=True), environment.features.contexts(users))
+    assert policy.candidates[policy.scores(contexts).argmax(axis=1)].tolist() == [str(movie) for movie in shown]
 
 
 def _first(environment, users):

@@ -18,6 +18,7 @@ from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
 from recbandits.training import task
 from recbandits.training.experiments import RankingTask
+from recbandits.training.job_paths import read_users
 from recbandits.training.offline import Specs
 from recbandits.training.problems import Rank
 
@@ -36,12 +37,12 @@ def data(movielens, tmp_path_factory):
 def test_features_of_held_out_users_are_from_half_of_their_ratings(judge, share, movielens):
     """Those support ratings are neither learnt from nor evaluated on."""
     ranking_task = RankingTask(Rank(judge=judge, seeds=(0,)), movielens, seed=0)
-    tables = ranking_task.train, ranking_task.features, ranking_task.held_out
-    train, features, held_out = (set(table["user_id"]) for table in tables)
+    tables = ranking_task.train, ranking_task.known, ranking_task.held_out
+    train, known, held_out = (set(table["user_id"]) for table in tables)
     assert not train & held_out
     assert len(held_out) == pytest.approx(share * movielens.ratings["user_id"].nunique(), rel=0.02)
-    assert held_out <= features
-    support = ranking_task.features.index.difference(ranking_task.train.index)
+    assert held_out <= known
+    support = ranking_task.known.index.difference(ranking_task.train.index)
     assert len(support) == pytest.approx(len(ranking_task.held_out), abs=1)
     assert not set(support) & set(ranking_task.held_out.index)
     factors = ranking_task.features.users.filter(like="factor_").loc[sorted(held_out)]
@@ -84,11 +85,12 @@ def test_a_job_leaves_a_policy_that_serves_slates_with_propensities_and_titles(d
     assert record.metrics["ndcg"] > record.metrics["ndcg_over_popularity"]
     policy = load(record.model)
     assert (policy.exploration.name, policy.exploration.value) == ("plackett_luce", 0.3)
-    answer = policy.recommend(int(movielens.users.index[0]), k=5, rng=0)
-    weights = dict(zip(policy.candidates.tolist(), np.exp(policy.scores([answer.user_id])[0] / 0.3), strict=True))
+    contexts = read_users(record.model)
+    answer = policy.recommend(contexts.iloc[0].to_dict(), k=5, rng=0)
+    weights = dict(zip(policy.candidates, np.exp(policy.scores(contexts[:1])[0] / 0.3), strict=True))
     shown = np.array([weights[movie] for movie in answer.item_ids])
     assert answer.propensities == pytest.approx(shown / (sum(weights.values()) - np.cumsum(shown) + shown))
-    assert answer.titles == [movielens.movies["title"][movie] for movie in answer.item_ids]
+    assert answer.titles == [movielens.movies["title"][int(movie)] for movie in answer.item_ids]
     assert describe(record.model)["agent"] == "ranking"
     assert list(tmp_path.rglob("tensorboard/seed-1/events.*"))
 
@@ -104,8 +106,9 @@ def test_a_linear_agent_reports_to_the_tuning_service_and_serves_by_score(data, 
     assert record["metrics"]["ndcg_over_popularity"] > 0.02
     assert record["problem"]["feedback"] == "cascading"
     policy = load(tmp_path / "model")
-    answer = policy.recommend(1, k=4)
-    assert answer.scores == sorted(policy.scores([1])[0], reverse=True)[:4]
+    contexts = read_users(tmp_path / "model")
+    answer = policy.recommend(contexts.loc[1].to_dict(), k=4)
+    assert answer.scores == sorted(policy.scores(contexts.loc[[1]])[0], reverse=True)[:4]
     assert answer.propensities == [1.0] * 4
 
 

@@ -53,7 +53,8 @@ class Encoder:
             require(names.count(name) == 1, f"column {name!r}", "there once", names.count(name))
         for name in categories:
             require(name in names, "categories", f"among {', '.join(names)}", name)
-        fitted, vector_of = {}, {}
+        fitted: dict[str, dict] = {}
+        vector_of: dict[str, str] = {}
         for name in vectors:
             if name in names:
                 fitted[name] = {"mean": 0.0, "deviation": 1.0}
@@ -89,9 +90,11 @@ class Encoder:
             names the column, the row and the value.
         """
         for name in frame.columns:
-            self._require_known(name)
+            if name not in self._positions:
+                self._require_known(name)
+        require(frame.columns.is_unique, "columns", "all different", list(frame.columns))
         values = np.zeros((len(frame), len(self.names)), np.float32)
-        blocks = self.blocks
+        blocks, encoded = self.blocks, self._encode_plain(frame, values)
         for name, fitted in self.columns.items():
             block = values[:, blocks[name]]
             if "levels" in fitted and name in frame:
@@ -99,7 +102,7 @@ class Encoder:
                 block[:] = codes[:, None] == np.arange(len(fitted["levels"]))
                 continue
             for number, part in enumerate(self._parts(name)):
-                if part in frame and "levels" not in fitted:
+                if "levels" not in fitted and part not in encoded and part in frame:
                     block[:, number] = _encode_numbers(frame[part], part, fitted)
         return values
 
@@ -123,6 +126,29 @@ class Encoder:
                 require(False, f"column {name!r}", "a finite number" if fitted else "0 or 1", value)
             values[position] = (float(value) - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)
         return values
+
+    def _encode_plain(self, frame: pd.DataFrame, values: np.ndarray) -> set[str]:
+        """Encode the columns of NumPy's numbers all at once, and return their names: none if a value is refused."""
+        plain = [isinstance(dtype, np.dtype) and dtype.kind in "fiub" for dtype in frame.dtypes.tolist()]
+        names = [name for name, number in zip(frame.columns, plain, strict=True) if number and name in self._scales]
+        table = (frame if len(names) == frame.shape[1] else frame[names]).to_numpy(float)
+        position, mean, deviation, flag = np.array([self._scales[name] for name in names]).reshape(-1, 4).T
+        missing = np.isnan(table)
+        good = missing | np.where(flag, (table == 0) | (table == 1), np.abs(table) <= _LARGEST)
+        if not good.all():
+            return set()
+        values[:, position.astype(int)] = np.where(missing, 0.0, (table - mean) / deviation)
+        return set(names)
+
+    @cached_property
+    def _scales(self) -> dict[str, tuple[int, float, float, bool]]:
+        """Position, mean and deviation of each number or flag, and whether it is a flag."""
+        scales = {}
+        for part, (name, position) in self._positions.items():
+            fitted = self.columns[name]
+            if "levels" not in fitted:
+                scales[part] = position, fitted.get("mean", 0.0), fitted.get("deviation", 1.0), not fitted
+        return scales
 
     @cached_property
     def _positions(self) -> dict[str, tuple[str, int]]:

@@ -4,11 +4,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
-
-from recbandits.serving.bucket import local_directory
+if TYPE_CHECKING:
+    import pandas as pd
 
 _USERS, _TABLE = "users", "users.parquet"
 _VARIABLES = {"model": "AIP_MODEL_DIR", "checkpoints": "AIP_CHECKPOINT_DIR", "tensorboard": "AIP_TENSORBOARD_LOG_DIR"}
@@ -49,7 +48,7 @@ class JobPaths(NamedTuple):
         """File beside the model, or None."""
         return None if self.model is None else self.model.parent / "record.json"
 
-    def write_users(self, users: pd.DataFrame) -> None:
+    def write_users(self, users: "pd.DataFrame") -> None:
         """Write the raw columns of users beside the model."""
         if self.model is not None:
             file = self.model.parent / _USERS / _TABLE
@@ -69,7 +68,7 @@ def mounted(name: str) -> Path:
     return Path(f"/gcs/{name[len('gs://') :]}" if name.startswith("gs://") else name)
 
 
-def read_users(model: str | Path) -> pd.DataFrame:
+def read_users(model: str | Path) -> "pd.DataFrame":
     """Read what the job of a policy knew of the users of MovieLens: the raw columns that are their context.
 
     A recommender in production has a feature store for this.
@@ -83,6 +82,10 @@ def read_users(model: str | Path) -> pd.DataFrame:
     Raises:
       FileNotFoundError: the job wrote none.
     """
+    import pandas as pd  # the command line prints its help without it
+
+    from recbandits.serving.bucket import local_directory
+
     parent = str(model).rstrip("/").rpartition("/")[0]
     with local_directory(f"{parent}/{_USERS}") as directory:
         return pd.read_parquet(directory / _TABLE)
