@@ -118,29 +118,12 @@ class World:
         return [{"user_id": name, "context": self._contexts[user], "candidates": ids} for name, user, ids in asked]
 
     def interactions(self, visits, event_ids, times, versions, action, propensity):
-        """Return the records of decisions, list of `Interaction`.
-
-        Args:
-          visits: as `visits` gives them, n of them.
-          event_ids: text [n].
-          times: datetimes [n] with a zone.
-          versions: text [n], of the policies that decided.
-          action: int [n], columns of the candidates.
-          propensity: float [n].
-        """
+        """Return the records of decisions, list of `Interaction`; `action` int [n] are columns of the candidates."""
         users, items = visits
-        ids, shown = self.candidate_ids(items), items[np.arange(len(items)), action]
-        columns = {
-            "event_id": event_ids,
-            "time": times,
-            "policy_version": versions,
-            "user_id": self.user_ids[users],
-            "context": [self._context_texts[user] for user in users],
-            "candidates": ids.tolist(),
-            "action": self.item_ids[shown],
-            "propensity": propensity,
-        }
-        return [Interaction(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+        contexts, shown = [self._context_texts[user] for user in users], items[np.arange(len(items)), action]
+        asked = self.user_ids[users], contexts, self.candidate_ids(items).tolist()
+        rows = zip(event_ids, times, versions, *asked, self.item_ids[shown], propensity, strict=True)
+        return [Interaction(*row) for row in rows]
 
     def visits(self, n, rng, candidates=10):
         """Draw who comes, and out of what each is to be shown something.
