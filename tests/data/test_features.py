@@ -120,8 +120,6 @@ def test_unknown_items_and_missing_numbers_are_refused():
     features = Features.fit(ITEMS.loc[["b", "a"]], log, vectors=["taste"])
     with pytest.raises(KeyError, match="unknown item ids: c"):
         observe(features, log)
-    with pytest.raises(KeyError, match="unknown item ids: d, e"):
-        features.find_rows(["e", "a", "d"])
     with pytest.raises(ValueError, match=r"candidate features must be those .* fitted with, price, got \[\]"):
         observe(features, make_log())
 

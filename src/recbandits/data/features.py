@@ -14,7 +14,7 @@ import pandas as pd
 
 from recbandits.checks import replacing, require
 from recbandits.data.encoder import Encoder
-from recbandits.records.log import Log, as_ids, as_text
+from recbandits.records.log import Log, as_ids
 
 GLOBAL, PER_ARM = "global", "per_arm"  # parts of an observation, by TF-Agents' names
 FILE = "features.npz"
@@ -109,14 +109,6 @@ class Features:
     def without_crosses(self) -> Self:
         """Return the same features without products of columns; the dot product of two vectors, one number, stays."""
         return replace(self, crosses=tuple(pair for pair in self.crosses if None not in self._sizes(pair)))
-
-    def find_rows(self, ids: Sequence) -> np.ndarray:
-        """Find the row of each item, int [n]; KeyError names the ids that are not known."""
-        texts = as_text(ids)
-        rows = self.item_ids.get_indexer(texts)
-        if (rows < 0).any():
-            raise KeyError(f"unknown item ids: {', '.join(sorted(set(texts[rows < 0]))[:10])}")
-        return rows
 
     def context(self, encoded: np.ndarray) -> np.ndarray:
         """Make the part `global` of an observation, float32 [n, G], from encoded contexts [n, numbers]."""
