@@ -1,5 +1,6 @@
 """A policy that serves: raw columns and text ids in, ids, scores and propensities out, by NumPy alone."""
 
+import heapq
 import reprlib
 import uuid
 from collections.abc import Mapping, Sequence
@@ -210,9 +211,9 @@ class ServedPolicy:
 
     def _describe(self, ids, rows, new_items):
         """Return the encoded columns of candidates, float32 [1, c, numbers]."""
-        items = self.features.items.take(rows, axis=0)
+        items, columns_of = self.features.items.take(rows, axis=0), {name: column for column, name in enumerate(ids)}
         for name, columns in new_items.items():
-            items[0, ids.index(name)] = self.features.item_encoder.encode_row(columns)
+            items[0, columns_of[name]] = self.features.item_encoder.encode_row(columns)
         return items
 
     def _find_rows(self, context, candidates, mask):
@@ -237,9 +238,9 @@ class ServedPolicy:
         return rows, mask
 
     def _require_known(self, unknown):
-        if names := sorted(set(unknown)):
+        if names := heapq.nsmallest(10, set(unknown)):
             advice = "" if self._has_arms else "; describe what is new by `new_items`"
-            raise KeyError(f"unknown item ids: {', '.join(names[:10])}{advice}")
+            raise KeyError(f"unknown item ids: {', '.join(names)}{advice}")
 
     def _score(self, context, rows, mask, candidate_features):
         """Return scores [n, k] of rows of items, in parts that fit into memory."""
