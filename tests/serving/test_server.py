@@ -7,12 +7,14 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 import time
-from http.client import HTTPConnection
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -612,6 +614,74 @@ def started(*arguments, **variables):
         finally:
             it.send_signal(signal.SIGTERM)
             it.communicate()
+
+
+SINK = """
+import sqlite3
+
+class Sink:
+    def __init__(self, file):
+        self.connection = sqlite3.connect(file, check_same_thread=False)
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection.execute("CREATE TABLE IF NOT EXISTS log (event_id TEXT)")
+
+    def send(self, interactions):
+        with self.connection:
+            self.connection.executemany("INSERT INTO log VALUES (?)", [(each.event_id,) for each in interactions])
+"""
+
+
+def own_log(policy, folder, port):
+    """Variables of a server that logs into `log.sqlite` in a folder by a module that is there."""
+    (folder / "own_sink.py").write_text(SINK)
+    return {
+        "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "AIP_HTTP_PORT": str(port),
+        "AIP_STORAGE_URI": str(policy),
+        "RECBANDITS_EVENT_TOPIC": str(folder / "log.sqlite"),
+        "RECBANDITS_EVENT_SINK": "own_sink:Sink",
+    }
+
+
+def test_what_was_answered_before_a_server_was_killed_is_in_the_log_of_this_machine(exported, tmp_path):
+    """Five servers, each killed at a random moment while three clients ask for decisions, three at a time."""
+    rng, port, answered = random.Random(0), free_port(), []
+
+    def ask():
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.suppress(ConnectionError, HTTPException):
+            while True:
+                connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}] * 3}), JSON)
+                answered.extend(json.loads(connection.getresponse().read())["predictions"])
+        connection.close()
+
+    for _ in range(5):
+        with started(**own_log(exported[0], tmp_path, port)) as process, ThreadPoolExecutor(3) as clients:
+            for _ in range(3):
+                clients.submit(ask)
+            time.sleep(0.2 + rng.random() / 2)
+            process.kill()
+    assert len(answered) > 300
+    assert all(each["logged"] for each in answered)
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.sqlite")) as log:
+        kept = {event_id for (event_id,) in log.execute("SELECT event_id FROM log")}
+    assert {each["event_id"] for each in answered} - kept == set()
+
+
+def test_a_decision_that_could_not_be_logged_is_answered_and_says_so(exported, tmp_path):
+    file, port = tmp_path / "log.sqlite", free_port()
+    with (
+        started(**own_log(exported[0], tmp_path, port)),
+        contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection,
+    ):
+        logged = []
+        for statement in ("SELECT 1", "DROP TABLE log"):
+            with contextlib.closing(sqlite3.connect(file)) as log, log:
+                log.execute(statement)
+            connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}]}), JSON)
+            logged += [each["logged"] for each in json.loads(connection.getresponse().read())["predictions"]]
+        assert logged == [True, False]
+        assert get(connection, "/metrics")[1]["outbox"] == {"put": 2, "delivered": 1, "failed": 1}
 
 
 def get(connection, path, **headers):

@@ -5,6 +5,7 @@ server, `CprModelServer`, runs them as a custom prediction routine; so does `rec
 """
 
 import asyncio
+import importlib
 import logging
 import os
 import threading
@@ -20,13 +21,14 @@ from starlette.responses import Response as HttpResponse
 
 from recbandits.serving import versions
 from recbandits.serving.metrics import Metrics
-from recbandits.serving.outbox import Outbox, PubSubSink
+from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink
 from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
 
 LARGEST_BODY = LARGEST_ANSWER = 1_500_000  # bytes, as on Vertex AI
 MOST_UNDER_WAY = 32  # predictions at a time
 MOST_LARGE_BODIES = 16  # that are read at a time
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
+SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
 _LONGEST_SENTENCE = 1000  # letters
 SHORT_BODY, _SHORT_WORK = 16_384, 5_000  # bytes and candidates that are answered in about a millisecond
 
@@ -104,14 +106,16 @@ class BanditHandler:
     Attributes:
       predictor: `BanditPredictor`
       metrics: `Metrics`
-      outbox: `Outbox`, or None where $RECBANDITS_EVENT_TOPIC names no topic.
+      outbox: the event log; None where $RECBANDITS_EVENT_TOPIC names no topic. It is an `Outbox` for Pub/Sub, and a
+        `DirectLog` where $RECBANDITS_EVENT_SINK is the "module:function" that opens a sink of that topic on this
+        machine: decisions are then kept before they are answered.
     """
 
     def __init__(self, artifacts_uri, predictor=None):
         topic = os.environ.get(TOPIC_VARIABLE)
         self.predictor, self.metrics = (predictor or BanditPredictor)(), Metrics()
         self.predictor.load(artifacts_uri)
-        self.outbox = Outbox(partial(PubSubSink, topic)) if topic else None
+        self.outbox = _open_log(topic, os.environ.get(SINK_VARIABLE)) if topic else None
         self._worker, self._turn, self._under_way = ThreadPoolExecutor(1, "scoring"), threading.Lock(), 0
         self._large = asyncio.Semaphore(MOST_LARGE_BODIES)
 
@@ -146,7 +150,8 @@ class BanditHandler:
         try:
             if len(body) <= SHORT_BODY:
                 request = self.predictor.preprocess(body)
-                if self.predictor.weigh(request) <= _SHORT_WORK:
+                short = self.predictor.weigh(request) <= _SHORT_WORK
+                if short and (self.outbox is None or self.outbox.background):
                     return self._answer(request)
             return await asyncio.get_running_loop().run_in_executor(self._worker, self._answer_long, body)
         finally:
@@ -166,13 +171,19 @@ class BanditHandler:
         answer = self.predictor.postprocess(recommendations)
         if len(answer) > LARGEST_ANSWER:
             raise RefusalError(422, f"the answer must have at most {LARGEST_ANSWER:,} bytes, got {len(answer):,}")
-        now = datetime.now(UTC)
+        decisions = [each for each in recommendations if each.logged]
         with self._turn:
-            for each in recommendations:
-                self.metrics.versions[each.policy_version] += 1
-                if each.logged:
-                    self.outbox.put(each, now)
-        return answer
+            self.metrics.versions.update(each.policy_version for each in recommendations)
+            if not decisions or self.outbox.record(decisions, datetime.now(UTC)):
+                return answer
+        return self.predictor.postprocess([each._replace(logged=False) for each in recommendations])
+
+
+def _open_log(topic, sink):
+    if not sink:
+        return Outbox(partial(PubSubSink, topic))
+    module, _, name = sink.partition(":")
+    return DirectLog(getattr(importlib.import_module(module), name)(topic))
 
 
 def problem(status, sentence):

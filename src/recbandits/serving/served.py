@@ -207,7 +207,8 @@ class ServedPolicy:
         require(not strange, "new_items", "among the candidates", min(strange, default=""))
         rows = [self._rows.get(name, -1) for name in ids]
         self._require_known(name for name, row in zip(ids, rows, strict=True) if row < 0 and name not in new_items)
-        return ids, np.array([rows])
+        # The texts of the policy itself: what waits to be logged then has none of its own.
+        return [name if row < 0 else self._ids[row] for name, row in zip(ids, rows, strict=True)], np.array([rows])
 
     def _describe(self, ids, rows, new_items):
         """Return the encoded columns of candidates, float32 [1, c, numbers]."""

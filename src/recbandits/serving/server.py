@@ -100,8 +100,8 @@ class Application:
 
     def _authorise(self, request):
         """Refuse whoever has not the token, and web pages that reach this machine under a name of their own."""
-        server = request.scope["server"]  # None on a UNIX socket
-        allowed = [f"{name}:{server[1]}" for name in _HOSTS] if server else ["localhost"]
+        _, port = request.scope["server"]  # None on a UNIX socket
+        allowed = [f"{name}:{port}" for name in _HOSTS] if port else ["localhost"]
         if (host := request.headers.get("host", "")) not in allowed:
             raise RefusalError(403, f"host must be {' or '.join(allowed)} for the release, got {host[:100]!r}")
         if not self._token:
