@@ -29,17 +29,17 @@ USE = """
 import json, sys
 from datetime import UTC, datetime, timedelta
 from recbandits.evaluation.off_policy import evaluate
-from recbandits.records import Interaction, Reward, to_table
-from recbandits.records.bandit_log import BanditLog
+from recbandits.records import Interaction, Log, Reward, to_table
 from recbandits.serving.policy import load
 
 policy, users = load(sys.argv[1]), list(range(1, 31))
-answers = [policy.recommend(user, rng=user) for user in users]
+answers = [policy.recommend({"age": user / 30}, rng=user, user_id=user) for user in users]
 times = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=user) for user in users]
 decisions = [answer.interaction(time) for answer, time in zip(answers, times, strict=True)]
 rewards = [Reward(answer.event_id, time, answer.scores[0]) for answer, time in zip(answers, times, strict=True)]
-log = BanditLog.from_tables(to_table(decisions, Interaction), to_table(rewards, Reward))
-value = evaluate(log, policy.decide(log.user_id).probabilities).loc["SNIPS", "value"]
+log = Log.from_tables(to_table(decisions, Interaction), to_table(rewards, Reward))
+decided = policy.decide(log.context, log.candidate_ids, log.mask)
+value = evaluate(log, decided.probabilities).loc["SNIPS", "value"]
 print(json.dumps([[answer.item_ids for answer in answers], value, log.reward.mean(), "tensorflow" in sys.modules]))
 """
 
@@ -101,7 +101,8 @@ def test_the_core_is_small(core):
 def test_the_core_loads_a_policy_asks_it_and_evaluates_a_log(core, exported, tmp_path):
     """The answers are those of this environment; the SNIPS estimate of a policy on its own log is the mean reward."""
     answers, value, mean_reward, has_tensorflow = json.loads(run([core, "-c", USE, exported[0]], tmp_path))
-    assert answers == [policy.load(exported[0]).recommend(user, rng=user).item_ids for user in range(1, 31)]
+    here = policy.load(exported[0])
+    assert answers == [here.recommend({"age": user / 30}, rng=user).item_ids for user in range(1, 31)]
     assert value == pytest.approx(mean_reward)
     assert not has_tensorflow
 
@@ -145,7 +146,7 @@ def test_the_server_answers(serve, exported, tmp_path):
         (prediction,) = ask("/predict", {"instances": [{"user_id": 7, "candidates": [101, 102], "k": 2}]})[
             "predictions"
         ]
-        assert sorted(prediction["item_ids"]) == [101, 102]
+        assert sorted(prediction["item_ids"]) == ["101", "102"]
         assert not ask("/metrics")["tensorflow"]
     finally:
         process.terminate()

@@ -1,6 +1,8 @@
+import json
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recbandits.loop.generate import generate
@@ -14,6 +16,10 @@ END = START + timedelta(seconds=60)
 def generated(world):
     warehouse = DuckWarehouse()
     return warehouse, generate(world, warehouse, 2000, START, seed=3)
+
+
+def true_means(world, frame):
+    return world.expected(world.find_users(frame["user_id"]), world.find_items(frame[["action"]]))[:, 0]
 
 
 def test_the_first_decisions_are_uniform_and_say_so(world, generated):
@@ -35,7 +41,7 @@ def test_rewards_are_what_the_people_of_the_decisions_think(world, generated):
     frame = generated[0].decisions(START, END, 1e6, np.pi).to_pandas()
     answered = frame[frame["reward_time"].notna()]
     assert len(answered) == pytest.approx(0.9 * 2000, abs=60)
-    expected = world.expected(answered["user_id"].to_numpy(), answered["action"].to_numpy()[:, None])[:, 0]
+    expected = true_means(world, answered)
     error = answered["reward"].to_numpy() - expected
     assert abs(error.mean()) < 4 / np.sqrt(1800)
     assert np.corrcoef(answered["reward"], expected)[0, 1] > 0.3
@@ -44,7 +50,7 @@ def test_rewards_are_what_the_people_of_the_decisions_think(world, generated):
 def test_silence_pulls_the_mean_towards_the_default_by_its_share_alone(world, generated):
     """Mean delay 1 s, window 1 s: 0.9 (1 - exp(-1)) = 57 % are answered, whatever was shown; the others count as 1."""
     frame = generated[0].decisions(START, END, 1.0, 1.0).to_pandas()
-    truth = world.expected(frame["user_id"].to_numpy(), frame["action"].to_numpy()[:, None])[:, 0]
+    truth = true_means(world, frame)
     answered = 0.9 * (1 - np.exp(-1.0))
     assert frame["reward_time"].notna().mean() == pytest.approx(answered, abs=4 * 0.5 / np.sqrt(2000))
     error = frame["reward"].to_numpy() - (answered * truth + (1 - answered) * 1.0)
@@ -53,9 +59,8 @@ def test_silence_pulls_the_mean_towards_the_default_by_its_share_alone(world, ge
 
 def test_contexts_are_what_a_policy_will_see(world, generated):
     frame = generated[0].decisions(START, END, 1e6, 1.0).to_pandas().head(50)
-    bundle = world.bundle()
-    seen = bundle.context(bundle.user_features(frame["user_id"].to_numpy()))
-    np.testing.assert_array_equal(np.stack(frame["context"]).astype(np.float32), seen)
+    logged = pd.DataFrame(frame["context"].map(json.loads).tolist())
+    pd.testing.assert_frame_equal(logged, world.contexts(world.find_users(frame["user_id"])), check_exact=True)
 
 
 def test_generating_again_has_no_further_effect(world, generated):

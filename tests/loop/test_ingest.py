@@ -1,15 +1,17 @@
 import dataclasses
+import json
 import random
 import re
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from recbandits.data.examples import make_examples
-from recbandits.data.features import FeatureBundle
+from recbandits.data.features import Features
 from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples
 from recbandits.loop.generate import generate
@@ -17,7 +19,7 @@ from recbandits.loop.ingest import decisions_of, ingest, read_manifest, titles_o
 from recbandits.loop.settings import Join, Settings
 from recbandits.loop.world import STARS
 from recbandits.platforms.local.warehouse import DuckWarehouse
-from recbandits.records import Interaction, Reward, from_table
+from recbandits.records import Interaction, Log, Reward, from_table
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 END = START + timedelta(seconds=60)
@@ -34,8 +36,8 @@ class Recorded(DuckWarehouse):
 
 
 @pytest.fixture(scope="module")
-def bundle(world):
-    return world.bundle()
+def features(world):
+    return world.features
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +48,11 @@ def records(world):
 
 
 @pytest.fixture(scope="module")
-def dataset(records, world, bundle, tmp_path_factory):
+def dataset(records, world, features, tmp_path_factory):
     """(directory, manifest) of the decisions as they were generated."""
     directory = tmp_path_factory.mktemp("dataset")
-    titles = dict(zip(world.movie_ids.tolist(), world.titles, strict=True))
-    return directory, ingest(filled(records), START, END, RULE, bundle, directory, titles=titles)
+    titles = dict(zip(world.item_ids, world.titles, strict=True))
+    return directory, ingest(filled(records), START, END, RULE, features, directory, titles=titles)
 
 
 def filled(records):
@@ -63,7 +65,7 @@ def adds_up(counts):
     return counts["total"] == sum(number for name, number in counts.items() if name != "total")
 
 
-def test_a_dataset_is_what_the_warehouse_has_joined(dataset, bundle):
+def test_a_dataset_is_what_the_warehouse_has_joined(dataset, features):
     directory, manifest = dataset
     table = pq.read_table(directory / "decisions.parquet")
     assert manifest["decisions"] == len(table) == 400
@@ -76,77 +78,139 @@ def test_a_dataset_is_what_the_warehouse_has_joined(dataset, bundle):
     assert (np.diff(log.time) > np.timedelta64(0)).all()
 
 
-def test_the_records_are_those_that_are_not_held_out(dataset, bundle):
+def test_the_records_are_those_that_are_not_held_out(dataset, features):
     directory, manifest = dataset
     read = read_examples(find_records(directory, "train"))
-    expected = make_examples(decisions_of(directory, held_out=False), FeatureBundle.load(directory))
+    expected = make_examples(decisions_of(directory, held_out=False), Features.load(directory))
     for name, column, other in zip(read._fields, read, expected, strict=True):
         np.testing.assert_array_equal(column, other, err_msg=name)
     held_out = decisions_of(directory, held_out=True)
     assert manifest["held_out"] == len(held_out) == pytest.approx(0.3 * 400, abs=4 * np.sqrt(84))
     assert len(held_out) + len(read.event) == 400
-    np.testing.assert_array_equal(FeatureBundle.load(directory).users, bundle.users)
+    np.testing.assert_array_equal(Features.load(directory).items, features.items)
 
 
-def test_a_decision_is_held_out_in_every_window_or_in_none(dataset, records, bundle, tmp_path):
-    ingest(filled(records), START + timedelta(seconds=20), END, RULE, bundle, tmp_path)
+def test_a_decision_is_held_out_in_every_window_or_in_none(dataset, records, features, tmp_path):
+    ingest(filled(records), START + timedelta(seconds=20), END, RULE, features, tmp_path)
     later = set(decisions_of(tmp_path, held_out=True).event_id)
     assert later < set(decisions_of(dataset[0], held_out=True).event_id)
     assert not later & set(decisions_of(tmp_path, held_out=False).event_id)
 
 
-def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, records, world, bundle, tmp_path):
+def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, records, world, features, tmp_path):
     directory, manifest = dataset
     shuffled = random.Random(0).sample(records * 2, 2 * len(records))
     warehouse, titles = DuckWarehouse(), titles_of(directory)
     for start in range(0, len(shuffled), 97):
         warehouse.write(shuffled[start : start + 97])
-    assert ingest(warehouse, START, END, RULE, bundle, tmp_path, titles=titles) == manifest
+    assert ingest(warehouse, START, END, RULE, features, tmp_path, titles=titles) == manifest
     for file in directory.iterdir():
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
-    assert ingest(warehouse, START, END, RULE, bundle, tmp_path, titles=titles) == manifest
+    assert ingest(warehouse, START, END, RULE, features, tmp_path, titles=titles) == manifest
 
 
-def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records, bundle, tmp_path):
-    """Of 400 decisions two have an unknown user or none, one an unknown item, one 9 stars; two of these no report."""
+def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records, features, tmp_path):
+    """Of 400 decisions one has an unknown item, one 9 stars, three what the features cannot read; one no report."""
     decisions = [record for record in records if isinstance(record, Interaction)]
     first = {}
     for record in records:
         if isinstance(record, Reward):
             first.setdefault(record.event_id, record)
-    stranger, strange, praised = [one for one in decisions if one.event_id in first][:3]
-    movies = (5_000_000, *strange.candidates[1:])
-    action = strange.action if strange.action in movies else movies[0]
-    changed = {
-        stranger.event_id: [dataclasses.replace(stranger, user_id=5_000_000)],
-        strange.event_id: [dataclasses.replace(strange, candidates=movies, action=action), first[strange.event_id]],
-        praised.event_id: [praised, dataclasses.replace(first[praised.event_id], value=9.0)],
+    strange, praised, mistaken, priced = [one for one in decisions if one.event_id in first][:4]
+    foreign = next(one for one in decisions if one.event_id not in first)
+    items = ("5000000", *strange.candidates[1:])
+    changes = {
+        strange: {"candidates": items, "action": strange.action if strange.action in items else items[0]},
+        praised: {},
+        mistaken: {"context": json.dumps({"bias": "high"})},
+        priced: {"candidate_features": json.dumps({"price": [1.0] * 10})},
+        foreign: {"context": json.dumps({"mood": 1.0})},
     }
+    changed = {one.event_id: dataclasses.replace(one, **values) for one, values in changes.items()}
+    rewards = {one.event_id: first[one.event_id] for one in (strange, mistaken, priced)}
+    rewards[praised.event_id] = dataclasses.replace(first[praised.event_id], value=9.0)
     kept = [record for record in records if record.event_id not in changed]
-    nobody = next(one for one in decisions if one.event_id not in first)
-    kept = [record for record in kept if record.event_id != nobody.event_id]
-    changed[nobody.event_id] = [dataclasses.replace(nobody, user_id=None)]
-    warehouse = filled([*kept, *(record for some in changed.values() for record in some)])
+    warehouse = filled([*kept, *changed.values(), *rewards.values()])
     before = warehouse.counts(START, END, RULE.window)
-    manifest = ingest(warehouse, START, END, RULE, bundle, tmp_path / "one")
+    manifest = ingest(warehouse, START, END, RULE, features, tmp_path / "one")
+    known = "bias, factor_0, factor_1, factor_2, factor_3"
     assert manifest["reasons"] == {
+        "candidate_features must be none": 1,
         "candidates must be items with features": 1,
+        "context: column 'bias' must be a finite number": 1,
+        f"context: column must be one of {known}": 1,
         "reward must be in [1, 5]": 1,
-        "user_id must be of a user with features": 2,
     }
     counts = manifest["counts"]
     assert adds_up(counts)
     assert counts["total"] == before.total
-    assert counts["quarantined"] == 4
-    assert (counts["joined"], counts["defaulted"]) == (before.joined - 2, before.defaulted - 2)
-    assert manifest["decisions"] == counts["joined"] + counts["defaulted"] == 396
+    assert counts["quarantined"] == 5
+    assert (counts["joined"], counts["defaulted"]) == (before.joined - 4, before.defaulted - 1)
+    assert manifest["decisions"] == counts["joined"] + counts["defaulted"] == 395
     assert not set(changed) & set(decisions_of(tmp_path / "one", held_out=None).event_id)
     entries = warehouse.query("SELECT * FROM quarantine").to_pylist()
-    assert {entry["message_id"] for entry in entries} == {f"ingester/{name}" for name in changed}
-    assert ingest(warehouse, START, END, RULE, bundle, tmp_path / "two") == manifest
+    said = {entry["message_id"].removeprefix("ingester/"): entry["reason"] for entry in entries}
+    assert said == {
+        strange.event_id: "candidates must be items with features",
+        praised.event_id: "reward must be in [1, 5]",
+        mistaken.event_id: "context: column 'bias' must be a finite number, got 'high'",
+        priced.event_id: "candidate_features must be none, got price",
+        foreign.event_id: f"context: column must be one of {known}, got 'mood'",
+    }
+    assert ingest(warehouse, START, END, RULE, features, tmp_path / "two") == manifest
 
 
-def test_a_dataset_is_of_one_moment_although_rewards_arrive_meanwhile(records, bundle, tmp_path):
+def test_users_without_an_id_and_new_ones_are_learnt_from(records, features, tmp_path):
+    """What is known of a request is its context: who asks, or that nothing is known of him, is no reason to refuse."""
+    changes = [{"user_id": None}, {"user_id": "neue Kundin"}, {"user_id": None, "context": "{}"}]
+    changes.append({"context": json.dumps({"bias": None, "factor_0": 1})})
+    changed = [
+        dataclasses.replace(record, **changes[number % 4]) if isinstance(record, Interaction) else record
+        for number, record in enumerate(records)
+    ]
+    manifest = ingest(filled(changed), START, END, RULE, features, tmp_path)
+    assert (manifest["reasons"], manifest["counts"]["quarantined"], manifest["decisions"]) == ({}, 0, 400)
+    log, read = decisions_of(tmp_path, held_out=False), read_examples(find_records(tmp_path, "train"))
+    for name, column, other in zip(read._fields, read, make_examples(log, features), strict=True):
+        np.testing.assert_array_equal(column, other, err_msg=name)
+    assert {"neue Kundin"} < set(log.user_ids)
+    assert (log.user_id >= len(log.user_ids)).sum() == pytest.approx(len(log) / 2, abs=4 * np.sqrt(len(log) / 4))
+
+
+def test_columns_of_any_kind_and_numbers_of_candidates_are_learnt_from(tmp_path):
+    """Twenty decisions among five items with text ids: a device, an hour that is missing at times, and prices."""
+    items = pd.DataFrame({"kind": list("abbca")}, index=["煎茶", "Earl’s", "a | b", "01", "1"])
+    requests = pd.DataFrame({"device": ["tv", "phone"] * 10, "hour": [*range(19), None]})
+    log = Log.from_frame(
+        requests.assign(item=list(items.index) * 4, reward=1.0, p=0.2, time="2026-01-01T12:00:01Z"),
+        items.index,
+        item="item",
+        reward="reward",
+        propensity="p",
+        time="time",
+        context=["device", "hour"],
+        candidate_features={"price": np.random.default_rng(0).uniform(1, 9, (20, 5))},
+    )
+    features = Features.fit(items, log, crosses=[("device", "kind")])
+    titles = {"煎茶": "煎茶", "a | b": "Lease (2024)"}
+    warehouse = filled(
+        [
+            record
+            for table, kind in zip(log.to_tables(), (Interaction, Reward), strict=True)
+            for record in from_table(table, kind)
+        ]
+    )
+    manifest = ingest(warehouse, START, END, CLICKS, features, tmp_path, titles=titles)
+    assert (manifest["reasons"], manifest["decisions"], manifest["candidates"]) == ({}, 20, 5)
+    assert titles_of(tmp_path) == titles
+    kept = decisions_of(tmp_path, held_out=False)
+    expected = make_examples(log.take(np.isin(log.event_id, kept.event_id)), features)
+    read = read_examples(find_records(tmp_path, "train"))
+    for name, column, other in zip(read._fields, read, expected, strict=True):
+        np.testing.assert_array_equal(column[np.argsort(read.event)], other[np.argsort(expected.event)], err_msg=name)
+
+
+def test_a_dataset_is_of_one_moment_although_rewards_arrive_meanwhile(records, features, tmp_path):
     """While it is read three silent decisions get 5 stars one after the other; then ten: the fifth reading must do."""
 
     class Busy(DuckWarehouse):
@@ -163,21 +227,21 @@ def test_a_dataset_is_of_one_moment_although_rewards_arrive_meanwhile(records, b
     before = warehouse.decisions(START, END, RULE.window, RULE.default)
     silent = before.filter(pc.is_null(before["reward_time"])).to_pylist()
     warehouse.left = silent[:3]
-    manifest = ingest(warehouse, START, END, RULE, bundle, tmp_path / "calm")
+    manifest = ingest(warehouse, START, END, RULE, features, tmp_path / "calm")
     assert manifest["snapshot"] == warehouse.snapshot(START, END)
     assert manifest["counts"]["defaulted"] == len(silent) - 3
     assert pq.read_table(tmp_path / "calm" / "decisions.parquet")["reward_time"].null_count == len(silent) - 3
     warehouse.left = silent[3:13]
-    busy = ingest(warehouse, START, END, RULE, bundle, tmp_path / "busy")
+    busy = ingest(warehouse, START, END, RULE, features, tmp_path / "busy")
     assert len(warehouse.left) == 5
     assert busy["counts"]["defaulted"] == len(silent) - 8
     assert pq.read_table(tmp_path / "busy" / "decisions.parquet")["reward_time"].null_count == len(silent) - 7
 
 
-def test_a_reward_after_the_window_counts_as_none(records, bundle, tmp_path):
+def test_a_reward_after_the_window_counts_as_none(records, features, tmp_path):
     """With a window of 1 ms nearly nobody of mean delay 1 s has answered: the share is 1 - exp(-0.001)."""
     manifest = ingest(
-        filled(records), START, END, dataclasses.replace(STARS, window=0.001, default=2.0), bundle, tmp_path
+        filled(records), START, END, dataclasses.replace(STARS, window=0.001, default=2.0), features, tmp_path
     )
     log, counts = decisions_of(tmp_path, held_out=None), manifest["counts"]
     assert (log.reward == 2.0).sum() >= counts["defaulted"] >= 395
@@ -185,9 +249,9 @@ def test_a_reward_after_the_window_counts_as_none(records, bundle, tmp_path):
     assert adds_up(counts)
 
 
-def test_a_dataset_that_was_changed_or_is_incomplete_is_refused(records, bundle, tmp_path):
+def test_a_dataset_that_was_changed_or_is_incomplete_is_refused(records, features, tmp_path):
     place = tmp_path / "data"
-    manifest = ingest(filled(records), START, END, RULE, bundle, place)
+    manifest = ingest(filled(records), START, END, RULE, features, place)
     assert read_manifest(place) == manifest
     original = (place / "titles.json").read_bytes()
     (place / "titles.json").write_bytes(b'{"1": "Mine"}')
@@ -203,11 +267,11 @@ def test_a_dataset_that_was_changed_or_is_incomplete_is_refused(records, bundle,
         read_manifest(place)
 
 
-def test_a_window_without_a_decision_is_refused(records, bundle, tmp_path):
+def test_a_window_without_a_decision_is_refused(records, features, tmp_path):
     with pytest.raises(ValueError, match=r"there must be a decision from 2026-01-01T12:01:00\+00:00 to 2026-"):
-        ingest(filled(records), END, END + timedelta(days=1), RULE, bundle, tmp_path)
+        ingest(filled(records), END, END + timedelta(days=1), RULE, features, tmp_path)
     with pytest.raises(ValueError, match=r"holdout must be in \[0, 1\), got 1.0"):
-        ingest(filled(records), START, END, RULE, bundle, tmp_path, holdout=1.0)
+        ingest(filled(records), START, END, RULE, features, tmp_path, holdout=1.0)
     assert not (tmp_path / "manifest.json").exists()
 
 
@@ -248,18 +312,18 @@ def clicked(records):
     ],
 )
 def test_clicks_are_learnt_from_silence_is_what_the_rule_says_and_nothing_is_quarantined(
-    records, bundle, tmp_path, rule, mean, decisions
+    records, features, tmp_path, rule, mean, decisions
 ):
-    manifest = ingest(filled(clicked(records)), START, END, rule, bundle, tmp_path)
+    manifest = ingest(filled(clicked(records)), START, END, rule, features, tmp_path)
     assert (manifest["reasons"], manifest["counts"]["quarantined"], manifest["decisions"]) == ({}, 0, decisions)
     assert (manifest["counts"]["joined"], manifest["counts"]["defaulted"]) == (50, 150)
     assert {name: manifest[name] for name in vars(rule)} == vars(rule)
     assert decisions_of(tmp_path, held_out=None).reward.mean() == pytest.approx(mean)
 
 
-def test_a_sum_outside_the_range_is_quarantined(records, bundle, tmp_path):
+def test_a_sum_outside_the_range_is_quarantined(records, features, tmp_path):
     """Of 50 visitors who click, 25 do so twice: their sum is 2, above 1."""
     rule = dataclasses.replace(CLICKS, take="sum")
-    manifest = ingest(filled(clicked(records)), START, END, rule, bundle, tmp_path)
+    manifest = ingest(filled(clicked(records)), START, END, rule, features, tmp_path)
     assert manifest["reasons"] == {"reward must be in [0, 1]": 25}
     assert adds_up(manifest["counts"])

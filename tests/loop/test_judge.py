@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 from datetime import timedelta
 
 import numpy as np
 import pytest
-from true_policies import NOON, logged, policy
+from true_policies import NOON, logged, policy, priced, sold
 
 from recbandits.exploration import Exploration
 from recbandits.loop import judge as module
@@ -123,16 +124,32 @@ def test_a_judgement_is_the_same_after_json_and_its_page_escapes_what_it_says(wo
     assert json.loads(unknown.to_json())["difference"] is None
 
 
+def test_a_policy_that_reads_numbers_of_candidates_is_judged_by_those_of_the_log(exported):
+    """What prefers the dear loses; what reads no prices, other ones or other items cannot be judged by this log."""
+    cheap, log = priced(-0.3), sold(priced(-0.3), 3000)
+    assert judge_log(log, cheap, cheap).passed
+    dear = judge_log(log, priced(0.3), cheap)
+    assert not dear.passed
+    assert dear.high < 0
+    for others in (priced(0.0, ()), priced(0.0, ("stock",)), load(exported[0])):
+        for candidate, serving in ((others, cheap), (cheap, others)):
+            found = judge_log(log, candidate, serving)
+            assert (found.passed, found.difference) == (False, None)
+            assert re.match(
+                "Refused: nothing can be said of it, (candidate.features must be|unknown item ids)", found.why
+            )
+
+
 def test_directories_are_judged_as_what_they_hold(exported, tmp_path):
     """Decisions of the first policy are ingested; the second is judged, in a model, by the held-out ones."""
     serving = load(exported[0])
-    rng, users = np.random.default_rng(0), np.repeat(np.arange(1, 31), 20)
-    recommended = [serving.recommend(int(user), candidates=range(101, 106), rng=rng) for user in users]
+    rng, users, items = np.random.default_rng(0), np.repeat(np.arange(1, 31), 20), ["101", "102", "103", "104", "105"]
+    recommended = [serving.recommend({"age": user / 30}, items, rng=rng, user_id=f"{user}") for user in users]
     times = [NOON + timedelta(seconds=row) for row in range(len(users))]
     rewards = [Reward(made.event_id, time, rng.integers(1, 6)) for made, time in zip(recommended, times, strict=True)]
     warehouse = DuckWarehouse()
     warehouse.write([made.interaction(time) for made, time in zip(recommended, times, strict=True)] + rewards)
-    ingest(warehouse, NOON, NOON + timedelta(hours=1), STARS, serving.bundle, tmp_path / "dataset")
+    ingest(warehouse, NOON, NOON + timedelta(hours=1), STARS, serving.features, tmp_path / "dataset")
     shutil.copytree(exported[1], tmp_path / "model" / "policy")
     found = module.judge(tmp_path / "dataset", tmp_path / "model", exported[0])
     held_out = decisions_of(tmp_path / "dataset", held_out=True)

@@ -14,7 +14,7 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-DECISION = Interaction("e", NOON, "v1", 7, (0.5,), (1, 2), 2, 0.25)
+DECISION = Interaction("e", NOON, "v1", "7", '{"hour": 5}', ("1", "2"), "2", 0.25)
 REWARD = Reward("e", NOON, 4.0)
 
 
@@ -47,7 +47,9 @@ def test_a_record_that_comes_again_is_one_row(warehouse, record, table):
         (REWARD.to_json().encode(), "Interaction has no 'value'"),
         (DECISION.to_json().replace("0.25", "1.5").encode(), r"propensity must be a number in \(0, 1\], got 1.5"),
         (DECISION.to_json().replace("0.25", "NaN").encode(), r"propensity must be a number in \(0, 1\], got nan"),
-        (DECISION.to_json().replace('"action": 2', '"action": 3').encode(), "action must be one of the candidates"),
+        (DECISION.to_json().replace('"action": "2"', '"action": "3"').encode(), "action must be one of the candidates"),
+        (DECISION.to_json().replace("hour", "\\ud800").encode(), "context must be a JSON object of texts, finite numb"),
+        (DECISION.to_json().replace('"7"', "7").encode(), "user_id must be text that is not empty, or None, got 7"),
         (DECISION.to_json().replace('"time"', '"when"').encode(), "Interaction has no 'when'"),
         (DECISION.to_json().replace("+00:00", "").encode(), "time must be a time with its zone"),
     ],

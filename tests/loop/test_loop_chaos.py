@@ -78,7 +78,7 @@ def first_policy(loop):
     end = datetime.now(UTC) - timedelta(seconds=2 * SETTINGS.join.window)
     start = end - timedelta(seconds=SETTINGS.first / SETTINGS.rate)
     generate(world, warehouse, SETTINGS.first, start, 0, SETTINGS.first / SETTINGS.rate, SETTINGS.candidates)
-    ingest(warehouse, start, end, loop.settings.join, world.bundle(), data, SETTINGS.holdout)
+    ingest(warehouse, start, end, loop.settings.join, world.features, data, SETTINGS.holdout)
     train(data, model, SETTINGS.agent, SETTINGS.exploration)
     loop.models.keep(model)
     warehouse.write([deploy(loop.endpoint, model, None, None)])
@@ -186,10 +186,10 @@ def rows(loop, name):
 def test_the_endpoint_answers_while_a_training_is_killed_and_running_it_again_changes_nothing(loop):
     """Killed in the Trainer, and between the Deployer's deployment and its verdict, for which it is kept waiting."""
     found, answered = plan(loop), Counter()
-    user, movies = int(loop.world.user_ids[0]), loop.world.movie_ids[:5].tolist()
+    requests = loop.world.requests([0], np.arange(5)[None])
 
     def ask(what):
-        assert len(loop.endpoint.predict([{"user_id": user, "candidates": movies}])) == 1
+        assert len(loop.endpoint.predict(requests)) == 1
         answered[what] += 1
         time.sleep(0.2)  # each answer is logged, too
 

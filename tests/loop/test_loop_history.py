@@ -85,8 +85,10 @@ class Taught:
     def __init__(self, world, sign):
         self.world, self.sign = world, sign
 
-    def scores(self, users, candidates):
-        return self.sign * self.world.expected(users, candidates)
+    def scores(self, context, candidates):
+        people = self.world.contexts(slice(None)).drop_duplicates().reset_index(names="row")
+        users = context.merge(people, how="left")["row"].to_numpy()
+        return self.sign * self.world.expected(users, self.world.find_items(candidates))
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +113,15 @@ def test_a_policy_that_knows_the_truth_is_worth_the_oracle(world, policies):
 
 def test_what_is_lost_is_counted_at_the_taste_of_the_time(world, policies):
     """The first half of the decisions is before the turn, the second after: two sums by hand."""
-    users, candidates = world.visits(40, np.random.default_rng(1), 5)
-    action = candidates[:, 2]
+    users, items = world.visits(40, np.random.default_rng(1), 5)
+    action, ids = items[:, 2], world.candidate_ids(items).tolist()
     times = [datetime(2026, 3, 1, 0, 0, second, tzinfo=UTC) for second in range(40)]
-    decisions = pa.table(
-        {"time": times, "user_id": users, "candidates": list(candidates), "action": action, "reward": np.ones(40)}
-    )
+    shown = {"user_id": world.user_ids[users].tolist(), "candidates": ids, "action": [row[2] for row in ids]}
+    decisions = pa.table({"time": times, **shown})
     table = history.regret_of(world, decisions, policies["best"], lambda time: float(time.second >= 20))
     halves = ((slice(0, 20), 0), (slice(20, 40), 1))
     shown = [world.expected(users[part], action[part, None], drift)[:, 0] for part, drift in halves]
-    best = [world.expected(users[part], candidates[part], drift).max(axis=1) for part, drift in halves]
+    best = [world.expected(users[part], items[part], drift).max(axis=1) for part, drift in halves]
     np.testing.assert_allclose(table["expected"], np.concatenate(shown))
     np.testing.assert_allclose(table["oracle"], np.concatenate(best))
     np.testing.assert_allclose(table["frozen"][:20], best[0])

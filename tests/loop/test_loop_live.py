@@ -190,8 +190,8 @@ def test_when_taste_turns_visitors_say_so(ended):
     turn, world = drift_of(ended.directory), World.load(ended.directory / "world")
     said = ended.decisions[[turn(time.to_pydatetime()) == 1 for time in ended.decisions["time"]]]
     assert len(said) > 300
-    users, movies = said["user_id"].to_numpy(), said["action"].to_numpy()[:, None]
-    old, new = (world.expected(users, movies, degree)[:, 0] for degree in (0, 1))
+    users, items = world.find_users(said["user_id"]), world.find_items(said[["action"]])
+    old, new = (world.expected(users, items, degree)[:, 0] for degree in (0, 1))
     gain = (said["reward"] - old) ** 2 - (said["reward"] - new) ** 2
     assert gain.mean() > 0
 

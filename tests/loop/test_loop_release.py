@@ -200,12 +200,12 @@ class Traffic:
     def serve(self, n, bad):
         users = self._rng.integers(1, 900, n)
         records = []
-        for user in users.tolist():
+        for user in users.astype(str).tolist():
             self.now += timedelta(seconds=0.01)
             self._count += 1
             name, version = f"event {self._count}", self.endpoint._release.version(user)
             value = 1.0 if self._rng.random() < bad.get(version, 0.2) else 5.0
-            records.append(Interaction(name, self.now, version, user, (), (1, 2), 1, 0.5))
+            records.append(Interaction(name, self.now, version, user, "{}", ("1", "2"), "1", 0.5))
             records.append(Reward(name, self.now + timedelta(seconds=1), value))
         self.warehouse.write(records)
 
@@ -226,7 +226,7 @@ def test_people_without_an_id_are_each_a_user_to_the_guardrail(traffic, policies
         for number, value in enumerate(rewards):
             name, time = f"{version} {number}", NOON + timedelta(seconds=number / 100)
             traffic.warehouse.write(
-                [Interaction(name, time, version, None, (), (1, 2), 1, 0.5), Reward(name, time, value)]
+                [Interaction(name, time, version, None, "{}", ("1", "2"), "1", 0.5), Reward(name, time, value)]
             )
     under = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts())
     found, counts = observed(under, traffic.warehouse, NOON + timedelta(seconds=60), RULE, GUARDRAIL)

@@ -34,7 +34,7 @@ class FirstChoice:
         first = len(self.asked)
         self.asked += instances
         return [
-            {"event_id": f"event-{first + number}", "item_ids": [each["candidates"][0], 0]}
+            {"event_id": f"event-{first + number}", "item_ids": [each["candidates"][0], "another"]}
             for number, each in enumerate(instances)
         ]
 
@@ -81,6 +81,7 @@ def test_requests_come_at_the_rate_each_with_its_visits(world):
         clock.pass_(0.01)
     assert len(endpoint.asked) == 300 == visitors.counts["visits"] == visitors.counts["answered"]
     assert all(len(set(each["candidates"])) == 5 for each in endpoint.asked)
+    assert all({each["user_id"]} <= set(world.user_ids) and each["context"] for each in endpoint.asked)
 
 
 def test_what_an_endpoint_was_too_slow_for_is_missed_beyond_a_second(world):
@@ -146,11 +147,11 @@ def test_reports_that_nobody_takes_are_kept_and_come_again(world):
 
 def test_a_reward_is_what_this_user_thinks_of_what_was_shown(world):
     """The mean over many visits of one user and movie is its expected rating: four standard errors of 4,000 stars."""
-    user, movie = world.user_ids[3], world.movie_ids[5]
+    user, item = 3, 5
 
     class Same:
         def visits(self, n, rng, candidates):
-            return np.full(n, user), np.tile(movie, (n, 1))
+            return np.full(n, user), np.tile(item, (n, 1))
 
         def __getattr__(self, name):
             return getattr(world, name)
@@ -165,20 +166,20 @@ def test_a_reward_is_what_this_user_thinks_of_what_was_shown(world):
     for reward in post.sent:
         first.setdefault(reward.event_id, reward.value)
     stars = np.array(list(first.values()))
-    truth = world.expected(np.array([user]), np.array([[movie]])).item()
+    truth = world.expected(np.array([user]), np.array([[item]])).item()
     assert stars.mean() == pytest.approx(truth, abs=4 * stars.std() / np.sqrt(len(stars)))
 
 
 class Certain(World):
-    """People who say exactly what they think, all of them and once, and who come in a given order of (user, movie)."""
+    """People who say exactly what they think, all of them and once, and who come in a given order of (user, item)."""
 
     def come(self, pairs):
         object.__setattr__(self, "pairs", iter(pairs))
         return self
 
     def visits(self, n, rng, candidates):
-        users, movies = np.array([next(self.pairs) for _ in range(n)]).T
-        return users, movies[:, None]
+        users, items = np.array([next(self.pairs) for _ in range(n)]).T
+        return users, items[:, None]
 
     def rate(self, expected, rng):
         return expected
@@ -186,7 +187,7 @@ class Certain(World):
 
 def test_every_reward_is_that_of_its_own_user_and_movie(world):
     """940 users x 20 movies, in any order and 47 in a request: event n has the true mean of pair n, to the last bit."""
-    pairs = np.stack(np.meshgrid(world.user_ids, world.movie_ids), -1).reshape(-1, 2)
+    pairs = np.stack(np.meshgrid(range(len(world.user_ids)), range(len(world.item_ids))), -1).reshape(-1, 2)
     pairs = np.random.default_rng(0).permutation(pairs)
     people = Certain(world.model, world.titles, never=0.0, twice=0.0).come(pairs)
     post = Post()
@@ -255,7 +256,7 @@ def test_a_connection_is_kept_and_opened_anew_at_the_port_of_the_day():
     ports = [server.server_port]
     client = KeepAlive(lambda: ports[0])
     for number in range(5):
-        assert client.predict([{"user_id": number}]) == [{"user_id": number}]
+        assert client.predict([{"user_id": f"{number}"}]) == [{"user_id": f"{number}"}]
     assert len(server.connections) == 1
     with pytest.raises(RuntimeError, match=r"422: .*one at a time"):
         client.predict([{}, {}])
@@ -266,7 +267,7 @@ def test_a_connection_is_kept_and_opened_anew_at_the_port_of_the_day():
         client.predict([{}])
     second = listen()
     ports[0] = second.server_port
-    assert client.predict([{"user_id": 1}]) == [{"user_id": 1}]
+    assert client.predict([{"user_id": "1"}]) == [{"user_id": "1"}]
     ports[0] = None
     client.close()
     with pytest.raises(ConnectionError, match="there is no endpoint"):

@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -34,19 +35,19 @@ train(sys.argv[1], sys.argv[2], LinUCB(alpha=0.0, tikhonov=10.0), Exploration("s
 
 
 def titles(world):
-    return dict(zip(world.movie_ids.tolist(), world.titles, strict=True))
+    return dict(zip(world.item_ids, world.titles, strict=True))
 
 
 @pytest.fixture(scope="module")
 def datasets(world, tmp_path_factory):
     """Directories of the datasets of two minutes of 600 decisions each, and of both minutes together."""
-    warehouse, folder, bundle = DuckWarehouse(), tmp_path_factory.mktemp("datasets"), world.bundle()
+    warehouse, folder = DuckWarehouse(), tmp_path_factory.mktemp("datasets")
     for minute in (0, 1):
         generate(world, warehouse, 600, START + minute * MINUTE, seed=minute)
     spans = {"first": (0, 1), "second": (1, 2), "both": (0, 2)}
     for name, (start, end) in spans.items():
         span = START + start * MINUTE, START + end * MINUTE
-        ingest(warehouse, *span, STARS, bundle, folder / name, titles=titles(world))
+        ingest(warehouse, *span, STARS, world.features, folder / name, titles=titles(world))
     return {name: folder / name for name in spans}
 
 
@@ -62,7 +63,7 @@ def models(datasets, tmp_path_factory):
 
 
 def examples_of(dataset, world):
-    return make_examples(decisions_of(dataset, held_out=False), world.bundle())
+    return make_examples(decisions_of(dataset, held_out=False), world.features)
 
 
 def ridge(parts, penalty=10.0, gamma=1.0):
@@ -77,7 +78,7 @@ def ridge(parts, penalty=10.0, gamma=1.0):
 def theta(policy_directory):
     """Coefficients of an exported policy: its scores of unit contexts and arms less that of zeros."""
     policy = load(policy_directory)
-    sizes = [shape[-1] for shape in policy.bundle.spec(1).values()]
+    sizes = [shape[-1] for shape in policy.features.spec(1).values()]
     unit = np.eye(sum(sizes), dtype=np.float32)
     return policy.score_pairs(unit[:, : sizes[0]], unit[:, sizes[0] :])
 
@@ -110,7 +111,7 @@ def test_a_model_says_what_it_learnt_and_until_when(datasets, models, world):
         policy = load(model.policy)
         assert (policy.version, policy.exploration) == (model.version, SOFTMAX)
         assert f"{model.learnt:,} logged decisions" in describe(model.policy)["data"]
-    shown = load(models["first"] / "policy").recommend(int(world.user_ids[0]), rng=0)
+    shown = load(models["first"] / "policy").recommend(world.requests([0], [[0]])[0]["context"], rng=0)
     assert set(shown.titles) <= set(world.titles)
 
 
@@ -133,7 +134,7 @@ def test_events_that_are_doubled_and_in_another_order_give_the_identical_policy(
     whole = examples_of(datasets["first"], world)
     rows = np.arange(len(whole.event))
     order = np.random.default_rng(0).permutation(np.repeat(rows, 2))
-    agents = [learner(world.bundle(), 10, AGENT) for _ in range(2)]
+    agents = [learner(world.features, 10, AGENT) for _ in range(2)]
     for agent, chosen in zip(agents, (rows, order), strict=True):
         assert learn(agent, Examples(*(column[chosen] for column in whole))) == len(rows)
     ours, other = ([variable.numpy() for variable in agent.variables] for agent in agents)
@@ -145,7 +146,7 @@ def test_a_log_that_was_delivered_twice_gives_the_identical_version(models, worl
     warehouse = DuckWarehouse()
     for _ in range(2):
         generate(world, warehouse, 600, START, seed=0)
-    ingest(warehouse, START, START + MINUTE, STARS, world.bundle(), tmp_path / "data", titles=titles(world))
+    ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", titles=titles(world))
     again = train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
     assert again["version"] == read_model(models["first"]).version
 
@@ -166,9 +167,9 @@ def test_a_window_that_overlaps_teaches_only_what_is_new(datasets, models, world
 
 
 def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path):
-    warehouse, others = DuckWarehouse(), world.bundle()
+    warehouse = DuckWarehouse()
     generate(world, warehouse, 50, START)
-    others = type(others)(others.users * 2, others.movies, others.view)
+    others = replace(world.features, items=2 * world.features.items)
     ingest(warehouse, START, START + MINUTE, STARS, others, tmp_path / "data")
     with pytest.raises(
         ValueError, match=r"the features of the dataset must be those of [0-9a-f]{16}, the model to go on"
@@ -180,7 +181,7 @@ def test_nothing_to_learn_from_is_refused(world, tmp_path):
     """One decision that is held out, as nearly every one is with a share of 0.999."""
     warehouse = DuckWarehouse()
     generate(world, warehouse, 1, START)
-    ingest(warehouse, START, START + MINUTE, STARS, world.bundle(), tmp_path / "data", holdout=0.999)
+    ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", holdout=0.999)
     with pytest.raises(ValueError, match="decisions must be at least one to learn from, the dataset has none"):
         train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
     assert not (tmp_path / "model").exists()
@@ -206,13 +207,13 @@ def test_a_reward_that_comes_later_does_not_teach_an_event_again(world, tmp_path
     """What was silent for the window is learnt as silent, and stays so."""
     warehouse = DuckWarehouse()
     generate(world, warehouse, 100, START)
-    bundle, span = world.bundle(), (START, START + MINUTE)
-    ingest(warehouse, *span, STARS, bundle, tmp_path / "before")
+    features, span = world.features, (START, START + MINUTE)
+    ingest(warehouse, *span, STARS, features, tmp_path / "before")
     train(tmp_path / "before", tmp_path / "one", AGENT, SOFTMAX)
     silent = pq.read_table(tmp_path / "before" / "decisions.parquet", filters=pc.field("reward_time").is_null())
     assert len(silent) > 3
     warehouse.write([Reward(row["event_id"], row["time"], 5.0) for row in silent.to_pylist()])
-    manifest = ingest(warehouse, *span, STARS, bundle, tmp_path / "after")
+    manifest = ingest(warehouse, *span, STARS, features, tmp_path / "after")
     assert manifest["counts"]["defaulted"] == 0
     again = train(tmp_path / "after", tmp_path / "two", AGENT, SOFTMAX, serving=tmp_path / "one")
     assert again["new"] == 0

@@ -37,7 +37,7 @@ def at(seconds):
 
 def decision(number, time, rewarded=True):
     event = f"event-{number}"
-    shown = Interaction(event, time, "first", 1, (0.0,), (1, 2), 1, 0.5)
+    shown = Interaction(event, time, "first", "1", "{}", ("1", "2"), "1", 0.5)
     return [shown, *([Reward(event, time + timedelta(seconds=1), 4.0)] if rewarded else [])]
 
 
@@ -138,19 +138,19 @@ class Platform(NamedTuple):
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def step(world: str, serving: str) -> str:
-    """Fail as long as the world is broken."""
+def step(features: str, serving: str) -> str:
+    """Fail as long as the features are broken."""
     from pathlib import Path
 
-    if Path(world, "broken").exists():
-        raise ValueError("the world is broken")
+    if Path(features, "broken").exists():
+        raise ValueError("the features are broken")
     return serving
 
 
 @dsl.pipeline(name=PIPELINE)
 def quick(
     config: dict,
-    world: str,
+    features: str,
     join: dict,
     holdout: float,
     agent: dict,
@@ -165,7 +165,7 @@ def quick(
     topic: str,
 ) -> str:
     """Takes what the re-training pipeline takes, and is done at once."""
-    return step(world=world, serving=serving).output
+    return step(features=features, serving=serving).output
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_a_run_that_fails_three_times_is_given_up_until_as_much_again_is_new(pla
     names = [run.name for _ in range(3) if (run := trigger.look(at(50))) and platform.pipelines.wait(run.name)]
     assert len(names) == 3
     assert len(set(names)) == 1
-    assert "the world is broken" in platform.pipelines.status(names[0]).error
+    assert "the features are broken" in platform.pipelines.status(names[0]).error
     assert trigger.look(at(50)) is trigger.look(at(84)) is None
     (tmp_path / "broken").unlink()
     run = trigger.look(at(95))

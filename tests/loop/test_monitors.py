@@ -1,5 +1,6 @@
 """Monitors say nothing while all is well, and a sentence when propensities, rewards, contexts or the join are not."""
 
+import json
 from datetime import timedelta
 
 import numpy as np
@@ -7,12 +8,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from true_policies import NOON, policy
+from true_policies import NOON, policy, priced, sold
 
 from recbandits.loop import monitors
+from recbandits.loop.judge import probabilities_of
 from recbandits.plots.loop import drift as drift_plot
-from recbandits.records import arrow_schema
-from recbandits.records.records import Interaction
+from recbandits.records import to_table
 
 EDGES = [NOON, NOON + timedelta(hours=1), NOON + timedelta(hours=2)]
 
@@ -20,27 +21,29 @@ EDGES = [NOON, NOON + timedelta(hours=1), NOON + timedelta(hours=2)]
 def decided(world, decider, n=2000, seed=0, drift=0.0, start=NOON, missing=0.1):
     """Decisions within the hour after `start`, as a warehouse joins them; rewards come after 2 seconds."""
     rng = np.random.default_rng(seed)
-    users, movies = world.visits(n, rng, 5)
-    made = decider.decide(users, movies, rng=rng)
-    row = np.arange(n)
-    rewards = world.rate(world.expected(users, movies, drift)[row, made.action], rng)
+    users, items = visits = world.visits(n, rng, 5)
+    made = decider.decide(world.contexts(users), world.candidate_ids(items), rng=rng)
+    rewards = world.rate(world.expected(users, items, drift)[np.arange(n), made.action], rng)
     silent = rng.random(n) < missing
-    bundle, times = world.bundle(), [start + timedelta(seconds=3600 * number / n) for number in range(n)]
-    columns = {
-        "event_id": [f"{seed}/{number}" for number in range(n)],
-        "time": times,
-        "policy_version": [decider.version] * n,
-        "user_id": users,
-        "context": bundle.context(bundle.user_features(users)).astype(float).tolist(),
-        "candidates": movies.tolist(),
-        "action": movies[row, made.action],
-        "propensity": made.propensity,
-        "pass_prob": np.ones(n),
-    }
+    ids, versions = [f"{seed}/{number}" for number in range(n)], [decider.version] * n
+    times = [start + timedelta(seconds=3600 * number / n) for number in range(n)]
+    table = to_table(world.interactions(visits, ids, times, versions, made.action, made.propensity))
     late = [None if none else time + timedelta(seconds=2) for time, none in zip(times, silent, strict=True)]
-    table = pa.table(columns, schema=arrow_schema(Interaction))
-    table = table.append_column("reward", pa.array(np.where(silent, 1.0, rewards)))
-    return table.append_column("reward_time", pa.array(late, pa.timestamp("us", "UTC")))
+    return joined(table, pa.array(np.where(silent, 1.0, rewards)), pa.array(late, pa.timestamp("us", "UTC")))
+
+
+def joined(table, rewards, times):
+    """The table of a warehouse of a table of decisions."""
+    table = table.append_column("reward", rewards)
+    return table.append_column("reward_time", times)
+
+
+def with_columns(table, **columns):
+    """The table with other values in some columns."""
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    return table
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +65,7 @@ def test_right_propensities_have_ratios_about_1_and_no_alarm(decisions, served):
 
 
 def test_uniform_decisions_have_a_ratio_of_exactly_1(decisions):
-    place = decisions.schema.get_field_index("propensity")
-    even = decisions.set_column(place, "propensity", pa.array(np.full(4000, 0.2)))
+    even = with_columns(decisions, propensity=np.full(4000, 0.2))
     (row,) = monitors.propensities(even, floor=0.2).itertuples()
     assert (row.ratio, row.smallest, row.at_floor) == pytest.approx((1.0, 0.2, 1.0))
     assert np.isnan(row.differing)
@@ -85,10 +87,8 @@ def test_actions_that_were_drawn_otherwise_than_logged_raise_an_alarm(world, ser
     flat = policy(world, 0.0)
     table = decided(world, flat)
     log = monitors.log_of(table)
-    own = served.exploration.probabilities(served.scores(log.user_id, log.candidates, log.mask), log.mask)
-    columns = {"propensity": own[np.arange(len(log)), log.action], "policy_version": [served.version] * len(log)}
-    for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
+    own = probabilities_of(served, log)[np.arange(len(log)), log.action]
+    table = with_columns(table, propensity=own, policy_version=[served.version] * len(log))
     (row,) = monitors.propensities(table, {served.version: served}).itertuples()
     assert row.differing == 0
     assert row.low > 1
@@ -97,8 +97,7 @@ def test_actions_that_were_drawn_otherwise_than_logged_raise_an_alarm(world, ser
 
 def test_propensities_that_are_twice_as_small_as_they_should_be_raise_an_alarm(decisions, served):
     """The mean of 1 / (k p) is then 2; and nothing that was logged is what the policy gives."""
-    place = decisions.schema.get_field_index("propensity")
-    wrong = decisions.set_column(place, "propensity", pc.divide(decisions["propensity"], 2.0))
+    wrong = with_columns(decisions, propensity=decisions["propensity"].to_numpy() / 2)
     (without,) = monitors.propensities(wrong).itertuples()
     assert without.ratio == pytest.approx(2, abs=0.3)
     assert "are not those of its decisions" in without.alarm
@@ -135,49 +134,92 @@ def test_rewards_that_rise_are_no_alarm(world):
     assert table["alarm"].tolist() == ["", ""]
 
 
-def test_a_log_without_contexts_has_no_index_of_them_and_all_else(decisions, served):
-    """`BanditLog.to_tables` writes empty contexts; here also one hour of other features than in the first."""
-    log = monitors.log_of(decisions)
-    table, rewards = log.to_tables(served.version)
-    table = table.append_column("reward", rewards["value"]).append_column("reward_time", rewards["time"])
-    found = monitors.drift(table, EDGES, {served.version: served})
-    expected = monitors.drift(decisions, EDGES, {served.version: served})
+def test_a_log_without_contexts_has_no_index_of_them_and_all_else(decisions):
+    """In the second hour of another log there are none any more: that is a shift."""
+    empty = with_columns(decisions, context=["{}"] * 4000)
+    found, expected = (monitors.drift(table, EDGES) for table in (empty, decisions))
     contexts = ["psi_context", "psi_context_limit"]
     assert found[contexts].isna().all(axis=None)
     pd.testing.assert_frame_equal(found.drop(columns=contexts), expected.drop(columns=contexts))
     assert len(drift_plot(found).axes) == 3
-    mixed = pa.concat_tables([decisions.slice(0, 2000), table.slice(2000).select(decisions.column_names)])
-    assert np.isnan(monitors.drift(mixed, EDGES)["psi_context"].tolist()).tolist() == [False, True]
+    for parts in ((decisions, empty), (empty, decisions)):
+        mixed = pa.concat_tables([parts[0].slice(0, 2000), parts[1].slice(2000)])
+        assert "The context has shifted" in monitors.drift(mixed, EDGES)["alarm"][1]
 
 
-def test_decisions_that_no_policy_can_score_by_ids_are_watched_all_the_same(decisions, served):
-    """Every second decision is for somebody without an id; of the first one the user is new, of the third an item."""
+def test_users_without_an_id_are_watched_and_decisions_among_unknown_items_as_far_as_can_be(decisions, served):
+    """Every second decision is for somebody without an id, the first for somebody new; of the third an item is new."""
     users = [None if row % 2 else user for row, user in enumerate(decisions["user_id"].to_pylist())]
-    lists = [
-        [-5, *others[1:]] if row == 2 else others for row, others in enumerate(decisions["candidates"].to_pylist())
-    ]
-    columns = {"user_id": pa.array([-5, *users[1:]]), "candidates": pa.array(lists)}
-    columns["action"] = pa.array(
-        [lists[2][1] if row == 2 else arm for row, arm in enumerate(decisions["action"].to_pylist())]
-    )
-    table = decisions
-    for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), name, values)
+    lists, shown = decisions["candidates"].to_pylist(), decisions["action"].to_pylist()
+    lists[2], shown[2] = ["another", *lists[2][1:]], lists[2][1]
+    table = with_columns(decisions, user_id=["new", *users[1:]], candidates=lists, action=shown)
     policies = {served.version: served}
     (row,) = monitors.propensities(table, policies).itertuples()
     (expected,) = monitors.propensities(decisions, policies).itertuples()
     assert (row.decisions, row.ratio, row.differing, row.alarm) == (4000, expected.ratio, 0.0, "")
-    assert 0.5 < (row.high - row.low) / (expected.high - expected.low) < 2, "as many decisions, half of the variances"
+    assert row.high - row.low == pytest.approx(expected.high - expected.low, rel=0.01)
     assert monitors.drift(table, EDGES, policies)["alarm"].tolist() == ["", ""]
-    nobody = table.set_column(table.schema.get_field_index("user_id"), "user_id", pa.nulls(4000, pa.int64()))
-    (row,) = monitors.propensities(nobody, policies).itertuples()
+    others = with_columns(decisions, candidates=[[f"new {item}" for item in items] for items in lists])
+    others = with_columns(others, action=[items[0] for items in others["candidates"].to_pylist()])
+    (row,) = monitors.propensities(others, policies).itertuples()
     assert np.isnan(row.differing)
 
 
+def contexts(decisions, *hours):
+    """The decisions with other contexts: functions of a random generator, one for each hour."""
+    rng = np.random.default_rng(0)
+    return with_columns(decisions, context=[json.dumps(hour(rng)) for hour in hours for _ in range(2000)])
+
+
+def device(tv, missing=0.0):
+    def draw(rng):
+        return {"device": None if rng.random() < missing else ("tv" if rng.random() < tv else "phone")}
+
+    return draw
+
+
+def level(size, start=0):
+    return lambda rng: {"city": f"city {start + rng.integers(size)}"}
+
+
+@pytest.mark.parametrize(
+    ("hours", "shifted"),
+    [
+        ((device(0.5), device(0.5)), False),
+        ((device(0.5), device(0.9)), True),
+        ((device(0.5, missing=0.1), device(0.5, missing=0.1)), False),
+        ((device(0.5, missing=0.1), device(0.5, missing=0.6)), True),
+        ((device(0.5), lambda rng: {}), True),
+        ((lambda rng: {}, device(0.5)), True),
+        ((level(1500), level(1500)), False),
+        ((level(20), level(20, start=15)), True),
+        ((lambda rng: {"kids": bool(rng.random() < 0.2)}, lambda rng: {"kids": bool(rng.random() < 0.6)}), True),
+        ((lambda rng: {"age": rng.normal()}, lambda rng: {"age": rng.normal()}), False),
+        ((lambda rng: {"age": rng.normal()}, lambda rng: {"age": rng.normal() + 1}), True),
+        ((lambda rng: {"age": 5}, lambda rng: {"age": 5.0}), False),
+    ],
+)
+def test_a_column_of_any_kind_that_shifts_raises_the_alarm_and_no_other(decisions, hours, shifted):
+    table = monitors.drift(contexts(decisions, *hours), EDGES)
+    assert ["The context has shifted" in alarm for alarm in table["alarm"]] == [False, shifted]
+
+
+def test_a_policy_that_reads_numbers_of_candidates_is_monitored():
+    """Its propensities and errors need the prices of the moment, which are in the log."""
+    decider = priced(-0.3)
+    decisions, rewards = sold(decider, 400).to_tables(decider.version)
+    table, policies = joined(decisions, rewards["value"], rewards["time"]), {decider.version: decider}
+    (row,) = monitors.propensities(table, policies).itertuples()
+    assert (row.decisions, row.differing, row.alarm) == (400, 0.0, "")
+    found = monitors.drift(table, EDGES, policies)
+    assert found["alarm"].tolist() == [""]
+    assert found["error"][0] == pytest.approx(0.0, abs=1e-9)
+
+
 def test_when_other_users_come_the_context_says_so(world, served):
-    """In the second hour only users whose first number of the context is above its median come."""
+    """In the second hour only users whose bias is above its median come."""
     later = decided(world, served, seed=1, start=EDGES[1], n=4000)
-    bias = np.array(later["context"].to_pylist())[:, 1]
+    bias = np.array([json.loads(context)["bias"] for context in later["context"].to_pylist()])
     later = later.filter(pa.array(bias > np.median(bias)))
     table = monitors.drift(pa.concat_tables([decided(world, served), later]), EDGES)
     assert "The context has shifted" in table["alarm"][1]
@@ -186,7 +228,7 @@ def test_when_other_users_come_the_context_says_so(world, served):
 
 def test_the_stability_index_is_what_a_hand_computes():
     """Counts 30, 10 and 10, 30 with half a count each: p = 30.5 / 41, q = 10.5 / 41; twice (p - q) log(p / q)."""
-    index, freedom = monitors._index(np.array([30, 10]), np.array([10, 30]))
+    index, freedom = monitors._index(np.array([[30, 10], [10, 30]]))
     assert index == pytest.approx(2 * (20 / 41) * np.log(30.5 / 10.5))
     assert freedom == 1
 
@@ -195,8 +237,8 @@ def test_alike_samples_stay_below_the_limit_19_times_in_20():
     """300 pairs of samples of 500 and 800 stars: the index exceeds its limit in about 5 % of them."""
     rng, above = np.random.default_rng(0), 0
     for _ in range(300):
-        first, now = (rng.binomial(4, 0.7, n)[:, None].astype(float) for n in (500, 800))
-        index, limit = monitors._shift(first, now, monitors._values)
+        first, now = (pd.DataFrame({"stars": rng.binomial(4, 0.7, n).astype(float)}) for n in (500, 800))
+        index, limit = monitors._shift(first, now)
         above += index > limit
     assert above / 300 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
 

@@ -9,6 +9,7 @@ from true_policies import policy
 
 from recbandits.agents.parameters import LinUCB
 from recbandits.exploration import invert_cdf
+from recbandits.loop.judge import probabilities_of
 from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, regret_by_learner, run_rounds
 from recbandits.loop.settings import Guardrail, Settings
 from recbandits.loop.world import STARS
@@ -92,10 +93,10 @@ class Broken:
     def __init__(self, endpoint, version, policy):
         self._endpoint, self._version, self._policy = endpoint, version, policy
 
-    def decide(self, users, candidates, luck):
-        versions, probabilities, _ = self._endpoint.decide(users, candidates, luck)
+    def decide(self, user_ids, context, candidates, luck):
+        versions, probabilities, _ = self._endpoint.decide(user_ids, context, candidates, luck)
         rows = versions == self._version
-        scores = self._policy.scores(users[rows], candidates[rows])
+        scores = self._policy.scores(context[rows], candidates[rows])
         probabilities[rows] = self._policy.exploration.probabilities(scores)
         return versions, probabilities, invert_cdf(probabilities, luck)
 
@@ -128,8 +129,7 @@ def test_what_is_logged_is_what_was_decided(world):
     counts = loop.warehouse.counts(loop.now.replace(year=2025), loop.now, SETTINGS.join.window)
     assert counts.joined + counts.defaulted == SETTINGS.first + SETTINGS.decisions
     log = loop.learn()[1]
-    policy = loop.serving.policy
-    probabilities = policy.exploration.probabilities(policy.scores(log.user_id, log.candidates))
+    probabilities = probabilities_of(loop.serving.policy, log)
     np.testing.assert_allclose(probabilities[np.arange(len(log)), log.action], log.propensity, rtol=1e-5)  # float32
 
 

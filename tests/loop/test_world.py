@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -6,12 +7,14 @@ from math import comb
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recbandits.data import synthetic
-from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.data.features import Features
 from recbandits.environments.factorization import als
 from recbandits.exploration import Exploration
+from recbandits.loop.ingest import titles_of
 from recbandits.loop.world import World
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -30,11 +33,12 @@ def visits(world):
 def test_the_truth_is_the_factorisation_of_the_most_rated_movies(data, world, visits):
     """Factors are turned to their principal axes, which changes no rating."""
     count = data.ratings["movie_id"].value_counts()
-    assert count.loc[world.movie_ids].min() >= count.drop(world.movie_ids).max()
-    popular = data.ratings[data.ratings["movie_id"].isin(world.movie_ids)]
-    users, movies = visits
-    predicted = als(popular, 4, 0.06).predict(np.repeat(users, 10), movies.ravel()).reshape(-1, 10)
-    np.testing.assert_allclose(world.expected(users, movies), predicted.clip(1, 5), atol=1e-9)
+    movies = world.item_ids.astype(int)
+    assert count.loc[movies].min() >= count.drop(movies).max()
+    model = als(data.ratings[data.ratings["movie_id"].isin(movies)], 4, 0.06)
+    users, shown = (ids.astype(int) for ids in (world.user_ids[visits[0]], world.candidate_ids(visits[1])))
+    predicted = model.predict(np.repeat(users, 10), shown.ravel()).reshape(-1, 10)
+    np.testing.assert_allclose(world.expected(*visits), predicted.clip(1, 5), atol=1e-9)
     sizes = np.linalg.norm(world.model.user_factors, axis=0) * np.linalg.norm(world.model.movie_factors, axis=0)
     assert (np.diff(sizes) < 0).all()
 
@@ -53,12 +57,14 @@ def test_stars_have_exactly_the_expected_mean(world, mean):
 
 @pytest.mark.parametrize("drift", [0.0, 0.3, 0.5, 1.0])
 def test_a_linear_model_of_the_products_represents_the_taste_whatever_the_drift(world, visits, drift):
-    """Least squares of the true means on what the bundle shows leaves nothing, except where they were clipped."""
-    users, movies = visits
-    seen = world.bundle().observation(users, movies)
-    context = np.repeat(seen[GLOBAL], movies.shape[1], axis=0)
-    x = np.concatenate([context, seen[PER_ARM].reshape(len(context), -1)], axis=1).astype(float)
-    y = world.expected(users, movies, drift).ravel()
+    """Least squares of the true means on the features leaves nothing, except where they were clipped."""
+    users, items = visits
+    features = world.features
+    encoded = features.context_encoder.encode(world.contexts(users))
+    context = np.repeat(features.context(encoded), items.shape[1], axis=0)
+    arms = features.per_arm(encoded, features.items[items]).reshape(len(context), -1)
+    x = np.concatenate([context, arms], axis=1).astype(float)
+    y = world.expected(users, items, drift).ravel()
     inside = (y > 1) & (y < 5)
     theta = np.linalg.lstsq(x[inside], y[inside])[0]
     np.testing.assert_allclose(x[inside] @ theta, y[inside], atol=1e-5)
@@ -73,12 +79,36 @@ def test_drift_turns_the_first_half_of_the_factors(world, visits):
 
 
 def test_visits_are_of_anybody_with_different_movies_in_any_order(world):
-    users, movies = world.visits(30_000, np.random.default_rng(0), candidates=10)
-    assert (np.diff(np.sort(movies, axis=1), axis=1) > 0).all()
-    first, shown = np.unique(movies[:, 0], return_counts=True)
-    assert list(first) == list(world.movie_ids)
+    users, items = world.visits(30_000, np.random.default_rng(0), candidates=10)
+    assert (np.diff(np.sort(items, axis=1), axis=1) > 0).all()
+    first, shown = np.unique(items[:, 0], return_counts=True)
+    assert list(first) == list(range(len(world.item_ids)))
     assert np.abs(shown - 1000).max() < 5 * np.sqrt(1000)
-    assert set(users) == set(world.user_ids)
+    assert set(users) == set(range(len(world.user_ids)))
+
+
+def test_requests_are_what_json_can_hold_with_text_ids_and_the_context_of_the_person(world):
+    users, items = world.visits(3, np.random.default_rng(0), candidates=5)
+    requests = world.requests(users, items)
+    assert json.loads(json.dumps(requests)) == requests
+    assert [request["user_id"] for request in requests] == list(world.user_ids[users])
+    assert [request["candidates"] for request in requests] == world.candidate_ids(items).tolist()
+    asked = pd.DataFrame([request["context"] for request in requests])
+    pd.testing.assert_frame_equal(asked, world.contexts(users), check_exact=True)
+
+
+def test_records_of_decisions_say_what_was_asked_and_shown(world):
+    """Two decisions, which show the third and the first of their candidates."""
+    visits = world.visits(2, np.random.default_rng(0), candidates=5)
+    records = world.interactions(visits, ["a", "b"], [NOON] * 2, ["v", "w"], np.array([2, 0]), np.array([0.5, 0.25]))
+    for record, request, column in zip(records, world.requests(*visits), (2, 0), strict=True):
+        assert (record.user_id, json.loads(record.context)) == (request["user_id"], request["context"])
+        assert list(record.candidates) == request["candidates"]
+        assert record.action == request["candidates"][column]
+    assert [(each.event_id, each.policy_version, each.propensity) for each in records] == [
+        ("a", "v", 0.5),
+        ("b", "w", 0.25),
+    ]
 
 
 def test_reports_are_late_twice_or_never_as_often_as_was_said(world):
@@ -109,13 +139,14 @@ def test_values_of_policies_are_true_means_between_chance_and_oracle(world, visi
     """Who scores by the truth and is greedy is the oracle; who scores all alike is the uniform policy."""
 
     def policy(scores, *exploration):
-        return SimpleNamespace(scores=scores, exploration=Exploration(*exploration))
+        return SimpleNamespace(scores=lambda context, candidates: scores, exploration=Exploration(*exploration))
 
-    best = world.value(policy(world.expected), visits)
+    truth = world.expected(*visits)
+    best = world.value(policy(truth), visits)
     np.testing.assert_array_equal(best, world.oracle_value(visits))
-    alike = world.value(policy(lambda users, movies: np.zeros(movies.shape), "softmax", 0.25), visits)
+    alike = world.value(policy(np.zeros(truth.shape), "softmax", 0.25), visits)
     np.testing.assert_allclose(alike, world.uniform_value(visits))
-    soft = world.value(policy(world.expected, "softmax", 0.25), visits)
+    soft = world.value(policy(truth, "softmax", 0.25), visits)
     assert (world.uniform_value(visits) < soft).all()
     assert (soft <= best).all()
 
@@ -123,7 +154,14 @@ def test_values_of_policies_are_true_means_between_chance_and_oracle(world, visi
 def test_a_saved_world_is_the_same_byte_by_byte(world, visits, tmp_path):
     for name in ("one", "two"):
         dataclasses.replace(world, never=0.2).save(tmp_path / name)
-    assert (tmp_path / "one" / "world.npz").read_bytes() == (tmp_path / "two" / "world.npz").read_bytes()
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == ["features.npz", "titles.json", "world.npz"]
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert titles_of(tmp_path / "one") == dict(zip(world.item_ids, world.titles, strict=True))
+    features = Features.load(tmp_path / "one")
+    np.testing.assert_array_equal(features.items, world.features.items)
+    assert features.spec(3) == world.features.spec(3)
     loaded = World.load(tmp_path / "one")
     assert (loaded.titles, loaded.never, loaded.delay) == (world.titles, 0.2, 1.0)
     np.testing.assert_array_equal(loaded.expected(*visits, 0.3), world.expected(*visits, 0.3))
@@ -147,12 +185,14 @@ def test_a_world_that_cannot_be_is_refused(world, settings, sentence):
 
 
 def test_strangers_are_refused_by_name(data, world):
-    with pytest.raises(KeyError, match="unknown user ids: 5000000; nobody else is in this world"):
-        world.expected([5_000_000], world.movie_ids[None, :3])
-    with pytest.raises(KeyError, match="unknown movie ids: 5000000"):
-        world.expected(world.user_ids[:1], [[5_000_000]])
+    assert world.find_users(world.user_ids[[4, 1]]).tolist() == [4, 1]
+    assert world.find_items(world.candidate_ids([[3, 2]])).tolist() == [[3, 2]]
+    with pytest.raises(KeyError, match="unknown user ids: nobody"):
+        world.find_users(["nobody", world.user_ids[0]])
+    with pytest.raises(KeyError, match="unknown item ids: 5000000"):
+        world.find_items([["5000000"]])
     with pytest.raises(ValueError, match=r"drift must be in \[0, 1\], got 1.5"):
-        world.expected(world.user_ids[:1], world.movie_ids[None, :3], 1.5)
+        world.expected(np.zeros(1, int), np.zeros((1, 3), int), 1.5)
     with pytest.raises(ValueError, match=r"candidates must be in \[1, 30\], got 31"):
         world.visits(1, np.random.default_rng(0), 31)
     with pytest.raises(ValueError, match="movies must be from the rank, 4, to the number of rated movies"):

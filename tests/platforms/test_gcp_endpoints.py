@@ -271,7 +271,7 @@ def test_deletion_undeploys_everything_first(endpoint, cloud, exported):
 
 
 def test_predictions_carry_instances_and_parameters_and_keep_whole_numbers(endpoint, cloud):
-    instance = {"user_id": 7, "candidates": [101, 102], "features": {"age": 0.5}}
+    instance = {"user_id": 7, "candidates": [101, 102], "context": {"age": 0.5}}
     cloud.requests.clear()
     (prediction,) = endpoint.predict([instance], {"k": 3})
     assert json.dumps(prediction, sort_keys=True) == json.dumps({"echo": instance}, sort_keys=True)
@@ -289,10 +289,10 @@ def test_raw_predictions_are_sent_as_they_are(endpoint, cloud):
 
 
 def test_the_words_of_a_server_that_refuses_are_kept(endpoint, monkeypatch, cloud):
-    refusal = error(422, "instances[0]: unknown user ids: 999")
+    refusal = error(422, "instances[0]: unknown item ids: 999")
     monkeypatch.setattr(cloud, "answer", lambda request: refusal)
-    with pytest.raises(PlatformError, match=r"endpoint recbandits-v1 answered 422: .*unknown user ids: 999"):
-        endpoint.predict([{"user_id": 999}])
+    with pytest.raises(PlatformError, match=r"endpoint recbandits-v1 answered 422: .*unknown item ids: 999"):
+        endpoint.predict([{"candidates": ["999"]}])
     assert endpoint.raw_predict(b"{}", {})[0] == 422
 
 

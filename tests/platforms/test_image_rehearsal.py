@@ -92,7 +92,7 @@ def test_the_serving_image_answers_from_an_exported_policy(image, exported):
         body = json.dumps({"instances": [{"user_id": 7, "candidates": [101, 102, 103], "k": 2}]}).encode()
         answer = get(f"http://127.0.0.1:{port}/predict", body, **{"Content-Type": "application/json"})
         (prediction,) = answer["predictions"]
-        assert set(prediction["item_ids"]) < {101, 102, 103}
+        assert set(prediction["item_ids"]) < {"101", "102", "103"}
         assert prediction["policy_version"] == load(exported[0]).version
         assert not get(f"http://127.0.0.1:{port}/metrics")["tensorflow"]
     assert process.returncode in (0, -signal.SIGTERM)

@@ -154,7 +154,7 @@ def test_a_server_that_does_not_start_is_reported_with_its_last_words(config, ex
 def test_answers_and_logs_come_as_they_are(endpoint, exported):
     endpoint.deploy(exported[0])
     with pytest.raises(PlatformError, match=r"answered 422: instances\[0\]: unknown item ids: 999"):
-        endpoint.predict([{"candidates": [999]}])
+        endpoint.predict([{"candidates": ["999"]}])
     status, body = endpoint.raw_predict(b"{", {"Content-Type": "application/json"})
     assert (status, json.loads(body)["detail"][:21]) == (400, "the body must be JSON")
     assert "Application startup complete" in endpoint.logs()
@@ -162,7 +162,7 @@ def test_answers_and_logs_come_as_they_are(endpoint, exported):
 
 
 def test_a_batch_is_answered_without_the_server(endpoint, exported, tmp_path):
-    (tmp_path / "in.jsonl").write_text('{"user_id": 7}\n{"candidates": [999]}\n')
+    (tmp_path / "in.jsonl").write_text('{"user_id": 7}\n{"candidates": ["999"]}\n')
     done = endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     assert (done.answered, done.refused) == (1, 1)
     assert not endpoint.health()["ready"]

@@ -1,12 +1,9 @@
 """First interactions, before there is anything to serve: a uniform policy that logs its propensities."""
 
-import json
 import uuid
 from datetime import UTC, timedelta
 
 import numpy as np
-
-from recbandits.records import Interaction
 
 UNIFORM = "uniform"  # the version of the policy
 _NAMES = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # a namespace of our own
@@ -44,19 +41,8 @@ def generate(world, warehouse, n, start, seed=0, seconds=60.0, candidates=10):
     batch = uuid.uuid5(_NAMES, f"{seed} {n} {candidates} {start.astimezone(UTC).isoformat()} {float(seconds)}")
     event_ids = [uuid.uuid5(batch, str(row)).hex for row in range(n)]
     times = [start + timedelta(seconds=seconds * row / n) for row in range(n)]
-    interactions = [
-        Interaction(
-            event_id=event_ids[row],
-            time=times[row],
-            policy_version=UNIFORM,
-            user_id=request["user_id"],
-            context=json.dumps(request["context"]),
-            candidates=request["candidates"],
-            action=request["candidates"][action[row]],
-            propensity=1.0 / candidates,
-        )
-        for row, request in enumerate(world.requests(users, items))
-    ]
+    versions, propensity = [UNIFORM] * n, np.full(n, 1.0 / candidates)
+    interactions = world.interactions((users, items), event_ids, times, versions, action, propensity)
     rewards = world.reports(event_ids, times, values, rng)
     return {
         "decisions": n,

@@ -112,9 +112,8 @@ def regret_of(world, decisions, first, drift):
     turned = np.round([_STEPS * drift(time.to_pydatetime()) for time in shown["time"]]) / _STEPS
     parts = []
     for degree, part in shown.groupby(turned, sort=False):
-        users = world.user_ids.get_indexer(part["user_id"])
-        items = world.item_ids.get_indexer(np.concatenate(part["candidates"].to_numpy())).reshape(len(part), -1)
-        action = world.item_ids.get_indexer(part["action"])[:, None]
+        users, items = world.find_users(part["user_id"]), world.find_items(np.stack(part["candidates"]))
+        action = world.find_items(part[["action"]])
         values = {
             "expected": world.expected(users, action, degree)[:, 0],
             "frozen": world.value(first, (users, items), degree),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recbandits.data import features
+from recbandits.data.features import FILE as FEATURES
 from recbandits.records import Interaction, Log, Quarantined
 from recbandits.serving.policy import read_titles
 
@@ -20,7 +20,7 @@ TOPIC = "ingester"  # where what is quarantined here says that it comes from
 _READINGS = 5  # of a window in which something new arrives meanwhile, at most
 
 
-def ingest(warehouse, start, end, rule, known, directory, holdout=0.3, titles=None):
+def ingest(warehouse, start, end, rule, features, directory, holdout=0.3, titles=None):
     """Write the joined decisions of a window as a dataset: the same data gives the same bytes.
 
     The directory gets `decisions.parquet` (all of them, by time, with the column `held_out`), TFRecords of those that
@@ -32,7 +32,7 @@ def ingest(warehouse, start, end, rule, known, directory, holdout=0.3, titles=No
       start: datetime with a zone; decisions from then on.
       end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still get reports.
       rule: `settings.Join`
-      known: `Features` with which the policy learns and serves; decisions among items that they do not know, and on
+      features: `Features` with which the policy learns and serves; decisions among items that they do not know, and on
         contexts that they cannot encode, are quarantined.
       directory: for the dataset, made if missing; a dataset that is there is replaced.
       holdout: share in [0, 1) that the learner does not see.
@@ -40,8 +40,9 @@ def ingest(warehouse, start, end, rule, known, directory, holdout=0.3, titles=No
 
     Returns:
       dict, the manifest: start, end, the rule, holdout, snapshot; counts, which add up as those of `Warehouse.counts`,
-      where what is quarantined here is quarantined and nothing else; reasons of the latter; decisions, held_out,
-      candidates (the most of a decision), policy_versions, files (SHA-256 of each) and digest (of all of it).
+      where what is quarantined here is quarantined and nothing else; reasons of the latter, without the values;
+      decisions, held_out, candidates (the most of a decision), policy_versions, files (SHA-256 of each) and digest (of
+      all of it).
 
     Raises:
       ValueError: a share that is none, or no decision to learn from.
@@ -50,20 +51,20 @@ def ingest(warehouse, start, end, rule, known, directory, holdout=0.3, titles=No
     if not 0 <= holdout < 1:
         raise ValueError(f"holdout must be in [0, 1), got {holdout}")
     window = {"start": start.isoformat(), "end": end.isoformat()}
-    table, reasons, counts, snapshot = _read(warehouse, start, end, rule, known)
+    table, reasons, counts, snapshot = _read(warehouse, start, end, rule, features)
     table = table.filter(reasons == "")
     if not len(table):
         raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")
     held_out = are_held_out(table["event_id"].to_numpy(), holdout)
     log = log_of(table.filter(~held_out))
-    files = _write(Path(directory), table.append_column("held_out", pa.array(held_out)), log, known, titles)
+    files = _write(Path(directory), table.append_column("held_out", pa.array(held_out)), log, features, titles)
     manifest = {
         **window,
         **vars(rule),
         "holdout": holdout,
         "snapshot": snapshot,
         "counts": counts,
-        "reasons": dict(sorted(Counter(reasons[reasons != ""]).items())),
+        "reasons": dict(sorted(Counter(reason.partition(", got ")[0] for reason in reasons if reason).items())),
         "decisions": len(table),
         "held_out": int(held_out.sum()),
         "candidates": pc.max(pc.list_value_length(table["candidates"])).as_py(),
@@ -127,7 +128,7 @@ def titles_of(directory):
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def _read(warehouse, start, end, rule, known):
+def _read(warehouse, start, end, rule, features):
     """What a warehouse has of a window at one moment: joined decisions, why each is refused, counts and snapshot.
 
     What is refused is quarantined before anything is counted, so that doing it all again gives the same. It is read
@@ -136,7 +137,7 @@ def _read(warehouse, start, end, rule, known):
     for _ in range(_READINGS):
         snapshot = warehouse.snapshot(start, end)
         table = warehouse.decisions(start, end, rule.window, rule.default, rule.take)
-        reasons = _reasons(table, known, rule)
+        reasons = _reasons(table, features, rule)
         refused = table.filter(reasons != "")
         warehouse.quarantine(_entries(refused, reasons[reasons != ""]))
         counts = _counts(warehouse.counts(start, end, rule.window)._asdict(), refused)
@@ -145,30 +146,28 @@ def _read(warehouse, start, end, rule, known):
     return table, reasons, counts, snapshot
 
 
-def _reasons(table, known, rule):
+def _reasons(table, features, rule):
     """Why a decision cannot be learnt from, array of text [n]; empty where it can."""
     reasons = np.full(len(table), "", object)
     reward, candidates = table["reward"].to_numpy(), table["candidates"].combine_chunks()
     reasons[~((reward >= rule.lowest) & (reward <= rule.highest))] = (
         f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"
     )
-    unknown = pc.invert(pc.is_in(candidates.flatten(), pa.array(known.item_ids, pa.string())))
+    unknown = pc.invert(pc.is_in(candidates.flatten(), pa.array(features.item_ids, pa.string())))
     reasons[pc.list_parent_indices(candidates).filter(unknown).to_numpy()] = "candidates must be items with features"
-    said = {pair: _reason(*map(json.loads, pair), known) for pair in set(_said(table))}
-    found = np.array([said[pair] for pair in _said(table)], object)
+    known = list(zip(table["context"].to_pylist(), table["candidate_features"].to_pylist(), strict=True))
+    reason_of = {texts: _reason(*map(json.loads, texts), features) for texts in set(known)}
+    found = np.array([reason_of[texts] for texts in known], object)
     return np.where(found != "", found, reasons)
 
 
-def _said(table):
-    """What was known of each decision, pairs of its context and the numbers of its candidates as JSON."""
-    return zip(table["context"].to_pylist(), table["candidate_features"].to_pylist(), strict=True)
-
-
-def _reason(context, numbers, known):
-    if set(numbers) != set(known.candidate_features):
-        return f"candidate_features must be {', '.join(known.candidate_features) or 'none'}, got {', '.join(numbers)}"
+def _reason(context, numbers, features):
+    """Why features cannot read a context and numbers of candidates, from name to value; empty text where they can."""
+    if set(numbers) != set(features.candidate_features):
+        names, found = (", ".join(each) or "none" for each in (features.candidate_features, numbers))
+        return f"candidate_features must be {names}, got {found}"
     try:
-        known.context_encoder.encode_row(context)
+        features.context_encoder.encode_row(context)
     except ValueError as error:
         return f"context: {error}"
     return ""
@@ -190,18 +189,18 @@ def _counts(counts, refused):
     return {name: count - less.get(name, 0) for name, count in counts.items()}
 
 
-def _write(directory, table, log, known, titles):
+def _write(directory, table, log, features, titles):
     """Write everything but the manifest, and give the SHA-256 of each file."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
     pq.write_table(table, directory / DECISIONS)
     from recbandits.data.trajectories import write_trajectories  # needs TensorFlow
 
-    records = write_trajectories(log, known, directory, TRAIN)
-    known.save(directory)
+    records = write_trajectories(log, features, directory, TRAIN)
+    features.save(directory)
     titles = read_titles(titles)
     (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
-    names = [DECISIONS, *(file.name for file in records), features.FILE, TITLES]
+    names = [DECISIONS, *(file.name for file in records), FEATURES, TITLES]
     return {name: _hash(directory / name) for name in names}
 
 

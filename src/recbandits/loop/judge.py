@@ -127,11 +127,11 @@ def judge_log(log, candidate, serving, gate=None):
     users = len(np.unique(log.user_id))
     if users < _FOLDS:
         return Judgement(False, f"Refused: the held-out decisions must be of {_FOLDS} users, got {users}.", **of)
-    q = cross_fit(log, candidate.features, folds=_FOLDS)
     try:
+        q = cross_fit(log, candidate.features, folds=_FOLDS)
         of_candidate, of_serving = (_estimate(log, policy, q, gate) for policy in (candidate, serving))
-    except ValueError as error:
-        return Judgement(False, f"Refused: nothing can be said of it, {error}.", **of)
+    except (KeyError, ValueError) as error:  # an item, a column or numbers of candidates that a policy cannot read
+        return Judgement(False, f"Refused: nothing can be said of it, {error.args[0]}.", **of)
     between = difference(of_candidate, of_serving)
     low, high = between.interval(level=gate.level)
     size = min(between.effective_sample_size, *(weights.sum() for weights in between.weights))

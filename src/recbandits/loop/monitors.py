@@ -15,6 +15,7 @@ from recbandits.evaluation.estimators import ROUNDING, direct_method
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop.ingest import log_of
 from recbandits.loop.judge import probabilities_of
+from recbandits.records.log_tables import read_contexts
 
 _BINS = 10
 _LARGE = 0.1  # population stability index above which a shift is commonly called moderate
@@ -54,12 +55,12 @@ def propensities(decisions, policies=None, floor=0.001):
 def drift(decisions, edges, policies=None):
     """Whether rewards, contexts or the served policy's errors are other than in the first period.
 
-    The population stability index compares the shares of rewards, or of a column of the contexts, in bins: one for each
-    value, or deciles of the first period where there are more than ten numbers, and one for missing values. It is
-    sum((p - q) log(p / q)). Of samples of n and m without a change it is about (1 / n + 1 / m) times a chi-square
-    variable with one degree of freedom less than bins (Yurdakul and Naranjo 2020, "Statistical properties of the
-    population stability index"); what exceeds its 95 % quantile is no chance. The prequential error is that of
-    predictions made before the reward was known: (reward - score)^2 of what was shown.
+    The population stability index compares the shares of rewards, or of a column of the contexts, in bins: deciles of
+    the first period where a column is of numbers and has more than ten, else its ten most frequent values there and all
+    others; and one bin for missing values. It is sum((p - q) log(p / q)). Of samples of n and m without a change it is
+    about (1 / n + 1 / m) times a chi-square variable with one degree of freedom less than bins (Yurdakul and Naranjo
+    2020, "Statistical properties of the population stability index"); what exceeds its 95 % quantile is no chance. The
+    prequential error is that of predictions made before the reward was known: (reward - score)^2 of what was shown.
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
@@ -73,12 +74,13 @@ def drift(decisions, edges, policies=None):
       psi_reward_limit and psi_context_limit; error, error_low and error_high (mean and 95 % interval, NaN without a
       policy); alarm.
     """
-    rows, first = [], None
+    rows, first, contexts = [], None, read_contexts(decisions["context"])
     for start, end in pairwise(edges):
-        table = _between(decisions, start, end)
+        within = _within(decisions, start, end)
+        table = decisions.filter(within)
         if not len(table):
             continue
-        found = {"reward": table["reward"].to_pandas(), "context": log_of(table).context}
+        found = {"reward": table["reward"].to_pandas(), "context": contexts[within.to_numpy()]}
         found["error"] = _errors(table, policies or {})
         first = first or found
         row = {"start": start, "end": end, "decisions": len(table)}
@@ -104,7 +106,7 @@ def joins(decisions, edges, expected=0.2):
     """
     rows = []
     for start, end in pairwise(edges):
-        table = _between(decisions, start, end)
+        table = decisions.filter(_within(decisions, start, end))
         if not len(table):
             continue
         waited = pc.subtract(table["reward_time"], table["time"]).drop_null().cast("int64").to_numpy() / 1e6
@@ -149,9 +151,10 @@ def _propensity_alarm(version, row):
     return ""
 
 
-def _between(decisions, start, end):
+def _within(decisions, start, end):
+    """Whether a decision is of a period, bool array [n]."""
     time = decisions["time"]
-    return decisions.filter(pc.and_(pc.greater_equal(time, start), pc.less(time, end)))
+    return pc.and_(pc.greater_equal(time, start), pc.less(time, end))
 
 
 def _errors(table, policies):
@@ -168,36 +171,34 @@ def _errors(table, policies):
 def _shift(first, now):
     """(largest population stability index of the columns, what the largest of as many stays below by chance).
 
-    Both are NaN where there are no columns.
+    Both are NaN where no column has a value.
     """
-    columns = [name for name in first if first[name].notna().any()]
+    columns = [name for name in first if first[name].notna().any() or now[name].notna().any()]
     if not columns:
         return np.nan, np.nan
-    found = [_index(*_counts(first[name], now.get(name, pd.Series(dtype=object)))) for name in columns]
-    index, freedom = np.array(found).T
-    quantile = stats.chi2.ppf(1 - 0.05 / len(found), np.maximum(freedom, 1))
+    index, freedom = np.array([_index(_counts(first[name], now[name])) for name in columns]).T
+    quantile = stats.chi2.ppf(1 - 0.05 / len(columns), np.maximum(freedom, 1))
     worst = np.argmax(index / quantile)
     return float(index[worst]), float(quantile[worst] * (1 / len(first) + 1 / len(now)))
 
 
 def _counts(first, now):
-    """Counts of both in the same bins: missing values, and those between deciles of the first, or of every value."""
-    sides = [side.dropna().to_numpy() for side in (first, now)]
-    if len(np.unique(sides[0].astype(str))) > _BINS and pd.api.types.is_numeric_dtype(first):
-        edges = np.unique(np.quantile(sides[0].astype(float), np.linspace(0, 1, _BINS + 1)[1:-1]))
-        codes, size = [np.searchsorted(edges, side.astype(float)) for side in sides], len(edges) + 1
+    """Counts of both in the same bins, int [2, bins], of which none is empty in both: values, and missing ones."""
+    frequent = first.value_counts().index
+    if len(frequent) > _BINS and pd.api.types.is_numeric_dtype(first):
+        edges = np.unique(np.quantile(first.dropna(), np.linspace(0, 1, _BINS + 1)[1:-1]))
+        codes = [np.searchsorted(edges, side) for side in (first, now)]
     else:
-        values = np.unique(np.concatenate([side.astype(str) for side in sides]))
-        codes, size = [np.searchsorted(values, side.astype(str)) for side in sides], len(values)
-    missing = [len(first) - len(sides[0]), len(now) - len(sides[1])]
-    counts = [np.bincount(code, minlength=size) for code in codes]
-    return [np.append(count, lost) for count, lost in zip(counts, missing, strict=True)] if any(missing) else counts
+        codes = [frequent[:_BINS].get_indexer(side) % (_BINS + 1) for side in (first, now)]  # others have the last bin
+    codes = [np.where(side.isna(), _BINS + 1, code) for side, code in zip((first, now), codes, strict=True)]
+    counts = np.array([np.bincount(code, minlength=_BINS + 2) for code in codes])
+    return counts[:, counts.any(axis=0)]
 
 
-def _index(first, now):
-    """(index, degrees of freedom) of counts in bins; half a count is added to each, so that none is empty."""
-    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (first, now))
-    return float(((q - p) * np.log(q / p)).sum()), len(p) - 1
+def _index(counts):
+    """(index, degrees of freedom) of counts [2, bins]; half a count is added to each, so that none is empty."""
+    p, q = (counts + 0.5) / (counts.sum(axis=1, keepdims=True) + 0.5 * counts.shape[1])
+    return float(((q - p) * np.log(q / p)).sum()), counts.shape[1] - 1
 
 
 def _drift_alarm(row, first):

@@ -4,7 +4,6 @@ A round is one re-training. Between two, visitors come, are served by whatever h
 of n rounds has n + 1 spans of traffic, and row r of what `run_rounds` gives is of the span that follows re-training r.
 """
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -21,7 +20,6 @@ from recbandits.loop.memory import MemoryEndpoint, eagerly, give, in_memory
 from recbandits.loop.release import guard, place, serving_version
 from recbandits.loop.settings import Settings
 from recbandits.loop.world import STARS
-from recbandits.records import Interaction
 from recbandits.serving.served import ServedPolicy
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -95,8 +93,8 @@ class Loop:
         earned, verdicts = [], []
         for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
             users, items, luck = (part[rows] for part in visits)
-            asked = self.world.user_ids[users], self.world.contexts(users), self.world.item_ids.to_numpy()[items]
-            decided = (decider or self.endpoint).decide(*asked, luck)
+            asked = self.world.contexts(users), self.world.candidate_ids(items)
+            decided = (decider or self.endpoint).decide(self.world.user_ids[users], *asked, luck)
             earned.append((decided[1] * self.world.expected(users, items, drift)).sum(axis=1))
             if logged:
                 self._log(users, items, decided, drift, rng)
@@ -160,20 +158,8 @@ class Loop:
         row = np.arange(len(users))
         times = [self.now + timedelta(seconds=number / self.settings.rate) for number in row.tolist()]
         names = [f"{self._seed}/{time:%d %H:%M:%S.%f}" for time in times]
-        requests = self.world.requests(users, items)
-        records = [
-            Interaction(
-                event_id=names[number],
-                time=times[number],
-                policy_version=versions[number],
-                user_id=request["user_id"],
-                context=json.dumps(request["context"]),
-                candidates=request["candidates"],
-                action=request["candidates"][action[number]],
-                propensity=probabilities[number, action[number]],
-            )
-            for number, request in enumerate(requests)
-        ]
+        propensity = probabilities[row, action]
+        records = self.world.interactions((users, items), names, times, versions, action, propensity)
         ratings = self.world.rate(self.world.expected(users, items, drift)[row, action], rng)
         self.warehouse.write(records + self.world.reports(names, times, ratings, rng))
         self.now += timedelta(seconds=len(users) / self.settings.rate)

@@ -167,7 +167,7 @@ class Simulator:
             return
         now = self._clock()
         self.counts["answered"] += len(users)
-        shown = self._world.item_ids.get_indexer([each["item_ids"][0] for each in predictions])[:, None]
+        shown = self._world.find_items([each["item_ids"][:1] for each in predictions])
         values = self._world.rate(self._world.expected(users, shown, self._drift(now))[:, 0], self._rng)
         events = [each["event_id"] for each in predictions]
         reports = self._world.reports(events, [now] * len(events), values, self._rng)

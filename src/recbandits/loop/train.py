@@ -10,8 +10,8 @@ from recbandits.tf import tf
 import numpy as np
 
 from recbandits.agents.factory import make_agent
-from recbandits.data import features
 from recbandits.data.examples import Examples
+from recbandits.data.features import FILE as FEATURES
 from recbandits.data.features import Features
 from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples
@@ -72,11 +72,11 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     return {"version": model.version, "parent": model.parent, "new": new, "learnt": model.learnt}
 
 
-def learner(known, candidates, parameters, seed=0):
+def learner(features, candidates, parameters, seed=0):
     """An agent that has learnt nothing yet.
 
     Args:
-      known: `Features` of what it will see.
+      features: `Features` of what it will see.
       candidates: of a decision.
       parameters: `LinUCB`
       seed: of its draws.
@@ -84,7 +84,7 @@ def learner(known, candidates, parameters, seed=0):
     Returns:
       TF-Agents agent, one linear model for all arms.
     """
-    return make_agent(parameters, Specs(known.spec(candidates)), seed)
+    return make_agent(parameters, Specs(features.spec(candidates)), seed)
 
 
 def learn(agent, examples):
@@ -108,7 +108,7 @@ def learn(agent, examples):
 
 
 def _check_features(dataset, parent):
-    mine, its = (Path(place, features.FILE).read_bytes() for place in (dataset, parent.policy))
+    mine, its = (Path(place, FEATURES).read_bytes() for place in (dataset, parent.policy))
     if mine != its:
         raise ValueError(
             f"the features of the dataset must be those of {parent.version}, the model to go on from, they are others: "

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from recbandits.environments.factorization import Factorization, als
+from recbandits.loop.ingest import TITLES
 from recbandits.loop.settings import Join
-from recbandits.records import Reward
+from recbandits.records import Interaction, Reward
 
-FILE, TITLES = "world.npz", "titles.json"
+FILE = "world.npz"
 STARS = Join(window=5.0, lowest=1.0, highest=5.0, default=1.0)  # the rule for the ratings of a `World`
 _REGULARIZATION = 0.06  # loose on purpose: tastes are to differ enough for personalisation to pay within thousands
 _SETTINGS = ("never", "twice", "delay")
@@ -82,12 +83,12 @@ class World:
 
     @cached_property
     def user_ids(self):
-        """Ids of the people, index of text; elsewhere a person is a row of it."""
+        """Text ids of the people, an index; elsewhere a person is a row of it."""
         return pd.Index(self.model.user_ids.astype(str), dtype=object)
 
     @cached_property
     def item_ids(self):
-        """Ids of the movies, index of text; elsewhere a movie is a row of it."""
+        """Text ids of the movies, an index; elsewhere a movie is a row of it."""
         return pd.Index(self.model.movie_ids.astype(str), dtype=object)
 
     @property
@@ -95,16 +96,34 @@ class World:
         """`Features` with which a linear policy can represent the truth."""
         return self._rating_features.features
 
+    def find_users(self, ids):
+        """Find the rows of people, int of the shape of their ids; KeyError names those who are not in this world."""
+        return _find(self.user_ids, ids, "user")
+
+    def find_items(self, ids):
+        """Find the rows of movies, int of the shape of their ids; KeyError names those that are not in this world."""
+        return _find(self.item_ids, ids, "item")
+
     def contexts(self, users):
-        """Return what a request says of people, DataFrame [n] of raw columns."""
+        """Return what requests of people say, DataFrame [n] of raw columns."""
         return self._rating_features.users.iloc[users].reset_index(drop=True)
+
+    def candidate_ids(self, items):
+        """Return the text ids of movies, object array of the shape of `items`."""
+        return self.item_ids.to_numpy()[items]
 
     def requests(self, users, items):
         """Return the requests of visits, list of dicts with `user_id`, `context` and `candidates`, as JSON can hold."""
-        return [
-            {"user_id": self.user_ids[user], "context": self._contexts[user], "candidates": self.item_ids[row].tolist()}
-            for user, row in zip(users, items, strict=True)
-        ]
+        asked = zip(self.user_ids[users], users, self.candidate_ids(items).tolist(), strict=True)
+        return [{"user_id": name, "context": self._contexts[user], "candidates": ids} for name, user, ids in asked]
+
+    def interactions(self, visits, event_ids, times, versions, action, propensity):
+        """Return the records of decisions, list of `Interaction`; `action` int [n] are columns of the candidates."""
+        users, items = visits
+        contexts, shown = [self._context_texts[user] for user in users], items[np.arange(len(items)), action]
+        asked = self.user_ids[users], contexts, self.candidate_ids(items).tolist()
+        rows = zip(event_ids, times, versions, *asked, self.item_ids[shown], propensity, strict=True)
+        return [Interaction(*row) for row in rows]
 
     def visits(self, n, rng, candidates=10):
         """Draw who comes, and out of what each is to be shown something.
@@ -202,7 +221,7 @@ class World:
           drift: as for `expected`.
         """
         users, items = visits
-        scores = policy.scores(self.contexts(users), self.item_ids.to_numpy()[items])
+        scores = policy.scores(self.contexts(users), self.candidate_ids(items))
         probabilities = policy.exploration.probabilities(scores)
         return (probabilities * self.expected(*visits, drift)).sum(axis=1)
 
@@ -246,6 +265,18 @@ class World:
     @cached_property
     def _contexts(self):
         return self._rating_features.users.to_dict("records")
+
+    @cached_property
+    def _context_texts(self):
+        return list(map(json.dumps, self._contexts))
+
+
+def _find(known, ids, kind):
+    ids = np.asarray(ids, object)
+    rows = known.get_indexer(ids.ravel())
+    if (rows < 0).any():
+        raise KeyError(f"unknown {kind} ids: {', '.join(map(str, np.unique(ids.ravel()[rows < 0])[:10]))}")
+    return rows.reshape(ids.shape)
 
 
 def _principal(model):

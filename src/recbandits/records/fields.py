@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from recbandits import checks
 
 WRONG_TYPE = (TypeError, ValueError, OverflowError)  # the errors of pyarrow are among them
 ANY = -1  # count of a JSON text that describes no list
+_SHORT = 1000  # letters of a JSON text that is remembered
 _WHOLE, _FLOATING, _LISTS = (int, np.integer), (float, np.floating), (tuple, list, np.ndarray)
 
 
@@ -217,20 +219,29 @@ def _count_numbers(text):
     return sizes.pop() if sizes else ANY
 
 
+def _remember(count):
+    """Return a function that counts a short text once: many decisions have the same context, and are read twice."""
+    remembered = lru_cache(4096)(count)
+    return lambda text: remembered(text) if len(text) < _SHORT else count(text)
+
+
 TEXT = Field("text", pa.string(), _read_text)
 NAME = Field("text that is not empty", pa.string(), _read_text, _is_named)
 NAME_OR_NONE = Field("text that is not empty, or None", pa.string(), _read_text, _is_named, optional=True)
 NAMES = Field("distinct texts, none empty, at least one", pa.list_(pa.string()), _list_of(_read_text), _is_named, True)
 CANDIDATE = Field("one of the candidates", pa.string(), _read_text, among="candidates")
 CONTEXT = Field(
-    "a JSON object of texts, finite numbers, true, false and null", pa.string(), _read_text, count=_count_context
+    "a JSON object of texts, finite numbers, true, false and null",
+    pa.string(),
+    _read_text,
+    count=_remember(_count_context),
 )
 CANDIDATE_FEATURES = Field(
     "a JSON object of lists of finite numbers, one for each candidate",
     pa.string(),
     _read_text,
     among="candidates",
-    count=_count_numbers,
+    count=_remember(_count_numbers),
 )
 VERDICT = Field("'deployed', 'refused', 'promoted' or 'rolled back'", pa.string(), _read_text, _is_verdict)
 RECEIVED = Field("text or bytes", pa.string(), _read_received)

@@ -229,7 +229,7 @@ class ServedPolicy:
         require(mask.shape == shape, "mask", f"of the shape of candidates, {list(shape)}", list(mask.shape))
         if ids is None:
             return None, mask
-        named = ids[mask]
+        named = pd.Index(ids[mask], dtype=object)  # which pandas would otherwise look through for their type
         found = self.candidates.get_indexer(named)
         if (other := np.flatnonzero(found < 0)).size:  # whole numbers, or unknown
             found[other] = self.candidates.get_indexer([read_id("candidates", name) for name in named[other]])

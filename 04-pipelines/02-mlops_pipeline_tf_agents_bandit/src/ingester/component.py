@@ -50,8 +50,8 @@ def ingester(
         begin, stop = time_of(start), time_of(end)
     else:
         begin, stop, serving = plan_now(platform, rule)
-    known, titles = Features.load(place), titles_of(place)
-    manifest = ingest(platform.warehouse, begin, stop, rule, known, dataset.path, holdout, titles)
+    known = Features.load(place)
+    manifest = ingest(platform.warehouse, begin, stop, rule, known, dataset.path, holdout, titles_of(place))
     told = ("start", "end", "snapshot", "decisions", "held_out", "digest")
     dataset.metadata.update({name: manifest[name] for name in told}, planned_snapshot=snapshot)
     for name, count in manifest["counts"].items():

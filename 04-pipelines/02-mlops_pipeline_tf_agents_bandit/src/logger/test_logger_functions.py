@@ -13,7 +13,7 @@ from recbandits.platforms.local.pusher import event
 from recbandits.records import Interaction, Reward
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-DECISION = Interaction("e", NOON, "v1", 7, (0.5,), (1, 2), 2, 0.25)
+DECISION = Interaction("e", NOON, "v1", "7", "{}", ("1", "2"), "2", 0.25)
 REWARD = Reward("e", NOON, 4.0)
 SOURCE = Path(__file__).with_name("main.py")
 
@@ -47,7 +47,7 @@ def test_decisions_and_rewards_are_joined_in_the_warehouse(warehouse):
         assert posted("log_interaction", DECISION.to_json().encode()) == 200
         assert posted("log_reward", REWARD.to_json().encode()) == 200
     (row,) = warehouse.decisions(NOON, NOON.replace(hour=13), 60.0, 1.0).to_pylist()
-    assert (row["event_id"], row["action"], row["reward"]) == ("e", 2, 4.0)
+    assert (row["event_id"], row["action"], row["reward"]) == ("e", "2", 4.0)
 
 
 def test_what_is_no_record_is_taken_and_kept_aside(warehouse):
