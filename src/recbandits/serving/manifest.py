@@ -65,7 +65,7 @@ def _settings(directory):
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
-    except ValueError:  # neither text nor JSON
+    except (ValueError, RecursionError):  # neither text nor JSON
         raise ValueError(f"policy {directory.name} is damaged, {FILE} cannot be read") from None
     if not isinstance(content, dict) or content.get("what") != _KIND:
         raise ValueError(
@@ -77,6 +77,10 @@ def _settings(directory):
     digest = content.pop("digest", None)
     if _digest(content) != digest or text != _text(content | {"digest": digest}):
         raise ValueError(f"policy {directory.name} is damaged, {FILE} is not what was exported")
+    files = content.get("files")
+    named = isinstance(files, dict) and all(isinstance(name, str) for name in files.values())
+    if not named:
+        raise ValueError(f"policy {directory.name}: files must be SHA-256 by name, got {files!r:.100}")
     return content | {"version": _version(content), "digest": digest}
 
 
