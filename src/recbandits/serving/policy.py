@@ -15,8 +15,8 @@ from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
 from recbandits.records.fields import TEXT
 from recbandits.serving import manifest
-from recbandits.serving.bucket import local_directory
 from recbandits.serving.decisions import Decisions, Recommendation, read_id
+from recbandits.serving.manifest import local_directory
 from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
 from recbandits.serving.summary import TrainingSummary, known_items, model_card

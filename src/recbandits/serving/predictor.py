@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -20,7 +21,6 @@ from starlette.responses import JSONResponse
 from starlette.responses import Response as HttpResponse
 
 from recbandits.serving import versions
-from recbandits.serving.metrics import Metrics
 from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink
 from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
 
@@ -29,8 +29,41 @@ MOST_UNDER_WAY = 32  # predictions at a time
 MOST_LARGE_BODIES = 16  # that are read at a time
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
 SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
+_KEPT = 4096  # latest latencies, of which quantiles are told
 _LONGEST_SENTENCE = 1000  # letters
 SHORT_BODY, _SHORT_WORK = 16_384, 5_000  # bytes and candidates that are answered in about a millisecond
+
+
+class Metrics:
+    """Counts since the start, and quantiles of the latest latencies.
+
+    Attributes:
+      statuses: Counter of requests by HTTP status.
+      versions: Counter of predictions by the policy version that made them.
+    """
+
+    def __init__(self):
+        self.statuses, self.versions = Counter(), Counter()
+        self._seconds = deque(maxlen=_KEPT)
+
+    def count(self, status, seconds):
+        """Count a request that took that long from its headers to its answer."""
+        self.statuses[status] += 1
+        self._seconds.append(seconds)
+
+    def snapshot(self):
+        """Dict that fits into JSON: requests, statuses, versions, latency in milliseconds."""
+        seconds = sorted(self._seconds)
+        quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+        return {
+            "requests": self.statuses.total(),
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "versions": dict(self.versions),
+            "latency_ms": {
+                name: round(1000 * seconds[int(share * (len(seconds) - 1))], 3) if seconds else None
+                for name, share in quantiles.items()
+            },
+        }
 
 
 class BanditPredictor:
