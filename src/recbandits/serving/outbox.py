@@ -178,23 +178,23 @@ class DirectLog:
     background = False
 
     def __init__(self, sink):
-        self._sink, self._put, self._failed = sink, 0, 0
+        self._sink, self._delivered, self._failed = sink, 0, 0
 
     def record(self, decisions, when):
-        """Keep decisions, all or none; returns whether they are kept."""
-        self._put += len(decisions)
+        """Keep decisions, all or none; returns whether they are kept. What is not may be given again, alone."""
         try:
             self._sink.send([decision.interaction(when) for decision in decisions])
         except Exception as error:
             self._failed += len(decisions)
             logging.warning("%d decisions could not be logged: %r", len(decisions), error)
             return False
+        self._delivered += len(decisions)
         return True
 
     @property
     def counters(self):
-        """Dict of counts since the start: put = delivered + failed."""
-        return {"put": self._put, "delivered": self._put - self._failed, "failed": self._failed}
+        """Dict of counts since the start: decisions that were kept, and attempts that failed."""
+        return {"delivered": self._delivered, "failed": self._failed}
 
     def close(self):
         """Return `counters`; nothing waits."""

@@ -149,7 +149,8 @@ class BanditHandler:
         self.predictor, self.metrics = (predictor or BanditPredictor)(), Metrics()
         self.predictor.load(artifacts_uri)
         self.outbox = _open_log(topic, os.environ.get(SINK_VARIABLE)) if topic else None
-        self._worker, self._turn, self._under_way = ThreadPoolExecutor(1, "scoring"), threading.Lock(), 0
+        self._worker, self._writer = ThreadPoolExecutor(1, "scoring"), ThreadPoolExecutor(1, "log")
+        self._under_way, self._waiting, self._writing = 0, [], None
         self._large = asyncio.Semaphore(MOST_LARGE_BODIES)
 
     async def handle(self, request):
@@ -171,31 +172,40 @@ class BanditHandler:
 
     def close(self):
         """Deliver what waits in the outbox."""
-        self._worker.shutdown()
+        for thread in (self._worker, self._writer):
+            thread.shutdown()
         if self.outbox:
             self.outbox.close()
 
     async def _answer_in_turn(self, body):
-        """Answer at once where that is short, else in the worker thread, so that other connections are served."""
         if self._under_way >= MOST_UNDER_WAY:
             raise RefusalError(503, f"{MOST_UNDER_WAY} predictions are under way already, try again later")
         self._under_way += 1
         try:
-            if len(body) <= SHORT_BODY:
-                request = self.predictor.preprocess(body)
-                short = self.predictor.weigh(request) <= _SHORT_WORK
-                if short and (self.outbox is None or self.outbox.background):
-                    return self._answer(request)
-            return await asyncio.get_running_loop().run_in_executor(self._worker, self._answer_long, body)
+            recommendations, answer = await self._recommend(body)
+            self.metrics.versions.update(each.policy_version for each in recommendations)
+            decisions = [each for each in recommendations if each.logged]
+            if not decisions or await self._record(decisions):
+                return answer
+            return self.predictor.postprocess([each._replace(logged=False) for each in recommendations])
         finally:
             self._under_way -= 1
 
-    def _answer_long(self, body):
+    async def _recommend(self, body):
+        """Recommend at once where that is short, else in the worker thread, so that other connections are served."""
+        if len(body) <= SHORT_BODY:
+            request = self.predictor.preprocess(body)
+            if self.predictor.weigh(request) <= _SHORT_WORK:
+                return self._recommend_to(request)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._recommend_long, body)
+
+    def _recommend_long(self, body):
         request = self.predictor.preprocess(body)
         self.predictor.weigh(request)
-        return self._answer(request)
+        return self._recommend_to(request)
 
-    def _answer(self, request):
+    def _recommend_to(self, request):
+        """Return recommendations and the answer, not yet logged."""
         recommendations = [
             # Whoever gives the seed knows what is drawn: that is no exploration, whatever its propensity.
             each._replace(logged=self.outbox is not None and instance.seed is None)
@@ -204,12 +214,27 @@ class BanditHandler:
         answer = self.predictor.postprocess(recommendations)
         if len(answer) > LARGEST_ANSWER:
             raise RefusalError(422, f"the answer must have at most {LARGEST_ANSWER:,} bytes, got {len(answer):,}")
-        decisions = [each for each in recommendations if each.logged]
-        with self._turn:
-            self.metrics.versions.update(each.policy_version for each in recommendations)
-            if not decisions or self.outbox.record(decisions, datetime.now(UTC)):
-                return answer
-        return self.predictor.postprocess([each._replace(logged=False) for each in recommendations])
+        return recommendations, answer
+
+    async def _record(self, decisions):
+        """Log decisions and return whether they are kept; a direct log writes those of waiting requests together."""
+        if self.outbox.background:
+            return self.outbox.record(decisions, datetime.now(UTC))
+        kept = asyncio.get_running_loop().create_future()
+        self._waiting.append((decisions, kept))
+        if len(self._waiting) == 1 and not self._writing:
+            self._writing = asyncio.create_task(self._write())
+        return await kept
+
+    async def _write(self):
+        write = partial(asyncio.get_running_loop().run_in_executor, self._writer, self.outbox.record)
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            together = [decision for decisions, _ in waiting for decision in decisions]
+            alone = len(waiting) == 1 or not await write(together, datetime.now(UTC))
+            for decisions, kept in waiting:
+                kept.set_result(not alone or await write(decisions, datetime.now(UTC)))
+        self._writing = None
 
 
 def _open_log(topic, sink):
