@@ -4,24 +4,66 @@ The two classes have the methods of the SDK's `Predictor` and `PredictionHandler
 server, `CprModelServer`, runs them as a custom prediction routine; so does `recbandits.serving.server`.
 """
 
+import asyncio
+import importlib
+import logging
 import os
 import threading
 import time
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 
-from fastapi import HTTPException
-from fastapi import Response as HttpResponse
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.responses import Response as HttpResponse
 
 from recbandits.serving import versions
-from recbandits.serving.metrics import Metrics
-from recbandits.serving.outbox import Outbox, PubSubSink
+from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink
 from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
 
-LARGEST_BODY = 1_500_000  # bytes, as on Vertex AI
+LARGEST_BODY = LARGEST_ANSWER = 1_500_000  # bytes, as on Vertex AI
+MOST_UNDER_WAY = 32  # predictions at a time
+MOST_LARGE_BODIES = 16  # that are read at a time
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
+SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
+_KEPT = 4096  # latest latencies, of which quantiles are told
 _LONGEST_SENTENCE = 1000  # letters
+SHORT_BODY, _SHORT_WORK = 16_384, 5_000  # bytes and candidates that are answered in about a millisecond
+
+
+class Metrics:
+    """Counts since the start, and quantiles of the latest latencies.
+
+    Attributes:
+      statuses: Counter of requests by HTTP status.
+      versions: Counter of predictions by the policy version that made them.
+    """
+
+    def __init__(self):
+        self.statuses, self.versions = Counter(), Counter()
+        self._seconds = deque(maxlen=_KEPT)
+
+    def count(self, status, seconds):
+        """Count a request that took that long from its headers to its answer."""
+        self.statuses[status] += 1
+        self._seconds.append(seconds)
+
+    def snapshot(self):
+        """Dict that fits into JSON: requests, statuses, versions, latency in milliseconds."""
+        seconds = sorted(self._seconds)
+        quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+        return {
+            "requests": self.statuses.total(),
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "versions": dict(self.versions),
+            "latency_ms": {
+                name: round(1000 * seconds[int(share * (len(seconds) - 1))], 3) if seconds else None
+                for name, share in quantiles.items()
+            },
+        }
 
 
 class BanditPredictor:
@@ -58,6 +100,16 @@ class BanditPredictor:
         """A `Request` from bytes of JSON; a `RefusalError` if they are none."""
         return Request.parse(prediction_input)
 
+    def weigh(self, instances):
+        """Number of candidates that a `Request` has scored.
+
+        Raises:
+          RefusalError: nothing is served yet, or all instances together ask for too much.
+        """
+        if self._served is None:
+            raise RefusalError(503, "no policy is deployed yet")
+        return instances.weigh(self._served.known)
+
     def predict(self, instances):
         """List of `Recommendation`, one for each instance of a `Request`.
 
@@ -87,52 +139,114 @@ class BanditHandler:
     Attributes:
       predictor: `BanditPredictor`
       metrics: `Metrics`
-      outbox: `Outbox`, or None where $RECBANDITS_EVENT_TOPIC names no topic.
+      outbox: the event log; None where $RECBANDITS_EVENT_TOPIC names no topic. It is an `Outbox` for Pub/Sub, and a
+        `DirectLog` where $RECBANDITS_EVENT_SINK is the "module:function" that opens a sink of that topic on this
+        machine: decisions are then kept before they are answered.
     """
 
     def __init__(self, artifacts_uri, predictor=None):
         topic = os.environ.get(TOPIC_VARIABLE)
         self.predictor, self.metrics = (predictor or BanditPredictor)(), Metrics()
         self.predictor.load(artifacts_uri)
-        self.outbox = Outbox(partial(PubSubSink, topic)) if topic else None
+        self.outbox = _open_log(topic, os.environ.get(SINK_VARIABLE)) if topic else None
+        self._worker, self._writer = ThreadPoolExecutor(1, "scoring"), ThreadPoolExecutor(1, "log")
+        self._under_way, self._waiting, self._writing = 0, [], None
+        self._large = asyncio.Semaphore(MOST_LARGE_BODIES)
 
     async def handle(self, request):
-        """Answer one request.
-
-        Raises:
-          HTTPException: 4xx with a sentence for what is refused, 503 before a policy is there.
-        """
+        """Answer one request: 200, or what is wrong by a status and a sentence."""
         start, status = time.perf_counter(), 500
         try:
             _check_type(request.headers)
-            answer = self._answer(await _body(request))
+            answer = await self._answer_in_turn(await read_body(request, self._large))
             status = 200
             return HttpResponse(answer, media_type="application/json")
         except RefusalError as refusal:
             status = refusal.status
-            raise HTTPException(status, str(refusal)) from None
+            return problem(status, str(refusal))
+        except Exception as error:  # its text may tell what is nobody's business
+            logging.exception("a prediction failed")
+            return problem(500, f"internal error, {type(error).__name__}")
         finally:
             self.metrics.count(status, time.perf_counter() - start)
 
     def close(self):
         """Deliver what waits in the outbox."""
+        for thread in (self._worker, self._writer):
+            thread.shutdown()
         if self.outbox:
             self.outbox.close()
 
-    def _answer(self, body):
+    async def _answer_in_turn(self, body):
+        if self._under_way >= MOST_UNDER_WAY:
+            raise RefusalError(503, f"{MOST_UNDER_WAY} predictions are under way already, try again later")
+        self._under_way += 1
+        try:
+            recommendations, answer = await self._recommend(body)
+            self.metrics.versions.update(each.policy_version for each in recommendations)
+            decisions = [each for each in recommendations if each.logged]
+            if not decisions or await self._record(decisions):
+                return answer
+            return self.predictor.postprocess([each._replace(logged=False) for each in recommendations])
+        finally:
+            self._under_way -= 1
+
+    async def _recommend(self, body):
+        """Recommend at once where that is short, else in the worker thread, so that other connections are served."""
+        if len(body) <= SHORT_BODY:
+            request = self.predictor.preprocess(body)
+            if self.predictor.weigh(request) <= _SHORT_WORK:
+                return self._recommend_to(request)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._recommend_long, body)
+
+    def _recommend_long(self, body):
         request = self.predictor.preprocess(body)
+        self.predictor.weigh(request)
+        return self._recommend_to(request)
+
+    def _recommend_to(self, request):
+        """Return recommendations and the answer, not yet logged."""
         recommendations = [
             # Whoever gives the seed knows what is drawn: that is no exploration, whatever its propensity.
             each._replace(logged=self.outbox is not None and instance.seed is None)
             for each, instance in zip(self.predictor.predict(request), request.instances, strict=True)
         ]
         answer = self.predictor.postprocess(recommendations)
-        now = datetime.now(UTC)
-        for each in recommendations:
-            self.metrics.versions[each.policy_version] += 1
-            if each.logged:
-                self.outbox.put(each, now)
-        return answer
+        if len(answer) > LARGEST_ANSWER:
+            raise RefusalError(422, f"the answer must have at most {LARGEST_ANSWER:,} bytes, got {len(answer):,}")
+        return recommendations, answer
+
+    async def _record(self, decisions):
+        """Log decisions and return whether they are kept; a direct log writes those of waiting requests together."""
+        if self.outbox.background:
+            return self.outbox.record(decisions, datetime.now(UTC))
+        kept = asyncio.get_running_loop().create_future()
+        self._waiting.append((decisions, kept))
+        if len(self._waiting) == 1 and not self._writing:
+            self._writing = asyncio.create_task(self._write())
+        return await kept
+
+    async def _write(self):
+        write = partial(asyncio.get_running_loop().run_in_executor, self._writer, self.outbox.record)
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            together = [decision for decisions, _ in waiting for decision in decisions]
+            alone = len(waiting) == 1 or not await write(together, datetime.now(UTC))
+            for decisions, kept in waiting:
+                kept.set_result(not alone or await write(decisions, datetime.now(UTC)))
+        self._writing = None
+
+
+def _open_log(topic, sink):
+    if not sink:
+        return Outbox(partial(PubSubSink, topic))
+    module, _, name = sink.partition(":")
+    return DirectLog(getattr(importlib.import_module(module), name)(topic))
+
+
+def problem(status, sentence):
+    """Return the response that says what is wrong."""
+    return JSONResponse({"detail": sentence}, status)
 
 
 def _check_type(headers):
@@ -141,19 +255,30 @@ def _check_type(headers):
         raise RefusalError(415, f"content-type must be application/json, got {kind[:100]!r}")
 
 
-async def _body(request):
-    """The body, of which no more than is allowed is kept."""
+async def read_body(request, turns):
+    """Read the body, of which no more than is allowed is kept.
+
+    Args:
+      request: `starlette.requests.Request`
+      turns: `asyncio.Semaphore` for bodies that are not short; a client whose turn has not come cannot send more.
+
+    Raises:
+      RefusalError: it is larger, or the connection ended before it did.
+    """
     too_large = RefusalError(413, f"the body must have at most {LARGEST_BODY:,} bytes")
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > LARGEST_BODY):
         raise too_large
     parts, size = [], 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > LARGEST_BODY:
-                raise too_large
-            parts.append(part)
-    except ClientDisconnect:
-        raise RefusalError(400, "the connection ended before the body") from None
+    async with AsyncExitStack() as turn:
+        try:
+            async for part in request.stream():
+                if size <= SHORT_BODY < size + len(part):
+                    await turn.enter_async_context(turns)
+                size += len(part)
+                if size > LARGEST_BODY:
+                    raise too_large
+                parts.append(part)
+        except ClientDisconnect:
+            raise RefusalError(400, "the connection ended before the body") from None
     return b"".join(parts)

@@ -22,7 +22,6 @@ def write_json(file, value):
     descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     with open(descriptor, "w", encoding="utf-8") as written:
         written.write(json.dumps(value, indent=2) + "\n")
-    os.chmod(draft, 0o644)
     os.replace(draft, file)
 
 
