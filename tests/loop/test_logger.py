@@ -20,8 +20,7 @@ REWARD = Reward("e", NOON, 4.0)
 
 @pytest.fixture
 def warehouse():
-    with LocalWarehouse() as warehouse:
-        yield warehouse
+    return LocalWarehouse()
 
 
 def rows(warehouse, table):

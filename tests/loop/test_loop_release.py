@@ -140,9 +140,9 @@ def test_a_decision_is_known_by_the_data_that_the_candidate_was_given(endpoint, 
         until, now = (NOON + timedelta(days=day, hours=hours) for hours in (0, hour))
         return place(endpoint, policies[0], version, judged, version, now=now, until=until)
 
-    with LocalWarehouse() as warehouse:
-        warehouse.write([refused(0, 1), refused(0, 2), refused(1, 1), refused(1, 3)])
-        found = warehouse.verdicts()
+    warehouse = LocalWarehouse()
+    warehouse.write([refused(0, 1), refused(0, 2), refused(1, 1), refused(1, 3)])
+    found = warehouse.verdicts()
     assert set(found["kind"]) == {"refused"}
     assert found["time"].tolist() == [NOON + timedelta(hours=1), NOON + timedelta(days=1, hours=1)]
 

@@ -48,10 +48,10 @@ def verdict(kind, version, against, seconds):
 @pytest.fixture
 def warehouse():
     """One decision a second from noon on, 100 in all, each with a reward a second later; the first model is served."""
-    with LocalWarehouse() as warehouse:
-        records = [record for number in range(100) for record in decision(number, at(number))]
-        warehouse.write([*records, verdict("deployed", "first", "", 0)])
-        yield warehouse
+    warehouse = LocalWarehouse()
+    records = [record for number in range(100) for record in decision(number, at(number))]
+    warehouse.write([*records, verdict("deployed", "first", "", 0)])
+    return warehouse
 
 
 FIRST = Served("first", NOON)

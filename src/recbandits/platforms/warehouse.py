@@ -80,8 +80,8 @@ class Warehouse(ABC):
         """Add the records of a dict from `Table` to list, unless they are there; how many were new."""
 
     @abstractmethod
-    def _drop(self, time):
-        """Run the statements `DROP`, all or none of them."""
+    def _delete(self, statements, parameters):
+        """Run statements that delete rows, all or none of them."""
 
     def write(self, records):
         """Keep records; when this returns, they are kept for good.
@@ -176,7 +176,11 @@ class Warehouse(ABC):
 
     def drop_before(self, time):
         """Forget decisions, rewards and quarantined messages from before a time; with a decision all of its event."""
-        self._drop(TIME.accept("time", time))
+        self._delete(sql.DROP, {"time": TIME.accept("time", time)})
+
+    def forget(self, user_id):
+        """Forget a user, text: the decisions for this user, and their rewards."""
+        self._delete(sql.FORGET, {"user": user_id})
 
 
 def digest_of(record):

@@ -142,8 +142,8 @@ class BigQueryWarehouse(Warehouse):
     def _merge(self, groups):
         return self._writer.write({table.name: _batch(records) for table, records in groups.items()})
 
-    def _drop(self, time):
-        self.query(";\n".join(("BEGIN TRANSACTION", *sql.DROP, "COMMIT TRANSACTION")), {"time": time})
+    def _delete(self, statements, parameters):
+        self.query(";\n".join(("BEGIN TRANSACTION", *statements, "COMMIT TRANSACTION")), parameters)
 
     @functools.cached_property
     def _writer(self):

@@ -1,4 +1,4 @@
-"""The laptop as a platform: plain directories below the artifacts directory, servers on loopback, no account.
+"""The laptop as a platform: plain directories and SQLite files below the artifacts directory, processes, no account.
 
 A directory that a part of the platform makes while it runs is on the manifest from when that part is first asked for.
 """
@@ -14,7 +14,7 @@ DIRECTORIES = ("data", "runs", "policies", "metrics")
 
 
 class LocalPlatform:
-    """Directories for data, runs (jobs, checkpoints, TensorBoard logs), policies and metrics; servers on loopback."""
+    """Directories for data, runs (jobs, checkpoints, TensorBoard logs), policies and metrics; SQLite files."""
 
     name = "local"
     lasting = frozenset()

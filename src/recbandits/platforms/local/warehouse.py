@@ -64,10 +64,11 @@ class LocalWarehouse(Warehouse):
                 connection.executemany(f"INSERT OR IGNORE INTO {table.name} VALUES (NULL, {marks})", rows)
             return connection.total_changes - before
 
-    def _drop(self, time):
+    def _delete(self, statements, parameters):
+        given = {name: _microseconds(value) if name == "time" else value for name, value in parameters.items()}
         with self._database.write() as connection:
-            for statement in sql.DROP:
-                connection.execute(statement, {"time": _microseconds(time)})
+            for statement in statements:
+                connection.execute(statement, given)
             (state,) = connection.execute("PRAGMA user_version").fetchone()
             connection.execute(f"PRAGMA user_version = {state + 1}")
 
@@ -162,7 +163,8 @@ def _schema(table):
     """Statement that makes the table of SQLite: number, key, time and digest of a record, and the JSON of all of it."""
     return (
         f"CREATE TABLE IF NOT EXISTS {table.name} (row INTEGER PRIMARY KEY, {table.key[0]} TEXT NOT NULL, "
-        f"time INTEGER NOT NULL, {sql.DIGEST} TEXT NOT NULL, record TEXT NOT NULL, UNIQUE ({', '.join(table.key)}))"
+        f"time INTEGER NOT NULL, {sql.DIGEST} TEXT NOT NULL, record TEXT NOT NULL, "
+        f"user_id TEXT AS (json_extract(record, '$.user_id')), UNIQUE ({', '.join(table.key)}))"
     )
 
 
