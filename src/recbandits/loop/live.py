@@ -183,7 +183,7 @@ class Loop:
         while time.monotonic() < end:
             with contextlib.suppress(PlatformError):  # somebody has just died, and is back at the next look
                 self.watch()
-                if not self.endpoint.metrics()["outbox"]["waiting"] and not any(map(self.backlog, TOPICS)):
+                if not any(map(self.backlog, TOPICS)):
                     return not any(self.platform.messages.backlog(f"{topic}-dead") for topic in TOPICS)
             time.sleep(_POLL)
         return False
