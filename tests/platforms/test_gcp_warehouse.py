@@ -70,12 +70,12 @@ def test_tables_have_days_clusters_and_an_expiry(empty, cloud):
 
 def test_what_is_made_is_on_the_manifest_and_removed_by_it(empty, platform, cloud):
     """Four tables and a view; made again, nothing is sent but questions, and the manifest is the same."""
-    empty.start()
+    empty.create()
     listed = provisioning.manifest(platform)
     names = ["interactions", "rewards", "quarantine", "verdicts", "decisions"]
     assert listed == [Resource("table", f"movie-lab-42.recbandits_v1.{name}") for name in names]
     cloud.requests.clear()
-    empty.start()
+    empty.create()
     assert {request.method for request in cloud.requests} == {"GET"}
     assert provisioning.manifest(platform) == listed
     provisioning.clean_up(platform, dry_run=False)
@@ -88,12 +88,12 @@ def test_an_expiry_holds_for_tables_that_are_there(empty, cloud):
     assert cloud.documents[f"{DATASET}/tables/rewards"]["timePartitioning"]["expirationMs"] == str(DAY)
 
 
-def test_starting_leaves_the_expiry_as_it_is(empty, cloud):
-    """Whoever starts the warehouse, as a function or a run of a pipeline, does not know how long rows are kept."""
+def test_creating_again_leaves_the_expiry_as_it_is(empty, cloud):
+    """Whoever creates the tables again does not know how long rows are kept."""
     empty.create(expiry=30)
     before = {path: document["timePartitioning"] for path, document in cloud.documents.items() if path in TABLES}
     cloud.requests.clear()
-    empty.start()
+    empty.create()
     assert {path: cloud.documents[path]["timePartitioning"] for path in TABLES} == before
     assert {request.method for request in cloud.requests} == {"GET"}
     kept = [before[path].get("expirationMs") for path in TABLES]

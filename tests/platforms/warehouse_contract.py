@@ -198,6 +198,14 @@ class WarehouseContract:
         assert warehouse.decisions(START, at(100), 10, 0.0)["event_id"].to_pylist() == ["new"]
         assert len(warehouse.verdicts()) == 1
 
+    def test_a_user_who_is_forgotten_leaves_no_decision_and_no_reward(self, warehouse):
+        warehouse.write([shown("a", 0), told("a", 1, 1.0), shown("b", 0, user="2"), told("b", 1, 2.0)])
+        warehouse.forget("1")
+        assert warehouse.decisions(START, at(10), 10, 0.0)["user_id"].to_pylist() == ["2"]
+        assert warehouse.counts(START, at(10), 10)._asdict()["total"] == 1
+        warehouse.forget("nobody")
+        assert warehouse.state()["rewards"]["rows"] == 1
+
     def test_people_have_a_view_and_parameters(self, warehouse):
         warehouse.write([shown("a", 0), told("a", 1.5, 4.0), shown("b", 2, version="b")])
         text = "SELECT event_id, reward, seconds FROM decisions WHERE time <= @time AND policy_version = @version"

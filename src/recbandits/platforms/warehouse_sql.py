@@ -212,6 +212,11 @@ DROP = (
     "DELETE FROM quarantine WHERE time < @time",
 )
 
+FORGET = (
+    "DELETE FROM rewards WHERE event_id IN (SELECT event_id FROM interactions WHERE user_id = @user)",
+    "DELETE FROM interactions WHERE user_id = @user",
+)
+
 # What people look at: every decision once, with its first reward, however late, and the seconds until then.
 VIEW = f"""
 SELECT {_FIELDS}, r.value AS reward, r.time AS reward_time,
