@@ -4,7 +4,6 @@ import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import psutil
 import pytest
 
 from recbandits.config import Config
@@ -93,12 +92,11 @@ class Looks:
 
 @pytest.fixture
 def platform(tmp_path, monkeypatch):
-    """What runs is ended; the Pub/Sub server is found by this process only."""
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "to be replaced, and given back at the end")
+    """What runs is ended."""
+    monkeypatch.setenv("RECBANDITS_ARTIFACTS", str(tmp_path))
     platform = LocalPlatform(Config(artifacts=str(tmp_path)))
     yield platform
     platform.schedules.stop()
-    platform.messages.stop()
 
 
 def test_schedules_are_kept_by_name_and_said_when_they_are_due(platform):
@@ -135,29 +133,12 @@ def test_schedules_are_kept_by_name_and_said_when_they_are_due(platform):
     assert not schedules.service.running
 
 
-def test_the_process_finds_the_topics_of_a_schedule_that_came_later(platform):
-    """The first schedule posts; with the second one the process is another, which knows where Pub/Sub is."""
-    schedules, service = platform.schedules, platform.schedules.service
-    schedules.create("posts", "0 3 * * *", "http://127.0.0.1:9/nobody")
-    first = service.process
-    schedules.create("publishes", "0 3 * * *", platform.messages.topic("ticks"))
-    second = service.process
-    environment = psutil.Process(second).environ()
-    assert environment["PUBSUB_EMULATOR_HOST"] == f"127.0.0.1:{platform.messages.service.port}"
-    assert not psutil.pid_exists(first)
-    schedules.create("posts-too", "0 3 * * *", "http://127.0.0.1:9/nobody")
-    assert service.process == second, "nothing that it has to know has changed"
-
-
 def test_a_schedule_publishes_its_payload_or_posts_it(platform):
-    from google.cloud.pubsub_v1 import SubscriberClient
-
     topic = platform.messages.topic("ticks")
     subscription = platform.messages.subscription("reader", topic)
     send(Schedule("nightly", "0 3 * * *", topic, {"do": "train"}))
-    with SubscriberClient() as client:
-        (received,) = client.pull(subscription=subscription, max_messages=1, timeout=30).received_messages
-    assert received.message.data == b'{"do": "train"}'
+    (message,) = platform.messages.take(subscription, 10)
+    assert message.data == b'{"do": "train"}'
 
     bodies = []
 

@@ -61,7 +61,7 @@ class LocalPlatform:
 
     @cached_property
     def messages(self):
-        """`platforms.messages.Messages`: a durable server on loopback."""
+        """`platforms.messages.Messages`: an SQLite file."""
         from recbandits.platforms.local.messages import LocalMessages
 
         self._expect("messages")
@@ -69,7 +69,7 @@ class LocalPlatform:
 
     @cached_property
     def functions(self):
-        """`platforms.functions.Functions`: functions-framework on loopback."""
+        """`platforms.functions.Functions`: a process for each, which reads the messages of its topic."""
         from recbandits.platforms.local.functions import LocalFunctions
 
         self._expect("functions")
@@ -81,15 +81,15 @@ class LocalPlatform:
         from recbandits.platforms.local.schedules import LocalSchedules
 
         self._expect("schedules")
-        return LocalSchedules(self.config, self.messages)
+        return LocalSchedules(self.config)
 
     @cached_property
     def warehouse(self):
-        """`platforms.warehouse.Warehouse`: BigQuery's SQL on DuckDB, in a process that starts when it is needed."""
-        from recbandits.platforms.local.warehouse_client import LocalWarehouse
+        """`platforms.warehouse.Warehouse`: records in SQLite, BigQuery's SQL on DuckDB."""
+        from recbandits.platforms.local.warehouse import LocalWarehouse
 
         self._expect("warehouse")
-        return LocalWarehouse(self.config)
+        return LocalWarehouse(self.config.artifacts_dir / "warehouse" / "warehouse.sqlite")
 
     def share(self, directory):
         """The directory itself, as text: steps on this machine find it where it is."""

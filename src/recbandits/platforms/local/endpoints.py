@@ -7,7 +7,6 @@ wait for the change, or for the server to start.
 
 import contextlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -19,7 +18,6 @@ from recbandits.platforms.endpoints import expect_shares
 from recbandits.platforms.jobs import NAME
 from recbandits.platforms.local.services import Service, in_turn
 from recbandits.platforms.local.supervisor import write_json
-from recbandits.platforms.messages import VARIABLE
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import batch, versions
 from recbandits.serving.policy import load
@@ -28,6 +26,7 @@ from recbandits.serving.traffic_split import TrafficSplit
 _ANSWER = 60  # seconds until a server must answer a request
 _JSON = {"content-type": "application/json"}
 _TOPIC = "RECBANDITS_EVENT_TOPIC"  # where the server logs what it decides
+_SINK = {"RECBANDITS_EVENT_SINK": "recbandits.platforms.local.messages:open_sink"}  # what opens the topic there
 _TOKEN = "RECBANDITS_ADMIN_TOKEN"  # for the routes that change the release
 _in_turn = in_turn(lambda endpoint: endpoint.directory.with_name(f"{endpoint.name}.turn"))
 
@@ -43,9 +42,9 @@ class LocalEndpoints:
 
         Args:
           name: of the endpoint; None is the name in the configuration.
-          topic: "projects/<project>/topics/<topic>", where decisions are logged: by $PUBSUB_EMULATOR_HOST if that is
-            set. A server that runs and logs elsewhere is started anew. None for the log that the endpoint had, if any:
-            one that was killed goes on with it, whoever starts it again.
+          topic: "projects/<project>/topics/<topic>" of `LocalMessages`, where decisions are logged before they are
+            answered. A server that runs and logs elsewhere is started anew. None for the topic that the endpoint had,
+            if any: one that was killed goes on with it, whoever starts it again.
 
         Returns:
           `LocalEndpoint`, alive; ready if a policy was deployed there before.
@@ -80,19 +79,21 @@ class LocalEndpoint:
     def start(self, topic=None):
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         self._storage.mkdir(parents=True, exist_ok=True)
-        had = {name: value for name, value in self.service.variables.items() if name in (_TOPIC, VARIABLE)}
-        log = {_TOPIC: topic, VARIABLE: os.environ.get(VARIABLE, "")} if topic else had or {_TOPIC: ""}
-        if log != had:
+        previous = self.service.variables.get(_TOPIC)
+        topic = topic or previous or ""
+        if topic != previous:
             self.service.stop()
         variables = {
             _TOKEN: self._token or secrets.token_hex(16),
             "AIP_HEALTH_ROUTE": "/health",
             "AIP_PREDICT_ROUTE": "/predict",
             "AIP_STORAGE_URI": str(self._storage),
-        }
+            "RECBANDITS_ARTIFACTS": str(self.directory.absolute().parents[1]),
+            _TOPIC: topic,
+        } | _SINK
         self.service.start(
             lambda _: [sys.executable, "-m", "recbandits.serving.server"],
-            lambda port: variables | log | {"AIP_HTTP_PORT": str(port)},
+            lambda port: variables | {"AIP_HTTP_PORT": str(port)},
             lambda _: self.health()["alive"],
         )
 
@@ -190,7 +191,7 @@ class LocalEndpoint:
 
     @_in_turn
     def delete(self):
-        """See `Endpoint.delete`; the server delivers its log before it ends."""
+        """See `Endpoint.delete`; the log stays."""
         self.service.stop()
         if self.directory.exists():
             shutil.rmtree(self.directory)

@@ -7,7 +7,6 @@ Scheduler, times that pass while nobody looks are not made up for.
 """
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -16,11 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+from recbandits.config import Config
 from recbandits.platforms.jobs import Job
+from recbandits.platforms.local.messages import LocalMessages
 from recbandits.platforms.local.processes import read_json
 from recbandits.platforms.local.services import Service
 from recbandits.platforms.local.supervisor import write_json
-from recbandits.platforms.messages import VARIABLE
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import Schedule, trigger_of
 
@@ -33,14 +33,13 @@ class LocalSchedules:
 
     Args:
       config: Config
-      messages: `LocalMessages` of the topics.
 
     Attributes:
       service: `Service` of the process, which runs from the first schedule on.
     """
 
-    def __init__(self, config, messages):
-        self._messages = messages
+    def __init__(self, config):
+        self._config = config
         self.service = Service(config.artifacts_dir / "schedules", "the scheduler")
 
     def create(self, name, cron, target, payload=None):
@@ -51,15 +50,10 @@ class LocalSchedules:
           PlatformError: the process did not start.
         """
         schedule = Schedule(name, cron, target, payload or {})
-        places = self.service.variables
-        if schedule.target.startswith("projects/"):
-            self._messages.start()
-            places = {VARIABLE: os.environ[VARIABLE]}  # the process finds the topics that this one finds
         self._keep(schedule)
-        if self.service.running and self.service.variables != places:
-            self.service.stop()
         command = [sys.executable, "-m", __name__, str(self.service.directory)]
-        self.service.start(lambda _: command, places, ready=lambda _: True)
+        variables = {"RECBANDITS_ARTIFACTS": str(self._config.artifacts_dir)}
+        self.service.start(lambda _: command, variables, ready=lambda _: True)
         return schedule
 
     def list(self):
@@ -123,14 +117,11 @@ def send(schedule):
     """Say what a schedule has to say: publish its payload, or post it.
 
     Raises:
-      Exception: of the client, where nobody takes it.
+      Exception: nobody takes it.
     """
     data = json.dumps(schedule.payload).encode()
     if schedule.target.startswith("projects/"):
-        from google.cloud.pubsub_v1 import PublisherClient
-
-        with PublisherClient() as publisher:
-            publisher.publish(schedule.target, data).result(timeout=_PATIENCE)
+        LocalMessages(Config.load()).publish(schedule.target, [(data, {})])
         return
     with urlopen(Request(schedule.target, data, {"content-type": "application/json"}), timeout=_PATIENCE) as answer:
         answer.read()
