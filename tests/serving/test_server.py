@@ -663,7 +663,8 @@ def test_a_decision_that_could_not_be_logged_is_answered_and_says_so(exported, t
             connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}]}), JSON)
             logged += [each["logged"] for each in json.loads(connection.getresponse().read())["predictions"]]
         assert logged == [True, False]
-        assert get(connection, "/metrics")[1]["outbox"] == {"delivered": 1, "failed": 1}
+        counted = get(connection, "/metrics")[1]["outbox"]
+    assert counted == {"put": 2, "dropped": 0, "delivered": 1, "failed": 1, "waiting": 0}
 
 
 def test_decisions_that_are_written_together_fail_alone(exported, tmp_path):

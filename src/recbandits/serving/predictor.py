@@ -219,10 +219,10 @@ class BanditHandler:
     async def _record(self, decisions):
         """Log decisions and return whether they are kept; a direct log writes those of waiting requests together."""
         if self.outbox.background:
-            return self.outbox.record(decisions, datetime.now(UTC))
+            return self.outbox.record([decisions], datetime.now(UTC))[0]
         kept = asyncio.get_running_loop().create_future()
         self._waiting.append((decisions, kept))
-        if len(self._waiting) == 1 and not self._writing:
+        if not self._writing:
             self._writing = asyncio.create_task(self._write())
         return await kept
 
@@ -230,10 +230,9 @@ class BanditHandler:
         write = partial(asyncio.get_running_loop().run_in_executor, self._writer, self.outbox.record)
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            together = [decision for decisions, _ in waiting for decision in decisions]
-            alone = len(waiting) == 1 or not await write(together, datetime.now(UTC))
-            for decisions, kept in waiting:
-                kept.set_result(not alone or await write(decisions, datetime.now(UTC)))
+            results = await write([decisions for decisions, _ in waiting], datetime.now(UTC))
+            for (_, kept), result in zip(waiting, results, strict=True):
+                kept.set_result(result)
         self._writing = None
 
 
