@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import psutil
 import pytest
 
 from recbandits.config import Config
@@ -27,7 +28,8 @@ from recbandits.loop.simulate import counts_of
 from recbandits.loop.steps import re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
 from recbandits.loop.world import STARS
-from recbandits.platforms.local.processes import is_held, read_json
+from recbandits.platforms.local.files import is_held, read_json
+from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
@@ -105,12 +107,12 @@ def begin(loop, found):
 
 def kill_run(loop, name):
     """SIGKILL for the runner of a pipeline and the step that it is at; whether it was still running."""
-    directory = loop.directory / "pipelines" / name
-    ran = is_held(directory)
-    with suppress(ProcessLookupError):
-        os.killpg(int((directory / "group").read_text()), signal.SIGKILL)
-    while is_held(directory):
-        time.sleep(0.02)
+    unit = Unit(loop.directory / "pipelines" / name, name)
+    ran = unit.running
+    while unit.running:
+        for process in unit.members():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
     return ran
 
 

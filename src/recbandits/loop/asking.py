@@ -3,7 +3,7 @@
 import json
 from http.client import HTTPConnection, HTTPException
 
-from recbandits.platforms.local.processes import read_json
+from recbandits.platforms.local.files import read_json
 
 _PATIENCE = 5.0  # seconds that a visitor waits for an answer
 

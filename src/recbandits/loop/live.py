@@ -25,9 +25,8 @@ from recbandits.loop.world import World
 from recbandits.platforms.functions import Function
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
-from recbandits.platforms.local.processes import held, is_held
+from recbandits.platforms.local.files import held, is_held, write_json
 from recbandits.platforms.local.services import Service
-from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.protocol import PlatformError
 
 SOURCE = Path(__file__).parents[3] / "04-pipelines" / "02-mlops_pipeline_tf_agents_bandit" / "src"
@@ -115,7 +114,8 @@ class Loop:
         if self.directory.exists() and not (self.directory / _MARK).exists():
             raise PlatformError(f"{self.directory} must be the directory of a loop, it has no {_MARK}: move it away")
         (self.directory.parent / _TURN).mkdir(parents=True, exist_ok=True)
-        self._turn.enter_context(held(self.directory.parent / _TURN, f"a loop in {self.directory}"))
+        if self._turn.enter_context(held(self.directory.parent / _TURN)) is None:
+            raise PlatformError(f"a loop in {self.directory} is running already")
         self._prepared = True
         self.stop()  # what is left of an earlier one that was killed
         if self.directory.exists():

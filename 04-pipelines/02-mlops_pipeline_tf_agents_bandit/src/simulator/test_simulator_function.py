@@ -12,7 +12,7 @@ from recbandits.config import Config
 from recbandits.data import synthetic
 from recbandits.loop.world import World
 from recbandits.platforms.local import LocalPlatform
-from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.local.files import write_json
 from recbandits.records import Reward
 
 

@@ -16,8 +16,8 @@ from http.client import HTTPConnection, HTTPException
 from recbandits import checks
 from recbandits.platforms.endpoints import expect_shares
 from recbandits.platforms.jobs import NAME
+from recbandits.platforms.local.files import write_json
 from recbandits.platforms.local.services import Service, in_turn
-from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.messages import VARIABLE
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import batch, versions

@@ -13,9 +13,8 @@ from typing import NamedTuple
 from recbandits.config import SETTINGS
 from recbandits.platforms.functions import Function
 from recbandits.platforms.jobs import NAME
-from recbandits.platforms.local.processes import read_json
+from recbandits.platforms.local.files import read_json, write_json
 from recbandits.platforms.local.services import Service, answers
-from recbandits.platforms.local.supervisor import write_json
 from recbandits.platforms.messages import VARIABLE
 from recbandits.platforms.protocol import PlatformError
 

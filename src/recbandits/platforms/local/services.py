@@ -15,8 +15,7 @@ import socket
 import subprocess
 import time
 
-from recbandits.platforms.local.processes import held, is_held, log_of, read_json
-from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.local.files import held, is_held, read_json, write_json
 from recbandits.platforms.protocol import PlatformError
 
 _POLL = 0.02  # seconds between two looks
@@ -135,7 +134,8 @@ class Service:
 
     def logs(self):
         """All that it wrote, text."""
-        return log_of(self.directory)
+        file = self.directory / "log.txt"
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
     def _about(self, what):
         return (read_json(self.directory / "server.json") or {}).get(what)
@@ -159,7 +159,9 @@ class Service:
         _forget_ended()
 
     def _spawn(self, command, variables, port):
-        with held(self.directory, self.what) as lock, (self.directory / "log.txt").open("ab") as log:
+        with held(self.directory) as lock, (self.directory / "log.txt").open("ab") as log:
+            if lock is None:
+                raise PlatformError(f"{self.what} is running already")
             process = subprocess.Popen(
                 command,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"} | variables,
