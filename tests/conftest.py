@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -47,7 +46,7 @@ def exported(tmp_path_factory):
     rng = np.random.default_rng(0)
     context = pd.DataFrame({"age": rng.normal(size=30)})
     items = pd.DataFrame(rng.normal(size=(40, 2)), range(101, 141), ["year", "popularity"])
-    features = replace(Features.fit(items, context, [("age", "year")]), intercept=True)
+    features = Features.fit(items, context, [("age", "year")])
     exploration, titles = Exploration("epsilon_greedy", 0.3), {item: f"title {item}" for item in items.index}
     folder, directories = tmp_path_factory.mktemp("exported"), []
     for level in (100, 200, 300):

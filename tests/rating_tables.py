@@ -15,7 +15,7 @@ def rating_features(users, movies, product=False):
     encoders = [Encoder.fit(table, vectors=_vectors(table)) for table in (movies, users)]
     pairs = (("factor", "factor"),) if all("factor" in encoder.columns for encoder in encoders) else ()
     ids = pd.Index(movies.index.astype(str), dtype=object)
-    options = {"products" if product else "crosses": pairs}
+    options = {"products" if product else "crosses": pairs, "intercept": False}
     return RatingFeatures(Features(ids, encoders[0].encode(movies), *encoders, **options), users)
 
 

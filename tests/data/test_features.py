@@ -45,7 +45,7 @@ def test_an_observation_has_scalars_numbers_of_candidates_products_and_dot_produ
     log = make_log(price=PRICE)
     features = Features.fit(ITEMS, log, [("plan", "genre"), ("taste", "taste")], vectors=["taste"])
     context, arm = observe(features, log)
-    np.testing.assert_array_equal(context, [[1, 0], [1, 0], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(context, [[1, 1, 0], [1, 1, 0], [1, 0, 1], [1, 0, 1]])
     expected = [
         # kids, news, price, free x kids, free x news, premium x kids, premium x news, dot product
         [0, 1, 9, 0, 1, 0, 0, 4],
@@ -54,7 +54,7 @@ def test_an_observation_has_scalars_numbers_of_candidates_products_and_dot_produ
         [1, 0, 6, 0, 0, 1, 0, 4],
     ]
     np.testing.assert_array_equal(arm, expected)
-    assert features.spec(7) == {"global": (2,), "per_arm": (7, 8)}
+    assert features.spec(7) == {"global": (3,), "per_arm": (7, 8)}
 
 
 def test_vectors_are_features_unless_a_dot_product_stands_for_them():
@@ -62,22 +62,23 @@ def test_vectors_are_features_unless_a_dot_product_stands_for_them():
     log = make_log()
     plain = Features.fit(ITEMS, log, vectors=["taste"])
     context, arm = observe(plain, log)
-    np.testing.assert_array_equal(context[0], [1, 0, 3, 2])
+    np.testing.assert_array_equal(context[0], [1, 1, 0, 3, 2])
     np.testing.assert_array_equal(arm[1], [1, 0, 0, 1])
     assert not plain.depends_on_both
     products = replace(plain, products=(("taste", "taste"),))
     context, arm = observe(products, log)
-    np.testing.assert_array_equal(context[0], [1, 0, 3, 2])
+    np.testing.assert_array_equal(context[0], [1, 1, 0, 3, 2])
     np.testing.assert_array_equal(arm[1], [1, 0, 0, 1, 0, 2])
     assert products.depends_on_both
     with pytest.raises(ValueError, match=r"columns 'plan' and 'genre' in products must be vectors, got \[None, None\]"):
         replace(plain, products=(("plan", "genre"),))
 
 
-def test_a_context_may_begin_with_a_constant_and_is_one_if_it_has_no_columns():
+def test_a_context_begins_with_a_constant_and_is_one_if_it_has_no_columns():
     log = make_log()
     features = Features.fit(ITEMS, log, vectors=["taste"])
-    np.testing.assert_array_equal(observe(replace(features, intercept=True), log)[0][0], [1, 1, 0, 3, 2])
+    np.testing.assert_array_equal(observe(features, log)[0][0], [1, 1, 0, 3, 2])
+    np.testing.assert_array_equal(observe(replace(features, intercept=False), log)[0][0], [1, 0, 3, 2])
     empty = replace(log, context=log.context[[]])
     for intercept in (False, True):
         nothing = replace(Features.fit(ITEMS, empty, vectors=["taste"]), intercept=intercept)
@@ -87,7 +88,7 @@ def test_a_context_may_begin_with_a_constant_and_is_one_if_it_has_no_columns():
 
 def test_a_number_among_the_vectors_stays_as_it_is():
     features = Features.fit(ITEMS, make_log(), vectors=["taste_0", "taste_1"])
-    np.testing.assert_array_equal(observe(features, make_log())[0][2], [0, 1, -1, 4])
+    np.testing.assert_array_equal(observe(features, make_log())[0][2], [1, 0, 1, -1, 4])
 
 
 def test_products_of_columns_are_left_out_but_not_dot_products():

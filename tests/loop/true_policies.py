@@ -54,7 +54,7 @@ def priced(weight, names=("price",)):
     """A policy of four drinks whose scores change by `weight` with each unit of the price of the moment."""
     drinks = pd.DataFrame({"kind": list("abba")}, index=["tea", "ale", "rum", "milk"])
     features = Features.fit(drinks, pd.DataFrame({"device": ["tv", "phone"]}))
-    theta = [1.0, 2.0, 0.5, 0.0, *[weight] * len(names)]  # two devices, two kinds, price
+    theta = [0.0, 1.0, 2.0, 0.5, 0.0, *[weight] * len(names)]  # constant, two devices, two kinds, price
     return linear(theta, replace(features, candidate_features=names))
 
 

@@ -31,7 +31,7 @@ def exported(tmp_path_factory):
     context, items = pd.DataFrame({"activity": [0.5, 1.5]}), pd.DataFrame({"year": [1.5, 2.0]}, ["a", "b"])
     features = Features.fit(items, context)
     agent = make_agent("linucb", Specs(features.spec(2)))
-    agent.model.theta.assign([[1.0, 2.0]])
+    agent.model.theta.assign([[0.5, 1.0, 2.0]])
     way, titles = Exploration("softmax", 0.25), pd.Series({"a": "Été", "b": "煎茶"})
     directory = tmp_path_factory.mktemp("policies") / "policy"
     return policy.export(agent.policy, directory, features, exploration=way, titles=titles, summary=SUMMARY)

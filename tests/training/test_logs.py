@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB
-from recbandits.data import data_file, make_examples
+from recbandits.data import Features, data_file, make_examples
 from recbandits.evaluation.off_policy import estimates
 from recbandits.evaluation.reward_model import cross_fit
 from recbandits.exploration import Exploration
@@ -109,6 +109,21 @@ def test_without_crosses_a_linear_agent_says_that_everybody_gets_the_same_order(
         crossed = train(earlier, features, LinUCB())
         train(earlier, features.without_crosses(), EpsilonGreedy(layers=(8,)), batch_size=512)
     assert len(np.unique(score_log(crossed, everything, features).argsort(axis=1), axis=0)) > 1
+
+
+def test_a_request_of_which_nothing_is_known_is_predicted_at_the_mean():
+    """Rewards are 3 + 2 x, where x is a standardised number of the context: without a constant nothing says 3."""
+    x = np.random.default_rng(0).normal(size=400)
+    frame = pd.DataFrame({"shown": "a", "p": 0.5, "at": "2026-01-01", "x": x, "reward": 3 + 2 * x})
+    columns = {"item": "shown", "reward": "reward", "propensity": "p", "time": "at", "context": ["x"]}
+    log = Log.from_frame(frame, ["a", "b"], **columns)
+    items = pd.DataFrame({"new": [0, 0]}, index=["a", "b"])
+    nothing = replace(log, context=pd.DataFrame(index=range(400)))
+    for intercept, expected in ((True, log.reward.mean()), (False, 0.0)):
+        features = replace(Features.fit(items, log), intercept=intercept)
+        with warnings.catch_warnings(action="ignore"):
+            agent = train(log, features, LinUCB(tikhonov=1e-3))
+        np.testing.assert_allclose(score_log(agent, nothing, features), expected, atol=0.01)
 
 
 def test_examples_are_the_features_of_the_logged_candidates(parts):

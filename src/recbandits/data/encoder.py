@@ -89,10 +89,11 @@ class Encoder:
           ValueError: a column is not known, or a value is of another kind than the column was fitted to; the sentence
             names the column, the row and the value.
         """
-        for name in frame.columns:
+        given = frame.columns.tolist()
+        for name in given:
             if name not in self._positions:
                 self._require_known(name)
-        require(frame.columns.is_unique, "columns", "all different", list(frame.columns))
+        require(len(set(given)) == len(given), "columns", "all different", given)
         values = np.zeros((len(frame), len(self.names)), np.float32)
         blocks, encoded = self.blocks, self._encode_plain(frame, values)
         for name, fitted in self.columns.items():
@@ -130,7 +131,8 @@ class Encoder:
     def _encode_plain(self, frame: pd.DataFrame, values: np.ndarray) -> set[str]:
         """Encode the columns of NumPy's numbers all at once, and return their names: none if a value is refused."""
         plain = [isinstance(dtype, np.dtype) and dtype.kind in "fiub" for dtype in frame.dtypes.tolist()]
-        names = [name for name, number in zip(frame.columns, plain, strict=True) if number and name in self._scales]
+        given = zip(frame.columns.tolist(), plain, strict=True)
+        names = [name for name, number in given if number and name in self._scales]
         table = (frame if len(names) == frame.shape[1] else frame[names]).to_numpy(float)
         position, mean, deviation, flag = np.array([self._scales[name] for name in names]).reshape(-1, 4).T
         missing = np.isnan(table)

@@ -35,7 +35,8 @@ class Features:
         features themselves: a new fit of embeddings rotates them, but the dot product stays.
       products: pairs of vectors of the same size, whose element-wise products are features, as are the vectors.
       candidate_features: names of numbers that come with each candidate of each request, such as its price.
-      intercept: whether a constant 1 comes before the context; a context without columns is a constant 1 in any case.
+      intercept: whether a constant 1 comes before the context, without which a linear model predicts 0 where nothing is
+        known of a request and an item. A context without columns is a constant 1 in any case.
     """
 
     item_ids: pd.Index
@@ -45,7 +46,7 @@ class Features:
     crosses: tuple[tuple[str, str], ...] = ()
     products: tuple[tuple[str, str], ...] = ()
     candidate_features: tuple[str, ...] = ()
-    intercept: bool = False
+    intercept: bool = True
 
     def __post_init__(self) -> None:
         for field, pairs in (("crosses", self.crosses), ("products", self.products)):
