@@ -62,7 +62,7 @@ class MemoryEndpoint:
         for version in set(of_user.values()):
             rows = versions == version
             policy = self.policies[version]
-            scores = policy.scores(context[rows].reset_index(drop=True), candidates[rows])
+            scores = policy.scores(context[rows], candidates[rows])
             probabilities[rows] = policy.exploration.probabilities(scores)
         return versions, probabilities, invert_cdf(probabilities, luck)
 

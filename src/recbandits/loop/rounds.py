@@ -93,8 +93,8 @@ class Loop:
         earned, verdicts = [], []
         for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
             users, items, luck = (part[rows] for part in visits)
-            asked = self.world.contexts(users), self.world.candidate_ids(items)
-            decided = (decider or self.endpoint).decide(self.world.user_ids[users], *asked, luck)
+            asked = self.world.user_ids[users], self.world.contexts(users), self.world.candidate_ids(items)
+            decided = (decider or self.endpoint).decide(*asked, luck)
             earned.append((decided[1] * self.world.expected(users, items, drift)).sum(axis=1))
             if logged:
                 self._log(users, items, decided, drift, rng)
@@ -118,8 +118,7 @@ class Loop:
         parent = self.models.get(serving_version(self.endpoint))
         start = _START if parent is None else parent.until
         rule = self.settings.join
-        table = self.warehouse.decisions(start, self.now, rule.window, rule.default, rule.take)
-        log = log_of(table)
+        log = log_of(self.warehouse.decisions(start, self.now, rule.window, rule.default, rule.take))
         held_out = are_held_out(log.event_id, self.settings.holdout)
         agent = learner(self._features, self.settings.candidates, self.settings.agent)
         if parent is not None:
