@@ -28,4 +28,4 @@ ENV AIP_HTTP_PORT=8080 \
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
   CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['AIP_HTTP_PORT']), timeout=4); c.request('GET', os.environ['AIP_HEALTH_ROUTE']); sys.exit(c.getresponse().status != 200)"]
-ENTRYPOINT ["python", "-m", "recbandits.serving.server"]
+ENTRYPOINT ["python", "-m", "recbandits.serving.server", "--host=0.0.0.0"]

@@ -14,7 +14,8 @@ from google.cloud import pubsub_v1
 
 from recbandits.platforms.local.pubsub import PubSub
 from recbandits.records import Interaction
-from recbandits.serving.outbox import Outbox, PubSubSink, pass_probability
+from recbandits.serving.decisions import Recommendation
+from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink, count_missing, pass_probability
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 TOPIC = "projects/p/topics/log"
@@ -24,6 +25,8 @@ READER = "projects/p/subscriptions/reader"
 class Decision:
     def __init__(self, number, propensity=0.5):
         self.number, self.propensity = number, propensity
+
+    size = 1000
 
     def interaction(self, time):
         user = f"user {self.number:03}"
@@ -36,7 +39,7 @@ class Kept(list):
     def __init__(self):
         self.open = threading.Event()
 
-    def send(self, interactions):
+    def send(self, interactions, attributes):
         self.open.wait()
         self.extend(interactions)
 
@@ -81,6 +84,8 @@ def test_decisions_arrive_in_pubsub_as_they_were_with_their_event_id_as_attribut
     expected = [Decision(number).interaction(NOW) for number in range(100)]
     assert [Interaction.from_json(message.data) for message in messages] == expected
     assert [message.attributes["event_id"] for message in messages] == [each.event_id for each in expected]
+    assert count_missing(message.attributes for message in messages) == 0
+    assert len({message.attributes["sequence"] for message in messages}) == 100
 
 
 def test_what_was_put_while_nobody_listened_arrives_when_somebody_does():
@@ -173,10 +178,10 @@ def test_a_decision_that_makes_no_record_fails_alone():
 
 def test_what_a_sink_will_never_take_fails_and_the_next_batch_goes_on():
     class Fussy(Kept):
-        def send(self, interactions):
+        def send(self, interactions, attributes):
             if any(each.event_id == "e3" for each in interactions):
                 raise ValueError("not this one")
-            super().send(interactions)
+            super().send(interactions, attributes)
 
     sink = Fussy()
     sink.open.set()
@@ -205,11 +210,12 @@ from recbandits.records import Interaction
 from recbandits.serving.outbox import Outbox
 
 class Decision:
+    size = 1000
     def __init__(self, name): self.name = name
     def interaction(self, time): return Interaction(self.name, time, "v", "u", "{}", ("a",), "a", 1.0)
 
 class Print:
-    def send(self, interactions):
+    def send(self, interactions, attributes):
         for each in interactions: os.write(1, f"{os.getpid() == parent} {each.event_id}\\n".encode())
 
 parent = os.getpid()
@@ -226,6 +232,91 @@ if child: os.waitpid(child, 0)
 def test_a_forked_process_shares_neither_thread_nor_queue():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=60)
     assert sorted(done.stdout.split("\n")) == ["", "False child", "True after", "True before"], done.stderr
+
+
+def test_the_queue_is_bounded_in_bytes_as_well():
+    """1,000 decisions of 1 kB come while the sink waits; half of 100 kB is kept as it is, and hardly more."""
+    sink = Kept()
+    outbox = Outbox(lambda: sink, size=10_000, batch=10, seconds=0.001, seed=1, most_bytes=100_000)
+    for number in range(1000):
+        outbox.put(Decision(number), NOW)
+        assert outbox.counters["bytes"] <= 100_000
+    assert 50 <= outbox.counters["waiting"] < 100
+    sink.open.set()
+    counters = outbox.close()
+    assert (counters["bytes"], counters["waiting"]) == (0, 0)
+    assert [each.pass_prob for each in sink[:49]] == [1.0] * 49
+    assert sink[-1].pass_prob < 1
+
+
+def test_a_decision_counts_about_as_many_bytes_as_its_record_has():
+    ids = [f"item {number}" for number in range(500)]
+    common = {"titles": [], "scores": [], "propensity": 1.0, "propensities": [1.0], "item_ids": ids[:1]}
+    large = Recommendation(
+        "e", "v", "u", candidates=ids, context={"a": "b" * 3000}, candidate_features={"p": [1.5] * 500}, **common
+    )
+    assert 1 < large.size / len(large.interaction(NOW).to_json()) < 2.5
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt, TypeError])
+def test_the_thread_outlives_whatever_a_sink_or_a_decision_raises(error):
+    class Broken(Kept):
+        failures = 2
+
+        def send(self, interactions, attributes):
+            if self.failures:
+                self.failures -= 1
+                raise error("out of order")
+            super().send(interactions, attributes)
+
+    class Unreadable(Decision):
+        def interaction(self, time):
+            raise TypeError("no record")
+
+    sink = Broken()
+    sink.open.set()
+    outbox = Outbox(lambda: sink, seconds=0.001)
+    for decision in (Decision(0), Unreadable(1), Decision(2)):
+        outbox.put(decision, NOW)
+    eventually(lambda: outbox.counters["waiting"] == 0)
+    outbox.put(Decision(3), NOW)
+    counters = outbox.close()
+    assert [each.event_id for each in sink] == ["e0", "e2", "e3"]
+    assert (counters["delivered"], counters["failed"], counters["retried"]) == (3, 1, 2)
+
+
+def test_events_are_numbered_so_that_what_is_missing_can_be_counted():
+    """Of two outboxes 10 and 5 events were numbered; four are lost in between, one arrives twice."""
+    received = []
+
+    class Numbers(Kept):
+        def send(self, interactions, attributes):
+            received.extend(attributes)
+
+    for count in (10, 5):
+        outbox = Outbox(Numbers, batch=2)
+        for number in range(count):
+            outbox.put(Decision(number), NOW)
+        outbox.close()
+    assert [int(each["sequence"]) for each in received] == [*range(10), *range(5)]
+    assert len({each["instance"] for each in received}) == 2
+    assert count_missing(received) == 0
+    assert count_missing([*received[:2], *received[4:11], received[12], received[14], received[14]]) == 4
+    assert count_missing(received[:8]) == 0, "the last ones are not known"
+
+
+def test_a_direct_log_says_whether_decisions_are_kept():
+    class Sometimes(list):
+        def send(self, interactions):
+            if interactions[0].event_id == "e1":
+                raise OSError("the disk is full")
+            self.extend(interactions)
+
+    sink = Sometimes()
+    log = DirectLog(sink)
+    assert [log.record([Decision(number)], NOW) for number in range(3)] == [True, False, True]
+    assert [each.event_id for each in sink] == ["e0", "e2"]
+    assert log.close() == {"put": 3, "delivered": 2, "failed": 1}
 
 
 @pytest.mark.parametrize("batch", [0, 101])

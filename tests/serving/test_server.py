@@ -7,15 +7,19 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
+import stat
 import subprocess
 import sys
 import threading
 import time
-from http.client import HTTPConnection
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from google.cloud import pubsub_v1
 
@@ -74,6 +78,17 @@ def served(exported, tmp_path_factory):
 def connect(endpoint):
     port = json.loads((endpoint.directory / "server.json").read_text())["port"]
     return HTTPConnection("127.0.0.1", port, timeout=30)
+
+
+def change_release(endpoint, method, document=None, **headers):
+    """(status, answer) of the route for administration, called with the token of the server unless told otherwise."""
+    token = endpoint.service.variables["RECBANDITS_ADMIN_TOKEN"]
+    connection = connect(endpoint)
+    connection.request(method, "/release", json.dumps(document), {"authorization": f"Bearer {token}"} | headers)
+    response = connection.getresponse()
+    answer = response.status, json.loads(response.read())
+    connection.close()
+    return answer
 
 
 def post(endpoint, body, headers=JSON):
@@ -445,11 +460,8 @@ def test_a_damaged_policy_is_refused_and_the_old_one_goes_on(exported, tmp_path)
         before = made.traffic_split
         with Load(made, threads=1) as load:
             for shares in ({version: 100}, {"0" * 16: 100}, {"../../etc": 100}, {version: 99}, {version: "all"}, {}):
-                connection = connect(made)
-                connection.request("PUT", "/release", json.dumps({"shares": shares}), JSON)
-                response = connection.getresponse()
-                assert (response.status, list(json.loads(response.read()))) == (422, ["detail"])
-                connection.close()
+                status, answer = change_release(made, "PUT", {"shares": shares})
+                assert (status, list(answer)) == (422, ["detail"])
             with pytest.raises(PlatformError, match=r"answered 422: .*damaged"):
                 made.split({version: 100})
         assert {each["policy_version"] for each in load.predictions()} == set(before)
@@ -517,12 +529,15 @@ def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
             for method, path, status in (
                 ("GET", "/v1/health", 200),
                 ("POST", "/v1/predict", 200),
-                ("GET", "/ready", 404),
+                ("GET", "/release", 404),
             ):
                 connection.request(method, path, json.dumps({"instances": [{"user_id": 7}]}), JSON)
                 response = connection.getresponse()
                 assert response.status == status
                 response.read()
+            connection.request("POST", "/v1/predict", "{", JSON)
+            refused = connection.getresponse()
+            assert (refused.status, list(json.loads(refused.read()))) == (400, ["detail"])
             connection.close()
         finally:
             it.send_signal(signal.SIGTERM)
@@ -545,19 +560,188 @@ def test_an_unexpected_error_is_answered_without_its_text(exported, monkeypatch)
         sys.setswitchinterval(turn)
 
 
-def test_strangers_neither_see_nor_change_the_release(exported, monkeypatch):
+def test_the_release_is_seen_and_changed_with_the_token_by_no_name_but_this_machines(served):
+    """A web page that reaches this machine under a name of its own sends that name as Host, and has no token."""
+    _, before = change_release(served, "GET")
+    port = served.service.port
+    for method in ("GET", "PUT", "DELETE"):
+        for authorization in ("", "Bearer ", "Bearer x", "Basic x", "Bearer \u00e9"):
+            status, answer = change_release(served, method, {"shares": {}}, authorization=authorization)
+            assert (status, answer["detail"][:29]) == (403, "authorization must be 'Bearer")
+        for host in ("", "evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port}.evil.example"):
+            status, answer = change_release(served, method, {"shares": {}}, host=host)
+            assert (status, answer["detail"][:20]) == (403, "host must be 127.0.0")
+    assert change_release(served, "GET", host=f"localhost:{port}") == (200, before)
+
+
+def test_without_a_token_the_release_is_closed(exported, monkeypatch):
     from starlette.testclient import TestClient
 
     from recbandits.serving import server
 
     monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
+    monkeypatch.delenv("RECBANDITS_ADMIN_TOKEN", raising=False)
     turn = sys.getswitchinterval()
     try:
-        with TestClient(server.create(), client=("10.1.2.3", 4)) as stranger:
-            assert stranger.get("/ready").json() == {"ready": True}
-            for method in ("GET", "PUT", "DELETE"):
-                answer = stranger.request(method, "/release", json={"shares": {"0" * 16: 100}})
-                assert answer.status_code == 403
-                assert answer.json()["detail"].endswith("from the same machine only")
+        with TestClient(server.create(), base_url="http://127.0.0.1:80") as client:
+            answer = client.get("/release", headers={"host": "127.0.0.1:80", "authorization": "Bearer "})
+            assert answer.status_code == 403
+            assert "closed, because the server was started without RECBANDITS_ADMIN_TOKEN" in answer.json()["detail"]
     finally:
         sys.setswitchinterval(turn)
+
+
+class UnixConnection(HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=30)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+@contextlib.contextmanager
+def started(*arguments, **variables):
+    """The process of a server that was started as its image does."""
+    command = [sys.executable, "-m", "recbandits.serving.server", *arguments]
+    with subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as it:
+        try:
+            ready = b"startup complete" if any("--uds" in each for each in arguments) else b"running on"
+            while ready not in (line := it.stderr.readline()):
+                assert it.poll() is None, line
+            yield it
+        finally:
+            it.send_signal(signal.SIGTERM)
+            it.communicate()
+
+
+SINK = """
+import sqlite3
+
+class Sink:
+    def __init__(self, file):
+        self.connection = sqlite3.connect(file, check_same_thread=False)
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection.execute("CREATE TABLE IF NOT EXISTS log (event_id TEXT)")
+
+    def send(self, interactions):
+        with self.connection:
+            self.connection.executemany("INSERT INTO log VALUES (?)", [(each.event_id,) for each in interactions])
+"""
+
+
+def own_log(policy, folder, port):
+    """Variables of a server that logs into `log.sqlite` in a folder by a module that is there."""
+    (folder / "own_sink.py").write_text(SINK)
+    return {
+        "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "AIP_HTTP_PORT": str(port),
+        "AIP_STORAGE_URI": str(policy),
+        "RECBANDITS_EVENT_TOPIC": str(folder / "log.sqlite"),
+        "RECBANDITS_EVENT_SINK": "own_sink:Sink",
+    }
+
+
+def test_what_was_answered_before_a_server_was_killed_is_in_the_log_of_this_machine(exported, tmp_path):
+    """Five servers, each killed at a random moment while three clients ask for decisions, three at a time."""
+    rng, port, answered = random.Random(0), free_port(), []
+
+    def ask():
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.suppress(ConnectionError, HTTPException):
+            while True:
+                connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}] * 3}), JSON)
+                answered.extend(json.loads(connection.getresponse().read())["predictions"])
+        connection.close()
+
+    for _ in range(5):
+        with started(**own_log(exported[0], tmp_path, port)) as process, ThreadPoolExecutor(3) as clients:
+            for _ in range(3):
+                clients.submit(ask)
+            time.sleep(0.2 + rng.random() / 2)
+            process.kill()
+    assert len(answered) > 300
+    assert all(each["logged"] for each in answered)
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.sqlite")) as log:
+        kept = {event_id for (event_id,) in log.execute("SELECT event_id FROM log")}
+    assert {each["event_id"] for each in answered} - kept == set()
+
+
+def test_a_decision_that_could_not_be_logged_is_answered_and_says_so(exported, tmp_path):
+    file, port = tmp_path / "log.sqlite", free_port()
+    with (
+        started(**own_log(exported[0], tmp_path, port)),
+        contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection,
+    ):
+        logged = []
+        for statement in ("SELECT 1", "DROP TABLE log"):
+            with contextlib.closing(sqlite3.connect(file)) as log, log:
+                log.execute(statement)
+            connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}]}), JSON)
+            logged += [each["logged"] for each in json.loads(connection.getresponse().read())["predictions"]]
+        assert logged == [True, False]
+        assert get(connection, "/metrics")[1]["outbox"] == {"put": 2, "delivered": 1, "failed": 1}
+
+
+def get(connection, path, **headers):
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
+
+
+@pytest.mark.parametrize("place", ["", "empty", "undeployed"])
+def test_a_server_with_nothing_to_serve_lives_and_is_not_healthy(tmp_path, place):
+    """Vertex AI sends no traffic until the health route answers 200; what undeployed the last version left starts."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "undeployed" / "policies").mkdir(parents=True)
+    port = free_port()
+    with started(AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=place and str(tmp_path / place)):
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        assert get(connection, "/live") == (200, {})
+        assert get(connection, "/health") == (503, {"detail": "no policy is deployed yet"})
+        connection.close()
+
+
+def test_a_server_listens_to_its_own_machine_unless_it_is_told_otherwise(exported):
+    port = free_port()
+    for arguments, address in (((), "127.0.0.1"), (("--host=0.0.0.0",), "0.0.0.0")):
+        with started(*arguments, AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=str(exported[0])) as process:
+            connection = HTTPConnection("127.0.0.1", port, timeout=30)
+            assert get(connection, "/health") == (200, {})
+            connection.close()
+            listening = {
+                each.laddr for each in psutil.Process(process.pid).net_connections() if each.status == "LISTEN"
+            }
+            assert listening == {(address, port)}
+
+
+def test_a_socket_of_the_file_system_belongs_to_its_user_and_needs_the_token_too(exported, tmp_path):
+    """A server that was killed leaves its socket behind; the next one takes its place."""
+    for _ in range(2):
+        with started(f"--uds={tmp_path}/s", AIP_STORAGE_URI=str(exported[0]), RECBANDITS_ADMIN_TOKEN="t") as process:
+            assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+            connection = UnixConnection(tmp_path / "s")
+            assert get(connection, "/health") == (200, {})
+            assert get(connection, "/release")[0] == 403
+            assert get(connection, "/release", authorization="Bearer t", host="evil.example")[0] == 403
+            assert get(connection, "/release", authorization="Bearer t")[0] == 200
+            connection.close()
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "sentence"),
+    [
+        ("GET", "/predict", 405, "method must be POST, got 'GET'"),
+        ("DELETE", "/health", 405, "method must be GET, got 'DELETE'"),
+        ("GET", "/ready", 404, "path must be one of /predict, /health, /live, /metrics, /openapi.json, /release, got"),
+    ],
+)
+def test_another_route_or_method_is_refused_by_a_sentence(served, method, path, status, sentence):
+    connection = connect(served)
+    connection.request(method, path)
+    response = connection.getresponse()
+    assert response.status == status
+    assert json.loads(response.read())["detail"].startswith(sentence)
+    connection.close()

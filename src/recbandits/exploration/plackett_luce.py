@@ -193,6 +193,10 @@ def _contained(xp, logits, slate, mask):
     """Return bool [n, items], True for the items of a slate [n, slots]; check slates of known values."""
     if xp is np or hasattr(slate, "numpy"):
         _check_slate(np.asarray(slate), np.asarray(mask))
+    if xp is np:
+        contained = np.zeros(logits.shape, bool)
+        np.put_along_axis(contained, np.asarray(slate, int), True, axis=1)
+        return contained
     columns = xp.arange(logits.shape[1], dtype=slate.dtype)
     return xp.any(slate[:, :, None] == columns, axis=1)
 

@@ -46,6 +46,13 @@ class Recommendation(NamedTuple):
     propensities: list[float]
     logged: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory that the record takes, about; ids of candidates that the policy knows are not its own."""
+        context = sum(len(name) + len(str(value)) for name, value in self.context.items())
+        candidates = sum(map(len, self.candidates)) + (12 + 24 * len(self.candidate_features)) * len(self.candidates)
+        return 1000 + context + candidates
+
     def interaction(self, time: datetime, pass_prob: float = 1.0) -> Interaction:
         """Return the record of the decision: an `Interaction`, kept in the log with probability `pass_prob`.
 

@@ -1,8 +1,16 @@
-"""The event log of a server: decisions leave by a background thread, and never keep a prediction waiting.
+"""The event log of a server, and what takes it to where it is kept: a sink.
 
-The queue is bounded. While it is at most half full every decision is kept; above that with a probability that falls
-from 1 to one in a million at the brim, depends on nothing but how full it is, and is written into the record as
-`pass_prob`. So what is left of the log still tells without bias what happened, each record weighted by 1 / pass_prob.
+A sink is an object with `send(interactions)`. It returns when a list of `Interaction` is kept, raises ValueError if it
+will never take them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on this
+machine and fast keep every decision before it is answered, so that a server that is killed loses none. `Outbox` has a
+sink that is far away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting: a server that
+is killed loses what was answered in the last half second, or since the sink was reached last. Its events are numbered,
+so that `count_missing` tells what has been lost between others.
+
+The queue of an outbox is bounded, by decisions and by bytes. While it is at most half full every decision is kept;
+above that with a probability that falls from 1 to one in a million at the brim, depends on nothing but how full it is,
+and is written into the record as `pass_prob`. So what is left of the log still tells without bias what happened, each
+record weighted by 1 / pass_prob.
 """
 
 import dataclasses
@@ -11,6 +19,7 @@ import os
 import random
 import threading
 import time
+import uuid
 from collections import deque
 
 _LONGEST_PAUSE = 3.2  # seconds between two attempts
@@ -30,28 +39,36 @@ class Outbox:
     In a forked process the queue begins empty, with a thread of its own.
 
     Args:
-      open_sink: function without arguments by which the thread opens the sink, an object with `send(interactions)`. It
-        returns when a list of `Interaction` is delivered, raises ValueError if it will never take them, and any other
-        exception when another attempt may succeed.
+      open_sink: function without arguments by which the thread opens the sink, whose `send(interactions, attributes)`
+        gets for each a dict of texts as well: "instance" names this queue, "sequence" numbers its events from 0.
       size: of the queue.
       batch: records handed over at once, at most.
       seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
       seed: of the draws that keep or drop; None for fresh entropy.
+      most_bytes: of all decisions in the queue, by their `size`.
     """
 
-    def __init__(self, open_sink, size=20_000, batch=500, seconds=0.5, seed=None):
+    background = True
+
+    def __init__(self, open_sink, size=20_000, batch=500, seconds=0.5, seed=None, most_bytes=64_000_000):
         if not 1 <= batch <= size:
             raise ValueError(f"batch must be from 1 to the size of the queue, {size}, got {batch}")
         self._open_sink, self._size, self._batch, self._seconds = open_sink, size, batch, seconds
-        self._random = random.Random(seed)
+        self._random, self._most_bytes = random.Random(seed), most_bytes
         self._process = None
         self._reset()
+
+    def record(self, decisions, when):
+        """Keep decisions, each or not; returns True, because what is dropped is weighted by others."""
+        for decision in decisions:
+            self.put(decision, when)
+        return True
 
     def put(self, decision, when):
         """Keep a decision or drop it; never waits, and never raises because of the sink.
 
         Args:
-          decision: has `interaction(when)`, such as a `Recommendation`; the thread calls it later.
+          decision: has `interaction(when)`, which the thread calls later, and `size` in bytes; a `Recommendation`.
           when: datetime of the decision, with its zone.
         """
         if self._process != os.getpid():
@@ -59,10 +76,14 @@ class Outbox:
             self._process = os.getpid()
             self._thread.start()
         self._put += 1
-        fill = len(self._queue) / self._size
+        size = decision.size
+        fill = max(len(self._queue) / self._size, (self._bytes + size) / self._most_bytes)
         probability = pass_probability(fill)
         if fill < 1 and (probability == 1 or self._random.random() < probability):
-            self._queue.append((decision, when, probability))
+            with self._lock:
+                self._bytes += size
+            self._queue.append((decision, when, probability, self._sequence))
+            self._sequence += 1
         else:
             self._dropped += 1
 
@@ -76,6 +97,7 @@ class Outbox:
             "failed": self._failed,
             "waiting": self._put - self._dropped - self._delivered - self._failed,
             "retried": self._retried,
+            "bytes": self._bytes,
         }
 
     def close(self, timeout=10.0):
@@ -92,7 +114,8 @@ class Outbox:
         return self.counters
 
     def _reset(self):
-        self._queue = deque()
+        self._queue, self._bytes, self._lock = deque(), 0, threading.Lock()
+        self._instance, self._sequence = uuid.uuid4().hex, 0
         self._put = self._dropped = self._delivered = self._failed = self._retried = 0
         self._closing, self._given_up = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -102,43 +125,97 @@ class Outbox:
         while not ended:
             ended = self._closing.wait(self._seconds)
             while self._queue and not self._given_up:
-                interactions = self._take()
-                sink = self._deliver(interactions, sink)
+                interactions, attributes, size = self._take()
+                sink = self._deliver(interactions, attributes, sink)
+                with self._lock:
+                    self._bytes -= size
 
     def _take(self):
-        """The next batch as interactions; what makes none has failed."""
-        interactions = []
+        """The next batch as interactions, with their attributes and size; what makes none has failed."""
+        interactions, attributes, size = [], [], 0
         for _ in range(min(self._batch, len(self._queue))):
-            decision, when, probability = self._queue.popleft()
+            decision, when, probability, sequence = self._queue.popleft()
+            size += decision.size
             try:
                 interaction = decision.interaction(when)
                 if probability < 1:
                     interaction = dataclasses.replace(interaction, pass_prob=probability)
                 interactions.append(interaction)
-            except ValueError as error:
+                attributes.append({"instance": self._instance, "sequence": str(sequence)})
+            except Exception as error:
                 self._failed += 1
-                logging.warning("a decision could not be logged: %s", error)
-        return interactions
+                logging.warning("a decision could not be logged: %r", error)
+        return interactions, attributes, size
 
-    def _deliver(self, interactions, sink):
+    def _deliver(self, interactions, attributes, sink):
         """Send until it is done or refused for good; gives the open sink."""
         pause = self._seconds
         while not self._given_up:
             try:
                 sink = sink or self._open_sink()
-                sink.send(interactions)
+                sink.send(interactions, attributes)
                 self._delivered += len(interactions)
                 return sink
             except ValueError as error:
                 self._failed += len(interactions)
                 logging.warning("%d decisions could not be logged: %s", len(interactions), error)
                 return sink
-            except Exception as error:
+            except BaseException as error:  # the thread must not end, whatever a sink does
                 self._retried += 1
-                logging.warning("the event log is not reached, it is tried again: %s", error)
+                logging.warning("the event log is not reached, it is tried again: %r", error)
             time.sleep(pause)
             pause = self._seconds if self._closing.is_set() else min(2 * pause, _LONGEST_PAUSE)
         return sink
+
+
+class DirectLog:
+    """Decisions that are kept before they are answered, by a sink on this machine.
+
+    Args:
+      sink: as above.
+    """
+
+    background = False
+
+    def __init__(self, sink):
+        self._sink, self._put, self._failed = sink, 0, 0
+
+    def record(self, decisions, when):
+        """Keep decisions, all or none; returns whether they are kept."""
+        self._put += len(decisions)
+        try:
+            self._sink.send([decision.interaction(when) for decision in decisions])
+        except Exception as error:
+            self._failed += len(decisions)
+            logging.warning("%d decisions could not be logged: %r", len(decisions), error)
+            return False
+        return True
+
+    @property
+    def counters(self):
+        """Dict of counts since the start: put = delivered + failed."""
+        return {"put": self._put, "delivered": self._put - self._failed, "failed": self._failed}
+
+    def close(self):
+        """Return `counters`; nothing waits."""
+        return self.counters
+
+
+def count_missing(attributes):
+    """Count the events that outboxes have numbered and that are not among those received.
+
+    What an outbox that was killed had numbered last is not known, and not counted.
+
+    Args:
+      attributes: dicts as an `Outbox` gives them to its sink, in any order and perhaps more than once.
+
+    Returns:
+      int
+    """
+    received = {}
+    for each in attributes:
+        received.setdefault(each["instance"], set()).add(int(each["sequence"]))
+    return sum(max(numbers) + 1 - len(numbers) for numbers in received.values())
 
 
 class PubSubSink:
@@ -155,14 +232,15 @@ class PubSubSink:
         self._topic, self._open = topic, pubsub_v1.PublisherClient if client is None else lambda: client
         self._client = self._open()
 
-    def send(self, interactions):
-        """Publish; see `Outbox` for what is raised."""
+    def send(self, interactions, attributes=None):
+        """Publish, with the event id and `attributes` of each; see the module for what is raised."""
         from google.api_core.exceptions import GoogleAPICallError, InvalidArgument
         from google.pubsub_v1 import PublisherClient, PublishRequest, PubsubMessage
 
         message, request = PubsubMessage.pb(), PublishRequest.pb()
         messages = [
-            message(data=each.to_json().encode(), attributes={"event_id": each.event_id}) for each in interactions
+            message(data=each.to_json().encode(), attributes={"event_id": each.event_id} | more)
+            for each, more in zip(interactions, attributes or [{}] * len(interactions), strict=True)
         ]
         try:
             for part in _parts(messages):

@@ -4,24 +4,33 @@ The two classes have the methods of the SDK's `Predictor` and `PredictionHandler
 server, `CprModelServer`, runs them as a custom prediction routine; so does `recbandits.serving.server`.
 """
 
+import asyncio
+import importlib
+import logging
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 
-from fastapi import HTTPException
-from fastapi import Response as HttpResponse
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.responses import Response as HttpResponse
 
 from recbandits.serving import versions
 from recbandits.serving.metrics import Metrics
-from recbandits.serving.outbox import Outbox, PubSubSink
+from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink
 from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
 
-LARGEST_BODY = 1_500_000  # bytes, as on Vertex AI
+LARGEST_BODY = LARGEST_ANSWER = 1_500_000  # bytes, as on Vertex AI
+MOST_UNDER_WAY = 32  # predictions at a time
+MOST_LARGE_BODIES = 16  # that are read at a time
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
+SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
 _LONGEST_SENTENCE = 1000  # letters
+SHORT_BODY, _SHORT_WORK = 16_384, 5_000  # bytes and candidates that are answered in about a millisecond
 
 
 class BanditPredictor:
@@ -58,6 +67,16 @@ class BanditPredictor:
         """A `Request` from bytes of JSON; a `RefusalError` if they are none."""
         return Request.parse(prediction_input)
 
+    def weigh(self, instances):
+        """Number of candidates that a `Request` has scored.
+
+        Raises:
+          RefusalError: nothing is served yet, or all instances together ask for too much.
+        """
+        if self._served is None:
+            raise RefusalError(503, "no policy is deployed yet")
+        return instances.weigh(self._served.known)
+
     def predict(self, instances):
         """List of `Recommendation`, one for each instance of a `Request`.
 
@@ -87,52 +106,89 @@ class BanditHandler:
     Attributes:
       predictor: `BanditPredictor`
       metrics: `Metrics`
-      outbox: `Outbox`, or None where $RECBANDITS_EVENT_TOPIC names no topic.
+      outbox: the event log; None where $RECBANDITS_EVENT_TOPIC names no topic. It is an `Outbox` for Pub/Sub, and a
+        `DirectLog` where $RECBANDITS_EVENT_SINK is the "module:function" that opens a sink of that topic on this
+        machine: decisions are then kept before they are answered.
     """
 
     def __init__(self, artifacts_uri, predictor=None):
         topic = os.environ.get(TOPIC_VARIABLE)
         self.predictor, self.metrics = (predictor or BanditPredictor)(), Metrics()
         self.predictor.load(artifacts_uri)
-        self.outbox = Outbox(partial(PubSubSink, topic)) if topic else None
+        self.outbox = _open_log(topic, os.environ.get(SINK_VARIABLE)) if topic else None
+        self._worker, self._turn, self._under_way = ThreadPoolExecutor(1, "scoring"), threading.Lock(), 0
+        self._large = asyncio.Semaphore(MOST_LARGE_BODIES)
 
     async def handle(self, request):
-        """Answer one request.
-
-        Raises:
-          HTTPException: 4xx with a sentence for what is refused, 503 before a policy is there.
-        """
+        """Answer one request: 200, or what is wrong by a status and a sentence."""
         start, status = time.perf_counter(), 500
         try:
             _check_type(request.headers)
-            answer = self._answer(await _body(request))
+            answer = await self._answer_in_turn(await read_body(request, self._large))
             status = 200
             return HttpResponse(answer, media_type="application/json")
         except RefusalError as refusal:
             status = refusal.status
-            raise HTTPException(status, str(refusal)) from None
+            return problem(status, str(refusal))
+        except Exception as error:  # its text may tell what is nobody's business
+            logging.exception("a prediction failed")
+            return problem(500, f"internal error, {type(error).__name__}")
         finally:
             self.metrics.count(status, time.perf_counter() - start)
 
     def close(self):
         """Deliver what waits in the outbox."""
+        self._worker.shutdown()
         if self.outbox:
             self.outbox.close()
 
-    def _answer(self, body):
+    async def _answer_in_turn(self, body):
+        """Answer at once where that is short, else in the worker thread, so that other connections are served."""
+        if self._under_way >= MOST_UNDER_WAY:
+            raise RefusalError(503, f"{MOST_UNDER_WAY} predictions are under way already, try again later")
+        self._under_way += 1
+        try:
+            if len(body) <= SHORT_BODY:
+                request = self.predictor.preprocess(body)
+                short = self.predictor.weigh(request) <= _SHORT_WORK
+                if short and (self.outbox is None or self.outbox.background):
+                    return self._answer(request)
+            return await asyncio.get_running_loop().run_in_executor(self._worker, self._answer_long, body)
+        finally:
+            self._under_way -= 1
+
+    def _answer_long(self, body):
         request = self.predictor.preprocess(body)
+        self.predictor.weigh(request)
+        return self._answer(request)
+
+    def _answer(self, request):
         recommendations = [
             # Whoever gives the seed knows what is drawn: that is no exploration, whatever its propensity.
             each._replace(logged=self.outbox is not None and instance.seed is None)
             for each, instance in zip(self.predictor.predict(request), request.instances, strict=True)
         ]
         answer = self.predictor.postprocess(recommendations)
-        now = datetime.now(UTC)
-        for each in recommendations:
-            self.metrics.versions[each.policy_version] += 1
-            if each.logged:
-                self.outbox.put(each, now)
-        return answer
+        if len(answer) > LARGEST_ANSWER:
+            raise RefusalError(422, f"the answer must have at most {LARGEST_ANSWER:,} bytes, got {len(answer):,}")
+        decisions = [each for each in recommendations if each.logged]
+        with self._turn:
+            self.metrics.versions.update(each.policy_version for each in recommendations)
+            if not decisions or self.outbox.record(decisions, datetime.now(UTC)):
+                return answer
+        return self.predictor.postprocess([each._replace(logged=False) for each in recommendations])
+
+
+def _open_log(topic, sink):
+    if not sink:
+        return Outbox(partial(PubSubSink, topic))
+    module, _, name = sink.partition(":")
+    return DirectLog(getattr(importlib.import_module(module), name)(topic))
+
+
+def problem(status, sentence):
+    """Return the response that says what is wrong."""
+    return JSONResponse({"detail": sentence}, status)
 
 
 def _check_type(headers):
@@ -141,19 +197,30 @@ def _check_type(headers):
         raise RefusalError(415, f"content-type must be application/json, got {kind[:100]!r}")
 
 
-async def _body(request):
-    """The body, of which no more than is allowed is kept."""
+async def read_body(request, turns):
+    """Read the body, of which no more than is allowed is kept.
+
+    Args:
+      request: `starlette.requests.Request`
+      turns: `asyncio.Semaphore` for bodies that are not short; a client whose turn has not come cannot send more.
+
+    Raises:
+      RefusalError: it is larger, or the connection ended before it did.
+    """
     too_large = RefusalError(413, f"the body must have at most {LARGEST_BODY:,} bytes")
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > LARGEST_BODY):
         raise too_large
     parts, size = [], 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > LARGEST_BODY:
-                raise too_large
-            parts.append(part)
-    except ClientDisconnect:
-        raise RefusalError(400, "the connection ended before the body") from None
+    async with AsyncExitStack() as turn:
+        try:
+            async for part in request.stream():
+                if size <= SHORT_BODY < size + len(part):
+                    await turn.enter_async_context(turns)
+                size += len(part)
+                if size > LARGEST_BODY:
+                    raise too_large
+                parts.append(part)
+        except ClientDisconnect:
+            raise RefusalError(400, "the connection ended before the body") from None
     return b"".join(parts)

@@ -1,14 +1,27 @@
 """What a prediction server is asked and what it answers, as pydantic models."""
 
 import difflib
+import itertools
 import math
 import re
 import reprlib
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError, from_json
 
-MOST_INSTANCES = 256  # in one request
+MOST_INSTANCES = 256  # in one request; so are the sums over its instances:
+MOST_RECOMMENDED, MOST_CANDIDATES, MOST_NEW_ITEMS = 10_000, 1_000_000, 10_000
+_MOST_FIELDS, _MOST_COLUMNS = 20, 10_000  # more than any message and policy has
+_CACHED = 65_536  # bytes of JSON whose texts are looked for in a cache; in more there are too many
 _LONGEST_NAME = 60  # letters of a foreign name in a sentence
 _RENAMED = {"features": "context"}  # fields of an instance
 
@@ -40,21 +53,45 @@ def _read_id(value):
     return str(value)
 
 
-def _read_value(value):
-    """Read the value of a raw column."""
-    if isinstance(value, int) and abs(value) > 2**53:
-        raise ValueError("must be text, because a number of more than 2^53 may have been rounded")
-    if not (value is None or isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))):
-        raise ValueError("must be text, a finite number, true, false or null")
-    return value
+def _read_columns(columns):
+    """Check the values of raw columns; the first error is enough, because a body has room for very many."""
+    for name, value in columns.items():
+        expected = ""
+        if isinstance(value, int) and abs(value) > 2**53:
+            expected = "must be text, because a number of more than 2^53 may have been rounded"
+        elif not (value is None or isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))):
+            expected = "must be text, a finite number, true, false or null"
+        if expected:
+            raise PydanticCustomError("column", "{expected}", {"expected": expected, "name": name, "value": value})
+    return columns
 
 
 _Text = Annotated[str, Field(min_length=1)]
 _Id = Annotated[_Text, BeforeValidator(_read_id, json_schema_input_type=_Text | int)]
 _Candidates = Annotated[list[_Id], Field(min_length=1, fail_fast=True, examples=[["50", "181", "258"]])]
 _Number = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-_Value = Annotated[Any, PlainValidator(_read_value, json_schema_input_type=str | float | bool | None)]
-_Columns = dict[str, _Value]
+_Value = Annotated[Any, WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "null")]})]
+_Columns = Annotated[dict[str, _Value], AfterValidator(_read_columns)]
+
+
+def _bounded(value):
+    """Return a message without what would make the check of it long: pydantic collects an error for each wrong part."""
+    if isinstance(value, list):
+        return [_bounded(each) for each in value[: MOST_INSTANCES + 1]]
+    if not isinstance(value, dict):
+        return value
+    value = dict(itertools.islice(value.items(), _MOST_FIELDS))  # with as many, one is not known
+    for name, most in (
+        ("context", _MOST_COLUMNS),
+        ("candidate_features", _MOST_COLUMNS),
+        ("new_items", MOST_NEW_ITEMS),
+    ):
+        if isinstance(value.get(name), dict) and len(value[name]) > most:
+            raise RefusalError(422, f"{name} must have at most {most:,} names, got {len(value[name]):,}")
+    for name in ("instances", "parameters"):
+        if name in value:
+            value[name] = _bounded(value[name])
+    return value
 
 
 class _Message(BaseModel):
@@ -68,11 +105,13 @@ class _Message(BaseModel):
           RefusalError: 400 for what is not JSON, 422 for JSON of something else.
         """
         try:
-            return cls.model_validate_json(body)
+            value = from_json(body, cache_strings="none" if len(body) > _CACHED else "all")
+        except ValueError as error:
+            raise RefusalError(400, f"the body must be JSON: {error}") from None
+        try:
+            return cls.model_validate(_bounded(value))
         except ValidationError as error:
-            errors = error.errors(include_url=False)
-            status = 400 if errors[0]["type"] == "json_invalid" else 422
-            raise RefusalError(status, sentence(errors, cls)) from None
+            raise RefusalError(422, sentence(error.errors(include_url=False), cls)) from None
 
 
 class Instance(_Message):
@@ -90,7 +129,7 @@ class Instance(_Message):
         examples=[{"device": "tv", "hour": 21}],
     )
     candidates: _Candidates | None = Field(None, description="item ids to choose from; all that are known if missing")
-    candidate_features: dict[str, list[float]] | None = Field(
+    candidate_features: dict[str, Annotated[list[float], Field(fail_fast=True)]] | None = Field(
         None, description="a number for each candidate, by name; needed where the policy was trained on them"
     )
     k: _Number | None = Field(
@@ -116,6 +155,28 @@ class Request(_Message):
 
     instances: Annotated[list[Instance], Field(min_length=1, max_length=MOST_INSTANCES, fail_fast=True)]
     parameters: Parameters | None = None
+
+    def weigh(self, known):
+        """Return the number of candidates of all instances together.
+
+        Args:
+          known: how many candidates an instance has that names none.
+
+        Raises:
+          RefusalError: they are too many, or what is to be recommended, or the new items.
+        """
+        defaults, instances = self.parameters or Parameters(), self.instances
+        new = [len(each.new_items or ()) for each in instances]
+        named = [len(each.candidates or defaults.candidates or ()) for each in instances]
+        candidates = sum(count or known + more for count, more in zip(named, new, strict=True))
+        for name, most, count in (
+            ("k", MOST_RECOMMENDED, sum(each.k or defaults.k for each in instances)),
+            ("candidates", MOST_CANDIDATES, candidates),
+            ("new_items", MOST_NEW_ITEMS, sum(new)),
+        ):
+            if count > most:
+                raise RefusalError(422, f"{name} must be at most {most:,} over all instances together, got {count:,}")
+        return candidates
 
 
 class Prediction(BaseModel):
@@ -165,13 +226,16 @@ def sentence(errors, model):
     """
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     where = _path(error["loc"]) or "the body"
-    if error["type"] == "json_invalid":
-        return f"the body must be JSON: {error.get('ctx', {}).get('error', error['msg'])}"
     if error["type"] == "missing":
         return f"{where} is missing"
     if error["type"] == "extra_forbidden":
         return f"{where} is not known{_hint(error['loc'], model)}"
+    if error["type"] == "column":
+        where, error = f"{where}.{error['ctx']['name'][:_LONGEST_NAME]}", error | {"input": error["ctx"]["value"]}
     message = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    message = re.sub("a valid dictionary( or instance of .*)?", "an object", message).replace(
+        "valid list", "valid array"
+    )
     expected = re.sub(r"^\w+ should", "must", message)
     got = "" if error["type"].startswith("too_") else f", got {reprlib.repr(error['input'])}"
     return f"{where} {expected}{got}"

@@ -1,5 +1,6 @@
 """A policy that serves: raw columns and text ids in, ids, scores and propensities out, by NumPy alone."""
 
+import heapq
 import reprlib
 import uuid
 from collections.abc import Mapping, Sequence
@@ -206,13 +207,14 @@ class ServedPolicy:
         require(not strange, "new_items", "among the candidates", min(strange, default=""))
         rows = [self._rows.get(name, -1) for name in ids]
         self._require_known(name for name, row in zip(ids, rows, strict=True) if row < 0 and name not in new_items)
-        return ids, np.array([rows])
+        # The texts of the policy itself: what waits to be logged then has none of its own.
+        return [name if row < 0 else self._ids[row] for name, row in zip(ids, rows, strict=True)], np.array([rows])
 
     def _describe(self, ids, rows, new_items):
         """Return the encoded columns of candidates, float32 [1, c, numbers]."""
-        items = self.features.items.take(rows, axis=0)
+        items, columns_of = self.features.items.take(rows, axis=0), {name: column for column, name in enumerate(ids)}
         for name, columns in new_items.items():
-            items[0, ids.index(name)] = self.features.item_encoder.encode_row(columns)
+            items[0, columns_of[name]] = self.features.item_encoder.encode_row(columns)
         return items
 
     def _find_rows(self, context, candidates, mask):
@@ -237,9 +239,9 @@ class ServedPolicy:
         return rows, mask
 
     def _require_known(self, unknown):
-        if names := sorted(set(unknown)):
+        if names := heapq.nsmallest(10, set(unknown)):
             advice = "" if self._has_arms else "; describe what is new by `new_items`"
-            raise KeyError(f"unknown item ids: {', '.join(names[:10])}{advice}")
+            raise KeyError(f"unknown item ids: {', '.join(names)}{advice}")
 
     def _score(self, context, rows, mask, candidate_features):
         """Return scores [n, k] of rows of items, in parts that fit into memory."""

@@ -4,26 +4,29 @@ It reads the environment variables that Vertex AI sets: AIP_HTTP_PORT, AIP_HEALT
 AIP_STORAGE_URI, and those of its custom prediction routines: HANDLER_MODULE, HANDLER_CLASS, PREDICTOR_MODULE and
 PREDICTOR_CLASS, which have defaults here. The SDK's own server, `CprModelServer`, runs the same handler and predictor,
 but has no other routes. On Vertex AI, only the health and prediction routes are reachable; elsewhere, the routes that
-change the release answer callers on the same machine only.
+change the release need the token in RECBANDITS_ADMIN_TOKEN, and are closed where there is none.
 """
 
 import argparse
+import asyncio
+import ctypes
+import hmac
 import importlib
 import json
 import os
+import socket
 import sys
-from contextlib import asynccontextmanager
+from pathlib import Path
 
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException
-from fastapi import Request as HttpRequest
-from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
-from starlette.routing import Route
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
-from recbandits.serving.schemas import Problem, ReleaseDocument, Request, Response, sentence
+from recbandits.serving.connections import BoundedProtocol
+from recbandits.serving.predictor import BanditHandler, problem, read_body
+from recbandits.serving.schemas import Problem, RefusalError, ReleaseDocument, Request, Response
 from recbandits.serving.traffic_split import TrafficSplit
 
 DEFAULTS = {
@@ -35,22 +38,123 @@ DEFAULTS = {
     "PREDICTOR_MODULE": "recbandits.serving.predictor",
     "PREDICTOR_CLASS": "BanditPredictor",
 }
+TOKEN_VARIABLE = "RECBANDITS_ADMIN_TOKEN"
 _TURN = 0.0005  # seconds until a thread that waits gets its turn: the event log must not hold up answers for 5 ms
 _LAST_REQUESTS = 2  # seconds for requests under way when the process is told to end; the event log is delivered next
-_REFUSALS = {
-    400: "the body is not JSON",
-    413: "the body is too large",
-    415: "the content type is another one",
-    422: "the body is JSON, but no request that the policy can answer",
-    503: "no policy is deployed yet",
-}
+_TIDY = 2  # seconds between two returns of free memory, each of which takes less than a millisecond
+_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
-def create() -> FastAPI:
+class Application:
+    """The ASGI application around a handler.
+
+    Args:
+      handler: `BanditHandler`
+      settings: dict with the routes of Vertex AI and, where the release may be changed, the token.
+    """
+
+    def __init__(self, handler: BanditHandler, settings: dict):
+        self._handler, self._token = handler, settings.get(TOKEN_VARIABLE, "")
+        self._turn = asyncio.Semaphore(1)
+        health, predict = settings["AIP_HEALTH_ROUTE"], settings["AIP_PREDICT_ROUTE"]
+        self._document = _openapi(health, predict)
+        self._routes = {
+            predict: {"POST": handler.handle},
+            health: {"GET": self._health},
+            "/live": {"GET": self._live},
+            "/metrics": {"GET": self._metrics},
+            "/openapi.json": {"GET": self._openapi},
+            "/release": {"GET": self._get_release, "PUT": self._put_release, "DELETE": self._delete_release},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or begin and end with the server."""
+        if scope["type"] == "lifespan":
+            await self._live_and_end(receive, send)
+        else:
+            response = await self._respond(HttpRequest(scope, receive))
+            await response(scope, receive, send)
+
+    async def _live_and_end(self, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        tidying = asyncio.create_task(_give_memory_back())
+        await receive()
+        tidying.cancel()
+        await asyncio.to_thread(self._handler.close)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _respond(self, request):
+        path, method = request.scope["path"], request.scope["method"].replace("HEAD", "GET")
+        methods = self._routes.get(path)
+        if methods is None:
+            return problem(404, f"path must be one of {', '.join(self._routes)}, got {path[:100]!r}")
+        if method not in methods:
+            return problem(405, f"method must be {' or '.join(methods)}, got {method[:20]!r}")
+        try:
+            if path == "/release":
+                self._authorise(request)
+            return await methods[method](request)
+        except RefusalError as refusal:
+            return problem(refusal.status, str(refusal))
+
+    def _authorise(self, request):
+        """Refuse whoever has not the token, and web pages that reach this machine under a name of their own."""
+        _, port = request.scope["server"]  # None on a UNIX socket
+        allowed = [f"{name}:{port}" for name in _HOSTS] if port else ["localhost"]
+        if (host := request.headers.get("host", "")) not in allowed:
+            raise RefusalError(403, f"host must be {' or '.join(allowed)} for the release, got {host[:100]!r}")
+        if not self._token:
+            raise RefusalError(403, f"the release is closed, because the server was started without {TOKEN_VARIABLE}")
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {self._token}".encode()):
+            raise RefusalError(403, f"authorization must be 'Bearer' and the token in {TOKEN_VARIABLE}")
+
+    async def _health(self, _):
+        if self._handler.predictor.release is None:
+            return problem(503, "no policy is deployed yet")
+        return JSONResponse({})
+
+    async def _live(self, _):
+        return JSONResponse({})
+
+    async def _metrics(self, _):
+        counted = self._handler.metrics.snapshot() | {"outbox": self._handler.outbox and self._handler.outbox.counters}
+        return JSONResponse(counted | {"process": os.getpid(), "tensorflow": "tensorflow" in sys.modules})
+
+    async def _openapi(self, _):
+        return JSONResponse(self._document)
+
+    async def _get_release(self, _):
+        return _shown(self._handler.predictor.release)
+
+    async def _put_release(self, request):
+        document, predictor = ReleaseDocument.parse(await read_body(request, self._turn)), self._handler.predictor
+        present = predictor.release
+        previous = document.previous if "previous" in document.model_fields_set else present and present.shares
+        try:
+            await asyncio.to_thread(predictor.replace, TrafficSplit(document.shares, previous))
+        except ValueError as error:
+            raise RefusalError(422, str(error)) from None
+        return _shown(predictor.release)
+
+    async def _delete_release(self, _):
+        self._handler.predictor.withdraw()
+        return _shown(None)
+
+
+async def _give_memory_back():
+    """Return what is free to the system every now and then, which the C library of Linux does when it is asked."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    while hasattr(library, "malloc_trim"):
+        await asyncio.sleep(_TIDY)
+        library.malloc_trim(0)
+
+
+def create() -> Application:
     """Build the ASGI application and load the policy at AIP_STORAGE_URI.
 
     Returns:
-      the application, with the health and prediction routes, /ready, /metrics and /release.
+      the application, with the health and prediction routes, /live, /metrics, /openapi.json and /release.
 
     Raises:
       ValueError: the policy cannot be served.
@@ -58,134 +162,103 @@ def create() -> FastAPI:
     settings = DEFAULTS | os.environ
     sys.setswitchinterval(_TURN)
     handler = _load_class(settings, "HANDLER")(settings.get("AIP_STORAGE_URI"), _load_class(settings, "PREDICTOR"))
-
-    @asynccontextmanager
-    async def lifespan(_):
-        yield
-        handler.close()
-
-    async def predict(request):
-        return await handler.handle(request)
-
-    app = FastAPI(title="RecBandits", version="2", lifespan=lifespan)
-    app.add_exception_handler(RequestValidationError, _refuse)
-    app.add_exception_handler(Exception, _fail)
-    # A route of Starlette's: the body goes to the handler as it is, without FastAPI's search for parameters.
-    app.router.routes.append(Route(settings["AIP_PREDICT_ROUTE"], predict, methods=["POST"]))
-    _add_routes(app, handler, settings["AIP_HEALTH_ROUTE"])
-    app.openapi = lambda: _document(app, settings["AIP_PREDICT_ROUTE"])
-    return app
+    return Application(handler, settings)
 
 
 def _load_class(settings, kind):
     return getattr(importlib.import_module(settings[f"{kind}_MODULE"]), settings[f"{kind}_CLASS"])
 
 
-def _add_routes(app, handler, health_route):
-    # In our words: those of HTTP differ between versions of Python.
-    reasons = {403: "the caller is on another machine", 422: "the release cannot be served"}
-    refusals = {status: {"model": Problem, "description": why} for status, why in reasons.items()}
-    for_us = {"dependencies": [Depends(_refuse_strangers)], "responses": refusals}
-
-    @app.get(health_route)
-    async def health() -> dict:
-        """Answer while the process runs; `ready` also says that a policy is loaded."""
-        return {}
-
-    @app.get("/ready", responses={503: {"model": Problem, "description": _REFUSALS[503]}})
-    def ready() -> dict[str, bool]:
-        """Answer once a policy is loaded."""
-        if handler.predictor.release is None:
-            raise HTTPException(503, "no policy is deployed yet")
-        return {"ready": True}
-
-    @app.get("/metrics")
-    def metrics() -> dict:
-        """What was counted since the start."""
-        counted = handler.metrics.snapshot() | {"outbox": handler.outbox and handler.outbox.counters}
-        return counted | {"process": os.getpid(), "tensorflow": "tensorflow" in sys.modules}
-
-    @app.get("/release", **for_us)
-    def get_release() -> ReleaseDocument:
-        """Which versions answer, and the shares before the last change."""
-        return _shown(handler.predictor.release)
-
-    @app.put("/release", **for_us)
-    def put_release(document: ReleaseDocument) -> ReleaseDocument:
-        """Serve another release: its new versions are loaded and verified before anybody meets them."""
-        present = handler.predictor.release
-        previous = document.previous if "previous" in document.model_fields_set else present and present.shares
-        try:
-            handler.predictor.replace(TrafficSplit(document.shares, previous))
-        except ValueError as error:
-            raise HTTPException(422, str(error)) from None
-        return _shown(handler.predictor.release)
-
-    @app.delete("/release", **for_us)
-    def delete_release() -> ReleaseDocument:
-        """Serve nothing any more, until the next release."""
-        handler.predictor.withdraw()
-        return _shown(None)
-
-
 def _shown(release):
-    return ReleaseDocument(**vars(release)) if release else ReleaseDocument(shares={})
+    return JSONResponse((ReleaseDocument(**vars(release)) if release else ReleaseDocument(shares={})).model_dump())
 
 
-def _refuse_strangers(request: HttpRequest):
-    if request.client is None or request.client.host not in ("127.0.0.1", "::1"):
-        raise HTTPException(403, "the release can be seen and changed from the same machine only")
-
-
-async def _refuse(_, error):
-    """The same form for the other routes as for predictions: one sentence."""
-    errors = [each | {"loc": each["loc"][1:]} for each in error.errors()]  # without "body"
-    return JSONResponse({"detail": sentence(errors, ReleaseDocument)}, status_code=422)
-
-
-async def _fail(_, error):
-    """Hide an unexpected error, which the server logs with its traceback."""
-    return JSONResponse({"detail": f"internal error, {type(error).__name__}"}, status_code=500)
-
-
-def _document(app, predict_route):
-    """The OpenAPI document: what FastAPI knows, and what the predict route takes and gives."""
-    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+def _openapi(health_route, predict_route):
+    """Return the OpenAPI document of a server with these routes, a dict that fits into JSON."""
     form = "#/components/schemas/{model}"
-    modes = [(Request, "validation"), (Response, "serialization"), (Problem, "serialization")]
-    document["components"]["schemas"] |= models_json_schema(modes, ref_template=form)[1]["$defs"]
+    models = [(model, "validation") for model in (Request, ReleaseDocument)]
+    models += [(model, "serialization") for model in (Response, Problem)]
+    schemas = models_json_schema(models, ref_template=form)[1]["$defs"]
+    anything = {"type": "object", "additionalProperties": True}
 
     def content(model):
-        return {"content": {"application/json": {"schema": {"$ref": form.format(model=model.__name__)}}}}
+        schema = anything if model is None else {"$ref": form.format(model=model.__name__)}
+        return {"content": {"application/json": {"schema": schema}}}
 
-    responses = {"200": {"description": "Successful Response"} | content(Response)}
-    responses |= {str(status): {"description": why} | content(Problem) for status, why in _REFUSALS.items()}
-    description = {"summary": "Predict", "description": "Recommend actions, one prediction for each instance."}
-    body = {"operationId": "predict", "requestBody": content(Request) | {"required": True}, "responses": responses}
-    document["paths"][predict_route] = {"post": description | body}
-    return document
+    def operation(name, description, answer=None, refusals=(), body=None):
+        responses = {"200": {"description": "Successful Response"} | content(answer)}
+        responses |= {str(status): {"description": why} | content(Problem) for status, why in dict(refusals).items()}
+        asked = {"requestBody": content(body) | {"required": True}} if body else {}
+        summary = name.replace("_", " ").title()
+        return {"summary": summary, "description": description, "operationId": name, **asked, "responses": responses}
+
+    absent = {503: "no policy is deployed yet"}
+    closed = {403: "the caller has not the token, or named another host"}
+    refused = closed | {400: "the body is not JSON", 422: "the release cannot be served"}
+    bad = {
+        400: "the body is not JSON",
+        413: "the body is too large",
+        415: "the content type is another one",
+        422: "the body is JSON, but no request that the policy can answer",
+        503: "no policy is deployed yet, or too many predictions are under way",
+    }
+    predict = "Recommend actions, one prediction for each instance."
+    show, end = (
+        "Which versions answer, and the shares before the last change.",
+        "Serve nothing, until the next release.",
+    )
+    change = "Serve another release: its new versions are loaded and verified before anybody meets them."
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "RecBandits", "version": "2"},
+        "paths": {
+            health_route: {"get": operation("health", "Answer once a policy is loaded.", refusals=absent)},
+            "/live": {"get": operation("live", "Answer while the process runs.")},
+            "/metrics": {"get": operation("metrics", "What was counted since the start.")},
+            "/release": {
+                "get": operation("get_release", show, ReleaseDocument, closed),
+                "put": operation("put_release", change, ReleaseDocument, refused, ReleaseDocument),
+                "delete": operation("delete_release", end, ReleaseDocument, closed),
+            },
+            predict_route: {"post": operation("predict", predict, Response, bad, Request)},
+        },
+        "components": {"schemas": schemas},
+    }
 
 
 def main():
     """Start the prediction server, or print its OpenAPI document."""
     parser = argparse.ArgumentParser(prog="python -m recbandits.serving.server", description=main.__doc__)
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--uds", help="UNIX socket to listen on instead, which is made for this user alone")
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document instead")
     arguments = parser.parse_args()
     if arguments.openapi:
-        os.environ |= DEFAULTS | {"AIP_STORAGE_URI": ""}
-        print(json.dumps(create().openapi(), indent=2))
+        print(json.dumps(_openapi(DEFAULTS["AIP_HEALTH_ROUTE"], DEFAULTS["AIP_PREDICT_ROUTE"]), indent=2))
         return
-    port = int(os.environ.get("AIP_HTTP_PORT", DEFAULTS["AIP_HTTP_PORT"]))
-    uvicorn.run(
+    config = uvicorn.Config(
         f"{__spec__.name}:create",
         factory=True,
         host=arguments.host,
-        port=port,
-        workers=1,
+        port=int(os.environ.get("AIP_HTTP_PORT", DEFAULTS["AIP_HTTP_PORT"])),
+        http=BoundedProtocol,
+        ws="none",
         access_log=False,
         timeout_graceful_shutdown=_LAST_REQUESTS,
     )
+    uvicorn.Server(config).run(sockets=[_bind(arguments.uds)] if arguments.uds else None)
+
+
+def _bind(path):
+    """Return a socket at a path, in place of one that a server left there."""
+    listener, mask = socket.socket(socket.AF_UNIX), os.umask(0o177)
+    try:
+        Path(path).unlink(missing_ok=True)
+        listener.bind(path)
+        listener.listen()
+    finally:
+        os.umask(mask)
+    return listener
 
 
 if __name__ == "__main__":

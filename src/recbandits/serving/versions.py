@@ -24,6 +24,11 @@ class Served(NamedTuple):
     release: TrafficSplit
     policies: dict
 
+    @property
+    def known(self):
+        """Number of items that an instance without candidates chooses from, at most."""
+        return max(0 if policy.candidates is None else len(policy.candidates) for policy in self.policies.values())
+
     def recommend(self, instance, defaults):
         """Answer an `Instance`.
 
@@ -63,7 +68,8 @@ def find(uri):
 
     Args:
       uri: a directory, or gs://..., that holds either an exported policy, which then answers everybody, or a release:
-        `release.json` and `policies/<version>/` for every version in it. None, and an empty directory, is nothing yet.
+        `release.json` and `policies/<version>/` for every version in it. None, an empty directory, and policies
+        without a release, are nothing yet.
 
     Returns:
       `Served`, or None where there is nothing to serve yet.
@@ -78,7 +84,7 @@ def find(uri):
             raise ValueError(f"there is nothing at {uri}")
         if (directory / FILE).is_file():
             return serve(directory, read(directory), {})
-        if not any(directory.iterdir()):
+        if all(path.name == POLICIES for path in directory.iterdir()):  # nothing, or what was undeployed
             return None
         loaded = policy.load(directory)
         return Served(TrafficSplit({loaded.version: 100}), {loaded.version: loaded})

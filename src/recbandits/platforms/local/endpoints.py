@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 from http.client import HTTPConnection, HTTPException
@@ -27,6 +28,7 @@ from recbandits.serving.traffic_split import TrafficSplit
 _ANSWER = 60  # seconds until a server must answer a request
 _JSON = {"content-type": "application/json"}
 _TOPIC = "RECBANDITS_EVENT_TOPIC"  # where the server logs what it decides
+_TOKEN = "RECBANDITS_ADMIN_TOKEN"  # for the routes that change the release
 _in_turn = in_turn(lambda endpoint: endpoint.directory.with_name(f"{endpoint.name}.turn"))
 
 
@@ -83,12 +85,13 @@ class LocalEndpoint:
         if log != had:
             self.service.stop()
         variables = {
+            _TOKEN: self._token or secrets.token_hex(16),
             "AIP_HEALTH_ROUTE": "/health",
             "AIP_PREDICT_ROUTE": "/predict",
             "AIP_STORAGE_URI": str(self._storage),
         }
         self.service.start(
-            lambda _: [sys.executable, "-m", "recbandits.serving.server", "--host", "127.0.0.1"],
+            lambda _: [sys.executable, "-m", "recbandits.serving.server"],
             lambda port: variables | log | {"AIP_HTTP_PORT": str(port)},
             lambda _: self.health()["alive"],
         )
@@ -115,7 +118,7 @@ class LocalEndpoint:
         )
         place = self._storage / versions.POLICIES / version
         new = not place.exists()
-        if new:
+        if new or not _is_copy(place, version):
             with checks.replacing(place) as draft:
                 shutil.copytree(policy, draft)
         try:
@@ -163,11 +166,11 @@ class LocalEndpoint:
         return self._send("POST", "/predict", body, headers)
 
     def health(self):
-        """Dict: alive, ready, and the reason why not."""
+        """Dict: alive, ready (which is what Vertex AI means by healthy), and the reason why not."""
         if not self.service.running:
             return {"alive": False, "ready": False, "reason": "the server is not running"}
         try:
-            (alive, _), (ready, answer) = self._send("GET", "/health"), self._send("GET", "/ready")
+            (alive, _), (ready, answer) = self._send("GET", "/live"), self._send("GET", "/health")
         except PlatformError as error:
             return {"alive": False, "ready": False, "reason": str(error)}
         reason = "" if ready == 200 else json.loads(answer)["detail"]
@@ -212,8 +215,15 @@ class LocalEndpoint:
             raise PlatformError(f"endpoint {self.name} answered {status}: {json.loads(answer)['detail']}")
         return json.loads(answer)
 
-    def _send(self, method, path, body=None, headers=_JSON):
-        port = self.service.port
+    @property
+    def _token(self):
+        return self.service.variables.get(_TOKEN)
+
+    def _send(self, method, path, body=None, headers=None):
+        port, headers = (
+            self.service.port,
+            _JSON | {"authorization": f"Bearer {self._token}"} if headers is None else headers,
+        )
         if port is None:
             raise PlatformError(f"endpoint {self.name} does not exist, or not any more")
         with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=_ANSWER)) as connection:
@@ -223,3 +233,11 @@ class LocalEndpoint:
                 return answer.status, answer.read()
             except (OSError, HTTPException) as error:
                 raise PlatformError(f"endpoint {self.name} cannot be reached: {error}") from error
+
+
+def _is_copy(directory, version):
+    """Whether a directory holds the policy of a version, undamaged."""
+    try:
+        return load(directory).version == version
+    except ValueError:
+        return False

@@ -1,0 +1,252 @@
+"""What clients can do to the prediction server, on real sockets: it answers others, and its memory comes back."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+
+import psutil
+import pytest
+
+from recbandits.config import Config
+from recbandits.platforms.local.endpoints import LocalEndpoints
+from recbandits.serving.connections import CLIENT_SECONDS, MOST_CONNECTIONS
+from recbandits.serving.predictor import LARGEST_ANSWER, LARGEST_BODY, MOST_UNDER_WAY
+
+JSON = {"content-type": "application/json"}
+HEAD = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+QUICK, SIMPLE = 0.5, {"instances": [{"user_id": 7}]}
+
+
+@pytest.fixture(scope="module")
+def server(exported, tmp_path_factory):
+    """An endpoint that has answered once what the tests ask, so that all that stays in memory is there."""
+    made = LocalEndpoints(Config(artifacts=str(tmp_path_factory.mktemp("artifacts")))).create("bounded")
+    try:
+        made.deploy(exported[0])
+        for _ in range(3):
+            assert made.raw_predict(large_answer(), JSON)[0] == 200
+        yield made
+    finally:
+        made.delete()
+
+
+def large_answer(items=10_000):
+    """A body whose answer is nearly 1.5 MB: each new item has a long id, which is its title as well."""
+    ids = [f"{number:058}" for number in range(items)]
+    instance = {"candidates": ids, "new_items": {name: {} for name in ids}, "k": items}
+    return json.dumps({"instances": [instance]}, separators=(",", ":")).encode()
+
+
+def memory(server):
+    return psutil.Process(server.service.process).memory_info().rss
+
+
+@contextlib.contextmanager
+def answered_meanwhile(server):
+    """Ask for the health, each time on a new connection, until the block ends: every answer comes within 0.5 s."""
+    end, times = threading.Event(), []
+
+    def ask():
+        while not end.is_set():
+            start = time.monotonic()
+            connection = HTTPConnection("127.0.0.1", server.service.port, timeout=20)
+            connection.request("GET", "/health")
+            times.append((connection.getresponse().status, time.monotonic() - start))
+            connection.close()
+            end.wait(0.05)
+
+    with ThreadPoolExecutor(1) as thread:
+        asking = thread.submit(ask)
+        try:
+            yield
+        finally:
+            end.set()
+        asking.result()
+    assert {status for status, _ in times} == {200}
+    assert times
+    busy = max(1.0, os.getloadavg()[0] / os.cpu_count())  # by what else this machine does
+    assert max(seconds for _, seconds in times) < QUICK * busy
+
+
+def connect(server, buffer=None):
+    connection = socket.socket()
+    if buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    connection.settimeout(30)
+    connection.connect(("127.0.0.1", server.service.port))
+    return connection
+
+
+def send(connection, body, length=None):
+    """Send a request, as far as the server takes it; it may have closed the connection."""
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(HEAD.format(length=len(body) if length is None else length).encode() + body)
+
+
+def closed(connection):
+    """Whether the server has closed a connection, after all that it had sent before."""
+    try:
+        while connection.recv(1 << 20):
+            pass
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def check_memory(server, before):
+    """Memory is back within 10 % of what it was."""
+    end = time.monotonic() + 5
+    while memory(server) > 1.1 * before and time.monotonic() < end:
+        time.sleep(0.1)
+    assert memory(server) < 1.1 * before, f"{memory(server) / 1e6:.0f} MB after {before / 1e6:.0f} MB"
+
+
+def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(server):
+    """Each answer is 1.5 MB. The clients have ten seconds to take it."""
+    before, body = memory(server), large_answer()
+    clients = [connect(server, buffer=4096) for _ in range(16)]
+    with answered_meanwhile(server):
+        for client in clients:
+            send(client, body)
+        time.sleep(CLIENT_SECONDS + 4)
+    check_memory(server, before)
+    connections = psutil.Process(server.service.process).net_connections()
+    assert sum(each.status == "ESTABLISHED" for each in connections) == 0
+    assert len(server.predict(SIMPLE["instances"])) == 1
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("part", ["body", "head"])
+def test_140_half_sent_requests_keep_nobody_else_waiting_and_their_memory_comes_back(server, part):
+    """They are more than there may be connections, and 200 MB of bodies; each is closed after ten seconds."""
+    before = memory(server)
+    begun = b"{" * (LARGEST_BODY - 1)
+    with answered_meanwhile(server), contextlib.ExitStack() as clients:
+        half = [clients.enter_context(connect(server)) for _ in range(140)]
+        assert len(half) > MOST_CONNECTIONS
+        start = time.monotonic()
+        for client in half:
+            if part == "body":
+                send(client, begun, LARGEST_BODY)
+            else:
+                with contextlib.suppress(ConnectionError):
+                    client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
+        assert len(server.predict(SIMPLE["instances"])) == 1
+        assert all(map(closed, half))
+        assert time.monotonic() - start < 2 * CLIENT_SECONDS
+    check_memory(server, before)
+
+
+def many(template, around):
+    """A body of 1.5 MB that repeats something, numbered."""
+    count = (LARGEST_BODY - 200) // len(template.format(100_000))
+    return around.format("".join(template.format(100_000 + number) for number in range(count)).rstrip(",")).encode()
+
+
+LARGE = {
+    "many new items": (
+        many('"{}":{{}},', '{{"instances":[{{"new_items":{{{}}}}}]}}'),
+        422,
+        "new_items must have at most 10,000",
+    ),
+    "bad columns": (
+        many('"{}":[],', '{{"instances":[{{"context":{{{}}}}}]}}'),
+        422,
+        "context must have at most 10,000",
+    ),
+    "unknown fields": (many('"{}":0,', '{{"instances":[{{{}}}]}}'), 422, "instances[0].100000 is not known"),
+    "bad candidates": (many("{}.5,", '{{"instances":[{{"candidates":[{}]}}]}}'), 422, "candidates[0] must be text"),
+    "unknown candidates": (many('"{}",', '{{"instances":[{{"candidates":[{}]}}]}}'), 422, "unknown item ids: 100000,"),
+    "numbers": (
+        many("{},", '{{"instances":[{{"candidate_features":{{"p":[{}]}}}}]}}'),
+        422,
+        "candidate_features must be",
+    ),
+    "nesting": (b"[" * LARGEST_BODY, 400, "recursion limit"),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_1_5_megabytes_of_anything_keep_nobody_else_waiting_and_their_memory_comes_back(server, kind):
+    body, status, sentence = LARGE[kind]
+    assert 1_300_000 < len(body) <= LARGEST_BODY
+    before = memory(server)
+    with answered_meanwhile(server):
+        for _ in range(3):
+            got, answer = server.raw_predict(body, JSON)
+            assert (got, sentence in json.loads(answer)["detail"]) == (status, True), answer[:300]
+    check_memory(server, before)
+
+
+def test_10_000_new_items_with_their_columns_are_answered(server):
+    columns = {"year": 1999.123456789012, "popularity": 0.12345678901234567}
+    ids = [f"new item {number:070}" for number in range(10_000)]
+    body = json.dumps({"instances": [{"k": 2, "new_items": dict.fromkeys(ids, columns)}]}).encode()
+    assert 1_300_000 < len(body) <= LARGEST_BODY
+    before = memory(server)
+    with answered_meanwhile(server):
+        for _ in range(3):
+            status, answer = server.raw_predict(body, JSON)
+            assert status == 200, answer[:300]
+    check_memory(server, before)
+
+
+@pytest.mark.parametrize(
+    ("instances", "sentence"),
+    [
+        ([{"k": 10_001}], "k must be at most 10,000 over all instances together, got 10,001"),
+        ([{"k": 40}] * 251, "k must be at most 10,000 over all instances together, got 10,040"),
+        (
+            [{"new_items": {str(number): {} for number in range(50)}}] * 201,
+            "new_items must be at most 10,000 over all instances together, got 10,050",
+        ),
+    ],
+)
+def test_what_all_instances_ask_for_together_is_bounded(server, instances, sentence):
+    status, answer = server.raw_predict(json.dumps({"instances": instances}), JSON)
+    assert (status, json.loads(answer)) == (422, {"detail": sentence})
+
+
+def test_candidates_of_parameters_count_for_every_instance_that_names_none(server):
+    candidates = [str(number) for number in range(10_000)]
+    body = {"instances": [{}] * 101, "parameters": {"candidates": candidates}}
+    status, answer = server.raw_predict(json.dumps(body), JSON)
+    assert (status, json.loads(answer)["detail"]) == (
+        422,
+        "candidates must be at most 1,000,000 over all instances together, got 1,010,000",
+    )
+
+
+def test_an_answer_of_more_than_1_5_megabytes_is_refused(server):
+    ids = [f"{number:0145}" for number in range(5_000)]
+    body = {"instances": [{"new_items": {name: {} for name in ids}, "k": 5_000}]}
+    status, answer = server.raw_predict(json.dumps(body, separators=(",", ":")), JSON)
+    assert status == 422
+    assert json.loads(answer)["detail"].startswith(f"the answer must have at most {LARGEST_ANSWER:,} bytes, got 1,5")
+
+
+def test_more_predictions_at_once_than_there_may_be_are_refused_and_the_others_answered(server):
+    body = large_answer(8_000)
+    with answered_meanwhile(server), ThreadPoolExecutor(2 * MOST_UNDER_WAY) as clients:
+        answers = list(clients.map(lambda _: server.raw_predict(body, JSON), range(2 * MOST_UNDER_WAY)))
+    statuses = [status for status, _ in answers]
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) >= MOST_UNDER_WAY
+    refused = next(json.loads(answer)["detail"] for status, answer in answers if status == 503)
+    assert refused == "32 predictions are under way already, try again later"
+
+
+def test_a_head_that_does_not_end_is_refused(server):
+    with connect(server) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(b"GET /health HTTP/1.1\r\n" + b"x: " + b"y" * 200_000)
+        assert b"400" in client.recv(1000)
+        assert closed(client)
