@@ -6,7 +6,6 @@ is what happens then.
 
 import fcntl
 import os
-import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,6 @@ from recbandits.loop.simulate import counts_of
 from recbandits.loop.steps import re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
 from recbandits.loop.world import STARS
-from recbandits.platforms.local.files import is_held, read_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
@@ -107,7 +105,11 @@ def begin(loop, found):
 
 def kill_run(loop, name):
     """SIGKILL for the runner of a pipeline and the step that it is at; whether it was still running."""
-    unit = Unit(loop.directory / "pipelines" / name, name)
+    return kill_unit(Unit(loop.directory / "pipelines" / name, name))
+
+
+def kill_unit(unit):
+    """SIGKILL for all processes of a unit; whether it was still running."""
     ran = unit.running
     while unit.running:
         for process in unit.members():
@@ -155,10 +157,7 @@ def kill_in_steps(loop, steps):
 def kill(loop, victim, rng):
     """SIGKILL for one process of a kind."""
     if victim == "endpoint":
-        with suppress(ProcessLookupError):
-            os.kill(read_json(loop.endpoint.directory / "server.json")["process"], signal.SIGKILL)
-        while is_held(loop.endpoint.directory):
-            time.sleep(0.02)
+        kill_unit(loop.endpoint.unit)
     elif victim in ("server", "pusher"):
         name = ("log-interaction", "log-reward")[rng.integers(2)]
         getattr(loop.platform.functions.parts(name), victim).kill()

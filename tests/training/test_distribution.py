@@ -12,7 +12,7 @@ from recbandits.agents.factory import make_agent
 from recbandits.data.examples import Examples
 from recbandits.training.distribution import get_strategy
 from recbandits.training.offline import Specs, fit
-from tests.ports import free_ports
+from tests.sockets import free_ports
 
 LABELS = ["linucb", "epsilon_greedy", "neural_linucb"]
 TRAINING = """

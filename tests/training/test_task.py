@@ -27,7 +27,7 @@ from recbandits.training.job_paths import JobPaths, mounted, read_users
 from recbandits.training.online import simulate
 from recbandits.training.problems import Simulation
 from recbandits.training.profiling import read_operations
-from tests.ports import free_ports
+from tests.sockets import free_ports
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
 FIT = ("fit", "--agent=epsilon_greedy", "--layers=8", "--decisions=6000", "--judged=800", "--learning_rate=0.02")

@@ -25,7 +25,7 @@ from recbandits.loop.world import World
 from recbandits.platforms.functions import Function
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
-from recbandits.platforms.local.files import held, is_held, write_json
+from recbandits.platforms.local.files import held, write_json
 from recbandits.platforms.local.services import Service
 from recbandits.platforms.protocol import PlatformError
 
@@ -227,7 +227,7 @@ class Loop:
             "endpoint": Part(
                 lambda: endpoint.start(self.topics["interactions"]),
                 endpoint.delete,
-                lambda: is_held(endpoint.directory),
+                lambda: endpoint.unit.running,
             ),
             **logs,
             "simulator": Part(

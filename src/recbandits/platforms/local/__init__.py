@@ -1,4 +1,4 @@
-"""The laptop as a platform: plain directories below the artifacts directory, servers on loopback, no account.
+"""The laptop as a platform: plain directories below the artifacts directory, no account.
 
 A directory that a part of the platform makes while it runs is on the manifest from when that part is first asked for.
 """
@@ -15,7 +15,7 @@ DIRECTORIES = ("data", "runs", "policies", "metrics")
 
 
 class LocalPlatform:
-    """Directories for data, runs (jobs, checkpoints, TensorBoard logs), policies and metrics; servers on loopback."""
+    """Directories for data, runs (jobs, checkpoints, TensorBoard logs), policies and metrics."""
 
     name = "local"
     lasting = frozenset()
@@ -41,7 +41,7 @@ class LocalPlatform:
 
     @cached_property
     def endpoints(self):
-        """`platforms.endpoints.Endpoints`: the prediction server on loopback."""
+        """`platforms.endpoints.Endpoints`: the prediction server on a UNIX socket."""
         from recbandits.platforms.local.endpoints import LocalEndpoints
 
         self._expect("endpoints")
