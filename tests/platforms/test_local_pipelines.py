@@ -178,7 +178,7 @@ def test_a_run_whose_processes_are_killed_is_run_again_to_the_same_end(pipelines
     assert pipelines.wait("one").outputs == {"Output": {"twice": 6, "more": 4}}
 
 
-def test_an_end_that_nobody_wrote_leaves_no_outputs_of_an_earlier_attempt(pipelines, template, place):
+def test_an_end_that_nobody_wrote_leaves_no_outputs_and_no_steps_of_an_earlier_attempt(pipelines, template, place):
     """Its outputs are there, but not its end; while it runs again it has none."""
     pipelines.run(template, "one", {"place": str(place)})
     assert pipelines.wait("one").state == "succeeded"
@@ -190,6 +190,7 @@ def test_an_end_that_nobody_wrote_leaves_no_outputs_of_an_earlier_attempt(pipeli
     (place / "gate").touch()
     assert pipelines.run(template, "one", {"place": str(place)})[1:3] == ("running", {})
     assert not (place / "artifacts/pipelines/one/outputs.json").exists()
+    assert not list((place / "artifacts/pipelines/one").glob("steps/*/double"))
 
 
 def test_what_nobody_knows_is_refused_by_name(pipelines, place):

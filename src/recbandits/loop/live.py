@@ -26,7 +26,7 @@ from recbandits.platforms.functions import Function
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
 from recbandits.platforms.local.files import held, write_json
-from recbandits.platforms.local.services import Service
+from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 
 SOURCE = Path(__file__).parents[3] / "04-pipelines" / "02-mlops_pipeline_tf_agents_bandit" / "src"
@@ -211,8 +211,8 @@ class Loop:
 
     def _parts(self):
         messages, warehouse, functions = self.platform.messages, self.platform.warehouse, self.platform.functions
-        endpoint, visitors = self.endpoint, Service(self.directory / "simulator", "the simulator")
-        trigger = Service(self.directory / "trigger", "the trigger")
+        endpoint, visitors = self.endpoint, Unit(self.directory / "simulator", "the simulator")
+        trigger = Unit(self.directory / "trigger", "the trigger")
         logs = {
             _function(topic): Part(
                 partial(self._start_function, topic),
@@ -236,11 +236,11 @@ class Loop:
             "trigger": Part(self._starting(trigger, self._trigger), trigger.stop, lambda: trigger.running),
         }
 
-    def _starting(self, service, command):
+    def _starting(self, unit, command):
         """Function that starts a process which finds the configuration of the loop."""
         settings = config_parameter(self.config).items()
         variables = {f"RECBANDITS_{name.upper()}": str(value) for name, value in settings}
-        return lambda: service.start(lambda _: [sys.executable, "-m", *command()], variables, ready=lambda _: True)
+        return lambda: unit.start([sys.executable, "-m", *command()], variables)
 
     def _visit(self):
         rate = self.settings.rate / self._instances

@@ -9,7 +9,6 @@ where the runner was killed, the run is not over, and not begun again, before it
 
 import json
 import re
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -21,7 +20,7 @@ from recbandits.platforms.pipelines import Run
 from recbandits.platforms.protocol import PlatformError
 
 _ERROR = r"\w+(\.\w+)*(Error|Exception|Interrupt|Exit): .*"
-_OUTPUTS = "outputs.json"
+_OUTPUTS, _STEPS = "outputs.json", "steps"
 _PATIENCE = 60.0  # seconds to wait for others that start a run
 
 
@@ -46,7 +45,7 @@ class LocalPipelines:
             if (other := self.running(pipeline)) not in (None, name):
                 raise PlatformError(f"pipeline run {name} must wait: {other} of {pipeline} is running")
             command = [sys.executable, "-m", __name__, str(unit.directory)]
-            unit.start(command, request=request, finished=("succeeded",), stale=(_OUTPUTS,))
+            unit.start(command, request=request, finished=("succeeded",), stale=(_OUTPUTS, _STEPS))
         if unit.run["request"] != request:
             raise PlatformError(
                 f"pipeline run {name} was begun with another template or other parameters, "
@@ -105,10 +104,10 @@ def execute(unit):
     from kfp import local
     from kfp.components import load_component_from_text
 
-    steps = unit.directory / "steps"
-    shutil.rmtree(steps, ignore_errors=True)
     warnings.filterwarnings("ignore", message="You may be attemping to run a task that uses custom")
-    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(steps), raise_on_error=True)
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(unit.directory / _STEPS), raise_on_error=True
+    )
     request = unit.run["request"]
     pipeline = load_component_from_text(request["template"])
     try:

@@ -14,6 +14,7 @@ of its last start lives. Signals go only to processes found by that name; no pro
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,7 +86,7 @@ class Unit:
           restart: whether the runner starts a command again that was killed, or that failed after it had run for a
             while.
           finished: states in which the unit stays as it is, such as "succeeded".
-          stale: names of files that are removed before the start.
+          stale: names of files and folders that are removed before the start.
 
         Returns:
           Whether it was started by this call.
@@ -101,8 +102,8 @@ class Unit:
                 end = self._end()
                 if (self.run and self.run["request"] != request) or (end and end["state"] in finished):
                     return False
-                for name in stale:
-                    (self.directory / name).unlink(missing_ok=True)
+                for path in (self.directory / name for name in stale):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 run = {"command": list(command), "restart": restart, "request": request, "label": self.label}
                 run |= {"name": secrets.token_hex(16), "started": datetime.now(UTC).isoformat()}
                 write_json(self.directory / "run.json", run | {"variables": variables or {}})
