@@ -25,21 +25,13 @@ from recbandits.agents.parameters import LinUCB
 from recbandits.config import Config
 from recbandits.environments.factorization import als
 from recbandits.platforms.local.endpoints import LocalEndpoints, socket_of
+from recbandits.platforms.local.messages import LocalMessages
 from recbandits.platforms.local.rehearsal import free_port
 
 ARMS, CLIENTS, ROUNDS, SECONDS = 20, (1, 8, 32), 5, 2.0
 USERS = 100  # asked for in turn
 OURS, THEIRS = "raw columns, explored and logged", "TF-Agents' LinUCB, PolicySaver"
 TOPIC = "projects/bench/topics/events"
-PUBSUB = f"""
-import sys
-from google.cloud import pubsub_v1
-from recbandits.platforms.local.pubsub import PubSub
-with PubSub() as server:
-    pubsub_v1.PublisherClient().create_topic(name={TOPIC!r})
-    print(server.address, flush=True)
-    sys.stdin.read()
-"""
 
 
 def measure(data):
@@ -97,24 +89,21 @@ def load(server, clients, seconds):
 
 @contextlib.contextmanager
 def ours(folder, instances):
-    """A local endpoint that logs to Pub/Sub."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", PUBSUB], **pipes) as pubsub:
-        os.environ["PUBSUB_EMULATOR_HOST"] = pubsub.stdout.readline().strip()
-        endpoint = LocalEndpoints(Config(artifacts=str(folder))).create(topic=TOPIC)
-        try:
-            endpoint.deploy(folder / "ours")
+    """A local endpoint that logs each decision before it answers."""
+    config = Config(artifacts=str(folder))
+    LocalMessages(config).subscription("events", TOPIC)
+    endpoint = LocalEndpoints(config).create(topic=TOPIC)
+    try:
+        endpoint.deploy(folder / "ours")
 
-            def lost():
-                counters = endpoint.metrics()["outbox"]
-                return f"{counters['dropped'] + counters['failed']:,} of {counters['put']:,}"
+        def lost():
+            counters = endpoint.metrics()["outbox"]
+            return f"{counters['failed']:,} of {counters['put']:,}"
 
-            address, process = str(socket_of(endpoint.directory)), endpoint.metrics()["process"]
-            yield SimpleNamespace(instances=instances, lost=lost, address=address, process=process)
-        finally:
-            endpoint.delete()
-            del os.environ["PUBSUB_EMULATOR_HOST"]
-            pubsub.stdin.close()
+        address, process = str(socket_of(endpoint.directory)), endpoint.metrics()["process"]
+        yield SimpleNamespace(instances=instances, lost=lost, address=address, process=process)
+    finally:
+        endpoint.delete()
 
 
 @contextlib.contextmanager

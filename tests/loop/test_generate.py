@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from recbandits.loop.generate import generate
-from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.local.warehouse import LocalWarehouse
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 END = START + timedelta(seconds=60)
@@ -14,7 +14,7 @@ END = START + timedelta(seconds=60)
 
 @pytest.fixture(scope="module")
 def generated(world):
-    warehouse = DuckWarehouse()
+    warehouse = LocalWarehouse()
     return warehouse, generate(world, warehouse, 2000, START, seed=3)
 
 
@@ -73,7 +73,7 @@ def test_generating_again_has_no_further_effect(world, generated):
 
 def test_whatever_else_is_asked_for_makes_other_events(world):
     """Six times 20: no decision is taken for another one, so none gets the reward of another."""
-    warehouse, start = DuckWarehouse(), START + timedelta(seconds=1)
+    warehouse, start = LocalWarehouse(), START + timedelta(seconds=1)
     for changed in ({}, {"seed": 4}, {"n": 21}, {"candidates": 5}, {"start": start}, {"seconds": 30.0}):
         generate(world, warehouse, **{"n": 20, "start": START, "seed": 3} | changed)
     counts = warehouse.counts(START, END + timedelta(seconds=1), 1e6)
@@ -83,4 +83,4 @@ def test_whatever_else_is_asked_for_makes_other_events(world):
 @pytest.mark.parametrize(("n", "seconds"), [(0, 1.0), (5, 0.0), (5, -1.0)])
 def test_nothing_to_generate_is_refused(world, n, seconds):
     with pytest.raises(ValueError, match=f"n must be at least 1 and seconds positive, got {n} and {seconds}"):
-        generate(world, DuckWarehouse(), n, START, seconds=seconds)
+        generate(world, LocalWarehouse(), n, START, seconds=seconds)

@@ -18,7 +18,7 @@ from recbandits.loop.generate import generate
 from recbandits.loop.ingest import decisions_of, ingest, read_manifest, titles_of
 from recbandits.loop.settings import Join, Settings
 from recbandits.loop.world import STARS
-from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.records import Interaction, Log, Reward, from_table
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -27,7 +27,7 @@ RULE = STARS
 CLICKS = Join(window=5.0, lowest=0.0, highest=1.0, default=0.0)
 
 
-class Recorded(DuckWarehouse):
+class Recorded(LocalWarehouse):
     """Keeps what is written, to be written elsewhere in another order."""
 
     def write(self, records):
@@ -56,7 +56,7 @@ def dataset(records, world, features, tmp_path_factory):
 
 
 def filled(records):
-    warehouse = DuckWarehouse()
+    warehouse = LocalWarehouse()
     warehouse.write(records)
     return warehouse
 
@@ -100,7 +100,7 @@ def test_a_decision_is_held_out_in_every_window_or_in_none(dataset, records, fea
 def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, records, world, features, tmp_path):
     directory, manifest = dataset
     shuffled = random.Random(0).sample(records * 2, 2 * len(records))
-    warehouse, titles = DuckWarehouse(), titles_of(directory)
+    warehouse, titles = LocalWarehouse(), titles_of(directory)
     for start in range(0, len(shuffled), 97):
         warehouse.write(shuffled[start : start + 97])
     assert ingest(warehouse, START, END, RULE, features, tmp_path, titles=titles) == manifest
@@ -213,7 +213,7 @@ def test_columns_of_any_kind_and_numbers_of_candidates_are_learnt_from(tmp_path)
 def test_a_dataset_is_of_one_moment_although_rewards_arrive_meanwhile(records, features, tmp_path):
     """While it is read three silent decisions get 5 stars one after the other; then ten: the fifth reading must do."""
 
-    class Busy(DuckWarehouse):
+    class Busy(LocalWarehouse):
         left = ()
 
         def decisions(self, *asked):

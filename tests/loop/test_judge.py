@@ -17,7 +17,7 @@ from recbandits.loop.ingest import decisions_of, ingest
 from recbandits.loop.judge import Judgement, judge_log
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.loop.world import STARS
-from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.records import Reward
 from recbandits.serving.policy import load
 
@@ -147,7 +147,7 @@ def test_directories_are_judged_as_what_they_hold(exported, tmp_path):
     recommended = [serving.recommend({"age": user / 30}, items, rng=rng, user_id=f"{user}") for user in users]
     times = [NOON + timedelta(seconds=row) for row in range(len(users))]
     rewards = [Reward(made.event_id, time, rng.integers(1, 6)) for made, time in zip(recommended, times, strict=True)]
-    warehouse = DuckWarehouse()
+    warehouse = LocalWarehouse()
     warehouse.write([made.interaction(time) for made, time in zip(recommended, times, strict=True)] + rewards)
     ingest(warehouse, NOON, NOON + timedelta(hours=1), STARS, serving.features, tmp_path / "dataset")
     shutil.copytree(exported[1], tmp_path / "model" / "policy")

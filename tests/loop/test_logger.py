@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbandits.loop.logger import log_event, log_message
-from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
@@ -20,7 +20,7 @@ REWARD = Reward("e", NOON, 4.0)
 
 @pytest.fixture
 def warehouse():
-    with DuckWarehouse() as warehouse:
+    with LocalWarehouse() as warehouse:
         yield warehouse
 
 

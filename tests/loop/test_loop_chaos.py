@@ -4,12 +4,11 @@ One loop of real processes serves all tests of this module. Who is killed when f
 is what happens then.
 """
 
-import fcntl
-import os
+import sqlite3
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -46,7 +45,7 @@ SETTINGS = Settings(
     gate=Gate(margin=9.0, effective_sample_size=1.0),
 )
 # An endpoint takes seconds to come back, and a run of the pipeline to come far: they are chosen less often.
-VICTIMS = {"server": 14, "pusher": 14, "messages": 8, "warehouse": 8, "endpoint": 3}
+VICTIMS = {"function": 44, "endpoint": 3}
 STEPS = ("ingester", "trainer", "deployer")  # of which a run is killed
 PATIENCE = 300.0  # seconds for whatever a busy machine may take long for
 
@@ -54,18 +53,14 @@ PATIENCE = 300.0  # seconds for whatever a busy machine may take long for
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory):
     """A loop in which a first policy serves visitors, and two readers keep what the topics acknowledged."""
-    before = os.environ.get("PUBSUB_EMULATOR_HOST")
     with Loop(Config(artifacts=str(tmp_path_factory.mktemp("artifacts"))), SETTINGS) as made:
         made.prepare(synthetic.generate())
-        made.start("messages", "warehouse")
         for name, topic in made.topics.items():
             made.platform.messages.subscription(f"audit-{name}", topic)
         made.start("endpoint", "log-interaction", "log-reward")
         first_policy(made)
         made.start("simulator")
         yield made
-    if before is None:
-        os.environ.pop("PUBSUB_EMULATOR_HOST", None)
 
 
 def first_policy(loop):
@@ -158,26 +153,15 @@ def kill(loop, victim, rng):
     """SIGKILL for one process of a kind."""
     if victim == "endpoint":
         kill_unit(loop.endpoint.unit)
-    elif victim in ("server", "pusher"):
-        name = ("log-interaction", "log-reward")[rng.integers(2)]
-        getattr(loop.platform.functions.parts(name), victim).kill()
     else:
-        getattr(loop.platform, victim).service.kill()
+        loop.platform.functions.unit(("log-interaction", "log-reward")[rng.integers(2)]).kill()
 
 
 def audit(loop, name, kind):
     """All records that a topic ever acknowledged, each as often as it was published."""
-    from google.cloud.pubsub_v1 import SubscriberClient
-
-    records = []
-    with SubscriberClient() as client:
-        subscription = loop.platform.messages.subscription(f"audit-{name}", loop.topics[name])
-        while loop.platform.messages.backlog(f"audit-{name}"):
-            received = client.pull(subscription=subscription, max_messages=1000).received_messages
-            if received:
-                client.acknowledge(subscription=subscription, ack_ids=[each.ack_id for each in received])
-            records += [kind.from_json(each.message.data.decode()) for each in received]
-    return records
+    messages = loop.platform.messages
+    taken = messages.take(messages.subscription(f"audit-{name}", loop.topics[name]), 1_000_000)
+    return [kind.from_json(message.data.decode()) for message in taken]
 
 
 def rows(loop, name):
@@ -204,8 +188,8 @@ def test_the_endpoint_answers_while_a_training_is_killed_and_running_it_again_ch
     ask("killed")
     begin(loop, found)
     until(lambda: step_of(loop, found.name, "evaluator"), "it must come to the Evaluator", lambda: ask("training"))
-    with (loop.platform.warehouse.service.directory / "turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # so that the Deployer, which comes next, does not find the warehouse
+    with closing(sqlite3.connect(loop.directory / "warehouse" / "warehouse.sqlite", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")  # so that the Deployer, which comes next, waits with its verdict
         until(lambda: len(loop.endpoint.traffic_split) == 2, "there must be a canary", lambda: ask("deploying"))
         assert kill_run(loop, found.name)
     assert failed()

@@ -14,7 +14,7 @@ from recbandits.loop.memory import MemoryEndpoint
 from recbandits.loop.release import _verdict, deploy, experiment, guard, looks, observed, place, serving_version
 from recbandits.loop.settings import Guardrail
 from recbandits.loop.world import STARS
-from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
@@ -140,7 +140,7 @@ def test_a_decision_is_known_by_the_data_that_the_candidate_was_given(endpoint, 
         until, now = (NOON + timedelta(days=day, hours=hours) for hours in (0, hour))
         return place(endpoint, policies[0], version, judged, version, now=now, until=until)
 
-    with DuckWarehouse() as warehouse:
+    with LocalWarehouse() as warehouse:
         warehouse.write([refused(0, 1), refused(0, 2), refused(1, 1), refused(1, 3)])
         found = warehouse.verdicts()
     assert set(found["kind"]) == {"refused"}
@@ -172,7 +172,7 @@ def test_a_directory_is_deployed_by_the_version_that_it_holds(exported, tmp_path
     assert deploy(endpoint, exported[1], None, first.version, now=NOON).kind == "refused"
 
 
-class Told(DuckWarehouse):
+class Told(LocalWarehouse):
     """Says how many rows it gave at most, and what somebody else does comes right before the next question."""
 
     most, before_query = 0, None

@@ -17,7 +17,7 @@ from recbandits.loop.ingest import decisions_of, ingest
 from recbandits.loop.models import read_model
 from recbandits.loop.train import learn, learner, train
 from recbandits.loop.world import STARS
-from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.records import Reward
 from recbandits.serving.policy import describe, load
 
@@ -41,7 +41,7 @@ def titles(world):
 @pytest.fixture(scope="module")
 def datasets(world, tmp_path_factory):
     """Directories of the datasets of two minutes of 600 decisions each, and of both minutes together."""
-    warehouse, folder = DuckWarehouse(), tmp_path_factory.mktemp("datasets")
+    warehouse, folder = LocalWarehouse(), tmp_path_factory.mktemp("datasets")
     for minute in (0, 1):
         generate(world, warehouse, 600, START + minute * MINUTE, seed=minute)
     spans = {"first": (0, 1), "second": (1, 2), "both": (0, 2)}
@@ -143,7 +143,7 @@ def test_events_that_are_doubled_and_in_another_order_give_the_identical_policy(
 
 
 def test_a_log_that_was_delivered_twice_gives_the_identical_version(models, world, tmp_path):
-    warehouse = DuckWarehouse()
+    warehouse = LocalWarehouse()
     for _ in range(2):
         generate(world, warehouse, 600, START, seed=0)
     ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", titles=titles(world))
@@ -167,7 +167,7 @@ def test_a_window_that_overlaps_teaches_only_what_is_new(datasets, models, world
 
 
 def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path):
-    warehouse = DuckWarehouse()
+    warehouse = LocalWarehouse()
     generate(world, warehouse, 50, START)
     others = replace(world.features, items=2 * world.features.items)
     ingest(warehouse, START, START + MINUTE, STARS, others, tmp_path / "data")
@@ -179,7 +179,7 @@ def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path
 
 def test_nothing_to_learn_from_is_refused(world, tmp_path):
     """One decision that is held out, as nearly every one is with a share of 0.999."""
-    warehouse = DuckWarehouse()
+    warehouse = LocalWarehouse()
     generate(world, warehouse, 1, START)
     ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", holdout=0.999)
     with pytest.raises(ValueError, match="decisions must be at least one to learn from, the dataset has none"):
@@ -205,7 +205,7 @@ def test_a_training_killed_while_it_writes_leaves_no_model_and_comes_to_the_same
 
 def test_a_reward_that_comes_later_does_not_teach_an_event_again(world, tmp_path):
     """What was silent for the window is learnt as silent, and stays so."""
-    warehouse = DuckWarehouse()
+    warehouse = LocalWarehouse()
     generate(world, warehouse, 100, START)
     features, span = world.features, (START, START + MINUTE)
     ingest(warehouse, *span, STARS, features, tmp_path / "before")

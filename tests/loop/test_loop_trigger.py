@@ -15,7 +15,7 @@ from recbandits.loop.trigger import PIPELINE, Trigger, due, plan_now, span, time
 from recbandits.loop.world import STARS
 from recbandits.platforms.local.pipelines import LocalPipelines
 from recbandits.platforms.local.units import units_below
-from recbandits.platforms.local.warehouse import DuckWarehouse
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.pipelines import IMAGE
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward, Verdict
@@ -48,7 +48,7 @@ def verdict(kind, version, against, seconds):
 @pytest.fixture
 def warehouse():
     """One decision a second from noon on, 100 in all, each with a reward a second later; the first model is served."""
-    with DuckWarehouse() as warehouse:
+    with LocalWarehouse() as warehouse:
         records = [record for number in range(100) for record in decision(number, at(number))]
         warehouse.write([*records, verdict("deployed", "first", "", 0)])
         yield warehouse
@@ -132,7 +132,7 @@ class Platform(NamedTuple):
     """What the trigger asks of a platform."""
 
     config: Config
-    warehouse: DuckWarehouse
+    warehouse: LocalWarehouse
     endpoints: Endpoints
     pipelines: LocalPipelines
 

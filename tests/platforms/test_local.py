@@ -11,6 +11,7 @@ import pytest
 from platform_contract import PlatformContract
 
 from recbandits.config import Config
+from recbandits.platforms.functions import Function
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.jobs import LocalJobs
@@ -100,17 +101,20 @@ def test_clean_up_after_a_killed_process_removes_what_it_made_and_nothing_else(p
     assert sorted(path.relative_to(root).as_posix() for path in root.rglob("*")) == ["data", "data/mine.txt"]
 
 
-def test_clean_up_ends_what_runs_and_removes_what_was_made_meanwhile(platform):
-    """A server is started, and a topic made, without `create`; the directory of endpoints is somebody else's."""
+def test_clean_up_ends_what_runs_and_removes_what_was_made_meanwhile(platform, tmp_path):
+    """A function is deployed without `create`; the directory of endpoints is somebody else's."""
     (platform.config.artifacts_dir / "endpoints" / "theirs").mkdir(parents=True)
     assert platform.endpoints
-    platform.messages.topic("rewards")
-    assert manifest(platform) == [Resource("directory", "messages")]
-    server = psutil.Process(platform.messages.service.process)
+    (tmp_path / "main.py").write_text("def ignore(event): pass")
+    platform.functions.deploy(Function("ignore", tmp_path, "ignore", platform.messages.topic("rewards")))
+    assert manifest(platform) == [Resource("directory", "functions"), Resource("directory", "messages")]
+    members = list(platform.functions.unit("ignore").members())
+    assert len(members) == 2
     clean_up(platform)
-    assert server.is_running(), "a dry run ends nothing"
+    assert all(process.is_running() for process in members), "a dry run ends nothing"
     clean_up(platform, dry_run=False)
-    assert not server.is_running()
+    _, alive = psutil.wait_procs(members, timeout=5)
+    assert alive == []
     assert [path.name for path in platform.config.artifacts_dir.iterdir()] == ["endpoints"]
     assert clean_up(platform, dry_run=False) == []
 

@@ -1,25 +1,23 @@
-"""Functions of the local platform: the real functions-framework and what pushes messages to it, both killed at will."""
+"""Functions of the local platform: real processes, killed at will."""
 
 import json
-import socket
+import threading
 import time
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from google.cloud import pubsub_v1
 
 from recbandits.config import Config
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
-from recbandits.platforms.local import pusher
+from recbandits.platforms.local.functions import call
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Reward
 
+DEAD = "projects/local/subscriptions/recbandits-v1-rewards-dead"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SOURCE = """
-import base64, json, os, threading
+import base64, json, os, signal, threading
 import functions_framework
 
 turn = threading.Lock()
@@ -28,15 +26,13 @@ turn = threading.Lock()
 def note(event):
     message = event.data["message"]
     reward = json.loads(base64.b64decode(message["data"]))
+    if reward["event_id"] == "poison":
+        os.kill(os.getpid(), signal.SIGKILL)
     if reward["value"] < 0:
         raise ValueError("this one is refused")
     noted = {"id": event["id"], "source": event["source"], "type": event["type"], "time": event["time"]}
     with turn, open(os.environ["NOTES"], "a") as notes:
         notes.write(json.dumps(noted | {"message": message, "data": event.data, "reward": reward}) + "\\n")
-
-@functions_framework.http
-def greet(request):
-    return f"{os.environ['GREETING']} from {os.environ['RECBANDITS_PREFIX']}"
 """
 
 
@@ -52,9 +48,11 @@ class Place:
         self.topic = self.messages.topic("rewards")
         self.publisher = self.messages.publisher(self.topic)
 
-    def function(self, target="note", topic=True):
-        environment = {"NOTES": str(self._notes), "GREETING": "hello"}
-        return Function(target, self._source, target, self.topic if topic else None, environment)
+    def function(self):
+        return Function("note", self._source, "note", self.topic, {"NOTES": str(self._notes)})
+
+    def kill(self):
+        self.functions.unit("note").kill()
 
     def send(self, *names, value=1.0):
         self.publisher.send([Reward(name, NOON, value) for name in names])
@@ -79,20 +77,10 @@ def until(look, count):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PUBSUB_EMULATOR_HOST", "")
-        patch.setattr(
-            "recbandits.platforms.local.messages._RETRY",
-            {"minimum_backoff": timedelta(seconds=0.01), "maximum_backoff": timedelta(seconds=0.02)},
-        )
-        place = Place(tmp_path_factory.mktemp("functions"))
-        try:
-            place.functions.deploy(place.function())
-            yield place
-        finally:
-            for name in ("note", "greet"):
-                place.functions.delete(name)
-            place.messages.stop()
+    place = Place(tmp_path_factory.mktemp("functions"))
+    place.functions.deploy(place.function())
+    yield place
+    place.functions.delete("note")
 
 
 def test_a_message_arrives_as_the_cloud_event_that_eventarc_sends(place):
@@ -111,80 +99,106 @@ def test_a_message_arrives_as_the_cloud_event_that_eventarc_sends(place):
     )
 
 
-@pytest.mark.parametrize("part", ["server", "pusher"])
-def test_every_message_comes_although_a_part_is_killed_in_between(place, part):
-    names = [f"{part} {number}" for number in range(300)]
+def test_every_message_comes_although_the_function_is_killed_in_between(place):
+    names = [f"killed {number}" for number in range(300)]
     place.send(*names[:150])
-    service = getattr(place.functions.parts("note"), part)
-    service.kill()
-    assert place.functions.health("note")["ready"] is False
-    assert service.what in place.functions.health("note")["reason"]
+    until(lambda: [note for note in place.notes(1) if note["reward"]["event_id"].startswith("killed")], 20)
+    place.kill()
+    assert place.functions.health("note") == {
+        "alive": False,
+        "ready": False,
+        "reason": "function note is not running",
+        "address": "",
+    }
     place.send(*names[150:])
     place.functions.ensure("note")
     assert place.functions.health("note")["ready"] is True
-    found = until(lambda: [note for note in place.notes(1) if note["reward"]["event_id"].startswith(part)], 300)
+    found = until(lambda: [note for note in place.notes(1) if note["reward"]["event_id"].startswith("killed")], 300)
     assert {note["reward"]["event_id"] for note in found} == set(names)
 
 
-def test_every_message_comes_although_pubsub_is_killed_in_between(place):
-    names = [f"pubsub {number}" for number in range(300)]
-    place.send(*names)
-    place.messages.service.kill()
-    place.messages.start()
-    found = until(lambda: [note for note in place.notes(1) if note["reward"]["event_id"].startswith("pubsub")], 300)
-    assert {note["reward"]["event_id"] for note in found} == set(names)
+def test_what_runs_is_left_alone_and_a_second_reader_is_not_started(place):
+    name = place.functions.unit("note").run["name"]
+    place.functions.ensure("note")
+    assert place.functions.unit("note").run["name"] == name
+    place.functions.stop("note")
+    place.send("while it was stopped")
+    place.functions.deploy(place.function())
+    assert place.functions.unit("note").run["name"] != name
+    notes = until(lambda: [each for each in place.notes(1) if "stopped" in each["reward"]["event_id"]], 1)
+    assert len(notes) == 1
 
 
-def test_what_a_function_refuses_ten_times_goes_to_the_dead_letters(place):
-    place.send("refused", value=-1.0)
-    dead = "projects/local/subscriptions/recbandits-v1-rewards-dead"
-    with pubsub_v1.SubscriberClient() as client:
-        received = client.pull(subscription=dead, max_messages=10, timeout=60).received_messages
-    assert [each.message.attributes["event_id"] for each in received] == ["refused"]
-    assert received[0].message.attributes["CloudPubSubDeadLetterSourceDeliveryCount"] == "10"
-    logs = place.functions.logs("note")
-    assert logs.count("ValueError: this one is refused") == 10
-    assert "was answered 500, it comes again" in logs
+def test_a_message_that_kills_its_process_becomes_a_dead_letter_and_takes_no_neighbour_along(place):
+    """Of 20 messages the eleventh is the poison: ten starts later the others are noted, with it in the dead letters."""
+    names = [f"neighbour {number}" for number in range(19)]
+    place.send(*names[:10], "poison", *names[10:])
+    deadline = time.monotonic() + 120
+    while not place.messages.backlog("rewards-dead"):
+        assert time.monotonic() < deadline
+        place.functions.ensure("note")
+        time.sleep(0.02)
+    found = until(lambda: [note for note in place.notes(1) if note["reward"]["event_id"].startswith("neigh")], 19)
+    assert [note["reward"]["event_id"] for note in found] == names
+    letters = place.messages.take(DEAD, 10)
+    assert [letter.attributes["event_id"] for letter in letters] == ["poison"]
+    place.messages.settle(DEAD, [letter.number for letter in letters])
 
 
-def test_a_function_that_does_not_answer_in_time_has_not_taken_its_message(monkeypatch):
-    """Somebody listens there and says nothing: without an answer the message would be waited with for ever."""
-    monkeypatch.setattr(pusher, "_ANSWER", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        assert pool.submit(pusher.post, address, {}, b"").result(timeout=30) == 504
+def test_what_a_function_refuses_ten_times_goes_to_the_dead_letters(tmp_path, monkeypatch):
+    """Without pauses, in this process: the messages beside it are done."""
+    monkeypatch.setattr("recbandits.platforms.local.messages._FIRST_PAUSE", 0.0)
+    messages = choose(Config(artifacts=str(tmp_path))).messages
+    topic, dead = messages.topic("rewards"), messages.topic("rewards-dead")
+    letters = messages.subscription("rewards-dead", dead)
+    reader = messages.subscription("reader", topic, dead)
+    messages.publisher(topic).send([Reward(name, NOON, 1.0) for name in "abc"])
+    calls, stop = [], threading.Event()
+
+    def target(event):
+        calls.append((event.data["message"]["attributes"]["event_id"], event.data["deliveryAttempt"]))
+        if calls[-1] == ("b", 10):
+            stop.set()
+        if calls[-1][0] == "b":
+            raise ValueError("this one is refused")
+
+    call(target, messages, topic, reader, stop)
+    assert sorted(calls) == [("a", 1), *(("b", attempt) for attempt in range(1, 11)), ("c", 1)]
+    assert [letter.attributes["event_id"] for letter in messages.take(letters, 10)] == ["b"]
+    assert messages.backlog("reader") == 0
 
 
-def test_a_function_without_a_topic_is_called_by_http_until_it_is_deleted_and_deleting_again_is_no_error(place):
-    place.functions.deploy(place.function("greet", topic=False))
-    health = place.functions.health("greet")
-    assert health["alive"]
-    with urllib.request.urlopen(health["address"]) as answer:
-        assert answer.read() == b"hello from recbandits"
-    server = place.functions.parts("greet").server
-    process = server.process
-    place.functions.ensure("greet")
-    assert server.process == process, "what runs is left alone"
-    place.functions.stop("greet")
-    assert place.functions.health("greet") == {
-        "alive": False,
-        "ready": False,
-        "reason": "function greet not running",
-        "address": health["address"],
-    }
-    place.functions.deploy(place.function("greet", topic=False))
-    assert server.process != process
+def test_a_function_without_a_topic_is_refused_in_a_sentence(place, tmp_path):
+    (tmp_path / "main.py").touch()
+    with pytest.raises(PlatformError, match=r"function greet: topic must be .* got None; call greet with a request"):
+        place.functions.deploy(Function("greet", tmp_path, "greet"))
+
+
+def test_a_function_that_is_deleted_is_gone_with_its_subscription_and_deleting_again_is_no_error(place, tmp_path):
+    (tmp_path / "main.py").write_text("def ignore(event): pass")
+    place.functions.deploy(Function("ignore", tmp_path, "ignore", place.topic))
+    unit = place.functions.unit("ignore")
+    assert unit.running
     for _ in range(2):
-        place.functions.delete("greet")
-    assert not server.running
-    with pytest.raises(PlatformError, match="function greet does not exist"):
-        place.functions.health("greet")
+        place.functions.delete("ignore")
+    assert not unit.running
+    assert not unit.directory.exists()
+    with pytest.raises(PlatformError, match="function ignore does not exist"):
+        place.functions.health("ignore")
+    place.send("after")
+    assert place.messages.backlog("rewards-ignore") == 0
 
 
 def test_a_function_that_cannot_be_loaded_is_an_error_with_its_last_words(place, tmp_path):
     (tmp_path / "main.py").write_text("raise RuntimeError('nothing works')")
     with pytest.raises(PlatformError, match=r"(?s)function broken did not start.*RuntimeError: nothing works"):
-        place.functions.deploy(Function("broken", tmp_path, "broken"))
+        place.functions.deploy(Function("broken", tmp_path, "broken", place.topic))
+
+
+def test_no_process_of_a_function_listens(place):
+    runner, process = place.functions.unit("note").members()
+    assert (runner.children(), process.children()) == ([process], [])
+    assert (runner.net_connections(), process.net_connections()) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -1,193 +1,194 @@
-"""Messages of the local platform: a real server that is killed, fills the disk, and loses nothing."""
+"""Messages of the local platform: a file whose publishers are killed, and that loses nothing."""
 
-import itertools
+import multiprocessing
 import os
 import resource
-import sqlite3
+import signal
+import stat
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
-from google.api_core import exceptions
-from google.cloud import pubsub_v1
 
 from recbandits.config import Config
 from recbandits.platforms import choose
-from recbandits.platforms.local.mailboxes import Store
+from recbandits.platforms.local.messages import pause
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Reward
 
-pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately flag is deprecated")
+NOON = datetime(2026, 1, 1, tzinfo=UTC)
+PUBLISHER = """
+import sys
+from datetime import UTC, datetime
+from recbandits.config import Config
+from recbandits.platforms import choose
+from recbandits.records import Reward
+messages = choose(Config(artifacts=sys.argv[1])).messages
+publisher = messages.publisher(messages.topic("rewards"))
+for turn in range(10**6):
+    names = [f"{sys.argv[2]}-{turn}-{number}" for number in range(5)]
+    publisher.send([Reward(name, datetime(2026, 1, 1, tzinfo=UTC), 1.0) for name in names])
+    print(*names, flush=True)
+"""
 
 
 @pytest.fixture
-def messages(tmp_path, monkeypatch):
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "")
-    messages = choose(Config(artifacts=str(tmp_path))).messages
-    yield messages
-    messages.stop()
+def messages(tmp_path):
+    return choose(Config(artifacts=str(tmp_path))).messages
+
+
+@pytest.fixture
+def topic(messages):
+    """A topic with the subscription "reader"."""
+    topic = messages.topic("rewards")
+    messages.subscription("reader", topic)
+    return topic
+
+
+READER = "projects/local/subscriptions/recbandits-v1-reader"
 
 
 def rewards(*names):
-    return [Reward(name, datetime(2026, 1, 1, tzinfo=UTC), 1.0) for name in names]
+    return [Reward(name, NOON, 1.0) for name in names]
 
 
-def ask(action, patience=60):
-    """Do something as soon as the server is reached again."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            return action()
-        except (exceptions.ServerError, exceptions.Cancelled):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+def names(taken):
+    return [message.attributes["event_id"] for message in taken]
 
 
-def pull(client, subscription, limit=10):
-    request = {"subscription": subscription, "max_messages": limit, "return_immediately": True}
-    return ask(lambda: client.pull(request=request, timeout=60, retry=None).received_messages)
+def test_what_one_process_publishes_another_one_takes_in_its_order(messages, topic, tmp_path):
+    code = PUBLISHER.replace("range(10**6)", "range(2)")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), "p"], check=True, stdout=subprocess.PIPE)
+    taken = messages.take(READER, 10)
+    assert names(taken) == [f"p-{turn}-{number}" for turn in range(2) for number in range(5)]
+    assert [Reward.from_json(message.data.decode()).event_id for message in taken] == names(taken)
+    assert len({message.message_id for message in taken}) == 10
+    assert abs(taken[0].time - time.time()) < 60
+    messages.settle(READER, [message.number for message in taken])
+    assert messages.backlog("reader") == messages.backlog("rewards") == 0
 
 
-def names(received):
-    return sorted(each.message.attributes["event_id"] for each in received)
-
-
-def test_what_was_acknowledged_by_either_side_outlives_a_killed_server(messages):
-    """Of a, b, c the first is acknowledged, the second is out, the third waits: b and c are there after the kill."""
-    topic = messages.topic("rewards")
-    reader = messages.subscription("reader", topic)
-    publisher = messages.publisher(topic)
-    publisher.send(rewards("a", "b", "c"))
-    with pubsub_v1.SubscriberClient() as client:
-        (first,), (second,) = pull(client, reader, 1), pull(client, reader, 1)
-        client.acknowledge(subscription=reader, ack_ids=[first.ack_id])
-        messages.service.kill()
-        assert messages.backlog("rewards") == messages.backlog("reader") == 2
-        assert messages.topic("rewards") == topic
-        assert messages.subscription("reader", topic) == reader
-        again = pull(client, reader)
-        assert names(again) == ["b", "c"]
-        ask(lambda: client.acknowledge(subscription=reader, ack_ids=[second.ack_id]))
-        assert messages.backlog("reader") == 1, "an acknowledgement holds although the server knows its reader no more"
-    ask(lambda: publisher.send(rewards("d")))
-    assert messages.backlog("rewards") == 2
-
-
-def test_nothing_that_a_publisher_was_told_is_kept_is_lost_when_the_server_is_killed_in_the_middle(messages):
-    """While requests of 50 messages follow each other: what is told counts, what fails may be there or not."""
-    topic = messages.topic("rewards")
-    reader, told = messages.subscription("reader", topic), []
-    sent, ended = threading.Semaphore(0), threading.Event()
-
-    def publish():
-        publisher = messages.publisher(topic)
-        for turn in itertools.count():
-            if ended.is_set():
-                return
-            some = [f"{turn}-{number}" for number in range(50)]
-            ask(lambda: publisher.send(rewards(*some)))  # noqa: B023, it is called at once
-            told.extend(some)
-            sent.release()
-
-    with ThreadPoolExecutor(1) as pool:
-        publishing = pool.submit(publish)
-        for _ in range(3):
+def test_what_was_acknowledged_to_a_publisher_outlives_its_sigkill_and_no_call_is_kept_in_part(
+    messages, topic, tmp_path
+):
+    """Each call publishes 5: what is waiting are whole calls, and all those that were acknowledged."""
+    acknowledged = set()
+    for turn in range(3):
+        command = [sys.executable, "-c", PUBLISHER, str(tmp_path), str(turn)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as publisher:
             for _ in range(10):
-                assert sent.acquire(timeout=60), publishing.exception(timeout=0)
-            messages.service.kill()
-            messages.start()
-        ended.set()
-        publishing.result()
-    with pubsub_v1.SubscriberClient() as client:
-        received = pull(client, reader, 100_000)
-    assert set(told) <= set(names(received))
-    assert len(received) == len({each.message.message_id for each in received})
+                acknowledged |= set(publisher.stdout.readline().split())
+            publisher.send_signal(signal.SIGKILL)
+            acknowledged |= set(publisher.stdout.read().split())
+    waiting = names(messages.take(READER, 10**6))
+    assert acknowledged <= set(waiting)
+    assert len(waiting) == len(set(waiting))
+    assert len(waiting) % 5 == 0
 
 
-def test_attempts_are_counted_across_restarts(messages):
-    topic = messages.topic("rewards")
-    dead = messages.topic("rewards-dead")
-    reader = messages.subscription("reader", topic, dead)
+def test_a_message_waits_in_each_subscription_that_was_there_when_it_was_published(messages, topic):
+    publisher = messages.publisher(topic)
+    publisher.send(rewards("a"))
+    messages.subscription("later", topic)
+    publisher.send(rewards("b"))
+    assert (messages.backlog("reader"), messages.backlog("later"), messages.backlog("rewards")) == (2, 1, 3)
+    messages.settle(READER, [message.number for message in messages.take(READER, 10)])
+    assert (messages.backlog("reader"), messages.backlog("later")) == (0, 1)
+
+
+def test_what_a_killed_reader_had_taken_is_due_at_once_with_its_attempts_counted(messages, topic):
     messages.publisher(topic).send(rewards("a"))
-    with pubsub_v1.SubscriberClient() as client:
-        (first,) = pull(client, reader)
-        client.modify_ack_deadline(subscription=reader, ack_ids=[first.ack_id], ack_deadline_seconds=0)
-        messages.service.kill()
-        messages.start()
-        (second,) = pull(client, reader)
-    assert (first.delivery_attempt, second.delivery_attempt) == (1, 2)
+    assert [message.attempts for _ in range(3) for message in messages.take(READER, 10)] == [1, 2, 3]
 
 
-def test_a_full_disk_is_an_error_for_the_publisher_and_nothing_else(messages):
+def test_a_message_that_failed_comes_again_after_a_pause(messages, topic):
+    messages.publisher(topic).send(rewards("a", "b"))
+    first, second = messages.take(READER, 10)
+    messages.settle(READER, [first.number], [second])
+    assert messages.take(READER, 10) == []
+    time.sleep(pause(1))
+    assert names(messages.take(READER, 10)) == ["b"]
+
+
+def test_pauses_double_from_a_tenth_of_a_second_to_a_minute():
+    assert [pause(attempts) for attempts in (1, 2, 3, 10)] == [0.1, 0.2, 0.4, 51.2]
+    assert pause(100) == 60
+
+
+def test_what_was_tried_ten_times_is_a_dead_letter_and_takes_nobody_along(messages, topic):
+    dead = messages.topic("rewards-dead")
+    letters = messages.subscription("rewards-dead", dead)
+    assert messages.subscription("reader", topic, dead) == READER
+    messages.publisher(topic).send(rewards("a", "b"))
+    for _ in range(9):
+        assert names(messages.take(READER, 1)) == ["a"]
+    assert names(messages.take(READER, 10)) == ["a", "b"]
+    assert names(messages.take(READER, 10)) == ["b"]
+    (letter,) = messages.take(letters, 10)
+    assert letter.attributes == {"event_id": "a", "CloudPubSubDeadLetterSourceDeliveryCount": "10"}
+    assert (messages.backlog("reader"), messages.backlog("rewards-dead")) == (1, 1)
+
+
+def test_names_derive_from_the_configuration(messages):
     topic = messages.topic("rewards")
-    reader, publisher = messages.subscription("reader", topic), messages.publisher(topic)
-    publisher.send(rewards("before"))
-    size = max(file.stat().st_size for file in messages.service.directory.iterdir())
-    resource.prlimit(messages.service.process, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    with pytest.raises(exceptions.ServiceUnavailable, match="the messages cannot be written"):
-        publisher.send(rewards(*map(str, range(5_000))))
-    kept = messages.backlog("rewards")
-    resource.prlimit(messages.service.process, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    ask(lambda: publisher.send(rewards("after")))
-    assert messages.backlog("rewards") == kept + 1
-    with pubsub_v1.SubscriberClient() as client:
-        assert "before" in names(pull(client, reader, 2))
+    assert topic == "projects/local/topics/recbandits-v1-rewards"
+    assert messages.subscription("reader", topic) == READER
 
 
-def test_a_second_server_on_the_same_messages_is_refused_in_a_sentence(messages, tmp_path):
-    messages.start()
-    file = tmp_path / "messages" / "messages.sqlite"
-    with pytest.raises(PlatformError, match="are another server's, which runs"):
-        Store(file)
+def test_a_deleted_topic_is_gone_with_its_subscriptions_and_deleting_again_is_no_error(messages, topic):
+    messages.publisher(topic).send(rewards("a"))
+    for _ in range(2):
+        messages.delete("rewards")
+    messages.publisher(topic).send(rewards("b"))
+    assert (messages.backlog("rewards"), messages.take(READER, 10)) == (0, [])
 
 
-def test_a_file_that_is_not_sqlites_is_refused_in_a_sentence(tmp_path):
-    (tmp_path / "messages.sqlite").write_text("something else, and long enough that nobody takes it for a header")
-    with pytest.raises(PlatformError, match=r"messages\.sqlite cannot be used: file is not a database"):
-        Store(tmp_path / "messages.sqlite")
+def test_only_its_owner_can_read_it(messages, topic, tmp_path):
+    assert stat.S_IMODE((tmp_path / "messages").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "messages").iterdir()} == {0o600}
 
 
-def test_a_backlog_that_cannot_be_read_is_a_sentence(messages):
-    messages.service.directory.mkdir(parents=True)
-    (messages.service.directory / "messages.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(PlatformError, match=r"topics/.*rewards could not be looked into: file is not a database"):
+def test_a_file_that_is_not_sqlites_is_refused_in_a_sentence(messages, tmp_path):
+    (tmp_path / "messages").mkdir()
+    (tmp_path / "messages" / "messages.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(PlatformError, match=r"messages\.sqlite could not be read: file is not a database"):
         messages.backlog("rewards")
 
 
-def test_names_derive_from_the_configuration_and_children_find_the_server(messages):
-    topic = messages.topic("rewards")
-    assert topic == "projects/local/topics/recbandits-v1-rewards"
-    assert messages.subscription("reader", topic) == "projects/local/subscriptions/recbandits-v1-reader"
+def fill_the_disk(directory, pipe):
+    messages = choose(Config(artifacts=directory)).messages
+    publisher, kept, error = messages.publisher(messages.topic("rewards")), 0, ""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
+    while not error:
+        try:
+            publisher.send(rewards(*map(str, range(kept, kept + 100))))
+            kept += 100
+        except PlatformError as refusal:
+            error = str(refusal)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    publisher.send(rewards("after"))
+    pipe.send((kept, error))
+    os._exit(9)
+
+
+def test_a_full_disk_is_an_error_for_the_publisher_and_nothing_else(messages, topic, tmp_path):
+    """Files may have 500 kB: what was acknowledged is there, what was refused is not, and then there is room."""
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=fill_the_disk, args=(str(tmp_path), theirs))
+    child.start()
+    kept, error = ours.recv()
+    child.join()
+    assert error.startswith(f"{tmp_path / 'messages' / 'messages.sqlite'} could not be written: ")
+    assert "\n" not in error
+    assert names(messages.take(READER, 10**6)) == [*map(str, range(kept)), "after"]
+
+
+def test_publishing_takes_neither_tensorflow_nor_a_client_of_google(tmp_path):
     code = (
-        "from google.cloud import pubsub_v1\n"
-        f"print(pubsub_v1.PublisherClient().get_topic(topic={topic!r}).name == {topic!r})"
+        "import sys\nfrom recbandits.config import Config\nfrom recbandits.platforms import choose\n"
+        "choose(Config(artifacts=sys.argv[1])).messages.publisher('projects/p/topics/t').send([])\n"
+        "print(sorted({'tensorflow', 'grpc', 'google.cloud.pubsub_v1'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
-
-
-def test_a_deleted_topic_is_gone_with_its_subscription_and_deleting_again_is_no_error(messages):
-    messages.subscription("rewards", messages.topic("rewards"))
-    for _ in range(2):
-        messages.delete("rewards")
-    with pytest.raises(PlatformError, match=r"subscriptions/recbandits-v1-reader could not be made: .*was not found"):
-        messages.subscription("reader", "projects/local/topics/recbandits-v1-rewards")
-    with sqlite3.connect(messages.service.directory / "messages.sqlite") as database:
-        assert database.execute("SELECT count(*) FROM topics").fetchone() == (0,)
-
-
-def test_before_its_first_start_there_is_no_backlog_and_nothing_to_stop(messages):
-    assert messages.backlog("rewards") == 0
-    messages.stop()
-    assert not messages.service.running
-    assert os.environ["PUBSUB_EMULATOR_HOST"] == ""
-
-
-def test_the_server_does_not_load_tensorflow():
-    modules = "recbandits.platforms.local.pubsub, recbandits.platforms.local.pusher"
-    code = f"import sys, {modules}; print('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True).stdout == b"[]\n"

@@ -1,22 +1,16 @@
-"""The warehouse in this process: the contract, the join against plain Python, and what happens to the file."""
+"""The warehouse of this machine: the contract, and the join against plain Python."""
 
 import itertools
-import multiprocessing
-import os
 import random
-import resource
-import subprocess
-import sys
 from collections import defaultdict
 from datetime import timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from warehouse_contract import START, WarehouseContract, at, shown, told
 
-from recbandits.platforms.local.warehouse import DuckWarehouse
-from recbandits.platforms.protocol import PlatformError
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.warehouse import Counts, digest_of
 from recbandits.records import REPORT_RULES, Interaction, Quarantined, Reward, Verdict
 
@@ -25,12 +19,11 @@ BEGIN, END, WINDOW, DEFAULT = 2, 8, 2.5, -1.0
 
 @pytest.fixture
 def warehouse():
-    with DuckWarehouse() as warehouse:
-        yield warehouse
+    return LocalWarehouse()
 
 
-class TestDuckWarehouse(WarehouseContract):
-    """In memory."""
+class TestLocalWarehouse(WarehouseContract):
+    """A file of its own for each test."""
 
 
 def earliest(records):
@@ -85,14 +78,14 @@ DELIVERIES = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None)
 @given(deliveries=DELIVERIES, seed=st.integers(0, 2**32), take=st.sampled_from(REPORT_RULES))
-def test_any_order_of_any_deliveries_gives_what_plain_python_gives(warehouse, deliveries, seed, take):
+def test_any_order_of_any_deliveries_gives_what_plain_python_gives(deliveries, seed, take):
     """Duplicates, conflicting ones, late ones, orphans; in two orders, batches of any size, half of them twice."""
     rows, counts = expected(deliveries, take)
     draws, results = random.Random(seed), []
     for _ in range(2):
-        warehouse.change(["DELETE FROM interactions", "DELETE FROM rewards", "DELETE FROM quarantine"], {})
+        warehouse = LocalWarehouse()
         again = [*deliveries, *draws.sample(deliveries, len(deliveries) // 2)]
         draws.shuffle(again)
         while again:
@@ -110,12 +103,12 @@ def test_any_order_of_any_deliveries_gives_what_plain_python_gives(warehouse, de
     assert [(row["reward"], row["reward_time"]) for row in joined] == [row[1] for row in rows]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None)
 @given(deliveries=DELIVERIES)
-def test_rows_that_two_writers_added_at_one_moment_are_taken_for_one(warehouse, deliveries):
+def test_rows_that_two_writers_added_at_one_moment_are_taken_for_one(deliveries):
     """BigQuery lets them: each row of each table is there twice, and nothing that is asked changes."""
+    warehouse = LocalWarehouse()
     tables = ("interactions", "rewards", "quarantine", "verdicts")
-    warehouse.change([f"DELETE FROM {name}" for name in tables], {})
     verdict = Verdict("id", START, "deployed", "v", "", "first", None, None, None, None)
     warehouse.write([*deliveries, verdict])
 
@@ -132,7 +125,8 @@ def test_rows_that_two_writers_added_at_one_moment_are_taken_for_one(warehouse, 
         yield sorted(warehouse.query("SELECT event_id, reward FROM decisions").to_pylist(), key=str)
 
     before = list(all_that_is_asked())
-    warehouse.change([f"INSERT INTO {name} SELECT * FROM {name}" for name in tables], {})
+    for name in tables:
+        warehouse._copy.connection.execute(f"INSERT INTO {name} SELECT * FROM {name}")
     assert list(all_that_is_asked()) == before
 
 
@@ -162,54 +156,3 @@ def test_a_reward_belongs_to_its_own_user(warehouse):
     for row in table:
         assert row["reward"] == 100 * int(row["user_id"]) + int(row["action"])
         assert row["context"] == f'{{"user": {row["user_id"]}}}'
-
-
-def test_a_file_has_one_owner(tmp_path):
-    file = tmp_path / "warehouse.duckdb"
-    code = f"from recbandits.platforms.local.warehouse import DuckWarehouse; DuckWarehouse({str(file)!r})"
-    with DuckWarehouse(file) as warehouse:
-        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        error = f"{PlatformError.__module__}.PlatformError: warehouse {file} could not be opened: "
-        assert other.stderr.splitlines()[-1].startswith(f"{error}IO Error: Could not set lock")
-        assert warehouse.write([shown("a", 0)]) == 1
-
-
-def test_a_file_that_is_no_warehouse_is_refused(tmp_path):
-    (tmp_path / "a").write_text("text " * 1000)
-    with pytest.raises(PlatformError, match=r"warehouse .*a could not be opened: .*not a valid DuckDB database"):
-        DuckWarehouse(tmp_path / "a")
-
-
-def fill_the_disk(file, pipe):
-    """Write until the disk is full, then with room again, then end without a word."""
-    warehouse, kept = DuckWarehouse(file), []
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(file) + 100_000, resource.RLIM_INFINITY))
-    error = ""
-    for number in range(1000):
-        try:
-            warehouse.write([shown(f"{number} {k}", number) for k in range(50)])
-            kept.append(number)
-        except PlatformError as refusal:
-            error = str(refusal)
-            break
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    new = warehouse.write([shown(f"{len(kept)} {k}", len(kept)) for k in range(50)])
-    pipe.send((kept, error, new))
-    os._exit(9)
-
-
-def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
-    """A child may write 100 kB more: what was acknowledged is there, what was refused is not, and goes in later."""
-    file = tmp_path / "warehouse.duckdb"
-    ours, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("fork").Process(target=fill_the_disk, args=(file, theirs))
-    child.start()
-    kept, error, new = ours.recv()
-    child.join()
-    assert "could not be written to" in error
-    assert "File too large" in error
-    assert "\n" not in error
-    assert new == 50
-    with DuckWarehouse(file) as warehouse:
-        assert warehouse.state()["interactions"]["rows"] == 50 * (len(kept) + 1)
-        assert len(warehouse.decisions(START, at(2000), 0, 0.0)) == 50 * (len(kept) + 1)

@@ -1,6 +1,7 @@
 """What leaves a server, leaves it later, weighted right, or is counted."""
 
-import os
+import base64
+import json
 import socket
 import subprocess
 import sys
@@ -10,16 +11,16 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from google.cloud import pubsub_v1
 
-from recbandits.platforms.local.pubsub import PubSub
+from recbandits.config import Config
+from recbandits.platforms.gcp import GcpPlatform
+from recbandits.platforms.gcp.rehearsal import Rehearsal
 from recbandits.records import Interaction
 from recbandits.serving.decisions import Recommendation
 from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink, count_missing, pass_probability
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 TOPIC = "projects/p/topics/log"
-READER = "projects/p/subscriptions/reader"
 
 
 class Decision:
@@ -56,53 +57,53 @@ def eventually(condition):
         time.sleep(0.01)
 
 
-def read_all(count, at_once=1000):
-    """What is in the subscription, as interactions in the order of their users."""
-    found = []
-    with pubsub_v1.SubscriberClient() as subscriber:
-        while len(found) < count:
-            received = subscriber.pull(subscription=READER, max_messages=at_once, timeout=10).received_messages
-            subscriber.acknowledge(subscription=READER, ack_ids=[each.ack_id for each in received])
-            found += [each.message for each in received]
-    return sorted(found, key=lambda message: Interaction.from_json(message.data).user_id)
+class Cloud:
+    """A rehearsed Pub/Sub with a topic, once it was made, and what a subscription of it has received."""
+
+    def __init__(self, rehearsal, directory):
+        config = Config(platform="gcp", project="movie-lab-42", artifacts=str(directory))
+        self.requests, self._documents = rehearsal.requests, rehearsal.documents
+        self._messages = GcpPlatform(config, rehearsal.endpoint).messages
+
+    def make_topic(self):
+        self._messages.subscription("reader", self._messages.topic("log"))
+
+    def open_sink(self):
+        return self._messages.publisher("projects/movie-lab-42/topics/recbandits-v1-log")
+
+    def received(self):
+        """Pairs (`Interaction`, attributes)."""
+        messages = self._documents.get("messages of /v1/projects/movie-lab-42/subscriptions/recbandits-v1-reader", [])
+        return [(Interaction.from_json(base64.b64decode(each["data"])), each["attributes"]) for each in messages]
 
 
-def make_topic():
-    pubsub_v1.PublisherClient().create_topic(name=TOPIC)
-    with pubsub_v1.SubscriberClient() as subscriber:
-        subscriber.create_subscription(name=READER, topic=TOPIC)
+@pytest.fixture
+def cloud(tmp_path):
+    with Rehearsal() as rehearsal:
+        yield Cloud(rehearsal, tmp_path)
 
 
-def test_decisions_arrive_in_pubsub_as_they_were_with_their_event_id_as_attribute():
-    with PubSub():
-        make_topic()
-        outbox = Outbox(lambda: PubSubSink(TOPIC), batch=30)
-        for number in range(100):
-            outbox.put(Decision(number), NOW)
-        assert outbox.close()["delivered"] == 100
-        messages = read_all(100)
-    expected = [Decision(number).interaction(NOW) for number in range(100)]
-    assert [Interaction.from_json(message.data) for message in messages] == expected
-    assert [message.attributes["event_id"] for message in messages] == [each.event_id for each in expected]
-    assert count_missing(message.attributes for message in messages) == 0
-    assert len({message.attributes["sequence"] for message in messages}) == 100
+def test_decisions_arrive_in_pubsub_as_they_were_with_their_event_id_as_attribute(cloud):
+    cloud.make_topic()
+    outbox = Outbox(cloud.open_sink, batch=30)
+    for number in range(100):
+        outbox.put(Decision(number), NOW)
+    assert outbox.close()["delivered"] == 100
+    received = cloud.received()
+    assert [interaction for interaction, _ in received] == [Decision(number).interaction(NOW) for number in range(100)]
+    assert [attributes["event_id"] for _, attributes in received] == [f"e{number}" for number in range(100)]
+    assert count_missing(attributes for _, attributes in received) == 0
+    assert len({attributes["sequence"] for _, attributes in received}) == 100
 
 
-def test_what_was_put_while_nobody_listened_arrives_when_somebody_does():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    os.environ["PUBSUB_EMULATOR_HOST"] = f"127.0.0.1:{port}"
-    try:
-        outbox = Outbox(lambda: PubSubSink(TOPIC))
-        for number in range(50):
-            outbox.put(Decision(number), NOW)
-        eventually(lambda: outbox.counters["retried"] > 0)
-        with PubSub(port=port):
-            make_topic()
-            assert outbox.close(30)["delivered"] == 50
-            assert len(read_all(50)) == 50
-    finally:
-        del os.environ["PUBSUB_EMULATOR_HOST"]
+def test_what_was_put_while_nobody_took_it_arrives_when_somebody_does(cloud):
+    outbox = Outbox(cloud.open_sink)
+    for number in range(50):
+        outbox.put(Decision(number), NOW)
+    eventually(lambda: outbox.counters["retried"] > 0)
+    cloud.make_topic()
+    assert outbox.close(30)["delivered"] == 50
+    assert len(cloud.received()) == 50
 
 
 def test_a_server_that_never_answers_keeps_nobody_waiting_and_what_is_left_has_failed(monkeypatch):
@@ -193,14 +194,16 @@ def test_what_a_sink_will_never_take_fails_and_the_next_batch_goes_on():
     assert [each.event_id for each in sink] == ["e0", "e1", "e4", "e5"]
 
 
-def test_many_large_records_go_in_several_requests():
+def test_many_large_records_go_in_several_requests(cloud):
     """200 records of about 100 kB: 20 MB, where Pub/Sub takes 10 at once."""
     many = tuple(f"item {number:05}" for number in range(7_000))
     records = [Interaction(f"e{number}", NOW, "v1", str(number), "{}", many, many[0], 1.0) for number in range(200)]
-    with PubSub():
-        make_topic()
-        PubSubSink(TOPIC).send(records)
-        assert len(read_all(200, at_once=20)) == 200
+    cloud.make_topic()
+    cloud.open_sink().send(records)
+    assert len(cloud.received()) == 200
+    sizes = [len(json.dumps(each.body)) for each in cloud.requests if each.path.endswith(":publish")]
+    assert len(sizes) > 3
+    assert max(sizes) < 10_000_000
 
 
 FORK = """

@@ -1,4 +1,4 @@
-"""The prediction server around exported policies: real processes, real sockets, a real client of Pub/Sub."""
+"""The prediction server around exported policies: real processes, real sockets, a real log."""
 
 import contextlib
 import json
@@ -21,43 +21,34 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from google.cloud import pubsub_v1
 
 from recbandits.config import Config
 from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
-from recbandits.platforms.local.pubsub import PubSub
+from recbandits.platforms.local.messages import LocalMessages
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
 from recbandits.serving.predictor import LARGEST_BODY, BanditPredictor
 from recbandits.serving.schemas import Response
 
-TOPIC, READER = "projects/p/topics/log", "projects/p/subscriptions/reader"
+TOPIC, READER = "projects/local/topics/log", "projects/local/subscriptions/recbandits-v1-reader"
 JSON = {"content-type": "application/json"}
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
 
 
-def make_topic():
-    with pubsub_v1.SubscriberClient() as subscriber:
-        pubsub_v1.PublisherClient().create_topic(name=TOPIC)
-        subscriber.create_subscription(name=READER, topic=TOPIC, ack_deadline_seconds=600)
-
-
-def read_log(count):
-    """The first `count` interactions in the log, by event id."""
-    found = {}
-    with pubsub_v1.SubscriberClient() as subscriber:
-        while len(found) < count:
-            pulled = subscriber.pull(subscription=READER, max_messages=1000, timeout=20).received_messages
-            subscriber.acknowledge(subscription=READER, ack_ids=[each.ack_id for each in pulled])
-            records = [Interaction.from_json(each.message.data) for each in pulled]
-            found |= {record.event_id: record for record in records}
-    return found
+def read_log(folder):
+    """The interactions in the log of the endpoint of a folder, by event id."""
+    messages = LocalMessages(Config(artifacts=str(folder))).take(READER, 1_000_000)
+    records = [Interaction.from_json(message.data) for message in messages]
+    assert len({record.event_id for record in records}) == len(records)
+    return {record.event_id: record for record in records}
 
 
 @contextlib.contextmanager
 def endpoint(folder, *policies, topic=TOPIC):
-    made = LocalEndpoints(Config(artifacts=str(folder))).create("tested", topic=topic)
+    config = Config(artifacts=str(folder))
+    LocalMessages(config).subscription("reader", TOPIC)
+    made = LocalEndpoints(config).create("tested", topic=topic)
     try:
         for directory in policies:
             made.deploy(directory)
@@ -68,11 +59,9 @@ def endpoint(folder, *policies, topic=TOPIC):
 
 @pytest.fixture(scope="module")
 def served(exported, tmp_path_factory):
-    """An endpoint that serves the first policy and logs to Pub/Sub."""
-    with PubSub():
-        make_topic()
-        with endpoint(tmp_path_factory.mktemp("artifacts"), exported[0]) as made:
-            yield made
+    """An endpoint that serves the first policy and logs."""
+    with endpoint(tmp_path_factory.mktemp("artifacts"), exported[0]) as made:
+        yield made
 
 
 def connect(endpoint):
@@ -120,12 +109,10 @@ def test_a_slate_carries_the_probability_of_every_place_and_logs_that_of_the_fir
     kept = {name: settings[name] for name in ("scorer", "exploration", "arms", "items", "titles", "summary")}
     manifest.seal(tmp_path / "slates", kept | {"exploration": {"name": "plackett_luce", "value": 2.0}})
     loaded, body = policy.load(tmp_path / "slates"), {"instances": [{"user_id": 7}] * 50, "parameters": {"k": 5}}
-    with PubSub():
-        make_topic()
-        with endpoint(tmp_path, tmp_path / "slates") as made:
-            status, answer = post(made, body)
-            log = read_log(50)
-            refused = post(made, {"instances": [{"user_id": 7, "k": 41}]})
+    with endpoint(tmp_path, tmp_path / "slates") as made:
+        status, answer = post(made, body)
+        log = read_log(tmp_path)
+        refused = post(made, {"instances": [{"user_id": 7, "k": 41}]})
     assert status == 200
     assert len({str(each.item_ids) for each in Response.model_validate(answer).predictions}) == 50
     scores = loaded.scores(pd.DataFrame(index=[0]))[0]
@@ -151,12 +138,10 @@ def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(served):
 def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(exported, tmp_path):
     """The seed is the user's choice, and so is then the draw. Two of four are logged; the outbox counts no more."""
     instances = [{"user_id": 7, "seed": 3}, {"user_id": 7}, {"user_id": 8, "seed": 0}, {"user_id": 8}]
-    with PubSub():
-        make_topic()
-        with endpoint(tmp_path, exported[0]) as made:
-            predictions = made.predict(instances)
-            log = read_log(2)
-            put = made.metrics()["outbox"]["put"]
+    with endpoint(tmp_path, exported[0]) as made:
+        predictions = made.predict(instances)
+        log = read_log(tmp_path)
+        put = made.metrics()["outbox"]["put"]
     assert [each["logged"] for each in predictions] == [False, True, False, True]
     assert set(log) == {each["event_id"] for each in predictions if each["logged"]}
     assert put == 2
@@ -166,11 +151,9 @@ def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(e
 def test_a_request_is_logged_with_what_was_known_and_without_a_user(exported, tmp_path):
     """What was asked is what is logged: text stays text, 7 stays 7, and a value that is missing is null."""
     context = {"age": 7}
-    with PubSub():
-        make_topic()
-        with endpoint(tmp_path, exported[0]) as made:
-            known, unknown = made.predict([{"context": context, "candidates": [101, 102]}, {"context": {"age": None}}])
-            log = read_log(2)
+    with endpoint(tmp_path, exported[0]) as made:
+        known, unknown = made.predict([{"context": context, "candidates": [101, 102]}, {"context": {"age": None}}])
+        log = read_log(tmp_path)
     record = log[known["event_id"]]
     assert (record.user_id, record.action, record.candidates) == (None, known["item_ids"][0], ("101", "102"))
     assert (record.context, log[unknown["event_id"]].context) == ('{"age": 7}', '{"age": null}')
@@ -410,22 +393,20 @@ def test_swaps_under_load_fail_no_request_and_name_the_version_that_chose(export
 
     A client that never sends the rest of its request does not change that.
     """
-    with PubSub():
-        make_topic()
-        with endpoint(tmp_path, exported[0]) as made:
-            versions = [policy.load(exported[0]).version, *(made.deploy(each, 0) for each in exported[1:])]
-            with Load(made) as load:
-                end = time.monotonic() + 2
-                while time.monotonic() < end:
-                    for version in versions:
-                        made.split({version: 100})
-                    made.split({versions[0]: 50, versions[1]: 30, versions[2]: 20})
-                    made.rollback()
-            predictions = load.predictions()
-            hanging = connect(made)
-            hanging.request("POST", "/predict", b"{", JSON | {"content-length": "100"})
-        hanging.close()
-        log = read_log(len(predictions))
+    with endpoint(tmp_path, exported[0]) as made:
+        versions = [policy.load(exported[0]).version, *(made.deploy(each, 0) for each in exported[1:])]
+        with Load(made) as load:
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                for version in versions:
+                    made.split({version: 100})
+                made.split({versions[0]: 50, versions[1]: 30, versions[2]: 20})
+                made.rollback()
+        predictions = load.predictions()
+        hanging = connect(made)
+        hanging.request("POST", "/predict", b"{", JSON | {"content-length": "100"})
+    hanging.close()
+    log = read_log(tmp_path)
     level = {version: level for level, version in enumerate(versions, 1)}
     assert {each["policy_version"] for each in predictions} == set(versions)
     for each in predictions:
@@ -477,27 +458,26 @@ def test_before_a_policy_is_deployed_the_server_lives_and_is_not_ready(exported,
         assert not made.health()["ready"]
 
 
-def test_a_dead_and_a_silent_pubsub_fail_no_prediction_and_lose_nothing_that_was_accepted(exported, tmp_path):
-    def predict(made, count):
-        return [each for _ in range(count) for each in made.predict([{"user_id": 7}] * 10)]
-
-    with PubSub() as server:
-        make_topic()
-        port = int(server.address.rpartition(":")[2])
-        with endpoint(tmp_path, exported[0]) as made:
-            predictions = predict(made, 3)
-            read_log(30)
-            server.__exit__()
-            with socket.create_server(("127.0.0.1", port)):  # accepts, and never answers
-                predictions += predict(made, 10)
-            predictions = predictions[30:] + predict(made, 10)
-            assert made.metrics()["outbox"]["waiting"] > 0
-            assert made.metrics()["statuses"] == {"200": 23}
-            with PubSub(port=port):
-                make_topic()
-                made.delete()
-                log = read_log(200)
-    assert set(log) == {each["event_id"] for each in predictions}
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_dead_or_silent_pubsub_fails_no_prediction(exported, silent):
+    """Nobody listens, or somebody accepts and never answers: 100 decisions are answered at once, and wait."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        if not silent:
+            listener.close()
+        host = f"127.0.0.1:{listener.getsockname()[1] if silent else free_port()}"
+        port = free_port()
+        variables = {"AIP_HTTP_PORT": str(port), "AIP_STORAGE_URI": str(exported[0]), "PUBSUB_EMULATOR_HOST": host}
+        with (
+            started(RECBANDITS_EVENT_TOPIC=TOPIC, **variables),
+            contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection,
+        ):
+            for _ in range(10):
+                connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}] * 10}), JSON)
+                response = connection.getresponse()
+                assert (response.status, len(json.loads(response.read())["predictions"])) == (200, 10)
+            connection.request("GET", "/metrics")
+            counters = json.loads(connection.getresponse().read())["outbox"]
+    assert (counters["put"], counters["waiting"], counters["delivered"]) == (100, 100, 0)
 
 
 def free_port():

@@ -48,12 +48,9 @@ class Project:
 def project(tmp_path_factory):
     """A project in which 600 decisions were logged in the first minute, and 600 in the second."""
     project = Project(tmp_path_factory.mktemp("project"))
-    try:
-        for seed, start in enumerate((START, MIDDLE)):
-            generate(project.world, project.platform.warehouse, 600, start, seed, candidates=5)
-        yield project
-    finally:
-        project.platform.warehouse.stop()
+    for seed, start in enumerate((START, MIDDLE)):
+        generate(project.world, project.platform.warehouse, 600, start, seed, candidates=5)
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The loop as processes of this machine: Pub/Sub, the warehouse, an endpoint, two functions, visitors and the trigger.
+"""The loop as processes of this machine: an endpoint, two functions, visitors and the trigger.
 
 Each is a server with a directory of its own below `loop` of the artifacts directory, so that nothing else on this
 machine is touched. Whatever dies is started again; when the loop ends, all of them do.
@@ -41,7 +41,7 @@ _POLL = 0.1  # seconds between two looks
 
 
 class Part(NamedTuple):
-    """One of the processes, or the pair that is a function."""
+    """One of the processes."""
 
     start: Callable  # of nothing; no effect where it runs
     stop: Callable
@@ -198,7 +198,7 @@ class Loop:
         if not self._prepared or not (self.directory / _MARK).exists():
             return
         self._end_work()
-        for name in ("endpoint", *map(_function, TOPICS), "warehouse", "messages"):
+        for name in ("endpoint", *map(_function, TOPICS)):
             self.parts[name].stop()
 
     def _end_work(self):
@@ -210,20 +210,18 @@ class Loop:
         self.parts["simulator"].stop()
 
     def _parts(self):
-        messages, warehouse, functions = self.platform.messages, self.platform.warehouse, self.platform.functions
+        functions = self.platform.functions
         endpoint, visitors = self.endpoint, Unit(self.directory / "simulator", "the simulator")
         trigger = Unit(self.directory / "trigger", "the trigger")
         logs = {
             _function(topic): Part(
                 partial(self._start_function, topic),
                 partial(functions.stop, _function(topic)),
-                partial(_both_run, functions, _function(topic)),
+                partial(_runs, functions, _function(topic)),
             )
             for topic in TOPICS
         }
         return {
-            "messages": Part(messages.start, messages.stop, lambda: messages.service.running),
-            "warehouse": Part(warehouse.start, warehouse.stop, lambda: warehouse.service.running),
             "endpoint": Part(
                 lambda: endpoint.start(self.topics["interactions"]),
                 endpoint.delete,
@@ -266,6 +264,5 @@ def _function(topic):
     return TOPICS[topic].replace("_", "-")
 
 
-def _both_run(functions, name):
-    server, pusher = functions.parts(name)
-    return server.running and pusher.running
+def _runs(functions, name):
+    return functions.unit(name).running

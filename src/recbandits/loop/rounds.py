@@ -52,16 +52,16 @@ class Loop:
 
     Attributes:
       endpoint: `MemoryEndpoint`
-      warehouse: `DuckWarehouse`
+      warehouse: `LocalWarehouse`
       now: datetime of the virtual clock.
       models: dict from version to `Served`.
     """
 
     def __init__(self, world, settings=None, seed=0):
-        from recbandits.platforms.local.warehouse import DuckWarehouse
+        from recbandits.platforms.local.warehouse import LocalWarehouse
 
         self.world, self.settings, self._seed = world, settings or Settings(STARS), seed
-        self.endpoint, self.warehouse, self.models = MemoryEndpoint(), DuckWarehouse(), {}
+        self.endpoint, self.warehouse, self.models = MemoryEndpoint(), LocalWarehouse(), {}
         self.now, self._features, self._span = _START, world.features, 0
 
     @property

@@ -40,7 +40,6 @@ def run(loop, data, rounds, show, stop, drift=False):
     observer = Observer(loop, rounds)
     with _meanwhile(observer, show, "a world is made"):
         loop.prepare(data)
-        loop.start("messages", "warehouse")
     with _meanwhile(observer, show, "servers start, the first policy is trained"), ThreadPoolExecutor() as beside:
         others = beside.submit(loop.start, "endpoint", "log-interaction", "log-reward")
         loop.start_up(stop)

@@ -1,8 +1,8 @@
-"""What the project asks of functions that events call: Cloud Functions, or functions-framework on this machine.
+"""What the project asks of functions that events call: Cloud Functions, or a process on this machine.
 
-A function is called at least once for each message of its topic, as Eventarc does it: a POST of a CloudEvent
-`google.cloud.pubsub.topic.v1.messagePublished`, answered with 2xx when its work is done and with anything else when the
-message is to come again. What has come ten times goes to the topic `<topic>-dead`.
+A function is called at least once for each message of its topic, as Eventarc does it: with a CloudEvent
+`google.cloud.pubsub.topic.v1.messagePublished`. It returns when its work is done, and raises when the message is to
+come again. What has come ten times goes to the topic `<topic>-dead`.
 """
 
 import re
@@ -27,7 +27,7 @@ class Function:
       target: name of the Python function in it, decorated by `functions_framework.cloud_event`, or by
         `functions_framework.http` where there is no topic.
       topic: "projects/<project>/topics/<topic>" as `platform.messages.topic` gives it, whose messages call it; None
-        for a function that HTTP calls.
+        for a function that HTTP calls, which only Google Cloud serves.
       environment: dict of variables.
 
     Raises:

@@ -2,17 +2,9 @@
 
 from typing import Protocol
 
-VARIABLE = "PUBSUB_EMULATOR_HOST"  # by which clients find a server that is not Google's
-
 
 class Messages(Protocol):
     """Topics and subscriptions of one platform, named by the configuration; what goes wrong is a `PlatformError`."""
-
-    def start(self):
-        """Have the service run."""
-
-    def stop(self):
-        """Have it end, where it is ours; what it keeps is there at the next start."""
 
     def topic(self, name):
         """Find a topic, or make it; gives "projects/<project>/topics/<topic>"."""
@@ -29,7 +21,7 @@ class Messages(Protocol):
         """
 
     def publisher(self, topic):
-        """`serving.outbox.PubSubSink` of a topic: `send` takes a list of records with `event_id` and `to_json`."""
+        """Sink of `serving.outbox.Outbox` for a topic: `send` takes a list of records with `event_id` and `to_json`."""
 
     def backlog(self, name):
         """How many messages a subscription has not delivered."""

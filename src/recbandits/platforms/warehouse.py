@@ -13,11 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recbandits import checks
 from recbandits.platforms import warehouse_sql as sql
-from recbandits.records import REPORT_RULES, Interaction, Verdict, arrow_schema, to_table
+from recbandits.records import REPORT_RULES, Interaction, Verdict, arrow_schema
 from recbandits.records.fields import TIME
 
 _LONGEST = 10**9  # seconds, 32 years; so that a time plus a window is a time
@@ -64,14 +63,6 @@ class Warehouse(ABC):
     def create(self):
         """Make the tables, and a view `decisions` of them for people, unless they are there."""
 
-    def start(self):
-        """See to it that it can be used: `create` where nothing has to be started."""
-        self.create()
-
-    @abstractmethod
-    def stop(self):
-        """End what `start` has started, if anything; what was written stays."""
-
     @abstractmethod
     def query(self, text, parameters=None):
         """Ask anything.
@@ -85,12 +76,12 @@ class Warehouse(ABC):
         """
 
     @abstractmethod
-    def _merge(self, batches):
-        """Add the rows of dict from name of a table to pyarrow.Table, unless they are there; how many were new."""
+    def _merge(self, groups):
+        """Add the records of a dict from `Table` to list, unless they are there; how many were new."""
 
     @abstractmethod
-    def _change(self, statements, parameters):
-        """Run statements that give no rows, all or none of them."""
+    def _drop(self, time):
+        """Run the statements `DROP`, all or none of them."""
 
     def write(self, records):
         """Keep records; when this returns, they are kept for good.
@@ -105,8 +96,8 @@ class Warehouse(ABC):
         for record in records:
             if type(record) not in sql.TABLES:
                 raise ValueError(f"records must be Interaction, Reward, Verdict or Quarantined, got {record!r}")
-            groups[type(record)].append(record)
-        return self._merge({sql.TABLES[kind].name: _batch(some) for kind, some in groups.items()}) if groups else 0
+            groups[sql.TABLES[type(record)]].append(record)
+        return self._merge(groups) if groups else 0
 
     def quarantine(self, entries):
         """Keep a list of `Quarantined`; how many message ids were new."""
@@ -185,36 +176,12 @@ class Warehouse(ABC):
 
     def drop_before(self, time):
         """Forget decisions, rewards and quarantined messages from before a time; with a decision all of its event."""
-        self._change(sql.DROP, {"time": TIME.accept("time", time)})
+        self._drop(TIME.accept("time", time))
 
 
 def digest_of(record):
     """Text that stands for everything a record says: BLAKE2b of its JSON, 32 hexadecimal digits."""
     return hashlib.blake2b(record.to_json().encode(), digest_size=16).hexdigest()
-
-
-def distinct(name, batch):
-    """The rows of a batch for the table of that name without those whose key another row has; the earliest is left."""
-    if len(batch) == 1:
-        return batch
-    key = list(sql.BY_NAME[name].key)
-    rows = batch.select(list(dict.fromkeys([*key, "time", sql.DIGEST]))).append_column(
-        "row", pa.array(range(len(batch)))
-    )
-    earliest = rows.sort_by([("time", "ascending"), (sql.DIGEST, "ascending")])
-    return batch.take(earliest.group_by(key, use_threads=False).aggregate([("row", "first")])["row_first"])
-
-
-def bounds(batch):
-    """Times of the first and the last row of a batch: parameters of `merge`."""
-    times = pc.min_max(batch["time"]).as_py()
-    return {"first": times["min"], "last": times["max"]}
-
-
-def _batch(records):
-    """Records of one kind as a table with their digests."""
-    digests = pa.array(map(digest_of, records), pa.string())
-    return to_table(records).append_column(pa.field(sql.DIGEST, pa.string(), nullable=False), digests)
 
 
 def _span(start, end, window=0.0, default=None):

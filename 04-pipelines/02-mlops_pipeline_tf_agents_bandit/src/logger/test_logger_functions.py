@@ -2,14 +2,15 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import functions_framework
 import pytest
+from cloudevents.conversion import to_binary
 
 from recbandits.config import Config
 from recbandits.platforms import choose
-from recbandits.platforms.local.pusher import event
+from recbandits.platforms.local.functions import event
+from recbandits.platforms.local.messages import Message
 from recbandits.records import Interaction, Reward
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -21,18 +22,16 @@ SOURCE = Path(__file__).with_name("main.py")
 def posted(target, data, number="1"):
     """Status of the answer to a message."""
     client = functions_framework.create_app(target, SOURCE, "cloudevent").test_client()
-    said = SimpleNamespace(message_id=number, publish_time=NOON, data=data, attributes={}, delivery_attempt=None)
-    headers, body = event(said, "projects/p/topics/t", "projects/p/subscriptions/s")
+    message = Message(1, number, NOON.timestamp(), data, {}, 1)
+    headers, body = to_binary(event(message, "projects/p/topics/t", "projects/p/subscriptions/s"))
     return client.post("/", headers=headers, data=body).status_code
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """One process for all tests, with its directory."""
+    """One warehouse for all tests, with its directory."""
     directory = str(tmp_path_factory.mktemp("artifacts"))
-    warehouse = choose(Config(artifacts=directory)).warehouse
-    yield warehouse, directory
-    warehouse.stop()
+    return choose(Config(artifacts=directory)).warehouse, directory
 
 
 @pytest.fixture

@@ -65,13 +65,11 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def config(world, tmp_path, monkeypatch):
-    """A configuration of its own, which the function finds, with a world and a Pub/Sub server."""
+    """A configuration of its own, which the function finds, with a world."""
     found = Config(artifacts=str(tmp_path))
     monkeypatch.setenv("RECBANDITS_CONFIG", str(found.write(tmp_path / "recbandits.toml")))
     monkeypatch.setenv("RECBANDITS_WORLD", str(world))
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "to be replaced, and given back at the end")
-    yield found
-    LocalPlatform(found).messages.stop()
+    return found
 
 
 @pytest.fixture
@@ -83,7 +81,7 @@ def client():
 def test_visitors_are_answered_and_their_rewards_are_published(config, client):
     """2 s at 20 requests/s of 2 visits, as many as this machine manages; what is reported is what the topic has."""
     messages = LocalPlatform(config).messages
-    messages.subscription("seen", messages.topic("rewards"))
+    seen = messages.subscription("seen", messages.topic("rewards"))
     server = SocketServer(config.artifacts_dir / "s", FirstChoice)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     directory = config.artifacts_dir / "endpoints" / config.endpoint
@@ -95,12 +93,7 @@ def test_visitors_are_answered_and_their_rewards_are_published(config, client):
     assert counts["visits"] % 2 == 0
     assert counts["reports"] == counts["reported"] == messages.backlog("seen")
     assert counts["waiting"] == 0
-    from google.cloud.pubsub_v1 import SubscriberClient
-
-    with SubscriberClient() as subscriber:
-        name = subscriber.subscription_path("local", config.topic("seen"))
-        received = subscriber.pull(subscription=name, max_messages=100).received_messages
-    rewards = [Reward.from_json(each.message.data.decode()) for each in received]
+    rewards = [Reward.from_json(message.data.decode()) for message in messages.take(seen, 100)]
     assert {reward.event_id for reward in rewards} <= {f"event-{number + 1}" for number in range(FirstChoice.asked)}
     assert all(1 <= reward.value <= 5 for reward in rewards)
 

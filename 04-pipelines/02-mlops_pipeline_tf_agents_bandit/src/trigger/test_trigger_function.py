@@ -24,9 +24,7 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setenv("RECBANDITS_FEATURES", str(tmp_path / "world"))
     monkeypatch.setenv("RECBANDITS_SETTINGS", json.dumps({"join": JOIN, "decisions": 10, "guardrail": {"least": 50}}))
     yield found
-    platform = choose(found)
-    platform.endpoints.create().delete()
-    platform.warehouse.stop()
+    choose(found).endpoints.create().delete()
 
 
 @pytest.fixture

@@ -25,12 +25,6 @@ class GcpMessages:
     def __init__(self, config, clients):
         self._config, self._clients = config, clients
 
-    def start(self):
-        """Nothing: the service runs."""
-
-    def stop(self):
-        """Nothing: the service is not ours to stop."""
-
     def topic(self, name):
         """Find a topic, or make it.
 

@@ -5,12 +5,16 @@ import io
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.gcp.assets import have
 from recbandits.platforms.gcp.errors import explained
+from recbandits.platforms.gcp.writer import Writer
 from recbandits.platforms.protocol import Resource
-from recbandits.platforms.warehouse import Warehouse, bounds, distinct
-from recbandits.platforms.writer import Writer
+from recbandits.platforms.warehouse import Warehouse, digest_of
+from recbandits.records import to_table
 
 _LIFE = timedelta(hours=1)  # of the table that a batch is loaded into, should nobody be left to remove it
 _TYPES = {datetime: "TIMESTAMP", float: "FLOAT64", bool: "BOOL", int: "INT64", str: "STRING"}  # a bool is an int
@@ -56,9 +60,6 @@ class BigQueryWarehouse(Warehouse):
         view.view_query = sql.VIEW.format(dataset=f"{self._dataset}.")
         self._have(view)
 
-    def stop(self):
-        """Nothing: the service is not ours to stop."""
-
     def _have(self, wanted):
         """Make a table or a view unless it is there, and list it; gives whether it was made."""
         wanted.labels, client = self._config.labels, self._clients.bigquery
@@ -99,16 +100,16 @@ class BigQueryWarehouse(Warehouse):
         Returns:
           list of the digests of those that are new.
         """
-        return [digest for name, batch in batches.items() for digest in self._insert(name, distinct(name, batch))]
+        return [digest for name, batch in batches.items() for digest in self._insert(name, _distinct(name, batch))]
 
     def _insert(self, name, batch):
         table, staging = sql.BY_NAME[name], f"batch_of_{name}_{uuid.uuid4().hex}"
         with explained(Resource("table", f"{self._dataset}.{name}"), "written to"):
             try:
                 self._load(table, staging, batch)
-                new = self.query(sql.missing(table, staging), bounds(batch))["digest"].to_pylist()
+                new = self.query(sql.missing(table, staging), _bounds(batch))["digest"].to_pylist()
                 if new:
-                    self.query(sql.merge(table, staging), bounds(batch))
+                    self.query(sql.merge(table, staging), _bounds(batch))
                 return new
             finally:
                 self._clients.bigquery.delete_table(f"{self._dataset}.{staging}", not_found_ok=True)
@@ -138,15 +139,39 @@ class BigQueryWarehouse(Warehouse):
         )
         load.result()
 
-    def _merge(self, batches):
-        return self._writer.write(batches)
+    def _merge(self, groups):
+        return self._writer.write({table.name: _batch(records) for table, records in groups.items()})
 
-    def _change(self, statements, parameters):
-        self.query(";\n".join(("BEGIN TRANSACTION", *statements, "COMMIT TRANSACTION")), parameters)
+    def _drop(self, time):
+        self.query(";\n".join(("BEGIN TRANSACTION", *sql.DROP, "COMMIT TRANSACTION")), {"time": time})
 
     @functools.cached_property
     def _writer(self):
         return Writer(self.insert)
+
+
+def _distinct(name, batch):
+    """The rows of a batch for the table of that name without those whose key another row has; the earliest is left."""
+    if len(batch) == 1:
+        return batch
+    key = list(sql.BY_NAME[name].key)
+    rows = batch.select(list(dict.fromkeys([*key, "time", sql.DIGEST]))).append_column(
+        "row", pa.array(range(len(batch)))
+    )
+    earliest = rows.sort_by([("time", "ascending"), (sql.DIGEST, "ascending")])
+    return batch.take(earliest.group_by(key, use_threads=False).aggregate([("row", "first")])["row_first"])
+
+
+def _bounds(batch):
+    """Times of the first and the last row of a batch: parameters of `merge`."""
+    times = pc.min_max(batch["time"]).as_py()
+    return {"first": times["min"], "last": times["max"]}
+
+
+def _batch(records):
+    """Records of one kind as a table with their digests."""
+    digests = pa.array(map(digest_of, records), pa.string())
+    return to_table(records).append_column(pa.field(sql.DIGEST, pa.string(), nullable=False), digests)
 
 
 def _schema(table):

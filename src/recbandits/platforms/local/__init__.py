@@ -64,7 +64,7 @@ class LocalPlatform:
 
     @cached_property
     def messages(self):
-        """`platforms.messages.Messages`: a durable server on loopback."""
+        """`platforms.messages.Messages`: an SQLite file."""
         from recbandits.platforms.local.messages import LocalMessages
 
         self._expect("messages")
@@ -72,7 +72,7 @@ class LocalPlatform:
 
     @cached_property
     def functions(self):
-        """`platforms.functions.Functions`: functions-framework on loopback."""
+        """`platforms.functions.Functions`: a process for each, which reads the messages of its topic."""
         from recbandits.platforms.local.functions import LocalFunctions
 
         self._expect("functions")
@@ -80,11 +80,11 @@ class LocalPlatform:
 
     @cached_property
     def warehouse(self):
-        """`platforms.warehouse.Warehouse`: BigQuery's SQL on DuckDB, in a process that starts when it is needed."""
-        from recbandits.platforms.local.warehouse_client import LocalWarehouse
+        """`platforms.warehouse.Warehouse`: records in SQLite, BigQuery's SQL on DuckDB."""
+        from recbandits.platforms.local.warehouse import LocalWarehouse
 
         self._expect("warehouse")
-        return LocalWarehouse(self.config)
+        return LocalWarehouse(self.config.artifacts_dir / "warehouse" / "warehouse.sqlite")
 
     def share(self, directory):
         """The directory itself, as text: steps on this machine find it where it is."""
@@ -128,13 +128,10 @@ class LocalPlatform:
 
 def _stop_all(path):
     """End the servers, runs and jobs whose directories are below a path."""
-    from recbandits.platforms.local.services import Service
     from recbandits.platforms.local.units import units_below
 
     for unit in units_below(path):
         unit.stop()
-    for file in path.rglob("server.json"):
-        Service(file.parent, file.parent.name).stop()
 
 
 @contextmanager

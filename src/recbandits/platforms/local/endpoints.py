@@ -25,7 +25,6 @@ from recbandits.platforms.endpoints import expect_shares
 from recbandits.platforms.jobs import NAME
 from recbandits.platforms.local.files import held, private, write_json
 from recbandits.platforms.local.units import Unit
-from recbandits.platforms.messages import VARIABLE
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import batch, versions
 from recbandits.serving.policy import load
@@ -34,6 +33,7 @@ from recbandits.serving.traffic_split import TrafficSplit
 _ANSWER = 60  # seconds until a server must answer a request
 _JSON = {"content-type": "application/json"}
 _TOPIC = "RECBANDITS_EVENT_TOPIC"  # where the server logs what it decides
+_SINK = {"RECBANDITS_EVENT_SINK": "recbandits.platforms.local.messages:open_sink"}  # what opens the topic there
 _TOKEN = "RECBANDITS_ADMIN_TOKEN"  # for the routes that change the release
 _TURN = 300.0  # seconds to wait for others who change the endpoint
 _END = 20.0  # seconds that a server gets to deliver its log
@@ -85,9 +85,9 @@ class LocalEndpoints:
 
         Args:
           name: of the endpoint; None is the name in the configuration.
-          topic: "projects/<project>/topics/<topic>", where decisions are logged: by $PUBSUB_EMULATOR_HOST if that is
-            set. A server that runs and logs elsewhere is started anew. None for the log that the endpoint had, if any:
-            one that was killed goes on with it, whoever starts it again.
+          topic: "projects/<project>/topics/<topic>" of `LocalMessages`, where decisions are logged before they are
+            answered. A server that runs and logs elsewhere is started anew. None for the topic that the endpoint had,
+            if any: one that was killed goes on with it, whoever starts it again.
 
         Returns:
           `LocalEndpoint`, alive; ready if a policy was deployed there before.
@@ -122,16 +122,18 @@ class LocalEndpoint:
     def start(self, topic=None):
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         private(private(self.directory) / "storage")
-        had = {name: value for name, value in self._variables.items() if name in (_TOPIC, VARIABLE)}
-        log = {_TOPIC: topic, VARIABLE: os.environ.get(VARIABLE, "")} if topic else had or {_TOPIC: ""}
-        if log != had:
+        previous = self._variables.get(_TOPIC)
+        topic = topic or previous or ""
+        if topic != previous:
             self.unit.stop(_END)
-        variables = log | {
+        variables = {
             _TOKEN: self._token or secrets.token_hex(16),
             "AIP_HEALTH_ROUTE": "/health",
             "AIP_PREDICT_ROUTE": "/predict",
             "AIP_STORAGE_URI": str(self._storage),
-        }
+            "RECBANDITS_ARTIFACTS": str(self.directory.absolute().parents[1]),
+            _TOPIC: topic,
+        } | _SINK
         command = [sys.executable, "-m", "recbandits.serving.server", "--uds", str(_socket_path(self.directory))]
         self.unit.start(command, variables, restart=True)
         self.unit.wait_ready(lambda: self.health()["alive"])
@@ -230,7 +232,7 @@ class LocalEndpoint:
 
     @_in_turn
     def delete(self):
-        """See `Endpoint.delete`; the server delivers its log before it ends."""
+        """See `Endpoint.delete`; the log stays."""
         self.unit.stop(_END)
         if path := socket_of(self.directory):
             path.unlink(missing_ok=True)

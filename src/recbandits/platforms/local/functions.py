@@ -1,35 +1,39 @@
-"""Functions on this machine: functions-framework on loopback, and beside it what pushes messages to it.
+"""Functions on this machine: a process each, which calls the code that Cloud Functions would run.
 
-The directory of a function has `function.json`, and the directories of two servers: `server` and, where a topic calls
-the function, `pusher`.
+`main.py` is loaded as functions-framework loads it, and called with the CloudEvent that Eventarc would send. A message
+is acknowledged when the function returns, and comes again when it raises.
+
+`python -m recbandits.platforms.local.functions DIRECTORY SUBSCRIPTION` is that process; the directory has
+`function.json`.
 """
 
+import base64
+import importlib.util
 import os
 import re
 import shutil
+import signal
 import sys
-from typing import NamedTuple
+import threading
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
 
-from recbandits.config import SETTINGS
-from recbandits.platforms.functions import Function
+from recbandits.config import SETTINGS, Config
+from recbandits.platforms.functions import EVENT, Function
 from recbandits.platforms.jobs import NAME
-from recbandits.platforms.local.files import read_json, write_json
-from recbandits.platforms.local.services import Service, answers
-from recbandits.platforms.messages import VARIABLE
+from recbandits.platforms.local.files import private, read_json, write_json
+from recbandits.platforms.local.messages import LocalMessages
+from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
 
-_THREADS = 32  # events in a function at once
-
-
-class Parts(NamedTuple):
-    """The `Service`s of one function."""
-
-    server: Service
-    pusher: Service
+_BATCH = 100  # messages that are taken and acknowledged at once
+_POLL = 0.01  # seconds between two looks
+_PAUSE = 1.0  # seconds until messages that cannot be read are looked at again
 
 
 class LocalFunctions:
-    """See `platforms.functions.Functions`.
+    """See `platforms.functions.Functions`; on this machine every function has a topic.
 
     Args:
       config: Config
@@ -43,101 +47,166 @@ class LocalFunctions:
         """See `Functions.deploy`; messages that come meanwhile wait.
 
         Args:
-          function: `Function`; its processes find the configuration of this platform.
+          function: `Function`; its process finds the configuration of this platform.
 
         Raises:
-          PlatformError: it did not start; the sentence ends with what it wrote last.
+          PlatformError: it has no topic, or did not start; the sentence ends with what it wrote last.
         """
-        directory = self._directory(function.name)
-        directory.mkdir(parents=True, exist_ok=True)
-        for service in self.parts(function.name):
-            service.stop()
-        write_json(directory / "function.json", vars(function) | {"source": str(function.source)})
+        if function.topic is None:
+            raise PlatformError(
+                f"function {function.name}: topic must be a topic's name on this machine, which serves nothing by "
+                f"HTTP, got None; call {function.target} with a request object"
+            )
+        unit = self.unit(function.name)
+        unit.stop()
+        write_json(private(unit.directory) / "function.json", vars(function) | {"source": str(function.source)})
         self.ensure(function.name)
 
     def ensure(self, name):
-        """Start what does not run of a function that was deployed.
+        """Start a function that was deployed unless it runs.
 
         Raises:
           PlatformError: there is no such function, or it does not start.
         """
-        function, (server, pusher) = self._deployed(name), self.parts(name)
-        kind = "cloudevent" if function.topic else "http"
-        options = ["--target", function.target, "--signature-type", kind, "--source", str(function.source / "main.py")]
-        command = [sys.executable, "-m", "functions_framework", *options, "--host", "127.0.0.1", "--port"]
+        function, unit = self._deployed(name), self.unit(name)
+        dead = self._messages.topic(f"{self._short(function.topic)}-dead")
+        self._messages.subscription(f"{self._short(function.topic)}-dead", dead)
+        subscription = self._messages.subscription(self._reader(function), function.topic, dead)
         settings = {f"RECBANDITS_{setting.upper()}": str(getattr(self._config, setting)) for setting in SETTINGS}
         settings["RECBANDITS_ARTIFACTS"] = str(self._config.artifacts_dir)
-        server.start(lambda port: [*command, str(port)], settings | {"THREADS": str(_THREADS)} | function.environment)
-        if function.topic:
-            subscription = self._subscribe(function)
-            module = [sys.executable, "-m", "recbandits.platforms.local.pusher", subscription, function.topic]
-            places = {"FUNCTION": f"127.0.0.1:{server.port}", VARIABLE: os.environ[VARIABLE]}
-            if pusher.running and pusher.variables != places:
-                pusher.stop()
-            pusher.start(lambda _: module, places, ready=lambda _: True)
+        command = [sys.executable, "-m", __name__, str(unit.directory), subscription]
+        unit.start(command, settings | function.environment, restart=True)
+        unit.wait_ready(lambda: _is_loaded(unit))
 
-    def parts(self, name):
-        """`Parts` of a function."""
-        directory = self._directory(name)
-        return Parts(
-            Service(directory / "server", f"function {name}"),
-            Service(directory / "pusher", f"the pusher of function {name}"),
-        )
+    def unit(self, name):
+        """`Unit` of a function."""
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
+            raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
+        return Unit(self._config.artifacts_dir / "functions" / name, f"function {name}")
 
     def stop(self, name):
-        """End the processes of a function, which is there to be started by `ensure`; messages wait meanwhile."""
-        server, pusher = self.parts(name)
-        pusher.stop()
-        server.stop()
+        """End the process of a function, which is there to be started by `ensure`; messages wait meanwhile."""
+        self.unit(name).stop()
 
     def delete(self, name):
         """See `Functions.delete`."""
-        directory = self._directory(name)
+        directory = self.unit(name).directory
         if not directory.exists():
             return
         self.stop(name)
-        if (directory / "function.json").exists() and (topic := self._deployed(name).topic):
-            self._messages.delete(self._reader(name, topic))
+        if (directory / "function.json").exists():
+            self._messages.delete(self._reader(self._deployed(name)))
         shutil.rmtree(directory)
 
     def logs(self, name):
-        """See `Functions.logs`; what the pusher wrote comes last."""
-        return "".join(part.logs() for part in self.parts(name))
+        """See `Functions.logs`."""
+        return self.unit(name).log()
 
     def health(self, name):
-        """See `Functions.health`."""
-        function, (server, pusher) = self._deployed(name), self.parts(name)
-        address = f"http://127.0.0.1:{server.port}"
-        missing = [part.what for part in (server, pusher)[: 2 if function.topic else 1] if not part.running]
-        reason = f"{' and '.join(missing)} not running" if missing else ""
-        return {
-            "alive": server.running,
-            "ready": not missing and answers(server.port),
-            "reason": reason,
-            "address": address,
-        }
+        """See `Functions.health`; HTTP calls none."""
+        self._deployed(name)
+        alive = self.unit(name).running
+        reason = "" if alive else f"function {name} is not running"
+        return {"alive": alive, "ready": alive and _is_loaded(self.unit(name)), "reason": reason, "address": ""}
 
-    def _subscribe(self, function):
-        """The function's own subscription, made if missing; what is tried too often goes to dead letters, kept."""
-        topic = self._short(function.topic)
-        dead = self._messages.topic(f"{topic}-dead")
-        self._messages.subscription(f"{topic}-dead", dead)
-        return self._messages.subscription(self._reader(function.name, function.topic), function.topic, dead)
-
-    def _reader(self, name, topic):
-        return f"{self._short(topic)}-{name}"
+    def _reader(self, function):
+        return f"{self._short(function.topic)}-{function.name}"
 
     def _short(self, topic):
         """A topic without the configuration's names."""
         return topic.rpartition("/")[2].removeprefix(f"{self._config.base}-")
 
     def _deployed(self, name):
-        function = read_json(self._directory(name) / "function.json")
+        function = read_json(self.unit(name).directory / "function.json")
         if function is None:
             raise PlatformError(f"function {name} does not exist, or not any more")
         return Function(**function)
 
-    def _directory(self, name):
-        if not isinstance(name, str) or not re.fullmatch(NAME, name):
-            raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
-        return self._config.artifacts_dir / "functions" / name
+
+def event(message, topic, subscription):
+    """Return the CloudEvent by which Eventarc delivers a `Message`.
+
+    Args:
+      message: `Message`
+      topic: "projects/<project>/topics/<topic>".
+      subscription: "projects/<project>/subscriptions/<subscription>".
+    """
+    from cloudevents.http import CloudEvent
+
+    when = datetime.fromtimestamp(message.time, UTC).isoformat().replace("+00:00", "Z")
+    content = {
+        "messageId": message.message_id,
+        "publishTime": when,
+        "data": base64.b64encode(message.data).decode(),
+        "attributes": message.attributes,
+    }
+    attributes = {"id": message.message_id, "source": f"//pubsub.googleapis.com/{topic}", "type": EVENT, "time": when}
+    data = {"message": content, "subscription": subscription, "deliveryAttempt": message.attempts}
+    return CloudEvent(attributes | {"datacontenttype": "application/json"}, data)
+
+
+def call(target, messages, topic, subscription, stop):
+    """Call a function with message after message.
+
+    The first messages after a start are taken one at a time: one that kills the process is the only one whose attempts
+    count, and is a dead letter after ten.
+
+    Args:
+      target: function of a CloudEvent.
+      messages: `LocalMessages`
+      topic: full name of the topic.
+      subscription: full name of the subscription; nobody else reads it.
+      stop: `threading.Event`, which ends it.
+    """
+    calls = 0
+    while not stop.is_set():
+        try:
+            calls += _call_once(target, messages, topic, subscription, 1 if calls < _BATCH else _BATCH, stop)
+        except PlatformError:  # the disk is full, say: what was taken comes again
+            traceback.print_exc()
+            stop.wait(_PAUSE)
+
+
+def _call_once(target, messages, topic, subscription, limit, stop):
+    """Call a function with the messages that are due; their number."""
+    taken, done, failed = messages.take(subscription, limit), [], []
+    for message in taken:
+        try:
+            target(event(message, topic, subscription))
+            done.append(message.number)
+        except Exception:  # whatever it was, the message comes again
+            traceback.print_exc()
+            failed.append(message)
+    if taken:
+        messages.settle(subscription, done, failed)
+    else:
+        stop.wait(_POLL)
+    return len(taken)
+
+
+def load(source, target):
+    """Load a function of `main.py` in a directory, from which that may import."""
+    sys.path.insert(0, str(source))
+    spec = importlib.util.spec_from_file_location("main", source / "main.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["main"] = module
+    spec.loader.exec_module(module)
+    return getattr(module, target)
+
+
+def main(directory, subscription):
+    """Call the function of a directory until SIGTERM."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    function = Function(**read_json(directory / "function.json"))
+    target = load(function.source, function.target)
+    write_json(directory / "loaded.json", os.environ[VARIABLE])
+    call(target, LocalMessages(Config.load()), function.topic, subscription, stop)
+
+
+def _is_loaded(unit):
+    return read_json(unit.directory / "loaded.json") == unit.run.get("name", "")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

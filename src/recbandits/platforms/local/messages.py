@@ -1,62 +1,76 @@
-"""Pub/Sub on this machine: one durable server, started on demand, found by clients of this process and its children."""
+"""Pub/Sub on this machine: an SQLite file in which a message waits until its reader has acknowledged it.
 
-import contextlib
-import os
-import sqlite3
-import sys
-from datetime import timedelta
-
-from recbandits.platforms.functions import ATTEMPTS
-from recbandits.platforms.local.services import Service
-from recbandits.platforms.messages import VARIABLE
-from recbandits.platforms.protocol import PlatformError
-from recbandits.serving.outbox import PubSubSink
-
-_ACK_DEADLINE = 10  # seconds, the least that Pub/Sub has: what a killed reader held comes again that soon
-# Ten attempts take 51 seconds, in which a warehouse may be away; Eventarc begins with 10 s and ends at 600 s.
-_RETRY = {"minimum_backoff": timedelta(seconds=0.1), "maximum_backoff": timedelta(minutes=1)}
-_BACKLOG = """
-SELECT count(*) FROM waiting JOIN subscriptions ON waiting.subscription = subscriptions.name
-WHERE subscriptions.name = ? OR subscriptions.topic = ?
+A message is delivered at least once to every subscription that its topic had when it was published. A subscription has
+one reader, so there are no leases: what a killed reader had taken waits for the next one. A publisher is answered when
+its messages are committed.
 """
+
+import json
+import secrets
+import time
+from typing import NamedTuple
+
+from recbandits.config import Config
+from recbandits.platforms.functions import ATTEMPTS
+from recbandits.platforms.local.sqlite import Database
+
+# Seconds before a message comes again, doubled each time: ten attempts take 51 seconds, in which a warehouse may be
+# away; Eventarc begins with 10 s and ends at 600 s.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 60.0
+_ATTEMPTS_ATTRIBUTE = "CloudPubSubDeadLetterSourceDeliveryCount"
+_FIELDS = "id, message_id, time, data, attributes, attempts"
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS subscriptions (name TEXT PRIMARY KEY, topic TEXT NOT NULL, dead_letters TEXT);
+CREATE TABLE IF NOT EXISTS waiting (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, subscription TEXT NOT NULL, message_id TEXT NOT NULL, time REAL NOT NULL,
+  data BLOB NOT NULL, attributes TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS in_order ON waiting (subscription, due, id);
+CREATE INDEX IF NOT EXISTS exhausted ON waiting (subscription) WHERE attempts >= {ATTEMPTS};
+"""
+_DUE = "SELECT id FROM waiting WHERE subscription = ? AND due <= ? ORDER BY due, id LIMIT ?"
+_EXHAUSTED = f"""
+SELECT waiting.id, dead_letters, data, attributes, attempts FROM waiting
+JOIN subscriptions ON name = subscription AND dead_letters IS NOT NULL
+WHERE subscription = ? AND attempts >= {ATTEMPTS}
+"""
+_BACKLOG = "SELECT count(*) FROM waiting JOIN subscriptions ON name = subscription WHERE name = ? OR topic = ?"
+
+
+class Message(NamedTuple):
+    """A message as its reader gets it.
+
+    Attributes:
+      number: by which the reader settles it.
+      message_id: text that all deliveries have in common.
+      time: of its publication, seconds since 1970.
+      data: bytes.
+      attributes: dict of texts.
+      attempts: deliveries so far, this one included.
+    """
+
+    number: int
+    message_id: str
+    time: float
+    data: bytes
+    attributes: dict
+    attempts: int
 
 
 class LocalMessages:
-    """See `platforms.messages.Messages`.
+    """See `platforms.messages.Messages`; any number of processes and threads may publish.
 
-    Attributes:
-      service: `Service` of the server.
+    Args:
+      config: Config
     """
 
     def __init__(self, config):
         self._config = config
-        self.service = Service(config.artifacts_dir / "messages", "the Pub/Sub server")
-        self._file = self.service.directory / "messages.sqlite"
-
-    def start(self):
-        """Start the server unless it runs, and have clients of this process find it.
-
-        Raises:
-          PlatformError: it did not start.
-        """
-        module = [sys.executable, "-m", "recbandits.platforms.local.pubsub"]
-        self.service.start(lambda port: [*module, "--port", str(port), "--file", str(self._file)])
-        os.environ[VARIABLE] = f"127.0.0.1:{self.service.port}"
-
-    def stop(self):
-        """See `Messages.stop`."""
-        self.service.stop()
+        self._database = Database(config.artifacts_dir / "messages" / "messages.sqlite", _SCHEMA)
 
     def topic(self, name):
         """See `Messages.topic`."""
-        from google.api_core.exceptions import AlreadyExists
-        from google.cloud.pubsub_v1 import PublisherClient
-
-        self.start()
-        full = self._full("topics", name)
-        with _explained(full, "made"), PublisherClient() as client, contextlib.suppress(AlreadyExists):
-            client.create_topic(name=full)
-        return full
+        return self._full("topics", name)
 
     def subscription(self, name, topic, dead_letters=None):
         """See `Messages.subscription`.
@@ -64,63 +78,123 @@ class LocalMessages:
         Args:
           name: as there.
           topic: as there.
-          dead_letters: topic to which goes what was tried ten times, with pauses that double; None for no pauses and
-            no end of attempts.
+          dead_letters: topic to which a message goes after ten attempts; None to try for ever.
         """
-        from google.api_core.exceptions import AlreadyExists
-        from google.cloud.pubsub_v1 import SubscriberClient
-
-        self.start()
         full = self._full("subscriptions", name)
-        request = {"name": full, "topic": topic, "ack_deadline_seconds": _ACK_DEADLINE}
-        if dead_letters:
-            request["retry_policy"] = _RETRY
-            request["dead_letter_policy"] = {"dead_letter_topic": dead_letters, "max_delivery_attempts": ATTEMPTS}
-        with _explained(full, "made"), SubscriberClient() as client, contextlib.suppress(AlreadyExists):
-            client.create_subscription(request=request)
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO subscriptions VALUES (?, ?, ?)", (full, topic, dead_letters))
         return full
 
     def publisher(self, topic):
         """See `Messages.publisher`."""
-        self.start()
-        return PubSubSink(topic)
+        return Publisher(self, topic)
 
     def backlog(self, name):
-        """How many messages were not acknowledged yet, whether the server runs or not.
+        """Count the messages that were not acknowledged yet.
 
         Args:
           name: of a subscription, or of a topic for all its subscriptions; 0 if there is none.
 
         Raises:
-          PlatformError: the server's file cannot be read.
+          PlatformError: the file cannot be read.
         """
-        if not self._file.exists():
-            return 0
         names = self._full("subscriptions", name), self._full("topics", name)
-        with _explained(names[1], "looked into"), contextlib.closing(sqlite3.connect(self._file)) as database:
-            return database.execute(_BACKLOG, names).fetchone()[0]
+        with self._database.read() as connection:
+            return connection.execute(_BACKLOG, names).fetchone()[0]
 
     def delete(self, name):
         """See `Messages.delete`."""
-        from google.api_core.exceptions import NotFound
-        from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
+        names = self._full("subscriptions", name), self._full("topics", name)
+        with self._database.write() as connection:
+            gone = "SELECT name FROM subscriptions WHERE name = ? OR topic = ?"
+            connection.execute(f"DELETE FROM waiting WHERE subscription IN ({gone})", names)
+            connection.execute("DELETE FROM subscriptions WHERE name = ? OR topic = ?", names)
 
-        self.start()
-        subscription, topic = self._full("subscriptions", name), self._full("topics", name)
-        with _explained(subscription, "removed"), SubscriberClient() as client, contextlib.suppress(NotFound):
-            client.delete_subscription(subscription=subscription)
-        with _explained(topic, "removed"), PublisherClient() as client, contextlib.suppress(NotFound):
-            client.delete_topic(topic=topic)
+    def publish(self, topic, messages):
+        """Commit messages, all or none of them.
+
+        Args:
+          topic: "projects/<project>/topics/<topic>".
+          messages: list of (data, attributes), bytes and a dict of texts.
+
+        Raises:
+          PlatformError: none is kept.
+        """
+        with self._database.write() as connection:
+            _insert(connection, topic, messages)
+
+    def take(self, subscription, limit):
+        """Give a reader the messages that are due, and count the attempt; only one may read a subscription at a time.
+
+        Args:
+          subscription: "projects/<project>/subscriptions/<subscription>".
+          limit: number of messages at most.
+
+        Returns:
+          list of `Message`, those that have waited longest first. Each must be settled, or is due again at once.
+        """
+        due = subscription, time.time(), limit
+        with self._database.read() as connection:
+            if not connection.execute(_DUE, due).fetchone():
+                return []
+        with self._database.write() as connection:
+            _bury(connection, subscription)
+            update = f"UPDATE waiting SET attempts = attempts + 1 WHERE id IN ({_DUE}) RETURNING {_FIELDS}"
+            rows = sorted(connection.execute(update, due).fetchall())
+        return [Message(*row)._replace(attributes=json.loads(row[4])) for row in rows]
+
+    def settle(self, subscription, done, failed=()):
+        """Acknowledge messages, and have others come again after a pause, or go to the dead letters.
+
+        Args:
+          subscription: as `take` was given.
+          done: numbers of the messages that are acknowledged.
+          failed: list of `Message`.
+        """
+        now, deleted = time.time(), [(number,) for number in done]
+        later = [(now + pause(message.attempts), message.number) for message in failed]
+        with self._database.write() as connection:
+            connection.executemany("DELETE FROM waiting WHERE id = ?", deleted)
+            connection.executemany("UPDATE waiting SET due = ? WHERE id = ?", later)
+            _bury(connection, subscription)
 
     def _full(self, kind, name):
         return f"projects/{self._config.project or 'local'}/{kind}/{self._config.topic(name)}"
 
 
-@contextlib.contextmanager
-def _explained(name, done):
-    from google.api_core.exceptions import GoogleAPICallError
+class Publisher:
+    """Publishes records as JSON, the event id as attribute, all of a call in one transaction."""
 
-    try:
-        yield
-    except (GoogleAPICallError, sqlite3.Error) as error:
-        raise PlatformError(f"{name} could not be {done}: {getattr(error, 'message', error)}") from error
+    def __init__(self, messages, topic):
+        self._messages, self._topic = messages, topic
+
+    def send(self, records):
+        """Publish; a `PlatformError` says that none of them is kept."""
+        self._messages.publish(
+            self._topic, [(each.to_json().encode(), {"event_id": each.event_id}) for each in records]
+        )
+
+
+def open_sink(topic):
+    """Open the sink of a topic for a prediction server, whose environment has the configuration."""
+    return LocalMessages(Config.load()).publisher(topic)
+
+
+def pause(attempts):
+    """Seconds until a message that was tried so many times comes again."""
+    return min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE)
+
+
+def _insert(connection, topic, messages):
+    now = time.time()
+    rows = [(secrets.token_hex(8), now, data, json.dumps(attributes), now, topic) for data, attributes in messages]
+    fields = "subscription, message_id, time, data, attributes, due"
+    select = "SELECT name, ?, ?, ?, ?, ? FROM subscriptions WHERE topic = ?"
+    connection.executemany(f"INSERT INTO waiting ({fields}) {select}", rows)
+
+
+def _bury(connection, subscription):
+    """Move the messages of a subscription that were tried ten times to its dead letters."""
+    for number, topic, data, attributes, attempts in connection.execute(_EXHAUSTED, [subscription]).fetchall():
+        _insert(connection, topic, [(data, json.loads(attributes) | {_ATTEMPTS_ATTRIBUTE: str(attempts)})])
+        connection.execute("DELETE FROM waiting WHERE id = ?", [number])

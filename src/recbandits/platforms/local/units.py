@@ -137,9 +137,10 @@ class Unit:
         return Status(end["state"], started, datetime.fromisoformat(end["ended"]), error)
 
     def wait(self) -> None:
-        """Wait until it runs no more."""
+        """Wait until it runs no more, and its runner has left the directory."""
         while self.running:
             time.sleep(_POLL)
+        self._wait_for_runner()
 
     def wait_ready(self, ready: Callable[[], bool]) -> None:
         """Wait until a server passes a test.
@@ -178,6 +179,7 @@ class Unit:
             if time.monotonic() > deadline:
                 raise self._stranger()
             time.sleep(_POLL)
+        self._wait_for_runner()
         if self.run and self._end() is None:
             self.write_end("stopped", -signal.SIGKILL)
 
@@ -240,6 +242,12 @@ class Unit:
                 process.send_signal(number)
                 reached = True
         return reached
+
+    def _wait_for_runner(self) -> None:
+        """Wait until the lock is free: a runner that has written the end is about to leave."""
+        deadline = time.monotonic() + _PATIENCE
+        while is_held(self.directory) and time.monotonic() < deadline:
+            time.sleep(_POLL / 10)
 
     def _lives(self) -> bool:
         return next(self.members(), None) is not None

@@ -1,131 +1,147 @@
-"""The warehouse on this machine: BigQuery's SQL on DuckDB."""
+"""The warehouse on this machine: SQLite keeps the records, DuckDB answers BigQuery's SQL from a copy in memory.
+
+Keys are unique, so a record is kept once, however often and by whomever it is written. Each object has its own copy,
+which takes the new rows before every query: rows are numbered in the order of their commits.
+"""
 
 import contextlib
 import functools
+import json
+import os
+import tempfile
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+
 from recbandits.platforms import warehouse_sql as sql
+from recbandits.platforms.local.sqlite import Database
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.warehouse import Warehouse, bounds, distinct
+from recbandits.platforms.warehouse import Warehouse, digest_of
+
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_ROWS = 50_000  # rows that are copied at once
 
 
-class DuckWarehouse(Warehouse):
-    """A warehouse in this process, which may be asked and written to by several threads.
+class LocalWarehouse(Warehouse):
+    """See `Warehouse`; any number of processes and threads may use one file.
 
     Args:
-      path: file that belongs to this process as long as it is open, made with its directory if missing; ":memory:" for
-        none.
-
-    Attributes:
-      broken: True once it has to be closed and opened again, as after a disk that was full; what was written is there.
-
-    Raises:
-      PlatformError: another process has the file, or it is none of DuckDB's.
+      file: path, made with its directory if missing; None for a file that is removed with this object.
     """
 
-    def __init__(self, path=":memory:"):
-        import duckdb
-
-        self.broken = False
-        self._name, self._turn = f"warehouse {path}", threading.Lock()
-        with self._explained("opened"):
-            if path != ":memory:":
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-            # One thread a statement: sums are added up in the same order every time.
-            self._connection = duckdb.connect(str(path), config={"threads": 1})
-            self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
-        self.create()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        """Let go of the file."""
-        self._connection.close()
-
-    def stop(self):
-        """Nothing: it is in this process; `close` ends it."""
+    def __init__(self, file=None):
+        self._temporary = None
+        if file is None:
+            self._temporary = tempfile.TemporaryDirectory()
+            file = Path(self._temporary.name, "warehouse.sqlite")
+        self._database = Database(file, ";".join(map(_schema, sql.TABLES.values())))
+        self._lock, self._copy = threading.Lock(), None
 
     def create(self):
         """See `Warehouse.create`."""
-        from recbandits.records import duckdb_schema
-
-        with self._transaction("created") as cursor:
-            for table in sql.TABLES.values():
-                columns = f"{duckdb_schema(table.record)}, {sql.DIGEST} VARCHAR NOT NULL"
-                cursor.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
-            view = "CREATE OR REPLACE VIEW decisions AS " + sql.VIEW.format(dataset="")
-            cursor.execute(translated(view)[0])
+        with _explained(self._database.file), self._lock:
+            self._updated_copy()
 
     def query(self, text, parameters=None):
         """See `Warehouse.query`."""
-        with self._cursor("asked") as cursor:
+        with _explained(self._database.file):
             statement, names = translated(text)
             given = {name: value for name, value in (parameters or {}).items() if name in names}
-            return cursor.sql(statement, params=given).to_arrow_table()
+            with self._lock:
+                copy = self._updated_copy()
+                _require_query(copy, statement)
+                return copy.sql(statement, params=given).to_arrow_table()
 
-    def insert(self, batches):
-        """Add rows in one transaction, unless they are there.
+    def _merge(self, groups):
+        with self._database.write() as connection:
+            before = connection.total_changes
+            for table, records in groups.items():
+                # Of two records with one key the earliest is kept.
+                rows = sorted((_row(table, record) for record in records), key=lambda row: row[1:3])
+                marks = ", ".join("?" * len(rows[0]))
+                connection.executemany(f"INSERT OR IGNORE INTO {table.name} VALUES (NULL, {marks})", rows)
+            return connection.total_changes - before
 
-        Args:
-          batches: dict from name of a table to pyarrow.Table with its columns.
+    def _drop(self, time):
+        with self._database.write() as connection:
+            for statement in sql.DROP:
+                connection.execute(statement, {"time": _microseconds(time)})
+            (state,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version = {state + 1}")
 
-        Returns:
-          list of the digests of those that are new.
-        """
-        new = []
-        with self._transaction("written to") as cursor:
-            for name, batch in batches.items():
-                new += _merged(cursor, sql.BY_NAME[name], distinct(name, batch))
-        return new
+    def _updated_copy(self):
+        """Return the connection to the copy, which has every row that is committed by now."""
+        with self._database.read() as connection:
+            (state,) = connection.execute("PRAGMA user_version").fetchone()
+            owner = os.getpid(), state  # a forked process, and one that rows were taken from, needs another copy
+            if self._copy is None or self._copy.owner != owner:
+                # To close that of the parent process would wait for threads that are not in this one.
+                self._inherited = self._copy if self._copy and self._copy.owner[0] != owner[0] else None
+                self._copy = _Copy(owner)
+            for name in sql.BY_NAME:
+                self._copy.take(name, connection)
+        return self._copy.connection
 
-    def _merge(self, batches):
-        return len(self.insert(batches))
 
-    def change(self, statements, parameters):
-        """Run statements of BigQuery's SQL that give no rows, all or none of them."""
-        with self._transaction("changed") as cursor:
-            for statement in statements:
-                cursor.execute(translated(statement)[0], parameters)
+class _Copy:
+    """Tables in memory, and the number of the last row of each."""
 
-    _change = change
-
-    @contextlib.contextmanager
-    def _cursor(self, done):
-        with self._explained(done):
-            cursor = self._connection.cursor()
-            try:
-                yield cursor
-            finally:
-                cursor.close()
-
-    @contextlib.contextmanager
-    def _transaction(self, done):
-        """What one thread does at a time, all or nothing; ends when it is on the disk."""
-        with self._turn, self._cursor(done) as cursor:
-            cursor.begin()
-            try:
-                yield cursor
-                cursor.commit()
-            except BaseException:
-                with contextlib.suppress(Exception):  # a commit that failed has ended the transaction
-                    cursor.rollback()
-                raise
-
-    @contextlib.contextmanager
-    def _explained(self, done):
+    def __init__(self, owner):
         import duckdb
-        from sqlglot.errors import SqlglotError
 
-        try:
-            yield
-        except (duckdb.Error, SqlglotError, OSError) as error:
-            self.broken = self.broken or isinstance(error, duckdb.FatalException | duckdb.InternalException)
-            raise PlatformError(f"{self._name} could not be {done}: {_line(error)}") from error
+        from recbandits.records import duckdb_schema
+
+        self.owner, self._last = owner, dict.fromkeys(sql.BY_NAME, 0)
+        # With one thread sums are added up in the same order every time.
+        self.connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+        self.connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
+        self._columns = {}
+        for table in sql.TABLES.values():
+            columns = f"{duckdb_schema(table.record)}, {sql.DIGEST} VARCHAR NOT NULL"
+            self.connection.execute(f"CREATE TABLE {table.name} ({columns})")
+            self._columns[table.name] = self._fields(table)
+        view = "CREATE VIEW decisions AS " + sql.VIEW.format(dataset="")
+        self.connection.execute(translated(view)[0])
+
+    def _fields(self, table):
+        """Columns of a table as expressions of the column `record`, which is the JSON of a record."""
+        described = self.connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table.name})")
+        types = dict(described.fetchall())
+        form = json.dumps({name: types[name] for name in table.record.fields})
+        return ", ".join(f"(from_json(record, '{form}')).{name}" for name in table.record.fields)
+
+    def take(self, name, database):
+        """Add the rows that are new in a table of a database."""
+        new = f"SELECT row, digest, record FROM {name} WHERE row > ? ORDER BY row LIMIT {_ROWS}"
+        while rows := database.execute(new, [self._last[name]]).fetchall():
+            numbers, digests, records = zip(*rows, strict=True)
+            self.connection.register("batch", pa.table({"digest": digests, "record": records}))
+            self.connection.execute(f"INSERT INTO {name} SELECT {self._columns[name]}, digest FROM batch")
+            self.connection.unregister("batch")
+            self._last[name] = numbers[-1]
+
+
+def _require_query(connection, statement):
+    """Check that a statement changes nothing: what it changed would be in the copy alone."""
+    import duckdb
+
+    kinds = [each.type.name for each in connection.extract_statements(statement)]
+    if kinds != ["SELECT"]:
+        raise duckdb.InvalidInputException(f"statement must be one query, got {' and '.join(kinds)}")
+
+
+@contextlib.contextmanager
+def _explained(file):
+    import duckdb
+    from sqlglot.errors import SqlglotError
+
+    try:
+        yield
+    except (duckdb.Error, SqlglotError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise PlatformError(f"warehouse {file} could not be asked: {line}") from error
 
 
 @functools.lru_cache(maxsize=200)
@@ -142,14 +158,17 @@ def translated(text):
     return statements[0].sql("duckdb", unsupported_level=ErrorLevel.RAISE), tuple(sorted(names))
 
 
-def _merged(cursor, table, batch):
-    """Digests of the rows that a batch adds to a table."""
-    cursor.register("batch", batch)
-    statement, names = translated(sql.merge(table, "batch"))
-    given = {name: value for name, value in bounds(batch).items() if name in names}
-    return [digest for (digest,) in cursor.execute(f"{statement} RETURNING {sql.DIGEST}", given).fetchall()]
+def _schema(table):
+    """Statement that makes the table of SQLite: number, key, time and digest of a record, and the JSON of all of it."""
+    return (
+        f"CREATE TABLE IF NOT EXISTS {table.name} (row INTEGER PRIMARY KEY, {table.key[0]} TEXT NOT NULL, "
+        f"time INTEGER NOT NULL, {sql.DIGEST} TEXT NOT NULL, record TEXT NOT NULL, UNIQUE ({', '.join(table.key)}))"
+    )
 
 
-def _line(error):
-    """The first line of what DuckDB or sqlglot says."""
-    return str(error).strip().splitlines()[0]
+def _row(table, record):
+    return getattr(record, table.key[0]), _microseconds(record.time), digest_of(record), record.to_json()
+
+
+def _microseconds(time):
+    return (time - _EPOCH) // _MICROSECOND

@@ -1,0 +1,100 @@
+"""SQLite files that many processes and threads of this machine write to at once.
+
+A committed transaction survives the end of every process. A power failure may undo the last ones, because
+`synchronous = NORMAL` does not flush the log at each commit. The write-ahead log needs a local disk.
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from recbandits.platforms.protocol import PlatformError
+
+_PATIENCE = 30.0  # seconds to wait for other writers
+_CHECKPOINT = 500  # commits of one connection between two checkpoints
+
+
+class Database:
+    """One file with its tables, created when it is first used; each thread has its own connection.
+
+    Args:
+      file: path of the file; its directory is made private.
+      schema: statements that create the tables unless they exist.
+    """
+
+    def __init__(self, file: Path, schema: str) -> None:
+        self.file, self._schema, self._thread = Path(file), schema, threading.local()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Yield the connection in a transaction that excludes other writers; commit it at the end, or roll back.
+
+        Raises:
+          PlatformError: SQLite refused, and nothing was written.
+        """
+        with self._transaction("IMMEDIATE", "written") as connection:
+            yield connection
+        self._thread.commits += 1
+        if self._thread.commits % _CHECKPOINT == 0:
+            # SQLite before 3.51.3 can damage a file when two connections checkpoint beside a writer. Its automatic
+            # checkpoints do not exclude writers and are off; this kind does. One that is refused is made up for later.
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(FULL)")
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Yield the connection in a transaction that sees one state of the file.
+
+        Raises:
+          PlatformError: SQLite refused.
+        """
+        with self._transaction("DEFERRED", "read") as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _transaction(self, kind: str, action: str) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._connect()
+            connection.execute(f"BEGIN {kind}")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise PlatformError(f"{self.file} could not be {action}: {error}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        """Return the connection of this thread; a forked process leaves that of its parent alone."""
+        thread = self._thread
+        if getattr(thread, "process", None) != os.getpid():
+            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
+            connection = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
+            mode = _use_log(connection)
+            if mode != "wal":
+                raise sqlite3.OperationalError(f"journal_mode must be wal, got {mode}: move it to a local disk")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; COMMIT")
+            thread.inherited, thread.connection = getattr(thread, "connection", None), connection
+            thread.process, thread.commits = os.getpid(), 0
+        return thread.connection
+
+
+def _use_log(connection: sqlite3.Connection) -> str:
+    """Switch a file to its write-ahead log and return the mode; SQLite does not wait for others who do the same."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
