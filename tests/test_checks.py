@@ -1,5 +1,6 @@
 """Checks of values, and files that are complete or absent."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,41 @@ def test_a_directory_replaces_the_one_before_with_all_its_files(directory, tmp_p
     assert [path.name for path in (tmp_path / directory).iterdir()] == ["new"]
 
 
+def test_there_is_no_moment_without_a_directory_that_is_replaced(tmp_path):
+    """A reader looks all the time while the directory is replaced 200 times, and finds each of its files."""
+    missing, end = [], threading.Event()
+
+    def read():
+        while not end.is_set():
+            try:
+                (tmp_path / "model" / "file").read_text()
+            except FileNotFoundError as error:
+                missing.append(error)
+
+    def write(text):
+        with checks.replacing(tmp_path / "model") as draft:
+            draft.mkdir()
+            (draft / "file").write_text(text)
+
+    write("first")
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(200):
+        write(str(number))
+    end.set()
+    reader.join()
+    assert not missing
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "file").read_text() == "199"
+
+
+def test_a_directory_is_replaced_where_two_cannot_be_exchanged(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "_exchange", lambda *_: False)
+    test_a_directory_replaces_the_one_before_with_all_its_files("model", tmp_path)
+
+
 def test_a_directory_is_restored_when_its_successor_cannot_take_the_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "_exchange", lambda *_: False)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").touch()
 

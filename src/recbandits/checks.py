@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
@@ -156,8 +157,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file or a directory so that readers find it complete or, before that, as it was.
 
     The body of the `with` statement writes to the path that is given to it, which is new and beside `path`. When the
-    body ends without an error, the content is flushed to the disk and takes its name; else nothing has changed. A
-    directory that replaces another one takes two renames, and there is none of that name for the moment between them.
+    body ends without an error, the content is flushed to the disk and takes its name; else nothing has changed. Where
+    the file system cannot exchange two directories, such as NFS, one that replaces another takes two renames, and there
+    is none of that name for the moment between them.
 
     Args:
       path: of the file or directory; folders above it are created.
@@ -169,16 +171,31 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield draft
         for file in (draft, *draft.rglob("*")) if draft.is_dir() else (draft,):
             _flush(file)
-        previous = Path(folder, f"{path.name}.previous")
-        if draft.is_dir() and path.exists():  # a directory cannot be renamed onto another one that has files
-            path.rename(previous)
-        try:
-            draft.replace(path)
-        except OSError:
-            if previous.exists():
-                previous.rename(path)
-            raise
+        if not (draft.is_dir() and path.is_dir() and _exchange(draft, path)):
+            _take_name(draft, path)
         _flush(path.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange the names of two directories at once, and return whether the system can do that."""
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
+
+
+def _take_name(draft: Path, path: Path) -> None:
+    """Rename a draft to its path, after a directory of that name was put beside it."""
+    previous = draft.with_name(f"{path.name}.previous")
+    if draft.is_dir() and path.exists():  # a directory cannot be renamed onto another one that has files
+        path.rename(previous)
+    try:
+        draft.replace(path)
+    except OSError:
+        if previous.exists():
+            previous.rename(path)
+        raise
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from recbandits.config import Config
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import socket_of
 from recbandits.platforms.protocol import PlatformError
+from recbandits.serving.policy import load
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,33 @@ def test_after_a_killed_server_the_endpoint_starts_again_with_what_it_served(end
     assert [each["policy_version"] for each in again.predict([{"user_id": user} for user in range(1, 31)])] == before
     again.rollback()
     assert again.traffic_split == {first: 100, second: 0}
+
+
+def test_undeploying_the_last_version_leaves_an_endpoint_that_starts_again(endpoint, exported, config):
+    endpoint.undeploy(endpoint.deploy(exported[0]))
+    killed = process_of(endpoint)
+    os.kill(killed.pid, signal.SIGKILL)
+    again = LocalPlatform(config).endpoints.create()
+    assert process_of(again).pid != killed.pid
+    assert again.health() == {"alive": True, "ready": False, "reason": "no policy is deployed yet"}
+    again.deploy(exported[0])
+    assert again.health()["ready"]
+
+
+def test_a_copy_that_a_killed_deployment_left_damaged_is_replaced(endpoint, exported):
+    version = load(exported[0]).version
+    place = endpoint.directory / "storage" / "policies" / version
+    shutil.copytree(exported[0], place)
+    (place / "scorer.npz").unlink()
+    assert endpoint.deploy(exported[0]) == version
+    assert load(place).version == version
+    assert len(endpoint.predict([{"user_id": 7}])) == 1
+
+
+def test_the_token_of_an_endpoint_is_its_users_alone(endpoint):
+    file = endpoint.directory / "server.json"
+    assert len(json.loads(file.read_text())["variables"]["RECBANDITS_ADMIN_TOKEN"]) == 32
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_server_that_does_not_start_is_reported_with_its_last_words(config, exported):

@@ -317,9 +317,9 @@ def test_a_direct_log_says_whether_decisions_are_kept():
 
     sink = Sometimes()
     log = DirectLog(sink)
-    assert [log.record([Decision(number)], NOW) for number in range(3)] == [True, False, True]
+    assert [log.record([[Decision(number)]], NOW) for number in range(3)] == [[True], [False], [True]]
     assert [each.event_id for each in sink] == ["e0", "e2"]
-    assert log.close() == {"put": 3, "delivered": 2, "failed": 1}
+    assert log.close() == {"put": 3, "dropped": 0, "delivered": 2, "failed": 1, "waiting": 0}
 
 
 @pytest.mark.parametrize("batch", [0, 101])

@@ -1,6 +1,7 @@
 """Policy directories: sealed, described, refused when anything in them is not what was exported."""
 
 import json
+import random
 import shutil
 
 import numpy as np
@@ -149,6 +150,100 @@ def test_arrays_that_would_run_code_are_not_read(copy):
     manifest.seal(copy, kept)
     with pytest.raises(ValueError, match="allow_pickle"):
         policy.load(copy)
+
+
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    10**400,
+    1e308,
+    "",
+    "a\nb",
+    "greedy",
+    "x" * 5000,
+    [],
+    [[]],
+    ["a", "a"],
+    [None],
+    {},
+    {"a": {}},
+]
+
+
+def mutated(content, rng):
+    """A manifest with one thing changed somewhere: replaced, removed, or added."""
+    content = json.loads(json.dumps(content))
+    place, key = content, rng.choice(list(content))
+    while isinstance(place[key], dict | list) and place[key] and rng.random() < 0.7:
+        place = place[key]
+        key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+    kind = rng.randrange(4)
+    if kind == 0:
+        del place[key]
+    elif kind == 1 and isinstance(place, dict):
+        place[rng.choice(["x", "", "../a", "saved_model.pb", "value"])] = rng.choice(ODD)
+    else:
+        place[key] = rng.choice(ODD)
+    return content
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_200_mutated_manifests_get_a_sentence_each_or_are_served(copy, sealed):
+    """Sealed anew, as by somebody who wants to be loaded, some are policies: with another title, or exploration."""
+    rng, served, sentences = random.Random(int(sealed)), 0, set()
+    content = json.loads((copy / "policy.json").read_text())
+    content |= {"titles": {"101": "one"}, "summary": {"data": "d", "agent": "a", "metrics": {"m": [1, 0, 2]}}}
+    digest = content.pop("digest")
+    for _ in range(200):
+        changed = mutated(content, rng)
+        try:
+            text = manifest._text(changed | {"digest": manifest._digest(changed) if sealed else digest})
+        except ValueError:  # no JSON
+            continue
+        (copy / "policy.json").write_text(text)
+        try:
+            loaded = policy.load(copy)
+            policy.describe(copy)
+        except ValueError as error:
+            sentences.add(str(error))
+        else:
+            served += 1
+            assert loaded.recommend(candidates=loaded.candidates[:2]).propensity > 0
+    assert [each for each in sentences if "\n" in each or not 10 < len(each) < 500] == []
+    assert len(sentences) > (30 if sealed else 3)
+    assert (10 < served < 150) if sealed else served == 0
+
+
+def test_a_manifest_that_is_nested_too_deep_is_damage(copy):
+    (copy / "policy.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"policy copy is damaged, policy\.json cannot be read"):
+        policy.load(copy)
+
+
+@pytest.mark.parametrize("name", ["scorer.npz", "features.npz"])
+def test_arrays_that_do_not_fit_get_a_sentence(copy, name):
+    """Each array in turn is missing, of text, of another size, or infinite; sealed anew."""
+    settings, _ = manifest.read(copy)
+    kept = {key: settings[key] for key in ("scorer", "exploration", "arms", "items", "titles", "summary")}
+    with np.load(copy / name) as arrays:
+        arrays = dict(arrays)
+    for key, array in arrays.items():
+        floats = array.dtype.kind == "f"
+        for other in (
+            None,
+            np.array("text"),
+            array[..., :-1] if array.ndim else np.zeros(3),
+            np.full_like(array, np.inf) if floats else np.zeros(2),
+        ):
+            np.savez(
+                copy / name, **({k: v for k, v in arrays.items() if k != key} | ({} if other is None else {key: other}))
+            )
+            manifest.seal(copy, kept)
+            with pytest.raises(ValueError, match=r"^policy copy cannot be served: .{10,300}$"):
+                policy.load(copy)
 
 
 def test_a_policy_that_was_replaced_is_not_mixed_with_its_successor(copy):

@@ -615,6 +615,8 @@ class Sink:
         self.connection.execute("CREATE TABLE IF NOT EXISTS log (event_id TEXT)")
 
     def send(self, interactions):
+        if len({each.user_id for each in interactions} & {"poison"}):
+            raise ValueError("not this user")
         with self.connection:
             self.connection.executemany("INSERT INTO log VALUES (?)", [(each.event_id,) for each in interactions])
 """
@@ -670,7 +672,28 @@ def test_a_decision_that_could_not_be_logged_is_answered_and_says_so(exported, t
             connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}]}), JSON)
             logged += [each["logged"] for each in json.loads(connection.getresponse().read())["predictions"]]
         assert logged == [True, False]
-        assert get(connection, "/metrics")[1]["outbox"] == {"put": 2, "delivered": 1, "failed": 1}
+        counted = get(connection, "/metrics")[1]["outbox"]
+    assert counted == {"put": 2, "dropped": 0, "delivered": 1, "failed": 1, "waiting": 0}
+
+
+def test_decisions_that_are_written_together_fail_alone(exported, tmp_path):
+    """Eight clients ask at once; the sink refuses one user, and with him whatever comes in the same write."""
+    port = free_port()
+
+    def ask(number):
+        user = "poison" if number % 4 == 0 else str(number)
+        with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": user}]}), JSON)
+            (prediction,) = json.loads(connection.getresponse().read())["predictions"]
+        return prediction["event_id"], prediction["logged"], user
+
+    with started(**own_log(exported[0], tmp_path, port)), ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(ask, range(200)))
+    assert {logged for _, logged, user in answers if user == "poison"} == {False}
+    assert {logged for _, logged, user in answers if user != "poison"} == {True}
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.sqlite")) as log:
+        kept = [event_id for (event_id,) in log.execute("SELECT event_id FROM log")]
+    assert sorted(kept) == sorted(event_id for event_id, logged, _ in answers if logged)
 
 
 def get(connection, path, **headers):

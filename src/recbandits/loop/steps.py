@@ -14,7 +14,7 @@ from recbandits.config import SETTINGS, Config
 from recbandits.exploration import Exploration
 from recbandits.loop.models import Models, read_model
 from recbandits.loop.settings import Gate, Guardrail, Join, Settings
-from recbandits.serving.bucket import local_directory
+from recbandits.serving.manifest import local_directory
 
 _NESTED = {"join": Join, "agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
 

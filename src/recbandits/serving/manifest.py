@@ -1,7 +1,11 @@
-"""The seal of a policy directory: what it is, and a SHA-256 of every file in it."""
+"""Policy directories, here or in a bucket, and their seal: what each is, and a SHA-256 of every file in it."""
 
 import hashlib
 import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FILE = "policy.json"
@@ -13,6 +17,34 @@ _NUMBERED = {
     "fingerprint.pb",
     *(f"variables/variables.{end}" for end in ("index", "data-00000-of-00001")),
 }
+
+
+@contextmanager
+def local_directory(uri: str | Path) -> Iterator[Path]:
+    """Provide a directory on this machine for the duration of a `with` block.
+
+    Args:
+      uri: path of a directory, which is yielded as it is, or a gs:// URI, of which a temporary copy is made. The copy
+        needs the extra `serve`. It does not exist where the bucket has no such directory.
+
+    Yields:
+      the directory.
+    """
+    if not str(uri).startswith("gs://"):
+        yield Path(uri)
+        return
+    from google.cloud import storage
+
+    bucket, _, name = str(uri).removeprefix("gs://").strip("/").partition("/")
+    prefix = f"{name}/" if name else ""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder, name.rpartition("/")[2] or bucket)
+        for blob in storage.Client(project=None).list_blobs(bucket, prefix=prefix):  # reading needs no project
+            path = Path(os.path.normpath(directory / blob.name.removeprefix(prefix)))
+            if not blob.name.endswith("/") and path.is_relative_to(directory):  # no folder's placeholder, no "../x"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                blob.download_to_filename(path)
+        yield directory
 
 
 def seal(directory, settings):
@@ -65,7 +97,7 @@ def _settings(directory):
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
-    except ValueError:  # neither text nor JSON
+    except (ValueError, RecursionError):  # neither text nor JSON
         raise ValueError(f"policy {directory.name} is damaged, {FILE} cannot be read") from None
     if not isinstance(content, dict) or content.get("what") != _KIND:
         raise ValueError(
@@ -77,6 +109,10 @@ def _settings(directory):
     digest = content.pop("digest", None)
     if _digest(content) != digest or text != _text(content | {"digest": digest}):
         raise ValueError(f"policy {directory.name} is damaged, {FILE} is not what was exported")
+    files = content.get("files")
+    named = isinstance(files, dict) and all(isinstance(name, str) for name in files.values())
+    if not named:
+        raise ValueError(f"policy {directory.name}: files must be SHA-256 by name, got {files!r:.100}")
     return content | {"version": _version(content), "digest": digest}
 
 

@@ -58,11 +58,11 @@ class Outbox:
         self._process = None
         self._reset()
 
-    def record(self, decisions, when):
-        """Keep decisions, each or not; returns True, because what is dropped is weighted by others."""
-        for decision in decisions:
+    def record(self, requests, when):
+        """Keep or drop decisions as `put` does; see `DirectLog.record`. What is dropped is weighted by others: True."""
+        for decision in (each for decisions in requests for each in decisions):
             self.put(decision, when)
-        return True
+        return [True] * len(requests)
 
     def put(self, decision, when):
         """Keep a decision or drop it; never waits, and never raises because of the sink.
@@ -178,23 +178,38 @@ class DirectLog:
     background = False
 
     def __init__(self, sink):
-        self._sink, self._put, self._failed = sink, 0, 0
+        self._sink, self._delivered, self._failed = sink, 0, 0
 
-    def record(self, decisions, when):
-        """Keep decisions, all or none; returns whether they are kept."""
-        self._put += len(decisions)
-        try:
-            self._sink.send([decision.interaction(when) for decision in decisions])
-        except Exception as error:
-            self._failed += len(decisions)
-            logging.warning("%d decisions could not be logged: %r", len(decisions), error)
-            return False
-        return True
+    def record(self, requests, when):
+        """Keep the decisions of requests in one write; after a failure each request by itself, all or none of it.
+
+        Args:
+          requests: list of lists of decisions, as for `Outbox.put`.
+          when: datetime of the decisions, with its zone.
+
+        Returns:
+          list of bool, whether the decisions of each request are kept.
+        """
+        if len(requests) > 1 and self._send([decision for decisions in requests for decision in decisions], when):
+            return [True] * len(requests)
+        kept = [self._send(decisions, when) for decisions in requests]
+        self._failed += sum(len(decisions) for decisions, good in zip(requests, kept, strict=True) if not good)
+        return kept
 
     @property
     def counters(self):
-        """Dict of counts since the start: put = delivered + failed."""
-        return {"put": self._put, "delivered": self._put - self._failed, "failed": self._failed}
+        """Dict of counts since the start, by the names of `Outbox.counters`; nothing is dropped, and nothing waits."""
+        put = self._delivered + self._failed
+        return {"put": put, "dropped": 0, "delivered": self._delivered, "failed": self._failed, "waiting": 0}
+
+    def _send(self, decisions, when):
+        try:
+            self._sink.send([decision.interaction(when) for decision in decisions])
+        except Exception as error:
+            logging.warning("%d decisions could not be logged: %r", len(decisions), error)
+            return False
+        self._delivered += len(decisions)
+        return True
 
     def close(self):
         """Return `counters`; nothing waits."""

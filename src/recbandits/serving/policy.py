@@ -15,8 +15,8 @@ from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
 from recbandits.records.fields import TEXT
 from recbandits.serving import manifest
-from recbandits.serving.bucket import local_directory
 from recbandits.serving.decisions import Decisions, Recommendation, read_id
+from recbandits.serving.manifest import local_directory
 from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
 from recbandits.serving.summary import TrainingSummary, known_items, model_card
@@ -123,10 +123,18 @@ def load(directory):
       ValueError: the directory is not an exported policy, or a damaged, incomplete, older or newer one.
     """
     with local_directory(directory) as place:
-        settings, contents = manifest.read(place)
-    scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
-    features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
-    return ServedPolicy(place, settings, scorer, features)
+        settings, contents = _read(place)
+    for name in (_SCORER,) if settings["scorer"] else ():
+        checks.require(name in contents, f"policy {place.name}", f"there with {name}", "none")
+    try:
+        scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
+        features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
+        policy = ServedPolicy(place, settings, scorer, features)
+        policy.check()
+    except Exception as error:  # sealed by somebody, but no policy: NumPy and others say what is wrong, each in its way
+        reason = " ".join(f"{type(error).__name__}, {error}".split())
+        raise ValueError(f"policy {place.name} cannot be served: {reason:.300}") from error
+    return policy
 
 
 def describe(directory):
@@ -142,7 +150,7 @@ def describe(directory):
       ValueError: as `load`.
     """
     with local_directory(directory) as place:
-        settings, _ = manifest.read(place)
+        settings, _ = _read(place)
     summary = settings["summary"] or {}
     way = settings["exploration"]
     rows = {
@@ -157,6 +165,50 @@ def describe(directory):
         value, *interval = value if isinstance(value, list) else [value]
         rows[name] = f"{value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
     return pd.Series(rows, name=place.name)
+
+
+def _read(directory):
+    """Read a policy directory as `manifest.read` does, and check what its seal says."""
+    settings, contents = manifest.read(directory)
+    for name, (expected, accepts) in _SETTINGS.items():
+        if name not in settings:
+            raise ValueError(f"policy {directory.name}: {name} is missing")
+        if not accepts(settings[name]):
+            raise ValueError(f"policy {directory.name}: {name} must be {expected}, got {settings[name]!r:.100}")
+    return settings, contents
+
+
+def _makes(kind, values, *fields):
+    """Whether a dict makes a dataclass, and has the fields that must not be missing."""
+    try:
+        return set(fields) <= set(values) and bool(kind(**values))
+    except (TypeError, ValueError, AttributeError):
+        return False
+
+
+def _are_texts(values):
+    return all(isinstance(value, str) and value for value in values)
+
+
+_SETTINGS = {  # of a policy's seal, by what each must be
+    "scorer": ("true or false", lambda value: isinstance(value, bool)),
+    "exploration": (
+        "the name and the value of a method",
+        lambda value: _makes(Exploration, value, "name", "value"),
+    ),
+    "arms": (
+        "ids that are all different, or null",
+        lambda value: (
+            value is None or (isinstance(value, list) and _are_texts(value) and len(set(value)) == len(value) > 0)
+        ),
+    ),
+    "items": ("a whole number, or null", lambda value: value is None or checks.whole(0).accepts(value)),
+    "titles": (
+        "texts by id",
+        lambda value: isinstance(value, dict) and all(isinstance(title, str) for title in value.values()),
+    ),
+    "summary": ("what was recorded, or null", lambda value: value is None or _makes(TrainingSummary, value)),
+}
 
 
 def _check(observation, actions, features, arms):

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -20,7 +21,6 @@ from starlette.responses import JSONResponse
 from starlette.responses import Response as HttpResponse
 
 from recbandits.serving import versions
-from recbandits.serving.metrics import Metrics
 from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink
 from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
 
@@ -29,8 +29,41 @@ MOST_UNDER_WAY = 32  # predictions at a time
 MOST_LARGE_BODIES = 16  # that are read at a time
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
 SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
+_KEPT = 4096  # latest latencies, of which quantiles are told
 _LONGEST_SENTENCE = 1000  # letters
 SHORT_BODY, _SHORT_WORK = 16_384, 5_000  # bytes and candidates that are answered in about a millisecond
+
+
+class Metrics:
+    """Counts since the start, and quantiles of the latest latencies.
+
+    Attributes:
+      statuses: Counter of requests by HTTP status.
+      versions: Counter of predictions by the policy version that made them.
+    """
+
+    def __init__(self):
+        self.statuses, self.versions = Counter(), Counter()
+        self._seconds = deque(maxlen=_KEPT)
+
+    def count(self, status, seconds):
+        """Count a request that took that long from its headers to its answer."""
+        self.statuses[status] += 1
+        self._seconds.append(seconds)
+
+    def snapshot(self):
+        """Dict that fits into JSON: requests, statuses, versions, latency in milliseconds."""
+        seconds = sorted(self._seconds)
+        quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+        return {
+            "requests": self.statuses.total(),
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "versions": dict(self.versions),
+            "latency_ms": {
+                name: round(1000 * seconds[int(share * (len(seconds) - 1))], 3) if seconds else None
+                for name, share in quantiles.items()
+            },
+        }
 
 
 class BanditPredictor:
@@ -116,7 +149,8 @@ class BanditHandler:
         self.predictor, self.metrics = (predictor or BanditPredictor)(), Metrics()
         self.predictor.load(artifacts_uri)
         self.outbox = _open_log(topic, os.environ.get(SINK_VARIABLE)) if topic else None
-        self._worker, self._turn, self._under_way = ThreadPoolExecutor(1, "scoring"), threading.Lock(), 0
+        self._worker, self._writer = ThreadPoolExecutor(1, "scoring"), ThreadPoolExecutor(1, "log")
+        self._under_way, self._waiting, self._writing = 0, [], None
         self._large = asyncio.Semaphore(MOST_LARGE_BODIES)
 
     async def handle(self, request):
@@ -138,31 +172,40 @@ class BanditHandler:
 
     def close(self):
         """Deliver what waits in the outbox."""
-        self._worker.shutdown()
+        for thread in (self._worker, self._writer):
+            thread.shutdown()
         if self.outbox:
             self.outbox.close()
 
     async def _answer_in_turn(self, body):
-        """Answer at once where that is short, else in the worker thread, so that other connections are served."""
         if self._under_way >= MOST_UNDER_WAY:
             raise RefusalError(503, f"{MOST_UNDER_WAY} predictions are under way already, try again later")
         self._under_way += 1
         try:
-            if len(body) <= SHORT_BODY:
-                request = self.predictor.preprocess(body)
-                short = self.predictor.weigh(request) <= _SHORT_WORK
-                if short and (self.outbox is None or self.outbox.background):
-                    return self._answer(request)
-            return await asyncio.get_running_loop().run_in_executor(self._worker, self._answer_long, body)
+            recommendations, answer = await self._recommend(body)
+            self.metrics.versions.update(each.policy_version for each in recommendations)
+            decisions = [each for each in recommendations if each.logged]
+            if not decisions or await self._record(decisions):
+                return answer
+            return self.predictor.postprocess([each._replace(logged=False) for each in recommendations])
         finally:
             self._under_way -= 1
 
-    def _answer_long(self, body):
+    async def _recommend(self, body):
+        """Recommend at once where that is short, else in the worker thread, so that other connections are served."""
+        if len(body) <= SHORT_BODY:
+            request = self.predictor.preprocess(body)
+            if self.predictor.weigh(request) <= _SHORT_WORK:
+                return self._recommend_to(request)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._recommend_long, body)
+
+    def _recommend_long(self, body):
         request = self.predictor.preprocess(body)
         self.predictor.weigh(request)
-        return self._answer(request)
+        return self._recommend_to(request)
 
-    def _answer(self, request):
+    def _recommend_to(self, request):
+        """Return recommendations and the answer, not yet logged."""
         recommendations = [
             # Whoever gives the seed knows what is drawn: that is no exploration, whatever its propensity.
             each._replace(logged=self.outbox is not None and instance.seed is None)
@@ -171,12 +214,26 @@ class BanditHandler:
         answer = self.predictor.postprocess(recommendations)
         if len(answer) > LARGEST_ANSWER:
             raise RefusalError(422, f"the answer must have at most {LARGEST_ANSWER:,} bytes, got {len(answer):,}")
-        decisions = [each for each in recommendations if each.logged]
-        with self._turn:
-            self.metrics.versions.update(each.policy_version for each in recommendations)
-            if not decisions or self.outbox.record(decisions, datetime.now(UTC)):
-                return answer
-        return self.predictor.postprocess([each._replace(logged=False) for each in recommendations])
+        return recommendations, answer
+
+    async def _record(self, decisions):
+        """Log decisions and return whether they are kept; a direct log writes those of waiting requests together."""
+        if self.outbox.background:
+            return self.outbox.record([decisions], datetime.now(UTC))[0]
+        kept = asyncio.get_running_loop().create_future()
+        self._waiting.append((decisions, kept))
+        if not self._writing:
+            self._writing = asyncio.create_task(self._write())
+        return await kept
+
+    async def _write(self):
+        write = partial(asyncio.get_running_loop().run_in_executor, self._writer, self.outbox.record)
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            results = await write([decisions for decisions, _ in waiting], datetime.now(UTC))
+            for (_, kept), result in zip(waiting, results, strict=True):
+                kept.set_result(result)
+        self._writing = None
 
 
 def _open_log(topic, sink):

@@ -5,6 +5,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from recbandits.checks import one_of, require
+
+_JOINS = ("none", "concat", "product")
 _TOWERS = ("context", "arm", "head")
 
 
@@ -69,7 +72,12 @@ class Scorer(NamedTuple):
                 towers[tower] = tuple(
                     (arrays[f"{tower}_{number}_kernel"], arrays[f"{tower}_{number}_bias"]) for number in range(count)
                 )
-            return cls(str(arrays["join"]), str(arrays["activation"]), **towers)
+            join, activation = str(arrays["join"]), str(arrays["activation"])
+        require(join in _JOINS, "join of the scorer", one_of(_JOINS).expected, join)
+        require(activation in _ACTIVATIONS, "activation of the scorer", one_of([*_ACTIVATIONS]).expected, activation)
+        for array in (each for tower in towers.values() for layer in tower for each in layer):
+            require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
+        return cls(join, activation, **towers)
 
 
 def make_scorer(join: str, depth: int, variables: Sequence, head: Sequence = ()) -> Scorer:

@@ -49,6 +49,19 @@ class ServedPolicy:
         self._ids = [] if self.candidates is None else self.candidates.tolist()
         self._rows = {name: row for row, name in enumerate(self._ids)}
 
+    def check(self) -> None:
+        """Score an item for an empty request, if the policy can: its parts fit together, or an error says why not."""
+        if self.features is None or self._scorer is None:
+            return
+        require(bool(self._ids), "candidates", "at least one", self._ids)
+        names = () if self._has_arms else self.features.candidate_features
+        numbers = {name: np.zeros((1, 1)) for name in names}
+        scores = self.scores(pd.DataFrame(index=[0]), [self._ids[:1]], candidate_features=numbers)
+        require(bool(np.isfinite(scores).all()), "scores", "finite", scores[0, 0])
+        if self._has_arms:
+            outputs = self._scorer.head[-1][0].shape[1]
+            require(outputs == len(self._ids), "arms", f"{outputs}, as the scorer has", len(self._ids))
+
     def recommend(
         self,
         context: Mapping[str, Any] | None = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.serving import policy
-from recbandits.serving.bucket import local_directory
+from recbandits.serving.manifest import local_directory
 from recbandits.serving.traffic_split import TrafficSplit
 
 FILE, POLICIES = "release.json", "policies"

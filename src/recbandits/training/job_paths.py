@@ -84,7 +84,7 @@ def read_users(model: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd  # the command line prints its help without it
 
-    from recbandits.serving.bucket import local_directory
+    from recbandits.serving.manifest import local_directory
 
     parent = str(model).rstrip("/").rpartition("/")[0]
     with local_directory(f"{parent}/{_USERS}") as directory:

@@ -5,7 +5,7 @@ import pytest
 from recbandits.platforms.gcp.rehearsal import Rehearsal
 from recbandits.platforms.gcp.rehearsal.storage import put
 from recbandits.serving import policy
-from recbandits.serving.bucket import local_directory
+from recbandits.serving.manifest import local_directory
 
 
 @pytest.fixture
