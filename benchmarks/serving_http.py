@@ -24,7 +24,7 @@ from benchmarks.simulation import ratio
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import Config
 from recbandits.environments.factorization import als
-from recbandits.platforms.local.endpoints import LocalEndpoints
+from recbandits.platforms.local.endpoints import LocalEndpoints, socket_of
 from recbandits.platforms.local.messages import LocalMessages
 from recbandits.platforms.local.rehearsal import free_port
 
@@ -81,7 +81,7 @@ def compared(servers, clients, rounds=ROUNDS, seconds=SECONDS):
 
 def load(server, clients, seconds):
     """Seconds of each request that was answered in that time, by a client process."""
-    command = [sys.executable, "-m", "benchmarks.serving_http_client", str(server.port), str(clients), str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.serving_http_client", server.address, str(clients), str(seconds)]
     asked = json.dumps([{"instances": [instance]} for instance in server.instances])
     done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
     return json.loads(done.stdout)
@@ -95,13 +95,13 @@ def ours(folder, instances):
     endpoint = LocalEndpoints(config).create(topic=TOPIC)
     try:
         endpoint.deploy(folder / "ours")
-        state = json.loads((endpoint.directory / "server.json").read_text())
 
         def lost():
             counters = endpoint.metrics()["outbox"]
             return f"{counters['failed']:,} of {counters['put']:,}"
 
-        yield SimpleNamespace(instances=instances, lost=lost, port=state["port"], process=state["process"])
+        address, process = str(socket_of(endpoint.directory)), endpoint.metrics()["process"]
+        yield SimpleNamespace(instances=instances, lost=lost, address=address, process=process)
     finally:
         endpoint.delete()
 
@@ -132,7 +132,7 @@ def theirs(folder, instances):
                 raise RuntimeError(f"the server around the SavedModel did not start:\n{log.read_text()[-2000:]}")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
-        yield SimpleNamespace(instances=instances, lost=lambda: "", port=port, process=process.pid)
+        yield SimpleNamespace(instances=instances, lost=lambda: "", address=port, process=process.pid)
     finally:
         process.terminate()
         process.wait()

@@ -1,6 +1,7 @@
-"""Clients of a prediction server: python -m benchmarks.serving_http_client PORT CLIENTS SECONDS < bodies.json.
+"""Clients of a prediction server: python -m benchmarks.serving_http_client ADDRESS CLIENTS SECONDS < bodies.json.
 
-They share one thread and plain sockets: whatever a client costs is taken from the machine of the server.
+ADDRESS is a port of this machine, or the path of a UNIX socket. The clients share one thread and plain
+sockets: whatever a client costs is taken from the machine of the server.
 """
 
 import itertools
@@ -14,9 +15,13 @@ import time
 class Client:
     """One keep-alive connection, on which one request follows the other."""
 
-    def __init__(self, port, requests):
-        self.connection = socket.create_connection(("127.0.0.1", port))
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, address, requests):
+        if address.isdigit():
+            self.connection = socket.create_connection(("127.0.0.1", int(address)))
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            self.connection = socket.socket(socket.AF_UNIX)
+            self.connection.connect(address)
         self._requests = requests
 
     def ask(self):
@@ -37,7 +42,7 @@ class Client:
         return time.perf_counter() - self._start
 
 
-def main(port, clients, seconds):
+def main(address, clients, seconds):
     """Print the seconds of all requests as JSON."""
     requests = []
     for body in json.load(sys.stdin):
@@ -46,7 +51,7 @@ def main(port, clients, seconds):
         requests.append(head.encode() + b"\r\n\r\n" + content)
     asking, taken, end = selectors.DefaultSelector(), [], time.perf_counter() + seconds
     for _ in range(clients):
-        client = Client(port, itertools.cycle(requests))
+        client = Client(address, itertools.cycle(requests))
         asking.register(client.connection, selectors.EVENT_READ, client)
         client.ask()
     while asking.get_map():
@@ -63,4 +68,4 @@ def main(port, clients, seconds):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

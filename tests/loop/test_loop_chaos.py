@@ -4,8 +4,6 @@ One loop of real processes serves all tests of this module. Who is killed when f
 is what happens then.
 """
 
-import os
-import signal
 import sqlite3
 import time
 from collections import Counter
@@ -15,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import psutil
 import pytest
 
 from recbandits.config import Config
@@ -27,7 +26,7 @@ from recbandits.loop.simulate import counts_of
 from recbandits.loop.steps import re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
 from recbandits.loop.world import STARS
-from recbandits.platforms.local.processes import is_held, read_json
+from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
@@ -101,12 +100,16 @@ def begin(loop, found):
 
 def kill_run(loop, name):
     """SIGKILL for the runner of a pipeline and the step that it is at; whether it was still running."""
-    directory = loop.directory / "pipelines" / name
-    ran = is_held(directory)
-    with suppress(ProcessLookupError):
-        os.killpg(int((directory / "group").read_text()), signal.SIGKILL)
-    while is_held(directory):
-        time.sleep(0.02)
+    return kill_unit(Unit(loop.directory / "pipelines" / name, name))
+
+
+def kill_unit(unit):
+    """SIGKILL for all processes of a unit; whether it was still running."""
+    ran = unit.running
+    while unit.running:
+        for process in unit.members():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
     return ran
 
 
@@ -149,12 +152,9 @@ def kill_in_steps(loop, steps):
 def kill(loop, victim, rng):
     """SIGKILL for one process of a kind."""
     if victim == "endpoint":
-        with suppress(ProcessLookupError):
-            os.kill(read_json(loop.endpoint.directory / "server.json")["process"], signal.SIGKILL)
-        while is_held(loop.endpoint.directory):
-            time.sleep(0.02)
+        kill_unit(loop.endpoint.unit)
     else:
-        loop.platform.functions.service(("log-interaction", "log-reward")[rng.integers(2)]).kill()
+        loop.platform.functions.unit(("log-interaction", "log-reward")[rng.integers(2)]).kill()
 
 
 def audit(loop, name, kind):

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from recbandits.data import synthetic
 from recbandits.loop.asking import KeepAlive
 from recbandits.loop.simulate import Drift, Simulator, begin_drift, drift_of
 from recbandits.loop.world import World
+from tests.sockets import SocketServer
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -230,8 +231,11 @@ def test_a_rate_that_is_none_is_refused(world):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def setup(self):
+        super().setup()
+        self.server.connections += 1
+
     def do_POST(self):
-        self.server.connections.add(self.client_address)
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"]
         refused = len(asked) > 1
         body = b'{"detail": "one at a time"}' if refused else json.dumps({"predictions": asked}).encode()
@@ -244,20 +248,20 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep silent."""
 
 
-def listen(port=0):
-    server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
-    server.connections = set()
+def listen(path):
+    server = SocketServer(path, _Handler)
+    server.connections = 0
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
-def test_a_connection_is_kept_and_opened_anew_at_the_port_of_the_day():
-    server = listen()
-    ports = [server.server_port]
-    client = KeepAlive(lambda: ports[0])
+def test_a_connection_is_kept_and_opened_anew_at_the_socket_of_the_day(tmp_path):
+    server = listen(tmp_path / "1")
+    paths = [tmp_path / "1"]
+    client = KeepAlive(lambda: paths[0])
     for number in range(5):
         assert client.predict([{"user_id": f"{number}"}]) == [{"user_id": f"{number}"}]
-    assert len(server.connections) == 1
+    assert server.connections == 1
     with pytest.raises(RuntimeError, match=r"422: .*one at a time"):
         client.predict([{}, {}])
     server.shutdown()
@@ -265,10 +269,10 @@ def test_a_connection_is_kept_and_opened_anew_at_the_port_of_the_day():
     client.close()
     with pytest.raises(ConnectionError, match="does not answer"):
         client.predict([{}])
-    second = listen()
-    ports[0] = second.server_port
+    second = listen(tmp_path / "2")
+    paths[0] = tmp_path / "2"
     assert client.predict([{"user_id": "1"}]) == [{"user_id": "1"}]
-    ports[0] = None
+    paths[0] = None
     client.close()
     with pytest.raises(ConnectionError, match="there is no endpoint"):
         client.predict([{}])

@@ -13,8 +13,8 @@ from recbandits.config import Config
 from recbandits.loop.settings import Settings
 from recbandits.loop.trigger import PIPELINE, Trigger, due, plan_now, span, timetable, watch
 from recbandits.loop.world import STARS
-from recbandits.platforms.local import processes
 from recbandits.platforms.local.pipelines import LocalPipelines
+from recbandits.platforms.local.units import units_below
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.pipelines import IMAGE
 from recbandits.platforms.protocol import PlatformError
@@ -178,8 +178,8 @@ def platform(warehouse, tmp_path):
     known |= {"parameters": asdict(SETTINGS.agent), "exploration": asdict(SETTINGS.exploration)}
     (first / "model.json").write_text(json.dumps({"what": "recbandits model", **known}))
     yield Platform(config, warehouse, Endpoints(Shares({"first": 100})), LocalPipelines(config))
-    for group in tmp_path.rglob("group"):
-        processes.stop(group.parent)
+    for unit in units_below(tmp_path):
+        unit.stop()
 
 
 @pytest.fixture

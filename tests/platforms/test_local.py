@@ -1,8 +1,10 @@
 """The laptop keeps the platform contract, and never removes anything outside its artifacts."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -10,7 +12,9 @@ from platform_contract import PlatformContract
 
 from recbandits.config import Config
 from recbandits.platforms.functions import Function
+from recbandits.platforms.jobs import Job
 from recbandits.platforms.local import LocalPlatform
+from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.protocol import PlatformError, Resource
 from recbandits.platforms.provisioning import clean_up, create, manifest
 
@@ -63,7 +67,9 @@ def test_nothing_outside_the_artifacts_can_be_named(platform, name):
 SLOW_CREATION = """
 import sys, time
 from recbandits.config import Config
+from recbandits.platforms.jobs import Job
 from recbandits.platforms.local import LocalPlatform
+from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.provisioning import create
 
 class SlowPlatform(LocalPlatform):
@@ -102,11 +108,13 @@ def test_clean_up_ends_what_runs_and_removes_what_was_made_meanwhile(platform, t
     (tmp_path / "main.py").write_text("def ignore(event): pass")
     platform.functions.deploy(Function("ignore", tmp_path, "ignore", platform.messages.topic("rewards")))
     assert manifest(platform) == [Resource("directory", "functions"), Resource("directory", "messages")]
-    process = psutil.Process(platform.functions.service("ignore").process)
+    members = list(platform.functions.unit("ignore").members())
+    assert len(members) == 2
     clean_up(platform)
-    assert process.is_running(), "a dry run ends nothing"
+    assert all(process.is_running() for process in members), "a dry run ends nothing"
     clean_up(platform, dry_run=False)
-    assert not process.is_running()
+    _, alive = psutil.wait_procs(members, timeout=5)
+    assert alive == []
     assert [path.name for path in platform.config.artifacts_dir.iterdir()] == ["endpoints"]
     assert clean_up(platform, dry_run=False) == []
 
@@ -125,3 +133,28 @@ def test_artifacts_that_cannot_hold_a_manifest_are_refused_before_anything_is_ma
         PlatformError, match=r"the manifest .*/notes/manifest-local.json could not be written: File exi"
     ):
         create(platform)
+
+
+def test_clean_up_ends_jobs_that_run(platform, tmp_path, monkeypatch):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "task.py").write_text("import time; print('ready', flush=True); time.sleep(100)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
+    create(platform)
+    jobs = LocalJobs(platform.config, module="task")
+    jobs.run(Job("first"), wait=False)
+    while not jobs.logs("first"):
+        time.sleep(0.02)
+    members = list(jobs.unit("first").members())
+    assert len(members) == 2
+    clean_up(platform, dry_run=False)
+    _, alive = psutil.wait_procs(members, timeout=5)
+    assert alive == []
+    assert not (platform.config.artifacts_dir / "runs").exists()
+
+
+def test_windows_is_refused_with_a_sentence(tmp_path, monkeypatch):
+    config = Config(artifacts=str(tmp_path))
+    monkeypatch.setattr("recbandits.platforms.local.os.name", "nt")
+    with pytest.raises(PlatformError, match="the local platform must run on Linux or macOS, got Windows: use WSL"):
+        LocalPlatform(config)
+    monkeypatch.undo()

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -16,6 +17,7 @@ from endpoints_contract import EndpointsContract
 
 from recbandits.config import Config
 from recbandits.platforms.local import LocalPlatform
+from recbandits.platforms.local.endpoints import socket_of
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
 
@@ -43,7 +45,7 @@ def endpoint(started):
 
 
 def process_of(endpoint):
-    return psutil.Process(json.loads((endpoint.directory / "server.json").read_text())["process"])
+    return psutil.Process(endpoint.metrics()["process"])
 
 
 def gone(process):
@@ -213,3 +215,45 @@ def test_a_server_that_logs_elsewhere_is_started_anew_with_what_it_served(endpoi
     (second,) = platform.endpoints.create().predict([{"user_id": 7}])
     logged = [message.attributes["event_id"] for message in platform.messages.take(reader, 10)]
     assert logged == [first["event_id"], second["event_id"]]
+
+
+@pytest.mark.parametrize("folder", ["with spaces, ä and 日本", "long" * 40], ids=["other letters", "long path"])
+def test_an_endpoint_listens_on_a_socket_of_its_owner_alone_and_on_no_port(exported, tmp_path, monkeypatch, folder):
+    """A proxy in the environment changes nothing; the socket goes with the endpoint."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    endpoint = LocalPlatform(Config(artifacts=str(tmp_path / folder))).endpoints.create()
+    try:
+        endpoint.deploy(exported[0])
+        assert len(endpoint.predict([{"user_id": "7"}])) == 1
+        address = socket_of(endpoint.directory)
+        assert (address.stat().st_mode & 0o777, address.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        listening = [each for process in endpoint.unit.members() for each in process.net_connections("inet")]
+        assert listening == []
+    finally:
+        endpoint.delete()
+    assert not address.exists()
+
+
+def test_a_killed_server_comes_back_by_itself_with_what_it_served(endpoint, exported):
+    """Five SIGKILLs; nobody calls `create` in between."""
+    version = endpoint.deploy(exported[0])
+    for _ in range(5):
+        killed = process_of(endpoint)
+        killed.kill()
+        deadline = time.monotonic() + 60
+        while not endpoint.health()["ready"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert process_of(endpoint) != killed
+        (prediction,) = endpoint.predict([{"user_id": "7"}])
+        assert prediction["policy_version"] == version
+
+
+def test_a_stopped_endpoint_leaves_no_process(exported, tmp_path):
+    endpoint = LocalPlatform(Config(artifacts=str(tmp_path))).endpoints.create()
+    members = list(endpoint.unit.members())
+    assert len(members) == 2
+    endpoint.delete()
+    _, alive = psutil.wait_procs(members, timeout=5)
+    assert alive == []

@@ -5,7 +5,6 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-import psutil
 import pytest
 
 from recbandits.config import Config
@@ -53,7 +52,7 @@ class Place:
         return Function("note", self._source, "note", self.topic, {"NOTES": str(self._notes)})
 
     def kill(self):
-        self.functions.service("note").kill()
+        self.functions.unit("note").kill()
 
     def send(self, *names, value=1.0):
         self.publisher.send([Reward(name, NOON, value) for name in names])
@@ -119,13 +118,13 @@ def test_every_message_comes_although_the_function_is_killed_in_between(place):
 
 
 def test_what_runs_is_left_alone_and_a_second_reader_is_not_started(place):
-    process = place.functions.service("note").process
+    name = place.functions.unit("note").run["name"]
     place.functions.ensure("note")
-    assert place.functions.service("note").process == process
+    assert place.functions.unit("note").run["name"] == name
     place.functions.stop("note")
     place.send("while it was stopped")
     place.functions.deploy(place.function())
-    assert place.functions.service("note").process != process
+    assert place.functions.unit("note").run["name"] != name
     notes = until(lambda: [each for each in place.notes(1) if "stopped" in each["reward"]["event_id"]], 1)
     assert len(notes) == 1
 
@@ -178,12 +177,12 @@ def test_a_function_without_a_topic_is_refused_in_a_sentence(place, tmp_path):
 def test_a_function_that_is_deleted_is_gone_with_its_subscription_and_deleting_again_is_no_error(place, tmp_path):
     (tmp_path / "main.py").write_text("def ignore(event): pass")
     place.functions.deploy(Function("ignore", tmp_path, "ignore", place.topic))
-    service = place.functions.service("ignore")
-    assert service.running
+    unit = place.functions.unit("ignore")
+    assert unit.running
     for _ in range(2):
         place.functions.delete("ignore")
-    assert not service.running
-    assert not service.directory.exists()
+    assert not unit.running
+    assert not unit.directory.exists()
     with pytest.raises(PlatformError, match="function ignore does not exist"):
         place.functions.health("ignore")
     place.send("after")
@@ -197,9 +196,9 @@ def test_a_function_that_cannot_be_loaded_is_an_error_with_its_last_words(place,
 
 
 def test_no_process_of_a_function_listens(place):
-    process = psutil.Process(place.functions.service("note").process)
-    assert process.children() == []
-    assert process.net_connections() == []
+    runner, process = place.functions.unit("note").members()
+    assert (runner.children(), process.children()) == ([process], [])
+    assert (runner.net_connections(), process.net_connections()) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Jobs and studies on this machine: real processes that succeed, fail, are killed and go on."""
 
-import json
 import math
 import os
 import signal
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -18,10 +16,10 @@ from jobs_contract import PARAMETERS, JobsContract
 
 from recbandits.config import Config
 from recbandits.platforms.jobs import Choice, Float, Integer, Job, Study
-from recbandits.platforms.local import processes
+from recbandits.platforms.local.files import held
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.local.study import propose
-from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.local.units import Unit, units_below
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import with_parameters
 
@@ -76,7 +74,7 @@ def config(tmp_path, monkeypatch):
     """A project of its own, and the module `task` that jobs run."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "task.py").write_text(TASK)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
     return Config(artifacts=str(tmp_path / "artifacts"))
 
 
@@ -84,8 +82,8 @@ def config(tmp_path, monkeypatch):
 def jobs(config):
     """What a test leaves running, as one that fails does, is stopped."""
     yield LocalJobs(config, module="task")
-    for group in config.artifacts_dir.rglob("group"):
-        processes.stop(group.parent)
+    for unit in units_below(config.artifacts_dir):
+        unit.stop()
 
 
 class TestLocalJobs(JobsContract):
@@ -123,7 +121,7 @@ def test_what_has_succeeded_is_not_run_again(jobs, tmp_path):
     first = jobs.run(Job("first", ("--alpha=0.1",)))
     assert jobs.run(Job("first", ("--alpha=0.1",))) == first
     assert (tmp_path / "artifacts/runs/jobs/first/starts").read_text() == "x"
-    with pytest.raises(PlatformError, match="begun with other arguments or replicas, give the new one another name"):
+    with pytest.raises(PlatformError, match="begun with other arguments, give the new one another name"):
         jobs.run(Job("first", ("--alpha=0.2",)))
 
 
@@ -164,35 +162,10 @@ print(jobs.record("waits").state)
     assert jobs.run(job).state == "succeeded"
 
 
-def test_a_lock_is_taken_while_others_look_whether_it_is_held(tmp_path):
-    """Who lists the trials of a study does not make its tuner believe that they run."""
-    code = f"""
-from pathlib import Path
-from recbandits.platforms.local import processes
-print("looking", flush=True)
-while True:
-    processes.is_held(Path({str(tmp_path)!r}))
-"""
-    (tmp_path / "lock").touch()
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as looking:
-        looking.stdout.readline()
-        for _ in range(2000):
-            with processes.held(tmp_path, "job a"):
-                pass
-        looking.kill()
-
-
-def test_a_job_that_is_stopped_before_it_has_a_group_is_stopped_when_it_has(tmp_path):
-    with processes.held(tmp_path, "job a") as lock:
-        job = subprocess.Popen(["sleep", "100"], start_new_session=True, pass_fds=[lock])
-    stopping = threading.Thread(target=processes.stop, args=[tmp_path])
-    stopping.start()
-    time.sleep(0.2)
-    assert stopping.is_alive()
-    (tmp_path / "group").write_text(str(job.pid))
-    assert job.wait(timeout=20) == -signal.SIGTERM
-    stopping.join()
-    assert json.loads((tmp_path / "end.json").read_text())["state"] == "stopped"
+def test_a_job_of_several_replicas_is_refused(jobs):
+    with pytest.raises(PlatformError, match="job pair: replicas must be 1 on this machine, got 2"):
+        jobs.run(Job("pair", replicas=2))
+    assert jobs.list() == []
 
 
 def test_a_killed_job_has_failed(jobs):
@@ -200,11 +173,16 @@ def test_a_killed_job_has_failed(jobs):
     assert (record.state, record.error) == ("failed", "job killed was killed by SIGKILL")
 
 
-def test_a_job_whose_supervisor_was_killed_runs_until_its_processes_are_gone(jobs, tmp_path):
+def runner_of(unit):
+    """Return the process above the command of a unit."""
+    return next(each for each in unit.members() if "recbandits.platforms.local.runner" in each.cmdline())
+
+
+def test_a_job_whose_runner_was_killed_runs_until_its_processes_are_gone(jobs, tmp_path):
     directory, gate = tmp_path / "artifacts/runs/jobs/orphan", tmp_path / "gate"
     jobs.run(Job("orphan", ("--alpha=0.1", f"--gate={gate}")), wait=False)
     until((directory / "pid").exists)
-    os.kill(int((directory / "group").read_text()), signal.SIGKILL)
+    runner_of(jobs.unit("orphan")).kill()
     assert jobs.record("orphan").state == "running"
     gate.touch()
     until(lambda: jobs.record("orphan").state != "running")
@@ -215,11 +193,12 @@ def test_a_job_that_nobody_knows_is_refused_with_those_that_are(jobs):
     jobs.run(Job("first", ("--alpha=0.1",)))
     with pytest.raises(PlatformError, match="there is no job frist; what there is: first"):
         jobs.record("frist")
+    assert jobs.list() == ["first"]
     with pytest.raises(PlatformError, match="first is a job: give the study a name of its own"):
         jobs.tune(study(name="first"))
 
 
-def test_tuning_finds_the_better_half_and_hands_it_over(jobs, tmp_path):
+def test_tuning_finds_the_better_half_and_hands_it_over(jobs):
     """The value is -(log10(alpha) + 1)^2, plus 0.1 for kind b: best at alpha 0.1."""
     asked = study("--alpha=7", trials=8)
     trials = jobs.tune(asked)
@@ -230,8 +209,6 @@ def test_tuning_finds_the_better_half_and_hands_it_over(jobs, tmp_path):
     assert best.value > -0.25
     assert best.interval == (best.value - 1, best.value + 1)
     assert {name: type(value) for name, value in best.parameters.items()} == {"alpha": float, "depth": int, "kind": str}
-    kept = json.loads((tmp_path / "artifacts/runs/jobs/search/best.json").read_text())
-    assert kept["parameters"] == best.parameters
     full = jobs.run(replace(asked.job, name="full", arguments=with_parameters(asked.job.arguments, best.parameters)))
     assert full.arguments == tuple(f"--{name}={value}" for name, value in best.parameters.items())
     assert full.metrics["mean_reward"][0] == best.value
@@ -281,7 +258,7 @@ LocalJobs(Config(artifacts={config.artifacts!r}), module="task").tune({asked!r})
     tuner.wait()
     before = jobs.trials("search")
     assert [trial.state for trial in before] == ["succeeded", "succeeded", "running", "running"]
-    os.kill(int((place / "2/group").read_text()), signal.SIGKILL)
+    runner_of(Unit(place / "2", "trial 2")).kill()
     os.kill(int((place / "2/pid").read_text()), signal.SIGKILL)
     gate.touch()
     after = jobs.tune(asked)
@@ -315,15 +292,15 @@ jobs.stop("search")
 
 def test_a_trial_that_is_about_to_start_is_stopped_with_its_study(jobs, tmp_path, monkeypatch):
     """Its tuner looked for the last time before somebody stopped the study."""
-    starting, states, start = threading.Event(), [], processes.start
+    starting, states, start = threading.Event(), [], Unit.start
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         starting.set()
         until((tmp_path / "artifacts/runs/jobs/search/stop").exists)
         time.sleep(0.3)
-        start(*arguments)
+        return start(*arguments, **options)
 
-    monkeypatch.setattr(processes, "start", slow)
+    monkeypatch.setattr(Unit, "start", slow)
     asked = study(f"--gate={tmp_path / 'gate'}", trials=2)
     tuner = threading.Thread(target=lambda: states.extend(trial.state for trial in jobs.tune(asked)))
     tuner.start()
@@ -338,16 +315,80 @@ def test_another_study_of_the_same_name_is_refused(jobs, tmp_path):
     jobs.tune(study(trials=1))
     with pytest.raises(PlatformError, match="study search was begun with seed 0, give one with 1 another name"):
         jobs.tune(study(trials=1, seed=1))
-    place, sentence = tmp_path / "artifacts/runs/jobs/search", "study search is running already"
-    with processes.held(place, "the test"), pytest.raises(PlatformError, match=sentence):
+    place, sentence = tmp_path / "artifacts/runs/jobs/search", "study search is being tuned by another process"
+    with held(place), pytest.raises(PlatformError, match=sentence):
         jobs.tune(study(trials=2))
 
 
 def test_proposals_depend_on_the_seed_and_on_what_came_before_alone():
     asked = study(trials=4)
-    first = propose(asked, [], 2)
-    assert first == propose(asked, [], 2) != propose(replace(asked, seed=1), [], 2)
-    assert first[0] != first[1]
+
+    def parameters(asked):
+        return [trial.params for trial in propose(asked, [], 2)]
+
+    assert parameters(asked) == parameters(asked) != parameters(replace(asked, seed=1))
+    assert parameters(asked)[0] != parameters(asked)[1]
+
+
+@pytest.mark.parametrize("moment", ["proposals", "value"])
+def test_a_tuner_that_is_killed_while_it_writes_leaves_a_study_that_resumes_to_the_same_end(
+    jobs, config, tmp_path, moment
+):
+    """SIGKILL in the middle of a line: every trial has all its parameters, and none is run twice."""
+    whole = [trial[2:4] for trial in jobs.tune(study(trials=4, name="whole"))]
+    asked, place = study(trials=4), tmp_path / "artifacts/runs/jobs/search"
+    sign = {"proposals": '"op_code":4', "value": '"op_code":6'}[moment]
+    code = f"""
+import io, json, os, signal
+from optuna.storages.journal import JournalFileBackend
+from recbandits.config import Config
+from recbandits.platforms.jobs import *
+from recbandits.platforms.local.jobs import LocalJobs
+
+def append_logs(self, logs):
+    for log in logs:
+        line = json.dumps(log, separators=(",", ":")) + "\\n"
+        with open(self._file_path, "a") as journal:
+            if {sign!r} in line:
+                journal.write(line[: len(line) // 2])
+                journal.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            journal.write(line)
+
+JournalFileBackend.append_logs = append_logs
+LocalJobs(Config(artifacts={config.artifacts!r}), module="task").tune({asked!r})
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert not (place / "journal.log").read_bytes().endswith(b"\n")
+    assert all(trial.parameters.keys() == SPACE.keys() for trial in jobs.trials("search"))
+    after = jobs.tune(asked)
+    assert [trial[2:4] for trial in after] == whole
+    assert [(place / "trials" / str(number) / "starts").read_text() for number in range(4)] == ["x"] * 4
+
+
+def test_the_report_of_a_trial_is_not_removed_while_it_runs_or_after_its_end(jobs, tmp_path):
+    """Its start is asked for again at both moments, as a second tuner does."""
+    gate, metrics = tmp_path / "gate", tmp_path / "artifacts/runs/jobs/first/metrics.jsonl"
+    job = Job("first", ("--alpha=0.1", f"--gate={gate}"))
+    jobs.run(job, wait=False)
+    metrics.write_text("reported\n")
+    jobs.run(job, wait=False)
+    assert metrics.read_text() == "reported\n"
+    gate.touch()
+    assert jobs.run(job).state == "succeeded"
+    reported = metrics.read_text()
+    assert jobs.run(job).state == "succeeded"
+    assert metrics.read_text() == reported
+
+
+def test_a_study_outlives_the_lock_files_of_optuna(jobs, tmp_path):
+    """What a killed tuner of an earlier version left there does not make the next one wait."""
+    place = tmp_path / "artifacts/runs/jobs/search"
+    place.mkdir(parents=True)
+    (place / "journal.log.lock").symlink_to("journal.log")
+    start = time.monotonic()
+    assert [trial.state for trial in jobs.tune(study(trials=1))] == ["succeeded"]
+    assert time.monotonic() - start < 25
 
 
 def test_parameters_replace_arguments_of_the_same_name():
@@ -378,12 +419,3 @@ def test_parameters_replace_arguments_of_the_same_name():
 def test_what_cannot_be_run_is_refused(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
-
-
-def test_threads_that_write_one_file_at_the_same_time_leave_a_whole_one(tmp_path):
-    """A tuner and the caller that stops its study may both write the end of a trial."""
-    file, texts = tmp_path / "end.json", [str(number) * 10_000 for number in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: write_json(file, texts[number % 8]), range(400)))
-    assert processes.read_json(file) in texts
-    assert [path.name for path in tmp_path.iterdir()] == ["end.json"]

@@ -120,7 +120,7 @@ class Place:
 
         def start():
             self.platform.functions.ensure(name)
-            return _Function(self.platform.functions.service(name))
+            return _Function(self.platform.functions.unit(name))
 
         return start
 
@@ -133,14 +133,14 @@ class Place:
 class _Function:
     """The process of a function, as `subprocess.Popen` has it."""
 
-    def __init__(self, service):
-        self._service, self.pid = service, service.process
+    def __init__(self, unit):
+        self._unit = unit
 
     def poll(self):
-        return None if self._service.process == self.pid else -1
+        return None if self._unit.running else -1
 
     def kill(self):
-        self._service.kill()
+        self._unit.kill()
 
     def wait(self):
         return -signal.SIGKILL

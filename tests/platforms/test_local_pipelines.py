@@ -1,8 +1,6 @@
 """Pipelines on this machine: real runs that succeed, fail, are stopped, killed and run again."""
 
 import json
-import os
-import signal
 import threading
 import time
 from pathlib import Path
@@ -12,8 +10,8 @@ import pytest
 from kfp import compiler, dsl
 
 from recbandits.config import Config
-from recbandits.platforms.local import processes
 from recbandits.platforms.local.pipelines import LocalPipelines
+from recbandits.platforms.local.units import units_below
 from recbandits.platforms.pipelines import IMAGE
 from recbandits.platforms.protocol import PlatformError
 
@@ -62,8 +60,8 @@ def template(tmp_path_factory):
 def pipelines(tmp_path):
     """What a test leaves running, as one that fails does, is stopped."""
     yield LocalPipelines(Config(artifacts=str(tmp_path / "artifacts")))
-    for group in tmp_path.rglob("group"):
-        processes.stop(group.parent)
+    for unit in units_below(tmp_path):
+        unit.stop()
 
 
 @pytest.fixture
@@ -157,26 +155,42 @@ def test_a_run_that_was_stopped_leaves_nothing_and_is_run_again_to_the_same_end(
     assert pipelines.wait("one").outputs == {"Output": {"twice": 6, "more": 4}}
 
 
-@pytest.mark.parametrize("who", ["step", "runner", "supervisor and runner"])
+@pytest.mark.parametrize("who", ["step", "command", "runner and command"])
 def test_a_run_whose_processes_are_killed_is_run_again_to_the_same_end(pipelines, template, place, who):
-    """Where the step outlives its runner, the run goes on until the step has ended: no two write at once."""
+    """Where the step outlives both, the run goes on until the step has ended: no two write at once."""
     (place / "gate").touch()
     pipelines.run(template, "one", {"place": str(place)})
-    step = started(place)
-    above = psutil.Process(step).parents()
-    runner = next(process for process in above if "recbandits.platforms.local.pipelines" in process.cmdline())
-    killed = {"step": [step], "runner": [runner.pid], "supervisor and runner": [runner.ppid(), runner.pid]}[who]
-    for process in killed:
-        os.kill(process, signal.SIGKILL)
-    if who != "step":
-        psutil.wait_procs([runner], timeout=10)
+    step = psutil.Process(started(place))
+    command = next(each for each in step.parents() if "recbandits.platforms.local.pipelines" in each.cmdline())
+    for process in {"step": [step], "command": [command], "runner and command": [command.parent(), command]}[who]:
+        process.kill()
+    if who == "runner and command":
+        psutil.wait_procs([command], timeout=10)
         assert pipelines.status("one").state == "running"
         assert pipelines.running("tiny") == "one"
-    (place / "gate").unlink()
+        assert not is_gone(step)
+        (place / "gate").unlink()
     assert pipelines.wait("one").state == "failed"
     assert pipelines.status("one").error
+    assert is_gone(step)
+    (place / "gate").unlink(missing_ok=True)
     pipelines.run(template, "one", {"place": str(place)})
     assert pipelines.wait("one").outputs == {"Output": {"twice": 6, "more": 4}}
+
+
+def test_an_end_that_nobody_wrote_leaves_no_outputs_and_no_steps_of_an_earlier_attempt(pipelines, template, place):
+    """Its outputs are there, but not its end; while it runs again it has none."""
+    pipelines.run(template, "one", {"place": str(place)})
+    assert pipelines.wait("one").state == "succeeded"
+    (place / "artifacts/pipelines/one/end.json").unlink()
+    until_free = time.monotonic() + 10
+    while pipelines.running("tiny") and time.monotonic() < until_free:
+        time.sleep(0.02)
+    assert pipelines.status("one").state == "failed"
+    (place / "gate").touch()
+    assert pipelines.run(template, "one", {"place": str(place)})[1:3] == ("running", {})
+    assert not (place / "artifacts/pipelines/one/outputs.json").exists()
+    assert not list((place / "artifacts/pipelines/one").glob("steps/*/double"))
 
 
 def test_what_nobody_knows_is_refused_by_name(pipelines, place):

@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from recbandits.config import Config
-from recbandits.platforms.local.endpoints import LocalEndpoints
+from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
 from recbandits.platforms.local.messages import LocalMessages
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
@@ -65,13 +65,12 @@ def served(exported, tmp_path_factory):
 
 
 def connect(endpoint):
-    port = json.loads((endpoint.directory / "server.json").read_text())["port"]
-    return HTTPConnection("127.0.0.1", port, timeout=30)
+    return SocketConnection(socket_of(endpoint.directory), timeout=30)
 
 
 def change_release(endpoint, method, document=None, **headers):
     """(status, answer) of the route for administration, called with the token of the server unless told otherwise."""
-    token = endpoint.service.variables["RECBANDITS_ADMIN_TOKEN"]
+    token = endpoint.unit.run["variables"]["RECBANDITS_ADMIN_TOKEN"]
     connection = connect(endpoint)
     connection.request(method, "/release", json.dumps(document), {"authorization": f"Bearer {token}"} | headers)
     response = connection.getresponse()
@@ -543,15 +542,35 @@ def test_an_unexpected_error_is_answered_without_its_text(exported, monkeypatch)
 def test_the_release_is_seen_and_changed_with_the_token_by_no_name_but_this_machines(served):
     """A web page that reaches this machine under a name of its own sends that name as Host, and has no token."""
     _, before = change_release(served, "GET")
-    port = served.service.port
     for method in ("GET", "PUT", "DELETE"):
         for authorization in ("", "Bearer ", "Bearer x", "Basic x", "Bearer \u00e9"):
             status, answer = change_release(served, method, {"shares": {}}, authorization=authorization)
             assert (status, answer["detail"][:29]) == (403, "authorization must be 'Bearer")
-        for host in ("", "evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port}.evil.example"):
+        for host in ("", "evil.example", "evil.example:80", "127.0.0.1", "localhost.evil.example"):
             status, answer = change_release(served, method, {"shares": {}}, host=host)
-            assert (status, answer["detail"][:20]) == (403, "host must be 127.0.0")
-    assert change_release(served, "GET", host=f"localhost:{port}") == (200, before)
+            assert (status, answer["detail"][:23]) == (403, "host must be localhost ")
+    assert change_release(served, "GET", host="localhost") == (200, before)
+
+
+def test_on_a_port_the_host_of_the_release_is_this_machine_with_that_port(exported, monkeypatch):
+    from starlette.testclient import TestClient
+
+    from recbandits.serving import server
+
+    monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
+    monkeypatch.setenv("RECBANDITS_ADMIN_TOKEN", "secret")
+    turn = sys.getswitchinterval()
+    try:
+        with TestClient(server.create(), base_url="http://127.0.0.1:8080") as client:
+
+            def get(host):
+                return client.get("/release", headers={"host": host, "authorization": "Bearer secret"})
+
+            for host in ("", "evil.example", "evil.example:8080", "127.0.0.1", "127.0.0.1:8080.evil.example"):
+                assert (get(host).status_code, get(host).json()["detail"][:20]) == (403, "host must be 127.0.0")
+            assert get("localhost:8080").status_code == 200
+    finally:
+        sys.setswitchinterval(turn)
 
 
 def test_without_a_token_the_release_is_closed(exported, monkeypatch):
@@ -569,16 +588,6 @@ def test_without_a_token_the_release_is_closed(exported, monkeypatch):
             assert "closed, because the server was started without RECBANDITS_ADMIN_TOKEN" in answer.json()["detail"]
     finally:
         sys.setswitchinterval(turn)
-
-
-class UnixConnection(HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=30)
-        self._path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
 
 
 @contextlib.contextmanager
@@ -724,7 +733,7 @@ def test_a_socket_of_the_file_system_belongs_to_its_user_and_needs_the_token_too
     for _ in range(2):
         with started(f"--uds={tmp_path}/s", AIP_STORAGE_URI=str(exported[0]), RECBANDITS_ADMIN_TOKEN="t") as process:
             assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
-            connection = UnixConnection(tmp_path / "s")
+            connection = SocketConnection(tmp_path / "s", timeout=30)
             assert get(connection, "/health") == (200, {})
             assert get(connection, "/release")[0] == 403
             assert get(connection, "/release", authorization="Bearer t", host="evil.example")[0] == 403

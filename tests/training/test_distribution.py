@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ from recbandits.agents.factory import make_agent
 from recbandits.data.examples import Examples
 from recbandits.training.distribution import get_strategy
 from recbandits.training.offline import Specs, fit
+from tests.sockets import free_ports
 
 LABELS = ["linucb", "epsilon_greedy", "neural_linucb"]
 TRAINING = """
@@ -90,14 +90,6 @@ def alone(start, tmp_path_factory):
     output = tmp_path_factory.mktemp("alone") / "result.npz"
     finish(start("none", 1, output))
     return dict(np.load(output))
-
-
-def free_ports(number):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [bound.getsockname()[1] for bound in sockets]
-    for bound in sockets:
-        bound.close()
-    return ports
 
 
 def assert_close(results, expected):

@@ -3,7 +3,8 @@
 import errno
 import json
 import os
-import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from recbandits.training.job_paths import JobPaths, mounted, read_users
 from recbandits.training.online import simulate
 from recbandits.training.problems import Simulation
 from recbandits.training.profiling import read_operations
+from tests.sockets import free_ports
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
 FIT = ("fit", "--agent=epsilon_greedy", "--layers=8", "--decisions=6000", "--judged=800", "--learning_rate=0.02")
@@ -125,14 +127,15 @@ def test_a_killed_job_resumes_and_ends_with_the_same_result(jobs, data):
     """SIGKILL after some of its measurements, then the same job again; the whole one is simulated in this process."""
     job = Job("killed", (*SIMULATE, data, "--steps=6000"))
     jobs.run(job, wait=False)
-    directory = jobs._directory("killed")
+    unit = jobs.unit("killed")
+    directory = unit.directory
     deadline = time.monotonic() + 120
     while not list(directory.glob("checkpoints/agent/seed-3/ckpt-*.index")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(int((directory / "group").read_text()), signal.SIGKILL)
-    while jobs.record("killed").state == "running":
-        time.sleep(0.01)
+    for process in unit.members():
+        process.kill()
+    unit.wait()
     assert jobs.record("killed").state == "failed"
     assert not (directory / "record.json").exists()
     record = jobs.run(job)
@@ -150,19 +153,33 @@ def task_data(problem):
     return movielens.load(problem.data)
 
 
-def test_two_replicas_learn_from_a_log_as_one_does(jobs, job_dir, data):
+def test_two_replicas_learn_from_a_log_as_one_does(job_dir, data, tmp_path_factory):
+    """The variables are those that Vertex AI sets on each replica."""
     alone = task.main([*FIT, data, "--seeds=0"])
     assert alone == 0
     one = json.loads((job_dir / "record.json").read_text())
-    record = jobs.run(Job("pair", (*FIT, data, "--seeds=0", "--strategy=multi_worker"), replicas=2))
-    assert record.state == "succeeded", record.error
+    pair = tmp_path_factory.mktemp("pair")
+    variables = {
+        "AIP_MODEL_DIR": "model",
+        "AIP_CHECKPOINT_DIR": "checkpoints",
+        "AIP_TENSORBOARD_LOG_DIR": "tensorboard",
+    }
+    variables = {name: str(pair / folder) for name, folder in variables.items()}
+    command = [sys.executable, "-m", "recbandits.training.task", *FIT, data, "--seeds=0", "--strategy=multi_worker"]
+    chief, worker = (f"127.0.0.1:{port}" for port in free_ports(2))
+    replicas = []
+    for kind in ("chief", "worker"):
+        cluster = {"cluster": {"chief": [chief], "worker": [worker]}, "task": {"type": kind, "index": 0}}
+        environment = os.environ | variables | {"TF_CONFIG": json.dumps(cluster)}
+        replicas.append(subprocess.Popen(command, env=environment))
+    assert [replica.wait(timeout=300) for replica in replicas] == [0, 0]
+    metrics = json.loads((pair / "record.json").read_text())["metrics"]
     for name, value in one["metrics"].items():
-        assert record.metrics[name] == pytest.approx(value, abs=0.01)
+        assert metrics[name] == pytest.approx(value, abs=0.01)
     assert one["metrics"]["mse"] < 1.1
     assert one["metrics"]["mean_reward"] > 3.7
-    assert [path.name for path in jobs._directory("pair").glob("*.json")].count("record.json") == 1
-    assert len(list(jobs._directory("pair").glob("tensorboard/seed-0/events.*"))) == 1
-    assert set(describe(record.model))
+    assert len(list(pair.glob("tensorboard/seed-0/events.*"))) == 1
+    assert set(describe(pair / "model"))
 
 
 @pytest.mark.parametrize(("judge", "train", "held_out"), [("validation", 0.64, 0.16), ("test", 0.8, 0.2)])

@@ -1,9 +1,9 @@
 """How visitors reach the endpoint: over one connection that stays open."""
 
 import json
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 
-from recbandits.platforms.local.processes import read_json
+from recbandits.platforms.local.endpoints import SocketConnection, socket_of
 
 _PATIENCE = 5.0  # seconds that a visitor waits for an answer
 
@@ -12,7 +12,7 @@ class KeepAlive:
     """Predictions over one connection that stays open, and is opened anew where it broke.
 
     Args:
-      find: function that gives the port of the endpoint on loopback, or None while there is none.
+      find: function that gives the path of the endpoint's socket, or None while there is none.
     """
 
     def __init__(self, find):
@@ -43,22 +43,17 @@ class KeepAlive:
 
     def _send(self, body):
         if self._connection is None:
-            port = self._find()
-            if port is None:
+            path = self._find()
+            if path is None:
                 raise ConnectionError("there is no endpoint")
-            self._connection = HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+            self._connection = SocketConnection(path, _PATIENCE)
         self._connection.request("POST", "/predict", body, {"content-type": "application/json"})
         answer = self._connection.getresponse()
         return answer, answer.read()
 
 
 def endpoint_of(platform, name):
-    """What answers visitors: over a lasting connection on loopback, or Vertex AI's endpoint."""
+    """What answers visitors: the local endpoint over a lasting connection, or Vertex AI's endpoint."""
     if platform.name == "local":
-        return KeepAlive(lambda: port_of(platform.config.artifacts_dir / "endpoints" / name))
+        return KeepAlive(lambda: socket_of(platform.config.artifacts_dir / "endpoints" / name))
     return platform.endpoints.create(name)
-
-
-def port_of(directory):
-    """Port of the `LocalEndpoint` in a directory; None before it was started."""
-    return (read_json(directory / "server.json") or {}).get("port")

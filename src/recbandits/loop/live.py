@@ -25,9 +25,8 @@ from recbandits.loop.world import World
 from recbandits.platforms.functions import Function
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
-from recbandits.platforms.local.processes import held, is_held
-from recbandits.platforms.local.services import Service
-from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.local.files import held, write_json
+from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 
 SOURCE = Path(__file__).parents[3] / "04-pipelines" / "02-mlops_pipeline_tf_agents_bandit" / "src"
@@ -115,7 +114,8 @@ class Loop:
         if self.directory.exists() and not (self.directory / _MARK).exists():
             raise PlatformError(f"{self.directory} must be the directory of a loop, it has no {_MARK}: move it away")
         (self.directory.parent / _TURN).mkdir(parents=True, exist_ok=True)
-        self._turn.enter_context(held(self.directory.parent / _TURN, f"a loop in {self.directory}"))
+        if self._turn.enter_context(held(self.directory.parent / _TURN)) is None:
+            raise PlatformError(f"a loop in {self.directory} is running already")
         self._prepared = True
         self.stop()  # what is left of an earlier one that was killed
         if self.directory.exists():
@@ -211,8 +211,8 @@ class Loop:
 
     def _parts(self):
         functions = self.platform.functions
-        endpoint, visitors = self.endpoint, Service(self.directory / "simulator", "the simulator")
-        trigger = Service(self.directory / "trigger", "the trigger")
+        endpoint, visitors = self.endpoint, Unit(self.directory / "simulator", "the simulator")
+        trigger = Unit(self.directory / "trigger", "the trigger")
         logs = {
             _function(topic): Part(
                 partial(self._start_function, topic),
@@ -225,7 +225,7 @@ class Loop:
             "endpoint": Part(
                 lambda: endpoint.start(self.topics["interactions"]),
                 endpoint.delete,
-                lambda: is_held(endpoint.directory),
+                lambda: endpoint.unit.running,
             ),
             **logs,
             "simulator": Part(
@@ -234,11 +234,11 @@ class Loop:
             "trigger": Part(self._starting(trigger, self._trigger), trigger.stop, lambda: trigger.running),
         }
 
-    def _starting(self, service, command):
+    def _starting(self, unit, command):
         """Function that starts a process which finds the configuration of the loop."""
         settings = config_parameter(self.config).items()
         variables = {f"RECBANDITS_{name.upper()}": str(value) for name, value in settings}
-        return lambda: service.start(lambda _: [sys.executable, "-m", *command()], variables, ready=lambda _: True)
+        return lambda: unit.start([sys.executable, "-m", *command()], variables)
 
     def _visit(self):
         rate = self.settings.rate / self._instances
@@ -265,4 +265,4 @@ def _function(topic):
 
 
 def _runs(functions, name):
-    return functions.service(name).running
+    return functions.unit(name).running

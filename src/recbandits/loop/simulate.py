@@ -22,8 +22,7 @@ from recbandits.config import Config
 from recbandits.loop.asking import endpoint_of
 from recbandits.loop.world import World
 from recbandits.platforms import choose
-from recbandits.platforms.local.processes import read_json
-from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.local.files import read_json, write_json
 
 _LAST = 20.0  # seconds that the last reports get to leave, twice: those that are due, and those that are not yet
 _BEHIND = 1.0  # seconds of visits that are made up for; those before are missed

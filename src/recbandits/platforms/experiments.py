@@ -12,9 +12,6 @@ class Run(Protocol):
     def log_metrics(self, metrics):
         """Keep a dict of numbers: how the run ended."""
 
-    def log_series(self, metrics, step):
-        """Add a point to the curve of each number of a dict."""
-
     def log_artefact(self, name, uri):
         """Remember where something that the run made is."""
 
@@ -27,9 +24,3 @@ class Experiments(Protocol):
 
     def table(self, experiment):
         """Compare the runs: DataFrame indexed by run, with columns `param.*` and `metric.*` and the state."""
-
-    def series(self, experiment, run):
-        """The curves of a run: DataFrame indexed by step, a column for each number."""
-
-    def artefacts(self, experiment, run):
-        """What a run made: dict from name to URI."""

@@ -56,7 +56,7 @@ class Job:
       name: at most 63 lower-case letters, digits and single hyphens; names the job for good.
       arguments: of the command line.
       machine: a key of `MACHINES`, or a `Machine`.
-      replicas: how many of it train together.
+      replicas: how many of it train together; one on this machine.
       reduction_servers: helpers that add the gradients of several GPU replicas; they need an image with Google's
         plug-in for NCCL, which ours has not.
       spot: whether to take machines that are cheaper and may be taken away.

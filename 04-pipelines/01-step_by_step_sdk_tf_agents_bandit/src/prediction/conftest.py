@@ -1,6 +1,9 @@
 """A policy behind a real server, for what asks it."""
 
-import json
+import os
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -48,6 +51,13 @@ def endpoint(world, tmp_path_factory):
 
 @pytest.fixture
 def address(endpoint):
-    """URL of its predictions."""
-    port = json.loads((endpoint.directory / "server.json").read_text())["port"]
-    return f"http://127.0.0.1:{port}/predict"
+    """URL of a server that was started by hand, as in a container, with what the endpoint serves."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables = {"AIP_STORAGE_URI": str(endpoint.directory / "storage"), "AIP_HTTP_PORT": str(port)}
+    command = [sys.executable, "-m", "recbandits.serving.server"]
+    with subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True) as server:
+        while "running on" not in (line := server.stderr.readline()):
+            assert server.poll() is None, line
+        yield f"http://127.0.0.1:{port}/predict"
+        server.terminate()

@@ -1,5 +1,7 @@
 """What a study found reaches the job that follows, to the last digit; processes are real, their work is a formula."""
 
+import os
+
 import pytest
 from src.training.hand_over import best_job, received
 
@@ -32,7 +34,7 @@ def jobs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "quick_task.py").write_text(TASK)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         jobs = LocalJobs(Config(artifacts=str(folder)), module="quick_task")
         jobs.tune(STUDY)
         yield jobs

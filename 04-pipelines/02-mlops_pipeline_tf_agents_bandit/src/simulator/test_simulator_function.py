@@ -1,6 +1,8 @@
 """The function that Cloud Scheduler calls, through functions-framework: visits at a rate, and rewards in the topic."""
 
 import json
+import socket
+import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,8 +14,22 @@ from recbandits.config import Config
 from recbandits.data import synthetic
 from recbandits.loop.world import World
 from recbandits.platforms.local import LocalPlatform
-from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.local.files import write_json
 from recbandits.records import Reward
+
+
+class SocketServer(ThreadingHTTPServer):
+    """A web server on a UNIX socket."""
+
+    address_family = socket.AF_UNIX
+
+    def __init__(self, path, handler):
+        super().__init__(str(path), handler)
+
+    def server_bind(self):
+        """Bind the socket, whose address has no host and no port."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "localhost", 0
 
 
 class FirstChoice(BaseHTTPRequestHandler):
@@ -66,11 +82,11 @@ def test_visitors_are_answered_and_their_rewards_are_published(config, client):
     """2 s at 20 requests/s of 2 visits, as many as this machine manages; what is reported is what the topic has."""
     messages = LocalPlatform(config).messages
     seen = messages.subscription("seen", messages.topic("rewards"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), FirstChoice)
+    server = SocketServer(config.artifacts_dir / "s", FirstChoice)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     directory = config.artifacts_dir / "endpoints" / config.endpoint
     directory.mkdir(parents=True)
-    write_json(directory / "server.json", {"port": server.server_port})
+    write_json(directory / "run.json", {"command": [str(config.artifacts_dir / "s")]})
     counts = client.post("/", json={"seconds": 2, "rate": 20, "instances": 2}).get_json()
     server.shutdown()
     assert 2 <= counts["visits"] == counts["answered"] == FirstChoice.asked

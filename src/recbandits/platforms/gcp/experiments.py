@@ -51,7 +51,7 @@ class GcpExperiments:
         return table[["state", *(name for part in parts for name in part)]]
 
     def series(self, experiment, run):
-        """See `Experiments.series`.
+        """Return the curves of a run: DataFrame indexed by step, a column for each number.
 
         Raises:
           PlatformError: there is no such run.
@@ -61,7 +61,7 @@ class GcpExperiments:
         return frame if frame.empty else frame.drop(columns="wall_time").groupby("step").last()
 
     def artefacts(self, experiment, run):
-        """See `Experiments.artefacts`.
+        """Return the artefacts of a run: dict from name to URI.
 
         Raises:
           PlatformError: there is no such run.
@@ -119,7 +119,7 @@ class GcpRun:
             self._run.log_metrics(_plain("metric", metrics, Real, "a number"))
 
     def log_series(self, metrics, step):
-        """See `Run.log_series`; a later value of the same step replaces an earlier one."""
+        """Add a point to the curve of each number; a later value of the same step replaces an earlier one."""
         with self._set_up("given a point"):
             self._run.log_time_series_metrics(_plain("metric", metrics, Real, "a number"), step=step)
 

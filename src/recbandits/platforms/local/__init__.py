@@ -3,6 +3,7 @@
 A directory that a part of the platform makes while it runs is on the manifest from when that part is first asked for.
 """
 
+import os
 import shutil
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,6 +21,8 @@ class LocalPlatform:
     lasting = frozenset()
 
     def __init__(self, config):
+        if os.name == "nt":
+            raise PlatformError("the local platform must run on Linux or macOS, got Windows: use WSL, or platform=gcp")
         self.config = config
 
     @cached_property
@@ -31,14 +34,14 @@ class LocalPlatform:
 
     @cached_property
     def experiments(self):
-        """`platforms.experiments.Experiments`: TensorBoard's files."""
+        """`platforms.experiments.Experiments`: a SQLite file."""
         from recbandits.platforms.local.experiments import LocalExperiments
 
         return LocalExperiments(self.config)
 
     @cached_property
     def endpoints(self):
-        """`platforms.endpoints.Endpoints`: the prediction server on loopback."""
+        """`platforms.endpoints.Endpoints`: the prediction server on a UNIX socket."""
         from recbandits.platforms.local.endpoints import LocalEndpoints
 
         self._expect("endpoints")
@@ -74,14 +77,6 @@ class LocalPlatform:
 
         self._expect("functions")
         return LocalFunctions(self.config, self.messages)
-
-    @cached_property
-    def schedules(self):
-        """`platforms.schedules.Schedules`: a process that looks at the clock."""
-        from recbandits.platforms.local.schedules import LocalSchedules
-
-        self._expect("schedules")
-        return LocalSchedules(self.config)
 
     @cached_property
     def warehouse(self):
@@ -133,14 +128,10 @@ class LocalPlatform:
 
 def _stop_all(path):
     """End the servers, runs and jobs whose directories are below a path."""
-    from recbandits.platforms.local import processes
-    from recbandits.platforms.local.services import Service
+    from recbandits.platforms.local.units import units_below
 
-    for directory in [lock.parent for lock in path.rglob("lock") if processes.is_held(lock.parent)]:
-        if (directory / "server.json").exists():
-            Service(directory, directory.name).stop()
-        elif (directory / "group").exists():
-            processes.stop(directory)
+    for unit in units_below(path):
+        unit.stop()
 
 
 @contextmanager

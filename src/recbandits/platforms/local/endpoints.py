@@ -1,23 +1,30 @@
-"""Endpoints on this machine: the prediction server on loopback, with everything it serves in one directory.
+"""Endpoints on this machine: the prediction server on a UNIX socket, with everything it serves in one directory.
 
-The directory of an endpoint is that of a `Service` and has `storage` (what AIP_STORAGE_URI names: `release.json` and
-`policies/<version>`). Whoever changes an endpoint holds `<name>.turn` beside the directory meanwhile, so that others
-wait for the change, or for the server to start.
+The directory of an endpoint is that of its `Unit` and has `storage` (what AIP_STORAGE_URI names: `release.json` and
+`policies/<version>`) and the socket, which no web page and no other user can reach. Whoever changes an endpoint holds
+the lock in `<name>.turn` beside the directory meanwhile, so that others wait for the change, or for the server to
+start.
 """
 
 import contextlib
+import functools
+import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
+import socket
 import sys
+import tempfile
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 
 from recbandits import checks
 from recbandits.platforms.endpoints import expect_shares
 from recbandits.platforms.jobs import NAME
-from recbandits.platforms.local.services import Service, in_turn
-from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.local.files import held, private, write_json
+from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import batch, versions
 from recbandits.serving.policy import load
@@ -28,7 +35,43 @@ _JSON = {"content-type": "application/json"}
 _TOPIC = "RECBANDITS_EVENT_TOPIC"  # where the server logs what it decides
 _SINK = {"RECBANDITS_EVENT_SINK": "recbandits.platforms.local.messages:open_sink"}  # what opens the topic there
 _TOKEN = "RECBANDITS_ADMIN_TOKEN"  # for the routes that change the release
-_in_turn = in_turn(lambda endpoint: endpoint.directory.with_name(f"{endpoint.name}.turn"))
+_TURN = 300.0  # seconds to wait for others who change the endpoint
+_END = 20.0  # seconds that a server gets to deliver its log
+_LONGEST = 100  # bytes of a socket's path, which systems limit to 104 or 108
+
+
+class SocketConnection(HTTPConnection):
+    """An HTTP connection to a server on a UNIX socket."""
+
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self):
+        """Connect to the path."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def socket_of(directory):
+    """Return the path of the socket of the endpoint in a directory; None before its first start."""
+    run = Unit(directory, "endpoint").run
+    return Path(run["command"][-1]) if run else None
+
+
+def _in_turn(method):
+    """Decorate a method that no two threads or processes are in at once."""
+
+    @functools.wraps(method)
+    def waiting(self, *arguments, **options):
+        private(self.directory.parent)
+        with held(private(self.directory.with_name(f"{self.name}.turn")), _TURN) as lock:
+            if lock is None:
+                raise PlatformError(f"endpoint {self.name} is being changed by another process")
+            return method(self, *arguments, **options)
+
+    return waiting
 
 
 class LocalEndpoints:
@@ -67,22 +110,22 @@ class LocalEndpoint:
     Attributes:
       name: of the endpoint.
       directory: `pathlib.Path` of all that it has.
-      service: `Service` of the server.
+      unit: `Unit` of the server.
     """
 
     def __init__(self, name, directory):
         self.name, self.directory = name, directory
         self._storage = directory / "storage"
-        self.service = Service(directory, f"endpoint {name}")
+        self.unit = Unit(directory, f"endpoint {name}")
 
     @_in_turn
     def start(self, topic=None):
         """Start the server unless it runs; see `LocalEndpoints.create`."""
-        self._storage.mkdir(parents=True, exist_ok=True)
-        previous = self.service.variables.get(_TOPIC)
+        private(private(self.directory) / "storage")
+        previous = self._variables.get(_TOPIC)
         topic = topic or previous or ""
         if topic != previous:
-            self.service.stop()
+            self.unit.stop(_END)
         variables = {
             _TOKEN: self._token or secrets.token_hex(16),
             "AIP_HEALTH_ROUTE": "/health",
@@ -91,11 +134,9 @@ class LocalEndpoint:
             "RECBANDITS_ARTIFACTS": str(self.directory.absolute().parents[1]),
             _TOPIC: topic,
         } | _SINK
-        self.service.start(
-            lambda _: [sys.executable, "-m", "recbandits.serving.server"],
-            lambda port: variables | {"AIP_HTTP_PORT": str(port)},
-            lambda _: self.health()["alive"],
-        )
+        command = [sys.executable, "-m", "recbandits.serving.server", "--uds", str(_socket_path(self.directory))]
+        self.unit.start(command, variables, restart=True)
+        self.unit.wait_ready(lambda: self.health()["alive"])
 
     @property
     def traffic_split(self):
@@ -168,7 +209,7 @@ class LocalEndpoint:
 
     def health(self):
         """Dict: alive, ready (which is what Vertex AI means by healthy), and the reason why not."""
-        if not self.service.running:
+        if not self.unit.running:
             return {"alive": False, "ready": False, "reason": "the server is not running"}
         try:
             (alive, _), (ready, answer) = self._send("GET", "/live"), self._send("GET", "/health")
@@ -183,7 +224,7 @@ class LocalEndpoint:
 
     def logs(self):
         """See `Endpoint.logs`."""
-        return self.service.logs()
+        return self.unit.log()
 
     def batch_predict(self, policy, source, destination):
         """See `Endpoint.batch_predict`; in this process, without the server. Returns `serving.batch.Answered`."""
@@ -192,7 +233,9 @@ class LocalEndpoint:
     @_in_turn
     def delete(self):
         """See `Endpoint.delete`; the log stays."""
-        self.service.stop()
+        self.unit.stop(_END)
+        if path := socket_of(self.directory):
+            path.unlink(missing_ok=True)
         if self.directory.exists():
             shutil.rmtree(self.directory)
 
@@ -218,16 +261,19 @@ class LocalEndpoint:
 
     @property
     def _token(self):
-        return self.service.variables.get(_TOKEN)
+        return self._variables.get(_TOKEN)
+
+    @property
+    def _variables(self):
+        return self.unit.run.get("variables", {})
 
     def _send(self, method, path, body=None, headers=None):
-        port, headers = (
-            self.service.port,
-            _JSON | {"authorization": f"Bearer {self._token}"} if headers is None else headers,
-        )
-        if port is None:
+        address = socket_of(self.directory)
+        if address is None:
             raise PlatformError(f"endpoint {self.name} does not exist, or not any more")
-        with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=_ANSWER)) as connection:
+        if headers is None:
+            headers = _JSON | {"authorization": f"Bearer {self._token}"}
+        with contextlib.closing(SocketConnection(address, _ANSWER)) as connection:
             try:
                 connection.request(method, path, body, headers)
                 answer = connection.getresponse()
@@ -242,3 +288,12 @@ def _is_copy(directory, version):
         return load(directory).version == version
     except ValueError:
         return False
+
+
+def _socket_path(directory):
+    """Return a path in the directory, or, where that is too long for a socket, in a private folder of this user."""
+    path = directory / "http.sock"
+    if len(os.fsencode(path)) <= _LONGEST:
+        return path
+    folder = private(Path(tempfile.gettempdir(), f"recbandits-{os.getuid()}"))
+    return folder / f"{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}.sock"

@@ -1,175 +1,114 @@
-"""Experiments on this machine: a directory of TensorBoard's event files for each run; its HParams tab compares them."""
+"""Experiments on this machine: parameters, metrics and states of runs in one SQLite file.
 
+SQLite's rollback journal is kept: runs write a few rows, and a process that is killed while it writes changes nothing.
+"""
+
+import contextlib
+import json
 import re
-from numbers import Real
-from typing import NamedTuple
+import sqlite3
+from numbers import Integral, Real
 
-import pandas as pd
-
+from recbandits.platforms.local.files import private, require_local
 from recbandits.platforms.protocol import PlatformError
 
-_METRIC, _ARTEFACT = "metric/", "artefact/"
+_NAME = r"[a-z0-9][a-z0-9-]{0,127}"
+_FILE = "experiments.sqlite"
+_PATIENCE = 30.0  # seconds to wait for other processes that write
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (
+  experiment TEXT, run TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (experiment, run, name)
+) WITHOUT ROWID"""
+_COLUMNS = ("state", "param.", "metric.", "artefact.")  # prefixes of names, in the order of the table
 
 
 class LocalExperiments:
-    """Runs below `runs/experiments` of the artifacts directory; see `platforms.experiments.Experiments`.
-
-    `tensorboard --logdir` on that directory shows them.
+    """Runs in `runs/experiments` of the artifacts directory; see `platforms.experiments.Experiments`.
 
     Args:
       config: Config
     """
 
     def __init__(self, config):
-        self._root = config.artifacts_dir / "runs" / "experiments"
+        self._file = config.artifacts_dir / "runs" / "experiments" / _FILE
 
     def run(self, experiment, run):
         """See `Experiments.run`."""
-        return LocalRun(self._root / _name(experiment) / _name(run))
+        return LocalRun(self._file, _checked(experiment), _checked(run))
 
     def table(self, experiment):
-        """See `Experiments.table`; numbers are float32, as TensorBoard keeps them, and states those of jobs."""
-        runs = {place.name: _read(place) for place in sorted(self._place(experiment).iterdir())}
-        parts = {"param.": "parameters", "metric.": "metrics"}
+        """See `Experiments.table`; states are those of jobs."""
+        import pandas as pd
+
         rows = {}
-        for name, run in runs.items():
-            rows[name] = {"state": run.state}
-            for prefix, part in parts.items():
-                rows[name] |= {prefix + key: value for key, value in getattr(run, part).items()}
+        facts = "SELECT run, name, value FROM facts WHERE experiment = ? ORDER BY run"
+        with _connection(self._file) as connection:
+            for run, name, value in connection.execute(facts, [_checked(experiment)]):
+                rows.setdefault(run, {})[name] = json.loads(value)
+            if not rows:
+                names = [name for (name,) in connection.execute("SELECT DISTINCT experiment FROM facts ORDER BY 1")]
+                known = ", ".join(names) or "none"
+                raise PlatformError(f"there is no experiment {experiment}; what there is: {known}")
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
-        return table[["state", *(name for prefix in parts for name in sorted(table) if name.startswith(prefix))]]
-
-    def series(self, experiment, run):
-        """See `Experiments.series`."""
-        return _read(self._place(experiment, run)).series
-
-    def artefacts(self, experiment, run):
-        """See `Experiments.artefacts`."""
-        return _read(self._place(experiment, run)).artefacts
-
-    def _place(self, *names):
-        place = self._root.joinpath(*map(_name, names))
-        if not place.is_dir():
-            known = ", ".join(sorted(path.name for path in place.parent.glob("*"))) or "none"
-            raise PlatformError(
-                f"there is no {('experiment', 'run')[len(names) - 1]} {names[-1]}; what there is: {known}"
-            )
-        return place
+        return table[[name for prefix in _COLUMNS for name in sorted(table) if name.startswith(prefix)]]
 
 
 class LocalRun:
     """One run; see `platforms.experiments.Run`. It succeeded if its `with` block ends without an error."""
 
-    def __init__(self, place):
-        self._place = place
+    def __init__(self, file, experiment, run):
+        self._file, self._key = file, (experiment, run)
 
     def __enter__(self):
-        import tensorflow as tf
-
-        self._tf, self._writer = tf, tf.summary.create_file_writer(str(self._place))
-        self._parameters = _read(self._place).parameters
-        self._replace("state", _end("STATUS_RUNNING"))
+        self._write({"state": "running"})
         return self
 
     def __exit__(self, kind, error, trace):
-        self._writer.close()
-        self._replace("state", _end("STATUS_SUCCESS" if kind is None else "STATUS_FAILURE"))
+        self._write({"state": "succeeded" if kind is None else "failed"})
 
     def log_parameters(self, parameters):
         """See `Run.log_parameters`; later values replace earlier ones of the same name."""
-        for name, value in parameters.items():
-            if not isinstance(value, str | Real):
-                raise ValueError(f"parameter {name!r} must be a text or a number, got {value!r}")
-        from tensorboard.plugins.hparams import api
-
-        self._parameters |= parameters
-        self._replace("parameters", api.hparams_pb(self._parameters, trial_id=self._place.name))
+        self._write(_plain("param.", "parameter", parameters, str | Real, "a text or a number"))
 
     def log_metrics(self, metrics):
         """See `Run.log_metrics`; later values replace earlier ones of the same name."""
-        self._write({_METRIC + name: value for name, value in metrics.items()}, 0)
-
-    def log_series(self, metrics, step):
-        """See `Run.log_series`; a later value of the same step replaces an earlier one."""
-        self._write(metrics, step)
+        self._write(_plain("metric.", "metric", metrics, Real, "a number"))
 
     def log_artefact(self, name, uri):
-        """See `Run.log_artefact`."""
-        with self._writer.as_default():
-            self._tf.summary.text(_ARTEFACT + name, uri, step=0)
-        self._writer.flush()
+        """See `Run.log_artefact`; the table has it in the column `artefact.<name>`."""
+        self._write({f"artefact.{name}": str(uri)})
 
-    def _write(self, numbers, step):
-        for name, value in numbers.items():
-            if not isinstance(value, Real):
-                raise ValueError(f"metric {name.removeprefix(_METRIC)!r} must be a number, got {value!r}")
-        with self._writer.as_default(step):
-            for name, value in numbers.items():
-                self._tf.summary.scalar(name, value)
-        self._writer.flush()
-
-    def _replace(self, name, summary):
-        """Write a file of its own, for of what the HParams tab reads it takes the first it finds."""
-        for file in self._place.glob(f"*.{name}"):
-            file.unlink()
-        writer = self._tf.summary.create_file_writer(str(self._place), filename_suffix=f".{name}")
-        with writer.as_default():
-            self._tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=0)
-        writer.close()
+    def _write(self, facts):
+        rows = [(*self._key, name, json.dumps(value)) for name, value in facts.items()]
+        with _connection(self._file) as connection, connection:  # the second one commits, or rolls back
+            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", rows)
 
 
-class _Content(NamedTuple):
-    """What the event files of a run say."""
-
-    state: str
-    parameters: dict
-    metrics: dict
-    series: pd.DataFrame
-    artefacts: dict
-
-
-def _read(place):
-    """`_Content` of a run's directory."""
-    from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
-    from tensorboard.plugins.hparams import metadata
-    from tensorboard.util.tensor_util import make_ndarray
-
-    events = EventAccumulator(str(place), {TENSORS: 0}, purge_orphaned_data=False).Reload()
-    state, parameters, metrics, series, artefacts = "running", {}, {}, {}, {}
-    for tag in events.Tags()["tensors"]:
-        content = events.SummaryMetadata(tag).plugin_data.content
-        points = sorted(events.Tensors(tag), key=lambda event: event.wall_time)
-        values = {event.step: make_ndarray(event.tensor_proto).ravel() for event in points}
-        if tag == metadata.SESSION_START_INFO_TAG:
-            parameters = _parameters(metadata.parse_session_start_info_plugin_data(content))
-        elif tag == metadata.SESSION_END_INFO_TAG:
-            state = _STATES[metadata.parse_session_end_info_plugin_data(content).status]
-        elif tag.startswith(_METRIC):
-            metrics[tag.removeprefix(_METRIC)] = float(values[0][0])
-        elif tag.startswith(_ARTEFACT):
-            artefacts[tag.removeprefix(_ARTEFACT)] = values[0][0].decode()
-        else:
-            series[tag] = pd.Series({step: float(value[0]) for step, value in values.items()})
-    return _Content(state, parameters, metrics, pd.DataFrame(series).rename_axis("step").sort_index(), artefacts)
+def _plain(prefix, kind, values, types, expected):
+    """Return facts of Python's own types by name."""
+    facts = {}
+    for name, value in values.items():
+        if not isinstance(value, types):
+            raise ValueError(f"{kind} {name!r} must be {expected}, got {value!r}")
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        facts[prefix + name] = value if isinstance(value, str) else int(value) if whole else float(value)
+    return facts
 
 
-_STATES = ("running", "succeeded", "failed", "running")  # as the HParams tab numbers them
-
-
-def _parameters(started):
-    """Parameters as they were given, from what the HParams tab reads."""
-    values = {name: (value.WhichOneof("kind"), value) for name, value in started.hparams.items()}
-    return {name: getattr(value, kind) for name, (kind, value) in sorted(values.items())}
-
-
-def _end(status):
-    """What the HParams tab reads as the state of a run."""
-    from tensorboard.plugins.hparams import api_pb2, summary
-
-    return summary.session_end_pb(api_pb2.Status.Value(status))
-
-
-def _name(name):
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,127}", name):
+def _checked(name):
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         raise ValueError(f"name must be 1 to 128 lower-case letters, digits and hyphens, no hyphen first, got {name!r}")
     return name
+
+
+@contextlib.contextmanager
+def _connection(file):
+    """Open the file, made with its table if missing; an error of SQLite is a `PlatformError`."""
+    try:
+        require_local(private(file.parent))
+        with contextlib.closing(sqlite3.connect(file, timeout=_PATIENCE)) as connection:
+            file.chmod(0o600)
+            connection.execute(_SCHEMA)
+            yield connection
+    except (sqlite3.Error, OSError) as error:
+        raise PlatformError(f"experiments in {file} could not be read or written: {error}") from error

@@ -22,10 +22,9 @@ from pathlib import Path
 from recbandits.config import SETTINGS, Config
 from recbandits.platforms.functions import EVENT, Function
 from recbandits.platforms.jobs import NAME
+from recbandits.platforms.local.files import private, read_json, write_json
 from recbandits.platforms.local.messages import LocalMessages
-from recbandits.platforms.local.processes import read_json
-from recbandits.platforms.local.services import Service
-from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
 
 _BATCH = 100  # messages that are taken and acknowledged at once
@@ -58,10 +57,9 @@ class LocalFunctions:
                 f"function {function.name}: topic must be a topic's name on this machine, which serves nothing by "
                 f"HTTP, got None; call {function.target} with a request object"
             )
-        service = self.service(function.name)
-        service.stop()
-        service.directory.mkdir(parents=True, exist_ok=True)
-        write_json(service.directory / "function.json", vars(function) | {"source": str(function.source)})
+        unit = self.unit(function.name)
+        unit.stop()
+        write_json(private(unit.directory) / "function.json", vars(function) | {"source": str(function.source)})
         self.ensure(function.name)
 
     def ensure(self, name):
@@ -70,28 +68,29 @@ class LocalFunctions:
         Raises:
           PlatformError: there is no such function, or it does not start.
         """
-        function, service = self._deployed(name), self.service(name)
+        function, unit = self._deployed(name), self.unit(name)
         dead = self._messages.topic(f"{self._short(function.topic)}-dead")
         self._messages.subscription(f"{self._short(function.topic)}-dead", dead)
         subscription = self._messages.subscription(self._reader(function), function.topic, dead)
         settings = {f"RECBANDITS_{setting.upper()}": str(getattr(self._config, setting)) for setting in SETTINGS}
         settings["RECBANDITS_ARTIFACTS"] = str(self._config.artifacts_dir)
-        command = [sys.executable, "-m", __name__, str(service.directory), subscription]
-        service.start(lambda _: command, settings | function.environment, lambda _: _is_loaded(service))
+        command = [sys.executable, "-m", __name__, str(unit.directory), subscription]
+        unit.start(command, settings | function.environment, restart=True)
+        unit.wait_ready(lambda: _is_loaded(unit))
 
-    def service(self, name):
-        """`Service` of a function."""
+    def unit(self, name):
+        """`Unit` of a function."""
         if not isinstance(name, str) or not re.fullmatch(NAME, name):
             raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
-        return Service(self._config.artifacts_dir / "functions" / name, f"function {name}")
+        return Unit(self._config.artifacts_dir / "functions" / name, f"function {name}")
 
     def stop(self, name):
         """End the process of a function, which is there to be started by `ensure`; messages wait meanwhile."""
-        self.service(name).stop()
+        self.unit(name).stop()
 
     def delete(self, name):
         """See `Functions.delete`."""
-        directory = self.service(name).directory
+        directory = self.unit(name).directory
         if not directory.exists():
             return
         self.stop(name)
@@ -101,14 +100,14 @@ class LocalFunctions:
 
     def logs(self, name):
         """See `Functions.logs`."""
-        return self.service(name).logs()
+        return self.unit(name).log()
 
     def health(self, name):
         """See `Functions.health`; HTTP calls none."""
         self._deployed(name)
-        alive = self.service(name).running
+        alive = self.unit(name).running
         reason = "" if alive else f"function {name} is not running"
-        return {"alive": alive, "ready": alive and _is_loaded(self.service(name)), "reason": reason, "address": ""}
+        return {"alive": alive, "ready": alive and _is_loaded(self.unit(name)), "reason": reason, "address": ""}
 
     def _reader(self, function):
         return f"{self._short(function.topic)}-{function.name}"
@@ -118,7 +117,7 @@ class LocalFunctions:
         return topic.rpartition("/")[2].removeprefix(f"{self._config.base}-")
 
     def _deployed(self, name):
-        function = read_json(self.service(name).directory / "function.json")
+        function = read_json(self.unit(name).directory / "function.json")
         if function is None:
             raise PlatformError(f"function {name} does not exist, or not any more")
         return Function(**function)
@@ -201,12 +200,12 @@ def main(directory, subscription):
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     function = Function(**read_json(directory / "function.json"))
     target = load(function.source, function.target)
-    write_json(directory / "loaded.json", os.getpid())
+    write_json(directory / "loaded.json", os.environ[VARIABLE])
     call(target, LocalMessages(Config.load()), function.topic, subscription, stop)
 
 
-def _is_loaded(service):
-    return read_json(service.directory / "loaded.json") == service.process
+def _is_loaded(unit):
+    return read_json(unit.directory / "loaded.json") == unit.run.get("name", "")
 
 
 if __name__ == "__main__":

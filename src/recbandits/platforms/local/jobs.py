@@ -1,71 +1,81 @@
-"""Jobs on this machine: processes of their own, with the environment that Vertex AI gives its containers."""
+"""Jobs on this machine: units with the environment that Vertex AI gives its containers.
+
+A job is a directory below `runs/jobs` of the artifacts directory: that of its `Unit`, with what the job makes (`model`,
+`record.json`, `checkpoints`, `tensorboard`, `metrics.jsonl`). A study is a directory there, too, see `study`.
+"""
 
 import sys
 
 from recbandits.platforms.jobs import Job, Record, measured
-from recbandits.platforms.local import processes
-from recbandits.platforms.local.study import LocalStudy
+from recbandits.platforms.local.files import read_json
+from recbandits.platforms.local.study import STUDY_FILE, LocalStudy
+from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import best_trial
 
+_METRICS = "metrics.jsonl"
+_PATHS = {
+    "AIP_MODEL_DIR": "model",
+    "AIP_CHECKPOINT_DIR": "checkpoints",
+    "AIP_TENSORBOARD_LOG_DIR": "tensorboard",
+    "CLOUD_ML_HP_METRIC_FILE": _METRICS,
+}
+_FILES = {"job": "run.json", "study": STUDY_FILE}
+
 
 class LocalJobs:
-    """Jobs below `runs/jobs` of the artifacts directory, one directory each; see `platforms.jobs.Jobs`.
-
-    A job outlives the process that started it, and any process can ask for it by name. Machine, accelerators, spot and
-    image are not read here.
+    """See `platforms.jobs.Jobs`; machine, accelerators, spot and image are not read here.
 
     Args:
       config: Config
-      module: what a job runs with its arguments.
+      module: that a job runs with its arguments.
     """
 
     def __init__(self, config, module="recbandits.training.task"):
         self._root, self._module = config.artifacts_dir / "runs" / "jobs", module
 
     def run(self, job, wait=True):
-        """Run a job, and show its log in a terminal while waiting.
+        """Run a job, which outlives this process.
 
-        A job that failed, was stopped or vanished goes on from its checkpoints. One that has succeeded is not run
+        A job that failed, was stopped or vanished resumes from its checkpoints. One that has succeeded is not run
         again, and one that runs is waited for.
 
         Args:
-          job: Job
+          job: Job of one replica.
           wait: whether to wait for its end.
 
         Returns:
           Record
 
         Raises:
-          PlatformError: the name is taken by a study or by a job with other arguments, or the disk is full.
+          PlatformError: several replicas; the name is that of a study or of a job with other arguments; or the disk is
+            full.
         """
-        directory = self._directory(job.name)
-        if (directory / "study.json").exists():
+        if job.replicas > 1:
+            raise PlatformError(f"job {job.name}: replicas must be 1 on this machine, got {job.replicas}")
+        unit = self.unit(job.name)
+        if (unit.directory / STUDY_FILE).exists():
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
-        asked = processes.read_json(directory / "job.json")
-        if asked and (tuple(asked["arguments"]), asked["replicas"]) != (job.arguments, job.replicas):
+        start_task(unit, self._module, job.arguments, {"CLOUD_ML_JOB_ID": job.name}, finished=("succeeded",))
+        request = unit.run["request"]
+        if request != list(job.arguments):
             raise PlatformError(
-                f"job {job.name} was begun with other arguments or replicas, give the new one another name: "
-                f"{' '.join(asked['arguments'])}"
+                f"job {job.name} was begun with other arguments, give the new one another name: {' '.join(request)}"
             )
-        if not asked or processes.status(directory).state not in ("succeeded", "running"):
-            named = {"CLOUD_ML_JOB_ID": job.name}
-            processes.start(directory, f"job {job.name}", self._module, job.arguments, job.replicas, named)
         if wait:
-            processes.wait(directory, show=sys.stderr.isatty())
+            unit.wait()
         return self.record(job.name)
 
     def record(self, name):
         """See `Jobs.record`; arguments and metrics are those in the job's own `record.json`, once it has written it."""
-        directory = self._existing(name, "job.json")
-        status = processes.status(directory)
-        own = processes.read_json(directory / "record.json") or {}
-        arguments = own.get("arguments", processes.read_json(directory / "job.json")["arguments"])
-        model = directory / "model"
+        unit = self._existing(name, "job")
+        status = unit.status()
+        own = read_json(unit.directory / "record.json") or {}
+        model = unit.directory / "model"
         return Record(
             name=name,
             state="failed" if status.state == "interrupted" else status.state,
-            arguments=tuple(arguments),
+            arguments=tuple(own.get("arguments", unit.run["request"])),
             model=str(model) if model.is_dir() else "",
             metrics=measured(own),
             started=status.started,
@@ -74,17 +84,21 @@ class LocalJobs:
             own=own,
         )
 
+    def list(self):
+        """Return the names of all jobs and studies, in order."""
+        return sorted({file.parent.name for kind in _FILES.values() for file in self._root.glob(f"*/{kind}")})
+
     def logs(self, name):
-        """Everything a job has printed so far, as text."""
-        return processes.log_of(self._existing(name, "job.json"))
+        """Return all that a job has printed so far."""
+        return self._existing(name, "job").log()
 
     def stop(self, name):
-        """See `Jobs.stop`; a study goes on with the trials that were stopped when it is tuned again."""
-        directory = self._existing(name, "job.json", "study.json")
-        if (directory / "study.json").exists():
-            LocalStudy(directory, self._module).stop()
+        """See `Jobs.stop`; a study resumes the trials that were stopped when it is tuned again."""
+        unit = self._existing(name, "job", "study")
+        if (unit.directory / STUDY_FILE).exists():
+            self._study(name).stop()
         else:
-            processes.stop(directory)
+            unit.stop()
 
     def tune(self, study):
         """Run what is missing of a study; see `LocalStudy.tune`.
@@ -92,27 +106,54 @@ class LocalJobs:
         Raises:
           PlatformError: the name is taken by a job or by another study; three trials in a row failed.
         """
-        directory = self._directory(study.job.name)
-        if (directory / "job.json").exists():
+        if self.unit(study.job.name).run:
             raise PlatformError(f"{study.job.name} is a job: give the study a name of its own")
-        return LocalStudy(directory, self._module).tune(study)
+        return self._study(study.job.name).tune(study)
 
     def trials(self, name):
         """See `Jobs.trials`."""
-        return LocalStudy(self._existing(name, "study.json"), self._module).trials()
+        self._existing(name, "study")
+        return self._study(name).trials()
 
     def best(self, name):
-        """See `Jobs.best`; the directory of a study that is complete has it in `best.json`."""
-        study = LocalStudy(self._existing(name, "study.json"), self._module)
-        return best_trial(name, study.trials(), study.asked()["maximise"])
+        """See `Jobs.best`."""
+        self._existing(name, "study")
+        study = self._study(name)
+        return best_trial(name, study.trials(), study.request()["maximise"])
 
-    def _directory(self, name):
-        return self._root / Job(name).name
+    def unit(self, name):
+        """Return the `Unit` of a job, which may not exist yet."""
+        return Unit(self._root / Job(name).name, f"job {name}")
 
-    def _existing(self, name, *files):
-        directory = self._directory(name)
-        if not any((directory / file).exists() for file in files):
-            known = ", ".join(sorted(path.name for path in self._root.glob("*"))) or "none"
-            kind = " or ".join(file.removesuffix(".json") for file in files)
-            raise PlatformError(f"there is no {kind} {name}; what there is: {known}")
-        return directory
+    def _study(self, name):
+        def start(unit, arguments, variables):
+            start_task(unit, self._module, arguments, variables, finished=("succeeded", "failed"))
+
+        return LocalStudy(self.unit(name).directory, start)
+
+    def _existing(self, name, *kinds):
+        unit = self.unit(name)
+        if not any((unit.directory / _FILES[kind]).exists() for kind in kinds):
+            known = ", ".join(self.list()) or "none"
+            raise PlatformError(f"there is no {' or '.join(kinds)} {name}; what there is: {known}")
+        return unit
+
+
+def start_task(unit, module, arguments, variables, finished):
+    """Start a task with the directories that Vertex AI sets, unless it runs or is finished.
+
+    Args:
+      unit: Unit
+      module: that Python runs.
+      arguments: of its command line.
+      variables: dict of environment variables, beside those of the directories.
+      finished: states in which it stays as it is.
+    """
+    paths = {variable: str(unit.directory / name) for variable, name in _PATHS.items()}
+    unit.start(
+        [sys.executable, "-m", module, *arguments],
+        paths | variables,
+        request=list(arguments),
+        finished=finished,
+        stale=(_METRICS,),
+    )

@@ -1,7 +1,7 @@
-"""A study as a directory: its trials are jobs, Optuna proposes their parameters, and nothing is kept in memory.
+"""A study as a directory: its trials are units, and Optuna's journal has their parameters and values.
 
-It has `study.json` (what was asked for), `proposals.json` (parameters of every trial), `trials/<number>` (a job each,
-see `processes`) and, when it is complete, `best.json`.
+It has `study.json` (the request), `journal.log` (Optuna's), `trials/<number>` (a unit each), `lock` (held by whoever
+tunes it) and, once somebody has stopped it, `stop`.
 """
 
 import json
@@ -9,20 +9,21 @@ import math
 import os
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 import numpy as np
 
 from recbandits.platforms.jobs import Choice, Float, Trial
-from recbandits.platforms.local import processes
-from recbandits.platforms.local.supervisor import write_json
+from recbandits.platforms.local.files import held, is_held, private, read_json, require_local, write_json
+from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.tuning import best_trial, with_parameters
+from recbandits.platforms.tuning import with_parameters
 
-_RANDOM = 4  # trials before the sampler trusts what it has seen
-_FAILURES = 3  # in a row, after which something is wrong with all of them
+STUDY_FILE = "study.json"
+_JOURNAL = "journal.log"
+_RANDOM = 4  # trials before the sampler uses the values of earlier ones
+_FAILURES = 3  # in a row, after which the study ends with an error
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_PAUSE = 0.1  # seconds until trials to stop are looked for again
+_POLL = 0.1  # seconds until trials to stop are looked for again
 _MAY_CHANGE = ("trials", "parallel")
 
 
@@ -31,23 +32,24 @@ class LocalStudy:
 
     Args:
       directory: `pathlib.Path`
-      module: that its trials run.
+      start: function of the unit of a trial, its arguments and its variables that starts it, unless it runs or has
+        ended.
     """
 
-    def __init__(self, directory, module):
-        self._directory, self._module, self._name = directory, module, directory.name
+    def __init__(self, directory, start):
+        self._directory, self._start, self._name = directory, start, directory.name
 
-    def asked(self):
-        """What was asked for, a dict of the fields of `Study`."""
-        return processes.read_json(self._directory / "study.json")
+    def request(self):
+        """Return the fields of the `Study` as a dict; None before its first tuning."""
+        return read_json(self._directory / STUDY_FILE)
 
     def tune(self, study):
         """Run trials until as many have succeeded as the study asks for.
 
-        Trials are proposed in batches of `study.parallel`, each batch from the seed and all trials before it alone: the
-        same study gives the same trials, however fast each of them runs, and whether it was interrupted or not. At
-        most as many run at a time as there are cores, each on one thread. A study begun before goes on: trials that
-        still run are waited for, others that did not end go on from their checkpoints, and what has ended stays.
+        Trials are proposed in batches of `study.parallel`, each from the seed and the trials before it alone: the same
+        study gives the same trials, however fast each of them runs, and whether it was interrupted or not. At most as
+        many run at a time as there are cores, each on one thread. A study that was interrupted resumes: trials that
+        still run are waited for, others that did not end resume from their checkpoints, and those that ended stay.
 
         Returns:
           list of `Trial`
@@ -56,148 +58,168 @@ class LocalStudy:
           PlatformError: another study has this name, somebody else tunes it now, or three trials in a row failed.
         """
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            with processes.held(self._directory, f"study {self._name}"):
-                self._begin(study)
-                return self._go_on(study)
+            require_local(private(self._directory))
+            with held(self._directory) as lock:
+                if lock is None:
+                    raise PlatformError(f"study {self._name} is being tuned by another process")
+                self._write_request(study)
+                self._run(study)
+                return self.trials()
         except OSError as error:
             raise PlatformError(f"study {self._name} could not be written: {error.strerror or error}") from error
 
     def trials(self):
-        """List the `Trial`s that were begun, in order of number."""
-        asked, proposals = self.asked(), self._proposals()
-        begun = [number for number in range(len(proposals)) if (self._place(number) / "job.json").exists()]
-        return [self._trial(number, proposals[number], asked["metric"]) for number in begun]
+        """Return the `Trial`s that were started, in order of number."""
+        metric = self.request()["metric"]
+        return [self._trial(each, metric) for each in self._proposals() if self._unit(each.number).run]
 
     def stop(self):
-        """Stop the trials that run, and propose no more until the study is tuned again."""
+        """Stop the trials that run, and start no more until the study is tuned again."""
         (self._directory / "stop").touch()
         tuned = True
-        while tuned:  # until its tuner is gone, which may be about to start another one
-            tuned = processes.is_held(self._directory)
-            for number in range(len(self._proposals())):
-                processes.stop(self._place(number))
-            time.sleep(_PAUSE if tuned else 0)
+        while tuned:  # until its tuner has ended, which may be about to start another trial
+            tuned = is_held(self._directory)
+            for place in (self._directory / "trials").glob("*"):
+                self._unit(place.name).stop()
+            time.sleep(_POLL if tuned else 0)
 
-    def _begin(self, study):
-        file = self._directory / "study.json"
-        wanted, asked = json.loads(json.dumps(_as_dict(study))), self.asked()
+    def _write_request(self, study):
+        wanted, request = json.loads(json.dumps(_as_dict(study))), self.request()
         for key in wanted:
-            if asked is not None and key not in _MAY_CHANGE and asked[key] != wanted[key]:
+            if request is not None and key not in _MAY_CHANGE and request[key] != wanted[key]:
                 raise PlatformError(
-                    f"study {self._name} was begun with {key} {asked[key]}, give one with {wanted[key]} another name"
+                    f"study {self._name} was begun with {key} {request[key]}, give one with {wanted[key]} another name"
                 )
-        write_json(file, wanted)
+        write_json(self._directory / STUDY_FILE, wanted)
         (self._directory / "stop").unlink(missing_ok=True)
+        repair(self._directory / _JOURNAL)
 
-    def _go_on(self, study):
-        """Trials of a study whose directory is ours alone."""
-        failures = 0
-        while not (self._directory / "stop").exists():
-            proposals, trials = self._proposals(), self.trials()
-            open_ones = [number for number in range(len(proposals)) if not self._has_ended(number)]
-            if open_ones:
-                failures = self._run(study, open_ones, proposals, failures)
-                continue
-            missing = study.trials - sum(trial.state == "succeeded" for trial in trials)
-            if missing <= 0:
-                write_json(self._directory / "best.json", best_trial(self._name, trials, study.maximise)._asdict())
-                break
-            new = propose(study, trials, min(study.parallel, missing))
-            write_json(self._directory / "proposals.json", proposals + new)
-        return self.trials()
-
-    def _run(self, study, numbers, proposals, failures):
-        """Run trials, as many at a time as there are cores; the number of those that failed in a row."""
+    def _run(self, study):
+        """Run what is missing, as many trials at a time as there are cores; the caller holds the lock."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        size = min(study.parallel, cores)
-        for first in range(0, len(numbers), size):
-            group = numbers[first : first + size]
-            for number in group:
-                processes.wait(self._place(number))  # for one that was left running by a tuner that is gone
-                if not self._has_ended(number):
-                    self._start(study, number, proposals[number])
-            for number in group:
-                processes.wait(self._place(number))
-                self._settle(number)
-                trial = self._trial(number, proposals[number], study.metric)
+        size, failures, search = min(study.parallel, cores), 0, self._search(study)
+        while not self._stopped():
+            started = [trial for trial in search.get_trials() if not trial.state.is_finished()]
+            if not started:
+                missing = study.trials - sum(trial.state == "succeeded" for trial in self.trials())
+                if missing <= 0:
+                    return
+                search.add_trials(propose(study, search.get_trials(), min(study.parallel, missing)))
+                continue
+            group = started[:size]
+            for proposal in group:
+                self._start_trial(study, proposal)
+            for proposal in group:
+                self._unit(proposal.number).wait()
+            if self._stopped():
+                return
+            for proposal in group:
+                trial = self._trial(proposal, study.metric)
+                _tell(search, trial)
                 failures = failures + 1 if trial.state == "failed" else 0
                 if failures == _FAILURES:
                     raise PlatformError(
                         f"study {self._name}: {failures} trials in a row failed, the last: {trial.error}"
                     )
-            if (self._directory / "stop").exists():
-                break
-        return failures
 
-    def _start(self, study, number, parameters):
-        arguments = with_parameters(study.job.arguments, parameters)
-        named = {"CLOUD_ML_JOB_ID": self._name, "CLOUD_ML_TRIAL_ID": str(number)}
-        environment, what = dict.fromkeys(_THREADS, "1") | named, f"trial {number} of {self._name}"
-        processes.start(self._place(number), what, self._module, arguments, study.job.replicas, environment)
+    def _start_trial(self, study, proposal):
+        variables = {"CLOUD_ML_JOB_ID": self._name, "CLOUD_ML_TRIAL_ID": str(proposal.number)}
+        arguments = with_parameters(study.job.arguments, proposal.params)
+        self._start(self._unit(proposal.number), arguments, dict.fromkeys(_THREADS, "1") | variables)
 
-    def _settle(self, number):
-        """Write down the end of a trial that vanished while we waited for it.
+    def _stopped(self):
+        return (self._directory / "stop").exists()
 
-        Where somebody stops the study it was told to, before it could say so itself.
-        """
-        status = processes.status(self._place(number))
-        if status.state == "interrupted":
-            state = "stopped" if (self._directory / "stop").exists() else "failed"
-            end = {"state": state, "code": None, "ended": datetime.now(UTC).isoformat()}
-            write_json(self._place(number) / "end.json", end)
-
-    def _has_ended(self, number):
-        place = self._place(number)
-        return (place / "job.json").exists() and processes.status(place).state in ("succeeded", "failed")
-
-    def _trial(self, number, parameters, metric):
-        place = self._place(number)
-        status = processes.status(place)
+    def _trial(self, proposal, metric):
+        number, unit = proposal.number, self._unit(proposal.number)
+        status = unit.status()
         if status.state != "succeeded":
-            state = "failed" if status.state == "interrupted" else status.state
-            return Trial(number, state, parameters, None, status.error)
+            interrupted = "stopped" if self._stopped() else "failed"  # whoever stops it has not written its end yet
+            state = interrupted if status.state == "interrupted" else status.state
+            return Trial(number, state, proposal.params, None, status.error)
         try:
-            value = reported(place / "metrics.jsonl", metric)
+            value = reported(unit.directory / "metrics.jsonl", metric)
         except ValueError as error:
-            return Trial(number, "failed", parameters, None, f"trial {number} of {self._name} {error}")
-        recorded = (processes.read_json(place / "record.json") or {}).get("metrics", {}).get(metric)
+            return Trial(number, "failed", proposal.params, None, f"{unit.label} {error}")
+        recorded = (read_json(unit.directory / "record.json") or {}).get("metrics", {}).get(metric)
         interval = tuple(recorded[1:]) if isinstance(recorded, list) else None
-        return Trial(number, "succeeded", parameters, value, interval=interval)
+        return Trial(number, "succeeded", proposal.params, value, interval=interval)
+
+    def _unit(self, number):
+        return Unit(self._directory / "trials" / str(number), f"trial {number} of {self._name}")
 
     def _proposals(self):
-        return processes.read_json(self._directory / "proposals.json") or []
+        """Return Optuna's trials, also while a tuner writes to the journal."""
+        import optuna
 
-    def _place(self, number):
-        return self._directory / "trials" / str(number)
+        storage = _storage(self._directory / _JOURNAL)
+        if self._name not in optuna.get_all_study_names(storage):
+            return []
+        return optuna.load_study(storage=storage, study_name=self._name).get_trials()
+
+    def _search(self, study):
+        """Return Optuna's study, for one who holds the lock of the directory."""
+        import optuna
+
+        storage, direction = _storage(self._directory / _JOURNAL), "maximize" if study.maximise else "minimize"
+        return optuna.create_study(storage=storage, study_name=self._name, direction=direction, load_if_exists=True)
+
+
+class _NoLock:
+    """A lock of Optuna's journal that is always free: whoever writes holds the lock of the study.
+
+    Optuna's own lock files outlive a process that is killed, and would stop the next one for 30 seconds.
+    """
+
+    def acquire(self):
+        return True
+
+    def release(self):
+        return None
+
+
+def _storage(journal):
+    import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return JournalStorage(JournalFileBackend(str(journal), lock_obj=_NoLock()))
+
+
+def repair(journal):
+    """Drop an incomplete last line, which was being written when its writer was killed: the next one would join it."""
+    if journal.exists():
+        os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
 
 
 def propose(study, trials, count):
-    """Parameters for the next trials: a function of the study and of the trials before them.
+    """Propose parameters for the next trials: a function of the study and of the trials before them.
+
+    Optuna's `ask` writes a trial and each of its parameters one after the other, so that a tuner that is killed leaves
+    a trial without parameters. Here it asks a study in memory; each trial then is one line of the journal.
 
     Args:
       study: Study
-      trials: list of `Trial`, all that were begun; those that succeeded are learnt from.
-      count: how many to propose.
+      trials: list of Optuna's trials, all that were proposed; those with a value are learnt from.
+      count: number of proposals.
 
     Returns:
-      list of dicts from parameter to value, of the types that the study has.
+      list of Optuna's trials in the state RUNNING.
     """
     import optuna  # takes a second
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = {name: _distribution(optuna.distributions, parameter) for name, parameter in study.parameters.items()}
     seed = int(np.random.SeedSequence([study.seed, len(trials)]).generate_state(1)[0])
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_RANDOM, constant_liar=True)
     search = optuna.create_study(direction="maximize" if study.maximise else "minimize", sampler=sampler)
-    for trial in trials:
-        if trial.state == "succeeded":
-            search.add_trial(optuna.trial.create_trial(params=trial.parameters, distributions=space, value=trial.value))
-    return [search.ask(space).params for _ in range(count)]
+    search.add_trials(trials)
+    space = {name: _distribution(optuna.distributions, parameter) for name, parameter in study.parameters.items()}
+    for _ in range(count):
+        search.ask(space)
+    return search.get_trials()[len(trials) :]
 
 
 def reported(file, metric):
-    """The last value that a task reported by cloudml-hypertune.
+    """Return the last value that a task reported by cloudml-hypertune.
 
     Args:
       file: `pathlib.Path` of lines of JSON.
@@ -226,6 +248,14 @@ def reported(file, metric):
     return number
 
 
+def _tell(search, trial):
+    """Write the end of a trial to the journal."""
+    import optuna
+
+    failed = None if trial.state == "succeeded" else optuna.trial.TrialState.FAIL
+    search.tell(trial.number, trial.value, state=failed)
+
+
 def _distribution(distributions, parameter):
     if isinstance(parameter, Float):
         return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
@@ -235,6 +265,6 @@ def _distribution(distributions, parameter):
 
 
 def _as_dict(study):
-    """A study as JSON takes it, with the kind of each parameter."""
+    """Return a study as JSON takes it, with the kind of each parameter."""
     kinds = {name: [type(value).__name__, asdict(value)] for name, value in study.parameters.items()}
     return asdict(study) | {"parameters": kinds}

@@ -1,0 +1,103 @@
+"""Private folders, lock files and JSON files that many processes of this machine use at once."""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from recbandits import checks
+from recbandits.platforms.protocol import PlatformError
+
+LOCK_FILE = "lock"
+_GLANCE = 0.5  # seconds for which others may hold a lock to see whether it is held
+_REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "drvfs", "fuse.sshfs"}
+_SHARED_MEMORY, _LEAST = Path("/dev/shm"), 16 * 2**20  # bytes; TensorFlow's and Python's workers share memory there
+
+
+def private(directory: Path) -> Path:
+    """Create a directory that only its owner can read; PermissionError where it belongs to another user."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    return directory
+
+
+@contextlib.contextmanager
+def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
+    """Hold the lock of a directory.
+
+    Args:
+      directory: that exists.
+      patience: seconds to wait for others.
+
+    Yields:
+      The file descriptor, which other processes may be given; None where another process still holds the lock.
+    """
+    lock, deadline = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + patience
+    try:
+        while not (taken := _take(lock, fcntl.LOCK_EX)) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        yield lock if taken else None
+    finally:
+        os.close(lock)
+
+
+def is_held(directory: Path) -> bool:
+    """Return whether a process holds the lock of a directory."""
+    try:
+        lock = os.open(directory / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _take(lock, fcntl.LOCK_SH)
+    finally:
+        os.close(lock)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write a JSON file that only its owner can read, completely or not at all."""
+    with checks.replacing(file) as draft:
+        draft.touch(0o600)
+        draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """Return what `write_json` wrote, or None where there is no such file."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def require_local(directory: Path, shared_memory: Path = _SHARED_MEMORY) -> None:
+    """Check that locks and shared memory work where processes are to run.
+
+    Args:
+      directory: absolute, exists.
+      shared_memory: folder of the system's shared memory, if it has one.
+
+    Raises:
+      PlatformError: the directory is on a network share, or the shared memory is too small.
+    """
+    mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
+    mounts = {folder: kind for folder, kind in mounts.items() if folder in (directory, *directory.parents)}
+    kind = mounts[max(mounts, key=lambda folder: len(folder.parts))] if mounts else ""
+    windows_share = kind == "9p" and "microsoft" in platform.release().lower()
+    if kind in _REMOTE or windows_share:
+        raise PlatformError(f"artifacts must be on a disk of this machine, got {directory} on a share ({kind})")
+    if shared_memory.is_dir() and (size := psutil.disk_usage(str(shared_memory)).total) < _LEAST:
+        raise PlatformError(f"{shared_memory} must have at least {_LEAST} bytes, got {size}: give the container more")
+
+
+def _take(lock: int, kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

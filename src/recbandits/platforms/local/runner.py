@@ -1,0 +1,64 @@
+"""The process above the command of one unit: runs it, ends what it leaves behind, writes down how it ended.
+
+`python -m recbandits.platforms.local.runner DIRECTORY LOCK`, where LOCK is an inherited file descriptor.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+
+from recbandits.platforms.local.units import Unit, units_below
+
+_PROVED = 10.0  # seconds after which a server that fails is started again; one that was killed always is
+_PAUSE = 0.2  # seconds before it is
+
+
+def run(unit: Unit, lock: int) -> None:
+    """Run the command of a unit to its end.
+
+    Args:
+      unit: with `run.json`.
+      lock: descriptor of its lock, which this process and the command keep open.
+    """
+    request, stopped, children = unit.run, threading.Event(), []
+
+    def stop(*_):
+        stopped.set()
+        for child in children:
+            child.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    code = 0
+    while not stopped.is_set():
+        start = time.monotonic()
+        children[:] = [subprocess.Popen(request["command"], pass_fds=[lock])]
+        if stopped.is_set():
+            stop()
+        code = children[0].wait()
+        _end_rest(unit)
+        proved = code < 0 or (code > 0 and time.monotonic() - start >= _PROVED)
+        if not request["restart"] or not proved or stopped.is_set():
+            break
+        print(f"{unit.label} ended with {code}, it is started again", file=sys.stderr, flush=True)
+        stopped.wait(_PAUSE)
+    unit.write_end("stopped" if stopped.is_set() else "failed" if code else "succeeded", code)
+
+
+def _end_rest(unit: Unit) -> None:
+    """Kill what the command left behind, as the end of a container does."""
+    while rest := [process for process in unit.members() if process.pid != os.getpid()]:
+        for process in rest:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    run(next(units_below(sys.argv[1])), int(sys.argv[2]))

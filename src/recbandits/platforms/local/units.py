@@ -1,0 +1,277 @@
+"""Processes of this machine, each found by its directory: jobs, trials, runs of pipelines, servers.
+
+The directory of a unit has mode 0700 and these files:
+
+- `lock`, held by the runner and by the command it runs;
+- `run.json`, written under the lock at every start: command, variables, and a random name;
+- `end.json`, written by the runner: the name of the start that ended, and how;
+- `log.txt`, all that was printed.
+
+Every process of a start has its name in the environment. A unit runs while its lock is held or a process with the name
+of its last start lives. Signals go only to processes found by that name; no process number is read from a file.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from recbandits.platforms.local.files import LOCK_FILE, held, is_held, private, read_json, require_local, write_json
+from recbandits.platforms.protocol import PlatformError
+
+VARIABLE = "RECBANDITS_START"  # name of a start, in the environment of its processes
+_POLL = 0.05  # seconds between two looks
+_PATIENCE = 10.0  # seconds that processes get to end, or another start gets to show its processes
+_READY = 90.0  # seconds until a server must be ready
+
+
+class Status(NamedTuple):
+    """State of a unit.
+
+    Attributes:
+      state: "new", "running", "succeeded", "failed", "stopped", or "interrupted" where its end was not written.
+      started, ended: aware datetimes, or None.
+      error: one sentence, or empty.
+    """
+
+    state: str
+    started: datetime | None = None
+    ended: datetime | None = None
+    error: str = ""
+
+
+class Unit:
+    """The processes of one directory.
+
+    Args:
+      directory: made at the first start.
+      label: for sentences, such as "job first".
+
+    Attributes:
+      directory: absolute `pathlib.Path`.
+      label: as given.
+    """
+
+    def __init__(self, directory: str | os.PathLike, label: str):
+        self.directory, self.label = Path(directory).absolute(), label
+
+    def start(
+        self,
+        command: Sequence[str],
+        variables: dict[str, str] | None = None,
+        *,
+        request: Any = None,
+        restart: bool = False,
+        finished: Sequence[str] = (),
+        stale: Sequence[str] = (),
+    ) -> bool:
+        """Start a command in processes that outlive this one, unless it runs.
+
+        Args:
+          command: list of words.
+          variables: dict to be added to the environment.
+          request: what JSON can say, kept in `run["request"]`; a unit that was started for another request stays as it
+            is.
+          restart: whether the runner starts a command again that was killed, or that failed after it had run for a
+            while.
+          finished: states in which the unit stays as it is, such as "succeeded".
+          stale: names of files and folders that are removed before the start.
+
+        Returns:
+          Whether it was started by this call.
+
+        Raises:
+          PlatformError: a process that is not of the last start holds the lock, or the directory cannot be written.
+        """
+        try:
+            require_local(private(self.directory))
+            with self._turn() as lock:
+                if lock is None:
+                    return False
+                end = self._end()
+                if (self.run and self.run["request"] != request) or (end and end["state"] in finished):
+                    return False
+                for path in (self.directory / name for name in stale):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                run = {"command": list(command), "restart": restart, "request": request, "label": self.label}
+                run |= {"name": secrets.token_hex(16), "started": datetime.now(UTC).isoformat()}
+                write_json(self.directory / "run.json", run | {"variables": variables or {}})
+                self._spawn(lock, {"PYTHONUNBUFFERED": "1"} | (variables or {}) | {VARIABLE: run["name"]})
+        except OSError as error:
+            raise PlatformError(f"{self.label} could not be started: {error.strerror or error}") from error
+        return True
+
+    @property
+    def run(self) -> dict:
+        """What `run.json` has of the last start; empty before the first."""
+        return read_json(self.directory / "run.json") or {}
+
+    @property
+    def running(self) -> bool:
+        """Whether the last start has not ended: the lock is held, or one of its processes lives."""
+        return bool(self.run) and self._end() is None and (is_held(self.directory) or self._lives())
+
+    def status(self) -> Status:
+        """Return the `Status`."""
+        running, run, end = self.running, self.run, self._end()  # in this order: a unit that ends meanwhile has an end
+        if not run:
+            return Status("new")
+        started = datetime.fromisoformat(run["started"])
+        if running:
+            return Status("running", started)
+        if end is None:
+            reason = "it was killed, or the disk is full, or the machine went down"
+            return Status("interrupted", started, None, f"{self.label} ended without a word: {reason}")
+        error = self._failure(end["code"]) if end["state"] == "failed" else ""
+        return Status(end["state"], started, datetime.fromisoformat(end["ended"]), error)
+
+    def wait(self) -> None:
+        """Wait until it runs no more, and its runner has left the directory."""
+        while self.running:
+            time.sleep(_POLL)
+        self._wait_for_runner()
+
+    def wait_ready(self, ready: Callable[[], bool]) -> None:
+        """Wait until a server passes a test.
+
+        Raises:
+          PlatformError: it ended or took too long; the sentence has the last line it printed.
+        """
+        deadline = time.monotonic() + _READY
+        while not ready():
+            if not self.running or time.monotonic() > deadline:
+                raise PlatformError(f"{self.label} did not start: {self._last_line() or 'it printed nothing'}")
+            time.sleep(_POLL)
+
+    def stop(self, patience: float = _PATIENCE) -> None:
+        """Send SIGTERM to its processes, and SIGKILL to those that are left after `patience` seconds.
+
+        Raises:
+          PlatformError: the lock is held by a process that is not of the last start.
+        """
+        deadline = time.monotonic() + patience
+        reached = False
+        while self.running and time.monotonic() < deadline:
+            reached = reached or self._signal(signal.SIGTERM)  # a start may be about to show its first process
+            time.sleep(_POLL)
+        self.kill()
+
+    def kill(self) -> None:
+        """Send SIGKILL to its processes until none is left.
+
+        Raises:
+          PlatformError: the lock is held by a process that is not of the last start.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while self.running:
+            self._signal(signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise self._stranger()
+            time.sleep(_POLL)
+        self._wait_for_runner()
+        if self.run and self._end() is None:
+            self.write_end("stopped", -signal.SIGKILL)
+
+    def members(self) -> Iterator[psutil.Process]:
+        """Yield the processes that have the name of the last start in their environment, without zombies."""
+        name = self.run.get("name")
+        for number in psutil.pids() if name else ():
+            with contextlib.suppress(psutil.Error, OSError):  # it may vanish at any moment
+                process = psutil.Process(number)
+                if process.environ().get(VARIABLE) == name and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+
+    def write_end(self, state: str, code: int) -> None:
+        """Write how the last start ended."""
+        end = {"name": self.run["name"], "state": state, "code": code, "ended": datetime.now(UTC).isoformat()}
+        write_json(self.directory / "end.json", end)
+
+    def log(self) -> str:
+        """Return all that was printed so far."""
+        file = self.directory / "log.txt"
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[int | None]:
+        """Yield the descriptor of the lock, or None where the unit runs.
+
+        Whoever holds the lock of one that does not run may be another start, which is about to show its processes, or
+        a runner that has just written the end.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with held(self.directory) as lock:
+                running = self._end() is None and self._lives()
+                if running or lock is not None:
+                    yield None if running else lock
+                    return
+            if time.monotonic() > deadline:
+                raise self._stranger()
+
+    def _spawn(self, lock: int, variables: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "recbandits.platforms.local.runner", str(self.directory), str(lock)]
+        descriptor = os.open(self.directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with open(descriptor, "ab") as log:
+            runner = subprocess.Popen(
+                command,
+                env=os.environ | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[lock],
+                start_new_session=True,
+            )
+        threading.Thread(target=runner.wait, daemon=True).start()  # so that it leaves no zombie
+
+    def _signal(self, number: int) -> bool:
+        """Send a signal to the processes of the last start; return whether there was one."""
+        reached = False
+        for process in self.members():
+            with contextlib.suppress(psutil.Error):  # psutil spares a process that took over the number
+                process.send_signal(number)
+                reached = True
+        return reached
+
+    def _wait_for_runner(self) -> None:
+        """Wait until the lock is free: a runner that has written the end is about to leave."""
+        deadline = time.monotonic() + _PATIENCE
+        while is_held(self.directory) and time.monotonic() < deadline:
+            time.sleep(_POLL / 10)
+
+    def _lives(self) -> bool:
+        return next(self.members(), None) is not None
+
+    def _end(self) -> dict | None:
+        end = read_json(self.directory / "end.json")
+        return end if end and end["name"] == self.run.get("name") else None
+
+    def _stranger(self) -> PlatformError:
+        file = self.directory / LOCK_FILE
+        return PlatformError(f"{self.label} must be the only one that locks {file}, another process holds it")
+
+    def _failure(self, code: int) -> str:
+        if code < 0:
+            return f"{self.label} was killed by {signal.Signals(-code).name}"
+        line = self._last_line()
+        return f"{self.label} failed with exit code {code}" + (f": {line}" if line else "")
+
+    def _last_line(self) -> str:
+        return next((line.strip() for line in reversed(self.log().splitlines()) if line.strip()), "")
+
+
+def units_below(directory: str | os.PathLike) -> Iterator[Unit]:
+    """Yield the units that have been started in a directory and in those below it."""
+    for folder, _, names in os.walk(directory):
+        if "run.json" in names and (run := read_json(Path(folder, "run.json"))):
+            yield Unit(folder, run["label"])

@@ -1,0 +1,376 @@
+"""Units with real processes: found by their directory, killed at random moments, never confused with others."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from recbandits.platforms.local import files, runner, units
+from recbandits.platforms.local.files import held, is_held, read_json, require_local, write_json
+from recbandits.platforms.local.units import VARIABLE, Unit
+from recbandits.platforms.protocol import PlatformError
+
+SLEEP = [sys.executable, "-S", "-c", "import time; print('ready', flush=True); time.sleep(100)"]
+# It sleeps with a child that has left its session and closed all files, and ignores SIGTERM.
+FAMILY = [
+    sys.executable,
+    "-S",
+    "-c",
+    "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(100)'], start_new_session=True)\n"
+    "print('ready', flush=True); signal.pause()",
+]
+
+
+@pytest.fixture
+def unit(tmp_path):
+    unit = Unit(tmp_path / "units" / "with spaces, ä and 日本", "unit a")
+    yield unit
+    unit.kill()
+
+
+def until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def command_of(unit):
+    """Return the process of the command of a unit, once it has printed something."""
+    until(lambda: "ready" in unit.log())
+    return next(process for process in unit.members() if process.cmdline()[-1] == unit.run["command"][-1])
+
+
+def runner_of(unit):
+    found = []
+    until(lambda: found.extend(each for each in unit.members() if runner.__name__ in each.cmdline()) or found)
+    return found[0]
+
+
+def gone(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_unit_succeeds_or_fails_with_its_last_line(unit):
+    assert (unit.status().state, unit.running, unit.log()) == ("new", False, "")
+    assert unit.start([sys.executable, "-c", "print('hello')"])
+    unit.wait()
+    status = unit.status()
+    assert (status.state, status.error, unit.log()) == ("succeeded", "", "hello\n")
+    assert status.started < status.ended
+    assert unit.start([sys.executable, "-c", "raise ValueError('no')"])
+    unit.wait()
+    assert unit.status()[::3] == ("failed", "unit a failed with exit code 1: ValueError: no")
+    assert unit.start([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    unit.wait()
+    assert unit.status()[::3] == ("failed", "unit a was killed by SIGKILL")
+
+
+def test_a_finished_unit_and_one_of_another_request_stay_as_they_are(unit):
+    done = [sys.executable, "-c", "print('done')"]
+    assert unit.start(done, request=[1])
+    unit.wait()
+    assert not unit.start(done, request=[1], finished=("succeeded",))
+    assert not unit.start(done, request=[2])
+    assert unit.start(done, request=[1])
+    unit.wait()
+    assert (unit.log(), unit.run["request"]) == ("done\ndone\n", [1])
+
+
+def test_of_those_who_start_a_unit_at_once_one_does(unit):
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(lambda _: unit.start(SLEEP), range(8))) == [False] * 7 + [True]
+    command_of(unit)
+    assert unit.log() == "ready\n"
+
+
+def test_another_process_finds_a_unit_and_stops_it(unit):
+    unit.start(SLEEP)
+    process = command_of(unit)
+    code = f"""
+from recbandits.platforms.local.units import Unit
+unit = Unit({str(unit.directory)!r}, "unit a")
+print(unit.running)
+unit.stop()
+print(unit.status().state)
+"""
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.split() == ["True", "stopped"]
+    assert gone(process)
+
+
+def test_a_unit_outlives_the_process_that_started_it(unit):
+    code = f"""
+import os, signal
+from recbandits.platforms.local.units import Unit
+Unit({str(unit.directory)!r}, "unit a").start({SLEEP!r})
+os.killpg(0, signal.SIGKILL)
+"""
+    starter = subprocess.run([sys.executable, "-c", code], start_new_session=True)
+    assert starter.returncode == -signal.SIGKILL
+    assert unit.running
+    assert command_of(unit).is_running()
+
+
+def test_all_that_a_unit_started_ends_with_it(unit):
+    """The child has its own session and no file of ours, and SIGTERM is ignored by its parent."""
+    unit.start(FAMILY)
+    command_of(unit)
+    until(lambda: len(list(unit.members())) == 3)
+    members = list(unit.members())
+    unit.stop(patience=0.5)
+    assert all(gone(process) for process in members)
+    assert unit.status().state == "stopped"
+
+
+def test_what_a_killed_command_leaves_behind_is_ended_by_the_runner(unit):
+    unit.start(FAMILY)
+    command = command_of(unit)
+    until(lambda: len(list(unit.members())) == 3)
+    members = list(unit.members())
+    command.kill()
+    unit.wait()
+    assert unit.status()[::3] == ("failed", "unit a was killed by SIGKILL")
+    until(lambda: all(gone(process) for process in members))
+
+
+def test_a_unit_runs_while_one_process_of_its_start_lives(unit):
+    """Runner and command are killed; the child that holds no lock is found by the name in its environment."""
+    unit.start(FAMILY)
+    command = command_of(unit)
+    until(lambda: len(list(unit.members())) == 3)
+    (child,) = [each for each in unit.members() if each not in (command, runner_of(unit))]
+    runner_of(unit).kill()
+    command.kill()
+    until(lambda: not is_held(unit.directory))
+    assert unit.running
+    assert not unit.start(SLEEP)
+    child.kill()
+    until(lambda: not unit.running)
+    assert unit.status()[::3] == (
+        "interrupted",
+        "unit a ended without a word: it was killed, or the disk is full, or the machine went down",
+    )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_after_kills_at_random_moments_no_process_is_left_and_the_unit_starts_again(unit, seed):
+    """Starters, runners and commands get SIGKILL 0 to 0.6 s after a start; then the unit runs to its end."""
+    rng = random.Random(seed)
+    code = f"""
+from recbandits.platforms.local.units import Unit
+Unit({str(unit.directory)!r}, "unit a").start({FAMILY!r})
+"""
+    for _ in range(4):
+        starter = subprocess.Popen([sys.executable, "-c", code])
+        deadline = time.monotonic() + rng.uniform(0.2, 0.9)
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+        victims = [starter, *unit.members()]
+        rng.choice(victims).kill()
+        starter.kill()
+        starter.wait()
+        unit.kill()
+        assert not unit.running
+        assert list(unit.members()) == []
+    assert unit.start([sys.executable, "-c", "print('whole')"])
+    unit.wait()
+    assert unit.status().state == "succeeded"
+    assert unit.log().endswith("whole\n")
+
+
+def test_two_units_at_once_do_not_touch_each_other(unit, tmp_path):
+    other = Unit(tmp_path / "units" / "b", "unit b")
+    unit.start(SLEEP)
+    other.start(SLEEP)
+    process = command_of(other)
+    command_of(unit)
+    unit.stop()
+    assert (unit.running, other.running) == (False, True)
+    assert process.is_running()
+    other.stop()
+
+
+def test_a_unit_that_a_unit_started_is_on_its_own(unit, tmp_path):
+    inner = Unit(tmp_path / "inner", "unit b")
+    code = f"""
+import time
+from recbandits.platforms.local.units import Unit
+Unit({str(inner.directory)!r}, "unit b").start({SLEEP!r})
+print("ready", flush=True)
+time.sleep(100)
+"""
+    unit.start([sys.executable, "-c", code])
+    command_of(unit)
+    unit.stop()
+    assert inner.running
+    inner.stop()
+
+
+def test_a_stranger_who_holds_the_lock_is_refused_with_a_sentence_and_gets_no_signal(unit, monkeypatch):
+    monkeypatch.setattr(units, "_PATIENCE", 0.3)
+    unit.directory.mkdir(parents=True)
+    code = f"""
+import time
+from pathlib import Path
+from recbandits.platforms.local.files import held
+with held(Path({str(unit.directory)!r})):
+    print("holding", flush=True)
+    time.sleep(100)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as stranger:
+        stranger.stdout.readline()
+        with pytest.raises(PlatformError, match=r"must be the only one that locks .*lock, another process holds"):
+            unit.start(SLEEP)
+        stale = {"name": "x" * 32, "started": "2026-01-01T00:00:00+00:00", "request": None}
+        write_json(unit.directory / "run.json", stale | {"pid": stranger.pid})
+        with pytest.raises(PlatformError, match="another process holds it"):
+            unit.stop(patience=0.1)
+        assert stranger.poll() is None
+        stranger.kill()
+    assert unit.status().state == "interrupted"
+
+
+def test_stale_files_of_an_earlier_start_are_no_end_and_no_process(unit):
+    """An end of another name counts as none; whatever numbers the files have, nobody gets a signal."""
+    unit.start([sys.executable, "-c", "print('done')"])
+    unit.wait()
+    until(lambda: not is_held(unit.directory))
+    bystander = subprocess.Popen(["sleep", "100"], env=os.environ | {VARIABLE: "of another start"})
+    for name in ("pid", "group"):
+        (unit.directory / name).write_text(str(bystander.pid))
+    write_json(unit.directory / "end.json", read_json(unit.directory / "end.json") | {"name": "earlier"})
+    assert unit.status().state == "interrupted"
+    unit.stop()
+    assert unit.status().state == "stopped"
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_a_process_that_took_over_the_number_of_a_member_gets_no_signal(unit, monkeypatch):
+    unit.start(SLEEP)
+    command = command_of(unit)
+    bystander = subprocess.Popen(["sleep", "100"])
+    reused = psutil.Process(command.pid)
+    reused._pid, reused._ident = bystander.pid, (bystander.pid, reused._ident[1])
+    monkeypatch.setattr(unit, "members", lambda: iter([reused]))
+    assert not unit._signal(signal.SIGKILL)
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+    monkeypatch.undo()
+
+
+def test_a_server_that_was_killed_comes_back_and_one_that_cannot_start_does_not(unit):
+    """It starts again after SIGKILL; what ends with an error at once is reported, not tried again."""
+    unit.start(SLEEP, restart=True)
+    command_of(unit).kill()
+    until(lambda: unit.log().count("ready\n") == 2)
+    assert unit.running
+    unit.stop()
+    assert unit.status().state == "stopped"
+    unit.start([sys.executable, "-c", "raise SystemExit('no model')"], restart=True)
+    with pytest.raises(PlatformError, match="unit a did not start: no model"):
+        unit.wait_ready(lambda: False)
+    assert unit.log().count("no model") == 1
+
+
+def test_a_server_that_ran_for_a_while_is_started_again_when_it_fails(unit, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_PROVED", 0.1)
+    code = f"""
+import pathlib, time
+once = pathlib.Path({str(tmp_path / "once")!r})
+time.sleep(0.2)
+if not once.exists():
+    once.touch()
+    raise SystemExit("lost the network")
+"""
+    unit.directory.mkdir(parents=True)
+    write_json(unit.directory / "run.json", {"command": [sys.executable, "-c", code], "restart": True, "name": "x"})
+    before = signal.getsignal(signal.SIGTERM)
+    with held(unit.directory) as lock:
+        runner.run(unit, lock)
+    signal.signal(signal.SIGTERM, before)
+    assert read_json(unit.directory / "end.json")["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_files_are_for_their_owner_alone_under_every_umask(unit, mask):
+    before = os.umask(mask)
+    try:
+        unit.start([sys.executable, "-c", "print('done')"])
+    finally:
+        os.umask(before)
+    until(lambda: not is_held(unit.directory) and unit.status().state == "succeeded")
+    assert unit.directory.stat().st_mode & 0o777 == 0o700
+    modes = {file.name: file.stat().st_mode & 0o777 for file in unit.directory.iterdir()}
+    assert modes == dict.fromkeys(("end.json", "lock", "log.txt", "run.json"), 0o600)
+
+
+def test_a_proxy_of_the_environment_changes_nothing(unit, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    unit.start([sys.executable, "-c", "print('done')"])
+    unit.wait()
+    assert unit.status().state == "succeeded"
+
+
+def test_a_directory_that_cannot_be_written_is_refused_with_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PlatformError, match=r"unit a could not be started: (Not a directory|File exists)"):
+        Unit(tmp_path / "file" / "unit", "unit a").start(SLEEP)
+
+
+def test_a_network_share_and_a_small_shared_memory_are_refused_with_a_sentence(tmp_path, monkeypatch):
+    def mount(kind):
+        rows = [SimpleNamespace(mountpoint="/", fstype="ext4"), SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
+        monkeypatch.setattr(files.psutil, "disk_partitions", lambda all: rows)
+
+    mount("nfs4")
+    with pytest.raises(PlatformError, match=r"artifacts must be on a disk of this machine, got .* on a share \(nfs4\)"):
+        require_local(tmp_path / "deeper")
+    mount("9p")
+    require_local(tmp_path)
+    monkeypatch.setattr(files.platform, "release", lambda: "5.15-microsoft-standard-WSL2")
+    with pytest.raises(PlatformError, match=r"on a share \(9p\)"):
+        require_local(tmp_path)
+    mount("ext4")
+    monkeypatch.setattr(files.psutil, "disk_usage", lambda path: SimpleNamespace(total=64 * 2**10))
+    with pytest.raises(PlatformError, match=r"must have at least 16777216 bytes, got 65536: give the container more"):
+        require_local(tmp_path, shared_memory=tmp_path)
+    require_local(tmp_path, shared_memory=tmp_path / "none")
+
+
+def test_a_lock_is_taken_while_others_look_whether_it_is_held(tmp_path):
+    code = f"""
+from pathlib import Path
+from recbandits.platforms.local.files import is_held
+print("looking", flush=True)
+while True:
+    is_held(Path({str(tmp_path)!r}))
+"""
+    (tmp_path / "lock").touch()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as looking:
+        looking.stdout.readline()
+        for _ in range(2000):
+            with held(tmp_path) as lock:
+                assert lock is not None
+        looking.kill()
+
+
+def test_threads_that_write_one_file_at_the_same_time_leave_a_whole_one(tmp_path):
+    file, texts = tmp_path / "end.json", [str(number) * 10_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_json(file, texts[number % 8]), range(100)))
+    assert json.loads(file.read_text()) in texts
+    assert [path.name for path in tmp_path.iterdir()] == ["end.json"]

@@ -1,0 +1,62 @@
+"""Cron strings as Unix reads them."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from recbandits.platforms.schedules import Schedule, fields_of, trigger_of
+
+MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
+TOPIC = "projects/local/topics/ticks"
+
+
+def times(cron, n, after=MONDAY):
+    """The next n times of a cron string, as texts."""
+    trigger, found = trigger_of(cron), [after]
+    for _ in range(n):
+        found.append(trigger.get_next_fire_time(found[-1], found[-1]))
+    return [f"{time:%a %d.%m. %H:%M}" for time in found[1:]]
+
+
+@pytest.mark.parametrize(
+    ("cron", "expected"),
+    [
+        ("*/20 * * * *", ["Mon 23.11. 00:20", "Mon 23.11. 00:40", "Mon 23.11. 01:00"]),
+        ("5-59/30 3,4 * * *", ["Mon 23.11. 03:05", "Mon 23.11. 03:35", "Mon 23.11. 04:05"]),
+        ("0 3 * * 0", ["Sun 29.11. 03:00", "Sun 06.12. 03:00", "Sun 13.12. 03:00"]),
+        ("0 3 * * 7", ["Sun 29.11. 03:00", "Sun 06.12. 03:00", "Sun 13.12. 03:00"]),
+        ("0 3 * * 1-5", ["Mon 23.11. 03:00", "Tue 24.11. 03:00", "Wed 25.11. 03:00"]),
+        ("0 0 13 * 5", ["Fri 27.11. 00:00", "Fri 04.12. 00:00", "Fri 11.12. 00:00", "Sun 13.12. 00:00"]),
+        ("0 0 31 1 *", ["Sun 31.01. 00:00", "Mon 31.01. 00:00"]),
+    ],
+)
+def test_cron_strings_mean_what_they_mean_to_unix(cron, expected):
+    """Sunday is 0 and 7; the thirteenth or any Friday, where both are restricted; ranges, lists and steps."""
+    assert times(cron, len(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("cron", "sentence"),
+    [
+        ("daily", "cron must have five fields"),
+        ("* * * *", "cron must have five fields"),
+        (None, "cron must have five fields"),
+        ("60 * * * *", "minute must be within 0 to 59, got '60'"),
+        ("* * 0 * *", "day must be within 1 to 31, got '0'"),
+        ("5-3 * * * *", "minute must be within 0 to 59, got '5-3'"),
+        ("* * * jan *", "month must be \\*, numbers, ranges or steps, got 'jan'"),
+        ("*/0 * * * *", "minute must be"),
+    ],
+)
+def test_what_is_no_cron_string_is_refused_by_the_name_of_the_field(cron, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fields_of(cron)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("name", "Nightly"), ("cron", "never"), ("target", "ticks"), ("payload", [1])]
+)
+def test_a_schedule_is_checked_where_it_is_made(field, value):
+    good = {"name": "nightly", "cron": "0 3 * * *", "target": TOPIC, "payload": {}}
+    with pytest.raises(ValueError, match=field):
+        Schedule(**good | {field: value})

@@ -1,0 +1,28 @@
+"""Ports of loopback, and a web server on a UNIX socket, for tests."""
+
+import socket
+import socketserver
+from http.server import ThreadingHTTPServer
+
+
+def free_ports(number):
+    """Return ports that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [bound.getsockname()[1] for bound in sockets]
+    for bound in sockets:
+        bound.close()
+    return ports
+
+
+class SocketServer(ThreadingHTTPServer):
+    """A web server on a UNIX socket."""
+
+    address_family = socket.AF_UNIX
+
+    def __init__(self, path, handler):
+        super().__init__(str(path), handler)
+
+    def server_bind(self):
+        """Bind the socket, whose address has no host and no port."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "localhost", 0
