@@ -188,6 +188,24 @@ Unit({str(unit.directory)!r}, "unit a").start({FAMILY!r})
     assert unit.log().endswith("whole\n")
 
 
+def test_a_stop_that_meets_a_start_does_not_write_the_end_of_what_runs(unit, monkeypatch):
+    """The unit has not run before, and somebody starts it after the stop has looked whether it runs."""
+    wait = Unit._wait_for_runner
+
+    def start_meanwhile(stopped):
+        wait(stopped)
+        Unit(unit.directory, "unit a").start(SLEEP)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Unit, "_wait_for_runner", start_meanwhile)
+        unit.stop()
+    assert unit.running
+    command = command_of(unit)
+    unit.stop()
+    assert gone(command)
+    assert unit.status().state == "stopped"
+
+
 def test_two_units_at_once_do_not_touch_each_other(unit, tmp_path):
     other = Unit(tmp_path / "units" / "b", "unit b")
     unit.start(SLEEP)

@@ -180,8 +180,10 @@ class Unit:
                 raise self._stranger()
             time.sleep(_POLL)
         self._wait_for_runner()
-        if self.run and self._end() is None:
-            self.write_end("stopped", -signal.SIGKILL)
+        if self.run:
+            with held(self.directory) as lock:  # whoever does not get it sees a start, which is not over
+                if lock is not None and self._end() is None and not self._lives():
+                    self.write_end("stopped", -signal.SIGKILL)
 
     def members(self) -> Iterator[psutil.Process]:
         """Yield the processes that have the name of the last start in their environment, without zombies."""
