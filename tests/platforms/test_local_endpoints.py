@@ -167,7 +167,7 @@ def test_a_copy_that_a_killed_deployment_left_damaged_is_replaced(endpoint, expo
 
 
 def test_the_token_of_an_endpoint_is_its_users_alone(endpoint):
-    file = endpoint.directory / "server.json"
+    file = endpoint.directory / "run.json"
     assert len(json.loads(file.read_text())["variables"]["RECBANDITS_ADMIN_TOKEN"]) == 32
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 

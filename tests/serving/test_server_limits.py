@@ -7,13 +7,12 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection
 
 import psutil
 import pytest
 
 from recbandits.config import Config
-from recbandits.platforms.local.endpoints import LocalEndpoints
+from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
 from recbandits.serving.connections import CLIENT_SECONDS, MOST_CONNECTIONS
 from recbandits.serving.predictor import LARGEST_ANSWER, LARGEST_BODY, MOST_UNDER_WAY
 
@@ -42,8 +41,12 @@ def large_answer(items=10_000):
     return json.dumps({"instances": [instance]}, separators=(",", ":")).encode()
 
 
+def process_of(server):
+    return psutil.Process(server.metrics()["process"])
+
+
 def memory(server):
-    return psutil.Process(server.service.process).memory_info().rss
+    return process_of(server).memory_info().rss
 
 
 @contextlib.contextmanager
@@ -54,7 +57,7 @@ def answered_meanwhile(server):
     def ask():
         while not end.is_set():
             start = time.monotonic()
-            connection = HTTPConnection("127.0.0.1", server.service.port, timeout=20)
+            connection = SocketConnection(socket_of(server.directory), timeout=20)
             connection.request("GET", "/health")
             times.append((connection.getresponse().status, time.monotonic() - start))
             connection.close()
@@ -74,11 +77,11 @@ def answered_meanwhile(server):
 
 
 def connect(server, buffer=None):
-    connection = socket.socket()
+    connection = socket.socket(socket.AF_UNIX)
     if buffer:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     connection.settimeout(30)
-    connection.connect(("127.0.0.1", server.service.port))
+    connection.connect(str(socket_of(server.directory)))
     return connection
 
 
@@ -117,8 +120,8 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
             send(client, body)
         time.sleep(CLIENT_SECONDS + 4)
     check_memory(server, before)
-    connections = psutil.Process(server.service.process).net_connections()
-    assert sum(each.status == "ESTABLISHED" for each in connections) == 0
+    path, sockets = str(socket_of(server.directory)), process_of(server).net_connections("unix")
+    assert sum(each.laddr == path for each in sockets) == 1  # the one that listens
     assert len(server.predict(SIMPLE["instances"])) == 1
     for client in clients:
         client.close()

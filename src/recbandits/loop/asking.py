@@ -3,8 +3,6 @@
 import json
 from http.client import HTTPException
 
-from recbandits.platforms.local.endpoints import SocketConnection, socket_of
-
 _PATIENCE = 5.0  # seconds that a visitor waits for an answer
 
 
@@ -46,6 +44,8 @@ class KeepAlive:
             path = self._find()
             if path is None:
                 raise ConnectionError("there is no endpoint")
+            from recbandits.platforms.local.endpoints import SocketConnection
+
             self._connection = SocketConnection(path, _PATIENCE)
         self._connection.request("POST", "/predict", body, {"content-type": "application/json"})
         answer = self._connection.getresponse()
@@ -55,5 +55,7 @@ class KeepAlive:
 def endpoint_of(platform, name):
     """What answers visitors: the local endpoint over a lasting connection, or Vertex AI's endpoint."""
     if platform.name == "local":
+        from recbandits.platforms.local.endpoints import socket_of  # needs what a function in the cloud has not
+
         return KeepAlive(lambda: socket_of(platform.config.artifacts_dir / "endpoints" / name))
     return platform.endpoints.create(name)

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from recbandits import checks
 from recbandits.platforms.protocol import PlatformError
 
@@ -85,6 +83,8 @@ def require_local(directory: Path, shared_memory: Path = _SHARED_MEMORY) -> None
     Raises:
       PlatformError: the directory is on a network share, or the shared memory is too small.
     """
+    import psutil  # a function in the cloud, which reads JSON by this module, has none
+
     mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
     mounts = {folder: kind for folder, kind in mounts.items() if folder in (directory, *directory.parents)}
     kind = mounts[max(mounts, key=lambda folder: len(folder.parts))] if mounts else ""
