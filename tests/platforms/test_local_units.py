@@ -352,7 +352,7 @@ def test_a_directory_that_cannot_be_written_is_refused_with_a_sentence(tmp_path)
 def test_a_network_share_and_a_small_shared_memory_are_refused_with_a_sentence(tmp_path, monkeypatch):
     def mount(kind):
         rows = [SimpleNamespace(mountpoint="/", fstype="ext4"), SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
-        monkeypatch.setattr(files.psutil, "disk_partitions", lambda all: rows)
+        monkeypatch.setattr(psutil, "disk_partitions", lambda all: rows)
 
     mount("nfs4")
     with pytest.raises(PlatformError, match=r"artifacts must be on a disk of this machine, got .* on a share \(nfs4\)"):
@@ -363,7 +363,7 @@ def test_a_network_share_and_a_small_shared_memory_are_refused_with_a_sentence(t
     with pytest.raises(PlatformError, match=r"on a share \(9p\)"):
         require_local(tmp_path)
     mount("ext4")
-    monkeypatch.setattr(files.psutil, "disk_usage", lambda path: SimpleNamespace(total=64 * 2**10))
+    monkeypatch.setattr(psutil, "disk_usage", lambda path: SimpleNamespace(total=64 * 2**10))
     with pytest.raises(PlatformError, match=r"must have at least 16777216 bytes, got 65536: give the container more"):
         require_local(tmp_path, shared_memory=tmp_path)
     require_local(tmp_path, shared_memory=tmp_path / "none")
