@@ -51,7 +51,7 @@ def memory(server):
 
 @contextlib.contextmanager
 def answered_meanwhile(server):
-    """Ask for the health, each time on a new connection, until the block ends: every answer comes within 0.5 s of an idle machine."""
+    """Ask for the health, each time on a new connection, until the block ends: 0.5 s each on an idle machine."""
     end, times = threading.Event(), []
 
     def ask():
