@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from recbandits.platforms.local.files import private, require_local
 from recbandits.platforms.protocol import PlatformError
 
 _PATIENCE = 30.0  # seconds to wait for other writers
@@ -74,8 +75,10 @@ class Database:
         """Return the connection of this thread; a forked process leaves that of its parent alone."""
         thread = self._thread
         if getattr(thread, "process", None) != os.getpid():
-            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
+            require_local(private(self.file.parent))
+            # A file that exists is not opened here: to close it would drop the locks of this process's connections.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             connection = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
             mode = _use_log(connection)
             if mode != "wal":
