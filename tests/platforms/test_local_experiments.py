@@ -93,9 +93,10 @@ for number in range(40):
     assert (finished["metric.reward"] == -finished["metric.regret"]).all()
 
 
-def test_the_file_is_for_its_owner_alone(experiments, config):
-    (file,) = (config.artifacts_dir / "runs" / "experiments").iterdir()
-    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+def test_the_files_are_for_their_owner_alone(experiments, config):
+    folder = config.artifacts_dir / "runs" / "experiments"
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_cannot_be_logged_is_refused_by_name(experiments):
@@ -114,5 +115,5 @@ def test_a_file_that_is_no_database_is_refused_with_a_sentence(tmp_path):
     file = tmp_path / "runs" / "experiments" / "experiments.sqlite"
     file.parent.mkdir(parents=True)
     file.write_text("no database" * 100)
-    with pytest.raises(PlatformError, match=r"experiments in .*sqlite could not be read or written: file is not a"):
+    with pytest.raises(PlatformError, match=r"experiments\.sqlite could not be read: file is not a database"):
         LocalExperiments(Config(artifacts=str(tmp_path))).table("agents")

@@ -1,24 +1,18 @@
-"""Experiments on this machine: parameters, metrics and states of runs in one SQLite file.
+"""Experiments on this machine: parameters, metrics and states of runs in one SQLite file."""
 
-SQLite's rollback journal is kept: runs write a few rows, and a process that is killed while it writes changes nothing.
-"""
-
-import contextlib
 import json
 import re
-import sqlite3
 from numbers import Integral, Real
 
-from recbandits.platforms.local.files import private, require_local
+from recbandits.platforms.local.sqlite import Database
 from recbandits.platforms.protocol import PlatformError
 
 _NAME = r"[a-z0-9][a-z0-9-]{0,127}"
-_FILE = "experiments.sqlite"
-_PATIENCE = 30.0  # seconds to wait for other processes that write
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (
   experiment TEXT, run TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (experiment, run, name)
-) WITHOUT ROWID"""
+) WITHOUT ROWID;
+"""
 _COLUMNS = ("state", "param.", "metric.", "artefact.")  # prefixes of names, in the order of the table
 
 
@@ -30,11 +24,11 @@ class LocalExperiments:
     """
 
     def __init__(self, config):
-        self._file = config.artifacts_dir / "runs" / "experiments" / _FILE
+        self._database = Database(config.artifacts_dir / "runs" / "experiments" / "experiments.sqlite", _SCHEMA)
 
     def run(self, experiment, run):
         """See `Experiments.run`."""
-        return LocalRun(self._file, _checked(experiment), _checked(run))
+        return LocalRun(self._database, _checked(experiment), _checked(run))
 
     def table(self, experiment):
         """See `Experiments.table`; states are those of jobs."""
@@ -42,7 +36,7 @@ class LocalExperiments:
 
         rows = {}
         facts = "SELECT run, name, value FROM facts WHERE experiment = ? ORDER BY run"
-        with _connection(self._file) as connection:
+        with self._database.read() as connection:
             for run, name, value in connection.execute(facts, [_checked(experiment)]):
                 rows.setdefault(run, {})[name] = json.loads(value)
             if not rows:
@@ -56,8 +50,8 @@ class LocalExperiments:
 class LocalRun:
     """One run; see `platforms.experiments.Run`. It succeeded if its `with` block ends without an error."""
 
-    def __init__(self, file, experiment, run):
-        self._file, self._key = file, (experiment, run)
+    def __init__(self, database, experiment, run):
+        self._database, self._key = database, (experiment, run)
 
     def __enter__(self):
         self._write({"state": "running"})
@@ -80,7 +74,7 @@ class LocalRun:
 
     def _write(self, facts):
         rows = [(*self._key, name, json.dumps(value)) for name, value in facts.items()]
-        with _connection(self._file) as connection, connection:  # the second one commits, or rolls back
+        with self._database.write() as connection:
             connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", rows)
 
 
@@ -99,16 +93,3 @@ def _checked(name):
     if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         raise ValueError(f"name must be 1 to 128 lower-case letters, digits and hyphens, no hyphen first, got {name!r}")
     return name
-
-
-@contextlib.contextmanager
-def _connection(file):
-    """Open the file, made with its table if missing; an error of SQLite is a `PlatformError`."""
-    try:
-        require_local(private(file.parent))
-        with contextlib.closing(sqlite3.connect(file, timeout=_PATIENCE)) as connection:
-            file.chmod(0o600)
-            connection.execute(_SCHEMA)
-            yield connection
-    except (sqlite3.Error, OSError) as error:
-        raise PlatformError(f"experiments in {file} could not be read or written: {error}") from error
