@@ -106,7 +106,7 @@ class RatingFeatures:
 
     def encode_movies(self, movie_ids: ArrayLike) -> np.ndarray:
         """Return the encoded columns of movies, float32 [n, numbers]; KeyError names unknown ids."""
-        return self.features.items.take(_find(self._movie_ids, movie_ids, "movie"), axis=0)
+        return self.features.items.take(find_rows(self._movie_ids, movie_ids, "movie"), axis=0)
 
     def spec(self, candidates: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one decision's observation: {"global": (G,), "per_arm": (candidates, D)}."""
@@ -117,7 +117,16 @@ class RatingFeatures:
         return self.features.context_encoder.encode(self.users)
 
     def _rows(self, user_ids: ArrayLike) -> np.ndarray:
-        return _find(self.users.index, user_ids, "user")
+        return find_rows(self.users.index, user_ids, "user")
+
+
+def find_rows(known: pd.Index, ids: ArrayLike, kind: str) -> np.ndarray:
+    """Find the rows of ids in an index, int of the shape of the ids; KeyError names the kind and the unknown ids."""
+    ids = np.asarray(ids, known.dtype)
+    rows = known.get_indexer(ids.ravel())
+    if (rows < 0).any():
+        raise KeyError(f"unknown {kind} ids: {', '.join(map(str, np.unique(ids.ravel()[rows < 0])[:10]))}")
+    return rows.reshape(ids.shape)
 
 
 def check_candidates(
@@ -131,14 +140,6 @@ def check_candidates(
         raise ValueError(f"user_ids and candidates must be [n] and [n, k] with k at least 1, got {shapes}")
     require(mask.shape == candidates.shape, "shape of mask", f"that of candidates, {candidates.shape}", mask.shape)
     return user_ids, candidates, mask
-
-
-def _find(known: pd.Index, ids: ArrayLike, kind: str) -> np.ndarray:
-    ids = np.asarray(ids)
-    rows = known.get_indexer(ids)
-    if (rows < 0).any():
-        raise KeyError(f"unknown {kind} ids: {', '.join(map(str, np.unique(ids[rows < 0])[:10]))}")
-    return rows
 
 
 def _log_counts(ids: pd.Series, index: pd.Index) -> pd.Series:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recbandits.data.rating_features import find_rows
 from recbandits.environments.factorization import Factorization, als
 from recbandits.loop.ingest import TITLES
 from recbandits.loop.settings import Join
@@ -98,11 +99,11 @@ class World:
 
     def find_users(self, ids):
         """Find the rows of people, int of the shape of their ids; KeyError names those who are not in this world."""
-        return _find(self.user_ids, ids, "user")
+        return find_rows(self.user_ids, ids, "user")
 
     def find_items(self, ids):
         """Find the rows of movies, int of the shape of their ids; KeyError names those that are not in this world."""
-        return _find(self.item_ids, ids, "item")
+        return find_rows(self.item_ids, ids, "item")
 
     def contexts(self, users):
         """Return what requests of people say, DataFrame [n] of raw columns."""
@@ -269,14 +270,6 @@ class World:
     @cached_property
     def _context_texts(self):
         return list(map(json.dumps, self._contexts))
-
-
-def _find(known, ids, kind):
-    ids = np.asarray(ids, object)
-    rows = known.get_indexer(ids.ravel())
-    if (rows < 0).any():
-        raise KeyError(f"unknown {kind} ids: {', '.join(map(str, np.unique(ids.ravel()[rows < 0])[:10]))}")
-    return rows.reshape(ids.shape)
 
 
 def _principal(model):
