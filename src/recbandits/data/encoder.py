@@ -204,10 +204,6 @@ def _encode_numbers(values: pd.Series, name: str, fitted: Mapping[str, Any]) -> 
 
 def _as_numbers(values: pd.Series, name: str) -> np.ndarray:
     """Return numbers as float64 [n], NaN where they are missing."""
-    if values.dtype == np.float64:
-        numbers = values.to_numpy()
-        _require(~(np.abs(numbers) > _LARGEST), values, name, "a finite number")
-        return numbers
     missing = values.isna().to_numpy()
     if not pd.api.types.is_numeric_dtype(values):
         numbers = np.array([isinstance(value, (Real, np.bool_)) for value in values.tolist()], bool)
