@@ -82,7 +82,7 @@ class Outbox:
         if fill < 1 and (probability == 1 or self._random.random() < probability):
             with self._lock:
                 self._bytes += size
-            self._queue.append((decision, when, probability, self._sequence))
+            self._queue.append((decision, when, probability, self._sequence, size))
             self._sequence += 1
         else:
             self._dropped += 1
@@ -134,8 +134,8 @@ class Outbox:
         """The next batch as interactions, with their attributes and size; what makes none has failed."""
         interactions, attributes, size = [], [], 0
         for _ in range(min(self._batch, len(self._queue))):
-            decision, when, probability, sequence = self._queue.popleft()
-            size += decision.size
+            decision, when, probability, sequence, bytes_taken = self._queue.popleft()
+            size += bytes_taken
             try:
                 interaction = decision.interaction(when)
                 if probability < 1:

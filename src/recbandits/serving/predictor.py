@@ -193,11 +193,12 @@ class BanditHandler:
 
     async def _recommend(self, body):
         """Recommend at once where that is short, else in the worker thread, so that other connections are served."""
-        if len(body) <= SHORT_BODY:
-            request = self.predictor.preprocess(body)
-            if self.predictor.weigh(request) <= _SHORT_WORK:
-                return self._recommend_to(request)
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._recommend_long, body)
+        work = partial(asyncio.get_running_loop().run_in_executor, self._worker)
+        if len(body) > SHORT_BODY:
+            return await work(self._recommend_long, body)
+        request = self.predictor.preprocess(body)
+        short = self.predictor.weigh(request) <= _SHORT_WORK
+        return self._recommend_to(request) if short else await work(self._recommend_to, request)
 
     def _recommend_long(self, body):
         request = self.predictor.preprocess(body)
