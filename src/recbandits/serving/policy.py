@@ -17,7 +17,7 @@ from recbandits.records.fields import TEXT
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation, read_id
 from recbandits.serving.manifest import local_directory
-from recbandits.serving.scorer import Scorer
+from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
 from recbandits.serving.served import ServedPolicy
 from recbandits.serving.summary import TrainingSummary, known_items, model_card
 
@@ -128,6 +128,8 @@ def load(directory):
         checks.require(name in contents, f"policy {place.name}", f"there with {name}", "none")
     try:
         scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
+        if scorer is not None:
+            _check_scorer(scorer)
         features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
         policy = ServedPolicy(place, settings, scorer, features)
         policy.check()
@@ -209,6 +211,15 @@ _SETTINGS = {  # of a policy's seal, by what each must be
     ),
     "summary": ("what was recorded, or null", lambda value: value is None or _makes(TrainingSummary, value)),
 }
+
+
+def _check_scorer(scorer):
+    """Refuse what `Scorer.scores` does not know, and numbers that are no floats."""
+    checks.require(scorer.join in JOINS, "join of the scorer", checks.one_of(JOINS).expected, scorer.join)
+    known = checks.one_of([*ACTIVATIONS])
+    checks.require(known.accepts(scorer.activation), "activation of the scorer", known.expected, scorer.activation)
+    for array in (each for tower in (scorer.context, scorer.arm, scorer.head) for layer in tower for each in layer):
+        checks.require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
 
 
 def _check(observation, actions, features, arms):

@@ -5,9 +5,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from recbandits.checks import one_of, require
-
-_JOINS = ("none", "concat", "product")
+JOINS = ("none", "concat", "product")
 _TOWERS = ("context", "arm", "head")
 
 
@@ -42,7 +40,7 @@ class Scorer(NamedTuple):
         Returns:
           float32 [n, arms], [n, k] or [n], of the kind of `context`.
         """
-        activate = activate or _ACTIVATIONS[self.activation]
+        activate = activate or ACTIVATIONS[self.activation]
         context = _apply_layers(self.context, context, activate)
         if self.join == "none":
             return _apply_head(self.head, context, activate)
@@ -72,12 +70,7 @@ class Scorer(NamedTuple):
                 towers[tower] = tuple(
                     (arrays[f"{tower}_{number}_kernel"], arrays[f"{tower}_{number}_bias"]) for number in range(count)
                 )
-            join, activation = str(arrays["join"]), str(arrays["activation"])
-        require(join in _JOINS, "join of the scorer", one_of(_JOINS).expected, join)
-        require(activation in _ACTIVATIONS, "activation of the scorer", one_of([*_ACTIVATIONS]).expected, activation)
-        for array in (each for tower in towers.values() for layer in tower for each in layer):
-            require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
-        return cls(join, activation, **towers)
+            return cls(str(arrays["join"]), str(arrays["activation"]), **towers)
 
 
 def make_scorer(join: str, depth: int, variables: Sequence, head: Sequence = ()) -> Scorer:
@@ -102,7 +95,7 @@ def linear_head(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(np.asarray(theta).T), np.zeros(len(theta), np.float32)
 
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
 }
