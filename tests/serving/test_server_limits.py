@@ -72,7 +72,7 @@ def answered_meanwhile(server):
         asking.result()
     assert {status for status, _ in times} == {200}
     assert times
-    busy = max(4.0, 2 * os.getloadavg()[0] / os.cpu_count())  # other tests share the machine
+    busy = max(1.0, os.getloadavg()[0] / os.cpu_count())  # by what else this machine does
     assert max(seconds for _, seconds in times) < QUICK * busy
 
 
@@ -129,7 +129,7 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
 
 @pytest.mark.parametrize("part", ["body", "head"])
 def test_140_half_sent_requests_keep_nobody_else_waiting_and_their_memory_comes_back(server, part):
-    """They are more than there may be connections, and 200 MB of bodies; each is closed after ten seconds."""
+    """They are more than there may be connections, and 200 MB of bodies; ten seconds each for head and body."""
     before = memory(server)
     begun = b"{" * (LARGEST_BODY - 1)
     with answered_meanwhile(server), contextlib.ExitStack() as clients:
@@ -144,7 +144,7 @@ def test_140_half_sent_requests_keep_nobody_else_waiting_and_their_memory_comes_
                     client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
         assert len(server.predict(SIMPLE["instances"])) == 1
         assert all(map(closed, half))
-        assert time.monotonic() - start < 6 * CLIENT_SECONDS  # other tests share the machine
+        assert time.monotonic() - start < 3 * CLIENT_SECONDS  # one for the head, one for the body, and to close
     check_memory(server, before)
 
 
