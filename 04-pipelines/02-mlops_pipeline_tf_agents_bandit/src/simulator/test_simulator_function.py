@@ -1,10 +1,8 @@
 """The function that Cloud Scheduler calls, through functions-framework: visits at a rate, and rewards in the topic."""
 
 import json
-import socket
-import socketserver
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import functions_framework
@@ -16,20 +14,7 @@ from recbandits.loop.world import World
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.files import write_json
 from recbandits.records import Reward
-
-
-class SocketServer(ThreadingHTTPServer):
-    """A web server on a UNIX socket."""
-
-    address_family = socket.AF_UNIX
-
-    def __init__(self, path, handler):
-        super().__init__(str(path), handler)
-
-    def server_bind(self):
-        """Bind the socket, whose address has no host and no port."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = "localhost", 0
+from tests.sockets import SocketServer
 
 
 class FirstChoice(BaseHTTPRequestHandler):
