@@ -116,7 +116,7 @@ def test_the_selected_ratings_of_a_split_of_all_ratings_are_its_training_part(mo
 
 
 def test_training_ratings_of_one_split_are_held_out_by_another(movielens):
-    """So a bundle belongs to one split. Held out at random, by time or in lists: 1 in 5, 1 in 5 and about 1 in 21."""
+    """So features belong to one split. Held out at random, by time or in lists: 1 in 5, 1 in 5 and about 1 in 21."""
     ratings = movielens.ratings
     splits = [random_split(ratings), split_by_time(ratings), draw_lists(ratings, 5)]
     for own in splits:

@@ -106,7 +106,7 @@ class RatingFeatures:
 
     def encode_movies(self, movie_ids: ArrayLike) -> np.ndarray:
         """Return the encoded columns of movies, float32 [n, numbers]; KeyError names unknown ids."""
-        return self.features.items.take(find_rows(self._movie_ids, movie_ids, "movie"), axis=0)
+        return self.features.items.take(require_rows(self._movie_ids, movie_ids, "movie"), axis=0)
 
     def spec(self, candidates: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one decision's observation: {"global": (G,), "per_arm": (candidates, D)}."""
@@ -117,10 +117,10 @@ class RatingFeatures:
         return self.features.context_encoder.encode(self.users)
 
     def _rows(self, user_ids: ArrayLike) -> np.ndarray:
-        return find_rows(self.users.index, user_ids, "user")
+        return require_rows(self.users.index, user_ids, "user")
 
 
-def find_rows(known: pd.Index, ids: ArrayLike, kind: str) -> np.ndarray:
+def require_rows(known: pd.Index, ids: ArrayLike, kind: str) -> np.ndarray:
     """Find the rows of ids in an index, int of the shape of the ids; KeyError names the kind and the unknown ids."""
     ids = np.asarray(ids, known.dtype)
     rows = known.get_indexer(ids.ravel())

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbandits.data.rating_features import find_rows
+from recbandits.data.rating_features import require_rows
 from recbandits.environments.factorization import Factorization, als
 from recbandits.loop.ingest import TITLES
 from recbandits.loop.settings import Join
@@ -99,11 +99,11 @@ class World:
 
     def find_users(self, ids):
         """Find the rows of people, int of the shape of their ids; KeyError names those who are not in this world."""
-        return find_rows(self.user_ids, ids, "user")
+        return require_rows(self.user_ids, ids, "user")
 
     def find_items(self, ids):
         """Find the rows of movies, int of the shape of their ids; KeyError names those that are not in this world."""
-        return find_rows(self.item_ids, ids, "item")
+        return require_rows(self.item_ids, ids, "item")
 
     def contexts(self, users):
         """Return what requests of people say, DataFrame [n] of raw columns."""
