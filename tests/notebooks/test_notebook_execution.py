@@ -36,6 +36,19 @@ def test_its_metrics_are_in_range(results, name, metric):
 
 
 @each_notebook
+def test_its_committed_metrics_are_in_range(path):
+    """They come from MovieLens 100K."""
+    (table,) = (output.data["text/plain"] for output in code_cells(read(path))[-1].outputs if "data" in output)
+    committed = dict(line.split() for line in table.splitlines()[2:])
+    ranges = {metric: expected.get("real", expected.get("any")) for metric, expected in EXPECTED[path.stem].items()}
+    assert {
+        metric: committed[metric]
+        for metric, (low, high) in ranges.items()
+        if not low <= float(committed[metric]) <= high
+    } == {}
+
+
+@each_notebook
 def test_tagged_cells_show_what_is_committed(results, path, real_movielens, request):
     """On MovieLens 100K, from which the committed outputs were made."""
     executed = results[path.stem].notebook
