@@ -2,7 +2,9 @@
 
 import pytest
 
-pytest.register_assert_rewrite("platform_contract", "endpoints_contract", "jobs_contract", "warehouse_contract")
+pytest.register_assert_rewrite(
+    "platform_contract", "endpoints_contract", "jobs_contract", "messages_contract", "warehouse_contract"
+)
 
 
 @pytest.fixture

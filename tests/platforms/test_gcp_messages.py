@@ -32,7 +32,7 @@ def test_a_topic_is_made_once_and_listed(gcp, cloud):
     assert manifest(gcp) == [Resource("topic", TOPIC)]
 
 
-def test_a_server_of_this_machine_is_not_taken_for_google(gcp, cloud, monkeypatch):
+def test_a_rehearsal_is_asked_although_the_environment_names_an_emulator(gcp, cloud, monkeypatch):
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
     gcp.messages.topic("rewards")
     assert changes(cloud) == [("PUT", f"/v1/{TOPIC}", {"labels": LABELS})]

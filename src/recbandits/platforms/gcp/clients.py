@@ -70,16 +70,14 @@ class Clients:
         """`google.pubsub_v1.PublisherClient`, which makes and removes topics, and publishes a request at a time."""
         from google.pubsub_v1 import PublisherClient
 
-        with _no_emulator():
-            return PublisherClient(transport="rest", **self._access)
+        return self._pubsub(PublisherClient)
 
     @cached_property
     def subscriber(self):
         """`google.pubsub_v1.SubscriberClient`."""
         from google.pubsub_v1 import SubscriberClient
 
-        with _no_emulator():
-            return SubscriberClient(transport="rest", **self._access)
+        return self._pubsub(SubscriberClient)
 
     @cached_property
     def functions(self):
@@ -194,19 +192,21 @@ class Clients:
 
     @cached_property
     def _access(self):
-        if self._endpoint is None:
-            return {}
-        from google.auth.credentials import AnonymousCredentials
+        return _access_to(self._endpoint) if self._endpoint else {}
 
-        return {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": self._endpoint}}
+    def _pubsub(self, client):
+        """Make a client of Pub/Sub; of Google's emulator where the environment names one, as its documentation says."""
+        emulator = os.environ.pop(_EMULATOR, "")  # the constructor itself supports an emulator over gRPC alone
+        try:
+            access = _access_to(f"http://{emulator}") if emulator and not self._endpoint else self._access
+            return client(transport="rest", **access)
+        finally:
+            if emulator:
+                os.environ[_EMULATOR] = emulator
 
 
-@contextmanager
-def _no_emulator():
-    """A block in which clients are made for Google, where the environment names a Pub/Sub server of this machine."""
-    before = os.environ.pop(_EMULATOR, None)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[_EMULATOR] = before
+def _access_to(address):
+    """Return the options of a client for a server that needs no credentials."""
+    from google.auth.credentials import AnonymousCredentials
+
+    return {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": address}}
