@@ -2,10 +2,11 @@
 
 PROFILE   ?= quick
 NOTEBOOKS ?= *
+IMAGES    ?= serve train lab
 PYTHON    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab lint lock bench refresh loop clean environment
+.PHONY: help run test images lab lint lock bench refresh loop clean environment
 
 help:  ## Show this help
 	@echo "Usage: make COMMAND [PROFILE=quick|full] [NOTEBOOKS='01*']"
@@ -13,6 +14,7 @@ help:  ## Show this help
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
 	@echo
 	@echo "PROFILE=full makes the published numbers; NOTEBOOKS selects by path or name, several patterns apart by spaces."
+	@echo "IMAGES='serve train train-gpu lab' selects the images; BASE=image replaces the one that they begin with."
 	@echo "ROUNDS=5 ends the loop after five re-trainings; without it, Ctrl-C does."
 	@echo "RECBANDITS_MOVIELENS=directory points every command at MovieLens 100K; RECBANDITS_OPEN_BANDIT likewise."
 
@@ -21,6 +23,9 @@ run: environment  ## Execute the notebooks; copies, HTML and an index page go to
 
 test: environment  ## Pass the tests, on two processes
 	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+images: environment  ## Build container images with docker, podman or buildah, whichever works here
+	@$(PYTHON) -m tools.images $(IMAGES) $(if $(BASE),--base '$(BASE)')
 
 lab: environment  ## Open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyter lab

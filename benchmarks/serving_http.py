@@ -9,6 +9,7 @@ keep-alive connections. Every round asks both, one after the other; a ratio is f
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,6 @@ from recbandits.config import Config
 from recbandits.environments.factorization import als
 from recbandits.platforms.local.endpoints import LocalEndpoints, socket_of
 from recbandits.platforms.local.messages import LocalMessages
-from recbandits.platforms.local.rehearsal import free_port
 
 ARMS, CLIENTS, ROUNDS, SECONDS = 20, (1, 8, 32), 5, 2.0
 USERS = 100  # asked for in turn
@@ -109,7 +109,8 @@ def ours(folder, instances):
 @contextlib.contextmanager
 def theirs(folder, instances):
     """The server as Vertex AI starts it, around the SavedModel."""
-    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
     variables = {
         "AIP_HTTP_PORT": port,
         "AIP_HEALTH_ROUTE": "/health",

@@ -1,8 +1,10 @@
-"""Ports of loopback, and a web server on a UNIX socket, for tests."""
+"""Ports of loopback, requests to them, and a web server on a UNIX socket, for tests."""
 
+import json
 import socket
 import socketserver
 from http.server import ThreadingHTTPServer
+from urllib.request import ProxyHandler, Request, build_opener
 
 
 def free_ports(number):
@@ -26,3 +28,10 @@ class SocketServer(ThreadingHTTPServer):
         """Bind the socket, whose address has no host and no port."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "localhost", 0
+
+
+def get_json(url, body=None):
+    """Return what a server on this machine answers, without a proxy; a body is posted as JSON."""
+    request = Request(url, body and json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with build_opener(ProxyHandler({})).open(request, timeout=30) as response:
+        return json.load(response)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import recbandits
-from recbandits.platforms.local.rehearsal import free_port
 from recbandits.serving import policy
+from tests.sockets import free_ports
 from tools.lock import ROOT
 
 PACKAGE = Path(recbandits.__file__).parent
@@ -124,7 +124,7 @@ def test_the_wheel_says_that_it_is_typed(core, tmp_path):
 
 
 def test_the_server_answers(serve, exported, tmp_path):
-    port = free_port()
+    (port,) = map(str, free_ports(1))
     variables = {"AIP_HTTP_PORT": port, "AIP_STORAGE_URI": str(exported[0]), "PYTHONPATH": ""}
     command = [serve, "-m", "recbandits.serving.server"]
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from recbandits.platforms.images import instructions
+from recbandits.platforms.images import image_steps
 from tools.lock import ROOT
 
 VARIABLES = ("TF_USE_LEGACY_KERAS", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY")
@@ -64,7 +64,7 @@ def test_the_variables_of_the_user_stay():
 @pytest.mark.parametrize("name", ["lab", "train", "train-gpu"])
 def test_the_images_set_the_same_variables(name):
     """They also hold for programs that import TensorFlow without recbandits."""
-    steps = instructions((ROOT / "docker" / f"{name}.Dockerfile").read_text(encoding="utf-8"))
+    steps = image_steps(name, ROOT)
     settings = dict(word.split("=", 1) for keyword, value in steps if keyword == "ENV" for word in value.split())
     show = f"import recbandits; print(*(os.environ[name] for name in {VARIABLES}))"
     assert run(show).stdout.split() == [settings[name] for name in VARIABLES]

@@ -44,7 +44,7 @@ def test_the_whole_request():
     assert upload.body["name"] == name
     assert build[:2] == ("POST", BUILDS)
     labels = ["--label", "app=recbandits", "--label", "prefix=recbandits", "--label", "version=v2"]
-    arguments = ["build", "--file", "docker/serve.Dockerfile", "--tag", f"{URI}:v2", *labels, "."]
+    arguments = ["build", "--file", "docker/Dockerfile", "--target", "serve", "--tag", f"{URI}:v2", *labels, "."]
     account = "recbandits-v2-sa@movie-lab-42.iam.gserviceaccount.com"
     assert build.body == {
         "source": {"storageSource": {"bucket": "movie-lab-42-recbandits-v2", "object": name}},

@@ -1,10 +1,12 @@
-"""Container images: which there are, what they may be made of, what their Dockerfiles say."""
+"""Container images: which there are, what they may be made of, what their Dockerfile says."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.platforms.protocol import PlatformError
+
+DOCKERFILE = "docker/Dockerfile"
 
 
 class Instruction(NamedTuple):
@@ -33,23 +35,53 @@ def checkout(folder=None):
     raise PlatformError(f"images are built from a checkout of the repository, and {here} is not in one")
 
 
-def dockerfile(name, root):
-    """Where the Dockerfile of an image is.
+def targets(root):
+    """Return the names of the images, in the order of the Dockerfile: its stages with a command of their own.
+
+    Args:
+      root: of the repository.
+    """
+    return [
+        name
+        for name, steps in _stages(root).items()
+        if name and {"ENTRYPOINT", "CMD"} & {step.keyword for step in steps}
+    ]
+
+
+def check_image(name, root):
+    """Raise a `PlatformError` that lists the images, unless `name` is one of them."""
+    if name not in (names := targets(root)):
+        raise PlatformError(f"there is no image {name!r}: {DOCKERFILE} has {', '.join(names)}")
+
+
+def image_steps(name, root):
+    """Return the `Instruction`s that make an image: those of its stage, and of the stages that it needs.
 
     Args:
       name: such as "train".
       root: of the repository.
 
-    Returns:
-      pathlib.Path.
-
     Raises:
-      PlatformError: there is no such image; the sentence lists those there are.
+      PlatformError: there is no such image.
     """
-    files = {path.name.removesuffix(".Dockerfile"): path for path in (root / "docker").glob("[a-z]*.Dockerfile")}
-    if name not in files:
-        raise PlatformError(f"there is no image {name!r}: docker/ has the Dockerfiles of {', '.join(sorted(files))}")
-    return files[name]
+    check_image(name, root)
+    stages, needed = _stages(root), {name}
+    for stage in reversed(stages):
+        if stage in needed:
+            needed.update(_origins(stages[stage]))
+    return [step for stage, steps in stages.items() if stage in {None, *needed} for step in steps]
+
+
+def build_options(name, uri, config):
+    """Return what follows `docker build`, at the root of the repository, as a list of words.
+
+    Args:
+      name: of the image.
+      uri: its tag.
+      config: a `Config`; its labels go on the image.
+    """
+    labels = [word for item in config.labels.items() for word in ("--label", "=".join(item))]
+    return ["--file", DOCKERFILE, "--target", name, "--tag", uri, *labels, "."]
 
 
 def context(root):
@@ -108,6 +140,23 @@ def rebuilt(steps, changed):
         stages[stage] = stale
         answers.append(stale)
     return answers
+
+
+def _stages(root):
+    """Return dict from the name of a stage to its `Instruction`s; None names those before the first."""
+    stages, stage = {None: []}, None
+    for step in instructions((root / DOCKERFILE).read_text(encoding="utf-8")):
+        if step.keyword == "FROM":
+            stage = step.value.partition(" AS ")[2]
+            stages[stage] = []
+        stages[stage].append(step)
+    return stages
+
+
+def _origins(steps):
+    """Return the stages that a stage begins with or copies from; a base image may be among them."""
+    copied = [re.match(r"--from=(\S+)", step.value) for step in steps if step.keyword == "COPY"]
+    return {steps[0].value.partition(" AS ")[0], *(match[1] for match in copied if match)}
 
 
 def _copies(value, changed):

@@ -168,7 +168,7 @@ def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
         raise ValueError(f"{paths.replicas} replicas share work in `fit --strategy=multi_worker` alone, use 1 here")
     from recbandits.notebook import quiet_tensorflow
 
-    quiet_tensorflow()
+    _check_accelerator(quiet_tensorflow())
     print(f"{command} with {options.agent}: {_as_flags(agent)}")
     data = _load(problem)
     with training.watch(paths.tensorboard, options.profile) if options.profile else contextlib.nullcontext():
@@ -192,6 +192,15 @@ def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
         write_text(paths.record, json.dumps(record, indent=2) + "\n")
     _report(metrics, outcome.examples)
     print(*(f"{name} {_interval(value)}" for name, value in metrics.items()), sep="\n")
+
+
+def _check_accelerator(tensorflow):
+    """Check that TensorFlow sees the accelerator that the image was made for, before anybody pays for an idle one."""
+    if os.environ.get("RECBANDITS_ACCELERATOR") == "GPU" and not tensorflow.config.list_physical_devices("GPU"):
+        raise ValueError(
+            "RECBANDITS_ACCELERATOR=GPU asks for a GPU, and TensorFlow sees none: start the container with one "
+            "(`docker run --gpus all`), or take the image train"
+        )
 
 
 def _load(problem):

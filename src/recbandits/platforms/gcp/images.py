@@ -6,7 +6,7 @@ import io
 import tarfile
 
 from recbandits.platforms.gcp.errors import explained
-from recbandits.platforms.images import checkout, context, dockerfile
+from recbandits.platforms.images import build_options, check_image, checkout, context
 from recbandits.platforms.protocol import PlatformError, Resource
 
 BUILDER = "gcr.io/cloud-builders/docker"  # Google's own image with the docker command; ours never go to that registry
@@ -38,11 +38,11 @@ class GcpImages:
           PlatformError: there is no such image, or Google Cloud refused; whether it could be built is said there.
         """
         root = checkout()
-        file = dockerfile(name, root).relative_to(root).as_posix()
+        check_image(name, root)
         with explained(Resource("image", self.uri(name)), "built"):
             source = self._upload(archive(root))
             operation = self._clients.builds.create_build(
-                request={"parent": self._parent, "build": self._build(name, file, source)}, timeout=60
+                request={"parent": self._parent, "build": self._build(name, source)}, timeout=60
             )
             (image,) = operation.result(timeout=TIMEOUT).results.images
         return f"{self.uri(name).rpartition(':')[0]}@{image.digest}"
@@ -85,10 +85,9 @@ class GcpImages:
             blob.upload_from_string(packed, content_type="application/gzip")
         return source
 
-    def _build(self, name, file, source):
+    def _build(self, name, source):
         """What Cloud Build is asked for; dict in the shape of `google.cloud.devtools.cloudbuild_v1.Build`."""
-        labels = [word for item in self._config.labels.items() for word in ("--label", "=".join(item))]
-        command = ["build", "--file", file, "--tag", self.uri(name), *labels, "."]
+        command = ["build", *build_options(name, self.uri(name), self._config)]
         return {
             "source": {"storage_source": source},
             "steps": [{"name": BUILDER, "args": command, "env": ["DOCKER_BUILDKIT=1"]}],

@@ -1,14 +1,16 @@
-"""Container images on this machine: built by Docker, or their steps carried out without it."""
+"""Container images on this machine: built by Docker, Podman or Buildah."""
 
+import configparser
+import os
 import shutil
 import subprocess
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
-from recbandits.platforms.images import checkout, dockerfile
-from recbandits.platforms.local.rehearsal import rehearse
+from recbandits.platforms.images import build_options, check_image, checkout
 from recbandits.platforms.protocol import PlatformError
+
+# Each engine, with the command that shows that it works: Docker without its daemon does not.
+ENGINES = {"docker": ["docker", "version"], "podman": ["podman", "info"], "buildah": ["buildah", "info"]}
 
 
 class LocalImages:
@@ -18,63 +20,69 @@ class LocalImages:
         self._config = config
 
     def uri(self, name):
-        """What an image is called on this machine: `<prefix>/<name>:<version>`."""
+        """Return what an image is called on this machine: `<prefix>/<name>:<version>`."""
         return f"{self._config.prefix}/{name}:{self._config.version}"
 
-    def command(self, name):
-        """The command that builds an image, to be run at the root of the repository: list of words.
+    def command(self, name, engine="docker", base=None):
+        """Return the command that builds an image, to be run at the root of the repository, as a list of words.
+
+        Args:
+          name: such as "train".
+          engine: one of `ENGINES`.
+          base: image to begin with; None for the one in the Dockerfile.
 
         Raises:
           PlatformError: there is no such image, or no checkout.
         """
-        root = checkout()
-        file = dockerfile(name, root).relative_to(root).as_posix()
-        labels = [word for item in self._config.labels.items() for word in ("--label", "=".join(item))]
-        return ["docker", "build", "--file", file, "--tag", self.uri(name), *labels, "."]
+        check_image(name, checkout())
+        options = build_options(name, self.uri(name), self._config)
+        if base:
+            options = ["--build-arg", f"BASE={base}", *options]
+        if engine != "docker":  # HEALTHCHECK is part of Docker's format alone; layers are kept when asked for
+            options = ["--format", "docker", "--layers", *_pip_settings(), *options]
+        if engine == "buildah":  # this isolation needs neither a runtime nor cgroups
+            options = ["--isolation", "chroot", *options]
+        return [engine, "build", *options]
 
-    def build(self, name):
-        """Build an image with Docker, whose messages go to standard error.
+    def build(self, name, base=None):
+        """Build an image with the first engine that works; what it prints goes to standard error.
 
         Args:
           name: such as "train".
+          base: image to begin with; None for the one in the Dockerfile.
 
         Returns:
           Its URI on this machine.
 
         Raises:
-          PlatformError: there is no such image, no Docker daemon, or a step failed.
+          PlatformError: there is no such image, no engine, or a step failed.
         """
-        command = self.command(name)
-        if not has_docker():
+        self.command(name)
+        if (engine := find_engine()) is None:
             raise PlatformError(
-                f"image {name} could not be built: no Docker daemon answers; `rehearse({name!r})` carries out its "
-                "steps without one, and the gcp platform has Cloud Build do it"
+                f"image {name} could not be built: install docker, podman or buildah and see that `docker version`, "
+                "`podman info` or `buildah info` succeeds; the gcp platform builds by Cloud Build instead"
             )
-        if code := subprocess.run(command, cwd=checkout()).returncode:
-            raise PlatformError(f"image {name} could not be built: docker ended with exit code {code}, see above")
+        if code := subprocess.run(self.command(name, engine, base), cwd=checkout(), stdout=2).returncode:
+            raise PlatformError(f"image {name} could not be built: {engine} ended with exit code {code}, see above")
         return self.uri(name)
 
-    @contextmanager
-    def rehearse(self, name):
-        """Carry out the steps of an image's Dockerfile in a fresh virtual environment; for use in a `with` block.
 
-        Args:
-          name: such as "train".
-
-        Yields:
-          `recbandits.platforms.local.rehearsal.RehearsedImage`, removed at the end of the block.
-
-        Raises:
-          PlatformError: there is no such image, or a step failed.
-        """
-        root = checkout()
-        file = dockerfile(name, root)
-        with tempfile.TemporaryDirectory(prefix="image-") as folder:
-            yield rehearse(file, root, Path(folder).resolve())
+def find_engine():
+    """Return the first of `ENGINES` that works on this machine, None where none does."""
+    for engine, question in ENGINES.items():
+        if shutil.which(engine) and subprocess.run(question, capture_output=True, timeout=60).returncode == 0:
+            return engine
+    return None
 
 
-def has_docker():
-    """Whether a Docker daemon answers on this machine."""
-    if not shutil.which("docker"):
-        return False
-    return subprocess.run(["docker", "version"], capture_output=True, timeout=30).returncode == 0
+def _pip_settings():
+    """Return options by which pip in a build has the settings of this machine, and the certificate that they name."""
+    file = Path(os.environ.get("PIP_CONFIG_FILE") or "/etc/pip.conf")
+    if not file.is_file():
+        return []
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(file)
+    certificate = settings.get("global", "cert", fallback=None)
+    mounts = [(file, "/etc/pip.conf"), *([(certificate, certificate)] if certificate else [])]
+    return [word for outside, inside in mounts for word in ("--volume", f"{outside}:{inside}:ro")]

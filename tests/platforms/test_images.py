@@ -1,13 +1,16 @@
-"""What may get into an image: what it needs, and nothing of data, results or secrets."""
+"""What an image is made of: what it needs, and nothing of data, results or secrets; the command that builds it."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
 
 import pytest
 
-from recbandits.platforms.images import checkout, context, dockerfile, instructions, rebuilt
+from recbandits.config import Config
+from recbandits.platforms.images import DOCKERFILE, checkout, context, image_steps, instructions, rebuilt, targets
+from recbandits.platforms.local.images import LocalImages
 from recbandits.platforms.protocol import PlatformError
 from tools.lock import ROOT
 
@@ -23,10 +26,10 @@ NEEDED = [
     "src/recbandits/__init__.py",
 ]
 SETS = {
-    "lab": ["requirements/train.txt", "requirements.txt"],
     "serve": ["requirements/serve.txt"],
     "train": ["requirements/train.txt"],
     "train-gpu": ["requirements/train.txt", "requirements/gpu.txt"],
+    "lab": ["requirements/train.txt", "requirements.txt"],
 }
 UNWANTED = [
     ".git/config",
@@ -79,7 +82,7 @@ def install(file):
 
 
 def steps(name):
-    return instructions(dockerfile(name, ROOT).read_text(encoding="utf-8"))
+    return image_steps(name, ROOT)
 
 
 def values(name, keyword):
@@ -88,7 +91,7 @@ def values(name, keyword):
 
 def test_nothing_unwanted_gets_in_and_nothing_needed_stays_out(tree):
     wanted = {".dockerignore", *NEEDED, "01-online-bandit-simulation/README.md"}
-    wanted |= {f"docker/{name}.Dockerfile" for name in NAMES}
+    wanted |= {DOCKERFILE}
     assert set(context(tree)) == wanted
 
 
@@ -127,19 +130,15 @@ def test_what_is_copied_is_in_the_context(name):
                 assert source == "." or any(f"{path}/".startswith(f"{source}/") for path in files), source
 
 
-def test_the_images_have_their_first_layers_in_common():
-    """Up to the stage of their own they are the same: base image, user, and the wheel, which is built once."""
-    texts = [(ROOT / "docker" / f"{name}.Dockerfile").read_text() for name in NAMES]
-    common = {text[text.index("ARG PYTHON") : text.rindex("FROM ")] for text in texts}
-    assert len(common) == 1
-    assert common.pop().count("FROM ") == 2
-
-
-def test_the_images_with_tensorflow_have_its_layer_in_common():
-    """2 GB, which Docker stores and sends once."""
-    with_tensorflow = [steps(name) for name, files in SETS.items() if "requirements/train.txt" in files]
-    last = ("RUN", install("requirements/train.txt"))
-    assert len({tuple(each[: each.index(last)]) for each in with_tensorflow}) == 1
+def test_each_image_has_its_own_stages_and_those_that_it_needs():
+    stages = {name: [value.partition(" AS ")[2] for value in values(name, "FROM")] for name in NAMES}
+    assert stages == {
+        "serve": ["base", "wheel", "serve"],
+        "train": ["base", "wheel", "tensorflow", "train"],
+        "train-gpu": ["base", "wheel", "tensorflow", "train-gpu"],
+        "lab": ["base", "wheel", "tensorflow", "lab"],
+    }
+    assert targets(ROOT) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -148,25 +147,30 @@ def test_an_image_installs_its_own_sets_before_the_wheel(name):
     directories = ["./" if file == "requirements.txt" else "requirements/" for file in SETS[name]]
     copies = [("COPY", f"{file} {directory}") for file, directory in zip(SETS[name], directories, strict=True)]
     runs = [("RUN", install(file)) for file in SETS[name]]
-    own = steps(name)[-steps(name)[::-1].index(("FROM", "base")) :]
-    found = [step for step in own if step.keyword in ("COPY", "RUN")][: 2 * len(runs) + 2]
+    made = [step for step in steps(name) if step.keyword in ("COPY", "RUN")]
+    after_the_wheel = made[made.index(("RUN", "pip wheel --no-deps --no-build-isolation --wheel-dir dist .")) + 1 :]
     wheel = [("COPY", "--from=wheel /opt/recbandits/dist dist"), ("RUN", f"{INSTALL} dist/*.whl")]
-    assert found == [*(step for pair in zip(copies, runs, strict=True) for step in pair), *wheel]
+    expected = [*(step for pair in zip(copies, runs, strict=True) for step in pair), *wheel]
+    assert after_the_wheel[: len(expected)] == expected
 
 
-def test_the_image_for_gpus_is_the_training_image_with_two_more_steps():
-    """So what is proven of that one holds for this one; CUDA's libraries are not installed here."""
+def test_the_image_for_gpus_differs_from_the_training_image_in_what_a_gpu_needs():
+    """So what is proven of that one holds for this one."""
     plain, gpu = steps("train"), steps("train-gpu")
-    more = [("COPY", "requirements/gpu.txt requirements/"), ("RUN", install("requirements/gpu.txt"))]
-    assert [step for step in gpu if step not in more] == plain
+    assert [keyword for keyword, _ in gpu if (keyword, _) not in plain] == ["FROM", "COPY", "RUN", "ENV", "ENV"]
+    assert [step for step in plain if step not in gpu] == [("FROM", "tensorflow AS train")]
+    variables = dict(word.split("=", 1) for value in values("train-gpu", "ENV") for word in value.split())
+    assert variables["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64:/usr/local/nvidia/lib"
+    assert variables["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert variables["RECBANDITS_ACCELERATOR"] == "GPU"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_keeps_to_the_rules(name):
-    """Slim Python of one minor version, only pinned packages, no secret, not root, a health check."""
+    """Slim Python by its digest, only pinned packages, no secret, a health check; not root, where that is possible."""
     (default,) = values(name, "ARG")
-    assert default == "PYTHON=3.11"
-    assert values(name, "FROM")[0].startswith("python:${PYTHON}-slim-")
+    assert re.fullmatch(r"BASE=docker\.io/library/python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}", default)
+    assert values(name, "FROM")[0] == "${BASE} AS base"
     assert values(name, "ADD") == []
     settings = " ".join(values(name, "ENV") + values(name, "ARG")).lower()
     assert not [word for word in ("secret", "token", "password", "key", "credential") if word in settings]
@@ -176,13 +180,12 @@ def test_an_image_keeps_to_the_rules(name):
     assert all(
         "--no-deps" in run and ("--require-hashes" in run) == ("-r" in run.split()) for run in runs if "pip" in run
     )
-    (user,), (useradd,) = values(name, "USER"), [run for run in runs if run.startswith("useradd")]
-    assert user.isdigit()
-    assert int(user) > 0
-    assert f"--uid {user} " in useradd
+    (useradd,) = [run for run in runs if run.startswith("useradd")]
+    assert "--uid 1000 " in useradd
+    assert values(name, "USER") == ([] if name.startswith("train") else ["1000"]), "tuning jobs write as root"
     keywords = [keyword for keyword, _ in steps(name)]
-    last_root = max(position for position, keyword in enumerate(keywords) if keyword == "RUN")
-    assert last_root < keywords.index("USER") < keywords.index("HEALTHCHECK") < len(keywords) - 1
+    last_run = max(position for position, keyword in enumerate(keywords) if keyword == "RUN")
+    assert all(last_run < keywords.index(keyword) for keyword in ("USER", "HEALTHCHECK") if keyword in keywords)
     for keyword in ("ENTRYPOINT", "CMD"):
         assert all(isinstance(json.loads(value), list) for value in values(name, keyword)), (
             "exec form, or signals get lost"
@@ -190,11 +193,13 @@ def test_an_image_keeps_to_the_rules(name):
 
 
 def test_binder_and_the_dev_container_are_the_lab_image():
-    lab = (ROOT / "docker" / "lab.Dockerfile").read_text()
-    assert (ROOT / ".binder" / "Dockerfile").read_text() == lab
+    text = (ROOT / DOCKERFILE).read_text()
+    assert (ROOT / ".binder" / "Dockerfile").read_text() == text
+    assert instructions(text)[-1] == ("FROM", "lab"), "Binder names no target"
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     build = container["build"]
-    assert (ROOT / ".devcontainer" / build["dockerfile"]).resolve() == ROOT / "docker" / "lab.Dockerfile"
+    assert (ROOT / ".devcontainer" / build["dockerfile"]).resolve() == ROOT / DOCKERFILE
+    assert build["target"] == "lab"
     assert (ROOT / ".devcontainer" / build["context"]).resolve() == ROOT
     assert next(run for run in values("lab", "RUN") if run.startswith("useradd")).endswith(container["remoteUser"])
     assert container["containerEnv"]["PYTHONPATH"].endswith("/src"), "what is edited is what is imported"
@@ -211,8 +216,10 @@ def test_binder_can_start_its_own_command():
 
 @pytest.mark.parametrize("name", ["Train", "train ", "../train", "gpu", ""])
 def test_an_image_that_does_not_exist_is_refused_with_a_sentence(name):
-    with pytest.raises(PlatformError, match=r"there is no image .*: docker/ has the Dockerfiles of lab, serve, train"):
-        dockerfile(name, ROOT)
+    with pytest.raises(
+        PlatformError, match=r"there is no image .*: docker/Dockerfile has serve, train, train-gpu, lab"
+    ):
+        image_steps(name, ROOT)
 
 
 def test_outside_a_checkout_there_is_nothing_to_build(tmp_path):
@@ -242,3 +249,64 @@ def test_steps_are_repeated_from_the_first_one_that_copies_what_changed(changed,
         "FROM lock\nCOPY --from=wheel /dist dist\nCOPY --chown=1 README.md ./\nUSER 1"
     )
     assert "".join(str(int(again)) for again in rebuilt(instructions(text), changed)) == expected
+
+
+LABELS = ["--label", "app=recbandits", "--label", "prefix=recbandits", "--label", "version=v7"]
+OPTIONS = ["--file", DOCKERFILE, "--target", "serve", "--tag", "recbandits/serve:v7", *LABELS, "."]
+COMMANDS = {
+    "docker": ["build", *OPTIONS],
+    "podman": ["build", "--format", "docker", "--layers", *OPTIONS],
+    "buildah": ["build", "--isolation", "chroot", "--format", "docker", "--layers", *OPTIONS],
+}
+
+
+@pytest.fixture
+def on_path(monkeypatch, tmp_path):
+    """Function that puts a program on an otherwise empty PATH, which writes down where it is called, and with what."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.chdir(ROOT / "docker")
+
+    def put(name, answers=0, builds=0):
+        said = f'[ "$1" = build ] || exit {answers}\necho "$PWD" "$@" > {tmp_path}/said\nexit {builds}\n'
+        (programs / name).write_text(f"#!/bin/sh\n{said}")
+        (programs / name).chmod(0o755)
+        return tmp_path / "said"
+
+    return put
+
+
+@pytest.mark.parametrize("engine", COMMANDS)
+def test_each_engine_is_called_at_the_root_with_the_command_that_is_shown(on_path, engine):
+    said = on_path(engine)
+    assert LocalImages(Config(version="v7")).build("serve") == "recbandits/serve:v7"
+    assert said.read_text().split() == [str(ROOT), *COMMANDS[engine]]
+    assert LocalImages(Config(version="v7")).command("serve", engine) == [engine, *COMMANDS[engine]]
+
+
+def test_an_engine_that_does_not_work_is_passed_over(on_path):
+    on_path("docker", answers=1)
+    said = on_path("buildah")
+    LocalImages(Config(version="v7")).build("serve", base="localhost/python")
+    assert said.read_text().split()[1:] == [*COMMANDS["buildah"][:6], "--build-arg", "BASE=localhost/python", *OPTIONS]
+
+
+def test_a_build_that_fails_and_a_machine_without_an_engine_get_a_sentence(on_path):
+    with pytest.raises(PlatformError, match="install docker, podman or buildah and see that `docker version`"):
+        LocalImages(Config()).build("train")
+    on_path("podman", builds=125)
+    with pytest.raises(PlatformError, match="image train could not be built: podman ended with exit code 125"):
+        LocalImages(Config()).build("train")
+
+
+def test_pip_in_a_build_has_the_settings_of_this_machine(on_path, monkeypatch, tmp_path):
+    """A company's index and its certificate; Docker has no option for that."""
+    settings, certificate = tmp_path / "pip.conf", tmp_path / "company.pem"
+    settings.write_text(f"[global]\ncert = {certificate}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
+    mounts = ["--volume", f"{settings}:/etc/pip.conf:ro", "--volume", f"{certificate}:{certificate}:ro"]
+    command = LocalImages(Config()).command("serve", "buildah")
+    assert command[command.index("--layers") + 1 :][:4] == mounts
+    assert "--volume" not in LocalImages(Config()).command("serve")

@@ -1,0 +1,26 @@
+"""Build the container images with docker, podman or buildah, whichever works on this machine."""
+
+import argparse
+import sys
+
+from recbandits.config import Config
+from recbandits.platforms.images import checkout, targets
+from recbandits.platforms.local.images import LocalImages
+from recbandits.platforms.protocol import PlatformError
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tools.images", description=__doc__)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=f"one of {', '.join(targets(checkout()))}")
+    parser.add_argument("--base", help="image to begin with, instead of the one in docker/Dockerfile")
+    arguments = parser.parse_args()
+    images = LocalImages(Config.load())
+    try:
+        for name in arguments.images:
+            print(f"built {images.build(name, arguments.base or None)}")
+    except PlatformError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
