@@ -123,6 +123,14 @@ def test_a_profile_without_a_directory_is_refused(data, capsys, monkeypatch):
     assert "--profile writes to the TensorBoard directory, set AIP_TENSORBOARD_LOG_DIR" in capsys.readouterr().err
 
 
+def test_a_job_that_asks_for_a_gpu_is_refused_where_there_is_none(job_dir, capsys, monkeypatch):
+    """As the image for GPUs asks; this machine's TensorFlow sees no GPU."""
+    monkeypatch.setenv("RECBANDITS_ACCELERATOR", "GPU")
+    assert task.main([*SIMULATE]) == 1
+    assert "RECBANDITS_ACCELERATOR=GPU asks for a GPU, and TensorFlow sees none" in capsys.readouterr().err
+    assert not (job_dir / "model").exists()
+
+
 def test_a_killed_job_resumes_and_ends_with_the_same_result(jobs, data):
     """SIGKILL after some of its measurements, then the same job again; the whole one is simulated in this process."""
     job = Job("killed", (*SIMULATE, data, "--steps=6000"))
