@@ -101,6 +101,53 @@ def test_a_file_is_as_it_was_when_its_writer_fails(tmp_path):
     assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("a.txt", "second")]
 
 
+def test_two_writers_of_one_path_have_drafts_of_their_own(tmp_path):
+    with checks.replacing(tmp_path / "a.txt") as first, checks.replacing(tmp_path / "a.txt") as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "first")]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+@pytest.mark.parametrize("is_directory", [True, False])
+def test_content_is_flushed_before_it_takes_its_name_and_the_name_after(tmp_path, monkeypatch, is_directory, exchange):
+    """The calls are recorded by inode, which a rename keeps: all files, and directories, then the name, its folder."""
+    path = tmp_path / "model"
+
+    def write(text):
+        with checks.replacing(path) as draft:
+            if is_directory:
+                (draft / "folder").mkdir(parents=True)
+            file = draft / "folder" / "file" if is_directory else draft
+            file.write_text(text)
+
+    def record(module, name, label):
+        call = getattr(module, name)
+
+        def recorded(*arguments):
+            result = call(*arguments)
+            calls.append(label(*arguments) if result is not False else "not exchanged")
+            return result
+
+        monkeypatch.setattr(module, name, recorded)
+
+    calls = []
+    record(checks.os, "fsync", lambda file: checks.os.fstat(file).st_ino)
+    record(Path, "replace", lambda *_: "name")
+    if exchange:
+        record(checks, "_exchange", lambda *_: "name")
+    else:
+        monkeypatch.setattr(checks, "_exchange", lambda *_: False)
+    for text in ("old", "new"):
+        calls.clear()
+        write(text)
+        content = {each.stat().st_ino for each in (path, *path.rglob("*"))}
+        assert len(content) == (3 if is_directory else 1)
+        assert set(calls[: calls.index("name")]) - {"not exchanged"} == content
+        assert calls[calls.index("name") + 1 :] == [tmp_path.stat().st_ino]
+
+
 @pytest.mark.parametrize("directory", ["model", "previous"])
 def test_a_directory_replaces_the_one_before_with_all_its_files(directory, tmp_path):
     for name in ("old", "new"):
