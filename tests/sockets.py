@@ -30,8 +30,13 @@ class SocketServer(ThreadingHTTPServer):
         self.server_name, self.server_port = "localhost", 0
 
 
-def get_json(url, body=None):
-    """Return what a server on this machine answers, without a proxy; a body is posted as JSON."""
+def get_text(url, body=None):
+    """Return the text that a server on this machine answers, without a proxy; a body is posted as JSON."""
     request = Request(url, body and json.dumps(body).encode(), {"Content-Type": "application/json"})
     with build_opener(ProxyHandler({})).open(request, timeout=30) as response:
-        return json.load(response)
+        return response.read().decode()
+
+
+def get_json(url, body=None):
+    """Return the JSON that a server on this machine answers, as `get_text`."""
+    return json.loads(get_text(url, body))

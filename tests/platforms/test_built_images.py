@@ -17,8 +17,9 @@ import pytest
 from recbandits.config import Config
 from recbandits.platforms.images import image_steps
 from recbandits.platforms.local.images import LocalImages, find_engine
+from recbandits.serving.metrics import read_metrics
 from recbandits.serving.policy import load
-from tests.sockets import free_ports, get_json
+from tests.sockets import free_ports, get_json, get_text
 from tools.lock import ROOT
 
 STAND_IN = "localhost/recbandits-base:3.11"
@@ -150,7 +151,7 @@ def test_the_serving_image_answers_and_ends(image, exported):
         assert set(prediction["item_ids"]) < {"101", "102", "103"}
         assert prediction["policy_version"] == load(exported[0]).version
         if image.engine == "buildah":  # which would not pass the signal on
-            os.kill(get_json(f"http://127.0.0.1:{port}/metrics")["process"], signal.SIGTERM)
+            os.kill(read_metrics(get_text(f"http://127.0.0.1:{port}/metrics"))["process"], signal.SIGTERM)
         else:
             server.terminate()
         assert "Application shutdown complete" in server.communicate(timeout=30)[0]

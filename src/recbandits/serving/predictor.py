@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 import time
-from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.responses import Response as HttpResponse
 
 from recbandits.serving import versions
+from recbandits.serving.metrics import Metrics
 from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink
 from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
 
@@ -29,41 +29,8 @@ MOST_UNDER_WAY = 32  # predictions at a time
 MOST_LARGE_BODIES = 16  # that are read at a time
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
 SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
-_KEPT = 4096  # latest latencies, of which quantiles are told
 _LONGEST_SENTENCE = 1000  # letters
 SHORT_BODY, _SHORT_WORK = 16_384, 5_000  # bytes and candidates that are answered in about a millisecond
-
-
-class Metrics:
-    """Counts since the start, and quantiles of the latest latencies.
-
-    Attributes:
-      statuses: Counter of requests by HTTP status.
-      versions: Counter of predictions by the policy version that made them.
-    """
-
-    def __init__(self):
-        self.statuses, self.versions = Counter(), Counter()
-        self._seconds = deque(maxlen=_KEPT)
-
-    def count(self, status, seconds):
-        """Count a request that took that long from its headers to its answer."""
-        self.statuses[status] += 1
-        self._seconds.append(seconds)
-
-    def snapshot(self):
-        """Dict that fits into JSON: requests, statuses, versions, latency in milliseconds."""
-        seconds = sorted(self._seconds)
-        quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-        return {
-            "requests": self.statuses.total(),
-            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
-            "versions": dict(self.versions),
-            "latency_ms": {
-                name: round(1000 * seconds[int(share * (len(seconds) - 1))], 3) if seconds else None
-                for name, share in quantiles.items()
-            },
-        }
 
 
 class BanditPredictor:
@@ -139,16 +106,17 @@ class BanditHandler:
     Attributes:
       predictor: `BanditPredictor`
       metrics: `Metrics`
-      outbox: the event log; None where $RECBANDITS_EVENT_TOPIC names no topic. It is an `Outbox` for Pub/Sub, and a
-        `DirectLog` where $RECBANDITS_EVENT_SINK is the "module:function" that opens a sink of that topic on this
-        machine: decisions are then kept before they are answered.
+      outbox: the event log; None where $RECBANDITS_EVENT_TOPIC names no topic. It is an `Outbox` for Pub/Sub.
+        Where $RECBANDITS_EVENT_SINK is the "module:function" that opens a sink of that
+        topic on this machine, it is a `DirectLog`: decisions are then kept before they are answered.
     """
 
     def __init__(self, artifacts_uri, predictor=None):
         topic = os.environ.get(TOPIC_VARIABLE)
-        self.predictor, self.metrics = (predictor or BanditPredictor)(), Metrics()
+        self.predictor = (predictor or BanditPredictor)()
         self.predictor.load(artifacts_uri)
         self.outbox = _open_log(topic, os.environ.get(SINK_VARIABLE)) if topic else None
+        self.metrics = Metrics(self.outbox)
         self._worker, self._writer = ThreadPoolExecutor(1, "scoring"), ThreadPoolExecutor(1, "log")
         self._under_way, self._waiting, self._writing = 0, [], None
         self._large = asyncio.Semaphore(MOST_LARGE_BODIES)
@@ -168,7 +136,7 @@ class BanditHandler:
             logging.exception("a prediction failed")
             return problem(500, f"internal error, {type(error).__name__}")
         finally:
-            self.metrics.count(status, time.perf_counter() - start)
+            self.metrics.count_request(status, time.perf_counter() - start)
 
     def close(self):
         """Deliver what waits in the outbox."""
@@ -183,7 +151,7 @@ class BanditHandler:
         self._under_way += 1
         try:
             recommendations, answer = await self._recommend(body)
-            self.metrics.versions.update(each.policy_version for each in recommendations)
+            self.metrics.count_predictions(recommendations)
             decisions = [each for each in recommendations if each.logged]
             if not decisions or await self._record(decisions):
                 return answer

@@ -19,9 +19,11 @@ import sys
 from pathlib import Path
 
 import uvicorn
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
+from starlette.responses import Response as HttpResponse
 from starlette.types import Receive, Scope, Send
 
 from recbandits.serving.connections import BoundedProtocol
@@ -118,8 +120,7 @@ class Application:
         return JSONResponse({})
 
     async def _metrics(self, _):
-        counted = self._handler.metrics.snapshot() | {"outbox": self._handler.outbox and self._handler.outbox.counters}
-        return JSONResponse(counted | {"process": os.getpid(), "tensorflow": "tensorflow" in sys.modules})
+        return HttpResponse(self._handler.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     async def _openapi(self, _):
         return JSONResponse(self._document)
@@ -179,14 +180,15 @@ def _openapi(health_route, predict_route):
     models = [(model, "validation") for model in (Request, ReleaseDocument)]
     models += [(model, "serialization") for model in (Response, Problem)]
     schemas = models_json_schema(models, ref_template=form)[1]["$defs"]
-    anything = {"type": "object", "additionalProperties": True}
+    anything = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
+    text = {"text/plain": {"schema": {"type": "string"}}}
 
     def content(model):
-        schema = anything if model is None else {"$ref": form.format(model=model.__name__)}
-        return {"content": {"application/json": {"schema": schema}}}
+        return {"content": {"application/json": {"schema": {"$ref": form.format(model=model.__name__)}}}}
 
-    def operation(name, description, answer=None, refusals=(), body=None):
-        responses = {"200": {"description": "Successful Response"} | content(answer)}
+    def operation(name, description, answer=anything, refusals=(), body=None):
+        shown = {"content": answer} if isinstance(answer, dict) else content(answer)
+        responses = {"200": {"description": "Successful Response"} | shown}
         responses |= {str(status): {"description": why} | content(Problem) for status, why in dict(refusals).items()}
         asked = {"requestBody": content(body) | {"required": True}} if body else {}
         summary = name.replace("_", " ").title()
@@ -214,7 +216,7 @@ def _openapi(health_route, predict_route):
         "paths": {
             health_route: {"get": operation("health", "Answer once a policy is loaded.", refusals=absent)},
             "/live": {"get": operation("live", "Answer while the process runs.")},
-            "/metrics": {"get": operation("metrics", "What was counted since the start.")},
+            "/metrics": {"get": operation("metrics", "Metrics in the text format of Prometheus.", text)},
             "/release": {
                 "get": operation("get_release", show, ReleaseDocument, closed),
                 "put": operation("put_release", change, ReleaseDocument, refused, ReleaseDocument),

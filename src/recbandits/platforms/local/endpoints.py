@@ -27,6 +27,7 @@ from recbandits.platforms.local.files import held, private, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import batch, versions
+from recbandits.serving.metrics import read_metrics
 from recbandits.serving.policy import load
 from recbandits.serving.traffic_split import TrafficSplit
 
@@ -219,8 +220,8 @@ class LocalEndpoint:
         return {"alive": alive == 200, "ready": ready == 200, "reason": reason}
 
     def metrics(self):
-        """What the server has counted since its start, dict."""
-        return self._ask("GET", "/metrics")
+        """Return what the server has counted since its start, as `serving.metrics.read_metrics` does."""
+        return read_metrics(self._send("GET", "/metrics")[1].decode())
 
     def logs(self):
         """See `Endpoint.logs`."""
