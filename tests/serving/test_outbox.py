@@ -17,7 +17,8 @@ from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import Rehearsal
 from recbandits.records import Interaction
 from recbandits.serving.decisions import Recommendation
-from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink, count_missing, pass_probability
+from recbandits.serving.outbox import DirectLog, Outbox, count_missing, pass_probability
+from recbandits.serving.sinks import PubSubSink
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 TOPIC = "projects/p/topics/log"
@@ -274,7 +275,7 @@ def test_the_thread_outlives_whatever_a_sink_or_a_decision_raises(error):
 
     class Unreadable(Decision):
         def interaction(self, time):
-            raise TypeError("no record")
+            raise error("no record")
 
     sink = Broken()
     sink.open.set()

@@ -468,15 +468,15 @@ def test_before_a_policy_is_deployed_the_server_lives_and_is_not_ready(exported,
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_dead_or_silent_pubsub_fails_no_prediction(exported, silent):
-    """Nobody listens, or somebody accepts and never answers: 100 decisions are answered at once, and wait."""
+def test_a_dead_or_silent_pubsub_fails_no_prediction_and_loses_no_decision(exported, silent, tmp_path):
+    """Pub/Sub does not listen, or accepts and never answers: 100 decisions are answered, and on the disk at the end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         if not silent:
             listener.close()
         host = f"127.0.0.1:{listener.getsockname()[1] if silent else free_port()}"
         port = free_port()
         variables = {"AIP_HTTP_PORT": str(port), "AIP_STORAGE_URI": str(exported[0]), "PUBSUB_EMULATOR_HOST": host}
-        variables |= {"RECBANDITS_EVENT_TOPIC": TOPIC}
+        variables |= {"RECBANDITS_EVENT_TOPIC": TOPIC, "RECBANDITS_EVENT_SPOOL": str(tmp_path)}
         with (
             started(**variables),
             contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection,
@@ -486,7 +486,9 @@ def test_a_dead_or_silent_pubsub_fails_no_prediction(exported, silent):
                 response = connection.getresponse()
                 assert (response.status, len(json.loads(response.read())["predictions"])) == (200, 10)
             counters = get_metrics(connection)["outbox"]
-    assert (counters["put"], counters["waiting"], counters["delivered"]) == (100, 100, 0)
+    assert (counters["put"], counters["waiting"] + counters["spooled"], counters["delivered"]) == (100, 100, 0)
+    (file,) = tmp_path.iterdir()
+    assert (file.name, len(file.read_text().splitlines())) == ("projects.local.topics.log.jsonl", 100)
 
 
 def free_port():

@@ -3,9 +3,11 @@
 A sink is an object with `send(interactions)`. It returns when a list of `Interaction` is kept, raises ValueError if it
 will never take them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on this
 machine and fast keep every decision before it is answered, so that a server that is killed loses none. `Outbox` has a
-sink that is far away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting: a server that
-is killed loses what was answered in the last half second, or since the sink was reached last. Its events are numbered,
-so that `count_missing` tells what has been lost between others.
+sink that is far away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting. What cannot be
+published goes to a spool on the disk, and is published when the sink is reached again, by this process or the next. A
+server that is killed loses what was answered in the last half second, and in the 5 seconds that a request to Pub/Sub
+may take; without a spool, since the sink was reached last. Its events are numbered, so that `count_missing` counts what
+has been lost between others.
 
 The queue of an outbox is bounded, by decisions and by bytes. While it is at most half full every decision is kept;
 above that with a probability that falls from 1 to one in a million at the brim, depends on nothing but how full it is,
@@ -20,11 +22,10 @@ import random
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 
 _LONGEST_PAUSE = 3.2  # seconds between two attempts
-_PATIENCE = 5.0  # seconds for one request to Pub/Sub
-_REQUEST = 5_000_000  # bytes in one request to Pub/Sub, which takes 10 MB
+_COUNTERS = ("put", "dropped", "delivered", "failed", "spooled", "replayed", "retried")
 
 
 def pass_probability(fill):
@@ -35,8 +36,9 @@ def pass_probability(fill):
 class Outbox:
     """A bounded queue, and one thread that hands its records in batches to a sink.
 
-    A batch that does not get through is tried again until it does; the queue fills meanwhile and thins out what comes.
-    In a forked process the queue begins empty, with a thread of its own.
+    A batch that cannot be published goes to the spool. Where there is none, or it is full, the batch is tried again
+    until it is published, and the queue fills meanwhile and thins out what comes. In a forked process the queue begins
+    empty, with a thread of its own and without the spool.
 
     Args:
       open_sink: function without arguments by which the thread opens the sink, whose `send(interactions, attributes)`
@@ -46,17 +48,20 @@ class Outbox:
       seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
       seed: of the draws that keep or drop; None for fresh entropy.
       most_bytes: of all decisions in the queue, by their `size`.
+      spool: `Spool`, whose events from an earlier process are published first; None for none.
     """
 
     background = True
 
-    def __init__(self, open_sink, size=20_000, batch=500, seconds=0.5, seed=None, most_bytes=64_000_000):
+    def __init__(self, open_sink, size=20_000, batch=500, seconds=0.5, seed=None, most_bytes=64_000_000, spool=None):
         if not 1 <= batch <= size:
             raise ValueError(f"batch must be from 1 to the size of the queue, {size}, got {batch}")
         self._open_sink, self._size, self._batch, self._seconds = open_sink, size, batch, seconds
-        self._random, self._most_bytes = random.Random(seed), most_bytes
+        self._random, self._most_bytes, self._spool = random.Random(seed), most_bytes, spool
         self._process = None
         self._reset()
+        if spool is not None:
+            self._start()
 
     def record(self, requests, when):
         """Keep or drop decisions as `put` does; see `DirectLog.record`. What is dropped is weighted by others: True."""
@@ -72,10 +77,8 @@ class Outbox:
           when: datetime of the decision, with its zone.
         """
         if self._process != os.getpid():
-            self._reset()
-            self._process = os.getpid()
-            self._thread.start()
-        self._put += 1
+            self._start()
+        self._counts["put"] += 1
         size = decision.size
         fill = max(len(self._queue) / self._size, (self._bytes + size) / self._most_bytes)
         probability = pass_probability(fill)
@@ -85,20 +88,18 @@ class Outbox:
             self._queue.append((decision, when, probability, self._sequence, size))
             self._sequence += 1
         else:
-            self._dropped += 1
+            self._counts["dropped"] += 1
 
     @property
     def counters(self):
-        """Dict of counts since the start: put = dropped + delivered + failed + waiting; retried is of attempts."""
-        return {
-            "put": self._put,
-            "dropped": self._dropped,
-            "delivered": self._delivered,
-            "failed": self._failed,
-            "waiting": self._put - self._dropped - self._delivered - self._failed,
-            "retried": self._retried,
-            "bytes": self._bytes,
-        }
+        """Dict of counts since the start: put = dropped + delivered + failed + spooled + waiting.
+
+        Of these, "spooled" went to the disk. "replayed" events have left it since, those of earlier processes among
+        them; "retried" counts attempts, and "bytes" is the present size of the queue.
+        """
+        counts = {name: self._counts[name] for name in _COUNTERS}
+        settled = sum(counts[name] for name in ("dropped", "delivered", "failed", "spooled"))
+        return counts | {"waiting": counts["put"] - settled, "bytes": self._bytes}
 
     def close(self, timeout=10.0):
         """Deliver what waits, for at most `timeout` seconds, and end; what is left then has failed.
@@ -110,25 +111,35 @@ class Outbox:
             self._closing.set()
             self._thread.join(timeout)
             self._given_up = True
-            self._failed += self.counters["waiting"]
+            self._counts["failed"] += self.counters["waiting"]
+            if self._spool is not None and not self._thread.is_alive():
+                self._spool.close()
+                self._spool = None
         return self.counters
+
+    def _start(self):
+        self._reset()
+        self._process = os.getpid()
+        self._thread.start()
 
     def _reset(self):
         self._queue, self._bytes, self._lock = deque(), 0, threading.Lock()
         self._instance, self._sequence = uuid.uuid4().hex, 0
-        self._put = self._dropped = self._delivered = self._failed = self._retried = 0
-        self._closing, self._given_up = threading.Event(), False
+        self._counts, self._closing, self._given_up = Counter(), threading.Event(), False
+        self._sink, self._pause, self._next_attempt = None, self._seconds, 0.0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def _run(self):
-        sink, ended = None, False
+        ended = False
         while not ended:
             ended = self._closing.wait(self._seconds)
             while self._queue and not self._given_up:
                 interactions, attributes, size = self._take()
-                sink = self._deliver(interactions, attributes, sink)
+                self._deliver(interactions, attributes)
                 with self._lock:
                     self._bytes -= size
+            if self._spool is not None and self._spool.has_events and time.monotonic() >= self._next_attempt:
+                self._replay()
 
     def _take(self):
         """The next batch as interactions, with their attributes and size; what makes none has failed."""
@@ -142,30 +153,49 @@ class Outbox:
                     interaction = dataclasses.replace(interaction, pass_prob=probability)
                 interactions.append(interaction)
                 attributes.append({"instance": self._instance, "sequence": str(sequence)})
-            except Exception as error:
-                self._failed += 1
+            except BaseException as error:  # the thread must not end
+                self._counts["failed"] += 1
                 logging.warning("a decision could not be logged: %r", error)
         return interactions, attributes, size
 
-    def _deliver(self, interactions, attributes, sink):
-        """Send until it is done or refused for good; gives the open sink."""
-        pause = self._seconds
+    def _deliver(self, interactions, attributes):
+        """Send until it is done or refused for good, or keep in the spool what cannot be sent now."""
         while not self._given_up:
-            try:
-                sink = sink or self._open_sink()
-                sink.send(interactions, attributes)
-                self._delivered += len(interactions)
-                return sink
-            except ValueError as error:
-                self._failed += len(interactions)
-                logging.warning("%d decisions could not be logged: %s", len(interactions), error)
-                return sink
-            except BaseException as error:  # the thread must not end, whatever a sink does
-                self._retried += 1
-                logging.warning("the event log is not reached, it is tried again: %r", error)
-            time.sleep(pause)
-            pause = self._seconds if self._closing.is_set() else min(2 * pause, _LONGEST_PAUSE)
-        return sink
+            result = self._send(interactions, attributes) if time.monotonic() >= self._next_attempt else None
+            if result is None and self._spool is not None and self._spool.append(interactions, attributes):
+                result = "spooled"
+            if result is not None:
+                self._counts[result] += len(interactions)
+                return
+            time.sleep(max(0.0, self._next_attempt - time.monotonic()))
+
+    def _send(self, interactions, attributes):
+        """Return "delivered" or "failed"; None where the sink was not reached, which is tried again after a pause."""
+        try:
+            if self._sink is None:
+                self._sink = self._open_sink()
+            self._sink.send(interactions, attributes)
+        except ValueError as error:
+            logging.warning("%d decisions could not be logged: %s", len(interactions), error)
+            return "failed"
+        except BaseException as error:  # the thread must not end, whatever a sink does
+            logging.warning("the event log is not reached, it is tried again: %r", error)
+            self._counts["retried"] += 1
+            self._next_attempt = time.monotonic() + self._pause
+            self._pause = self._seconds if self._closing.is_set() else min(2 * self._pause, _LONGEST_PAUSE)
+            return None
+        self._pause = self._seconds
+        return "delivered"
+
+    def _replay(self):
+        """Send what is in the spool, as far as the sink takes it."""
+        try:
+            for events, attributes in self._spool.replay(self._batch):
+                if self._given_up or self._send(events, attributes) is None:
+                    return
+                self._counts["replayed"] += len(events)
+        except OSError as error:
+            logging.warning("the events on the disk cannot be read: %r", error)
 
 
 class DirectLog:
@@ -231,58 +261,3 @@ def count_missing(attributes):
     for each in attributes:
         received.setdefault(each["instance"], set()).add(int(each["sequence"]))
     return sum(max(numbers) + 1 - len(numbers) for numbers in received.values())
-
-
-class PubSubSink:
-    """Publishes interactions as JSON, the event id as attribute, many in one request.
-
-    Args:
-      topic: "projects/<project>/topics/<topic>".
-      client: `google.pubsub_v1.PublisherClient`; None for one that is made here.
-    """
-
-    def __init__(self, topic, client=None):
-        from google.cloud import pubsub_v1
-
-        self._topic, self._open = topic, pubsub_v1.PublisherClient if client is None else lambda: client
-        self._client = self._open()
-
-    def send(self, interactions, attributes=None):
-        """Publish, with the event id and `attributes` of each; see the module for what is raised."""
-        from google.api_core.exceptions import GoogleAPICallError, InvalidArgument
-        from google.pubsub_v1 import PublisherClient, PublishRequest, PubsubMessage
-
-        message, request = PubsubMessage.pb(), PublishRequest.pb()
-        messages = [
-            message(data=each.to_json().encode(), attributes={"event_id": each.event_id} | more)
-            for each, more in zip(interactions, attributes or [{}] * len(interactions), strict=True)
-        ]
-        try:
-            for part in _parts(messages):
-                # The client's own `publish` batches too, with a future for each message; this is the one below it.
-                asked = request(topic=self._topic, messages=part)
-                PublisherClient.publish(self._client, asked, retry=None, timeout=_PATIENCE)
-        except InvalidArgument as error:
-            raise ValueError(str(error)) from error
-        except GoogleAPICallError:
-            self._reconnect()
-            raise
-
-    def _reconnect(self):
-        """Begin anew: a connection that broke waits longer after each attempt, up to two minutes."""
-        before, self._client = self._client, self._open()
-        if self._client is not before:
-            before.transport.close()
-
-
-def _parts(messages):
-    """Split messages into lists small enough for one request; one that is too large by itself stays alone."""
-    part, size = [], 0
-    for message in messages:
-        if part and size + message.ByteSize() > _REQUEST:
-            yield part
-            part, size = [], 0
-        part.append(message)
-        size += message.ByteSize()
-    if part:
-        yield part

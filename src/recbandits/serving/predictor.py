@@ -21,8 +21,9 @@ from starlette.responses import Response as HttpResponse
 
 from recbandits.serving import versions
 from recbandits.serving.metrics import Metrics
-from recbandits.serving.outbox import DirectLog, Outbox, PubSubSink
+from recbandits.serving.outbox import DirectLog, Outbox
 from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
+from recbandits.serving.sinks import PubSubSink, open_spool
 
 LARGEST_BODY = LARGEST_ANSWER = 1_500_000  # bytes, as on Vertex AI
 MOST_UNDER_WAY = 32  # predictions at a time
@@ -106,8 +107,8 @@ class BanditHandler:
     Attributes:
       predictor: `BanditPredictor`
       metrics: `Metrics`
-      outbox: the event log; None where $RECBANDITS_EVENT_TOPIC names no topic. It is an `Outbox` for Pub/Sub.
-        Where $RECBANDITS_EVENT_SINK is the "module:function" that opens a sink of that
+      outbox: the event log; None where $RECBANDITS_EVENT_TOPIC names no topic. It is an `Outbox` for Pub/Sub, with a
+        spool as `open_spool` says. Where $RECBANDITS_EVENT_SINK is the "module:function" that opens a sink of that
         topic on this machine, it is a `DirectLog`: decisions are then kept before they are answered.
     """
 
@@ -207,7 +208,7 @@ class BanditHandler:
 
 def _open_log(topic, sink):
     if not sink:
-        return Outbox(partial(PubSubSink, topic))
+        return Outbox(partial(PubSubSink, topic), spool=open_spool(topic))
     module, _, name = sink.partition(":")
     return DirectLog(getattr(importlib.import_module(module), name)(topic))
 

@@ -7,7 +7,7 @@ from recbandits.platforms.gcp.assets import have
 from recbandits.platforms.gcp.errors import explained
 from recbandits.platforms.gcp.resources import remove
 from recbandits.platforms.protocol import Resource
-from recbandits.serving.outbox import PubSubSink
+from recbandits.serving.sinks import PubSubSink
 
 _DEADLINE = 60  # seconds that a reader has; Eventarc gives 10, too few for a busy warehouse
 _KEPT = {"seconds": 7 * 24 * 3600}  # how long a message waits for its reader
@@ -82,7 +82,7 @@ class GcpMessages:
         return kept
 
     def publisher(self, topic):
-        """`serving.outbox.PubSubSink` of a topic: `send` a list of records with `event_id` and `to_json`."""
+        """`serving.sinks.PubSubSink` of a topic: `send` a list of records with `event_id` and `to_json`."""
         return PubSubSink(topic, self._clients.publisher)
 
     def backlog(self, name):

@@ -1,0 +1,221 @@
+"""Where an outbox puts events: Pub/Sub, and a file on the disk for those that cannot be published now."""
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+SPOOL_VARIABLE = "RECBANDITS_EVENT_SPOOL"  # a directory; without it, one of this user in the system's temporary folder
+MOST_BYTES = 64_000_000  # of a file
+_PATIENCE = 5.0  # seconds for one request to Pub/Sub
+_REQUEST = 5_000_000  # bytes in one request to Pub/Sub, which takes 10 MB
+
+
+class PubSubSink:
+    """Publishes interactions as JSON, the event id as attribute, many in one request.
+
+    Args:
+      topic: "projects/<project>/topics/<topic>".
+      client: `google.pubsub_v1.PublisherClient`; None for one that is made here.
+    """
+
+    def __init__(self, topic, client=None):
+        from google.cloud import pubsub_v1
+
+        self._topic, self._open = topic, pubsub_v1.PublisherClient if client is None else lambda: client
+        self._client = self._open()
+
+    def send(self, interactions, attributes=None):
+        """Publish, with the event id and `attributes` of each; see `serving.outbox` for what is raised."""
+        from google.api_core.exceptions import GoogleAPICallError, InvalidArgument
+        from google.pubsub_v1 import PublisherClient, PublishRequest, PubsubMessage
+
+        message, request = PubsubMessage.pb(), PublishRequest.pb()
+        messages = [
+            message(data=each.to_json().encode(), attributes={"event_id": each.event_id} | more)
+            for each, more in zip(interactions, attributes or [{}] * len(interactions), strict=True)
+        ]
+        try:
+            for part in _parts(messages):
+                # The client's own `publish` batches too, with a future for each message; this is the one below it.
+                asked = request(topic=self._topic, messages=part)
+                PublisherClient.publish(self._client, asked, retry=None, timeout=_PATIENCE)
+        except InvalidArgument as error:
+            raise ValueError(str(error)) from error
+        except GoogleAPICallError:
+            self._reconnect()
+            raise
+
+    def _reconnect(self):
+        """Begin anew: a connection that broke waits longer after each attempt, up to two minutes."""
+        before, self._client = self._client, self._open()
+        if self._client is not before:
+            before.transport.close()
+
+
+class SpooledEvent(NamedTuple):
+    """An event as a sink takes it.
+
+    Attributes:
+      event_id: its id.
+      text: its JSON.
+    """
+
+    event_id: str
+    text: str
+
+    def to_json(self):
+        """Return the text."""
+        return self.text
+
+
+class Spool:
+    """A file of events, one JSON object per line, for one process at a time, which locks it.
+
+    A batch that a full disk has taken only in part is removed, and so is a last line that a killed process has left
+    incomplete.
+
+    Args:
+      path: of the file; its directory is created.
+      most_bytes: that the file may have.
+
+    Raises:
+      OSError: the file cannot be written, or another process has it.
+    """
+
+    def __init__(self, path, most_bytes=MOST_BYTES):
+        path, self._most_bytes, self._process = Path(path), most_bytes, os.getpid()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _check_owner(self._file, path)
+            self._position, self._size = 0, _complete_size(self._file)
+            os.ftruncate(self._file, self._size)
+            _sync_directory(path.parent)
+        except OSError:
+            os.close(self._file)
+            raise
+
+    @property
+    def has_events(self):
+        """Whether there are events to be replayed; never in a forked process, to which the file does not belong."""
+        return self._position < self._size and self._process == os.getpid()
+
+    def append(self, events, attributes):
+        """Write a batch and flush it to the disk.
+
+        Args:
+          events: list of objects with `event_id` and `to_json()`.
+          attributes: list of a dict of texts for each.
+
+        Returns:
+          whether the batch is in the file; it is not where the file would be too large, or the disk is full.
+        """
+        lines = [
+            json.dumps({"event_id": event.event_id, "attributes": each, "event": event.to_json()}) + "\n"
+            for event, each in zip(events, attributes, strict=True)
+        ]
+        content = "".join(lines).encode()
+        if self._process != os.getpid() or self._size + len(content) > self._most_bytes:
+            return False
+        try:
+            if os.write(self._file, content) < len(content):
+                raise OSError(errno.ENOSPC, "the disk is full")
+            os.fsync(self._file)
+        except OSError as error:
+            logging.warning("events cannot be kept on the disk: %r", error)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            return False
+        self._size += len(content)
+        return True
+
+    def replay(self, most):
+        """Yield the events as batches, each done when the next one is requested; then empty the file.
+
+        A process that ends before replays all of them again: whoever reads events ignores those that it has.
+
+        Args:
+          most: events in a batch.
+
+        Yields:
+          (events, attributes), as `append` got them; a line that cannot be read is left out.
+        """
+        with open(os.dup(self._file), "rb") as file:
+            file.seek(self._position)
+            while lines := list(itertools.islice(file, most)):
+                yield _parse(lines)
+                self._position += sum(map(len, lines))
+        os.ftruncate(self._file, 0)
+        self._position = self._size = 0
+
+    def close(self):
+        """Leave the file to the next process."""
+        os.close(self._file)
+
+
+def open_spool(topic):
+    """Open the spool of a topic in the directory that $RECBANDITS_EVENT_SPOOL names.
+
+    Returns:
+      `Spool`, or None where it cannot be written: what cannot be published is then lost with the process.
+    """
+    try:
+        folder = os.environ.get(SPOOL_VARIABLE) or Path(tempfile.gettempdir(), f"recbandits-{os.getuid()}")
+        return Spool(Path(folder, f"{topic.replace('/', '.')}.jsonl"))
+    except OSError as error:
+        logging.warning("events that cannot be published will not be kept on the disk: %r", error)
+        return None
+
+
+def _check_owner(file, path):
+    """Refuse a file that another user has put there: its events would be published as this server's."""
+    if os.fstat(file).st_uid != os.geteuid():
+        raise PermissionError(f"{path} must belong to this user")
+
+
+def _complete_size(file):
+    """Return the bytes of a file up to the end of its last complete line."""
+    size = os.fstat(file).st_size
+    return os.pread(file, size, 0).rfind(b"\n") + 1
+
+
+def _sync_directory(directory):
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _parse(lines):
+    events, attributes = [], []
+    for line in lines:
+        try:
+            fields = json.loads(line)
+            event = SpooledEvent(fields["event_id"], fields["event"])
+            attributes.append(fields["attributes"])
+            events.append(event)
+        except (ValueError, KeyError, TypeError) as error:
+            logging.warning("an event on the disk cannot be read: %r", error)
+    return events, attributes
+
+
+def _parts(messages):
+    """Split messages into lists small enough for one request; one that is too large by itself stays alone."""
+    part, size = [], 0
+    for message in messages:
+        if part and size + message.ByteSize() > _REQUEST:
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += message.ByteSize()
+    if part:
+        yield part

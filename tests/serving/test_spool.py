@@ -1,0 +1,281 @@
+"""Events that cannot be published stay on the disk, survive a SIGKILL, and are published by the next process."""
+
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from recbandits.records import Interaction
+from recbandits.serving import sinks
+from recbandits.serving.outbox import Outbox, count_missing
+from recbandits.serving.sinks import Spool, open_spool
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Decision:
+    size = 1000
+
+    def __init__(self, number):
+        self.number = number
+
+    def interaction(self, time):
+        return Interaction(f"e{self.number}", time, "v1", "煎茶", "{}", ("a", "b"), "b", 0.5)
+
+
+class Sink(list):
+    """A sink that keeps events and their attributes, unless it is out of reach."""
+
+    reachable = False
+
+    def send(self, events, attributes):
+        if not self.reachable:
+            raise ConnectionError("out of reach")
+        self.extend((event.event_id, event.to_json(), each) for event, each in zip(events, attributes, strict=True))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "spool" / "events.jsonl"
+
+
+def make_outbox(sink, spool, **options):
+    return Outbox(lambda: sink, **{"batch": 10, "seconds": 0.001, "seed": 1, "spool": spool} | options)
+
+
+def eventually(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited 20 seconds in vain"
+        time.sleep(0.01)
+
+
+def fill(path, numbers):
+    """Leave events in a file, as a process that never reached its sink does."""
+    outbox = make_outbox(Sink(), Spool(path))
+    for number in numbers:
+        outbox.put(Decision(number), NOW)
+    return outbox.close()
+
+
+def test_what_cannot_be_published_goes_to_the_disk_and_is_published_when_the_sink_is_reached(path):
+    sink = Sink()
+    outbox = make_outbox(sink, Spool(path))
+    for number in range(100):
+        outbox.put(Decision(number), NOW)
+    eventually(lambda: outbox.counters["spooled"] == 100)
+    assert (outbox.counters["bytes"], outbox.counters["waiting"], outbox.counters["dropped"]) == (0, 0, 0)
+    assert len(path.read_text().splitlines()) == 100
+    sink.reachable = True
+    eventually(lambda: outbox.counters["replayed"] == 100)
+    outbox.put(Decision(100), NOW)
+    counters = outbox.close()
+    assert (counters["put"], counters["delivered"], counters["spooled"], counters["replayed"]) == (101, 1, 100, 100)
+    assert [event_id for event_id, _, _ in sink] == [f"e{number}" for number in range(101)]
+    assert [text for _, text, _ in sink] == [Decision(number).interaction(NOW).to_json() for number in range(101)]
+    assert count_missing(attributes for _, _, attributes in sink) == 0
+    assert path.read_bytes() == b""
+
+
+def test_what_waits_when_the_process_ends_goes_to_the_disk(path):
+    counters = fill(path, range(35))
+    assert (counters["put"], counters["spooled"], counters["failed"], counters["waiting"]) == (35, 35, 0, 0)
+    assert [json.loads(line)["event_id"] for line in path.read_text().splitlines()] == [f"e{i}" for i in range(35)]
+
+
+def test_the_next_process_publishes_without_a_decision_of_its_own(path):
+    fill(path, range(35))
+    sink = Sink()
+    sink.reachable = True
+    outbox = make_outbox(sink, Spool(path))
+    eventually(lambda: outbox.counters["replayed"] == 35)
+    counters = outbox.close()
+    assert (counters["put"], counters["delivered"]) == (0, 0)
+    assert [event_id for event_id, _, _ in sink] == [f"e{number}" for number in range(35)]
+    assert path.read_bytes() == b""
+
+
+def test_a_replay_that_is_interrupted_goes_on_where_it_was(path):
+    """Batches of 10; the third attempt finds the sink out of reach."""
+
+    class Failing(Sink):
+        reachable = True
+        attempts = 0
+
+        def send(self, events, attributes):
+            self.attempts += 1
+            if self.attempts == 3:
+                raise ConnectionError("out of reach")
+            super().send(events, attributes)
+
+    fill(path, range(35))
+    sink = Failing()
+    outbox = make_outbox(sink, Spool(path))
+    eventually(lambda: outbox.counters["replayed"] == 35)
+    assert [event_id for event_id, _, _ in sink] == [f"e{number}" for number in range(35)]
+    assert outbox.close()["retried"] == 1
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"event_id": "half", "attributes": {}, "event": "{', "煎".encode()[:2]])
+def test_a_torn_last_line_is_removed(path, torn):
+    fill(path, range(3))
+    complete = path.read_bytes()
+    path.write_bytes(complete + torn)
+    spool = Spool(path)
+    assert path.read_bytes() == complete
+    ((events, _),) = spool.replay(10)
+    assert [event.event_id for event in events] == ["e0", "e1", "e2"]
+    spool.close()
+
+
+def test_a_line_that_is_damaged_is_left_out(path):
+    fill(path, range(3))
+    first, _, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + b"{]\n" + b"[]\n" + last)
+    spool = Spool(path)
+    ((events, attributes),) = spool.replay(10)
+    assert [event.event_id for event in events] == ["e0", "e2"]
+    assert [each["sequence"] for each in attributes] == ["0", "2"]
+    spool.close()
+
+
+def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path):
+    """Each line has about 380 bytes: batches of 10 fit twice into 10 kB, and the third waits in the queue."""
+    sink = Sink()
+    outbox = make_outbox(sink, Spool(path, most_bytes=10_000), seconds=0.05)
+    for number in range(60):
+        outbox.put(Decision(number), NOW)
+    eventually(lambda: outbox.counters["retried"] > 2)
+    size = path.stat().st_size
+    assert 5_000 < size <= 10_000
+    assert 10 <= outbox.counters["spooled"] < 40
+    assert outbox.counters["spooled"] + outbox.counters["waiting"] == 60
+    sink.reachable = True
+    eventually(lambda: outbox.counters["replayed"] == outbox.counters["spooled"])
+    assert outbox.close()["waiting"] == 0
+    assert sorted(event_id for event_id, _, _ in sink) == sorted(f"e{number}" for number in range(60))
+
+
+def test_a_batch_that_the_disk_does_not_take_is_not_in_the_file(path, monkeypatch):
+    spool, written = Spool(path), os.write
+    events, attributes = [Decision(0).interaction(NOW)], [{"instance": "a", "sequence": "0"}]
+    assert spool.append(events, attributes)
+    complete = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, content: written(file, content[:20]))
+        assert not spool.append(events, attributes)
+    assert path.read_bytes() == complete
+    assert spool.append(events, attributes)
+    assert path.read_bytes() == 2 * complete
+    spool.close()
+
+
+def test_an_event_is_on_the_disk_before_it_counts(path, monkeypatch):
+    """The file is flushed after it was written, and its directory after the file was made in it."""
+    calls, flush, write = [], os.fsync, os.write
+    monkeypatch.setattr(os, "fsync", lambda file: (calls.append(("flush", os.fstat(file).st_ino)), flush(file)))
+    monkeypatch.setattr(os, "write", lambda *arguments: (calls.append("write"), write(*arguments))[1])
+    spool = Spool(path)
+    assert calls == [("flush", path.parent.stat().st_ino)]
+    spool.append([Decision(0).interaction(NOW)], [{}])
+    assert calls[1:] == ["write", ("flush", path.stat().st_ino)]
+    spool.close()
+
+
+def test_one_process_at_a_time_has_the_file_of_a_topic(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECBANDITS_EVENT_SPOOL", str(tmp_path / "spool"))
+    first, second, other = (open_spool(f"projects/p/topics/{topic}") for topic in ("log", "log", "other"))
+    assert first is not None
+    assert second is None
+    assert other is not None
+    files = [tmp_path / "spool" / f"projects.p.topics.{topic}.jsonl" for topic in ("log", "other")]
+    assert sorted((tmp_path / "spool").iterdir()) == files
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
+    first.close()
+    again = open_spool("projects/p/topics/log")
+    assert again is not None
+    again.close()
+    other.close()
+
+
+def test_a_file_of_another_user_or_behind_a_link_is_not_used(path, monkeypatch):
+    fill(path, range(3))
+    monkeypatch.setenv("RECBANDITS_EVENT_SPOOL", str(path.parent))
+    (path.parent / "linked.jsonl").symlink_to(path)
+    assert open_spool("linked") is None
+    monkeypatch.setattr(sinks.os, "geteuid", lambda: os.getuid() + 1)
+    assert open_spool("events") is None
+
+
+def test_a_server_without_a_writable_directory_does_without(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RECBANDITS_EVENT_SPOOL", str(tmp_path / "file"))
+    assert open_spool("log") is None
+
+
+SERVER = """
+import json, os, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from recbandits.records import Interaction
+from recbandits.serving.outbox import Outbox
+from recbandits.serving.sinks import Spool
+
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+
+class Decision:
+    size = 1000
+    def __init__(self, name): self.name = name
+    def interaction(self, time): return Interaction(self.name, time, "v", "u", "{}", ("a",), "a", 1.0)
+
+class Sink:
+    def send(self, events, attributes):
+        if not (folder / "reachable").exists():
+            raise ConnectionError("out of reach")
+        with (folder / "received").open("a") as file:
+            file.writelines(json.dumps([event.event_id, each]) + "\\n" for event, each in zip(events, attributes))
+
+outbox = Outbox(Sink, batch=7, seconds=0.001, spool=Spool(folder / "events.jsonl"))
+for number in range(count):
+    outbox.put(Decision(f"{os.getpid()}-{number}"), datetime.now(UTC))
+    print(outbox.counters["spooled"], flush=True)
+    time.sleep(0.0005)
+outbox.close()
+"""
+
+
+def start(folder, count):
+    return subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(count)], stdout=subprocess.PIPE, text=True)
+
+
+def test_what_was_on_the_disk_of_killed_processes_is_published_by_the_next(tmp_path):
+    """Three processes are killed at random moments; at least what each has counted as on the disk arrives, once."""
+    rng, spooled = random.Random(0), {}
+    for _ in range(3):
+        process, least = start(tmp_path, 1_000_000), rng.randint(20, 200)
+        with process:
+            counts = iter(process.stdout)
+            spooled[process.pid] = next(count for count in map(int, counts) if count >= least)
+            process.send_signal(signal.SIGKILL)
+        with (tmp_path / "events.jsonl").open("ab") as file:
+            file.write(b'{"event_id": "torn')
+    (tmp_path / "reachable").touch()
+    with start(tmp_path, 0) as process:
+        assert process.wait(60) == 0
+    received = [json.loads(line) for line in (tmp_path / "received").read_text().splitlines()]
+    event_ids = [event_id for event_id, _ in received]
+    expected = {f"{pid}-{number}" for pid, count in spooled.items() for number in range(count)}
+    assert expected <= set(event_ids)
+    assert len(event_ids) == len(set(event_ids))
+    assert count_missing(attributes for _, attributes in received) == 0
+    assert len({attributes["instance"] for _, attributes in received}) == 3
+    assert Path(tmp_path, "events.jsonl").read_bytes() == b""
