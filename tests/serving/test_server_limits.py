@@ -13,8 +13,8 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
-from recbandits.serving.connections import CLIENT_SECONDS, MOST_CONNECTIONS
 from recbandits.serving.predictor import LARGEST_ANSWER, LARGEST_BODY, MOST_UNDER_WAY
+from recbandits.serving.server import CLIENT_SECONDS, MOST_CONNECTIONS
 
 JSON = {"content-type": "application/json"}
 HEAD = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"

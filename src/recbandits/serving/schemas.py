@@ -1,4 +1,4 @@
-"""What a prediction server is asked and what it answers, as pydantic models."""
+"""Requests and responses of the prediction server as pydantic models, and its OpenAPI document."""
 
 import difflib
 import itertools
@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError, from_json
 
 MOST_INSTANCES = 256  # in one request; so are the sums over its instances:
@@ -111,7 +112,7 @@ class _Message(BaseModel):
         try:
             return cls.model_validate(_bounded(value))
         except ValidationError as error:
-            raise RefusalError(422, sentence(error.errors(include_url=False), cls)) from None
+            raise RefusalError(422, _sentence(error.errors(include_url=False), cls)) from None
 
 
 class Instance(_Message):
@@ -215,15 +216,58 @@ class ReleaseDocument(_Message):
     previous: dict[str, int] | None = Field(None, description="to return to; the present shares if missing")
 
 
-def sentence(errors, model):
-    """The first of pydantic's errors as a sentence: where, what is expected, what was there.
+def openapi(health_route, predict_route):
+    """Return the OpenAPI document of a server with these routes, a dict that fits into JSON."""
+    form = "#/components/schemas/{model}"
+    models = [(model, "validation") for model in (Request, ReleaseDocument)]
+    models += [(model, "serialization") for model in (Response, Problem)]
+    schemas = models_json_schema(models, ref_template=form)[1]["$defs"]
+    anything = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
+    text = {"text/plain": {"schema": {"type": "string"}}}
 
-    A name that is not known comes before one that is missing: it was probably meant to be that.
+    def content(model):
+        return {"content": {"application/json": {"schema": {"$ref": form.format(model=model.__name__)}}}}
 
-    Args:
-      errors: what pydantic gives for a message, not empty.
-      model: class of the message.
-    """
+    def operation(name, description, answer=anything, refusals=(), body=None):
+        shown = {"content": answer} if isinstance(answer, dict) else content(answer)
+        responses = {"200": {"description": "Successful Response"} | shown}
+        responses |= {str(status): {"description": why} | content(Problem) for status, why in dict(refusals).items()}
+        asked = {"requestBody": content(body) | {"required": True}} if body else {}
+        return {"description": description, "operationId": name, **asked, "responses": responses}
+
+    absent = {503: "no policy is deployed yet"}
+    closed = {403: "the caller has not the token, or named another host"}
+    refused = closed | {400: "the body is not JSON", 422: "the release cannot be served"}
+    bad = {
+        400: "the body is not JSON",
+        413: "the body is too large",
+        415: "the content type is another one",
+        422: "the body is JSON, but no request that the policy can answer",
+        503: "no policy is deployed yet, or too many predictions are under way",
+    }
+    predict = "Recommend actions, one prediction for each instance."
+    show, end = "Return the release and the shares before its last change.", "Serve nothing until the next release."
+    change = "Serve another release, after its new versions are loaded and verified."
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "RecBandits", "version": "2"},
+        "paths": {
+            health_route: {"get": operation("health", "Answer once a policy is loaded.", refusals=absent)},
+            "/live": {"get": operation("live", "Answer while the process runs.")},
+            "/metrics": {"get": operation("metrics", "Metrics in the text format of Prometheus.", text)},
+            "/release": {
+                "get": operation("get_release", show, ReleaseDocument, closed),
+                "put": operation("put_release", change, ReleaseDocument, refused, ReleaseDocument),
+                "delete": operation("delete_release", end, ReleaseDocument, closed),
+            },
+            predict_route: {"post": operation("predict", predict, Response, bad, Request)},
+        },
+        "components": {"schemas": schemas},
+    }
+
+
+def _sentence(errors, model):
+    """Return the first of pydantic's errors as a sentence; an unknown name first, it may be a missing one misspelt."""
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     where = _path(error["loc"]) or "the body"
     if error["type"] == "missing":

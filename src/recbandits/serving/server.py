@@ -16,19 +16,19 @@ import json
 import os
 import socket
 import sys
+from asyncio import Transport
 from pathlib import Path
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic.json_schema import models_json_schema
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 from starlette.responses import Response as HttpResponse
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from recbandits.serving.connections import BoundedProtocol
 from recbandits.serving.predictor import BanditHandler, problem, read_body
-from recbandits.serving.schemas import Problem, RefusalError, ReleaseDocument, Request, Response
+from recbandits.serving.schemas import RefusalError, ReleaseDocument, openapi
 from recbandits.serving.traffic_split import TrafficSplit
 
 DEFAULTS = {
@@ -45,6 +45,77 @@ _TURN = 0.0005  # seconds until a thread that waits gets its turn: the event log
 _LAST_REQUESTS = 2  # seconds for requests under way when the process is told to end; the event log is delivered next
 _TIDY = 2  # seconds between two returns of free memory, each of which takes less than a millisecond
 _HOSTS = ("127.0.0.1", "localhost", "[::1]")
+CLIENT_SECONDS = 10.0  # for the head of a request, as long again for the body, and as long to take the answer
+MOST_CONNECTIONS = 128
+LARGEST_HEAD = 65_536  # bytes of a request line and its headers
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection by uvicorn's protocol, which would wait for its client without end, with limits.
+
+    A client that exceeds `CLIENT_SECONDS` is disconnected. Over `MOST_CONNECTIONS` the client that has kept the server
+    waiting longest is disconnected, so that a request that is sent at once, such as a health check, is always answered.
+    """
+
+    def connection_made(self, transport: Transport) -> None:
+        """Begin to wait for the client, in place of another one where there are too many."""
+        super().connection_made(transport)
+        self._waiting_since: float | None = self.loop.time()  # None while it is the server's turn
+        self._head: int | None = 0  # bytes of the head that is being read
+        self._timer = self.loop.call_later(CLIENT_SECONDS, self._check)
+        if len(self.connections) > MOST_CONNECTIONS:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the waiting."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, but no head that is too large."""
+        super().data_received(data)
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > LARGEST_HEAD:
+                self.send_400_response(f"the head of a request must have at most {LARGEST_HEAD:,} bytes")
+
+    def on_message_begin(self) -> None:
+        """Wait for the head."""
+        super().on_message_begin()
+        self._waiting_since, self._head = self.loop.time(), 0
+
+    def on_headers_complete(self) -> None:
+        """Wait for the body."""
+        super().on_headers_complete()
+        self._waiting_since, self._head = self.loop.time(), None
+
+    def on_message_complete(self) -> None:
+        """Answer; unless that was done before the body was read."""
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self._waiting_since = None
+
+    def on_response_complete(self) -> None:
+        """Wait until the answer is taken and the next request comes."""
+        super().on_response_complete()
+        if self.cycle.response_complete:  # no request was sent behind this one
+            self._waiting_since = self.loop.time()
+
+    def _check(self) -> None:
+        """Close the connection if its client has used up its time, else look again when it will have."""
+        left = CLIENT_SECONDS
+        if self._waiting_since is not None:
+            left += self._waiting_since - self.loop.time()
+        if left <= 0:
+            self.transport.abort()
+        else:
+            self._timer = self.loop.call_later(left, self._check)
+
+    def _make_room(self) -> None:
+        waiting = [each for each in self.connections if each is not self and each._waiting_since is not None]
+        longest = min(waiting, key=lambda each: each._waiting_since, default=self)
+        self.connections.discard(longest)
+        longest.transport.abort()
 
 
 class Application:
@@ -59,7 +130,7 @@ class Application:
         self._handler, self._token = handler, settings.get(TOKEN_VARIABLE, "")
         self._turn = asyncio.Semaphore(1)
         health, predict = settings["AIP_HEALTH_ROUTE"], settings["AIP_PREDICT_ROUTE"]
-        self._document = _openapi(health, predict)
+        self._document = openapi(health, predict)
         self._routes = {
             predict: {"POST": handler.handle},
             health: {"GET": self._health},
@@ -174,60 +245,6 @@ def _shown(release):
     return JSONResponse((ReleaseDocument(**vars(release)) if release else ReleaseDocument(shares={})).model_dump())
 
 
-def _openapi(health_route, predict_route):
-    """Return the OpenAPI document of a server with these routes, a dict that fits into JSON."""
-    form = "#/components/schemas/{model}"
-    models = [(model, "validation") for model in (Request, ReleaseDocument)]
-    models += [(model, "serialization") for model in (Response, Problem)]
-    schemas = models_json_schema(models, ref_template=form)[1]["$defs"]
-    anything = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
-    text = {"text/plain": {"schema": {"type": "string"}}}
-
-    def content(model):
-        return {"content": {"application/json": {"schema": {"$ref": form.format(model=model.__name__)}}}}
-
-    def operation(name, description, answer=anything, refusals=(), body=None):
-        shown = {"content": answer} if isinstance(answer, dict) else content(answer)
-        responses = {"200": {"description": "Successful Response"} | shown}
-        responses |= {str(status): {"description": why} | content(Problem) for status, why in dict(refusals).items()}
-        asked = {"requestBody": content(body) | {"required": True}} if body else {}
-        summary = name.replace("_", " ").title()
-        return {"summary": summary, "description": description, "operationId": name, **asked, "responses": responses}
-
-    absent = {503: "no policy is deployed yet"}
-    closed = {403: "the caller has not the token, or named another host"}
-    refused = closed | {400: "the body is not JSON", 422: "the release cannot be served"}
-    bad = {
-        400: "the body is not JSON",
-        413: "the body is too large",
-        415: "the content type is another one",
-        422: "the body is JSON, but no request that the policy can answer",
-        503: "no policy is deployed yet, or too many predictions are under way",
-    }
-    predict = "Recommend actions, one prediction for each instance."
-    show, end = (
-        "Which versions answer, and the shares before the last change.",
-        "Serve nothing, until the next release.",
-    )
-    change = "Serve another release: its new versions are loaded and verified before anybody meets them."
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "RecBandits", "version": "2"},
-        "paths": {
-            health_route: {"get": operation("health", "Answer once a policy is loaded.", refusals=absent)},
-            "/live": {"get": operation("live", "Answer while the process runs.")},
-            "/metrics": {"get": operation("metrics", "Metrics in the text format of Prometheus.", text)},
-            "/release": {
-                "get": operation("get_release", show, ReleaseDocument, closed),
-                "put": operation("put_release", change, ReleaseDocument, refused, ReleaseDocument),
-                "delete": operation("delete_release", end, ReleaseDocument, closed),
-            },
-            predict_route: {"post": operation("predict", predict, Response, bad, Request)},
-        },
-        "components": {"schemas": schemas},
-    }
-
-
 def main():
     """Start the prediction server, or print its OpenAPI document."""
     parser = argparse.ArgumentParser(prog="python -m recbandits.serving.server", description=main.__doc__)
@@ -236,7 +253,7 @@ def main():
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document instead")
     arguments = parser.parse_args()
     if arguments.openapi:
-        print(json.dumps(_openapi(DEFAULTS["AIP_HEALTH_ROUTE"], DEFAULTS["AIP_PREDICT_ROUTE"]), indent=2))
+        print(json.dumps(openapi(DEFAULTS["AIP_HEALTH_ROUTE"], DEFAULTS["AIP_PREDICT_ROUTE"]), indent=2))
         return
     config = uvicorn.Config(
         f"{__spec__.name}:create",
