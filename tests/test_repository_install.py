@@ -21,8 +21,7 @@ PACKAGE = Path(recbandits.__file__).parent
 CORE = ("config", "checks", "notebook", "records", "data", "exploration", "evaluation", "serving")
 NOT_CORE = {  # what of these layers belongs to the extras tf and serve
     *("data.tfrecords", "data.trajectories", "serving.saved_model"),
-    *("serving.batch", "serving.metrics"),
-    *("serving.predictor", "serving.schemas", "serving.server"),
+    *("serving.metrics", "serving.predictor", "serving.schemas", "serving.server", "serving.versions"),
 }
 BLOCKED = ("tensorflow", "tf_agents", "keras", "tf_keras", "matplotlib", "google", "grpc", "prometheus_client")
 BLOCKED += ("pydantic", "starlette")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recbandits.serving import batch, policy
+from recbandits.serving import policy, versions
 from recbandits.serving.schemas import Prediction
 
 
@@ -18,7 +18,7 @@ def test_good_lines_are_answered_in_order_and_bad_ones_named(exported, tmp_path)
     texts = [json.dumps(each).encode() for each in instances]
     texts[3:3] = [b"", b"{", b'{"user": 3}', b'{"candidates": [999]}', b"\xff", b'{"user_id": 1}, {"user_id": 2}']
     source.write_bytes(b"\n".join(texts))
-    done = batch.batch_predict(exported[0], source, tmp_path / "out.jsonl")
+    done = versions.batch_predict(exported[0], source, tmp_path / "out.jsonl")
     assert (done.answered, done.refused) == (30, 5)
     answered = lines(done.predictions)
     assert [each["instance"] for each in answered] == instances
@@ -43,7 +43,7 @@ def test_a_number_that_may_have_been_rounded_is_no_id(exported, tmp_path):
     source, rounded = tmp_path / "in.jsonl", "must be text, because a number of 2^53 or more may have been rounded"
     ids = ["9007199254740993.0", "9007199254740993", '"9007199254740993"', "7.0"]
     source.write_text("".join(f'{{"user_id": {number}}}\n' for number in ids))
-    done = batch.batch_predict(exported[0], source, tmp_path / "out.jsonl")
+    done = versions.batch_predict(exported[0], source, tmp_path / "out.jsonl")
     assert [each["instance"]["user_id"] for each in lines(done.predictions)] == ["9007199254740993", 7.0]
     assert [each["error"] for each in lines(done.refusals)] == [
         f"user_id {rounded}, got 9007199254740992.0",
@@ -57,14 +57,14 @@ def test_lines_that_vertex_ai_would_round_are_named(line):
     with pytest.raises(
         ValueError, match=r"line 3: numbers must be below 2\^53 for batch prediction, got -?90071992547409"
     ):
-        batch.check_exact(content)
-    batch.check_exact(content[: content.rindex(b"{")] + b'{"new_items": {"9007199254740993": {}}}')
+        versions.check_exact(content)
+    versions.check_exact(content[: content.rindex(b"{")] + b'{"new_items": {"9007199254740993": {}}}')
 
 
 def test_a_batch_without_a_policy_is_refused(tmp_path):
     (tmp_path / "in.jsonl").write_text("{}")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="there is no policy in"):
-        batch.batch_predict(tmp_path / "empty", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+        versions.batch_predict(tmp_path / "empty", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     with pytest.raises(ValueError, match="there is nothing at"):
-        batch.batch_predict(tmp_path / "none", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+        versions.batch_predict(tmp_path / "none", tmp_path / "in.jsonl", tmp_path / "out.jsonl")

@@ -4,7 +4,7 @@
 - `ServedPolicy.recommend` answers a request of raw columns with a `Recommendation`: text ids, scores and propensities.
 - `Scorer` holds the arrays of a linear model or a network; `TrainingSummary` says what a policy was trained on.
 - `TrafficSplit` divides users between versions; `Outbox` delivers the event log in the background.
-- `python -m recbandits.serving.server` answers over HTTP (extra `serve`); `serving.batch` answers files.
+- `python -m recbandits.serving.server` answers over HTTP (extra `serve`); `serving.versions` answers files.
 """
 
 from recbandits import lazy_exports

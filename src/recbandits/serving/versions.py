@@ -1,4 +1,4 @@
-"""The versions of a policy behind one server: found in a directory or a bucket, verified, replaced at once."""
+"""The versions of a policy behind one server, found in a directory or a bucket and verified; predictions for files."""
 
 import json
 import re
@@ -6,8 +6,10 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
+from recbandits import checks
 from recbandits.serving import policy
 from recbandits.serving.manifest import local_directory
+from recbandits.serving.schemas import Instance, Parameters, Prediction
 from recbandits.serving.traffic_split import TrafficSplit
 
 FILE, POLICIES = "release.json", "policies"
@@ -130,3 +132,86 @@ def _load(uri, version):
     if loaded.version != version:
         raise ValueError(f"{POLICIES}/{version} must hold the policy of that version, it holds {loaded.version}")
     return loaded
+
+
+class Answered(NamedTuple):
+    """What became of the lines of a file.
+
+    Attributes:
+      predictions: `pathlib.Path` of the answers, each {"instance": ..., "prediction": ...}, in the order of the lines.
+      answered: number of them.
+      refusals: `pathlib.Path` of what was refused, each {"line": number from 1, "error": sentence}.
+      refused: number of them.
+    """
+
+    predictions: Path
+    answered: int
+    refusals: Path
+    refused: int
+
+
+def check_exact(content):
+    """Check that JSON lines have no integer that a double may round, as batch prediction on Vertex AI does.
+
+    Args:
+      content: bytes.
+
+    Raises:
+      ValueError: an integer of 2^53 or more; the sentence names the line and the number.
+    """
+
+    def read(digits):
+        if abs(number := int(digits)) >= 2**53:
+            raise OverflowError(digits)
+        return number
+
+    for row, line in enumerate(content.splitlines(), 1):
+        try:
+            json.loads(line, parse_int=read)
+        except OverflowError as error:
+            raise ValueError(f"line {row}: numbers must be below 2^53 for batch prediction, got {error}") from None
+        except (ValueError, RecursionError):  # no JSON: the line gets its sentence when it is to be answered
+            continue
+
+
+def batch_predict(policy, source, destination):
+    """Answer every line of a file, each an `Instance`; a bad line is written down, and the others are answered.
+
+    Args:
+      policy: directory of an exported policy.
+      source: file of JSON lines; empty ones are passed over.
+      destination: file for the answers, replaced when all are there; what was refused goes beside it, to the same name
+        with `.errors`.
+
+    Returns:
+      `Answered`
+
+    Raises:
+      ValueError: there is no policy.
+      OSError: a file cannot be read or written.
+    """
+    served = find(policy)
+    if served is None:
+        raise ValueError(f"there is no policy in {policy}")
+    good, bad = Path(destination), Path(f"{destination}.errors")
+    counts = [0, 0]
+    with (
+        checks.replacing(good) as good_draft,
+        checks.replacing(bad) as bad_draft,
+        open(source, "rb") as lines,
+        good_draft.open("w") as answers,
+        bad_draft.open("w") as errors,
+    ):
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                recommendation = served.recommend(Instance.parse(line), Parameters())
+            except ValueError as error:
+                errors.write(json.dumps({"line": number, "error": str(error)}) + "\n")
+                counts[1] += 1
+                continue
+            prediction = Prediction.model_validate(recommendation).model_dump()
+            answers.write(json.dumps({"instance": json.loads(line), "prediction": prediction}) + "\n")
+            counts[0] += 1
+    return Answered(good, counts[0], bad, counts[1])

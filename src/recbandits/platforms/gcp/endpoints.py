@@ -11,8 +11,8 @@ from recbandits.platforms.gcp.errors import explained, finish
 from recbandits.platforms.gcp.jobs import wait
 from recbandits.platforms.gcp.models import Models
 from recbandits.platforms.protocol import PlatformError, Resource
-from recbandits.serving.batch import Answered, check_exact
 from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import Answered, check_exact
 
 _MACHINE = {"machine_type": "n2-standard-2"}
 _REPLICAS = {"min_replica_count": 1, "max_replica_count": 2}
@@ -187,7 +187,7 @@ class GcpEndpoint:
           destination: file for the answers; what was refused goes beside it, to the same name with `.errors`.
 
         Returns:
-          `serving.batch.Answered`
+          `serving.versions.Answered`
 
         Raises:
           PlatformError: Vertex AI refused, or the job failed.

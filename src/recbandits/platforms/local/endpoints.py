@@ -26,7 +26,7 @@ from recbandits.platforms.jobs import NAME
 from recbandits.platforms.local.files import held, private, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
-from recbandits.serving import batch, versions
+from recbandits.serving import versions
 from recbandits.serving.metrics import read_metrics
 from recbandits.serving.policy import load
 from recbandits.serving.traffic_split import TrafficSplit
@@ -228,8 +228,8 @@ class LocalEndpoint:
         return self.unit.log()
 
     def batch_predict(self, policy, source, destination):
-        """See `Endpoint.batch_predict`; in this process, without the server. Returns `serving.batch.Answered`."""
-        return batch.batch_predict(policy, source, destination)
+        """See `Endpoint.batch_predict`; in this process, without the server. Returns `serving.versions.Answered`."""
+        return versions.batch_predict(policy, source, destination)
 
     @_in_turn
     def delete(self):
