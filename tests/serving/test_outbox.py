@@ -241,7 +241,7 @@ def test_a_forked_process_shares_neither_thread_nor_queue():
 def test_the_queue_is_bounded_in_bytes_as_well():
     """1,000 decisions of 1 kB come while the sink waits; half of 100 kB is kept as it is, and hardly more."""
     sink = Kept()
-    outbox = Outbox(lambda: sink, size=10_000, batch=10, seconds=0.001, seed=1, most_bytes=100_000)
+    outbox = Outbox(lambda: sink, size=10_000, batch=10, seconds=0.001, seed=1, max_bytes=100_000)
     for number in range(1000):
         outbox.put(Decision(number), NOW)
         assert outbox.counters["bytes"] <= 100_000

@@ -29,7 +29,7 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
 from recbandits.serving.metrics import read_metrics
-from recbandits.serving.predictor import LARGEST_BODY, BanditPredictor
+from recbandits.serving.predictor import MAX_BODY_BYTES, BanditPredictor
 from recbandits.serving.schemas import Response
 
 TOPIC, READER = "projects/local/topics/log", "projects/local/subscriptions/recbandits-v1-reader"
@@ -265,7 +265,7 @@ def test_the_content_type_may_have_parameters(served):
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_is_read_up_to_1_5_megabytes_and_not_further(served, chunked):
     body = json.dumps({"instances": [{"user_id": 7}]}).encode()
-    for size, status in ((LARGEST_BODY, 200), (LARGEST_BODY + 1, 413)):
+    for size, status in ((MAX_BODY_BYTES, 200), (MAX_BODY_BYTES + 1, 413)):
         padded = body.ljust(size)
         parts = (padded[start : start + 65_536] for start in range(0, size, 65_536))
         got, answer = served.raw_predict(parts if chunked else padded, JSON)

@@ -13,8 +13,8 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
-from recbandits.serving.predictor import LARGEST_ANSWER, LARGEST_BODY, MOST_UNDER_WAY
-from recbandits.serving.server import CLIENT_SECONDS, MOST_CONNECTIONS
+from recbandits.serving.predictor import MAX_BODY_BYTES, MAX_CONCURRENT_PREDICTIONS, MAX_RESPONSE_BYTES
+from recbandits.serving.server import CLIENT_TIMEOUT, MAX_CONNECTIONS
 
 JSON = {"content-type": "application/json"}
 HEAD = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
@@ -118,7 +118,7 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
     with answered_meanwhile(server):
         for client in clients:
             send(client, body)
-        time.sleep(CLIENT_SECONDS + 4)
+        time.sleep(CLIENT_TIMEOUT + 4)
     check_memory(server, before)
     path, sockets = str(socket_of(server.directory)), process_of(server).net_connections("unix")
     assert sum(each.laddr == path for each in sockets) == 1  # the one that listens
@@ -131,26 +131,26 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
 def test_140_half_sent_requests_keep_nobody_else_waiting_and_their_memory_comes_back(server, part):
     """They are more than there may be connections, and 200 MB of bodies; ten seconds each for head and body."""
     before = memory(server)
-    begun = b"{" * (LARGEST_BODY - 1)
+    begun = b"{" * (MAX_BODY_BYTES - 1)
     with answered_meanwhile(server), contextlib.ExitStack() as clients:
         half = [clients.enter_context(connect(server)) for _ in range(140)]
-        assert len(half) > MOST_CONNECTIONS
+        assert len(half) > MAX_CONNECTIONS
         start = time.monotonic()
         for client in half:
             if part == "body":
-                send(client, begun, LARGEST_BODY)
+                send(client, begun, MAX_BODY_BYTES)
             else:
                 with contextlib.suppress(ConnectionError):
                     client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
         assert len(server.predict(SIMPLE["instances"])) == 1
         assert all(map(closed, half))
-        assert time.monotonic() - start < 3 * CLIENT_SECONDS  # one for the head, one for the body, and to close
+        assert time.monotonic() - start < 3 * CLIENT_TIMEOUT  # one for the head, one for the body, and to close
     check_memory(server, before)
 
 
 def many(template, around):
     """A body of 1.5 MB that repeats something, numbered."""
-    count = (LARGEST_BODY - 200) // len(template.format(100_000))
+    count = (MAX_BODY_BYTES - 200) // len(template.format(100_000))
     return around.format("".join(template.format(100_000 + number) for number in range(count)).rstrip(",")).encode()
 
 
@@ -173,14 +173,14 @@ LARGE = {
         422,
         "candidate_features must be",
     ),
-    "nesting": (b"[" * LARGEST_BODY, 400, "recursion limit"),
+    "nesting": (b"[" * MAX_BODY_BYTES, 400, "recursion limit"),
 }
 
 
 @pytest.mark.parametrize("kind", LARGE)
 def test_1_5_megabytes_of_anything_keep_nobody_else_waiting_and_their_memory_comes_back(server, kind):
     body, status, sentence = LARGE[kind]
-    assert 1_300_000 < len(body) <= LARGEST_BODY
+    assert 1_300_000 < len(body) <= MAX_BODY_BYTES
     before = memory(server)
     with answered_meanwhile(server):
         for _ in range(3):
@@ -193,7 +193,7 @@ def test_10_000_new_items_with_their_columns_are_answered(server):
     columns = {"year": 1999.123456789012, "popularity": 0.12345678901234567}
     ids = [f"new item {number:070}" for number in range(10_000)]
     body = json.dumps({"instances": [{"k": 2, "new_items": dict.fromkeys(ids, columns)}]}).encode()
-    assert 1_300_000 < len(body) <= LARGEST_BODY
+    assert 1_300_000 < len(body) <= MAX_BODY_BYTES
     before = memory(server)
     with answered_meanwhile(server):
         for _ in range(3):
@@ -233,16 +233,17 @@ def test_an_answer_of_more_than_1_5_megabytes_is_refused(server):
     body = {"instances": [{"new_items": {name: {} for name in ids}, "k": 5_000}]}
     status, answer = server.raw_predict(json.dumps(body, separators=(",", ":")), JSON)
     assert status == 422
-    assert json.loads(answer)["detail"].startswith(f"the answer must have at most {LARGEST_ANSWER:,} bytes, got 1,5")
+    sentence = f"the answer must have at most {MAX_RESPONSE_BYTES:,} bytes, got 1,5"
+    assert json.loads(answer)["detail"].startswith(sentence)
 
 
 def test_more_predictions_at_once_than_there_may_be_are_refused_and_the_others_answered(server):
     body = large_answer(8_000)
-    with answered_meanwhile(server), ThreadPoolExecutor(2 * MOST_UNDER_WAY) as clients:
-        answers = list(clients.map(lambda _: server.raw_predict(body, JSON), range(2 * MOST_UNDER_WAY)))
+    with answered_meanwhile(server), ThreadPoolExecutor(2 * MAX_CONCURRENT_PREDICTIONS) as clients:
+        answers = list(clients.map(lambda _: server.raw_predict(body, JSON), range(2 * MAX_CONCURRENT_PREDICTIONS)))
     statuses = [status for status, _ in answers]
     assert set(statuses) == {200, 503}
-    assert statuses.count(200) >= MOST_UNDER_WAY
+    assert statuses.count(200) >= MAX_CONCURRENT_PREDICTIONS
     refused = next(json.loads(answer)["detail"] for status, answer in answers if status == 503)
     assert refused == "32 predictions are under way already, try again later"
 

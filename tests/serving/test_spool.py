@@ -150,7 +150,7 @@ def test_a_line_that_is_damaged_is_left_out(path):
 def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path):
     """Each line has about 380 bytes: batches of 10 fit twice into 10 kB, and the third waits in the queue."""
     sink = Sink()
-    outbox = make_outbox(sink, Spool(path, most_bytes=10_000), seconds=0.05)
+    outbox = make_outbox(sink, Spool(path, max_bytes=10_000), seconds=0.05)
     for number in range(60):
         outbox.put(Decision(number), NOW)
     eventually(lambda: outbox.counters["retried"] > 2)

@@ -1,4 +1,4 @@
-"""What a policy answers: a decision for one request, or decisions for many."""
+"""Results of a policy: the decision for one request, or decisions for many."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ class Recommendation(NamedTuple):
     """One decision of a policy.
 
     Attributes:
-      event_id: names the decision; new for each, whatever the seed.
+      event_id: names the decision; new for each, with the same seed too.
       policy_version: of the policy that decided.
       user_id: text; None for a request without one.
       item_ids: list [k]; the first was drawn, the others follow by their scores, or were drawn after it where the
@@ -48,7 +48,7 @@ class Recommendation(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of memory that the record takes, about; ids of candidates that the policy knows are not its own."""
+        """Return about how many bytes of memory the record takes, without ids of candidates that the policy has."""
         context = sum(len(name) + len(str(value)) for name, value in self.context.items())
         candidates = sum(map(len, self.candidates)) + (12 + 24 * len(self.candidate_features)) * len(self.candidates)
         return 1000 + context + candidates

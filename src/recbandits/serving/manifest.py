@@ -1,4 +1,4 @@
-"""Policy directories, here or in a bucket, and their seal: what each is, and a SHA-256 of every file in it."""
+"""Policy directories, here or in a bucket, and their seal: settings, and a SHA-256 of every file."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def seal(directory, settings):
 
 
 def read(directory):
-    """Read a policy directory and make sure that every byte is what was written.
+    """Read a policy directory, and verify that every byte is what was written.
 
     Returns:
       (settings, contents): what `seal` was given, with the "version" and the "digest" of every byte; dict from
@@ -117,7 +117,7 @@ def _settings(directory):
 
 
 def _files(directory):
-    """Path of each file but the seal, by its name within the directory."""
+    """Return the path of each file but the seal, by its name within the directory."""
     paths = sorted(path for path in Path(directory).rglob("*") if path.is_symlink() or not path.is_dir())
     names = {path.relative_to(directory).as_posix(): path for path in paths}
     names.pop(FILE, None)
@@ -125,8 +125,8 @@ def _files(directory):
 
 
 def _version(content):
-    left_out = _NUMBERED if content.get("scorer") else set()
-    files = {name: digest for name, digest in content["files"].items() if name not in left_out}
+    excluded = _NUMBERED if content.get("scorer") else set()
+    files = {name: digest for name, digest in content["files"].items() if name not in excluded}
     return _digest(content | {"files": files})[:16]
 
 

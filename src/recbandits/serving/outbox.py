@@ -1,4 +1,4 @@
-"""The event log of a server, and what takes it to where it is kept: a sink.
+"""The event log of a server, which sends its decisions to a sink.
 
 A sink is an object with `send(interactions)`. It returns when a list of `Interaction` is kept, raises ValueError if it
 will never take them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on this
@@ -10,9 +10,8 @@ may take; without a spool, since the sink was reached last. Its events are numbe
 has been lost between others.
 
 The queue of an outbox is bounded, by decisions and by bytes. While it is at most half full every decision is kept;
-above that with a probability that falls from 1 to one in a million at the brim, depends on nothing but how full it is,
-and is written into the record as `pass_prob`. So what is left of the log still tells without bias what happened, each
-record weighted by 1 / pass_prob.
+above that with a probability that falls from 1 to one in a million when it is full, depends on nothing but how full it
+is, and is written into the record as `pass_prob`. So the log is unbiased, with each record weighted by 1 / pass_prob.
 """
 
 import dataclasses
@@ -24,12 +23,12 @@ import time
 import uuid
 from collections import Counter, deque
 
-_LONGEST_PAUSE = 3.2  # seconds between two attempts
+_MAX_PAUSE = 3.2  # seconds between two attempts
 _COUNTERS = ("put", "dropped", "delivered", "failed", "spooled", "replayed", "retried")
 
 
 def pass_probability(fill):
-    """Probability to be kept by a queue that is filled to this share: 1 up to 1/2, then 10^(-12 (fill - 1/2))."""
+    """Return the probability to be kept by a queue that is filled to a share: 1 to 1/2, then 10^(-12 (fill - 1/2))."""
     return min(1.0, 10.0 ** (6.0 - 12.0 * fill))
 
 
@@ -47,17 +46,17 @@ class Outbox:
       batch: records handed over at once, at most.
       seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
       seed: of the draws that keep or drop; None for fresh entropy.
-      most_bytes: of all decisions in the queue, by their `size`.
+      max_bytes: of all decisions in the queue, by their `size`.
       spool: `Spool`, whose events from an earlier process are published first; None for none.
     """
 
     background = True
 
-    def __init__(self, open_sink, size=20_000, batch=500, seconds=0.5, seed=None, most_bytes=64_000_000, spool=None):
+    def __init__(self, open_sink, size=20_000, batch=500, seconds=0.5, seed=None, max_bytes=64_000_000, spool=None):
         if not 1 <= batch <= size:
             raise ValueError(f"batch must be from 1 to the size of the queue, {size}, got {batch}")
         self._open_sink, self._size, self._batch, self._seconds = open_sink, size, batch, seconds
-        self._random, self._most_bytes, self._spool = random.Random(seed), most_bytes, spool
+        self._random, self._max_bytes, self._spool = random.Random(seed), max_bytes, spool
         self._process = None
         self._reset()
         if spool is not None:
@@ -80,7 +79,7 @@ class Outbox:
             self._start()
         self._counts["put"] += 1
         size = decision.size
-        fill = max(len(self._queue) / self._size, (self._bytes + size) / self._most_bytes)
+        fill = max(len(self._queue) / self._size, (self._bytes + size) / self._max_bytes)
         probability = pass_probability(fill)
         if fill < 1 and (probability == 1 or self._random.random() < probability):
             with self._lock:
@@ -142,7 +141,7 @@ class Outbox:
                 self._replay()
 
     def _take(self):
-        """The next batch as interactions, with their attributes and size; what makes none has failed."""
+        """Return the next batch as interactions, their attributes and their bytes; what makes none has failed."""
         interactions, attributes, size = [], [], 0
         for _ in range(min(self._batch, len(self._queue))):
             decision, when, probability, sequence, bytes_taken = self._queue.popleft()
@@ -159,7 +158,7 @@ class Outbox:
         return interactions, attributes, size
 
     def _deliver(self, interactions, attributes):
-        """Send until it is done or refused for good, or keep in the spool what cannot be sent now."""
+        """Send events until the sink takes or refuses them, or keep in the spool what cannot be sent now."""
         while not self._given_up:
             result = self._send(interactions, attributes) if time.monotonic() >= self._next_attempt else None
             if result is None and self._spool is not None and self._spool.append(interactions, attributes):
@@ -178,11 +177,11 @@ class Outbox:
         except ValueError as error:
             logging.warning("%d decisions could not be logged: %s", len(interactions), error)
             return "failed"
-        except BaseException as error:  # the thread must not end, whatever a sink does
+        except BaseException as error:  # the thread must not end
             logging.warning("the event log is not reached, it is tried again: %r", error)
             self._counts["retried"] += 1
             self._next_attempt = time.monotonic() + self._pause
-            self._pause = self._seconds if self._closing.is_set() else min(2 * self._pause, _LONGEST_PAUSE)
+            self._pause = self._seconds if self._closing.is_set() else min(2 * self._pause, _MAX_PAUSE)
             return None
         self._pause = self._seconds
         return "delivered"

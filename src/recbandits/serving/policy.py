@@ -122,51 +122,51 @@ def load(directory):
     Raises:
       ValueError: the directory is not an exported policy, or a damaged, incomplete, older or newer one.
     """
-    with local_directory(directory) as place:
-        settings, contents = _read(place)
+    with local_directory(directory) as local:
+        settings, contents = _read(local)
     for name in (_SCORER,) if settings["scorer"] else ():
-        checks.require(name in contents, f"policy {place.name}", f"there with {name}", "none")
+        checks.require(name in contents, f"policy {local.name}", f"there with {name}", "none")
     try:
         scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
         if scorer is not None:
             _check_scorer(scorer)
         features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
-        policy = ServedPolicy(place, settings, scorer, features)
+        policy = ServedPolicy(local, settings, scorer, features)
         policy.check()
-    except Exception as error:  # sealed by somebody, but no policy: NumPy and others say what is wrong, each in its way
+    except Exception as error:  # sealed, but no policy: NumPy and others say why, each in its way
         reason = " ".join(f"{type(error).__name__}, {error}".split())
-        raise ValueError(f"policy {place.name} cannot be served: {reason:.300}") from error
+        raise ValueError(f"policy {local.name} cannot be served: {reason:.300}") from error
     return policy
 
 
 def describe(directory):
-    """What a policy is, as text.
+    """Describe a policy by its seal.
 
     Args:
       directory: as for `load`.
 
     Returns:
-      Series by name: version, agent, data, exploration, what it chooses from, and each metric with its interval.
+      Series of texts by name: version, agent, data, exploration, candidates, and each metric with its interval.
 
     Raises:
       ValueError: as `load`.
     """
-    with local_directory(directory) as place:
-        settings, _ = _read(place)
+    with local_directory(directory) as local:
+        settings, _ = _read(local)
     summary = settings["summary"] or {}
-    way = settings["exploration"]
+    method, value = settings["exploration"]["name"], settings["exploration"]["value"]
     rows = {
         "version": settings["version"],
         "agent": summary.get("agent", "not recorded"),
         "data": summary.get("data", "not recorded"),
-        "exploration": way["name"] if way["name"] == "greedy" else f"{way['name']}, {way['value']:g}",
+        "exploration": method if method == "greedy" else f"{method}, {value:g}",
         "arms": "any item with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed items",
         "knows": known_items(settings["items"]),
     }
     for name, value in summary.get("metrics", {}).items():
         value, *interval = value if isinstance(value, list) else [value]
         rows[name] = f"{value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
-    return pd.Series(rows, name=place.name)
+    return pd.Series(rows, name=local.name)
 
 
 def _read(directory):
@@ -181,7 +181,7 @@ def _read(directory):
 
 
 def _makes(kind, values, *fields):
-    """Whether a dict makes a dataclass, and has the fields that must not be missing."""
+    """Return whether a dict makes a dataclass, and has the fields that must not be missing."""
     try:
         return set(fields) <= set(values) and bool(kind(**values))
     except (TypeError, ValueError, AttributeError):
@@ -223,7 +223,7 @@ def _check_scorer(scorer):
 
 
 def _check(observation, actions, features, arms):
-    """Refuse now what would be found not to fit when the first request is answered."""
+    """Refuse features and arms that would not fit when the first request is answered."""
     per_arm = isinstance(observation, dict)
     if per_arm and arms is not None:
         raise ValueError("arms must be None for a policy whose arms have features, it can score any item")

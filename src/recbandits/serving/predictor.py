@@ -25,20 +25,20 @@ from recbandits.serving.outbox import DirectLog, Outbox
 from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
 from recbandits.serving.sinks import PubSubSink, open_spool
 
-LARGEST_BODY = LARGEST_ANSWER = 1_500_000  # bytes, as on Vertex AI
-MOST_UNDER_WAY = 32  # predictions at a time
-MOST_LARGE_BODIES = 16  # that are read at a time
+MAX_BODY_BYTES = MAX_RESPONSE_BYTES = 1_500_000  # bytes, as on Vertex AI
+MAX_CONCURRENT_PREDICTIONS = 32  # predictions at a time
+MAX_CONCURRENT_LARGE_BODIES = 16  # that are read at a time
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
 SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
-_LONGEST_SENTENCE = 1000  # letters
-SHORT_BODY, _SHORT_WORK = 16_384, 5_000  # bytes and candidates that are answered in about a millisecond
+_MAX_MESSAGE_LENGTH = 1000  # letters
+_SMALL_BODY_BYTES, _FEW_CANDIDATES = 16_384, 5_000  # are answered in about a millisecond
 
 
 class BanditPredictor:
-    """Answers with the policies of a release, which can be replaced while it does."""
+    """Recommends with the policies of a release, which can be replaced while it answers."""
 
     def __init__(self):
-        self._uri, self._served, self._turn = None, None, threading.Lock()
+        self._uri, self._served, self._lock = None, None, threading.Lock()
 
     @property
     def release(self):
@@ -51,35 +51,35 @@ class BanditPredictor:
         self._uri, self._served = artifacts_uri, versions.find(artifacts_uri)
 
     def replace(self, release):
-        """Serve another `TrafficSplit`: the next request after it was loaded and verified is the first that it answers.
+        """Load and verify the policies of another `TrafficSplit`, then serve it.
 
         Raises:
-          ValueError: it cannot be served; the present one goes on.
+          ValueError: it cannot be served; the present one stays.
         """
-        with self._turn:
+        with self._lock:
             self._served = versions.serve(self._uri, release, self._served.policies if self._served else {})
 
     def withdraw(self):
         """Serve nothing, as before the first policy."""
-        with self._turn:
+        with self._lock:
             self._served = None
 
     def preprocess(self, prediction_input):
-        """A `Request` from bytes of JSON; a `RefusalError` if they are none."""
+        """Read a `Request` from bytes of JSON; raises `RefusalError`."""
         return Request.parse(prediction_input)
 
-    def weigh(self, instances):
-        """Number of candidates that a `Request` has scored.
+    def count_candidates(self, instances):
+        """Return the number of candidates of a `Request` that have to be scored.
 
         Raises:
           RefusalError: nothing is served yet, or all instances together ask for too much.
         """
         if self._served is None:
             raise RefusalError(503, "no policy is deployed yet")
-        return instances.weigh(self._served.known)
+        return instances.count_candidates(self._served.num_items)
 
     def predict(self, instances):
-        """List of `Recommendation`, one for each instance of a `Request`.
+        """Return a list of `Recommendation`, one for each instance of a `Request`.
 
         Raises:
           RefusalError: nothing is served yet, or the policy refuses an instance.
@@ -92,17 +92,17 @@ class BanditPredictor:
             try:
                 recommendations.append(served.recommend(instance, defaults))
             except ValueError as error:
-                raise RefusalError(422, f"instances[{number}]: {error}"[:_LONGEST_SENTENCE]) from None
+                raise RefusalError(422, f"instances[{number}]: {error}"[:_MAX_MESSAGE_LENGTH]) from None
         return recommendations
 
     def postprocess(self, prediction_results):
-        """Bytes of JSON, as `Response` says."""
+        """Write a list of `Recommendation` as bytes of JSON, as `Response` says."""
         predictions = [Prediction.model_validate(each) for each in prediction_results]
         return Response.model_construct(predictions=predictions).model_dump_json().encode()
 
 
 class BanditHandler:
-    """What stands between HTTP and the predictor: limits, refusals with a sentence, the event log, metrics.
+    """Handles HTTP requests with a predictor: limits, refusals with a sentence, the event log, metrics.
 
     Attributes:
       predictor: `BanditPredictor`
@@ -119,21 +119,21 @@ class BanditHandler:
         self.outbox = _open_log(topic, os.environ.get(SINK_VARIABLE)) if topic else None
         self.metrics = Metrics(self.outbox)
         self._worker, self._writer = ThreadPoolExecutor(1, "scoring"), ThreadPoolExecutor(1, "log")
-        self._under_way, self._waiting, self._writing = 0, [], None
-        self._large = asyncio.Semaphore(MOST_LARGE_BODIES)
+        self._active, self._waiting, self._writing = 0, [], None
+        self._large = asyncio.Semaphore(MAX_CONCURRENT_LARGE_BODIES)
 
     async def handle(self, request):
-        """Answer one request: 200, or what is wrong by a status and a sentence."""
+        """Answer one request, or refuse it with a status and a sentence."""
         start, status = time.perf_counter(), 500
         try:
-            _check_type(request.headers)
-            answer = await self._answer_in_turn(await read_body(request, self._large))
+            _require_json(request.headers)
+            answer = await self._answer(await read_body(request, self._large))
             status = 200
             return HttpResponse(answer, media_type="application/json")
         except RefusalError as refusal:
             status = refusal.status
             return problem(status, str(refusal))
-        except Exception as error:  # its text may tell what is nobody's business
+        except Exception as error:  # its text may hold what the client must not see
             logging.exception("a prediction failed")
             return problem(500, f"internal error, {type(error).__name__}")
         finally:
@@ -146,10 +146,10 @@ class BanditHandler:
         if self.outbox:
             self.outbox.close()
 
-    async def _answer_in_turn(self, body):
-        if self._under_way >= MOST_UNDER_WAY:
-            raise RefusalError(503, f"{MOST_UNDER_WAY} predictions are under way already, try again later")
-        self._under_way += 1
+    async def _answer(self, body):
+        if self._active >= MAX_CONCURRENT_PREDICTIONS:
+            raise RefusalError(503, f"{MAX_CONCURRENT_PREDICTIONS} predictions are under way already, try again later")
+        self._active += 1
         try:
             recommendations, answer = await self._recommend(body)
             self.metrics.count_predictions(recommendations)
@@ -158,36 +158,36 @@ class BanditHandler:
                 return answer
             return self.predictor.postprocess([each._replace(logged=False) for each in recommendations])
         finally:
-            self._under_way -= 1
+            self._active -= 1
 
     async def _recommend(self, body):
-        """Recommend at once where that is short, else in the worker thread, so that other connections are served."""
+        """Recommend at once where that is quick, else in the worker thread, so that other connections are served."""
         work = partial(asyncio.get_running_loop().run_in_executor, self._worker)
-        if len(body) > SHORT_BODY:
-            return await work(self._recommend_long, body)
+        if len(body) > _SMALL_BODY_BYTES:
+            return await work(self._parse_and_predict, body)
         request = self.predictor.preprocess(body)
-        short = self.predictor.weigh(request) <= _SHORT_WORK
-        return self._recommend_to(request) if short else await work(self._recommend_to, request)
+        is_quick = self.predictor.count_candidates(request) <= _FEW_CANDIDATES
+        return self._predict(request) if is_quick else await work(self._predict, request)
 
-    def _recommend_long(self, body):
+    def _parse_and_predict(self, body):
         request = self.predictor.preprocess(body)
-        self.predictor.weigh(request)
-        return self._recommend_to(request)
+        self.predictor.count_candidates(request)
+        return self._predict(request)
 
-    def _recommend_to(self, request):
+    def _predict(self, request):
         """Return recommendations and the answer, not yet logged."""
         recommendations = [
-            # Whoever gives the seed knows what is drawn: that is no exploration, whatever its propensity.
+            # A client that gives the seed decides what is drawn: its propensity is that of no exploration.
             each._replace(logged=self.outbox is not None and instance.seed is None)
             for each, instance in zip(self.predictor.predict(request), request.instances, strict=True)
         ]
         answer = self.predictor.postprocess(recommendations)
-        if len(answer) > LARGEST_ANSWER:
-            raise RefusalError(422, f"the answer must have at most {LARGEST_ANSWER:,} bytes, got {len(answer):,}")
+        if len(answer) > MAX_RESPONSE_BYTES:
+            raise RefusalError(422, f"the answer must have at most {MAX_RESPONSE_BYTES:,} bytes, got {len(answer):,}")
         return recommendations, answer
 
     async def _record(self, decisions):
-        """Log decisions and return whether they are kept; a direct log writes those of waiting requests together."""
+        """Log decisions, and return whether they are kept; a direct log writes those of waiting requests together."""
         if self.outbox.background:
             return self.outbox.record([decisions], datetime.now(UTC))[0]
         kept = asyncio.get_running_loop().create_future()
@@ -214,38 +214,38 @@ def _open_log(topic, sink):
 
 
 def problem(status, sentence):
-    """Return the response that says what is wrong."""
+    """Return the response that refuses a request with a sentence."""
     return JSONResponse({"detail": sentence}, status)
 
 
-def _check_type(headers):
+def _require_json(headers):
     kind = headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "application/json":
         raise RefusalError(415, f"content-type must be application/json, got {kind[:100]!r}")
 
 
-async def read_body(request, turns):
-    """Read the body, of which no more than is allowed is kept.
+async def read_body(request, semaphore):
+    """Read the body of a request, up to `MAX_BODY_BYTES`.
 
     Args:
       request: `starlette.requests.Request`
-      turns: `asyncio.Semaphore` for bodies that are not short; a client whose turn has not come cannot send more.
+      semaphore: `asyncio.Semaphore` that bounds the large bodies in memory; the others wait in their connections.
 
     Raises:
-      RefusalError: it is larger, or the connection ended before it did.
+      RefusalError: the body is larger, or the connection ended before the body.
     """
-    too_large = RefusalError(413, f"the body must have at most {LARGEST_BODY:,} bytes")
+    too_large = RefusalError(413, f"the body must have at most {MAX_BODY_BYTES:,} bytes")
     length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > LARGEST_BODY):
+    if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > MAX_BODY_BYTES):
         raise too_large
     parts, size = [], 0
-    async with AsyncExitStack() as turn:
+    async with AsyncExitStack() as stack:
         try:
             async for part in request.stream():
-                if size <= SHORT_BODY < size + len(part):
-                    await turn.enter_async_context(turns)
+                if size <= _SMALL_BODY_BYTES < size + len(part):
+                    await stack.enter_async_context(semaphore)
                 size += len(part)
-                if size > LARGEST_BODY:
+                if size > MAX_BODY_BYTES:
                     raise too_large
                 parts.append(part)
         except ClientDisconnect:

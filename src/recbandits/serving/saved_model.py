@@ -1,4 +1,4 @@
-"""The SavedModel of a policy: TF-Agents' `action`, and scores as any TensorFlow Serving gives them."""
+"""The SavedModel of a policy, with TF-Agents' `action` and a signature of scores for TensorFlow Serving."""
 
 import logging
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def write(policy, scorer, directory):
 
 
 def observation_spec(policy):
-    """Spec of what a policy sees, without the mask: a tensor's, or a dict of `global` and `per_arm`."""
+    """Return the spec of a policy's observation without the mask: a tensor's, or a dict of `global` and `per_arm`."""
     spec = policy.time_step_spec.observation
     return spec[0] if isinstance(spec, tuple) else spec
 
@@ -53,7 +53,7 @@ def _signature(scorer, spec):
 
 @contextmanager
 def _without_naming_notes():
-    """TensorFlow reports how it spells every argument of every signature; nobody can act on that."""
+    """Silence TensorFlow's note on the spelling of every argument of every signature."""
     tensorflow_logger = logging.getLogger("tensorflow")
     level, verbosity = tensorflow_logger.level, absl_logging.get_verbosity()
     tensorflow_logger.setLevel(logging.ERROR)

@@ -19,11 +19,11 @@ from pydantic import (
 from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError, from_json
 
-MOST_INSTANCES = 256  # in one request; so are the sums over its instances:
-MOST_RECOMMENDED, MOST_CANDIDATES, MOST_NEW_ITEMS = 10_000, 1_000_000, 10_000
-_MOST_FIELDS, _MOST_COLUMNS = 20, 10_000  # more than any message and policy has
-_CACHED = 65_536  # bytes of JSON whose texts are looked for in a cache; in more there are too many
-_LONGEST_NAME = 60  # letters of a foreign name in a sentence
+MAX_INSTANCES = 256  # in one request; so are the sums over its instances:
+MAX_RECOMMENDED, MAX_CANDIDATES, MAX_NEW_ITEMS = 10_000, 1_000_000, 10_000
+_MAX_FIELDS, _MAX_COLUMNS = 20, 10_000  # more than any message and policy has
+_MAX_CACHED_BODY = 65_536  # bytes of JSON whose texts are looked up in a cache; a larger body has too many
+_MAX_NAME_LENGTH = 60  # letters of a foreign name in a sentence
 _RENAMED = {"features": "context"}  # fields of an instance
 
 
@@ -55,7 +55,7 @@ def _read_id(value):
 
 
 def _read_columns(columns):
-    """Check the values of raw columns; the first error is enough, because a body has room for very many."""
+    """Check the values of raw columns up to the first error, because a body can hold very many."""
     for name, value in columns.items():
         expected = ""
         if isinstance(value, int) and abs(value) > 2**53:
@@ -78,14 +78,14 @@ _Columns = Annotated[dict[str, _Value], AfterValidator(_read_columns)]
 def _bounded(value):
     """Return a message without what would make the check of it long: pydantic collects an error for each wrong part."""
     if isinstance(value, list):
-        return [_bounded(each) for each in value[: MOST_INSTANCES + 1]]
+        return [_bounded(each) for each in value[: MAX_INSTANCES + 1]]
     if not isinstance(value, dict):
         return value
-    value = dict(itertools.islice(value.items(), _MOST_FIELDS))  # with as many, one is not known
+    value = dict(itertools.islice(value.items(), _MAX_FIELDS))  # with as many, one is not known
     for name, most in (
-        ("context", _MOST_COLUMNS),
-        ("candidate_features", _MOST_COLUMNS),
-        ("new_items", MOST_NEW_ITEMS),
+        ("context", _MAX_COLUMNS),
+        ("candidate_features", _MAX_COLUMNS),
+        ("new_items", MAX_NEW_ITEMS),
     ):
         if isinstance(value.get(name), dict) and len(value[name]) > most:
             raise RefusalError(422, f"{name} must have at most {most:,} names, got {len(value[name]):,}")
@@ -106,7 +106,7 @@ class _Message(BaseModel):
           RefusalError: 400 for what is not JSON, 422 for JSON of something else.
         """
         try:
-            value = from_json(body, cache_strings="none" if len(body) > _CACHED else "all")
+            value = from_json(body, cache_strings="none" if len(body) > _MAX_CACHED_BODY else "all")
         except ValueError as error:
             raise RefusalError(400, f"the body must be JSON: {error}") from None
         try:
@@ -154,26 +154,26 @@ class Parameters(_Message):
 class Request(_Message):
     """The body of a prediction request."""
 
-    instances: Annotated[list[Instance], Field(min_length=1, max_length=MOST_INSTANCES, fail_fast=True)]
+    instances: Annotated[list[Instance], Field(min_length=1, max_length=MAX_INSTANCES, fail_fast=True)]
     parameters: Parameters | None = None
 
-    def weigh(self, known):
+    def count_candidates(self, num_items):
         """Return the number of candidates of all instances together.
 
         Args:
-          known: how many candidates an instance has that names none.
+          num_items: candidates of an instance that names none.
 
         Raises:
-          RefusalError: they are too many, or what is to be recommended, or the new items.
+          RefusalError: there are too many of them, of items to recommend, or of new items.
         """
         defaults, instances = self.parameters or Parameters(), self.instances
         new = [len(each.new_items or ()) for each in instances]
         named = [len(each.candidates or defaults.candidates or ()) for each in instances]
-        candidates = sum(count or known + more for count, more in zip(named, new, strict=True))
+        candidates = sum(count or num_items + more for count, more in zip(named, new, strict=True))
         for name, most, count in (
-            ("k", MOST_RECOMMENDED, sum(each.k or defaults.k for each in instances)),
-            ("candidates", MOST_CANDIDATES, candidates),
-            ("new_items", MOST_NEW_ITEMS, sum(new)),
+            ("k", MAX_RECOMMENDED, sum(each.k or defaults.k for each in instances)),
+            ("candidates", MAX_CANDIDATES, candidates),
+            ("new_items", MAX_NEW_ITEMS, sum(new)),
         ):
             if count > most:
                 raise RefusalError(422, f"{name} must be at most {most:,} over all instances together, got {count:,}")
@@ -275,7 +275,7 @@ def _sentence(errors, model):
     if error["type"] == "extra_forbidden":
         return f"{where} is not known{_hint(error['loc'], model)}"
     if error["type"] == "column":
-        where, error = f"{where}.{error['ctx']['name'][:_LONGEST_NAME]}", error | {"input": error["ctx"]["value"]}
+        where, error = f"{where}.{error['ctx']['name'][:_MAX_NAME_LENGTH]}", error | {"input": error["ctx"]["value"]}
     message = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     message = re.sub("a valid dictionary( or instance of .*)?", "an object", message).replace(
         "valid list", "valid array"
@@ -287,7 +287,7 @@ def _sentence(errors, model):
 
 def _path(parts):
     """("instances", 0, "k") as instances[0].k."""
-    names = [f"[{part}]" if isinstance(part, int) else f".{part[:_LONGEST_NAME]}" for part in parts]
+    names = [f"[{part}]" if isinstance(part, int) else f".{part[:_MAX_NAME_LENGTH]}" for part in parts]
     return "".join(names).removeprefix(".")
 
 
@@ -295,6 +295,6 @@ def _hint(location, model):
     """The field that may have been meant, or those that there are."""
     if len(location) > 1:
         model = {"instances": Instance, "parameters": Parameters}[location[0]]
-    known, name = list(model.model_fields), location[-1][:_LONGEST_NAME]
+    known, name = list(model.model_fields), location[-1][:_MAX_NAME_LENGTH]
     near = [_RENAMED[name]] if _RENAMED.get(name) in known else difflib.get_close_matches(name, known, n=1)
     return f", did you mean {near[0]!r}?" if near else f", there is {', '.join(known)}"

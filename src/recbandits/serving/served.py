@@ -141,9 +141,9 @@ class ServedPolicy:
           ValueError: likewise, and for a row that repeats a candidate or has none.
         """
         rows, mask = self._find_rows(context, candidates, mask)
-        good = distinct(rows, mask) if candidates is not None else np.ones(len(context), bool)
-        if not good.all():
-            row = int(good.argmin())
+        is_distinct = distinct(rows, mask) if candidates is not None else np.ones(len(context), bool)
+        if not is_distinct.all():
+            row = int(is_distinct.argmin())
             names = np.asarray(candidates[row]).tolist()
             raise ValueError(f"row {row}: candidates must be different from each other, got {names}")
         scores = self._score(context, rows, mask, candidate_features)
@@ -216,8 +216,8 @@ class ServedPolicy:
         else:
             ids = [name if type(name) is str and name else read_id("candidates", name) for name in candidates]
         require(bool(ids) and len(set(ids)) == len(ids), "candidates", "one or more ids, all different", ids)
-        strange = new_items.keys() - set(ids)
-        require(not strange, "new_items", "among the candidates", min(strange, default=""))
+        unexpected = new_items.keys() - set(ids)
+        require(not unexpected, "new_items", "among the candidates", min(unexpected, default=""))
         rows = [self._rows.get(name, -1) for name in ids]
         self._require_known(name for name, row in zip(ids, rows, strict=True) if row < 0 and name not in new_items)
         # The texts of the policy itself: what waits to be logged then has none of its own.
@@ -243,12 +243,12 @@ class ServedPolicy:
         if ids is None:
             return None, mask
         named = pd.Index(ids[mask], dtype=object)  # which pandas would otherwise look through for their type
-        found = self.candidates.get_indexer(named)
-        if (other := np.flatnonzero(found < 0)).size:  # whole numbers, or unknown
-            found[other] = self.candidates.get_indexer([read_id("candidates", name) for name in named[other]])
-        self._require_known(map(str, named[found < 0]))
+        positions = self.candidates.get_indexer(named)
+        if (other := np.flatnonzero(positions < 0)).size:  # whole numbers, or unknown
+            positions[other] = self.candidates.get_indexer([read_id("candidates", name) for name in named[other]])
+        self._require_known(map(str, named[positions < 0]))
         rows = np.zeros(shape, int)
-        rows[mask] = found
+        rows[mask] = positions
         return rows, mask
 
     def _require_known(self, unknown):
@@ -263,8 +263,8 @@ class ServedPolicy:
         scores, size = np.empty(mask.shape), max(1, _PAIRS // mask.shape[1])
         for start in range(0, len(encoded), size):
             part = slice(start, start + size)
-            shown = None if rows is None else rows[part]
-            scores[part] = self._score_part(encoded[part], shown, [values[part] for values in numbers.values()])
+            part_rows = None if rows is None else rows[part]
+            scores[part] = self._score_part(encoded[part], part_rows, [values[part] for values in numbers.values()])
         scores[~mask] = -np.inf
         return scores
 

@@ -41,19 +41,19 @@ DEFAULTS = {
     "PREDICTOR_CLASS": "BanditPredictor",
 }
 TOKEN_VARIABLE = "RECBANDITS_ADMIN_TOKEN"
-_TURN = 0.0005  # seconds until a thread that waits gets its turn: the event log must not hold up answers for 5 ms
-_LAST_REQUESTS = 2  # seconds for requests under way when the process is told to end; the event log is delivered next
-_TIDY = 2  # seconds between two returns of free memory, each of which takes less than a millisecond
+_SWITCH_INTERVAL = 0.0005  # seconds until a waiting thread runs: the event log must not delay answers by 5 ms
+_SHUTDOWN_TIMEOUT = 2  # seconds for requests in progress when the process has to end; the event log is delivered next
+_TRIM_INTERVAL = 2  # seconds between two returns of free memory, each of which takes less than a millisecond
 _HOSTS = ("127.0.0.1", "localhost", "[::1]")
-CLIENT_SECONDS = 10.0  # for the head of a request, as long again for the body, and as long to take the answer
-MOST_CONNECTIONS = 128
-LARGEST_HEAD = 65_536  # bytes of a request line and its headers
+CLIENT_TIMEOUT = 10.0  # for the head of a request, as long again for the body, and as long to take the answer
+MAX_CONNECTIONS = 128
+MAX_HEAD_BYTES = 65_536  # bytes of a request line and its headers
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """A connection by uvicorn's protocol, which would wait for its client without end, with limits.
 
-    A client that exceeds `CLIENT_SECONDS` is disconnected. Over `MOST_CONNECTIONS` the client that has kept the server
+    A client that exceeds `CLIENT_TIMEOUT` is disconnected. Over `MAX_CONNECTIONS` the client that has kept the server
     waiting longest is disconnected, so that a request that is sent at once, such as a health check, is always answered.
     """
 
@@ -62,9 +62,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._waiting_since: float | None = self.loop.time()  # None while it is the server's turn
         self._head: int | None = 0  # bytes of the head that is being read
-        self._timer = self.loop.call_later(CLIENT_SECONDS, self._check)
-        if len(self.connections) > MOST_CONNECTIONS:
-            self._make_room()
+        self._timer = self.loop.call_later(CLIENT_TIMEOUT, self._check_deadline)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._disconnect_slowest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the waiting."""
@@ -76,8 +76,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._head is not None:
             self._head += len(data)
-            if self._head > LARGEST_HEAD:
-                self.send_400_response(f"the head of a request must have at most {LARGEST_HEAD:,} bytes")
+            if self._head > MAX_HEAD_BYTES:
+                self.send_400_response(f"the head of a request must have at most {MAX_HEAD_BYTES:,} bytes")
 
     def on_message_begin(self) -> None:
         """Wait for the head."""
@@ -101,17 +101,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle.response_complete:  # no request was sent behind this one
             self._waiting_since = self.loop.time()
 
-    def _check(self) -> None:
+    def _check_deadline(self) -> None:
         """Close the connection if its client has used up its time, else look again when it will have."""
-        left = CLIENT_SECONDS
+        left = CLIENT_TIMEOUT
         if self._waiting_since is not None:
             left += self._waiting_since - self.loop.time()
         if left <= 0:
             self.transport.abort()
         else:
-            self._timer = self.loop.call_later(left, self._check)
+            self._timer = self.loop.call_later(left, self._check_deadline)
 
-    def _make_room(self) -> None:
+    def _disconnect_slowest(self) -> None:
         waiting = [each for each in self.connections if each is not self and each._waiting_since is not None]
         longest = min(waiting, key=lambda each: each._waiting_since, default=self)
         self.connections.discard(longest)
@@ -128,7 +128,7 @@ class Application:
 
     def __init__(self, handler: BanditHandler, settings: dict):
         self._handler, self._token = handler, settings.get(TOKEN_VARIABLE, "")
-        self._turn = asyncio.Semaphore(1)
+        self._semaphore = asyncio.Semaphore(1)
         health, predict = settings["AIP_HEALTH_ROUTE"], settings["AIP_PREDICT_ROUTE"]
         self._document = openapi(health, predict)
         self._routes = {
@@ -141,19 +141,19 @@ class Application:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or begin and end with the server."""
+        """Answer one request, or run the lifespan of the server."""
         if scope["type"] == "lifespan":
-            await self._live_and_end(receive, send)
+            await self._run_lifespan(receive, send)
         else:
             response = await self._respond(HttpRequest(scope, receive))
             await response(scope, receive, send)
 
-    async def _live_and_end(self, receive, send):
+    async def _run_lifespan(self, receive, send):
         await receive()
         await send({"type": "lifespan.startup.complete"})
-        tidying = asyncio.create_task(_give_memory_back())
+        trimming = asyncio.create_task(_trim_memory())
         await receive()
-        tidying.cancel()
+        trimming.cancel()
         await asyncio.to_thread(self._handler.close)
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -172,7 +172,7 @@ class Application:
             return problem(refusal.status, str(refusal))
 
     def _authorise(self, request):
-        """Refuse whoever has not the token, and web pages that reach this machine under a name of their own."""
+        """Refuse clients without the token, and web pages that reach this machine under a name of their own."""
         _, port = request.scope["server"]  # None on a UNIX socket
         allowed = [f"{name}:{port}" for name in _HOSTS] if port else ["localhost"]
         if (host := request.headers.get("host", "")) not in allowed:
@@ -197,28 +197,28 @@ class Application:
         return JSONResponse(self._document)
 
     async def _get_release(self, _):
-        return _shown(self._handler.predictor.release)
+        return _show_release(self._handler.predictor.release)
 
     async def _put_release(self, request):
-        document, predictor = ReleaseDocument.parse(await read_body(request, self._turn)), self._handler.predictor
+        document, predictor = ReleaseDocument.parse(await read_body(request, self._semaphore)), self._handler.predictor
         present = predictor.release
         previous = document.previous if "previous" in document.model_fields_set else present and present.shares
         try:
             await asyncio.to_thread(predictor.replace, TrafficSplit(document.shares, previous))
         except ValueError as error:
             raise RefusalError(422, str(error)) from None
-        return _shown(predictor.release)
+        return _show_release(predictor.release)
 
     async def _delete_release(self, _):
         self._handler.predictor.withdraw()
-        return _shown(None)
+        return _show_release(None)
 
 
-async def _give_memory_back():
-    """Return what is free to the system every now and then, which the C library of Linux does when it is asked."""
+async def _trim_memory():
+    """Return free memory to the system at intervals, which the C library of Linux does on request."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     while hasattr(library, "malloc_trim"):
-        await asyncio.sleep(_TIDY)
+        await asyncio.sleep(_TRIM_INTERVAL)
         library.malloc_trim(0)
 
 
@@ -232,7 +232,7 @@ def create() -> Application:
       ValueError: the policy cannot be served.
     """
     settings = DEFAULTS | os.environ
-    sys.setswitchinterval(_TURN)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     handler = _load_class(settings, "HANDLER")(settings.get("AIP_STORAGE_URI"), _load_class(settings, "PREDICTOR"))
     return Application(handler, settings)
 
@@ -241,7 +241,7 @@ def _load_class(settings, kind):
     return getattr(importlib.import_module(settings[f"{kind}_MODULE"]), settings[f"{kind}_CLASS"])
 
 
-def _shown(release):
+def _show_release(release):
     return JSONResponse((ReleaseDocument(**vars(release)) if release else ReleaseDocument(shares={})).model_dump())
 
 
@@ -263,7 +263,7 @@ def main():
         http=BoundedProtocol,
         ws="none",
         access_log=False,
-        timeout_graceful_shutdown=_LAST_REQUESTS,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT,
     )
     uvicorn.Server(config).run(sockets=[_bind(arguments.uds)] if arguments.uds else None)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 SPOOL_VARIABLE = "RECBANDITS_EVENT_SPOOL"  # a directory; without it, one of this user in the system's temporary folder
-MOST_BYTES = 64_000_000  # of a file
-_PATIENCE = 5.0  # seconds for one request to Pub/Sub
-_REQUEST = 5_000_000  # bytes in one request to Pub/Sub, which takes 10 MB
+MAX_SPOOL_BYTES = 64_000_000  # of a file
+_PUBLISH_TIMEOUT = 5.0  # seconds for one request to Pub/Sub
+_MAX_REQUEST_BYTES = 5_000_000  # bytes in one request to Pub/Sub, which takes 10 MB
 
 
 class PubSubSink:
-    """Publishes interactions as JSON, the event id as attribute, many in one request.
+    """Publishes events as JSON to Pub/Sub, with the event id as attribute, many in one request.
 
     Args:
       topic: "projects/<project>/topics/<topic>".
@@ -45,7 +45,7 @@ class PubSubSink:
             for part in _parts(messages):
                 # The client's own `publish` batches too, with a future for each message; this is the one below it.
                 asked = request(topic=self._topic, messages=part)
-                PublisherClient.publish(self._client, asked, retry=None, timeout=_PATIENCE)
+                PublisherClient.publish(self._client, asked, retry=None, timeout=_PUBLISH_TIMEOUT)
         except InvalidArgument as error:
             raise ValueError(str(error)) from error
         except GoogleAPICallError:
@@ -53,7 +53,7 @@ class PubSubSink:
             raise
 
     def _reconnect(self):
-        """Begin anew: a connection that broke waits longer after each attempt, up to two minutes."""
+        """Connect anew: a connection that broke waits longer after each attempt, up to two minutes."""
         before, self._client = self._client, self._open()
         if self._client is not before:
             before.transport.close()
@@ -83,14 +83,14 @@ class Spool:
 
     Args:
       path: of the file; its directory is created.
-      most_bytes: that the file may have.
+      max_bytes: that the file may have.
 
     Raises:
       OSError: the file cannot be written, or another process has it.
     """
 
-    def __init__(self, path, most_bytes=MOST_BYTES):
-        path, self._most_bytes, self._process = Path(path), most_bytes, os.getpid()
+    def __init__(self, path, max_bytes=MAX_SPOOL_BYTES):
+        path, self._max_bytes, self._process = Path(path), max_bytes, os.getpid()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         try:
@@ -123,7 +123,7 @@ class Spool:
             for event, each in zip(events, attributes, strict=True)
         ]
         content = "".join(lines).encode()
-        if self._process != os.getpid() or self._size + len(content) > self._most_bytes:
+        if self._process != os.getpid() or self._size + len(content) > self._max_bytes:
             return False
         try:
             if os.write(self._file, content) < len(content):
@@ -140,7 +140,7 @@ class Spool:
     def replay(self, most):
         """Yield the events as batches, each done when the next one is requested; then empty the file.
 
-        A process that ends before replays all of them again: whoever reads events ignores those that it has.
+        A process that ends before has the next one replay all of them, so readers must ignore events that they have.
 
         Args:
           most: events in a batch.
@@ -212,7 +212,7 @@ def _parts(messages):
     """Split messages into lists small enough for one request; one that is too large by itself stays alone."""
     part, size = [], 0
     for message in messages:
-        if part and size + message.ByteSize() > _REQUEST:
+        if part and size + message.ByteSize() > _MAX_REQUEST_BYTES:
             yield part
             part, size = [], 0
         part.append(message)

@@ -1,4 +1,4 @@
-"""What a policy was trained on and how good it is, and the model card that says so."""
+"""Summary of the training of a policy, and its model card."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from recbandits.records.fields import TEXT
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What whoever finds a policy has to know of its training.
+    """Data, parameters, metrics and limits of a trained policy, for its users.
 
     Attributes:
       data: source and number of rows, a sentence.
@@ -49,7 +49,7 @@ class TrainingSummary:
 
 
 def model_card(settings):
-    """The model card of a policy, one page of Markdown.
+    """Write the model card of a policy, one page of Markdown.
 
     Args:
       settings: what `serving.policy.export` writes into `policy.json`.

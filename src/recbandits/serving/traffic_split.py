@@ -1,8 +1,8 @@
-"""Which versions of a policy answer, and whom: a canary is a share of the users, always the same ones.
+"""The split of users between versions of a policy: a canary answers a share of the users, always the same ones.
 
 Users are split by weighted rendezvous hashing (Schindelhauer and Schomaker 2005): each version draws an exponential
 variable with its share as the rate, from a hash of the user's key and its own name, and the smallest wins. The
-probability to win is the share; when one share grows at the cost of others, nobody leaves the version that grows.
+probability to win is the share; when one share grows at the cost of others, no user leaves the version that grows.
 """
 
 import math
@@ -31,31 +31,31 @@ class TrafficSplit:
 
     @classmethod
     def of(cls, document):
-        """The release in a parsed JSON document, as `vars` gives one; anything else is a ValueError."""
+        """Read a release from a parsed JSON document, as `vars` gives one; anything else is a ValueError."""
         if not isinstance(document, dict) or not {"shares"} <= document.keys() <= {"shares", "previous"}:
             raise ValueError(f"a release must have 'shares', and perhaps 'previous', got {document!r:.100}")
         return cls(**document)
 
     def version(self, key):
-        """The version that answers a user.
+        """Return the version that answers a user.
 
         Args:
           key: what is always the same for one user, such as the id; its `str` counts.
 
         Returns:
-          One of the versions with a share, always the same one for the same shares.
+          one of the versions with a share, always the same one for the same shares.
         """
-        taking = {version: share for version, share in self.shares.items() if share}
-        if len(taking) == 1:
-            return next(iter(taking))
-        return min(taking, key=lambda version: -math.log(_uniform(f"{version}/{key}")) / taking[version])
+        shares = {version: share for version, share in self.shares.items() if share}
+        if len(shares) == 1:
+            return next(iter(shares))
+        return min(shares, key=lambda version: -math.log(_uniform(f"{version}/{key}")) / shares[version])
 
     def then(self, shares):
-        """The next release, which remembers the shares of this one."""
+        """Return the next release, which remembers the shares of this one."""
         return TrafficSplit(dict(shares), previous=self.shares)
 
     def rolled_back(self):
-        """The shares before the last change, 0 for what was deployed since; rolling back again undoes that.
+        """Return the shares before the last change, 0 for what was deployed since; a second roll back undoes it.
 
         Raises:
           ValueError: there was none.
@@ -65,13 +65,13 @@ class TrafficSplit:
         return self.then(dict.fromkeys(self.shares, 0) | self.previous)
 
     def with_version(self, version, share):
-        """The next release, in which `version` has `share` percent and the others split the rest as before."""
+        """Return the next release, in which a version has `share` percent and the others split the rest as before."""
         _check_share(version, share)
         others = {other: old for other, old in self.shares.items() if other != version}
         return self.then(_scaled(others, 100 - share) | {version: share})
 
     def without(self, version):
-        """The next release, from which a version without traffic is gone for good.
+        """Return the next release without a version that has no traffic.
 
         Raises:
           ValueError: it is not deployed, or has traffic.
@@ -81,7 +81,7 @@ class TrafficSplit:
         if self.shares[version]:
             raise ValueError(f"version {version!r} still has {self.shares[version]} % of the traffic: split it first")
         needed = self.previous is not None and self.previous.get(version, 0) > 0
-        return TrafficSplit(_less(self.shares, version), None if needed else _less(self.previous, version))
+        return TrafficSplit(_remove(self.shares, version), None if needed else _remove(self.previous, version))
 
 
 def _check(shares):
@@ -101,12 +101,12 @@ def _check_share(version, share):
 
 
 def _uniform(text):
-    """A number in (0, 1), the same for the same text in every process."""
+    """Return a number in (0, 1), the same for the same text in every process."""
     return (int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) + 0.5) / 2**64
 
 
 def _scaled(shares, total):
-    """Whole numbers in proportion to `shares` that add up to `total`: the largest remainders are rounded up."""
+    """Return whole numbers in proportion to `shares` that add up to `total`: the largest remainders are rounded up."""
     whole = sum(shares.values())
     if not whole:
         if total:
@@ -120,5 +120,5 @@ def _scaled(shares, total):
     return floor
 
 
-def _less(shares, version):
+def _remove(shares, version):
     return None if shares is None else {other: share for other, share in shares.items() if other != version}

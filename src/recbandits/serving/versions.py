@@ -16,7 +16,7 @@ FILE, POLICIES = "release.json", "policies"
 
 
 class Served(NamedTuple):
-    """A release, and the policies that it names.
+    """A release and its policies.
 
     Attributes:
       release: `TrafficSplit`
@@ -27,8 +27,8 @@ class Served(NamedTuple):
     policies: dict
 
     @property
-    def known(self):
-        """Number of items that an instance without candidates chooses from, at most."""
+    def num_items(self):
+        """Return the number of items, at most, that an instance without candidates chooses from."""
         return max(0 if policy.candidates is None else len(policy.candidates) for policy in self.policies.values())
 
     def recommend(self, instance, defaults):
@@ -59,7 +59,7 @@ class Served(NamedTuple):
 
 
 def _key(instance):
-    """What the version follows from: the user, and without one the seed or a fresh draw."""
+    """Return the key that decides the version: the user, and without one the seed or a random number."""
     if instance.user_id is not None:
         return instance.user_id
     return uuid.uuid4().hex if instance.seed is None else f"seed {instance.seed}"
@@ -93,7 +93,7 @@ def find(uri):
 
 
 def read(directory):
-    """The `TrafficSplit` that is written in a directory.
+    """Read the `TrafficSplit` of a directory.
 
     Raises:
       ValueError: it is not JSON, or no release.
@@ -135,12 +135,12 @@ def _load(uri, version):
 
 
 class Answered(NamedTuple):
-    """What became of the lines of a file.
+    """Result of a batch prediction.
 
     Attributes:
       predictions: `pathlib.Path` of the answers, each {"instance": ..., "prediction": ...}, in the order of the lines.
       answered: number of them.
-      refusals: `pathlib.Path` of what was refused, each {"line": number from 1, "error": sentence}.
+      refusals: `pathlib.Path` of the refused lines, each {"line": number from 1, "error": sentence}.
       refused: number of them.
     """
 
@@ -175,13 +175,12 @@ def check_exact(content):
 
 
 def batch_predict(policy, source, destination):
-    """Answer every line of a file, each an `Instance`; a bad line is written down, and the others are answered.
+    """Answer every line of a file, each an `Instance`; the lines that are refused go to a file of their own.
 
     Args:
       policy: directory of an exported policy.
-      source: file of JSON lines; empty ones are passed over.
-      destination: file for the answers, replaced when all are there; what was refused goes beside it, to the same name
-        with `.errors`.
+      source: file of JSON lines; empty ones are ignored.
+      destination: file for the answers, replaced when it is complete, and beside it one with the suffix `.errors`.
 
     Returns:
       `Answered`
