@@ -170,6 +170,7 @@ class BanditHandler:
         return self._predict(request) if is_quick else await work(self._predict, request)
 
     def _parse_and_predict(self, body):
+        """Parse and predict in one call of the worker, so that of all large requests one at a time is in memory."""
         request = self.predictor.preprocess(body)
         self.predictor.count_candidates(request)
         return self._predict(request)

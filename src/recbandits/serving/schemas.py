@@ -25,6 +25,14 @@ _MAX_FIELDS, _MAX_COLUMNS = 20, 10_000  # more than any message and policy has
 _MAX_CACHED_BODY = 65_536  # bytes of JSON whose texts are looked up in a cache; a larger body has too many
 _MAX_NAME_LENGTH = 60  # letters of a foreign name in a sentence
 _RENAMED = {"features": "context"}  # fields of an instance
+_REFUSALS = {  # by HTTP status
+    400: "the body is not JSON",
+    403: "the token is missing, or the host is another one",
+    413: "the body is too large",
+    415: "the content type is another one",
+    422: "the body is JSON, but cannot be answered",
+    503: "no policy is deployed yet, or too many predictions are in progress",
+}
 
 
 class RefusalError(ValueError):
@@ -231,20 +239,11 @@ def openapi(health_route, predict_route):
     def operation(name, description, answer=anything, refusals=(), body=None):
         shown = {"content": answer} if isinstance(answer, dict) else content(answer)
         responses = {"200": {"description": "Successful Response"} | shown}
-        responses |= {str(status): {"description": why} | content(Problem) for status, why in dict(refusals).items()}
+        for status in refusals:
+            responses[str(status)] = {"description": _REFUSALS[status]} | content(Problem)
         asked = {"requestBody": content(body) | {"required": True}} if body else {}
         return {"description": description, "operationId": name, **asked, "responses": responses}
 
-    absent = {503: "no policy is deployed yet"}
-    closed = {403: "the caller has not the token, or named another host"}
-    refused = closed | {400: "the body is not JSON", 422: "the release cannot be served"}
-    bad = {
-        400: "the body is not JSON",
-        413: "the body is too large",
-        415: "the content type is another one",
-        422: "the body is JSON, but no request that the policy can answer",
-        503: "no policy is deployed yet, or too many predictions are under way",
-    }
     predict = "Recommend actions, one prediction for each instance."
     show, end = "Return the release and the shares before its last change.", "Serve nothing until the next release."
     change = "Serve another release, after its new versions are loaded and verified."
@@ -252,15 +251,15 @@ def openapi(health_route, predict_route):
         "openapi": "3.1.0",
         "info": {"title": "RecBandits", "version": "2"},
         "paths": {
-            health_route: {"get": operation("health", "Answer once a policy is loaded.", refusals=absent)},
+            health_route: {"get": operation("health", "Answer once a policy is loaded.", refusals=[503])},
             "/live": {"get": operation("live", "Answer while the process runs.")},
             "/metrics": {"get": operation("metrics", "Metrics in the text format of Prometheus.", text)},
             "/release": {
-                "get": operation("get_release", show, ReleaseDocument, closed),
-                "put": operation("put_release", change, ReleaseDocument, refused, ReleaseDocument),
-                "delete": operation("delete_release", end, ReleaseDocument, closed),
+                "get": operation("get_release", show, ReleaseDocument, [403]),
+                "put": operation("put_release", change, ReleaseDocument, [400, 403, 413, 422], ReleaseDocument),
+                "delete": operation("delete_release", end, ReleaseDocument, [403]),
             },
-            predict_route: {"post": operation("predict", predict, Response, bad, Request)},
+            predict_route: {"post": operation("predict", predict, Response, [400, 413, 415, 422, 503], Request)},
         },
         "components": {"schemas": schemas},
     }
