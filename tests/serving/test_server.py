@@ -17,10 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from google.pubsub_v1 import PublishRequest, PublishResponse
 
 from recbandits.config import Config
 from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
@@ -29,6 +31,7 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
 from recbandits.serving.metrics import read_metrics
+from recbandits.serving.outbox import count_missing
 from recbandits.serving.predictor import MAX_BODY_BYTES, BanditPredictor
 from recbandits.serving.schemas import Response
 
@@ -489,6 +492,57 @@ def test_a_dead_or_silent_pubsub_fails_no_prediction_and_loses_no_decision(expor
     assert (counters["put"], counters["waiting"] + counters["spooled"], counters["delivered"]) == (100, 100, 0)
     (file,) = tmp_path.iterdir()
     assert (file.name, len(file.read_text().splitlines())) == ("projects.local.topics.log.jsonl", 100)
+
+
+class Publisher(grpc.GenericRpcHandler):
+    """The method of Pub/Sub that publishes; `attributes` are those of the messages."""
+
+    def __init__(self):
+        self.attributes = []
+
+    def service(self, call):
+        if call.method != "/google.pubsub.v1.Publisher/Publish":
+            return None
+        request, response = PublishRequest.pb(), PublishResponse.pb()
+        return grpc.unary_unary_rpc_method_handler(self._publish, request.FromString, response.SerializeToString)
+
+    def _publish(self, request, _):
+        self.attributes += [dict(message.attributes) for message in request.messages]
+        return PublishResponse.pb()(message_ids=[str(number) for number in range(len(request.messages))])
+
+
+def await_counter(connection, name, value):
+    end = time.monotonic() + 60
+    while get_metrics(connection)["outbox"][name] != value:
+        assert time.monotonic() < end, f"{name} is not {value} after 60 seconds"
+        time.sleep(0.05)
+
+
+def test_what_was_answered_without_pubsub_is_published_after_a_kill_and_a_restart(exported, tmp_path):
+    port, host = free_port(), f"127.0.0.1:{free_port()}"
+    variables = {"AIP_HTTP_PORT": str(port), "AIP_STORAGE_URI": str(exported[0]), "PUBSUB_EMULATOR_HOST": host}
+    variables |= {"RECBANDITS_EVENT_TOPIC": TOPIC, "RECBANDITS_EVENT_SPOOL": str(tmp_path)}
+    connection, answered = HTTPConnection("127.0.0.1", port, timeout=30), []
+    with started(**variables) as process:
+        for _ in range(10):
+            connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}] * 10}), JSON)
+            predictions = json.loads(connection.getresponse().read())["predictions"]
+            answered += [each["event_id"] for each in predictions]
+        await_counter(connection, "spooled", 100)
+        process.kill()
+    connection.close()
+    publisher = Publisher()
+    pubsub = grpc.server(ThreadPoolExecutor(1), [publisher])
+    pubsub.add_insecure_port(host)
+    pubsub.start()
+    try:
+        with started(**variables):
+            await_counter(connection, "replayed", 100)
+            connection.close()
+    finally:
+        pubsub.stop(None)
+    assert sorted(each["event_id"] for each in publisher.attributes) == sorted(answered)
+    assert count_missing(publisher.attributes) == 0
 
 
 def free_port():
