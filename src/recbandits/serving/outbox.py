@@ -9,9 +9,9 @@ server that is killed loses what was answered in the last half second, and in th
 may take; without a spool, since the sink was reached last. Its events are numbered, so that `count_missing` counts what
 has been lost between others.
 
-The queue of an outbox is bounded, by decisions and by bytes. While it is at most half full every decision is kept;
-above that with a probability that falls from 1 to one in a million when it is full, depends on nothing but how full it
-is, and is written into the record as `pass_prob`. So the log is unbiased, with each record weighted by 1 / pass_prob.
+The queue of an outbox is bounded in bytes. While it is at most half full every decision is kept; above that with a
+probability that falls from 1 to one in a million when it is full, depends on nothing but how full it is, and is written
+into the record as `pass_prob`. So the log is unbiased, with each record weighted by 1 / pass_prob.
 """
 
 import dataclasses
@@ -42,7 +42,6 @@ class Outbox:
     Args:
       open_sink: function without arguments by which the thread opens the sink, whose `send(interactions, attributes)`
         gets for each a dict of texts as well: "instance" names this queue, "sequence" numbers its events from 0.
-      size: of the queue.
       batch: records handed over at once, at most.
       seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
       seed: of the draws that keep or drop; None for fresh entropy.
@@ -52,10 +51,10 @@ class Outbox:
 
     background = True
 
-    def __init__(self, open_sink, size=20_000, batch=500, seconds=0.5, seed=None, max_bytes=64_000_000, spool=None):
-        if not 1 <= batch <= size:
-            raise ValueError(f"batch must be from 1 to the size of the queue, {size}, got {batch}")
-        self._open_sink, self._size, self._batch, self._seconds = open_sink, size, batch, seconds
+    def __init__(self, open_sink, batch=500, seconds=0.5, seed=None, max_bytes=64_000_000, spool=None):
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
         self._random, self._max_bytes, self._spool = random.Random(seed), max_bytes, spool
         self._process = None
         self._reset()
@@ -79,7 +78,7 @@ class Outbox:
             self._start()
         self._counts["put"] += 1
         size = decision.size
-        fill = max(len(self._queue) / self._size, (self._bytes + size) / self._max_bytes)
+        fill = (self._bytes + size) / self._max_bytes
         probability = pass_probability(fill)
         if fill < 1 and (probability == 1 or self._random.random() < probability):
             with self._lock:
