@@ -195,7 +195,7 @@ def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
 
 
 def _check_accelerator(tensorflow):
-    """Check that TensorFlow sees the accelerator that the image was made for, before anybody pays for an idle one."""
+    """Check that TensorFlow sees the accelerator that the image was made for, before an idle one is paid for."""
     if os.environ.get("RECBANDITS_ACCELERATOR") == "GPU" and not tensorflow.config.list_physical_devices("GPU"):
         raise ValueError(
             "RECBANDITS_ACCELERATOR=GPU asks for a GPU, and TensorFlow sees none: start the container with one "
