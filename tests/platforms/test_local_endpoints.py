@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -233,21 +232,6 @@ def test_an_endpoint_listens_on_a_socket_of_its_owner_alone_and_on_no_port(expor
     finally:
         endpoint.delete()
     assert not address.exists()
-
-
-def test_a_killed_server_comes_back_by_itself_with_what_it_served(endpoint, exported):
-    """Five SIGKILLs; nobody calls `create` in between."""
-    version = endpoint.deploy(exported[0])
-    for _ in range(5):
-        killed = process_of(endpoint)
-        killed.kill()
-        deadline = time.monotonic() + 60
-        while not endpoint.health()["ready"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert process_of(endpoint) != killed
-        (prediction,) = endpoint.predict([{"user_id": "7"}])
-        assert prediction["policy_version"] == version
 
 
 def test_a_stopped_endpoint_leaves_no_process(exported, tmp_path):

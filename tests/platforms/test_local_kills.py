@@ -1,24 +1,31 @@
-"""Nothing is lost, wrong or double: publishers, functions and readers of the platform are killed while they work.
+"""Nothing is lost, wrong or double: every kind of process of the platform is killed while it works.
 
-PROFILE=full kills 100 times in place of 20.
+PROFILE=full kills 20 of each kind in place of 3.
 """
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from recbandits.config import Config
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
+from recbandits.platforms.jobs import Job
+from recbandits.platforms.local import forkserver
+from recbandits.platforms.local.jobs import LocalJobs
+from recbandits.platforms.protocol import PlatformError
 
-KILLS = 100 if os.environ.get("PROFILE") == "full" else 20
+KILLS = 20 if os.environ.get("PROFILE") == "full" else 3  # of each kind
 LOGGER = Path(__file__).parents[2] / "04-pipelines" / "02-mlops_pipeline_tf_agents_bandit" / "src" / "logger"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = 180.0  # seconds until everything that waits must be in the warehouse
@@ -59,6 +66,25 @@ while True:
     time.sleep(0.005)
 """
 )
+# A forked child of the job counts: each number once, from the last number on. Two at once are an error.
+TASK = """
+import fcntl, os, sys, time
+from pathlib import Path
+
+directory = Path(os.environ["AIP_MODEL_DIR"]).parent
+if child := os.fork():
+    sys.exit(os.waitpid(child, 0)[1] != 0)
+alone = (directory / "alone").open("w")
+fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+with (directory / "numbers").open("a+") as file:
+    file.seek(0)
+    number = len(file.readlines())
+    while not Path(sys.argv[1]).exists():
+        file.write(f"{number}\\n")
+        file.flush()
+        number += 1
+        time.sleep(0.01)
+"""
 # What is read must be right at every moment: no reward but that of its pair, and never fewer rows than before.
 READER = (
     COMMON
@@ -76,16 +102,19 @@ while True:
 
 
 class Place:
-    """The platform of a directory, with processes that write, read and log."""
+    """The platform of a directory, with processes that write, read and log, jobs and an endpoint."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, policy):
         self.directory, self.platform = directory, choose(Config(artifacts=str(directory / "artifacts")))
         self.topics = {name: self.platform.messages.topic(name) for name in ("interactions", "rewards")}
+        self.jobs = [_Job(self, victim) for victim in ("command", "child", "runner", "forkserver")]
+        self.server = _Server(self.platform, policy)
         self.kinds = {
             "publisher": [self._publisher(name) for name in "pq"],
             "function": [self._function("interactions"), self._function("rewards")],
             "reader": [lambda: self._start("reader", READER)],
-        }
+            "server": [self.server.start],
+        } | {job.victim: [job.start] for job in self.jobs}
         self.processes = {(kind, n): start() for kind, starts in self.kinds.items() for n, start in enumerate(starts)}
 
     def kill(self, kind, rng):
@@ -102,9 +131,13 @@ class Place:
         return file.read_text() if file.exists() else ""
 
     def stop(self):
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+        for job in self.jobs:
+            job.stop()
+        self.server.delete()
+        for kind, number in self.processes:
+            if kind in ("publisher", "reader"):
+                self.processes[kind, number].kill()
+                self.processes[kind, number].wait()
         for name in ("log-interaction", "log-reward"):
             self.platform.functions.delete(name)
 
@@ -146,16 +179,137 @@ class _Function:
         return -signal.SIGKILL
 
 
+class _Job:
+    """A forked job, of which one process is killed: command, child, runner, or the forkserver while it forks."""
+
+    def __init__(self, place, victim):
+        self.victim, self.was_forked, self._file = victim, False, place.directory / "counted"
+        self._jobs = LocalJobs(place.platform.config, module="warm_counter")
+        self._unit = self._jobs.unit(f"count-{victim}")
+
+    def start(self):
+        self._run(wait=False)
+        return self
+
+    def finish(self):
+        """Let it end; its `Record`."""
+        self._file.touch()
+        return self._run(wait=True)
+
+    def stop(self):
+        self._unit.kill()
+
+    def poll(self):
+        return None if self._unit.running else -1
+
+    def kill(self):
+        self.was_forked |= any(forkserver.__name__ in process.cmdline() for process in self._unit.members())
+        if self.victim == "forkserver":
+            self._unit.kill()
+            threading.Timer(random.uniform(0, 0.02), _kill_forkservers).start()
+            return
+        deadline = time.monotonic() + PATIENCE
+        while len(processes := self._processes()) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        processes[self.victim].kill()
+        if self.victim == "runner":
+            assert self._unit.running, "its command goes on"
+            self._unit.kill()
+
+    def wait(self):
+        self._unit.wait()
+
+    def numbers(self):
+        """All that was counted."""
+        return [int(line) for line in (self._unit.directory / "numbers").read_text().split()]
+
+    def log(self):
+        return self._unit.log()
+
+    def _run(self, wait):
+        return self._jobs.run(Job(self._unit.directory.name, (str(self._file),)), wait)
+
+    def _processes(self):
+        """Dict of the processes: each is the child of the one before it."""
+        members, found = {process.pid: process for process in self._unit.members()}, {}
+        for process in members.values():
+            with contextlib.suppress(psutil.Error):
+                depth = sum(parent.pid in members for parent in process.parents())
+                found[("runner", "command", "child")[depth]] = process
+        return found
+
+
+def _kill_forkservers():
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if forkserver.__name__ in process.cmdline():
+                process.kill()
+
+
+class _Server:
+    """The prediction server, and a thread that asks it all the time."""
+
+    def __init__(self, platform, policy):
+        messages = platform.messages
+        topic = messages.topic("decisions")
+        self._subscription, self._messages = messages.subscription("decisions", topic), messages
+        self._endpoint, self.answers, self._stopped = platform.endpoints.create(topic=topic), [], threading.Event()
+        self.version = self._endpoint.deploy(policy)
+        self._client = threading.Thread(target=self._ask)
+        self._client.start()
+
+    def start(self):
+        """Wait until it answers again, which nothing but its runner sees to."""
+        before, deadline = len(self.answers), time.monotonic() + PATIENCE
+        while len(self.answers) <= before:
+            assert time.monotonic() < deadline, self._endpoint.logs()[-2000:]
+            time.sleep(0.02)
+        return self
+
+    def poll(self):
+        return None if self._endpoint.unit.running else -1
+
+    def kill(self):
+        (process,) = [each for each in self._endpoint.unit.members() if "recbandits.serving.server" in each.cmdline()]
+        process.kill()
+
+    def wait(self):
+        return -signal.SIGKILL
+
+    def logged(self):
+        """Ids of all decisions that it has logged."""
+        self.finish()
+        return [each.attributes["event_id"] for each in self._messages.take(self._subscription, 10**6)]
+
+    def finish(self):
+        self._stopped.set()
+        self._client.join()
+
+    def delete(self):
+        self.finish()
+        self._endpoint.delete()
+
+    def _ask(self):
+        while not self._stopped.wait(0.01):
+            with contextlib.suppress(PlatformError):  # it was killed
+                self.answers += self._endpoint.predict([{"user_id": "7"}])
+
+
 @pytest.fixture
-def place(tmp_path):
-    place = Place(tmp_path)
+def place(tmp_path, exported, monkeypatch):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "warm_counter.py").write_text(TASK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
+    monkeypatch.setattr(forkserver, "PACKAGE", "warm_")
+    monkeypatch.setattr(forkserver, "MODULES", ("json",))
+    place = Place(tmp_path, exported[0])
     yield place
     place.stop()
 
 
 def test_whoever_is_killed_every_acknowledged_pair_is_there_once_with_its_reward(place):
-    rng, kinds = random.Random(7), list(place.kinds)
-    victims = [kinds[number % len(kinds)] for number in range(KILLS)]
+    rng, victims = random.Random(7), list(place.kinds) * KILLS
     rng.shuffle(victims)
     for victim in victims:
         time.sleep(rng.uniform(0.05, 0.6))
@@ -170,9 +324,11 @@ def test_whoever_is_killed_every_acknowledged_pair_is_there_once_with_its_reward
         time.sleep(0.1)
     table = warehouse.decisions(START, START + timedelta(days=30), 60, -1.0)
     rewards = dict(zip(table["event_id"].to_pylist(), table["reward"].to_pylist(), strict=True))
-    assert len(noted) > 5 * KILLS
+    assert len(noted) > len(victims)
     assert noted <= rewards.keys()
-    assert len(table) == len(rewards) <= len(noted) + KILLS, "a pair that was published but not noted is there as well"
+    assert len(table) == len(rewards) <= len(noted) + KILLS + 2, (
+        "a pair that was published but not noted is there as well"
+    )
     assert {event: rewards[event] for event in noted} == {
         event: float(int(event.rpartition("-")[2]) % 5) for event in noted
     }
@@ -182,3 +338,13 @@ def test_whoever_is_killed_every_acknowledged_pair_is_there_once_with_its_reward
     assert counts.quarantined >= len(noted) // 100
     assert (messages.backlog("interactions-dead"), messages.backlog("rewards-dead")) == (0, 0)
     assert "Error" not in place.log("reader") + place.log("publisher")
+    logged = place.server.logged()
+    assert {answer["event_id"] for answer in place.server.answers} <= set(logged)
+    assert len(set(logged)) == len(logged)
+    assert {answer["policy_version"] for answer in place.server.answers} == {place.server.version}
+    for job in place.jobs:
+        assert job.finish().state == "succeeded"
+        assert job.numbers() == list(range(len(job.numbers())))
+        assert len(job.numbers()) > 10 * KILLS
+        assert "Error" not in job.log()
+        assert job.was_forked

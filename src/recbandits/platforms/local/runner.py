@@ -3,12 +3,14 @@
 `python -m recbandits.platforms.local.runner DIRECTORY LOCK`, where LOCK is an inherited file descriptor.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 import psutil
 
@@ -18,25 +20,27 @@ _PROVED = 10.0  # seconds after which a server that fails is started again; one 
 _PAUSE = 0.2  # seconds before it is
 
 
-def run(unit: Unit, lock: int) -> None:
+def run(unit: Unit, lock: int, fork: Callable[[Sequence[str]], psutil.Process] | None = None) -> None:
     """Run the command of a unit to its end.
 
     Args:
       unit: with `run.json`.
       lock: descriptor of its lock, which this process and the command keep open.
+      fork: function of the command that forks it and returns its process; None executes it.
     """
     request, stopped, children = unit.run, threading.Event(), []
 
     def stop(*_):
         stopped.set()
         for child in children:
-            child.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
 
     signal.signal(signal.SIGTERM, stop)
     code = 0
     while not stopped.is_set():
-        start = time.monotonic()
-        children[:] = [subprocess.Popen(request["command"], pass_fds=[lock])]
+        start, command = time.monotonic(), request["command"]
+        children[:] = [fork(command) if fork else subprocess.Popen(command, pass_fds=[lock])]
         if stopped.is_set():
             stop()
         code = children[0].wait()
@@ -53,10 +57,8 @@ def _end_rest(unit: Unit) -> None:
     """Kill what the command left behind, as the end of a container does."""
     while rest := [process for process in unit.members() if process.pid != os.getpid()]:
         for process in rest:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         time.sleep(0.01)
 
 

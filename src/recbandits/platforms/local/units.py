@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 import psutil
 
 from recbandits.platforms.local.files import LOCK_FILE, held, is_held, private, read_json, require_local, write_json
+from recbandits.platforms.local.forkserver import VARIABLE, Forkserver, get_forkserver
 from recbandits.platforms.protocol import PlatformError
 
-VARIABLE = "RECBANDITS_START"  # name of a start, in the environment of its processes
 _POLL = 0.05  # seconds between two looks
 _PATIENCE = 10.0  # seconds that processes get to end, or another start gets to show its processes
 _READY = 90.0  # seconds until a server must be ready
@@ -94,20 +94,20 @@ class Unit:
         Raises:
           PlatformError: a process that is not of the last start holds the lock, or the directory cannot be written.
         """
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"} | (variables or {})
         try:
             require_local(private(self.directory))
+            due = not self.running and self._is_due(request, finished)
+            forkserver = get_forkserver(command, environment) if due else None  # before others wait for the lock
             with self._turn() as lock:
-                if lock is None:
-                    return False
-                end = self._end()
-                if (self.run and self.run["request"] != request) or (end and end["state"] in finished):
+                if lock is None or not self._is_due(request, finished):
                     return False
                 for path in (self.directory / name for name in stale):
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 run = {"command": list(command), "restart": restart, "request": request, "label": self.label}
                 run |= {"name": secrets.token_hex(16), "started": datetime.now(UTC).isoformat()}
                 write_json(self.directory / "run.json", run | {"variables": variables or {}})
-                self._spawn(lock, {"PYTHONUNBUFFERED": "1"} | (variables or {}) | {VARIABLE: run["name"]})
+                self._spawn(lock, environment | {VARIABLE: run["name"]}, forkserver)
         except OSError as error:
             raise PlatformError(f"{self.label} could not be started: {error.strerror or error}") from error
         return True
@@ -221,13 +221,20 @@ class Unit:
             if time.monotonic() > deadline:
                 raise self._stranger()
 
-    def _spawn(self, lock: int, variables: dict[str, str]) -> None:
+    def _is_due(self, request: Any, finished: Sequence[str]) -> bool:
+        """Return whether a unit that does not run is to be started for a request."""
+        end = self._end()
+        return not (self.run and self.run["request"] != request) and not (end and end["state"] in finished)
+
+    def _spawn(self, lock: int, environment: dict[str, str], forkserver: Forkserver | None) -> None:
         command = [sys.executable, "-m", "recbandits.platforms.local.runner", str(self.directory), str(lock)]
         descriptor = os.open(self.directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with open(descriptor, "ab") as log:
+            if forkserver and forkserver.fork(self.directory, environment, lock, descriptor):
+                return
             runner = subprocess.Popen(
                 command,
-                env=os.environ | variables,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,176 @@
+"""A process that has imported TensorFlow and forks jobs, which then start without the seconds of that import.
+
+A process that starts jobs has at most one forkserver. It has the environment, working directory and umask of that
+process, and is replaced when one of them changes: TensorFlow and OpenBLAS read variables when they are imported. It
+ends with the process that uses it, or when it has been idle; the jobs go on.
+
+A forkserver forks the runner of a unit, and the runner forks the command, both with the unit's lock. Every process of a
+unit is found by a name in the environment that it was executed with, and a forked process shows that of its forkserver.
+So the runner overwrites the name in its memory, from which the system reads it; what it forks inherits that memory.
+
+`python -m recbandits.platforms.local.forkserver SOCKET MODULE...` is a forkserver, which imports the modules.
+"""
+
+import contextlib
+import ctypes
+import functools
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import psutil
+
+VARIABLE = "RECBANDITS_START"  # name of a start, in the environment of its processes
+PACKAGE = "recbandits.training."  # the modules that are forked
+MODULES = ("recbandits.training.experiments", "recbandits.serving.saved_model", "tyro")  # what they import
+_PER_JOB = ("AIP_", "CLOUD_ML_", VARIABLE)  # first letters of variables that differ between jobs; no import reads them
+_NO_NAME = "0" * 32  # as long as a name
+_IDLE = 600.0  # seconds without a request after which a forkserver ends
+_LOCK = threading.Lock()
+
+
+class Forkserver:
+    """A connection to a forkserver, which ends when the connection is garbage.
+
+    Args:
+      environment: dict of its variables.
+
+    Attributes:
+      process: `subprocess.Popen`.
+      ready: whether it has imported the modules.
+    """
+
+    def __init__(self, environment: dict[str, str]):
+        self._connection, end = socket.socketpair()
+        with end:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(end.fileno()), *MODULES],
+                env=environment | {VARIABLE: _NO_NAME},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[end.fileno()],
+                start_new_session=True,
+            )
+        threading.Thread(target=self.process.wait, daemon=True).start()  # so that it leaves no zombie
+        self.ready = self._connection.recv(1) != b""
+
+    def __del__(self):
+        self._connection.close()
+
+    def fork(self, directory: Path, environment: dict[str, str], lock: int, log: int) -> bool:
+        """Fork the runner of a unit.
+
+        Args:
+          directory: of the unit.
+          environment: of the start.
+          lock: descriptor of the unit's lock.
+          log: descriptor of its log.
+
+        Returns:
+          Whether the runner has started. If not, no process has the lock from here, and none will.
+        """
+        request = {"directory": str(directory), "variables": _split(environment)[1]}
+        connection, other = socket.socketpair()
+        with connection, contextlib.suppress(OSError):  # the forkserver has ended
+            with other:
+                socket.send_fds(self._connection, [b"f"], [other.fileno(), lock, log])
+            connection.sendall(json.dumps(request).encode())
+            connection.shutdown(socket.SHUT_WR)
+            return connection.recv(1) != b""  # empty once all processes that had the other end are gone
+        return False
+
+
+def get_forkserver(command: Sequence[str], environment: dict[str, str]) -> Forkserver | None:
+    """Return the forkserver of this process for a command, or None where it must be executed."""
+    if list(command[:2]) != [sys.executable, "-m"] or not command[2].startswith(PACKAGE):
+        return None
+    umask = os.umask(0o077)
+    os.umask(umask)
+    with _LOCK:
+        context = (tuple(sorted(_split(environment)[0].items())), os.getcwd(), umask, os.getpid())
+        if _connect(context).process.poll() is not None:
+            _connect.cache_clear()
+        forkserver = _connect(context)
+    return forkserver if forkserver.ready else None
+
+
+@functools.lru_cache(maxsize=1)
+def _connect(context):
+    return Forkserver(dict(context[0]))
+
+
+def _split(environment):
+    """Return the variables that a forkserver has, and those that differ between jobs."""
+    own = {name: value for name, value in environment.items() if name.startswith(_PER_JOB)}
+    return {name: value for name, value in environment.items() if name not in own}, own
+
+
+def main(connection: socket.socket, modules: Sequence[str]) -> None:
+    """Import modules, then fork a runner for each request until the connection is closed or idle."""
+    for module in modules:
+        import_module(module)
+    gc.freeze()  # what is here already is not looked at again, so that forks need no copy of its memory
+    connection.send(b"r")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes runners that have ended
+    while select.select([connection], [], [], _IDLE)[0]:
+        request, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
+        if not request:
+            break
+        if os.fork() == 0:
+            connection.close()  # a request that this forkserver does not take must find it closed
+            _run(*descriptors)
+            break
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _run(reply, lock, log):
+    """Become the runner of a unit."""
+    from recbandits.platforms.local import runner, units
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    with socket.socket(fileno=reply) as starter, starter.makefile() as file:
+        request = json.load(file)
+        _show_name(request["variables"][VARIABLE])
+        os.environ.update(request["variables"])
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log, stream.fileno())
+        os.close(log)
+        starter.send(b"r")
+    runner.run(next(units.units_below(request["directory"])), lock, _fork)
+
+
+def _show_name(name):
+    """Overwrite the name in the environment that this process was executed with."""
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_void_p
+    ctypes.memmove(getenv(VARIABLE.encode()), name.encode(), len(_NO_NAME))
+    if psutil.Process().environ().get(VARIABLE) != name:
+        sys.exit("this system does not show it: the job is executed")
+
+
+def _fork(command):
+    """Fork the command of a unit, `python -m MODULE ARGUMENT...`; its end is that of the interpreter."""
+    number = os.fork()
+    if number:
+        return psutil.Process(number)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.argv[:] = command[2:]
+    runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+    sys.exit()
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
