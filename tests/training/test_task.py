@@ -21,6 +21,7 @@ from recbandits.data import formats
 from recbandits.environments.factorization import als
 from recbandits.evaluation.regret import totals
 from recbandits.platforms.jobs import Job
+from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
 from recbandits.training import task
@@ -117,6 +118,21 @@ def test_a_profile_goes_beside_the_curves_and_changes_nothing(jobs, data):
     assert watched.own["policy_version"] == plain.own["policy_version"]
     table = read_operations(Path(watched.model).parent / "tensorboard")
     assert table.loc["Cholesky", "count"] == 2 * 60
+
+
+def test_a_forked_job_gives_what_an_executed_one_gives(jobs, data, monkeypatch):
+    """A process that has imported TensorFlow already draws, trains and exports the same to the last digit."""
+    records, commands = [], []
+    for package in (forkserver.PACKAGE, "another_package."):
+        monkeypatch.setattr(forkserver, "PACKAGE", package)
+        job = Job(f"start-{len(records)}", (*FIT, data, "--seeds=0", "--decisions=1000", "--judged=100"))
+        jobs.run(job, wait=False)
+        commands.append({forkserver.__name__ in process.cmdline() for process in jobs.unit(job.name).members()})
+        records.append(jobs.run(job))
+    assert commands == [{True}, {False}]
+    forked, executed = records
+    assert (forked.state, forked.own) == ("succeeded", executed.own)
+    assert jobs.logs(forked.name) == jobs.logs(executed.name)
 
 
 def test_a_profile_without_a_directory_is_refused(data, capsys, monkeypatch):

@@ -1,12 +1,13 @@
 """A process that has imported TensorFlow and forks jobs, which then start without the seconds of that import.
 
-A process that starts jobs has at most one forkserver. It has the environment, working directory and umask of that
-process, and is replaced when one of them changes: TensorFlow and OpenBLAS read variables when they are imported. It
-ends with the process that uses it, or when it has been idle; the jobs go on.
+A process that starts jobs has at most one forkserver, with its environment, working directory and umask. When one of
+them changes, another forkserver replaces it: TensorFlow and OpenBLAS read variables when they are imported. It ends
+with the process that uses it, or when it has been idle; the jobs go on. The imports start no thread but those of
+OpenBLAS and jemalloc, which support forks.
 
 A forkserver forks the runner of a unit, and the runner forks the command, both with the unit's lock. Every process of a
 unit is found by a name in the environment that it was executed with, and a forked process shows that of its forkserver.
-So the runner overwrites the name in its memory, from which the system reads it; what it forks inherits that memory.
+So the runner overwrites the name in its memory, where the system reads it; what it forks has a copy of that memory.
 
 `python -m recbandits.platforms.local.forkserver SOCKET MODULE...` is a forkserver, which imports the modules.
 """
@@ -92,8 +93,12 @@ class Forkserver:
 
 
 def get_forkserver(command: Sequence[str], environment: dict[str, str]) -> Forkserver | None:
-    """Return the forkserver of this process for a command, or None where it must be executed."""
-    if list(command[:2]) != [sys.executable, "-m"] or not command[2].startswith(PACKAGE):
+    """Return the forkserver of this process for a command, or None where it must be executed.
+
+    On macOS everything is executed: its libraries for linear algebra do not work in a forked process.
+    """
+    python = list(command[:2]) == [sys.executable, "-m"] and command[2].startswith(PACKAGE)
+    if not python or sys.platform != "linux":
         return None
     umask = os.umask(0o077)
     os.umask(umask)
@@ -149,7 +154,7 @@ def _run(reply, lock, log):
             os.dup2(log, stream.fileno())
         os.close(log)
         starter.send(b"r")
-    runner.run(next(units.units_below(request["directory"])), lock, _fork)
+    runner.run(next(units.units_below(request["directory"])), lock, _fork_command)
 
 
 def _show_name(name):
@@ -158,10 +163,10 @@ def _show_name(name):
     getenv.restype = ctypes.c_void_p
     ctypes.memmove(getenv(VARIABLE.encode()), name.encode(), len(_NO_NAME))
     if psutil.Process().environ().get(VARIABLE) != name:
-        sys.exit("this system does not show it: the job is executed")
+        sys.exit()  # the starter sees that, and executes the unit
 
 
-def _fork(command):
+def _fork_command(command):
     """Fork the command of a unit, `python -m MODULE ARGUMENT...`; its end is that of the interpreter."""
     number = os.fork()
     if number:

@@ -5,6 +5,7 @@ A job is a directory below `runs/jobs` of the artifacts directory: that of its `
 """
 
 import sys
+from functools import partial
 
 from recbandits.platforms.jobs import Job, Record, measured
 from recbandits.platforms.local.files import read_json
@@ -56,7 +57,7 @@ class LocalJobs:
         unit = self.unit(job.name)
         if (unit.directory / STUDY_FILE).exists():
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
-        start_task(unit, self._module, job.arguments, {"CLOUD_ML_JOB_ID": job.name}, finished=("succeeded",))
+        self._start(unit, job.arguments, {"CLOUD_ML_JOB_ID": job.name}, ("succeeded",))
         request = unit.run["request"]
         if request != list(job.arguments):
             raise PlatformError(
@@ -126,10 +127,13 @@ class LocalJobs:
         return Unit(self._root / Job(name).name, f"job {name}")
 
     def _study(self, name):
-        def start(unit, arguments, variables):
-            start_task(unit, self._module, arguments, variables, finished=("succeeded", "failed"))
+        return LocalStudy(self.unit(name).directory, partial(self._start, finished=("succeeded", "failed")))
 
-        return LocalStudy(self.unit(name).directory, start)
+    def _start(self, unit, arguments, variables, finished):
+        """Start the module with the directories that Vertex AI sets, unless it runs or is in one of some states."""
+        variables = {name: str(unit.directory / path) for name, path in _PATHS.items()} | variables
+        command = [sys.executable, "-m", self._module, *arguments]
+        unit.start(command, variables, request=list(arguments), finished=finished, stale=(_METRICS,))
 
     def _existing(self, name, *kinds):
         unit = self.unit(name)
@@ -137,23 +141,3 @@ class LocalJobs:
             known = ", ".join(self.list()) or "none"
             raise PlatformError(f"there is no {' or '.join(kinds)} {name}; what there is: {known}")
         return unit
-
-
-def start_task(unit, module, arguments, variables, finished):
-    """Start a task with the directories that Vertex AI sets, unless it runs or is finished.
-
-    Args:
-      unit: Unit
-      module: that Python runs.
-      arguments: of its command line.
-      variables: dict of environment variables, beside those of the directories.
-      finished: states in which it stays as it is.
-    """
-    paths = {variable: str(unit.directory / name) for variable, name in _PATHS.items()}
-    unit.start(
-        [sys.executable, "-m", module, *arguments],
-        paths | variables,
-        request=list(arguments),
-        finished=finished,
-        stale=(_METRICS,),
-    )

@@ -7,8 +7,9 @@ The directory of a unit has mode 0700 and these files:
 - `end.json`, written by the runner: the name of the start that ended, and how;
 - `log.txt`, all that was printed.
 
-Every process of a start has its name in the environment. A unit runs while its lock is held or a process with the name
-of its last start lives. Signals go only to processes found by that name; no process number is read from a file.
+Every process of a start has its name in the environment, those that `forkserver` forks too. A unit runs while its lock
+is held or a process with the name of its last start lives. Signals go only to processes found by that name; no process
+number is read from a file.
 """
 
 import contextlib
