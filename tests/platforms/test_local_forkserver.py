@@ -1,7 +1,9 @@
 """Forked jobs are what executed ones are, and are found and ended as those are."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -175,26 +177,45 @@ os.killpg(0, signal.SIGKILL)
     assert unit.status().state == "stopped"
 
 
-def test_without_its_forkserver_a_unit_is_executed_and_the_next_one_is_forked(unit, monkeypatch):
-    """The forkserver is killed between its start and the request, and while no request comes."""
-    get = forkserver.get_forkserver
-
-    def kill(*arguments):
-        found = get(*arguments)
-        found.process.kill()
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr("recbandits.platforms.local.units.get_forkserver", kill)
-        unit.start(command("warm_family"))
-    until(lambda: len(list(unit.members())) == 4)
-    assert not is_forked(unit)
-    for _ in range(2):
+def test_after_kills_at_random_moments_no_process_is_left_and_the_unit_starts_again(unit, code):
+    """A forkserver or a process that it has forked gets SIGKILL around the moment of the fork, then its starter."""
+    text = f"""
+from recbandits.platforms.local import forkserver
+from recbandits.platforms.local.units import Unit
+forkserver.PACKAGE, forkserver.MODULES = "warm_", ("json",)
+forkserver.get_forkserver({command("warm_family")!r}, dict(__import__("os").environ, PYTHONUNBUFFERED="1"))
+print("ready", flush=True)
+Unit({str(unit.directory)!r}, "unit a").start({command("warm_family")!r})
+"""
+    rng = random.Random(7)
+    for _ in range(8):
+        with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE) as starter:
+            starter.stdout.readline()
+            time.sleep(rng.uniform(0, 0.04))
+            with contextlib.suppress(psutil.Error):  # it has ended by itself
+                rng.choice([*psutil.Process(starter.pid).children(), *unit.members()]).kill()
+            starter.kill()
         unit.kill()
+        assert not unit.running
+        assert list(unit.members()) == []
+    (code / "warm_whole.py").write_text("print('whole')")
+    assert unit.start(command("warm_whole"))
+    unit.wait()
+    assert unit.status().state == "succeeded"
+    assert unit.log().endswith("whole\n")
+
+
+def test_without_its_forkserver_a_unit_is_executed_and_the_next_one_is_forked(unit):
+    starts = []
+    for _ in range(4):
         unit.start(command("warm_family"))
-        assert is_forked(unit)
-        current_forkserver().kill()
+        until(lambda: len(list(unit.members())) == 4)
+        starts.append(is_forked(unit))
+        if starts[-1]:
+            current_forkserver().kill()
         assert unit.running
+        unit.kill()
+    assert starts == [True, False, True, False]
 
 
 def test_modules_that_are_not_installed_leave_jobs_executed(unit, monkeypatch):

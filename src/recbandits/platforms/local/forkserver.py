@@ -47,14 +47,13 @@ class Forkserver:
       environment: dict of its variables.
 
     Attributes:
-      process: `subprocess.Popen`.
       ready: whether it has imported the modules.
     """
 
     def __init__(self, environment: dict[str, str]):
         self._connection, end = socket.socketpair()
         with end:
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(end.fileno()), *MODULES],
                 env=environment | {VARIABLE: _NO_NAME},
                 stdin=subprocess.DEVNULL,
@@ -63,7 +62,7 @@ class Forkserver:
                 pass_fds=[end.fileno()],
                 start_new_session=True,
             )
-        threading.Thread(target=self.process.wait, daemon=True).start()  # so that it leaves no zombie
+        threading.Thread(target=process.wait, daemon=True).start()  # so that it leaves no zombie
         self.ready = self._connection.recv(1) != b""
 
     def __del__(self):
@@ -79,16 +78,18 @@ class Forkserver:
           log: descriptor of its log.
 
         Returns:
-          Whether the runner has started. If not, no process has the lock from here, and none will.
+          Whether the runner has started. If not, the forkserver has ended, and no process has the lock from here.
         """
         request = {"directory": str(directory), "variables": _split(environment)[1]}
         connection, other = socket.socketpair()
-        with connection, contextlib.suppress(OSError):  # the forkserver has ended
+        with connection, contextlib.suppress(OSError):
             with other:
                 socket.send_fds(self._connection, [b"f"], [other.fileno(), lock, log])
             connection.sendall(json.dumps(request).encode())
             connection.shutdown(socket.SHUT_WR)
-            return connection.recv(1) != b""  # empty once all processes that had the other end are gone
+            if connection.recv(1):  # empty once no process has the other end
+                return True
+        _connect.cache_clear()  # the next unit has another forkserver
         return False
 
 
@@ -102,17 +103,16 @@ def get_forkserver(command: Sequence[str], environment: dict[str, str]) -> Forks
         return None
     umask = os.umask(0o077)
     os.umask(umask)
-    with _LOCK:
-        context = (tuple(sorted(_split(environment)[0].items())), os.getcwd(), umask, os.getpid())
-        if _connect(context).process.poll() is not None:
-            _connect.cache_clear()
-        forkserver = _connect(context)
+    variables = tuple(sorted(_split(environment)[0].items()))
+    with _LOCK:  # a second thread waits for the forkserver of the first one
+        forkserver = _connect(variables, os.getcwd(), umask, os.getpid())
     return forkserver if forkserver.ready else None
 
 
 @functools.lru_cache(maxsize=1)
-def _connect(context):
-    return Forkserver(dict(context[0]))
+def _connect(variables, *_):
+    """Start a forkserver, which has the variables, directory and umask of this process."""
+    return Forkserver(dict(variables))
 
 
 def _split(environment):

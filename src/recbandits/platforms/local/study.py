@@ -9,6 +9,7 @@ import math
 import os
 import time
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -25,6 +26,8 @@ _FAILURES = 3  # in a row, after which the study ends with an error
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _POLL = 0.1  # seconds until trials to stop are looked for again
 _MAY_CHANGE = ("trials", "parallel")
+# In place of the lock files of Optuna, which outlive a process that is killed: the writer holds the lock of the study.
+_NO_LOCK = SimpleNamespace(acquire=lambda: True, release=lambda: None)
 
 
 class LocalStudy:
@@ -153,9 +156,8 @@ class LocalStudy:
         import optuna
 
         storage = _storage(self._directory / _JOURNAL)
-        if self._name not in optuna.get_all_study_names(storage):
-            return []
-        return optuna.load_study(storage=storage, study_name=self._name).get_trials()
+        known = self._name in optuna.get_all_study_names(storage)
+        return optuna.load_study(storage=storage, study_name=self._name).get_trials() if known else []
 
     def _search(self, study):
         """Return Optuna's study, for one who holds the lock of the directory."""
@@ -165,25 +167,12 @@ class LocalStudy:
         return optuna.create_study(storage=storage, study_name=self._name, direction=direction, load_if_exists=True)
 
 
-class _NoLock:
-    """A lock of Optuna's journal that is always free: whoever writes holds the lock of the study.
-
-    Optuna's own lock files outlive a process that is killed, and would stop the next one for 30 seconds.
-    """
-
-    def acquire(self):
-        return True
-
-    def release(self):
-        return None
-
-
 def _storage(journal):
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return JournalStorage(JournalFileBackend(str(journal), lock_obj=_NoLock()))
+    return JournalStorage(JournalFileBackend(str(journal), lock_obj=_NO_LOCK))
 
 
 def repair(journal):

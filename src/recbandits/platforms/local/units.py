@@ -254,9 +254,9 @@ class Unit:
         return reached
 
     def _wait_for_runner(self) -> None:
-        """Wait until the lock is free: a runner that has written the end is about to leave."""
+        """Wait until the lock is free, or of another start: a runner that has written the end is about to leave."""
         deadline = time.monotonic() + _PATIENCE
-        while is_held(self.directory) and time.monotonic() < deadline:
+        while is_held(self.directory) and not self.running and time.monotonic() < deadline:
             time.sleep(_POLL / 10)
 
     def _lives(self) -> bool:
