@@ -16,6 +16,7 @@ from jobs_contract import PARAMETERS, JobsContract
 
 from recbandits.config import Config
 from recbandits.platforms.jobs import Choice, Float, Integer, Job, Study
+from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.files import held
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.local.study import propose
@@ -71,10 +72,12 @@ SPACE = {"alpha": Float(0.001, 10.0, log=True), "depth": Integer(1, 5), "kind": 
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """A project of its own, and the module `task` that jobs run."""
+    """A project of its own, and the module `task` that jobs run: forked here, executed where others start it."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "task.py").write_text(TASK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
+    monkeypatch.setattr(forkserver, "PACKAGE", "task")
+    monkeypatch.setattr(forkserver, "MODULES", ("hypertune",))
     return Config(artifacts=str(tmp_path / "artifacts"))
 
 
@@ -175,7 +178,7 @@ def test_a_killed_job_has_failed(jobs):
 
 def runner_of(unit):
     """Return the process above the command of a unit."""
-    return next(each for each in unit.members() if "recbandits.platforms.local.runner" in each.cmdline())
+    return next(each for each in unit.members() if os.getsid(each.pid) == each.pid)
 
 
 def test_a_job_whose_runner_was_killed_runs_until_its_processes_are_gone(jobs, tmp_path):
