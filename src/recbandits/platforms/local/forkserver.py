@@ -34,7 +34,7 @@ import psutil
 VARIABLE = "RECBANDITS_START"  # name of a start, in the environment of its processes
 PACKAGE = "recbandits.training."  # the modules that are forked
 MODULES = ("recbandits.training.experiments", "recbandits.serving.saved_model", "tyro")  # what they import
-_PER_JOB = ("AIP_", "CLOUD_ML_", VARIABLE)  # first letters of variables that differ between jobs; no import reads them
+_PER_JOB = ("AIP_", "CLOUD_ML_", VARIABLE)  # prefixes of variables that differ between jobs; no import reads them
 _NO_NAME = "0" * 32  # as long as a name
 _IDLE = 600.0  # seconds without a request after which a forkserver ends
 _LOCK = threading.Lock()
@@ -80,12 +80,12 @@ class Forkserver:
         Returns:
           Whether the runner has started. If not, the forkserver has ended, and no process has the lock from here.
         """
-        request = {"directory": str(directory), "variables": _split(environment)[1]}
+        variables = {name: value for name, value in environment.items() if name.startswith(_PER_JOB)}
         connection, other = socket.socketpair()
         with connection, contextlib.suppress(OSError):
             with other:
                 socket.send_fds(self._connection, [b"f"], [other.fileno(), lock, log])
-            connection.sendall(json.dumps(request).encode())
+            connection.sendall(json.dumps([str(directory), variables]).encode())
             connection.shutdown(socket.SHUT_WR)
             if connection.recv(1):  # empty once no process has the other end
                 return True
@@ -103,7 +103,7 @@ def get_forkserver(command: Sequence[str], environment: dict[str, str]) -> Forks
         return None
     umask = os.umask(0o077)
     os.umask(umask)
-    variables = tuple(sorted(_split(environment)[0].items()))
+    variables = tuple(sorted(item for item in environment.items() if not item[0].startswith(_PER_JOB)))
     with _LOCK:  # a second thread waits for the forkserver of the first one
         forkserver = _connect(variables, os.getcwd(), umask, os.getpid())
     return forkserver if forkserver.ready else None
@@ -113,12 +113,6 @@ def get_forkserver(command: Sequence[str], environment: dict[str, str]) -> Forks
 def _connect(variables, *_):
     """Start a forkserver, which has the variables, directory and umask of this process."""
     return Forkserver(dict(variables))
-
-
-def _split(environment):
-    """Return the variables that a forkserver has, and those that differ between jobs."""
-    own = {name: value for name, value in environment.items() if name.startswith(_PER_JOB)}
-    return {name: value for name, value in environment.items() if name not in own}, own
 
 
 def main(connection: socket.socket, modules: Sequence[str]) -> None:
@@ -147,14 +141,14 @@ def _run(reply, lock, log):
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     with socket.socket(fileno=reply) as starter, starter.makefile() as file:
-        request = json.load(file)
-        _show_name(request["variables"][VARIABLE])
-        os.environ.update(request["variables"])
+        directory, variables = json.load(file)
+        _show_name(variables[VARIABLE])
+        os.environ.update(variables)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log, stream.fileno())
         os.close(log)
         starter.send(b"r")
-    runner.run(next(units.units_below(request["directory"])), lock, _fork_command)
+    runner.run(next(units.units_below(directory)), lock, _fork_command)
 
 
 def _show_name(name):

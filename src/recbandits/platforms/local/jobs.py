@@ -39,7 +39,7 @@ class LocalJobs:
         """Run a job, which outlives this process.
 
         A job that failed, was stopped or vanished resumes from its checkpoints. One that has succeeded is not run
-        again, and one that runs is waited for.
+        again, and one that runs is waited for. The first job of a process waits until its `forkserver` is ready.
 
         Args:
           job: Job of one replica.
