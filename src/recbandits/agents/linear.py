@@ -266,6 +266,8 @@ class LinearModel(tf.Module):
         pivots up to twice that are not valid.
         """
         matrix = covariance * self._scale + self._penalty
-        factor = tf.linalg.cholesky(matrix)
         rounding = 4.0 * _ROUNDING * self._size * tf.linalg.diag_part(matrix)
-        return tf.linalg.triangular_solve(factor, self._eye), tf.square(tf.linalg.diag_part(factor)) > rounding
+        with tf.control_dependencies([rounding]):  # such small operations take longer on two threads than in turn
+            factor = tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), self._eye)
+        # a pivot is the square of 1 / an element of the diagonal of C^-1
+        return factor, rounding * tf.square(tf.linalg.diag_part(factor)) < 1.0
