@@ -48,7 +48,7 @@ def path(tmp_path):
 
 
 def make_outbox(sink, spool, **options):
-    return Outbox(lambda: sink, **{"batch": 10, "seconds": 0.001, "seed": 1, "spool": spool} | options)
+    return Outbox(lambda: sink, **{"batch": 10, "seconds": 0.001, "seed": 1, "open_spool": lambda: spool} | options)
 
 
 def eventually(condition):
@@ -139,11 +139,121 @@ def test_a_torn_last_line_is_removed(path, torn):
 def test_a_line_that_is_damaged_is_left_out(path):
     fill(path, range(3))
     first, _, last = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(first + b"{]\n" + b"[]\n" + last)
+    wrong = [
+        b"{]",
+        b"[]",
+        b"[" * 100_000,
+        b'{"event_id": 5, "attributes": {}, "event": "{}"}',
+        b'{"event_id": "a", "attributes": null, "event": "{}"}',
+        b'{"event_id": "a", "attributes": {"sequence": 5}, "event": "{}"}',
+        b'{"event_id": "a", "attributes": {}, "event": 5}',
+    ]
+    path.write_bytes(first + b"\n".join(wrong) + b"\n" + last)
     spool = Spool(path)
     ((events, attributes),) = spool.replay(10)
     assert [event.event_id for event in events] == ["e0", "e2"]
     assert [each["sequence"] for each in attributes] == ["0", "2"]
+    spool.close()
+
+
+def test_new_events_go_first_and_a_replay_does_not_keep_a_process_from_ending(path):
+    """A sink that takes a batch in 20 ms would need 2 s for the spool; what is new arrives within a batch of it."""
+
+    class Slow(Sink):
+        reachable = True
+
+        def send(self, events, attributes):
+            time.sleep(0.02)
+            super().send(events, attributes)
+
+    fill(path, range(1000))
+    sink = Slow()
+    outbox = make_outbox(sink, Spool(path))
+    eventually(lambda: outbox.counters["replayed"] >= 20)
+    for number in range(1000, 1050):
+        outbox.put(Decision(number), NOW)
+    counters = outbox.close()
+    event_ids = [event_id for event_id, _, _ in sink]
+    assert (counters["delivered"], counters["failed"]) == (50, 0)
+    assert event_ids.index("e1049") - event_ids.index("e1000") == 49
+    assert counters["replayed"] < 1000
+    assert path.stat().st_size > 0
+    rest = Sink()
+    rest.reachable = True
+    outbox = make_outbox(rest, Spool(path))
+    eventually(lambda: path.stat().st_size == 0)
+    outbox.close()
+    assert {f"e{number}" for number in range(1000)} <= {event_id for event_id, _, _ in [*sink, *rest]}
+
+
+def test_what_a_sink_refuses_is_not_counted_as_published(path):
+    class Refusing(Sink):
+        def send(self, events, attributes):
+            raise ValueError("too large")
+
+    fill(path, range(30))
+    outbox = make_outbox(Refusing(), Spool(path))
+    eventually(lambda: outbox.counters["replay_failed"] == 30)
+    counters = outbox.close()
+    assert (counters["put"], counters["replayed"], counters["failed"], counters["waiting"]) == (0, 0, 0, 0)
+
+
+def test_a_sink_that_hangs_keeps_nothing_from_the_disk_at_the_end(path):
+    """One attempt of 0.3 s is in progress; a second one would leave no time for the other batches."""
+
+    class Hanging(Sink):
+        def send(self, events, attributes):
+            time.sleep(0.3)
+            raise ConnectionError("out of reach")
+
+    outbox = make_outbox(Hanging(), Spool(path), seconds=0.01)
+    for number in range(400):
+        outbox.put(Decision(number), NOW)
+    counters = outbox.close(timeout=5)
+    assert (counters["spooled"], counters["failed"], counters["waiting"]) == (400, 0, 0)
+
+
+def test_counters_stand_after_the_end_although_the_thread_goes_on(path):
+    class Waiting(Sink):
+        def send(self, events, attributes):
+            time.sleep(0.5)
+
+    outbox = make_outbox(Waiting(), None)
+    for number in range(30):
+        outbox.put(Decision(number), NOW)
+    counters = outbox.close(timeout=0.1)
+    outbox._thread.join(20)
+    assert counters | {"bytes": 0} == outbox.counters | {"bytes": 0}
+    assert (counters["failed"] + counters["delivered"], counters["waiting"]) == (30, 0)
+
+
+def test_a_process_that_starts_before_another_one_ends_gets_its_spool(path, monkeypatch):
+    monkeypatch.setattr("recbandits.serving.outbox._SPOOL_PAUSE", 0.01)
+    monkeypatch.setenv("RECBANDITS_EVENT_SPOOL", str(path.parent))
+    old, sink = open_spool("log"), Sink()
+    sink.reachable = True
+    old.append([Decision(number).interaction(NOW) for number in range(3)], [{}] * 3)
+    outbox = Outbox(lambda: sink, seconds=0.001, open_spool=lambda: open_spool("log"))
+    outbox.put(Decision(3), NOW)
+    eventually(lambda: outbox.counters["delivered"] == 1)
+    old.close()
+    eventually(lambda: outbox.counters["replayed"] == 3)
+    outbox.close()
+    assert [event_id for event_id, _, _ in sink] == ["e3", "e0", "e1", "e2"]
+
+
+def test_a_forked_process_leaves_the_spool_to_its_parent(path):
+    """The child neither publishes what is there nor writes to it, and does not hold the lock."""
+    spool = Spool(path)
+    events = [Decision(number).interaction(NOW) for number in range(3)]
+    spool.append(events, [{}] * 3)
+    before = path.read_bytes()
+    child = os.fork()
+    if child == 0:
+        os._exit(spool.has_events or spool.append(events, [{}] * 3))
+    assert os.waitpid(child, 0)[1] == 0
+    assert path.read_bytes() == before
+    assert spool.has_events
     spool.close()
 
 
@@ -192,18 +302,15 @@ def test_an_event_is_on_the_disk_before_it_counts(path, monkeypatch):
 
 def test_one_process_at_a_time_has_the_file_of_a_topic(tmp_path, monkeypatch):
     monkeypatch.setenv("RECBANDITS_EVENT_SPOOL", str(tmp_path / "spool"))
-    first, second, other = (open_spool(f"projects/p/topics/{topic}") for topic in ("log", "log", "other"))
-    assert first is not None
-    assert second is None
-    assert other is not None
+    first, other = (open_spool(f"projects/p/topics/{topic}") for topic in ("log", "other"))
+    with pytest.raises(BlockingIOError):
+        open_spool("projects/p/topics/log")
     files = [tmp_path / "spool" / f"projects.p.topics.{topic}.jsonl" for topic in ("log", "other")]
     assert sorted((tmp_path / "spool").iterdir()) == files
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
     first.close()
-    again = open_spool("projects/p/topics/log")
-    assert again is not None
-    again.close()
+    open_spool("projects/p/topics/log").close()
     other.close()
 
 
@@ -214,6 +321,32 @@ def test_a_file_of_another_user_or_behind_a_link_is_not_used(path, monkeypatch):
     assert open_spool("linked") is None
     monkeypatch.setattr(sinks.os, "geteuid", lambda: os.getuid() + 1)
     assert open_spool("events") is None
+
+
+@pytest.mark.parametrize("fault", ["mode", "link", "owner"])
+def test_a_temporary_folder_that_others_can_write_to_is_not_used(tmp_path, monkeypatch, fault):
+    monkeypatch.delenv("RECBANDITS_EVENT_SPOOL", raising=False)
+    monkeypatch.setattr(sinks.tempfile, "gettempdir", lambda: str(tmp_path))
+    user = os.geteuid()
+    folder = tmp_path / f"recbandits-{user}"
+    if fault == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir(mode=0o700)
+    if fault == "mode":
+        folder.chmod(0o777)
+    if fault == "owner":
+        folder.rename(tmp_path / f"recbandits-{user + 1}")
+        monkeypatch.setattr(sinks.os, "geteuid", lambda: user + 1)
+    assert open_spool("log") is None
+
+
+def test_a_file_that_was_removed_takes_no_events(path):
+    spool = Spool(path)
+    path.unlink()
+    assert not spool.append([Decision(0).interaction(NOW)], [{}])
+    spool.close()
 
 
 def test_a_server_without_a_writable_directory_does_without(tmp_path, monkeypatch):
@@ -244,11 +377,13 @@ class Sink:
         with (folder / "received").open("a") as file:
             file.writelines(json.dumps([event.event_id, each]) + "\\n" for event, each in zip(events, attributes))
 
-outbox = Outbox(Sink, batch=7, seconds=0.001, spool=Spool(folder / "events.jsonl"))
+outbox = Outbox(Sink, batch=7, seconds=0.001, open_spool=lambda: Spool(folder / "events.jsonl"))
 for number in range(count):
     outbox.put(Decision(f"{os.getpid()}-{number}"), datetime.now(UTC))
     print(outbox.counters["spooled"], flush=True)
     time.sleep(0.0005)
+while (folder / "reachable").exists() and (folder / "events.jsonl").stat().st_size:
+    time.sleep(0.01)
 outbox.close()
 """
 

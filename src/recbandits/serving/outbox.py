@@ -4,10 +4,10 @@ A sink is an object with `send(interactions)`. It returns when a list of `Intera
 will never take them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on this
 machine and fast keep every decision before it is answered, so that a server that is killed loses none. `Outbox` has a
 sink that is far away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting. What cannot be
-published goes to a spool on the disk, and is published when the sink is reached again, by this process or the next. A
-server that is killed loses what was answered in the last half second, and in the 5 seconds that a request to Pub/Sub
-may take; without a spool, since the sink was reached last. Its events are numbered, so that `count_missing` counts what
-has been lost between others.
+published goes to a spool on the disk, and is published when the sink is reached again, by this process or the next that
+has the spool. A server that is killed loses what was answered in the last half second, and in the 5 seconds that a
+request to Pub/Sub may take; without a spool, since the sink was reached last. Its events are numbered, so that
+`count_missing` counts what has been lost between others.
 
 The queue of an outbox is bounded in bytes. While it is at most half full every decision is kept; above that with a
 probability that falls from 1 to one in a million when it is full, depends on nothing but how full it is, and is written
@@ -24,7 +24,8 @@ import uuid
 from collections import Counter, deque
 
 _MAX_PAUSE = 3.2  # seconds between two attempts
-_COUNTERS = ("put", "dropped", "delivered", "failed", "spooled", "replayed", "retried")
+_SPOOL_PAUSE = 5.0  # seconds until a spool that another process has is tried again
+_COUNTERS = ("put", "dropped", "delivered", "failed", "spooled", "replayed", "replay_failed", "retried")
 
 
 def pass_probability(fill):
@@ -37,7 +38,7 @@ class Outbox:
 
     A batch that cannot be published goes to the spool. Where there is none, or it is full, the batch is tried again
     until it is published, and the queue fills meanwhile and thins out what comes. In a forked process the queue begins
-    empty, with a thread of its own and without the spool.
+    empty, with a thread and a spool of its own.
 
     Args:
       open_sink: function without arguments by which the thread opens the sink, whose `send(interactions, attributes)`
@@ -46,19 +47,22 @@ class Outbox:
       seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
       seed: of the draws that keep or drop; None for fresh entropy.
       max_bytes: of all decisions in the queue, by their `size`.
-      spool: `Spool`, whose events from an earlier process are published first; None for none.
+      open_spool: function without arguments by which the thread opens the `Spool`, whose events are published as soon
+        as there is nothing newer; it gives None where there can be none, and raises BlockingIOError while another
+        process has the spool. None for no spool.
     """
 
     background = True
 
-    def __init__(self, open_sink, batch=500, seconds=0.5, seed=None, max_bytes=64_000_000, spool=None):
+    def __init__(self, open_sink, batch=500, seconds=0.5, seed=None, max_bytes=64_000_000, open_spool=None):
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
-        self._random, self._max_bytes, self._spool = random.Random(seed), max_bytes, spool
+        self._random, self._max_bytes = random.Random(seed), max_bytes
+        self._open_spool, self._spool = open_spool, None
         self._process = None
         self._reset()
-        if spool is not None:
+        if open_spool is not None:
             self._start()
 
     def record(self, requests, when):
@@ -92,8 +96,9 @@ class Outbox:
     def counters(self):
         """Dict of counts since the start: put = dropped + delivered + failed + spooled + waiting.
 
-        Of these, "spooled" went to the disk. "replayed" events have left it since, those of earlier processes among
-        them; "retried" counts attempts, and "bytes" is the present size of the queue.
+        Of these, "spooled" went to the disk. "replayed" events have been sent from there since, and "replay_failed"
+        ones were refused, those of earlier processes among them. "retried" counts attempts, and "bytes" is the present
+        size of the queue.
         """
         counts = {name: self._counts[name] for name in _COUNTERS}
         settled = sum(counts[name] for name in ("dropped", "delivered", "failed", "spooled"))
@@ -108,14 +113,18 @@ class Outbox:
         if self._process == os.getpid():
             self._closing.set()
             self._thread.join(timeout)
-            self._given_up = True
-            self._counts["failed"] += self.counters["waiting"]
+            with self._lock:
+                self._given_up = True
+                self._counts["failed"] += self.counters["waiting"]
             if self._spool is not None and not self._thread.is_alive():
                 self._spool.close()
                 self._spool = None
         return self.counters
 
     def _start(self):
+        if self._spool is not None:  # of the process that has forked this one
+            self._spool.close()
+            self._spool = None
         self._reset()
         self._process = os.getpid()
         self._thread.start()
@@ -124,13 +133,14 @@ class Outbox:
         self._queue, self._bytes, self._lock = deque(), 0, threading.Lock()
         self._instance, self._sequence = uuid.uuid4().hex, 0
         self._counts, self._closing, self._given_up = Counter(), threading.Event(), False
-        self._sink, self._pause, self._next_attempt = None, self._seconds, 0.0
+        self._sink, self._pause, self._next_attempt, self._next_opening = None, self._seconds, 0.0, 0.0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def _run(self):
         ended = False
         while not ended:
             ended = self._closing.wait(self._seconds)
+            self._find_spool()
             while self._queue and not self._given_up:
                 interactions, attributes, size = self._take()
                 self._deliver(interactions, attributes)
@@ -138,6 +148,15 @@ class Outbox:
                     self._bytes -= size
             if self._spool is not None and self._spool.has_events and time.monotonic() >= self._next_attempt:
                 self._replay()
+
+    def _find_spool(self):
+        """Open the spool, unless it is open, another process has it or there can be none."""
+        if self._spool is None and self._open_spool is not None and time.monotonic() >= self._next_opening:
+            try:
+                self._spool = self._open_spool()
+                self._next_opening = 0.0 if self._spool else float("inf")
+            except BlockingIOError:
+                self._next_opening = time.monotonic() + _SPOOL_PAUSE
 
     def _take(self):
         """Return the next batch as interactions, their attributes and their bytes; what makes none has failed."""
@@ -152,23 +171,36 @@ class Outbox:
                 interactions.append(interaction)
                 attributes.append({"instance": self._instance, "sequence": str(sequence)})
             except BaseException as error:  # the thread must not end
-                self._counts["failed"] += 1
+                self._count("failed", 1)
                 logging.warning("a decision could not be logged: %r", error)
         return interactions, attributes, size
 
     def _deliver(self, interactions, attributes):
         """Send events until the sink takes or refuses them, or keep in the spool what cannot be sent now."""
         while not self._given_up:
-            result = self._send(interactions, attributes) if time.monotonic() >= self._next_attempt else None
-            if result is None and self._spool is not None and self._spool.append(interactions, attributes):
-                result = "spooled"
+            ways = [self._send, self._keep]
+            if self._closing.is_set() and self._next_attempt:  # there is no time for a sink that was not reached
+                ways.reverse()
+            result = ways[0](interactions, attributes) or ways[1](interactions, attributes)
             if result is not None:
-                self._counts[result] += len(interactions)
+                self._count(result, len(interactions))
                 return
             time.sleep(max(0.0, self._next_attempt - time.monotonic()))
 
+    def _keep(self, interactions, attributes):
+        """Return "spooled", or None where there is no spool, or it does not take the events."""
+        return "spooled" if self._spool is not None and self._spool.append(interactions, attributes) else None
+
+    def _count(self, name, number):
+        """Count events, unless `close` has counted them already."""
+        with self._lock:
+            if not self._given_up:
+                self._counts[name] += number
+
     def _send(self, interactions, attributes):
         """Return "delivered" or "failed"; None where the sink was not reached, which is tried again after a pause."""
+        if time.monotonic() < self._next_attempt:
+            return None
         try:
             if self._sink is None:
                 self._sink = self._open_sink()
@@ -182,17 +214,19 @@ class Outbox:
             self._next_attempt = time.monotonic() + self._pause
             self._pause = self._seconds if self._closing.is_set() else min(2 * self._pause, _MAX_PAUSE)
             return None
-        self._pause = self._seconds
+        self._pause, self._next_attempt = self._seconds, 0.0
         return "delivered"
 
     def _replay(self):
-        """Send what is in the spool, as far as the sink takes it."""
+        """Send what is in the spool, until the sink is not reached or there is something newer to be sent."""
         try:
-            for events, attributes in self._spool.replay(self._batch):
-                if self._given_up or self._send(events, attributes) is None:
+            for number, (events, attributes) in enumerate(self._spool.replay(self._batch)):
+                if number and (self._queue or self._closing.is_set()):
                     return
-                self._counts["replayed"] += len(events)
-        except OSError as error:
+                if (result := self._send(events, attributes)) is None:
+                    return
+                self._count("replayed" if result == "delivered" else "replay_failed", len(events))
+        except Exception as error:  # the thread must not end
             logging.warning("the events on the disk cannot be read: %r", error)
 
 

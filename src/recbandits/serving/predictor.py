@@ -209,7 +209,7 @@ class BanditHandler:
 
 def _open_log(topic, sink):
     if not sink:
-        return Outbox(partial(PubSubSink, topic), spool=open_spool(topic))
+        return Outbox(partial(PubSubSink, topic), open_spool=partial(open_spool, topic))
     module, _, name = sink.partition(":")
     return DirectLog(getattr(importlib.import_module(module), name)(topic))
 

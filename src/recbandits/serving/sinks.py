@@ -2,11 +2,11 @@
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import json
 import logging
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -86,16 +86,21 @@ class Spool:
       max_bytes: that the file may have.
 
     Raises:
-      OSError: the file cannot be written, or another process has it.
+      BlockingIOError: another process has the file.
+      OSError: the file cannot be written.
+      ImportError: this system has no locks for files.
     """
 
     def __init__(self, path, max_bytes=MAX_SPOOL_BYTES):
+        import fcntl  # not on Windows
+
         path, self._max_bytes, self._process = Path(path), max_bytes, os.getpid()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _check_owner(self._file, path)
+            os.fchmod(self._file, 0o600)
             self._position, self._size = 0, _complete_size(self._file)
             os.ftruncate(self._file, self._size)
             _sync_directory(path.parent)
@@ -116,7 +121,8 @@ class Spool:
           attributes: list of a dict of texts for each.
 
         Returns:
-          whether the batch is in the file; it is not where the file would be too large, or the disk is full.
+          whether the batch is in the file; it is not where the file was removed or would be too large, or the disk is
+          full.
         """
         lines = [
             json.dumps({"event_id": event.event_id, "attributes": each, "event": event.to_json()}) + "\n"
@@ -126,6 +132,8 @@ class Spool:
         if self._process != os.getpid() or self._size + len(content) > self._max_bytes:
             return False
         try:
+            if os.fstat(self._file).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, "the file was removed")
             if os.write(self._file, content) < len(content):
                 raise OSError(errno.ENOSPC, "the disk is full")
             os.fsync(self._file)
@@ -166,13 +174,28 @@ def open_spool(topic):
 
     Returns:
       `Spool`, or None where it cannot be written: what cannot be published is then lost with the process.
+
+    Raises:
+      BlockingIOError: another process has the spool.
     """
     try:
-        folder = os.environ.get(SPOOL_VARIABLE) or Path(tempfile.gettempdir(), f"recbandits-{os.getuid()}")
+        folder = os.environ.get(SPOOL_VARIABLE) or _temporary_folder()
         return Spool(Path(folder, f"{topic.replace('/', '.')}.jsonl"))
-    except OSError as error:
+    except BlockingIOError:
+        raise
+    except (OSError, ImportError) as error:
         logging.warning("events that cannot be published will not be kept on the disk: %r", error)
         return None
+
+
+def _temporary_folder():
+    """Return a folder of this user, to which nobody else can write, in the system's temporary folder."""
+    folder = Path(tempfile.gettempdir(), f"recbandits-{os.geteuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{folder} must be a directory to which this user alone can write")
+    return folder
 
 
 def _check_owner(file, path):
@@ -200,10 +223,12 @@ def _parse(lines):
     for line in lines:
         try:
             fields = json.loads(line)
-            event = SpooledEvent(fields["event_id"], fields["event"])
-            attributes.append(fields["attributes"])
+            event, more = SpooledEvent(fields["event_id"], fields["event"]), dict(fields["attributes"])
+            if not all(isinstance(text, str) for text in (*event, *more.values())):
+                raise TypeError("its values must be texts")
+            attributes.append(more)
             events.append(event)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             logging.warning("an event on the disk cannot be read: %r", error)
     return events, attributes
 

@@ -1,6 +1,7 @@
 """Container images on this machine: built by Docker, Podman or Buildah."""
 
 import configparser
+import contextlib
 import os
 import shutil
 import subprocess
@@ -71,8 +72,9 @@ class LocalImages:
 def find_engine():
     """Return the first of `ENGINES` that works on this machine, None where none does."""
     for engine, question in ENGINES.items():
-        if shutil.which(engine) and subprocess.run(question, capture_output=True, timeout=60).returncode == 0:
-            return engine
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a daemon that hangs
+            if shutil.which(engine) and subprocess.run(question, capture_output=True, timeout=60).returncode == 0:
+                return engine
     return None
 
 
