@@ -170,10 +170,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         draft = Path(folder, path.name)
         yield draft
         for file in (draft, *draft.rglob("*")) if draft.is_dir() else (draft,):
-            _flush(file)
+            flush(file)
         if not (draft.is_dir() and path.is_dir() and _exchange(draft, path)):
             _take_name(draft, path)
-        _flush(path.parent)
+        flush(path.parent)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -205,7 +205,7 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
     return Path(path)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Flush a file, or the entries of a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -14,6 +14,7 @@ import pytest
 
 from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.units import VARIABLE, Unit
+from tests.waiting import until
 
 # What a command sees of its process, without what differs between two commands that are executed.
 REPORT = f"""
@@ -65,13 +66,6 @@ def unit(code, tmp_path):
     unit = Unit(tmp_path / "units" / "with spaces, ä and 日本", "unit a")
     yield unit
     unit.kill()
-
-
-def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def command(module, *arguments):

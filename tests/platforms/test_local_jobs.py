@@ -23,6 +23,7 @@ from recbandits.platforms.local.study import propose
 from recbandits.platforms.local.units import Unit, units_below
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import with_parameters
+from tests.waiting import until
 
 # What the training task does, in a tenth of a second: take arguments, report by cloudml-hypertune, leave a record.
 TASK = """
@@ -100,13 +101,6 @@ class TestLocalJobs(JobsContract):
 
 def study(*arguments, trials=4, name="search", **options):
     return Study(Job(name, arguments), SPACE, trials=trials, **options)
-
-
-def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_job_leaves_its_record(jobs, tmp_path):

@@ -17,6 +17,7 @@ from recbandits.platforms.local import files, runner, units
 from recbandits.platforms.local.files import held, is_held, read_json, require_local, write_json
 from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
+from tests.waiting import until
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print('ready', flush=True); time.sleep(100)"]
 # It sleeps with a child that has left its session and closed all files, and ignores SIGTERM.
@@ -35,13 +36,6 @@ def unit(tmp_path):
     unit = Unit(tmp_path / "units" / "with spaces, ä and 日本", "unit a")
     yield unit
     unit.kill()
-
-
-def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def command_of(unit):

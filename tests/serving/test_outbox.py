@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -19,6 +18,7 @@ from recbandits.records import Interaction
 from recbandits.serving.decisions import Recommendation
 from recbandits.serving.outbox import DirectLog, Outbox, count_missing, pass_probability
 from recbandits.serving.sinks import PubSubSink
+from tests.waiting import until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 TOPIC = "projects/p/topics/log"
@@ -49,13 +49,6 @@ class Kept(list):
 def waiting_sink():
     sink = Kept()
     return sink, Outbox(lambda: sink, batch=10, seconds=0.001, seed=1, max_bytes=100_000)
-
-
-def eventually(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "waited 20 seconds in vain"
-        time.sleep(0.01)
 
 
 class Cloud:
@@ -101,7 +94,7 @@ def test_what_was_put_while_nobody_took_it_arrives_when_somebody_does(cloud):
     outbox = Outbox(cloud.open_sink)
     for number in range(50):
         outbox.put(Decision(number), NOW)
-    eventually(lambda: outbox.counters["retried"] > 0)
+    until(lambda: outbox.counters["retried"] > 0)
     cloud.make_topic()
     assert outbox.close(30)["delivered"] == 50
     assert len(cloud.received()) == 50
@@ -143,7 +136,7 @@ def test_records_weighted_by_their_pass_probability_count_what_was_put():
             outbox.put(Decision(number), NOW)
             if number == 2500:
                 sink.open.set()  # for a while it keeps up again
-                eventually(lambda outbox=outbox: outbox.counters["waiting"] == 0)
+                until(lambda outbox=outbox: outbox.counters["waiting"] == 0)
                 sink.open.clear()
         sink.open.set()
         outbox.close()
@@ -282,7 +275,7 @@ def test_the_thread_outlives_whatever_a_sink_or_a_decision_raises(error):
     outbox = Outbox(lambda: sink, seconds=0.001)
     for decision in (Decision(0), Unreadable(1), Decision(2)):
         outbox.put(decision, NOW)
-    eventually(lambda: outbox.counters["waiting"] == 0)
+    until(lambda: outbox.counters["waiting"] == 0)
     outbox.put(Decision(3), NOW)
     counters = outbox.close()
     assert [each.event_id for each in sink] == ["e0", "e2", "e3"]

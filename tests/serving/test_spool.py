@@ -17,6 +17,7 @@ from recbandits.records import Interaction
 from recbandits.serving import sinks
 from recbandits.serving.outbox import Outbox, count_missing
 from recbandits.serving.sinks import Spool, open_spool
+from tests.waiting import until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -51,13 +52,6 @@ def make_outbox(sink, spool, **options):
     return Outbox(lambda: sink, **{"batch": 10, "seconds": 0.001, "seed": 1, "open_spool": lambda: spool} | options)
 
 
-def eventually(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited 20 seconds in vain"
-        time.sleep(0.01)
-
-
 def fill(path, numbers):
     """Leave events in a file, as a process that never reached its sink does."""
     outbox = make_outbox(Sink(), Spool(path))
@@ -71,11 +65,11 @@ def test_what_cannot_be_published_goes_to_the_disk_and_is_published_when_the_sin
     outbox = make_outbox(sink, Spool(path))
     for number in range(100):
         outbox.put(Decision(number), NOW)
-    eventually(lambda: outbox.counters["spooled"] == 100)
+    until(lambda: outbox.counters["spooled"] == 100)
     assert (outbox.counters["bytes"], outbox.counters["waiting"], outbox.counters["dropped"]) == (0, 0, 0)
     assert len(path.read_text().splitlines()) == 100
     sink.reachable = True
-    eventually(lambda: outbox.counters["replayed"] == 100)
+    until(lambda: outbox.counters["replayed"] == 100)
     outbox.put(Decision(100), NOW)
     counters = outbox.close()
     assert (counters["put"], counters["delivered"], counters["spooled"], counters["replayed"]) == (101, 1, 100, 100)
@@ -96,7 +90,7 @@ def test_the_next_process_publishes_without_a_decision_of_its_own(path):
     sink = Sink()
     sink.reachable = True
     outbox = make_outbox(sink, Spool(path))
-    eventually(lambda: outbox.counters["replayed"] == 35)
+    until(lambda: outbox.counters["replayed"] == 35)
     counters = outbox.close()
     assert (counters["put"], counters["delivered"]) == (0, 0)
     assert [event_id for event_id, _, _ in sink] == [f"e{number}" for number in range(35)]
@@ -119,7 +113,7 @@ def test_a_replay_that_is_interrupted_goes_on_where_it_was(path):
     fill(path, range(35))
     sink = Failing()
     outbox = make_outbox(sink, Spool(path))
-    eventually(lambda: outbox.counters["replayed"] == 35)
+    until(lambda: outbox.counters["replayed"] == 35)
     assert [event_id for event_id, _, _ in sink] == [f"e{number}" for number in range(35)]
     assert outbox.close()["retried"] == 1
 
@@ -169,7 +163,7 @@ def test_new_events_go_first_and_a_replay_does_not_keep_a_process_from_ending(pa
     fill(path, range(1000))
     sink = Slow()
     outbox = make_outbox(sink, Spool(path))
-    eventually(lambda: outbox.counters["replayed"] >= 20)
+    until(lambda: outbox.counters["replayed"] >= 20)
     for number in range(1000, 1050):
         outbox.put(Decision(number), NOW)
     counters = outbox.close()
@@ -181,7 +175,7 @@ def test_new_events_go_first_and_a_replay_does_not_keep_a_process_from_ending(pa
     rest = Sink()
     rest.reachable = True
     outbox = make_outbox(rest, Spool(path))
-    eventually(lambda: path.stat().st_size == 0)
+    until(lambda: path.stat().st_size == 0)
     outbox.close()
     assert {f"e{number}" for number in range(1000)} <= {event_id for event_id, _, _ in [*sink, *rest]}
 
@@ -193,7 +187,7 @@ def test_what_a_sink_refuses_is_not_counted_as_published(path):
 
     fill(path, range(30))
     outbox = make_outbox(Refusing(), Spool(path))
-    eventually(lambda: outbox.counters["replay_failed"] == 30)
+    until(lambda: outbox.counters["replay_failed"] == 30)
     counters = outbox.close()
     assert (counters["put"], counters["replayed"], counters["failed"], counters["waiting"]) == (0, 0, 0, 0)
 
@@ -235,9 +229,9 @@ def test_a_process_that_starts_before_another_one_ends_gets_its_spool(path, monk
     old.append([Decision(number).interaction(NOW) for number in range(3)], [{}] * 3)
     outbox = Outbox(lambda: sink, seconds=0.001, open_spool=lambda: open_spool("log"))
     outbox.put(Decision(3), NOW)
-    eventually(lambda: outbox.counters["delivered"] == 1)
+    until(lambda: outbox.counters["delivered"] == 1)
     old.close()
-    eventually(lambda: outbox.counters["replayed"] == 3)
+    until(lambda: outbox.counters["replayed"] == 3)
     outbox.close()
     assert [event_id for event_id, _, _ in sink] == ["e3", "e0", "e1", "e2"]
 
@@ -263,13 +257,13 @@ def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path):
     outbox = make_outbox(sink, Spool(path, max_bytes=10_000), seconds=0.05)
     for number in range(60):
         outbox.put(Decision(number), NOW)
-    eventually(lambda: outbox.counters["retried"] > 2)
+    until(lambda: outbox.counters["retried"] > 2)
     size = path.stat().st_size
     assert 5_000 < size <= 10_000
     assert 10 <= outbox.counters["spooled"] < 40
     assert outbox.counters["spooled"] + outbox.counters["waiting"] == 60
     sink.reachable = True
-    eventually(lambda: outbox.counters["replayed"] == outbox.counters["spooled"])
+    until(lambda: outbox.counters["replayed"] == outbox.counters["spooled"])
     assert outbox.close()["waiting"] == 0
     assert sorted(event_id for event_id, _, _ in sink) == sorted(f"e{number}" for number in range(60))
 

@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from recbandits.checks import flush
+
 SPOOL_VARIABLE = "RECBANDITS_EVENT_SPOOL"  # a directory; without it, one of this user in the system's temporary folder
 MAX_SPOOL_BYTES = 64_000_000  # of a file
 _PUBLISH_TIMEOUT = 5.0  # seconds for one request to Pub/Sub
@@ -103,7 +105,7 @@ class Spool:
             os.fchmod(self._file, 0o600)
             self._position, self._size = 0, _complete_size(self._file)
             os.ftruncate(self._file, self._size)
-            _sync_directory(path.parent)
+            flush(path.parent)
         except OSError:
             os.close(self._file)
             raise
@@ -145,20 +147,20 @@ class Spool:
         self._size += len(content)
         return True
 
-    def replay(self, most):
+    def replay(self, batch):
         """Yield the events as batches, each done when the next one is requested; then empty the file.
 
         A process that ends before has the next one replay all of them, so readers must ignore events that they have.
 
         Args:
-          most: events in a batch.
+          batch: events in one, at most.
 
         Yields:
           (events, attributes), as `append` got them; a line that cannot be read is left out.
         """
         with open(os.dup(self._file), "rb") as file:
             file.seek(self._position)
-            while lines := list(itertools.islice(file, most)):
+            while lines := list(itertools.islice(file, batch)):
                 yield _parse(lines)
                 self._position += sum(map(len, lines))
         os.ftruncate(self._file, 0)
@@ -208,14 +210,6 @@ def _complete_size(file):
     """Return the bytes of a file up to the end of its last complete line."""
     size = os.fstat(file).st_size
     return os.pread(file, size, 0).rfind(b"\n") + 1
-
-
-def _sync_directory(directory):
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parse(lines):

@@ -58,13 +58,14 @@ class LocalImages:
         Raises:
           PlatformError: there is no such image, no engine, or a step failed.
         """
-        self.command(name)
+        root = checkout()
+        check_image(name, root)
         if (engine := find_engine()) is None:
             raise PlatformError(
                 f"image {name} could not be built: install docker, podman or buildah and see that `docker version`, "
                 "`podman info` or `buildah info` succeeds; the gcp platform builds by Cloud Build instead"
             )
-        if code := subprocess.run(self.command(name, engine, base), cwd=checkout(), stdout=2).returncode:
+        if code := subprocess.run(self.command(name, engine, base), cwd=root, stdout=2).returncode:
             raise PlatformError(f"image {name} could not be built: {engine} ended with exit code {code}, see above")
         return self.uri(name)
 
