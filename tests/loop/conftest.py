@@ -5,8 +5,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def world():
-    """A `World` of 30 movies and a taste of rank 4, made of the synthetic ratings."""
+    """A `SimulatedUsers` of 30 movies and a taste of rank 4, made of the synthetic ratings."""
     from recbandits.data import synthetic
-    from recbandits.loop.world import World
+    from recbandits.loop.simulated_users import SimulatedUsers
 
-    return World.make(synthetic.generate(), movies=30, rank=4)
+    return SimulatedUsers.make(synthetic.generate(), movies=30, rank=4)

@@ -17,7 +17,7 @@ from recbandits.data.trajectories import read_examples
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import decisions_of, ingest, read_manifest, titles_of
 from recbandits.loop.settings import Join, Settings
-from recbandits.loop.world import STARS
+from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.records import Interaction, Log, Reward, from_table
 

@@ -23,9 +23,9 @@ from recbandits.loop.ingest import ingest
 from recbandits.loop.live import SOURCE, TOPICS, Loop
 from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulate import counts_of
+from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
-from recbandits.loop.world import STARS
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
@@ -65,7 +65,7 @@ def loop(tmp_path_factory):
 
 def first_policy(loop):
     """What the start-up pipeline does, in this process: first interactions, what is learnt of them, a deployment."""
-    from recbandits.loop.release import deploy
+    from recbandits.loop.canary import deploy
     from recbandits.loop.train import train
 
     warehouse, world = loop.platform.warehouse, loop.world

@@ -11,7 +11,7 @@ from recbandits.data import synthetic
 from recbandits.evaluation import mean_interval
 from recbandits.exploration import Exploration
 from recbandits.loop import history
-from recbandits.loop.world import World
+from recbandits.loop.simulated_users import SimulatedUsers
 
 START = pd.Timestamp("2026-03-01", tz="UTC")
 COLUMNS = ["time", "kind", "version", "against", "why", "difference", "low", "high"]
@@ -74,7 +74,7 @@ def test_without_a_verdict_there_is_no_round():
 
 @pytest.fixture(scope="module")
 def world():
-    return World.make(synthetic.generate(), movies=20, rank=2)
+    return SimulatedUsers.make(synthetic.generate(), movies=20, rank=2)
 
 
 class Taught:

@@ -24,7 +24,7 @@ from recbandits.loop.__main__ import main, settings_of
 from recbandits.loop.live import Loop
 from recbandits.loop.run import canary_waits, decided, run
 from recbandits.loop.simulate import counts_of, drift_of
-from recbandits.loop.world import World
+from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Verdict
@@ -182,7 +182,7 @@ def test_when_taste_turns_visitors_say_so(ended):
     Its mean is about five standard errors above with 370 who said something, and would be as far below had they kept
     the old taste.
     """
-    turn, world = drift_of(ended.directory), World.load(ended.directory / "world")
+    turn, world = drift_of(ended.directory), SimulatedUsers.load(ended.directory / "world")
     said = ended.decisions[[turn(time.to_pydatetime()) == 1 for time in ended.decisions["time"]]]
     assert len(said) > 300
     users, items = world.find_users(said["user_id"]), world.find_items(said[["action"]])
@@ -197,7 +197,7 @@ def test_a_report_knows_that_taste_has_turned(ended):
     table = page[page.index("Reward of each round") : page.index("Regret")]
     rows = np.reshape(re.findall(r"<td>(.*?)</td>", table), (3, 6))
     assert list(rows[:, 0]) == ["0", "1", "2"]
-    world = World.load(ended.directory / "world")
+    world = SimulatedUsers.load(ended.directory / "world")
     visits = world.visits(4000, np.random.default_rng(SETTINGS.seed), SETTINGS.candidates)
     best = [f"{world.oracle_value(visits, turned).mean():.3f}" for turned in (0, 0, 1)]
     assert best[0] != best[2]

@@ -14,7 +14,7 @@ import pytest
 from recbandits.data import synthetic
 from recbandits.loop.asking import KeepAlive
 from recbandits.loop.simulate import Drift, Simulator, begin_drift, drift_of
-from recbandits.loop.world import World
+from recbandits.loop.simulated_users import SimulatedUsers
 from tests.sockets import SocketServer
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -22,7 +22,7 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def world():
-    return World.make(synthetic.generate(), movies=20, rank=2, never=0.1, twice=0.05)
+    return SimulatedUsers.make(synthetic.generate(), movies=20, rank=2, never=0.1, twice=0.05)
 
 
 class FirstChoice:
@@ -171,7 +171,7 @@ def test_a_reward_is_what_this_user_thinks_of_what_was_shown(world):
     assert stars.mean() == pytest.approx(truth, abs=4 * stars.std() / np.sqrt(len(stars)))
 
 
-class Certain(World):
+class Certain(SimulatedUsers):
     """People who say exactly what they think, all of them and once, and who come in a given order of (user, item)."""
 
     def come(self, pairs):

@@ -10,6 +10,7 @@ import pytest
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import Config
 from recbandits.loop.settings import Gate, Join, Settings
+from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import (
     config_parameter,
     directory_of,
@@ -19,7 +20,6 @@ from recbandits.loop.steps import (
     settings_from,
     time_of,
 )
-from recbandits.loop.world import STARS
 
 
 def test_settings_survive_json():

@@ -15,8 +15,8 @@ from recbandits.exploration import Exploration
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import decisions_of, ingest
 from recbandits.loop.models import read_model
+from recbandits.loop.simulated_users import STARS
 from recbandits.loop.train import learn, learner, train
-from recbandits.loop.world import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.records import Reward
 from recbandits.serving.policy import describe, load

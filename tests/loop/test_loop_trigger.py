@@ -11,8 +11,8 @@ from kfp import compiler, dsl
 
 from recbandits.config import Config
 from recbandits.loop.settings import Settings
+from recbandits.loop.simulated_users import STARS
 from recbandits.loop.trigger import PIPELINE, Trigger, due, plan_now, span, timetable, watch
-from recbandits.loop.world import STARS
 from recbandits.platforms.local.pipelines import LocalPipelines
 from recbandits.platforms.local.units import units_below
 from recbandits.platforms.local.warehouse import LocalWarehouse

@@ -11,7 +11,7 @@ import pytest
 from true_policies import NOON, policy, priced, sold
 
 from recbandits.loop import monitors
-from recbandits.loop.judge import probabilities_of
+from recbandits.loop.gate import probabilities_of
 from recbandits.plots.loop import drift as drift_plot
 from recbandits.records import to_table
 

@@ -9,10 +9,10 @@ from true_policies import policy
 
 from recbandits.agents.parameters import LinUCB
 from recbandits.exploration import invert_cdf
-from recbandits.loop.judge import probabilities_of
+from recbandits.loop.gate import probabilities_of
 from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, regret_by_learner, run_rounds
 from recbandits.loop.settings import Guardrail, Settings
-from recbandits.loop.world import STARS
+from recbandits.loop.simulated_users import STARS
 
 # The small world of the tests: fewer movies and factors, so less is to be learnt, by fewer decisions.
 SETTINGS = Settings(

@@ -1,4 +1,4 @@
-"""Policies whose coefficients are known, and what they log: a `World` is linear in its features."""
+"""Policies whose coefficients are known, and what they log: a `SimulatedUsers` is linear in its features."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ def linear(theta, features, exploration=SOFT):
 
 
 def logged(world, decider, n, seed=0, candidates=5):
-    """Log of n decisions with the true ratings of `World.rate`; its users and items are numbered as in the world."""
+    """Log of n decisions with ratings of `SimulatedUsers.rate`; users and items are numbered as in the world."""
     rng = np.random.default_rng(seed)
     users, items = world.visits(n, rng, candidates)
     decided = decider.decide(world.contexts(users), world.candidate_ids(items), rng=rng)

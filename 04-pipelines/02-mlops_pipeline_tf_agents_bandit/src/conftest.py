@@ -12,9 +12,9 @@ from recbandits.data import synthetic
 from recbandits.loop.generate import generate
 from recbandits.loop.ingest import ingest
 from recbandits.loop.settings import Settings
+from recbandits.loop.simulated_users import STARS, SimulatedUsers
 from recbandits.loop.steps import config_parameter, models_of
 from recbandits.loop.train import train
-from recbandits.loop.world import STARS, World
 from recbandits.platforms import choose
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -35,7 +35,7 @@ class Project:
         self.config = Config(artifacts=str(root / "artifacts"))
         self.parameter, self.platform = config_parameter(self.config), choose(self.config)
         self.settings = Settings(STARS, movies=20, candidates=5)
-        self.world, self.world_directory = World.make(synthetic.generate(), movies=20, rank=4), root / "world"
+        self.world, self.world_directory = SimulatedUsers.make(synthetic.generate(), movies=20, rank=4), root / "world"
         self.world.save(self.world_directory)
 
     def ingested(self, directory, start, end):

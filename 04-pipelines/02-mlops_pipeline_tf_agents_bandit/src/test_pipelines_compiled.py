@@ -11,9 +11,9 @@ from kfp import compiler, dsl
 
 from recbandits.config import Config
 from recbandits.loop.settings import Settings
+from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import re_training_parameters, start_up_parameters
 from recbandits.loop.trigger import PIPELINE
-from recbandits.loop.world import STARS
 from recbandits.platforms.pipelines import IMAGE
 from src import pipelines
 

@@ -17,8 +17,8 @@ from recbandits.loop.live import Loop
 from recbandits.loop.run import run
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import drift_of
+from recbandits.loop.simulated_users import STARS
 from recbandits.loop.view import shown
-from recbandits.loop.world import STARS
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import fields_of
 

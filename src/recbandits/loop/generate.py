@@ -16,7 +16,7 @@ def generate(world, warehouse, n, start, seed=0, seconds=60.0, candidates=10):
     decisions never get the same names, so that none is joined with the reward of another.
 
     Args:
-      world: `World`
+      world: `SimulatedUsers`
       warehouse: `Warehouse`
       n: number of decisions.
       start: datetime with a zone, of the first one.

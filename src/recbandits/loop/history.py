@@ -49,10 +49,10 @@ def true_values(world, policies, rounds, visits, drift):
     """What the policies that served are truly worth, on the same visits in every round.
 
     Args:
-      world: `World`
+      world: `SimulatedUsers`
       policies: dict from version to `ServedPolicy`.
       rounds: DataFrame of `rounds_of`.
-      visits: of `World.visits`.
+      visits: of `SimulatedUsers.visits`.
       drift: function from a time to how far taste has turned, in [0, 1].
 
     Returns:
@@ -82,10 +82,10 @@ def improvement(world, policies, rounds, visits, turned=0.0):
     """How much better the last policy is than the first.
 
     Args:
-      world: `World`
+      world: `SimulatedUsers`
       policies: dict from version to `ServedPolicy`.
       rounds: DataFrame of `rounds_of`.
-      visits: of `World.visits`.
+      visits: of `SimulatedUsers.visits`.
       turned: how far taste has turned, in [0, 1].
 
     Returns:
@@ -99,7 +99,7 @@ def regret_of(world, decisions, first, drift):
     """What was lost with each logged decision against the best candidate, by the truth.
 
     Args:
-      world: `World`
+      world: `SimulatedUsers`
       decisions: pyarrow.Table of `Warehouse.decisions`, by a policy that served, all with as many candidates.
       first: `ServedPolicy` that served first.
       drift: as for `true_values`.

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from recbandits.loop import simulate
 from recbandits.loop.models import Models
+from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.loop.steps import config_parameter, models_uri, start_up_parameters
 from recbandits.loop.trigger import PIPELINE
-from recbandits.loop.world import World
 from recbandits.platforms.functions import Function
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
@@ -94,8 +94,8 @@ class Loop:
 
     @cached_property
     def world(self):
-        """The `World` of the loop, once it was prepared."""
-        return World.load(self.directory / _WORLD)
+        """The `SimulatedUsers` of the loop, once it was prepared."""
+        return SimulatedUsers.load(self.directory / _WORLD)
 
     @cached_property
     def topics(self):
@@ -125,7 +125,9 @@ class Loop:
         write_json(self.directory / _MARK, {"data": str(data)})
         write_json(self.directory / _SETTINGS, asdict(settings))
         reports = {"never": settings.never, "twice": settings.twice, "delay": settings.delay}
-        World.make(data, settings.movies, settings.rank, settings.seed, **reports).save(self.directory / _WORLD)
+        SimulatedUsers.make(data, settings.movies, settings.rank, settings.seed, **reports).save(
+            self.directory / _WORLD
+        )
 
     def start(self, *names):
         """Start parts of these names, all at once, and start them again from now on when they die."""

@@ -13,8 +13,8 @@ from scipy import stats
 
 from recbandits.evaluation.estimators import ROUNDING, direct_method
 from recbandits.evaluation.intervals import mean_interval
+from recbandits.loop.gate import probabilities_of
 from recbandits.loop.ingest import log_of
-from recbandits.loop.judge import probabilities_of
 from recbandits.records.log_tables import read_contexts
 
 _BINS = 10

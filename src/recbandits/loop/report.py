@@ -53,7 +53,7 @@ def tables(world, warehouse, models, settings, end, drift=lambda _: 0.0):
     """Look back at a loop.
 
     Args:
-      world: `World`
+      world: `SimulatedUsers`
       warehouse: `Warehouse`
       models: `Models` that were trained.
       settings: `Settings`

@@ -13,13 +13,13 @@ import pandas as pd
 
 from recbandits.evaluation.intervals import group_intervals, mean_interval
 from recbandits.exploration import invert_cdf
+from recbandits.loop.canary import guard, place, serving_version
+from recbandits.loop.gate import judge_log
 from recbandits.loop.generate import UNIFORM
 from recbandits.loop.ingest import are_held_out, log_of
-from recbandits.loop.judge import judge_log
 from recbandits.loop.memory import MemoryEndpoint, eagerly, give, in_memory
-from recbandits.loop.release import guard, place, serving_version
 from recbandits.loop.settings import Settings
-from recbandits.loop.world import STARS
+from recbandits.loop.simulated_users import STARS
 from recbandits.serving.served import ServedPolicy
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ class Loop:
     """One learner's life.
 
     Args:
-      world: `World`
+      world: `SimulatedUsers`
       settings: `Settings`; None for the defaults.
       seed: of everything random; learners with one seed meet the same visitors and luck.
 
@@ -176,7 +176,7 @@ def run_rounds(world, rounds=5, settings=None, seeds=(0, 1, 2), learners=LEARNER
     """Run the loop with several learners, who meet the same visitors and the same luck.
 
     Args:
-      world: `World`
+      world: `SimulatedUsers`
       rounds: number of re-trainings.
       settings: `Settings`; None for the defaults.
       seeds: of the runs.

@@ -20,7 +20,7 @@ import numpy as np
 
 from recbandits.config import Config
 from recbandits.loop.asking import endpoint_of
-from recbandits.loop.world import World
+from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms import choose
 from recbandits.platforms.local.files import read_json, write_json
 
@@ -47,7 +47,7 @@ class Simulator:
     """Visitors of an endpoint.
 
     Args:
-      world: `World`, who they are and what they like.
+      world: `SimulatedUsers`, who they are and what they like.
       endpoint: has `predict(instances)`, as every `Endpoint`; whatever it raises means that nobody was answered.
       publisher: has `send(records)`, which returns when a list of `Reward` is delivered, and raises if it may not be.
       rate: requests per second.
@@ -212,7 +212,7 @@ def main(arguments=None):
     platform, drift = choose(config), [drift_of(asked.directory)]
     messages = platform.messages
     simulator = Simulator(
-        World.load(asked.directory / "world"),
+        SimulatedUsers.load(asked.directory / "world"),
         endpoint_of(platform, asked.endpoint or config.endpoint),
         messages.publisher(messages.topic("rewards")),
         asked.rate,

@@ -64,7 +64,7 @@ def model_of(platform, version):
 
 def serving_model(platform):
     """`Model` of what serves, wherever this is asked; None where nothing does."""
-    from recbandits.loop.release import serving_version  # with SciPy, which most steps do not need
+    from recbandits.loop.canary import serving_version  # with SciPy, which most steps do not need
 
     version = serving_version(platform.endpoints.create())
     if version is None:
@@ -87,7 +87,7 @@ def start_up_parameters(config, settings, world, start, end, topic=""):
     Args:
       config: Config
       settings: `Settings`
-      world: directory or gs:// URI of a `World`, which holds its features as well.
+      world: directory or gs:// URI of a `SimulatedUsers`, which holds its features as well.
       start: datetime of the first interaction.
       end: datetime after the last one; some windows before now, so that the rewards are there.
       topic: full name of the topic where the endpoint is to log; empty for where it does.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.config import Config
-from recbandits.loop.release import experiment, guard
+from recbandits.loop.canary import experiment, guard
 from recbandits.loop.steps import re_training_parameters, serving_model, settings_from
 from recbandits.platforms import choose
 from recbandits.platforms.protocol import PlatformError
@@ -173,7 +173,7 @@ class Trigger:
         return run
 
     def guard(self, now=None):
-        """Have the guardrail look; gives its `Verdict`, or None. See `loop.release.guard`."""
+        """Have the guardrail look; gives its `Verdict`, or None. See `loop.canary.guard`."""
         now = datetime.now(UTC) if now is None else now
         endpoint, warehouse = self._platform.endpoints.create(), self._platform.warehouse
         return guard(endpoint, warehouse, now, self._settings.join, self._settings.guardrail)

@@ -29,8 +29,8 @@ def deployer(
     Returns:
         The verdict as JSON.
     """
-    from recbandits.loop.judge import Judgement
-    from recbandits.loop.release import deploy
+    from recbandits.loop.canary import deploy
+    from recbandits.loop.gate import Judgement
     from recbandits.loop.steps import models_of, platform_of
 
     platform = platform_of(config)

@@ -4,7 +4,7 @@ import pytest
 from kfp import dsl
 from src.deployer.component import deployer
 
-from recbandits.loop.judge import judge
+from recbandits.loop.gate import judge
 from recbandits.loop.models import read_model
 from recbandits.loop.steps import models_of
 from recbandits.records import Verdict

@@ -31,7 +31,7 @@ def evaluator(
     """
     from pathlib import Path
 
-    from recbandits.loop.judge import judge
+    from recbandits.loop.gate import judge
     from recbandits.loop.settings import Gate
     from recbandits.loop.steps import model_of, platform_of
 

@@ -5,7 +5,7 @@ import pytest
 from kfp import dsl
 from src.evaluator.component import evaluator
 
-from recbandits.loop.judge import Judgement, judge
+from recbandits.loop.gate import Judgement, judge
 from recbandits.loop.models import read_model
 
 

@@ -32,13 +32,13 @@ def generator(
         What the warehouse has of that time, in one word: a part of the key by which later steps are cached.
     """
     from recbandits.loop.generate import generate
+    from recbandits.loop.simulated_users import SimulatedUsers
     from recbandits.loop.steps import directory_of, platform_of, time_of
-    from recbandits.loop.world import World
 
     warehouse = platform_of(config).warehouse
     begin, stop = time_of(start), time_of(end)
     seconds = (stop - begin).total_seconds()
-    done = generate(World.load(directory_of(world)), warehouse, first, begin, seed, seconds, candidates)
+    done = generate(SimulatedUsers.load(directory_of(world)), warehouse, first, begin, seed, seconds, candidates)
     for name in ("decisions", "rewards", "written"):
         metrics.log_metric(name, done[name])
     return warehouse.snapshot(begin, stop)

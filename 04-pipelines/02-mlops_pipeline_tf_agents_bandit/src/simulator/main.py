@@ -1,6 +1,6 @@
 """Simulated users for a while with each call: the HTTP function that Cloud Scheduler calls.
 
-The world is what `World.save` wrote into $RECBANDITS_WORLD, or into `world` beside this file, which is packed with it.
+They are what `SimulatedUsers.save` wrote into $RECBANDITS_WORLD, or into `world` beside this file, packed with it.
 """
 
 import os
@@ -12,7 +12,7 @@ import functions_framework
 from recbandits.config import Config
 from recbandits.loop.asking import endpoint_of
 from recbandits.loop.simulate import Simulator
-from recbandits.loop.world import World
+from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms import choose
 
 ASKED = {"seconds": 5.0, "rate": 10.0, "instances": 1}  # unless the body says otherwise
@@ -28,7 +28,7 @@ def simulate(request):
         return {"error": sentence}, 400
     config = Config.load()
     platform = choose(config)
-    world = World.load(os.environ.get("RECBANDITS_WORLD") or Path(__file__).with_name("world"))
+    world = SimulatedUsers.load(os.environ.get("RECBANDITS_WORLD") or Path(__file__).with_name("world"))
     publisher = platform.messages.publisher(platform.messages.topic("rewards"))
     endpoint = endpoint_of(platform, config.endpoint)
     visitors = Simulator(world, endpoint, publisher, asked["rate"], seed=None, instances=asked["instances"])

@@ -10,7 +10,7 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop.world import World
+from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.files import write_json
 from recbandits.records import Reward
@@ -44,7 +44,7 @@ class FirstChoice(BaseHTTPRequestHandler):
 def world(tmp_path_factory):
     """Directory of a world."""
     directory = tmp_path_factory.mktemp("world")
-    World.make(synthetic.generate(), movies=20, rank=2, delay=0.05).save(directory)
+    SimulatedUsers.make(synthetic.generate(), movies=20, rank=2, delay=0.05).save(directory)
     return directory
 
 

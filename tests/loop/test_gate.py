@@ -12,11 +12,11 @@ import pytest
 from true_policies import NOON, logged, policy, priced, sold
 
 from recbandits.exploration import Exploration
-from recbandits.loop import judge as module
+from recbandits.loop import gate as module
+from recbandits.loop.gate import Judgement, judge_log
 from recbandits.loop.ingest import decisions_of, ingest
-from recbandits.loop.judge import Judgement, judge_log
 from recbandits.loop.settings import Gate, Guardrail, Settings
-from recbandits.loop.world import STARS
+from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.records import Reward
 from recbandits.serving.policy import load

@@ -15,7 +15,7 @@ from recbandits.data.features import Features
 from recbandits.environments.factorization import als
 from recbandits.exploration import Exploration
 from recbandits.loop.ingest import titles_of
-from recbandits.loop.world import World
+from recbandits.loop.simulated_users import SimulatedUsers
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -162,11 +162,11 @@ def test_a_saved_world_is_the_same_byte_by_byte(world, visits, tmp_path):
     features = Features.load(tmp_path / "one")
     np.testing.assert_array_equal(features.items, world.features.items)
     assert features.spec(3) == world.features.spec(3)
-    loaded = World.load(tmp_path / "one")
+    loaded = SimulatedUsers.load(tmp_path / "one")
     assert (loaded.titles, loaded.never, loaded.delay) == (world.titles, 0.2, 1.0)
     np.testing.assert_array_equal(loaded.expected(*visits, 0.3), world.expected(*visits, 0.3))
     with pytest.raises(FileNotFoundError, match=r"there is no world in .*three"):
-        World.load(tmp_path / "three")
+        SimulatedUsers.load(tmp_path / "three")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_strangers_are_refused_by_name(data, world):
     with pytest.raises(ValueError, match=r"candidates must be in \[1, 30\], got 31"):
         world.visits(1, np.random.default_rng(0), 31)
     with pytest.raises(ValueError, match="movies must be from the rank, 4, to the number of rated movies"):
-        World.make(data, movies=3, rank=4)
+        SimulatedUsers.make(data, movies=3, rank=4)
 
 
 def test_asking_and_answering_for_people_needs_no_tensorflow():

@@ -9,11 +9,11 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.loop.judge import Judgement
+from recbandits.loop.canary import _verdict, deploy, experiment, guard, looks, observed, place, serving_version
+from recbandits.loop.gate import Judgement
 from recbandits.loop.memory import MemoryEndpoint
-from recbandits.loop.release import _verdict, deploy, experiment, guard, looks, observed, place, serving_version
 from recbandits.loop.settings import Guardrail
-from recbandits.loop.world import STARS
+from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward

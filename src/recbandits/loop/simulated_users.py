@@ -20,13 +20,13 @@ from recbandits.loop.settings import Join
 from recbandits.records import Interaction, Reward
 
 FILE = "world.npz"
-STARS = Join(window=5.0, lowest=1.0, highest=5.0, default=1.0)  # the rule for the ratings of a `World`
+STARS = Join(window=5.0, lowest=1.0, highest=5.0, default=1.0)  # the rule for the ratings of a `SimulatedUsers`
 _REGULARIZATION = 0.06  # loose on purpose: tastes are to differ enough for personalisation to pay within thousands
 _SETTINGS = ("never", "twice", "delay")
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class SimulatedUsers:
     """People whose taste is known, which no real recommender ever has.
 
     Attributes:
@@ -69,7 +69,7 @@ class World:
           **settings: `never`, `twice` and `delay`.
 
         Returns:
-          World
+          SimulatedUsers
 
         Raises:
           ValueError: fewer movies than the rank, or more than there are, or a setting that is refused.

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from recbandits.evaluation import sequential
-from recbandits.loop.judge import policy_directory
+from recbandits.loop.gate import policy_directory
 from recbandits.loop.models import FILE, read_model
 from recbandits.loop.settings import Guardrail
 from recbandits.records import Verdict
