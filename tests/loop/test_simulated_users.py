@@ -200,6 +200,6 @@ def test_strangers_are_refused_by_name(data, world):
 
 
 def test_asking_and_answering_for_people_needs_no_tensorflow():
-    modules = "world, generate, ingest, models"
+    modules = "simulated_users, generate, ingest, models"
     code = f"import sys; from recbandits.loop import {modules}; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
