@@ -1,5 +1,6 @@
 """Events that cannot be published stay on the disk, survive a SIGKILL, and are published by the next process."""
 
+import errno
 import json
 import os
 import random
@@ -280,6 +281,36 @@ def test_a_batch_that_the_disk_does_not_take_is_not_in_the_file(path, monkeypatc
     assert spool.append(events, attributes)
     assert path.read_bytes() == 2 * complete
     spool.close()
+
+
+def test_a_torn_line_that_could_not_be_removed_at_once_is_removed_before_the_next_event(path, monkeypatch):
+    spool, write = Spool(path), os.write
+    events, attributes = [Decision(0).interaction(NOW)], [{"instance": "a", "sequence": "0"}]
+    truncations, truncate = iter([True, False]), os.ftruncate
+
+    def fail_once(file, size):
+        if next(truncations):
+            truncate(file, size)
+        else:
+            raise OSError(errno.EIO, "the disk does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, content: write(file, content[:20]))
+        patch.setattr(os, "ftruncate", fail_once)
+        assert not spool.append(events, attributes)
+    assert len(path.read_bytes()) == 20
+    assert spool.append(events, attributes)
+    assert [json.loads(line)["event_id"] for line in path.read_text(encoding="utf-8").splitlines()] == ["e0"]
+    spool.close()
+
+
+def test_the_end_of_the_last_complete_line_is_found_behind_a_longer_torn_one(path):
+    """The torn line has more bytes than are read at once."""
+    complete = b'{"event_id": "e0", "attributes": {}, "event": "{}"}\n'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(complete + b"x" * 200_000)
+    Spool(path).close()
+    assert path.read_bytes() == complete
 
 
 def test_an_event_is_on_the_disk_before_it_counts(path, monkeypatch):

@@ -1,12 +1,12 @@
 """The event log of a server, which sends its decisions to a sink.
 
 A sink is an object with `send(interactions)`. It returns when a list of `Interaction` is kept, raises ValueError if it
-will never take them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on this
-machine and fast keep every decision before it is answered, so that a server that is killed loses none. `Outbox` has a
-sink that is far away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting. What cannot be
-published goes to a spool on the disk, and is published when the sink is reached again, by this process or the next that
-has the spool. A server that is killed loses what was answered in the last half second, and in the 5 seconds that a
-request to Pub/Sub may take; without a spool, since the sink was reached last. Its events are numbered, so that
+will never take one of them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on
+this machine and fast keep every decision before it is answered, so that a server that is killed loses none. `Outbox`
+has a sink that is far away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting. What
+cannot be published goes to a spool on the disk, and is published when the sink is reached again, by this process or the
+next that has the spool. A server that is killed loses what was answered in the last half second, and in the 5 seconds
+that a request to Pub/Sub may take; without a spool, since the sink was reached last. Its events are numbered, so that
 `count_missing` counts what has been lost between others.
 
 The queue of an outbox is bounded in bytes. While it is at most half full every decision is kept; above that with a
@@ -178,18 +178,23 @@ class Outbox:
     def _deliver(self, interactions, attributes):
         """Send events until the sink takes or refuses them, or keep in the spool what cannot be sent now."""
         while not self._given_up:
-            ways = [self._send, self._keep]
-            if self._closing.is_set() and self._next_attempt:  # there is no time for a sink that was not reached
-                ways.reverse()
-            result = ways[0](interactions, attributes) or ways[1](interactions, attributes)
-            if result is not None:
-                self._count(result, len(interactions))
+            closing = self._closing.is_set() and self._next_attempt  # no time for a sink that was not reached
+            if closing and self._keep(interactions, attributes):
+                return
+            if (refused := self._send(interactions, attributes)) is not None:
+                self._count("failed", refused)
+                self._count("delivered", len(interactions) - refused)
+                return
+            if not closing and self._keep(interactions, attributes):
                 return
             time.sleep(max(0.0, self._next_attempt - time.monotonic()))
 
     def _keep(self, interactions, attributes):
-        """Return "spooled", or None where there is no spool, or it does not take the events."""
-        return "spooled" if self._spool is not None and self._spool.append(interactions, attributes) else None
+        """Return whether the spool has taken the events."""
+        if self._spool is None or not self._spool.append(interactions, attributes):
+            return False
+        self._count("spooled", len(interactions))
+        return True
 
     def _count(self, name, number):
         """Count events, unless `close` has counted them already."""
@@ -198,7 +203,7 @@ class Outbox:
                 self._counts[name] += number
 
     def _send(self, interactions, attributes):
-        """Return "delivered" or "failed"; None where the sink was not reached, which is tried again after a pause."""
+        """Return how many events the sink refused; None where it was not reached and is tried again after a pause."""
         if time.monotonic() < self._next_attempt:
             return None
         try:
@@ -206,8 +211,10 @@ class Outbox:
                 self._sink = self._open_sink()
             self._sink.send(interactions, attributes)
         except ValueError as error:
-            logging.warning("%d decisions could not be logged: %s", len(interactions), error)
-            return "failed"
+            if len(interactions) > 1:
+                return self._send_halves(interactions, attributes)
+            logging.warning("a decision could not be logged: %s", error)
+            return len(interactions)
         except BaseException as error:  # the thread must not end
             logging.warning("the event log is not reached, it is tried again: %r", error)
             self._counts["retried"] += 1
@@ -215,7 +222,16 @@ class Outbox:
             self._pause = self._seconds if self._closing.is_set() else min(2 * self._pause, _MAX_PAUSE)
             return None
         self._pause, self._next_attempt = self._seconds, 0.0
-        return "delivered"
+        return 0
+
+    def _send_halves(self, interactions, attributes):
+        """As `_send`, for a batch that the sink refused: one event that it will never take must not fail the others."""
+        middle, refused = len(interactions) // 2, 0
+        for half in (slice(None, middle), slice(middle, None)):
+            if (count := self._send(interactions[half], attributes[half])) is None:
+                return None
+            refused += count
+        return refused
 
     def _replay(self):
         """Send what is in the spool, until the sink is not reached or there is something newer to be sent."""
@@ -223,9 +239,10 @@ class Outbox:
             for number, (events, attributes) in enumerate(self._spool.replay(self._batch)):
                 if number and (self._queue or self._closing.is_set()):
                     return
-                if (result := self._send(events, attributes)) is None:
+                if (refused := self._send(events, attributes)) is None:
                     return
-                self._count("replayed" if result == "delivered" else "replay_failed", len(events))
+                self._count("replay_failed", refused)
+                self._count("replayed", len(events) - refused)
         except Exception as error:  # the thread must not end
             logging.warning("the events on the disk cannot be read: %r", error)
 

@@ -17,6 +17,7 @@ SPOOL_VARIABLE = "RECBANDITS_EVENT_SPOOL"  # a directory; without it, one of thi
 MAX_SPOOL_BYTES = 64_000_000  # of a file
 _PUBLISH_TIMEOUT = 5.0  # seconds for one request to Pub/Sub
 _MAX_REQUEST_BYTES = 5_000_000  # bytes in one request to Pub/Sub, which takes 10 MB
+_BLOCK = 65_536  # bytes of a file read at once
 
 
 class PubSubSink:
@@ -136,6 +137,7 @@ class Spool:
         try:
             if os.fstat(self._file).st_nlink == 0:
                 raise FileNotFoundError(errno.ENOENT, "the file was removed")
+            os.ftruncate(self._file, self._size)  # a torn line is left where a full disk refused this before
             if os.write(self._file, content) < len(content):
                 raise OSError(errno.ENOSPC, "the disk is full")
             os.fsync(self._file)
@@ -208,8 +210,13 @@ def _check_owner(file, path):
 
 def _complete_size(file):
     """Return the bytes of a file up to the end of its last complete line."""
-    size = os.fstat(file).st_size
-    return os.pread(file, size, 0).rfind(b"\n") + 1
+    end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        if (newline := os.pread(file, end - start, start).rfind(b"\n")) >= 0:
+            return start + newline + 1
+        end = start
+    return 0
 
 
 def _parse(lines):
