@@ -78,7 +78,9 @@ def next_time(cron, after):
       ValueError: it is not a cron string, or has no time in the next 50 years.
     """
     if not isinstance(cron, str) or not re.fullmatch(_CRON, cron):
-        raise ValueError(f"cron must have five fields of numbers, *, commas, - and /, such as '*/10 * * * *', got {cron!r}")
+        raise ValueError(
+            f"cron must have five fields of numbers, *, commas, - and /, such as '*/10 * * * *', got {cron!r}"
+        )
     try:
         return next(CronSim(cron, after.astimezone(UTC)))
     except (CronSimError, StopIteration) as error:
