@@ -53,6 +53,9 @@ def test_the_diagrams_of_the_readmes_can_be_drawn_and_are_there(name):
 
 
 def test_every_component_of_the_loop_is_in_its_picture():
-    """A folder of `src` with code is a component."""
-    components = {path.parent.name for path in ROOT.glob("04-pipelines/02-*/src/*/*.py")}
+    """Components of the pipelines have a file each, functions a folder."""
+    folder = ROOT / "src/recbandits/loop"
+    components = {path.stem for path in folder.glob("templates/components/*.yaml")}
+    components |= {path.parent.name for path in folder.glob("functions/*/main.py")}
+    assert len(components) == 8
     assert components - texts(DIAGRAMS["04-02"]()) == set()

@@ -38,7 +38,7 @@ def closed_loop():
         "interactions": Box(5.0, -3.2, "topic interactions\nPub/Sub", "service"),
         "logger": Box(8.7, -1.6, "logger\ntwo functions, MERGE"),
         "warehouse": Box(12.3, -1.6, "warehouse\ninteractions, rewards,\nquarantine, verdicts", "store", height=1.2),
-        "generator": Box(12.3, 0.4, "generator\na uniform policy, once"),
+        "importer": Box(12.3, 0.4, "importer\na log, once"),
         "trigger": Box(15.9, -1.6, "trigger\ncron, or n new events"),
         "guard": Box(8.7, -4.4, "guardrail\npromotes, rolls back"),
         "deployer": Box(5.0, -6.3, "deployer\nonly through the gate"),
@@ -54,7 +54,7 @@ def closed_loop():
         Arrow("interactions", "logger"),
         Arrow("rewards", "logger"),
         Arrow("logger", "warehouse"),
-        Arrow("generator", "warehouse", "start-up", dashed=True),
+        Arrow("importer", "warehouse", "start-up", dashed=True),
         Arrow("warehouse", "trigger"),
         Arrow("trigger", "ingester", "starts"),
         Arrow("warehouse", "ingester", "snapshot", dashed=True),
@@ -65,7 +65,7 @@ def closed_loop():
         Arrow("warehouse", "guard", "rewards by version", dashed=True),
         Arrow("guard", "endpoint", "traffic", bend=-0.08, dashed=True),
     ]
-    frame = Frame(3.5, -7.35, 17.4, -5.6, "re-training pipeline; that of start-up has the generator and no evaluator")
+    frame = Frame(3.5, -7.35, 17.4, -5.6, "re-training pipeline; that of start-up has the importer and no evaluator")
     return draw(boxes, arrows, [frame])
 
 

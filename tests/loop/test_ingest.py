@@ -14,7 +14,7 @@ from recbandits.data.examples import make_examples
 from recbandits.data.features import Features
 from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples
-from recbandits.loop.generate import generate
+from recbandits.loop.importing import import_log, simulate_log
 from recbandits.loop.ingest import decisions_of, ingest, read_manifest, titles_of
 from recbandits.loop.settings import Join, Settings
 from recbandits.loop.simulated_users import STARS
@@ -43,13 +43,13 @@ def features(world):
 @pytest.fixture(scope="module")
 def records(world):
     warehouse = Recorded()
-    generate(world, warehouse, 400, START)
+    import_log(warehouse, *simulate_log(world, 400, START))
     return warehouse.records
 
 
 @pytest.fixture(scope="module")
 def dataset(records, world, features, tmp_path_factory):
-    """(directory, manifest) of the decisions as they were generated."""
+    """(directory, manifest) of the decisions as they were simulated."""
     directory = tmp_path_factory.mktemp("dataset")
     titles = dict(zip(world.item_ids, world.titles, strict=True))
     return directory, ingest(filled(records), START, END, RULE, features, directory, titles=titles)

@@ -18,20 +18,19 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop.generate import generate
+from recbandits.loop.importing import import_log, simulate_log
 from recbandits.loop.ingest import ingest
-from recbandits.loop.live import SOURCE, TOPICS, Loop
+from recbandits.loop.live import TOPICS, Loop
 from recbandits.loop.settings import Gate, Settings
-from recbandits.loop.simulate import counts_of
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import re_training_parameters
+from recbandits.loop.steps import TEMPLATES, re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
 KILLS = 50
-TEMPLATE = SOURCE / "re_training.yaml"
+TEMPLATE = TEMPLATES / "re_training.yaml"
 # The gate lets every candidate pass, so that the Deployer, the only step with effects, has them.
 SETTINGS = Settings(
     replace(STARS, window=2.0),
@@ -47,55 +46,54 @@ SETTINGS = Settings(
 # An endpoint takes seconds to come back, and a run of the pipeline to come far: they are chosen less often.
 VICTIMS = {"function": 44, "endpoint": 3}
 STEPS = ("ingester", "trainer", "deployer")  # of which a run is killed
-PATIENCE = 300.0  # seconds for whatever a busy machine may take long for
+PATIENCE = 300.0  # seconds for what a busy machine may take long for
 
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory):
     """A loop in which a first policy serves visitors, and two readers keep what the topics acknowledged."""
-    with Loop(Config(artifacts=str(tmp_path_factory.mktemp("artifacts"))), SETTINGS) as made:
-        made.prepare(synthetic.generate())
-        for name, topic in made.topics.items():
-            made.platform.messages.subscription(f"audit-{name}", topic)
-        made.start("endpoint", "log-interaction", "log-reward")
-        first_policy(made)
-        made.start("simulator")
-        yield made
+    with Loop(Config(artifacts=str(tmp_path_factory.mktemp("artifacts"))), SETTINGS) as loop:
+        loop.prepare(synthetic.generate())
+        for name, topic in loop.topics.items():
+            loop.platform.messages.subscription(f"audit-{name}", topic)
+        loop.start()
+        deploy_first_policy(loop)
+        loop.visit()
+        yield loop
 
 
-def first_policy(loop):
-    """What the start-up pipeline does, in this process: first interactions, what is learnt of them, a deployment."""
+def deploy_first_policy(loop):
+    """Do what the start-up pipeline does, in this process: import a log, learn from it, deploy."""
     from recbandits.loop.canary import deploy
     from recbandits.loop.train import train
 
-    warehouse, world = loop.platform.warehouse, loop.world
+    warehouse, users = loop.platform.warehouse, loop.users
     data, model = (loop.directory / "first" / name for name in ("dataset", "model"))
     end = datetime.now(UTC) - timedelta(seconds=2 * SETTINGS.join.window)
     start = end - timedelta(seconds=SETTINGS.first / SETTINGS.rate)
-    generate(world, warehouse, SETTINGS.first, start, 0, SETTINGS.first / SETTINGS.rate, SETTINGS.candidates)
-    ingest(warehouse, start, end, loop.settings.join, world.features, data, SETTINGS.holdout)
+    import_log(warehouse, *simulate_log(users, SETTINGS.first, start, SETTINGS.first / SETTINGS.rate, 5))
+    ingest(warehouse, start, end, loop.settings.join, users.features, data, SETTINGS.holdout)
     train(data, model, SETTINGS.agent, SETTINGS.exploration)
     loop.models.keep(model)
     warehouse.write([deploy(loop.endpoint, model, None, None)])
 
 
-def plan(loop):
-    """A re-training of what there is, as soon as there is enough."""
+def make_plan(loop):
+    """Plan a re-training, as soon as enough is new."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         serving = serving_model(loop.platform)
-        found = due(loop.platform.warehouse, serving, loop.settings.join, datetime.now(UTC), SETTINGS.decisions)
-        if found:
-            return found
+        plan = due(loop.platform.warehouse, serving, loop.settings.join, datetime.now(UTC), SETTINGS.decisions)
+        if plan:
+            return plan
         time.sleep(0.2)
     raise AssertionError(f"there must be {SETTINGS.decisions} new decisions by now")
 
 
-def begin(loop, found):
-    parameters = re_training_parameters(
-        loop.config, SETTINGS, loop.directory / "world", found, loop.topics["interactions"]
-    )
-    return loop.platform.pipelines.run(TEMPLATE, found.name, parameters)
+def start_run(loop, plan):
+    features, topic = loop.directory / "users", loop.topics["interactions"]
+    parameters = re_training_parameters(loop.config, SETTINGS, features, plan, topic)
+    return loop.platform.pipelines.run(TEMPLATE, plan.name, parameters)
 
 
 def kill_run(loop, name):
@@ -145,7 +143,7 @@ def kill_in_steps(loop, steps):
         while not killed:
             assert time.monotonic() < deadline, f"a run must be killed in the {step}"
             with suppress(PlatformError):  # somebody was killed of whom it asks something
-                killed, number = kill_in(loop, begin_some(loop, number), step), number + 1
+                killed, number = kill_in(loop, start_some_run(loop, number), step), number + 1
     return len(steps)
 
 
@@ -170,8 +168,8 @@ def rows(loop, name):
 
 def test_the_endpoint_answers_while_a_training_is_killed_and_running_it_again_changes_nothing(loop):
     """Killed in the Trainer, and between the Deployer's deployment and its verdict, for which it is kept waiting."""
-    found, answered = plan(loop), Counter()
-    requests = loop.world.requests([0], np.arange(5)[None])
+    plan, answered = make_plan(loop), Counter()
+    requests = loop.users.requests([0], np.arange(5)[None])
 
     def ask(what):
         assert len(loop.endpoint.predict(requests)) == 1
@@ -179,29 +177,29 @@ def test_the_endpoint_answers_while_a_training_is_killed_and_running_it_again_ch
         time.sleep(0.2)  # each answer is logged, too
 
     def failed():
-        assert loop.platform.pipelines.status(found.name).state == "failed"
+        assert loop.platform.pipelines.status(plan.name).state == "failed"
         return loop.platform.pipelines.running(PIPELINE) is None
 
-    begin(loop, found)
-    assert kill_in(loop, found.name, "trainer", lambda: ask("training"))
+    start_run(loop, plan)
+    assert kill_in(loop, plan.name, "trainer", lambda: ask("training"))
     assert failed()
     ask("killed")
-    begin(loop, found)
-    until(lambda: step_of(loop, found.name, "evaluator"), "it must come to the Evaluator", lambda: ask("training"))
+    start_run(loop, plan)
+    until(lambda: step_of(loop, plan.name, "evaluator"), "it must come to the Evaluator", lambda: ask("training"))
     with closing(sqlite3.connect(loop.directory / "warehouse" / "warehouse.sqlite", isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")  # so that the Deployer, which comes next, waits with its verdict
         until(lambda: len(loop.endpoint.traffic_split) == 2, "there must be a canary", lambda: ask("deploying"))
-        assert kill_run(loop, found.name)
+        assert kill_run(loop, plan.name)
     assert failed()
     shares = loop.endpoint.traffic_split
     assert len(rows(loop, "verdicts")) == 1, "of the first policy, none of the candidate that serves already"
-    begin(loop, found)
-    run = loop.platform.pipelines.wait(found.name)
+    start_run(loop, plan)
+    run = loop.platform.pipelines.wait(plan.name)
     assert run.state == "succeeded", run.error
     verdicts = rows(loop, "verdicts")
     assert [verdict["kind"] for verdict in verdicts] == ["deployed", "deployed"]
     assert loop.endpoint.traffic_split == shares
-    again = begin(loop, found)
+    again = start_run(loop, plan)
     assert again == run
     assert (rows(loop, "verdicts"), loop.endpoint.traffic_split) == (verdicts, shares)
     assert answered["training"] >= 10
@@ -209,7 +207,7 @@ def test_the_endpoint_answers_while_a_training_is_killed_and_running_it_again_ch
     assert answered["deploying"] >= 1
 
 
-def test_whoever_is_killed_every_acknowledged_event_is_in_the_table_exactly_once(loop):
+def test_whichever_process_is_killed_every_acknowledged_event_is_in_the_table_exactly_once(loop):
     rng = np.random.default_rng(7)
     victims = rng.permutation(np.repeat(list(VICTIMS), list(VICTIMS.values()))).tolist()
     assert len(victims) + len(STEPS) == KILLS
@@ -221,7 +219,7 @@ def test_whoever_is_killed_every_acknowledged_event_is_in_the_table_exactly_once
             revive(loop)
         assert runs.result() == len(STEPS)
     assert loop.drain(PATIENCE)
-    visits = counts_of(loop.directory)
+    visits = loop.simulator.counts
     published = {name: audit(loop, name, kind) for name, kind in (("interactions", Interaction), ("rewards", Reward))}
     decisions = Counter(each.event_id for each in published["interactions"])
     written = Counter(row["event_id"] for row in rows(loop, "interactions") if row["policy_version"] != "uniform")
@@ -242,28 +240,26 @@ def test_whoever_is_killed_every_acknowledged_event_is_in_the_table_exactly_once
     assert [loop.platform.messages.backlog(f"{name}-dead") for name in TOPICS] == [0, 0]
 
 
-def begin_some(loop, number):
+def start_some_run(loop, number):
     """A run of the pipeline over all that there is."""
     serving = serving_model(loop.platform)
     warehouse, now = loop.platform.warehouse, datetime.now(UTC)
     snapshot = warehouse.snapshot(serving.until, now)
     name = f"chaos-{number}-{snapshot[:8]}"
-    return begin(loop, Plan(name, serving.until, now, snapshot, serving.version, 0)).name
+    return start_run(loop, Plan(name, serving.until, now, snapshot, serving.version, 0)).name
 
 
 def revive(loop):
-    """Have the loop start again what died; who needs another that is not back yet waits for the next look."""
+    """Start again what was killed; a part that needs another one that is not back yet waits for the next try."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        try:
-            if not loop.watch():
-                return
-        except PlatformError:
-            time.sleep(0.1)
+        with suppress(PlatformError):
+            return loop.start()
+        time.sleep(0.1)
     raise AssertionError("what was killed must run again")
 
 
-def test_what_the_functions_could_not_take_is_not_said_to_be_in_the_warehouse(loop):
+def test_a_dead_letter_is_not_said_to_be_in_the_warehouse(loop):
     messages = loop.platform.messages
     assert loop.drain(PATIENCE)
     messages.publisher(messages.topic("rewards-dead")).send([Reward("nobody's", datetime.now(UTC), 1.0)])

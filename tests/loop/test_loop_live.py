@@ -1,145 +1,156 @@
-"""The loop as real processes: it gets better within five rounds, it says so, and nothing of it stays behind."""
+"""The loop as real processes: it improves within five rounds, says so, and leaves no process behind."""
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 
+import recbandits
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop import report
-from recbandits.loop.__main__ import main, settings_of
+from recbandits.loop.__main__ import canary_waits, decided, main, run, settings_of
 from recbandits.loop.live import Loop
-from recbandits.loop.run import canary_waits, decided, run
-from recbandits.loop.simulate import counts_of, drift_of
-from recbandits.loop.simulated_users import SimulatedUsers
+from recbandits.loop.page import gain_sentence, rounds_of, true_values, write_page
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Verdict
+from recbandits.serving.policy import load
 
 SETTINGS = settings_of("quick")
 ROUNDS = 5
 RARELY = "0 3 29 2 *"
 
 
-def marked(mark):
-    """All processes whose environment has this artifacts directory, but for this one."""
+def processes_of(directory):
+    """Processes, but for this one, that have a directory in their environment, arguments or open files."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and mark in process.environ().get("RECBANDITS_ARTIFACTS", ""):
+            files = [file.path for file in process.open_files()]
+            texts = [*process.cmdline(), *files, process.environ().get("RECBANDITS_ARTIFACTS", "")]
+            if process.pid != os.getpid() and str(directory) in " ".join(texts):
                 found.append(process)
         except psutil.Error:
             continue
     return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def below(directory):
-    """All processes that hold a lock below a directory, or are told of it."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            files = [file.path for file in process.open_files()]
-            if process.pid != os.getpid() and str(directory) in " ".join([*process.cmdline(), *files]):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """A loop of five rounds: its report, the pages it has written, what was shown, and what ran at the end."""
-    sights, directory = [], tmp_path_factory.mktemp("artifacts")
-    with Loop(Config(artifacts=str(directory)), SETTINGS) as loop:
-        whole = run(loop, synthetic.generate(), ROUNDS, sights.append, threading.Event())
-        found = report.tables(loop.world, loop.platform.warehouse, loop.models, SETTINGS, datetime.now(UTC))
-        page = report.write(found, loop.directory / "report", SETTINGS, "synthetic")
-        visits, running = counts_of(loop.directory), below(directory)
-    return {"report": found, "page": page, "sights": sights, "whole": whole, "visits": visits, "ran": running} | {
-        "left": below(directory)
-    }
-
-
-def test_the_last_policy_is_truly_better_than_the_first(told):
-    """The true values of both on the same 4,000 visits: the interval of their mean difference is above zero."""
-    rounds, (gain, low, _) = told["report"].rounds, told["report"].gain
-    assert len(rounds) == ROUNDS + 1
-    assert rounds["version"].iloc[-1] != rounds["version"].iloc[0]
-    assert 0 < low < gain
-    last = told["report"].values.query(f"round == {ROUNDS}").set_index("learner")["value"]
-    assert last["uniform"] < last["frozen"] < last["learning"] < last["oracle"]
-
-
-def test_everything_that_visitors_said_is_in_the_warehouse(told):
-    assert told["whole"]
-    counts, visits = told["report"].counts, told["visits"]
-    assert counts.total == sum(counts[1:])
-    assert counts.quarantined == counts.orphan == 0
-    assert visits["reported"] == visits["reports"]
-    last = told["sights"][-1].rows
-    assert last["interactions"] <= visits["answered"] + SETTINGS.first
-
-
-def test_every_round_is_told_with_its_reason(told):
-    verdicts = told["report"].verdicts
-    assert decided(verdicts) >= ROUNDS
-    page = told["page"].read_text(encoding="utf-8")
-    assert all(version[:8] in page for version in verdicts["version"])
-    assert report.headline(told["report"]) in page
-    for name in ("rewards", "regret", "gate", "drift", "propensities"):
-        assert f'src="{name}.png"' in page
-        assert (told["page"].parent / f"{name}.png").stat().st_size > 5_000
-
-
-def test_a_view_of_all_of_it_was_shown(told):
-    assert told["sights"][0].doing == "a world is made"
-    done = {sight.doing for sight in told["sights"]}
-    assert done >= {"servers start, the first policy is trained", "a candidate is trained"}
-    assert max(sight.requests for sight in told["sights"]) > 5
-    assert told["sights"][-1].rounds == (ROUNDS, ROUNDS)
-
-
-def test_no_process_is_left(told):
-    """The endpoint and two functions ran until the context ended."""
-    assert len(told["ran"]) >= 3
-    assert told["left"] == []
-
-
 class Ended(NamedTuple):
-    """What a loop of the command line left that was ended by Ctrl-C after taste had turned."""
+    """A loop that has ended, and what was seen of it."""
 
-    directory: Path  # of the loop
-    code: int
-    printed: str
-    ran: list  # command lines of its processes before Ctrl-C
+    loop: Loop
+    lines: list  # of its status
+    complete: bool  # whether all was in the warehouse
+    page: Path
+    sentences: list
+    running: list  # processes before its end
     left: list  # processes after it
-    decisions: pd.DataFrame  # with a reward
+    seconds: float
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """`python -m recbandits.loop --drift` with a cron string that is not due; two refusals are two rounds."""
-    root = tmp_path_factory.mktemp("ended")
+    """A loop of five rounds."""
+    lines, directory, start = [], tmp_path_factory.mktemp("artifacts"), time.monotonic()
+    with Loop(Config(artifacts=str(directory)), SETTINGS) as loop:
+        complete = run(loop, synthetic.generate(), ROUNDS, threading.Event(), show=lines.append)
+        seconds = time.monotonic() - start
+        page, sentences = write_page(loop, datetime.now(UTC))
+        running = processes_of(directory)
+    return Ended(loop, lines, complete, page, sentences, running, processes_of(directory), seconds)
+
+
+def test_the_last_policy_is_truly_better_than_the_first(ended):
+    """The true values of both on the same 4,000 visits: the interval of their mean difference is above zero."""
+    loop = ended.loop
+    rounds = rounds_of(loop.platform.warehouse.verdicts(), datetime.now(UTC))
+    assert len(rounds) == ROUNDS + 1
+    policies = {version: load(loop.models.path(version) / "policy") for version in set(rounds["version"])}
+    visits = loop.users.visits(4000, np.random.default_rng(SETTINGS.seed), SETTINGS.candidates)
+    values = true_values(loop.users, policies, rounds, visits, loop.drift)
+    last = values.query(f"round == {ROUNDS}").set_index("learner")
+    assert 0 < last.loc["learning", "gain_low"] < last.loc["learning", "gain"]
+    assert last["value"].loc[["uniform", "frozen", "learning", "oracle"]].is_monotonic_increasing
+    assert ended.sentences[0] == gain_sentence(values, rounds)
+
+
+def test_everything_that_users_reported_is_in_the_warehouse(ended):
+    assert ended.complete
+    warehouse, now, counts = ended.loop.platform.warehouse, datetime.now(UTC), ended.loop.simulator.counts
+    logged = warehouse.counts(now - timedelta(hours=1), now, SETTINGS.join.window)
+    assert logged.total == sum(logged[1:])
+    assert logged.quarantined == logged.orphan == 0
+    assert counts["reported"] == counts["reports"]
+    assert warehouse.state()["interactions"]["rows"] == counts["answered"] + SETTINGS.first
+
+
+def test_every_verdict_is_shown_with_its_reason_and_is_on_the_page(ended):
+    verdicts = ended.loop.platform.warehouse.verdicts()
+    assert decided(verdicts) >= ROUNDS
+    assert all(f"{row.kind} {row.version[:8]}: {row.why}" in "\n".join(ended.lines) for row in verdicts.itertuples())
+    text = ended.page.read_text(encoding="utf-8")
+    assert all(version in text for version in verdicts["version"])
+    for name in ("rewards", "gate", "drift", "propensities"):
+        assert f'src="{name}.png"' in text
+        assert (ended.page.parent / f"{name}.png").stat().st_size > 5_000
+
+
+def test_the_status_says_which_round_it_is_and_which_version_serves(ended):
+    last = [line for line in ended.lines if " · " in line][-1]
+    assert f"round {ROUNDS}/{ROUNDS}" in last
+    assert rounds_of(ended.loop.platform.warehouse.verdicts(), datetime.now(UTC))["version"].iloc[-1][:8] in last
+
+
+def test_no_process_is_left(ended):
+    """The endpoint and two functions ran until the context ended."""
+    assert len(ended.running) >= 3
+    assert ended.left == []
+
+
+def test_a_canary_waits_until_the_verdict_of_the_guardrail(ended):
+    verdicts = ended.loop.platform.warehouse.verdicts()
+    assert not canary_waits(verdicts.iloc[:1]), "the first policy is no canary"
+    second = verdicts[verdicts["kind"] == "deployed"].index[1]
+    assert canary_waits(verdicts.loc[:second])
+
+
+class Interrupted(NamedTuple):
+    """A loop of the command line that Ctrl-C ended, after preferences had drifted."""
+
+    directory: Path  # of the loop
+    code: int
+    printed: str
+    running: list  # command lines of its processes before Ctrl-C
+    left: list  # processes after it
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """`python -m recbandits.loop --drift` of the package alone, in a directory far from the repository.
+
+    Its cron string is never due; two refusals are two rounds. The package is a copy, as a wheel installs it.
+    """
+    root = tmp_path_factory.mktemp("interrupted")
     directory = root / "a" / "loop"
-    command = [sys.executable, "-m", "recbandits.loop", "--rate=40", "--drift", f"--cron={RARELY}"]
-    environment = os.environ | {"RECBANDITS_ARTIFACTS": str(root / "a"), "RECBANDITS_CACHE": str(root)}
+    site = install_wheel(root)
+    command = [sys.executable, "-P", "-m", "recbandits.loop", "--rate=40", "--drift", f"--cron={RARELY}"]
+    variables = {"RECBANDITS_ARTIFACTS": str(root / "a"), "RECBANDITS_CACHE": str(root), "PYTHONPATH": str(site)}
+    environment = os.environ | variables
     environment.pop("RECBANDITS_MOVIELENS", None)
     warehouse = LocalWarehouse(directory / "warehouse" / "warehouse.sqlite")
     with (root / "printed").open("w") as printed:
-        process = subprocess.Popen(command, env=environment, stdout=printed, stderr=printed)
+        process = subprocess.Popen(command, cwd=root, env=environment, stdout=printed, stderr=printed)
 
         def wait(condition, seconds=300):
             deadline = time.monotonic() + seconds
@@ -148,70 +159,53 @@ def ended(tmp_path_factory):
                 assert time.monotonic() < deadline, (root / "printed").read_text()
                 time.sleep(0.2)
 
+        def decisions():
+            return warehouse.state()["interactions"]["rows"]
+
         try:
-            wait(lambda: counts_of(directory).get("answered", 0) >= 20)
-            first = warehouse.verdicts()["version"].item()
-            now = datetime.now(UTC)
+            wait(lambda: (directory / "warehouse").exists() and decisions() > SETTINGS.first + 20)
+            first, now = warehouse.verdicts()["version"].item(), datetime.now(UTC)
             warehouse.write([Verdict(f"{n}", now, "refused", first, first, "Nothing was learnt.") for n in range(2)])
-            wait(lambda: (directory / "drift.json").exists() and drift_of(directory)(datetime.now(UTC)) == 1)
-            enough = counts_of(directory)["answered"] + 400
-            wait(lambda: counts_of(directory)["answered"] >= enough)
-            ran = [" ".join(one.cmdline()) for one in marked(str(root))]
+            wait(lambda: "preferences drift" in (root / "printed").read_text())
+            running = [" ".join(one.cmdline()) for one in processes_of(root / "a")]
             process.send_signal(signal.SIGINT)
             code = process.wait(300)
         finally:
-            process.terminate()  # nothing, where it has ended
+            process.terminate()  # without effect where it has ended
             process.wait(300)
-    left = marked(str(root))
-    span = now - timedelta(hours=1), datetime.now(UTC)
-    rule = SETTINGS.join
-    decisions = warehouse.decisions(*span, rule.window, rule.default).to_pandas()  # what is read is on disk
-    answered = decisions[decisions["reward_time"].notna()]
-    return Ended(directory, code, (root / "printed").read_text(), ran, left, answered)
+    return Interrupted(directory, code, (root / "printed").read_text(), running, processes_of(root / "a"))
 
 
-def test_ctrl_c_ends_everything_cleanly(ended):
-    assert len(ended.ran) >= 5
-    assert (ended.code, ended.left) == (0, []), ended.printed
-    assert "The report is" in ended.printed
+def install_wheel(root):
+    """Build the wheel of the package and unpack it, as an installer does; return the folder of packages."""
+    repository = Path(recbandits.__file__).parents[2]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(root)]
+    subprocess.run(build, cwd=repository, check=True, capture_output=True)
+    (wheel,) = root.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        files.extractall(root / "site")
+    return root / "site"
 
 
-def test_when_taste_turns_visitors_say_so(ended):
-    """Squared errors of what they said since, by the old taste less by the new one: above zero.
-
-    Its mean is about five standard errors above with 370 who said something, and would be as far below had they kept
-    the old taste.
-    """
-    turn, world = drift_of(ended.directory), SimulatedUsers.load(ended.directory / "world")
-    said = ended.decisions[[turn(time.to_pydatetime()) == 1 for time in ended.decisions["time"]]]
-    assert len(said) > 300
-    users, items = world.find_users(said["user_id"]), world.find_items(said[["action"]])
-    old, new = (world.expected(users, items, degree)[:, 0] for degree in (0, 1))
-    gain = (said["reward"] - old) ** 2 - (said["reward"] - new) ** 2
-    assert gain.mean() > 0
+def test_ctrl_c_ends_everything_cleanly(interrupted):
+    assert len(interrupted.running) >= 4
+    assert (interrupted.code, interrupted.left) == (0, []), interrupted.printed
+    assert "The pictures are on" in interrupted.printed
 
 
-def test_a_report_knows_that_taste_has_turned(ended):
-    """The best that was possible in each of three rounds, of the same 4,000 visits: only taste makes a difference."""
-    page = (ended.directory / "report" / "report.html").read_text(encoding="utf-8")
-    table = page[page.index("Reward of each round") : page.index("Regret")]
-    rows = np.reshape(re.findall(r"<td>(.*?)</td>", table), (3, 6))
-    assert list(rows[:, 0]) == ["0", "1", "2"]
-    world = SimulatedUsers.load(ended.directory / "world")
-    visits = world.visits(4000, np.random.default_rng(SETTINGS.seed), SETTINGS.candidates)
-    best = [f"{world.oracle_value(visits, turned).mean():.3f}" for turned in (0, 0, 1)]
-    assert best[0] != best[2]
-    assert [text.split()[0] for text in rows[:, 3]] == best
-    learner = json.loads((ended.directory / "settings.json").read_text())["agent"]
-    assert learner["gamma"] == SETTINGS.forgetting < 1
+def test_the_installed_package_runs_its_loop_by_itself(interrupted):
+    """No process of it was told of the repository: the functions and pipelines are the package's own."""
+    repository, site = str(Path(recbandits.__file__).parents[2]), interrupted.directory.parents[1] / "site"
+    assert [line for line in interrupted.running if repository in line] == []
+    function = json.loads((interrupted.directory / "functions" / "log-reward" / "function.json").read_text())
+    assert Path(function["source"]).is_relative_to(site)
 
 
-def test_a_loop_trains_by_its_cron_string_alone(ended):
-    assert any("recbandits.loop.trigger" in line and f"--cron={RARELY}" in line for line in ended.ran)
-    assert {file.parent.name for file in ended.directory.glob("pipelines/*/run.json")} == {"start-up"}
+def test_a_loop_trains_by_its_cron_string_alone(interrupted):
+    assert {file.parent.name for file in interrupted.directory.glob("pipelines/*/run.json")} == {"start-up"}
 
 
-def test_a_directory_that_is_not_a_loop_s_is_left_alone(tmp_path):
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "thesis.txt").write_text("mine")
     loop = Loop(Config(artifacts=str(tmp_path)), SETTINGS)
@@ -222,23 +216,19 @@ def test_a_directory_that_is_not_a_loop_s_is_left_alone(tmp_path):
 
 
 def test_a_second_loop_in_the_same_place_is_refused_and_harms_nothing(tmp_path):
+    def running(loop):
+        return loop.platform.functions.unit("log-reward").running
+
     with Loop(Config(artifacts=str(tmp_path)), SETTINGS) as first:
         first.prepare(synthetic.generate())
-        first.start("log-reward")
+        first.start()
         refused = pytest.raises(PlatformError, match=r"a loop in .* is running already")
         with refused, Loop(Config(artifacts=str(tmp_path)), SETTINGS) as second:
             second.prepare(synthetic.generate())
-        assert first.parts["log-reward"].running()
+        assert running(first)
     with Loop(Config(artifacts=str(tmp_path)), SETTINGS) as third:
         third.prepare(synthetic.generate())
-        assert not third.parts["log-reward"].running()
-
-
-def test_a_canary_waits_until_it_is_promoted_or_taken_back(told):
-    verdicts = told["report"].verdicts
-    assert not canary_waits(verdicts.iloc[:1]), "the first policy is no canary"
-    second = verdicts[verdicts["kind"] == "deployed"].index[1]
-    assert canary_waits(verdicts.loc[:second])
+        assert not running(third)
 
 
 @pytest.mark.parametrize(

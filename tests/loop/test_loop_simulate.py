@@ -1,21 +1,14 @@
-"""Simulated users: how many come, what they report and when, and what an endpoint that is away does to them."""
+"""Simulated users: how many visit, what they report and when, and what an endpoint that is away does to them."""
 
-import json
-import subprocess
-import sys
-import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
 
 from recbandits.data import synthetic
-from recbandits.loop.asking import KeepAlive
-from recbandits.loop.simulate import Drift, Simulator, begin_drift, drift_of
+from recbandits.loop.simulate import Drift, Simulator
 from recbandits.loop.simulated_users import SimulatedUsers
-from tests.sockets import SocketServer
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -215,70 +208,31 @@ def test_the_same_seed_brings_the_same_visitors(world):
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_taste_turns_evenly_from_its_start(tmp_path):
-    turn = Drift(START, 20)
-    assert [turn.at(START + timedelta(seconds=seconds)) for seconds in (-5, 0, 5, 20, 99)] == [0, 0, 0.25, 1, 1]
-    assert drift_of(tmp_path)(START) == 0
-    begin_drift(tmp_path, START, 20)
-    assert drift_of(tmp_path)(START + timedelta(seconds=5)) == 0.25
+def test_preferences_drift_evenly_from_their_start():
+    drift = Drift(START, 20)
+    assert [drift.at(START + timedelta(seconds=seconds)) for seconds in (-5, 0, 5, 20, 99)] == [0, 0, 0.25, 1, 1]
+
+
+def test_ratings_follow_the_drift_of_the_moment(world):
+    """Squared errors of 4,000 ratings by the old preferences less by the new ones: positive once they have drifted."""
+    for degree in (0, 1):
+        post, endpoint = Post(), FirstChoice()
+        simulation, clock = simulator(world, endpoint, post, rate=10, instances=200, drift=lambda _, d=degree: d)
+        simulation.ask(20)
+        clock.pass_(3600)
+        while simulation.report_due():
+            pass
+        first = {}
+        for reward in post.sent:
+            first.setdefault(int(reward.event_id.removeprefix("event-")), reward.value)
+        visits = [endpoint.asked[number] for number in first]
+        people = world.find_users([visit["user_id"] for visit in visits])
+        items = world.find_items([[visit["candidates"][0]] for visit in visits])
+        stars = np.array(list(first.values()))
+        errors = [(stars - world.expected(people, items, drift)[:, 0]) ** 2 for drift in (0, 1)]
+        assert (errors[0].mean() > errors[1].mean()) == bool(degree)
 
 
 def test_a_rate_that_is_none_is_refused(world):
     with pytest.raises(ValueError, match="rate must be a positive number of requests per second, got 0"):
         Simulator(world, FirstChoice(), Post(), 0)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def setup(self):
-        super().setup()
-        self.server.connections += 1
-
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"]
-        refused = len(asked) > 1
-        body = b'{"detail": "one at a time"}' if refused else json.dumps({"predictions": asked}).encode()
-        self.send_response(422 if refused else 200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        """Keep silent."""
-
-
-def listen(path):
-    server = SocketServer(path, _Handler)
-    server.connections = 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
-def test_a_connection_is_kept_and_opened_anew_at_the_socket_of_the_day(tmp_path):
-    server = listen(tmp_path / "1")
-    paths = [tmp_path / "1"]
-    client = KeepAlive(lambda: paths[0])
-    for number in range(5):
-        assert client.predict([{"user_id": f"{number}"}]) == [{"user_id": f"{number}"}]
-    assert server.connections == 1
-    with pytest.raises(RuntimeError, match=r"422: .*one at a time"):
-        client.predict([{}, {}])
-    server.shutdown()
-    server.server_close()
-    client.close()
-    with pytest.raises(ConnectionError, match="does not answer"):
-        client.predict([{}])
-    second = listen(tmp_path / "2")
-    paths[0] = tmp_path / "2"
-    assert client.predict([{"user_id": "1"}]) == [{"user_id": "1"}]
-    paths[0] = None
-    client.close()
-    with pytest.raises(ConnectionError, match="there is no endpoint"):
-        client.predict([{}])
-    second.shutdown()
-
-
-def test_the_process_of_the_visitors_does_without_tensorflow():
-    code = "import sys, recbandits.loop.simulate, recbandits.loop.view; print('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -38,10 +38,10 @@ def test_settings_without_the_rule_for_rewards_are_refused():
 def test_a_local_step_finds_the_directory_that_its_pipeline_was_started_from(tmp_path, monkeypatch):
     """The configuration says "made", relative to where its file is; the step runs elsewhere."""
     Config(artifacts="made").write(tmp_path / "recbandits.toml")
-    told = config_parameter(Config.load(tmp_path / "recbandits.toml"))
+    parameter = config_parameter(Config.load(tmp_path / "recbandits.toml"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    platform = platform_of(told)
+    platform = platform_of(parameter)
     assert (platform.name, platform.config.artifacts_dir) == ("local", tmp_path / "made")
     assert model_of(platform, "abc") == Path(models_uri(platform.config), "abc")
     assert model_of(platform, "") is None
@@ -50,12 +50,12 @@ def test_a_local_step_finds_the_directory_that_its_pipeline_was_started_from(tmp
 def test_a_step_on_google_cloud_finds_buckets_as_directories():
     """Nothing that it is told depends on the machine that started the pipeline: the cache's key is everybody's."""
     config = Config(platform="gcp", project="movie-lab-42", artifacts="/home/somebody/made")
-    told = config_parameter(config)
-    assert "artifacts" not in told
-    assert platform_of(told).config.bucket == config.bucket == "movie-lab-42-recbandits-v1"
+    parameter = config_parameter(config)
+    assert "artifacts" not in parameter
+    assert platform_of(parameter).config.bucket == config.bucket == "movie-lab-42-recbandits-v1"
     assert models_uri(config) == "gs://movie-lab-42-recbandits-v1/models"
-    assert model_of(platform_of(told), "abc") == Path("/gcs/movie-lab-42-recbandits-v1/models/abc")
-    assert directory_of("gs://bucket/world") == Path("/gcs/bucket/world")
+    assert model_of(platform_of(parameter), "abc") == Path("/gcs/movie-lab-42-recbandits-v1/models/abc")
+    assert directory_of("gs://bucket/users") == Path("/gcs/bucket/users")
 
 
 def test_times_need_a_zone():

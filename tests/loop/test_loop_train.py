@@ -12,7 +12,7 @@ import pytest
 from recbandits.agents.parameters import LinUCB
 from recbandits.data.examples import Examples, make_examples
 from recbandits.exploration import Exploration
-from recbandits.loop.generate import generate
+from recbandits.loop.importing import import_log, simulate_log
 from recbandits.loop.ingest import decisions_of, ingest
 from recbandits.loop.models import read_model
 from recbandits.loop.simulated_users import STARS
@@ -43,7 +43,7 @@ def datasets(world, tmp_path_factory):
     """Directories of the datasets of two minutes of 600 decisions each, and of both minutes together."""
     warehouse, folder = LocalWarehouse(), tmp_path_factory.mktemp("datasets")
     for minute in (0, 1):
-        generate(world, warehouse, 600, START + minute * MINUTE, seed=minute)
+        import_log(warehouse, *simulate_log(world, 600, START + minute * MINUTE, seed=minute))
     spans = {"first": (0, 1), "second": (1, 2), "both": (0, 2)}
     for name, (start, end) in spans.items():
         span = START + start * MINUTE, START + end * MINUTE
@@ -145,7 +145,7 @@ def test_events_that_are_doubled_and_in_another_order_give_the_identical_policy(
 def test_a_log_that_was_delivered_twice_gives_the_identical_version(models, world, tmp_path):
     warehouse = LocalWarehouse()
     for _ in range(2):
-        generate(world, warehouse, 600, START, seed=0)
+        import_log(warehouse, *simulate_log(world, 600, START, seed=0))
     ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", titles=titles(world))
     again = train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
     assert again["version"] == read_model(models["first"]).version
@@ -168,7 +168,7 @@ def test_a_window_that_overlaps_teaches_only_what_is_new(datasets, models, world
 
 def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path):
     warehouse = LocalWarehouse()
-    generate(world, warehouse, 50, START)
+    import_log(warehouse, *simulate_log(world, 50, START))
     others = replace(world.features, items=2 * world.features.items)
     ingest(warehouse, START, START + MINUTE, STARS, others, tmp_path / "data")
     with pytest.raises(
@@ -180,7 +180,7 @@ def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path
 def test_nothing_to_learn_from_is_refused(world, tmp_path):
     """One decision that is held out, as nearly every one is with a share of 0.999."""
     warehouse = LocalWarehouse()
-    generate(world, warehouse, 1, START)
+    import_log(warehouse, *simulate_log(world, 1, START))
     ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", holdout=0.999)
     with pytest.raises(ValueError, match="decisions must be at least one to learn from, the dataset has none"):
         train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
@@ -206,7 +206,7 @@ def test_a_training_killed_while_it_writes_leaves_no_model_and_comes_to_the_same
 def test_a_reward_that_comes_later_does_not_teach_an_event_again(world, tmp_path):
     """What was silent for the window is learnt as silent, and stays so."""
     warehouse = LocalWarehouse()
-    generate(world, warehouse, 100, START)
+    import_log(warehouse, *simulate_log(world, 100, START))
     features, span = world.features, (START, START + MINUTE)
     ingest(warehouse, *span, STARS, features, tmp_path / "before")
     train(tmp_path / "before", tmp_path / "one", AGENT, SOFTMAX)

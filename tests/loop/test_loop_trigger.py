@@ -1,7 +1,6 @@
 """When it is time to train again: counts, windows, canaries that wait, rewards that stay away, runs that fail."""
 
 import json
-import threading
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -10,9 +9,10 @@ import pytest
 from kfp import compiler, dsl
 
 from recbandits.config import Config
+from recbandits.loop.core import Core, PipelineLearner
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.trigger import PIPELINE, Trigger, due, plan_now, span, timetable, watch
+from recbandits.loop.trigger import PIPELINE, due, plan_now, span
 from recbandits.platforms.local.pipelines import LocalPipelines
 from recbandits.platforms.local.units import units_below
 from recbandits.platforms.local.warehouse import LocalWarehouse
@@ -188,107 +188,57 @@ def template(tmp_path):
     return tmp_path / "quick.yaml"
 
 
-def test_a_look_starts_what_is_due_once(platform, template, tmp_path):
-    trigger = Trigger(platform, template, replace(SETTINGS, decisions=50), tmp_path)
-    assert trigger.look(at(50)) is None
-    run = trigger.look(at(55))
+def core_of(platform, template, settings, features):
+    learner = PipelineLearner(platform, settings, features, template=template)
+    return Core(platform.endpoints.create(), platform.warehouse, settings, learner)
+
+
+def test_a_tick_starts_what_is_due_once(platform, template, tmp_path):
+    core = core_of(platform, template, replace(SETTINGS, decisions=50), tmp_path)
+    assert core.tick(at(50)) == []
+    (run,) = core.tick(at(55))
     assert run.state == "running"
-    assert trigger.look(at(100)) is None, "never two at once"
+    assert core.tick(at(100)) == [], "never two at once"
     assert platform.pipelines.wait(run.name).outputs == {"Output": "first"}
     plan = due(platform.warehouse, FIRST, STARS, at(55), 50)
     assert run.name == plan.name
-    assert trigger.look(at(55)) == platform.pipelines.status(run.name), "the same is not run again"
+    assert core.tick(at(55)) == [platform.pipelines.status(run.name)], "the same is not run again"
 
 
 def test_a_run_that_fails_three_times_is_given_up_until_as_much_again_is_new(platform, template, tmp_path):
     """40 are enough. Those until 12:00:45 are given up; 45 seconds later there are 45 new ones."""
     (tmp_path / "broken").touch()
-    trigger = Trigger(platform, template, replace(SETTINGS, decisions=40), tmp_path)
-    names = [run.name for _ in range(3) if (run := trigger.look(at(50))) and platform.pipelines.wait(run.name)]
+    core = core_of(platform, template, replace(SETTINGS, decisions=40), tmp_path)
+    names = [run.name for _ in range(3) if (run := core.retrain(at(50))) and platform.pipelines.wait(run.name)]
     assert len(names) == 3
     assert len(set(names)) == 1
     assert "the features are broken" in platform.pipelines.status(names[0]).error
-    assert trigger.look(at(50)) is trigger.look(at(84)) is None
+    assert core.retrain(at(50)) is core.retrain(at(84)) is None
     (tmp_path / "broken").unlink()
-    run = trigger.look(at(95))
+    run = core.retrain(at(95))
     assert run.name != names[0]
     assert platform.pipelines.wait(run.name).state == "succeeded"
 
 
 def test_a_run_that_could_not_be_started_does_not_keep_the_next_one_from_it(platform, template, tmp_path):
-    """There is no template at first: no run begins, and none is asked for how it is doing."""
-    trigger = Trigger(platform, tmp_path / "later.yaml", replace(SETTINGS, decisions=40), tmp_path)
+    """There is no template at first: no run starts, and the status of none is asked for."""
+    core = core_of(platform, tmp_path / "later.yaml", replace(SETTINGS, decisions=40), tmp_path)
     for _ in range(2):
         with pytest.raises(PlatformError, match="template must be a compiled pipeline"):
-            trigger.look(at(50))
+            core.retrain(at(50))
     template.rename(tmp_path / "later.yaml")
-    assert trigger.look(at(50)).state == "running"
+    assert core.retrain(at(50)).state == "running"
 
 
-def test_without_anything_that_serves_there_is_nothing_to_go_on_from(platform, template, tmp_path):
+def test_where_no_policy_serves_there_is_none_to_go_on_from(platform, template, tmp_path):
     platform = platform._replace(endpoints=Endpoints(Shares({})))
-    assert Trigger(platform, template, SETTINGS, tmp_path).look(at(1000), least_new=1) is None
+    assert core_of(platform, template, SETTINGS, tmp_path).tick(at(1000), least_new=1) == []
     with pytest.raises(PlatformError, match="nothing serves yet that a re-training could go on from"):
         plan_now(platform, SETTINGS)
 
 
-class Looks:
-    """A trigger that keeps how it was asked to look."""
-
-    def __init__(self):
-        self.looks, self.guards = [], 0
-
-    def look(self, **options):
-        self.looks.append(options)
-
-    def guard(self):
-        self.guards += 1
-
-
-def test_with_a_cron_string_it_trains_at_those_times_with_whatever_is_new():
-    """At 3:00 every night with one new decision; the guardrail looks every second all the same."""
-    asked = Looks()
-    (look, nightly), (guard, often) = timetable(asked, 1.0, "0 3 * * *")
-    nights = [nightly.get_next_fire_time(None, NOON)]
-    nights.append(nightly.get_next_fire_time(nights[0], nights[0] + timedelta(seconds=1)))
-    assert nights == [at(15 * 3600), at(39 * 3600)]
-    look()
-    guard()
-    assert (asked.looks, asked.guards) == ([{"least_new": 1}], 1)
-    assert often.get_next_fire_time(NOON, NOON) == at(1)
-
-
 def test_one_new_decision_is_enough_where_one_was_asked_for(platform, template, tmp_path):
     """At 12:00:06 one decision has had its window, that of 12:00:00; by the settings two thousand are enough."""
-    trigger = Trigger(platform, template, SETTINGS, tmp_path)
-    assert trigger.look(at(6)) is None
-    assert trigger.look(at(6), least_new=1).state == "running"
-
-
-def test_what_is_no_cron_string_is_refused_before_anything_is_looked_at():
-    with pytest.raises(ValueError, match="cron must have five fields"):
-        watch(Looks(), threading.Event(), cron="nightly")
-
-
-def test_the_process_tells_what_went_wrong_and_looks_again():
-    """The first look finds no warehouse; the third says that it is enough."""
-    stop, told, looks = threading.Event(), [], []
-
-    class Looking:
-        def look(self, **options):
-            looks.append(options)
-            if len(looks) == 1:
-                raise PlatformError("the warehouse does not answer")
-            if len(looks) == 3:
-                stop.set()
-            return None if len(looks) == 2 else "a run"
-
-        def guard(self):
-            return None
-
-    watch(Looking(), stop, every=0.02, tell=told.append)
-    assert told[:2] == [
-        "re-training did not work, it is tried again: the warehouse does not answer",
-        "re-training: a run",
-    ]
-    assert looks[:3] == [{}, {}, {}]
+    core = core_of(platform, template, SETTINGS, tmp_path)
+    assert core.tick(at(6)) == []
+    assert core.tick(at(6), least_new=1)[0].state == "running"

@@ -199,7 +199,7 @@ def test_strangers_are_refused_by_name(data, world):
         SimulatedUsers.make(data, movies=3, rank=4)
 
 
-def test_asking_and_answering_for_people_needs_no_tensorflow():
-    modules = "simulated_users, generate, ingest, models"
+def test_simulating_users_needs_no_tensorflow():
+    modules = "simulated_users, importing, simulate, ingest, models"
     code = f"import sys; from recbandits.loop import {modules}; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

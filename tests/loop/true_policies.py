@@ -8,7 +8,7 @@ import pandas as pd
 
 from recbandits.data import Features
 from recbandits.exploration import Exploration
-from recbandits.loop.memory import in_memory
+from recbandits.loop.memory import serve_in_memory
 from recbandits.records import Log
 from recbandits.serving.scorer import Scorer, linear_head
 
@@ -25,7 +25,7 @@ def policy(world, quality=1.0, exploration=SOFT):
 def linear(theta, features, exploration=SOFT):
     """Score by the coefficients `theta` of context and arm."""
     scorer = Scorer("concat", "relu", (), (), (linear_head(np.array([theta], np.float32)),))
-    return in_memory(scorer, features, exploration)
+    return serve_in_memory(scorer, features, exploration)
 
 
 def logged(world, decider, n, seed=0, candidates=5):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from recbandits.loop.steps import FUNCTIONS
 from recbandits.platforms.gcp.packages import pack
 from recbandits.platforms.gcp.rehearsal import Rehearsal
 
-SOURCES = Path(__file__).parents[2] / "04-pipelines/02-mlops_pipeline_tf_agents_bandit/src"
 BEGIN = """
 import sys
 sys.path[:0] = [{folder!r}, {site!r}]
@@ -48,11 +48,12 @@ assert platform.endpoints.create().traffic_split == {{}}
 platform.messages.publisher(platform.messages.topic("rewards")).send([])
 """
 LOOK = """
-assert callable(main.look)
+assert callable(main.tick)
 import google.cloud.storage
+from recbandits.loop.steps import TEMPLATES
 platform.warehouse.create()
 assert len(platform.warehouse.verdicts()) == 0
-assert platform.pipelines.run({folder!r} + "/re_training.yaml", "first").state == "succeeded"
+assert platform.pipelines.run(TEMPLATES / "re_training.yaml", "first").state == "succeeded"
 """
 VARIABLES = {"RECBANDITS_PLATFORM": "gcp", "RECBANDITS_PROJECT": "movie-lab-42", "PATH": "/usr/bin:/bin"}
 
@@ -104,7 +105,7 @@ def is_original(path, recorded):
 @pytest.mark.parametrize(("name", "code"), [("logger", LOG), ("simulator", ASK), ("trigger", LOOK)])
 def test_a_function_works_with_its_package_and_its_requirements_alone(tmp_path, name, code):
     """Its own work, or what of it goes to Google Cloud, in a Python that has nothing else."""
-    with zipfile.ZipFile(io.BytesIO(pack(SOURCES / name))) as zipped:
+    with zipfile.ZipFile(io.BytesIO(pack(FUNCTIONS / name))) as zipped:
         zipped.extractall(tmp_path / "function")
         pinned = zipped.read("requirements.txt").decode().split()
     install(closure(pinned), tmp_path / "site")

@@ -2,11 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from threading import Event
 
 import pytest
 
+from recbandits.loop.steps import TEMPLATES
 from recbandits.platforms.functions import Function
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.rehearsal import error
@@ -16,7 +16,7 @@ from recbandits.platforms.provisioning import clean_up, create, enter, expect, m
 PROJECT = "movie-lab-42"
 PARENT = f"projects/{PROJECT}/locations/us-central1"
 MODEL, ENDPOINT = f"/v1/{PARENT}/models/recbandits-v1", f"/v1/{PARENT}/endpoints/recbandits-v1"
-START_UP = Path(__file__).parents[2] / "04-pipelines/02-mlops_pipeline_tf_agents_bandit/src/start_up.yaml"
+START_UP = TEMPLATES / "start_up.yaml"
 
 
 @pytest.fixture

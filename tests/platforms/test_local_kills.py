@@ -12,12 +12,12 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import psutil
 import pytest
 
 from recbandits.config import Config
+from recbandits.loop.steps import FUNCTIONS
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
 from recbandits.platforms.jobs import Job
@@ -26,7 +26,7 @@ from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.protocol import PlatformError
 
 KILLS = 20 if os.environ.get("PROFILE") == "full" else 3  # of each kind
-LOGGER = Path(__file__).parents[2] / "04-pipelines" / "02-mlops_pipeline_tf_agents_bandit" / "src" / "logger"
+LOGGER = FUNCTIONS / "logger"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = 180.0  # seconds until everything that waits must be in the warehouse
 

@@ -1,8 +1,10 @@
-"""The closed loop, live: `python -m recbandits.loop --rounds 5`, or `make loop`."""
+"""The closed loop on this machine: `python -m recbandits.loop --rounds 5`, or `make loop`."""
 
 import signal
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,20 +14,22 @@ import tyro
 from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.data import movielens
-from recbandits.loop import report
-from recbandits.loop.live import Loop
-from recbandits.loop.run import run
+from recbandits.loop.live import TOPICS, Loop
+from recbandits.loop.page import GUARDRAIL, write_page
 from recbandits.loop.settings import Settings
-from recbandits.loop.simulate import drift_of
+from recbandits.loop.simulate import Drift
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.view import shown
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.schedules import fields_of
+from recbandits.platforms.schedules import next_time
 
 _RATE = 40.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
 _QUICK = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
 _QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, "least": 60, "most": 100}
+_DRIFT_AFTER, _DRIFT_SECONDS = 2, 10.0  # rounds before the preference drift, and how long it takes
+_TICK, _LINE = 1.0, 6.0  # seconds between two ticks, and between two status lines
+_BLIND = 60.0  # seconds after which a loop that does not answer is given up
+_SETTLE = 45.0  # seconds that the last canary gets for its verdict
 
 
 def main(
@@ -48,29 +52,103 @@ def main(
     try:
         require(rounds is None or rounds >= 1, "rounds", "at least 1", rounds)
         if cron is not None:
-            fields_of(cron)
+            next_time(cron, datetime.now(UTC))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last is a terminal that is closed
             signal.signal(number, lambda *_: stop.set())
         data = movielens.load()
-        with Loop(Config.load(), settings_of(profile, rate, drift), cron=cron) as loop:
-            with shown() as show:
-                finished = run(loop, data, rounds, show, stop, drift)
-            tell(loop, data)
+        with Loop(Config.load(), settings_of(profile, rate, drift)) as loop:
+            finished = run(loop, data, rounds, stop, drift, cron)
+            if not loop.platform.warehouse.verdicts().empty:
+                page, sentences = write_page(loop, datetime.now(UTC))
+                print(*sentences, f"The pictures are on {page}", sep="\n")
     except (PlatformError, ValueError) as error:
         sys.exit(f"the loop ended: {error}")
     if not finished:
         sys.exit("the loop ended before all that was published was in the warehouse")
 
 
-def tell(loop, data):
-    """Write the report of a loop, and print what it says in short."""
-    warehouse, end = loop.platform.warehouse, datetime.now(UTC)
-    if warehouse.verdicts().empty:
-        print("Nothing was served yet, so there is nothing to report.")
-        return
-    told = report.tables(loop.world, warehouse, loop.models, loop.settings, end, drift_of(loop.directory))
-    page = report.write(told, loop.directory / "report", loop.settings, str(data))
-    print("\n".join([report.headline(told), *report.alarms(told), f"The report is {page}"]))
+def run(loop, data, rounds, stop, drift=False, cron=None, show=print):
+    """Run a loop from nothing, until so many re-trainings are decided or until it is stopped.
+
+    Args:
+      loop: `live.Loop`
+      data: MovieLens.
+      rounds: number of re-trainings that end with a verdict of the gate; None for no end. The last canary is waited
+        for until the guardrail's verdict, for a while.
+      stop: `threading.Event`, by which it ends early.
+      drift: whether preferences drift after two rounds.
+      cron: times of re-training with what is new; None to re-train as soon as enough is new.
+      show: function of a line of text.
+
+    Returns:
+      Whether everything that was published is in the warehouse.
+
+    Raises:
+      PlatformError: a part does not start, the start-up pipeline failed, or something does not come back.
+    """
+    start = last = line = time.monotonic()
+    show("servers start, the first policy is trained")
+    loop.prepare(data)
+    with ThreadPoolExecutor() as threads:
+        servers = threads.submit(loop.start)
+        loop.start_up(stop)
+        servers.result()
+    loop.visit()
+    due = cron and next_time(cron, datetime.now(UTC))
+    shown, settling = 0, None
+    while not stop.is_set():
+        try:
+            loop.start()  # again, if it was killed
+            now = datetime.now(UTC)
+            if cron is None or now >= due:
+                loop.core.tick(now, least_new=1 if cron else None)
+                due = cron and next_time(cron, now)
+            else:
+                loop.core.guard(now)
+            verdicts, last = loop.platform.warehouse.verdicts(), time.monotonic()
+        except PlatformError:  # what was killed a moment ago is back at the next tick
+            if time.monotonic() - last > _BLIND:
+                raise
+            stop.wait(_TICK)
+            continue
+        for verdict in verdicts.iloc[shown:].itertuples():
+            show(f"       {verdict.kind} {verdict.version[:8]}: {verdict.why}")
+        if len(verdicts) > shown or last - line >= _LINE:
+            show(status_line(loop, verdicts, rounds, last - start))
+            shown, line = len(verdicts), last
+        if drift and decided(verdicts) >= _DRIFT_AFTER:
+            loop.drift, drift = Drift(now, _DRIFT_SECONDS).at, False
+            show("       preferences drift from now on")
+        if rounds and decided(verdicts) >= rounds:
+            settling = settling or last
+            if not canary_waits(verdicts) or last - settling > _SETTLE:
+                break
+        stop.wait(_TICK)
+    return loop.drain()
+
+
+def decided(verdicts):
+    """Return the number of re-trainings that ended with a verdict of the gate: all but the first policy."""
+    return max(0, int((~verdicts["kind"].isin(GUARDRAIL)).sum()) - 1)
+
+
+def canary_waits(verdicts):
+    """Return whether the version that was deployed last has no verdict of the guardrail yet."""
+    return not verdicts.empty and verdicts["kind"].iloc[-1] == "deployed" and verdicts["against"].iloc[-1] != ""
+
+
+def status_line(loop, verdicts, rounds, seconds):
+    """Say where a loop stands, in one line."""
+    counts = loop.simulator.counts
+    shares = sorted(loop.endpoint.traffic_split.items(), key=lambda item: -item[1])
+    parts = [
+        f"{seconds:4.0f} s",
+        f"round {decided(verdicts)}" + (f"/{rounds}" if rounds else ""),
+        f"{counts['answered']:,} visits answered, {counts['unanswered'] + counts['missed']:,} not",
+        f"{sum(map(loop.backlog, TOPICS))} events to log",
+        ", ".join(f"{version[:8]} {share} %" for version, share in shares if share),
+    ]
+    return " · ".join(parts)
 
 
 def settings_of(profile: str, rate: float = _RATE, drift: bool = False) -> Settings:

@@ -1,61 +1,45 @@
-"""The loop as processes of this machine: an endpoint, two functions, visitors and the trigger.
+"""The loop with real processes: an endpoint, two functions that log, and pipelines; visits come from this process.
 
-Each is a server with a directory of its own below `loop` of the artifacts directory, so that nothing else on this
-machine is touched. Whatever dies is started again; when the loop ends, all of them do.
+All that it makes is in `loop` below the artifacts directory. A process that was killed is started again.
 """
 
 import contextlib
 import shutil
-import sys
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
-from pathlib import Path
-from typing import NamedTuple
+from functools import cached_property
 
-from recbandits.loop import simulate
+from recbandits.loop.core import Core, PipelineLearner
+from recbandits.loop.importing import simulate_log, write_log
 from recbandits.loop.models import Models
+from recbandits.loop.simulate import Simulator
 from recbandits.loop.simulated_users import SimulatedUsers
-from recbandits.loop.steps import config_parameter, models_uri, start_up_parameters
-from recbandits.loop.trigger import PIPELINE
+from recbandits.loop.steps import FUNCTIONS, TEMPLATES, models_uri, start_up_parameters
 from recbandits.platforms.functions import Function
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
 from recbandits.platforms.local.files import held, write_json
-from recbandits.platforms.local.units import Unit
+from recbandits.platforms.local.units import units_below
 from recbandits.platforms.protocol import PlatformError
 
-SOURCE = Path(__file__).parents[3] / "04-pipelines" / "02-mlops_pipeline_tf_agents_bandit" / "src"
 START_UP = "start-up"
-TOPICS = {"interactions": "log_interaction", "rewards": "log_reward"}  # and what logs each
-_MARK, _SETTINGS, _WORLD = "loop.json", "settings.json", "world"  # the first is in no other directory
-_TURN = "loop-turn"  # directory beside the loop's, with the lock of the one who runs it
-_REPORTS = 60.0  # seconds that visitors get to report what they thought, more than they take for it
-_EVERY = 2.0  # seconds between two looks of the trigger
+TOPICS = {"interactions": "log_interaction", "rewards": "log_reward"}  # and the function that logs each
+_MARK = "loop.json"  # which no other directory has
+_REPORTS = 60.0  # seconds that the last reports get to be published, more than users wait with them
 _DRAIN = 60.0  # seconds that the last events get to the warehouse
 _POLL = 0.1  # seconds between two looks
 
 
-class Part(NamedTuple):
-    """One of the processes."""
-
-    start: Callable  # of nothing; no effect where it runs
-    stop: Callable
-    running: Callable  # whether it does
-
-
 class Loop:
-    """All that runs; as a context, it ends what it started, whatever happens.
+    """One loop on this machine; as a context, it ends the processes that it started.
 
     Args:
       config: Config; the loop's own differs from it in the artifacts directory alone.
       settings: `Settings`; its rate is of visits.
       instances: visits in one request.
-      cron: times of re-training, as `platforms.schedules` says; None to train as soon as enough is new.
 
     Attributes:
       settings: as given.
@@ -63,17 +47,18 @@ class Loop:
       config: of the loop.
       models: `Models`, all that were trained.
       endpoint: `LocalEndpoint`
-      restarts: Counter of how often each was started again.
+      core: `Core`, whose learner is the re-training pipeline.
+      drift: function from a time to the degree of the preference drift; it may be replaced at any time.
     """
 
-    def __init__(self, config, settings, instances=5, cron=None):
-        self.settings, self._outer, self._instances, self._cron = settings, config, instances, cron
+    def __init__(self, config, settings, instances=5):
+        self.settings, self._instances = settings, instances
         self.directory = config.artifacts_dir / "loop"
         self.config = replace(config, platform="local", artifacts=str(self.directory))
         self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
-        self.models = Models(models_uri(self.config))
-        self.restarts, self._wanted = Counter(), []
-        self._prepared, self._turn = False, contextlib.ExitStack()  # which holds the directory from `prepare` on
+        self.models, self.drift = Models(models_uri(self.config)), lambda _: 0.0
+        self._turn, self._prepared = contextlib.ExitStack(), False  # the first holds the directory from `prepare` on
+        self._leave, self._visits = threading.Event(), None
 
     def __enter__(self):
         return self
@@ -84,26 +69,41 @@ class Loop:
 
     @cached_property
     def platform(self):
-        """`LocalPlatform` of the loop, which enters what it makes on a manifest in the directory."""
+        """`LocalPlatform` of the loop."""
         return LocalPlatform(self.config)
 
     @cached_property
-    def parts(self):
-        """Dict from name to `Part`, in the order in which they start."""
-        return self._parts()
-
-    @cached_property
-    def world(self):
-        """The `SimulatedUsers` of the loop, once it was prepared."""
-        return SimulatedUsers.load(self.directory / _WORLD)
+    def users(self):
+        """`SimulatedUsers` of the loop, once it was prepared."""
+        return SimulatedUsers.load(self.directory / "users")
 
     @cached_property
     def topics(self):
         """Dict from "interactions" and "rewards" to the full name of the topic."""
         return {name: self.platform.messages.topic(name) for name in TOPICS}
 
+    @cached_property
+    def core(self):
+        """See the class."""
+        learner = PipelineLearner(self.platform, self.settings, self.directory / "users", self.topics["interactions"])
+        return Core(self.endpoint, self.platform.warehouse, self.settings, learner)
+
+    @cached_property
+    def simulator(self):
+        """`Simulator` of the visits."""
+        return Simulator(
+            self.users,
+            self.endpoint,
+            self.platform.messages.publisher(self.topics["rewards"]),
+            self.settings.rate / self._instances,
+            self.settings.seed,
+            instances=self._instances,
+            candidates=self.settings.candidates,
+            drift=lambda time: self.drift(time),
+        )
+
     def prepare(self, data):
-        """Forget an earlier loop, and make the world of this one.
+        """Remove an earlier loop, and make the simulated users of this one.
 
         Args:
           data: MovieLens.
@@ -113,31 +113,35 @@ class Loop:
         """
         if self.directory.exists() and not (self.directory / _MARK).exists():
             raise PlatformError(f"{self.directory} must be the directory of a loop, it has no {_MARK}: move it away")
-        (self.directory.parent / _TURN).mkdir(parents=True, exist_ok=True)
-        if self._turn.enter_context(held(self.directory.parent / _TURN)) is None:
+        lock_directory = self.directory.with_name("loop-lock")
+        lock_directory.mkdir(parents=True, exist_ok=True)
+        if self._turn.enter_context(held(lock_directory)) is None:
             raise PlatformError(f"a loop in {self.directory} is running already")
         self._prepared = True
-        self.stop()  # what is left of an earlier one that was killed
-        if self.directory.exists():
-            shutil.rmtree(self.directory)
+        self._stop_units("pipelines")  # of an earlier loop that was killed; its steps would start the endpoint again
+        self._stop_units()
+        shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir()
-        settings = self.settings
         write_json(self.directory / _MARK, {"data": str(data)})
-        write_json(self.directory / _SETTINGS, asdict(settings))
+        settings = self.settings
         reports = {"never": settings.never, "twice": settings.twice, "delay": settings.delay}
-        SimulatedUsers.make(data, settings.movies, settings.rank, settings.seed, **reports).save(
-            self.directory / _WORLD
-        )
+        users = SimulatedUsers.make(data, settings.movies, settings.rank, settings.seed, **reports)
+        users.save(self.directory / "users")
 
-    def start(self, *names):
-        """Start parts of these names, all at once, and start them again from now on when they die."""
+    def start(self):
+        """Start the endpoint and the functions, all at once, unless they run.
+
+        Raises:
+          PlatformError: one of them does not start.
+        """
         with ThreadPoolExecutor() as threads:
-            for started in [threads.submit(self.parts[name].start) for name in names]:
-                started.result()
-        self._wanted += names
+            starts = [threads.submit(self.endpoint.start, self.topics["interactions"])]
+            starts += [threads.submit(self._start_function, topic) for topic in TOPICS]
+            for start in starts:
+                start.result()
 
     def start_up(self, stop=None):
-        """Run the start-up pipeline to its end: first interactions, and the first policy.
+        """Run the start-up pipeline to its end: a log of a uniform random policy, and the first policy.
 
         Args:
           stop: `threading.Event`, which ends the waiting; None for none.
@@ -145,126 +149,72 @@ class Loop:
         Raises:
           PlatformError: it failed, with the sentence of the step that did.
         """
-        end = datetime.now(UTC) - timedelta(seconds=2 * self.settings.join.window)
-        start = end - timedelta(seconds=self.settings.first / self.settings.rate)
-        world, topic = self.directory / _WORLD, self.topics["interactions"]
-        asked = start_up_parameters(self.config, self.settings, world, start, end, topic)
-        run = self.platform.pipelines.run(SOURCE / "start_up.yaml", START_UP, asked)
-        while run.state == "running" and not (stop and stop.is_set()):
+        settings, log, pipelines = self.settings, self.directory / "log", self.platform.pipelines
+        seconds = settings.first / settings.rate
+        start = datetime.now(UTC) - timedelta(seconds=2 * settings.join.window + seconds)
+        write_log(log, *simulate_log(self.users, settings.first, start, seconds, settings.candidates, settings.seed))
+        directory, topic = self.directory / "users", self.topics["interactions"]
+        parameters = start_up_parameters(self.config, settings, log, directory, topic)
+        run = pipelines.run(TEMPLATES / "start_up.yaml", START_UP, parameters)
+        while run.state == "running" and not (stop and stop.wait(_POLL)):
             time.sleep(_POLL)
-            run = self.platform.pipelines.status(START_UP)
+            run = pipelines.status(START_UP)
         if run.state not in ("succeeded", "running"):
             raise PlatformError(f"the start-up pipeline did not succeed: {run.error}")
 
-    def watch(self):
-        """Start again what died; gives the names."""
-        dead = [name for name in dict.fromkeys(self._wanted) if not self.parts[name].running()]
-        for name in dead:
-            self.parts[name].start()
-        self.restarts.update(dead)
-        return dead
+    def visit(self):
+        """Let users visit, by threads of this process, until `drain` or `stop`."""
+        self._visits = threading.Thread(target=self.simulator.run, args=[self._leave], daemon=True)
+        self._visits.start()
 
     def drain(self, patience=_DRAIN):
-        """Let nobody come and nothing be trained any more, and wait until all that was said is in the warehouse.
+        """End visits and training, and wait until all that was published is in the warehouse.
 
         Args:
-          patience: seconds until it is given up.
+          patience: seconds to wait.
 
         Returns:
-          Whether it is there; what the functions could not take in many attempts is not.
+          Whether it is there; dead letters are not.
         """
-        self._wanted = [name for name in self._wanted if name not in ("trigger", "simulator")]
-        with ThreadPoolExecutor() as beside:
-            ended = beside.submit(self._end_work)
-            while not ended.done():  # the last reports need all the others
-                with contextlib.suppress(PlatformError):
-                    self.watch()
-                time.sleep(_POLL)
-            ended.result()
-        end = time.monotonic() + patience
-        while time.monotonic() < end:
-            with contextlib.suppress(PlatformError):  # somebody has just died, and is back at the next look
-                self.watch()
-                if not any(map(self.backlog, TOPICS)):
-                    return not any(self.platform.messages.backlog(f"{topic}-dead") for topic in TOPICS)
+        self._stop_work()
+        deadline = time.monotonic() + patience
+        while any(map(self.backlog, TOPICS)):
+            if time.monotonic() > deadline:
+                return False
+            with contextlib.suppress(PlatformError):  # what was killed a moment ago is back at the next look
+                self.start()
             time.sleep(_POLL)
-        return False
+        return not any(self.platform.messages.backlog(f"{topic}-dead") for topic in TOPICS)
 
     def backlog(self, topic):
-        """Number of messages of a topic that wait for their function."""
+        """Return the number of messages of a topic that wait for their function."""
         return self.platform.messages.backlog(f"{topic}-{_function(topic)}")
 
     def stop(self):
         """End every process of the loop, if it was prepared here: another may run in the same directory."""
-        self._wanted = []
-        if not self._prepared or not (self.directory / _MARK).exists():
-            return
-        self._end_work()
-        for name in ("endpoint", *map(_function, TOPICS)):
-            self.parts[name].stop()
+        if self._prepared:
+            self._stop_work()
+            self._stop_units()
 
-    def _end_work(self):
-        """End those that make work for others."""
-        self.parts["trigger"].stop()
-        for pipeline in (START_UP, PIPELINE):
-            if run := self.platform.pipelines.running(pipeline):
-                self.platform.pipelines.stop(run)
-        self.parts["simulator"].stop()
+    def _stop_work(self):
+        """End what makes work for the endpoint and the functions."""
+        self._leave.set()
+        self._stop_units("pipelines")
+        if self._visits:
+            self._visits.join(_REPORTS)
+            self.simulator.drain(_REPORTS)
 
-    def _parts(self):
-        functions = self.platform.functions
-        endpoint, visitors = self.endpoint, Unit(self.directory / "simulator", "the simulator")
-        trigger = Unit(self.directory / "trigger", "the trigger")
-        logs = {
-            _function(topic): Part(
-                partial(self._start_function, topic),
-                partial(functions.stop, _function(topic)),
-                partial(_runs, functions, _function(topic)),
-            )
-            for topic in TOPICS
-        }
-        return {
-            "endpoint": Part(
-                lambda: endpoint.start(self.topics["interactions"]),
-                endpoint.delete,
-                lambda: endpoint.unit.running,
-            ),
-            **logs,
-            "simulator": Part(
-                self._starting(visitors, self._visit), partial(visitors.stop, _REPORTS), lambda: visitors.running
-            ),
-            "trigger": Part(self._starting(trigger, self._trigger), trigger.stop, lambda: trigger.running),
-        }
-
-    def _starting(self, unit, command):
-        """Function that starts a process which finds the configuration of the loop."""
-        settings = config_parameter(self.config).items()
-        variables = {f"RECBANDITS_{name.upper()}": str(value) for name, value in settings}
-        return lambda: unit.start([sys.executable, "-m", *command()], variables)
-
-    def _visit(self):
-        rate = self.settings.rate / self._instances
-        options = {"rate": rate, "instances": self._instances, "candidates": self.settings.candidates}
-        options |= {"directory": self.directory, "seed": self.settings.seed}
-        return [simulate.__name__, *(f"--{name}={value}" for name, value in options.items())]
-
-    def _trigger(self):
-        options = {"settings": self.directory / _SETTINGS, "template": SOURCE / "re_training.yaml"}
-        options |= {"features": self.directory / _WORLD, "topic": self.topics["interactions"], "every": _EVERY}
-        options |= {"cron": self._cron} if self._cron else {}
-        return ["recbandits.loop.trigger", *(f"--{name}={value}" for name, value in options.items())]
+    def _stop_units(self, name=""):
+        for unit in units_below(self.directory / name):
+            unit.stop()
 
     def _start_function(self, topic):
-        name = _function(topic)
-        if (self.directory / "functions" / name / "function.json").exists():
-            self.platform.functions.ensure(name)
+        name, functions = _function(topic), self.platform.functions
+        if functions.unit(name).run:
+            functions.ensure(name)
         else:
-            self.platform.functions.deploy(Function(name, SOURCE / "logger", TOPICS[topic], self.topics[topic]))
+            functions.deploy(Function(name, FUNCTIONS / "logger", TOPICS[topic], self.topics[topic]))
 
 
 def _function(topic):
     return TOPICS[topic].replace("_", "-")
-
-
-def _runs(functions, name):
-    return functions.unit(name).running

@@ -1,18 +1,23 @@
-"""An endpoint, policies and agents that never leave the memory of one process."""
+"""An endpoint, policies and a learner that never leave the memory of one process."""
 
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 
 from recbandits.exploration import invert_cdf
+from recbandits.loop.canary import place, serving_version
+from recbandits.loop.gate import judge_log
+from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.platforms.endpoints import expect_deployed, expect_shares
 from recbandits.serving.served import ServedPolicy
 from recbandits.serving.traffic_split import TrafficSplit
 
 
 class MemoryEndpoint:
-    """What a release needs of `platforms.endpoints.Endpoint`, in this process; policies are `ServedPolicy`."""
+    """What the loop needs of `platforms.endpoints.Endpoint`, in this process; policies are `ServedPolicy`."""
 
     name = "memory"
 
@@ -26,11 +31,11 @@ class MemoryEndpoint:
 
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`."""
-        version, before = policy.version, self._release
-        first = TrafficSplit({version: traffic_percentage}) if before is None else None
-        self._release = first or before.with_version(version, traffic_percentage)
-        self.policies[policy.version] = policy
-        return policy.version
+        version, release = policy.version, self._release
+        first = TrafficSplit({version: traffic_percentage}) if release is None else None
+        self._release = first or release.with_version(version, traffic_percentage)
+        self.policies[version] = policy
+        return version
 
     def split(self, traffic_split, expected=None):
         """See `Endpoint.split`; a deployed version that is not named gets nothing."""
@@ -44,31 +49,123 @@ class MemoryEndpoint:
         self._release = self._release.without(version)
         del self.policies[version]
 
-    def decide(self, user_ids, context, candidates, luck):
-        """Decide for visitors, each by the version that the release gives them.
+    def decide(self, user_ids, context, candidates, draws):
+        """Decide for visitors, each by the version that the traffic split gives them.
 
         Args:
-          user_ids: text [n].
+          user_ids: text [n]; None for a visitor without an id, who gets any version, by the shares.
           context: DataFrame [n] of raw columns.
           candidates: text [n, k], item ids.
-          luck: float [n] in [0, 1).
+          draws: uniform draws, float [n] in [0, 1).
 
         Returns:
           (versions object [n], probabilities float [n, k], actions int [n]).
         """
-        of_user = {user: self._release.version(user) for user in set(user_ids)}
-        versions = np.array([of_user[user] for user in user_ids], dtype=object)
+        keys = [draw if user is None else user for user, draw in zip(user_ids, draws, strict=True)]
+        version_of = {key: self._release.version(key) for key in set(keys)}
+        versions = np.array([version_of[key] for key in keys], dtype=object)
         probabilities = np.empty(candidates.shape)
-        for version in set(of_user.values()):
+        for version in set(version_of.values()):
             rows = versions == version
             policy = self.policies[version]
             scores = policy.scores(context[rows], candidates[rows])
             probabilities[rows] = policy.exploration.probabilities(scores)
-        return versions, probabilities, invert_cdf(probabilities, luck)
+        return versions, probabilities, invert_cdf(probabilities, draws)
 
 
-def in_memory(scorer, features, exploration):
-    """A policy that was never on a disk.
+class MemoryModel(NamedTuple):
+    """A model in memory.
+
+    Attributes:
+      policy: `ServedPolicy`
+      agent: that learns on.
+      until: aware datetime, end of its data.
+    """
+
+    policy: ServedPolicy
+    agent: object
+    until: datetime
+
+    @property
+    def version(self):
+        """Version of the policy."""
+        return self.policy.version
+
+
+class MemoryLearner:
+    """Learns, judges and places in this process, at once; see `core.PipelineLearner`.
+
+    Args:
+      features: `Features` of the policies.
+      settings: `Settings`
+      endpoint: `MemoryEndpoint`
+      warehouse: `Warehouse`
+
+    Attributes:
+      models: dict from version to `MemoryModel`.
+    """
+
+    busy, abandoned = False, None
+
+    def __init__(self, features, settings, endpoint, warehouse):
+        self._features, self._settings, self._endpoint, self._warehouse = features, settings, endpoint, warehouse
+        self.models = {}
+
+    def serving(self):
+        """Return the `MemoryModel` that serves; None where none does."""
+        return self.models.get(serving_version(self._endpoint))
+
+    def retry(self):
+        """Return None: what failed has raised its error."""
+
+    def retrain(self, plan, now):
+        """Learn, judge and place by a `Plan`; return the `Verdict`."""
+        end = now - timedelta(seconds=self._settings.join.window)  # a plan waits for late events, there are none here
+        candidate, held_out = self.learn(plan.start, end)
+        return self.place(candidate, self.judge(candidate, held_out), now)
+
+    def learn(self, start, end, change=None):
+        """Train on decisions of a window of time, going on from what serves.
+
+        Args:
+          start: aware datetime.
+          end: aware datetime.
+          change: function from the `Log` that the learner should get to the one that it gets; None for none.
+
+        Returns:
+          (`MemoryModel`, the candidate; `Log` of the held-out decisions).
+        """
+        from recbandits.data.examples import make_examples
+        from recbandits.loop.train import learn, learner
+
+        parent, rule = self.serving(), self._settings.join
+        log = log_of(self._warehouse.decisions(start, end, rule.window, rule.default, rule.take))
+        held_out = are_held_out(log.event_id, self._settings.holdout)
+        agent = learner(self._features, log.mask.shape[1], self._settings.agent)
+        if parent is not None:
+            copy_parameters(parent.agent, agent)
+        training = log.take(np.flatnonzero(~held_out))
+        with run_eagerly():
+            learn(agent, make_examples(training if change is None else change(training), self._features))
+        policy = serve_in_memory(agent.model.scorer(), self._features, self._settings.exploration)
+        return MemoryModel(policy, agent, end), log.take(np.flatnonzero(held_out))
+
+    def judge(self, candidate, held_out):
+        """Return the `Judgement` of a `MemoryModel` against what serves."""
+        return judge_log(held_out, candidate.policy, self.serving().policy, self._settings.gate)
+
+    def place(self, candidate, judgement, now):
+        """Deploy a `MemoryModel` if the gate lets it pass; return the `Verdict`, which is in the warehouse then."""
+        expected, canary = serving_version(self._endpoint), self._settings.guardrail.canary
+        options = {"now": now, "until": candidate.until}
+        verdict = place(self._endpoint, candidate.policy, candidate.version, judgement, expected, canary, **options)
+        self.models.setdefault(candidate.version, candidate)
+        self._warehouse.write([verdict])
+        return verdict
+
+
+def serve_in_memory(scorer, features, exploration):
+    """Make a policy that was never exported.
 
     Args:
       scorer: `Scorer`, linear.
@@ -80,26 +177,26 @@ def in_memory(scorer, features, exploration):
     """
     content = b"".join(np.ascontiguousarray(part).tobytes() for part in scorer.head[0])
     version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
-    way = {"name": exploration.name, "value": exploration.value}
-    settings = {"version": version, "digest": version, "exploration": way, "summary": None, "titles": {}, "arms": None}
-    return ServedPolicy(None, settings, scorer, features)
+    exploration = {"name": exploration.name, "value": exploration.value}
+    settings = {"version": version, "digest": version, "exploration": exploration, "summary": None}
+    return ServedPolicy(None, settings | {"titles": {}, "arms": None}, scorer, features)
 
 
-def give(source, target):
-    """Give one agent what another has learnt."""
-    for mine, its in zip(target.model.variables, source.model.variables, strict=True):
-        mine.assign(its)
+def copy_parameters(source, target):
+    """Give one agent the parameters and the learned events of another."""
+    for variable, value in zip(target.model.variables, source.model.variables, strict=True):
+        variable.assign(value)
     target.learned_events.assign(source.learned_events)
 
 
 @contextmanager
-def eagerly():
-    """Have TensorFlow compute at once: tracing a graph for a single batch takes longer, and gives the same bits."""
+def run_eagerly():
+    """Have TensorFlow compute without graphs: tracing one for a single batch takes longer, and gives the same bits."""
     import tensorflow as tf
 
-    before = tf.config.functions_run_eagerly()
+    previous = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
         yield
     finally:
-        tf.config.run_functions_eagerly(before)
+        tf.config.run_functions_eagerly(previous)

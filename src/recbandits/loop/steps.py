@@ -16,6 +16,8 @@ from recbandits.loop.models import Models, read_model
 from recbandits.loop.settings import Gate, Guardrail, Join, Settings
 from recbandits.serving.manifest import local_directory
 
+FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each
+TEMPLATES = Path(__file__).parent / "templates"  # compiled by `loop.pipelines`
 _NESTED = {"join": Join, "agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
 
 
@@ -81,41 +83,29 @@ def time_of(text):
     return time.astimezone(UTC)
 
 
-def start_up_parameters(config, settings, world, start, end, topic=""):
-    """Parameters of the start-up pipeline.
+def start_up_parameters(config, settings, log, features, topic=""):
+    """Return the parameters of the start-up pipeline, dict from input to value.
 
     Args:
       config: Config
       settings: `Settings`
-      world: directory or gs:// URI of a `SimulatedUsers`, which holds its features as well.
-      start: datetime of the first interaction.
-      end: datetime after the last one; some windows before now, so that the rewards are there.
+      log: directory or gs:// URI with the first decisions and their rewards, as `loop.importing.write_log` writes them;
+        they are some windows old, so that the rewards are there.
+      features: directory or gs:// URI with the `Features` of the policies, and perhaps `titles.json`.
       topic: full name of the topic where the endpoint is to log; empty for where it does.
-
-    Returns:
-      dict from input of the pipeline to value.
     """
-    return _learning(config, settings, world, topic) | {
-        "world": str(world),
-        "start": start.isoformat(),
-        "end": end.isoformat(),
-        "first": settings.first,
-        "candidates": settings.candidates,
-    }
+    return _learning(config, settings, features, topic) | {"log": str(log)}
 
 
 def re_training_parameters(config, settings, features, plan=None, topic=""):
-    """Parameters of the re-training pipeline.
+    """Return the parameters of the re-training pipeline, dict from input to value.
 
     Args:
       config: Config
       settings: `Settings`
       features: directory or gs:// URI with the `Features` of the policies, and perhaps `titles.json`.
       plan: `loop.trigger.Plan`; None for one that the run makes when it begins, as those of a schedule of Vertex AI do.
-      topic: likewise.
-
-    Returns:
-      dict from input of the pipeline to value.
+      topic: as for `start_up_parameters`.
     """
     planned = {"start": plan.start.isoformat(), "end": plan.end.isoformat()} if plan else {}
     planned |= {"serving": plan.serving, "snapshot": plan.snapshot} if plan else {}

@@ -10,6 +10,7 @@ import functools
 import json
 import re
 import time
+from datetime import UTC, datetime
 
 from recbandits.platforms.gcp.assets import expect_release, have, labelled
 from recbandits.platforms.gcp.errors import explained
@@ -19,7 +20,7 @@ from recbandits.platforms.gcp.resources import remove
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.pipelines import Run
 from recbandits.platforms.protocol import PlatformError, Resource
-from recbandits.platforms.schedules import fields_of
+from recbandits.platforms.schedules import next_time
 
 _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}  # else a step may go on
 _PIPELINE, _RUN = "pipeline", "run"  # labels
@@ -118,7 +119,7 @@ class GcpPipelines:
           ValueError: it is not a cron string.
           PlatformError: Vertex AI refused.
         """
-        fields_of(cron)
+        next_time(cron, datetime.now(UTC))
         client, resource = self._clients.vertex("Schedule"), self._schedule(name)
         job = pipeline_job(self._config, template, parameters or {}, False, self._tagged)
         job["labels"] = {**job["labels"], _PIPELINE: job["display_name"], _RUN: name}

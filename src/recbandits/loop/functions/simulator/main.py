@@ -1,0 +1,50 @@
+"""An HTTP function that simulates users for a while at each call of Cloud Scheduler.
+
+They are what `SimulatedUsers.save` wrote to RECBANDITS_USERS, a directory or a gs:// URI.
+"""
+
+import functools
+import os
+import threading
+
+import functions_framework
+
+from recbandits.config import Config
+from recbandits.loop.simulate import Simulator
+from recbandits.loop.simulated_users import SimulatedUsers
+from recbandits.platforms import choose
+from recbandits.serving.manifest import local_directory
+
+DEFAULTS = {"seconds": 5.0, "rate": 10.0, "instances": 1}
+PATIENCE = 30.0  # seconds that the last reports get
+
+
+@functions_framework.http
+def simulate(request):
+    """Make `rate` requests per second of `instances` visits for `seconds`, wait for their reports, and count."""
+    values = DEFAULTS | (request.get_json(silent=True) or {})
+    if refused := [name for name, value in values.items() if name not in DEFAULTS or not is_valid(name, value)]:
+        expected = f"one of {', '.join(DEFAULTS)} and a positive number, of instances a whole one"
+        return {"error": f"{refused[0]} must be {expected}"}, 400
+    config = Config.load()
+    platform = choose(config)
+    publisher = platform.messages.publisher(platform.messages.topic("rewards"))
+    options = {"rate": values["rate"], "instances": values["instances"], "seed": None}
+    simulator = Simulator(_users(), platform.endpoints.create(config.endpoint), publisher, **options)
+    stop = threading.Event()
+    threading.Timer(values["seconds"], stop.set).start()
+    simulator.run(stop)
+    simulator.drain(PATIENCE)
+    return simulator.counts | {"waiting": simulator.waiting}
+
+
+def is_valid(name, value):
+    """Return whether a value of JSON is a positive number, and a whole one where it must be."""
+    kind = int if name == "instances" else int | float
+    return isinstance(value, kind) and not isinstance(value, bool) and value > 0
+
+
+@functools.cache
+def _users():
+    with local_directory(os.environ["RECBANDITS_USERS"]) as directory:
+        return SimulatedUsers.load(directory)

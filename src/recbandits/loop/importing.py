@@ -1,0 +1,105 @@
+"""Decisions and rewards of the past: from Parquet files into the warehouse. Simulated users are one source of them."""
+
+import uuid
+from datetime import UTC, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from recbandits.records import Interaction, Reward, from_table, to_table
+
+UNIFORM = "uniform"  # version of the policy of simulated logs
+_FILES = {Interaction: "interactions.parquet", Reward: "rewards.parquet"}
+_NAMESPACE = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # of the event ids of simulated logs
+
+
+def write_log(directory, interactions, rewards):
+    """Write a log as files that `read_log` reads.
+
+    Args:
+      directory: made if missing.
+      interactions: pyarrow.Table of `Interaction`s, as `Log.to_tables` and `simulate_log` return it.
+      rewards: pyarrow.Table of `Reward`s.
+    """
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    for table, name in zip((interactions, rewards), _FILES.values(), strict=True):
+        pq.write_table(table, Path(directory, name))
+
+
+def read_log(directory):
+    """Read the log in a directory: (table of `Interaction`s, table of `Reward`s).
+
+    Raises:
+      ValueError: a file is missing, or is not Parquet.
+    """
+    tables = []
+    for name in _FILES.values():
+        try:
+            tables.append(pq.read_table(Path(directory, name)))
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(f"log must be a directory with {' and '.join(_FILES.values())}: {error}") from error
+    return tuple(tables)
+
+
+def import_log(warehouse, interactions, rewards):
+    """Write decisions and their rewards to the warehouse; importing them again has no further effect.
+
+    Args:
+      warehouse: `Warehouse`
+      interactions: table of `Interaction`s, at least one.
+      rewards: table of `Reward`s.
+
+    Returns:
+      dict of decisions and rewards (rows), written (rows that are new to the warehouse), start and end (ISO 8601; of
+      the first decision, and just after the last one).
+
+    Raises:
+      ValueError: no decision, or a row makes no record.
+      PlatformError: of the warehouse.
+    """
+    decisions, reports = from_table(interactions, Interaction), from_table(rewards, Reward)
+    if not decisions:
+        raise ValueError("log must have at least one decision, got none")
+    times = [decision.time for decision in decisions]
+    return {
+        "decisions": len(decisions),
+        "rewards": len(reports),
+        "written": warehouse.write([*decisions, *reports]),
+        "start": min(times).isoformat(),
+        "end": (max(times) + timedelta(microseconds=1)).isoformat(),
+    }
+
+
+def simulate_log(users, n, start, seconds=60.0, candidates=10, seed=0):
+    """Simulate decisions of a uniform random policy, and what the users report of them.
+
+    The same arguments give the same log. Other arguments give other event ids, so that no decision gets the reward of
+    another one.
+
+    Args:
+      users: `SimulatedUsers`
+      n: number of decisions.
+      start: aware datetime of the first one.
+      seconds: in which they come, evenly.
+      candidates: of a decision, each with the same probability.
+      seed: of the visits, the actions and the reports.
+
+    Returns:
+      (table of `Interaction`s, table of `Reward`s)
+
+    Raises:
+      ValueError: n below 1, or seconds that are not positive.
+    """
+    if not (n >= 1 and seconds > 0):
+        raise ValueError(f"n must be at least 1 and seconds positive, got {n} and {seconds}")
+    rng = np.random.default_rng(seed)
+    people, items = users.visits(n, rng, candidates)
+    action = rng.integers(candidates, size=n)
+    ratings = users.rate(users.expected(people, items)[np.arange(n), action], rng)
+    batch = uuid.uuid5(_NAMESPACE, f"{seed} {n} {candidates} {start.astimezone(UTC).isoformat()} {float(seconds)}")
+    event_ids = [uuid.uuid5(batch, str(row)).hex for row in range(n)]
+    times = [start + timedelta(seconds=seconds * row / n) for row in range(n)]
+    propensity = np.full(n, 1.0 / candidates)
+    decisions = users.interactions((people, items), event_ids, times, [UNIFORM] * n, action, propensity)
+    return to_table(decisions, Interaction), to_table(users.reports(event_ids, times, ratings, rng), Reward)

@@ -1,0 +1,134 @@
+"""The picture page of a loop with simulated users: what served in each round, its expected reward, and the monitors."""
+
+import html
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+
+from recbandits.evaluation.intervals import mean_interval
+from recbandits.loop import monitors
+from recbandits.loop.importing import UNIFORM
+from recbandits.loop.models import POLICY
+from recbandits.serving.policy import load
+
+_VISITS = 4000  # on which policies are compared
+_COLUMNS = ["kind", "why", "difference", "low", "high"]
+GUARDRAIL = ("promoted", "rolled back", "withdrawn")  # kinds of its verdicts; all others are of the gate
+
+
+def write_page(loop, end):
+    """Write `page/index.html` with its pictures into the directory of a `live.Loop`.
+
+    Args:
+      loop: `live.Loop`, in which a policy has served.
+      end: aware datetime; decisions before it count if their window has closed.
+
+    Returns:
+      (`pathlib.Path` of the page, list of sentences: the gain of the last policy, and the alarms of the monitors).
+    """
+    from recbandits.plots import loop as plots
+
+    verdicts, rule, settings = loop.platform.warehouse.verdicts(), loop.settings.join, loop.settings
+    rounds = rounds_of(verdicts, end)
+    start = rounds["start"].iloc[0].to_pydatetime()
+    closed = max(start, end - timedelta(seconds=rule.window))
+    decisions = loop.platform.warehouse.decisions(start, closed, rule.window, rule.default, rule.take)
+    decisions = decisions.filter(pc.not_equal(decisions["policy_version"], UNIFORM))
+    versions = {*rounds["version"], *pc.unique(decisions["policy_version"]).to_pylist()}
+    policies = {version: load(loop.models.path(version) / POLICY) for version in sorted(versions)}
+    visits = loop.users.visits(_VISITS, np.random.default_rng(settings.seed), settings.candidates)
+    values = true_values(loop.users, policies, rounds, visits, loop.drift)
+    drift = monitors.drift(decisions, [*rounds["start"].dt.to_pydatetime(), end], policies)
+    propensities = monitors.propensities(decisions, policies)
+    pictures = {
+        "rewards": plots.rewards(values, "Expected reward of what served"),
+        "gate": plots.gate(rounds, settings.gate.margin, "Estimates of the gate"),
+        "drift": plots.drift(drift, "Drift monitor"),
+        "propensities": plots.propensities(propensities, "Propensity monitor"),
+    }
+    directory = loop.directory / "page"
+    directory.mkdir(exist_ok=True)
+    for name, picture in pictures.items():
+        picture.savefig(directory / f"{name}.png", dpi=100)
+    alarms = [alarm for table in (drift, propensities) for alarm in table.get("alarm", []) if alarm]
+    sentences = [gain_sentence(values, rounds), *alarms]
+    paragraphs = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+    images = "".join(f'<p><img src="{name}.png" alt="{name}"></p>' for name in pictures)
+    table = verdicts[["time", "kind", "version", "against", *_COLUMNS[1:]]].to_html(index=False, border=0)
+    page = directory / "index.html"
+    head = "<!doctype html><html lang=en><meta charset=utf-8><title>RecBandits: the loop</title>"
+    page.write_text(f"{head}<h1>The loop</h1>{paragraphs}{images}{table}</html>\n", encoding="utf-8")
+    return page, sentences
+
+
+def rounds_of(verdicts, end):
+    """Find which policy served in each round.
+
+    A round starts with a verdict of the gate, and ends with the next one; round 0 starts with the first policy. A
+    candidate that was deployed is a canary until it is promoted: the policy of a round had most of the traffic at its
+    end.
+
+    Args:
+      verdicts: DataFrame of `Warehouse.verdicts`, oldest first.
+      end: datetime, of the last round.
+
+    Returns:
+      DataFrame, one row for each round: round, start, end, version (that served), candidate, and kind, why, difference,
+      low and high of the gate's verdict.
+    """
+    rows, serving = [], None
+    for verdict in verdicts.to_dict("records"):
+        if verdict["kind"] not in GUARDRAIL:
+            serving = verdict["against"] or serving  # as the Deployer saw it; a guardrail may not have come to act
+            if rows:
+                rows[-1] |= {"end": verdict["time"], "version": serving}
+            columns = {name: verdict[name] for name in _COLUMNS}
+            rows.append({"round": len(rows), "start": verdict["time"], "candidate": verdict["version"]} | columns)
+            serving = serving or verdict["version"]
+        elif verdict["kind"] == "promoted":
+            serving = verdict["version"]
+        elif verdict["version"] == serving:
+            serving = verdict["against"]
+    if rows:
+        rows[-1] |= {"end": pd.Timestamp(end), "version": serving}
+    return pd.DataFrame(rows, columns=["round", "start", "end", "version", "candidate", *_COLUMNS])
+
+
+def true_values(users, policies, rounds, visits, drift):
+    """Compute the expected rewards of the policies that served, on the same visits in every round.
+
+    Args:
+      users: `SimulatedUsers`
+      policies: dict from version to `ServedPolicy`.
+      rounds: DataFrame of `rounds_of`.
+      visits: of `SimulatedUsers.visits`.
+      drift: function from a time to the degree of the preference drift, in [0, 1].
+
+    Returns:
+      DataFrame, one row for each round and learner: round, drift (at the end of the round), learner ("learning": what
+      served; "frozen": the first policy; "oracle"; "uniform"), value, low, high (mean over visits and 95 % interval),
+      gain, gain_low, gain_high (mean difference to "frozen", visit by visit).
+    """
+    rows = []
+    for row in rounds.itertuples():
+        degree = drift(row.end.to_pydatetime())
+        frozen = users.value(policies[rounds["version"].iloc[0]], visits, degree)
+        values = {"learning": users.value(policies[row.version], visits, degree), "frozen": frozen}
+        values |= {"oracle": users.oracle_value(visits, degree), "uniform": users.uniform_value(visits, degree)}
+        for learner, value in values.items():
+            gain = dict(zip(("gain", "gain_low", "gain_high"), mean_interval(value - frozen), strict=True))
+            rows.append(
+                {"round": row.round, "drift": degree, "learner": learner} | mean_interval(value)._asdict() | gain
+            )
+    return pd.DataFrame(rows)
+
+
+def gain_sentence(values, rounds):
+    """Say how much better the last policy is than the first, from `true_values`."""
+    row = values[values["learner"] == "learning"].iloc[-1]
+    first, last = (rounds["version"].iloc[place][:8] for place in (0, -1))
+    interval = f"95 % interval {row.gain_low:+.3f} to {row.gain_high:+.3f}"
+    difference = f"Its expected reward less that of the first policy, {first}: {row.gain:+.3f}, {interval}."
+    return f"After {len(rounds) - 1} re-trainings {last} serves. {difference}"

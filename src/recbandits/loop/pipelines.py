@@ -1,0 +1,295 @@
+"""The pipelines of the loop and their components, for KFP here and on Vertex AI.
+
+Start-up runs once: a log, a first policy, a first deployment. Re-training runs again and again. Both are straight
+lines: KFP's local runner runs the branches of a condition wrongly, and a decision that is data can be read later.
+
+`python -m recbandits.loop.pipelines` compiles both, and each component by itself, into `templates` beside this file.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from kfp import compiler, dsl
+
+from recbandits.loop.steps import TEMPLATES
+from recbandits.platforms.pipelines import IMAGE
+
+
+class StartUp(NamedTuple):
+    """Outputs of the start-up pipeline."""
+
+    model: dsl.Model
+    verdict: str
+
+
+class ReTraining(NamedTuple):
+    """Outputs of the re-training pipeline."""
+
+    model: dsl.Model
+    judgement: str
+    verdict: str
+
+
+_component = partial(dsl.component, base_image=IMAGE, install_kfp_package=False)
+
+
+@_component
+def importer(
+    config: dict,
+    log: str,
+    metrics: dsl.Output[dsl.Metrics],
+) -> NamedTuple("Imported", [("start", str), ("end", str), ("snapshot", str)]):
+    """Write the decisions and rewards of a log to the warehouse; importing again has no further effect.
+
+    Args:
+        config: settings of the project.
+        log: directory or gs:// URI with `interactions.parquet` and `rewards.parquet`.
+        metrics: numbers of decisions, rewards and rows that are new.
+
+    Returns:
+        start and end of the decisions (ISO 8601), and a snapshot of the warehouse in that time, by which later steps
+        are cached.
+    """
+    from recbandits.loop.importing import import_log, read_log
+    from recbandits.loop.steps import directory_of, platform_of, time_of
+
+    warehouse = platform_of(config).warehouse
+    done = import_log(warehouse, *read_log(directory_of(log)))
+    for name in ("decisions", "rewards", "written"):
+        metrics.log_metric(name, done[name])
+    start, end = done["start"], done["end"]
+    return start, end, warehouse.snapshot(time_of(start), time_of(end))
+
+
+@_component
+def ingester(
+    config: dict,
+    features: str,
+    start: str,
+    end: str,
+    serving: str,
+    snapshot: str,
+    join: dict,
+    holdout: float,
+    dataset: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> NamedTuple("Planned", [("serving", str)]):
+    """Read the joined decisions of a window of time into a sealed dataset; what cannot be learnt from is quarantined.
+
+    Args:
+        config: settings of the project.
+        features: directory or gs:// URI with the features by which the policy learns and serves, as `Features.save`
+            writes them, and perhaps `titles.json`.
+        start: time of the first decisions, ISO 8601.
+        end: time before which decisions are read; empty to plan the window now, by what serves and what is logged.
+        serving: version that serves, for the steps that follow; empty for none.
+        snapshot: of the warehouse in that time, by which this step is cached: other data, another dataset.
+        join: rule for rewards, `loop.settings.Join` as a dict.
+        holdout: share of the decisions that the learner does not see.
+        dataset: decisions, TFRecords, features and manifest.
+        metrics: the manifest's counts, which add up.
+
+    Returns:
+        serving, as given or as planned.
+    """
+    from recbandits.data.features import Features
+    from recbandits.loop.ingest import ingest, titles_of
+    from recbandits.loop.settings import Join
+    from recbandits.loop.steps import directory_of, platform_of, time_of
+    from recbandits.loop.trigger import plan_now
+
+    platform, rule, directory = platform_of(config), Join(**join), directory_of(features)
+    if end:
+        first, last = time_of(start), time_of(end)
+    else:
+        first, last, serving = plan_now(platform, rule)
+    options = {"holdout": holdout, "titles": titles_of(directory)}
+    manifest = ingest(platform.warehouse, first, last, rule, Features.load(directory), dataset.path, **options)
+    names = ("start", "end", "snapshot", "decisions", "held_out", "digest")
+    dataset.metadata.update({name: manifest[name] for name in names})
+    for name, count in manifest["counts"].items():
+        metrics.log_metric(name, count)
+    return (serving,)
+
+
+@_component
+def trainer(
+    config: dict,
+    dataset: dsl.Input[dsl.Dataset],
+    serving: str,
+    agent: dict,
+    exploration: dict,
+    seed: int,
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Train a candidate: one pass over the events that its parent has not learnt yet.
+
+    Args:
+        config: settings of the project.
+        dataset: from the Ingester.
+        serving: version of the parent; empty for none.
+        agent: parameters of LinUCB.
+        exploration: name and value of the exploration of the served policy.
+        seed: of the agent.
+        model: the policy to serve, and the agent that learns on.
+        metrics: numbers of events learnt now and in all.
+    """
+    from recbandits.agents.parameters import LinUCB
+    from recbandits.exploration import Exploration
+    from recbandits.loop.steps import model_of, platform_of
+    from recbandits.loop.train import train
+
+    parent = model_of(platform_of(config), serving)
+    done = train(dataset.path, model.path, LinUCB(**agent), Exploration(**exploration), parent, seed)
+    model.metadata.update(version=done["version"], parent=done["parent"] or "")
+    for name in ("new", "learnt"):
+        metrics.log_metric(name, done[name])
+
+
+@_component
+def evaluator(
+    config: dict,
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    serving: str,
+    gate: dict,
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+) -> str:
+    """Judge the candidate against what serves, off-policy, on decisions that it has not learnt from.
+
+    Args:
+        config: settings of the project.
+        dataset: from the Ingester.
+        model: the candidate.
+        serving: version that serves.
+        gate: `loop.settings.Gate` as a dict.
+        metrics: the difference with its interval, whose coverage is the gate's level, and the effective sample size.
+        report: the judgement as a page.
+
+    Returns:
+        The judgement as JSON, for the Deployer.
+    """
+    from pathlib import Path
+
+    from recbandits.loop.gate import judge
+    from recbandits.loop.settings import Gate
+    from recbandits.loop.steps import model_of, platform_of
+
+    judgement = judge(dataset.path, model.path, model_of(platform_of(config), serving), Gate(**gate))
+    Path(report.path).write_text(judgement.html(), encoding="utf-8")
+    names = ("difference", "low", "high", "effective_sample_size")
+    values = {name: getattr(judgement, name) for name in names} | {"passed": int(judgement.passed)}
+    for name in (name for name, value in values.items() if value is not None):
+        metrics.log_metric(name, values[name])
+    return judgement.to_json()
+
+
+@_component
+def deployer(
+    config: dict,
+    model: dsl.Input[dsl.Model],
+    serving: str,
+    judgement: str,
+    canary: int,
+    topic: str,
+    metrics: dsl.Output[dsl.Metrics],
+) -> str:
+    """Keep the model by its version, deploy it as a canary or refuse to, and write the verdict to the warehouse.
+
+    Args:
+        config: settings of the project.
+        model: the candidate.
+        serving: version that served when it was trained; empty for none.
+        judgement: of the Evaluator, as JSON; empty for the first model.
+        canary: percentage of the users who get it at first.
+        topic: full name of the topic where the endpoint logs decisions; empty for where it does.
+        metrics: whether it was deployed, 1 or 0.
+
+    Returns:
+        The verdict as JSON.
+    """
+    from recbandits.loop.canary import deploy
+    from recbandits.loop.gate import Judgement
+    from recbandits.loop.steps import models_of, platform_of
+
+    platform = platform_of(config)
+    models_of(platform.config).keep(model.path)
+    judged = Judgement.from_json(judgement) if judgement else None
+    endpoint = platform.endpoints.create(topic=topic or None)
+    verdict = deploy(endpoint, model.path, judged, serving or None, canary)
+    platform.warehouse.write([verdict])
+    metrics.log_metric("deployed", int(verdict.kind == "deployed"))
+    return verdict.to_json()
+
+
+COMPONENTS = (importer, ingester, trainer, evaluator, deployer)
+
+
+@dsl.pipeline(name="start-up", description="A log, a first policy, a first deployment.")
+def start_up(
+    config: dict,
+    log: str,
+    features: str,
+    join: dict,
+    holdout: float,
+    agent: dict,
+    exploration: dict,
+    seed: int,
+    topic: str = "",
+) -> StartUp:
+    """Importer, Ingester, Trainer, Deployer."""
+    window = importer(config=config, log=log).set_caching_options(False).outputs
+    plan = {name: window[name] for name in ("start", "end", "snapshot")} | {"serving": ""}
+    read = ingester(config=config, features=features, **plan, join=join, holdout=holdout).outputs
+    parameters = {"agent": agent, "exploration": exploration, "seed": seed, "serving": read["serving"]}
+    model = trainer(config=config, dataset=read["dataset"], **parameters).outputs["model"]
+    release = {"serving": read["serving"], "judgement": "", "canary": 100, "topic": topic}
+    verdict = deployer(config=config, model=model, **release).set_caching_options(False)
+    return StartUp(model, verdict.outputs["Output"])
+
+
+@dsl.pipeline(name="re-training", description="What was logged since, a candidate, the gate, a canary.")
+def re_training(
+    config: dict,
+    features: str,
+    join: dict,
+    holdout: float,
+    agent: dict,
+    exploration: dict,
+    seed: int,
+    gate: dict,
+    canary: int,
+    start: str = "",
+    end: str = "",
+    serving: str = "",
+    snapshot: str = "",
+    topic: str = "",
+) -> ReTraining:
+    """Ingester, Trainer, Evaluator, Deployer."""
+    plan = {"start": start, "end": end, "serving": serving, "snapshot": snapshot}
+    read = ingester(config=config, features=features, **plan, join=join, holdout=holdout).outputs
+    common = {"config": config, "serving": read["serving"]}
+    learner = {"agent": agent, "exploration": exploration, "seed": seed}
+    model = trainer(**common, dataset=read["dataset"], **learner).outputs["model"]
+    judgement = evaluator(**common, dataset=read["dataset"], model=model, gate=gate).outputs["Output"]
+    release = {"judgement": judgement, "canary": canary, "topic": topic}
+    verdict = deployer(**common, model=model, **release).set_caching_options(False)
+    return ReTraining(model, judgement, verdict.outputs["Output"])
+
+
+def compile_all(directory=TEMPLATES):
+    """Compile both pipelines, and each component by itself into `components`; return the files."""
+    pipelines = {pipeline.name.replace("-", "_"): pipeline for pipeline in (start_up, re_training)}
+    functions = pipelines | {f"components/{component.name}": component for component in COMPONENTS}
+    files = {Path(directory, f"{name}.yaml"): function for name, function in functions.items()}
+    Path(directory, "components").mkdir(parents=True, exist_ok=True)
+    for file, function in files.items():
+        compiler.Compiler().compile(function, str(file))
+    return list(files)
+
+
+if __name__ == "__main__":
+    compile_all()

@@ -1,0 +1,203 @@
+"""Each component alone, by KFP's local runner in a process of its own: it does what its function does."""
+
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from kfp import dsl, local
+
+from recbandits.config import Config
+from recbandits.data import synthetic
+from recbandits.loop.gate import Judgement, judge
+from recbandits.loop.importing import import_log, simulate_log, write_log
+from recbandits.loop.ingest import ingest, read_manifest
+from recbandits.loop.models import read_model
+from recbandits.loop.pipelines import deployer, evaluator, importer, ingester, trainer
+from recbandits.loop.settings import Settings
+from recbandits.loop.simulated_users import STARS, SimulatedUsers
+from recbandits.loop.steps import config_parameter, models_of
+from recbandits.loop.train import train
+from recbandits.platforms import choose
+from recbandits.records import Verdict
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MIDDLE, END = START + timedelta(seconds=60), START + timedelta(seconds=120)
+
+
+class Outputs(NamedTuple):
+    """Outputs of a component: its parameters by name, its artifacts by name as (path, metadata)."""
+
+    parameters: dict
+    artifacts: dict
+
+
+class Project:
+    """A configuration with its platform, users, warehouse and settings."""
+
+    def __init__(self, root):
+        self.config = Config(artifacts=str(root / "artifacts"))
+        self.parameter, self.platform = config_parameter(self.config), choose(self.config)
+        self.settings = Settings(STARS, movies=20, candidates=5)
+        self.users, self.users_directory = SimulatedUsers.make(synthetic.generate(), movies=20, rank=4), root / "users"
+        self.users.save(self.users_directory)
+
+    def ingest(self, directory, start, end):
+        """Ingest the decisions of a span of time into a directory, and return it."""
+        ingest(self.platform.warehouse, start, end, self.settings.join, self.users.features, directory)
+        return directory
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project in which 600 decisions were logged in the first minute, and 600 in the second."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    for seed, start in enumerate((START, MIDDLE)):
+        import_log(project.platform.warehouse, *simulate_log(project.users, 600, start, candidates=5, seed=seed))
+    return project
+
+
+@pytest.fixture(scope="module")
+def datasets(project, tmp_path_factory):
+    """Directories of the first minute's and of both minutes' decisions."""
+    root = tmp_path_factory.mktemp("datasets")
+    return project.ingest(root / "first", START, MIDDLE), project.ingest(root / "both", START, END)
+
+
+@pytest.fixture(scope="module")
+def models(project, datasets, tmp_path_factory):
+    """Directories of a model of the first minute, which serves and is kept by its version, and of its child."""
+    root, settings = tmp_path_factory.mktemp("models"), project.settings
+    train(datasets[0], root / "first", settings.agent, settings.exploration)
+    train(datasets[1], root / "second", settings.agent, settings.exploration, root / "first")
+    models_of(project.config).keep(root / "first")
+    return root / "first", root / "second"
+
+
+@pytest.fixture
+def run_step(tmp_path):
+    """Function that runs one component, and returns its `Outputs`.
+
+    Artifacts are given as (class, path); a failure raises RuntimeError.
+    """
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "steps"), raise_on_error=True)
+
+    def run(component, artifacts=None, **parameters):
+        @dsl.pipeline(name="alone")
+        def alone():
+            inputs = {
+                name: dsl.importer(artifact_uri=str(path), artifact_class=kind).output
+                for name, (kind, path) in (artifacts or {}).items()
+            }
+            component(**inputs, **parameters)
+
+        alone()
+        (file,) = sorted(tmp_path.glob(f"steps/*/{component.name}/executor_output.json"))[-1:]
+        output = json.loads(file.read_text())
+        files = {name: lists["artifacts"][0] for name, lists in output.get("artifacts", {}).items()}
+        paths = {name: (artifact["uri"], artifact["metadata"]) for name, artifact in files.items()}
+        return Outputs(output.get("parameterValues", {}), paths)
+
+    return run
+
+
+def test_the_importer_writes_a_log_once(project, run_step, tmp_path):
+    """50 decisions, 10 % of them without a reward, some with two; the second time nothing is new."""
+    start = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    end = start + timedelta(seconds=30 * 49 / 50, microseconds=1)
+    interactions, rewards = simulate_log(project.users, 50, start, 30.0, candidates=5)
+    write_log(tmp_path / "log", interactions, rewards)
+    first, second = (run_step(importer, config=project.parameter, log=str(tmp_path / "log")) for _ in range(2))
+    rows = project.platform.warehouse.decisions(start, end, 5.0, 1.0)
+    assert rows["event_id"].to_pylist() == interactions["event_id"].to_pylist()
+    counts = first.artifacts["metrics"][1]
+    assert counts == {"decisions": 50, "rewards": len(rewards), "written": 50 + len(rewards)}
+    assert second.artifacts["metrics"][1] == counts | {"written": 0}
+    window = {"start": start.isoformat(), "end": end.isoformat()}
+    snapshot = project.platform.warehouse.snapshot(start, end)
+    assert first.parameters == second.parameters == window | {"snapshot": snapshot}
+
+
+def test_the_ingester_gives_what_its_function_gives(project, datasets, run_step):
+    """The same window gives the same bytes, but for the titles, which only the component knows."""
+    expected = read_manifest(datasets[0])
+    parameters = {"config": project.parameter, "features": str(project.users_directory), "snapshot": "planned"}
+    parameters |= {"join": asdict(project.settings.join), "holdout": 0.3, "serving": "abc"}
+    outputs = run_step(ingester, **parameters, **{name: expected[name] for name in ("start", "end")})
+    directory, metadata = outputs.artifacts["dataset"]
+    manifest = read_manifest(directory)
+    assert manifest["files"] == expected["files"] | {"titles.json": manifest["files"]["titles.json"]}
+    assert [manifest[name] for name in ("counts", "decisions")] == [expected[name] for name in ("counts", "decisions")]
+    assert outputs.parameters == {"serving": "abc"}
+    assert metadata["digest"] == manifest["digest"]
+    counts = dict(outputs.artifacts["metrics"][1])
+    assert counts == manifest["counts"]
+    assert counts.pop("total") == sum(counts.values()) > 600
+
+
+def test_the_trainer_goes_on_from_what_serves(project, datasets, models, run_step):
+    """Of both minutes the first is known: what is new is the second's, and the version is the function's own."""
+    serving, expected = (read_model(directory) for directory in models)
+    learner = {"agent": asdict(project.settings.agent), "exploration": asdict(project.settings.exploration)}
+    parameters = {"config": project.parameter, "seed": 0, "serving": serving.version, **learner}
+    outputs = run_step(trainer, {"dataset": (dsl.Dataset, datasets[1])}, **parameters)
+    directory, metadata = outputs.artifacts["model"]
+    model = read_model(directory)
+    assert model.version == expected.version != serving.version
+    assert (model.parent, model.learnt) == (serving.version, expected.learnt)
+    assert metadata == {"version": model.version, "parent": serving.version}
+    assert outputs.artifacts["metrics"][1] == {"new": expected.learnt - serving.learnt, "learnt": expected.learnt}
+
+
+def test_the_evaluator_gives_the_judgement_of_its_function(project, datasets, models, run_step):
+    """A gate that needs the weight of a million decisions does not pass, and the step succeeds all the same."""
+    gate = replace(project.settings.gate, effective_sample_size=1e6)
+    expected = judge(datasets[1], models[1], models[0], gate)
+    artifacts = {"dataset": (dsl.Dataset, datasets[1]), "model": (dsl.Model, models[1])}
+    serving = read_model(models[0]).version
+    outputs = run_step(evaluator, artifacts, config=project.parameter, serving=serving, gate=asdict(gate))
+    assert Judgement.from_json(outputs.parameters["Output"]) == expected
+    assert (expected.serving, expected.candidate) == (serving, read_model(models[1]).version)
+    metrics = outputs.artifacts["metrics"][1]
+    assert metrics["passed"] == int(expected.passed) == 0
+    assert metrics["low"] == pytest.approx(expected.low)
+    assert metrics["low"] < metrics["difference"] < metrics["high"]
+    assert Path(outputs.artifacts["report"][0]).read_text() == expected.html()
+
+
+@pytest.fixture
+def endpoint(project):
+    endpoint = project.platform.endpoints.create()
+    yield endpoint
+    endpoint.delete()
+
+
+def test_the_deployer_deploys_what_passed_and_says_why_it_refuses_the_rest(
+    project, datasets, models, endpoint, run_step
+):
+    """The first serves all; a refused candidate gets nothing; one that passed gets 20 %; again, nothing changes."""
+    first, second = (read_model(directory).version for directory in models)
+    passed = judge(datasets[1], models[1], models[0], replace(project.settings.gate, margin=4.0))
+    assert passed.passed
+    refused = replace(passed, passed=False, why="Refused: by this test.")
+    common = {"config": project.parameter, "canary": 20, "topic": ""}
+
+    def deploy(directory, serving, judgement):
+        text = judgement.to_json() if judgement else ""
+        outputs = run_step(deployer, {"model": (dsl.Model, directory)}, serving=serving, judgement=text, **common)
+        verdict = Verdict.from_json(outputs.parameters["Output"])
+        assert outputs.artifacts["metrics"][1] == {"deployed": int(verdict.kind == "deployed")}
+        return verdict, endpoint.traffic_split
+
+    verdict, split = deploy(models[0], "", None)
+    assert (verdict.kind, verdict.version, split) == ("deployed", first, {first: 100})
+    verdict, split = deploy(models[1], first, refused)
+    assert (verdict.version, verdict.why, split) == (second, "Refused: by this test.", {first: 100})
+    for _ in range(2):
+        verdict, split = deploy(models[1], first, passed)
+        assert (verdict.kind, verdict.against, split) == ("deployed", first, {first: 80, second: 20})
+    assert read_model(models_of(project.config).path(second)).version == second
+    verdicts = project.platform.warehouse.verdicts()
+    assert list(verdicts["version"]) == [first, second, second]

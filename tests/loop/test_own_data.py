@@ -1,0 +1,88 @@
+"""A log that no simulation made closes the loop: import, learn, judge, place, by the core. Here it is Open Bandit's."""
+
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from recbandits.agents.parameters import LinUCB
+from recbandits.data import Features, synthetic_open_bandit
+from recbandits.evaluation import estimates
+from recbandits.exploration import Exploration
+from recbandits.loop.core import Core
+from recbandits.loop.gate import probabilities_of
+from recbandits.loop.importing import import_log, read_log, write_log
+from recbandits.loop.memory import MemoryEndpoint, MemoryLearner
+from recbandits.loop.settings import Gate, Guardrail, Join, Settings
+from recbandits.platforms.local.warehouse import LocalWarehouse
+from recbandits.records import Log
+
+WINDOW = 60.0
+START = datetime(2019, 1, 1, tzinfo=UTC)
+SETTINGS = Settings(
+    Join(window=WINDOW, lowest=0.0, highest=1.0),
+    holdout=0.5,
+    agent=LinUCB(alpha=0.0, tikhonov=10.0),
+    exploration=Exploration("softmax", 0.01),
+    gate=Gate(margin=0.05, effective_sample_size=50.0),
+    guardrail=Guardrail(canary=20),
+)
+CONTEXT = [f"user_feature_{number}" for number in range(4)]
+ITEMS = [f"item_feature_{number}" for number in range(1, 4)]
+MONTHS = 90 * 24 * 3600.0  # seconds
+
+
+def read(policy, days):
+    """Log of 10,000 decisions for anonymous visitors by a policy, shifted by some days, and the table of items."""
+    frame, items, _ = synthetic_open_bandit.generate(policy=policy)
+    frame = frame.assign(time=frame["time"] + timedelta(days=days), event=[f"{policy} {row}" for row in frame.index])
+    frame = frame.astype(dict.fromkeys(CONTEXT, "str"))
+    columns = {"item": "item_id", "reward": "click", "propensity": "propensity", "time": "time", "event_id": "event"}
+    return Log.from_frame(frame, items.index, context=CONTEXT, **columns), items.astype(dict.fromkeys(ITEMS, "str"))
+
+
+@pytest.fixture(scope="module")
+def logs():
+    """Tables of the log of the random policy, of the one of the other policy a month later, and the features.
+
+    10,000 decisions have the clicks of 100,000 of the real shop: fewer would not do for the gate.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_open_bandit, "CLICK_RATE", 10 * synthetic_open_bandit.CLICK_RATE)
+        (first, items), (second, _) = read("random", 0), read("bts", 30)
+    return first.to_tables("random"), second.to_tables("bts"), Features.fit(items, first.context)
+
+
+@pytest.fixture
+def loop(logs, tmp_path):
+    """A warehouse with the first log, from files, and a first policy that learnt from it."""
+    first, _, features = logs
+    write_log(tmp_path / "log", *first)
+    warehouse, endpoint = LocalWarehouse(), MemoryEndpoint()
+    learner = MemoryLearner(features, SETTINGS, endpoint, warehouse)
+    done = import_log(warehouse, *read_log(tmp_path / "log"))
+    start, end = (pd.Timestamp(done[name]).to_pydatetime() for name in ("start", "end"))
+    learner.place(learner.learn(start, end)[0], None, end)
+    return warehouse, endpoint, learner
+
+
+def test_a_log_of_anonymous_visitors_is_learnt_judged_and_placed_by_the_core(logs, loop):
+    """The second log is new: one tick trains a candidate, judges it on both, and makes it a canary."""
+    warehouse, endpoint, learner = loop
+    (first,) = endpoint.traffic_split
+    core = Core(endpoint, warehouse, SETTINGS, learner, overlap=MONTHS)
+    done = import_log(warehouse, *logs[1])
+    now = pd.Timestamp(done["end"]).to_pydatetime() + timedelta(seconds=2 * WINDOW)
+    assert core.tick(now, least_new=10_001) == []
+    (verdict,) = core.tick(now, least_new=9_900)  # all but those whose window may not have closed
+    assert (verdict.kind, verdict.against) == ("deployed", first), verdict.why
+    assert endpoint.traffic_split == {first: 80, verdict.version: 20}
+    assert learner.models[verdict.version].agent.learned_events.numpy().size > 9_500
+    _, held_out = learner.learn(START, now)
+    models = [learner.models[version] for version in (verdict.version, first)]
+    values = [
+        estimates(held_out, probabilities_of(model.policy, held_out), names=["SNIPS"])["SNIPS"].value
+        for model in models
+    ]
+    assert len(held_out) == pytest.approx(10_000, abs=300)
+    assert verdict.difference == pytest.approx(values[0] - values[1], abs=0.002)
