@@ -115,7 +115,7 @@ class GcpEndpoint:
             return version
         model = self._models.upload(policy, self._topic)
         resources = {"machine_spec": _MACHINE, **_REPLICAS}
-        account = {"service_account": self._config.service_account}
+        account = {"service_account": self._config.account("serve")}
         deployed = {"model": model, "display_name": version, "dedicated_resources": resources, **account}
         numbers = _ids(found) | {version: "0"}  # which stands for the new one
         traffic = {numbers[each]: share for each, share in release.shares.items()}
@@ -263,7 +263,7 @@ class GcpEndpoint:
             "input_config": {"instances_format": "jsonl", "gcs_source": {"uris": [f"{place}/source.jsonl"]}},
             "output_config": {"predictions_format": "jsonl", "gcs_destination": {"output_uri_prefix": place}},
             "dedicated_resources": {"machine_spec": _MACHINE, "starting_replica_count": 1, "max_replica_count": 2},
-            "service_account": self._config.service_account,
+            "service_account": self._config.account("serve"),
             "labels": self._config.labels,
         }
 

@@ -119,7 +119,7 @@ class GcpFunctions:
 
         Its image is kept in the project's own repository, which clean-up removes; left alone it goes to one that stays.
         """
-        account = self._config.service_account
+        account = self._config.account("function")
         settings = {f"RECBANDITS_{name.upper()}": getattr(self._config, name) for name in SETTINGS}
         settings |= {"RECBANDITS_ARTIFACTS": _ARTIFACTS, "THREADS": str(_TOGETHER)}
         document = {

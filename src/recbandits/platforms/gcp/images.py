@@ -92,7 +92,7 @@ class GcpImages:
             "source": {"storage_source": source},
             "steps": [{"name": BUILDER, "args": command, "env": ["DOCKER_BUILDKIT=1"]}],
             "images": [self.uri(name)],
-            "service_account": f"projects/{self._config.project}/serviceAccounts/{self._config.service_account}",
+            "service_account": f"projects/{self._config.project}/serviceAccounts/{self._config.account('build')}",
             "options": {"logging": "CLOUD_LOGGING_ONLY", "machine_type": MACHINE},
             "tags": [self._config.prefix, self._config.version, name],
             "timeout": {"seconds": TIMEOUT},

@@ -82,7 +82,7 @@ def pipeline_job(config, template, parameters, caching, image):
         "display_name": spec["pipelineInfo"]["name"],
         "pipeline_spec": spec,
         "runtime_config": {"gcs_output_directory": f"gs://{config.bucket}/pipelines", "parameter_values": parameters},
-        "service_account": config.service_account,
+        "service_account": config.account("train"),
         "labels": config.labels,
     }
 
@@ -123,7 +123,7 @@ def _job_spec(config, job, tensorboard):
         pools.append(servers | {"container_spec": {"image_uri": REDUCTION_SERVER}})
     spec = {
         "worker_pool_specs": pools,
-        "service_account": config.service_account,
+        "service_account": config.account("train"),
         "base_output_directory": {"output_uri_prefix": f"gs://{config.bucket}/jobs/{job.name}"},
     }
     spec |= {"scheduling": {"strategy": "SPOT"}} if job.spot else {}

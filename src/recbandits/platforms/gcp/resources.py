@@ -45,16 +45,16 @@ def plan(config):
     whose steps run as it too.
     """
     project = f"projects/{config.project}"
-    account = f"{project}/serviceAccounts/{config.service_account}"
+    account = f"{project}/serviceAccounts/{config.account('train')}"
     services = [Resource("service", f"{project}/services/{name}.googleapis.com") for name in SERVICES]
-    roles = [Resource("role", f"{project} {role} serviceAccount:{config.service_account}") for role in ROLES]
+    roles = [Resource("role", f"{project} {role} serviceAccount:{config.account('train')}") for role in ROLES]
     return [
         *services,
         Resource("bucket", config.bucket),
         Resource("dataset", f"{config.project}.{config.dataset}"),
         Resource("repository", f"{project}/locations/{config.region}/repositories/{config.registry}"),
         Resource("service account", account),
-        Resource("role", f"{account} {ACTS} serviceAccount:{config.service_account}"),
+        Resource("role", f"{account} {ACTS} serviceAccount:{config.account('train')}"),
         *roles,
     ]
 
@@ -163,7 +163,10 @@ def _find_service_account(clients, name):
 
 
 def _make_service_account(clients, config, name):
-    body = {"accountId": config.service_account_id, "serviceAccount": {"displayName": f"RecBandits {config.base}"}}
+    body = {
+        "accountId": config.account("train").partition("@")[0],
+        "serviceAccount": {"displayName": f"RecBandits {config.base}"},
+    }
     clients.iam("POST", name.rpartition("/")[0], body)
 
 

@@ -91,7 +91,7 @@ class GcpSchedules:
         if schedule.target.startswith("projects/"):
             target = {"pubsub_target": {"topic_name": schedule.target, "data": data}}
         else:
-            account = {"service_account_email": self._config.service_account, "audience": schedule.target}
+            account = {"service_account_email": self._config.account("function"), "audience": schedule.target}
             headers = {"Content-Type": "application/json"}
             request = {"uri": schedule.target, "http_method": "POST", "headers": headers, "body": data}
             target = {"http_target": {**request, "oidc_token": account}}
