@@ -142,9 +142,10 @@ class Recorder:
         return self.resources[name]
 
     def _set(self, field, request, _):
-        if field == "iam_policy":
-            self.resources[f"{request.resource}:policy"] = request.policy
-            return request.policy
+        if field != "iam_policy":
+            return None
+        self.resources[f"{request.resource}:policy"] = request.policy
+        return request.policy
 
     def _list(self, _, request, method):
         kind = getattr(sys.modules[type(request).__module__], f"{method}Response")
@@ -261,7 +262,7 @@ class Recorder:
     def _rest(self, verb, path, query, body):
         if re.match(r"(/upload|/download)?/storage/v1/b/[^/]+/o(/|$)", path):
             return self._objects(verb, path, query, body)
-        if path.endswith("/iam") and verb == "PUT" or path.endswith(":setIamPolicy"):
+        if (path.endswith("/iam") and verb == "PUT") or path.endswith(":setIamPolicy"):
             policy = _loads(body)
             self.documents[path.replace(":set", ":get")] = policy.get("policy", policy)
             return 200, policy.get("policy", policy)
