@@ -5,6 +5,7 @@ under test needs no endpoint, no transport and no credentials. Messages are the 
 does not exist raises in the client.
 """
 
+import itertools
 import json
 import re
 import sys
@@ -45,7 +46,7 @@ class Recorder:
     def __init__(self, project="movie-lab-42"):
         self.calls, self.resources, self.documents, self.objects = [], {}, {}, {}
         self.answers = {"GetProject": {"name": f"projects/{PROJECT_NUMBER}", "project_id": project}}
-        self._members = {}
+        self._members, self._deployments = {}, itertools.count(1000)
         self._sign_in = mock.Mock(return_value=(AnonymousCredentials(), project))
 
     def __enter__(self):
@@ -219,7 +220,7 @@ class Recorder:
 
     def _deploy(self, _, request, __):
         endpoint = self.resources[request.endpoint]
-        number = str(1000 + len(self.calls))
+        number = str(next(self._deployments))
         endpoint.deployed_models.append(type(request.deployed_model)(request.deployed_model, id=number))
         if request.traffic_split:
             shares = request.traffic_split.items()
