@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from recbandits.platforms.gcp.rehearsal import Rehearsal, storage
 from recbandits.serving import policy, versions
 from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Instance, Parameters
 from recbandits.serving.traffic_split import TrafficSplit
 from tests import waiting
+from tests.recorder import Recorder
 
 
 @pytest.fixture
@@ -93,13 +93,12 @@ def test_what_is_served_already_is_not_loaded_again(release):
     assert after.policies == {names[1]: before.policies[names[1]]}
 
 
-def test_a_release_in_a_bucket_is_the_same(release, monkeypatch):
+def test_a_release_in_a_bucket_is_the_same(release):
     directory, names = release
-    with Rehearsal() as cloud:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", cloud.endpoint)
+    with Recorder() as cloud:
         for file in directory.rglob("*"):
             if file.is_file():
-                storage.put(cloud.documents, "b", f"models/1/{file.relative_to(directory)}", file.read_bytes())
+                cloud.objects[f"gs://b/models/1/{file.relative_to(directory).as_posix()}"] = file.read_bytes()
         served = versions.find("gs://b/models/1")
         assert served.release == versions.read(directory)
         assert sorted(served.policies) == sorted(names)
