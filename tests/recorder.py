@@ -280,7 +280,7 @@ class Recorder:
             raise exceptions.NotFound(f"{path} was not found")
         if verb == "DELETE":
             del self.documents[path]
-            return 204, {}
+            return 200, {}
         if verb in ("PATCH", "PUT"):
             self.documents[path] |= _loads(body)
         return 200, self.documents[path]
@@ -293,6 +293,7 @@ class Recorder:
         name = f"{path}/{next((each for each in ids if each), len(self.calls))}".rstrip("/")
         if path.endswith("/serviceAccounts"):
             name += f"@{path.split('/')[3]}.iam.gserviceaccount.com"
+            document = document["serviceAccount"]
         if name in self.documents:
             raise exceptions.Conflict(f"{name} exists already")
         extra = {"projectNumber": PROJECT_NUMBER} if path.endswith("/b") else {}

@@ -64,11 +64,12 @@ def newest(kind, config, name):
 
 def patiently(call, timeout=300):
     """Call a function, again and again while the project still settles."""
-    from google.api_core.exceptions import Aborted
+    from google.api_core.exceptions import Aborted, GoogleAPICallError
     from google.api_core.retry import Retry
 
     def settles(error):
-        return isinstance(error, Aborted) or _SETTLING.search(str(error)) is not None
+        refused = isinstance(error, GoogleAPICallError)
+        return refused and (isinstance(error, Aborted) or _SETTLING.search(str(error)) is not None)
 
     return Retry(predicate=settles, initial=5, timeout=timeout)(call)()
 
