@@ -53,7 +53,7 @@ def test_every_derived_name_is_valid_in_the_cloud(config):
         config.registry: r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?",
         config.endpoint: r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?",
         config.topic("interactions"): r"(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,254}",
-        config.service_account_id: r"[a-z](?:[-a-z0-9]{4,28}[a-z0-9])",
+        config.account("function").partition("@")[0]: r"[a-z](?:[-a-z0-9]{4,28}[a-z0-9])",
         config.image("train"): r"[a-z0-9-]+-docker\.pkg\.dev/[a-z0-9-]+/[a-z0-9]+(?:-[a-z0-9]+)*/train:\w[\w.-]{0,127}",
     }
     for name, rule in rules.items():
@@ -70,7 +70,7 @@ def test_names_derive_from_prefix_and_version():
     assert config.image("train") == "europe-west4-docker.pkg.dev/movie-lab-42/team-a-v2/train:v2"
     assert config.topic("interactions") == "team-a-v2-interactions"
     assert config.endpoint == "team-a-v2"
-    assert config.service_account == "team-a-v2-sa@movie-lab-42.iam.gserviceaccount.com"
+    assert config.account("serve") == "team-a-v2-se@movie-lab-42.iam.gserviceaccount.com"
     assert config.labels == {"app": "recbandits", "prefix": "team-a", "version": "v2"}
 
 
@@ -187,3 +187,10 @@ def test_the_environment_overrides_a_setting(monkeypatch):
     monkeypatch.setenv("RECBANDITS_PREFIX", "No Good")
     with pytest.raises(ValueError, match="prefix must be"):
         Config.load()
+
+
+def test_each_role_has_an_account_of_its_own():
+    config = Config(platform="gcp", project="movie-lab-42")
+    assert len({config.account(role) for role in ("train", "serve", "function", "build")}) == 4
+    with pytest.raises(ValueError, match="role must be one of train, serve, function, build, got 'owner'"):
+        config.account("owner")

@@ -14,6 +14,7 @@ from recbandits import checks
 
 FILE_NAME = "recbandits.toml"
 FILE_VARIABLE = "RECBANDITS_CONFIG"
+ROLES = ("train", "serve", "function", "build")  # each has a service account on Google Cloud
 
 _NAME = r"[a-z](?:-?[a-z0-9])*"
 # The lengths are chosen so that the longest derived name is valid: service accounts have at most 30 characters, buckets
@@ -142,19 +143,18 @@ class Config:
         return self.base
 
     @property
-    def service_account_id(self) -> str:
-        """Part of the e-mail address of the service account before the @."""
-        return f"{self.base}-sa"
-
-    @property
-    def service_account(self) -> str:
-        """E-mail address of the service account."""
-        return f"{self.service_account_id}@{self._project_for('service_account')}.iam.gserviceaccount.com"
-
-    @property
     def labels(self) -> dict[str, str]:
         """Labels of every resource."""
         return {"app": "recbandits", "prefix": self.prefix, "version": self.version}
+
+    def account(self, role: str) -> str:
+        """Return the e-mail address of the service account that trains, serves, runs functions or builds images.
+
+        Args:
+          role: one of `ROLES`. Its first two letters end the id, which may have 30 characters.
+        """
+        checks.require(role in ROLES, "role", f"one of {', '.join(ROLES)}", role)
+        return f"{self.base}-{role[:2]}@{self._project_for('account')}.iam.gserviceaccount.com"
 
     def image(self, name: str) -> str:
         """Return the URI of the container image `name` in the Artifact Registry repository."""

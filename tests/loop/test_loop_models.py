@@ -52,6 +52,18 @@ def test_a_model_is_read_as_it_was_written(tmp_path):
     assert model.agent.parent.is_dir()
 
 
+def test_a_model_goes_onto_a_mounted_bucket_which_refuses_permissions_and_times(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("Operation not permitted")
+
+    draft = make_draft(tmp_path / "draft", files=2)
+    for name in ("chmod", "utime", "chown"):
+        monkeypatch.setattr(os, name, refuse)
+    model = write_model(draft, tmp_path / "model", FACTS)
+    assert [path.name for path in sorted((model.policy / "deep").iterdir())] == ["0", "1"]
+    assert (model.directory / "agent" / "deep" / "1").read_text() == "x"
+
+
 def test_models_are_kept_by_version_and_keeping_again_changes_nothing(tmp_path):
     models = Models(tmp_path / "models")
     write_model(make_draft(tmp_path / "one", "first"), tmp_path / "model", FACTS)

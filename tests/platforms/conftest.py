@@ -8,6 +8,15 @@ pytest.register_assert_rewrite(
 
 
 @pytest.fixture
+def recorder():
+    """A Google Cloud project in memory that records every request."""
+    from recorder import Recorder
+
+    with Recorder() as recorder:
+        yield recorder
+
+
+@pytest.fixture
 def cloud():
     """A rehearsal of Google Cloud."""
     from recbandits.platforms.gcp.rehearsal import Rehearsal

@@ -1,4 +1,4 @@
-"""Endpoints of Vertex AI keep the contract; its real clients talk to a rehearsal and whole requests are compared."""
+"""Endpoints of Vertex AI keep the contract; what Google's clients ask for is recorded and compared."""
 
 import json
 import re
@@ -6,319 +6,271 @@ from hashlib import sha256
 
 import pytest
 from endpoints_contract import EndpointsContract
+from google.api_core import exceptions
 
 from recbandits.config import Config
-from recbandits.platforms.gcp import GcpPlatform
-from recbandits.platforms.gcp.rehearsal import Rehearsal, error, rehearse
+from recbandits.platforms.gcp.endpoints import GcpEndpoints, StickyEndpoint
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
+from recbandits.serving.predictor import BanditPredictor
+from recbandits.serving.traffic_split import TrafficSplit
+from tests.recorder import Recorder
 
 PROJECT = "movie-lab-42"
-BUCKET = f"{PROJECT}-recbandits-v1"
+CONFIG = Config(platform="gcp", project=PROJECT)
 PARENT = f"projects/{PROJECT}/locations/us-central1"
-ENDPOINT = f"/v1/{PARENT}/endpoints/recbandits-v1"
-ACCOUNT = f"recbandits-v1-sa@{PROJECT}.iam.gserviceaccount.com"
+NAME = f"{PARENT}/endpoints/recbandits-v1"
+TOPIC = f"projects/{PROJECT}/topics/recbandits-v1-interactions"
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
-TAG = f"/v1/{PARENT}/repositories/recbandits-v1/packages/serve/tags/v1"
-DIGEST = sha256(TAG.encode()).hexdigest()  # of a tag whose image was not built in the rehearsal
-CONTAINER = {
-    "imageUri": f"us-central1-docker.pkg.dev/{PROJECT}/recbandits-v1/serve@sha256:{DIGEST}",
-    "env": [
-        {"name": "HANDLER_MODULE", "value": "recbandits.serving.predictor"},
-        {"name": "HANDLER_CLASS", "value": "BanditHandler"},
-        {"name": "PREDICTOR_MODULE", "value": "recbandits.serving.predictor"},
-        {"name": "PREDICTOR_CLASS", "value": "BanditPredictor"},
-    ],
-    "ports": [{"containerPort": 8080}],
-    "predictRoute": "/predict",
-    "healthRoute": "/health",
+TAG = f"GET https://artifactregistry.googleapis.com/v1/{PARENT}/repositories/recbandits-v1/packages/serve/tags/v1"
+DIGEST = sha256(b"serve").hexdigest()
+IMAGE = f"us-central1-docker.pkg.dev/{PROJECT}/recbandits-v1/serve"
+SERVER = {
+    "HANDLER_MODULE": "recbandits.serving.predictor",
+    "HANDLER_CLASS": "BanditHandler",
+    "PREDICTOR_MODULE": "recbandits.serving.predictor",
+    "PREDICTOR_CLASS": "BanditPredictor",
 }
+RAW_PREDICT = f"POST https://us-central1-aiplatform.googleapis.com/v1/{NAME}:rawPredict"
 
 
 @pytest.fixture
-def cloud():
-    with Rehearsal() as cloud:
+def cloud(monkeypatch):
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    with Recorder(PROJECT) as cloud:
+        cloud.answers[TAG] = {"version": f"packages/serve/versions/sha256:{DIGEST}"}
         yield cloud
 
 
 @pytest.fixture
-def config(tmp_path_factory):
-    return Config(platform="gcp", project=PROJECT, artifacts=str(tmp_path_factory.mktemp("artifacts")))
+def endpoints(cloud):
+    return GcpEndpoints(CONFIG)
 
 
 @pytest.fixture
-def platform(config, cloud):
-    return GcpPlatform(config, cloud.endpoint)
+def endpoint(endpoints):
+    return endpoints.create()
 
 
 @pytest.fixture
-def endpoint(platform):
-    return platform.endpoints.create()
+def sticky(endpoints):
+    return endpoints.create("sticky", sticky=True)
 
 
 def changes(cloud):
-    """Method, path and body of what was changed since the last call, without uploads to the bucket."""
-    made = [request for request in cloud.requests if request.method != "GET" and "/storage/" not in request.path]
-    cloud.requests.clear()
-    return [(request.method, request.path, request.body) for request in made]
+    """Methods of Vertex AI that changed something since the last call."""
+    names = cloud.methods("Create", "Update", "Upload", "Deploy", "Undeploy", "Delete")
+    cloud.calls.clear()
+    return names
+
+
+def variables(upload):
+    return {each["name"]: each["value"] for each in upload["model"]["containerSpec"]["env"]}
 
 
 class TestGcpEndpoints(EndpointsContract):
-    pass
+    """Each version is a model, and Vertex AI draws one for each request."""
 
 
-def test_an_endpoint_is_created_once_under_its_own_id(platform, cloud):
-    endpoint = platform.endpoints.create()
-    (made,) = (request for request in cloud.requests if request.method == "POST")
-    assert made.path == f"/v1/{PARENT}/endpoints"
-    assert made.query["endpointId"] == "recbandits-v1"
-    assert made.body == {"displayName": "recbandits-v1", "labels": LABELS}
-    cloud.requests.clear()
-    assert platform.endpoints.create().resource_name == endpoint.resource_name == ENDPOINT.removeprefix("/v1/")
-    assert [request.method for request in cloud.requests] == ["GET"]
+class TestStickyEndpoints(EndpointsContract):
+    """One model, whose server splits users."""
+
+    @pytest.fixture
+    def endpoint(self, sticky):
+        return sticky
 
 
-def test_a_policy_becomes_a_model_in_our_container(endpoint, cloud, exported):
-    changes(cloud)
+def test_an_endpoint_is_created_once_under_its_own_id(endpoints, cloud):
+    for _ in range(2):
+        assert endpoints.create().resource_name == NAME
+    (request,) = cloud.requests("CreateEndpoint")
+    assert (request["parent"], request["endpointId"]) == (PARENT, "recbandits-v1")
+    assert (request["endpoint"]["displayName"], request["endpoint"]["labels"]) == ("recbandits-v1", LABELS)
+
+
+def test_a_policy_becomes_a_model_in_our_container_by_its_digest(endpoint, cloud, exported):
     version = endpoint.deploy(exported[0])
-    upload, deployment = changes(cloud)
-    alias = upload[2]["model"]["versionAliases"][0]
-    assert re.fullmatch(f"policy-{version}-[0-9a-f]{{8}}", alias)
-    assert upload == (
-        "POST",
-        f"/v1/{PARENT}/models:upload",
-        {
-            "modelId": "recbandits-v1",
-            "model": {
-                "displayName": "recbandits-v1",
-                "artifactUri": f"gs://{BUCKET}/policies/{version}",
-                "containerSpec": CONTAINER,
-                "versionAliases": [alias],
-                "versionDescription": f"policy {version}",
-                "labels": LABELS,
-            },
-        },
-    )
-    assert deployment == (
-        "POST",
-        f"{ENDPOINT}:deployModel",
-        {
-            "deployedModel": {
-                "model": f"{PARENT}/models/recbandits-v1@1",
-                "displayName": version,
-                "dedicatedResources": {
-                    "machineSpec": {"machineType": "n2-standard-2"},
-                    "minReplicaCount": 1,
-                    "maxReplicaCount": 2,
-                },
-                "serviceAccount": ACCOUNT,
-            },
-            "trafficSplit": {"0": 100},
-        },
-    )
+    (upload,) = cloud.requests("UploadModel")
+    model = upload["model"]
+    assert (upload["modelId"], "parentModel" in upload) == ("recbandits-v1", False)
+    assert (model["displayName"], model["labels"]) == ("recbandits-v1", LABELS)
+    assert model["artifactUri"] == f"gs://{CONFIG.bucket}/policies/{version}"
+    assert re.fullmatch(f"policy-{version}-[0-9a-f]{{8}}", model["versionAliases"][0])
+    container = model["containerSpec"]
+    assert container["imageUri"] == f"{IMAGE}@sha256:{DIGEST}"
+    assert (container["predictRoute"], container["healthRoute"]) == ("/predict", "/health")
+    assert container["ports"] == [{"containerPort": 8080}]
+    assert variables(upload) == SERVER
+    (deployment,) = cloud.requests("DeployModel")
+    assert deployment["trafficSplit"] == {"0": 100}
+    deployed = deployment["deployedModel"]
+    assert (deployed["model"], deployed["displayName"]) == (f"{PARENT}/models/recbandits-v1@1", version)
+    assert deployed["serviceAccount"] == CONFIG.account("serve")
+    assert deployed["dedicatedResources"] == {
+        "machineSpec": {"machineType": "n2-standard-2"},
+        "minReplicaCount": 1,
+        "maxReplicaCount": 2,
+    }
 
 
 def test_the_bucket_gets_every_file_of_the_policy(endpoint, cloud, exported, tmp_path):
     version = endpoint.deploy(exported[0])
-    prefix = f"contents of gs://{BUCKET}/policies/{version}/"
-    sent = {path.removeprefix(prefix): content for path, content in cloud.documents.items() if path.startswith(prefix)}
-    for name, content in sent.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(content)
+    write_files(cloud, f"gs://{CONFIG.bucket}/policies/{version}/", tmp_path)
     assert load(tmp_path).version == version
 
 
-def test_a_second_version_comes_with_its_share(endpoint, cloud, exported):
-    """What was before is remembered first; then the version and its 10 % come in one change."""
+def write_files(cloud, prefix, directory):
+    """Write the objects of the recorded bucket that begin with a prefix to a directory."""
+    for uri, content in cloud.objects.items():
+        if uri.startswith(prefix):
+            path = directory / uri.removeprefix(prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def test_a_second_version_comes_with_its_share_after_what_was_before_is_remembered(endpoint, cloud, exported):
     first = endpoint.deploy(exported[0])
     changes(cloud)
     second = endpoint.deploy(exported[1], 10)
-    assert cloud.requests[-2].query["updateMask"] == "labels"
-    upload, remembered, deployment = changes(cloud)
-    assert upload[2].keys() == {"parentModel", "model"}
-    assert upload[2]["parentModel"] == f"{PARENT}/models/recbandits-v1"
-    assert remembered == ("PATCH", ENDPOINT, {"labels": LABELS | {f"previous-{first}": "100"}})
-    assert deployment[2]["deployedModel"]["model"] == f"{PARENT}/models/recbandits-v1@2"
-    assert deployment[2]["trafficSplit"] == {"0": 10, "1": 90}
+    (upload,), (memory,), (deployment,) = map(cloud.requests, ("UploadModel", "UpdateEndpoint", "DeployModel"))
+    assert changes(cloud) == ["UploadModel", "UpdateEndpoint", "DeployModel"]
+    assert upload["parentModel"] == f"{PARENT}/models/recbandits-v1"
+    assert memory["updateMask"] == "labels"
+    assert memory["endpoint"]["labels"] == LABELS | {f"previous-{first}": "100"}
+    assert deployment["deployedModel"]["model"] == f"{PARENT}/models/recbandits-v1@2"
+    assert sorted(deployment["trafficSplit"].values()) == [10, 90]
+    assert deployment["trafficSplit"]["0"] == 10
     assert endpoint.traffic_split == {first: 90, second: 10}
 
 
-def test_a_version_that_is_there_gets_another_share_with_what_was_before(endpoint, cloud, exported):
+def test_another_share_is_one_change_together_with_what_was_before(endpoint, cloud, exported):
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
     changes(cloud)
     endpoint.deploy(exported[1], 60)
-    assert cloud.requests[-1].query["updateMask"] == "trafficSplit,labels"
-    labels = LABELS | {f"previous-{first}": "90", f"previous-{second}": "10"}
-    assert changes(cloud)[-1] == ("PATCH", ENDPOINT, {"trafficSplit": {"1": 40, "2": 60}, "labels": labels})
+    (change,) = cloud.requests("UpdateEndpoint")
+    assert changes(cloud) == ["UpdateEndpoint"]
+    assert sorted(change["updateMask"].split(",")) == ["labels", "trafficSplit"]
+    assert change["endpoint"]["labels"] == LABELS | {f"previous-{first}": "90", f"previous-{second}": "10"}
+    assert sorted(change["endpoint"]["trafficSplit"].values()) == [40, 60]
 
 
-@pytest.mark.parametrize("fatal", ["PATCH", "POST :deployModel"])
-def test_a_deployment_that_was_cut_short_is_made_up_for_by_the_next(endpoint, cloud, exported, monkeypatch, fatal):
-    """Whatever it was that was refused, or not sent any more: the canary is not there, or it has its share."""
-    first, answer = endpoint.deploy(exported[0]), cloud.answer
-    method, _, end = fatal.partition(" ")
-
-    def cut(request):
-        cutting = request.method == method and request.path.endswith(end)
-        return error(400, "no") if cutting else answer(request)
-
-    monkeypatch.setattr(cloud, "answer", cut)
-    with pytest.raises(PlatformError, match=": no"):
+@pytest.mark.parametrize("method", ["UpdateEndpoint", "DeployModel"])
+def test_a_deployment_that_was_cut_short_is_made_up_for_by_the_next(endpoint, cloud, exported, method):
+    """Whatever was refused, or not sent any more: the canary is not there, or it has its share."""
+    first = endpoint.deploy(exported[0])
+    cloud.answers[method] = exceptions.InvalidArgument("no")
+    with pytest.raises(PlatformError, match=r"endpoint recbandits-v1.*: 400 no$"):
         endpoint.deploy(exported[1], 10)
     assert endpoint.traffic_split == {first: 100}
-    monkeypatch.setattr(cloud, "answer", answer)
+    del cloud.answers[method]
     second = endpoint.deploy(exported[1], 10)
     assert endpoint.traffic_split == {first: 90, second: 10}
     endpoint.rollback()
     assert endpoint.traffic_split == {first: 100, second: 0}
 
 
-def test_another_process_can_roll_back(endpoint, config, cloud, exported):
+def test_another_process_can_roll_back(endpoint, cloud, exported):
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 40)
-    GcpPlatform(config, cloud.endpoint).endpoints.create().rollback()
+    GcpEndpoints(CONFIG).create().rollback()
     assert endpoint.traffic_split == {first: 100, second: 0}
 
 
-def test_a_change_by_somebody_else_meanwhile_is_not_overwritten(endpoint, cloud, exported):
-    """The etag that was read goes back with the change: Vertex AI refuses an old one."""
-    first, _ = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 40)
-    cloud.documents[ENDPOINT]["etag"] = "MQ=="
-    changes(cloud)
-    endpoint.split({first: 100})
-    assert changes(cloud)[0][2]["etag"] == "MQ=="
-
-
-def test_the_etag_of_a_change_is_of_the_look_on_which_it_was_decided(endpoint, cloud, exported, monkeypatch):
-    """Each look at the endpoint here finds another etag, as if somebody changed it all the time: the first one counts.
+def test_the_etag_of_a_change_is_of_the_look_on_which_it_was_decided(endpoint, cloud, exported):
+    """Each look finds another etag, as if somebody changed the endpoint all the time: the first one counts.
 
     A share is decided on what was found; a second look would give its etag to somebody else's shares.
     """
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 40)
-    answer, looks = cloud.answer, []
+    looks = []
 
-    def restless(request):
-        if (request.method, request.path) == ("GET", ENDPOINT):
-            looks.append(request)
-            cloud.documents[ENDPOINT]["etag"] = f"etag {len(looks)}"
-        return answer(request)
+    def change_etag(_):
+        looks.append(f"etag {len(looks) + 1}")
+        cloud.resources[NAME].etag = looks[-1]
+        return cloud.resources[NAME]
 
     def etag_of(change, *arguments):
-        seen = endpoint.traffic_split
+        options = {"expected": endpoint.traffic_split} if change == endpoint.split else {}
         looks.clear()
-        change(*arguments, **({"expected": seen} if change == endpoint.split else {}))
-        (sent,) = (body["etag"] for method, path, body in changes(cloud) if (method, path) == ("PATCH", ENDPOINT))
-        return sent
+        cloud.calls.clear()
+        change(*arguments, **options)
+        return cloud.requests("UpdateEndpoint")[0]["endpoint"]["etag"]
 
-    changes(cloud)
-    monkeypatch.setattr(cloud, "answer", restless)
+    cloud.answers["GetEndpoint"] = change_etag
     assert etag_of(endpoint.split, {first: 100}) == "etag 1"
     assert etag_of(endpoint.rollback) == "etag 1"
     assert etag_of(endpoint.deploy, exported[1], 50) == "etag 1"
     assert etag_of(endpoint.deploy, exported[2], 20) == "etag 1"
     endpoint.split({first: 100})
-    changes(cloud)
     assert etag_of(endpoint.undeploy, second) == "etag 1"
 
 
-def test_the_same_policy_is_uploaded_once_and_again_for_another_container(platform, cloud, exported):
-    platform.endpoints.create().deploy(exported[0])
-    changes(cloud)
-    platform.endpoints.create("other").deploy(exported[0])
-    assert [path.rpartition("/")[2] for _, path, _ in changes(cloud)] == ["endpoints", "other:deployModel"]
-    topic = f"projects/{PROJECT}/topics/recbandits-v1-events"
-    platform.endpoints.create("logged", topic).deploy(exported[0])
-    _, upload, deployment = changes(cloud)
-    variable = {"name": "RECBANDITS_EVENT_TOPIC", "value": topic}
-    assert upload[2]["model"]["containerSpec"] == CONTAINER | {"env": [*CONTAINER["env"], variable]}
-    assert deployment[2]["deployedModel"]["model"].endswith("@2")
+def test_the_same_policy_is_uploaded_once_and_again_for_another_container(endpoints, cloud, exported):
+    endpoints.create().deploy(exported[0])
+    endpoints.create("other").deploy(exported[0])
+    assert len(cloud.requests("UploadModel")) == 1
+    endpoints.create("logged", TOPIC).deploy(exported[0])
+    assert variables(cloud.requests("UploadModel")[1]) == SERVER | {"RECBANDITS_EVENT_TOPIC": TOPIC}
+    assert cloud.requests("DeployModel")[-1]["deployedModel"]["model"].endswith("@2")
+
+
+def test_the_account_that_serves_may_publish_to_the_topic_where_it_logs(endpoints, cloud):
+    endpoints.create(topic=TOPIC)
+    binding = {"role": "roles/pubsub.publisher", "members": [f"serviceAccount:{CONFIG.account('serve')}"]}
+    assert cloud.requests("SetIamPolicy") == [{"resource": TOPIC, "policy": {"bindings": [binding]}}]
 
 
 def test_a_policy_in_the_bucket_is_deployed_from_where_it_is(endpoint, cloud, exported):
-    from recbandits.platforms.gcp.rehearsal.storage import put
-
     for path in (path for path in exported[0].rglob("*") if path.is_file()):
-        put(cloud.documents, "b", f"jobs/a/model/{path.relative_to(exported[0])}", path.read_bytes())
+        cloud.objects[f"gs://b/jobs/a/model/{path.relative_to(exported[0])}"] = path.read_bytes()
     assert endpoint.deploy("gs://b/jobs/a/model") == load(exported[0]).version
-    upload = next(body for _, path, body in changes(cloud) if path.endswith("models:upload"))
-    assert upload["model"]["artifactUri"] == "gs://b/jobs/a/model"
-    with pytest.raises(PlatformError, match="there is no policy at gs://b/nothing"):
+    assert cloud.requests("UploadModel")[0]["model"]["artifactUri"] == "gs://b/jobs/a/model"
+    with pytest.raises(ValueError, match="must be the directory of an exported policy"):
         endpoint.deploy("gs://b/nothing")
 
 
 def test_undeploying_sends_the_number_of_the_deployment(endpoint, cloud, exported):
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 0)
+    numbers = {model.display_name: model.id for model in cloud.resources[NAME].deployed_models}
     changes(cloud)
     endpoint.undeploy(second)
-    forget, undeployment = changes(cloud)
-    assert forget[2]["trafficSplit"] == {"1": 100}
-    assert undeployment == ("POST", f"{ENDPOINT}:undeployModel", {"deployedModelId": "2"})
+    assert cloud.requests("UpdateEndpoint")[0]["endpoint"]["trafficSplit"] == {numbers[first]: 100}
+    (undeployment,) = cloud.requests("UndeployModel")
+    assert undeployment["deployedModelId"] == numbers[second]
     assert endpoint.traffic_split == {first: 100}
 
 
-def test_deletion_undeploys_everything_first(endpoint, cloud, exported):
+def test_deletion_undeploys_everything_first_the_busiest_last(endpoint, cloud, exported):
     endpoint.deploy(exported[0])
     endpoint.deploy(exported[1], 60)
     endpoint.deploy(exported[2], 10)
+    numbers = {model.display_name: model.id for model in cloud.resources[NAME].deployed_models}
     changes(cloud)
     endpoint.delete()
-    sent = changes(cloud)
-    undeployed = [body["deployedModelId"] for _, path, body in sent if path.endswith(":undeployModel")]
-    assert sorted(undeployed) == ["1", "2", "3"]
-    assert undeployed[-1] == "2", "the one with most traffic takes all of it, and goes last"
-    assert sent[-1] == ("DELETE", ENDPOINT, {})
-    assert ENDPOINT not in cloud.documents
+    undeployed = [each["deployedModelId"] for each in cloud.requests("UndeployModel")]
+    assert (len(undeployed), undeployed[-1]) == (3, numbers[load(exported[1]).version])
+    assert changes(cloud)[-1] == "DeleteEndpoint"
     assert not endpoint.health()["alive"]
+    endpoint.delete()
 
 
-def test_predictions_carry_instances_and_parameters_and_keep_whole_numbers(endpoint, cloud):
+def test_predictions_carry_instances_and_parameters_as_they_are(endpoint, cloud):
+    """A raw prediction: in others Vertex AI makes floats of all numbers."""
     instance = {"user_id": 7, "candidates": [101, 102], "context": {"age": 0.5}}
-    cloud.requests.clear()
+    cloud.answers[RAW_PREDICT] = {"predictions": [{"echo": 7}]}
     (prediction,) = endpoint.predict([instance], {"k": 3})
-    assert json.dumps(prediction, sort_keys=True) == json.dumps({"echo": instance}, sort_keys=True)
-    (request,) = cloud.requests
-    assert request[:2] == ("POST", f"{ENDPOINT}:rawPredict")
-    assert request.body == {"instances": [instance], "parameters": {"k": 3}}
+    assert json.dumps(prediction) == '{"echo": 7}'
+    (request,) = cloud.requests(RAW_PREDICT)
+    assert request["body"] == {"instances": [instance], "parameters": {"k": 3}}
+    status, body = endpoint.raw_predict(b'{"instances": []}', {"Content-Type": "application/json", "X-Trace": "7"})
+    assert (status, json.loads(body)) == (200, {"predictions": [{"echo": 7}]})
+    assert cloud.requests(RAW_PREDICT)[-1]["body"] == {"instances": []}
 
 
-def test_raw_predictions_are_sent_as_they_are(endpoint, cloud):
-    headers = {"Content-Type": "application/json", "X-Trace": "7"}
-    status, body = endpoint.raw_predict(b'{"instances": [{"user_id": 7}]}', headers)
-    assert (status, json.loads(body)) == (200, {"predictions": [{"echo": {"user_id": 7}}]})
-    assert cloud.requests[-1][:2] == ("POST", f"{ENDPOINT}:rawPredict")
-    assert cloud.requests[-1].content == b'{"instances": [{"user_id": 7}]}'
-
-
-def test_the_words_of_a_server_that_refuses_are_kept(endpoint, monkeypatch, cloud):
-    refusal = error(422, "instances[0]: unknown item ids: 999")
-    monkeypatch.setattr(cloud, "answer", lambda request: refusal)
+def test_the_words_of_a_server_that_refuses_are_kept(endpoint, cloud):
+    cloud.answers[RAW_PREDICT] = exceptions.from_http_status(422, "instances[0]: unknown item ids: 999")
     with pytest.raises(PlatformError, match=r"endpoint recbandits-v1 answered 422: .*unknown item ids: 999"):
         endpoint.predict([{"candidates": ["999"]}])
     assert endpoint.raw_predict(b"{}", {})[0] == 422
-
-
-def test_a_batch_goes_through_the_bucket(endpoint, cloud, exported, tmp_path):
-    (tmp_path / "in.jsonl").write_text('{"user_id": 7}\n{"user_id": 8}\n')
-    changes(cloud)
-    done = endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    (job,) = (body for _, path, body in changes(cloud) if path == f"/v1/{PARENT}/batchPredictionJobs")
-    place = f"gs://{BUCKET}/batch/{job['displayName']}"
-    assert job == {
-        "displayName": job["displayName"],
-        "model": f"{PARENT}/models/recbandits-v1@1",
-        "inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": [f"{place}/source.jsonl"]}},
-        "outputConfig": {"predictionsFormat": "jsonl", "gcsDestination": {"outputUriPrefix": place}},
-        "dedicatedResources": {
-            "machineSpec": {"machineType": "n2-standard-2"},
-            "startingReplicaCount": 1,
-            "maxReplicaCount": 2,
-        },
-        "serviceAccount": ACCOUNT,
-        "labels": LABELS,
-    }
-    assert cloud.documents[f"contents of {place}/source.jsonl"] == b'{"user_id": 7}\n{"user_id": 8}\n'
-    assert (done.answered, done.refused, done.predictions) == (2, 0, tmp_path / "out.jsonl")
-    answers = [json.loads(line) for line in done.predictions.read_text().splitlines()]
-    assert [answer["instance"] for answer in answers] == [{"user_id": 7}, {"user_id": 8}]
 
 
 def test_logs_are_where_the_command_says(endpoint):
@@ -328,7 +280,151 @@ def test_logs_are_where_the_command_says(endpoint):
     )
 
 
-def test_a_notebook_can_show_what_would_be_sent(exported):
-    requests = rehearse(Config(), lambda platform: platform.endpoints.create().deploy(exported[0]))
-    shown = [request.path.rpartition("/")[2] for request in requests if "/storage/" not in request.path]
-    assert shown == ["endpoints", "models:upload", "recbandits-v1:deployModel"]
+def run_batches(cloud, server, lost=()):
+    """Have the recorder run batch predictions as Vertex AI does, by a predictor.
+
+    The instances go to it in requests of the batch's size, whole numbers as doubles; results come in any order, in
+    several files, without those in `lost`, as if a worker's request had failed.
+    """
+
+    def run(request):
+        job = request.batch_prediction_job
+        folder, size = (
+            job.output_config.gcs_destination.output_uri_prefix,
+            job.manual_batch_tuning_parameters.batch_size,
+        )
+        lines = cloud.objects[job.input_config.gcs_source.uris[0]].splitlines()
+        instances = [json.loads(line, parse_int=float) for line in lines]
+        parameters, results = {"answer_refusals": job.model_parameters["answer_refusals"]}, []
+        for start in range(0, len(instances), size):
+            body = {"instances": instances[start : start + size], "parameters": parameters}
+            predictions = server.predict(server.preprocess(json.dumps(body).encode()))
+            answers = json.loads(server.postprocess(predictions))["predictions"]
+            results += zip(body["instances"], answers, strict=True)
+        kept = [{"instance": instance, "prediction": answer} for instance, answer in results if instance not in lost]
+        for number, part in enumerate((kept[1::2][::-1], kept[::2])):
+            content = "".join(json.dumps(each) + "\n" for each in part).encode()
+            cloud.objects[f"{folder}/out/prediction.results-0000{number}-of-00002"] = content
+        made = cloud._create("batch_prediction_job", request, "CreateBatchPredictionJob")
+        made.output_info.gcs_output_directory = f"{folder}/out"
+        return made
+
+    cloud.answers["CreateBatchPredictionJob"] = run
+
+
+def test_every_line_of_a_batch_gets_an_answer_or_an_error_in_order(endpoint, cloud, exported, tmp_path):
+    """One instance twice, an unknown item, no JSON, an unknown field, a number that would be rounded, a lost one."""
+    server = BanditPredictor()
+    server.load(exported[0])
+    run_batches(cloud, server, lost=[{"user_id": "lost"}])
+    texts = ['{"user_id": 7}', '{"candidates": [999]}', "", "{", '{"user_id": 7}', '{"user": 1}']
+    texts += ['{"user_id": 9007199254740993}', '{"user_id": "lost"}', '{"user_id": 8, "context": {"age": 0.5}}']
+    (tmp_path / "in.jsonl").write_text("\n".join(texts))
+    done = endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert (done.answered, done.refused) == (3, 5)
+    answers = [json.loads(line) for line in done.predictions.read_text().splitlines()]
+    assert [each["instance"] for each in answers] == [json.loads(texts[row]) for row in (0, 4, 8)]
+    assert len({each["prediction"]["event_id"] for each in answers}) == 3
+    refusals = [json.loads(line) for line in done.refusals.read_text().splitlines()]
+    assert [(each["line"], each["error"].partition(";")[0][:47]) for each in refusals] == [
+        (2, "unknown item ids: 999"),
+        (4, "the body must be JSON: EOF while parsing an obj"),
+        (6, "user is not known, did you mean 'user_id'?"),
+        (7, "user_id must be text, because a number of 2^53 "),
+        (8, "the batch prediction gave no answer"),
+    ]
+
+
+def test_a_batch_goes_through_the_bucket_without_lines_that_are_no_instances(endpoint, cloud, exported, tmp_path):
+    server = BanditPredictor()
+    server.load(exported[0])
+    run_batches(cloud, server)
+    (tmp_path / "in.jsonl").write_text('{"user_id": 7}\nno JSON\n{"user_id": 8}\n')
+    endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    job = cloud.requests("CreateBatchPredictionJob")[0]["batchPredictionJob"]
+    folder = f"gs://{CONFIG.bucket}/batch/{job['displayName']}"
+    assert cloud.objects[f"{folder}/source.jsonl"] == b'{"user_id": 7}\n{"user_id": 8}\n'
+    assert job["model"] == f"{PARENT}/models/recbandits-v1@1"
+    assert job["inputConfig"] == {"instancesFormat": "jsonl", "gcsSource": {"uris": [f"{folder}/source.jsonl"]}}
+    assert job["outputConfig"] == {"predictionsFormat": "jsonl", "gcsDestination": {"outputUriPrefix": folder}}
+    assert job["dedicatedResources"] == {
+        "machineSpec": {"machineType": "n2-standard-2"},
+        "startingReplicaCount": 1,
+        "maxReplicaCount": 2,
+    }
+    assert job["modelParameters"] == {"answer_refusals": True}
+    assert (job["serviceAccount"], job["labels"]) == (CONFIG.account("serve"), LABELS)
+
+
+@pytest.mark.parametrize(("k", "size"), [(100, 64), (1_000, 8), (9_000, 1)])
+def test_no_request_of_a_batch_exceeds_the_limits_of_the_server(endpoint, cloud, exported, tmp_path, k, size):
+    """At most 10,000 recommended items in a request: 64 lines of 100, 8 of 1,000, 1 of 9,000."""
+    cloud.answers["CreateBatchPredictionJob"] = exceptions.InvalidArgument("no")
+    (tmp_path / "in.jsonl").write_text(f'{{"user_id": 7}}\n{{"user_id": 8, "k": {k}}}\n')
+    with pytest.raises(PlatformError, match=r"endpoint recbandits-v1: 400 no$"):
+        endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    (request,) = cloud.requests("CreateBatchPredictionJob")
+    assert request["batchPredictionJob"]["manualBatchTuningParameters"]["batchSize"] == size
+
+
+def test_a_release_is_one_model_that_follows_our_bucket(endpoints, cloud, exported, tmp_path, monkeypatch):
+    """A second version and other shares need no deployment: the server, here its predictor, finds them there."""
+    endpoint = endpoints.create("sticky", TOPIC, sticky=True)
+    first, uri = endpoint.deploy(exported[0]), f"gs://{CONFIG.bucket}/releases/sticky"
+    (upload,), (deployment,) = cloud.requests("UploadModel"), cloud.requests("DeployModel")
+    assert upload["model"]["artifactUri"] == uri
+    assert variables(upload) == SERVER | {"RECBANDITS_RELEASE": uri, "RECBANDITS_EVENT_TOPIC": TOPIC}
+    assert deployment["trafficSplit"] == {"0": 100}
+    monkeypatch.setenv("RECBANDITS_RELEASE", uri)
+    predictor = BanditPredictor()
+    predictor.load("gs://google-keeps/a-copy")
+    assert predictor.release == TrafficSplit({first: 100})
+    changes(cloud)
+    second = endpoint.deploy(exported[1], 20)
+    assert changes(cloud) == []
+    predictor.refresh()
+    assert predictor.release == TrafficSplit({first: 80, second: 20}, {first: 100})
+    endpoint.rollback()
+    predictor.refresh()
+    assert predictor.release.shares == {first: 100, second: 0}
+    assert changes(cloud) == []
+
+
+def test_a_user_of_a_release_always_gets_the_same_version(sticky, cloud, exported, tmp_path, monkeypatch):
+    first, second = sticky.deploy(exported[0]), sticky.deploy(exported[1], 40)
+    monkeypatch.setenv("RECBANDITS_RELEASE", f"gs://{CONFIG.bucket}/releases/sticky")
+    predictor = BanditPredictor()
+    predictor.load(None)
+    body = json.dumps({"instances": [{"user_id": str(user)} for user in range(200)]}).encode()
+    answers = [[each.policy_version for each in predictor.predict(predictor.preprocess(body))] for _ in range(2)]
+    split = TrafficSplit({first: 60, second: 40})
+    assert answers[0] == answers[1] == [split.version(str(user)) for user in range(200)]
+
+
+def test_a_release_is_written_only_over_the_one_that_was_read(sticky, cloud, exported):
+    """Cloud Storage refuses a write where the object is of another generation; 0 stands for none."""
+    first, address = sticky.deploy(exported[0]), f"POST https://storage.googleapis.com/upload/.*/{CONFIG.bucket}/o"
+    sticky.deploy(exported[1], 10)
+    sticky.split({first: 100})
+    releases = [each for each in cloud.requests(address) if b"release.json" in each["body"]]
+    assert [each["query"]["ifGenerationMatch"] for each in releases] == ["0", "1", "1"], "of the recorder all are 1"
+    cloud.answers[address] = exceptions.PreconditionFailed("conditionNotMet")
+    with pytest.raises(PlatformError, match=r"endpoint sticky: 412 .*conditionNotMet"):
+        sticky.split({first: 100})
+
+
+def test_a_server_of_another_image_takes_the_place_of_the_old_one(sticky, cloud, exported):
+    sticky.deploy(exported[0])
+    old = cloud.resources[sticky.resource_name].deployed_models[0].id
+    cloud.answers[TAG] = {"version": "packages/serve/versions/sha256:" + 64 * "0"}
+    sticky.deploy(exported[0])
+    assert [each["deployedModelId"] for each in cloud.requests("UndeployModel")] == [old]
+    (left,) = cloud.resources[sticky.resource_name].deployed_models
+    assert left.model.endswith("@2")
+
+
+def test_another_process_finds_how_an_endpoint_splits(endpoints, endpoint, sticky):
+    assert isinstance(endpoints.create("sticky"), StickyEndpoint)
+    assert not isinstance(endpoints.create(), StickyEndpoint)
+    with pytest.raises(PlatformError, match="endpoint recbandits-v1 must split users, it splits requests: delete it"):
+        endpoints.create(sticky=True)

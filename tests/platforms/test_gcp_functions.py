@@ -1,4 +1,4 @@
-"""Cloud Functions: the real client talks to a rehearsal, whole requests are compared, and packages are unpacked."""
+"""Cloud Functions: what Google's clients ask for and what they refuse, and source packages that are unpacked."""
 
 import io
 import sys
@@ -6,20 +6,30 @@ import zipfile
 from importlib import metadata
 
 import pytest
+from google.api_core import exceptions
+from google.longrunning import operations_pb2
+from google.rpc import status_pb2
 
 from recbandits.config import Config
 from recbandits.platforms.functions import Function
+from recbandits.platforms.gcp.functions import GcpFunctions
 from recbandits.platforms.gcp.packages import pack
-from recbandits.platforms.gcp.rehearsal import error
-from recbandits.platforms.protocol import PlatformError, Resource
-from recbandits.platforms.provisioning import clean_up, manifest
+from recbandits.platforms.protocol import PlatformError
+from tests.recorder import PROJECT_NUMBER, Recorder
 
 PROJECT = "movie-lab-42"
 PARENT = f"projects/{PROJECT}/locations/us-central1"
-NAME = f"{PARENT}/functions/recbandits-v1-log-rewards"
+NAME = f"{PARENT}/functions/recbandits-v1-log-reward"
 TOPIC = f"projects/{PROJECT}/topics/recbandits-v1-rewards"
-READER = f"projects/{PROJECT}/subscriptions/eventarc-us-central1-recbandits-v1-log-rewards-sub-1"
-ACCOUNT = f"recbandits-v1-sa@{PROJECT}.iam.gserviceaccount.com"
+TRIGGER = f"{PARENT}/triggers/recbandits-v1-log-reward-123456"
+SERVICE = f"{PARENT}/services/recbandits-v1-log-reward"
+READER = f"projects/{PROJECT}/subscriptions/eventarc-us-central1-recbandits-v1-log-reward-123456-sub-789"
+CONFIG = Config(platform="gcp", project=PROJECT)
+ACCOUNT = CONFIG.account("function")
+EVENTARC = (
+    "Validation failed for trigger: Permission denied while using the Eventarc Service Agent. If you recently started "
+    "to use Eventarc, it may take a few minutes before all necessary permissions are propagated to the Service Agent."
+)
 SETTINGS = {
     "RECBANDITS_PLATFORM": "gcp",
     "RECBANDITS_PROJECT": PROJECT,
@@ -28,6 +38,33 @@ SETTINGS = {
     "RECBANDITS_VERSION": "v1",
     "RECBANDITS_ARTIFACTS": "/tmp/recbandits",
 }
+
+
+@pytest.fixture
+def cloud(monkeypatch):
+    """A recorder in which a function that was made has its trigger and its service of Cloud Run."""
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    with Recorder(PROJECT) as cloud:
+        run, trigger = f"https://run.googleapis.com/v2/{SERVICE}", f"https://eventarc.googleapis.com/v1/{TRIGGER}"
+        cloud.answers[f"GET {run}:getIamPolicy"] = {}
+        cloud.answers[f"GET {trigger}"] = {"transport": {"pubsub": {"subscription": READER}}}
+        create = cloud._create
+
+        def complete(field, request, method):
+            made = create(field, request, method)
+            if field == "function":
+                made.service_config.service = SERVICE
+                if made.event_trigger.pubsub_topic:
+                    made.event_trigger.trigger = TRIGGER
+            return made
+
+        monkeypatch.setattr(cloud, "_create", complete)
+        yield cloud
+
+
+@pytest.fixture
+def functions(cloud):
+    return GcpFunctions(CONFIG)
 
 
 @pytest.fixture
@@ -41,146 +78,164 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def function(gcp, source):
-    topic = gcp.messages.topic("rewards")
-    return Function("log-rewards", source, "log_reward", topic, {"WINDOW": "60"})
+def function(source):
+    return Function("log-reward", source, "log_reward", TOPIC, {"WINDOW": "60"})
 
 
-def changes(cloud):
-    """Method, path and body of what was changed since the last call, without uploads to the bucket."""
-    made = [request for request in cloud.requests if request.method != "GET" and "/storage/" not in request.path]
-    cloud.requests.clear()
-    return [(request.method, request.path, request.body) for request in made]
-
-
-def test_a_deployment_sends_exactly_this(gcp, cloud, function, source):
-    changes(cloud)
-    gcp.functions.deploy(function)
-    (content,) = (content for path, content in cloud.documents.items() if path.startswith("contents of gs://"))
+def test_a_deployment_sends_exactly_this(functions, cloud, function, source):
+    functions.deploy(function)
+    ((uri, content),) = cloud.objects.items()
     assert content == pack(source)
-    deployment, *burial = changes(cloud)
-    (place,) = (path for path in cloud.documents if path.startswith("/storage/v1/b/"))
-    bucket, _, name = place.removeprefix("/storage/v1/b/").partition("/o/")
-    assert deployment[:2] == ("POST", f"/v2/{PARENT}/functions")
-    assert deployment[2] == {
-        "name": NAME,
-        "environment": 2,
-        "labels": {"app": "recbandits", "prefix": "recbandits", "version": "v1"},
-        "buildConfig": {
-            "runtime": f"python3{sys.version_info.minor}",
-            "entryPoint": "log_reward",
-            "source": {"storageSource": {"bucket": bucket, "object": name}},
-            "dockerRepository": f"{PARENT}/repositories/recbandits-v1",
-            "serviceAccount": f"projects/{PROJECT}/serviceAccounts/{ACCOUNT}",
-        },
-        "serviceConfig": {
-            "availableCpu": "1",
-            "availableMemory": "1Gi",
-            "maxInstanceCount": 3,
-            "maxInstanceRequestConcurrency": 200,
-            "timeoutSeconds": 60,
-            "ingressSettings": 2,
-            "serviceAccountEmail": ACCOUNT,
-            "environmentVariables": SETTINGS | {"THREADS": "200", "WINDOW": "60"},
-        },
-        "eventTrigger": {
-            "triggerRegion": "us-central1",
-            "eventType": "google.cloud.pubsub.topic.v1.messagePublished",
-            "pubsubTopic": TOPIC,
-            "retryPolicy": 2,
-            "serviceAccountEmail": ACCOUNT,
-        },
-    }, "environment 2 is GEN_2, ingress 2 is ALLOW_INTERNAL_ONLY, retry 2 is RETRY"
-    assert burial[-1][:2] == ("PATCH", f"/v1/{READER}")
-    assert burial[-1][2]["subscription"]["deadLetterPolicy"]["deadLetterTopic"] == f"{TOPIC}-dead"
-    assert [resource.kind for resource in manifest(gcp)] == ["topic", "function", "topic", "subscription"]
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    (request,) = cloud.requests("CreateFunction")
+    assert (request["parent"], request["functionId"]) == (PARENT, "recbandits-v1-log-reward")
+    sent = request["function"]
+    assert (sent["name"], sent["environment"]) == (NAME, "GEN_2")
+    assert sent["labels"] == {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
+    assert sent["buildConfig"] == {
+        "runtime": f"python3{sys.version_info.minor}",
+        "entryPoint": "log_reward",
+        "source": {"storageSource": {"bucket": bucket, "object": name}},
+        "dockerRepository": f"{PARENT}/repositories/recbandits-v1",
+        "serviceAccount": f"projects/{PROJECT}/serviceAccounts/{CONFIG.account('build')}",
+    }
+    assert sent["serviceConfig"] == {
+        "availableCpu": "1",
+        "availableMemory": "1Gi",
+        "maxInstanceCount": 3,
+        "maxInstanceRequestConcurrency": 200,
+        "timeoutSeconds": 60,
+        "ingressSettings": "ALLOW_INTERNAL_ONLY",
+        "serviceAccountEmail": ACCOUNT,
+        "environmentVariables": SETTINGS | {"THREADS": "200", "WINDOW": "60"},
+    }
+    assert sent["eventTrigger"] == {
+        "triggerRegion": "us-central1",
+        "eventType": "google.cloud.pubsub.topic.v1.messagePublished",
+        "pubsubTopic": TOPIC,
+        "retryPolicy": "RETRY_POLICY_RETRY",
+        "serviceAccountEmail": ACCOUNT,
+    }
 
 
-def test_the_settings_that_a_function_is_given_are_this_configuration(gcp, monkeypatch):
+def test_the_settings_that_a_function_gets_are_this_configuration(monkeypatch):
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    given = Config.load()
-    assert (given.base, given.project, given.bucket) == (
-        gcp.config.base,
-        gcp.config.project,
-        gcp.config.bucket,
-    )
+    loaded = Config.load()
+    assert (loaded.base, loaded.project, loaded.bucket) == (CONFIG.base, CONFIG.project, CONFIG.bucket)
 
 
-def test_an_unchanged_source_is_sent_once_and_a_second_deployment_updates(gcp, cloud, function):
-    gcp.functions.deploy(function)
-    before = manifest(gcp)
-    cloud.requests.clear()
-    gcp.functions.deploy(function)
-    assert not [request for request in cloud.requests if request.method != "GET" and "/storage/" in request.path]
-    update, *_ = changes(cloud)
-    assert update[:2] == ("PATCH", f"/v2/{NAME}")
-    assert manifest(gcp) == before
+def test_the_account_that_delivers_may_call_the_service_and_what_others_may_stays(functions, cloud, function):
+    """Eventarc and Cloud Scheduler sign in as this account: without the role every call is refused with 403."""
+    run = f"https://run.googleapis.com/v2/{SERVICE}"
+    others = {"role": "roles/run.viewer", "members": ["user:somebody@example.com"]}
+    cloud.answers[f"GET {run}:getIamPolicy"] = {"etag": "BwX", "bindings": [others]}
+    functions.deploy(function)
+    (sent,) = cloud.requests(f"POST {run}:setIamPolicy")
+    ours = {"role": "roles/run.invoker", "members": [f"serviceAccount:{ACCOUNT}"]}
+    policy = sent["body"]["policy"]
+    assert policy == {"etag": "BwX", "bindings": [others, ours]}
+    cloud.answers[f"GET {run}:getIamPolicy"] = policy
+    functions.deploy(function)
+    assert len(cloud.requests(f"POST {run}:setIamPolicy")) == 1
 
 
-def test_a_function_without_a_topic_is_called_by_http(gcp, cloud, source):
-    gcp.functions.deploy(Function("trigger", source, "log_reward"))
-    ((_, _, body),) = changes(cloud)
-    assert "eventTrigger" not in body
-    assert (body["serviceConfig"]["ingressSettings"], body["serviceConfig"]["timeoutSeconds"]) == (1, 540)
-    address = "https://recbandits-v1-trigger-rehearsal-uc.a.run.app"
-    assert gcp.functions.health("trigger") == {"alive": True, "ready": True, "reason": "", "address": address}
+def test_dead_letters_go_to_the_subscription_that_eventarc_has_made(functions, cloud, function):
+    functions.deploy(function)
+    (change,) = cloud.requests("UpdateSubscription")
+    assert change["subscription"]["name"] == READER
+    assert change["subscription"]["deadLetterPolicy"]["deadLetterTopic"] == f"{TOPIC}-dead"
+    agent = f"serviceAccount:service-{PROJECT_NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"
+    resources = {each["resource"]: each["policy"]["bindings"] for each in cloud.requests("SetIamPolicy")}
+    assert resources[READER] == [{"role": "roles/pubsub.subscriber", "members": [agent]}]
 
 
-def test_one_that_listens_to_another_topic_is_not_taken_over(gcp, function, source):
-    gcp.functions.deploy(function)
-    other = gcp.messages.topic("interactions")
-    with pytest.raises(PlatformError, match="function log-rewards listens to another topic: delete it first"):
-        gcp.functions.deploy(Function("log-rewards", source, "log_reward", other))
+def test_an_unchanged_source_is_sent_once_and_a_second_deployment_updates(functions, cloud, function):
+    functions.deploy(function)
+    uploads = [method for method, _ in cloud.calls if "/upload/" in method]
+    functions.deploy(function)
+    assert [method for method, _ in cloud.calls if "/upload/" in method] == uploads
+    (update,) = cloud.requests("UpdateFunction")
+    assert (update["function"]["name"], update["updateMask"]) == (NAME, "buildConfig,serviceConfig")
 
 
-def begun(message):
-    """An operation that has ended badly: what it has made by then is there."""
-    return 200, {"name": "operations/7", "done": True, "error": {"code": 3, "message": message}}
+def test_a_function_without_a_topic_is_called_by_http(functions, cloud, source):
+    functions.deploy(Function("log-reward", source, "log_reward"))
+    sent = cloud.requests("CreateFunction")[0]["function"]
+    assert "eventTrigger" not in sent
+    assert (sent["serviceConfig"]["ingressSettings"], sent["serviceConfig"]["timeoutSeconds"]) == ("ALLOW_ALL", 540)
+    assert cloud.requests("UpdateSubscription") == []
 
 
-@pytest.mark.parametrize(
-    ("refusal", "listed"),
-    [
-        (error(403, "denied"), False),
-        (begun("Build failed"), True),
-        (begun(f"Service account {ACCOUNT} does not exist."), True),
-        (begun("Cloud Run API has not been used in project 42 before or it is disabled."), True),
-    ],
-)
-def test_a_refused_function_is_not_listed_and_a_begun_one_is(gcp, cloud, function, monkeypatch, refusal, listed):
-    """Who asked once more for one that was begun would be told that it exists already, by its own first try."""
-    answer, answers = cloud.answer, [error(409, f"{NAME} exists already"), refusal]
-    asked = ("POST", f"/v2/{PARENT}/functions")
-    monkeypatch.setattr(cloud, "answer", lambda request: answers.pop() if request[:2] == asked else answer(request))
-    with pytest.raises(PlatformError, match=f"function {NAME} could not be made: "):
-        gcp.functions.deploy(function)
-    assert (Resource("function", NAME) in manifest(gcp)) == listed
+def test_one_that_listens_to_another_topic_is_not_taken_over(functions, cloud, function, source):
+    functions.deploy(function)
+    with pytest.raises(PlatformError, match="function log-reward listens to another topic: delete it first"):
+        functions.deploy(Function("log-reward", source, "log_reward", f"{TOPIC}-others"))
 
 
-def test_health_says_what_is_wrong(gcp, cloud, function):
-    assert gcp.functions.health("log-rewards")["reason"] == "there is no function log-rewards"
-    gcp.functions.deploy(function)
-    cloud.documents[f"/v2/{NAME}"] |= {"state": "FAILED", "stateMessages": [{"message": "Build failed"}]}
-    health = gcp.functions.health("log-rewards")
+def test_a_project_that_still_settles_is_waited_for(functions, cloud, function, monkeypatch):
+    """Eventarc's own account has its permissions minutes after the service was enabled, and refuses until then."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    refusals = [exceptions.InvalidArgument(EVENTARC)] * 2
+    cloud.answers["CreateFunction"] = lambda _: refusals.pop() if refusals else None  # None: as usual
+    functions.deploy(function)
+    assert len(cloud.requests("CreateFunction")) == 3
+
+
+def test_a_deployment_that_failed_while_the_project_settled_is_repeated_as_an_update(
+    functions, cloud, function, monkeypatch
+):
+    """The first operation has made the function and failed; asked again, Google says that it is there."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    failed = operations_pb2.Operation(name="o", done=True, error=status_pb2.Status(code=3, message=EVENTARC))
+    answers = [failed]
+
+    def create(request):
+        if not answers:
+            return None
+        cloud._create("function", request, "CreateFunction")
+        return answers.pop()
+
+    cloud.answers["CreateFunction"] = create
+    functions.deploy(function)
+    assert [len(cloud.requests(f"{verb}Function")) for verb in ("Create", "Update")] == [2, 1]
+
+
+def test_a_refusal_is_one_sentence_and_is_not_repeated(functions, cloud, function):
+    cloud.answers["CreateFunction"] = exceptions.PermissionDenied("denied\nhere")
+    with pytest.raises(PlatformError, match=r"function log-reward.*: 403 denied here$"):
+        functions.deploy(function)
+    assert len(cloud.requests("CreateFunction")) == 1
+
+
+def test_health_says_what_is_wrong(functions, cloud, function):
+    assert functions.health("log-reward") == {
+        "alive": False,
+        "ready": False,
+        "reason": "there is no function log-reward",
+        "address": "",
+    }
+    functions.deploy(function)
+    cloud.resources[NAME].service_config.uri = "https://log-reward-uc.a.run.app"
+    assert functions.health("log-reward") == {
+        "alive": True,
+        "ready": True,
+        "reason": "",
+        "address": "https://log-reward-uc.a.run.app",
+    }
+    cloud.resources[NAME].state = "FAILED"
+    assert functions.health("log-reward")["reason"] == "it is failed"
+    cloud.resources[NAME].state_messages = [{"message": "Build failed"}]
+    health = functions.health("log-reward")
     assert (health["alive"], health["ready"], health["reason"]) == (True, False, "Build failed")
 
 
-def test_clean_up_takes_the_function_before_its_topic_and_leaves_others(gcp, cloud, function):
-    theirs = f"/v2/{PARENT}/functions/theirs"
-    cloud.documents[theirs] = {"name": theirs[4:]}
-    gcp.functions.deploy(function)
-    changes(cloud)
-    clean_up(gcp, dry_run=False)
-    assert [path.rpartition("/")[2] for _, path, _ in changes(cloud)] == [
-        "recbandits-v1-rewards-dead",
-        "recbandits-v1-rewards-dead",
-        "recbandits-v1-log-rewards",
-        "recbandits-v1-rewards",
-    ]
-    assert theirs in cloud.documents
-    assert manifest(gcp) == []
-    gcp.functions.delete("log-rewards")
+def test_deleting_a_function_that_is_gone_is_no_error(functions, cloud, function):
+    functions.deploy(function)
+    for _ in range(2):
+        functions.delete("log-reward")
+    assert cloud.requests("DeleteFunction") == [{"name": NAME}] * 2
+    assert NAME not in cloud.resources
 
 
 def test_a_package_has_what_runs_and_nothing_else(source):

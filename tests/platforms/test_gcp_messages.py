@@ -1,15 +1,16 @@
-"""Topics and subscriptions of Pub/Sub: the real clients talk to a rehearsal and whole requests are compared."""
+"""Topics and subscriptions of Pub/Sub: what Google's clients ask for, and what they refuse."""
 
 import base64
-import os
 from datetime import UTC, datetime
 
 import pytest
+from google.api_core import exceptions
 
-from recbandits.platforms.gcp.rehearsal import PROJECT_NUMBER, error
-from recbandits.platforms.protocol import PlatformError, Resource
-from recbandits.platforms.provisioning import clean_up, manifest
+from recbandits.config import Config
+from recbandits.platforms.gcp.messages import GcpMessages
+from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Reward
+from tests.recorder import PROJECT_NUMBER, Recorder
 
 PROJECT = "movie-lab-42"
 TOPIC = f"projects/{PROJECT}/topics/recbandits-v1-rewards"
@@ -17,126 +18,119 @@ DEAD = f"projects/{PROJECT}/topics/recbandits-v1-rewards-dead"
 READER = f"projects/{PROJECT}/subscriptions/recbandits-v1-audit"
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
 AGENT = f"serviceAccount:service-{PROJECT_NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"
+MONITORING = f"GET https://monitoring.googleapis.com/v3/projects/{PROJECT}/timeSeries"
 
 
-def changes(cloud):
-    """Method, path and body of what was changed since the last call."""
-    made = [request for request in cloud.requests if request.method != "GET"]
-    cloud.requests.clear()
-    return [(request.method, request.path, request.body) for request in made]
+@pytest.fixture
+def cloud(monkeypatch):
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    with Recorder(PROJECT) as cloud:
+        yield cloud
 
 
-def test_a_topic_is_made_once_and_listed(gcp, cloud):
-    assert [gcp.messages.topic("rewards") for _ in range(2)] == [TOPIC, TOPIC]
-    assert changes(cloud) == [("PUT", f"/v1/{TOPIC}", {"labels": LABELS})]
-    assert manifest(gcp) == [Resource("topic", TOPIC)]
+@pytest.fixture
+def messages(cloud):
+    return GcpMessages(Config(platform="gcp", project=PROJECT))
 
 
-def test_a_rehearsal_is_asked_although_the_environment_names_an_emulator(gcp, cloud, monkeypatch):
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
-    gcp.messages.topic("rewards")
-    assert changes(cloud) == [("PUT", f"/v1/{TOPIC}", {"labels": LABELS})]
-    assert os.environ["PUBSUB_EMULATOR_HOST"] == "127.0.0.1:1"
+def test_a_topic_is_asked_for_first_and_made_once(messages, cloud):
+    """A topic of somebody else is used as it is: it does not get our labels, by which clean-up tells what is ours."""
+    assert [messages.topic("rewards") for _ in range(2)] == [TOPIC, TOPIC]
+    (request,) = cloud.requests("CreateTopic")
+    assert (request["name"], request["labels"]) == (TOPIC, LABELS)
+    assert cloud.methods() == ["GetTopic", "CreateTopic", "GetTopic"]
 
 
-def test_a_topic_of_somebody_else_is_used_and_stays(gcp, cloud):
-    cloud.documents[f"/v1/{TOPIC}"] = {"name": TOPIC}
-    gcp.messages.topic("rewards")
-    assert manifest(gcp) == []
+def test_a_topic_that_somebody_makes_at_the_same_time_is_found(messages, cloud):
+    def make_first(request):
+        cloud.resources[TOPIC] = request
+        return exceptions.AlreadyExists("Resource already exists in the project")
+
+    cloud.answers["CreateTopic"] = make_first
+    assert messages.topic("rewards") == TOPIC
+    assert cloud.methods() == ["GetTopic", "CreateTopic", "GetTopic"]
 
 
-def test_a_refusal_is_one_sentence_and_lists_nothing(gcp, cloud, monkeypatch):
-    answer = cloud.answer
-    refusal = error(403, "User not\nauthorized")
-    monkeypatch.setattr(cloud, "answer", lambda request: refusal if request.method == "PUT" else answer(request))
-    with pytest.raises(PlatformError, match=f"topic {TOPIC} could not be made: 403 .*User not authorized"):
-        gcp.messages.topic("rewards")
-    assert manifest(gcp) == []
+def test_a_refusal_is_one_sentence(messages, cloud):
+    cloud.answers["CreateTopic"] = exceptions.PermissionDenied("User not\nauthorized")
+    with pytest.raises(PlatformError, match=rf"topic {TOPIC}.*: 403 User not authorized$"):
+        messages.topic("rewards")
 
 
-def test_a_subscription_keeps_a_week_and_never_expires(gcp, cloud):
-    topic = gcp.messages.topic("rewards")
-    changes(cloud)
-    assert [gcp.messages.subscription("audit", topic) for _ in range(2)] == [READER, READER]
-    body = {
-        "topic": TOPIC,
-        "ackDeadlineSeconds": 60,
-        "messageRetentionDuration": "604800s",
-        "expirationPolicy": {},
-        "labels": LABELS,
-    }
-    assert changes(cloud) == [("PUT", f"/v1/{READER}", body)]
-    assert manifest(gcp)[-1] == Resource("subscription", READER)
+def test_a_subscription_keeps_a_week_and_never_expires(messages, cloud):
+    assert [messages.subscription("audit", TOPIC) for _ in range(2)] == [READER, READER]
+    (request,) = cloud.requests("CreateSubscription")
+    assert (request["name"], request["topic"], request["labels"]) == (READER, TOPIC, LABELS)
+    assert (request["ackDeadlineSeconds"], request["messageRetentionDuration"]) == (60, "604800s")
+    assert request["expirationPolicy"] == {}
 
 
-def test_a_subscription_of_no_topic_is_refused(gcp):
-    with pytest.raises(PlatformError, match=f"subscription {READER} could not be made: 404 .* was not found"):
-        gcp.messages.subscription("audit", TOPIC)
-    assert manifest(gcp) == []
-
-
-def test_records_are_published_as_json_with_their_event(gcp, cloud):
-    topic = gcp.messages.topic("rewards")
-    gcp.messages.subscription("audit", topic)
-    changes(cloud)
+def test_records_are_published_as_json_with_their_event(messages, cloud):
     reward = Reward(event_id="a1", time=datetime(2026, 1, 1, tzinfo=UTC), value=4.0)
-    gcp.messages.publisher(topic).send([reward, reward])
-    ((method, path, body),) = changes(cloud)
-    assert (method, path) == ("POST", f"/v1/{TOPIC}:publish")
+    messages.publisher(TOPIC).send([reward, reward])
     message = {"data": base64.b64encode(reward.to_json().encode()).decode(), "attributes": {"event_id": "a1"}}
-    assert body == {"messages": [message, message]}
-    assert gcp.messages.backlog("audit") == 2
+    assert cloud.requests("Publish") == [{"topic": TOPIC, "messages": [message, message]}]
 
 
-def test_a_backlog_is_what_monitoring_counts(gcp, cloud):
-    assert gcp.messages.backlog("audit") == 0, "a subscription that never had one has no series"
-    (request,) = cloud.requests
-    assert (request.method, request.path) == ("GET", f"/v3/projects/{PROJECT}/timeSeries")
-    assert request.query["filter"] == (
-        'metric.type="pubsub.googleapis.com/subscription/num_undelivered_messages" '
-        'AND resource.labels.subscription_id="recbandits-v1-audit"'
-    )
+def series(*counts):
+    """What Cloud Monitoring answers for subscriptions that have so many messages, the newest point first."""
+    points = [{"points": [{"value": {"int64Value": str(count)}}, {"value": {"int64Value": "9"}}]} for count in counts]
+    return {"timeSeries": points}
 
 
-def test_what_cannot_be_delivered_goes_to_the_dead_letters_and_waits_there(gcp, cloud):
-    topic = gcp.messages.topic("rewards")
-    reader = gcp.messages.subscription("audit", topic)
-    changes(cloud)
-    kept = gcp.messages.bury(reader, topic)
-    grants = [{"role": "roles/pubsub.publisher", "members": [AGENT]}]
-    reads = [{"role": "roles/pubsub.subscriber", "members": [AGENT]}]
-    made = changes(cloud)
-    assert [each[:2] for each in made] == [
-        ("PUT", f"/v1/{DEAD}"),
-        ("PUT", f"/v1/{kept}"),
-        ("POST", f"/v1/{DEAD}:setIamPolicy"),
-        ("POST", f"/v1/{READER}:setIamPolicy"),
-        ("PATCH", f"/v1/{READER}"),
+def test_the_backlog_of_a_topic_is_that_of_all_its_subscriptions_whoever_has_named_them(messages, cloud):
+    """Eventarc's bear names that nobody can guess."""
+    messages.topic("rewards")
+    eventarc = f"projects/{PROJECT}/subscriptions/eventarc-us-central1-recbandits-v1-log-reward-123456-sub-789"
+    cloud.answers |= {"ListTopicSubscriptions": {"subscriptions": [eventarc]}, MONITORING: series(3, 4)}
+    assert messages.backlog("rewards") == 7
+    assert cloud.requests("ListTopicSubscriptions") == [{"topic": TOPIC}]
+    metric, _, condition = cloud.requests(MONITORING)[0]["query"]["filter"].partition(" AND ")
+    assert metric == 'metric.type="pubsub.googleapis.com/subscription/num_undelivered_messages"'
+    assert sorted(condition.strip("()").split(" OR ")) == [
+        f'resource.labels.subscription_id="{name}"' for name in (eventarc.rpartition("/")[2], "recbandits-v1-rewards")
     ]
-    assert made[1][2]["topic"] == DEAD
-    assert [made[index][2]["policy"]["bindings"] for index in (2, 3)] == [grants, reads]
-    policy = {"deadLetterTopic": DEAD, "maxDeliveryAttempts": 10}
-    document = {"deadLetterPolicy": policy, "ackDeadlineSeconds": 60}
-    assert made[4][2] == {"subscription": document, "updateMask": "deadLetterPolicy,ackDeadlineSeconds"}
-    gcp.messages.bury(reader, topic)
-    assert [each[0] for each in changes(cloud)] == ["PATCH"], "the second time there is nothing to make or to allow"
 
 
-def test_clean_up_removes_what_was_made_newest_first(gcp, cloud):
-    theirs = f"/v1/projects/{PROJECT}/topics/recbandits-v1-theirs"
-    cloud.documents[theirs] = {"name": theirs[4:]}
-    topic = gcp.messages.topic("rewards")
-    gcp.messages.bury(gcp.messages.subscription("audit", topic), topic)
-    changes(cloud)
-    clean_up(gcp, dry_run=False)
-    paths = [f"/v1/projects/{PROJECT}/subscriptions/recbandits-v1-rewards-dead", f"/v1/{DEAD}", f"/v1/{READER}"]
-    assert [each[:2] for each in changes(cloud)] == [("DELETE", path) for path in [*paths, f"/v1/{TOPIC}"]]
-    assert theirs in cloud.documents
-    assert manifest(gcp) == []
+def test_the_backlog_of_a_subscription_needs_no_topic_of_its_name(messages, cloud):
+    cloud.answers |= {"ListTopicSubscriptions": exceptions.NotFound("no topic"), MONITORING: series(2)}
+    assert messages.backlog("audit") == 2
+    assert '(resource.labels.subscription_id="recbandits-v1-audit")' in cloud.requests(MONITORING)[0]["query"]["filter"]
+    cloud.answers[MONITORING] = {}
+    assert messages.backlog("audit") == 0, "one that never had a message has no series"
 
 
-def test_deleting_twice_is_no_error(gcp, cloud):
-    gcp.messages.topic("rewards")
+def test_what_cannot_be_delivered_goes_to_the_dead_letters_and_waits_there(messages, cloud):
+    reader = messages.subscription("audit", messages.topic("rewards"))
+    letters = messages.add_dead_letters(reader, TOPIC)
+    assert letters == DEAD.replace("/topics/", "/subscriptions/")
+    assert [each["name"] for each in cloud.requests("CreateTopic")] == [TOPIC, DEAD]
+    assert cloud.requests("CreateSubscription")[-1]["topic"] == DEAD
+    assert cloud.requests("SetIamPolicy") == [
+        {"resource": DEAD, "policy": {"bindings": [{"role": "roles/pubsub.publisher", "members": [AGENT]}]}},
+        {"resource": READER, "policy": {"bindings": [{"role": "roles/pubsub.subscriber", "members": [AGENT]}]}},
+    ]
+    (change,) = cloud.requests("UpdateSubscription")
+    assert change["subscription"]["deadLetterPolicy"] == {"deadLetterTopic": DEAD, "maxDeliveryAttempts": 10}
+    assert change["updateMask"] == "deadLetterPolicy,ackDeadlineSeconds"
+    cloud.calls.clear()
+    messages.add_dead_letters(reader, TOPIC)
+    assert cloud.methods("Create", "Set", "Update") == ["UpdateSubscription"]
+
+
+def test_an_account_may_publish_to_its_topic_and_what_others_may_stays(messages, cloud):
+    messages.topic("rewards")
+    messages.allow(TOPIC, "roles/pubsub.publisher", "one@x.iam.gserviceaccount.com")
+    messages.allow(TOPIC, "roles/pubsub.publisher", "two@x.iam.gserviceaccount.com")
+    bindings = cloud.requests("SetIamPolicy")[-1]["policy"]["bindings"]
+    assert [each["members"] for each in bindings] == [
+        [f"serviceAccount:{n}@x.iam.gserviceaccount.com"] for n in ("one", "two")
+    ]
+
+
+def test_deleting_removes_the_topic_and_its_subscription_and_twice_is_no_error(messages, cloud):
+    messages.subscription("rewards", messages.topic("rewards"))
     for _ in range(2):
-        gcp.messages.delete("rewards")
-    assert f"/v1/{TOPIC}" not in cloud.documents
+        messages.delete("rewards")
+    assert cloud.resources == {}
+    assert cloud.methods("Delete") == ["DeleteSubscription", "DeleteTopic"] * 2

@@ -186,7 +186,7 @@ def test_the_sdk_sends_the_same(clients, cloud, template, caching, monkeypatch, 
             enable_caching=caching,
             labels=CONFIG.labels,
         )
-        job.submit(service_account=CONFIG.service_account)
+        job.submit(service_account=CONFIG.account("train"))
         assert job.state.name == "PIPELINE_STATE_SUCCEEDED"
     theirs = sent(cloud)
     assert theirs.path == ours.path
@@ -359,7 +359,7 @@ def test_the_sdk_schedules_the_same(pipelines, clients, cloud, giver, tmp_path):
         place = {"template_path": str(ready), "pipeline_root": f"gs://{CONFIG.bucket}/pipelines"}
         job = sdk.PipelineJob("giving", **place, parameter_values={"alpha": 0.1}, enable_caching=False)
         schedule = sdk.PipelineJobSchedule(job, "recbandits-v1-nightly")
-        schedule.create("TZ=Etc/UTC 0 3 * * *", max_concurrent_run_count=1, service_account=CONFIG.service_account)
+        schedule.create("TZ=Etc/UTC 0 3 * * *", max_concurrent_run_count=1, service_account=CONFIG.account("train"))
     (theirs,) = posted(cloud, "schedules")
     job = theirs.body["createPipelineJobRequest"]["pipelineJob"]
     job |= {"labels": LABELS | {"pipeline": "giving", "run": "nightly"}, "displayName": "giving"}

@@ -1,87 +1,116 @@
-"""Jobs of Cloud Scheduler: the real client talks to a rehearsal and whole requests are compared."""
+"""Jobs of Cloud Scheduler: what Google's client asks for, and what it refuses."""
 
 import base64
 
 import pytest
 
-from recbandits.platforms.protocol import PlatformError, Resource
-from recbandits.platforms.provisioning import clean_up, manifest
+from recbandits.config import Config
+from recbandits.platforms.gcp.schedules import GcpSchedules
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import Schedule
+from tests.recorder import Recorder
 
 PROJECT = "movie-lab-42"
 PARENT = f"projects/{PROJECT}/locations/us-central1"
-JOB = f"{PARENT}/jobs/recbandits-v1-retrain"
+JOB = f"{PARENT}/jobs/recbandits-v1-train"
 TOPIC = f"projects/{PROJECT}/topics/recbandits-v1-ticks"
-ACCOUNT = f"recbandits-v1-sa@{PROJECT}.iam.gserviceaccount.com"
+CONFIG = Config(platform="gcp", project=PROJECT)
+
+
+@pytest.fixture
+def cloud():
+    with Recorder(PROJECT) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def schedules(cloud):
+    return GcpSchedules(CONFIG)
 
 
 def changes(cloud):
-    made = [request for request in cloud.requests if request.method != "GET"]
-    cloud.requests.clear()
-    return [(request.method, request.path, request.body) for request in made]
+    """Names of the methods that changed something since the last call."""
+    names = [method for method, _ in cloud.calls if not method.startswith(("Get", "List"))]
+    cloud.calls.clear()
+    return names
 
 
-def test_a_schedule_that_publishes_sends_exactly_this(gcp, cloud):
-    made = gcp.schedules.create("retrain", "*/10 * * * *", TOPIC, {"least": 500})
-    assert made == Schedule("retrain", "*/10 * * * *", TOPIC, {"least": 500})
-    body = {
-        "name": JOB,
-        "description": "RecBandits recbandits-v1",
-        "schedule": "*/10 * * * *",
-        "timeZone": "Etc/UTC",
-        "pubsubTarget": {"topicName": TOPIC, "data": base64.b64encode(b'{"least": 500}').decode()},
-    }
-    assert changes(cloud) == [("POST", f"/v1/{PARENT}/jobs", body)]
-    assert manifest(gcp) == [Resource("schedule", JOB)]
+def pause(cloud):
+    """Have a recorded job be paused, as Cloud Scheduler does."""
+    cloud.resources[JOB].state = "PAUSED"
 
 
-def test_a_schedule_that_calls_signs_in_as_the_service_account(gcp, cloud):
-    gcp.schedules.create("burst", "* * * * *", "https://simulator-uc.a.run.app", {"visits": 60})
-    ((_, _, body),) = changes(cloud)
-    assert body["httpTarget"] == {
+def test_a_schedule_that_publishes_sends_exactly_this(schedules, cloud):
+    made = schedules.create("train", "*/10 * * * *", TOPIC, {"do": "train"})
+    assert made == Schedule("train", "*/10 * * * *", TOPIC, {"do": "train"})
+    (request,) = cloud.requests("CreateJob")
+    assert request["parent"] == PARENT
+    job = request["job"]
+    assert (job["name"], job["description"]) == (JOB, "RecBandits recbandits-v1")
+    assert (job["schedule"], job["timeZone"]) == ("*/10 * * * *", "Etc/UTC")
+    assert job["pubsubTarget"] == {"topicName": TOPIC, "data": base64.b64encode(b'{"do": "train"}').decode()}
+
+
+def test_a_schedule_that_calls_signs_in_as_the_account_of_functions(schedules, cloud):
+    schedules.create("simulate", "* * * * *", "https://simulator-uc.a.run.app", {"seconds": 30})
+    assert cloud.requests("CreateJob")[0]["job"]["httpTarget"] == {
         "uri": "https://simulator-uc.a.run.app",
-        "httpMethod": 1,
+        "httpMethod": "POST",
         "headers": {"Content-Type": "application/json"},
-        "body": base64.b64encode(b'{"visits": 60}').decode(),
-        "oidcToken": {"serviceAccountEmail": ACCOUNT, "audience": "https://simulator-uc.a.run.app"},
-    }, "1 is POST"
-    assert gcp.schedules.list()[0].target == "https://simulator-uc.a.run.app"
+        "body": base64.b64encode(b'{"seconds": 30}').decode(),
+        "oidcToken": {"serviceAccountEmail": CONFIG.account("function"), "audience": "https://simulator-uc.a.run.app"},
+    }
+    assert schedules.list()[0].target == "https://simulator-uc.a.run.app"
 
 
-def test_the_same_name_again_changes_what_is_there_and_wakes_it(gcp, cloud):
-    gcp.schedules.create("retrain", "0 4 * * *", TOPIC)
-    gcp.schedules.pause("retrain")
-    assert [schedule.paused for schedule in gcp.schedules.list()] == [True]
+def test_the_same_schedule_again_changes_nothing(schedules, cloud):
+    for _ in range(2):
+        schedules.create("train", "0 4 * * *", TOPIC, {"do": "train"})
+    assert changes(cloud) == ["CreateJob"]
+
+
+def test_the_same_name_again_changes_what_is_there_and_resumes_what_was_paused(schedules, cloud):
+    schedules.create("train", "0 4 * * *", TOPIC)
+    pause(cloud)
+    assert [schedule.paused for schedule in schedules.list()] == [True]
     changes(cloud)
-    gcp.schedules.create("retrain", "0 5 * * *", "https://trigger-uc.a.run.app", {"a": 1})
-    assert [each[:2] for each in changes(cloud)] == [("PATCH", f"/v1/{JOB}"), ("POST", f"/v1/{JOB}:resume")]
-    assert gcp.schedules.list() == [Schedule("retrain", "0 5 * * *", "https://trigger-uc.a.run.app", {"a": 1})]
-    gcp.schedules.create("retrain", "0 6 * * *", TOPIC)
-    assert [each[0] for each in changes(cloud)] == ["PATCH"], "what is awake is not woken, which is refused"
-    gcp.schedules.pause("retrain")
-    gcp.schedules.pause("retrain")
-    assert [each[:2] for each in changes(cloud)] == [("POST", f"/v1/{JOB}:pause")]
-    assert manifest(gcp) == [Resource("schedule", JOB)]
+    schedules.create("train", "0 5 * * *", TOPIC, {"a": 1})
+    (update,) = cloud.requests("UpdateJob")
+    assert update["updateMask"] == "description,pubsubTarget,schedule,timeZone"
+    assert (update["job"]["name"], update["job"]["schedule"]) == (JOB, "0 5 * * *")
+    assert changes(cloud) == ["UpdateJob", "ResumeJob"]
+    assert [schedule.cron for schedule in schedules.list()] == ["0 5 * * *"]
 
 
-def test_schedules_of_others_are_not_listed_and_survive_clean_up(gcp, cloud):
-    theirs = f"/v1/{PARENT}/jobs/theirs"
-    cloud.documents[theirs] = {"name": theirs[4:], "schedule": "0 0 * * *"}
+def test_what_is_not_paused_is_not_resumed_and_what_is_paused_not_paused_again(schedules, cloud):
+    """Cloud Scheduler refuses both."""
+    schedules.create("train", "0 4 * * *", TOPIC)
+    schedules.create("train", "0 6 * * *", TOPIC)
+    assert changes(cloud) == ["CreateJob", "UpdateJob"]
+    schedules.pause("train")
+    pause(cloud)
+    schedules.pause("train")
+    assert changes(cloud) == ["PauseJob"]
+
+
+def test_schedules_of_others_are_not_listed(schedules, cloud):
+    """Another configuration may have a name that begins with ours."""
     for name in ("b", "a"):
-        gcp.schedules.create(name, "0 4 * * *", TOPIC)
-    assert [schedule.name for schedule in gcp.schedules.list()] == ["a", "b"]
-    clean_up(gcp, dry_run=False)
-    assert gcp.schedules.list() == []
-    assert theirs in cloud.documents
+        schedules.create(name, "0 4 * * *", TOPIC)
+    GcpSchedules(Config(platform="gcp", project=PROJECT, prefix="recbandits-v1", version="v2")).create(
+        "theirs", "0 0 * * *", TOPIC
+    )
+    assert [schedule.name for schedule in schedules.list()] == ["a", "b"]
 
 
-def test_what_is_not_there_cannot_be_paused_but_deleted(gcp):
-    with pytest.raises(PlatformError, match=f"schedule {JOB} could not be paused: 404"):
-        gcp.schedules.pause("retrain")
-    gcp.schedules.delete("retrain")
+def test_what_is_not_there_cannot_be_paused_but_deleted(schedules, cloud):
+    with pytest.raises(PlatformError, match=r"schedule train.*: 404 .*was not found"):
+        schedules.pause("train")
+    schedules.delete("train")
+    assert cloud.requests("DeleteJob") == [{"name": JOB}]
 
 
-def test_a_wrong_cron_string_is_refused_before_anything_is_sent(gcp, cloud):
+def test_a_wrong_cron_string_is_refused_before_anything_is_sent(schedules, cloud):
     with pytest.raises(ValueError, match="cron must have five fields"):
-        gcp.schedules.create("retrain", "every day", TOPIC)
-    assert cloud.requests == []
+        schedules.create("train", "every day", TOPIC)
+    assert cloud.calls == []

@@ -1,189 +1,260 @@
-"""The warehouse on Google Cloud: the contract, with BigQuery rehearsed on DuckDB, and the requests that it gets."""
+"""The warehouse on Google Cloud: the requests that BigQuery gets, and the contract on an emulator of BigQuery."""
 
+import json
+import os
+import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
+import google.auth
+import pyarrow as pa
 import pytest
-from warehouse_contract import START, WarehouseContract, shown, told
+from google.api_core import exceptions
+from google.auth.exceptions import DefaultCredentialsError
+from warehouse_contract import START, WarehouseContract, told
 
 from recbandits.config import Config
-from recbandits.platforms import provisioning
-from recbandits.platforms.gcp import GcpPlatform
-from recbandits.platforms.gcp.rehearsal import Rehearsal
-from recbandits.platforms.protocol import PlatformError, Resource
-from recbandits.platforms.provisioning import clean_up, manifest
-from recbandits.records import Quarantined
+from recbandits.platforms.gcp.warehouse import BigQueryWarehouse, GroupedWrites
+from recbandits.platforms.protocol import PlatformError
+from recbandits.platforms.warehouse import digest_of
+from tests import waiting
+from tests.recorder import Recorder
 
-DATASET = "/bigquery/v2/projects/movie-lab-42/datasets/recbandits_v1"
+PROJECT = "movie-lab-42"
+API = f"/bigquery/v2/projects/{PROJECT}"
+HOST = "https://bigquery.googleapis.com"
+TABLES = f"{API}/datasets/recbandits_v1/tables"
 LABELS = {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
-TABLES = [f"{DATASET}/tables/{name}" for name in ("interactions", "rewards", "quarantine", "verdicts")]
 DAY = 86_400_000  # milliseconds
+LIMIT = "the emulator does not pass parameters to scripts of several statements"
 
 
 @pytest.fixture
-def cloud():
-    with Rehearsal() as cloud:
+def cloud(monkeypatch):
+    """A recorder whose jobs end at once, and whose queries find nothing."""
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
+    with Recorder(PROJECT) as cloud:
+        cloud.answers[f"POST https://[^/]+{API}/jobs"] = lambda request: request["body"] | {"status": {"state": "DONE"}}
+        cloud.answers[f"GET https://[^/]+{API}/queries/.*"] = lambda _: rows_of(*cloud.found)
+        cloud.found = []
         yield cloud
 
 
-@pytest.fixture
-def platform(cloud, tmp_path):
-    return GcpPlatform(Config(platform="gcp", project="movie-lab-42", artifacts=str(tmp_path)), cloud.endpoint)
+def rows_of(*digests):
+    """What BigQuery answers for a query: a table with one column."""
+    fields = [{"name": "digest", "type": "STRING"}]
+    rows = [{"f": [{"v": digest}]} for digest in digests]
+    complete = {"jobComplete": True, "jobReference": {"jobId": "query"}, "totalRows": str(len(rows))}
+    return complete | {"schema": {"fields": fields}, "rows": rows}
 
 
 @pytest.fixture
-def empty(platform):
-    """A warehouse whose dataset has no tables yet."""
-    platform.make(Resource("dataset", "movie-lab-42.recbandits_v1"))
-    return platform.warehouse
+def warehouse(cloud):
+    return BigQueryWarehouse(Config(platform="gcp", project=PROJECT))
 
 
-@pytest.fixture
-def warehouse(empty, cloud):
-    empty.create()
-    cloud.requests.clear()
-    return empty
+def queries(cloud):
+    """Configurations of the queries that were sent."""
+    return [each["body"]["configuration"] for each in cloud.requests(f"POST {HOST}{API}/jobs")]
+
+
+def parameters(configuration):
+    return {each["name"]: each["parameterValue"]["value"] for each in configuration["query"]["queryParameters"]}
 
 
 class TestBigQueryWarehouse(WarehouseContract):
-    """BigQuery's clients, and DuckDB behind them."""
+    """Google's client, and an emulator of BigQuery that the environment names behind it."""
+
+    @pytest.fixture
+    def warehouse(self):
+        if not os.environ.get("BIGQUERY_EMULATOR_HOST"):
+            pytest.skip("needs an emulator of BigQuery: set BIGQUERY_EMULATOR_HOST")
+        config = Config(platform="gcp", project=PROJECT, version=uuid.uuid4().hex[:8])
+        warehouse = BigQueryWarehouse(config)
+        warehouse.client.create_dataset(config.dataset)
+        warehouse.create()
+        yield warehouse
+        warehouse.client.delete_dataset(config.dataset, delete_contents=True)
+
+    @pytest.mark.xfail(reason=LIMIT, strict=True, raises=PlatformError)
+    def test_what_is_forgotten_leaves_no_orphans(self, warehouse):
+        super().test_what_is_forgotten_leaves_no_orphans(warehouse)
+
+    @pytest.mark.xfail(reason=LIMIT, strict=True, raises=PlatformError)
+    def test_a_user_who_is_forgotten_leaves_no_decision_and_no_reward(self, warehouse):
+        super().test_a_user_who_is_forgotten_leaves_no_decision_and_no_reward(warehouse)
 
 
-def test_tables_have_days_clusters_and_an_expiry(empty, cloud):
-    empty.create(expiry=30)
-    tables = {name: cloud.documents[f"{DATASET}/tables/{name}"] for name in ("rewards", "quarantine", "verdicts")}
-    assert tables["rewards"]["timePartitioning"] == {"type": "DAY", "field": "time", "expirationMs": str(30 * DAY)}
-    assert tables["rewards"]["clustering"] == {"fields": ["event_id"]}
-    assert tables["rewards"]["labels"] == LABELS
-    assert [(field["name"], field["type"], field["mode"]) for field in tables["rewards"]["schema"]["fields"]] == [
+def test_an_emulator_is_asked_without_signing_in(cloud, warehouse, monkeypatch):
+    def refuse(*_, **__):
+        raise DefaultCredentialsError("nobody is signed in")
+
+    monkeypatch.setattr(google.auth, "default", refuse)
+    with pytest.raises(PlatformError, match="nobody is signed in"):
+        warehouse.query("SELECT 1")
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "https://emulator.example")
+    cloud.found = ["a"]
+    assert warehouse.query("SELECT 1")["digest"].to_pylist() == ["a"]
+    assert {method.partition(API)[0].partition(" ")[2] for method in cloud.methods()} == {"https://emulator.example"}
+
+
+def test_tables_have_days_clusters_and_an_expiry(warehouse, cloud):
+    warehouse.create(expiry=30)
+    tables = {path.rpartition("/")[2]: table for path, table in cloud.documents.items() if path.startswith(TABLES)}
+    assert list(tables) == ["interactions", "rewards", "quarantine", "verdicts", "decisions"]
+    assert all(table["labels"] == LABELS for table in tables.values())
+    rewards = tables["rewards"]
+    assert rewards["timePartitioning"] == {"type": "DAY", "field": "time", "expirationMs": str(30 * DAY)}
+    assert rewards["clustering"] == {"fields": ["event_id"]}
+    assert [(field["name"], field["type"], field["mode"]) for field in rewards["schema"]["fields"]] == [
         ("event_id", "STRING", "REQUIRED"),
         ("time", "TIMESTAMP", "REQUIRED"),
         ("value", "FLOAT", "REQUIRED"),
         ("digest", "STRING", "REQUIRED"),
     ]
-    assert tables["quarantine"]["timePartitioning"]["expirationMs"] == str(30 * DAY)
-    assert tables["verdicts"]["timePartitioning"] == {"type": "DAY", "field": "time"}
-    view = cloud.documents[f"{DATASET}/tables/decisions"]["view"]
+    assert tables["verdicts"]["timePartitioning"] == {"type": "DAY", "field": "time"}, "verdicts stay"
+
+
+def test_the_view_quotes_the_project_whose_name_has_hyphens(warehouse, cloud):
+    warehouse.create()
+    view = cloud.documents[f"{TABLES}/decisions"]["view"]
     assert view["useLegacySql"] is False
-    assert "FROM movie-lab-42.recbandits_v1.interactions" in view["query"]
+    assert "FROM `movie-lab-42`.recbandits_v1.interactions" in view["query"]
+    assert "FROM `movie-lab-42`.recbandits_v1.rewards" in view["query"]
 
 
-def test_what_is_made_is_on_the_manifest_and_removed_by_it(empty, platform, cloud):
-    """Four tables and a view; made again, nothing is sent but questions, and the manifest is the same."""
-    empty.create()
-    listed = provisioning.manifest(platform)
-    names = ["interactions", "rewards", "quarantine", "verdicts", "decisions"]
-    assert listed == [Resource("table", f"movie-lab-42.recbandits_v1.{name}") for name in names]
-    cloud.requests.clear()
-    empty.create()
-    assert {request.method for request in cloud.requests} == {"GET"}
-    assert provisioning.manifest(platform) == listed
-    provisioning.clean_up(platform, dry_run=False)
-    assert [path for path in cloud.documents if path.startswith(f"{DATASET}/tables")] == []
-
-
-def test_an_expiry_holds_for_tables_that_are_there(empty, cloud):
-    empty.create()
-    empty.create(expiry=1)
-    assert cloud.documents[f"{DATASET}/tables/rewards"]["timePartitioning"]["expirationMs"] == str(DAY)
-
-
-def test_creating_again_leaves_the_expiry_as_it_is(empty, cloud):
+def test_creating_again_asks_and_changes_nothing(warehouse, cloud):
     """Whoever creates the tables again does not know how long rows are kept."""
-    empty.create(expiry=30)
-    before = {path: document["timePartitioning"] for path, document in cloud.documents.items() if path in TABLES}
-    cloud.requests.clear()
-    empty.create()
-    assert {path: cloud.documents[path]["timePartitioning"] for path in TABLES} == before
-    assert {request.method for request in cloud.requests} == {"GET"}
-    kept = [before[path].get("expirationMs") for path in TABLES]
-    assert kept == [str(30 * DAY)] * 3 + [None], "verdicts stay"
+    warehouse.create(expiry=30)
+    cloud.calls.clear()
+    warehouse.create()
+    assert len(cloud.methods("GET")) == len(cloud.methods()) == 5
+
+
+def test_an_expiry_holds_for_tables_that_are_there(warehouse, cloud):
+    warehouse.create()
+    warehouse.create(expiry=1)
+    changes = cloud.requests(f"PATCH {HOST}{TABLES}/.*")
+    partitions = {"type": "DAY", "field": "time", "expirationMs": str(DAY)}
+    assert [each["body"]["timePartitioning"] for each in changes] == [partitions] * 3
 
 
 @pytest.mark.parametrize("days", [0, -1, float("nan")])
-def test_days_that_are_none_are_refused_before_anything_is_sent(empty, cloud, days):
-    cloud.requests.clear()
+def test_days_that_are_none_are_refused_before_anything_is_sent(warehouse, cloud, days):
     with pytest.raises(ValueError, match="expiry must be a positive number of days, got"):
-        empty.create(expiry=days)
-    assert cloud.requests == []
-
-
-def test_clean_up_removes_the_tables_that_were_made_and_no_others(platform, empty, cloud):
-    empty.create()
-    made = [resource.name.rpartition(".")[2] for resource in manifest(platform)]
-    assert made == ["interactions", "rewards", "quarantine", "verdicts", "decisions"]
-    somebody = replace(platform.config, artifacts=f"{platform.config.artifacts}-of-somebody")
-    GcpPlatform(somebody, cloud.endpoint).warehouse.create()
-    assert manifest(GcpPlatform(somebody)) == []
-    clean_up(GcpPlatform(somebody, cloud.endpoint), dry_run=False)
-    assert sum(path.startswith(f"{DATASET}/tables/") for path in cloud.documents) == 5
-    clean_up(platform, dry_run=False)
-    assert not [path for path in cloud.documents if path.startswith(f"{DATASET}/tables/")]
+        warehouse.create(expiry=days)
+    assert cloud.calls == []
 
 
 def test_a_batch_is_loaded_asked_for_merged_and_removed(warehouse, cloud):
-    warehouse.write([told("a", 1, 5.0), told("b", 3, 4.0)])
-    made, loaded, asked, merged, removed = (request for request in cloud.requests if request.method != "GET")
-    staging = made.body["tableReference"]["tableId"]
+    """Of two rewards BigQuery says that one is new."""
+    cloud.found = [digest_of(told("b", 3, 4.0))]
+    assert warehouse.write([told("a", 1, 5.0), told("b", 3, 4.0)]) == 1
+    (made,) = cloud.requests(f"POST {HOST}{TABLES}")
+    staging = made["body"]["tableReference"]["tableId"]
     assert staging.startswith("batch_of_rewards_")
-    assert int(made.body["expirationTime"]) > 0, "should nobody be left to remove it"
-    load = loaded.body["configuration"]["load"]
-    assert load["sourceFormat"] == "PARQUET"
-    assert load["parquetOptions"] == {"enableListInference": True}
-    assert load["writeDisposition"] == "WRITE_EMPTY"
-    assert load["destinationTable"]["tableId"] == staging
-    assert loaded.content.startswith(b"PAR1")
-    for request in (asked, merged):
-        assert request.path == "/bigquery/v2/projects/movie-lab-42/queries"
-        assert request.body["defaultDataset"] == {"projectId": "movie-lab-42", "datasetId": "recbandits_v1"}
-        assert request.body["labels"] == LABELS
-        bounds = {each["name"]: each["parameterValue"]["value"] for each in request.body["queryParameters"]}
-        assert bounds == {"first": "2026-01-01 12:00:01+00:00", "last": "2026-01-01 12:00:03+00:00"}
-    assert " ".join(merged.body["query"].split()) == (
+    assert int(made["body"]["expirationTime"]) > 0, "should nobody be left to remove it"
+    load, content = cloud.requests(f"(POST|PUT) {HOST}/upload{API}/jobs")
+    settings = json.loads(load["body"])["configuration"]["load"]
+    assert (settings["sourceFormat"], settings["parquetOptions"]) == ("PARQUET", {"enableListInference": True})
+    assert settings["destinationTable"]["tableId"] == staging
+    assert load["query"]["uploadType"] == "resumable"
+    assert content["body"].startswith(b"PAR1")
+    asked, merged = queries(cloud)
+    for configuration in (asked, merged):
+        assert configuration["query"]["defaultDataset"] == {"projectId": PROJECT, "datasetId": "recbandits_v1"}
+        assert configuration["labels"] == LABELS
+        assert parameters(configuration) == {
+            "first": "2026-01-01 12:00:01+00:00",
+            "last": "2026-01-01 12:00:03+00:00",
+        }
+    assert " ".join(merged["query"]["query"].split()) == (
         f"MERGE INTO rewards AS t USING {staging} AS s ON t.event_id = s.event_id AND t.digest = s.digest"
         " AND t.time BETWEEN @first AND @last"
         " WHEN NOT MATCHED THEN INSERT (event_id, time, value, digest)"
         " VALUES (s.event_id, s.time, s.value, s.digest)"
     )
-    assert (removed.method, removed.path) == ("DELETE", f"{DATASET}/tables/{staging}")
+    assert cloud.methods()[-1] == f"DELETE {HOST}{TABLES}/{staging}"
+
+
+def test_what_is_there_already_is_not_merged(warehouse, cloud):
+    assert warehouse.write([told("a", 1, 5.0)]) == 0
+    assert len(queries(cloud)) == 1
+
+
+def test_a_batch_that_is_refused_leaves_nothing_behind(warehouse, cloud):
+    cloud.answers = {f"POST {HOST}{API}/jobs": exceptions.BadRequest("Table rewards\nwas not found")}
+    with pytest.raises(PlatformError, match=r"dataset movie-lab-42\.recbandits_v1: 400 .*Table rewards was not found"):
+        warehouse.write([told("a", 1, 5.0)])
+    assert not [path for path in cloud.documents if path.startswith(f"{TABLES}/")]
 
 
 def test_rewards_are_looked_for_in_the_partitions_of_the_window_alone(warehouse, cloud):
-    warehouse.decisions(START, START, 60, 1.0)
-    (request,) = cloud.requests
-    values = {each["name"]: each["parameterValue"]["value"] for each in request.body["queryParameters"]}
-    assert values == {
+    cloud.answers = {f"POST {HOST}{API}/jobs": exceptions.BadRequest("no")}
+    with pytest.raises(PlatformError, match=r": 400 .*no"):
+        warehouse.decisions(START, START, 60, 1.0)
+    (configuration,) = queries(cloud)
+    assert parameters(configuration) == {
         "start": "2026-01-01 12:00:00+00:00",
         "stop": "2026-01-01 12:00:00+00:00",
         "until": "2026-01-01 12:01:00+00:00",
         "microseconds": "60000000",
         "fallback": 1.0,
     }
-    assert "r.time >= @start AND r.time <= @until" in request.body["query"]
+    assert "r.time >= @start AND r.time <= @until" in configuration["query"]["query"]
 
 
-def test_who_writes_meanwhile_goes_together(warehouse, cloud):
-    """30 writers at once, each told of its own row; fewer than 30 loads, and of 15 pairs of equal rows one is new."""
-    with ThreadPoolExecutor(30) as pool:
-        new = list(pool.map(lambda k: warehouse.write([shown(f"e{k // 2}", 0)]), range(30)))
-    assert [first + second for first, second in zip(new[::2], new[1::2], strict=True)] == [1] * 15
-    loads = [request for request in cloud.requests if request.path.startswith("/upload")]
-    assert 1 <= len(loads) < 30
-    assert warehouse.state()["interactions"]["rows"] == 15
+def test_what_is_forgotten_goes_in_one_transaction(warehouse, cloud):
+    warehouse.forget("1")
+    (configuration,) = queries(cloud)
+    statements = [" ".join(each.split()) for each in configuration["query"]["query"].split(";")]
+    assert [each.partition(" ")[0] for each in statements] == ["BEGIN", "DELETE", "DELETE", "COMMIT"]
+    assert parameters(configuration) == {"user": "1"}
 
 
-def test_more_than_goes_in_one_request_is_loaded_too(warehouse, cloud):
-    """Text that does not compress well: more than 10 MB."""
-    import random
-
-    data = random.Random(0).randbytes(6_000_000).hex()
-    assert warehouse.quarantine([Quarantined("m", START, "rewards", "too long", data)]) == 1
-    assert any(request.query.get("uploadType") == "resumable" for request in cloud.requests)
-    assert warehouse.query("SELECT LENGTH(data) AS n FROM quarantine")["n"].to_pylist() == [12_000_000]
+def batch(*digests):
+    return {"rewards": pa.table({"digest": list(digests)})}
 
 
-def test_a_batch_that_is_refused_leaves_nothing_behind(empty, cloud):
-    """Tables that nobody has made: one sentence, and the batch's own table is gone."""
-    with pytest.raises(PlatformError, match=r"recbandits_v1 could not be asked: .*name rewards does not exist"):
-        empty.write([told("a", 1, 5.0)])
-    assert [path for path in cloud.documents if path.startswith(f"{DATASET}/tables")] == []
+def test_who_writes_meanwhile_goes_together_and_is_told_of_its_own_rows():
+    """The first of 31 writers is held until 30 wait: two batches, and of each of 15 pairs of equal rows one is new."""
+    batches = []
+
+    def insert(tables):
+        batches.append(tables["rewards"]["digest"].to_pylist())
+        if len(batches) == 1:
+            waiting.until(lambda: len(writes._waiting) == 30)
+        return set(batches[-1])
+
+    writes = GroupedWrites(insert)
+    with ThreadPoolExecutor(31) as pool:
+        first = pool.submit(writes.write, batch("first"))
+        waiting.until(lambda: batches)
+        others = [pool.submit(writes.write, batch(str(k // 2))) for k in range(30)]
+        counts = [each.result() for each in others]
+    assert first.result() == 1
+    assert [sum(pair) for pair in zip(counts[::2], counts[1::2], strict=True)] == [1] * 15
+    assert [len(each) for each in batches] == [1, 30]
+
+
+def test_everybody_whose_rows_were_refused_hears_of_it_and_the_next_is_written():
+    held, results = threading.Event(), [lambda _: held.wait(30) and set()]
+
+    def insert(tables):
+        if results:
+            return results.pop()(tables)
+        if "bad" in tables["rewards"]["digest"].to_pylist():
+            raise PlatformError("refused")
+        return {"good"}
+
+    writes = GroupedWrites(insert)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(writes.write, batch("held"))
+        waiting.until(lambda: not results)
+        others = [pool.submit(writes.write, batch(name)) for name in ("bad", "other")]
+        waiting.until(lambda: len(writes._waiting) == 2)
+        held.set()
+        errors = [each.exception() for each in others]
+    assert first.result() == 0
+    assert [str(each) for each in errors] == ["refused"] * 2
+    assert writes.write(batch("good")) == 1

@@ -11,7 +11,6 @@ from messages_contract import MessagesContract
 
 from recbandits.config import Config
 from recbandits.platforms import choose
-from recbandits.platforms.gcp.clients import Clients
 from recbandits.platforms.gcp.messages import GcpMessages
 from tests.sockets import free_ports
 
@@ -69,11 +68,11 @@ class TestGcpMessagesOnTheEmulator(MessagesContract):
     def messages(self, emulator, monkeypatch, tmp_path):
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator)
         config = Config(platform="gcp", project="movie-lab-42", artifacts=str(tmp_path))
-        return GcpMessages(config, Clients(config.project))
+        return GcpMessages(config)
 
     @pytest.fixture
     def take(self, messages):
-        client = messages._clients.subscriber
+        client = messages.subscriber_client
 
         def take(subscription, number):
             taken, deadline = [], time.monotonic() + PATIENCE

@@ -28,7 +28,7 @@ def test_each_setting_gets_its_colour():
 def test_the_picture_holds_every_name():
     (axes,) = plots.resource_names(CONFIG).axes
     written = "".join(text.get_text() for text in axes.texts)
-    for name in (CONFIG.bucket, CONFIG.dataset, CONFIG.image("train"), CONFIG.service_account, CONFIG.endpoint):
+    for name in (CONFIG.bucket, CONFIG.dataset, CONFIG.image("train"), CONFIG.account("train"), CONFIG.endpoint):
         assert name in written
 
 

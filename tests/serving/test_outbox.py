@@ -1,6 +1,5 @@
 """What leaves a server, leaves it later, weighted right, or is counted."""
 
-import base64
 import json
 import socket
 import subprocess
@@ -10,14 +9,15 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from google.api_core.exceptions import NotFound
 
 from recbandits.config import Config
-from recbandits.platforms.gcp import GcpPlatform
-from recbandits.platforms.gcp.rehearsal import Rehearsal
+from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.records import Interaction
 from recbandits.serving.decisions import Recommendation
 from recbandits.serving.outbox import DirectLog, Outbox, count_missing, pass_probability
 from recbandits.serving.sinks import PubSubSink
+from tests.recorder import Recorder
 from tests.waiting import until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -52,29 +52,35 @@ def waiting_sink():
 
 
 class Cloud:
-    """A rehearsed Pub/Sub with a topic, once it was made, and what a subscription of it has received."""
+    """A Pub/Sub in memory that refuses to publish to a topic before it is made; `messages` are those that it took."""
 
-    def __init__(self, rehearsal, directory):
-        config = Config(platform="gcp", project="movie-lab-42", artifacts=str(directory))
-        self.requests, self._documents = rehearsal.requests, rehearsal.documents
-        self._messages = GcpPlatform(config, rehearsal.endpoint).messages
+    def __init__(self, recorder):
+        self._recorder, self.requests, self.messages = recorder, recorder.requests, []
+        self._adapter = GcpMessages(Config(platform="gcp", project="movie-lab-42"))
+        recorder.answers["Publish"] = self._publish
 
     def make_topic(self):
-        self._messages.subscription("reader", self._messages.topic("log"))
+        self._adapter.topic("log")
 
     def open_sink(self):
-        return self._messages.publisher("projects/movie-lab-42/topics/recbandits-v1-log")
+        return self._adapter.publisher("projects/movie-lab-42/topics/recbandits-v1-log")
 
     def received(self):
         """Pairs (`Interaction`, attributes)."""
-        messages = self._documents.get("messages of /v1/projects/movie-lab-42/subscriptions/recbandits-v1-reader", [])
-        return [(Interaction.from_json(base64.b64decode(each["data"])), each["attributes"]) for each in messages]
+        return [(Interaction.from_json(each.data.decode()), dict(each.attributes)) for each in self.messages]
+
+    def _publish(self, request):
+        if request.topic not in self._recorder.resources:
+            return NotFound("Resource not found")
+        self.messages += request.messages
+        return {"message_ids": [str(number) for number in range(len(request.messages))]}
 
 
 @pytest.fixture
-def cloud(tmp_path):
-    with Rehearsal() as rehearsal:
-        yield Cloud(rehearsal, tmp_path)
+def cloud(monkeypatch):
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    with Recorder() as recorder:
+        yield Cloud(recorder)
 
 
 def test_decisions_arrive_in_pubsub_as_they_were_with_their_event_id_as_attribute(cloud):
@@ -195,7 +201,7 @@ def test_many_large_records_go_in_several_requests(cloud):
     cloud.make_topic()
     cloud.open_sink().send(records)
     assert len(cloud.received()) == 200
-    sizes = [len(json.dumps(each.body)) for each in cloud.requests if each.path.endswith(":publish")]
+    sizes = [len(json.dumps(each)) for each in cloud.requests("Publish")]
     assert len(sizes) > 3
     assert max(sizes) < 10_000_000
 

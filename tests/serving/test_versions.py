@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
-from recbandits.platforms.gcp.rehearsal import Rehearsal, storage
 from recbandits.serving import policy, versions
+from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Instance, Parameters
 from recbandits.serving.traffic_split import TrafficSplit
+from tests import waiting
+from tests.recorder import Recorder
 
 
 @pytest.fixture
@@ -91,13 +93,12 @@ def test_what_is_served_already_is_not_loaded_again(release):
     assert after.policies == {names[1]: before.policies[names[1]]}
 
 
-def test_a_release_in_a_bucket_is_the_same(release, monkeypatch):
+def test_a_release_in_a_bucket_is_the_same(release):
     directory, names = release
-    with Rehearsal() as cloud:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", cloud.endpoint)
+    with Recorder() as cloud:
         for file in directory.rglob("*"):
             if file.is_file():
-                storage.put(cloud.documents, "b", f"models/1/{file.relative_to(directory)}", file.read_bytes())
+                cloud.objects[f"gs://b/models/1/{file.relative_to(directory).as_posix()}"] = file.read_bytes()
         served = versions.find("gs://b/models/1")
         assert served.release == versions.read(directory)
         assert sorted(served.policies) == sorted(names)
@@ -107,3 +108,49 @@ def test_a_release_in_a_bucket_is_the_same(release, monkeypatch):
             versions.serve("gs://b/models/1", TrafficSplit({"0" * 16: 100}), {})
         with pytest.raises(ValueError, match="there is nothing at gs://b/models/2"):
             versions.find("gs://b/models/2")
+
+
+def test_a_predictor_follows_the_release_that_it_was_given_and_keeps_it_while_there_is_no_good_one(
+    release, monkeypatch, caplog
+):
+    """Of AIP_STORAGE_URI, a copy that never changes, nothing is read; a new version comes with its policy."""
+    directory, names = release
+    monkeypatch.setenv("RECBANDITS_RELEASE", str(directory))
+    predictor = BanditPredictor()
+    predictor.load("/nowhere")
+    assert predictor.release.shares == {names[0]: 80, names[1]: 20}
+    (directory / "release.json").write_text(json.dumps({"shares": {names[1]: 100}}))
+    predictor.refresh()
+    assert predictor.release.shares == {names[1]: 100}
+    for text in ("{", json.dumps({"shares": {"0" * 16: 100}})):
+        (directory / "release.json").write_text(text)
+        predictor.refresh()
+        assert predictor.release.shares == {names[1]: 100}
+    assert "cannot be served: version 0000000000000000 is not there" in caplog.text
+    (directory / "release.json").unlink()
+    predictor.refresh()
+    assert predictor.release.shares == {names[1]: 100}
+
+
+def test_a_predictor_looks_at_its_release_again_and_again(release, monkeypatch):
+    directory, names = release
+    monkeypatch.setenv("RECBANDITS_RELEASE", str(directory))
+    monkeypatch.setattr("recbandits.serving.predictor.RELEASE_INTERVAL", 0.01)
+    predictor = BanditPredictor()
+    predictor.load("/nowhere")
+    (directory / "release.draft").write_text(json.dumps({"shares": {names[0]: 100}}))
+    (directory / "release.draft").rename(directory / "release.json")
+    waiting.until(lambda: predictor.release.shares == {names[0]: 100})
+
+
+def test_a_refused_instance_gets_its_sentence_where_the_parameters_ask_for_it(exported):
+    predictor = BanditPredictor()
+    predictor.load(exported[0])
+    body = {"instances": [{"candidates": ["999"]}, {"user_id": "7"}], "parameters": {"answer_refusals": True}}
+    answer = json.loads(predictor.postprocess(predictor.predict(predictor.preprocess(json.dumps(body).encode()))))
+    refused, answered = answer["predictions"]
+    assert list(refused) == ["error"]
+    assert refused["error"].startswith("unknown item ids: 999")
+    assert answered["policy_version"] == predictor.release.version("7")
+    with pytest.raises(ValueError, match=r"instances\[0\]: unknown item ids: 999"):
+        predictor.predict(predictor.preprocess(json.dumps({"instances": body["instances"]}).encode()))

@@ -100,7 +100,7 @@ def write_model(draft, directory, facts):
     (directory / FILE).unlink(missing_ok=True)
     for part in (POLICY, AGENT):
         shutil.rmtree(directory / part, ignore_errors=True)
-        shutil.copytree(draft / part, directory / part)
+        _copy(draft / part, directory / part)
     _draft(directory).write_text(json.dumps({"what": _KIND, **facts}, indent=1) + "\n", encoding="utf-8")
     _draft(directory).replace(directory / FILE)
     return read_model(directory)
@@ -138,6 +138,14 @@ class Models:
             facts = json.loads((model.directory / FILE).read_text(encoding="utf-8"))
             write_model(model.directory, place, {name: value for name, value in facts.items() if name != "what"})
         return model.version
+
+
+def _copy(source, target):
+    """Copy the files of a directory, their contents alone: a bucket that is mounted refuses permissions and times."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
 
 
 def _draft(directory):

@@ -1,30 +1,20 @@
-"""The protocol of a platform: name its resources, look for one, make one, remove one; and its errors.
-
-Everything else (which of them are there already, which are ours, what clean-up may touch) is the same for all platforms
-and lives in `recbandits.platforms.provisioning`.
-"""
+"""The protocol of a platform, and its errors."""
 
 from typing import NamedTuple, Protocol
 
 from recbandits.config import Config
 
-MADE = "made"
-FOUND = "found"
 
-
-class Resource(NamedTuple):
-    """One thing on a platform, named so that it can be removed whatever the configuration says by then."""
+class Outcome(NamedTuple):
+    """What happened to one resource."""
 
     kind: str
     name: str
+    outcome: str
 
 
 class PlatformError(RuntimeError):
     """A platform refused; the message is one sentence that names the resource and the reason."""
-
-
-class NotMadeError(PlatformError):
-    """A platform refused, and it is certain that nothing was made."""
 
 
 class Platform(Protocol):
@@ -33,40 +23,32 @@ class Platform(Protocol):
     Attributes:
       name: "local" or "gcp".
       config: the `Config` that it was made from.
-      lasting: kinds of resources that clean-up leaves alone.
     """
 
     name: str
     config: Config
-    lasting: frozenset
 
-    def plan(self):
-        """List every `Resource` the project needs, in the order of making; calls nothing."""
-
-    def exists(self, resource):
-        """Whether a resource is there; not asked about lasting ones.
-
-        Raises:
-          PlatformError: this cannot be said, or the resource is not for us to use.
-        """
-
-    def make(self, resource):
-        """Make a resource unless it is there; the request is never repeated once it may have had an effect.
+    def create(self):
+        """Make what the project needs and the platform lacks; a second call finds everything in place.
 
         Returns:
-          MADE when it exists because of this call, FOUND when it was there before, or another word for something
-          lasting.
+          list of `Outcome`: "made", "found", or the platform's own word.
 
         Raises:
-          NotMadeError: it was refused.
-          PlatformError: it could not be made, or nobody knows.
+          PlatformError: a resource could not be made, or is not ours to use.
         """
 
-    def remove(self, resource):
-        """Remove a resource with everything in it; one that is gone already is no error.
+    def clean_up(self, dry_run=True):
+        """Remove what bears our mark, with everything in it.
+
+        Args:
+          dry_run: only say what would be removed.
+
+        Returns:
+          list of `Outcome`: "would be removed" or "removed".
 
         Raises:
-          PlatformError: it could not be removed.
+          PlatformError: a resource could not be removed; the next call finds what is left.
         """
 
     def share(self, directory):

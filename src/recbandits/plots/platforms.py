@@ -22,7 +22,7 @@ def resource_names(config) -> Figure:
         "bucket": config.bucket,
         "BigQuery dataset": config.dataset,
         "container image": config.image("train"),
-        "service account": config.service_account,
+        "service account": config.account("train"),
         "Pub/Sub topic": config.topic("interactions"),
         "endpoint": config.endpoint,
     }

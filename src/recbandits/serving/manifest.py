@@ -47,6 +47,19 @@ def local_directory(uri: str | Path) -> Iterator[Path]:
         yield directory
 
 
+def read_bytes(uri: str | Path) -> bytes | None:
+    """Read one file, by its path or its gs:// URI; None where there is none."""
+    if not str(uri).startswith("gs://"):
+        return Path(uri).read_bytes() if Path(uri).is_file() else None
+    from google.api_core.exceptions import NotFound
+    from google.cloud import storage
+
+    try:
+        return storage.Blob.from_uri(str(uri), client=storage.Client(project=None)).download_as_bytes()
+    except NotFound:
+        return None
+
+
 def seal(directory, settings):
     """Write `policy.json` beside the files of a policy.
 

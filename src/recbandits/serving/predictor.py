@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -22,7 +23,7 @@ from starlette.responses import Response as HttpResponse
 from recbandits.serving import versions
 from recbandits.serving.metrics import Metrics
 from recbandits.serving.outbox import DirectLog, Outbox
-from recbandits.serving.schemas import Parameters, Prediction, RefusalError, Request, Response
+from recbandits.serving.schemas import Parameters, Prediction, Refusal, RefusalError, Request, Response
 from recbandits.serving.sinks import PubSubSink, open_spool
 
 MAX_BODY_BYTES = MAX_RESPONSE_BYTES = 1_500_000  # bytes, as on Vertex AI
@@ -30,8 +31,24 @@ MAX_CONCURRENT_PREDICTIONS = 32  # predictions at a time
 MAX_CONCURRENT_LARGE_BODIES = 16  # that are read at a time
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
 SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
+RELEASE_VARIABLE = "RECBANDITS_RELEASE"  # URI of a release to follow, instead of AIP_STORAGE_URI, which is a copy
+RELEASE_INTERVAL = 10.0  # seconds between two looks at it
 _MAX_MESSAGE_LENGTH = 1000  # letters
 _SMALL_BODY_BYTES, _FEW_CANDIDATES = 16_384, 5_000  # are answered in about a millisecond
+
+
+class Refused(NamedTuple):
+    """An instance that gets a sentence in the place of a `Recommendation`; metrics count it as the version "refused".
+
+    Attributes:
+      error: the sentence.
+      policy_version: as of a recommendation.
+      logged: likewise.
+    """
+
+    error: str
+    policy_version: str = "refused"
+    logged: bool = False
 
 
 class BanditPredictor:
@@ -47,8 +64,26 @@ class BanditPredictor:
         return served and served.release
 
     def load(self, artifacts_uri, **_):
-        """Load a policy or a release; see `versions.find`."""
-        self._uri, self._served = artifacts_uri, versions.find(artifacts_uri)
+        """Load a policy or a release, and follow the release that $RECBANDITS_RELEASE names; see `versions.find`."""
+        followed = os.environ.get(RELEASE_VARIABLE)
+        self._uri = followed or artifacts_uri
+        self._served = versions.find(self._uri)
+        if followed:
+            threading.Thread(target=self._follow, daemon=True).start()
+
+    def refresh(self):
+        """Serve the release that its URI has now; one that cannot be read or served leaves the present one."""
+        try:
+            release = versions.read(self._uri)
+            if release is not None and release != self.release:
+                self.replace(release)
+        except Exception as error:  # of the bucket's client, too: the next look may succeed
+            logging.warning("the release at %s cannot be served: %s", self._uri, error)
+
+    def _follow(self):
+        while True:
+            time.sleep(RELEASE_INTERVAL)
+            self.refresh()
 
     def replace(self, release):
         """Load and verify the policies of another `TrafficSplit`, then serve it.
@@ -82,7 +117,8 @@ class BanditPredictor:
         """Return a list of `Recommendation`, one for each instance of a `Request`.
 
         Raises:
-          RefusalError: nothing is served yet, or the policy refuses an instance.
+          RefusalError: nothing is served yet, or the policy refuses an instance and the parameters do not ask for
+            a `Refusal` in its place.
         """
         served, defaults = self._served, instances.parameters or Parameters()
         if served is None:
@@ -92,12 +128,17 @@ class BanditPredictor:
             try:
                 recommendations.append(served.recommend(instance, defaults))
             except ValueError as error:
-                raise RefusalError(422, f"instances[{number}]: {error}"[:_MAX_MESSAGE_LENGTH]) from None
+                if not defaults.answer_refusals:
+                    raise RefusalError(422, f"instances[{number}]: {error}"[:_MAX_MESSAGE_LENGTH]) from None
+                recommendations.append(Refused(str(error)[:_MAX_MESSAGE_LENGTH]))
         return recommendations
 
     def postprocess(self, prediction_results):
         """Write a list of `Recommendation` as bytes of JSON, as `Response` says."""
-        predictions = [Prediction.model_validate(each) for each in prediction_results]
+        predictions = [
+            Refusal(error=each.error) if isinstance(each, Refused) else Prediction.model_validate(each)
+            for each in prediction_results
+        ]
         return Response.model_construct(predictions=predictions).model_dump_json().encode()
 
 
@@ -179,7 +220,7 @@ class BanditHandler:
         """Return recommendations and the answer, not yet logged."""
         recommendations = [
             # A client that gives the seed decides what is drawn: its propensity is that of no exploration.
-            each._replace(logged=self.outbox is not None and instance.seed is None)
+            each._replace(logged=self.outbox is not None and instance.seed is None and not isinstance(each, Refused))
             for each, instance in zip(self.predictor.predict(request), request.instances, strict=True)
         ]
         answer = self.predictor.postprocess(recommendations)

@@ -157,6 +157,9 @@ class Parameters(_Message):
 
     candidates: _Candidates | None = None
     k: _Number = 1
+    answer_refusals: bool = Field(
+        False, description="an instance that is refused gets the sentence in its place, instead of the whole request"
+    )
 
 
 class Request(_Message):
@@ -205,10 +208,16 @@ class Prediction(BaseModel):
     logged: bool = Field(description="whether the decision is in the event log; what was drawn by a seed is not")
 
 
+class Refusal(BaseModel):
+    """What an instance gets that is refused, where the parameters ask for it."""
+
+    error: str = Field(description="what was wrong and what is expected, one sentence")
+
+
 class Response(BaseModel):
     """The body of an answer, predictions in the order of the instances."""
 
-    predictions: list[Prediction]
+    predictions: list[Prediction | Refusal]
 
 
 class Problem(BaseModel):

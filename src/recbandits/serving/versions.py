@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from recbandits import checks
 from recbandits.serving import policy
-from recbandits.serving.manifest import local_directory
+from recbandits.serving.manifest import local_directory, read_bytes
 from recbandits.serving.schemas import Instance, Parameters, Prediction
 from recbandits.serving.traffic_split import TrafficSplit
 
@@ -81,26 +81,27 @@ def find(uri):
     """
     if not uri:
         return None
+    if (release := read(uri)) is not None:
+        return serve(uri, release, {})
     with local_directory(uri) as directory:
         if not directory.is_dir():
             raise ValueError(f"there is nothing at {uri}")
-        if (directory / FILE).is_file():
-            return serve(directory, read(directory), {})
         if all(path.name == POLICIES for path in directory.iterdir()):  # nothing, or what was undeployed
             return None
         loaded = policy.load(directory)
         return Served(TrafficSplit({loaded.version: 100}), {loaded.version: loaded})
 
 
-def read(directory):
-    """Read the `TrafficSplit` of a directory.
+def read(uri):
+    """Read the `TrafficSplit` of a directory, or of a gs:// URI; None where it has no release.
 
     Raises:
       ValueError: it is not JSON, or no release.
     """
-    text = (Path(directory) / FILE).read_text(encoding="utf-8")
+    if (content := read_bytes(f"{uri}/{FILE}")) is None:
+        return None
     try:
-        return TrafficSplit.of(json.loads(text))
+        return TrafficSplit.of(json.loads(content))
     except ValueError as error:
         raise ValueError(f"{FILE} cannot be read: {error}") from error
 
@@ -150,48 +151,44 @@ class Answered(NamedTuple):
     refused: int
 
 
-def check_exact(content):
-    """Check that JSON lines have no integer that a double may round, as batch prediction on Vertex AI does.
-
-    Args:
-      content: bytes.
-
-    Raises:
-      ValueError: an integer of 2^53 or more; the sentence names the line and the number.
-    """
-
-    def read(digits):
-        if abs(number := int(digits)) >= 2**53:
-            raise OverflowError(digits)
-        return number
-
-    for row, line in enumerate(content.splitlines(), 1):
-        try:
-            json.loads(line, parse_int=read)
-        except OverflowError as error:
-            raise ValueError(f"line {row}: numbers must be below 2^53 for batch prediction, got {error}") from None
-        except (ValueError, RecursionError):  # no JSON: the line gets its sentence when it is to be answered
-            continue
-
-
 def batch_predict(policy, source, destination):
-    """Answer every line of a file, each an `Instance`; the lines that are refused go to a file of their own.
+    """Answer every line of a file, each an `Instance`, by an exported policy; see `answer_lines`.
 
     Args:
       policy: directory of an exported policy.
-      source: file of JSON lines; empty ones are ignored.
-      destination: file for the answers, replaced when it is complete, and beside it one with the suffix `.errors`.
+      source: file of JSON lines.
+      destination: file for the answers.
 
     Returns:
       `Answered`
 
     Raises:
       ValueError: there is no policy.
-      OSError: a file cannot be read or written.
     """
     served = find(policy)
     if served is None:
         raise ValueError(f"there is no policy in {policy}")
+
+    def answer(line):
+        return Prediction.model_validate(served.recommend(Instance.parse(line), Parameters())).model_dump()
+
+    return answer_lines(source, destination, answer)
+
+
+def answer_lines(source, destination, answer):
+    """Answer every line of a file; the lines that are refused go to a file of their own.
+
+    Args:
+      source: file of JSON lines; empty ones are ignored.
+      destination: file for the answers, replaced when it is complete, and beside it one with the suffix `.errors`.
+      answer: function from a line, bytes, to the prediction as a dict; it raises ValueError to refuse.
+
+    Returns:
+      `Answered`
+
+    Raises:
+      OSError: a file cannot be read or written.
+    """
     good, bad = Path(destination), Path(f"{destination}.errors")
     counts = [0, 0]
     with (
@@ -205,12 +202,11 @@ def batch_predict(policy, source, destination):
             if not line.strip():
                 continue
             try:
-                recommendation = served.recommend(Instance.parse(line), Parameters())
+                prediction = answer(line)
             except ValueError as error:
                 errors.write(json.dumps({"line": number, "error": str(error)}) + "\n")
                 counts[1] += 1
                 continue
-            prediction = Prediction.model_validate(recommendation).model_dump()
             answers.write(json.dumps({"instance": json.loads(line), "prediction": prediction}) + "\n")
             counts[0] += 1
     return Answered(good, counts[0], bad, counts[1])

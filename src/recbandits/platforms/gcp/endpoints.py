@@ -1,169 +1,147 @@
-"""Endpoints of Vertex AI: deployed versions of a policy, and traffic between them."""
+"""Models and endpoints of Vertex AI: versions of a policy, the traffic between them, and batch predictions."""
 
 import hashlib
 import json
+from collections import defaultdict
 from contextlib import suppress
-from pathlib import Path
+from functools import cached_property, wraps
 
 from recbandits.platforms.endpoints import expect_deployed, expect_shares
-from recbandits.platforms.gcp.assets import have, remove_endpoint
-from recbandits.platforms.gcp.errors import explained, finish
-from recbandits.platforms.gcp.jobs import wait
-from recbandits.platforms.gcp.models import Models
-from recbandits.platforms.protocol import PlatformError, Resource
+from recbandits.platforms.gcp import storage
+from recbandits.platforms.gcp.cloud import explained, have, location, vertex
+from recbandits.platforms.gcp.images import GcpImages
+from recbandits.platforms.gcp.messages import GcpMessages
+from recbandits.platforms.protocol import PlatformError
+from recbandits.serving import versions
+from recbandits.serving.manifest import local_directory
+from recbandits.serving.policy import load
+from recbandits.serving.predictor import RELEASE_VARIABLE, TOPIC_VARIABLE
+from recbandits.serving.schemas import Instance, RefusalError, Request
 from recbandits.serving.traffic_split import TrafficSplit
-from recbandits.serving.versions import Answered, check_exact
 
-_MACHINE = {"machine_type": "n2-standard-2"}
-_REPLICAS = {"min_replica_count": 1, "max_replica_count": 2}
-_PATIENCE = 3600  # seconds until a version must be deployed
+_MACHINE = {"machine_type": "n2-standard-2", "min_replica_count": 1, "max_replica_count": 2}
 _PREVIOUS = "previous-"  # labels in which an endpoint remembers the shares before the last change
+_STICKY = {"split": "users"}  # label of an endpoint whose server splits users
+_SERVER = {
+    "HANDLER_MODULE": "recbandits.serving.predictor",
+    "HANDLER_CLASS": "BanditHandler",
+    "PREDICTOR_MODULE": "recbandits.serving.predictor",
+    "PREDICTOR_CLASS": "BanditPredictor",
+}
+
+
+def _explained(method):
+    """Decorate a method so that what Google's libraries raise is a `PlatformError` about the endpoint."""
+
+    @wraps(method)
+    def call(self, *arguments, **options):
+        with explained(f"endpoint {self.name}"):
+            return method(self, *arguments, **options)
+
+    return call
 
 
 class GcpEndpoints:
-    """See `platforms.endpoints.Endpoints`.
+    """See `platforms.endpoints.Endpoints`."""
 
-    Args:
-      config: Config
-      clients: `Clients`
-      poll: seconds between two looks at a batch prediction that is waited for.
-    """
+    def __init__(self, config):
+        self._config = config
 
-    def __init__(self, config, clients, poll=30.0):
-        self._config, self._clients, self._poll = config, clients, poll
-
-    def create(self, name=None, topic=None):
+    def create(self, name=None, topic=None, sticky=False):
         """Create an endpoint, or find the one there is.
 
         Args:
           name: its id; None is the name in the configuration.
           topic: "projects/<project>/topics/<topic>", where decisions of what is deployed from here are logged; None for
             no log.
-
-        Returns:
-          `GcpEndpoint`
-
-        Raises:
-          PlatformError: Vertex AI refused.
+          sticky: whether a user always gets the same version, as of a `StickyEndpoint`; otherwise Vertex AI draws one
+            for each request. An endpoint that is there stays as it is.
         """
-        from google.api_core.exceptions import NotFound
-
-        name = name or self._config.endpoint
-        client = self._clients.vertex("Endpoint")
-        parent = f"projects/{self._config.project}/locations/{self._config.region}"
-        document = {"display_name": name, "labels": self._config.labels}
-        request = {"parent": parent, "endpoint": document, "endpoint_id": name}
-
-        resource = Resource("endpoint", f"{parent}/endpoints/{name}")
-
-        def find():
-            try:
-                client.get_endpoint(name=resource.name)
-            except NotFound:
-                Models(self._config, self._clients).expect()  # first, for clean-up removes what is newer before it
-                raise
-
-        def make():
-            finish(client.create_endpoint(request=request, timeout=60, retry=None), _PATIENCE)
-
-        have(self._config, resource, find, make)
-        return GcpEndpoint(name, self._config, self._clients, topic, self._poll)
+        name, config = name or self._config.endpoint, self._config
+        kind, labels = vertex(config).Endpoint, config.labels | (_STICKY if sticky else {})
+        with explained(f"endpoint {name}"):
+            endpoint = have(
+                lambda: _looked_at(kind(_full(config, "endpoints", name))),
+                lambda: kind.create(display_name=name, endpoint_id=name, labels=labels),
+            )
+            splits_users = _STICKY.items() <= dict(endpoint.labels).items()
+            if sticky and not splits_users:
+                raise PlatformError(f"endpoint {name} must split users, it splits requests: delete it first")
+        if topic:
+            GcpMessages(config).allow(topic, "roles/pubsub.publisher", config.account("serve"))
+        return (StickyEndpoint if splits_users else GcpEndpoint)(config, name, topic)
 
 
 class GcpEndpoint:
-    """See `platforms.endpoints.Endpoint`.
+    """See `platforms.endpoints.Endpoint`; each version is a model, and Vertex AI draws one for each request.
 
     Attributes:
       name: id of the endpoint.
       resource_name: its full name.
     """
 
-    def __init__(self, name, config, clients, topic, poll):
-        self.name = name
-        self.resource_name = f"projects/{config.project}/locations/{config.region}/endpoints/{name}"
-        self._config, self._clients, self._topic, self._poll = config, clients, topic, poll
-        self._models = Models(config, clients)
+    def __init__(self, config, name, topic):
+        self.name, self.resource_name = name, _full(config, "endpoints", name)
+        self._config, self._topic = config, topic
 
     @property
+    @_explained
     def traffic_split(self):
         """Dict from version to percentage; empty before the first policy."""
-        return _shares(self._get())
+        release, _ = self._read()
+        return dict(release.shares) if release else {}
 
+    @_explained
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`; a new version comes with its share, which it has once it answers.
-
-        Shares that somebody changes while a new version starts are overwritten by those that came with it.
 
         Args:
           policy: its directory, or the gs:// URI of one.
           traffic_percentage: its share.
-
-        Returns:
-          The version of the policy.
-
-        Raises:
-          ValueError: no exported policy, or a percentage that is none.
-          PlatformError: Vertex AI refused, as when somebody has changed the endpoint meanwhile; what was served before
-            goes on.
         """
-        version, found = self._models.version(policy), self._get()
-        shares = _shares(found)
-        release = _release(found).with_version(version, traffic_percentage) if shares else None
-        release = release or TrafficSplit({version: traffic_percentage})
-        if version in shares:
-            self._route(found, release)
-            return version
-        model = self._models.upload(policy, self._topic)
-        resources = {"machine_spec": _MACHINE, **_REPLICAS}
-        account = {"service_account": self._config.service_account}
-        deployed = {"model": model, "display_name": version, "dedicated_resources": resources, **account}
-        numbers = _ids(found) | {version: "0"}  # which stands for the new one
-        traffic = {numbers[each]: share for each, share in release.shares.items()}
-        request = {"endpoint": self.resource_name, "deployed_model": deployed, "traffic_split": traffic}
-        if shares:  # first: whoever is killed in between has changed no share
-            self._update(found, labels=_labels(found, release))
-        with self._explained("given another version"):
-            self._client.deploy_model(request=request, timeout=60).result(timeout=_PATIENCE)
+        with local_directory(policy) as directory:
+            version, (release, state) = load(directory).version, self._read()
+            if release is None:
+                self._add(version, policy, TrafficSplit({version: traffic_percentage}), state)
+            elif version in release.shares:
+                self._write(release.with_version(version, traffic_percentage), state)
+            else:
+                self._add(version, policy, release.with_version(version, traffic_percentage), state)
         return version
 
+    @_explained
     def split(self, traffic_split, expected=None):
         """See `Endpoint.split`; a deployed version that is not named gets nothing."""
-        found = self._deployed()
-        shares = _shares(found)
-        expect_shares(self.name, shares, expected)
-        self._route(found, _release(found).then(dict.fromkeys(shares, 0) | traffic_split))
+        release, state = self._deployed()
+        expect_shares(self.name, release.shares, expected)
+        self._change(release, release.then(dict.fromkeys(release.shares, 0) | traffic_split), state)
 
+    @_explained
     def rollback(self):
         """See `Endpoint.rollback`."""
-        found = self._deployed()
-        self._route(found, _release(found).rolled_back())
+        release, state = self._deployed()
+        self._change(release, release.rolled_back(), state)
 
+    @_explained
     def undeploy(self, version):
         """See `Endpoint.undeploy`."""
-        found = self._deployed()
-        if set(_shares(found)) != {version}:
-            self._route(found, _release(found).without(version), going=version)
-        request = {"endpoint": self.resource_name, "deployed_model_id": _ids(found)[version]}
-        with self._explained(f"rid of version {version}"):
-            self._client.undeploy_model(request=request, timeout=60).result(timeout=_PATIENCE)
+        release, state = self._deployed()
+        self._remove(version, None if set(release.shares) == {version} else release.without(version), state)
 
     def predict(self, instances, parameters=None):
-        """See `Endpoint.predict`; a raw prediction, for in others Vertex AI makes floats of all numbers.
-
-        Raises:
-          PlatformError: they were refused, in the server's words.
-        """
+        """See `Endpoint.predict`; a raw prediction, for in others Vertex AI makes floats of all numbers."""
         body = {"instances": instances} | ({} if parameters is None else {"parameters": parameters})
         status, answer = self.raw_predict(json.dumps(body).encode(), {"Content-Type": "application/json"})
         if status != 200:
-            said = " ".join(answer.decode(errors="replace").split())
-            raise PlatformError(f"endpoint {self.name} answered {status}: {said}")
+            text = " ".join(answer.decode(errors="replace").split())
+            raise PlatformError(f"endpoint {self.name} answered {status}: {text}")
         return json.loads(answer)["predictions"]
 
+    @_explained
     def raw_predict(self, body, headers):
         """See `Endpoint.raw_predict`."""
-        with self._explained("asked"):
-            return self._clients.raw_predict(self.resource_name, body, headers)
+        answer = self._connection.raw_predict(body, headers)
+        return answer.status_code, answer.content
 
     def health(self):
         """Dict: alive, ready, and the reason why not."""
@@ -174,124 +152,261 @@ class GcpEndpoint:
         return {"alive": True, "ready": ready, "reason": "" if ready else "no policy is deployed yet"}
 
     def logs(self):
-        """The command that reads what the servers have written, for Cloud Logging keeps it."""
+        """Return the command that reads what the servers have written, for Cloud Logging keeps it."""
         condition = f'resource.type="aiplatform.googleapis.com/Endpoint" resource.labels.endpoint_id="{self.name}"'
         return f"gcloud logging read '{condition}' --project={self._config.project} --limit=100"
 
+    @_explained
     def batch_predict(self, policy, source, destination):
-        """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI, which keeps no order.
+        """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`.
 
-        Args:
-          policy: its directory, or the gs:// URI of one.
-          source: file of JSON lines.
-          destination: file for the answers; what was refused goes beside it, to the same name with `.errors`.
-
-        Returns:
-          `serving.versions.Answered`
-
-        Raises:
-          PlatformError: Vertex AI refused, or the job failed.
-          ValueError: a number that Vertex AI would round, as `check_exact` says.
+        The job keeps no order and writes no error for a single line. So lines that are no `Instance` are not sent, the
+        server answers each instance that it refuses with a sentence, and answers are matched to the lines.
         """
-        check_exact(content := Path(source).read_bytes())
-        model = self._models.upload(policy)
-        name = f"{self._models.version(policy)}-{hashlib.sha256(content).hexdigest()[:8]}"
-        client, job = self._clients.vertex("Job"), Resource("batch prediction", name)
-        bucket = self._clients.storage.bucket(self._config.bucket)
-        with explained(job, "made"):
-            bucket.blob(f"batch/{name}/source.jsonl").upload_from_string(content, "application/jsonl")
-            document = self._batch(name, model)
-            parent = self.resource_name.partition("/endpoints/")[0]
-            made = client.create_batch_prediction_job(parent=parent, batch_prediction_job=document)
-            state, ended = wait(lambda: client.get_batch_prediction_job(name=made.name), self._poll)
-        if state != "succeeded":
-            raise PlatformError(f"batch prediction {name} {state}: {' '.join(ended.error.message.split())}")
-        folder = ended.output_info.gcs_output_directory.partition(f"gs://{bucket.name}/")[2]
-        parts = ((destination, "results"), (f"{destination}.errors", "errors"))
-        with explained(job, "read"):
-            good, bad = (self._gather(bucket, f"{folder}/prediction.{kind}", path) for path, kind in parts)
-        return Answered(*good, *bad)
+        with open(source, "rb") as file:
+            lines = [line for line in file if _instance(line)]
+        with local_directory(policy) as directory:
+            served = versions.find(directory)
+            model = self._upload(next(iter(served.policies)), policy, None)
+        answers = self._answers(model, lines, served.num_items) if lines else {}
 
+        def answer(line):
+            Instance.parse(line)  # raises what is written down for a line that was not sent
+            if not (waiting := answers.get(_canonical(line))):
+                raise ValueError("the batch prediction gave no answer")
+            prediction = waiting.pop()
+            if "error" in prediction:
+                raise ValueError(prediction["error"])
+            return prediction
+
+        return versions.answer_lines(source, destination, answer)
+
+    @_explained
     def delete(self):
         """See `Endpoint.delete`; versions of the model stay."""
         from google.api_core.exceptions import NotFound
 
-        with self._explained("deleted"), suppress(NotFound):
-            remove_endpoint(self._clients, self.resource_name)
+        with suppress(NotFound):
+            self._look().delete(force=True)
 
-    @property
-    def _client(self):
-        return self._clients.vertex("Endpoint")
+    @cached_property
+    def _connection(self):
+        return self._look()
 
-    def _explained(self, done):
-        return explained(Resource("endpoint", self.name), done)
-
-    def _get(self):
-        with self._explained("looked at"):
-            return self._client.get_endpoint(name=self.resource_name)
+    def _look(self):
+        """Return the `aiplatform.Endpoint` as it is now, with an etag that Vertex AI refuses once it has changed."""
+        return _looked_at(vertex(self._config).Endpoint(self.resource_name))
 
     def _deployed(self):
-        found = self._get()
-        if not found.deployed_models:
+        release, state = self._read()
+        if release is None:
             raise PlatformError(f"endpoint {self.name} has no policy, deploy one first")
-        return found
+        return release, state
 
-    def _route(self, found, release, going=None):
-        """Set shares, and remember those before in labels: at once, and for the next process.
+    def _change(self, present, release, state):
+        expect_deployed(self.name, present.shares.keys(), release.shares.keys())
+        self._write(release, state)
 
-        Args:
-          found: the endpoint, as it was when this was decided.
-          release: `TrafficSplit`
-          going: a version without a share that it does not name any more.
-        """
-        ids = {version: number for version, number in _ids(found).items() if version != going}
-        expect_deployed(self.name, ids.keys(), release.shares.keys())
-        traffic = {ids[version]: share for version, share in release.shares.items()}
-        self._update(found, traffic_split=traffic, labels=_labels(found, release))
+    def _read(self):
+        """Return the `TrafficSplit`, None before the first policy, and the endpoint from which it was read."""
+        endpoint = self._look()
+        deployed, labels = endpoint.gca_resource, endpoint.labels
+        if not deployed.deployed_models:
+            return None, endpoint
+        shares = {version: deployed.traffic_split.get(number, 0) for version, number in _numbers(endpoint).items()}
+        previous = {key.removeprefix(_PREVIOUS): int(labels[key]) for key in labels if key.startswith(_PREVIOUS)}
+        return TrafficSplit(shares, previous or None), endpoint
 
-    def _update(self, found, **fields):
-        """Change an endpoint that is still as it was found: with its etag, for Vertex AI refuses an old one."""
-        document = {"name": self.resource_name, "etag": found.etag, **fields}
-        with self._explained("split"):
-            self._client.update_endpoint(request={"endpoint": document, "update_mask": {"paths": list(fields)}})
+    def _write(self, release, endpoint):
+        numbers = _numbers(endpoint)
+        traffic = {numbers[version]: share for version, share in release.shares.items()}
+        endpoint.update(traffic_split=traffic, labels=_labels(endpoint, release))
 
-    def _batch(self, name, model):
-        place = f"gs://{self._config.bucket}/batch/{name}"
-        return {
-            "display_name": name,
-            "model": model,
-            "input_config": {"instances_format": "jsonl", "gcs_source": {"uris": [f"{place}/source.jsonl"]}},
-            "output_config": {"predictions_format": "jsonl", "gcs_destination": {"output_uri_prefix": place}},
-            "dedicated_resources": {"machine_spec": _MACHINE, "starting_replica_count": 1, "max_replica_count": 2},
-            "service_account": self._config.service_account,
-            "labels": self._config.labels,
-        }
+    def _add(self, version, policy, release, endpoint):
+        model, numbers = self._upload(version, policy, self._topic), _numbers(endpoint)
+        traffic = {numbers.get(each, "0"): share for each, share in release.shares.items()}  # "0" is the new one
+        if numbers:  # first: whoever is killed in between has changed no share
+            endpoint.update(labels=_labels(endpoint, release))
+        self._start(endpoint, model, version, traffic_split=traffic)
 
-    def _gather(self, bucket, prefix, destination):
-        """Put what several workers wrote into one file; gives its path and the number of its lines."""
-        blobs = sorted(self._clients.storage.list_blobs(bucket, prefix=prefix), key=lambda blob: blob.name)
-        lines = [line for blob in blobs for line in blob.download_as_bytes().splitlines(keepends=True)]
-        Path(destination).write_bytes(b"".join(lines))
-        return Path(destination), len(lines)
+    def _remove(self, version, release, endpoint):
+        if release:
+            self._write(release, endpoint)
+        endpoint.undeploy(_numbers(endpoint)[version])
+
+    def _start(self, endpoint, model, name, **traffic):
+        """Have Vertex AI start a server of a model under a name, beside what is deployed."""
+        options = {"service_account": self._config.account("serve"), **_MACHINE}
+        endpoint.deploy(model, deployed_model_display_name=name, **traffic, **options)
+
+    def _upload(self, version, policy, topic):
+        local = not str(policy).startswith("gs://")
+        uri = storage.upload(self._config, policy, f"policies/{version}") if local else str(policy)
+        return _have_model(self._config, f"policy-{version}", uri, {TOPIC_VARIABLE: topic} if topic else {})
+
+    def _answers(self, model, lines, num_items):
+        """Run a batch prediction; gives a dict from an instance's canonical text to the list of its predictions."""
+        content = b"".join(line.strip() + b"\n" for line in lines)
+        folder = f"batch/{model.version_id}-{hashlib.sha256(content).hexdigest()[:12]}"
+        bucket, answers = storage.bucket(self._config), defaultdict(list)
+        bucket.blob(f"{folder}/source.jsonl").upload_from_string(content, "application/jsonl")
+        job = model.batch_predict(
+            job_display_name=folder.rpartition("/")[2],
+            gcs_source=f"gs://{bucket.name}/{folder}/source.jsonl",
+            gcs_destination_prefix=f"gs://{bucket.name}/{folder}",
+            model_parameters={"answer_refusals": True},
+            machine_type=_MACHINE["machine_type"],
+            starting_replica_count=1,
+            max_replica_count=2,
+            batch_size=_batch_size(lines, num_items),
+            service_account=self._config.account("serve"),
+            labels=self._config.labels,
+        )
+        output = job.output_info.gcs_output_directory.partition(f"gs://{bucket.name}/")[2]
+        for blob in bucket.list_blobs(prefix=f"{output}/prediction.results"):
+            for result in map(json.loads, blob.download_as_bytes().splitlines()):
+                answers[_canonical(json.dumps(result["instance"]))].append(result["prediction"])
+        return answers
 
 
-def _ids(endpoint):
+class StickyEndpoint(GcpEndpoint):
+    """See `platforms.endpoints.Endpoint`; one model, whose server splits users between the versions of a release.
+
+    The release is a directory in the bucket, `releases/<name>/`, with `release.json` and `policies/<version>/`. The
+    server looks at `release.json` again and again, so that another split, or another version, needs no new deployment.
+    """
+
+    @_explained
+    def deploy(self, policy, traffic_percentage=100):
+        """See `Endpoint.deploy`; where no server of the present image runs yet, one is deployed."""
+        version, uri = super().deploy(policy, traffic_percentage), f"gs://{self._config.bucket}/{self._folder}"
+        variables = {RELEASE_VARIABLE: uri} | ({TOPIC_VARIABLE: self._topic} if self._topic else {})
+        model, endpoint = _have_model(self._config, "release", uri, variables), self._look()
+        name, numbers = f"release-{model.version_id}", _numbers(endpoint)
+        if name not in numbers:
+            self._start(endpoint, model, name, traffic_percentage=100)
+            for number in numbers.values():
+                endpoint.undeploy(number)
+        return version
+
+    @_explained
+    def delete(self):
+        """See `Endpoint.delete`; policies stay in the bucket."""
+        super().delete()
+        if blob := storage.bucket(self._config).get_blob(f"{self._folder}/{versions.FILE}"):
+            blob.delete()
+
+    @property
+    def _folder(self):
+        return f"releases/{self.name}"
+
+    def _read(self):
+        """Return the `TrafficSplit`, None before the first policy, and the object with the generation that was read."""
+        bucket, name = storage.bucket(self._config), f"{self._folder}/{versions.FILE}"
+        if (blob := bucket.get_blob(name)) is None:
+            return None, (bucket.blob(name), 0)
+        generation = blob.generation  # which reading may forget
+        return TrafficSplit.of(json.loads(blob.download_as_bytes())), (blob, generation)
+
+    def _write(self, release, state):
+        blob, generation = state
+        blob.upload_from_string(json.dumps(vars(release)), if_generation_match=generation)
+
+    def _add(self, version, policy, release, state):
+        with local_directory(policy) as directory:
+            storage.upload(self._config, directory, f"{self._folder}/{versions.POLICIES}/{version}")
+        self._write(release, state)
+
+    def _remove(self, version, release, state):
+        if release:
+            self._write(release, state)
+        else:
+            blob, generation = state
+            self._look().undeploy_all()
+            blob.delete(if_generation_match=generation)
+
+
+def _full(config, kind, name):
+    return f"{location(config)}/{kind}/{name}"
+
+
+def _looked_at(endpoint):
+    """Return an endpoint of the SDK after its first request, which the constructor does not send."""
+    return endpoint if endpoint.gca_resource else None
+
+
+def _numbers(endpoint):
     """Dict from version to the number that Vertex AI gave to its deployment."""
-    return {model.display_name: model.id for model in endpoint.deployed_models}
-
-
-def _shares(endpoint):
-    return {version: endpoint.traffic_split.get(number, 0) for version, number in _ids(endpoint).items()}
+    return {model.display_name: model.id for model in endpoint.gca_resource.deployed_models}
 
 
 def _labels(endpoint, release):
-    """The labels of an endpoint, with what a `TrafficSplit` remembers."""
+    """Labels of an endpoint, with the shares that a `TrafficSplit` remembers."""
     labels = {key: text for key, text in endpoint.labels.items() if not key.startswith(_PREVIOUS)}
     return labels | {f"{_PREVIOUS}{version}": str(share) for version, share in (release.previous or {}).items()}
 
 
-def _release(endpoint):
-    """The `TrafficSplit` that an endpoint serves, with what its labels remember."""
-    remembered = {key: text for key, text in endpoint.labels.items() if key.startswith(_PREVIOUS)}
-    previous = {key.removeprefix(_PREVIOUS): int(text) for key, text in remembered.items()}
-    return TrafficSplit(_shares(endpoint), previous or None)
+def _have_model(config, name, uri, variables):
+    """Make a version of the one model, unless the same directory in the same container is one.
+
+    Args:
+      config: Config
+      name: of what is in the directory.
+      uri: gs:// URI of the directory.
+      variables: dict of the container's environment, beside the server's.
+
+    Returns:
+      `aiplatform.Model`; its image is told by its digest, for a tag may name another one when a server starts.
+    """
+    from google.api_core.exceptions import NotFound
+
+    kind, full = vertex(config).Model, _full(config, "models", config.base)
+    image = GcpImages(config).pinned("serve")
+    alias = f"{name}-{hashlib.sha256(json.dumps([image, uri, variables]).encode()).hexdigest()[:8]}"
+    settings = {
+        "display_name": config.base,
+        "artifact_uri": uri,
+        "serving_container_image_uri": image,
+        "serving_container_predict_route": "/predict",
+        "serving_container_health_route": "/health",
+        "serving_container_ports": [8080],
+        "serving_container_environment_variables": _SERVER | variables,
+        "version_aliases": [alias],
+        "version_description": name.replace("-", " "),
+        "labels": config.labels,
+    }
+
+    def upload():
+        try:
+            place = {"parent_model": kind(full).resource_name}
+        except NotFound:
+            place = {"model_id": config.base}
+        return kind.upload(**settings, **place)
+
+    return have(lambda: kind(f"{full}@{alias}"), upload)
+
+
+def _instance(line):
+    """Return the `Instance` of a line, None for a line that is none."""
+    with suppress(RefusalError):
+        return Instance.parse(line)
+
+
+def _canonical(text):
+    """Return JSON as text in which 7.0, as Vertex AI writes 7, is 7."""
+    return json.dumps(json.loads(text, parse_float=lambda digits: _whole(float(digits))), sort_keys=True)
+
+
+def _whole(number):
+    return int(number) if number.is_integer() else number
+
+
+def _batch_size(lines, num_items):
+    """Return how many lines, of 64, 8 or 1, can be one request whichever they are."""
+    for size in (64, 8):
+        with suppress(RefusalError):
+            for line in lines:
+                request = Request.model_construct(instances=[_instance(line)] * size, parameters=None)
+                request.count_candidates(num_items)
+            return size
+    return 1

@@ -1,153 +1,139 @@
-"""Pub/Sub of Google Cloud: topics, subscriptions, and what becomes of messages that nobody can take."""
+"""Pub/Sub of Google Cloud: topics, subscriptions, dead letters, and who may publish."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from recbandits.platforms.functions import ATTEMPTS
-from recbandits.platforms.gcp.assets import have
-from recbandits.platforms.gcp.errors import explained
-from recbandits.platforms.gcp.resources import remove
-from recbandits.platforms.protocol import Resource
+from recbandits.platforms.gcp.cloud import explained, have, rest
 from recbandits.serving.sinks import PubSubSink
 
-_DEADLINE = 60  # seconds that a reader has; Eventarc gives 10, too few for a busy warehouse
-_KEPT = {"seconds": 7 * 24 * 3600}  # how long a message waits for its reader
-_COUNT = "pubsub.googleapis.com/subscription/num_undelivered_messages"
+_DEADLINE = 60  # seconds until a message that was not acknowledged comes again; Eventarc's 10 are too few
+_RETENTION = {"seconds": 7 * 24 * 3600}
+_METRIC = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 
 
 class GcpMessages:
-    """See `platforms.messages.Messages`.
+    """See `platforms.messages.Messages`; Google's clients use the emulator that PUBSUB_EMULATOR_HOST names."""
 
-    Args:
-      config: Config
-      clients: `Clients`
-    """
+    def __init__(self, config):
+        self._config = config
 
-    def __init__(self, config, clients):
-        self._config, self._clients = config, clients
+    @cached_property
+    def publisher_client(self):
+        """`google.cloud.pubsub_v1.PublisherClient`."""
+        from google.cloud import pubsub_v1
+
+        return pubsub_v1.PublisherClient()
+
+    @cached_property
+    def subscriber_client(self):
+        """`google.cloud.pubsub_v1.SubscriberClient`."""
+        from google.cloud import pubsub_v1
+
+        return pubsub_v1.SubscriberClient()
 
     def topic(self, name):
-        """Find a topic, or make it.
-
-        Args:
-          name: such as "interactions"; the topic's id begins with the configuration's names.
-
-        Returns:
-          "projects/<project>/topics/<topic>".
-
-        Raises:
-          PlatformError: Pub/Sub refused.
-        """
-        return self._topic(f"projects/{self._config.project}/topics/{self._config.topic(name)}")
+        """See `Messages.topic`."""
+        return self._have_topic(self._full("topics", name))
 
     def subscription(self, name, topic):
-        """Find a subscription, or make it: it keeps what is published to a topic from now on until it is read.
+        """See `Messages.subscription`; it keeps messages for a week, and never expires."""
+        return self._have_subscription(self._full("subscriptions", name), topic)
 
-        Args:
-          name: its id without the configuration's names.
-          topic: "projects/<project>/topics/<topic>".
+    def publisher(self, topic):
+        """See `Messages.publisher`."""
+        return PubSubSink(topic, self.publisher_client)
 
-        Returns:
-          "projects/<project>/subscriptions/<subscription>".
-
-        Raises:
-          PlatformError: Pub/Sub refused.
-        """
-        full = f"projects/{self._config.project}/subscriptions/{self._config.topic(name)}"
-        return self._subscription(full, topic)
-
-    def bury(self, subscription, topic):
-        """Send what a subscription has delivered ten times in vain to the topic `<topic>-dead`, where it waits a week.
+    def add_dead_letters(self, subscription, topic):
+        """Move what a subscription has delivered ten times in vain to the topic `<topic>-dead`, where it waits a week.
 
         Pub/Sub's own account moves the messages: it may publish to that topic, and acknowledge in the subscription.
 
         Args:
           subscription: "projects/<project>/subscriptions/<subscription>".
-          topic: "projects/<project>/topics/<topic>" that it reads.
+          topic: "projects/<project>/topics/<topic>" of the subscription.
 
         Returns:
           "projects/<project>/subscriptions/<topic>-dead", in which the dead letters wait.
-
-        Raises:
-          PlatformError: Pub/Sub refused.
         """
-        dead = self._topic(f"{topic}-dead")
-        kept = self._subscription(dead.replace("/topics/", "/subscriptions/"), dead)
-        with explained(Resource("subscription", subscription), "given dead letters"):
-            self._allow(self._clients.publisher, dead, "roles/pubsub.publisher")
-            self._allow(self._clients.subscriber, subscription, "roles/pubsub.subscriber")
-            policy = {"dead_letter_topic": dead, "max_delivery_attempts": ATTEMPTS}
-            document = {"dead_letter_policy": policy, "ack_deadline_seconds": _DEADLINE}
-            request = {"subscription": {"name": subscription, **document}, "update_mask": {"paths": list(document)}}
-            self._clients.subscriber.update_subscription(request=request)
-        return kept
+        dead = self._have_topic(f"{topic}-dead")
+        letters = self._have_subscription(dead.replace("/topics/", "/subscriptions/"), dead)
+        self.allow(dead, "roles/pubsub.publisher", self._agent)
+        self.allow(subscription, "roles/pubsub.subscriber", self._agent)
+        policy = {"dead_letter_topic": dead, "max_delivery_attempts": ATTEMPTS}
+        changes = {"dead_letter_policy": policy, "ack_deadline_seconds": _DEADLINE}
+        request = {"subscription": {"name": subscription, **changes}, "update_mask": {"paths": list(changes)}}
+        with explained(f"subscription {subscription}"):
+            self.subscriber_client.update_subscription(request=request)
+        return letters
 
-    def publisher(self, topic):
-        """`serving.sinks.PubSubSink` of a topic: `send` a list of records with `event_id` and `to_json`."""
-        return PubSubSink(topic, self._clients.publisher)
+    def allow(self, resource, role, account):
+        """Give an account, an e-mail address, a role on one topic or subscription, a full name."""
+        client = self.publisher_client if "/topics/" in resource else self.subscriber_client
+        member = f"serviceAccount:{account}"
+        with explained(f"role {role} on {resource}"):
+            policy = client.get_iam_policy(request={"resource": resource})
+            if any(each.role == role and member in each.members for each in policy.bindings):
+                return
+            policy.bindings.add(role=role, members=[member])
+            client.set_iam_policy(request={"resource": resource, "policy": policy})
 
     def backlog(self, name):
-        """How many messages a subscription has not delivered, as Cloud Monitoring saw it last: up to minutes ago.
+        """See `Messages.backlog`; as Cloud Monitoring saw it, up to minutes ago.
+
+        Eventarc names the subscriptions of functions itself: the topic knows them.
 
         Args:
-          name: of the subscription, without the configuration's names.
-
-        Raises:
-          PlatformError: Cloud Monitoring refused.
+          name: of a subscription, or of a topic for all its subscriptions; 0 if there is none.
         """
-        now, subscription = datetime.now(UTC), self._config.topic(name)
-        query = {
-            "filter": f'metric.type="{_COUNT}" AND resource.labels.subscription_id="{subscription}"',
-            "interval.startTime": (now - timedelta(minutes=10)).isoformat(),
-            "interval.endTime": now.isoformat(),
-        }
-        with explained(Resource("subscription", subscription), "looked at"):
-            path = f"v3/projects/{self._config.project}/timeSeries"
-            series = self._clients.rest("monitoring", "GET", path, query=query).get("timeSeries", [])
-        return int(series[0]["points"][0]["value"]["int64Value"]) if series else 0
+        from google.api_core.exceptions import NotFound
+
+        topic, names = self._full("topics", name), [self._full("subscriptions", name)]
+        now = datetime.now(UTC)
+        with explained(f"backlog of {name}"):
+            with suppress(NotFound):  # the name of a subscription alone
+                names += self.publisher_client.list_topic_subscriptions(topic=topic)
+            ids = " OR ".join(f'resource.labels.subscription_id="{full.rpartition("/")[2]}"' for full in set(names))
+            query = {
+                "filter": f'metric.type="{_METRIC}" AND ({ids})',
+                "interval.startTime": (now - timedelta(minutes=10)).isoformat(),
+                "interval.endTime": now.isoformat(),
+            }
+            path = f"projects/{self._config.project}/timeSeries"
+            series = rest("GET", f"https://monitoring.googleapis.com/v3/{path}", query=query).get("timeSeries", [])
+        return sum(int(each["points"][0]["value"]["int64Value"]) for each in series)
 
     def delete(self, name):
-        """Remove a topic, and the subscription of the same name; what is gone already is no error."""
-        for kind in ("subscription", "topic"):
-            resource = Resource(kind, f"projects/{self._config.project}/{kind}s/{self._config.topic(name)}")
-            with explained(resource, "removed"):
-                remove(self._clients, resource)
+        """See `Messages.delete`."""
+        from google.api_core.exceptions import NotFound
 
-    def _topic(self, full):
-        client = self._clients.publisher
-        request = {"name": full, "labels": self._config.labels}
-        have(
-            self._config,
-            Resource("topic", full),
-            lambda: client.get_topic(topic=full),
-            lambda: client.create_topic(request=request, retry=None),
-        )
-        return full
+        for client, kind in ((self.subscriber_client, "subscription"), (self.publisher_client, "topic")):
+            full = self._full(f"{kind}s", name)
+            with explained(f"{kind} {full}"), suppress(NotFound):
+                getattr(client, f"delete_{kind}")(request={kind: full})
 
-    def _subscription(self, full, topic):
-        client = self._clients.subscriber
-        request = {
-            "name": full,
-            "topic": topic,
-            "ack_deadline_seconds": 60,
-            "message_retention_duration": _KEPT,
-            "expiration_policy": {},  # never: an idle subscription is otherwise gone after 31 days
-            "labels": self._config.labels,
-        }
-        have(
-            self._config,
-            Resource("subscription", full),
-            lambda: client.get_subscription(subscription=full),
-            lambda: client.create_subscription(request=request, retry=None),
-        )
-        return full
+    @cached_property
+    def _agent(self):
+        """The account by which Pub/Sub moves dead letters; it bears the project's number."""
+        from google.cloud.resourcemanager_v3 import ProjectsClient
 
-    def _allow(self, client, resource, role):
-        """Let Pub/Sub's own account do something to a topic or a subscription."""
-        project = self._clients.projects.get_project(request={"name": f"projects/{self._config.project}"})
-        number = project.name.removeprefix("projects/")
-        member = f"serviceAccount:service-{number}@gcp-sa-pubsub.iam.gserviceaccount.com"
-        policy = client.get_iam_policy(request={"resource": resource})
-        if any(binding.role == role and member in binding.members for binding in policy.bindings):
-            return
-        policy.bindings.add(role=role, members=[member])
-        client.set_iam_policy(request={"resource": resource, "policy": policy})
+        project = ProjectsClient().get_project(name=f"projects/{self._config.project}")
+        return f"service-{project.name.rpartition('/')[2]}@gcp-sa-pubsub.iam.gserviceaccount.com"
+
+    def _full(self, kind, name):
+        return f"projects/{self._config.project}/{kind}/{self._config.topic(name)}"
+
+    def _have_topic(self, full):
+        client, request = self.publisher_client, {"name": full, "labels": self._config.labels}
+        with explained(f"topic {full}"):
+            return have(lambda: client.get_topic(topic=full), lambda: client.create_topic(request=request)).name
+
+    def _have_subscription(self, full, topic):
+        client, request = self.subscriber_client, {"name": full, "topic": topic, "labels": self._config.labels}
+        request |= {"ack_deadline_seconds": _DEADLINE, "message_retention_duration": _RETENTION}
+        request["expiration_policy"] = {}  # never: an idle subscription is otherwise removed after 31 days
+        with explained(f"subscription {full}"):
+            return have(
+                lambda: client.get_subscription(subscription=full), lambda: client.create_subscription(request=request)
+            ).name

@@ -1,30 +1,26 @@
-"""Runs of compiled pipelines on Vertex AI Pipelines.
+"""Compiled pipelines on Vertex AI Pipelines: `aiplatform.PipelineJob` and `aiplatform.PipelineJobSchedule`.
 
-The request is the one of `google.cloud.aiplatform.PipelineJob`, without its checks of the bucket, which `provisioning`
-has made. Vertex AI has no lock, but one job for each id, for good. So a pipeline's jobs are numbered: of all who see
-that none is running, and ask for the next number, one gets it. The name of the run is a label, for a run that failed
-has another job when it is run again.
+Vertex AI has no lock, but one job for each id, for good. So the jobs of a pipeline are numbered: of all processes that
+see that none is running, and ask for the next number, one gets it. The name of the run is a label, because a run that
+failed has another job when it is run again.
 """
 
-import functools
 import json
 import re
-import time
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 
-from recbandits.platforms.gcp.assets import expect_release, have, labelled
-from recbandits.platforms.gcp.errors import explained
+from recbandits.platforms.gcp.cloud import explained, labelled, patiently, vertex
+from recbandits.platforms.gcp.cloud import wait as wait_for
+from recbandits.platforms.gcp.experiments import GcpExperiments
 from recbandits.platforms.gcp.images import GcpImages
-from recbandits.platforms.gcp.requests import pipeline_job, pipeline_spec
-from recbandits.platforms.gcp.resources import remove
 from recbandits.platforms.jobs import Job
-from recbandits.platforms.pipelines import Run
-from recbandits.platforms.protocol import PlatformError, Resource
+from recbandits.platforms.pipelines import IMAGE, SNAPSHOT, Run
+from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import next_time
 
-_STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}  # else a step may go on
-_PIPELINE, _RUN = "pipeline", "run"  # labels
-_DEPLOYER = "comp-deployer"  # the step that makes an endpoint, on a machine where no manifest lasts
+_STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}  # else a step may still run
 
 
 class GcpPipelines:
@@ -32,79 +28,100 @@ class GcpPipelines:
 
     Args:
       config: Config
-      clients: `Clients`
       poll: seconds between two looks at a run that is waited for.
     """
 
-    def __init__(self, config, clients, poll=30.0):
-        self._config, self._clients, self._poll = config, clients, poll
+    def __init__(self, config, poll=30.0):
+        self._config, self._poll = config, poll
+
+    def pipeline_job(self, template, name, parameters=None, caching=True, number=None):
+        """Return a compiled pipeline as `aiplatform.PipelineJob`, which is not started; `to_dict()` shows it.
+
+        The steps' own image is named by its digest, which is part of a cache's key. Nothing comes from a cache where
+        the pipeline has an input `SNAPSHOT` without a value: such a run reads what it finds when it begins.
+
+        Args:
+          template: file that KFP's compiler has written.
+          name: of the run.
+          parameters: dict from input of the pipeline to value.
+          caching: False for no cache; True leaves it to what the template says of each step.
+          number: of the job among those of its pipeline, for good; None leaves the id to the SDK.
+        """
+        spec = _load(template)
+        if ours := [container for container in _containers(spec) if container["image"] == IMAGE]:
+            uri = GcpImages(self._config).pinned("train")
+            for container in ours:
+                container["image"] = uri
+        pipeline, inputs = spec["pipelineInfo"]["name"], spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        reads_now = SNAPSHOT in inputs and not (parameters or {}).get(SNAPSHOT)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "pipeline.json")
+            path.write_text(json.dumps(spec), encoding="utf-8")
+            return vertex(self._config).PipelineJob(
+                display_name=name,
+                job_id=number and f"{self._config.base}-{pipeline}-{number}",
+                template_path=str(path),
+                pipeline_root=f"gs://{self._config.bucket}/pipelines",
+                parameter_values=parameters or {},
+                enable_caching=False if reads_now or not caching else None,
+                labels=self._config.labels | {"pipeline": pipeline, "run": Job(name).name},
+            )
 
     def run(self, template, name, parameters=None):
-        """See `Pipelines.run`. What a schedule of Vertex AI starts waits for nobody: `schedule` says more.
+        """See `Pipelines.run`; the run belongs to the experiment of its pipeline.
 
-        The image of the steps is told by its digest: a run that is repeated after the image was built anew is given
-        nothing that the image before has made.
-
-        Raises:
-          PlatformError: also where Vertex AI refused, or the image for training has not been built.
+        What a schedule of Vertex AI starts does not look for runs that this method started.
         """
         from google.api_core.exceptions import Conflict
 
-        spec, attempts = pipeline_spec(template, self._tagged), self._attempts(name)
-        pipeline = spec["pipelineInfo"]["name"]
+        pipeline, attempts = _load(template)["pipelineInfo"]["name"], self._list(run=Job(name).name)
         if attempts:
-            self._refuse_others(name, attempts[-1], pipeline, parameters or {})
-            if _state(attempts[-1]) in ("running", "succeeded"):
+            _refuse_others(name, attempts[-1].to_dict(), pipeline, parameters or {})
+            if _state(attempts[-1].gca_resource) in ("running", "succeeded"):
                 return self.status(name)
-        jobs = self._list({_PIPELINE: pipeline})
-        if other := _going(jobs):
+        jobs = self._list(pipeline=pipeline)
+        if other := _name_of_running(jobs):
             raise PlatformError(f"pipeline run {name} must wait: {other} of {pipeline} is running")
-        if _DEPLOYER in spec["components"]:
-            expect_release(self._config, self._clients)
-        begin, labels = f"{self._config.base}-{pipeline}-", {_PIPELINE: pipeline, _RUN: name}
-        taken = [int(number[1]) for job in jobs if (number := re.search(rf"/{re.escape(begin)}(\d+)$", job.name))]
-        try:
-            number = f"{begin}{1 + max(taken, default=0)}"
-            submit(self._config, self._clients, template, number, parameters, labels=labels)
-        except PlatformError as error:
-            if not isinstance(error.__cause__, Conflict):
-                raise
-            if len(self._attempts(name)) == len(attempts):  # else somebody was faster with the same run
-                raise PlatformError(f"pipeline run {name} must wait: another of {pipeline} was faster") from error
+        numbers = [int(re.search(r"-(\d+)$", each.name)[1]) for each in jobs if re.search(r"-(\d+)$", each.name)]
+        job = self.pipeline_job(template, name, parameters, number=1 + max(numbers, default=0))
+        experiment = GcpExperiments(self._config).name(pipeline)
+        with explained(f"pipeline run {name}"):
+            try:
+                account = self._config.account("train")
+                patiently(lambda: job.submit(service_account=account, experiment=experiment))
+            except Conflict as error:
+                if len(self._list(run=name)) == len(attempts):  # else another process was faster with the same run
+                    raise PlatformError(f"pipeline run {name} must wait: another of {pipeline} was faster") from error
         return self.status(name)
 
     def status(self, name):
         """See `Pipelines.status`."""
-        found = self._get(name)
-        state = _state(found)
-        error = f"pipeline run {name} failed: {' '.join(found.error.message.split())}" if state == "failed" else ""
-        return Run(name, state, _outputs(found) if state == "succeeded" else {}, error)
+        job = self._get(name).gca_resource
+        state = _state(job)
+        error = f"pipeline run {name} failed: {' '.join(job.error.message.split())}" if state == "failed" else ""
+        return Run(name, state, _outputs(job) if state == "succeeded" else {}, error)
 
     def wait(self, name):
         """See `Pipelines.wait`."""
-        while (run := self.status(name)).state == "running":
-            time.sleep(self._poll)
-        return run
+        with explained(f"pipeline run {name}"):
+            wait_for(self._get(name), self._poll)
+        return self.status(name)
 
     def stop(self, name):
         """See `Pipelines.stop`."""
-        found = self._get(name)
-        if _state(found) == "running":
-            with explained(Resource("pipeline run", name), "stopped"):
-                self._client.cancel_pipeline_job(name=found.name)
+        job = self._get(name)
+        if _state(job.gca_resource) == "running":
+            with explained(f"pipeline run {name}"):
+                job.cancel()
 
     def running(self, pipeline):
         """See `Pipelines.running`."""
-        return _going(self._list({_PIPELINE: pipeline}))
+        return _name_of_running(self._list(pipeline=pipeline))
 
     def schedule(self, template, name, cron, parameters=None):
-        """Run a pipeline at times, one run at a time and without caching: as `PipelineJobSchedule` does.
+        """Run a pipeline at the times of a cron string (UTC), one run at a time and without a cache.
 
-        Every run has the same parameters: what is to be read must be found out by the run itself. One at a time are
-        the schedule's own runs; it does not look for those that `run` has started, so use one or the other.
-        What a run deploys is on the manifest from here on, as after `run`. The image of the steps is told by its tag:
-        nothing is cached, and what is built later is used from the next run on. A run that finds nothing new to learn
-        from fails, and says so.
+        Every run has the same parameters: the run itself must find out what there is to read.
 
         Args:
           template: file with the compiled pipeline.
@@ -114,136 +131,91 @@ class GcpPipelines:
 
         Returns:
           Whether there was none of this name; one that is there stays as it is.
-
-        Raises:
-          ValueError: it is not a cron string.
-          PlatformError: Vertex AI refused.
         """
         next_time(cron, datetime.now(UTC))
-        client, resource = self._clients.vertex("Schedule"), self._schedule(name)
-        job = pipeline_job(self._config, template, parameters or {}, False, self._tagged)
-        job["labels"] = {**job["labels"], _PIPELINE: job["display_name"], _RUN: name}
-        document = {
-            "display_name": f"{self._config.base}-{name}",
-            "cron": f"TZ=Etc/UTC {cron}",
-            "max_concurrent_run_count": 1,
-            "create_pipeline_job_request": {"parent": self._parent, "pipeline_job": job},
-        }
-
-        def find():
-            from google.api_core.exceptions import NotFound
-
-            condition = f'display_name="{document["display_name"]}"'
-            if not list(client.list_schedules(request={"parent": self._parent, "filter": condition})):
-                if _DEPLOYER in job["pipeline_spec"]["components"]:
-                    expect_release(self._config, self._clients)  # first, for clean-up removes what is newer before it
-                raise NotFound(resource.name)
-
-        return have(
-            self._config, resource, find, lambda: client.create_schedule(parent=self._parent, schedule=document)
-        )
+        with explained(f"pipeline schedule {name}"):
+            if self._schedules(name):
+                return False
+            self.pipeline_job(template, name, parameters, caching=False).create_schedule(
+                cron=f"TZ=Etc/UTC {cron}",
+                display_name=f"{self._config.base}-{name}",
+                max_concurrent_run_count=1,
+                service_account=self._config.account("train"),
+            )
+        return True
 
     def unschedule(self, name):
-        """Remove a schedule; one that is gone already is no error.
+        """Remove a schedule; one that is gone already is no error."""
+        with explained(f"pipeline schedule {name}"):
+            for schedule in self._schedules(name):
+                schedule.delete()
 
-        Raises:
-          PlatformError: Vertex AI refused.
-        """
-        with explained(self._schedule(name), "removed"):
-            remove(self._clients, self._schedule(name))
+    def _schedules(self, name):
+        """List the schedules of that name, which have no labels."""
+        display_name = f"{self._config.base}-{Job(name).name}"
+        return vertex(self._config).PipelineJobSchedule.list(filter=f'display_name="{display_name}"')
 
-    @property
-    def _client(self):
-        return self._clients.vertex("Pipeline")
-
-    @property
-    def _parent(self):
-        return f"projects/{self._config.project}/locations/{self._config.region}"
-
-    def _tagged(self):
-        return self._config.image("train")
-
-    def _schedule(self, name):
-        return Resource("pipeline schedule", f"{self._parent}/schedules/{self._config.base}-{Job(name).name}")
-
-    def _list(self, labels):
-        with explained(Resource("pipeline runs", self._config.base), "listed"):
-            request = {"parent": self._parent, "filter": labelled(self._config.labels | labels)}
-            return list(self._client.list_pipeline_jobs(request=request))
-
-    def _attempts(self, name):
-        """The jobs of a run, the newest last."""
-        return sorted(self._list({_RUN: Job(name).name}), key=lambda found: (len(found.name), found.name))
+    def _list(self, **labels):
+        """List the jobs with these labels and ours, the newest last."""
+        terms = {f"labels.{key}": text for key, text in labels.items()}
+        with explained("pipeline runs"):
+            jobs = vertex(self._config).PipelineJob.list(filter=labelled(self._config, **terms))
+        return sorted(jobs, key=lambda job: (len(job.name), job.name))
 
     def _get(self, name):
-        if not (attempts := self._attempts(name)):
-            raise PlatformError(f"there is no pipeline run {name} in {self._parent}")
+        if not (attempts := self._list(run=Job(name).name)):
+            raise PlatformError(f"there is no pipeline run {name} in {self._config.region}")
         return attempts[-1]
 
-    def _refuse_others(self, name, found, pipeline, parameters):
-        begun = _document(found)["runtimeConfig"].get("parameterValues", {})
-        if found.labels[_PIPELINE] != pipeline or begun != json.loads(json.dumps(parameters)):
-            raise PlatformError(
-                f"pipeline run {name} was begun with another template or other parameters, "
-                "give the new one another name"
-            )
+
+def _load(template):
+    """Return a compiled pipeline as a dict."""
+    import yaml
+
+    try:
+        spec = next(yaml.safe_load_all(Path(template).read_text(encoding="utf-8")))
+        _containers(spec)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration, LookupError, TypeError) as error:
+        raise PlatformError(f"template must be a compiled pipeline, got {template}: {error}") from error
+    return spec
 
 
-def submit(config, clients, template, name, parameters=None, caching=True, labels=None):
-    """Start a run of a compiled pipeline.
-
-    Args:
-      config: Config
-      clients: `Clients`
-      template: file that KFP's compiler has written.
-      name: of the run, for good.
-      parameters: dict from input of the pipeline to value.
-      caching: whether steps whose inputs were seen before may give what they gave then, unless the template says of a
-        step that it may not.
-      labels: dict of labels beside those of the configuration.
-
-    Returns:
-      Resource name of the run.
-
-    Raises:
-      PlatformError: Vertex AI refused, or has a run of that name, or the image for training has not been built.
-    """
-    parent = f"projects/{config.project}/locations/{config.region}"
-    image = functools.partial(GcpImages(config, clients).pinned, "train")
-    document = pipeline_job(config, template, parameters or {}, caching, image)
-    document["labels"] = {**document["labels"], **(labels or {})}
-    with explained(Resource("pipeline run", name), "started"):
-        request = {"parent": parent, "pipeline_job": document, "pipeline_job_id": name}
-        return clients.vertex("Pipeline").create_pipeline_job(request=request, timeout=60).name
+def _containers(spec):
+    return [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
 
 
-def _state(found):
-    """The project's word for the state of a run."""
-    return _STATES.get(found.state.name.removeprefix("PIPELINE_STATE_"), "running")
+def _state(job):
+    """Return the project's word for the state of a run."""
+    return _STATES.get(job.state.name.removeprefix("PIPELINE_STATE_"), "running")
 
 
-def _going(jobs):
-    """Name of the run of the first of some jobs that goes on, or None."""
-    return next((found.labels[_RUN] for found in jobs if _state(found) == "running"), None)
+def _name_of_running(jobs):
+    """Return the name of the first run that still runs, or None."""
+    running = (job.gca_resource.labels["run"] for job in jobs if _state(job.gca_resource) == "running")
+    return next(running, None)
 
 
-def _outputs(found):
-    """Outputs of the pipeline by name: what its steps gave, as the pipeline says which of them are its own."""
-    document = _document(found)
+def _refuse_others(name, job, pipeline, parameters):
+    begun_with = job["runtimeConfig"].get("parameterValues", {})
+    if job["labels"]["pipeline"] != pipeline or begun_with != json.loads(json.dumps(parameters)):
+        raise PlatformError(
+            f"pipeline run {name} was begun with another template or other parameters, give the new one another name"
+        )
+
+
+def _outputs(job):
+    """Return the outputs of the pipeline by name, from the steps that the pipeline says they come from."""
+    from google.protobuf.json_format import MessageToDict
+
+    document, outputs = MessageToDict(type(job).pb(job)), {}
     steps = {step["taskName"]: step for step in document.get("jobDetail", {}).get("taskDetails", [])}
-    own, outputs = document["pipelineSpec"]["root"]["dag"].get("outputs", {}), {}
+    own = document["pipelineSpec"]["root"]["dag"].get("outputs", {})
     for name, source in own.get("parameters", {}).items():
         source = source["valueFromParameter"]
         metadata = steps.get(source["producerSubtask"], {}).get("execution", {}).get("metadata", {})
         outputs[name] = metadata.get(f"output:{source['outputParameterKey']}")
     for name, sources in own.get("artifacts", {}).items():
         (source,) = sources["artifactSelectors"]
-        given = steps.get(source["producerSubtask"], {}).get("outputs", {}).get(source["outputArtifactKey"], {})
-        outputs[name] = next((artifact["uri"] for artifact in given.get("artifacts", [])), None)
+        values = steps.get(source["producerSubtask"], {}).get("outputs", {}).get(source["outputArtifactKey"], {})
+        outputs[name] = next((artifact["uri"] for artifact in values.get("artifacts", [])), None)
     return outputs
-
-
-def _document(found):
-    from google.protobuf.json_format import MessageToDict
-
-    return MessageToDict(type(found).pb(found))

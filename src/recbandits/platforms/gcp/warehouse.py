@@ -1,22 +1,24 @@
 """The warehouse on Google Cloud: tables of BigQuery, by day and clustered by event."""
 
-import functools
 import io
+import os
+import threading
 import uuid
+from collections import deque
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbandits.platforms import warehouse_sql as sql
-from recbandits.platforms.gcp.assets import have
-from recbandits.platforms.gcp.errors import explained
-from recbandits.platforms.gcp.writer import Writer
-from recbandits.platforms.protocol import Resource
+from recbandits.platforms.gcp.cloud import explained, have
 from recbandits.platforms.warehouse import Warehouse, digest_of
 from recbandits.records import to_table
 
-_LIFE = timedelta(hours=1)  # of the table that a batch is loaded into, should nobody be left to remove it
+_EMULATOR = "BIGQUERY_EMULATOR_HOST"  # address of an emulator, such as http://localhost:9050; it needs no credentials
+_STAGING_LIFE = timedelta(hours=1)  # of the table that a batch is loaded into, should nobody be left to remove it
 _TYPES = {datetime: "TIMESTAMP", float: "FLOAT64", bool: "BOOL", int: "INT64", str: "STRING"}  # a bool is an int
 
 
@@ -28,12 +30,19 @@ class BigQueryWarehouse(Warehouse):
 
     Args:
       config: Config whose dataset exists.
-      clients: `Clients`
     """
 
-    def __init__(self, config, clients):
-        self._config, self._clients = config, clients
-        self._dataset = f"{config.project}.{config.dataset}"
+    def __init__(self, config):
+        self._config, self._dataset = config, f"{config.project}.{config.dataset}"
+        self._writes = GroupedWrites(self.insert)
+
+    @cached_property
+    def client(self):
+        """`google.cloud.bigquery.Client`, of the emulator where BIGQUERY_EMULATOR_HOST names one."""
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import bigquery
+
+        return bigquery.Client(self._config.project, AnonymousCredentials() if os.environ.get(_EMULATOR) else None)
 
     def create(self, expiry=None):
         """See `Warehouse.create`.
@@ -54,42 +63,31 @@ class BigQueryWarehouse(Warehouse):
             wanted = bigquery.Table(f"{self._dataset}.{table.name}", _schema(table))
             wanted.time_partitioning = _partitions(table, expiry)
             wanted.clustering_fields = [table.key[0]]
-            if not self._have(wanted) and expiry is not None:
-                self._keep_days(wanted)
+            present = self._have(wanted)
+            if expiry is not None and present.time_partitioning != wanted.time_partitioning:
+                present.time_partitioning = wanted.time_partitioning
+                with explained(f"table {wanted.reference}"):
+                    self.client.update_table(present, ["time_partitioning"])
         view = bigquery.Table(f"{self._dataset}.decisions")
-        view.view_query = sql.VIEW.format(dataset=f"{self._dataset}.")
+        view.view_query = sql.VIEW.format(dataset=f"`{self._config.project}`.{self._config.dataset}.")
         self._have(view)
 
     def _have(self, wanted):
-        """Make a table or a view unless it is there, and list it; gives whether it was made."""
-        wanted.labels, client = self._config.labels, self._clients.bigquery
-        resource = Resource("table", str(wanted.reference))
-        return have(
-            self._config,
-            resource,
-            lambda: client.get_table(resource.name),
-            lambda: client.create_table(wanted, retry=None),
-        )
-
-    def _keep_days(self, wanted):
-        """Have a table that is there keep its rows as long as is wanted now."""
-        with explained(Resource("table", str(wanted.reference)), "changed"):
-            found = self._clients.bigquery.get_table(wanted.reference)
-            if found.time_partitioning != wanted.time_partitioning:
-                found.time_partitioning = wanted.time_partitioning
-                self._clients.bigquery.update_table(found, ["time_partitioning"])
+        wanted.labels = self._config.labels
+        with explained(f"table {wanted.reference}"):
+            return have(
+                lambda: self.client.get_table(wanted.reference), lambda: self.client.create_table(wanted, retry=None)
+            )
 
     def query(self, text, parameters=None):
         """See `Warehouse.query`."""
         from google.cloud import bigquery
 
-        given = [_parameter(name, value) for name, value in (parameters or {}).items() if f"@{name}" in text]
-        settings = bigquery.QueryJobConfig(
-            default_dataset=self._dataset, query_parameters=given, use_legacy_sql=False, labels=self._config.labels
-        )
-        with explained(Resource("dataset", self._dataset), "asked"):
-            rows = self._clients.bigquery.query_and_wait(text, job_config=settings)
-            return rows.to_arrow(create_bqstorage_client=False)
+        values = [_parameter(name, value) for name, value in (parameters or {}).items() if f"@{name}" in text]
+        settings = {"default_dataset": self._dataset, "query_parameters": values, "labels": self._config.labels}
+        with explained(f"dataset {self._dataset}"):
+            job = self.client.query(text, job_config=bigquery.QueryJobConfig(**settings))
+            return job.result().to_arrow(create_bqstorage_client=False)
 
     def insert(self, batches):
         """Add rows, unless they are there; each table for itself.
@@ -98,21 +96,23 @@ class BigQueryWarehouse(Warehouse):
           batches: dict from name of a table to pyarrow.Table with its columns.
 
         Returns:
-          list of the digests of those that are new.
+          set of the digests of those that are new.
         """
-        return [digest for name, batch in batches.items() for digest in self._insert(name, _distinct(name, batch))]
+        return {digest for name, batch in batches.items() for digest in self._insert(name, _distinct(name, batch))}
 
     def _insert(self, name, batch):
         table, staging = sql.BY_NAME[name], f"batch_of_{name}_{uuid.uuid4().hex}"
-        with explained(Resource("table", f"{self._dataset}.{name}"), "written to"):
+        times = pc.min_max(batch["time"]).as_py()
+        bounds = {"first": times["min"], "last": times["max"]}
+        with explained(f"table {self._dataset}.{name}"):
             try:
                 self._load(table, staging, batch)
-                new = self.query(sql.missing(table, staging), _bounds(batch))["digest"].to_pylist()
+                new = self.query(sql.missing(table, staging), bounds)["digest"].to_pylist()
                 if new:
-                    self.query(sql.merge(table, staging), _bounds(batch))
+                    self.query(sql.merge(table, staging), bounds)
                 return new
             finally:
-                self._clients.bigquery.delete_table(f"{self._dataset}.{staging}", not_found_ok=True)
+                self.client.delete_table(f"{self._dataset}.{staging}", not_found_ok=True)
 
     def _load(self, table, staging, batch):
         import pyarrow.parquet as pq
@@ -120,52 +120,69 @@ class BigQueryWarehouse(Warehouse):
         from google.cloud.bigquery.format_options import ParquetOptions
 
         place = bigquery.Table(f"{self._dataset}.{staging}", _schema(table))
-        place.expires = datetime.now(UTC) + _LIFE
-        place.labels = self._config.labels
-        self._clients.bigquery.create_table(place)
+        place.expires, place.labels = datetime.now(UTC) + _STAGING_LIFE, self._config.labels
+        self.client.create_table(place)
         lists = ParquetOptions()
         lists.enable_list_inference = True
         settings = bigquery.LoadJobConfig(
-            source_format=bigquery.SourceFormat.PARQUET,
-            parquet_options=lists,
-            schema=_schema(table),
-            write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
-            labels=self._config.labels,
+            source_format="PARQUET", parquet_options=lists, schema=_schema(table), labels=self._config.labels
         )
         file = io.BytesIO()
         pq.write_table(batch, file)
-        load = self._clients.bigquery.load_table_from_file(
-            file, place.reference, rewind=True, size=file.tell(), job_config=settings
-        )
-        load.result()
+        self.client.load_table_from_file(file, place.reference, rewind=True, job_config=settings).result()
 
     def _merge(self, groups):
-        return self._writer.write({table.name: _batch(records) for table, records in groups.items()})
+        return self._writes.write({table.name: _batch(records) for table, records in groups.items()})
 
     def _delete(self, statements, parameters):
         self.query(";\n".join(("BEGIN TRANSACTION", *statements, "COMMIT TRANSACTION")), parameters)
 
-    @functools.cached_property
-    def _writer(self):
-        return Writer(self.insert)
+
+class GroupedWrites:
+    """Threads that write at the same time write together: a batch costs as much for hundreds of rows as for one.
+
+    Args:
+      insert: as `BigQueryWarehouse.insert`.
+    """
+
+    def __init__(self, insert):
+        self._insert, self._waiting, self._turn = insert, deque(), threading.Lock()
+
+    def write(self, batches):
+        """Write what `insert` takes; gives how many of the rows are new, and raises what `insert` raises."""
+        result = Future()
+        self._waiting.append((batches, result))
+        with self._turn:  # whoever waited for its turn may have been served by the one before
+            if not result.done():
+                self._serve()
+        return result.result()
+
+    def _serve(self):
+        writes = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            new = self._insert(_concatenate([batches for batches, _ in writes]))
+        except Exception as error:  # whoever waits must hear of it
+            for _, result in writes:
+                result.set_exception(error)
+            return
+        for batches, result in writes:
+            digests = new & {digest for batch in batches.values() for digest in batch[sql.DIGEST].to_pylist()}
+            new -= digests  # of two that write the same the first has written it
+            result.set_result(len(digests))
+
+
+def _concatenate(writes):
+    names = dict.fromkeys(name for batches in writes for name in batches)
+    return {name: pa.concat_tables([batches[name] for batches in writes if name in batches]) for name in names}
 
 
 def _distinct(name, batch):
-    """The rows of a batch for the table of that name without those whose key another row has; the earliest is left."""
-    if len(batch) == 1:
-        return batch
+    """Return the rows of a batch whose keys differ; of those with one key the earliest."""
     key = list(sql.BY_NAME[name].key)
-    rows = batch.select(list(dict.fromkeys([*key, "time", sql.DIGEST]))).append_column(
-        "row", pa.array(range(len(batch)))
-    )
+    rows = batch.select(list(dict.fromkeys([*key, "time", sql.DIGEST])))
+    rows = rows.append_column("row", pa.array(range(len(batch))))
     earliest = rows.sort_by([("time", "ascending"), (sql.DIGEST, "ascending")])
     return batch.take(earliest.group_by(key, use_threads=False).aggregate([("row", "first")])["row_first"])
-
-
-def _bounds(batch):
-    """Times of the first and the last row of a batch: parameters of `merge`."""
-    times = pc.min_max(batch["time"]).as_py()
-    return {"first": times["min"], "last": times["max"]}
 
 
 def _batch(records):
@@ -181,11 +198,11 @@ def _schema(table):
 
 
 def _partitions(table, expiry):
-    from google.cloud.bigquery import TimePartitioning, TimePartitioningType
+    from google.cloud.bigquery import TimePartitioning
 
     kept = expiry is None or table.name == "verdicts"
     life = None if kept else int(timedelta(days=expiry) / timedelta(milliseconds=1))
-    return TimePartitioning(type_=TimePartitioningType.DAY, field="time", expiration_ms=life)
+    return TimePartitioning(field="time", expiration_ms=life)
 
 
 def _parameter(name, value):

@@ -1,6 +1,7 @@
-"""The laptop as a platform: plain directories and SQLite files below the artifacts directory, processes, no account.
+"""This machine as a platform: directories and SQLite files below the artifacts directory, processes, no account.
 
-A directory that a part of the platform makes while it runs is on the manifest from when that part is first asked for.
+A directory that the platform makes bears a mark, the file `.recbandits`. One that was there before does not, and stays
+at clean-up.
 """
 
 import os
@@ -8,22 +9,35 @@ import shutil
 from contextlib import contextmanager
 from functools import cached_property
 
-from recbandits.platforms.protocol import FOUND, MADE, NotMadeError, PlatformError, Resource
-from recbandits.platforms.provisioning import expect
+from recbandits.platforms.protocol import Outcome, PlatformError
 
-DIRECTORIES = ("data", "runs", "policies", "metrics")
+DIRECTORIES = ("data", "runs", "policies", "metrics")  # of every project; the others are made when they are needed
+MARK = ".recbandits"
+_PARTS = (*DIRECTORIES, "warehouse", "messages", "functions", "endpoints", "pipelines")  # what is used before its user
 
 
 class LocalPlatform:
     """Directories for data, runs (jobs, checkpoints, TensorBoard logs), policies and metrics; SQLite files."""
 
     name = "local"
-    lasting = frozenset()
 
     def __init__(self, config):
         if os.name == "nt":
             raise PlatformError("the local platform must run on Linux or macOS, got Windows: use WSL, or platform=gcp")
         self.config = config
+
+    def create(self):
+        """Make the directories of the project; see `Platform.create`."""
+        return [Outcome("directory", name, self._make(name)) for name in DIRECTORIES]
+
+    def clean_up(self, dry_run=True):
+        """End what runs in the directories that bear our mark, and remove them; see `Platform.clean_up`."""
+        names = [name for name in reversed(_PARTS) if (self._path(name) / MARK).is_file()]
+        for name in () if dry_run else names:
+            with _one_sentence(name, "removed"):
+                _stop_all(self._path(name))
+                shutil.rmtree(self._path(name))
+        return [Outcome("directory", name, "would be removed" if dry_run else "removed") for name in names]
 
     @cached_property
     def jobs(self):
@@ -44,7 +58,7 @@ class LocalPlatform:
         """`platforms.endpoints.Endpoints`: the prediction server on a UNIX socket."""
         from recbandits.platforms.local.endpoints import LocalEndpoints
 
-        self._expect("endpoints")
+        self._make("endpoints")
         return LocalEndpoints(self.config)
 
     @cached_property
@@ -59,7 +73,7 @@ class LocalPlatform:
         """`platforms.pipelines.Pipelines`: KFP's local runner."""
         from recbandits.platforms.local.pipelines import LocalPipelines
 
-        self._expect("pipelines")
+        self._make("pipelines")
         return LocalPipelines(self.config)
 
     @cached_property
@@ -67,7 +81,7 @@ class LocalPlatform:
         """`platforms.messages.Messages`: an SQLite file."""
         from recbandits.platforms.local.messages import LocalMessages
 
-        self._expect("messages")
+        self._make("messages")
         return LocalMessages(self.config)
 
     @cached_property
@@ -75,7 +89,7 @@ class LocalPlatform:
         """`platforms.functions.Functions`: a process for each, which reads the messages of its topic."""
         from recbandits.platforms.local.functions import LocalFunctions
 
-        self._expect("functions")
+        self._make("functions")
         return LocalFunctions(self.config, self.messages)
 
     @cached_property
@@ -83,47 +97,25 @@ class LocalPlatform:
         """`platforms.warehouse.Warehouse`: records in SQLite, BigQuery's SQL on DuckDB."""
         from recbandits.platforms.local.warehouse import LocalWarehouse
 
-        self._expect("warehouse")
+        self._make("warehouse")
         return LocalWarehouse(self.config.artifacts_dir / "warehouse" / "warehouse.sqlite")
 
     def share(self, directory):
         """The directory itself, as text: steps on this machine find it where it is."""
         return str(directory)
 
-    def plan(self):
-        """One "directory" for each part, named relative to the artifacts directory."""
-        return [Resource("directory", name) for name in DIRECTORIES]
-
-    def exists(self, resource):
-        """Whether a directory is there; see `Platform.exists`."""
-        return self._path(resource).is_dir()
-
-    def make(self, resource):
-        """Make a directory; see `Platform.make`."""
-        path = self._path(resource)
-        with _one_sentence(resource, "made", NotMadeError):
+    def _make(self, name):
+        """Make a directory and mark it as ours, unless it is there; return what happened."""
+        path = self._path(name)
+        with _one_sentence(name, "made"):
             if path.is_dir():
-                return FOUND
+                return "found"
             path.mkdir(parents=True)
-            return MADE
+            (path / MARK).touch()
+        return "made"
 
-    def remove(self, resource):
-        """Remove a directory and what is in it, which runs no more then; see `Platform.remove`."""
-        path = self._path(resource)
-        with _one_sentence(resource, "removed", PlatformError):
-            if path.exists():
-                _stop_all(path)
-                shutil.rmtree(path)
-
-    def _expect(self, name):
-        expect(self.config, Resource("directory", name), self.exists)
-
-    def _path(self, resource):
-        root = self.config.artifacts_dir
-        path = root / resource.name
-        if root not in path.parents or ".." in path.parts:
-            raise PlatformError(f"directory {resource.name!r} is not inside the artifacts directory")
-        return path
+    def _path(self, name):
+        return self.config.artifacts_dir / name
 
 
 def _stop_all(path):
@@ -135,8 +127,8 @@ def _stop_all(path):
 
 
 @contextmanager
-def _one_sentence(resource, done, refusal):
+def _one_sentence(name, done):
     try:
         yield
     except OSError as error:
-        raise refusal(f"{resource.kind} {resource.name} could not be {done}: {error.strerror or error}") from error
+        raise PlatformError(f"directory {name} could not be {done}: {error.strerror or error}") from error

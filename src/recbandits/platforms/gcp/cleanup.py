@@ -1,0 +1,168 @@
+"""Find what is ours by labels, or, where a service has none, by our name in front, and remove it.
+
+Every machine finds the same. Services, their agents, logs, and what bears other labels stay.
+"""
+
+from functools import partial
+
+from recbandits.config import ROLES
+from recbandits.platforms.gcp import storage
+from recbandits.platforms.gcp.cloud import explained, has_labels, labelled, location, rest, vertex, wait
+from recbandits.platforms.gcp.project import account_address, account_mark, revoke
+from recbandits.platforms.protocol import Outcome
+
+_TIMEOUT = 1800  # seconds until a removal must have ended
+
+
+def clean_up(config, dry_run=True):
+    """Remove what is ours; what uses something else goes before it.
+
+    Returns:
+      list of `Outcome`: "would be removed" or "removed".
+
+    Raises:
+      PlatformError: something could not be listed or removed; what is left is found by the next call.
+    """
+    outcomes = []
+    for list_kind in (_schedules, _functions, _runs, _endpoints, _experiments, _messages, _data, _accounts):
+        with explained("clean-up"):
+            resources = list(list_kind(config))
+        for kind, name, remove in resources:
+            if not dry_run:
+                with explained(f"{kind} {name}"):
+                    _remove(remove)
+            outcomes.append(Outcome(kind, name, "would be removed" if dry_run else "removed"))
+    return outcomes
+
+
+def _remove(remove):
+    """Call a function; what is gone already is no error."""
+    from google.api_core.exceptions import NotFound
+
+    try:
+        remove()
+    except NotFound:
+        return
+
+
+def _schedules(config):
+    from google.cloud.scheduler_v1 import CloudSchedulerClient
+
+    client, begin = CloudSchedulerClient(), f"{location(config)}/jobs/{config.base}-"
+    for job in client.list_jobs(parent=location(config)):
+        if job.name.startswith(begin):
+            yield "schedule", job.name, partial(client.delete_job, name=job.name)
+    sdk = vertex(config)
+    for schedule in sdk.PipelineJobSchedule.list(filter=f'display_name:"{config.base}-*"'):
+        yield "pipeline schedule", schedule.resource_name, schedule.delete
+
+
+def _functions(config):
+    """List functions; trigger, subscription and service of Cloud Run go with each."""
+    from google.cloud.functions_v2 import FunctionServiceClient
+
+    client = FunctionServiceClient()
+    for function in client.list_functions(parent=location(config)):
+        if has_labels(config, function):
+            yield "function", function.name, partial(_finish, client.delete_function, name=function.name)
+
+
+def _runs(config):
+    """List the records of what ran; what still runs is cancelled first."""
+    sdk = vertex(config)
+    kinds = {"pipeline run": sdk.PipelineJob, "job": sdk.CustomJob, "study": sdk.HyperparameterTuningJob}
+    for kind, each in {**kinds, "batch prediction": sdk.BatchPredictionJob}.items():
+        for job in each.list(filter=labelled(config)):
+            yield kind, job.resource_name, partial(_end_and_delete, job)
+
+
+def _endpoints(config):
+    sdk = vertex(config)
+    for endpoint in sdk.Endpoint.list(filter=labelled(config)):
+        yield "endpoint", endpoint.resource_name, partial(endpoint.delete, force=True)
+    for model in sdk.Model.list(filter=labelled(config)):
+        yield "model", model.resource_name, model.delete
+
+
+def _experiments(config):
+    """List experiments, which have no labels of ours, then the TensorBoard that holds their runs."""
+    sdk = vertex(config)
+    for experiment in sdk.Experiment.list():
+        if experiment.name.startswith(f"{config.base}-"):
+            remove = partial(experiment.delete, delete_backing_tensorboard_runs=True)
+            yield "experiment", experiment.resource_name, remove
+    for board in sdk.Tensorboard.list(filter=f'display_name="{config.base}"'):
+        if has_labels(config, board):
+            yield "TensorBoard", board.resource_name, board.delete
+
+
+def _messages(config):
+    from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
+
+    publisher, subscriber, project = PublisherClient(), SubscriberClient(), f"projects/{config.project}"
+    for subscription in subscriber.list_subscriptions(project=project):
+        if has_labels(config, subscription):
+            remove = partial(subscriber.delete_subscription, subscription=subscription.name)
+            yield "subscription", subscription.name, remove
+    for topic in publisher.list_topics(project=project):
+        if has_labels(config, topic):
+            yield "topic", topic.name, partial(publisher.delete_topic, topic=topic.name)
+
+
+def _data(config):
+    from google.cloud import bigquery
+    from google.cloud.artifactregistry_v1 import ArtifactRegistryClient
+
+    warehouse, repositories = bigquery.Client(config.project), ArtifactRegistryClient()
+    condition = " ".join(f"labels.{key}:{text}" for key, text in config.labels.items())
+    for dataset in warehouse.list_datasets(filter=condition):
+        remove = partial(warehouse.delete_dataset, dataset.reference, delete_contents=True)
+        yield "dataset", f"{config.project}.{dataset.dataset_id}", remove
+    for repository in repositories.list_repositories(parent=location(config)):
+        if has_labels(config, repository):
+            remove = partial(_finish, repositories.delete_repository, name=repository.name)
+            yield "repository", repository.name, remove
+    for bucket in storage.bucket(config).client.list_buckets(prefix=config.bucket):
+        if has_labels(config, bucket):
+            yield "bucket", bucket.name, partial(_empty_and_delete, bucket)
+
+
+def _accounts(config):
+    """List our service accounts, which have no labels but a description."""
+    from google.api_core.exceptions import NotFound
+
+    for role in ROLES:
+        address = account_address(config, role)
+        try:
+            account = rest("GET", address)
+        except NotFound:
+            continue
+        if account.get("description") == account_mark(config):
+            yield "service account", config.account(role), partial(_delete_account, config, role)
+
+
+def _finish(call, **request):
+    call(**request).result(timeout=_TIMEOUT)
+
+
+def _end_and_delete(job):
+    """Delete a job, which must have ended."""
+    if not job.done():
+        job.cancel()
+        wait(job)
+    job.delete()
+
+
+def _empty_and_delete(bucket):
+    """Delete a bucket after its objects; `bucket.delete(force=True)` refuses more than 256 of them."""
+    for blob in bucket.list_blobs(versions=True):
+        blob.delete()
+    bucket.delete()
+
+
+def _delete_account(config, role):
+    """Delete an account after its roles in the project, which would stay in the policy."""
+    from google.cloud.resourcemanager_v3 import ProjectsClient
+
+    revoke(ProjectsClient(), f"projects/{config.project}", f"serviceAccount:{config.account(role)}")
+    rest("DELETE", account_address(config, role))

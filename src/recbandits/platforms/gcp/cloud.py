@@ -1,0 +1,127 @@
+"""What all services share: the SDK set up, labels, patience with a new project, and one kind of error."""
+
+import re
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+from recbandits.platforms.protocol import PlatformError
+
+# What Google says while a project, a service or an account is minutes old.
+_SETTLING = re.compile(
+    "Eventarc Service Agent|are being provisioned|or it is disabled|service account .*does not exist|"
+    "concurrent policy changes",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def vertex(config, **settings):
+    """Set up `google.cloud.aiplatform` from a `Config` and return the module.
+
+    Where the platform is this machine nobody signs in: jobs can be constructed and shown by `to_dict()`, not started.
+
+    Args:
+      config: Config
+      settings: further arguments of `aiplatform.init`.
+    """
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import aiplatform
+
+    if config.platform == "local":
+        config = replace(config, project=config.project or "your-project")
+        settings = {"credentials": AnonymousCredentials(), **settings}
+    aiplatform.init(
+        project=config.project,  # without it 2.x of the SDK turns to its REST preview
+        location=config.region,
+        staging_bucket=f"gs://{config.bucket}",
+        service_account=config.account("train"),
+        **settings,
+    )
+    return aiplatform
+
+
+def location(config):
+    """Return `projects/<project>/locations/<region>`."""
+    return f"projects/{config.project}/locations/{config.region}"
+
+
+def labelled(config, **terms):
+    """Return the filter of Vertex AI for resources with our labels and, for example, a `display_name`."""
+    terms |= {f"labels.{key}": text for key, text in config.labels.items()}
+    return " AND ".join(f'{key}="{text}"' for key, text in terms.items())
+
+
+def has_labels(config, resource):
+    """Return whether a resource bears our labels."""
+    return all(resource.labels.get(key) == text for key, text in config.labels.items())
+
+
+def newest(kind, config, name):
+    """Find the newest resource of a class of the SDK with a display name and our labels, or None."""
+    listed = kind.list(filter=labelled(config, display_name=name), order_by="create_time desc")
+    return listed[0] if listed else None
+
+
+def patiently(call, timeout=300):
+    """Call a function, again and again while the project still settles."""
+    from google.api_core.exceptions import Aborted, GoogleAPICallError
+    from google.api_core.retry import Retry
+
+    def settles(error):
+        refused = isinstance(error, GoogleAPICallError)
+        return refused and (isinstance(error, Aborted) or _SETTLING.search(str(error)) is not None)
+
+    return Retry(predicate=settles, initial=5, timeout=timeout)(call)()
+
+
+def have(find, make):
+    """Return what `find` returns, or, where Google says NotFound, what `make` does; another process may be faster."""
+    from google.api_core.exceptions import Conflict, NotFound
+
+    try:
+        return find()
+    except NotFound:
+        try:
+            return patiently(make)
+        except Conflict as conflict:  # AlreadyExists of gRPC is one
+            try:
+                return find()
+            except NotFound:
+                raise conflict from None
+
+
+def wait(job, poll=30.0):
+    """Wait for a job of any process; the SDK's own `wait` is for jobs that this process started."""
+    while not job.done():
+        time.sleep(poll)
+
+
+def rest(method, address, body=None, query=None):
+    """Send one request to a service that has no client library here, and return the answer as a dict."""
+    import google.auth
+    from google.api_core.exceptions import from_http_response
+    from google.auth.transport.requests import AuthorizedSession
+
+    session = AuthorizedSession(google.auth.default(["https://www.googleapis.com/auth/cloud-platform"])[0])
+    answer = session.request(method, address, json=body, params=query)
+    if not answer.ok:
+        raise from_http_response(answer)
+    return answer.json()
+
+
+@contextmanager
+def explained(subject):
+    """Turn what Google's libraries raise in a `with` block into a `PlatformError` of one sentence about the subject."""
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except PlatformError:
+        raise
+    except DefaultCredentialsError as error:
+        advice = "nobody is signed in; run `gcloud auth application-default login`"
+        raise PlatformError(f"{subject}: {advice}") from error
+    except (GoogleAPIError, GoogleAuthError, RequestException, RuntimeError, TimeoutError) as error:
+        raise PlatformError(f"{subject}: {' '.join(str(error).split())}") from error  # a failed job is a RuntimeError

@@ -1,0 +1,27 @@
+"""Files in Cloud Storage. They are read by `recbandits.serving.manifest`, where no object's path leaves the folder."""
+
+from pathlib import Path
+
+
+def bucket(config):
+    """Return the `google.cloud.storage.Bucket` of a configuration."""
+    from google.cloud import storage
+
+    return storage.Client(config.project).bucket(config.bucket)
+
+
+def upload(config, directory, prefix):
+    """Copy the files of a directory into the bucket, several at a time, and return their gs:// URI."""
+    from google.cloud.storage import transfer_manager
+
+    paths = sorted(path for path in Path(directory).rglob("*") if path.is_file())
+    names = [path.relative_to(directory).as_posix() for path in paths]
+    transfer_manager.upload_many_from_filenames(
+        bucket(config),
+        names,
+        source_directory=str(directory),
+        blob_name_prefix=f"{prefix}/",
+        raise_exception=True,
+        worker_type=transfer_manager.THREAD,  # processes would not pay for small files
+    )
+    return f"gs://{config.bucket}/{prefix}"

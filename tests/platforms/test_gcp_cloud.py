@@ -1,0 +1,138 @@
+"""What the services of Google Cloud share: set-up, labels, patience, errors and the bucket."""
+
+import json
+from unittest import mock
+
+import pytest
+from google.api_core import exceptions
+from google.cloud import aiplatform
+
+from recbandits.config import Config
+from recbandits.platforms.gcp import storage
+from recbandits.platforms.gcp.cloud import explained, have, newest, patiently, rest, vertex, wait
+from recbandits.platforms.protocol import PlatformError
+from recbandits.serving.manifest import local_directory, read_bytes
+
+CONFIG = Config(platform="gcp", project="movie-lab-42")
+POOLS = [{"machine_spec": {"machine_type": "n2-standard-4"}, "replica_count": 1, "container_spec": {"image_uri": "i"}}]
+EVENTARC = (
+    "Invalid resource state: Permission denied while using the Eventarc Service Agent. If you recently started to use "
+    "Eventarc, it may take a few minutes before all necessary permissions are propagated"
+)
+
+
+@pytest.fixture
+def cloud(recorder):
+    with mock.patch("time.sleep"):
+        yield recorder
+
+
+def submit(name, labels=CONFIG.labels):
+    job = vertex(CONFIG).CustomJob(name, POOLS, labels=labels)
+    job.submit()
+    return job
+
+
+def test_jobs_start_as_the_training_account_in_the_region_of_the_configuration(cloud):
+    submit("one")
+    (request,) = cloud.requests("CreateCustomJob")
+    assert request["parent"] == "projects/movie-lab-42/locations/us-central1"
+    assert request["customJob"]["jobSpec"]["serviceAccount"] == CONFIG.account("train")
+
+
+def test_on_this_machine_a_job_is_shown_without_sign_in_and_without_a_request(monkeypatch, tmp_path):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    job = vertex(Config()).CustomJob("one", POOLS)
+    assert job.to_dict()["jobSpec"]["workerPoolSpecs"][0]["machineSpec"] == {"machineType": "n2-standard-4"}
+    assert job.to_dict()["jobSpec"]["baseOutputDirectory"]["outputUriPrefix"].startswith("gs://your-project-")
+
+
+def test_the_newest_of_our_jobs_with_a_name_is_found(cloud):
+    submit("one", labels={"app": "something-else"})
+    assert newest(aiplatform.CustomJob, CONFIG, "one") is None
+    submit("one")
+    last = submit("one")
+    submit("two")
+    assert newest(aiplatform.CustomJob, CONFIG, "one").resource_name == last.resource_name
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exceptions.FailedPrecondition(EVENTARC),
+        exceptions.BadRequest("Service agents are being provisioned (...). So please try again in a few minutes."),
+        exceptions.Forbidden("BigQuery API has not been used in project 42 before or it is disabled."),
+        exceptions.BadRequest("Service account a@b does not exist."),
+        exceptions.Aborted("unable to queue the operation"),
+        exceptions.Conflict("There were concurrent policy changes."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_project_that_settles_is_asked_again(cloud, error):
+    call = mock.Mock(side_effect=[error, error, "made"])
+    assert patiently(call) == "made"
+    assert call.call_count == 3
+
+
+def test_a_refusal_is_not_repeated():
+    call = mock.Mock(side_effect=exceptions.Forbidden("The caller does not have permission"))
+    with pytest.raises(exceptions.Forbidden):
+        patiently(call)
+    assert call.call_count == 1
+
+
+@pytest.mark.parametrize("conflict", [exceptions.AlreadyExists, exceptions.Conflict])
+def test_what_another_process_made_meanwhile_is_found(conflict):
+    find = mock.Mock(side_effect=[exceptions.NotFound("no"), "theirs"])
+    assert have(find, mock.Mock(side_effect=conflict("exists already"))) == "theirs"
+
+
+def test_a_conflict_about_something_that_is_not_there_is_raised():
+    with pytest.raises(exceptions.Conflict, match="busy"):
+        have(mock.Mock(side_effect=exceptions.NotFound("no")), mock.Mock(side_effect=exceptions.Conflict("busy")))
+
+
+def test_a_job_of_another_process_is_waited_for(cloud):
+    job = submit("one")
+    resource = cloud.resources[job.resource_name]
+    resource.state = "JOB_STATE_RUNNING"
+    other = aiplatform.CustomJob.get(job.resource_name)
+    with mock.patch("time.sleep", side_effect=lambda _: setattr(resource, "state", "JOB_STATE_FAILED")) as sleep:
+        wait(other)
+    assert sleep.call_count == 1
+
+
+def test_an_error_is_one_sentence_about_its_subject():
+    with (
+        pytest.raises(PlatformError, match=r"^job one: 403 The caller does not have permission$"),
+        explained("job one"),
+    ):
+        raise exceptions.Forbidden("The caller does not\nhave permission")
+    with pytest.raises(PlatformError, match=r"^mine$"), explained("job one"):
+        raise PlatformError("mine")
+
+
+def test_nobody_signed_in_is_said_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    advice = r"^job one: nobody is signed in; run `gcloud auth application-default login`$"
+    with pytest.raises(PlatformError, match=advice), explained("job one"):
+        rest("GET", "https://iam.googleapis.com/v1/projects/movie-lab-42/serviceAccounts")
+
+
+def test_a_directory_is_copied_into_the_bucket_and_back(cloud, tmp_path):
+    (tmp_path / "model" / "variables").mkdir(parents=True)
+    (tmp_path / "model" / "policy.json").write_text(json.dumps({"a": 1}))
+    (tmp_path / "model" / "variables" / "data").write_bytes(b"\x00\xff")
+    uri = storage.upload(CONFIG, tmp_path / "model", "policies/1")
+    assert uri == f"gs://{CONFIG.bucket}/policies/1"
+    assert sorted(cloud.objects) == [f"{uri}/policy.json", f"{uri}/variables/data"]
+    assert read_bytes(f"{uri}/variables/data") == b"\x00\xff"
+    with local_directory(uri) as directory:
+        assert (directory / "policy.json").read_text() == '{"a": 1}'
+
+
+def test_no_path_of_an_object_leaves_the_folder(cloud):
+    cloud.objects |= {"gs://b/policies/1/good": b"1", "gs://b/policies/1/../../../bad": b"2"}
+    with local_directory("gs://b/policies/1") as directory:
+        files = [path.name for path in directory.parent.rglob("*") if path.is_file()]
+    assert files == ["good"]
