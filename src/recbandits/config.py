@@ -31,6 +31,7 @@ _RULES = {
     ),
     "version": (r"[a-z0-9]{1,8}", "1 to 8 lower-case letters and digits"),
     "artifacts": (r"(?!.*://).+", "a directory on this machine"),
+    "alert_email": (r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address, or empty for no alerts"),
     "name": (rf"(?=.{{1,63}}$){_NAME}", "at most 63 lower-case letters, digits and single hyphens"),
 }
 
@@ -55,6 +56,7 @@ class Config:
       prefix: first part of every resource name.
       version: second part; a new version gets resources of its own.
       artifacts: directory for all files of a run; a relative one is in `folder`.
+      alert_email: address to which Google Cloud sends alerts and warnings about the budget; empty for none.
       folder: directory of the configuration file, or the working directory without a file. It is not a setting: it is
         neither written nor compared.
 
@@ -68,13 +70,15 @@ class Config:
     prefix: str = "recbandits"
     version: str = "v1"
     artifacts: str = "artifacts"
+    alert_email: str = ""
     folder: Path | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         checks.require(self.platform in ("local", "gcp"), "platform", "'local' or 'gcp'", self.platform)
         if self.platform == "gcp" and self.project == "":
             raise ValueError("project must be set when platform is 'gcp': give the id of a Google Cloud project")
-        for name in ("region", "prefix", "version", "artifacts", *(["project"] if self.project != "" else [])):
+        optional = [name for name in ("project", "alert_email") if getattr(self, name) != ""]
+        for name in ("region", "prefix", "version", "artifacts", *optional):
             _check(name, getattr(self, name))
 
     @classmethod

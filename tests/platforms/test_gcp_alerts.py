@@ -1,0 +1,119 @@
+"""Alerts: what Cloud Monitoring and Billing Budgets are asked for, once, and how it is found and deleted."""
+
+import pytest
+
+from recbandits.config import Config
+from recbandits.platforms.gcp.alerts import ALARM, BUDGET, create_alerts, delete_alert, find_alerts
+from recbandits.platforms.protocol import PlatformError
+
+CONFIG = Config(platform="gcp", project="movie-lab-42", alert_email="ops@example.com")
+MONITORING = "https://monitoring.googleapis.com/v3/projects/movie-lab-42"
+BUDGETS = "https://billingbudgets.googleapis.com/v1/billingAccounts/ABC-123/budgets"
+COLLECTIONS = {
+    "notificationChannels": f"{MONITORING}/notificationChannels",
+    "alertPolicies": f"{MONITORING}/alertPolicies",
+    "budgets": BUDGETS,
+}
+
+
+@pytest.fixture
+def resources(recorder):
+    """Resources by collection; the recorder lists them, and appends to them."""
+    resources = {kind: [] for kind in COLLECTIONS}
+
+    def create(kind):
+        def answer(record):
+            name = f"{COLLECTIONS[kind].partition('.com/v')[2].partition('/')[2]}/{len(resources[kind])}"
+            resources[kind].append(record["body"] | {"name": name})
+            return resources[kind][-1]
+
+        return answer
+
+    for kind, address in COLLECTIONS.items():
+        recorder.answers[f"GET {address}"] = lambda _, kind=kind: {kind: list(resources[kind])}
+        recorder.answers[f"POST {address}"] = create(kind)
+    recorder.answers["GET https://cloudbilling.googleapis.com/v1/projects/movie-lab-42/billingInfo"] = {
+        "billingAccountName": "billingAccounts/ABC-123"
+    }
+    return resources
+
+
+def test_alerts_go_to_the_address_and_bear_the_labels(resources):
+    create_alerts(CONFIG, "123456789")
+    (channel,) = resources["notificationChannels"]
+    assert (channel["type"], channel["labels"]) == ("email", {"email_address": "ops@example.com"})
+    for policy in resources["alertPolicies"]:
+        assert policy["notificationChannels"] == [channel["name"]]
+        assert policy["userLabels"] == channel["userLabels"] == CONFIG.labels
+        assert len(policy["conditions"]) == 1
+
+
+def test_failing_predictions_are_a_share_of_the_endpoints_requests(resources):
+    create_alerts(CONFIG, "123456789")
+    condition = resources["alertPolicies"][0]["conditions"][0]["conditionThreshold"]
+    assert condition["thresholdValue"] == 0.01
+    for key, metric in (("filter", "error_count"), ("denominatorFilter", "prediction_count")):
+        assert f'metric.type="aiplatform.googleapis.com/prediction/online/{metric}"' in condition[key]
+        assert 'resource.labels.endpoint_id="recbandits-v1"' in condition[key]
+
+
+def test_an_alarm_is_found_in_the_log_by_the_text_that_monitors_write(resources):
+    create_alerts(CONFIG, "123456789")
+    policy = resources["alertPolicies"][1]
+    assert policy["conditions"][0]["conditionMatchedLog"] == {"filter": f'"{ALARM} recbandits-v1:"'}
+    assert policy["alertStrategy"] == {"notificationRateLimit": {"period": "3600s"}}
+
+
+def test_a_budget_is_of_the_project_in_the_accounts_own_currency(resources):
+    create_alerts(CONFIG, "123456789")
+    (budget,) = resources["budgets"]
+    assert budget["budgetFilter"] == {"projects": ["projects/123456789"]}
+    assert budget["amount"] == {"specifiedAmount": {"units": str(BUDGET)}}
+    assert [rule["thresholdPercent"] for rule in budget["thresholdRules"]] == [0.5, 0.9, 1.0]
+    assert budget["notificationsRule"]["monitoringNotificationChannels"] == [
+        resources["notificationChannels"][0]["name"]
+    ]
+
+
+def test_a_second_call_creates_nothing(recorder, resources):
+    first = create_alerts(CONFIG, "123456789")
+    recorder.calls.clear()
+    assert create_alerts(CONFIG, "123456789") == first
+    assert recorder.requests("POST .*") == []
+
+
+def test_ours_are_listed_by_label_and_by_name_policies_before_the_channel_that_they_use(recorder, resources):
+    create_alerts(CONFIG, "123456789")
+    resources["budgets"].append({"name": "billingAccounts/ABC-123/budgets/9", "displayName": "of somebody else"})
+    assert [kind for kind, _ in find_alerts(CONFIG)] == ["alertPolicies"] * 2 + ["notificationChannels", "budgets"]
+    wanted = 'user_labels.app="recbandits" AND user_labels.prefix="recbandits" AND user_labels.version="v1"'
+    listings = [each["query"]["filter"] for each in recorder.requests(f"GET {MONITORING}/.*")]
+    assert set(listings) == {wanted}
+
+
+def test_an_alert_is_deleted_where_it_was_listed(recorder, resources):
+    create_alerts(CONFIG, "123456789")
+    recorder.answers["DELETE .*"] = {}
+    for kind, name in find_alerts(CONFIG):
+        delete_alert(kind, name)
+    deleted = [method.removeprefix("DELETE ") for method in recorder.methods("DELETE")]
+    assert deleted == [
+        f"{MONITORING}/alertPolicies/0",
+        f"{MONITORING}/alertPolicies/1",
+        f"{MONITORING}/notificationChannels/0",
+        f"{BUDGETS}/0",
+    ]
+
+
+def test_a_project_without_a_billing_account_is_one_sentence(recorder, resources):
+    recorder.answers["GET https://cloudbilling.googleapis.com/v1/projects/movie-lab-42/billingInfo"] = {}
+    with pytest.raises(
+        PlatformError, match="movie-lab-42 has no billing account: link one, or leave alert_email empty"
+    ):
+        create_alerts(CONFIG, "123456789")
+
+
+@pytest.mark.parametrize("address", ["nobody", "a@b", "a b@example.com", "a@example.com\n"])
+def test_an_alert_email_must_be_an_address(address):
+    with pytest.raises(ValueError, match="alert_email must be an e-mail address, or empty for no alerts, got"):
+        Config(alert_email=address)
