@@ -71,3 +71,30 @@ def kill_when():
         process.communicate()
 
     return kill
+
+
+@pytest.fixture
+def project(monkeypatch):
+    """A `Recorder` in which images are built, and a function that was made has its trigger and its service."""
+    from tests.recorder import Recorder
+
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    with Recorder("movie-lab-42") as project:
+        image = {"version": f"versions/sha256:{64 * 'a'}"}
+        project.answers["GET https://artifactregistry.googleapis.com/v1/.*"] = image
+        project.answers["GET https://run.googleapis.com/v2/.*:getIamPolicy"] = {}
+        subscription = {"transport": {"pubsub": {"subscription": "projects/movie-lab-42/subscriptions/eventarc"}}}
+        project.answers["GET https://eventarc.googleapis.com/v1/.*"] = subscription
+        create = project._create
+
+        def complete(field, request, method):
+            resource = create(field, request, method)
+            if field == "function":
+                resource.service_config.service = resource.name.replace("/functions/", "/services/")
+                resource.service_config.uri = f"https://{resource.name.rpartition('/')[2]}.run.app"
+                if resource.event_trigger.pubsub_topic:
+                    resource.event_trigger.trigger = resource.name.replace("/functions/", "/triggers/")
+            return resource
+
+        project._create = complete
+        yield project

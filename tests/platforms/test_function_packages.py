@@ -12,10 +12,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from recbandits.platforms.gcp.rehearsal import Rehearsal
 
 from recbandits.loop.steps import FUNCTIONS
 from recbandits.platforms.gcp.packages import pack
-from recbandits.platforms.gcp.rehearsal import Rehearsal
 
 BEGIN = """
 import sys

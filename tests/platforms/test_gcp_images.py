@@ -7,13 +7,13 @@ import tarfile
 from dataclasses import replace
 
 import pytest
+from recbandits.platforms.gcp.clients import Clients
+from recbandits.platforms.gcp.models import Models
+from recbandits.platforms.gcp.rehearsal import Rehearsal, error, rehearse
 
 from recbandits.config import Config
 from recbandits.platforms.gcp import GcpPlatform, images
-from recbandits.platforms.gcp.clients import Clients
 from recbandits.platforms.gcp.images import archive
-from recbandits.platforms.gcp.models import Models
-from recbandits.platforms.gcp.rehearsal import Rehearsal, error, rehearse
 from recbandits.platforms.images import context
 from recbandits.platforms.protocol import PlatformError
 from tools.lock import ROOT

@@ -7,15 +7,15 @@ from typing import NamedTuple
 import pytest
 from google.cloud.aiplatform.utils import gcs_utils, yaml_utils
 from kfp import compiler, dsl
+from recbandits.platforms.gcp.clients import Clients
+from recbandits.platforms.gcp.rehearsal import Rehearsal, error
+from recbandits.platforms.gcp.requests import pipeline_job
 
 from recbandits.config import Config
 from recbandits.platforms import provisioning
 from recbandits.platforms.gcp import GcpPlatform
-from recbandits.platforms.gcp.clients import Clients
 from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.gcp.pipelines import GcpPipelines, submit
-from recbandits.platforms.gcp.rehearsal import Rehearsal, error
-from recbandits.platforms.gcp.requests import pipeline_job
 from recbandits.platforms.pipelines import IMAGE
 from recbandits.platforms.protocol import PlatformError
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from recbandits.platforms.gcp.rehearsal import rehearse
 from sklearn.metrics import ndcg_score
 
 from recbandits.agents.factory import make_agent
@@ -12,7 +13,6 @@ from recbandits.agents.ranking.parameters import CascadingLinUCB
 from recbandits.config import Config
 from recbandits.data import formats
 from recbandits.data.slates import rated_lists
-from recbandits.platforms.gcp.rehearsal import rehearse
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load

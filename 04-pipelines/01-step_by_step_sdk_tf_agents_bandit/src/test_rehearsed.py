@@ -1,9 +1,9 @@
 """Requests are told in full but for labels, and what is too long to be read."""
 
+from recbandits.platforms.gcp.rehearsal import Request, rehearse
 from src.rehearsed import line, lines
 
 from recbandits.config import Config
-from recbandits.platforms.gcp.rehearsal import Request, rehearse
 
 
 def test_a_request_is_told_without_place_and_labels():

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from recbandits.platforms.gcp.rehearsal import Rehearsal
 from src.prediction.client import instances_of
 from src.prediction.commands import curl, gcloud, sdk, vertex_address
 
 from recbandits.config import Config
 from recbandits.platforms.gcp import GcpPlatform
-from recbandits.platforms.gcp.rehearsal import Rehearsal
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 INSTANCES = instances_of(pd.DataFrame({"bias": [0.5, -0.5]}, [6, 7]), k=2, seed=1)

@@ -1,0 +1,133 @@
+"""The closed loop on Google Cloud: deployed by one call, removed by another."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from recbandits.loop.importing import simulate_log, write_log
+from recbandits.loop.settings import Settings
+from recbandits.loop.simulated_users import STARS, SimulatedUsers
+from recbandits.loop.steps import TEMPLATES, start_up_parameters
+from recbandits.loop.trigger import PIPELINE
+from recbandits.platforms import choose
+from recbandits.platforms.functions import Function
+from recbandits.platforms.protocol import PlatformError
+
+START_UP = "start-up"
+FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each source
+TOPICS = ("interactions", "rewards", "ticks")
+SCHEDULES = {  # name: (cron string, payload); of the first two, a message to the topic "ticks"
+    "train": ("*/10 * * * *", {"do": "train"}),
+    "guard": ("* * * * *", {"do": "guard"}),
+    "simulate": ("* * * * *", {"seconds": 30.0}),
+}
+_NAMES = ("log-interaction", "log-reward", "trigger", "simulator")  # of the functions
+_IMAGES = ("train", "serve")
+
+
+def deploy_loop(config, settings=None, data=None):
+    """Deploy the loop: project, images, topics, endpoint, functions, the first pipeline run, and the schedules.
+
+    What is there already is kept, so that a call that failed can be repeated.
+
+    Args:
+      config: Config with the platform "gcp".
+      settings: `Settings`; None for the defaults on stars.
+      data: `MovieLens`, from which the simulated users are made; None for what `movielens.load` gives.
+
+    Returns:
+      `Run` of the start-up pipeline, after which the endpoint answers.
+
+    Raises:
+      PlatformError: the platform is another one, or Google Cloud refused.
+    """
+    platform = _platform(config)
+    settings = settings or Settings(STARS)
+    platform.create()
+    for image in _IMAGES:
+        _have_image(platform.images, image)
+    topics = {name: platform.messages.topic(name) for name in TOPICS}
+    platform.endpoints.create(topic=topics["interactions"], sticky=True)
+    users_uri, log_uri = _share_users(platform, settings, data)
+    functions = _functions(settings, topics, users_uri)
+    with ThreadPoolExecutor(len(functions)) as threads:  # each takes minutes to build
+        list(threads.map(platform.functions.deploy, functions))
+    parameters = start_up_parameters(config, settings, log_uri, users_uri, topics["interactions"])
+    run = platform.pipelines.run(TEMPLATES / "start_up.yaml", START_UP, parameters)
+    simulator = platform.functions.health("simulator")["address"]
+    for name, (cron, payload) in SCHEDULES.items():
+        platform.schedules.create(name, cron, simulator if name == "simulate" else topics["ticks"], payload)
+    return run
+
+
+def remove_loop(config):
+    """Remove what runs or is billed by the hour: schedules, pipeline runs, functions, topics and the endpoint.
+
+    Data stay: the warehouse, the models, the bucket. `platform.clean_up` removes them as well.
+
+    Raises:
+      PlatformError: the platform is another one, or Google Cloud refused.
+    """
+    platform = _platform(config)
+    for name in SCHEDULES:
+        platform.schedules.delete(name)
+    for pipeline in (START_UP, PIPELINE):
+        if run := platform.pipelines.running(pipeline):
+            platform.pipelines.stop(run)
+    for name in _NAMES:
+        platform.functions.delete(name)
+    for name in TOPICS:
+        platform.messages.delete(name)
+    platform.endpoints.create().delete()
+
+
+def _platform(config):
+    if config.platform != "gcp":
+        raise PlatformError(
+            "the loop is deployed on Google Cloud: set platform to 'gcp', or run it here by `make loop`"
+        )
+    return choose(config)
+
+
+def _have_image(images, name):
+    """Build an image unless it has been built."""
+    try:
+        images.pinned(name)
+    except PlatformError:
+        images.build(name)
+
+
+def _share_users(platform, settings, data):
+    """Return the gs:// URIs of the simulated users, with their features, and of the first log."""
+    if data is None:
+        from recbandits.data import movielens
+
+        data = movielens.load()
+    reports = {"never": settings.never, "twice": settings.twice, "delay": settings.delay}
+    users = SimulatedUsers.make(data, settings.movies, settings.rank, settings.seed, **reports)
+    seconds = settings.first / settings.rate
+    start = datetime.now(UTC) - timedelta(seconds=2 * settings.join.window + seconds)
+    with TemporaryDirectory() as folder:
+        users_directory, log_directory = Path(folder, "users"), Path(folder, "log")
+        users.save(users_directory)
+        log = simulate_log(users, settings.first, start, seconds, settings.candidates, settings.seed)
+        write_log(log_directory, *log)
+        return platform.share(users_directory), platform.share(log_directory)
+
+
+def _functions(settings, topics, users_uri):
+    environment = {
+        "RECBANDITS_SETTINGS": json.dumps(asdict(settings)),
+        "RECBANDITS_FEATURES": users_uri,
+        "RECBANDITS_USERS": users_uri,
+        "RECBANDITS_EVENT_TOPIC": topics["interactions"],
+    }
+    return [
+        Function("log-interaction", FUNCTIONS / "logger", "log_interaction", topics["interactions"]),
+        Function("log-reward", FUNCTIONS / "logger", "log_reward", topics["rewards"]),
+        Function("trigger", FUNCTIONS / "trigger", "tick", topics["ticks"], environment),
+        Function("simulator", FUNCTIONS / "simulator", "simulate", None, environment),
+    ]

@@ -1,0 +1,106 @@
+"""The loop on Google Cloud: what one call makes, that a second one makes nothing more, and that another removes it."""
+
+import json
+
+import pytest
+
+from recbandits.config import Config
+from recbandits.data import synthetic
+from recbandits.loop.deployment import SCHEDULES, deploy_loop, remove_loop
+from recbandits.loop.settings import Settings
+from recbandits.loop.simulated_users import STARS
+from recbandits.loop.steps import settings_from
+from recbandits.platforms.protocol import PlatformError
+
+CONFIG = Config(platform="gcp", project="movie-lab-42")
+PARENT = "projects/movie-lab-42/locations/us-central1"
+TOPICS = "projects/movie-lab-42/topics/recbandits-v1-"
+SETTINGS = Settings(STARS, movies=30, rank=3, candidates=5)
+DIGEST = f"sha256:{64 * 'a'}"  # of every image, see the fixture `project`
+
+
+@pytest.fixture
+def deployed(project):
+    """The run of the start-up pipeline, once the loop is deployed."""
+    return deploy_loop(CONFIG, SETTINGS, synthetic.generate())
+
+
+def test_functions_listen_to_the_topics_as_the_account_of_functions(project, deployed):
+    documents = {each["functionId"]: each["function"] for each in project.requests("CreateFunction")}
+    topics = {name: each.get("eventTrigger", {}).get("pubsubTopic") for name, each in documents.items()}
+    assert topics == {
+        "recbandits-v1-log-interaction": f"{TOPICS}interactions",
+        "recbandits-v1-log-reward": f"{TOPICS}rewards",
+        "recbandits-v1-trigger": f"{TOPICS}ticks",
+        "recbandits-v1-simulator": None,
+    }
+    for document in documents.values():
+        assert document["serviceConfig"]["serviceAccountEmail"] == CONFIG.account("function")
+
+
+def test_the_trigger_knows_settings_features_and_where_the_endpoint_logs(project, deployed):
+    documents = {each["functionId"]: each["function"] for each in project.requests("CreateFunction")}
+    variables = documents["recbandits-v1-trigger"]["serviceConfig"]["environmentVariables"]
+    assert settings_from(json.loads(variables["RECBANDITS_SETTINGS"])) == SETTINGS
+    assert variables["RECBANDITS_FEATURES"] == f"gs://{CONFIG.bucket}/users"
+    assert variables["RECBANDITS_EVENT_TOPIC"] == f"{TOPICS}interactions"
+
+
+def test_simulated_users_and_the_first_log_are_in_the_bucket(project, deployed):
+    prefix = f"gs://{CONFIG.bucket}/"
+    names = {
+        uri.removeprefix(prefix) for uri in project.objects if uri.startswith((f"{prefix}users/", f"{prefix}log/"))
+    }
+    assert {"users/features.npz", "users/titles.json", "log/interactions.parquet", "log/rewards.parquet"} <= names
+
+
+def test_the_first_pipeline_run_reads_that_log_by_an_image_with_its_digest(project, deployed):
+    (request,) = project.requests("CreatePipelineJob")
+    job = request["pipelineJob"]
+    parameters = job["runtimeConfig"]["parameterValues"]
+    assert (parameters["log"], parameters["features"]) == (f"gs://{CONFIG.bucket}/log", f"gs://{CONFIG.bucket}/users")
+    assert job["serviceAccount"] == CONFIG.account("train")
+    images = {each["container"]["image"] for each in job["pipelineSpec"]["deploymentSpec"]["executors"].values()}
+    assert images == {f"us-central1-docker.pkg.dev/movie-lab-42/recbandits-v1/train@{DIGEST}"}
+    assert deployed.name == "start-up"
+
+
+def test_training_the_guardrail_and_the_simulation_are_scheduled(project, deployed):
+    jobs = {each["job"]["name"].rpartition("recbandits-v1-")[2]: each["job"] for each in project.requests("CreateJob")}
+    assert {name: job["schedule"] for name, job in jobs.items()} == {
+        name: cron for name, (cron, _) in SCHEDULES.items()
+    }
+    for name in ("train", "guard"):
+        assert jobs[name]["pubsubTarget"]["topicName"] == f"{TOPICS}ticks"
+    target = jobs["simulate"]["httpTarget"]
+    assert target["uri"] == "https://recbandits-v1-simulator.run.app"
+    assert target["oidcToken"]["serviceAccountEmail"] == CONFIG.account("function")
+
+
+def test_the_endpoint_keeps_a_user_at_one_version_and_may_publish(project, deployed):
+    (request,) = project.requests("CreateEndpoint")
+    assert request["endpoint"]["labels"] == CONFIG.labels | {"split": "users"}
+    policies = {request["resource"]: request["policy"]["bindings"] for request in project.requests("SetIamPolicy")}
+    publisher = {"role": "roles/pubsub.publisher", "members": [f"serviceAccount:{CONFIG.account('serve')}"]}
+    assert publisher in policies[f"{TOPICS}interactions"]
+
+
+def test_a_second_deployment_makes_nothing_more(project, deployed):
+    project.calls.clear()
+    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
+    assert project.methods("Create") == []
+
+
+def test_what_runs_is_removed_schedules_first_and_the_data_stay(project, deployed):
+    project.calls.clear()
+    objects = set(project.objects)
+    remove_loop(CONFIG)
+    removals = project.methods("Delete", "Cancel")
+    assert removals[:3] == ["DeleteJob"] * 3
+    assert sorted(removals[3:]) == sorted(["DeleteFunction"] * 4 + ["DeleteTopic"] * 3 + ["DeleteEndpoint"])
+    assert set(project.objects) == objects
+
+
+def test_on_this_machine_the_loop_is_not_deployed():
+    with pytest.raises(PlatformError, match="platform must be 'gcp' to deploy the loop; on this machine, `make loop`"):
+        deploy_loop(Config())
