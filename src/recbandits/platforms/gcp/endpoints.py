@@ -15,8 +15,8 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.policy import load
-from recbandits.serving.predictor import RELEASE_VARIABLE, TOPIC_VARIABLE
 from recbandits.serving.schemas import Instance, RefusalError, Request
+from recbandits.serving.sinks import TOPIC_VARIABLE
 from recbandits.serving.traffic_split import TrafficSplit
 
 _MACHINE = {"machine_type": "n2-standard-2", "min_replica_count": 1, "max_replica_count": 2}
@@ -280,7 +280,7 @@ class StickyEndpoint(GcpEndpoint):
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`; where no server of the present image runs yet, one is deployed."""
         version, uri = super().deploy(policy, traffic_percentage), f"gs://{self._config.bucket}/{self._folder}"
-        variables = {RELEASE_VARIABLE: uri} | ({TOPIC_VARIABLE: self._topic} if self._topic else {})
+        variables = {versions.VARIABLE: uri} | ({TOPIC_VARIABLE: self._topic} if self._topic else {})
         model, endpoint = _have_model(self._config, "release", uri, variables), self._look()
         name, numbers = f"release-{model.version_id}", _numbers(endpoint)
         if name not in numbers:
