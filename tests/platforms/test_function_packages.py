@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from recbandits.platforms.gcp.packages import pack
-from recbandits.platforms.gcp.rehearsal import Rehearsal
 
 SOURCES = Path(__file__).parents[2] / "04-pipelines/02-mlops_pipeline_tf_agents_bandit/src"
+RECORDER = Path(__file__).parents[1] / "recorder.py"
 BEGIN = """
 import sys
 sys.path[:0] = [{folder!r}, {site!r}]
 import main, functions_framework
 from recbandits.config import Config
 from recbandits.platforms.gcp import GcpPlatform
-platform = GcpPlatform(Config.load(), {endpoint!r})
+platform = GcpPlatform(Config.load())
 """
 END = """
 heavy = {{"tensorflow", "tf_agents", "jupyterlab", "duckdb"}} & set(sys.modules)
@@ -31,28 +31,37 @@ assert not heavy, heavy
 assert main.__file__.startswith({folder!r}) and functions_framework.__file__.startswith({site!r})
 print("done")
 """
+RECORDED = """
+sys.path.append({tests!r})
+from recorder import Recorder
+cloud = Recorder("movie-lab-42")
+cloud.__enter__()
+tag = ".*/packages/train/tags/v1"
+cloud.answers[f"GET https://artifactregistry.googleapis.com/{{tag}}"] = {{"version": "packages/train/versions/sha256:0"}}
+"""
 LOG = """
 import base64
 from cloudevents.http import CloudEvent
-platform.warehouse.create()
+new = {{"schema": {{"fields": [{{"name": "digest", "type": "STRING"}}]}}, "rows": [{{"f": [{{"v": "0"}}]}}], "totalRows": "1"}}
+cloud.answers["GET .*/queries/.*"] = new | {{"jobComplete": True, "jobReference": {{"jobId": "query"}}}}
+cloud.answers["POST https://[^/]+/bigquery/v2/projects/movie-lab-42/jobs"] = lambda it: it["body"] | {{"status": {{"state": "DONE"}}}}
 main._warehouse = lambda: platform.warehouse
 reward = base64.b64encode(b'{{"event_id": "a1", "time": "2026-01-01T12:00:00+00:00", "value": 4.0}}').decode()
 message = {{"message": {{"messageId": "1", "publishTime": "2026-01-01T12:00:01Z", "data": reward}}}}
 main.log_reward(CloudEvent({{"type": "google.cloud.pubsub.topic.v1.messagePublished", "source": "test"}}, message))
-assert platform.warehouse.query("SELECT value FROM rewards")["value"].to_pylist() == [4.0]
+queries = [each["body"]["configuration"]["query"]["query"] for each in cloud.requests("POST https://[^/]+/bigquery/v2/.*/jobs")]
+assert queries[-1].strip().startswith("MERGE INTO rewards"), queries
 """
 ASK = """
 assert callable(main.simulate)
-import google.cloud.aiplatform_v1
 assert platform.endpoints.create().traffic_split == {{}}
 platform.messages.publisher(platform.messages.topic("rewards")).send([])
+assert "CreateTopic" in cloud.methods()
 """
 LOOK = """
 assert callable(main.look)
-import google.cloud.storage
-platform.warehouse.create()
-assert len(platform.warehouse.verdicts()) == 0
 assert platform.pipelines.run({folder!r} + "/re_training.yaml", "first").state == "succeeded"
+assert len(cloud.requests("CreatePipelineJob")) == 1
 """
 VARIABLES = {"RECBANDITS_PLATFORM": "gcp", "RECBANDITS_PROJECT": "movie-lab-42", "PATH": "/usr/bin:/bin"}
 
@@ -108,10 +117,10 @@ def test_a_function_works_with_its_package_and_its_requirements_alone(tmp_path, 
         zipped.extractall(tmp_path / "function")
         pinned = zipped.read("requirements.txt").decode().split()
     install(closure(pinned), tmp_path / "site")
-    with Rehearsal() as cloud:
-        cloud.documents["/bigquery/v2/projects/movie-lab-42/datasets/recbandits_v1"] = {}
-        places = {"folder": str(tmp_path / "function"), "site": str(tmp_path / "site"), "endpoint": cloud.endpoint}
-        command = [sys.executable, "-I", "-S", "-c", (BEGIN + code + END).format(**places)]
-        variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(tmp_path / "artifacts"), "no_proxy": "127.0.0.1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=variables)
-    assert done.stdout == "done\n", done.stderr
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "recorder.py").write_bytes(RECORDER.read_bytes())
+    folders = {name: str(tmp_path / name) for name in ("tests", "site")} | {"folder": str(tmp_path / "function")}
+    command = [sys.executable, "-I", "-S", "-c", (BEGIN + RECORDED + code + END).format(**folders)]
+    variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(tmp_path / "artifacts")}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
+    assert done.stdout.endswith("done\n"), done.stderr
