@@ -36,20 +36,20 @@ sys.path.append({tests!r})
 from recorder import Recorder
 cloud = Recorder("movie-lab-42")
 cloud.__enter__()
-tag = ".*/packages/train/tags/v1"
-cloud.answers[f"GET https://artifactregistry.googleapis.com/{{tag}}"] = {{"version": "packages/train/versions/sha256:0"}}
+cloud.answers["GET .*/packages/train/tags/v1"] = {{"version": "packages/train/versions/sha256:0"}}
 """
 LOG = """
 import base64
 from cloudevents.http import CloudEvent
-new = {{"schema": {{"fields": [{{"name": "digest", "type": "STRING"}}]}}, "rows": [{{"f": [{{"v": "0"}}]}}], "totalRows": "1"}}
-cloud.answers["GET .*/queries/.*"] = new | {{"jobComplete": True, "jobReference": {{"jobId": "query"}}}}
-cloud.answers["POST https://[^/]+/bigquery/v2/projects/movie-lab-42/jobs"] = lambda it: it["body"] | {{"status": {{"state": "DONE"}}}}
+jobs, done = "POST https://[^/]+/bigquery/v2/projects/movie-lab-42/jobs", {{"status": {{"state": "DONE"}}}}
+new = {{"schema": {{"fields": [{{"name": "digest", "type": "STRING"}}]}}, "rows": [{{"f": [{{"v": "0"}}]}}]}}
+cloud.answers["GET .*/queries/.*"] = new | {{"jobComplete": True, "totalRows": "1", "jobReference": {{"jobId": "q"}}}}
+cloud.answers[jobs] = lambda request: request["body"] | done
 main._warehouse = lambda: platform.warehouse
 reward = base64.b64encode(b'{{"event_id": "a1", "time": "2026-01-01T12:00:00+00:00", "value": 4.0}}').decode()
 message = {{"message": {{"messageId": "1", "publishTime": "2026-01-01T12:00:01Z", "data": reward}}}}
 main.log_reward(CloudEvent({{"type": "google.cloud.pubsub.topic.v1.messagePublished", "source": "test"}}, message))
-queries = [each["body"]["configuration"]["query"]["query"] for each in cloud.requests("POST https://[^/]+/bigquery/v2/.*/jobs")]
+queries = [each["body"]["configuration"]["query"]["query"] for each in cloud.requests(jobs)]
 assert queries[-1].strip().startswith("MERGE INTO rewards"), queries
 """
 ASK = """
