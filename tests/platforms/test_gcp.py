@@ -219,11 +219,11 @@ def test_a_refusal_names_the_resource_and_the_reason(platform, cloud):
 
 def loop(cloud, labels, base="recbandits-v1"):
     """Put there what a loop makes while it runs, in the order in which clean-up removes it."""
-    document = {"display_name": f"{base}-nightly", "create_time": {"seconds": 1}}
+    document = {"create_pipeline_job_request": {"pipeline_job": {"labels": labels}}, "create_time": {"seconds": 1}}
     started = {"labels": labels, "create_time": {"seconds": 1}}
     resources = [
-        scheduler_v1.Job(name=f"{PARENT}/jobs/{base}-train"),
-        aiplatform_v1.Schedule(name=f"{PARENT}/schedules/{base}7", **document),
+        scheduler_v1.Job(name=f"{PARENT}/jobs/{base}-train", description=f"RecBandits {base}"),
+        aiplatform_v1.Schedule(name=f"{PARENT}/schedules/{base}7", display_name="recbandits-v1-nightly", **document),
         functions_v2.Function(name=f"{PARENT}/functions/{base}-trigger", labels=labels),
         aiplatform_v1.PipelineJob(name=f"{PARENT}/pipelineJobs/{base}-1", state="PIPELINE_STATE_RUNNING", **started),
         aiplatform_v1.CustomJob(name=f"{PARENT}/customJobs/{base}1", state="JOB_STATE_SUCCEEDED", **started),
