@@ -91,15 +91,12 @@ class GcpFunctions:
 
     def _allow_calls(self, service):
         """Let the functions' account, as which Eventarc and Cloud Scheduler sign in, call a service of Cloud Run."""
-        member = f"serviceAccount:{self._config.account('function')}"
-        address, binding = (
-            f"https://run.googleapis.com/v2/{service}",
-            {"role": "roles/run.invoker", "members": [member]},
-        )
-        policy = rest("GET", f"{address}:getIamPolicy")
-        if not any(member in each["members"] for each in policy.get("bindings", []) if each["role"] == binding["role"]):
-            bindings = [*policy.get("bindings", []), binding]
-            rest("POST", f"{address}:setIamPolicy", {"policy": policy | {"bindings": bindings}})
+        member, role = f"serviceAccount:{self._config.account('function')}", "roles/run.invoker"
+        policy = rest("GET", f"https://run.googleapis.com/v2/{service}:getIamPolicy")
+        bindings = policy.get("bindings", [])
+        if not any(each["role"] == role and member in each["members"] for each in bindings):
+            policy["bindings"] = [*bindings, {"role": role, "members": [member]}]
+            rest("POST", f"https://run.googleapis.com/v2/{service}:setIamPolicy", {"policy": policy})
 
     def _document(self, function, packed):
         """Keep a packed source in the bucket under its digest, and make the request's `functions_v2.Function`.
