@@ -1,6 +1,5 @@
 """Cloud Functions of the second generation: source in the bucket, built by Cloud Build, called by topic or by HTTP."""
 
-import hashlib
 import sys
 from contextlib import suppress
 from functools import cached_property
@@ -104,10 +103,7 @@ class GcpFunctions:
         Its image is kept in the project's own repository, which clean-up removes; left alone it goes to one that stays.
         """
         config, account, builder = self._config, self._config.account("function"), self._config.account("build")
-        source = {"bucket": config.bucket, "object": f"functions/{hashlib.sha256(packed).hexdigest()[:16]}.zip"}
-        blob = storage.bucket(config).blob(source["object"])
-        if not blob.exists():
-            blob.upload_from_string(packed, content_type="application/zip")
+        source = storage.keep(config, packed, "functions", ".zip")
         settings = {f"RECBANDITS_{name.upper()}": getattr(config, name) for name in SETTINGS}
         document = {
             "name": self._name(function.name),
