@@ -301,3 +301,16 @@ def test_choosing_the_platform_imports_no_client():
         "print([name for name in sys.modules if name.startswith(clients)])"
     )
     assert json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)) == []
+
+
+def test_experiments_are_found_by_their_name_and_removed_with_runs_and_curves(platform, cloud):
+    with platform.experiments.run("agents", "linucb") as run:
+        run.log_metrics({"regret": 1.0})
+    with GcpPlatform(Config(platform="gcp", project="movie-lab-42", version="v2")).experiments.run("agents", "x"):
+        pass
+    platform.clean_up(dry_run=False)
+    contexts = {request["name"].rpartition("/")[2] for request in cloud.requests("DeleteContext")}
+    assert contexts == {"recbandits-v1-agents", "recbandits-v1-agents-linucb"}
+    assert [request["name"].rpartition("/")[2] for request in cloud.requests("DeleteTensorboardRun")] == ["linucb"]
+    names = [each.display_name for each in cloud.resources.values() if isinstance(each, aiplatform_v1.Tensorboard)]
+    assert names == ["recbandits-v2"]

@@ -3,6 +3,7 @@
 Every machine finds the same. Services, their agents, logs, and what bears other labels stay.
 """
 
+from contextlib import suppress
 from functools import partial
 
 from recbandits.config import ROLES
@@ -23,26 +24,18 @@ def clean_up(config, dry_run=True):
     Raises:
       PlatformError: something could not be listed or removed; what is left is found by the next call.
     """
+    from google.api_core.exceptions import NotFound
+
     outcomes = []
     for list_kind in (_schedules, _functions, _runs, _endpoints, _experiments, _messages, _data, _accounts):
         with explained("clean-up"):
             resources = list(list_kind(config))
         for kind, name, remove in resources:
             if not dry_run:
-                with explained(f"{kind} {name}"):
-                    _remove(remove)
+                with explained(f"{kind} {name}"), suppress(NotFound):  # another process may be faster
+                    remove()
             outcomes.append(Outcome(kind, name, "would be removed" if dry_run else "removed"))
     return outcomes
-
-
-def _remove(remove):
-    """Call a function; what is gone already is no error."""
-    from google.api_core.exceptions import NotFound
-
-    try:
-        remove()
-    except NotFound:
-        return
 
 
 def _schedules(config):
