@@ -133,7 +133,16 @@ class Recorder:
         if resource.name in self.resources:
             raise exceptions.AlreadyExists(f"{resource.name} exists already")
         self.resources[resource.name] = _succeeded(resource)
+        if field == "pipeline_job":
+            self._add_context(resource, request.parent)
         return resource
+
+    def _add_context(self, job, parent):
+        """Give a pipeline job its context in the metadata store, by which it joins an experiment."""
+        name = job.name.rpartition("/")[2]
+        context = {"name": f"{parent}/metadataStores/default/contexts/{name}", "display_name": name}
+        job.job_detail.pipeline_run_context = context | {"schema_title": "system.PipelineRun"}
+        self.resources[context["name"]] = job.job_detail.pipeline_run_context
 
     def _get(self, field, request, _):
         if field == "iam_policy":

@@ -12,18 +12,18 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from recbandits.platforms.gcp.rehearsal import Rehearsal
 
-from recbandits.loop.steps import FUNCTIONS
 from recbandits.platforms.gcp.packages import pack
 
+SOURCES = Path(__file__).parents[2] / "04-pipelines/02-mlops_pipeline_tf_agents_bandit/src"
+RECORDER = Path(__file__).parents[1] / "recorder.py"
 BEGIN = """
 import sys
 sys.path[:0] = [{folder!r}, {site!r}]
 import main, functions_framework
 from recbandits.config import Config
 from recbandits.platforms.gcp import GcpPlatform
-platform = GcpPlatform(Config.load(), {endpoint!r})
+platform = GcpPlatform(Config.load())
 """
 END = """
 heavy = {{"tensorflow", "tf_agents", "jupyterlab", "duckdb"}} & set(sys.modules)
@@ -31,29 +31,37 @@ assert not heavy, heavy
 assert main.__file__.startswith({folder!r}) and functions_framework.__file__.startswith({site!r})
 print("done")
 """
+RECORDED = """
+sys.path.append({tests!r})
+from recorder import Recorder
+cloud = Recorder("movie-lab-42")
+cloud.__enter__()
+cloud.answers["GET .*/packages/train/tags/v1"] = {{"version": "packages/train/versions/sha256:0"}}
+"""
 LOG = """
 import base64
 from cloudevents.http import CloudEvent
-platform.warehouse.create()
+jobs, done = "POST https://[^/]+/bigquery/v2/projects/movie-lab-42/jobs", {{"status": {{"state": "DONE"}}}}
+new = {{"schema": {{"fields": [{{"name": "digest", "type": "STRING"}}]}}, "rows": [{{"f": [{{"v": "0"}}]}}]}}
+cloud.answers["GET .*/queries/.*"] = new | {{"jobComplete": True, "totalRows": "1", "jobReference": {{"jobId": "q"}}}}
+cloud.answers[jobs] = lambda request: request["body"] | done
 main._warehouse = lambda: platform.warehouse
 reward = base64.b64encode(b'{{"event_id": "a1", "time": "2026-01-01T12:00:00+00:00", "value": 4.0}}').decode()
 message = {{"message": {{"messageId": "1", "publishTime": "2026-01-01T12:00:01Z", "data": reward}}}}
 main.log_reward(CloudEvent({{"type": "google.cloud.pubsub.topic.v1.messagePublished", "source": "test"}}, message))
-assert platform.warehouse.query("SELECT value FROM rewards")["value"].to_pylist() == [4.0]
+queries = [each["body"]["configuration"]["query"]["query"] for each in cloud.requests(jobs)]
+assert queries[-1].strip().startswith("MERGE INTO rewards"), queries
 """
 ASK = """
 assert callable(main.simulate)
-import google.cloud.aiplatform_v1
 assert platform.endpoints.create().traffic_split == {{}}
 platform.messages.publisher(platform.messages.topic("rewards")).send([])
+assert "CreateTopic" in cloud.methods()
 """
 LOOK = """
-assert callable(main.tick)
-import google.cloud.storage
-from recbandits.loop.steps import TEMPLATES
-platform.warehouse.create()
-assert len(platform.warehouse.verdicts()) == 0
-assert platform.pipelines.run(TEMPLATES / "re_training.yaml", "first").state == "succeeded"
+assert callable(main.look)
+assert platform.pipelines.run({folder!r} + "/re_training.yaml", "first").state == "succeeded"
+assert len(cloud.requests("CreatePipelineJob")) == 1
 """
 VARIABLES = {"RECBANDITS_PLATFORM": "gcp", "RECBANDITS_PROJECT": "movie-lab-42", "PATH": "/usr/bin:/bin"}
 
@@ -105,14 +113,14 @@ def is_original(path, recorded):
 @pytest.mark.parametrize(("name", "code"), [("logger", LOG), ("simulator", ASK), ("trigger", LOOK)])
 def test_a_function_works_with_its_package_and_its_requirements_alone(tmp_path, name, code):
     """Its own work, or what of it goes to Google Cloud, in a Python that has nothing else."""
-    with zipfile.ZipFile(io.BytesIO(pack(FUNCTIONS / name))) as zipped:
+    with zipfile.ZipFile(io.BytesIO(pack(SOURCES / name))) as zipped:
         zipped.extractall(tmp_path / "function")
         pinned = zipped.read("requirements.txt").decode().split()
     install(closure(pinned), tmp_path / "site")
-    with Rehearsal() as cloud:
-        cloud.documents["/bigquery/v2/projects/movie-lab-42/datasets/recbandits_v1"] = {}
-        places = {"folder": str(tmp_path / "function"), "site": str(tmp_path / "site"), "endpoint": cloud.endpoint}
-        command = [sys.executable, "-I", "-S", "-c", (BEGIN + code + END).format(**places)]
-        variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(tmp_path / "artifacts"), "no_proxy": "127.0.0.1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=variables)
-    assert done.stdout == "done\n", done.stderr
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "recorder.py").write_bytes(RECORDER.read_bytes())
+    folders = {name: str(tmp_path / name) for name in ("tests", "site")} | {"folder": str(tmp_path / "function")}
+    command = [sys.executable, "-I", "-S", "-c", (BEGIN + RECORDED + code + END).format(**folders)]
+    variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(tmp_path / "artifacts")}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
+    assert done.stdout.endswith("done\n"), done.stderr

@@ -219,11 +219,11 @@ def test_a_refusal_names_the_resource_and_the_reason(platform, cloud):
 
 def loop(cloud, labels, base="recbandits-v1"):
     """Put there what a loop makes while it runs, in the order in which clean-up removes it."""
-    document = {"display_name": f"{base}-nightly", "create_time": {"seconds": 1}}
+    document = {"create_pipeline_job_request": {"pipeline_job": {"labels": labels}}, "create_time": {"seconds": 1}}
     started = {"labels": labels, "create_time": {"seconds": 1}}
     resources = [
-        scheduler_v1.Job(name=f"{PARENT}/jobs/{base}-train"),
-        aiplatform_v1.Schedule(name=f"{PARENT}/schedules/{base}7", **document),
+        scheduler_v1.Job(name=f"{PARENT}/jobs/{base}-train", description=f"RecBandits {base}"),
+        aiplatform_v1.Schedule(name=f"{PARENT}/schedules/{base}7", display_name="recbandits-v1-nightly", **document),
         functions_v2.Function(name=f"{PARENT}/functions/{base}-trigger", labels=labels),
         aiplatform_v1.PipelineJob(name=f"{PARENT}/pipelineJobs/{base}-1", state="PIPELINE_STATE_RUNNING", **started),
         aiplatform_v1.CustomJob(name=f"{PARENT}/customJobs/{base}1", state="JOB_STATE_SUCCEEDED", **started),
@@ -301,3 +301,16 @@ def test_choosing_the_platform_imports_no_client():
         "print([name for name in sys.modules if name.startswith(clients)])"
     )
     assert json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)) == []
+
+
+def test_experiments_are_found_by_their_name_and_removed_with_runs_and_curves(platform, cloud):
+    with platform.experiments.run("agents", "linucb") as run:
+        run.log_metrics({"regret": 1.0})
+    with GcpPlatform(Config(platform="gcp", project="movie-lab-42", version="v2")).experiments.run("agents", "x"):
+        pass
+    platform.clean_up(dry_run=False)
+    contexts = {request["name"].rpartition("/")[2] for request in cloud.requests("DeleteContext")}
+    assert contexts == {"recbandits-v1-agents", "recbandits-v1-agents-linucb"}
+    assert [request["name"].rpartition("/")[2] for request in cloud.requests("DeleteTensorboardRun")] == ["linucb"]
+    names = [each.display_name for each in cloud.resources.values() if isinstance(each, aiplatform_v1.Tensorboard)]
+    assert names == ["recbandits-v2"]

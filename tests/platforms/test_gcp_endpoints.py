@@ -219,6 +219,15 @@ def test_the_account_that_serves_may_publish_to_the_topic_where_it_logs(endpoint
     assert cloud.requests("SetIamPolicy") == [{"resource": TOPIC, "policy": {"bindings": [binding]}}]
 
 
+def test_a_step_that_may_not_give_roles_finds_the_endpoint_all_the_same(endpoints, cloud, caplog):
+    cloud.answers["GetIamPolicy"] = exceptions.PermissionDenied("pubsub.topics.getIamPolicy")
+    assert endpoints.create(topic=TOPIC).resource_name == NAME
+    assert f"role roles/pubsub.publisher on {TOPIC}: 403 pubsub.topics.getIamPolicy" in caplog.text
+    cloud.answers["GetIamPolicy"] = exceptions.NotFound("no topic")
+    with pytest.raises(PlatformError, match="404 no topic"):
+        endpoints.create(topic=TOPIC)
+
+
 def test_a_policy_in_the_bucket_is_deployed_from_where_it_is(endpoint, cloud, exported):
     for path in (path for path in exported[0].rglob("*") if path.is_file()):
         cloud.objects[f"gs://b/jobs/a/model/{path.relative_to(exported[0])}"] = path.read_bytes()

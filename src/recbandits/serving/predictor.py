@@ -24,14 +24,12 @@ from recbandits.serving import versions
 from recbandits.serving.metrics import Metrics
 from recbandits.serving.outbox import DirectLog, Outbox
 from recbandits.serving.schemas import Parameters, Prediction, Refusal, RefusalError, Request, Response
-from recbandits.serving.sinks import PubSubSink, open_spool
+from recbandits.serving.sinks import TOPIC_VARIABLE, PubSubSink, open_spool
 
 MAX_BODY_BYTES = MAX_RESPONSE_BYTES = 1_500_000  # bytes, as on Vertex AI
 MAX_CONCURRENT_PREDICTIONS = 32  # predictions at a time
 MAX_CONCURRENT_LARGE_BODIES = 16  # that are read at a time
-TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
 SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
-RELEASE_VARIABLE = "RECBANDITS_RELEASE"  # URI of a release to follow, instead of AIP_STORAGE_URI, which is a copy
 RELEASE_INTERVAL = 10.0  # seconds between two looks at it
 _MAX_MESSAGE_LENGTH = 1000  # letters
 _SMALL_BODY_BYTES, _FEW_CANDIDATES = 16_384, 5_000  # are answered in about a millisecond
@@ -65,7 +63,7 @@ class BanditPredictor:
 
     def load(self, artifacts_uri, **_):
         """Load a policy or a release, and follow the release that $RECBANDITS_RELEASE names; see `versions.find`."""
-        followed = os.environ.get(RELEASE_VARIABLE)
+        followed = os.environ.get(versions.VARIABLE)
         self._uri = followed or artifacts_uri
         self._served = versions.find(self._uri)
         if followed:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from recbandits.checks import flush
 
+TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
 SPOOL_VARIABLE = "RECBANDITS_EVENT_SPOOL"  # a directory; without it, one of this user in the system's temporary folder
 MAX_SPOOL_BYTES = 64_000_000  # of a file
 _PUBLISH_TIMEOUT = 5.0  # seconds for one request to Pub/Sub

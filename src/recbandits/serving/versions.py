@@ -13,6 +13,7 @@ from recbandits.serving.schemas import Instance, Parameters, Prediction
 from recbandits.serving.traffic_split import TrafficSplit
 
 FILE, POLICIES = "release.json", "policies"
+VARIABLE = "RECBANDITS_RELEASE"  # URI of a release that a server follows, instead of AIP_STORAGE_URI, which is a copy
 
 
 class Served(NamedTuple):

@@ -1,12 +1,43 @@
 """Google Cloud as a platform; the client library of a service is imported when the service is first used."""
 
 from functools import cached_property
+from importlib import import_module
+
+
+def _service(module, name):
+    """Return a property that makes a class of a module of this package from the configuration when it is first read."""
+
+    def make(platform):
+        return getattr(import_module(f"{__name__}.{module}"), name)(platform.config)
+
+    return cached_property(make)
 
 
 class GcpPlatform:
-    """The services of one project under the names and labels of a `Config`."""
+    """The services of one project under the names and labels of a `Config`.
+
+    Attributes:
+      jobs: `platforms.jobs.Jobs`, training and tuning jobs of Vertex AI.
+      experiments: `platforms.experiments.Experiments`, Vertex AI Experiments.
+      pipelines: `platforms.pipelines.Pipelines`, Vertex AI Pipelines.
+      endpoints: `platforms.endpoints.Endpoints`, endpoints of Vertex AI.
+      messages: `platforms.messages.Messages`, topics and subscriptions of Pub/Sub.
+      functions: `platforms.functions.Functions`, Cloud Functions that topics or addresses call.
+      schedules: `platforms.schedules.Schedules`, jobs of Cloud Scheduler.
+      warehouse: `platforms.warehouse.Warehouse`, tables of BigQuery.
+      images: container images, built by Cloud Build and kept in Artifact Registry.
+    """
 
     name = "gcp"
+    jobs = _service("jobs", "GcpJobs")
+    experiments = _service("experiments", "GcpExperiments")
+    pipelines = _service("pipelines", "GcpPipelines")
+    endpoints = _service("endpoints", "GcpEndpoints")
+    messages = _service("messages", "GcpMessages")
+    functions = _service("functions", "GcpFunctions")
+    schedules = _service("schedules", "GcpSchedules")
+    warehouse = _service("warehouse", "BigQueryWarehouse")
+    images = _service("images", "GcpImages")
 
     def __init__(self, config):
         self.config = config
@@ -18,7 +49,7 @@ class GcpPlatform:
         return set_up(self.config)
 
     def clean_up(self, dry_run=True):
-        """Remove what bears our labels or names; see `Platform.clean_up`."""
+        """Remove what is ours; see `Platform.clean_up`."""
         from recbandits.platforms.gcp.cleanup import clean_up
 
         return clean_up(self.config, dry_run)
@@ -30,66 +61,3 @@ class GcpPlatform:
 
         with explained(f"directory {directory.name}"):
             return storage.upload(self.config, directory, directory.name)
-
-    @cached_property
-    def jobs(self):
-        """`platforms.jobs.Jobs`: training and tuning jobs of Vertex AI."""
-        from recbandits.platforms.gcp.jobs import GcpJobs
-
-        return GcpJobs(self.config)
-
-    @cached_property
-    def experiments(self):
-        """`platforms.experiments.Experiments`: Vertex AI Experiments."""
-        from recbandits.platforms.gcp.experiments import GcpExperiments
-
-        return GcpExperiments(self.config)
-
-    @cached_property
-    def endpoints(self):
-        """`platforms.endpoints.Endpoints`: endpoints of Vertex AI."""
-        from recbandits.platforms.gcp.endpoints import GcpEndpoints
-
-        return GcpEndpoints(self.config)
-
-    @cached_property
-    def messages(self):
-        """Topics and subscriptions of Pub/Sub."""
-        from recbandits.platforms.gcp.messages import GcpMessages
-
-        return GcpMessages(self.config)
-
-    @cached_property
-    def functions(self):
-        """`platforms.functions.Functions`: Cloud Functions that topics or addresses call."""
-        from recbandits.platforms.gcp.functions import GcpFunctions
-
-        return GcpFunctions(self.config)
-
-    @cached_property
-    def schedules(self):
-        """`platforms.schedules.Schedules`: jobs of Cloud Scheduler."""
-        from recbandits.platforms.gcp.schedules import GcpSchedules
-
-        return GcpSchedules(self.config)
-
-    @cached_property
-    def pipelines(self):
-        """`platforms.pipelines.Pipelines`: Vertex AI Pipelines."""
-        from recbandits.platforms.gcp.pipelines import GcpPipelines
-
-        return GcpPipelines(self.config)
-
-    @cached_property
-    def images(self):
-        """Container images, built by Cloud Build and kept in Artifact Registry."""
-        from recbandits.platforms.gcp.images import GcpImages
-
-        return GcpImages(self.config)
-
-    @cached_property
-    def warehouse(self):
-        """`platforms.warehouse.Warehouse`: tables of BigQuery."""
-        from recbandits.platforms.gcp.warehouse import BigQueryWarehouse
-
-        return BigQueryWarehouse(self.config)

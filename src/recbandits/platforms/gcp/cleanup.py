@@ -1,14 +1,15 @@
-"""Find what is ours by labels, or, where a service has none, by our name in front, and remove it.
+"""Find what is ours by labels, or, where a service has none, by its description or name, and remove it.
 
 Every machine finds the same. Services, their agents, logs, and what bears other labels stay.
 """
 
+from contextlib import suppress
 from functools import partial
 
 from recbandits.config import ROLES
 from recbandits.platforms.gcp import storage
-from recbandits.platforms.gcp.cloud import explained, has_labels, labelled, location, rest, vertex, wait
-from recbandits.platforms.gcp.project import account_address, account_mark, revoke
+from recbandits.platforms.gcp.cloud import explained, has_labels, labelled, location, mark, rest, vertex, wait
+from recbandits.platforms.gcp.project import account_address, revoke
 from recbandits.platforms.protocol import Outcome
 
 _TIMEOUT = 1800  # seconds until a removal must have ended
@@ -23,38 +24,31 @@ def clean_up(config, dry_run=True):
     Raises:
       PlatformError: something could not be listed or removed; what is left is found by the next call.
     """
+    from google.api_core.exceptions import NotFound
+
     outcomes = []
     for list_kind in (_schedules, _functions, _runs, _endpoints, _experiments, _messages, _data, _accounts):
         with explained("clean-up"):
             resources = list(list_kind(config))
         for kind, name, remove in resources:
             if not dry_run:
-                with explained(f"{kind} {name}"):
-                    _remove(remove)
+                with explained(f"{kind} {name}"), suppress(NotFound):  # another process may be faster
+                    remove()
             outcomes.append(Outcome(kind, name, "would be removed" if dry_run else "removed"))
     return outcomes
-
-
-def _remove(remove):
-    """Call a function; what is gone already is no error."""
-    from google.api_core.exceptions import NotFound
-
-    try:
-        remove()
-    except NotFound:
-        return
 
 
 def _schedules(config):
     from google.cloud.scheduler_v1 import CloudSchedulerClient
 
-    client, begin = CloudSchedulerClient(), f"{location(config)}/jobs/{config.base}-"
+    client = CloudSchedulerClient()
     for job in client.list_jobs(parent=location(config)):
-        if job.name.startswith(begin):
+        if job.description == mark(config):
             yield "schedule", job.name, partial(client.delete_job, name=job.name)
     sdk = vertex(config)
     for schedule in sdk.PipelineJobSchedule.list(filter=f'display_name:"{config.base}-*"'):
-        yield "pipeline schedule", schedule.resource_name, schedule.delete
+        if has_labels(config, schedule.gca_resource.create_pipeline_job_request.pipeline_job):
+            yield "pipeline schedule", schedule.resource_name, schedule.delete
 
 
 def _functions(config):
@@ -137,7 +131,7 @@ def _accounts(config):
             account = rest("GET", address)
         except NotFound:
             continue
-        if account.get("description") == account_mark(config):
+        if account.get("description") == mark(config):
             yield "service account", config.account(role), partial(_delete_account, config, role)
 
 

@@ -52,8 +52,13 @@ def labelled(config, **terms):
 
 
 def has_labels(config, resource):
-    """Return whether a resource bears our labels."""
+    """Return whether something with `labels` bears ours."""
     return all(resource.labels.get(key) == text for key, text in config.labels.items())
+
+
+def mark(config):
+    """Return the description of what is ours where a service has no labels."""
+    return f"RecBandits {config.base}"
 
 
 def newest(kind, config, name):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from contextlib import suppress
 from functools import cached_property, wraps
@@ -15,8 +16,8 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.policy import load
-from recbandits.serving.predictor import RELEASE_VARIABLE, TOPIC_VARIABLE
 from recbandits.serving.schemas import Instance, RefusalError, Request
+from recbandits.serving.sinks import TOPIC_VARIABLE
 from recbandits.serving.traffic_split import TrafficSplit
 
 _MACHINE = {"machine_type": "n2-standard-2", "min_replica_count": 1, "max_replica_count": 2}
@@ -68,7 +69,7 @@ class GcpEndpoints:
             if sticky and not splits_users:
                 raise PlatformError(f"endpoint {name} must split users, it splits requests: delete it first")
         if topic:
-            GcpMessages(config).allow(topic, "roles/pubsub.publisher", config.account("serve"))
+            _let_publish(config, topic)
         return (StickyEndpoint if splits_users else GcpEndpoint)(config, name, topic)
 
 
@@ -280,7 +281,7 @@ class StickyEndpoint(GcpEndpoint):
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`; where no server of the present image runs yet, one is deployed."""
         version, uri = super().deploy(policy, traffic_percentage), f"gs://{self._config.bucket}/{self._folder}"
-        variables = {RELEASE_VARIABLE: uri} | ({TOPIC_VARIABLE: self._topic} if self._topic else {})
+        variables = {versions.VARIABLE: uri} | ({TOPIC_VARIABLE: self._topic} if self._topic else {})
         model, endpoint = _have_model(self._config, "release", uri, variables), self._look()
         name, numbers = f"release-{model.version_id}", _numbers(endpoint)
         if name not in numbers:
@@ -324,6 +325,18 @@ class StickyEndpoint(GcpEndpoint):
             blob, generation = state
             self._look().undeploy_all()
             blob.delete(if_generation_match=generation)
+
+
+def _let_publish(config, topic):
+    """Let the servers log to a topic; a step of a pipeline may not give roles, and leaves them as they are."""
+    from google.api_core.exceptions import Forbidden
+
+    try:
+        GcpMessages(config).allow(topic, "roles/pubsub.publisher", config.account("serve"))
+    except PlatformError as error:
+        if not isinstance(error.__cause__, Forbidden):
+            raise
+        logging.warning("who serves may not be allowed to log: %s", error)
 
 
 def _full(config, kind, name):

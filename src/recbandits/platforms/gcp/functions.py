@@ -1,7 +1,7 @@
 """Cloud Functions of the second generation: source in the bucket, built by Cloud Build, called by topic or by HTTP."""
 
-import hashlib
 import sys
+from contextlib import suppress
 from functools import cached_property
 
 from recbandits.config import SETTINGS
@@ -33,29 +33,25 @@ class GcpFunctions:
     def deploy(self, function):
         """See `Functions.deploy`; its account may call it, and what its topic cannot deliver goes to the dead letters.
 
-        Cloud Functions copies the source into a bucket that it makes itself once for each region of a project,
-        gcf-v2-sources-<project number>-<region>: it serves all functions there, and clean-up leaves it.
-
-        Args:
-          function: `Function`
-
-        Raises:
-          PlatformError: it cannot be packed, Google Cloud refused, or there is one of this name on another topic.
+        Cloud Functions copies the source into a bucket of its own, gcf-v2-sources-<project number>-<region>, which
+        serves all functions of the region, and which clean-up leaves.
         """
-        client, document, created = self._client, self._document(function, pack(function.source)), []
-        request = {"parent": self._parent, "function_id": document["name"].rpartition("/")[2], "function": document}
+        client, created = self._client, []
 
         def create():
+            name = document["name"].rpartition("/")[2]
+            request = {"parent": self._parent, "function_id": name, "function": document}
             created.append(client.create_function(request=request).result(timeout=_TIMEOUT))
             return created[0]
 
         with explained(f"function {function.name}"):
+            document = self._document(function, pack(function.source))
             deployed = have(lambda: client.get_function(name=document["name"]), create)
             if deployed.event_trigger.pubsub_topic != (function.topic or ""):
                 raise PlatformError(f"function {function.name} listens to another topic: delete it first")
             if not created:
-                change = {"function": document, "update_mask": {"paths": ["build_config", "service_config"]}}
-                deployed = patiently(lambda: client.update_function(request=change).result(timeout=_TIMEOUT))
+                request = {"function": document, "update_mask": {"paths": ["build_config", "service_config"]}}
+                deployed = patiently(lambda: client.update_function(request=request).result(timeout=_TIMEOUT))
             self._allow_calls(deployed.service_config.service)
             if function.topic:
                 trigger = rest("GET", f"https://eventarc.googleapis.com/v1/{deployed.event_trigger.trigger}")
@@ -65,11 +61,8 @@ class GcpFunctions:
         """See `Functions.delete`; its trigger, the subscription of this, and its service of Cloud Run go with it."""
         from google.api_core.exceptions import NotFound
 
-        with explained(f"function {name}"):
-            try:
-                self._client.delete_function(name=self._name(name)).result(timeout=_TIMEOUT)
-            except NotFound:
-                return
+        with explained(f"function {name}"), suppress(NotFound):
+            self._client.delete_function(name=self._name(name)).result(timeout=_TIMEOUT)
 
     def logs(self, name):
         """Return the command that reads what a function has written, for Cloud Logging keeps it."""
@@ -97,15 +90,12 @@ class GcpFunctions:
 
     def _allow_calls(self, service):
         """Let the functions' account, as which Eventarc and Cloud Scheduler sign in, call a service of Cloud Run."""
-        member = f"serviceAccount:{self._config.account('function')}"
-        binding, address = (
-            {"role": "roles/run.invoker", "members": [member]},
-            f"https://run.googleapis.com/v2/{service}",
-        )
-        policy = rest("GET", f"{address}:getIamPolicy")
+        member, role = f"serviceAccount:{self._config.account('function')}", "roles/run.invoker"
+        policy = rest("GET", f"https://run.googleapis.com/v2/{service}:getIamPolicy")
         bindings = policy.get("bindings", [])
-        if not any(each["role"] == binding["role"] and member in each["members"] for each in bindings):
-            rest("POST", f"{address}:setIamPolicy", {"policy": policy | {"bindings": [*bindings, binding]}})
+        if not any(each["role"] == role and member in each["members"] for each in bindings):
+            policy["bindings"] = [*bindings, {"role": role, "members": [member]}]
+            rest("POST", f"https://run.googleapis.com/v2/{service}:setIamPolicy", {"policy": policy})
 
     def _document(self, function, packed):
         """Keep a packed source in the bucket under its digest, and make the request's `functions_v2.Function`.
@@ -113,11 +103,7 @@ class GcpFunctions:
         Its image is kept in the project's own repository, which clean-up removes; left alone it goes to one that stays.
         """
         config, account, builder = self._config, self._config.account("function"), self._config.account("build")
-        source = {"bucket": config.bucket, "object": f"functions/{hashlib.sha256(packed).hexdigest()[:16]}.zip"}
-        with explained(f"source of function {function.name}"):
-            blob = storage.bucket(config).blob(source["object"])
-            if not blob.exists():
-                blob.upload_from_string(packed, content_type="application/zip")
+        source = storage.keep(config, packed, "functions", ".zip")
         settings = {f"RECBANDITS_{name.upper()}": getattr(config, name) for name in SETTINGS}
         document = {
             "name": self._name(function.name),

@@ -1,7 +1,6 @@
 """Container images on Google Cloud: built by Cloud Build from the bucket, kept in Artifact Registry."""
 
 import gzip
-import hashlib
 import io
 import tarfile
 
@@ -42,7 +41,7 @@ class GcpImages:
         root = checkout()
         check_image(name, root)
         with explained(f"image {self.uri(name)}"):
-            build = self._build(name, self._upload(archive(root)))
+            build = self._build(name, storage.keep(self._config, archive(root), "source", ".tgz"))
             request = {"parent": location(self._config), "project_id": self._config.project, "build": build}
             operation = patiently(lambda: CloudBuildClient().create_build(request=request))
             (image,) = operation.result(timeout=TIMEOUT).results.images
@@ -70,14 +69,6 @@ class GcpImages:
             except NotFound as error:
                 raise PlatformError(f"there is no image {self.uri(name)}: build it first") from error
         return f"{uri}@{version.rpartition('/')[2]}"
-
-    def _upload(self, packed):
-        """Keep the build context in the bucket under its digest; the same one is sent once."""
-        source = {"bucket": self._config.bucket, "object": f"source/{hashlib.sha256(packed).hexdigest()[:16]}.tgz"}
-        blob = storage.bucket(self._config).blob(source["object"])
-        if not blob.exists():
-            blob.upload_from_string(packed, content_type="application/gzip")
-        return source
 
     def _build(self, name, source):
         """Return a dict in the shape of `google.cloud.devtools.cloudbuild_v1.Build`."""

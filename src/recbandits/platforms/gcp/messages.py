@@ -6,6 +6,7 @@ from functools import cached_property
 
 from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.gcp.cloud import explained, have, rest
+from recbandits.platforms.gcp.project import grant
 from recbandits.serving.sinks import PubSubSink
 
 _DEADLINE = 60  # seconds until a message that was not acknowledged comes again; Eventarc's 10 are too few
@@ -22,16 +23,16 @@ class GcpMessages:
     @cached_property
     def publisher_client(self):
         """`google.cloud.pubsub_v1.PublisherClient`."""
-        from google.cloud import pubsub_v1
+        from google.cloud.pubsub_v1 import PublisherClient
 
-        return pubsub_v1.PublisherClient()
+        return PublisherClient()
 
     @cached_property
     def subscriber_client(self):
         """`google.cloud.pubsub_v1.SubscriberClient`."""
-        from google.cloud import pubsub_v1
+        from google.cloud.pubsub_v1 import SubscriberClient
 
-        return pubsub_v1.SubscriberClient()
+        return SubscriberClient()
 
     def topic(self, name):
         """See `Messages.topic`."""
@@ -51,11 +52,11 @@ class GcpMessages:
         Pub/Sub's own account moves the messages: it may publish to that topic, and acknowledge in the subscription.
 
         Args:
-          subscription: "projects/<project>/subscriptions/<subscription>".
-          topic: "projects/<project>/topics/<topic>" of the subscription.
+          subscription: full name.
+          topic: full name of its topic.
 
         Returns:
-          "projects/<project>/subscriptions/<topic>-dead", in which the dead letters wait.
+          Full name of the subscription in which the dead letters wait.
         """
         dead = self._have_topic(f"{topic}-dead")
         letters = self._have_subscription(dead.replace("/topics/", "/subscriptions/"), dead)
@@ -71,13 +72,8 @@ class GcpMessages:
     def allow(self, resource, role, account):
         """Give an account, an e-mail address, a role on one topic or subscription, a full name."""
         client = self.publisher_client if "/topics/" in resource else self.subscriber_client
-        member = f"serviceAccount:{account}"
         with explained(f"role {role} on {resource}"):
-            policy = client.get_iam_policy(request={"resource": resource})
-            if any(each.role == role and member in each.members for each in policy.bindings):
-                return
-            policy.bindings.add(role=role, members=[member])
-            client.set_iam_policy(request={"resource": resource, "policy": policy})
+            grant(client, resource, [(role, account)])
 
     def backlog(self, name):
         """See `Messages.backlog`; as Cloud Monitoring saw it, up to minutes ago.

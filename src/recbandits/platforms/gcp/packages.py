@@ -1,8 +1,7 @@
-"""Cloud Functions' source packages: a zip with `main.py`, the package itself and the requirements, pinned.
+"""Source packages of Cloud Functions: a zip with `main.py`, the package as a folder, and pinned requirements.
 
-Cloud Functions installs `requirements.txt` and puts the folder on Python's path. The project's wheel would bring
-TensorFlow with it, which no function needs: gigabytes, and half a minute before the first answer. So the package goes
-along as a folder, and the requirements are what the function's own `requirements.txt` names.
+The project's wheel would bring TensorFlow with it, which no function needs: gigabytes, and half a minute before the
+first answer. So the requirements are what the function's own `requirements.txt` names.
 """
 
 import io
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from recbandits.platforms.protocol import PlatformError
 
-_DAY = (2020, 1, 1, 0, 0, 0)  # of every file, so that the same files are the same bytes
+_DATE = (2020, 1, 1, 0, 0, 0)  # of every file, so that the same files are the same bytes
 
 
 def pack(source):
@@ -28,39 +27,28 @@ def pack(source):
       PlatformError: there are no requirements, or one of them is not installed here.
     """
     source, package = Path(source), Path(__file__).parents[2]
-    files = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if _belongs(path)}
-    files |= {path.relative_to(package.parent): path.read_bytes() for path in package.rglob("*") if _belongs(path)}
-    files[Path("requirements.txt")] = requirements(source).encode()
+    roots = {source: source, package: package.parent}
+    paths = {path.relative_to(base): path for root, base in roots.items() for path in root.rglob("*") if _belongs(path)}
+    files = {path: file.read_bytes() for path, file in paths.items()}
+    files[Path("requirements.txt")] = _requirements(source / "requirements.txt").encode()
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as zipped:
+    with zipfile.ZipFile(packed, "w") as archive:
         for path in sorted(files):
-            entry = zipfile.ZipInfo(path.as_posix(), _DAY)
+            entry = zipfile.ZipInfo(path.as_posix(), _DATE)
             entry.external_attr = 0o644 << 16
-            zipped.writestr(entry, files[path], zipfile.ZIP_DEFLATED)
+            archive.writestr(entry, files[path], zipfile.ZIP_DEFLATED)
     return packed.getvalue()
 
 
-def requirements(source):
-    """The text of a function's requirements, each pinned to the version that is installed here.
-
-    Args:
-      source: as of `pack`.
-
-    Raises:
-      PlatformError: as of `pack`.
-    """
-    file = Path(source, "requirements.txt")
+def _requirements(file):
+    """Return the text of a file of requirements, each pinned to the version that is installed here."""
     if not file.is_file():
-        raise PlatformError(f"function source {source} has no requirements.txt: name what it needs, one on each line")
-    lines = [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    return "".join(f"{name}=={_version(file, name)}\n" for name in lines if name)
-
-
-def _version(file, name):
+        raise PlatformError(f"function source {file.parent} has no {file.name}: name what it needs, one on each line")
+    names = [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
     try:
-        return metadata.version(name)
+        return "".join(f"{name}=={metadata.version(name)}\n" for name in names if name)
     except metadata.PackageNotFoundError as error:
-        raise PlatformError(f"{file} names {name}, which is not installed here: no version can be pinned") from error
+        raise PlatformError(f"{file} names {error.name}, which is not installed here") from error
 
 
 def _belongs(path):

@@ -92,6 +92,9 @@ class GcpPipelines:
             except Conflict as error:
                 if len(self._list(run=name)) == len(attempts):  # else another process was faster with the same run
                     raise PlatformError(f"pipeline run {name} must wait: another of {pipeline} was faster") from error
+            except RuntimeError:
+                if len(self._list(run=name)) == len(attempts):  # else the run failed before it joined the experiment
+                    raise
         return self.status(name)
 
     def status(self, name):
@@ -121,7 +124,8 @@ class GcpPipelines:
     def schedule(self, template, name, cron, parameters=None):
         """Run a pipeline at the times of a cron string (UTC), one run at a time and without a cache.
 
-        Every run has the same parameters: the run itself must find out what there is to read.
+        Every run has the same parameters and the image of now: the run itself must find out what there is to read, and
+        after a build the schedule must be made anew.
 
         Args:
           template: file with the compiled pipeline.

@@ -7,7 +7,7 @@ from functools import partial
 
 from recbandits.config import ROLES
 from recbandits.platforms.gcp import storage
-from recbandits.platforms.gcp.cloud import explained, have, location, patiently, rest
+from recbandits.platforms.gcp.cloud import explained, have, location, mark, patiently, rest
 from recbandits.platforms.protocol import Outcome, PlatformError
 
 SERVICES = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "cloudbuild", "aiplatform")
@@ -112,11 +112,6 @@ def account_address(config, role):
     return f"{_accounts_address(config)}/{config.account(role)}"
 
 
-def account_mark(config):
-    """Return the description of our accounts, which have no labels."""
-    return ", ".join(f"{key}={text}" for key, text in config.labels.items())
-
-
 def _enable(config):
     from google.cloud.service_usage_v1 import ServiceUsageClient
 
@@ -149,7 +144,7 @@ def _accounts_address(config):
 
 def _account(config, role):
     mail = config.account(role)
-    account = {"displayName": f"RecBandits {config.base} {role}", "description": account_mark(config)}
+    account = {"displayName": f"RecBandits {config.base} {role}", "description": mark(config)}
     request = {"accountId": mail.partition("@")[0], "serviceAccount": account}
     make = partial(rest, "POST", _accounts_address(config), request)
     return _ensure("service account", mail, partial(rest, "GET", account_address(config, role)), make)

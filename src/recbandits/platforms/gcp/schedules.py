@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from functools import cached_property
 
-from recbandits.platforms.gcp.cloud import explained, have, location
+from recbandits.platforms.gcp.cloud import explained, have, location, mark
 from recbandits.platforms.schedules import Schedule
 
 
@@ -14,7 +14,7 @@ class GcpSchedules:
     def __init__(self, config):
         self._config = config
         self._parent = location(config)
-        self._begin, self._description = f"{self._parent}/jobs/{config.base}-", f"RecBandits {config.base}"
+        self._begin, self._description = f"{self._parent}/jobs/{config.base}-", mark(config)
 
     @cached_property
     def _client(self):

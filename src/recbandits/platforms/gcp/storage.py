@@ -1,5 +1,6 @@
 """Files in Cloud Storage. They are read by `recbandits.serving.manifest`, where no object's path leaves the folder."""
 
+import hashlib
 from pathlib import Path
 
 
@@ -25,3 +26,16 @@ def upload(config, directory, prefix):
         worker_type=transfer_manager.THREAD,  # processes would not pay for small files
     )
     return f"gs://{config.bucket}/{prefix}"
+
+
+def keep(config, content, folder, suffix):
+    """Keep bytes in the bucket under their digest, where the same ones are sent once.
+
+    Returns:
+      dict in the shape of the `StorageSource` of Cloud Build and Cloud Functions.
+    """
+    name = f"{folder}/{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+    blob = bucket(config).blob(name)
+    if not blob.exists():
+        blob.upload_from_string(content)
+    return {"bucket": config.bucket, "object": name}

@@ -161,7 +161,7 @@ class GroupedWrites:
         writes = [self._waiting.popleft() for _ in range(len(self._waiting))]
         try:
             new = self._insert(_concatenate([batches for batches, _ in writes]))
-        except Exception as error:  # whoever waits must hear of it
+        except BaseException as error:  # whoever waits must hear of it
             for _, result in writes:
                 result.set_exception(error)
             return
