@@ -85,6 +85,7 @@ def project(monkeypatch):
         project.answers["GET https://run.googleapis.com/v2/.*:getIamPolicy"] = {}
         subscription = {"transport": {"pubsub": {"subscription": "projects/movie-lab-42/subscriptions/eventarc"}}}
         project.answers["GET https://eventarc.googleapis.com/v1/.*"] = subscription
+        project.answers["CreateBuild"] = _built
         create = project._create
 
         def complete(field, request, method):
@@ -98,3 +99,14 @@ def project(monkeypatch):
 
         project._create = complete
         yield project
+
+
+def _built(request):
+    """Answer a build that has succeeded."""
+    from google.cloud.devtools.cloudbuild_v1 import Build
+    from google.longrunning import operations_pb2
+
+    operation = operations_pb2.Operation(name="operations/build", done=True)
+    results = {"images": [{"name": request.build.images[0], "digest": f"sha256:{64 * 'a'}"}]}
+    operation.response.Pack(Build.pb(Build(results=results)))
+    return operation

@@ -1,6 +1,6 @@
 """Try the project on Google Cloud: set up, build, train, deploy the loop, predict, log; then remove everything.
 
-It costs about a dollar, and takes at most an hour. Whatever happens, the end is a clean-up of all that bears its prefix.
+It costs about a dollar and takes at most an hour. It ends with a clean-up of all that bears its prefix, whatever fails.
 """
 
 import argparse

@@ -81,6 +81,7 @@ def remove_loop(config):
         platform.functions.delete(name)
     for name in TOPICS:
         platform.messages.delete(name)
+        platform.messages.delete(f"{name}-dead")
     platform.endpoints.create().delete()
 
 
