@@ -6,7 +6,7 @@ IMAGES    ?= serve train lab
 PYTHON    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test images lab lint lock bench refresh loop clean environment
+.PHONY: help run test images lab lint lock bench refresh loop smoke clean environment
 
 help:  ## Show this help
 	@echo "Usage: make COMMAND [PROFILE=quick|full] [NOTEBOOKS='01*']"
@@ -45,6 +45,9 @@ refresh: environment  ## Execute the notebooks on MovieLens 100K and commit-read
 
 loop: environment  ## Serve, log, learn, judge and release, live, until Ctrl-C or for ROUNDS re-trainings
 	@exec $(PYTHON) -m recbandits.loop --profile '$(PROFILE)' $(if $(ROUNDS),--rounds '$(ROUNDS)')
+
+smoke: environment  ## Try all of it on Google Cloud for about a dollar, and remove it: make smoke PROJECT=id
+	@$(PYTHON) -m tools.smoke '$(PROJECT)'
 
 clean:  ## Remove .venv, build/ and caches; artifacts/ and data stay
 	@rm -rf .venv .venv.lock build dist .pytest_cache .ruff_cache .hypothesis

@@ -49,6 +49,7 @@ def answer_batch(project, job):
     project.objects[f"{directory}/prediction.results-00000-of-00001"] = content
     finished = type(job)(job, name=f"{location(CONFIG)}/batchPredictionJobs/1", state="JOB_STATE_SUCCEEDED")
     finished.output_info.gcs_output_directory = directory
+    project.resources[finished.name] = finished
     return finished
 
 

@@ -87,9 +87,7 @@ def remove_loop(config):
 
 def _platform(config):
     if config.platform != "gcp":
-        raise PlatformError(
-            "the loop is deployed on Google Cloud: set platform to 'gcp', or run it here by `make loop`"
-        )
+        raise PlatformError("platform must be 'gcp' to deploy the loop; on this machine, `make loop` runs it")
     return choose(config)
 
 
