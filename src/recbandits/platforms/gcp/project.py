@@ -46,9 +46,10 @@ def set_up(config):
     """
     from google.cloud.resourcemanager_v3 import ProjectsClient
 
-    project, projects = f"projects/{config.project}", ProjectsClient()
+    project = f"projects/{config.project}"
     with explained(f"services of {project}"):
         _enable(config)
+        projects = ProjectsClient()
         number = patiently(lambda: projects.get_project(name=project)).name.partition("/")[2]
     outcomes = [Outcome("service", f"{name}.googleapis.com", "enabled") for name in SERVICES]
     outcomes += [_account(config, role) for role in ROLES]
