@@ -127,6 +127,7 @@ def test_each_account_gets_what_it_needs_where_it_needs_it(platform, cloud):
         ("roles/storage.admin", member("train")),  # TensorBoard of a job needs it
         ("roles/storage.objectViewer", member("serve")),
         ("roles/storage.objectViewer", member("function")),
+        ("roles/storage.legacyBucketReader", member("function")),  # `PipelineJob` looks whether there is a bucket
         ("roles/storage.objectViewer", member("build")),
     }
     assert bindings(cloud.resources[f"{REPOSITORY}:policy"]) == {
@@ -314,3 +315,21 @@ def test_experiments_are_found_by_their_name_and_removed_with_runs_and_curves(pl
     assert [request["name"].rpartition("/")[2] for request in cloud.requests("DeleteTensorboardRun")] == ["linucb"]
     names = [each.display_name for each in cloud.resources.values() if isinstance(each, aiplatform_v1.Tensorboard)]
     assert names == ["recbandits-v2"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda platform: platform.create(),
+        lambda platform: platform.clean_up(),
+        lambda platform: platform.jobs.record("fit"),
+        lambda platform: platform.pipelines.running("tiny"),
+        lambda platform: platform.experiments.table("agents"),
+        lambda platform: platform.images.pinned("train"),
+    ],
+    ids=["create", "clean up", "jobs", "pipelines", "experiments", "images"],
+)
+def test_nobody_signed_in_is_said_so(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    with pytest.raises(PlatformError, match=r"nobody is signed in; run `gcloud auth application-default login`$"):
+        call(GcpPlatform(CONFIG))

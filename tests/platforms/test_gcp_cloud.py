@@ -5,6 +5,7 @@ from unittest import mock
 
 import pytest
 from google.api_core import exceptions
+from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform
 
 from recbandits.config import Config
@@ -45,6 +46,14 @@ def test_on_this_machine_a_job_is_shown_without_sign_in_and_without_a_request(mo
     job = vertex(Config()).CustomJob("one", POOLS)
     assert job.to_dict()["jobSpec"]["workerPoolSpecs"][0]["machineSpec"] == {"machineType": "n2-standard-4"}
     assert job.to_dict()["jobSpec"]["baseOutputDirectory"]["outputUriPrefix"].startswith("gs://your-project-")
+
+
+def test_after_a_job_was_shown_on_this_machine_the_next_one_is_signed_in(monkeypatch):
+    """The SDK keeps the credentials of the last set-up."""
+    vertex(Config())
+    credentials = AnonymousCredentials()
+    monkeypatch.setattr("google.auth.default", lambda scopes: (credentials, "movie-lab-42"))
+    assert vertex(CONFIG).initializer.global_config.credentials is credentials
 
 
 def test_the_newest_of_our_jobs_with_a_name_is_found(cloud):

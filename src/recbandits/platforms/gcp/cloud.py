@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from recbandits.platforms.protocol import PlatformError
 
+_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 # What Google says while a project, a service or an account is minutes old.
 _SETTLING = re.compile(
     "Eventarc Service Agent|are being provisioned|or it is disabled|service account .*does not exist|"
@@ -24,17 +25,18 @@ def vertex(config, **settings):
       config: Config
       settings: further arguments of `aiplatform.init`.
     """
+    import google.auth
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform
 
-    if config.platform == "local":
-        config = replace(config, project=config.project or "your-project")
-        settings = {"credentials": AnonymousCredentials(), **settings}
+    is_local = config.platform == "local"
+    config = replace(config, project=config.project or "your-project")
     aiplatform.init(
         project=config.project,  # without it 2.x of the SDK turns to its REST preview
         location=config.region,
         staging_bucket=f"gs://{config.bucket}",
         service_account=config.account("train"),
+        credentials=AnonymousCredentials() if is_local else google.auth.default(_SCOPES)[0],  # the SDK keeps the last
         **settings,
     )
     return aiplatform
@@ -107,7 +109,7 @@ def rest(method, address, body=None, query=None):
     from google.api_core.exceptions import from_http_response
     from google.auth.transport.requests import AuthorizedSession
 
-    session = AuthorizedSession(google.auth.default(["https://www.googleapis.com/auth/cloud-platform"])[0])
+    session = AuthorizedSession(google.auth.default(_SCOPES)[0])
     answer = session.request(method, address, json=body, params=query)
     if not answer.ok:
         raise from_http_response(answer)

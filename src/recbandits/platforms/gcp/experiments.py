@@ -39,9 +39,9 @@ class GcpExperiments:
         Raises:
           PlatformError: there is no such experiment.
         """
-        name, sdk = self.name(experiment), vertex(self._config)
+        name = self.name(experiment)
         with explained(f"experiment {name}"):
-            if (resource := sdk.Experiment.get(name)) is None:
+            if (resource := vertex(self._config).Experiment.get(name)) is None:
                 raise PlatformError(f"there is no experiment {name}")
             table = resource.get_data_frame(include_time_series=False)
         if table.empty:

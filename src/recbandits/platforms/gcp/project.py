@@ -21,10 +21,10 @@ PROJECT_ROLES = {
     "build": ("roles/logging.logWriter",),
 }
 BUCKET_ROLES = {
-    "train": "roles/storage.admin",  # TensorBoard needs more than the objects
-    "serve": "roles/storage.objectViewer",
-    "function": "roles/storage.objectViewer",
-    "build": "roles/storage.objectViewer",
+    "train": ("roles/storage.admin",),  # TensorBoard needs more than the objects
+    "serve": ("roles/storage.objectViewer",),
+    "function": ("roles/storage.objectViewer", "roles/storage.legacyBucketReader"),  # `PipelineJob` looks at the bucket
+    "build": ("roles/storage.objectViewer",),
 }
 DATASET_ROLES = {"train": "WRITER", "function": "WRITER"}
 REPOSITORY_ROLES = {
@@ -46,9 +46,10 @@ def set_up(config):
     """
     from google.cloud.resourcemanager_v3 import ProjectsClient
 
-    project, projects = f"projects/{config.project}", ProjectsClient()
+    project = f"projects/{config.project}"
     with explained(f"services of {project}"):
         _enable(config)
+        projects = ProjectsClient()
         number = patiently(lambda: projects.get_project(name=project)).name.partition("/")[2]
     outcomes = [Outcome("service", f"{name}.googleapis.com", "enabled") for name in SERVICES]
     outcomes += [_account(config, role) for role in ROLES]
@@ -179,7 +180,7 @@ def _bucket(config, number):
 
     def set_roles():
         policy = bucket.get_iam_policy(requested_policy_version=3)
-        roles = [(role, f"serviceAccount:{config.account(key)}") for key, role in BUCKET_ROLES.items()]
+        roles = [(role, f"serviceAccount:{config.account(key)}") for key in BUCKET_ROLES for role in BUCKET_ROLES[key]]
         existing = {(each["role"], member) for each in policy.bindings for member in each["members"]}
         if missing := [each for each in roles if each not in existing]:
             policy.bindings += [{"role": role, "members": {member}} for role, member in missing]

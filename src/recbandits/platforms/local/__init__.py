@@ -111,7 +111,7 @@ class LocalPlatform:
             if path.is_dir():
                 return "found"
             path.mkdir(parents=True)
-            (path / MARK).touch()
+            (path / MARK).touch(mode=0o600)
         return "made"
 
     def _path(self, name):
