@@ -126,7 +126,7 @@ def test_each_account_gets_what_it_needs_where_it_needs_it(platform, cloud):
     assert bindings(cloud.documents[f"/storage/v1/b/{BUCKET}/iam"]) == {
         ("roles/storage.admin", member("train")),  # TensorBoard of a job needs it
         ("roles/storage.objectViewer", member("serve")),
-        ("roles/storage.objectViewer", member("function")),
+        ("roles/storage.objectUser", member("function")),
         ("roles/storage.legacyBucketReader", member("function")),  # `PipelineJob` looks whether there is a bucket
         ("roles/storage.objectViewer", member("build")),
     }

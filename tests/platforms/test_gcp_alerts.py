@@ -1,8 +1,11 @@
 """Alerts: what Cloud Monitoring and Billing Budgets are asked for, once, and how it is found and deleted."""
 
+from dataclasses import replace
+
 import pytest
 
 from recbandits.config import Config
+from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.alerts import ALARM, BUDGET, create_alerts, delete_alert, find_alerts
 from recbandits.platforms.protocol import PlatformError
 
@@ -85,7 +88,7 @@ def test_a_second_call_creates_nothing(recorder, resources):
 def test_ours_are_listed_by_label_and_by_name_policies_before_the_channel_that_they_use(recorder, resources):
     create_alerts(CONFIG, "123456789")
     resources["budgets"].append({"name": "billingAccounts/ABC-123/budgets/9", "displayName": "of somebody else"})
-    assert [kind for kind, _ in find_alerts(CONFIG)] == ["alertPolicies"] * 2 + ["notificationChannels", "budgets"]
+    assert [kind for kind, _ in find_alerts(CONFIG)] == ["alert policy"] * 2 + ["channel", "budget"]
     wanted = 'user_labels.app="recbandits" AND user_labels.prefix="recbandits" AND user_labels.version="v1"'
     listings = [each["query"]["filter"] for each in recorder.requests(f"GET {MONITORING}/.*")]
     assert set(listings) == {wanted}
@@ -94,8 +97,8 @@ def test_ours_are_listed_by_label_and_by_name_policies_before_the_channel_that_t
 def test_an_alert_is_deleted_where_it_was_listed(recorder, resources):
     create_alerts(CONFIG, "123456789")
     recorder.answers["DELETE .*"] = {}
-    for kind, name in find_alerts(CONFIG):
-        delete_alert(kind, name)
+    for _, name in find_alerts(CONFIG):
+        delete_alert(name)
     deleted = [method.removeprefix("DELETE ") for method in recorder.methods("DELETE")]
     assert deleted == [
         f"{MONITORING}/alertPolicies/0",
@@ -103,6 +106,22 @@ def test_an_alert_is_deleted_where_it_was_listed(recorder, resources):
         f"{MONITORING}/notificationChannels/0",
         f"{BUDGETS}/0",
     ]
+
+
+def test_a_project_is_set_up_and_cleaned_up_with_its_alerts(recorder, resources):
+    outcomes = GcpPlatform(CONFIG).create()
+    alerts = [(outcome.kind, outcome.name) for outcome in outcomes][-4:]
+    assert alerts == find_alerts(CONFIG)
+    (enabled,) = recorder.requests("BatchEnableServices")
+    assert {"cloudbilling.googleapis.com", "billingbudgets.googleapis.com"} <= set(enabled["serviceIds"])
+    assert [(kind, name) for kind, name, _ in GcpPlatform(CONFIG).clean_up()][:4] == alerts
+
+
+def test_without_an_address_billing_is_not_asked_for(recorder):
+    platform = GcpPlatform(replace(CONFIG, alert_email=""))
+    platform.create()
+    platform.clean_up()
+    assert not [method for method, _ in recorder.calls if "billing" in method]
 
 
 def test_a_project_without_a_billing_account_is_one_sentence(recorder, resources):

@@ -42,15 +42,14 @@ def find_alerts(config):
       PlatformError: Google Cloud refused.
     """
     with explained("alerts"):
-        names = [
-            (kind, each["name"]) for kind in ("alertPolicies", "notificationChannels") for each in _ours(config, kind)
-        ]
-        return [*names, *(("budgets", each["name"]) for each in _budgets(config))]
+        alerts = {"alert policy": _ours(config, "alertPolicies"), "channel": _ours(config, "notificationChannels")}
+        alerts["budget"] = _budgets(config)
+    return [(kind, alert["name"]) for kind, listed in alerts.items() for alert in listed]
 
 
-def delete_alert(kind, name):
+def delete_alert(name):
     """Delete an alert that `find_alerts` has listed."""
-    rest("DELETE", f"{_BUDGETS if kind == 'budgets' else _MONITORING}/{name}")
+    rest("DELETE", f"{_BUDGETS if name.startswith('billingAccounts/') else _MONITORING}/{name}")
 
 
 def _have(config, kind, resources):

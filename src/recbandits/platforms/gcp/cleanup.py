@@ -8,6 +8,7 @@ from functools import partial
 
 from recbandits.config import ROLES
 from recbandits.platforms.gcp import storage
+from recbandits.platforms.gcp.alerts import delete_alert, find_alerts
 from recbandits.platforms.gcp.cloud import explained, has_labels, labelled, location, mark, rest, vertex, wait
 from recbandits.platforms.gcp.project import account_address, revoke
 from recbandits.platforms.protocol import Outcome
@@ -27,7 +28,8 @@ def clean_up(config, dry_run=True):
     from google.api_core.exceptions import NotFound
 
     outcomes = []
-    for list_kind in (_schedules, _functions, _runs, _endpoints, _experiments, _messages, _data, _accounts):
+    kinds = (_alerts, _schedules, _functions, _runs, _endpoints, _experiments, _messages, _data, _accounts)
+    for list_kind in kinds:
         with explained("clean-up"):
             resources = list(list_kind(config))
         for kind, name, remove in resources:
@@ -36,6 +38,12 @@ def clean_up(config, dry_run=True):
                     remove()
             outcomes.append(Outcome(kind, name, "would be removed" if dry_run else "removed"))
     return outcomes
+
+
+def _alerts(config):
+    """List alerts and the budget, for which a project needs billing: where no address is configured there are none."""
+    for kind, name in find_alerts(config) if config.alert_email else ():
+        yield kind, name, partial(delete_alert, name)
 
 
 def _schedules(config):

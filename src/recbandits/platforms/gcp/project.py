@@ -7,11 +7,13 @@ from functools import partial
 
 from recbandits.config import ROLES
 from recbandits.platforms.gcp import storage
+from recbandits.platforms.gcp.alerts import create_alerts
 from recbandits.platforms.gcp.cloud import explained, have, location, mark, patiently, rest
 from recbandits.platforms.protocol import Outcome, PlatformError
 
 SERVICES = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "cloudbuild", "aiplatform")
 SERVICES += ("pubsub", "run", "eventarc", "cloudfunctions", "cloudscheduler", "monitoring")
+ALERT_SERVICES = ("cloudbilling", "billingbudgets")  # where alerts have an address
 AGENTS = ("aiplatform", "eventarc", "pubsub", "cloudfunctions", "run")  # Google makes their accounts when asked to
 _TRAINING = ("roles/aiplatform.user", "roles/bigquery.jobUser", "roles/logging.logWriter")
 PROJECT_ROLES = {
@@ -23,7 +25,8 @@ PROJECT_ROLES = {
 BUCKET_ROLES = {
     "train": ("roles/storage.admin",),  # TensorBoard needs more than the objects
     "serve": ("roles/storage.objectViewer",),
-    "function": ("roles/storage.objectViewer", "roles/storage.legacyBucketReader"),  # `PipelineJob` looks at the bucket
+    # The guardrail writes the release of an endpoint, and `PipelineJob` looks at the bucket.
+    "function": ("roles/storage.objectUser", "roles/storage.legacyBucketReader"),
     "build": ("roles/storage.objectViewer",),
 }
 DATASET_ROLES = {"train": "WRITER", "function": "WRITER"}
@@ -51,7 +54,7 @@ def set_up(config):
         _enable(config)
         projects = ProjectsClient()
         number = patiently(lambda: projects.get_project(name=project)).name.partition("/")[2]
-    outcomes = [Outcome("service", f"{name}.googleapis.com", "enabled") for name in SERVICES]
+    outcomes = [Outcome("service", name, "enabled") for name in _services(config)]
     outcomes += [_account(config, role) for role in ROLES]
     for role, actors in ACTORS.items():
         _let_act(config, role, actors)
@@ -60,7 +63,8 @@ def set_up(config):
     roles = [(name, config.account(role)) for role, names in PROJECT_ROLES.items() for name in names]
     with explained(f"roles in {project}"):
         grant(projects, project, [*roles, ("roles/eventarc.serviceAgent", agent)])
-    return outcomes
+    alerts = create_alerts(config, number) if config.alert_email else []
+    return [*outcomes, *(Outcome(kind, name, "made") for kind, name in alerts)]
 
 
 def grant(client, resource, roles):
@@ -113,12 +117,16 @@ def account_address(config, role):
     return f"{_accounts_address(config)}/{config.account(role)}"
 
 
+def _services(config):
+    names = SERVICES + (ALERT_SERVICES if config.alert_email else ())
+    return [f"{name}.googleapis.com" for name in names]
+
+
 def _enable(config):
     from google.cloud.service_usage_v1 import ServiceUsageClient
 
     parent = f"projects/{config.project}"
-    names = [f"{name}.googleapis.com" for name in SERVICES]
-    request = {"parent": parent, "service_ids": names}
+    request = {"parent": parent, "service_ids": _services(config)}
     ServiceUsageClient().batch_enable_services(request=request).result(timeout=600)
     for name in AGENTS:
         address = f"https://serviceusage.googleapis.com/v1beta1/{parent}/services/{name}.googleapis.com"
