@@ -24,7 +24,7 @@ SETTINGS = Settings(
     holdout=0.5,
     agent=LinUCB(alpha=0.0, tikhonov=10.0),
     exploration=Exploration("softmax", 0.01),
-    gate=Gate(margin=0.05, effective_sample_size=50.0),
+    gate=Gate(margin=0.5, effective_sample_size=50.0),
     guardrail=Guardrail(canary=20),
 )
 CONTEXT = [f"user_feature_{number}" for number in range(4)]
@@ -45,10 +45,10 @@ def read(policy, days):
 def logs():
     """Tables of the log of the random policy, of the one of the other policy a month later, and the features.
 
-    10,000 decisions have the clicks of 100,000 of the real shop: fewer would not do for the gate.
+    10,000 decisions have the clicks of 200,000 of the real shop: fewer would not do for the gate.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic_open_bandit, "CLICK_RATE", 10 * synthetic_open_bandit.CLICK_RATE)
+        patch.setattr(synthetic_open_bandit, "CLICK_RATE", 20 * synthetic_open_bandit.CLICK_RATE)
         (first, items), (second, _) = read("random", 0), read("bts", 30)
     return first.to_tables("random"), second.to_tables("bts"), Features.fit(items, first.context)
 
