@@ -85,4 +85,4 @@ def test_a_log_of_anonymous_visitors_is_learnt_judged_and_placed_by_the_core(log
         for model in models
     ]
     assert len(held_out) == pytest.approx(10_000, abs=300)
-    assert verdict.difference == pytest.approx(values[0] - values[1], abs=0.002)
+    assert verdict.low <= values[0] - values[1] <= verdict.high, "another estimator agrees"
