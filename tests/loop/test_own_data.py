@@ -7,10 +7,9 @@ import pytest
 
 from recbandits.agents.parameters import LinUCB
 from recbandits.data import Features, synthetic_open_bandit
-from recbandits.evaluation import estimates
 from recbandits.exploration import Exploration
 from recbandits.loop.core import Core
-from recbandits.loop.gate import probabilities_of
+from recbandits.loop.gate import judge_log
 from recbandits.loop.importing import import_log, read_log, write_log
 from recbandits.loop.memory import MemoryEndpoint, MemoryLearner
 from recbandits.loop.settings import Gate, Guardrail, Join, Settings
@@ -79,10 +78,7 @@ def test_a_log_of_anonymous_visitors_is_learnt_judged_and_placed_by_the_core(log
     assert endpoint.traffic_split == {first: 80, verdict.version: 20}
     assert learner.models[verdict.version].agent.learned_events.numpy().size > 9_500
     _, held_out = learner.learn(START, now)
-    models = [learner.models[version] for version in (verdict.version, first)]
-    values = [
-        estimates(held_out, probabilities_of(model.policy, held_out), names=["SNIPS"])["SNIPS"].value
-        for model in models
-    ]
     assert len(held_out) == pytest.approx(10_000, abs=300)
-    assert verdict.low <= values[0] - values[1] <= verdict.high, "another estimator agrees"
+    judgement = judge_log(held_out, *(learner.models[name].policy for name in (verdict.version, first)), SETTINGS.gate)
+    assert verdict.difference == pytest.approx(judgement.difference)
+    assert (verdict.low, verdict.high) == pytest.approx((judgement.low, judgement.high))
