@@ -35,9 +35,11 @@ _component = partial(dsl.component, base_image=IMAGE, install_kfp_package=False)
 
 
 @_component
-def importer(config: dict, log: str, metrics: dsl.Output[dsl.Metrics]) -> NamedTuple(
-    "Imported", [("start", str), ("end", str), ("snapshot", str)]
-):
+def importer(
+    config: dict,
+    log: str,
+    metrics: dsl.Output[dsl.Metrics],
+) -> NamedTuple("Imported", [("start", str), ("end", str), ("snapshot", str)]):
     """Write the decisions and rewards of a log to the warehouse; importing again has no further effect.
 
     Args:
