@@ -1,5 +1,6 @@
 """What the logger makes of messages."""
 
+import base64
 import json
 import re
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbandits.loop.logger import log_event, log_message
+from recbandits.loop.logger import log_event
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
@@ -23,6 +24,12 @@ def warehouse():
     return LocalWarehouse()
 
 
+def log(kind, content, number, warehouse):
+    """Log a message of Pub/Sub with some content."""
+    message = {"messageId": number, "publishTime": NOON.isoformat(), "data": base64.b64encode(content).decode()}
+    return log_event(kind, {"message": message}, warehouse)
+
+
 def rows(warehouse, table):
     return warehouse.query(f"SELECT * FROM {table}").to_pylist()
 
@@ -30,7 +37,7 @@ def rows(warehouse, table):
 @pytest.mark.parametrize(("record", "table"), [(DECISION, "interactions"), (REWARD, "rewards")])
 def test_a_record_that_comes_again_is_one_row(warehouse, record, table):
     for message in ("1", "2", "2"):
-        assert log_message(type(record), record.to_json().encode(), message, NOON, warehouse) == "written"
+        assert log(type(record), record.to_json().encode(), message, warehouse) == "written"
     (row,) = rows(warehouse, table)
     assert type(record)(**{name: row[name] for name in vars(record)}) == record
     assert rows(warehouse, "quarantine") == []
@@ -55,7 +62,7 @@ def test_a_record_that_comes_again_is_one_row(warehouse, record, table):
 )
 def test_what_makes_no_record_is_kept_aside_once_with_the_reason(warehouse, data, reason):
     for _ in range(2):
-        assert log_message(Interaction, data, "17", NOON, warehouse) == "quarantined"
+        assert log(Interaction, data, "17", warehouse) == "quarantined"
     (row,) = rows(warehouse, "quarantine")
     assert (row["message_id"], row["time"], row["topic"]) == ("17", NOON, "interactions")
     assert row["data"] == data.decode(errors="backslashreplace")
@@ -73,13 +80,13 @@ def test_no_message_whatever_it_says_stops_the_logger(data):
         def quarantine(self, entries):
             kept.extend(entries)
 
-    assert log_message(Reward, data, "1", NOON, Aside()) == "quarantined"
+    assert log(Reward, data, "1", Aside()) == "quarantined"
     assert len(kept) == 1
 
 
 def test_names_that_are_no_text_are_no_reason_to_stop(warehouse):
     """A lone half of a surrogate pair in a key: JSON can say it, UTF-8 cannot."""
-    assert log_message(Reward, rb'{"\ud800": 1}', "1", NOON, warehouse) == "quarantined"
+    assert log(Reward, rb'{"\ud800": 1}', "1", warehouse) == "quarantined"
 
 
 def test_a_warehouse_that_does_not_answer_is_the_callers_to_know():
@@ -88,7 +95,7 @@ def test_a_warehouse_that_does_not_answer_is_the_callers_to_know():
             raise PlatformError("the warehouse is away")
 
     with pytest.raises(PlatformError, match="the warehouse is away"):
-        log_message(Reward, REWARD.to_json().encode(), "1", NOON, Away())
+        log(Reward, REWARD.to_json().encode(), "1", Away())
 
 
 def test_an_event_of_pubsub_says_what_when_and_by_which_number(warehouse):

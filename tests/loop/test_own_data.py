@@ -7,10 +7,9 @@ import pytest
 
 from recbandits.agents.parameters import LinUCB
 from recbandits.data import Features, synthetic_open_bandit
-from recbandits.evaluation import estimates
 from recbandits.exploration import Exploration
 from recbandits.loop.core import Core
-from recbandits.loop.gate import probabilities_of
+from recbandits.loop.gate import judge_log
 from recbandits.loop.importing import import_log, read_log, write_log
 from recbandits.loop.memory import MemoryEndpoint, MemoryLearner
 from recbandits.loop.settings import Gate, Guardrail, Join, Settings
@@ -24,7 +23,7 @@ SETTINGS = Settings(
     holdout=0.5,
     agent=LinUCB(alpha=0.0, tikhonov=10.0),
     exploration=Exploration("softmax", 0.01),
-    gate=Gate(margin=0.05, effective_sample_size=50.0),
+    gate=Gate(margin=0.5, effective_sample_size=50.0),
     guardrail=Guardrail(canary=20),
 )
 CONTEXT = [f"user_feature_{number}" for number in range(4)]
@@ -45,10 +44,10 @@ def read(policy, days):
 def logs():
     """Tables of the log of the random policy, of the one of the other policy a month later, and the features.
 
-    10,000 decisions have the clicks of 100,000 of the real shop: fewer would not do for the gate.
+    10,000 decisions have the clicks of 200,000 of the real shop: fewer would not do for the gate.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic_open_bandit, "CLICK_RATE", 10 * synthetic_open_bandit.CLICK_RATE)
+        patch.setattr(synthetic_open_bandit, "CLICK_RATE", 20 * synthetic_open_bandit.CLICK_RATE)
         (first, items), (second, _) = read("random", 0), read("bts", 30)
     return first.to_tables("random"), second.to_tables("bts"), Features.fit(items, first.context)
 
@@ -79,10 +78,7 @@ def test_a_log_of_anonymous_visitors_is_learnt_judged_and_placed_by_the_core(log
     assert endpoint.traffic_split == {first: 80, verdict.version: 20}
     assert learner.models[verdict.version].agent.learned_events.numpy().size > 9_500
     _, held_out = learner.learn(START, now)
-    models = [learner.models[version] for version in (verdict.version, first)]
-    values = [
-        estimates(held_out, probabilities_of(model.policy, held_out), names=["SNIPS"])["SNIPS"].value
-        for model in models
-    ]
     assert len(held_out) == pytest.approx(10_000, abs=300)
-    assert verdict.difference == pytest.approx(values[0] - values[1], abs=0.002)
+    judgement = judge_log(held_out, *(learner.models[name].policy for name in (verdict.version, first)), SETTINGS.gate)
+    assert verdict.difference == pytest.approx(judgement.difference)
+    assert (verdict.low, verdict.high) == pytest.approx((judgement.low, judgement.high))

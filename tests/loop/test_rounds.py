@@ -74,7 +74,7 @@ def test_runs_are_the_same_when_run_again(world, runs):
     pd.testing.assert_frame_equal(again, part.reset_index(drop=True), check_dtype=False)
 
 
-def test_a_trainer_that_is_fed_with_poisoned_rewards_is_refused_by_the_gate(world):
+def test_a_candidate_that_learnt_from_poisoned_rewards_is_stopped_by_the_gate(world):
     """6 - reward in training, the truth in what is held out: users never meet it, and the next candidate serves."""
     loop = Loop(world, SETTINGS)
     loop.begin()
@@ -83,8 +83,8 @@ def test_a_trainer_that_is_fed_with_poisoned_rewards_is_refused_by_the_gate(worl
     candidate, held_out = loop.learn(poisoned)
     judgement = loop.judge(candidate, held_out)
     verdict = loop.release(candidate, judgement)
-    assert verdict.kind == "refused"
-    assert judgement.low < -SETTINGS.gate.margin
+    assert verdict.kind != "deployed"
+    assert judgement.high < 0
     assert loop.endpoint.traffic_split == before
     candidate, held_out = loop.learn()
     assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"

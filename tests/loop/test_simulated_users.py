@@ -155,7 +155,7 @@ def test_a_saved_world_is_the_same_byte_by_byte(world, visits, tmp_path):
     for name in ("one", "two"):
         dataclasses.replace(world, never=0.2).save(tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert files == ["features.npz", "titles.json", "world.npz"]
+    assert files == ["features.npz", "titles.json", "users.npz"]
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert titles_of(tmp_path / "one") == dict(zip(world.item_ids, world.titles, strict=True))
@@ -165,7 +165,7 @@ def test_a_saved_world_is_the_same_byte_by_byte(world, visits, tmp_path):
     loaded = SimulatedUsers.load(tmp_path / "one")
     assert (loaded.titles, loaded.never, loaded.delay) == (world.titles, 0.2, 1.0)
     np.testing.assert_array_equal(loaded.expected(*visits, 0.3), world.expected(*visits, 0.3))
-    with pytest.raises(FileNotFoundError, match=r"there is no world in .*three"):
+    with pytest.raises(FileNotFoundError, match=r"there are no simulated users in .*three"):
         SimulatedUsers.load(tmp_path / "three")
 
 

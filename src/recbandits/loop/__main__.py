@@ -25,8 +25,8 @@ from recbandits.platforms.schedules import next_time
 _RATE = 40.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
 _QUICK = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
-_QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, "least": 60, "most": 100}
-_DRIFT_AFTER, _DRIFT_SECONDS = 2, 10.0  # rounds before the preference drift, and how long it takes
+_QUICK_GATE, _QUICK_GUARDRAIL = ({"effective_sample_size": 60.0}, {"canary": 45, "least": 60, "most": 100})
+_DRIFT_AFTER, _DRIFT_SECONDS = (2, 10.0)  # rounds before the preference drift, and how long it takes
 _TICK, _LINE = 1.0, 6.0  # seconds between two ticks, and between two status lines
 _BLIND = 60.0  # seconds after which a loop that does not answer is given up
 _SETTLE = 45.0  # seconds that the last canary gets for its verdict
@@ -68,16 +68,15 @@ def main(
 
 
 def run(loop, data, rounds, stop, drift=False, cron=None, show=print):
-    """Run a loop from nothing, until so many re-trainings are decided or until it is stopped.
+    """Run a `live.Loop` from nothing until so many verdicts of the gate, and the guardrail's on the last canary.
 
     Args:
       loop: `live.Loop`
       data: MovieLens.
-      rounds: number of re-trainings that end with a verdict of the gate; None for no end. The last canary is waited
-        for until the guardrail's verdict, for a while.
-      stop: `threading.Event`, by which it ends early.
-      drift: whether preferences drift after two rounds.
-      cron: times of re-training with what is new; None to re-train as soon as enough is new.
+      rounds: as for `main`.
+      stop: `threading.Event`, which ends it early.
+      drift: as for `main`.
+      cron: as for `main`.
       show: function of a line of text.
 
     Returns:

@@ -65,7 +65,7 @@ class Core:
 class PipelineLearner:
     """Learns, judges and places by the re-training pipeline of a platform, one run at a time.
 
-    A run that fails is started again; after three failures its data are abandoned until as much again is new.
+    A run that failed three times is abandoned until as much again is new.
 
     Args:
       platform: `Platform`
@@ -105,7 +105,7 @@ class PipelineLearner:
         """Start the run of a `Plan`; return the `Run`."""
         parameters = re_training_parameters(self._platform.config, self._settings, self._features, plan, self._topic)
         run = self._platform.pipelines.run(self._template, plan.name, parameters)
-        self._plan, self._parameters, self._tries = plan, parameters, 1  # not before it runs: else it has no status
+        self._plan, self._parameters, self._tries = (plan, parameters, 1)  # not before it runs: else it has no status
         return run
 
     def _has_failed(self):

@@ -15,24 +15,14 @@ _NAMESPACE = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # of the event i
 
 
 def write_log(directory, interactions, rewards):
-    """Write a log as files that `read_log` reads.
-
-    Args:
-      directory: made if missing.
-      interactions: pyarrow.Table of `Interaction`s, as `Log.to_tables` and `simulate_log` return it.
-      rewards: pyarrow.Table of `Reward`s.
-    """
+    """Write tables of `Interaction`s and `Reward`s, as `Log.to_tables` returns them, as files that `read_log` reads."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     for table, name in zip((interactions, rewards), _FILES.values(), strict=True):
         pq.write_table(table, Path(directory, name))
 
 
 def read_log(directory):
-    """Read the log in a directory: (table of `Interaction`s, table of `Reward`s).
-
-    Raises:
-      ValueError: a file is missing, or is not Parquet.
-    """
+    """Read the tables of a log in a directory; ValueError where a file is missing or is not Parquet."""
     tables = []
     for name in _FILES.values():
         try:
@@ -58,7 +48,7 @@ def import_log(warehouse, interactions, rewards):
       ValueError: no decision, or a row makes no record.
       PlatformError: of the warehouse.
     """
-    decisions, reports = from_table(interactions, Interaction), from_table(rewards, Reward)
+    decisions, reports = (from_table(interactions, Interaction), from_table(rewards, Reward))
     if not decisions:
         raise ValueError("log must have at least one decision, got none")
     times = [decision.time for decision in decisions]

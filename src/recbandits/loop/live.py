@@ -1,7 +1,4 @@
-"""The loop with real processes: an endpoint, two functions that log, and pipelines; visits come from this process.
-
-All that it makes is in `loop` below the artifacts directory. A process that was killed is started again.
-"""
+"""The loop with real processes: an endpoint, two functions that log, and pipelines; visits come from this process."""
 
 import contextlib
 import shutil
@@ -42,8 +39,7 @@ class Loop:
       instances: visits in one request.
 
     Attributes:
-      settings: as given.
-      directory: `pathlib.Path` of all that it makes.
+      directory: `pathlib.Path` of all that it makes, `loop` below the artifacts directory.
       config: of the loop.
       models: `Models`, all that were trained.
       endpoint: `LocalEndpoint`
@@ -57,7 +53,7 @@ class Loop:
         self.config = replace(config, platform="local", artifacts=str(self.directory))
         self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
         self.models, self.drift = Models(models_uri(self.config)), lambda _: 0.0
-        self._turn, self._prepared = contextlib.ExitStack(), False  # the first holds the directory from `prepare` on
+        self._turn, self._prepared = (contextlib.ExitStack(), False)  # the first holds the directory from `prepare` on
         self._leave, self._visits = threading.Event(), None
 
     def __enter__(self):
@@ -103,10 +99,7 @@ class Loop:
         )
 
     def prepare(self, data):
-        """Remove an earlier loop, and make the simulated users of this one.
-
-        Args:
-          data: MovieLens.
+        """Remove an earlier loop, and make the simulated users of this one, of MovieLens.
 
         Raises:
           PlatformError: the directory is that of something else, or of a loop that runs.
@@ -129,11 +122,7 @@ class Loop:
         users.save(self.directory / "users")
 
     def start(self):
-        """Start the endpoint and the functions, all at once, unless they run.
-
-        Raises:
-          PlatformError: one of them does not start.
-        """
+        """Start the endpoint and the functions, all at once, unless they run: also those that were killed."""
         with ThreadPoolExecutor() as threads:
             starts = [threads.submit(self.endpoint.start, self.topics["interactions"])]
             starts += [threads.submit(self._start_function, topic) for topic in TOPICS]
@@ -149,7 +138,7 @@ class Loop:
         Raises:
           PlatformError: it failed, with the sentence of the step that did.
         """
-        settings, log, pipelines = self.settings, self.directory / "log", self.platform.pipelines
+        settings, log, pipelines = (self.settings, self.directory / "log", self.platform.pipelines)
         seconds = settings.first / settings.rate
         start = datetime.now(UTC) - timedelta(seconds=2 * settings.join.window + seconds)
         write_log(log, *simulate_log(self.users, settings.first, start, seconds, settings.candidates, settings.seed))
@@ -168,10 +157,7 @@ class Loop:
         self._visits.start()
 
     def drain(self, patience=_DRAIN):
-        """End visits and training, and wait until all that was published is in the warehouse.
-
-        Args:
-          patience: seconds to wait.
+        """End visits and training, and wait so many seconds until all that was published is in the warehouse.
 
         Returns:
           Whether it is there; dead letters are not.

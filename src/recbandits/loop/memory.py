@@ -55,7 +55,7 @@ class MemoryEndpoint:
         Args:
           user_ids: text [n]; None for a visitor without an id, who gets any version, by the shares.
           context: DataFrame [n] of raw columns.
-          candidates: text [n, k], item ids.
+          candidates: ids [n, k].
           draws: uniform draws, float [n] in [0, 1).
 
         Returns:
@@ -88,7 +88,7 @@ class MemoryModel(NamedTuple):
 
     @property
     def version(self):
-        """Version of the policy."""
+        """Of the policy."""
         return self.policy.version
 
 
@@ -108,7 +108,7 @@ class MemoryLearner:
     busy, abandoned = False, None
 
     def __init__(self, features, settings, endpoint, warehouse):
-        self._features, self._settings, self._endpoint, self._warehouse = features, settings, endpoint, warehouse
+        self._features, self._settings, self._endpoint, self._warehouse = (features, settings, endpoint, warehouse)
         self.models = {}
 
     def serving(self):
@@ -156,7 +156,7 @@ class MemoryLearner:
 
     def place(self, candidate, judgement, now):
         """Deploy a `MemoryModel` if the gate lets it pass; return the `Verdict`, which is in the warehouse then."""
-        expected, canary = serving_version(self._endpoint), self._settings.guardrail.canary
+        expected, canary = (serving_version(self._endpoint), self._settings.guardrail.canary)
         options = {"now": now, "until": candidate.until}
         verdict = place(self._endpoint, candidate.policy, candidate.version, judgement, expected, canary, **options)
         self.models.setdefault(candidate.version, candidate)
@@ -165,16 +165,7 @@ class MemoryLearner:
 
 
 def serve_in_memory(scorer, features, exploration):
-    """Make a policy that was never exported.
-
-    Args:
-      scorer: `Scorer`, linear.
-      features: `Features` that it reads.
-      exploration: `Exploration`
-
-    Returns:
-      `ServedPolicy`, whose version is a digest of what it computes.
-    """
+    """Make a `ServedPolicy` of a linear `Scorer`, features and exploration; its version is a digest of the scorer."""
     content = b"".join(np.ascontiguousarray(part).tobytes() for part in scorer.head[0])
     version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
     exploration = {"name": exploration.name, "value": exploration.value}
@@ -191,7 +182,7 @@ def copy_parameters(source, target):
 
 @contextmanager
 def run_eagerly():
-    """Have TensorFlow compute without graphs: tracing one for a single batch takes longer, and gives the same bits."""
+    """Have TensorFlow compute without graphs: tracing one for a single batch takes longer, for the same bits."""
     import tensorflow as tf
 
     previous = tf.config.functions_run_eagerly()

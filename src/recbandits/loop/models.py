@@ -1,4 +1,4 @@
-"""A model of the loop as a directory, and all of them by version: what serves, and what the next one goes on from."""
+"""A model of the loop as a directory, and all of them by version."""
 
 import json
 import shutil
@@ -14,15 +14,15 @@ _KIND = "recbandits model"
 
 
 class Model(NamedTuple):
-    """What is known of a model.
+    """A model.
 
     Attributes:
-      directory: `pathlib.Path` of it, with `policy/` (as `serving.policy.export` writes one), `agent/` (the agent that
-        learns on, with the events that it has learnt) and `model.json`.
+      directory: `pathlib.Path` with `policy/` (as `serving.policy.export` writes one), `agent/` (the agent that learns
+        on, with the events that it has learnt) and `model.json`.
       version: of its policy.
-      parent: version that it learnt on from; None for one that began with nothing.
+      parent: version of the model that it went on from; None for none.
       learnt: number of events that it has learnt, its parent's among them.
-      until: datetime in UTC, end of the window of the newest data that it was given.
+      until: datetime in UTC, end of its newest data.
       parameters: `LinUCB` of its agent.
       exploration: `Exploration` with which it serves.
     """
@@ -47,17 +47,7 @@ class Model(NamedTuple):
 
 
 def read_model(directory):
-    """Read what is known of a model.
-
-    Args:
-      directory: of it.
-
-    Returns:
-      Model
-
-    Raises:
-      ValueError: there is no complete model.
-    """
+    """Read the `Model` in a directory; ValueError where there is no complete one."""
     directory = Path(directory)
     file = directory / FILE
     if not file.is_file():
@@ -77,26 +67,23 @@ def read_model(directory):
 
 
 def write_model(draft, directory, facts):
-    """Put a model in its place, so that whoever is killed while doing so leaves none rather than half a one.
+    """Write a model; a process that is killed meanwhile leaves none rather than a part of one.
 
-    `model.json`, which makes a directory a model, goes first and comes last. Files are copied one by one: a bucket that
-    is mounted as a directory cannot rename a folder.
+    `model.json`, which makes a directory a model, is removed first and written last. Files are copied one by one: a
+    bucket that is mounted as a directory cannot rename a folder.
 
     Args:
       draft: directory with `policy/` and `agent/`.
-      directory: where the model is to be, made if missing; a model that is there is replaced.
-      facts: dict of what `Model` knows of it beside the directory, as JSON takes it.
-
-    Returns:
-      Model
+      directory: of the model, made if missing; a model that is there is replaced.
+      facts: dict of the fields of `Model` but for the directory, as JSON takes them.
 
     Raises:
       ValueError: the directory holds something that is no part of a model.
     """
     draft, directory = Path(draft), Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    if strange := sorted({path.name for path in directory.iterdir()} - {POLICY, AGENT, FILE, _draft(directory).name}):
-        raise ValueError(f"the directory of a model must hold nothing else, {directory.name} has {strange[0]}")
+    if others := sorted({path.name for path in directory.iterdir()} - {POLICY, AGENT, FILE, _draft(directory).name}):
+        raise ValueError(f"the directory of a model must hold nothing else, {directory.name} has {others[0]}")
     (directory / FILE).unlink(missing_ok=True)
     for part in (POLICY, AGENT):
         shutil.rmtree(directory / part, ignore_errors=True)
@@ -117,26 +104,16 @@ class Models:
         self._root = Path(root)
 
     def path(self, version):
-        """Directory of the model of a version, whether it is there or not."""
+        """Return the directory of the model of a version, which may not be there."""
         return self._root / version
 
     def keep(self, directory):
-        """Copy a model to its place; one that is there already stays as it is.
-
-        Args:
-          directory: of a model.
-
-        Returns:
-          Its version.
-
-        Raises:
-          ValueError: there is no complete model.
-        """
+        """Copy the model of a directory, unless it is there already; return its version. See `read_model`."""
         model = read_model(directory)
-        place = self.path(model.version)
-        if not (place / FILE).is_file():
+        target = self.path(model.version)
+        if not (target / FILE).is_file():
             facts = json.loads((model.directory / FILE).read_text(encoding="utf-8"))
-            write_model(model.directory, place, {name: value for name, value in facts.items() if name != "what"})
+            write_model(model.directory, target, {name: value for name, value in facts.items() if name != "what"})
         return model.version
 
 

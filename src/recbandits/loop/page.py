@@ -30,7 +30,7 @@ def write_page(loop, end):
     """
     from recbandits.plots import loop as plots
 
-    verdicts, rule, settings = loop.platform.warehouse.verdicts(), loop.settings.join, loop.settings
+    verdicts, rule, settings = (loop.platform.warehouse.verdicts(), loop.settings.join, loop.settings)
     rounds = rounds_of(verdicts, end)
     start = rounds["start"].iloc[0].to_pydatetime()
     closed = max(start, end - timedelta(seconds=rule.window))

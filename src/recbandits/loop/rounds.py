@@ -19,7 +19,7 @@ from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
-_LOOKS, _VISITS = 4, 4000  # of the guardrail in a span of traffic; visits on which all policies are valued
+_LOOKS, _VISITS = (4, 4000)  # of the guardrail in a span of traffic; visits on which all policies are valued
 _VISITORS, _ARMS, _RATINGS = range(3)  # streams of random numbers, so that all learners meet the same
 LEARNERS = ("learning", "forgetting", "frozen")
 
@@ -59,7 +59,7 @@ class Loop:
         """Log the first decisions, by a uniform random policy, and serve everybody by what learnt from them."""
         people, items, draws = self._visits(self.settings.first)
         uniform = np.full(items.shape, 1 / items.shape[1])
-        decisions = np.full(len(people), UNIFORM, dtype=object), uniform, invert_cdf(uniform, draws)
+        decisions = (np.full(len(people), UNIFORM, dtype=object), uniform, invert_cdf(uniform, draws))
         self._log(people, items, decisions, 0.0, self._rng(_RATINGS))
         self.now += timedelta(seconds=self.settings.join.window)
         return self.release(self.learn()[0], None)
@@ -79,7 +79,7 @@ class Loop:
         rewards, verdicts = [], []
         for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
             people, items, draws = (part[rows] for part in visits)
-            requests = self.users.user_ids[people], self.users.contexts(people), self.users.candidate_ids(items)
+            requests = (self.users.user_ids[people], self.users.contexts(people), self.users.candidate_ids(items))
             decisions = (decider or self.endpoint).decide(*requests, draws)
             rewards.append((decisions[1] * self.users.expected(people, items, drift)).sum(axis=1))
             if logged:
@@ -104,7 +104,7 @@ class Loop:
         return self.learner.judge(candidate, held_out)
 
     def release(self, candidate, judgement):
-        """Deploy a candidate if the gate lets it pass; see `MemoryLearner.place`."""
+        """See `MemoryLearner.place`."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
         return self.learner.place(candidate, judgement, self.now)
 

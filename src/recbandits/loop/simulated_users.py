@@ -1,6 +1,6 @@
-"""Simulated people for the loop: who comes, what they think of what is shown, and when, if ever, they say so.
+"""Simulated users: who visits, what they think of the action, and when they report it.
 
-NumPy alone computes it, so that the processes that ask or answer for people start fast.
+NumPy alone computes it, so that the processes that ask or answer for users start fast.
 """
 
 import dataclasses
@@ -19,20 +19,22 @@ from recbandits.loop.ingest import TITLES
 from recbandits.loop.settings import Join
 from recbandits.records import Interaction, Reward
 
-FILE = "world.npz"
-STARS = Join(window=5.0, lowest=1.0, highest=5.0, default=1.0)  # the rule for the ratings of a `SimulatedUsers`
-_REGULARIZATION = 0.06  # loose on purpose: tastes are to differ enough for personalisation to pay within thousands
+FILE = "users.npz"
+STARS = Join(window=5.0, lowest=1.0, highest=5.0, default=1.0)  # the rule for the ratings of `SimulatedUsers`
+_REGULARIZATION = 0.06  # loose on purpose: users are to differ enough for personalisation to pay within thousands
 _SETTINGS = ("never", "twice", "delay")
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedUsers:
-    """People whose taste is known, which no real recommender ever has.
+    """Users whose preferences are known, which those of no real recommender are.
+
+    Elsewhere a user is a row of `user_ids`, and a movie a row of `item_ids`.
 
     Attributes:
       model: `Factorization` of the ratings: the truth. Its factors are ordered by how much of the ratings they explain.
       titles: tuple of the movies' titles, in the order of `item_ids`.
-      never: share of decisions that nobody ever reports on, whatever was shown, in [0, 1).
+      never: share of decisions that are never reported on, for every action, in [0, 1).
       twice: share of the reported ones that are reported on again later, in [0, 1].
       delay: mean seconds from a decision to its report, positive.
 
@@ -59,17 +61,14 @@ class SimulatedUsers:
 
     @classmethod
     def make(cls, data, movies=100, rank=8, seed=0, **settings):
-        """Make a world of MovieLens: its users, and the movies that most of them have rated.
+        """Make simulated users of MovieLens: all of its users, and the movies with the most ratings.
 
         Args:
           data: MovieLens
           movies: number of movies.
-          rank: of the taste: number of factors.
+          rank: number of factors of the preferences.
           seed: of the factorisation.
           **settings: `never`, `twice` and `delay`.
-
-        Returns:
-          SimulatedUsers
 
         Raises:
           ValueError: fewer movies than the rank, or more than there are, or a setting that is refused.
@@ -79,17 +78,17 @@ class SimulatedUsers:
             expected = f"from the rank, {rank}, to the number of rated movies, {len(count)}"
             raise ValueError(f"movies must be {expected}, got {movies}")
         popular = data.ratings[data.ratings["movie_id"].isin(count.index[:movies])]
-        model = _principal(als(popular, rank, _REGULARIZATION, seed=seed))
+        model = _order_factors(als(popular, rank, _REGULARIZATION, seed=seed))
         return cls(model, tuple(data.movies.loc[model.movie_ids, "title"]), **settings)
 
     @cached_property
     def user_ids(self):
-        """Text ids of the people, an index; elsewhere a person is a row of it."""
+        """Text ids of the users, an index."""
         return pd.Index(self.model.user_ids.astype(str), dtype=object)
 
     @cached_property
     def item_ids(self):
-        """Text ids of the movies, an index; elsewhere a movie is a row of it."""
+        """Text ids of the movies, an index."""
         return pd.Index(self.model.movie_ids.astype(str), dtype=object)
 
     @property
@@ -98,15 +97,15 @@ class SimulatedUsers:
         return self._rating_features.features
 
     def find_users(self, ids):
-        """Find the rows of people, int of the shape of their ids; KeyError names those who are not in this world."""
+        """Find the rows of users, int of the shape of their ids; KeyError names unknown ones."""
         return require_rows(self.user_ids, ids, "user")
 
     def find_items(self, ids):
-        """Find the rows of movies, int of the shape of their ids; KeyError names those that are not in this world."""
+        """Find the rows of movies, int of the shape of their ids; KeyError names unknown ones."""
         return require_rows(self.item_ids, ids, "item")
 
     def contexts(self, users):
-        """Return what requests of people say, DataFrame [n] of raw columns."""
+        """Return the contexts of requests, DataFrame [n] of raw columns."""
         return self._rating_features.users.iloc[users].reset_index(drop=True)
 
     def candidate_ids(self, items):
@@ -115,28 +114,27 @@ class SimulatedUsers:
 
     def requests(self, users, items):
         """Return the requests of visits, list of dicts with `user_id`, `context` and `candidates`, as JSON can hold."""
-        asked = zip(self.user_ids[users], users, self.candidate_ids(items).tolist(), strict=True)
-        return [{"user_id": name, "context": self._contexts[user], "candidates": ids} for name, user, ids in asked]
+        rows = zip(self.user_ids[users], users, self.candidate_ids(items).tolist(), strict=True)
+        return [{"user_id": name, "context": self._contexts[user], "candidates": ids} for name, user, ids in rows]
 
     def interactions(self, visits, event_ids, times, versions, action, propensity):
         """Return the records of decisions, list of `Interaction`; `action` int [n] are columns of the candidates."""
         users, items = visits
-        contexts, shown = [self._context_texts[user] for user in users], items[np.arange(len(items)), action]
-        asked = self.user_ids[users], contexts, self.candidate_ids(items).tolist()
-        rows = zip(event_ids, times, versions, *asked, self.item_ids[shown], propensity, strict=True)
+        contexts, actions = ([self._context_texts[user] for user in users], items[np.arange(len(items)), action])
+        requests = self.user_ids[users], contexts, self.candidate_ids(items).tolist()
+        rows = zip(event_ids, times, versions, *requests, self.item_ids[actions], propensity, strict=True)
         return [Interaction(*row) for row in rows]
 
     def visits(self, n, rng, candidates=10):
-        """Draw who comes, and out of what each is to be shown something.
+        """Draw visits: a user and different candidates in random order for each.
 
         Args:
           n: number of visits.
           rng: `numpy.random.Generator`.
-          candidates: movies to choose from, at each visit others, in random order.
+          candidates: movies to choose from.
 
         Returns:
-          (people int64 [n], rows of `user_ids`; movies int64 [n, candidates], rows of `item_ids`, different from each
-          other within a visit).
+          (users int64 [n], items int64 [n, candidates]), rows.
 
         Raises:
           ValueError: more candidates than movies.
@@ -147,16 +145,16 @@ class SimulatedUsers:
         return users, rng.random((n, len(self.item_ids))).argsort(axis=1)[:, :candidates]
 
     def expected(self, users, items, drift=0.0):
-        """True mean rating of candidates.
+        """Compute the expected ratings of candidates.
 
-        Drift turns taste: the first half of the factors, which explain the most, enter with weight cos(pi drift), which
-        goes from 1 over 0 to -1. Whatever the drift, the mean is a sum of the products among the `features`, but for
-        the clipping: a linear model can represent the new taste as well as the old one, if it learns it anew.
+        Under preference drift the first half of the factors, which explain the most, have the weight cos(pi drift),
+        which goes from 1 over 0 to -1. For any drift the mean is a sum of the products among the `features`, but for
+        the clipping: a linear model can represent the new preferences as well as the old ones, if it learns them anew.
 
         Args:
-          users: int [n], rows of `user_ids`.
-          items: int [n, k], rows of `item_ids`.
-          drift: in [0, 1]; 0 is the taste of MovieLens.
+          users: int [n], rows.
+          items: int [n, k], rows.
+          drift: in [0, 1]; at 0 the preferences are those of MovieLens.
 
         Returns:
           float64 [n, k], clipped to [1, 5].
@@ -168,31 +166,23 @@ class SimulatedUsers:
             raise ValueError(f"drift must be in [0, 1], got {drift}")
         weight = np.ones(self.model.rank)
         weight[: (self.model.rank + 1) // 2] = np.cos(np.pi * drift)
-        taste = np.einsum("nf,nkf->nk", weight * self.model.user_factors[users], self.model.movie_factors[items])
+        products = np.einsum("nf,nkf->nk", weight * self.model.user_factors[users], self.model.movie_factors[items])
         bias = self.model.mean + self.model.user_bias[users][:, None] + self.model.movie_bias[items]
-        return np.clip(bias + taste, 1.0, 5.0)
+        return np.clip(bias + products, 1.0, 5.0)
 
     def rate(self, expected, rng):
-        """Draw ratings: 1 + Binomial(4, (expected - 1) / 4), whole stars whose mean is exactly `expected`.
-
-        Args:
-          expected: float array in [1, 5], of any shape.
-          rng: `numpy.random.Generator`.
-
-        Returns:
-          float64 array of that shape: 1, 2, 3, 4 or 5.
-        """
+        """Draw ratings of whole stars, 1 + Binomial(4, (expected - 1) / 4), whose mean is exactly `expected`."""
         return 1.0 + rng.binomial(4, np.clip((np.asarray(expected) - 1) / 4, 0.0, 1.0))
 
     def reports(self, event_ids, times, values, rng):
-        """What people report of decisions, and when.
+        """Draw what users report of decisions.
 
-        A share `never` says nothing. The others report after an exponential time with mean `delay`, and a share `twice`
-        of these once more, after another such time, with a rating that may be a star higher or lower.
+        A share `never` reports nothing. The others report after an exponential time with mean `delay`, and a share
+        `twice` of these once more, after another such time, with a rating that may be a star higher or lower.
 
         Args:
           event_ids: list [n].
-          times: list [n] of datetimes with a zone, of the decisions.
+          times: list [n] of aware datetimes, of the decisions.
           values: float [n], ratings from 1 to 5.
           rng: `numpy.random.Generator`.
 
@@ -200,11 +190,11 @@ class SimulatedUsers:
           list of `Reward` in the order of their own times, which is not the order of the decisions.
         """
         n, values = len(event_ids), np.asarray(values, float)
-        says, again = rng.random(n) >= self.never, rng.random(n) < self.twice
+        reported, again = rng.random(n) >= self.never, rng.random(n) < self.twice
         wait, wait_again = rng.exponential(self.delay, (2, n))
         second = np.clip(values + rng.integers(-1, 2, n), 1.0, 5.0)
         rewards = []
-        for row in np.flatnonzero(says):
+        for row in np.flatnonzero(reported):
             time = times[row] + timedelta(seconds=wait[row])
             rewards.append(Reward(event_ids[row], time, values[row]))
             if again[row]:
@@ -212,14 +202,9 @@ class SimulatedUsers:
         return sorted(rewards, key=lambda reward: (reward.time, reward.event_id))
 
     def value(self, policy, visits, drift=0.0):
-        """True expected rating at each visit, float64 [n], under the probabilities with which a policy decides.
+        """Compute the expected rating of a `ServedPolicy` at each visit, float64 [n].
 
-        Policies are compared on the same visits: their difference is then of the policies, not of who came.
-
-        Args:
-          policy: `ServedPolicy`
-          visits: as `visits` gives them.
-          drift: as for `expected`.
+        Policies are compared on the same visits: their difference is then of the policies, not of the visits.
         """
         users, items = visits
         scores = policy.scores(self.contexts(users), self.candidate_ids(items))
@@ -227,15 +212,15 @@ class SimulatedUsers:
         return (probabilities * self.expected(*visits, drift)).sum(axis=1)
 
     def uniform_value(self, visits, drift=0.0):
-        """True expected rating at each visit when any candidate is as likely as any other; as `value`."""
+        """Compute the expected rating of the uniform random policy at each visit; as `value`."""
         return self.expected(*visits, drift).mean(axis=1)
 
     def oracle_value(self, visits, drift=0.0):
-        """True expected rating at each visit of the best candidate: no policy can be better; as `value`."""
+        """Compute the expected rating of the best candidate at each visit: no policy can be better; as `value`."""
         return self.expected(*visits, drift).max(axis=1)
 
     def save(self, directory):
-        """Write the world, its features and titles into a directory, made if missing, always in the same bytes."""
+        """Write users, features and titles into a directory, made if missing, always in the same bytes."""
         self.features.save(directory)
         titles = dict(zip(self.item_ids, self.titles, strict=True))
         Path(directory, TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
@@ -245,14 +230,10 @@ class SimulatedUsers:
 
     @classmethod
     def load(cls, directory):
-        """Read a world that `save` wrote.
-
-        Raises:
-          FileNotFoundError: there is none.
-        """
+        """Read the users that `save` wrote; FileNotFoundError if there are none."""
         file = Path(directory, FILE)
         if not file.is_file():
-            raise FileNotFoundError(f"there is no world in {directory}: it has no {FILE}")
+            raise FileNotFoundError(f"there are no simulated users in {directory}: it has no {FILE}")
         with np.load(file, allow_pickle=False) as parts:
             values = {name: part if part.ndim else part.item() for name, part in parts.items()}
         fields = {field.name: values[f"model_{field.name}"] for field in dataclasses.fields(Factorization)}
@@ -272,11 +253,11 @@ class SimulatedUsers:
         return list(map(json.dumps, self._contexts))
 
 
-def _principal(model):
-    """The same ratings with factors that are orthogonal, and ordered by how much they explain.
+def _order_factors(model):
+    """Return the same ratings with factors that are orthogonal, and ordered by how much they explain.
 
-    They are those of the singular value decomposition of user_factors @ movie_factors.T, found through the QR
-    decompositions of the two, which are small; each of the two gets the square roots of the singular values.
+    They are those of the singular value decomposition of user_factors @ movie_factors.T, by the QR decompositions of
+    the two, which are small; each of the two gets the square roots of the singular values.
     """
     users, right_users = np.linalg.qr(model.user_factors)
     movies, right_movies = np.linalg.qr(model.movie_factors)

@@ -1,7 +1,7 @@
-"""What the steps of a pipeline share: parameters that a template can hold, and where things are that a step is told of.
+"""What the components share: parameters that a template can hold, and the directories of models.
 
-A step is told the configuration and versions; a container of Vertex AI has neither the file nor the environment of
-whoever started the pipeline, but it has every bucket as a directory below /gcs.
+A component gets the configuration as a parameter: a container of Vertex AI has neither the file nor the environment of
+the process that started the pipeline, but it has every bucket as a directory below /gcs.
 """
 
 from dataclasses import asdict
@@ -22,50 +22,46 @@ _NESTED = {"join": Join, "agent": LinUCB, "exploration": Exploration, "gate": Ga
 
 
 def settings_from(values):
-    """Make `Settings` of what `dataclasses.asdict` made of them, which JSON can hold.
-
-    Raises:
-      ValueError: there is no `join`, or a setting is refused.
-    """
+    """Make `Settings` of the dict that `dataclasses.asdict` makes; ValueError without `join`, or for a wrong value."""
     checks.require("join" in values, "settings", "a dict with `join`, the rule for rewards", values)
     return Settings(**{name: _NESTED[name](**value) if name in _NESTED else value for name, value in values.items()})
 
 
 def platform_of(config):
-    """The platform of a configuration that `config_parameter` has made."""
+    """Return the platform of a configuration that `config_parameter` has made."""
     from recbandits.platforms import choose
 
     return choose(Config(**config))
 
 
 def config_parameter(config):
-    """A `Config` as a dict of texts, the same wherever it is read; a step on Google Cloud has no directory of ours."""
+    """Return a `Config` as a dict of texts, without the artifacts directory where a step has not got it."""
     settings = {name: getattr(config, name) for name in SETTINGS if name != "artifacts"}
     return settings | ({"artifacts": str(config.artifacts_dir)} if config.platform == "local" else {})
 
 
 def directory_of(uri):
-    """`pathlib.Path` of a directory, or of the one at a gs:// URI as a container of Vertex AI sees it."""
+    """Return the `pathlib.Path` of a directory, or of a gs:// URI as a container of Vertex AI sees it."""
     return Path("/gcs", uri.removeprefix("gs://")) if uri.startswith("gs://") else Path(uri)
 
 
 def models_uri(config):
-    """Where the models of a configuration are, by version: a directory, or a gs:// URI."""
+    """Return where the models of a configuration are, by version: a directory, or a gs:// URI."""
     return f"gs://{config.bucket}/models" if config.platform == "gcp" else str(config.artifacts_dir / "policies")
 
 
 def models_of(config):
-    """`Models` of a configuration, as a step sees them."""
+    """Return the `Models` of a configuration, as a step sees them."""
     return Models(directory_of(models_uri(config)))
 
 
 def model_of(platform, version):
-    """Directory of the model of a version, as a step sees it; None for an empty one."""
+    """Return the directory of the model of a version, as a step sees it; None for an empty version."""
     return models_of(platform.config).path(version) if version else None
 
 
 def serving_model(platform):
-    """`Model` of what serves, wherever this is asked; None where nothing does."""
+    """Return the `Model` that serves; None where none does."""
     from recbandits.loop.canary import serving_version  # with SciPy, which most steps do not need
 
     version = serving_version(platform.endpoints.create())
@@ -76,7 +72,7 @@ def serving_model(platform):
 
 
 def time_of(text):
-    """A time that a pipeline was told, as a datetime in UTC."""
+    """Return the time that a parameter says, as a datetime in UTC."""
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError(f"a time must have a zone, as 2026-01-31T12:00:00+00:00 has, got {text!r}")

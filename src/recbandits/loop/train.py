@@ -1,4 +1,4 @@
-"""Learn on from what has been logged since: one pass over new events, never twice, and a policy to serve."""
+"""Train the next model: one pass over the events that are new to the one that serves."""
 
 import tempfile
 from dataclasses import asdict
@@ -25,27 +25,26 @@ from recbandits.training.offline import Specs, fit
 def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     """Train the model of the next round.
 
-    The same dataset and parent give the same version, in whatever order and however often the events were delivered.
-    Killed, it leaves no model rather than half a one; run again, it comes to the same end.
+    The same dataset and parent give the same version, in any order and number of deliveries. A process that is killed
+    leaves no model rather than a part of one.
 
     Args:
       dataset: directory that `ingest` wrote.
       model_dir: directory for the model, as `models` describes it.
-      parameters: `LinUCB`. Its `gamma` is the weight that all that was learnt before keeps at each training: 0.5 halves
-        with each round what the past has to say.
+      parameters: `LinUCB`. Its `gamma` is the weight that all that was learnt before keeps at each training.
       exploration: `Exploration` with which the policy is to serve.
-      serving: directory of the model to go on from; None begins with nothing.
+      serving: directory of the parent; None for none.
       seed: of the agent's draws; what it learns does not depend on it.
 
     Returns:
-      dict of version, parent, new (events learnt now) and learnt (in all). Without a new event it is the parent once
-      more: the same version.
+      dict of version, parent, new (events learnt now) and learnt (in all). Without a new event the version is the
+      parent's.
 
     Raises:
       ValueError: a dataset or a parent that is not complete, features that are not those of the parent, or no event to
         learn from.
     """
-    manifest, parent = read_manifest(dataset), None if serving is None else read_model(serving)
+    manifest, parent = (read_manifest(dataset), None if serving is None else read_model(serving))
     if parent is not None:
         _check_features(dataset, parent)
     agent = learner(Features.load(dataset), manifest["candidates"], parameters, seed)
@@ -73,32 +72,15 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
 
 
 def learner(features, candidates, parameters, seed=0):
-    """An agent that has learnt nothing yet.
-
-    Args:
-      features: `Features` of what it will see.
-      candidates: of a decision.
-      parameters: `LinUCB`
-      seed: of its draws.
-
-    Returns:
-      TF-Agents agent, one linear model for all arms.
-    """
+    """Make a TF-Agents agent, one linear model for all arms, for decisions with so many candidates."""
     return make_agent(parameters, Specs(features.spec(candidates)), seed)
 
 
 def learn(agent, examples):
-    """Let an agent learn the events that are new to it, each once and all in one batch.
+    """Train an agent on the `Examples` of events that are new to it, in one batch; return the number of these events.
 
     They are sorted by their hashes first: sums of floats depend on the order of their terms, and a policy is not to
     depend on the order of delivery.
-
-    Args:
-      agent: from `learner`.
-      examples: Examples in any order; an event that occurs again, or that was learnt before, is passed over.
-
-    Returns:
-      Number of new events.
     """
     events, rows = np.unique(examples.event, return_index=True)
     rows = rows[~np.isin(events, agent.learned_events.numpy())]
@@ -108,11 +90,10 @@ def learn(agent, examples):
 
 
 def _check_features(dataset, parent):
-    mine, its = (Path(place, FEATURES).read_bytes() for place in (dataset, parent.policy))
-    if mine != its:
+    ours, theirs = (Path(directory, FEATURES).read_bytes() for directory in (dataset, parent.policy))
+    if ours != theirs:
         raise ValueError(
-            f"the features of the dataset must be those of {parent.version}, the model to go on from, they are others: "
-            "what it has learnt is about its own"
+            f"the features of the dataset must be those of {parent.version}, the model to go on from, they are others"
         )
 
 
@@ -129,7 +110,7 @@ def _write(agent, dataset, model_dir, facts):
 
 
 def _again(parent, model_dir, until):
-    """The parent once more, which has now been given the data until then."""
+    """Write the parent again, with the end of the new data."""
     facts = {"version": parent.version, "parent": parent.parent, "learnt": parent.learnt}
     facts |= {"until": until.isoformat(), "parameters": asdict(parent.parameters)}
     return write_model(parent.directory, model_dir, {**facts, "exploration": asdict(parent.exploration)})
