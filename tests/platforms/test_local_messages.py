@@ -151,7 +151,7 @@ def test_only_its_owner_can_read_it(messages, topic, tmp_path):
 
 
 def test_a_file_that_is_not_sqlites_is_refused_in_a_sentence(messages, tmp_path):
-    (tmp_path / "messages").mkdir()
+    (tmp_path / "messages").mkdir(exist_ok=True)
     (tmp_path / "messages" / "messages.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(PlatformError, match=r"messages\.sqlite could not be read: file is not a database"):
         messages.backlog("rewards")
