@@ -15,7 +15,7 @@ from recbandits.loop.gate import Judgement, judge
 from recbandits.loop.importing import import_log, simulate_log, write_log
 from recbandits.loop.ingest import ingest, read_manifest
 from recbandits.loop.models import read_model
-from recbandits.loop.pipelines import deployer, evaluator, importer, ingester, trainer
+from recbandits.loop.pipelines import deployer, evaluator, importer, ingester, monitor, trainer
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
 from recbandits.loop.steps import config_parameter, models_of
@@ -135,6 +135,18 @@ def test_the_ingester_gives_what_its_function_gives(project, datasets, run_step)
     counts = dict(outputs.artifacts["metrics"][1])
     assert counts == manifest["counts"]
     assert counts.pop("total") == sum(counts.values()) > 600
+
+
+def test_the_monitor_logs_the_numbers_of_the_window_and_of_the_change_to_the_one_before(project, datasets, run_step):
+    """Uniform random decisions: 1 / (k p) is 1. Rewards and contexts of both minutes are alike."""
+    second = project.ingest(datasets[0].with_name("second"), MIDDLE, END)
+    parameters = {"config": project.parameter, "join": asdict(project.settings.join)}
+    outputs = run_step(monitor, {"dataset": (dsl.Dataset, second)}, **parameters)
+    numbers = outputs.artifacts["metrics"][1]
+    assert outputs.parameters == {"Output": []}
+    assert (numbers["decisions"], numbers["ratio_uniform"]) == (600, pytest.approx(1))
+    assert 0 < numbers["psi_reward"] < 0.1
+    assert numbers["missing"] == pytest.approx(0.1, abs=0.05)
 
 
 def test_the_trainer_goes_on_from_what_serves(project, datasets, models, run_step):

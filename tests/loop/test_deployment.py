@@ -1,16 +1,20 @@
 """The loop on Google Cloud: what one call makes, that a second one makes nothing more, and that another removes it."""
 
 import json
+from datetime import UTC, datetime
+from threading import Event
 
 import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop.deployment import SCHEDULES, deploy_loop, remove_loop
+from recbandits.loop.deployment import SCHEDULES, deploy_loop, follow_loop, remove_loop
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import settings_from
+from recbandits.platforms.gcp.warehouse import BigQueryWarehouse
 from recbandits.platforms.protocol import PlatformError
+from recbandits.records import Verdict, to_table
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 PARENT = "projects/movie-lab-42/locations/us-central1"
@@ -102,6 +106,25 @@ def test_what_runs_is_removed_schedules_first_and_the_data_stay(project, deploye
     names = [name for name in project.resources if "/recbandits-v1" in name and not name.endswith(":policy")]
     assert not [name for name in names if any(kind in name for kind in kinds)]
     assert set(project.objects) == objects
+
+
+def test_who_follows_a_loop_sees_its_verdicts_and_the_traffic(project, deployed, monkeypatch):
+    """One verdict, 300 interactions; the endpoint has no policy yet."""
+    verdict = Verdict("v", datetime(2026, 1, 1, tzinfo=UTC), "deployed", "0123456789", "", "It is the first.")
+    rows = {name: {"rows": 300, "newest": None} for name in ("interactions", "rewards")}
+    monkeypatch.setattr(BigQueryWarehouse, "verdicts", lambda _: to_table([verdict]).to_pandas())
+    monkeypatch.setattr(BigQueryWarehouse, "state", lambda _: rows)
+    lines, stop = [], Event()
+    monkeypatch.setattr(stop, "wait", lambda _: stop.set())
+    follow_loop(CONFIG, stop, lines.append)
+    assert lines == ["       deployed 01234567: It is the first.", "300 interactions · 300 rewards"]
+
+
+def test_a_start_up_that_failed_ends_the_following(project, deployed):
+    (job,) = (each for name, each in project.resources.items() if "/pipelineJobs/" in name)
+    job.state, job.error = "PIPELINE_STATE_FAILED", {"message": "no quota"}
+    with pytest.raises(PlatformError, match="pipeline run start-up failed: no quota"):
+        follow_loop(CONFIG, Event())
 
 
 def test_on_this_machine_the_loop_is_not_deployed():

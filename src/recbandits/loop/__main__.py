@@ -14,6 +14,7 @@ import tyro
 from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.data import movielens
+from recbandits.loop.deployment import deploy_loop, follow_loop, remove_loop
 from recbandits.loop.live import TOPICS, Loop
 from recbandits.loop.page import GUARDRAIL, write_page
 from recbandits.loop.settings import Settings
@@ -38,8 +39,11 @@ def main(
     drift: bool = False,
     profile: Literal["quick", "full"] = "quick",
     cron: str | None = None,
+    remove: bool = False,
 ) -> None:
-    """Run the closed loop on this machine: serve users, log decisions, join rewards, learn, evaluate, deploy.
+    """Run the closed loop: serve users, log decisions, join rewards, learn, evaluate, deploy.
+
+    On Google Cloud the loop is deployed, and goes on when this command ends.
 
     Args:
       rounds: re-trainings to decide; None runs until Ctrl-C.
@@ -47,24 +51,38 @@ def main(
       drift: let preferences drift after two rounds, and the learner forget.
       profile: "full" learns from more in each round.
       cron: times of re-training, such as '*/5 * * * *', instead of a number of new decisions.
+      remove: remove what is deployed on Google Cloud, and do nothing else.
     """
-    stop = threading.Event()
+    stop, finished = threading.Event(), True
     try:
         require(rounds is None or rounds >= 1, "rounds", "at least 1", rounds)
         if cron is not None:
             next_time(cron, datetime.now(UTC))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last is a terminal that is closed
             signal.signal(number, lambda *_: stop.set())
-        data = movielens.load()
-        with Loop(Config.load(), settings_of(profile, rate, drift)) as loop:
-            finished = run(loop, data, rounds, stop, drift, cron)
-            if not loop.platform.warehouse.verdicts().empty:
-                page, sentences = write_page(loop, datetime.now(UTC))
-                print(*sentences, f"The pictures are on {page}", sep="\n")
+        config = Config.load()
+        if remove:
+            remove_loop(config)
+        elif config.platform == "gcp":
+            deploy_loop(config)
+            follow_loop(config, stop)
+            print("The loop goes on. To remove it: python -m recbandits.loop --remove")
+        else:
+            finished = _run_here(config, settings_of(profile, rate, drift), rounds, stop, drift, cron)
     except (PlatformError, ValueError) as error:
         sys.exit(f"the loop ended: {error}")
     if not finished:
         sys.exit("the loop ended before all that was published was in the warehouse")
+
+
+def _run_here(config, settings, *options):
+    """Run a loop on this machine, and draw its page; see `run`."""
+    with Loop(config, settings) as loop:
+        finished = run(loop, movielens.load(), *options)
+        if not loop.platform.warehouse.verdicts().empty:
+            page, sentences = write_page(loop, datetime.now(UTC))
+            print(*sentences, f"The pictures are on {page}", sep="\n")
+    return finished
 
 
 def run(loop, data, rounds, stop, drift=False, cron=None, show=print):

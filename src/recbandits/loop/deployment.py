@@ -26,6 +26,7 @@ SCHEDULES = {  # name: (cron string, payload); of the first two, a message to th
 }
 _NAMES = ("log-interaction", "log-reward", "trigger", "simulator")  # of the functions
 _IMAGES = ("train", "serve")
+_LINE = 30.0  # seconds between two status lines
 
 
 def deploy_loop(config, settings=None, data=None):
@@ -83,6 +84,39 @@ def remove_loop(config):
         platform.messages.delete(name)
         platform.messages.delete(f"{name}-dead")
     platform.endpoints.create().delete()
+
+
+def follow_loop(config, stop, show=print):
+    """Say what a deployed loop does, until it is told to stop; the loop itself goes on.
+
+    Args:
+      config: Config with the platform "gcp".
+      stop: `threading.Event`
+      show: function of a line of text.
+
+    Raises:
+      PlatformError: the platform is another one, Google Cloud refused, or the start-up pipeline failed.
+    """
+    platform, shown = _platform(config), 0
+    while not stop.is_set():
+        run = platform.pipelines.status(START_UP)
+        if run.state in ("failed", "stopped"):
+            raise PlatformError(run.error or "the start-up pipeline was stopped")
+        verdicts = platform.warehouse.verdicts()
+        for verdict in verdicts.iloc[shown:].itertuples():
+            show(f"       {verdict.kind} {verdict.version[:8]}: {verdict.why}")
+        shown = len(verdicts)
+        show(_status_line(platform, run))
+        stop.wait(_LINE)
+
+
+def _status_line(platform, run):
+    rows = platform.warehouse.state()
+    shares = platform.endpoints.create().traffic_split
+    parts = [f"start-up {run.state}"] if run.state != "succeeded" else []
+    parts += [f"{rows[name]['rows']:,} {name}" for name in ("interactions", "rewards")]
+    parts += [f"{version[:8]} {share} %" for version, share in shares.items() if share]
+    return " · ".join(parts)
 
 
 def _platform(config):

@@ -107,6 +107,12 @@ class Models:
         """Return the directory of the model of a version, which may not be there."""
         return self._root / version
 
+    def policies(self, versions):
+        """Return a dict from version to `ServedPolicy`, of those versions that are kept."""
+        from recbandits.serving.policy import load
+
+        return {version: load(self.path(version) / POLICY) for version in versions if self.path(version).is_dir()}
+
     def keep(self, directory):
         """Copy the model of a directory, unless it is there already; return its version. See `read_model`."""
         model = read_model(directory)

@@ -18,6 +18,7 @@ from recbandits.loop.ingest import log_of
 from recbandits.records.log_tables import read_contexts
 
 _BINS = 10
+_LOGGED = ("decisions", "reward", "psi_reward", "psi_context", "error", "missing", "lag")  # columns
 _LARGE = 0.1  # population stability index above which a shift is commonly called moderate
 
 
@@ -119,6 +120,34 @@ def joins(decisions, edges, expected=0.2):
         surely = f"{row['missing']:.0%} of the decisions have no reward, surely more than {expected:.0%}."
         rows.append(row | {"alarm": surely if low > expected else ""})
     return pd.DataFrame(rows)
+
+
+def compare_windows(warehouse, start, end, rule, policies=None):
+    """Apply all monitors to a window of time; drift is that from the window of the same length before it.
+
+    Args:
+      warehouse: `Warehouse`
+      start: aware datetime, begin of the window.
+      end: aware datetime, its end; the time to report rewards is over.
+      rule: `settings.Join`
+      policies: as for `propensities` and `drift`.
+
+    Returns:
+      (dict from name to number, list of the alarms' sentences). Names are those of the columns; those of propensities
+      end with the version.
+    """
+    edges = [start - (end - start), start, end]
+    decisions = warehouse.decisions(edges[0], end, **vars(rule))
+    window = decisions.filter(_within(decisions, start, end))
+    versions, periods = propensities(window, policies), [drift(decisions, edges, policies), joins(window, edges[1:])]
+    numbers = {
+        f"{name}_{version}": row[name] for version, row in versions.iterrows() for name in ("ratio", "differing")
+    }
+    for table in periods:
+        last = table.iloc[-1] if len(table) else pd.Series(dtype=float)
+        numbers |= {name: last[name] for name in _LOGGED if name in last}
+    alarms = [alarm for table in (versions, *periods) for alarm in table.get("alarm", []) if alarm]
+    return {name: float(number) for name, number in numbers.items() if np.isfinite(number)}, alarms
 
 
 def _checked(log, policy, ratio):

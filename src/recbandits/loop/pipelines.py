@@ -114,6 +114,41 @@ def ingester(
 
 
 @_component
+def monitor(
+    config: dict,
+    dataset: dsl.Input[dsl.Dataset],
+    join: dict,
+    metrics: dsl.Output[dsl.Metrics],
+) -> list:
+    """Monitor propensities, drift and the join of a dataset's window of time.
+
+    Args:
+        config: settings of the project.
+        dataset: from the Ingester.
+        join: rule for rewards, `loop.settings.Join` as a dict.
+        metrics: numbers of the monitors.
+
+    Returns:
+        Sentences of the alarms, which are in the log as well, from which Cloud Monitoring sends an e-mail.
+    """
+    from recbandits.loop.ingest import read_manifest
+    from recbandits.loop.monitors import compare_windows
+    from recbandits.loop.settings import Join
+    from recbandits.loop.steps import models_of, platform_of, time_of
+    from recbandits.platforms.gcp.alerts import ALARM
+
+    platform, manifest = platform_of(config), read_manifest(dataset.path)
+    start, end = time_of(manifest["start"]), time_of(manifest["end"])
+    policies = models_of(platform.config).policies(manifest["policy_versions"])
+    numbers, alarms = compare_windows(platform.warehouse, start, end, Join(**join), policies)
+    for name, number in numbers.items():
+        metrics.log_metric(name, number)
+    for alarm in alarms:
+        print(f"{ALARM} {platform.config.base}: {alarm}", flush=True)
+    return alarms
+
+
+@_component
 def trainer(
     config: dict,
     dataset: dsl.Input[dsl.Dataset],
@@ -225,7 +260,7 @@ def deployer(
     return verdict.to_json()
 
 
-COMPONENTS = (importer, ingester, trainer, evaluator, deployer)
+COMPONENTS = (importer, ingester, monitor, trainer, evaluator, deployer)
 
 
 @dsl.pipeline(name="start-up", description="A log, a first policy, a first deployment.")
@@ -268,9 +303,10 @@ def re_training(
     snapshot: str = "",
     topic: str = "",
 ) -> ReTraining:
-    """Ingester, Trainer, Evaluator, Deployer."""
+    """Ingester, Monitor, Trainer, Evaluator, Deployer."""
     plan = {"start": start, "end": end, "serving": serving, "snapshot": snapshot}
     read = ingester(config=config, features=features, **plan, join=join, holdout=holdout).outputs
+    monitor(config=config, dataset=read["dataset"], join=join)
     common = {"config": config, "serving": read["serving"]}
     learner = {"agent": agent, "exploration": exploration, "seed": seed}
     model = trainer(**common, dataset=read["dataset"], **learner).outputs["model"]
