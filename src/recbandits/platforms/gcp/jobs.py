@@ -5,8 +5,9 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 
-from recbandits.platforms.gcp.cloud import explained, labelled, newest, patiently, vertex
+from recbandits.platforms.gcp.cloud import explained, newest, patiently, vertex
 from recbandits.platforms.gcp.cloud import wait as wait_for
+from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.jobs import MACHINES, Choice, Float, Job, Machine, Record, Trial, measured
 from recbandits.platforms.protocol import PlatformError
@@ -158,13 +159,12 @@ class GcpJobs:
 
     def _settings(self, job):
         """Return what the SDK takes when a job starts."""
-        from google.cloud.aiplatform.compat.types import custom_job as types
+        from google.cloud.aiplatform_v1.types import Scheduling
 
         settings = {"service_account": self._config.account("train")}
         if job.spot:
-            settings["scheduling_strategy"] = types.Scheduling.Strategy.SPOT
-        sdk = vertex(self._config)
-        boards = sdk.Tensorboard.list(filter=labelled(self._config, display_name=self._config.base))
+            settings["scheduling_strategy"] = Scheduling.Strategy.SPOT
+        boards = tensorboards(self._config)
         return settings | ({"tensorboard": boards[0].resource_name} if boards else {})
 
     def _find(self, kind, name):
