@@ -81,7 +81,8 @@ class GcpPipelines:
         jobs = self._list(pipeline=pipeline)
         if other := _name_of_running(jobs):
             raise PlatformError(f"pipeline run {name} must wait: {other} of {pipeline} is running")
-        numbers = [int(re.search(r"-(\d+)$", each.name)[1]) for each in jobs if re.search(r"-(\d+)$", each.name)]
+        begin = f"{self._config.base}-{pipeline}-"
+        numbers = [int(each.name.removeprefix(begin)) for each in jobs if re.fullmatch(rf"{begin}\d+", each.name)]
         job = self.pipeline_job(template, name, parameters, number=1 + max(numbers, default=0))
         experiment = GcpExperiments(self._config).name(pipeline)
         with explained(f"pipeline run {name}"):
