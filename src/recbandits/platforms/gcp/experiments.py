@@ -95,14 +95,14 @@ class GcpRun:
 
 def tensorboard(config):
     """Return the one `aiplatform.Tensorboard` of a configuration, which is made where there is none."""
-    existing = tensorboards(config)
-    return existing[0] if existing else vertex(config).Tensorboard.create(config.base, labels=config.labels)
+    boards = tensorboards(config)
+    return boards[0] if boards else vertex(config).Tensorboard.create(config.base, labels=config.labels)
 
 
 def tensorboards(config):
     """List the `aiplatform.Tensorboard`s of a configuration; that a filter knows their labels is not documented."""
-    named = vertex(config).Tensorboard.list(filter=f'display_name="{config.base}"')
-    return [board for board in named if has_labels(config, board)]
+    boards = vertex(config).Tensorboard.list(filter=f'display_name="{config.base}"')
+    return [board for board in boards if has_labels(config, board)]
 
 
 def _plain(what, values, kinds, expected):

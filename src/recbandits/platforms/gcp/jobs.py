@@ -45,8 +45,7 @@ class GcpJobs:
 
         Vertex AI adds the parameters to the arguments of a trial itself, and its search takes no seed.
         """
-        given = with_parameters(study.job.arguments, dict.fromkeys(study.parameters, ""))
-        arguments = given[: -len(study.parameters)]
+        arguments = with_parameters(study.job.arguments, dict.fromkeys(study.parameters, ""))[: -len(study.parameters)]
         return vertex(self._config).HyperparameterTuningJob(
             display_name=study.job.name,
             custom_job=self.custom_job(replace(study.job, arguments=arguments)),
@@ -69,10 +68,10 @@ class GcpJobs:
         if self._find("study", job.name):
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
         resource = self._find("job", job.name)
-        if resource and _begun_with(resource.gca_resource.job_spec) != (job.arguments, job.replicas):
+        if resource and _identity(resource.gca_resource.job_spec) != (job.arguments, job.replicas):
             raise PlatformError(
                 f"job {job.name} was begun with other arguments or replicas, give the new one another name: "
-                f"{' '.join(_begun_with(resource.gca_resource.job_spec)[0])}"
+                f"{' '.join(_identity(resource.gca_resource.job_spec)[0])}"
             )
         if not resource or _state(resource.gca_resource) in ("failed", "stopped"):
             with explained(f"job {job.name}"):
@@ -119,7 +118,7 @@ class GcpJobs:
         return Record(
             name=name,
             state=state,
-            arguments=_begun_with(job.job_spec)[0],
+            arguments=_identity(job.job_spec)[0],
             model=f"{directory}/model" if state == "succeeded" else "",
             metrics=measured(own),
             started=job.start_time,
@@ -211,7 +210,7 @@ def _error(resource):
     return " ".join(resource.error.message.split())
 
 
-def _begun_with(job_spec):
+def _identity(job_spec):
     """Return the arguments of a job, and its number of replicas: the chief and its workers."""
     pools = job_spec.worker_pool_specs
     return tuple(pools[0].container_spec.args), sum(pool.replica_count for pool in pools[:2])
