@@ -298,6 +298,13 @@ def test_of_two_that_start_a_run_at_once_one_gets_it(pipelines, cloud, template,
     assert cloud.resources[jobs[0]].labels["run"] == others
 
 
+def test_what_a_schedule_has_started_has_no_number(pipelines, cloud, template):
+    name, labels = f"{PARENT}/pipelineJobs/tiny-20261129030000", CONFIG.labels | {"pipeline": "tiny", "run": "nightly"}
+    cloud.resources[name] = aiplatform_v1.PipelineJob(name=name, labels=labels, state="PIPELINE_STATE_SUCCEEDED")
+    pipelines.run(template, "one")
+    assert [request["pipelineJobId"] for request in sent(cloud)] == ["recbandits-v1-tiny-1"]
+
+
 def test_a_name_is_one_run_for_good(pipelines, template, giver):
     pipelines.run(template, "one", {"alpha": 0.1})
     for other, parameters in ((template, {"alpha": 0.2}), (template, {}), (giver, {"alpha": 0.1})):

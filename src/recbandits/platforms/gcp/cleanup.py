@@ -10,6 +10,7 @@ from recbandits.config import ROLES
 from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.alerts import delete_alert, find_alerts
 from recbandits.platforms.gcp.cloud import explained, has_labels, labelled, location, mark, rest, vertex, wait
+from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.project import account_address, revoke
 from recbandits.platforms.protocol import Outcome
 
@@ -93,9 +94,8 @@ def _experiments(config):
         if experiment.name.startswith(f"{config.base}-"):
             remove = partial(experiment.delete, delete_backing_tensorboard_runs=True)
             yield "experiment", experiment.resource_name, remove
-    for board in sdk.Tensorboard.list(filter=f'display_name="{config.base}"'):
-        if has_labels(config, board):
-            yield "TensorBoard", board.resource_name, board.delete
+    for board in tensorboards(config):
+        yield "TensorBoard", board.resource_name, board.delete
 
 
 def _messages(config):

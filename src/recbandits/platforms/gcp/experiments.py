@@ -3,7 +3,7 @@
 import re
 from numbers import Real
 
-from recbandits.platforms.gcp.cloud import explained, labelled, vertex
+from recbandits.platforms.gcp.cloud import explained, has_labels, vertex
 from recbandits.platforms.protocol import PlatformError
 
 _STATES = {"RUNNING": "running", "COMPLETE": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}
@@ -95,9 +95,14 @@ class GcpRun:
 
 def tensorboard(config):
     """Return the one `aiplatform.Tensorboard` of a configuration, which is made where there is none."""
-    boards = vertex(config).Tensorboard
-    existing = boards.list(filter=labelled(config, display_name=config.base))
-    return existing[0] if existing else boards.create(display_name=config.base, labels=config.labels)
+    boards = tensorboards(config)
+    return boards[0] if boards else vertex(config).Tensorboard.create(config.base, labels=config.labels)
+
+
+def tensorboards(config):
+    """List the `aiplatform.Tensorboard`s of a configuration; that a filter knows their labels is not documented."""
+    boards = vertex(config).Tensorboard.list(filter=f'display_name="{config.base}"')
+    return [board for board in boards if has_labels(config, board)]
 
 
 def _plain(what, values, kinds, expected):

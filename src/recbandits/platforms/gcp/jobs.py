@@ -5,8 +5,9 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 
-from recbandits.platforms.gcp.cloud import explained, labelled, newest, patiently, vertex
+from recbandits.platforms.gcp.cloud import explained, newest, patiently, vertex
 from recbandits.platforms.gcp.cloud import wait as wait_for
+from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.jobs import MACHINES, Choice, Float, Job, Machine, Record, Trial, measured
 from recbandits.platforms.protocol import PlatformError
@@ -44,8 +45,7 @@ class GcpJobs:
 
         Vertex AI adds the parameters to the arguments of a trial itself, and its search takes no seed.
         """
-        given = with_parameters(study.job.arguments, dict.fromkeys(study.parameters, ""))
-        arguments = given[: -len(study.parameters)]
+        arguments = with_parameters(study.job.arguments, dict.fromkeys(study.parameters, ""))[: -len(study.parameters)]
         return vertex(self._config).HyperparameterTuningJob(
             display_name=study.job.name,
             custom_job=self.custom_job(replace(study.job, arguments=arguments)),
@@ -68,10 +68,10 @@ class GcpJobs:
         if self._find("study", job.name):
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
         resource = self._find("job", job.name)
-        if resource and _begun_with(resource.gca_resource.job_spec) != (job.arguments, job.replicas):
+        if resource and _identity(resource.gca_resource.job_spec) != (job.arguments, job.replicas):
             raise PlatformError(
                 f"job {job.name} was begun with other arguments or replicas, give the new one another name: "
-                f"{' '.join(_begun_with(resource.gca_resource.job_spec)[0])}"
+                f"{' '.join(_identity(resource.gca_resource.job_spec)[0])}"
             )
         if not resource or _state(resource.gca_resource) in ("failed", "stopped"):
             with explained(f"job {job.name}"):
@@ -118,7 +118,7 @@ class GcpJobs:
         return Record(
             name=name,
             state=state,
-            arguments=_begun_with(job.job_spec)[0],
+            arguments=_identity(job.job_spec)[0],
             model=f"{directory}/model" if state == "succeeded" else "",
             metrics=measured(own),
             started=job.start_time,
@@ -158,13 +158,12 @@ class GcpJobs:
 
     def _settings(self, job):
         """Return what the SDK takes when a job starts."""
-        from google.cloud.aiplatform.compat.types import custom_job as types
+        from google.cloud.aiplatform_v1.types import Scheduling
 
         settings = {"service_account": self._config.account("train")}
         if job.spot:
-            settings["scheduling_strategy"] = types.Scheduling.Strategy.SPOT
-        sdk = vertex(self._config)
-        boards = sdk.Tensorboard.list(filter=labelled(self._config, display_name=self._config.base))
+            settings["scheduling_strategy"] = Scheduling.Strategy.SPOT
+        boards = tensorboards(self._config)
         return settings | ({"tensorboard": boards[0].resource_name} if boards else {})
 
     def _find(self, kind, name):
@@ -211,7 +210,7 @@ def _error(resource):
     return " ".join(resource.error.message.split())
 
 
-def _begun_with(job_spec):
+def _identity(job_spec):
     """Return the arguments of a job, and its number of replicas: the chief and its workers."""
     pools = job_spec.worker_pool_specs
     return tuple(pools[0].container_spec.args), sum(pool.replica_count for pool in pools[:2])

@@ -48,9 +48,9 @@ class GcpPipelines:
           number: of the job among those of its pipeline, for good; None leaves the id to the SDK.
         """
         spec = _load(template)
-        if ours := [container for container in _containers(spec) if container["image"] == IMAGE]:
+        if containers := [container for container in _containers(spec) if container["image"] == IMAGE]:
             uri = GcpImages(self._config).pinned("train")
-            for container in ours:
+            for container in containers:
                 container["image"] = uri
         pipeline, inputs = spec["pipelineInfo"]["name"], spec["root"].get("inputDefinitions", {}).get("parameters", {})
         reads_now = SNAPSHOT in inputs and not (parameters or {}).get(SNAPSHOT)
@@ -82,7 +82,8 @@ class GcpPipelines:
         jobs = self._list(pipeline=pipeline)
         if other := _name_of_running(jobs):
             raise PlatformError(f"pipeline run {name} must wait: {other} of {pipeline} is running")
-        numbers = [int(re.search(r"-(\d+)$", each.name)[1]) for each in jobs if re.search(r"-(\d+)$", each.name)]
+        prefix = f"{self._config.base}-{pipeline}-"
+        numbers = [int(each.name.removeprefix(prefix)) for each in jobs if re.fullmatch(rf"{prefix}\d+", each.name)]
         job = self.pipeline_job(template, name, parameters, number=1 + max(numbers, default=0))
         experiment = GcpExperiments(self._config).name(pipeline)
         with explained(f"pipeline run {name}"):
@@ -200,8 +201,8 @@ def _name_of_running(jobs):
 
 
 def _refuse_others(name, job, pipeline, parameters):
-    begun_with = job["runtimeConfig"].get("parameterValues", {})
-    if job["labels"]["pipeline"] != pipeline or begun_with != json.loads(json.dumps(parameters)):
+    values = job["runtimeConfig"].get("parameterValues", {})
+    if job["labels"]["pipeline"] != pipeline or values != json.loads(json.dumps(parameters)):
         raise PlatformError(
             f"pipeline run {name} was begun with another template or other parameters, give the new one another name"
         )

@@ -80,17 +80,13 @@ def grant(client, resource, roles):
         # Version 3, because a lower one would lose the conditions of others.
         options = {"requested_policy_version": 3}
         policy = client.get_iam_policy(request={"resource": resource, "options": options})
-        existing = {
-            (binding.role, member)
-            for binding in policy.bindings
-            if not binding.condition.expression
-            for member in binding.members
-        }
-        missing = [(role, f"serviceAccount:{mail}") for role, mail in roles]
-        missing = [each for each in missing if each not in existing]
-        for role, member in missing:
+        plain = [binding for binding in policy.bindings if not binding.condition.expression]
+        current = {(binding.role, member) for binding in plain for member in binding.members}
+        pairs = [(role, f"serviceAccount:{mail}") for role, mail in roles]
+        new = [pair for pair in pairs if pair not in current]
+        for role, member in new:
             policy.bindings.add(role=role, members=[member])
-        if missing:
+        if new:
             client.set_iam_policy(request={"resource": resource, "policy": policy})
 
     patiently(change)
@@ -167,10 +163,10 @@ def _let_act(config, role, actors):
     def change():
         policy = rest("POST", f"{address}:getIamPolicy")
         bindings = policy.get("bindings", [])
-        existing = {member for binding in bindings if binding["role"] == act for member in binding["members"]}
-        if missing := [member for member in members if member not in existing]:
-            bindings = [*bindings, {"role": act, "members": missing}]
-            rest("POST", f"{address}:setIamPolicy", {"policy": policy | {"bindings": bindings}})
+        current = {member for binding in bindings if binding["role"] == act for member in binding["members"]}
+        if new := [member for member in members if member not in current]:
+            policy["bindings"] = [*bindings, {"role": act, "members": new}]
+            rest("POST", f"{address}:setIamPolicy", {"policy": policy})
 
     with explained(f"roles on service account {config.account(role)}"):
         patiently(change)
@@ -189,9 +185,9 @@ def _bucket(config, number):
     def set_roles():
         policy = bucket.get_iam_policy(requested_policy_version=3)
         roles = [(role, f"serviceAccount:{config.account(key)}") for key in BUCKET_ROLES for role in BUCKET_ROLES[key]]
-        existing = {(each["role"], member) for each in policy.bindings for member in each["members"]}
-        if missing := [each for each in roles if each not in existing]:
-            policy.bindings += [{"role": role, "members": {member}} for role, member in missing]
+        current = {(binding["role"], member) for binding in policy.bindings for member in binding["members"]}
+        if new := [pair for pair in roles if pair not in current]:
+            policy.bindings += [{"role": role, "members": {member}} for role, member in new]
             bucket.set_iam_policy(policy)
 
     outcome = _ensure("bucket", config.bucket, bucket.reload, make)
@@ -216,8 +212,8 @@ def _dataset(config):
     def set_roles():
         dataset = client.get_dataset(name)
         roles = [bigquery.AccessEntry(role, "userByEmail", config.account(key)) for key, role in DATASET_ROLES.items()]
-        if missing := [entry for entry in roles if entry not in dataset.access_entries]:
-            dataset.access_entries = [*dataset.access_entries, *missing]
+        if new := [entry for entry in roles if entry not in dataset.access_entries]:
+            dataset.access_entries = [*dataset.access_entries, *new]
             client.update_dataset(dataset, ["access_entries"])
 
     outcome = _ensure("dataset", name, lambda: client.get_dataset(name), make)
