@@ -89,6 +89,12 @@ def test_the_endpoint_keeps_a_user_at_one_version_and_may_publish(project, deplo
     assert publisher in policies[f"{TOPICS}interactions"]
 
 
+def test_the_simulator_may_find_the_topic_of_rewards_and_publish(project, deployed):
+    bindings = project.resources[f"{TOPICS}rewards:policy"].bindings
+    roles = {each.role for each in bindings if f"serviceAccount:{CONFIG.account('function')}" in each.members}
+    assert roles == {"roles/pubsub.viewer", "roles/pubsub.publisher"}
+
+
 def test_a_second_deployment_makes_nothing_more(project, deployed):
     project.calls.clear()
     deploy_loop(CONFIG, SETTINGS, synthetic.generate())

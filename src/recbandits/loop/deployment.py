@@ -52,6 +52,8 @@ def deploy_loop(config, settings=None, data=None):
         _have_image(platform.images, image)
     topics = {name: platform.messages.topic(name) for name in TOPICS}
     platform.endpoints.create(topic=topics["interactions"], sticky=True)
+    for role in ("roles/pubsub.viewer", "roles/pubsub.publisher"):  # the simulator finds the topic, and publishes
+        platform.messages.allow(topics["rewards"], role, config.account("function"))
     users_uri, log_uri = _share_users(platform, settings, data)
     functions = _functions(settings, topics, users_uri)
     with ThreadPoolExecutor(len(functions)) as threads:  # each takes minutes to build
