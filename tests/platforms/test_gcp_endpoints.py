@@ -206,8 +206,10 @@ def test_the_etag_of_a_change_is_of_the_look_on_which_it_was_decided(endpoint, c
 
 def test_the_same_policy_is_uploaded_once_and_again_for_another_container(endpoints, cloud, exported):
     endpoints.create().deploy(exported[0])
+    files = len([path for path in exported[0].rglob("*") if path.is_file()])
     endpoints.create("other").deploy(exported[0])
     assert len(cloud.requests("UploadModel")) == 1
+    assert len(cloud.requests("POST https://storage.googleapis.com/upload/.*")) == files
     endpoints.create("logged", TOPIC).deploy(exported[0])
     assert variables(cloud.requests("UploadModel")[1]) == SERVER | {"RECBANDITS_EVENT_TOPIC": TOPIC}
     assert cloud.requests("DeployModel")[-1]["deployedModel"]["model"].endswith("@2")

@@ -6,16 +6,18 @@ import os
 import shlex
 import shutil
 import subprocess
-from dataclasses import replace
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pandas as pd
 import pytest
-from recbandits.platforms.gcp.rehearsal import Rehearsal
 from src.prediction.client import instances_of
 from src.prediction.commands import curl, gcloud, sdk, vertex_address
 
 from recbandits.config import Config
 from recbandits.platforms.gcp import GcpPlatform
+from tests.recorder import Recorder
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 INSTANCES = instances_of(pd.DataFrame({"bias": [0.5, -0.5]}, [6, 7]), k=2, seed=1)
@@ -41,35 +43,54 @@ def test_curl_gets_what_the_client_gets(endpoint, address):
     assert [each["propensity"] for each in predictions] == [each["propensity"] for each in expected]
 
 
+class Echo(BaseHTTPRequestHandler):
+    """Vertex AI as gcloud sees it: it keeps the paths and echoes every instance."""
+
+    paths: ClassVar = []
+
+    def do_POST(self):
+        self.paths.append(self.path)
+        instances = json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"]
+        answer = json.dumps({"predictions": [{"echo": each} for each in instances]}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
 @needs("gcloud")
 def test_gcloud_sends_the_body_as_it_is(tmp_path):
-    """To a rehearsal of Vertex AI, without anybody signed in: it echoes every instance."""
-    with Rehearsal() as cloud:
+    """To a server on this machine, without anybody signed in."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         variables = {
-            "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": f"{cloud.endpoint}/",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": f"http://127.0.0.1:{server.server_port}/",
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
             "CLOUDSDK_CONFIG": str(tmp_path),
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
         }
         answer = run(gcloud(CONFIG, CONFIG.endpoint, INSTANCES), **variables)
-        (request,) = cloud.requests
-    assert request.path == f"/v1/projects/movie-lab-42/locations/us-central1/endpoints/{CONFIG.endpoint}:rawPredict"
+        server.shutdown()
+    parent = "/v1/projects/movie-lab-42/locations/us-central1"
+    assert [path.partition("?")[0] for path in Echo.paths] == [f"{parent}/endpoints/{CONFIG.endpoint}:rawPredict"]
     assert answer["predictions"] == [{"echo": instance} for instance in INSTANCES]
 
 
-def test_all_ways_lead_to_the_same_address_with_the_same_body(tmp_path):
-    """What the platform itself sends is the reference; its manifest is nobody's."""
-    with Rehearsal() as cloud:
-        GcpPlatform(replace(CONFIG, artifacts=str(tmp_path)), cloud.endpoint).endpoints.create().predict(INSTANCES)
-        request = cloud.requests[-1]
+def test_all_ways_lead_to_the_same_address_with_the_same_body():
+    """What the platform itself sends is the reference."""
+    with Recorder() as cloud:
+        cloud.answers["POST .*:rawPredict"] = {"predictions": []}
+        GcpPlatform(CONFIG).endpoints.create().predict(INSTANCES)
+        method, request = cloud.calls[-1]
     address = vertex_address(CONFIG, CONFIG.endpoint)
-    assert address == f"https://us-central1-aiplatform.googleapis.com{request.path}"
+    assert method == f"POST {address}"
     words = shlex.split(curl(address, INSTANCES, signed_in=True))
     assert words[-1] == address
-    assert json.loads(words[words.index("--data") + 1]) == request.body
+    assert json.loads(words[words.index("--data") + 1]) == request["body"]
     assert "Authorization: Bearer $(gcloud auth print-access-token)" in words
     body = next(word for word in shlex.split(gcloud(CONFIG, CONFIG.endpoint, INSTANCES)) if "--request=" in word)
-    assert json.loads(body.removeprefix("--request=")) == request.body
+    assert json.loads(body.removeprefix("--request=")) == request["body"]
 
 
 def test_the_sdk_has_what_the_text_calls():

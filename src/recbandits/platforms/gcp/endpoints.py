@@ -241,9 +241,11 @@ class GcpEndpoint:
         endpoint.deploy(model, deployed_model_display_name=name, **traffic, **options)
 
     def _upload(self, version, policy, topic):
-        local = not str(policy).startswith("gs://")
-        uri = storage.upload(self._config, policy, f"policies/{version}") if local else str(policy)
-        return _have_model(self._config, f"policy-{version}", uri, {TOPIC_VARIABLE: topic} if topic else {})
+        variables = {TOPIC_VARIABLE: topic} if topic else {}
+        if str(policy).startswith("gs://"):
+            return _have_model(self._config, f"policy-{version}", str(policy), variables)
+        uri = f"gs://{self._config.bucket}/policies/{version}"
+        return _have_model(self._config, f"policy-{version}", uri, variables, policy)
 
     def _answers(self, model, lines, num_items):
         """Run a batch prediction; gives a dict from an instance's canonical text to the list of its predictions."""
@@ -359,17 +361,11 @@ def _labels(endpoint, release):
     return labels | {f"{_PREVIOUS}{version}": str(share) for version, share in (release.previous or {}).items()}
 
 
-def _have_model(config, name, uri, variables):
-    """Make a version of the one model, unless the same directory in the same container is one.
+def _have_model(config, name, uri, variables, directory=None):
+    """Return the version of the one model for what is at a gs:// URI, in the container with these variables.
 
-    Args:
-      config: Config
-      name: of what is in the directory.
-      uri: gs:// URI of the directory.
-      variables: dict of the container's environment, beside the server's.
-
-    Returns:
-      `aiplatform.Model`; its image is told by its digest, for a tag may name another one when a server starts.
+    Where there is none it is made, after a local directory, if given, was sent to the URI. The image is named by its
+    digest, for a tag may name another one when a server starts.
     """
     from google.api_core.exceptions import NotFound
 
@@ -390,6 +386,8 @@ def _have_model(config, name, uri, variables):
     }
 
     def upload():
+        if directory is not None:
+            storage.upload(config, directory, uri.removeprefix(f"gs://{config.bucket}/"))
         try:
             place = {"parent_model": kind(full).resource_name}
         except NotFound:
@@ -407,11 +405,11 @@ def _instance(line):
 
 def _canonical(text):
     """Return JSON as text in which 7.0, as Vertex AI writes 7, is 7."""
-    return json.dumps(json.loads(text, parse_float=lambda digits: _whole(float(digits))), sort_keys=True)
 
+    def read(digits):
+        return int(number) if (number := float(digits)).is_integer() else number
 
-def _whole(number):
-    return int(number) if number.is_integer() else number
+    return json.dumps(json.loads(text, parse_float=read), sort_keys=True)
 
 
 def _batch_size(lines, num_items):
