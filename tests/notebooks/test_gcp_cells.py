@@ -7,6 +7,8 @@ import json
 import re
 import tarfile
 import tempfile
+import threading
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +25,11 @@ from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import re_training_parameters
 from recbandits.notebook import show
+from recbandits.platforms import choose
+from recbandits.platforms.gcp import endpoints
 from recbandits.platforms.gcp.cloud import vertex
 from recbandits.platforms.images import checkout
-from recbandits.platforms.jobs import Job
+from recbandits.platforms.jobs import Choice, Float, Job, Study
 from recbandits.serving import policy
 from tests.recorder import Recorder, pb
 from tools.notebooks import ROOT, code_cells, find_notebooks, read, tags
@@ -33,6 +37,7 @@ from tools.notebooks import ROOT, code_cells, find_notebooks, read, tags
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 PARENT = "projects/movie-lab-42/locations/us-central1"
 BUCKET = "gs://movie-lab-42-recbandits-v1"
+TOPIC = "projects/movie-lab-42/topics/recbandits-v1-events"
 DIGEST = f"sha256:{'ab' * 32}"
 TRAIN, SERVE, BUILD = (CONFIG.account(role) for role in ("train", "serve", "build"))
 NOTEBOOKS = {path.stem: path for path in find_notebooks() if any("gcp" in tags(cell) for cell in read(path).cells)}
@@ -53,6 +58,7 @@ def built(request):
 
 
 ANSWERS = {
+    f"GET https://artifactregistry.googleapis.com/v1/{PARENT}/.*": {"version": f"versions/{DIGEST}"},
     "GetTag": lambda request: {"version": f"{request.name}/versions/{DIGEST}"},
     "CreateBuild": built,
     "GetBatchPredictionJob": {
@@ -70,81 +76,77 @@ ANSWERS = {
 }
 
 
-def re_training(folder, kind):
-    """Return what 04-02 has made before its cell: the folder of artifacts, templates, parameters of a run."""
-    config = replace(CONFIG, platform=kind, artifacts=str(folder))
+def names(platform, folder):
+    """Return what the cells of each notebook take from earlier ones, but for what `executed` gives to all."""
+    policies = {version: folder / version for version in ("good", "bad")}
+    for version, directory in policies.items():
+        directory.mkdir()
+        (directory / "policy.json").write_text(version)
+    record = SimpleNamespace(model=str(policies["good"]), own={"by_seed": {"mean_reward": [1.0, 2.0]}})
+    parameters = {"PROFILE": "quick", "TRIALS": 8, "PARALLEL": 2, "RUN": "a", "SEED": 0, "BUILD": True, "LARGE": True}
+    search = parameters | {"problem": TUNED[:2], "full": Job("sim-tuned", TUNED)}
     template = NOTEBOOKS["02-mab_mlops_pipeline"].parent / "src" / "re_training.yaml"
-    asked = re_training_parameters(config, Settings(STARS), f"{BUCKET}/world", topic="projects/movie-lab-42/topics/i")
-    return {"config": config, "templates": {"re_training": template}, "asked": asked}
-
-
-def names(folder, kind):
-    """Return what the cells of each notebook take from earlier ones, but for what `run` gives to all."""
-    for version in ("good", "bad"):
-        (folder / version).mkdir()
-        (folder / version / "policy.json").write_text(version)
-    record = SimpleNamespace(model=str(folder / "good"), own={"by_seed": {"mean_reward": [1.0, 2.0]}})
-    tuned, limits = Job("sim-tuned", TUNED), {"TRIALS": 8, "PARALLEL": 2, "PROFILE": "quick"}
-    root = checkout(ROOT)
+    asked = re_training_parameters(platform.config, Settings(STARS), f"{BUCKET}/world", topic=TOPIC)
     return {
-        "00-env-setup": {"cloud_config": CONFIG},
-        "01b-build-training-image": {"IMAGE": "train", "BUILD": True, "root": root, "files": ["README.md"]},
-        "01c-scale-bandit-simulation-vertex": limits
-        | {"names": {"search": "sim-search"}, "problem": TUNED[:2], "full": tuned},
-        "02d-build-training-image": {"steps": ["train", "serve"], "BUILD": True},
-        "02e-scale-bandit-training-vertex": limits
-        | {
-            "prefix": "fit",
-            "network": ("fit",),
-            "jobs": {"network-tuned": Job("fit-tuned", ("fit", "--a=1"))},
-            "LARGE": True,
-        },
-        "02f-cpr-deploy-bandit-policy": {
-            "good": folder / "good",
-            "bad": folder / "bad",
-            "reader": "projects/movie-lab-42/subscriptions/events",
-        }
-        | {"everybody": [{"user_id": "7"}], "policy": policy, "json": json, "pd": pd},
-        "03a-ranking-bandit-local-train": {
-            "lists": 5,
-            "SEED": 0,
-            "PROFILE": "quick",
-            "data": SimpleNamespace(is_real=True),
-        },
-        "01-train_deploy_mab": limits
-        | {"RUN": "a", "data": SimpleNamespace(source="MovieLens"), "problem": TUNED[:2], "full": tuned, "pd": pd}
-        | {"record": record, "best": SimpleNamespace(parameters={"alpha": 0.1})},
-        "02-mab_mlops_pipeline": re_training(folder, kind) | {"replace": replace},
+        "00-env-setup": {"cloud_config": platform.config},
+        "01b-build-training-image": parameters | {"IMAGE": "train", "root": checkout(ROOT), "files": ["README.md"]},
+        "01c-scale-bandit-simulation-vertex": search | {"names": {"search": "sim-search"}},
+        "02d-build-training-image": parameters | {"steps": ["train", "serve"]},
+        "02e-scale-bandit-training-vertex": parameters
+        | {"prefix": "fit", "network": ("fit",), "jobs": {"network-tuned": Job("fit-tuned", ("fit", "--layers=32"))}},
+        "02f-cpr-deploy-bandit-policy": policies
+        | {"reader": "projects/movie-lab-42/subscriptions/events", "everybody": [{"user_id": "7"}], "policy": policy},
+        "03a-ranking-bandit-local-train": parameters | {"lists": 5, "data": SimpleNamespace(is_real=True)},
+        "01-train_deploy_mab": search
+        | {"data": SimpleNamespace(source="MovieLens"), "record": record}
+        | {"best": SimpleNamespace(parameters={"alpha": 0.1})},
+        "02-mab_mlops_pipeline": {"templates": {"re_training": template}, "asked": asked},
     }
 
 
+def join_storage():
+    """Wait for the client of Cloud Storage, which looks at a bucket in a thread after it has sent a file there."""
+    for thread in threading.enumerate():
+        if "_fetch_background" in thread.name:
+            thread.join()
+
+
+@contextmanager
+def executed(name, kind="gcp"):
+    """Run the cells tagged `gcp` of a notebook in order on a platform, and yield the recorder and their names."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        cloud = stack.enter_context(Recorder())
+        stack.callback(join_storage)
+        for module in (policy, endpoints):
+            load = mock.patch.object(module, "load", lambda path: SimpleNamespace(version=Path(path).name))
+            stack.enter_context(load)
+        cloud.answers |= ANSWERS
+        cloud.resources[f"{PARENT}/models/7"] = aiplatform.gapic.Model(name=f"{PARENT}/models/7")
+        cloud.objects[f"{BUCKET}/batch/prediction/prediction.results-00000"] = b'{"prediction": {}}\n'
+        platform = choose(replace(CONFIG, platform=kind, artifacts=str(folder)))
+        space = {"config": platform.config, "platform": platform, "image": image, "folder": folder}
+        space |= {"show": show, "vertex": vertex, "aiplatform": aiplatform, "json": json, "pd": pd, "replace": replace}
+        space |= names(platform, folder)[name]
+        for cell in code_cells(read(NOTEBOOKS[name])):
+            if "gcp" in tags(cell):
+                exec(compile(cell.source, f"{name}, cell {cell.id}", "exec"), space)
+        yield cloud, space
+
+
 CALLED_LATER = {  # by cells of their notebooks that are not only for Google Cloud
-    "02f-cpr-deploy-bandit-policy": lambda space, folder: space["take_messages"](),
-    "01-train_deploy_mab": lambda space, folder: space["batch_on_vertex"](
-        folder / "good" / "policy.json", folder / "answers"
+    "02f-cpr-deploy-bandit-policy": lambda space: space["take_messages"](),
+    "01-train_deploy_mab": lambda space: space["batch_on_vertex"](
+        space["folder"] / "good" / "policy.json", space["folder"] / "answers"
     ),
 }
 
 
 @functools.cache
-def run(name, kind="gcp"):
-    """Run the cells tagged `gcp` of a notebook in order on a platform, and return the recorder."""
-    images = SimpleNamespace(pinned=image, build=lambda name: cloud.calls.append((f"build {name}", {})))
-    messages = SimpleNamespace(topic=lambda topic: f"projects/movie-lab-42/topics/recbandits-v1-{topic}")
-    platform = SimpleNamespace(name=kind, images=images, messages=messages)
-    space = {"config": replace(CONFIG, platform=kind), "platform": platform, "image": image}
-    space |= {"show": show, "vertex": vertex, "aiplatform": aiplatform}
-    version = mock.patch.object(policy, "load", lambda path: SimpleNamespace(version=Path(path).name))
-    with tempfile.TemporaryDirectory() as folder, Recorder() as cloud, version:
-        cloud.answers |= ANSWERS
-        cloud.resources[f"{PARENT}/models/7"] = aiplatform.gapic.Model(name=f"{PARENT}/models/7")
-        cloud.objects[f"{BUCKET}/batch/prediction/prediction.results-00000"] = b'{"prediction": {}}\n'
-        space |= names(Path(folder), kind)[name]
-        for cell in code_cells(read(NOTEBOOKS[name])):
-            if "gcp" in tags(cell):
-                exec(compile(cell.source, f"{name}, cell {cell.id}", "exec"), space)
-        if kind == "gcp" and name in CALLED_LATER:
-            CALLED_LATER[name](space, Path(folder))
+def run(name):
+    """Return the recorder of a notebook's cells, and of the functions among them that other cells call."""
+    with executed(name) as (cloud, space):
+        CALLED_LATER.get(name, lambda _: None)(space)
     return cloud
 
 
@@ -166,10 +168,10 @@ SENT = {
     "00-env-setup": ["POST storage b", "POST bigquery datasets"],
     "01b-build-training-image": ["POST storage o", "CreateBuild"],
     "01c-scale-bandit-simulation-vertex": ["CreateHyperparameterTuningJob", "CreateCustomJob"],
-    "02d-build-training-image": ["build train", "build serve"],
+    "02d-build-training-image": ["POST storage o", "CreateBuild"],
     "02e-scale-bandit-training-vertex": ["CreateHyperparameterTuningJob", "CreateTrainingPipeline"],
     "02f-cpr-deploy-bandit-policy": [
-        "CreateEndpoint",
+        *["CreateEndpoint", "CreateTopic"],
         *["POST storage o", "UploadModel", "DeployModel"] * 2,
         "UpdateEndpoint",
         "POST us-central1-aiplatform recbandits-v1-02f:rawPredict",
@@ -195,7 +197,54 @@ def test_the_cells_of_a_notebook_call_these_methods_in_this_order(name):
 
 @pytest.mark.parametrize("name", SENT)
 def test_on_this_machine_the_same_cells_ask_google_for_nothing(name):
-    assert run(name, "local").calls == []
+    with executed(name, "local") as (cloud, _):
+        assert cloud.calls == []
+
+
+ALPHA, TIKHONOV = Float(0.01, 10.0, log=True), Float(0.0001, 10.0, log=True)
+NETWORK = {
+    "learning_rate": Float(0.001, 0.03, log=True),
+    "weight_decay": Float(0.03, 3.0, log=True),
+    "layers": Choice(("16", "32", "64,32")),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("01c-scale-bandit-simulation-vertex", lambda platform, _: platform.jobs.run(Job("sim-tuned", TUNED))),
+        (
+            "01c-scale-bandit-simulation-vertex",
+            lambda platform, _: platform.jobs.tune(
+                Study(Job("sim-search", TUNED[:2]), {"alpha": ALPHA, "tikhonov": TIKHONOV})
+            ),
+        ),
+        (
+            "02e-scale-bandit-training-vertex",
+            lambda platform, _: platform.jobs.tune(
+                Study(Job("fit-search", ("fit", "--seeds=0")), NETWORK, metric="mse", maximise=False)
+            ),
+        ),
+        (
+            "02f-cpr-deploy-bandit-policy",
+            lambda platform, space: platform.endpoints.create("recbandits-v1-02f").deploy(space["good"]),
+        ),
+        (
+            "03a-ranking-bandit-local-train",
+            lambda platform, space: platform.jobs.run(Job("rank-real-quick-0", space["arguments"])),
+        ),
+        ("01-train_deploy_mab", lambda platform, _: platform.jobs.run(Job("sim-tuned", TUNED))),
+        (
+            "01-train_deploy_mab",
+            lambda platform, space: platform.endpoints.create("recbandits-v1-step").deploy(space["record"].model),
+        ),
+    ],
+)
+def test_the_package_call_beside_a_cell_finds_what_the_cell_made(name, call):
+    with executed(name) as (cloud, space):
+        before = cloud.methods("Create", "Upload", "Deploy")
+        call(space["platform"], space)
+        assert cloud.methods("Create", "Upload", "Deploy") == before
 
 
 def test_every_notebook_with_such_cells_is_tested():
@@ -269,7 +318,7 @@ FIELDS = [
         {
             "model.labels": LABELS,
             "model.containerSpec.imageUri": image("serve"),
-            "model.containerSpec.env.0.value": "projects/movie-lab-42/topics/recbandits-v1-events",
+            "model.containerSpec.env.0.value": TOPIC,
         },
     ),
     (
