@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
-from recbandits.notebook import _START_LINES, Check, check_machine, check_packages, check_profile, record_metrics
+from recbandits.notebook import _START_LINES, Check, check_machine, check_packages, check_profile, record_metrics, show
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +137,20 @@ def test_a_missing_or_wrong_package_fails(requirements, found):
     (check,) = check_packages(requirements)
     assert not check.passed
     assert found is None or check.found == found
+
+
+def test_a_resource_is_shown_as_yaml_with_the_names_of_the_rest_api(capsys):
+    """Of Vertex AI's SDK, without credentials, without a request."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import aiplatform
+
+    machine = {"machine_spec": {"machine_type": "n2-standard-8"}, "replica_count": 1}
+    pool = machine | {"container_spec": {"image_uri": "train", "args": ["fit", "--seeds=0"]}}
+    place = {"project": "movie-lab-42", "location": "us-central1", "staging_bucket": "gs://bucket"}
+    job = aiplatform.CustomJob("fit-a", [pool], credentials=AnonymousCredentials(), labels={"app": "a"}, **place)
+    show(job, "labels", "displayName")
+    assert capsys.readouterr().out == "labels:\n  app: a\ndisplayName: fit-a\n"
+    show(job)
+    written = capsys.readouterr().out
+    assert yaml.safe_load(written) == job.to_dict()
+    assert "      machineType: n2-standard-8\n" in written

@@ -1,4 +1,4 @@
-"""Functions for notebooks: recorded metrics, a quiet import of TensorFlow, checks of the machine and its packages."""
+"""Functions for notebooks: recorded metrics, cloud resources as YAML, a quiet import of TensorFlow, checks."""
 
 import importlib
 import json
@@ -10,7 +10,7 @@ import tempfile
 from importlib import metadata
 from numbers import Integral
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from packaging.requirements import Requirement
@@ -66,6 +66,19 @@ def record_metrics(notebook: str, data: str, *, profile: str, **metrics: float) 
     file = Config.load().artifacts_dir / "metrics" / f"{notebook}.json"
     checks.write_text(file, json.dumps(record, indent=2) + "\n")
     return pd.DataFrame({"value": pd.Series(numbers, dtype=object).rename_axis("metric")})
+
+
+def show(resource: Any, *fields: str) -> None:
+    """Print a resource of Vertex AI's SDK that was not created yet as YAML, with the names of the REST API.
+
+    Args:
+      resource: an object with `to_dict()`, such as `aiplatform.CustomJob`.
+      *fields: names of the parts to print; none for all.
+    """
+    import yaml
+
+    parts = resource.to_dict()
+    print(yaml.safe_dump({name: parts[name] for name in fields or parts}, sort_keys=False, width=110), end="")
 
 
 def quiet_tensorflow() -> ModuleType:

@@ -103,3 +103,19 @@ def test_the_file_is_clean_and_small(path):
 @each_notebook
 def test_something_is_left_for_nbval_to_compare(path):
     assert any("nbval-check-output" in tags(cell) and cell.outputs for cell in code_cells(read(path)))
+
+
+@each_notebook
+def test_the_header_says_what_each_machine_on_google_cloud_costs(path):
+    """Cells tagged `gcp` name them as "n2-standard-8", or as Cloud Build's "E2_HIGHCPU_8"."""
+    cells = [cell.source for cell in code_cells(read(path)) if "gcp" in tags(cell)]
+    machines = re.findall(r'"((?:[a-z]\d|[A-Z]\d)[-_][a-zA-Z]+[-_]\d+)"', "\n".join(cells))
+    cost = re.search(r"\*\*cost:\*\* (.*?) · \*\*needs", read(path).cells[0].source)[1]
+    assert [name for name in machines if name.lower().replace("_", "-") not in cost] == []
+    assert not machines or re.search(r"US\$ \d+\.\d\d per hour.*\(\d{4}-\d{2}\)", cost)
+
+
+@each_notebook
+def test_no_google_cloud_is_imitated(path):
+    """What is asked of it is shown by the SDK's own objects, and tested in test_gcp_cells.py."""
+    assert "rehears" not in path.read_text(encoding="utf-8").lower()

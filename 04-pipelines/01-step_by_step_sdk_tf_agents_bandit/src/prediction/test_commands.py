@@ -1,6 +1,5 @@
-"""Texts to copy do what they say: they are run where their programs are installed, and compared with what we send."""
+"""Texts to copy do what they say: they run where their programs are installed, and send what the SDK sends."""
 
-import inspect
 import json
 import os
 import shlex
@@ -8,7 +7,6 @@ import shutil
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -16,10 +14,10 @@ from src.prediction.client import instances_of
 from src.prediction.commands import curl, gcloud, sdk, vertex_address
 
 from recbandits.config import Config
-from recbandits.platforms.gcp import GcpPlatform
 from tests.recorder import Recorder
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
+PARENT = "projects/movie-lab-42/locations/us-central1"
 INSTANCES = instances_of(pd.DataFrame({"bias": [0.5, -0.5]}, [6, 7]), k=2, seed=1)
 
 
@@ -43,46 +41,53 @@ def test_curl_gets_what_the_client_gets(endpoint, address):
     assert [each["propensity"] for each in predictions] == [each["propensity"] for each in expected]
 
 
-class Echo(BaseHTTPRequestHandler):
-    """Vertex AI as gcloud sees it: it keeps the paths and echoes every instance."""
+@pytest.fixture
+def vertex_ai():
+    """Address of a server that echoes every instance, and the (path, body) of the requests that it got."""
+    requests = []
 
-    paths: ClassVar = []
+    class Echo(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            requests.append((self.path, body))
+            answer = json.dumps({"predictions": body["instances"]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
 
-    def do_POST(self):
-        self.paths.append(self.path)
-        instances = json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"]
-        answer = json.dumps({"predictions": [{"echo": each} for each in instances]}).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/", requests
+        server.shutdown()
 
 
 @needs("gcloud")
-def test_gcloud_sends_the_body_as_it_is(tmp_path):
-    """To a server on this machine, without anybody signed in."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        variables = {
-            "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": f"http://127.0.0.1:{server.server_port}/",
-            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-            "CLOUDSDK_CONFIG": str(tmp_path),
-            "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
-        }
-        answer = run(gcloud(CONFIG, CONFIG.endpoint, INSTANCES), **variables)
-        server.shutdown()
-    parent = "/v1/projects/movie-lab-42/locations/us-central1"
-    assert [path.partition("?")[0] for path in Echo.paths] == [f"{parent}/endpoints/{CONFIG.endpoint}:rawPredict"]
-    assert answer["predictions"] == [{"echo": instance} for instance in INSTANCES]
+def test_gcloud_sends_the_body_as_it_is(vertex_ai, tmp_path):
+    """To a server of this machine, without credentials."""
+    address, requests = vertex_ai
+    variables = {
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": address,
+        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+        "CLOUDSDK_CONFIG": str(tmp_path),
+        "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
+    }
+    answer = run(gcloud(CONFIG, CONFIG.endpoint, INSTANCES), **variables)
+    ((path, _),) = requests
+    assert path == f"/v1/{PARENT}/endpoints/{CONFIG.endpoint}:rawPredict"
+    assert answer["predictions"] == INSTANCES
 
 
-def test_all_ways_lead_to_the_same_address_with_the_same_body():
-    """What the platform itself sends is the reference."""
+def test_all_ways_lead_to_the_same_address_with_the_same_body(capsys):
+    """What the SDK's text sends when it runs is the reference."""
     with Recorder() as cloud:
-        cloud.answers["POST .*:rawPredict"] = {"predictions": []}
-        GcpPlatform(CONFIG).endpoints.create().predict(INSTANCES)
-        method, request = cloud.calls[-1]
+        cloud.answers["GetEndpoint"] = {"name": f"{PARENT}/endpoints/{CONFIG.endpoint}"}
+        cloud.answers["POST .*:rawPredict"] = {"predictions": ["Babe"]}
+        exec(sdk(CONFIG, CONFIG.endpoint, INSTANCES), {})
+    (method, request) = cloud.calls[-1]
+    assert capsys.readouterr().out == "['Babe']\n"
+    assert request["body"] == {"instances": INSTANCES}
     address = vertex_address(CONFIG, CONFIG.endpoint)
     assert method == f"POST {address}"
     words = shlex.split(curl(address, INSTANCES, signed_in=True))
@@ -91,30 +96,3 @@ def test_all_ways_lead_to_the_same_address_with_the_same_body():
     assert "Authorization: Bearer $(gcloud auth print-access-token)" in words
     body = next(word for word in shlex.split(gcloud(CONFIG, CONFIG.endpoint, INSTANCES)) if "--request=" in word)
     assert json.loads(body.removeprefix("--request=")) == request["body"]
-
-
-def test_the_sdk_has_what_the_text_calls():
-    from google.cloud import aiplatform
-
-    called = []
-
-    class Endpoint:
-        def __init__(self, name):
-            assert name == CONFIG.endpoint
-
-        def raw_predict(self, *arguments):
-            inspect.signature(aiplatform.Endpoint.raw_predict).bind(self, *arguments)
-            called.append(arguments)
-            return self
-
-        def json(self):
-            return {"predictions": called}
-
-    lines = sdk(CONFIG, CONFIG.endpoint, INSTANCES).splitlines()
-    assert lines[0] == "from google.cloud import aiplatform"
-    inspect.signature(aiplatform.init).bind(project=CONFIG.project, location=CONFIG.region)
-    names = {"aiplatform": type("sdk", (), {"Endpoint": Endpoint, "init": staticmethod(lambda **_: None)})}
-    exec("\n".join(lines[1:]), names)
-    ((body, headers),) = called
-    assert json.loads(body) == {"instances": INSTANCES}
-    assert headers == {"Content-Type": "application/json"}
