@@ -29,7 +29,7 @@ def rounds_of(verdicts, end):
     """
     rows, serving = [], None
     for verdict in verdicts.to_dict("records"):
-        if verdict["kind"] in ("deployed", "refused"):
+        if verdict["kind"] in ("deployed", "held", "refused"):
             serving = verdict["against"] or serving  # the Deployer looked; a guardrail may not have come to act
             if rows:
                 rows[-1] |= {"end": verdict["time"], "version": serving}

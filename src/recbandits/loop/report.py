@@ -74,7 +74,7 @@ def tables(world, warehouse, models, settings, end, drift=lambda _: 0.0):
     rounds = history.rounds_of(verdicts, end)
     rule = settings.join
     begin, closed = rounds["start"].iloc[0].to_pydatetime(), end - timedelta(seconds=rule.window)
-    decisions = warehouse.decisions(begin, max(begin, closed), rule.window, rule.default, rule.take)
+    decisions = warehouse.decisions(begin, max(begin, closed), **vars(rule))
     decisions = decisions.filter(pc.not_equal(decisions["policy_version"], UNIFORM))
     known = {*verdicts["version"], *pc.unique(decisions["policy_version"]).to_pylist()}
     policies = {version: load(models.path(version) / "policy") for version in sorted(known)}
@@ -89,7 +89,7 @@ def tables(world, warehouse, models, settings, end, drift=lambda _: 0.0):
         propensities=monitors.propensities(decisions, policies),
         drift=monitors.drift(decisions, edges, policies),
         joins=monitors.joins(decisions, edges, settings.never + _SILENT),
-        counts=warehouse.counts(begin - timedelta(days=1), closed, rule.window),
+        counts=warehouse.counts(begin - timedelta(days=1), closed, **vars(rule)),
         verdicts=verdicts,
     )
 

@@ -118,7 +118,7 @@ class Loop:
         parent = self.models.get(serving_version(self.endpoint))
         start = _START if parent is None else parent.until
         rule = self.settings.join
-        log = log_of(self.warehouse.decisions(start, self.now, rule.window, rule.default, rule.take))
+        log = log_of(self.warehouse.decisions(start, self.now, **vars(rule)))
         held_out = are_held_out(log.event_id, self.settings.holdout)
         agent = learner(self._features, self.settings.candidates, self.settings.agent)
         if parent is not None:

@@ -102,9 +102,8 @@ class Observer:
         rows = {name: told["rows"] for name, told in state.items()}
         joined = state["joined"]["newest"]
         rule = loop.settings.join
-        versions = warehouse.by_version(
-            now - timedelta(days=1), now - timedelta(seconds=rule.window), rule.window, rule.default, rule.take
-        )
+        span = now - timedelta(days=1), now - timedelta(seconds=rule.window)
+        versions = warehouse.by_version(*span, **vars(rule))
         requests, events = self._rates(rows["interactions"] + rows["rewards"])
         return Sight(
             time=now,

@@ -20,7 +20,8 @@ from recbandits.evaluation.intervals import half_width
 _LATEST = 6  # verdicts shown
 _NEWEST = 5  # versions shown
 _EVERY = 5.0  # seconds between two lines
-_COLOURS = {"deployed": "cyan", "refused": "red", "promoted": "green", "rolled back": "red"}
+_COLOURS = {"deployed": "cyan", "held": "yellow", "refused": "red", "ramped": "cyan"}
+_COLOURS |= {"promoted": "green", "rolled back": "red", "withdrawn": "yellow"}
 
 
 class Sight(NamedTuple):
