@@ -101,29 +101,29 @@ def summary(loops, traffic):
 
 def _loop(world, traffic, seed, gate):
     rng = np.random.default_rng(seed)
-    serving, other = (_coefficients(world, quality, rng) for quality in rng.uniform((0.3, -1.0), (0.7, 1.0)))
+    serving, other = (draw_coefficients(world, quality, rng) for quality in rng.uniform((0.3, -1.0), (0.7, 1.0)))
     visits = world.visits(VISITS, rng, CANDIDATES)
     value = _values(world, traffic, visits, serving, other)
     margin = gate.margin * value(0)
     step = rng.uniform(-0.2, 0.7)
     if seed % 2:
-        worse = _coefficients(world, -1.0, rng)
+        worse = draw_coefficients(world, -1.0, rng)
         value, other = _values(world, traffic, visits, serving, worse), worse
         step = _bisect(lambda step: value(0) - value(step) - margin)
-    policies = [_policy(world, serving + share * (other - serving)) for share in (step, 0)]
-    judgement = judge_log(_log(world, traffic, policies[1], rng), *policies, gate)
+    policies = [make_policy(world, serving + share * (other - serving)) for share in (step, 0)]
+    judgement = judge_log(draw_log(world, traffic, policies[1], rng), *policies, gate)
     truth = {"truth": value(step) - value(0), "margin": margin, "evidence": not judgement.missing}
     return {"outcome": judgement.outcome, **truth, "low": judgement.low, "high": judgement.high}
 
 
-def _coefficients(world, quality, rng):
+def draw_coefficients(world, quality, rng):
     """Return coefficients of context and item that know a part of the taste, 1 for all of it, and err a little."""
     rank = world.model.rank
     taste = quality + rng.normal(0, 0.1, rank)
     return np.concatenate([[world.model.mean, 1], np.zeros(rank), [quality], np.zeros(rank), taste])
 
 
-def _policy(world, coefficients):
+def make_policy(world, coefficients):
     scorer = Scorer("concat", "relu", (), (), (linear_head(np.array([coefficients], np.float32)),))
     return in_memory(scorer, world.features, EXPLORATION)
 
@@ -132,7 +132,7 @@ def _values(world, traffic, visits, serving, other):
     """Return the function from a step between coefficients, 0 to 1, to the true value; scores are linear in it."""
     expected = traffic.expected(world.expected(*visits))
     asked = world.contexts(visits[0]), world.candidate_ids(visits[1])
-    first, second = (_policy(world, coefficients).scores(*asked) for coefficients in (serving, other))
+    first, second = (make_policy(world, coefficients).scores(*asked) for coefficients in (serving, other))
 
     def value(step):
         probabilities = EXPLORATION.probabilities(first + step * (second - first))
@@ -150,7 +150,7 @@ def _bisect(function, steps=12):
     return high
 
 
-def _log(world, traffic, serving, rng):
+def draw_log(world, traffic, serving, rng):
     n = traffic.held_out
     users, items = world.visits(n, rng, CANDIDATES)
     decided = serving.decide(world.contexts(users), world.candidate_ids(items), rng=rng)

@@ -15,6 +15,7 @@ from recbandits.loop.settings import Gate
 __all__ = ["Gate", "Judgement", "judge", "judge_log", "policy_directory"]
 
 _FOLDS = 5
+_ROUNDING = 1e-7  # of probabilities that were computed in float32
 _UNLOGGED = 0.05  # share of a policy's decisions that may be missing from the log
 
 
@@ -147,7 +148,7 @@ def judge_log(log, candidate, serving, gate=None):
         return _held(f"it cannot be judged by this log, {error.args[0]}", **facts)
     between, margin = difference(*values), gate.margin * abs(values[1].value)
     low, high = between.interval(level=gate.level, groups=log.user_id)
-    missing = _missing_evidence(values, gate) or _missing_bounds(between.value, low, high, margin)
+    missing = _missing_evidence(values, gate) or _missing_bounds(between.value, low, high, values[1].value)
     outcome, why = ("held", f"Held: {missing}") if missing else _decide(low, high, margin)
     measured = f"difference {between.value:+.3g}, {_percent(gate.level)} interval {low:+.3g} to {high:+.3g}"
     return Judgement(
@@ -212,11 +213,11 @@ def _missing_evidence(values, gate):
     return ""
 
 
-def _missing_bounds(*numbers):
-    """Say what an interval lacks, given difference, low, high and margin; empty text for nothing."""
-    if not all(map(math.isfinite, numbers)):
+def _missing_bounds(difference, low, high, value):
+    """Say what the interval of a difference from a value lacks; empty text for nothing."""
+    if not all(map(math.isfinite, (difference, low, high, value))):
         return "the interval of the difference is not finite"
-    return "" if numbers[1] < numbers[2] else "nothing varies, which is no evidence"
+    return "" if high - low > _ROUNDING * abs(value) else "nothing varies, which is no evidence"
 
 
 def _decide(low, high, margin):

@@ -49,8 +49,8 @@ class Plan(NamedTuple):
 def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, shares=None):
     """Whether it is time to train again.
 
-    It is when so many decisions are new since the last verdict about a candidate, with a report or with the default, and
-    no canary waits for a verdict. Decisions that people may still answer are left for the next time.
+    It is when so many decisions are new since the last verdict about a candidate, with a report or with the default,
+    and no canary waits for a verdict. Decisions that people may still answer are left for the next time.
 
     Args:
       warehouse: `Warehouse`

@@ -57,8 +57,8 @@ def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
     """Draw the estimated difference of every candidate to the served policy, with the margin of the gate.
 
     Args:
-      table: DataFrame, one row a candidate in order, with columns kind ("deployed", "held" or "refused"), difference, low
-        and high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
+      table: DataFrame, one row a candidate in order, with columns kind ("deployed", "held" or "refused"), difference,
+        low and high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
       margin: of the gate, stars.
     """
     with figure(7.5, 3.6) as (fig, axes):
