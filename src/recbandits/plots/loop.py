@@ -9,7 +9,8 @@ from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, band, coloured, figure, label_rows
 
 REFERENCES = {"oracle": "--", "uniform": ":"}
-_KINDS = {"deployed": COLOURS[2], "refused": COLOURS[7], "promoted": COLOURS[0], "rolled back": COLOURS[3]}
+_KINDS = {"deployed": COLOURS[2], "held": COLOURS[1], "refused": COLOURS[7], "ramped": COLOURS[4]}
+_KINDS |= {"promoted": COLOURS[0], "rolled back": COLOURS[3], "withdrawn": COLOURS[1]}
 _LARGEST_RATIO = 3.0  # drawn, of a ratio whose expectation is 1
 
 
@@ -56,13 +57,13 @@ def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
     """Draw the estimated difference of every candidate to the served policy, with the margin of the gate.
 
     Args:
-      table: DataFrame, one row a candidate in order, with columns kind ("deployed" or "refused"), difference, low and
-        high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
+      table: DataFrame, one row a candidate in order, with columns kind ("deployed", "held" or "refused"), difference,
+        low and high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
       margin: of the gate, stars.
     """
     with figure(7.5, 3.6) as (fig, axes):
         _draw_margin(axes, margin)
-        for kind in ("deployed", "refused"):
+        for kind in ("deployed", "held", "refused"):
             part = table.assign(round=np.arange(len(table)))[(table["kind"] == kind).to_numpy()].astype({"low": float})
             compared, colour = part[part["difference"].notna()], _KINDS[kind]
             value = compared["difference"].astype(float)
