@@ -164,7 +164,8 @@ class Loop:
         self.now += timedelta(seconds=len(users) / self.settings.rate)
 
     def _guard(self):
-        return guard(self.endpoint, self.warehouse, self.now, self.settings.join, self.settings.guardrail)
+        policies = {version: model.policy for version, model in self.models.items()}.get
+        return guard(self.endpoint, self.warehouse, self.now, self.settings.join, self.settings.guardrail, policies)
 
 
 def poisoned(log):
