@@ -22,7 +22,7 @@ from recbandits.serving.scorer import Scorer, linear_head
 
 LOOPS, CANDIDATES, VISITS = 200, 10, 100_000  # visits on which true values are computed
 GATE = Gate()
-EXPLORATION = Exploration("softmax", 0.15)
+EXPLORATION = Exploration("softmax", 0.2)  # as that of `loop.settings.Settings`
 _SILENT, _CLICKS = 0.1, 0.04  # share of ratings that never come; click rate of what everybody likes best
 
 
