@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import special
 
 from recbandits.evaluation import cross_fit, difference, estimates
 from recbandits.loop.models import POLICY
@@ -119,10 +120,11 @@ def judge(dataset, candidate, serving, gate=None):
 def judge_log(log, candidate, serving, gate=None):
     """Judge a candidate by a log of decisions that it has not learnt from.
 
-    Both policies are valued on the same records by a doubly robust estimator, whose reward model, a ridge regression,
-    predicts nobody's reward from that user's own; intervals count users, not decisions. The candidate passes if it is
-    non-inferior: the lower bound of the difference is above minus the margin. It is refused if it is significantly
-    worse: the upper bound is below minus the margin. It is held in between, and where evidence is missing.
+    Both policies are valued on the same records by a doubly robust estimator, whose reward model is a regression on the
+    scores of both, and predicts nobody's reward from that user's own; intervals count users, not decisions. The
+    candidate passes if it is non-inferior: the lower bound of the difference is above minus the margin. It is refused
+    if it is significantly worse: the upper bound is below minus the margin. It is held in between, and where evidence
+    is missing.
 
     Args:
       log: `Log` of held-out decisions; several policies may have decided, each with its own propensities.
@@ -133,21 +135,24 @@ def judge_log(log, candidate, serving, gate=None):
     Returns:
       Judgement
     """
+    from sklearn.linear_model import LinearRegression  # takes a second to import
+
     gate = Gate() if gate is None else gate
     facts = {"candidate": candidate.version, "serving": serving.version, "decisions": len(log), "level": gate.level}
     users = len(np.unique(log.user_id))
     if users < _FOLDS:
         return _held(f"the held-out decisions must be of {_FOLDS} users, got {users}", **facts)
     try:
-        q = cross_fit(log, candidate.features, folds=_FOLDS)
+        scores = [_scores(policy, log) for policy in (candidate, serving)]
+        q = cross_fit(log, np.stack(scores, axis=2), LinearRegression(), folds=_FOLDS)
         values = [
-            estimates(log, probabilities_of(policy, log), q, names=[gate.estimator])[gate.estimator]
-            for policy in (candidate, serving)
+            estimates(log, policy.exploration.probabilities(score, log.mask), q, names=[gate.estimator])[gate.estimator]
+            for policy, score in zip((candidate, serving), scores, strict=True)
         ]
     except (KeyError, ValueError) as error:  # an item, a column or numbers of candidates that a policy cannot read
         return _held(f"it cannot be judged by this log, {error.args[0]}", **facts)
     between, margin = difference(*values), gate.margin * abs(values[1].value)
-    low, high = between.interval(level=gate.level, groups=log.user_id)
+    low, high = _interval(between, gate.level, log.user_id)
     missing = _missing_evidence(values, gate) or _missing_bounds(between.value, low, high, values[1].value)
     outcome, why = ("held", f"Held: {missing}") if missing else _decide(low, high, margin)
     measured = f"difference {between.value:+.3g}, {_percent(gate.level)} interval {low:+.3g} to {high:+.3g}"
@@ -175,8 +180,11 @@ def policy_directory(place):
 
 def probabilities_of(policy, log):
     """Probabilities float [n, k] with which a `ServedPolicy` shows the candidates of a `Log`."""
-    scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
-    return policy.exploration.probabilities(scores, log.mask)
+    return policy.exploration.probabilities(_scores(policy, log), log.mask)
+
+
+def _scores(policy, log):
+    return policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
 
 
 def predicted_values(policy, log):
@@ -186,7 +194,7 @@ def predicted_values(policy, log):
     context and the candidates.
     """
     try:
-        scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
+        scores = _scores(policy, log)
         probabilities = policy.exploration.probabilities(scores, log.mask)
     except (KeyError, ValueError):  # an item or a column that the policy cannot read
         return None
@@ -235,7 +243,24 @@ def _held(missing, **facts):
 
 
 def _with_interval(estimate, level, users):
-    return tuple(map(_finite, (estimate.value, *estimate.interval(level=level, groups=users))))
+    return tuple(map(_finite, (estimate.value, *_interval(estimate, level, users))))
+
+
+def _interval(estimate, level, users):
+    """Return the interval of an `Estimate` with the degrees of freedom of the users that its error rests on.
+
+    Where a few users with large weights have most of the variance, the variance itself is uncertain. The effective
+    number of n users with errors s is sum(s^2)^2 / sum(s^4) (Satterthwaite 1946); Student's t then has that many
+    degrees of freedom instead of n - 1.
+    """
+    low, high = estimate.interval(level=level, groups=users)
+    group = np.unique(users, return_inverse=True)[1]
+    squares = np.bincount(group, estimate.influence) ** 2
+    if not squares.any():
+        return low, high
+    freedom = np.array([squares.sum() ** 2 / (squares @ squares), len(squares) - 1])
+    effective, nominal = special.stdtrit(freedom, (1 + level) / 2)
+    return tuple(estimate.value + (bound - estimate.value) * effective / nominal for bound in (low, high))
 
 
 def _finite(value):

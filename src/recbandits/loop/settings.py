@@ -126,9 +126,10 @@ class Guardrail:
 class Settings:
     """All numbers of a loop.
 
-    Found by simulation on MovieLens 100K: with them the first policy, learnt from `first` interactions, is far above
-    chance and far below what `decisions` more per round make of it, and nearly every honest candidate passes the
-    gate. A stronger ridge penalty or a smoother exploration gives smaller off-policy weights and a lower ceiling.
+    Found by simulation: with them the first policy, learnt from `first` interactions, is above chance and below what
+    `decisions` more per round make of it, most candidates can be judged by the log of what serves, and the guardrail
+    promotes an equal canary within a round in more than 80 % of runs. A weaker ridge penalty or a sharper exploration
+    makes the policies earn more, and leaves decisions of the next candidate out of the log: the gate then holds it.
 
     Attributes:
       join: `Join`, the rule for rewards.
@@ -160,12 +161,12 @@ class Settings:
     never: float = 0.1
     twice: float = 0.05
     delay: float = 1.0
-    first: int = 150
+    first: int = 300
     decisions: int = 2000
     holdout: float = 0.3
-    agent: LinUCB = field(default_factory=lambda: LinUCB(alpha=0.0, tikhonov=10.0))
+    agent: LinUCB = field(default_factory=lambda: LinUCB(alpha=0.0, tikhonov=50.0))
     forgetting: float = 0.6
-    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.15))
+    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.2))
     gate: Gate = Gate()
     guardrail: Guardrail = Guardrail()
     rate: float = 100.0
