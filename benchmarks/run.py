@@ -11,6 +11,7 @@ from recbandits.notebook import quiet_tensorflow
 tensorflow = quiet_tensorflow()
 
 from benchmarks import (  # noqa: E402
+    gate,
     off_policy,
     offline_quality,
     quality,
@@ -35,6 +36,7 @@ def main():
         "ranking_quality": ranking_quality,
         "off_policy": off_policy,
         "slate_off_policy": slate_off_policy,
+        "gate": gate,
         "simulation": simulation,
         "ranking": ranking,
         "training": training,

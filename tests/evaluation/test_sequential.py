@@ -51,6 +51,33 @@ def test_a_difference_of_equal_streams_excludes_zero_at_any_time_in_at_most_5_pe
     assert missed / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
 
 
+def test_with_covariates_zero_is_still_excluded_in_at_most_5_percent_of_runs_and_intervals_are_narrower():
+    """Users with a mean reward that a covariate knows in part; 8 looks at each of 200 splits."""
+    rng, missed, widths = np.random.default_rng(2), 0, []
+    for _ in range(200):
+        user_mean, canary = rng.normal(0, 1, 300), rng.random(300) < 0.3
+        user = rng.integers(300, size=2000)
+        reward, side = user_mean[user] + rng.normal(0, 1, 2000), canary[user]
+        known = 3 * user_mean[user] + rng.normal(0, 1, 2000)
+        columns = np.stack([known, np.ones(2000)], axis=1)  # a constant adds nothing
+        wrong = False
+        for n in range(250, 2001, 250):
+            pairs = [[part[:n][mine] for mine in (side[:n], ~side[:n])] for part in (reward, user, columns)]
+            plain, adjusted = (
+                sequential.difference(*pairs[0], groups=pairs[1], covariates=x) for x in (None, pairs[2])
+            )
+            wrong |= not adjusted.low <= 0 <= adjusted.high
+            widths.append((adjusted.high - adjusted.low) / (plain.high - plain.low))
+        missed += wrong
+    assert missed / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+    assert np.median(widths) < 0.6
+
+
+def test_rare_rewards_have_no_narrower_interval_by_covariates_before_there_are_enough():
+    clicks, covariate = np.repeat([1.0, 0.0], [5, 495]), np.linspace(0, 1, 500)[:, None]
+    assert all(map(math.isnan, sequential.difference(clicks, clicks, covariates=(covariate, covariate))[1:]))
+
+
 def test_users_with_many_decisions_count_once():
     """Four users a side, each ten times with the same reward: the error is that of four numbers, not of forty."""
     once, other = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 2.0, 4.0, 4.0])

@@ -150,9 +150,9 @@ def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records
     assert not set(changed) & set(decisions_of(tmp_path / "one", held_out=None).event_id)
     entries = warehouse.query("SELECT * FROM quarantine").to_pylist()
     said = {entry["message_id"].removeprefix("ingester/"): entry["reason"] for entry in entries}
+    assert warehouse.outside(START, END, **vars(RULE))["event_id"].to_pylist() == [praised.event_id]
     assert said == {
         strange.event_id: "candidates must be items with features",
-        praised.event_id: "reward must be in [1, 5]",
         mistaken.event_id: "context: column 'bias' must be a finite number, got 'high'",
         priced.event_id: "candidate_features must be none, got price",
         foreign.event_id: f"context: column must be one of {known}, got 'mood'",
@@ -216,8 +216,8 @@ def test_a_dataset_is_of_one_moment_although_rewards_arrive_meanwhile(records, f
     class Busy(LocalWarehouse):
         left = ()
 
-        def decisions(self, *asked):
-            table = super().decisions(*asked)
+        def decisions(self, *asked, **rule):
+            table = super().decisions(*asked, **rule)
             late, self.left = self.left[:1], self.left[1:]
             self.write([Reward(row["event_id"], row["time"], 5.0) for row in late])
             return table
@@ -285,6 +285,7 @@ def test_a_window_without_a_decision_is_refused(records, features, tmp_path):
         ({"default": 1.5}, "Join: default must be None or a number from lowest to highest, 0 to 1, got 1.5"),
         ({"default": np.nan}, "Join: default must be None or a number from lowest to highest, 0 to 1, got nan"),
         ({"default": True}, "Join: default must be None or a number from lowest to highest, 0 to 1, got True"),
+        ({"skew": -1.0}, "Join: skew must be 0 or more and finite, got -1.0"),
         ({"take": "mean"}, "Join: take must be one of first, last, sum, max, got 'mean'"),
     ],
 )

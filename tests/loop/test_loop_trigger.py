@@ -65,6 +65,29 @@ def test_it_is_due_when_enough_decisions_have_their_rewards(warehouse):
     assert plan.snapshot == warehouse.snapshot(at(-60), at(50))
 
 
+def test_decisions_that_nobody_answers_count_where_silence_is_an_answer(warehouse):
+    """50 more decisions from 12:00:00.5 on; with a default all 100 until 12:00:49.5 count, without one 50."""
+    silent = [decision(1000 + n, at(n + 0.5), rewarded=False) for n in range(50)]
+    warehouse.write([record for records in silent for record in records])
+    assert due(warehouse, FIRST, STARS, at(55), 101) is None
+    assert due(warehouse, FIRST, STARS, at(55), 100).new == 100
+    assert due(warehouse, FIRST, replace(STARS, default=None), at(55), 1).new == 50
+
+
+def test_an_impossible_reward_does_not_count(warehouse):
+    before = due(warehouse, FIRST, STARS, at(55), 1).new
+    for number, value in enumerate((1000.0, -1e9, 1e308)):
+        shown, told = decision(1000 + number, at(7))
+        warehouse.write([shown, replace(told, value=value)])
+    assert due(warehouse, FIRST, STARS, at(55), 1).new == before
+
+
+@pytest.mark.parametrize("kind", ["held", "refused"])
+def test_what_was_decided_on_does_not_count_again(warehouse, kind):
+    warehouse.write([verdict(kind, "second", "first", 50)])
+    assert due(warehouse, FIRST, STARS, at(90), 40).new == 40
+
+
 def test_the_same_data_and_the_same_model_are_the_same_run(warehouse):
     plan = due(warehouse, FIRST, STARS, at(55), 50)
     assert due(warehouse, FIRST, STARS, at(55), 50) == plan

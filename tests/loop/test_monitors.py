@@ -1,6 +1,7 @@
 """Monitors say nothing while all is well, and a sentence when propensities, rewards, contexts or the join are not."""
 
 import json
+import re
 from datetime import timedelta
 
 import numpy as np
@@ -80,6 +81,43 @@ def test_a_short_log_of_a_sharp_policy_is_no_reason_for_an_alarm(world):
     ]
     assert np.mean([row["ratio"] < 1 for row in rows]) > 0.6
     assert np.mean([row["alarm"] != "" for row in rows]) < 0.1
+
+
+def test_the_power_is_the_error_that_would_be_found_with_probability_0_8(world):
+    """Of 300 right logs whose ratios are scaled by the stated error, 0.8 are outside the interval: 0.73 to 0.87."""
+    flat = policy(world, 0.3)
+    (row,) = monitors.propensities(decided(world, flat), {flat.version: flat}).itertuples()
+    error = int(re.fullmatch("Propensities that are wrong by (.*)% would be found .*", row.power)[1]) / 100
+    standard_error = (row.high - row.ratio) / 1.96
+    ratios = np.random.default_rng(0).normal(1 + error, standard_error, 300)
+    assert np.mean(ratios - 1.96 * standard_error > 1) == pytest.approx(0.8, abs=0.07)
+
+
+def test_without_power_the_monitor_says_so(world, served, decisions):
+    """60 decisions of a sharp policy; and a uniform one, whose mean of 1 / (k p) cannot vary, whatever was drawn."""
+    sharp = policy(world, 3.0)
+    even = with_columns(decisions, propensity=np.full(4000, 0.2))
+    for table, policies in ((decided(world, sharp, n=60), {sharp.version: sharp}), (even, None)):
+        (row,) = monitors.propensities(table, policies).itertuples()
+        assert row.power.startswith("No power")
+        assert row.alarm == ""
+
+
+def test_contexts_that_are_empty_or_that_the_policy_cannot_read_are_accepted(decisions, served):
+    policies = {served.version: served}
+    for context in ("{}", '{"strange": 1}'):
+        changed = with_columns(decisions, context=[context] * 4000)
+        assert monitors.propensities(changed, policies)["decisions"].tolist() == [4000]
+        assert monitors.drift(changed, EDGES, policies)["decisions"].tolist() == [2000, 2000]
+    strange = monitors.propensities(changed, policies)
+    assert strange["differing"].isna().all()
+    assert len(monitors.propensities(decisions.slice(0, 0), policies)) == 0
+
+
+def test_decisions_of_people_without_an_id_and_of_new_ones_are_monitored(decisions, served):
+    nobody = with_columns(decisions, user_id=[None, "somebody new"] * 2000)
+    (row,) = monitors.propensities(nobody, {served.version: served}).itertuples()
+    assert (row.decisions, row.differing, row.alarm) == (4000, 0.0, "")
 
 
 def test_actions_that_were_drawn_otherwise_than_logged_raise_an_alarm(world, served):

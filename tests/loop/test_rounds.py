@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from true_policies import policy
 
-from recbandits.agents.parameters import LinUCB
 from recbandits.exploration import invert_cdf
 from recbandits.loop.gate import probabilities_of
 from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, run_rounds
@@ -21,8 +20,7 @@ SETTINGS = Settings(
     rank=4,
     first=100,
     decisions=1000,
-    agent=LinUCB(alpha=0.0, tikhonov=10.0),
-    guardrail=Guardrail(canary=30, least=50, most=150),
+    guardrail=Guardrail(canary=30, least=50, most=500),
 )
 
 
@@ -83,8 +81,8 @@ def test_a_candidate_that_learnt_from_poisoned_rewards_is_stopped_by_the_gate(wo
     candidate, held_out = loop.learn(poisoned)
     judgement = loop.judge(candidate, held_out)
     verdict = loop.release(candidate, judgement)
-    assert verdict.kind != "deployed"
-    assert judgement.high < 0
+    assert verdict.kind in ("held", "refused")
+    assert judgement.low < -judgement.margin
     assert loop.endpoint.traffic_split == before
     candidate, held_out = loop.learn()
     assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"
@@ -106,13 +104,13 @@ class Broken:
 
 def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(world):
     """It passed the gate, was promoted, and then decides the opposite, as by features that were mixed up."""
-    loop = Loop(world, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, holdback=20, least=50, most=150)))
+    loop = Loop(world, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, holdback=20, least=50, most=500)))
     first = loop.begin().version
     loop.serve()
     candidate, held_out = loop.learn()
     assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"
     _, verdicts = loop.serve()
-    assert [verdict.kind for verdict in verdicts] == ["promoted"]
+    assert [verdict.kind for verdict in verdicts][-1] == "promoted"
     bad = Broken(loop.endpoint, candidate.policy.version, policy(world, -5.0))
     for _ in range(5):
         _, verdicts = loop.serve(decider=bad)

@@ -85,6 +85,38 @@ class WarehouseContract:
         assert warehouse.by_user(START, at(10), 10, 0.25, take)["total"].tolist() == [value + 0.25]
         assert warehouse.counts(START, at(10), 10).duplicate == 5, "whatever is taken, further rows are duplicates"
 
+    @pytest.mark.parametrize("take", ["first", "last", "sum", "max"])
+    @pytest.mark.parametrize("value", [1000.0, -1e9, 1e308])
+    def test_a_reward_outside_the_range_is_quarantined_for_every_reader_alike(self, warehouse, take, value):
+        """User 3 reports an impossible value twice: all answers stay as they were, but for one more in quarantine."""
+        rule, span = {"window": 10, "default": 0.0, "take": take, "lowest": 0.0, "highest": 5.0}, (START, at(10))
+
+        def answers():
+            return (
+                warehouse.decisions(*span, **rule).to_pylist(),
+                warehouse.rewards_of("a", *span, **rule).tolist(),
+                warehouse.by_version(*span, **rule).to_csv(),
+                warehouse.by_user(*span, **rule).to_csv(),
+            )
+
+        warehouse.write([shown("a", 0), shown("b", 1, user="2"), told("a", 1, 4.0)])
+        before, counts = answers(), warehouse.counts(*span, **rule)
+        warehouse.write([shown("x", 3, user="3"), told("x", 4, value), told("x", 5, value)])
+        assert answers() == before
+        expected = counts._replace(total=counts.total + 2, quarantined=1, duplicate=1)
+        assert warehouse.counts(*span, **rule) == expected
+        assert warehouse.outside(*span, **rule)["event_id"].to_pylist() == ["x"]
+
+    def test_a_client_whose_clock_is_behind_is_tolerated_and_counted(self, warehouse):
+        """Tolerance 2 s: of reports 2 s and 2.000001 s before their decisions, the first is taken, the other late."""
+        warehouse.write([shown("a", 0), shown("b", 0), shown("c", 0)])
+        warehouse.write([told("a", -2, 4.0), told("b", -2.000001, 3.0), told("c", 1, 5.0)])
+        span, rule = (START, at(10)), {"window": 10, "default": 0.0, "skew": 2}
+        assert warehouse.decisions(*span, **rule)["reward"].to_pylist() == [4.0, 0.0, 5.0]
+        counts = warehouse.counts(*span, **rule)
+        assert (counts.total, counts.joined, counts.defaulted, counts.late, counts.skewed) == (4, 2, 1, 1, 1)
+        assert warehouse.counts(*span, 10) == counts._replace(total=5, joined=1, defaulted=2, late=2, skewed=0)
+
     def test_everything_is_counted_once(self, warehouse):
         """a: a pair, a duplicate; b: defaulted; c: also late; d: also late and a duplicate; e: an orphan; 2 are bad."""
         warehouse.write([shown(event, 0) for event in "abcd"])
@@ -104,8 +136,9 @@ class WarehouseContract:
             "duplicate": 2,
             "orphan": 1,
             "quarantined": 2,
+            "skewed": 0,
         }
-        assert counts.total == sum(counts[1:])
+        assert counts.total == sum(counts[1:-1])
         assert warehouse.query("SELECT data FROM quarantine")["data"].to_pylist() == ["\\xff{"] * 2
 
     def test_a_snapshot_changes_with_what_can_be_read_and_with_nothing_else(self, warehouse):
@@ -175,7 +208,7 @@ class WarehouseContract:
 
     def test_an_empty_warehouse_answers(self, warehouse):
         assert len(warehouse.decisions(START, at(10), 5, 1.0)) == 0
-        assert warehouse.counts(START, at(10), 5) == (0,) * 7
+        assert warehouse.counts(START, at(10), 5) == (0,) * 8
         assert len(warehouse.verdicts()) == 0
         assert warehouse.snapshot(START, at(10)) == warehouse.snapshot(at(20), at(30))
         assert warehouse.state()["interactions"] == {"rows": 0, "newest": None}
@@ -226,6 +259,8 @@ class WarehouseContract:
             warehouse.decisions(START, at(1), 1, float("nan"))
         with pytest.raises(ValueError, match="take must be one of first, last, sum, max, got 'mean'"):
             warehouse.by_user(START, at(1), 1, 0.0, "mean")
+        with pytest.raises(ValueError, match=r"range must be two finite numbers, the lower one first, got \(2, 1\)"):
+            warehouse.counts(START, at(1), 1, lowest=2, highest=1)
         with pytest.raises(PlatformError, match=r": .*nothing") as caught:
             warehouse.query("SELECT nothing FROM interactions")
         assert "\n" not in str(caught.value)

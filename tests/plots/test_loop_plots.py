@@ -31,13 +31,6 @@ def test_drift_is_a_strip_below_the_rewards():
     assert len(plots.rewards(values(drift=0.5)).axes) == 2
 
 
-def test_regret_begins_at_zero():
-    table = values().rename(columns={"round": "decisions"})
-    (axes,) = plots.regret(table[table["learner"] != "oracle"]).axes
-    assert axes.get_ylim()[0] == 0
-    assert set(drawn(axes)) == {"learning", "frozen", "uniform"}
-
-
 def test_the_gate_shows_margin_intervals_and_the_first_policy_as_a_mark():
     rows = [("deployed", None, None, None), ("refused", -0.3, -0.5, 0.1), ("deployed", 0.2, 0.1, 0.3)]
     (axes,) = plots.gate(pd.DataFrame(rows, columns=["kind", "difference", "low", "high"]), 0.1).axes

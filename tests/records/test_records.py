@@ -28,6 +28,7 @@ from recbandits.records import (
     from_table,
     to_table,
 )
+from recbandits.records.fields import VERDICTS as VERDICT_KINDS
 
 NOON = datetime(2026, 5, 1, 12, 0, 0, 250, tzinfo=UTC)
 GOOD = {
@@ -91,7 +92,7 @@ def interactions(draw):
     )
 
 
-VERDICTS = st.sampled_from(["deployed", "refused", "promoted", "rolled back"])
+VERDICTS = st.sampled_from(VERDICT_KINDS)
 RECORDS = {
     Interaction: interactions(),
     Reward: st.builds(Reward, NAMES, TIMES, NUMBERS),
@@ -179,8 +180,8 @@ REFUSED = [
     (Reward, "value", float("nan"), "a finite number, got nan"),
     (Reward, "value", 10**400, "a finite number, got 1000"),
     (Reward, "value", None, "a finite number, got None"),
-    (Verdict, "kind", "maybe", "'deployed', 'refused', 'promoted' or 'rolled back', got 'maybe'"),
-    (Verdict, "kind", "refused\0", "'deployed', 'refused', 'promoted' or 'rolled back', got "),
+    (Verdict, "kind", "maybe", "one of deployed, held, refused, ramped, promoted, rolled back, withdrawn, got 'maybe'"),
+    (Verdict, "kind", "refused\0", "one of deployed, held, refused, ramped, promoted, rolled back, withdrawn, got "),
     (Verdict, "low", float("nan"), "a finite number, or None, got nan"),
     (Verdict, "why", "", "text that is not empty, got ''"),
     (Verdict, "version", None, "text that is not empty, got None"),

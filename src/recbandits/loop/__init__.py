@@ -1,1 +1,11 @@
-"""The loop that closes: users are served, decisions and rewards logged, joined, learnt from, judged and released."""
+"""The closed loop: users are served, decisions and rewards logged, joined and learnt from, candidates judged and placed.
+
+- `settings.Settings`, `Join`, `Gate`, `Guardrail`: the numbers of a loop.
+- `core.Core`: one loop on any endpoint and warehouse; `tick(now)` does what is due.
+- `rounds`: the core on a virtual clock, in memory; `live`: with processes, as `python -m recbandits.loop` runs it.
+- `importing`: logs of the past into the warehouse; `logger`: messages into the warehouse.
+- `ingest`, `train`, `gate`, `canary`: the steps from logged decisions to traffic; `models`: what they leave.
+- `pipelines`: these steps as components of KFP, compiled in `templates`; `functions`: what Cloud Functions runs.
+- `monitors`: propensities, drift and the join; `page`: their pictures.
+- `simulated_users`, `simulate`: users whose preferences are known, and their visits.
+"""

@@ -26,7 +26,7 @@ from recbandits.platforms.schedules import next_time
 _RATE = 40.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
 _QUICK = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
-_QUICK_GATE, _QUICK_GUARDRAIL = ({"effective_sample_size": 60.0}, {"canary": 45, "least": 60, "most": 100})
+_QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, "ramp": 45, "least": 60, "most": 500}
 _DRIFT_AFTER, _DRIFT_SECONDS = (2, 10.0)  # rounds before the preference drift, and how long it takes
 _TICK, _LINE = 1.0, 6.0  # seconds between two ticks, and between two status lines
 _BLIND = 60.0  # seconds after which a loop that does not answer is given up
@@ -151,7 +151,8 @@ def decided(verdicts):
 
 def canary_waits(verdicts):
     """Return whether the version that was deployed last has no verdict of the guardrail yet."""
-    return not verdicts.empty and verdicts["kind"].iloc[-1] == "deployed" and verdicts["against"].iloc[-1] != ""
+    last = {} if verdicts.empty else verdicts.iloc[-1]
+    return last.get("kind") in ("deployed", "ramped") and last["against"] != ""
 
 
 def status_line(loop, verdicts, rounds, seconds):

@@ -4,9 +4,13 @@ It knows no clock and starts no process: `rounds` drives it by a virtual clock w
 Cloud Function by the time of day with a pipeline.
 """
 
+from contextlib import suppress
+
 from recbandits.loop.canary import guard
-from recbandits.loop.steps import TEMPLATES, re_training_parameters, serving_model
+from recbandits.loop.models import POLICY
+from recbandits.loop.steps import TEMPLATES, models_uri, re_training_parameters, serving_model
 from recbandits.loop.trigger import OVERLAP, PIPELINE, due
+from recbandits.serving.policy import load
 
 _TRIES = 3  # of one run that fails
 
@@ -45,7 +49,8 @@ class Core:
 
     def guard(self, now):
         """Apply the guardrail; see `canary.guard`."""
-        return guard(self._endpoint, self._warehouse, now, self._settings.join, self._settings.guardrail)
+        join, guardrail = self._settings.join, self._settings.guardrail
+        return guard(self._endpoint, self._warehouse, now, join, guardrail, self._learner.policy)
 
     def retrain(self, now, least_new=None):
         """Re-train if enough is new, no canary waits for a verdict and no training runs; see `tick`."""
@@ -78,7 +83,7 @@ class PipelineLearner:
     def __init__(self, platform, settings, features, topic="", template=TEMPLATES / "re_training.yaml"):
         self._platform, self._settings, self._template = platform, settings, template
         self._features, self._topic = features, topic
-        self._plan, self._parameters, self._tries = None, None, 0
+        self._plan, self._parameters, self._tries, self._policies = None, None, 0, {}
 
     @property
     def busy(self):
@@ -93,6 +98,13 @@ class PipelineLearner:
     def serving(self):
         """Return the `Model` that serves; None where none does."""
         return serving_model(self._platform)
+
+    def policy(self, version):
+        """Return the `ServedPolicy` of a version; None where it cannot be loaded."""
+        if version not in self._policies:
+            with suppress(ValueError):
+                self._policies[version] = load(f"{models_uri(self._platform.config)}/{version}/{POLICY}")
+        return self._policies.get(version)
 
     def retry(self):
         """Start the last run again if it failed and has tries left; return the `Run`, or None."""

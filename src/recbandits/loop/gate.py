@@ -7,36 +7,43 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import special
 
+from recbandits.evaluation import cross_fit, difference, estimates
 from recbandits.loop.models import POLICY
 from recbandits.loop.settings import Gate
 
 __all__ = ["Gate", "Judgement", "judge", "judge_log", "policy_directory"]
 
 _FOLDS = 5
+_ROUNDING = 1e-7  # of probabilities that were computed in float32
+_UNLOGGED = 0.05  # share of a policy's decisions that may be missing from the log
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gate says of a candidate, and why. What cannot be estimated is None, and is no reason to pass.
+    """The outcome of the gate for a candidate. What cannot be estimated is None.
 
     Attributes:
-      passed: whether the candidate may be deployed.
+      outcome: "passed": the candidate is non-inferior and may be deployed; "refused": it is significantly worse;
+        "held": the evidence does not suffice for either.
       why: one sentence.
       candidate: its version.
       serving: version of the policy that it was compared with.
-      difference: estimated value of the candidate less that of the other, rating points.
+      difference: estimated value of the candidate less that of the other, in units of the reward, as all that follow.
       low: lower end of its interval.
       high: upper end.
-      candidate_value: (value, low, high) of the candidate, rating points; three times None without an estimate.
+      candidate_value: (value, low, high) of the candidate; three times None without an estimate.
       serving_value: likewise of what serves.
-      effective_sample_size: decisions of equal weight that the estimates are worth.
-      decisions: held-out ones that it was made of.
-      margin: of the gate.
+      effective_sample_size: decisions of equal weight behind the estimates, the fewer of the two.
+      rewarded_decisions: those of them with a rare reward, such as a click; likewise.
+      decisions: held-out ones of which the estimates were made.
+      missing: the evidence that is missing, in words; empty where there is enough.
+      margin: loss up to which the candidate is non-inferior: the share of the gate times the value of what serves.
       level: coverage of the intervals, in (0, 1).
     """
 
-    passed: bool
+    outcome: str
     why: str
     candidate: str
     serving: str
@@ -46,9 +53,16 @@ class Judgement:
     candidate_value: tuple = (None, None, None)
     serving_value: tuple = (None, None, None)
     effective_sample_size: float | None = None
+    rewarded_decisions: float | None = None
     decisions: int = 0
-    margin: float = 0.0
+    missing: str = ""
+    margin: float | None = None
     level: float = 0.95
+
+    @property
+    def passed(self):
+        """Whether the candidate may be deployed."""
+        return self.outcome == "passed"
 
     def to_json(self):
         """The judgement as one line of JSON."""
@@ -63,7 +77,6 @@ class Judgement:
 
     def html(self):
         """The judgement as a small page, for a pipeline's artifact."""
-        verdict = "may be deployed" if self.passed else "is refused"
         rows = {
             f"candidate {self.candidate}": self.candidate_value,
             f"serving {self.serving}": self.serving_value,
@@ -73,11 +86,12 @@ class Judgement:
             f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{_shown(number)}</td>' for number in numbers)}</tr>"
             for name, numbers in rows.items()
         )
+        evidence = f"{_shown(self.effective_sample_size, 0)} of equal weight, {_shown(self.rewarded_decisions, 0)}"
         return (
-            f"<!doctype html><title>Gate</title><h1>The candidate {verdict}</h1><p>{html.escape(self.why)}</p>"
+            f"<!doctype html><title>Gate</title><h1>The candidate is {self.outcome}</h1><p>{html.escape(self.why)}</p>"
             f"<table><tr><th>policy</th><th>value</th><th>low</th><th>high</th></tr>{cells}</table>"
-            f"<p>{self.decisions:,} held-out decisions, worth {_shown(self.effective_sample_size, 0)} of equal "
-            f"weight; margin {self.margin:g} rating points; intervals of {_percent(self.level)}.</p>"
+            f"<p>{self.decisions:,} held-out decisions, worth {evidence} rewarded; margin {_shown(self.margin)}; "
+            f"intervals of {_percent(self.level)}.</p>"
         )
 
 
@@ -106,9 +120,11 @@ def judge(dataset, candidate, serving, gate=None):
 def judge_log(log, candidate, serving, gate=None):
     """Judge a candidate by a log of decisions that it has not learnt from.
 
-    Both policies are valued on the same records by a doubly robust estimator, whose reward model, a ridge regression,
-    predicts nobody's reward from that user's own. The candidate passes if the lower bound of the difference is at least
-    minus the margin, and if its weights leave enough decisions. What cannot be computed does not pass.
+    Both policies are valued on the same records by a doubly robust estimator, whose reward model is a regression on the
+    scores of both, and predicts nobody's reward from that user's own; intervals count users, not decisions. The
+    candidate passes if it is non-inferior: the lower bound of the difference is above minus the margin. It is refused
+    if it is significantly worse: the upper bound is below minus the margin. It is held in between, and where evidence
+    is missing.
 
     Args:
       log: `Log` of held-out decisions; several policies may have decided, each with its own propensities.
@@ -119,33 +135,40 @@ def judge_log(log, candidate, serving, gate=None):
     Returns:
       Judgement
     """
-    from recbandits.evaluation import cross_fit, difference
+    from sklearn.linear_model import LinearRegression  # takes a second to import
 
     gate = Gate() if gate is None else gate
-    of = {"candidate": candidate.version, "serving": serving.version}
-    of |= {"decisions": len(log), "margin": gate.margin, "level": gate.level}
+    facts = {"candidate": candidate.version, "serving": serving.version, "decisions": len(log), "level": gate.level}
     users = len(np.unique(log.user_id))
     if users < _FOLDS:
-        return Judgement(False, f"Refused: the held-out decisions must be of {_FOLDS} users, got {users}.", **of)
+        return _held(f"the held-out decisions must be of {_FOLDS} users, got {users}", **facts)
     try:
-        q = cross_fit(log, candidate.features, folds=_FOLDS)
-        of_candidate, of_serving = (_estimate(log, policy, q, gate) for policy in (candidate, serving))
+        scores = [_scores(policy, log) for policy in (candidate, serving)]
+        q = cross_fit(log, np.stack(scores, axis=2), LinearRegression(), folds=_FOLDS)
+        values = [
+            estimates(log, policy.exploration.probabilities(score, log.mask), q, names=[gate.estimator])[gate.estimator]
+            for policy, score in zip((candidate, serving), scores, strict=True)
+        ]
     except (KeyError, ValueError) as error:  # an item, a column or numbers of candidates that a policy cannot read
-        return Judgement(False, f"Refused: nothing can be said of it, {error.args[0]}.", **of)
-    between = difference(of_candidate, of_serving)
-    low, high = between.interval(level=gate.level)
-    size = min(between.effective_sample_size, *(weights.sum() for weights in between.weights))
-    passed, why = _reason(between.value, low, high, size, gate)
+        return _held(f"it cannot be judged by this log, {error.args[0]}", **facts)
+    between, margin = difference(*values), gate.margin * abs(values[1].value)
+    low, high = _interval(between, gate.level, log.user_id)
+    missing = _missing_evidence(values, gate) or _missing_bounds(between.value, low, high, values[1].value)
+    outcome, why = ("held", f"Held: {missing}") if missing else _decide(low, high, margin)
+    measured = f"difference {between.value:+.3g}, {_percent(gate.level)} interval {low:+.3g} to {high:+.3g}"
     return Judgement(
-        passed,
-        why,
-        **of,
+        outcome,
+        f"{why} ({measured}).",
+        **facts,
+        missing=missing,
         difference=_finite(between.value),
         low=_finite(low),
         high=_finite(high),
-        candidate_value=_with_interval(of_candidate, gate.level),
-        serving_value=_with_interval(of_serving, gate.level),
-        effective_sample_size=_finite(size),
+        candidate_value=_with_interval(values[0], gate.level, log.user_id),
+        serving_value=_with_interval(values[1], gate.level, log.user_id),
+        effective_sample_size=_finite(min(value.effective_sample_size for value in values)),
+        rewarded_decisions=_finite(min(value.rewarded_decisions for value in values)),
+        margin=_finite(margin),
     )
 
 
@@ -157,31 +180,87 @@ def policy_directory(place):
 
 def probabilities_of(policy, log):
     """Probabilities float [n, k] with which a `ServedPolicy` shows the candidates of a `Log`."""
-    scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
-    return policy.exploration.probabilities(scores, log.mask)
+    return policy.exploration.probabilities(_scores(policy, log), log.mask)
 
 
-def _estimate(log, policy, q, gate):
-    from recbandits.evaluation import estimates
-
-    return estimates(log, probabilities_of(policy, log), q, names=[gate.estimator], shrinkage=100.0)[gate.estimator]
+def _scores(policy, log):
+    return policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
 
 
-def _reason(difference, low, high, size, gate):
-    """(passed, why); every comparison is written so that NaN does not pass."""
-    measured = f"difference {difference:+.3f}, {_percent(gate.level)} interval {low:+.3f} to {high:+.3f}"
-    if not size >= gate.effective_sample_size:
-        needed = f"{gate.effective_sample_size:g} decisions of equal weight, got {size:.0f}"
-        return False, f"Refused: the estimate needs {needed} ({measured})."
-    if not low >= -gate.margin:
-        return False, f"Refused: it may be worse than what serves by more than {gate.margin:g} ({measured})."
-    if not math.isfinite(difference) or not math.isfinite(high):
-        return False, f"Refused: the estimate is not finite ({measured})."
-    return True, f"Passed: it is not worse than what serves by more than {gate.margin:g} ({measured})."
+def predicted_values(policy, log):
+    """Predict the reward of each decision of a `Log` before its action is drawn, float [n]; None if that is impossible.
+
+    It is the mean of the scores under the probabilities of the policy, a `ServedPolicy`, and depends on nothing but the
+    context and the candidates.
+    """
+    try:
+        scores = _scores(policy, log)
+        probabilities = policy.exploration.probabilities(scores, log.mask)
+    except (KeyError, ValueError):  # an item or a column that the policy cannot read
+        return None
+    values = np.where(log.mask, probabilities * scores, 0.0).sum(axis=1)
+    return values if np.isfinite(values).all() else None
 
 
-def _with_interval(estimate, level):
-    return tuple(map(_finite, (estimate.value, *estimate.interval(level=level))))
+def _missing_evidence(values, gate):
+    """Say which evidence is missing for the `Estimate`s of the candidate and of what serves; empty text for none.
+
+    Comparisons are written so that NaN is missing evidence.
+    """
+    for name, value in zip(("the candidate", "what serves"), values, strict=True):
+        needs = (
+            (value.effective_sample_size, gate.effective_sample_size, "decisions of equal weight"),
+            (value.rewarded_decisions, gate.rewarded_decisions, "rewarded decisions of equal weight"),
+        )
+        for number, least, unit in needs:
+            if not number >= least:
+                return f"the estimate of {name} needs {least:g} {unit}, got {number:.0f}"
+        (weights,) = value.weights  # their mean is 1, less the decisions that the log could not contain
+        if not weights.mean() + 2 * weights.std() / math.sqrt(value.n) >= 1 - _UNLOGGED:
+            return f"{value.unsupported_mass:.0%} of the decisions of {name} are not in the log"
+    return ""
+
+
+def _missing_bounds(difference, low, high, value):
+    """Say what the interval of a difference from a value lacks; empty text for nothing."""
+    if not all(map(math.isfinite, (difference, low, high, value))):
+        return "the interval of the difference is not finite"
+    return "" if high - low > _ROUNDING * abs(value) else "nothing varies, which is no evidence"
+
+
+def _decide(low, high, margin):
+    """Return (outcome, why) of an interval that rests on enough evidence."""
+    if low > -margin:
+        return "passed", f"Passed: it is not worse than what serves by {margin:.3g} or more"
+    if high < -margin:
+        return "refused", f"Refused: it is significantly worse than what serves, by more than {margin:.3g}"
+    return "held", f"Held: more decisions must tell whether it is worse than what serves by {margin:.3g} or more"
+
+
+def _held(missing, **facts):
+    """Return the judgement of a candidate that nothing can be estimated of."""
+    return Judgement("held", f"Held: {missing}.", **facts, missing=missing)
+
+
+def _with_interval(estimate, level, users):
+    return tuple(map(_finite, (estimate.value, *_interval(estimate, level, users))))
+
+
+def _interval(estimate, level, users):
+    """Return the interval of an `Estimate` with the degrees of freedom of the users that its error rests on.
+
+    Where a few users with large weights have most of the variance, the variance itself is uncertain. The effective
+    number of n users with errors s is sum(s^2)^2 / sum(s^4) (Satterthwaite 1946); Student's t then has that many
+    degrees of freedom instead of n - 1.
+    """
+    low, high = estimate.interval(level=level, groups=users)
+    group = np.unique(users, return_inverse=True)[1]
+    squares = np.bincount(group, estimate.influence) ** 2
+    if not squares.any():
+        return low, high
+    freedom = np.array([squares.sum() ** 2 / (squares @ squares), len(squares) - 1])
+    effective, nominal = special.stdtrit(freedom, (1 + level) / 2)
+    return tuple(estimate.value + (bound - estimate.value) * effective / nominal for bound in (low, high))
 
 
 def _finite(value):

@@ -40,7 +40,8 @@ def ingest(warehouse, start, end, rule, features, directory, holdout=0.3, titles
 
     Returns:
       dict, the manifest: start, end, the rule, holdout, snapshot; counts, which add up as those of `Warehouse.counts`,
-      where what is quarantined here is quarantined and nothing else; reasons of the latter, without the values;
+      where what is quarantined here is quarantined and nothing else; reasons of the latter, and of rewards outside the
+      range, without the values;
       decisions, held_out, candidates (the most of a decision), policy_versions, files (SHA-256 of each) and digest (of
       all of it).
 
@@ -52,7 +53,6 @@ def ingest(warehouse, start, end, rule, features, directory, holdout=0.3, titles
         raise ValueError(f"holdout must be in [0, 1), got {holdout}")
     window = {"start": start.isoformat(), "end": end.isoformat()}
     table, reasons, counts, snapshot = _read(warehouse, start, end, rule, features)
-    table = table.filter(reasons == "")
     if not len(table):
         raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")
     held_out = are_held_out(table["event_id"].to_numpy(), holdout)
@@ -64,7 +64,7 @@ def ingest(warehouse, start, end, rule, features, directory, holdout=0.3, titles
         "holdout": holdout,
         "snapshot": snapshot,
         "counts": counts,
-        "reasons": dict(sorted(Counter(reason.partition(", got ")[0] for reason in reasons if reason).items())),
+        "reasons": reasons,
         "decisions": len(table),
         "held_out": int(held_out.sum()),
         "candidates": pc.max(pc.list_value_length(table["candidates"])).as_py(),
@@ -136,23 +136,23 @@ def _read(warehouse, start, end, rule, features):
     """
     for _ in range(_READINGS):
         snapshot = warehouse.snapshot(start, end)
-        table = warehouse.decisions(start, end, rule.window, rule.default, rule.take)
-        reasons = _reasons(table, features, rule)
+        table = warehouse.decisions(start, end, **vars(rule))
+        reasons = _reasons(table, features)
         refused = table.filter(reasons != "")
         warehouse.quarantine(_entries(refused, reasons[reasons != ""]))
-        counts = _counts(warehouse.counts(start, end, rule.window)._asdict(), refused)
+        counts = _counts(warehouse.counts(start, end, **vars(rule))._asdict(), refused)
+        number = Counter(reason.partition(", got ")[0] for reason in reasons if reason)
+        number[f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"] = len(
+            warehouse.outside(start, end, **vars(rule))
+        )
         if warehouse.snapshot(start, end) == snapshot:
             break
-    return table, reasons, counts, snapshot
+    return table.filter(reasons == ""), dict(sorted((+number).items())), counts, snapshot
 
 
-def _reasons(table, features, rule):
-    """Why a decision cannot be learnt from, array of text [n]; empty where it can."""
-    reasons = np.full(len(table), "", object)
-    reward, candidates = table["reward"].to_numpy(), table["candidates"].combine_chunks()
-    reasons[~((reward >= rule.lowest) & (reward <= rule.highest))] = (
-        f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"
-    )
+def _reasons(table, features):
+    """Why features cannot read a decision, array of text [n]; empty where they can."""
+    reasons, candidates = np.full(len(table), "", object), table["candidates"].combine_chunks()
     unknown = pc.invert(pc.is_in(candidates.flatten(), pa.array(features.item_ids, pa.string())))
     reasons[pc.list_parent_indices(candidates).filter(unknown).to_numpy()] = "candidates must be items with features"
     known = list(zip(table["context"].to_pylist(), table["candidate_features"].to_pylist(), strict=True))

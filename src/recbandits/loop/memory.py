@@ -115,6 +115,10 @@ class MemoryLearner:
         """Return the `MemoryModel` that serves; None where none does."""
         return self.models.get(serving_version(self._endpoint))
 
+    def policy(self, version):
+        """Return the `ServedPolicy` of a version; None where there is none."""
+        return self.models[version].policy if version in self.models else None
+
     def retry(self):
         """Return None: what failed has raised its error."""
 
@@ -139,7 +143,7 @@ class MemoryLearner:
         from recbandits.loop.train import learn, learner
 
         parent, rule = self.serving(), self._settings.join
-        log = log_of(self._warehouse.decisions(start, end, rule.window, rule.default, rule.take))
+        log = log_of(self._warehouse.decisions(start, end, **vars(rule)))
         held_out = are_held_out(log.event_id, self._settings.holdout)
         agent = learner(self._features, log.mask.shape[1], self._settings.agent)
         if parent is not None:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from recbandits.evaluation.estimators import ROUNDING, direct_method
 from recbandits.evaluation.intervals import mean_interval
-from recbandits.loop.gate import probabilities_of
+from recbandits.loop.gate import predicted_values, probabilities_of
 from recbandits.loop.ingest import log_of
 from recbandits.records.log_tables import read_contexts
 
@@ -23,13 +23,17 @@ _LARGE = 0.1  # population stability index above which a shift is commonly calle
 
 
 def propensities(decisions, policies=None, floor=0.001):
-    """Whether the logged propensities are what decisions were made with, for each version of the policy.
+    """Compare the logged propensities with what decisions were made with, for each version of the policy.
 
     The mean of 1 / (k p), with k candidates and propensity p of the one that was shown, is 1 where every candidate has
     a chance and p is right: the expectation of 1 / p is the number of candidates. Above 1, propensities were logged too
     small. Below 1 it may be because they were logged too large, or because what is hardly ever shown, and carries much
     of the mean, has not been shown yet. The policy tells the two apart: it knows the variance of 1 / (k p), which is
     (the mean of 1 / (k p_a) over the candidates a) - 1 for each decision, where a log alone can only guess it.
+
+    An interval that contains 1 says little where it is wide. So the table has the power: the relative error of all
+    propensities that would be found with probability 0.8. There is none where an error by a half would not be found, or
+    where the mean cannot vary, as with a uniform policy.
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
@@ -40,7 +44,8 @@ def propensities(decisions, policies=None, floor=0.001):
     Returns:
       DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p), with its 95 % interval low and high,
       exact with the policy and estimated without; smallest (propensity); at_floor (share of decisions with at most
-      `floor`); differing (share whose propensity is not what the policy gives, NaN without the policy); alarm.
+      `floor`); differing (share whose propensity is not what the policy gives, NaN without the policy); power, a
+      sentence; alarm.
     """
     rows = {}
     for version in pc.unique(decisions["policy_version"]).to_pylist():
@@ -49,8 +54,9 @@ def propensities(decisions, policies=None, floor=0.001):
         row = {"decisions": len(log), "ratio": ratio.value}
         row["low"], row["high"], row["differing"] = _checked(log, (policies or {}).get(version), ratio)
         row |= {"smallest": log.propensity.min(), "at_floor": (log.propensity <= floor).mean()}
-        rows[version] = row | {"alarm": _propensity_alarm(version, row)}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy_version")
+        rows[version] = row | {"power": _power(row), "alarm": _propensity_alarm(version, row)}
+    columns = ["decisions", "ratio", "low", "high", "differing", "smallest", "at_floor", "power", "alarm"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("policy_version")
 
 
 def drift(decisions, edges, policies=None):
@@ -166,9 +172,18 @@ def _checked(log, policy, ratio):
 
 
 def _known(log, policy):
-    """The decisions among items that a policy knows, hence can score again."""
+    """Select the decisions that a policy can score again: among items that it knows, on contexts that it can read."""
     items = log.item_ids.isin(policy.candidates)
-    return log.take((items[log.candidates] | ~log.mask).all(axis=1))
+    known = log.take((items[log.candidates] | ~log.mask).all(axis=1))
+    return known if predicted_values(policy, known) is not None else known.take(np.arange(0))
+
+
+def _power(row):
+    """Say which error the interval of the mean of 1 / (k p) would show, with the quantiles of 95 % and of 80 %."""
+    found = (row["high"] - row["ratio"]) * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / stats.norm.ppf(0.975)
+    if not 0 < found < 0.5:
+        return "No power: not even propensities that are wrong by a half would be found."
+    return f"Propensities that are wrong by {found:.0%} would be found with probability 0.8."
 
 
 def _propensity_alarm(version, row):

@@ -15,7 +15,7 @@ from recbandits.serving.policy import load
 
 _VISITS = 4000  # on which policies are compared
 _COLUMNS = ["kind", "why", "difference", "low", "high"]
-GUARDRAIL = ("promoted", "rolled back", "withdrawn")  # kinds of its verdicts; all others are of the gate
+GUARDRAIL = ("ramped", "promoted", "rolled back", "withdrawn")  # kinds of its verdicts; all others are of the gate
 
 
 def write_page(loop, end):
@@ -34,7 +34,7 @@ def write_page(loop, end):
     rounds = rounds_of(verdicts, end)
     start = rounds["start"].iloc[0].to_pydatetime()
     closed = max(start, end - timedelta(seconds=rule.window))
-    decisions = loop.platform.warehouse.decisions(start, closed, rule.window, rule.default, rule.take)
+    decisions = loop.platform.warehouse.decisions(start, closed, **vars(rule))
     decisions = decisions.filter(pc.not_equal(decisions["policy_version"], UNIFORM))
     versions = {*rounds["version"], *pc.unique(decisions["policy_version"]).to_pylist()}
     policies = {version: load(loop.models.path(version) / POLICY) for version in sorted(versions)}

@@ -21,7 +21,7 @@ class Plan(NamedTuple):
       end: before which.
       snapshot: what the warehouse has of that time, in one word.
       serving: version that serves, to go on from.
-      new: joined decisions since it was last decided about a candidate.
+      new: decisions since it was last decided about a candidate.
     """
 
     name: str
@@ -35,15 +35,15 @@ class Plan(NamedTuple):
 def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, shares=None):
     """Whether it is time to train again.
 
-    It is when so many decisions with a reward are new since the last verdict about a candidate, and no canary waits for
-    a verdict. Decisions that people may still answer are left for the next time.
+    It is when so many decisions are new since the last verdict about a candidate, with a report or with the default,
+    and no canary waits for a verdict. Decisions that people may still answer are left for the next time.
 
     Args:
       warehouse: `Warehouse`
       serving: `loop.models.Model` that serves.
       rule: `settings.Join`
       now: aware datetime.
-      least_new: joined decisions that are enough.
+      least_new: decisions that are enough.
       overlap: seconds, see `span`.
       since: aware datetime; decisions before it do not count as new. None for none.
       shares: traffic of the endpoint, dict from version to percentage, which tells whether a canary waits.
@@ -52,14 +52,15 @@ def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, s
       `Plan`, or None.
     """
     verdicts = warehouse.verdicts()
-    decided = verdicts[verdicts["kind"].isin(["deployed", "refused"])]
+    decided = verdicts[verdicts["kind"].isin(["deployed", "held", "refused"])]
     under = experiment(shares or {}, verdicts)
     if under is not None and not under.promoted:
         return None
     start, end = span(warehouse, serving, rule, now, overlap)
     news = [serving.until, *([] if since is None else [since])]
     news += [] if decided.empty else [decided["time"].max().to_pydatetime() - _seconds(rule.window)]
-    new = warehouse.counts(max(news), end, rule.window).joined if max(news) < end else 0
+    counts = warehouse.counts(max(news), end, **vars(rule)) if max(news) < end else None
+    new = 0 if counts is None else counts.joined + (0 if rule.default is None else counts.defaulted)
     if new < least_new:
         return None
     snapshot = warehouse.snapshot(start, end)

@@ -7,6 +7,7 @@ it again. Reading is a function of times that are given, never of a clock.
 import dataclasses
 import hashlib
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -24,17 +25,49 @@ _DECISIONS = arrow_schema(Interaction).append(pa.field("reward", pa.float64(), n
 _DECISIONS = _DECISIONS.append(pa.field("reward_time", TIME.arrow))
 
 
+class JoinRule(NamedTuple):
+    """The rule by which decisions get their rewards; the fields of `loop.settings.Join`.
+
+    Attributes:
+      window: seconds in which a reward counts.
+      default: reward of a decision without a report; None leaves such decisions out.
+      take: rule for several reports of one decision, one of `records.REPORT_RULES`.
+      lowest: smallest reward that is possible.
+      highest: largest one.
+      skew: seconds by which a report may be from before its decision, as where the clock of a client is behind.
+    """
+
+    window: float
+    default: float | None = None
+    take: str = "first"
+    lowest: float = -sys.float_info.max
+    highest: float = sys.float_info.max
+    skew: float = 0.0
+
+    def check(self):
+        """Return the rule if each field is as described, or raise ValueError."""
+        for name, seconds in (("window", self.window), ("skew", self.skew)):
+            checks.require(0 <= seconds <= _LONGEST, name, f"seconds from 0 to {_LONGEST}", seconds)
+        known = self.default is None or math.isfinite(self.default)
+        checks.require(known, "default", "a finite number", self.default)
+        checks.require(self.take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", self.take)
+        numbers = math.isfinite(self.lowest) and math.isfinite(self.highest) and self.lowest < self.highest
+        checks.require(numbers, "range", "two finite numbers, the lower one first", (self.lowest, self.highest))
+        return self
+
+
 class Counts(NamedTuple):
-    """What became of everything that has to do with a span of time; `total` is the sum of the others.
+    """What became of everything that has to do with a span of time; `total` is the sum of all but `skewed`.
 
     Attributes:
       total: rows of interactions, rewards and quarantine, a joined pair taken as one.
-      joined: decisions with a reward in the window.
+      joined: decisions with a reward in the window and in the range.
       defaulted: decisions without, which have the default reward or stay out.
       late: first reports of defaulted decisions, after the window or before the decision.
       duplicate: any further row of an event, also where the rule for several reports takes it.
       orphan: rewards without a decision.
-      quarantined: messages that make no record.
+      quarantined: messages that make no record, and decisions with a reward outside the range.
+      skewed: decisions whose reward is from before them, by no more than the tolerance; they are counted above, too.
     """
 
     total: int
@@ -44,16 +77,21 @@ class Counts(NamedTuple):
     duplicate: int
     orphan: int
     quarantined: int
+    skewed: int
 
 
 class Warehouse(ABC):
     """Interactions, rewards, quarantined messages and verdicts of one project.
 
-    A decision is the earliest row of an event. Its reward comes from the reports from its time to `window` seconds
-    later, both included: by the rule `take` from the first, the last or the largest of several (of equal times the
-    smaller value is first), or as their sum. Without a report it is `default`, or the decision stays out where that is
-    None. A span of time [start, end) bounds the times of decisions, of rewards without one, and of quarantined
-    messages; whatever else an event has belongs to its decision.
+    A decision is the earliest row of an event. Its reward comes from the reports from `skew` seconds before its time to
+    `window` seconds later, both included: by the rule `take` from the first, the last or the largest of several (of
+    equal times the smaller value is first), or as their sum. Without a report it is `default`, or the decision stays
+    out where that is None. A decision whose reward is outside [lowest, highest] is quarantined: only `outside` and
+    `counts` know of it. A span of time [start, end) bounds the times of decisions, of rewards without one, and of
+    quarantined messages; whatever else an event has belongs to its decision.
+
+    Methods that join decisions and rewards take the fields of `JoinRule`, by place or by name: `**vars(rule)` for a
+    `loop.settings.Join`.
 
     All methods raise ValueError for arguments that are not as described, and `PlatformError` with one sentence where
     the warehouse does not answer; what was to be written may be written then or not.
@@ -103,62 +141,64 @@ class Warehouse(ABC):
         """Keep a list of `Quarantined`; how many message ids were new."""
         return self.write(entries)
 
-    def decisions(self, start, end, window, default=None, take="first"):
+    def decisions(self, start, end, *rule, **fields):
         """The decisions of a span of time with their rewards.
 
         Args:
           start: aware datetime, included.
           end: aware datetime, not included.
-          window: seconds in which a reward counts.
-          default: reward of a decision without a report; None leaves such decisions out.
-          take: rule for several reports of one decision, one of `records.REPORT_RULES`.
+          *rule: fields of `JoinRule`.
+          **fields: of the same.
 
         Returns:
           pyarrow.Table in order of time and event id, with the columns of `Interaction`, `reward` float64, and
           `reward_time` (of the report that was taken, of a sum the last one), null where the reward is the default.
         """
-        return self._query_joined(sql.DECISIONS, start, end, window, default, take).cast(_DECISIONS)
+        return self._query_joined(sql.DECISIONS, start, end, JoinRule(*rule, **fields)).cast(_DECISIONS)
 
-    def rewards_of(self, version, start, end, window, default=None, take="first"):
+    def outside(self, start, end, *rule, **fields):
+        """The decisions that are quarantined because of their rewards, which are outside the range; as `decisions`."""
+        return self._query_joined(sql.OUTSIDE, start, end, JoinRule(*rule, **fields)).cast(_DECISIONS)
+
+    def rewards_of(self, version, start, end, *rule, **fields):
         """Rewards of one version's decisions, float64 [decisions], in order of time; see `decisions`."""
-        table = self._query_joined(sql.REWARDS_OF, start, end, window, default, take, version=version)
+        table = self._query_joined(sql.REWARDS_OF, start, end, JoinRule(*rule, **fields), version=version)
         return table["reward"].to_numpy()
 
-    def by_version(self, start, end, window, default=None, take="first"):
+    def by_version(self, start, end, *rule, **fields):
         """Compare versions by what they got; see `decisions`.
 
         Returns:
           DataFrame indexed by policy_version, the first to decide first: number of `decisions`, `mean` and sample
           `variance` of the reward (NaN for one decision), times of the `first` and `last` decision.
         """
-        table = self._query_joined(sql.BY_VERSION, start, end, window, default, take)
+        table = self._query_joined(sql.BY_VERSION, start, end, JoinRule(*rule, **fields))
         return table.to_pandas().set_index("policy_version").astype({"mean": float, "variance": float})
 
-    def by_user(self, start, end, window, default=None, take="first"):
+    def by_user(self, start, end, *rule, **fields):
         """Add up what each user got from each version; see `decisions`.
 
         Returns:
           DataFrame in order of policy_version and user_id (text), with these, the number of `decisions`, int64, and
           the `total` of their rewards, float64. Each decision for a user without an id, which is missing, is a row.
         """
-        return self._query_joined(sql.BY_USER, start, end, window, default, take).to_pandas()
+        return self._query_joined(sql.BY_USER, start, end, JoinRule(*rule, **fields)).to_pandas()
 
-    def _query_joined(self, statement, start, end, window, default, take, **parameters):
+    def _query_joined(self, statement, start, end, rule, **parameters):
         """Ask about decisions with their rewards; see `decisions`."""
-        checks.require(take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", take)
-        text = statement.format(joined=sql.joined(take, default is not None))
-        return self.query(text, _span(start, end, window, default) | parameters)
+        text = statement.format(joined=sql.joined(rule.check().take, rule.default is not None))
+        return self.query(text, _span(start, end, rule) | parameters)
 
-    def counts(self, start, end, window):
+    def counts(self, start, end, *rule, **fields):
         """`Counts` of a span of time; see `decisions`."""
-        found = self.query(sql.COUNTS, _span(start, end, window)).to_pylist()
-        fates = dict.fromkeys(Counts._fields[1:], 0) | {row["fate"]: row["number"] for row in found}
-        rows = sum(row["number"] for row in found)
-        return Counts(rows - fates.pop("reward of joined", 0), **fates)
+        rows = self._query_joined(sql.COUNTS, start, end, JoinRule(*rule, **fields)).to_pylist()
+        numbers = dict.fromkeys(Counts._fields[1:], 0) | {row["fate"]: row["number"] for row in rows}
+        numbers.pop("reward of a decision", None)
+        return Counts(sum(numbers.values()) - numbers["skewed"], **numbers)
 
     def snapshot(self, start, end):
         """Text that stands for all rows on which `decisions` and `counts` of a span of time depend."""
-        (row,) = self.query(sql.SNAPSHOT, _span(start, end)).to_pylist()
+        (row,) = self.query(sql.SNAPSHOT, _span(start, end, JoinRule(0.0))).to_pylist()
         return hashlib.blake2b(f"{row['number']} {row['first']} {row['second']}".encode(), digest_size=16).hexdigest()
 
     def verdicts(self):
@@ -188,15 +228,19 @@ def digest_of(record):
     return hashlib.blake2b(record.to_json().encode(), digest_size=16).hexdigest()
 
 
-def _span(start, end, window=0.0, default=None):
+def _span(start, end, rule):
     """Parameters of the statements; times of microseconds, as all times of the records."""
     start, end = TIME.accept("start", start), TIME.accept("end", end)
-    if not 0 <= window <= _LONGEST:
-        raise ValueError(f"window must be seconds from 0 to {_LONGEST}, got {window!r}")
-    if default is not None and not math.isfinite(default):
-        raise ValueError(f"default must be a finite number, got {default!r}")
-    length = timedelta(seconds=window)
-    last = datetime.max.replace(tzinfo=UTC)
-    until = end + length if length < last - end else last
-    parameters = {"start": start, "stop": end, "until": until, "microseconds": length // timedelta(microseconds=1)}
-    return parameters if default is None else parameters | {"fallback": float(default)}
+    window, skew = timedelta(seconds=rule.window), timedelta(seconds=rule.skew)
+    first, last = (edge.replace(tzinfo=UTC) for edge in (datetime.min, datetime.max))
+    parameters = {
+        "start": start,
+        "stop": end,
+        "since": start - skew if skew < start - first else first,
+        "until": end + window if window < last - end else last,
+        "microseconds": window // timedelta(microseconds=1),
+        "skew": skew // timedelta(microseconds=1),
+        "lowest": float(rule.lowest),
+        "highest": float(rule.highest),
+    }
+    return parameters if rule.default is None else parameters | {"fallback": float(rule.default)}

@@ -2,15 +2,17 @@
 
 A table has one row for each distinct report of an event: the same delivered twice is one row, two different ones are
 two. Of decisions the earliest counts, ties broken by digest; of rewards those that the rule of `joined` takes. So
-nothing depends on the order of delivery.
+nothing depends on the order of delivery. A decision whose reward is outside the declared range is in `outside` and not
+in `joined`, for whoever asks.
 
 BigQuery checks no key, and two MERGEs that only add rows do not exclude each other: writers that are given one report
 at the same moment can both add it. So whatever is asked here takes equal rows for one.
 
-Parameters, none of them a keyword: `@start` and `@stop` bound the time of the decision, `@microseconds` is the window,
-`@until` is `@stop` plus the window (rewards that may be joined are bounded by constants, so that only their partitions
-are read; whoever counts, or takes a snapshot, looks for late ones in all of them), `@fallback` is the reward of a
-decision without one.
+Parameters, none of them a keyword: `@start` and `@stop` bound the time of the decision, `@microseconds` is the window
+and `@skew`, in microseconds too, the tolerance for a client whose clock is behind; `@since` is `@start` less `@skew`
+and `@until` is `@stop` plus the window (rewards that may be joined are bounded by constants, so that only their
+partitions are read; whoever counts, or takes a snapshot, looks for late ones in all of them); `@lowest` and `@highest`
+bound the reward, and `@fallback` is the reward of a decision without one.
 """
 
 from typing import NamedTuple
@@ -90,16 +92,19 @@ decided AS (
     AND NOT EXISTS (SELECT 1 FROM interactions AS e WHERE e.event_id = i.event_id AND e.time < @start)
   QUALIFY ROW_NUMBER() OVER (PARTITION BY i.event_id ORDER BY i.time, i.digest) = 1
 )"""
+_BOUNDED = "LEAST(GREATEST(r.value, -1e300), 1e300)"
 _EARLIEST, _LATEST = "r.time, r.value, r.digest", "r.time DESC, r.value DESC, r.digest DESC"
-# By rule for several reports: order in which the first one gives the time of the reward, and the value.
+# By rule for several reports: order in which the first one gives the time of the reward, and the value. Reports are
+# bounded where they are added up: a sum that overflows is an error of the whole query.
 _REPORTS = {
     "first": (_EARLIEST, "r.value"),
     "last": (_LATEST, "r.value"),
-    "sum": (_LATEST, f"SUM(r.value) OVER (PARTITION BY r.event_id ORDER BY {_EARLIEST} ROWS UNBOUNDED PRECEDING)"),
+    "sum": (_LATEST, f"SUM({_BOUNDED}) OVER (PARTITION BY r.event_id ORDER BY {_EARLIEST} ROWS UNBOUNDED PRECEDING)"),
     "max": (f"r.value DESC, {_EARLIEST}", "r.value"),
 }
+_WITHIN = "a.value BETWEEN @lowest AND @highest"
 # Equal rows are one report, which would otherwise be added twice.
-_DISTINCT = "(SELECT DISTINCT * FROM rewards WHERE time >= @start AND time <= @until)"
+_DISTINCT = "(SELECT DISTINCT * FROM rewards WHERE time >= @since AND time <= @until)"
 
 
 def _answered(take):
@@ -110,14 +115,18 @@ answers AS (
   SELECT r.event_id, r.time, {value} AS value, r.digest
   FROM {_DISTINCT if take == "sum" else "rewards"} AS r
   JOIN decided AS d ON r.event_id = d.event_id
-  WHERE r.time >= @start AND r.time <= @until
-    AND r.time >= d.time AND r.time <= TIMESTAMP_ADD(d.time, INTERVAL @microseconds MICROSECOND)
+  WHERE r.time >= @since AND r.time <= @until
+    AND r.time >= TIMESTAMP_SUB(d.time, INTERVAL @skew MICROSECOND)
+    AND r.time <= TIMESTAMP_ADD(d.time, INTERVAL @microseconds MICROSECOND)
   QUALIFY ROW_NUMBER() OVER (PARTITION BY r.event_id ORDER BY {order}) = 1
 )"""
 
 
 def joined(take, keep_silent):
-    """Table expressions that end with `joined`: decisions, `reward` and `reward_time`.
+    """Table expressions `decided`, `answers`, `joined` and `outside`; the last two are decisions with their rewards.
+
+    Their columns are those of `Interaction`, `reward` and `reward_time`; `outside` has the rewards that the range
+    excludes.
 
     Args:
       take: rule for several reports, one of `records.REPORT_RULES`.
@@ -128,11 +137,19 @@ def joined(take, keep_silent):
 joined AS (
   SELECT {_FIELDS}, {reward} AS reward, a.time AS reward_time
   FROM decided AS d {join} answers AS a ON a.event_id = d.event_id
+  WHERE a.event_id IS NULL OR {_WITHIN}
+),
+outside AS (
+  SELECT {_FIELDS}, a.value AS reward, a.time AS reward_time
+  FROM decided AS d JOIN answers AS a ON a.event_id = d.event_id
+  WHERE NOT ({_WITHIN})
 )"""
 
 
 # Statements that begin with what `joined` gives.
 DECISIONS = "WITH {joined} SELECT * FROM joined ORDER BY time, event_id"
+
+OUTSIDE = "WITH {joined} SELECT * FROM outside ORDER BY time, event_id"
 
 REWARDS_OF = "WITH {joined} SELECT reward FROM joined WHERE policy_version = @version ORDER BY time, event_id"
 
@@ -158,23 +175,27 @@ _REST = """
   SELECT q.digest, 'quarantined' AS fate FROM quarantine AS q WHERE q.time >= @start AND q.time < @stop"""
 # Every row that has to do with the window, once, with what became of it: rows of the events that were decided in it,
 # whenever they came, and the rest. A pair of decision and reward is two rows.
-_FATES = f"""{_answered("first")},
+COUNTS = f"""
+WITH {{joined}},
 fates AS (
   SELECT i.digest, CASE
-    WHEN i.digest <> d.digest THEN 'duplicate' WHEN a.event_id IS NULL THEN 'defaulted' ELSE 'joined' END AS fate
+    WHEN i.digest <> d.digest THEN 'duplicate' WHEN a.event_id IS NULL THEN 'defaulted'
+    WHEN {_WITHIN} THEN 'joined' ELSE 'quarantined' END AS fate
   FROM interactions AS i JOIN decided AS d ON d.event_id = i.event_id
   LEFT OUTER JOIN answers AS a ON a.event_id = i.event_id
   UNION DISTINCT
   SELECT r.digest, CASE
-    WHEN r.digest = a.digest THEN 'reward of joined' WHEN a.digest IS NULL
+    WHEN r.digest = a.digest THEN 'reward of a decision' WHEN a.digest IS NULL
       AND DENSE_RANK() OVER (PARTITION BY r.event_id ORDER BY {_EARLIEST}) = 1 THEN 'late'
     ELSE 'duplicate' END AS fate
   FROM rewards AS r JOIN decided AS d ON d.event_id = r.event_id
   LEFT OUTER JOIN answers AS a ON a.event_id = r.event_id
+  UNION DISTINCT
+  SELECT a.digest, 'skewed' AS fate FROM answers AS a JOIN decided AS d ON d.event_id = a.event_id WHERE a.time < d.time
   UNION DISTINCT{_REST}
-)"""
-
-COUNTS = f"WITH {_FATES} SELECT fate, COUNT(*) AS number FROM fates GROUP BY fate"
+)
+SELECT fate, COUNT(*) AS number FROM fates GROUP BY fate
+"""
 
 # Digests are distinct, so that two halves of all of them, each combined by XOR in any order, stand for the set.
 SNAPSHOT = f"""

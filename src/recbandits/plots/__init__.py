@@ -8,7 +8,7 @@ Every function returns the figure, closed, so that a notebook shows it once; `ti
   relevance and diversity, `against_truth` and `by_slot` for position bias.
 - `training`: `step_times`, `time_per_example`, `elapsed`, `operations`, `bands` and `ridges` of histograms, `slotting`.
 - `platforms`: `resource_names`, package `sizes`, `rebuilds`, `footprints`, `trials` of a study.
-- `loop`: rewards, regret, gate, guardrail, propensities, drift and canary, as `plots.loop.rewards`.
+- `loop`: rewards, gate, guardrail, propensities, drift and canary, as `plots.loop.rewards`.
 """
 
 from recbandits import lazy_exports

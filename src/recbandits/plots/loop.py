@@ -1,4 +1,4 @@
-"""Pictures of the closed loop: rewards and regret, decisions of gate and guardrail, monitors, and a canary."""
+"""Pictures of the closed loop: rewards, decisions of gate and guardrail, monitors, and a canary."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,8 @@ from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, band, coloured, figure, label_rows
 
 REFERENCES = {"oracle": "--", "uniform": ":"}
-_KINDS = {"deployed": COLOURS[2], "refused": COLOURS[7], "promoted": COLOURS[0], "rolled back": COLOURS[3]}
+_KINDS = {"deployed": COLOURS[2], "held": COLOURS[1], "refused": COLOURS[7], "ramped": COLOURS[4]}
+_KINDS |= {"promoted": COLOURS[0], "rolled back": COLOURS[3], "withdrawn": COLOURS[1]}
 _LARGEST_RATIO = 3.0  # drawn, of a ratio whose expectation is 1
 
 
@@ -18,14 +19,14 @@ def rewards(table: pd.DataFrame, title=None) -> Figure:
 
     Args:
       table: DataFrame with columns round, learner, value, low, high, as `loop.rounds.by_learner` and
-        `loop.history.true_values` give it; "oracle" and "uniform" among the learners are drawn as references. With a
+        `loop.page.true_values` return it; "oracle" and "uniform" among the learners are drawn as references. With a
         column drift that changes, an axis below shows the preference drift.
     """
     drifts = "drift" in table and table["drift"].nunique() > 1
     ratios = {"height_ratios": [4, 1]} if drifts else {}
     with figure(7.5, 4.8 if drifts else 4.0, 1 + drifts, sharex=True, squeeze=False, **ratios) as (fig, axes):
         main, last = axes[0, 0], axes[-1, 0]
-        _draw_learners(main, table, "round")
+        _draw_learners(main, table)
         main.set(ylabel="expected reward (stars)", title=title)
         main.xaxis.get_major_locator().set_params(integer=True)
         if drifts:
@@ -36,33 +37,17 @@ def rewards(table: pd.DataFrame, title=None) -> Figure:
     return fig
 
 
-def regret(table: pd.DataFrame, title=None) -> Figure:
-    """Draw the cumulative regret against the best candidate; a flatter line has less regret per decision.
-
-    Args:
-      table: DataFrame with columns decisions (made so far), learner, value (cumulative regret in stars), low, high;
-        "uniform" among the learners is drawn as a reference.
-    """
-    with figure(7.5, 4.0) as (fig, axes):
-        _draw_learners(axes, table, "decisions")
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.yaxis.set_major_formatter("{x:,.0f}")
-        axes.set(xlabel="decisions", ylabel="cumulative regret (stars)", title=title)
-        axes.set_ylim(bottom=0)
-    return fig
-
-
 def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
     """Draw the estimated difference of every candidate to the served policy, with the margin of the gate.
 
     Args:
-      table: DataFrame, one row a candidate in order, with columns kind ("deployed" or "refused"), difference, low and
-        high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
+      table: DataFrame, one row a candidate in order, with columns kind ("deployed", "held" or "refused"), difference,
+        low and high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
       margin: of the gate, stars.
     """
     with figure(7.5, 3.6) as (fig, axes):
         _draw_margin(axes, margin)
-        for kind in ("deployed", "refused"):
+        for kind in ("deployed", "held", "refused"):
             part = table.assign(round=np.arange(len(table)))[(table["kind"] == kind).to_numpy()].astype({"low": float})
             compared, colour = part[part["difference"].notna()], _KINDS[kind]
             value = compared["difference"].astype(float)
@@ -197,17 +182,17 @@ def canary(visits: pd.DataFrame, title=None) -> Figure:
     return fig
 
 
-def _draw_learners(axes, table, x):
+def _draw_learners(axes, table):
     """Draw a line with its band for each learner; references in grey, without a band."""
     names = table["learner"].unique()
     for name, colour in coloured(name for name in names if name not in REFERENCES):
-        part = table[table["learner"] == name].sort_values(x)
-        axes.plot(part[x], part["value"], "o-" if x == "round" else "-", color=colour, ms=4, label=name)
-        band(axes, part[x], part["low"], part["high"], colour)
+        part = table[table["learner"] == name].sort_values("round")
+        axes.plot(part["round"], part["value"], "o-", color=colour, ms=4, label=name)
+        band(axes, part["round"], part["low"], part["high"], colour)
     for name, dashes in REFERENCES.items():
         if name in names:
-            part = table[table["learner"] == name].sort_values(x)
-            axes.plot(part[x], part["value"], dashes, color=REFERENCE, zorder=1, label=name)
+            part = table[table["learner"] == name].sort_values("round")
+            axes.plot(part["round"], part["value"], dashes, color=REFERENCE, zorder=1, label=name)
     axes.legend(**BESIDE)
 
 

@@ -1,8 +1,10 @@
 """Rules of the fields of records: one declaration checks a value alone and all values of a column."""
 
 import contextlib
+import functools
 import json
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 from recbandits import checks
 
 WRONG_TYPE = (TypeError, ValueError, OverflowError)  # the errors of pyarrow are among them
+VERDICTS = ("deployed", "held", "refused", "ramped", "promoted", "rolled back", "withdrawn")
 ANY = -1  # count of a JSON text that describes no list
 _SHORT = 1000  # letters of a JSON text that is remembered
 _WHOLE, _FLOATING, _LISTS = (int, np.integer), (float, np.floating), (tuple, list, np.ndarray)
@@ -167,7 +170,7 @@ def _is_named(text):
 
 
 def _is_verdict(text):
-    return (text == "deployed") | (text == "refused") | (text == "promoted") | (text == "rolled back")
+    return functools.reduce(operator.or_, (text == kind for kind in VERDICTS))
 
 
 def read_json(text: str) -> dict[str, Any]:
@@ -243,7 +246,7 @@ CANDIDATE_FEATURES = Field(
     among="candidates",
     count=_remember(_count_numbers),
 )
-VERDICT = Field("'deployed', 'refused', 'promoted' or 'rolled back'", pa.string(), _read_text, _is_verdict)
+VERDICT = Field(f"one of {', '.join(VERDICTS)}", pa.string(), _read_text, _is_verdict)
 RECEIVED = Field("text or bytes", pa.string(), _read_received)
 TIME = Field("a time with its zone, to the microsecond", pa.timestamp("us", "UTC"), _read_time)
 FINITE = Field("a finite number", pa.float64(), _read_number, checks.FINITE.holds)

@@ -116,7 +116,8 @@ class Verdict(Record):
     Attributes:
       verdict_id: unique name of the verdict.
       time: of the verdict, with its zone; stored in UTC, to the microsecond.
-      kind: "deployed", "refused", "promoted" or "rolled back".
+      kind: of the gate, "deployed", "held" for missing evidence or "refused"; of the guardrail, "ramped" for a larger
+        share, "promoted", "rolled back" or "withdrawn" for missing evidence.
       version: of the policy.
       against: version with which it was compared; empty for the first one.
       why: reason, one sentence.

@@ -1,0 +1,164 @@
+"""The gate on simulated loops of known truth: does its interval cover the difference, and what does it let pass?
+
+In each loop a policy serves simulated users by softmax exploration, a candidate differs from it by a known change of
+its coefficients, and `judge_log` sees the held-out part of the traffic. Half of the candidates are worse by exactly the
+margin, the hardest that must not pass; the others are changed at random.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+
+from recbandits.exploration import Exploration
+from recbandits.loop.gate import judge_log
+from recbandits.loop.memory import serve_in_memory
+from recbandits.loop.settings import Gate
+from recbandits.loop.simulated_users import SimulatedUsers
+from recbandits.records import Log
+from recbandits.serving.scorer import Scorer, linear_head
+
+LOOPS, CANDIDATES, VISITS = 200, 10, 100_000  # visits on which true values are computed
+GATE = Gate()
+EXPLORATION = Exploration("softmax", 0.2)  # as that of `loop.settings.Settings`
+_SILENT, _CLICKS = 0.1, 0.04  # share of ratings that never come; click rate of what everybody likes best
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A kind of reward, and the traffic by which candidates are judged.
+
+    Attributes:
+      name: of the reward.
+      held_out: decisions that the gate sees.
+    """
+
+    name: str
+    held_out: int
+
+    def expected(self, ratings):
+        """Return the mean reward, given expected ratings of 1 to 5 stars; who rates nothing counts as 1 star."""
+        if self.name == "stars":
+            return (1 - _SILENT) * ratings + _SILENT
+        return _CLICKS * ((ratings - 1) / 4) ** 2
+
+    def draw(self, ratings, rng):
+        """Draw rewards of that mean."""
+        if self.name == "stars":
+            stars = 1.0 + rng.binomial(4, (ratings - 1) / 4)
+            return np.where(rng.random(ratings.shape) < _SILENT, 1.0, stars)
+        return (rng.random(ratings.shape) < self.expected(ratings)).astype(float)
+
+
+STARS, CLICKS = Traffic("stars", 600), Traffic("rare clicks", 20_000)
+
+
+def measure(data):
+    """Measure coverage and wrong passes on both kinds of reward.
+
+    Returns:
+      dict from title to DataFrame of text.
+    """
+    world = SimulatedUsers.make(data)
+    rows = [summary(simulate(world, traffic, range(LOOPS)), traffic) for traffic in (STARS, CLICKS)]
+    return {f"The gate over {LOOPS} simulated loops each, margin {GATE.margin:.0%} of what serves": pd.DataFrame(rows)}
+
+
+def simulate(world, traffic, seeds, gate=GATE):
+    """Judge one candidate in each of some loops.
+
+    Args:
+      world: `SimulatedUsers`
+      traffic: `Traffic`
+      seeds: of the loops; every other candidate is worse by the margin.
+      gate: `Gate`
+
+    Returns:
+      DataFrame, a row a loop: outcome, evidence (whether there was enough to decide), truth (the true difference),
+      margin (the true one), low and high.
+    """
+    visits = world.visits(VISITS, np.random.default_rng(0), CANDIDATES)
+    expected = traffic.expected(world.expected(*visits))
+    return pd.DataFrame([_loop(world, traffic, seed, gate, visits, expected) for seed in seeds])
+
+
+def summary(loops, traffic):
+    """Return a row of the table: shares among the judgements that had enough evidence."""
+    known = loops[loops["evidence"]]
+    covered = (known["low"] <= known["truth"]) & (known["truth"] <= known["high"])
+    bad = known[known["truth"] <= -0.99 * known["margin"]]
+    alike = known[known["truth"] >= 0]
+    return {
+        "reward": traffic.name,
+        "held-out decisions": f"{traffic.held_out:,}",
+        "enough evidence": f"{loops['evidence'].mean():.1%}",
+        "interval covers the truth": f"{covered.mean():.1%}",
+        "worse by the margin": len(bad),
+        "of them pass": f"{(bad['outcome'] == 'passed').mean():.1%}",
+        "not worse": len(alike),
+        "pass": f"{(alike['outcome'] == 'passed').mean():.1%}",
+    }
+
+
+def _loop(world, traffic, seed, gate, visits, expected):
+    rng = np.random.default_rng(seed)
+    serving, other = (draw_coefficients(world, quality, rng) for quality in rng.uniform((0.3, -1.0), (0.7, 1.0)))
+    step, worse = rng.uniform(-0.2, 0.7), draw_coefficients(world, -1.0, rng)
+    value = _values(world, visits, expected, serving, worse if seed % 2 else other)
+    served = value(0.0)
+    margin = gate.margin * served
+    if seed % 2:
+        other, step = worse, brentq(lambda step: value(step) - served + margin, 0, 1, xtol=1e-4)
+    policies = [make_policy(world, serving + share * (other - serving)) for share in (step, 0)]
+    judgement = judge_log(draw_log(world, traffic, policies[1], rng), *policies, gate)
+    truth = {"truth": value(step) - served, "margin": margin, "evidence": not judgement.missing}
+    return {"outcome": judgement.outcome, **truth, "low": judgement.low, "high": judgement.high}
+
+
+def draw_coefficients(world, quality, rng):
+    """Return coefficients of context and item that know a part of the taste, 1 for all of it, and err a little."""
+    rank = world.model.rank
+    taste = quality + rng.normal(0, 0.1, rank)
+    return np.concatenate([[world.model.mean, 1], np.zeros(rank), [quality], np.zeros(rank), taste])
+
+
+def make_policy(world, coefficients):
+    scorer = Scorer("concat", "relu", (), (), (linear_head(np.array([coefficients], np.float32)),))
+    return serve_in_memory(scorer, world.features, EXPLORATION)
+
+
+def _values(world, visits, expected, serving, other):
+    """Return the function from a step between coefficients, 0 to 1, to the true value; scores are linear in it."""
+    everyone = np.arange(len(world.user_ids))
+    items = np.tile(np.arange(len(world.item_ids)), (len(everyone), 1))
+    asked, rows = (world.contexts(everyone), world.candidate_ids(items)), (visits[0][:, None], visits[1])
+    first, second = (make_policy(world, coefficients).scores(*asked)[rows] for coefficients in (serving, other))
+
+    def value(step):
+        probabilities = EXPLORATION.probabilities(first + step * (second - first))
+        return float(np.einsum("nk,nk->", probabilities, expected)) / len(expected)
+
+    return value
+
+
+def draw_log(world, traffic, serving, rng):
+    n = traffic.held_out
+    users, items = world.visits(n, rng, CANDIDATES)
+    decided = serving.decide(world.contexts(users), world.candidate_ids(items), rng=rng)
+    ratings = world.expected(users, items)[np.arange(n), decided.action]
+    return Log(
+        event_id=np.array([f"event {row}" for row in range(n)], object),
+        time=np.full(n, datetime(2026, 1, 1), "datetime64[us]"),
+        user_id=users,
+        candidates=items,
+        mask=np.ones(items.shape, bool),
+        action=decided.action,
+        propensity=decided.propensity,
+        reward=traffic.draw(ratings, rng),
+        pass_prob=np.ones(n),
+        item_ids=world.item_ids,
+        user_ids=world.user_ids,
+        context=world.contexts(users),
+    )
