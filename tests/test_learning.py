@@ -88,10 +88,10 @@ def test_an_index_lists_every_page_and_notebook_of_its_folder_by_its_name(index)
 
 
 def test_the_page_of_costs_has_a_price_for_every_machine_that_the_adapters_ask_for():
-    from recbandits.platforms.gcp import endpoints, images
+    from recbandits.platforms.gcp import images, models
     from recbandits.platforms.jobs import MACHINES
 
     page = (LEARNING / "google-cloud-costs.md").read_text(encoding="utf-8")
     builder = images.MACHINE.lower().replace("_", "-")
-    for machine in (endpoints._MACHINE["machine_type"], MACHINES["cpu"].type, builder):
+    for machine in (models.MACHINE["machine_type"], MACHINES["cpu"].type, builder):
         assert re.search(rf"^\| .*{machine}.* \| [\d.]+ \|", page, flags=re.M)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from recbandits.loop.deployment import FUNCTIONS
 from recbandits.platforms.gcp.packages import pack
 
-SOURCES = Path(__file__).parents[2] / "04-pipelines/02-mlops_pipeline_tf_agents_bandit/src"
 RECORDER = Path(__file__).parents[1] / "recorder.py"
 BEGIN = """
 import sys
@@ -58,9 +58,10 @@ assert platform.endpoints.create().traffic_split == {{}}
 platform.messages.publisher(platform.messages.topic("rewards")).send([])
 assert "CreateTopic" in cloud.methods()
 """
-LOOK = """
-assert callable(main.look)
-assert platform.pipelines.run({folder!r} + "/re_training.yaml", "first").state == "succeeded"
+TICK = """
+assert callable(main.tick)
+from recbandits.loop.steps import TEMPLATES
+assert platform.pipelines.run(TEMPLATES / "re_training.yaml", "first").state == "succeeded"
 assert len(cloud.requests("CreatePipelineJob")) == 1
 """
 VARIABLES = {"RECBANDITS_PLATFORM": "gcp", "RECBANDITS_PROJECT": "movie-lab-42", "PATH": "/usr/bin:/bin"}
@@ -110,10 +111,10 @@ def is_original(path, recorded):
     return base64.urlsafe_b64encode(digest).decode().rstrip("=") == recorded.value
 
 
-@pytest.mark.parametrize(("name", "code"), [("logger", LOG), ("simulator", ASK), ("trigger", LOOK)])
+@pytest.mark.parametrize(("name", "code"), [("logger", LOG), ("simulator", ASK), ("trigger", TICK)])
 def test_a_function_works_with_its_package_and_its_requirements_alone(tmp_path, name, code):
     """Its own work, or what of it goes to Google Cloud, in a Python that has nothing else."""
-    with zipfile.ZipFile(io.BytesIO(pack(SOURCES / name))) as zipped:
+    with zipfile.ZipFile(io.BytesIO(pack(FUNCTIONS / name))) as zipped:
         zipped.extractall(tmp_path / "function")
         pinned = zipped.read("requirements.txt").decode().split()
     install(closure(pinned), tmp_path / "site")

@@ -192,16 +192,20 @@ def test_a_batch_that_is_refused_leaves_nothing_behind(warehouse, cloud):
 def test_rewards_are_looked_for_in_the_partitions_of_the_window_alone(warehouse, cloud):
     cloud.answers = {f"POST {HOST}{API}/jobs": exceptions.BadRequest("no")}
     with pytest.raises(PlatformError, match=r": 400 .*no"):
-        warehouse.decisions(START, START, 60, 1.0)
+        warehouse.decisions(START, START, 60, 1.0, lowest=1, highest=5, skew=1)
     (configuration,) = queries(cloud)
     assert parameters(configuration) == {
         "start": "2026-01-01 12:00:00+00:00",
+        "since": "2026-01-01 11:59:59+00:00",
         "stop": "2026-01-01 12:00:00+00:00",
         "until": "2026-01-01 12:01:00+00:00",
         "microseconds": "60000000",
+        "skew": "1000000",
+        "lowest": 1.0,
+        "highest": 5.0,
         "fallback": 1.0,
     }
-    assert "r.time >= @start AND r.time <= @until" in configuration["query"]["query"]
+    assert "r.time >= @since AND r.time <= @until" in configuration["query"]["query"]
 
 
 def test_what_is_forgotten_goes_in_one_transaction(warehouse, cloud):

@@ -1,4 +1,4 @@
-"""The closed loop: users are served, decisions and rewards logged, joined and learnt from, candidates judged and placed.
+"""The closed loop: users are served, decisions and rewards logged, joined and learnt from, candidates judged, placed.
 
 - `settings.Settings`, `Join`, `Gate`, `Guardrail`: the numbers of a loop.
 - `core.Core`: one loop on any endpoint and warehouse; `tick(now)` does what is due.

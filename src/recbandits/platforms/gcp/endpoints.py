@@ -1,34 +1,23 @@
-"""Models and endpoints of Vertex AI: versions of a policy, the traffic between them, and batch predictions."""
+"""Endpoints of Vertex AI: versions of a policy, and the traffic between them."""
 
-import hashlib
 import json
-import logging
-from collections import defaultdict
 from contextlib import suppress
 from functools import cached_property, wraps
 
 from recbandits.platforms.endpoints import expect_deployed, expect_shares
-from recbandits.platforms.gcp import storage
-from recbandits.platforms.gcp.cloud import explained, have, location, vertex
-from recbandits.platforms.gcp.images import GcpImages
+from recbandits.platforms.gcp import batch, storage
+from recbandits.platforms.gcp.cloud import explained, have, vertex
 from recbandits.platforms.gcp.messages import GcpMessages
+from recbandits.platforms.gcp.models import MACHINE, full_name, have_model
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.policy import load
-from recbandits.serving.schemas import Instance, RefusalError, Request
 from recbandits.serving.sinks import TOPIC_VARIABLE
 from recbandits.serving.traffic_split import TrafficSplit
 
-_MACHINE = {"machine_type": "n2-standard-2", "min_replica_count": 1, "max_replica_count": 2}
 _PREVIOUS = "previous-"  # labels in which an endpoint remembers the shares before the last change
 _STICKY = {"split": "users"}  # label of an endpoint whose server splits users
-_SERVER = {
-    "HANDLER_MODULE": "recbandits.serving.predictor",
-    "HANDLER_CLASS": "BanditHandler",
-    "PREDICTOR_MODULE": "recbandits.serving.predictor",
-    "PREDICTOR_CLASS": "BanditPredictor",
-}
 
 
 def _explained(method):
@@ -62,14 +51,14 @@ class GcpEndpoints:
         kind, labels = vertex(config).Endpoint, config.labels | (_STICKY if sticky else {})
         with explained(f"endpoint {name}"):
             endpoint = have(
-                lambda: _looked_at(kind(_full(config, "endpoints", name))),
+                lambda: _looked_at(kind(full_name(config, "endpoints", name))),
                 lambda: kind.create(display_name=name, endpoint_id=name, labels=labels),
             )
             splits_users = _STICKY.items() <= dict(endpoint.labels).items()
             if sticky and not splits_users:
                 raise PlatformError(f"endpoint {name} must split users, it splits requests: delete it first")
         if topic:
-            _let_publish(config, topic)
+            GcpMessages(config).let_publish(topic, config.account("serve"))
         return (StickyEndpoint if splits_users else GcpEndpoint)(config, name, topic)
 
 
@@ -82,7 +71,7 @@ class GcpEndpoint:
     """
 
     def __init__(self, config, name, topic):
-        self.name, self.resource_name = name, _full(config, "endpoints", name)
+        self.name, self.resource_name = name, full_name(config, "endpoints", name)
         self._config, self._topic = config, topic
 
     @property
@@ -159,28 +148,11 @@ class GcpEndpoint:
 
     @_explained
     def batch_predict(self, policy, source, destination):
-        """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`.
-
-        The job keeps no order and writes no error for a single line. So lines that are no `Instance` are not sent, the
-        server answers each instance that it refuses with a sentence, and answers are matched to the lines.
-        """
-        with open(source, "rb") as file:
-            lines = [line for line in file if _instance(line)]
+        """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`."""
         with local_directory(policy) as directory:
             served = versions.find(directory)
             model = self._upload(next(iter(served.policies)), policy, None)
-        answers = self._answers(model, lines, served.num_items) if lines else {}
-
-        def answer(line):
-            Instance.parse(line)  # raises what is written down for a line that was not sent
-            if not (waiting := answers.get(_canonical(line))):
-                raise ValueError("the batch prediction gave no answer")
-            prediction = waiting.pop()
-            if "error" in prediction:
-                raise ValueError(prediction["error"])
-            return prediction
-
-        return versions.answer_lines(source, destination, answer)
+        return batch.predict(self._config, model, served.num_items, source, destination)
 
     @_explained
     def delete(self):
@@ -237,39 +209,15 @@ class GcpEndpoint:
 
     def _start(self, endpoint, model, name, **traffic):
         """Have Vertex AI start a server of a model under a name, beside what is deployed."""
-        options = {"service_account": self._config.account("serve"), **_MACHINE}
+        options = {"service_account": self._config.account("serve"), **MACHINE}
         endpoint.deploy(model, deployed_model_display_name=name, **traffic, **options)
 
     def _upload(self, version, policy, topic):
         variables = {TOPIC_VARIABLE: topic} if topic else {}
         if str(policy).startswith("gs://"):
-            return _have_model(self._config, f"policy-{version}", str(policy), variables)
+            return have_model(self._config, f"policy-{version}", str(policy), variables)
         uri = f"gs://{self._config.bucket}/policies/{version}"
-        return _have_model(self._config, f"policy-{version}", uri, variables, policy)
-
-    def _answers(self, model, lines, num_items):
-        """Run a batch prediction; gives a dict from an instance's canonical text to the list of its predictions."""
-        content = b"".join(line.strip() + b"\n" for line in lines)
-        folder = f"batch/{model.version_id}-{hashlib.sha256(content).hexdigest()[:12]}"
-        bucket, answers = storage.bucket(self._config), defaultdict(list)
-        bucket.blob(f"{folder}/source.jsonl").upload_from_string(content, "application/jsonl")
-        job = model.batch_predict(
-            job_display_name=folder.rpartition("/")[2],
-            gcs_source=f"gs://{bucket.name}/{folder}/source.jsonl",
-            gcs_destination_prefix=f"gs://{bucket.name}/{folder}",
-            model_parameters={"answer_refusals": True},
-            machine_type=_MACHINE["machine_type"],
-            starting_replica_count=1,
-            max_replica_count=2,
-            batch_size=_batch_size(lines, num_items),
-            service_account=self._config.account("serve"),
-            labels=self._config.labels,
-        )
-        output = job.output_info.gcs_output_directory.partition(f"gs://{bucket.name}/")[2]
-        for blob in bucket.list_blobs(prefix=f"{output}/prediction.results"):
-            for result in map(json.loads, blob.download_as_bytes().splitlines()):
-                answers[_canonical(json.dumps(result["instance"]))].append(result["prediction"])
-        return answers
+        return have_model(self._config, f"policy-{version}", uri, variables, policy)
 
 
 class StickyEndpoint(GcpEndpoint):
@@ -284,7 +232,7 @@ class StickyEndpoint(GcpEndpoint):
         """See `Endpoint.deploy`; where no server of the present image runs yet, one is deployed."""
         version, uri = super().deploy(policy, traffic_percentage), f"gs://{self._config.bucket}/{self._folder}"
         variables = {versions.VARIABLE: uri} | ({TOPIC_VARIABLE: self._topic} if self._topic else {})
-        model, endpoint = _have_model(self._config, "release", uri, variables), self._look()
+        model, endpoint = have_model(self._config, "release", uri, variables), self._look()
         name, numbers = f"release-{model.version_id}", _numbers(endpoint)
         if name not in numbers:
             self._start(endpoint, model, name, traffic_percentage=100)
@@ -329,22 +277,6 @@ class StickyEndpoint(GcpEndpoint):
             blob.delete(if_generation_match=generation)
 
 
-def _let_publish(config, topic):
-    """Let the servers log to a topic; a step of a pipeline may not give roles, and leaves them as they are."""
-    from google.api_core.exceptions import Forbidden
-
-    try:
-        GcpMessages(config).allow(topic, "roles/pubsub.publisher", config.account("serve"))
-    except PlatformError as error:
-        if not isinstance(error.__cause__, Forbidden):
-            raise
-        logging.warning("who serves may not be allowed to log: %s", error)
-
-
-def _full(config, kind, name):
-    return f"{location(config)}/{kind}/{name}"
-
-
 def _looked_at(endpoint):
     """Return an endpoint of the SDK after its first request, which the constructor does not send."""
     return endpoint if endpoint.gca_resource else None
@@ -359,65 +291,3 @@ def _labels(endpoint, release):
     """Labels of an endpoint, with the shares that a `TrafficSplit` remembers."""
     labels = {key: text for key, text in endpoint.labels.items() if not key.startswith(_PREVIOUS)}
     return labels | {f"{_PREVIOUS}{version}": str(share) for version, share in (release.previous or {}).items()}
-
-
-def _have_model(config, name, uri, variables, directory=None):
-    """Return the version of the one model for what is at a gs:// URI, in the container with these variables.
-
-    Where there is none it is made, after a local directory, if given, was sent to the URI. The image is named by its
-    digest, for a tag may name another one when a server starts.
-    """
-    from google.api_core.exceptions import NotFound
-
-    kind, full = vertex(config).Model, _full(config, "models", config.base)
-    image = GcpImages(config).pinned("serve")
-    alias = f"{name}-{hashlib.sha256(json.dumps([image, uri, variables]).encode()).hexdigest()[:8]}"
-    settings = {
-        "display_name": config.base,
-        "artifact_uri": uri,
-        "serving_container_image_uri": image,
-        "serving_container_predict_route": "/predict",
-        "serving_container_health_route": "/health",
-        "serving_container_ports": [8080],
-        "serving_container_environment_variables": _SERVER | variables,
-        "version_aliases": [alias],
-        "version_description": name.replace("-", " "),
-        "labels": config.labels,
-    }
-
-    def upload():
-        if directory is not None:
-            storage.upload(config, directory, uri.removeprefix(f"gs://{config.bucket}/"))
-        try:
-            place = {"parent_model": kind(full).resource_name}
-        except NotFound:
-            place = {"model_id": config.base}
-        return kind.upload(**settings, **place)
-
-    return have(lambda: kind(f"{full}@{alias}"), upload)
-
-
-def _instance(line):
-    """Return the `Instance` of a line, None for a line that is none."""
-    with suppress(RefusalError):
-        return Instance.parse(line)
-
-
-def _canonical(text):
-    """Return JSON as text in which 7.0, as Vertex AI writes 7, is 7."""
-
-    def read(digits):
-        return int(number) if (number := float(digits)).is_integer() else number
-
-    return json.dumps(json.loads(text, parse_float=read), sort_keys=True)
-
-
-def _batch_size(lines, num_items):
-    """Return how many lines, of 64, 8 or 1, can be one request whichever they are."""
-    for size in (64, 8):
-        with suppress(RefusalError):
-            for line in lines:
-                request = Request.model_construct(instances=[_instance(line)] * size, parameters=None)
-                request.count_candidates(num_items)
-            return size
-    return 1

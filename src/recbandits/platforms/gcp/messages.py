@@ -1,5 +1,6 @@
 """Pub/Sub of Google Cloud: topics, subscriptions, dead letters, and who may publish."""
 
+import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -7,6 +8,7 @@ from functools import cached_property
 from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.gcp.cloud import explained, have, rest
 from recbandits.platforms.gcp.project import grant
+from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.sinks import PubSubSink
 
 _DEADLINE = 60  # seconds until a message that was not acknowledged comes again; Eventarc's 10 are too few
@@ -74,6 +76,17 @@ class GcpMessages:
         client = self.publisher_client if "/topics/" in resource else self.subscriber_client
         with explained(f"role {role} on {resource}"):
             grant(client, resource, [(role, account)])
+
+    def let_publish(self, topic, account):
+        """Let an account publish to a topic; a step of a pipeline may not give roles, and leaves them as they are."""
+        from google.api_core.exceptions import Forbidden
+
+        try:
+            self.allow(topic, "roles/pubsub.publisher", account)
+        except PlatformError as error:
+            if not isinstance(error.__cause__, Forbidden):
+                raise
+            logging.warning("%s may not be allowed to publish: %s", account, error)
 
     def backlog(self, name):
         """See `Messages.backlog`; as Cloud Monitoring saw it, up to minutes ago.
