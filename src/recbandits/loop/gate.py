@@ -184,7 +184,10 @@ def probabilities_of(policy, log):
 
 
 def _scores(policy, log):
-    return policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
+    scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
+    if not np.isfinite(scores[log.mask]).all():
+        raise ValueError(f"scores of {policy.version} must be finite")
+    return scores
 
 
 def predicted_values(policy, log):
@@ -196,10 +199,9 @@ def predicted_values(policy, log):
     try:
         scores = _scores(policy, log)
         probabilities = policy.exploration.probabilities(scores, log.mask)
-    except (KeyError, ValueError):  # an item or a column that the policy cannot read
+    except (KeyError, ValueError):  # an item or a column that the policy cannot read, or scores that are not finite
         return None
-    values = np.where(log.mask, probabilities * scores, 0.0).sum(axis=1)
-    return values if np.isfinite(values).all() else None
+    return np.where(log.mask, probabilities * scores, 0.0).sum(axis=1)
 
 
 def _missing_evidence(values, gate):

@@ -22,7 +22,7 @@ def evaluator(
         dataset: from the Ingester.
         model: the candidate.
         serving: version that serves.
-        gate: what the candidate has to show: margin, effective_sample_size, estimator, level.
+        gate: what the candidate has to show, `loop.settings.Gate` as a dict.
         metrics: the difference with its interval, whose coverage is the gate's level, and the effective sample size.
         report: the judgement as a page.
 
