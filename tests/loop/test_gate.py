@@ -112,8 +112,8 @@ def test_users_without_an_id_are_each_a_user_to_the_gate(world, log):
     """As 3,000 users with ids of their own, none of whom a policy has seen before."""
     named = [f"new {number}" for number in range(3000)]
     new = dataclasses.replace(log, user_ids=named, user_id=np.arange(3000))
-    nobody = dataclasses.replace(log, user_id=len(log.user_ids) + np.arange(3000))
-    found = judge_log(nobody, policy(world, 1.0), policy(world, 0.5))
+    anonymous = dataclasses.replace(log, user_id=len(log.user_ids) + np.arange(3000))
+    found = judge_log(anonymous, policy(world, 1.0), policy(world, 0.5))
     assert found.passed
     assert found == judge_log(new, policy(world, 1.0), policy(world, 0.5))
 

@@ -121,7 +121,7 @@ def judge_log(log, candidate, serving, gate=None):
     """Judge a candidate by a log of decisions that it has not learnt from.
 
     Both policies are valued on the same records by a doubly robust estimator, whose reward model is a regression on the
-    scores of both, and predicts nobody's reward from that user's own; intervals count users, not decisions. The
+    scores of both, and predicts no user's reward from that user's own; intervals count users, not decisions. The
     candidate passes if it is non-inferior: the lower bound of the difference is above minus the margin. It is refused
     if it is significantly worse: the upper bound is below minus the margin. It is held in between, and where evidence
     is missing.

@@ -24,7 +24,7 @@ def test_the_deployer_deploys_what_passed_and_says_why_it_refuses_the_rest(
     first, second = (read_model(directory).version for directory in models)
     passed = judge(datasets[1], models[1], models[0], replace(project.settings.gate, margin=4.0))
     assert passed.passed
-    refused = replace(passed, passed=False, why="Refused: by this test.")
+    refused = replace(passed, outcome="refused", why="Refused: by this test.")
     asked = {"config": project.parameter, "canary": 20, "topic": ""}
 
     def deploy(directory, serving, judgement):
