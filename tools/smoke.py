@@ -105,10 +105,8 @@ def train(trial):
 
 
 def deploy(trial):
-    run = deploy_loop(trial.config, SETTINGS, synthetic.generate())
-    while run.state == "running":
-        time.sleep(_POLL)
-        run = trial.platform.pipelines.status(START_UP)
+    deploy_loop(trial.config, SETTINGS, synthetic.generate())
+    run = trial.platform.pipelines.wait(START_UP)
     _require(run.state == "succeeded", f"the start-up pipeline must succeed, it is {run.state}: {run.error}")
 
 

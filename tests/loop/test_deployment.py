@@ -12,6 +12,7 @@ from recbandits.loop.deployment import SCHEDULES, deploy_loop, follow_loop, remo
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import settings_from
+from recbandits.platforms import choose
 from recbandits.platforms.gcp.warehouse import BigQueryWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Verdict, to_table
@@ -25,8 +26,8 @@ DIGEST = f"sha256:{64 * 'a'}"  # of every image, see the fixture `project`
 
 @pytest.fixture
 def deployed(project):
-    """The run of the start-up pipeline, once the loop is deployed."""
-    return deploy_loop(CONFIG, SETTINGS, synthetic.generate())
+    """The loop, deployed."""
+    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
 
 
 def test_functions_listen_to_the_topics_as_the_account_of_functions(project, deployed):
@@ -66,7 +67,7 @@ def test_the_first_pipeline_run_reads_that_log_by_an_image_with_its_digest(proje
     assert job["serviceAccount"] == CONFIG.account("train")
     images = {each["container"]["image"] for each in job["pipelineSpec"]["deploymentSpec"]["executors"].values()}
     assert images == {f"us-central1-docker.pkg.dev/movie-lab-42/recbandits-v1/train@{DIGEST}"}
-    assert deployed.name == "start-up"
+    assert job["labels"]["run"] == "start-up"
 
 
 def test_training_the_guardrail_and_the_simulation_are_scheduled(project, deployed):
@@ -99,6 +100,13 @@ def test_a_second_deployment_makes_nothing_more(project, deployed):
     project.calls.clear()
     deploy_loop(CONFIG, SETTINGS, synthetic.generate())
     assert project.methods("Create") == []
+
+
+def test_where_a_policy_serves_the_first_pipeline_is_not_run(project, exported):
+    choose(CONFIG).endpoints.create(sticky=True).deploy(exported[0])
+    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
+    assert project.requests("CreatePipelineJob") == []
+    assert len(project.requests("CreateJob")) == 3
 
 
 def test_what_runs_is_removed_schedules_first_and_the_data_stay(project, deployed):

@@ -23,7 +23,7 @@ from google.longrunning import operations_pb2
 from recbandits.config import Config
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import re_training_parameters
+from recbandits.loop.steps import TEMPLATES, re_training_parameters
 from recbandits.notebook import show
 from recbandits.platforms import choose
 from recbandits.platforms.gcp import endpoints
@@ -85,8 +85,7 @@ def names(platform, folder):
     record = SimpleNamespace(model=str(policies["good"]), own={"by_seed": {"mean_reward": [1.0, 2.0]}})
     parameters = {"PROFILE": "quick", "TRIALS": 8, "PARALLEL": 2, "RUN": "a", "SEED": 0, "BUILD": True, "LARGE": True}
     search = parameters | {"problem": TUNED[:2], "full": Job("sim-tuned", TUNED)}
-    template = NOTEBOOKS["02-mab_mlops_pipeline"].parent / "src" / "re_training.yaml"
-    asked = re_training_parameters(platform.config, Settings(STARS), f"{BUCKET}/world", topic=TOPIC)
+    arguments = re_training_parameters(platform.config, Settings(STARS), f"{BUCKET}/users", topic=TOPIC)
     return {
         "00-env-setup": {"cloud_config": platform.config},
         "01b-build-training-image": parameters | {"IMAGE": "train", "root": checkout(ROOT), "files": ["README.md"]},
@@ -100,7 +99,9 @@ def names(platform, folder):
         "01-train_deploy_mab": search
         | {"data": SimpleNamespace(source="MovieLens"), "record": record}
         | {"best": SimpleNamespace(parameters={"alpha": 0.1})},
-        "02-mab_mlops_pipeline": {"templates": {"re_training": template}, "asked": asked},
+        "02-mab_mlops_pipeline": {"templates": {"re_training": TEMPLATES / "re_training.yaml"}, "parameters": arguments}
+        | {"threading": threading, "LOOP_MINUTES": 0, "settings": Settings(STARS), "data": None}
+        | {"deploy_loop": mock.Mock(), "follow_loop": mock.Mock()},
     }
 
 
@@ -375,7 +376,7 @@ FIELDS = [
             "schedule.maxConcurrentRunCount": "1",
             f"{SCHEDULED}.labels": LABELS,
             f"{SCHEDULED}.serviceAccount": TRAIN,
-            f"{SCHEDULED}.runtimeConfig.parameterValues.features": f"{BUCKET}/world",
+            f"{SCHEDULED}.runtimeConfig.parameterValues.features": f"{BUCKET}/users",
             f"{SCHEDULED}.pipelineSpec.deploymentSpec.executors.exec-trainer.container.image": image("train"),
         },
     ),
@@ -412,9 +413,15 @@ def test_a_run_of_an_experiment_has_its_parameters_and_metrics():
     assert context["metadata"]["_state"] == "COMPLETE"
 
 
+def test_the_whole_loop_is_deployed_on_google_cloud_and_nowhere_else():
+    for kind, times in (("gcp", 1), ("local", 0)):
+        with executed("02-mab_mlops_pipeline", kind) as (_, space):
+            assert space["deploy_loop"].call_count == space["follow_loop"].call_count == times
+
+
 def test_a_scheduled_run_plans_its_own_span_of_time_and_caches_nothing():
     (request,) = run("02-mab_mlops_pipeline").requests("CreateSchedule")
     job = field(request, SCHEDULED)
     assert not {"start", "end", "serving", "snapshot"} & job["runtimeConfig"]["parameterValues"].keys()
     tasks = job["pipelineSpec"]["root"]["dag"]["tasks"].values()
-    assert [task["cachingOptions"].get("enableCache", False) for task in tasks] == [False] * 4
+    assert [task["cachingOptions"].get("enableCache", False) for task in tasks] == [False] * 5

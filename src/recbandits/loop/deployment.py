@@ -32,15 +32,12 @@ _LINE = 30.0  # seconds between two status lines
 def deploy_loop(config, settings=None, data=None):
     """Deploy the loop: project, images, topics, endpoint, functions, the first pipeline run, and the schedules.
 
-    What is there already is kept, so that a call that failed can be repeated.
+    What is there already is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run.
 
     Args:
       config: Config with the platform "gcp".
       settings: `Settings`; None for the defaults on stars.
       data: `MovieLens`, from which the simulated users are made; None for what `movielens.load` gives.
-
-    Returns:
-      `Run` of the start-up pipeline, after which the endpoint answers.
 
     Raises:
       PlatformError: the platform is another one, or Google Cloud refused.
@@ -51,19 +48,19 @@ def deploy_loop(config, settings=None, data=None):
     for image in _IMAGES:
         _have_image(platform.images, image)
     topics = {name: platform.messages.topic(name) for name in TOPICS}
-    platform.endpoints.create(topic=topics["interactions"], sticky=True)
+    endpoint = platform.endpoints.create(topic=topics["interactions"], sticky=True)
     for role in ("roles/pubsub.viewer", "roles/pubsub.publisher"):  # the simulator finds the topic, and publishes
         platform.messages.allow(topics["rewards"], role, config.account("function"))
     users_uri, log_uri = _share_users(platform, settings, data)
     functions = _functions(settings, topics, users_uri)
     with ThreadPoolExecutor(len(functions)) as threads:  # each takes minutes to build
         list(threads.map(platform.functions.deploy, functions))
-    parameters = start_up_parameters(config, settings, log_uri, users_uri, topics["interactions"])
-    run = platform.pipelines.run(TEMPLATES / "start_up.yaml", START_UP, parameters)
+    if not endpoint.traffic_split:
+        parameters = start_up_parameters(config, settings, log_uri, users_uri, topics["interactions"])
+        platform.pipelines.run(TEMPLATES / "start_up.yaml", START_UP, parameters)
     simulator = platform.functions.health("simulator")["address"]
     for name, (cron, payload) in SCHEDULES.items():
         platform.schedules.create(name, cron, simulator if name == "simulate" else topics["ticks"], payload)
-    return run
 
 
 def remove_loop(config):

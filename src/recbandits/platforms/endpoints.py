@@ -99,5 +99,11 @@ class Endpoint(Protocol):
 class Endpoints(Protocol):
     """The endpoints of one platform."""
 
-    def create(self, name=None):
-        """Create an `Endpoint`, or return the one that has this name; None is the name in the configuration."""
+    def create(self, name=None, topic=None, sticky=False):
+        """Create an `Endpoint`, or return the one that has this name.
+
+        Args:
+          name: None is the name in the configuration.
+          topic: full name of the topic where decisions are logged; None for where they are.
+          sticky: whether a user always gets the same version.
+        """

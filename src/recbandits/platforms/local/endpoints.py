@@ -81,7 +81,7 @@ class LocalEndpoints:
     def __init__(self, config):
         self._config = config
 
-    def create(self, name=None, topic=None):
+    def create(self, name=None, topic=None, sticky=True):
         """Start a server, or find the one that runs.
 
         Args:
@@ -89,6 +89,7 @@ class LocalEndpoints:
           topic: "projects/<project>/topics/<topic>" of `LocalMessages`, where decisions are logged before they are
             answered. A server that runs and logs elsewhere is started anew. None for the topic that the endpoint had,
             if any: one that was killed goes on with it, whoever starts it again.
+          sticky: whether a user always gets the same version, which here is so in any case.
 
         Returns:
           `LocalEndpoint`, alive; ready if a policy was deployed there before.
