@@ -34,7 +34,7 @@ def policies(world):
 
 
 class Raced(MemoryEndpoint):
-    """What somebody else does comes right before the next split, or comes right after the next deployment."""
+    """What another process does comes right before the next split, or comes right after the next deployment."""
 
     before_split, deployed = None, None
 
@@ -92,7 +92,7 @@ def test_a_candidate_that_did_not_pass_is_not_deployed_for_the_reason_of_the_gat
         (lambda p: judgement(p[1], p[2]), lambda p: p[2].version, "served when it was trained"),
         (lambda p: judgement(p[1], p[2]), lambda p: p[0].version, "the judgement is of"),
         (lambda p: judgement(p[2], p[0]), lambda p: p[0].version, "the judgement is of"),
-        (lambda p: None, lambda p: p[0].version, "nobody has judged it"),
+        (lambda p: None, lambda p: p[0].version, "it was not judged against"),
         (lambda p: None, lambda p: None, "nothing served when it was trained"),
     ],
 )
@@ -126,7 +126,7 @@ def test_the_old_control_leaves_before_the_next_canary_comes(endpoint, policies)
 
 
 def test_a_verdict_is_of_the_time_when_its_canary_was_there(endpoint, policies):
-    """The experiment begins then; whatever was decided while a server started is all the other's."""
+    """The experiment starts then; all decisions while a server started are of the other version."""
     assert endpoint.deployed <= released(endpoint, policies[1], policies[0], now=None).time
     first = Raced()
     assert place(first, policies[0], policies[0].version, None, None).time >= first.deployed
@@ -173,8 +173,8 @@ def test_a_directory_is_deployed_by_the_version_that_it_holds(exported, tmp_path
     assert deploy(endpoint, exported[1], None, first.version, now=NOON).kind == "refused"
 
 
-class Told(LocalWarehouse):
-    """Says how many rows it gave at most, and what somebody else does comes right before the next question."""
+class Counting(LocalWarehouse):
+    """Says how many rows it gave at most, and what another process does comes right before the next question."""
 
     most, before_query = 0, None
 
@@ -194,7 +194,7 @@ class Traffic:
     """Users are served, rate one star with a probability that their version has, else five, and time passes."""
 
     def __init__(self, endpoint, verdict):
-        self.endpoint, self.warehouse, self.now = endpoint, Told(), NOON
+        self.endpoint, self.warehouse, self.now = endpoint, Counting(), NOON
         self.warehouse.write([verdict])
         self._rng, self._count = np.random.default_rng(0), 0
 
@@ -349,7 +349,7 @@ def test_decisions_right_after_a_change_of_the_shares_do_not_count(traffic, poli
 
 
 def test_a_served_policy_that_turns_bad_is_rolled_back_to_its_predecessor(traffic, policies):
-    """It was promoted for good reason; then something breaks, and one star in two is what its users give."""
+    """It was promoted with reason; then something breaks, and one star in two is what its users give."""
     old, new = policies[0].version, policies[1].version
     traffic.serve(1000, {new: 0.05})
     assert traffic.guard().kind == "promoted"
@@ -381,7 +381,7 @@ def test_an_experiment_is_what_shares_and_verdicts_say(traffic, policies):
     assert experiment({old: 10, new: 90}, verdicts).promoted
     assert experiment({old: 100, new: 0}, verdicts) is None
     assert experiment({old: 80, "unheard of": 20}, verdicts.iloc[:0]) is None
-    assert experiment({new: 80, "deployed by somebody who was killed": 20}, verdicts) is None
+    assert experiment({new: 80, "deployed by a process that was killed": 20}, verdicts) is None
 
 
 def test_looks_narrow_as_decisions_come_in(traffic, policies):

@@ -41,7 +41,7 @@ SETTINGS = Settings(
     rate=20.0,
     delay=0.3,
     decisions=100,
-    gate=Gate(margin=9.0, effective_sample_size=1.0),
+    gate=Gate(margin=9.0, effective_sample_size=1.0, rewarded_decisions=1.0),
 )
 # An endpoint takes seconds to come back, and a run of the pipeline to come far: they are chosen less often.
 VICTIMS = {"function": 44, "endpoint": 3}

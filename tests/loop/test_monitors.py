@@ -94,7 +94,7 @@ def test_the_power_is_the_error_that_would_be_found_with_probability_0_8(world):
 
 
 def test_without_power_the_monitor_says_so(world, served, decisions):
-    """60 decisions of a sharp policy; and a uniform one, whose mean of 1 / (k p) cannot vary, whatever was drawn."""
+    """60 decisions of a sharp policy; and a uniform one, whose mean of 1 / (k p) cannot vary with the actions."""
     sharp = policy(world, 3.0)
     even = with_columns(decisions, propensity=np.full(4000, 0.2))
     for table, policies in ((decided(world, sharp, n=60), {sharp.version: sharp}), (even, None)):
@@ -115,8 +115,8 @@ def test_contexts_that_are_empty_or_that_the_policy_cannot_read_are_accepted(dec
 
 
 def test_decisions_of_people_without_an_id_and_of_new_ones_are_monitored(decisions, served):
-    nobody = with_columns(decisions, user_id=[None, "somebody new"] * 2000)
-    (row,) = monitors.propensities(nobody, {served.version: served}).itertuples()
+    changed = with_columns(decisions, user_id=[None, "a new user"] * 2000)
+    (row,) = monitors.propensities(changed, {served.version: served}).itertuples()
     assert (row.decisions, row.differing, row.alarm) == (4000, 0.0, "")
 
 
@@ -186,7 +186,7 @@ def test_a_log_without_contexts_has_no_index_of_them_and_all_else(decisions):
 
 
 def test_users_without_an_id_are_watched_and_decisions_among_unknown_items_as_far_as_can_be(decisions, served):
-    """Every second decision is for somebody without an id, the first for somebody new; of the third an item is new."""
+    """Every second decision is for a user without an id, the first for a new one; of the third an item is new."""
     users = [None if row % 2 else user for row, user in enumerate(decisions["user_id"].to_pylist())]
     lists, shown = decisions["candidates"].to_pylist(), decisions["action"].to_pylist()
     lists[2], shown[2] = ["another", *lists[2][1:]], lists[2][1]
@@ -287,7 +287,7 @@ def test_the_join_is_seen_by_its_lag_and_by_what_is_missing(world, served):
     assert table["lag"].tolist() == [2.0, 2.0]
     assert table["missing"].tolist() == [part["reward_time"].null_count / 2000 for part in (first, second)]
     assert table["alarm"][0] == ""
-    assert "of the decisions have no reward, surely more than 20%" in table["alarm"][1]
+    assert "of the decisions have no reward, significantly more than 20%" in table["alarm"][1]
     assert (table["low"] < table["missing"]).all()
 
 

@@ -18,7 +18,6 @@ SETTINGS = Settings(
     STARS,
     movies=30,
     rank=4,
-    first=100,
     decisions=1000,
     guardrail=Guardrail(canary=30, least=50, most=500),
 )

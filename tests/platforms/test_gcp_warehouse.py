@@ -149,17 +149,21 @@ def test_a_batch_is_loaded_asked_for_merged_and_removed(warehouse, cloud):
 
 
 def test_rewards_are_looked_for_in_the_partitions_of_the_window_alone(warehouse, cloud):
-    warehouse.decisions(START, START, 60, 1.0)
+    warehouse.decisions(START, START, 60, 1.0, lowest=1.0, highest=5.0, skew=2)
     (request,) = cloud.requests
     values = {each["name"]: each["parameterValue"]["value"] for each in request.body["queryParameters"]}
     assert values == {
         "start": "2026-01-01 12:00:00+00:00",
         "stop": "2026-01-01 12:00:00+00:00",
+        "since": "2026-01-01 11:59:58+00:00",
         "until": "2026-01-01 12:01:00+00:00",
         "microseconds": "60000000",
+        "skew": "2000000",
+        "lowest": 1.0,
+        "highest": 5.0,
         "fallback": 1.0,
     }
-    assert "r.time >= @start AND r.time <= @until" in request.body["query"]
+    assert "r.time >= @since AND r.time <= @until" in request.body["query"]
 
 
 def test_who_writes_meanwhile_goes_together(warehouse, cloud):

@@ -124,8 +124,8 @@ def place(endpoint, policy, version, judgement, expected, canary=Guardrail.canar
       expected: version that should serve now, or None.
       canary: as for `deploy`.
       now: as for `deploy`.
-      until: datetime, end of the data that the candidate was given, by which one decision is told from the next; None
-        where there is but one.
+      until: datetime, end of the data that the candidate was given, which distinguishes one decision from the next;
+        None where there is but one.
 
     Returns:
       `Verdict`
@@ -172,8 +172,8 @@ def guard(endpoint, warehouse, now, rule, guardrail=None, policies=None):
       is nothing to decide.
 
     Raises:
-      PlatformError: the warehouse or the endpoint does not answer, or somebody has changed the shares at the very last
-        moment; the next look decides.
+      PlatformError: the warehouse or the endpoint does not answer, or another process changed the shares at the very
+        last moment; the next look decides.
     """
     guardrail = Guardrail() if guardrail is None else guardrail
     shares = endpoint.traffic_split
@@ -345,7 +345,7 @@ def _refusal(version, judgement, expected, serving):
     if serving is None:
         return None
     if judgement is None:
-        return f"Refused: nobody has judged it against {serving}, which serves."
+        return f"Refused: it was not judged against {serving}, which serves."
     if version == serving:
         return "Refused: it is what serves already, nothing new was learnt."
     if (judgement.candidate, judgement.serving) != (version, serving):
@@ -361,8 +361,7 @@ def _largest(shares):
 def _only(endpoint, version, shares):
     """Leave one version alone on the endpoint: the control of an old experiment and unproven canaries go.
 
-    Nobody's change since the endpoint was found with these `shares` is undone: a guardrail may have taken back what is
-    to be left.
+    No change since the endpoint had these `shares` is undone: a guardrail may have rolled back what is to be left.
     """
     others = [other for other in shares if other != version]
     if shares[version] < 100:

@@ -121,7 +121,7 @@ def judge_log(log, candidate, serving, gate=None):
     """Judge a candidate by a log of decisions that it has not learnt from.
 
     Both policies are valued on the same records by a doubly robust estimator, whose reward model is a regression on the
-    scores of both, and predicts nobody's reward from that user's own; intervals count users, not decisions. The
+    scores of both, and predicts no user's reward from that user's own; intervals count users, not decisions. The
     candidate passes if it is non-inferior: the lower bound of the difference is above minus the margin. It is refused
     if it is significantly worse: the upper bound is below minus the margin. It is held in between, and where evidence
     is missing.
@@ -184,7 +184,10 @@ def probabilities_of(policy, log):
 
 
 def _scores(policy, log):
-    return policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
+    scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
+    if not np.isfinite(scores[log.mask]).all():
+        raise ValueError(f"scores of {policy.version} must be finite")
+    return scores
 
 
 def predicted_values(policy, log):
@@ -196,10 +199,9 @@ def predicted_values(policy, log):
     try:
         scores = _scores(policy, log)
         probabilities = policy.exploration.probabilities(scores, log.mask)
-    except (KeyError, ValueError):  # an item or a column that the policy cannot read
+    except (KeyError, ValueError):  # an item or a column that the policy cannot read, or scores that are not finite
         return None
-    values = np.where(log.mask, probabilities * scores, 0.0).sum(axis=1)
-    return values if np.isfinite(values).all() else None
+    return np.where(log.mask, probabilities * scores, 0.0).sum(axis=1)
 
 
 def _missing_evidence(values, gate):

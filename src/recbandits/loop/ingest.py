@@ -25,7 +25,7 @@ def ingest(warehouse, start, end, rule, features, directory, holdout=0.3, titles
 
     The directory gets `decisions.parquet` (all of them, by time, with the column `held_out`), TFRecords of those that
     are not held out (as `write_trajectories` says), `features.npz`, `titles.json` and, last, `manifest.json`. Which
-    decisions are held out is a matter of their ids: a decision is held out for good, or never.
+    decisions are held out is a matter of their ids: a decision is always held out, or never.
 
     Args:
       warehouse: `Warehouse`
@@ -174,7 +174,7 @@ def _reason(context, numbers, features):
 
 
 def _entries(refused, reasons):
-    """What the quarantine is told: `Quarantined` of each refused decision, named by its event."""
+    """Return the `Quarantined` of each refused decision, named by its event."""
     columns = [*Interaction.fields, "reward"]
     return [
         Quarantined(f"{TOPIC}/{row['event_id']}", row["time"], TOPIC, reason, json.dumps(row, default=str))

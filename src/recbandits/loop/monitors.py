@@ -122,8 +122,8 @@ def joins(decisions, edges, expected=0.2):
         row |= {"low": float(low), "high": float(high)}
         row |= dict(zip(("lag", "lag_low", "lag_high"), mean_interval(waited), strict=True))
         row["slowest"] = np.quantile(waited, 0.95) if len(waited) else np.nan
-        surely = f"{row['missing']:.0%} of the decisions have no reward, surely more than {expected:.0%}."
-        rows.append(row | {"alarm": surely if low > expected else ""})
+        alarm = f"{row['missing']:.0%} of the decisions have no reward, significantly more than {expected:.0%}."
+        rows.append(row | {"alarm": alarm if low > expected else ""})
     return pd.DataFrame(rows)
 
 

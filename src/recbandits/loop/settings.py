@@ -13,7 +13,7 @@ class Join:
     """The rule by which decisions get their rewards.
 
     A report counts if it is known at most `window` seconds after the decision. Where silence is an answer, as no click
-    is, it has a default reward. Where reports are missing at random, whatever was shown, a default scales all
+    is, it has a default reward. Where reports are missing at random, for all actions alike, a default scales all
     differences by the share of decisions that have a report, and changes no order.
 
     Attributes:
@@ -50,7 +50,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a candidate has to show on held-out logged decisions before it may serve anybody.
+    """What a candidate has to show on held-out logged decisions before it may serve users.
 
     Attributes:
       margin: share of the value of what serves, 0 or more. The candidate passes if the lower bound of its difference to
@@ -84,7 +84,7 @@ class Guardrail:
       ramp: percentage that it gets next, unless it seems to be worse by the margin; from `canary` to 49, so that the
         largest share tells what serves.
       holdback: percentage of the users who keep its predecessor after the promotion, from 1 to 49: without them a bad
-        version could not be told from a bad day.
+        version could not be distinguished from a bad day.
       least: decisions that either side must have before anything is decided.
       most: decisions of the canary, with one of its shares, after which it is withdrawn where the evidence does not
         suffice to promote it or to roll it back.

@@ -1,7 +1,7 @@
-"""The warehouse: what was decided, what came of it, what was refused, and what was decided about policies.
+"""The warehouse: decisions, their rewards, messages in quarantine, and verdicts about policies.
 
-Writing is idempotent: a record that is written again has no effect, so whoever is not sure that it was written writes
-it again. Reading is a function of times that are given, never of a clock.
+Writing is idempotent: a record that is written again has no effect, so a writer that is not sure writes it again.
+Reading is a function of times that are given, never of a clock.
 """
 
 import dataclasses
@@ -88,7 +88,7 @@ class Warehouse(ABC):
     equal times the smaller value is first), or as their sum. Without a report it is `default`, or the decision stays
     out where that is None. A decision whose reward is outside [lowest, highest] is quarantined: only `outside` and
     `counts` know of it. A span of time [start, end) bounds the times of decisions, of rewards without one, and of
-    quarantined messages; whatever else an event has belongs to its decision.
+    quarantined messages; all else that an event has belongs to its decision.
 
     Methods that join decisions and rewards take the fields of `JoinRule`, by place or by name: `**vars(rule)` for a
     `loop.settings.Join`.
@@ -122,7 +122,7 @@ class Warehouse(ABC):
         """Run statements that delete rows, all or none of them."""
 
     def write(self, records):
-        """Keep records; when this returns, they are kept for good.
+        """Keep records; when this returns, they are on the disk.
 
         Args:
           records: list of `Interaction`, `Reward`, `Verdict`, `Quarantined`, in any mix.

@@ -3,15 +3,15 @@
 A table has one row for each distinct report of an event: the same delivered twice is one row, two different ones are
 two. Of decisions the earliest counts, ties broken by digest; of rewards those that the rule of `joined` takes. So
 nothing depends on the order of delivery. A decision whose reward is outside the declared range is in `outside` and not
-in `joined`, for whoever asks.
+in `joined`, for every reader.
 
 BigQuery checks no key, and two MERGEs that only add rows do not exclude each other: writers that are given one report
-at the same moment can both add it. So whatever is asked here takes equal rows for one.
+at the same moment can both add it. So every statement here takes equal rows for one.
 
 Parameters, none of them a keyword: `@start` and `@stop` bound the time of the decision, `@microseconds` is the window
 and `@skew`, in microseconds too, the tolerance for a client whose clock is behind; `@since` is `@start` less `@skew`
 and `@until` is `@stop` plus the window (rewards that may be joined are bounded by constants, so that only their
-partitions are read; whoever counts, or takes a snapshot, looks for late ones in all of them); `@lowest` and `@highest`
+partitions are read; counts and snapshots look for late ones in all of them); `@lowest` and `@highest`
 bound the reward, and `@fallback` is the reward of a decision without one.
 """
 

@@ -1,6 +1,6 @@
 """The warehouse on this machine: SQLite keeps the records, DuckDB answers BigQuery's SQL from a copy in memory.
 
-Keys are unique, so a record is kept once, however often and by whomever it is written. Each object has its own copy,
+Keys are unique, so a record is kept once, however often it is written, by any writer. Each object has its own copy,
 which takes the new rows before every query: rows are numbered in the order of their commits.
 """
 
