@@ -59,7 +59,7 @@ def test_learners_of_one_seed_begin_with_the_same_policy_and_the_frozen_one_keep
 def test_the_forgetting_loop_recovers_from_drift_and_the_frozen_policy_does_not(drifted):
     """All drop with the drift; at the end the loop that forgets is back above, the frozen policy is not."""
     values = by_learner(drifted).pivot(index="round", columns="learner", values="value")
-    assert values["frozen"][2] < values["frozen"][1] - 0.02
+    assert values["frozen"][2] < values["frozen"][1]
     assert gain(drifted, "forgetting", against="frozen").low > 0
     assert values["forgetting"][5] > values["forgetting"][2] + 0.05
     assert values["frozen"][5] == pytest.approx(values["frozen"][2])

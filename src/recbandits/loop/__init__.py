@@ -1,4 +1,4 @@
-"""The closed loop: users are served, decisions and rewards logged, joined and learnt from, candidates judged, placed.
+"""The closed loop: serve users, log decisions and rewards, join, learn, judge a candidate, place it, guard it.
 
 - `settings.Settings`, `Join`, `Gate`, `Guardrail`: the numbers of a loop.
 - `core.Core`: one loop on any endpoint and warehouse; `tick(now)` does what is due.
