@@ -10,8 +10,9 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.loop.canary import _verdict, deploy, experiment, guard, looks, observed, place, serving_version
+from recbandits.loop.canary import deploy, experiment, place, serving_version, verdict_of
 from recbandits.loop.gate import Judgement, predicted_values
+from recbandits.loop.guardrail import guard, looks, observed
 from recbandits.loop.ingest import log_of
 from recbandits.loop.memory import MemoryEndpoint
 from recbandits.loop.settings import Guardrail
@@ -513,5 +514,5 @@ def test_an_endpoint_in_memory_gives_traffic_to_what_is_deployed_and_to_nothing_
 def test_bounds_that_are_not_known_are_stored_as_none():
     """Neither version has a click: the difference is 0, and nothing says how far it is from the truth."""
     found = difference(np.zeros(500), np.zeros(2000))
-    verdict = _verdict("promoted", "b", "a", "data", "why", NOON, found)
+    verdict = verdict_of("promoted", "b", "a", "data", "why", NOON, found)
     assert (verdict.difference, verdict.low, verdict.high) == (0.0, None, None)

@@ -11,11 +11,11 @@ from kfp import dsl, local
 
 from recbandits.config import Config
 from recbandits.data import synthetic
+from recbandits.loop.components import deployer, evaluator, importer, ingester, monitor, trainer
 from recbandits.loop.gate import Judgement, judge
 from recbandits.loop.importing import import_log, simulate_log, write_log
 from recbandits.loop.ingest import ingest, read_manifest
 from recbandits.loop.models import read_model
-from recbandits.loop.pipelines import deployer, evaluator, importer, ingester, monitor, trainer
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
 from recbandits.loop.steps import config_parameter, models_of

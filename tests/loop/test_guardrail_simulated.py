@@ -6,8 +6,9 @@ import numpy as np
 from true_policies import NOON
 
 from benchmarks import gate as simulated
-from recbandits.loop.canary import Experiment, compare, decide
+from recbandits.loop.canary import Experiment
 from recbandits.loop.gate import predicted_values
+from recbandits.loop.guardrail import compare, decide
 from recbandits.loop.settings import Guardrail, Settings
 from recbandits.loop.simulated_users import STARS
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from recbandits.loop.deployment import FUNCTIONS
+from recbandits.loop.steps import FUNCTIONS
 from recbandits.platforms.gcp.packages import pack
 
 RECORDER = Path(__file__).parents[1] / "recorder.py"

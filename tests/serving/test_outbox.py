@@ -15,8 +15,8 @@ from recbandits.config import Config
 from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.records import Interaction
 from recbandits.serving.decisions import Recommendation
-from recbandits.serving.outbox import DirectLog, Outbox, count_missing, pass_probability
-from recbandits.serving.sinks import PubSubSink
+from recbandits.serving.outbox import DirectLog, Outbox, pass_probability
+from recbandits.serving.sinks import PubSubSink, count_missing
 from tests.recorder import Recorder
 from tests.waiting import until
 

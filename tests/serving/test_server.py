@@ -31,9 +31,9 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
 from recbandits.serving.metrics import read_metrics
-from recbandits.serving.outbox import count_missing
 from recbandits.serving.predictor import MAX_BODY_BYTES, BanditPredictor
 from recbandits.serving.schemas import Response
+from recbandits.serving.sinks import count_missing
 
 TOPIC, READER = "projects/local/topics/log", "projects/local/subscriptions/recbandits-v1-reader"
 JSON = {"content-type": "application/json"}

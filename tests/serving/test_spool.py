@@ -16,8 +16,8 @@ import pytest
 
 from recbandits.records import Interaction
 from recbandits.serving import sinks
-from recbandits.serving.outbox import Outbox, count_missing
-from recbandits.serving.sinks import Spool, open_spool
+from recbandits.serving.outbox import Outbox
+from recbandits.serving.sinks import Spool, count_missing, open_spool
 from tests.waiting import until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

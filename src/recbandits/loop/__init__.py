@@ -4,8 +4,9 @@
 - `core.Core`: one loop on any endpoint and warehouse; `tick(now)` does what is due.
 - `rounds`: the core on a virtual clock, in memory; `live`: with processes, as `python -m recbandits.loop` runs it.
 - `importing`: logs of the past into the warehouse; `logger`: messages into the warehouse.
-- `ingest`, `train`, `gate`, `canary`: the steps from logged decisions to traffic; `models`: what they leave.
-- `pipelines`: these steps as components of KFP, compiled in `templates`; `functions`: what Cloud Functions runs.
+- `ingest`, `train`, `gate`, `canary`: the steps from logged decisions to traffic; `models`: their results.
+- `guardrail`: promotes a canary, rolls it back or withdraws it.
+- `components`, `pipelines`: these steps for KFP, compiled in `templates`; `functions`: what Cloud Functions runs.
 - `monitors`: propensities, drift and the join; `page`: their pictures.
 - `simulated_users`, `simulate`: users whose preferences are known, and their visits.
 """

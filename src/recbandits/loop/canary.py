@@ -1,42 +1,16 @@
-"""From a judgement to traffic: a canary first, then half of the users, then most of them, or back.
-
-There is one endpoint. `deploy` puts a version that passed the gate beside what serves; `guard`, called again and again,
-compares the rewards of both. Our server splits users between versions by hash, Vertex AI draws the version of each
-request: either way the two are a randomised experiment, and intervals count users, not requests.
-"""
+"""From a judgement to a canary: `deploy` puts a version that passed the gate beside the version that serves."""
 
 import math
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from recbandits.evaluation import sequential
-from recbandits.loop.gate import policy_directory, predicted_values
-from recbandits.loop.ingest import log_of
+from recbandits.loop.gate import policy_directory
 from recbandits.loop.models import FILE, read_model
 from recbandits.loop.settings import Guardrail
 from recbandits.records import Verdict
 
-__all__ = [
-    "Evidence",
-    "Experiment",
-    "Guardrail",
-    "deploy",
-    "experiment",
-    "guard",
-    "looks",
-    "observed",
-    "place",
-    "serving_version",
-]
-
-_MISMATCH = 0.001  # probability with which a right split ever raises the alarm
 _SPACE = uuid.UUID("5b1c2f0e-53a4-5f0e-9d5c-8a5d0c6f1e77")
 
 
@@ -59,25 +33,6 @@ class Experiment(NamedTuple):
     def promoted(self):
         """Whether the newest has the larger share already."""
         return self.share > 50
-
-
-class Evidence(NamedTuple):
-    """What the rewards say of an experiment.
-
-    Attributes:
-      difference: `Interval` of the newest's mean reward less the other's, in units of the reward; NaN where there is
-        too little to say.
-      decisions: (of the newest, of the other).
-      margin: loss up to which the newest is non-inferior, in units of the reward.
-      mismatch: whether the decisions are not split as the shares say: then the versions differ in more than the policy.
-      alarm: sentence; empty for none.
-    """
-
-    difference: sequential.Interval
-    decisions: tuple
-    margin: float
-    mismatch: bool
-    alarm: str
 
 
 def serving_version(endpoint):
@@ -135,61 +90,17 @@ def place(endpoint, policy, version, judgement, expected, canary=Guardrail.canar
     against = "" if judgement is None else judgement.serving
     if version in shares and version != against:
         why = f"It is deployed already and has {shares[version]} % of the traffic: nothing to do."
-        return _verdict("deployed", version, against, of, why, now, judgement)
+        return verdict_of("deployed", version, against, of, why, now, judgement)
     if refusal := _refusal(version, judgement, expected, serving):
         kind = "held" if judgement is not None and judgement.outcome == "held" else "refused"
-        return _verdict(kind, version, serving or "", of, refusal, now, judgement)
+        return verdict_of(kind, version, serving or "", of, refusal, now, judgement)
     if serving is None:
         endpoint.deploy(policy, 100)
-        return _verdict("deployed", version, "", of, "It is the first: it serves everybody.", now)
+        return verdict_of("deployed", version, "", of, "It is the first: it serves everybody.", now)
     _only(endpoint, serving, shares)
     endpoint.deploy(policy, canary)
     why = f"Canary for {canary} % of the users. {judgement.why}"
-    return _verdict("deployed", version, against, of, why, now, judgement)
-
-
-def guard(endpoint, warehouse, now, rule, guardrail=None, policies=None):
-    """Compare the rewards of both versions, and ramp, promote, roll back or withdraw the newest, or collect more data.
-
-    A canary is promoted when it is non-inferior: the lower bound of the difference is above -margin. It is rolled back
-    when it is significantly worse: the upper bound is below -margin. In between it gets a larger share, and is
-    withdrawn when it has had its time with it, or when the split is not as the shares say. After the promotion it is
-    compared with the users who kept its predecessor, and rolled back when it is significantly worse. The bounds are
-    those of a confidence sequence, so that one may look at any time; the decisions with each share are an experiment of
-    their own.
-
-    Args:
-      endpoint: `platforms.endpoints.Endpoint`
-      warehouse: with `by_user`, `decisions`, `verdicts` and `write`.
-      now: aware datetime; decisions count once their window has closed.
-      rule: `settings.Join`
-      guardrail: `Guardrail`; None for the defaults.
-      policies: function from version to `ServedPolicy`, or None for one that cannot be loaded, whose predictions reduce
-        the variance; each decision is then read, where otherwise sums by user are. None for no reduction.
-
-    Returns:
-      `Verdict`, "ramped", "promoted", "rolled back" or "withdrawn", which is in the warehouse already; None where there
-      is nothing to decide.
-
-    Raises:
-      PlatformError: the warehouse or the endpoint does not answer, or another process changed the shares at the very
-        last moment; the next look decides.
-    """
-    guardrail = Guardrail() if guardrail is None else guardrail
-    shares = endpoint.traffic_split
-    under = experiment(shares, warehouse.verdicts()) if sum(map(bool, shares.values())) == 2 else None
-    if under is None:
-        return None
-    evidence = observed(under, warehouse, now, rule, guardrail, policies)
-    kind, why = decide(under, evidence, guardrail)
-    if kind is None or endpoint.traffic_split != shares:  # a Deployer was faster than the warehouse
-        return None
-    verdict = _verdict(kind, under.newest, under.other, under.start.isoformat(), why, now, evidence.difference)
-    warehouse.write([verdict])  # first: who is killed in between decides the same once more
-    share = {"ramped": guardrail.ramp, "promoted": 100 - guardrail.holdback}.get(kind, 0)
-    split = {under.newest: share, under.other: 100 - share}
-    endpoint.split(dict.fromkeys(shares, 0) | split, expected=shares)
-    return verdict
+    return verdict_of("deployed", version, against, of, why, now, judgement)
 
 
 def experiment(shares, verdicts):
@@ -213,129 +124,6 @@ def experiment(shares, verdicts):
     kinds = ["deployed", "ramped", *(["promoted"] if shares[newest] > shares[other] else [])]
     starts = verdicts[(verdicts["version"] == newest) & verdicts["kind"].isin(kinds)]["time"]
     return Experiment(newest, other, shares[newest], starts.max().to_pydatetime())
-
-
-def observed(under, warehouse, now, rule, guardrail, policies=None):
-    """Compute the `Evidence` of an experiment; without policies a sum of each user is read, however many decisions.
-
-    Args:
-      under: `Experiment`
-      warehouse: as for `guard`.
-      now: as for `guard`.
-      rule: as for `guard`.
-      guardrail: `Guardrail`
-      policies: as for `guard`.
-    """
-    start = under.start + timedelta(seconds=guardrail.settling)
-    span = start, max(start, now - timedelta(seconds=rule.window))
-    versions = under.newest, under.other
-    known = [policy for policy in map(policies, versions) if policy is not None] if policies else []
-    if known:
-        sides = _sides_of_decisions(warehouse.decisions(*span, **vars(rule)), versions, known)
-    else:
-        sides = _sides_of_sums(warehouse.by_user(*span, **vars(rule)), versions)
-    return compare(*sides, under, guardrail)
-
-
-def compare(rewards, users, covariates, under, guardrail):
-    """Compute the `Evidence` from the decisions of both sides.
-
-    Args:
-      rewards: (float [n] of the newest, float [m] of the other).
-      users: (labels [n], labels [m]), the same on both sides for the same user.
-      covariates: as for `sequential.difference`.
-      under: `Experiment`
-      guardrail: `Guardrail`
-    """
-    tightest = 100 * guardrail.most / min(under.share, 100 - under.share)  # decisions at the deadline
-    found = sequential.difference(*rewards, guardrail.alpha, tightest, users, covariates)
-    decisions = tuple(map(len, rewards))
-    margin = guardrail.margin * abs(float(np.mean(rewards[1]))) if decisions[1] else math.nan
-    mismatch = sum(decisions) >= 2 * guardrail.least and _is_mismatch(users, under.share)
-    alarm = ""
-    if mismatch:
-        share = decisions[0] / sum(decisions)
-        alarm = f"{share:.1%} of the decisions are of the newest version, the shares say {under.share} %"
-    elif decisions[0] >= guardrail.most and not math.isfinite(found.high - found.low):
-        alarm = "the interval of the difference is not finite"
-    elif decisions[0] >= guardrail.most and not found.high - found.low <= 2 * margin:
-        alarm = f"the interval of the difference is wider than the margin of {margin:.3g} on both sides"
-    return Evidence(found, decisions, margin, mismatch, alarm)
-
-
-def decide(under, evidence, guardrail):
-    """Return (kind of the `Verdict` or None, why) of an `Experiment` with its `Evidence`, given a `Guardrail`."""
-    found, decisions, margin, mismatch, alarm = evidence
-    sequence = f"{100 * (1 - guardrail.alpha):g} % sequence {found.low:+.3g} to {found.high:+.3g}"
-    after = f"after {decisions[0]:,} and {decisions[1]:,} decisions"
-    measured = f"(difference {found.value:+.3g}, {sequence}, {after})"
-    enough = min(decisions) >= guardrail.least and math.isfinite(found.high - found.low) and not mismatch
-    if enough and found.high < -margin:
-        return "rolled back", f"It is significantly worse by more than {margin:.3g} {measured}."
-    if under.promoted:
-        return None, ""
-    if enough and found.low > -margin:
-        return "promoted", f"It is not worse by {margin:.3g} or more {measured}."
-    if mismatch or decisions[0] >= guardrail.most:
-        return "withdrawn", f"The evidence does not suffice: {alarm or 'the margin is in the interval'} {measured}."
-    if enough and under.share < guardrail.ramp and found.value > -margin:
-        return "ramped", f"It gets {guardrail.ramp} % of the users for more evidence {measured}."
-    return None, ""
-
-
-def looks(under, warehouse, times, rule, guardrail, policies=None):
-    """Tabulate the evidence of an experiment at several times, for `plots.loop.guardrail`.
-
-    Args:
-      under: `Experiment`
-      warehouse: as for `guard`.
-      times: list of aware datetimes.
-      rule: as for `guard`.
-      guardrail: `Guardrail`
-      policies: as for `guard`.
-
-    Returns:
-      DataFrame, one row a time: time, decisions (of both versions), value, low, high, margin, alarm.
-    """
-    rows = []
-    for time in times:
-        evidence = observed(under, warehouse, time, rule, guardrail, policies)
-        row = {"time": time, "decisions": sum(evidence.decisions), **evidence.difference._asdict()}
-        rows.append(row | {"margin": evidence.margin, "alarm": evidence.alarm})
-    return pd.DataFrame(rows)
-
-
-def _sides_of_decisions(table, versions, policies):
-    """Return rewards, users and covariates of both sides of a table of `Warehouse.decisions`."""
-    table = table.filter(pc.is_in(table["policy_version"], pa.array(versions)))
-    log, version = log_of(table), table["policy_version"].to_numpy()
-    covariates = [predicted_values(policy, log) for policy in policies]
-    columns = np.stack([column for column in covariates if column is not None] or [np.zeros(len(log))], axis=1)
-    sides = [version == name for name in versions]
-    return tuple([part[side] for side in sides] for part in (log.reward, log.user_id, columns))
-
-
-def _sides_of_sums(sums, versions):
-    """Return rewards and users of both sides of `Warehouse.by_user`, and no covariates."""
-    number = np.arange(len(sums))
-    user = pd.factorize(sums["user_id"])[0]
-    user = np.where(user < 0, len(sums) + number, user)  # without an id each decision is a user
-    row = np.repeat(number, sums["decisions"])
-    mean, version = (sums["total"] / sums["decisions"]).to_numpy()[row], sums["policy_version"].to_numpy()[row]
-    sides = [version == name for name in versions]  # each decision has the mean of its row, for only sums count
-    return [mean[side] for side in sides], [user[row][side] for side in sides], None
-
-
-def _is_mismatch(users, share):
-    """Return whether the share of the first side differs from that which it should have, at any time of looking.
-
-    Users are drawn, or their requests: either way the excess of each user has expectation 0, and users are independent.
-    """
-    counts = [1 - share / 100, -share / 100]
-    each = np.concatenate([np.full(len(side), count) for side, count in zip(users, counts, strict=True)])
-    excess = np.bincount(np.unique(np.concatenate(users), return_inverse=True)[1], each)
-    error = math.sqrt(excess @ excess)
-    return bool(abs(excess.sum()) > error * sequential.critical_value(len(excess), _MISMATCH))
 
 
 def _refusal(version, judgement, expected, serving):
@@ -370,8 +158,8 @@ def _only(endpoint, version, shares):
         endpoint.undeploy(other)
 
 
-def _verdict(kind, version, against, of, why, now, found=None):
-    """A `Verdict`, which is the same when the same is decided again.
+def verdict_of(kind, version, against, of, why, now, found=None):
+    """Return a `Verdict`, which is the same when the same is decided again.
 
     Args:
       kind: as for `Verdict`.

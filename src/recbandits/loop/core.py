@@ -6,7 +6,7 @@ Cloud Function by the time of day with a pipeline.
 
 from contextlib import suppress
 
-from recbandits.loop.canary import guard
+from recbandits.loop.guardrail import guard
 from recbandits.loop.models import POLICY
 from recbandits.loop.steps import TEMPLATES, models_uri, re_training_parameters, serving_model
 from recbandits.loop.trigger import OVERLAP, PIPELINE, due
@@ -48,7 +48,7 @@ class Core:
         return [result for result in results if result is not None]
 
     def guard(self, now):
-        """Apply the guardrail; see `canary.guard`."""
+        """Apply the guardrail; see `guardrail.guard`."""
         join, guardrail = self._settings.join, self._settings.guardrail
         return guard(self._endpoint, self._warehouse, now, join, guardrail, self._learner.policy)
 

@@ -10,14 +10,13 @@ from tempfile import TemporaryDirectory
 from recbandits.loop.importing import simulate_log, write_log
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
-from recbandits.loop.steps import TEMPLATES, start_up_parameters
+from recbandits.loop.steps import FUNCTIONS, TEMPLATES, start_up_parameters
 from recbandits.loop.trigger import PIPELINE
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
 from recbandits.platforms.protocol import PlatformError
 
 START_UP = "start-up"
-FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each source
 TOPICS = ("interactions", "rewards", "ticks")
 SCHEDULES = {  # name: (cron string, payload); of the first two, a message to the topic "ticks"
     "train": ("*/10 * * * *", {"do": "train"}),
@@ -32,7 +31,7 @@ _LINE = 30.0  # seconds between two status lines
 def deploy_loop(config, settings=None, data=None):
     """Deploy the loop: project, images, topics, endpoint, functions, the first pipeline run, and the schedules.
 
-    What is there already is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run.
+    What is there is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run.
 
     Args:
       config: Config with the platform "gcp".

@@ -16,7 +16,7 @@ from recbandits.loop.models import Models, read_model
 from recbandits.loop.settings import Gate, Guardrail, Join, Settings
 from recbandits.serving.manifest import local_directory
 
-FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each
+FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each source
 TEMPLATES = Path(__file__).parent / "templates"  # compiled by `loop.pipelines`
 _NESTED = {"join": Join, "agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
 

@@ -66,7 +66,7 @@ def guardrail(looks: pd.DataFrame, verdicts=None, margin=None, title=None) -> Fi
 
     Args:
       looks: DataFrame with columns decisions (of both versions so far), value, low, high: the difference of the newest
-        to the other with its confidence sequence, as `loop.canary.observed` gives it at each look.
+        to the other with its confidence sequence, as `loop.guardrail.observed` gives it at each look.
       verdicts: dict from a number of decisions to the verdict then; None for nothing.
       margin: of the guardrail, stars, drawn as a line; None for no line.
     """

@@ -7,7 +7,7 @@ has a sink that is far away, such as Pub/Sub, get them in the background, and ne
 cannot be published goes to a spool on the disk, and is published when the sink is reached again, by this process or the
 next that has the spool. A server that is killed loses what was answered in the last half second, and in the 5 seconds
 that a request to Pub/Sub may take; without a spool, since the sink was reached last. Its events are numbered, so that
-`count_missing` counts what has been lost between others.
+`sinks.count_missing` counts what has been lost between others.
 
 The queue of an outbox is bounded in bytes. While it is at most half full every decision is kept; above that with a
 probability that falls from 1 to one in a million when it is full, depends on nothing but how full it is, and is written
@@ -293,20 +293,3 @@ class DirectLog:
     def close(self):
         """Return `counters`; nothing waits."""
         return self.counters
-
-
-def count_missing(attributes):
-    """Count the events that outboxes have numbered and that are not among those received.
-
-    What an outbox that was killed had numbered last is not known, and not counted.
-
-    Args:
-      attributes: dicts as an `Outbox` gives them to its sink, in any order and perhaps more than once.
-
-    Returns:
-      int
-    """
-    received = {}
-    for each in attributes:
-        received.setdefault(each["instance"], set()).add(int(each["sequence"]))
-    return sum(max(numbers) + 1 - len(numbers) for numbers in received.values())

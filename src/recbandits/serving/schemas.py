@@ -90,11 +90,7 @@ def _bounded(value):
     if not isinstance(value, dict):
         return value
     value = dict(itertools.islice(value.items(), _MAX_FIELDS))  # with as many, one is not known
-    for name, most in (
-        ("context", _MAX_COLUMNS),
-        ("candidate_features", _MAX_COLUMNS),
-        ("new_items", MAX_NEW_ITEMS),
-    ):
+    for name, most in _LIMITS.items():
         if isinstance(value.get(name), dict) and len(value[name]) > most:
             raise RefusalError(422, f"{name} must have at most {most:,} names, got {len(value[name]):,}")
     for name in ("instances", "parameters"):
@@ -103,16 +99,15 @@ def _bounded(value):
     return value
 
 
+_LIMITS = {"context": _MAX_COLUMNS, "candidate_features": _MAX_COLUMNS, "new_items": MAX_NEW_ITEMS}
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
     @classmethod
     def parse(cls, body):
-        """Read JSON, bytes or text.
-
-        Raises:
-          RefusalError: 400 for what is not JSON, 422 for JSON of something else.
-        """
+        """Read JSON, bytes or text; raises `RefusalError`: 400 for what is not JSON, 422 for JSON of something else."""
         try:
             value = from_json(body, cache_strings="none" if len(body) > _MAX_CACHED_BODY else "all")
         except ValueError as error:
@@ -133,17 +128,14 @@ class Instance(_Message):
     )
     context: _Columns | None = Field(
         None,
-        description="what is known of the request, by the raw columns that the policy was trained on; what is missing "
-        "is the mean, or no level",
+        description="raw columns that the policy was trained on; what is missing is the mean, or no level",
         examples=[{"device": "tv", "hour": 21}],
     )
     candidates: _Candidates | None = Field(None, description="item ids to choose from; all that are known if missing")
     candidate_features: dict[str, Annotated[list[float], Field(fail_fast=True)]] | None = Field(
         None, description="a number for each candidate, by name; needed where the policy was trained on them"
     )
-    k: _Number | None = Field(
-        None, description="how many items; the first is drawn, the others follow by score, or are drawn too"
-    )
+    k: _Number | None = Field(None, description="how many items; the first is drawn, others follow by score or draw")
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**53)] | None = Field(
         None, description="makes the draw reproducible, hence predictable: it is not logged; for tests, not for users"
     )
@@ -157,9 +149,7 @@ class Parameters(_Message):
 
     candidates: _Candidates | None = None
     k: _Number = 1
-    answer_refusals: bool = Field(
-        False, description="an instance that is refused gets the sentence in its place, instead of the whole request"
-    )
+    answer_refusals: bool = Field(False, description="refuse an instance in its place, not the whole request")
 
 
 class Request(_Message):

@@ -174,6 +174,23 @@ class Spool:
         os.close(self._file)
 
 
+def count_missing(attributes):
+    """Count the events that outboxes have numbered and that are not among those received.
+
+    What an outbox that was killed had numbered last is not known, and not counted.
+
+    Args:
+      attributes: dicts as an `Outbox` gives them to its sink, in any order and perhaps more than once.
+
+    Returns:
+      int
+    """
+    received = {}
+    for each in attributes:
+        received.setdefault(each["instance"], set()).add(int(each["sequence"]))
+    return sum(max(numbers) + 1 - len(numbers) for numbers in received.values())
+
+
 def open_spool(topic):
     """Open the spool of a topic in the directory that $RECBANDITS_EVENT_SPOOL names.
 

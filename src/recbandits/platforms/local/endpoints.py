@@ -87,9 +87,8 @@ class LocalEndpoints:
         Args:
           name: of the endpoint; None is the name in the configuration.
           topic: "projects/<project>/topics/<topic>" of `LocalMessages`, where decisions are logged before they are
-            answered. A server that runs and logs elsewhere is started anew. None for the topic that the endpoint had,
-            if any: one that was killed goes on with it, whoever starts it again.
-          sticky: whether a user always gets the same version, which here is so in any case.
+            answered; a server that logs elsewhere is started anew. None for the topic that the endpoint had, if any.
+          sticky: here a user always gets the same version.
 
         Returns:
           `LocalEndpoint`, alive; ready if a policy was deployed there before.
