@@ -1,6 +1,7 @@
 """The loop on Google Cloud: what one call makes, that a second one makes nothing more, and that another removes it."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event
 
@@ -46,7 +47,9 @@ def test_functions_listen_to_the_topics_as_the_account_of_functions(project, dep
 def test_the_trigger_knows_settings_features_and_where_the_endpoint_logs(project, deployed):
     documents = {each["functionId"]: each["function"] for each in project.requests("CreateFunction")}
     variables = documents["recbandits-v1-trigger"]["serviceConfig"]["environmentVariables"]
-    assert settings_from(json.loads(variables["RECBANDITS_SETTINGS"])) == SETTINGS
+    settings = settings_from(json.loads(variables["RECBANDITS_SETTINGS"]))
+    assert settings.guardrail.settling == 30  # servers read a new split every 10 seconds
+    assert replace(settings, guardrail=SETTINGS.guardrail) == SETTINGS
     assert variables["RECBANDITS_FEATURES"] == f"gs://{CONFIG.bucket}/users"
     assert variables["RECBANDITS_EVENT_TOPIC"] == f"{TOPICS}interactions"
 

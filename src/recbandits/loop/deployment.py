@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ SCHEDULES = {  # name: (cron string, payload); of the first two, a message to th
 }
 _NAMES = ("log-interaction", "log-reward", "trigger", "simulator")  # of the functions
 _IMAGES = ("train", "serve")
+_SETTLING = 30.0  # seconds
 _LINE = 30.0  # seconds between two status lines
 
 
@@ -42,7 +43,7 @@ def deploy_loop(config, settings=None, data=None):
       PlatformError: the platform is another one, or Google Cloud refused.
     """
     platform = _platform(config)
-    settings = settings or Settings(STARS)
+    settings = _settled(settings or Settings(STARS))
     platform.create()
     for image in _IMAGES:
         _have_image(platform.images, image)
@@ -121,6 +122,12 @@ def _platform(config):
     if config.platform != "gcp":
         raise PlatformError("platform must be 'gcp' to deploy the loop; on this machine, `make loop` runs it")
     return choose(config)
+
+
+def _settled(settings):
+    """Leave out decisions just after a change of the split, which servers read from the bucket at intervals."""
+    guardrail = settings.guardrail
+    return replace(settings, guardrail=replace(guardrail, settling=max(guardrail.settling, _SETTLING)))
 
 
 def _have_image(images, name):

@@ -180,10 +180,10 @@ def _known(log, policy):
 
 def _power(row):
     """Say which error the interval of the mean of 1 / (k p) would show, with the quantiles of 95 % and of 80 %."""
-    found = (row["high"] - row["ratio"]) * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / stats.norm.ppf(0.975)
-    if not 0 < found < 0.5:
+    error = (row["high"] - row["ratio"]) * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / stats.norm.ppf(0.975)
+    if not 0 < error < 0.5:
         return "No power: not even propensities that are wrong by a half would be found."
-    return f"Propensities that are wrong by {found:.0%} would be found with probability 0.8."
+    return f"Propensities that are wrong by {error:.0%} would be found with probability 0.8."
 
 
 def _propensity_alarm(version, row):

@@ -200,4 +200,4 @@ def _draw_margin(axes, margin):
     """Draw the line of no difference, and that of the margin of non-inferiority."""
     axes.axhline(0, color=REFERENCE, linewidth=1)
     if margin is not None:
-        axes.axhline(-margin, color="black", linestyle="--", linewidth=1.2, label=f"margin, -{margin:g}")
+        axes.axhline(-margin, color="black", linestyle="--", linewidth=1.2, label=f"margin, -{margin:.3g}")
