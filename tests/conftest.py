@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for."""
 
+import contextlib
 import os
 import signal
 import time
@@ -74,12 +75,20 @@ def kill_when():
 
 
 @pytest.fixture
-def project(monkeypatch):
+def project():
+    """See `recorded_project`."""
+    with recorded_project() as project:
+        yield project
+
+
+@contextlib.contextmanager
+def recorded_project():
     """A `Recorder` in which images are built, and a function that was made has its trigger and its service."""
     from tests.recorder import Recorder
 
-    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
-    with Recorder("movie-lab-42") as project:
+    with pytest.MonkeyPatch.context() as monkeypatch, Recorder("movie-lab-42") as project:
+        for name in ("PUBSUB_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"):
+            monkeypatch.delenv(name, raising=False)
         image = {"version": f"versions/sha256:{64 * 'a'}"}
         project.answers["GET https://artifactregistry.googleapis.com/v1/.*"] = image
         project.answers["GET https://run.googleapis.com/v2/.*:getIamPolicy"] = {}

@@ -288,7 +288,8 @@ class Recorder:
         if path not in self.documents:
             raise exceptions.NotFound(f"{path} was not found")
         if verb == "DELETE":
-            del self.documents[path]
+            for name in [name for name in self.documents if f"{name}/".startswith(f"{path}/")]:
+                del self.documents[name]
             return 200, {}
         if verb in ("PATCH", "PUT"):
             self.documents[path] |= _loads(body)

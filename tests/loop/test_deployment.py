@@ -17,22 +17,33 @@ from recbandits.platforms import choose
 from recbandits.platforms.gcp.warehouse import BigQueryWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Verdict, to_table
+from tests.conftest import recorded_project
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 PARENT = "projects/movie-lab-42/locations/us-central1"
 TOPICS = "projects/movie-lab-42/topics/recbandits-v1-"
+DATA = synthetic.generate()
 SETTINGS = Settings(STARS, movies=30, rank=3, candidates=5)
 DIGEST = f"sha256:{64 * 'a'}"  # of every image, see the fixture `project`
 
 
+@pytest.fixture(scope="module")
+def deployed():
+    """A recorder after a deployment; for tests that change nothing."""
+    with recorded_project() as project:
+        deploy_loop(CONFIG, SETTINGS, DATA)
+        yield project
+
+
 @pytest.fixture
-def deployed(project):
-    """The loop, deployed."""
-    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
+def loop(project):
+    """A recorder of its own after a deployment."""
+    deploy_loop(CONFIG, SETTINGS, DATA)
+    return project
 
 
-def test_functions_listen_to_the_topics_as_the_account_of_functions(project, deployed):
-    documents = {each["functionId"]: each["function"] for each in project.requests("CreateFunction")}
+def test_functions_listen_to_the_topics_as_the_account_of_functions(deployed):
+    documents = {each["functionId"]: each["function"] for each in deployed.requests("CreateFunction")}
     topics = {name: each.get("eventTrigger", {}).get("pubsubTopic") for name, each in documents.items()}
     assert topics == {
         "recbandits-v1-log-interaction": f"{TOPICS}interactions",
@@ -44,8 +55,8 @@ def test_functions_listen_to_the_topics_as_the_account_of_functions(project, dep
         assert document["serviceConfig"]["serviceAccountEmail"] == CONFIG.account("function")
 
 
-def test_the_trigger_knows_settings_features_and_where_the_endpoint_logs(project, deployed):
-    documents = {each["functionId"]: each["function"] for each in project.requests("CreateFunction")}
+def test_the_trigger_knows_settings_features_and_where_the_endpoint_logs(deployed):
+    documents = {each["functionId"]: each["function"] for each in deployed.requests("CreateFunction")}
     variables = documents["recbandits-v1-trigger"]["serviceConfig"]["environmentVariables"]
     settings = settings_from(json.loads(variables["RECBANDITS_SETTINGS"]))
     assert settings.guardrail.settling == 30  # servers read a new split every 10 seconds
@@ -54,16 +65,21 @@ def test_the_trigger_knows_settings_features_and_where_the_endpoint_logs(project
     assert variables["RECBANDITS_EVENT_TOPIC"] == f"{TOPICS}interactions"
 
 
-def test_simulated_users_and_the_first_log_are_in_the_bucket(project, deployed):
+def test_the_tables_are_there_before_anything_is_logged(deployed):
+    tables = [name.rpartition("/")[2] for name in deployed.documents if "/datasets/recbandits_v1/tables/" in name]
+    assert {"interactions", "rewards", "quarantine", "verdicts", "decisions"} <= set(tables)
+
+
+def test_simulated_users_and_the_first_log_are_in_the_bucket(deployed):
     prefix = f"gs://{CONFIG.bucket}/"
     names = {
-        uri.removeprefix(prefix) for uri in project.objects if uri.startswith((f"{prefix}users/", f"{prefix}log/"))
+        uri.removeprefix(prefix) for uri in deployed.objects if uri.startswith((f"{prefix}users/", f"{prefix}log/"))
     }
     assert {"users/features.npz", "users/titles.json", "log/interactions.parquet", "log/rewards.parquet"} <= names
 
 
-def test_the_first_pipeline_run_reads_that_log_by_an_image_with_its_digest(project, deployed):
-    (request,) = project.requests("CreatePipelineJob")
+def test_the_first_pipeline_run_reads_that_log_by_an_image_with_its_digest(deployed):
+    (request,) = deployed.requests("CreatePipelineJob")
     job = request["pipelineJob"]
     parameters = job["runtimeConfig"]["parameterValues"]
     assert (parameters["log"], parameters["features"]) == (f"gs://{CONFIG.bucket}/log", f"gs://{CONFIG.bucket}/users")
@@ -73,8 +89,8 @@ def test_the_first_pipeline_run_reads_that_log_by_an_image_with_its_digest(proje
     assert job["labels"]["run"] == "start-up"
 
 
-def test_training_the_guardrail_and_the_simulation_are_scheduled(project, deployed):
-    jobs = {each["job"]["name"].rpartition("recbandits-v1-")[2]: each["job"] for each in project.requests("CreateJob")}
+def test_training_the_guardrail_and_the_simulation_are_scheduled(deployed):
+    jobs = {each["job"]["name"].rpartition("recbandits-v1-")[2]: each["job"] for each in deployed.requests("CreateJob")}
     assert {name: job["schedule"] for name, job in jobs.items()} == {
         name: cron for name, (cron, _) in SCHEDULES.items()
     }
@@ -85,47 +101,47 @@ def test_training_the_guardrail_and_the_simulation_are_scheduled(project, deploy
     assert target["oidcToken"]["serviceAccountEmail"] == CONFIG.account("function")
 
 
-def test_the_endpoint_keeps_a_user_at_one_version_and_may_publish(project, deployed):
-    (request,) = project.requests("CreateEndpoint")
+def test_the_endpoint_keeps_a_user_at_one_version_and_may_publish(deployed):
+    (request,) = deployed.requests("CreateEndpoint")
     assert request["endpoint"]["labels"] == CONFIG.labels | {"split": "users"}
-    policies = {request["resource"]: request["policy"]["bindings"] for request in project.requests("SetIamPolicy")}
+    policies = {request["resource"]: request["policy"]["bindings"] for request in deployed.requests("SetIamPolicy")}
     publisher = {"role": "roles/pubsub.publisher", "members": [f"serviceAccount:{CONFIG.account('serve')}"]}
     assert publisher in policies[f"{TOPICS}interactions"]
 
 
-def test_the_simulator_may_find_the_topic_of_rewards_and_publish(project, deployed):
-    bindings = project.resources[f"{TOPICS}rewards:policy"].bindings
+def test_the_simulator_may_find_the_topic_of_rewards_and_publish(deployed):
+    bindings = deployed.resources[f"{TOPICS}rewards:policy"].bindings
     roles = {each.role for each in bindings if f"serviceAccount:{CONFIG.account('function')}" in each.members}
     assert roles == {"roles/pubsub.viewer", "roles/pubsub.publisher"}
 
 
-def test_a_second_deployment_makes_nothing_more(project, deployed):
-    project.calls.clear()
-    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
-    assert project.methods("Create") == []
+def test_a_second_deployment_makes_nothing_more(loop):
+    loop.calls.clear()
+    deploy_loop(CONFIG, SETTINGS, DATA)
+    assert loop.methods("Create") == []
 
 
 def test_where_a_policy_serves_the_first_pipeline_is_not_run(project, exported):
     choose(CONFIG).endpoints.create(sticky=True).deploy(exported[0])
-    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
+    deploy_loop(CONFIG, SETTINGS, DATA)
     assert project.requests("CreatePipelineJob") == []
     assert len(project.requests("CreateJob")) == 3
 
 
-def test_what_runs_is_removed_schedules_first_and_the_data_stay(project, deployed):
-    project.calls.clear()
-    objects = set(project.objects)
+def test_what_runs_is_removed_schedules_first_and_the_data_stay(loop):
+    loop.calls.clear()
+    objects = set(loop.objects)
     remove_loop(CONFIG)
-    removals = project.methods("Delete", "Cancel")
+    removals = loop.methods("Delete", "Cancel")
     assert removals[:3] == ["DeleteJob"] * 3
     assert set(removals) == {"DeleteJob", "DeleteFunction", "DeleteTopic", "DeleteSubscription", "DeleteEndpoint"}
     kinds = ("/functions/", "/topics/", "/subscriptions/", "/endpoints/", "/jobs/")
-    names = [name for name in project.resources if "/recbandits-v1" in name and not name.endswith(":policy")]
+    names = [name for name in loop.resources if "/recbandits-v1" in name and not name.endswith(":policy")]
     assert not [name for name in names if any(kind in name for kind in kinds)]
-    assert set(project.objects) == objects
+    assert set(loop.objects) == objects
 
 
-def test_who_follows_a_loop_sees_its_verdicts_and_the_traffic(project, deployed, monkeypatch):
+def test_who_follows_a_loop_sees_its_verdicts_and_the_traffic(loop, monkeypatch):
     """One verdict, 300 interactions; the endpoint has no policy yet."""
     verdict = Verdict("v", datetime(2026, 1, 1, tzinfo=UTC), "deployed", "0123456789", "", "It is the first.")
     rows = {name: {"rows": 300, "newest": None} for name in ("interactions", "rewards")}
@@ -137,8 +153,8 @@ def test_who_follows_a_loop_sees_its_verdicts_and_the_traffic(project, deployed,
     assert lines == ["       deployed 01234567: It is the first.", "300 interactions · 300 rewards"]
 
 
-def test_a_start_up_that_failed_ends_the_following(project, deployed):
-    (job,) = (each for name, each in project.resources.items() if "/pipelineJobs/" in name)
+def test_a_start_up_that_failed_ends_the_following(loop):
+    (job,) = (each for name, each in loop.resources.items() if "/pipelineJobs/" in name)
     job.state, job.error = "PIPELINE_STATE_FAILED", {"message": "no quota"}
     with pytest.raises(PlatformError, match="pipeline run start-up failed: no quota"):
         follow_loop(CONFIG, Event())

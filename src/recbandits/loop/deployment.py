@@ -30,7 +30,7 @@ _LINE = 30.0  # seconds between two status lines
 
 
 def deploy_loop(config, settings=None, data=None):
-    """Deploy the loop: project, images, topics, endpoint, functions, the first pipeline run, and the schedules.
+    """Deploy the loop: project, tables, images, topics, endpoint, functions, the first pipeline run, schedules.
 
     What is there is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run.
 
@@ -45,6 +45,7 @@ def deploy_loop(config, settings=None, data=None):
     platform = _platform(config)
     settings = _settled(settings or Settings(STARS))
     platform.create()
+    platform.warehouse.create()
     for image in _IMAGES:
         _have_image(platform.images, image)
     topics = {name: platform.messages.topic(name) for name in TOPICS}
