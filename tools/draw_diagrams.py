@@ -45,6 +45,7 @@ def closed_loop():
         "evaluator": Box(8.7, -6.3, "evaluator\noff-policy, interval"),
         "trainer": Box(12.3, -6.3, "trainer\nnew events, one pass"),
         "ingester": Box(15.9, -6.3, "ingester\nwindow, join, digest"),
+        "monitor": Box(15.9, -8.1, "monitor\npropensities, drift"),
     }
     arrows = [
         Arrow("simulator", "endpoint", "asks", bend=0.25),
@@ -59,13 +60,14 @@ def closed_loop():
         Arrow("trigger", "ingester", "starts"),
         Arrow("warehouse", "ingester", "snapshot", dashed=True),
         Arrow("ingester", "trainer"),
+        Arrow("ingester", "monitor"),
         Arrow("trainer", "evaluator"),
         Arrow("evaluator", "deployer"),
         Arrow("deployer", "endpoint", "canary"),
         Arrow("warehouse", "guard", "rewards by version", dashed=True),
         Arrow("guard", "endpoint", "traffic", bend=-0.08, dashed=True),
     ]
-    frame = Frame(3.5, -7.35, 17.4, -5.6, "re-training pipeline; that of start-up has the importer and no evaluator")
+    frame = Frame(3.5, -9.1, 17.4, -5.6, "re-training pipeline; that of start-up has the importer and no evaluator")
     return draw(boxes, arrows, [frame])
 
 
