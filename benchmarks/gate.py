@@ -63,7 +63,9 @@ def measure(data):
       dict from title to DataFrame of text.
     """
     world = SimulatedUsers.make(data)
-    rows = [summary(simulate(world, traffic, range(FIRST_SEED, FIRST_SEED + LOOPS)), traffic) for traffic in (STARS, CLICKS)]
+    rows = [
+        summary(simulate(world, traffic, range(FIRST_SEED, FIRST_SEED + LOOPS)), traffic) for traffic in (STARS, CLICKS)
+    ]
     return {f"The gate over {LOOPS} simulated loops each, margin {GATE.margin:.0%} of what serves": pd.DataFrame(rows)}
 
 

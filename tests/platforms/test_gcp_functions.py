@@ -37,6 +37,7 @@ SETTINGS = {
     "RECBANDITS_PREFIX": "recbandits",
     "RECBANDITS_VERSION": "v1",
     "RECBANDITS_ARTIFACTS": "/tmp/recbandits",
+    "RECBANDITS_ALERT_EMAIL": "",
 }
 
 
