@@ -23,7 +23,7 @@ from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import next_time
 
-_RATE = 40.0  # visits per second, which leaves most of two cores to the trainings
+_RATE = 50.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
 _QUICK = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
 _QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, "ramp": 45, "least": 60, "most": 500}
