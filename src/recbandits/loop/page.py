@@ -42,9 +42,10 @@ def write_page(loop, end):
     values = true_values(loop.users, policies, rounds, visits, loop.drift)
     drift = monitors.drift(decisions, [*rounds["start"].dt.to_pydatetime(), end], policies)
     propensities = monitors.propensities(decisions, policies)
+    served = values[values["learner"] == "learning"]["value"].iloc[-1]
     pictures = {
         "rewards": plots.rewards(values, "Expected reward of what served"),
-        "gate": plots.gate(rounds, settings.gate.margin, "Estimates of the gate"),
+        "gate": plots.gate(rounds, settings.gate.margin * served, "Estimates of the gate"),
         "drift": plots.drift(drift, "Drift monitor"),
         "propensities": plots.propensities(propensities, "Propensity monitor"),
     }
