@@ -19,9 +19,10 @@ import numpy as np
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop.deployment import START_UP, deploy_loop
+from recbandits.loop.deployment import deploy_loop
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
+from recbandits.loop.steps import START_UP
 from recbandits.platforms import choose
 from recbandits.platforms.jobs import Job, Machine
 from recbandits.platforms.protocol import PlatformError
@@ -57,7 +58,7 @@ class Trial:
     @cached_property
     def requests(self):
         """Instances of three users, as the endpoint takes them."""
-        users = SimulatedUsers.make(synthetic.generate(), SETTINGS.movies, SETTINGS.rank, SETTINGS.seed)
+        users = SimulatedUsers.of(SETTINGS, synthetic.generate())
         return users.requests(np.arange(3), np.arange(15).reshape(3, 5))
 
 

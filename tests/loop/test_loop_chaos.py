@@ -20,10 +20,10 @@ from recbandits.config import Config
 from recbandits.data import synthetic
 from recbandits.loop.importing import import_log, simulate_log
 from recbandits.loop.ingest import ingest
-from recbandits.loop.live import TOPICS, Loop
+from recbandits.loop.live import Loop
 from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import TEMPLATES, re_training_parameters
+from recbandits.loop.steps import LOGGERS, TEMPLATES, re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
@@ -237,7 +237,7 @@ def test_whichever_process_is_killed_every_acknowledged_event_is_in_the_table_ex
     )
     assert len(decisions) >= 0.5 * visits["answered"] > 100
     assert rows(loop, "quarantine") == []
-    assert [loop.platform.messages.backlog(f"{name}-dead") for name in TOPICS] == [0, 0]
+    assert [loop.platform.messages.backlog(f"{name}-dead") for name in LOGGERS] == [0, 0]
 
 
 def start_some_run(loop, number):

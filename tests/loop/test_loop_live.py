@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 
@@ -53,6 +54,7 @@ class Ended(NamedTuple):
     lines: list  # of its status
     complete: bool  # whether all was in the warehouse
     page: Path
+    rewards: pd.DataFrame
     sentences: list
     running: list  # processes before its end
     left: list  # processes after it
@@ -66,9 +68,9 @@ def ended(tmp_path_factory):
     with Loop(Config(artifacts=str(directory)), SETTINGS) as loop:
         complete = run(loop, synthetic.generate(), ROUNDS, threading.Event(), show=lines.append)
         seconds = time.monotonic() - start
-        page, sentences = write_page(loop, datetime.now(UTC))
+        page, rewards, sentences = write_page(loop, datetime.now(UTC))
         running = processes_of(directory)
-    return Ended(loop, lines, complete, page, sentences, running, processes_of(directory), seconds)
+    return Ended(loop, lines, complete, page, rewards, sentences, running, processes_of(directory), seconds)
 
 
 def test_the_last_policy_is_truly_better_than_the_first(ended):
@@ -83,6 +85,9 @@ def test_the_last_policy_is_truly_better_than_the_first(ended):
     assert 0 < last.loc["learning", "gain_low"] < last.loc["learning", "gain"]
     assert last["value"].loc[["uniform", "frozen", "learning", "oracle"]].is_monotonic_increasing
     assert ended.sentences[0] == gain_sentence(values, rounds)
+    learners = ["uniform", "frozen", "learning", "oracle"]
+    np.testing.assert_allclose(ended.rewards, last.loc[learners, ["value", "low", "high"]], atol=0.0005)
+    assert ended.rewards.to_html(border=0) in ended.page.read_text(encoding="utf-8")
 
 
 def test_everything_that_users_reported_is_in_the_warehouse(ended):

@@ -15,11 +15,12 @@ from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.data import movielens
 from recbandits.loop.deployment import deploy_loop, follow_loop, remove_loop
-from recbandits.loop.live import TOPICS, Loop
+from recbandits.loop.live import Loop
 from recbandits.loop.page import GUARDRAIL, write_page
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import Drift
 from recbandits.loop.simulated_users import STARS
+from recbandits.loop.steps import LOGGERS
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import next_time
 
@@ -80,8 +81,8 @@ def _run_here(config, settings, *options):
     with Loop(config, settings) as loop:
         finished = run(loop, movielens.load(), *options)
         if not loop.platform.warehouse.verdicts().empty:
-            page, sentences = write_page(loop, datetime.now(UTC))
-            print(*sentences, f"The pictures are on {page}", sep="\n")
+            page, rewards, sentences = write_page(loop, datetime.now(UTC))
+            print(rewards, *sentences, f"The pictures are on {page}", sep="\n")
     return finished
 
 
@@ -163,7 +164,7 @@ def status_line(loop, verdicts, rounds, seconds):
         f"{seconds:4.0f} s",
         f"round {decided(verdicts)}" + (f"/{rounds}" if rounds else ""),
         f"{counts['answered']:,} visits answered, {counts['unanswered'] + counts['missed']:,} not",
-        f"{sum(map(loop.backlog, TOPICS))} events to log",
+        f"{sum(map(loop.backlog, LOGGERS))} events to log",
         ", ".join(f"{version[:8]} {share} %" for version, share in shares if share),
     ]
     return " · ".join(parts)

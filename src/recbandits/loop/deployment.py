@@ -3,27 +3,26 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from recbandits.loop.importing import simulate_log, write_log
+from recbandits.loop.importing import write_first_log
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
-from recbandits.loop.steps import FUNCTIONS, TEMPLATES, start_up_parameters
+from recbandits.loop.steps import FUNCTIONS, LOGGERS, START_UP, TEMPLATES, logger_name, logger_of, start_up_parameters
 from recbandits.loop.trigger import PIPELINE
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
 from recbandits.platforms.protocol import PlatformError
 
-START_UP = "start-up"
-TOPICS = ("interactions", "rewards", "ticks")
+TOPICS = (*LOGGERS, "ticks")
 SCHEDULES = {  # name: (cron string, payload); of the first two, a message to the topic "ticks"
     "train": ("*/10 * * * *", {"do": "train"}),
     "guard": ("* * * * *", {"do": "guard"}),
     "simulate": ("* * * * *", {"seconds": 30.0}),
 }
-_NAMES = ("log-interaction", "log-reward", "trigger", "simulator")  # of the functions
+_NAMES = (*map(logger_name, LOGGERS), "trigger", "simulator")  # of the functions
 _IMAGES = ("train", "serve")
 _SETTLING = 30.0  # seconds
 _LINE = 30.0  # seconds between two status lines
@@ -145,15 +144,11 @@ def _share_users(platform, settings, data):
         from recbandits.data import movielens
 
         data = movielens.load()
-    reports = {"never": settings.never, "twice": settings.twice, "delay": settings.delay}
-    users = SimulatedUsers.make(data, settings.movies, settings.rank, settings.seed, **reports)
-    seconds = settings.first / settings.rate
-    start = datetime.now(UTC) - timedelta(seconds=2 * settings.join.window + seconds)
+    users = SimulatedUsers.of(settings, data)
     with TemporaryDirectory() as folder:
         users_directory, log_directory = Path(folder, "users"), Path(folder, "log")
         users.save(users_directory)
-        log = simulate_log(users, settings.first, start, seconds, settings.candidates, settings.seed)
-        write_log(log_directory, *log)
+        write_first_log(log_directory, users, settings, datetime.now(UTC))
         return platform.share(users_directory), platform.share(log_directory)
 
 
@@ -165,8 +160,7 @@ def _functions(settings, topics, users_uri):
         "RECBANDITS_EVENT_TOPIC": topics["interactions"],
     }
     return [
-        Function("log-interaction", FUNCTIONS / "logger", "log_interaction", topics["interactions"]),
-        Function("log-reward", FUNCTIONS / "logger", "log_reward", topics["rewards"]),
+        *(logger_of(topic, topics[topic]) for topic in LOGGERS),
         Function("trigger", FUNCTIONS / "trigger", "tick", topics["ticks"], environment),
         Function("simulator", FUNCTIONS / "simulator", "simulate", None, environment),
     ]

@@ -21,6 +21,20 @@ def write_log(directory, interactions, rewards):
         pq.write_table(table, Path(directory, name))
 
 
+def write_first_log(directory, users, settings, now):
+    """Write the first decisions of a loop by a uniform random policy, so old that their rewards are there by now.
+
+    Args:
+      directory: for the files.
+      users: `SimulatedUsers`
+      settings: `Settings`
+      now: aware datetime.
+    """
+    seconds = settings.first / settings.rate
+    start = now - timedelta(seconds=2 * settings.join.window + seconds)
+    write_log(directory, *simulate_log(users, settings.first, start, seconds, settings.candidates, settings.seed))
+
+
 def read_log(directory):
     """Read the tables of a log in a directory; ValueError where a file is missing or is not Parquet."""
     tables = []

@@ -6,24 +6,29 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 
 from recbandits.loop.core import Core, PipelineLearner
-from recbandits.loop.importing import simulate_log, write_log
+from recbandits.loop.importing import write_first_log
 from recbandits.loop.models import Models
 from recbandits.loop.simulate import Simulator
 from recbandits.loop.simulated_users import SimulatedUsers
-from recbandits.loop.steps import FUNCTIONS, TEMPLATES, models_uri, start_up_parameters
-from recbandits.platforms.functions import Function
+from recbandits.loop.steps import (
+    LOGGERS,
+    START_UP,
+    TEMPLATES,
+    logger_name,
+    logger_of,
+    models_uri,
+    start_up_parameters,
+)
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
 from recbandits.platforms.local.files import held, write_json
 from recbandits.platforms.local.units import units_below
 from recbandits.platforms.protocol import PlatformError
 
-START_UP = "start-up"
-TOPICS = {"interactions": "log_interaction", "rewards": "log_reward"}  # and the function that logs each
 _MARK = "loop.json"  # which no other directory has
 _REPORTS = 60.0  # seconds that the last reports get to be published, more than users wait with them
 _DRAIN = 60.0  # seconds that the last events get to the warehouse
@@ -76,7 +81,7 @@ class Loop:
     @cached_property
     def topics(self):
         """Dict from "interactions" and "rewards" to the full name of the topic."""
-        return {name: self.platform.messages.topic(name) for name in TOPICS}
+        return {name: self.platform.messages.topic(name) for name in LOGGERS}
 
     @cached_property
     def core(self):
@@ -116,16 +121,13 @@ class Loop:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir()
         write_json(self.directory / _MARK, {"data": str(data)})
-        settings = self.settings
-        reports = {"never": settings.never, "twice": settings.twice, "delay": settings.delay}
-        users = SimulatedUsers.make(data, settings.movies, settings.rank, settings.seed, **reports)
-        users.save(self.directory / "users")
+        SimulatedUsers.of(self.settings, data).save(self.directory / "users")
 
     def start(self):
         """Start the endpoint and the functions, all at once, unless they run: also those that were killed."""
         with ThreadPoolExecutor() as threads:
             starts = [threads.submit(self.endpoint.start, self.topics["interactions"])]
-            starts += [threads.submit(self._start_function, topic) for topic in TOPICS]
+            starts += [threads.submit(self._start_function, topic) for topic in LOGGERS]
             for start in starts:
                 start.result()
 
@@ -139,9 +141,7 @@ class Loop:
           PlatformError: it failed, with the sentence of the step that did.
         """
         settings, log, pipelines = (self.settings, self.directory / "log", self.platform.pipelines)
-        seconds = settings.first / settings.rate
-        start = datetime.now(UTC) - timedelta(seconds=2 * settings.join.window + seconds)
-        write_log(log, *simulate_log(self.users, settings.first, start, seconds, settings.candidates, settings.seed))
+        write_first_log(log, self.users, settings, datetime.now(UTC))
         directory, topic = self.directory / "users", self.topics["interactions"]
         parameters = start_up_parameters(self.config, settings, log, directory, topic)
         run = pipelines.run(TEMPLATES / "start_up.yaml", START_UP, parameters)
@@ -164,17 +164,17 @@ class Loop:
         """
         self._stop_work()
         deadline = time.monotonic() + patience
-        while any(map(self.backlog, TOPICS)):
+        while any(map(self.backlog, LOGGERS)):
             if time.monotonic() > deadline:
                 return False
             with contextlib.suppress(PlatformError):  # what was killed a moment ago is back at the next look
                 self.start()
             time.sleep(_POLL)
-        return not any(self.platform.messages.backlog(f"{topic}-dead") for topic in TOPICS)
+        return not any(self.platform.messages.backlog(f"{topic}-dead") for topic in LOGGERS)
 
     def backlog(self, topic):
         """Return the number of messages of a topic that wait for their function."""
-        return self.platform.messages.backlog(f"{topic}-{_function(topic)}")
+        return self.platform.messages.backlog(f"{topic}-{logger_name(topic)}")
 
     def stop(self):
         """End every process of the loop, if it was prepared here: another may run in the same directory."""
@@ -195,12 +195,8 @@ class Loop:
             unit.stop()
 
     def _start_function(self, topic):
-        name, functions = _function(topic), self.platform.functions
+        name, functions = logger_name(topic), self.platform.functions
         if functions.unit(name).run:
             functions.ensure(name)
         else:
-            functions.deploy(Function(name, FUNCTIONS / "logger", TOPICS[topic], self.topics[topic]))
-
-
-def _function(topic):
-    return TOPICS[topic].replace("_", "-")
+            functions.deploy(logger_of(topic, self.topics[topic]))

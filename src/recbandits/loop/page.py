@@ -26,7 +26,8 @@ def write_page(loop, end):
       end: aware datetime; decisions before it count if their window has closed.
 
     Returns:
-      (`pathlib.Path` of the page, list of sentences: the gain of the last policy, and the alarms of the monitors).
+      (`pathlib.Path` of the page; DataFrame of expected rewards at the end, with 95 % intervals; list of sentences: the
+      gain of the last policy, and the alarms of the monitors).
     """
     from recbandits.plots import loop as plots
 
@@ -58,10 +59,12 @@ def write_page(loop, end):
     paragraphs = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
     images = "".join(f'<p><img src="{name}.png" alt="{name}"></p>' for name in pictures)
     table = verdicts[["time", "kind", "version", "against", *_COLUMNS[1:]]].to_html(index=False, border=0)
+    rewards = last_values(values)
     page = directory / "index.html"
     head = "<!doctype html><html lang=en><meta charset=utf-8><title>RecBandits: the loop</title>"
-    page.write_text(f"{head}<h1>The loop</h1>{paragraphs}{images}{table}</html>\n", encoding="utf-8")
-    return page, sentences
+    body = f"<h1>The loop</h1>{paragraphs}{rewards.to_html(border=0)}{images}{table}"
+    page.write_text(f"{head}{body}</html>\n", encoding="utf-8")
+    return page, rewards, sentences
 
 
 def rounds_of(verdicts, end):
@@ -124,6 +127,18 @@ def true_values(users, policies, rounds, visits, drift):
                 {"round": row.round, "drift": degree, "learner": learner} | mean_interval(value)._asdict() | gain
             )
     return pd.DataFrame(rows)
+
+
+def last_values(values):
+    """Return the rows of `true_values` of the last round by their names, with value, low and high."""
+    names = {
+        "uniform": "uniform random policy",
+        "frozen": "first policy",
+        "learning": "last served policy",
+        "oracle": "oracle",
+    }
+    last = values[values["round"] == values["round"].max()].set_index("learner").loc[list(names)]
+    return last.rename(names).rename_axis("expected reward")[["value", "low", "high"]].round(3)
 
 
 def gain_sentence(values, rounds):

@@ -81,6 +81,12 @@ class SimulatedUsers:
         model = _order_factors(als(popular, rank, _REGULARIZATION, seed=seed))
         return cls(model, tuple(data.movies.loc[model.movie_ids, "title"]), **settings)
 
+    @classmethod
+    def of(cls, settings, data):
+        """Make the simulated users of a loop's `Settings`; see `make`."""
+        reports = {"never": settings.never, "twice": settings.twice, "delay": settings.delay}
+        return cls.make(data, settings.movies, settings.rank, settings.seed, **reports)
+
     @cached_property
     def user_ids(self):
         """Text ids of the users, an index."""

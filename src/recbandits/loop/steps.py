@@ -1,4 +1,4 @@
-"""What the components share: parameters that a template can hold, and the directories of models.
+"""What components and platforms share: parameters that a template can hold, models, and the functions that log.
 
 A component gets the configuration as a parameter: a container of Vertex AI has neither the file nor the environment of
 the process that started the pipeline, but it has every bucket as a directory below /gcs.
@@ -14,9 +14,12 @@ from recbandits.config import SETTINGS, Config
 from recbandits.exploration import Exploration
 from recbandits.loop.models import Models, read_model
 from recbandits.loop.settings import Gate, Guardrail, Join, Settings
+from recbandits.platforms.functions import Function
 from recbandits.serving.manifest import local_directory
 
 FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each source
+LOGGERS = {"interactions": "log_interaction", "rewards": "log_reward"}  # topic: Python name of its function
+START_UP = "start-up"  # name of the run of the start-up pipeline
 TEMPLATES = Path(__file__).parent / "templates"  # compiled by `loop.pipelines`
 _NESTED = {"join": Join, "agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
 
@@ -69,6 +72,16 @@ def serving_model(platform):
         return None
     with local_directory(f"{models_uri(platform.config)}/{version}") as directory:
         return read_model(directory)
+
+
+def logger_of(topic, full_name):
+    """Return the `Function` that logs a topic, given the full name of the topic."""
+    return Function(logger_name(topic), FUNCTIONS / "logger", LOGGERS[topic], full_name)
+
+
+def logger_name(topic):
+    """Return the name of the function that logs a topic."""
+    return LOGGERS[topic].replace("_", "-")
 
 
 def time_of(text):
