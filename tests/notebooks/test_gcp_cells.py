@@ -23,7 +23,7 @@ from google.longrunning import operations_pb2
 from recbandits.config import Config
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import TEMPLATES, re_training_parameters
+from recbandits.loop.steps import TEMPLATES, config_parameter, re_training_parameters
 from recbandits.notebook import show
 from recbandits.platforms import choose
 from recbandits.platforms.gcp import endpoints
@@ -100,6 +100,7 @@ def names(platform, folder):
         | {"data": SimpleNamespace(source="MovieLens"), "record": record}
         | {"best": SimpleNamespace(parameters={"alpha": 0.1})},
         "02-mab_mlops_pipeline": {"templates": {"re_training": TEMPLATES / "re_training.yaml"}, "parameters": arguments}
+        | {"config_parameter": config_parameter}
         | {"threading": threading, "LOOP_MINUTES": 0, "settings": Settings(STARS), "data": None}
         | {"deploy_loop": mock.Mock(), "follow_loop": mock.Mock()},
     }
