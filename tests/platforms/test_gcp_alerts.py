@@ -6,7 +6,8 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.platforms.gcp import GcpPlatform
-from recbandits.platforms.gcp.alerts import ALARM, BUDGET, create_alerts, delete_alert, find_alerts
+from recbandits.platforms.gcp.alerts import BUDGET, create_alerts, delete_alert, find_alerts
+from recbandits.platforms.pipelines import ALARM
 from recbandits.platforms.protocol import PlatformError
 
 CONFIG = Config(platform="gcp", project="movie-lab-42", alert_email="ops@example.com")

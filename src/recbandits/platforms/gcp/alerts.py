@@ -4,10 +4,10 @@ Cloud Monitoring, Cloud Billing and Billing Budgets are called over REST: no oth
 """
 
 from recbandits.platforms.gcp.cloud import explained, patiently, rest
+from recbandits.platforms.pipelines import ALARM
 from recbandits.platforms.protocol import PlatformError
 
 BUDGET = 200  # in the currency of the billing account, for a month; the loop's is in learning/google-cloud-costs.md
-ALARM = "RECBANDITS ALARM"  # begins the log line of a monitor's alarm, before the base name and the sentence
 _MONITORING = "https://monitoring.googleapis.com/v3"
 _BUDGETS = "https://billingbudgets.googleapis.com/v1"
 
