@@ -88,6 +88,13 @@ def test_an_endpoint_is_created_once_under_its_own_id(endpoints, cloud):
     assert (request["endpoint"]["displayName"], request["endpoint"]["labels"]) == ("recbandits-v1", LABELS)
 
 
+@pytest.mark.parametrize("name", ["", "..", "a/b", "A", 7])
+def test_a_name_that_is_none_is_refused_before_anything_is_sent(endpoints, cloud, name):
+    with pytest.raises(ValueError, match="name must be at most 63 lower-case letters, digits and single hyphens, got"):
+        endpoints.create(name)
+    assert cloud.calls == []
+
+
 def test_a_policy_becomes_a_model_in_our_container_by_its_digest(endpoint, cloud, exported):
     version = endpoint.deploy(exported[0])
     (upload,) = cloud.requests("UploadModel")

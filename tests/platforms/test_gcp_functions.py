@@ -239,6 +239,13 @@ def test_deleting_a_function_that_is_gone_is_no_error(functions, cloud, function
     assert NAME not in cloud.resources
 
 
+@pytest.mark.parametrize("call", ["delete", "health"])
+def test_a_name_that_is_none_is_refused_before_anything_is_sent(functions, cloud, call):
+    with pytest.raises(ValueError, match="name must be at most 63 lower-case letters, digits and single hyphens, got"):
+        getattr(functions, call)("../other")
+    assert cloud.calls == []
+
+
 def test_a_package_has_what_runs_and_nothing_else(source):
     with zipfile.ZipFile(io.BytesIO(pack(source))) as zipped:
         names = zipped.namelist()

@@ -9,6 +9,7 @@ from recbandits.platforms.gcp import batch, storage
 from recbandits.platforms.gcp.cloud import explained, have, vertex
 from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.platforms.gcp.models import MACHINE, full_name, have_model
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.manifest import local_directory
@@ -46,8 +47,13 @@ class GcpEndpoints:
             no log.
           sticky: whether a user always gets the same version, as of a `StickyEndpoint`; otherwise Vertex AI draws one
             for each request. An endpoint that is there stays as it is.
+
+        Raises:
+          ValueError: a name that Vertex AI would refuse.
+          PlatformError: the endpoint splits requests, or Vertex AI refused.
         """
-        name, config = name or self._config.endpoint, self._config
+        config = self._config
+        name = check_name(config.endpoint if name is None else name)
         kind, labels = vertex(config).Endpoint, config.labels | (_STICKY if sticky else {})
         with explained(f"endpoint {name}"):
             endpoint = have(

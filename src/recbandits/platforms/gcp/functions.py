@@ -10,6 +10,7 @@ from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.cloud import explained, have, location, patiently, rest
 from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.platforms.gcp.packages import pack
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.protocol import PlatformError
 
 _TIMEOUT = 1200  # seconds until a function must be there
@@ -86,7 +87,7 @@ class GcpFunctions:
         return {"alive": True, "ready": ready, "reason": reason, "address": deployed.service_config.uri}
 
     def _name(self, name):
-        return f"{self._parent}/functions/{self._config.base}-{name}"
+        return f"{self._parent}/functions/{self._config.base}-{check_name(name)}"
 
     def _allow_calls(self, service):
         """Let the functions' account, as which Eventarc and Cloud Scheduler sign in, call a service of Cloud Run."""

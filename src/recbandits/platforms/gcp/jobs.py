@@ -9,7 +9,7 @@ from recbandits.platforms.gcp.cloud import explained, newest, patiently, vertex
 from recbandits.platforms.gcp.cloud import wait as wait_for
 from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.images import GcpImages
-from recbandits.platforms.jobs import MACHINES, Choice, Float, Job, Machine, Record, Trial, measured
+from recbandits.platforms.jobs import MACHINES, Choice, Float, Machine, Record, Trial, check_name, measured
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import best_trial, with_parameters
 from recbandits.serving.manifest import read_bytes
@@ -168,7 +168,7 @@ class GcpJobs:
 
     def _find(self, kind, name):
         with explained(f"{kind} {name}"):
-            return newest(getattr(vertex(self._config), _KINDS[kind]), self._config, Job(name).name)
+            return newest(getattr(vertex(self._config), _KINDS[kind]), self._config, check_name(name))
 
     def _get(self, kind, name):
         if not (resource := self._find(kind, name)):

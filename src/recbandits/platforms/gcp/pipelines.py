@@ -15,7 +15,7 @@ from recbandits.platforms.gcp.cloud import explained, labelled, patiently, verte
 from recbandits.platforms.gcp.cloud import wait as wait_for
 from recbandits.platforms.gcp.experiments import GcpExperiments
 from recbandits.platforms.gcp.images import GcpImages
-from recbandits.platforms.jobs import Job
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.pipelines import IMAGE, SNAPSHOT, Run
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.schedules import next_time
@@ -64,7 +64,7 @@ class GcpPipelines:
                 pipeline_root=f"gs://{self._config.bucket}/pipelines",
                 parameter_values=parameters or {},
                 enable_caching=False if reads_now or not caching else None,
-                labels=self._config.labels | {"pipeline": pipeline, "run": Job(name).name},
+                labels=self._config.labels | {"pipeline": pipeline, "run": check_name(name)},
             )
 
     def run(self, template, name, parameters=None):
@@ -74,7 +74,7 @@ class GcpPipelines:
         """
         from google.api_core.exceptions import Conflict
 
-        pipeline, attempts = _load(template)["pipelineInfo"]["name"], self._list(run=Job(name).name)
+        pipeline, attempts = _load(template)["pipelineInfo"]["name"], self._list(run=check_name(name))
         if attempts:
             _refuse_others(name, attempts[-1].to_dict(), pipeline, parameters or {})
             if _state(attempts[-1].gca_resource) in ("running", "succeeded"):
@@ -157,7 +157,7 @@ class GcpPipelines:
 
     def _schedules(self, name):
         """List the schedules of that name, which have no labels."""
-        display_name = f"{self._config.base}-{Job(name).name}"
+        display_name = f"{self._config.base}-{check_name(name)}"
         return vertex(self._config).PipelineJobSchedule.list(filter=f'display_name="{display_name}"')
 
     def _list(self, **labels):
@@ -168,7 +168,7 @@ class GcpPipelines:
         return sorted(jobs, key=lambda job: (len(job.name), job.name))
 
     def _get(self, name):
-        if not (attempts := self._list(run=Job(name).name)):
+        if not (attempts := self._list(run=check_name(name))):
             raise PlatformError(f"there is no pipeline run {name} in {self._config.region}")
         return attempts[-1]
 

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from recbandits import checks
 from recbandits.platforms.endpoints import expect_shares
-from recbandits.platforms.jobs import NAME
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import held, private, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
@@ -97,9 +96,7 @@ class LocalEndpoints:
           ValueError: a name that Vertex AI would refuse.
           PlatformError: the server did not start; the sentence ends with what it wrote last.
         """
-        name = self._config.endpoint if name is None else name
-        if not isinstance(name, str) or not re.fullmatch(NAME, name):
-            raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
+        name = check_name(self._config.endpoint if name is None else name)
         endpoint = LocalEndpoint(name, self._config.artifacts_dir / "endpoints" / name)
         endpoint.start(topic)
         return endpoint
