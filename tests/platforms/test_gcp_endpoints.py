@@ -271,6 +271,19 @@ def test_deletion_undeploys_everything_first_the_busiest_last(endpoint, cloud, e
     endpoint.delete()
 
 
+def test_an_endpoint_is_deleted_by_its_name_and_one_that_is_not_there_is_not_made(endpoints, cloud, exported):
+    """With its release, and without the policies of the release."""
+    for each in (endpoints.create(), endpoints.create("sticky", sticky=True)):
+        each.deploy(exported[0])
+    changes(cloud)
+    for _ in range(2):
+        endpoints.delete()
+        endpoints.delete("sticky")
+    assert changes(cloud) == ["UndeployModel", "DeleteEndpoint"] * 2
+    released = {uri.partition("/releases/sticky/")[2].partition("/")[0] for uri in cloud.objects if "/releases/" in uri}
+    assert released == {"policies"}
+
+
 def test_predictions_carry_instances_and_parameters_as_they_are(endpoint, cloud):
     """A raw prediction: in others Vertex AI makes floats of all numbers."""
     instance = {"user_id": 7, "candidates": [101, 102], "context": {"age": 0.5}}

@@ -234,6 +234,18 @@ def test_an_endpoint_listens_on_a_socket_of_its_owner_alone_and_on_no_port(expor
     assert not address.exists()
 
 
+def test_an_endpoint_is_deleted_by_its_name_and_one_that_is_not_there_is_not_made(config):
+    endpoints = LocalPlatform(config).endpoints
+    endpoint = endpoints.create("named")
+    server = process_of(endpoint)
+    for _ in range(2):
+        endpoints.delete("named")
+    assert gone(server)
+    assert not endpoint.directory.exists()
+    with pytest.raises(ValueError, match=r"name must be .* got '\.\.'"):
+        endpoints.delete("..")
+
+
 def test_a_stopped_endpoint_leaves_no_process(exported, tmp_path):
     endpoint = LocalPlatform(Config(artifacts=str(tmp_path))).endpoints.create()
     members = list(endpoint.unit.members())

@@ -107,3 +107,6 @@ class Endpoints(Protocol):
           topic: full name of the topic where decisions are logged; None for where they are.
           sticky: whether a user always gets the same version.
         """
+
+    def delete(self, name=None):
+        """Delete the `Endpoint` of a name, None for that in the configuration; one that is gone already is no error."""

@@ -52,8 +52,7 @@ class GcpEndpoints:
           ValueError: a name that Vertex AI would refuse.
           PlatformError: the endpoint splits requests, or Vertex AI refused.
         """
-        config = self._config
-        name = check_name(config.endpoint if name is None else name)
+        name, config = self._name(name), self._config
         kind, labels = vertex(config).Endpoint, config.labels | (_STICKY if sticky else {})
         with explained(f"endpoint {name}"):
             endpoint = have(
@@ -66,6 +65,13 @@ class GcpEndpoints:
         if topic:
             GcpMessages(config).let_publish(topic, config.account("serve"))
         return (StickyEndpoint if splits_users else GcpEndpoint)(config, name, topic)
+
+    def delete(self, name=None):
+        """See `Endpoints.delete`; versions of the model, and policies in the bucket, stay."""
+        StickyEndpoint(self._config, self._name(name), None).delete()  # of another endpoint there is no release
+
+    def _name(self, name):
+        return check_name(self._config.endpoint if name is None else name)
 
 
 class GcpEndpoint:

@@ -96,10 +96,17 @@ class LocalEndpoints:
           ValueError: a name that Vertex AI would refuse.
           PlatformError: the server did not start; the sentence ends with what it wrote last.
         """
-        name = check_name(self._config.endpoint if name is None else name)
-        endpoint = LocalEndpoint(name, self._config.artifacts_dir / "endpoints" / name)
+        endpoint = self._endpoint(name)
         endpoint.start(topic)
         return endpoint
+
+    def delete(self, name=None):
+        """See `Endpoints.delete`; the log stays."""
+        self._endpoint(name).delete()
+
+    def _endpoint(self, name):
+        name = check_name(self._config.endpoint if name is None else name)
+        return LocalEndpoint(name, self._config.artifacts_dir / "endpoints" / name)
 
 
 class LocalEndpoint:
