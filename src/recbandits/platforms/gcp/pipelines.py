@@ -1,4 +1,4 @@
-"""Compiled pipelines on Vertex AI Pipelines: `aiplatform.PipelineJob` and `aiplatform.PipelineJobSchedule`.
+"""Compiled pipelines on Vertex AI Pipelines: `aiplatform.PipelineJob`.
 
 Vertex AI has no lock, but one job for each id, for good. So the jobs of a pipeline are numbered: of all processes that
 see that none is running, and ask for the next number, one gets it. The name of the run is a label, because a run that
@@ -8,7 +8,6 @@ failed has another job when it is run again.
 import json
 import re
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 from recbandits.platforms.gcp.cloud import explained, labelled, patiently, vertex
@@ -18,7 +17,6 @@ from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.pipelines import IMAGE, SNAPSHOT, Run
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.schedules import next_time
 
 _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}  # else a step may still run
 
@@ -34,7 +32,7 @@ class GcpPipelines:
     def __init__(self, config, poll=30.0):
         self._config, self._poll = config, poll
 
-    def pipeline_job(self, template, name, parameters=None, caching=True, number=None):
+    def pipeline_job(self, template, name, parameters=None, number=None):
         """Return a compiled pipeline as `aiplatform.PipelineJob`, which is not started; `to_dict()` shows it.
 
         The steps' own image is named by its digest, which is part of a cache's key. Nothing comes from a cache where
@@ -44,7 +42,6 @@ class GcpPipelines:
           template: file that KFP's compiler has written.
           name: of the run.
           parameters: dict from input of the pipeline to value.
-          caching: False for no cache; True leaves it to what the template says of each step.
           number: of the job among those of its pipeline, for good; None leaves the id to the SDK.
         """
         spec = _load(template)
@@ -63,7 +60,7 @@ class GcpPipelines:
                 template_path=str(path),
                 pipeline_root=f"gs://{self._config.bucket}/pipelines",
                 parameter_values=parameters or {},
-                enable_caching=False if reads_now or not caching else None,
+                enable_caching=False if reads_now else None,
                 labels=self._config.labels | {"pipeline": pipeline, "run": check_name(name)},
             )
 
@@ -121,44 +118,6 @@ class GcpPipelines:
     def running(self, pipeline):
         """See `Pipelines.running`."""
         return _name_of_running(self._list(pipeline=pipeline))
-
-    def schedule(self, template, name, cron, parameters=None):
-        """Run a pipeline at the times of a cron string (UTC), one run at a time and without a cache.
-
-        Every run has the same parameters and the image of now: the run itself must find out what there is to read, and
-        after a build the schedule must be made anew.
-
-        Args:
-          template: file with the compiled pipeline.
-          name: of the schedule.
-          cron: as `platforms.schedules` says.
-          parameters: dict from input of the pipeline to value.
-
-        Returns:
-          Whether there was none of this name; one that is there stays as it is.
-        """
-        next_time(cron, datetime.now(UTC))
-        with explained(f"pipeline schedule {name}"):
-            if self._schedules(name):
-                return False
-            self.pipeline_job(template, name, parameters, caching=False).create_schedule(
-                cron=f"TZ=Etc/UTC {cron}",
-                display_name=f"{self._config.base}-{name}",
-                max_concurrent_run_count=1,
-                service_account=self._config.account("train"),
-            )
-        return True
-
-    def unschedule(self, name):
-        """Remove a schedule; one that is gone already is no error."""
-        with explained(f"pipeline schedule {name}"):
-            for schedule in self._schedules(name):
-                schedule.delete()
-
-    def _schedules(self, name):
-        """List the schedules of that name, which have no labels."""
-        display_name = f"{self._config.base}-{check_name(name)}"
-        return vertex(self._config).PipelineJobSchedule.list(filter=f'display_name="{display_name}"')
 
     def _list(self, **labels):
         """List the jobs with these labels and ours, the newest last."""
