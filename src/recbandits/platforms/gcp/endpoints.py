@@ -6,9 +6,9 @@ from functools import cached_property, wraps
 
 from recbandits.platforms.endpoints import expect_deployed, expect_shares
 from recbandits.platforms.gcp import batch, storage
-from recbandits.platforms.gcp.cloud import explained, have, vertex
+from recbandits.platforms.gcp.cloud import explained, have, location, vertex
 from recbandits.platforms.gcp.messages import GcpMessages
-from recbandits.platforms.gcp.models import MACHINE, full_name, have_model
+from recbandits.platforms.gcp.models import MACHINE, have_model
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
@@ -56,7 +56,7 @@ class GcpEndpoints:
         kind, labels = vertex(config).Endpoint, config.labels | (_STICKY if sticky else {})
         with explained(f"endpoint {name}"):
             endpoint = have(
-                lambda: _looked_at(kind(full_name(config, "endpoints", name))),
+                lambda: _looked_at(kind(f"{location(config)}/endpoints/{name}")),
                 lambda: kind.create(display_name=name, endpoint_id=name, labels=labels),
             )
             splits_users = _STICKY.items() <= dict(endpoint.labels).items()
@@ -83,7 +83,7 @@ class GcpEndpoint:
     """
 
     def __init__(self, config, name, topic):
-        self.name, self.resource_name = name, full_name(config, "endpoints", name)
+        self.name, self.resource_name = name, f"{location(config)}/endpoints/{name}"
         self._config, self._topic = config, topic
 
     @property

@@ -21,15 +21,10 @@ _KINDS = {"job": "CustomJob", "study": "HyperparameterTuningJob"}
 
 
 class GcpJobs:
-    """Jobs of one configuration, found by name and labels; see `platforms.jobs.Jobs`.
+    """Jobs of one configuration, found by name and labels; see `platforms.jobs.Jobs`."""
 
-    Args:
-      config: Config
-      poll: seconds between two looks at a job that is waited for.
-    """
-
-    def __init__(self, config, poll=30.0):
-        self._config, self._poll = config, poll
+    def __init__(self, config):
+        self._config = config
 
     def custom_job(self, job):
         """Return a `Job` as `aiplatform.CustomJob`, which is not started; `to_dict()` shows it."""
@@ -160,9 +155,7 @@ class GcpJobs:
         """Return what the SDK takes when a job starts."""
         from google.cloud.aiplatform_v1.types import Scheduling
 
-        settings = {"service_account": self._config.account("train")}
-        if job.spot:
-            settings["scheduling_strategy"] = Scheduling.Strategy.SPOT
+        settings = {"scheduling_strategy": Scheduling.Strategy.SPOT} if job.spot else {}
         boards = tensorboards(self._config)
         return settings | ({"tensorboard": boards[0].resource_name} if boards else {})
 
@@ -177,7 +170,7 @@ class GcpJobs:
 
     def _wait(self, kind, resource):
         with explained(f"{kind} {resource.display_name}"):
-            wait_for(resource, self._poll)
+            wait_for(resource)
 
 
 def machine_spec(machine):

@@ -22,15 +22,10 @@ _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}
 
 
 class GcpPipelines:
-    """See `platforms.pipelines.Pipelines`.
+    """See `platforms.pipelines.Pipelines`."""
 
-    Args:
-      config: Config
-      poll: seconds between two looks at a run that is waited for.
-    """
-
-    def __init__(self, config, poll=30.0):
-        self._config, self._poll = config, poll
+    def __init__(self, config):
+        self._config = config
 
     def pipeline_job(self, template, name, parameters=None, number=None):
         """Return a compiled pipeline as `aiplatform.PipelineJob`, which is not started; `to_dict()` shows it.
@@ -85,8 +80,7 @@ class GcpPipelines:
         experiment = GcpExperiments(self._config).name(pipeline)
         with explained(f"pipeline run {name}"):
             try:
-                account = self._config.account("train")
-                patiently(lambda: job.submit(service_account=account, experiment=experiment))
+                patiently(lambda: job.submit(experiment=experiment))
             except Conflict as error:
                 if len(self._list(run=name)) == len(attempts):  # else another process was faster with the same run
                     raise PlatformError(f"pipeline run {name} must wait: another of {pipeline} was faster") from error
@@ -105,7 +99,7 @@ class GcpPipelines:
     def wait(self, name):
         """See `Pipelines.wait`."""
         with explained(f"pipeline run {name}"):
-            wait_for(self._get(name), self._poll)
+            wait_for(self._get(name))
         return self.status(name)
 
     def stop(self, name):
