@@ -88,8 +88,10 @@ class GcpJobs:
             raise PlatformError(f"{name} is a job: give the study a name of its own")
         resource = self._find("study", name)
         if not resource:
-            with explained(f"study {name}"), suppress(RuntimeError):  # a study that failed says so below
-                patiently(lambda: self.tuning_job(study).run(**self._settings(study.job)))
+            with explained(f"study {name}"):
+                resource, settings = self.tuning_job(study), self._settings(study.job)
+                with suppress(RuntimeError):  # a study that failed says so below
+                    patiently(lambda: resource.run(**settings))
             resource = self._get("study", name)
         elif _search(resource.to_dict()) != _search(self.tuning_job(study).to_dict()):
             raise PlatformError(
