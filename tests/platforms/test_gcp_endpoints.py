@@ -454,6 +454,19 @@ def test_a_server_of_another_image_takes_the_place_of_the_old_one(sticky, cloud,
     assert left.model.endswith("@2")
 
 
+def test_a_release_that_no_server_follows_is_none_and_is_written_anew(sticky, cloud, exported):
+    """As after a refusal for want of quota: who looks must not take it for a policy that serves."""
+    cloud.answers["DeployModel"] = exceptions.ResourceExhausted("quota")
+    with pytest.raises(PlatformError, match="endpoint sticky: 429 quota"):
+        sticky.deploy(exported[0])
+    assert sticky.traffic_split == {}
+    assert sticky.health()["reason"] == "no policy is deployed yet"
+    del cloud.answers["DeployModel"]
+    second = sticky.deploy(exported[1])
+    assert sticky.traffic_split == {second: 100}
+    assert len(cloud.requests("DeployModel")) == 2
+
+
 def test_another_process_finds_how_an_endpoint_splits(endpoints, endpoint, sticky):
     assert isinstance(endpoints.create("sticky"), StickyEndpoint)
     assert not isinstance(endpoints.create(), StickyEndpoint)

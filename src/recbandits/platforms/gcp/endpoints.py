@@ -264,12 +264,16 @@ class StickyEndpoint(GcpEndpoint):
         return f"releases/{self.name}"
 
     def _read(self):
-        """Return the `TrafficSplit`, None before the first policy, and the object with the generation that was read."""
+        """Return the `TrafficSplit`, and the object with the generation that was read.
+
+        It is None before the first policy, and where no server follows it: who wrote it was refused one, or killed.
+        """
         bucket, name = storage.bucket(self._config), f"{self._folder}/{versions.FILE}"
         if (blob := bucket.get_blob(name)) is None:
             return None, (bucket.blob(name), 0)
         generation = blob.generation  # which reading may forget
-        return TrafficSplit.of(json.loads(blob.download_as_bytes())), (blob, generation)
+        release = TrafficSplit.of(json.loads(blob.download_as_bytes()))
+        return release if _numbers(self._look()) else None, (blob, generation)
 
     def _write(self, release, state):
         blob, generation = state
