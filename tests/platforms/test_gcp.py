@@ -176,6 +176,29 @@ def test_other_members_and_conditions_of_the_policy_are_kept(platform, cloud):
     }
 
 
+@pytest.mark.parametrize(
+    ("address", "role", "account"),
+    [
+        (f"/storage/v1/b/{BUCKET}/iam", "roles/storage.admin", "train"),
+        (
+            f"/v1/projects/movie-lab-42/serviceAccounts/{CONFIG.account('serve')}:getIamPolicy",
+            "roles/iam.serviceAccountUser",
+            "train",
+        ),
+    ],
+    ids=["bucket", "service account"],
+)
+def test_a_role_under_a_condition_is_kept_beside_the_role_itself(platform, cloud, address, role, account):
+    binding = {"role": role, "members": [member(account)], "condition": {"expression": "true"}}
+    cloud.documents[address] = {"version": 3, "etag": "BwX", "bindings": [binding]}
+    platform.create()
+    policy = cloud.documents[address]
+    assert (policy["version"], policy["etag"], policy["bindings"][0]) == (3, "BwX", binding)
+    assert {"role": role, "members": [member(account)]} in policy["bindings"][1:]
+    (query,) = {tuple(each["query"].items()) for each in cloud.requests(f"(GET|POST) .*{address}")}
+    assert query[0][1] == "3"
+
+
 def test_a_second_creation_changes_nothing(platform, cloud):
     platform.create()
     cloud.calls.clear()

@@ -141,6 +141,15 @@ def test_the_account_that_delivers_may_call_the_service_and_what_others_may_stay
     assert len(cloud.requests(f"POST {run}:setIamPolicy")) == 1
 
 
+def test_a_service_whose_policy_somebody_changes_meanwhile_is_asked_again(functions, cloud, function, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    refusals = [exceptions.Conflict("There were concurrent policy changes.")]
+    address = f"POST https://run.googleapis.com/v2/{SERVICE}:setIamPolicy"
+    cloud.answers[address] = lambda _: refusals.pop() if refusals else {}
+    functions.deploy(function)
+    assert len(cloud.requests(address)) == 2
+
+
 def test_dead_letters_go_to_the_subscription_that_eventarc_has_made(functions, cloud, function):
     functions.deploy(function)
     (change,) = cloud.requests("UpdateSubscription")

@@ -48,6 +48,14 @@ def location(config):
     return f"projects/{config.project}/locations/{config.region}"
 
 
+def project_number(config):
+    """Return the number of the project, which is part of the names of Google's own accounts and buckets."""
+    from google.cloud.resourcemanager_v3 import ProjectsClient
+
+    name = f"projects/{config.project}"
+    return patiently(lambda: ProjectsClient().get_project(name=name)).name.rpartition("/")[2]
+
+
 def labelled(config, **terms):
     """Return the filter of Vertex AI for resources with our labels and, for example, a `display_name`."""
     terms |= {f"labels.{key}": text for key, text in config.labels.items()}
