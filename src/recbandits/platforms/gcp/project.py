@@ -64,7 +64,12 @@ def set_up(config):
     agent = f"service-{number}@gcp-sa-eventarc.iam.gserviceaccount.com"
     with explained(f"roles in {project}"):
         roles = [*_roles(config, PROJECT_ROLES), ("roles/eventarc.serviceAgent", agent)]
-        grant(by_client(ProjectsClient(), project), roles)
+        access = by_client(ProjectsClient(), project)
+        grant(access, roles)
+        # Cloud Functions builds from its own copy of a source, in a bucket that it makes with the first function.
+        copies = f'resource.name.startsWith("projects/_/buckets/gcf-v2-sources-{number}-{config.region}")'
+        condition = {"title": mark(config), "expression": copies}
+        grant(access, [("roles/storage.objectViewer", config.account("build"))], condition)
     alerts = create_alerts(config, number) if config.alert_email else []
     return [*outcomes, *(Outcome(kind, name, "made") for kind, name in alerts)]
 

@@ -9,15 +9,22 @@ from functools import partial
 from recbandits.platforms.gcp.cloud import patiently, rest
 
 
-def grant(access, roles):
-    """Give roles, a list of (role, e-mail address of an account), on the resource to whose policy there is access."""
+def grant(access, roles, condition=None):
+    """Give roles on a resource.
+
+    Args:
+      access: to its policy.
+      roles: list of (role, e-mail address of an account).
+      condition: dict with `title` and `expression`, under which they hold; None for always.
+    """
     pairs = [(role, f"serviceAccount:{mail}") for role, mail in roles]
 
     def add(bindings):
-        plain = [each for each in bindings if "condition" not in each]
-        current = {(each["role"], member) for each in plain for member in each["members"]}
+        alike = [each for each in bindings if each.get("condition") == condition]
+        current = {(each["role"], member) for each in alike for member in each["members"]}
         new = [pair for pair in pairs if pair not in current]
-        return bindings + [{"role": role, "members": [member]} for role, member in new]
+        terms = {"condition": condition} if condition else {}
+        return bindings + [{"role": role, "members": [member], **terms} for role, member in new]
 
     _change(access, add)
 
@@ -66,6 +73,7 @@ def _change(access, edit):
         policy = read()
         bindings = policy.get("bindings", [])
         if (edited := edit(bindings)) != bindings:
-            write(policy | {"bindings": edited})
+            version = {"version": 3} if any("condition" in each for each in edited) else {}
+            write(policy | {"bindings": edited} | version)
 
     patiently(change)
