@@ -222,6 +222,16 @@ def test_the_same_policy_is_uploaded_once_and_again_for_another_container(endpoi
     assert cloud.requests("DeployModel")[-1]["deployedModel"]["model"].endswith("@2")
 
 
+def test_who_names_no_topic_leaves_the_log_where_it_is(endpoints, cloud, exported):
+    """A server without the topic would take the place of the one that logs, and nobody would notice."""
+    for name, sticky in (("drawn", False), ("sticky", True)):
+        endpoints.create(name, TOPIC, sticky).deploy(exported[0])
+        servers = len(cloud.requests("DeployModel"))
+        endpoints.create(name).deploy(exported[1], 10)
+        assert variables(cloud.requests("UploadModel")[-1])["RECBANDITS_EVENT_TOPIC"] == TOPIC
+    assert len(cloud.requests("DeployModel")) == servers, "what follows the release goes on"
+
+
 def test_the_account_that_serves_may_publish_to_the_topic_where_it_logs(endpoints, cloud):
     endpoints.create(topic=TOPIC)
     binding = {"role": "roles/pubsub.publisher", "members": [f"serviceAccount:{CONFIG.account('serve')}"]}

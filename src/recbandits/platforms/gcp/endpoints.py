@@ -44,7 +44,7 @@ class GcpEndpoints:
         Args:
           name: its id; None is the name in the configuration.
           topic: "projects/<project>/topics/<topic>", where decisions of what is deployed from here are logged; None for
-            no log.
+            the topic of what was deployed last, if any.
           sticky: whether a user always gets the same version, as of a `StickyEndpoint`; otherwise Vertex AI draws one
             for each request. An endpoint that is there stays as it is.
 
@@ -163,7 +163,7 @@ class GcpEndpoint:
         """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`."""
         with local_directory(policy) as directory:
             served = versions.find(directory)
-            model = self._upload(next(iter(served.policies)), policy, None)
+            model = self._upload(next(iter(served.policies)), policy, {})
         return batch.predict(self._config, model, served.num_items, source, destination)
 
     @_explained
@@ -208,7 +208,7 @@ class GcpEndpoint:
         endpoint.update(traffic_split=traffic, labels=_labels(endpoint, release))
 
     def _add(self, version, policy, release, endpoint):
-        model, numbers = self._upload(version, policy, self._topic), _numbers(endpoint)
+        model, numbers = self._upload(version, policy, self._log(endpoint)), _numbers(endpoint)
         traffic = {numbers.get(each, "0"): share for each, share in release.shares.items()}  # "0" is the new one
         if numbers:  # first: whoever is killed in between has changed no share
             endpoint.update(labels=_labels(endpoint, release))
@@ -224,8 +224,17 @@ class GcpEndpoint:
         options = {"service_account": self._config.account("serve"), **MACHINE}
         endpoint.deploy(model, deployed_model_display_name=name, **traffic, **options)
 
-    def _upload(self, version, policy, topic):
-        variables = {TOPIC_VARIABLE: topic} if topic else {}
+    def _log(self, endpoint):
+        """Return the variable with the topic of decisions: the one that was given, or that of the last deployment."""
+        if self._topic:
+            return {TOPIC_VARIABLE: self._topic}
+        for deployed in endpoint.gca_resource.deployed_models[-1:]:
+            model = vertex(self._config).Model(deployed.model.partition("@")[0], version=deployed.model_version_id)
+            variables = model.gca_resource.container_spec.env
+            return {each.name: each.value for each in variables if each.name == TOPIC_VARIABLE}
+        return {}
+
+    def _upload(self, version, policy, variables):
         if str(policy).startswith("gs://"):
             return have_model(self._config, f"policy-{version}", str(policy), variables)
         uri = f"gs://{self._config.bucket}/policies/{version}"
@@ -243,8 +252,8 @@ class StickyEndpoint(GcpEndpoint):
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`; where no server of the present image runs yet, one is deployed."""
         version, uri = super().deploy(policy, traffic_percentage), f"gs://{self._config.bucket}/{self._folder}"
-        variables = {versions.VARIABLE: uri} | ({TOPIC_VARIABLE: self._topic} if self._topic else {})
-        model, endpoint = have_model(self._config, "release", uri, variables), self._look()
+        endpoint = self._look()
+        model = have_model(self._config, "release", uri, {versions.VARIABLE: uri} | self._log(endpoint))
         name, numbers = f"release-{model.version_id}", _numbers(endpoint)
         if name not in numbers:
             self._start(endpoint, model, name, traffic_percentage=100)
