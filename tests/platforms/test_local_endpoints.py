@@ -108,7 +108,7 @@ def test_a_policy_that_was_refused_or_undeployed_leaves_nothing_behind(endpoint,
     gone = endpoint.deploy(exported[1], 0)
     endpoint.undeploy(gone)
     assert [path.name for path in (endpoint.directory / "storage" / "policies").iterdir()] == [kept]
-    with pytest.raises(PlatformError, match=f"answered 422: version {gone} is not there"):
+    with pytest.raises(PlatformError, match=f"cannot use version {gone}: deploy it first"):
         endpoint.split({gone: 100, kept: 0})
 
 

@@ -2,9 +2,9 @@
 
 import json
 from contextlib import suppress
-from functools import cached_property, wraps
+from functools import cached_property
 
-from recbandits.platforms.endpoints import expect_deployed, expect_shares
+from recbandits.platforms.endpoints import SplitEndpoint, in_context, with_version
 from recbandits.platforms.gcp import batch, storage
 from recbandits.platforms.gcp.cloud import explained, have, location, vertex
 from recbandits.platforms.gcp.messages import GcpMessages
@@ -19,17 +19,6 @@ from recbandits.serving.traffic_split import TrafficSplit
 
 _PREVIOUS = "previous-"  # labels in which an endpoint remembers the shares before the last change
 _STICKY = {"split": "users"}  # label of an endpoint whose server splits users
-
-
-def _explained(method):
-    """Decorate a method so that what Google's libraries raise is a `PlatformError` about the endpoint."""
-
-    @wraps(method)
-    def call(self, *arguments, **options):
-        with explained(f"endpoint {self.name}"):
-            return method(self, *arguments, **options)
-
-    return call
 
 
 class GcpEndpoints:
@@ -74,7 +63,7 @@ class GcpEndpoints:
         return check_name(self._config.endpoint if name is None else name)
 
 
-class GcpEndpoint:
+class GcpEndpoint(SplitEndpoint):
     """See `platforms.endpoints.Endpoint`; each version is a model, and Vertex AI draws one for each request.
 
     Attributes:
@@ -86,14 +75,7 @@ class GcpEndpoint:
         self.name, self.resource_name = name, f"{location(config)}/endpoints/{name}"
         self._config, self._topic = config, topic
 
-    @property
-    @_explained
-    def traffic_split(self):
-        """Dict from version to percentage; empty before the first policy."""
-        release, _ = self._read()
-        return dict(release.shares) if release else {}
-
-    @_explained
+    @in_context
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`; a new version comes with its share, which it has once it answers.
 
@@ -102,33 +84,13 @@ class GcpEndpoint:
           traffic_percentage: its share.
         """
         with local_directory(policy) as directory:
-            version, (release, state) = load(directory).version, self._read()
-            if release is None:
-                self._add(version, policy, TrafficSplit({version: traffic_percentage}), state)
-            elif version in release.shares:
-                self._write(release.with_version(version, traffic_percentage), state)
+            version, (present, state) = load(directory).version, self._read()
+            release = with_version(present, version, traffic_percentage)
+            if present and version in present.shares:
+                self._write(release, state)
             else:
-                self._add(version, policy, release.with_version(version, traffic_percentage), state)
+                self._add(version, policy, release, state)
         return version
-
-    @_explained
-    def split(self, traffic_split, expected=None):
-        """See `Endpoint.split`; a deployed version that is not named gets nothing."""
-        release, state = self._deployed()
-        expect_shares(self.name, release.shares, expected)
-        self._change(release, release.then(dict.fromkeys(release.shares, 0) | traffic_split), state)
-
-    @_explained
-    def rollback(self):
-        """See `Endpoint.rollback`."""
-        release, state = self._deployed()
-        self._change(release, release.rolled_back(), state)
-
-    @_explained
-    def undeploy(self, version):
-        """See `Endpoint.undeploy`."""
-        release, state = self._deployed()
-        self._remove(version, None if set(release.shares) == {version} else release.without(version), state)
 
     def predict(self, instances, parameters=None):
         """See `Endpoint.predict`; a raw prediction, for in others Vertex AI makes floats of all numbers."""
@@ -139,7 +101,7 @@ class GcpEndpoint:
             raise PlatformError(f"endpoint {self.name} answered {status}: {text}")
         return json.loads(answer)["predictions"]
 
-    @_explained
+    @in_context
     def raw_predict(self, body, headers):
         """See `Endpoint.raw_predict`."""
         answer = self._connection.raw_predict(body, headers)
@@ -158,7 +120,7 @@ class GcpEndpoint:
         condition = f'resource.type="aiplatform.googleapis.com/Endpoint" resource.labels.endpoint_id="{self.name}"'
         return f"gcloud logging read '{condition}' --project={self._config.project} --limit=100"
 
-    @_explained
+    @in_context
     def batch_predict(self, policy, source, destination):
         """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`."""
         with local_directory(policy) as directory:
@@ -166,13 +128,16 @@ class GcpEndpoint:
             model = self._upload(next(iter(served.policies)), policy, {})
         return batch.predict(self._config, model, served.num_items, source, destination)
 
-    @_explained
+    @in_context
     def delete(self):
         """See `Endpoint.delete`; versions of the model stay."""
         from google.api_core.exceptions import NotFound
 
         with suppress(NotFound):
             self._look().delete(force=True)
+
+    def _context(self):
+        return explained(f"endpoint {self.name}")
 
     @cached_property
     def _connection(self):
@@ -182,16 +147,7 @@ class GcpEndpoint:
         """Return the `aiplatform.Endpoint` as it is now, with an etag that Vertex AI refuses once it has changed."""
         return _looked_at(vertex(self._config).Endpoint(self.resource_name))
 
-    def _deployed(self):
-        release, state = self._read()
-        if release is None:
-            raise PlatformError(f"endpoint {self.name} has no policy, deploy one first")
-        return release, state
-
-    def _change(self, present, release, state):
-        expect_deployed(self.name, present.shares.keys(), release.shares.keys())
-        self._write(release, state)
-
+    @in_context
     def _read(self):
         """Return the `TrafficSplit`, None before the first policy, and the endpoint from which it was read."""
         endpoint = self._look()
@@ -248,7 +204,7 @@ class StickyEndpoint(GcpEndpoint):
     server looks at `release.json` again and again, so that another split, or another version, needs no new deployment.
     """
 
-    @_explained
+    @in_context
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`; where no server of the present image runs yet, one is deployed."""
         version, uri = super().deploy(policy, traffic_percentage), f"gs://{self._config.bucket}/{self._folder}"
@@ -261,7 +217,7 @@ class StickyEndpoint(GcpEndpoint):
                 endpoint.undeploy(number)
         return version
 
-    @_explained
+    @in_context
     def delete(self):
         """See `Endpoint.delete`; policies stay in the bucket."""
         super().delete()
@@ -272,6 +228,7 @@ class StickyEndpoint(GcpEndpoint):
     def _folder(self):
         return f"releases/{self.name}"
 
+    @in_context
     def _read(self):
         """Return the `TrafficSplit`, and the object with the generation that was read.
 
