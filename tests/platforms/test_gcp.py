@@ -235,9 +235,18 @@ def test_a_bucket_of_somebody_else_is_refused(platform, cloud):
         ("SetIamPolicy", exceptions.Aborted("There were concurrent policy changes.")),
         ("SetIamPolicy", exceptions.InvalidArgument(f"Service account {CONFIG.account('build')} does not exist.")),
         ("POST .*/datasets", exceptions.Forbidden("BigQuery API has not been used before or it is disabled.")),
+        ("GET .*/datasets/recbandits_v1", exceptions.Forbidden("BigQuery API has not been used or it is disabled.")),
+        ("GetRepository", exceptions.PermissionDenied("Artifact Registry API has not been used or it is disabled.")),
         ("CreateRepository", exceptions.Aborted("unable to queue the operation")),
     ],
-    ids=["the policy was edited meanwhile", "the account is too new", "the service is too new", "it is busy"],
+    ids=[
+        "the policy was edited meanwhile",
+        "the account is too new",
+        "the service is too new",
+        "the service is too new to look, over HTTP",
+        "the service is too new to look, over gRPC",
+        "it is busy",
+    ],
 )
 def test_a_project_that_settles_is_asked_again(platform, cloud, method, error):
     answers = iter([error])

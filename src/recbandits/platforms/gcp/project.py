@@ -110,7 +110,7 @@ def _ensure(kind, name, find, make):
         outcome = "made"
 
     with explained(f"{kind} {name}"):
-        have(find, make_it)
+        have(partial(patiently, find), make_it)  # a service that was enabled a minute ago may still refuse to look
     return Outcome(kind, name, outcome)
 
 
