@@ -228,9 +228,9 @@ class Recorder:
         return UploadModelResponse(model=name, model_version_id=str(version))
 
     def _deploy(self, _, request, __):
-        endpoint = self.resources[request.endpoint]
-        number = str(next(self._deployments))
-        endpoint.deployed_models.append(type(request.deployed_model)(request.deployed_model, id=number))
+        endpoint, deployed = self.resources[request.endpoint], request.deployed_model
+        number, version = str(next(self._deployments)), self.resources[deployed.model].version_id
+        endpoint.deployed_models.append(type(deployed)(deployed, id=number, model_version_id=version))
         if request.traffic_split:
             shares = request.traffic_split.items()
             endpoint.traffic_split = {number if key == "0" else key: share for key, share in shares}

@@ -141,6 +141,11 @@ def test_what_runs_is_removed_schedules_first_and_the_data_stay(loop):
     assert set(loop.objects) == objects
 
 
+def test_where_no_loop_is_its_removal_makes_nothing(project):
+    remove_loop(CONFIG)
+    assert project.methods("Create") == []
+
+
 def test_who_follows_a_loop_sees_its_verdicts_and_the_traffic(loop, monkeypatch):
     """One verdict, 300 interactions; the endpoint has no policy yet."""
     verdict = Verdict("v", datetime(2026, 1, 1, tzinfo=UTC), "deployed", "0123456789", "", "It is the first.")

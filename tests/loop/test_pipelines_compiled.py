@@ -183,3 +183,9 @@ def with_packages(number: int):
 def test_what_the_local_runner_gets_wrong_is_found(pipeline, found, tmp_path):
     compiler.Compiler().compile(pipeline, str(tmp_path / "bad.yaml"))
     assert wrong_locally(tmp_path / "bad.yaml") == found
+
+
+def test_no_step_imports_a_platform_by_itself():
+    """A step gets its platform from the configuration; on a laptop nothing of Google Cloud is imported."""
+    for file in TEMPLATES.rglob("*.yaml"):
+        assert "recbandits.platforms.gcp" not in file.read_text(encoding="utf-8"), file.name

@@ -24,7 +24,7 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setenv("RECBANDITS_FEATURES", str(tmp_path / "users"))
     monkeypatch.setenv("RECBANDITS_SETTINGS", json.dumps({"join": JOIN, "decisions": 10, "guardrail": {"least": 50}}))
     yield config
-    choose(config).endpoints.create().delete()
+    choose(config).endpoints.delete()
 
 
 @pytest.fixture

@@ -68,6 +68,6 @@ class EndpointsContract:
             endpoint.split({version: 90})
         with pytest.raises(ValueError, match="version '0123456789abcdef' is not deployed"):
             endpoint.undeploy("0123456789abcdef")
-        with pytest.raises(PlatformError, match="0123456789abcdef"):
+        with pytest.raises(PlatformError, match="cannot use version 0123456789abcdef: deploy it first"):
             endpoint.split({version: 0, "0123456789abcdef": 100})
         assert endpoint.traffic_split == {version: 100}

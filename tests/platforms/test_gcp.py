@@ -121,6 +121,7 @@ def test_each_account_gets_what_it_needs_where_it_needs_it(platform, cloud):
         ("roles/logging.logWriter", member("function")),
         ("roles/eventarc.eventReceiver", member("function")),
         ("roles/logging.logWriter", member("build")),
+        ("roles/storage.objectViewer", member("build")),  # see the next test
         ("roles/eventarc.serviceAgent", AGENT),
     }
     assert bindings(cloud.documents[f"/storage/v1/b/{BUCKET}/iam"]) == {
@@ -147,6 +148,18 @@ def test_each_account_gets_what_it_needs_where_it_needs_it(platform, cloud):
     assert bindings(cloud.documents[f"{account}{CONFIG.account('serve')}:getIamPolicy"]) == {(act, member("train"))}
 
 
+def test_of_buckets_that_are_not_ours_a_build_reads_that_of_function_sources_alone(platform, cloud):
+    """Without it a build ends with "Access to bucket gcf-v2-sources-... denied"; a second creation adds nothing."""
+    for _ in range(2):
+        platform.create()
+    policy = cloud.resources["projects/movie-lab-42:policy"]
+    (binding,) = [each for each in policy.bindings if each.role == "roles/storage.objectViewer"]
+    assert binding.condition.expression == (
+        'resource.name.startsWith("projects/_/buckets/gcf-v2-sources-123456789-us-central1")'
+    )
+    assert (policy.version, list(binding.members)) == (3, [member("build")])
+
+
 def test_no_account_is_given_a_role_before_all_of_them_exist(platform, cloud):
     platform.create()
     names = cloud.methods()
@@ -166,7 +179,8 @@ def test_other_members_and_conditions_of_the_policy_are_kept(platform, cloud):
     assert cloud.requests("GetIamPolicy")[0]["options"] == {"requestedPolicyVersion": 3}
     kept = cloud.resources["projects/movie-lab-42:policy"]
     assert kept.version == 3
-    assert [list(each.members) for each in kept.bindings if each.condition.title] == [[member("train")]]
+    hours = [list(each.members) for each in kept.bindings if each.condition.title == "office hours"]
+    assert hours == [[member("train")]]
     plain = {(each.role, name) for each in kept.bindings if not each.condition.title for name in each.members}
     assert {(role, member("train")), (role, "user:somebody@example.com")} <= plain
     platform.clean_up(dry_run=False)
@@ -174,6 +188,29 @@ def test_other_members_and_conditions_of_the_policy_are_kept(platform, cloud):
         (role, "user:somebody@example.com"),
         ("roles/eventarc.serviceAgent", AGENT),
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "role", "account"),
+    [
+        (f"/storage/v1/b/{BUCKET}/iam", "roles/storage.admin", "train"),
+        (
+            f"/v1/projects/movie-lab-42/serviceAccounts/{CONFIG.account('serve')}:getIamPolicy",
+            "roles/iam.serviceAccountUser",
+            "train",
+        ),
+    ],
+    ids=["bucket", "service account"],
+)
+def test_a_role_under_a_condition_is_kept_beside_the_role_itself(platform, cloud, address, role, account):
+    binding = {"role": role, "members": [member(account)], "condition": {"expression": "true"}}
+    cloud.documents[address] = {"version": 3, "etag": "BwX", "bindings": [binding]}
+    platform.create()
+    policy = cloud.documents[address]
+    assert (policy["version"], policy["etag"], policy["bindings"][0]) == (3, "BwX", binding)
+    assert {"role": role, "members": [member(account)]} in policy["bindings"][1:]
+    (query,) = {tuple(each["query"].items()) for each in cloud.requests(f"(GET|POST) .*{address}")}
+    assert query[0][1] == "3"
 
 
 def test_a_second_creation_changes_nothing(platform, cloud):
@@ -198,9 +235,18 @@ def test_a_bucket_of_somebody_else_is_refused(platform, cloud):
         ("SetIamPolicy", exceptions.Aborted("There were concurrent policy changes.")),
         ("SetIamPolicy", exceptions.InvalidArgument(f"Service account {CONFIG.account('build')} does not exist.")),
         ("POST .*/datasets", exceptions.Forbidden("BigQuery API has not been used before or it is disabled.")),
+        ("GET .*/datasets/recbandits_v1", exceptions.Forbidden("BigQuery API has not been used or it is disabled.")),
+        ("GetRepository", exceptions.PermissionDenied("Artifact Registry API has not been used or it is disabled.")),
         ("CreateRepository", exceptions.Aborted("unable to queue the operation")),
     ],
-    ids=["the policy was edited meanwhile", "the account is too new", "the service is too new", "it is busy"],
+    ids=[
+        "the policy was edited meanwhile",
+        "the account is too new",
+        "the service is too new",
+        "the service is too new to look, over HTTP",
+        "the service is too new to look, over gRPC",
+        "it is busy",
+    ],
 )
 def test_a_project_that_settles_is_asked_again(platform, cloud, method, error):
     answers = iter([error])

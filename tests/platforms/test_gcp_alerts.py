@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from google.api_core import exceptions
 
 from recbandits.config import Config
 from recbandits.platforms.gcp import GcpPlatform
-from recbandits.platforms.gcp.alerts import ALARM, BUDGET, create_alerts, delete_alert, find_alerts
+from recbandits.platforms.gcp.alerts import BUDGET, create_alerts, delete_alert, find_alerts
+from recbandits.platforms.pipelines import ALARM
 from recbandits.platforms.protocol import PlatformError
 
 CONFIG = Config(platform="gcp", project="movie-lab-42", alert_email="ops@example.com")
@@ -83,6 +85,16 @@ def test_a_second_call_creates_nothing(recorder, resources):
     recorder.calls.clear()
     assert create_alerts(CONFIG, "123456789") == first
     assert recorder.requests("POST .*") == []
+
+
+@pytest.mark.parametrize("address", COLLECTIONS.values(), ids=list(COLLECTIONS))
+def test_a_service_that_was_enabled_a_minute_ago_is_asked_again(recorder, resources, monkeypatch, address):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    listing = recorder.answers[f"GET {address}"]
+    refusals = [exceptions.Forbidden("The API has not been used before or it is disabled.")]
+    recorder.answers[f"GET {address}"] = lambda record: refusals.pop() if refusals else listing(record)
+    create_alerts(CONFIG, "123456789")
+    assert [len(each) for each in resources.values()] == [1, 2, 1]
 
 
 def test_ours_are_listed_by_label_and_by_name_policies_before_the_channel_that_they_use(recorder, resources):

@@ -88,6 +88,13 @@ def test_an_endpoint_is_created_once_under_its_own_id(endpoints, cloud):
     assert (request["endpoint"]["displayName"], request["endpoint"]["labels"]) == ("recbandits-v1", LABELS)
 
 
+@pytest.mark.parametrize("name", ["", "..", "a/b", "A", 7])
+def test_a_name_that_is_none_is_refused_before_anything_is_sent(endpoints, cloud, name):
+    with pytest.raises(ValueError, match="name must be at most 63 lower-case letters, digits and single hyphens, got"):
+        endpoints.create(name)
+    assert cloud.calls == []
+
+
 def test_a_policy_becomes_a_model_in_our_container_by_its_digest(endpoint, cloud, exported):
     version = endpoint.deploy(exported[0])
     (upload,) = cloud.requests("UploadModel")
@@ -215,6 +222,16 @@ def test_the_same_policy_is_uploaded_once_and_again_for_another_container(endpoi
     assert cloud.requests("DeployModel")[-1]["deployedModel"]["model"].endswith("@2")
 
 
+def test_who_names_no_topic_leaves_the_log_where_it_is(endpoints, cloud, exported):
+    """A server without the topic would take the place of the one that logs, and nobody would notice."""
+    for name, sticky in (("drawn", False), ("sticky", True)):
+        endpoints.create(name, TOPIC, sticky).deploy(exported[0])
+        servers = len(cloud.requests("DeployModel"))
+        endpoints.create(name).deploy(exported[1], 10)
+        assert variables(cloud.requests("UploadModel")[-1])["RECBANDITS_EVENT_TOPIC"] == TOPIC
+    assert len(cloud.requests("DeployModel")) == servers, "what follows the release goes on"
+
+
 def test_the_account_that_serves_may_publish_to_the_topic_where_it_logs(endpoints, cloud):
     endpoints.create(topic=TOPIC)
     binding = {"role": "roles/pubsub.publisher", "members": [f"serviceAccount:{CONFIG.account('serve')}"]}
@@ -262,6 +279,19 @@ def test_deletion_undeploys_everything_first_the_busiest_last(endpoint, cloud, e
     assert changes(cloud)[-1] == "DeleteEndpoint"
     assert not endpoint.health()["alive"]
     endpoint.delete()
+
+
+def test_an_endpoint_is_deleted_by_its_name_and_one_that_is_not_there_is_not_made(endpoints, cloud, exported):
+    """With its release, and without the policies of the release."""
+    for each in (endpoints.create(), endpoints.create("sticky", sticky=True)):
+        each.deploy(exported[0])
+    changes(cloud)
+    for _ in range(2):
+        endpoints.delete()
+        endpoints.delete("sticky")
+    assert changes(cloud) == ["UndeployModel", "DeleteEndpoint"] * 2
+    released = {uri.partition("/releases/sticky/")[2].partition("/")[0] for uri in cloud.objects if "/releases/" in uri}
+    assert released == {"policies"}
 
 
 def test_predictions_carry_instances_and_parameters_as_they_are(endpoint, cloud):
@@ -432,6 +462,19 @@ def test_a_server_of_another_image_takes_the_place_of_the_old_one(sticky, cloud,
     assert [each["deployedModelId"] for each in cloud.requests("UndeployModel")] == [old]
     (left,) = cloud.resources[sticky.resource_name].deployed_models
     assert left.model.endswith("@2")
+
+
+def test_a_release_that_no_server_follows_is_none_and_is_written_anew(sticky, cloud, exported):
+    """As after a refusal for want of quota: who looks must not take it for a policy that serves."""
+    cloud.answers["DeployModel"] = exceptions.ResourceExhausted("quota")
+    with pytest.raises(PlatformError, match="endpoint sticky: 429 quota"):
+        sticky.deploy(exported[0])
+    assert sticky.traffic_split == {}
+    assert sticky.health()["reason"] == "no policy is deployed yet"
+    del cloud.answers["DeployModel"]
+    second = sticky.deploy(exported[1])
+    assert sticky.traffic_split == {second: 100}
+    assert len(cloud.requests("DeployModel")) == 2
 
 
 def test_another_process_finds_how_an_endpoint_splits(endpoints, endpoint, sticky):

@@ -141,6 +141,15 @@ def test_the_account_that_delivers_may_call_the_service_and_what_others_may_stay
     assert len(cloud.requests(f"POST {run}:setIamPolicy")) == 1
 
 
+def test_a_service_whose_policy_somebody_changes_meanwhile_is_asked_again(functions, cloud, function, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    refusals = [exceptions.Conflict("There were concurrent policy changes.")]
+    address = f"POST https://run.googleapis.com/v2/{SERVICE}:setIamPolicy"
+    cloud.answers[address] = lambda _: refusals.pop() if refusals else {}
+    functions.deploy(function)
+    assert len(cloud.requests(address)) == 2
+
+
 def test_dead_letters_go_to_the_subscription_that_eventarc_has_made(functions, cloud, function):
     functions.deploy(function)
     (change,) = cloud.requests("UpdateSubscription")
@@ -237,6 +246,13 @@ def test_deleting_a_function_that_is_gone_is_no_error(functions, cloud, function
         functions.delete("log-reward")
     assert cloud.requests("DeleteFunction") == [{"name": NAME}] * 2
     assert NAME not in cloud.resources
+
+
+@pytest.mark.parametrize("call", ["delete", "health"])
+def test_a_name_that_is_none_is_refused_before_anything_is_sent(functions, cloud, call):
+    with pytest.raises(ValueError, match="name must be at most 63 lower-case letters, digits and single hyphens, got"):
+        getattr(functions, call)("../other")
+    assert cloud.calls == []
 
 
 def test_a_package_has_what_runs_and_nothing_else(source):

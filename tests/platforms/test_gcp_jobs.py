@@ -197,6 +197,21 @@ def test_a_study_is_sent_with_goal_parameters_and_trials(jobs, cloud):
     }
 
 
+def test_a_study_without_an_image_is_refused_before_it_begins(jobs, cloud):
+    cloud.answers[f"{TAGS}train/tags/v1"] = exceptions.NotFound("no")
+    with pytest.raises(PlatformError, match=r"^there is no image .*/train:v1: build it first$"):
+        jobs.tune(STUDY)
+    assert cloud.requests("CreateHyperparameterTuningJob") == []
+
+
+def test_a_study_in_a_project_that_settles_is_asked_for_again(jobs, cloud):
+    refusals = [exceptions.FailedPrecondition("Service agents are being provisioned")]
+    cloud.answers["CreateHyperparameterTuningJob"] = lambda _: refusals.pop() if refusals else None
+    with mock.patch("time.sleep"):
+        jobs.tune(STUDY)
+    assert len(cloud.requests("CreateHyperparameterTuningJob")) == 2
+
+
 def test_the_job_that_follows_has_received_the_best_parameters(jobs, cloud):
     """Read back from the job's own container, not from what was sent."""
     jobs.tune(STUDY)

@@ -110,6 +110,13 @@ def test_what_is_not_there_cannot_be_paused_but_deleted(schedules, cloud):
     assert cloud.requests("DeleteJob") == [{"name": JOB}]
 
 
+@pytest.mark.parametrize("call", ["pause", "delete"])
+def test_a_name_that_is_none_is_refused_before_anything_is_sent(schedules, cloud, call):
+    with pytest.raises(ValueError, match="name must be at most 63 lower-case letters, digits and single hyphens, got"):
+        getattr(schedules, call)("../other")
+    assert cloud.calls == []
+
+
 def test_a_wrong_cron_string_is_refused_before_anything_is_sent(schedules, cloud):
     with pytest.raises(ValueError, match="cron must have five fields"):
         schedules.create("train", "every day", TOPIC)

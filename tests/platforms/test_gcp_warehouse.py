@@ -177,6 +177,22 @@ def test_a_batch_is_loaded_asked_for_merged_and_removed(warehouse, cloud):
     assert cloud.methods()[-1] == f"DELETE {HOST}{TABLES}/{staging}"
 
 
+def test_a_table_that_was_made_by_a_request_whose_answer_was_lost_is_loaded_into(warehouse, cloud, monkeypatch):
+    """The client sends the request again, and BigQuery says that the table is there."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+    def lose(request):
+        name = f"{TABLES}/{request['body']['tableReference']['tableId']}"
+        if name in cloud.documents:
+            return None
+        cloud.documents[name] = request["body"]
+        return exceptions.ServiceUnavailable("try again")
+
+    cloud.answers[f"POST {HOST}{TABLES}"] = lose
+    assert warehouse.write([told("a", 1, 5.0)]) == 0
+    assert len(cloud.requests(f"POST {HOST}{TABLES}")) == 2
+
+
 def test_what_is_there_already_is_not_merged(warehouse, cloud):
     assert warehouse.write([told("a", 1, 5.0)]) == 0
     assert len(queries(cloud)) == 1

@@ -108,7 +108,7 @@ def test_a_policy_that_was_refused_or_undeployed_leaves_nothing_behind(endpoint,
     gone = endpoint.deploy(exported[1], 0)
     endpoint.undeploy(gone)
     assert [path.name for path in (endpoint.directory / "storage" / "policies").iterdir()] == [kept]
-    with pytest.raises(PlatformError, match=f"answered 422: version {gone} is not there"):
+    with pytest.raises(PlatformError, match=f"cannot use version {gone}: deploy it first"):
         endpoint.split({gone: 100, kept: 0})
 
 
@@ -232,6 +232,18 @@ def test_an_endpoint_listens_on_a_socket_of_its_owner_alone_and_on_no_port(expor
     finally:
         endpoint.delete()
     assert not address.exists()
+
+
+def test_an_endpoint_is_deleted_by_its_name_and_one_that_is_not_there_is_not_made(config):
+    endpoints = LocalPlatform(config).endpoints
+    endpoint = endpoints.create("named")
+    server = process_of(endpoint)
+    for _ in range(2):
+        endpoints.delete("named")
+    assert gone(server)
+    assert not endpoint.directory.exists()
+    with pytest.raises(ValueError, match=r"name must be .* got '\.\.'"):
+        endpoints.delete("..")
 
 
 def test_a_stopped_endpoint_leaves_no_process(exported, tmp_path):

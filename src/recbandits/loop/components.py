@@ -114,7 +114,7 @@ def monitor(
     from recbandits.loop.monitors import compare_windows
     from recbandits.loop.settings import Join
     from recbandits.loop.steps import models_of, platform_of, time_of
-    from recbandits.platforms.gcp.alerts import ALARM
+    from recbandits.platforms.pipelines import ALARM
 
     platform, manifest = platform_of(config), read_manifest(dataset.path)
     start, end = time_of(manifest["start"]), time_of(manifest["end"])

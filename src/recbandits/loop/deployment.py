@@ -82,7 +82,7 @@ def remove_loop(config):
     for name in TOPICS:
         platform.messages.delete(name)
         platform.messages.delete(f"{name}-dead")
-    platform.endpoints.create().delete()
+    platform.endpoints.delete()
 
 
 def follow_loop(config, stop, show=print):

@@ -11,12 +11,11 @@ from recbandits.exploration import invert_cdf
 from recbandits.loop.canary import place, serving_version
 from recbandits.loop.gate import judge_log
 from recbandits.loop.ingest import are_held_out, log_of
-from recbandits.platforms.endpoints import expect_deployed, expect_shares
+from recbandits.platforms.endpoints import SplitEndpoint, with_version
 from recbandits.serving.served import ServedPolicy
-from recbandits.serving.traffic_split import TrafficSplit
 
 
-class MemoryEndpoint:
+class MemoryEndpoint(SplitEndpoint):
     """What the loop needs of `platforms.endpoints.Endpoint`, in this process; policies are `ServedPolicy`."""
 
     name = "memory"
@@ -24,29 +23,20 @@ class MemoryEndpoint:
     def __init__(self):
         self.policies, self._release = {}, None
 
-    @property
-    def traffic_split(self):
-        """See `Endpoint.traffic_split`."""
-        return dict(self._release.shares) if self._release else {}
-
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`."""
-        version, release = policy.version, self._release
-        first = TrafficSplit({version: traffic_percentage}) if release is None else None
-        self._release = first or release.with_version(version, traffic_percentage)
-        self.policies[version] = policy
-        return version
+        self._release = with_version(self._release, policy.version, traffic_percentage)
+        self.policies[policy.version] = policy
+        return policy.version
 
-    def split(self, traffic_split, expected=None):
-        """See `Endpoint.split`; a deployed version that is not named gets nothing."""
-        shares = self.traffic_split
-        expect_shares(self.name, shares, expected)
-        expect_deployed(self.name, shares.keys(), traffic_split.keys())
-        self._release = self._release.then(dict.fromkeys(shares, 0) | traffic_split)
+    def _read(self):
+        return self._release, None
 
-    def undeploy(self, version):
-        """See `Endpoint.undeploy`."""
-        self._release = self._release.without(version)
+    def _write(self, release, _):
+        self._release = release
+
+    def _remove(self, version, release, _):
+        self._release = release
         del self.policies[version]
 
     def decide(self, user_ids, context, candidates, draws):

@@ -1,40 +1,11 @@
 """What the project asks of an endpoint, under the names of Vertex AI's."""
 
+from contextlib import nullcontext
+from functools import wraps
 from typing import Protocol
 
 from recbandits.platforms.protocol import PlatformError
-
-
-def expect_shares(name, shares, expected):
-    """See to it that shares are those on which a change of them was decided.
-
-    Args:
-      name: of the endpoint.
-      shares: dict from version to percentage, that it has.
-      expected: such a dict; None for whatever it has.
-
-    Raises:
-      PlatformError: somebody has changed them.
-    """
-    if expected is not None and shares != expected:
-        raise PlatformError(
-            f"endpoint {name} must have the shares {expected} still, on which their change was decided, got {shares}"
-        )
-
-
-def expect_deployed(name, deployed, wanted):
-    """See to it that shares go to versions that are there.
-
-    Args:
-      name: of the endpoint.
-      deployed: its versions, a collection with set operations.
-      wanted: versions that are to get a share, likewise.
-
-    Raises:
-      PlatformError: one of them is not deployed.
-    """
-    if unknown := wanted - deployed:
-        raise PlatformError(f"endpoint {name} cannot use version {', '.join(sorted(unknown))}: deploy it first")
+from recbandits.serving.traffic_split import TrafficSplit
 
 
 class Endpoint(Protocol):
@@ -107,3 +78,75 @@ class Endpoints(Protocol):
           topic: full name of the topic where decisions are logged; None for where they are.
           sticky: whether a user always gets the same version.
         """
+
+    def delete(self, name=None):
+        """Delete the `Endpoint` of a name, None for that in the configuration; one that is gone already is no error."""
+
+
+def in_context(method):
+    """Decorate a method of a `SplitEndpoint` so that it runs within its `_context`."""
+
+    @wraps(method)
+    def call(self, *arguments, **options):
+        with self._context():
+            return method(self, *arguments, **options)
+
+    return call
+
+
+class SplitEndpoint:
+    """The traffic split of an `Endpoint`, wherever its release is kept.
+
+    A subclass has `_read()`, which returns the `TrafficSplit`, None before the first policy, and what else a change
+    needs, its state; `_write(release, state)`; and `_remove(version, release, state)`, where None is left of the last
+    version. Changes are made within `_context()`.
+    """
+
+    _context = nullcontext
+
+    @property
+    def traffic_split(self):
+        """Dict from version to percentage; empty before the first policy."""
+        release, _ = self._read()
+        return dict(release.shares) if release else {}
+
+    @in_context
+    def split(self, traffic_split, expected=None):
+        """See `Endpoint.split`; a deployed version that is not named gets nothing."""
+        release, state = self._deployed()
+        if expected is not None and release.shares != expected:
+            raise PlatformError(
+                f"endpoint {self.name} must have the shares {expected} still, on which their change was decided, got "
+                f"{release.shares}"
+            )
+        self._change(release, release.then(dict.fromkeys(release.shares, 0) | traffic_split), state)
+
+    @in_context
+    def rollback(self):
+        """See `Endpoint.rollback`."""
+        release, state = self._deployed()
+        self._change(release, release.rolled_back(), state)
+
+    @in_context
+    def undeploy(self, version):
+        """See `Endpoint.undeploy`."""
+        release, state = self._deployed()
+        self._remove(version, None if set(release.shares) == {version} else release.without(version), state)
+
+    def _deployed(self):
+        release, state = self._read()
+        if release is None:
+            raise PlatformError(f"endpoint {self.name} has no policy, deploy one first")
+        return release, state
+
+    def _change(self, present, release, state):
+        if unknown := release.shares.keys() - present.shares.keys():
+            raise PlatformError(
+                f"endpoint {self.name} cannot use version {', '.join(sorted(unknown))}: deploy it first"
+            )
+        self._write(release, state)
+
+
+def with_version(release, version, share):
+    """Return the release in which a version has a share; before the first policy, `release` is None."""
+    return release.with_version(version, share) if release else TrafficSplit({version: share})

@@ -7,6 +7,13 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 
+def check_name(name):
+    """Return the name of a job, an endpoint and the like, if every platform takes it; else raise a ValueError."""
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
+    return name
+
+
 def _require(owner, name, allowed, expected):
     if not allowed:
         raise ValueError(f"{type(owner).__name__}: {name} must be {expected}, got {getattr(owner, name)!r}")

@@ -6,6 +6,7 @@ A template is a file that KFP's compiler has written; the same file runs on ever
 from typing import NamedTuple, Protocol
 
 IMAGE = "recbandits-train"  # of every step in a template; Google Cloud is given the configuration's own instead
+ALARM = "RECBANDITS ALARM"  # begins the log line of a monitor's alarm, before the base name and the sentence
 SNAPSHOT = "snapshot"  # input that says in a word what there is to read; a run that is not told it may use no cache
 
 

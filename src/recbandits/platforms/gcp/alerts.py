@@ -4,10 +4,10 @@ Cloud Monitoring, Cloud Billing and Billing Budgets are called over REST: no oth
 """
 
 from recbandits.platforms.gcp.cloud import explained, patiently, rest
+from recbandits.platforms.pipelines import ALARM
 from recbandits.platforms.protocol import PlatformError
 
 BUDGET = 200  # in the currency of the billing account, for a month; the loop's is in learning/google-cloud-costs.md
-ALARM = "RECBANDITS ALARM"  # begins the log line of a monitor's alarm, before the base name and the sentence
 _MONITORING = "https://monitoring.googleapis.com/v3"
 _BUDGETS = "https://billingbudgets.googleapis.com/v1"
 
@@ -26,12 +26,16 @@ def create_alerts(config, project_number):
       PlatformError: Google Cloud refused, or the project has no billing account. To create a budget, the caller needs
         the role Billing Account Costs Manager on the billing account.
     """
-    with explained(f"alerts to {config.alert_email}"):
+
+    def create():
         (channel,) = _have(config, "notificationChannels", [_channel(config)])
         policies = [_failing_predictions(config), _monitor_alarms(config)]
         _have(config, "alertPolicies", [policy | {"notificationChannels": [channel]} for policy in policies])
         if not _budgets(config):
             rest("POST", _budgets_address(config), _budget(config, project_number, channel))
+
+    with explained(f"alerts to {config.alert_email}"):
+        patiently(create)
     return find_alerts(config)
 
 
@@ -59,7 +63,7 @@ def _have(config, kind, resources):
     for resource in resources:
         title = resource["displayName"]
         if title not in known:
-            known[title] = patiently(lambda body=resource: rest("POST", address, body))["name"]
+            known[title] = rest("POST", address, resource)["name"]
     return [known[resource["displayName"]] for resource in resources]
 
 

@@ -11,7 +11,8 @@ from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.alerts import delete_alert, find_alerts
 from recbandits.platforms.gcp.cloud import explained, has_labels, labelled, location, mark, rest, vertex, wait
 from recbandits.platforms.gcp.experiments import tensorboards
-from recbandits.platforms.gcp.project import account_address, revoke
+from recbandits.platforms.gcp.project import account_address
+from recbandits.platforms.gcp.roles import by_client, revoke
 from recbandits.platforms.protocol import Outcome
 
 _TIMEOUT = 1800  # seconds until a removal must have ended
@@ -166,5 +167,5 @@ def _delete_account(config, role):
     """Delete an account after its roles in the project, which would stay in the policy."""
     from google.cloud.resourcemanager_v3 import ProjectsClient
 
-    revoke(ProjectsClient(), f"projects/{config.project}", f"serviceAccount:{config.account(role)}")
+    revoke(by_client(ProjectsClient(), f"projects/{config.project}"), f"serviceAccount:{config.account(role)}")
     rest("DELETE", account_address(config, role))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from recbandits.platforms.protocol import PlatformError
 
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+_POLL = 30.0  # seconds between two looks at a job that is waited for
 # What Google says while a project, a service or an account is minutes old.
 _SETTLING = re.compile(
     "Eventarc Service Agent|are being provisioned|or it is disabled|service account .*does not exist|"
@@ -45,6 +46,14 @@ def vertex(config, **settings):
 def location(config):
     """Return `projects/<project>/locations/<region>`."""
     return f"projects/{config.project}/locations/{config.region}"
+
+
+def project_number(config):
+    """Return the number of the project, which is part of the names of Google's own accounts and buckets."""
+    from google.cloud.resourcemanager_v3 import ProjectsClient
+
+    name = f"projects/{config.project}"
+    return patiently(lambda: ProjectsClient().get_project(name=name)).name.rpartition("/")[2]
 
 
 def labelled(config, **terms):
@@ -97,10 +106,10 @@ def have(find, make):
                 raise conflict from None
 
 
-def wait(job, poll=30.0):
+def wait(job):
     """Wait for a job of any process; the SDK's own `wait` is for jobs that this process started."""
     while not job.done():
-        time.sleep(poll)
+        time.sleep(_POLL)
 
 
 def rest(method, address, body=None, query=None):

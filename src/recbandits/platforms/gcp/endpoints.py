@@ -2,13 +2,14 @@
 
 import json
 from contextlib import suppress
-from functools import cached_property, wraps
+from functools import cached_property
 
-from recbandits.platforms.endpoints import expect_deployed, expect_shares
+from recbandits.platforms.endpoints import SplitEndpoint, in_context, with_version
 from recbandits.platforms.gcp import batch, storage
-from recbandits.platforms.gcp.cloud import explained, have, vertex
+from recbandits.platforms.gcp.cloud import explained, have, location, vertex
 from recbandits.platforms.gcp.messages import GcpMessages
-from recbandits.platforms.gcp.models import MACHINE, full_name, have_model
+from recbandits.platforms.gcp.models import MACHINE, have_model
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.manifest import local_directory
@@ -18,17 +19,6 @@ from recbandits.serving.traffic_split import TrafficSplit
 
 _PREVIOUS = "previous-"  # labels in which an endpoint remembers the shares before the last change
 _STICKY = {"split": "users"}  # label of an endpoint whose server splits users
-
-
-def _explained(method):
-    """Decorate a method so that what Google's libraries raise is a `PlatformError` about the endpoint."""
-
-    @wraps(method)
-    def call(self, *arguments, **options):
-        with explained(f"endpoint {self.name}"):
-            return method(self, *arguments, **options)
-
-    return call
 
 
 class GcpEndpoints:
@@ -43,15 +33,19 @@ class GcpEndpoints:
         Args:
           name: its id; None is the name in the configuration.
           topic: "projects/<project>/topics/<topic>", where decisions of what is deployed from here are logged; None for
-            no log.
+            the topic of what was deployed last, if any.
           sticky: whether a user always gets the same version, as of a `StickyEndpoint`; otherwise Vertex AI draws one
             for each request. An endpoint that is there stays as it is.
+
+        Raises:
+          ValueError: a name that Vertex AI would refuse.
+          PlatformError: the endpoint splits requests, or Vertex AI refused.
         """
-        name, config = name or self._config.endpoint, self._config
+        name, config = self._name(name), self._config
         kind, labels = vertex(config).Endpoint, config.labels | (_STICKY if sticky else {})
         with explained(f"endpoint {name}"):
             endpoint = have(
-                lambda: _looked_at(kind(full_name(config, "endpoints", name))),
+                lambda: _looked_at(kind(f"{location(config)}/endpoints/{name}")),
                 lambda: kind.create(display_name=name, endpoint_id=name, labels=labels),
             )
             splits_users = _STICKY.items() <= dict(endpoint.labels).items()
@@ -61,8 +55,15 @@ class GcpEndpoints:
             GcpMessages(config).let_publish(topic, config.account("serve"))
         return (StickyEndpoint if splits_users else GcpEndpoint)(config, name, topic)
 
+    def delete(self, name=None):
+        """See `Endpoints.delete`; versions of the model, and policies in the bucket, stay."""
+        StickyEndpoint(self._config, self._name(name), None).delete()  # of another endpoint there is no release
 
-class GcpEndpoint:
+    def _name(self, name):
+        return check_name(self._config.endpoint if name is None else name)
+
+
+class GcpEndpoint(SplitEndpoint):
     """See `platforms.endpoints.Endpoint`; each version is a model, and Vertex AI draws one for each request.
 
     Attributes:
@@ -71,17 +72,10 @@ class GcpEndpoint:
     """
 
     def __init__(self, config, name, topic):
-        self.name, self.resource_name = name, full_name(config, "endpoints", name)
+        self.name, self.resource_name = name, f"{location(config)}/endpoints/{name}"
         self._config, self._topic = config, topic
 
-    @property
-    @_explained
-    def traffic_split(self):
-        """Dict from version to percentage; empty before the first policy."""
-        release, _ = self._read()
-        return dict(release.shares) if release else {}
-
-    @_explained
+    @in_context
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`; a new version comes with its share, which it has once it answers.
 
@@ -90,33 +84,13 @@ class GcpEndpoint:
           traffic_percentage: its share.
         """
         with local_directory(policy) as directory:
-            version, (release, state) = load(directory).version, self._read()
-            if release is None:
-                self._add(version, policy, TrafficSplit({version: traffic_percentage}), state)
-            elif version in release.shares:
-                self._write(release.with_version(version, traffic_percentage), state)
+            version, (present, state) = load(directory).version, self._read()
+            release = with_version(present, version, traffic_percentage)
+            if present and version in present.shares:
+                self._write(release, state)
             else:
-                self._add(version, policy, release.with_version(version, traffic_percentage), state)
+                self._add(version, policy, release, state)
         return version
-
-    @_explained
-    def split(self, traffic_split, expected=None):
-        """See `Endpoint.split`; a deployed version that is not named gets nothing."""
-        release, state = self._deployed()
-        expect_shares(self.name, release.shares, expected)
-        self._change(release, release.then(dict.fromkeys(release.shares, 0) | traffic_split), state)
-
-    @_explained
-    def rollback(self):
-        """See `Endpoint.rollback`."""
-        release, state = self._deployed()
-        self._change(release, release.rolled_back(), state)
-
-    @_explained
-    def undeploy(self, version):
-        """See `Endpoint.undeploy`."""
-        release, state = self._deployed()
-        self._remove(version, None if set(release.shares) == {version} else release.without(version), state)
 
     def predict(self, instances, parameters=None):
         """See `Endpoint.predict`; a raw prediction, for in others Vertex AI makes floats of all numbers."""
@@ -127,7 +101,7 @@ class GcpEndpoint:
             raise PlatformError(f"endpoint {self.name} answered {status}: {text}")
         return json.loads(answer)["predictions"]
 
-    @_explained
+    @in_context
     def raw_predict(self, body, headers):
         """See `Endpoint.raw_predict`."""
         answer = self._connection.raw_predict(body, headers)
@@ -146,21 +120,24 @@ class GcpEndpoint:
         condition = f'resource.type="aiplatform.googleapis.com/Endpoint" resource.labels.endpoint_id="{self.name}"'
         return f"gcloud logging read '{condition}' --project={self._config.project} --limit=100"
 
-    @_explained
+    @in_context
     def batch_predict(self, policy, source, destination):
         """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`."""
         with local_directory(policy) as directory:
             served = versions.find(directory)
-            model = self._upload(next(iter(served.policies)), policy, None)
+            model = self._upload(next(iter(served.policies)), policy, {})
         return batch.predict(self._config, model, served.num_items, source, destination)
 
-    @_explained
+    @in_context
     def delete(self):
         """See `Endpoint.delete`; versions of the model stay."""
         from google.api_core.exceptions import NotFound
 
         with suppress(NotFound):
             self._look().delete(force=True)
+
+    def _context(self):
+        return explained(f"endpoint {self.name}")
 
     @cached_property
     def _connection(self):
@@ -170,16 +147,7 @@ class GcpEndpoint:
         """Return the `aiplatform.Endpoint` as it is now, with an etag that Vertex AI refuses once it has changed."""
         return _looked_at(vertex(self._config).Endpoint(self.resource_name))
 
-    def _deployed(self):
-        release, state = self._read()
-        if release is None:
-            raise PlatformError(f"endpoint {self.name} has no policy, deploy one first")
-        return release, state
-
-    def _change(self, present, release, state):
-        expect_deployed(self.name, present.shares.keys(), release.shares.keys())
-        self._write(release, state)
-
+    @in_context
     def _read(self):
         """Return the `TrafficSplit`, None before the first policy, and the endpoint from which it was read."""
         endpoint = self._look()
@@ -196,7 +164,7 @@ class GcpEndpoint:
         endpoint.update(traffic_split=traffic, labels=_labels(endpoint, release))
 
     def _add(self, version, policy, release, endpoint):
-        model, numbers = self._upload(version, policy, self._topic), _numbers(endpoint)
+        model, numbers = self._upload(version, policy, self._log(endpoint)), _numbers(endpoint)
         traffic = {numbers.get(each, "0"): share for each, share in release.shares.items()}  # "0" is the new one
         if numbers:  # first: whoever is killed in between has changed no share
             endpoint.update(labels=_labels(endpoint, release))
@@ -212,8 +180,17 @@ class GcpEndpoint:
         options = {"service_account": self._config.account("serve"), **MACHINE}
         endpoint.deploy(model, deployed_model_display_name=name, **traffic, **options)
 
-    def _upload(self, version, policy, topic):
-        variables = {TOPIC_VARIABLE: topic} if topic else {}
+    def _log(self, endpoint):
+        """Return the variable with the topic of decisions: the one that was given, or that of the last deployment."""
+        if self._topic:
+            return {TOPIC_VARIABLE: self._topic}
+        for deployed in endpoint.gca_resource.deployed_models[-1:]:
+            model = vertex(self._config).Model(deployed.model.partition("@")[0], version=deployed.model_version_id)
+            variables = model.gca_resource.container_spec.env
+            return {each.name: each.value for each in variables if each.name == TOPIC_VARIABLE}
+        return {}
+
+    def _upload(self, version, policy, variables):
         if str(policy).startswith("gs://"):
             return have_model(self._config, f"policy-{version}", str(policy), variables)
         uri = f"gs://{self._config.bucket}/policies/{version}"
@@ -227,12 +204,12 @@ class StickyEndpoint(GcpEndpoint):
     server looks at `release.json` again and again, so that another split, or another version, needs no new deployment.
     """
 
-    @_explained
+    @in_context
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`; where no server of the present image runs yet, one is deployed."""
         version, uri = super().deploy(policy, traffic_percentage), f"gs://{self._config.bucket}/{self._folder}"
-        variables = {versions.VARIABLE: uri} | ({TOPIC_VARIABLE: self._topic} if self._topic else {})
-        model, endpoint = have_model(self._config, "release", uri, variables), self._look()
+        endpoint = self._look()
+        model = have_model(self._config, "release", uri, {versions.VARIABLE: uri} | self._log(endpoint))
         name, numbers = f"release-{model.version_id}", _numbers(endpoint)
         if name not in numbers:
             self._start(endpoint, model, name, traffic_percentage=100)
@@ -240,7 +217,7 @@ class StickyEndpoint(GcpEndpoint):
                 endpoint.undeploy(number)
         return version
 
-    @_explained
+    @in_context
     def delete(self):
         """See `Endpoint.delete`; policies stay in the bucket."""
         super().delete()
@@ -251,13 +228,18 @@ class StickyEndpoint(GcpEndpoint):
     def _folder(self):
         return f"releases/{self.name}"
 
+    @in_context
     def _read(self):
-        """Return the `TrafficSplit`, None before the first policy, and the object with the generation that was read."""
+        """Return the `TrafficSplit`, and the object with the generation that was read.
+
+        It is None before the first policy, and where no server follows it: who wrote it was refused one, or killed.
+        """
         bucket, name = storage.bucket(self._config), f"{self._folder}/{versions.FILE}"
         if (blob := bucket.get_blob(name)) is None:
             return None, (bucket.blob(name), 0)
         generation = blob.generation  # which reading may forget
-        return TrafficSplit.of(json.loads(blob.download_as_bytes())), (blob, generation)
+        release = TrafficSplit.of(json.loads(blob.download_as_bytes()))
+        return release if _numbers(self._look()) else None, (blob, generation)
 
     def _write(self, release, state):
         blob, generation = state

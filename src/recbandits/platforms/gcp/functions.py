@@ -10,6 +10,8 @@ from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.cloud import explained, have, location, patiently, rest
 from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.platforms.gcp.packages import pack
+from recbandits.platforms.gcp.roles import by_rest, grant
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.protocol import PlatformError
 
 _TIMEOUT = 1200  # seconds until a function must be there
@@ -52,7 +54,9 @@ class GcpFunctions:
             if not created:
                 request = {"function": document, "update_mask": {"paths": ["build_config", "service_config"]}}
                 deployed = patiently(lambda: client.update_function(request=request).result(timeout=_TIMEOUT))
-            self._allow_calls(deployed.service_config.service)
+            service = f"https://run.googleapis.com/v2/{deployed.service_config.service}"
+            # As this account Eventarc and Cloud Scheduler sign in.
+            grant(by_rest(service, "GET"), [("roles/run.invoker", self._config.account("function"))])
             if function.topic:
                 trigger = rest("GET", f"https://eventarc.googleapis.com/v1/{deployed.event_trigger.trigger}")
                 self._messages.add_dead_letters(trigger["transport"]["pubsub"]["subscription"], function.topic)
@@ -86,16 +90,7 @@ class GcpFunctions:
         return {"alive": True, "ready": ready, "reason": reason, "address": deployed.service_config.uri}
 
     def _name(self, name):
-        return f"{self._parent}/functions/{self._config.base}-{name}"
-
-    def _allow_calls(self, service):
-        """Let the functions' account, as which Eventarc and Cloud Scheduler sign in, call a service of Cloud Run."""
-        member, role = f"serviceAccount:{self._config.account('function')}", "roles/run.invoker"
-        policy = rest("GET", f"https://run.googleapis.com/v2/{service}:getIamPolicy")
-        bindings = policy.get("bindings", [])
-        if not any(each["role"] == role and member in each["members"] for each in bindings):
-            policy["bindings"] = [*bindings, {"role": role, "members": [member]}]
-            rest("POST", f"https://run.googleapis.com/v2/{service}:setIamPolicy", {"policy": policy})
+        return f"{self._parent}/functions/{self._config.base}-{check_name(name)}"
 
     def _document(self, function, packed):
         """Keep a packed source in the bucket under its digest, and make the request's `functions_v2.Function`.

@@ -9,7 +9,7 @@ from recbandits.platforms.gcp.cloud import explained, newest, patiently, vertex
 from recbandits.platforms.gcp.cloud import wait as wait_for
 from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.images import GcpImages
-from recbandits.platforms.jobs import MACHINES, Choice, Float, Job, Machine, Record, Trial, measured
+from recbandits.platforms.jobs import MACHINES, Choice, Float, Machine, Record, Trial, check_name, measured
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import best_trial, with_parameters
 from recbandits.serving.manifest import read_bytes
@@ -21,15 +21,10 @@ _KINDS = {"job": "CustomJob", "study": "HyperparameterTuningJob"}
 
 
 class GcpJobs:
-    """Jobs of one configuration, found by name and labels; see `platforms.jobs.Jobs`.
+    """Jobs of one configuration, found by name and labels; see `platforms.jobs.Jobs`."""
 
-    Args:
-      config: Config
-      poll: seconds between two looks at a job that is waited for.
-    """
-
-    def __init__(self, config, poll=30.0):
-        self._config, self._poll = config, poll
+    def __init__(self, config):
+        self._config = config
 
     def custom_job(self, job):
         """Return a `Job` as `aiplatform.CustomJob`, which is not started; `to_dict()` shows it."""
@@ -93,8 +88,10 @@ class GcpJobs:
             raise PlatformError(f"{name} is a job: give the study a name of its own")
         resource = self._find("study", name)
         if not resource:
-            with explained(f"study {name}"), suppress(RuntimeError):  # a study that failed says so below
-                patiently(lambda: self.tuning_job(study).run(**self._settings(study.job)))
+            with explained(f"study {name}"):
+                resource, settings = self.tuning_job(study), self._settings(study.job)
+                with suppress(RuntimeError):  # a study that failed says so below
+                    patiently(lambda: resource.run(**settings))
             resource = self._get("study", name)
         elif _search(resource.to_dict()) != _search(self.tuning_job(study).to_dict()):
             raise PlatformError(
@@ -160,15 +157,13 @@ class GcpJobs:
         """Return what the SDK takes when a job starts."""
         from google.cloud.aiplatform_v1.types import Scheduling
 
-        settings = {"service_account": self._config.account("train")}
-        if job.spot:
-            settings["scheduling_strategy"] = Scheduling.Strategy.SPOT
+        settings = {"scheduling_strategy": Scheduling.Strategy.SPOT} if job.spot else {}
         boards = tensorboards(self._config)
         return settings | ({"tensorboard": boards[0].resource_name} if boards else {})
 
     def _find(self, kind, name):
         with explained(f"{kind} {name}"):
-            return newest(getattr(vertex(self._config), _KINDS[kind]), self._config, Job(name).name)
+            return newest(getattr(vertex(self._config), _KINDS[kind]), self._config, check_name(name))
 
     def _get(self, kind, name):
         if not (resource := self._find(kind, name)):
@@ -177,7 +172,7 @@ class GcpJobs:
 
     def _wait(self, kind, resource):
         with explained(f"{kind} {resource.display_name}"):
-            wait_for(resource, self._poll)
+            wait_for(resource)
 
 
 def machine_spec(machine):

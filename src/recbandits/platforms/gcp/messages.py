@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from recbandits.platforms.functions import ATTEMPTS
-from recbandits.platforms.gcp.cloud import explained, have, rest
-from recbandits.platforms.gcp.project import grant
+from recbandits.platforms.gcp.cloud import explained, have, project_number, rest
+from recbandits.platforms.gcp.roles import by_client, grant
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.sinks import PubSubSink
 
@@ -75,7 +75,7 @@ class GcpMessages:
         """Give an account, an e-mail address, a role on one topic or subscription, a full name."""
         client = self.publisher_client if "/topics/" in resource else self.subscriber_client
         with explained(f"role {role} on {resource}"):
-            grant(client, resource, [(role, account)])
+            grant(by_client(client, resource), [(role, account)])
 
     def let_publish(self, topic, account):
         """Let an account publish to a topic; a step of a pipeline may not give roles, and leaves them as they are."""
@@ -125,10 +125,7 @@ class GcpMessages:
     @cached_property
     def _agent(self):
         """The account by which Pub/Sub moves dead letters; it bears the project's number."""
-        from google.cloud.resourcemanager_v3 import ProjectsClient
-
-        project = ProjectsClient().get_project(name=f"projects/{self._config.project}")
-        return f"service-{project.name.rpartition('/')[2]}@gcp-sa-pubsub.iam.gserviceaccount.com"
+        return f"service-{project_number(self._config)}@gcp-sa-pubsub.iam.gserviceaccount.com"
 
     def _full(self, kind, name):
         return f"projects/{self._config.project}/{kind}/{self._config.topic(name)}"

@@ -16,11 +16,6 @@ _SERVER = {
 }
 
 
-def full_name(config, kind, name):
-    """Return `projects/<project>/locations/<region>/<kind>/<name>`."""
-    return f"{location(config)}/{kind}/{name}"
-
-
 def have_model(config, name, uri, variables, directory=None):
     """Return the version of the one model for what is at a gs:// URI, in the container with these variables.
 
@@ -29,7 +24,7 @@ def have_model(config, name, uri, variables, directory=None):
     """
     from google.api_core.exceptions import NotFound
 
-    kind, full = vertex(config).Model, full_name(config, "models", config.base)
+    kind, full = vertex(config).Model, f"{location(config)}/models/{config.base}"
     image = GcpImages(config).pinned("serve")
     alias = f"{name}-{hashlib.sha256(json.dumps([image, uri, variables]).encode()).hexdigest()[:8]}"
     settings = {

@@ -1,4 +1,4 @@
-"""Compiled pipelines on Vertex AI Pipelines: `aiplatform.PipelineJob` and `aiplatform.PipelineJobSchedule`.
+"""Compiled pipelines on Vertex AI Pipelines: `aiplatform.PipelineJob`.
 
 Vertex AI has no lock, but one job for each id, for good. So the jobs of a pipeline are numbered: of all processes that
 see that none is running, and ask for the next number, one gets it. The name of the run is a label, because a run that
@@ -8,33 +8,26 @@ failed has another job when it is run again.
 import json
 import re
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 from recbandits.platforms.gcp.cloud import explained, labelled, patiently, vertex
 from recbandits.platforms.gcp.cloud import wait as wait_for
 from recbandits.platforms.gcp.experiments import GcpExperiments
 from recbandits.platforms.gcp.images import GcpImages
-from recbandits.platforms.jobs import Job
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.pipelines import IMAGE, SNAPSHOT, Run
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.schedules import next_time
 
 _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}  # else a step may still run
 
 
 class GcpPipelines:
-    """See `platforms.pipelines.Pipelines`.
+    """See `platforms.pipelines.Pipelines`."""
 
-    Args:
-      config: Config
-      poll: seconds between two looks at a run that is waited for.
-    """
+    def __init__(self, config):
+        self._config = config
 
-    def __init__(self, config, poll=30.0):
-        self._config, self._poll = config, poll
-
-    def pipeline_job(self, template, name, parameters=None, caching=True, number=None):
+    def pipeline_job(self, template, name, parameters=None, number=None):
         """Return a compiled pipeline as `aiplatform.PipelineJob`, which is not started; `to_dict()` shows it.
 
         The steps' own image is named by its digest, which is part of a cache's key. Nothing comes from a cache where
@@ -44,7 +37,6 @@ class GcpPipelines:
           template: file that KFP's compiler has written.
           name: of the run.
           parameters: dict from input of the pipeline to value.
-          caching: False for no cache; True leaves it to what the template says of each step.
           number: of the job among those of its pipeline, for good; None leaves the id to the SDK.
         """
         spec = _load(template)
@@ -63,8 +55,8 @@ class GcpPipelines:
                 template_path=str(path),
                 pipeline_root=f"gs://{self._config.bucket}/pipelines",
                 parameter_values=parameters or {},
-                enable_caching=False if reads_now or not caching else None,
-                labels=self._config.labels | {"pipeline": pipeline, "run": Job(name).name},
+                enable_caching=False if reads_now else None,
+                labels=self._config.labels | {"pipeline": pipeline, "run": check_name(name)},
             )
 
     def run(self, template, name, parameters=None):
@@ -74,7 +66,7 @@ class GcpPipelines:
         """
         from google.api_core.exceptions import Conflict
 
-        pipeline, attempts = _load(template)["pipelineInfo"]["name"], self._list(run=Job(name).name)
+        pipeline, attempts = _load(template)["pipelineInfo"]["name"], self._list(run=check_name(name))
         if attempts:
             _refuse_others(name, attempts[-1].to_dict(), pipeline, parameters or {})
             if _state(attempts[-1].gca_resource) in ("running", "succeeded"):
@@ -88,8 +80,7 @@ class GcpPipelines:
         experiment = GcpExperiments(self._config).name(pipeline)
         with explained(f"pipeline run {name}"):
             try:
-                account = self._config.account("train")
-                patiently(lambda: job.submit(service_account=account, experiment=experiment))
+                patiently(lambda: job.submit(experiment=experiment))
             except Conflict as error:
                 if len(self._list(run=name)) == len(attempts):  # else another process was faster with the same run
                     raise PlatformError(f"pipeline run {name} must wait: another of {pipeline} was faster") from error
@@ -108,7 +99,7 @@ class GcpPipelines:
     def wait(self, name):
         """See `Pipelines.wait`."""
         with explained(f"pipeline run {name}"):
-            wait_for(self._get(name), self._poll)
+            wait_for(self._get(name))
         return self.status(name)
 
     def stop(self, name):
@@ -122,44 +113,6 @@ class GcpPipelines:
         """See `Pipelines.running`."""
         return _name_of_running(self._list(pipeline=pipeline))
 
-    def schedule(self, template, name, cron, parameters=None):
-        """Run a pipeline at the times of a cron string (UTC), one run at a time and without a cache.
-
-        Every run has the same parameters and the image of now: the run itself must find out what there is to read, and
-        after a build the schedule must be made anew.
-
-        Args:
-          template: file with the compiled pipeline.
-          name: of the schedule.
-          cron: as `platforms.schedules` says.
-          parameters: dict from input of the pipeline to value.
-
-        Returns:
-          Whether there was none of this name; one that is there stays as it is.
-        """
-        next_time(cron, datetime.now(UTC))
-        with explained(f"pipeline schedule {name}"):
-            if self._schedules(name):
-                return False
-            self.pipeline_job(template, name, parameters, caching=False).create_schedule(
-                cron=f"TZ=Etc/UTC {cron}",
-                display_name=f"{self._config.base}-{name}",
-                max_concurrent_run_count=1,
-                service_account=self._config.account("train"),
-            )
-        return True
-
-    def unschedule(self, name):
-        """Remove a schedule; one that is gone already is no error."""
-        with explained(f"pipeline schedule {name}"):
-            for schedule in self._schedules(name):
-                schedule.delete()
-
-    def _schedules(self, name):
-        """List the schedules of that name, which have no labels."""
-        display_name = f"{self._config.base}-{Job(name).name}"
-        return vertex(self._config).PipelineJobSchedule.list(filter=f'display_name="{display_name}"')
-
     def _list(self, **labels):
         """List the jobs with these labels and ours, the newest last."""
         terms = {f"labels.{key}": text for key, text in labels.items()}
@@ -168,7 +121,7 @@ class GcpPipelines:
         return sorted(jobs, key=lambda job: (len(job.name), job.name))
 
     def _get(self, name):
-        if not (attempts := self._list(run=Job(name).name)):
+        if not (attempts := self._list(run=check_name(name))):
             raise PlatformError(f"there is no pipeline run {name} in {self._config.region}")
         return attempts[-1]
 

@@ -8,7 +8,8 @@ from functools import partial
 from recbandits.config import ROLES
 from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.alerts import create_alerts
-from recbandits.platforms.gcp.cloud import explained, have, location, mark, patiently, rest
+from recbandits.platforms.gcp.cloud import explained, have, location, mark, patiently, project_number, rest
+from recbandits.platforms.gcp.roles import by_client, by_rest, grant, of_bucket
 from recbandits.platforms.protocol import Outcome, PlatformError
 
 SERVICES = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "cloudbuild", "aiplatform")
@@ -31,9 +32,9 @@ BUCKET_ROLES = {
 }
 DATASET_ROLES = {"train": "WRITER", "function": "WRITER"}
 REPOSITORY_ROLES = {
-    "train": "roles/artifactregistry.reader",
-    "function": "roles/artifactregistry.reader",
-    "build": "roles/artifactregistry.writer",
+    "train": ("roles/artifactregistry.reader",),
+    "function": ("roles/artifactregistry.reader",),
+    "build": ("roles/artifactregistry.writer",),
 }
 ACTORS = {"train": ("train", "function"), "serve": ("train",)}  # who starts what runs as an account
 
@@ -52,65 +53,35 @@ def set_up(config):
     project = f"projects/{config.project}"
     with explained(f"services of {project}"):
         _enable(config)
-        projects = ProjectsClient()
-        number = patiently(lambda: projects.get_project(name=project)).name.partition("/")[2]
+        number = project_number(config)
     outcomes = [Outcome("service", name, "enabled") for name in _services(config)]
     outcomes += [_account(config, role) for role in ROLES]
     for role, actors in ACTORS.items():
-        _let_act(config, role, actors)
+        with explained(f"roles on service account {config.account(role)}"):
+            roles = [("roles/iam.serviceAccountUser", config.account(actor)) for actor in actors]
+            grant(by_rest(account_address(config, role), "POST"), roles)
     outcomes += [_bucket(config, number), _dataset(config), _repository(config)]
     agent = f"service-{number}@gcp-sa-eventarc.iam.gserviceaccount.com"
-    roles = [(name, config.account(role)) for role, names in PROJECT_ROLES.items() for name in names]
     with explained(f"roles in {project}"):
-        grant(projects, project, [*roles, ("roles/eventarc.serviceAgent", agent)])
+        roles = [*_roles(config, PROJECT_ROLES), ("roles/eventarc.serviceAgent", agent)]
+        access = by_client(ProjectsClient(), project)
+        grant(access, roles)
+        # Cloud Functions builds from its own copy of a source, in a bucket that it makes with the first function.
+        copies = f'resource.name.startsWith("projects/_/buckets/gcf-v2-sources-{number}-{config.region}")'
+        condition = {"title": mark(config), "expression": copies}
+        grant(access, [("roles/storage.objectViewer", config.account("build"))], condition)
     alerts = create_alerts(config, number) if config.alert_email else []
     return [*outcomes, *(Outcome(kind, name, "made") for kind, name in alerts)]
-
-
-def grant(client, resource, roles):
-    """Give roles on a project or on one resource; what others have set is kept.
-
-    Args:
-      client: of the service, with `get_iam_policy` and `set_iam_policy`.
-      resource: full name.
-      roles: list of (role, e-mail address of an account).
-    """
-
-    def change():
-        # Version 3, because a lower one would lose the conditions of others.
-        options = {"requested_policy_version": 3}
-        policy = client.get_iam_policy(request={"resource": resource, "options": options})
-        plain = [binding for binding in policy.bindings if not binding.condition.expression]
-        current = {(binding.role, member) for binding in plain for member in binding.members}
-        pairs = [(role, f"serviceAccount:{mail}") for role, mail in roles]
-        new = [pair for pair in pairs if pair not in current]
-        for role, member in new:
-            policy.bindings.add(role=role, members=[member])
-        if new:
-            client.set_iam_policy(request={"resource": resource, "policy": policy})
-
-    patiently(change)
-
-
-def revoke(client, resource, member):
-    """Take all roles on a project from a member; `client` and `resource` are as of `grant`."""
-
-    def change():
-        policy = client.get_iam_policy(request={"resource": resource, "options": {"requested_policy_version": 3}})
-        bindings = [binding for binding in policy.bindings if member in binding.members]
-        for binding in bindings:
-            binding.members.remove(member)
-            if not binding.members:
-                policy.bindings.remove(binding)
-        if bindings:
-            client.set_iam_policy(request={"resource": resource, "policy": policy})
-
-    patiently(change)
 
 
 def account_address(config, role):
     """Return the address of an account in the REST API of IAM."""
     return f"{_accounts_address(config)}/{config.account(role)}"
+
+
+def _roles(config, table):
+    """List (role, e-mail address of the account) of a table such as `PROJECT_ROLES`."""
+    return [(role, config.account(key)) for key, roles in table.items() for role in roles]
 
 
 def _services(config):
@@ -139,7 +110,7 @@ def _ensure(kind, name, find, make):
         outcome = "made"
 
     with explained(f"{kind} {name}"):
-        have(find, make_it)
+        have(partial(patiently, find), make_it)  # a service that was enabled a minute ago may still refuse to look
     return Outcome(kind, name, outcome)
 
 
@@ -155,23 +126,6 @@ def _account(config, role):
     return _ensure("service account", mail, partial(rest, "GET", account_address(config, role)), make)
 
 
-def _let_act(config, role, actors):
-    """Let the accounts of some roles start what runs as the account of another."""
-    address, act = account_address(config, role), "roles/iam.serviceAccountUser"
-    members = [f"serviceAccount:{config.account(actor)}" for actor in actors]
-
-    def change():
-        policy = rest("POST", f"{address}:getIamPolicy")
-        bindings = policy.get("bindings", [])
-        current = {member for binding in bindings if binding["role"] == act for member in binding["members"]}
-        if new := [member for member in members if member not in current]:
-            policy["bindings"] = [*bindings, {"role": act, "members": new}]
-            rest("POST", f"{address}:setIamPolicy", {"policy": policy})
-
-    with explained(f"roles on service account {config.account(role)}"):
-        patiently(change)
-
-
 def _bucket(config, number):
     """Make the bucket in the region of the jobs; names are global, and ours can be guessed by others."""
     bucket = storage.bucket(config)
@@ -182,20 +136,12 @@ def _bucket(config, number):
         bucket.iam_configuration.public_access_prevention = "enforced"
         bucket.create(location=config.region)
 
-    def set_roles():
-        policy = bucket.get_iam_policy(requested_policy_version=3)
-        roles = [(role, f"serviceAccount:{config.account(key)}") for key in BUCKET_ROLES for role in BUCKET_ROLES[key]]
-        current = {(binding["role"], member) for binding in policy.bindings for member in binding["members"]}
-        if new := [pair for pair in roles if pair not in current]:
-            policy.bindings += [{"role": role, "members": {member}} for role, member in new]
-            bucket.set_iam_policy(policy)
-
     outcome = _ensure("bucket", config.bucket, bucket.reload, make)
     with explained(f"bucket {config.bucket}"):
         bucket.reload()
         if str(bucket.project_number) != number:
             raise PlatformError(f"bucket {config.bucket} belongs to another project: choose another prefix or version")
-        patiently(set_roles)
+        grant(of_bucket(config.bucket), _roles(config, BUCKET_ROLES))
     return outcome
 
 
@@ -234,5 +180,5 @@ def _repository(config):
 
     outcome = _ensure("repository", name, lambda: client.get_repository(name=name), make)
     with explained(f"repository {name}"):
-        grant(client, name, [(role, config.account(key)) for key, role in REPOSITORY_ROLES.items()])
+        grant(by_client(client, name), _roles(config, REPOSITORY_ROLES))
     return outcome

@@ -5,6 +5,7 @@ from contextlib import suppress
 from functools import cached_property
 
 from recbandits.platforms.gcp.cloud import explained, have, location, mark
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.schedules import Schedule
 
 
@@ -48,7 +49,7 @@ class GcpSchedules:
     def pause(self, name):
         """See `Schedules.pause`."""
         with explained(f"schedule {name}"):
-            if not _is_paused(self._client.get_job(name=self._begin + name)):
+            if not _is_paused(self._client.get_job(name=self._begin + check_name(name))):
                 self._client.pause_job(name=self._begin + name)
 
     def delete(self, name):
@@ -56,7 +57,7 @@ class GcpSchedules:
         from google.api_core.exceptions import NotFound
 
         with explained(f"schedule {name}"), suppress(NotFound):
-            self._client.delete_job(name=self._begin + name)
+            self._client.delete_job(name=self._begin + check_name(name))
 
     def _job(self, schedule):
         """Dict in the shape of `google.cloud.scheduler_v1.Job`; it calls functions as their own account."""

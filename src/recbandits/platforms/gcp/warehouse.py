@@ -121,7 +121,7 @@ class BigQueryWarehouse(Warehouse):
 
         place = bigquery.Table(f"{self._dataset}.{staging}", _schema(table))
         place.expires, place.labels = datetime.now(UTC) + _STAGING_LIFE, self._config.labels
-        self.client.create_table(place)
+        self.client.create_table(place, exists_ok=True)  # as after an answer that was lost
         lists = ParquetOptions()
         lists.enable_list_inference = True
         settings = bigquery.LoadJobConfig(

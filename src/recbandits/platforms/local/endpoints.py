@@ -7,11 +7,9 @@ start.
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -21,15 +19,14 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from recbandits import checks
-from recbandits.platforms.endpoints import expect_shares
-from recbandits.platforms.jobs import NAME
+from recbandits.platforms.endpoints import SplitEndpoint, in_context, with_version
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import held, private, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.metrics import read_metrics
 from recbandits.serving.policy import load
-from recbandits.serving.traffic_split import TrafficSplit
 
 _ANSWER = 60  # seconds until a server must answer a request
 _JSON = {"content-type": "application/json"}
@@ -61,20 +58,6 @@ def socket_of(directory):
     return Path(run["command"][-1]) if run else None
 
 
-def _in_turn(method):
-    """Decorate a method that no two threads or processes are in at once."""
-
-    @functools.wraps(method)
-    def waiting(self, *arguments, **options):
-        private(self.directory.parent)
-        with held(private(self.directory.with_name(f"{self.name}.turn")), _TURN) as lock:
-            if lock is None:
-                raise PlatformError(f"endpoint {self.name} is being changed by another process")
-            return method(self, *arguments, **options)
-
-    return waiting
-
-
 class LocalEndpoints:
     """See `platforms.endpoints.Endpoints`."""
 
@@ -97,15 +80,20 @@ class LocalEndpoints:
           ValueError: a name that Vertex AI would refuse.
           PlatformError: the server did not start; the sentence ends with what it wrote last.
         """
-        name = self._config.endpoint if name is None else name
-        if not isinstance(name, str) or not re.fullmatch(NAME, name):
-            raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
-        endpoint = LocalEndpoint(name, self._config.artifacts_dir / "endpoints" / name)
+        endpoint = self._endpoint(name)
         endpoint.start(topic)
         return endpoint
 
+    def delete(self, name=None):
+        """See `Endpoints.delete`; the log stays."""
+        self._endpoint(name).delete()
 
-class LocalEndpoint:
+    def _endpoint(self, name):
+        name = check_name(self._config.endpoint if name is None else name)
+        return LocalEndpoint(name, self._config.artifacts_dir / "endpoints" / name)
+
+
+class LocalEndpoint(SplitEndpoint):
     """See `platforms.endpoints.Endpoint`.
 
     Attributes:
@@ -119,7 +107,7 @@ class LocalEndpoint:
         self._storage = directory / "storage"
         self.unit = Unit(directory, f"endpoint {name}")
 
-    @_in_turn
+    @in_context
     def start(self, topic=None):
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         private(private(self.directory) / "storage")
@@ -139,13 +127,7 @@ class LocalEndpoint:
         self.unit.start(command, variables, restart=True)
         self.unit.wait_ready(lambda: self.health()["alive"])
 
-    @property
-    def traffic_split(self):
-        """Dict from version to percentage; empty before the first policy."""
-        release = self._release()
-        return dict(release.shares) if release else {}
-
-    @_in_turn
+    @in_context
     def deploy(self, policy, traffic_percentage=100):
         """See `Endpoint.deploy`.
 
@@ -153,47 +135,20 @@ class LocalEndpoint:
           ValueError: no exported policy, or a percentage that is none.
           PlatformError: the server refused; what it served before goes on.
         """
-        version, release = load(policy).version, self._release()
-        release = (
-            release.with_version(version, traffic_percentage)
-            if release
-            else TrafficSplit({version: traffic_percentage})
-        )
+        version, (present, state) = load(policy).version, self._read()
+        release = with_version(present, version, traffic_percentage)
         place = self._storage / versions.POLICIES / version
         new = not place.exists()
         if new or not _is_copy(place, version):
             with checks.replacing(place) as draft:
                 shutil.copytree(policy, draft)
         try:
-            self._serve(release)
+            self._write(release, state)
         except PlatformError:
             if new:
                 shutil.rmtree(place)
             raise
         return version
-
-    @_in_turn
-    def split(self, traffic_split, expected=None):
-        """See `Endpoint.split`; a deployed version that is not named gets nothing."""
-        release = self._deployed()
-        expect_shares(self.name, release.shares, expected)
-        self._serve(release.then(dict.fromkeys(release.shares, 0) | traffic_split))
-
-    @_in_turn
-    def rollback(self):
-        """See `Endpoint.rollback`."""
-        self._serve(self._deployed().rolled_back())
-
-    @_in_turn
-    def undeploy(self, version):
-        """See `Endpoint.undeploy`."""
-        release = self._deployed()
-        if set(release.shares) == {version}:
-            self._ask("DELETE", "/release")
-            (self._storage / versions.FILE).unlink()
-        else:
-            self._serve(release.without(version))
-        shutil.rmtree(self._storage / versions.POLICIES / version)
 
     def predict(self, instances, parameters=None):
         """See `Endpoint.predict`.
@@ -231,7 +186,7 @@ class LocalEndpoint:
         """See `Endpoint.batch_predict`; in this process, without the server. Returns `serving.versions.Answered`."""
         return versions.batch_predict(policy, source, destination)
 
-    @_in_turn
+    @in_context
     def delete(self):
         """See `Endpoint.delete`; the log stays."""
         self.unit.stop(_END)
@@ -240,19 +195,30 @@ class LocalEndpoint:
         if self.directory.exists():
             shutil.rmtree(self.directory)
 
-    def _release(self):
-        return versions.read(self._storage) if (self._storage / versions.FILE).exists() else None
+    @contextlib.contextmanager
+    def _context(self):
+        """No two threads or processes are in it at once."""
+        private(self.directory.parent)
+        with held(private(self.directory.with_name(f"{self.name}.turn")), _TURN) as lock:
+            if lock is None:
+                raise PlatformError(f"endpoint {self.name} is being changed by another process")
+            yield
 
-    def _deployed(self):
-        release = self._release()
-        if release is None:
-            raise PlatformError(f"endpoint {self.name} has no policy, deploy one first")
-        return release
+    def _read(self):
+        return (versions.read(self._storage) if (self._storage / versions.FILE).exists() else None), None
 
-    def _serve(self, release):
+    def _write(self, release, _):
         """Have the server take a release, then write it down for its next start."""
         self._ask("PUT", "/release", vars(release))
         write_json(self._storage / versions.FILE, vars(release))
+
+    def _remove(self, version, release, state):
+        if release:
+            self._write(release, state)
+        else:
+            self._ask("DELETE", "/release")
+            (self._storage / versions.FILE).unlink()
+        shutil.rmtree(self._storage / versions.POLICIES / version)
 
     def _ask(self, method, path, body=None):
         status, answer = self._send(method, path, None if body is None else json.dumps(body))

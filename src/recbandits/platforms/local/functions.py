@@ -10,7 +10,6 @@ is acknowledged when the function returns, and comes again when it raises.
 import base64
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from recbandits.config import SETTINGS, Config
 from recbandits.platforms.functions import EVENT, Function
-from recbandits.platforms.jobs import NAME
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import private, read_json, write_json
 from recbandits.platforms.local.messages import LocalMessages
 from recbandits.platforms.local.units import VARIABLE, Unit
@@ -80,9 +79,7 @@ class LocalFunctions:
 
     def unit(self, name):
         """`Unit` of a function."""
-        if not isinstance(name, str) or not re.fullmatch(NAME, name):
-            raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
-        return Unit(self._config.artifacts_dir / "functions" / name, f"function {name}")
+        return Unit(self._config.artifacts_dir / "functions" / check_name(name), f"function {name}")
 
     def stop(self, name):
         """End the process of a function, which is there to be started by `ensure`; messages wait meanwhile."""

@@ -7,7 +7,7 @@ A job is a directory below `runs/jobs` of the artifacts directory: that of its `
 import sys
 from functools import partial
 
-from recbandits.platforms.jobs import Job, Record, measured
+from recbandits.platforms.jobs import Record, check_name, measured
 from recbandits.platforms.local.files import read_json
 from recbandits.platforms.local.study import STUDY_FILE, LocalStudy
 from recbandits.platforms.local.units import Unit
@@ -124,7 +124,7 @@ class LocalJobs:
 
     def unit(self, name):
         """Return the `Unit` of a job, which may not exist yet."""
-        return Unit(self._root / Job(name).name, f"job {name}")
+        return Unit(self._root / check_name(name), f"job {name}")
 
     def _study(self, name):
         return LocalStudy(self.unit(name).directory, partial(self._start, finished=("succeeded", "failed")))

@@ -13,7 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from recbandits.platforms.jobs import Job
+from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import held, private, read_json, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.pipelines import Run
@@ -82,7 +82,7 @@ class LocalPipelines:
         return self._existing(name).log()
 
     def _unit(self, name):
-        return Unit(self._root / Job(name).name, f"pipeline run {name}")
+        return Unit(self._root / check_name(name), f"pipeline run {name}")
 
     def _existing(self, name):
         unit = self._unit(name)
