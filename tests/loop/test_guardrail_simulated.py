@@ -74,13 +74,13 @@ def test_a_canary_that_is_worse_by_exactly_the_margin_is_seldom_decided_either_w
     assert kinds["rolled back"] / RUNS <= at_most(guardrail.alpha)
 
 
-def test_a_truly_equal_canary_is_promoted_within_a_round_of_the_quick_profile_in_at_least_80_percent(world):
+def test_a_truly_equal_canary_is_promoted_within_a_round_of_the_quick_profile_in_at_least_80_percent(users):
     """The numbers of `Settings`, 2,000 decisions and 4 looks, with the policy's predictions as covariate."""
     settings, kinds = Settings(STARS), Counter()
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        serving = simulated.make_policy(world, simulated.draw_coefficients(world, 0.5, rng))
-        log = simulated.draw_log(world, simulated.Traffic("stars", settings.decisions), serving, rng)
+        serving = simulated.make_policy(users, simulated.draw_coefficients(users, 0.5, rng))
+        log = simulated.draw_log(users, serving, settings.decisions, rng, simulated.STARS.draw)
         covariates = predicted_values(serving, log)[:, None]
         looks = np.arange(1, 5) * settings.decisions // 4
         kinds[outcome(settings.guardrail, rng, log.user_id, [log.reward] * 2, looks, covariates)] += 1

@@ -36,22 +36,22 @@ class Recorded(LocalWarehouse):
 
 
 @pytest.fixture(scope="module")
-def features(world):
-    return world.features
+def features(users):
+    return users.features
 
 
 @pytest.fixture(scope="module")
-def records(world):
+def records(users):
     warehouse = Recorded()
-    import_log(warehouse, *simulate_log(world, 400, START))
+    import_log(warehouse, *simulate_log(users, 400, START))
     return warehouse.records
 
 
 @pytest.fixture(scope="module")
-def dataset(records, world, features, tmp_path_factory):
+def dataset(records, users, features, tmp_path_factory):
     """(directory, manifest) of the decisions as they were simulated."""
     directory = tmp_path_factory.mktemp("dataset")
-    titles = dict(zip(world.item_ids, world.titles, strict=True))
+    titles = dict(zip(users.item_ids, users.titles, strict=True))
     return directory, ingest(filled(records), START, END, RULE, features, directory, titles=titles)
 
 
@@ -97,7 +97,7 @@ def test_a_decision_is_held_out_in_every_window_or_in_none(dataset, records, fea
     assert not later & set(decisions_of(tmp_path, held_out=False).event_id)
 
 
-def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, records, world, features, tmp_path):
+def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, records, users, features, tmp_path):
     directory, manifest = dataset
     shuffled = random.Random(0).sample(records * 2, 2 * len(records))
     warehouse, titles = LocalWarehouse(), titles_of(directory)

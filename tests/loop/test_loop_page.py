@@ -83,7 +83,7 @@ def test_without_a_verdict_there_is_no_round():
 
 
 @pytest.fixture(scope="module")
-def world():
+def users():
     return SimulatedUsers.make(synthetic.generate(), movies=20, rank=2)
 
 
@@ -92,30 +92,30 @@ class Scripted:
 
     exploration = Exploration("greedy")
 
-    def __init__(self, world, sign):
-        self.world, self.sign = world, sign
+    def __init__(self, users, sign):
+        self.users, self.sign = users, sign
 
     def scores(self, context, candidates):
-        people = self.world.contexts(slice(None)).drop_duplicates().reset_index(names="row")
-        users = context.merge(people, how="left")["row"].to_numpy()
-        return self.sign * self.world.expected(users, self.world.find_items(candidates))
+        contexts = self.users.contexts(slice(None)).drop_duplicates().reset_index(names="row")
+        rows = context.merge(contexts, how="left")["row"].to_numpy()
+        return self.sign * self.users.expected(rows, self.users.find_items(candidates))
 
 
 @pytest.fixture(scope="module")
-def policies(world):
-    return {"worst": Scripted(world, -1), "best": Scripted(world, 1)}
+def policies(users):
+    return {"worst": Scripted(users, -1), "best": Scripted(users, 1)}
 
 
-def test_the_value_of_a_policy_that_knows_the_truth_is_that_of_the_oracle(world, policies):
+def test_the_value_of_a_policy_that_knows_the_truth_is_that_of_the_oracle(users, policies):
     rounds = rounds_of(
         verdicts((0, "deployed", "worst", ""), (10, "deployed", "best", "worst"), (12, "promoted", "best", "worst")),
         at(20),
     )
-    visits = world.visits(500, np.random.default_rng(0), 5)
-    table = true_values(world, policies, rounds, visits, lambda _: 0.0).set_index(["round", "learner"])
+    visits = users.visits(500, np.random.default_rng(0), 5)
+    table = true_values(users, policies, rounds, visits, lambda _: 0.0).set_index(["round", "learner"])
     assert table.loc[(1, "learning"), "value"] == pytest.approx(table.loc[(1, "oracle"), "value"])
     assert table.loc[(0, "learning"), "gain"] == 0 == table.loc[(1, "frozen"), "gain"]
-    spread = world.oracle_value(visits) - world.value(policies["worst"], visits)
+    spread = users.oracle_value(visits) - users.value(policies["worst"], visits)
     gain = table.loc[(1, "learning"), ["gain", "gain_low", "gain_high"]].astype(float)
     assert tuple(gain) == pytest.approx(mean_interval(spread))
     sentence = gain_sentence(table.reset_index(), rounds)

@@ -34,20 +34,20 @@ train(sys.argv[1], sys.argv[2], LinUCB(alpha=0.0, tikhonov=10.0), Exploration("s
 """
 
 
-def titles(world):
-    return dict(zip(world.item_ids, world.titles, strict=True))
+def titles(users):
+    return dict(zip(users.item_ids, users.titles, strict=True))
 
 
 @pytest.fixture(scope="module")
-def datasets(world, tmp_path_factory):
+def datasets(users, tmp_path_factory):
     """Directories of the datasets of two minutes of 600 decisions each, and of both minutes together."""
     warehouse, folder = LocalWarehouse(), tmp_path_factory.mktemp("datasets")
     for minute in (0, 1):
-        import_log(warehouse, *simulate_log(world, 600, START + minute * MINUTE, seed=minute))
+        import_log(warehouse, *simulate_log(users, 600, START + minute * MINUTE, seed=minute))
     spans = {"first": (0, 1), "second": (1, 2), "both": (0, 2)}
     for name, (start, end) in spans.items():
         span = START + start * MINUTE, START + end * MINUTE
-        ingest(warehouse, *span, STARS, world.features, folder / name, titles=titles(world))
+        ingest(warehouse, *span, STARS, users.features, folder / name, titles=titles(users))
     return {name: folder / name for name in spans}
 
 
@@ -62,8 +62,8 @@ def models(datasets, tmp_path_factory):
     return {"first": folder / "first", "second": folder / "second"}
 
 
-def examples_of(dataset, world):
-    return make_examples(decisions_of(dataset, held_out=False), world.features)
+def examples_of(dataset, users):
+    return make_examples(decisions_of(dataset, held_out=False), users.features)
 
 
 def ridge(parts, penalty=10.0, gamma=1.0):
@@ -83,43 +83,43 @@ def theta(policy_directory):
     return policy.score_pairs(unit[:, : sizes[0]], unit[:, sizes[0] :])
 
 
-def test_learning_round_by_round_is_learning_all_at_once(datasets, models, world, tmp_path):
+def test_learning_round_by_round_is_learning_all_at_once(datasets, models, users, tmp_path):
     """Without forgetting the incremental model, the one of all data, and NumPy's ridge regression are the same."""
     at_once = train(datasets["both"], tmp_path / "model", AGENT, SOFTMAX)
     assert at_once["learnt"] == read_model(models["second"]).learnt
-    expected = ridge([examples_of(datasets["both"], world)])
+    expected = ridge([examples_of(datasets["both"], users)])
     np.testing.assert_allclose(theta(tmp_path / "model" / "policy"), expected, atol=1e-5)
     np.testing.assert_allclose(theta(models["second"] / "policy"), expected, atol=1e-5)
 
 
-def test_forgetting_weighs_what_was_learnt_before_by_gamma(datasets, models, world, tmp_path):
+def test_forgetting_weighs_what_was_learnt_before_by_gamma(datasets, models, users, tmp_path):
     """With gamma 0.5: A = 0.5 A_1 + A_2 and b likewise; a model that has forgotten nothing differs visibly."""
     forgetting = LinUCB(alpha=0.0, tikhonov=10.0, gamma=0.5)
     train(datasets["second"], tmp_path / "model", forgetting, SOFTMAX, serving=models["first"])
-    parts = [examples_of(datasets[name], world) for name in ("first", "second")]
+    parts = [examples_of(datasets[name], users) for name in ("first", "second")]
     found = theta(tmp_path / "model" / "policy")
     np.testing.assert_allclose(found, ridge(parts, gamma=0.5), atol=1e-5)
     assert np.abs(found - ridge(parts)).max() > 0.01
 
 
-def test_a_model_says_what_it_learnt_and_until_when(datasets, models, world):
+def test_a_model_says_what_it_learnt_and_until_when(datasets, models, users):
     for name, until in (("first", START + MINUTE), ("second", START + 2 * MINUTE)):
         model = read_model(models[name])
-        assert model.learnt == len(examples_of(datasets["first" if name == "first" else "both"], world).event)
+        assert model.learnt == len(examples_of(datasets["first" if name == "first" else "both"], users).event)
         assert model.until == until
         assert (model.parameters, model.exploration) == (AGENT, SOFTMAX)
         policy = load(model.policy)
         assert (policy.version, policy.exploration) == (model.version, SOFTMAX)
         assert f"{model.learnt:,} logged decisions" in describe(model.policy)["data"]
-    shown = load(models["first"] / "policy").recommend(world.requests([0], [[0]])[0]["context"], rng=0)
-    assert set(shown.titles) <= set(world.titles)
+    shown = load(models["first"] / "policy").recommend(users.requests([0], [[0]])[0]["context"], rng=0)
+    assert set(shown.titles) <= set(users.titles)
 
 
-def test_what_was_learnt_is_worth_something(models, world):
+def test_what_was_learnt_is_worth_something(models, users):
     """A policy of one minute is better than chance; with another minute it is better still; 4,000 common visits."""
-    visits = world.visits(4000, np.random.default_rng(5))
-    chance = world.uniform_value(visits)
-    first, second = (world.value(load(models[name] / "policy"), visits) for name in ("first", "second"))
+    visits = users.visits(4000, np.random.default_rng(5))
+    chance = users.uniform_value(visits)
+    first, second = (users.value(load(models[name] / "policy"), visits) for name in ("first", "second"))
     for better, worse in ((first, chance), (second, first)):
         gain = better - worse
         assert gain.mean() > 4 * gain.std() / np.sqrt(len(gain))
@@ -130,11 +130,11 @@ def test_the_same_dataset_and_parent_give_the_same_version(datasets, models, tmp
     assert again["version"] == read_model(models["second"]).version
 
 
-def test_events_that_are_doubled_and_in_another_order_give_the_identical_policy(datasets, world):
-    whole = examples_of(datasets["first"], world)
+def test_events_that_are_doubled_and_in_another_order_give_the_identical_policy(datasets, users):
+    whole = examples_of(datasets["first"], users)
     rows = np.arange(len(whole.event))
     order = np.random.default_rng(0).permutation(np.repeat(rows, 2))
-    agents = [learner(world.features, 10, AGENT) for _ in range(2)]
+    agents = [learner(users.features, 10, AGENT) for _ in range(2)]
     for agent, chosen in zip(agents, (rows, order), strict=True):
         assert learn(agent, Examples(*(column[chosen] for column in whole))) == len(rows)
     ours, other = ([variable.numpy() for variable in agent.variables] for agent in agents)
@@ -142,11 +142,11 @@ def test_events_that_are_doubled_and_in_another_order_give_the_identical_policy(
         np.testing.assert_array_equal(one, two)
 
 
-def test_a_log_that_was_delivered_twice_gives_the_identical_version(models, world, tmp_path):
+def test_a_log_that_was_delivered_twice_gives_the_identical_version(models, users, tmp_path):
     warehouse = LocalWarehouse()
     for _ in range(2):
-        import_log(warehouse, *simulate_log(world, 600, START, seed=0))
-    ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", titles=titles(world))
+        import_log(warehouse, *simulate_log(users, 600, START, seed=0))
+    ingest(warehouse, START, START + MINUTE, STARS, users.features, tmp_path / "data", titles=titles(users))
     again = train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
     assert again["version"] == read_model(models["first"]).version
 
@@ -160,16 +160,16 @@ def test_without_new_events_the_model_stays_as_it_is(datasets, models, tmp_path)
     assert load(after.policy).version == before.version
 
 
-def test_a_window_that_overlaps_teaches_only_what_is_new(datasets, models, world, tmp_path):
+def test_a_window_that_overlaps_teaches_only_what_is_new(datasets, models, users, tmp_path):
     result = train(datasets["both"], tmp_path / "model", AGENT, SOFTMAX, serving=models["first"])
-    assert result["new"] == len(examples_of(datasets["second"], world).event)
+    assert result["new"] == len(examples_of(datasets["second"], users).event)
     np.testing.assert_allclose(theta(tmp_path / "model" / "policy"), theta(models["second"] / "policy"), atol=1e-5)
 
 
-def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path):
+def test_a_model_with_other_features_is_not_gone_on_from(models, users, tmp_path):
     warehouse = LocalWarehouse()
-    import_log(warehouse, *simulate_log(world, 50, START))
-    others = replace(world.features, items=2 * world.features.items)
+    import_log(warehouse, *simulate_log(users, 50, START))
+    others = replace(users.features, items=2 * users.features.items)
     ingest(warehouse, START, START + MINUTE, STARS, others, tmp_path / "data")
     with pytest.raises(
         ValueError, match=r"the features of the dataset must be those of [0-9a-f]{16}, the model to go on"
@@ -177,11 +177,11 @@ def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path
         train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX, serving=models["first"])
 
 
-def test_nothing_to_learn_from_is_refused(world, tmp_path):
+def test_nothing_to_learn_from_is_refused(users, tmp_path):
     """One decision that is held out, as nearly every one is with a share of 0.999."""
     warehouse = LocalWarehouse()
-    import_log(warehouse, *simulate_log(world, 1, START))
-    ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", holdout=0.999)
+    import_log(warehouse, *simulate_log(users, 1, START))
+    ingest(warehouse, START, START + MINUTE, STARS, users.features, tmp_path / "data", holdout=0.999)
     with pytest.raises(ValueError, match="decisions must be at least one to learn from, the dataset has none"):
         train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
     assert not (tmp_path / "model").exists()
@@ -203,11 +203,11 @@ def test_a_training_killed_while_it_writes_leaves_no_model_and_comes_to_the_same
     assert result["version"] == read_model(models["second"]).version
 
 
-def test_a_reward_that_comes_later_does_not_teach_an_event_again(world, tmp_path):
+def test_a_reward_that_comes_later_does_not_teach_an_event_again(users, tmp_path):
     """What was silent for the window is learnt as silent, and stays so."""
     warehouse = LocalWarehouse()
-    import_log(warehouse, *simulate_log(world, 100, START))
-    features, span = world.features, (START, START + MINUTE)
+    import_log(warehouse, *simulate_log(users, 100, START))
+    features, span = users.features, (START, START + MINUTE)
     ingest(warehouse, *span, STARS, features, tmp_path / "before")
     train(tmp_path / "before", tmp_path / "one", AGENT, SOFTMAX)
     silent = pq.read_table(tmp_path / "before" / "decisions.parquet", filters=pc.field("reward_time").is_null())
