@@ -36,8 +36,8 @@ def test_the_truth_is_the_factorisation_of_the_most_rated_movies(data, users, vi
     movies = users.item_ids.astype(int)
     assert count.loc[movies].min() >= count.drop(movies).max()
     model = als(data.ratings[data.ratings["movie_id"].isin(movies)], 4, 0.06)
-    rows, shown = (ids.astype(int) for ids in (users.user_ids[visits[0]], users.candidate_ids(visits[1])))
-    predicted = model.predict(np.repeat(rows, 10), shown.ravel()).reshape(-1, 10)
+    user_ids, item_ids = (ids.astype(int) for ids in (users.user_ids[visits[0]], users.candidate_ids(visits[1])))
+    predicted = model.predict(np.repeat(user_ids, 10), item_ids.ravel()).reshape(-1, 10)
     np.testing.assert_allclose(users.expected(*visits), predicted.clip(1, 5), atol=1e-9)
     sizes = np.linalg.norm(users.model.user_factors, axis=0) * np.linalg.norm(users.model.movie_factors, axis=0)
     assert (np.diff(sizes) < 0).all()
@@ -56,7 +56,7 @@ def test_stars_have_exactly_the_expected_mean(users, mean):
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.3, 0.5, 1.0])
-def test_a_linear_model_of_the_products_represents_the_taste_whatever_the_drift(users, visits, drift):
+def test_a_linear_model_of_the_products_represents_the_preferences_at_any_drift(users, visits, drift):
     """Least squares of the true means on the features leaves nothing, except where they were clipped."""
     rows, items = visits
     features = users.features
@@ -71,34 +71,34 @@ def test_a_linear_model_of_the_products_represents_the_taste_whatever_the_drift(
 
 
 def test_drift_turns_the_first_half_of_the_factors(users, visits):
-    """Their weight is cos(pi drift): gone at 0.5, the opposite at 1; 0 and 1 are together twice 0.5."""
+    """Their weight is cos(pi drift): 0 at 0.5, -1 at 1; the mean of the ratings at 0 and 1 is that at 0.5."""
     before, half, after = (users.expected(*visits, drift) for drift in (0.0, 0.5, 1.0))
     inside = (np.minimum(before, after) > 1) & (np.maximum(before, after) < 5)
     np.testing.assert_allclose(((before + after) / 2)[inside], half[inside])
     assert (before.argmax(axis=1) != after.argmax(axis=1)).mean() > 0.3
 
 
-def test_visits_are_of_anybody_with_different_movies_in_any_order(users):
+def test_visits_have_uniform_users_and_different_movies_in_random_order(users):
     rows, items = users.visits(30_000, np.random.default_rng(0), candidates=10)
     assert (np.diff(np.sort(items, axis=1), axis=1) > 0).all()
-    first, shown = np.unique(items[:, 0], return_counts=True)
+    first, counts = np.unique(items[:, 0], return_counts=True)
     assert list(first) == list(range(len(users.item_ids)))
-    assert np.abs(shown - 1000).max() < 5 * np.sqrt(1000)
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)
     assert set(rows) == set(range(len(users.user_ids)))
 
 
-def test_requests_are_what_json_can_hold_with_text_ids_and_the_context_of_the_person(users):
+def test_requests_are_json_with_text_ids_and_the_context_of_the_user(users):
     rows, items = users.visits(3, np.random.default_rng(0), candidates=5)
     requests = users.requests(rows, items)
     assert json.loads(json.dumps(requests)) == requests
     assert [request["user_id"] for request in requests] == list(users.user_ids[rows])
     assert [request["candidates"] for request in requests] == users.candidate_ids(items).tolist()
-    asked = pd.DataFrame([request["context"] for request in requests])
-    pd.testing.assert_frame_equal(asked, users.contexts(rows), check_exact=True)
+    contexts = pd.DataFrame([request["context"] for request in requests])
+    pd.testing.assert_frame_equal(contexts, users.contexts(rows), check_exact=True)
 
 
-def test_records_of_decisions_say_what_was_asked_and_shown(users):
-    """Two decisions, which show the third and the first of their candidates."""
+def test_records_of_decisions_have_their_requests_and_actions(users):
+    """Two decisions, whose actions are the third and the first of their candidates."""
     visits = users.visits(2, np.random.default_rng(0), candidates=5)
     records = users.interactions(visits, ["a", "b"], [NOON] * 2, ["v", "w"], np.array([2, 0]), np.array([0.5, 0.25]))
     for record, request, column in zip(records, users.requests(*visits), (2, 0), strict=True):
@@ -111,7 +111,7 @@ def test_records_of_decisions_say_what_was_asked_and_shown(users):
     ]
 
 
-def test_reports_are_late_twice_or_never_as_often_as_was_said(users):
+def test_reports_are_delayed_repeated_or_missing_with_the_given_rates(users):
     """20,000 decisions: 10 % silent; 5 % of the others are reported on again, by at most one star differently."""
     n, rng = 20_000, np.random.default_rng(0)
     ids, times = [f"e{row}" for row in range(n)], [NOON + timedelta(seconds=row) for row in range(n)]
@@ -136,7 +136,7 @@ def test_reports_are_late_twice_or_never_as_often_as_was_said(users):
 
 
 def test_values_of_policies_are_true_means_between_chance_and_oracle(users, visits):
-    """Who scores by the truth and is greedy is the oracle; who scores all alike is the uniform policy."""
+    """The greedy policy of the true scores is the oracle; equal scores are the uniform policy."""
 
     def policy(scores, *exploration):
         return SimpleNamespace(scores=lambda context, candidates: scores, exploration=Exploration(*exploration))
@@ -144,14 +144,14 @@ def test_values_of_policies_are_true_means_between_chance_and_oracle(users, visi
     truth = users.expected(*visits)
     best = users.value(policy(truth), visits)
     np.testing.assert_array_equal(best, users.oracle_value(visits))
-    alike = users.value(policy(np.zeros(truth.shape), "softmax", 0.25), visits)
-    np.testing.assert_allclose(alike, users.uniform_value(visits))
+    uniform = users.value(policy(np.zeros(truth.shape), "softmax", 0.25), visits)
+    np.testing.assert_allclose(uniform, users.uniform_value(visits))
     soft = users.value(policy(truth, "softmax", 0.25), visits)
     assert (users.uniform_value(visits) < soft).all()
     assert (soft <= best).all()
 
 
-def test_a_saved_world_is_the_same_byte_by_byte(users, visits, tmp_path):
+def test_saved_users_are_the_same_byte_by_byte(users, visits, tmp_path):
     for name in ("one", "two"):
         dataclasses.replace(users, never=0.2).save(tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
@@ -179,16 +179,16 @@ def test_a_saved_world_is_the_same_byte_by_byte(users, visits, tmp_path):
         ({"titles": ("one",)}, "titles must be one for each of the 30 movies, got 1"),
     ],
 )
-def test_a_world_that_cannot_be_is_refused(users, settings, sentence):
+def test_an_invalid_setting_is_refused(users, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         dataclasses.replace(users, **settings)
 
 
-def test_strangers_are_refused_by_name(data, users):
+def test_unknown_ids_are_refused_by_name(data, users):
     assert users.find_users(users.user_ids[[4, 1]]).tolist() == [4, 1]
     assert users.find_items(users.candidate_ids([[3, 2]])).tolist() == [[3, 2]]
-    with pytest.raises(KeyError, match="unknown user ids: nobody"):
-        users.find_users(["nobody", users.user_ids[0]])
+    with pytest.raises(KeyError, match="unknown user ids: stranger"):
+        users.find_users(["stranger", users.user_ids[0]])
     with pytest.raises(KeyError, match="unknown item ids: 5000000"):
         users.find_items([["5000000"]])
     with pytest.raises(ValueError, match=r"drift must be in \[0, 1\], got 1.5"):
