@@ -1,4 +1,4 @@
-"""Logs: simulated ones of a uniform random policy, those of other people, and how both come into the warehouse."""
+"""Simulated logs of a uniform random policy, logs in files, and their import into the warehouse."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Which policy served in each round, by the verdicts, and its expected reward."""
+"""The policy that served in each round, by the verdicts, and its expected reward."""
 
 from datetime import timedelta
 

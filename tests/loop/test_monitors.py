@@ -134,7 +134,7 @@ def test_actions_drawn_with_other_probabilities_than_logged_raise_an_alarm(users
 
 
 def test_propensities_that_are_twice_as_small_as_they_should_be_raise_an_alarm(decisions, serving):
-    """The mean of 1 / (k p) is then 2; and nothing that was logged is what the policy gives."""
+    """The mean of 1 / (k p) is then 2, and no logged propensity is that of the policy."""
     wrong = with_columns(decisions, propensity=decisions["propensity"].to_numpy() / 2)
     (without_policy,) = monitors.propensities(wrong).itertuples()
     assert without_policy.ratio == pytest.approx(2, abs=0.3)

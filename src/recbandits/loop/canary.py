@@ -49,7 +49,7 @@ def deploy(endpoint, model_dir, judgement, serving_version, canary=Guardrail.can
       judgement: `Judgement` of its policy; None for the first one.
       serving_version: version that served when the training began; None where nothing did.
       canary: percentage of the users who get it at first.
-      now: aware datetime of the verdict; None for the time of day when the endpoint has done what was decided.
+      now: aware datetime of the verdict; None for the time of day after the change of the endpoint.
 
     Returns:
       `Verdict`: "deployed", "held" or "refused", and why; write it to the warehouse, from which `guard` knows what is
@@ -159,7 +159,7 @@ def _undeploy_others(endpoint, version, shares):
 
 
 def verdict_of(kind, version, against, occasion, why, now, estimate=None):
-    """Return a `Verdict`, which is the same when the same is decided again.
+    """Return a `Verdict`, with the same id when the same decision is repeated.
 
     Args:
       kind: as for `Verdict`.

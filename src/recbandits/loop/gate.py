@@ -37,7 +37,7 @@ class Judgement:
       serving_value: likewise of what serves.
       effective_sample_size: decisions of equal weight behind the estimates, the fewer of the two.
       rewarded_decisions: those of them with a rare reward, such as a click; likewise.
-      decisions: held-out ones of which the estimates were made.
+      decisions: number of held-out decisions behind the estimates.
       missing: the evidence that is missing, in words; empty where there is enough.
       margin: loss up to which the candidate is non-inferior: the share of the gate times the value of what serves.
       level: coverage of the intervals, in (0, 1).

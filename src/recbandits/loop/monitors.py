@@ -39,7 +39,7 @@ def propensities(decisions, policies=None, floor=0.001):
       decisions: pyarrow.Table of `Warehouse.decisions`.
       policies: dict from version to `ServedPolicy`, with which propensities are computed anew, and the variance, of the
         decisions among items that it knows; None for not.
-      floor: propensity up to which a decision counts as hardly ever made.
+      floor: propensity up to which a decision counts as rare.
 
     Returns:
       DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p), with its 95 % interval low and high,
@@ -67,7 +67,7 @@ def drift(decisions, edges, policies=None):
     others; and one bin for missing values. It is sum((p - q) log(p / q)). Of samples of n and m without a change it is
     about (1 / n + 1 / m) times a chi-square variable with one degree of freedom less than bins (Yurdakul and Naranjo
     2020, "Statistical properties of the population stability index"); what exceeds its 95 % quantile is no chance. The
-    prequential error is that of predictions made before the reward was known: (reward - score)^2 of what was shown.
+    prequential error is that of predictions made before the reward was known: (reward - score)^2 of the logged action.
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.

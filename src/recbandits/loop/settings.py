@@ -77,7 +77,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Guardrail:
-    """When a canary becomes what serves, and when a served version is rolled back, by observed rewards.
+    """The conditions to ramp and promote a canary, and to roll back a version, by observed rewards.
 
     Attributes:
       canary: percentage of the users who get a new version at first, from 1 to 49.
