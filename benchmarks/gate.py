@@ -1,4 +1,4 @@
-"""The gate on simulated loops of known truth: does its interval cover the difference, and what does it let pass?
+"""The gate on simulated loops of known truth: the coverage of its interval, and the candidates that pass.
 
 In each loop a policy serves simulated users by softmax exploration, a candidate differs from it by a known change of
 its coefficients, and `judge_log` sees the held-out part of the traffic. Half of the candidates are worse by exactly the
@@ -24,7 +24,7 @@ LOOPS, CANDIDATES, VISITS = 200, 10, 100_000  # visits on which true values are 
 FIRST_SEED = 10_000  # the gate's reward model and degrees of freedom were chosen on other seeds, 0 to 199
 GATE = Gate()
 EXPLORATION = Exploration("softmax", 0.2)  # as that of `loop.settings.Settings`
-_SILENT, _CLICKS = 0.1, 0.04  # share of ratings that never come; click rate of what everybody likes best
+_SILENT, _CLICKS = 0.1, 0.04  # share of ratings that are never reported; click rate at an expected rating of 5 stars
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Traffic:
     held_out: int
 
     def expected(self, ratings):
-        """Return the mean reward, given expected ratings of 1 to 5 stars; who rates nothing counts as 1 star."""
+        """Return the mean reward, given expected ratings of 1 to 5 stars; a missing rating counts as 1 star."""
         if self.name == "stars":
             return (1 - _SILENT) * ratings + _SILENT
         return _CLICKS * ((ratings - 1) / 4) ** 2
@@ -62,18 +62,18 @@ def measure(data):
     Returns:
       dict from title to DataFrame of text.
     """
-    world = SimulatedUsers.make(data)
+    users = SimulatedUsers.make(data)
     rows = [
-        summary(simulate(world, traffic, range(FIRST_SEED, FIRST_SEED + LOOPS)), traffic) for traffic in (STARS, CLICKS)
+        summary(simulate(users, traffic, range(FIRST_SEED, FIRST_SEED + LOOPS)), traffic) for traffic in (STARS, CLICKS)
     ]
     return {f"The gate over {LOOPS} simulated loops each, margin {GATE.margin:.0%} of what serves": pd.DataFrame(rows)}
 
 
-def simulate(world, traffic, seeds, gate=GATE):
+def simulate(users, traffic, seeds, gate=GATE):
     """Judge one candidate in each of some loops.
 
     Args:
-      world: `SimulatedUsers`
+      users: `SimulatedUsers`
       traffic: `Traffic`
       seeds: of the loops; every other candidate is worse by the margin.
       gate: `Gate`
@@ -82,62 +82,63 @@ def simulate(world, traffic, seeds, gate=GATE):
       DataFrame, a row a loop: outcome, evidence (whether there was enough to decide), truth (the true difference),
       margin (the true one), low and high.
     """
-    visits = world.visits(VISITS, np.random.default_rng(0), CANDIDATES)
-    expected = traffic.expected(world.expected(*visits))
-    return pd.DataFrame([_loop(world, traffic, seed, gate, visits, expected) for seed in seeds])
+    visits = users.visits(VISITS, np.random.default_rng(0), CANDIDATES)
+    expected = traffic.expected(users.expected(*visits))
+    return pd.DataFrame([_loop(users, traffic, seed, gate, visits, expected) for seed in seeds])
 
 
 def summary(loops, traffic):
     """Return a row of the table: shares among the judgements that had enough evidence."""
-    known = loops[loops["evidence"]]
-    covered = (known["low"] <= known["truth"]) & (known["truth"] <= known["high"])
-    bad = known[known["truth"] <= -0.99 * known["margin"]]
-    alike = known[known["truth"] >= 0]
+    decisive = loops[loops["evidence"]]
+    covered = (decisive["low"] <= decisive["truth"]) & (decisive["truth"] <= decisive["high"])
+    worse = decisive[decisive["truth"] <= -0.99 * decisive["margin"]]
+    others = decisive[decisive["truth"] >= 0]
     return {
         "reward": traffic.name,
         "held-out decisions": f"{traffic.held_out:,}",
         "enough evidence": f"{loops['evidence'].mean():.1%}",
         "interval covers the truth": f"{covered.mean():.1%}",
-        "worse by the margin": len(bad),
-        "of them pass": f"{(bad['outcome'] == 'passed').mean():.1%}",
-        "not worse": len(alike),
-        "pass": f"{(alike['outcome'] == 'passed').mean():.1%}",
+        "worse by the margin": len(worse),
+        "of them pass": f"{(worse['outcome'] == 'passed').mean():.1%}",
+        "not worse": len(others),
+        "pass": f"{(others['outcome'] == 'passed').mean():.1%}",
     }
 
 
-def _loop(world, traffic, seed, gate, visits, expected):
+def _loop(users, traffic, seed, gate, visits, expected):
     rng = np.random.default_rng(seed)
-    serving, other = (draw_coefficients(world, quality, rng) for quality in rng.uniform((0.3, -1.0), (0.7, 1.0)))
-    step, worse = rng.uniform(-0.2, 0.7), draw_coefficients(world, -1.0, rng)
-    value = _values(world, visits, expected, serving, worse if seed % 2 else other)
+    serving, other = (draw_coefficients(users, quality, rng) for quality in rng.uniform((0.3, -1.0), (0.7, 1.0)))
+    step, worse = rng.uniform(-0.2, 0.7), draw_coefficients(users, -1.0, rng)
+    value = _values(users, visits, expected, serving, worse if seed % 2 else other)
     served = value(0.0)
     margin = gate.margin * served
     if seed % 2:
         other, step = worse, brentq(lambda step: value(step) - served + margin, 0, 1, xtol=1e-4)
-    policies = [make_policy(world, serving + share * (other - serving)) for share in (step, 0)]
-    judgement = judge_log(draw_log(world, traffic, policies[1], rng), *policies, gate)
+    policies = [make_policy(users, serving + share * (other - serving)) for share in (step, 0)]
+    log = draw_log(users, policies[1], traffic.held_out, rng, traffic.draw)
+    judgement = judge_log(log, *policies, gate)
     truth = {"truth": value(step) - served, "margin": margin, "evidence": not judgement.missing}
     return {"outcome": judgement.outcome, **truth, "low": judgement.low, "high": judgement.high}
 
 
-def draw_coefficients(world, quality, rng):
-    """Return coefficients of context and item that know a part of the taste, 1 for all of it, and err a little."""
-    rank = world.model.rank
-    taste = quality + rng.normal(0, 0.1, rank)
-    return np.concatenate([[world.model.mean, 1], np.zeros(rank), [quality], np.zeros(rank), taste])
+def draw_coefficients(users, quality, rng):
+    """Draw coefficients of context and item: `quality` times the true weights of the factors, with a little noise."""
+    rank = users.model.rank
+    weights = quality + rng.normal(0, 0.1, rank)
+    return np.concatenate([[users.model.mean, 1], np.zeros(rank), [quality], np.zeros(rank), weights])
 
 
-def make_policy(world, coefficients):
+def make_policy(users, coefficients):
     scorer = Scorer("concat", "relu", (), (), (linear_head(np.array([coefficients], np.float32)),))
-    return serve_in_memory(scorer, world.features, EXPLORATION)
+    return serve_in_memory(scorer, users.features, EXPLORATION)
 
 
-def _values(world, visits, expected, serving, other):
+def _values(users, visits, expected, serving, other):
     """Return the function from a step between coefficients, 0 to 1, to the true value; scores are linear in it."""
-    everyone = np.arange(len(world.user_ids))
-    items = np.tile(np.arange(len(world.item_ids)), (len(everyone), 1))
-    asked, rows = (world.contexts(everyone), world.candidate_ids(items)), (visits[0][:, None], visits[1])
-    first, second = (make_policy(world, coefficients).scores(*asked)[rows] for coefficients in (serving, other))
+    all_users = np.arange(len(users.user_ids))
+    items = np.tile(np.arange(len(users.item_ids)), (len(all_users), 1))
+    requests, cells = (users.contexts(all_users), users.candidate_ids(items)), (visits[0][:, None], visits[1])
+    first, second = (make_policy(users, coefficients).scores(*requests)[cells] for coefficients in (serving, other))
 
     def value(step):
         probabilities = EXPLORATION.probabilities(first + step * (second - first))
@@ -146,22 +147,35 @@ def _values(world, visits, expected, serving, other):
     return value
 
 
-def draw_log(world, traffic, serving, rng):
-    n = traffic.held_out
-    users, items = world.visits(n, rng, CANDIDATES)
-    decided = serving.decide(world.contexts(users), world.candidate_ids(items), rng=rng)
-    ratings = world.expected(users, items)[np.arange(n), decided.action]
+def draw_log(users, policy, n, rng, draw_rewards, candidates=CANDIDATES):
+    """Draw the log of a policy that serves simulated users.
+
+    Args:
+      users: `SimulatedUsers`; users and items are numbered by its rows.
+      policy: `ServedPolicy`
+      n: number of decisions.
+      rng: `numpy.random.Generator`.
+      draw_rewards: function of the expected ratings of the actions, float [n], and `rng` that returns rewards [n].
+      candidates: items of each decision.
+
+    Returns:
+      `Log`
+    """
+    rows, items = users.visits(n, rng, candidates)
+    context = users.contexts(rows)
+    decisions = policy.decide(context, users.candidate_ids(items), rng=rng)
+    ratings = users.expected(rows, items)[np.arange(n), decisions.action]
     return Log(
-        event_id=np.array([f"event {row}" for row in range(n)], object),
+        event_id=np.array([f"event {number}" for number in range(n)], object),
         time=np.full(n, datetime(2026, 1, 1), "datetime64[us]"),
-        user_id=users,
+        user_id=rows,
         candidates=items,
         mask=np.ones(items.shape, bool),
-        action=decided.action,
-        propensity=decided.propensity,
-        reward=traffic.draw(ratings, rng),
+        action=decisions.action,
+        propensity=decisions.propensity,
+        reward=draw_rewards(ratings, rng),
         pass_prob=np.ones(n),
-        item_ids=world.item_ids,
-        user_ids=world.user_ids,
-        context=world.contexts(users),
+        item_ids=users.item_ids,
+        user_ids=users.user_ids,
+        context=context,
     )

@@ -1,11 +1,11 @@
-"""What tests of the loop have in common."""
+"""Fixtures of the tests of the loop."""
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def world():
-    """A `SimulatedUsers` of 30 movies and a taste of rank 4, made of the synthetic ratings."""
+def users():
+    """A `SimulatedUsers` of 30 movies and preferences of rank 4, made of the synthetic ratings."""
     from recbandits.data import synthetic
     from recbandits.loop.simulated_users import SimulatedUsers
 

@@ -1,4 +1,4 @@
-"""One endpoint: a canary first, ramped, promoted, rolled back or withdrawn by its rewards, and nothing done twice."""
+"""A canary on one endpoint: deployed, ramped, promoted, rolled back or withdrawn by its rewards, each once."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.loop.canary import deploy, experiment, place, serving_version, verdict_of
+from recbandits.loop.canary import deploy, deploy_policy, experiment, serving_version, verdict_of
 from recbandits.loop.gate import Judgement, predicted_values
-from recbandits.loop.guardrail import guard, looks, observed
+from recbandits.loop.guardrail import collect_evidence, guard, looks
 from recbandits.loop.ingest import log_of
 from recbandits.loop.memory import MemoryEndpoint
 from recbandits.loop.settings import Guardrail
@@ -30,36 +30,36 @@ def judgement(candidate, serving, outcome="passed"):
 
 
 @pytest.fixture
-def policies(world):
-    return [policy(world, quality) for quality in (0.2, 0.6, 1.0)]
+def policies(users):
+    return [policy(users, quality) for quality in (0.2, 0.6, 1.0)]
 
 
-class Raced(MemoryEndpoint):
-    """What another process does comes right before the next split, or comes right after the next deployment."""
+class RacingEndpoint(MemoryEndpoint):
+    """Calls `before_split` once, as another process could, and records the time of the last deployment."""
 
-    before_split, deployed = None, None
+    before_split, deployment_time = None, None
 
     def split(self, traffic_split, expected=None):
-        others, self.before_split = self.before_split, None
-        if others is not None:
-            others()
+        action, self.before_split = self.before_split, None
+        if action is not None:
+            action()
         super().split(traffic_split, expected)
 
     def deploy(self, policy, traffic_percentage=100):
         version = super().deploy(policy, traffic_percentage)
-        self.deployed = datetime.now(UTC)
+        self.deployment_time = datetime.now(UTC)
         return version
 
 
 @pytest.fixture
 def endpoint(policies):
-    made = Raced()
-    made.deploy(policies[0])
-    return made
+    endpoint = RacingEndpoint()
+    endpoint.deploy(policies[0])
+    return endpoint
 
 
-def released(endpoint, candidate, serving, now=NOON, **options):
-    return place(
+def release(endpoint, candidate, serving, now=NOON, **options):
+    return deploy_policy(
         endpoint, candidate, candidate.version, judgement(candidate, serving, **options), serving.version, now=now
     )
 
@@ -67,13 +67,13 @@ def released(endpoint, candidate, serving, now=NOON, **options):
 def test_the_first_version_serves_everybody(policies):
     endpoint = MemoryEndpoint()
     assert serving_version(endpoint) is None
-    verdict = place(endpoint, policies[0], policies[0].version, None, None, now=NOON)
+    verdict = deploy_policy(endpoint, policies[0], policies[0].version, None, None, now=NOON)
     assert (verdict.kind, verdict.against, verdict.difference) == ("deployed", "", None)
     assert endpoint.traffic_split == {policies[0].version: 100}
 
 
 def test_a_candidate_that_passed_is_a_canary_and_doing_it_again_has_no_effect(endpoint, policies):
-    first, second = (released(endpoint, policies[1], policies[0]) for _ in range(2))
+    first, second = (release(endpoint, policies[1], policies[0]) for _ in range(2))
     assert endpoint.traffic_split == {policies[0].version: 80, policies[1].version: 20}
     assert first.kind == second.kind == "deployed"
     assert first.verdict_id == second.verdict_id
@@ -82,13 +82,13 @@ def test_a_candidate_that_passed_is_a_canary_and_doing_it_again_has_no_effect(en
 
 @pytest.mark.parametrize("outcome", ["held", "refused"])
 def test_a_candidate_that_did_not_pass_is_not_deployed_for_the_reason_of_the_gate(endpoint, policies, outcome):
-    verdict = released(endpoint, policies[1], policies[0], outcome=outcome)
+    verdict = release(endpoint, policies[1], policies[0], outcome=outcome)
     assert (verdict.kind, verdict.why) == (outcome, f"It is {outcome}.")
     assert endpoint.traffic_split == {policies[0].version: 100}
 
 
 @pytest.mark.parametrize(
-    ("judged", "expected", "why"),
+    ("judge", "expected", "why"),
     [
         (lambda p: judgement(p[1], p[2]), lambda p: p[2].version, "served when it was trained"),
         (lambda p: judgement(p[1], p[2]), lambda p: p[0].version, "the judgement is of"),
@@ -97,85 +97,85 @@ def test_a_candidate_that_did_not_pass_is_not_deployed_for_the_reason_of_the_gat
         (lambda p: None, lambda p: None, "nothing served when it was trained"),
     ],
 )
-def test_a_candidate_that_was_judged_against_another_than_serves_is_refused(endpoint, policies, judged, expected, why):
-    verdict = place(endpoint, policies[1], policies[1].version, judged(policies), expected(policies), now=NOON)
+def test_a_candidate_judged_against_a_policy_that_does_not_serve_is_refused(endpoint, policies, judge, expected, why):
+    verdict = deploy_policy(endpoint, policies[1], policies[1].version, judge(policies), expected(policies), now=NOON)
     assert verdict.kind == "refused"
     assert why in verdict.why
     assert endpoint.traffic_split == {policies[0].version: 100}
 
 
-def test_what_serves_already_is_not_news(endpoint, policies):
-    verdict = released(endpoint, policies[0], policies[0])
+def test_the_serving_version_is_refused_as_a_candidate(endpoint, policies):
+    verdict = release(endpoint, policies[0], policies[0])
     assert (verdict.kind, endpoint.traffic_split) == ("refused", {policies[0].version: 100})
     assert "nothing new was learnt" in verdict.why
 
 
 def test_running_the_first_deployment_again_gives_the_same_verdict(endpoint, policies):
     version = policies[0].version
-    first = place(MemoryEndpoint(), policies[0], version, None, None, now=NOON)
-    again = place(endpoint, policies[0], version, None, version, now=NOON + timedelta(hours=1))
-    assert (again.kind, again.verdict_id) == ("deployed", first.verdict_id)
+    first = deploy_policy(MemoryEndpoint(), policies[0], version, None, None, now=NOON)
+    second = deploy_policy(endpoint, policies[0], version, None, version, now=NOON + timedelta(hours=1))
+    assert (second.kind, second.verdict_id) == ("deployed", first.verdict_id)
 
 
-def test_the_old_control_leaves_before_the_next_canary_comes(endpoint, policies):
-    """Version 1 was promoted, version 0 kept 10 %: then version 2 comes, and version 0 is gone."""
-    released(endpoint, policies[1], policies[0])
+def test_the_old_control_is_undeployed_before_the_next_canary(endpoint, policies):
+    """Version 1 was promoted and version 0 has 10 %: version 2 is deployed after version 0 is undeployed."""
+    release(endpoint, policies[1], policies[0])
     endpoint.split({policies[0].version: 10, policies[1].version: 90})
-    released(endpoint, policies[2], policies[1])
+    release(endpoint, policies[2], policies[1])
     assert endpoint.traffic_split == {policies[1].version: 80, policies[2].version: 20}
     assert set(endpoint.policies) == {policies[1].version, policies[2].version}
 
 
-def test_a_verdict_is_of_the_time_when_its_canary_was_there(endpoint, policies):
-    """The experiment starts then; all decisions while a server started are of the other version."""
-    assert endpoint.deployed <= released(endpoint, policies[1], policies[0], now=None).time
-    first = Raced()
-    assert place(first, policies[0], policies[0].version, None, None).time >= first.deployed
+def test_a_verdict_has_the_time_after_its_deployment(endpoint, policies):
+    """The experiment starts then: while a server starts, all decisions are of the other version."""
+    assert endpoint.deployment_time <= release(endpoint, policies[1], policies[0], now=None).time
+    first = RacingEndpoint()
+    assert deploy_policy(first, policies[0], policies[0].version, None, None).time >= first.deployment_time
 
 
-def test_a_decision_is_known_by_the_data_that_the_candidate_was_given(endpoint, policies):
-    """The same version is refused again with the data of the next day: another decision; and a run that is repeated."""
+def test_a_verdict_is_identified_by_the_data_of_its_candidate(endpoint, policies):
+    """A refusal with the data of the next day is another verdict; a repeated run gives the same one."""
     version = policies[0].version
-    judged = judgement(policies[0], policies[0])
+    own_judgement = judgement(policies[0], policies[0])
 
-    def refused(day, hour):
+    def refusal(day, hour):
         until, now = (NOON + timedelta(days=day, hours=hours) for hours in (0, hour))
-        return place(endpoint, policies[0], version, judged, version, now=now, until=until)
+        return deploy_policy(endpoint, policies[0], version, own_judgement, version, now=now, until=until)
 
     warehouse = LocalWarehouse()
-    warehouse.write([refused(0, 1), refused(0, 2), refused(1, 1), refused(1, 3)])
-    found = warehouse.verdicts()
-    assert set(found["kind"]) == {"refused"}
-    assert found["time"].tolist() == [NOON + timedelta(hours=1), NOON + timedelta(days=1, hours=1)]
+    warehouse.write([refusal(0, 1), refusal(0, 2), refusal(1, 1), refusal(1, 3)])
+    verdicts = warehouse.verdicts()
+    assert set(verdicts["kind"]) == {"refused"}
+    assert verdicts["time"].tolist() == [NOON + timedelta(hours=1), NOON + timedelta(days=1, hours=1)]
 
 
-def test_a_model_says_itself_which_data_it_was_given(exported, tmp_path):
+def test_the_end_of_the_data_is_read_from_the_model(exported, tmp_path):
     shutil.copytree(exported[0], tmp_path / "policy")
-    known = {"version": "v", "parent": None, "learnt": 1, "parameters": {}, "exploration": {"name": "greedy"}}
+    fields = {"version": "v", "parent": None, "learnt": 1, "parameters": {}, "exploration": {"name": "greedy"}}
 
-    def refused(day):
-        text = json.dumps({"what": "recbandits model", **known, "until": (NOON + timedelta(days=day)).isoformat()})
+    def verdict_id(day):
+        text = json.dumps({"what": "recbandits model", **fields, "until": (NOON + timedelta(days=day)).isoformat()})
         (tmp_path / "model.json").write_text(text)
         return deploy(MemoryEndpoint(), tmp_path, None, "another", now=NOON).verdict_id
 
-    assert refused(0) == refused(0) != refused(1)
+    assert verdict_id(0) == verdict_id(0) != verdict_id(1)
 
 
-def test_a_directory_is_deployed_by_the_version_that_it_holds(exported, tmp_path):
-    class Named(MemoryEndpoint):
-        def deploy(self, place, share=100):
+def test_a_directory_is_deployed_under_the_version_of_its_policy(exported, tmp_path):
+    class LoadingEndpoint(MemoryEndpoint):
+        def deploy(self, directory, share=100):
             from recbandits.serving.policy import load
 
-            return super().deploy(load(place), share)
+            return super().deploy(load(directory), share)
 
-    endpoint = Named()
+    endpoint = LoadingEndpoint()
     first = deploy(endpoint, exported[0], None, None, now=NOON)
     assert endpoint.traffic_split == {first.version: 100}
     assert deploy(endpoint, exported[1], None, first.version, now=NOON).kind == "refused"
 
 
-class Counting(LocalWarehouse):
-    """Says how many rows it gave at most, and what another process does comes right before the next question."""
+class CountingWarehouse(LocalWarehouse):
+    """Records the most rows of a query, and calls `before_query` once, as another process could."""
 
     most, before_query = 0, None
 
@@ -185,17 +185,17 @@ class Counting(LocalWarehouse):
         return table
 
     def by_user(self, *arguments, **rule):
-        others, self.before_query = self.before_query, None
-        if others is not None:
-            others()
+        action, self.before_query = self.before_query, None
+        if action is not None:
+            action()
         return super().by_user(*arguments, **rule)
 
 
 class Traffic:
-    """Users are served, rate one star with a probability that their version has, else five, and time passes."""
+    """Users who rate one star with the probability of their version, else five, on a virtual clock."""
 
     def __init__(self, endpoint, verdict):
-        self.endpoint, self.warehouse, self.now = endpoint, Counting(), NOON
+        self.endpoint, self.warehouse, self.now = endpoint, CountingWarehouse(), NOON
         self.warehouse.write([verdict])
         self._rng, self._count = np.random.default_rng(0), 0
 
@@ -211,6 +211,11 @@ class Traffic:
             records.append(Reward(name, self.now + timedelta(seconds=1), value))
         self.warehouse.write(records)
 
+    @property
+    def experiment(self):
+        """The running `Experiment`."""
+        return experiment(self.endpoint.traffic_split, self.warehouse.verdicts())
+
     def guard(self, **fields):
         guardrail = dataclasses.replace(GUARDRAIL, **fields)
         return guard(self.endpoint, self.warehouse, self.now + timedelta(seconds=RULE.window), RULE, guardrail)
@@ -218,11 +223,11 @@ class Traffic:
 
 @pytest.fixture
 def traffic(endpoint, policies):
-    return Traffic(endpoint, released(endpoint, policies[1], policies[0]))
+    return Traffic(endpoint, release(endpoint, policies[1], policies[0]))
 
 
-def test_people_without_an_id_are_each_a_user_to_the_guardrail(traffic, policies):
-    """As one user they would be one group, of whom nothing can be said; as many they are independent."""
+def test_users_without_an_id_are_each_a_user_to_the_guardrail(traffic, policies):
+    """As one user they would be one group, which has no variance estimate; as many users they are independent."""
     rng, versions = np.random.default_rng(1), [policies[1].version, policies[0].version]
     values = {version: rng.choice([1.0, 5.0], 200) for version in versions}
     for version, rewards in values.items():
@@ -231,15 +236,15 @@ def test_people_without_an_id_are_each_a_user_to_the_guardrail(traffic, policies
             traffic.warehouse.write(
                 [Interaction(name, time, version, None, "{}", ("1", "2"), "1", 0.5), Reward(name, time, value)]
             )
-    under = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts())
-    evidence = observed(under, traffic.warehouse, NOON + timedelta(seconds=60), RULE, GUARDRAIL)
+    trial = traffic.experiment
+    evidence = collect_evidence(trial, traffic.warehouse, NOON + timedelta(seconds=60), RULE, GUARDRAIL)
     tightest = 100 * GUARDRAIL.most / GUARDRAIL.canary
     expected = difference(*values.values(), GUARDRAIL.alpha, tightest)
     assert evidence.decisions == (200, 200)
     assert evidence.difference == pytest.approx(expected)
 
 
-def test_a_canary_is_left_alone_before_there_is_enough_to_say(traffic, policies):
+def test_a_canary_is_not_changed_before_the_evidence_suffices(traffic, policies):
     traffic.serve(100, {policies[1].version: 1.0})
     assert traffic.guard() is None
     assert traffic.endpoint.traffic_split[policies[1].version] == 20
@@ -278,8 +283,8 @@ def test_a_canary_without_enough_evidence_is_withdrawn_at_its_deadline_and_never
     assert verdict.low < -0.042 < verdict.high
     assert "the interval of the difference is wider than the margin" in verdict.why
     assert traffic.endpoint.traffic_split == {policies[0].version: 100, policies[1].version: 0}
-    seen = traffic.warehouse.by_version(NOON, traffic.now, RULE.window, RULE.default)["decisions"]
-    assert 400 <= seen[policies[1].version] <= 450
+    decisions = traffic.warehouse.by_version(NOON, traffic.now, RULE.window, RULE.default)["decisions"]
+    assert 400 <= decisions[policies[1].version] <= 450
 
 
 def test_the_share_of_a_canary_is_ramped_once_it_does_not_seem_worse_and_the_comparison_begins_anew(traffic, policies):
@@ -291,8 +296,8 @@ def test_the_share_of_a_canary_is_ramped_once_it_does_not_seem_worse_and_the_com
     assert verdict.kind == "ramped"
     assert traffic.endpoint.traffic_split == {policies[0].version: 51, new: 49}
     assert serving_version(traffic.endpoint) == policies[0].version
-    under = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts())
-    assert under == (new, policies[0].version, 49, verdict.time)
+    trial = traffic.experiment
+    assert trial == (new, policies[0].version, 49, verdict.time)
     assert traffic.guard(ramp=49) is None
 
 
@@ -300,11 +305,11 @@ def test_a_split_that_is_not_as_declared_withdraws_the_canary(traffic, policies)
     """Every second user of the canary is answered by the other version: 10 % instead of 20 %."""
     version = traffic.endpoint._release.version
 
-    class Leaking:
+    class WrongRelease:
         def version(self, user):
             return policies[0].version if int(user) % 2 else version(user)
 
-    traffic.endpoint._release, release = Leaking(), traffic.endpoint._release
+    traffic.endpoint._release, release = WrongRelease(), traffic.endpoint._release
     traffic.serve(3000, {})
     traffic.endpoint._release = release
     verdict = traffic.guard()
@@ -316,57 +321,58 @@ def test_requests_that_are_split_one_by_one_are_no_mismatch(traffic, policies):
     """Vertex AI draws a version for each request: most users get both."""
     rng = np.random.default_rng(3)
 
-    class Drawing:
+    class RandomRelease:
         def version(self, user):
             return policies[1].version if rng.random() < 0.2 else policies[0].version
 
-    traffic.endpoint._release, release = Drawing(), traffic.endpoint._release
+    traffic.endpoint._release, release = RandomRelease(), traffic.endpoint._release
     traffic.serve(3000, {})
     traffic.endpoint._release = release
-    under = experiment(release.shares, traffic.warehouse.verdicts())
-    assert not observed(under, traffic.warehouse, traffic.now + timedelta(seconds=60), RULE, GUARDRAIL).mismatch
+    trial = traffic.experiment
+    assert not collect_evidence(trial, traffic.warehouse, traffic.now + timedelta(seconds=60), RULE, GUARDRAIL).mismatch
 
 
 @pytest.mark.parametrize("value", [1000.0, -1e9, 1e308])
 def test_an_impossible_reward_changes_nothing_but_the_quarantine(traffic, policies, value):
     traffic.serve(1000, {policies[1].version: 0.05})
     end = traffic.now + timedelta(seconds=RULE.window)
-    under = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts())
-    span = under.start, end
-    before = observed(under, traffic.warehouse, end, RULE, GUARDRAIL)
+    trial = traffic.experiment
+    span = trial.start, end
+    before = collect_evidence(trial, traffic.warehouse, end, RULE, GUARDRAIL)
     count = traffic.warehouse.counts(*span, **vars(RULE)).quarantined
-    shown = Interaction("x", traffic.now, policies[1].version, "7", "{}", ("1", "2"), "1", 0.5)
-    traffic.warehouse.write([shown, Reward("x", traffic.now, value)])
-    assert observed(under, traffic.warehouse, end, RULE, GUARDRAIL) == before
+    decision = Interaction("x", traffic.now, policies[1].version, "7", "{}", ("1", "2"), "1", 0.5)
+    traffic.warehouse.write([decision, Reward("x", traffic.now, value)])
+    assert collect_evidence(trial, traffic.warehouse, end, RULE, GUARDRAIL) == before
     assert traffic.warehouse.counts(*span, **vars(RULE)).quarantined == count + 1
 
 
 def test_decisions_right_after_a_change_of_the_shares_do_not_count(traffic, policies):
     traffic.serve(1000, {})
-    under, end = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts()), NOON + timedelta(seconds=60)
+    trial, end = traffic.experiment, NOON + timedelta(seconds=60)
     settling = dataclasses.replace(GUARDRAIL, settling=4.0)
-    assert sum(observed(under, traffic.warehouse, end, RULE, GUARDRAIL).decisions) == 1000
-    assert sum(observed(under, traffic.warehouse, end, RULE, settling).decisions) == 601  # one each 10 ms from 10 ms on
+    assert sum(collect_evidence(trial, traffic.warehouse, end, RULE, GUARDRAIL).decisions) == 1000
+    evidence = collect_evidence(trial, traffic.warehouse, end, RULE, settling)
+    assert sum(evidence.decisions) == 601  # one each 10 ms from 10 ms on
 
 
 def test_a_served_policy_that_turns_bad_is_rolled_back_to_its_predecessor(traffic, policies):
-    """It was promoted with reason; then something breaks, and one star in two is what its users give."""
+    """It was promoted on good rewards; then half of the ratings become one star."""
     old, new = policies[0].version, policies[1].version
     traffic.serve(1000, {new: 0.05})
     assert traffic.guard().kind == "promoted"
     traffic.serve(1000, {new: 0.05})
     assert traffic.guard() is None
-    looked = 0
+    look_count = 0
     while (verdict := traffic.guard()) is None:
-        looked += 1
-        assert looked < 30
+        look_count += 1
+        assert look_count < 30
         traffic.serve(200, {new: 0.5})
     assert (verdict.kind, verdict.version, verdict.against) == ("rolled back", new, old)
     assert traffic.endpoint.traffic_split == {old: 100, new: 0}
 
 
-def test_a_drop_that_both_versions_suffer_is_no_reason_to_go_back(traffic, policies):
-    """After the promotion everybody is less content, with either version: that is the weather, not the policy."""
+def test_a_drop_of_both_versions_is_not_rolled_back(traffic, policies):
+    """After the promotion the rewards of both versions fall alike, which the policy does not cause."""
     traffic.serve(1000, {policies[1].version: 0.05})
     assert traffic.guard().kind == "promoted"
     for _ in range(10):
@@ -374,7 +380,7 @@ def test_a_drop_that_both_versions_suffer_is_no_reason_to_go_back(traffic, polic
         assert traffic.guard() is None
 
 
-def test_an_experiment_is_what_shares_and_verdicts_say(traffic, policies):
+def test_an_experiment_is_found_from_shares_and_verdicts(traffic, policies):
     old, new = policies[0].version, policies[1].version
     verdicts = traffic.warehouse.verdicts()
     assert experiment({old: 80, new: 20}, verdicts) == (new, old, 20, NOON)
@@ -385,101 +391,104 @@ def test_an_experiment_is_what_shares_and_verdicts_say(traffic, policies):
     assert experiment({new: 80, "deployed by a process that was killed": 20}, verdicts) is None
 
 
-def test_looks_narrow_as_decisions_come_in(traffic, policies):
+def test_intervals_narrow_as_decisions_arrive(traffic, policies):
     traffic.serve(1000, {})
-    under = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts())
+    trial = traffic.experiment
     times = [NOON + timedelta(seconds=RULE.window + seconds) for seconds in (4, 7, 11)]
-    table = looks(under, traffic.warehouse, times, RULE, GUARDRAIL)
+    table = looks(trial, traffic.warehouse, times, RULE, GUARDRAIL)
     assert table["decisions"].tolist() == [399, 699, 1000]
     assert (np.diff(table["high"] - table["low"]) < 0).all()
 
 
-def test_a_look_asks_for_a_row_a_user_and_not_for_every_decision(traffic, policies):
+def test_a_look_reads_one_row_for_each_user_and_not_for_each_decision(traffic, policies):
     """At most 899 users, each of them of one version here; a day of traffic is millions of decisions."""
     traffic.serve(3000, {})
-    under = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts())
+    trial = traffic.experiment
     end = traffic.now + timedelta(seconds=RULE.window + 1)
-    evidence = observed(under, traffic.warehouse, end, RULE, GUARDRAIL)
+    evidence = collect_evidence(trial, traffic.warehouse, end, RULE, GUARDRAIL)
     assert sum(evidence.decisions) == 3000
     assert traffic.warehouse.most < 900
-    seen = traffic.warehouse.decisions(under.start, end, RULE.window, RULE.default).to_pandas()
-    sides = [seen[seen["policy_version"] == version] for version in (under.newest, under.other)]
+    frame = traffic.warehouse.decisions(trial.start, end, RULE.window, RULE.default).to_pandas()
+    sides = [frame[frame["policy_version"] == version] for version in (trial.newest, trial.other)]
     rewards, users = ([side[name] for side in sides] for name in ("reward", "user_id"))
     expected = difference(*rewards, GUARDRAIL.alpha, 100 * 400 / 20, users)
     assert evidence.difference == pytest.approx(expected, abs=1e-12)
     assert evidence.margin == pytest.approx(0.07 * rewards[1].mean())
 
 
-def test_predicted_rewards_of_the_policies_reduce_the_variance(traffic, world, policies):
-    """Both sides are answered alike: covariates are what each policy predicts of a context, before its action."""
+def test_predicted_rewards_of_the_policies_reduce_the_variance(traffic, users, policies):
+    """Both sides get the same rewards; covariates are the predictions of each policy for a context."""
     rng, n = np.random.default_rng(0), 1000
-    users, items = visits = world.visits(n, rng, 5)
-    versions = [traffic.endpoint._release.version(user) for user in world.user_ids[users]]
+    rows, items = visits = users.visits(n, rng, 5)
+    versions = [traffic.endpoint._release.version(user) for user in users.user_ids[rows]]
     times = [NOON + timedelta(seconds=number / 100) for number in range(n)]
     names = [str(number) for number in range(n)]
-    ratings = world.rate(world.expected(users, items)[:, 0], rng)
-    shown = world.interactions(visits, names, times, versions, np.zeros(n, int), np.full(n, 0.2))
-    traffic.warehouse.write([*shown, *map(Reward, names, times, ratings)])
-    under, end = experiment(traffic.endpoint.traffic_split, traffic.warehouse.verdicts()), NOON + timedelta(seconds=60)
+    ratings = users.rate(users.expected(rows, items)[:, 0], rng)
+    decisions = users.interactions(visits, names, times, versions, np.zeros(n, int), np.full(n, 0.2))
+    traffic.warehouse.write([*decisions, *map(Reward, names, times, ratings)])
+    trial, end = traffic.experiment, NOON + timedelta(seconds=60)
 
     def difference_with(policies):
-        return observed(under, traffic.warehouse, end, RULE, GUARDRAIL, policies).difference
+        return collect_evidence(trial, traffic.warehouse, end, RULE, GUARDRAIL, policies).difference
 
-    known = {policy.version: policy for policy in policies}
-    plain, reduced = difference_with(None), difference_with(known.get)
+    policy_of = {policy.version: policy for policy in policies}
+    plain, reduced = difference_with(None), difference_with(policy_of.get)
     assert difference_with(lambda version: None) == pytest.approx(plain, abs=1e-12)
     assert reduced.high - reduced.low < 0.95 * (plain.high - plain.low)
     log = log_of(traffic.warehouse.decisions(NOON, end, **vars(RULE)))
-    values = np.stack([predicted_values(known[version], log) for version in (under.newest, under.other)], axis=1)
-    side = np.array(versions) == under.newest
+    values = np.stack([predicted_values(policy_of[version], log) for version in (trial.newest, trial.other)], axis=1)
+    side = np.array(versions) == trial.newest
     columns = [(column[side], column[~side]) for column in (log.reward, log.user_id, values)]
     expected = difference(*columns[0], GUARDRAIL.alpha, 100 * 400 / 20, *columns[1:])
     assert reduced == pytest.approx(expected, abs=1e-9)
 
 
-def bad_one_serves(traffic, policies):
-    """The second version was promoted, then turns bad: the guardrail would take it back, and a third one is due."""
+def prepare_race(traffic, policies):
+    """Promote the second version and serve bad rewards with it; return the deployment of a third version.
+
+    The guardrail would roll back the second version.
+    """
     traffic.serve(1000, {policies[1].version: 0.05})
     assert traffic.guard().kind == "promoted"
     traffic.serve(3000, {policies[1].version: 0.9})
-    return lambda: released(traffic.endpoint, policies[2], policies[1])
+    return lambda: release(traffic.endpoint, policies[2], policies[1])
 
 
-def test_a_deployer_that_came_in_between_is_not_overwritten_by_the_guardrail(traffic, policies):
-    """It has taken the old control away meanwhile; nothing is taken back, and nothing of the kind is written down."""
-    third = bad_one_serves(traffic, policies)
-    traffic.warehouse.before_query = third
+def test_the_guardrail_does_not_overwrite_a_concurrent_deployment(traffic, policies):
+    """The deployer has undeployed the old control: nothing is rolled back, and no such verdict is written."""
+    deploy_third = prepare_race(traffic, policies)
+    traffic.warehouse.before_query = deploy_third
     assert traffic.guard() is None
     assert traffic.endpoint.traffic_split == {policies[1].version: 80, policies[2].version: 20}
     assert traffic.warehouse.verdicts()["kind"].tolist() == ["deployed", "promoted"]
 
 
-def test_a_deployer_that_came_at_the_last_moment_is_not_overwritten_either(traffic, policies):
-    third = bad_one_serves(traffic, policies)
-    traffic.endpoint.before_split = third
+def test_the_guardrail_does_not_overwrite_a_deployment_right_before_its_split(traffic, policies):
+    deploy_third = prepare_race(traffic, policies)
+    traffic.endpoint.before_split = deploy_third
     with pytest.raises(PlatformError, match=r"endpoint memory must have the shares .* still"):
         traffic.guard()
     assert traffic.endpoint.traffic_split == {policies[1].version: 80, policies[2].version: 20}
 
 
-def test_a_guardrail_that_came_in_between_is_not_overwritten_by_the_deployer(traffic, policies):
-    """The version that the candidate was trained against was taken back: it neither serves again nor is undeployed."""
-    third = bad_one_serves(traffic, policies)
+def test_a_deployment_does_not_overwrite_a_concurrent_guardrail(traffic, policies):
+    """The version that the candidate was trained against was rolled back: it neither serves again nor is undeployed."""
+    deploy_third = prepare_race(traffic, policies)
     traffic.endpoint.before_split = traffic.guard
     with pytest.raises(PlatformError, match=r"endpoint memory must have the shares .* still"):
-        third()
+        deploy_third()
     assert traffic.endpoint.traffic_split == {policies[0].version: 100, policies[1].version: 0}
     assert traffic.warehouse.verdicts()["kind"].tolist()[-1] == "rolled back"
-    assert third().kind == "refused"
+    assert deploy_third().kind == "refused"
 
 
-def test_a_guardrail_that_was_killed_before_it_acted_decides_the_same_once_more(traffic, policies):
+def test_a_guardrail_killed_before_its_split_decides_the_same_again(traffic, policies):
     traffic.serve(1000, {policies[1].version: 0.6})
 
-    def killed():
+    def interrupt():
         raise KeyboardInterrupt
 
-    traffic.endpoint.before_split = killed
+    traffic.endpoint.before_split = interrupt
     with pytest.raises(KeyboardInterrupt):
         traffic.guard()
     traffic.now += timedelta(seconds=1)
@@ -488,21 +497,24 @@ def test_a_guardrail_that_was_killed_before_it_acted_decides_the_same_once_more(
     assert traffic.warehouse.verdicts()["kind"].tolist() == ["deployed", "rolled back"]
 
 
-def test_two_versions_that_meet_again_are_another_experiment(traffic, policies):
-    """Rolled back, gone, deployed with the data of the next day, and rolled back again: four verdicts."""
+def test_a_second_canary_of_the_same_versions_is_another_experiment(traffic, policies):
+    """Rolled back, undeployed, deployed with the data of the next day, and rolled back again: four verdicts."""
     for day in range(2):
         traffic.serve(1000, {policies[1].version: 0.6})
         assert traffic.guard().kind == "rolled back"
         if day == 0:
             traffic.endpoint.undeploy(policies[1].version)
             traffic.now += timedelta(days=1)
-            judged = judgement(policies[1], policies[0])
-            again = {"expected": policies[0].version, "now": traffic.now, "until": traffic.now}
-            traffic.warehouse.write([place(traffic.endpoint, policies[1], policies[1].version, judged, **again)])
+            candidate, serving, times = policies[1], policies[0], {"now": traffic.now, "until": traffic.now}
+            gate_judgement = judgement(candidate, serving)
+            verdict = deploy_policy(
+                traffic.endpoint, candidate, candidate.version, gate_judgement, serving.version, **times
+            )
+            traffic.warehouse.write([verdict])
     assert traffic.warehouse.verdicts()["kind"].tolist() == ["deployed", "rolled back"] * 2
 
 
-def test_an_endpoint_in_memory_gives_traffic_to_what_is_deployed_and_to_nothing_else(endpoint, policies):
+def test_an_endpoint_in_memory_gives_traffic_to_deployed_versions_only(endpoint, policies):
     first, second = policies[0].version, endpoint.deploy(policies[1], 30)
     endpoint.split({second: 100})
     assert endpoint.traffic_split == {first: 0, second: 100}
@@ -512,7 +524,7 @@ def test_an_endpoint_in_memory_gives_traffic_to_what_is_deployed_and_to_nothing_
 
 
 def test_bounds_that_are_not_known_are_stored_as_none():
-    """Neither version has a click: the difference is 0, and nothing says how far it is from the truth."""
-    found = difference(np.zeros(500), np.zeros(2000))
-    verdict = verdict_of("promoted", "b", "a", "data", "why", NOON, found)
+    """Neither version has a click: the difference is 0, and its interval is not known."""
+    interval = difference(np.zeros(500), np.zeros(2000))
+    verdict = verdict_of("promoted", "b", "a", "data", "why", NOON, interval)
     assert (verdict.difference, verdict.low, verdict.high) == (0.0, None, None)

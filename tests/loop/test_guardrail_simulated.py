@@ -1,11 +1,11 @@
-"""The guardrail over hundreds of simulated canaries: what it promotes, rolls back and withdraws, at any look."""
+"""The rates at which the guardrail promotes, rolls back and withdraws hundreds of simulated canaries."""
 
 from collections import Counter
 
 import numpy as np
 from true_policies import NOON
 
-from benchmarks import gate as simulated
+from benchmarks import gate as benchmark
 from recbandits.loop.canary import Experiment
 from recbandits.loop.gate import predicted_values
 from recbandits.loop.guardrail import compare, decide
@@ -16,13 +16,13 @@ RUNS, USERS = 200, 2000
 CLICKS = Guardrail(most=5000)
 
 
-def at_most(share, runs=RUNS):
-    """Share of the runs that is exceeded by a rate of `share` once in 700 times."""
+def upper_bound(share, runs=RUNS):
+    """Return the share of the runs that is exceeded by a rate of `share` once in 700 times."""
     return share + 3 * np.sqrt(share * (1 - share) / runs)
 
 
 def outcome(guardrail, rng, users, rewards, looks, covariates=None):
-    """Verdict on a canary: users are split at random, and `rewards` are those of either version, float [2, n]."""
+    """Decide on a canary: users are split at random, and `rewards` are those of either version, float [2, n]."""
     draw, share, start, columns = 100 * rng.random(users.max() + 1), guardrail.canary, 0, covariates
     for end in looks:
         stage = users[start:end]
@@ -30,8 +30,9 @@ def outcome(guardrail, rng, users, rewards, looks, covariates=None):
         sides = [newest, ~newest]
         values = [reward[start:end][side] for reward, side in zip(rewards, sides, strict=True)]
         columns = None if covariates is None else [covariates[start:end][side] for side in sides]
-        under = Experiment("newest", "other", share, NOON)
-        kind, _ = decide(under, compare(values, [stage[side] for side in sides], columns, under, guardrail), guardrail)
+        trial = Experiment("newest", "other", share, NOON)
+        evidence = compare(values, [stage[side] for side in sides], columns, trial, guardrail)
+        kind, _ = decide(trial, evidence, guardrail)
         if kind == "ramped":
             share, start = guardrail.ramp, end
         elif kind is not None:
@@ -39,8 +40,8 @@ def outcome(guardrail, rng, users, rewards, looks, covariates=None):
     return "undecided"
 
 
-def clicked(factor, decisions=15_000, rate=0.05):
-    """Verdicts on canaries that get `factor` times the clicks, of users who click more or less often."""
+def count_outcomes(factor, decisions=15_000, rate=0.05):
+    """Count the outcomes of canaries with `factor` times the clicks, of users with different click rates."""
     kinds = Counter()
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
@@ -52,12 +53,12 @@ def clicked(factor, decisions=15_000, rate=0.05):
 
 
 def test_a_canary_with_a_fifth_of_the_clicks_is_rolled_back_in_200_of_200():
-    assert clicked(0.2) == {"rolled back": 200}
+    assert count_outcomes(0.2) == {"rolled back": 200}
 
 
 def test_an_equal_canary_is_rolled_back_no_more_often_than_alpha_says():
     """It is withdrawn where 15,000 decisions of 5 clicks in 100 do not tell a loss of a tenth."""
-    kinds = clicked(1.0)
+    kinds = count_outcomes(1.0)
     assert kinds["rolled back"] / RUNS <= CLICKS.alpha
     assert kinds["withdrawn"] + kinds["promoted"] > 0.8 * RUNS
 
@@ -70,17 +71,17 @@ def test_a_canary_that_is_worse_by_exactly_the_margin_is_seldom_decided_either_w
         users, noise = rng.integers(USERS, size=4000), rng.normal(0, 1, 4000)
         mean = rng.normal(1, 0.3, USERS)[users]
         kinds[outcome(guardrail, rng, users, [mean - 0.1 + noise, mean + noise], range(200, 4001, 200))] += 1
-    assert kinds["promoted"] / RUNS <= at_most(guardrail.alpha)
-    assert kinds["rolled back"] / RUNS <= at_most(guardrail.alpha)
+    assert kinds["promoted"] / RUNS <= upper_bound(guardrail.alpha)
+    assert kinds["rolled back"] / RUNS <= upper_bound(guardrail.alpha)
 
 
-def test_a_truly_equal_canary_is_promoted_within_a_round_of_the_quick_profile_in_at_least_80_percent(world):
+def test_a_truly_equal_canary_is_promoted_within_a_round_of_the_quick_profile_in_at_least_80_percent(users):
     """The numbers of `Settings`, 2,000 decisions and 4 looks, with the policy's predictions as covariate."""
     settings, kinds = Settings(STARS), Counter()
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        serving = simulated.make_policy(world, simulated.draw_coefficients(world, 0.5, rng))
-        log = simulated.draw_log(world, simulated.Traffic("stars", settings.decisions), serving, rng)
+        serving = benchmark.make_policy(users, benchmark.draw_coefficients(users, 0.5, rng))
+        log = benchmark.draw_log(users, serving, settings.decisions, rng, benchmark.STARS.draw)
         covariates = predicted_values(serving, log)[:, None]
         looks = np.arange(1, 5) * settings.decisions // 4
         kinds[outcome(settings.guardrail, rng, log.user_id, [log.reward] * 2, looks, covariates)] += 1

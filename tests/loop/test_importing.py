@@ -1,4 +1,4 @@
-"""Logs: simulated ones of a uniform random policy, those of other people, and how both come into the warehouse."""
+"""Simulated logs of a uniform random policy, logs in files, and their import into the warehouse."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -15,8 +15,8 @@ END = START + timedelta(seconds=60)
 
 
 @pytest.fixture(scope="module")
-def log(world):
-    return simulate_log(world, 2000, START, seed=3)
+def log(users):
+    return simulate_log(users, 2000, START, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def imported(log):
     return warehouse, import_log(warehouse, *log)
 
 
-def true_means(world, frame):
-    return world.expected(world.find_users(frame["user_id"]), world.find_items(frame[["action"]]))[:, 0]
+def expected_ratings(users, frame):
+    return users.expected(users.find_users(frame["user_id"]), users.find_items(frame[["action"]]))[:, 0]
 
 
 def test_simulated_decisions_are_uniform_and_their_propensities_say_so(imported):
-    """2,000 decisions among 10: each place about 200 times, and each with propensity 0.1."""
+    """2,000 decisions among 10: each position about 200 times, and each with propensity 0.1."""
     warehouse, summary = imported
     frame = warehouse.decisions(START, END, 1e6, 1.0).to_pandas()
     assert summary["decisions"] == len(frame) == frame["event_id"].nunique() == 2000
@@ -38,36 +38,36 @@ def test_simulated_decisions_are_uniform_and_their_propensities_say_so(imported)
     assert (summary["start"], summary["end"]) == (START.isoformat(), last.isoformat())
     assert set(frame["policy_version"]) == {"uniform"}
     assert set(frame["propensity"]) == {0.1}
-    places = [list(row.candidates).index(row.action) for row in frame.itertuples()]
-    assert np.abs(np.bincount(places, minlength=10) - 200).max() < 4 * np.sqrt(180)
+    positions = [list(row.candidates).index(row.action) for row in frame.itertuples()]
+    assert np.abs(np.bincount(positions, minlength=10) - 200).max() < 4 * np.sqrt(180)
     assert frame["time"].diff().dropna().unique().tolist() == [timedelta(milliseconds=30)]
 
 
-def test_simulated_rewards_are_those_of_the_users_of_the_decisions(world, imported):
+def test_simulated_rewards_are_those_of_the_users_of_the_decisions(users, imported):
     """The mean of stars less their true means is within four standard errors, 1 / sqrt(1,800), of 0."""
     frame = imported[0].decisions(START, END, 1e6, np.pi).to_pandas()
-    answered = frame[frame["reward_time"].notna()]
-    assert len(answered) == pytest.approx(0.9 * 2000, abs=60)
-    expected = true_means(world, answered)
-    error = answered["reward"].to_numpy() - expected
+    rewarded = frame[frame["reward_time"].notna()]
+    assert len(rewarded) == pytest.approx(0.9 * 2000, abs=60)
+    expected = expected_ratings(users, rewarded)
+    error = rewarded["reward"].to_numpy() - expected
     assert abs(error.mean()) < 4 / np.sqrt(1800)
-    assert np.corrcoef(answered["reward"], expected)[0, 1] > 0.3
+    assert np.corrcoef(rewarded["reward"], expected)[0, 1] > 0.3
 
 
-def test_silence_pulls_the_mean_towards_the_default_by_its_share_alone(world, imported):
+def test_silence_pulls_the_mean_towards_the_default_by_its_share_alone(users, imported):
     """Mean delay 1 s, window 1 s: 0.9 (1 - exp(-1)) = 57 % are answered, for every action; the others count as 1."""
     frame = imported[0].decisions(START, END, 1.0, 1.0).to_pandas()
-    truth = true_means(world, frame)
+    truth = expected_ratings(users, frame)
     answered = 0.9 * (1 - np.exp(-1.0))
     assert frame["reward_time"].notna().mean() == pytest.approx(answered, abs=4 * 0.5 / np.sqrt(2000))
     error = frame["reward"].to_numpy() - (answered * truth + (1 - answered) * 1.0)
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(2000)
 
 
-def test_contexts_are_what_a_policy_will_see(world, imported):
+def test_logged_contexts_are_those_of_requests(users, imported):
     frame = imported[0].decisions(START, END, 1e6, 1.0).to_pandas().head(50)
     logged = pd.DataFrame(frame["context"].map(json.loads).tolist())
-    pd.testing.assert_frame_equal(logged, world.contexts(world.find_users(frame["user_id"])), check_exact=True)
+    pd.testing.assert_frame_equal(logged, users.contexts(users.find_users(frame["user_id"])), check_exact=True)
 
 
 def test_importing_again_has_no_further_effect(log, imported):
@@ -78,19 +78,19 @@ def test_importing_again_has_no_further_effect(log, imported):
     assert warehouse.snapshot(START, END) == before
 
 
-def test_other_arguments_simulate_other_events(world):
+def test_other_arguments_simulate_other_events(users):
     """Six times 20: no decision is taken for another one, so none gets the reward of another."""
     warehouse, start = LocalWarehouse(), START + timedelta(seconds=1)
     for change in ({}, {"seed": 4}, {"n": 21}, {"candidates": 5}, {"start": start}, {"seconds": 30.0}):
-        import_log(warehouse, *simulate_log(world, **{"n": 20, "start": START, "seed": 3} | change))
+        import_log(warehouse, *simulate_log(users, **{"n": 20, "start": START, "seed": 3} | change))
     counts = warehouse.counts(START, END + timedelta(seconds=1), 1e6)
     assert counts.joined + counts.defaulted == warehouse.state()["interactions"]["rows"] == 121
 
 
 @pytest.mark.parametrize(("n", "seconds"), [(0, 1.0), (5, 0.0), (5, -1.0)])
-def test_an_empty_simulation_is_refused(world, n, seconds):
+def test_an_empty_simulation_is_refused(users, n, seconds):
     with pytest.raises(ValueError, match=f"n must be at least 1 and seconds positive, got {n} and {seconds}"):
-        simulate_log(world, n, START, seconds=seconds)
+        simulate_log(users, n, START, seconds=seconds)
 
 
 def test_a_log_is_read_as_it_was_written(log, tmp_path):
@@ -98,7 +98,7 @@ def test_a_log_is_read_as_it_was_written(log, tmp_path):
     assert read_log(tmp_path / "log") == log
 
 
-def test_what_is_no_log_is_refused_with_the_name_of_the_file(log, tmp_path):
+def test_an_invalid_log_is_refused_with_the_name_of_the_file(log, tmp_path):
     with pytest.raises(ValueError, match=r"log must be a directory with interactions\.parquet and rewards\.parquet"):
         read_log(tmp_path)
     write_log(tmp_path, *log)
@@ -107,7 +107,7 @@ def test_what_is_no_log_is_refused_with_the_name_of_the_file(log, tmp_path):
         read_log(tmp_path)
 
 
-def test_a_log_without_decisions_or_with_a_row_that_makes_none_is_refused(log):
+def test_a_log_without_decisions_or_with_an_invalid_row_is_refused(log):
     interactions, rewards = log
     with pytest.raises(ValueError, match="log must have at least one decision, got none"):
         import_log(LocalWarehouse(), interactions.slice(0, 0), rewards)

@@ -27,8 +27,8 @@ RULE = STARS
 CLICKS = Join(window=5.0, lowest=0.0, highest=1.0, default=0.0)
 
 
-class Recorded(LocalWarehouse):
-    """Keeps what is written, to be written elsewhere in another order."""
+class RecordingWarehouse(LocalWarehouse):
+    """Records what is written, for tests that write it in another order."""
 
     def write(self, records):
         self.records = [*getattr(self, "records", []), *records]
@@ -36,42 +36,42 @@ class Recorded(LocalWarehouse):
 
 
 @pytest.fixture(scope="module")
-def features(world):
-    return world.features
+def features(users):
+    return users.features
 
 
 @pytest.fixture(scope="module")
-def records(world):
-    warehouse = Recorded()
-    import_log(warehouse, *simulate_log(world, 400, START))
+def records(users):
+    warehouse = RecordingWarehouse()
+    import_log(warehouse, *simulate_log(users, 400, START))
     return warehouse.records
 
 
 @pytest.fixture(scope="module")
-def dataset(records, world, features, tmp_path_factory):
+def dataset(records, users, features, tmp_path_factory):
     """(directory, manifest) of the decisions as they were simulated."""
     directory = tmp_path_factory.mktemp("dataset")
-    titles = dict(zip(world.item_ids, world.titles, strict=True))
-    return directory, ingest(filled(records), START, END, RULE, features, directory, titles=titles)
+    titles = dict(zip(users.item_ids, users.titles, strict=True))
+    return directory, ingest(make_warehouse(records), START, END, RULE, features, directory, titles=titles)
 
 
-def filled(records):
+def make_warehouse(records):
     warehouse = LocalWarehouse()
     warehouse.write(records)
     return warehouse
 
 
-def adds_up(counts):
+def is_consistent(counts):
     return counts["total"] == sum(number for name, number in counts.items() if name != "total")
 
 
-def test_a_dataset_is_what_the_warehouse_has_joined(dataset, features):
+def test_a_dataset_has_the_joined_decisions_of_the_warehouse(dataset, features):
     directory, manifest = dataset
     table = pq.read_table(directory / "decisions.parquet")
     assert manifest["decisions"] == len(table) == 400
     assert manifest["counts"]["joined"] + manifest["counts"]["defaulted"] == 400
     assert manifest["counts"]["joined"] == 400 - table["reward_time"].null_count
-    assert adds_up(manifest["counts"])
+    assert is_consistent(manifest["counts"])
     assert (manifest["policy_versions"], manifest["candidates"], manifest["reasons"]) == ({"uniform": 400}, 10, {})
     log = decisions_of(directory, held_out=None)
     assert [record.event_id for record in from_table(table, Interaction)] == list(log.event_id)
@@ -91,13 +91,13 @@ def test_the_records_are_those_that_are_not_held_out(dataset, features):
 
 
 def test_a_decision_is_held_out_in_every_window_or_in_none(dataset, records, features, tmp_path):
-    ingest(filled(records), START + timedelta(seconds=20), END, RULE, features, tmp_path)
+    ingest(make_warehouse(records), START + timedelta(seconds=20), END, RULE, features, tmp_path)
     later = set(decisions_of(tmp_path, held_out=True).event_id)
     assert later < set(decisions_of(dataset[0], held_out=True).event_id)
     assert not later & set(decisions_of(tmp_path, held_out=False).event_id)
 
 
-def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, records, world, features, tmp_path):
+def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, records, users, features, tmp_path):
     directory, manifest = dataset
     shuffled = random.Random(0).sample(records * 2, 2 * len(records))
     warehouse, titles = LocalWarehouse(), titles_of(directory)
@@ -109,66 +109,70 @@ def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, r
     assert ingest(warehouse, START, END, RULE, features, tmp_path, titles=titles) == manifest
 
 
-def test_what_cannot_be_learnt_from_is_quarantined_once_and_counted_once(records, features, tmp_path):
-    """Of 400 decisions one has an unknown item, one 9 stars, three what the features cannot read; one no report."""
+def test_invalid_decisions_and_rewards_are_quarantined_once_and_counted_once(records, features, tmp_path):
+    """Of 400 decisions one has an unknown item, one 9 stars, three unreadable features; one has no report."""
     decisions = [record for record in records if isinstance(record, Interaction)]
     first = {}
     for record in records:
         if isinstance(record, Reward):
             first.setdefault(record.event_id, record)
-    strange, praised, mistaken, priced = [one for one in decisions if one.event_id in first][:4]
-    foreign = next(one for one in decisions if one.event_id not in first)
-    items = ("5000000", *strange.candidates[1:])
+    rewarded = [each for each in decisions if each.event_id in first]
+    unknown_item, high_reward, text_bias, extra_price = rewarded[:4]
+    extra_column = next(each for each in decisions if each.event_id not in first)
+    items = ("5000000", *unknown_item.candidates[1:])
     changes = {
-        strange: {"candidates": items, "action": strange.action if strange.action in items else items[0]},
-        praised: {},
-        mistaken: {"context": json.dumps({"bias": "high"})},
-        priced: {"candidate_features": json.dumps({"price": [1.0] * 10})},
-        foreign: {"context": json.dumps({"mood": 1.0})},
+        unknown_item: {
+            "candidates": items,
+            "action": unknown_item.action if unknown_item.action in items else items[0],
+        },
+        high_reward: {},
+        text_bias: {"context": json.dumps({"bias": "high"})},
+        extra_price: {"candidate_features": json.dumps({"price": [1.0] * 10})},
+        extra_column: {"context": json.dumps({"mood": 1.0})},
     }
-    changed = {one.event_id: dataclasses.replace(one, **values) for one, values in changes.items()}
-    rewards = {one.event_id: first[one.event_id] for one in (strange, mistaken, priced)}
-    rewards[praised.event_id] = dataclasses.replace(first[praised.event_id], value=9.0)
-    kept = [record for record in records if record.event_id not in changed]
-    warehouse = filled([*kept, *changed.values(), *rewards.values()])
+    changed = {each.event_id: dataclasses.replace(each, **values) for each, values in changes.items()}
+    rewards = {each.event_id: first[each.event_id] for each in (unknown_item, text_bias, extra_price)}
+    rewards[high_reward.event_id] = dataclasses.replace(first[high_reward.event_id], value=9.0)
+    unchanged = [record for record in records if record.event_id not in changed]
+    warehouse = make_warehouse([*unchanged, *changed.values(), *rewards.values()])
     before = warehouse.counts(START, END, RULE.window)
     manifest = ingest(warehouse, START, END, RULE, features, tmp_path / "one")
-    known = "bias, factor_0, factor_1, factor_2, factor_3"
+    columns = "bias, factor_0, factor_1, factor_2, factor_3"
     assert manifest["reasons"] == {
         "candidate_features must be none": 1,
         "candidates must be items with features": 1,
         "context: column 'bias' must be a finite number": 1,
-        f"context: column must be one of {known}": 1,
+        f"context: column must be one of {columns}": 1,
         "reward must be in [1, 5]": 1,
     }
     counts = manifest["counts"]
-    assert adds_up(counts)
+    assert is_consistent(counts)
     assert counts["total"] == before.total
     assert counts["quarantined"] == 5
     assert (counts["joined"], counts["defaulted"]) == (before.joined - 4, before.defaulted - 1)
     assert manifest["decisions"] == counts["joined"] + counts["defaulted"] == 395
     assert not set(changed) & set(decisions_of(tmp_path / "one", held_out=None).event_id)
     entries = warehouse.query("SELECT * FROM quarantine").to_pylist()
-    said = {entry["message_id"].removeprefix("ingester/"): entry["reason"] for entry in entries}
-    assert warehouse.outside(START, END, **vars(RULE))["event_id"].to_pylist() == [praised.event_id]
-    assert said == {
-        strange.event_id: "candidates must be items with features",
-        mistaken.event_id: "context: column 'bias' must be a finite number, got 'high'",
-        priced.event_id: "candidate_features must be none, got price",
-        foreign.event_id: f"context: column must be one of {known}, got 'mood'",
+    reasons = {entry["message_id"].removeprefix("ingester/"): entry["reason"] for entry in entries}
+    assert warehouse.outside(START, END, **vars(RULE))["event_id"].to_pylist() == [high_reward.event_id]
+    assert reasons == {
+        unknown_item.event_id: "candidates must be items with features",
+        text_bias.event_id: "context: column 'bias' must be a finite number, got 'high'",
+        extra_price.event_id: "candidate_features must be none, got price",
+        extra_column.event_id: f"context: column must be one of {columns}, got 'mood'",
     }
     assert ingest(warehouse, START, END, RULE, features, tmp_path / "two") == manifest
 
 
 def test_users_without_an_id_and_new_ones_are_learnt_from(records, features, tmp_path):
-    """What is known of a request is its context: who asks, or that nothing is known of him, is no reason to refuse."""
+    """A policy reads the context alone: a missing or new user id, or an empty context, is no reason to refuse."""
     changes = [{"user_id": None}, {"user_id": "neue Kundin"}, {"user_id": None, "context": "{}"}]
     changes.append({"context": json.dumps({"bias": None, "factor_0": 1})})
     changed = [
         dataclasses.replace(record, **changes[number % 4]) if isinstance(record, Interaction) else record
         for number, record in enumerate(records)
     ]
-    manifest = ingest(filled(changed), START, END, RULE, features, tmp_path)
+    manifest = ingest(make_warehouse(changed), START, END, RULE, features, tmp_path)
     assert (manifest["reasons"], manifest["counts"]["quarantined"], manifest["decisions"]) == ({}, 0, 400)
     log, read = decisions_of(tmp_path, held_out=False), read_examples(find_records(tmp_path, "train"))
     for name, column, other in zip(read._fields, read, make_examples(log, features), strict=True):
@@ -193,7 +197,7 @@ def test_columns_of_any_kind_and_numbers_of_candidates_are_learnt_from(tmp_path)
     )
     features = Features.fit(items, log, crosses=[("device", "kind")])
     titles = {"煎茶": "煎茶", "a | b": "Lease (2024)"}
-    warehouse = filled(
+    warehouse = make_warehouse(
         [
             record
             for table, kind in zip(log.to_tables(), (Interaction, Reward), strict=True)
@@ -203,75 +207,75 @@ def test_columns_of_any_kind_and_numbers_of_candidates_are_learnt_from(tmp_path)
     manifest = ingest(warehouse, START, END, CLICKS, features, tmp_path, titles=titles)
     assert (manifest["reasons"], manifest["decisions"], manifest["candidates"]) == ({}, 20, 5)
     assert titles_of(tmp_path) == titles
-    kept = decisions_of(tmp_path, held_out=False)
-    expected = make_examples(log.take(np.isin(log.event_id, kept.event_id)), features)
+    training = decisions_of(tmp_path, held_out=False)
+    expected = make_examples(log.take(np.isin(log.event_id, training.event_id)), features)
     read = read_examples(find_records(tmp_path, "train"))
     for name, column, other in zip(read._fields, read, expected, strict=True):
         np.testing.assert_array_equal(column[np.argsort(read.event)], other[np.argsort(expected.event)], err_msg=name)
 
 
-def test_a_dataset_is_of_one_moment_although_rewards_arrive_meanwhile(records, features, tmp_path):
-    """While it is read three silent decisions get 5 stars one after the other; then ten: the fifth reading must do."""
+def test_a_dataset_is_of_one_moment_while_rewards_arrive(records, features, tmp_path):
+    """During the readings three silent decisions get 5 stars, one for each reading; then ten: the fifth is the last."""
 
-    class Busy(LocalWarehouse):
-        left = ()
+    class BusyWarehouse(LocalWarehouse):
+        queue = ()
 
-        def decisions(self, *asked, **rule):
-            table = super().decisions(*asked, **rule)
-            late, self.left = self.left[:1], self.left[1:]
-            self.write([Reward(row["event_id"], row["time"], 5.0) for row in late])
+        def decisions(self, *span, **rule):
+            table = super().decisions(*span, **rule)
+            rows, self.queue = self.queue[:1], self.queue[1:]
+            self.write([Reward(row["event_id"], row["time"], 5.0) for row in rows])
             return table
 
-    warehouse = Busy()
+    warehouse = BusyWarehouse()
     warehouse.write(records)
     before = warehouse.decisions(START, END, RULE.window, RULE.default)
     silent = before.filter(pc.is_null(before["reward_time"])).to_pylist()
-    warehouse.left = silent[:3]
+    warehouse.queue = silent[:3]
     manifest = ingest(warehouse, START, END, RULE, features, tmp_path / "calm")
     assert manifest["snapshot"] == warehouse.snapshot(START, END)
     assert manifest["counts"]["defaulted"] == len(silent) - 3
     assert pq.read_table(tmp_path / "calm" / "decisions.parquet")["reward_time"].null_count == len(silent) - 3
-    warehouse.left = silent[3:13]
-    busy = ingest(warehouse, START, END, RULE, features, tmp_path / "busy")
-    assert len(warehouse.left) == 5
-    assert busy["counts"]["defaulted"] == len(silent) - 8
+    warehouse.queue = silent[3:13]
+    second = ingest(warehouse, START, END, RULE, features, tmp_path / "busy")
+    assert len(warehouse.queue) == 5
+    assert second["counts"]["defaulted"] == len(silent) - 8
     assert pq.read_table(tmp_path / "busy" / "decisions.parquet")["reward_time"].null_count == len(silent) - 7
 
 
 def test_a_reward_after_the_window_counts_as_none(records, features, tmp_path):
-    """With a window of 1 ms nearly nobody of mean delay 1 s has answered: the share is 1 - exp(-0.001)."""
+    """With a window of 1 ms and a mean delay of 1 s the share with a reward is 1 - exp(-0.001)."""
     manifest = ingest(
-        filled(records), START, END, dataclasses.replace(STARS, window=0.001, default=2.0), features, tmp_path
+        make_warehouse(records), START, END, dataclasses.replace(STARS, window=0.001, default=2.0), features, tmp_path
     )
     log, counts = decisions_of(tmp_path, held_out=None), manifest["counts"]
     assert (log.reward == 2.0).sum() >= counts["defaulted"] >= 395
     assert counts["late"] > 300
-    assert adds_up(counts)
+    assert is_consistent(counts)
 
 
 def test_a_dataset_that_was_changed_or_is_incomplete_is_refused(records, features, tmp_path):
-    place = tmp_path / "data"
-    manifest = ingest(filled(records), START, END, RULE, features, place)
-    assert read_manifest(place) == manifest
-    original = (place / "titles.json").read_bytes()
-    (place / "titles.json").write_bytes(b'{"1": "Mine"}')
+    directory = tmp_path / "data"
+    manifest = ingest(make_warehouse(records), START, END, RULE, features, directory)
+    assert read_manifest(directory) == manifest
+    original = (directory / "titles.json").read_bytes()
+    (directory / "titles.json").write_bytes(b'{"1": "Mine"}')
     with pytest.raises(ValueError, match=r"dataset data is damaged, titles.json is not what was written"):
-        read_manifest(place)
-    (place / "titles.json").write_bytes(original)
-    text = (place / "manifest.json").read_text()
-    (place / "manifest.json").write_text(text.replace('"holdout": 0.3', '"holdout": 0.2'))
+        read_manifest(directory)
+    (directory / "titles.json").write_bytes(original)
+    text = (directory / "manifest.json").read_text()
+    (directory / "manifest.json").write_text(text.replace('"holdout": 0.3', '"holdout": 0.2'))
     with pytest.raises(ValueError, match=r"dataset data is damaged, manifest.json is not what was written"):
-        read_manifest(place)
-    (place / "manifest.json").unlink()
+        read_manifest(directory)
+    (directory / "manifest.json").unlink()
     with pytest.raises(ValueError, match=r"data must be the directory of a complete dataset, it has no manifest.json"):
-        read_manifest(place)
+        read_manifest(directory)
 
 
 def test_a_window_without_a_decision_is_refused(records, features, tmp_path):
     with pytest.raises(ValueError, match=r"there must be a decision from 2026-01-01T12:01:00\+00:00 to 2026-"):
-        ingest(filled(records), END, END + timedelta(days=1), RULE, features, tmp_path)
+        ingest(make_warehouse(records), END, END + timedelta(days=1), RULE, features, tmp_path)
     with pytest.raises(ValueError, match=r"holdout must be in \[0, 1\), got 1.0"):
-        ingest(filled(records), START, END, RULE, features, tmp_path, holdout=1.0)
+        ingest(make_warehouse(records), START, END, RULE, features, tmp_path, holdout=1.0)
     assert not (tmp_path / "manifest.json").exists()
 
 
@@ -289,14 +293,14 @@ def test_a_window_without_a_decision_is_refused(records, features, tmp_path):
         ({"take": "mean"}, "Join: take must be one of first, last, sum, max, got 'mean'"),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused_and_so_are_settings_with_it(values, sentence):
-    """What `ingest` would refuse cannot be in `Settings`, as a default of 0 with stars from 1 to 5 could."""
+def test_an_invalid_rule_is_refused(values, sentence):
+    """A rule that `ingest` cannot apply, such as a default of 0 with stars from 1 to 5, cannot be in `Settings`."""
     with pytest.raises(ValueError, match=re.escape(sentence)):
         Settings(dataclasses.replace(CLICKS, **values))
 
 
-def clicked(records):
-    """Decisions of 200 visitors, of whom every fourth clicks and every eighth clicks twice; the others are silent."""
+def with_clicks(records):
+    """Return 200 decisions, of which every fourth has a click and every eighth has two; the others have none."""
     decisions = [record for record in records if isinstance(record, Interaction)][:200]
     clicks = decisions[::4] + decisions[::8]
     return decisions + [
@@ -312,10 +316,10 @@ def clicked(records):
         (dataclasses.replace(CLICKS, highest=2.0, take="sum"), 75 / 200, 200),
     ],
 )
-def test_clicks_are_learnt_from_silence_is_what_the_rule_says_and_nothing_is_quarantined(
+def test_clicks_are_joined_with_the_default_of_the_rule_and_nothing_is_quarantined(
     records, features, tmp_path, rule, mean, decisions
 ):
-    manifest = ingest(filled(clicked(records)), START, END, rule, features, tmp_path)
+    manifest = ingest(make_warehouse(with_clicks(records)), START, END, rule, features, tmp_path)
     assert (manifest["reasons"], manifest["counts"]["quarantined"], manifest["decisions"]) == ({}, 0, decisions)
     assert (manifest["counts"]["joined"], manifest["counts"]["defaulted"]) == (50, 150)
     assert {name: manifest[name] for name in vars(rule)} == vars(rule)
@@ -325,6 +329,6 @@ def test_clicks_are_learnt_from_silence_is_what_the_rule_says_and_nothing_is_qua
 def test_a_sum_outside_the_range_is_quarantined(records, features, tmp_path):
     """Of 50 visitors who click, 25 do so twice: their sum is 2, above 1."""
     rule = dataclasses.replace(CLICKS, take="sum")
-    manifest = ingest(filled(clicked(records)), START, END, rule, features, tmp_path)
+    manifest = ingest(make_warehouse(with_clicks(records)), START, END, rule, features, tmp_path)
     assert manifest["reasons"] == {"reward must be in [0, 1]": 25}
-    assert adds_up(manifest["counts"])
+    assert is_consistent(manifest["counts"])

@@ -1,4 +1,4 @@
-"""What the logger makes of messages."""
+"""The logger writes records and quarantines all other messages."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def rows(warehouse, table):
 
 
 @pytest.mark.parametrize(("record", "table"), [(DECISION, "interactions"), (REWARD, "rewards")])
-def test_a_record_that_comes_again_is_one_row(warehouse, record, table):
+def test_a_duplicate_record_is_one_row(warehouse, record, table):
     for message in ("1", "2", "2"):
         assert log(type(record), record.to_json().encode(), message, warehouse) == "written"
     (row,) = rows(warehouse, table)
@@ -60,7 +60,7 @@ def test_a_record_that_comes_again_is_one_row(warehouse, record, table):
         (DECISION.to_json().replace("+00:00", "").encode(), "time must be a time with its zone"),
     ],
 )
-def test_what_makes_no_record_is_kept_aside_once_with_the_reason(warehouse, data, reason):
+def test_an_invalid_message_is_quarantined_once_with_the_reason(warehouse, data, reason):
     for _ in range(2):
         assert log(Interaction, data, "17", warehouse) == "quarantined"
     (row,) = rows(warehouse, "quarantine")
@@ -72,39 +72,39 @@ def test_what_makes_no_record_is_kept_aside_once_with_the_reason(warehouse, data
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary() | st.recursive(st.none() | st.floats() | st.integers() | st.text(), st.lists).map(json.dumps))
-def test_no_message_whatever_it_says_stops_the_logger(data):
+def test_no_message_raises_an_error(data):
     data = data if isinstance(data, bytes) else data.encode()
-    kept = []
+    quarantine = []
 
-    class Aside:
+    class QuarantineOnly:
         def quarantine(self, entries):
-            kept.extend(entries)
+            quarantine.extend(entries)
 
-    assert log(Reward, data, "1", Aside()) == "quarantined"
-    assert len(kept) == 1
+    assert log(Reward, data, "1", QuarantineOnly()) == "quarantined"
+    assert len(quarantine) == 1
 
 
-def test_names_that_are_no_text_are_no_reason_to_stop(warehouse):
+def test_a_key_that_is_no_unicode_text_is_quarantined(warehouse):
     """A lone half of a surrogate pair in a key: JSON can say it, UTF-8 cannot."""
     assert log(Reward, rb'{"\ud800": 1}', "1", warehouse) == "quarantined"
 
 
-def test_a_warehouse_that_does_not_answer_is_the_callers_to_know():
-    class Away:
+def test_an_unavailable_warehouse_raises_an_error():
+    class UnavailableWarehouse:
         def write(self, records):
-            raise PlatformError("the warehouse is away")
+            raise PlatformError("the warehouse is unavailable")
 
-    with pytest.raises(PlatformError, match="the warehouse is away"):
-        log(Reward, REWARD.to_json().encode(), "1", Away())
+    with pytest.raises(PlatformError, match="the warehouse is unavailable"):
+        log(Reward, REWARD.to_json().encode(), "1", UnavailableWarehouse())
 
 
-def test_an_event_of_pubsub_says_what_when_and_by_which_number(warehouse):
+def test_an_event_of_pubsub_has_data_a_time_and_a_message_id(warehouse):
     """`bm8=` is base64 of "no"; a message may have attributes only, and Pub/Sub counts nanoseconds at times."""
-    said = {"messageId": "5", "publishTime": "2026-01-01T12:00:00.123456789Z", "data": "bm8="}
-    assert log_event(Reward, {"message": said}, warehouse) == "quarantined"
-    assert log_event(Reward, {"message": said | {"messageId": "6", "data": ""}}, warehouse) == "quarantined"
-    del said["data"]
-    assert log_event(Reward, {"message": said | {"messageId": "7"}}, warehouse) == "quarantined"
-    found = {row["message_id"]: (row["data"], row["time"]) for row in rows(warehouse, "quarantine")}
-    assert {number: data for number, (data, _) in found.items()} == {"5": "no", "6": "", "7": ""}
-    assert found["5"][1] == NOON.replace(microsecond=123456)
+    message = {"messageId": "5", "publishTime": "2026-01-01T12:00:00.123456789Z", "data": "bm8="}
+    assert log_event(Reward, {"message": message}, warehouse) == "quarantined"
+    assert log_event(Reward, {"message": message | {"messageId": "6", "data": ""}}, warehouse) == "quarantined"
+    del message["data"]
+    assert log_event(Reward, {"message": message | {"messageId": "7"}}, warehouse) == "quarantined"
+    rows_of = {row["message_id"]: (row["data"], row["time"]) for row in rows(warehouse, "quarantine")}
+    assert {number: data for number, (data, _) in rows_of.items()} == {"5": "no", "6": "", "7": ""}
+    assert rows_of["5"][1] == NOON.replace(microsecond=123456)

@@ -1,7 +1,7 @@
-"""Nothing is lost: the processes of the loop are killed while it runs, and every acknowledged event is logged once.
+"""Fault injection: processes of the loop get SIGKILL while it runs, and every acknowledged event is logged once.
 
-One loop of real processes serves all tests of this module. Who is killed when follows from a seed; what happens then
-is what happens then.
+One loop of real processes serves all tests of this module. A seed determines which processes are killed when; the
+effects depend on the machine.
 """
 
 import sqlite3
@@ -31,7 +31,7 @@ from recbandits.records import Interaction, Reward
 
 KILLS = 50
 TEMPLATE = TEMPLATES / "re_training.yaml"
-# The gate lets every candidate pass, so that the Deployer, the only step with effects, has them.
+# The gate passes every candidate, so that the Deployer, the only step with effects, deploys each.
 SETTINGS = Settings(
     replace(STARS, window=2.0),
     movies=30,
@@ -43,15 +43,15 @@ SETTINGS = Settings(
     decisions=100,
     gate=Gate(margin=9.0, effective_sample_size=1.0, rewarded_decisions=1.0),
 )
-# An endpoint takes seconds to come back, and a run of the pipeline to come far: they are chosen less often.
+# An endpoint takes seconds to restart, and so do the later steps of a run: they are chosen less often.
 VICTIMS = {"function": 44, "endpoint": 3}
 STEPS = ("ingester", "trainer", "deployer")  # of which a run is killed
-PATIENCE = 300.0  # seconds for what a busy machine may take long for
+PATIENCE = 300.0  # seconds, enough for a busy machine
 
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory):
-    """A loop in which a first policy serves visitors, and two readers keep what the topics acknowledged."""
+    """A loop in which a first policy serves visitors, and two subscriptions keep the acknowledged messages."""
     with Loop(Config(artifacts=str(tmp_path_factory.mktemp("artifacts"))), SETTINGS) as loop:
         loop.prepare(synthetic.generate())
         for name, topic in loop.topics.items():
@@ -97,22 +97,22 @@ def start_run(loop, plan):
 
 
 def kill_run(loop, name):
-    """SIGKILL for the runner of a pipeline and the step that it is at; whether it was still running."""
+    """Send SIGKILL to the runner of a pipeline and its current step; return whether it was still running."""
     return kill_unit(Unit(loop.directory / "pipelines" / name, name))
 
 
 def kill_unit(unit):
-    """SIGKILL for all processes of a unit; whether it was still running."""
-    ran = unit.running
+    """Send SIGKILL to all processes of a unit; return whether it was still running."""
+    was_running = unit.running
     while unit.running:
         for process in unit.members():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-    return ran
+    return was_running
 
 
 def step_of(loop, name, step):
-    """Directory of a step of a run; None before it begins."""
+    """Return the directory of a step of a run; None before it starts."""
     return next((loop.directory / "pipelines" / name).glob(f"steps/*/{step}"), None)
 
 
@@ -125,30 +125,30 @@ def until(condition, what, meanwhile=lambda: time.sleep(0.02)):
 
 
 def kill_in(loop, name, step, meanwhile=lambda: time.sleep(0.02)):
-    """SIGKILL for a run of the pipeline as soon as it is at a step; whether it was, and had not done it."""
+    """Send SIGKILL to a run of the pipeline at a step; return whether the step had started and not finished."""
 
-    def ended():
+    def has_ended():
         return loop.platform.pipelines.status(name).state != "running"
 
-    until(lambda: step_of(loop, name, step) or ended(), f"{name} must come to the {step}", meanwhile)
-    ran, place = kill_run(loop, name), step_of(loop, name, step)
-    return ran and place is not None and not (place / "executor_output.json").exists()
+    until(lambda: step_of(loop, name, step) or has_ended(), f"{name} must come to the {step}", meanwhile)
+    was_running, directory = kill_run(loop, name), step_of(loop, name, step)
+    return was_running and directory is not None and not (directory / "executor_output.json").exists()
 
 
 def kill_in_steps(loop, steps):
-    """Run the pipeline again and again, until it was killed in each of some steps; others are killed meanwhile."""
+    """Run the pipeline repeatedly, until it was killed in each of some steps, while other processes are killed too."""
     deadline, number = time.monotonic() + 2 * PATIENCE, 0
     for step in steps:
         killed = False
         while not killed:
             assert time.monotonic() < deadline, f"a run must be killed in the {step}"
-            with suppress(PlatformError):  # somebody was killed of whom it asks something
+            with suppress(PlatformError):  # a process that the run needs was killed
                 killed, number = kill_in(loop, start_some_run(loop, number), step), number + 1
     return len(steps)
 
 
 def kill(loop, victim, rng):
-    """SIGKILL for one process of a kind."""
+    """Send SIGKILL to one process of a kind."""
     if victim == "endpoint":
         kill_unit(loop.endpoint.unit)
     else:
@@ -156,41 +156,41 @@ def kill(loop, victim, rng):
 
 
 def audit(loop, name, kind):
-    """All records that a topic ever acknowledged, each as often as it was published."""
+    """Return all records that a topic acknowledged, each as often as it was published."""
     messages = loop.platform.messages
-    taken = messages.take(messages.subscription(f"audit-{name}", loop.topics[name]), 1_000_000)
-    return [kind.from_json(message.data.decode()) for message in taken]
+    deliveries = messages.take(messages.subscription(f"audit-{name}", loop.topics[name]), 1_000_000)
+    return [kind.from_json(message.data.decode()) for message in deliveries]
 
 
 def rows(loop, name):
     return loop.platform.warehouse.query(f"SELECT * FROM {name}").to_pylist()
 
 
-def test_the_endpoint_answers_while_a_training_is_killed_and_running_it_again_changes_nothing(loop):
-    """Killed in the Trainer, and between the Deployer's deployment and its verdict, for which it is kept waiting."""
-    plan, answered = make_plan(loop), Counter()
+def test_the_endpoint_answers_while_a_training_is_killed_and_a_repeated_run_changes_nothing(loop):
+    """Killed in the Trainer, and between the Deployer's deployment and its verdict, which a lock delays."""
+    plan, answers = make_plan(loop), Counter()
     requests = loop.users.requests([0], np.arange(5)[None])
 
-    def ask(what):
+    def predict(phase):
         assert len(loop.endpoint.predict(requests)) == 1
-        answered[what] += 1
+        answers[phase] += 1
         time.sleep(0.2)  # each answer is logged, too
 
-    def failed():
+    def has_failed():
         assert loop.platform.pipelines.status(plan.name).state == "failed"
         return loop.platform.pipelines.running(PIPELINE) is None
 
     start_run(loop, plan)
-    assert kill_in(loop, plan.name, "trainer", lambda: ask("training"))
-    assert failed()
-    ask("killed")
+    assert kill_in(loop, plan.name, "trainer", lambda: predict("training"))
+    assert has_failed()
+    predict("killed")
     start_run(loop, plan)
-    until(lambda: step_of(loop, plan.name, "evaluator"), "it must come to the Evaluator", lambda: ask("training"))
+    until(lambda: step_of(loop, plan.name, "evaluator"), "it must come to the Evaluator", lambda: predict("training"))
     with closing(sqlite3.connect(loop.directory / "warehouse" / "warehouse.sqlite", isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")  # so that the Deployer, which comes next, waits with its verdict
-        until(lambda: len(loop.endpoint.traffic_split) == 2, "there must be a canary", lambda: ask("deploying"))
+        until(lambda: len(loop.endpoint.traffic_split) == 2, "there must be a canary", lambda: predict("deploying"))
         assert kill_run(loop, plan.name)
-    assert failed()
+    assert has_failed()
     shares = loop.endpoint.traffic_split
     assert len(rows(loop, "verdicts")) == 1, "of the first policy, none of the candidate that serves already"
     start_run(loop, plan)
@@ -199,24 +199,23 @@ def test_the_endpoint_answers_while_a_training_is_killed_and_running_it_again_ch
     verdicts = rows(loop, "verdicts")
     assert [verdict["kind"] for verdict in verdicts] == ["deployed", "deployed"]
     assert loop.endpoint.traffic_split == shares
-    again = start_run(loop, plan)
-    assert again == run
+    assert start_run(loop, plan) == run
     assert (rows(loop, "verdicts"), loop.endpoint.traffic_split) == (verdicts, shares)
-    assert answered["training"] >= 10
-    assert answered["killed"] == 1
-    assert answered["deploying"] >= 1
+    assert answers["training"] >= 10
+    assert answers["killed"] == 1
+    assert answers["deploying"] >= 1
 
 
-def test_whichever_process_is_killed_every_acknowledged_event_is_in_the_table_exactly_once(loop):
+def test_every_acknowledged_event_is_logged_exactly_once_while_processes_are_killed(loop):
     rng = np.random.default_rng(7)
     victims = rng.permutation(np.repeat(list(VICTIMS), list(VICTIMS.values()))).tolist()
     assert len(victims) + len(STEPS) == KILLS
-    with ThreadPoolExecutor() as beside:
-        runs = beside.submit(kill_in_steps, loop, rng.permutation(STEPS).tolist())
+    with ThreadPoolExecutor() as pool:
+        runs = pool.submit(kill_in_steps, loop, rng.permutation(STEPS).tolist())
         for victim in victims:
             time.sleep(rng.uniform(0.0, 0.3))
             kill(loop, victim, rng)
-            revive(loop)
+            restart(loop)
         assert runs.result() == len(STEPS)
     assert loop.drain(PATIENCE)
     visits = loop.simulator.counts
@@ -226,22 +225,20 @@ def test_whichever_process_is_killed_every_acknowledged_event_is_in_the_table_ex
     assert set(written.values()) == {1}
     assert written.keys() == decisions.keys()
     logged = Counter((row["event_id"], row["time"], row["value"]) for row in rows(loop, "rewards"))
-    said = {(each.event_id, each.time, each.value) for each in published["rewards"]}
+    published_rewards = {(each.event_id, each.time, each.value) for each in published["rewards"]}
     assert set(logged.values()) == {1}
-    assert said <= logged.keys()
+    assert published_rewards <= logged.keys()
     of_first = {row["event_id"] for row in rows(loop, "interactions") if row["policy_version"] == "uniform"}
-    assert {event for event, _, _ in logged.keys() - said} <= of_first
-    assert visits["reported"] <= len(said) <= visits["reports"]
-    assert visits["reported"] == visits["reports"], (
-        "all that was acknowledged to the visitors, and they got it all away"
-    )
+    assert {event for event, _, _ in logged.keys() - published_rewards} <= of_first
+    assert visits["reported"] <= len(published_rewards) <= visits["reports"]
+    assert visits["reported"] == visits["reports"], "every report was delivered and acknowledged"
     assert len(decisions) >= 0.5 * visits["answered"] > 100
     assert rows(loop, "quarantine") == []
     assert [loop.platform.messages.backlog(f"{name}-dead") for name in LOGGERS] == [0, 0]
 
 
 def start_some_run(loop, number):
-    """A run of the pipeline over all that there is."""
+    """Start a run of the pipeline on all decisions since the data of the serving model."""
     serving = serving_model(loop.platform)
     warehouse, now = loop.platform.warehouse, datetime.now(UTC)
     snapshot = warehouse.snapshot(serving.until, now)
@@ -249,18 +246,18 @@ def start_some_run(loop, number):
     return start_run(loop, Plan(name, serving.until, now, snapshot, serving.version, 0)).name
 
 
-def revive(loop):
-    """Start again what was killed; a part that needs another one that is not back yet waits for the next try."""
+def restart(loop):
+    """Restart killed processes; one that needs another one that is still down waits for the next attempt."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with suppress(PlatformError):
             return loop.start()
         time.sleep(0.1)
-    raise AssertionError("what was killed must run again")
+    raise AssertionError("killed processes must run again")
 
 
-def test_a_dead_letter_is_not_said_to_be_in_the_warehouse(loop):
+def test_a_dead_letter_does_not_count_as_logged(loop):
     messages = loop.platform.messages
     assert loop.drain(PATIENCE)
-    messages.publisher(messages.topic("rewards-dead")).send([Reward("nobody's", datetime.now(UTC), 1.0)])
+    messages.publisher(messages.topic("rewards-dead")).send([Reward("unknown", datetime.now(UTC), 1.0)])
     assert not loop.drain(PATIENCE)

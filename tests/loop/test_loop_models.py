@@ -19,13 +19,13 @@ FACTS = {
     "exploration": {"name": "softmax", "value": 0.25},
 }
 
-WRITES_FOR_EVER = """
+ENDLESS_WRITER = """
 import sys
 from recbandits.loop.models import write_model
-draft, place, facts = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+draft, directory, facts = sys.argv[1], sys.argv[2], eval(sys.argv[3])
 while True:
     for version in ("aaaa", "bbbb"):
-        write_model(f"{draft}/{version}", place, facts | {"version": version})
+        write_model(f"{draft}/{version}", directory, facts | {"version": version})
         print("written", flush=True)
 """
 
@@ -52,7 +52,7 @@ def test_a_model_is_read_as_it_was_written(tmp_path):
     assert model.agent.parent.is_dir()
 
 
-def test_a_model_goes_onto_a_mounted_bucket_which_refuses_permissions_and_times(tmp_path, monkeypatch):
+def test_a_model_is_written_to_a_mounted_bucket_that_refuses_permissions_and_times(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("Operation not permitted")
 
@@ -64,19 +64,19 @@ def test_a_model_goes_onto_a_mounted_bucket_which_refuses_permissions_and_times(
     assert (model.directory / "agent" / "deep" / "1").read_text() == "x"
 
 
-def test_models_are_kept_by_version_and_keeping_again_changes_nothing(tmp_path):
+def test_models_are_stored_by_version_and_storing_again_changes_nothing(tmp_path):
     models = Models(tmp_path / "models")
     write_model(make_draft(tmp_path / "one", "first"), tmp_path / "model", FACTS)
     assert models.keep(tmp_path / "model") == FACTS["version"]
     write_model(make_draft(tmp_path / "two", "second"), tmp_path / "model", FACTS)
     assert models.keep(tmp_path / "model") == FACTS["version"]
-    kept = read_model(models.path(FACTS["version"]))
-    assert contents(kept) == {"first"}
-    assert kept._replace(directory=None) == read_model(tmp_path / "model")._replace(directory=None)
-    assert models.keep(kept.directory) == FACTS["version"]
+    stored = read_model(models.path(FACTS["version"]))
+    assert contents(stored) == {"first"}
+    assert stored._replace(directory=None) == read_model(tmp_path / "model")._replace(directory=None)
+    assert models.keep(stored.directory) == FACTS["version"]
 
 
-def test_what_is_no_complete_model_is_refused(tmp_path):
+def test_an_incomplete_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere must be the directory of a complete model, it has no model.json"):
         read_model(tmp_path / "nowhere")
     model = write_model(make_draft(tmp_path / "draft"), tmp_path / "model", FACTS)
@@ -86,7 +86,7 @@ def test_what_is_no_complete_model_is_refused(tmp_path):
             Models(tmp_path / "models").keep(model.directory)
 
 
-def test_a_directory_with_something_else_is_left_alone(tmp_path):
+def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match=r"must hold nothing else, model has thesis.txt"):
@@ -94,22 +94,22 @@ def test_a_directory_with_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "model" / "thesis.txt").exists()
 
 
-def test_a_writer_killed_at_any_moment_leaves_a_whole_model_or_none(tmp_path):
+def test_a_writer_killed_at_any_moment_leaves_a_complete_model_or_none(tmp_path):
     """Ten kills within the copying of two models of 200 files each over the other."""
     for version in ("aaaa", "bbbb"):
         make_draft(tmp_path / version, version, files=100)
-    seconds, whole = random.Random(0), 0
+    seconds, complete = random.Random(0), 0
     for _ in range(10):
-        command = [sys.executable, "-c", WRITES_FOR_EVER, str(tmp_path), str(tmp_path / "model"), str(FACTS)]
+        command = [sys.executable, "-c", ENDLESS_WRITER, str(tmp_path), str(tmp_path / "model"), str(FACTS)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            process.stdout.readline()  # it has begun
+            process.stdout.readline()  # it has started
             time.sleep(seconds.uniform(0.0, 0.1))
             os.kill(process.pid, signal.SIGKILL)
         if not (tmp_path / "model" / "model.json").exists():
             with pytest.raises(ValueError, match="must be the directory of a complete model"):
                 read_model(tmp_path / "model")
             continue
-        model, whole = read_model(tmp_path / "model"), whole + 1
+        model, complete = read_model(tmp_path / "model"), complete + 1
         assert contents(model) == {model.version}
         assert sum(1 for _ in model.directory.rglob("deep/*")) == 200
-    assert whole < 10, "no kill fell into the copying"
+    assert complete < 10, "no kill fell into the copying"

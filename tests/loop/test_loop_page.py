@@ -1,4 +1,4 @@
-"""Which policy served in each round, by the verdicts, and its expected reward."""
+"""The policy that served in each round, by the verdicts, and its expected reward."""
 
 from datetime import timedelta
 
@@ -17,12 +17,12 @@ COLUMNS = ["time", "kind", "version", "against", "why", "difference", "low", "hi
 PROMOTED = (0, "deployed", "a", ""), (10, "deployed", "b", "a"), (15, "promoted", "b", "a")
 
 
-def at(seconds):
+def time_at(seconds):
     return START + timedelta(seconds=seconds)
 
 
 def verdicts(*rows):
-    rows = [(at(seconds), *values, "because", None, None, None) for seconds, *values in rows]
+    rows = [(time_at(seconds), *values, "because", None, None, None) for seconds, *values in rows]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -35,12 +35,12 @@ def test_a_canary_serves_its_round_once_it_is_promoted():
             (35, "rolled back", "d", "b"),
             (40, "deployed", "e", "b"),
         ),
-        at(45),
+        time_at(45),
     )
     assert list(table["version"]) == ["a", "b", "b", "b", "b"]
     assert list(table["candidate"]) == ["a", "b", "c", "d", "e"]
     assert list(table["kind"]) == ["deployed", "deployed", "refused", "deployed", "deployed"]
-    assert list(table["end"]) == [at(10), at(20), at(30), at(40), at(45)]
+    assert list(table["end"]) == [time_at(10), time_at(20), time_at(30), time_at(40), time_at(45)]
 
 
 def test_what_turned_bad_after_its_promotion_gives_its_round_back():
@@ -49,7 +49,7 @@ def test_what_turned_bad_after_its_promotion_gives_its_round_back():
             *PROMOTED,
             (19, "rolled back", "b", "a"),
         ),
-        at(20),
+        time_at(20),
     )
     assert list(table["version"]) == ["a", "a"]
 
@@ -59,7 +59,7 @@ def test_a_withdrawn_canary_leaves_the_round_to_its_predecessor_and_a_held_candi
         verdicts(
             (0, "deployed", "a", ""), (10, "deployed", "b", "a"), (15, "withdrawn", "b", "a"), (20, "held", "c", "a")
         ),
-        at(30),
+        time_at(30),
     )
     assert list(table["version"]) == ["a", "a", "a"]
     assert list(table["kind"]) == ["deployed", "deployed", "held"]
@@ -73,17 +73,17 @@ def test_a_verdict_of_the_guardrail_that_a_deployer_forestalled_changes_nothing(
             (19, "rolled back", "b", "a"),
             (20, "deployed", "c", "b"),
         ),
-        at(30),
+        time_at(30),
     )
     assert list(table["version"]) == ["a", "b", "b"]
 
 
 def test_without_a_verdict_there_is_no_round():
-    assert rounds_of(verdicts(), at(0)).empty
+    assert rounds_of(verdicts(), time_at(0)).empty
 
 
 @pytest.fixture(scope="module")
-def world():
+def users():
     return SimulatedUsers.make(synthetic.generate(), movies=20, rank=2)
 
 
@@ -92,30 +92,30 @@ class Scripted:
 
     exploration = Exploration("greedy")
 
-    def __init__(self, world, sign):
-        self.world, self.sign = world, sign
+    def __init__(self, users, sign):
+        self.users, self.sign = users, sign
 
     def scores(self, context, candidates):
-        people = self.world.contexts(slice(None)).drop_duplicates().reset_index(names="row")
-        users = context.merge(people, how="left")["row"].to_numpy()
-        return self.sign * self.world.expected(users, self.world.find_items(candidates))
+        contexts = self.users.contexts(slice(None)).drop_duplicates().reset_index(names="row")
+        rows = context.merge(contexts, how="left")["row"].to_numpy()
+        return self.sign * self.users.expected(rows, self.users.find_items(candidates))
 
 
 @pytest.fixture(scope="module")
-def policies(world):
-    return {"worst": Scripted(world, -1), "best": Scripted(world, 1)}
+def policies(users):
+    return {"worst": Scripted(users, -1), "best": Scripted(users, 1)}
 
 
-def test_the_value_of_a_policy_that_knows_the_truth_is_that_of_the_oracle(world, policies):
+def test_the_value_of_a_policy_that_knows_the_truth_is_that_of_the_oracle(users, policies):
     rounds = rounds_of(
         verdicts((0, "deployed", "worst", ""), (10, "deployed", "best", "worst"), (12, "promoted", "best", "worst")),
-        at(20),
+        time_at(20),
     )
-    visits = world.visits(500, np.random.default_rng(0), 5)
-    table = true_values(world, policies, rounds, visits, lambda _: 0.0).set_index(["round", "learner"])
+    visits = users.visits(500, np.random.default_rng(0), 5)
+    table = true_values(users, policies, rounds, visits, lambda _: 0.0).set_index(["round", "learner"])
     assert table.loc[(1, "learning"), "value"] == pytest.approx(table.loc[(1, "oracle"), "value"])
     assert table.loc[(0, "learning"), "gain"] == 0 == table.loc[(1, "frozen"), "gain"]
-    spread = world.oracle_value(visits) - world.value(policies["worst"], visits)
+    spread = users.oracle_value(visits) - users.value(policies["worst"], visits)
     gain = table.loc[(1, "learning"), ["gain", "gain_low", "gain_high"]].astype(float)
     assert tuple(gain) == pytest.approx(mean_interval(spread))
     sentence = gain_sentence(table.reset_index(), rounds)

@@ -1,4 +1,4 @@
-"""Simulated users: how many visit, what they report and when, and what an endpoint that is away does to them."""
+"""Simulated users: rates of visits, values and times of reports, and unavailable endpoints and publishers."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -14,40 +14,40 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def world():
+def users():
     return SimulatedUsers.make(synthetic.generate(), movies=20, rank=2, never=0.1, twice=0.05)
 
 
-class FirstChoice:
-    """An endpoint that shows everybody the first candidate."""
+class FirstCandidateEndpoint:
+    """An endpoint whose action is the first candidate of each request."""
 
     def __init__(self):
-        self.asked = []
+        self.requests = []
 
     def predict(self, instances):
-        first = len(self.asked)
-        self.asked += instances
+        first = len(self.requests)
+        self.requests += instances
         return [
             {"event_id": f"event-{first + number}", "item_ids": [each["candidates"][0], "another"]}
             for number, each in enumerate(instances)
         ]
 
 
-class Away:
+class UnavailableEndpoint:
     def predict(self, instances):
-        raise ConnectionError("away")
+        raise ConnectionError("unavailable")
 
 
-class Post:
-    """A publisher that can be away."""
+class MemoryPublisher:
+    """A publisher that can be unavailable."""
 
     def __init__(self):
-        self.sent, self.away = [], False
+        self.rewards, self.is_available = [], True
 
     def send(self, records):
-        if self.away:
-            raise TimeoutError("away")
-        self.sent += records
+        if not self.is_available:
+            raise TimeoutError("unavailable")
+        self.rewards += records
 
 
 class Clock:
@@ -57,117 +57,125 @@ class Clock:
     def __call__(self):
         return self.now
 
-    def pass_(self, seconds):
+    def advance(self, seconds):
         self.now += timedelta(seconds=seconds)
 
 
-def simulator(world, endpoint, post=None, **options):
+def make_simulator(users, endpoint, publisher=None, **options):
     clock = Clock()
-    return Simulator(world, endpoint, post or Post(), clock=clock, **options), clock
+    return Simulator(users, endpoint, publisher or MemoryPublisher(), clock=clock, **options), clock
 
 
-def test_requests_come_at_the_rate_each_with_its_visits(world):
-    """2.5 s at 40 requests/s, looked at every 10 ms: 100 requests of 3 visits."""
-    endpoint = FirstChoice()
-    visitors, clock = simulator(world, endpoint, rate=40, instances=3, candidates=5)
-    for _ in range(251):
-        visitors.ask_due()
-        clock.pass_(0.01)
-    assert len(endpoint.asked) == 300 == visitors.counts["visits"] == visitors.counts["answered"]
-    assert all(len(set(each["candidates"])) == 5 for each in endpoint.asked)
-    assert all({each["user_id"]} <= set(world.user_ids) and each["context"] for each in endpoint.asked)
-
-
-def test_what_an_endpoint_was_too_slow_for_is_missed_beyond_a_second(world):
-    """After 10 s without a look, at 40 requests/s: 40 are made up for, 360 visitors have gone."""
-    endpoint = FirstChoice()
-    visitors, clock = simulator(world, endpoint, rate=40)
-    visitors.ask_due()
-    clock.pass_(10)
-    visitors.ask_due()
-    assert (visitors.counts["visits"], visitors.counts["missed"]) == (40, 360)
-    visitors.ask_due()
-    assert visitors.counts["visits"] == 40
-
-
-def test_an_endpoint_that_is_away_costs_its_visits_and_nothing_else(world):
-    visitors, clock = simulator(world, Away(), rate=10)
-    visitors.ask(7)
-    clock.pass_(60)
-    assert visitors.report_due() == 0
-    assert visitors.counts == Counter(visits=7, unanswered=7)
-
-
-def test_reports_leave_when_they_are_due_and_not_before(world):
-    post = Post()
-    visitors, clock = simulator(world, FirstChoice(), post, rate=10, instances=100)
-    visitors.ask(5)
-    made = visitors.counts["reports"]
-    for _ in range(100):
-        visitors.report_due()
-        assert all(reward.time <= clock.now for reward in post.sent)
-        clock.pass_(0.2)
-    assert len(post.sent) == made == visitors.counts["reported"]
-    times = [reward.time for reward in post.sent]
-    assert times == sorted(times)
-    assert [reward.event_id for reward in post.sent] != sorted(reward.event_id for reward in post.sent)
-
-
-def test_a_tenth_never_reports_and_a_twentieth_of_the_others_twice(world):
-    """Of 5,000 visits about 4,500 report, 225 of them twice; four standard errors are 85 and 59."""
-    post = Post()
-    visitors, clock = simulator(world, FirstChoice(), post, rate=10, instances=250)
-    visitors.ask(20)
-    clock.pass_(3600)
-    while visitors.report_due():
+def report_all(simulator, clock):
+    """Publish all reports, an hour later."""
+    clock.advance(3600)
+    while simulator.report_due():
         pass
-    by_event = Counter(reward.event_id for reward in post.sent)
+
+
+def first_values(rewards):
+    """Return the value of the first reward of each event, dict from event id to value."""
+    values = {}
+    for reward in rewards:
+        values.setdefault(reward.event_id, reward.value)
+    return values
+
+
+def test_requests_come_at_the_rate_each_with_its_visits(users):
+    """2.5 s at 40 requests/s, looked at every 10 ms: 100 requests of 3 visits."""
+    endpoint = FirstCandidateEndpoint()
+    simulator, clock = make_simulator(users, endpoint, rate=40, instances=3, candidates=5)
+    for _ in range(251):
+        simulator.ask_due()
+        clock.advance(0.01)
+    assert len(endpoint.requests) == 300 == simulator.counts["visits"] == simulator.counts["answered"]
+    assert all(len(set(each["candidates"])) == 5 for each in endpoint.requests)
+    assert all({each["user_id"]} <= set(users.user_ids) and each["context"] for each in endpoint.requests)
+
+
+def test_visits_that_are_overdue_by_more_than_a_second_are_missed(users):
+    """After 10 s without a look, at 40 requests/s: 40 visits are made up for, 360 are missed."""
+    endpoint = FirstCandidateEndpoint()
+    simulator, clock = make_simulator(users, endpoint, rate=40)
+    simulator.ask_due()
+    clock.advance(10)
+    simulator.ask_due()
+    assert (simulator.counts["visits"], simulator.counts["missed"]) == (40, 360)
+    simulator.ask_due()
+    assert simulator.counts["visits"] == 40
+
+
+def test_an_unavailable_endpoint_leaves_only_its_visits_unanswered(users):
+    simulator, clock = make_simulator(users, UnavailableEndpoint(), rate=10)
+    simulator.ask(7)
+    clock.advance(60)
+    assert simulator.report_due() == 0
+    assert simulator.counts == Counter(visits=7, unanswered=7)
+
+
+def test_reports_are_published_when_they_are_due_and_not_before(users):
+    publisher = MemoryPublisher()
+    simulator, clock = make_simulator(users, FirstCandidateEndpoint(), publisher, rate=10, instances=100)
+    simulator.ask(5)
+    report_count = simulator.counts["reports"]
+    for _ in range(100):
+        simulator.report_due()
+        assert all(reward.time <= clock.now for reward in publisher.rewards)
+        clock.advance(0.2)
+    assert len(publisher.rewards) == report_count == simulator.counts["reported"]
+    times = [reward.time for reward in publisher.rewards]
+    assert times == sorted(times)
+    assert [reward.event_id for reward in publisher.rewards] != sorted(reward.event_id for reward in publisher.rewards)
+
+
+def test_a_tenth_never_reports_and_a_twentieth_of_the_others_twice(users):
+    """Of 5,000 visits about 4,500 report, 225 of them twice; four standard errors are 85 and 59."""
+    publisher = MemoryPublisher()
+    simulator, clock = make_simulator(users, FirstCandidateEndpoint(), publisher, rate=10, instances=250)
+    simulator.ask(20)
+    report_all(simulator, clock)
+    by_event = Counter(reward.event_id for reward in publisher.rewards)
     assert len(by_event) == pytest.approx(4500, abs=85)
     assert sum(count == 2 for count in by_event.values()) == pytest.approx(225, abs=59)
-    assert visitors.waiting == 0
+    assert simulator.waiting == 0
 
 
-def test_reports_that_nobody_takes_are_kept_and_come_again(world):
-    post = Post()
-    post.away = True
-    visitors, clock = simulator(world, FirstChoice(), post, rate=10, instances=50)
-    visitors.ask(1)
-    clock.pass_(3600)
-    assert visitors.report_due() == 0
-    assert visitors.waiting == visitors.counts["reports"] > 40
-    post.away = False
-    assert visitors.report_due() == len(post.sent) == visitors.counts["reports"]
+def test_undelivered_reports_are_sent_again(users):
+    publisher = MemoryPublisher()
+    publisher.is_available = False
+    simulator, clock = make_simulator(users, FirstCandidateEndpoint(), publisher, rate=10, instances=50)
+    simulator.ask(1)
+    clock.advance(3600)
+    assert simulator.report_due() == 0
+    assert simulator.waiting == simulator.counts["reports"] > 40
+    publisher.is_available = True
+    assert simulator.report_due() == len(publisher.rewards) == simulator.counts["reports"]
 
 
-def test_a_reward_is_what_this_user_thinks_of_what_was_shown(world):
+def test_a_reward_is_a_rating_of_the_action_by_its_user(users):
     """The mean over many visits of one user and movie is its expected rating: four standard errors of 4,000 stars."""
     user, item = 3, 5
 
-    class Same:
+    class OneVisitUsers:
         def visits(self, n, rng, candidates):
             return np.full(n, user), np.tile(item, (n, 1))
 
         def __getattr__(self, name):
-            return getattr(world, name)
+            return getattr(users, name)
 
-    post = Post()
-    visitors, clock = simulator(Same(), FirstChoice(), post, rate=10, instances=200)
-    visitors.ask(20)
-    clock.pass_(3600)
-    while visitors.report_due():
-        pass
-    first = {}
-    for reward in post.sent:
-        first.setdefault(reward.event_id, reward.value)
-    stars = np.array(list(first.values()))
-    truth = world.expected(np.array([user]), np.array([[item]])).item()
+    publisher = MemoryPublisher()
+    simulator, clock = make_simulator(OneVisitUsers(), FirstCandidateEndpoint(), publisher, rate=10, instances=200)
+    simulator.ask(20)
+    report_all(simulator, clock)
+    stars = np.array(list(first_values(publisher.rewards).values()))
+    truth = users.expected(np.array([user]), np.array([[item]])).item()
     assert stars.mean() == pytest.approx(truth, abs=4 * stars.std() / np.sqrt(len(stars)))
 
 
-class Certain(SimulatedUsers):
-    """People who say exactly what they think, all of them and once, and who come in a given order of (user, item)."""
+class ExactUsers(SimulatedUsers):
+    """Users who report their expected rating once at each visit, in a given order of (user, item)."""
 
-    def come(self, pairs):
+    def with_visits(self, pairs):
         object.__setattr__(self, "pairs", iter(pairs))
         return self
 
@@ -179,32 +187,30 @@ class Certain(SimulatedUsers):
         return expected
 
 
-def test_every_reward_is_that_of_its_own_user_and_movie(world):
+def test_every_reward_is_that_of_its_own_user_and_movie(users):
     """940 users x 20 movies, in any order and 47 in a request: event n has the true mean of pair n, to the last bit."""
-    pairs = np.stack(np.meshgrid(range(len(world.user_ids)), range(len(world.item_ids))), -1).reshape(-1, 2)
+    pairs = np.stack(np.meshgrid(range(len(users.user_ids)), range(len(users.item_ids))), -1).reshape(-1, 2)
     pairs = np.random.default_rng(0).permutation(pairs)
-    people = Certain(world.model, world.titles, never=0.0, twice=0.0).come(pairs)
-    post = Post()
-    visitors, clock = simulator(people, FirstChoice(), post, rate=10, instances=47)
+    exact_users = ExactUsers(users.model, users.titles, never=0.0, twice=0.0).with_visits(pairs)
+    publisher = MemoryPublisher()
+    simulator, clock = make_simulator(exact_users, FirstCandidateEndpoint(), publisher, rate=10, instances=47)
     assert len(pairs) == 940 * 20 == 47 * 400
-    visitors.ask(400)
-    clock.pass_(3600)
-    while visitors.report_due():
-        pass
-    truth = world.expected(pairs[:, 0], pairs[:, 1:])[:, 0]
-    assert len(post.sent) == len(pairs)
-    assert {reward.event_id: reward.value for reward in post.sent} == {
+    simulator.ask(400)
+    report_all(simulator, clock)
+    truth = users.expected(pairs[:, 0], pairs[:, 1:])[:, 0]
+    assert len(publisher.rewards) == len(pairs)
+    assert {reward.event_id: reward.value for reward in publisher.rewards} == {
         f"event-{number}": value for number, value in enumerate(truth.tolist())
     }
-    assert len(np.unique(truth)) > 0.9 * len(truth), "so that one of another pair would be seen"
+    assert len(np.unique(truth)) > 0.9 * len(truth), "the values distinguish the pairs"
 
 
-def test_the_same_seed_brings_the_same_visitors(world):
+def test_the_same_seed_gives_the_same_visits(users):
     runs = []
     for seed in (1, 1, 2):
-        endpoint = FirstChoice()
-        simulator(world, endpoint, rate=10, seed=seed)[0].ask(20)
-        runs.append(endpoint.asked)
+        endpoint = FirstCandidateEndpoint()
+        make_simulator(users, endpoint, rate=10, seed=seed)[0].ask(20)
+        runs.append(endpoint.requests)
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -213,26 +219,24 @@ def test_preferences_drift_evenly_from_their_start():
     assert [drift.at(START + timedelta(seconds=seconds)) for seconds in (-5, 0, 5, 20, 99)] == [0, 0, 0.25, 1, 1]
 
 
-def test_ratings_follow_the_drift_of_the_moment(world):
+def test_ratings_follow_the_current_drift(users):
     """Squared errors of 4,000 ratings by the old preferences less by the new ones: positive once they have drifted."""
     for degree in (0, 1):
-        post, endpoint = Post(), FirstChoice()
-        simulation, clock = simulator(world, endpoint, post, rate=10, instances=200, drift=lambda _, d=degree: d)
-        simulation.ask(20)
-        clock.pass_(3600)
-        while simulation.report_due():
-            pass
-        first = {}
-        for reward in post.sent:
-            first.setdefault(int(reward.event_id.removeprefix("event-")), reward.value)
-        visits = [endpoint.asked[number] for number in first]
-        people = world.find_users([visit["user_id"] for visit in visits])
-        items = world.find_items([[visit["candidates"][0]] for visit in visits])
-        stars = np.array(list(first.values()))
-        errors = [(stars - world.expected(people, items, drift)[:, 0]) ** 2 for drift in (0, 1)]
+        publisher, endpoint = MemoryPublisher(), FirstCandidateEndpoint()
+        simulator, clock = make_simulator(
+            users, endpoint, publisher, rate=10, instances=200, drift=lambda _, d=degree: d
+        )
+        simulator.ask(20)
+        report_all(simulator, clock)
+        values = first_values(publisher.rewards)
+        visits = [endpoint.requests[int(event_id.removeprefix("event-"))] for event_id in values]
+        rows = users.find_users([visit["user_id"] for visit in visits])
+        items = users.find_items([[visit["candidates"][0]] for visit in visits])
+        stars = np.array(list(values.values()))
+        errors = [(stars - users.expected(rows, items, drift)[:, 0]) ** 2 for drift in (0, 1)]
         assert (errors[0].mean() > errors[1].mean()) == bool(degree)
 
 
-def test_a_rate_that_is_none_is_refused(world):
+def test_a_rate_of_zero_is_refused(users):
     with pytest.raises(ValueError, match="rate must be a positive number of requests per second, got 0"):
-        Simulator(world, FirstChoice(), Post(), 0)
+        Simulator(users, FirstCandidateEndpoint(), MemoryPublisher(), 0)

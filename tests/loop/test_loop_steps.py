@@ -1,4 +1,4 @@
-"""What a template can hold of configuration and settings, and where a step finds what it is told of."""
+"""Configuration and settings as parameters of a template, and the directories that a step derives from them."""
 
 import json
 from dataclasses import asdict, replace
@@ -30,26 +30,26 @@ def test_settings_survive_json():
 
 
 def test_settings_without_the_rule_for_rewards_are_refused():
-    """No range of rewards is assumed: 1 to 5 stars would quarantine every click that was not made."""
+    """No range of rewards is assumed: with 1 to 5 stars, every decision without a click would be quarantined."""
     with pytest.raises(ValueError, match="settings must be a dict with `join`, the rule for rewards, got"):
         settings_from({"rate": 7})
 
 
 def test_a_local_step_finds_the_directory_that_its_pipeline_was_started_from(tmp_path, monkeypatch):
-    """The configuration says "made", relative to where its file is; the step runs elsewhere."""
-    Config(artifacts="made").write(tmp_path / "recbandits.toml")
+    """The configuration has "artifacts", relative to its file; the step runs in another directory."""
+    Config(artifacts="artifacts").write(tmp_path / "recbandits.toml")
     parameter = config_parameter(Config.load(tmp_path / "recbandits.toml"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     platform = platform_of(parameter)
-    assert (platform.name, platform.config.artifacts_dir) == ("local", tmp_path / "made")
+    assert (platform.name, platform.config.artifacts_dir) == ("local", tmp_path / "artifacts")
     assert model_of(platform, "abc") == Path(models_uri(platform.config), "abc")
     assert model_of(platform, "") is None
 
 
 def test_a_step_on_google_cloud_finds_buckets_as_directories():
-    """Nothing that it is told depends on the machine that started the pipeline: the cache's key is everybody's."""
-    config = Config(platform="gcp", project="movie-lab-42", artifacts="/home/somebody/made")
+    """No parameter depends on the machine that started the pipeline, so that all machines share the cache."""
+    config = Config(platform="gcp", project="movie-lab-42", artifacts="/home/user/artifacts")
     parameter = config_parameter(config)
     assert "artifacts" not in parameter
     assert platform_of(parameter).config.bucket == config.bucket == "movie-lab-42-recbandits-v1"

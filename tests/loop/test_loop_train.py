@@ -25,7 +25,7 @@ START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(seconds=60)
 AGENT, SOFTMAX = LinUCB(alpha=0.0, tikhonov=10.0), Exploration("softmax", 0.25)
 
-TRAINS = """
+TRAINING = """
 import sys
 from recbandits.exploration import Exploration
 from recbandits.agents.parameters import LinUCB
@@ -34,20 +34,20 @@ train(sys.argv[1], sys.argv[2], LinUCB(alpha=0.0, tikhonov=10.0), Exploration("s
 """
 
 
-def titles(world):
-    return dict(zip(world.item_ids, world.titles, strict=True))
+def titles(users):
+    return dict(zip(users.item_ids, users.titles, strict=True))
 
 
 @pytest.fixture(scope="module")
-def datasets(world, tmp_path_factory):
+def datasets(users, tmp_path_factory):
     """Directories of the datasets of two minutes of 600 decisions each, and of both minutes together."""
     warehouse, folder = LocalWarehouse(), tmp_path_factory.mktemp("datasets")
     for minute in (0, 1):
-        import_log(warehouse, *simulate_log(world, 600, START + minute * MINUTE, seed=minute))
+        import_log(warehouse, *simulate_log(users, 600, START + minute * MINUTE, seed=minute))
     spans = {"first": (0, 1), "second": (1, 2), "both": (0, 2)}
     for name, (start, end) in spans.items():
         span = START + start * MINUTE, START + end * MINUTE
-        ingest(warehouse, *span, STARS, world.features, folder / name, titles=titles(world))
+        ingest(warehouse, *span, STARS, users.features, folder / name, titles=titles(users))
     return {name: folder / name for name in spans}
 
 
@@ -62,12 +62,12 @@ def models(datasets, tmp_path_factory):
     return {"first": folder / "first", "second": folder / "second"}
 
 
-def examples_of(dataset, world):
-    return make_examples(decisions_of(dataset, held_out=False), world.features)
+def examples_of(dataset, users):
+    return make_examples(decisions_of(dataset, held_out=False), users.features)
 
 
 def ridge(parts, penalty=10.0, gamma=1.0):
-    """Ridge regression by NumPy in float64; each part of the data comes a round later, in which older ones shrink."""
+    """Fit a ridge regression in float64; before each further part the sums of the earlier ones are scaled by gamma."""
     covariance, response = 0.0, 0.0
     for part in parts:
         x = np.concatenate([part.context, part.arm], axis=1).astype(float)
@@ -76,138 +76,138 @@ def ridge(parts, penalty=10.0, gamma=1.0):
 
 
 def theta(policy_directory):
-    """Coefficients of an exported policy: its scores of unit contexts and arms less that of zeros."""
+    """Compute the coefficients of an exported policy, its scores of unit contexts and arms."""
     policy = load(policy_directory)
     sizes = [shape[-1] for shape in policy.features.spec(1).values()]
     unit = np.eye(sum(sizes), dtype=np.float32)
     return policy.score_pairs(unit[:, : sizes[0]], unit[:, sizes[0] :])
 
 
-def test_learning_round_by_round_is_learning_all_at_once(datasets, models, world, tmp_path):
+def test_learning_round_by_round_is_learning_all_at_once(datasets, models, users, tmp_path):
     """Without forgetting the incremental model, the one of all data, and NumPy's ridge regression are the same."""
     at_once = train(datasets["both"], tmp_path / "model", AGENT, SOFTMAX)
     assert at_once["learnt"] == read_model(models["second"]).learnt
-    expected = ridge([examples_of(datasets["both"], world)])
+    expected = ridge([examples_of(datasets["both"], users)])
     np.testing.assert_allclose(theta(tmp_path / "model" / "policy"), expected, atol=1e-5)
     np.testing.assert_allclose(theta(models["second"] / "policy"), expected, atol=1e-5)
 
 
-def test_forgetting_weighs_what_was_learnt_before_by_gamma(datasets, models, world, tmp_path):
-    """With gamma 0.5: A = 0.5 A_1 + A_2 and b likewise; a model that has forgotten nothing differs visibly."""
+def test_forgetting_weights_earlier_events_by_gamma(datasets, models, users, tmp_path):
+    """With gamma 0.5: A = 0.5 A_1 + A_2 and b likewise; a model without forgetting differs."""
     forgetting = LinUCB(alpha=0.0, tikhonov=10.0, gamma=0.5)
     train(datasets["second"], tmp_path / "model", forgetting, SOFTMAX, serving=models["first"])
-    parts = [examples_of(datasets[name], world) for name in ("first", "second")]
-    found = theta(tmp_path / "model" / "policy")
-    np.testing.assert_allclose(found, ridge(parts, gamma=0.5), atol=1e-5)
-    assert np.abs(found - ridge(parts)).max() > 0.01
+    parts = [examples_of(datasets[name], users) for name in ("first", "second")]
+    coefficients = theta(tmp_path / "model" / "policy")
+    np.testing.assert_allclose(coefficients, ridge(parts, gamma=0.5), atol=1e-5)
+    assert np.abs(coefficients - ridge(parts)).max() > 0.01
 
 
-def test_a_model_says_what_it_learnt_and_until_when(datasets, models, world):
+def test_a_model_has_its_number_of_events_and_the_end_of_its_data(datasets, models, users):
     for name, until in (("first", START + MINUTE), ("second", START + 2 * MINUTE)):
         model = read_model(models[name])
-        assert model.learnt == len(examples_of(datasets["first" if name == "first" else "both"], world).event)
+        assert model.learnt == len(examples_of(datasets["first" if name == "first" else "both"], users).event)
         assert model.until == until
         assert (model.parameters, model.exploration) == (AGENT, SOFTMAX)
         policy = load(model.policy)
         assert (policy.version, policy.exploration) == (model.version, SOFTMAX)
         assert f"{model.learnt:,} logged decisions" in describe(model.policy)["data"]
-    shown = load(models["first"] / "policy").recommend(world.requests([0], [[0]])[0]["context"], rng=0)
-    assert set(shown.titles) <= set(world.titles)
+    recommendation = load(models["first"] / "policy").recommend(users.requests([0], [[0]])[0]["context"], rng=0)
+    assert set(recommendation.titles) <= set(users.titles)
 
 
-def test_what_was_learnt_is_worth_something(models, world):
+def test_each_trained_policy_is_better_than_the_one_before(models, users):
     """A policy of one minute is better than chance; with another minute it is better still; 4,000 common visits."""
-    visits = world.visits(4000, np.random.default_rng(5))
-    chance = world.uniform_value(visits)
-    first, second = (world.value(load(models[name] / "policy"), visits) for name in ("first", "second"))
+    visits = users.visits(4000, np.random.default_rng(5))
+    chance = users.uniform_value(visits)
+    first, second = (users.value(load(models[name] / "policy"), visits) for name in ("first", "second"))
     for better, worse in ((first, chance), (second, first)):
         gain = better - worse
         assert gain.mean() > 4 * gain.std() / np.sqrt(len(gain))
 
 
 def test_the_same_dataset_and_parent_give_the_same_version(datasets, models, tmp_path):
-    again = train(datasets["second"], tmp_path / "model", AGENT, SOFTMAX, serving=models["first"], seed=7)
-    assert again["version"] == read_model(models["second"]).version
+    result = train(datasets["second"], tmp_path / "model", AGENT, SOFTMAX, serving=models["first"], seed=7)
+    assert result["version"] == read_model(models["second"]).version
 
 
-def test_events_that_are_doubled_and_in_another_order_give_the_identical_policy(datasets, world):
-    whole = examples_of(datasets["first"], world)
+def test_events_that_are_doubled_and_in_another_order_give_the_identical_policy(datasets, users):
+    whole = examples_of(datasets["first"], users)
     rows = np.arange(len(whole.event))
     order = np.random.default_rng(0).permutation(np.repeat(rows, 2))
-    agents = [learner(world.features, 10, AGENT) for _ in range(2)]
-    for agent, chosen in zip(agents, (rows, order), strict=True):
-        assert learn(agent, Examples(*(column[chosen] for column in whole))) == len(rows)
-    ours, other = ([variable.numpy() for variable in agent.variables] for agent in agents)
-    for one, two in zip(ours, other, strict=True):
-        np.testing.assert_array_equal(one, two)
+    agents = [learner(users.features, 10, AGENT) for _ in range(2)]
+    for agent, selection in zip(agents, (rows, order), strict=True):
+        assert learn(agent, Examples(*(column[selection] for column in whole))) == len(rows)
+    first, second = ([variable.numpy() for variable in agent.variables] for agent in agents)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
-def test_a_log_that_was_delivered_twice_gives_the_identical_version(models, world, tmp_path):
+def test_a_log_that_was_delivered_twice_gives_the_identical_version(models, users, tmp_path):
     warehouse = LocalWarehouse()
     for _ in range(2):
-        import_log(warehouse, *simulate_log(world, 600, START, seed=0))
-    ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", titles=titles(world))
-    again = train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
-    assert again["version"] == read_model(models["first"]).version
+        import_log(warehouse, *simulate_log(users, 600, START, seed=0))
+    ingest(warehouse, START, START + MINUTE, STARS, users.features, tmp_path / "data", titles=titles(users))
+    result = train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
+    assert result["version"] == read_model(models["first"]).version
 
 
 def test_without_new_events_the_model_stays_as_it_is(datasets, models, tmp_path):
-    """The first minute again, which the second model has learnt: same version, and data up to then it has had."""
-    same = train(datasets["first"], tmp_path / "model", AGENT, SOFTMAX, serving=models["second"])
+    """The second model has learnt the first minute already: the version and the end of the data stay the same."""
+    result = train(datasets["first"], tmp_path / "model", AGENT, SOFTMAX, serving=models["second"])
     before, after = read_model(models["second"]), read_model(tmp_path / "model")
-    assert same == {"version": before.version, "parent": before.parent, "new": 0, "learnt": before.learnt}
+    assert result == {"version": before.version, "parent": before.parent, "new": 0, "learnt": before.learnt}
     assert after._replace(directory=None) == before._replace(directory=None)
     assert load(after.policy).version == before.version
 
 
-def test_a_window_that_overlaps_teaches_only_what_is_new(datasets, models, world, tmp_path):
+def test_only_new_events_of_an_overlapping_window_are_learnt(datasets, models, users, tmp_path):
     result = train(datasets["both"], tmp_path / "model", AGENT, SOFTMAX, serving=models["first"])
-    assert result["new"] == len(examples_of(datasets["second"], world).event)
+    assert result["new"] == len(examples_of(datasets["second"], users).event)
     np.testing.assert_allclose(theta(tmp_path / "model" / "policy"), theta(models["second"] / "policy"), atol=1e-5)
 
 
-def test_a_model_with_other_features_is_not_gone_on_from(models, world, tmp_path):
+def test_a_parent_with_other_features_is_refused(models, users, tmp_path):
     warehouse = LocalWarehouse()
-    import_log(warehouse, *simulate_log(world, 50, START))
-    others = replace(world.features, items=2 * world.features.items)
-    ingest(warehouse, START, START + MINUTE, STARS, others, tmp_path / "data")
+    import_log(warehouse, *simulate_log(users, 50, START))
+    features = replace(users.features, items=2 * users.features.items)
+    ingest(warehouse, START, START + MINUTE, STARS, features, tmp_path / "data")
     with pytest.raises(
         ValueError, match=r"the features of the dataset must be those of [0-9a-f]{16}, the model to go on"
     ):
         train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX, serving=models["first"])
 
 
-def test_nothing_to_learn_from_is_refused(world, tmp_path):
+def test_a_dataset_without_training_events_is_refused(users, tmp_path):
     """One decision that is held out, as nearly every one is with a share of 0.999."""
     warehouse = LocalWarehouse()
-    import_log(warehouse, *simulate_log(world, 1, START))
-    ingest(warehouse, START, START + MINUTE, STARS, world.features, tmp_path / "data", holdout=0.999)
+    import_log(warehouse, *simulate_log(users, 1, START))
+    ingest(warehouse, START, START + MINUTE, STARS, users.features, tmp_path / "data", holdout=0.999)
     with pytest.raises(ValueError, match="decisions must be at least one to learn from, the dataset has none"):
         train(tmp_path / "data", tmp_path / "model", AGENT, SOFTMAX)
     assert not (tmp_path / "model").exists()
 
 
-def test_a_training_killed_while_it_writes_leaves_no_model_and_comes_to_the_same_end(
+def test_a_training_killed_while_it_writes_leaves_no_model_and_gives_the_same_one_again(
     datasets, models, tmp_path, kill_when
 ):
-    place = tmp_path / "model"
-    command = [sys.executable, "-c", TRAINS, str(datasets["second"]), str(place), str(models["first"])]
-    kill_when(subprocess.Popen(command, stderr=subprocess.PIPE), (place / "policy").exists)
-    if (place / "model.json").exists():  # the kill came a moment late: then the model is whole
-        assert load(place / "policy").version == read_model(place).version
-        shutil.rmtree(place)
+    directory = tmp_path / "model"
+    command = [sys.executable, "-c", TRAINING, str(datasets["second"]), str(directory), str(models["first"])]
+    kill_when(subprocess.Popen(command, stderr=subprocess.PIPE), (directory / "policy").exists)
+    if (directory / "model.json").exists():  # the kill came too late: then the model is complete
+        assert load(directory / "policy").version == read_model(directory).version
+        shutil.rmtree(directory)
     else:
         with pytest.raises(ValueError, match=r"model must be the directory of a complete model, it has no model.json"):
-            read_model(place)
-    result = train(datasets["second"], place, AGENT, SOFTMAX, serving=models["first"])
+            read_model(directory)
+    result = train(datasets["second"], directory, AGENT, SOFTMAX, serving=models["first"])
     assert result["version"] == read_model(models["second"]).version
 
 
-def test_a_reward_that_comes_later_does_not_teach_an_event_again(world, tmp_path):
-    """What was silent for the window is learnt as silent, and stays so."""
+def test_a_late_reward_does_not_change_a_learnt_event(users, tmp_path):
+    """A decision without a reward within its window is learnt with the default, once."""
     warehouse = LocalWarehouse()
-    import_log(warehouse, *simulate_log(world, 100, START))
-    features, span = world.features, (START, START + MINUTE)
+    import_log(warehouse, *simulate_log(users, 100, START))
+    features, span = users.features, (START, START + MINUTE)
     ingest(warehouse, *span, STARS, features, tmp_path / "before")
     train(tmp_path / "before", tmp_path / "one", AGENT, SOFTMAX)
     silent = pq.read_table(tmp_path / "before" / "decisions.parquet", filters=pc.field("reward_time").is_null())
@@ -215,5 +215,5 @@ def test_a_reward_that_comes_later_does_not_teach_an_event_again(world, tmp_path
     warehouse.write([Reward(row["event_id"], row["time"], 5.0) for row in silent.to_pylist()])
     manifest = ingest(warehouse, *span, STARS, features, tmp_path / "after")
     assert manifest["counts"]["defaulted"] == 0
-    again = train(tmp_path / "after", tmp_path / "two", AGENT, SOFTMAX, serving=tmp_path / "one")
-    assert again["new"] == 0
+    result = train(tmp_path / "after", tmp_path / "two", AGENT, SOFTMAX, serving=tmp_path / "one")
+    assert result["new"] == 0

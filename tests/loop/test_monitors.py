@@ -1,4 +1,4 @@
-"""Monitors say nothing while all is well, and a sentence when propensities, rewards, contexts or the join are not."""
+"""Monitors raise alarms on wrong propensities, shifted rewards or contexts and a broken join, and on nothing else."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from true_policies import NOON, policy, priced, sold
+from true_policies import NOON, policy, price_log, price_policy
 
 from recbandits.loop import monitors
 from recbandits.loop.gate import probabilities_of
@@ -19,47 +19,47 @@ from recbandits.records import to_table
 EDGES = [NOON, NOON + timedelta(hours=1), NOON + timedelta(hours=2)]
 
 
-def decided(world, decider, n=2000, seed=0, drift=0.0, start=NOON, missing=0.1):
-    """Decisions within the hour after `start`, as a warehouse joins them; rewards come after 2 seconds."""
+def draw_decisions(users, policy, n=2000, seed=0, drift=0.0, start=NOON, missing=0.1):
+    """Draw decisions within the hour after `start`, as a warehouse joins them; rewards come after 2 seconds."""
     rng = np.random.default_rng(seed)
-    users, items = visits = world.visits(n, rng, 5)
-    made = decider.decide(world.contexts(users), world.candidate_ids(items), rng=rng)
-    rewards = world.rate(world.expected(users, items, drift)[np.arange(n), made.action], rng)
+    rows, items = visits = users.visits(n, rng, 5)
+    choices = policy.decide(users.contexts(rows), users.candidate_ids(items), rng=rng)
+    rewards = users.rate(users.expected(rows, items, drift)[np.arange(n), choices.action], rng)
     silent = rng.random(n) < missing
-    ids, versions = [f"{seed}/{number}" for number in range(n)], [decider.version] * n
+    ids, versions = [f"{seed}/{number}" for number in range(n)], [policy.version] * n
     times = [start + timedelta(seconds=3600 * number / n) for number in range(n)]
-    table = to_table(world.interactions(visits, ids, times, versions, made.action, made.propensity))
-    late = [None if none else time + timedelta(seconds=2) for time, none in zip(times, silent, strict=True)]
-    return joined(table, pa.array(np.where(silent, 1.0, rewards)), pa.array(late, pa.timestamp("us", "UTC")))
+    table = to_table(users.interactions(visits, ids, times, versions, choices.action, choices.propensity))
+    reward_times = [None if none else time + timedelta(seconds=2) for time, none in zip(times, silent, strict=True)]
+    return join(table, pa.array(np.where(silent, 1.0, rewards)), pa.array(reward_times, pa.timestamp("us", "UTC")))
 
 
-def joined(table, rewards, times):
-    """The table of a warehouse of a table of decisions."""
+def join(table, rewards, times):
+    """Add the rewards and their times to a table of decisions, as a warehouse does."""
     table = table.append_column("reward", rewards)
     return table.append_column("reward_time", times)
 
 
 def with_columns(table, **columns):
-    """The table with other values in some columns."""
+    """Return the table with other values in some columns."""
     for name, values in columns.items():
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+        position = table.schema.get_field_index(name)
+        table = table.set_column(position, table.schema.field(name), pa.array(values, table.schema.field(name).type))
     return table
 
 
 @pytest.fixture(scope="module")
-def served(world):
-    return policy(world, 0.8)
+def serving(users):
+    return policy(users, 0.8)
 
 
 @pytest.fixture(scope="module")
-def decisions(world, served):
-    later = decided(world, served, seed=1, start=EDGES[1])
-    return pa.concat_tables([decided(world, served), later])
+def decisions(users, serving):
+    later = draw_decisions(users, serving, seed=1, start=EDGES[1])
+    return pa.concat_tables([draw_decisions(users, serving), later])
 
 
-def test_right_propensities_have_ratios_about_1_and_no_alarm(decisions, served):
-    (row,) = monitors.propensities(decisions, {served.version: served}).itertuples()
+def test_right_propensities_have_ratios_about_1_and_no_alarm(decisions, serving):
+    (row,) = monitors.propensities(decisions, {serving.version: serving}).itertuples()
     assert row.low < 1 < row.high
     assert (row.decisions, row.differing, row.alarm) == (4000, 0.0, "")
     assert row.smallest == pc.min(decisions["propensity"]).as_py()
@@ -72,39 +72,39 @@ def test_uniform_decisions_have_a_ratio_of_exactly_1(decisions):
     assert np.isnan(row.differing)
 
 
-def test_a_short_log_of_a_sharp_policy_is_no_reason_for_an_alarm(world):
+def test_a_short_log_of_a_sharp_policy_is_no_reason_for_an_alarm(users):
     """Of 60 right logs of 120 decisions at most one or two in twenty may be called wrong; most have a ratio below 1."""
-    sharp = policy(world, 3.0)
+    sharp = policy(users, 3.0)
     rows = [
-        monitors.propensities(decided(world, sharp, n=120, seed=seed), {sharp.version: sharp}).iloc[0]
+        monitors.propensities(draw_decisions(users, sharp, n=120, seed=seed), {sharp.version: sharp}).iloc[0]
         for seed in range(60)
     ]
     assert np.mean([row["ratio"] < 1 for row in rows]) > 0.6
     assert np.mean([row["alarm"] != "" for row in rows]) < 0.1
 
 
-def test_the_power_is_the_error_that_would_be_found_with_probability_0_8(world):
+def test_the_power_is_the_error_that_would_be_found_with_probability_0_8(users):
     """Of 300 right logs whose ratios are scaled by the stated error, 0.8 are outside the interval: 0.73 to 0.87."""
-    flat = policy(world, 0.3)
-    (row,) = monitors.propensities(decided(world, flat), {flat.version: flat}).itertuples()
+    flat = policy(users, 0.3)
+    (row,) = monitors.propensities(draw_decisions(users, flat), {flat.version: flat}).itertuples()
     error = int(re.fullmatch("Propensities that are wrong by (.*)% would be found .*", row.power)[1]) / 100
     standard_error = (row.high - row.ratio) / 1.96
     ratios = np.random.default_rng(0).normal(1 + error, standard_error, 300)
     assert np.mean(ratios - 1.96 * standard_error > 1) == pytest.approx(0.8, abs=0.07)
 
 
-def test_without_power_the_monitor_says_so(world, served, decisions):
+def test_without_power_the_monitor_says_so(users, serving, decisions):
     """60 decisions of a sharp policy; and a uniform one, whose mean of 1 / (k p) cannot vary with the actions."""
-    sharp = policy(world, 3.0)
+    sharp = policy(users, 3.0)
     even = with_columns(decisions, propensity=np.full(4000, 0.2))
-    for table, policies in ((decided(world, sharp, n=60), {sharp.version: sharp}), (even, None)):
+    for table, policies in ((draw_decisions(users, sharp, n=60), {sharp.version: sharp}), (even, None)):
         (row,) = monitors.propensities(table, policies).itertuples()
         assert row.power.startswith("No power")
         assert row.alarm == ""
 
 
-def test_contexts_that_are_empty_or_that_the_policy_cannot_read_are_accepted(decisions, served):
-    policies = {served.version: served}
+def test_contexts_that_are_empty_or_that_the_policy_cannot_read_are_accepted(decisions, serving):
+    policies = {serving.version: serving}
     for context in ("{}", '{"strange": 1}'):
         changed = with_columns(decisions, context=[context] * 4000)
         assert monitors.propensities(changed, policies)["decisions"].tolist() == [4000]
@@ -114,47 +114,49 @@ def test_contexts_that_are_empty_or_that_the_policy_cannot_read_are_accepted(dec
     assert len(monitors.propensities(decisions.slice(0, 0), policies)) == 0
 
 
-def test_decisions_of_people_without_an_id_and_of_new_ones_are_monitored(decisions, served):
+def test_decisions_of_users_without_an_id_and_of_new_users_are_monitored(decisions, serving):
     changed = with_columns(decisions, user_id=[None, "a new user"] * 2000)
-    (row,) = monitors.propensities(changed, {served.version: served}).itertuples()
+    (row,) = monitors.propensities(changed, {serving.version: serving}).itertuples()
     assert (row.decisions, row.differing, row.alarm) == (4000, 0.0, "")
 
 
-def test_actions_that_were_drawn_otherwise_than_logged_raise_an_alarm(world, served):
+def test_actions_drawn_with_other_probabilities_than_logged_raise_an_alarm(users, serving):
     """Actions of another policy, with the propensities that this one has for them: nothing differs but the mean."""
-    flat = policy(world, 0.0)
-    table = decided(world, flat)
+    flat = policy(users, 0.0)
+    table = draw_decisions(users, flat)
     log = monitors.log_of(table)
-    own = probabilities_of(served, log)[np.arange(len(log)), log.action]
-    table = with_columns(table, propensity=own, policy_version=[served.version] * len(log))
-    (row,) = monitors.propensities(table, {served.version: served}).itertuples()
+    propensity = probabilities_of(serving, log)[np.arange(len(log)), log.action]
+    table = with_columns(table, propensity=propensity, policy_version=[serving.version] * len(log))
+    (row,) = monitors.propensities(table, {serving.version: serving}).itertuples()
     assert row.differing == 0
     assert row.low > 1
     assert "are not those of its decisions" in row.alarm
 
 
-def test_propensities_that_are_twice_as_small_as_they_should_be_raise_an_alarm(decisions, served):
-    """The mean of 1 / (k p) is then 2; and nothing that was logged is what the policy gives."""
+def test_propensities_that_are_twice_as_small_as_they_should_be_raise_an_alarm(decisions, serving):
+    """The mean of 1 / (k p) is then 2, and no logged propensity is that of the policy."""
     wrong = with_columns(decisions, propensity=decisions["propensity"].to_numpy() / 2)
-    (without,) = monitors.propensities(wrong).itertuples()
-    assert without.ratio == pytest.approx(2, abs=0.3)
-    assert "are not those of its decisions" in without.alarm
-    (known,) = monitors.propensities(wrong, {served.version: served}).itertuples()
-    assert known.differing > 0.99
-    assert "other propensities than its own" in known.alarm
+    (without_policy,) = monitors.propensities(wrong).itertuples()
+    assert without_policy.ratio == pytest.approx(2, abs=0.3)
+    assert "are not those of its decisions" in without_policy.alarm
+    (with_policy,) = monitors.propensities(wrong, {serving.version: serving}).itertuples()
+    assert with_policy.differing > 0.99
+    assert "other propensities than its own" in with_policy.alarm
 
 
-def test_without_drift_nothing_is_said(decisions, served):
-    table = monitors.drift(decisions, EDGES, {served.version: served})
+def test_without_drift_there_is_no_alarm(decisions, serving):
+    table = monitors.drift(decisions, EDGES, {serving.version: serving})
     assert table["decisions"].tolist() == [2000, 2000]
     assert table["alarm"].tolist() == ["", ""]
     assert (table["low"] < table["reward"]).all()
     assert (table[["psi_reward", "psi_context"]] < monitors._LARGE).all(axis=None)
 
 
-def test_when_taste_turns_reward_and_error_say_so(world, served):
-    turned = decided(world, served, seed=1, start=EDGES[1], drift=1.0, n=4000)
-    table = monitors.drift(pa.concat_tables([decided(world, served, n=4000), turned]), EDGES, {served.version: served})
+def test_preference_drift_raises_alarms_of_reward_and_error(users, serving):
+    drifted = draw_decisions(users, serving, seed=1, start=EDGES[1], drift=1.0, n=4000)
+    table = monitors.drift(
+        pa.concat_tables([draw_decisions(users, serving, n=4000), drifted]), EDGES, {serving.version: serving}
+    )
     assert table["alarm"][0] == ""
     assert "Rewards have fallen" in table["alarm"][1]
     assert "errs more than at first" in table["alarm"][1]
@@ -162,10 +164,10 @@ def test_when_taste_turns_reward_and_error_say_so(world, served):
     assert table["psi_context"][1] < table["psi_context_limit"][1]
 
 
-def test_rewards_that_rise_are_no_alarm(world):
-    flat, good = policy(world, 0.0), policy(world, 1.0)
+def test_rewards_that_rise_are_no_alarm(users):
+    flat, good = policy(users, 0.0), policy(users, 1.0)
     table = monitors.drift(
-        pa.concat_tables([decided(world, flat), decided(world, good, 2000, 1, start=EDGES[1])]), EDGES
+        pa.concat_tables([draw_decisions(users, flat), draw_decisions(users, good, 2000, 1, start=EDGES[1])]), EDGES
     )
     assert table["low"][1] > table["high"][0]
     assert table["psi_reward"][1] > table["psi_reward_limit"][1]
@@ -175,23 +177,23 @@ def test_rewards_that_rise_are_no_alarm(world):
 def test_a_log_without_contexts_has_no_index_of_them_and_all_else(decisions):
     """In the second hour of another log there are none any more: that is a shift."""
     empty = with_columns(decisions, context=["{}"] * 4000)
-    found, expected = (monitors.drift(table, EDGES) for table in (empty, decisions))
+    actual, expected = (monitors.drift(table, EDGES) for table in (empty, decisions))
     contexts = ["psi_context", "psi_context_limit"]
-    assert found[contexts].isna().all(axis=None)
-    pd.testing.assert_frame_equal(found.drop(columns=contexts), expected.drop(columns=contexts))
-    assert len(drift_plot(found).axes) == 3
+    assert actual[contexts].isna().all(axis=None)
+    pd.testing.assert_frame_equal(actual.drop(columns=contexts), expected.drop(columns=contexts))
+    assert len(drift_plot(actual).axes) == 3
     for parts in ((decisions, empty), (empty, decisions)):
         mixed = pa.concat_tables([parts[0].slice(0, 2000), parts[1].slice(2000)])
         assert "The context has shifted" in monitors.drift(mixed, EDGES)["alarm"][1]
 
 
-def test_users_without_an_id_are_watched_and_decisions_among_unknown_items_as_far_as_can_be(decisions, served):
+def test_users_without_an_id_and_decisions_among_unknown_items_are_monitored(decisions, serving):
     """Every second decision is for a user without an id, the first for a new one; of the third an item is new."""
     users = [None if row % 2 else user for row, user in enumerate(decisions["user_id"].to_pylist())]
-    lists, shown = decisions["candidates"].to_pylist(), decisions["action"].to_pylist()
-    lists[2], shown[2] = ["another", *lists[2][1:]], lists[2][1]
-    table = with_columns(decisions, user_id=["new", *users[1:]], candidates=lists, action=shown)
-    policies = {served.version: served}
+    lists, actions = decisions["candidates"].to_pylist(), decisions["action"].to_pylist()
+    lists[2], actions[2] = ["another", *lists[2][1:]], lists[2][1]
+    table = with_columns(decisions, user_id=["new", *users[1:]], candidates=lists, action=actions)
+    policies = {serving.version: serving}
     (row,) = monitors.propensities(table, policies).itertuples()
     (expected,) = monitors.propensities(decisions, policies).itertuples()
     assert (row.decisions, row.ratio, row.differing, row.alarm) == (4000, expected.ratio, 0.0, "")
@@ -204,7 +206,7 @@ def test_users_without_an_id_are_watched_and_decisions_among_unknown_items_as_fa
 
 
 def contexts(decisions, *hours):
-    """The decisions with other contexts: functions of a random generator, one for each hour."""
+    """Return the decisions with other contexts: functions of a random generator, one for each hour."""
     rng = np.random.default_rng(0)
     return with_columns(decisions, context=[json.dumps(hour(rng)) for hour in hours for _ in range(2000)])
 
@@ -244,27 +246,27 @@ def test_a_column_of_any_kind_that_shifts_raises_the_alarm_and_no_other(decision
 
 def test_a_policy_that_reads_numbers_of_candidates_is_monitored():
     """Its propensities and errors need the prices of the moment, which are in the log."""
-    decider = priced(-0.3)
-    decisions, rewards = sold(decider, 400).to_tables(decider.version)
-    table, policies = joined(decisions, rewards["value"], rewards["time"]), {decider.version: decider}
+    seller = price_policy(-0.3)
+    decisions, rewards = price_log(seller, 400).to_tables(seller.version)
+    table, policies = join(decisions, rewards["value"], rewards["time"]), {seller.version: seller}
     (row,) = monitors.propensities(table, policies).itertuples()
     assert (row.decisions, row.differing, row.alarm) == (400, 0.0, "")
-    found = monitors.drift(table, EDGES, policies)
-    assert found["alarm"].tolist() == [""]
-    assert found["error"][0] == pytest.approx(0.0, abs=1e-9)
+    periods = monitors.drift(table, EDGES, policies)
+    assert periods["alarm"].tolist() == [""]
+    assert periods["error"][0] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_when_other_users_come_the_context_says_so(world, served):
+def test_other_users_raise_an_alarm_of_the_context(users, serving):
     """In the second hour only users whose bias is above its median come."""
-    later = decided(world, served, seed=1, start=EDGES[1], n=4000)
+    later = draw_decisions(users, serving, seed=1, start=EDGES[1], n=4000)
     bias = np.array([json.loads(context)["bias"] for context in later["context"].to_pylist()])
     later = later.filter(pa.array(bias > np.median(bias)))
-    table = monitors.drift(pa.concat_tables([decided(world, served), later]), EDGES)
+    table = monitors.drift(pa.concat_tables([draw_decisions(users, serving), later]), EDGES)
     assert "The context has shifted" in table["alarm"][1]
     assert np.isnan(table["error"]).all()
 
 
-def test_the_stability_index_is_what_a_hand_computes():
+def test_the_stability_index_equals_one_computed_by_hand():
     """Counts 30, 10 and 10, 30 with half a count each: p = 30.5 / 41, q = 10.5 / 41; twice (p - q) log(p / q)."""
     index, freedom = monitors._index(np.array([[30, 10], [10, 30]]))
     assert index == pytest.approx(2 * (20 / 41) * np.log(30.5 / 10.5))
@@ -273,16 +275,16 @@ def test_the_stability_index_is_what_a_hand_computes():
 
 def test_alike_samples_stay_below_the_limit_19_times_in_20():
     """300 pairs of samples of 500 and 800 stars: the index exceeds its limit in about 5 % of them."""
-    rng, above = np.random.default_rng(0), 0
+    rng, exceeded = np.random.default_rng(0), 0
     for _ in range(300):
-        first, now = (pd.DataFrame({"stars": rng.binomial(4, 0.7, n).astype(float)}) for n in (500, 800))
-        index, limit = monitors._shift(first, now)
-        above += index > limit
-    assert above / 300 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+        reference, sample = (pd.DataFrame({"stars": rng.binomial(4, 0.7, n).astype(float)}) for n in (500, 800))
+        index, limit = monitors._shift(reference, sample)
+        exceeded += index > limit
+    assert exceeded / 300 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
 
 
-def test_the_join_is_seen_by_its_lag_and_by_what_is_missing(world, served):
-    first, second = decided(world, served), decided(world, served, seed=1, start=EDGES[1], missing=0.5)
+def test_the_join_is_monitored_by_its_lag_and_its_missing_rewards(users, serving):
+    first, second = draw_decisions(users, serving), draw_decisions(users, serving, seed=1, start=EDGES[1], missing=0.5)
     table = monitors.joins(pa.concat_tables([first, second]), EDGES)
     assert table["lag"].tolist() == [2.0, 2.0]
     assert table["missing"].tolist() == [part["reward_time"].null_count / 2000 for part in (first, second)]
@@ -291,6 +293,6 @@ def test_the_join_is_seen_by_its_lag_and_by_what_is_missing(world, served):
     assert (table["low"] < table["missing"]).all()
 
 
-def test_a_period_without_decisions_is_left_out(decisions, served):
+def test_a_period_without_decisions_is_left_out(decisions, serving):
     edges = [*EDGES, NOON + timedelta(hours=3)]
     assert len(monitors.drift(decisions, edges)) == len(monitors.joins(decisions, edges)) == 2

@@ -1,4 +1,4 @@
-"""A log that no simulation made closes the loop: import, learn, judge, place, by the core. Here it is Open Bandit's."""
+"""The core closes the loop on a log of Open Bandit: import, learn, judge, deploy."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -59,19 +59,19 @@ def loop(logs, tmp_path):
     write_log(tmp_path / "log", *first)
     warehouse, endpoint = LocalWarehouse(), MemoryEndpoint()
     learner = MemoryLearner(features, SETTINGS, endpoint, warehouse)
-    done = import_log(warehouse, *read_log(tmp_path / "log"))
-    start, end = (pd.Timestamp(done[name]).to_pydatetime() for name in ("start", "end"))
-    learner.place(learner.learn(start, end)[0], None, end)
+    summary = import_log(warehouse, *read_log(tmp_path / "log"))
+    start, end = (pd.Timestamp(summary[name]).to_pydatetime() for name in ("start", "end"))
+    learner.deploy(learner.learn(start, end)[0], None, end)
     return warehouse, endpoint, learner
 
 
-def test_a_log_of_anonymous_visitors_is_learnt_judged_and_placed_by_the_core(logs, loop):
+def test_a_log_of_anonymous_visitors_is_learnt_judged_and_deployed_by_the_core(logs, loop):
     """The second log is new: one tick trains a candidate, judges it on both, and makes it a canary."""
     warehouse, endpoint, learner = loop
     (first,) = endpoint.traffic_split
     core = Core(endpoint, warehouse, SETTINGS, learner, overlap=MONTHS)
-    done = import_log(warehouse, *logs[1])
-    now = pd.Timestamp(done["end"]).to_pydatetime() + timedelta(seconds=2 * WINDOW)
+    summary = import_log(warehouse, *logs[1])
+    now = pd.Timestamp(summary["end"]).to_pydatetime() + timedelta(seconds=2 * WINDOW)
     assert core.tick(now, least_new=10_001) == []
     (verdict,) = core.tick(now, least_new=9_900)  # all but those whose window may not have closed
     assert (verdict.kind, verdict.against) == ("deployed", first), verdict.why

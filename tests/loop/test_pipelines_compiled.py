@@ -27,32 +27,34 @@ def read(file):
 
 
 def wrong_locally(file):
-    """What a compiled pipeline has that runs otherwise, or not at all, with KFP's local runner; a set of words.
+    """Find the features of a compiled pipeline that KFP's local runner runs otherwise or not at all, a set of words.
 
     Of `dsl.If` no branch runs and of `If` with `Else` both, with status SUCCESS; a task after a failure does not run;
     `OneOf` raises; loops are run, but no step can collect what they give; retries, variables and caching under keys of
     their own are passed over. Packages would be installed into the interpreter that runs the pipeline.
     """
     spec, more = read(file)
-    found = {"Kubernetes"} if more else set()
+    features = {"Kubernetes"} if more else set()
     for part in (spec["root"], *spec["components"].values()):
         dag = part.get("dag", {})
         outputs = dag.get("outputs", {})
         several = [output for output in outputs.get("artifacts", {}).values() if len(output["artifactSelectors"]) > 1]
-        found |= {"OneOf"} if several or "valueFromOneof" in str(outputs) else set()
+        features |= {"OneOf"} if several or "valueFromOneof" in str(outputs) else set()
         for task in dag.get("tasks", {}).values():
             policy = task.get("triggerPolicy", {})
-            found |= {"condition"} if "condition" in policy else set()
-            found |= {"exit handler"} if policy.get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED" else set()
-            found |= {"retry"} if "retryPolicy" in task else set()
-            found |= {"cache key"} if "cacheKey" in task.get("cachingOptions", {}) else set()
-            found |= {"loop"} if {"parameterIterator", "artifactIterator"} & task.keys() else set()
+            features |= {"condition"} if "condition" in policy else set()
+            features |= {"exit handler"} if policy.get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED" else set()
+            features |= {"retry"} if "retryPolicy" in task else set()
+            features |= {"cache key"} if "cacheKey" in task.get("cachingOptions", {}) else set()
+            features |= {"loop"} if {"parameterIterator", "artifactIterator"} & task.keys() else set()
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor.get("container", {})
-        found |= {"environment"} if "env" in container else set()
-        found |= {"packages"} if "pip install" in str(container) else set()
-        found |= {"container"} if "kfp.dsl.executor_main" not in str(container) and "container" in executor else set()
-    return found
+        features |= {"environment"} if "env" in container else set()
+        features |= {"packages"} if "pip install" in str(container) else set()
+        features |= (
+            {"container"} if "kfp.dsl.executor_main" not in str(container) and "container" in executor else set()
+        )
+    return features
 
 
 def test_the_files_in_the_package_are_what_the_code_compiles_to(tmp_path):
@@ -61,8 +63,8 @@ def test_the_files_in_the_package_are_what_the_code_compiles_to(tmp_path):
     committed = {file.relative_to(TEMPLATES) for file in TEMPLATES.rglob("*.yaml")}
     assert committed == {file.relative_to(tmp_path) for file in files}
     for name in committed:
-        (kept, _), (compiled, _) = read(TEMPLATES / name), read(tmp_path / name)
-        assert kept | {"sdkVersion": ""} == compiled | {"sdkVersion": ""}, name
+        (committed_spec, _), (compiled_spec, _) = read(TEMPLATES / name), read(tmp_path / name)
+        assert committed_spec | {"sdkVersion": ""} == compiled_spec | {"sdkVersion": ""}, name
 
 
 @pytest.mark.parametrize("component", pipelines.COMPONENTS, ids=lambda component: component.name)
@@ -169,7 +171,7 @@ def with_packages(number: int):
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "found"),
+    ("pipeline", "features"),
     [
         (one_of, {"condition", "OneOf"}),
         (exit_handler, {"exit handler"}),
@@ -180,9 +182,9 @@ def with_packages(number: int):
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_what_the_local_runner_gets_wrong_is_found(pipeline, found, tmp_path):
+def test_unsupported_features_of_the_local_runner_are_found(pipeline, features, tmp_path):
     compiler.Compiler().compile(pipeline, str(tmp_path / "bad.yaml"))
-    assert wrong_locally(tmp_path / "bad.yaml") == found
+    assert wrong_locally(tmp_path / "bad.yaml") == features
 
 
 def test_no_step_imports_a_platform_by_itself():

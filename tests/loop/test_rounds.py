@@ -13,7 +13,7 @@ from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, run_rounds
 from recbandits.loop.settings import Guardrail, Settings
 from recbandits.loop.simulated_users import STARS
 
-# The small world of the tests: fewer movies and factors, so less is to be learnt, by fewer decisions.
+# Fewer movies and factors than the defaults, so that fewer decisions suffice to learn.
 SETTINGS = Settings(
     STARS,
     movies=30,
@@ -27,15 +27,15 @@ NUMBERS = ("kind", "version", "against", "why", "difference", "low", "high", "ef
 
 
 @pytest.fixture(scope="module")
-def runs(world):
-    return run_rounds(world, 5, SETTINGS, seeds=range(3), learners=("learning", "frozen"))
+def runs(users):
+    return run_rounds(users, 5, SETTINGS, seeds=range(3), learners=("learning", "frozen"))
 
 
 @pytest.fixture(scope="module")
-def drifted(world):
+def drifted(users):
     """Preferences drift before the third re-training."""
     learners = "forgetting", "frozen"
-    return run_rounds(world, 5, SETTINGS, seeds=range(3), learners=learners, drift=[0, 0, 1, 1, 1, 1])
+    return run_rounds(users, 5, SETTINGS, seeds=range(3), learners=learners, drift=[0, 0, 1, 1, 1, 1])
 
 
 def test_the_last_served_policy_is_better_than_the_first(runs):
@@ -50,10 +50,10 @@ def test_no_policy_is_better_than_the_oracle_or_worse_than_chance(runs):
 
 
 def test_learners_of_one_seed_begin_with_the_same_policy_and_the_frozen_one_keeps_it(runs):
-    begun = runs[runs["round"] == 0].groupby("seed")["version"].nunique()
-    kept = runs[runs["learner"] == "frozen"].groupby("seed")["version"].nunique()
-    assert (begun == 1).all()
-    assert (kept == 1).all()
+    first_versions = runs[runs["round"] == 0].groupby("seed")["version"].nunique()
+    frozen_versions = runs[runs["learner"] == "frozen"].groupby("seed")["version"].nunique()
+    assert (first_versions == 1).all()
+    assert (frozen_versions == 1).all()
 
 
 def test_the_forgetting_loop_recovers_from_drift_and_the_frozen_policy_does_not(drifted):
@@ -65,15 +65,15 @@ def test_the_forgetting_loop_recovers_from_drift_and_the_frozen_policy_does_not(
     assert values["frozen"][5] == pytest.approx(values["frozen"][2])
 
 
-def test_runs_are_the_same_when_run_again(world, runs):
-    again = run_rounds(world, 2, SETTINGS, seeds=[1], learners=("learning",))
+def test_runs_are_the_same_when_run_again(users, runs):
+    repeated = run_rounds(users, 2, SETTINGS, seeds=[1], learners=("learning",))
     part = runs[(runs["seed"] == 1) & (runs["learner"] == "learning") & (runs["round"] <= 2)]
-    pd.testing.assert_frame_equal(again, part.reset_index(drop=True), check_dtype=False)
+    pd.testing.assert_frame_equal(repeated, part.reset_index(drop=True), check_dtype=False)
 
 
-def test_a_candidate_that_learnt_from_poisoned_rewards_is_stopped_by_the_gate(world):
+def test_a_candidate_that_learnt_from_poisoned_rewards_is_stopped_by_the_gate(users):
     """6 - reward in training, the truth in what is held out: users never meet it, and the next candidate serves."""
-    loop = Loop(world, SETTINGS)
+    loop = Loop(users, SETTINGS)
     loop.begin()
     before = loop.endpoint.traffic_split
     loop.serve()
@@ -88,7 +88,7 @@ def test_a_candidate_that_learnt_from_poisoned_rewards_is_stopped_by_the_gate(wo
 
 
 class Broken:
-    """An endpoint in which one version, whatever it is asked, decides as `policy` says."""
+    """An endpoint in which one version decides by another policy."""
 
     def __init__(self, endpoint, version, policy):
         self._endpoint, self._version, self._policy = endpoint, version, policy
@@ -101,16 +101,16 @@ class Broken:
         return versions, probabilities, invert_cdf(probabilities, draws)
 
 
-def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(world):
+def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(users):
     """It passed the gate, was promoted, and then decides the opposite, as by features that were mixed up."""
-    loop = Loop(world, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, holdback=20, least=50, most=500)))
+    loop = Loop(users, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, holdback=20, least=50, most=500)))
     first = loop.begin().version
     loop.serve()
     candidate, held_out = loop.learn()
     assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"
     _, verdicts = loop.serve()
     assert [verdict.kind for verdict in verdicts][-1] == "promoted"
-    bad = Broken(loop.endpoint, candidate.policy.version, policy(world, -5.0))
+    bad = Broken(loop.endpoint, candidate.policy.version, policy(users, -5.0))
     for _ in range(5):
         _, verdicts = loop.serve(decider=bad)
         if verdicts:
@@ -121,9 +121,9 @@ def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(world)
     assert loop.serving.policy.version == first
 
 
-def test_what_is_logged_is_what_was_decided(world):
+def test_each_decision_is_logged_once_with_its_propensity(users):
     """The warehouse has every decision once, with the propensity of the version that decided."""
-    loop = Loop(world, SETTINGS)
+    loop = Loop(users, SETTINGS)
     loop.begin()
     loop.serve()
     counts = loop.warehouse.counts(loop.now.replace(year=2025), loop.now, SETTINGS.join.window)
@@ -133,11 +133,11 @@ def test_what_is_logged_is_what_was_decided(world):
     np.testing.assert_allclose(probabilities[np.arange(len(log)), log.action], log.propensity, rtol=1e-5)  # float32
 
 
-def test_a_round_of_the_core_is_the_same_as_its_parts(world):
-    """Learning, judging and placing by hand, on all that was logged: the core's plan comes to the same verdict."""
+def test_a_round_of_the_core_is_the_same_as_its_parts(users):
+    """Learning, judging and deploying by hand, on all that was logged, gives the verdict of the core's plan."""
     verdicts = []
     for by_core in (True, False):
-        loop = Loop(world, SETTINGS)
+        loop = Loop(users, SETTINGS)
         loop.begin()
         loop.serve()
         if by_core:
@@ -149,8 +149,8 @@ def test_a_round_of_the_core_is_the_same_as_its_parts(world):
     assert [getattr(verdicts[0], name) for name in NUMBERS] == [getattr(verdicts[1], name) for name in NUMBERS]
 
 
-def test_while_a_canary_waits_for_its_verdict_nothing_is_trained(world):
-    loop = Loop(world, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, least=9000, most=9000)))
+def test_while_a_canary_waits_for_its_verdict_nothing_is_trained(users):
+    loop = Loop(users, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, least=9000, most=9000)))
     loop.begin()
     loop.serve()
     assert loop.retrain().kind == "deployed"
@@ -158,18 +158,18 @@ def test_while_a_canary_waits_for_its_verdict_nothing_is_trained(world):
     assert loop.retrain() is None
 
 
-def test_visitors_without_an_id_are_split_by_the_shares(world):
+def test_visitors_without_an_id_are_split_by_the_shares(users):
     """4,000 visits of which a third of the draws would go to the canary at 30 %: four standard errors are 0.03."""
-    loop = Loop(world, SETTINGS)
+    loop = Loop(users, SETTINGS)
     loop.begin()
     first = loop.serving.policy
-    loop.endpoint.deploy(policy(world), 30)
-    people, items = world.visits(4000, np.random.default_rng(0))
-    requests = world.contexts(people), world.candidate_ids(items)
+    loop.endpoint.deploy(policy(users), 30)
+    rows, items = users.visits(4000, np.random.default_rng(0))
+    requests = users.contexts(rows), users.candidate_ids(items)
     versions, _, _ = loop.endpoint.decide([None] * 4000, *requests, np.random.default_rng(1).random(4000))
     assert (versions != first.version).mean() == pytest.approx(0.3, abs=0.03)
 
 
-def test_drift_is_given_for_every_span(world):
+def test_drift_is_given_for_every_span(users):
     with pytest.raises(ValueError, match="drift must be of 3 spans of traffic, one more than rounds, got 2"):
-        run_rounds(world, 2, SETTINGS, drift=[0, 1])
+        run_rounds(users, 2, SETTINGS, drift=[0, 1])

@@ -57,8 +57,8 @@ def bindings(policy):
 
 class TestGcp(PlatformContract):
     def present(self, platform):
-        found = [name for path, name in DOCUMENTS.items() if path in platform.cloud.documents]
-        return found + [("repository", REPOSITORY)] * (REPOSITORY in platform.cloud.resources)
+        names = [name for path, name in DOCUMENTS.items() if path in platform.cloud.documents]
+        return names + [("repository", REPOSITORY)] * (REPOSITORY in platform.cloud.resources)
 
     def occupy(self, platform):
         """A bucket of this project with other labels."""
@@ -177,11 +177,11 @@ def test_other_members_and_conditions_of_the_policy_are_kept(platform, cloud):
     cloud.resources["projects/movie-lab-42:policy"] = policy
     platform.create()
     assert cloud.requests("GetIamPolicy")[0]["options"] == {"requestedPolicyVersion": 3}
-    kept = cloud.resources["projects/movie-lab-42:policy"]
-    assert kept.version == 3
-    hours = [list(each.members) for each in kept.bindings if each.condition.title == "office hours"]
-    assert hours == [[member("train")]]
-    plain = {(each.role, name) for each in kept.bindings if not each.condition.title for name in each.members}
+    stored_policy = cloud.resources["projects/movie-lab-42:policy"]
+    assert stored_policy.version == 3
+    members = [list(each.members) for each in stored_policy.bindings if each.condition.title == "office hours"]
+    assert members == [[member("train")]]
+    plain = {(each.role, name) for each in stored_policy.bindings if not each.condition.title for name in each.members}
     assert {(role, member("train")), (role, "user:somebody@example.com")} <= plain
     platform.clean_up(dry_run=False)
     assert bindings(cloud.resources["projects/movie-lab-42:policy"]) == {

@@ -342,13 +342,13 @@ def run_batches(cloud, server, lost=()):
             predictions = server.predict(server.preprocess(json.dumps(body).encode()))
             answers = json.loads(server.postprocess(predictions))["predictions"]
             results += zip(body["instances"], answers, strict=True)
-        kept = [{"instance": instance, "prediction": answer} for instance, answer in results if instance not in lost]
-        for number, part in enumerate((kept[1::2][::-1], kept[::2])):
+        records = [{"instance": instance, "prediction": answer} for instance, answer in results if instance not in lost]
+        for number, part in enumerate((records[1::2][::-1], records[::2])):
             content = "".join(json.dumps(each) + "\n" for each in part).encode()
             cloud.objects[f"{folder}/out/prediction.results-0000{number}-of-00002"] = content
-        made = cloud._create("batch_prediction_job", request, "CreateBatchPredictionJob")
-        made.output_info.gcs_output_directory = f"{folder}/out"
-        return made
+        resource = cloud._create("batch_prediction_job", request, "CreateBatchPredictionJob")
+        resource.output_info.gcs_output_directory = f"{folder}/out"
+        return resource
 
     cloud.answers["CreateBatchPredictionJob"] = run
 

@@ -43,7 +43,7 @@ SETTINGS = {
 
 @pytest.fixture
 def cloud(monkeypatch):
-    """A recorder in which a function that was made has its trigger and its service of Cloud Run."""
+    """A recorder in which a created function has its trigger and its service of Cloud Run."""
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     with Recorder(PROJECT) as cloud:
         run, trigger = f"https://run.googleapis.com/v2/{SERVICE}", f"https://eventarc.googleapis.com/v1/{TRIGGER}"
@@ -52,12 +52,12 @@ def cloud(monkeypatch):
         create = cloud._create
 
         def complete(field, request, method):
-            made = create(field, request, method)
+            resource = create(field, request, method)
             if field == "function":
-                made.service_config.service = SERVICE
-                if made.event_trigger.pubsub_topic:
-                    made.event_trigger.trigger = TRIGGER
-            return made
+                resource.service_config.service = SERVICE
+                if resource.event_trigger.pubsub_topic:
+                    resource.event_trigger.trigger = TRIGGER
+            return resource
 
         monkeypatch.setattr(cloud, "_create", complete)
         yield cloud

@@ -39,12 +39,12 @@ def cloud(recorder):
 
 
 @pytest.fixture
-def kept(cloud):
+def builder(cloud):
     return GcpPlatform(CONFIG).images
 
 
-def test_the_whole_request(kept, cloud):
-    kept.build("serve")
+def test_the_whole_request(builder, cloud):
+    builder.build("serve")
     ((uri, content),) = cloud.objects.items()
     name = f"source/{hashlib.sha256(content).hexdigest()[:16]}.tgz"
     assert uri == f"gs://movie-lab-42-recbandits-v2/{name}"
@@ -64,8 +64,8 @@ def test_the_whole_request(kept, cloud):
     }
 
 
-def test_the_archive_is_the_build_context_and_the_same_for_the_same_files(kept, cloud):
-    kept.build("train")
+def test_the_archive_is_the_build_context_and_the_same_for_the_same_files(builder, cloud):
+    builder.build("train")
     (content,) = cloud.objects.values()
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         entries = tar.getmembers()
@@ -76,21 +76,21 @@ def test_the_archive_is_the_build_context_and_the_same_for_the_same_files(kept, 
     assert archive(ROOT) == content
 
 
-def test_what_was_built_is_named_by_its_digest_and_the_same_source_is_sent_once(kept, cloud):
-    assert [kept.build("serve"), kept.build("serve")] == [f"{URI}@{DIGEST}"] * 2
+def test_what_was_built_is_named_by_its_digest_and_the_same_source_is_sent_once(builder, cloud):
+    assert [builder.build("serve"), builder.build("serve")] == [f"{URI}@{DIGEST}"] * 2
     assert len(cloud.requests(UPLOAD)) == 1
     assert len(cloud.requests("CreateBuild")) == 2
 
 
-def test_an_image_is_pinned_by_the_digest_that_its_tag_names(kept, cloud):
+def test_an_image_is_pinned_by_the_digest_that_its_tag_names(builder, cloud):
     cloud.answers[TAG] = {"version": f"{PARENT}/repositories/recbandits-v2/packages/serve/versions/{DIGEST}"}
-    assert kept.uri("serve") == f"{URI}:v2"
-    assert kept.pinned("serve") == f"{URI}@{DIGEST}"
+    assert builder.uri("serve") == f"{URI}:v2"
+    assert builder.pinned("serve") == f"{URI}@{DIGEST}"
 
 
-def test_an_image_that_was_not_built_is_refused(kept):
+def test_an_image_that_was_not_built_is_refused(builder):
     with pytest.raises(PlatformError, match=f"^there is no image {URI}:v2: build it first$"):
-        kept.pinned("serve")
+        builder.pinned("serve")
 
 
 @pytest.mark.parametrize(
@@ -102,32 +102,32 @@ def test_an_image_that_was_not_built_is_refused(kept):
     ],
     ids=["no permission to build", "no permission to upload", "quota"],
 )
-def test_a_refusal_is_one_sentence_that_names_the_image(kept, cloud, method, error, reason):
+def test_a_refusal_is_one_sentence_that_names_the_image(builder, cloud, method, error, reason):
     cloud.answers[method] = error
     with pytest.raises(PlatformError, match=f"^image {URI}:v2: {reason}") as refusal:
-        kept.build("serve")
+        builder.build("serve")
     assert "\n" not in str(refusal.value)
 
 
-def test_a_step_that_failed_is_one_sentence(kept, cloud):
+def test_a_step_that_failed_is_one_sentence(builder, cloud):
     message = 'build step 0 "gcr.io/cloud-builders/docker" failed:\nstep exited with non-zero status: 1'
     failure = operations_pb2.Operation(name="o", done=True, error=status_pb2.Status(code=13, message=message))
     cloud.answers["CreateBuild"] = failure
     with pytest.raises(PlatformError, match=f"^image {URI}:v2: .*build step 0 .* failed: step exited .* status: 1"):
-        kept.build("serve")
+        builder.build("serve")
 
 
-def test_a_build_that_takes_too_long_is_one_sentence(kept, cloud, monkeypatch):
+def test_a_build_that_takes_too_long_is_one_sentence(builder, cloud, monkeypatch):
     monkeypatch.setattr(images, "TIMEOUT", 1)
     cloud.answers["CreateBuild"] = cloud.answers["GetOperation"] = operations_pb2.Operation(name="o", done=False)
     with pytest.raises(PlatformError, match=f"^image {URI}:v2: .*did not complete within"):
-        kept.build("serve")
+        builder.build("serve")
 
 
 @pytest.mark.parametrize("name", ["Serve", "SERVE", "gpu"])
-def test_an_image_that_does_not_exist_is_refused_before_anything_is_sent(kept, cloud, name):
+def test_an_image_that_does_not_exist_is_refused_before_anything_is_sent(builder, cloud, name):
     with pytest.raises(PlatformError, match="there is no image"):
-        kept.build(name)
+        builder.build(name)
     assert cloud.calls == []
     with pytest.raises(ValueError, match="name must be at most 63 lower-case letters"):
-        kept.uri("Serve")
+        builder.uri("Serve")

@@ -401,9 +401,9 @@ def test_machines_that_have_gpus_say_how_many():
 
 
 def test_a_notebook_can_show_what_would_be_sent(jobs, cloud):
-    shown = jobs.custom_job(JOB).to_dict()
+    specification = jobs.custom_job(JOB).to_dict()
     assert created(cloud) == []
     jobs.run(JOB)
     sent = created(cloud)[0]["customJob"]
     assert sent["jobSpec"].pop("serviceAccount") == ACCOUNT
-    assert shown == sent
+    assert specification == sent

@@ -158,12 +158,12 @@ def test_a_run_that_fails_before_it_joins_its_experiment_is_a_failed_run(pipelin
 
 
 def test_a_notebook_can_show_what_would_be_sent(pipelines, cloud, template):
-    shown = pipelines.pipeline_job(template, "one", {"alpha": 0.1}).to_dict()
+    specification = pipelines.pipeline_job(template, "one", {"alpha": 0.1}).to_dict()
     assert sent(cloud) == []
     pipelines.run(template, "one", {"alpha": 0.1})
     job = sent(cloud)[0]["pipelineJob"]
     assert job.pop("serviceAccount") == CONFIG.account("train")
-    assert shown == job
+    assert specification == job
 
 
 def test_the_bucket_of_the_project_is_used_as_it_is(pipelines, cloud, template):

@@ -41,8 +41,8 @@ def pause(cloud):
 
 
 def test_a_schedule_that_publishes_sends_exactly_this(schedules, cloud):
-    made = schedules.create("train", "*/10 * * * *", TOPIC, {"do": "train"})
-    assert made == Schedule("train", "*/10 * * * *", TOPIC, {"do": "train"})
+    schedule = schedules.create("train", "*/10 * * * *", TOPIC, {"do": "train"})
+    assert schedule == Schedule("train", "*/10 * * * *", TOPIC, {"do": "train"})
     (request,) = cloud.requests("CreateJob")
     assert request["parent"] == PARENT
     job = request["job"]

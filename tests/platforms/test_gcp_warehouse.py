@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError
-from warehouse_contract import START, WarehouseContract, told
+from warehouse_contract import START, WarehouseContract, reward
 
 from recbandits.config import Config
 from recbandits.platforms.gcp.warehouse import BigQueryWarehouse, GroupedWrites
@@ -31,17 +31,17 @@ LIMIT = "the emulator does not pass parameters to scripts of several statements"
 
 @pytest.fixture
 def cloud(monkeypatch):
-    """A recorder whose jobs end at once, and whose queries find nothing."""
+    """A recorder whose jobs end at once, and whose queries return `cloud.digests`, empty at first."""
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
     with Recorder(PROJECT) as cloud:
         cloud.answers[f"POST https://[^/]+{API}/jobs"] = lambda request: request["body"] | {"status": {"state": "DONE"}}
-        cloud.answers[f"GET https://[^/]+{API}/queries/.*"] = lambda _: rows_of(*cloud.found)
-        cloud.found = []
+        cloud.answers[f"GET https://[^/]+{API}/queries/.*"] = lambda _: rows_of(*cloud.digests)
+        cloud.digests = []
         yield cloud
 
 
 def rows_of(*digests):
-    """What BigQuery answers for a query: a table with one column."""
+    """Return the response of BigQuery to a query: a table with one column."""
     fields = [{"name": "digest", "type": "STRING"}]
     rows = [{"f": [{"v": digest}]} for digest in digests]
     complete = {"jobComplete": True, "jobReference": {"jobId": "query"}, "totalRows": str(len(rows))}
@@ -54,7 +54,7 @@ def warehouse(cloud):
 
 
 def queries(cloud):
-    """Configurations of the queries that were sent."""
+    """Return the configurations of the queries that were sent."""
     return [each["body"]["configuration"] for each in cloud.requests(f"POST {HOST}{API}/jobs")]
 
 
@@ -77,15 +77,15 @@ class TestBigQueryWarehouse(WarehouseContract):
         warehouse.client.delete_dataset(config.dataset, delete_contents=True)
 
     @pytest.mark.xfail(reason=LIMIT, strict=True, raises=PlatformError)
-    def test_what_is_forgotten_leaves_no_orphans(self, warehouse):
-        super().test_what_is_forgotten_leaves_no_orphans(warehouse)
+    def test_dropped_decisions_leave_no_orphans(self, warehouse):
+        super().test_dropped_decisions_leave_no_orphans(warehouse)
 
     @pytest.mark.xfail(reason=LIMIT, strict=True, raises=PlatformError)
-    def test_a_user_who_is_forgotten_leaves_no_decision_and_no_reward(self, warehouse):
-        super().test_a_user_who_is_forgotten_leaves_no_decision_and_no_reward(warehouse)
+    def test_a_forgotten_user_leaves_no_decision_and_no_reward(self, warehouse):
+        super().test_a_forgotten_user_leaves_no_decision_and_no_reward(warehouse)
 
 
-def test_an_emulator_is_asked_without_signing_in(cloud, warehouse, monkeypatch):
+def test_an_emulator_is_used_without_credentials(cloud, warehouse, monkeypatch):
     def refuse(*_, **__):
         raise DefaultCredentialsError("nobody is signed in")
 
@@ -93,7 +93,7 @@ def test_an_emulator_is_asked_without_signing_in(cloud, warehouse, monkeypatch):
     with pytest.raises(PlatformError, match="nobody is signed in"):
         warehouse.query("SELECT 1")
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "https://emulator.example")
-    cloud.found = ["a"]
+    cloud.digests = ["a"]
     assert warehouse.query("SELECT 1")["digest"].to_pylist() == ["a"]
     assert {method.partition(API)[0].partition(" ")[2] for method in cloud.methods()} == {"https://emulator.example"}
 
@@ -123,15 +123,15 @@ def test_the_view_quotes_the_project_whose_name_has_hyphens(warehouse, cloud):
     assert "FROM `movie-lab-42`.recbandits_v1.rewards" in view["query"]
 
 
-def test_creating_again_asks_and_changes_nothing(warehouse, cloud):
-    """Whoever creates the tables again does not know how long rows are kept."""
+def test_creating_again_reads_and_changes_nothing(warehouse, cloud):
+    """A second call without an expiry does not know that of the first."""
     warehouse.create(expiry=30)
     cloud.calls.clear()
     warehouse.create()
     assert len(cloud.methods("GET")) == len(cloud.methods()) == 5
 
 
-def test_an_expiry_holds_for_tables_that_are_there(warehouse, cloud):
+def test_an_expiry_is_set_on_existing_tables(warehouse, cloud):
     warehouse.create()
     warehouse.create(expiry=1)
     changes = cloud.requests(f"PATCH {HOST}{TABLES}/.*")
@@ -140,35 +140,35 @@ def test_an_expiry_holds_for_tables_that_are_there(warehouse, cloud):
 
 
 @pytest.mark.parametrize("days", [0, -1, float("nan")])
-def test_days_that_are_none_are_refused_before_anything_is_sent(warehouse, cloud, days):
+def test_an_invalid_expiry_is_refused_before_any_request(warehouse, cloud, days):
     with pytest.raises(ValueError, match="expiry must be a positive number of days, got"):
         warehouse.create(expiry=days)
     assert cloud.calls == []
 
 
-def test_a_batch_is_loaded_asked_for_merged_and_removed(warehouse, cloud):
-    """Of two rewards BigQuery says that one is new."""
-    cloud.found = [digest_of(told("b", 3, 4.0))]
-    assert warehouse.write([told("a", 1, 5.0), told("b", 3, 4.0)]) == 1
-    (made,) = cloud.requests(f"POST {HOST}{TABLES}")
-    staging = made["body"]["tableReference"]["tableId"]
+def test_a_batch_is_loaded_queried_merged_and_removed(warehouse, cloud):
+    """BigQuery returns the digest of one of two rewards, so that one is new."""
+    cloud.digests = [digest_of(reward("b", 3, 4.0))]
+    assert warehouse.write([reward("a", 1, 5.0), reward("b", 3, 4.0)]) == 1
+    (table,) = cloud.requests(f"POST {HOST}{TABLES}")
+    staging = table["body"]["tableReference"]["tableId"]
     assert staging.startswith("batch_of_rewards_")
-    assert int(made["body"]["expirationTime"]) > 0, "should nobody be left to remove it"
+    assert int(table["body"]["expirationTime"]) > 0, "in case its writer does not remove it"
     load, content = cloud.requests(f"(POST|PUT) {HOST}/upload{API}/jobs")
     settings = json.loads(load["body"])["configuration"]["load"]
     assert (settings["sourceFormat"], settings["parquetOptions"]) == ("PARQUET", {"enableListInference": True})
     assert settings["destinationTable"]["tableId"] == staging
     assert load["query"]["uploadType"] == "resumable"
     assert content["body"].startswith(b"PAR1")
-    asked, merged = queries(cloud)
-    for configuration in (asked, merged):
+    query, merge = queries(cloud)
+    for configuration in (query, merge):
         assert configuration["query"]["defaultDataset"] == {"projectId": PROJECT, "datasetId": "recbandits_v1"}
         assert configuration["labels"] == LABELS
         assert parameters(configuration) == {
             "first": "2026-01-01 12:00:01+00:00",
             "last": "2026-01-01 12:00:03+00:00",
         }
-    assert " ".join(merged["query"]["query"].split()) == (
+    assert " ".join(merge["query"]["query"].split()) == (
         f"MERGE INTO rewards AS t USING {staging} AS s ON t.event_id = s.event_id AND t.digest = s.digest"
         " AND t.time BETWEEN @first AND @last"
         " WHEN NOT MATCHED THEN INSERT (event_id, time, value, digest)"
@@ -189,23 +189,23 @@ def test_a_table_that_was_made_by_a_request_whose_answer_was_lost_is_loaded_into
         return exceptions.ServiceUnavailable("try again")
 
     cloud.answers[f"POST {HOST}{TABLES}"] = lose
-    assert warehouse.write([told("a", 1, 5.0)]) == 0
+    assert warehouse.write([reward("a", 1, 5.0)]) == 0
     assert len(cloud.requests(f"POST {HOST}{TABLES}")) == 2
 
 
-def test_what_is_there_already_is_not_merged(warehouse, cloud):
-    assert warehouse.write([told("a", 1, 5.0)]) == 0
+def test_a_stored_reward_is_not_merged(warehouse, cloud):
+    assert warehouse.write([reward("a", 1, 5.0)]) == 0
     assert len(queries(cloud)) == 1
 
 
-def test_a_batch_that_is_refused_leaves_nothing_behind(warehouse, cloud):
+def test_a_refused_batch_leaves_no_table(warehouse, cloud):
     cloud.answers = {f"POST {HOST}{API}/jobs": exceptions.BadRequest("Table rewards\nwas not found")}
     with pytest.raises(PlatformError, match=r"dataset movie-lab-42\.recbandits_v1: 400 .*Table rewards was not found"):
-        warehouse.write([told("a", 1, 5.0)])
+        warehouse.write([reward("a", 1, 5.0)])
     assert not [path for path in cloud.documents if path.startswith(f"{TABLES}/")]
 
 
-def test_rewards_are_looked_for_in_the_partitions_of_the_window_alone(warehouse, cloud):
+def test_rewards_are_read_only_from_the_partitions_of_the_window(warehouse, cloud):
     cloud.answers = {f"POST {HOST}{API}/jobs": exceptions.BadRequest("no")}
     with pytest.raises(PlatformError, match=r": 400 .*no"):
         warehouse.decisions(START, START, 60, 1.0, lowest=1, highest=5, skew=1)
@@ -224,7 +224,7 @@ def test_rewards_are_looked_for_in_the_partitions_of_the_window_alone(warehouse,
     assert "r.time >= @since AND r.time <= @until" in configuration["query"]["query"]
 
 
-def test_what_is_forgotten_goes_in_one_transaction(warehouse, cloud):
+def test_a_user_is_forgotten_in_one_transaction(warehouse, cloud):
     warehouse.forget("1")
     (configuration,) = queries(cloud)
     statements = [" ".join(each.split()) for each in configuration["query"]["query"].split(";")]
@@ -236,7 +236,7 @@ def batch(*digests):
     return {"rewards": pa.table({"digest": list(digests)})}
 
 
-def test_who_writes_meanwhile_goes_together_and_is_told_of_its_own_rows():
+def test_concurrent_writes_are_grouped_and_each_gets_the_count_of_its_own_rows():
     """The first of 31 writers is held until 30 wait: two batches, and of each of 15 pairs of equal rows one is new."""
     batches = []
 
@@ -257,8 +257,8 @@ def test_who_writes_meanwhile_goes_together_and_is_told_of_its_own_rows():
     assert [len(each) for each in batches] == [1, 30]
 
 
-def test_everybody_whose_rows_were_refused_hears_of_it_and_the_next_is_written():
-    held, results = threading.Event(), [lambda _: held.wait(30) and set()]
+def test_a_refused_group_raises_for_each_of_its_writers_and_the_next_is_written():
+    release, results = threading.Event(), [lambda _: release.wait(30) and set()]
 
     def insert(tables):
         if results:
@@ -269,11 +269,11 @@ def test_everybody_whose_rows_were_refused_hears_of_it_and_the_next_is_written()
 
     writes = GroupedWrites(insert)
     with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(writes.write, batch("held"))
+        first = pool.submit(writes.write, batch("first"))
         waiting.until(lambda: not results)
         others = [pool.submit(writes.write, batch(name)) for name in ("bad", "other")]
         waiting.until(lambda: len(writes._waiting) == 2)
-        held.set()
+        release.set()
         errors = [each.exception() for each in others]
     assert first.result() == 0
     assert [str(each) for each in errors] == ["refused"] * 2

@@ -1,4 +1,4 @@
-"""The closed loop: serve users, log decisions and rewards, join, learn, judge a candidate, place it, guard it.
+"""The closed loop: serve users, log decisions and rewards, join, learn, judge a candidate, deploy it, guard it.
 
 - `settings.Settings`, `Join`, `Gate`, `Guardrail`: the numbers of a loop.
 - `core.Core`: one loop on any endpoint and warehouse; `tick(now)` does what is due.

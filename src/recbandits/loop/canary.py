@@ -1,4 +1,4 @@
-"""From a judgement to a canary: `deploy` puts a version that passed the gate beside the version that serves."""
+"""The canary: `deploy` deploys a version that passed the gate beside the version that serves."""
 
 import math
 import uuid
@@ -21,7 +21,7 @@ class Experiment(NamedTuple):
       newest: the version that was deployed last.
       other: the one that it is to replace, or has replaced.
       share: percentage of the newest.
-      start: datetime in UTC since when they have had these shares.
+      start: datetime in UTC from which on they have had these shares.
     """
 
     newest: str
@@ -31,12 +31,12 @@ class Experiment(NamedTuple):
 
     @property
     def promoted(self):
-        """Whether the newest has the larger share already."""
+        """True if the newest has the larger share."""
         return self.share > 50
 
 
 def serving_version(endpoint):
-    """Version with the largest share of the traffic; None where nothing is deployed."""
+    """Return the version with the largest share of the traffic; None where nothing is deployed."""
     return _largest(endpoint.traffic_split)
 
 
@@ -49,7 +49,7 @@ def deploy(endpoint, model_dir, judgement, serving_version, canary=Guardrail.can
       judgement: `Judgement` of its policy; None for the first one.
       serving_version: version that served when the training began; None where nothing did.
       canary: percentage of the users who get it at first.
-      now: aware datetime of the verdict; None for the time of day when the endpoint has done what was decided.
+      now: aware datetime of the verdict; None for the time of day after the change of the endpoint.
 
     Returns:
       `Verdict`: "deployed", "held" or "refused", and why; write it to the warehouse, from which `guard` knows what is
@@ -65,11 +65,11 @@ def deploy(endpoint, model_dir, judgement, serving_version, canary=Guardrail.can
 
     policy = policy_directory(model_dir)
     until = read_model(model_dir).until if Path(model_dir, FILE).is_file() else None
-    return place(endpoint, policy, load(policy).version, judgement, serving_version, canary, now, until)
+    return deploy_policy(endpoint, policy, load(policy).version, judgement, serving_version, canary, now, until)
 
 
-def place(endpoint, policy, version, judgement, expected, canary=Guardrail.canary, now=None, until=None):
-    """As `deploy`, for a policy whose version is known.
+def deploy_policy(endpoint, policy, version, judgement, expected, canary=Guardrail.canary, now=None, until=None):
+    """Deploy a policy whose version is known, as `deploy` does a model.
 
     Args:
       endpoint: as for `deploy`.
@@ -79,32 +79,32 @@ def place(endpoint, policy, version, judgement, expected, canary=Guardrail.canar
       expected: version that should serve now, or None.
       canary: as for `deploy`.
       now: as for `deploy`.
-      until: datetime, end of the data that the candidate was given, which distinguishes one decision from the next;
+      until: datetime, end of the data of the candidate, which distinguishes one decision from the next;
         None where there is but one.
 
     Returns:
       `Verdict`
     """
     shares = endpoint.traffic_split
-    serving, of = _largest(shares), "" if until is None else until.astimezone(UTC).isoformat()
+    serving, occasion = _largest(shares), "" if until is None else until.astimezone(UTC).isoformat()
     against = "" if judgement is None else judgement.serving
     if version in shares and version != against:
         why = f"It is deployed already and has {shares[version]} % of the traffic: nothing to do."
-        return verdict_of("deployed", version, against, of, why, now, judgement)
+        return verdict_of("deployed", version, against, occasion, why, now, judgement)
     if refusal := _refusal(version, judgement, expected, serving):
         kind = "held" if judgement is not None and judgement.outcome == "held" else "refused"
-        return verdict_of(kind, version, serving or "", of, refusal, now, judgement)
+        return verdict_of(kind, version, serving or "", occasion, refusal, now, judgement)
     if serving is None:
         endpoint.deploy(policy, 100)
-        return verdict_of("deployed", version, "", of, "It is the first: it serves everybody.", now)
-    _only(endpoint, serving, shares)
+        return verdict_of("deployed", version, "", occasion, "It is the first: it serves everybody.", now)
+    _undeploy_others(endpoint, serving, shares)
     endpoint.deploy(policy, canary)
     why = f"Canary for {canary} % of the users. {judgement.why}"
-    return verdict_of("deployed", version, against, of, why, now, judgement)
+    return verdict_of("deployed", version, against, occasion, why, now, judgement)
 
 
 def experiment(shares, verdicts):
-    """The experiment that runs, as the shares and the verdicts so far tell.
+    """Find the running experiment from the shares and the verdicts so far.
 
     Args:
       shares: dict from version to percentage.
@@ -119,7 +119,7 @@ def experiment(shares, verdicts):
         return None
     last = deployed.sort_values("time", kind="stable").iloc[-1]
     newest, other = last["version"], next(version for version in versions if version != last["version"])
-    if last["against"] != other:  # a Deployer was killed before it said what it had deployed
+    if last["against"] != other:  # a Deployer was killed before it wrote its verdict
         return None
     kinds = ["deployed", "ramped", *(["promoted"] if shares[newest] > shares[other] else [])]
     starts = verdicts[(verdicts["version"] == newest) & verdicts["kind"].isin(kinds)]["time"]
@@ -127,7 +127,7 @@ def experiment(shares, verdicts):
 
 
 def _refusal(version, judgement, expected, serving):
-    """Why a candidate is not deployed; None if it may be."""
+    """Say why a candidate is not deployed; None if it may be."""
     if serving != expected:
         return f"Refused: {expected or 'nothing'} served when it was trained, {serving or 'nothing'} serves now."
     if serving is None:
@@ -142,14 +142,14 @@ def _refusal(version, judgement, expected, serving):
 
 
 def _largest(shares):
-    """Version with the largest share; None where there is none."""
+    """Return the version with the largest share; None where there is none."""
     return max(shares, key=shares.get) if shares else None
 
 
-def _only(endpoint, version, shares):
-    """Leave one version alone on the endpoint: the control of an old experiment and unproven canaries go.
+def _undeploy_others(endpoint, version, shares):
+    """Undeploy all versions but one: the control of an old experiment and undecided canaries.
 
-    No change since the endpoint had these `shares` is undone: a guardrail may have rolled back what is to be left.
+    No change since the endpoint had these `shares` is undone: a guardrail may have rolled back this version.
     """
     others = [other for other in shares if other != version]
     if shares[version] < 100:
@@ -158,30 +158,30 @@ def _only(endpoint, version, shares):
         endpoint.undeploy(other)
 
 
-def verdict_of(kind, version, against, of, why, now, found=None):
-    """Return a `Verdict`, which is the same when the same is decided again.
+def verdict_of(kind, version, against, occasion, why, now, estimate=None):
+    """Return a `Verdict`, with the same id when the same decision is repeated.
 
     Args:
       kind: as for `Verdict`.
       version: likewise.
       against: likewise.
-      of: text that tells this decision from others on the same versions: the end of the data, or when the experiment
-        began. The time of day does not: it is another one when a pipeline runs again.
+      occasion: text that distinguishes this decision from others on the same versions: the end of the data, or the
+        start of the experiment. The time of day does not: it differs when a pipeline runs again.
       why: as for `Verdict`.
       now: aware datetime; None for the time of day.
-      found: has the difference with its bounds: a Judgement or an Interval.
+      estimate: has the difference with its bounds: a Judgement or an Interval; None for none.
     """
     return Verdict(
-        verdict_id=str(uuid.uuid5(_SPACE, f"{kind} {version} {against} {of}")),
+        verdict_id=str(uuid.uuid5(_SPACE, f"{kind} {version} {against} {occasion}")),
         time=datetime.now(UTC) if now is None else now,
         kind=kind,
         version=version,
         against=against,
         why=why,
-        difference=getattr(found, "difference", getattr(found, "value", None)),
-        low=_finite(getattr(found, "low", None)),
-        high=_finite(getattr(found, "high", None)),
-        effective_sample_size=getattr(found, "effective_sample_size", None),
+        difference=getattr(estimate, "difference", getattr(estimate, "value", None)),
+        low=_finite(getattr(estimate, "low", None)),
+        high=_finite(getattr(estimate, "high", None)),
+        effective_sample_size=getattr(estimate, "effective_sample_size", None),
     )
 
 

@@ -1,4 +1,4 @@
-"""The core of the loop: guard what serves, count what is new, learn, judge and place.
+"""The core of the loop: guard what serves, count what is new, learn, judge and deploy.
 
 It knows no clock and starts no process: `rounds` drives it by a virtual clock with a learner in memory, `live` and a
 Cloud Function by the time of day with a pipeline.
@@ -68,7 +68,7 @@ class Core:
 
 
 class PipelineLearner:
-    """Learns, judges and places by the re-training pipeline of a platform, one run at a time.
+    """Learns, judges and deploys by the re-training pipeline of a platform, one run at a time.
 
     A run that failed three times is abandoned until as much again is new.
 
@@ -87,7 +87,7 @@ class PipelineLearner:
 
     @property
     def busy(self):
-        """Whether a run goes on."""
+        """True while a run goes on."""
         return self._platform.pipelines.running(PIPELINE) is not None
 
     @property

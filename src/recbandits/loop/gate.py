@@ -22,7 +22,7 @@ _UNLOGGED = 0.05  # share of a policy's decisions that may be missing from the l
 
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome of the gate for a candidate. What cannot be estimated is None.
+    """The outcome of the gate for a candidate. Values that cannot be estimated are None.
 
     Attributes:
       outcome: "passed": the candidate is non-inferior and may be deployed; "refused": it is significantly worse;
@@ -37,7 +37,7 @@ class Judgement:
       serving_value: likewise of what serves.
       effective_sample_size: decisions of equal weight behind the estimates, the fewer of the two.
       rewarded_decisions: those of them with a rare reward, such as a click; likewise.
-      decisions: held-out ones of which the estimates were made.
+      decisions: number of held-out decisions behind the estimates.
       missing: the evidence that is missing, in words; empty where there is enough.
       margin: loss up to which the candidate is non-inferior: the share of the gate times the value of what serves.
       level: coverage of the intervals, in (0, 1).
@@ -61,11 +61,11 @@ class Judgement:
 
     @property
     def passed(self):
-        """Whether the candidate may be deployed."""
+        """True if the candidate may be deployed."""
         return self.outcome == "passed"
 
     def to_json(self):
-        """The judgement as one line of JSON."""
+        """Write the judgement as one line of JSON."""
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
@@ -76,21 +76,21 @@ class Judgement:
         return cls(**values | pairs)
 
     def html(self):
-        """The judgement as a small page, for a pipeline's artifact."""
+        """Render the judgement as a small page, for a pipeline's artifact."""
         rows = {
             f"candidate {self.candidate}": self.candidate_value,
             f"serving {self.serving}": self.serving_value,
             "difference": (self.difference, self.low, self.high),
         }
         cells = "".join(
-            f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{_shown(number)}</td>' for number in numbers)}</tr>"
+            f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{_format(number)}</td>' for number in numbers)}</tr>"
             for name, numbers in rows.items()
         )
-        evidence = f"{_shown(self.effective_sample_size, 0)} of equal weight, {_shown(self.rewarded_decisions, 0)}"
+        evidence = f"{_format(self.effective_sample_size, 0)} of equal weight, {_format(self.rewarded_decisions, 0)}"
         return (
             f"<!doctype html><title>Gate</title><h1>The candidate is {self.outcome}</h1><p>{html.escape(self.why)}</p>"
             f"<table><tr><th>policy</th><th>value</th><th>low</th><th>high</th></tr>{cells}</table>"
-            f"<p>{self.decisions:,} held-out decisions, worth {evidence} rewarded; margin {_shown(self.margin)}; "
+            f"<p>{self.decisions:,} held-out decisions, worth {evidence} rewarded; margin {_format(self.margin)}; "
             f"intervals of {_percent(self.level)}.</p>"
         )
 
@@ -113,7 +113,7 @@ def judge(dataset, candidate, serving, gate=None):
     from recbandits.loop.ingest import decisions_of
     from recbandits.serving.policy import load
 
-    candidate, serving = (load(policy_directory(place)) for place in (candidate, serving))
+    candidate, serving = (load(policy_directory(directory)) for directory in (candidate, serving))
     return judge_log(decisions_of(dataset, held_out=True), candidate, serving, gate)
 
 
@@ -151,17 +151,17 @@ def judge_log(log, candidate, serving, gate=None):
         ]
     except (KeyError, ValueError) as error:  # an item, a column or numbers of candidates that a policy cannot read
         return _held(f"it cannot be judged by this log, {error.args[0]}", **facts)
-    between, margin = difference(*values), gate.margin * abs(values[1].value)
-    low, high = _interval(between, gate.level, log.user_id)
-    missing = _missing_evidence(values, gate) or _missing_bounds(between.value, low, high, values[1].value)
+    contrast, margin = difference(*values), gate.margin * abs(values[1].value)
+    low, high = _interval(contrast, gate.level, log.user_id)
+    missing = _missing_evidence(values, gate) or _missing_bounds(contrast.value, low, high, values[1].value)
     outcome, why = ("held", f"Held: {missing}") if missing else _decide(low, high, margin)
-    measured = f"difference {between.value:+.3g}, {_percent(gate.level)} interval {low:+.3g} to {high:+.3g}"
+    measurement = f"difference {contrast.value:+.3g}, {_percent(gate.level)} interval {low:+.3g} to {high:+.3g}"
     return Judgement(
         outcome,
-        f"{why} ({measured}).",
+        f"{why} ({measurement}).",
         **facts,
         missing=missing,
-        difference=_finite(between.value),
+        difference=_finite(contrast.value),
         low=_finite(low),
         high=_finite(high),
         candidate_value=_with_interval(values[0], gate.level, log.user_id),
@@ -172,14 +172,14 @@ def judge_log(log, candidate, serving, gate=None):
     )
 
 
-def policy_directory(place):
-    """Where the policy of a model directory is: its `policy/`, or the place itself if it is an exported policy."""
-    inside = Path(place) / POLICY
-    return inside if inside.is_dir() else place
+def policy_directory(directory):
+    """Return the directory of a model's policy: its `policy/`, or itself if it is an exported policy."""
+    policy = Path(directory) / POLICY
+    return policy if policy.is_dir() else directory
 
 
 def probabilities_of(policy, log):
-    """Probabilities float [n, k] with which a `ServedPolicy` shows the candidates of a `Log`."""
+    """Compute the probabilities, float [n, k], of the candidates of a `Log` under a `ServedPolicy`."""
     return policy.exploration.probabilities(_scores(policy, log), log.mask)
 
 
@@ -266,7 +266,7 @@ def _interval(estimate, level, users):
 
 
 def _finite(value):
-    """The number, or None where it is none that JSON could hold."""
+    """Return the number, or None where it is not finite, which JSON cannot hold."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -274,5 +274,5 @@ def _percent(level):
     return f"{100 * level:g} %"
 
 
-def _shown(value, digits=3):
+def _format(value, digits=3):
     return "not known" if value is None else f"{value:,.{digits}f}"

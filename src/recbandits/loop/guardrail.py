@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbandits.evaluation import sequential
-from recbandits.loop.canary import experiment, verdict_of
+from recbandits.loop import canary
 from recbandits.loop.gate import predicted_values
 from recbandits.loop.ingest import log_of
 from recbandits.loop.settings import Guardrail
@@ -24,14 +24,14 @@ _MISMATCH = 0.001  # probability with which a right split ever raises the alarm
 
 
 class Evidence(NamedTuple):
-    """What the rewards say of an experiment.
+    """The evidence of an experiment.
 
     Attributes:
       difference: `Interval` of the newest's mean reward less the other's, in units of the reward; NaN where there is
         too little to say.
       decisions: (of the newest, of the other).
       margin: loss up to which the newest is non-inferior, in units of the reward.
-      mismatch: whether the decisions are not split as the shares say: then the versions differ in more than the policy.
+      mismatch: True if the decisions are not split as the shares say: then the versions differ in more than the policy.
       alarm: sentence; empty for none.
     """
 
@@ -66,99 +66,100 @@ def guard(endpoint, warehouse, now, rule, guardrail=None, policies=None):
       is nothing to decide.
 
     Raises:
-      PlatformError: the warehouse or the endpoint does not answer, or another process changed the shares at the very
-        last moment; the next look decides.
+      PlatformError: the warehouse or the endpoint does not answer, or another process changed the shares
+        meanwhile; the next look decides.
     """
     guardrail = Guardrail() if guardrail is None else guardrail
     shares = endpoint.traffic_split
-    under = experiment(shares, warehouse.verdicts()) if sum(map(bool, shares.values())) == 2 else None
-    if under is None:
+    experiment = canary.experiment(shares, warehouse.verdicts()) if sum(map(bool, shares.values())) == 2 else None
+    if experiment is None:
         return None
-    evidence = observed(under, warehouse, now, rule, guardrail, policies)
-    kind, why = decide(under, evidence, guardrail)
-    if kind is None or endpoint.traffic_split != shares:  # a Deployer was faster than the warehouse
+    evidence = collect_evidence(experiment, warehouse, now, rule, guardrail, policies)
+    kind, why = decide(experiment, evidence, guardrail)
+    if kind is None or endpoint.traffic_split != shares:  # a Deployer changed the shares meanwhile
         return None
-    verdict = verdict_of(kind, under.newest, under.other, under.start.isoformat(), why, now, evidence.difference)
-    warehouse.write([verdict])  # first: who is killed in between decides the same once more
+    versions, start = (experiment.newest, experiment.other), experiment.start.isoformat()
+    verdict = canary.verdict_of(kind, *versions, start, why, now, evidence.difference)
+    warehouse.write([verdict])  # first: a process killed in between decides the same again
     share = {"ramped": guardrail.ramp, "promoted": 100 - guardrail.holdback}.get(kind, 0)
-    split = {under.newest: share, under.other: 100 - share}
+    split = dict(zip(versions, (share, 100 - share), strict=True))
     endpoint.split(dict.fromkeys(shares, 0) | split, expected=shares)
     return verdict
 
 
-def observed(under, warehouse, now, rule, guardrail, policies=None):
+def collect_evidence(experiment, warehouse, now, rule, guardrail, policies=None):
     """Compute the `Evidence` of an experiment; without policies a sum of each user is read, however many decisions.
 
     Args:
-      under: `Experiment`
+      experiment: `Experiment`
       warehouse: as for `guard`.
       now: as for `guard`.
       rule: as for `guard`.
       guardrail: `Guardrail`
       policies: as for `guard`.
     """
-    start = under.start + timedelta(seconds=guardrail.settling)
+    start = experiment.start + timedelta(seconds=guardrail.settling)
     span = start, max(start, now - timedelta(seconds=rule.window))
-    versions = under.newest, under.other
-    known = [policy for policy in map(policies, versions) if policy is not None] if policies else []
-    if known:
-        sides = _sides_of_decisions(warehouse.decisions(*span, **vars(rule)), versions, known)
+    versions = experiment.newest, experiment.other
+    predictors = [policy for policy in map(policies, versions) if policy is not None] if policies else []
+    if predictors:
+        sides = _sides_of_decisions(warehouse.decisions(*span, **vars(rule)), versions, predictors)
     else:
         sides = _sides_of_sums(warehouse.by_user(*span, **vars(rule)), versions)
-    return compare(*sides, under, guardrail)
+    return compare(*sides, experiment, guardrail)
 
 
-def compare(rewards, users, covariates, under, guardrail):
+def compare(rewards, users, covariates, experiment, guardrail):
     """Compute the `Evidence` from the decisions of both sides.
 
     Args:
       rewards: (float [n] of the newest, float [m] of the other).
       users: (labels [n], labels [m]), the same on both sides for the same user.
       covariates: as for `sequential.difference`.
-      under: `Experiment`
+      experiment: `Experiment`
       guardrail: `Guardrail`
     """
-    tightest = 100 * guardrail.most / min(under.share, 100 - under.share)  # decisions at the deadline
-    found = sequential.difference(*rewards, guardrail.alpha, tightest, users, covariates)
+    tightest = 100 * guardrail.most / min(experiment.share, 100 - experiment.share)  # decisions at the deadline
+    interval = sequential.difference(*rewards, guardrail.alpha, tightest, users, covariates)
     decisions = tuple(map(len, rewards))
     margin = guardrail.margin * abs(float(np.mean(rewards[1]))) if decisions[1] else math.nan
-    mismatch = sum(decisions) >= 2 * guardrail.least and _is_mismatch(users, under.share)
+    mismatch = sum(decisions) >= 2 * guardrail.least and _is_mismatch(users, experiment.share)
     alarm = ""
     if mismatch:
         share = decisions[0] / sum(decisions)
-        alarm = f"{share:.1%} of the decisions are of the newest version, the shares say {under.share} %"
-    elif decisions[0] >= guardrail.most and not math.isfinite(found.high - found.low):
+        alarm = f"{share:.1%} of the decisions are of the newest version, the shares say {experiment.share} %"
+    elif decisions[0] >= guardrail.most and not math.isfinite(interval.high - interval.low):
         alarm = "the interval of the difference is not finite"
-    elif decisions[0] >= guardrail.most and not found.high - found.low <= 2 * margin:
+    elif decisions[0] >= guardrail.most and not interval.high - interval.low <= 2 * margin:
         alarm = f"the interval of the difference is wider than the margin of {margin:.3g} on both sides"
-    return Evidence(found, decisions, margin, mismatch, alarm)
+    return Evidence(interval, decisions, margin, mismatch, alarm)
 
 
-def decide(under, evidence, guardrail):
+def decide(experiment, evidence, guardrail):
     """Return (kind of the `Verdict` or None, why) of an `Experiment` with its `Evidence`, given a `Guardrail`."""
-    found, decisions, margin, mismatch, alarm = evidence
-    sequence = f"{100 * (1 - guardrail.alpha):g} % sequence {found.low:+.3g} to {found.high:+.3g}"
-    after = f"after {decisions[0]:,} and {decisions[1]:,} decisions"
-    measured = f"(difference {found.value:+.3g}, {sequence}, {after})"
-    enough = min(decisions) >= guardrail.least and math.isfinite(found.high - found.low) and not mismatch
-    if enough and found.high < -margin:
-        return "rolled back", f"It is significantly worse by more than {margin:.3g} {measured}."
-    if under.promoted:
+    interval, decisions, margin, mismatch, alarm = evidence
+    sequence = f"{100 * (1 - guardrail.alpha):g} % sequence {interval.low:+.3g} to {interval.high:+.3g}"
+    counts = f"after {decisions[0]:,} and {decisions[1]:,} decisions"
+    measurement = f"(difference {interval.value:+.3g}, {sequence}, {counts})"
+    enough = min(decisions) >= guardrail.least and math.isfinite(interval.high - interval.low) and not mismatch
+    if enough and interval.high < -margin:
+        return "rolled back", f"It is significantly worse by more than {margin:.3g} {measurement}."
+    if experiment.promoted:
         return None, ""
-    if enough and found.low > -margin:
-        return "promoted", f"It is not worse by {margin:.3g} or more {measured}."
+    if enough and interval.low > -margin:
+        return "promoted", f"It is not worse by {margin:.3g} or more {measurement}."
     if mismatch or decisions[0] >= guardrail.most:
-        return "withdrawn", f"The evidence does not suffice: {alarm or 'the margin is in the interval'} {measured}."
-    if enough and under.share < guardrail.ramp and found.value > -margin:
-        return "ramped", f"It gets {guardrail.ramp} % of the users for more evidence {measured}."
+        return "withdrawn", f"The evidence does not suffice: {alarm or 'the margin is in the interval'} {measurement}."
+    if enough and experiment.share < guardrail.ramp and interval.value > -margin:
+        return "ramped", f"It gets {guardrail.ramp} % of the users for more evidence {measurement}."
     return None, ""
 
 
-def looks(under, warehouse, times, rule, guardrail, policies=None):
+def looks(experiment, warehouse, times, rule, guardrail, policies=None):
     """Tabulate the evidence of an experiment at several times, for `plots.loop.guardrail`.
 
     Args:
-      under: `Experiment`
+      experiment: `Experiment`
       warehouse: as for `guard`.
       times: list of aware datetimes.
       rule: as for `guard`.
@@ -170,7 +171,7 @@ def looks(under, warehouse, times, rule, guardrail, policies=None):
     """
     rows = []
     for time in times:
-        evidence = observed(under, warehouse, time, rule, guardrail, policies)
+        evidence = collect_evidence(experiment, warehouse, time, rule, guardrail, policies)
         row = {"time": time, "decisions": sum(evidence.decisions), **evidence.difference._asdict()}
         rows.append(row | {"margin": evidence.margin, "alarm": evidence.alarm})
     return pd.DataFrame(rows)
@@ -202,8 +203,8 @@ def _is_mismatch(users, share):
 
     Users are drawn, or their requests: either way the excess of each user has expectation 0, and users are independent.
     """
-    counts = [1 - share / 100, -share / 100]
-    each = np.concatenate([np.full(len(side), count) for side, count in zip(users, counts, strict=True)])
-    excess = np.bincount(np.unique(np.concatenate(users), return_inverse=True)[1], each)
+    weights = [1 - share / 100, -share / 100]
+    deviations = np.concatenate([np.full(len(side), weight) for side, weight in zip(users, weights, strict=True)])
+    excess = np.bincount(np.unique(np.concatenate(users), return_inverse=True)[1], deviations)
     error = math.sqrt(excess @ excess)
     return bool(abs(excess.sum()) > error * sequential.critical_value(len(excess), _MISMATCH))

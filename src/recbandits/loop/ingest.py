@@ -16,8 +16,8 @@ from recbandits.records import Interaction, Log, Quarantined
 from recbandits.serving.policy import read_titles
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
-TOPIC = "ingester"  # where what is quarantined here says that it comes from
-_READINGS = 5  # of a window in which something new arrives meanwhile, at most
+TOPIC = "ingester"  # of the entries that are quarantined here
+_READINGS = 5  # at most, of a window in which events arrive meanwhile
 
 
 def ingest(warehouse, start, end, rule, features, directory, holdout=0.3, titles=None):
@@ -77,7 +77,7 @@ def ingest(warehouse, start, end, rule, features, directory, holdout=0.3, titles
 
 
 def read_manifest(directory):
-    """The manifest of a dataset, after every byte of it was found to be what was written.
+    """Read the manifest of a dataset and verify the digests of its files.
 
     Raises:
       ValueError: the directory holds no complete dataset, or a damaged one.
@@ -96,7 +96,7 @@ def read_manifest(directory):
 
 
 def decisions_of(directory, held_out):
-    """Decisions of a dataset as a `Log`, by time.
+    """Read the decisions of a dataset as a `Log`, ordered by time.
 
     Args:
       directory: that `ingest` wrote.
@@ -107,13 +107,13 @@ def decisions_of(directory, held_out):
 
 
 def log_of(table):
-    """`Log` of joined decisions, a table as `Warehouse.decisions` gives it."""
+    """Return the `Log` of joined decisions, a table as `Warehouse.decisions` returns it."""
     columns = {"event_id": table["event_id"], "time": table["time"], "value": table["reward"]}
     return Log.from_tables(table, pa.table(columns))
 
 
 def are_held_out(event_ids, holdout):
-    """Which decisions are held out, bool [n]: those whose ids have the smallest hashes, as numbers in [0, 1).
+    """Select the held-out decisions, bool [n]: those whose ids have the smallest hashes, as numbers in [0, 1).
 
     Args:
       event_ids: object array [n] of text.
@@ -123,16 +123,17 @@ def are_held_out(event_ids, holdout):
 
 
 def titles_of(directory):
-    """Titles of a dataset, dict from item id to title; empty where it was given none."""
+    """Read the titles of a dataset, dict from item id to title; empty where it has none."""
     file = Path(directory, TITLES)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _read(warehouse, start, end, rule, features):
-    """What a warehouse has of a window at one moment: joined decisions, why each is refused, counts and snapshot.
+    """Read a window of a warehouse at one moment: joined decisions, reasons of refused ones, counts and snapshot.
 
-    What is refused is quarantined before anything is counted, so that doing it all again gives the same. It is read
-    again where something arrived meanwhile, but not for ever: then the counts know of a few events more than the rest.
+    Refused decisions are quarantined before anything is counted, so that a second call returns the same. The window is
+    read again if events arrived meanwhile, up to `_READINGS` times: then the counts include a few events more than the
+    table.
     """
     for _ in range(_READINGS):
         snapshot = warehouse.snapshot(start, end)
@@ -151,21 +152,21 @@ def _read(warehouse, start, end, rule, features):
 
 
 def _reasons(table, features):
-    """Why features cannot read a decision, array of text [n]; empty where they can."""
+    """Find the reasons why features cannot read decisions, array of text [n]; empty where they can."""
     reasons, candidates = np.full(len(table), "", object), table["candidates"].combine_chunks()
     unknown = pc.invert(pc.is_in(candidates.flatten(), pa.array(features.item_ids, pa.string())))
     reasons[pc.list_parent_indices(candidates).filter(unknown).to_numpy()] = "candidates must be items with features"
-    known = list(zip(table["context"].to_pylist(), table["candidate_features"].to_pylist(), strict=True))
-    reason_of = {texts: _reason(*map(json.loads, texts), features) for texts in set(known)}
-    found = np.array([reason_of[texts] for texts in known], object)
-    return np.where(found != "", found, reasons)
+    inputs = list(zip(table["context"].to_pylist(), table["candidate_features"].to_pylist(), strict=True))
+    reason_of = {texts: _reason(*map(json.loads, texts), features) for texts in set(inputs)}
+    context_reasons = np.array([reason_of[texts] for texts in inputs], object)
+    return np.where(context_reasons != "", context_reasons, reasons)
 
 
 def _reason(context, numbers, features):
-    """Why features cannot read a context and numbers of candidates, from name to value; empty text where they can."""
+    """Find the reason why features cannot read a context and numbers of candidates; empty text where they can."""
     if set(numbers) != set(features.candidate_features):
-        names, found = (", ".join(each) or "none" for each in (features.candidate_features, numbers))
-        return f"candidate_features must be {names}, got {found}"
+        expected, actual = (", ".join(names) or "none" for names in (features.candidate_features, numbers))
+        return f"candidate_features must be {expected}, got {actual}"
     try:
         features.context_encoder.encode_row(context)
     except ValueError as error:
@@ -183,14 +184,14 @@ def _entries(refused, reasons):
 
 
 def _counts(counts, refused):
-    """Counts of a warehouse in which the refused decisions are among the quarantined only, not among the joined too."""
+    """Count the refused decisions among the quarantined only, not among the joined too."""
     defaulted = refused["reward_time"].null_count
     less = {"total": len(refused), "joined": len(refused) - defaulted, "defaulted": defaulted}
     return {name: count - less.get(name, 0) for name, count in counts.items()}
 
 
 def _write(directory, table, log, features, titles):
-    """Write everything but the manifest, and give the SHA-256 of each file."""
+    """Write everything but the manifest; return the SHA-256 of each file."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
     pq.write_table(table, directory / DECISIONS)

@@ -1,4 +1,4 @@
-"""From messages to the warehouse: what makes a record is written, what makes none is quarantined with the reason."""
+"""Messages into the warehouse: records are written, all other messages are quarantined with the reason."""
 
 import base64
 from datetime import datetime
@@ -7,7 +7,7 @@ from recbandits.records import Quarantined
 
 
 def log_event(kind, data, warehouse):
-    """Write what a CloudEvent of Pub/Sub says; that it comes again has no effect.
+    """Write the record in a CloudEvent of Pub/Sub; a duplicate has no effect.
 
     Args:
       kind: `Interaction` or `Reward`.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recbandits.exploration import invert_cdf
-from recbandits.loop.canary import place, serving_version
+from recbandits.loop.canary import deploy_policy, serving_version
 from recbandits.loop.gate import judge_log
 from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.platforms.endpoints import SplitEndpoint, with_version
@@ -16,7 +16,10 @@ from recbandits.serving.served import ServedPolicy
 
 
 class MemoryEndpoint(SplitEndpoint):
-    """What the loop needs of `platforms.endpoints.Endpoint`, in this process; policies are `ServedPolicy`."""
+    """An endpoint in this process, with the methods of `platforms.endpoints.Endpoint` that the loop calls.
+
+    Policies are `ServedPolicy`.
+    """
 
     name = "memory"
 
@@ -83,7 +86,7 @@ class MemoryModel(NamedTuple):
 
 
 class MemoryLearner:
-    """Learns, judges and places in this process, at once; see `core.PipelineLearner`.
+    """Learns, judges and deploys in this process, at once; see `core.PipelineLearner`.
 
     Args:
       features: `Features` of the policies.
@@ -110,13 +113,13 @@ class MemoryLearner:
         return self.models[version].policy if version in self.models else None
 
     def retry(self):
-        """Return None: what failed has raised its error."""
+        """Return None: a failure has raised its error."""
 
     def retrain(self, plan, now):
-        """Learn, judge and place by a `Plan`; return the `Verdict`."""
+        """Learn, judge and deploy by a `Plan`; return the `Verdict`."""
         end = now - timedelta(seconds=self._settings.join.window)  # a plan waits for late events, there are none here
         candidate, held_out = self.learn(plan.start, end)
-        return self.place(candidate, self.judge(candidate, held_out), now)
+        return self.deploy(candidate, self.judge(candidate, held_out), now)
 
     def learn(self, start, end, change=None):
         """Train on decisions of a window of time, going on from what serves.
@@ -148,11 +151,11 @@ class MemoryLearner:
         """Return the `Judgement` of a `MemoryModel` against what serves."""
         return judge_log(held_out, candidate.policy, self.serving().policy, self._settings.gate)
 
-    def place(self, candidate, judgement, now):
-        """Deploy a `MemoryModel` if the gate lets it pass; return the `Verdict`, which is in the warehouse then."""
-        expected, canary = (serving_version(self._endpoint), self._settings.guardrail.canary)
-        options = {"now": now, "until": candidate.until}
-        verdict = place(self._endpoint, candidate.policy, candidate.version, judgement, expected, canary, **options)
+    def deploy(self, candidate, judgement, now):
+        """Deploy a `MemoryModel` if it passed the gate; write the `Verdict` to the warehouse and return it."""
+        options = {"canary": self._settings.guardrail.canary, "now": now, "until": candidate.until}
+        policy, expected = candidate.policy, serving_version(self._endpoint)
+        verdict = deploy_policy(self._endpoint, policy, candidate.version, judgement, expected, **options)
         self.models.setdefault(candidate.version, candidate)
         self._warehouse.write([verdict])
         return verdict

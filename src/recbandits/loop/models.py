@@ -42,7 +42,7 @@ class Model(NamedTuple):
 
     @property
     def agent(self):
-        """Where the agent's checkpoint is, as `tf.train.Checkpoint.read` takes it."""
+        """Path of the agent's checkpoint, as `tf.train.Checkpoint.read` takes it."""
         return self.directory / AGENT / "checkpoint"
 
 
@@ -97,7 +97,7 @@ class Models:
     """Models by the version of their policies.
 
     Args:
-      root: directory in which each has its own; made when the first is kept.
+      root: directory with one directory for each model, created with the first.
     """
 
     def __init__(self, root):
@@ -108,7 +108,7 @@ class Models:
         return self._root / version
 
     def policies(self, versions):
-        """Return a dict from version to `ServedPolicy`, of those versions that are kept."""
+        """Return a dict from version to `ServedPolicy`, of those versions that are stored."""
         from recbandits.serving.policy import load
 
         return {version: load(self.path(version) / POLICY) for version in versions if self.path(version).is_dir()}
@@ -126,9 +126,9 @@ class Models:
 def _copy(source, target):
     """Copy the files of a directory, their contents alone: a bucket that is mounted refuses permissions and times."""
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        place = target / file.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def _draft(directory):

@@ -1,4 +1,4 @@
-"""What to watch of a loop that runs by itself: propensities, drift, the join. Tables, and sentences when it matters.
+"""Monitors of a loop that runs by itself: propensities, drift, the join. Tables, with sentences for alarms.
 
 Each monitor is a function of logged decisions, as `Warehouse.decisions` gives them, and of nothing that only a
 simulation knows. Each table has a column `alarm`: a sentence, or the empty text.
@@ -23,13 +23,13 @@ _LARGE = 0.1  # population stability index above which a shift is commonly calle
 
 
 def propensities(decisions, policies=None, floor=0.001):
-    """Compare the logged propensities with what decisions were made with, for each version of the policy.
+    """Check the logged propensities of each version of the policy.
 
-    The mean of 1 / (k p), with k candidates and propensity p of the one that was shown, is 1 where every candidate has
-    a chance and p is right: the expectation of 1 / p is the number of candidates. Above 1, propensities were logged too
-    small. Below 1 it may be because they were logged too large, or because what is hardly ever shown, and carries much
-    of the mean, has not been shown yet. The policy tells the two apart: it knows the variance of 1 / (k p), which is
-    (the mean of 1 / (k p_a) over the candidates a) - 1 for each decision, where a log alone can only guess it.
+    The mean of 1 / (k p), with k candidates and propensity p of the logged action, is 1 where every candidate has a
+    positive probability and p is right: the expectation of 1 / p is the number of candidates. Above 1, propensities
+    were logged too small. Below 1, they were logged too large, or rare actions, which carry much of the mean, have not
+    been drawn yet. The policy tells the two apart: it knows the variance of 1 / (k p), which is (the mean of
+    1 / (k p_a) over the candidates a) - 1 for each decision, where a log alone can only estimate it.
 
     An interval that contains 1 says little where it is wide. So the table has the power: the relative error of all
     propensities that would be found with probability 0.8. There is none where an error by a half would not be found, or
@@ -39,7 +39,7 @@ def propensities(decisions, policies=None, floor=0.001):
       decisions: pyarrow.Table of `Warehouse.decisions`.
       policies: dict from version to `ServedPolicy`, with which propensities are computed anew, and the variance, of the
         decisions among items that it knows; None for not.
-      floor: propensity up to which a decision counts as hardly ever made.
+      floor: propensity up to which a decision counts as rare.
 
     Returns:
       DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p), with its 95 % interval low and high,
@@ -52,7 +52,7 @@ def propensities(decisions, policies=None, floor=0.001):
         log = log_of(decisions.filter(pc.equal(decisions["policy_version"], version)))
         ratio = direct_method(1 / log.mask.sum(axis=1) / log.propensity)
         row = {"decisions": len(log), "ratio": ratio.value}
-        row["low"], row["high"], row["differing"] = _checked(log, (policies or {}).get(version), ratio)
+        row["low"], row["high"], row["differing"] = _check_propensities(log, (policies or {}).get(version), ratio)
         row |= {"smallest": log.propensity.min(), "at_floor": (log.propensity <= floor).mean()}
         rows[version] = row | {"power": _power(row), "alarm": _propensity_alarm(version, row)}
     columns = ["decisions", "ratio", "low", "high", "differing", "smallest", "at_floor", "power", "alarm"]
@@ -60,14 +60,14 @@ def propensities(decisions, policies=None, floor=0.001):
 
 
 def drift(decisions, edges, policies=None):
-    """Whether rewards, contexts or the served policy's errors are other than in the first period.
+    """Compare rewards, contexts and the errors of the served policy with those of the first period.
 
     The population stability index compares the shares of rewards, or of a column of the contexts, in bins: deciles of
     the first period where a column is of numbers and has more than ten, else its ten most frequent values there and all
     others; and one bin for missing values. It is sum((p - q) log(p / q)). Of samples of n and m without a change it is
     about (1 / n + 1 / m) times a chi-square variable with one degree of freedom less than bins (Yurdakul and Naranjo
     2020, "Statistical properties of the population stability index"); what exceeds its 95 % quantile is no chance. The
-    prequential error is that of predictions made before the reward was known: (reward - score)^2 of what was shown.
+    prequential error is that of predictions made before the reward was known: (reward - score)^2 of the logged action.
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
@@ -83,24 +83,24 @@ def drift(decisions, edges, policies=None):
     """
     rows, first, contexts = [], None, read_contexts(decisions["context"])
     for start, end in pairwise(edges):
-        within = _within(decisions, start, end)
-        table = decisions.filter(within)
+        mask = _is_within(decisions, start, end)
+        table = decisions.filter(mask)
         if not len(table):
             continue
-        found = {"reward": table["reward"].to_pandas(), "context": contexts[within.to_numpy()]}
-        found["error"] = _errors(table, policies or {})
-        first = first or found
+        values = {"reward": table["reward"].to_pandas(), "context": contexts[mask.to_numpy()]}
+        values["error"] = _errors(table, policies or {})
+        first = first or values
         row = {"start": start, "end": end, "decisions": len(table)}
-        row |= dict(zip(("reward", "low", "high"), mean_interval(found["reward"]), strict=True))
-        row |= dict(zip(("error", "error_low", "error_high"), mean_interval(found["error"]), strict=True))
-        row["psi_reward"], row["psi_reward_limit"] = _shift(*(each["reward"].to_frame() for each in (first, found)))
-        row["psi_context"], row["psi_context_limit"] = _shift(first["context"], found["context"])
+        row |= dict(zip(("reward", "low", "high"), mean_interval(values["reward"]), strict=True))
+        row |= dict(zip(("error", "error_low", "error_high"), mean_interval(values["error"]), strict=True))
+        row["psi_reward"], row["psi_reward_limit"] = _shift(*(each["reward"].to_frame() for each in (first, values)))
+        row["psi_context"], row["psi_context_limit"] = _shift(first["context"], values["context"])
         rows.append(row | {"alarm": _drift_alarm(row, rows[0] if rows else row)})
     return pd.DataFrame(rows)
 
 
 def joins(decisions, edges, expected=0.2):
-    """How long rewards take to come, and how many decisions never get one.
+    """Measure the delay of rewards, and the share of decisions that never get one.
 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`, whose window has closed.
@@ -113,16 +113,16 @@ def joins(decisions, edges, expected=0.2):
     """
     rows = []
     for start, end in pairwise(edges):
-        table = decisions.filter(_within(decisions, start, end))
+        table = decisions.filter(_is_within(decisions, start, end))
         if not len(table):
             continue
-        waited = pc.subtract(table["reward_time"], table["time"]).drop_null().cast("int64").to_numpy() / 1e6
+        lags = pc.subtract(table["reward_time"], table["time"]).drop_null().cast("int64").to_numpy() / 1e6
         missing = table["reward_time"].null_count
         low, high = stats.binomtest(missing, len(table)).proportion_ci(method="wilson")
         row = {"start": start, "end": end, "decisions": len(table), "missing": missing / len(table)}
         row |= {"low": float(low), "high": float(high)}
-        row |= dict(zip(("lag", "lag_low", "lag_high"), mean_interval(waited), strict=True))
-        row["slowest"] = np.quantile(waited, 0.95) if len(waited) else np.nan
+        row |= dict(zip(("lag", "lag_low", "lag_high"), mean_interval(lags), strict=True))
+        row["slowest"] = np.quantile(lags, 0.95) if len(lags) else np.nan
         alarm = f"{row['missing']:.0%} of the decisions have no reward, significantly more than {expected:.0%}."
         rows.append(row | {"alarm": alarm if low > expected else ""})
     return pd.DataFrame(rows)
@@ -133,7 +133,7 @@ def compare_windows(warehouse, start, end, rule, policies=None):
 
     Args:
       warehouse: `Warehouse`
-      start: aware datetime, begin of the window.
+      start: aware datetime, start of the window.
       end: aware datetime, its end; the time to report rewards is over.
       rule: `settings.Join`
       policies: as for `propensities` and `drift`.
@@ -144,7 +144,7 @@ def compare_windows(warehouse, start, end, rule, policies=None):
     """
     edges = [start - (end - start), start, end]
     decisions = warehouse.decisions(edges[0], end, **vars(rule))
-    window = decisions.filter(_within(decisions, start, end))
+    window = decisions.filter(_is_within(decisions, start, end))
     versions, periods = propensities(window, policies), [drift(decisions, edges, policies), joins(window, edges[1:])]
     numbers = {
         f"{name}_{version}": row[name] for version, row in versions.iterrows() for name in ("ratio", "differing")
@@ -156,26 +156,26 @@ def compare_windows(warehouse, start, end, rule, policies=None):
     return {name: float(number) for name, number in numbers.items() if np.isfinite(number)}, alarms
 
 
-def _checked(log, policy, ratio):
-    """Interval of the ratio, and the share of the propensities that are not the policy's, NaN where there is none."""
+def _check_propensities(log, policy, ratio):
+    """Compute the interval of the ratio, and the share of propensities that differ from the policy's, or NaN."""
     if policy is None:
         return *ratio.interval(), np.nan
-    decisions, log = len(log), _known(log, policy)
+    decisions, log = len(log), _scorable(log, policy)
     if not len(log):
         return *ratio.interval(), np.nan
     probabilities = probabilities_of(policy, log)
-    own = probabilities[np.arange(len(log)), log.action]
+    differing = np.abs(probabilities[np.arange(len(log)), log.action] - log.propensity) > ROUNDING
     inverse = np.divide(1, probabilities, out=np.zeros(log.mask.shape), where=log.mask & (probabilities > 0))
     variance = inverse.sum(axis=1) / log.mask.sum(axis=1) ** 2 - 1
     half = stats.norm.ppf(0.975) * np.sqrt(max(0.0, variance.mean()) / decisions)
-    return max(0.0, ratio.value - half), ratio.value + half, float((np.abs(own - log.propensity) > ROUNDING).mean())
+    return max(0.0, ratio.value - half), ratio.value + half, float(differing.mean())
 
 
-def _known(log, policy):
+def _scorable(log, policy):
     """Select the decisions that a policy can score again: among items that it knows, on contexts that it can read."""
     items = log.item_ids.isin(policy.candidates)
-    known = log.take((items[log.candidates] | ~log.mask).all(axis=1))
-    return known if predicted_values(policy, known) is not None else known.take(np.arange(0))
+    scorable = log.take((items[log.candidates] | ~log.mask).all(axis=1))
+    return scorable if predicted_values(policy, scorable) is not None else scorable.take(np.arange(0))
 
 
 def _power(row):
@@ -195,65 +195,66 @@ def _propensity_alarm(version, row):
     return ""
 
 
-def _within(decisions, start, end):
-    """Whether a decision is of a period, bool array [n]."""
+def _is_within(decisions, start, end):
+    """Return whether each decision is within a period, bool array [n]."""
     time = decisions["time"]
     return pc.and_(pc.greater_equal(time, start), pc.less(time, end))
 
 
 def _errors(table, policies):
-    """Squared errors of the scores of what was shown, for the decisions of known versions."""
+    """Compute the squared errors of the scores of the logged actions, for the versions with a policy."""
     parts = [np.zeros(0)]
     for version, policy in policies.items():
-        log = _known(log_of(table.filter(pc.equal(table["policy_version"], version))), policy)
+        log = _scorable(log_of(table.filter(pc.equal(table["policy_version"], version))), policy)
         if len(log):
             scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
             parts.append((log.reward - scores[np.arange(len(log)), log.action]) ** 2)
     return np.concatenate(parts)
 
 
-def _shift(first, now):
-    """(largest population stability index of the columns, what the largest of as many stays below by chance).
+def _shift(reference, sample):
+    """Return (largest population stability index of the columns, its 95 % quantile without a shift).
 
     Both are NaN where no column has a value.
     """
-    columns = [name for name in first if first[name].notna().any() or now[name].notna().any()]
+    columns = [name for name in reference if reference[name].notna().any() or sample[name].notna().any()]
     if not columns:
         return np.nan, np.nan
-    index, freedom = np.array([_index(_counts(first[name], now[name])) for name in columns]).T
+    index, freedom = np.array([_index(_counts(reference[name], sample[name])) for name in columns]).T
     quantile = stats.chi2.ppf(1 - 0.05 / len(columns), np.maximum(freedom, 1))
     worst = np.argmax(index / quantile)
-    return float(index[worst]), float(quantile[worst] * (1 / len(first) + 1 / len(now)))
+    return float(index[worst]), float(quantile[worst] * (1 / len(reference) + 1 / len(sample)))
 
 
-def _counts(first, now):
-    """Counts of both in the same bins, int [2, bins], of which none is empty in both: values, and missing ones."""
-    frequent = first.value_counts().index
-    if len(frequent) > _BINS and pd.api.types.is_numeric_dtype(first):
-        edges = np.unique(np.quantile(first.dropna(), np.linspace(0, 1, _BINS + 1)[1:-1]))
-        codes = [np.searchsorted(edges, side) for side in (first, now)]
+def _counts(reference, sample):
+    """Count both in the same bins, int [2, bins], of which none is empty in both: values, and missing ones."""
+    frequent = reference.value_counts().index
+    if len(frequent) > _BINS and pd.api.types.is_numeric_dtype(reference):
+        edges = np.unique(np.quantile(reference.dropna(), np.linspace(0, 1, _BINS + 1)[1:-1]))
+        codes = [np.searchsorted(edges, side) for side in (reference, sample)]
     else:
-        codes = [frequent[:_BINS].get_indexer(side) % (_BINS + 1) for side in (first, now)]  # others have the last bin
-    codes = [np.where(side.isna(), _BINS + 1, code) for side, code in zip((first, now), codes, strict=True)]
+        # all other values have the last bin
+        codes = [frequent[:_BINS].get_indexer(side) % (_BINS + 1) for side in (reference, sample)]
+    codes = [np.where(side.isna(), _BINS + 1, code) for side, code in zip((reference, sample), codes, strict=True)]
     counts = np.array([np.bincount(code, minlength=_BINS + 2) for code in codes])
     return counts[:, counts.any(axis=0)]
 
 
 def _index(counts):
-    """(index, degrees of freedom) of counts [2, bins]; half a count is added to each, so that none is empty."""
+    """Return (index, degrees of freedom) of counts [2, bins]; half a count is added to each, so that none is empty."""
     p, q = (counts + 0.5) / (counts.sum(axis=1, keepdims=True) + 0.5 * counts.shape[1])
     return float(((q - p) * np.log(q / p)).sum()), counts.shape[1] - 1
 
 
-def _drift_alarm(row, first):
-    """Rewards that rise are no reason to worry: learning is meant to do that."""
+def _drift_alarm(row, reference):
+    """Describe falling rewards, a shift of the context and growing errors; learning may well raise rewards."""
     sentences = []
-    if row["high"] < first["low"]:
-        sentences.append(f"Rewards have fallen: mean {row['reward']:.2f} instead of {first['reward']:.2f}.")
+    if row["high"] < reference["low"]:
+        sentences.append(f"Rewards have fallen: mean {row['reward']:.2f} instead of {reference['reward']:.2f}.")
     index, limit = row["psi_context"], row["psi_context_limit"]
     if index > max(limit, _LARGE):
         sentences.append(f"The context has shifted: stability index {index:.2f}, by chance below {limit:.2f}.")
-    if row["error_low"] > first["error_high"]:
-        errors = f"squared error {row['error']:.2f} instead of {first['error']:.2f}"
+    if row["error_low"] > reference["error_high"]:
+        errors = f"squared error {row['error']:.2f} instead of {reference['error']:.2f}"
         sentences.append(f"The served policy errs more than at first: {errors}.")
     return " ".join(sentences)

@@ -57,10 +57,10 @@ class Loop:
 
     def begin(self):
         """Log the first decisions, by a uniform random policy, and serve everybody by what learnt from them."""
-        people, items, draws = self._visits(self.settings.first)
+        users, items, draws = self._visits(self.settings.first)
         uniform = np.full(items.shape, 1 / items.shape[1])
-        decisions = (np.full(len(people), UNIFORM, dtype=object), uniform, invert_cdf(uniform, draws))
-        self._log(people, items, decisions, 0.0, self._rng(_RATINGS))
+        decisions = (np.full(len(users), UNIFORM, dtype=object), uniform, invert_cdf(uniform, draws))
+        self._log(users, items, decisions, 0.0, self._rng(_RATINGS))
         self.now += timedelta(seconds=self.settings.join.window)
         return self.release(self.learn()[0], None)
 
@@ -78,12 +78,12 @@ class Loop:
         visits, rng = self._visits(self.settings.decisions), self._rng(_RATINGS)
         rewards, verdicts = [], []
         for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
-            people, items, draws = (part[rows] for part in visits)
-            requests = (self.users.user_ids[people], self.users.contexts(people), self.users.candidate_ids(items))
+            users, items, draws = (part[rows] for part in visits)
+            requests = (self.users.user_ids[users], self.users.contexts(users), self.users.candidate_ids(items))
             decisions = (decider or self.endpoint).decide(*requests, draws)
-            rewards.append((decisions[1] * self.users.expected(people, items, drift)).sum(axis=1))
+            rewards.append((decisions[1] * self.users.expected(users, items, drift)).sum(axis=1))
             if logged:
-                self._log(people, items, decisions, drift, rng)
+                self._log(users, items, decisions, drift, rng)
                 verdicts.append(self.core.guard(self.now))
         self.now += timedelta(seconds=self.settings.join.window)  # the window of the last decision closes
         verdicts.append(self.core.guard(self.now))
@@ -104,29 +104,29 @@ class Loop:
         return self.learner.judge(candidate, held_out)
 
     def release(self, candidate, judgement):
-        """See `MemoryLearner.place`."""
+        """See `MemoryLearner.deploy`."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
-        return self.learner.place(candidate, judgement, self.now)
+        return self.learner.deploy(candidate, judgement, self.now)
 
     def _visits(self, n):
-        """Draw the visits of the next span: people [n], items [n, k], uniform draws of the actions [n]."""
+        """Draw the visits of the next span: users [n], items [n, k], uniform draws of the actions [n]."""
         self._span += 1
         return *self.users.visits(n, self._rng(_VISITORS), self.settings.candidates), self._rng(_ARMS).random(n)
 
     def _rng(self, stream):
         return np.random.default_rng([self._seed, self._span, stream])
 
-    def _log(self, people, items, decisions, drift, rng):
+    def _log(self, users, items, decisions, drift, rng):
         """Write decisions and reports, and let their time pass."""
         versions, probabilities, action = decisions
-        row = np.arange(len(people))
+        row = np.arange(len(users))
         times = [self.now + timedelta(seconds=number / self.settings.rate) for number in row.tolist()]
         names = [f"{self._seed}/{time:%d %H:%M:%S.%f}" for time in times]
         propensity = probabilities[row, action]
-        records = self.users.interactions((people, items), names, times, versions, action, propensity)
-        ratings = self.users.rate(self.users.expected(people, items, drift)[row, action], rng)
+        records = self.users.interactions((users, items), names, times, versions, action, propensity)
+        ratings = self.users.rate(self.users.expected(users, items, drift)[row, action], rng)
         self.warehouse.write(records + self.users.reports(names, times, ratings, rng))
-        self.now += timedelta(seconds=len(people) / self.settings.rate)
+        self.now += timedelta(seconds=len(users) / self.settings.rate)
 
 
 def poisoned(log):

@@ -1,4 +1,4 @@
-"""The numbers of the closed loop, in one place: the world, the join, the learner, the gate and the guardrail."""
+"""The numbers of the closed loop, in one module: simulated users, join, learner, gate and guardrail."""
 
 from dataclasses import dataclass, field
 
@@ -50,7 +50,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a candidate has to show on held-out logged decisions before it may serve users.
+    """The evidence that a candidate needs on held-out logged decisions before it may serve users.
 
     Attributes:
       margin: share of the value of what serves, 0 or more. The candidate passes if the lower bound of its difference to
@@ -77,7 +77,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Guardrail:
-    """When a canary becomes what serves, and when a served version is rolled back, by observed rewards.
+    """The conditions to ramp and promote a canary, and to roll back a version, by observed rewards.
 
     Attributes:
       canary: percentage of the users who get a new version at first, from 1 to 49.
@@ -133,9 +133,9 @@ class Settings:
 
     Attributes:
       join: `Join`, the rule for rewards.
-      movies: of the world, those with the most ratings.
-      rank: factors of its taste.
-      candidates: movies that each visitor can be shown.
+      movies: number of movies of the simulated users, those with the most ratings.
+      rank: factors of the preferences.
+      candidates: number of movies to choose from at each visit.
       never: share of the decisions whose reward is never reported.
       twice: share that is reported twice.
       delay: mean seconds until a report.
@@ -143,7 +143,7 @@ class Settings:
       decisions: new decisions after which the loop trains again: one round.
       holdout: share of the decisions that the learner does not see and the gate judges by.
       agent: parameters of the learner; its `gamma` below 1 is the learner that forgets.
-      forgetting: `gamma` of that learner, where the taste is known to drift.
+      forgetting: `gamma` of that learner, under preference drift.
       exploration: by which the served policy decides.
       gate: `Gate`
       guardrail: `Guardrail`
@@ -151,7 +151,7 @@ class Settings:
       seed: of everything random.
 
     Raises:
-      ValueError: a field that cannot be.
+      ValueError: a field outside its range.
     """
 
     join: Join

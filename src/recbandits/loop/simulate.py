@@ -1,7 +1,7 @@
-"""Simulated users at an endpoint: they visit at a set rate, and report later what they think of what they are shown.
+"""Simulated users at an endpoint: they visit at a set rate, and report rewards later.
 
-Visits and reports leave by two threads, so that a message service that is away delays no visit; what could not be
-reported is reported when it is back.
+Visits and reports leave by two threads, so that an unavailable message service delays no visit; reports that it did
+not take are sent again.
 """
 
 import heapq
@@ -132,18 +132,18 @@ class Simulator:
                 stop.wait(_AGAIN)
         self.report_due()
 
-    def _ask(self, people, items):
-        self.counts["visits"] += len(people)
+    def _ask(self, users, items):
+        self.counts["visits"] += len(users)
         try:
-            predictions = self._endpoint.predict(self._users.requests(people, items))
+            predictions = self._endpoint.predict(self._users.requests(users, items))
         except Exception as error:
-            self.counts["unanswered"] += len(people)
+            self.counts["unanswered"] += len(users)
             logging.info("the visits were not answered: %s", error)
             return
         now = self._clock()
-        self.counts["answered"] += len(people)
+        self.counts["answered"] += len(users)
         actions = self._users.find_items([prediction["item_ids"][:1] for prediction in predictions])
-        ratings = self._users.rate(self._users.expected(people, actions, self._drift(now))[:, 0], self._rng)
+        ratings = self._users.rate(self._users.expected(users, actions, self._drift(now))[:, 0], self._rng)
         event_ids = [prediction["event_id"] for prediction in predictions]
         reports = self._users.reports(event_ids, [now] * len(event_ids), ratings, self._rng)
         self.counts["reports"] += len(reports)

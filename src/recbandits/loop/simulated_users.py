@@ -1,4 +1,4 @@
-"""Simulated users: who visits, what they think of the action, and when they report it.
+"""Simulated users: their visits, their ratings of the actions, and the times of their reports.
 
 NumPy alone computes it, so that the processes that ask or answer for users start fast.
 """
@@ -27,9 +27,9 @@ _SETTINGS = ("never", "twice", "delay")
 
 @dataclass(frozen=True, eq=False)
 class SimulatedUsers:
-    """Users whose preferences are known, which those of no real recommender are.
+    """Users whose preferences are known, unlike those of a real recommender.
 
-    Elsewhere a user is a row of `user_ids`, and a movie a row of `item_ids`.
+    Methods take users as rows of `user_ids`, and movies as rows of `item_ids`.
 
     Attributes:
       model: `Factorization` of the ratings: the truth. Its factors are ordered by how much of the ratings they explain.
@@ -181,7 +181,7 @@ class SimulatedUsers:
         return 1.0 + rng.binomial(4, np.clip((np.asarray(expected) - 1) / 4, 0.0, 1.0))
 
     def reports(self, event_ids, times, values, rng):
-        """Draw what users report of decisions.
+        """Draw the reports of users on decisions.
 
         A share `never` reports nothing. The others report after an exponential time with mean `delay`, and a share
         `twice` of these once more, after another such time, with a rating that may be a star higher or lower.
@@ -196,15 +196,15 @@ class SimulatedUsers:
           list of `Reward` in the order of their own times, which is not the order of the decisions.
         """
         n, values = len(event_ids), np.asarray(values, float)
-        reported, again = rng.random(n) >= self.never, rng.random(n) < self.twice
-        wait, wait_again = rng.exponential(self.delay, (2, n))
+        is_reported, is_repeated = rng.random(n) >= self.never, rng.random(n) < self.twice
+        wait, second_wait = rng.exponential(self.delay, (2, n))
         second = np.clip(values + rng.integers(-1, 2, n), 1.0, 5.0)
         rewards = []
-        for row in np.flatnonzero(reported):
+        for row in np.flatnonzero(is_reported):
             time = times[row] + timedelta(seconds=wait[row])
             rewards.append(Reward(event_ids[row], time, values[row]))
-            if again[row]:
-                rewards.append(Reward(event_ids[row], time + timedelta(seconds=wait_again[row]), second[row]))
+            if is_repeated[row]:
+                rewards.append(Reward(event_ids[row], time + timedelta(seconds=second_wait[row]), second[row]))
         return sorted(rewards, key=lambda reward: (reward.time, reward.event_id))
 
     def value(self, policy, visits, drift=0.0):

@@ -31,7 +31,7 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     Args:
       dataset: directory that `ingest` wrote.
       model_dir: directory for the model, as `models` describes it.
-      parameters: `LinUCB`. Its `gamma` is the weight that all that was learnt before keeps at each training.
+      parameters: `LinUCB`. Its `gamma` is the weight of all earlier events at each training.
       exploration: `Exploration` with which the policy is to serve.
       serving: directory of the parent; None for none.
       seed: of the agent's draws; what it learns does not depend on it.
@@ -65,7 +65,7 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
         facts |= {"parameters": asdict(parameters), "exploration": asdict(exploration)}
         model = _write(agent, dataset, model_dir, facts)
     elif parent is not None:
-        model = _again(parent, model_dir, until)
+        model = _write_parent(parent, model_dir, until)
     else:
         raise ValueError("decisions must be at least one to learn from, the dataset has none that is not held out")
     return {"version": model.version, "parent": model.parent, "new": new, "learnt": model.learnt}
@@ -90,26 +90,24 @@ def learn(agent, examples):
 
 
 def _check_features(dataset, parent):
-    ours, theirs = (Path(directory, FEATURES).read_bytes() for directory in (dataset, parent.policy))
-    if ours != theirs:
+    new, old = (Path(directory, FEATURES).read_bytes() for directory in (dataset, parent.policy))
+    if new != old:
         raise ValueError(
             f"the features of the dataset must be those of {parent.version}, the model to go on from, they are others"
         )
 
 
 def _write(agent, dataset, model_dir, facts):
-    way, summary = (
-        facts["exploration"],
-        TrainingSummary(f"{facts['learnt']:,} logged decisions", "LinUCB", facts["parameters"]),
-    )
-    options = {"exploration": Exploration(**way), "titles": titles_of(dataset), "summary": summary}
+    exploration = Exploration(**facts["exploration"])
+    summary = TrainingSummary(f"{facts['learnt']:,} logged decisions", "LinUCB", facts["parameters"])
+    options = {"exploration": exploration, "titles": titles_of(dataset), "summary": summary}
     with tempfile.TemporaryDirectory() as draft:
         tf.train.Checkpoint(agent=agent).write(str(Path(draft, AGENT, "checkpoint")))
         policy = export(agent.policy, Path(draft, POLICY), Features.load(dataset), **options)
         return write_model(draft, model_dir, {"version": load(policy).version, **facts})
 
 
-def _again(parent, model_dir, until):
+def _write_parent(parent, model_dir, until):
     """Write the parent again, with the end of the new data."""
     facts = {"version": parent.version, "parent": parent.parent, "learnt": parent.learnt}
     facts |= {"until": until.isoformat(), "parameters": asdict(parent.parameters)}

@@ -4,12 +4,12 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from recbandits.loop.canary import experiment
+from recbandits.loop import canary
 from recbandits.loop.steps import serving_model
 from recbandits.platforms.protocol import PlatformError
 
 PIPELINE = "re-training"
-OVERLAP = 60.0  # seconds before the end of what serves has learnt: decisions that were delivered late are read then
+OVERLAP = 60.0  # seconds before the end of the data of the serving model, for decisions that were delivered late
 
 
 class Plan(NamedTuple):
@@ -18,10 +18,10 @@ class Plan(NamedTuple):
     Attributes:
       name: of the run; another one for other data, another window or another model to go on from.
       start: datetime in UTC, from which on decisions are read.
-      end: before which.
-      snapshot: what the warehouse has of that time, in one word.
+      end: datetime in UTC, before which they are read.
+      snapshot: `Warehouse.snapshot` of that time.
       serving: version that serves, to go on from.
-      new: decisions since it was last decided about a candidate.
+      new: decisions since the last verdict on a candidate.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Plan(NamedTuple):
 
 
 def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, shares=None):
-    """Whether it is time to train again.
+    """Plan a re-training if it is due.
 
-    It is when so many decisions are new since the last verdict about a candidate, with a report or with the default,
-    and no canary waits for a verdict. Decisions that people may still answer are left for the next time.
+    It is due when enough decisions are new since the last verdict on a candidate, with a report or with the default,
+    and no canary waits for a verdict. Decisions that users may still report on are left for the next re-training.
 
     Args:
       warehouse: `Warehouse`
@@ -52,29 +52,30 @@ def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, s
       `Plan`, or None.
     """
     verdicts = warehouse.verdicts()
-    decided = verdicts[verdicts["kind"].isin(["deployed", "held", "refused"])]
-    under = experiment(shares or {}, verdicts)
-    if under is not None and not under.promoted:
+    judgements = verdicts[verdicts["kind"].isin(["deployed", "held", "refused"])]
+    experiment = canary.experiment(shares or {}, verdicts)
+    if experiment is not None and not experiment.promoted:
         return None
     start, end = span(warehouse, serving, rule, now, overlap)
-    news = [serving.until, *([] if since is None else [since])]
-    news += [] if decided.empty else [decided["time"].max().to_pydatetime() - _seconds(rule.window)]
-    counts = warehouse.counts(max(news), end, **vars(rule)) if max(news) < end else None
+    starts = [serving.until, *([] if since is None else [since])]
+    starts += [] if judgements.empty else [judgements["time"].max().to_pydatetime() - _seconds(rule.window)]
+    counts = warehouse.counts(max(starts), end, **vars(rule)) if max(starts) < end else None
     new = 0 if counts is None else counts.joined + (0 if rule.default is None else counts.defaulted)
     if new < least_new:
         return None
     snapshot = warehouse.snapshot(start, end)
-    about = hashlib.blake2b(f"{start} {end} {snapshot}".encode(), digest_size=8).hexdigest()
-    return Plan(f"{PIPELINE}-{about}-{serving.version[:8]}", start, end, snapshot, serving.version, new)
+    digest = hashlib.blake2b(f"{start} {end} {snapshot}".encode(), digest_size=8).hexdigest()
+    return Plan(f"{PIPELINE}-{digest}-{serving.version[:8]}", start, end, snapshot, serving.version, new)
 
 
 def span(warehouse, serving, rule, now, overlap=OVERLAP):
-    """The window of time of a re-training: (start, end), datetimes in UTC.
+    """Compute the window of time of a re-training: (start, end), datetimes in UTC.
 
     It ends a window before now, or before the newest reward or decision that has been logged, whichever is older:
-    where rewards wait on their way, decisions wait for them instead of counting as unanswered; where decisions wait,
-    the model's time does not pass them by. It starts a while before the end of what the model has learnt from, to find
-    what was delivered late; nothing is learnt twice. What is delivered later still is never learnt.
+    where rewards are delayed, decisions wait for them instead of counting as unanswered; where decisions are delayed,
+    the window does not skip them. It starts `overlap` before the end of the data of the serving model, to include
+    decisions that were delivered late; no event is learnt twice. Decisions that are delivered later than that are
+    never learnt.
 
     Args:
       warehouse: `Warehouse`
@@ -90,7 +91,7 @@ def span(warehouse, serving, rule, now, overlap=OVERLAP):
 
 
 def plan_now(platform, rule):
-    """The window and the model of a re-training that was not planned before it began, as those of a schedule are.
+    """Plan a re-training that starts now, such as one that a schedule started without a plan.
 
     Args:
       platform: `Platform`
