@@ -283,8 +283,8 @@ def test_a_canary_without_enough_evidence_is_withdrawn_at_its_deadline_and_never
     assert verdict.low < -0.042 < verdict.high
     assert "the interval of the difference is wider than the margin" in verdict.why
     assert traffic.endpoint.traffic_split == {policies[0].version: 100, policies[1].version: 0}
-    decisions = traffic.warehouse.by_version(NOON, traffic.now, RULE.window, RULE.default)["decisions"]
-    assert 400 <= decisions[policies[1].version] <= 450
+    users = traffic.warehouse.by_user(NOON, traffic.now, RULE.window, RULE.default)
+    assert 400 <= users.groupby("policy_version")["decisions"].sum()[policies[1].version] <= 450
 
 
 def test_the_share_of_a_canary_is_ramped_once_it_does_not_seem_worse_and_the_comparison_begins_anew(traffic, policies):

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pytest
 
 from recbandits.platforms.protocol import PlatformError
@@ -92,11 +91,6 @@ class WarehouseContract:
         assert log.reward.tolist() == [value, 0.25]
         rewarded = warehouse.decisions(START, time_at(10), 10, None, take)
         assert rewarded.select(["event_id", "reward"]).to_pylist() == [{"event_id": "e", "reward": value}]
-        assert warehouse.rewards_of("a", START, time_at(10), 10, 0.25, take).tolist() == [value, 0.25]
-        assert warehouse.by_version(START, time_at(10), 10, None, take).loc["a", ["decisions", "mean"]].tolist() == [
-            1,
-            value,
-        ]
         assert warehouse.by_user(START, time_at(10), 10, 0.25, take)["total"].tolist() == [value + 0.25]
         assert warehouse.counts(START, time_at(10), 10).duplicate == 5, "under any rule, further rows are duplicates"
 
@@ -109,8 +103,6 @@ class WarehouseContract:
         def results():
             return (
                 warehouse.decisions(*span, **rule).to_pylist(),
-                warehouse.rewards_of("a", *span, **rule).tolist(),
-                warehouse.by_version(*span, **rule).to_csv(),
                 warehouse.by_user(*span, **rule).to_csv(),
             )
 
@@ -173,24 +165,6 @@ class WarehouseContract:
             warehouse.write([record])
             snapshots.add(warehouse.snapshot(START, time_at(10)))
         assert len(snapshots) == 5
-
-    def test_rewards_are_summarised_by_version(self, warehouse):
-        """Version b: rewards 1, 2, 4 and the default 1: mean 2, variance (1 + 0 + 4 + 1) / 3 = 2."""
-        warehouse.write([decision(str(k), k, "b") for k in range(4)] + [decision("x", 9, "a")])
-        warehouse.write([reward("0", 1, 1.0), reward("1", 2, 2.0), reward("2", 3, 4.0), reward("x", 9, 5.0)])
-        table = warehouse.by_version(START, time_at(10), 5, 1.0)
-        assert table.index.tolist() == ["b", "a"]
-        row = table.loc["b"].to_dict()
-        variance = row.pop("variance")  # a sum of floats, in any order
-        assert row == {"decisions": 4, "mean": 2.0, "first": START, "last": time_at(3)}
-        assert variance == pytest.approx(2.0)
-        assert table.loc["a"].tolist()[:2] == [1, 5.0]
-        assert np.isnan(table.loc["a", "variance"])
-        rewards = warehouse.rewards_of("b", START, time_at(10), 5, 1.0)
-        assert rewards.dtype == np.float64
-        assert rewards.tolist() == [1.0, 2.0, 4.0, 1.0]
-        assert len(warehouse.rewards_of("unknown", START, time_at(10), 5, 1.0)) == 0
-        assert len(warehouse.by_version(time_at(50), time_at(60), 5, 1.0)) == 0
 
     def test_rewards_are_added_up_by_version_and_user(self, warehouse):
         """User 1 has 5 and the default 1 from version a, 2 from version b; user 2 has 4 from version b."""

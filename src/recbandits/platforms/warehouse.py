@@ -160,21 +160,6 @@ class Warehouse(ABC):
         """The decisions that are quarantined because of their rewards, which are outside the range; as `decisions`."""
         return self._query_joined(sql.OUTSIDE, start, end, JoinRule(*rule, **fields)).cast(_DECISIONS)
 
-    def rewards_of(self, version, start, end, *rule, **fields):
-        """Rewards of one version's decisions, float64 [decisions], in order of time; see `decisions`."""
-        table = self._query_joined(sql.REWARDS_OF, start, end, JoinRule(*rule, **fields), version=version)
-        return table["reward"].to_numpy()
-
-    def by_version(self, start, end, *rule, **fields):
-        """Compare versions by what they got; see `decisions`.
-
-        Returns:
-          DataFrame indexed by policy_version, the first to decide first: number of `decisions`, `mean` and sample
-          `variance` of the reward (NaN for one decision), times of the `first` and `last` decision.
-        """
-        table = self._query_joined(sql.BY_VERSION, start, end, JoinRule(*rule, **fields))
-        return table.to_pandas().set_index("policy_version").astype({"mean": float, "variance": float})
-
     def by_user(self, start, end, *rule, **fields):
         """Add up what each user got from each version; see `decisions`.
 
@@ -184,10 +169,10 @@ class Warehouse(ABC):
         """
         return self._query_joined(sql.BY_USER, start, end, JoinRule(*rule, **fields)).to_pandas()
 
-    def _query_joined(self, statement, start, end, rule, **parameters):
+    def _query_joined(self, statement, start, end, rule):
         """Ask about decisions with their rewards; see `decisions`."""
         text = statement.format(joined=sql.joined(rule.check().take, rule.default is not None))
-        return self.query(text, _span(start, end, rule) | parameters)
+        return self.query(text, _span(start, end, rule))
 
     def counts(self, start, end, *rule, **fields):
         """`Counts` of a span of time; see `decisions`."""

@@ -151,15 +151,6 @@ DECISIONS = "WITH {joined} SELECT * FROM joined ORDER BY time, event_id"
 
 OUTSIDE = "WITH {joined} SELECT * FROM outside ORDER BY time, event_id"
 
-REWARDS_OF = "WITH {joined} SELECT reward FROM joined WHERE policy_version = @version ORDER BY time, event_id"
-
-BY_VERSION = """
-WITH {joined}
-SELECT policy_version, COUNT(*) AS decisions, AVG(reward) AS mean, VAR_SAMP(reward) AS variance,
-  MIN(time) AS first, MAX(time) AS last
-FROM joined GROUP BY policy_version ORDER BY first, policy_version
-"""
-
 BY_USER = """
 WITH {joined}
 SELECT policy_version, user_id, COUNT(*) AS decisions, SUM(reward) AS total
