@@ -176,6 +176,11 @@ def test_the_endpoint_answers_while_a_training_is_killed_and_a_repeated_run_chan
         answers[phase] += 1
         time.sleep(0.2)  # each answer is logged, too
 
+    def predict_while_it_runs():
+        status = loop.platform.pipelines.status(plan.name)
+        assert status.state == "running", status.error
+        predict("deploying")
+
     def has_failed():
         assert loop.platform.pipelines.status(plan.name).state == "failed"
         return loop.platform.pipelines.running(PIPELINE) is None
@@ -188,7 +193,7 @@ def test_the_endpoint_answers_while_a_training_is_killed_and_a_repeated_run_chan
     until(lambda: step_of(loop, plan.name, "evaluator"), "it must come to the Evaluator", lambda: predict("training"))
     with closing(sqlite3.connect(loop.directory / "warehouse" / "warehouse.sqlite", isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")  # so that the Deployer, which comes next, waits with its verdict
-        until(lambda: len(loop.endpoint.traffic_split) == 2, "there must be a canary", lambda: predict("deploying"))
+        until(lambda: len(loop.endpoint.traffic_split) == 2, "there must be a canary", predict_while_it_runs)
         assert kill_run(loop, plan.name)
     assert has_failed()
     shares = loop.endpoint.traffic_split

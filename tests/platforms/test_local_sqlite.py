@@ -54,3 +54,19 @@ def test_a_transaction_that_fails_writes_nothing(file):
         connection.executemany("INSERT INTO names VALUES (?)", [["a"], ["a"]])
     _write(database, "b")
     assert _other(file) == ["b"]
+
+
+def test_a_new_reader_does_not_wait_for_a_writer(file):
+    """Readers are other processes, such as the steps of a pipeline, each with a connection of its own."""
+    writer = Database(file, _SCHEMA)
+    _write(writer, "a")
+    with writer.write(), Database(file, _SCHEMA).read() as connection:
+        assert connection.execute("SELECT name FROM names").fetchall() == [("a",)]
+
+
+def test_tables_that_are_new_in_the_schema_are_added(file):
+    _write(Database(file, _SCHEMA), "a")
+    grown = Database(file, f"{_SCHEMA}; CREATE TABLE IF NOT EXISTS ages (age INTEGER)")
+    with grown.write() as connection:
+        connection.execute("INSERT INTO ages VALUES (7)")
+    assert _other(file) == ["a"]

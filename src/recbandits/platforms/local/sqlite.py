@@ -85,10 +85,21 @@ class Database:
                 raise sqlite3.OperationalError(f"journal_mode must be wal, got {mode}: move it to a local disk")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; COMMIT")
+            if not self._has_schema(connection):  # a reader must not wait for a writer
+                connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; COMMIT")
             thread.inherited, thread.connection = getattr(thread, "connection", None), connection
             thread.process, thread.commits = os.getpid(), 0
         return thread.connection
+
+    def _has_schema(self, connection: sqlite3.Connection) -> bool:
+        """Return whether a file has all tables and indices of the schema."""
+        with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+            empty.executescript(self._schema)
+            return _names(empty) <= _names(connection)
+
+
+def _names(connection: sqlite3.Connection) -> set[tuple[str]]:
+    return set(connection.execute("SELECT name FROM sqlite_master"))
 
 
 def _use_log(connection: sqlite3.Connection) -> str:
