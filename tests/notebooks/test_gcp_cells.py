@@ -89,7 +89,7 @@ def names(platform, folder):
     return {
         "00-env-setup": {"cloud_config": platform.config},
         "01b-build-training-image": parameters | {"IMAGE": "train", "root": checkout(ROOT), "files": ["README.md"]},
-        "01c-scale-bandit-simulation-vertex": search | {"names": {"search": "sim-search"}},
+        "01c-scale-bandit-simulation-vertex": search | {"tune": TUNED[:2], "names": {"search": "sim-search"}},
         "02d-build-training-image": parameters | {"steps": ["train", "serve"]},
         "02e-scale-bandit-training-vertex": parameters
         | {"prefix": "fit", "network": ("fit",), "jobs": {"network-tuned": Job("fit-tuned", ("fit", "--layers=32"))}},
