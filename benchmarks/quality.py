@@ -23,7 +23,7 @@ NETWORKS = {
     "SquareCB": agents.SquareCB(),
     "NeuralLinUCB": agents.NeuralLinUCB(),
 }
-REFERENCES = {"no personalisation": agents.BestFixedArm(), "random": agents.Uniform()}
+REFERENCES = {"best non-personalised policy": agents.BestFixedArm(), "uniform random policy": agents.Uniform()}
 
 
 def measure(data):
