@@ -12,7 +12,7 @@ import pandas as pd
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/benchmarks.md")
+PAGES = ("README.md", "docs/benchmarks.md", "learning/agents.md")
 BLOCK = re.compile(r"^<!-- bench (\w+)(?: (\d+))? -->\n.*?^<!-- end bench -->$", re.M | re.S)
 
 # Task, which may name columns of its row; benchmark and row of its first table; columns of the speed here, of the
@@ -58,7 +58,9 @@ def render(name, number):
       str
     """
     if name == "speed":
-        return as_markdown(pd.DataFrame([_speed(*row) for row in SPEED]))
+        dates = sorted(load(benchmark)["date"] for _, benchmark, *_ in SPEED)
+        table = as_markdown(pd.DataFrame([_speed(*row) for row in SPEED]))
+        return f"{table}\n\n<sub>measured {dates[0]} to {dates[-1]}: `make bench`</sub>"
     record = load(name)
     title, rows = list(record["tables"].items())[number - 1]
     load_average = f", load {record['load']}" if record.get("load", 0) > 1 else ""

@@ -42,7 +42,7 @@ def test_the_tables_of_a_page_are_the_records(name):
 
 def test_a_number_that_was_typed_into_a_table_is_overwritten():
     text = (pages.ROOT / "README.md").read_text(encoding="utf-8")
-    best = pages.load("quality")["tables"]["Mean expected regret per interaction"][0]
+    best = next(iter(pages.load("quality")["tables"].values()))[0]
     (regret,) = re.findall(r"^[\d.]+", list(best.values())[1])
     typed = text.replace(regret, "0.0001")
     assert typed != text
