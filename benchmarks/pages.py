@@ -61,7 +61,9 @@ def render(name, number):
         dates = sorted(load(benchmark)["date"] for _, benchmark, *_ in SPEED)
         table = as_markdown(pd.DataFrame([_speed(*row) for row in SPEED]))
         return f"{table}\n\n<sub>measured {dates[0]} to {dates[-1]}: `make bench`</sub>"
-    record = load(name)
+    record = load(name) if (RESULTS / f"{name}.json").exists() else {"tables": {}}
+    if len(record["tables"]) < number:
+        return f"*Not recorded yet: `make bench` measures it as {name}.*"
     title, rows = list(record["tables"].items())[number - 1]
     load_average = f", load {record['load']}" if record.get("load", 0) > 1 else ""
     measured = f"{record['data']}, {record['cores']} cores{load_average}, {record['date']}: `make bench`, {name}"
