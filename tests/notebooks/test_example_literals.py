@@ -15,9 +15,7 @@ TO_BE_MENDED = {  # literals that were there when this test was written; remove 
     "01a-train-bandit-mf-env-simulation",
     "01c-scale-bandit-simulation-vertex",
     "02b-train-supervised-bandit-locally",
-    "02d-build-training-image",
     "02e-scale-bandit-training-vertex",
-    "02f-cpr-deploy-bandit-policy",
 }
 KIND = r"(?:users?|visitors?|movies?|items?)"
 ID_NAME = re.compile(rf"{KIND}|(?:{KIND}_ids?)", re.IGNORECASE)
