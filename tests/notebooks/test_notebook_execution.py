@@ -18,8 +18,8 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 @pytest.fixture(scope="module")
 def results(isolated):
-    """All notebooks, executed once, in order; dict from name to Result."""
-    return {result.name: result for result in run_all(NOTEBOOKS, "quick", isolated / "build")}
+    """All notebooks with the solutions of their exercises, executed once, in order; dict from name to Result."""
+    return {result.name: result for result in run_all(NOTEBOOKS, "quick", isolated / "build", solutions=True)}
 
 
 @each_notebook

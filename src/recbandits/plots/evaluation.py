@@ -24,13 +24,16 @@ _LABELS = {"ndcg": "NDCG", "err": "ERR", "map": "MAP", "mrr": "MRR", "hit_rate":
 _LABELS["clicks"] = "expected clicks"
 
 
-def forest(table: pd.DataFrame, limits=None, title=None, unit="rating points") -> Figure:
+def forest(
+    table: pd.DataFrame, limits=None, title=None, unit="rating points", quantity="value of the policy"
+) -> Figure:
     """Draw every estimate with its interval, in the order of the table from top to bottom.
 
     Args:
       table: DataFrame of `evaluation.off_policy.evaluate`, or one with its columns value, low and high.
       limits: mapping from a label to a value to draw as a vertical line, such as the truth where it is known.
       unit: of the reward.
+      quantity: what is estimated, for the label of the axis.
 
     Raises:
       ValueError: a table without a row.
@@ -39,7 +42,8 @@ def forest(table: pd.DataFrame, limits=None, title=None, unit="rating points") -
     with figure(6.5, 1.1 + 0.32 * len(table)) as (fig, axes):
         interval_rows(axes, table.index, table["value"], table["low"], table["high"])
         reference_lines(axes.axvline, limits, [":", "--", "-."])
-        axes.set(xlabel=f"value of the policy ({unit})", title=title)
+        axes.set(xlabel=f"{quantity} ({unit})", title=title)
+        axes.locator_params(axis="x", nbins=5)
         if limits:
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return fig
