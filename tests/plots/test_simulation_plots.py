@@ -303,6 +303,7 @@ def test_lines_are_cumulative_shares_over_movies_from_best_to_least_known():
     share = dict(zip(policy.get_xdata(), policy.get_ydata(), strict=True))
     assert share == {0: 0, 1: 0.5, 3: 0.75, 4: 1}
     assert policy.get_color() != offered.get_color()
+    assert policy.get_linestyle() != offered.get_linestyle()
     assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["policy", "offered"]
 
 

@@ -132,7 +132,7 @@ def disagreement(rewards: np.ndarray, titles) -> Figure:
 
 
 def exposure(actions, ratings: pd.Series, title=None) -> Figure:
-    """Draw the share of the decisions that the most rated movies take, a line per policy.
+    """Draw the share of the decisions that the most rated movies take, a line per policy with a dash of its own.
 
     Args:
       actions: mapping from a label to the ids of the chosen movies, int array [n], n at least 1.
@@ -144,12 +144,12 @@ def exposure(actions, ratings: pd.Series, title=None) -> Figure:
     rank = ratings.rank(ascending=False, method="first")
     movies = max(len(np.union1d(ratings.index, ids)) for ids in actions.values())
     with figure(7.5, 4.0) as (fig, axes):
-        for (label, ids), colour in coloured(actions.items()):
+        for ((label, ids), colour), dash in zip(coloured(actions.items()), cycle(["-", *DASHES]), strict=False):
             if not len(ids):
                 raise ValueError(f"{label}: actions must have at least one decision, got none")
             position = np.sort(rank.reindex(ids).fillna(movies))
             share = np.arange(1, len(ids) + 1) / len(ids)
-            axes.step([0, *position, movies], [0, *share, 1], where="post", color=colour, label=label)
+            axes.step([0, *position, movies], [0, *share, 1], where="post", color=colour, linestyle=dash, label=label)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="movies, from the most to the least rated", ylabel="share of the decisions", title=title)
