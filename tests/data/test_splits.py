@@ -7,6 +7,7 @@ import pytest
 from recbandits.data.splits import (
     Split,
     draw_lists,
+    half_of_users,
     random_split,
     split_by_time,
     split_by_user,
@@ -174,3 +175,25 @@ def test_a_rating_without_a_time_is_refused_by_a_split_by_time_and_no_ratings_by
         split_by_time(ratings.assign(time=ratings["time"].where(ratings.index != 3)))
     with pytest.raises(ValueError, match="number of ratings must be at least 1, got 0"):
         draw_lists(ratings.iloc[:0], 2)
+
+
+def test_each_user_is_in_one_half_on_every_machine():
+    """The first bytes of `printf 1 | sha256sum` to `printf 4 | sha256sum` are 6b, d4, 4e and 4b in hexadecimal."""
+    assert half_of_users([1, 2, 3, 4], "tune").tolist() == [1, 3, 4]
+    assert half_of_users([1, 2, 3, 4], "report").tolist() == [2]
+    assert half_of_users([], "tune").tolist() == []
+
+
+def test_halves_are_of_equal_size_up_to_chance_and_the_other_users_do_not_matter():
+    """10,000 users: the standard deviation of a half's size is 50; an id and its text are one user."""
+    ids = np.arange(10_000)
+    tune, report = (half_of_users(ids, half) for half in ("tune", "report"))
+    np.testing.assert_array_equal(np.sort(np.concatenate([tune, report])), ids)
+    assert abs(len(tune) - 5_000) < 200
+    np.testing.assert_array_equal(half_of_users(ids[::-3], "tune"), [user for user in ids[::-3] if user in set(tune)])
+    np.testing.assert_array_equal(half_of_users(ids.astype(str), "report").astype(int), report)
+
+
+def test_another_half_is_refused():
+    with pytest.raises(ValueError, match="half must be tune or report, got 'all'"):
+        half_of_users([1], "all")

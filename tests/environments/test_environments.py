@@ -111,16 +111,26 @@ class TestMovieLensFixedArms(EnvironmentContract):
         mean = als(table(), rank=3).matrix()[:, [8, 3]].mean(axis=0)
         np.testing.assert_allclose(environment.batch().unpersonalised[0], mean, rtol=1e-5)
 
+    def test_only_the_given_users_are_drawn(self):
+        """They are identified by their rewards; the mean over users is theirs, too."""
+        model = als(table(), rank=3)
+        batch = self.make(batch_size=200, user_ids=model.user_ids[[9, 2]]).batch()
+        rewards = model.matrix()[[2, 9], :6].astype("float32")
+        np.testing.assert_array_equal(np.unique(batch.expected_reward, axis=0), np.unique(rewards, axis=0))
+        np.testing.assert_allclose(batch.unpersonalised[0], rewards.mean(axis=0), rtol=1e-5)
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
+            ({"user_ids": []}, "the number of user_ids must be at least 1, got 0"),
+            ({"user_ids": [0]}, r"user_ids must be known to the factorisation, got \[0\]"),
             ({"num_actions": 2, "movie_ids": [101, 77]}, r"movie_ids must be known to the factorisation, got \[77\]"),
             ({"num_actions": 13}, "num_actions must be at most the number of movies, 12, got 13"),
             ({"num_actions": 2, "movie_ids": [101, 101]}, "movie_ids must be different from each other"),
             ({"num_actions": 2, "movie_ids": [101, 102, 103]}, "number of movie_ids must be num_actions, 2, got 3"),
         ],
     )
-    def test_movies_that_do_not_exist_or_suffice_are_refused(self, options, message):
+    def test_users_and_movies_that_do_not_exist_or_suffice_are_refused(self, options, message):
         with pytest.raises(ValueError, match=message):
             self.make(**options)
 

@@ -22,7 +22,7 @@ from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.local.study import propose
 from recbandits.platforms.local.units import Unit, units_below
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.tuning import with_parameters
+from recbandits.platforms.tuning import at_bounds, with_parameters
 from tests.waiting import until
 
 # What the training task does, in a tenth of a second: take arguments, report by cloudml-hypertune, leave a record.
@@ -392,6 +392,23 @@ def test_parameters_replace_arguments_of_the_same_name():
     arguments = ("fit", "--layers", "64,32", "--seeds=0,1", "--alpha=1", "--dry-run")
     given = with_parameters(arguments, {"alpha": 0.5, "layers": (8, 4), "epochs": 3})
     assert given == ("fit", "--seeds=0,1", "--dry-run", "--alpha=0.5", "--layers=8,4", "--epochs=3")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "bounds"),
+    [
+        (Float(0.01, 1.0, log=True), 0.012, {"x": 0.01}),  # log10(1.2) = 0.08 of 2 decades are 4 %
+        (Float(0.01, 1.0, log=True), 0.013, {}),  # log10(1.3) = 0.11 are 6 %
+        (Float(0.01, 1.0, log=True), 0.9, {"x": 1.0}),
+        (Float(-1.0, 1.0), -0.9, {"x": -1.0}),  # 0.1 of 2
+        (Float(-1.0, 1.0), -0.89, {}),
+        (Integer(1, 3), 3, {"x": 3}),
+        (Integer(1, 3), 2, {}),
+        (Choice(("a", "b")), "b", {}),
+    ],
+)
+def test_a_value_in_the_outer_twentieth_of_its_range_is_at_a_bound(parameter, value, bounds):
+    assert at_bounds({"x": parameter}, {"x": value}) == bounds
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from recbandits.tf import tf
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import Config
-from recbandits.data import formats
+from recbandits.data import formats, splits
 from recbandits.environments.factorization import als
 from recbandits.evaluation.regret import totals
 from recbandits.platforms.jobs import Job
@@ -99,6 +100,21 @@ def test_a_simulation_writes_policy_record_metrics_and_curves(job_dir, data, mov
     contexts = read_users(job_dir / "model").loc[users]
     pd.testing.assert_frame_equal(contexts.reset_index(drop=True), environment.features.contexts(users))
     assert policy.candidates[policy.scores(contexts).argmax(axis=1)].tolist() == [str(movie) for movie in shown]
+
+
+@pytest.mark.parametrize("factorization", ["als", "svd"])
+def test_users_of_one_half_are_simulated_and_all_can_be_served(movielens, factorization):
+    """Halves and all users have the same expected rewards: the factorization is of all ratings."""
+    made = {
+        users: make_environment(Simulation(users=users, rank=4, factorization=factorization), movielens)
+        for users in ("all", "tune", "report")
+    }
+    everybody = made["all"].user_ids
+    for half in ("tune", "report"):
+        np.testing.assert_array_equal(made[half].user_ids, splits.half_of_users(everybody, half))
+        known = {row.tobytes() for row in made["all"]._rewards.numpy()}
+        assert {row.tobytes() for row in made[half]._rewards.numpy()} <= known
+        assert made[half].features.users.index.tolist() == everybody.tolist()
 
 
 def _first(environment, users):

@@ -4,7 +4,7 @@
 - `open_bandit.load`, `OpenBandit`: logged clicks of the Open Bandit Dataset, with propensities and a table of items.
 - `MovieLens`, `RowError`, `GENRES`, `STARS`: the three tables, the refusal of a value, and the values of columns.
 - `Split`, `ThreeWaySplit`, `random_split`, `split_by_time`, `split_by_user`, `train_validation_test`, `draw_lists`: row
-  ids of training and held-out ratings.
+  ids of training and held-out ratings. `half_of_users`: the ids of those that tuning may use, or of the others.
 - `Encoder`, `Features`, `GLOBAL`, `PER_ARM`: raw columns of requests and items as features, fitted once and sealed into
   the policy, and the parts of an observation.
 - `RatingFeatures`: those of MovieLens, with the users whose columns are the context.
@@ -26,7 +26,8 @@ __getattr__, __all__ = lazy_exports(
     {
         "tables": "GENRES STARS MovieLens RowError",
         "open_bandit": "OpenBandit",
-        "splits": "Split ThreeWaySplit draw_lists random_split split_by_time split_by_user train_validation_test",
+        "splits": "Split ThreeWaySplit draw_lists half_of_users random_split split_by_time split_by_user "
+        "train_validation_test",
         "data_file": "LoggedData",
         "encoder": "Encoder",
         "features": "GLOBAL PER_ARM Features",

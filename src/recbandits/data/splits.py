@@ -6,11 +6,13 @@ the users.
 """
 
 from collections.abc import Callable
+from hashlib import sha256
 from os import PathLike
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from recbandits.checks import FRACTION, replacing, require, require_rows
 
@@ -84,6 +86,21 @@ def split_by_user(ratings: pd.DataFrame, seed: int = 42, test_share: float = 0.2
     shuffled = np.random.default_rng(seed).permutation(np.unique(users))
     test = np.isin(users, shuffled[: round(test_share * len(shuffled))])
     return Split(np.flatnonzero(~test), np.flatnonzero(test))
+
+
+def half_of_users(user_ids: ArrayLike, half: Literal["tune", "report"]) -> np.ndarray:
+    """Select the users of one of two halves that share no user, in their order.
+
+    The first byte of the SHA-256 digest of the id as text decides: below 128 a user is in "tune", else in "report". So
+    a user is in the same half on every machine and in every table; other users do not matter.
+
+    Raises:
+      ValueError: an unknown half.
+    """
+    require(half in ("tune", "report"), "half", "tune or report", half)
+    user_ids = np.asarray(user_ids)
+    tune = np.array([sha256(str(user).encode()).digest()[0] < 128 for user in user_ids.tolist()], bool)
+    return user_ids[tune if half == "tune" else ~tune]
 
 
 def train_validation_test(ratings: pd.DataFrame, split: Callable[..., Split], **options: Any) -> ThreeWaySplit:

@@ -32,14 +32,15 @@ class MovieLensEnvironment(Environment):
       per_arm: True for candidates that are drawn and have features.
       movie_ids: the movies to draw from, or, with `per_arm=False`, the arms in order; default: all, or the first
         `num_actions`.
+      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation.
       **options: `reward_noise`, `reward_offset`, `available`, `seed` of `Environment`.
 
     Attributes:
       user_ids, movie_ids: int arrays, of the users and of the movies that are drawn from.
-      features: `RatingFeatures` of them, from which the observations are made.
+      features: `RatingFeatures` of all users and of these movies, from which the observations are made.
 
     Raises:
-      ValueError: unknown, repeated or too few movies.
+      ValueError: unknown, repeated or too few users or movies.
     """
 
     def __init__(
@@ -49,16 +50,19 @@ class MovieLensEnvironment(Environment):
         batch_size: int = 8,
         per_arm: bool = False,
         movie_ids: Sequence[int] | None = None,
+        user_ids: Sequence[int] | None = None,
         **options,
     ):
+        users = _known_rows("user_ids", factorization.user_ids, user_ids)
+        require(len(users) >= 1, "the number of user_ids", "at least 1", len(users))
         movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
         if movie_ids is None and not per_arm:
             movies = movies[:num_actions]
         require(num_actions <= len(movies), "num_actions", f"at most the number of movies, {len(movies)}", num_actions)
         allowed = per_arm or len(movies) == num_actions
         require(allowed, "the number of movie_ids", f"num_actions, {num_actions}", len(movies))
-        self.user_ids, self.movie_ids = factorization.user_ids, factorization.movie_ids[movies]
-        rewards = factorization.matrix()[:, movies]
+        self.user_ids, self.movie_ids = factorization.user_ids[users], factorization.movie_ids[movies]
+        rewards = factorization.matrix()[users][:, movies]
         self._rewards = tf.constant(rewards, tf.float32)
         self._mean_rewards = tf.constant(rewards.mean(axis=0), tf.float32)
         self.features = factorization.features(self.movie_ids)

@@ -1,5 +1,7 @@
 """What tuning is on every platform: which trial is the best, and how the job that follows gets its parameters."""
 
+import math
+
 from recbandits.platforms.protocol import PlatformError
 from recbandits.training.problems import as_text
 
@@ -37,3 +39,26 @@ def best_trial(name, trials, maximise):
     if not succeeded:
         raise PlatformError(f"study {name} must have a trial that succeeded to have a best one, it has none")
     return (max if maximise else min)(succeeded, key=lambda trial: trial.value)
+
+
+def at_bounds(ranges, parameters, share=0.05):
+    """Return the parameters that lie at a bound of their range, where a wider range may have a better value.
+
+    Args:
+      ranges: dict from name to `Float`, `Integer` or `Choice`, such as those of a `Study`; a `Choice` has no bounds.
+      parameters: dict from name to value, such as those of the best trial.
+      share: of the range, on the scale of the search, that counts as its bound.
+
+    Returns:
+      dict from name to the bound, the lowest or highest value of the range.
+    """
+    bounds = {}
+    for name, value in parameters.items():
+        low, high = (getattr(ranges[name], bound, None) for bound in ("low", "high"))
+        if low is None:
+            continue
+        scale = math.log if getattr(ranges[name], "log", False) else float
+        position = (scale(value) - scale(low)) / (scale(high) - scale(low))
+        if not share < position < 1 - share:
+            bounds[name] = low if position <= share else high
+    return bounds

@@ -103,7 +103,8 @@ def make_environment(problem: Simulation, data: MovieLens) -> MovieLensEnvironme
     else:
         model = als(ratings, problem.rank)
         movies = None if problem.per_arm else ratings["movie_id"].value_counts().index[:arms].sort_values()
-    return MovieLensEnvironment(model, arms, problem.batch_size, problem.per_arm, movies)
+    users = None if problem.users == "all" else splits.half_of_users(model.user_ids, problem.users)
+    return MovieLensEnvironment(model, arms, problem.batch_size, problem.per_arm, movies, users)
 
 
 def _simulate(problem, agent, data, paths):

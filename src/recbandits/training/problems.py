@@ -43,7 +43,9 @@ class Simulation(Problem):
     """Learn online from simulated users whose expected rewards are known.
 
     Attributes:
-      factorization: "als" or "svd" of the ratings, whose predictions are the expected rewards.
+      users: "all", or one of two halves without a user in common, "tune" to choose parameters and "report" to evaluate
+        them; a hash of the user id decides.
+      factorization: "als" or "svd" of the ratings of all users, whose predictions are the expected rewards.
       rank: number of its factors.
       num_actions: movies to choose from.
       per_arm: whether each user brings other movies with features; otherwise they are always the same, with "als" those
@@ -53,6 +55,7 @@ class Simulation(Problem):
     """
 
     limit = "rewards are predictions of a factorization of ratings, not observed ratings"
+    users: Literal["all", "tune", "report"] = "all"
     factorization: Literal["als", "svd"] = "als"
     rank: int = 20
     num_actions: int = 20
