@@ -1,1 +1,1 @@
-"""The numbers in the README; `make bench` makes them."""
+"""The measurements behind docs/benchmarks.md and the tables of the README; `make bench` runs them."""

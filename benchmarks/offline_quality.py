@@ -82,7 +82,7 @@ def measure(data):
         f"Learnt from {SKEWED:,} decisions of a policy that prefers the popular": as_text(
             weights, {"MSE": "LinUCB", "true value": "LinUCB"}
         ),
-        f"Estimates of LinUCB's value from logs of {LOG_SIZE:,} decisions, {LOGS * len(SEEDS)} for each behaviour": (
+        f"Estimates of LinUCB's value from logs of {LOG_SIZE:,} decisions, {LOGS * len(SEEDS)} of each policy": (
             errors_as_text(errors)
         ),
     }

@@ -23,7 +23,7 @@ NETWORKS = {
     "SquareCB": agents.SquareCB(),
     "NeuralLinUCB": agents.NeuralLinUCB(),
 }
-REFERENCES = {"no personalisation": agents.BestFixedArm(), "random": agents.Uniform()}
+REFERENCES = {"best non-personalised policy": agents.BestFixedArm(), "uniform random policy": agents.Uniform()}
 
 
 def measure(data):
@@ -46,4 +46,5 @@ def measure(data):
         runs = simulate(world, agents_of_all, INTERACTIONS // world.batch_size, SEEDS, points=1)
         rows = summary(runs).itertuples()
         table[name] = [f"{row.regret:.4f} ({row.regret_low:.4f} to {row.regret_high:.4f})" for row in rows]
-    return {"Mean expected regret per interaction": table}
+    title = "Mean expected regret per interaction [rating points]"
+    return {f"{title}, first {INTERACTIONS:,} interactions, {len(SEEDS)} seeds": table}

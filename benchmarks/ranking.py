@@ -52,7 +52,7 @@ def measure(data):
     Returns:
       One table of text, a row per size and policy.
     """
-    return {"Loops per second of on-policy ranking": pd.DataFrame([row(*size) for size in SIZES])}
+    return {"Batches per second of an online ranking agent": pd.DataFrame([row(*size) for size in SIZES])}
 
 
 def row(batch_size, num_items, num_slots, policy, loops, rounds=ROUNDS):
@@ -85,8 +85,8 @@ def as_text(tracing, ours, theirs):
         "here": f"{statistics.median(ours):,.0f}/s",
         "TF-Agents": f"{statistics.median(theirs):,.2g}/s",
         "ratio": ratio(ours / theirs),
-        f"{LOOPS} loops here": f"{statistics.median(tracing) + LOOPS / statistics.median(ours):.1f} s",
-        f"{LOOPS} loops of TF-Agents": f"{LOOPS / statistics.median(theirs):,.0f} s",
+        f"{LOOPS} batches here": f"{statistics.median(tracing) + LOOPS / statistics.median(ours):.1f} s",
+        f"{LOOPS} batches of TF-Agents": f"{LOOPS / statistics.median(theirs):,.0f} s",
     }
 
 

@@ -88,7 +88,7 @@ def judged(world):
     asked = lists.user_id, lists.candidates, lists.mask
     count = world.known["movie_id"].value_counts().reindex(lists.candidates.ravel(), fill_value=0)
     values = {
-        "random": np.zeros(lists.candidates.shape),
+        "uniform random policy": np.zeros(lists.candidates.shape),
         "popularity": count.to_numpy().reshape(lists.candidates.shape),
         "movie bias": score_candidates(als(world.train, rank=0), None, *asked),
         BASELINE: score_candidates(world.model, None, *asked),

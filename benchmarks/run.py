@@ -1,9 +1,14 @@
-"""Run every benchmark, print its table in Markdown and write its figures to build/bench/."""
+"""Run the benchmarks, print their tables in Markdown and record them.
+
+On MovieLens 100K the records go to benchmarks/results/, and from there into the pages that show them. On any other data
+they go to build/bench/ and no page changes.
+"""
 
 import json
 import os
 import platform
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from recbandits.notebook import quiet_tensorflow
@@ -14,6 +19,7 @@ from benchmarks import (  # noqa: E402
     gate,
     off_policy,
     offline_quality,
+    pages,
     quality,
     ranking,
     ranking_quality,
@@ -48,26 +54,26 @@ def main():
         if name not in benchmarks:
             sys.exit(f"benchmark must be one of {', '.join(benchmarks)}, got {name!r}")
     data = movielens.load()
-    where = {
-        "data": data.source,
-        "python": platform.python_version(),
-        "tensorflow": tensorflow.__version__,
-        "cores": os.cpu_count(),
-    }
-    OUTPUT.mkdir(parents=True, exist_ok=True)
+    output = pages.RESULTS if data.is_real else OUTPUT
+    output.mkdir(parents=True, exist_ok=True)
     for name in chosen:
+        where = {
+            "data": data.source,
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "python": platform.python_version(),
+            "tensorflow": tensorflow.__version__,
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 1),  # of the machine before the benchmark: processes that wait or run
+        }
         tables = benchmarks[name].measure(data)
         print(f"\n### {name}: {', '.join(f'{key} {value}' for key, value in where.items())}")
         for title, table in tables.items():
-            print(f"\n{title}\n\n{as_markdown(table)}", flush=True)
+            print(f"\n{title}\n\n{pages.as_markdown(table)}", flush=True)
         record = where | {"tables": {title: table.to_dict("records") for title, table in tables.items()}}
-        (OUTPUT / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def as_markdown(table):
-    """Give a DataFrame of text as a Markdown table."""
-    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
-    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        (output / f"{name}.json").write_text(text, encoding="utf-8")
+    if data.is_real:
+        pages.write()
 
 
 if __name__ == "__main__":

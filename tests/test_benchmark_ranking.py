@@ -14,8 +14,8 @@ def test_a_row_has_both_speeds_their_ratio_by_round_and_the_time_of_300_loops():
         "here": "600/s",
         "TF-Agents": "4/s",
         "ratio": "150x (100 to 225)",
-        "300 loops here": "0.9 s",
-        "300 loops of TF-Agents": "75 s",
+        "300 batches here": "0.9 s",
+        "300 batches of TF-Agents": "75 s",
     }
 
 

@@ -1,10 +1,13 @@
 """The benchmarks measure what they say: the same users for everybody, ratios within a round, tables as printed."""
 
+import json
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.run import as_markdown
+from benchmarks import pages
 from benchmarks.simulation import ratio, stream
 from recbandits.agents.parameters import BestFixedArm
 from recbandits.environments import StationaryLinearEnvironment
@@ -27,4 +30,37 @@ def test_a_ratio_is_a_median_with_its_range():
 
 def test_tables_are_markdown():
     table = pd.DataFrame({"batch": [8], "here": ["57/s"]})
-    assert as_markdown(table) == "| batch | here |\n| --- | --- |\n| 8 | 57/s |"
+    assert pages.as_markdown(table) == "| batch | here |\n| --- | --- |\n| 8 | 57/s |"
+
+
+@pytest.mark.parametrize("name", pages.PAGES)
+def test_the_tables_of_a_page_are_the_records(name):
+    """No number is typed: `make bench` writes benchmarks/results/ and from there the pages."""
+    text = (pages.ROOT / name).read_text(encoding="utf-8")
+    assert pages.fill(text) == text
+
+
+def test_a_number_that_was_typed_into_a_table_is_overwritten():
+    text = (pages.ROOT / "README.md").read_text(encoding="utf-8")
+    best = next(iter(pages.load("quality")["tables"].values()))[0]
+    (regret,) = re.findall(r"^[\d.]+", list(best.values())[1])
+    typed = text.replace(regret, "0.0001")
+    assert typed != text
+    assert pages.fill(typed) == text
+
+
+def test_every_recorded_table_is_shown():
+    page = (pages.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    shown = [(name, int(number)) for name, number in pages.BLOCK.findall(page)]
+    records = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in pages.RESULTS.glob("*.json")}
+    tables = [(name, number) for name in records for number in range(1, len(records[name]["tables"]) + 1)]
+    assert set(tables) <= set(shown)
+    assert len(shown) == len(set(shown))
+
+
+def test_the_text_around_the_tables_states_no_result():
+    """Digits are allowed in names (MovieLens 100K, 95 %, 02c) and in code, not as measurements."""
+    page = (pages.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    text = re.sub(r"\]\([^)]*\)|`[^`]*`", "", pages.BLOCK.sub("", page))
+    text = text.replace("MovieLens 100K", "").replace("95 %", "")
+    assert re.findall(r"\S*\d\S*", re.sub(r"\[0\d[a-z]", "", text)) == []

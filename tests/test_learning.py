@@ -1,15 +1,18 @@
 """What the pages say is what their blocks compute, and the indexes of the folders are complete."""
 
+import pkgutil
 import re
 
 import numpy as np
 import pytest
 
+from benchmarks import pages
 from tests.test_markdown import BLOCK, run_blocks
 from tools.lock import ROOT
 from tools.notebooks import find_notebooks, markdown, read
 
 LEARNING = ROOT / "learning"
+GLOSSARY = LEARNING / "glossary.md"
 OVERVIEW = LEARNING / "tf-agents-overview.md"
 INDEXES = sorted([LEARNING / "README.md", *ROOT.glob("0*/**/README.md")])
 PAGES = sorted(set(LEARNING.glob("*.md")) - {LEARNING / "README.md"})
@@ -60,12 +63,24 @@ def test_a_number_in_the_text_stands_in_a_block(page):
     """Fractions and numbers of two digits or more; tables have tests of their own."""
     text = page.read_text(encoding="utf-8")
     known = {abs(number) for block in BLOCK.findall(text) for number in numbers(block.replace("_", ""))}
+    text = pages.BLOCK.sub("", text)  # which tests/test_benchmarks.py compares with the records
     prose = re.sub(
         r"^\|.*$|^#.*$|\]\([^)]*\)|`[^`]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), flags=re.M
     )
     said = {abs(number) for number in numbers(prose.replace(",", "")) if number % 1 or abs(number) >= 10}
     assert len(said) > 5
     assert said <= known, f"{page.name} states {sorted(said - known)}, which no block computes"
+
+
+def test_each_entry_of_the_glossary_has_an_anchor_of_its_own_and_names_code_that_exists():
+    text = GLOSSARY.read_text(encoding="utf-8")
+    assert re.findall(r"^- (?!<a id=)", text, flags=re.M) == []
+    anchors = re.findall(r'^- <a id="([a-z-]+)"></a>\*\*[A-Z]', text, flags=re.M)
+    assert len(anchors) == len(set(anchors)) > 60
+    names = re.findall(r"`((?:[a-z_]+\.)+[A-Za-z_]+)`", text)
+    assert len(names) > 20
+    for name in names:
+        pkgutil.resolve_name(f"recbandits.{name}")
 
 
 @pytest.mark.parametrize("index", INDEXES, ids=lambda index: index.parent.name)

@@ -27,11 +27,11 @@ def with_package(path):
     return path.name != "copy.md"
 
 
-@pytest.mark.parametrize("path", filter(with_package, FILES), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", list(filter(with_package, FILES)), ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_blocks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path / "recbandits.toml"))
-    write_tables(tmp_path, n=1000)  # the files of a reader, which the README's example reads
+    write_tables(tmp_path, n=1000)  # the files of a reader, which the example of docs/data.md reads
     run_blocks(path)
 
 

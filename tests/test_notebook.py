@@ -95,9 +95,9 @@ def test_warnings_are_not_known_lines():
 
 
 def test_this_machine_runs_the_tests_so_it_passes(tmp_path):
-    checks = {check.what: check for check in check_machine(tmp_path)}
+    checks = {check.name: check for check in check_machine(tmp_path)}
     assert list(checks) == ["Python", "CPU cores", "memory", "free disk", "GPU", "TF_USE_LEGACY_KERAS"]
-    assert checks["Python"].wanted == "<3.14,>=3.11"
+    assert checks["Python"].required == "<3.14,>=3.11"
     assert checks["Python"].passed
     assert checks["TF_USE_LEGACY_KERAS"] == Check("TF_USE_LEGACY_KERAS", "1", "1", True)
 
@@ -107,7 +107,7 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("platform.python_version", lambda: "3.9.18")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10**6}))
     monkeypatch.delenv("TF_USE_LEGACY_KERAS")
-    failed = {check.what: check.found for check in check_machine(tmp_path) if not check.passed}
+    failed = {check.name: check.actual for check in check_machine(tmp_path) if not check.passed}
     assert failed == {"Python": "3.9.18", "free disk": "too little", "TF_USE_LEGACY_KERAS": "unset"}
 
 
@@ -125,18 +125,18 @@ def test_every_direct_dependency_is_installed_as_declared():
 
 
 @pytest.mark.parametrize(
-    ("requirements", "found"),
+    ("requirements", "actual"),
     [
         (["never-published-package>=1"], "missing"),
         (["numpy<2"], None),
         (["numpy>=2", "numpy<2; extra == 'lab'", "pandas==0.1; extra == 'gpu'"], None),
     ],
 )
-def test_a_missing_or_wrong_package_fails(requirements, found):
+def test_a_missing_or_wrong_package_fails(requirements, actual):
     """What the extra `lab` requires counts as well; what other extras alone require does not."""
     (check,) = check_packages(requirements)
     assert not check.passed
-    assert found is None or check.found == found
+    assert actual is None or check.actual == actual
 
 
 def test_a_resource_is_shown_as_yaml_with_the_names_of_the_rest_api(capsys):

@@ -123,12 +123,12 @@ def test_only_what_the_lock_lacks_is_added():
     assert added(larger, larger) == ""
 
 
-def test_the_readme_lists_the_extras_and_how_to_install_tf_agents():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("\n## Install\n")[2].partition("\n## ")[0]
+def test_the_page_on_installation_lists_the_extras_and_how_to_install_tf_agents():
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Install\n")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `([\w-]+)` \|", section, flags=re.M) == list(EXTRAS)
     (tf_agents,) = GROUPS["tf-agents"]
-    assert f"pip install --no-deps {tf_agents} gym==0.23.0" in section
+    assert f"pip install --no-deps {tf_agents} gym==0.23.0" in page
     assert f"pip install --no-deps {tf_agents} gym==0.23.0" in (ROOT / "src/recbandits/tf.py").read_text()
     assert "gym==0.23.0" in ENTRIES[LOCK]
 

@@ -1,21 +1,30 @@
-"""Layers, tests and pages that have their second edition use the terms of the field."""
+"""Notebooks, pages, and the layers and tests that have their second edition use the terms of the field."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tools.links import markdown_files
+from tools.notebooks import ROOT, find_notebooks, read
+
 LAYERS = ["records", "data", "exploration", "evaluation", "environments", "agents", "training", "plots"]
 MODULES = ["__init__", "checks", "config", "notebook", "tf"]
-PAGES = ["README.md", "docs/architecture.md", "docs/copy.md"]
 BANNED = dict(line.split(" => ") for line in Path(__file__).with_name("banned_words.txt").read_text().splitlines()[1:])
 FILES = [
     *(path for layer in LAYERS for path in (ROOT / "src" / "recbandits" / layer).rglob("*.py")),
     *(path for layer in LAYERS for path in (ROOT / "tests" / layer).rglob("*.py")),
     *(ROOT / "src" / "recbandits" / f"{name}.py" for name in MODULES),
-    *(ROOT / name for name in PAGES),
+    *markdown_files(ROOT),
+    *find_notebooks(),
 ]
+
+
+def prose(path):
+    """Return the text of a file; of a notebook that of its cells, without outputs."""
+    if path.suffix == ".ipynb":
+        return "\n\n".join(cell.source for cell in read(path).cells)
+    return path.read_text(encoding="utf-8")
 
 
 def banned(text):
@@ -28,12 +37,17 @@ def banned(text):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_banned_word_is_used(path):
-    assert banned(path.read_text(encoding="utf-8")) == []
+    assert banned(prose(path)) == []
 
 
 @pytest.mark.parametrize("text", ["the luck of the draw", "def luck(x)", "self._luck = 1", "Nobody knows", "ROOMS"])
 def test_a_banned_word_is_found_in_prose_and_in_names(text):
     assert len(banned(text)) == 1
+
+
+def test_notebooks_and_all_pages_are_looked_at():
+    names = {path.relative_to(ROOT).as_posix() for path in FILES}
+    assert {"00-env-setup.ipynb", "README.md", "docs/benchmarks.md", "learning/agents.md"} <= names
 
 
 @pytest.mark.parametrize("text", ["plucked", "bedroom", "household", "a threshold", "untold"])

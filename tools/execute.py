@@ -1,12 +1,17 @@
-"""Execute one notebook: python -m tools.execute SOURCE TARGET PROFILE STEPS. Its own process, see `tools.processes`."""
+"""Execute one notebook in a process of its own (see `tools.processes`).
+
+python -m tools.execute SOURCE TARGET PROFILE [solutions] STEPS, where `solutions` also executes those of its exercises.
+"""
 
 import os
 import sys
 import threading
 from pathlib import Path
 
+import nbformat
 import papermill
 
+from tools.notebooks import add_solutions, read
 from tools.processes import groups_below, kill
 
 
@@ -18,10 +23,13 @@ def end_with_parent():
     os._exit(1)
 
 
-def main(source, target, profile, steps):
+def main(source, target, profile, *options):
+    *options, steps = options
     threading.Thread(target=end_with_parent, daemon=True).start()
+    if "solutions" in options:
+        nbformat.write(add_solutions(read(source)), target)
     papermill.execute_notebook(
-        source,
+        target if "solutions" in options else source,
         target,
         parameters={"PROFILE": profile},
         kernel_name="python3",

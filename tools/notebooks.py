@@ -1,5 +1,6 @@
 """What the tools and the tests know about the repository's notebooks."""
 
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -45,10 +46,23 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def code_cells(notebook):
-    """Its code cells, without the one that papermill puts in."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [cell for cell in cells if "injected-parameters" not in tags(cell)]
+def code_cells(notebook, solutions=False):
+    """Its code cells, without the one that papermill puts in, and without the solutions of `add_solutions`, or with."""
+    added = {"injected-parameters"} if solutions else {"injected-parameters", "solution"}
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and not added & set(tags(cell))]
+
+
+def solutions(notebook):
+    """The Python blocks in the collapsed solutions of its exercises, list of text."""
+    collapsed = re.findall(r"<summary>Solution</summary>(.*?)</details>", markdown(notebook), re.DOTALL)
+    return [block for text in collapsed for block in re.findall(r"```python\n(.*?)\n```", text, re.DOTALL)]
+
+
+def add_solutions(notebook):
+    """Append the solutions of the exercises as code cells, which continue the notebook."""
+    cells = [nbformat.v4.new_code_cell(block, metadata={"tags": ["solution"]}) for block in solutions(notebook)]
+    notebook.cells.extend(cells)
+    return notebook
 
 
 def tags(cell):

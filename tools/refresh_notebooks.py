@@ -1,7 +1,7 @@
 """Make the committed outputs: execute notebooks on MovieLens 100K in the quick profile, clean them, put them in place.
 
 Nothing is written unless every chosen notebook passed and its outputs may be committed. The picture of a cell tagged
-`cover` is put into docs/, where a README can show it.
+`cover` is put into docs/, where a page can show it.
 """
 
 import argparse

@@ -45,7 +45,7 @@ def find_problem(notebook, record, exit_code, limit, profile, log):
     Returns:
       A sentence without its subject, or "" when nothing is wrong.
     """
-    cells = code_cells(notebook) if notebook else []
+    cells = code_cells(notebook, solutions=True) if notebook else []
     failed = [(number, cell, _error(cell)) for number, cell in enumerate(cells, 1) if _error(cell)]
     if exit_code is None:
         running = next((f", in {_place(n, cell)}" for n, cell in enumerate(cells, 1) if _is_running(cell)), "")

@@ -41,7 +41,7 @@ def sole_run(build):
         yield
 
 
-def run_all(sources, profile, build, root=ROOT, limit=None):
+def run_all(sources, profile, build, root=ROOT, limit=None, solutions=False):
     """Execute notebooks one after the other and write the index page.
 
     Args:
@@ -50,6 +50,7 @@ def run_all(sources, profile, build, root=ROOT, limit=None):
       build: directory that takes everything the run makes.
       root: what the paths of the executed copies are relative to.
       limit: seconds that each may take; None takes the profile's.
+      solutions: whether to execute the solutions of the exercises, too.
 
     Returns:
       list of Result, one for each source.
@@ -58,7 +59,7 @@ def run_all(sources, profile, build, root=ROOT, limit=None):
     results = []
     for source in sources:
         copy = build / "notebooks" / source.relative_to(root)
-        result = run_one(source, copy, profile, build, limit or LIMITS[profile])
+        result = run_one(source, copy, profile, build, limit or LIMITS[profile], solutions)
         print(f"{result.name}  {result.seconds:.1f} s", flush=True)
         if result.problem:
             print(f"{result.name} {result.problem}", file=sys.stderr, flush=True)
@@ -67,7 +68,7 @@ def run_all(sources, profile, build, root=ROOT, limit=None):
     return results
 
 
-def run_one(source, copy, profile, build, limit):
+def run_one(source, copy, profile, build, limit, solutions=False):
     """Execute one notebook; its copy, the copy as HTML and a log of all that its processes said stay in `build`."""
     recorded, log = build / "artifacts" / "metrics" / f"{source.stem}.json", build / "logs" / f"{source.stem}.log"
     for stale in (recorded, copy, copy.with_suffix(".html")):
@@ -77,6 +78,8 @@ def run_one(source, copy, profile, build, limit):
     environment = os.environ | {"RECBANDITS_CONFIG": str(build / "recbandits.toml")}
     environment.pop("MPLBACKEND", None)  # the kernel's own shows the pictures
     command = [sys.executable, "-m", "tools.execute", str(source), str(copy), profile]
+    if solutions:
+        command.append("solutions")
     steps = len(code_cells(read(source))) + 1  # and the parameters that papermill puts in
     started = time.monotonic()
     looks = {"desc": source.stem, "bar_format": "{desc}  {bar} {n}/{total} cells  {elapsed}", "leave": False}

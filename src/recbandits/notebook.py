@@ -103,9 +103,9 @@ def quiet_tensorflow() -> ModuleType:
 class Check(NamedTuple):
     """A property of the machine, the condition on it, and whether it is met."""
 
-    what: str
-    found: str
-    wanted: str
+    name: str
+    actual: str
+    required: str
     passed: bool
 
 
@@ -118,7 +118,7 @@ def check_machine(folder: str | os.PathLike) -> list[Check]:
     Returns:
       list of `Check`; a GPU is not required. Where TensorFlow is not installed, a check that failed says so.
     """
-    python, wanted = platform.python_version(), metadata.metadata("recbandits")["Requires-Python"]
+    python, required = platform.python_version(), metadata.metadata("recbandits")["Requires-Python"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     has_space = shutil.disk_usage(folder).free >= 2 * GIB
@@ -129,7 +129,7 @@ def check_machine(folder: str | os.PathLike) -> list[Check]:
         accelerator = Check("TensorFlow", "missing", "installed", False)
     keras = os.environ.get("TF_USE_LEGACY_KERAS", "unset")
     return [
-        Check("Python", python, wanted, SpecifierSet(wanted).contains(python)),
+        Check("Python", python, required, SpecifierSet(required).contains(python)),
         Check("CPU cores", str(cores), "2 or more", cores >= 2),
         Check("memory", f"{memory:.0f} GiB", "4 GiB or more", memory >= 3.5),
         Check("free disk", "enough" if has_space else "too little", "2 GiB or more", has_space),
@@ -156,9 +156,9 @@ def check_packages(requirements: list[str] | None = None) -> list[Check]:
 
 
 def _check_package(name, specifier):
-    wanted = str(specifier) or "any"
+    required = str(specifier) or "any"
     try:
-        found = metadata.version(name)
+        version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Check(name, "missing", wanted, False)
-    return Check(name, found, wanted, specifier.contains(found))
+        return Check(name, "missing", required, False)
+    return Check(name, version, required, specifier.contains(version))

@@ -116,7 +116,7 @@ def test_a_saved_policy_acts_as_the_agent(name, tmp_path):
         np.testing.assert_array_equal(loaded.action(time_step).action, agent.policy.action(time_step).action)
 
 
-def test_exp3_favours_the_better_agent_and_tf_agents_own_hardly_does():
+def test_exp3_favours_the_better_agent_and_tf_agents_own_barely_does():
     """LinUCB against a mixture member that learns nothing (tikhonov so large that it always plays arm 0)."""
     world = environment()
     useless = parameters.LinUCB(alpha=0.0, tikhonov=1e12)

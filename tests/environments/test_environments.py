@@ -52,6 +52,18 @@ class EnvironmentContract(SeededEnvironmentContract):
         assert noise.std() == pytest.approx(0.5, rel=0.1)
         assert not quiet.batch().noise.numpy().any()
 
+    def test_an_offset_is_subtracted_from_rewards_and_changes_no_regret_and_no_observation(self):
+        plain, centred = (
+            self.make(reward_noise=0.5, batch_size=50, **options) for options in ({}, {"reward_offset": 3})
+        )
+        action = self.action(plain)
+        before, after = (environment.respond(environment.batch(), action) for environment in (plain, centred))
+        for first, second in zip(before, after, strict=True):
+            np.testing.assert_allclose(first - 3.0, second, atol=1e-5)
+        np.testing.assert_allclose(before.optimal - before.expected, after.optimal - after.expected, atol=1e-5)
+        assert same(plain.batch().observation, centred.batch().observation)
+        np.testing.assert_allclose(plain.batch().unpersonalised - 3.0, centred.batch().unpersonalised, atol=1e-5)
+
     def test_no_fixed_action_is_better_than_the_best_by_the_unpersonalised_score(self):
         environment = self.make(batch_size=3000)
         batch = environment.batch()
@@ -66,6 +78,7 @@ class EnvironmentContract(SeededEnvironmentContract):
             ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
             ({"reward_noise": -0.1}, "reward_noise must be 0 or more and finite, got -0.1"),
             ({"reward_noise": float("inf")}, "reward_noise must be 0 or more and finite, got inf"),
+            ({"reward_offset": float("nan")}, "reward_offset must be finite, got nan"),
             ({"available": 0.0}, r"available must be in \(0, 1\], got 0.0"),
             ({"available": 1.5}, r"available must be in \(0, 1\], got 1.5"),
             ({"num_actions": 1}, "num_actions must be at least 2, got 1"),

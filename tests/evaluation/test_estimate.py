@@ -221,7 +221,7 @@ def test_a_difference_by_hand():
     assert both.value == pytest.approx(0)
     assert both.effective_sample_size == pytest.approx(6.25 / 4.25)
     assert both.largest_weight == pytest.approx(2)
-    assert both.unsupported_mass == pytest.approx(-0.25)
+    assert both.mean_weight == pytest.approx(1.25)
     assert difference(second, first).value == -both.value
 
 
@@ -231,7 +231,7 @@ def test_a_difference_has_the_worse_diagnostics_in_either_order():
     weighted, plain = ips(**log), estimate_mean([1.0, 2.0])
     model = switch_dr(**log, q_action=[1.0, 1.0], q_target=[1.0, 2.0], threshold=0.1)
     for pair in ((weighted, plain), (plain, weighted)):
-        assert difference(*pair).unsupported_mass == pytest.approx(-0.25)
+        assert difference(*pair).mean_weight == pytest.approx(1.25)
     for pair in ((weighted, model), (model, weighted)):
         assert difference(*pair).effective_sample_size == pytest.approx(6.25 / 4.25)
         assert difference(*pair).largest_weight == pytest.approx(2)

@@ -141,7 +141,7 @@ def test_the_logging_policy_on_its_own_log_has_the_mean_reward(log, name):
     assert own.value == pytest.approx(log["reward"].mean(), abs=1e-12)
     assert own.effective_sample_size == pytest.approx(2000)
     assert own.largest_weight == 1
-    assert own.unsupported_mass == pytest.approx(0, abs=1e-12)
+    assert own.mean_weight == pytest.approx(1, abs=1e-12)
 
 
 @every
@@ -229,19 +229,19 @@ def test_subsampling_adds_no_bias_with_pass_prob_and_a_bias_without(name):
 
 
 def test_diagnostics_by_hand(small):
-    """Weights 2, 1, 0.5: 3.5^2 / 5.25 = 2.333 of 3 records; 1 - 3.5 / 3 = -0.167 by sampling noise."""
+    """Weights 2, 1, 0.5: 3.5^2 / 5.25 = 2.333 of 3 records; their mean is 3.5 / 3."""
     estimate = call("ips", small)
     assert estimate.n == 3
     assert estimate.effective_sample_size == pytest.approx(12.25 / 5.25)
     assert estimate.largest_weight == 2
-    assert estimate.unsupported_mass == pytest.approx(-1 / 6)
+    assert estimate.mean_weight == pytest.approx(3.5 / 3)
     assert call("dr_os", small, shrinkage=4.0).largest_weight == 1
 
 
 @every
 def test_an_empty_log_gives_no_estimate_rather_than_zero(name):
     estimate = call(name, {column: np.zeros(0) for column in MODELLED}, **OPTIONS.get(name, {}))
-    numbers = [estimate.value, estimate.effective_sample_size, estimate.largest_weight, estimate.unsupported_mass]
+    numbers = [estimate.value, estimate.effective_sample_size, estimate.largest_weight, estimate.mean_weight]
     for method in ("normal", "bootstrap", "bernstein"):
         numbers += estimate.interval(method)
     assert np.isnan(numbers).all()
@@ -304,8 +304,8 @@ def test_a_bound_below_the_largest_weight_is_refused(small):
         call("replay", small, generator=np.random.default_rng(0), bound=1.5)
 
 
-def test_the_unsupported_mass_is_estimated_where_only_the_weights_are_known():
+def test_the_mean_weight_is_below_1_by_the_probability_of_actions_that_were_never_logged():
     """Two arms of four are never logged: a uniform target has half of its mass there."""
     action = np.random.default_rng(0).integers(2, size=10_000)
     estimate = estimators.ips(action * 1.0, np.full(10_000, 0.5), np.full(10_000, 0.25))
-    assert estimate.unsupported_mass == pytest.approx(0.5)
+    assert estimate.mean_weight == pytest.approx(0.5)

@@ -35,6 +35,18 @@ def test_the_summary_keeps_the_order_and_gives_bounds():
     )
 
 
+def test_the_regret_of_the_greedy_policy_is_summarised_where_it_was_measured():
+    """Half the regret of the agent: agent a, seed 0: (10 * 1 + 30 * 0) / 40 = 0.25."""
+    measured = runs().assign(greedy_regret=runs()["regret"] / 2)
+    assert regret.totals(measured).loc[("a", 0), "greedy_regret"] == pytest.approx(0.25)
+    columns = regret.summary(measured).columns
+    assert columns.drop(regret.summary(runs()).columns).tolist() == [
+        "greedy_regret",
+        "greedy_regret_low",
+        "greedy_regret_high",
+    ]
+
+
 def test_differences_are_paired_by_seed():
     """The differences are 1.0 and 1.5, although the seeds differ by 4."""
     changed = runs()

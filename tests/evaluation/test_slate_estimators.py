@@ -169,7 +169,7 @@ def test_a_slate_of_one_slot_is_a_decision(log):
         assert estimates[name].value == pytest.approx(expected.value, rel=1e-12), name
         assert estimates[name].interval() == pytest.approx(expected.interval(), rel=1e-9), name
         assert estimates[name].effective_sample_size == pytest.approx(expected.effective_sample_size), name
-        assert estimates[name].unsupported_mass == pytest.approx(expected.unsupported_mass), name
+        assert estimates[name].mean_weight == pytest.approx(expected.mean_weight), name
 
 
 def test_without_a_model_cascade_dr_is_rips(log):
@@ -184,7 +184,7 @@ def test_the_logging_policy_has_the_mean_of_the_log(log):
     estimates = slate_estimates(log, log.propensity, log.position_propensity)
     for name, estimate in estimates.items():
         assert estimate.value == pytest.approx(log.reward.sum(axis=1).mean(), rel=1e-12), name
-        assert estimate.unsupported_mass == pytest.approx(0.0, abs=1e-12)
+        assert estimate.mean_weight == pytest.approx(1.0, abs=1e-12)
         assert estimate.effective_sample_size == pytest.approx(len(log))
 
 
@@ -209,7 +209,7 @@ def test_slots_below_the_first_unlikely_item_do_not_count_for_rips():
     estimates = slate_estimates(log, np.array([[1.0, 0.0], [0.0, 0.0]]))
     assert estimates["RIPS"].value == pytest.approx(2 * 3 / 2)
     assert estimates["IPS"].value == 0.0
-    assert estimates["RIPS"].unsupported_mass == 1.0
+    assert estimates["RIPS"].mean_weight == 0.0
 
 
 def test_two_policies_are_compared_on_one_log(log):

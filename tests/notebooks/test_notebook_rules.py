@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from tools.links import broken_links
-from tools.notebooks import code_cells, find_notebooks, markdown, read, tags
+from tools.notebooks import code_cells, find_notebooks, markdown, read, solutions, tags
 from tools.outputs import clean, complaints
 
 NOTEBOOKS = find_notebooks()
@@ -75,6 +75,15 @@ def test_code_is_plain_python_without_tricks(path):
 def test_the_last_code_cell_records_metrics_under_the_name_of_the_notebook(path):
     (call,) = calls(code_cells(read(path))[-1].source, "record_metrics")
     assert ast.literal_eval(call.args[0]) == path.stem
+
+
+@each_notebook
+def test_the_exercises_have_solutions(path):
+    """`test_notebook_execution.py` executes them."""
+    text = markdown(read(path))
+    assert len(solutions(read(path))) >= 1
+    assert text.count("```python") == len(solutions(read(path))), "a block that is no solution belongs into a cell"
+    assert text.count("<details>") == text.count("</details>") > 0
 
 
 @each_notebook

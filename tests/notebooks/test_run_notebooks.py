@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import psutil
 import pytest
 
@@ -138,6 +139,24 @@ def test_a_notebook_that_hangs_is_killed_at_the_limit_with_all_that_it_started(h
     assert result.problem == "was killed after 15 seconds, in code cell 2 ('import os, pathlib, subprocess, time')"
     assert result.seconds < 19
     wait_until(lambda: all_gone(pids(hanging)), seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("solution", "problem"), [("assert answer == 42", ""), ("assert answer == 41", "AssertionError")]
+)
+def test_the_solution_of_an_exercise_continues_the_notebook(write_notebook, tmp_path, solution, problem):
+    source = write_notebook(new_repository(tmp_path) / "00-exercise.ipynb", "answer = 42\nanswer")
+    notebook = read(source)
+    text = f"Is it 42?\n\n<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n\n</details>"
+    notebook.cells.append(nbformat.v4.new_markdown_cell(text))
+    nbformat.write(notebook, source)
+    results = [
+        run_one(source, tmp_path / "copy.ipynb", "quick", tmp_path / "build", 60, solutions)
+        for solutions in (True, False)
+    ]
+    assert results[0].problem == (problem and f"failed in code cell 4 ({solution!r}): {problem}: ")
+    assert results[1].problem == ""
+    assert results[1].notebook.cells[-1].cell_type == "markdown"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

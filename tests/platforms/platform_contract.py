@@ -17,7 +17,7 @@ class PlatformContract:
         raise NotImplementedError
 
     def block_making(self, platform):
-        """From now on one resource cannot be made; returns a call that lifts this."""
+        """From now on one resource cannot be created; returns a call that lifts this."""
         raise NotImplementedError
 
     def block_removal(self, platform):
@@ -28,10 +28,10 @@ class PlatformContract:
         assert self.present(platform) == []
         assert platform.clean_up() == []
 
-    def test_a_second_creation_makes_nothing(self, platform):
-        made = [outcome[:2] for outcome in platform.create() if outcome.outcome == "made"]
-        assert set(made) == set(self.present(platform)) != set()
-        assert "made" not in {outcome.outcome for outcome in platform.create()}
+    def test_a_second_call_creates_nothing(self, platform):
+        created = [outcome[:2] for outcome in platform.create() if outcome.outcome == "created"]
+        assert set(created) == set(self.present(platform)) != set()
+        assert "created" not in {outcome.outcome for outcome in platform.create()}
 
     def test_a_dry_run_is_the_default_and_removes_nothing(self, platform):
         platform.create()
@@ -52,7 +52,7 @@ class PlatformContract:
 
     def test_what_was_there_before_is_not_ours_and_survives(self, platform):
         theirs = self.occupy(platform)
-        assert (*theirs, "found") in platform.create()
+        assert (*theirs, "exists") in platform.create()
         assert theirs not in {outcome[:2] for outcome in platform.clean_up(dry_run=False)}
         assert self.present(platform) == [theirs]
 

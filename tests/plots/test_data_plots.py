@@ -55,6 +55,20 @@ def test_genres_are_shown_by_number(movielens):
     assert right.lines[0].get_xdata()[-1] == pytest.approx(drama["rating"].mean())
 
 
+def test_a_set_without_genres_says_so(movielens):
+    """No movie has a genre: no means to draw, and the movies stay on the map."""
+    movies = movielens.movies.copy()
+    movies[movies.columns[2:]] = False
+    without = MovieLens(movielens.ratings, movielens.users, movies, "no genres")
+    (ax,) = plots.genres(without).axes
+    assert ax.texts[0].get_text() == "Genres are not in this set."
+    factors = pd.DataFrame(np.random.default_rng(0).normal(size=(len(movies), 2)), movies.index)
+    left, right = plots.taste_map(factors, without, labels=3).axes
+    assert len(left.texts) == 3
+    assert right.get_title() == "No genre has 10 of these movies"
+    assert len(right.lines) == 0
+
+
 def test_demographics_count_every_user_once(movielens):
     left, right = plots.demographics(movielens).axes
     assert sum(bar_heights(left)) == 943

@@ -34,6 +34,7 @@ def test_every_estimate_is_a_dot_and_a_bar_from_end_to_end_in_the_order_of_the_t
     assert np.isfinite([axes.get_xlim()]).all()
     assert axes.get_title() == "title"
     assert axes.get_xlabel() == "value of the policy (points)"
+    assert plots.forest(TABLE, unit="points", quantity="regret").axes[0].get_xlabel() == "regret (points)"
 
 
 def test_the_truth_is_a_line_through_all_of_them_with_its_number():

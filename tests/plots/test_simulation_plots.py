@@ -39,6 +39,11 @@ def runs(seeds=3):
     )
 
 
+def with_greedy():
+    """The runs, with a regret of the greedy policy of half the regret of the agent."""
+    return runs().assign(greedy_regret=lambda table: table["regret"] / 2)
+
+
 def lines(axes):
     return {line.get_label(): line for line in axes.lines}
 
@@ -79,25 +84,37 @@ def test_one_seed_has_a_line_and_no_band():
     assert not any(vertices(band) for band in axes.collections)
 
 
-def test_references_are_grey_and_each_dashed_in_its_own_way_behind_solid_coloured_agents():
+def test_references_are_grey_and_each_dashed_in_its_own_way_behind_solid_coloured_agents_with_a_marker_each():
     (axes,) = plots.curves(runs(), references=REFERENCES).axes
     drawn = lines(axes)
     references, agents = [drawn[label] for label in REFERENCES], [drawn["LinUCB"], drawn["LinTS"]]
     assert {to_hex(line.get_color()) for line in references} == {REFERENCE}
     assert len({line.get_linestyle() for line in references} - {"-"}) == 2
     assert {line.get_linestyle() for line in agents} == {"-"}
+    assert len({line.get_marker() for line in agents}) == 2
+    assert {line.get_marker() for line in references} == {"None"}
     assert len({to_hex(line.get_color()) for line in agents} - {REFERENCE}) == 2
     assert max(line.get_zorder() for line in references) < min(line.get_zorder() for line in agents)
 
 
 def test_limits_are_dotted_across_the_picture_at_their_value():
-    (axes,) = plots.curves(runs(), "regret", limits={"half of best fixed arm": 0.7, "goal": 0.1}).axes
+    (axes,) = plots.curves(runs(), "regret", limits={"published": 0.7, "goal": 0.1}).axes
     drawn = lines(axes)
     assert drawn["goal"].get_ydata() == [0.1, 0.1]
-    assert drawn["half of best fixed arm"].get_ydata() == [0.7, 0.7]
+    assert drawn["published"].get_ydata() == [0.7, 0.7]
     assert drawn["goal"].get_xdata() == [0, 1]  # of the width
     assert drawn["goal"].get_transform() == axes.get_yaxis_transform(which="grid")
     assert drawn["goal"].get_linestyle() not in ("-", *(drawn[label].get_linestyle() for label in REFERENCES))
+
+
+def test_a_logarithmic_axis_has_the_positive_values_at_full_height():
+    """Regrets from 0.17 to 3.6: the axis begins below the smallest and ends above the largest, and is not at 0."""
+    (axes,) = plots.curves(runs(), "regret", log=True).axes
+    values = np.concatenate([line.get_ydata() for line in axes.lines])
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == "log"
+    assert 0 < low <= values.min() < values.max() <= high
+    assert low > values.min() / 10
 
 
 def test_the_legend_names_everything_drawn():
@@ -140,6 +157,7 @@ def test_totals_have_a_marker_and_its_number_at_the_mean_and_a_bar_from_end_to_e
     labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
     markers = {labels[line.get_ydata()[0]]: line for line in axes.lines if line.get_marker() == "o"}
     bars = {labels[line.get_ydata()[0]]: line for line in axes.lines if line.get_marker() != "o"}
+    assert not axes.figure.legends
     numbers = {labels[text.xy[1]]: text.get_text() for text in axes.texts}
     assert markers.keys() == bars.keys() == numbers.keys() == AGENTS.keys()
     for agent, row in table.iterrows():
@@ -158,11 +176,25 @@ def test_a_total_is_the_interval_over_seeds_of_the_mean_over_interactions():
     np.testing.assert_allclose(marker.get_xdata(), [mean])
 
 
-def test_references_are_grey_among_the_totals():
-    (axes,) = plots.totals(runs(), references=REFERENCES).axes
+def test_references_are_grey_among_the_totals_with_a_line_through_all_rows():
+    (axes,) = plots.totals(with_greedy(), references=REFERENCES).axes
     labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
-    grey = {labels[line.get_ydata()[0]] for line in axes.lines if to_hex(line.get_color()) == REFERENCE}
-    assert grey == set(REFERENCES)
+    grey = [line for line in axes.lines if to_hex(line.get_color()) == REFERENCE]
+    assert {labels[line.get_ydata()[0]] for line in grey if line.get_linestyle() != "--"} == set(REFERENCES)
+    through = sorted(line.get_xdata()[0] for line in grey if line.get_linestyle() == "--")
+    np.testing.assert_allclose(through, sorted(summary(runs()).loc[REFERENCES, "regret"]))
+
+
+def test_a_diamond_marks_the_regret_of_the_greedy_policy_of_agents_that_are_no_references():
+    figure = plots.totals(with_greedy(), references=REFERENCES, log=True)
+    (axes,) = figure.axes
+    labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
+    diamonds = {labels[line.get_ydata()[0]]: line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"}
+    expected = summary(runs())["regret"] / 2
+    assert diamonds == pytest.approx({agent: expected[agent] for agent in ("LinUCB", "LinTS")})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["greedy policy", "policy that explores"]
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlim()[0] > 0.01
 
 
 def test_a_picture_is_closed_so_that_a_notebook_shows_it_once(draw):
@@ -193,7 +225,7 @@ def test_rewards_below_zero_are_not_cut_off_and_the_unit_can_be_another(draw):
     low, high = axes.get_ylim() if draw is plots.curves else axes.get_xlim()
     assert low < min(drawn) < 0
     assert max(drawn) < high
-    assert "mean reward (points)" in (axes.get_ylabel() if draw is plots.curves else axes.get_xlabel())
+    assert "mean reward [points]" in (axes.get_ylabel() if draw is plots.curves else axes.get_xlabel())
 
 
 # Five users; means 2.2, 4, 3. The best arm is 0 for one user (a tie goes to the first), 1 for three, 2 for one.
@@ -246,9 +278,9 @@ def test_shares_add_up_and_belong_to_their_arm_on_random_rewards():
 
 def test_axes_and_marks_are_named_with_their_units(axes):
     pay, share = axes
-    assert pay.get_xlabel() == "expected reward (rating)"
-    assert share.get_xlabel().endswith("(%)")
-    assert [text.get_text() for text in pay.get_legend().get_texts()] == ["80 % of users", "median", "mean"]
+    assert pay.get_xlabel() == "expected reward [rating points]"
+    assert share.get_xlabel().endswith("[%]")
+    assert [text.get_text() for text in pay.figure.legends[0].get_texts()] == ["80 % of users", "median", "mean"]
 
 
 def test_long_titles_are_cut_and_short_ones_are_not():
@@ -271,6 +303,7 @@ def test_lines_are_cumulative_shares_over_movies_from_best_to_least_known():
     share = dict(zip(policy.get_xdata(), policy.get_ydata(), strict=True))
     assert share == {0: 0, 1: 0.5, 3: 0.75, 4: 1}
     assert policy.get_color() != offered.get_color()
+    assert policy.get_linestyle() != offered.get_linestyle()
     assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["policy", "offered"]
 
 

@@ -21,7 +21,7 @@ from recbandits.serving import export, load
 from recbandits.training import evaluate, score_log, target_probabilities, train
 from tests.videos import make_tables, write_tables
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,12 @@ def expected_rewards(log):
 
 
 def example():
-    """The example of the README that reads a team's own CSV files."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    """The example of the page on data that reads a team's own CSV files."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     return next(block for block in blocks if "Log.from_frame" in block)
 
 
-def test_the_example_of_the_readme_runs_on_csv_files_in_at_most_15_lines(folder):
+def test_the_example_of_the_page_on_data_runs_on_csv_files_in_at_most_15_lines(folder):
     """In a process of its own, in the directory of the files: three lines of imports are not counted."""
     code = example()
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import ", "from "))]

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tf_agents.bandits.agents import lin_ucb_agent
+from tf_agents.trajectories import single_step
 
 from recbandits.agents.factory import NAMES, make_agent
-from recbandits.agents.parameters import BestFixedArm, EpsilonGreedy, LinTS, LinUCB, Oracle, Uniform
+from recbandits.agents.parameters import BestFixedArm, EpsilonGreedy, Exp3Mixture, LinTS, LinUCB, Oracle, Uniform
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training.online import simulate
 
@@ -39,6 +40,48 @@ def test_measures_equal_a_loop_by_hand():
         np.testing.assert_allclose(frame[column], np.reshape(by_hand, (2, 3)).mean(axis=1), rtol=1e-5)
     np.testing.assert_allclose(frame["cumulative_regret"], 8 * np.cumsum(regret)[[2, 5]], rtol=1e-5)
     assert frame["interactions"].tolist() == [24, 48]
+
+
+def test_the_regret_of_the_greedy_policy_equals_a_loop_by_hand_and_changes_nothing_else():
+    """Linear Thompson sampling on 6 batches: its greedy policy takes the largest estimate before each update."""
+    world = environment(reward_noise=0.3, available=0.7)
+    frame = simulate(world, LinTS(), steps=6, points=2, seeds=[5], greedy=True)
+    plain = simulate(world, LinTS(), steps=6, points=2, seeds=[5])
+    assert frame.drop(columns="greedy_regret").equals(plain)
+    agent, by_hand = make_agent(LinTS(), world, seed=5), []
+    world.restart(5)
+    for _ in range(6):
+        batch = world.batch()
+        estimate = np.where(batch.mask, agent.model.estimate(batch.observation[0])[0], -np.inf)
+        by_hand.append((batch.optimal_reward() - batch.expected(estimate.argmax(axis=1))).numpy().mean())
+        simulate_step(world, agent)
+    np.testing.assert_allclose(frame["greedy_regret"], np.reshape(by_hand, (2, 3)).mean(axis=1), rtol=1e-4)
+
+
+def simulate_step(world, agent):
+    """Serve and learn one batch eagerly."""
+    time_step = world.current_time_step()
+    decision = agent.collect_policy.action(time_step)
+    reward = world.step(decision.action).reward
+    experience = single_step(time_step.observation, decision.action, decision.info, reward, time_step.discount)
+    agent.train(tf.nest.map_structure(lambda part: part[:, None], experience))
+
+
+def test_epsilon_greedy_costs_epsilon_times_the_regret_of_uniform_choice_more_than_its_greedy_policy():
+    """The regret is 0.6 of the greedy policy's plus 0.4 of uniform choice; a standard error is 0.03."""
+    agents = {"egreedy": EpsilonGreedy(epsilon=0.4), "uniform": Uniform()}
+    runs = simulate(environment(), agents, steps=400, points=1, greedy=True).set_index("agent")
+    mixed = 0.6 * runs.loc["egreedy", "greedy_regret"] + 0.4 * runs.loc["uniform", "regret"]
+    assert runs.loc["egreedy", "regret"] == pytest.approx(mixed, abs=0.1)
+    assert runs.loc["egreedy", "regret"] > runs.loc["egreedy", "greedy_regret"] + 0.3
+
+
+def test_an_agent_with_one_policy_for_both_has_the_same_regret_twice():
+    world = environment()
+    frame = simulate(world, Exp3Mixture(reward_range=(-9.0, 9.0)), steps=20, points=2, greedy=True)
+    np.testing.assert_array_equal(frame["greedy_regret"], frame["regret"])
+    plain = simulate(world, Exp3Mixture(reward_range=(-9.0, 9.0)), steps=20, points=2)
+    assert frame.drop(columns="greedy_regret").equals(plain)
 
 
 def test_windows_are_uneven_when_they_must_be_and_nothing_is_lost():
@@ -121,6 +164,8 @@ def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
     ):
         with pytest.raises(ValueError, match="checkpoints of 'LinUCB' belong to another simulation"):
             simulate(world, {"LinUCB": agent}, steps=steps, checkpoints=tmp_path)
+    with pytest.raises(ValueError, match="checkpoints of 'LinUCB' belong to another simulation"):
+        simulate(environment(), LinUCB(), steps=10, checkpoints=tmp_path, greedy=True)
     description = json.loads((tmp_path / "LinUCB" / "seed-0" / "simulation.json").read_text())
     assert description["agent"] == repr(LinUCB())
 

@@ -27,10 +27,10 @@ def batches(seconds, number=20, size=400):
 
 
 def test_a_step_that_waits_for_its_batch_is_input_bound(tmp_path):
-    """5 steps, each waits 100 ms, less the few milliseconds that a generator works ahead while a step computes."""
+    """5 steps, each waits 100 ms, less the time in which a generator works ahead while a step computes."""
     profile = trace(batches(0.1), multiply, tmp_path, steps=5)
     assert profile.steps.index.tolist() == [1, 2, 3, 4, 5]
-    assert (profile.steps["input"] > 80).all()
+    assert profile.steps["input"].sum() > 400
     assert profile.input_share > 0.6
     assert "HIGHLY input-bound" in profile.conclusion
     assert profile.stages["ms"].max() > 400

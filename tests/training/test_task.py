@@ -239,6 +239,21 @@ def test_held_out_ratings_are_not_learnt_from(judge, train, held_out, movielens)
     assert measures["estimated_reward"] == pytest.approx(measures["mean_reward"], abs=0.1)
 
 
+def test_all_seeds_share_the_test_split_and_none_of_its_ratings_chooses_a_setting(movielens):
+    """Otherwise the test ratings of one seed are among those on which another seed has tuned."""
+    problem = replace(task.parse(["fit"]).problem, judged=500)
+    validation, test = (
+        [OfflineTask(replace(problem, judge=judge), movielens, seed) for seed in (0, 1)]
+        for judge in ("validation", "test")
+    )
+    tested = test[0].held_out.index
+    assert tested.equals(test[1].held_out.index)
+    for each in validation:
+        assert not tested.isin(each.train.index.union(each.held_out.index)).any()
+    shared = validation[0].held_out.index.isin(validation[1].held_out.index).mean()
+    assert shared == pytest.approx(0.2, abs=0.02)  # two independent draws of 20 %
+
+
 def test_an_error_is_one_sentence_and_exit_code_1(job_dir, data, capsys, monkeypatch):
     assert task.main(["simulate", "--data=/nowhere"]) == 1
     assert "recbandits.training.task: MovieLens directory /nowhere: cannot read" in capsys.readouterr().err

@@ -139,6 +139,7 @@ class Environment(SeededEnvironment):
       num_actions: arms to choose from.
       batch_size: users per step.
       reward_noise: standard deviation of the Gaussian noise on the reward.
+      reward_offset: subtracted from every reward and expected reward; regret does not depend on it.
       available: probability in (0, 1] that an arm is available; below 1 the observation becomes (features, mask) and
         at least one arm stays available.
       seed: of all random draws.
@@ -155,14 +156,17 @@ class Environment(SeededEnvironment):
         reward_noise: float = 0.0,
         available: float = 1.0,
         seed: int = 0,
+        *,
+        reward_offset: float = 0.0,
     ):
         require(num_actions >= 2, "num_actions", "at least 2", num_actions)
         require(0.0 <= reward_noise < float("inf"), "reward_noise", "0 or more and finite", reward_noise)
+        require(-float("inf") < reward_offset < float("inf"), "reward_offset", "finite", reward_offset)
         require(0.0 < available <= 1.0, "available", "in (0, 1]", available)
         self.num_actions = num_actions
         self.per_arm = isinstance(observation_spec, dict)
         self.masked = available < 1.0
-        self._reward_noise, self._available = reward_noise, available
+        self._reward_noise, self._reward_offset, self._available = reward_noise, reward_offset, available
         if self.masked:
             observation_spec = (observation_spec, tensor_spec.BoundedTensorSpec([num_actions], tf.int32, 0, 1, "mask"))
         action_spec = tensor_spec.BoundedTensorSpec([], tf.int32, 0, num_actions - 1, "action")
@@ -171,6 +175,11 @@ class Environment(SeededEnvironment):
     def batch(self) -> Batch:
         """Return the current batch, with noise and mask, without changing the state."""
         batch, noise, mask = super().batch(), tf.zeros([self.batch_size]), None
+        if self._reward_offset:
+            rewards = {
+                name: getattr(batch, name) - self._reward_offset for name in ("expected_reward", "unpersonalised")
+            }
+            batch = batch._replace(**rewards)
         if self._reward_noise:
             noise = self._reward_noise * tf.random.stateless_normal([self.batch_size], self.stream(NOISE))
         if self.masked:

@@ -33,7 +33,7 @@ class MovieLensEnvironment(Environment):
       movie_ids: the movies to draw from, or, with `per_arm=False`, the arms in order; default: all, or the first
         `num_actions`.
       user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation.
-      **options: `reward_noise`, `available`, `seed` of `Environment`.
+      **options: `reward_noise`, `reward_offset`, `available`, `seed` of `Environment`.
 
     Attributes:
       user_ids, movie_ids: int arrays, of the users and of the movies that are drawn from.
@@ -92,7 +92,7 @@ class RatedEnvironment(Environment):
       features: `RatingFeatures` that know these users and movies; fit them on other ratings than these.
       num_actions: candidate movies per user; users with fewer ratings are left out.
       batch_size: users per step.
-      **options: `reward_noise`, `available`, `seed` of `Environment`.
+      **options: `reward_noise`, `reward_offset`, `available`, `seed` of `Environment`.
 
     Raises:
       ValueError: ratings that `check_ratings` refuses, or no user with enough of them.

@@ -26,7 +26,7 @@ class StationaryLinearEnvironment(Environment):
       per_arm: True for arms with features.
       drift: finite angle in radians per step by which theta turns towards a second, independent theta; 0 is stationary.
       problem_seed: of theta; `seed` draws the users and arms, so that seeds are replications of one problem.
-      **options: `reward_noise`, `available`, `seed` of `Environment`.
+      **options: `reward_noise`, `reward_offset`, `available`, `seed` of `Environment`.
     """
 
     def __init__(

@@ -23,9 +23,9 @@ class Estimate:
       parts: tuple of (numerator float [n], denominator float [n]); the value is the sum over parts of
         sum(numerator) / sum(denominator).
       weights: tuple of float [n], weights of the records; a difference of estimates has those of both.
-      unsupported_mass: share of the target policy's decisions that the log could not contain, estimated as
-        1 - mean(target / propensity). It has sampling noise around 0; far from 0 in either direction, propensities are
-        wrong or actions were never logged. NaN where nothing is weighted.
+      mean_weight: mean of target / propensity. It is 1, but for sampling noise, if the propensities are right and every
+        action of the target policy could be logged; else it is smaller by the probability of the actions that could
+        not. NaN where nothing is weighted.
       reward: float [n] or [n, slots] of the records; None for an estimate that no logged reward enters.
       slopes: tuple of (weights as `reward`, denominators); n times the derivative of the value with respect to a reward
         is the sum of weights / mean(denominators).
@@ -33,7 +33,7 @@ class Estimate:
 
     parts: tuple[tuple[np.ndarray, np.ndarray], ...]
     weights: tuple[np.ndarray, ...]
-    unsupported_mass: float = np.nan
+    mean_weight: float = np.nan
     reward: np.ndarray | None = None
     slopes: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
@@ -151,7 +151,7 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
 
     Returns:
       Estimate of first minus second. Its diagnostics are the worse of the two: the smaller effective sample size, the
-      larger largest weight, the unsupported mass further from 0.
+      larger largest weight, the mean weight further from 1.
 
     Raises:
       ValueError: the numbers of records differ.
@@ -159,10 +159,11 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     if first.n != second.n:
         raise ValueError(f"a difference needs the same log twice, got logs of {first.n} and {second.n} records")
     parts = first.parts + tuple((-numerator, denominator) for numerator, denominator in second.parts)
-    masses = [mass for mass in (first.unsupported_mass, second.unsupported_mass) if not np.isnan(mass)]
+    means = [mean for mean in (first.mean_weight, second.mean_weight) if not np.isnan(mean)]
+    mean_weight = max(means, key=lambda mean: abs(mean - 1), default=np.nan)
     reward = second.reward if first.reward is None else first.reward
     slopes = first.slopes + tuple((-weights, denominators) for weights, denominators in second.slopes)
-    return Estimate(parts, first.weights + second.weights, max(masses, key=abs, default=np.nan), reward, slopes)
+    return Estimate(parts, first.weights + second.weights, mean_weight, reward, slopes)
 
 
 def normal_interval(estimate: Estimate, level: float) -> tuple[float, float]:

@@ -48,10 +48,10 @@ def clipped_ips(reward: Any, propensity: Any, target: Any, clip: float, *, pass_
 
     Less variance for a bias towards 0; `clip` is positive, at infinity the result is IPS.
     """
-    count, weight, unsupported, reward = _weights(propensity, target, pass_prob, reward=reward)
+    count, weight, mean_weight, reward = _weights(propensity, target, pass_prob, reward=reward)
     require(clip > 0, "clip", "positive", clip)
     weight = np.minimum(weight, clip)
-    return _mean(count, weight * reward, weight, unsupported, reward)
+    return _mean(count, weight * reward, weight, mean_weight, reward)
 
 
 def snips(reward: Any, propensity: Any, target: Any, *, pass_prob: Any = None) -> Estimate:
@@ -59,9 +59,9 @@ def snips(reward: Any, propensity: Any, target: Any, *, pass_prob: Any = None) -
 
     Between the smallest and the largest reward, and moves with a constant added to all; its bias is O(1 / n).
     """
-    count, weight, unsupported, reward = _weights(propensity, target, pass_prob, reward=reward)
+    count, weight, mean_weight, reward = _weights(propensity, target, pass_prob, reward=reward)
     weight = count * weight
-    return _estimate(((weight * reward, weight),), weight, unsupported, reward)
+    return _estimate(((weight * reward, weight),), weight, mean_weight, reward)
 
 
 def replay(
@@ -79,13 +79,13 @@ def replay(
     actions and a deterministic target policy, these are the records in which both agree, as in Li, Chu, Langford and
     Wang 2011. `bound` is at least the largest weight, which is the default; the value is NaN if nothing is accepted.
     """
-    count, weight, unsupported, reward = _weights(propensity, target, pass_prob, reward=reward)
+    count, weight, mean_weight, reward = _weights(propensity, target, pass_prob, reward=reward)
     largest = weight.max(initial=0.0)
     bound = largest if bound is None else bound
     if not bound >= largest:
         raise ValueError(f"bound must be at least the largest weight, {largest:g}, got {bound:g}")
     accepted = count * (generator.random(len(weight)) * bound < weight)
-    return _estimate(((accepted * reward, accepted),), accepted, unsupported, reward)
+    return _estimate(((accepted * reward, accepted),), accepted, mean_weight, reward)
 
 
 def dr(reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any, *, pass_prob: Any = None) -> Estimate:
@@ -102,10 +102,10 @@ def sndr(reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any
     Moves with a constant added to all rewards, for any model; its bias is O(1 / n).
     """
     columns = {"reward": reward, "q_action": q_action, "q_target": q_target}
-    count, weight, unsupported, reward, q_action, q_target = _weights(propensity, target, pass_prob, **columns)
+    count, weight, mean_weight, reward, q_action, q_target = _weights(propensity, target, pass_prob, **columns)
     weight = count * weight
     parts = ((count * q_target, count), (weight * (reward - q_action), weight))
-    return _estimate(parts, weight, unsupported, reward)
+    return _estimate(parts, weight, mean_weight, reward)
 
 
 def switch_dr(
@@ -178,21 +178,21 @@ def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
 def _corrected(reward, propensity, target, q_action, q_target, pass_prob, change: Callable) -> Estimate:
     """Return DR with changed weights."""
     columns = {"reward": reward, "q_action": q_action, "q_target": q_target}
-    count, weight, unsupported, reward, q_action, q_target = _weights(propensity, target, pass_prob, **columns)
+    count, weight, mean_weight, reward, q_action, q_target = _weights(propensity, target, pass_prob, **columns)
     weight = change(weight, count)
-    return _mean(count, q_target + weight * (reward - q_action), weight, unsupported, reward)
+    return _mean(count, q_target + weight * (reward - q_action), weight, mean_weight, reward)
 
 
-def _mean(count: np.ndarray, terms: Any, weight: Any, unsupported: float, reward: Any) -> Estimate:
-    return _estimate(((count * terms, count),), count * weight, unsupported, reward)
+def _mean(count: np.ndarray, terms: Any, weight: Any, mean_weight: float, reward: Any) -> Estimate:
+    return _estimate(((count * terms, count),), count * weight, mean_weight, reward)
 
 
-def _estimate(parts: tuple, weight: np.ndarray, unsupported: float, reward: np.ndarray) -> Estimate:
-    return Estimate(parts, (weight,), unsupported, reward, ((weight, parts[-1][1]),))
+def _estimate(parts: tuple, weight: np.ndarray, mean_weight: float, reward: np.ndarray) -> Estimate:
+    return Estimate(parts, (weight,), mean_weight, reward, ((weight, parts[-1][1]),))
 
 
 def _weights(propensity: Any, target: Any, pass_prob: Any, **numbers: Any) -> tuple:
-    """Return (1 / pass_prob, weight, unsupported mass, *numbers), checked."""
+    """Return (1 / pass_prob, weight, mean weight, *numbers), checked."""
     count, propensity, target, *checked = _columns(pass_prob, propensity=propensity, target=target, **numbers)
     if len(target) and not target.any():
         raise ValueError(
@@ -200,8 +200,8 @@ def _weights(propensity: Any, target: Any, pass_prob: Any, **numbers: Any) -> tu
             "which therefore says nothing about it"
         )
     weight = target / propensity
-    unsupported = float(1 - (count @ weight) / count.sum()) if len(count) else np.nan
-    return count, weight, unsupported, *checked
+    mean_weight = float((count @ weight) / count.sum()) if len(count) else np.nan
+    return count, weight, mean_weight, *checked
 
 
 def _columns(pass_prob: Any, **columns: Any) -> tuple:

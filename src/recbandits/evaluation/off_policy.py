@@ -39,8 +39,8 @@ def evaluate(
       log: of decisions.
       probabilities: of the target policy.
       q: as for `estimates`.
-      logging_probabilities: those of the logging policy, where they are known for all candidates; the unsupported mass
-        is then exact instead of estimated.
+      logging_probabilities: those of the logging policy, where they are known for all candidates; they add the column
+        `unsupported_mass`.
       method: of the intervals: "normal", "bootstrap" or "bernstein".
       level: coverage of the intervals in (0, 1).
       groups: labels [n] of decisions that are not independent, such as `log.user_id`; None where all are.
@@ -114,9 +114,9 @@ def tabulate(
 ) -> pd.DataFrame:
     """Tabulate estimates with the intervals of `Estimate.interval` and their diagnostics.
 
-    The columns are value, low, high, effective_sample_size, rewarded_decisions, largest_weight and unsupported_mass.
+    The columns are value, low, high, effective_sample_size, rewarded_decisions, largest_weight and mean_weight.
     """
-    diagnostics = ("effective_sample_size", "rewarded_decisions", "largest_weight", "unsupported_mass")
+    diagnostics = ("effective_sample_size", "rewarded_decisions", "largest_weight", "mean_weight")
     rows = {}
     for name, estimate in estimates.items():
         low, high = estimate.interval(method, level, groups)

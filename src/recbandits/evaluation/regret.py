@@ -1,33 +1,36 @@
 """Summaries of simulated runs, with Student's t intervals over seeds.
 
 `runs` is a DataFrame as of `training.online.simulate`: one row per agent, seed and number of interactions, with the
-measures averaged since the row before. NaN in one makes all that is computed from it NaN. `level` is the coverage of
-intervals in (0, 1).
+measures averaged since the row before, `greedy_regret` where it was measured. NaN in one makes all that is computed
+from it NaN. `level` is the coverage of intervals in (0, 1).
 """
 
 import pandas as pd
 
 from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval
 
-MEASURES = ["regret", "reward", "suboptimal"]
+MEASURES = ["regret", "reward", "suboptimal", "greedy_regret"]
 
 
 def totals(runs: pd.DataFrame) -> pd.DataFrame:
     """Average each measure over all interactions of a run.
 
     Returns:
-      DataFrame indexed by (agent, seed), agents in order of appearance, with columns regret, reward, suboptimal.
+      DataFrame indexed by (agent, seed), agents in order of appearance, with columns regret, reward, suboptimal, and
+      greedy_regret where it was measured.
     """
+    measures = [name for name in MEASURES if name in runs]
     window = runs.groupby(["agent", "seed"], sort=False)["interactions"].diff().fillna(runs["interactions"])
-    weighted = runs[MEASURES].mul(window, axis=0).assign(window=window)
+    weighted = runs[measures].mul(window, axis=0).assign(window=window)
     sums = weighted.groupby([runs["agent"], runs["seed"]], sort=False).agg(lambda values: values.sum(skipna=False))
-    return sums[MEASURES].div(sums["window"], axis=0)
+    return sums[measures].div(sums["window"], axis=0)
 
 
 def summary(runs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Tabulate means and intervals over seeds, by agent: regret, regret_low, regret_high, ..., suboptimal_high."""
-    groups = totals(runs).groupby(level="agent", sort=False)
-    tables = {name: group_intervals(groups[name], level) for name in MEASURES}
+    values = totals(runs)
+    groups = values.groupby(level="agent", sort=False)
+    tables = {name: group_intervals(groups[name], level) for name in values}
     return pd.concat(
         [table.set_axis([name, f"{name}_low", f"{name}_high"], axis=1) for name, table in tables.items()], axis=1
     )

@@ -36,7 +36,7 @@ def slate_ips(reward: Any, propensity: Any, target: Any, *, self_normalised: boo
     reward, ratio = _checked_ratio(reward, propensity, target)
     weight = ratio.prod(axis=1, keepdims=True)
     total = reward.sum(axis=1, keepdims=True)
-    return _estimate(total, weight, _unsupported(weight), self_normalised, total)
+    return _estimate(total, weight, _mean_weight(weight), self_normalised, total)
 
 
 def item_position_ips(
@@ -50,7 +50,7 @@ def item_position_ips(
     pair of item and position, not every slate, must be possible in the log.
     """
     reward, ratio = _checked_ratio(reward, position_propensity, target_position)
-    return _estimate(reward, ratio, _unsupported(ratio), self_normalised, reward)
+    return _estimate(reward, ratio, _mean_weight(ratio), self_normalised, reward)
 
 
 def reward_interaction_ips(reward: Any, propensity: Any, target: Any, *, self_normalised: bool = False) -> Estimate:
@@ -63,7 +63,7 @@ def reward_interaction_ips(reward: Any, propensity: Any, target: Any, *, self_no
     """
     reward, ratio = _checked_ratio(reward, propensity, target)
     weight = ratio.cumprod(axis=1)
-    return _estimate(reward, weight, _unsupported(weight[:, -1]), self_normalised, reward)
+    return _estimate(reward, weight, _mean_weight(weight[:, -1]), self_normalised, reward)
 
 
 def cascade_dr(
@@ -81,7 +81,7 @@ def cascade_dr(
     weight = ratio.cumprod(axis=1)
     above = np.concatenate([np.ones_like(weight[:, :1]), weight[:, :-1]], axis=1)
     terms, weights = np.hstack([reward - q_slate, q_target]), np.hstack([weight, above])
-    return _estimate(terms, weights, _unsupported(weight[:, -1]), self_normalised, reward)
+    return _estimate(terms, weights, _mean_weight(weight[:, -1]), self_normalised, reward)
 
 
 def slate_estimates(
@@ -129,18 +129,18 @@ def slate_estimates(
     return estimates
 
 
-def _estimate(terms, weights, unsupported, self_normalised, reward):
+def _estimate(terms, weights, mean_weight, self_normalised, reward):
     """Return the sum over columns of mean(weights terms), divided by mean(weights) where self-normalised."""
     products, logged = weights * terms, weights[:, : reward.shape[1]]  # the first columns are those of the rewards
     parts = tuple(zip(products.T, weights.T, strict=True))
     if not self_normalised:
         parts = ((products.sum(axis=1), np.ones(len(products))),)
     slopes = ((logged, logged if self_normalised else np.ones((len(logged), 1))),)
-    return Estimate(parts, tuple(logged.T), unsupported, reward, slopes)
+    return Estimate(parts, tuple(logged.T), mean_weight, reward, slopes)
 
 
-def _unsupported(weight: np.ndarray) -> float:
-    return float(1 - weight.mean()) if len(weight) else np.nan
+def _mean_weight(weight: np.ndarray) -> float:
+    return float(weight.mean()) if len(weight) else np.nan
 
 
 def _checked_ratio(reward: Any, propensity: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -219,7 +219,7 @@ def _missing_evidence(values, gate):
                 return f"the estimate of {name} needs {least:g} {unit}, got {number:.0f}"
         (weights,) = value.weights  # their mean is 1, less the decisions that the log could not contain
         if not weights.mean() + 2 * weights.std() / math.sqrt(value.n) >= 1 - _UNLOGGED:
-            return f"{value.unsupported_mass:.0%} of the decisions of {name} are not in the log"
+            return f"{1 - value.mean_weight:.0%} of the decisions of {name} are not in the log"
     return ""
 
 

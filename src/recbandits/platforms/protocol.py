@@ -29,13 +29,13 @@ class Platform(Protocol):
     config: Config
 
     def create(self):
-        """Make what the project needs and the platform lacks; a second call finds everything in place.
+        """Create what the project needs and the platform lacks; a second call changes nothing.
 
         Returns:
-          list of `Outcome`: "made", "found", or the platform's own word.
+          list of `Outcome`: "created", "exists", or the platform's own word, such as "enabled".
 
         Raises:
-          PlatformError: a resource could not be made, or is not ours to use.
+          PlatformError: a resource could not be created, or is not ours to use.
         """
 
     def clean_up(self, dry_run=True):

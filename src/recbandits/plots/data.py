@@ -1,5 +1,7 @@
 """Pictures of MovieLens: ratings, movies, users, times, sparsity, and factors of a factorisation."""
 
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
@@ -7,7 +9,7 @@ from matplotlib.dates import DateFormatter, MonthLocator
 from matplotlib.figure import Figure
 
 from recbandits.data.movielens import STARS, MovieLens
-from recbandits.plots.style import COLOURS, REFERENCE, figure
+from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, figure
 
 
 def rating_shares(data: MovieLens) -> Figure:
@@ -19,9 +21,10 @@ def rating_shares(data: MovieLens) -> Figure:
         bars = ax.bar(stars, shares, width=0.7 * np.diff(stars).min())
         ax.bar_label(bars, [f"{share:.1%}" for share in shares])
         ax.axvline(ratings.mean(), color=COLOURS[1], linestyle="--", label=f"mean {ratings.mean():.2f}")
-        ax.set(title="Ratings", xlabel="stars", ylabel="share of ratings", xticks=stars, ylim=(0, 1.18 * shares.max()))
+        ax.set(title="Ratings", xlabel="rating [stars]", ylabel="share of ratings", xticks=stars)
+        ax.set_ylim(0, 1.18 * shares.max())
         ax.grid(visible=False, axis="x")
-        ax.legend(loc="upper left")
+        ax.legend(**BESIDE)
     return fig
 
 
@@ -35,10 +38,10 @@ def long_tail(data: MovieLens) -> Figure:
         left.axvspan(1, top, color=COLOURS[1], alpha=0.12)
         share = movies[:top].sum() / movies.sum()
         left.text(1.2, 1.3, f"a tenth of the movies,\n{share:.0%} of the ratings", color=COLOURS[1])
-        left.set(title="Movies", xlabel="movie, by rank", ylabel="ratings")
+        left.set(title="Movies", xlabel="rank of the movie by number of ratings", ylabel="ratings of the movie")
         right.hist(users, bins=np.geomspace(users.min(), users.max(), 30))
         right.axvline(np.median(users), color=COLOURS[1], linestyle="--", label=f"median {np.median(users):.0f}")
-        right.set(title="Users", xlabel="ratings", ylabel="users", xscale="log")
+        right.set(title="Users", xlabel="ratings of the user", ylabel="users", xscale="log")
         right.minorticks_off()
         right.set_xticks([20, 50, 100, 200, 500], labels=[20, 50, 100, 200, 500])
         right.legend()
@@ -46,8 +49,10 @@ def long_tail(data: MovieLens) -> Figure:
 
 
 def genres(data: MovieLens) -> Figure:
-    """Draw the movies of each genre, and the mean rating of its movies."""
+    """Draw the movies of each genre, and the mean rating of its movies, where the set has genres."""
     names = [name for name in data.movies.columns[2:] if data.movies[name].any()]
+    if not names:
+        return _draw_sentence("Genres are not in this set.")
     rated = data.ratings.merge(data.movies[names], left_on="movie_id", right_index=True)
     table = pd.DataFrame(
         {
@@ -57,12 +62,12 @@ def genres(data: MovieLens) -> Figure:
     ).sort_values("movies")
     with figure(9, 4.6, ncols=2, sharey=True) as (fig, (left, right)):
         bars = left.barh(table.index, table["movies"])
-        left.bar_label(bars, padding=2, fontsize=8)
+        left.bar_label(bars, padding=2, fontsize=9)
         left.set(title="Movies", xlabel="movies (one may have several genres)")
         right.plot(table["mean"], table.index, "o")
         mean = data.ratings["rating"].mean()
         right.axvline(mean, color=REFERENCE, linestyle="--", label=f"all ratings, {mean:.2f}")
-        right.set(title="Ratings", xlabel="mean rating")
+        right.set(title="Ratings", xlabel="mean rating [stars]")
         right.legend(loc="lower right")
         left.grid(visible=False, axis="y")
     return fig
@@ -72,20 +77,17 @@ def demographics(data: MovieLens) -> Figure:
     """Draw ages by gender, and occupations, where the set has them."""
     users = data.users
     if users.columns.empty:
-        with figure(9, 1) as (fig, ax):
-            ax.set_axis_off()
-            ax.text(0, 0.5, "Age, gender and occupation are not in this set.")
-        return fig
+        return _draw_sentence("Age, gender and occupation are not in this set.")
     occupations = users["occupation"].value_counts().sort_values()
     with figure(9, 4.2, ncols=2) as (fig, (left, right)):
         ages = [users.loc[users["gender"] == gender, "age"] for gender in ("M", "F")]
         left.hist(
             ages, bins=np.arange(0, 81, 5), stacked=True, label=[f"men, {len(ages[0])}", f"women, {len(ages[1])}"]
         )
-        left.set(title="Age", xlabel="years", ylabel="users")
+        left.set(title="Age", xlabel="age [years]", ylabel="users")
         left.legend()
         right.barh(occupations.index, occupations)
-        right.tick_params(axis="y", labelsize=8)
+        right.tick_params(axis="y", labelsize=9)
         right.grid(visible=False, axis="y")
         right.set(title="Occupation", xlabel="users")
     return fig
@@ -106,7 +108,7 @@ def activity_over_time(data: MovieLens) -> Figure:
         for hour, name in ((1, "an hour"), (24, "a day"), (24 * 30, "a month")):
             right.axvline(hour, color=REFERENCE, linestyle=":")
             right.text(hour, 0.02, f" {name}", color=REFERENCE)
-        right.set(title="From a user's first rating to the last", xlabel="hours", ylabel="share of users")
+        right.set(title="From a user's first rating to the last", xlabel="time [hours]", ylabel="share of users")
     return fig
 
 
@@ -140,10 +142,10 @@ def errors_by_rank(errors, references) -> Figure:
         ax.fill_between(by_rank.mean().index, by_rank.min(), by_rank.max(), alpha=0.2)
         for (name, value), style in zip(references.items(), ("--", ":", "-."), strict=False):
             ax.axhline(value, color=REFERENCE, linestyle=style, label=f"{name}, {value:.3f}")
-        ax.set(title="Error on held-out ratings", xlabel="factors", ylabel="RMSE (stars)", xscale="log")
+        ax.set(title="Error on held-out ratings", xlabel="factors", ylabel="RMSE [stars]", xscale="log")
         ax.set_xticks(by_rank.mean().index, labels=by_rank.mean().index)
         ax.minorticks_off()
-        ax.legend()
+        ax.legend(**BESIDE)
     return fig
 
 
@@ -155,22 +157,20 @@ def calibration(rating, predictions, bins=10) -> Figure:
       predictions: dict from name to float array [n].
       bins: number of bins.
     """
-    with figure(5.2, 4.2) as (fig, ax):
+    with figure(7, 4.2) as (fig, ax):
         ax.plot([0, 5], [0, 5], color=REFERENCE, linestyle="--", label="prediction = rating")
-        for name, prediction in predictions.items():
-            order = np.argsort(prediction)
-            parts = np.array_split(order, bins)
-            ax.plot(
-                [prediction[part].mean() for part in parts], [rating[part].mean() for part in parts], "o-", label=name
-            )
-        ax.set(title="Calibration on held-out ratings", xlabel="mean prediction", ylabel="mean rating (stars)")
+        for (name, prediction), marker in zip(predictions.items(), cycle("os^D"), strict=False):
+            parts = np.array_split(np.argsort(prediction), bins)
+            means = [[values[part].mean() for part in parts] for values in (prediction, rating)]
+            ax.plot(*means, f"{marker}-", label=name)
+        ax.set(title="Calibration on held-out ratings", xlabel="mean prediction [stars]", ylabel="mean rating [stars]")
         ax.set(xlim=(0, 5), ylim=(0, 5))
-        ax.legend(loc="lower right")
+        ax.legend(**BESIDE)
     return fig
 
 
 def taste_map(movie_factors, data, ratings=100, labels=12) -> Figure:
-    """Draw movies on the two directions of largest variance of their factors, and the means of the genres.
+    """Draw movies on the two directions of largest variance of their factors, and the means of genres of 10 movies.
 
     Args:
       movie_factors: DataFrame [movies, rank] indexed by movie_id.
@@ -184,15 +184,23 @@ def taste_map(movie_factors, data, ratings=100, labels=12) -> Figure:
         left.scatter(at["x"], at["y"], s=count[at.index] / 6, alpha=0.3, linewidths=0)
         for movie in _apart(at, labels):
             x, y = at.loc[movie]
-            left.text(x, y, data.movies["title"][movie], fontsize=8, ha="left" if x < 0 else "right", va="bottom")
+            left.text(x, y, data.movies["title"][movie], fontsize=9, ha="left" if x < 0 else "right", va="bottom")
         left.set(title=f"Movies with {ratings} ratings or more", xlabel="first direction", ylabel="second direction")
-        for colour, name in zip(COLOURS * 3, data.movies.columns[2:], strict=False):
-            members = at[data.movies[name].reindex(at.index)]
-            if len(members) >= 10:
-                right.plot(*members.mean(), "o", color=colour)
-                right.text(*members.mean(), f" {name}", color=colour, fontsize=8)
-        right.set(title="Means of their genres, closer up", xlabel="first direction")
+        members = {name: at[data.movies[name].reindex(at.index)] for name in data.movies.columns[2:]}
+        means = {name: rows.mean() for name, rows in members.items() if len(rows) >= 10}
+        for colour, (name, mean) in zip(cycle(COLOURS), means.items(), strict=False):
+            right.plot(*mean, "o", color=colour)
+            right.text(*mean, f" {name}", color=colour, fontsize=9)
+        title = "Means of their genres, enlarged" if means else "No genre has 10 of these movies"
+        right.set(title=title, xlabel="first direction")
         right.margins(x=0.2)
+    return fig
+
+
+def _draw_sentence(text):
+    with figure(9, 1) as (fig, ax):
+        ax.set_axis_off()
+        ax.text(0, 0.5, text)
     return fig
 
 

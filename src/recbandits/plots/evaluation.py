@@ -10,6 +10,7 @@ from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots.style import (
     BESIDE,
     COLOURS,
+    MARKERS,
     REFERENCE,
     coloured,
     figure,
@@ -21,16 +22,19 @@ from recbandits.plots.style import (
 )
 
 _LABELS = {"ndcg": "NDCG", "err": "ERR", "map": "MAP", "mrr": "MRR", "hit_rate": "hit rate"}
-_LABELS["clicks"] = "expected clicks"
+_LABELS["clicks"] = "expected clicks\nper slate"
 
 
-def forest(table: pd.DataFrame, limits=None, title=None, unit="rating points") -> Figure:
+def forest(
+    table: pd.DataFrame, limits=None, title=None, unit="rating points", quantity="value of the policy"
+) -> Figure:
     """Draw every estimate with its interval, in the order of the table from top to bottom.
 
     Args:
       table: DataFrame of `evaluation.off_policy.evaluate`, or one with its columns value, low and high.
       limits: mapping from a label to a value to draw as a vertical line, such as the truth where it is known.
       unit: of the reward.
+      quantity: what is estimated, for the label of the axis.
 
     Raises:
       ValueError: a table without a row.
@@ -39,7 +43,8 @@ def forest(table: pd.DataFrame, limits=None, title=None, unit="rating points") -
     with figure(6.5, 1.1 + 0.32 * len(table)) as (fig, axes):
         interval_rows(axes, table.index, table["value"], table["low"], table["high"])
         reference_lines(axes.axvline, limits, [":", "--", "-."])
-        axes.set(xlabel=f"value of the policy ({unit})", title=title)
+        axes.set(xlabel=f"{quantity} ({unit})", title=title)
+        axes.locator_params(axis="x", nbins=5)
         if limits:
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return fig
@@ -190,7 +195,7 @@ def against_truth(truth, estimates, slot, title=None) -> Figure:
     with panels(1.2 + 2.6 * len(estimates), 3.2, len(estimates), title, sharex=True) as (fig, axes):
         for axis, (label, values) in zip(axes, estimates.items(), strict=True):
             axis.axline((0, 0), slope=1, color="black", linestyle="--", linewidth=1)
-            dots = axis.scatter(truth, values, c=slot, cmap="viridis_r", s=22, zorder=2)
+            dots = axis.scatter(truth, values, c=slot, cmap="viridis_r", s=14, zorder=2)
             axis.set(title=label, xlim=(0, 1.05 * truth.max()), ylim=(min(0.0, every.min()), 1.05 * every.max()))
         axes[0].set_ylabel("estimated attraction")
         fig.supxlabel("true attraction", fontsize="medium")
@@ -217,13 +222,13 @@ def by_slot(runs: pd.DataFrame, examination=None, title=None) -> Figure:
             slots = np.arange(1, len(examination) + 1)
             axes.plot(slots, examination, color=REFERENCE, linestyle=":", label="probability of examination")
         names = runs["correction"].unique()
-        for number, (name, colour) in enumerate(coloured(names)):
+        for number, ((name, colour), marker) in enumerate(zip(coloured(names), cycle(MARKERS), strict=False)):
             shares = runs[runs["correction"] == name].groupby("slot")["share"]
             mean, low, high = np.array([mean_interval(values) for _, values in shares]).T
             x = np.array(list(shares.groups), float) + 0.08 * (number - (len(names) - 1) / 2)  # bars side by side
-            axes.errorbar(x, mean, [mean - low, high - mean], color=colour, marker="o", ms=4, capsize=2, label=name)
+            axes.errorbar(x, mean, [mean - low, high - mean], color=colour, marker=marker, ms=5, capsize=2, label=name)
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         axes.yaxis.set_major_formatter("{x:.0%}")
-        axes.set(xlabel="usual slot of the items in the log", ylabel="estimated / true attraction", title=title)
+        axes.set(xlabel="slot in the log", ylabel="estimated / true attraction", title=title)
         axes.legend(**BESIDE)
     return fig

@@ -7,18 +7,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from recbandits.evaluation.regret import MEASURES, curve, summary
-from recbandits.plots.style import BESIDE, COLOURS, DASHES, REFERENCE, band, coloured, figure, label_rows
+from recbandits.plots.style import BESIDE, COLOURS, DASHES, MARKERS, REFERENCE, band, coloured, figure, label_rows
 
 _LABELS = {
-    "cumulative_regret": "cumulative expected regret ({unit})",
-    "regret": "expected regret per interaction ({unit})",
-    "reward": "mean reward ({unit})",
-    "suboptimal": "share of sub-optimal arms",
+    "cumulative_regret": "cumulative expected regret [{unit}]",
+    "regret": "expected regret per interaction [{unit}]",
+    "greedy_regret": "expected regret of the greedy policy\nper interaction [{unit}]",
+    "reward": "mean reward [{unit}]",
+    "suboptimal": "share of sub-optimal actions",
 }
 
 
-def curves(runs, column="cumulative_regret", references=(), limits=None, title=None, unit="rating points") -> Figure:
+def curves(
+    runs, column="cumulative_regret", references=(), limits=None, title=None, unit="rating points", log=False
+) -> Figure:
     """Draw one measure over time, a line per agent with the 95 % interval over seeds as a band.
+
+    Agents have colours and markers of their own, references dashes.
 
     Args:
       runs: DataFrame of `training.online.simulate`.
@@ -26,57 +31,79 @@ def curves(runs, column="cumulative_regret", references=(), limits=None, title=N
       references: labels among the agents to draw as grey reference lines.
       limits: mapping from a label to a constant to draw as a dotted horizontal line.
       unit: of the reward.
+      log: True for a logarithmic vertical axis, which has no 0: a line has gaps where it is 0 or below.
 
     Raises:
       ValueError: an unknown measure, or a reference that is not among the agents.
     """
     _check(runs, column, _LABELS, references)
     points = curve(runs, column)
-    dashes, colours = cycle(DASHES), cycle(COLOURS)
+    dashes, colours, markers = cycle(DASHES), cycle(COLOURS), cycle(MARKERS)
     with figure(7.5, 4.2) as (fig, axes):
         for agent in points["agent"].unique():
             line = points[points["agent"] == agent]
-            style = {"color": next(colours)}
+            # agents that do alike have their markers at different places
+            every = (0.12 * len(axes.lines) / points["agent"].nunique(), 0.12)
+            style = {"color": next(colours), "marker": next(markers), "markersize": 5, "markevery": every}
             if agent in references:
                 style = {"color": REFERENCE, "linestyle": next(dashes), "zorder": 1}
             axes.plot(line["interactions"], line["mean"], label=agent, **style)
             band(axes, line["interactions"], line["low"], line["high"], style["color"])
         for label, value in (limits or {}).items():
             axes.axhline(value, color="black", linestyle=(0, (1, 2)), linewidth=1.2, label=label)
-        axes.update_datalim([(points["interactions"].iloc[0], 0)])  # the range includes zero
+        if log:
+            axes.set_yscale("log")
+        else:
+            axes.update_datalim([(points["interactions"].iloc[0], 0)])  # the range includes zero
         axes.autoscale_view()
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        if column == "cumulative_regret":
+        if column == "cumulative_regret" and not log:
             axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="interactions", ylabel=_LABELS[column].format(unit=unit), title=title)
         axes.legend(**BESIDE)
     return fig
 
 
-def totals(runs, column="regret", references=(), title=None, unit="rating points") -> Figure:
+def totals(runs, column="regret", references=(), title=None, unit="rating points", log=False) -> Figure:
     """Draw the mean over all interactions for each agent, best on top, with the 95 % interval over seeds.
+
+    Regret is that of the policy that explores; where `runs` has the regret of the greedy policy, a diamond marks it.
 
     Args:
       runs: DataFrame of `training.online.simulate`.
-      column: regret, reward or suboptimal.
-      references: labels to draw in grey.
+      column: regret, greedy_regret, reward or suboptimal.
+      references: labels to draw in grey, with a dashed line through all rows.
       unit: of the reward.
+      log: True for a logarithmic axis, which has no 0.
 
     Raises:
       ValueError: an unknown measure, or a reference that is not among the agents.
     """
     _check(runs, column, MEASURES, references)
     table = summary(runs).sort_values(column, ascending=column != "reward")
-    with figure(6.5, 0.9 + 0.36 * len(table)) as (fig, axes):
+    marks = {}
+    with figure(7.5, 1.3 + 0.4 * len(table)) as (fig, axes):
         for y, (agent, row) in zip(label_rows(axes, table.index), table.iterrows(), strict=True):
             colour, value = REFERENCE if agent in references else COLOURS[0], row[column]
             axes.plot([row[f"{column}_low"], row[f"{column}_high"]], [y, y], color=colour, linewidth=3, alpha=0.5)
-            axes.plot(value, y, "o", color=colour)
-            axes.annotate(f"{value:.3f}", (value, y), (0, 6), textcoords="offset points", ha="center", size=8)
+            (mark,) = axes.plot(value, y, "o", color=colour)
+            axes.annotate(f"{value:.3f}", (value, y), (0, 6), textcoords="offset points", ha="center", size=9)
+            if agent in references:
+                axes.axvline(value, color=REFERENCE, linestyle="--", linewidth=1, zorder=1)
+            elif column == "regret" and "greedy_regret" in table:
+                low, high = row["greedy_regret_low"], row["greedy_regret_high"]
+                axes.plot([low, high], [y, y], color=COLOURS[1], linewidth=1)
+                (diamond,) = axes.plot(row["greedy_regret"], y, "D", color=COLOURS[1], markerfacecolor="white")
+                marks = {"greedy policy": diamond, "policy that explores": mark}
+        if log:
+            axes.set_xscale("log")
+        else:
+            axes.update_datalim([(0, 0)])  # the range includes zero
         axes.set_ylim(-0.6, len(table) - 0.2)
         axes.set(xlabel=f"{_LABELS[column].format(unit=unit)}\nwith 95 % interval over seeds", title=title)
-        axes.update_datalim([(0, 0)])  # the range includes zero
         axes.autoscale_view(scaley=False)
+        if marks:
+            fig.legend(marks.values(), marks, loc="outside upper center", ncols=2)
     return fig
 
 
@@ -96,16 +123,16 @@ def disagreement(rewards: np.ndarray, titles) -> Figure:
         reward.hlines(position, low, high, color=COLOURS[0], alpha=0.4, linewidth=3, label="80 % of users")
         reward.plot(middle, position, "|", color=COLOURS[0], markersize=9, label="median")
         reward.plot(rewards.mean(axis=0)[order], position, "o", color=COLOURS[1], markersize=4, label="mean")
-        reward.set_yticks(position, names, fontsize="small")
-        reward.set(xlabel="expected reward (rating)")
-        reward.legend(fontsize="small", loc="lower right")
+        reward.set_yticks(position, names, fontsize=9)
+        reward.set(xlabel="expected reward [rating points]")
         share.barh(position, 100 * best[order], color=COLOURS[2])
-        share.set(xlabel="users for whom it is the best arm (%)")
+        share.set(xlabel="users for whom it is the best action [%]")
+        fig.legend(loc="outside upper center", ncols=3)
     return fig
 
 
 def exposure(actions, ratings: pd.Series, title=None) -> Figure:
-    """Draw the share of the decisions that the most rated movies take, a line per policy.
+    """Draw the share of the decisions that the most rated movies take, a line per policy with a dash of its own.
 
     Args:
       actions: mapping from a label to the ids of the chosen movies, int array [n], n at least 1.
@@ -117,12 +144,12 @@ def exposure(actions, ratings: pd.Series, title=None) -> Figure:
     rank = ratings.rank(ascending=False, method="first")
     movies = max(len(np.union1d(ratings.index, ids)) for ids in actions.values())
     with figure(7.5, 4.0) as (fig, axes):
-        for (label, ids), colour in coloured(actions.items()):
+        for ((label, ids), colour), dash in zip(coloured(actions.items()), cycle(["-", *DASHES]), strict=False):
             if not len(ids):
                 raise ValueError(f"{label}: actions must have at least one decision, got none")
             position = np.sort(rank.reindex(ids).fillna(movies))
             share = np.arange(1, len(ids) + 1) / len(ids)
-            axes.step([0, *position, movies], [0, *share, 1], where="post", color=colour, label=label)
+            axes.step([0, *position, movies], [0, *share, 1], where="post", color=colour, linestyle=dash, label=label)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="movies, from the most to the least rated", ylabel="share of the decisions", title=title)

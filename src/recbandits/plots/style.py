@@ -11,6 +11,7 @@ import numpy as np
 COLOURS = ["#2b6cb0", "#c05621", "#2f855a", "#b83280", "#6b46c1", "#b7791f", "#2c7a7b", "#c53030"]
 REFERENCE = "#718096"
 DASHES = ["--", "-.", ":"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # places a legend to the right of the axes
 
 _STYLE = {
@@ -19,7 +20,7 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": "medium",
-    "figure.dpi": 80,
+    "figure.dpi": 144,
     "font.size": 10,
     "grid.alpha": 0.3,
     "legend.frameon": False,

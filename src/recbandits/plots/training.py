@@ -65,7 +65,8 @@ def time_per_example(table: pd.DataFrame, title=None) -> Figure:
             left += values.fillna(0).to_numpy()
         annotate_rows(axes, total, [f"{value:.1f}" for value in total], reach=1.08)
         axes.set(xlabel="microseconds per example", title=title)
-        axes.legend(loc="lower right")
+        if table.shape[1] > 1:
+            axes.legend(**BESIDE)
     return fig
 
 

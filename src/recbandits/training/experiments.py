@@ -166,6 +166,9 @@ def get_exploration(problem: Problem, agent: Any) -> Exploration | None:
 class OfflineTask:
     """Data of one seed of a `Fit`.
 
+    The test split is the same for every seed, so that a setting chosen on validation ratings of any seed has seen none
+    of its ratings. Validation split, log and weights of networks vary with the seed.
+
     Attributes:
       train: DataFrame of the ratings to learn from.
       held_out: DataFrame of the ratings to be evaluated on.
@@ -174,7 +177,7 @@ class OfflineTask:
 
     def __init__(self, problem: Fit, data: MovieLens, seed: int):
         self._problem = problem
-        self.train, self.held_out = _split(problem, data.ratings, seed)
+        self.train, self.held_out = _split(problem, data.ratings, seed, test_seed=0)
         behaviour = uniform if problem.behaviour == "uniform" else popularity(self.train)
         options = {"policy": behaviour, "candidates": problem.candidates, "seed": seed, "visits": "active"}
         self._log = partial(log_decisions, **options)
@@ -229,7 +232,7 @@ class RankingTask:
 
     def __init__(self, problem: Rank, data: MovieLens, seed: int):
         self._problem, self._seed = problem, seed
-        self.train, self.held_out = _split(problem, data.ratings, seed)
+        self.train, self.held_out = _split(problem, data.ratings, seed, test_seed=seed)
         self.factors, self.known = als(self.train), self.train
         if problem.split == "user":
             halves = splits.random_split(self.held_out, seed, test_share=0.5)
@@ -274,17 +277,17 @@ class RankingTask:
         return {name: float(value) for name, value in (own | over).items()}
 
 
-def _split(problem: Fit | Rank, ratings: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _split(problem: Fit | Rank, ratings: pd.DataFrame, seed: int, test_seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split ratings into (those to learn from, those to be evaluated on); by time, every seed gives the same split."""
     split = {
-        "random": partial(splits.random_split, seed=seed),
-        "user": partial(splits.split_by_user, seed=seed),
-        "time": splits.split_by_time,
+        "random": splits.random_split,
+        "user": splits.split_by_user,
+        "time": lambda ratings, seed: splits.split_by_time(ratings),
     }[problem.split]
-    train, validation, test = splits.train_validation_test(ratings, split)
-    if problem.judge == "test":
-        return ratings.iloc[np.union1d(train, validation)], ratings.iloc[test]
-    return ratings.iloc[train], ratings.iloc[validation]
+    rest, held_out = (ratings.iloc[rows] for rows in split(ratings, seed=test_seed))
+    if problem.judge == "validation":
+        rest, held_out = (rest.iloc[rows] for rows in split(rest, seed=seed))
+    return rest, held_out
 
 
 def _fit_features(data: MovieLens, ratings: pd.DataFrame, factors: Factorization | None = None) -> RatingFeatures:

@@ -16,6 +16,7 @@ from recbandits.agents.factory import make_agent
 from recbandits.checks import require, require_whole
 from recbandits.environments.base import SeededEnvironment
 from recbandits.environments.ranking import RankingEnvironment
+from recbandits.evaluation.regret import MEASURES
 from recbandits.training.checkpoints import assign_values, compute_digest, open_checkpoints, read_values
 from recbandits.training.experience import convert_decision, explain_errors
 from recbandits.training.summaries import SimulationSummaries
@@ -29,6 +30,7 @@ def simulate(
     points: int = 50,
     tensorboard: str | Path | None = None,
     checkpoints: str | Path | None = None,
+    greedy: bool = False,
 ) -> pd.DataFrame:
     """Let agents interact with an environment, each with the same users, candidates and noise.
 
@@ -42,12 +44,16 @@ def simulate(
       tensorboard: directory for scalars, one run per agent and seed; None for none.
       checkpoints: directory; a run that was finished there is read back, and one that was interrupted continues after
         its last measurement to the same end, bit by bit. None for none.
+      greedy: True to measure also the agent's `policy`, which does not explore, on the batches that its
+        `collect_policy` serves and learns from.
 
     Returns:
       One row per agent, seed and measurement: agent, seed, step, interactions; regret (expected, mean per interaction
       since the last measurement), reward (mean), suboptimal (share of actions that were not the best) and
       cumulative_regret (sum of expected regret since the start). The reward of a slate is its number of clicks, and it
-      is sub-optimal where fewer clicks are expected of it than of the best slate.
+      is sub-optimal where fewer clicks are expected of it than of the best slate. With `greedy` also greedy_regret, of
+      `policy` before the agent learns from the batch; regret minus greedy_regret is the exploration cost. The EXP3
+      mixture, which has one policy for both, has the same regret twice.
 
     Raises:
       ValueError: nothing to run, seeds or labels that are not different, an agent itself with several seeds, or
@@ -64,7 +70,7 @@ def simulate(
     frames = []
     with tqdm(total=len(agents) * len(seeds) * len(ends), disable=None, unit="point") as progress:
         for label, agent in agents.items():
-            simulation = _Simulation(environment, label, agent, ends)
+            simulation = _Simulation(environment, label, agent, ends, greedy)
             for seed in seeds:
                 progress.set_description(f"{label}, seed {seed}")
                 directories = [
@@ -91,14 +97,15 @@ def _check(agents, steps, seeds, points):
 class _Simulation:
     """One agent in one environment: traced once, run for every seed."""
 
-    def __init__(self, environment, label, agent, ends):
+    def __init__(self, environment, label, agent, ends, greedy):
         self._environment, self._label, self._source, self._ends = environment, label, agent, ends
+        self._greedy, self._measures = greedy, MEASURES if greedy else MEASURES[:-1]
         self._agent = self._loop = None
 
     def run(self, seed, tensorboard, checkpoints, progress):
         """Run one seed, or what is left of it, and return its measurements."""
         self._reset(seed)
-        history = tf.Variable(tf.zeros([len(self._ends), 3], tf.float64), trainable=False)
+        history = tf.Variable(tf.zeros([len(self._ends), len(self._measures)], tf.float64), trainable=False)
         done = tf.Variable(0, trainable=False)
         manager = checkpoints and self._restore(seed, checkpoints, history, done)
         summaries = tensorboard and SimulationSummaries(tensorboard)
@@ -116,12 +123,12 @@ class _Simulation:
         return self._make_frame(seed, history)
 
     def _measure(self, seed, start, end):
-        """Run the steps after `start` up to `end`, and return the means of regret, reward and sub-optimal share."""
+        """Run the steps after `start` up to `end`, and return the means of the measures."""
         with explain_errors(lambda: f"{self._label}, seed {seed}, step {int(self._environment.state[1]) + 1}"):
             step, sums, finite = self._loop(tf.constant(end - start, tf.int32))
-        regret, reward, suboptimal, loss = sums.numpy()
+        regret, reward, *_, loss = sums.numpy()
         if finite and np.isfinite(sums).all():
-            return [value / (end - start) for value in (regret, reward, suboptimal)]
+            return sums[:-1] / (end - start)
         raise FloatingPointError(
             f"{self._label}, seed {seed}, step {start + int(step)}: regret, reward, loss and weights must stay finite, "
             f"got regret {regret:g}, reward {reward:g} and loss {loss:g} since step {start} (extreme rewards or "
@@ -134,7 +141,7 @@ class _Simulation:
         if not isinstance(agent, TFAgent):
             agent = make_agent(agent, self._environment, seed)
         if self._loop is None:
-            self._agent, self._loop = agent, _make_loop(self._environment, agent)
+            self._agent, self._loop = agent, _make_loop(self._environment, agent, self._greedy)
         else:
             assign_values(self._agent.variables, read_values(agent.variables))
         self._environment.restart(seed)
@@ -150,6 +157,8 @@ class _Simulation:
         }
         if isinstance(environment, RankingEnvironment):  # the batches do not determine the clicks on a slate
             settings["slates"] = [environment.num_slots, repr(environment.clicks), environment.feedback]
+        if self._greedy:
+            settings["greedy"] = True
         state = {"agent": self._agent, "environment": environment.state, "history": history, "done": done}
         return open_checkpoints(directory, settings, "simulation", self._label, **state)
 
@@ -160,7 +169,7 @@ class _Simulation:
         return compute_digest(tensor.numpy() for tensor in tensors if tensor is not None)
 
     def _make_frame(self, seed, history):
-        frame = pd.DataFrame(history.numpy(), columns=["regret", "reward", "suboptimal"])
+        frame = pd.DataFrame(history.numpy(), columns=self._measures)
         interactions = self._ends * self._environment.batch_size
         columns = {"agent": self._label, "seed": seed, "step": self._ends, "interactions": interactions}
         for position, (name, values) in enumerate(columns.items()):
@@ -168,12 +177,13 @@ class _Simulation:
         return frame.assign(cumulative_regret=(frame["regret"] * np.diff(interactions, prepend=0)).cumsum())
 
 
-def _make_loop(environment, agent):
+def _make_loop(environment, agent, greedy):
     """Make a graph that serves and learns for some steps, or until a sum is not finite.
 
     Returns:
       Function from a number of steps int32 [] to the number of those taken, the sums float64 [4] of regret, reward,
-      sub-optimal share and loss, and whether all variables of the agent are finite.
+      sub-optimal share and loss (float64 [5] with `greedy`, whose regret is before the loss), and whether all variables
+      of the agent are finite.
     """
 
     def step(number, sums):
@@ -181,12 +191,16 @@ def _make_loop(environment, agent):
         time_step = ts.restart(batch.observation, environment.batch_size, environment.reward_spec())
         decision = agent.collect_policy.action(time_step)
         response = environment.respond(batch, decision.action)
+        expected, optimal = response.expected, response.optimal
+        measures = [optimal - expected, response.reward, tf.cast(expected < optimal, tf.float32)]
+        if greedy:
+            separate = agent.policy is not agent.collect_policy  # one policy for both would draw twice
+            action = agent.policy.action(time_step).action if separate else decision.action
+            measures.append(optimal - environment.respond(batch, action).expected)
         loss = agent.train(convert_decision(agent, batch.observation, decision, response.feedback)).loss
         with tf.control_dependencies([loss]):  # an error leaves the environment at its step
             environment.advance()
-        expected, optimal = response.expected, response.optimal
-        means = [optimal - expected, response.reward, tf.cast(expected < optimal, tf.float32)]
-        means = [tf.cast(tf.reduce_mean(mean), tf.float64) for mean in (*means, loss)]
+        means = [tf.cast(tf.reduce_mean(measure), tf.float64) for measure in (*measures, loss)]
         return number + 1, sums + tf.stack(means)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.int32)])
@@ -194,7 +208,7 @@ def _make_loop(environment, agent):
         def continues(number, sums):
             return (number < steps) & tf.reduce_all(tf.math.is_finite(sums))
 
-        start = [tf.constant(0), tf.zeros([4], tf.float64)]
+        start = [tf.constant(0), tf.zeros([5 if greedy else 4], tf.float64)]
         number, sums = tf.while_loop(continues, step, start, parallel_iterations=1)
         weights = [variable for variable in agent.variables if variable.dtype.is_floating]
         finite = [tf.reduce_all(tf.math.is_finite(variable)) for variable in weights]

@@ -151,7 +151,7 @@ class SlatePolicy(ScoringPolicy):
         return logits - self._penalty * (1.0 + tf.cast(nearest, tf.float64)), directions, nearest
 
     def _logits(self, scores):
-        # float64, in which Gumbel noise hardly ever ties and a slate of ten has a probability
+        # float64, in which Gumbel noise almost never ties and a slate of ten has a probability
         return tf.cast(scores, tf.float64) / self._temperature
 
     def _probabilities(self, logits):

@@ -71,7 +71,7 @@ def set_up(config):
         condition = {"title": mark(config), "expression": copies}
         grant(access, [("roles/storage.objectViewer", config.account("build"))], condition)
     alerts = create_alerts(config, number) if config.alert_email else []
-    return [*outcomes, *(Outcome(kind, name, "made") for kind, name in alerts)]
+    return [*outcomes, *(Outcome(kind, name, "created") for kind, name in alerts)]
 
 
 def account_address(config, role):
@@ -102,12 +102,12 @@ def _enable(config):
 
 def _ensure(kind, name, find, make):
     """Make a resource unless it is there, and return the `Outcome`."""
-    outcome = "found"
+    outcome = "exists"
 
     def make_it():
         nonlocal outcome
         make()
-        outcome = "made"
+        outcome = "created"
 
     with explained(f"{kind} {name}"):
         have(partial(patiently, find), make_it)  # a service that was enabled a minute ago may still refuse to look

@@ -105,14 +105,14 @@ class LocalPlatform:
         return str(directory)
 
     def _make(self, name):
-        """Make a directory and mark it as ours, unless it is there; return what happened."""
+        """Create a directory with a marker file and return "created", or "exists" if it was there."""
         path = self._path(name)
-        with _one_sentence(name, "made"):
+        with _one_sentence(name, "created"):
             if path.is_dir():
-                return "found"
+                return "exists"
             path.mkdir(parents=True)
             (path / MARK).touch(mode=0o600)
-        return "made"
+        return "created"
 
     def _path(self, name):
         return self.config.artifacts_dir / name
