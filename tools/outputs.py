@@ -7,7 +7,7 @@ from nbformat import from_dict
 
 from tools.notebooks import ROOT, code_cells, tags
 
-PICTURE_LIMIT = 200_000  # bytes of base64
+PICTURE_LIMIT = 300_000  # bytes of base64, at 144 dpi
 PRIVATE = re.compile(
     rf"{re.escape(str(ROOT))}|(?<![\w.~-])/(?:home|root|tmp|Users|private|mnt|var/folders|var/tmp)/\w|\bsite-packages/"
 )
