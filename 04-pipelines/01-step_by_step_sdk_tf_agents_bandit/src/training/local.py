@@ -7,8 +7,8 @@ from recbandits.training.experiments import make_environment
 from recbandits.training.online import simulate
 
 REFERENCES = {
-    "random": parameters.Uniform(),
-    "best fixed arm": parameters.BestFixedArm(),
+    "uniform random policy": parameters.Uniform(),
+    "best non-personalised policy": parameters.BestFixedArm(),
     "oracle": parameters.Oracle(),
 }
 
@@ -30,15 +30,14 @@ def train(arguments, data, agents, points=20):
     return simulate(environment, REFERENCES | agents, problem.steps, problem.seeds, points)
 
 
-def picture(runs, published, title):
-    """Draw what users are expected to give over time, beside the references and a published number.
+def picture(runs, title):
+    """Draw what users are expected to give over time, beside the references.
 
     Args:
       runs: DataFrame of `train`.
-      published: mapping from a label to a mean reward.
       title: of the picture.
 
     Returns:
       The matplotlib figure.
     """
-    return curves(runs, "reward", references=list(REFERENCES), limits=published, title=title)
+    return curves(runs, "reward", references=list(REFERENCES), title=title)
