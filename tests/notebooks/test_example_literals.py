@@ -13,7 +13,6 @@ from tools.notebooks import find_notebooks, read
 NOTEBOOKS = find_notebooks(patterns="00-* 01-*/* 02-*/* 03-*/*")
 TO_BE_MENDED = {  # literals that were there when this test was written; remove a notebook once it has none
     "01a-train-bandit-mf-env-simulation",
-    "01c-scale-bandit-simulation-vertex",
     "02b-train-supervised-bandit-locally",
     "02e-scale-bandit-training-vertex",
 }

@@ -42,6 +42,7 @@ DIGEST = f"sha256:{'ab' * 32}"
 TRAIN, SERVE, BUILD = (CONFIG.account(role) for role in ("train", "serve", "build"))
 NOTEBOOKS = {path.stem: path for path in find_notebooks() if any("gcp" in tags(cell) for cell in read(path).cells)}
 TUNED = ("simulate", "--agent=linucb", "--alpha=0.1")
+CURVE = pd.DataFrame({"agent": ["tuned", "tuned"], "interactions": [40, 80], "reward": [1.0, 2.0]})
 
 
 def image(name):
@@ -97,6 +98,7 @@ def names(platform, folder):
         | {"reader": "projects/movie-lab-42/subscriptions/events", "everybody": [{"user_id": "7"}], "policy": policy},
         "03a-ranking-bandit-local-train": parameters | {"lists": 5, "data": SimpleNamespace(is_real=True)},
         "01-train_deploy_mab": search
+        | {"tune": TUNED[:2], "here": CURVE}
         | {"data": SimpleNamespace(source="MovieLens"), "record": record}
         | {"best": SimpleNamespace(parameters={"alpha": 0.1})},
         "02-mab_mlops_pipeline": {"templates": {"re_training": TEMPLATES / "re_training.yaml"}, "parameters": arguments}
@@ -184,7 +186,10 @@ SENT = {
     "03a-ranking-bandit-local-train": ["CreateCustomJob"],
     "01-train_deploy_mab": [
         *["CreateHyperparameterTuningJob", "CreateCustomJob"],
-        *["CreateMetadataStore", "CreateContext", "AddContextChildren", "UpdateContext"],
+        *["CreateTensorboard", "CreateMetadataStore", "CreateContext", "UpdateContext", "CreateContext"],
+        *["CreateTensorboardExperiment", "CreateTensorboardRun", "CreateArtifact"],
+        *["AddContextArtifactsAndExecutions", "AddContextChildren", "UpdateContext"],
+        *["CreateTensorboardTimeSeries", "WriteTensorboardRunData", "UpdateContext"],
         *["POST storage o", "UploadModel", "CreateEndpoint", "DeployModel"],
         *["POST storage o", "CreateBatchPredictionJob"],
     ],
@@ -351,9 +356,9 @@ FIELDS = [
             ],
         ),
     ),
-    ("01-train_deploy_mab", "CreateHyperparameterTuningJob", study("step-real-quick-a-search", TUNED[:2])),
+    ("01-train_deploy_mab", "CreateHyperparameterTuningJob", study("step-halves-real-quick-a-search", TUNED[:2])),
     ("01-train_deploy_mab", "CreateCustomJob", custom_job("sim-tuned", TUNED)),
-    ("01-train_deploy_mab", "CreateContext", {"contextId": "recbandits-v1-step-real-quick-a"}),
+    ("01-train_deploy_mab", "CreateContext", {"contextId": "recbandits-v1-step-halves-real-quick-a"}),
     (
         "01-train_deploy_mab",
         "DeployModel",
@@ -412,6 +417,12 @@ def test_a_run_of_an_experiment_has_its_parameters_and_metrics():
     assert context["metadata"]["_params"] == {"alpha": 0.1}
     assert context["metadata"]["_metrics"] == {"mean_reward": 1.5}
     assert context["metadata"]["_state"] == "COMPLETE"
+
+
+def test_a_run_of_an_experiment_has_a_point_for_each_measurement():
+    requests = run("01-train_deploy_mab").requests("WriteTensorboardRunData")
+    points = [field(request, "timeSeriesData.0.values.0") for request in requests]
+    assert [(point["step"], point["scalar"]["value"]) for point in points] == [("40", 1.0), ("80", 2.0)]
 
 
 def test_the_whole_loop_is_deployed_on_google_cloud_and_nowhere_else():

@@ -14,7 +14,7 @@ def best_job(jobs, study, name, **flags):
       jobs: `platforms.jobs.Jobs` of any platform, on which the study has ended.
       study: Study
       name: of the new job.
-      **flags: other arguments than in the study, such as `seeds=(100, 101)`, for random draws that no trial had.
+      **flags: other arguments than in the study, such as `users="report"`, for users that no trial has drawn.
 
     Returns:
       Job with the arguments of the study, these flags and the best trial's parameters.

@@ -9,7 +9,7 @@ from recbandits.training.online import simulate
 FIXED = "best non-personalised policy"
 REFERENCES = {
     "uniform random policy": parameters.Uniform(),
-    FIXED: parameters.BestFixedArm(),
+    "best non-personalised policy": parameters.BestFixedArm(),
     "oracle": parameters.Oracle(),
 }
 
@@ -32,7 +32,7 @@ def train(arguments, data, agents, points=20):
 
 
 def picture(runs, title):
-    """Draw the mean reward over time, beside the references.
+    """Draw what users are expected to give over time, beside the references.
 
     Args:
       runs: DataFrame of `train`.
