@@ -11,11 +11,6 @@ from recbandits.data.tables import GENRES
 from tools.notebooks import find_notebooks, read
 
 NOTEBOOKS = find_notebooks(patterns="00-* 01-*/* 02-*/* 03-*/*")
-TO_BE_MENDED = {  # literals that were there when this test was written; remove a notebook once it has none
-    "01a-train-bandit-mf-env-simulation",
-    "02b-train-supervised-bandit-locally",
-    "02e-scale-bandit-training-vertex",
-}
 KIND = r"(?:users?|visitors?|movies?|items?)"
 ID_NAME = re.compile(rf"{KIND}|(?:{KIND}_ids?)", re.IGNORECASE)
 IN_JSON = re.compile(rf'"(?:{KIND}_ids?|candidates)"\s*:\s*\[?\s*"\d')  # of a request or an event: ids are text
@@ -113,6 +108,4 @@ def test_example_users_movies_and_genres_come_from_the_data(path):
     code = [(number, cell.source) for number, cell in cells if cell.cell_type == "code"]
     found = {number: literals(source, known_texts()) for number, source in code}
     found = {number: each for number, each in found.items() if each}
-    if found and path.stem in TO_BE_MENDED:
-        pytest.xfail(f"cells {found}")
     assert found == {}

@@ -6,7 +6,6 @@ from recbandits.training import task
 from recbandits.training.experiments import make_environment
 from recbandits.training.online import simulate
 
-FIXED = "best non-personalised policy"
 REFERENCES = {
     "uniform random policy": parameters.Uniform(),
     "best non-personalised policy": parameters.BestFixedArm(),
