@@ -33,7 +33,7 @@ def text(content, name="stdout"):
             "shows what differs between machines: 'at 0x",
         ),
         (new_output("display_data", {"text/html": "<b>/tmp/x</b>"}), "shows what differs between machines: '/tmp/x'"),
-        (new_output("display_data", {"image/png": "a" * (PICTURE_LIMIT + 1)}), "shows a picture of 200,001 bytes"),
+        (new_output("display_data", {"image/png": "a" * (PICTURE_LIMIT + 1)}), "shows a picture of 300,001 bytes"),
     ],
 )
 def test_an_output_that_may_not_be_committed_is_named(output, sentence):
