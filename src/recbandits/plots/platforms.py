@@ -86,14 +86,14 @@ def rebuilds(table: pd.DataFrame, title=None) -> Figure:
     with figure(8.5, 1.1 + 0.26 * len(table)) as (fig, axes):
         axes.pcolormesh(table, cmap=ListedColormap(["#e2e8f0", COLOURS[1]]), vmin=0, vmax=1, ec="white", lw=2)
         axes.invert_yaxis()
-        axes.set_yticks(np.arange(len(table)) + 0.5, table.index, family="monospace", size=8)
+        axes.set_yticks(np.arange(len(table)) + 0.5, table.index, family="monospace", size=9)
         axes.set_xticks(np.arange(table.shape[1]) + 0.5, [f"{name}\nchanges" for name in table.columns])
         axes.tick_params(length=0, labeltop=True, labelbottom=False)
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
         for (row, column), repeated in np.ndenumerate(table.to_numpy()):
             text, colour = ("repeated", "white") if repeated else ("cached", REFERENCE)
-            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, size=8)
+            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, size=9)
         axes.set_title(title)
     return fig
 
