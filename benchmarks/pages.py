@@ -19,15 +19,33 @@ BLOCK = re.compile(r"^<!-- bench (\w+)(?: (\d+))? -->\n.*?^<!-- end bench -->$",
 # compared speed and of their ratio; what is compared.
 SPEED = [
     ("LinUCB, interactions; batch {batch}, {arms} actions", "simulation", 1, "here", "TF-Agents", "ratio", "TF-Agents"),
-    ("the same", "simulation", 1, "here", "contextualbandits", "ratio ", "contextualbandits"),
+    (
+        "the same",
+        "simulation",
+        1,
+        "here",
+        "contextualbandits",
+        "ratio to contextualbandits",
+        "contextualbandits",
+    ),
     ("ranking agent, batches of {batch}; {items} items", "ranking", 1, "here", "TF-Agents", "ratio", "TF-Agents"),
     (
         "reward network from a log, examples/s; batch {batch}",
-        *("training", 1, "one graph, XLA", "each record parsed", "last to first", "`tf.data`, records parsed alone"),
+        "training",
+        1,
+        "one graph, XLA",
+        "each record parsed",
+        "last to first",
+        "`tf.data`, records parsed alone",
     ),
     (
         "IPS, SNIPS, DR with intervals, a million decisions",
-        *("off_policy", 1, "here", "Open Bandit Pipeline", "ratio", "Open Bandit Pipeline"),
+        "off_policy",
+        1,
+        "here",
+        "Open Bandit Pipeline",
+        "ratio",
+        "Open Bandit Pipeline",
     ),
 ]
 
@@ -35,7 +53,7 @@ SPEED = [
 def as_markdown(table):
     """Give a DataFrame of text as a Markdown table."""
     rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
-    return "\n".join("| " + " | ".join(str(cell).strip() for cell in row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
 def load(name):

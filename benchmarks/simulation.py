@@ -63,7 +63,7 @@ def measure(data):
                 "TF-Agents": f"{speed[1]:,.0f}/s",
                 "ratio": ratio(rounds[:, 0] / rounds[:, 1]),
                 "contextualbandits": "does not install here" if np.isnan(speed[2]) else f"{speed[2]:,.0f}/s",
-                "ratio ": "" if np.isnan(speed[2]) else ratio(rounds[:, 0] / rounds[:, 2]),
+                "ratio to contextualbandits": "" if np.isnan(speed[2]) else ratio(rounds[:, 0] / rounds[:, 2]),
             }
         )
     movies = ratings["movie_id"].max()
