@@ -240,7 +240,7 @@ def test_a_job_is_run_once_until_it_fails(jobs, cloud):
     assert len(created(cloud)) == 2
     with pytest.raises(PlatformError, match=r"other arguments or replicas, .* name: simulate --agent=linucb"):
         jobs.run(replace(JOB, arguments=("fit",)))
-    with pytest.raises(PlatformError, match="begun with other arguments or replicas"):
+    with pytest.raises(PlatformError, match="started with other arguments or replicas"):
         jobs.run(replace(JOB, replicas=2))
     job_of(cloud).state = "JOB_STATE_CANCELLING"
     assert jobs.run(JOB, wait=False).state == "running", "it still writes where the new one would"
@@ -288,7 +288,7 @@ def test_a_study_that_was_begun_is_gone_on_with(jobs, cloud):
     end_trials(study_of(cloud), [1.0, 2.0, 3.0])
     assert [trial.value for trial in jobs.tune(STUDY)] == [1.0, 2.0, 3.0]
     assert len(created(cloud)) == 1
-    with pytest.raises(PlatformError, match="study search was begun with other arguments, parameters or metric"):
+    with pytest.raises(PlatformError, match="study search was started with other arguments, parameters or metric"):
         jobs.tune(replace(STUDY, parameters=PARAMETERS | {"alpha": Float(0.01, 20.0, log=True)}))
     jobs.stop("search")
     assert cloud.requests("CancelHyperparameterTuningJob") == [{"name": study_of(cloud).name}]

@@ -306,7 +306,7 @@ def test_what_a_schedule_has_started_has_no_number(pipelines, cloud, template):
 def test_a_name_is_one_run_for_good(pipelines, template, giver):
     pipelines.run(template, "one", {"alpha": 0.1})
     for other, parameters in ((template, {"alpha": 0.2}), (template, {}), (giver, {"alpha": 0.1})):
-        with pytest.raises(PlatformError, match="one was begun with another template or other parameters"):
+        with pytest.raises(PlatformError, match="one was started with another template or other parameters"):
             pipelines.run(other, "one", parameters)
     with pytest.raises(PlatformError, match="there is no pipeline run nothing in us-central1"):
         pipelines.status("nothing")

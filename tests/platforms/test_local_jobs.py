@@ -118,7 +118,7 @@ def test_what_has_succeeded_is_not_run_again(jobs, tmp_path):
     first = jobs.run(Job("first", ("--alpha=0.1",)))
     assert jobs.run(Job("first", ("--alpha=0.1",))) == first
     assert (tmp_path / "artifacts/runs/jobs/first/starts").read_text() == "x"
-    with pytest.raises(PlatformError, match="begun with other arguments, give the new one another name"):
+    with pytest.raises(PlatformError, match="started with other arguments, give the new one another name"):
         jobs.run(Job("first", ("--alpha=0.2",)))
 
 
@@ -310,7 +310,7 @@ def test_a_trial_that_is_about_to_start_is_stopped_with_its_study(jobs, tmp_path
 
 def test_another_study_of_the_same_name_is_refused(jobs, tmp_path):
     jobs.tune(study(trials=1))
-    with pytest.raises(PlatformError, match="study search was begun with seed 0, give one with 1 another name"):
+    with pytest.raises(PlatformError, match="study search was started with seed 0, give one with 1 another name"):
         jobs.tune(study(trials=1, seed=1))
     place, sentence = tmp_path / "artifacts/runs/jobs/search", "study search is being tuned by another process"
     with held(place), pytest.raises(PlatformError, match=sentence):

@@ -86,14 +86,14 @@ def started(place, number=1):
 def test_a_name_is_one_run_for_good_and_gives_the_outputs_of_its_pipeline(pipelines, template, place):
     """5 is written and doubled to 10; the step says 6. Once that is done, nothing is done again."""
     parameters = {"place": str(place), "number": 5}
-    begun = pipelines.run(template, "one", parameters)
-    assert (begun.state, begun.outputs) == ("running", {})
+    first = pipelines.run(template, "one", parameters)
+    assert (first.state, first.outputs) == ("running", {})
     run = pipelines.wait("one")
     assert run == ("one", "succeeded", {"Output": {"twice": 10, "more": 6}}, ""), pipelines.logs("one")
     assert LocalPipelines(Config(artifacts=str(place / "artifacts"))).status("one") == run, "anybody can ask"
     assert pipelines.run(template, "one", parameters) == run
     assert len(starts(place)) == 1
-    with pytest.raises(PlatformError, match="one was begun with another template or other parameters"):
+    with pytest.raises(PlatformError, match="one was started with another template or other parameters"):
         pipelines.run(template, "one", {"place": str(place), "number": 4})
 
 

@@ -134,14 +134,14 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
 def test_140_half_sent_requests_keep_nobody_else_waiting_and_their_memory_comes_back(server, part):
     """They are more than there may be connections, and 200 MB of bodies; ten seconds each for head and body."""
     before = memory(server)
-    begun = b"{" * (MAX_BODY_BYTES - 1)
+    incomplete_body = b"{" * (MAX_BODY_BYTES - 1)
     with answered_meanwhile(server), contextlib.ExitStack() as clients:
         half = [clients.enter_context(connect(server)) for _ in range(140)]
         assert len(half) > MAX_CONNECTIONS
         start = time.monotonic()
         for client in half:
             if part == "body":
-                send(client, begun, MAX_BODY_BYTES)
+                send(client, incomplete_body, MAX_BODY_BYTES)
             else:
                 with contextlib.suppress(ConnectionError):
                     client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n")

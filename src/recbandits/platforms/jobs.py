@@ -212,7 +212,7 @@ class Jobs(Protocol):
         """Stop a job or a study, whose running trials are stopped."""
 
     def tune(self, study):
-        """Run what is missing of a study, which may have been begun before; a list of its `Trial`s."""
+        """Run what is missing of a study, which may have been started before; a list of its `Trial`s."""
 
     def trials(self, name):
         """List the `Trial`s of a study by its job's name, in order of number."""

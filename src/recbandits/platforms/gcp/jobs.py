@@ -65,7 +65,7 @@ class GcpJobs:
         resource = self._find("job", job.name)
         if resource and _identity(resource.gca_resource.job_spec) != (job.arguments, job.replicas):
             raise PlatformError(
-                f"job {job.name} was begun with other arguments or replicas, give the new one another name: "
+                f"job {job.name} was started with other arguments or replicas, give the new one another name: "
                 f"{' '.join(_identity(resource.gca_resource.job_spec)[0])}"
             )
         if not resource or _state(resource.gca_resource) in ("failed", "stopped"):
@@ -77,10 +77,10 @@ class GcpJobs:
         return self.record(job.name)
 
     def tune(self, study):
-        """See `Jobs.tune`. A study that was begun is waited for; Vertex AI starts no trial of one that has ended.
+        """See `Jobs.tune`. A study that was started is waited for; Vertex AI starts no trial of one that has ended.
 
         Raises:
-          PlatformError: the name belongs to a job, the study was begun with other settings, Vertex AI refused, or the
+          PlatformError: the name belongs to a job, the study was started with other settings, Vertex AI refused, or the
             study failed; trials that have ended can be listed all the same.
         """
         name = study.job.name
@@ -95,7 +95,7 @@ class GcpJobs:
             resource = self._get("study", name)
         elif _search(resource.to_dict()) != _search(self.tuning_job(study).to_dict()):
             raise PlatformError(
-                f"study {name} was begun with other arguments, parameters or metric: give this one another name"
+                f"study {name} was started with other arguments, parameters or metric: give this one another name"
             )
         self._wait("study", resource)
         trials = _trials(resource.gca_resource)

@@ -157,7 +157,7 @@ def _refuse_others(name, job, pipeline, parameters):
     values = job["runtimeConfig"].get("parameterValues", {})
     if job["labels"]["pipeline"] != pipeline or values != json.loads(json.dumps(parameters)):
         raise PlatformError(
-            f"pipeline run {name} was begun with another template or other parameters, give the new one another name"
+            f"pipeline run {name} was started with another template or other parameters, give the new one another name"
         )
 
 

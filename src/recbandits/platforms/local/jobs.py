@@ -61,7 +61,7 @@ class LocalJobs:
         request = unit.run["request"]
         if request != list(job.arguments):
             raise PlatformError(
-                f"job {job.name} was begun with other arguments, give the new one another name: {' '.join(request)}"
+                f"job {job.name} was started with other arguments, give the new one another name: {' '.join(request)}"
             )
         if wait:
             unit.wait()

@@ -2,7 +2,7 @@
 
 The directory has the files of its `Unit`, `steps` (what the steps have made) and, once all of them have succeeded,
 `outputs.json`. The runner starts each step as a process. The steps are of the unit by the name in their environment:
-where the runner was killed, the run is not over, and not begun again, before its last step has ended.
+where the runner was killed, the run is not over, and not started again, before its last step has ended.
 
 `python -m recbandits.platforms.local.pipelines DIRECTORY` is the command.
 """
@@ -48,7 +48,7 @@ class LocalPipelines:
             unit.start(command, request=request, finished=("succeeded",), stale=(_OUTPUTS, _STEPS))
         if unit.run["request"] != request:
             raise PlatformError(
-                f"pipeline run {name} was begun with another template or other parameters, "
+                f"pipeline run {name} was started with another template or other parameters, "
                 "give the new one another name"
             )
         return self.status(name)

@@ -87,13 +87,14 @@ class LocalStudy:
             time.sleep(_POLL if tuned else 0)
 
     def _write_request(self, study):
-        wanted, request = json.loads(json.dumps(_as_dict(study))), self.request()
-        for key in wanted:
-            if request is not None and key not in _MAY_CHANGE and request[key] != wanted[key]:
+        settings, request = json.loads(json.dumps(_as_dict(study))), self.request()
+        for key in settings:
+            if request is not None and key not in _MAY_CHANGE and request[key] != settings[key]:
                 raise PlatformError(
-                    f"study {self._name} was begun with {key} {request[key]}, give one with {wanted[key]} another name"
+                    f"study {self._name} was started with {key} {request[key]}, "
+                    f"give one with {settings[key]} another name"
                 )
-        write_json(self._directory / STUDY_FILE, wanted)
+        write_json(self._directory / STUDY_FILE, settings)
         (self._directory / "stop").unlink(missing_ok=True)
         repair(self._directory / _JOURNAL)
 
