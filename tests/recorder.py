@@ -7,6 +7,7 @@ does not exist raises in the client.
 
 import itertools
 import json
+import os
 import re
 import sys
 from contextlib import ExitStack
@@ -28,6 +29,8 @@ from google.protobuf.json_format import MessageToDict
 PROJECT_NUMBER = "123456789"
 _COLLECTIONS = {"tensorboard_experiment": "experiments", "tensorboard_run": "runs", "repository": "repositories"}
 _COLLECTIONS |= {"tensorboard_time_series": "timeSeries"}
+# Else the client of Cloud Storage asks for a bucket in a thread, which may outlive the test that started it.
+_NO_THREADS = {"DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA": "true"}
 
 
 class Recorder:
@@ -63,6 +66,7 @@ class Recorder:
             (requests.adapters.HTTPAdapter, "send", answer),
         ):
             self._patches.enter_context(mock.patch.object(target, name, value))
+        self._patches.enter_context(mock.patch.dict(os.environ, _NO_THREADS))
         return self
 
     def __exit__(self, *_):
