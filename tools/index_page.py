@@ -10,14 +10,15 @@ from tools.notebooks import picture, title
 PAGE = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
 
 
-def write(results, build):
+def write(results, build, seconds):
     """Write `index.html`, which needs no other file to be looked at, into the build directory.
 
     Args:
       results: list of `tools.results.Result`; their copies lie under `build`.
       build: pathlib.Path.
+      seconds: that the run took.
     """
-    passed, seconds = sum(not result.problem for result in results), sum(result.seconds for result in results)
+    passed = sum(not result.problem for result in results)
     headline = f"{passed} of {len(results)} notebooks passed in {seconds:.0f} s · {time.strftime('%d %B %Y, %H:%M')}"
     page = PAGE.substitute(headline=headline, cards="\n".join(card(result, build) for result in results))
     (build / "index.html").write_text(page, encoding="utf-8")

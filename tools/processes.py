@@ -9,7 +9,7 @@ import time
 import psutil
 
 
-def run_bounded(command, limit, on_steps, **options):
+def run_bounded(command, limit, on_steps, stop=None, **options):
     """Run `command` in a session of its own and kill everything that it started when it ends, whatever the reason.
 
     Args:
@@ -17,10 +17,11 @@ def run_bounded(command, limit, on_steps, **options):
         after each step, and reads standard input, which ends when this process does.
       limit: seconds after which it is killed.
       on_steps: called several times a second with the number of steps done since the last call.
+      stop: threading.Event after which it is killed; None for none.
       **options: passed on to `subprocess.Popen`.
 
     Returns:
-      The exit code, or None when the limit was reached.
+      The exit code, or None when it was killed.
     """
     steps, theirs = os.pipe()
     os.set_blocking(steps, False)
@@ -30,7 +31,7 @@ def run_bounded(command, limit, on_steps, **options):
     os.close(theirs)
     groups = {process.pid}
     try:
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline and not (stop and stop.is_set()):
             groups |= groups_below(process.pid)
             on_steps(_drain(steps))
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -54,6 +54,8 @@ def refreshed(source, executed):
 def refresh(sources, build, root=ROOT):
     """Execute notebooks and replace them by themselves with new outputs: all of them, or none when one fails.
 
+    They run one after the other, so that none measures the time of another.
+
     Args:
       sources: list of pathlib.Path under `root`.
       build: directory for the run.
@@ -63,7 +65,7 @@ def refresh(sources, build, root=ROOT):
       ValueError: a notebook that failed, or an output that may not be committed, one line each.
     """
     problems, written = [], {}
-    for source, result in zip(sources, run_all(sources, "quick", build, root), strict=True):
+    for source, result in zip(sources, run_all(sources, "quick", build, root, workers=1), strict=True):
         try:
             if result.problem:
                 raise ValueError(result.problem)

@@ -1,7 +1,8 @@
 """Execute notebooks headless: executed copies, HTML, metrics and an index page in build/, a summary in the terminal.
 
-Each runs in a process of its own, in order, under a hard time limit. One that fails does not keep the others from
-running; the exit code is 1 then. The build directory has its own configuration and artifacts: nobody's work is touched.
+They run side by side, one for each processor, each in a process of its own under a hard time limit, with a
+configuration and artifacts of its own: none reads what another has written, and nobody's work is touched. One that
+fails does not keep the others from running; the exit code is 1 then.
 """
 
 import argparse
@@ -11,12 +12,14 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
-from recbandits.config import Config
+from recbandits.config import Config, count_cores
 from recbandits.notebook import check_profile
 from tools import index_page
 from tools.notebooks import ROOT, code_cells, find_notebooks, read
@@ -41,8 +44,10 @@ def sole_run(build):
         yield
 
 
-def run_all(sources, profile, build, root=ROOT, limit=None, solutions=False):
-    """Execute notebooks one after the other and write the index page.
+def run_all(sources, profile, build, root=ROOT, limit=None, solutions=False, workers=None):
+    """Execute notebooks side by side and write the index page.
+
+    Those at the root start first, which check the machine and fetch the data; then the last one, which takes longest.
 
     Args:
       sources: list of pathlib.Path under `root`.
@@ -51,41 +56,85 @@ def run_all(sources, profile, build, root=ROOT, limit=None, solutions=False):
       root: what the paths of the executed copies are relative to.
       limit: seconds that each may take; None takes the profile's.
       solutions: whether to execute the solutions of the exercises, too.
+      workers: how many run at a time; None for one on each processor.
 
     Returns:
       list of Result, one for each source.
     """
-    Config(artifacts="artifacts").write(build / "recbandits.toml")
-    results = []
-    for source in sources:
-        copy = build / "notebooks" / source.relative_to(root)
-        result = run_one(source, copy, profile, build, limit or LIMITS[profile], solutions)
-        print(f"{result.name}  {result.seconds:.1f} s", flush=True)
-        if result.problem:
-            print(f"{result.name} {result.problem}", file=sys.stderr, flush=True)
-        results.append(result)
-    index_page.write(results, build)
+    started, stop, running = time.monotonic(), threading.Event(), []
+    steps = sum(_count_steps(source) for source in sources)
+    looks = {"bar_format": "{bar} {n}/{total} cells  {elapsed}  {desc}", "leave": False}
+    with (
+        tqdm(total=steps, disable=None, **looks) as bar,
+        ThreadPoolExecutor(workers or min(count_cores(), len(sources))) as pool,
+    ):
+
+        def run(source):
+            running.append(source.stem)
+            bar.set_description_str(", ".join(running))
+            copy = build / "notebooks" / source.relative_to(root)
+            done = run_one(source, copy, profile, build, limit or LIMITS[profile], solutions, bar.update, stop)
+            running.remove(source.stem)
+            return done
+
+        queue = [source for source in sources if source.parent == root]
+        queue += [source for source in reversed(sources) if source.parent != root]
+        submitted = {source: pool.submit(run, source) for source in queue}
+        try:
+            results = [_report(submitted[source].result(), bar) for source in sources]
+        finally:  # after Ctrl-C those that run are killed
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    index_page.write(results, build, time.monotonic() - started)
     return results
 
 
-def run_one(source, copy, profile, build, limit, solutions=False):
-    """Execute one notebook; its copy, the copy as HTML and a log of all that its processes said stay in `build`."""
-    recorded, log = build / "artifacts" / "metrics" / f"{source.stem}.json", build / "logs" / f"{source.stem}.log"
+def _report(result, bar):
+    """Print how a notebook fared, in the order of the notebooks, and return it."""
+    with bar.external_write_mode():
+        print(f"{result.name}  {result.seconds:.1f} s", flush=True)
+        if result.problem:
+            print(f"{result.name} {result.problem}", file=sys.stderr, flush=True)
+    return result
+
+
+def _count_steps(source):
+    """Count the code cells, with the parameters that papermill puts in."""
+    return len(code_cells(read(source))) + 1
+
+
+def run_one(source, copy, profile, build, limit, solutions=False, on_steps=lambda count: None, stop=None):
+    """Execute one notebook; its copy, the copy as HTML and a log of all that its processes said stay in `build`.
+
+    Args:
+      source: pathlib.Path of the notebook.
+      copy: pathlib.Path of the executed copy.
+      profile: "quick" or "full".
+      build: directory that takes everything the run makes.
+      limit: seconds that it may take.
+      solutions: whether to execute the solutions of the exercises, too.
+      on_steps: called with the number of cells that were executed since the last call.
+      stop: threading.Event that ends it; None for none.
+
+    Returns:
+      Result.
+    """
+    own, log = build / "runs" / source.stem, build / "logs" / f"{source.stem}.log"
+    recorded = own / "artifacts" / "metrics" / f"{source.stem}.json"
     for stale in (recorded, copy, copy.with_suffix(".html")):
         stale.unlink(missing_ok=True)
     for file in (copy, log):
         file.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"RECBANDITS_CONFIG": str(build / "recbandits.toml")}
+    Config(artifacts="artifacts").write(own / "recbandits.toml")
+    environment = os.environ | {"RECBANDITS_CONFIG": str(own / "recbandits.toml")}
     environment.pop("MPLBACKEND", None)  # the kernel's own shows the pictures
     command = [sys.executable, "-m", "tools.execute", str(source), str(copy), profile]
     if solutions:
         command.append("solutions")
-    steps = len(code_cells(read(source))) + 1  # and the parameters that papermill puts in
     started = time.monotonic()
-    looks = {"desc": source.stem, "bar_format": "{desc}  {bar} {n}/{total} cells  {elapsed}", "leave": False}
-    with tqdm(total=steps, disable=None, **looks) as bar, open(log, "w") as output:
+    with open(log, "w") as output:
         options = {"cwd": ROOT, "env": environment, "stdout": output, "stderr": output}
-        exit_code = run_bounded(command, limit, lambda count: (bar.update(count), bar.refresh()), **options)
+        exit_code = run_bounded(command, limit, on_steps, stop, **options)
     seconds = time.monotonic() - started
     notebook = _read_copy(copy)
     record = json.loads(recorded.read_text()) if recorded.exists() else {}
@@ -113,7 +162,7 @@ def main(arguments=None):
         sys.exit(str(error))
     build = ROOT / "build"
     with sole_run(build):
-        for leftover in ("notebooks", "logs", *(["artifacts"] if sources == find_notebooks() else [])):
+        for leftover in ("notebooks", "logs", *(["runs"] if sources == find_notebooks() else [])):
             shutil.rmtree(build / leftover, ignore_errors=True)
         try:
             results = run_all(sources, options.profile, build)

@@ -117,7 +117,7 @@ def test_executed_copies_and_html_are_left_behind(mixed):
 
 def test_metrics_stay_in_the_build_directory(mixed):
     folder = mixed[0]
-    record = json.loads((folder / "build" / "artifacts" / "metrics" / "00-good.json").read_text())
+    record = json.loads((folder / "build" / "runs" / "00-good" / "artifacts" / "metrics" / "00-good.json").read_text())
     assert (record["metrics"], record["profile"]) == ({"answer": 42}, "full")
     assert sorted(path.name for path in folder.iterdir()) == ["00-good.ipynb", "01-a", "02-a", "build", "tools"]
 
