@@ -179,6 +179,11 @@ class Config:
 SETTINGS = tuple(item.name for item in fields(Config) if item.compare)
 
 
+def count_cores() -> int:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _find() -> Path:
     """Return the path of the configuration file of this process, which may not exist."""
     if named := os.environ.get(FILE_VARIABLE):

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from recbandits import checks
-from recbandits.config import Config
+from recbandits.config import Config, count_cores
 
 PROFILES = ("quick", "full")
 GIB = 2**30
@@ -119,7 +119,7 @@ def check_machine(folder: str | os.PathLike) -> list[Check]:
       list of `Check`; a GPU is not required. Where TensorFlow is not installed, a check that failed says so.
     """
     python, required = platform.python_version(), metadata.metadata("recbandits")["Requires-Python"]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     has_space = shutil.disk_usage(folder).free >= 2 * GIB
     try:

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -14,6 +16,7 @@ from tf_agents.trajectories import single_step
 from recbandits.agents.factory import NAMES, make_agent
 from recbandits.agents.parameters import BestFixedArm, EpsilonGreedy, Exp3Mixture, LinTS, LinUCB, Oracle, Uniform
 from recbandits.environments import StationaryLinearEnvironment
+from recbandits.training import online
 from recbandits.training.online import simulate
 
 
@@ -105,6 +108,33 @@ def test_many_seeds_in_one_call_equal_one_call_each(name):
     apart = [simulate(environment(), name, steps=20, seeds=[seed]) for seed in (3, 4)]
     for seed, single in zip((3, 4), apart, strict=True):
         np.testing.assert_array_equal(together.loc[together["seed"] == seed, "regret"], single["regret"])
+
+
+@pytest.mark.parametrize("steps_of_a_part", [1, 10_000])
+def test_any_number_of_threads_gives_the_same_measurements_bit_by_bit(monkeypatch, steps_of_a_part):
+    """All agents by name, two agents themselves, one of which reads the environment, and the seeds of one agent."""
+    monkeypatch.setattr(online, "_STEPS_OF_A_PART", steps_of_a_part)
+    frames = []
+    for cores in (1, 4):
+        monkeypatch.setattr(online, "count_cores", lambda cores=cores: cores)
+        world = environment(reward_noise=0.3)
+        fixed, linear = (make_agent(agent, world) for agent in (BestFixedArm(), LinUCB()))
+        made_here = {name: name for name in NAMES}
+        runs = [simulate(world, made_here | {"fixed": fixed, "linear": linear}, 30, [7], points=3)]
+        runs += [simulate(world, name, 30, range(5), points=3) for name in ("lints", "epsilon_greedy")]
+        frames.append(pd.concat(runs))
+    assert frames[0].equals(frames[1])
+    assert frames[0]["agent"].unique().tolist() == [*NAMES, "fixed", "linear"]
+
+
+def test_an_error_in_one_thread_ends_the_others_and_leaves_the_environment_where_it_was(monkeypatch):
+    monkeypatch.setattr(online, "count_cores", lambda: 2)
+    world = FailingEnvironment(num_actions=4, context_size=3, batch_size=8)
+    world.restart(1, 2)
+    with pytest.raises(FloatingPointError, match=r"^(uniform|linucb), seed 3, step 7: "):
+        simulate(world, {"linucb": "linucb", "uniform": "uniform"}, steps=10**9, points=10**4, seeds=[3, 4])
+    assert [int(value) for value in world.state] == [1, 2]
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ThreadPool")] == []
 
 
 def test_any_tf_agents_agent_can_be_simulated():

@@ -1,6 +1,7 @@
 """Simulated recommenders as TF-Agents environments: reproducible batches of users, rewards and their optimum."""
 
 import abc
+import copy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -80,10 +81,22 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
 
     def __init__(self, time_step_spec: ts.TimeStep, action_spec: tf.TypeSpec, batch_size: int, seed: int = 0):
         require(batch_size >= 1, "batch_size", "at least 1", batch_size)
-        self._seed = tf.Variable(seed, dtype=tf.int64, trainable=False, name="seed")
-        self._step_number = tf.Variable(0, dtype=tf.int64, trainable=False, name="step_number")
-        self.state = [self._seed, self._step_number]
+        self._make_state(seed, 0)
         super().__init__(time_step_spec, action_spec, batch_size)
+
+    def _make_state(self, seed, step):
+        self._seed = tf.Variable(seed, dtype=tf.int64, trainable=False, name="seed")
+        self._step_number = tf.Variable(step, dtype=tf.int64, trainable=False, name="step_number")
+        self.state = [self._seed, self._step_number]
+
+    def twin(self) -> "SeededEnvironment":
+        """Return an environment with the same users, items and rewards, at the same step, with a state of its own."""
+        other = copy.copy(self)
+        other._make_state(*self.state)
+        # TF-Agents' own variables: the last time step, and whether there is one
+        time_step, begun = self._time_step_variables, self._reset_called
+        other._time_step_variables, other._reset_called = tf.nest.map_structure(tf.Variable, (time_step, begun))
+        return other
 
     def restart(self, seed: int, step: int = 0) -> None:
         """Go to a step of a seed's stream."""

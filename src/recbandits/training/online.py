@@ -1,8 +1,11 @@
 """Simulation of the on-policy loop in one graph: serve single items or slates, observe the reward, learn."""
 
 import re
+import threading
 from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import NamedTuple
 
 from recbandits.tf import tf
 
@@ -14,12 +17,15 @@ from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
 from recbandits.checks import require, require_whole
+from recbandits.config import count_cores
 from recbandits.environments.base import SeededEnvironment
 from recbandits.environments.ranking import RankingEnvironment
 from recbandits.evaluation.regret import MEASURES
 from recbandits.training.checkpoints import assign_values, compute_digest, open_checkpoints, read_values
 from recbandits.training.experience import convert_decision, explain_errors
 from recbandits.training.summaries import SimulationSummaries
+
+_STEPS_OF_A_PART = 10_000  # take about twice as long as tracing a graph
 
 
 def simulate(
@@ -33,6 +39,9 @@ def simulate(
     greedy: bool = False,
 ) -> pd.DataFrame:
     """Let agents interact with an environment, each with the same users, candidates and noise.
+
+    Agents run side by side, one thread for each processor; so do the seeds of a single agent if they are long. The
+    results are the same, bit by bit, with any number of threads.
 
     Args:
       environment: an `Environment`, or a `RankingEnvironment` for agents that rank.
@@ -67,18 +76,56 @@ def simulate(
     seeds = list(seeds) if isinstance(seeds, Iterable) else seeds
     _check(agents, steps, seeds, points)
     ends = np.unique(np.linspace(0, steps, min(points, steps) + 1).round().astype(int))[1:]
-    frames = []
-    with tqdm(total=len(agents) * len(seeds) * len(ends), disable=None, unit="point") as progress:
-        for label, agent in agents.items():
-            simulation = _Simulation(environment, label, agent, ends, greedy)
-            for seed in seeds:
+    frames, stop, workers = {}, threading.Event(), count_cores()
+
+    def run(part):
+        for label, agent in part.agents.items():
+            simulation = _Simulation(part.environment, label, agent, ends, greedy, stop)
+            for seed in part.seeds:
                 progress.set_description(f"{label}, seed {seed}")
                 directories = [
                     directory and Path(directory, _folder_name(label), f"seed-{seed}")
                     for directory in (tensorboard, checkpoints)
                 ]
-                frames.append(simulation.run(seed, *directories, progress))
-    return pd.concat(frames, ignore_index=True)
+                frames[label, seed] = simulation.run(seed, *directories, progress)
+
+    with (
+        tqdm(total=len(agents) * len(seeds) * len(ends), disable=None, unit="point") as progress,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        parts = [pool.submit(run, part) for part in _divide(environment, agents, seeds, steps, workers)]
+        try:
+            wait(parts, return_when=FIRST_EXCEPTION)
+        finally:  # after an error, or Ctrl-C, the other threads end at their next measurement
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+        for part in parts:
+            if not part.cancelled():
+                part.result()
+    return pd.concat([frames[label, seed] for label in agents for seed in seeds], ignore_index=True)
+
+
+class _Part(NamedTuple):
+    """What one thread runs: agents by label, one after the other, and the seeds of each."""
+
+    environment: SeededEnvironment
+    agents: dict
+    seeds: list
+
+
+def _divide(environment, agents, seeds, steps, workers):
+    """Divide a simulation into parts that can run side by side, each with an environment of its own.
+
+    Agents themselves are one part, in the given environment: a baseline reads the one for which it was made. The seeds
+    of a single agent are divided if a part has enough steps to make up for the tracing of its graph.
+    """
+    instances = {label: agent for label, agent in agents.items() if isinstance(agent, TFAgent)}
+    parts = [_Part(environment, instances, seeds)] if instances else []
+    shares = min(workers, len(seeds), max(1, steps * len(seeds) // _STEPS_OF_A_PART)) if len(agents) == 1 else 1
+    for label, agent in agents.items():
+        if label not in instances:
+            parts += [_Part(environment.twin(), {label: agent}, seeds[share::shares]) for share in range(shares)]
+    return parts
 
 
 def _check(agents, steps, seeds, points):
@@ -95,11 +142,12 @@ def _check(agents, steps, seeds, points):
 
 
 class _Simulation:
-    """One agent in one environment: traced once, run for every seed."""
+    """One agent in one environment: traced once, run for every seed, until an event is set."""
 
-    def __init__(self, environment, label, agent, ends, greedy):
+    def __init__(self, environment, label, agent, ends, greedy, stop):
         self._environment, self._label, self._source, self._ends = environment, label, agent, ends
         self._greedy, self._measures = greedy, MEASURES if greedy else MEASURES[:-1]
+        self._stop = stop
         self._agent = self._loop = None
 
     def run(self, seed, tensorboard, checkpoints, progress):
@@ -113,6 +161,8 @@ class _Simulation:
             summaries.write(self._make_frame(seed, history)[: int(done)])
         progress.update(int(done))
         for point in range(int(done), len(self._ends)):
+            if self._stop.is_set():
+                break
             history[point].assign(self._measure(seed, self._ends[point - 1] if point else 0, self._ends[point]))
             done.assign(point + 1)
             if manager:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from recbandits.config import count_cores
 from recbandits.platforms.jobs import Choice, Float, Trial
 from recbandits.platforms.local.files import held, is_held, private, read_json, require_local, write_json
 from recbandits.platforms.local.units import Unit
@@ -100,8 +101,7 @@ class LocalStudy:
 
     def _run(self, study):
         """Run what is missing, as many trials at a time as there are cores; the caller holds the lock."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        size, failures, search = min(study.parallel, cores), 0, self._search(study)
+        size, failures, search = min(study.parallel, count_cores()), 0, self._search(study)
         while not self._stopped():
             started = [trial for trial in search.get_trials() if not trial.state.is_finished()]
             if not started:
