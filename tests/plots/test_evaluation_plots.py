@@ -33,8 +33,8 @@ def test_every_estimate_is_a_dot_and_a_bar_from_end_to_end_in_the_order_of_the_t
         np.testing.assert_array_equal(bar, [[row["low"], y], [row["high"], y]])
     assert np.isfinite([axes.get_xlim()]).all()
     assert axes.get_title() == "title"
-    assert axes.get_xlabel() == "value of the policy (points)"
-    assert plots.forest(TABLE, unit="points", quantity="regret").axes[0].get_xlabel() == "regret (points)"
+    assert axes.get_xlabel() == "value of the policy [points]"
+    assert plots.forest(TABLE, unit="points", quantity="regret").axes[0].get_xlabel() == "regret [points]"
 
 
 def test_the_truth_is_a_line_through_all_of_them_with_its_number():
@@ -91,7 +91,7 @@ def test_each_click_model_has_its_truth_and_a_bar_for_every_estimator():
             assert [value, low, high] == table.loc[name].tolist()
         assert len(drawn(axis)) == 3
     assert fig.get_suptitle() == "title"
-    assert fig.get_supxlabel() == "value of the policy (clicks)"
+    assert fig.get_supxlabel() == "value of the policy [clicks]"
 
 
 def test_an_interval_that_misses_the_truth_has_its_own_colour():

@@ -86,11 +86,12 @@ class Judgement:
             f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{_format(number)}</td>' for number in numbers)}</tr>"
             for name, numbers in rows.items()
         )
-        evidence = f"{_format(self.effective_sample_size, 0)} of equal weight, {_format(self.rewarded_decisions, 0)}"
+        evidence = f"effective sample size {_format(self.effective_sample_size, 0)}, of which rewarded "
+        evidence += _format(self.rewarded_decisions, 0)
         return (
-            f"<!doctype html><title>Gate</title><h1>The candidate is {self.outcome}</h1><p>{html.escape(self.why)}</p>"
+            f"<!doctype html><title>Gate</title><h1>Candidate {self.outcome}</h1><p>{html.escape(self.why)}</p>"
             f"<table><tr><th>policy</th><th>value</th><th>low</th><th>high</th></tr>{cells}</table>"
-            f"<p>{self.decisions:,} held-out decisions, worth {evidence} rewarded; margin {_format(self.margin)}; "
+            f"<p>{self.decisions:,} held-out decisions; {evidence}; margin {_format(self.margin)}; "
             f"intervals of {_percent(self.level)}.</p>"
         )
 

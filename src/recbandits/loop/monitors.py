@@ -191,7 +191,7 @@ def _propensity_alarm(version, row):
         return f"Version {version} logged {row['differing']:.1%} of its decisions with other propensities than its own."
     if row["low"] > 1 or (row["high"] < 1 and not np.isnan(row["differing"])):
         interval = f"{row['ratio']:.3f}, 95 % interval {row['low']:.3f} to {row['high']:.3f}"
-        return f"Propensities of version {version} are not those of its decisions: mean of 1 / (k p) is {interval}."
+        return f"The mean of 1 / (k p) of version {version} is not 1: {interval}."
     return ""
 
 

@@ -43,7 +43,7 @@ def forest(
     with figure(6.5, 1.1 + 0.32 * len(table)) as (fig, axes):
         interval_rows(axes, table.index, table["value"], table["low"], table["high"])
         reference_lines(axes.axvline, limits, [":", "--", "-."])
-        axes.set(xlabel=f"{quantity} ({unit})", title=title)
+        axes.set(xlabel=f"{quantity} [{unit}]", title=title)
         axes.locator_params(axis="x", nbins=5)
         if limits:
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -110,7 +110,7 @@ def by_click_model(tables, truths, title=None, unit="clicks per slate") -> Figur
                     (handles[label],) = axis.plot(part["value"], position[rows], "o", color=colour)
             axis.set_ylim(-0.6, len(names) - 0.4)
             axis.set_title(model)
-        fig.supxlabel(f"value of the policy ({unit})", fontsize="medium")
+        fig.supxlabel(f"value of the policy [{unit}]", fontsize="medium")
         fig.legend(handles.values(), handles, loc="outside right center", title="95 % interval")
     return fig
 

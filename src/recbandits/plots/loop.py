@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, band, coloured, figure, label_rows
 
-REFERENCES = {"oracle": "--", "uniform": ":"}
+_REFERENCES = {"oracle": ("oracle", "--"), "uniform": ("uniform random policy", ":")}
 _KINDS = {"deployed": COLOURS[2], "held": COLOURS[1], "refused": COLOURS[7], "ramped": COLOURS[4]}
 _KINDS |= {"promoted": COLOURS[0], "rolled back": COLOURS[3], "withdrawn": COLOURS[1]}
 _LARGEST_RATIO = 3.0  # drawn, of a ratio whose expectation is 1
 
 
 def rewards(table: pd.DataFrame, title=None) -> Figure:
-    """Draw the expected reward of the served policy, round by round, against oracle and uniform choice.
+    """Draw the expected reward of the served policy, round by round, against the oracle and the uniform random policy.
 
     Args:
       table: DataFrame with columns round, learner, value, low, high, as `loop.rounds.by_learner` and
@@ -27,7 +27,7 @@ def rewards(table: pd.DataFrame, title=None) -> Figure:
     with figure(7.5, 4.8 if drifts else 4.0, 1 + drifts, sharex=True, squeeze=False, **ratios) as (fig, axes):
         main, last = axes[0, 0], axes[-1, 0]
         _draw_learners(main, table)
-        main.set(ylabel="expected reward (stars)", title=title)
+        main.set(ylabel="expected reward [rating points]", title=title)
         main.xaxis.get_major_locator().set_params(integer=True)
         if drifts:
             by_round = table.drop_duplicates("round").sort_values("round")
@@ -43,7 +43,7 @@ def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
     Args:
       table: DataFrame, one row a candidate in order, with columns kind ("deployed", "held" or "refused"), difference,
         low and high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
-      margin: of the gate, stars.
+      margin: of the gate, rating points.
     """
     with figure(7.5, 3.6) as (fig, axes):
         _draw_margin(axes, margin)
@@ -56,7 +56,7 @@ def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
             first = part.loc[part["difference"].isna(), "round"]
             axes.plot(first, np.zeros(len(first)), "D", color=colour, markersize=5)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set(xlabel="round", ylabel="candidate minus served (stars),\nwith intervals", title=title)
+        axes.set(xlabel="round", ylabel="candidate minus served [rating points],\nwith intervals", title=title)
         axes.legend(**BESIDE)
     return fig
 
@@ -68,17 +68,17 @@ def guardrail(looks: pd.DataFrame, verdicts=None, margin=None, title=None) -> Fi
       looks: DataFrame with columns decisions (of both versions so far), value, low, high: the difference of the newest
         to the other with its confidence sequence, as `loop.guardrail.observed` gives it at each look.
       verdicts: dict from a number of decisions to the verdict then; None for nothing.
-      margin: of the guardrail, stars, drawn as a line; None for no line.
+      margin: of the guardrail, rating points, drawn as a line; None for no line.
     """
     with figure(7.5, 3.6) as (fig, axes):
-        axes.plot(looks["decisions"], looks["value"], color=COLOURS[0], label="newest minus other")
-        band(axes, looks["decisions"], looks["low"], looks["high"], COLOURS[0])
+        axes.plot(looks["decisions"], looks["value"], color=REFERENCE, label="newest minus other")
+        band(axes, looks["decisions"], looks["low"], looks["high"], REFERENCE)
         _draw_margin(axes, margin)
         for decisions, kind in (verdicts or {}).items():
             axes.axvline(decisions, color=_KINDS[kind], linewidth=1.6, label=kind)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="decisions of both versions", title=title)
-        axes.set_ylabel("difference (stars),\n95 % confidence sequence")
+        axes.set_ylabel("difference [rating points],\n95 % confidence sequence")
         axes.legend(**BESIDE)
     return fig
 
@@ -95,7 +95,7 @@ def propensities(table: pd.DataFrame, title=None) -> Figure:
         left.axvline(1, color="black", linestyle="--", linewidth=1.2)
         for y, row in zip(position, table.itertuples(), strict=True):
             colour = _KINDS["refused"] if row.alarm else COLOURS[0]
-            left.plot([row.low, row.high], [y, y], color=colour, linewidth=4, alpha=0.5)
+            left.hlines(y, row.low, row.high, color=colour, linewidth=4, alpha=0.5)
             left.plot(row.ratio, y, "o", color=colour)
         left.set_xlim(0, min(_LARGEST_RATIO, 1.1 * table["high"].max()))  # few decisions have no upper end
         left.set(xlabel="mean of 1 / (candidates x propensity),\n95 % interval", ylabel="version (decisions)")
@@ -117,8 +117,8 @@ def drift(table: pd.DataFrame, title=None) -> Figure:
     period = np.arange(len(table))
     with figure(10.0, 3.4, ncols=3) as (fig, (left, middle, right)):
         for axes, name, ends, label in (
-            (left, "reward", ("low", "high"), "mean reward (stars)"),
-            (middle, "error", ("error_low", "error_high"), "squared error of served scores (stars²)"),
+            (left, "reward", ("low", "high"), "mean reward [rating points]"),
+            (middle, "error", ("error_low", "error_high"), "squared error of served scores [rating points²]"),
         ):
             axes.plot(period, table[name], "o-", color=COLOURS[0])
             band(axes, period, table[ends[0]], table[ends[1]], COLOURS[0])
@@ -177,7 +177,7 @@ def canary(visits: pd.DataFrame, title=None) -> Figure:
                 reach = np.array([mean - low, high - mean])
                 right.errorbar(x, mean, reach, fmt="o", color=colour, capsize=3, label=label)
         right.set_xticks(stages, labels)
-        right.set(xlabel="share of the canary", ylabel="mean reward per user, 95 % interval")
+        right.set(xlabel="share of the canary", ylabel="mean reward per user [rating points],\n95 % interval")
         right.legend(loc="best")
     return fig
 
@@ -185,14 +185,14 @@ def canary(visits: pd.DataFrame, title=None) -> Figure:
 def _draw_learners(axes, table):
     """Draw a line with its band for each learner; references in grey, without a band."""
     names = table["learner"].unique()
-    for name, colour in coloured(name for name in names if name not in REFERENCES):
+    for name, colour in coloured(name for name in names if name not in _REFERENCES):
         part = table[table["learner"] == name].sort_values("round")
         axes.plot(part["round"], part["value"], "o-", color=colour, ms=4, label=name)
         band(axes, part["round"], part["low"], part["high"], colour)
-    for name, dashes in REFERENCES.items():
+    for name, (label, dashes) in _REFERENCES.items():
         if name in names:
             part = table[table["learner"] == name].sort_values("round")
-            axes.plot(part["round"], part["value"], dashes, color=REFERENCE, zorder=1, label=name)
+            axes.plot(part["round"], part["value"], dashes, color=REFERENCE, zorder=1, label=label)
     axes.legend(**BESIDE)
 
 

@@ -99,7 +99,7 @@ def rebuilds(table: pd.DataFrame, title=None) -> Figure:
 
 
 def trials(
-    study, trials, parameter, by=None, references=None, title=None, metric="mean reward (rating points)"
+    study, trials, parameter, by=None, references=None, title=None, metric="mean reward [rating points]"
 ) -> Figure:
     """Draw the value of every trial over one parameter, with its interval; the best is ringed, failures are crosses.
 

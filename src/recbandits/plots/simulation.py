@@ -152,7 +152,9 @@ def exposure(actions, ratings: pd.Series, title=None) -> Figure:
             axes.step([0, *position, movies], [0, *share, 1], where="post", color=colour, linestyle=dash, label=label)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(xlabel="movies, from the most to the least rated", ylabel="cumulative share of the decisions", title=title)
+        axes.set(
+            xlabel="movies, from the most to the least rated", ylabel="cumulative share of the decisions", title=title
+        )
         axes.legend(**BESIDE)
     return fig
 

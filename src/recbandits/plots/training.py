@@ -237,8 +237,8 @@ def slotting(observation, slate, reward) -> Figure:
         for slot, (item, colour) in enumerate(coloured(slate)):
             ends = {"xyA": (right, item), "coordsA": before.transData, "xyB": (left, slot), "coordsB": after.transData}
             fig.add_artist(ConnectionPatch(**ends, color=colour, linewidth=1.2))
-        before.set(ylabel="item", yticks=np.sort(slate), xlabel="observation of the policy")
-        after.set(yticks=range(slots), xlabel="observation that the agent learns from")
+        before.set(ylabel="item", yticks=np.sort(slate), xlabel="features: observation of the policy")
+        after.set(yticks=range(slots), xlabel="features: observation that the agent learns from")
         after.yaxis.tick_right()
         after.set_yticklabels([f"slot {slot + 1}" for slot in range(slots)])
         for slot, value in enumerate(reward):

@@ -114,7 +114,7 @@ def _training(summary):
 
 def _metrics(summary):
     if summary is None or not summary.metrics:
-        return "Not measured. Do not put it before users until it is."
+        return "Not measured. Do not deploy it until it is."
     rows = ["| metric | value | 95 % interval |", "|---|---|---|"]
     for name, value in summary.metrics.items():
         value, *interval = value if isinstance(value, tuple) else (value,)
