@@ -27,6 +27,7 @@ from tools.processes import run_bounded
 from tools.results import Result, find_problem, summary
 
 LIMITS = {"quick": 600, "full": 4 * 3600}  # seconds
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 @contextlib.contextmanager
@@ -61,19 +62,21 @@ def run_all(sources, profile, build, root=ROOT, limit=None, solutions=False, wor
     Returns:
       list of Result, one for each source.
     """
+    workers = workers or min(count_cores(), len(sources))
     started, stop, running = time.monotonic(), threading.Event(), []
     steps = sum(_count_steps(source) for source in sources)
     looks = {"bar_format": "{bar} {n}/{total} cells  {elapsed}  {desc}", "leave": False}
     with (
         tqdm(total=steps, disable=None, **looks) as bar,
-        ThreadPoolExecutor(workers or min(count_cores(), len(sources))) as pool,
+        ThreadPoolExecutor(workers) as pool,
     ):
 
         def run(source):
             running.append(source.stem)
             bar.set_description_str(", ".join(running))
             copy = build / "notebooks" / source.relative_to(root)
-            done = run_one(source, copy, profile, build, limit or LIMITS[profile], solutions, bar.update, stop)
+            options = {"cores": max(1, count_cores() // workers), "on_steps": bar.update, "stop": stop}
+            done = run_one(source, copy, profile, build, limit or LIMITS[profile], solutions, **options)
             running.remove(source.stem)
             return done
 
@@ -103,7 +106,7 @@ def _count_steps(source):
     return len(code_cells(read(source))) + 1
 
 
-def run_one(source, copy, profile, build, limit, solutions=False, on_steps=lambda count: None, stop=None):
+def run_one(source, copy, profile, build, limit, solutions=False, cores=None, on_steps=lambda count: None, stop=None):
     """Execute one notebook; its copy, the copy as HTML and a log of all that its processes said stay in `build`.
 
     Args:
@@ -113,6 +116,7 @@ def run_one(source, copy, profile, build, limit, solutions=False, on_steps=lambd
       build: directory that takes everything the run makes.
       limit: seconds that it may take.
       solutions: whether to execute the solutions of the exercises, too.
+      cores: for how many its libraries start threads; None for all.
       on_steps: called with the number of cells that were executed since the last call.
       stop: threading.Event that ends it; None for none.
 
@@ -128,6 +132,8 @@ def run_one(source, copy, profile, build, limit, solutions=False, on_steps=lambd
     Config(artifacts="artifacts").write(own / "recbandits.toml")
     environment = os.environ | {"RECBANDITS_CONFIG": str(own / "recbandits.toml")}
     environment.pop("MPLBACKEND", None)  # the kernel's own shows the pictures
+    if cores:
+        environment |= dict.fromkeys(_THREADS, str(cores))
     command = [sys.executable, "-m", "tools.execute", str(source), str(copy), profile]
     if solutions:
         command.append("solutions")

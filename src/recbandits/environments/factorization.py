@@ -253,7 +253,9 @@ def _ridge(cells, residual, factors, regularization):
     A row without ratings gets zeros.
     """
     rank = factors.shape[1]
-    outer = (factors[:, :, None] * factors[:, None, :]).reshape(len(factors), rank * rank)
-    gram = (cells @ outer).reshape(cells.shape[0], rank, rank)
+    row, column = np.tril_indices(rank)  # Gram matrices are symmetric
+    half = cells @ (factors[:, row] * factors[:, column])
+    gram = np.empty((cells.shape[0], rank, rank))
+    gram[:, row, column] = gram[:, column, row] = half
     count = np.maximum(np.asarray(cells.sum(axis=1)).reshape(-1, 1, 1), 1.0)
     return np.linalg.solve(gram + regularization * count * np.eye(rank), (residual @ factors)[:, :, None])[:, :, 0]

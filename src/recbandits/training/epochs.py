@@ -60,8 +60,9 @@ class Training:
     def __init__(self, agent: TFAgent, stages: dict[str, int], parts: dict, options: dict):
         self._agent, self._stages, self._parts, self._options = agent, stages, parts, options
         self._examples = parts["examples"]
+        self._variables = agent.variables  # once, because TensorFlow searches the whole agent for them
         self._history = tf.Variable(tf.fill([sum(stages.values()), 3], np.float64("nan")), trainable=False)
-        best = read_values(agent.variables) if options["patience"] else []
+        best = read_values(self._variables) if options["patience"] else []
         self._best = [tf.Variable(value, trainable=False, shape=value.shape) for value in best]
         self._manager = self._summaries = None
 
@@ -69,7 +70,7 @@ class Training:
         """Continue from the checkpoints in a directory, if there are any, and write further ones there."""
         settings = {"agent": repr(self._agent.parameters), "stages": repr(self._stages), "options": repr(self._options)}
         settings |= {name: compute_digest(part) for name, part in self._parts.items()}
-        settings["start"] = compute_digest(read_values(self._agent.variables))
+        settings["start"] = compute_digest(read_values(self._variables))
         if isinstance(self._examples, SlateExamples):  # the same rewards are another feedback to another agent
             settings["feedback"] = repr(self._agent.time_step_spec.reward)
         writes = get_strategy_of(self._agent).extended.should_checkpoint
@@ -109,7 +110,7 @@ class Training:
                 self._run_epoch(row, train, network, errors)
             progress.update()
         if network and self._best and np.isnan(self._history[rows.stop :, 0]).all():
-            assign_values(self._agent.variables, read_values(self._best))
+            assign_values(self._variables, read_values(self._best))
 
     def _run_epoch(self, row, train, network, errors):
         """Run the epoch of a row of the history, after epochs of its stage with these validation errors."""
@@ -128,7 +129,7 @@ class Training:
                 learned = self._agent.learned_events
                 learned.assign(np.concatenate([learned.numpy(), self._examples.event]))
         if network and self._best and error < errors.min(initial=np.inf):
-            assign_values(self._best, read_values(self._agent.variables))
+            assign_values(self._best, read_values(self._variables))
         loss = np.average(losses, weights=sizes)
         self._history[row].assign([loss, error, seconds])
         if self._summaries:
@@ -188,17 +189,17 @@ class Training:
     @contextmanager
     def _rollback_on_error(self):
         """Restore the agent when an epoch ends early: half a pass, repeated, would count evidence twice."""
-        before = read_values(self._agent.variables)
+        before = read_values(self._variables)
         try:
             yield
         except BaseException:  # an interrupted kernel, too
-            assign_values(self._agent.variables, before)
+            assign_values(self._variables, before)
             raise
 
     def _check_finite(self, row, losses):
         """Check that losses and weights are finite, and name the batch after which they are not."""
         infinite = np.flatnonzero(~np.isfinite(losses))
-        if not len(infinite) and all(np.isfinite(value).all() for value in read_values(self._agent.variables)):
+        if not len(infinite) and all(np.isfinite(value).all() for value in read_values(self._variables)):
             return
         batch = infinite[0] if len(infinite) else len(losses) - 1
         raise FloatingPointError(
