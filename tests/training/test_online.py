@@ -270,14 +270,15 @@ import pandas as pd
 from recbandits.agents import parameters
 from recbandits.agents.factory import NAMES, make_agent
 from recbandits.environments import StationaryLinearEnvironment
-from recbandits.training.online import simulate
+from recbandits.training import online
 
+online._SECONDS = 0.0  # a checkpoint after each measurement
 world = StationaryLinearEnvironment(num_actions=6, context_size=8, batch_size=64, available=0.7, reward_noise=0.5)
 digest = hashlib.sha256()
 for name in ("LinTS", "EpsilonGreedy", "NeuralLinUCB", "Exp3Mixture"):
     values = {"pretrain_steps": 60} if name == "NeuralLinUCB" else {}
     agent = make_agent(getattr(parameters, name)(**values), world, seed=1)
-    frame = simulate(world, {name: agent}, steps=120, seeds=[1], points=60, checkpoints=sys.argv[1])
+    frame = online.simulate(world, {name: agent}, steps=120, seeds=[1], points=60, checkpoints=sys.argv[1])
     digest.update(frame.to_csv().encode())
     for variable in [*agent.variables, *world.state]:
         digest.update(variable.numpy().tobytes())

@@ -10,6 +10,7 @@ from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.parameters import CascadingLinUCB, OptimalRanking, RandomRanking, Ranking
 from recbandits.environments import SyntheticRankingEnvironment
 from recbandits.environments.clicks import Cascade
+from recbandits.training import online
 from recbandits.training.online import simulate
 
 
@@ -80,6 +81,7 @@ def test_an_interrupted_simulation_of_slates_continues_to_the_same_end(tmp_path,
 
     Another click model, feedback or number of slots makes it another simulation.
     """
+    monkeypatch.setattr(online, "_SECONDS", 0.0)  # a checkpoint after each measurement
     world, agent = environment(), {"ranking": Ranking(layers=(4,))}
     undisturbed = simulate(world, agent, steps=10, points=5, seeds=[1], checkpoints=tmp_path / "undisturbed")
 
@@ -94,7 +96,7 @@ def test_an_interrupted_simulation_of_slates_continues_to_the_same_end(tmp_path,
     monkeypatch.setattr(tf.train.CheckpointManager, "save", fail)
     with pytest.raises(KeyboardInterrupt):
         simulate(world, agent, **cut)
-    monkeypatch.undo()
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
     assert simulate(world, agent, **cut).equals(undisturbed)
     for other in ({"clicks": Cascade()}, {"feedback": "cascading"}, {"num_slots": 2}):
         with pytest.raises(ValueError, match="belong to another simulation"):

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -26,6 +27,7 @@ from recbandits.training.experience import convert_decision, explain_errors
 from recbandits.training.summaries import SimulationSummaries
 
 _STEPS_OF_A_PART = 10_000  # take about twice as long as tracing a graph
+_SECONDS = 10.0  # between two checkpoints of a run, each of which takes about 30 milliseconds
 
 
 def simulate(
@@ -52,7 +54,7 @@ def simulate(
       points: measurements per run, evenly spaced.
       tensorboard: directory for scalars, one run per agent and seed; None for none.
       checkpoints: directory; a run that was finished there is read back, and one that was interrupted continues after
-        its last measurement to the same end, bit by bit. None for none.
+        the measurement that it saved last, every ten seconds, to the same end, bit by bit. None for none.
       greedy: True to measure also the agent's `policy`, which does not explore, on the batches that its
         `collect_policy` serves and learns from.
 
@@ -157,19 +159,22 @@ class _Simulation:
         done = tf.Variable(0, trainable=False)
         manager = checkpoints and self._restore(seed, checkpoints, history, done)
         summaries = tensorboard and SimulationSummaries(tensorboard)
+        written, saved = int(done), time.monotonic()
+        progress.update(written)
         if summaries:
-            summaries.write(self._make_frame(seed, history)[: int(done)])
-        progress.update(int(done))
-        for point in range(int(done), len(self._ends)):
+            summaries.write(self._make_frame(seed, history)[:written])
+        for point in range(written, len(self._ends)):
             if self._stop.is_set():
                 break
             history[point].assign(self._measure(seed, self._ends[point - 1] if point else 0, self._ends[point]))
             done.assign(point + 1)
-            if manager:
-                manager.save(point + 1)
-            if summaries:
-                summaries.write(self._make_frame(seed, history)[point : point + 1])
             progress.update()
+            if point + 1 == len(self._ends) or time.monotonic() - saved >= _SECONDS:
+                if manager:
+                    manager.save(point + 1)
+                if summaries:
+                    summaries.write(self._make_frame(seed, history)[written : point + 1])
+                written, saved = point + 1, time.monotonic()
         return self._make_frame(seed, history)
 
     def _measure(self, seed, start, end):
