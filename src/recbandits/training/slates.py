@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from recbandits.tf import tf
@@ -81,7 +81,7 @@ def serve_slates(environment: RankingEnvironment, policy: TFPolicy, slates: int,
     Raises:
       ValueError: another environment, or no slate to serve.
     """
-    rows = _visit(environment, slates, seed, _make_server(environment, policy, seed))
+    rows = _visit(environment, slates, seed, _make_server_graph(environment, policy))
     return ServedSlates(*(rows[name] for name in ServedSlates._fields))
 
 
@@ -94,13 +94,12 @@ def log_slates(environment: RankingEnvironment, policy: SlatePolicy, slates: int
     Raises:
       ValueError: as `serve_slates`, or a policy whose propensities have no formula.
     """
-    serve = _make_server(environment, policy, seed)
 
-    def compute(batch, number):
-        served = serve(batch, number)
-        return served | {"propensity": policy.propensities(batch.observation, served["slate"])}
+    def compute(seed, number):
+        served = _serve(environment, policy, seed, number)
+        return served | {"propensity": policy.propensities(environment.batch().observation, served["slate"])}
 
-    rows = _visit(environment, slates, seed, compute, policy)
+    rows = _visit(environment, slates, seed, _make_graph(compute), policy)
     return SlateLog(
         event_id=_make_event_ids(seed, slates),
         user_id=rows["user_id"],
@@ -128,8 +127,9 @@ def compute_slate_probabilities(
     """
     logged = tf.constant(log.slate, tf.int32)
 
-    def compute(batch, number):
+    def compute(_, number):
         # the last batch may be logged in part: its missing rows are filled up, and cut off again
+        batch = environment.batch()
         rows = number * environment.batch_size + tf.range(environment.batch_size, dtype=tf.int64)
         slate = tf.gather(logged, tf.minimum(rows, len(log) - 1))
         slots = [policy.conditional(batch.observation, slate[:, :slot]) for slot in range(slate.shape[1])]
@@ -141,7 +141,7 @@ def compute_slate_probabilities(
             "conditional": tf.stack(slots, axis=1),
         }
 
-    rows = _visit(environment, len(log), seed, compute, policy)
+    rows = _visit(environment, len(log), seed, _make_graph(compute), policy)
     rows["event_id"] = _make_event_ids(seed, len(log))  # which differ even where users drawn anew have equal numbers
     names = {"event_id": "events", "user_id": "users", "candidates": "candidates"}
     others = [name for field, name in names.items() if not np.array_equal(rows[field], getattr(log, field))]
@@ -185,37 +185,39 @@ def train_off_policy(
         environment.advance()
         return number + 1, seed
 
-    def run(seed):
-        start = [tf.constant(0, tf.int64), seed]
-        tf.while_loop(lambda number, _: number < steps, step, start, parallel_iterations=1)
+    def run(seed, number):
+        tf.while_loop(lambda number, _: number < steps, step, [number, seed], parallel_iterations=1)
 
     loop = _make_graph(run)
     for seed in seeds:
         for label, agent in trained.items():
             assign_values(agent.variables, read_values(make_agent(agents[label], environment, seed).variables))
         environment.restart(seed)
-        loop(tf.constant(seed, tf.int64))
+        loop(tf.constant(seed, tf.int64), tf.constant(0, tf.int64))
         yield seed, trained
 
 
-def _make_server(environment, policy, seed):
-    """Make a function of (batch, number of the step) that serves a batch and returns the fields of `ServedSlates`."""
+@lru_cache(maxsize=16)
+def _make_server_graph(environment, policy):
+    """Make the graph of `_serve`: traced once for an agent that is trained with several seeds."""
+    return _make_graph(partial(_serve, environment, policy))
 
-    def serve(batch, number):
-        slate = _act(environment, policy, batch, seed, number).action
-        response = environment.respond(batch, slate)
-        return {
-            "user_id": batch.users,
-            "candidates": batch.items,
-            "slate": slate,
-            "reward": rewards_by_slot(response.feedback, environment.num_slots),
-            "value": response.expected,
-            "optimal": response.optimal,
-            "attraction": batch.attraction,
-            "relevance": batch.relevance,
-        }
 
-    return serve
+def _serve(environment, policy, seed, number):
+    """Serve the current batch at a step with this number, and return the fields of `ServedSlates`."""
+    batch = environment.batch()
+    slate = _act(environment, policy, batch, seed, number).action
+    response = environment.respond(batch, slate)
+    return {
+        "user_id": batch.users,
+        "candidates": batch.items,
+        "slate": slate,
+        "reward": rewards_by_slot(response.feedback, environment.num_slots),
+        "value": response.expected,
+        "optimal": response.optimal,
+        "attraction": batch.attraction,
+        "relevance": batch.relevance,
+    }
 
 
 def _act(environment, policy, batch, seed, number):
@@ -224,17 +226,17 @@ def _act(environment, policy, batch, seed, number):
     return policy.action(time_step, seed=tf.stack([tf.cast(seed, tf.int64), _FIRST_SEED + number]))
 
 
-def _visit(environment, slates, seed, compute, policy=None):
-    """Compute fields of one batch after the other in a graph, and join them to arrays of `slates` rows.
+def _visit(environment, slates, seed, graph, policy=None):
+    """Compute fields of one batch after the other by a graph of seed and step, and join them to arrays [slates].
 
     The result also has the `position` propensities of the slates; None without a `policy` that has a formula for them.
     """
     _check(environment, slates, "slate to show")
     environment.restart(seed)
-    graph = _make_graph(lambda number: compute(environment.batch(), number))
     parts, positions = [], []
     for number in range(-(-slates // environment.batch_size)):
-        parts.append({name: tensor.numpy() for name, tensor in graph(tf.constant(number, tf.int64)).items()})
+        fields = graph(tf.constant(seed, tf.int64), tf.constant(number, tf.int64))
+        parts.append({name: tensor.numpy() for name, tensor in fields.items()})
         if policy:
             observation = environment.batch().observation
             with contextlib.suppress(ValueError):  # the policy has no formula for them
@@ -249,7 +251,7 @@ def _visit(environment, slates, seed, compute, policy=None):
 
 def _make_graph(function):
     # a partial, because TensorFlow counts traces by code, and warns when many calls have one each
-    return tf.function(partial(function), [tf.TensorSpec([], tf.int64)], autograph=False)
+    return tf.function(partial(function), 2 * [tf.TensorSpec([], tf.int64)], autograph=False)
 
 
 def _make_event_ids(seed, slates):
