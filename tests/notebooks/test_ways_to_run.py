@@ -1,12 +1,18 @@
 """The commands of docs/notebooks.md run as they are written there, and find `.venv` in the place of this Python."""
 
+import contextlib
+import json
 import re
 import shlex
 import subprocess
 import sys
+import uuid
 
 import nbformat
 import pytest
+import requests
+import websocket
+from urllib3.util import Retry
 
 from recbandits.config import Config
 from tools.lock import ROOT
@@ -69,3 +75,53 @@ def test_nbval_collects_every_notebook_and_compares_one(run):
     missing = [path for path in find_notebooks() if f"{path.relative_to(ROOT).as_posix()}::" not in collected]
     assert missing == []
     assert " passed" in run(ROOT, "pytest", *options[:1], "00-env-setup.ipynb", *quiet)
+
+
+@pytest.fixture
+def lab(isolated, tmp_path, monkeypatch):
+    """Address and token of the server that `make lab` starts."""
+    monkeypatch.setenv("RECBANDITS_CONFIG", str(Config(artifacts=str(tmp_path)).write(tmp_path / "recbandits.toml")))
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
+    command = [sys.executable, "-m", "jupyter", "lab", *options]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        found = (re.search(r"http://([\d.]+:\d+)/lab\?token=(\w+)", line) for line in process.stderr)
+        host, token = next(filter(None, found)).groups()
+        with requests.Session() as session:  # it says where it listens before it does
+            session.mount("http://", requests.adapters.HTTPAdapter(max_retries=Retry(connect=10, backoff_factor=0.1)))
+            assert session.get(f"http://{host}/api", timeout=30).ok
+        yield host, token
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("path", [ROOT / "00-env-setup.ipynb", STEPS], ids=lambda path: path.stem)
+def test_jupyterlab_runs_all_cells(lab, path):
+    """As JupyterLab's page does: read the notebook, start its kernel, execute each cell. Of 04-01 the first cells."""
+    host, token = lab
+    name, header = path.relative_to(ROOT).as_posix(), {"Authorization": f"token {token}"}
+    assert requests.get(f"http://{host}/lab/tree/{name}", headers=header, timeout=30).ok
+    notebook = requests.get(f"http://{host}/api/contents/{name}", headers=header, timeout=30).json()["content"]
+    session = {"path": name, "name": path.stem, "type": "notebook", "kernel": {"name": "python3"}}
+    kernel = requests.post(f"http://{host}/api/sessions", json=session, headers=header, timeout=60).json()["kernel"]
+    channels = f"ws://{host}/api/kernels/{kernel['id']}/channels?token={token}"
+    cells = code_cells(nbformat.from_dict(notebook))
+    if path == STEPS:
+        cells = cells[: 1 + next(number for number, cell in enumerate(cells) if "from src" in cell.source)]
+    with contextlib.closing(websocket.create_connection(channels, timeout=120)) as connection:
+        replies = [execute(connection, cell.source) for cell in cells]
+    assert [reply for reply in replies if reply["status"] != "ok"] == []
+
+
+def execute(connection, source):
+    """Execute a cell by Jupyter's protocol, and return the content of the kernel's reply."""
+    number = uuid.uuid4().hex
+    header = {"msg_id": number, "msg_type": "execute_request", "session": "test", "username": "", "version": "5.3"}
+    content = {"code": source, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
+    connection.send(json.dumps(message))
+    while True:
+        answer = json.loads(connection.recv())
+        if answer["parent_header"].get("msg_id") == number and answer["header"]["msg_type"] == "execute_reply":
+            return answer["content"]
