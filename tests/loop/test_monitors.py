@@ -73,14 +73,14 @@ def test_uniform_decisions_have_a_ratio_of_exactly_1(decisions):
 
 
 def test_a_short_log_of_a_sharp_policy_is_no_reason_for_an_alarm(users):
-    """Of 60 right logs of 120 decisions at most one or two in twenty may be called wrong; most have a ratio below 1."""
+    """Of 60 right logs of 120 decisions none is called wrong, though most have a ratio below 1."""
     sharp = policy(users, 3.0)
     rows = [
         monitors.propensities(draw_decisions(users, sharp, n=120, seed=seed), {sharp.version: sharp}).iloc[0]
         for seed in range(60)
     ]
     assert np.mean([row["ratio"] < 1 for row in rows]) > 0.6
-    assert np.mean([row["alarm"] != "" for row in rows]) < 0.1
+    assert [row["alarm"] for row in rows if row["alarm"]] == []
 
 
 def test_the_power_is_the_error_that_would_be_found_with_probability_0_8(users):
@@ -88,9 +88,9 @@ def test_the_power_is_the_error_that_would_be_found_with_probability_0_8(users):
     flat = policy(users, 0.3)
     (row,) = monitors.propensities(draw_decisions(users, flat), {flat.version: flat}).itertuples()
     error = int(re.fullmatch("Propensities that are wrong by (.*)% would be found .*", row.power)[1]) / 100
-    standard_error = (row.high - row.ratio) / 1.96
+    standard_error = (row.high - row.ratio) / 3.29
     ratios = np.random.default_rng(0).normal(1 + error, standard_error, 300)
-    assert np.mean(ratios - 1.96 * standard_error > 1) == pytest.approx(0.8, abs=0.07)
+    assert np.mean(ratios - 3.29 * standard_error > 1) == pytest.approx(0.8, abs=0.07)
 
 
 def test_without_power_the_monitor_says_so(users, serving, decisions):

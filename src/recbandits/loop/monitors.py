@@ -19,6 +19,8 @@ from recbandits.records.log_tables import read_contexts
 
 _BINS = 10
 _LOGGED = ("decisions", "reward", "psi_reward", "psi_context", "error", "missing", "lag")  # columns
+_LEVEL = 0.999  # of the interval of 1 / (k p): a monitor looks often, and one false alarm in twenty is ignored
+_QUANTILE = stats.norm.ppf((1 + _LEVEL) / 2)
 _LARGE = 0.1  # population stability index above which a shift is commonly called moderate
 
 
@@ -42,7 +44,7 @@ def propensities(decisions, policies=None, floor=0.001):
       floor: propensity up to which a decision counts as rare.
 
     Returns:
-      DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p), with its 95 % interval low and high,
+      DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p), with its 99.9 % interval low and high,
       exact with the policy and estimated without; smallest (propensity); at_floor (share of decisions with at most
       `floor`); differing (share whose propensity is not what the policy gives, NaN without the policy); power, a
       sentence; alarm.
@@ -159,15 +161,15 @@ def compare_windows(warehouse, start, end, rule, policies=None):
 def _check_propensities(log, policy, ratio):
     """Compute the interval of the ratio, and the share of propensities that differ from the policy's, or NaN."""
     if policy is None:
-        return *ratio.interval(), np.nan
+        return *ratio.interval(level=_LEVEL), np.nan
     decisions, log = len(log), _scorable(log, policy)
     if not len(log):
-        return *ratio.interval(), np.nan
+        return *ratio.interval(level=_LEVEL), np.nan
     probabilities = probabilities_of(policy, log)
     differing = np.abs(probabilities[np.arange(len(log)), log.action] - log.propensity) > ROUNDING
     inverse = np.divide(1, probabilities, out=np.zeros(log.mask.shape), where=log.mask & (probabilities > 0))
     variance = inverse.sum(axis=1) / log.mask.sum(axis=1) ** 2 - 1
-    half = stats.norm.ppf(0.975) * np.sqrt(max(0.0, variance.mean()) / decisions)
+    half = _QUANTILE * np.sqrt(max(0.0, variance.mean()) / decisions)
     return max(0.0, ratio.value - half), ratio.value + half, float(differing.mean())
 
 
@@ -179,8 +181,8 @@ def _scorable(log, policy):
 
 
 def _power(row):
-    """Say which error the interval of the mean of 1 / (k p) would show, with the quantiles of 95 % and of 80 %."""
-    error = (row["high"] - row["ratio"]) * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / stats.norm.ppf(0.975)
+    """Say which error the interval of the mean of 1 / (k p) would show with probability 0.8."""
+    error = (row["high"] - row["ratio"]) * (1 + stats.norm.ppf(0.8) / _QUANTILE)
     if not 0 < error < 0.5:
         return "No power: not even propensities that are wrong by a half would be found."
     return f"Propensities that are wrong by {error:.0%} would be found with probability 0.8."
@@ -190,7 +192,7 @@ def _propensity_alarm(version, row):
     if row["differing"] > 0:
         return f"Version {version} logged {row['differing']:.1%} of its decisions with other propensities than its own."
     if row["low"] > 1 or (row["high"] < 1 and not np.isnan(row["differing"])):
-        interval = f"{row['ratio']:.3f}, 95 % interval {row['low']:.3f} to {row['high']:.3f}"
+        interval = f"{row['ratio']:.3f}, 99.9 % interval {row['low']:.3f} to {row['high']:.3f}"
         return f"The mean of 1 / (k p) of version {version} is not 1: {interval}."
     return ""
 

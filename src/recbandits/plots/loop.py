@@ -98,7 +98,7 @@ def propensities(table: pd.DataFrame, title=None) -> Figure:
             left.hlines(y, row.low, row.high, color=colour, linewidth=4, alpha=0.5)
             left.plot(row.ratio, y, "o", color=colour)
         left.set_xlim(0, min(_LARGEST_RATIO, 1.1 * table["high"].max()))  # few decisions have no upper end
-        left.set(xlabel="mean of 1 / (candidates x propensity),\n95 % interval", ylabel="version (decisions)")
+        left.set(xlabel="mean of 1 / (candidates x propensity),\n99.9 % interval", ylabel="version (decisions)")
         left.set_title(title)
         right.plot(table["smallest"], position, "s", color=COLOURS[1])
         right.set_xscale("log")
