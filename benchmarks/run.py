@@ -23,6 +23,7 @@ from benchmarks import (  # noqa: E402
     quality,
     ranking,
     ranking_quality,
+    scaling,
     serving,
     serving_http,
     simulation,
@@ -48,6 +49,7 @@ def main():
         "training": training,
         "serving": serving,
         "serving_http": serving_http,
+        "scaling": scaling,
     }
     chosen = sys.argv[1:] or list(benchmarks)
     for name in chosen:

@@ -50,8 +50,8 @@ def test_a_number_that_was_typed_into_a_table_is_overwritten():
 
 
 def test_every_recorded_table_is_shown():
-    page = (pages.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    shown = [(name, int(number)) for name, number in pages.BLOCK.findall(page)]
+    texts = [(pages.ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("benchmarks.md", "scaling.md")]
+    shown = [(name, int(number)) for text in texts for name, number in pages.BLOCK.findall(text)]
     records = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in pages.RESULTS.glob("*.json")}
     tables = [(name, number) for name in records for number in range(1, len(records[name]["tables"]) + 1)]
     assert set(tables) <= set(shown)

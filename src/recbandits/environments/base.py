@@ -94,8 +94,8 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
         other = copy.copy(self)
         other._make_state(*self.state)
         # TF-Agents' own variables: the last time step, and whether there is one
-        time_step, begun = self._time_step_variables, self._reset_called
-        other._time_step_variables, other._reset_called = tf.nest.map_structure(tf.Variable, (time_step, begun))
+        variables = self._time_step_variables, self._reset_called
+        other._time_step_variables, other._reset_called = tf.nest.map_structure(tf.Variable, variables)
         return other
 
     def restart(self, seed: int, step: int = 0) -> None:

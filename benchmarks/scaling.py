@@ -1,0 +1,193 @@
+"""How the cost grows: simulation with actions, numbers of the context and batch; evaluation with the log; answers.
+
+Simulation is set beside a bound that is measured in the same run: the fewest floating-point operations that an
+interaction needs, at the rate of a large float32 matrix product.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from recbandits.tf import tf
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.off_policy import as_log, draw_arrays
+from benchmarks.simulation import ours
+from recbandits.agents.factory import make_agent
+from recbandits.data import Features
+from recbandits.environments.synthetic import StationaryLinearEnvironment
+from recbandits.evaluation import off_policy
+from recbandits.plots.style import COLOURS, REFERENCE, figure
+from recbandits.serving.policy import Exploration, export, load
+from recbandits.training.offline import Specs
+
+ACTIONS, SIZE, BATCH = 100, 20, 128  # of which one at a time varies
+SIMULATIONS = {
+    "actions": (20, 50, 100, 200, 500, 1000, 2000),
+    "numbers in the context": (5, 10, 20, 40, 80),
+    "batch": (1, 8, 32, 128, 512),
+}
+DECISIONS = (10_000, 100_000, 1_000_000)
+CATALOGUES, NUMBERS, RETRIEVED, CALLS = (100, 1_000, 10_000, 100_000), 20, 200, 200
+PICTURE = Path("docs/scaling.png")
+
+
+def measure(data):
+    """Measure all curves; their picture goes to docs/ where the records do.
+
+    Args:
+      data: MovieLens, which says only whether this is the published run.
+
+    Returns:
+      dict from title to DataFrame of text.
+    """
+    simulation, evaluation, answers = measure_simulation(), measure_evaluation(), measure_answers()
+    if data.is_real:
+        draw(simulation, evaluation, answers).savefig(PICTURE)
+    fast = simulation.assign(microseconds=1e6 / simulation["speed"])
+    shown = pd.DataFrame(
+        {
+            "varied": [f"{row.varied}: {row.value:,}" for row in fast.itertuples()],
+            "interactions per second": [f"{speed:,.0f}" for speed in fast["speed"]],
+            "microseconds each": [f"{value:,.2f}" for value in fast["microseconds"]],
+            "share of the bound": [f"{share:.1%}" for share in fast["share"]],
+        }
+    )
+    base = f"{ACTIONS} actions, {SIZE} numbers in the context, batch {BATCH}"
+    return {
+        f"Simulation with LinUCB: {base}, one of them varied": shown,
+        "Off-policy evaluation: IPS, SNIPS and DR with intervals, 20 candidates": evaluation.map(as_number),
+        f"One answer, milliseconds: all candidates scored, or {RETRIEVED} that were retrieved": answers.map(as_number),
+    }
+
+
+def as_number(value):
+    """Give a count or a measured number as text."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def operations(actions, size):
+    """Count the fewest floating-point operations of an interaction with LinUCB and one model for each action.
+
+    The scores of an action are a product of K (K + 1) / 2 + K numbers (the packed outer product of the context, and
+    the context) with as many coefficients; the rank-one update of an inverse takes 4 K^2 operations.
+    """
+    return 2 * (size * (size + 1) / 2 + size) * actions + 4 * size**2
+
+
+def measure_gemm(size=2048, count=8):
+    """Measure the floating-point operations per second of a product of two float32 matrices [size, size]."""
+    left, right = (tf.random.normal([size, size]) for _ in range(2))
+    product = tf.function(lambda: tf.matmul(left, right)).get_concrete_function()
+    product()
+    start = time.perf_counter()
+    for _ in range(count):
+        product()
+    return 2 * size**3 * count / (time.perf_counter() - start)
+
+
+def measure_simulation(seconds=0.5):
+    """Measure `simulate` with one size varied at a time.
+
+    Returns:
+      DataFrame with columns varied, value, speed (interactions per second) and share (of the bound).
+    """
+    rows, rate = [], measure_gemm()
+    for varied, values in SIMULATIONS.items():
+        for value in values:
+            sizes = {"actions": ACTIONS, "numbers in the context": SIZE, "batch": BATCH} | {varied: value}
+            actions, size, batch = sizes.values()
+            environment = StationaryLinearEnvironment(actions, size - 1, batch)
+            steps = int(max(20, seconds / (20e-6 + batch * actions * size**2 * 1e-10)))
+            run = ours(environment, steps)
+            speed = statistics.median(run() for _ in range(3))
+            share = speed * operations(actions, size) / rate
+            rows.append({"varied": varied, "value": value, "speed": speed, "share": share})
+    return pd.DataFrame(rows)
+
+
+def measure_evaluation():
+    """Measure validation and three estimates with intervals, on arrays [decisions, 20].
+
+    Returns:
+      DataFrame with columns decisions, seconds and gigabytes (of the arrays).
+    """
+    rows = []
+    for decisions in DECISIONS:
+        arrays = draw_arrays(decisions)
+        log, size = as_log(arrays), sum(array.nbytes for array in arrays.values() if hasattr(array, "nbytes"))
+        start = time.perf_counter()
+        off_policy.evaluate(log, arrays["probabilities"], arrays["q"], names=("IPS", "SNIPS", "DR"))
+        rows.append({"decisions": decisions, "seconds": time.perf_counter() - start, "gigabytes": size / 2**30})
+    return pd.DataFrame(rows)
+
+
+def measure_answers():
+    """Measure `recommend` on all candidates of a catalogue, and on those with the largest inner products.
+
+    Returns:
+      DataFrame with columns candidates, all (milliseconds), retrieval and its policy (milliseconds).
+    """
+    rows, rng = [], np.random.default_rng(0)
+    for count in CATALOGUES:
+        items = pd.DataFrame(rng.normal(size=(count, NUMBERS)), range(count)).add_prefix("x")
+        context = pd.DataFrame(rng.normal(size=(100, NUMBERS))).add_prefix("u")
+        features = Features.fit(items, context, [(f"u{number}", f"x{number}") for number in range(NUMBERS)])
+        agent = make_agent("linucb", Specs(features.spec(10)))
+        with tempfile.TemporaryDirectory() as folder:
+            policy = load(export(agent.policy, folder, features, exploration=Exploration("epsilon_greedy", 0.1)))
+        table, request = items.to_numpy(np.float32), context.iloc[0].to_dict()
+        user = context.iloc[0].to_numpy(np.float32)
+
+        def retrieve(table=table, user=user):
+            number = min(RETRIEVED, len(table))
+            return np.argpartition(table @ user, -number)[-number:]
+
+        chosen = [str(row) for row in retrieve()]
+        rows.append(
+            {
+                "candidates": count,
+                "all": milliseconds(lambda policy=policy, request=request: policy.recommend(request, k=10)),
+                "retrieval": milliseconds(retrieve),
+                "then the policy": milliseconds(
+                    lambda policy=policy, request=request, chosen=chosen: policy.recommend(request, chosen, k=10)
+                ),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def milliseconds(call, calls=CALLS, limit=5.0):
+    """Return the median time of a call, of at most so many calls or seconds; the first one is not counted."""
+    call()
+    times, end = [], time.perf_counter() + limit
+    while len(times) < calls and (not times or time.perf_counter() < end):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def draw(simulation, evaluation, answers):
+    """Draw the curves, each on two logarithmic axes."""
+    with figure(11.0, 6.4, 2, 3) as (fig, axes):
+        for ax, (varied, part) in zip(axes[0], simulation.groupby("varied", sort=False), strict=True):
+            time_each = 1e6 / part["speed"]
+            ax.plot(part["value"], time_each, "o-", label="measured")
+            ax.plot(part["value"], time_each * part["share"], ":", color=REFERENCE, label="bound")
+            ax.set(xlabel=varied, ylabel="time per interaction [µs]")
+            ax.legend()
+        axes[1, 0].plot(evaluation["decisions"], evaluation["seconds"], "o-")
+        axes[1, 0].set(xlabel="logged decisions", ylabel="off-policy evaluation [s]")
+        axes[1, 1].plot(answers["candidates"], answers["all"], "o-", label="all candidates")
+        both = answers["retrieval"] + answers["then the policy"]
+        axes[1, 1].plot(answers["candidates"], both, "s--", color=COLOURS[1], label=f"{RETRIEVED} retrieved")
+        axes[1, 1].set(xlabel="items in the catalogue", ylabel="time of an answer [ms]")
+        axes[1, 1].legend()
+        axes[1, 2].axis("off")
+        for ax in axes.flat[:5]:
+            ax.set(xscale="log", yscale="log")
+    return fig
