@@ -29,18 +29,18 @@ _SILENT, _CLICKS = 0.1, 0.04  # share of ratings that are never reported; click 
 
 @dataclass(frozen=True)
 class Traffic:
-    """A kind of reward, and the traffic by which candidates are judged.
+    """A kind of reward, and the traffic on which candidates are evaluated.
 
     Attributes:
       name: of the reward.
-      held_out: decisions that the gate sees.
+      held_out_decisions: number of decisions that the gate sees.
     """
 
     name: str
-    held_out: int
+    held_out_decisions: int
 
-    def expected(self, ratings):
-        """Return the mean reward, given expected ratings of 1 to 5 stars; a missing rating counts as 1 star."""
+    def expected_reward(self, ratings):
+        """Return the mean reward for expected ratings of 1 to 5 stars; a missing rating counts as 1 star."""
         if self.name == "stars":
             return (1 - _SILENT) * ratings + _SILENT
         return _CLICKS * ((ratings - 1) / 4) ** 2
@@ -50,7 +50,7 @@ class Traffic:
         if self.name == "stars":
             stars = 1.0 + rng.binomial(4, (ratings - 1) / 4)
             return np.where(rng.random(ratings.shape) < _SILENT, 1.0, stars)
-        return (rng.random(ratings.shape) < self.expected(ratings)).astype(float)
+        return (rng.random(ratings.shape) < self.expected_reward(ratings)).astype(float)
 
 
 STARS, CLICKS = Traffic("stars", 600), Traffic("rare clicks", 20_000)
@@ -70,7 +70,7 @@ def measure(data):
 
 
 def simulate(users, traffic, seeds, gate=GATE):
-    """Judge one candidate in each of some loops.
+    """Evaluate one candidate in each of some loops.
 
     Args:
       users: `SimulatedUsers`
@@ -83,41 +83,41 @@ def simulate(users, traffic, seeds, gate=GATE):
       margin (the true one), low and high.
     """
     visits = users.visits(VISITS, np.random.default_rng(0), CANDIDATES)
-    expected = traffic.expected(users.expected(*visits))
-    return pd.DataFrame([_loop(users, traffic, seed, gate, visits, expected) for seed in seeds])
+    expected_reward = traffic.expected_reward(users.expected(*visits))
+    return pd.DataFrame([_loop(users, traffic, seed, gate, visits, expected_reward) for seed in seeds])
 
 
 def summary(loops, traffic):
     """Return a row of the table: shares among the judgements that had enough evidence."""
-    decisive = loops[loops["evidence"]]
-    covered = (decisive["low"] <= decisive["truth"]) & (decisive["truth"] <= decisive["high"])
-    worse = decisive[decisive["truth"] <= -0.99 * decisive["margin"]]
-    others = decisive[decisive["truth"] >= 0]
+    judgements = loops[loops["evidence"]]
+    coverage = (judgements["low"] <= judgements["truth"]) & (judgements["truth"] <= judgements["high"])
+    worse_candidates = judgements[judgements["truth"] <= -0.99 * judgements["margin"]]
+    other_candidates = judgements[judgements["truth"] >= 0]
     return {
         "reward": traffic.name,
-        "held-out decisions": f"{traffic.held_out:,}",
+        "held-out decisions": f"{traffic.held_out_decisions:,}",
         "enough evidence": f"{loops['evidence'].mean():.1%}",
-        "interval covers the truth": f"{covered.mean():.1%}",
-        "worse by the margin": len(worse),
-        "of them pass": f"{(worse['outcome'] == 'passed').mean():.1%}",
-        "not worse": len(others),
-        "pass": f"{(others['outcome'] == 'passed').mean():.1%}",
+        "interval covers the truth": f"{coverage.mean():.1%}",
+        "worse by the margin": len(worse_candidates),
+        "of them pass": f"{(worse_candidates['outcome'] == 'passed').mean():.1%}",
+        "not worse": len(other_candidates),
+        "pass": f"{(other_candidates['outcome'] == 'passed').mean():.1%}",
     }
 
 
-def _loop(users, traffic, seed, gate, visits, expected):
+def _loop(users, traffic, seed, gate, visits, expected_reward):
     rng = np.random.default_rng(seed)
-    serving, other = (draw_coefficients(users, quality, rng) for quality in rng.uniform((0.3, -1.0), (0.7, 1.0)))
-    step, worse = rng.uniform(-0.2, 0.7), draw_coefficients(users, -1.0, rng)
-    value = _values(users, visits, expected, serving, worse if seed % 2 else other)
-    served = value(0.0)
-    margin = gate.margin * served
+    serving, candidate = (draw_coefficients(users, quality, rng) for quality in rng.uniform((0.3, -1.0), (0.7, 1.0)))
+    step, worse_candidate = rng.uniform(-0.2, 0.7), draw_coefficients(users, -1.0, rng)
+    value = _values(users, visits, expected_reward, serving, worse_candidate if seed % 2 else candidate)
+    serving_value = value(0.0)
+    margin = gate.margin * serving_value
     if seed % 2:
-        other, step = worse, brentq(lambda step: value(step) - served + margin, 0, 1, xtol=1e-4)
-    policies = [make_policy(users, serving + share * (other - serving)) for share in (step, 0)]
-    log = draw_log(users, policies[1], traffic.held_out, rng, traffic.draw)
+        candidate, step = worse_candidate, brentq(lambda step: value(step) - serving_value + margin, 0, 1, xtol=1e-4)
+    policies = [make_policy(users, serving + share * (candidate - serving)) for share in (step, 0)]
+    log = draw_log(users, policies[1], traffic.held_out_decisions, rng, traffic.draw)
     judgement = judge_log(log, *policies, gate)
-    truth = {"truth": value(step) - served, "margin": margin, "evidence": not judgement.missing}
+    truth = {"truth": value(step) - serving_value, "margin": margin, "evidence": not judgement.missing}
     return {"outcome": judgement.outcome, **truth, "low": judgement.low, "high": judgement.high}
 
 
@@ -133,16 +133,18 @@ def make_policy(users, coefficients):
     return serve_in_memory(scorer, users.features, EXPLORATION)
 
 
-def _values(users, visits, expected, serving, other):
+def _values(users, visits, expected_reward, serving, candidate):
     """Return the function from a step between coefficients, 0 to 1, to the true value; scores are linear in it."""
     all_users = np.arange(len(users.user_ids))
     items = np.tile(np.arange(len(users.item_ids)), (len(all_users), 1))
     requests, cells = (users.contexts(all_users), users.candidate_ids(items)), (visits[0][:, None], visits[1])
-    first, second = (make_policy(users, coefficients).scores(*requests)[cells] for coefficients in (serving, other))
+    serving_scores, candidate_scores = (
+        make_policy(users, coefficients).scores(*requests)[cells] for coefficients in (serving, candidate)
+    )
 
     def value(step):
-        probabilities = EXPLORATION.probabilities(first + step * (second - first))
-        return float(np.einsum("nk,nk->", probabilities, expected)) / len(expected)
+        probabilities = EXPLORATION.probabilities(serving_scores + step * (candidate_scores - serving_scores))
+        return float(np.einsum("nk,nk->", probabilities, expected_reward)) / len(expected_reward)
 
     return value
 

@@ -1,4 +1,4 @@
-"""Off-policy evaluation: how fast it is, and how right every estimator and its interval are on logs of known truth."""
+"""Off-policy evaluation: speed, and accuracy of every estimator and its interval on logs of known truth."""
 
 import os
 import statistics
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.peer_obp import open_bandit_pipeline
-from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
+from benchmarks.synthetic_log import REWARDS, draw_logs, make_environment
 from recbandits.evaluation import estimators, off_policy
 from recbandits.records.bandit_log import BanditLog
 
@@ -41,30 +41,35 @@ def speed(decisions=DECISIONS, rounds=ROUNDS):
         arrays = draw_arrays(decisions)
         peer = open_bandit_pipeline(arrays)
         log, (probabilities, q) = as_log(arrays), (arrays["probabilities"], arrays["q"])
-        measured = []
+        measurements = []
         for _ in range(rounds + 1):
             start = time.perf_counter()
             values = [estimate.value for estimate in off_policy.estimates(log, probabilities, q, names=NAMES).values()]
-            estimated = time.perf_counter()
+            values_end = time.perf_counter()
             off_policy.evaluate(log, probabilities, q, names=NAMES)
-            measured.append((estimated - start, time.perf_counter() - estimated, peer()))
-    here = [statistics.median(column) for column in list(zip(*measured[1:], strict=True))[:2]]  # one round warms up
-    table = pd.DataFrame({"": ["values", "values and intervals"], "here": [f"{seconds:.2f} s" for seconds in here]})
-    answers = [answer for _, _, answer in measured[1:] if answer]
-    if not answers:
+            measurements.append((values_end - start, time.perf_counter() - values_end, peer()))
+    # the first round warms up
+    own_times = [statistics.median(column) for column in list(zip(*measurements[1:], strict=True))[:2]]
+    table = pd.DataFrame(
+        {"": ["values", "values and intervals"], "here": [f"{seconds:.2f} s" for seconds in own_times]}
+    )
+    peer_answers = [answer for _, _, answer in measurements[1:] if answer]
+    if not peer_answers:
         return table.assign(**{"Open Bandit Pipeline": "does not install here", "ratio": "", "values differ by": ""})
-    there = [statistics.median(answer[column] for answer in answers) for column in (0, 1)]
+    peer_times = [statistics.median(answer[column] for answer in peer_answers) for column in (0, 1)]
     return table.assign(
         **{
-            "Open Bandit Pipeline": [f"{seconds:.2f} s" for seconds in there],
-            "ratio": [f"{theirs / ours:.1f}x" for ours, theirs in zip(here, there, strict=True)],
-            "values differ by": f"{np.abs(np.subtract(values, answers[0][2])).max():.0e}",
+            "Open Bandit Pipeline": [f"{seconds:.2f} s" for seconds in peer_times],
+            "ratio": [
+                f"{peer_time / own_time:.1f}x" for own_time, peer_time in zip(own_times, peer_times, strict=True)
+            ],
+            "values differ by": f"{np.abs(np.subtract(values, peer_answers[0][2])).max():.0e}",
         }
     )
 
 
 def accuracy(replications=REPLICATIONS, n=LOG_SIZE, seed=1):
-    """Judge every estimator by logs of known truth.
+    """Evaluate every estimator on logs of known truth.
 
     Args:
       replications: number of logs.
@@ -75,37 +80,37 @@ def accuracy(replications=REPLICATIONS, n=LOG_SIZE, seed=1):
       DataFrame indexed by (rewards, estimator) with columns bias, rmse, standard_error (of the bias), coverage (of
       normal intervals) and bernstein (coverage of empirical Bernstein intervals), as `coverage` computes it.
     """
-    world, rows = make_world(), {}
+    environment, rows = make_environment(), {}
     for rewards in REWARDS:
-        logs = draw_logs(world, rewards, n, replications, seed)
-        judged = [judge({name: column[i] for name, column in logs.items()}, i) for i in range(replications)]
-        for name in judged[0]:
-            found = [estimates[name] for estimates in judged]
-            error = np.array([estimate.value for estimate in found]) - world.truth
+        logs = draw_logs(environment, rewards, n, replications, seed)
+        evaluations = [judge({name: column[i] for name, column in logs.items()}, i) for i in range(replications)]
+        for name in evaluations[0]:
+            estimates = [evaluation[name] for evaluation in evaluations]
+            error = np.array([estimate.value for estimate in estimates]) - environment.truth
             rows[rewards, name] = {
                 "bias": error.mean(),
                 "rmse": np.sqrt((error**2).mean()),
                 "standard_error": error.std(ddof=1) / np.sqrt(replications),
-                "coverage": coverage([estimate.interval() for estimate in found], world.truth),
-                "bernstein": coverage([estimate.interval("bernstein") for estimate in found], world.truth),
+                "coverage": coverage([estimate.interval() for estimate in estimates], environment.truth),
+                "bernstein": coverage([estimate.interval("bernstein") for estimate in estimates], environment.truth),
             }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["rewards", "estimator"])
 
 
 def judge(log, seed):
     """Estimates by every estimator of one log of `draw_logs`."""
-    logged = (log["reward"], log["propensity"], log["target"])
-    modelled = (*logged, log["q_action"], log["q_target"])
+    log_columns = (log["reward"], log["propensity"], log["target"])
+    model_columns = (*log_columns, log["q_action"], log["q_target"])
     return {
-        "replay": estimators.replay(*logged, generator=np.random.default_rng(seed)),
-        "IPS": estimators.ips(*logged),
-        f"clipped IPS ({CLIP:g})": estimators.clipped_ips(*logged, CLIP),
-        "SNIPS": estimators.snips(*logged),
+        "replay": estimators.replay(*log_columns, generator=np.random.default_rng(seed)),
+        "IPS": estimators.ips(*log_columns),
+        f"clipped IPS ({CLIP:g})": estimators.clipped_ips(*log_columns, CLIP),
+        "SNIPS": estimators.snips(*log_columns),
         "DM": estimators.direct_method(log["q_target"]),
-        "DR": estimators.dr(*modelled),
-        "SNDR": estimators.sndr(*modelled),
-        f"Switch-DR ({THRESHOLD:g})": estimators.switch_dr(*modelled, THRESHOLD),
-        f"DRos ({SHRINKAGE:g})": estimators.dr_os(*modelled, SHRINKAGE),
+        "DR": estimators.dr(*model_columns),
+        "SNDR": estimators.sndr(*model_columns),
+        f"Switch-DR ({THRESHOLD:g})": estimators.switch_dr(*model_columns, THRESHOLD),
+        f"DRos ({SHRINKAGE:g})": estimators.dr_os(*model_columns, SHRINKAGE),
     }
 
 
@@ -117,10 +122,10 @@ def as_text(table):
 
 
 def coverage(bounds, truth):
-    """Share of the given intervals that contain the truth; NaN where fewer than half of the logs have one."""
+    """Share of the intervals that contain the truth; NaN where fewer than half of the logs have one."""
     low, high = np.array(bounds).T
-    given = ~np.isnan(low)
-    return np.mean((low <= truth) & (truth <= high), where=given) if given.mean() >= 0.5 else np.nan
+    has_interval = ~np.isnan(low)
+    return np.mean((low <= truth) & (truth <= high), where=has_interval) if has_interval.mean() >= 0.5 else np.nan
 
 
 def covers(interval, truth):

@@ -1,9 +1,9 @@
-"""How good agents are that learnt from logged decisions, and how near estimates from a log are to the truth.
+"""Quality of agents that learnt from logged decisions, and errors of off-policy estimates.
 
 Five splits of the ratings, 80 % for training. A behaviour policy chooses among 10 movies that the user has rated, and
 the log keeps the rating of its choice. Features come from biases and ALS factors of the training part, cross-fitted for
-the logged decisions. Everything is judged on the other 20 %: the error of predicted ratings, and the mean rating that a
-visitor would have given to the best of 10 held-out movies as the agent ranks them.
+the logged decisions. Everything is evaluated on the other 20 %: the error of predicted ratings, and the mean rating
+that a visitor would have given to the best of 10 held-out movies as the agent ranks them.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from recbandits.exploration import epsilon_greedy, softmax
 from recbandits.training.offline import Specs, fit, score_candidates
 
 SEEDS = range(5)
-CANDIDATES, DECISIONS, JUDGED = 10, 200_000, 10_000
+CANDIDATES, DECISIONS, TEST_DECISIONS = 10, 200_000, 10_000
 SKEWED, LOG_SIZE, LOGS = 30_000, 2000, 20
 SHRINKAGE = 100.0  # of DRos, whose default fits it to the weights
 NETWORK = {"learning_rate": 0.001, "weight_decay": 0.3}
@@ -38,14 +38,14 @@ AGENTS = {
 
 
 class Part(NamedTuple):
-    """What a seed leaves to learn from, and to be judged by."""
+    """Ratings and decisions of one seed, for training, validation and test."""
 
     data: object
     train: pd.DataFrame
     log_ratings: pd.DataFrame
     validation_ratings: pd.DataFrame
     test: pd.DataFrame
-    judge: LoggedDecisions
+    test_decisions: LoggedDecisions
     seed: int
 
     def features(self, ratings):
@@ -56,10 +56,10 @@ class Part(NamedTuple):
 
     def errors(self, predict):
         """(MSE on held-out ratings, true value of the greedy policy) of predict(user_ids [n], candidates [n, k])."""
-        rated = predict(self.test["user_id"].to_numpy(), self.test["movie_id"].to_numpy()[:, None])[:, 0]
-        visits = self.judge
-        greedy = epsilon_greedy(predict(visits.user_ids, visits.movie_ids), visits.log.mask, 0.0)
-        return np.mean((rated - self.test["rating"].to_numpy()) ** 2), visits.value(greedy)
+        predictions = predict(self.test["user_id"].to_numpy(), self.test["movie_id"].to_numpy()[:, None])[:, 0]
+        visits = self.test_decisions
+        greedy_policy = epsilon_greedy(predict(visits.user_ids, visits.movie_ids), visits.log.mask, 0.0)
+        return np.mean((predictions - self.test["rating"].to_numpy()) ** 2), visits.value(greedy_policy)
 
 
 def measure(data):
@@ -73,7 +73,8 @@ def measure(data):
     """
     parts = [split(data, seed) for seed in SEEDS]
     agents, weights, errors = (
-        pd.concat([table(part).assign(seed=part.seed) for part in parts]) for table in (judged, weighted, estimated)
+        pd.concat([table(part).assign(seed=part.seed) for part in parts])
+        for table in (evaluate_agents, evaluate_weights, evaluate_estimators)
     )
     return {
         f"Learnt from {DECISIONS:,} decisions of a uniform policy among {CANDIDATES} movies": as_text(
@@ -92,17 +93,17 @@ def split(data, seed):
     """Ratings of one seed."""
     train, test = (data.ratings.iloc[rows] for rows in random_split(data.ratings, seed))
     log_ratings, validation_ratings = (train.iloc[rows] for rows in random_split(train, seed, 0.1))
-    judge = log_decisions(test, uniform, CANDIDATES, JUDGED, seed, "active")
-    return Part(data, train, log_ratings, validation_ratings, test, judge, seed)
+    test_decisions = log_decisions(test, uniform, CANDIDATES, TEST_DECISIONS, seed, "active")
+    return Part(data, train, log_ratings, validation_ratings, test, test_decisions, seed)
 
 
-def judged(part):
+def evaluate_agents(part):
     """Baselines and agents of one seed, a row each."""
     mean, count = part.train["rating"].mean(), part.train["movie_id"].value_counts()
     biases, factors = als(part.train, rank=0), als(part.train)
     rows = {
         "global mean": part.errors(lambda users, movies: np.full(movies.shape, mean)),
-        "popularity": (np.nan, part.errors(lambda users, movies: popular(count, movies))[1]),
+        "popularity": (np.nan, part.errors(lambda users, movies: count_ratings(count, movies))[1]),
         "user + movie bias": part.errors(lambda users, movies: score_candidates(biases, None, users, movies)),
         "ALS": part.errors(lambda users, movies: score_candidates(factors, None, users, movies)),
     }
@@ -110,70 +111,76 @@ def judged(part):
         log_decisions(part.log_ratings, uniform, CANDIDATES, DECISIONS, part.seed, "active").log,
         log_decisions(part.validation_ratings, uniform, 1, None, part.seed, "active").log,
     ]
-    learn, check = (cross_fit_examples(log, part.train, part.features) for log in logs)
+    examples, validation = (cross_fit_examples(log, part.train, part.features) for log in logs)
     features = part.features(part.train)
     for name, parameters in AGENTS.items():
-        agent = learnt(features, parameters, learn, check, part.seed)
+        agent = train_agent(features, parameters, examples, validation, part.seed)
         rows[name] = part.errors(lambda users, movies, agent=agent: score_candidates(agent, features, users, movies))
     return as_frame(rows)
 
 
-def weighted(part):
-    """Agents that learn, plainly and weighted, from a skewed log of ratings that their features have not seen."""
-    history, recent = (part.log_ratings.iloc[rows] for rows in random_split(part.log_ratings, part.seed, 0.5))
+def evaluate_weights(part):
+    """Agents that learn, plainly and weighted, from a skewed log; features are fitted on other ratings."""
+    history, recent_ratings = (part.log_ratings.iloc[rows] for rows in random_split(part.log_ratings, part.seed, 0.5))
     features, behaviour, rows = part.features(history), popularity(history), {}
-    log = log_decisions(recent, behaviour, CANDIDATES, SKEWED, part.seed, "active").log
+    log = log_decisions(recent_ratings, behaviour, CANDIDATES, SKEWED, part.seed, "active").log
     validation = log_decisions(part.validation_ratings, behaviour, 2, None, part.seed, "active").log
-    log, validation = (each.join_users(features.users) for each in (log, validation))
-    plain, check, doubly = (
+    log, validation = (records.join_users(features.users) for records in (log, validation))
+    plain_examples, validation_examples, dr_examples = (
         make_examples(log, features.features),
         make_examples(validation, features.features),
         make_doubly_robust_examples(log, features.features, cross_fit(log, features.features)),
     )
     for name in ("LinUCB", "epsilon-greedy, common tower"):
-        for how, learn, weights in (("", plain, None), (", IPS", plain, "ips"), (", DR", doubly, None)):
-            agent = learnt(features, AGENTS[name], learn, check, part.seed, weights)
-            rows[name + how] = part.errors(
+        for suffix, examples, weights in (
+            ("", plain_examples, None),
+            (", IPS", plain_examples, "ips"),
+            (", DR", dr_examples, None),
+        ):
+            agent = train_agent(features, AGENTS[name], examples, validation_examples, part.seed, weights)
+            rows[name + suffix] = part.errors(
                 lambda users, movies, agent=agent: score_candidates(agent, features, users, movies)
             )
     return as_frame(rows)
 
 
-def estimated(part):
+def evaluate_estimators(part):
     """Error of every estimator, and whether its interval has the truth, on logs of three behaviours."""
     features, model, rows = part.features(part.train), als(part.train), []
     log = log_decisions(part.log_ratings, uniform, CANDIDATES, DECISIONS, part.seed, "active").log
-    agent = learnt(features, LinUCB(), cross_fit_examples(log, part.train, part.features), None, part.seed)
+    agent = train_agent(features, LinUCB(), cross_fit_examples(log, part.train, part.features), None, part.seed)
 
     def target(visits):
         scores = score_candidates(agent, features, visits.user_ids, visits.movie_ids)
         return epsilon_greedy(scores, visits.log.mask, 0.1)
 
-    def earlier(users, movies, mask):
+    def als_policy(users, movies, mask):
         return softmax(score_candidates(model, None, users, movies), mask, 0.5)
 
-    everybody = log_decisions(part.test, uniform, CANDIDATES, 20 * JUDGED, part.seed, "active")
-    truth = everybody.value(target(everybody))
-    behaviours = {"uniform": uniform, "popularity": popularity(part.train), "softmax of ALS": earlier}
+    large_sample = log_decisions(part.test, uniform, CANDIDATES, 20 * TEST_DECISIONS, part.seed, "active")
+    truth = large_sample.value(target(large_sample))
+    behaviours = {"uniform": uniform, "popularity": popularity(part.train), "softmax of ALS": als_policy}
     for behaviour, function in behaviours.items():
         for seed in range(LOGS):
             visits = log_decisions(part.test, function, CANDIDATES, LOG_SIZE, 1000 * (part.seed + 1) + seed, "active")
             log = visits.log.join_users(features.users)
             table = evaluate(log, target(visits), cross_fit(log, features.features), shrinkage=SHRINKAGE)
-            covered = (table["low"] <= truth) & (truth <= table["high"])
-            rows.append(pd.DataFrame({"behaviour": behaviour, "error": table["value"] - truth, "covered": covered}))
+            contains_truth = (table["low"] <= truth) & (truth <= table["high"])
+            rows.append(
+                pd.DataFrame({"behaviour": behaviour, "error": table["value"] - truth, "covered": contains_truth})
+            )
     return pd.concat(rows).rename_axis("estimator").reset_index()
 
 
-def learnt(features, parameters, learn, check, seed, weights=None):
+def train_agent(features, parameters, examples, validation, seed, weights=None):
     """An agent trained on examples; networks stop by the others."""
     agent = make_agent(parameters, Specs(features.spec(CANDIDATES)), seed)
-    training = {} if isinstance(parameters, LinUCB) else TRAINING | {"validation": check}
-    fit(agent, learn, weights=weights, seed=seed, **training)
+    training = {} if isinstance(parameters, LinUCB) else TRAINING | {"validation": validation}
+    fit(agent, examples, weights=weights, seed=seed, **training)
     return agent
 
 
-def popular(count, movies):
+def count_ratings(count, movies):
     """Number of training ratings of each movie, int [n, k]."""
     return count.reindex(movies.ravel(), fill_value=0).to_numpy(float).reshape(movies.shape)
 
@@ -186,11 +193,11 @@ def as_frame(rows):
 def as_text(table, baselines):
     """Means with intervals over seeds, and paired differences to a baseline each."""
     text = {}
-    for measure, baseline in baselines.items():
-        wide = table.pivot(index="seed", columns="name", values=measure)[table["name"].unique()]
-        text[measure] = wide.apply(lambda values: interval(values, "{:.3f}"))
-        less = wide.sub(wide[baseline], axis=0).drop(columns=baseline)
-        text[f"{measure} minus that of {baseline}"] = less.apply(lambda values: interval(values, "{:+.3f}"))
+    for metric, baseline in baselines.items():
+        wide = table.pivot(index="seed", columns="name", values=metric)[table["name"].unique()]
+        text[metric] = wide.apply(lambda values: interval(values, "{:.3f}"))
+        differences = wide.sub(wide[baseline], axis=0).drop(columns=baseline)
+        text[f"{metric} minus that of {baseline}"] = differences.apply(lambda values: interval(values, "{:+.3f}"))
     return pd.DataFrame(text).reindex(table["name"].unique()).fillna("").rename_axis("").reset_index()
 
 
@@ -206,7 +213,7 @@ def errors_as_text(table):
     """A row per estimator, a column per behaviour: bias, RMSE, share of intervals with the truth."""
     grouped = table.groupby(["estimator", "behaviour"], sort=False)
     bias, rmse = grouped["error"].mean(), np.sqrt(grouped["error"].agg(lambda error: (error**2).mean()))
-    covered = 100 * grouped["covered"].mean()
-    cells = [f"{b:+.3f}, {r:.3f}, {c:.0f} %" for b, r, c in zip(bias, rmse, covered, strict=True)]
+    coverage = 100 * grouped["covered"].mean()
+    cells = [f"{b:+.3f}, {r:.3f}, {c:.0f} %" for b, r, c in zip(bias, rmse, coverage, strict=True)]
     wide = pd.Series(cells, bias.index).unstack("behaviour")[table["behaviour"].unique()]
     return wide.loc[table["estimator"].unique()].reset_index().rename_axis(columns=None)

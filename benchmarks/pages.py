@@ -84,13 +84,13 @@ def render(name, number):
         return f"*Not recorded yet: `make bench` measures it as {name}.*"
     title, rows = list(record["tables"].items())[number - 1]
     load_average = f", load {record['load']}" if record.get("load", 0) > 1 else ""
-    measured = f"{record['data']}, {record['cores']} cores{load_average}, {record['date']}: `make bench`, {name}"
-    return f"**{title}**\n\n{as_markdown(pd.DataFrame(rows))}\n\n<sub>{measured}</sub>"
+    source = f"{record['data']}, {record['cores']} cores{load_average}, {record['date']}: `make bench`, {name}"
+    return f"**{title}**\n\n{as_markdown(pd.DataFrame(rows))}\n\n<sub>{source}</sub>"
 
 
-def _speed(task, name, number, here, other, ratio, peer):
+def _speed(task, name, number, own_column, peer_column, ratio_column, peer):
     row = next(iter(load(name)["tables"].values()))[number]
-    speeds = {"here": row[here], "compared with": peer, "there": row[other], "ratio": row[ratio]}
+    speeds = {"here": row[own_column], "compared with": peer, "there": row[peer_column], "ratio": row[ratio_column]}
     return {"task": task.format(**row)} | speeds
 
 

@@ -25,7 +25,7 @@ class Peer:
 
     def __init__(self, name, requirements, program, arrays, arguments=()):
         self._process = None
-        if not _installed(name, requirements):
+        if not _install(name, requirements):
             return
         self._folder = tempfile.TemporaryDirectory()
         file = Path(self._folder.name) / "arrays.npz"
@@ -51,10 +51,10 @@ def _python(name):
     return ENVIRONMENTS / name / "bin" / "python"
 
 
-def _installed(name, requirements):
-    """Make the environment of a contender, once; say so when it cannot be made."""
-    ready = ENVIRONMENTS / name / "ready"
-    if ready.exists():
+def _install(name, requirements):
+    """Create the environment of a contender once; print a message if that fails."""
+    marker = ENVIRONMENTS / name / "ready"
+    if marker.exists():
         return True
     uv = str(Path(sys.executable).with_name("uv"))
     commands = [[uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENTS / name)]]
@@ -63,5 +63,5 @@ def _installed(name, requirements):
         if subprocess.run(command, capture_output=True, check=False).returncode:
             print(f"{name} does not install here: its columns stay empty", file=sys.stderr)
             return False
-    ready.touch()
+    marker.touch()
     return True

@@ -1,4 +1,4 @@
-"""contextualbandits' LinUCB on a given stream; the package comes as source only and asks for a compiler."""
+"""contextualbandits' LinUCB on a stream of observations; the package comes as source only and needs a compiler."""
 
 from benchmarks.peer import Peer
 
@@ -17,16 +17,16 @@ for _ in sys.stdin:
         nchoices=rewards.shape[2], alpha=alpha, lambda_=tikhonov, fit_intercept=False, beta_prior=None,
         ucb_from_empty=True, random_state=1, njobs=1,
     )
-    start, done, earned = time.perf_counter(), 0, 0.0
+    start, interactions, total_reward = time.perf_counter(), 0, 0.0
     for x, reward in zip(observations, rewards):
         action = agent.predict(x).astype(int)
-        revealed = reward[np.arange(len(x)), action]
-        agent.partial_fit(x, action, revealed)
-        earned += revealed.sum()
-        done += len(x)
+        action_reward = reward[np.arange(len(x)), action]
+        agent.partial_fit(x, action, action_reward)
+        total_reward += action_reward.sum()
+        interactions += len(x)
         if time.perf_counter() - start > limit:
             break
-    print(json.dumps(done / (time.perf_counter() - start)), flush=True)
+    print(json.dumps(interactions / (time.perf_counter() - start)), flush=True)
 """
 
 

@@ -1,4 +1,4 @@
-"""Open Bandit Pipeline's estimators on given arrays: IPS, SNIPS and DR of decisions, and those of slates.
+"""Open Bandit Pipeline's estimators on arrays: IPS, SNIPS and DR of decisions, and those of slates.
 
 Its release pins torch 1.12 and Python below 3.11. The estimators on NumPy arrays need neither: torch is to them a name
 in the type hints of a helper. So their module is loaded alone, from the release as it is, with today's NumPy.
@@ -8,7 +8,7 @@ from benchmarks.peer import Peer
 
 REQUIREMENTS = [["numpy", "pandas", "scipy", "scikit-learn"], ["--no-deps", "obp==0.5.7"]]
 
-LOADED = """
+PREAMBLE = """
 import importlib.util, json, sys, time, types
 import numpy as np
 
@@ -36,11 +36,11 @@ contenders = [
 for _ in sys.stdin:
     start = time.perf_counter()
     values = [estimator.estimate_policy_value(**columns) for estimator, columns in contenders]
-    estimated = time.perf_counter()
+    values_end = time.perf_counter()
     for estimator, columns in contenders:
         estimator.estimate_interval(**columns, n_bootstrap_samples=100, random_state=0)
-    bounded = time.perf_counter()
-    print(json.dumps([estimated - start, bounded - start, values]), flush=True)
+    intervals_end = time.perf_counter()
+    print(json.dumps([values_end - start, intervals_end - start, values]), flush=True)
 """
 
 
@@ -72,9 +72,9 @@ for _ in sys.stdin:
 
 def open_bandit_pipeline(arrays):
     """Contender whose every call gives seconds for the values, seconds for values and intervals, and the values."""
-    return Peer("obp", REQUIREMENTS, LOADED + PROGRAM, arrays)
+    return Peer("obp", REQUIREMENTS, PREAMBLE + PROGRAM, arrays)
 
 
 def open_bandit_pipeline_slates(arrays):
     """Contender whose every call gives seconds for its seven estimates of slates, and these by name."""
-    return Peer("obp", REQUIREMENTS, LOADED + SLATES, arrays)
+    return Peer("obp", REQUIREMENTS, PREAMBLE + SLATES, arrays)

@@ -1,4 +1,4 @@
-"""How well agents do after 10,000 interactions: mean regret with 95 % intervals over 20 seeds, on common users."""
+"""Mean regret of agents after 10,000 interactions, with 95 % intervals over 20 seeds, on common users."""
 
 import pandas as pd
 
@@ -36,14 +36,14 @@ def measure(data):
       One table of text, a row per agent with its mean regret and interval on each environment.
     """
     ratings = data.ratings
-    worlds = {
+    environments = {
         "zero-filled SVD, 20 movies, batch 8": MovieLensEnvironment(svd(ratings, 20, num_movies=20), 20, 8),
         "ALS, 100 candidates, batch 32": MovieLensEnvironment(als(ratings), 100, 32, per_arm=True),
     }
-    agents_of_all = LINEAR | NETWORKS | REFERENCES
-    table = pd.DataFrame({"agent": list(agents_of_all)})
-    for name, world in worlds.items():
-        runs = simulate(world, agents_of_all, INTERACTIONS // world.batch_size, SEEDS, points=1)
+    all_agents = LINEAR | NETWORKS | REFERENCES
+    table = pd.DataFrame({"agent": list(all_agents)})
+    for name, environment in environments.items():
+        runs = simulate(environment, all_agents, INTERACTIONS // environment.batch_size, SEEDS, points=1)
         rows = summary(runs).itertuples()
         table[name] = [f"{row.regret:.4f} ({row.regret_low:.4f} to {row.regret_high:.4f})" for row in rows]
     title = "Mean expected regret per interaction [rating points]"

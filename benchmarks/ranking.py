@@ -36,7 +36,7 @@ SIZES = [  # users in a batch, candidates, slots, policy, loops measured; the la
 CONTEXT = 20  # hence 40 features of an item, as in the example
 LAYERS = (40, 10)  # of every tower; those of the example are (40, 10), (40, 10) and (20, 10)
 ROUNDS = 3
-LOOPS = 300  # whose time is told
+LOOPS = 300  # whose time is reported
 _TYPES = {
     "no_penalty": ranking_agent.RankingPolicyType.NO_PENALTY,
     "cosine_distance": ranking_agent.RankingPolicyType.COSINE_DISTANCE,
@@ -59,34 +59,34 @@ def row(batch_size, num_items, num_slots, policy, loops, rounds=ROUNDS):
     """Measure one size and policy."""
     environment = SyntheticRankingEnvironment(num_items, num_slots, CONTEXT, batch_size)
     parameters = Ranking(policy=policy, layers=LAYERS)
-    theirs, _ = tf_agents(environment, parameters)
-    theirs(1)  # warms up, as the line below
+    run_peer, _ = tf_agents(environment, parameters)
+    run_peer(1)  # warms up, as the line below
     seconds(environment, parameters, 1)
     speeds, tracing = [], []
     for _ in range(rounds):
         tracing.append(seconds(environment, parameters, 1))
-        speeds.append([loops / (seconds(environment, parameters, loops + 1) - tracing[-1]), theirs()])
-    described = {"batch": batch_size, "items": num_items, "slots": num_slots, "policy": policy}
-    return described | as_text(tracing, *np.array(speeds).T)
+        speeds.append([loops / (seconds(environment, parameters, loops + 1) - tracing[-1]), run_peer()])
+    description = {"batch": batch_size, "items": num_items, "slots": num_slots, "policy": policy}
+    return description | as_text(tracing, *np.array(speeds).T)
 
 
-def as_text(tracing, ours, theirs):
+def as_text(tracing, own_speeds, peer_speeds):
     """Speeds as the table says them; our time for `LOOPS` includes making the agent and tracing.
 
     Args:
       tracing: seconds of the first loop, one a round.
-      ours: float array [rounds], loops per second.
-      theirs: likewise.
+      own_speeds: float array [rounds], loops per second.
+      peer_speeds: likewise.
 
     Returns:
       dict of text
     """
     return {
-        "here": f"{statistics.median(ours):,.0f}/s",
-        "TF-Agents": f"{statistics.median(theirs):,.2g}/s",
-        "ratio": ratio(ours / theirs),
-        f"{LOOPS} batches here": f"{statistics.median(tracing) + LOOPS / statistics.median(ours):.1f} s",
-        f"{LOOPS} batches of TF-Agents": f"{LOOPS / statistics.median(theirs):,.0f} s",
+        "here": f"{statistics.median(own_speeds):,.0f}/s",
+        "TF-Agents": f"{statistics.median(peer_speeds):,.2g}/s",
+        "ratio": ratio(own_speeds / peer_speeds),
+        f"{LOOPS} batches here": f"{statistics.median(tracing) + LOOPS / statistics.median(own_speeds):.1f} s",
+        f"{LOOPS} batches of TF-Agents": f"{LOOPS / statistics.median(peer_speeds):,.0f} s",
     }
 
 
@@ -106,24 +106,24 @@ def tf_agents(environment, parameters):
     observation, generator = environment.observation_spec(), np.random.default_rng(0)
     num_items, size = observation[PER_ARM].shape
     context = observation[GLOBAL].shape[0]
-    taste = generator.normal(size=(context, size)) / np.sqrt(context * size)
+    weights = generator.normal(size=(context, size)) / np.sqrt(context * size)
     examination = 1.0 / np.arange(1, environment.num_slots + 1) ** environment.clicks.eta
     source = ranking_environment.ExplicitPositionalBiasRankingEnvironment(
         lambda: generator.normal(size=context).astype(np.float32),
         lambda: generator.normal(size=size).astype(np.float32),
-        lambda user, item: 1 / (1 + np.exp(-user @ taste @ item)),
+        lambda user, item: 1 / (1 + np.exp(-user @ weights @ item)),
         num_items,
         examination,
         environment.batch_size,
     )
-    world = tf_py_environment.TFPyEnvironment(source)
+    tf_environment = tf_py_environment.TFPyEnvironment(source)
     layers = parameters.layers
     network = global_and_arm_feature_network.create_feed_forward_common_tower_network(
-        world.observation_spec(), layers, layers, layers
+        tf_environment.observation_spec(), layers, layers, layers
     )
     agent = ranking_agent.RankingAgent(
-        world.time_step_spec(),
-        world.action_spec(),
+        tf_environment.time_step_spec(),
+        tf_environment.action_spec(),
         network,
         tf.keras.optimizers.legacy.Adam(parameters.learning_rate),
         policy_type=_TYPES[parameters.policy],
@@ -136,28 +136,30 @@ def tf_agents(environment, parameters):
         _slots_only(agent.policy.trajectory_spec, agent), source.batch_size
     )
 
-    def keep(trajectory):
-        seen = slotted(trajectory.observation, trajectory.action)
-        buffer.add_batch(trajectory._replace(observation=seen, action=(), policy_info=()))
+    def add_to_buffer(trajectory):
+        slot_observation = slotted(trajectory.observation, trajectory.action)
+        buffer.add_batch(trajectory._replace(observation=slot_observation, action=(), policy_info=()))
 
-    driver = dynamic_step_driver.DynamicStepDriver(world, agent.collect_policy, [keep], num_steps=source.batch_size)
+    driver = dynamic_step_driver.DynamicStepDriver(
+        tf_environment, agent.collect_policy, [add_to_buffer], num_steps=source.batch_size
+    )
 
     def run(loops=None, at_least=1.0):
-        start, done = time.perf_counter(), 0
-        while done < loops if loops else time.perf_counter() - start < at_least:
+        start, count = time.perf_counter(), 0
+        while count < loops if loops else time.perf_counter() - start < at_least:
             driver.run()
             batches = buffer.as_dataset(source.batch_size, num_steps=1, single_deterministic_pass=True)
             agent.train(next(iter(batches))[0])
             buffer.clear()
-            done += 1
-        return done / (time.perf_counter() - start)
+            count += 1
+        return count / (time.perf_counter() - start)
 
     return run, network
 
 
 def _slots_only(spec, agent):
-    """Spec of what the buffer keeps: the features of the items shown, in order, instead of all candidates'."""
+    """Spec of the trajectories in the buffer: features of the slots' items, in order, instead of all candidates'."""
     items = spec.observation[PER_ARM]
-    shown = tensor_spec.TensorSpec([agent.action_spec.shape[0], items.shape[-1]], items.dtype)
-    observation = {GLOBAL: spec.observation[GLOBAL], PER_ARM: shown}
+    slot_features = tensor_spec.TensorSpec([agent.action_spec.shape[0], items.shape[-1]], items.dtype)
+    observation = {GLOBAL: spec.observation[GLOBAL], PER_ARM: slot_features}
     return spec._replace(observation=observation, action=(), policy_info=())

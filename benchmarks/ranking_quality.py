@@ -1,9 +1,9 @@
-"""How well agents rank that learnt from lists: NDCG@10 of each user's held-out movies, against those who need no agent.
+"""Ranking quality of agents that learnt from lists: NDCG@10 of each user's held-out movies, against baselines.
 
-Five splits. Held-out interactions are 20 % of all ratings. Held-out users are 20 % of the users: the agent has never
-seen them, and is told half of their ratings by folding them into the factorisation; the other half is ranked. Agents
-learn from lists of movies that one user has rated, in random order, described by features that have not seen the
-ratings of the list. Networks stop by the lists of a tenth of the users.
+Five splits. Held-out interactions are 20 % of all ratings. Held-out users are 20 % of the users: they are
+in no training rating. Half of their ratings, the support ratings, are folded into the factorisation; the other half,
+the query ratings, are ranked. Agents learn from lists of movies that one user has rated, in random order. The features
+of a list are fitted on other ratings. Networks stop by the lists of a tenth of the users.
 """
 
 from typing import NamedTuple
@@ -29,14 +29,14 @@ PAIRS = 2560  # of a list and a movie in it, in a batch
 BASELINE = "ALS"
 
 
-class World(NamedTuple):
-    """What a seed leaves to learn from, to describe users by, and to be judged by."""
+class Split(NamedTuple):
+    """Training ratings, ratings that features are fitted on, and test lists of one seed."""
 
     data: object
     train: pd.DataFrame  # lists to learn from are drawn from these
-    known: pd.DataFrame  # these and what is told of held-out users
+    known_ratings: pd.DataFrame  # these and the support ratings of held-out users
     model: Factorization
-    judged: RatedLists
+    test_lists: RatedLists
     seed: int
 
     def features(self, ratings, model=None):
@@ -45,9 +45,9 @@ class World(NamedTuple):
         frames = model.user_frame(), model.movie_frame()
         return RatingFeatures.fit(ratings, self.data.users, self.data.movies, *frames)
 
-    def measured(self, values):
+    def compute_metrics(self, values):
         """Metrics of the lists that scores [n, items] make, a row a user."""
-        lists = self.judged
+        lists = self.test_lists
         slate = ranking_metrics.rank(values, TOP, lists.mask, self.seed)
         return ranking_metrics.measure(slate, lists.rating, threshold=4.0, highest=5.0).set_index(lists.user_id)
 
@@ -63,69 +63,73 @@ def measure(data):
     """
     splits = {"users": held_out_users, "interactions": held_out_interactions}
     tables = {}
-    for held_out, split in splits.items():
-        runs = {seed: judged(split(data, seed)) for seed in SEEDS}
+    for held_out, make_split in splits.items():
+        runs = {seed: evaluate_policies(make_split(data, seed)) for seed in SEEDS}
         tables[f"Movies of held-out {held_out} ranked, {len(SEEDS)} splits"] = as_text(runs)
     return tables
 
 
 def held_out_users(data, seed):
-    """A fifth of the users, told by half of their ratings and judged by the other half."""
+    """Hold out a fifth of the users: half of their ratings are support ratings, the others query ratings."""
     train, rest = (data.ratings.iloc[rows] for rows in split_by_user(data.ratings, seed))
-    told, kept = (rest.iloc[rows] for rows in random_split(rest, seed, 0.5))
-    return World(data, train, pd.concat([train, told]), als(train).fold_in(told), rated_lists(kept), seed)
+    support, query = (rest.iloc[rows] for rows in random_split(rest, seed, 0.5))
+    return Split(data, train, pd.concat([train, support]), als(train).fold_in(support), rated_lists(query), seed)
 
 
 def held_out_interactions(data, seed):
-    """A fifth of the ratings."""
-    train, kept = (data.ratings.iloc[rows] for rows in random_split(data.ratings, seed))
-    return World(data, train, train, als(train), rated_lists(kept), seed)
+    """Hold out a fifth of the ratings."""
+    train, test = (data.ratings.iloc[rows] for rows in random_split(data.ratings, seed))
+    return Split(data, train, train, als(train), rated_lists(test), seed)
 
 
-def judged(world):
+def evaluate_policies(split):
     """Metrics of every policy, a row a user, by its name."""
-    lists = world.judged
-    asked = lists.user_id, lists.candidates, lists.mask
-    count = world.known["movie_id"].value_counts().reindex(lists.candidates.ravel(), fill_value=0)
+    lists = split.test_lists
+    requests = lists.user_id, lists.candidates, lists.mask
+    count = split.known_ratings["movie_id"].value_counts().reindex(lists.candidates.ravel(), fill_value=0)
     values = {
         "uniform random policy": np.zeros(lists.candidates.shape),
         "popularity": count.to_numpy().reshape(lists.candidates.shape),
-        "movie bias": score_candidates(als(world.train, rank=0), None, *asked),
-        BASELINE: score_candidates(world.model, None, *asked),
+        "movie bias": score_candidates(als(split.train, rank=0), None, *requests),
+        BASELINE: score_candidates(split.model, None, *requests),
     }
-    features = world.features(world.known, world.model)
+    features = split.features(split.known_ratings, split.model)
     longest = max(SIZES)
     for size in SIZES:
-        examples = learnable(world, size, world.features)
+        examples = make_lists(split, size, split.features)
         agents = {"network": NETWORK} | ({"linear": CascadingLinUCB()} if size == longest else {})
         for name, parameters in agents.items():
-            agent = learnt(features, size, parameters, examples, world.seed)
-            values[f"{name}, lists of {size}"] = score_candidates(agent, features, *asked)
-    seen = learnable(world, longest, lambda ratings: features)
-    agent = learnt(features, longest, NETWORK, seen, world.seed)
-    values[f"network, lists of {longest} that its features have seen"] = score_candidates(agent, features, *asked)
-    return {name: world.measured(value) for name, value in values.items()}
+            agent = train_agent(features, size, parameters, examples, split.seed)
+            values[f"{name}, lists of {size}"] = score_candidates(agent, features, *requests)
+    in_sample_lists = make_lists(split, longest, lambda ratings: features)
+    agent = train_agent(features, longest, NETWORK, in_sample_lists, split.seed)
+    values[f"network, lists of {longest} that its features have seen"] = score_candidates(agent, features, *requests)
+    return {name: split.compute_metrics(value) for name, value in values.items()}
 
 
-def learnable(world, size, describe):
-    """(lists to learn from, lists to stop by), of different users; features of neither have seen their ratings."""
-    parts = [world.train.iloc[rows] for rows in split_by_user(world.train, world.seed, 0.1)]
+def make_lists(split, size, fit_features):
+    """(training lists, validation lists) of different users; their features are fitted on other ratings."""
+    parts = [split.train.iloc[rows] for rows in split_by_user(split.train, split.seed, 0.1)]
     return [
         cross_fitted_lists(
-            part, size, lambda left, other=other: describe(pd.concat([left, other])), LISTS, seed=world.seed
+            part,
+            size,
+            lambda rest, other_part=other_part: fit_features(pd.concat([rest, other_part])),
+            LISTS,
+            seed=split.seed,
         )
-        for part, other in zip(parts, parts[::-1], strict=True)
+        for part, other_part in zip(parts, parts[::-1], strict=True)
     ]
 
 
-def learnt(features, size, parameters, examples, seed):
+def train_agent(features, size, parameters, examples, seed):
     """An agent trained on examples; networks stop by the others."""
     agent = make_agent(parameters, Specs(features.spec(CANDIDATES), size), seed)
-    learn, stop = examples
+    training_lists, validation_lists = examples
     if isinstance(parameters, Ranking):
-        fit(agent, learn, validation=stop, batch_size=PAIRS // size, seed=seed, **TRAINING)
+        fit(agent, training_lists, validation=validation_lists, batch_size=PAIRS // size, seed=seed, **TRAINING)
     else:
-        fit(agent, learn)
+        fit(agent, training_lists)
     return agent
 
 

@@ -51,15 +51,15 @@ def main():
         "serving_http": serving_http,
         "scaling": scaling,
     }
-    chosen = sys.argv[1:] or list(benchmarks)
-    for name in chosen:
+    names = sys.argv[1:] or list(benchmarks)
+    for name in names:
         if name not in benchmarks:
             sys.exit(f"benchmark must be one of {', '.join(benchmarks)}, got {name!r}")
     data = movielens.load()
     output = pages.RESULTS if data.is_real else OUTPUT
     output.mkdir(parents=True, exist_ok=True)
-    for name in chosen:
-        where = {
+    for name in names:
+        metadata = {
             "data": data.source,
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "python": platform.python_version(),
@@ -68,10 +68,10 @@ def main():
             "load": round(os.getloadavg()[0], 1),  # of the machine before the benchmark: processes that wait or run
         }
         tables = benchmarks[name].measure(data)
-        print(f"\n### {name}: {', '.join(f'{key} {value}' for key, value in where.items())}")
+        print(f"\n### {name}: {', '.join(f'{key} {value}' for key, value in metadata.items())}")
         for title, table in tables.items():
             print(f"\n{title}\n\n{pages.as_markdown(table)}", flush=True)
-        record = where | {"tables": {title: table.to_dict("records") for title, table in tables.items()}}
+        record = metadata | {"tables": {title: table.to_dict("records") for title, table in tables.items()}}
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (output / f"{name}.json").write_text(text, encoding="utf-8")
     if data.is_real:

@@ -1,9 +1,9 @@
 """Milliseconds to an answer in one process: what PolicySaver writes, and a directory that recommends by raw columns.
 
-LinUCB learns in a simulation. TF-Agents' own LinearUCBAgent is given the same statistics and saved by PolicySaver, as
+LinUCB learns in a simulation. TF-Agents' own LinearUCBAgent gets the same statistics and is saved by PolicySaver, as
 its tutorials do; the others are in the directory that `serving.policy.export` writes. TF-Agents' policies and the plain
 signature get observations ready made; `recommend` and `decide` get raw columns and text ids, encode them, explore, and
-say how probable the drawn movie was. Every round asks all of them one after the other; a ratio is formed in a round.
+return the propensity of the drawn movie. Every round calls all of them in turn; a ratio is formed within a round.
 """
 
 import json
@@ -32,14 +32,14 @@ from recbandits.serving.policy import Exploration, export, load
 from recbandits.serving.saved_model import write
 from recbandits.training.online import simulate
 
-CASES = [  # agent, arms, users asked for at once
+CASES = [  # agent, arms, users per request
     (LinUCB(), 20, 1),
     (LinUCB(), 100, 128),
     (EpsilonGreedy(), 20, 1),
 ]
 ROUNDS, CALLS, PATIENCE = 5, 1000, 2.0  # at most so many calls, or seconds, of each contender in a round
 EXPLORATION = Exploration("epsilon_greedy", 0.1)
-OURS = "raw columns, explored"
+OWN_POLICY = "raw columns, explored"
 
 PROCESS = """
 import json, sys, time
@@ -73,22 +73,22 @@ def measure(data):
     with tempfile.TemporaryDirectory() as folder:
         rows = []
         for number, case in enumerate(CASES):
-            rows += measured(case, contenders(factorization, *case, Path(folder, str(number))))
-        processes = pd.DataFrame(processes_of(factorization, Path(folder, "0")))
+            rows += tabulate_latencies(case, make_contenders(factorization, *case, Path(folder, str(number))))
+        processes = pd.DataFrame(measure_processes(factorization, Path(folder, "0")))
     return {
         f"Milliseconds to an answer in one process, {ROUNDS} rounds": pd.DataFrame(rows),
         "A process that serves: seconds from its start to the first answer, and memory then": processes,
     }
 
 
-def contenders(factorization, parameters, num_actions, batch_size, folder):
-    """What is measured.
+def make_contenders(factorization, parameters, num_actions, batch_size, folder):
+    """Make the functions that are measured.
 
     Args:
       factorization: of the ratings, for a simulation.
       parameters: of the agent.
       num_actions: arms.
-      batch_size: users asked for at once.
+      batch_size: users per request.
       folder: where the policies go.
 
     Returns:
@@ -105,51 +105,55 @@ def contenders(factorization, parameters, num_actions, batch_size, folder):
     observation = observation["global"] if linear else observation
     arms = environment.movie_ids if linear else None
     export(agent.policy, folder / "ours", environment.features, exploration=EXPLORATION, arms=arms)
-    names = {"action of ours, PolicySaver": saved(agent.policy, folder / "saved", observation, batch_size)}
+    contenders = {"action of ours, PolicySaver": save_policy(agent.policy, folder / "saved", observation, batch_size)}
     if linear:
-        theirs = their_policy(environment, agent.model, parameters)
+        peer_policy = make_peer_policy(environment, agent.model, parameters)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that whoever loads it has to import TensorFlow Probability
-            policy_saver.PolicySaver(theirs).save(str(folder / "theirs"))
-        names = {"TF-Agents' LinUCB, PolicySaver": acting(folder / "theirs", observation, batch_size)} | names
-    names["plain signature"] = plain(folder / "ours", observation)
+            warnings.simplefilter("ignore")  # the warning that loading it needs TensorFlow Probability
+            policy_saver.PolicySaver(peer_policy).save(str(folder / "theirs"))
+        contenders = {
+            "TF-Agents' LinUCB, PolicySaver": load_action(folder / "theirs", observation, batch_size)
+        } | contenders
+    contenders["plain signature"] = load_plain_signature(folder / "ours", observation)
     contexts = environment.features.contexts(users)
-    names[OURS] = recommending(load(folder / "ours"), contexts, None if linear else movies.astype(str))
-    return names
+    contenders[OWN_POLICY] = make_recommender(load(folder / "ours"), contexts, None if linear else movies.astype(str))
+    return contenders
 
 
-def measured(case, contenders, rounds=ROUNDS, calls=CALLS, patience=PATIENCE):
+def tabulate_latencies(case, contenders, rounds=ROUNDS, calls=CALLS, patience=PATIENCE):
     """Rows of the table: dicts from column to text, one for each contender."""
     parameters, num_actions, batch_size = case
     for ask in contenders.values():
         ask()
-    taken = [{name: latencies(ask, calls, patience) for name, ask in contenders.items()} for _ in range(rounds)]
-    first = next(iter(contenders))
+    round_latencies = [
+        {name: measure_latencies(ask, calls, patience) for name, ask in contenders.items()} for _ in range(rounds)
+    ]
+    reference = next(iter(contenders))
     for name in contenders:
-        together = np.concatenate([part[name] for part in taken]) * 1000
-        faster = [statistics.median(part[first]) / statistics.median(part[name]) for part in taken]
+        milliseconds = np.concatenate([part[name] for part in round_latencies]) * 1000
+        speedups = [statistics.median(part[reference]) / statistics.median(part[name]) for part in round_latencies]
         yield {
             "agent": type(parameters).__name__,
             "arms": num_actions,
             "users": batch_size,
             "answered by": name,
-            "p50": f"{np.quantile(together, 0.5):.3f}",
-            "p99": f"{np.quantile(together, 0.99):.3f}",
-            "faster": "" if name == first else ratio(np.array(faster)),
+            "p50": f"{np.quantile(milliseconds, 0.5):.3f}",
+            "p99": f"{np.quantile(milliseconds, 0.99):.3f}",
+            "faster": "" if name == reference else ratio(np.array(speedups)),
         }
 
 
-def latencies(ask, calls, patience):
+def measure_latencies(ask, calls, patience):
     """Seconds of each call, as many as fit."""
-    taken, end = [], time.perf_counter() + patience
-    while len(taken) < calls and time.perf_counter() < end:
+    latencies, end = [], time.perf_counter() + patience
+    while len(latencies) < calls and time.perf_counter() < end:
         start = time.perf_counter()
         ask()
-        taken.append(time.perf_counter() - start)
-    return taken
+        latencies.append(time.perf_counter() - start)
+    return latencies
 
 
-def processes_of(factorization, folder, starts=3):
+def measure_processes(factorization, folder, starts=3):
     """Rows for a process with the exported policy and for one with TF-Agents': medians of some starts."""
     features, user = factorization.features(), int(factorization.user_ids[0])
     observation = features.features.context(features.encode_users([user])).tolist()
@@ -159,13 +163,15 @@ def processes_of(factorization, folder, starts=3):
     }
     for name, code in codes.items():
         program = [sys.executable, "-c", PROCESS.format(code=code)]
-        taken = [json.loads(subprocess.run(program, check=True, stdout=subprocess.PIPE).stdout) for _ in range(starts)]
-        seconds, megabytes = np.median(taken, axis=0)
+        measurements = [
+            json.loads(subprocess.run(program, check=True, stdout=subprocess.PIPE).stdout) for _ in range(starts)
+        ]
+        seconds, megabytes = np.median(measurements, axis=0)
         yield {"answered by": name, "first answer": f"{seconds:.2f} s", "memory": f"{megabytes:.0f} MB"}
 
 
-def their_policy(environment, model, parameters):
-    """TF-Agents' LinUCB with what ours has learnt."""
+def make_peer_policy(environment, model, parameters):
+    """TF-Agents' LinUCB with the statistics of our model."""
     agent = lin_ucb_agent.LinearUCBAgent(
         environment.time_step_spec(),
         environment.action_spec(),
@@ -179,19 +185,19 @@ def their_policy(environment, model, parameters):
     return agent.policy
 
 
-def saved(policy, folder, observation, batch_size):
-    """A policy of this package, written as a SavedModel and asked for actions."""
+def save_policy(policy, folder, observation, batch_size):
+    """Write a policy of this package as a SavedModel and return its `action`."""
     write(policy, None, str(folder))
-    return acting(folder, observation, batch_size)
+    return load_action(folder, observation, batch_size)
 
 
-def acting(folder, observation, batch_size):
+def load_action(folder, observation, batch_size):
     """The `action` of a SavedModel."""
     model, time_step = tf.saved_model.load(str(folder)), ts.restart(observation, batch_size)
     return lambda: model.action(time_step).action.numpy()
 
 
-def plain(folder, observation):
+def load_plain_signature(folder, observation):
     """The plain signature, and the best of its scores."""
     model = tf.saved_model.load(str(folder))
     score, inputs = model.signatures["serving_default"], {"context": observation}
@@ -200,11 +206,11 @@ def plain(folder, observation):
     return lambda: score(**inputs)["scores"].numpy().argmax(axis=1)
 
 
-def recommending(policy, contexts, candidates):
-    """`recommend` for one request, `decide` for more, with the propensity of what was drawn."""
+def make_recommender(policy, contexts, candidates):
+    """`recommend` for one request, `decide` for more, with the propensity of the drawn item."""
     if len(contexts) > 1:
         return lambda: policy.decide(contexts, candidates).action
     context, candidates = contexts.to_dict("records")[0], policy.candidates if candidates is None else candidates[0]
-    place = {item: column for column, item in enumerate(candidates.tolist())}
-    named = None if candidates is policy.candidates else list(place)
-    return lambda: [place[policy.recommend(context, named).item_ids[0]]]
+    columns = {item: column for column, item in enumerate(candidates.tolist())}
+    candidate_ids = None if candidates is policy.candidates else list(columns)
+    return lambda: [columns[policy.recommend(context, candidate_ids).item_ids[0]]]

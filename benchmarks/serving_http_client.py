@@ -1,7 +1,7 @@
 """Clients of a prediction server: python -m benchmarks.serving_http_client ADDRESS CLIENTS SECONDS < bodies.json.
 
 ADDRESS is a port of this machine, or the path of a UNIX socket. The clients share one thread and plain
-sockets: whatever a client costs is taken from the machine of the server.
+sockets: the CPU time of a client is taken from the machine of the server.
 """
 
 import itertools
@@ -31,7 +31,7 @@ class Client:
         self.connection.sendall(next(self._requests))
 
     def receive(self):
-        """Take what has arrived; gives the seconds that the answer took when it is complete, else None."""
+        """Read from the connection; return the seconds that the answer took when it is complete, else None."""
         self._answer += self.connection.recv(1 << 20)
         head, _, body = self._answer.partition(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or sys.maxsize)
@@ -49,22 +49,22 @@ def main(address, clients, seconds):
         content = json.dumps(body).encode()
         head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}"
         requests.append(head.encode() + b"\r\n\r\n" + content)
-    asking, taken, end = selectors.DefaultSelector(), [], time.perf_counter() + seconds
+    selector, latencies, end = selectors.DefaultSelector(), [], time.perf_counter() + seconds
     for _ in range(clients):
         client = Client(address, itertools.cycle(requests))
-        asking.register(client.connection, selectors.EVENT_READ, client)
+        selector.register(client.connection, selectors.EVENT_READ, client)
         client.ask()
-    while asking.get_map():
-        for key, _ in asking.select():
-            if (answered := key.data.receive()) is None:
+    while selector.get_map():
+        for key, _ in selector.select():
+            if (latency := key.data.receive()) is None:
                 continue
-            taken.append(answered)
+            latencies.append(latency)
             if time.perf_counter() < end:
                 key.data.ask()
             else:
-                asking.unregister(key.fileobj)
+                selector.unregister(key.fileobj)
                 key.fileobj.close()
-    print(json.dumps(taken))
+    print(json.dumps(latencies))
 
 
 if __name__ == "__main__":

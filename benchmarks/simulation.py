@@ -1,7 +1,7 @@
 """Interactions per second of on-policy LinUCB, against TF-Agents' own loop and contextualbandits, interleaved.
 
 One interaction is one user served, one reward revealed and learnt from, with regret, share of sub-optimal arms and mean
-reward kept. TF-Agents runs as in its tutorials: DynamicStepDriver, BanditReplayBuffer, LinearUCBAgent and the three
+reward recorded. TF-Agents runs as in its tutorials: DynamicStepDriver, BanditReplayBuffer, LinearUCBAgent and the three
 metrics. Every round runs the contenders one after the other; a ratio is formed within a round.
 """
 
@@ -48,7 +48,7 @@ def measure(data):
     for batch_size, num_actions in SIZES:
         environment = MovieLensEnvironment(svd(ratings, RANK, num_movies=num_actions), num_actions, batch_size)
         contenders = [
-            ours(environment, STEPS[batch_size]),
+            own_loop(environment, STEPS[batch_size]),
             tf_agents(ratings, batch_size, num_actions),
             contextualbandits(*stream(environment, STEPS[batch_size]), PARAMETERS),
         ]
@@ -70,8 +70,8 @@ def measure(data):
     environment = MovieLensEnvironment(svd(ratings, RANK), movies, 128)
     start = time.perf_counter()
     simulate(environment, PARAMETERS, steps=1, points=1)
-    traced = f"traced, first step done: {time.perf_counter() - start:.1f} s"
-    rows.append({"batch": 128, "arms": movies, "here": traced})
+    tracing = f"traced, first step done: {time.perf_counter() - start:.1f} s"
+    rows.append({"batch": 128, "arms": movies, "here": tracing})
     return {"Interactions per second of on-policy LinUCB": pd.DataFrame(rows).fillna("")}
 
 
@@ -80,7 +80,7 @@ def ratio(values):
     return f"{statistics.median(values):,.0f}x ({min(values):,.0f} to {max(values):,.0f})"
 
 
-def ours(environment, steps):
+def own_loop(environment, steps):
     """Interactions per second of `simulate`, as called by a user; tracing is in the difference of two lengths."""
 
     def seconds(length):
@@ -129,17 +129,17 @@ def tf_agents(ratings, batch_size, num_actions):
             buffer.clear()
 
     def run(at_least=1.5):
-        start, done = time.perf_counter(), 0
+        start, steps = time.perf_counter(), 0
         while time.perf_counter() - start < at_least:
             loop(2)
-            done += 2
-        return done * batch_size / (time.perf_counter() - start)
+            steps += 2
+        return steps * batch_size / (time.perf_counter() - start)
 
     return run
 
 
 def stream(environment, steps):
-    """The very users that our agent meets: observations [steps, batch, rank] and rewards [steps, batch, arms]."""
+    """The same users as those of `simulate`: observations [steps, batch, rank] and rewards [steps, batch, arms]."""
     environment.restart(0)
     observations, rewards = [], []
     for _ in range(steps):

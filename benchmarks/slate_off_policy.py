@@ -1,4 +1,4 @@
-"""Slate off-policy evaluation: how fast it is, and how right each estimator is under each click model."""
+"""Slate off-policy evaluation: speed, and accuracy of each estimator under each click model."""
 
 import time
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.peer_obp import open_bandit_pipeline_slates
-from benchmarks.slate_world import CLICK_MODELS, enumerate_outcomes
+from benchmarks.slate_environment import CLICK_MODELS, enumerate_outcomes
 from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
 from recbandits.exploration import plackett_luce
 from recbandits.records.slate_log import SlateLog
@@ -43,20 +43,22 @@ def speed(records=RECORDS):
         **{name: arrays[name] for name in ("slate", "reward", "propensity", "position_propensity")},
     )
     start = time.perf_counter()
-    found = slate_estimates(log, **{name: arrays[name] for name in arrays if name == "q" or name.startswith("target")})
-    values = {name: estimate.value for name, estimate in found.items()}
-    here = time.perf_counter() - start
+    estimates = slate_estimates(
+        log, **{name: arrays[name] for name in arrays if name == "q" or name.startswith("target")}
+    )
+    values = {name: estimate.value for name, estimate in estimates.items()}
+    own_seconds = time.perf_counter() - start
     row = {
-        "here": f"{here:.2f} s",
+        "here": f"{own_seconds:.2f} s",
         "Open Bandit Pipeline": "does not install here",
         "ratio": "",
         "values differ by": "",
     }
     if answer := open_bandit_pipeline_slates(arrays)():
-        there, theirs = answer
-        differs = max(abs(values[name] - value) for name, value in theirs.items())
-        row |= {"Open Bandit Pipeline": f"{there:.2f} s", "ratio": f"{there / here:.0f}x"}
-        row |= {"values differ by": f"{differs:.0e} ({', '.join(theirs)})"}
+        peer_seconds, peer_values = answer
+        difference = max(abs(values[name] - value) for name, value in peer_values.items())
+        row |= {"Open Bandit Pipeline": f"{peer_seconds:.2f} s", "ratio": f"{peer_seconds / own_seconds:.0f}x"}
+        row |= {"values differ by": f"{difference:.0e} ({', '.join(peer_values)})"}
     return pd.DataFrame([row])
 
 
@@ -79,7 +81,7 @@ def draw_arrays(records, seed=0):
 
 
 def accuracy(replications=REPLICATIONS, n=LOG_SIZE, seed=1):
-    """Judge every estimator by logs of known truth, in the world of `slate_world`.
+    """Evaluate every estimator on logs of known truth, in the environment of `slate_environment`.
 
     The model of cascade-DR is the true one, a fifth too low, with noise.
 
@@ -93,14 +95,14 @@ def accuracy(replications=REPLICATIONS, n=LOG_SIZE, seed=1):
     """
     rows = {}
     for model in CLICK_MODELS:
-        world, generator = enumerate_outcomes(model), np.random.default_rng(seed)
-        q = 0.8 * world.q + 0.1 * world.any_q()
-        for name, estimate in slate_estimates(world.log, **world.arguments, q=q).items():
-            drawn = [world.drawn(estimate, n, generator) for _ in range(replications)]
-            error = np.array([one.value for one in drawn]) / world.truth - 1
-            bounds = np.array([one.interval() for one in drawn])
-            held = (bounds[:, 0] <= world.truth) & (world.truth <= bounds[:, 1])
-            measures = {"bias": error.mean(), "rmse": np.sqrt((error**2).mean()), "coverage": held.mean()}
+        outcomes, generator = enumerate_outcomes(model), np.random.default_rng(seed)
+        q = 0.8 * outcomes.q + 0.1 * outcomes.any_q()
+        for name, estimate in slate_estimates(outcomes.log, **outcomes.arguments, q=q).items():
+            samples = [outcomes.resample(estimate, n, generator) for _ in range(replications)]
+            error = np.array([sample.value for sample in samples]) / outcomes.truth - 1
+            bounds = np.array([sample.interval() for sample in samples])
+            coverage = (bounds[:, 0] <= outcomes.truth) & (outcomes.truth <= bounds[:, 1])
+            measures = {"bias": error.mean(), "rmse": np.sqrt((error**2).mean()), "coverage": coverage.mean()}
             rows[model, name] = measures
     return pd.DataFrame.from_dict(rows, orient="index")
 

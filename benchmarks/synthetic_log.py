@@ -1,4 +1,4 @@
-"""Logs of a small world whose every probability is known, so that a policy's value is a sum and not a simulation."""
+"""Logs of a small environment of known probabilities, so that a policy's value is a sum and not a simulation."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ REWARDS = ("0 or 1", "log-normal", "rare and large")
 
 
 @dataclass(frozen=True)
-class World:
+class SyntheticEnvironment:
     """Users of C kinds, equally frequent, and A arms. All tables are float [C, A].
 
     Attributes:
       expected: mean reward.
       logging_policy: probabilities of the logging policy.
-      target: probabilities of the policy to be judged.
+      target: probabilities of the target policy.
       model: what a wrong reward model predicts.
     """
 
@@ -29,20 +29,20 @@ class World:
         return (self.target * self.expected).sum(axis=1).mean()
 
 
-def make_world(kinds=6, arms=8, seed=0):
-    """World in which the log prefers other arms than the target, by weights up to about 8."""
+def make_environment(kinds=6, arms=8, seed=0):
+    """Environment in which the logging policy prefers other arms than the target, by weights up to about 8."""
     generator = np.random.default_rng(seed)
     expected = generator.uniform(0.1, 0.7, (kinds, arms))
     logging_policy = _softmax(generator.normal(0, 1, (kinds, arms))) * 0.8 + 0.2 / arms
     model = np.clip(expected + generator.normal(-0.1, 0.15, (kinds, arms)), 0, 1)
-    return World(expected, logging_policy, _softmax(6 * expected), model)
+    return SyntheticEnvironment(expected, logging_policy, _softmax(6 * expected), model)
 
 
-def draw_logs(world, rewards, n, replications=1, seed=0):
+def draw_logs(environment, rewards, n, replications=1, seed=0):
     """Logs of n decisions each, as the estimators take them.
 
     Args:
-      world: World.
+      environment: `SyntheticEnvironment`.
       rewards: one of `REWARDS`; the mean is the same.
       n: decisions in a log.
       replications: number of logs, R.
@@ -52,18 +52,22 @@ def draw_logs(world, rewards, n, replications=1, seed=0):
       dict of kind and action int [R, n], reward, propensity, target, q_action and q_target float [R, n].
     """
     generator = np.random.default_rng(seed)
-    kind = generator.integers(len(world.expected), size=(replications, n))
+    kind = generator.integers(len(environment.expected), size=(replications, n))
     uniforms = generator.random((replications, n, 1))
-    action = (world.logging_policy.cumsum(axis=1)[kind] <= uniforms).sum(axis=2).clip(max=world.expected.shape[1] - 1)
-    mean = world.expected[kind, action]
+    action = (
+        (environment.logging_policy.cumsum(axis=1)[kind] <= uniforms)
+        .sum(axis=2)
+        .clip(max=environment.expected.shape[1] - 1)
+    )
+    mean = environment.expected[kind, action]
     return {
         "kind": kind,
         "action": action,
         "reward": _draw_rewards(mean, rewards, generator),
-        "propensity": world.logging_policy[kind, action],
-        "target": world.target[kind, action],
-        "q_action": world.model[kind, action],
-        "q_target": (world.target * world.model).sum(axis=1)[kind],
+        "propensity": environment.logging_policy[kind, action],
+        "target": environment.target[kind, action],
+        "q_action": environment.model[kind, action],
+        "q_target": (environment.target * environment.model).sum(axis=1)[kind],
     }
 
 

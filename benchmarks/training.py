@@ -58,14 +58,14 @@ def row(files, features, batch_size, rounds=ROUNDS):
       dict from column to text.
     """
     contenders = [
-        stepwise(per_example(files, batch_size), features),
-        stepwise(trajectories.read_trajectories(files, batch_size, candidates=False), features),
-        stepwise(trajectories.read_trajectories(files, batch_size, seed=0, candidates=False), features),
-        in_graph(files, features, batch_size, xla=False),
-        in_graph(files, features, batch_size, xla=True),
+        train_by_batch(read_per_example(files, batch_size), features),
+        train_by_batch(trajectories.read_trajectories(files, batch_size, candidates=False), features),
+        train_by_batch(trajectories.read_trajectories(files, batch_size, seed=0, candidates=False), features),
+        train_in_graph(files, features, batch_size, xla=False),
+        train_in_graph(files, features, batch_size, xla=True),
     ]
-    measured = np.array([[contender() for contender in contenders] for _ in range(rounds)])
-    speed, first = measured[:, :, 0], np.median(measured[:, :, 1], axis=0)
+    measurements = np.array([[contender() for contender in contenders] for _ in range(rounds)])
+    speed, first_seconds = measurements[:, :, 0], np.median(measurements[:, :, 1], axis=0)
     names = "each record parsed", "batches parsed", "in memory, reshuffled", "one graph", "one graph, XLA"
     table = {name: f"{value:,.0f}" for name, value in zip(names, np.median(speed, axis=0), strict=True)}
     ratios = speed[:, 4] / speed[:, 0]
@@ -73,11 +73,11 @@ def row(files, features, batch_size, rounds=ROUNDS):
         "batch": batch_size,
         **table,
         "last to first": f"{statistics.median(ratios):.0f}x ({min(ratios):.0f} to {max(ratios):.0f})",
-        "compiled in": f"{first[4]:.1f} s",
+        "compiled in": f"{first_seconds[4]:.1f} s",
     }
 
 
-def per_example(files, batch_size):
+def read_per_example(files, batch_size):
     """The pipeline of the predecessors: records parsed one by one, shuffled among 1024, then batched."""
     spec, auto = trajectories.feature_spec(files, candidates=False), tf.data.AUTOTUNE
 
@@ -90,32 +90,32 @@ def per_example(files, batch_size):
     return dataset.shuffle(1024).batch(batch_size).map(trajectories.as_trajectory, auto).prefetch(auto)
 
 
-def stepwise(dataset, features):
+def train_by_batch(dataset, features):
     """Function that trains for one epoch, batch by batch: (examples per second, seconds of the first, traced epoch)."""
     agent = make_agent(AGENT, Specs(features.spec(CANDIDATES)))
     train = tf.function(agent.train, autograph=False)
 
     def epoch():
-        start, done = time.perf_counter(), 0
+        start, count = time.perf_counter(), 0
         for experience, propensity in dataset:
             loss = train(experience).loss
-            done += len(propensity)
+            count += len(propensity)
         loss.numpy()
-        assert done == DECISIONS
+        assert count == DECISIONS
         return time.perf_counter() - start
 
-    first = epoch()
-    return lambda: (DECISIONS / epoch(), first)
+    first_seconds = epoch()
+    return lambda: (DECISIONS / epoch(), first_seconds)
 
 
-def in_graph(files, features, batch_size, xla):
+def train_in_graph(files, features, batch_size, xla):
     """Function that trains for some epochs by `fit`: (examples per second, seconds by which the first was longer)."""
     examples = trajectories.read_examples(files)
 
     def run():
         agent = make_agent(AGENT, Specs(features.spec(CANDIDATES)))
         seconds = fit(agent, examples, epochs=EPOCHS, batch_size=batch_size, xla=xla)["seconds"]
-        usual = statistics.median(seconds[1:])
-        return len(examples.event) / usual, seconds[0] - usual
+        epoch_seconds = statistics.median(seconds[1:])
+        return len(examples.event) / epoch_seconds, seconds[0] - epoch_seconds
 
     return run

@@ -21,10 +21,15 @@ def test_a_row_has_both_speeds_their_ratio_by_round_and_the_time_of_300_loops():
 
 def test_their_network_has_the_shapes_of_ours():
     environment, parameters = SyntheticRankingEnvironment(8, 2, batch_size=4), Ranking(layers=(6, 3))
-    run, theirs = ranking.tf_agents(environment, parameters)
-    before = [variable.numpy() for variable in theirs.trainable_variables]
+    run, peer_network = ranking.tf_agents(environment, parameters)
+    initial_values = [variable.numpy() for variable in peer_network.trainable_variables]
     assert run(1) > 0
-    ours = make_agent(parameters, environment).model.network.trainable_variables
-    assert [variable.shape for variable in theirs.trainable_variables] == [variable.shape for variable in ours]
-    assert any((one != two.numpy()).any() for one, two in zip(before, theirs.trainable_variables, strict=True))
-    assert all(np.isfinite(variable).all() for variable in theirs.trainable_variables)
+    own_variables = make_agent(parameters, environment).model.network.trainable_variables
+    assert [variable.shape for variable in peer_network.trainable_variables] == [
+        variable.shape for variable in own_variables
+    ]
+    assert any(
+        (initial != variable.numpy()).any()
+        for initial, variable in zip(initial_values, peer_network.trainable_variables, strict=True)
+    )
+    assert all(np.isfinite(variable).all() for variable in peer_network.trainable_variables)

@@ -21,8 +21,8 @@ def factorization():
 def test_all_contenders_choose_alike(parameters, factorization, tmp_path, monkeypatch):
     """Without exploration; TF-Agents' solver is not exact and its policy optimistic: one user in ten may differ."""
     monkeypatch.setattr(serving, "EXPLORATION", None)
-    asked = serving.contenders(factorization, parameters, 5, 40, tmp_path)
-    answers = {name: ask() for name, ask in asked.items()}
+    contenders = serving.make_contenders(factorization, parameters, 5, 40, tmp_path)
+    answers = {name: ask() for name, ask in contenders.items()}
     expected = answers.pop("action of ours, PolicySaver")
     assert len(answers) == (3 if isinstance(parameters, LinUCB) else 2)
     assert len(set(expected.tolist())) > 1
@@ -32,14 +32,19 @@ def test_all_contenders_choose_alike(parameters, factorization, tmp_path, monkey
 
 def test_a_row_says_how_long_it_takes_and_how_much_faster_that_is():
     fast, slow = lambda: None, lambda: sum(range(20_000))
-    rows = serving.measured((LinUCB(), 20, 1), {"slow": slow, "fast": fast}, rounds=2, calls=20)
-    first, second = list(rows)
-    assert (first["agent"], first["arms"], first["answered by"], first["faster"]) == ("LinUCB", 20, "slow", "")
-    assert float(first["p50"]) <= float(first["p99"])
-    assert "x (" in second["faster"]
+    rows = serving.tabulate_latencies((LinUCB(), 20, 1), {"slow": slow, "fast": fast}, rounds=2, calls=20)
+    slow_row, fast_row = list(rows)
+    assert (slow_row["agent"], slow_row["arms"], slow_row["answered by"], slow_row["faster"]) == (
+        "LinUCB",
+        20,
+        "slow",
+        "",
+    )
+    assert float(slow_row["p50"]) <= float(slow_row["p99"])
+    assert "x (" in fast_row["faster"]
 
 
 def test_a_process_that_recommends_is_smaller_than_one_with_tensorflow(factorization, tmp_path):
-    serving.contenders(factorization, LinUCB(), 5, 1, tmp_path)
-    ours, theirs = serving.processes_of(factorization, tmp_path, starts=1)
-    assert int(ours["memory"].removesuffix(" MB")) < int(theirs["memory"].removesuffix(" MB"))
+    serving.make_contenders(factorization, LinUCB(), 5, 1, tmp_path)
+    own_row, peer_row = serving.measure_processes(factorization, tmp_path, starts=1)
+    assert int(own_row["memory"].removesuffix(" MB")) < int(peer_row["memory"].removesuffix(" MB"))

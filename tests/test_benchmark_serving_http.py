@@ -13,17 +13,19 @@ def test_two_servers_are_compared_by_what_they_answer(exported, tmp_path):
         endpoint.deploy(exported[0])
         server = SimpleNamespace(
             instances=[{"user_id": 7}, {"user_id": 8}],
-            lost=lambda: "",
+            count_lost=lambda: "",
             address=str(socket_of(endpoint.directory)),
             process=endpoint.metrics()["process"],
         )
         assert endpoint.metrics()["requests"] == 0
-        ours, theirs = serving_http.compared({serving_http.OURS: server, "again": server}, 3, rounds=2, seconds=0.2)
-        counted = endpoint.metrics()["statuses"]
+        own_row, peer_row = serving_http.compare_servers(
+            {serving_http.OWN_SERVER: server, "again": server}, 3, rounds=2, seconds=0.2
+        )
+        statuses = endpoint.metrics()["statuses"]
     finally:
         endpoint.delete()
-    assert list(counted) == ["200"]
-    assert (ours["clients"], ours["answered by"], theirs["ratio"]) == (3, serving_http.OURS, "")
-    assert float(ours["p50"].removesuffix(" ms")) <= float(ours["p99"].removesuffix(" ms"))
-    assert 0 < int(ours["requests"].removesuffix("/s").replace(",", "")) < counted["200"] / 0.2
-    assert "x (" in ours["ratio"]
+    assert list(statuses) == ["200"]
+    assert (own_row["clients"], own_row["answered by"], peer_row["ratio"]) == (3, serving_http.OWN_SERVER, "")
+    assert float(own_row["p50"].removesuffix(" ms")) <= float(own_row["p99"].removesuffix(" ms"))
+    assert 0 < int(own_row["requests"].removesuffix("/s").replace(",", "")) < statuses["200"] / 0.2
+    assert "x (" in own_row["ratio"]

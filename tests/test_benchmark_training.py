@@ -35,16 +35,16 @@ def test_records_parsed_one_by_one_are_those_parsed_in_batches(files):
         table = np.concatenate([np.concatenate(part, axis=1) for part in parts])
         return table[np.lexsort(table.T)]
 
-    one_by_one = rows(training.per_example(files, batch_size=32))
-    assert one_by_one.shape == (DECISIONS, 4)
-    np.testing.assert_array_equal(one_by_one, rows(trajectories.read_trajectories(files, batch_size=100)))
+    table_per_example = rows(training.read_per_example(files, batch_size=32))
+    assert table_per_example.shape == (DECISIONS, 4)
+    np.testing.assert_array_equal(table_per_example, rows(trajectories.read_trajectories(files, batch_size=100)))
 
 
-def test_a_row_has_a_speed_for_every_way_and_their_ratio(files, features, monkeypatch):
+def test_a_row_has_a_speed_for_every_contender_and_their_ratio(files, features, monkeypatch):
     monkeypatch.setattr(training, "DECISIONS", DECISIONS)
     monkeypatch.setattr(training, "EPOCHS", 3)
     row = training.row(files, features, batch_size=128, rounds=1)
-    ways = [row[name] for name in list(row)[1:6]]
-    assert all(float(speed.replace(",", "")) > 0 for speed in ways)
-    first, last = (float(ways[number].replace(",", "")) for number in (0, 4))
+    speeds = [row[name] for name in list(row)[1:6]]
+    assert all(float(speed.replace(",", "")) > 0 for speed in speeds)
+    first, last = (float(speeds[number].replace(",", "")) for number in (0, 4))
     assert int(row["last to first"].split("x")[0]) == pytest.approx(last / first, abs=1)

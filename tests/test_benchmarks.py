@@ -15,13 +15,13 @@ from recbandits.training.online import simulate
 
 
 def test_the_stream_of_the_peer_is_what_our_agent_meets():
-    """The best fixed arm on the exported stream earns what `simulate` reports."""
+    """The best fixed arm on the exported stream has the mean reward that `simulate` reports."""
     environment = StationaryLinearEnvironment(num_actions=4, batch_size=8)
     observations, rewards = stream(environment, steps=10)
     assert observations.shape == (10, 8, 5)
     arm = environment.theta(0).numpy()[:, 0].argmax()
-    reported = simulate(environment, BestFixedArm(), steps=10, points=1)["reward"].item()
-    assert rewards[:, :, arm].mean() == pytest.approx(reported, rel=1e-5)
+    mean_reward = simulate(environment, BestFixedArm(), steps=10, points=1)["reward"].item()
+    assert rewards[:, :, arm].mean() == pytest.approx(mean_reward, rel=1e-5)
 
 
 def test_a_ratio_is_a_median_with_its_range():
@@ -44,18 +44,18 @@ def test_a_number_that_was_typed_into_a_table_is_overwritten():
     text = (pages.ROOT / "README.md").read_text(encoding="utf-8")
     best = next(iter(pages.load("quality")["tables"].values()))[0]
     (regret,) = re.findall(r"^[\d.]+", list(best.values())[1])
-    typed = text.replace(regret, "0.0001")
-    assert typed != text
-    assert pages.fill(typed) == text
+    edited_text = text.replace(regret, "0.0001")
+    assert edited_text != text
+    assert pages.fill(edited_text) == text
 
 
 def test_every_recorded_table_is_shown():
     texts = [(pages.ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("benchmarks.md", "scaling.md")]
-    shown = [(name, int(number)) for text in texts for name, number in pages.BLOCK.findall(text)]
+    page_tables = [(name, int(number)) for text in texts for name, number in pages.BLOCK.findall(text)]
     records = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in pages.RESULTS.glob("*.json")}
     tables = [(name, number) for name in records for number in range(1, len(records[name]["tables"]) + 1)]
-    assert set(tables) <= set(shown)
-    assert len(shown) == len(set(shown))
+    assert set(tables) <= set(page_tables)
+    assert len(page_tables) == len(set(page_tables))
 
 
 def test_the_text_around_the_tables_states_no_result():

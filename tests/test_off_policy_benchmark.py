@@ -48,7 +48,7 @@ def test_speed_leaves_the_columns_of_an_absent_contender_empty(tmp_path, monkeyp
     assert cores is None or os.sched_getaffinity(0) == cores
 
 
-def test_the_log_of_the_benchmark_is_one_that_can_be_judged():
+def test_the_log_of_the_benchmark_can_be_evaluated():
     """Rewards from 0 to 1, whatever the policy: its value is 0.5."""
     arrays = off_policy.draw_arrays(5000)
     table = evaluate(off_policy.as_log(arrays), arrays["probabilities"], arrays["q"], names=off_policy.NAMES)
@@ -66,15 +66,17 @@ def test_the_table_of_accuracy_is_text_with_a_row_per_estimator():
 def test_bias_rmse_and_coverage_by_hand(monkeypatch):
     """Errors of 0.1 and -0.3: bias -0.1, RMSE sqrt(0.05); one interval in two contains the truth."""
 
-    class Found:
+    class KnownEstimate:
         def __init__(self, error, half):
-            self.value = off_policy.make_world().truth + error
+            self.value = off_policy.make_environment().truth + error
             self.half = half
 
         def interval(self, method="normal"):
             return self.value - self.half, self.value + self.half
 
-    monkeypatch.setattr(off_policy, "judge", lambda log, seed: {"any": [Found(0.1, 0.2), Found(-0.3, 0.2)][seed]})
+    monkeypatch.setattr(
+        off_policy, "judge", lambda log, seed: {"any": [KnownEstimate(0.1, 0.2), KnownEstimate(-0.3, 0.2)][seed]}
+    )
     row = off_policy.accuracy(replications=2, n=10).loc[("0 or 1", "any")]
     expected = {"bias": -0.1, "rmse": np.sqrt(0.05), "standard_error": 0.2, "coverage": 0.5, "bernstein": 0.5}
     assert row.to_dict() == pytest.approx(expected)

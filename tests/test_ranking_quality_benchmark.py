@@ -12,9 +12,9 @@ def pairs(ratings):
     return set(zip(ratings["user_id"], ratings["movie_id"], strict=True))
 
 
-def judged_pairs(world):
-    users = np.broadcast_to(world.judged.user_id[:, None], world.judged.mask.shape)
-    return set(zip(users[world.judged.mask], world.judged.candidates[world.judged.mask], strict=True))
+def pairs_of_lists(split):
+    users = np.broadcast_to(split.test_lists.user_id[:, None], split.test_lists.mask.shape)
+    return set(zip(users[split.test_lists.mask], split.test_lists.candidates[split.test_lists.mask], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -22,40 +22,42 @@ def users(movielens):
     return ranking_quality.held_out_users(movielens, seed=1)
 
 
-def test_held_out_users_are_known_by_what_they_told_alone(users, movielens):
-    """189 of 943 users are in no training rating; movies are as the others rated them; what is judged was not told."""
-    new = set(users.judged.user_id)
-    assert len(new) == 189
-    assert not new & set(users.train["user_id"])
-    assert new <= set(users.known["user_id"])
-    assert not judged_pairs(users) & pairs(users.known)
-    told = users.known[users.known["user_id"].isin(new)]
-    assert abs(len(told) - users.judged.mask.sum()) < 0.05 * len(told)
+def test_held_out_users_are_known_by_their_support_ratings_alone(users, movielens):
+    """189 of 943 users are in no training rating; support and query ratings are disjoint; movie factors ignore both."""
+    held_out_users = set(users.test_lists.user_id)
+    assert len(held_out_users) == 189
+    assert not held_out_users & set(users.train["user_id"])
+    assert held_out_users <= set(users.known_ratings["user_id"])
+    assert not pairs_of_lists(users) & pairs(users.known_ratings)
+    support_ratings = users.known_ratings[users.known_ratings["user_id"].isin(held_out_users)]
+    assert abs(len(support_ratings) - users.test_lists.mask.sum()) < 0.05 * len(support_ratings)
     np.testing.assert_array_equal(users.model.movie_factors, als(users.train).movie_factors)
-    assert new <= set(users.model.user_ids)
+    assert held_out_users <= set(users.model.user_ids)
 
 
 def test_held_out_interactions_are_a_fifth_of_the_ratings(movielens):
-    world = ranking_quality.held_out_interactions(movielens, seed=1)
-    assert len(world.train) == 80_000
-    assert not judged_pairs(world) & pairs(world.train)
-    assert 19_900 < world.judged.mask.sum() <= 20_000
+    split = ranking_quality.held_out_interactions(movielens, seed=1)
+    assert len(split.train) == 80_000
+    assert not pairs_of_lists(split) & pairs(split.train)
+    assert 19_900 < split.test_lists.mask.sum() <= 20_000
 
 
-def test_lists_to_learn_from_and_to_stop_by_are_of_different_users_and_unseen(users):
+def test_training_and_validation_lists_are_of_different_users_and_not_in_the_features(users):
     """Features are fitted on all ratings but those that its lists are drawn from: 10 of each user, or a fifth."""
     fits, features = [], users.features(users.train)
-    learn, stop = ranking_quality.learnable(users, 10, lambda ratings: fits.append(ratings) or features)
-    assert len(learn.event) > 8 * len(stop.event)
-    everybody = users.train["user_id"].value_counts()
-    missing = [everybody.sub(part["user_id"].value_counts(), fill_value=0) for part in fits]
-    groups = [set(each.index[each > 0]) for each in missing]
+    training_lists, validation_lists = ranking_quality.make_lists(
+        users, 10, lambda ratings: fits.append(ratings) or features
+    )
+    assert len(training_lists.event) > 8 * len(validation_lists.event)
+    counts = users.train["user_id"].value_counts()
+    held_out_counts = [counts.sub(part["user_id"].value_counts(), fill_value=0) for part in fits]
+    groups = [set(held_out.index[held_out > 0]) for held_out in held_out_counts]
     assert len(groups) == 10
     assert not groups[0] & groups[-1]
-    assert groups[0] | groups[-1] == set(everybody.index[everybody > 10])
-    for each in missing:
-        left_out = each[each > 0]
-        np.testing.assert_array_equal(left_out, np.maximum(10, everybody[left_out.index] // 5))
+    assert groups[0] | groups[-1] == set(counts.index[counts > 10])
+    for held_out in held_out_counts:
+        nonzero = held_out[held_out > 0]
+        np.testing.assert_array_equal(nonzero, np.maximum(10, counts[nonzero.index] // 5))
 
 
 def test_users_who_were_held_out_twice_count_once(monkeypatch):
@@ -77,8 +79,8 @@ def test_users_who_were_held_out_twice_count_once(monkeypatch):
 
 
 def test_random_scores_are_chance_and_the_ratings_themselves_are_perfect(users):
-    perfect = users.measured(np.nan_to_num(users.judged.rating))
+    perfect = users.compute_metrics(np.nan_to_num(users.test_lists.rating))
     assert perfect["ndcg"].min() == pytest.approx(1)
-    chance = users.measured(np.zeros(users.judged.mask.shape))
+    chance = users.compute_metrics(np.zeros(users.test_lists.mask.shape))
     assert 0.5 < chance["ndcg"].mean() < 0.65
-    assert list(chance.index) == list(users.judged.user_id)
+    assert list(chance.index) == list(users.test_lists.user_id)

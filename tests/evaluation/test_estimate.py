@@ -5,12 +5,12 @@ import pytest
 from scipy import stats
 
 from benchmarks.off_policy import LOG_SIZE, REPLICATIONS, accuracy, as_text, covers, judge
-from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
+from benchmarks.synthetic_log import REWARDS, draw_logs, make_environment
 from recbandits.evaluation.estimate import Estimate, difference
 from recbandits.evaluation.estimators import ips, replay, snips, switch_dr
 from tools.lock import ROOT
 
-WORLD = make_world()
+WORLD = make_environment()
 METHODS = ["normal", "bootstrap", "bernstein"]
 FEWER = {"bootstrap": {"resamples": 300}}
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from benchmarks.synthetic_log import REWARDS, draw_logs, make_world
+from benchmarks.synthetic_log import REWARDS, draw_logs, make_environment
 from recbandits.evaluation import estimators
 
 LOGGED = ("reward", "propensity", "target")
 MODELLED = (*LOGGED, "q_action", "q_target")
-WORLD = make_world()
+WORLD = make_environment()
 
 
 def call(name, log, **options):

@@ -9,14 +9,14 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from benchmarks.synthetic_log import draw_logs, make_world
+from benchmarks.synthetic_log import draw_logs, make_environment
 from recbandits.data import Features
 from recbandits.evaluation import cross_fit, cross_fit_slates, estimates, slate_estimates
 from recbandits.evaluation.reward_model import assign_folds
 from recbandits.records import BanditLog, Log
 from recbandits.records.slate_log import SlateLog
 
-WORLD = make_world()
+WORLD = make_environment()
 KINDS, ARMS = WORLD.expected.shape
 
 

@@ -6,7 +6,7 @@ Expectations are sums over all outcomes of a world with four items, three slots 
 import numpy as np
 import pytest
 
-from benchmarks import slate_world as world
+from benchmarks import slate_environment as world
 from recbandits.environments import clicks
 from recbandits.evaluation import difference, estimators
 from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
@@ -114,7 +114,7 @@ def test_a_self_normalised_estimate_converges_to_the_truth(outcomes, name, model
     """200,000 slates: within 4 standard errors of the truth."""
     known = outcomes[model]
     estimate = slate_estimates(known.log, **known.arguments, q=known.any_q(), names=[name])[name]
-    drawn = known.drawn(estimate, 200_000, np.random.default_rng(1))
+    drawn = known.resample(estimate, 200_000, np.random.default_rng(1))
     error = drawn.influence.std() / np.sqrt(drawn.n)
     assert drawn.value == pytest.approx(known.truth, abs=4 * error)
     assert error < 0.02 * known.truth
@@ -237,7 +237,7 @@ def test_intervals_cover_the_truth_with_the_probability_of_their_level(outcomes,
     known, generator, covered = outcomes[model], np.random.default_rng(2), []
     estimate = slate_estimates(known.log, **known.arguments, q=known.any_q() / 4, names=[name])[name]
     for _ in range(400):
-        low, high = known.drawn(estimate, 500, generator).interval()
+        low, high = known.resample(estimate, 500, generator).interval()
         covered.append(low <= known.truth <= high)
     assert np.mean(covered) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 400))
 

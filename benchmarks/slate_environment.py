@@ -1,4 +1,4 @@
-"""A small world of slates that can be enumerated: every slate, every outcome of its clicks, every probability."""
+"""A small environment of slates that can be enumerated: every slate, every outcome of its clicks, every probability."""
 
 from dataclasses import dataclass
 from itertools import permutations, product
@@ -13,7 +13,7 @@ SLATES = np.array(list(permutations(range(ITEMS), SLOTS)))
 CLICKS = np.array(list(product([0.0, 1.0], repeat=SLOTS)))
 _GENERATOR = np.random.default_rng(5)
 ATTRACTION = _GENERATOR.uniform(0.1, 0.8, (USERS, ITEMS))
-# scores of two Plackett-Luce policies: the log prefers what the target avoids
+# scores of two Plackett-Luce policies: the logging policy prefers items that the target avoids
 LOGGING, TARGET = _GENERATOR.normal(0, 0.2, (USERS, ITEMS)) - 3 * ATTRACTION, 3 * ATTRACTION
 
 
@@ -28,19 +28,19 @@ def cascade(attraction, clicks):
 def dependent_click(attraction, clicks, continuation=0.7):
     """Without a click to the next slot, after one with probability 0.7: summed over where the user has stopped."""
     total = 0.0
-    for seen in range(1, len(attraction) + 1):
-        a, c = attraction[:seen], clicks[:seen]
-        walked = np.prod(np.where(c == 1, continuation * a, 1 - a)[:-1])
-        last = (a if c[-1] else 1 - a)[-1]
-        stopped = 1.0 if seen == len(attraction) else (1 - continuation) * c[-1]
-        total += walked * last * stopped * (not clicks[seen:].any())
+    for depth in range(1, len(attraction) + 1):
+        a, c = attraction[:depth], clicks[:depth]
+        reach_probability = np.prod(np.where(c == 1, continuation * a, 1 - a)[:-1])
+        last_probability = (a if c[-1] else 1 - a)[-1]
+        stop_probability = 1.0 if depth == len(attraction) else (1 - continuation) * c[-1]
+        total += reach_probability * last_probability * stop_probability * (not clicks[depth:].any())
     return total
 
 
 def position_based(attraction, clicks, eta=1.3):
     """Slots are independent, clicked with probability attraction / k^1.3."""
-    chance = attraction / np.arange(1, len(attraction) + 1) ** eta
-    return np.prod(np.where(clicks == 1, chance, 1 - chance))
+    click_probability = attraction / np.arange(1, len(attraction) + 1) ** eta
+    return np.prod(np.where(clicks == 1, click_probability, 1 - click_probability))
 
 
 def choice(attraction, clicks):
@@ -59,27 +59,27 @@ CLICK_MODELS = {
 }
 
 
-def conditional(scores, above):
+def conditional(scores, items_above):
     """Probability [items] of the next item of a Plackett-Luce policy below the items above."""
     weights = np.exp(scores)
-    weights[list(above)] = 0
+    weights[list(items_above)] = 0
     return weights / weights.sum()
 
 
 def propensities(scores):
-    """Of all slates [slates, slots]: the probability of each item given those above."""
+    """Of all slates [slates, slots]: the probability of each item conditional on those above."""
     return np.array([[conditional(scores, s[:k])[s[k]] for k in range(SLOTS)] for s in SLATES])
 
 
 def position_propensities(scores):
     """Of all slates [slates, slots]: the probability of each item in its slot, summed over the slates that have it."""
-    chance = propensities(scores).prod(axis=1)
-    return np.array([[chance[SLATES[:, k] == s[k]].sum() for k in range(SLOTS)] for s in SLATES])
+    probability = propensities(scores).prod(axis=1)
+    return np.array([[probability[SLATES[:, k] == s[k]].sum() for k in range(SLOTS)] for s in SLATES])
 
 
 @dataclass
 class Outcomes:
-    """Every outcome of a world: the log of them, its probability under both policies, and what the target does."""
+    """Every outcome of the environment: log, probability under both policies, and propensities of the target."""
 
     log: SlateLog
     logging_policy: np.ndarray
@@ -99,59 +99,61 @@ class Outcomes:
 
         The target fills the slots below. 0 for items that stand above.
         """
-        found = np.zeros(self.target_conditional.shape)
+        values = np.zeros(self.target_conditional.shape)
         user, slate, reward = self.log.user_id, self.log.slate, self.log.reward
         for row, slot, item in np.argwhere(self.target_conditional > 0):
-            above = (slate[:, :slot] == slate[row, :slot]).all(axis=1)
-            rows = (user == user[row]) & above & (slate[:, slot] == item)
-            found[row, slot, item] = self.target[rows] @ reward[rows, slot:].sum(axis=1) / self.target[rows].sum()
-        return found
+            same_items_above = (slate[:, :slot] == slate[row, :slot]).all(axis=1)
+            rows = (user == user[row]) & same_items_above & (slate[:, slot] == item)
+            values[row, slot, item] = self.target[rows] @ reward[rows, slot:].sum(axis=1) / self.target[rows].sum()
+        return values
 
     def any_q(self, seed=0):
         """Predictions of a model that has learnt nothing: normal noise [outcomes, slots, items].
 
         By user, items above and item, as any model's are: it does not know the clicks to come.
         """
-        found = np.empty(self.target_conditional.shape)
+        predictions = np.empty(self.target_conditional.shape)
         for slot in range(SLOTS):
-            known = np.column_stack([self.log.user_id, self.log.slate[:, :slot]])
-            _, group = np.unique(known, axis=0, return_inverse=True)
+            keys = np.column_stack([self.log.user_id, self.log.slate[:, :slot]])
+            _, group = np.unique(keys, axis=0, return_inverse=True)
             noise = np.random.default_rng([seed, slot]).normal(size=(group.max() + 1, ITEMS))
-            found[:, slot] = noise[group.ravel()]
-        return found
+            predictions[:, slot] = noise[group.ravel()]
+        return predictions
 
     @property
     def arguments(self):
-        """What `slate_estimates` needs besides q."""
+        """Arguments of `slate_estimates` besides q."""
         return {
             "target_propensity": self.target_propensity,
             "target_position": self.target_position,
             "target_conditional": self.target_conditional,
         }
 
-    def drawn(self, estimate, n, generator):
-        """An estimate from all outcomes made one from a log of n slates."""
+    def resample(self, estimate, n, generator):
+        """The estimate from n slates, drawn from the outcomes by the logging policy."""
         rows = generator.choice(len(self.log), n, p=self.logging_policy)
         parts = tuple((top[rows], bottom[rows]) for top, bottom in estimate.parts)
         return Estimate(parts, tuple(weight[rows] for weight in estimate.weights))
 
 
 def enumerate_outcomes(model):
-    """Outcomes under a click model, for two users who come equally often."""
-    columns = {name: [] for name in ("user", "slate", "reward", "row", "clicked")}
+    """Outcomes under a click model, for two users with equal frequency."""
+    columns = {name: [] for name in ("user", "slate", "reward", "row", "click_probability")}
     for user in range(USERS):
         for row, slate in enumerate(SLATES):
             for clicks in CLICKS:
-                chance = CLICK_MODELS[model](ATTRACTION[user, slate], clicks)
-                for name, value in zip(columns, (user, slate, clicks, row, chance), strict=True):
+                probability = CLICK_MODELS[model](ATTRACTION[user, slate], clicks)
+                for name, value in zip(columns, (user, slate, clicks, row, probability), strict=True):
                     columns[name].append(value)
-    user, slate, reward, row, clicked = (np.array(values) for values in columns.values())
+    user, slate, reward, row, click_probability = (np.array(values) for values in columns.values())
 
     def of_slates(function, scores):
         return np.stack([function(scores[u]) for u in range(USERS)])[user, row]
 
     propensity, target = (of_slates(propensities, scores) for scores in (LOGGING, TARGET))
-    below = [[conditional(TARGET[u], s[:k]) for k in range(SLOTS)] for u, s in zip(user, slate, strict=True)]
+    target_conditional = [
+        [conditional(TARGET[u], s[:k]) for k in range(SLOTS)] for u, s in zip(user, slate, strict=True)
+    ]
     log = SlateLog(
         event_id=[f"{number}" for number in range(len(user))],
         user_id=user,
@@ -161,8 +163,13 @@ def enumerate_outcomes(model):
         propensity=propensity,
         position_propensity=of_slates(position_propensities, LOGGING),
     )
-    chance = clicked / USERS
+    probability = click_probability / USERS
     position = of_slates(position_propensities, TARGET)
     return Outcomes(
-        log, chance * propensity.prod(axis=1), chance * target.prod(axis=1), target, position, np.array(below)
+        log,
+        probability * propensity.prod(axis=1),
+        probability * target.prod(axis=1),
+        target,
+        position,
+        np.array(target_conditional),
     )
