@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.off_policy import as_log, draw_arrays
-from benchmarks.simulation import ours
+from benchmarks.simulation import own_loop
 from recbandits.agents.factory import make_agent
 from recbandits.data import Features
 from recbandits.environments.synthetic import StationaryLinearEnvironment
@@ -102,7 +102,7 @@ def measure_simulation(seconds=0.5):
             actions, size, batch = sizes.values()
             environment = StationaryLinearEnvironment(actions, size - 1, batch)
             steps = int(max(20, seconds / (20e-6 + batch * actions * size**2 * 1e-10)))
-            run = ours(environment, steps)
+            run = own_loop(environment, steps)
             speed = statistics.median(run() for _ in range(3))
             share = speed * operations(actions, size) / rate
             rows.append({"varied": varied, "value": value, "speed": speed, "share": share})

@@ -22,7 +22,7 @@ def test_the_operations_of_a_score_are_those_of_its_packed_form():
 def test_a_curve_has_a_speed_and_a_share_of_the_bound(monkeypatch):
     """Half the rate of the matrix product doubles the share."""
     monkeypatch.setattr(scaling, "SIMULATIONS", {"actions": (5,)})
-    monkeypatch.setattr(scaling, "ours", lambda environment, steps: lambda: 1000.0)
+    monkeypatch.setattr(scaling, "own_loop", lambda environment, steps: lambda: 1000.0)
     shares = []
     for rate in (1e9, 5e8):
         monkeypatch.setattr(scaling, "measure_gemm", lambda rate=rate: rate)
