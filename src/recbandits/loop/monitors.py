@@ -44,7 +44,7 @@ def propensities(decisions, policies=None, floor=0.001):
       floor: propensity up to which a decision counts as rare.
 
     Returns:
-      DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p), with its 99.9 % interval low and high,
+      DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p); low and high, its 99.9 % interval,
       exact with the policy and estimated without; smallest (propensity); at_floor (share of decisions with at most
       `floor`); differing (share whose propensity is not what the policy gives, NaN without the policy); power, a
       sentence; alarm.

@@ -127,7 +127,7 @@ def compute_slate_probabilities(
     """
     logged = tf.constant(log.slate, tf.int32)
 
-    def compute(_, number):
+    def compute(seed, number):
         # the last batch may be logged in part: its missing rows are filled up, and cut off again
         batch = environment.batch()
         rows = number * environment.batch_size + tf.range(environment.batch_size, dtype=tf.int64)
