@@ -41,6 +41,6 @@ class Specs:
 
 def experience(observation, slate, feedback):
     """Return the trajectory [batch, 1, ...] of the items shown and the feedback on them."""
-    shown = slotted(observation, slate)
-    single = trajectory.single_step(shown, (), (), feedback, tf.ones_like(shown[GLOBAL][:, 0]))
+    observation = slotted(observation, slate)
+    single = trajectory.single_step(observation, (), (), feedback, tf.ones_like(observation[GLOBAL][:, 0]))
     return tf.nest.map_structure(lambda part: tf.expand_dims(part, 1), single)

@@ -21,7 +21,7 @@ QUICK = {name: {"learning_rate": 0.01} for name in ("epsilon_greedy", "boltzmann
 QUICK["neural_linucb"] = {"learning_rate": 0.01, "pretrain_steps": 100}
 
 
-def environment(**options):
+def make_environment(**options):
     return StationaryLinearEnvironment(**({"num_actions": 5, "context_size": 3, "batch_size": 16} | options))
 
 
@@ -29,10 +29,10 @@ def environment(**options):
 @pytest.mark.parametrize("name", LEARNERS)
 def test_each_agent_ends_far_below_the_regret_of_uniform_and_of_the_best_fixed_arm(name, per_arm):
     """Last of 4 windows, users and noise in common; masks, noise and both kinds of observation at once."""
-    world = environment(per_arm=per_arm, available=0.8, reward_noise=0.1)
+    environment = make_environment(per_arm=per_arm, available=0.8, reward_noise=0.1)
     agents = {name: NAMES[name](**QUICK.get(name, {})), "uniform": parameters.Uniform()}
     agents["fixed"] = parameters.BestFixedArm()
-    runs = simulate(world, agents, steps=400, points=4)
+    runs = simulate(environment, agents, steps=400, points=4)
     last = runs[runs["step"] == 400].set_index("agent")["regret"]
     assert last[name] < 0.25 * last["uniform"]
     assert last[name] < 0.75 * last["fixed"]
@@ -41,36 +41,36 @@ def test_each_agent_ends_far_below_the_regret_of_uniform_and_of_the_best_fixed_a
 @pytest.mark.parametrize("name", ["epsilon_greedy", "neural_linucb"])
 def test_a_dot_product_network_learns_too_and_needs_arms_with_features(name):
     agent = NAMES[name](network="dot_product", **QUICK[name])
-    world = environment(per_arm=True)
-    regret = simulate(world, agent, steps=400, points=4)["regret"]
+    environment = make_environment(per_arm=True)
+    regret = simulate(environment, agent, steps=400, points=4)["regret"]
     assert regret.iloc[-1] < 0.3 * regret.iloc[0]
     with pytest.raises(ValueError, match="network must be 'common_tower' where arms have no features"):
-        make_agent(agent, environment())
+        make_agent(agent, make_environment())
 
 
 def test_baselines_are_ordered_and_the_oracle_has_no_regret():
     agents = {name: NAMES[name]() for name in ("uniform", "best_fixed_arm", "oracle")}
-    regret = totals(simulate(environment(), agents, steps=200))["regret"]
+    regret = totals(simulate(make_environment(), agents, steps=200))["regret"]
     assert regret["oracle"].item() == 0.0
     assert 0.0 < regret["best_fixed_arm"].item() < regret["uniform"].item()
 
 
 def test_uniform_plays_every_available_arm_alike():
-    world = environment(batch_size=10_000, available=0.5)
-    time_step = world.reset()
-    action = make_agent("uniform", world).collect_policy.action(time_step).action.numpy()
+    environment = make_environment(batch_size=10_000, available=0.5)
+    time_step = environment.reset()
+    action = make_agent("uniform", environment).collect_policy.action(time_step).action.numpy()
     mask = time_step.observation[1].numpy().astype(bool)
     assert mask[np.arange(len(action)), action].all()
-    everything = mask.all(axis=1)
-    share = np.bincount(action[everything], minlength=5) / everything.sum()
-    np.testing.assert_allclose(share, 0.2, atol=4 * np.sqrt(0.2 * 0.8 / everything.sum()))
+    all_available = mask.all(axis=1)
+    share = np.bincount(action[all_available], minlength=5) / all_available.sum()
+    np.testing.assert_allclose(share, 0.2, atol=4 * np.sqrt(0.2 * 0.8 / all_available.sum()))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_masked_arms_are_never_played(name):
-    world = environment(available=0.3, batch_size=500, per_arm=True)
-    agent = make_agent(name, world)
-    time_step = world.reset()
+    environment = make_environment(available=0.3, batch_size=500, per_arm=True)
+    agent = make_agent(name, environment)
+    time_step = environment.reset()
     for policy in (agent.policy, agent.collect_policy):
         action = policy.action(time_step).action.numpy()
         assert time_step.observation[1].numpy()[np.arange(500), action].all()
@@ -78,9 +78,11 @@ def test_masked_arms_are_never_played(name):
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_one_seed_one_agent_and_another_seed_another(name):
-    world = environment()
-    first, again, other = (simulate(world, NAMES[name](), steps=30, seeds=[seed], points=3) for seed in (3, 3, 4))
-    assert first.equals(again)
+    environment = make_environment()
+    first, repeat, other = (
+        simulate(environment, NAMES[name](), steps=30, seeds=[seed], points=3) for seed in (3, 3, 4)
+    )
+    assert first.equals(repeat)
     assert not np.allclose(first["regret"], other["regret"])
 
 
@@ -88,15 +90,15 @@ def test_weights_depend_on_their_seed_alone():
     weights = []
     for global_seed, seed in ((1, 5), (2, 5), (1, 6)):
         tf.random.set_seed(global_seed)
-        weights.append(make_agent("epsilon_greedy", environment(), seed=seed).model.network.variables[0].numpy())
+        weights.append(make_agent("epsilon_greedy", make_environment(), seed=seed).model.network.variables[0].numpy())
     np.testing.assert_array_equal(weights[0], weights[1])
     assert not np.allclose(weights[0], weights[2])
 
 
 def test_policies_give_the_features_of_the_chosen_arm_as_tf_agents_expects():
-    world = environment(per_arm=True)
-    agent = make_agent("linucb", world)
-    time_step = world.reset()
+    environment = make_environment(per_arm=True)
+    agent = make_agent("linucb", environment)
+    time_step = environment.reset()
     step = agent.collect_policy.action(time_step)
     expected = time_step.observation[PER_ARM].numpy()[np.arange(16), step.action]
     np.testing.assert_array_equal(step.info.chosen_arm_features, expected)
@@ -105,12 +107,12 @@ def test_policies_give_the_features_of_the_chosen_arm_as_tf_agents_expects():
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_saved_policy_acts_as_the_agent(name, tmp_path):
-    world = environment(per_arm=True)
-    agent = make_agent(name, world)
-    simulate(world, agent, steps=20)
+    environment = make_environment(per_arm=True)
+    agent = make_agent(name, environment)
+    simulate(environment, agent, steps=20)
     policy_saver.PolicySaver(agent.policy).save(str(tmp_path / "policy"))
     loaded = tf.saved_model.load(str(tmp_path / "policy"))
-    observation = world.batch().observation
+    observation = environment.batch().observation
     time_step = ts.restart(observation, batch_size=16)
     for _ in range(2):  # the saved mixture continues the agent's stream of seeds
         np.testing.assert_array_equal(loaded.action(time_step).action, agent.policy.action(time_step).action)
@@ -118,26 +120,26 @@ def test_a_saved_policy_acts_as_the_agent(name, tmp_path):
 
 def test_exp3_favours_the_better_agent_and_tf_agents_own_barely_does():
     """LinUCB against a mixture member that learns nothing (tikhonov so large that it always plays arm 0)."""
-    world = environment()
-    useless = parameters.LinUCB(alpha=0.0, tikhonov=1e12)
-    mixture = parameters.Exp3Mixture(agents=(parameters.LinUCB(), useless), gamma=0.1, reward_range=(-5.0, 5.0))
-    agent = make_agent(mixture, world)
-    simulate(world, agent, steps=300)
+    environment = make_environment()
+    constant_agent = parameters.LinUCB(alpha=0.0, tikhonov=1e12)
+    mixture = parameters.Exp3Mixture(agents=(parameters.LinUCB(), constant_agent), gamma=0.1, reward_range=(-5.0, 5.0))
+    agent = make_agent(mixture, environment)
+    simulate(environment, agent, steps=300)
     assert agent.probabilities[0] > 0.9
     variables = exp3_mixture_agent.Exp3MixtureVariableCollection(2)
-    members = [make_agent(member, world) for member in mixture.agents]
-    theirs = exp3_mixture_agent.Exp3MixtureAgent(members, variables)
-    simulate(world, theirs, steps=300)
+    members = [make_agent(member, environment) for member in mixture.agents]
+    reference = exp3_mixture_agent.Exp3MixtureAgent(members, variables)
+    simulate(environment, reference, steps=300)
     assert variables.inverse_temperature >= 1000.0
 
 
 def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
-    world = environment()
-    agent = make_agent("neural_linucb", world, pretrain_steps=5)
-    simulate(world, agent, steps=5)
+    environment = make_environment()
+    agent = make_agent("neural_linucb", environment, pretrain_steps=5)
+    simulate(environment, agent, steps=5)
     assert agent.model.linear.count.numpy().sum() == 0
     weights = [variable.numpy() for variable in agent.model.trainable_variables]
-    simulate(world, agent, steps=4, seeds=[1])
+    simulate(environment, agent, steps=4, seeds=[1])
     assert agent.model.linear.count.numpy().sum() == 4 * 16
     for before, after in zip(weights, agent.model.trainable_variables, strict=True):
         np.testing.assert_array_equal(before, after)
@@ -157,10 +159,10 @@ def count_draws(policy, observation, times):
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("lints", "exp3_mixture")])
 def test_probabilities_are_the_frequencies_of_the_actions(name):
     """A trained agent acts 10,000 times for 2 users: chi-square for each of them, collecting and serving."""
-    world = environment(available=0.6, batch_size=2)
-    agent = make_agent(name, world)
-    simulate(world, agent, steps=30)
-    batch = world.batch()
+    environment = make_environment(available=0.6, batch_size=2)
+    agent = make_agent(name, environment)
+    simulate(environment, agent, steps=30)
+    batch = environment.batch()
     for policy in (agent.collect_policy, agent.policy):
         p = policy.probabilities(batch.observation).numpy().astype(float)
         np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
@@ -175,23 +177,23 @@ def test_probabilities_are_the_frequencies_of_the_actions(name):
 
 def test_propensities_are_the_formula_when_collecting_and_0_or_1_when_serving():
     """Epsilon 0.3 with 5 arms: 0.76 on the best and 0.06 on the others."""
-    world = environment()
-    agent = make_agent("epsilon_greedy", world, epsilon=0.3)
-    observation = world.batch().observation
-    explored = np.sort(agent.collect_policy.probabilities(observation).numpy(), axis=1)
-    np.testing.assert_allclose(explored, [[0.06] * 4 + [0.76]] * 16, rtol=1e-5)
-    served = np.sort(agent.policy.probabilities(observation).numpy(), axis=1)
-    np.testing.assert_array_equal(served, [[0.0] * 4 + [1.0]] * 16)
+    environment = make_environment()
+    agent = make_agent("epsilon_greedy", environment, epsilon=0.3)
+    observation = environment.batch().observation
+    collect_probabilities = np.sort(agent.collect_policy.probabilities(observation).numpy(), axis=1)
+    np.testing.assert_allclose(collect_probabilities, [[0.06] * 4 + [0.76]] * 16, rtol=1e-5)
+    greedy_probabilities = np.sort(agent.policy.probabilities(observation).numpy(), axis=1)
+    np.testing.assert_array_equal(greedy_probabilities, [[0.0] * 4 + [1.0]] * 16)
 
 
 @pytest.mark.parametrize(("name", "agent_name"), [("lints", "LinTS"), ("exp3_mixture", "the EXP3 mixture")])
 def test_propensities_without_a_formula_are_refused(name, agent_name):
-    world = environment()
-    agent = make_agent(name, world)
+    environment = make_environment()
+    agent = make_agent(name, environment)
     with pytest.raises(ValueError, match=f"{agent_name} has no exact propensities, .* explore around the estimates"):
-        agent.collect_policy.probabilities(world.batch().observation)
+        agent.collect_policy.probabilities(environment.batch().observation)
     if name == "lints":  # which serves by its estimates
-        assert (agent.policy.probabilities(world.batch().observation).numpy().max(axis=1) == 1.0).all()
+        assert (agent.policy.probabilities(environment.batch().observation).numpy().max(axis=1) == 1.0).all()
 
 
 @pytest.mark.parametrize(
@@ -225,13 +227,13 @@ def test_propensities_without_a_formula_are_refused(name, agent_name):
 )
 def test_unsuitable_parameters_are_refused(name, values, message):
     with pytest.raises(ValueError, match=message):
-        make_agent(name, environment(), **values)
+        make_agent(name, make_environment(), **values)
 
 
 def test_an_oracle_needs_an_environment_that_knows_its_rewards():
     class Specs:
-        time_step_spec = environment().time_step_spec
-        action_spec = environment().action_spec
+        time_step_spec = make_environment().time_step_spec
+        action_spec = make_environment().action_spec
 
     with pytest.raises(ValueError, match="Oracle needs an environment of recbandits"):
         make_agent("oracle", Specs())
@@ -264,7 +266,7 @@ def test_an_environment_that_does_not_fit_is_refused(observation, action, messag
 
 
 def test_a_mask_without_any_arm_is_refused_in_and_outside_a_graph():
-    agent = make_agent("linucb", environment(available=0.5))
+    agent = make_agent("linucb", make_environment(available=0.5))
     time_step = ts.restart((tf.ones([2, 4]), tf.constant([[1, 0, 0, 0, 0], [0] * 5])), batch_size=2)
     for act in (agent.policy.action, tf.function(agent.policy.action, autograph=False)):
         with pytest.raises(tf.errors.InvalidArgumentError, match="a mask must leave an arm"):
@@ -272,9 +274,9 @@ def test_a_mask_without_any_arm_is_refused_in_and_outside_a_graph():
 
 
 def test_serving_does_not_change_the_actions_of_collecting():
-    world = environment()
-    time_step = world.reset()
-    serving, other = (make_agent("lints", world, seed=1) for _ in range(2))
+    environment = make_environment()
+    time_step = environment.reset()
+    serving, other = (make_agent("lints", environment, seed=1) for _ in range(2))
     for _ in range(3):
         serving.policy.action(time_step)
     for _ in range(3):
@@ -284,8 +286,8 @@ def test_serving_does_not_change_the_actions_of_collecting():
 
 
 def test_a_seed_makes_one_action_reproducible():
-    world = environment(batch_size=200)
-    agent, time_step = make_agent("uniform", world), world.reset()
+    environment = make_environment(batch_size=200)
+    agent, time_step = make_agent("uniform", environment), environment.reset()
     first, again, other, free = (
         agent.collect_policy.action(time_step, seed=seed).action.numpy() for seed in (5, 5, 6, None)
     )
@@ -306,7 +308,7 @@ def test_a_seed_makes_one_action_reproducible():
     ],
 )
 def test_observations_of_another_shape_are_refused(per_arm, observation, message):
-    agent = make_agent("linucb", environment(per_arm=per_arm))
+    agent = make_agent("linucb", make_environment(per_arm=per_arm))
     with pytest.raises(ValueError, match=message):
         agent.policy.action(ts.restart(observation, batch_size=2))
 
@@ -328,8 +330,8 @@ def test_observations_of_float64_are_refused_by_name(name):
 
 
 def test_scores_and_probabilities_take_observations_of_any_number_type():
-    agent = make_agent("epsilon_greedy", environment())
-    observation = environment().batch().observation
+    agent = make_agent("epsilon_greedy", make_environment())
+    observation = make_environment().batch().observation
     expected = agent.collect_policy.probabilities(observation)
     for same in (tf.cast(observation, tf.float64), observation.numpy(), observation.numpy().astype(float)):
         np.testing.assert_array_equal(agent.collect_policy.probabilities(same), expected)

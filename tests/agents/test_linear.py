@@ -104,26 +104,26 @@ def test_estimates_are_theta_x_and_the_width_of_the_ellipsoid():
 def test_it_chooses_as_tf_agents_linucb_on_well_conditioned_data(alpha):
     """The same 500 interactions for both; the same actions on 1,000 contexts, except for arms that are nearly tied."""
     environment = StationaryLinearEnvironment(num_actions=6, context_size=4, batch_size=500)
-    ours = make_agent("linucb", environment, alpha=alpha, tikhonov=1.0)
-    theirs = lin_ucb_agent.LinearUCBAgent(
+    linucb = make_agent("linucb", environment, alpha=alpha, tikhonov=1.0)
+    reference = lin_ucb_agent.LinearUCBAgent(
         environment.time_step_spec(), environment.action_spec(), alpha=alpha, tikhonov_weight=1.0, dtype=tf.float32
     )
     batch = environment.batch()
     action = tf.range(500) % 6
     reward = batch.expected(action)
-    for agent in (ours, theirs):
+    for agent in (linucb, reference):
         experience = trajectory.single_step(
             batch.observation, action, agent.collect_policy.info_spec, reward, tf.ones(500)
         )
         agent.train(tf.nest.map_structure(lambda tensor: tensor[:, None], experience))
     environment = StationaryLinearEnvironment(num_actions=6, context_size=4, batch_size=1000, seed=5)
     time_step = environment.reset()
-    scores = np.sort(ours.collect_policy.scores(time_step.observation, tf.constant([0, 0])).numpy(), axis=1)
+    scores = np.sort(linucb.collect_policy.scores(time_step.observation, tf.constant([0, 0])).numpy(), axis=1)
     clear = scores[:, -1] - scores[:, -2] > 1e-3
     assert clear.mean() > 0.98
     np.testing.assert_array_equal(
-        ours.collect_policy.action(time_step).action.numpy()[clear],
-        theirs.collect_policy.action(time_step).action.numpy()[clear],
+        linucb.collect_policy.action(time_step).action.numpy()[clear],
+        reference.collect_policy.action(time_step).action.numpy()[clear],
     )
 
 
@@ -147,9 +147,9 @@ def test_the_first_of_tied_arms_is_taken_and_a_masked_arm_never():
 def test_scoring_in_float32_reaches_the_regret_of_a_float64_reference(movielens):
     """Ill-conditioned on purpose (tikhonov 0.001): LinUCB in plain NumPy on the same 5 streams of 10,000 users."""
     environment = MovieLensEnvironment(svd(movielens.ratings, rank=20, num_movies=20), num_actions=20, batch_size=8)
-    ours = totals(simulate(environment, LinUCB(), steps=1250, seeds=range(5), points=1))["regret"]
+    regret = totals(simulate(environment, LinUCB(), steps=1250, seeds=range(5), points=1))["regret"]
     reference = [reference_regret(environment, seed, LinUCB(), steps=1250) for seed in range(5)]
-    assert ours.mean() == pytest.approx(np.mean(reference), rel=0.02)
+    assert regret.mean() == pytest.approx(np.mean(reference), rel=0.02)
 
 
 def reference_regret(environment, seed, parameters, steps):
@@ -169,8 +169,8 @@ def reference_regret(environment, seed, parameters, steps):
         for row, arm, value in zip(x, action, reward, strict=True):
             A[arm] += np.outer(row, row)
             b[arm] += value * row
-        played = np.unique(action)
-        inverse[played] = np.linalg.inv(A[played])
+        played_arms = np.unique(action)
+        inverse[played_arms] = np.linalg.inv(A[played_arms])
         environment.advance()
     return regret / steps
 
@@ -186,9 +186,9 @@ def test_linucb_with_default_parameters_solves_the_zero_filled_environment(real_
     assert regret["alpha 10"].mean() > 0.25
 
 
-def exact_widths(seen, x, tikhonov):
+def exact_widths(contexts, x, tikhonov):
     """sqrt(x^T (A + tikhonov I)^-1 x) in rational arithmetic: float32 numbers are fractions."""
-    rows = [[Fraction(float(value)) for value in row] for row in seen]
+    rows = [[Fraction(float(value)) for value in row] for row in contexts]
     matrix = [
         [sum(row[i] * row[j] for row in rows) + (i == j) * Fraction(tikhonov) for j in range(3)] for i in range(3)
     ]

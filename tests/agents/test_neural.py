@@ -40,8 +40,8 @@ def test_a_weight_of_2_is_an_example_twice_and_a_weight_of_0_is_none(network):
             np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("weight_decay", "kept"), [(0.0, 1.0), (20.0, 0.8)])
-def test_kernels_decay_and_biases_do_not(weight_decay, kept):
+@pytest.mark.parametrize(("weight_decay", "kernel_factor"), [(0.0, 1.0), (20.0, 0.8)])
+def test_kernels_decay_and_biases_do_not(weight_decay, kernel_factor):
     """Examples of weight 0 have no gradient: a step of 0.01 at decay 20 subtracts a fifth of the kernels."""
     for model in models("common_tower", weight_decay=weight_decay):
         trained = model.trainable_variables
@@ -49,7 +49,7 @@ def test_kernels_decay_and_biases_do_not(weight_decay, kept):
             variable.assign(tf.ones_like(variable))
         model.learn(experience([0, 1, 2]), tf.zeros([3]))
         for variable in trained:
-            expected = kept if variable.shape.rank > 1 else 1.0
+            expected = kernel_factor if variable.shape.rank > 1 else 1.0
             np.testing.assert_allclose(variable, np.full(variable.shape, expected), rtol=1e-6, err_msg=variable.name)
 
 

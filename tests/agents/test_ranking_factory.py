@@ -37,7 +37,7 @@ RANDOM = ("no penalty", "cosine distance", "cascading_lints")  # both models; ra
 each_random_learner = pytest.mark.parametrize("parameters", [LEARNERS[name] for name in RANDOM], ids=RANDOM)
 
 
-def world(feedback="score_vector", batch_size=32):
+def make_environment(feedback="score_vector", batch_size=32):
     return SyntheticRankingEnvironment(
         num_items=12, num_slots=4, batch_size=batch_size, clicks=FEEDBACK[feedback], feedback=feedback
     )
@@ -65,25 +65,25 @@ def slates(agent, environment):
 @each_learner
 def test_each_agent_comes_closer_to_the_optimal_slate_than_random_ones_do(parameters, feedback):
     """Regret of the last quarter of 300 steps, users and clicks in common: at most a third of that of random slates."""
-    runs = simulate(world(feedback), {"it": parameters, "random": "random_ranking"}, steps=300, points=4)
+    runs = simulate(make_environment(feedback), {"it": parameters, "random": "random_ranking"}, steps=300, points=4)
     last = runs[runs["step"] == 300].set_index("agent")["regret"]
     assert 0 < last["it"] < last["random"] / 3
 
 
 @each_learner
 def test_serving_is_deterministic_and_does_not_change_the_slates_of_collecting(parameters):
-    environment = world()
+    environment = make_environment()
     serving, other = (make_agent(parameters, environment, seed=1) for _ in range(2))
-    served = [act(serving.policy, environment).numpy() for _ in range(3)]
-    for slate in served[1:]:
-        np.testing.assert_array_equal(slate, served[0])
+    greedy_slates = [act(serving.policy, environment).numpy() for _ in range(3)]
+    for slate in greedy_slates[1:]:
+        np.testing.assert_array_equal(slate, greedy_slates[0])
     for _ in range(3):
         np.testing.assert_array_equal(act(serving.collect_policy, environment), act(other.collect_policy, environment))
 
 
 @each_random_learner
 def test_a_restored_agent_continues_with_the_same_slates(parameters, tmp_path):
-    environment = world()
+    environment = make_environment()
     agent = make_agent(parameters, environment, seed=1)
     learn(agent, environment, 3)
     path = tf.train.Checkpoint(agent=agent).save(str(tmp_path / "agent"))
@@ -98,7 +98,7 @@ def test_a_restored_agent_continues_with_the_same_slates(parameters, tmp_path):
 
 @each_learner
 def test_one_seed_one_agent_and_another_seed_another(parameters):
-    environment, results = world(batch_size=200), []
+    environment, results = make_environment(batch_size=200), []
     for seed in (3, 3, 4):
         tf.random.set_seed(len(results))
         environment.restart(0)
@@ -113,7 +113,7 @@ def test_one_seed_one_agent_and_another_seed_another(parameters):
 
 @each_random_learner
 def test_a_saved_policy_fills_the_same_slates(parameters, tmp_path):
-    environment = world()
+    environment = make_environment()
     agent = make_agent(parameters, environment)
     learn(agent, environment, 3)
     for name in ("policy", "collect_policy"):
@@ -126,7 +126,7 @@ def test_a_saved_policy_fills_the_same_slates(parameters, tmp_path):
 
 @each_learner
 def test_pairs_and_the_scorer_score_as_the_policy_does(parameters):
-    environment = world()
+    environment = make_environment()
     agent = make_agent(parameters, environment)
     learn(agent, environment, 3)
     observation = environment.batch().observation
@@ -138,8 +138,8 @@ def test_pairs_and_the_scorer_score_as_the_policy_does(parameters):
 
 
 def test_a_dot_product_network_ranks_too():
-    agent = make_agent("ranking", world(), network="dot_product")
-    scores = agent.policy.scores(world().batch().observation, tf.constant([0, 0])).numpy()
+    agent = make_agent("ranking", make_environment(), network="dot_product")
+    scores = agent.policy.scores(make_environment().batch().observation, tf.constant([0, 0])).numpy()
     assert scores.min() < 0 < scores.max()
 
 
@@ -176,10 +176,12 @@ def test_random_slates_hold_every_item_in_every_slot_alike():
 
 def test_the_training_spec_is_that_of_slotted_observations():
     specs = Specs()
-    shown = slotted(specs.observation(6), tf.zeros([6, 3], tf.int32))
+    inputs = slotted(specs.observation(6), tf.zeros([6, 3], tf.int32))
     for name in ("ranking", "cascading_linucb", "random_ranking"):
         spec = make_agent(name, specs).training_data_spec
-        assert {part: spec.observation[part].shape for part in shown} == {part: shown[part].shape[1:] for part in shown}
+        assert {part: spec.observation[part].shape for part in inputs} == {
+            part: inputs[part].shape[1:] for part in inputs
+        }
         assert (spec.action, spec.policy_info) == ((), ())
 
 
@@ -217,13 +219,13 @@ def test_corrections_and_baselines_refuse_environments_without_their_data():
     with pytest.raises(ValueError, match="position_bias must be another than 'inverse_propensity' under cascading"):
         make_agent("ranking", Specs(feedback="cascading"), position_bias="inverse_propensity")
     with pytest.raises(ValueError, match="AlsRanking needs an environment with a factorization"):
-        make_agent("als_ranking", world())
+        make_agent("als_ranking", make_environment())
 
 
 def test_agents_for_one_arm_and_for_slates_refuse_the_environment_of_the_other_kind():
     for name in NAMES:
         with pytest.raises(ValueError, match="actions must be single int32 numbers from 0"):
-            make_agent(name, world())
+            make_agent(name, make_environment())
     single = StationaryLinearEnvironment(num_actions=5, context_size=3, batch_size=2, per_arm=True)
     for name in RANKING_NAMES:
         with pytest.raises(ValueError, match=r"actions must be slates, int32 \[slots\]"):

@@ -56,23 +56,23 @@ def ranking(specs, **options):
 def test_it_learns_as_tf_agents_ranking_agent_from_the_same_slates(bias, positive_only, feedback):
     """Losses and variables after each of three steps; slates of the first step have weights of their own."""
     specs = Specs(feedback=feedback)
-    ours = ranking(specs, position_bias=bias, severity=1.7, positive_only=positive_only)
+    learner = ranking(specs, position_bias=bias, severity=1.7, positive_only=positive_only)
     kind = None if bias == "none" else bias
     other = make_tf_agents_agent(
         specs,
-        ours,
+        learner,
         positional_bias_type=kind,
         positional_bias_severity=1.7,
         positional_bias_positive_only=positive_only,
     )
-    ours_spec, other_spec = (tf.nest.flatten(agent.training_data_spec) for agent in (ours, other))
-    assert [(part.shape, part.dtype) for part in ours_spec] == [(part.shape, part.dtype) for part in other_spec]
+    learner_spec, other_spec = (tf.nest.flatten(agent.training_data_spec) for agent in (learner, other))
+    assert [(part.shape, part.dtype) for part in learner_spec] == [(part.shape, part.dtype) for part in other_spec]
     for step in range(3):
         batch = experience(*decisions(specs, 16, step))
         weights = None if step or positive_only else tf.linspace(0.5, 2.0, 16)
-        losses = ours.loss(batch, weights).loss, ours.train(batch, weights).loss
+        losses = learner.loss(batch, weights).loss, learner.train(batch, weights).loss
         np.testing.assert_allclose(losses, [other.train(batch, weights).loss] * 2, rtol=1e-5)
-        for variable, expected in zip(ours.model.network.variables, other._scoring_network.variables, strict=True):
+        for variable, expected in zip(learner.model.network.variables, other._scoring_network.variables, strict=True):
             np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -80,21 +80,21 @@ def test_it_learns_as_tf_agents_ranking_agent_from_the_same_slates(bias, positiv
 def test_weighing_positives_only_leaves_the_slots_below_a_click_without_weight(bias):
     """The loss written down: errors down to the click, whose own is weighed. TF-Agents counts those below as well."""
     specs = Specs(feedback="cascading")
-    ours = ranking(specs, position_bias=bias, severity=1.7, positive_only=True, non_click_score=-0.5)
+    agent = ranking(specs, position_bias=bias, severity=1.7, positive_only=True, non_click_score=-0.5)
     observation, slate, feedback = decisions(specs, 32)
     batch, index = experience(observation, slate, feedback), feedback["chosen_index"].numpy()[:, None]
-    score = ours.model.scores(tf.nest.map_structure(lambda part: part[:, 0], batch.observation)).numpy()
+    score = agent.model.scores(tf.nest.map_structure(lambda part: part[:, 0], batch.observation)).numpy()
     slots = np.arange(3)
     target = np.where(slots == index, 1.0, np.where(slots < index, -0.5, 0.0))
     bias_weight = (slots + 1) ** 1.7 if bias == "base" else 1.7**slots
     weight = np.where(slots == index, bias_weight, slots < index) * np.linspace(0.5, 2.0, 32)[:, None]
     expected = (weight * (target - score) ** 2).sum() / weight.sum()
     sample = tf.constant(np.linspace(0.5, 2.0, 32), tf.float32)
-    np.testing.assert_allclose(ours.loss(batch, sample).loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(agent.loss(batch, sample).loss, expected, rtol=1e-5)
     options = {"positional_bias_severity": 1.7, "positional_bias_positive_only": True, "non_click_score": -0.5}
-    other = make_tf_agents_agent(specs, ours, positional_bias_type=bias, **options)
-    everywhere = np.where(slots == index, weight, 1.0)
-    expected = (everywhere * (target - score) ** 2).sum() / everywhere.sum()
+    other = make_tf_agents_agent(specs, agent, positional_bias_type=bias, **options)
+    slot_weights = np.where(slots == index, weight, 1.0)
+    expected = (slot_weights * (target - score) ** 2).sum() / slot_weights.sum()
     np.testing.assert_allclose(other.loss(batch, sample).loss, expected, rtol=1e-5)
 
 
@@ -186,11 +186,11 @@ def test_linear_statistics_equal_an_oracle_that_learns_slot_by_slot(feedback, ga
 def test_a_weight_of_2_is_a_slate_twice_and_a_weight_of_0_is_none(feedback):
     specs = Specs(feedback=feedback)
     observation, slate, reward = decisions(specs, 3)
-    twice = tf.nest.map_structure(lambda part: tf.gather(part, [0, 0, 2]), (observation, tf.constant(slate), reward))
+    repeated = tf.nest.map_structure(lambda part: tf.gather(part, [0, 0, 2]), (observation, tf.constant(slate), reward))
     for name in ("ranking", "cascading_linucb"):
         weighted, plain = (make_agent(name, specs, seed=1) for _ in range(2))
         loss = weighted.train(experience(observation, slate, reward), tf.constant([2.0, 0.0, 1.0])).loss
-        assert float(loss) == pytest.approx(float(plain.train(experience(*twice)).loss), rel=1e-5)
+        assert float(loss) == pytest.approx(float(plain.train(experience(*repeated)).loss), rel=1e-5)
         for variable, expected in zip(weighted.model.variables, plain.model.variables, strict=True):
             np.testing.assert_allclose(variable, expected, rtol=1e-3, atol=1e-4)
 
@@ -198,7 +198,7 @@ def test_a_weight_of_2_is_a_slate_twice_and_a_weight_of_0_is_none(feedback):
 def test_optimism_is_alpha_widths_and_thompson_sampling_one_draw_a_slate():
     """20,000 draws: deviations have covariance (A + tikhonov I)^-1; equal items of one slate get equal scores."""
     specs = Specs()
-    batch, seen = experience(*decisions(specs, 30)), specs.observation(2)
+    batch, observation = experience(*decisions(specs, 30)), specs.observation(2)
     ucb, ts = (make_agent(name, specs, tikhonov=1.0, alpha=2.0) for name in ("cascading_linucb", "cascading_lints"))
     for agent in (ucb, ts):
         agent.train(batch)
@@ -207,12 +207,12 @@ def test_optimism_is_alpha_widths_and_thompson_sampling_one_draw_a_slate():
     draws = ts.model.sample(20_000, zero).numpy()
     np.testing.assert_allclose(np.cov(draws.T), inverse, atol=6 * inverse.max() * np.sqrt(2 / 20_000))
     np.testing.assert_allclose(draws.mean(axis=0), 0.0, atol=4 * np.sqrt(inverse.max() / 20_000))
-    x = np.concatenate([np.repeat(seen[GLOBAL].numpy()[:, None], 5, axis=1), seen[PER_ARM]], axis=2)
+    x = np.concatenate([np.repeat(observation[GLOBAL].numpy()[:, None], 5, axis=1), observation[PER_ARM]], axis=2)
     width = np.sqrt(np.einsum("nki,ij,nkj->nk", x, inverse, x))
     expected = x @ model.theta.numpy()[0] + 2.0 * width
-    np.testing.assert_allclose(ucb.collect_policy.scores(seen, zero), expected, rtol=1e-4, atol=1e-4)
-    alike = {GLOBAL: seen[GLOBAL], PER_ARM: tf.repeat(seen[PER_ARM][:, :1], 5, axis=1)}
-    scores = ts.collect_policy.scores(alike, zero).numpy()
+    np.testing.assert_allclose(ucb.collect_policy.scores(observation, zero), expected, rtol=1e-4, atol=1e-4)
+    uniform_observation = {GLOBAL: observation[GLOBAL], PER_ARM: tf.repeat(observation[PER_ARM][:, :1], 5, axis=1)}
+    scores = ts.collect_policy.scores(uniform_observation, zero).numpy()
     np.testing.assert_allclose(scores, np.repeat(scores[:, :1], 5, axis=1), rtol=1e-5)
     mean = np.einsum("ni,i->n", x[:, 0], model.theta.numpy()[0])
     assert (np.abs(scores[:, 0] - mean) > 1e-3).all()

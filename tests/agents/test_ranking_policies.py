@@ -82,8 +82,8 @@ def test_position_propensities_are_the_probabilities_of_all_slates_added_up(name
     policy, observation = make_policy(SAMPLINGS[name]), SPECS.observation(1)
     p = compute_slate_probabilities(policy, observation)
     expected = np.stack([np.bincount(column, weights=p, minlength=4) for column in EVERY.T])
-    own = policy.position_propensities(repeated(observation, len(EVERY)), EVERY)
-    np.testing.assert_allclose(own, expected[[0, 1], EVERY], atol=1e-11)
+    propensities = policy.position_propensities(repeated(observation, len(EVERY)), EVERY)
+    np.testing.assert_allclose(propensities, expected[[0, 1], EVERY], atol=1e-11)
 
 
 def test_propensities_without_a_formula_are_refused():
@@ -97,8 +97,8 @@ def test_propensities_without_a_formula_are_refused():
             method(observation, EVERY[:2])
     with pytest.raises(ValueError, match="CascadingLinTS has no exact propensities"):
         collect.probabilities(observation)
-    served = thompson.policy.action(SPECS.time_step(observation)).action  # by the estimates, without chance
-    np.testing.assert_array_equal(thompson.policy.propensities(observation, served), 1.0)
+    greedy_slate = thompson.policy.action(SPECS.time_step(observation)).action  # by the estimates, without chance
+    np.testing.assert_array_equal(thompson.policy.propensities(observation, greedy_slate), 1.0)
 
 
 def network_policies(specs, kind, **options):
@@ -113,26 +113,26 @@ def network_policies(specs, kind, **options):
         options["logits_temperature"] = 0.2
     if "penalty" in options:
         options["penalty_mixture_coefficient"] = options.pop("penalty")
-    theirs = names[kind](specs.items, specs.slots, specs.time_step_spec(), agent.model.network, **options)
-    return theirs, agent
+    reference = names[kind](specs.items, specs.slots, specs.time_step_spec(), agent.model.network, **options)
+    return reference, agent
 
 
 def test_descending_scores_are_tf_agents_slates():
     specs = Specs(items=9, slots=4)
-    theirs, agent = network_policies(specs, "descending_scores")
+    reference, agent = network_policies(specs, "descending_scores")
     time_step = specs.time_step(specs.observation(500))
-    expected = theirs.action(time_step).action
-    for ours in (agent.collect_policy, agent.policy, network_policies(specs, "no_penalty")[1].policy):
-        np.testing.assert_array_equal(ours.action(time_step).action, expected)
+    expected = reference.action(time_step).action
+    for slate_policy in (agent.collect_policy, agent.policy, network_policies(specs, "no_penalty")[1].policy):
+        np.testing.assert_array_equal(slate_policy.action(time_step).action, expected)
 
 
 def test_plackett_luce_slates_have_tf_agents_probability():
     """All 4 items slotted: the logarithm of the product of ours is `log_prob` of their distribution."""
     specs = Specs(items=4, slots=4)
-    theirs, agent = network_policies(specs, "no_penalty")
+    reference, agent = network_policies(specs, "no_penalty")
     observation = specs.observation(24)
     every = np.array(list(itertools.permutations(range(4))), np.int32)
-    expected = theirs.distribution(specs.time_step(observation)).action.log_prob(every)
+    expected = reference.distribution(specs.time_step(observation)).action.log_prob(every)
     propensities = agent.collect_policy.propensities(observation, every).numpy()
     np.testing.assert_allclose(np.log(propensities).sum(axis=1), expected, rtol=1e-4)
 
@@ -140,35 +140,35 @@ def test_plackett_luce_slates_have_tf_agents_probability():
 def test_the_penalty_for_similarity_is_that_of_tf_agents_after_every_slot():
     """Their logits after each item of a fixed slate, as probabilities, against ours given those above."""
     specs = Specs(items=7, slots=5)
-    theirs, agent = network_policies(specs, "cosine_distance", penalty=1.7)
+    reference, agent = network_policies(specs, "cosine_distance", penalty=1.7)
     observation = specs.observation(30)
     slate = np.random.default_rng(1).permuted(np.tile(np.arange(7, dtype=np.int32), (30, 1)), axis=1)[:, :5]
-    distribution = theirs.distribution(specs.time_step(observation)).action
-    logits, above = distribution.scores, []
+    distribution = reference.distribution(specs.time_step(observation)).action
+    logits, previous_items = distribution.scores, []
     for slot in range(5):
-        ours = agent.collect_policy.conditional(observation, slate[:, :slot])
-        np.testing.assert_allclose(ours, tf.nn.softmax(logits), rtol=2e-4, atol=1e-7)
-        above.append(tf.constant(slate[:, slot]))
-        logits = logits - tf.one_hot(above[-1], 7, on_value=np.inf)
-        logits = distribution._penalizer_fn(logits, observation[PER_ARM], above)
+        conditional = agent.collect_policy.conditional(observation, slate[:, :slot])
+        np.testing.assert_allclose(conditional, tf.nn.softmax(logits), rtol=2e-4, atol=1e-7)
+        previous_items.append(tf.constant(slate[:, slot]))
+        logits = logits - tf.one_hot(previous_items[-1], 7, on_value=np.inf)
+        logits = distribution._penalizer_fn(logits, observation[PER_ARM], previous_items)
 
 
 @pytest.mark.parametrize("kind", ["no_penalty", "cosine_distance"])
 def test_tf_agents_draws_slates_as_often_as_our_propensities_say(kind):
     """50,000 slates of theirs: chi-square against the products of ours."""
     tf.random.set_seed(1)
-    theirs, agent = network_policies(SPECS, kind)
+    reference, agent = network_policies(SPECS, kind)
     observation, n = SPECS.observation(1, seed=2), 50_000
-    slates = theirs.action(SPECS.time_step(repeated(observation, n)), seed=5).action.numpy()
+    slates = reference.action(SPECS.time_step(repeated(observation, n)), seed=5).action.numpy()
     p = compute_slate_probabilities(agent.collect_policy, observation)
     assert stats.chisquare(count_slates(slates), n * p).pvalue > 1e-3
 
 
 def test_a_seed_repeats_a_slate_which_it_does_not_with_tf_agents_penalty():
     specs = Specs(items=9, slots=4)
-    theirs, agent = network_policies(specs, "cosine_distance")
+    reference, agent = network_policies(specs, "cosine_distance")
     time_step = specs.time_step(specs.observation(200))
-    first, again = (theirs.action(time_step, seed=5).action.numpy() for _ in range(2))
+    first, again = (reference.action(time_step, seed=5).action.numpy() for _ in range(2))
     assert (first != again).any()
     first, again, other, free = (
         agent.collect_policy.action(time_step, seed=seed).action.numpy() for seed in (5, 5, 6, None)
@@ -182,8 +182,8 @@ def test_propensities_at_a_low_temperature_are_finite_where_tf_agents_overflows(
     """Scores up to 1 at temperature 0.001 are logits of 1,000, whose exponential is infinite."""
     observation = SPECS.observation(50)
     scores = observation[PER_ARM][:, :, 0]
-    theirs = ranking_policy.NoPenaltyPlackettLuce(None, 4, scores / 0.001)
-    assert not np.isfinite(theirs.scores).all()
+    reference = ranking_policy.NoPenaltyPlackettLuce(None, 4, scores / 0.001)
+    assert not np.isfinite(reference.scores).all()
     policy = make_policy({"temperature": 0.001})
     slate = policy.action(SPECS.time_step(observation)).action.numpy()
     np.testing.assert_array_equal(slate, np.argsort(-scores.numpy(), axis=1)[:, :2])
@@ -208,10 +208,10 @@ def test_slotting_keeps_the_items_of_a_slate_in_the_order_of_the_slots():
     """The slates of users 0 and 1 are (2, 0) and (1, 3); NumPy as TensorFlow, and the spec fits."""
     observation = {GLOBAL: np.zeros((2, 3), np.float32), PER_ARM: np.arange(8.0, dtype=np.float32).reshape(2, 4, 1)}
     slate = np.array([[2, 0], [1, 3]])
-    shown = slotted(observation, slate)
-    np.testing.assert_array_equal(shown[PER_ARM], [[[2.0], [0.0]], [[5.0], [7.0]]])
-    assert shown[GLOBAL] is observation[GLOBAL]
+    inputs = slotted(observation, slate)
+    np.testing.assert_array_equal(inputs[PER_ARM], [[[2.0], [0.0]], [[5.0], [7.0]]])
+    assert inputs[GLOBAL] is observation[GLOBAL]
     tensors = slotted(tf.nest.map_structure(tf.constant, observation), tf.constant(slate))
-    np.testing.assert_array_equal(tensors[PER_ARM], shown[PER_ARM])
+    np.testing.assert_array_equal(tensors[PER_ARM], inputs[PER_ARM])
     spec = slotted_spec({GLOBAL: tf.TensorSpec([3]), PER_ARM: tf.TensorSpec([4, 1])}, 2)
     assert {name: part.shape.as_list() for name, part in spec.items()} == {GLOBAL: [3], PER_ARM: [2, 1]}

@@ -176,15 +176,15 @@ class TestRated(EnvironmentContract):
 
     def test_rewards_are_the_ratings_that_these_users_gave_these_movies(self):
         """User and movies of every candidate are identified by their features, and their rating by their ids."""
-        known, environment = features(), self.make(batch_size=300)
+        rating_features, environment = features(), self.make(batch_size=300)
         batch = environment.batch()
-        by_feature = pd.Series(known.users.index, known.users["activity"].astype("float32"))
+        by_feature = pd.Series(rating_features.users.index, rating_features.users["activity"].astype("float32"))
         users = by_feature[batch.observation[GLOBAL].numpy()[:, 0]].to_numpy()
         movies = environment.movie_ids[batch.arms.numpy()]
         rating = table().set_index(["user_id", "movie_id"])["rating"]
         pairs = pd.MultiIndex.from_arrays([np.repeat(users, 4), movies.ravel()])
         np.testing.assert_array_equal(batch.expected_reward.numpy().ravel(), rating[pairs])
-        np.testing.assert_array_equal(batch.observation[PER_ARM], known.observation(users, movies)[PER_ARM])
+        np.testing.assert_array_equal(batch.observation[PER_ARM], rating_features.observation(users, movies)[PER_ARM])
         mean = table().groupby("movie_id")["rating"].mean()
         np.testing.assert_allclose(batch.unpersonalised.numpy().ravel(), mean[movies.ravel()], rtol=1e-6)
         assert all(len(set(row)) == 4 for row in movies)
@@ -198,9 +198,9 @@ class TestRated(EnvironmentContract):
             np.testing.assert_allclose(share, 1 / len(ratings), atol=4 * np.sqrt(1 / len(ratings) / 9000))
 
     def test_users_with_too_few_ratings_are_left_out(self):
-        many = table()["user_id"].value_counts() >= 10
-        assert 0 < many.sum() < USERS
-        np.testing.assert_array_equal(self.make(num_actions=10).user_ids, sorted(many.index[many]))
+        mask = table()["user_id"].value_counts() >= 10
+        assert 0 < mask.sum() < USERS
+        np.testing.assert_array_equal(self.make(num_actions=10).user_ids, sorted(mask.index[mask]))
 
     def test_ratings_that_do_not_suffice_or_are_repeated_are_refused(self):
         with pytest.raises(ValueError, match="num_actions must be at most 11, the most ratings of a user, got 13"):

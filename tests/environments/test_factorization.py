@@ -66,11 +66,11 @@ def test_folding_in_is_a_ridge_regression_on_the_movies():
     model, new = als(SPARSE[~new], rank=3, regularization=0.2, bias_regularization=3.0), SPARSE[new]
     folded = model.fold_in(new)
     np.testing.assert_array_equal(folded.user_ids, np.arange(1, 41))
-    for row, (_, own) in enumerate(new.groupby("user_id")):
-        movies = np.searchsorted(model.movie_ids, own["movie_id"])
-        deviation = own["rating"].to_numpy() - model.mean - model.movie_bias[movies]
-        bias = deviation.sum() / (len(own) + 3.0)
-        ridge = Ridge(alpha=0.2 * len(own), fit_intercept=False, solver="cholesky")
+    for row, (_, user_ratings) in enumerate(new.groupby("user_id")):
+        movies = np.searchsorted(model.movie_ids, user_ratings["movie_id"])
+        deviation = user_ratings["rating"].to_numpy() - model.mean - model.movie_bias[movies]
+        bias = deviation.sum() / (len(user_ratings) + 3.0)
+        ridge = Ridge(alpha=0.2 * len(user_ratings), fit_intercept=False, solver="cholesky")
         factors = ridge.fit(model.movie_factors[movies], deviation - bias).coef_
         assert folded.user_bias[row] == pytest.approx(bias, rel=1e-12)
         np.testing.assert_allclose(folded.user_factors[row], factors, atol=1e-10)
@@ -214,15 +214,15 @@ def test_svd_is_the_reward_of_tf_agents_own_environment(movielens, tmp_path):
     columns = movielens.ratings[["user_id", "movie_id", "rating"]].astype(int).assign(time=0)
     columns.to_csv(path, sep="\t", header=False, index=False)
     model = svd(movielens.ratings, rank=5, num_movies=8)
-    theirs = movielens_py_environment.MovieLensPyEnvironment(
+    reference = movielens_py_environment.MovieLensPyEnvironment(
         str(path), rank_k=5, batch_size=len(model.user_ids), num_movies=8, csv_delimiter="\t"
     )
-    time_step = theirs.reset()
+    time_step = reference.reset()
     for action in range(8):
         distance = np.linalg.norm(time_step.observation[:, None, :] - model.user_factors[None, :, :], axis=2)
         users = distance.argmin(axis=1)
         assert distance.min(axis=1).max() < 1e-5
-        time_step = theirs.step(np.full(len(users), action))
+        time_step = reference.step(np.full(len(users), action))
         np.testing.assert_allclose(time_step.reward, model.matrix()[users, action], atol=1e-5)
 
 

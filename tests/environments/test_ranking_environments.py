@@ -281,7 +281,7 @@ def test_a_cascade_of_certain_items_is_the_real_cascade_of_tf_agents(feedback):
     batch = environment.batch()
     weights, threshold = np.random.default_rng(0).normal(size=(8, 5)), 1.5
     code = ranking_environment.FeedbackModel
-    theirs = ranking_environment.RankingPyEnvironment(
+    reference = ranking_environment.RankingPyEnvironment(
         *feature_functions(environment, batch),
         num_items=8,
         num_slots=3,
@@ -292,13 +292,13 @@ def test_a_cascade_of_certain_items_is_the_real_cascade_of_tf_agents(feedback):
         distance_threshold=threshold,
         batch_size=200,
     )
-    observation = theirs.reset().observation
+    observation = reference.reset().observation
     np.testing.assert_array_equal(observation[PER_ARM], batch.observation[PER_ARM])
     score = np.einsum("bif,fg,bg->bi", batch.observation[PER_ARM], weights, batch.observation[GLOBAL])
-    ours = batch._replace(attraction=tf.constant(score >= threshold, tf.float32))
+    binary_batch = batch._replace(attraction=tf.constant(score >= threshold, tf.float32))
     slate = np.random.default_rng(1).permuted(np.tile(np.arange(8), (200, 1)), axis=1)[:, :3].astype(np.int32)
-    response = environment.respond(ours, tf.constant(slate))
-    assert same(response.feedback, theirs.step(slate).reward)
+    response = environment.respond(binary_batch, tf.constant(slate))
+    assert same(response.feedback, reference.step(slate).reward)
     np.testing.assert_array_equal(response.reward, response.expected)
     assert 0 < response.reward.numpy().mean() < 1
 
@@ -308,25 +308,25 @@ def test_position_based_clicks_are_as_frequent_as_in_tf_agents():
     visits, environment = 20_000, SyntheticRankingEnvironment(6, 3, batch_size=4)
     batch = environment.batch()
     slate = tf.constant([[0, 1, 2], [5, 3, 1], [2, 4, 0], [3, 0, 5]])
-    known = {
+    conditional_frequency = {
         items.tobytes(): a
         for items, a in zip(
             batch.observation[PER_ARM].numpy().reshape(24, -1), batch.attraction.numpy().ravel(), strict=True
         )
     }
-    theirs = ranking_environment.ExplicitPositionalBiasRankingEnvironment(
+    reference = ranking_environment.ExplicitPositionalBiasRankingEnvironment(
         *feature_functions(environment, batch, visits),
-        relevance_fn=lambda user, item: known[item.tobytes()],
+        relevance_fn=lambda user, item: conditional_frequency[item.tobytes()],
         num_items=6,
         observation_probs=PositionBased(1.3).examination(np.ones((1, 3)))[0],
         batch_size=4 * visits,
     )
-    theirs.reset()
+    reference.reset()
     np.random.seed(0)
     slates = np.repeat(slate, visits, axis=0)
     a = np.repeat(environment.slate_attraction(batch, slate), visits, axis=0)
-    clicks = {"TF-Agents": theirs.step(slates).reward, "recbandits": environment.clicks.draw(a, [1, 2]).numpy()}
+    clicks = {"TF-Agents": reference.step(slates).reward, "recbandits": environment.clicks.draw(a, [1, 2]).numpy()}
     p = environment.slate_attraction(batch, slate).numpy() / np.arange(1, 4) ** 1.3
-    for name, drawn in clicks.items():
-        frequency = drawn.reshape(4, visits, 3).mean(axis=1)
+    for name, draws in clicks.items():
+        frequency = draws.reshape(4, visits, 3).mean(axis=1)
         assert np.all(np.abs(frequency - p) <= 4 * np.sqrt(p * (1 - p) / visits)), f"{name} clicks differ"

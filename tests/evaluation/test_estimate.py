@@ -126,12 +126,12 @@ def test_records_without_weight_do_not_change_a_self_normalised_interval():
 
 def test_intervals_cover_where_the_target_agrees_with_few_records():
     """A deterministic target on a uniform log of twenty arms: it agrees in 7 of 140; normal rewards around 0."""
-    generator, inside = np.random.default_rng(0), []
-    while len(inside) < 2000:
+    generator, coverage = np.random.default_rng(0), []
+    while len(coverage) < 2000:
         agrees = (generator.integers(20, size=140) == 0).astype(float)
         if agrees.sum() > 1:
-            inside.append(covers(snips(generator.normal(size=140), np.full(140, 0.05), agrees).interval(), 0))
-    assert 0.935 <= np.mean(inside) <= 0.975
+            coverage.append(covers(snips(generator.normal(size=140), np.full(140, 0.05), agrees).interval(), 0))
+    assert 0.935 <= np.mean(coverage) <= 0.975
 
 
 @pytest.mark.parametrize("name", ["replay", "IPS", "clipped IPS (3)", "SNIPS", "DM", "DR", "SNDR", "DRos (10)"])
@@ -155,9 +155,9 @@ def test_the_bernstein_interval_by_hand():
     """Values 0, 1, level 0.9: V = 0.5, log(4 / 0.1) = 3.689; sqrt(2 * 0.5 * 3.689 / 2) + 7 * 3.689 / 3 = 9.966."""
     log = np.log(40)
     low, high = estimate_mean([0.0, 1.0]).interval("bernstein", 0.9, span=1.0)
-    half = np.sqrt(0.5 * log) + 7 * log / 3
-    assert half == pytest.approx(9.966, abs=1e-3)
-    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half))
+    half_width = np.sqrt(0.5 * log) + 7 * log / 3
+    assert half_width == pytest.approx(9.966, abs=1e-3)
+    assert (low, high) == pytest.approx((0.5 - half_width, 0.5 + half_width))
 
 
 @pytest.mark.parametrize("name", ["IPS", "SNIPS", "DR", "SNDR", "DM"])
@@ -202,27 +202,27 @@ def paired_estimates(n, replications, name="SNIPS"):
 @pytest.mark.parametrize("name", ["IPS", "SNIPS", "DR", "SNDR"])
 def test_the_interval_of_a_difference_covers_and_is_narrower_than_those_of_the_values(name):
     pairs, truth = paired_estimates(1000, 300, name)
-    covered, decided, apart = [], [], []
+    covered, decided, disjoint = [], [], []
     for first, second in pairs:
         low, high = difference(first, second).interval()
         covered.append(low <= truth <= high)
         decided.append(low > 0)
-        apart.append(first.interval()[0] > second.interval()[1])
+        disjoint.append(first.interval()[0] > second.interval()[1])
         assert high - low < 0.6 * min(np.ptp(first.interval()), np.ptp(second.interval()))
     assert 0.92 <= np.mean(covered) <= 0.98
     assert np.mean(decided) > 0.5
-    assert np.mean(apart) < 0.05
+    assert np.mean(disjoint) < 0.05
 
 
 def test_a_difference_by_hand():
     """Weights 2 and 0.5 against 1 and 1: IPS (4 + 2) / 2 - (2 + 4) / 2 = 0; sizes 2.5^2 / 4.25 and 2."""
     first, second = ips([2.0, 4.0], [0.4, 0.4], [0.8, 0.2]), ips([2.0, 4.0], [0.4, 0.4], [0.4, 0.4])
-    both = difference(first, second)
-    assert both.value == pytest.approx(0)
-    assert both.effective_sample_size == pytest.approx(6.25 / 4.25)
-    assert both.largest_weight == pytest.approx(2)
-    assert both.mean_weight == pytest.approx(1.25)
-    assert difference(second, first).value == -both.value
+    paired_difference = difference(first, second)
+    assert paired_difference.value == pytest.approx(0)
+    assert paired_difference.effective_sample_size == pytest.approx(6.25 / 4.25)
+    assert paired_difference.largest_weight == pytest.approx(2)
+    assert paired_difference.mean_weight == pytest.approx(1.25)
+    assert difference(second, first).value == -paired_difference.value
 
 
 def test_a_difference_has_the_worse_diagnostics_in_either_order():
@@ -251,8 +251,8 @@ def test_estimates_of_different_logs_have_no_difference():
 
 
 def test_a_comparison_with_no_estimate_is_false():
-    nothing = Estimate(((np.zeros(0), np.zeros(0)),), (np.zeros(0),))
-    gap = difference(nothing, nothing)
+    empty_estimate = Estimate(((np.zeros(0), np.zeros(0)),), (np.zeros(0),))
+    gap = difference(empty_estimate, empty_estimate)
     low, high = gap.interval()
     assert np.isnan([gap.value, low, high, gap.effective_sample_size, gap.largest_weight]).all()
     assert not low > 0

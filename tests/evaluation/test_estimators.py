@@ -13,8 +13,8 @@ WORLD = make_environment()
 
 def call(name, log, **options):
     """The estimator of this name on a log of `draw_logs` or one like it."""
-    needs = {"direct_method": ("q_target",)} | dict.fromkeys(["dr", "sndr", "switch_dr", "dr_os"], MODELLED)
-    return getattr(estimators, name)(*(log[column] for column in needs.get(name, LOGGED)), **options)
+    arguments = {"direct_method": ("q_target",)} | dict.fromkeys(["dr", "sndr", "switch_dr", "dr_os"], MODELLED)
+    return getattr(estimators, name)(*(log[column] for column in arguments.get(name, LOGGED)), **options)
 
 
 OPTIONS = {
@@ -78,11 +78,11 @@ def test_a_doubled_record_equals_one_of_pass_prob_a_half(log, name):
     if name == "replay":
         log = log | {"target": log["propensity"]}
     pass_prob = np.where(np.arange(2000) % 3 == 0, 0.5, 1.0)
-    twice = {column: np.repeat(values, (1 / pass_prob).astype(int)) for column, values in log.items()}
+    doubled_log = {column: np.repeat(values, (1 / pass_prob).astype(int)) for column, values in log.items()}
     options = OPTIONS.get(name, {})
-    once = call(name, log, pass_prob=pass_prob, **options)
-    assert once.value == pytest.approx(call(name, twice, **options).value, rel=1e-12)
-    assert once.value != pytest.approx(call(name, log, **options).value, rel=1e-4)
+    estimate = call(name, log, pass_prob=pass_prob, **options)
+    assert estimate.value == pytest.approx(call(name, doubled_log, **options).value, rel=1e-12)
+    assert estimate.value != pytest.approx(call(name, log, **options).value, rel=1e-4)
 
 
 def test_replay_of_a_uniform_log_accepts_exactly_the_decisions_in_which_both_agree():
@@ -137,11 +137,11 @@ def test_doubly_robust_with_predictions_of_zero_is_importance_sampling(log, name
 
 @pytest.mark.parametrize("name", ["replay", "ips", "clipped_ips", "snips"])
 def test_the_logging_policy_on_its_own_log_has_the_mean_reward(log, name):
-    own = call(name, log | {"target": log["propensity"]}, **OPTIONS.get(name, {}))
-    assert own.value == pytest.approx(log["reward"].mean(), abs=1e-12)
-    assert own.effective_sample_size == pytest.approx(2000)
-    assert own.largest_weight == 1
-    assert own.mean_weight == pytest.approx(1, abs=1e-12)
+    estimate = call(name, log | {"target": log["propensity"]}, **OPTIONS.get(name, {}))
+    assert estimate.value == pytest.approx(log["reward"].mean(), abs=1e-12)
+    assert estimate.effective_sample_size == pytest.approx(2000)
+    assert estimate.largest_weight == 1
+    assert estimate.mean_weight == pytest.approx(1, abs=1e-12)
 
 
 @every
@@ -171,8 +171,8 @@ def test_self_normalised_estimates_stay_between_the_smallest_and_the_largest_rew
 
 @pytest.mark.parametrize("name", ["snips", "sndr"])
 def test_self_normalised_estimates_move_with_a_constant(log, name):
-    moved = call(name, log | {"reward": log["reward"] + 10})
-    assert moved.value == pytest.approx(call(name, log).value + 10, rel=1e-12)
+    shifted_estimate = call(name, log | {"reward": log["reward"] + 10})
+    assert shifted_estimate.value == pytest.approx(call(name, log).value + 10, rel=1e-12)
 
 
 def errors_of(estimator, logs, truth):

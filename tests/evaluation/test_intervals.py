@@ -64,9 +64,9 @@ def test_paired_intervals_are_narrower_where_users_differ_more_than_policies():
     users = generator.normal(size=200)
     first, second = pd.DataFrame({"ndcg": users + 0.1}), pd.DataFrame({"ndcg": users})
     tables = {"a": first + generator.normal(0, 0.01, (200, 1)), "b": second}
-    paired, alone = tabulate_differences(tables, "b").iloc[0], tabulate_means(tables)
+    paired, means = tabulate_differences(tables, "b").iloc[0], tabulate_means(tables)
     assert paired["ndcg_low"] > 0
-    assert alone.loc["a", "ndcg_low"] < alone.loc["b", "ndcg_high"]
+    assert means.loc["a", "ndcg_low"] < means.loc["b", "ndcg_high"]
 
 
 def test_an_unknown_baseline_and_tables_of_other_users_are_refused():
@@ -113,7 +113,7 @@ def test_intervals_of_rare_values_cover_the_mean(rate, n):
     clicks = np.random.default_rng(0).binomial(n, rate, 1000)
     bounds = {x: mean_interval(np.repeat([1.0, 0.0], [x, n - x]))[1:] for x in np.unique(clicks)}
     low, high = np.array([bounds[x] for x in clicks]).T
-    given, missed = ~np.isnan(low), (low > rate) | (high < rate)
-    assert missed.mean() <= 0.07
-    assert given.mean() < 0.5 or missed[given].mean() <= 0.07
-    assert (given == (clicks >= 20)).all()
+    has_interval, is_miss = ~np.isnan(low), (low > rate) | (high < rate)
+    assert is_miss.mean() <= 0.07
+    assert has_interval.mean() < 0.5 or is_miss[has_interval].mean() <= 0.07
+    assert (has_interval == (clicks >= 20)).all()

@@ -86,9 +86,9 @@ def test_rows_that_are_not_distributions_over_the_candidates_are_refused(decisio
 
 
 def test_a_log_without_overlap_is_refused(decisions):
-    elsewhere = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    target_policy = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     with pytest.raises(ValueError, match="target is 0 in all 3 records"):
-        off_policy.evaluate(decisions, elsewhere)
+        off_policy.evaluate(decisions, target_policy)
 
 
 def test_arrays_of_another_shape_and_unknown_names_are_refused(decisions):
@@ -112,7 +112,7 @@ def test_a_prediction_that_is_not_finite_is_refused(decisions, value):
 
 
 def test_an_empty_log_gives_a_table_without_numbers(decisions):
-    nothing = decisions.take(slice(0, 0))
-    table = off_policy.evaluate(nothing, TARGET[:0], Q[:0])
+    empty_log = decisions.take(slice(0, 0))
+    table = off_policy.evaluate(empty_log, TARGET[:0], Q[:0])
     assert tuple(table.index) == off_policy.ESTIMATORS
     assert table.isna().all(axis=None)

@@ -15,7 +15,7 @@ def estimate_mean(rewards):
     return estimators.ips(rewards, np.ones(len(rewards)), np.ones(len(rewards)))
 
 
-def missed(bounds, truth):
+def compute_misses(bounds, truth):
     """Whether an interval was given, and whether it was given and does not contain the truth."""
     low, high = np.array(bounds).T
     return ~np.isnan(low), (low > truth) | (high < truth)
@@ -23,9 +23,9 @@ def missed(bounds, truth):
 
 def assert_coverage(bounds, truth):
     """At most 7 % of all logs, and of those with an interval where it is at least half of them, miss the truth."""
-    given, wrong = missed(bounds, truth)
-    assert wrong.mean() <= 0.07
-    assert given.mean() < 0.5 or wrong[given].mean() <= 0.07
+    has_interval, is_miss = compute_misses(bounds, truth)
+    assert is_miss.mean() <= 0.07
+    assert has_interval.mean() < 0.5 or is_miss[has_interval].mean() <= 0.07
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -34,8 +34,8 @@ def test_a_log_without_a_click_has_no_interval(method):
     log = np.zeros(500), np.full(500, 0.5), np.full(500, 0.5)
     other = np.tile([0.2, 0.8], 250)
     pair = [estimators.snips(*log), estimators.snips(*log[:2], other)]
-    modelled = estimators.dr(*log[:2], other, np.zeros(500), np.linspace(0, 0.1, 500))
-    for estimate in (estimate_mean(log[0]), *pair, difference(*pair), modelled):
+    dr_estimate = estimators.dr(*log[:2], other, np.zeros(500), np.linspace(0, 0.1, 500))
+    for estimate in (estimate_mean(log[0]), *pair, difference(*pair), dr_estimate):
         assert estimate.rewarded_decisions == 0
         assert np.isnan(estimate.interval(method)).all()
 
@@ -57,9 +57,11 @@ def test_a_declared_range_bounds_a_log_without_a_click():
 def test_bernstein_with_a_declared_range_covers_rare_rewards():
     """One reward in 200 is 1, logs of 100: most logs have none."""
     rewards = np.random.default_rng(0).random((500, 100)) < 0.005
-    given, wrong = missed([estimate_mean(row).interval("bernstein", span=1.0) for row in rewards], 0.005)
-    assert given.all()
-    assert wrong.mean() <= 0.05
+    has_interval, is_miss = compute_misses(
+        [estimate_mean(row).interval("bernstein", span=1.0) for row in rewards], 0.005
+    )
+    assert has_interval.all()
+    assert is_miss.mean() <= 0.05
 
 
 def test_rewarded_decisions_by_hand():
@@ -85,8 +87,8 @@ def test_twenty_rewarded_decisions_of_equal_weight_have_an_interval():
     for clicks, expected in ((19, False), (20, True)):
         rewards = np.repeat([1.0, 0.0, 1.0], [clicks, 2000, 50])
         log = rewards, np.full(len(rewards), 0.1), np.repeat([1.0, 0.0], [len(rewards) - 50, 50])
-        found = [estimators.ips(*log), estimators.snips(*log), estimators.dr(*log, rewards * 0.1, rewards * 0.1)]
-        for estimate in found:
+        estimates = [estimators.ips(*log), estimators.snips(*log), estimators.dr(*log, rewards * 0.1, rewards * 0.1)]
+        for estimate in estimates:
             assert estimate.rewarded_decisions == pytest.approx(clicks)
             assert np.isfinite(estimate.interval()).all() == expected
 
@@ -116,7 +118,7 @@ def test_intervals_of_click_rates_cover(rate, n):
     clicks = np.random.default_rng(1).binomial(n, rate, 1000)
     bounds = {x: estimate_mean(np.repeat([1.0, 0.0], [x, n - x])).interval() for x in np.unique(clicks)}
     assert_coverage([bounds[x] for x in clicks], rate)
-    assert (missed([bounds[x] for x in clicks], rate)[0] == (clicks >= 20)).all()
+    assert (compute_misses([bounds[x] for x in clicks], rate)[0] == (clicks >= 20)).all()
 
 
 def test_the_bootstrap_of_a_click_rate_covers():
@@ -142,20 +144,23 @@ def draw_clicks(actions, skew, rate, n, replications, sharp=False):
     for _ in range(replications):
         action = generator.choice(actions, n, p=logging_policy)
         reward = (generator.random(n) < expected[action]).astype(float)
-        found = []
+        estimates = []
         for policy in (target, logging_policy):
             log = reward, logging_policy[action], policy[action]
-            modelled = *log, model[action], np.full(n, policy @ model)
-            found.append(
+            arguments = *log, model[action], np.full(n, policy @ model)
+            estimates.append(
                 {
                     "IPS": estimators.ips(*log),
                     "SNIPS": estimators.snips(*log),
-                    "DR": estimators.dr(*modelled),
-                    "DRos": estimators.dr_os(*modelled),
-                    "DRos 100": estimators.dr_os(*modelled, 100.0),
+                    "DR": estimators.dr(*arguments),
+                    "DRos": estimators.dr_os(*arguments),
+                    "DRos 100": estimators.dr_os(*arguments, 100.0),
                 }
             )
-        yield found[0], {name: difference(found[0][name], found[1][name]) for name in found[0]}
+        yield (
+            estimates[0],
+            {name: difference(estimates[0][name], estimates[1][name]) for name in estimates[0]},
+        )
 
 
 @pytest.mark.parametrize(
@@ -174,8 +179,8 @@ def test_intervals_of_policies_and_of_differences_cover_rare_clicks(actions, ske
     logs = draw_clicks(actions, skew, rate, n, 200, sharp)
     truths, logs = next(logs), list(logs)
     for name in ("IPS", "SNIPS", "DR", "DRos"):
-        for truth, found in zip(truths, zip(*logs, strict=True), strict=True):
-            assert_coverage([estimates[name].interval() for estimates in found], truth)
+        for truth, log_estimates in zip(truths, zip(*logs, strict=True), strict=True):
+            assert_coverage([estimates[name].interval() for estimates in log_estimates], truth)
 
 
 @pytest.mark.parametrize("actions", [10, 34, 80])
@@ -183,11 +188,11 @@ def test_the_fitted_shrinkage_covers_as_dr_does_where_a_fixed_one_does_not(actio
     """A click in 175, a uniform log, and a policy that takes one action in nine decisions of ten."""
     logs = draw_clicks(actions, 0.0, 1 / 175, 20_000, 100, sharp=True)
     (_, truth), logs = next(logs), list(logs)
-    given, wrong = {}, {}
+    has_interval, is_miss = {}, {}
     for name in ("DR", "DRos", "DRos 100"):
-        given[name], wrong[name] = missed([gap[name].interval() for _, gap in logs], truth)
-    assert wrong["DRos"].mean() <= max(0.07, wrong["DR"].mean() + 0.02)
-    assert wrong["DRos 100"].mean() > 0.1
+        has_interval[name], is_miss[name] = compute_misses([gap[name].interval() for _, gap in logs], truth)
+    assert is_miss["DRos"].mean() <= max(0.07, is_miss["DR"].mean() + 0.02)
+    assert is_miss["DRos 100"].mean() > 0.1
     errors = {name: np.std([gap[name].value for _, gap in logs]) for name in ("DR", "DRos")}
     assert errors["DRos"] <= 1.001 * errors["DR"]
 
@@ -205,19 +210,19 @@ def test_the_fitted_shrinkage_by_hand():
 def test_the_fitted_shrinkage_has_the_least_bound_of_the_error_and_halves_no_weight(weights):
     """The bound is mean(v^2) / n + mean(w - v)^2; to first order in 1 / shrinkage, hence 10 %."""
     weights = np.asarray(weights)
-    n, nothing = len(weights), np.zeros(len(weights))
+    n, zeros = len(weights), np.zeros(len(weights))
     propensity = 1 / weights.max() / 2
 
-    def shrunk(shrinkage):
-        log = nothing, np.full(n, propensity), weights * propensity, nothing, nothing
+    def shrink(shrinkage):
+        log = zeros, np.full(n, propensity), weights * propensity, zeros, zeros
         return estimators.dr_os(*log, shrinkage).weights[0]
 
     def bound(v):
         return (v @ v) / n**2 + (weights - v).mean() ** 2
 
-    least = min(bound(shrunk(shrinkage)) for shrinkage in weights.max() ** 2 * np.geomspace(0.01, 1000, 200))
-    assert bound(shrunk(None)) <= 1.1 * least
-    assert (shrunk(None) >= weights / 2 * (1 - 1e-12)).all()
+    minimum = min(bound(shrink(shrinkage)) for shrinkage in weights.max() ** 2 * np.geomspace(0.01, 1000, 200))
+    assert bound(shrink(None)) <= 1.1 * minimum
+    assert (shrink(None) >= weights / 2 * (1 - 1e-12)).all()
 
 
 def draw_users(replications, users=120, size=15):
@@ -232,11 +237,11 @@ USER = np.repeat(np.arange(120), 15)
 
 def test_intervals_of_users_cover_where_those_of_their_decisions_do_not():
     weight = np.random.default_rng(1).choice([0.5, 1.0], 1800)
-    found = [estimators.snips(row, np.ones(1800), weight) for row in draw_users(400)]
-    assert missed([one.interval() for one in found], 0.0)[1].mean() > 0.3
-    assert missed([one.interval(groups=USER) for one in found], 0.0)[1].mean() <= 0.07
-    resampled = [one.interval("bootstrap", groups=USER) for one in found]
-    assert missed(resampled, 0.0)[1].mean() <= 0.07
+    estimates = [estimators.snips(row, np.ones(1800), weight) for row in draw_users(400)]
+    assert compute_misses([one.interval() for one in estimates], 0.0)[1].mean() > 0.3
+    assert compute_misses([one.interval(groups=USER) for one in estimates], 0.0)[1].mean() <= 0.07
+    resampled = [one.interval("bootstrap", groups=USER) for one in estimates]
+    assert compute_misses(resampled, 0.0)[1].mean() <= 0.07
 
 
 def test_the_variance_of_groups_is_that_of_their_sums():
@@ -278,8 +283,8 @@ def test_a_table_of_a_log_has_the_intervals_of_its_users():
     table = off_policy.evaluate(log, target, groups=USER, names=["SNIPS"])
     expected = off_policy.estimates(log, target)["SNIPS"].interval(groups=USER)
     np.testing.assert_array_equal(table.loc["SNIPS", ["low", "high"]].astype(float), expected)
-    alone = off_policy.evaluate(log, target, names=["SNIPS"])
-    assert np.ptp(expected) > 1.3 * np.ptp(alone.loc["SNIPS", ["low", "high"]].astype(float))
+    decision_table = off_policy.evaluate(log, target, names=["SNIPS"])
+    assert np.ptp(expected) > 1.3 * np.ptp(decision_table.loc["SNIPS", ["low", "high"]].astype(float))
 
 
 @pytest.mark.parametrize("self_normalised", [False, True])

@@ -37,9 +37,9 @@ def test_the_summary_keeps_the_order_and_gives_bounds():
 
 def test_the_regret_of_the_greedy_policy_is_summarised_where_it_was_measured():
     """Half the regret of the agent: agent a, seed 0: (10 * 1 + 30 * 0) / 40 = 0.25."""
-    measured = runs().assign(greedy_regret=runs()["regret"] / 2)
-    assert regret.totals(measured).loc[("a", 0), "greedy_regret"] == pytest.approx(0.25)
-    columns = regret.summary(measured).columns
+    runs_with_greedy_regret = runs().assign(greedy_regret=runs()["regret"] / 2)
+    assert regret.totals(runs_with_greedy_regret).loc[("a", 0), "greedy_regret"] == pytest.approx(0.25)
+    columns = regret.summary(runs_with_greedy_regret).columns
     assert columns.drop(regret.summary(runs()).columns).tolist() == [
         "greedy_regret",
         "greedy_regret_low",
@@ -62,22 +62,22 @@ def test_a_difference_that_is_the_same_for_all_seeds_has_no_interval():
 
 def test_a_regret_that_is_not_known_makes_what_is_computed_from_it_unknown():
     """It is in one window of one seed: neither of them is left out of a mean."""
-    broken = runs()
-    broken.loc[0, "regret"] = np.nan
-    assert np.isnan(regret.totals(broken)["regret"]).tolist() == [True, False, False, False]
-    table = regret.summary(broken)
+    incomplete_runs = runs()
+    incomplete_runs.loc[0, "regret"] = np.nan
+    assert np.isnan(regret.totals(incomplete_runs)["regret"]).tolist() == [True, False, False, False]
+    table = regret.summary(incomplete_runs)
     assert table.loc["a", ["regret", "regret_low", "regret_high"]].isna().all()
     np.testing.assert_allclose(table.loc["a", "reward"], regret.summary(runs()).loc["a", "reward"])
     np.testing.assert_allclose(table.loc["b"], regret.summary(runs()).loc["b"])
-    assert np.isnan(regret.difference(broken, "a", "b")).all()
-    curve = regret.curve(broken, "regret").set_index(["agent", "interactions"])
+    assert np.isnan(regret.difference(incomplete_runs, "a", "b")).all()
+    curve = regret.curve(incomplete_runs, "regret").set_index(["agent", "interactions"])
     assert curve.isna().all(axis=1).tolist() == [True, False, False, False]
 
 
 def test_agents_without_common_seeds_cannot_be_compared():
-    unequal = runs().query("not (agent == 'b' and seed == 1)")
+    unequal_runs = runs().query("not (agent == 'b' and seed == 1)")
     with pytest.raises(ValueError, match="'b' and 'a' must have the same seeds"):
-        regret.difference(unequal, "b", "a")
+        regret.difference(unequal_runs, "b", "a")
 
 
 def test_curves_have_an_interval_at_each_point():

@@ -80,7 +80,7 @@ def test_a_record_of_pass_prob_a_half_counts_twice():
 
 
 @pytest.fixture(scope="module")
-def described():
+def log_features_array():
     """A log among 80 items with features of 459 numbers for every candidate, and those features as an array."""
     n, width, generator = 1000, 459, np.random.default_rng(0)
     items = pd.DataFrame(generator.normal(size=(80, width)), columns=[f"taste_{number}" for number in range(width)])
@@ -98,27 +98,27 @@ def described():
     return log, features, np.concatenate([np.ones((n, 80, 1), np.float32), array], axis=2)
 
 
-def test_features_and_an_array_of_them_give_the_same_predictions(described):
-    log, features, array = described
+def test_features_and_an_array_of_them_give_the_same_predictions(log_features_array):
+    log, features, array = log_features_array
     model = Ridge(solver="cholesky")
     expected = cross_fit(log, array, model=model)
     np.testing.assert_allclose(cross_fit(log, features, model=model), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_only_what_is_needed_is_described_in_parts_of_64_mib(described):
+def test_only_what_is_needed_is_described_in_parts_of_64_mib(log_features_array):
     """All candidates at once would take 147 MB, those of a fold 29 MB, the chosen ones 1.8 MB."""
-    log, features, _ = described
+    log, features, _ = log_features_array
     parts = []
 
-    class Counted(Features):
+    class CountingFeatures(Features):
         def observe(self, log, cells):
             for part in super().observe(log, cells):
                 parts.append(sum(each.nbytes for each in part))
                 yield part
 
-    counted = Counted(**{field.name: getattr(features, field.name) for field in fields(features)})
+    counting_features = CountingFeatures(**{field.name: getattr(features, field.name) for field in fields(features)})
     tracemalloc.start()
-    cross_fit(log, counted, model=Ridge(solver="cholesky"))
+    cross_fit(log, counting_features, model=Ridge(solver="cholesky"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert max(parts) <= 2**26
@@ -172,23 +172,23 @@ def problem():
     user = generator.integers(USERS, size=N)
     features = generator.normal(size=(USERS, ITEMS, 2))[user]
     slate = generator.permuted(np.tile(np.arange(ITEMS), (N, 1)), axis=1)[:, :SLOTS]
-    free = np.ones((N, SLOTS, ITEMS))
+    availability = np.ones((N, SLOTS, ITEMS))
     for slot in range(1, SLOTS):
-        free[:, slot] = free[:, slot - 1]
-        free[np.arange(N), slot, slate[:, slot - 1]] = 0
-    conditional = free * np.arange(ITEMS, 0, -1.0)
+        availability[:, slot] = availability[:, slot - 1]
+        availability[np.arange(N), slot, slate[:, slot - 1]] = 0
+    conditional = availability * np.arange(ITEMS, 0, -1.0)
     return features, slate, user, conditional / conditional.sum(axis=2, keepdims=True)
 
 
 def log_of(slate, user, reward):
-    left = np.arange(ITEMS, ITEMS - SLOTS, -1)
+    choices = np.arange(ITEMS, ITEMS - SLOTS, -1)
     return SlateLog(
         event_id=[f"{row}" for row in range(N)],
         user_id=user,
         candidates=np.tile(np.arange(ITEMS), (N, 1)),
         slate=slate,
         reward=reward,
-        propensity=np.tile(1 / left, (N, 1)),
+        propensity=np.tile(1 / choices, (N, 1)),
     )
 
 
@@ -200,11 +200,11 @@ def test_linear_rewards_are_predicted_exactly_in_the_last_slot(problem):
     """r_3 = 1 + x_3 (2, -1) + (x_1 + x_2) (0.5, 1): with almost no penalty the prediction is that for every item."""
     features, slate, user, conditional = problem
     chosen = item_features(features, slate)
-    above = chosen[:, :2].sum(axis=1) @ [0.5, 1.0]
+    effect_of_items_above = chosen[:, :2].sum(axis=1) @ [0.5, 1.0]
     reward = np.zeros((N, SLOTS))
-    reward[:, 2] = 1 + chosen[:, 2] @ [2.0, -1.0] + above
+    reward[:, 2] = 1 + chosen[:, 2] @ [2.0, -1.0] + effect_of_items_above
     q = cross_fit_slates(log_of(slate, user, reward), features, conditional, alpha=1e-9)
-    np.testing.assert_allclose(q[:, 2], 1 + features @ [2.0, -1.0] + above[:, None], atol=1e-6)
+    np.testing.assert_allclose(q[:, 2], 1 + features @ [2.0, -1.0] + effect_of_items_above[:, None], atol=1e-6)
 
 
 def test_predictions_add_up_the_slots_below(problem):

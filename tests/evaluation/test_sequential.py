@@ -10,8 +10,8 @@ from recbandits.evaluation import sequential
 
 def test_the_critical_value_is_the_boundary_of_a_normal_mixture():
     """For n = optimal_n = 1000: n rho^2 = 5.991 + log(6.991) = 7.936, hence sqrt(2 x 8.936 / 7.936 x log(59.8))."""
-    known = -2 * math.log(0.05) + math.log(-2 * math.log(0.05) + 1)
-    expected = math.sqrt(2 * (known + 1) / known * math.log(math.sqrt(known + 1) / 0.05))
+    log_term = -2 * math.log(0.05) + math.log(-2 * math.log(0.05) + 1)
+    expected = math.sqrt(2 * (log_term + 1) / log_term * math.log(math.sqrt(log_term + 1) / 0.05))
     assert sequential.critical_value(1000, 0.05, 1000) == pytest.approx(expected)
     assert expected == pytest.approx(3.035, abs=0.001)
 
@@ -36,40 +36,40 @@ def test_the_critical_value_is_exceeded_at_any_time_in_at_most_5_percent_of_runs
 
 def test_a_difference_of_equal_streams_excludes_zero_at_any_time_in_at_most_5_percent_of_runs():
     """Users differ in mean reward, are split at random and visit repeatedly; 12 looks at each of 200 splits."""
-    rng, missed = np.random.default_rng(1), 0
+    rng, misses = np.random.default_rng(1), 0
     for _ in range(200):
         user_mean, canary = rng.normal(0, 0.4, 300), rng.random(300) < 0.2
         user = rng.integers(300, size=3000)
         reward, side = user_mean[user] + rng.normal(0, 1.2, 3000), canary[user]
         wrong = False
         for n in range(250, 3001, 250):
-            streams = [(reward[:n][mine], user[:n][mine]) for mine in (side[:n], ~side[:n])]
+            streams = [(reward[:n][in_group], user[:n][in_group]) for in_group in (side[:n], ~side[:n])]
             values, groups = zip(*streams, strict=True)
             interval = sequential.difference(*values, groups=groups)
             wrong |= not interval.low <= 0 <= interval.high
-        missed += wrong
-    assert missed / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+        misses += wrong
+    assert misses / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
 
 
 def test_with_covariates_zero_is_still_excluded_in_at_most_5_percent_of_runs_and_intervals_are_narrower():
     """Users with a mean reward that a covariate knows in part; 8 looks at each of 200 splits."""
-    rng, missed, widths = np.random.default_rng(2), 0, []
+    rng, misses, widths = np.random.default_rng(2), 0, []
     for _ in range(200):
         user_mean, canary = rng.normal(0, 1, 300), rng.random(300) < 0.3
         user = rng.integers(300, size=2000)
         reward, side = user_mean[user] + rng.normal(0, 1, 2000), canary[user]
-        known = 3 * user_mean[user] + rng.normal(0, 1, 2000)
-        columns = np.stack([known, np.ones(2000)], axis=1)  # a constant adds nothing
+        predictor = 3 * user_mean[user] + rng.normal(0, 1, 2000)
+        columns = np.stack([predictor, np.ones(2000)], axis=1)  # a constant adds nothing
         wrong = False
         for n in range(250, 2001, 250):
-            pairs = [[part[:n][mine] for mine in (side[:n], ~side[:n])] for part in (reward, user, columns)]
+            pairs = [[part[:n][in_group] for in_group in (side[:n], ~side[:n])] for part in (reward, user, columns)]
             plain, adjusted = (
                 sequential.difference(*pairs[0], groups=pairs[1], covariates=x) for x in (None, pairs[2])
             )
             wrong |= not adjusted.low <= 0 <= adjusted.high
             widths.append((adjusted.high - adjusted.low) / (plain.high - plain.low))
-        missed += wrong
-    assert missed / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+        misses += wrong
+    assert misses / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
     assert np.median(widths) < 0.6
 
 
@@ -80,11 +80,11 @@ def test_rare_rewards_have_no_narrower_interval_by_covariates_before_there_are_e
 
 def test_users_with_many_decisions_count_once():
     """Four users a side, each ten times with the same reward: the error is that of four numbers, not of forty."""
-    once, other = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 2.0, 4.0, 4.0])
+    values, other = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 2.0, 4.0, 4.0])
     users = np.arange(4)
-    often = sequential.difference(np.repeat(once, 10), np.repeat(other, 10), groups=(np.repeat(users, 10),) * 2)
-    error = (often.high - often.low) / 2 / sequential.critical_value(80)
-    assert error == pytest.approx(math.sqrt(once.var(ddof=1) / 4 + other.var(ddof=1) / 4))
+    estimate = sequential.difference(np.repeat(values, 10), np.repeat(other, 10), groups=(np.repeat(users, 10),) * 2)
+    error = (estimate.high - estimate.low) / 2 / sequential.critical_value(80)
+    assert error == pytest.approx(math.sqrt(values.var(ddof=1) / 4 + other.var(ddof=1) / 4))
 
 
 def test_streams_without_variation_have_no_interval():
@@ -100,8 +100,8 @@ def test_streams_without_variation_have_no_interval():
 def test_a_side_without_a_click_has_the_variance_of_both():
     """0 of 1,000 and 50 of 1,000: variance 0.025 x 0.975 of an observation, as in a test for equal rates."""
     interval = sequential.difference(np.zeros(1000), np.repeat([1.0, 0.0], [50, 950]))
-    half = sequential.critical_value(2000) * math.sqrt(0.025 * 0.975 * 2000 / 1999 * 2 / 1000)
-    assert interval.high == pytest.approx(-0.05 + half)
+    half_width = sequential.critical_value(2000) * math.sqrt(0.025 * 0.975 * 2000 / 1999 * 2 / 1000)
+    assert interval.high == pytest.approx(-0.05 + half_width)
     assert interval.high < 0
     same = sequential.difference(np.full(1000, 5.0), np.full(1000, 3.0))
     assert 0 < same.low < 2 < same.high

@@ -74,8 +74,8 @@ def test_an_estimator_is_biased_where_its_assumption_fails(outcomes, name, model
     known = outcomes[model]
     biased, columns = 0.0, [known.log.user_id[:, None], known.log.slate]
     for slot in range(world.SLOTS):
-        about = columns[1][:, : slot + 1] if name != "IIPS" else columns[1][:, [slot]]
-        _, group = np.unique(np.hstack([columns[0], about]), axis=0, return_inverse=True)
+        conditions = columns[1][:, : slot + 1] if name != "IIPS" else columns[1][:, [slot]]
+        _, group = np.unique(np.hstack([columns[0], conditions]), axis=0, return_inverse=True)
         group = group.ravel()
         logged = np.bincount(group, known.logging_policy * known.log.reward[:, slot]) / np.bincount(
             group, known.logging_policy
@@ -156,11 +156,11 @@ def test_a_slate_of_one_slot_is_a_decision(log):
     """All estimators become those of `estimators`, value, interval and diagnostics."""
     first = {name: getattr(log, name)[:, :1] for name in ("slate", "reward", "propensity")}
     one = SlateLog(log.event_id, log.user_id, log.candidates, **first, position_propensity=first["propensity"])
-    given = target(one) | {"target_position": target(one)["target_propensity"]}
-    estimates = slate_estimates(one, **given)
+    arguments = target(one) | {"target_position": target(one)["target_propensity"]}
+    estimates = slate_estimates(one, **arguments)
     rows = np.arange(len(one)), one.slate[:, 0]
-    logged = one.reward[:, 0], one.propensity[:, 0], given["target_propensity"][:, 0]
-    q, probability = given["q"][:, 0], given["target_conditional"][:, 0]
+    logged = one.reward[:, 0], one.propensity[:, 0], arguments["target_propensity"][:, 0]
+    q, probability = arguments["q"][:, 0], arguments["target_conditional"][:, 0]
     ips, snips = estimators.ips(*logged), estimators.snips(*logged)
     dr = estimators.dr(*logged, q[rows], (q * probability).sum(axis=1))
     sndr = estimators.sndr(*logged, q[rows], (q * probability).sum(axis=1))
@@ -173,8 +173,8 @@ def test_a_slate_of_one_slot_is_a_decision(log):
 
 
 def test_without_a_model_cascade_dr_is_rips(log):
-    given = target(log)
-    estimates = slate_estimates(log, **given | {"q": np.zeros_like(given["q"])})
+    arguments = target(log)
+    estimates = slate_estimates(log, **arguments | {"q": np.zeros_like(arguments["q"])})
     np.testing.assert_allclose(estimates["cascade-DR"].influence, estimates["RIPS"].influence)
     assert estimates["cascade-DR"].value == pytest.approx(estimates["RIPS"].value, rel=1e-12)
     assert estimates["cascade-SNDR"].value == pytest.approx(estimates["SNRIPS"].value, rel=1e-12)
@@ -246,19 +246,19 @@ def test_intervals_cover_the_truth_with_the_probability_of_their_level(outcomes,
 
 
 def test_the_inputs_decide_which_estimators_are_computed(log):
-    given = target(log)
-    assert tuple(slate_estimates(log, **given)) == SLATE_ESTIMATORS
-    assert list(slate_estimates(log, given["target_propensity"])) == ["IPS", "SNIPS", "RIPS", "SNRIPS"]
-    assert list(slate_estimates(log, **given, names=["RIPS", "IIPS"])) == ["RIPS", "IIPS"]
+    arguments = target(log)
+    assert tuple(slate_estimates(log, **arguments)) == SLATE_ESTIMATORS
+    assert list(slate_estimates(log, arguments["target_propensity"])) == ["IPS", "SNIPS", "RIPS", "SNRIPS"]
+    assert list(slate_estimates(log, **arguments, names=["RIPS", "IIPS"])) == ["RIPS", "IIPS"]
     with pytest.raises(
         ValueError, match=r"names must be among IPS, SNIPS, RIPS, SNRIPS \(by the given inputs\), got 'IIPS'"
     ):
-        slate_estimates(log, given["target_propensity"], names=["IIPS"])
+        slate_estimates(log, arguments["target_propensity"], names=["IIPS"])
 
 
 def test_an_empty_log_gives_no_estimate(log):
-    given = {name: values[:0] for name, values in target(log).items()}
-    for estimate in slate_estimates(log.take([]), **given).values():
+    arguments = {name: values[:0] for name, values in target(log).items()}
+    for estimate in slate_estimates(log.take([]), **arguments).values():
         assert np.isnan(estimate.value)
         assert np.isnan(estimate.interval()).all()
 

@@ -34,14 +34,14 @@ class EndpointsContract:
 
     def test_shares_that_somebody_has_changed_since_they_were_looked_at_stay(self, endpoint, exported):
         first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
-        seen = endpoint.traffic_split
-        endpoint.split({first: 50, second: 50}, expected=seen)
+        traffic_split = endpoint.traffic_split
+        endpoint.split({first: 50, second: 50}, expected=traffic_split)
         words = f"endpoint {endpoint.name} must have the shares .*90.* still, .* got .*50"
         with pytest.raises(PlatformError, match=words):
-            endpoint.split({second: 100}, expected=seen)
+            endpoint.split({second: 100}, expected=traffic_split)
         assert endpoint.traffic_split == {first: 50, second: 50}
         endpoint.rollback()
-        assert endpoint.traffic_split == seen, "what was refused is no change that could be undone"
+        assert endpoint.traffic_split == traffic_split, "what was refused is no change that could be undone"
 
     def test_a_version_goes_without_traffic_or_as_the_only_one(self, endpoint, exported):
         first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)

@@ -49,7 +49,7 @@ class MessagesContract:
         messages.delete("contract-absent")
 
     @staticmethod
-    def records(taken):
+    def records(messages):
         """The rewards of messages, in the order of their ids; a topic does not keep the order of its messages."""
-        rewards = [Reward.from_json(data.decode()) for data, _ in taken]
+        rewards = [Reward.from_json(data.decode()) for data, _ in messages]
         return sorted(rewards, key=lambda reward: int(reward.event_id.rpartition("-")[2]))

@@ -35,26 +35,26 @@ class PlatformContract:
 
     def test_a_dry_run_is_the_default_and_removes_nothing(self, platform):
         platform.create()
-        before = self.present(platform)
+        initial_resources = self.present(platform)
         outcomes = platform.clean_up()
-        assert {outcome[:2] for outcome in outcomes} == set(before)
+        assert {outcome[:2] for outcome in outcomes} == set(initial_resources)
         assert {outcome.outcome for outcome in outcomes} == {"would be removed"}
-        assert self.present(platform) == before
+        assert self.present(platform) == initial_resources
 
     def test_clean_up_removes_what_creation_made(self, platform):
         platform.create()
-        announced = [outcome[:2] for outcome in platform.clean_up()]
+        dry_run_outcomes = [outcome[:2] for outcome in platform.clean_up()]
         outcomes = platform.clean_up(dry_run=False)
-        assert [outcome[:2] for outcome in outcomes] == announced
+        assert [outcome[:2] for outcome in outcomes] == dry_run_outcomes
         assert {outcome.outcome for outcome in outcomes} == {"removed"}
         assert self.present(platform) == []
         assert platform.clean_up(dry_run=False) == []
 
     def test_what_was_there_before_is_not_ours_and_survives(self, platform):
-        theirs = self.occupy(platform)
-        assert (*theirs, "exists") in platform.create()
-        assert theirs not in {outcome[:2] for outcome in platform.clean_up(dry_run=False)}
-        assert self.present(platform) == [theirs]
+        foreign_resource = self.occupy(platform)
+        assert (*foreign_resource, "exists") in platform.create()
+        assert foreign_resource not in {outcome[:2] for outcome in platform.clean_up(dry_run=False)}
+        assert self.present(platform) == [foreign_resource]
 
     def test_a_creation_that_was_refused_can_go_on(self, platform):
         lift = self.block_making(platform)

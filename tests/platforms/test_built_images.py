@@ -36,9 +36,9 @@ PATIENCE = 1800  # seconds for a build
 
 def run(*command, **options):
     """Run a command to its end; returns what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    assert done.returncode == 0, f"{command}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
-    return done.stdout.strip()
+    process = subprocess.run(command, capture_output=True, text=True, **options)
+    assert process.returncode == 0, f"{command}: {process.stdout[-2000:]} {process.stderr[-2000:]}"
+    return process.stdout.strip()
 
 
 class Image:
@@ -48,15 +48,15 @@ class Image:
         self.engine, self.uri, self.container = engine, uri, None
         if engine == "buildah":
             self.container = run("buildah", "from", "--pull-never", uri)
-            found = json.loads(run("buildah", "inspect", "--type", "image", uri))["Docker"]
-            self.config, self.size = found["config"], self._measure()
+            description = json.loads(run("buildah", "inspect", "--type", "image", uri))["Docker"]
+            self.config, self.size = description["config"], self._measure()
         else:
-            (found,) = json.loads(run(engine, "image", "inspect", uri))
-            self.config, self.size = found["Config"], found["Size"]
+            (description,) = json.loads(run(engine, "image", "inspect", uri))
+            self.config, self.size = description["Config"], description["Size"]
 
     def _measure(self):
-        place = run("buildah", "mount", self.container)
-        size = int(run("du", "-sb", "--one-file-system", place).split()[0])
+        mount_point = run("buildah", "mount", self.container)
+        size = int(run("du", "-sb", "--one-file-system", mount_point).split()[0])
         run("buildah", "umount", self.container)
         return size
 
@@ -103,8 +103,8 @@ def make_stand_in():
 
 def debian():
     """Return where this machine's apt finds Debian; nothing for debootstrap's own default."""
-    places = run("apt-get", "indextargets", "--format", "$(SITE)", "Codename: bookworm").split()
-    return places[:1]
+    mirrors = run("apt-get", "indextargets", "--format", "$(SITE)", "Codename: bookworm").split()
+    return mirrors[:1]
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +113,10 @@ def image(engine, base, request):
     images = LocalImages(Config(version="test"))
     command = images.command(request.param, engine, base)
     run(*command, cwd=ROOT, timeout=PATIENCE)
-    built = Image(engine, images.uri(request.param))
-    yield built
-    if built.container:
-        run("buildah", "rm", built.container)
+    container_image = Image(engine, images.uri(request.param))
+    yield container_image
+    if container_image.container:
+        run("buildah", "rm", container_image.container)
 
 
 def of(*names):
@@ -181,8 +181,8 @@ def test_the_training_image_runs_a_job_and_reports_to_a_tuning_service(image, tm
     job = ["simulate", "--steps=20", "--seeds=0", "--per-arm"]
     printed = run(*image.command(*image.config["Entrypoint"], *job, mounts=mounts, **variables))
     mean_reward = float(printed.split("mean_reward ")[1].split()[0])
-    reported = [json.loads(line) for line in (tmp_path / "hypertune" / "output.metrics").read_text().splitlines()]
-    (value,) = [float(each["mean_reward"]) for each in reported if "mean_reward" in each]
+    records = [json.loads(line) for line in (tmp_path / "hypertune" / "output.metrics").read_text().splitlines()]
+    (value,) = [float(each["mean_reward"]) for each in records if "mean_reward" in each]
     assert value == pytest.approx(mean_reward, abs=1e-4)
     assert load(tmp_path / "model").version
 
@@ -190,6 +190,6 @@ def test_the_training_image_runs_a_job_and_reports_to_a_tuning_service(image, tm
 @of("train")
 def test_a_job_that_asks_for_a_gpu_ends_with_a_sentence_where_there_is_none(image):
     command = image.command(*image.config["Entrypoint"], "simulate", "--steps=20", RECBANDITS_ACCELERATOR="GPU")
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "asks for a GPU, and TensorFlow sees none" in done.stderr
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "asks for a GPU, and TensorFlow sees none" in process.stderr

@@ -71,18 +71,18 @@ def closure(requirements):
     """Names of the distributions that pip would install for some requirements here."""
     from packaging.requirements import Requirement
 
-    found, waiting = set(), [(Requirement(line), "") for line in requirements]
-    while waiting:
-        requirement, extra = waiting.pop()
+    distributions, queue = set(), [(Requirement(line), "") for line in requirements]
+    while queue:
+        requirement, extra = queue.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        for wanted in {"", *requirement.extras}:
-            if (name, wanted) not in found:
-                found.add((name, wanted))
-                needs = metadata.distribution(name).requires or []
-                waiting += [(Requirement(need), wanted) for need in needs]
-    return {name for name, _ in found}
+        for requested_extra in {"", *requirement.extras}:
+            if (name, requested_extra) not in distributions:
+                distributions.add((name, requested_extra))
+                dependencies = metadata.distribution(name).requires or []
+                queue += [(Requirement(dependency), requested_extra) for dependency in dependencies]
+    return {name for name, _ in distributions}
 
 
 def install(names, site):
@@ -91,7 +91,7 @@ def install(names, site):
     Those of Google share a folder, so that theirs are linked file by file; one that is not as its distribution brought
     it was overwritten by another distribution, and is left empty.
     """
-    here = Path(sysconfig.get_path("purelib"))
+    site_packages = Path(sysconfig.get_path("purelib"))
     for file in (file for name in names for file in metadata.distribution(name).files or []):
         if file.parts[0] == "..":
             continue
@@ -100,15 +100,15 @@ def install(names, site):
         if target.exists() or file.suffix == ".pyc":
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        if shared and file.name == "__init__.py" and not is_original(here / file, file.hash):
+        if shared and file.name == "__init__.py" and not is_original(site_packages / file, file.hash):
             target.touch()
         else:
-            target.symlink_to(here / target.relative_to(site))
+            target.symlink_to(site_packages / target.relative_to(site))
 
 
-def is_original(path, recorded):
-    digest = hashlib.new(recorded.mode, path.read_bytes()).digest()
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=") == recorded.value
+def is_original(path, file_hash):
+    digest = hashlib.new(file_hash.mode, path.read_bytes()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=") == file_hash.value
 
 
 @pytest.mark.parametrize(("name", "code"), [("logger", LOG), ("simulator", ASK), ("trigger", TICK)])
@@ -116,12 +116,12 @@ def test_a_function_works_with_its_package_and_its_requirements_alone(tmp_path, 
     """Its own work, or what of it goes to Google Cloud, in a Python that has nothing else."""
     with zipfile.ZipFile(io.BytesIO(pack(FUNCTIONS / name))) as zipped:
         zipped.extractall(tmp_path / "function")
-        pinned = zipped.read("requirements.txt").decode().split()
-    install(closure(pinned), tmp_path / "site")
+        requirements = zipped.read("requirements.txt").decode().split()
+    install(closure(requirements), tmp_path / "site")
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "recorder.py").write_bytes(RECORDER.read_bytes())
     folders = {name: str(tmp_path / name) for name in ("tests", "site")} | {"folder": str(tmp_path / "function")}
     command = [sys.executable, "-I", "-S", "-c", (BEGIN + RECORDED + code + END).format(**folders)]
     variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(tmp_path / "artifacts")}
-    done = subprocess.run(command, capture_output=True, text=True, env=variables)
-    assert done.stdout.endswith("done\n"), done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, env=variables)
+    assert process.stdout.endswith("done\n"), process.stderr

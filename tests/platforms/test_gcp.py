@@ -217,8 +217,8 @@ def test_a_second_creation_changes_nothing(platform, cloud):
     platform.create()
     cloud.calls.clear()
     platform.create()
-    looks = ("Get", "GET", "BatchEnableServices")
-    changes = [name for name in cloud.methods() if not name.startswith(looks)]
+    read_methods = ("Get", "GET", "BatchEnableServices")
+    changes = [name for name in cloud.methods() if not name.startswith(read_methods)]
     assert {name.rpartition(":")[2] for name in changes} == {"generateServiceIdentity", "getIamPolicy"}
 
 
@@ -267,16 +267,16 @@ def test_a_refusal_names_the_resource_and_the_reason(platform, cloud):
 def loop(cloud, labels, base="recbandits-v1"):
     """Put there what a loop makes while it runs, in the order in which clean-up removes it."""
     document = {"create_pipeline_job_request": {"pipeline_job": {"labels": labels}}, "create_time": {"seconds": 1}}
-    started = {"labels": labels, "create_time": {"seconds": 1}}
+    metadata = {"labels": labels, "create_time": {"seconds": 1}}
     resources = [
         scheduler_v1.Job(name=f"{PARENT}/jobs/{base}-train", description=f"RecBandits {base}"),
         aiplatform_v1.Schedule(name=f"{PARENT}/schedules/{base}7", display_name="recbandits-v1-nightly", **document),
         functions_v2.Function(name=f"{PARENT}/functions/{base}-trigger", labels=labels),
-        aiplatform_v1.PipelineJob(name=f"{PARENT}/pipelineJobs/{base}-1", state="PIPELINE_STATE_RUNNING", **started),
-        aiplatform_v1.CustomJob(name=f"{PARENT}/customJobs/{base}1", state="JOB_STATE_SUCCEEDED", **started),
-        aiplatform_v1.Endpoint(name=f"{PARENT}/endpoints/{base}", **started),
-        aiplatform_v1.Model(name=f"{PARENT}/models/{base}", **started),
-        aiplatform_v1.Tensorboard(name=f"{PARENT}/tensorboards/{base}", display_name="recbandits-v1", **started),
+        aiplatform_v1.PipelineJob(name=f"{PARENT}/pipelineJobs/{base}-1", state="PIPELINE_STATE_RUNNING", **metadata),
+        aiplatform_v1.CustomJob(name=f"{PARENT}/customJobs/{base}1", state="JOB_STATE_SUCCEEDED", **metadata),
+        aiplatform_v1.Endpoint(name=f"{PARENT}/endpoints/{base}", **metadata),
+        aiplatform_v1.Model(name=f"{PARENT}/models/{base}", **metadata),
+        aiplatform_v1.Tensorboard(name=f"{PARENT}/tensorboards/{base}", display_name="recbandits-v1", **metadata),
         Subscription(name=f"projects/movie-lab-42/subscriptions/{base}-rewards", labels=labels),
         Topic(name=f"projects/movie-lab-42/topics/{base}-rewards", labels=labels),
         Repository(name=f"{PARENT}/repositories/{base}", labels=labels),
@@ -286,13 +286,13 @@ def loop(cloud, labels, base="recbandits-v1"):
 
 
 def test_clean_up_finds_what_bears_our_labels_on_any_machine_and_nothing_else(platform, cloud):
-    theirs = loop(cloud, {"app": "recbandits", "prefix": "team-b", "version": "v1"}, "team-b-v1")
-    ours = loop(cloud, CONFIG.labels)
-    announced = [outcome.name for outcome in platform.clean_up()]
-    assert announced == ours
-    assert set(theirs + ours) <= cloud.resources.keys(), "a dry run removes nothing"
+    foreign_names = loop(cloud, {"app": "recbandits", "prefix": "team-b", "version": "v1"}, "team-b-v1")
+    labelled_names = loop(cloud, CONFIG.labels)
+    dry_run_names = [outcome.name for outcome in platform.clean_up()]
+    assert dry_run_names == labelled_names
+    assert set(foreign_names + labelled_names) <= cloud.resources.keys(), "a dry run removes nothing"
     platform.clean_up(dry_run=False)
-    assert cloud.resources.keys() & {*theirs, *ours} == set(theirs)
+    assert cloud.resources.keys() & {*foreign_names, *labelled_names} == set(foreign_names)
     assert cloud.requests("CancelPipelineJob") == [{"name": f"{PARENT}/pipelineJobs/recbandits-v1-1"}]
 
 

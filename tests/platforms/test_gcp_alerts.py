@@ -101,9 +101,9 @@ def test_ours_are_listed_by_label_and_by_name_policies_before_the_channel_that_t
     create_alerts(CONFIG, "123456789")
     resources["budgets"].append({"name": "billingAccounts/ABC-123/budgets/9", "displayName": "of somebody else"})
     assert [kind for kind, _ in find_alerts(CONFIG)] == ["alert policy"] * 2 + ["channel", "budget"]
-    wanted = 'user_labels.app="recbandits" AND user_labels.prefix="recbandits" AND user_labels.version="v1"'
+    expected_filter = 'user_labels.app="recbandits" AND user_labels.prefix="recbandits" AND user_labels.version="v1"'
     listings = [each["query"]["filter"] for each in recorder.requests(f"GET {MONITORING}/.*")]
-    assert set(listings) == {wanted}
+    assert set(listings) == {expected_filter}
 
 
 def test_an_alert_is_deleted_where_it_was_listed(recorder, resources):
@@ -124,8 +124,8 @@ def test_a_project_is_set_up_and_cleaned_up_with_its_alerts(recorder, resources)
     outcomes = GcpPlatform(CONFIG).create()
     alerts = [(outcome.kind, outcome.name) for outcome in outcomes][-4:]
     assert alerts == find_alerts(CONFIG)
-    (enabled,) = recorder.requests("BatchEnableServices")
-    assert {"cloudbilling.googleapis.com", "billingbudgets.googleapis.com"} <= set(enabled["serviceIds"])
+    (request,) = recorder.requests("BatchEnableServices")
+    assert {"cloudbilling.googleapis.com", "billingbudgets.googleapis.com"} <= set(request["serviceIds"])
     assert [(kind, name) for kind, name, _ in GcpPlatform(CONFIG).clean_up()][:4] == alerts
 
 

@@ -110,10 +110,10 @@ def test_a_policy_becomes_a_model_in_our_container_by_its_digest(endpoint, cloud
     assert variables(upload) == SERVER
     (deployment,) = cloud.requests("DeployModel")
     assert deployment["trafficSplit"] == {"0": 100}
-    deployed = deployment["deployedModel"]
-    assert (deployed["model"], deployed["displayName"]) == (f"{PARENT}/models/recbandits-v1@1", version)
-    assert deployed["serviceAccount"] == CONFIG.account("serve")
-    assert deployed["dedicatedResources"] == {
+    deployed_model = deployment["deployedModel"]
+    assert (deployed_model["model"], deployed_model["displayName"]) == (f"{PARENT}/models/recbandits-v1@1", version)
+    assert deployed_model["serviceAccount"] == CONFIG.account("serve")
+    assert deployed_model["dedicatedResources"] == {
         "machineSpec": {"machineType": "n2-standard-2"},
         "minReplicaCount": 1,
         "maxReplicaCount": 2,
@@ -188,16 +188,16 @@ def test_the_etag_of_a_change_is_of_the_look_on_which_it_was_decided(endpoint, c
     A share is decided on what was found; a second look would give its etag to somebody else's shares.
     """
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 40)
-    looks = []
+    etags = []
 
     def change_etag(_):
-        looks.append(f"etag {len(looks) + 1}")
-        cloud.resources[NAME].etag = looks[-1]
+        etags.append(f"etag {len(etags) + 1}")
+        cloud.resources[NAME].etag = etags[-1]
         return cloud.resources[NAME]
 
     def etag_of(change, *arguments):
         options = {"expected": endpoint.traffic_split} if change == endpoint.split else {}
-        looks.clear()
+        etags.clear()
         cloud.calls.clear()
         change(*arguments, **options)
         return cloud.requests("UpdateEndpoint")[0]["endpoint"]["etag"]
@@ -274,8 +274,8 @@ def test_deletion_undeploys_everything_first_the_busiest_last(endpoint, cloud, e
     numbers = {model.display_name: model.id for model in cloud.resources[NAME].deployed_models}
     changes(cloud)
     endpoint.delete()
-    undeployed = [each["deployedModelId"] for each in cloud.requests("UndeployModel")]
-    assert (len(undeployed), undeployed[-1]) == (3, numbers[load(exported[1]).version])
+    model_ids = [each["deployedModelId"] for each in cloud.requests("UndeployModel")]
+    assert (len(model_ids), model_ids[-1]) == (3, numbers[load(exported[1]).version])
     assert changes(cloud)[-1] == "DeleteEndpoint"
     assert not endpoint.health()["alive"]
     endpoint.delete()
@@ -290,8 +290,8 @@ def test_an_endpoint_is_deleted_by_its_name_and_one_that_is_not_there_is_not_mad
         endpoints.delete()
         endpoints.delete("sticky")
     assert changes(cloud) == ["UndeployModel", "DeleteEndpoint"] * 2
-    released = {uri.partition("/releases/sticky/")[2].partition("/")[0] for uri in cloud.objects if "/releases/" in uri}
-    assert released == {"policies"}
+    folders = {uri.partition("/releases/sticky/")[2].partition("/")[0] for uri in cloud.objects if "/releases/" in uri}
+    assert folders == {"policies"}
 
 
 def test_predictions_carry_instances_and_parameters_as_they_are(endpoint, cloud):
@@ -321,11 +321,11 @@ def test_logs_are_where_the_command_says(endpoint):
     )
 
 
-def run_batches(cloud, server, lost=()):
+def run_batches(cloud, server, lost_instances=()):
     """Have the recorder run batch predictions as Vertex AI does, by a predictor.
 
     The instances go to it in requests of the batch's size, whole numbers as doubles; results come in any order, in
-    several files, without those in `lost`, as if a worker's request had failed.
+    several files, without those in `lost_instances`, as if a worker's request had failed.
     """
 
     def run(request):
@@ -342,7 +342,11 @@ def run_batches(cloud, server, lost=()):
             predictions = server.predict(server.preprocess(json.dumps(body).encode()))
             answers = json.loads(server.postprocess(predictions))["predictions"]
             results += zip(body["instances"], answers, strict=True)
-        records = [{"instance": instance, "prediction": answer} for instance, answer in results if instance not in lost]
+        records = [
+            {"instance": instance, "prediction": answer}
+            for instance, answer in results
+            if instance not in lost_instances
+        ]
         for number, part in enumerate((records[1::2][::-1], records[::2])):
             content = "".join(json.dumps(each) + "\n" for each in part).encode()
             cloud.objects[f"{folder}/out/prediction.results-0000{number}-of-00002"] = content
@@ -357,16 +361,16 @@ def test_every_line_of_a_batch_gets_an_answer_or_an_error_in_order(endpoint, clo
     """One instance twice, an unknown item, no JSON, an unknown field, a number that would be rounded, a lost one."""
     server = BanditPredictor()
     server.load(exported[0])
-    run_batches(cloud, server, lost=[{"user_id": "lost"}])
+    run_batches(cloud, server, lost_instances=[{"user_id": "lost"}])
     texts = ['{"user_id": 7}', '{"candidates": [999]}', "", "{", '{"user_id": 7}', '{"user": 1}']
     texts += ['{"user_id": 9007199254740993}', '{"user_id": "lost"}', '{"user_id": 8, "context": {"age": 0.5}}']
     (tmp_path / "in.jsonl").write_text("\n".join(texts))
-    done = endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    assert (done.answered, done.refused) == (3, 5)
-    answers = [json.loads(line) for line in done.predictions.read_text().splitlines()]
+    results = endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert (results.answered, results.refused) == (3, 5)
+    answers = [json.loads(line) for line in results.predictions.read_text().splitlines()]
     assert [each["instance"] for each in answers] == [json.loads(texts[row]) for row in (0, 4, 8)]
     assert len({each["prediction"]["event_id"] for each in answers}) == 3
-    refusals = [json.loads(line) for line in done.refusals.read_text().splitlines()]
+    refusals = [json.loads(line) for line in results.refusals.read_text().splitlines()]
     assert [(each["line"], each["error"].partition(";")[0][:47]) for each in refusals] == [
         (2, "unknown item ids: 999"),
         (4, "the body must be JSON: EOF while parsing an obj"),
@@ -460,8 +464,8 @@ def test_a_server_of_another_image_takes_the_place_of_the_old_one(sticky, cloud,
     cloud.answers[TAG] = {"version": "packages/serve/versions/sha256:" + 64 * "0"}
     sticky.deploy(exported[0])
     assert [each["deployedModelId"] for each in cloud.requests("UndeployModel")] == [old]
-    (left,) = cloud.resources[sticky.resource_name].deployed_models
-    assert left.model.endswith("@2")
+    (deployed_model,) = cloud.resources[sticky.resource_name].deployed_models
+    assert deployed_model.model.endswith("@2")
 
 
 def test_a_release_that_no_server_follows_is_none_and_is_written_anew(sticky, cloud, exported):

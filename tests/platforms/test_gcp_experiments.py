@@ -65,13 +65,13 @@ def test_a_first_run_sends_exactly_these_requests(experiments, recorder):
 def test_what_is_logged_is_sent_at_once(experiments, recorder):
     with experiments.run("agents", "linucb") as run:
         run.log_parameters({"alpha": 0.1, "factorization": "als"})
-        sent = recorder.requests("UpdateContext")[-1]["context"]
-        assert sent["metadata"]["_params"] == {"alpha": 0.1, "factorization": "als"}
+        context = recorder.requests("UpdateContext")[-1]["context"]
+        assert context["metadata"]["_params"] == {"alpha": 0.1, "factorization": "als"}
         run.log_metrics({"mean_reward": 1.5})
-        sent = recorder.requests("UpdateContext")[-1]["context"]
-        assert sent["name"] == RUN
-        assert sent["metadata"]["_params"] == {"alpha": 0.1, "factorization": "als"}
-        assert sent["metadata"]["_metrics"] == {"mean_reward": 1.5}
+        context = recorder.requests("UpdateContext")[-1]["context"]
+        assert context["name"] == RUN
+        assert context["metadata"]["_params"] == {"alpha": 0.1, "factorization": "als"}
+        assert context["metadata"]["_metrics"] == {"mean_reward": 1.5}
 
 
 def test_an_artefact_is_the_output_of_an_execution_of_the_run(experiments, recorder):
@@ -115,9 +115,13 @@ def test_a_run_is_continued_and_the_tensorboard_is_found_again(logged, recorder)
 @pytest.mark.parametrize(
     ("call", "kind", "sentence"),
     [
-        (lambda it: it.table("none"), PlatformError, "there is no experiment recbandits-v1-none"),
-        (lambda it: it.run("Agents", "x"), ValueError, "must be lower-case letters, digits and hyphens, .* 'Agents'"),
-        (lambda it: it.run("a" * 100, "b" * 20), ValueError, "at most 126 of them"),
+        (lambda experiments: experiments.table("none"), PlatformError, "there is no experiment recbandits-v1-none"),
+        (
+            lambda experiments: experiments.run("Agents", "x"),
+            ValueError,
+            "must be lower-case letters, digits and hyphens, .* 'Agents'",
+        ),
+        (lambda experiments: experiments.run("a" * 100, "b" * 20), ValueError, "at most 126 of them"),
     ],
 )
 def test_what_is_not_there_or_cannot_be_is_refused(experiments, call, kind, sentence):

@@ -90,17 +90,17 @@ def test_a_deployment_sends_exactly_this(functions, cloud, function, source):
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     (request,) = cloud.requests("CreateFunction")
     assert (request["parent"], request["functionId"]) == (PARENT, "recbandits-v1-log-reward")
-    sent = request["function"]
-    assert (sent["name"], sent["environment"]) == (NAME, "GEN_2")
-    assert sent["labels"] == {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
-    assert sent["buildConfig"] == {
+    function_body = request["function"]
+    assert (function_body["name"], function_body["environment"]) == (NAME, "GEN_2")
+    assert function_body["labels"] == {"app": "recbandits", "prefix": "recbandits", "version": "v1"}
+    assert function_body["buildConfig"] == {
         "runtime": f"python3{sys.version_info.minor}",
         "entryPoint": "log_reward",
         "source": {"storageSource": {"bucket": bucket, "object": name}},
         "dockerRepository": f"{PARENT}/repositories/recbandits-v1",
         "serviceAccount": f"projects/{PROJECT}/serviceAccounts/{CONFIG.account('build')}",
     }
-    assert sent["serviceConfig"] == {
+    assert function_body["serviceConfig"] == {
         "availableCpu": "1",
         "availableMemory": "1Gi",
         "maxInstanceCount": 3,
@@ -110,7 +110,7 @@ def test_a_deployment_sends_exactly_this(functions, cloud, function, source):
         "serviceAccountEmail": ACCOUNT,
         "environmentVariables": SETTINGS | {"THREADS": "200", "WINDOW": "60"},
     }
-    assert sent["eventTrigger"] == {
+    assert function_body["eventTrigger"] == {
         "triggerRegion": "us-central1",
         "eventType": "google.cloud.pubsub.topic.v1.messagePublished",
         "pubsubTopic": TOPIC,
@@ -132,10 +132,10 @@ def test_the_account_that_delivers_may_call_the_service_and_what_others_may_stay
     others = {"role": "roles/run.viewer", "members": ["user:somebody@example.com"]}
     cloud.answers[f"GET {run}:getIamPolicy"] = {"etag": "BwX", "bindings": [others]}
     functions.deploy(function)
-    (sent,) = cloud.requests(f"POST {run}:setIamPolicy")
-    ours = {"role": "roles/run.invoker", "members": [f"serviceAccount:{ACCOUNT}"]}
-    policy = sent["body"]["policy"]
-    assert policy == {"etag": "BwX", "bindings": [others, ours]}
+    (policy_request,) = cloud.requests(f"POST {run}:setIamPolicy")
+    binding = {"role": "roles/run.invoker", "members": [f"serviceAccount:{ACCOUNT}"]}
+    policy = policy_request["body"]["policy"]
+    assert policy == {"etag": "BwX", "bindings": [others, binding]}
     cloud.answers[f"GET {run}:getIamPolicy"] = policy
     functions.deploy(function)
     assert len(cloud.requests(f"POST {run}:setIamPolicy")) == 1
@@ -171,9 +171,12 @@ def test_an_unchanged_source_is_sent_once_and_a_second_deployment_updates(functi
 
 def test_a_function_without_a_topic_is_called_by_http(functions, cloud, source):
     functions.deploy(Function("log-reward", source, "log_reward"))
-    sent = cloud.requests("CreateFunction")[0]["function"]
-    assert "eventTrigger" not in sent
-    assert (sent["serviceConfig"]["ingressSettings"], sent["serviceConfig"]["timeoutSeconds"]) == ("ALLOW_ALL", 540)
+    body = cloud.requests("CreateFunction")[0]["function"]
+    assert "eventTrigger" not in body
+    assert (body["serviceConfig"]["ingressSettings"], body["serviceConfig"]["timeoutSeconds"]) == (
+        "ALLOW_ALL",
+        540,
+    )
     assert cloud.requests("UpdateSubscription") == []
 
 
@@ -258,11 +261,11 @@ def test_a_name_that_is_none_is_refused_before_anything_is_sent(functions, cloud
 def test_a_package_has_what_runs_and_nothing_else(source):
     with zipfile.ZipFile(io.BytesIO(pack(source))) as zipped:
         names = zipped.namelist()
-        pinned = zipped.read("requirements.txt").decode()
+        requirements = zipped.read("requirements.txt").decode()
     assert {"main.py", "requirements.txt", "recbandits/__init__.py", "recbandits/config.py"} <= set(names)
     assert not [name for name in names if "test_" in name or "__pycache__" in name]
     versions = [f"{name}=={metadata.version(name)}" for name in ("functions-framework", "numpy")]
-    assert pinned.split() == versions
+    assert requirements.split() == versions
 
 
 def test_a_package_is_the_same_bytes_whenever_it_is_made(source):

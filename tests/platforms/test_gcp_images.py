@@ -25,7 +25,7 @@ TAG = f"GET https://artifactregistry.googleapis.com/v1/{PARENT}/repositories/rec
 DIGEST = f"sha256:{64 * 'c'}"
 
 
-def built(request):
+def answer_build(request):
     """Answer a build that has ended well."""
     operation = operations_pb2.Operation(name="operations/build/1", done=True)
     operation.response.Pack(Build.pb(Build(results={"images": [{"name": f"{URI}:v2", "digest": DIGEST}]})))
@@ -34,7 +34,7 @@ def built(request):
 
 @pytest.fixture
 def cloud(recorder):
-    recorder.answers["CreateBuild"] = built
+    recorder.answers["CreateBuild"] = answer_build
     return recorder
 
 
@@ -69,8 +69,8 @@ def test_the_archive_is_the_build_context_and_the_same_for_the_same_files(builde
     (content,) = cloud.objects.values()
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         entries = tar.getmembers()
-        unpacked = {entry.name: tar.extractfile(entry).read() for entry in entries}
-    assert unpacked == {path: (ROOT / path).read_bytes() for path in context(ROOT)}
+        contents = {entry.name: tar.extractfile(entry).read() for entry in entries}
+    assert contents == {path: (ROOT / path).read_bytes() for path in context(ROOT)}
     assert {(entry.uid, entry.gid, entry.mtime, entry.uname) for entry in entries} == {(0, 0, 0, "")}
     assert {entry.mode for entry in entries} <= {0o644, 0o755}
     assert archive(ROOT) == content

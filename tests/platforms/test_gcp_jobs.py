@@ -226,9 +226,9 @@ def test_the_job_that_follows_has_received_the_best_parameters(jobs, cloud):
 def test_metrics_come_from_the_record_in_the_bucket(jobs, cloud):
     record = {"arguments": [], "metrics": {"mean_reward": [3.5, 3.4, 3.6], "regret": 0.1}}
     cloud.objects[f"gs://{BUCKET}/jobs/scale-up/record.json"] = json.dumps(record).encode()
-    done = jobs.run(JOB)
-    assert done.metrics == {"mean_reward": (3.5, 3.4, 3.6), "regret": 0.1}
-    assert done.own == record
+    result = jobs.run(JOB)
+    assert result.metrics == {"mean_reward": (3.5, 3.4, 3.6), "regret": 0.1}
+    assert result.own == record
 
 
 def test_a_job_is_run_once_until_it_fails(jobs, cloud):
@@ -324,21 +324,19 @@ def test_a_trial_that_reported_no_number_has_failed(jobs, cloud):
     ]
 
 
-@pytest.mark.parametrize("begin", [lambda jobs: jobs.run(T4), lambda jobs: jobs.tune(replace(STUDY, job=T4))])
-def test_a_refusal_is_one_sentence_and_not_repeated(jobs, cloud, begin):
+@pytest.mark.parametrize("submit", [lambda jobs: jobs.run(T4), lambda jobs: jobs.tune(replace(STUDY, job=T4))])
+def test_a_refusal_is_one_sentence_and_not_repeated(jobs, cloud, submit):
     for method in ("CreateCustomJob", "CreateHyperparameterTuningJob"):
         cloud.answers[method] = exceptions.ResourceExhausted(QUOTA)
     with pytest.raises(PlatformError, match=r"^(job|study) scale-up: 429 .*custom_model_training_nvidia_t4_gpus$"):
-        begin(jobs)
+        submit(jobs)
     assert len(created(cloud)) == 1
 
 
 def test_a_project_that_settles_is_asked_again_for_a_job(jobs, cloud):
     """Vertex AI makes its service agent with the first job of a project."""
-    settling = exceptions.BadRequest(
-        "Service agents are being provisioned (...). So please try again in a few minutes."
-    )
-    answers = iter([settling, settling])
+    error = exceptions.BadRequest("Service agents are being provisioned (...). So please try again in a few minutes.")
+    answers = iter([error, error])
     cloud.answers["CreateCustomJob"] = lambda request: next(answers, None)
     assert jobs.run(JOB).state == "succeeded"
     assert len(created(cloud)) == 3
@@ -404,6 +402,6 @@ def test_a_notebook_can_show_what_would_be_sent(jobs, cloud):
     specification = jobs.custom_job(JOB).to_dict()
     assert created(cloud) == []
     jobs.run(JOB)
-    sent = created(cloud)[0]["customJob"]
-    assert sent["jobSpec"].pop("serviceAccount") == ACCOUNT
-    assert specification == sent
+    custom_job = created(cloud)[0]["customJob"]
+    assert custom_job["jobSpec"].pop("serviceAccount") == ACCOUNT
+    assert specification == custom_job

@@ -43,15 +43,15 @@ def tiny(alpha: float = 0.5):
     double(number=inner(number=alpha).output)
 
 
-class Both(NamedTuple):
+class Outputs(NamedTuple):
     value: float
     data: dsl.Dataset
 
 
 @dsl.pipeline(name="giving")
-def giving(alpha: float = 0.5) -> Both:
+def giving(alpha: float = 0.5) -> Outputs:
     kept = keep(number=double(number=alpha).output).set_caching_options(False)
-    return Both(kept.outputs["Output"], kept.outputs["kept"])
+    return Outputs(kept.outputs["Output"], kept.outputs["kept"])
 
 
 @dsl.pipeline(name="reading")
@@ -62,7 +62,7 @@ def reading(snapshot: str = ""):
 
 @pytest.fixture
 def cloud(recorder):
-    built(recorder, 64 * "a")
+    set_image_digest(recorder, 64 * "a")
     recorder.documents[f"/storage/v1/b/{CONFIG.bucket}"] = {"name": CONFIG.bucket, "projectNumber": "123456789"}
     with mock.patch("time.sleep"):
         yield recorder
@@ -85,20 +85,20 @@ def template(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def giver(tmp_path_factory):
+def two_output_template(tmp_path_factory):
     return compiled(giving, tmp_path_factory.mktemp("pipelines"))
 
 
-def built(cloud, digest):
+def set_image_digest(cloud, digest):
     """Have the tag of the image for training name another build than before."""
     cloud.answers[TAG] = {"version": f"{PARENT}/repositories/recbandits-v1/packages/train/versions/sha256:{digest}"}
 
 
-def sent(cloud):
+def sent_requests(cloud):
     return cloud.requests("CreatePipelineJob")
 
 
-def ended(cloud, job, state, **fields):
+def end_job(cloud, job, state, **fields):
     """Have a job be in another state than the one that all of them reach in the recorder, success."""
     resource = cloud.resources[f"{PARENT}/pipelineJobs/recbandits-v1-{job}"]
     resource.state = f"PIPELINE_STATE_{state}"
@@ -118,7 +118,7 @@ def steps(job):
 
 def test_a_run_is_sent_with_its_pipeline_parameters_and_account(pipelines, cloud, template):
     pipelines.run(template, "one", {"alpha": 0.1})
-    (request,) = sent(cloud)
+    (request,) = sent_requests(cloud)
     assert (request["parent"], request["pipelineJobId"]) == (PARENT, "recbandits-v1-tiny-1")
     spec = yaml.safe_load(template.read_text())
     for executor in spec["deploymentSpec"]["executors"].values():
@@ -150,7 +150,7 @@ def test_a_run_belongs_to_the_experiment_of_its_pipeline(pipelines, cloud, templ
 
 def test_a_run_that_fails_before_it_joins_its_experiment_is_a_failed_run(pipelines, cloud, template):
     def fail(request):
-        ended(cloud, "tiny-1", "FAILED")
+        end_job(cloud, "tiny-1", "FAILED")
 
     cloud.answers["AddContextChildren"] = exceptions.NotFound("no context")
     cloud.answers["GetPipelineJob"] = fail
@@ -159,9 +159,9 @@ def test_a_run_that_fails_before_it_joins_its_experiment_is_a_failed_run(pipelin
 
 def test_a_notebook_can_show_what_would_be_sent(pipelines, cloud, template):
     specification = pipelines.pipeline_job(template, "one", {"alpha": 0.1}).to_dict()
-    assert sent(cloud) == []
+    assert sent_requests(cloud) == []
     pipelines.run(template, "one", {"alpha": 0.1})
-    job = sent(cloud)[0]["pipelineJob"]
+    job = sent_requests(cloud)[0]["pipelineJob"]
     assert job.pop("serviceAccount") == CONFIG.account("train")
     assert specification == job
 
@@ -172,9 +172,9 @@ def test_the_bucket_of_the_project_is_used_as_it_is(pipelines, cloud, template):
     assert not cloud.requests("(POST|PUT) https://storage.*")
 
 
-def test_a_step_that_is_never_cached_is_not_cached_where_the_others_are(pipelines, cloud, giver):
-    pipelines.run(giver, "one")
-    tasks = sent(cloud)[0]["pipelineJob"]["pipelineSpec"]["root"]["dag"]["tasks"]
+def test_a_step_that_is_never_cached_is_not_cached_where_the_others_are(pipelines, cloud, two_output_template):
+    pipelines.run(two_output_template, "one")
+    tasks = sent_requests(cloud)[0]["pipelineJob"]["pipelineSpec"]["root"]["dag"]["tasks"]
     assert {name: task["cachingOptions"] for name, task in tasks.items()} == {
         "double": {"enableCache": True},
         "keep": {},
@@ -195,10 +195,10 @@ def test_a_run_that_is_not_told_what_there_is_to_read_uses_no_cache(pipelines, t
 def test_a_new_build_is_not_given_what_the_build_before_has_made(pipelines, cloud, template):
     """The cache goes by the words of a step: under its tag a corrected image would have the words of the faulty one."""
     pipelines.run(template, "one")
-    ended(cloud, "tiny-1", "FAILED")
-    built(cloud, 64 * "b")
+    end_job(cloud, "tiny-1", "FAILED")
+    set_image_digest(cloud, 64 * "b")
     pipelines.run(template, "one")
-    assert [images(request["pipelineJob"]) for request in sent(cloud)] == [
+    assert [images(request["pipelineJob"]) for request in sent_requests(cloud)] == [
         {f"{TRAIN}@sha256:{64 * digit}"} for digit in "ab"
     ]
 
@@ -207,14 +207,14 @@ def test_a_run_without_an_image_is_refused_before_it_begins(pipelines, cloud, te
     cloud.answers[TAG] = exceptions.NotFound("no")
     with pytest.raises(PlatformError, match=f"^there is no image {TRAIN}:v1: build it first$"):
         pipelines.run(template, "one")
-    assert sent(cloud) == []
+    assert sent_requests(cloud) == []
 
 
 def test_a_pipeline_in_other_images_needs_none_of_ours(pipelines, cloud, template, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text(template.read_text().replace(IMAGE, "python:3.11"))
     pipelines.run(other, "one")
-    assert images(sent(cloud)[0]["pipelineJob"]) == {"python:3.11"}
+    assert images(sent_requests(cloud)[0]["pipelineJob"]) == {"python:3.11"}
     assert cloud.requests(TAG) == []
 
 
@@ -225,25 +225,25 @@ def test_what_is_no_compiled_pipeline_is_refused(pipelines, tmp_path):
             pipelines.run(tmp_path / name, "one")
 
 
-def test_a_run_is_found_by_its_label_and_gives_the_outputs_of_its_pipeline(pipelines, cloud, giver):
+def test_a_run_is_found_by_its_label_and_gives_the_outputs_of_its_pipeline(pipelines, cloud, two_output_template):
     """Vertex AI keeps them with the steps that gave them: the value as metadata of the execution, the file as a URI."""
-    pipelines.run(giver, "one", {"alpha": 2.0})
+    pipelines.run(two_output_template, "one", {"alpha": 2.0})
     step = {"taskName": "keep", "execution": {"metadata": {"output:Output": 4.0, "input:number": 4.0}}}
     step |= {"outputs": {"kept": {"artifacts": [{"uri": "gs://movies/kept"}]}}}
-    ended(cloud, "giving-1", "SUCCEEDED", jobDetail={"taskDetails": [{"taskName": "double"}, step]})
+    end_job(cloud, "giving-1", "SUCCEEDED", jobDetail={"taskDetails": [{"taskName": "double"}, step]})
     assert pipelines.wait("one") == ("one", "succeeded", {"value": 4.0, "data": "gs://movies/kept"}, "")
-    assert pipelines.run(giver, "one", {"alpha": 2.0}) == pipelines.status("one")
-    assert len(sent(cloud)) == 1, "what has succeeded is not run again"
+    assert pipelines.run(two_output_template, "one", {"alpha": 2.0}) == pipelines.status("one")
+    assert len(sent_requests(cloud)) == 1, "what has succeeded is not run again"
 
 
 def test_a_run_that_failed_or_was_stopped_is_run_again_under_its_name(pipelines, cloud, template):
     pipelines.run(template, "one", {"alpha": 0.1})
-    ended(cloud, "tiny-1", "FAILED")
+    end_job(cloud, "tiny-1", "FAILED")
     job = cloud.resources[f"{PARENT}/pipelineJobs/recbandits-v1-tiny-1"]
     job.error = status_pb2.Status(message="the disk\nis full")
     assert pipelines.status("one") == ("one", "failed", {}, "pipeline run one failed: the disk is full")
     pipelines.run(template, "one", {"alpha": 0.1})
-    ended(cloud, "tiny-2", "RUNNING")
+    end_job(cloud, "tiny-2", "RUNNING")
     assert pipelines.run(template, "one", {"alpha": 0.1}).state == "running"
     pipelines.stop("one")
     assert cloud.requests("CancelPipelineJob") == [{"name": f"{PARENT}/pipelineJobs/recbandits-v1-tiny-2"}]
@@ -251,28 +251,28 @@ def test_a_run_that_failed_or_was_stopped_is_run_again_under_its_name(pipelines,
     pipelines.stop("one")
     assert len(cloud.requests("CancelPipelineJob")) == 1, "it runs no more"
     pipelines.run(template, "one", {"alpha": 0.1})
-    ids = [request["pipelineJobId"] for request in sent(cloud)]
+    ids = [request["pipelineJobId"] for request in sent_requests(cloud)]
     assert ids == [f"recbandits-v1-tiny-{number}" for number in (1, 2, 3)]
     assert pipelines.wait("one").state == "succeeded"
 
 
 def test_a_run_is_waited_for_with_pauses(pipelines, cloud, template):
     pipelines.run(template, "one")
-    ended(cloud, "tiny-1", "RUNNING")
-    with mock.patch("time.sleep", side_effect=lambda _: ended(cloud, "tiny-1", "SUCCEEDED")) as sleep:
+    end_job(cloud, "tiny-1", "RUNNING")
+    with mock.patch("time.sleep", side_effect=lambda _: end_job(cloud, "tiny-1", "SUCCEEDED")) as sleep:
         assert pipelines.wait("one").state == "succeeded"
     assert sleep.call_args_list == [mock.call(30.0)]
 
 
-def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, cloud, template, giver):
+def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, cloud, template, two_output_template):
     pipelines.run(template, "one")
     for state in ("CANCELLING", "PENDING"):
-        ended(cloud, "tiny-1", state)
+        end_job(cloud, "tiny-1", state)
         assert pipelines.running("tiny") == "one", "one that is being stopped may still deploy"
     with pytest.raises(PlatformError, match="pipeline run two must wait: one of tiny is running"):
         pipelines.run(template, "two")
-    pipelines.run(giver, "three")
-    ended(cloud, "tiny-1", "SUCCEEDED")
+    pipelines.run(two_output_template, "three")
+    end_job(cloud, "tiny-1", "SUCCEEDED")
     assert pipelines.running("tiny") is None
     pipelines.run(template, "two")
 
@@ -281,11 +281,11 @@ def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, cloud, template, g
 def test_of_two_that_start_a_run_at_once_one_gets_it(pipelines, cloud, template, others, refusal):
     """Both have looked and seen that none is running; the other one asks first. Of the same run both get the same."""
 
-    def overtaken(request):
-        if len(sent(cloud)) == 1:
+    def answer_overtaken(request):
+        if len(sent_requests(cloud)) == 1:
             GcpPipelines(CONFIG).run(template, others)
 
-    cloud.answers["CreatePipelineJob"] = overtaken
+    cloud.answers["CreatePipelineJob"] = answer_overtaken
     if refusal:
         with pytest.raises(PlatformError, match=refusal):
             pipelines.run(template, "mine")
@@ -300,12 +300,12 @@ def test_what_a_schedule_has_started_has_no_number(pipelines, cloud, template):
     name, labels = f"{PARENT}/pipelineJobs/tiny-20261129030000", CONFIG.labels | {"pipeline": "tiny", "run": "nightly"}
     cloud.resources[name] = aiplatform_v1.PipelineJob(name=name, labels=labels, state="PIPELINE_STATE_SUCCEEDED")
     pipelines.run(template, "one")
-    assert [request["pipelineJobId"] for request in sent(cloud)] == ["recbandits-v1-tiny-1"]
+    assert [request["pipelineJobId"] for request in sent_requests(cloud)] == ["recbandits-v1-tiny-1"]
 
 
-def test_a_name_is_one_run_for_good(pipelines, template, giver):
+def test_a_name_is_one_run_for_good(pipelines, template, two_output_template):
     pipelines.run(template, "one", {"alpha": 0.1})
-    for other, parameters in ((template, {"alpha": 0.2}), (template, {}), (giver, {"alpha": 0.1})):
+    for other, parameters in ((template, {"alpha": 0.2}), (template, {}), (two_output_template, {"alpha": 0.1})):
         with pytest.raises(PlatformError, match="one was started with another template or other parameters"):
             pipelines.run(other, "one", parameters)
     with pytest.raises(PlatformError, match="there is no pipeline run nothing in us-central1"):

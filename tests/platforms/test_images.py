@@ -69,12 +69,12 @@ def tree(tmp_path):
     return root
 
 
-def let_in_by_git(root, git):
+def files_tracked_by_git(root, git):
     """The files that .gcloudignore lets through, whose rules are those of .gitignore, according to git."""
     subprocess.run(["git", "init", "--quiet", "--bare", git], check=True)
     command = ["git", f"--git-dir={git}", f"--work-tree={root}", "ls-files", "-z", "--others"]
-    done = subprocess.run([*command, "--exclude-from=.gcloudignore"], cwd=root, capture_output=True, text=True)
-    return sorted(done.stdout.split("\0")[:-1])
+    process = subprocess.run([*command, "--exclude-from=.gcloudignore"], cwd=root, capture_output=True, text=True)
+    return sorted(process.stdout.split("\0")[:-1])
 
 
 def install(file):
@@ -86,28 +86,28 @@ def steps(name):
 
 
 def values(name, keyword):
-    return [value for found, value in steps(name) if found == keyword]
+    return [value for instruction, value in steps(name) if instruction == keyword]
 
 
 def test_nothing_unwanted_gets_in_and_nothing_needed_stays_out(tree):
-    wanted = {".dockerignore", *NEEDED, "01-online-bandit-simulation/README.md"}
-    wanted |= {DOCKERFILE}
-    assert set(context(tree)) == wanted
+    expected = {".dockerignore", *NEEDED, "01-online-bandit-simulation/README.md"}
+    expected |= {DOCKERFILE}
+    assert set(context(tree)) == expected
 
 
 @pytest.mark.parametrize("line", ["/*", "**/artifacts", "**/.env", "!/src"])
 def test_each_line_counts(tree, line):
-    before = context(tree)
+    initial_context = context(tree)
     lines = (tree / ".dockerignore").read_text().splitlines()
     lines.remove(line)
     (tree / ".dockerignore").write_text("\n".join(lines))
-    assert context(tree) != before
+    assert context(tree) != initial_context
 
 
 def test_docker_and_google_cloud_let_the_same_in(tree, tmp_path):
     assert (ROOT / ".gcloudignore").read_text() == (ROOT / ".dockerignore").read_text()
-    assert let_in_by_git(tree, tmp_path / "a.git") == context(tree)
-    assert let_in_by_git(ROOT, tmp_path / "b.git") == context(ROOT)
+    assert files_tracked_by_git(tree, tmp_path / "a.git") == context(tree)
+    assert files_tracked_by_git(ROOT, tmp_path / "b.git") == context(ROOT)
 
 
 def test_every_module_and_notebook_is_in_the_context():
@@ -147,8 +147,8 @@ def test_an_image_installs_its_own_sets_before_the_wheel(name):
     directories = ["./" if file == "requirements.txt" else "requirements/" for file in SETS[name]]
     copies = [("COPY", f"{file} {directory}") for file, directory in zip(SETS[name], directories, strict=True)]
     runs = [("RUN", install(file)) for file in SETS[name]]
-    made = [step for step in steps(name) if step.keyword in ("COPY", "RUN")]
-    after_the_wheel = made[made.index(("RUN", "pip wheel --no-deps --no-build-isolation --wheel-dir dist .")) + 1 :]
+    layers = [step for step in steps(name) if step.keyword in ("COPY", "RUN")]
+    after_the_wheel = layers[layers.index(("RUN", "pip wheel --no-deps --no-build-isolation --wheel-dir dist .")) + 1 :]
     wheel = [("COPY", "--from=wheel /opt/recbandits/dist dist"), ("RUN", f"{INSTALL} dist/*.whl")]
     expected = [*(step for pair in zip(copies, runs, strict=True) for step in pair), *wheel]
     assert after_the_wheel[: len(expected)] == expected
@@ -248,7 +248,7 @@ def test_steps_are_repeated_from_the_first_one_that_copies_what_changed(changed,
         "FROM python AS lock\nCOPY requirements.txt ./\nRUN pip install\nFROM lock AS wheel\nCOPY src src\n"
         "FROM lock\nCOPY --from=wheel /dist dist\nCOPY --chown=1 README.md ./\nUSER 1"
     )
-    assert "".join(str(int(again)) for again in rebuilt(instructions(text), changed)) == expected
+    assert "".join(str(int(is_rebuilt)) for is_rebuilt in rebuilt(instructions(text), changed)) == expected
 
 
 LABELS = ["--label", "app=recbandits", "--label", "prefix=recbandits", "--label", "version=v7"]
@@ -261,7 +261,7 @@ COMMANDS = {
 
 
 @pytest.fixture
-def on_path(monkeypatch, tmp_path):
+def put_engine_on_path(monkeypatch, tmp_path):
     """Function that puts a program on an otherwise empty PATH, which writes down where it is called, and with what."""
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -270,8 +270,8 @@ def on_path(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT / "docker")
 
     def put(name, answers=0, builds=0):
-        said = f'[ "$1" = build ] || exit {answers}\necho "$PWD" "$@" > {tmp_path}/said\nexit {builds}\n'
-        (programs / name).write_text(f"#!/bin/sh\n{said}")
+        script = f'[ "$1" = build ] || exit {answers}\necho "$PWD" "$@" > {tmp_path}/said\nexit {builds}\n'
+        (programs / name).write_text(f"#!/bin/sh\n{script}")
         (programs / name).chmod(0o755)
         return tmp_path / "said"
 
@@ -279,29 +279,34 @@ def on_path(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("engine", COMMANDS)
-def test_each_engine_is_called_at_the_root_with_the_command_that_is_shown(on_path, engine):
-    said = on_path(engine)
+def test_each_engine_is_called_at_the_root_with_the_command_that_is_shown(put_engine_on_path, engine):
+    calls = put_engine_on_path(engine)
     assert LocalImages(Config(version="v7")).build("serve") == "recbandits/serve:v7"
-    assert said.read_text().split() == [str(ROOT), *COMMANDS[engine]]
+    assert calls.read_text().split() == [str(ROOT), *COMMANDS[engine]]
     assert LocalImages(Config(version="v7")).command("serve", engine) == [engine, *COMMANDS[engine]]
 
 
-def test_an_engine_that_does_not_work_is_passed_over(on_path):
-    on_path("docker", answers=1)
-    said = on_path("buildah")
+def test_an_engine_that_does_not_work_is_passed_over(put_engine_on_path):
+    put_engine_on_path("docker", answers=1)
+    calls = put_engine_on_path("buildah")
     LocalImages(Config(version="v7")).build("serve", base="localhost/python")
-    assert said.read_text().split()[1:] == [*COMMANDS["buildah"][:6], "--build-arg", "BASE=localhost/python", *OPTIONS]
+    assert calls.read_text().split()[1:] == [
+        *COMMANDS["buildah"][:6],
+        "--build-arg",
+        "BASE=localhost/python",
+        *OPTIONS,
+    ]
 
 
-def test_a_build_that_fails_and_a_machine_without_an_engine_get_a_sentence(on_path):
+def test_a_build_that_fails_and_a_machine_without_an_engine_get_a_sentence(put_engine_on_path):
     with pytest.raises(PlatformError, match="install docker, podman or buildah and see that `docker version`"):
         LocalImages(Config()).build("train")
-    on_path("podman", builds=125)
+    put_engine_on_path("podman", builds=125)
     with pytest.raises(PlatformError, match="image train could not be built: podman ended with exit code 125"):
         LocalImages(Config()).build("train")
 
 
-def test_pip_in_a_build_has_the_settings_of_this_machine(on_path, monkeypatch, tmp_path):
+def test_pip_in_a_build_has_the_settings_of_this_machine(put_engine_on_path, monkeypatch, tmp_path):
     """A company's index and its certificate; Docker has no option for that."""
     settings, certificate = tmp_path / "pip.conf", tmp_path / "company.pem"
     settings.write_text(f"[global]\ncert = {certificate}\n")

@@ -27,27 +27,27 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def started(config):
-    made = LocalPlatform(config).endpoints.create()
-    yield made
-    made.delete()
+def created_endpoint(config):
+    endpoint = LocalPlatform(config).endpoints.create()
+    yield endpoint
+    endpoint.delete()
 
 
 @pytest.fixture
-def endpoint(started):
+def endpoint(created_endpoint):
     """An endpoint without a policy; several tests share its server."""
-    yield started
-    if serving := [version for version, share in started.traffic_split.items() if share]:
-        started.split(dict.fromkeys(serving, 0) | {serving[0]: 100})
-    for version in sorted(started.traffic_split, key=started.traffic_split.get):
-        started.undeploy(version)
+    yield created_endpoint
+    if serving := [version for version, share in created_endpoint.traffic_split.items() if share]:
+        created_endpoint.split(dict.fromkeys(serving, 0) | {serving[0]: 100})
+    for version in sorted(created_endpoint.traffic_split, key=created_endpoint.traffic_split.get):
+        created_endpoint.undeploy(version)
 
 
 def process_of(endpoint):
     return psutil.Process(endpoint.metrics()["process"])
 
 
-def gone(process):
+def is_gone(process):
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -55,8 +55,8 @@ OTHER = """
 import sys
 from recbandits.config import Config
 from recbandits.platforms.local import LocalPlatform
-found = LocalPlatform(Config(artifacts=sys.argv[1])).endpoints.create("once")
-print(found.metrics()["process"], found.name)
+endpoint = LocalPlatform(Config(artifacts=sys.argv[1])).endpoints.create("once")
+print(endpoint.metrics()["process"], endpoint.name)
 """
 
 
@@ -69,7 +69,7 @@ def test_an_endpoint_is_made_once_and_found_by_another_process(config):
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed == f"{server.pid} once\n"
     again.delete()
-    assert gone(server)
+    assert is_gone(server)
     assert not endpoint.directory.exists()
     assert endpoint.health() == {"alive": False, "ready": False, "reason": "the server is not running"}
     with pytest.raises(PlatformError, match="endpoint once does not exist"):
@@ -77,13 +77,13 @@ def test_an_endpoint_is_made_once_and_found_by_another_process(config):
 
 
 def test_those_who_come_at_once_share_one_server_and_no_deployment_is_lost(config, exported):
-    def come(policy):
+    def deploy_policy(policy):
         endpoint = LocalPlatform(config).endpoints.create("together")
         return endpoint.deploy(policy, 50 if endpoint.traffic_split else 100), process_of(endpoint)
 
     try:
         with ThreadPoolExecutor(3) as threads:
-            versions, servers = zip(*threads.map(come, exported), strict=True)
+            versions, servers = zip(*threads.map(deploy_policy, exported), strict=True)
         endpoint = LocalPlatform(config).endpoints.create("together")
         assert set(servers) == {process_of(endpoint)}
         assert set(endpoint.traffic_split) == set(versions)
@@ -102,42 +102,42 @@ class TestLocalEndpoints(EndpointsContract):
 
 
 def test_a_policy_that_was_refused_or_undeployed_leaves_nothing_behind(endpoint, exported):
-    kept = endpoint.deploy(exported[0])
+    version = endpoint.deploy(exported[0])
     with pytest.raises(ValueError, match="must be a whole number from 0 to 100, got 101"):
         endpoint.deploy(exported[1], 101)
-    gone = endpoint.deploy(exported[1], 0)
-    endpoint.undeploy(gone)
-    assert [path.name for path in (endpoint.directory / "storage" / "policies").iterdir()] == [kept]
-    with pytest.raises(PlatformError, match=f"cannot use version {gone}: deploy it first"):
-        endpoint.split({gone: 100, kept: 0})
+    undeployed_version = endpoint.deploy(exported[1], 0)
+    endpoint.undeploy(undeployed_version)
+    assert [path.name for path in (endpoint.directory / "storage" / "policies").iterdir()] == [version]
+    with pytest.raises(PlatformError, match=f"cannot use version {undeployed_version}: deploy it first"):
+        endpoint.split({undeployed_version: 100, version: 0})
 
 
 def test_of_those_who_change_the_same_shares_at_once_one_wins(endpoint, exported, config):
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
-    seen, begin = endpoint.traffic_split, Barrier(4)
+    traffic_split, barrier = endpoint.traffic_split, Barrier(4)
 
     def change(share):
-        mine = LocalPlatform(config).endpoints.create()
-        begin.wait()
+        own_endpoint = LocalPlatform(config).endpoints.create()
+        barrier.wait()
         try:
-            mine.split({first: 100 - share, second: share}, expected=seen)
+            own_endpoint.split({first: 100 - share, second: share}, expected=traffic_split)
         except PlatformError:
             return None
         return share
 
     with ThreadPoolExecutor(4) as threads:
-        won = [share for share in threads.map(change, (20, 30, 40, 50)) if share]
-    assert len(won) == 1
-    assert endpoint.traffic_split == {first: 100 - won[0], second: won[0]}
+        winners = [share for share in threads.map(change, (20, 30, 40, 50)) if share]
+    assert len(winners) == 1
+    assert endpoint.traffic_split == {first: 100 - winners[0], second: winners[0]}
 
 
 def test_after_a_killed_server_the_endpoint_starts_again_with_what_it_served(endpoint, exported, config):
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 30)
     before = [each["policy_version"] for each in endpoint.predict([{"user_id": user} for user in range(1, 31)])]
-    killed = process_of(endpoint)
-    os.kill(killed.pid, signal.SIGKILL)
+    server_process = process_of(endpoint)
+    os.kill(server_process.pid, signal.SIGKILL)
     again = LocalPlatform(config).endpoints.create()
-    assert process_of(again).pid != killed.pid
+    assert process_of(again).pid != server_process.pid
     assert again.traffic_split == {first: 70, second: 30}
     assert [each["policy_version"] for each in again.predict([{"user_id": user} for user in range(1, 31)])] == before
     again.rollback()
@@ -146,10 +146,10 @@ def test_after_a_killed_server_the_endpoint_starts_again_with_what_it_served(end
 
 def test_undeploying_the_last_version_leaves_an_endpoint_that_starts_again(endpoint, exported, config):
     endpoint.undeploy(endpoint.deploy(exported[0]))
-    killed = process_of(endpoint)
-    os.kill(killed.pid, signal.SIGKILL)
+    server_process = process_of(endpoint)
+    os.kill(server_process.pid, signal.SIGKILL)
     again = LocalPlatform(config).endpoints.create()
-    assert process_of(again).pid != killed.pid
+    assert process_of(again).pid != server_process.pid
     assert again.health() == {"alive": True, "ready": False, "reason": "no policy is deployed yet"}
     again.deploy(exported[0])
     assert again.health()["ready"]
@@ -157,11 +157,11 @@ def test_undeploying_the_last_version_leaves_an_endpoint_that_starts_again(endpo
 
 def test_a_copy_that_a_killed_deployment_left_damaged_is_replaced(endpoint, exported):
     version = load(exported[0]).version
-    place = endpoint.directory / "storage" / "policies" / version
-    shutil.copytree(exported[0], place)
-    (place / "scorer.npz").unlink()
+    policy_dir = endpoint.directory / "storage" / "policies" / version
+    shutil.copytree(exported[0], policy_dir)
+    (policy_dir / "scorer.npz").unlink()
     assert endpoint.deploy(exported[0]) == version
-    assert load(place).version == version
+    assert load(policy_dir).version == version
     assert len(endpoint.predict([{"user_id": 7}])) == 1
 
 
@@ -194,8 +194,8 @@ def test_answers_and_logs_come_as_they_are(endpoint, exported):
 
 def test_a_batch_is_answered_without_the_server(endpoint, exported, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"user_id": 7}\n{"candidates": ["999"]}\n')
-    done = endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    assert (done.answered, done.refused) == (1, 1)
+    results = endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert (results.answered, results.refused) == (1, 1)
     assert not endpoint.health()["ready"]
 
 
@@ -206,7 +206,7 @@ def test_a_server_that_logs_elsewhere_is_started_anew_with_what_it_served(endpoi
     topic = platform.messages.topic("decisions")
     reader = platform.messages.subscription("reader", topic)
     again = platform.endpoints.create(topic=topic)
-    assert gone(before)
+    assert is_gone(before)
     assert again.traffic_split == {version: 100}
     (first,) = again.predict([{"user_id": 7}])
     assert process_of(platform.endpoints.create(topic=topic)) == process_of(platform.endpoints.create()) != before
@@ -227,8 +227,8 @@ def test_an_endpoint_listens_on_a_socket_of_its_owner_alone_and_on_no_port(expor
         assert len(endpoint.predict([{"user_id": "7"}])) == 1
         address = socket_of(endpoint.directory)
         assert (address.stat().st_mode & 0o777, address.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-        listening = [each for process in endpoint.unit.members() for each in process.net_connections("inet")]
-        assert listening == []
+        connections = [each for process in endpoint.unit.members() for each in process.net_connections("inet")]
+        assert connections == []
     finally:
         endpoint.delete()
     assert not address.exists()
@@ -240,7 +240,7 @@ def test_an_endpoint_is_deleted_by_its_name_and_one_that_is_not_there_is_not_mad
     server = process_of(endpoint)
     for _ in range(2):
         endpoints.delete("named")
-    assert gone(server)
+    assert is_gone(server)
     assert not endpoint.directory.exists()
     with pytest.raises(ValueError, match=r"name must be .* got '\.\.'"):
         endpoints.delete("..")

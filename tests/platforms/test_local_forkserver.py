@@ -79,11 +79,11 @@ def is_forked(unit):
 
 def current_forkserver():
     """Return the process of the forkserver that was used last."""
-    found = [each for each in psutil.Process().children() if forkserver.__name__ in each.cmdline()]
-    return max(found, key=psutil.Process.create_time)
+    processes = [each for each in psutil.Process().children() if forkserver.__name__ in each.cmdline()]
+    return max(processes, key=psutil.Process.create_time)
 
 
-def gone(process):
+def is_gone(process):
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -134,7 +134,7 @@ def test_all_that_a_forked_unit_started_ends_with_it(unit):
     assert is_forked(unit)
     members = list(unit.members())
     unit.stop(patience=0.5)
-    assert all(gone(process) for process in members)
+    assert all(is_gone(process) for process in members)
     assert unit.status().state == "stopped"
     assert current_forkserver().is_running()
 
@@ -147,7 +147,7 @@ def test_what_a_killed_command_leaves_behind_is_ended_by_the_forked_runner(unit)
     runner.children()[0].kill()
     unit.wait()
     assert unit.status()[::3] == ("failed", "unit a was killed by SIGKILL")
-    until(lambda: all(gone(process) for process in members))
+    until(lambda: all(is_gone(process) for process in members))
 
 
 def test_a_forked_unit_outlives_forkserver_and_starter_and_another_process_stops_it(unit):
@@ -231,7 +231,7 @@ def test_units_of_two_checkouts_run_their_own_code_and_end_alone(unit, code, tmp
     until(lambda: unit.log() + other.log() == "ready\nother\n")
     assert is_forked(unit)
     assert is_forked(other)
-    until(lambda: gone(first))
+    until(lambda: is_gone(first))
     unit.stop(patience=0.5)
     assert (unit.running, other.running) == (False, True)
     other.stop()

@@ -36,7 +36,7 @@ def note(event):
 """
 
 
-class Place:
+class FunctionDeployment:
     """A platform with a topic "rewards" and a function that notes what it gets, one line of JSON each."""
 
     def __init__(self, directory):
@@ -62,32 +62,32 @@ class Place:
         return until(lambda: [json.loads(line) for line in self._notes.read_text().splitlines()], count)
 
 
-def until(look, count):
+def until(read_notes, count):
     deadline = time.monotonic() + 60
     while True:
         try:
-            found = look()
+            notes = read_notes()
         except FileNotFoundError:
-            found = []
-        if len({each["reward"]["event_id"] for each in found}) >= count:
-            return found
-        assert time.monotonic() < deadline, f"{len(found)} of {count} came"
+            notes = []
+        if len({each["reward"]["event_id"] for each in notes}) >= count:
+            return notes
+        assert time.monotonic() < deadline, f"{len(notes)} of {count} came"
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    place = Place(tmp_path_factory.mktemp("functions"))
-    place.functions.deploy(place.function())
-    yield place
-    place.functions.delete("note")
+def deployment(tmp_path_factory):
+    deployment = FunctionDeployment(tmp_path_factory.mktemp("functions"))
+    deployment.functions.deploy(deployment.function())
+    yield deployment
+    deployment.functions.delete("note")
 
 
-def test_a_message_arrives_as_the_cloud_event_that_eventarc_sends(place):
-    place.send("first")
-    (note,) = place.notes(1)
+def test_a_message_arrives_as_the_cloud_event_that_eventarc_sends(deployment):
+    deployment.send("first")
+    (note,) = deployment.notes(1)
     assert note["type"] == "google.cloud.pubsub.topic.v1.messagePublished"
-    assert note["source"] == f"//pubsub.googleapis.com/{place.topic}"
+    assert note["source"] == f"//pubsub.googleapis.com/{deployment.topic}"
     assert note["id"] == note["message"]["messageId"]
     assert datetime.fromisoformat(note["time"]) == datetime.fromisoformat(note["message"]["publishTime"])
     assert abs(datetime.fromisoformat(note["time"]) - datetime.now(UTC)) < timedelta(minutes=5)
@@ -99,50 +99,52 @@ def test_a_message_arrives_as_the_cloud_event_that_eventarc_sends(place):
     )
 
 
-def test_every_message_comes_although_the_function_is_killed_in_between(place):
+def test_every_message_comes_although_the_function_is_killed_in_between(deployment):
     names = [f"killed {number}" for number in range(300)]
-    place.send(*names[:150])
-    until(lambda: [note for note in place.notes(1) if note["reward"]["event_id"].startswith("killed")], 20)
-    place.kill()
-    assert place.functions.health("note") == {
+    deployment.send(*names[:150])
+    until(lambda: [note for note in deployment.notes(1) if note["reward"]["event_id"].startswith("killed")], 20)
+    deployment.kill()
+    assert deployment.functions.health("note") == {
         "alive": False,
         "ready": False,
         "reason": "function note is not running",
         "address": "",
     }
-    place.send(*names[150:])
-    place.functions.ensure("note")
-    assert place.functions.health("note")["ready"] is True
-    found = until(lambda: [note for note in place.notes(1) if note["reward"]["event_id"].startswith("killed")], 300)
-    assert {note["reward"]["event_id"] for note in found} == set(names)
+    deployment.send(*names[150:])
+    deployment.functions.ensure("note")
+    assert deployment.functions.health("note")["ready"] is True
+    notes = until(
+        lambda: [note for note in deployment.notes(1) if note["reward"]["event_id"].startswith("killed")], 300
+    )
+    assert {note["reward"]["event_id"] for note in notes} == set(names)
 
 
-def test_what_runs_is_left_alone_and_a_second_reader_is_not_started(place):
-    name = place.functions.unit("note").run["name"]
-    place.functions.ensure("note")
-    assert place.functions.unit("note").run["name"] == name
-    place.functions.stop("note")
-    place.send("while it was stopped")
-    place.functions.deploy(place.function())
-    assert place.functions.unit("note").run["name"] != name
-    notes = until(lambda: [each for each in place.notes(1) if "stopped" in each["reward"]["event_id"]], 1)
+def test_what_runs_is_left_alone_and_a_second_reader_is_not_started(deployment):
+    name = deployment.functions.unit("note").run["name"]
+    deployment.functions.ensure("note")
+    assert deployment.functions.unit("note").run["name"] == name
+    deployment.functions.stop("note")
+    deployment.send("while it was stopped")
+    deployment.functions.deploy(deployment.function())
+    assert deployment.functions.unit("note").run["name"] != name
+    notes = until(lambda: [each for each in deployment.notes(1) if "stopped" in each["reward"]["event_id"]], 1)
     assert len(notes) == 1
 
 
-def test_a_message_that_kills_its_process_becomes_a_dead_letter_and_takes_no_neighbour_along(place):
+def test_a_message_that_kills_its_process_becomes_a_dead_letter_and_takes_no_neighbour_along(deployment):
     """Of 20 messages the eleventh is the poison: ten starts later the others are noted, with it in the dead letters."""
     names = [f"neighbour {number}" for number in range(19)]
-    place.send(*names[:10], "poison", *names[10:])
+    deployment.send(*names[:10], "poison", *names[10:])
     deadline = time.monotonic() + 120
-    while not place.messages.backlog("rewards-dead"):
+    while not deployment.messages.backlog("rewards-dead"):
         assert time.monotonic() < deadline
-        place.functions.ensure("note")
+        deployment.functions.ensure("note")
         time.sleep(0.02)
-    found = until(lambda: [note for note in place.notes(1) if note["reward"]["event_id"].startswith("neigh")], 19)
-    assert [note["reward"]["event_id"] for note in found] == names
-    letters = place.messages.take(DEAD, 10)
+    notes = until(lambda: [note for note in deployment.notes(1) if note["reward"]["event_id"].startswith("neigh")], 19)
+    assert [note["reward"]["event_id"] for note in notes] == names
+    letters = deployment.messages.take(DEAD, 10)
     assert [letter.attributes["event_id"] for letter in letters] == ["poison"]
-    place.messages.settle(DEAD, [letter.number for letter in letters])
+    deployment.messages.settle(DEAD, [letter.number for letter in letters])
 
 
 def test_what_a_function_refuses_ten_times_goes_to_the_dead_letters(tmp_path, monkeypatch):
@@ -168,35 +170,35 @@ def test_what_a_function_refuses_ten_times_goes_to_the_dead_letters(tmp_path, mo
     assert messages.backlog("reader") == 0
 
 
-def test_a_function_without_a_topic_is_refused_in_a_sentence(place, tmp_path):
+def test_a_function_without_a_topic_is_refused_in_a_sentence(deployment, tmp_path):
     (tmp_path / "main.py").touch()
     with pytest.raises(PlatformError, match=r"function greet: topic must be .* got None; call greet with a request"):
-        place.functions.deploy(Function("greet", tmp_path, "greet"))
+        deployment.functions.deploy(Function("greet", tmp_path, "greet"))
 
 
-def test_a_function_that_is_deleted_is_gone_with_its_subscription_and_deleting_again_is_no_error(place, tmp_path):
+def test_a_function_that_is_deleted_is_gone_with_its_subscription_and_deleting_again_is_no_error(deployment, tmp_path):
     (tmp_path / "main.py").write_text("def ignore(event): pass")
-    place.functions.deploy(Function("ignore", tmp_path, "ignore", place.topic))
-    unit = place.functions.unit("ignore")
+    deployment.functions.deploy(Function("ignore", tmp_path, "ignore", deployment.topic))
+    unit = deployment.functions.unit("ignore")
     assert unit.running
     for _ in range(2):
-        place.functions.delete("ignore")
+        deployment.functions.delete("ignore")
     assert not unit.running
     assert not unit.directory.exists()
     with pytest.raises(PlatformError, match="function ignore does not exist"):
-        place.functions.health("ignore")
-    place.send("after")
-    assert place.messages.backlog("rewards-ignore") == 0
+        deployment.functions.health("ignore")
+    deployment.send("after")
+    assert deployment.messages.backlog("rewards-ignore") == 0
 
 
-def test_a_function_that_cannot_be_loaded_is_an_error_with_its_last_words(place, tmp_path):
+def test_a_function_that_cannot_be_loaded_is_an_error_with_its_last_words(deployment, tmp_path):
     (tmp_path / "main.py").write_text("raise RuntimeError('nothing works')")
     with pytest.raises(PlatformError, match=r"(?s)function broken did not start.*RuntimeError: nothing works"):
-        place.functions.deploy(Function("broken", tmp_path, "broken", place.topic))
+        deployment.functions.deploy(Function("broken", tmp_path, "broken", deployment.topic))
 
 
-def test_no_process_of_a_function_listens(place):
-    runner, process = place.functions.unit("note").members()
+def test_no_process_of_a_function_listens(deployment):
+    runner, process = deployment.functions.unit("note").members()
     assert (runner.children(), process.children()) == ([process], [])
     assert (runner.net_connections(), process.net_connections()) == ([], [])
 

@@ -32,11 +32,11 @@ from pathlib import Path
 
 flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
 trial = os.environ.get("CLOUD_ML_TRIAL_ID", "")
-place = Path(os.environ["AIP_MODEL_DIR"])
+model_dir = Path(os.environ["AIP_MODEL_DIR"])
 print("started", trial, "as", os.environ["CLOUD_ML_JOB_ID"])
-with place.parent.joinpath("starts").open("a") as starts:
+with model_dir.parent.joinpath("starts").open("a") as starts:
     starts.write("x")
-place.parent.joinpath("pid").write_text(str(os.getpid()))
+model_dir.parent.joinpath("pid").write_text(str(os.getpid()))
 
 gate = flags.get("gate")
 while gate and not os.path.exists(gate) and trial in flags.get("gated", trial).split(","):
@@ -63,8 +63,8 @@ elif what == "nan":
     report("mean_reward", math.nan, 1)
 elif what != "silent":
     report("regret" if what == "other" else "mean_reward", value, 1)
-place.mkdir()
-place.parent.joinpath("record.json").write_text(
+model_dir.mkdir()
+model_dir.parent.joinpath("record.json").write_text(
     json.dumps({"arguments": sys.argv[1:], "metrics": {"mean_reward": [value, value - 1, value + 1]}})
 )
 """
@@ -99,7 +99,7 @@ class TestLocalJobs(JobsContract):
         return "search"
 
 
-def study(*arguments, trials=4, name="search", **options):
+def make_study(*arguments, trials=4, name="search", **options):
     return Study(Job(name, arguments), SPACE, trials=trials, **options)
 
 
@@ -192,13 +192,13 @@ def test_a_job_that_nobody_knows_is_refused_with_those_that_are(jobs):
         jobs.record("frist")
     assert jobs.list() == ["first"]
     with pytest.raises(PlatformError, match="first is a job: give the study a name of its own"):
-        jobs.tune(study(name="first"))
+        jobs.tune(make_study(name="first"))
 
 
 def test_tuning_finds_the_better_half_and_hands_it_over(jobs):
     """The value is -(log10(alpha) + 1)^2, plus 0.1 for kind b: best at alpha 0.1."""
-    asked = study("--alpha=7", trials=8)
-    trials = jobs.tune(asked)
+    study = make_study("--alpha=7", trials=8)
+    trials = jobs.tune(study)
     assert [trial.number for trial in trials] == list(range(8))
     assert {trial.state for trial in trials} == {"succeeded"}
     best = jobs.best("search")
@@ -206,19 +206,19 @@ def test_tuning_finds_the_better_half_and_hands_it_over(jobs):
     assert best.value > -0.25
     assert best.interval == (best.value - 1, best.value + 1)
     assert {name: type(value) for name, value in best.parameters.items()} == {"alpha": float, "depth": int, "kind": str}
-    full = jobs.run(replace(asked.job, name="full", arguments=with_parameters(asked.job.arguments, best.parameters)))
+    full = jobs.run(replace(study.job, name="full", arguments=with_parameters(study.job.arguments, best.parameters)))
     assert full.arguments == tuple(f"--{name}={value}" for name, value in best.parameters.items())
     assert full.metrics["mean_reward"][0] == best.value
 
 
 def test_the_smallest_value_is_best_when_asked_for(jobs):
-    trials = jobs.tune(study(maximise=False, trials=3))
+    trials = jobs.tune(make_study(maximise=False, trials=3))
     assert jobs.best("search").value == min(trial.value for trial in trials)
 
 
 def test_trials_that_come_to_grief_say_so_and_the_study_goes_on(jobs):
     mishaps = "0:killed,1:garbage,3:nan,4:full,6:other,7:raises"
-    trials = jobs.tune(study(f"--mishaps={mishaps}", trials=3, parallel=3))
+    trials = jobs.tune(make_study(f"--mishaps={mishaps}", trials=3, parallel=3))
     assert [trial.number for trial in trials if trial.state == "succeeded"] == [2, 5, 8]
     errors = {trial.number: trial.error for trial in trials if trial.error}
     assert errors == {
@@ -233,58 +233,58 @@ def test_trials_that_come_to_grief_say_so_and_the_study_goes_on(jobs):
 
 def test_three_failures_in_a_row_end_the_study_with_the_last_words(jobs):
     with pytest.raises(PlatformError, match=r"study search: 3 trials in a row failed, the last: .*rate exploded"):
-        jobs.tune(study("--mishaps=0:raises,1:raises,2:raises,3:raises"))
+        jobs.tune(make_study("--mishaps=0:raises,1:raises,2:raises,3:raises"))
     with pytest.raises(PlatformError, match="study search must have a trial that succeeded"):
         jobs.best("search")
 
 
 def test_a_study_goes_on_after_its_tuner_was_killed(jobs, config, tmp_path):
     """Killed with trials 2 and 3 running: they end on their own, and the study is that of a tuner that lived."""
-    whole = [trial[2:4] for trial in jobs.tune(study(f"--gate={config.artifacts_dir}", trials=5, name="whole"))]
-    gate, place = tmp_path / "gate", tmp_path / "artifacts/runs/jobs/search/trials"
-    asked = study(f"--gate={gate}", "--gated=2,3", trials=5)
+    expected = [trial[2:4] for trial in jobs.tune(make_study(f"--gate={config.artifacts_dir}", trials=5, name="whole"))]
+    gate, trials_dir = tmp_path / "gate", tmp_path / "artifacts/runs/jobs/search/trials"
+    study = make_study(f"--gate={gate}", "--gated=2,3", trials=5)
     code = f"""
 from recbandits.config import Config
 from recbandits.platforms.jobs import *
 from recbandits.platforms.local.jobs import LocalJobs
-LocalJobs(Config(artifacts={config.artifacts!r}), module="task").tune({asked!r})
+LocalJobs(Config(artifacts={config.artifacts!r}), module="task").tune({study!r})
 """
     tuner = subprocess.Popen([sys.executable, "-c", code])
-    until(lambda: all((place / number / "pid").exists() for number in "23"))
+    until(lambda: all((trials_dir / number / "pid").exists() for number in "23"))
     tuner.kill()
     tuner.wait()
-    before = jobs.trials("search")
-    assert [trial.state for trial in before] == ["succeeded", "succeeded", "running", "running"]
-    runner_of(Unit(place / "2", "trial 2")).kill()
-    os.kill(int((place / "2/pid").read_text()), signal.SIGKILL)
+    initial_trials = jobs.trials("search")
+    assert [trial.state for trial in initial_trials] == ["succeeded", "succeeded", "running", "running"]
+    runner_of(Unit(trials_dir / "2", "trial 2")).kill()
+    os.kill(int((trials_dir / "2/pid").read_text()), signal.SIGKILL)
     gate.touch()
-    after = jobs.tune(asked)
-    assert [trial[2:4] for trial in after] == whole
-    assert after[:2] == before[:2]
-    assert [(place / str(number) / "starts").read_text() for number in range(5)] == ["x", "x", "xx", "x", "x"]
-    assert jobs.tune(asked) == after
-    assert len(jobs.tune(replace(asked, trials=6))) == 6
+    trials = jobs.tune(study)
+    assert [trial[2:4] for trial in trials] == expected
+    assert trials[:2] == initial_trials[:2]
+    assert [(trials_dir / str(number) / "starts").read_text() for number in range(5)] == ["x", "x", "xx", "x", "x"]
+    assert jobs.tune(study) == trials
+    assert len(jobs.tune(replace(study, trials=6))) == 6
 
 
 def test_a_study_is_stopped_by_another_process_and_tuned_on(jobs, tmp_path):
     gate = tmp_path / "gate"
-    asked = study(f"--gate={gate}", trials=2)
+    study = make_study(f"--gate={gate}", trials=2)
     code = f"""
 import time
 from pathlib import Path
 from recbandits.config import Config
 from recbandits.platforms.local.jobs import LocalJobs
 jobs = LocalJobs(Config(artifacts={str(tmp_path / "artifacts")!r}), module="task")
-place = Path({str(tmp_path / "artifacts/runs/jobs/search/trials")!r})
-while not all((place / number / "pid").exists() for number in "01"):
+trials_dir = Path({str(tmp_path / "artifacts/runs/jobs/search/trials")!r})
+while not all((trials_dir / number / "pid").exists() for number in "01"):
     time.sleep(0.02)
 jobs.stop("search")
 """
     other = subprocess.Popen([sys.executable, "-c", code])
-    assert [trial.state for trial in jobs.tune(asked)] == ["stopped", "stopped"]
+    assert [trial.state for trial in jobs.tune(study)] == ["stopped", "stopped"]
     assert other.wait() == 0
     gate.touch()
-    assert [trial.state for trial in jobs.tune(asked)] == ["succeeded", "succeeded"]
+    assert [trial.state for trial in jobs.tune(study)] == ["succeeded", "succeeded"]
 
 
 def test_a_trial_that_is_about_to_start_is_stopped_with_its_study(jobs, tmp_path, monkeypatch):
@@ -298,8 +298,8 @@ def test_a_trial_that_is_about_to_start_is_stopped_with_its_study(jobs, tmp_path
         return start(*arguments, **options)
 
     monkeypatch.setattr(Unit, "start", slow)
-    asked = study(f"--gate={tmp_path / 'gate'}", trials=2)
-    tuner = threading.Thread(target=lambda: states.extend(trial.state for trial in jobs.tune(asked)))
+    study = make_study(f"--gate={tmp_path / 'gate'}", trials=2)
+    tuner = threading.Thread(target=lambda: states.extend(trial.state for trial in jobs.tune(study)))
     tuner.start()
     starting.wait()
     jobs.stop("search")
@@ -309,22 +309,22 @@ def test_a_trial_that_is_about_to_start_is_stopped_with_its_study(jobs, tmp_path
 
 
 def test_another_study_of_the_same_name_is_refused(jobs, tmp_path):
-    jobs.tune(study(trials=1))
+    jobs.tune(make_study(trials=1))
     with pytest.raises(PlatformError, match="study search was started with seed 0, give one with 1 another name"):
-        jobs.tune(study(trials=1, seed=1))
-    place, sentence = tmp_path / "artifacts/runs/jobs/search", "study search is being tuned by another process"
-    with held(place), pytest.raises(PlatformError, match=sentence):
-        jobs.tune(study(trials=2))
+        jobs.tune(make_study(trials=1, seed=1))
+    study_dir, sentence = tmp_path / "artifacts/runs/jobs/search", "study search is being tuned by another process"
+    with held(study_dir), pytest.raises(PlatformError, match=sentence):
+        jobs.tune(make_study(trials=2))
 
 
 def test_proposals_depend_on_the_seed_and_on_what_came_before_alone():
-    asked = study(trials=4)
+    study = make_study(trials=4)
 
-    def parameters(asked):
-        return [trial.params for trial in propose(asked, [], 2)]
+    def parameters(study):
+        return [trial.params for trial in propose(study, [], 2)]
 
-    assert parameters(asked) == parameters(asked) != parameters(replace(asked, seed=1))
-    assert parameters(asked)[0] != parameters(asked)[1]
+    assert parameters(study) == parameters(study) != parameters(replace(study, seed=1))
+    assert parameters(study)[0] != parameters(study)[1]
 
 
 @pytest.mark.parametrize("moment", ["proposals", "value"])
@@ -332,8 +332,8 @@ def test_a_tuner_that_is_killed_while_it_writes_leaves_a_study_that_resumes_to_t
     jobs, config, tmp_path, moment
 ):
     """SIGKILL in the middle of a line: every trial has all its parameters, and none is run twice."""
-    whole = [trial[2:4] for trial in jobs.tune(study(trials=4, name="whole"))]
-    asked, place = study(trials=4), tmp_path / "artifacts/runs/jobs/search"
+    expected = [trial[2:4] for trial in jobs.tune(make_study(trials=4, name="whole"))]
+    study, study_dir = make_study(trials=4), tmp_path / "artifacts/runs/jobs/search"
     sign = {"proposals": '"op_code":4', "value": '"op_code":6'}[moment]
     code = f"""
 import io, json, os, signal
@@ -353,14 +353,14 @@ def append_logs(self, logs):
             journal.write(line)
 
 JournalFileBackend.append_logs = append_logs
-LocalJobs(Config(artifacts={config.artifacts!r}), module="task").tune({asked!r})
+LocalJobs(Config(artifacts={config.artifacts!r}), module="task").tune({study!r})
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
-    assert not (place / "journal.log").read_bytes().endswith(b"\n")
+    assert not (study_dir / "journal.log").read_bytes().endswith(b"\n")
     assert all(trial.parameters.keys() == SPACE.keys() for trial in jobs.trials("search"))
-    after = jobs.tune(asked)
-    assert [trial[2:4] for trial in after] == whole
-    assert [(place / "trials" / str(number) / "starts").read_text() for number in range(4)] == ["x"] * 4
+    trials = jobs.tune(study)
+    assert [trial[2:4] for trial in trials] == expected
+    assert [(study_dir / "trials" / str(number) / "starts").read_text() for number in range(4)] == ["x"] * 4
 
 
 def test_the_report_of_a_trial_is_not_removed_while_it_runs_or_after_its_end(jobs, tmp_path):
@@ -373,25 +373,25 @@ def test_the_report_of_a_trial_is_not_removed_while_it_runs_or_after_its_end(job
     assert metrics.read_text() == "reported\n"
     gate.touch()
     assert jobs.run(job).state == "succeeded"
-    reported = metrics.read_text()
+    report = metrics.read_text()
     assert jobs.run(job).state == "succeeded"
-    assert metrics.read_text() == reported
+    assert metrics.read_text() == report
 
 
 def test_a_study_outlives_the_lock_files_of_optuna(jobs, tmp_path):
     """What a killed tuner of an earlier version left there does not make the next one wait."""
-    place = tmp_path / "artifacts/runs/jobs/search"
-    place.mkdir(parents=True)
-    (place / "journal.log.lock").symlink_to("journal.log")
+    study_dir = tmp_path / "artifacts/runs/jobs/search"
+    study_dir.mkdir(parents=True)
+    (study_dir / "journal.log.lock").symlink_to("journal.log")
     start = time.monotonic()
-    assert [trial.state for trial in jobs.tune(study(trials=1))] == ["succeeded"]
+    assert [trial.state for trial in jobs.tune(make_study(trials=1))] == ["succeeded"]
     assert time.monotonic() - start < 25
 
 
 def test_parameters_replace_arguments_of_the_same_name():
     arguments = ("fit", "--layers", "64,32", "--seeds=0,1", "--alpha=1", "--dry-run")
-    given = with_parameters(arguments, {"alpha": 0.5, "layers": (8, 4), "epochs": 3})
-    assert given == ("fit", "--seeds=0,1", "--dry-run", "--alpha=0.5", "--layers=8,4", "--epochs=3")
+    new_arguments = with_parameters(arguments, {"alpha": 0.5, "layers": (8, 4), "epochs": 3})
+    assert new_arguments == ("fit", "--seeds=0,1", "--dry-run", "--alpha=0.5", "--layers=8,4", "--epochs=3")
 
 
 @pytest.mark.parametrize(
@@ -425,9 +425,9 @@ def test_a_value_in_the_outer_twentieth_of_its_range_is_at_a_bound(parameter, va
         (lambda: Choice((1.0, math.nan)), "Choice: values must be a tuple of different texts"),
         (lambda: Choice(([1], [2])), "Choice: values must be a tuple of different texts"),
         (lambda: Study(Job("x"), None), "Study: parameters must be a dict to Float, .* got None"),
-        (lambda: study(seed=-1), "Study: seed must be a whole number of 0 or more, got -1"),
+        (lambda: make_study(seed=-1), "Study: seed must be a whole number of 0 or more, got -1"),
         (lambda: Study(Job("x")), "Study: parameters must be a dict to Float, Integer or Choice, at least one, got {}"),
-        (lambda: study(trials=0), "Study: trials must be a whole number of at least 1, got 0"),
+        (lambda: make_study(trials=0), "Study: trials must be a whole number of at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_run_is_refused(make, sentence):

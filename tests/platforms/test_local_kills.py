@@ -101,7 +101,7 @@ while True:
 )
 
 
-class Place:
+class SystemUnderTest:
     """The platform of a directory, with processes that write, read and log, jobs and an endpoint."""
 
     def __init__(self, directory, policy):
@@ -182,9 +182,9 @@ class _Function:
 class _Job:
     """A forked job, of which one process is killed: command, child, runner, or the forkserver while it forks."""
 
-    def __init__(self, place, victim):
-        self.victim, self.was_forked, self._file = victim, False, place.directory / "counted"
-        self._jobs = LocalJobs(place.platform.config, module="warm_counter")
+    def __init__(self, system, victim):
+        self.victim, self.was_forked, self._file = victim, False, system.directory / "counted"
+        self._jobs = LocalJobs(system.platform.config, module="warm_counter")
         self._unit = self._jobs.unit(f"count-{victim}")
 
     def start(self):
@@ -232,12 +232,12 @@ class _Job:
 
     def _processes(self):
         """Dict of the processes: each is the child of the one before it."""
-        members, found = {process.pid: process for process in self._unit.members()}, {}
+        members, processes = {process.pid: process for process in self._unit.members()}, {}
         for process in members.values():
             with contextlib.suppress(psutil.Error):
                 depth = sum(parent.pid in members for parent in process.parents())
-                found[("runner", "command", "child")[depth]] = process
-        return found
+                processes[("runner", "command", "child")[depth]] = process
+        return processes
 
 
 def _kill_forkservers():
@@ -297,52 +297,52 @@ class _Server:
 
 
 @pytest.fixture
-def place(tmp_path, exported, monkeypatch):
+def system(tmp_path, exported, monkeypatch):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "warm_counter.py").write_text(TASK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
     monkeypatch.setattr(forkserver, "PACKAGE", "warm_")
     monkeypatch.setattr(forkserver, "MODULES", ("json",))
-    place = Place(tmp_path, exported[0])
-    yield place
-    place.stop()
+    system = SystemUnderTest(tmp_path, exported[0])
+    yield system
+    system.stop()
 
 
-def test_whoever_is_killed_every_acknowledged_pair_is_there_once_with_its_reward(place):
-    rng, victims = random.Random(7), list(place.kinds) * KILLS
+def test_whoever_is_killed_every_acknowledged_pair_is_there_once_with_its_reward(system):
+    rng, victims = random.Random(7), list(system.kinds) * KILLS
     rng.shuffle(victims)
     for victim in victims:
         time.sleep(rng.uniform(0.05, 0.6))
-        place.kill(victim, rng)
+        system.kill(victim, rng)
     for number in range(2):
-        place.processes["publisher", number].kill()
-        place.processes["publisher", number].wait()
-    noted = {event for name in "pq" for event in (place.directory / f"{name}.notes").read_text().split()}
-    messages, warehouse, deadline = place.platform.messages, place.platform.warehouse, time.monotonic() + PATIENCE
-    while any(map(messages.backlog, place.topics)):
-        assert time.monotonic() < deadline, place.platform.functions.logs("log-reward")[-2000:]
+        system.processes["publisher", number].kill()
+        system.processes["publisher", number].wait()
+    noted_events = {event for name in "pq" for event in (system.directory / f"{name}.notes").read_text().split()}
+    messages, warehouse, deadline = system.platform.messages, system.platform.warehouse, time.monotonic() + PATIENCE
+    while any(map(messages.backlog, system.topics)):
+        assert time.monotonic() < deadline, system.platform.functions.logs("log-reward")[-2000:]
         time.sleep(0.1)
     table = warehouse.decisions(START, START + timedelta(days=30), 60, -1.0)
     rewards = dict(zip(table["event_id"].to_pylist(), table["reward"].to_pylist(), strict=True))
-    assert len(noted) > len(victims)
-    assert noted <= rewards.keys()
-    assert len(table) == len(rewards) <= len(noted) + KILLS + 2, (
+    assert len(noted_events) > len(victims)
+    assert noted_events <= rewards.keys()
+    assert len(table) == len(rewards) <= len(noted_events) + KILLS + 2, (
         "a pair that was published but not noted is there as well"
     )
-    assert {event: rewards[event] for event in noted} == {
-        event: float(int(event.rpartition("-")[2]) % 5) for event in noted
+    assert {event: rewards[event] for event in noted_events} == {
+        event: float(int(event.rpartition("-")[2]) % 5) for event in noted_events
     }
     counts = warehouse.counts(START, datetime.now(UTC), 60)
     assert (counts.duplicate, counts.late, counts.orphan) == (0, 0, 0)
-    assert counts.joined >= len(noted)
-    assert counts.quarantined >= len(noted) // 100
+    assert counts.joined >= len(noted_events)
+    assert counts.quarantined >= len(noted_events) // 100
     assert (messages.backlog("interactions-dead"), messages.backlog("rewards-dead")) == (0, 0)
-    assert "Error" not in place.log("reader") + place.log("publisher")
-    logged = place.server.logged()
-    assert {answer["event_id"] for answer in place.server.answers} <= set(logged)
+    assert "Error" not in system.log("reader") + system.log("publisher")
+    logged = system.server.logged()
+    assert {answer["event_id"] for answer in system.server.answers} <= set(logged)
     assert len(set(logged)) == len(logged)
-    assert {answer["policy_version"] for answer in place.server.answers} == {place.server.version}
-    for job in place.jobs:
+    assert {answer["policy_version"] for answer in system.server.answers} == {system.server.version}
+    for job in system.jobs:
         assert job.finish().state == "succeeded"
         assert job.numbers() == list(range(len(job.numbers())))
         assert len(job.numbers()) > 10 * KILLS

@@ -54,19 +54,19 @@ def rewards(*names):
     return [Reward(name, NOON, 1.0) for name in names]
 
 
-def names(taken):
-    return [message.attributes["event_id"] for message in taken]
+def names(messages):
+    return [message.attributes["event_id"] for message in messages]
 
 
 def test_what_one_process_publishes_another_one_takes_in_its_order(messages, topic, tmp_path):
     code = PUBLISHER.replace("range(10**6)", "range(2)")
     subprocess.run([sys.executable, "-c", code, str(tmp_path), "p"], check=True, stdout=subprocess.PIPE)
-    taken = messages.take(READER, 10)
-    assert names(taken) == [f"p-{turn}-{number}" for turn in range(2) for number in range(5)]
-    assert [Reward.from_json(message.data.decode()).event_id for message in taken] == names(taken)
-    assert len({message.message_id for message in taken}) == 10
-    assert abs(taken[0].time - time.time()) < 60
-    messages.settle(READER, [message.number for message in taken])
+    batch = messages.take(READER, 10)
+    assert names(batch) == [f"p-{turn}-{number}" for turn in range(2) for number in range(5)]
+    assert [Reward.from_json(message.data.decode()).event_id for message in batch] == names(batch)
+    assert len({message.message_id for message in batch}) == 10
+    assert abs(batch[0].time - time.time()) < 60
+    messages.settle(READER, [message.number for message in batch])
     assert messages.backlog("reader") == messages.backlog("rewards") == 0
 
 
@@ -74,18 +74,18 @@ def test_what_was_acknowledged_to_a_publisher_outlives_its_sigkill_and_no_call_i
     messages, topic, tmp_path
 ):
     """Each call publishes 5: what is waiting are whole calls, and all those that were acknowledged."""
-    acknowledged = set()
+    acknowledged_names = set()
     for turn in range(3):
         command = [sys.executable, "-c", PUBLISHER, str(tmp_path), str(turn)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as publisher:
             for _ in range(10):
-                acknowledged |= set(publisher.stdout.readline().split())
+                acknowledged_names |= set(publisher.stdout.readline().split())
             publisher.send_signal(signal.SIGKILL)
-            acknowledged |= set(publisher.stdout.read().split())
-    waiting = names(messages.take(READER, 10**6))
-    assert acknowledged <= set(waiting)
-    assert len(waiting) == len(set(waiting))
-    assert len(waiting) % 5 == 0
+            acknowledged_names |= set(publisher.stdout.read().split())
+    backlog_names = names(messages.take(READER, 10**6))
+    assert acknowledged_names <= set(backlog_names)
+    assert len(backlog_names) == len(set(backlog_names))
+    assert len(backlog_names) % 5 == 0
 
 
 def test_a_message_waits_in_each_subscription_that_was_there_when_it_was_published(messages, topic):
@@ -159,30 +159,30 @@ def test_a_file_that_is_not_sqlites_is_refused_in_a_sentence(messages, tmp_path)
 
 def fill_the_disk(directory, pipe):
     messages = choose(Config(artifacts=directory)).messages
-    publisher, kept, error = messages.publisher(messages.topic("rewards")), 0, ""
+    publisher, count, error = messages.publisher(messages.topic("rewards")), 0, ""
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
     while not error:
         try:
-            publisher.send(rewards(*map(str, range(kept, kept + 100))))
-            kept += 100
+            publisher.send(rewards(*map(str, range(count, count + 100))))
+            count += 100
         except PlatformError as refusal:
             error = str(refusal)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     publisher.send(rewards("after"))
-    pipe.send((kept, error))
+    pipe.send((count, error))
     os._exit(9)
 
 
 def test_a_full_disk_is_an_error_for_the_publisher_and_nothing_else(messages, topic, tmp_path):
     """Files may have 500 kB: what was acknowledged is there, what was refused is not, and then there is room."""
-    ours, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("fork").Process(target=fill_the_disk, args=(str(tmp_path), theirs))
+    parent_pipe, child_pipe = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=fill_the_disk, args=(str(tmp_path), child_pipe))
     child.start()
-    kept, error = ours.recv()
+    count, error = parent_pipe.recv()
     child.join()
     assert error.startswith(f"{tmp_path / 'messages' / 'messages.sqlite'} could not be written: ")
     assert "\n" not in error
-    assert names(messages.take(READER, 10**6)) == [*map(str, range(kept)), "after"]
+    assert names(messages.take(READER, 10**6)) == [*map(str, range(count)), "after"]
 
 
 def test_publishing_takes_neither_tensorflow_nor_a_client_of_google(tmp_path):

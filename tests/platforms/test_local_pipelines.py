@@ -17,22 +17,22 @@ from recbandits.platforms.protocol import PlatformError
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def write(place: str, number: int, numbers: dsl.Output[dsl.Dataset]) -> int:
+def write(directory: str, number: int, numbers: dsl.Output[dsl.Dataset]) -> int:
     """Write down who runs, wait until nothing stands in the way, give a file and a number."""
     import os
     import time
     from pathlib import Path
 
-    with Path(place, "starts").open("a") as starts:
+    with Path(directory, "starts").open("a") as starts:
         starts.write(f"{os.getpid()}\n")
-    while Path(place, "gate").exists():
+    while Path(directory, "gate").exists():
         time.sleep(0.02)
     Path(numbers.path).write_text(str(number))
     return number + 1
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def double(place: str, numbers: dsl.Input[dsl.Dataset], more: int) -> dict:
+def double(directory: str, numbers: dsl.Input[dsl.Dataset], more: int) -> dict:
     """Refuse 13."""
     from pathlib import Path
 
@@ -43,9 +43,9 @@ def double(place: str, numbers: dsl.Input[dsl.Dataset], more: int) -> dict:
 
 def compiled(name, file):
     @dsl.pipeline(name=name)
-    def pipeline(place: str, number: int = 3) -> dict:
-        first = write(place=place, number=number)
-        return double(place=place, numbers=first.outputs["numbers"], more=first.outputs["Output"]).output
+    def pipeline(directory: str, number: int = 3) -> dict:
+        first = write(directory=directory, number=number)
+        return double(directory=directory, numbers=first.outputs["numbers"], more=first.outputs["Output"]).output
 
     compiler.Compiler().compile(pipeline, str(file))
     return file
@@ -65,40 +65,40 @@ def pipelines(tmp_path):
 
 
 @pytest.fixture
-def place(tmp_path):
+def directory(tmp_path):
     """Where the steps leave what they have done; a file `gate` in it keeps the first one from ending."""
     return tmp_path
 
 
-def starts(place):
-    file = place / "starts"
+def starts(directory):
+    file = directory / "starts"
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def started(place, number=1):
+def wait_for_step(directory, number=1):
     """Process of the first step when it has been started that many times."""
     deadline = time.monotonic() + 60
-    while len(starts(place)) < number and time.monotonic() < deadline:
+    while len(starts(directory)) < number and time.monotonic() < deadline:
         time.sleep(0.02)
-    return starts(place)[number - 1]
+    return starts(directory)[number - 1]
 
 
-def test_a_name_is_one_run_for_good_and_gives_the_outputs_of_its_pipeline(pipelines, template, place):
+def test_a_name_is_one_run_for_good_and_gives_the_outputs_of_its_pipeline(pipelines, template, directory):
     """5 is written and doubled to 10; the step says 6. Once that is done, nothing is done again."""
-    parameters = {"place": str(place), "number": 5}
+    parameters = {"directory": str(directory), "number": 5}
     first = pipelines.run(template, "one", parameters)
     assert (first.state, first.outputs) == ("running", {})
     run = pipelines.wait("one")
     assert run == ("one", "succeeded", {"Output": {"twice": 10, "more": 6}}, ""), pipelines.logs("one")
-    assert LocalPipelines(Config(artifacts=str(place / "artifacts"))).status("one") == run, "anybody can ask"
+    assert LocalPipelines(Config(artifacts=str(directory / "artifacts"))).status("one") == run, "anybody can ask"
     assert pipelines.run(template, "one", parameters) == run
-    assert len(starts(place)) == 1
+    assert len(starts(directory)) == 1
     with pytest.raises(PlatformError, match="one was started with another template or other parameters"):
-        pipelines.run(template, "one", {"place": str(place), "number": 4})
+        pipelines.run(template, "one", {"directory": str(directory), "number": 4})
 
 
-def test_a_failure_names_the_step_and_its_last_words(pipelines, template, place):
-    pipelines.run(template, "one", {"place": str(place), "number": 13})
+def test_a_failure_names_the_step_and_its_last_words(pipelines, template, directory):
+    pipelines.run(template, "one", {"directory": str(directory), "number": 13})
     run = pipelines.wait("one")
     assert (run.state, run.outputs) == ("failed", {})
     assert run.error == (
@@ -106,16 +106,16 @@ def test_a_failure_names_the_step_and_its_last_words(pipelines, template, place)
     )
 
 
-def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, template, place):
+def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, template, directory):
     """Eight at once, of which one is started; another pipeline does not mind."""
-    (place / "gate").touch()
-    refused = []
+    (directory / "gate").touch()
+    errors = []
 
     def run(name):
         try:
-            pipelines.run(template, name, {"place": str(place)})
+            pipelines.run(template, name, {"directory": str(directory)})
         except PlatformError as error:
-            refused.append(str(error))
+            errors.append(str(error))
 
     threads = [threading.Thread(target=run, args=[f"run-{number}"]) for number in range(8)]
     for thread in threads:
@@ -123,14 +123,16 @@ def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, template, place):
     for thread in threads:
         thread.join()
     running = pipelines.running("tiny")
-    assert len(refused) == 7
-    assert all(f"must wait: {running} of tiny is running" in sentence for sentence in refused)
-    other = pipelines.run(compiled("other", place / "other.yaml"), "other", {"place": str(place / "nowhere")})
+    assert len(errors) == 7
+    assert all(f"must wait: {running} of tiny is running" in sentence for sentence in errors)
+    other = pipelines.run(
+        compiled("other", directory / "other.yaml"), "other", {"directory": str(directory / "nowhere")}
+    )
     assert other.state == "running"
-    (place / "gate").unlink()
+    (directory / "gate").unlink()
     assert pipelines.wait(running).state == "succeeded"
     assert pipelines.running("tiny") is None
-    assert len(starts(place)) == 1
+    assert len(starts(directory)) == 1
 
 
 def is_gone(process):
@@ -141,63 +143,63 @@ def is_gone(process):
         return True
 
 
-def test_a_run_that_was_stopped_leaves_nothing_and_is_run_again_to_the_same_end(pipelines, template, place):
-    (place / "gate").touch()
-    pipelines.run(template, "one", {"place": str(place)})
-    step, end = psutil.Process(started(place)), time.monotonic() + 30
+def test_a_run_that_was_stopped_leaves_nothing_and_is_run_again_to_the_same_end(pipelines, template, directory):
+    (directory / "gate").touch()
+    pipelines.run(template, "one", {"directory": str(directory)})
+    step, end = psutil.Process(wait_for_step(directory)), time.monotonic() + 30
     pipelines.stop("one")
     while not is_gone(step) and time.monotonic() < end:
         time.sleep(0.02)
     assert is_gone(step)
     assert pipelines.status("one").state == "stopped"
-    (place / "gate").unlink()
-    pipelines.run(template, "one", {"place": str(place)})
+    (directory / "gate").unlink()
+    pipelines.run(template, "one", {"directory": str(directory)})
     assert pipelines.wait("one").outputs == {"Output": {"twice": 6, "more": 4}}
 
 
-@pytest.mark.parametrize("who", ["step", "command", "runner and command"])
-def test_a_run_whose_processes_are_killed_is_run_again_to_the_same_end(pipelines, template, place, who):
+@pytest.mark.parametrize("victim", ["step", "command", "runner and command"])
+def test_a_run_whose_processes_are_killed_is_run_again_to_the_same_end(pipelines, template, directory, victim):
     """Where the step outlives both, the run goes on until the step has ended: no two write at once."""
-    (place / "gate").touch()
-    pipelines.run(template, "one", {"place": str(place)})
-    step = psutil.Process(started(place))
+    (directory / "gate").touch()
+    pipelines.run(template, "one", {"directory": str(directory)})
+    step = psutil.Process(wait_for_step(directory))
     command = next(each for each in step.parents() if "recbandits.platforms.local.pipelines" in each.cmdline())
-    for process in {"step": [step], "command": [command], "runner and command": [command.parent(), command]}[who]:
+    for process in {"step": [step], "command": [command], "runner and command": [command.parent(), command]}[victim]:
         process.kill()
-    if who == "runner and command":
+    if victim == "runner and command":
         psutil.wait_procs([command], timeout=10)
         assert pipelines.status("one").state == "running"
         assert pipelines.running("tiny") == "one"
         assert not is_gone(step)
-        (place / "gate").unlink()
+        (directory / "gate").unlink()
     assert pipelines.wait("one").state == "failed"
     assert pipelines.status("one").error
     assert is_gone(step)
-    (place / "gate").unlink(missing_ok=True)
-    pipelines.run(template, "one", {"place": str(place)})
+    (directory / "gate").unlink(missing_ok=True)
+    pipelines.run(template, "one", {"directory": str(directory)})
     assert pipelines.wait("one").outputs == {"Output": {"twice": 6, "more": 4}}
 
 
-def test_an_end_that_nobody_wrote_leaves_no_outputs_and_no_steps_of_an_earlier_attempt(pipelines, template, place):
+def test_an_end_that_nobody_wrote_leaves_no_outputs_and_no_steps_of_an_earlier_attempt(pipelines, template, directory):
     """Its outputs are there, but not its end; while it runs again it has none."""
-    pipelines.run(template, "one", {"place": str(place)})
+    pipelines.run(template, "one", {"directory": str(directory)})
     assert pipelines.wait("one").state == "succeeded"
-    (place / "artifacts/pipelines/one/end.json").unlink()
+    (directory / "artifacts/pipelines/one/end.json").unlink()
     until_free = time.monotonic() + 10
     while pipelines.running("tiny") and time.monotonic() < until_free:
         time.sleep(0.02)
     assert pipelines.status("one").state == "failed"
-    (place / "gate").touch()
-    assert pipelines.run(template, "one", {"place": str(place)})[1:3] == ("running", {})
-    assert not (place / "artifacts/pipelines/one/outputs.json").exists()
-    assert not list((place / "artifacts/pipelines/one").glob("steps/*/double"))
+    (directory / "gate").touch()
+    assert pipelines.run(template, "one", {"directory": str(directory)})[1:3] == ("running", {})
+    assert not (directory / "artifacts/pipelines/one/outputs.json").exists()
+    assert not list((directory / "artifacts/pipelines/one").glob("steps/*/double"))
 
 
-def test_what_nobody_knows_is_refused_by_name(pipelines, place):
+def test_what_nobody_knows_is_refused_by_name(pipelines, directory):
     with pytest.raises(PlatformError, match="there is no pipeline run nothing; what there is: none"):
         pipelines.status("nothing")
-    (place / "text.yaml").write_text(json.dumps(["no pipeline"]))
+    (directory / "text.yaml").write_text(json.dumps(["no pipeline"]))
     with pytest.raises(PlatformError, match="template must be a compiled pipeline, got"):
-        pipelines.run(place / "text.yaml", "one")
+        pipelines.run(directory / "text.yaml", "one")
     with pytest.raises(PlatformError, match="template must be a compiled pipeline, got"):
         pipelines.run(Path("nowhere.yaml"), "one")

@@ -45,12 +45,12 @@ def command_of(unit):
 
 
 def runner_of(unit):
-    found = []
-    until(lambda: found.extend(each for each in unit.members() if runner.__name__ in each.cmdline()) or found)
-    return found[0]
+    processes = []
+    until(lambda: processes.extend(each for each in unit.members() if runner.__name__ in each.cmdline()) or processes)
+    return processes[0]
 
 
-def gone(process):
+def is_gone(process):
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -70,12 +70,12 @@ def test_a_unit_succeeds_or_fails_with_its_last_line(unit):
 
 
 def test_a_finished_unit_and_one_of_another_request_stay_as_they_are(unit):
-    done = [sys.executable, "-c", "print('done')"]
-    assert unit.start(done, request=[1])
+    command = [sys.executable, "-c", "print('done')"]
+    assert unit.start(command, request=[1])
     unit.wait()
-    assert not unit.start(done, request=[1], finished=("succeeded",))
-    assert not unit.start(done, request=[2])
-    assert unit.start(done, request=[1])
+    assert not unit.start(command, request=[1], finished=("succeeded",))
+    assert not unit.start(command, request=[2])
+    assert unit.start(command, request=[1])
     unit.wait()
     assert (unit.log(), unit.run["request"]) == ("done\ndone\n", [1])
 
@@ -99,7 +99,7 @@ print(unit.status().state)
 """
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.split() == ["True", "stopped"]
-    assert gone(process)
+    assert is_gone(process)
 
 
 def test_a_unit_outlives_the_process_that_started_it(unit):
@@ -122,7 +122,7 @@ def test_all_that_a_unit_started_ends_with_it(unit):
     until(lambda: len(list(unit.members())) == 3)
     members = list(unit.members())
     unit.stop(patience=0.5)
-    assert all(gone(process) for process in members)
+    assert all(is_gone(process) for process in members)
     assert unit.status().state == "stopped"
 
 
@@ -134,7 +134,7 @@ def test_what_a_killed_command_leaves_behind_is_ended_by_the_runner(unit):
     command.kill()
     unit.wait()
     assert unit.status()[::3] == ("failed", "unit a was killed by SIGKILL")
-    until(lambda: all(gone(process) for process in members))
+    until(lambda: all(is_gone(process) for process in members))
 
 
 def test_a_unit_runs_while_one_process_of_its_start_lives(unit):
@@ -196,7 +196,7 @@ def test_a_stop_that_meets_a_start_does_not_write_the_end_of_what_runs(unit, mon
     assert unit.running
     command = command_of(unit)
     unit.stop()
-    assert gone(command)
+    assert is_gone(command)
     assert unit.status().state == "stopped"
 
 
@@ -239,16 +239,16 @@ with held(Path({str(unit.directory)!r})):
     print("holding", flush=True)
     time.sleep(100)
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as stranger:
-        stranger.stdout.readline()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as lock_holder:
+        lock_holder.stdout.readline()
         with pytest.raises(PlatformError, match=r"must be the only one that locks .*lock, another process holds"):
             unit.start(SLEEP)
         stale = {"name": "x" * 32, "started": "2026-01-01T00:00:00+00:00", "request": None}
-        write_json(unit.directory / "run.json", stale | {"pid": stranger.pid})
+        write_json(unit.directory / "run.json", stale | {"pid": lock_holder.pid})
         with pytest.raises(PlatformError, match="another process holds it"):
             unit.stop(patience=0.1)
-        assert stranger.poll() is None
-        stranger.kill()
+        assert lock_holder.poll() is None
+        lock_holder.kill()
     assert unit.status().state == "interrupted"
 
 
@@ -372,12 +372,12 @@ while True:
     is_held(Path({str(tmp_path)!r}))
 """
     (tmp_path / "lock").touch()
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as looking:
-        looking.stdout.readline()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as reader:
+        reader.stdout.readline()
         for _ in range(2000):
             with held(tmp_path) as lock:
                 assert lock is not None
-        looking.kill()
+        reader.kill()
 
 
 def test_threads_that_write_one_file_at_the_same_time_leave_a_whole_one(tmp_path):

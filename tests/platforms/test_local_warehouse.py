@@ -42,20 +42,20 @@ def start(code, *arguments):
 
 def test_acknowledged_events_survive_sigkill_of_their_writer(file):
     """2 processes write event after event until SIGKILL: every acknowledged pair is stored exactly once."""
-    warehouse, acknowledged = LocalWarehouse(file), set()
+    warehouse, acknowledged_ids = LocalWarehouse(file), set()
     for attempt in range(2):
         writers = [start(WRITER, file, f"{attempt}-{number}") for number in range(2)]
         for writer in writers:
             for _ in range(20):
-                acknowledged.add(writer.stdout.readline().decode().strip())
+                acknowledged_ids.add(writer.stdout.readline().decode().strip())
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
-            acknowledged |= set(writer.communicate()[0].decode().split("\n")[:-1])
+            acknowledged_ids |= set(writer.communicate()[0].decode().split("\n")[:-1])
         table = warehouse.decisions(START, time_at(10**6), 5, 0.0)
-        assert acknowledged <= set(table["event_id"].to_pylist())
+        assert acknowledged_ids <= set(table["event_id"].to_pylist())
         counts = warehouse.counts(START, time_at(10**6), 5)
         assert counts._asdict() == dict.fromkeys(counts._fields, 0) | {"total": len(table), "joined": len(table)}
-    assert len(acknowledged) >= 80
+    assert len(acknowledged_ids) >= 80
 
 
 def test_concurrent_writers_each_get_their_own_count(file):
@@ -68,19 +68,19 @@ def test_concurrent_writers_each_get_their_own_count(file):
 
 def test_concurrent_queries_read_a_prefix_of_the_committed_events(file):
     """Events are written in the order of their numbers: a query that returns n rows returns the first n."""
-    warehouse, reader, done = LocalWarehouse(file), LocalWarehouse(file), threading.Event()
+    warehouse, reader, is_finished = LocalWarehouse(file), LocalWarehouse(file), threading.Event()
 
     def write():
         for number in range(200):
             warehouse.write([decision(str(number), number)])
-        done.set()
+        is_finished.set()
 
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(write)
-        while not done.is_set() and not writing.done():
+        insertion = pool.submit(write)
+        while not is_finished.is_set() and not insertion.done():
             events = reader.decisions(START, time_at(1000), 0, 0.0)["event_id"].to_pylist()
             assert events == [str(number) for number in range(len(events))]
-        writing.result()
+        insertion.result()
     assert reader.state()["interactions"]["rows"] == 200
 
 

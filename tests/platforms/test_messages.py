@@ -27,10 +27,10 @@ class TestLocalMessages(MessagesContract):
     @pytest.fixture
     def take(self, messages):
         def take(subscription, number):
-            taken = messages.take(subscription, 100)
-            assert len(taken) == number
-            messages.settle(subscription, [message.number for message in taken])
-            return [(message.data, message.attributes) for message in taken]
+            received = messages.take(subscription, 100)
+            assert len(received) == number
+            messages.settle(subscription, [message.number for message in received])
+            return [(message.data, message.attributes) for message in received]
 
         return take
 
@@ -38,8 +38,8 @@ class TestLocalMessages(MessagesContract):
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory):
     """Address of Google's Pub/Sub emulator: of the one that the environment names, or of one that gcloud starts."""
-    if named := os.environ.get("PUBSUB_EMULATOR_HOST"):
-        yield named
+    if host := os.environ.get("PUBSUB_EMULATOR_HOST"):
+        yield host
         return
     if not shutil.which("gcloud"):
         pytest.skip("needs Google's Pub/Sub emulator: set PUBSUB_EMULATOR_HOST, or install it for gcloud")
@@ -51,9 +51,9 @@ def emulator(tmp_path_factory):
         process = subprocess.Popen([*command, "--quiet"], **options)
     try:
         deadline = time.monotonic() + PATIENCE
-        while b"Server started" not in (said := (folder / "log").read_bytes()):
+        while b"Server started" not in (output := (folder / "log").read_bytes()):
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"gcloud does not start the Pub/Sub emulator: {said[-300:].decode(errors='replace')}")
+                pytest.skip(f"gcloud does not start the Pub/Sub emulator: {output[-300:].decode(errors='replace')}")
             time.sleep(0.1)
         yield address
     finally:
@@ -75,16 +75,16 @@ class TestGcpMessagesOnTheEmulator(MessagesContract):
         client = messages.subscriber_client
 
         def take(subscription, number):
-            taken, deadline = [], time.monotonic() + PATIENCE
+            received, deadline = [], time.monotonic() + PATIENCE
             if number == 0:
                 request = {"subscription": subscription, "max_messages": 1, "return_immediately": True}
                 return list(client.pull(request=request).received_messages)
-            while len(taken) < number and time.monotonic() < deadline:
+            while len(received) < number and time.monotonic() < deadline:
                 pulled = client.pull(request={"subscription": subscription, "max_messages": 100}).received_messages
-                taken += [(each.message.data, dict(each.message.attributes)) for each in pulled]
+                received += [(each.message.data, dict(each.message.attributes)) for each in pulled]
                 ids = [each.ack_id for each in pulled]
                 client.acknowledge(request={"subscription": subscription, "ack_ids": ids})
-            assert len(taken) == number
-            return taken
+            assert len(received) == number
+            return received
 
         return take

@@ -125,21 +125,21 @@ def test_rows_inserted_twice_by_concurrent_writers_count_once(deliveries):
         yield warehouse.state()
         yield sorted(warehouse.query("SELECT event_id, reward FROM decisions").to_pylist(), key=str)
 
-    before = list(query_results())
+    initial_results = list(query_results())
     for name in tables:
         warehouse._copy.connection.execute(f"INSERT INTO {name} SELECT * FROM {name}")
-    assert list(query_results()) == before
+    assert list(query_results()) == initial_results
 
 
 def test_the_counts_of_adjacent_spans_add_up(warehouse):
     """Conflicting decisions and rewards on both sides of a boundary: the counts of the parts add up to the whole."""
     warehouse.write([decision(event, k) for k, event in enumerate("abcabc")])
     warehouse.write([reward(event, k, 1.0) for k, event in enumerate("xabcxab")])
-    whole = warehouse.counts(START, time_at(10), 1)
+    total_counts = warehouse.counts(START, time_at(10), 1)
     parts = [warehouse.counts(time_at(k), time_at(k + 1), 1) for k in range(10)]
-    assert tuple(map(sum, zip(*parts, strict=True))) == whole
+    assert tuple(map(sum, zip(*parts, strict=True))) == total_counts
     rows = warehouse.state()
-    assert whole.total == rows["interactions"]["rows"] + rows["rewards"]["rows"] - whole.joined
+    assert total_counts.total == rows["interactions"]["rows"] + rows["rewards"]["rows"] - total_counts.joined
 
 
 def test_each_reward_joins_the_decision_of_its_user(warehouse):

@@ -18,17 +18,17 @@ def test_good_lines_are_answered_in_order_and_bad_ones_named(exported, tmp_path)
     texts = [json.dumps(each).encode() for each in instances]
     texts[3:3] = [b"", b"{", b'{"user": 3}', b'{"candidates": [999]}', b"\xff", b'{"user_id": 1}, {"user_id": 2}']
     source.write_bytes(b"\n".join(texts))
-    done = versions.batch_predict(exported[0], source, tmp_path / "out.jsonl")
-    assert (done.answered, done.refused) == (30, 5)
-    answered = lines(done.predictions)
-    assert [each["instance"] for each in answered] == instances
+    results = versions.batch_predict(exported[0], source, tmp_path / "out.jsonl")
+    assert (results.answered, results.refused) == (30, 5)
+    predictions = lines(results.predictions)
+    assert [each["instance"] for each in predictions] == instances
     loaded = policy.load(exported[0])
-    for each in answered:
+    for each in predictions:
         expected = loaded.recommend(k=2, rng=each["instance"]["seed"])
         assert Prediction.model_validate(each["prediction"]).item_ids == expected.item_ids
-    refused = lines(done.refusals)
-    assert [each["line"] for each in refused] == [5, 6, 7, 8, 9]
-    assert [each["error"][:25] for each in refused] == [
+    refusals = lines(results.refusals)
+    assert [each["line"] for each in refusals] == [5, 6, 7, 8, 9]
+    assert [each["error"][:25] for each in refusals] == [
         "the body must be JSON: EO",
         "user is not known, did yo",
         "unknown item ids: 999; de",
@@ -43,9 +43,9 @@ def test_a_number_that_may_have_been_rounded_is_no_id(exported, tmp_path):
     source, rounded = tmp_path / "in.jsonl", "must be text, because a number of 2^53 or more may have been rounded"
     ids = ["9007199254740993.0", "9007199254740993", '"9007199254740993"', "7.0"]
     source.write_text("".join(f'{{"user_id": {number}}}\n' for number in ids))
-    done = versions.batch_predict(exported[0], source, tmp_path / "out.jsonl")
-    assert [each["instance"]["user_id"] for each in lines(done.predictions)] == ["9007199254740993", 7.0]
-    assert [each["error"] for each in lines(done.refusals)] == [
+    results = versions.batch_predict(exported[0], source, tmp_path / "out.jsonl")
+    assert [each["instance"]["user_id"] for each in lines(results.predictions)] == ["9007199254740993", 7.0]
+    assert [each["error"] for each in lines(results.refusals)] == [
         f"user_id {rounded}, got 9007199254740992.0",
         f"user_id {rounded}, got 9007199254740993",
     ]

@@ -41,13 +41,13 @@ ODD_IDS = IDS.map(lambda ids: ids[0]) | st.sampled_from([np.int32(3), 3.0, 2.5, 
 ODD_TEXTS = st.text(max_size=3) | st.sampled_from(["\ud800", None, 7, float("nan"), "煎茶", "a | b", "Earl’s"])
 
 
-def refusal(trained, spec, directory, features, **options):
+def refusal(trained_policy, spec, directory, features, **options):
     """Export without a SavedModel, which has no part in scoring by ids; return the sentence of a refusal, or None."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saved_model, "observation_spec", lambda _: spec)
         patch.setattr(saved_model, "write", lambda *arguments: Path(arguments[-1]).mkdir())
         try:
-            policy.export(trained, directory, features, **options)
+            policy.export(trained_policy, directory, features, **options)
         except ValueError as error:
             return str(error)
     return None
@@ -69,9 +69,9 @@ def test_what_can_be_exported_loads_and_scores_the_same(tmp_path_factory, data, 
     spec = {name: SimpleNamespace(shape=shape) for name, shape in features.spec(2).items()}
     size = spec["global"].shape[-1] + spec["per_arm"].shape[-1]
     theta = np.array(data.draw(st.lists(NUMBERS, min_size=size, max_size=size)), np.float32)
-    trained = Linear(theta=theta, action_spec=SimpleNamespace(maximum=1))
+    trained_policy = Linear(theta=theta, action_spec=SimpleNamespace(maximum=1))
     directory = tmp_path_factory.mktemp("policies") / "policy"
-    sentence = refusal(trained, spec, directory, features, exploration=exploration, titles=titles)
+    sentence = refusal(trained_policy, spec, directory, features, exploration=exploration, titles=titles)
     if sentence is not None:
         assert "\n" not in sentence
         assert not directory.exists()
@@ -84,10 +84,10 @@ def test_what_can_be_exported_loads_and_scores_the_same(tmp_path_factory, data, 
     np.testing.assert_allclose(loaded.scores(context), expected, rtol=1e-5, atol=1e-3)
     answer = loaded.recommend(context.iloc[0], k=len(ids), user_id=ids[0])
     assert sorted(answer.item_ids) == sorted(map(str, ids))
-    places = [answer.candidates.index(name) for name in answer.item_ids]
-    np.testing.assert_allclose(answer.scores, expected[0, places], rtol=1e-5, atol=1e-3)
-    known = {str(item): title for item, title in (titles or {}).items()}
-    assert answer.titles == [known.get(name, name) for name in answer.item_ids]
+    positions = [answer.candidates.index(name) for name in answer.item_ids]
+    np.testing.assert_allclose(answer.scores, expected[0, positions], rtol=1e-5, atol=1e-3)
+    titles_by_id = {str(item): title for item, title in (titles or {}).items()}
+    assert answer.titles == [titles_by_id.get(name, name) for name in answer.item_ids]
     record = answer.interaction(datetime.now(UTC))
     assert record.candidates == tuple(map(str, ids))
     scores = loaded.scores(pd.DataFrame([json.loads(record.context)]))

@@ -14,13 +14,13 @@ def objects():
         yield cloud.objects
 
 
-@pytest.mark.parametrize("place", ["models/7", "7"])
-def test_a_policy_in_a_bucket_is_the_one_that_was_sent(objects, exported, place):
+@pytest.mark.parametrize("prefix", ["models/7", "7"])
+def test_a_policy_in_a_bucket_is_the_one_that_was_sent(objects, exported, prefix):
     for path in exported[0].rglob("*"):
         if path.is_file():
-            objects[f"gs://b/{place}/{path.relative_to(exported[0]).as_posix()}"] = path.read_bytes()
-    objects |= {f"gs://b/{place}/variables/": b"", f"gs://b/{place}0/policy.json": b"of another policy"}
-    assert policy.load(f"gs://b/{place}/").version == policy.load(exported[0]).version
+            objects[f"gs://b/{prefix}/{path.relative_to(exported[0]).as_posix()}"] = path.read_bytes()
+    objects |= {f"gs://b/{prefix}/variables/": b"", f"gs://b/{prefix}0/policy.json": b"of another policy"}
+    assert policy.load(f"gs://b/{prefix}/").version == policy.load(exported[0]).version
 
 
 def test_no_object_is_written_outside_the_copy(objects):

@@ -35,7 +35,7 @@ class Decision:
         return Interaction(f"e{self.number}", time, "v1", user, '{"hour": 7}', ("a", "b"), "b", self.propensity)
 
 
-class Kept(list):
+class ListSink(list):
     """A sink that keeps what it gets, and waits for `open` before."""
 
     def __init__(self):
@@ -47,7 +47,7 @@ class Kept(list):
 
 
 def waiting_sink():
-    sink = Kept()
+    sink = ListSink()
     return sink, Outbox(lambda: sink, batch=10, seconds=0.001, seed=1, max_bytes=100_000)
 
 
@@ -89,11 +89,11 @@ def test_decisions_arrive_in_pubsub_as_they_were_with_their_event_id_as_attribut
     for number in range(100):
         outbox.put(Decision(number), NOW)
     assert outbox.close()["delivered"] == 100
-    received = cloud.received()
-    assert [interaction for interaction, _ in received] == [Decision(number).interaction(NOW) for number in range(100)]
-    assert [attributes["event_id"] for _, attributes in received] == [f"e{number}" for number in range(100)]
-    assert count_missing(attributes for _, attributes in received) == 0
-    assert len({attributes["sequence"] for _, attributes in received}) == 100
+    messages = cloud.received()
+    assert [interaction for interaction, _ in messages] == [Decision(number).interaction(NOW) for number in range(100)]
+    assert [attributes["event_id"] for _, attributes in messages] == [f"e{number}" for number in range(100)]
+    assert count_missing(attributes for _, attributes in messages) == 0
+    assert len({attributes["sequence"] for _, attributes in messages}) == 100
 
 
 def test_what_was_put_while_nobody_took_it_arrives_when_somebody_does(cloud):
@@ -136,7 +136,7 @@ def test_records_weighted_by_their_pass_probability_count_what_was_put():
     """E[sum of 1 / pass_prob over what is kept] = number put, whatever the sink does meanwhile."""
     counts = []
     for seed in range(60):
-        sink = Kept()
+        sink = ListSink()
         outbox = Outbox(lambda sink=sink: sink, batch=20, seconds=0.001, seed=seed, max_bytes=200_000)
         for number in range(5000):
             outbox.put(Decision(number), NOW)
@@ -154,17 +154,17 @@ def test_records_weighted_by_their_pass_probability_count_what_was_put():
 
 
 def test_the_same_seed_keeps_the_same_decisions():
-    kept = []
+    event_ids = []
     for _ in range(2):
-        sink = Kept()
+        sink = ListSink()
         outbox = Outbox(lambda sink=sink: sink, batch=10, seconds=60, seed=7, max_bytes=100_000)
         for number in range(500):
             outbox.put(Decision(number), NOW)
         sink.open.set()
         outbox.close()
-        kept.append([each.event_id for each in sink])
-    assert kept[0] == kept[1]
-    assert len(kept[0]) < 500
+        event_ids.append([each.event_id for each in sink])
+    assert event_ids[0] == event_ids[1]
+    assert len(event_ids[0]) < 500
 
 
 def test_a_decision_that_makes_no_record_fails_alone():
@@ -178,13 +178,13 @@ def test_a_decision_that_makes_no_record_fails_alone():
 
 
 def test_an_event_that_a_sink_will_never_take_fails_alone():
-    class Fussy(Kept):
+    class RejectingSink(ListSink):
         def send(self, interactions, attributes):
             if any(each.event_id == "e3" for each in interactions):
                 raise ValueError("not this one")
             super().send(interactions, attributes)
 
-    sink = Fussy()
+    sink = RejectingSink()
     sink.open.set()
     outbox = Outbox(lambda: sink, batch=4, seconds=60)
     for number in range(6):
@@ -196,8 +196,8 @@ def test_an_event_that_a_sink_will_never_take_fails_alone():
 
 def test_many_large_records_go_in_several_requests(cloud):
     """200 records of about 100 kB: 20 MB, where Pub/Sub takes 10 at once."""
-    many = tuple(f"item {number:05}" for number in range(7_000))
-    records = [Interaction(f"e{number}", NOW, "v1", str(number), "{}", many, many[0], 1.0) for number in range(200)]
+    items = tuple(f"item {number:05}" for number in range(7_000))
+    records = [Interaction(f"e{number}", NOW, "v1", str(number), "{}", items, items[0], 1.0) for number in range(200)]
     cloud.make_topic()
     cloud.open_sink().send(records)
     assert len(cloud.received()) == 200
@@ -233,13 +233,13 @@ if child: os.waitpid(child, 0)
 
 
 def test_a_forked_process_shares_neither_thread_nor_queue():
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=60)
-    assert sorted(done.stdout.split("\n")) == ["", "False child", "True after", "True before"], done.stderr
+    process = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert sorted(process.stdout.split("\n")) == ["", "False child", "True after", "True before"], process.stderr
 
 
 def test_the_queue_is_bounded_in_bytes():
     """1,000 decisions of 1 kB come while the sink waits; half of 100 kB is kept as it is, and hardly more."""
-    sink = Kept()
+    sink = ListSink()
     outbox = Outbox(lambda: sink, batch=10, seconds=0.001, seed=1, max_bytes=100_000)
     for number in range(1000):
         outbox.put(Decision(number), NOW)
@@ -263,7 +263,7 @@ def test_a_decision_counts_about_as_many_bytes_as_its_record_has():
 
 @pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt, TypeError])
 def test_the_thread_outlives_whatever_a_sink_or_a_decision_raises(error):
-    class Broken(Kept):
+    class Broken(ListSink):
         failures = 2
 
         def send(self, interactions, attributes):
@@ -290,22 +290,33 @@ def test_the_thread_outlives_whatever_a_sink_or_a_decision_raises(error):
 
 def test_events_are_numbered_so_that_what_is_missing_can_be_counted():
     """Of two outboxes 10 and 5 events were numbered; four are lost in between, one arrives twice."""
-    received = []
+    events = []
 
-    class Numbers(Kept):
+    class Numbers(ListSink):
         def send(self, interactions, attributes):
-            received.extend(attributes)
+            events.extend(attributes)
 
     for count in (10, 5):
         outbox = Outbox(Numbers, batch=2)
         for number in range(count):
             outbox.put(Decision(number), NOW)
         outbox.close()
-    assert [int(each["sequence"]) for each in received] == [*range(10), *range(5)]
-    assert len({each["instance"] for each in received}) == 2
-    assert count_missing(received) == 0
-    assert count_missing([*received[:2], *received[4:11], received[12], received[14], received[14]]) == 4
-    assert count_missing(received[:8]) == 0, "the last ones are not known"
+    assert [int(each["sequence"]) for each in events] == [*range(10), *range(5)]
+    assert len({each["instance"] for each in events}) == 2
+    assert count_missing(events) == 0
+    assert (
+        count_missing(
+            [
+                *events[:2],
+                *events[4:11],
+                events[12],
+                events[14],
+                events[14],
+            ]
+        )
+        == 4
+    )
+    assert count_missing(events[:8]) == 0, "the last ones are not known"
 
 
 def test_a_direct_log_says_whether_decisions_are_kept():
@@ -324,4 +335,4 @@ def test_a_direct_log_says_whether_decisions_are_kept():
 
 def test_a_batch_of_no_records_is_refused():
     with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
-        Outbox(Kept, batch=0)
+        Outbox(ListSink, batch=0)

@@ -41,15 +41,15 @@ print(*loaded.signatures["serving_default"](context=observation[:3])["scores"].n
 
 
 @pytest.fixture
-def trained():
-    world = StationaryLinearEnvironment(num_actions=4, context_size=3, batch_size=16)
-    agent = make_agent("linucb", world)
-    simulate(world, agent, steps=50)
-    return world.batch().observation, agent.policy
+def observation_and_policy():
+    environment = StationaryLinearEnvironment(num_actions=4, context_size=3, batch_size=16)
+    agent = make_agent("linucb", environment)
+    simulate(environment, agent, steps=50)
+    return environment.batch().observation, agent.policy
 
 
-def test_a_process_without_this_package_gets_the_same_actions(trained, tmp_path):
-    observation, greedy = trained
+def test_a_process_without_this_package_gets_the_same_actions(observation_and_policy, tmp_path):
+    observation, greedy = observation_and_policy
     policy.export(greedy, tmp_path / "policy")
     np.save(tmp_path / "observation.npy", observation.numpy())
     arguments = [sys.executable, "-c", STRANGER, str(tmp_path / "policy"), str(tmp_path / "observation.npy")]
@@ -61,22 +61,22 @@ def test_a_process_without_this_package_gets_the_same_actions(trained, tmp_path)
     assert len(set(expected)) > 1
 
 
-def test_loading_gives_the_same_actions_for_any_batch_size(trained, tmp_path):
-    observation, greedy = trained
+def test_loading_gives_the_same_actions_for_any_batch_size(observation_and_policy, tmp_path):
+    observation, greedy = observation_and_policy
     loaded = policy.load(policy.export(greedy, tmp_path / "policy"))
     for rows in (1, 5, 16):
         time_step = ts.restart(observation[:rows], rows)
         np.testing.assert_array_equal(loaded.action(time_step).action, greedy.action(time_step).action)
 
 
-def test_exporting_says_nothing(trained, tmp_path, capfd, caplog):
-    policy.export(trained[1], tmp_path / "policy")
+def test_exporting_says_nothing(observation_and_policy, tmp_path, capfd, caplog):
+    policy.export(observation_and_policy[1], tmp_path / "policy")
     assert caplog.messages == []
     assert capfd.readouterr().err == ""
 
 
-def test_a_policy_is_replaced_as_a_whole(trained, tmp_path):
-    observation, greedy = trained
+def test_a_policy_is_replaced_as_a_whole(observation_and_policy, tmp_path):
+    observation, greedy = observation_and_policy
     other = make_agent("linucb", StationaryLinearEnvironment(num_actions=4, context_size=3, batch_size=16)).policy
     policy.export(other, tmp_path / "policy")
     policy.export(greedy, tmp_path / "policy")
@@ -85,22 +85,22 @@ def test_a_policy_is_replaced_as_a_whole(trained, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["policy"]
 
 
-def test_a_directory_in_use_is_refused_and_kept(trained, tmp_path):
+def test_a_directory_in_use_is_refused_and_kept(observation_and_policy, tmp_path):
     (tmp_path / "precious").write_text("keep me")
     with pytest.raises(ValueError, match="directory of a policy must hold nothing else"):
-        policy.export(trained[1], tmp_path)
+        policy.export(observation_and_policy[1], tmp_path)
     assert (tmp_path / "precious").read_text() == "keep me"
 
 
-def test_what_somebody_put_beside_a_policy_is_not_lost(trained, tmp_path):
-    directory = policy.export(trained[1], tmp_path / "policy")
+def test_what_somebody_put_beside_a_policy_is_not_lost(observation_and_policy, tmp_path):
+    directory = policy.export(observation_and_policy[1], tmp_path / "policy")
     (directory / "notes.txt").write_text("keep me")
     with pytest.raises(ValueError, match="must hold nothing else, policy does"):
-        policy.export(trained[1], directory)
+        policy.export(observation_and_policy[1], directory)
     assert (directory / "notes.txt").read_text() == "keep me"
     (tmp_path / "file").write_text("keep me")
     with pytest.raises(ValueError, match="must hold nothing else, file does"):
-        policy.export(trained[1], tmp_path / "file")
+        policy.export(observation_and_policy[1], tmp_path / "file")
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +122,9 @@ import numpy as np
 import pandas as pd
 from recbandits.serving.policy import load
 
-asked = np.load(sys.argv[2])
-policy, context = load(sys.argv[1]), pd.DataFrame(asked["context"], columns=["age", "factor_0", "factor_1"])
-np.save(sys.argv[3], policy.scores(context, asked["candidates"], asked["mask"]))
+arguments = np.load(sys.argv[2])
+policy, context = load(sys.argv[1]), pd.DataFrame(arguments["context"], columns=["age", "factor_0", "factor_1"])
+np.save(sys.argv[3], policy.scores(context, arguments["candidates"], arguments["mask"]))
 request = context.iloc[0].to_dict()
 seeded = policy.recommend(request, k=3, rng=5)
 drawn = [policy.recommend(request).item_ids[0] for _ in range(40)]
@@ -140,30 +140,30 @@ def test_processes_without_tensorflow_give_the_same_scores_and_explore_apart(log
     log, ids = decisions.log.join_users(features.users), (decisions.user_ids, decisions.movie_ids, decisions.log.mask)
     agent = make_agent("epsilon_greedy", Specs(features.spec(5)))
     fit(agent, make_examples(log, features.features), epochs=3, batch_size=64)
-    in_training = score_candidates(agent, features, *ids)
-    way = Exploration("epsilon_greedy", 0.5)
-    directory = policy.export(agent.policy, tmp_path / "policy", features, exploration=way)
-    loaded, asked = policy.load(directory), {"candidates": log.candidate_ids.astype(str), "mask": log.mask}
-    scores = loaded.scores(log.context, **asked)
-    np.testing.assert_allclose(scores, in_training, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(score_candidates(loaded, features, *ids), in_training, rtol=1e-5, atol=1e-5)
-    explored = simulated_logs.explore_scores(
+    expected = score_candidates(agent, features, *ids)
+    exploration = Exploration("epsilon_greedy", 0.5)
+    directory = policy.export(agent.policy, tmp_path / "policy", features, exploration=exploration)
+    loaded, arguments = policy.load(directory), {"candidates": log.candidate_ids.astype(str), "mask": log.mask}
+    scores = loaded.scores(log.context, **arguments)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(score_candidates(loaded, features, *ids), expected, rtol=1e-5, atol=1e-5)
+    explore = simulated_logs.explore_scores(
         lambda users, movies, mask: loaded.scores(features.contexts(users), movies, mask),
         lambda scores, mask: epsilon_greedy(scores, mask, 0.1),
     )
-    np.testing.assert_array_equal(explored(*ids), epsilon_greedy(in_training, log.mask, 0.1))
-    np.savez(tmp_path / "asked.npz", context=log.context.to_numpy(), **asked)
-    paths = [str(directory), str(tmp_path / "asked.npz"), str(tmp_path / "scores.npy")]
+    np.testing.assert_array_equal(explore(*ids), epsilon_greedy(expected, log.mask, 0.1))
+    np.savez(tmp_path / "arguments.npz", context=log.context.to_numpy(), **arguments)
+    paths = [str(directory), str(tmp_path / "arguments.npz"), str(tmp_path / "scores.npy")]
     replicas = []
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", SERVER, *paths], check=True, capture_output=True, text=True)
-        replicas.append(json.loads(done.stdout))
+        process = subprocess.run([sys.executable, "-c", SERVER, *paths], check=True, capture_output=True, text=True)
+        replicas.append(json.loads(process.stdout))
         np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), scores)
-    here = loaded.recommend(log.context.iloc[0], k=3, rng=5)
-    assert [replica[:3] for replica in replicas] == [[here.item_ids, here.scores, here.propensity]] * 2
+    answer = loaded.recommend(log.context.iloc[0], k=3, rng=5)
+    assert [replica[:3] for replica in replicas] == [[answer.item_ids, answer.scores, answer.propensity]] * 2
     assert replicas[0][3] != replicas[1][3]
-    assert np.isneginf(in_training[~log.mask]).all()
-    assert in_training[log.mask].std() > 0
+    assert np.isneginf(expected[~log.mask]).all()
+    assert expected[log.mask].std() > 0
 
 
 def test_the_features_come_back_with_their_policy_and_go_when_it_is_replaced(log_and_features, tmp_path):
@@ -172,39 +172,43 @@ def test_the_features_come_back_with_their_policy_and_go_when_it_is_replaced(log
     loaded = policy.load(policy.export(agent.policy, tmp_path / "policy", features=features))
     np.testing.assert_array_equal(loaded.features.items, features.features.items)
     assert loaded.candidates.equals(features.features.item_ids)
-    again = policy.load(policy.export(agent.policy, tmp_path / "policy"))
-    assert again.features is again.candidates is None
-    for ask in (lambda: again.scores(features.users), again.recommend, lambda: again.decide(features.users)):
+    other = policy.load(policy.export(agent.policy, tmp_path / "policy"))
+    assert other.features is other.candidates is None
+    for call in (
+        lambda: other.scores(features.users),
+        other.recommend,
+        lambda: other.decide(features.users),
+    ):
         with pytest.raises(ValueError, match="policy must have been exported with its features to score ids"):
-            ask()
+            call()
 
 
-def test_features_that_the_policy_does_not_read_are_refused(trained, log_and_features, tmp_path):
+def test_features_that_the_policy_does_not_read_are_refused(observation_and_policy, log_and_features, tmp_path):
     features = log_and_features[1]
     other = make_agent("linucb", Specs({"global": (7,), "per_arm": (5, 2)}))
     with pytest.raises(ValueError, match=r"must be as many as the policy reads, \{'global': 7, 'per_arm': 2\}, got"):
         policy.export(other.policy, tmp_path / "policy", features=features)
     with pytest.raises(ValueError, match=r"must be as many as the policy reads, \{'global': 4\}, got"):
-        policy.export(trained[1], tmp_path / "policy", features=features, arms=[1, 2, 3, 4])
+        policy.export(observation_and_policy[1], tmp_path / "policy", features=features, arms=[1, 2, 3, 4])
     assert not (tmp_path / "policy").exists()
 
 
-def test_arms_that_do_not_fit_are_refused(trained, log_and_features, tmp_path):
+def test_arms_that_do_not_fit_are_refused(observation_and_policy, log_and_features, tmp_path):
     features = log_and_features[1]
     with pytest.raises(
         ValueError, match="arms must name the items of the 4 actions, so that they can be served by ids"
     ):
-        policy.export(trained[1], tmp_path / "policy", features=features)
+        policy.export(observation_and_policy[1], tmp_path / "policy", features=features)
     with pytest.raises(ValueError, match=r"an item for each of the 4 actions, once each, got \['1', '2', '2', '3'\]"):
-        policy.export(trained[1], tmp_path / "policy", arms=[1, 2, "2", 3])
+        policy.export(observation_and_policy[1], tmp_path / "policy", arms=[1, 2, "2", 3])
     with pytest.raises(ValueError, match=r"arm must be text or a whole number, got 2\.0"):
-        policy.export(trained[1], tmp_path / "policy", arms=[1, 2.0, 3, 4])
+        policy.export(observation_and_policy[1], tmp_path / "policy", arms=[1, 2.0, 3, 4])
     with pytest.raises(ValueError, match="arms must be None for a policy whose arms have features"):
         policy.export(make_agent("linucb", Specs(features.spec(5))).policy, tmp_path / "policy", features, arms=["a"])
     assert not (tmp_path / "policy").exists()
 
 
-def world(per_arm):
+def make_environment(per_arm):
     """Invented users and movies whose ratings are a factorisation."""
     rng = np.random.default_rng(3)
     user, movie = np.nonzero(rng.random((60, 30)) < 0.7)
@@ -230,7 +234,7 @@ AGENTS = {
 )
 def test_loaded_policies_score_as_their_agents_do(name, per_arm, tmp_path):
     """1,000 contexts and text ids, by the SavedModel's plain signature, and by its TF-Agents action."""
-    environment = world(per_arm)
+    environment = make_environment(per_arm)
     agent = make_agent(AGENTS[name], environment)
     simulate(environment, agent, steps=50)
     rng = np.random.default_rng(0)
@@ -244,7 +248,7 @@ def test_loaded_policies_score_as_their_agents_do(name, per_arm, tmp_path):
     directory = policy.export(agent.policy, tmp_path / "policy", environment.features, arms=arms)
     loaded = policy.load(directory)
     context, texts = environment.features.contexts(users), movies.astype(str)
-    scored = loaded.scores(context, texts)
+    scores = loaded.scores(context, texts)
     inputs = (
         {"context": observation["global"], "per_arm": observation["per_arm"]} if per_arm else {"context": observation}
     )
@@ -252,21 +256,21 @@ def test_loaded_policies_score_as_their_agents_do(name, per_arm, tmp_path):
     ordered = np.sort(expected, axis=1)
     clear = ordered[:, -1] - ordered[:, -2] > 2e-5 * np.abs(expected).max()
     assert clear.mean() > 0.9
-    assert scored.std(axis=1).min() > 0
-    for values in (scored, plain):
+    assert scores.std(axis=1).min() > 0
+    for values in (scores, plain):
         np.testing.assert_allclose(values, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
         np.testing.assert_array_equal(values.argmax(axis=1)[clear], expected.argmax(axis=1)[clear])
-    acted = loaded.action(ts.restart(observation, 1000)).action.numpy()
-    np.testing.assert_array_equal(acted[clear], scored.argmax(axis=1)[clear])
-    np.testing.assert_array_equal(loaded.decide(context[:50], texts[:50]).action, scored[:50].argmax(axis=1))
+    actions = loaded.action(ts.restart(observation, 1000)).action.numpy()
+    np.testing.assert_array_equal(actions[clear], scores.argmax(axis=1)[clear])
+    np.testing.assert_array_equal(loaded.decide(context[:50], texts[:50]).action, scores[:50].argmax(axis=1))
 
 
 @pytest.mark.parametrize("name", ["exp3_mixture", "uniform", "collecting"])
 def test_a_policy_that_does_not_score_by_what_it_learnt_acts_and_serves_no_ids(name, log_and_features, tmp_path):
     features = log_and_features[1]
     agent = make_agent("linucb" if name == "collecting" else name, Specs(features.spec(5)))
-    acting = agent.collect_policy if name == "collecting" else agent.policy
-    loaded = policy.load(policy.export(acting, tmp_path / "policy", features))
+    acting_policy = agent.collect_policy if name == "collecting" else agent.policy
+    loaded = policy.load(policy.export(acting_policy, tmp_path / "policy", features))
     observation = features.observation([1, 2], [[101, 102, 103, 104, 105]] * 2)
     action = loaded.action(ts.restart({key: tf.constant(value) for key, value in observation.items()}, 2)).action
     assert action.shape == [2]

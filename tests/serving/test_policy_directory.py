@@ -33,9 +33,9 @@ def exported(tmp_path_factory):
     features = Features.fit(items, context)
     agent = make_agent("linucb", Specs(features.spec(2)))
     agent.model.theta.assign([[0.5, 1.0, 2.0]])
-    way, titles = Exploration("softmax", 0.25), pd.Series({"a": "Été", "b": "煎茶"})
+    exploration, titles = Exploration("softmax", 0.25), pd.Series({"a": "Été", "b": "煎茶"})
     directory = tmp_path_factory.mktemp("policies") / "policy"
-    return policy.export(agent.policy, directory, features, exploration=way, titles=titles, summary=SUMMARY)
+    return policy.export(agent.policy, directory, features, exploration=exploration, titles=titles, summary=SUMMARY)
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def test_the_same_policy_exported_again_has_the_same_version_and_another_has_not
     assert seals["first"]["digest"] != seals["again"]["digest"]
     assert seals["first"]["version"] == seals["again"]["version"] != seals["other"]["version"]
     assert manifest.read(policy.export(agent.policy, tmp_path / "other"))[0]["version"] == seals["other"]["version"]
-    settled = policy.export(agent.policy, tmp_path / "other", exploration=Exploration("softmax", 1.0))
-    assert policy.load(settled).version != seals["other"]["version"]
+    other_directory = policy.export(agent.policy, tmp_path / "other", exploration=Exploration("softmax", 1.0))
+    assert policy.load(other_directory).version != seals["other"]["version"]
 
 
 def test_a_flipped_bit_in_any_file_is_noticed(copy):
@@ -102,10 +102,10 @@ def test_a_file_more_is_noticed_and_named(copy):
         policy.load(copy)
 
 
-@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
-def test_no_bit_of_the_seal_can_be_flipped(exported, place, bit, tmp_path_factory):
+@given(position=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_no_bit_of_the_seal_can_be_flipped(exported, position, bit, tmp_path_factory):
     content = bytearray((exported / "policy.json").read_bytes())
-    content[place % len(content)] ^= 1 << bit
+    content[position % len(content)] ^= 1 << bit
     directory = tmp_path_factory.mktemp("flipped")
     (directory / "policy.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"must be the directory of an exported policy|is damaged|has format"):
@@ -146,8 +146,8 @@ def test_arrays_that_would_run_code_are_not_read(copy):
     """Sealed anew, as by somebody who wants to be loaded: NumPy refuses objects, because they can be programs."""
     settings, _ = manifest.read(copy)
     np.savez(copy / "scorer.npz", join=np.array([print], object))
-    kept = {name: settings[name] for name in ("scorer", "exploration", "arms", "items", "titles", "summary")}
-    manifest.seal(copy, kept)
+    content = {name: settings[name] for name in ("scorer", "exploration", "arms", "items", "titles", "summary")}
+    manifest.seal(copy, content)
     with pytest.raises(ValueError, match="allow_pickle"):
         policy.load(copy)
 
@@ -173,32 +173,32 @@ ODD = [
 ]
 
 
-def mutated(content, rng):
+def mutate_manifest(content, rng):
     """A manifest with one thing changed somewhere: replaced, removed, or added."""
     content = json.loads(json.dumps(content))
-    place, key = content, rng.choice(list(content))
-    while isinstance(place[key], dict | list) and place[key] and rng.random() < 0.7:
-        place = place[key]
-        key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+    node, key = content, rng.choice(list(content))
+    while isinstance(node[key], dict | list) and node[key] and rng.random() < 0.7:
+        node = node[key]
+        key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
     kind = rng.randrange(4)
     if kind == 0:
-        del place[key]
-    elif kind == 1 and isinstance(place, dict):
-        place[rng.choice(["x", "", "../a", "saved_model.pb", "value"])] = rng.choice(ODD)
+        del node[key]
+    elif kind == 1 and isinstance(node, dict):
+        node[rng.choice(["x", "", "../a", "saved_model.pb", "value"])] = rng.choice(ODD)
     else:
-        place[key] = rng.choice(ODD)
+        node[key] = rng.choice(ODD)
     return content
 
 
 @pytest.mark.parametrize("sealed", [True, False])
 def test_200_mutated_manifests_get_a_sentence_each_or_are_served(copy, sealed):
     """Sealed anew, as by somebody who wants to be loaded, some are policies: with another title, or exploration."""
-    rng, served, sentences = random.Random(int(sealed)), 0, set()
+    rng, num_served, sentences = random.Random(int(sealed)), 0, set()
     content = json.loads((copy / "policy.json").read_text())
     content |= {"titles": {"101": "one"}, "summary": {"data": "d", "agent": "a", "metrics": {"m": [1, 0, 2]}}}
     digest = content.pop("digest")
     for _ in range(200):
-        changed = mutated(content, rng)
+        changed = mutate_manifest(content, rng)
         try:
             text = manifest._text(changed | {"digest": manifest._digest(changed) if sealed else digest})
         except ValueError:  # no JSON
@@ -210,11 +210,11 @@ def test_200_mutated_manifests_get_a_sentence_each_or_are_served(copy, sealed):
         except ValueError as error:
             sentences.add(str(error))
         else:
-            served += 1
+            num_served += 1
             assert loaded.recommend(candidates=loaded.candidates[:2]).propensity > 0
     assert [each for each in sentences if "\n" in each or not 10 < len(each) < 500] == []
     assert len(sentences) > (30 if sealed else 3)
-    assert (10 < served < 150) if sealed else served == 0
+    assert (10 < num_served < 150) if sealed else num_served == 0
 
 
 def test_a_manifest_that_is_nested_too_deep_is_damage(copy):
@@ -227,7 +227,7 @@ def test_a_manifest_that_is_nested_too_deep_is_damage(copy):
 def test_arrays_that_do_not_fit_get_a_sentence(copy, name):
     """Each array in turn is missing, of text, of another size, or infinite; sealed anew."""
     settings, _ = manifest.read(copy)
-    kept = {key: settings[key] for key in ("scorer", "exploration", "arms", "items", "titles", "summary")}
+    content = {key: settings[key] for key in ("scorer", "exploration", "arms", "items", "titles", "summary")}
     with np.load(copy / name) as arrays:
         arrays = dict(arrays)
     for key, array in arrays.items():
@@ -241,7 +241,7 @@ def test_arrays_that_do_not_fit_get_a_sentence(copy, name):
             np.savez(
                 copy / name, **({k: v for k, v in arrays.items() if k != key} | ({} if other is None else {key: other}))
             )
-            manifest.seal(copy, kept)
+            manifest.seal(copy, content)
             with pytest.raises(ValueError, match=r"^policy copy cannot be served: .{10,300}$"):
                 policy.load(copy)
 
@@ -257,9 +257,9 @@ def test_a_policy_that_was_replaced_is_not_mixed_with_its_successor(copy):
 
 
 def test_a_policy_is_described(exported):
-    described = policy.describe(exported)
-    assert described.name == "policy"
-    assert described.drop("version").to_dict() == {
+    description = policy.describe(exported)
+    assert description.name == "policy"
+    assert description.drop("version").to_dict() == {
         "agent": "LinUCB",
         "data": "invented ratings, 300 rows",
         "exploration": "softmax, 0.25",

@@ -63,9 +63,9 @@ def test_a_saved_model_is_the_same(name):
     file = io.BytesIO()
     MODELS[name].save(file)
     file.seek(0)
-    again = Scorer.load(file)
-    assert (again.join, again.activation) == (MODELS[name].join, MODELS[name].activation)
-    np.testing.assert_array_equal(again.scores(CONTEXT, ARMS), MODELS[name].scores(CONTEXT, ARMS))
+    restored = Scorer.load(file)
+    assert (restored.join, restored.activation) == (MODELS[name].join, MODELS[name].activation)
+    np.testing.assert_array_equal(restored.scores(CONTEXT, ARMS), MODELS[name].scores(CONTEXT, ARMS))
 
 
 @pytest.mark.parametrize("name", ["linucb", "epsilon_greedy", "neural_linucb"])

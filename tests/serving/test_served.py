@@ -19,7 +19,7 @@ EXPLORATION = Exploration("epsilon_greedy", 0.4)
 
 
 @pytest.fixture(scope="module")
-def trained():
+def agent_and_data():
     decisions, items, users, _ = make_tables(400)
     decisions["candidates"] = decisions["candidates"].str.split("|")
     items, users = items.set_index("video"), users.set_index("user")
@@ -35,19 +35,19 @@ def trained():
 
 
 @pytest.fixture(scope="module")
-def policy(trained, tmp_path_factory):
-    _, features, agent, items = trained
+def policy(agent_and_data, tmp_path_factory):
+    _, features, agent, items = agent_and_data
     directory = tmp_path_factory.mktemp("export") / "policy"
     return load(export(agent.policy, directory, features, exploration=EXPLORATION, titles=items["name"]))
 
 
-def ask(policy, ids, **options):
+def recommend(policy, ids, **options):
     return policy.recommend({"plan": "free", "hour": 7}, ids, candidate_features={"price": [0.5] * len(ids)}, **options)
 
 
-def test_the_first_item_is_drawn_with_its_propensity_and_the_others_follow_by_score(policy, trained):
-    ids = trained[0].item_ids[:5].tolist()
-    answers = [ask(policy, ids, k=5, rng=seed) for seed in range(2000)]
+def test_the_first_item_is_drawn_with_its_propensity_and_the_others_follow_by_score(policy, agent_and_data):
+    ids = agent_and_data[0].item_ids[:5].tolist()
+    answers = [recommend(policy, ids, k=5, rng=seed) for seed in range(2000)]
     best = max(answers, key=lambda answer: answer.scores[0]).item_ids[0]
     first = pd.Series([answer.item_ids[0] for answer in answers]).value_counts(normalize=True)
     assert first[best] == pytest.approx(0.6 + 0.4 / 5, abs=0.04)
@@ -59,8 +59,8 @@ def test_the_first_item_is_drawn_with_its_propensity_and_the_others_follow_by_sc
         assert answer.titles[0] == f"Video {int(answer.item_ids[0][-2:])}"
 
 
-def test_numbers_of_candidates_change_their_scores(policy, trained):
-    ids = trained[0].item_ids[:3].tolist()
+def test_numbers_of_candidates_change_their_scores(policy, agent_and_data):
+    ids = agent_and_data[0].item_ids[:3].tolist()
     low, high = (
         policy.recommend({}, ids, k=3, rng=0, candidate_features={"price": [price, 0.0, 0.0]}) for price in (0.0, 100.0)
     )
@@ -69,65 +69,65 @@ def test_numbers_of_candidates_change_their_scores(policy, trained):
         assert (changed[name] == pytest.approx(score)) == (name != ids[0])
 
 
-def test_new_items_are_scored_by_their_raw_columns(policy, trained):
+def test_new_items_are_scored_by_their_raw_columns(policy, agent_and_data):
     """Described as a known item is, a new one gets the same score; what is not known of it is the mean."""
-    ids, items = trained[0].item_ids.tolist(), trained[3]
+    ids, items = agent_and_data[0].item_ids.tolist(), agent_and_data[3]
     columns = items.loc[ids[0], ["genre", "minutes"]].to_dict()
     numbers = {"price": [0.5, 0.5]}
     answer = policy.recommend({}, [ids[0], "new"], k=2, rng=0, new_items={"new": columns}, candidate_features=numbers)
     assert answer.scores[0] == pytest.approx(answer.scores[1])
-    everything = policy.recommend({}, new_items={"new": {}}, candidate_features={"price": [0.5] * 13})
-    assert everything.candidates == [*ids, "new"]
+    recommendation = policy.recommend({}, new_items={"new": {}}, candidate_features={"price": [0.5] * 13})
+    assert recommendation.candidates == [*ids, "new"]
 
 
-def test_two_exports_of_one_policy_have_one_version(trained, policy, tmp_path):
-    _, features, agent, items = trained
-    again = load(export(agent.policy, tmp_path / "policy", features, exploration=EXPLORATION, titles=items["name"]))
-    assert again.version == policy.version
+def test_two_exports_of_one_policy_have_one_version(agent_and_data, policy, tmp_path):
+    _, features, agent, items = agent_and_data
+    copy = load(export(agent.policy, tmp_path / "policy", features, exploration=EXPLORATION, titles=items["name"]))
+    assert copy.version == policy.version
 
 
-def test_the_model_card_and_the_description_say_what_it_knows(trained, tmp_path):
-    _, features, agent, _ = trained
+def test_the_model_card_and_the_description_say_what_it_knows(agent_and_data, tmp_path):
+    _, features, agent, _ = agent_and_data
     directory = export(agent.policy, tmp_path / "policy", features)
     assert describe(directory)["knows"] == "12 items"
     assert "It knows 12 items by their ids" in (directory / "MODEL_CARD.md").read_text()
     assert "policy.recommend({" in (directory / "MODEL_CARD.md").read_text()
 
 
-def test_damaged_features_are_refused(trained, tmp_path):
-    _, features, agent, _ = trained
+def test_damaged_features_are_refused(agent_and_data, tmp_path):
+    _, features, agent, _ = agent_and_data
     file = export(agent.policy, tmp_path / "policy", features) / "features.npz"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match=r"policy policy is damaged, features\.npz is not what was exported"):
         load(tmp_path / "policy")
 
 
-def test_a_policy_of_other_features_cannot_be_exported(trained, tmp_path):
-    _, features, agent, _ = trained
+def test_a_policy_of_other_features_cannot_be_exported(agent_and_data, tmp_path):
+    _, features, agent, _ = agent_and_data
     with pytest.raises(ValueError, match="features must be as many as the policy reads"):
         export(agent.policy, tmp_path / "policy", features.without_crosses())
 
 
-def test_a_policy_that_cannot_score_cannot_be_exported_with_features(trained, tmp_path):
-    _, features, agent, _ = trained
+def test_a_policy_that_cannot_score_cannot_be_exported_with_features(agent_and_data, tmp_path):
+    _, features, agent, _ = agent_and_data
     with pytest.raises(ValueError, match="policy must score by what it has learnt to be exported with Features"):
         export(agent.collect_policy, tmp_path / "policy", features)
     assert not (tmp_path / "policy").exists()
 
 
-def test_it_scores_a_whole_log_as_the_agent_does(policy, trained):
-    log, features, agent, _ = trained
+def test_it_scores_a_whole_log_as_the_agent_does(policy, agent_and_data):
+    log, features, agent, _ = agent_and_data
     expected = score_log(agent, log, features)
     np.testing.assert_allclose(score_log(policy, log, features), expected, rtol=1e-5, atol=1e-4)
-    asked = {"candidates": log.candidate_ids, "mask": log.mask, "candidate_features": log.candidate_features}
-    np.testing.assert_allclose(policy.scores(log.context, **asked), expected, rtol=1e-5, atol=1e-4)
+    arguments = {"candidates": log.candidate_ids, "mask": log.mask, "candidate_features": log.candidate_features}
+    np.testing.assert_allclose(policy.scores(log.context, **arguments), expected, rtol=1e-5, atol=1e-4)
     best = (expected == expected.max(axis=1, keepdims=True)) & log.mask
-    decided = policy.decide(log.context, rng=0, **asked)
-    np.testing.assert_allclose(decided.probabilities[best], 0.6 + 0.4 / log.mask.sum(axis=1), rtol=1e-6)
+    decisions = policy.decide(log.context, rng=0, **arguments)
+    np.testing.assert_allclose(decisions.probabilities[best], 0.6 + 0.4 / log.mask.sum(axis=1), rtol=1e-6)
 
 
-def test_numbers_of_candidates_are_part_of_the_record(policy, trained):
-    ids = trained[0].item_ids[:2].tolist()
+def test_numbers_of_candidates_are_part_of_the_record(policy, agent_and_data):
+    ids = agent_and_data[0].item_ids[:2].tolist()
     answer = policy.recommend({}, ids, candidate_features={"price": np.array([1, 2])})
     assert answer.candidate_features == {"price": [1.0, 2.0]}
     record = answer.interaction(datetime.now(UTC))
@@ -157,6 +157,6 @@ def test_a_request_that_is_wrong_is_refused_by_name(policy, error, options, sent
         policy.recommend(**numbers | options)
 
 
-def test_an_answer_can_be_written_as_json(policy, trained):
-    answer = ask(policy, trained[0].item_ids[:2].tolist(), k=2)
+def test_an_answer_can_be_written_as_json(policy, agent_and_data):
+    answer = recommend(policy, agent_and_data[0].item_ids[:2].tolist(), k=2)
     assert json.loads(json.dumps(answer._asdict()))["candidates"] == answer.candidates

@@ -49,23 +49,23 @@ def read_log(folder):
 
 
 @contextlib.contextmanager
-def endpoint(folder, *policies, topic=TOPIC):
+def start_endpoint(folder, *policies, topic=TOPIC):
     config = Config(artifacts=str(folder))
     LocalMessages(config).subscription("reader", TOPIC)
-    made = LocalEndpoints(config).create("tested", topic=topic)
+    endpoint = LocalEndpoints(config).create("tested", topic=topic)
     try:
         for directory in policies:
-            made.deploy(directory)
-        yield made
+            endpoint.deploy(directory)
+        yield endpoint
     finally:
-        made.delete()
+        endpoint.delete()
 
 
 @pytest.fixture(scope="module")
-def served(exported, tmp_path_factory):
+def server(exported, tmp_path_factory):
     """An endpoint that serves the first policy and logs."""
-    with endpoint(tmp_path_factory.mktemp("artifacts"), exported[0]) as made:
-        yield made
+    with start_endpoint(tmp_path_factory.mktemp("artifacts"), exported[0]) as endpoint:
+        yield endpoint
 
 
 def connect(endpoint):
@@ -88,12 +88,12 @@ def post(endpoint, body, headers=JSON):
     return status, json.loads(answer)
 
 
-def test_predictions_name_items_scores_and_the_probability_of_the_draw(served, exported):
+def test_predictions_name_items_scores_and_the_probability_of_the_draw(server, exported):
     """40 candidates, epsilon 0.3: the best has 0.7 + 0.3 / 40, any other 0.3 / 40."""
     loaded = policy.load(exported[0])
     age = {"context": {"age": 0.5}}
     status, answer = post(
-        served, {"instances": [{"user_id": "7", "k": 3} | age, {"user_id": 8.0, "candidates": [101]}]}
+        server, {"instances": [{"user_id": "7", "k": 3} | age, {"user_id": 8.0, "candidates": [101]}]}
     )
     assert status == 200
     first, second = Response.model_validate(answer).predictions
@@ -110,42 +110,42 @@ def test_a_slate_carries_the_probability_of_every_place_and_logs_that_of_the_fir
     """The same server with a policy that draws slates: propensities by its scores, one record for each slate."""
     shutil.copytree(exported[0], tmp_path / "slates")
     settings, _ = manifest.read(tmp_path / "slates")
-    kept = {name: settings[name] for name in ("scorer", "exploration", "arms", "items", "titles", "summary")}
-    manifest.seal(tmp_path / "slates", kept | {"exploration": {"name": "plackett_luce", "value": 2.0}})
+    content = {name: settings[name] for name in ("scorer", "exploration", "arms", "items", "titles", "summary")}
+    manifest.seal(tmp_path / "slates", content | {"exploration": {"name": "plackett_luce", "value": 2.0}})
     loaded, body = policy.load(tmp_path / "slates"), {"instances": [{"user_id": 7}] * 50, "parameters": {"k": 5}}
-    with endpoint(tmp_path, tmp_path / "slates") as made:
-        status, answer = post(made, body)
+    with start_endpoint(tmp_path, tmp_path / "slates") as endpoint:
+        status, answer = post(endpoint, body)
         log = read_log(tmp_path)
-        refused = post(made, {"instances": [{"user_id": 7, "k": 41}]})
+        refusal = post(endpoint, {"instances": [{"user_id": 7, "k": 41}]})
     assert status == 200
     assert len({str(each.item_ids) for each in Response.model_validate(answer).predictions}) == 50
     scores = loaded.scores(pd.DataFrame(index=[0]))[0]
     weights = dict(zip(loaded.candidates, np.exp((scores - scores.max()) / 2.0), strict=True))
     for each in Response.model_validate(answer).predictions:
-        shown = np.array([weights[item] for item in each.item_ids])
-        left = sum(weights.values()) - np.cumsum(shown) + shown
-        assert each.propensities == pytest.approx(shown / left)
+        slate_weights = np.array([weights[item] for item in each.item_ids])
+        remaining_weights = sum(weights.values()) - np.cumsum(slate_weights) + slate_weights
+        assert each.propensities == pytest.approx(slate_weights / remaining_weights)
         record = log[each.event_id]
         assert (record.action, record.propensity) == (each.item_ids[0], each.propensities[0])
-    assert refused[0] == 422
-    assert "k must be a whole number from 1 to the number of candidates, 40, got 41" in refused[1]["detail"]
+    assert refusal[0] == 422
+    assert "k must be a whole number from 1 to the number of candidates, 40, got 41" in refusal[1]["detail"]
 
 
-def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(served):
-    def drawn(**seed):
-        return [each["item_ids"] for each in served.predict([{"user_id": 7} | seed] * 60)]
+def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(server):
+    def draw_items(**seed):
+        return [each["item_ids"] for each in server.predict([{"user_id": 7} | seed] * 60)]
 
-    assert len({str(items) for items in drawn(seed=3)}) == 1
-    assert drawn() != drawn()
+    assert len({str(items) for items in draw_items(seed=3)}) == 1
+    assert draw_items() != draw_items()
 
 
 def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(exported, tmp_path):
     """The seed is the user's choice, and so is then the draw. Two of four are logged; the outbox counts no more."""
     instances = [{"user_id": 7, "seed": 3}, {"user_id": 7}, {"user_id": 8, "seed": 0}, {"user_id": 8}]
-    with endpoint(tmp_path, exported[0]) as made:
-        predictions = made.predict(instances)
+    with start_endpoint(tmp_path, exported[0]) as endpoint:
+        predictions = endpoint.predict(instances)
         log = read_log(tmp_path)
-        put = made.metrics()["outbox"]["put"]
+        put = endpoint.metrics()["outbox"]["put"]
     assert [each["logged"] for each in predictions] == [False, True, False, True]
     assert set(log) == {each["event_id"] for each in predictions if each["logged"]}
     assert put == 2
@@ -155,8 +155,8 @@ def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(e
 def test_a_request_is_logged_with_what_was_known_and_without_a_user(exported, tmp_path):
     """What was asked is what is logged: text stays text, 7 stays 7, and a value that is missing is null."""
     context = {"age": 7}
-    with endpoint(tmp_path, exported[0]) as made:
-        known, unknown = made.predict([{"context": context, "candidates": [101, 102]}, {"context": {"age": None}}])
+    with start_endpoint(tmp_path, exported[0]) as endpoint:
+        known, unknown = endpoint.predict([{"context": context, "candidates": [101, 102]}, {"context": {"age": None}}])
         log = read_log(tmp_path)
     record = log[known["event_id"]]
     assert (record.user_id, record.action, record.candidates) == (None, known["item_ids"][0], ("101", "102"))
@@ -164,21 +164,21 @@ def test_a_request_is_logged_with_what_was_known_and_without_a_user(exported, tm
 
 
 def test_without_a_topic_no_answer_says_that_it_was_logged(exported, tmp_path):
-    with endpoint(tmp_path, exported[0], topic="") as made:
-        (prediction,) = made.predict([{"user_id": 7}])
+    with start_endpoint(tmp_path, exported[0], topic="") as endpoint:
+        (prediction,) = endpoint.predict([{"user_id": 7}])
     assert prediction["logged"] is False
 
 
-def test_new_items_are_described_by_their_columns(served):
+def test_new_items_are_described_by_their_columns(server):
     new = {"user_id": "new", "context": {"age": 0.5}, "candidates": [7], "new_items": {"7": {"year": 1.0}}}
-    (prediction,) = served.predict([new])
+    (prediction,) = server.predict([new])
     assert prediction["item_ids"] == prediction["titles"] == ["7"]
     assert round(prediction["scores"][0]) in range(80, 120)
 
 
-def test_parameters_hold_for_instances_that_say_nothing_else(served):
+def test_parameters_hold_for_instances_that_say_nothing_else(server):
     instances = [{"user_id": 7}, {"user_id": 7, "k": 1, "candidates": [140]}]
-    first, second = served.predict(instances, {"k": 2, "candidates": [101, 102]})
+    first, second = server.predict(instances, {"k": 2, "candidates": [101, 102]})
     assert sorted(first["item_ids"]) == ["101", "102"]
     assert second["item_ids"] == ["140"]
 
@@ -246,37 +246,37 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("body", "status", "sentence"), REFUSED, ids=range(len(REFUSED)))
-def test_a_bad_request_gets_a_status_and_a_sentence_and_the_next_good_one_an_answer(served, body, status, sentence):
-    got, answer = post(served, body)
-    assert (got, list(answer)) == (status, ["detail"])
+def test_a_bad_request_gets_a_status_and_a_sentence_and_the_next_good_one_an_answer(server, body, status, sentence):
+    actual_status, answer = post(server, body)
+    assert (actual_status, list(answer)) == (status, ["detail"])
     assert sentence in answer["detail"]
     assert len(answer["detail"]) < 1200
-    assert len(served.predict([{"user_id": 7}])) == 1
+    assert len(server.predict([{"user_id": 7}])) == 1
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonl"])
-def test_another_content_type_is_refused(served, kind):
-    status, answer = post(served, {"instances": [{"user_id": 7}]}, {} if kind is None else {"content-type": kind})
+def test_another_content_type_is_refused(server, kind):
+    status, answer = post(server, {"instances": [{"user_id": 7}]}, {} if kind is None else {"content-type": kind})
     assert (status, answer["detail"][:43]) == (415, "content-type must be application/json, got ")
 
 
-def test_the_content_type_may_have_parameters(served):
+def test_the_content_type_may_have_parameters(server):
     body = {"instances": [{"user_id": 7}]}
-    assert post(served, body, {"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
+    assert post(server, body, {"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_is_read_up_to_1_5_megabytes_and_not_further(served, chunked):
+def test_a_body_is_read_up_to_1_5_megabytes_and_not_further(server, chunked):
     body = json.dumps({"instances": [{"user_id": 7}]}).encode()
     for size, status in ((MAX_BODY_BYTES, 200), (MAX_BODY_BYTES + 1, 413)):
         padded = body.ljust(size)
         parts = (padded[start : start + 65_536] for start in range(0, size, 65_536))
-        got, answer = served.raw_predict(parts if chunked else padded, JSON)
-        assert got == status
+        actual_status, answer = server.raw_predict(parts if chunked else padded, JSON)
+        assert actual_status == status
     assert json.loads(answer) == {"detail": "the body must have at most 1,500,000 bytes"}
 
 
-def broken(rng):
+def make_broken_request(rng):
     """A body that is mostly none: valid JSON with an odd value somewhere, cut or flipped bytes, noise, deep nesting."""
     odd = [
         None,
@@ -317,10 +317,10 @@ def broken(rng):
     return bytes(body)
 
 
-def test_10000_broken_requests_get_sentences_and_leave_the_process_as_it_was(served):
-    rng, before, statuses, connection = random.Random(0), served.metrics(), {}, connect(served)
+def test_10000_broken_requests_get_sentences_and_leave_the_process_as_it_was(server):
+    rng, before, statuses, connection = random.Random(0), server.metrics(), {}, connect(server)
     for _ in range(10_000):
-        body = broken(rng)
+        body = make_broken_request(rng)
         connection.request("POST", "/predict", body, JSON)
         response = connection.getresponse()
         answer = json.loads(response.read())
@@ -329,16 +329,16 @@ def test_10000_broken_requests_get_sentences_and_leave_the_process_as_it_was(ser
         assert response.status == 200 or (isinstance(answer["detail"], str) and answer["detail"]), (body, answer)
     connection.close()
     assert min(statuses.get(status, 0) for status in (200, 400, 422)) > 100
-    assert len(served.predict([{"user_id": 7}])) == 1
-    assert served.metrics()["process"] == before["process"]
+    assert len(server.predict([{"user_id": 7}])) == 1
+    assert server.metrics()["process"] == before["process"]
 
 
-def test_metrics_count_and_tensorflow_is_not_there(served):
-    before = served.metrics()
-    served.predict([{"user_id": 7}, {"user_id": 8}])
-    post(served, "{")
-    after = served.metrics()
-    connection = connect(served)
+def test_metrics_count_and_tensorflow_is_not_there(server):
+    before = server.metrics()
+    server.predict([{"user_id": 7}, {"user_id": 8}])
+    post(server, "{")
+    after = server.metrics()
+    connection = connect(server)
     connection.request("GET", "/metrics")
     response = connection.getresponse()
     text = response.read().decode()
@@ -355,15 +355,15 @@ def test_metrics_count_and_tensorflow_is_not_there(served):
     assert not after["tensorflow"]
 
 
-def test_the_committed_openapi_document_is_the_one_that_is_served(served):
+def test_the_committed_openapi_document_is_the_one_that_is_served(server):
     refresh = "python -m recbandits.serving.server --openapi > docs/openapi.json"
-    connection = connect(served)
+    connection = connect(server)
     connection.request("GET", "/openapi.json")
     document = json.loads(connection.getresponse().read())
     connection.close()
     assert document == json.loads(DOCUMENT.read_text(encoding="utf-8")), f"make it anew: {refresh}"
-    done = subprocess.run([sys.executable, *refresh.split()[1:4]], capture_output=True, text=True, check=True)
-    assert done.stdout == DOCUMENT.read_text(encoding="utf-8"), f"make it anew: {refresh}"
+    process = subprocess.run([sys.executable, *refresh.split()[1:4]], capture_output=True, text=True, check=True)
+    assert process.stdout == DOCUMENT.read_text(encoding="utf-8"), f"make it anew: {refresh}"
     predict = document["paths"]["/predict"]["post"]
     assert predict["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Request"}
     assert set(predict["responses"]) == {"200", "400", "413", "415", "422", "503"}
@@ -405,19 +405,19 @@ def test_swaps_under_load_fail_no_request_and_name_the_version_that_chose(export
 
     A client that never sends the rest of its request does not change that.
     """
-    with endpoint(tmp_path, exported[0]) as made:
-        versions = [policy.load(exported[0]).version, *(made.deploy(each, 0) for each in exported[1:])]
-        with Load(made) as load:
+    with start_endpoint(tmp_path, exported[0]) as endpoint:
+        versions = [policy.load(exported[0]).version, *(endpoint.deploy(each, 0) for each in exported[1:])]
+        with Load(endpoint) as load:
             end = time.monotonic() + 2
             while time.monotonic() < end:
                 for version in versions:
-                    made.split({version: 100})
-                made.split({versions[0]: 50, versions[1]: 30, versions[2]: 20})
-                made.rollback()
+                    endpoint.split({version: 100})
+                endpoint.split({versions[0]: 50, versions[1]: 30, versions[2]: 20})
+                endpoint.rollback()
         predictions = load.predictions()
-        hanging = connect(made)
-        hanging.request("POST", "/predict", b"{", JSON | {"content-length": "100"})
-    hanging.close()
+        open_connection = connect(endpoint)
+        open_connection.request("POST", "/predict", b"{", JSON | {"content-length": "100"})
+    open_connection.close()
     log = read_log(tmp_path)
     level = {version: level for level, version in enumerate(versions, 1)}
     assert {each["policy_version"] for each in predictions} == set(versions)
@@ -430,45 +430,45 @@ def test_swaps_under_load_fail_no_request_and_name_the_version_that_chose(export
 
 
 def test_a_canary_is_answered_to_its_users_and_to_no_others(exported, tmp_path):
-    with endpoint(tmp_path, exported[0], topic=None) as made:
-        canary = made.deploy(exported[1], 20)
+    with start_endpoint(tmp_path, exported[0], topic=None) as endpoint:
+        canary = endpoint.deploy(exported[1], 20)
         share = []
         for percentage in (20, 50):
-            made.split({canary: percentage, policy.load(exported[0]).version: 100 - percentage})
+            endpoint.split({canary: percentage, policy.load(exported[0]).version: 100 - percentage})
             new = [{"user_id": f"user {number}"} for number in range(200)]
-            users = [each["policy_version"] == canary for each in made.predict(new)]
-            assert [each["policy_version"] == canary for each in made.predict(new)] == users
+            users = [each["policy_version"] == canary for each in endpoint.predict(new)]
+            assert [each["policy_version"] == canary for each in endpoint.predict(new)] == users
             share.append(users)
     assert 15 < sum(share[0]) < 70 < sum(share[1]) < 130
     assert all(after for before, after in zip(*share, strict=True) if before)
 
 
 def test_a_damaged_policy_is_refused_and_the_old_one_goes_on(exported, tmp_path):
-    with endpoint(tmp_path, exported[0], topic=None) as made:
+    with start_endpoint(tmp_path, exported[0], topic=None) as endpoint:
         version = policy.load(exported[1]).version
-        place = made.directory / "storage" / "policies" / version
-        shutil.copytree(exported[1], place)
-        (place / "scorer.npz").write_bytes((place / "scorer.npz").read_bytes()[:-7])
-        before = made.traffic_split
-        with Load(made, threads=1) as load:
+        policy_dir = endpoint.directory / "storage" / "policies" / version
+        shutil.copytree(exported[1], policy_dir)
+        (policy_dir / "scorer.npz").write_bytes((policy_dir / "scorer.npz").read_bytes()[:-7])
+        before = endpoint.traffic_split
+        with Load(endpoint, threads=1) as load:
             for shares in ({version: 100}, {"0" * 16: 100}, {"../../etc": 100}, {version: 99}, {version: "all"}, {}):
-                status, answer = change_release(made, "PUT", {"shares": shares})
+                status, answer = change_release(endpoint, "PUT", {"shares": shares})
                 assert (status, list(answer)) == (422, ["detail"])
-            assert "damaged" in change_release(made, "PUT", {"shares": {version: 100}})[1]["detail"]
+            assert "damaged" in change_release(endpoint, "PUT", {"shares": {version: 100}})[1]["detail"]
             with pytest.raises(PlatformError, match=f"cannot use version {version}: deploy it first"):
-                made.split({version: 100})
+                endpoint.split({version: 100})
         assert {each["policy_version"] for each in load.predictions()} == set(before)
-        assert made.traffic_split == before
+        assert endpoint.traffic_split == before
 
 
 def test_before_a_policy_is_deployed_the_server_lives_and_is_not_ready(exported, tmp_path):
-    with endpoint(tmp_path, topic=None) as made:
-        assert made.health() == {"alive": True, "ready": False, "reason": "no policy is deployed yet"}
-        assert post(made, {"instances": [{"user_id": 7}]}) == (503, {"detail": "no policy is deployed yet"})
-        version = made.deploy(exported[0])
-        assert made.health() == {"alive": True, "ready": True, "reason": ""}
-        made.undeploy(version)
-        assert not made.health()["ready"]
+    with start_endpoint(tmp_path, topic=None) as endpoint:
+        assert endpoint.health() == {"alive": True, "ready": False, "reason": "no policy is deployed yet"}
+        assert post(endpoint, {"instances": [{"user_id": 7}]}) == (503, {"detail": "no policy is deployed yet"})
+        version = endpoint.deploy(exported[0])
+        assert endpoint.health() == {"alive": True, "ready": True, "reason": ""}
+        endpoint.undeploy(version)
+        assert not endpoint.health()["ready"]
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -482,7 +482,7 @@ def test_a_dead_or_silent_pubsub_fails_no_prediction_and_loses_no_decision(expor
         variables = {"AIP_HTTP_PORT": str(port), "AIP_STORAGE_URI": str(exported[0]), "PUBSUB_EMULATOR_HOST": host}
         variables |= {"RECBANDITS_EVENT_TOPIC": TOPIC, "RECBANDITS_EVENT_SPOOL": str(tmp_path)}
         with (
-            started(**variables),
+            start_server(**variables),
             contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection,
         ):
             for _ in range(10):
@@ -523,12 +523,12 @@ def test_what_was_answered_without_pubsub_is_published_after_a_kill_and_a_restar
     port, host = free_port(), f"127.0.0.1:{free_port()}"
     variables = {"AIP_HTTP_PORT": str(port), "AIP_STORAGE_URI": str(exported[0]), "PUBSUB_EMULATOR_HOST": host}
     variables |= {"RECBANDITS_EVENT_TOPIC": TOPIC, "RECBANDITS_EVENT_SPOOL": str(tmp_path)}
-    connection, answered = HTTPConnection("127.0.0.1", port, timeout=30), []
-    with started(**variables) as process:
+    connection, event_ids = HTTPConnection("127.0.0.1", port, timeout=30), []
+    with start_server(**variables) as process:
         for _ in range(10):
             connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}] * 10}), JSON)
             predictions = json.loads(connection.getresponse().read())["predictions"]
-            answered += [each["event_id"] for each in predictions]
+            event_ids += [each["event_id"] for each in predictions]
         await_counter(connection, "spooled", 100)
         process.kill()
     connection.close()
@@ -537,12 +537,12 @@ def test_what_was_answered_without_pubsub_is_published_after_a_kill_and_a_restar
     pubsub.add_insecure_port(host)
     pubsub.start()
     try:
-        with started(**variables):
+        with start_server(**variables):
             await_counter(connection, "replayed", 100)
             connection.close()
     finally:
         pubsub.stop(None)
-    assert sorted(each["event_id"] for each in publisher.attributes) == sorted(answered)
+    assert sorted(each["event_id"] for each in publisher.attributes) == sorted(event_ids)
     assert count_missing(publisher.attributes) == 0
 
 
@@ -566,10 +566,12 @@ def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
     }
     factory = "google.cloud.aiplatform.prediction.model_server:CprModelServer"
     command = [sys.executable, "-m", "uvicorn", "--factory", factory, "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as it:
+    with subprocess.Popen(
+        command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         try:
-            while b"running on" not in it.stderr.readline():
-                assert it.poll() is None
+            while b"running on" not in process.stderr.readline():
+                assert process.poll() is None
             connection = HTTPConnection("127.0.0.1", port, timeout=30)
             for method, path, status in (
                 ("GET", "/v1/health", 200),
@@ -581,11 +583,11 @@ def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
                 assert response.status == status
                 response.read()
             connection.request("POST", "/v1/predict", "{", JSON)
-            refused = connection.getresponse()
-            assert (refused.status, list(json.loads(refused.read()))) == (400, ["detail"])
+            error_response = connection.getresponse()
+            assert (error_response.status, list(json.loads(error_response.read()))) == (400, ["detail"])
             connection.close()
         finally:
-            it.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)
 
 
 def test_an_unexpected_error_is_answered_without_its_text(exported, monkeypatch):
@@ -595,27 +597,27 @@ def test_an_unexpected_error_is_answered_without_its_text(exported, monkeypatch)
 
     monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
     monkeypatch.setattr(BanditPredictor, "predict", lambda *_: 1 / 0)
-    turn = sys.getswitchinterval()
+    switch_interval = sys.getswitchinterval()
     try:
         with TestClient(server.create(), raise_server_exceptions=False) as client:
             answer = client.post("/predict", json={"instances": [{"user_id": 7}]})
             assert (answer.status_code, answer.json()) == (500, {"detail": "internal error, ZeroDivisionError"})
             assert read_metrics(client.get("/metrics").text)["statuses"] == {"500": 1}
     finally:
-        sys.setswitchinterval(turn)
+        sys.setswitchinterval(switch_interval)
 
 
-def test_the_release_is_seen_and_changed_with_the_token_by_no_name_but_this_machines(served):
+def test_the_release_is_seen_and_changed_with_the_token_by_no_name_but_this_machines(server):
     """A web page that reaches this machine under a name of its own sends that name as Host, and has no token."""
-    _, before = change_release(served, "GET")
+    _, before = change_release(server, "GET")
     for method in ("GET", "PUT", "DELETE"):
         for authorization in ("", "Bearer ", "Bearer x", "Basic x", "Bearer \u00e9"):
-            status, answer = change_release(served, method, {"shares": {}}, authorization=authorization)
+            status, answer = change_release(server, method, {"shares": {}}, authorization=authorization)
             assert (status, answer["detail"][:29]) == (403, "authorization must be 'Bearer")
         for host in ("", "evil.example", "evil.example:80", "127.0.0.1", "localhost.evil.example"):
-            status, answer = change_release(served, method, {"shares": {}}, host=host)
+            status, answer = change_release(server, method, {"shares": {}}, host=host)
             assert (status, answer["detail"][:23]) == (403, "host must be localhost ")
-    assert change_release(served, "GET", host="localhost") == (200, before)
+    assert change_release(server, "GET", host="localhost") == (200, before)
 
 
 def test_on_a_port_the_host_of_the_release_is_this_machine_with_that_port(exported, monkeypatch):
@@ -625,7 +627,7 @@ def test_on_a_port_the_host_of_the_release_is_this_machine_with_that_port(export
 
     monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
     monkeypatch.setenv("RECBANDITS_ADMIN_TOKEN", "secret")
-    turn = sys.getswitchinterval()
+    switch_interval = sys.getswitchinterval()
     try:
         with TestClient(server.create(), base_url="http://127.0.0.1:8080") as client:
 
@@ -636,7 +638,7 @@ def test_on_a_port_the_host_of_the_release_is_this_machine_with_that_port(export
                 assert (get(host).status_code, get(host).json()["detail"][:20]) == (403, "host must be 127.0.0")
             assert get("localhost:8080").status_code == 200
     finally:
-        sys.setswitchinterval(turn)
+        sys.setswitchinterval(switch_interval)
 
 
 def test_without_a_token_the_release_is_closed(exported, monkeypatch):
@@ -646,29 +648,31 @@ def test_without_a_token_the_release_is_closed(exported, monkeypatch):
 
     monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
     monkeypatch.delenv("RECBANDITS_ADMIN_TOKEN", raising=False)
-    turn = sys.getswitchinterval()
+    switch_interval = sys.getswitchinterval()
     try:
         with TestClient(server.create(), base_url="http://127.0.0.1:80") as client:
             answer = client.get("/release", headers={"host": "127.0.0.1:80", "authorization": "Bearer "})
             assert answer.status_code == 403
             assert "closed, because the server was started without RECBANDITS_ADMIN_TOKEN" in answer.json()["detail"]
     finally:
-        sys.setswitchinterval(turn)
+        sys.setswitchinterval(switch_interval)
 
 
 @contextlib.contextmanager
-def started(*arguments, **variables):
+def start_server(*arguments, **variables):
     """The process of a server that was started as its image does."""
     command = [sys.executable, "-m", "recbandits.serving.server", *arguments]
-    with subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as it:
+    with subprocess.Popen(
+        command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         try:
             ready = b"startup complete" if any("--uds" in each for each in arguments) else b"running on"
-            while ready not in (line := it.stderr.readline()):
-                assert it.poll() is None, line
-            yield it
+            while ready not in (line := process.stderr.readline()):
+                assert process.poll() is None, line
+            yield process
         finally:
-            it.send_signal(signal.SIGTERM)
-            it.communicate()
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
 
 
 SINK = """
@@ -688,7 +692,7 @@ class Sink:
 """
 
 
-def own_log(policy, folder, port):
+def log_variables(policy, folder, port):
     """Variables of a server that logs into `log.sqlite` in a folder by a module that is there."""
     (folder / "own_sink.py").write_text(SINK)
     return {
@@ -702,33 +706,33 @@ def own_log(policy, folder, port):
 
 def test_what_was_answered_before_a_server_was_killed_is_in_the_log_of_this_machine(exported, tmp_path):
     """Five servers, each killed at a random moment while three clients ask for decisions, three at a time."""
-    rng, port, answered = random.Random(0), free_port(), []
+    rng, port, predictions = random.Random(0), free_port(), []
 
-    def ask():
+    def send_requests():
         connection = HTTPConnection("127.0.0.1", port, timeout=30)
         with contextlib.suppress(ConnectionError, HTTPException):
             while True:
                 connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}] * 3}), JSON)
-                answered.extend(json.loads(connection.getresponse().read())["predictions"])
+                predictions.extend(json.loads(connection.getresponse().read())["predictions"])
         connection.close()
 
     for _ in range(5):
-        with started(**own_log(exported[0], tmp_path, port)) as process, ThreadPoolExecutor(3) as clients:
+        with start_server(**log_variables(exported[0], tmp_path, port)) as process, ThreadPoolExecutor(3) as clients:
             for _ in range(3):
-                clients.submit(ask)
+                clients.submit(send_requests)
             time.sleep(0.2 + rng.random() / 2)
             process.kill()
-    assert len(answered) > 300
-    assert all(each["logged"] for each in answered)
+    assert len(predictions) > 300
+    assert all(each["logged"] for each in predictions)
     with contextlib.closing(sqlite3.connect(tmp_path / "log.sqlite")) as log:
-        kept = {event_id for (event_id,) in log.execute("SELECT event_id FROM log")}
-    assert {each["event_id"] for each in answered} - kept == set()
+        logged_ids = {event_id for (event_id,) in log.execute("SELECT event_id FROM log")}
+    assert {each["event_id"] for each in predictions} - logged_ids == set()
 
 
 def test_a_decision_that_could_not_be_logged_is_answered_and_says_so(exported, tmp_path):
     file, port = tmp_path / "log.sqlite", free_port()
     with (
-        started(**own_log(exported[0], tmp_path, port)),
+        start_server(**log_variables(exported[0], tmp_path, port)),
         contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection,
     ):
         logged = []
@@ -738,28 +742,28 @@ def test_a_decision_that_could_not_be_logged_is_answered_and_says_so(exported, t
             connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}]}), JSON)
             logged += [each["logged"] for each in json.loads(connection.getresponse().read())["predictions"]]
         assert logged == [True, False]
-        counted = get_metrics(connection)["outbox"]
-    assert counted == {"put": 2, "dropped": 0, "delivered": 1, "failed": 1, "waiting": 0}
+        counters = get_metrics(connection)["outbox"]
+    assert counters == {"put": 2, "dropped": 0, "delivered": 1, "failed": 1, "waiting": 0}
 
 
 def test_decisions_that_are_written_together_fail_alone(exported, tmp_path):
     """Eight clients ask at once; the sink refuses one user, and with him whatever comes in the same write."""
     port = free_port()
 
-    def ask(number):
+    def request_decision(number):
         user = "poison" if number % 4 == 0 else str(number)
         with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
             connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": user}]}), JSON)
             (prediction,) = json.loads(connection.getresponse().read())["predictions"]
         return prediction["event_id"], prediction["logged"], user
 
-    with started(**own_log(exported[0], tmp_path, port)), ThreadPoolExecutor(8) as clients:
-        answers = list(clients.map(ask, range(200)))
+    with start_server(**log_variables(exported[0], tmp_path, port)), ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(request_decision, range(200)))
     assert {logged for _, logged, user in answers if user == "poison"} == {False}
     assert {logged for _, logged, user in answers if user != "poison"} == {True}
     with contextlib.closing(sqlite3.connect(tmp_path / "log.sqlite")) as log:
-        kept = [event_id for (event_id,) in log.execute("SELECT event_id FROM log")]
-    assert sorted(kept) == sorted(event_id for event_id, logged, _ in answers if logged)
+        logged_ids = [event_id for (event_id,) in log.execute("SELECT event_id FROM log")]
+    assert sorted(logged_ids) == sorted(event_id for event_id, logged, _ in answers if logged)
 
 
 def get_metrics(connection):
@@ -773,13 +777,13 @@ def get(connection, path, **headers):
     return response.status, json.loads(response.read())
 
 
-@pytest.mark.parametrize("place", ["", "empty", "undeployed"])
-def test_a_server_with_nothing_to_serve_lives_and_is_not_healthy(tmp_path, place):
+@pytest.mark.parametrize("folder", ["", "empty", "undeployed"])
+def test_a_server_with_nothing_to_serve_lives_and_is_not_healthy(tmp_path, folder):
     """Vertex AI sends no traffic until the health route answers 200; what undeployed the last version left starts."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "undeployed" / "policies").mkdir(parents=True)
     port = free_port()
-    with started(AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=place and str(tmp_path / place)):
+    with start_server(AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=folder and str(tmp_path / folder)):
         connection = HTTPConnection("127.0.0.1", port, timeout=30)
         assert get(connection, "/live") == (200, {})
         assert get(connection, "/health") == (503, {"detail": "no policy is deployed yet"})
@@ -789,7 +793,7 @@ def test_a_server_with_nothing_to_serve_lives_and_is_not_healthy(tmp_path, place
 def test_a_server_listens_to_its_own_machine_unless_it_is_told_otherwise(exported):
     port = free_port()
     for arguments, address in (((), "127.0.0.1"), (("--host=0.0.0.0",), "0.0.0.0")):
-        with started(*arguments, AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=str(exported[0])) as process:
+        with start_server(*arguments, AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=str(exported[0])) as process:
             connection = HTTPConnection("127.0.0.1", port, timeout=30)
             assert get(connection, "/health") == (200, {})
             connection.close()
@@ -802,7 +806,9 @@ def test_a_server_listens_to_its_own_machine_unless_it_is_told_otherwise(exporte
 def test_a_socket_of_the_file_system_belongs_to_its_user_and_needs_the_token_too(exported, tmp_path):
     """A server that was killed leaves its socket behind; the next one takes its place."""
     for _ in range(2):
-        with started(f"--uds={tmp_path}/s", AIP_STORAGE_URI=str(exported[0]), RECBANDITS_ADMIN_TOKEN="t") as process:
+        with start_server(
+            f"--uds={tmp_path}/s", AIP_STORAGE_URI=str(exported[0]), RECBANDITS_ADMIN_TOKEN="t"
+        ) as process:
             assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
             connection = SocketConnection(tmp_path / "s", timeout=30)
             assert get(connection, "/health") == (200, {})
@@ -821,8 +827,8 @@ def test_a_socket_of_the_file_system_belongs_to_its_user_and_needs_the_token_too
         ("GET", "/ready", 404, "path must be one of /predict, /health, /live, /metrics, /openapi.json, /release, got"),
     ],
 )
-def test_another_route_or_method_is_refused_by_a_sentence(served, method, path, status, sentence):
-    connection = connect(served)
+def test_another_route_or_method_is_refused_by_a_sentence(server, method, path, status, sentence):
+    connection = connect(server)
     connection.request(method, path)
     response = connection.getresponse()
     assert response.status == status

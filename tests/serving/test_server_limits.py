@@ -24,14 +24,14 @@ QUICK, SIMPLE = 0.5, {"instances": [{"user_id": 7}]}
 @pytest.fixture(scope="module")
 def server(exported, tmp_path_factory):
     """An endpoint that has answered once what the tests ask, so that all that stays in memory is there."""
-    made = LocalEndpoints(Config(artifacts=str(tmp_path_factory.mktemp("artifacts")))).create("bounded")
+    endpoint = LocalEndpoints(Config(artifacts=str(tmp_path_factory.mktemp("artifacts")))).create("bounded")
     try:
-        made.deploy(exported[0])
+        endpoint.deploy(exported[0])
         for _ in range(3):
-            assert made.raw_predict(large_answer(), JSON)[0] == 200
-        yield made
+            assert endpoint.raw_predict(large_answer(), JSON)[0] == 200
+        yield endpoint
     finally:
-        made.delete()
+        endpoint.delete()
 
 
 def large_answer(items=10_000):
@@ -50,11 +50,11 @@ def memory(server):
 
 
 @contextlib.contextmanager
-def answered_meanwhile(server):
+def answer_meanwhile(server):
     """Ask for the health, each time on a new connection, until the block ends: 0.5 s each on an idle machine."""
     end, times = threading.Event(), []
 
-    def ask():
+    def send_requests():
         while not end.is_set():
             start = time.monotonic()
             connection = SocketConnection(socket_of(server.directory), timeout=20)
@@ -64,12 +64,12 @@ def answered_meanwhile(server):
             end.wait(0.05)
 
     with ThreadPoolExecutor(1) as thread:
-        asking = thread.submit(ask)
+        future = thread.submit(send_requests)
         try:
             yield
         finally:
             end.set()
-        asking.result()
+        future.result()
     assert {status for status, _ in times} == {200}
     assert times
     busy = max(1.0, os.getloadavg()[0] / os.cpu_count())  # by what else this machine does
@@ -115,7 +115,7 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
     """Each answer is 1.5 MB. The clients have ten seconds to take it."""
     before, body = memory(server), large_answer()
     clients = [connect(server, buffer=4096) for _ in range(16)]
-    with answered_meanwhile(server):
+    with answer_meanwhile(server):
         for client in clients:
             send(client, body)
         time.sleep(CLIENT_TIMEOUT + 4)
@@ -135,44 +135,52 @@ def test_140_half_sent_requests_keep_nobody_else_waiting_and_their_memory_comes_
     """They are more than there may be connections, and 200 MB of bodies; ten seconds each for head and body."""
     before = memory(server)
     incomplete_body = b"{" * (MAX_BODY_BYTES - 1)
-    with answered_meanwhile(server), contextlib.ExitStack() as clients:
-        half = [clients.enter_context(connect(server)) for _ in range(140)]
-        assert len(half) > MAX_CONNECTIONS
+    with answer_meanwhile(server), contextlib.ExitStack() as clients:
+        connections = [clients.enter_context(connect(server)) for _ in range(140)]
+        assert len(connections) > MAX_CONNECTIONS
         start = time.monotonic()
-        for client in half:
+        for client in connections:
             if part == "body":
                 send(client, incomplete_body, MAX_BODY_BYTES)
             else:
                 with contextlib.suppress(ConnectionError):
                     client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
         assert len(server.predict(SIMPLE["instances"])) == 1
-        assert all(map(closed, half))
+        assert all(map(closed, connections))
         assert time.monotonic() - start < 3 * CLIENT_TIMEOUT  # one for the head, one for the body, and to close
     check_memory(server, before)
 
 
-def many(template, around):
+def repeat(template, frame):
     """A body of 1.5 MB that repeats something, numbered."""
     count = (MAX_BODY_BYTES - 200) // len(template.format(100_000))
-    return around.format("".join(template.format(100_000 + number) for number in range(count)).rstrip(",")).encode()
+    return frame.format("".join(template.format(100_000 + number) for number in range(count)).rstrip(",")).encode()
 
 
 LARGE = {
     "many new items": (
-        many('"{}":{{}},', '{{"instances":[{{"new_items":{{{}}}}}]}}'),
+        repeat('"{}":{{}},', '{{"instances":[{{"new_items":{{{}}}}}]}}'),
         422,
         "new_items must have at most 10,000",
     ),
     "bad columns": (
-        many('"{}":[],', '{{"instances":[{{"context":{{{}}}}}]}}'),
+        repeat('"{}":[],', '{{"instances":[{{"context":{{{}}}}}]}}'),
         422,
         "context must have at most 10,000",
     ),
-    "unknown fields": (many('"{}":0,', '{{"instances":[{{{}}}]}}'), 422, "instances[0].100000 is not known"),
-    "bad candidates": (many("{}.5,", '{{"instances":[{{"candidates":[{}]}}]}}'), 422, "candidates[0] must be text"),
-    "unknown candidates": (many('"{}",', '{{"instances":[{{"candidates":[{}]}}]}}'), 422, "unknown item ids: 100000,"),
+    "unknown fields": (repeat('"{}":0,', '{{"instances":[{{{}}}]}}'), 422, "instances[0].100000 is not known"),
+    "bad candidates": (
+        repeat("{}.5,", '{{"instances":[{{"candidates":[{}]}}]}}'),
+        422,
+        "candidates[0] must be text",
+    ),
+    "unknown candidates": (
+        repeat('"{}",', '{{"instances":[{{"candidates":[{}]}}]}}'),
+        422,
+        "unknown item ids: 100000,",
+    ),
     "numbers": (
-        many("{},", '{{"instances":[{{"candidate_features":{{"p":[{}]}}}}]}}'),
+        repeat("{},", '{{"instances":[{{"candidate_features":{{"p":[{}]}}}}]}}'),
         422,
         "candidate_features must be",
     ),
@@ -185,10 +193,10 @@ def test_1_5_megabytes_of_anything_keep_nobody_else_waiting_and_their_memory_com
     body, status, sentence = LARGE[kind]
     assert 1_300_000 < len(body) <= MAX_BODY_BYTES
     before = memory(server)
-    with answered_meanwhile(server):
+    with answer_meanwhile(server):
         for _ in range(3):
-            got, answer = server.raw_predict(body, JSON)
-            assert (got, sentence in json.loads(answer)["detail"]) == (status, True), answer[:300]
+            actual_status, answer = server.raw_predict(body, JSON)
+            assert (actual_status, sentence in json.loads(answer)["detail"]) == (status, True), answer[:300]
     check_memory(server, before)
 
 
@@ -198,7 +206,7 @@ def test_10_000_new_items_with_their_columns_are_answered(server):
     body = json.dumps({"instances": [{"k": 2, "new_items": dict.fromkeys(ids, columns)}]}).encode()
     assert 1_300_000 < len(body) <= MAX_BODY_BYTES
     before = memory(server)
-    with answered_meanwhile(server):
+    with answer_meanwhile(server):
         for _ in range(3):
             status, answer = server.raw_predict(body, JSON)
             assert status == 200, answer[:300]
@@ -242,13 +250,13 @@ def test_an_answer_of_more_than_1_5_megabytes_is_refused(server):
 
 def test_more_predictions_at_once_than_there_may_be_are_refused_and_the_others_answered(server):
     body = large_answer(8_000)
-    with answered_meanwhile(server), ThreadPoolExecutor(2 * MAX_CONCURRENT_PREDICTIONS) as clients:
+    with answer_meanwhile(server), ThreadPoolExecutor(2 * MAX_CONCURRENT_PREDICTIONS) as clients:
         answers = list(clients.map(lambda _: server.raw_predict(body, JSON), range(2 * MAX_CONCURRENT_PREDICTIONS)))
     statuses = [status for status, _ in answers]
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= MAX_CONCURRENT_PREDICTIONS
-    refused = next(json.loads(answer)["detail"] for status, answer in answers if status == 503)
-    assert refused == "32 predictions are under way already, try again later"
+    detail = next(json.loads(answer)["detail"] for status, answer in answers if status == 503)
+    assert detail == "32 predictions are under way already, try again later"
 
 
 def test_a_head_that_does_not_end_is_refused(server):

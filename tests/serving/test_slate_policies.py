@@ -27,7 +27,7 @@ AGENTS = {
 
 
 PARITY = [name for name in AGENTS if name != "drawn"]  # whose network and greedy slates are those of the others
-WAY = policy.Exploration("plackett_luce", AGENTS["drawn"].temperature)
+EXPLORATION = policy.Exploration("plackett_luce", AGENTS["drawn"].temperature)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def lists():
     return list_examples(ratings, rng.permuted(rows, axis=1)[:, :SLOTS], features), features
 
 
-def trained(parameters, lists):
+def train_agent(parameters, lists):
     examples, features = lists
     feedback = "cascading" if parameters == AGENTS["penalised"] else "score_vector"
     if feedback == "cascading":
@@ -55,14 +55,14 @@ def trained(parameters, lists):
 
 
 @pytest.fixture(scope="module")
-def drawn(lists, tmp_path_factory):
+def agent_and_directory(lists, tmp_path_factory):
     """The agent that draws slates, and the directory of its policy, which explores by the agent's temperature."""
-    agent = trained(AGENTS["drawn"], lists)
+    agent = train_agent(AGENTS["drawn"], lists)
     directory = tmp_path_factory.mktemp("drawn") / "policy"
-    return agent, policy.export(agent.policy, directory, lists[1], exploration=WAY)
+    return agent, policy.export(agent.policy, directory, lists[1], exploration=EXPLORATION)
 
 
-def asked(features, number=200, items=ITEMS):
+def make_inputs(features, number=200, items=ITEMS):
     """Users, candidates, and what a policy sees of them."""
     rng = np.random.default_rng(1)
     users = rng.choice(features.users.index, number)
@@ -74,10 +74,10 @@ def asked(features, number=200, items=ITEMS):
 @pytest.mark.parametrize("name", PARITY)
 def test_loaded_policies_score_and_fill_slates_as_their_agents_do(name, lists, tmp_path):
     """By ids, by the plain signature, which takes any number of candidates, and by TF-Agents' action."""
-    agent, features = trained(AGENTS[name], lists), lists[1]
+    agent, features = train_agent(AGENTS[name], lists), lists[1]
     directory = policy.export(agent.policy, tmp_path / "policy", features)
     loaded, model = policy.load(directory), tf.saved_model.load(str(directory))
-    users, movies, observation = asked(features)
+    users, movies, observation = make_inputs(features)
     expected = agent.policy.scores(observation, tf.constant([0, 0])).numpy()
     assert expected.std(axis=1).min() > 0
     scores = loaded.scores(features.contexts(users), movies)
@@ -91,22 +91,22 @@ def test_loaded_policies_score_and_fill_slates_as_their_agents_do(name, lists, t
             assert answer.item_ids == movies[row, slates[row]].astype(str).tolist()
             assert answer.propensities == [1.0] * SLOTS
     for items in (3, 40):
-        users, movies, observation = asked(features, 5, items)
+        users, movies, observation = make_inputs(features, 5, items)
         plain = model.signatures["serving_default"](context=observation["global"], per_arm=observation["per_arm"])
         by_pairs = score_candidates(agent, features, users, movies)
         np.testing.assert_allclose(plain["scores"], by_pairs, rtol=0, atol=1e-5 * abs(by_pairs).max())
 
 
-def test_served_slates_have_the_propensities_of_the_policy_that_collects(lists, drawn):
+def test_served_slates_have_the_propensities_of_the_policy_that_collects(lists, agent_and_directory):
     """The temperature of the agent, given as the exploration: both say the same of every slot of a served slate."""
-    agent, loaded = drawn[0], policy.load(drawn[1])
-    users, movies, observation = asked(lists[1], 60)
+    agent, loaded = agent_and_directory[0], policy.load(agent_and_directory[1])
+    users, movies, observation = make_inputs(lists[1], 60)
     answers = [
         loaded.recommend(lists[1].context_of(user), row, k=SLOTS, rng=seed)
         for seed, (user, row) in enumerate(zip(users, movies, strict=True))
     ]
-    shown = np.array([answer.item_ids for answer in answers]).astype(int)
-    slates = (movies[:, None] == shown[:, :, None]).argmax(axis=2)
+    item_ids = np.array([answer.item_ids for answer in answers]).astype(int)
+    slates = (movies[:, None] == item_ids[:, :, None]).argmax(axis=2)
     exact = agent.collect_policy.propensities(observation, slates).numpy()
     np.testing.assert_allclose([answer.propensities for answer in answers], exact, rtol=1e-4)
     np.testing.assert_allclose([answer.propensity for answer in answers], exact[:, 0], rtol=1e-4)
@@ -123,9 +123,9 @@ print(json.dumps([answer.item_ids, answer.propensities]))
 """
 
 
-def test_a_process_without_tensorflow_serves_the_same_slate(drawn):
-    directory = drawn[1]
-    done = subprocess.run([sys.executable, "-c", SERVER, str(directory)], check=True, capture_output=True, text=True)
-    here = policy.load(directory).recommend({"age": 1.0}, k=5, rng=3)
-    assert json.loads(done.stdout) == [here.item_ids, here.propensities]
+def test_a_process_without_tensorflow_serves_the_same_slate(agent_and_directory):
+    directory = agent_and_directory[1]
+    process = subprocess.run([sys.executable, "-c", SERVER, str(directory)], check=True, capture_output=True, text=True)
+    answer = policy.load(directory).recommend({"age": 1.0}, k=5, rng=3)
+    assert json.loads(process.stdout) == [answer.item_ids, answer.propensities]
     assert "given those above it" in (directory / "MODEL_CARD.md").read_text()

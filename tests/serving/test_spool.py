@@ -119,11 +119,11 @@ def test_a_replay_that_is_interrupted_goes_on_where_it_was(path):
     assert outbox.close()["retried"] == 1
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"event_id": "half", "attributes": {}, "event": "{', "煎".encode()[:2]])
-def test_a_torn_last_line_is_removed(path, torn):
+@pytest.mark.parametrize("fragment", [b"{", b'{"event_id": "half", "attributes": {}, "event": "{', "煎".encode()[:2]])
+def test_a_torn_last_line_is_removed(path, fragment):
     fill(path, range(3))
     complete = path.read_bytes()
-    path.write_bytes(complete + torn)
+    path.write_bytes(complete + fragment)
     spool = Spool(path)
     assert path.read_bytes() == complete
     ((events, _),) = spool.replay(10)
@@ -173,12 +173,12 @@ def test_new_events_go_first_and_a_replay_does_not_keep_a_process_from_ending(pa
     assert event_ids.index("e1049") - event_ids.index("e1000") == 49
     assert counters["replayed"] < 1000
     assert path.stat().st_size > 0
-    rest = Sink()
-    rest.reachable = True
-    outbox = make_outbox(rest, Spool(path))
+    second_sink = Sink()
+    second_sink.reachable = True
+    outbox = make_outbox(second_sink, Spool(path))
     until(lambda: path.stat().st_size == 0)
     outbox.close()
-    assert {f"e{number}" for number in range(1000)} <= {event_id for event_id, _, _ in [*sink, *rest]}
+    assert {f"e{number}" for number in range(1000)} <= {event_id for event_id, _, _ in [*sink, *second_sink]}
 
 
 def test_what_a_sink_refuses_is_not_counted_as_published(path):
@@ -270,12 +270,12 @@ def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path):
 
 
 def test_a_batch_that_the_disk_does_not_take_is_not_in_the_file(path, monkeypatch):
-    spool, written = Spool(path), os.write
+    spool, write = Spool(path), os.write
     events, attributes = [Decision(0).interaction(NOW)], [{"instance": "a", "sequence": "0"}]
     assert spool.append(events, attributes)
     complete = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda file, content: written(file, content[:20]))
+        patch.setattr(os, "write", lambda file, content: write(file, content[:20]))
         assert not spool.append(events, attributes)
     assert path.read_bytes() == complete
     assert spool.append(events, attributes)
@@ -419,23 +419,23 @@ def start(folder, count):
 
 def test_what_was_on_the_disk_of_killed_processes_is_published_by_the_next(tmp_path):
     """Three processes are killed at random moments; at least what each has counted as on the disk arrives, once."""
-    rng, spooled = random.Random(0), {}
+    rng, counts_by_process = random.Random(0), {}
     for _ in range(3):
-        process, least = start(tmp_path, 1_000_000), rng.randint(20, 200)
+        process, minimum = start(tmp_path, 1_000_000), rng.randint(20, 200)
         with process:
             counts = iter(process.stdout)
-            spooled[process.pid] = next(count for count in map(int, counts) if count >= least)
+            counts_by_process[process.pid] = next(count for count in map(int, counts) if count >= minimum)
             process.send_signal(signal.SIGKILL)
         with (tmp_path / "events.jsonl").open("ab") as file:
             file.write(b'{"event_id": "torn')
     (tmp_path / "reachable").touch()
     with start(tmp_path, 0) as process:
         assert process.wait(60) == 0
-    received = [json.loads(line) for line in (tmp_path / "received").read_text().splitlines()]
-    event_ids = [event_id for event_id, _ in received]
-    expected = {f"{pid}-{number}" for pid, count in spooled.items() for number in range(count)}
+    events = [json.loads(line) for line in (tmp_path / "received").read_text().splitlines()]
+    event_ids = [event_id for event_id, _ in events]
+    expected = {f"{pid}-{number}" for pid, count in counts_by_process.items() for number in range(count)}
     assert expected <= set(event_ids)
     assert len(event_ids) == len(set(event_ids))
-    assert count_missing(attributes for _, attributes in received) == 0
-    assert len({attributes["instance"] for _, attributes in received}) == 3
+    assert count_missing(attributes for _, attributes in events) == 0
+    assert len({attributes["instance"] for _, attributes in events}) == 3
     assert Path(tmp_path, "events.jsonl").read_bytes() == b""

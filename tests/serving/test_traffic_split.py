@@ -25,10 +25,10 @@ def split(release, users=USERS):
 def test_shares_are_met_over_100000_users():
     """Binomial: 5 standard deviations of a share p are 5 sqrt(p (1 - p) n)."""
     expected = {"a": 60, "b": 30, "c": 9, "d": 1}
-    counted = Counter(split(TrafficSplit(expected), range(100_000)))
+    counts = Counter(split(TrafficSplit(expected), range(100_000)))
     for version, share in expected.items():
         p = share / 100
-        assert abs(counted[version] - 100_000 * p) < 5 * (p * (1 - p) * 100_000) ** 0.5
+        assert abs(counts[version] - 100_000 * p) < 5 * (p * (1 - p) * 100_000) ** 0.5
 
 
 @settings(max_examples=20, deadline=None)
@@ -96,8 +96,8 @@ def test_a_new_version_takes_its_share_and_the_others_split_the_rest_as_before(b
 def test_a_version_without_traffic_goes_and_is_not_returned_to():
     release = TrafficSplit({"a": 0, "b": 100}, previous={"a": 100, "b": 0})
     assert release.without("a") == TrafficSplit({"b": 100})
-    kept = TrafficSplit({"a": 0, "b": 40, "c": 60}, previous={"a": 0, "b": 90, "c": 10}).without("a")
-    assert kept == TrafficSplit({"b": 40, "c": 60}, previous={"b": 90, "c": 10})
+    split_without_a = TrafficSplit({"a": 0, "b": 40, "c": 60}, previous={"a": 0, "b": 90, "c": 10}).without("a")
+    assert split_without_a == TrafficSplit({"b": 40, "c": 60}, previous={"b": 90, "c": 10})
     with pytest.raises(ValueError, match="version 'b' still has 100 % of the traffic"):
         release.without("b")
     with pytest.raises(ValueError, match="version 'x' is not deployed, there is a, b"):

@@ -26,29 +26,31 @@ def release(exported, tmp_path):
 
 
 def test_a_policy_alone_answers_everybody(exported):
-    served = versions.find(exported[2])
-    assert served.release == TrafficSplit({policy.load(exported[2]).version: 100})
-    recommendation = served.recommend(Instance(user_id=7), Parameters())
+    deployment = versions.find(exported[2])
+    assert deployment.release == TrafficSplit({policy.load(exported[2]).version: 100})
+    recommendation = deployment.recommend(Instance(user_id=7), Parameters())
     assert round(recommendation.scores[0] / 100) == 3
 
 
 def test_a_release_answers_with_the_versions_that_it_names(release):
     directory, names = release
-    served = versions.find(str(directory))
-    assert served.release == TrafficSplit({names[0]: 80, names[1]: 20}, previous={names[0]: 100})
+    deployment = versions.find(str(directory))
+    assert deployment.release == TrafficSplit({names[0]: 80, names[1]: 20}, previous={names[0]: 100})
     for user in range(1, 31):
-        recommendation = served.recommend(Instance(user_id=user), Parameters())
-        assert recommendation.policy_version == served.release.version(str(user)) == served.release.version(user)
+        recommendation = deployment.recommend(Instance(user_id=user), Parameters())
+        assert (
+            recommendation.policy_version == deployment.release.version(str(user)) == deployment.release.version(user)
+        )
         assert round(recommendation.scores[0] / 100) == 1 + names.index(recommendation.policy_version)
 
 
 def test_requests_without_a_user_are_split_by_the_shares_and_not_all_alike(release):
     """80 to 20 of 400: 320 give or take four standard errors of 8. A seed always gets the same version."""
-    served, names = versions.find(release[0]), release[1]
-    answers = [served.recommend(Instance(context={}), Parameters()) for _ in range(400)]
+    deployment, names = versions.find(release[0]), release[1]
+    answers = [deployment.recommend(Instance(context={}), Parameters()) for _ in range(400)]
     assert abs([answer.policy_version for answer in answers].count(names[0]) - 320) < 32
     assert {answer.user_id for answer in answers} == {None}
-    seeded = [served.recommend(Instance(seed=3), Parameters()) for _ in range(20)]
+    seeded = [deployment.recommend(Instance(seed=3), Parameters()) for _ in range(20)]
     assert len({answer.policy_version for answer in seeded}) == 1
 
 
@@ -99,11 +101,11 @@ def test_a_release_in_a_bucket_is_the_same(release):
         for file in directory.rglob("*"):
             if file.is_file():
                 cloud.objects[f"gs://b/models/1/{file.relative_to(directory).as_posix()}"] = file.read_bytes()
-        served = versions.find("gs://b/models/1")
-        assert served.release == versions.read(directory)
-        assert sorted(served.policies) == sorted(names)
-        again = versions.serve("gs://b/models/1", TrafficSplit({names[0]: 100}), {})
-        assert list(again.policies) == [names[0]]
+        deployment = versions.find("gs://b/models/1")
+        assert deployment.release == versions.read(directory)
+        assert sorted(deployment.policies) == sorted(names)
+        restored = versions.serve("gs://b/models/1", TrafficSplit({names[0]: 100}), {})
+        assert list(restored.policies) == [names[0]]
         with pytest.raises(ValueError, match="version 0000000000000000 is not there"):
             versions.serve("gs://b/models/1", TrafficSplit({"0" * 16: 100}), {})
         with pytest.raises(ValueError, match="there is nothing at gs://b/models/2"):
@@ -148,9 +150,9 @@ def test_a_refused_instance_gets_its_sentence_where_the_parameters_ask_for_it(ex
     predictor.load(exported[0])
     body = {"instances": [{"candidates": ["999"]}, {"user_id": "7"}], "parameters": {"answer_refusals": True}}
     answer = json.loads(predictor.postprocess(predictor.predict(predictor.preprocess(json.dumps(body).encode()))))
-    refused, answered = answer["predictions"]
-    assert list(refused) == ["error"]
-    assert refused["error"].startswith("unknown item ids: 999")
-    assert answered["policy_version"] == predictor.release.version("7")
+    refusal, prediction = answer["predictions"]
+    assert list(refusal) == ["error"]
+    assert refusal["error"].startswith("unknown item ids: 999")
+    assert prediction["policy_version"] == predictor.release.version("7")
     with pytest.raises(ValueError, match=r"instances\[0\]: unknown item ids: 999"):
         predictor.predict(predictor.preprocess(json.dumps({"instances": body["instances"]}).encode()))

@@ -73,8 +73,8 @@ def start(tmp_path_factory):
 
     def run(name, replicas, output, checkpoints="", labels=LABELS, **environment):
         arguments = [sys.executable, str(script), name, str(replicas), str(checkpoints), str(output), *labels]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        return subprocess.Popen(arguments, env=os.environ | environment, **quiet)
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        return subprocess.Popen(arguments, env=os.environ | environment, **pipes)
 
     return run
 
@@ -85,7 +85,7 @@ def finish(process):
 
 
 @pytest.fixture(scope="module")
-def alone(start, tmp_path_factory):
+def single_process_result(start, tmp_path_factory):
     """Results of one replica."""
     output = tmp_path_factory.mktemp("alone") / "result.npz"
     finish(start("none", 1, output))
@@ -99,7 +99,7 @@ def assert_close(results, expected):
             np.testing.assert_allclose(results[name], expected[name], rtol=1e-3, atol=1e-3, err_msg=name)
 
 
-def test_two_workers_on_loopback_train_to_the_same_result_as_one(start, alone, tmp_path):
+def test_two_workers_on_loopback_train_to_the_same_result_as_one(start, single_process_result, tmp_path):
     """Linear, dot-product and neural-linear agents; the last batch has one example for both."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []
@@ -112,13 +112,13 @@ def test_two_workers_on_loopback_train_to_the_same_result_as_one(start, alone, t
     first, second = (dict(np.load(tmp_path / f"{index}.npz")) for index in range(2))
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-    assert_close(first, alone)
+    assert_close(first, single_process_result)
 
 
-def test_two_mirrored_devices_train_to_the_same_result_as_one(start, alone, tmp_path):
+def test_two_mirrored_devices_train_to_the_same_result_as_one(start, single_process_result, tmp_path):
     finish(start("mirrored", 2, tmp_path / "result.npz"))
     results = dict(np.load(tmp_path / "result.npz"))
-    assert_close(results, alone)
+    assert_close(results, single_process_result)
     assert results["refused"] == "xla must be False for an agent on several replicas, it has 2"
 
 
@@ -127,7 +127,7 @@ def test_an_unknown_strategy_is_refused():
         get_strategy("tpu")
 
 
-def test_a_killed_training_continues_to_the_same_end_bit_by_bit(start, alone, kill_when, tmp_path):
+def test_a_killed_training_continues_to_the_same_end_bit_by_bit(start, single_process_result, kill_when, tmp_path):
     """SIGKILL in the middle of both networks; history, weights, optimiser, statistics and learnt events agree."""
     for label in ("epsilon_greedy", "neural_linucb"):
         process = start("none", 1, tmp_path / "result.npz", tmp_path / "killed")
@@ -135,10 +135,10 @@ def test_a_killed_training_continues_to_the_same_end_bit_by_bit(start, alone, ki
         kill_when(process, checkpoint.exists)
         assert '"ckpt-21"' not in checkpoint.read_text(), "the training was over when it was killed"
     finish(start("none", 1, tmp_path / "result.npz", tmp_path / "killed"))
-    resumed = dict(np.load(tmp_path / "result.npz"))
-    assert resumed.keys() == alone.keys()
-    for name in alone:
-        np.testing.assert_array_equal(resumed[name], alone[name], err_msg=name)
+    result = dict(np.load(tmp_path / "result.npz"))
+    assert result.keys() == single_process_result.keys()
+    for name in single_process_result:
+        np.testing.assert_array_equal(result[name], single_process_result[name], err_msg=name)
 
 
 def test_checkpoints_of_another_training_are_refused(tmp_path):
@@ -146,8 +146,8 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
     data = Examples(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32), ones, ones, ones, np.arange(4))
     specs = Specs({"global": (4,), "per_arm": (2, 4)})
     fit(make_agent("linucb", specs), data, checkpoints=tmp_path / "run")
-    again = fit(make_agent("linucb", specs), data, checkpoints=tmp_path / "run")
-    assert len(again) == 1
+    losses = fit(make_agent("linucb", specs), data, checkpoints=tmp_path / "run")
+    assert len(losses) == 1
     for agent, examples, options in (
         (make_agent("linucb", specs, alpha=2.0), data, {}),
         (make_agent("linucb", specs, seed=1), data, {}),

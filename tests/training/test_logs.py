@@ -38,8 +38,8 @@ def videos(folder):
 
 @pytest.fixture(scope="module")
 def parts(videos):
-    earlier, later = videos.log.split(0.7)
-    return earlier, later, videos.fit_features(earlier)
+    training_log, test_log = videos.log.split(0.7)
+    return training_log, test_log, videos.fit_features(training_log)
 
 
 def expected_rewards(log):
@@ -68,12 +68,12 @@ def test_the_example_of_the_page_on_data_runs_on_csv_files_in_at_most_15_lines(f
 
 
 def test_a_learned_policy_is_better_than_the_logging_policy_by_the_estimate_and_by_the_truth(videos, parts):
-    earlier, later, features = parts
-    agent = train(earlier, features, "linucb", alpha=0.1)
-    probabilities = target_probabilities(agent, later, features, Exploration("epsilon_greedy", 0.1))
-    table = evaluate(later, {"linucb": probabilities}, features)
-    truth = (expected_rewards(videos.log)[len(earlier) :] * probabilities).sum(axis=1).mean()
-    logged = later.reward.mean()
+    training_log, test_log, features = parts
+    agent = train(training_log, features, "linucb", alpha=0.1)
+    probabilities = target_probabilities(agent, test_log, features, Exploration("epsilon_greedy", 0.1))
+    table = evaluate(test_log, {"linucb": probabilities}, features)
+    truth = (expected_rewards(videos.log)[len(training_log) :] * probabilities).sum(axis=1).mean()
+    logged = test_log.reward.mean()
     for estimator in ("SNIPS", "DR"):
         row = table.loc["linucb", estimator]
         assert row["low"] < truth < row["high"]
@@ -83,32 +83,34 @@ def test_a_learned_policy_is_better_than_the_logging_policy_by_the_estimate_and_
 
 def test_gains_are_the_paired_differences_to_the_logging_policy(parts):
     """The logging policy as target policy: its IPS estimate is the mean of the log, and the gain is exactly 0."""
-    _, later, _ = parts
-    weight = np.where(later.mask, 1.0 + np.array([int(name[-2:]) for name in later.item_ids])[later.candidates] % 4, 0)
+    _, test_log, _ = parts
+    weight = np.where(
+        test_log.mask, 1.0 + np.array([int(name[-2:]) for name in test_log.item_ids])[test_log.candidates] % 4, 0
+    )
     logging = weight / weight.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(logging[np.arange(len(later)), later.action], later.propensity)
-    row = evaluate(later, {"same": logging}, names=["IPS"]).loc["same", "IPS"]
+    np.testing.assert_allclose(logging[np.arange(len(test_log)), test_log.action], test_log.propensity)
+    row = evaluate(test_log, {"same": logging}, names=["IPS"]).loc["same", "IPS"]
     np.testing.assert_allclose(row[["gain", "gain_low", "gain_high"]].to_numpy(float), 0.0, atol=1e-9)
-    assert row["value"] == pytest.approx(later.reward.mean())
+    assert row["value"] == pytest.approx(test_log.reward.mean())
 
 
 def test_without_crosses_a_linear_agent_says_that_everybody_gets_the_same_order(videos, parts):
-    earlier, later, features = parts
+    training_log, test_log, features = parts
     with pytest.warns(UserWarning, match="orders the items alike for everybody"):
-        agent = train(earlier, features.without_crosses(), LinUCB())
-    contexts = later.take(slice(0, 50))
+        agent = train(training_log, features.without_crosses(), LinUCB())
+    contexts = test_log.take(slice(0, 50))
     all_items = Log.from_frame(
-        pd.DataFrame({"item": later.item_ids[0], "reward": 0.0, "p": 0.5, "t": "2026-01-01"}, index=range(50)),
-        later.item_ids, item="item", reward="reward", propensity="p", time="t",
+        pd.DataFrame({"item": test_log.item_ids[0], "reward": 0.0, "p": 0.5, "t": "2026-01-01"}, index=range(50)),
+        test_log.item_ids, item="item", reward="reward", propensity="p", time="t",
     )  # fmt: skip
-    everything = replace(all_items, context=contexts.context)
-    orders = score_log(agent, everything, features.without_crosses()).argsort(axis=1)
+    rescored_log = replace(all_items, context=contexts.context)
+    orders = score_log(agent, rescored_log, features.without_crosses()).argsort(axis=1)
     assert len(np.unique(orders, axis=0)) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        crossed = train(earlier, features, LinUCB())
-        train(earlier, features.without_crosses(), EpsilonGreedy(layers=(8,)), batch_size=512)
-    assert len(np.unique(score_log(crossed, everything, features).argsort(axis=1), axis=0)) > 1
+        agent_with_crosses = train(training_log, features, LinUCB())
+        train(training_log, features.without_crosses(), EpsilonGreedy(layers=(8,)), batch_size=512)
+    assert len(np.unique(score_log(agent_with_crosses, rescored_log, features).argsort(axis=1), axis=0)) > 1
 
 
 def test_a_request_of_which_nothing_is_known_is_predicted_at_the_mean():
@@ -118,43 +120,43 @@ def test_a_request_of_which_nothing_is_known_is_predicted_at_the_mean():
     columns = {"item": "shown", "reward": "reward", "propensity": "p", "time": "at", "context": ["x"]}
     log = Log.from_frame(frame, ["a", "b"], **columns)
     items = pd.DataFrame({"new": [0, 0]}, index=["a", "b"])
-    nothing = replace(log, context=pd.DataFrame(index=range(400)))
+    empty_log = replace(log, context=pd.DataFrame(index=range(400)))
     for intercept, expected in ((True, log.reward.mean()), (False, 0.0)):
         features = replace(Features.fit(items, log), intercept=intercept)
         with warnings.catch_warnings(action="ignore"):
             agent = train(log, features, LinUCB(tikhonov=1e-3))
-        np.testing.assert_allclose(score_log(agent, nothing, features), expected, atol=0.01)
+        np.testing.assert_allclose(score_log(agent, empty_log, features), expected, atol=0.01)
 
 
 def test_examples_are_the_features_of_the_logged_candidates(parts):
-    earlier, _, features = parts
-    examples = make_examples(earlier, features)
-    context, arm = map(np.concatenate, zip(*features.observe(earlier, earlier.mask), strict=True))
-    decision, column = np.nonzero(earlier.mask)
-    logged = column == earlier.action[decision]
+    training_log, _, features = parts
+    examples = make_examples(training_log, features)
+    context, arm = map(np.concatenate, zip(*features.observe(training_log, training_log.mask), strict=True))
+    decision, column = np.nonzero(training_log.mask)
+    logged = column == training_log.action[decision]
     np.testing.assert_array_equal(examples.arm, arm[logged])
     np.testing.assert_array_equal(examples.context, context[logged])
-    np.testing.assert_array_equal(examples.reward, earlier.reward.astype(np.float32))
+    np.testing.assert_array_equal(examples.reward, training_log.reward.astype(np.float32))
 
 
 def test_doubly_robust_values_use_predicted_rewards_without_products_of_columns(parts):
-    _, later, features = parts
-    uniform = later.mask / later.mask.sum(axis=1, keepdims=True)
-    predicted = cross_fit(later, features.without_crosses())
-    expected = estimates(later, uniform, predicted, names=["DR"])["DR"]
-    row = evaluate(later, {"uniform": uniform}, features, ["DR"]).loc["uniform", "DR"]
+    _, test_log, features = parts
+    uniform = test_log.mask / test_log.mask.sum(axis=1, keepdims=True)
+    predicted = cross_fit(test_log, features.without_crosses())
+    expected = estimates(test_log, uniform, predicted, names=["DR"])["DR"]
+    row = evaluate(test_log, {"uniform": uniform}, features, ["DR"]).loc["uniform", "DR"]
     assert row["value"] == pytest.approx(expected.value)
 
 
 def test_what_is_exported_scores_as_in_memory_by_raw_columns_and_text_ids(parts, tmp_path):
-    earlier, later, features = parts
-    agent = train(earlier, features, "epsilon_greedy", layers=(16,), epsilon=0.0, epochs=2)
-    export(agent.policy, tmp_path / "policy", features, titles={earlier.item_ids[0]: "First"})
-    policy, scores = load(tmp_path / "policy"), score_log(agent, later, features)
-    np.testing.assert_allclose(score_log(policy, later, features), scores, rtol=1e-5, atol=1e-4)
+    training_log, test_log, features = parts
+    agent = train(training_log, features, "epsilon_greedy", layers=(16,), epsilon=0.0, epochs=2)
+    export(agent.policy, tmp_path / "policy", features, titles={training_log.item_ids[0]: "First"})
+    policy, scores = load(tmp_path / "policy"), score_log(agent, test_log, features)
+    np.testing.assert_allclose(score_log(policy, test_log, features), scores, rtol=1e-5, atol=1e-4)
     for row in range(20):
-        mask = later.mask[row]
-        ids = later.item_ids[later.candidates[row][mask]].tolist()
-        answer = policy.recommend(later.context.iloc[row].to_dict(), ids, k=len(ids))
+        mask = test_log.mask[row]
+        ids = test_log.item_ids[test_log.candidates[row][mask]].tolist()
+        answer = policy.recommend(test_log.context.iloc[row].to_dict(), ids, k=len(ids))
         assert answer.item_ids == [ids[column] for column in np.argsort(-scores[row][mask], kind="stable")]
         np.testing.assert_allclose(answer.scores, np.sort(scores[row][mask])[::-1], rtol=1e-5, atol=1e-4)

@@ -61,8 +61,8 @@ def test_the_loss_of_a_linear_agent_is_its_error_before_it_learnt():
     data = make_data(60)
     x = np.hstack([data.context, data.arm]).astype(float)
     theta = np.linalg.solve(x[:40].T @ x[:40] + 0.001 * np.eye(6), data.reward[:40] @ x[:40])
-    by_hand = (np.square(data.reward[:40]).sum() + np.square(data.reward[40:] - x[40:] @ theta).sum()) / 60
-    assert fit(build_agent("linucb"), data, batch_size=40)["loss"].item() == pytest.approx(by_hand, rel=1e-4)
+    expected = (np.square(data.reward[:40]).sum() + np.square(data.reward[40:] - x[40:] @ theta).sum()) / 60
+    assert fit(build_agent("linucb"), data, batch_size=40)["loss"].item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("network", ["common_tower", "dot_product"])
@@ -121,15 +121,15 @@ def test_networks_are_trained_with_the_same_weights():
 @pytest.mark.parametrize("weights", [None, "ips"])
 def test_the_validation_error_is_weighted_as_the_training(weights):
     agent, validation = build_agent("linucb"), make_data(300, seed=1)
-    got = fit(agent, make_data(100), validation=validation, weights=weights)["validation_mse"].item()
+    validation_mse = fit(agent, make_data(100), validation=validation, weights=weights)["validation_mse"].item()
     error = np.square(validation.reward - agent.policy.score_pairs(validation.context, validation.arm).numpy())
     inverse = 1 / (validation.propensity * validation.pass_prob) if weights else np.ones(300)
-    assert got == pytest.approx((inverse * error).sum() / inverse.sum(), rel=1e-4)
+    assert validation_mse == pytest.approx((inverse * error).sum() / inverse.sum(), rel=1e-4)
 
 
 def test_early_stopping_goes_back_to_the_best_epoch():
     """40 noisy examples are soon overfitted: the error on new ones falls, then rises."""
-    agent, late = build_agent("epsilon_greedy", **QUICK), build_agent("epsilon_greedy", **QUICK)
+    agent, late_agent = build_agent("epsilon_greedy", **QUICK), build_agent("epsilon_greedy", **QUICK)
     data, validation = make_data(40, noise=2.0), make_data(500, seed=1)
     options = {"epochs": 80, "batch_size": 8, "validation": validation}
     history = fit(agent, data, patience=5, **options)
@@ -137,7 +137,7 @@ def test_early_stopping_goes_back_to_the_best_epoch():
     assert len(history) == best + 1 + 5 < 80
     error = np.square(validation.reward - agent.policy.score_pairs(validation.context, validation.arm)).mean()
     assert error == pytest.approx(history["validation_mse"].min(), rel=1e-5)
-    without = fit(late, data, **options)
+    without = fit(late_agent, data, **options)
     assert len(without) == 80
     assert without["validation_mse"].iloc[-1] > error
 
@@ -180,39 +180,39 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_is_undone():
     """Row 7 has a reward whose square is no float32; it is in the batch where the epoch's order puts it."""
     agent, data = build_agent("epsilon_greedy", **QUICK), make_data(100)
     fit(agent, data, epochs=2, batch_size=16)
-    before = read_values(agent)
+    initial_values = read_values(agent)
     data.reward[7] = 1e30
     batch = np.flatnonzero(np.random.default_rng([0, 0]).permutation(100) == 7)[0] // 16 + 1
     with pytest.raises(FloatingPointError, match=f"epoch 1, batch {batch} of 7: loss and weights must stay finite"):
         fit(agent, data, epochs=2, batch_size=16)
-    for value, kept in zip(read_values(agent), before, strict=True):
-        np.testing.assert_array_equal(value, kept)
+    for value, expected in zip(read_values(agent), initial_values, strict=True):
+        np.testing.assert_array_equal(value, expected)
 
 
 def test_weights_that_the_last_batch_broke_are_undone_too():
     agent = build_agent("epsilon_greedy", layers=(4,), learning_rate=1e39)  # no float32
-    before = read_values(agent)
+    initial_values = read_values(agent)
     with pytest.raises(FloatingPointError, match="epoch 1, batch 1 of 1: loss and weights must stay finite"):
         fit(agent, make_data(50), epochs=2)
-    for value, kept in zip(read_values(agent), before, strict=True):
-        np.testing.assert_array_equal(value, kept)
+    for value, expected in zip(read_values(agent), initial_values, strict=True):
+        np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.parametrize("name", ["linucb", "epsilon_greedy"])
 def test_an_interrupted_epoch_is_undone_and_can_be_repeated(name, monkeypatch):
     """A keyboard interrupt after the last batch, before the events are noted: 100 decisions still count once."""
 
-    def interrupted(*arguments):
+    def raise_interrupt(*arguments):
         raise KeyboardInterrupt
 
     agent, data = build_agent(name), make_data(100)
-    before = read_values(agent)
+    initial_values = read_values(agent)
     with monkeypatch.context() as patch:
-        patch.setattr(epochs, "mean_squared_error", interrupted)
+        patch.setattr(epochs, "mean_squared_error", raise_interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit(agent, data, validation=data)
-    for value, kept in zip(read_values(agent), before, strict=True):
-        np.testing.assert_array_equal(value, kept)
+    for value, expected in zip(read_values(agent), initial_values, strict=True):
+        np.testing.assert_array_equal(value, expected)
     fit(agent, data)
     assert agent.train_step_counter.numpy() == 1
 
@@ -220,12 +220,12 @@ def test_an_interrupted_epoch_is_undone_and_can_be_repeated(name, monkeypatch):
 def test_a_matrix_that_cannot_be_inverted_leaves_nothing_half_learnt():
     """The second batch, all ones, makes A singular: 1 + 1e-30 is 1."""
     agent = build_agent("linucb", tikhonov=1e-30)
-    before, data = read_values(agent), make_data(2)
+    initial_values, data = read_values(agent), make_data(2)
     data.context[:], data.arm[:] = [[1, 0, 0], [1, 1, 1]], [[0, 0, 0], [1, 1, 1]]
     with pytest.raises(FloatingPointError, match=r"^epoch 1: features and rewards must be finite, and where .* batch$"):
         fit(agent, data, batch_size=1)
-    for value, kept in zip(read_values(agent), before, strict=True):
-        np.testing.assert_array_equal(value, kept)
+    for value, expected in zip(read_values(agent), initial_values, strict=True):
+        np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.parametrize("name", ["linucb", "epsilon_greedy", "neural_linucb"])
@@ -244,14 +244,14 @@ def test_a_linear_agent_learns_an_event_once(tmp_path):
     with pytest.raises(ValueError, match="epochs must be 1, got 5: a linear model sums up evidence"):
         fit(agent, data, epochs=5)
     fit(agent, data)
-    again = Examples(*(part[90:] for part in data))
+    new_data = Examples(*(part[90:] for part in data))
     with pytest.raises(ValueError, match="it has learnt 10 of these 10 events before"):
-        fit(agent, again)
+        fit(agent, new_data)
     path = tf.train.Checkpoint(agent=agent).write(str(tmp_path / "agent"))
     restored = build_agent("linucb")
     tf.train.Checkpoint(agent=restored).read(path)
     with pytest.raises(ValueError, match="it has learnt 10 of these 10 events before"):
-        fit(restored, again)
+        fit(restored, new_data)
     fit(restored, make_data(100, seed=1))
     assert restored.model.count.numpy() == 200
 
@@ -275,8 +275,8 @@ def test_neural_linucb_trains_its_network_for_epochs_and_its_linear_model_once()
         fit(agent, make_data(300))
     assert fit(agent, make_data(300, seed=1))["stage"].tolist() == ["linear"]
     assert agent.model.linear.count.numpy() == 600
-    for variable, kept in zip(agent.model.trainable_variables, weights, strict=True):
-        np.testing.assert_array_equal(variable, kept)
+    for variable, expected in zip(agent.model.trainable_variables, weights, strict=True):
+        np.testing.assert_array_equal(variable, expected)
 
 
 def test_xla_gives_the_same_network():
@@ -350,7 +350,7 @@ MASK = np.array([[True, True, False], [True, True, True]])
 
 
 @pytest.fixture
-def known():
+def movie_features():
     """Users 7 and 9 with 2 features, movies 1 to 4 with 2."""
     users = pd.DataFrame({"age": [1.0, 2.0], "bias": [0.0, 1.0]}, index=[7, 9])
     movies = pd.DataFrame({"year": [1.0, 2.0, 3.0, 4.0], "bias": [0.1, 0.2, 0.3, 0.4]}, [1, 2, 3, 4])
@@ -358,22 +358,24 @@ def known():
 
 
 @pytest.fixture
-def log(known):
+def log(movie_features):
     """User 7 chose movie 2 of 1 and 2 (and padding), user 9 movie 4 of 3, 4 and 1."""
     columns = {"propensity": np.array([0.5, 0.25]), "reward": np.array([4.0, 2.0]), "pass_prob": np.array([1.0, 0.5])}
-    return log_of_ids(USERS, CANDIDATES, known, MASK, action=np.array([1, 1]), **columns)
+    return log_of_ids(USERS, CANDIDATES, movie_features, MASK, action=np.array([1, 1]), **columns)
 
 
-def test_scores_are_the_predictions_for_any_number_of_pairs_per_call(known, monkeypatch):
+def test_scores_are_the_predictions_for_any_number_of_pairs_per_call(movie_features, monkeypatch):
     """Coefficients 1, 10, 100, 1000 on age, bias, year, bias: user 9, movie 4 scores 2 + 10 + 400 + 400."""
-    agent = make_agent("linucb", Specs(known.spec(3)))
+    agent = make_agent("linucb", Specs(movie_features.spec(3)))
     agent.model.theta.assign([[1.0, 10.0, 100.0, 1000.0]])
     expected = [[201.0, 401.0, -np.inf], [612.0, 812.0, 212.0]]
     for model in (agent, agent.policy):
-        np.testing.assert_allclose(score_candidates(model, known, USERS, CANDIDATES, MASK), expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            score_candidates(model, movie_features, USERS, CANDIDATES, MASK), expected, rtol=1e-6
+        )
     monkeypatch.setattr(offline, "PAIRS_PER_CALL", 1)
-    np.testing.assert_allclose(score_candidates(agent, known, USERS, CANDIDATES, MASK), expected, rtol=1e-6)
-    np.testing.assert_allclose(score_candidates(agent, known, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
+    np.testing.assert_allclose(score_candidates(agent, movie_features, USERS, CANDIDATES, MASK), expected, rtol=1e-6)
+    np.testing.assert_allclose(score_candidates(agent, movie_features, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
 
 
 @pytest.mark.parametrize("features", [True, False])
@@ -386,12 +388,12 @@ def test_scores_are_the_predictions_for_any_number_of_pairs_per_call(known, monk
         ([7], [[1, 2]], [[True]], r"shape of mask must be that of candidates, \(1, 2\), got \(1, 1\)"),
     ],
 )
-def test_shapes_that_do_not_fit_together_are_refused(features, users, candidates, mask, message, known):
+def test_shapes_that_do_not_fit_together_are_refused(features, users, candidates, mask, message, movie_features):
     model = als(pd.DataFrame({"user_id": [7], "movie_id": [1], "rating": [5.0]}), rank=0)
     if features:
-        model = make_agent("linucb", Specs(known.spec(3)))
+        model = make_agent("linucb", Specs(movie_features.spec(3)))
     with pytest.raises(ValueError, match=message):
-        score_candidates(model, known if features else None, users, candidates, mask)
+        score_candidates(model, movie_features if features else None, users, candidates, mask)
 
 
 def test_factorisations_are_scored_by_ids_and_two_baselines_are_among_them():
@@ -405,23 +407,23 @@ def test_factorisations_are_scored_by_ids_and_two_baselines_are_among_them():
     np.testing.assert_allclose(biases, [[5.0, 3.0], [1.0, -1.0]], atol=0.05)
 
 
-def test_doubly_robust_rewards_correct_the_chosen_candidate_alone(known, log):
+def test_doubly_robust_rewards_correct_the_chosen_candidate_alone(movie_features, log):
     """Rewards q + (reward - q) / propensity: 3 + (4 - 3) / 0.5 = 5 and 1 + (2 - 1) / 0.25 = 5; padding is left out."""
     q = np.array([[2.0, 3.0, np.nan], [0.5, 1.0, 1.5]])
-    rows = make_doubly_robust_examples(log, known.features, q)
+    rows = make_doubly_robust_examples(log, movie_features.features, q)
     np.testing.assert_allclose(rows.reward, [2.0, 5.0, 0.5, 5.0, 1.5])
-    np.testing.assert_array_equal(rows.context, known.encode_users([7, 7, 9, 9, 9]))
-    np.testing.assert_array_equal(rows.arm, known.encode_movies([1, 2, 3, 4, 1]))
+    np.testing.assert_array_equal(rows.context, movie_features.encode_users([7, 7, 9, 9, 9]))
+    np.testing.assert_array_equal(rows.arm, movie_features.encode_movies([1, 2, 3, 4, 1]))
     np.testing.assert_array_equal(rows.propensity, 1.0)
     np.testing.assert_array_equal(rows.pass_prob, [1.0, 1.0, 0.5, 0.5, 0.5])
     assert len(set(rows.event)) == 5
-    np.testing.assert_array_equal(rows.event[[1, 3]], make_examples(log, known.features).event)
+    np.testing.assert_array_equal(rows.event[[1, 3]], make_examples(log, movie_features.features).event)
 
 
-def test_doubly_robust_rewards_average_to_the_doubly_robust_estimate(known, log):
+def test_doubly_robust_rewards_average_to_the_doubly_robust_estimate(movie_features, log):
     """A policy with probabilities p is worth the mean over decisions of sum_a p(a) reward(a)."""
     q, p = np.array([[2.0, 3.0, 0.0], [0.5, 1.0, 1.5]]), np.array([[0.3, 0.7, 0.0], [0.2, 0.5, 0.3]])
-    rows = make_doubly_robust_examples(log, known.features, q)
-    chosen = [0, 1], log.action
-    estimate = dr(log.reward, log.propensity, p[chosen], q[chosen], (p * q).sum(axis=1))
+    rows = make_doubly_robust_examples(log, movie_features.features, q)
+    chosen_index = [0, 1], log.action
+    estimate = dr(log.reward, log.propensity, p[chosen_index], q[chosen_index], (p * q).sum(axis=1))
     assert (p[log.mask] * rows.reward).sum() / 2 == pytest.approx(estimate.value)

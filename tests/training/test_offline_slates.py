@@ -86,34 +86,34 @@ def test_networks_learn_from_slates_what_no_linear_agent_can(network):
 @pytest.mark.parametrize("options", [{}, {"position_bias": "base"}, {"position_bias": "inverse_propensity"}])
 def test_an_epoch_in_one_graph_is_the_loop_over_batches(options):
     """70 slates in batches of 16, the last one of 6, in the order of seed 5; the losses are averaged over slates."""
-    ours, theirs, data = build_agent(**QUICK, **options), build_agent(**QUICK, **options), make_data(70)
-    history = fit(ours, data, batch_size=16, seed=5)
-    order, parts = np.random.default_rng([5, 0]).permutation(70), convert_examples(theirs, data)
+    agent, reference, data = build_agent(**QUICK, **options), build_agent(**QUICK, **options), make_data(70)
+    history = fit(agent, data, batch_size=16, seed=5)
+    order, parts = np.random.default_rng([5, 0]).permutation(70), convert_examples(reference, data)
     batches = [order[start : start + 16] for start in range(0, 70, 16)]
-    losses = [theirs.train(gather_rows(parts, tf.constant(batch, tf.int32))).loss for batch in batches]
+    losses = [reference.train(gather_rows(parts, tf.constant(batch, tf.int32))).loss for batch in batches]
     assert history["loss"].item() == pytest.approx(np.average(losses, weights=[len(b) for b in batches]), rel=1e-5)
-    for value, expected in zip(read_values(ours), read_values(theirs), strict=True):
+    for value, expected in zip(read_values(agent), read_values(reference), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_slates_reach_the_agent_as_its_environment_would_send_them():
     """The trajectory has the structure, the shapes and the types of the agent's training data."""
     for feedback in ("score_vector", "cascading"):
-        world = SyntheticRankingEnvironment(2 * SLOTS, SLOTS, 5, batch_size=2, feedback=feedback)
-        shapes = {name: tuple(spec.shape) for name, spec in world.observation_spec().items()}
+        environment = SyntheticRankingEnvironment(2 * SLOTS, SLOTS, 5, batch_size=2, feedback=feedback)
+        shapes = {name: tuple(spec.shape) for name, spec in environment.observation_spec().items()}
         specs = Specs(shapes, SLOTS, feedback)
-        assert specs.action_spec().shape == world.action_spec().shape
-        assert int(specs.action_spec().maximum) == int(world.action_spec().maximum)
+        assert specs.action_spec().shape == environment.action_spec().shape
+        assert int(specs.action_spec().maximum) == int(environment.action_spec().maximum)
         agent, size = make_agent("ranking", specs), shapes["per_arm"][1]
-        theirs = tf.nest.map_structure(lambda spec: (spec.shape, spec.dtype), world.time_step_spec())
-        ours = tf.nest.map_structure(lambda spec: (spec.shape, spec.dtype), specs.time_step_spec())
-        assert ours == theirs
+        expected = tf.nest.map_structure(lambda spec: (spec.shape, spec.dtype), environment.time_step_spec())
+        actual = tf.nest.map_structure(lambda spec: (spec.shape, spec.dtype), specs.time_step_spec())
+        assert actual == expected
         data = SlateExamples(
             np.zeros((2, *shapes["global"])), np.zeros((2, SLOTS, size)), np.zeros((2, SLOTS)), np.arange(2)
         )
-        sent = gather_rows(convert_examples(agent, data), [0, 1])
-        tf.nest.assert_same_structure(sent, agent.training_data_spec)
-        for tensor, spec in zip(tf.nest.flatten(sent), tf.nest.flatten(agent.training_data_spec), strict=True):
+        inputs = gather_rows(convert_examples(agent, data), [0, 1])
+        tf.nest.assert_same_structure(inputs, agent.training_data_spec)
+        for tensor, spec in zip(tf.nest.flatten(inputs), tf.nest.flatten(agent.training_data_spec), strict=True):
             assert (tensor.shape, tensor.dtype) == ([2, 1, *spec.shape], spec.dtype)
 
 
@@ -121,14 +121,14 @@ def test_the_validation_error_is_the_loss_with_the_targets_of_the_feedback():
     """Scores s: mean (r - s)^2 of all slots; of a cascade the target is -1 above the click, nothing below it counts."""
     data, validation = make_data(60), make_data(90, seed=1)
     agent = build_agent(**QUICK)
-    got = fit(agent, data, validation=validation)["validation_mse"].item()
-    assert got == pytest.approx(np.square(predicted(agent, validation) - validation.reward).mean(), rel=1e-4)
+    validation_mse = fit(agent, data, validation=validation)["validation_mse"].item()
+    assert validation_mse == pytest.approx(np.square(predicted(agent, validation) - validation.reward).mean(), rel=1e-4)
     agent = build_agent(feedback="cascading", **QUICK)
-    got = fit(agent, data, validation=validation)["validation_mse"].item()
+    validation_mse = fit(agent, data, validation=validation)["validation_mse"].item()
     pleases = validation.reward > 0
     counts = np.cumsum(pleases, axis=1) - pleases == 0
     error = np.square(predicted(agent, validation) - np.where(pleases, validation.reward, -1.0))
-    assert got == pytest.approx(error[counts].mean(), rel=1e-4)
+    assert validation_mse == pytest.approx(error[counts].mean(), rel=1e-4)
 
 
 def test_early_stopping_goes_back_to_the_best_epoch():
@@ -175,17 +175,17 @@ def test_histograms_hold_the_variables_and_the_gradients_of_every_epoch(tmp_path
     fit(agent, data, epochs=3, batch_size=16, tensorboard=tmp_path)
     fit(plain, data, epochs=3, batch_size=16)
     assert_equal(agent, plain)
-    found = read_histograms(tmp_path)
+    histograms = read_histograms(tmp_path)
     names = [f"{tower} {part}" for tower in ("context 1", "arm 1", "head 1", "head 2") for part in ("kernel", "bias")]
-    assert sorted(found) == sorted(f"{kind}/{name}" for kind in ("variables", "gradients") for name in names)
+    assert sorted(histograms) == sorted(f"{kind}/{name}" for kind in ("variables", "gradients") for name in names)
     for name, variable in zip(names, agent.model.network.trainable_variables, strict=True):
-        last = found[f"variables/{name}"].buckets[-1]
-        filled = last[last[:, 2] > 0]
+        last = histograms[f"variables/{name}"].buckets[-1]
+        nonempty_buckets = last[last[:, 2] > 0]
         assert last[:, 2].sum() == np.size(variable)
         low, high = np.min(variable), np.max(variable)
-        np.testing.assert_allclose([filled[0, 0], filled[-1, 1]], [low, high], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose([nonempty_buckets[0, 0], nonempty_buckets[-1, 1]], [low, high], rtol=1e-5, atol=1e-6)
     end = 2 * (predicted(agent, data) - data.reward).mean()
-    gradient = found["gradients/head 2 bias"].percentiles([50])
+    gradient = histograms["gradients/head 2 bias"].percentiles([50])
     np.testing.assert_allclose(gradient[[0, -1], 0], [start, end], rtol=1e-4, atol=1e-4)
 
 

@@ -27,32 +27,33 @@ from recbandits.training.slates import (
 ITEMS, SLOTS = 6, 3
 
 
-def environment(**options):
+def make_environment(**options):
     return SyntheticRankingEnvironment(**({"num_items": ITEMS, "num_slots": SLOTS, "context_size": 2} | options))
 
 
-def make_drawing_policy(world, seed=0, **options):
+def make_drawing_policy(environment, seed=0, **options):
     """The policy of an untrained network that draws its slates."""
-    return make_agent(Ranking(layers=(4,), **options), world, seed).collect_policy
+    return make_agent(Ranking(layers=(4,), **options), environment, seed).collect_policy
 
 
 def test_the_value_of_a_slate_is_that_of_the_click_model_and_the_best_slates_have_the_optimal_one():
-    world = environment()
-    served = serve_slates(world, make_drawing_policy(world), slates=20, seed=3)  # the third batch is served in part
+    environment = make_environment()
+    # The third batch is served in part.
+    served = serve_slates(environment, make_drawing_policy(environment), slates=20, seed=3)
     attraction = np.take_along_axis(served.attraction, served.slate, axis=1)
     np.testing.assert_allclose(served.value, attraction @ np.arange(1, 4) ** -1.3, rtol=1e-5)
     assert served.slate.shape == served.reward.shape == (20, SLOTS)
     assert (served.value <= served.optimal).all()
-    best = make_agent(OptimalRanking(), world).policy
-    np.testing.assert_array_equal(serve_slates(world, best, 20, seed=3).value, served.optimal)
+    best = make_agent(OptimalRanking(), environment).policy
+    np.testing.assert_array_equal(serve_slates(environment, best, 20, seed=3).value, served.optimal)
 
 
 def test_a_seed_brings_the_same_users_and_slates_in_any_state_of_the_environment():
-    world = environment()
-    policy = make_drawing_policy(world, temperature=1.0)
-    first, other = serve_slates(world, policy, 16, seed=1), serve_slates(world, policy, 16, seed=2)
-    again = serve_slates(world, policy, 16, seed=1)
-    for one, two in zip(first, again, strict=True):
+    environment = make_environment()
+    policy = make_drawing_policy(environment, temperature=1.0)
+    first, other = serve_slates(environment, policy, 16, seed=1), serve_slates(environment, policy, 16, seed=2)
+    repetition = serve_slates(environment, policy, 16, seed=1)
+    for one, two in zip(first, repetition, strict=True):
         np.testing.assert_array_equal(one, two)
     assert (first.attraction != other.attraction).all()
     assert (first.slate != other.slate).any()
@@ -61,9 +62,9 @@ def test_a_seed_brings_the_same_users_and_slates_in_any_state_of_the_environment
 @pytest.mark.parametrize("feedback", ["score_vector", "cascading"])
 def test_a_log_has_the_slates_clicks_and_probabilities_of_its_policy(feedback):
     """Of a cascade both kinds of feedback tell the same clicks; random slates of 3 from 6 have 1/6, 1/5 and 1/4."""
-    world = environment(clicks=Cascade(), feedback=feedback)
-    policy = make_agent(RandomRanking(), world).policy
-    log, served = log_slates(world, policy, 20, seed=4), serve_slates(world, policy, 20, seed=4)
+    environment = make_environment(clicks=Cascade(), feedback=feedback)
+    policy = make_agent(RandomRanking(), environment).policy
+    log, served = log_slates(environment, policy, 20, seed=4), serve_slates(environment, policy, 20, seed=4)
     np.testing.assert_array_equal(log.slate, served.slate)
     np.testing.assert_array_equal(log.reward, served.reward)
     np.testing.assert_array_equal(log.shown, served.shown)
@@ -73,39 +74,42 @@ def test_a_log_has_the_slates_clicks_and_probabilities_of_its_policy(feedback):
 
 
 def test_a_log_leaves_out_what_has_no_formula():
-    world = environment()
+    environment = make_environment()
     assert (
-        log_slates(world, make_drawing_policy(world, policy="cosine_distance"), 8, seed=0).position_propensity is None
+        log_slates(
+            environment, make_drawing_policy(environment, policy="cosine_distance"), 8, seed=0
+        ).position_propensity
+        is None
     )
     with pytest.raises(ValueError, match="CascadingLinTS has no exact propensities"):
-        log_slates(world, make_agent(CascadingLinTS(), world).collect_policy, 8, seed=0)
+        log_slates(environment, make_agent(CascadingLinTS(), environment).collect_policy, 8, seed=0)
 
 
 def test_the_probabilities_of_the_policy_that_wrote_a_log_are_those_in_it():
-    world = environment()
-    policy = make_drawing_policy(world)
-    log = log_slates(world, policy, 20, seed=5)
-    found = compute_slate_probabilities(world, policy, log, seed=5)
-    np.testing.assert_allclose(found.propensity, log.propensity)
-    np.testing.assert_allclose(found.position, log.position_propensity)
-    np.testing.assert_allclose(found.conditional.sum(axis=2), 1)
-    of_logged = np.take_along_axis(found.conditional, log.slate[:, :, None], axis=2)[:, :, 0]
+    environment = make_environment()
+    policy = make_drawing_policy(environment)
+    log = log_slates(environment, policy, 20, seed=5)
+    probabilities = compute_slate_probabilities(environment, policy, log, seed=5)
+    np.testing.assert_allclose(probabilities.propensity, log.propensity)
+    np.testing.assert_allclose(probabilities.position, log.position_propensity)
+    np.testing.assert_allclose(probabilities.conditional.sum(axis=2), 1)
+    of_logged = np.take_along_axis(probabilities.conditional, log.slate[:, :, None], axis=2)[:, :, 0]
     np.testing.assert_allclose(of_logged, log.propensity)
     with pytest.raises(ValueError, match="in this environment with seed 6, got other events"):
-        compute_slate_probabilities(world, policy, log, seed=6)
-    larger = environment(num_items=7)
+        compute_slate_probabilities(environment, policy, log, seed=6)
+    larger = make_environment(num_items=7)
     with pytest.raises(ValueError, match="in this environment with seed 5, got other candidates"):
         compute_slate_probabilities(larger, make_agent(RandomRanking(), larger).policy, log, seed=5)
 
 
 def test_estimates_from_a_log_hold_the_true_value():
     """Random slates judge a network's draws: IIPS and RIPS within 4 standard errors of the mean of true values."""
-    world = environment(batch_size=500)
-    log = log_slates(world, make_agent(RandomRanking(), world).policy, 4000, seed=7)
-    target = make_drawing_policy(world, temperature=0.3)
-    found = compute_slate_probabilities(world, target, log, seed=7)
-    truth = serve_slates(world, target, 20_000, seed=8).value.mean()
-    estimates = slate_estimates(log, found.propensity, found.position, names=["IIPS", "RIPS"])
+    environment = make_environment(batch_size=500)
+    log = log_slates(environment, make_agent(RandomRanking(), environment).policy, 4000, seed=7)
+    target = make_drawing_policy(environment, temperature=0.3)
+    probabilities = compute_slate_probabilities(environment, target, log, seed=7)
+    truth = serve_slates(environment, target, 20_000, seed=8).value.mean()
+    estimates = slate_estimates(log, probabilities.propensity, probabilities.position, names=["IIPS", "RIPS"])
     for name, estimate in estimates.items():
         error = estimate.influence.std() / np.sqrt(len(log))
         assert abs(estimate.value - truth) < 4 * error, name
@@ -133,7 +137,7 @@ def test_what_always_stands_low_is_learnt_too_low_unless_clicks_are_weighed_by_t
 
     Weights of clicks alone: a / (a + 1 - a / k) = 0.5, 0.4, 0.375. Inverse propensity: 0.5 in every slot.
     """
-    world = OneByOne(0.5)
+    environment = OneByOne(0.5)
     one = {"learning_rate": 0.01, "layers": (8,), "severity": 1.0}
     agents = {
         "naive": Ranking(**one),
@@ -147,23 +151,23 @@ def test_what_always_stands_low_is_learnt_too_low_unless_clicks_are_weighed_by_t
         "clicks": [1 / 2, 2 / 5, 3 / 8],
         "inverse": [1 / 2, 1 / 2, 1 / 2],
     }
-    popular = make_agent(PopularityRanking(), world).policy
-    learnt = {name: [] for name in agents}
-    for _, trained in train_off_policy(world, popular, agents, steps=400, seeds=[0, 1]):
+    popular = make_agent(PopularityRanking(), environment).policy
+    scores = {name: [] for name in agents}
+    for _, trained in train_off_policy(environment, popular, agents, steps=400, seeds=[0, 1]):
         for name, agent in trained.items():
-            learnt[name].append(agent.policy.scores(world.batch().observation, [0, 0]).numpy()[0, :3])
-    for name, values in learnt.items():
+            scores[name].append(agent.policy.scores(environment.batch().observation, [0, 0]).numpy()[0, :3])
+    for name, values in scores.items():
         np.testing.assert_allclose(np.mean(values, axis=0), expected[name], atol=0.08, err_msg=name)
 
 
 def test_trainings_beside_a_policy_are_those_of_their_seed_alone():
-    world = environment()
-    policy, agents = make_agent(RandomRanking(), world).policy, {"ranking": Ranking(layers=(4,))}
+    environment = make_environment()
+    policy, agents = make_agent(RandomRanking(), environment).policy, {"ranking": Ranking(layers=(4,))}
 
     def weights(seeds):
         return [
             [variable.numpy() for variable in trained["ranking"].variables]
-            for _, trained in train_off_policy(world, policy, agents, 5, seeds)
+            for _, trained in train_off_policy(environment, policy, agents, 5, seeds)
         ]
 
     for one, two in zip(weights([1, 2])[1], weights([2])[0], strict=True):
@@ -171,10 +175,10 @@ def test_trainings_beside_a_policy_are_those_of_their_seed_alone():
 
 
 def test_invalid_arguments_are_refused():
-    world = environment()
+    environment = make_environment()
     with pytest.raises(ValueError, match="there must be at least one slate to show, got 0"):
-        serve_slates(world, make_drawing_policy(world), 0, seed=0)
+        serve_slates(environment, make_drawing_policy(environment), 0, seed=0)
     with pytest.raises(ValueError, match="environment must be a RankingEnvironment, got str"):
         serve_slates("movielens", None, 1, seed=0)
     with pytest.raises(ValueError, match="there must be at least one batch to learn from, got 0"):
-        next(train_off_policy(world, make_drawing_policy(world), {}, 0, [0]))
+        next(train_off_policy(environment, make_drawing_policy(environment), {}, 0, [0]))

@@ -61,9 +61,9 @@ def jobs(tmp_path_factory):
 
 def test_a_dry_run_prints_settings_and_paths_and_does_nothing(job_dir, capsys):
     assert task.main([*SIMULATE, "--dry-run"]) == 0
-    shown = capsys.readouterr().out
-    assert "linucb: alpha=0.3 tikhonov=0.001 gamma=1.0" in shown
-    assert f"model       {job_dir / 'model'}" in shown
+    output = capsys.readouterr().out
+    assert "linucb: alpha=0.3 tikhonov=0.001 gamma=1.0" in output
+    assert f"model       {job_dir / 'model'}" in output
     assert list(job_dir.iterdir()) == []
 
 
@@ -96,43 +96,43 @@ def test_a_simulation_writes_policy_record_metrics_and_curves(job_dir, data, mov
     users = environment.user_ids[:20]
     trained = make_agent(agent, environment, 3)
     simulate(environment, trained, 60, seeds=[3])
-    shown = environment.movie_ids[trained.policy.action(_first(environment, users)).action.numpy()]
+    movie_ids = environment.movie_ids[trained.policy.action(_first(environment, users)).action.numpy()]
     contexts = read_users(job_dir / "model").loc[users]
     pd.testing.assert_frame_equal(contexts.reset_index(drop=True), environment.features.contexts(users))
-    assert policy.candidates[policy.scores(contexts).argmax(axis=1)].tolist() == [str(movie) for movie in shown]
+    assert policy.candidates[policy.scores(contexts).argmax(axis=1)].tolist() == [str(movie) for movie in movie_ids]
 
 
 @pytest.mark.parametrize("factorization", ["als", "svd"])
 def test_users_of_one_half_are_simulated_and_all_can_be_served(movielens, factorization):
     """Halves and all users have the same expected rewards: the factorization is of all ratings."""
-    made = {
+    environments = {
         users: make_environment(Simulation(users=users, rank=4, factorization=factorization), movielens)
         for users in ("all", "tune", "report")
     }
-    everybody = made["all"].user_ids
+    user_ids = environments["all"].user_ids
     for half in ("tune", "report"):
-        np.testing.assert_array_equal(made[half].user_ids, splits.half_of_users(everybody, half))
-        known = {row.tobytes() for row in made["all"]._rewards.numpy()}
-        assert {row.tobytes() for row in made[half]._rewards.numpy()} <= known
-        assert made[half].features.users.index.tolist() == everybody.tolist()
+        np.testing.assert_array_equal(environments[half].user_ids, splits.half_of_users(user_ids, half))
+        reward_rows = {row.tobytes() for row in environments["all"]._rewards.numpy()}
+        assert {row.tobytes() for row in environments[half]._rewards.numpy()} <= reward_rows
+        assert environments[half].features.users.index.tolist() == user_ids.tolist()
 
 
 def _first(environment, users):
     import tensorflow as tf
     from tf_agents.trajectories import restart
 
-    known = environment.features
-    context = known.features.context(known.encode_users(users))
+    features = environment.features
+    context = features.features.context(features.encode_users(users))
     return restart(tf.constant(context), batch_size=len(users))
 
 
 def test_a_profile_goes_beside_the_curves_and_changes_nothing(jobs, data):
     """Two seeds of 60 steps: each factorises the matrices of the 5 arms once a step."""
     plain = jobs.run(Job("plain", (*SIMULATE, data)))
-    watched = jobs.run(Job("watched", (*SIMULATE, data, "--profile=60")))
-    assert watched.metrics == plain.metrics
-    assert watched.own["policy_version"] == plain.own["policy_version"]
-    table = read_operations(Path(watched.model).parent / "tensorboard")
+    profiled = jobs.run(Job("watched", (*SIMULATE, data, "--profile=60")))
+    assert profiled.metrics == plain.metrics
+    assert profiled.own["policy_version"] == plain.own["policy_version"]
+    table = read_operations(Path(profiled.model).parent / "tensorboard")
     assert table.loc["Cholesky", "count"] == 2 * 60
 
 
@@ -186,8 +186,10 @@ def test_a_killed_job_resumes_and_ends_with_the_same_result(jobs, data):
     assert record.state == "succeeded", record.error
     assert record.arguments == job.arguments
     problem = task.parse(job.arguments).problem
-    whole = simulate(make_environment(problem, task_data(problem)), LinUCB(alpha=0.3), 6000, (3, 4))
-    assert json.loads((directory / "record.json").read_text())["by_seed"]["regret"] == totals(whole)["regret"].tolist()
+    expected = simulate(make_environment(problem, task_data(problem)), LinUCB(alpha=0.3), 6000, (3, 4))
+    assert (
+        json.loads((directory / "record.json").read_text())["by_seed"]["regret"] == totals(expected)["regret"].tolist()
+    )
     assert load(record.model).summary.metrics["regret"] == pytest.approx(record.metrics["regret"])
 
 
@@ -199,8 +201,8 @@ def task_data(problem):
 
 def test_two_replicas_learn_from_a_log_as_one_does(job_dir, data, tmp_path_factory):
     """The variables are those that Vertex AI sets on each replica."""
-    alone = task.main([*FIT, data, "--seeds=0"])
-    assert alone == 0
+    exit_code = task.main([*FIT, data, "--seeds=0"])
+    assert exit_code == 0
     one = json.loads((job_dir / "record.json").read_text())
     pair = tmp_path_factory.mktemp("pair")
     variables = {
@@ -246,12 +248,12 @@ def test_all_seeds_share_the_test_split_and_none_of_its_ratings_chooses_a_settin
         [OfflineTask(replace(problem, judge=judge), movielens, seed) for seed in (0, 1)]
         for judge in ("validation", "test")
     )
-    tested = test[0].held_out.index
-    assert tested.equals(test[1].held_out.index)
+    test_index = test[0].held_out.index
+    assert test_index.equals(test[1].held_out.index)
     for each in validation:
-        assert not tested.isin(each.train.index.union(each.held_out.index)).any()
-    shared = validation[0].held_out.index.isin(validation[1].held_out.index).mean()
-    assert shared == pytest.approx(0.2, abs=0.02)  # two independent draws of 20 %
+        assert not test_index.isin(each.train.index.union(each.held_out.index)).any()
+    overlap = validation[0].held_out.index.isin(validation[1].held_out.index).mean()
+    assert overlap == pytest.approx(0.2, abs=0.02)  # two independent draws of 20 %
 
 
 def test_an_error_is_one_sentence_and_exit_code_1(job_dir, data, capsys, monkeypatch):
@@ -295,8 +297,8 @@ def test_one_replica_writes(cluster, kind, index, chief, replicas):
     config = {"cluster": cluster, "task": {"type": kind, "index": index}}
     paths = JobPaths.from_environment({"TF_CONFIG": json.dumps(config)})
     assert (paths.chief, paths.replicas) == (chief, replicas)
-    alone = JobPaths.from_environment({})
-    assert (alone.chief, alone.replicas) == (True, 1)
+    job_paths = JobPaths.from_environment({})
+    assert (job_paths.chief, job_paths.replicas) == (True, 1)
 
 
 @pytest.mark.parametrize("command", ["simulate", "fit", "rank"])

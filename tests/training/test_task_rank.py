@@ -52,8 +52,10 @@ def test_features_of_held_out_users_are_from_half_of_their_ratings(judge, share,
 
 def test_lists_to_learn_from_have_ratings_or_likes_of_training_users(movielens):
     """Under cascading feedback a reward is positive where a movie has 4 stars or more."""
-    few = replace(movielens, ratings=movielens.ratings[movielens.ratings["user_id"] <= 200])
-    tasks = [RankingTask(Rank(size=3, lists=1, feedback=name), few, seed=0) for name in ("score_vector", "cascading")]
+    subset = replace(movielens, ratings=movielens.ratings[movielens.ratings["user_id"] <= 200])
+    tasks = [
+        RankingTask(Rank(size=3, lists=1, feedback=name), subset, seed=0) for name in ("score_vector", "cascading")
+    ]
     rated, liked = (each.examples().reward for each in tasks)
     train = tasks[0].train
     assert rated.shape == (train["user_id"].nunique() * 5, 3)
@@ -89,8 +91,10 @@ def test_a_job_leaves_a_policy_that_serves_slates_with_propensities_and_titles(d
     contexts = read_users(record.model)
     answer = policy.recommend(contexts.iloc[0].to_dict(), k=5, rng=0)
     weights = dict(zip(policy.candidates, np.exp(policy.scores(contexts[:1])[0] / 0.3), strict=True))
-    shown = np.array([weights[movie] for movie in answer.item_ids])
-    assert answer.propensities == pytest.approx(shown / (sum(weights.values()) - np.cumsum(shown) + shown))
+    slate_weights = np.array([weights[movie] for movie in answer.item_ids])
+    assert answer.propensities == pytest.approx(
+        slate_weights / (sum(weights.values()) - np.cumsum(slate_weights) + slate_weights)
+    )
     assert answer.titles == [movielens.movies["title"][int(movie)] for movie in answer.item_ids]
     assert describe(record.model)["agent"] == "ranking"
     assert list(tmp_path.rglob("tensorboard/seed-1/events.*"))
@@ -102,8 +106,8 @@ def test_a_linear_agent_reports_to_the_tuning_service_and_serves_by_score(data, 
     arguments = ["rank", "--agent=cascading_linucb", "--feedback=cascading", "--split=random", "--lists=1", "--seeds=0"]
     assert task.main([*arguments, "--serve_epsilon=0", data]) == 0
     record = json.loads((tmp_path / "record.json").read_text())
-    (reported,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()][:1]
-    assert float(reported["ndcg"]) == record["metrics"]["ndcg"]
+    (first_record,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()][:1]
+    assert float(first_record["ndcg"]) == record["metrics"]["ndcg"]
     assert record["metrics"]["ndcg_over_popularity"] > 0.02
     assert record["problem"]["feedback"] == "cascading"
     policy = load(tmp_path / "model")
