@@ -10,7 +10,7 @@ from recbandits.evaluation.estimate import Estimate, difference
 from recbandits.evaluation.estimators import ips, replay, snips, switch_dr
 from tools.lock import ROOT
 
-WORLD = make_environment()
+ENVIRONMENT = make_environment()
 METHODS = ["normal", "bootstrap", "bernstein"]
 FEWER = {"bootstrap": {"resamples": 300}}
 
@@ -23,7 +23,7 @@ def table():
 
 
 def estimates(n, rewards="0 or 1", seed=0, **changes):
-    log = {name: column[0] for name, column in draw_logs(WORLD, rewards, n, seed=seed).items()}
+    log = {name: column[0] for name, column in draw_logs(ENVIRONMENT, rewards, n, seed=seed).items()}
     return judge(log | changes, seed)
 
 
@@ -186,17 +186,17 @@ def test_a_higher_level_is_wider(method):
 
 def paired_estimates(n, replications, name="SNIPS"):
     """Pairs of estimates of two similar policies on the same logs, and their true difference."""
-    other = 0.8 * WORLD.target + 0.2 * WORLD.logging_policy
-    logs = draw_logs(WORLD, "0 or 1", n, replications)
+    other = 0.8 * ENVIRONMENT.target + 0.2 * ENVIRONMENT.logging_policy
+    logs = draw_logs(ENVIRONMENT, "0 or 1", n, replications)
     pairs = []
     for i in range(replications):
         log = {column: values[i] for column, values in logs.items()}
         changed = log | {
             "target": other[log["kind"], log["action"]],
-            "q_target": (other * WORLD.model).sum(axis=1)[log["kind"]],
+            "q_target": (other * ENVIRONMENT.model).sum(axis=1)[log["kind"]],
         }
         pairs.append((judge(log, 0)[name], judge(changed, 0)[name]))
-    return pairs, ((WORLD.target - other) * WORLD.expected).sum(axis=1).mean()
+    return pairs, ((ENVIRONMENT.target - other) * ENVIRONMENT.expected).sum(axis=1).mean()
 
 
 @pytest.mark.parametrize("name", ["IPS", "SNIPS", "DR", "SNDR"])

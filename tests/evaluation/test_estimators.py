@@ -8,7 +8,7 @@ from recbandits.evaluation import estimators
 
 LOGGED = ("reward", "propensity", "target")
 MODELLED = (*LOGGED, "q_action", "q_target")
-WORLD = make_environment()
+ENVIRONMENT = make_environment()
 
 
 def call(name, log, **options):
@@ -30,7 +30,7 @@ every = pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.fixture(scope="module")
 def log():
     """2,000 decisions with skewed rewards."""
-    return {name: column[0] for name, column in draw_logs(WORLD, "log-normal", 2000).items()}
+    return {name: column[0] for name, column in draw_logs(ENVIRONMENT, "log-normal", 2000).items()}
 
 
 @pytest.fixture
@@ -183,34 +183,34 @@ def errors_of(estimator, logs, truth):
 
 @pytest.mark.parametrize("rewards", REWARDS)
 def test_ips_and_dr_are_unbiased_if_propensities_are_right_and_the_direct_method_is_not(rewards):
-    logs = draw_logs(WORLD, rewards, 500, replications=400, seed=1)
+    logs = draw_logs(ENVIRONMENT, rewards, 500, replications=400, seed=1)
     for name in ("ips", "dr"):
-        error, spread = errors_of(lambda log, name=name: call(name, log), logs, WORLD.truth)
+        error, spread = errors_of(lambda log, name=name: call(name, log), logs, ENVIRONMENT.truth)
         assert abs(error) < 3 * spread
-    error, spread = errors_of(lambda log: call("direct_method", log), logs, WORLD.truth)
+    error, spread = errors_of(lambda log: call("direct_method", log), logs, ENVIRONMENT.truth)
     assert abs(error) > 10 * spread
 
 
 def test_dr_is_unbiased_with_wrong_propensities_if_the_model_is_right():
     """Propensities a third too small: IPS is half too large, DR is not."""
-    logs = draw_logs(WORLD, "0 or 1", 500, replications=400, seed=2)
+    logs = draw_logs(ENVIRONMENT, "0 or 1", 500, replications=400, seed=2)
     logs["propensity"] = logs["propensity"] / 1.5
-    logs["q_action"] = WORLD.expected[logs["kind"], logs["action"]]
-    logs["q_target"] = (WORLD.target * WORLD.expected).sum(axis=1)[logs["kind"]]
+    logs["q_action"] = ENVIRONMENT.expected[logs["kind"], logs["action"]]
+    logs["q_target"] = (ENVIRONMENT.target * ENVIRONMENT.expected).sum(axis=1)[logs["kind"]]
     for name in ("dr", "sndr"):
-        error, spread = errors_of(lambda log, name=name: call(name, log), logs, WORLD.truth)
+        error, spread = errors_of(lambda log, name=name: call(name, log), logs, ENVIRONMENT.truth)
         assert abs(error) < 3 * spread
-    error, spread = errors_of(lambda log: call("ips", log), logs, WORLD.truth)
-    assert error == pytest.approx(0.5 * WORLD.truth, abs=3 * spread)
+    error, spread = errors_of(lambda log: call("ips", log), logs, ENVIRONMENT.truth)
+    assert error == pytest.approx(0.5 * ENVIRONMENT.truth, abs=3 * spread)
 
 
 @pytest.mark.parametrize("name", ["ips", "snips", "dr", "sndr", "direct_method"])
 def test_subsampling_adds_no_bias_with_pass_prob_and_a_bias_without(name):
     """Records of the three best kinds survive with probability 0.2: without pass_prob, they are underrepresented."""
-    logs = draw_logs(WORLD, "0 or 1", 1000, replications=400, seed=3)
+    logs = draw_logs(ENVIRONMENT, "0 or 1", 1000, replications=400, seed=3)
     if name == "direct_method":
-        logs["q_target"] = (WORLD.target * WORLD.expected).sum(axis=1)[logs["kind"]]
-    by_kind = (WORLD.target * WORLD.expected).sum(axis=1)
+        logs["q_target"] = (ENVIRONMENT.target * ENVIRONMENT.expected).sum(axis=1)[logs["kind"]]
+    by_kind = (ENVIRONMENT.target * ENVIRONMENT.expected).sum(axis=1)
     pass_prob = np.where(by_kind > np.median(by_kind), 0.2, 1.0)
     logs["pass_prob"] = pass_prob[logs["kind"]]
     survived = np.random.default_rng(0).random((400, 1000)) < logs["pass_prob"]
@@ -223,9 +223,9 @@ def test_subsampling_adds_no_bias_with_pass_prob_and_a_bias_without(name):
 
     corrected, uncorrected = (np.array(list(values(choice))) for choice in (True, False))
     spread = corrected.std(ddof=1) / 20
-    assert corrected.mean() == pytest.approx(WORLD.truth, abs=3 * spread + 1e-3)
+    assert corrected.mean() == pytest.approx(ENVIRONMENT.truth, abs=3 * spread + 1e-3)
     assert uncorrected.mean() == pytest.approx(of_survivors, abs=3 * spread + 1e-3)
-    assert of_survivors < WORLD.truth - 6 * spread
+    assert of_survivors < ENVIRONMENT.truth - 6 * spread
 
 
 def test_diagnostics_by_hand(small):

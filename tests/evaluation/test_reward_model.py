@@ -16,13 +16,13 @@ from recbandits.evaluation.reward_model import assign_folds
 from recbandits.records import BanditLog, Log
 from recbandits.records.slate_log import SlateLog
 
-WORLD = make_environment()
-KINDS, ARMS = WORLD.expected.shape
+ENVIRONMENT = make_environment()
+KINDS, ARMS = ENVIRONMENT.expected.shape
 
 
 def make_log(n=3000, users=300, seed=0, **changes):
     """Log of the synthetic world as a `BanditLog`; user ids say nothing about kinds. Returns it with the kinds."""
-    drawn = {name: column[0] for name, column in draw_logs(WORLD, "0 or 1", n, seed=seed).items()}
+    drawn = {name: column[0] for name, column in draw_logs(ENVIRONMENT, "0 or 1", n, seed=seed).items()}
     columns = {
         "event_id": np.arange(n).astype(str),
         "time": np.full(n, np.datetime64("2026-01-01", "us")),
@@ -46,8 +46,8 @@ def test_the_model_predicts_the_mean_reward_of_every_kind_and_arm():
     """48 columns of 100 rewards or more each."""
     log, kind = make_log(20_000)
     q = cross_fit(log, one_hot(kind))
-    assert np.abs(q - WORLD.expected[kind]).mean() < 0.03
-    np.testing.assert_allclose(q, WORLD.expected[kind], atol=0.2)
+    assert np.abs(q - ENVIRONMENT.expected[kind]).mean() < 0.03
+    np.testing.assert_allclose(q, ENVIRONMENT.expected[kind], atol=0.2)
 
 
 def test_the_model_is_fitted_without_the_user():
@@ -145,10 +145,10 @@ def test_the_seed_decides_the_folds():
 def test_the_model_makes_the_interval_of_dr_shorter_than_that_of_ips():
     log, kind = make_log(4000)
     q = cross_fit(log, one_hot(kind))
-    results = estimates(log, WORLD.target[kind], q)
+    results = estimates(log, ENVIRONMENT.target[kind], q)
     assert np.ptp(results["DR"].interval()) < 0.85 * np.ptp(results["IPS"].interval())
     low, high = results["DR"].interval()
-    assert low < WORLD.truth < high
+    assert low < ENVIRONMENT.truth < high
 
 
 def test_invalid_folds_and_features_are_refused():

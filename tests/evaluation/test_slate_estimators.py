@@ -6,7 +6,7 @@ Expectations are sums over all outcomes of a world with four items, three slots 
 import numpy as np
 import pytest
 
-from benchmarks import slate_environment as world
+from benchmarks import slate_environment
 from recbandits.environments import clicks
 from recbandits.evaluation import difference, estimators
 from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
@@ -29,7 +29,7 @@ FAILS = [
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return {model: world.enumerate_outcomes(model) for model in world.CLICK_MODELS}
+    return {model: slate_environment.enumerate_outcomes(model) for model in slate_environment.CLICK_MODELS}
 
 
 def expectation(outcomes, name, q=None):
@@ -41,17 +41,17 @@ def expectation(outcomes, name, q=None):
 # the world
 
 
-@pytest.mark.parametrize("model", world.CLICK_MODELS)
+@pytest.mark.parametrize("model", slate_environment.CLICK_MODELS)
 def test_the_enumerated_clicks_are_those_of_the_click_models(outcomes, model):
     """Probabilities sum to 1, and the clicks of every slate have the marginal probabilities of the click model."""
     known = outcomes[model]
     assert known.logging_policy.sum() == pytest.approx(1.0)
     assert known.target.sum() == pytest.approx(1.0)
-    for user in range(world.USERS):
-        for slate in world.SLATES:
+    for user in range(slate_environment.USERS):
+        for slate in slate_environment.SLATES:
             rows = (known.log.user_id == user) & (known.log.slate == slate).all(axis=1)
             rates = known.logging_policy[rows] @ known.log.reward[rows] / known.logging_policy[rows].sum()
-            attraction = world.ATTRACTION[user, slate][None]
+            attraction = slate_environment.ATTRACTION[user, slate][None]
             np.testing.assert_allclose(rates, clicks.CLICK_MODELS[model]().probabilities(attraction)[0], rtol=1e-6)
 
 
@@ -73,7 +73,7 @@ def test_an_estimator_is_biased_where_its_assumption_fails(outcomes, name, model
     """
     known = outcomes[model]
     biased, columns = 0.0, [known.log.user_id[:, None], known.log.slate]
-    for slot in range(world.SLOTS):
+    for slot in range(slate_environment.SLOTS):
         conditions = columns[1][:, : slot + 1] if name != "IIPS" else columns[1][:, [slot]]
         _, group = np.unique(np.hstack([columns[0], conditions]), axis=0, return_inverse=True)
         group = group.ravel()
@@ -90,8 +90,12 @@ def test_with_the_true_model_the_error_of_cascade_dr_is_that_of_the_clicks(outco
     known = outcomes["cascade"]
     estimates = slate_estimates(known.log, **known.arguments, q=known.q, names=["RIPS", "cascade-DR"])
     terms = {name: estimate.influence + estimate.value for name, estimate in estimates.items()}
-    by_slate = (known.logging_policy * terms["cascade-DR"]).reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
-    probability = known.logging_policy.reshape(world.USERS, len(world.SLATES), -1).sum(axis=2)
+    by_slate = (
+        (known.logging_policy * terms["cascade-DR"])
+        .reshape(slate_environment.USERS, len(slate_environment.SLATES), -1)
+        .sum(axis=2)
+    )
+    probability = known.logging_policy.reshape(slate_environment.USERS, len(slate_environment.SLATES), -1).sum(axis=2)
     np.testing.assert_allclose((by_slate / probability).std(axis=1), 0, atol=1e-12)
     spread = {name: known.logging_policy @ (term - known.truth) ** 2 for name, term in terms.items()}
     assert spread["cascade-DR"] < 0.7 * spread["RIPS"]
