@@ -21,7 +21,7 @@ KINDS, ARMS = ENVIRONMENT.expected.shape
 
 
 def make_log(n=3000, users=300, seed=0, **changes):
-    """Log of the synthetic world as a `BanditLog`; user ids say nothing about kinds. Returns it with the kinds."""
+    """Draw a log of the synthetic environment; return it with the kinds of its users, which no user id tells."""
     drawn = {name: column[0] for name, column in draw_logs(ENVIRONMENT, "0 or 1", n, seed=seed).items()}
     columns = {
         "event_id": np.arange(n).astype(str),

@@ -1,6 +1,6 @@
 """Slate estimators: unbiased where their assumption holds, with the expected bias where it fails, and identities.
 
-Expectations are sums over all outcomes of a world with four items, three slots and two users, not means of draws.
+Expectations are sums over all outcomes for four items, three slots and two users, not means of draws.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def expectation(outcomes, name, q=None):
     return outcomes.logging_policy @ (estimate.influence + estimate.value)
 
 
-# the world
+# the environment
 
 
 @pytest.mark.parametrize("model", slate_environment.CLICK_MODELS)
