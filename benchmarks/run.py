@@ -60,7 +60,7 @@ def main():
     output.mkdir(parents=True, exist_ok=True)
     for name in names:
         metadata = {
-            "data": data.source,
+            "data": data.source.partition(" (")[0],  # without where it was read from
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "python": platform.python_version(),
             "tensorflow": tensorflow.__version__,

@@ -190,4 +190,7 @@ def draw(simulation, evaluation, answers):
         axes[1, 2].axis("off")
         for ax in axes.flat[:5]:
             ax.set(xscale="log", yscale="log")
+        sizes = sorted(simulation.loc[simulation["varied"] == "numbers in the context", "value"])
+        axes[0, 1].set_xticks(sizes, map(str, sizes))
+        axes[0, 1].minorticks_off()
     return fig
