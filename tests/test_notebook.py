@@ -146,10 +146,11 @@ def test_a_resource_is_shown_as_yaml_with_the_names_of_the_rest_api(capsys):
 
     machine = {"machine_spec": {"machine_type": "n2-standard-8"}, "replica_count": 1}
     pool = machine | {"container_spec": {"image_uri": "train", "args": ["fit", "--seeds=0"]}}
-    place = {"project": "movie-lab-42", "location": "us-central1", "staging_bucket": "gs://bucket"}
-    job = aiplatform.CustomJob("fit-a", [pool], credentials=AnonymousCredentials(), labels={"app": "a"}, **place)
+    project = {"project": "movie-lab-42", "location": "us-central1", "staging_bucket": "gs://bucket"}
+    options = {"credentials": AnonymousCredentials(), "labels": {"b": "2", "a": "1"}}
+    job = aiplatform.CustomJob("fit-a", [pool], **project, **options)
     show(job, "labels", "displayName")
-    assert capsys.readouterr().out == "labels:\n  app: a\ndisplayName: fit-a\n"
+    assert capsys.readouterr().out == "labels:\n  a: '1'\n  b: '2'\ndisplayName: fit-a\n"
     show(job)
     written = capsys.readouterr().out
     assert yaml.safe_load(written) == job.to_dict()

@@ -71,6 +71,8 @@ def record_metrics(notebook: str, data: str, *, profile: str, **metrics: float) 
 def show(resource: Any, *fields: str) -> None:
     """Print a resource of Vertex AI's SDK that was not created yet as YAML, with the names of the REST API.
 
+    Names within a part are sorted, because labels and parameters come in another order each time.
+
     Args:
       resource: an object with `to_dict()`, such as `aiplatform.CustomJob`.
       *fields: names of the parts to print; none for all.
@@ -78,7 +80,7 @@ def show(resource: Any, *fields: str) -> None:
     import yaml
 
     parts = resource.to_dict()
-    print(yaml.safe_dump({name: parts[name] for name in fields or parts}, sort_keys=False, width=110), end="")
+    print("".join(yaml.safe_dump({name: parts[name]}, width=110) for name in fields or parts), end="")
 
 
 def quiet_tensorflow() -> ModuleType:
