@@ -66,19 +66,20 @@ def run_all(sources, profile, build, root=ROOT, limit=None, solutions=False, wor
     started, stop, running = time.monotonic(), threading.Event(), []
     steps = sum(_count_steps(source) for source in sources)
     looks = {"bar_format": "{bar} {n}/{total} cells  {elapsed}  {desc}", "leave": False}
-    with (
-        tqdm(total=steps, disable=None, **looks) as bar,
-        ThreadPoolExecutor(workers) as pool,
-    ):
+    with tqdm(total=steps, disable=None, **looks) as bar, ThreadPoolExecutor(workers) as pool:
+
+        def show(count):
+            bar.update(count)
+            bar.refresh()  # the time goes on during a long cell, too
 
         def run(source):
             running.append(source.stem)
             bar.set_description_str(", ".join(running))
             copy = build / "notebooks" / source.relative_to(root)
-            options = {"cores": max(1, count_cores() // workers), "on_steps": bar.update, "stop": stop}
-            done = run_one(source, copy, profile, build, limit or LIMITS[profile], solutions, **options)
+            options = {"cores": max(1, count_cores() // workers), "on_steps": show, "stop": stop}
+            result = run_one(source, copy, profile, build, limit or LIMITS[profile], solutions, **options)
             running.remove(source.stem)
-            return done
+            return result
 
         queue = [source for source in sources if source.parent == root]
         queue += [source for source in reversed(sources) if source.parent != root]
@@ -125,7 +126,8 @@ def run_one(source, copy, profile, build, limit, solutions=False, cores=None, on
     """
     own, log = build / "runs" / source.stem, build / "logs" / f"{source.stem}.log"
     recorded = own / "artifacts" / "metrics" / f"{source.stem}.json"
-    for stale in (recorded, copy, copy.with_suffix(".html")):
+    shutil.rmtree(own, ignore_errors=True)  # else a job or a study of the last run would be read back
+    for stale in (copy, copy.with_suffix(".html")):
         stale.unlink(missing_ok=True)
     for file in (copy, log):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +170,7 @@ def main(arguments=None):
         sys.exit(str(error))
     build = ROOT / "build"
     with sole_run(build):
-        for leftover in ("notebooks", "logs", *(["runs"] if sources == find_notebooks() else [])):
+        for leftover in ("notebooks", "logs"):
             shutil.rmtree(build / leftover, ignore_errors=True)
         try:
             results = run_all(sources, options.profile, build)

@@ -119,9 +119,9 @@ class BigQueryWarehouse(Warehouse):
         from google.cloud import bigquery
         from google.cloud.bigquery.format_options import ParquetOptions
 
-        place = bigquery.Table(f"{self._dataset}.{staging}", _schema(table))
-        place.expires, place.labels = datetime.now(UTC) + _STAGING_LIFE, self._config.labels
-        self.client.create_table(place, exists_ok=True)  # as after an answer that was lost
+        destination = bigquery.Table(f"{self._dataset}.{staging}", _schema(table))
+        destination.expires, destination.labels = datetime.now(UTC) + _STAGING_LIFE, self._config.labels
+        self.client.create_table(destination, exists_ok=True)  # as after an answer that was lost
         lists = ParquetOptions()
         lists.enable_list_inference = True
         settings = bigquery.LoadJobConfig(
@@ -129,7 +129,7 @@ class BigQueryWarehouse(Warehouse):
         )
         file = io.BytesIO()
         pq.write_table(batch, file)
-        self.client.load_table_from_file(file, place.reference, rewind=True, job_config=settings).result()
+        self.client.load_table_from_file(file, destination.reference, rewind=True, job_config=settings).result()
 
     def _merge(self, groups):
         return self._writes.write({table.name: _batch(records) for table, records in groups.items()})
@@ -200,8 +200,8 @@ def _schema(table):
 def _partitions(table, expiry):
     from google.cloud.bigquery import TimePartitioning
 
-    kept = expiry is None or table.name == "verdicts"
-    life = None if kept else int(timedelta(days=expiry) / timedelta(milliseconds=1))
+    is_permanent = expiry is None or table.name == "verdicts"
+    life = None if is_permanent else int(timedelta(days=expiry) / timedelta(milliseconds=1))
     return TimePartitioning(field="time", expiration_ms=life)
 
 

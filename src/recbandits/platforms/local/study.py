@@ -83,8 +83,8 @@ class LocalStudy:
         tuned = True
         while tuned:  # until its tuner has ended, which may be about to start another trial
             tuned = is_held(self._directory)
-            for place in (self._directory / "trials").glob("*"):
-                self._unit(place.name).stop()
+            for directory in (self._directory / "trials").glob("*"):
+                self._unit(directory.name).stop()
             time.sleep(_POLL if tuned else 0)
 
     def _write_request(self, study):
