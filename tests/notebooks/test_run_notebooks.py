@@ -159,6 +159,14 @@ def test_the_solution_of_an_exercise_continues_the_notebook(write_notebook, tmp_
     assert results[1].notebook.cells[-1].cell_type == "markdown"
 
 
+def test_a_notebook_does_not_read_what_its_last_run_left(write_notebook, tmp_path):
+    code = "from recbandits.config import Config\nfile = Config.load().artifacts_dir / 'result'\n"
+    code += "assert not file.exists()\nfile.parent.mkdir(parents=True, exist_ok=True)\nfile.touch()\nfile.name"
+    source = write_notebook(tmp_path / "00-once.ipynb", code)
+    results = [run_one(source, tmp_path / "copy.ipynb", "quick", tmp_path / "build", limit=60) for _ in range(2)]
+    assert [result.problem for result in results] == ["", ""]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_leaves_no_process_and_the_next_one_works(hanging, number):
     process = start(hanging)
