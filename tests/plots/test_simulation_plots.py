@@ -189,7 +189,9 @@ def test_a_diamond_marks_the_regret_of_the_greedy_policy_of_agents_that_are_no_r
     figure = plots.totals(with_greedy(), references=REFERENCES, log=True)
     (axes,) = figure.axes
     labels = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
-    diamonds = {labels[line.get_ydata()[0]]: line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"}
+    diamonds = {
+        labels[round(line.get_ydata()[0])]: line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"
+    }
     expected = summary(runs())["regret"] / 2
     assert diamonds == pytest.approx({agent: expected[agent] for agent in ("LinUCB", "LinTS")})
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["greedy policy", "policy that explores"]

@@ -278,9 +278,9 @@ def test_the_model_card_says_what_was_recorded(exported):
         "| alpha | 0.1 |",
         "| layers | 64, 32 |",
         "| value | 4.2 | 4.1 to 4.3 |",
-        "| MSE | 0.84 | not known |",
+        "| MSE | 0.84 | not computed |",
         "- It has never met a user.",
-        "The first place is drawn with probability proportional to exp(score / 0.25).",
+        "The first slot is drawn with probability proportional to exp(score / 0.25).",
     ):
         assert line in card
 

@@ -164,7 +164,7 @@ def calibration(rating, predictions, bins=10) -> Figure:
             means = [[values[part].mean() for part in parts] for values in (prediction, rating)]
             ax.plot(*means, f"{marker}-", label=name)
         ax.set(title="Calibration on held-out ratings", xlabel="mean prediction [stars]", ylabel="mean rating [stars]")
-        ax.set(xlim=(0, 5), ylim=(0, 5))
+        ax.set(xlim=(-0.2, 5), ylim=(0, 5))  # a mean prediction can be below 0
         ax.legend(**BESIDE)
     return fig
 

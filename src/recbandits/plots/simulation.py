@@ -44,9 +44,10 @@ def curves(
             line = points[points["agent"] == agent]
             # agents that do alike have their markers at different places
             every = (0.12 * len(axes.lines) / points["agent"].nunique(), 0.12)
-            style = {"color": next(colours), "marker": next(markers), "markersize": 5, "markevery": every}
             if agent in references:
                 style = {"color": REFERENCE, "linestyle": next(dashes), "zorder": 1}
+            else:  # the colours of agents do not depend on the references beside them
+                style = {"color": next(colours), "marker": next(markers), "markersize": 5, "markevery": every}
             axes.plot(line["interactions"], line["mean"], label=agent, **style)
             band(axes, line["interactions"], line["low"], line["high"], style["color"])
         for label, value in (limits or {}).items():
@@ -87,13 +88,16 @@ def totals(runs, column="regret", references=(), title=None, unit="rating points
             colour, value = REFERENCE if agent in references else COLOURS[0], row[column]
             axes.plot([row[f"{column}_low"], row[f"{column}_high"]], [y, y], color=colour, linewidth=3, alpha=0.5)
             (mark,) = axes.plot(value, y, "o", color=colour)
-            axes.annotate(f"{value:.3f}", (value, y), (0, 6), textcoords="offset points", ha="center", size=9)
+            patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # dashed lines end at the number
+            axes.annotate(
+                f"{value:.3f}", (value, y), (0, 6), textcoords="offset points", ha="center", size=9, bbox=patch
+            )
             if agent in references:
                 axes.axvline(value, color=REFERENCE, linestyle="--", linewidth=1, zorder=1)
             elif column == "regret" and "greedy_regret" in table:
-                low, high = row["greedy_regret_low"], row["greedy_regret_high"]
-                axes.plot([low, high], [y, y], color=COLOURS[1], linewidth=1)
-                (diamond,) = axes.plot(row["greedy_regret"], y, "D", color=COLOURS[1], markerfacecolor="white")
+                low, high, below = row["greedy_regret_low"], row["greedy_regret_high"], y - 0.22
+                axes.plot([low, high], [below, below], color=COLOURS[1], linewidth=1)
+                (diamond,) = axes.plot(row["greedy_regret"], below, "D", color=COLOURS[1], markerfacecolor="white")
                 marks = {"greedy policy": diamond, "policy that explores": mark}
         if log:
             axes.set_xscale("log")

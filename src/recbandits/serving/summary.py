@@ -63,7 +63,7 @@ def model_card(settings):
         _purpose(settings),
         "## Training data and parameters",
         _training(summary),
-        "## How good it is",
+        "## Evaluation",
         _metrics(summary),
         "## Exploration",
         _exploration(settings["exploration"]),
@@ -118,7 +118,7 @@ def _metrics(summary):
     rows = ["| metric | value | 95 % interval |", "|---|---|---|"]
     for name, value in summary.metrics.items():
         value, *interval = value if isinstance(value, tuple) else (value,)
-        rows.append(f"| {name} | {value:.4g} | {' to '.join(f'{end:.4g}' for end in interval) or 'not known'} |")
+        rows.append(f"| {name} | {value:.4g} | {' to '.join(f'{end:.4g}' for end in interval) or 'not computed'} |")
     return "\n".join(rows)
 
 
@@ -130,17 +130,17 @@ def _exploration(exploration):
         )
     if exploration["name"] == "plackett_luce":
         return (
-            "Every place is drawn from the items that are left, with probability proportional to "
+            "Every slot is drawn from the items that are left, with probability proportional to "
             f"exp(score / {exploration['value']:g}). Each answer carries the exact probability of each item in its "
-            "place, given those above it."
+            "slot, given those above it."
         )
-    way = {
-        "epsilon_greedy": "goes to a random candidate with probability {value:g}, and to the best one otherwise",
+    rule = {
+        "epsilon_greedy": "has a uniformly random candidate with probability {value:g}, otherwise the best one",
         "softmax": "is drawn with probability proportional to exp(score / {value:g})",
         "inverse_gap": "is drawn by inverse-gap weighting with gamma {value:g}",
     }[exploration["name"]].format(value=exploration["value"])
     return (
-        f"The first place {way}. Each answer carries the exact probability of the item in that place; the others "
+        f"The first slot {rule}. Each answer carries the exact probability of the item in that slot; the others "
         "follow by score."
     )
 
