@@ -21,7 +21,7 @@ from tools.notebooks import ROOT, read
 class GoogleDetector(RegexBasedDetector):
     """API keys and access tokens of Google Cloud; service accounts' keys are found as private keys."""
 
-    secret_type = "Google Cloud key or token"
+    secret_type = "Google Cloud key or token"  # pragma: allowlist secret
     denylist: ClassVar = [re.compile(r"\bAIza[\w-]{35}\b"), re.compile(r"\bya29\.[\w.-]{20,}")]
 
 
