@@ -24,7 +24,7 @@ run: environment  ## Execute the notebooks; copies, HTML and an index page go to
 test: environment  ## Pass the tests, on two processes
 	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-images: environment  ## Build container images with docker, podman or buildah, whichever works here
+images: environment  ## Build container images and their bills of materials, with docker, podman or buildah
 	@$(PYTHON) -m tools.images $(IMAGES) $(if $(BASE),--base '$(BASE)')
 
 lab: environment  ## Open the notebooks in JupyterLab

@@ -22,12 +22,12 @@ def run_blocks(path):
     return namespace
 
 
-def with_package(path):
-    """Return whether the blocks of a page run with the package; tests/test_copy.py runs those of docs/copy.md."""
-    return path.name != "copy.md"
+def runs_here(path):
+    """Return False for pages whose blocks tests/test_copy.py and tests/test_contributing.py run."""
+    return path.name not in ("copy.md", "CONTRIBUTING.md")
 
 
-@pytest.mark.parametrize("path", list(filter(with_package, FILES)), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", list(filter(runs_here, FILES)), ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_blocks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path / "recbandits.toml"))

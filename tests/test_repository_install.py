@@ -3,9 +3,11 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tests.sockets import free_ports
 from tools.lock import ROOT
 
 PACKAGE = Path(recbandits.__file__).parent
-CORE = ("config", "checks", "notebook", "records", "data", "exploration", "evaluation", "serving")
+CORE = ("__main__", "config", "checks", "notebook", "records", "data", "exploration", "evaluation", "serving")
 NOT_CORE = {  # what of these layers belongs to the extras tf and serve
     *("data.tfrecords", "data.trajectories", "serving.saved_model"),
     *("serving.metrics", "serving.predictor", "serving.schemas", "serving.server", "serving.versions"),
@@ -112,6 +114,60 @@ def test_the_core_loads_a_policy_asks_it_and_evaluates_a_log(core, exported, tmp
 def test_the_core_imports_every_module_of_its_layers(core, tmp_path):
     code = f"import importlib\nfor name in {core_modules()}: importlib.import_module(name)"
     run([core, "-c", code], tmp_path)
+
+
+def report(python, folder, **variables):
+    """Return the rows that `python -m recbandits` prints, as a dict from name to text."""
+    variables = {"HOME": str(folder), "RECBANDITS_CONFIG": "", "RECBANDITS_MOVIELENS": ""} | variables
+    return dict(
+        re.split("  +", line, maxsplit=1)
+        for line in run([python, "-m", "recbandits"], folder, **variables).splitlines()
+    )
+
+
+def test_the_core_reports_what_it_has_and_what_each_extra_lacks(core, tmp_path):
+    """The extras are those of pyproject.toml; each command names its extra, and TF-Agents has commands of its own."""
+    rows = report(core, tmp_path)
+    assert rows["recbandits"] == recbandits.__version__
+    assert rows["configuration"] == "defaults, because there is no recbandits.toml"
+    assert rows["platform"] == f"local, files in {tmp_path}/artifacts"
+    assert rows["MovieLens"].startswith("not found; set RECBANDITS_MOVIELENS")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert {name.removeprefix("extra ") for name in rows if name.startswith("extra ")} == set(extras)
+    assert rows["extra plots"] == 'missing matplotlib: pip install "recbandits[plots]"'
+    assert all(rows[f"extra {extra}"].endswith(f'pip install "recbandits[{extra}]"') for extra in extras)
+    assert rows["TF-Agents"].endswith("pip install --no-deps tf-agents==0.19.0 gym==0.23.0")
+    assert rows["next"].startswith("help('recbandits.evaluation')")
+
+
+def test_the_report_names_the_data_and_the_settings_that_it_finds(core, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "obp-0.4.1-py3-none-any.whl").touch()
+    (tmp_path / "recbandits.toml").write_text('platform = "gcp"\nproject = "movie-lab-42"\n')
+    rows = report(core, tmp_path, RECBANDITS_CACHE=str(tmp_path / "cache"), RECBANDITS_MOVIELENS=str(tmp_path))
+    assert rows["MovieLens"] == f"{tmp_path}, from RECBANDITS_MOVIELENS"
+    assert rows["Open Bandit"] == str(tmp_path / "cache" / "obp-0.4.1-py3-none-any.whl")
+    assert rows["configuration"] == str(tmp_path / "recbandits.toml")
+    assert rows["platform"].startswith("gcp, ")
+    assert rows["project"] == "movie-lab-42 in us-central1"
+    (tmp_path / "recbandits.toml").write_text('platfrom = "gcp"\n')
+    rows = report(core, tmp_path, RECBANDITS_MOVIELENS=str(tmp_path / "nowhere"))
+    assert rows["MovieLens"] == f"RECBANDITS_MOVIELENS names {tmp_path}/nowhere, which is no directory"
+    assert rows["platform"].endswith("did you mean 'platform'?")
+
+
+def test_the_environment_of_the_repository_has_every_extra_but_the_gpu(tmp_path):
+    rows = report(sys.executable, tmp_path, PYTHONPATH=str(PACKAGE.parent))
+    missing = {name for name, text in rows.items() if "missing" in text}
+    assert missing <= {"extra gpu"}
+    assert rows["extra lab"] == "installed"
+    assert rows["next"].startswith(f"in {ROOT}: make run")
+
+
+def test_the_report_takes_at_most_100_lines_and_no_tensorflow():
+    assert len((PACKAGE / "__main__.py").read_text(encoding="utf-8").splitlines()) <= 100
+    code = "import sys, recbandits.__main__ as m; m.main(); assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_a_module_that_needs_tensorflow_names_the_commands(core, tmp_path):

@@ -28,7 +28,11 @@ LAYERS = [
     "platforms",
     "loop",
 ]
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+OUTSIDE = {
+    PACKAGE / "__init__.py",
+    PACKAGE / "__main__.py",
+}  # of all layers; tests/test_repository_install.py has its own
+MODULES = sorted(set(PACKAGE.rglob("*.py")) - OUTSIDE)
 
 WATCHED_IMPORT = f"""
 import json, sys, time

@@ -1,12 +1,15 @@
-"""Build the container images with docker, podman or buildah, whichever works on this machine."""
+"""Build the container images with docker, podman or buildah, and write their bills of materials to build/sbom/."""
 
 import argparse
 import sys
 
+from recbandits.checks import write_text
 from recbandits.config import Config
 from recbandits.platforms.images import checkout, targets
 from recbandits.platforms.local.images import LocalImages
 from recbandits.platforms.protocol import PlatformError
+from tools.lock import ROOT
+from tools.sbom import make_sbom
 
 
 def main():
@@ -18,6 +21,8 @@ def main():
     try:
         for name in arguments.images:
             print(f"built {images.build(name, arguments.base or None)}")
+            sbom = write_text(ROOT / "build" / "sbom" / f"{name}.cdx.json", make_sbom(name, arguments.base))
+            print(f"wrote {sbom.relative_to(ROOT)}")
     except PlatformError as error:
         sys.exit(str(error))
 

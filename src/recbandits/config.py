@@ -14,6 +14,10 @@ from recbandits import checks
 
 FILE_NAME = "recbandits.toml"
 FILE_VARIABLE = "RECBANDITS_CONFIG"
+PLATFORMS = {  # the class of each; another platform is another entry
+    "local": "recbandits.platforms.local:LocalPlatform",
+    "gcp": "recbandits.platforms.gcp:GcpPlatform",
+}
 ROLES = ("train", "serve", "function", "build")  # each has a service account on Google Cloud
 
 _NAME = r"[a-z](?:-?[a-z0-9])*"
@@ -50,7 +54,7 @@ class Config:
     """The settings of a project.
 
     Attributes:
-      platform: "local" (the default, needs nothing else) or "gcp".
+      platform: "local" (the default, needs nothing else), "gcp", or another key of `PLATFORMS`.
       project: Google Cloud project id; required on "gcp", may be empty on "local".
       region: Google Cloud region of every resource.
       prefix: first part of every resource name.
@@ -74,7 +78,7 @@ class Config:
     folder: Path | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        checks.require(self.platform in ("local", "gcp"), "platform", "'local' or 'gcp'", self.platform)
+        checks.require(self.platform in PLATFORMS, "platform", " or ".join(map(repr, PLATFORMS)), self.platform)
         if self.platform == "gcp" and self.project == "":
             raise ValueError("project must be set when platform is 'gcp': give the id of a Google Cloud project")
         optional = [name for name in ("project", "alert_email") if getattr(self, name) != ""]
@@ -96,7 +100,7 @@ class Config:
           FileNotFoundError: `path` does not exist.
           ValueError: the file is a directory or not TOML, has an unknown key, or a value is refused.
         """
-        file = Path(path) if path is not None else _find()
+        file = Path(path) if path is not None else find_file()
         settings = _read(file) if path is not None or file.exists() else {}
         overrides = {name: os.environ.get(f"RECBANDITS_{name.upper()}") for name in SETTINGS}
         settings |= {name: value for name, value in overrides.items() if value is not None}
@@ -184,8 +188,8 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _find() -> Path:
-    """Return the path of the configuration file of this process, which may not exist."""
+def find_file() -> Path:
+    """Return the path of the configuration file of this process, which may not exist yet."""
     if named := os.environ.get(FILE_VARIABLE):
         return Path(named)
     files = [folder / FILE_NAME for folder in (Path.cwd(), *Path.cwd().parents)]

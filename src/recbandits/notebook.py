@@ -21,7 +21,7 @@ from recbandits.config import Config, count_cores
 
 PROFILES = ("quick", "full")
 GIB = 2**30
-_TF_AGENTS = ("tf-agents==0.19.0", "gym==0.23.0")  # no extra can require them: see pyproject.toml
+TF_AGENTS = ("tf-agents==0.19.0", "gym==0.23.0")  # no extra can require them: see pyproject.toml
 
 # Lines that TensorFlow's C++ code writes at start-up on every machine; none requires an action.
 _START_LINES = re.compile(
@@ -149,7 +149,7 @@ def check_packages(requirements: list[str] | None = None) -> list[Check]:
     Returns:
       list of `Check`, one for each package, sorted by name.
     """
-    lines = [*(metadata.requires("recbandits") or ()), *_TF_AGENTS] if requirements is None else requirements
+    lines = [*(metadata.requires("recbandits") or ()), *TF_AGENTS] if requirements is None else requirements
     specifiers: dict[str, SpecifierSet] = {}
     for requirement in map(Requirement, lines):
         if requirement.marker is None or requirement.marker.evaluate({"extra": "lab"}):

@@ -3,7 +3,12 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    "platform_contract", "endpoints_contract", "jobs_contract", "messages_contract", "warehouse_contract"
+    "platform_contract",
+    "tests.platforms.platform_contract",
+    "endpoints_contract",
+    "jobs_contract",
+    "messages_contract",
+    "warehouse_contract",
 )
 
 

@@ -13,6 +13,7 @@ import subprocess
 import time
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from recbandits.config import Config
 from recbandits.platforms.images import image_steps
@@ -21,6 +22,7 @@ from recbandits.serving.metrics import read_metrics
 from recbandits.serving.policy import load
 from tests.sockets import free_ports, get_json, get_text
 from tools.lock import ROOT
+from tools.sbom import find_packages
 
 STAND_IN = "localhost/recbandits-base:3.11"
 PACKAGES = "ca-certificates,netbase,tzdata,python3,python3-pip,python3-venv"
@@ -136,7 +138,7 @@ def of(*names):
 def test_an_image_has_what_it_needs_and_no_more(image):
     name = image.uri.rpartition("/")[2].partition(":")[0]
     packages, user = json.loads(run(*image.command("python", "-c", INSIDE)))
-    assert "recbandits" in packages
+    assert find_packages(name).keys() | {"recbandits"} <= set(map(canonicalize_name, packages)), "the bill of materials"
     assert ABSENT[name] & set(packages) == set()
     assert user == {"serve": 1000, "train": 0}[name]
     assert image.size < LARGEST[name]

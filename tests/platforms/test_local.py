@@ -5,7 +5,6 @@ import time
 
 import psutil
 import pytest
-from platform_contract import PlatformContract
 
 from recbandits.config import Config
 from recbandits.platforms.functions import Function
@@ -13,6 +12,7 @@ from recbandits.platforms.jobs import Job
 from recbandits.platforms.local import DIRECTORIES, LocalPlatform
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.protocol import PlatformError
+from tests.platforms.platform_contract import PlatformContract
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ def make_agent(agent: object, environment: object, seed: int = 0, **values: obje
 
     Args:
       agent: a name of `NAMES` with its parameters in `values`, or parameters such as `LinUCB(alpha=0.5)`; for slates a
-        name of `RANKING_NAMES`, or parameters such as `Ranking(temperature=0.5)`.
+        name of `RANKING_NAMES`, or parameters such as `Ranking(temperature=0.5)`. Parameters of your own have a method
+        `make(time_step_spec, action_spec, seed)` that returns a TF-Agents agent.
       environment: anything with TF-Agents' `time_step_spec()` and `action_spec()`; the baselines that read more than an
         observation (best fixed arm, oracle, popularity) need an environment of this package. For slates, the spec of
         the reward says whether the feedback is a score vector or cascading.
@@ -45,13 +46,15 @@ def make_agent(agent: object, environment: object, seed: int = 0, **values: obje
         agent = _make_parameters(agent, values)
     elif values:
         raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
-    elif type(agent) not in _FACTORIES and type(agent) not in _BASELINES:
+    elif not hasattr(agent, "make") and type(agent) not in _FACTORIES and type(agent) not in _BASELINES:
         raise ValueError(f"agent must be a name ({', '.join(_NAMES)}) or parameters of one, got {agent!r}")
     specs = environment.time_step_spec(), environment.action_spec()
     observation = specs[0].observation
     for part in tf.nest.flatten(observation[0] if isinstance(observation, tuple) else observation):
         checks.require(part.dtype == tf.float32, "observations", "float32", f"{part.name!r} of {part.dtype.name}")
-    if type(agent) in _BASELINES:
+    if hasattr(agent, "make"):
+        bandit_agent = agent.make(*specs, seed)
+    elif type(agent) in _BASELINES:
         bandit_agent = _make_baseline(agent, specs, seed, environment)
     else:
         bandit_agent = _FACTORIES[type(agent)](agent, specs, seed)

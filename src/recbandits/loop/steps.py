@@ -40,7 +40,7 @@ def platform_of(config):
 def config_parameter(config):
     """Return a `Config` as a dict of texts, without the artifacts directory where a step has not got it."""
     settings = {name: getattr(config, name) for name in SETTINGS if name != "artifacts"}
-    return settings | ({"artifacts": str(config.artifacts_dir)} if config.platform == "local" else {})
+    return settings | ({} if config.platform == "gcp" else {"artifacts": str(config.artifacts_dir)})
 
 
 def directory_of(uri):

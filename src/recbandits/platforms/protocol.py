@@ -21,7 +21,7 @@ class Platform(Protocol):
     """A place where the project keeps its things.
 
     Attributes:
-      name: "local" or "gcp".
+      name: its key in `config.PLATFORMS`, such as "local" or "gcp".
       config: the `Config` that it was made from.
     """
 
