@@ -41,7 +41,7 @@ def closed_loop():
         "importer": Box(12.3, 0.4, "importer\na log, once"),
         "trigger": Box(15.9, -1.6, "trigger\ncron, or n new events"),
         "guard": Box(8.7, -4.4, "guardrail\npromotes, rolls back"),
-        "deployer": Box(5.0, -6.3, "deployer\nonly through the gate"),
+        "deployer": Box(5.0, -6.3, "deployer\ncandidates that\npassed the gate"),
         "evaluator": Box(8.7, -6.3, "evaluator\noff-policy, interval"),
         "trainer": Box(12.3, -6.3, "trainer\nnew events, one pass"),
         "ingester": Box(15.9, -6.3, "ingester\nwindow, join, digest"),

@@ -41,7 +41,7 @@ def serving_version(endpoint):
 
 
 def deploy(endpoint, model_dir, judgement, serving_version, canary=Guardrail.canary, now=None):
-    """Deploy a model as a canary if it passed the gate; the first one serves everybody.
+    """Deploy a model as a canary if it passed the gate; the first one serves all users.
 
     Args:
       endpoint: `platforms.endpoints.Endpoint`
@@ -96,7 +96,7 @@ def deploy_policy(endpoint, policy, version, judgement, expected, canary=Guardra
         return verdict_of(kind, version, serving or "", occasion, refusal, now, judgement)
     if serving is None:
         endpoint.deploy(policy, 100)
-        return verdict_of("deployed", version, "", occasion, "It is the first: it serves everybody.", now)
+        return verdict_of("deployed", version, "", occasion, "It is the first policy and serves all users.", now)
     _undeploy_others(endpoint, serving, shares)
     endpoint.deploy(policy, canary)
     why = f"Canary for {canary} % of the users. {judgement.why}"

@@ -86,7 +86,7 @@ def remove_loop(config):
 
 
 def follow_loop(config, stop, show=print):
-    """Say what a deployed loop does, until it is told to stop; the loop itself goes on.
+    """Print the progress of a deployed loop until an event is set; the loop itself goes on.
 
     Args:
       config: Config with the platform "gcp".

@@ -234,10 +234,13 @@ def _missing_bounds(difference, low, high, value):
 def _decide(low, high, margin):
     """Return (outcome, why) of an interval that rests on enough evidence."""
     if low > -margin:
-        return "passed", f"Passed: it is not worse than what serves by {margin:.3g} or more"
+        return "passed", f"Passed: it is non-inferior to the serving policy by a margin of {margin:.3g}"
     if high < -margin:
-        return "refused", f"Refused: it is significantly worse than what serves, by more than {margin:.3g}"
-    return "held", f"Held: more decisions must tell whether it is worse than what serves by {margin:.3g} or more"
+        return "refused", f"Refused: it is significantly worse than the serving policy, by more than {margin:.3g}"
+    return (
+        "held",
+        f"Held: more decisions are needed to know whether it is worse than the serving policy by {margin:.3g} or more",
+    )
 
 
 def _held(missing, **facts):

@@ -178,7 +178,7 @@ def canary(visits: pd.DataFrame, title=None) -> Figure:
                 right.errorbar(x, mean, reach, fmt="o", color=colour, capsize=3, label=label)
         right.set_xticks(stages, labels)
         right.set(xlabel="share of the canary", ylabel="mean reward per user [rating points],\n95 % interval")
-        right.legend(loc="best")
+        right.legend(**BESIDE)
     return fig
 
 

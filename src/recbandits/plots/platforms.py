@@ -59,7 +59,7 @@ def sizes(megabytes: pd.Series, total: float, title=None) -> Figure:
     """
     with figure(7.5, 1.0 + 0.27 * len(megabytes)) as (fig, axes):
         bar_rows(axes, megabytes, [f"{value:,.0f} MB, {value / total:.0%}" for value in megabytes])
-        axes.set(xlabel=f"megabytes, {total:,.0f} in total", title=title)
+        axes.set(xlabel=f"size [MB], {total:,.0f} MB in total", title=title)
     return fig
 
 

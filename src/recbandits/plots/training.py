@@ -46,7 +46,7 @@ def step_times(steps, title=None) -> Figure:
                 bottom += table[part].to_numpy()
             panel.set(title=f"{label}\nmedian {table['total'].median():.1f} ms", xlabel="step")
             panel.grid(axis="x", visible=False)
-        axes[0].set_ylabel("milliseconds per step")
+        axes[0].set_ylabel("time per step [ms]")
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 
@@ -64,7 +64,7 @@ def time_per_example(table: pd.DataFrame, title=None) -> Figure:
             axes.barh(position, values.fillna(0), 0.7, left, color=colour, label=part)
             left += values.fillna(0).to_numpy()
         annotate_rows(axes, total, [f"{value:.1f}" for value in total], reach=1.08)
-        axes.set(xlabel="microseconds per example", title=title)
+        axes.set(xlabel="time per example [µs]", title=title)
         if table.shape[1] > 1:
             axes.legend(**BESIDE)
     return fig
@@ -82,7 +82,8 @@ def elapsed(histories, title=None) -> Figure:
             style = {"color": COLOURS[number // 2 % len(COLOURS)], "linestyle": ("-", "--")[number % 2]}
             axes.plot([0, *history["epoch"]], [0, *history["seconds"].cumsum()], label=label, **style)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set(xlabel="epochs", ylabel="seconds, compilation included", title=title, xlim=(0, None), ylim=(0, None))
+        axes.set(xlabel="epoch", ylabel="training time, start-up included [s]", xlim=(0, None), ylim=(0, None))
+        axes.set_title(title)
         axes.legend(**BESIDE)
     return fig
 
@@ -102,7 +103,7 @@ def operations(table: pd.DataFrame, most=8, title=None) -> Figure:
     colours = [COLOURS[0] if name in table.index else REFERENCE for name in bars.index]
     with figure(7.5, 1.0 + 0.3 * len(bars)) as (fig, axes):
         bar_rows(axes, bars, texts, reach=1.3, color=colours)
-        axes.set(xlabel="milliseconds in all threads", title=title)
+        axes.set(xlabel="time in all threads [ms]", title=title)
     return fig
 
 
