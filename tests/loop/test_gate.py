@@ -48,7 +48,7 @@ def test_a_better_candidate_passes_and_its_interval_covers_the_truth(users, log)
 def test_a_candidate_that_is_significantly_worse_is_refused(users, log):
     judgement = judge_log(log, policy(users, 0.2), policy(users, 0.5), Gate(margin=0.0))
     assert (judgement.outcome, judgement.passed, judgement.missing) == ("refused", False, "")
-    assert judgement.why.startswith("Refused: it is significantly worse than what serves")
+    assert judgement.why.startswith("Refused: it is significantly worse than the serving policy")
     assert judgement.high < 0
 
 
@@ -69,12 +69,12 @@ def test_few_decisions_that_resemble_the_candidates_are_not_enough(users, log):
     assert judge_log(log, policy(users, 1.0), policy(users, 0.5), Gate(margin=5.0)).passed
 
 
-@pytest.mark.parametrize("name", ["the candidate", "what serves"])
+@pytest.mark.parametrize("name", ["the candidate", "the serving policy"])
 def test_both_sides_need_rewarded_decisions(users, log, name):
     """Clicks of 30 users of 3,000: the side whose weights leave fewer of them is the one that the reason names."""
     clicks = dataclasses.replace(log, reward=(np.arange(3000) % 100 == 0).astype(float))
     policies = [policy(users, 0.6), policy(users, 0.5)]
-    if name == "what serves":
+    if name == "the serving policy":
         policies.reverse()
         clicks = dataclasses.replace(clicks, propensity=probabilities_of(policies[0], log)[range(3000), log.action])
     judgement = judge_log(clicks, *policies, Gate(rewarded_decisions=29.99))
@@ -169,7 +169,7 @@ def test_the_intervals_have_the_level_of_the_gate_and_the_page_says_so(users, lo
 @pytest.mark.parametrize("position", range(4))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_candidate_is_held_where_a_number_is_not_finite(position, value):
-    """Difference, low, high and value of what serves."""
+    """Difference, low, high and value of the serving policy."""
     numbers = [0.5, 0.4, 0.6, 0.1]
     assert gate_module._missing_bounds(*numbers) == ""
     numbers[position] = value

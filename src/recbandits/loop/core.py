@@ -1,4 +1,4 @@
-"""The core of the loop: guard what serves, count what is new, learn, judge and deploy.
+"""The core of the loop: guard the serving policy, count new decisions, learn, judge and deploy.
 
 It knows no clock and starts no process: `rounds` drives it by a virtual clock with a learner in memory, `live` and a
 Cloud Function by the time of day with a pipeline.

@@ -1,4 +1,4 @@
-"""The gate: a candidate is compared with what serves, on logged decisions that it has not learnt from."""
+"""The gate: a candidate is compared with the serving policy, on logged decisions that it has not learnt from."""
 
 import html
 import json
@@ -34,12 +34,12 @@ class Judgement:
       low: lower end of its interval.
       high: upper end.
       candidate_value: (value, low, high) of the candidate; three times None without an estimate.
-      serving_value: likewise of what serves.
+      serving_value: likewise of the serving policy.
       effective_sample_size: decisions of equal weight behind the estimates, the fewer of the two.
       rewarded_decisions: those of them with a rare reward, such as a click; likewise.
       decisions: number of held-out decisions behind the estimates.
       missing: the evidence that is missing, in words; empty where there is enough.
-      margin: loss up to which the candidate is non-inferior: the share of the gate times the value of what serves.
+      margin: loss up to which the candidate is non-inferior: the share of the gate times the value of the serving policy.
       level: coverage of the intervals, in (0, 1).
     """
 
@@ -102,7 +102,7 @@ def judge(dataset, candidate, serving, gate=None):
     Args:
       dataset: directory that `loop.ingest.ingest` wrote.
       candidate: directory of a model (`loop.models`) or of an exported policy, a path or a gs:// URI.
-      serving: the same of what serves now.
+      serving: the same of the serving policy.
       gate: `Gate`; None for the defaults.
 
     Returns:
@@ -206,11 +206,11 @@ def predicted_values(policy, log):
 
 
 def _missing_evidence(values, gate):
-    """Say which evidence is missing for the `Estimate`s of the candidate and of what serves; empty text for none.
+    """Say which evidence is missing for the `Estimate`s of the candidate and of the serving policy; empty text for none.
 
     Comparisons are written so that NaN is missing evidence.
     """
-    for name, value in zip(("the candidate", "what serves"), values, strict=True):
+    for name, value in zip(("the candidate", "the serving policy"), values, strict=True):
         needs = (
             (value.effective_sample_size, gate.effective_sample_size, "decisions of equal weight"),
             (value.rewarded_decisions, gate.rewarded_decisions, "rewarded decisions of equal weight"),
