@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 FILE = "policy.json"
 FORMAT = 2
@@ -60,7 +61,7 @@ def read_bytes(uri: str | Path) -> bytes | None:
         return None
 
 
-def seal(directory, settings):
+def seal(directory: str | Path, settings: dict[str, Any]) -> str:
     """Write `policy.json` beside the files of a policy.
 
     Args:
@@ -78,7 +79,7 @@ def seal(directory, settings):
     return _version(content)
 
 
-def read(directory):
+def read(directory: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Read a policy directory, and verify that every byte is what was written.
 
     Returns:
