@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 FILE = "policy.json"
 FORMAT = 2
@@ -61,7 +60,7 @@ def read_bytes(uri: str | Path) -> bytes | None:
         return None
 
 
-def seal(directory: str | Path, settings: dict[str, Any]) -> str:
+def seal(directory: str | Path, settings: dict) -> str:
     """Write `policy.json` beside the files of a policy.
 
     Args:
@@ -79,7 +78,7 @@ def seal(directory: str | Path, settings: dict[str, Any]) -> str:
     return _version(content)
 
 
-def read(directory: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read(directory: str | Path) -> tuple[dict, dict[str, bytes]]:
     """Read a policy directory, and verify that every byte is what was written.
 
     Returns:

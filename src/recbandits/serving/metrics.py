@@ -56,7 +56,7 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-def read_metrics(text: str) -> dict[str, Any]:
+def read_metrics(text: str) -> dict:
     """Read the metrics of a prediction server from the text that it answers.
 
     Returns:

@@ -223,7 +223,7 @@ class ReleaseDocument(_Message):
     previous: dict[str, int] | None = Field(None, description="to return to; the present shares if missing")
 
 
-def openapi(health_route: str, predict_route: str) -> dict[str, Any]:
+def openapi(health_route: str, predict_route: str) -> dict:
     """Return the OpenAPI document of a server with these routes, a dict that fits into JSON."""
     form = "#/components/schemas/{model}"
     models: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in (Request, ReleaseDocument)]

@@ -4,7 +4,6 @@ import json
 import math
 import numbers
 from dataclasses import dataclass, field
-from typing import Any
 
 from recbandits.checks import require
 from recbandits.records.fields import TEXT
@@ -49,7 +48,7 @@ class TrainingSummary:
             object.__setattr__(self, name, value)
 
 
-def model_card(settings: dict[str, Any]) -> str:
+def model_card(settings: dict) -> str:
     """Write the model card of a policy, one page of Markdown.
 
     Args:

@@ -5,7 +5,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from recbandits import checks
 from recbandits.serving import policy
@@ -179,7 +179,7 @@ def batch_predict(policy: str | Path, source: str | Path, destination: str | Pat
     return answer_lines(source, destination, answer)
 
 
-def answer_lines(source: str | Path, destination: str | Path, answer: Callable[[bytes], dict[str, Any]]) -> Answered:
+def answer_lines(source: str | Path, destination: str | Path, answer: Callable[[bytes], dict]) -> Answered:
     """Answer every line of a file; the lines that are refused go to a file of their own.
 
     Args:
