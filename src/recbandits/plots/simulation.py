@@ -1,7 +1,6 @@
 """Pictures of simulations: regret over time and in total, how far users agree, which items are shown."""
 
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,12 +44,7 @@ def curves(
             line = points[points["agent"] == agent]
             # agents that do alike have their markers at different places
             every = (0.12 * len(axes.lines) / points["agent"].nunique(), 0.12)
-            style: dict[str, Any] = {
-                "color": next(colours),
-                "marker": next(markers),
-                "markersize": 5,
-                "markevery": every,
-            }
+            style: dict = {"color": next(colours), "marker": next(markers), "markersize": 5, "markevery": every}
             if agent in references:
                 style = {"color": REFERENCE, "linestyle": next(dashes), "zorder": 1}
             axes.plot(line["interactions"], line["mean"], label=agent, **style)
