@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 import tyro
@@ -29,8 +29,8 @@ from recbandits.platforms.schedules import next_time
 
 _RATE = 50.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
-_QUICK: dict[str, Any] = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
-_QUICK_GATE: dict[str, Any] = {"effective_sample_size": 60.0}
+_QUICK: dict = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
+_QUICK_GATE: dict = {"effective_sample_size": 60.0}
 _QUICK_GUARDRAIL = {"canary": 45, "ramp": 45, "least": 60, "most": 500}
 _DRIFT_AFTER, _DRIFT_SECONDS = (2, 10.0)  # rounds before the preference drift, and how long it takes
 _TICK, _LINE = 1.0, 6.0  # seconds between two ticks, and between two status lines
@@ -187,10 +187,7 @@ def settings_of(profile: str, rate: float = _RATE, drift: bool = False) -> Setti
     settings = Settings(STARS, rate=rate)
     if profile == "quick":
         gate, guardrail = settings.gate, settings.guardrail
-        parts: dict[str, Any] = {
-            "gate": replace(gate, **_QUICK_GATE),
-            "guardrail": replace(guardrail, **_QUICK_GUARDRAIL),
-        }
+        parts: dict = {"gate": replace(gate, **_QUICK_GATE), "guardrail": replace(guardrail, **_QUICK_GUARDRAIL)}
         settings = replace(settings, **_QUICK, **parts)
     if drift:
         settings = replace(settings, agent=replace(settings.agent, gamma=settings.forgetting))

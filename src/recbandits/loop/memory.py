@@ -168,7 +168,7 @@ class MemoryLearner:
 
     def deploy(self, candidate: MemoryModel, judgement: Judgement | None, now: datetime) -> Verdict:
         """Deploy a `MemoryModel` if it passed the gate; write the `Verdict` to the warehouse and return it."""
-        options: dict[str, Any] = {"canary": self._settings.guardrail.canary, "now": now, "until": candidate.until}
+        options: dict = {"canary": self._settings.guardrail.canary, "now": now, "until": candidate.until}
         policy, expected = candidate.policy, serving_version(self._endpoint)
         verdict = deploy_policy(self._endpoint, policy, candidate.version, judgement, expected, **options)
         self.models.setdefault(candidate.version, candidate)

@@ -20,6 +20,7 @@ from recbandits.loop.importing import UNIFORM
 from recbandits.loop.memory import MemoryEndpoint, MemoryLearner, MemoryModel
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
+from recbandits.platforms.pipelines import Run
 from recbandits.records import Log, Verdict
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,7 +94,7 @@ class Loop:
         verdicts.append(self.core.guard(self.now))
         return float(np.concatenate(rewards).mean()), [verdict for verdict in verdicts if verdict]
 
-    def retrain(self) -> Any:
+    def retrain(self) -> Verdict | Run | None:
         """Re-train on what is new, as the core does; return the `Verdict`, or None while a canary waits for its own."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
         return self.core.retrain(self.now, least_new=1)

@@ -21,7 +21,7 @@ from recbandits.loop.steps import settings_from
 from recbandits.platforms import choose
 
 
-@functions_framework.cloud_event  # type: ignore[arg-type]  # its hint says None; what is returned is for tests
+@functions_framework.cloud_event  # type: ignore[arg-type]  # it ignores the result
 def tick(event: CloudEvent) -> str:
     """Do what a message asks for; return what was started or decided, as text."""
     message = json.loads(base64.b64decode(event.data["message"]["data"]))
