@@ -401,6 +401,12 @@ def test_a_batch_goes_through_the_bucket_without_lines_that_are_no_instances(end
     assert (job["serviceAccount"], job["labels"]) == (CONFIG.account("serve"), LABELS)
 
 
+def test_a_batch_needs_a_policy(endpoint, tmp_path):
+    """An empty directory holds none."""
+    with pytest.raises(ValueError, match="there is no policy in"):
+        endpoint.batch_predict(tmp_path, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
 @pytest.mark.parametrize(("k", "size"), [(100, 64), (1_000, 8), (9_000, 1)])
 def test_no_request_of_a_batch_exceeds_the_limits_of_the_server(endpoint, cloud, exported, tmp_path, k, size):
     """At most 10,000 recommended items in a request: 64 lines of 100, 8 of 1,000, 1 of 9,000."""

@@ -1,7 +1,9 @@
 """Agents by name: a name and its parameters become a TF-Agents agent for an environment."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -22,7 +24,7 @@ from recbandits.agents.ranking.parameters import RANKING_NAMES
 from recbandits.agents.ranking.policy import SlatePolicy
 
 
-def make_agent(agent: object, environment: object, seed: int = 0, **values: object) -> tf_agent.TFAgent:
+def make_agent(agent: Any, environment: Any, seed: int = 0, **values: Any) -> tf_agent.TFAgent:
     """Make an agent for an environment.
 
     Args:
@@ -187,7 +189,7 @@ _BASELINES = {
     ranking.AlsRanking: lambda batch: batch.baselines["als"],
     ranking.OptimalRanking: lambda batch: batch.attraction,
 }
-_FACTORIES = {
+_FACTORIES: dict[type, Callable] = {
     parameters.LinUCB: _make_linear,
     parameters.LinTS: _make_linear,
     parameters.EpsilonGreedy: make_network_agent,

@@ -56,11 +56,10 @@ def make_linear_agent(
         return mean + alpha * width * tf.random.stateless_normal(tf.shape(width), seed)
 
     score_mean, score_bound = make_scores(estimate, alpha)
-    specs, options = (time_step_spec, action_spec), {"model": model, "number": number}
+    make = partial(BanditAgent, time_step_spec, action_spec, seed, score_mean, model=model, number=number)
     if thompson:
-        random_policy = partial(ScoringPolicy, random_scores="LinTS")
-        return BanditAgent(*specs, seed, score_mean, score_sample, make_collect_policy=random_policy, **options)
-    return BanditAgent(*specs, seed, score_mean, score_bound, **options)
+        return make(score_sample, make_collect_policy=partial(ScoringPolicy, random_scores="LinTS"))
+    return make(score_bound)
 
 
 def check_specs(

@@ -51,7 +51,7 @@ class Exp3MixtureAgent(mixture_agent.MixtureAgent):
 class _SeededCategorical(tfp.distributions.Categorical):
     """A categorical distribution that takes its seeds from a stream, so that a run that resumes repeats its draws."""
 
-    seeds = None
+    seeds: SeedStream
 
     def sample(self, sample_shape=(), seed=None, name="sample", **kwargs):
         """Draw as the base class does, with a seed of the stream when none is given."""

@@ -15,11 +15,13 @@ from tf_agents.typing import types
 from recbandits import exploration
 from recbandits.agents.agent import GLOBAL, PER_ARM, BanditAgent, ScoringPolicy, make_counter
 from recbandits.agents.linear import LinearModel, check_specs, make_scores, read_experience
-from recbandits.agents.parameters import Network, NeuralLinUCB
+from recbandits.agents.parameters import Boltzmann, EpsilonGreedy, Network, NeuralLinUCB, SquareCB
 from recbandits.serving.scorer import Scorer, linear_head, make_scorer
 
+Specs = tuple[types.TimeStep, types.NestedTensorSpec]
 
-def make_network_agent(parameters: Network, specs: tuple, seed: int) -> BanditAgent:
+
+def make_network_agent(parameters: EpsilonGreedy | Boltzmann | SquareCB, specs: Specs, seed: int) -> BanditAgent:
     """Make an agent that draws arms by an exploration around the predictions of a reward network.
 
     The specs are (time_step_spec, action_spec) of the environment.
@@ -29,7 +31,7 @@ def make_network_agent(parameters: Network, specs: tuple, seed: int) -> BanditAg
     return BanditAgent(*specs, seed, model.scores, model=model, make_collect_policy=explore_policy)
 
 
-def make_neural_linucb_agent(parameters: NeuralLinUCB, specs: tuple, seed: int) -> BanditAgent:
+def make_neural_linucb_agent(parameters: NeuralLinUCB, specs: Specs, seed: int) -> BanditAgent:
     """Make an agent that is epsilon-greedy while its network learns an encoding, and LinUCB on it afterwards.
 
     The specs are (time_step_spec, action_spec) of the environment.

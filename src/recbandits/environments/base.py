@@ -3,10 +3,11 @@
 import abc
 import copy
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from recbandits.tf import tf
 
+import numpy as np
 from tf_agents.bandits.environments import bandit_tf_environment
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
@@ -77,7 +78,8 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
       movie_ids: int array [movies]; the arms or items of a batch are rows of it; None where they have no ids.
     """
 
-    user_ids = movie_ids = None
+    user_ids: np.ndarray | None = None
+    movie_ids: np.ndarray | None = None
 
     def __init__(self, time_step_spec: ts.TimeStep, action_spec: tf.TypeSpec, batch_size: int, seed: int = 0):
         require(batch_size >= 1, "batch_size", "at least 1", batch_size)
@@ -103,8 +105,8 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
         self._seed.assign(seed)
         self._step_number.assign(step)
 
-    def batch(self) -> NamedTuple:
-        """Return the current batch without changing the state; a graph computes only those parts that it uses."""
+    def batch(self) -> Any:
+        """Return the current batch, a named tuple; a graph computes only those parts that it uses."""
         return self._draw()
 
     def advance(self) -> None:
@@ -116,7 +118,7 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
         return tf.stack([self._seed.read_value(), self._step_number.read_value() * _STREAMS + purpose])
 
     @abc.abstractmethod
-    def respond(self, batch: NamedTuple, action: tf.Tensor) -> Response:
+    def respond(self, batch: Any, action: tf.Tensor) -> Response:
         """Compute the response to actions, as the action spec has them, on the current batch, before `advance`."""
 
     @abc.abstractmethod

@@ -191,7 +191,7 @@ def _namespace(values: Any):
     return np, values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
 
 
-def _check(attraction):
+def _check(attraction: Array) -> tuple[Any, Array]:
     """Check the shape of attractions, and the values where they are known; return what `_namespace` does."""
     xp, attraction = _namespace(attraction)
     shape = list(attraction.shape)

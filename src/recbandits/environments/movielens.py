@@ -49,8 +49,8 @@ class MovieLensEnvironment(Environment):
         num_actions: int = 20,
         batch_size: int = 8,
         per_arm: bool = False,
-        movie_ids: Sequence[int] | None = None,
-        user_ids: Sequence[int] | None = None,
+        movie_ids: Sequence[int] | np.ndarray | None = None,
+        user_ids: Sequence[int] | np.ndarray | None = None,
         **options,
     ):
         users = _known_rows("user_ids", factorization.user_ids, user_ids)
@@ -156,8 +156,8 @@ class MovieLensRankingEnvironment(RankingEnvironment):
         num_items: int = 50,
         num_slots: int = 10,
         batch_size: int = 8,
-        user_ids: Sequence[int] | None = None,
-        movie_ids: Sequence[int] | None = None,
+        user_ids: Sequence[int] | np.ndarray | None = None,
+        movie_ids: Sequence[int] | np.ndarray | None = None,
         top: float = 0.5,
         **options,
     ):

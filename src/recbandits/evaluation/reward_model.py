@@ -16,7 +16,9 @@ from recbandits.records.log import Log
 from recbandits.records.slate_log import SlateLog
 
 
-def cross_fit(log: Log, features: Features, model: Any = None, folds: int = 5, seed: int = 0) -> np.ndarray:
+def cross_fit(
+    log: Log, features: Features | np.ndarray, model: Any = None, folds: int = 5, seed: int = 0
+) -> np.ndarray:
     """Predict the reward of every candidate by models that were fitted without the user of the decision.
 
     Args:

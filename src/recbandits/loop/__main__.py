@@ -4,16 +4,19 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
+import pandas as pd
 import tyro
 
 from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.data import movielens
+from recbandits.data.tables import MovieLens
 from recbandits.loop.deployment import deploy_loop, follow_loop, remove_loop
 from recbandits.loop.live import Loop
 from recbandits.loop.page import GUARDRAIL, write_page
@@ -26,8 +29,9 @@ from recbandits.platforms.schedules import next_time
 
 _RATE = 50.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
-_QUICK = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
-_QUICK_GATE, _QUICK_GUARDRAIL = {"effective_sample_size": 60.0}, {"canary": 45, "ramp": 45, "least": 60, "most": 500}
+_QUICK: dict = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
+_QUICK_GATE: dict = {"effective_sample_size": 60.0}
+_QUICK_GUARDRAIL = {"canary": 45, "ramp": 45, "least": 60, "most": 500}
 _DRIFT_AFTER, _DRIFT_SECONDS = (2, 10.0)  # rounds before the preference drift, and how long it takes
 _TICK, _LINE = 1.0, 6.0  # seconds between two ticks, and between two status lines
 _BLIND = 60.0  # seconds after which a loop that does not answer is given up
@@ -86,7 +90,15 @@ def _run_here(config, settings, *options):
     return finished
 
 
-def run(loop, data, rounds, stop, drift=False, cron=None, show=print):
+def run(
+    loop: Loop,
+    data: MovieLens,
+    rounds: int | None,
+    stop: threading.Event,
+    drift: bool = False,
+    cron: str | None = None,
+    show: Callable = print,
+) -> bool:
     """Run a `live.Loop` from nothing until so many verdicts of the gate, and the guardrail's on the last canary.
 
     Args:
@@ -112,7 +124,7 @@ def run(loop, data, rounds, stop, drift=False, cron=None, show=print):
         loop.start_up(stop)
         servers.result()
     loop.visit()
-    due = cron and next_time(cron, datetime.now(UTC))
+    due = next_time(cron, datetime.now(UTC)) if cron else datetime.now(UTC)
     shown, settling = 0, None
     while not stop.is_set():
         try:
@@ -120,7 +132,7 @@ def run(loop, data, rounds, stop, drift=False, cron=None, show=print):
             now = datetime.now(UTC)
             if cron is None or now >= due:
                 loop.core.tick(now, least_new=1 if cron else None)
-                due = cron and next_time(cron, now)
+                due = next_time(cron, now) if cron else now
             else:
                 loop.core.guard(now)
             verdicts, last = loop.platform.warehouse.verdicts(), time.monotonic()
@@ -145,18 +157,18 @@ def run(loop, data, rounds, stop, drift=False, cron=None, show=print):
     return loop.drain()
 
 
-def decided(verdicts):
+def decided(verdicts: pd.DataFrame) -> int:
     """Return the number of re-trainings that ended with a verdict of the gate: all but the first policy."""
     return max(0, int((~verdicts["kind"].isin(GUARDRAIL)).sum()) - 1)
 
 
-def canary_waits(verdicts):
+def canary_waits(verdicts: pd.DataFrame) -> bool:
     """Return whether the version that was deployed last has no verdict of the guardrail yet."""
     last = {} if verdicts.empty else verdicts.iloc[-1]
     return last.get("kind") in ("deployed", "ramped") and last["against"] != ""
 
 
-def status_line(loop, verdicts, rounds, seconds):
+def status_line(loop: Loop, verdicts: pd.DataFrame, rounds: int | None, seconds: float) -> str:
     """Say where a loop stands, in one line."""
     counts = loop.simulator.counts
     shares = sorted(loop.endpoint.traffic_split.items(), key=lambda item: -item[1])
@@ -175,7 +187,7 @@ def settings_of(profile: str, rate: float = _RATE, drift: bool = False) -> Setti
     settings = Settings(STARS, rate=rate)
     if profile == "quick":
         gate, guardrail = settings.gate, settings.guardrail
-        parts = {"gate": replace(gate, **_QUICK_GATE), "guardrail": replace(guardrail, **_QUICK_GUARDRAIL)}
+        parts: dict = {"gate": replace(gate, **_QUICK_GATE), "guardrail": replace(guardrail, **_QUICK_GUARDRAIL)}
         settings = replace(settings, **_QUICK, **parts)
     if drift:
         settings = replace(settings, agent=replace(settings.agent, gamma=settings.forgetting))

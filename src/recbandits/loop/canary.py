@@ -4,9 +4,11 @@ import math
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from recbandits.loop.gate import policy_directory
+import pandas as pd
+
+from recbandits.loop.gate import Judgement, policy_directory
 from recbandits.loop.models import FILE, read_model
 from recbandits.loop.settings import Guardrail
 from recbandits.records import Verdict
@@ -30,17 +32,24 @@ class Experiment(NamedTuple):
     start: datetime
 
     @property
-    def promoted(self):
+    def promoted(self) -> bool:
         """True if the newest has the larger share."""
         return self.share > 50
 
 
-def serving_version(endpoint):
+def serving_version(endpoint: Any) -> str | None:
     """Return the version with the largest share of the traffic; None where nothing is deployed."""
     return _largest(endpoint.traffic_split)
 
 
-def deploy(endpoint, model_dir, judgement, serving_version, canary=Guardrail.canary, now=None):
+def deploy(
+    endpoint: Any,
+    model_dir: str | Path,
+    judgement: Judgement | None,
+    serving_version: str | None,
+    canary: int = Guardrail.canary,
+    now: datetime | None = None,
+) -> Verdict:
     """Deploy a model as a canary if it passed the gate; the first one serves all users.
 
     Args:
@@ -68,7 +77,16 @@ def deploy(endpoint, model_dir, judgement, serving_version, canary=Guardrail.can
     return deploy_policy(endpoint, policy, load(policy).version, judgement, serving_version, canary, now, until)
 
 
-def deploy_policy(endpoint, policy, version, judgement, expected, canary=Guardrail.canary, now=None, until=None):
+def deploy_policy(
+    endpoint: Any,
+    policy: Any,
+    version: str,
+    judgement: Judgement | None,
+    expected: str | None,
+    canary: int = Guardrail.canary,
+    now: datetime | None = None,
+    until: datetime | None = None,
+) -> Verdict:
     """Deploy a policy whose version is known, as `deploy` does a model.
 
     Args:
@@ -99,11 +117,11 @@ def deploy_policy(endpoint, policy, version, judgement, expected, canary=Guardra
         return verdict_of("deployed", version, "", occasion, "It is the first policy and serves all users.", now)
     _undeploy_others(endpoint, serving, shares)
     endpoint.deploy(policy, canary)
-    why = f"Canary for {canary} % of the users. {judgement.why}"
+    why = f"Canary for {canary} % of the users. {judgement.why if judgement else ''}"
     return verdict_of("deployed", version, against, occasion, why, now, judgement)
 
 
-def experiment(shares, verdicts):
+def experiment(shares: dict[str, int], verdicts: pd.DataFrame) -> Experiment | None:
     """Find the running experiment from the shares and the verdicts so far.
 
     Args:
@@ -158,7 +176,9 @@ def _undeploy_others(endpoint, version, shares):
         endpoint.undeploy(other)
 
 
-def verdict_of(kind, version, against, occasion, why, now, estimate=None):
+def verdict_of(
+    kind: str, version: str, against: str, occasion: str, why: str, now: datetime | None, estimate: Any = None
+) -> Verdict:
     """Return a `Verdict`, with the same id when the same decision is repeated.
 
     Args:

@@ -83,7 +83,7 @@ def ingester(
         first, last = time_of(start), time_of(end)
     else:
         first, last, serving = plan_now(platform, rule)
-    options = {"holdout": holdout, "titles": titles_of(directory)}
+    options: dict = {"holdout": holdout, "titles": titles_of(directory)}
     manifest = ingest(platform.warehouse, first, last, rule, Features.load(directory), dataset.path, **options)
     names = ("start", "end", "snapshot", "decisions", "held_out", "digest")
     dataset.metadata.update({name: manifest[name] for name in names})
@@ -137,7 +137,7 @@ def trainer(
     seed: int,
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
-):
+) -> None:
     """Train a candidate: one pass over the events that its parent has not learnt yet.
 
     Args:
@@ -192,7 +192,7 @@ def evaluator(
     from recbandits.loop.settings import Gate
     from recbandits.loop.steps import model_of, platform_of
 
-    judgement = judge(dataset.path, model.path, model_of(platform_of(config), serving), Gate(**gate))
+    judgement = judge(dataset.path, model.path, model_of(platform_of(config), serving) or "", Gate(**gate))
     Path(report.path).write_text(judgement.html(), encoding="utf-8")
     names = ("difference", "low", "high", "effective_sample_size")
     values = {name: getattr(judgement, name) for name in names} | {"passed": int(judgement.passed)}

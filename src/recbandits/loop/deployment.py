@@ -1,12 +1,16 @@
 """The closed loop on Google Cloud: deployed by one call, removed by another."""
 
 import json
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from recbandits.config import Config
+from recbandits.data.tables import MovieLens
 from recbandits.loop.importing import write_first_log
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
@@ -28,7 +32,7 @@ _SETTLING = 30.0  # seconds
 _LINE = 30.0  # seconds between two status lines
 
 
-def deploy_loop(config, settings=None, data=None):
+def deploy_loop(config: Config, settings: Settings | None = None, data: MovieLens | None = None) -> None:
     """Deploy the loop: project, tables, images, topics, endpoint, functions, the first pipeline run, schedules.
 
     What is there is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run.
@@ -63,7 +67,7 @@ def deploy_loop(config, settings=None, data=None):
         platform.schedules.create(name, cron, simulator if name == "simulate" else topics["ticks"], payload)
 
 
-def remove_loop(config):
+def remove_loop(config: Config) -> None:
     """Remove what runs or is billed by the hour: schedules, pipeline runs, functions, topics and the endpoint.
 
     Data stay: the warehouse, the models, the bucket. `platform.clean_up` removes them as well.
@@ -85,7 +89,7 @@ def remove_loop(config):
     platform.endpoints.delete()
 
 
-def follow_loop(config, stop, show=print):
+def follow_loop(config: Config, stop: threading.Event, show: Callable = print) -> None:
     """Print the progress of a deployed loop until an event is set; the loop itself goes on.
 
     Args:

@@ -12,6 +12,8 @@ from scipy import special
 from recbandits.evaluation import cross_fit, difference, estimates
 from recbandits.loop.models import POLICY
 from recbandits.loop.settings import Gate
+from recbandits.records import Log
+from recbandits.serving.served import ServedPolicy
 
 __all__ = ["Gate", "Judgement", "judge", "judge_log", "policy_directory"]
 
@@ -39,7 +41,7 @@ class Judgement:
       rewarded_decisions: those of them with a rare reward, such as a click; likewise.
       decisions: number of held-out decisions behind the estimates.
       missing: the evidence that is missing, in words; empty where there is enough.
-      margin: loss up to which the candidate is non-inferior: the share of the gate times the value of the serving policy.
+      margin: loss up to which the candidate is non-inferior: the gate's share of the value of the serving policy.
       level: coverage of the intervals, in (0, 1).
     """
 
@@ -60,22 +62,22 @@ class Judgement:
     level: float = 0.95
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """True if the candidate may be deployed."""
         return self.outcome == "passed"
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Write the judgement as one line of JSON."""
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str) -> "Judgement":
         """Read what `to_json` wrote."""
         values = json.loads(text)
         pairs = {name: tuple(values[name]) for name in ("candidate_value", "serving_value")}
         return cls(**values | pairs)
 
-    def html(self):
+    def html(self) -> str:
         """Render the judgement as a small page, for a pipeline's artifact."""
         rows = {
             f"candidate {self.candidate}": self.candidate_value,
@@ -96,7 +98,7 @@ class Judgement:
         )
 
 
-def judge(dataset, candidate, serving, gate=None):
+def judge(dataset: str | Path, candidate: str | Path, serving: str | Path, gate: Gate | None = None) -> Judgement:
     """Judge a candidate by the held-out decisions of an ingested window.
 
     Args:
@@ -114,11 +116,11 @@ def judge(dataset, candidate, serving, gate=None):
     from recbandits.loop.ingest import decisions_of
     from recbandits.serving.policy import load
 
-    candidate, serving = (load(policy_directory(directory)) for directory in (candidate, serving))
-    return judge_log(decisions_of(dataset, held_out=True), candidate, serving, gate)
+    first, second = (load(policy_directory(directory)) for directory in (candidate, serving))
+    return judge_log(decisions_of(dataset, held_out=True), first, second, gate)
 
 
-def judge_log(log, candidate, serving, gate=None):
+def judge_log(log: Log, candidate: ServedPolicy, serving: ServedPolicy, gate: Gate | None = None) -> Judgement:
     """Judge a candidate by a log of decisions that it has not learnt from.
 
     Both policies are valued on the same records by a doubly robust estimator, whose reward model is a regression on the
@@ -173,13 +175,13 @@ def judge_log(log, candidate, serving, gate=None):
     )
 
 
-def policy_directory(directory):
+def policy_directory(directory: str | Path) -> str | Path:
     """Return the directory of a model's policy: its `policy/`, or itself if it is an exported policy."""
     policy = Path(directory) / POLICY
     return policy if policy.is_dir() else directory
 
 
-def probabilities_of(policy, log):
+def probabilities_of(policy: ServedPolicy, log: Log) -> np.ndarray:
     """Compute the probabilities, float [n, k], of the candidates of a `Log` under a `ServedPolicy`."""
     return policy.exploration.probabilities(_scores(policy, log), log.mask)
 
@@ -191,7 +193,7 @@ def _scores(policy, log):
     return scores
 
 
-def predicted_values(policy, log):
+def predicted_values(policy: ServedPolicy, log: Log) -> np.ndarray | None:
     """Predict the reward of each decision of a `Log` before its action is drawn, float [n]; None if that is impossible.
 
     It is the mean of the scores under the probabilities of the policy, a `ServedPolicy`, and depends on nothing but the
@@ -206,7 +208,7 @@ def predicted_values(policy, log):
 
 
 def _missing_evidence(values, gate):
-    """Say which evidence is missing for the `Estimate`s of the candidate and of the serving policy; empty text for none.
+    """Return which evidence is missing for the `Estimate`s of candidate and serving policy; empty text for none.
 
     Comparisons are written so that NaN is missing evidence.
     """

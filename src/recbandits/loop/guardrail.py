@@ -6,8 +6,9 @@ requests.
 """
 
 import math
-from datetime import timedelta
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,12 @@ import pyarrow.compute as pc
 
 from recbandits.evaluation import sequential
 from recbandits.loop import canary
+from recbandits.loop.canary import Experiment
 from recbandits.loop.gate import predicted_values
 from recbandits.loop.ingest import log_of
-from recbandits.loop.settings import Guardrail
+from recbandits.loop.settings import Guardrail, Join
+from recbandits.platforms.warehouse import Warehouse
+from recbandits.records import Verdict
 
 _MISMATCH = 0.001  # probability with which a right split ever raises the alarm
 
@@ -42,7 +46,14 @@ class Evidence(NamedTuple):
     alarm: str
 
 
-def guard(endpoint, warehouse, now, rule, guardrail=None, policies=None):
+def guard(
+    endpoint: Any,
+    warehouse: Warehouse,
+    now: datetime,
+    rule: Join,
+    guardrail: Guardrail | None = None,
+    policies: Callable | None = None,
+) -> Verdict | None:
     """Compare the rewards of both versions, and ramp, promote, roll back or withdraw the newest, or collect more data.
 
     A canary is promoted when it is non-inferior: the lower bound of the difference is above -margin. It is rolled back
@@ -87,7 +98,14 @@ def guard(endpoint, warehouse, now, rule, guardrail=None, policies=None):
     return verdict
 
 
-def collect_evidence(experiment, warehouse, now, rule, guardrail, policies=None):
+def collect_evidence(
+    experiment: Experiment,
+    warehouse: Warehouse,
+    now: datetime,
+    rule: Join,
+    guardrail: Guardrail,
+    policies: Callable | None = None,
+) -> Evidence:
     """Compute the `Evidence` of an experiment; without policies a sum of each user is read, however many decisions.
 
     Args:
@@ -103,13 +121,15 @@ def collect_evidence(experiment, warehouse, now, rule, guardrail, policies=None)
     versions = experiment.newest, experiment.other
     predictors = [policy for policy in map(policies, versions) if policy is not None] if policies else []
     if predictors:
-        sides = _sides_of_decisions(warehouse.decisions(*span, **vars(rule)), versions, predictors)
+        rewards, users, covariates = _sides_of_decisions(warehouse.decisions(*span, **vars(rule)), versions, predictors)
     else:
-        sides = _sides_of_sums(warehouse.by_user(*span, **vars(rule)), versions)
-    return compare(*sides, experiment, guardrail)
+        rewards, users, covariates = _sides_of_sums(warehouse.by_user(*span, **vars(rule)), versions)
+    return compare(rewards, users, covariates, experiment, guardrail)
 
 
-def compare(rewards, users, covariates, experiment, guardrail):
+def compare(
+    rewards: tuple[np.ndarray, np.ndarray], users: Any, covariates: Any, experiment: Experiment, guardrail: Guardrail
+) -> Evidence:
     """Compute the `Evidence` from the decisions of both sides.
 
     Args:
@@ -135,7 +155,7 @@ def compare(rewards, users, covariates, experiment, guardrail):
     return Evidence(interval, decisions, margin, mismatch, alarm)
 
 
-def decide(experiment, evidence, guardrail):
+def decide(experiment: Experiment, evidence: Evidence, guardrail: Guardrail) -> tuple[str | None, str]:
     """Return (kind of the `Verdict` or None, why) of an `Experiment` with its `Evidence`, given a `Guardrail`."""
     interval, decisions, margin, mismatch, alarm = evidence
     sequence = f"{100 * (1 - guardrail.alpha):g} % sequence {interval.low:+.3g} to {interval.high:+.3g}"
@@ -155,7 +175,14 @@ def decide(experiment, evidence, guardrail):
     return None, ""
 
 
-def looks(experiment, warehouse, times, rule, guardrail, policies=None):
+def looks(
+    experiment: Experiment,
+    warehouse: Warehouse,
+    times: Sequence[datetime],
+    rule: Join,
+    guardrail: Guardrail,
+    policies: Callable | None = None,
+) -> pd.DataFrame:
     """Tabulate the evidence of an experiment at several times, for `plots.loop.guardrail`.
 
     Args:

@@ -1,12 +1,16 @@
 """Decisions and rewards of the past: from Parquet files into the warehouse. Simulated users are one source of them."""
 
 import uuid
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recbandits.loop.settings import Settings
+from recbandits.loop.simulated_users import SimulatedUsers
+from recbandits.platforms.warehouse import Warehouse
 from recbandits.records import Interaction, Reward, from_table, to_table
 
 UNIFORM = "uniform"  # version of the policy of simulated logs
@@ -14,14 +18,14 @@ _FILES = {Interaction: "interactions.parquet", Reward: "rewards.parquet"}
 _NAMESPACE = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # of the event ids of simulated logs
 
 
-def write_log(directory, interactions, rewards):
+def write_log(directory: str | Path, interactions: pa.Table, rewards: pa.Table) -> None:
     """Write tables of `Interaction`s and `Reward`s, as `Log.to_tables` returns them, as files that `read_log` reads."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     for table, name in zip((interactions, rewards), _FILES.values(), strict=True):
         pq.write_table(table, Path(directory, name))
 
 
-def write_first_log(directory, users, settings, now):
+def write_first_log(directory: str | Path, users: SimulatedUsers, settings: Settings, now: datetime) -> None:
     """Write the first decisions of a loop by a uniform random policy, so old that their rewards are there by now.
 
     Args:
@@ -35,7 +39,7 @@ def write_first_log(directory, users, settings, now):
     write_log(directory, *simulate_log(users, settings.first, start, seconds, settings.candidates, settings.seed))
 
 
-def read_log(directory):
+def read_log(directory: str | Path) -> tuple[pa.Table, ...]:
     """Read the tables of a log in a directory; ValueError where a file is missing or is not Parquet."""
     tables = []
     for name in _FILES.values():
@@ -46,7 +50,7 @@ def read_log(directory):
     return tuple(tables)
 
 
-def import_log(warehouse, interactions, rewards):
+def import_log(warehouse: Warehouse, interactions: pa.Table, rewards: pa.Table) -> dict:
     """Write decisions and their rewards to the warehouse; importing them again has no further effect.
 
     Args:
@@ -75,7 +79,9 @@ def import_log(warehouse, interactions, rewards):
     }
 
 
-def simulate_log(users, n, start, seconds=60.0, candidates=10, seed=0):
+def simulate_log(
+    users: SimulatedUsers, n: int, start: datetime, seconds: float = 60.0, candidates: int = 10, seed: int = 0
+) -> tuple[pa.Table, pa.Table]:
     """Simulate decisions of a uniform random policy, and what the users report of them.
 
     The same arguments give the same log. Other arguments give other event ids, so that no decision gets the reward of

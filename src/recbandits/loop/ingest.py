@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recbandits.data.features import FILE as FEATURES
+from recbandits.data.features import Features
+from recbandits.loop.settings import Join
+from recbandits.platforms.warehouse import Warehouse
 from recbandits.records import Interaction, Log, Quarantined
 from recbandits.serving.policy import read_titles
 
@@ -20,7 +24,16 @@ TOPIC = "ingester"  # of the entries that are quarantined here
 _READINGS = 5  # at most, of a window in which events arrive meanwhile
 
 
-def ingest(warehouse, start, end, rule, features, directory, holdout=0.3, titles=None):
+def ingest(
+    warehouse: Warehouse,
+    start: datetime,
+    end: datetime,
+    rule: Join,
+    features: Features,
+    directory: str | Path,
+    holdout: float = 0.3,
+    titles: dict[str, str] | None = None,
+) -> dict:
     """Write the joined decisions of a window as a dataset: the same data gives the same bytes.
 
     The directory gets `decisions.parquet` (all of them, by time, with the column `held_out`), TFRecords of those that
@@ -76,7 +89,7 @@ def ingest(warehouse, start, end, rule, features, directory, holdout=0.3, titles
     return manifest
 
 
-def read_manifest(directory):
+def read_manifest(directory: str | Path) -> dict:
     """Read the manifest of a dataset and verify the digests of its files.
 
     Raises:
@@ -95,7 +108,7 @@ def read_manifest(directory):
     return manifest | {"digest": digest}
 
 
-def decisions_of(directory, held_out):
+def decisions_of(directory: str | Path, held_out: bool | None) -> Log:
     """Read the decisions of a dataset as a `Log`, ordered by time.
 
     Args:
@@ -106,13 +119,13 @@ def decisions_of(directory, held_out):
     return log_of(table if held_out is None else table.filter(pc.equal(table["held_out"], held_out)))
 
 
-def log_of(table):
+def log_of(table: pa.Table) -> Log:
     """Return the `Log` of joined decisions, a table as `Warehouse.decisions` returns it."""
     columns = {"event_id": table["event_id"], "time": table["time"], "value": table["reward"]}
     return Log.from_tables(table, pa.table(columns))
 
 
-def are_held_out(event_ids, holdout):
+def are_held_out(event_ids: np.ndarray, holdout: float) -> np.ndarray:
     """Select the held-out decisions, bool [n]: those whose ids have the smallest hashes, as numbers in [0, 1).
 
     Args:
@@ -122,7 +135,7 @@ def are_held_out(event_ids, holdout):
     return pd.util.hash_array(event_ids) / 2.0**64 < holdout
 
 
-def titles_of(directory):
+def titles_of(directory: str | Path) -> dict[str, str]:
     """Read the titles of a dataset, dict from item id to title; empty where it has none."""
     file = Path(directory, TITLES)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -9,9 +9,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 
+from recbandits.config import Config
+from recbandits.data.tables import MovieLens
 from recbandits.loop.core import Core, PipelineLearner
 from recbandits.loop.importing import write_first_log
 from recbandits.loop.models import Models
+from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import Simulator
 from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.loop.steps import (
@@ -52,14 +55,15 @@ class Loop:
       drift: function from a time to the degree of the preference drift; it may be replaced at any time.
     """
 
-    def __init__(self, config, settings, instances=5):
+    def __init__(self, config: Config, settings: Settings, instances: int = 5):
         self.settings, self._instances = settings, instances
         self.directory = config.artifacts_dir / "loop"
         self.config = replace(config, platform="local", artifacts=str(self.directory))
         self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
         self.models, self.drift = Models(models_uri(self.config)), lambda _: 0.0
         self._turn, self._prepared = (contextlib.ExitStack(), False)  # the first holds the directory from `prepare` on
-        self._leave, self._visits = threading.Event(), None
+        self._leave = threading.Event()
+        self._visits: threading.Thread | None = None
 
     def __enter__(self):
         return self
@@ -69,28 +73,28 @@ class Loop:
             self.stop()
 
     @cached_property
-    def platform(self):
+    def platform(self) -> LocalPlatform:
         """`LocalPlatform` of the loop."""
         return LocalPlatform(self.config)
 
     @cached_property
-    def users(self):
+    def users(self) -> SimulatedUsers:
         """`SimulatedUsers` of the loop, once it was prepared."""
         return SimulatedUsers.load(self.directory / "users")
 
     @cached_property
-    def topics(self):
+    def topics(self) -> dict[str, str]:
         """Dict from "interactions" and "rewards" to the full name of the topic."""
         return {name: self.platform.messages.topic(name) for name in LOGGERS}
 
     @cached_property
-    def core(self):
+    def core(self) -> Core:
         """See the class."""
         learner = PipelineLearner(self.platform, self.settings, self.directory / "users", self.topics["interactions"])
         return Core(self.endpoint, self.platform.warehouse, self.settings, learner)
 
     @cached_property
-    def simulator(self):
+    def simulator(self) -> Simulator:
         """`Simulator` of the visits."""
         return Simulator(
             self.users,
@@ -103,7 +107,7 @@ class Loop:
             drift=lambda time: self.drift(time),
         )
 
-    def prepare(self, data):
+    def prepare(self, data: MovieLens) -> None:
         """Remove an earlier loop, and make the simulated users of this one, of MovieLens.
 
         Raises:
@@ -123,7 +127,7 @@ class Loop:
         write_json(self.directory / _MARK, {"data": str(data)})
         SimulatedUsers.of(self.settings, data).save(self.directory / "users")
 
-    def start(self):
+    def start(self) -> None:
         """Start the endpoint and the functions, all at once, unless they run: also those that were killed."""
         with ThreadPoolExecutor() as threads:
             starts = [threads.submit(self.endpoint.start, self.topics["interactions"])]
@@ -131,7 +135,7 @@ class Loop:
             for start in starts:
                 start.result()
 
-    def start_up(self, stop=None):
+    def start_up(self, stop: threading.Event | None = None) -> None:
         """Run the start-up pipeline to its end: a log of a uniform random policy, and the first policy.
 
         Args:
@@ -151,12 +155,12 @@ class Loop:
         if run.state not in ("succeeded", "running"):
             raise PlatformError(f"the start-up pipeline did not succeed: {run.error}")
 
-    def visit(self):
+    def visit(self) -> None:
         """Let users visit, by threads of this process, until `drain` or `stop`."""
         self._visits = threading.Thread(target=self.simulator.run, args=[self._leave], daemon=True)
         self._visits.start()
 
-    def drain(self, patience=_DRAIN):
+    def drain(self, patience: float = _DRAIN) -> bool:
         """End visits and training, and wait so many seconds until all that was published is in the warehouse.
 
         Returns:
@@ -172,11 +176,11 @@ class Loop:
             time.sleep(_POLL)
         return not any(self.platform.messages.backlog(f"{topic}-dead") for topic in LOGGERS)
 
-    def backlog(self, topic):
+    def backlog(self, topic: str) -> int:
         """Return the number of messages of a topic that wait for their function."""
         return self.platform.messages.backlog(f"{topic}-{logger_name(topic)}")
 
-    def stop(self):
+    def stop(self) -> None:
         """End every process of the loop, if it was prepared here: another may run in the same directory."""
         if self._prepared:
             self._stop_work()

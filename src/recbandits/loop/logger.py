@@ -3,10 +3,11 @@
 import base64
 from datetime import datetime
 
-from recbandits.records import Quarantined
+from recbandits.platforms.warehouse import Warehouse
+from recbandits.records import Interaction, Quarantined, Reward
 
 
-def log_event(kind, data, warehouse):
+def log_event(kind: type[Interaction | Reward], data: dict, warehouse: Warehouse) -> str:
     """Write the record in a CloudEvent of Pub/Sub; a duplicate has no effect.
 
     Args:
@@ -27,7 +28,9 @@ def log_event(kind, data, warehouse):
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         reason = str(error).encode(errors="backslashreplace").decode()
         time, topic = (datetime.fromisoformat(message["publishTime"]), f"{kind.__name__.lower()}s")
-        warehouse.quarantine([Quarantined(message["messageId"], time, topic, reason, content)])
+        warehouse.quarantine(
+            [Quarantined(message["messageId"], time, topic, reason, content.decode(errors="backslashreplace"))]
+        )
         return "quarantined"
     warehouse.write([record])
     return "written"

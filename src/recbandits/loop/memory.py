@@ -1,17 +1,26 @@
 """An endpoint, policies and a learner that never leave the memory of one process."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from recbandits.exploration import invert_cdf
+from recbandits.data.features import Features
+from recbandits.exploration import Exploration, invert_cdf
 from recbandits.loop.canary import deploy_policy, serving_version
-from recbandits.loop.gate import judge_log
+from recbandits.loop.gate import Judgement, judge_log
 from recbandits.loop.ingest import are_held_out, log_of
+from recbandits.loop.settings import Settings
+from recbandits.loop.trigger import Plan
 from recbandits.platforms.endpoints import SplitEndpoint, with_version
+from recbandits.platforms.warehouse import Warehouse
+from recbandits.records import Log, Verdict
+from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
 
 
@@ -26,7 +35,7 @@ class MemoryEndpoint(SplitEndpoint):
     def __init__(self):
         self.policies, self._release = {}, None
 
-    def deploy(self, policy, traffic_percentage=100):
+    def deploy(self, policy: ServedPolicy, traffic_percentage: int = 100) -> str:
         """See `Endpoint.deploy`."""
         self._release = with_version(self._release, policy.version, traffic_percentage)
         self.policies[policy.version] = policy
@@ -42,7 +51,9 @@ class MemoryEndpoint(SplitEndpoint):
         self._release = release
         del self.policies[version]
 
-    def decide(self, user_ids, context, candidates, draws):
+    def decide(
+        self, user_ids: np.ndarray, context: pd.DataFrame, candidates: np.ndarray, draws: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
         """Decide for visitors, each by the version that the traffic split gives them.
 
         Args:
@@ -80,7 +91,7 @@ class MemoryModel(NamedTuple):
     until: datetime
 
     @property
-    def version(self):
+    def version(self) -> str:
         """Of the policy."""
         return self.policy.version
 
@@ -100,28 +111,30 @@ class MemoryLearner:
 
     busy, abandoned = False, None
 
-    def __init__(self, features, settings, endpoint, warehouse):
+    def __init__(self, features: Features, settings: Settings, endpoint: MemoryEndpoint, warehouse: Warehouse):
         self._features, self._settings, self._endpoint, self._warehouse = (features, settings, endpoint, warehouse)
-        self.models = {}
+        self.models: dict[str, MemoryModel] = {}
 
-    def serving(self):
+    def serving(self) -> MemoryModel | None:
         """Return the `MemoryModel` that serves; None where none does."""
-        return self.models.get(serving_version(self._endpoint))
+        return self.models.get(serving_version(self._endpoint) or "")
 
-    def policy(self, version):
+    def policy(self, version: str) -> ServedPolicy | None:
         """Return the `ServedPolicy` of a version; None where there is none."""
         return self.models[version].policy if version in self.models else None
 
-    def retry(self):
+    def retry(self) -> None:
         """Return None: a failure has raised its error."""
 
-    def retrain(self, plan, now):
+    def retrain(self, plan: Plan, now: datetime) -> Verdict:
         """Learn, judge and deploy by a `Plan`; return the `Verdict`."""
         end = now - timedelta(seconds=self._settings.join.window)  # a plan waits for late events, there are none here
         candidate, held_out = self.learn(plan.start, end)
         return self.deploy(candidate, self.judge(candidate, held_out), now)
 
-    def learn(self, start, end, change=None):
+    def learn(
+        self, start: datetime, end: datetime, change: Callable[[Log], Log] | None = None
+    ) -> tuple[MemoryModel, Log]:
         """Train on decisions of a window of time, going on from what serves.
 
         Args:
@@ -147,13 +160,15 @@ class MemoryLearner:
         policy = serve_in_memory(agent.model.scorer(), self._features, self._settings.exploration)
         return MemoryModel(policy, agent, end), log.take(np.flatnonzero(held_out))
 
-    def judge(self, candidate, held_out):
+    def judge(self, candidate: MemoryModel, held_out: Log) -> Judgement:
         """Return the `Judgement` of a `MemoryModel` against what serves."""
-        return judge_log(held_out, candidate.policy, self.serving().policy, self._settings.gate)
+        if (serving := self.serving()) is None:
+            raise ValueError("a candidate is judged against what serves, and nothing serves yet")
+        return judge_log(held_out, candidate.policy, serving.policy, self._settings.gate)
 
-    def deploy(self, candidate, judgement, now):
+    def deploy(self, candidate: MemoryModel, judgement: Judgement | None, now: datetime) -> Verdict:
         """Deploy a `MemoryModel` if it passed the gate; write the `Verdict` to the warehouse and return it."""
-        options = {"canary": self._settings.guardrail.canary, "now": now, "until": candidate.until}
+        options: dict = {"canary": self._settings.guardrail.canary, "now": now, "until": candidate.until}
         policy, expected = candidate.policy, serving_version(self._endpoint)
         verdict = deploy_policy(self._endpoint, policy, candidate.version, judgement, expected, **options)
         self.models.setdefault(candidate.version, candidate)
@@ -161,16 +176,15 @@ class MemoryLearner:
         return verdict
 
 
-def serve_in_memory(scorer, features, exploration):
+def serve_in_memory(scorer: Scorer, features: Features, exploration: Exploration) -> ServedPolicy:
     """Make a `ServedPolicy` of a linear `Scorer`, features and exploration; its version is a digest of the scorer."""
     content = b"".join(np.ascontiguousarray(part).tobytes() for part in scorer.head[0])
     version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
-    exploration = {"name": exploration.name, "value": exploration.value}
-    settings = {"version": version, "digest": version, "exploration": exploration, "summary": None}
+    settings = {"version": version, "digest": version, "exploration": asdict(exploration), "summary": None}
     return ServedPolicy(None, settings | {"titles": {}, "arms": None}, scorer, features)
 
 
-def copy_parameters(source, target):
+def copy_parameters(source: Any, target: Any) -> None:
     """Give one agent the parameters and the learned events of another."""
     for variable, value in zip(target.model.variables, source.model.variables, strict=True):
         variable.assign(value)
@@ -178,7 +192,7 @@ def copy_parameters(source, target):
 
 
 @contextmanager
-def run_eagerly():
+def run_eagerly() -> Iterator[None]:
     """Have TensorFlow compute without graphs: tracing one for a single batch takes longer, for the same bits."""
     import tensorflow as tf
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -36,17 +37,17 @@ class Model(NamedTuple):
     exploration: Exploration
 
     @property
-    def policy(self):
+    def policy(self) -> Path:
         """Directory of the policy."""
         return self.directory / POLICY
 
     @property
-    def agent(self):
+    def agent(self) -> Path:
         """Path of the agent's checkpoint, as `tf.train.Checkpoint.read` takes it."""
         return self.directory / AGENT / "checkpoint"
 
 
-def read_model(directory):
+def read_model(directory: str | Path) -> Model:
     """Read the `Model` in a directory; ValueError where there is no complete one."""
     directory = Path(directory)
     file = directory / FILE
@@ -66,7 +67,7 @@ def read_model(directory):
         raise ValueError(f"{FILE} of {directory.name} cannot be read: {error}") from error
 
 
-def write_model(draft, directory, facts):
+def write_model(draft: str | Path, directory: str | Path, facts: dict) -> Model:
     """Write a model; a process that is killed meanwhile leaves none rather than a part of one.
 
     `model.json`, which makes a directory a model, is removed first and written last. Files are copied one by one: a
@@ -100,20 +101,20 @@ class Models:
       root: directory with one directory for each model, created with the first.
     """
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path):
         self._root = Path(root)
 
-    def path(self, version):
+    def path(self, version: str) -> Path:
         """Return the directory of the model of a version, which may not be there."""
         return self._root / version
 
-    def policies(self, versions):
+    def policies(self, versions: Iterable[str]) -> dict:
         """Return a dict from version to `ServedPolicy`, of those versions that are stored."""
         from recbandits.serving.policy import load
 
         return {version: load(self.path(version) / POLICY) for version in versions if self.path(version).is_dir()}
 
-    def keep(self, directory):
+    def keep(self, directory: str | Path) -> str:
         """Copy the model of a directory, unless it is there already; return its version. See `read_model`."""
         model = read_model(directory)
         target = self.path(model.version)

@@ -4,10 +4,13 @@ Each monitor is a function of logged decisions, as `Warehouse.decisions` gives t
 simulation knows. Each table has a column `alarm`: a sentence, or the empty text.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats
 
@@ -15,6 +18,8 @@ from recbandits.evaluation.estimators import ROUNDING, direct_method
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop.gate import predicted_values, probabilities_of
 from recbandits.loop.ingest import log_of
+from recbandits.loop.settings import Join
+from recbandits.platforms.warehouse import Warehouse
 from recbandits.records.log_tables import read_contexts
 
 _BINS = 10
@@ -24,7 +29,7 @@ _QUANTILE = stats.norm.ppf((1 + _LEVEL) / 2)
 _LARGE = 0.1  # population stability index above which a shift is commonly called moderate
 
 
-def propensities(decisions, policies=None, floor=0.001):
+def propensities(decisions: pa.Table, policies: dict | None = None, floor: float = 0.001) -> pd.DataFrame:
     """Check the logged propensities of each version of the policy.
 
     The mean of 1 / (k p), with k candidates and propensity p of the logged action, is 1 where every candidate has a
@@ -61,7 +66,7 @@ def propensities(decisions, policies=None, floor=0.001):
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("policy_version")
 
 
-def drift(decisions, edges, policies=None):
+def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None = None) -> pd.DataFrame:
     """Compare rewards, contexts and the errors of the served policy with those of the first period.
 
     The population stability index compares the shares of rewards, or of a column of the contexts, in bins: deciles of
@@ -83,7 +88,8 @@ def drift(decisions, edges, policies=None):
       psi_reward_limit and psi_context_limit; error, error_low and error_high (mean and 95 % interval, NaN without a
       policy); alarm.
     """
-    rows, first, contexts = [], None, read_contexts(decisions["context"])
+    rows: list[dict] = []
+    first, contexts = None, read_contexts(decisions["context"])
     for start, end in pairwise(edges):
         mask = _is_within(decisions, start, end)
         table = decisions.filter(mask)
@@ -101,7 +107,7 @@ def drift(decisions, edges, policies=None):
     return pd.DataFrame(rows)
 
 
-def joins(decisions, edges, expected=0.2):
+def joins(decisions: pa.Table, edges: Sequence[datetime], expected: float = 0.2) -> pd.DataFrame:
     """Measure the delay of rewards, and the share of decisions that never get one.
 
     Args:
@@ -130,7 +136,9 @@ def joins(decisions, edges, expected=0.2):
     return pd.DataFrame(rows)
 
 
-def compare_windows(warehouse, start, end, rule, policies=None):
+def compare_windows(
+    warehouse: Warehouse, start: datetime, end: datetime, rule: Join, policies: dict | None = None
+) -> tuple[dict[str, float], list[str]]:
     """Apply all monitors to a window of time; drift is that from the window of the same length before it.
 
     Args:

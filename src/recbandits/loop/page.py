@@ -1,7 +1,9 @@
 """The picture page of a loop with simulated users: what served in each round, its expected reward, and the monitors."""
 
 import html
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,9 @@ import pyarrow.compute as pc
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop import monitors
 from recbandits.loop.importing import UNIFORM
+from recbandits.loop.live import Loop
 from recbandits.loop.models import POLICY
+from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.serving.policy import load
 
 _VISITS = 4000  # on which policies are compared
@@ -18,7 +22,7 @@ _COLUMNS = ["kind", "why", "difference", "low", "high"]
 GUARDRAIL = ("ramped", "promoted", "rolled back", "withdrawn")  # kinds of its verdicts; all others are of the gate
 
 
-def write_page(loop, end):
+def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]]:
     """Write `page/index.html` with its pictures into the directory of a `live.Loop`.
 
     Args:
@@ -67,7 +71,7 @@ def write_page(loop, end):
     return page, rewards, sentences
 
 
-def rounds_of(verdicts, end):
+def rounds_of(verdicts: pd.DataFrame, end: datetime) -> pd.DataFrame:
     """Find which policy served in each round.
 
     A round starts with a verdict of the gate, and ends with the next one; round 0 starts with the first policy. A
@@ -82,7 +86,8 @@ def rounds_of(verdicts, end):
       DataFrame, one row for each round: round, start, end, version (that served), candidate, and kind, why, difference,
       low and high of the gate's verdict.
     """
-    rows, serving = [], None
+    rows: list[dict] = []
+    serving = None
     for verdict in verdicts.to_dict("records"):
         if verdict["kind"] not in GUARDRAIL:
             serving = verdict["against"] or serving  # as the Deployer saw it; a guardrail may not have come to act
@@ -100,7 +105,9 @@ def rounds_of(verdicts, end):
     return pd.DataFrame(rows, columns=["round", "start", "end", "version", "candidate", *_COLUMNS])
 
 
-def true_values(users, policies, rounds, visits, drift):
+def true_values(
+    users: SimulatedUsers, policies: dict, rounds: pd.DataFrame, visits: tuple, drift: Callable
+) -> pd.DataFrame:
     """Compute the expected rewards of the policies that served, on the same visits in every round.
 
     Args:
@@ -129,7 +136,7 @@ def true_values(users, policies, rounds, visits, drift):
     return pd.DataFrame(rows)
 
 
-def last_values(values):
+def last_values(values: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `true_values` of the last round by their names, with value, low and high."""
     names = {
         "uniform": "uniform random policy",
@@ -141,7 +148,7 @@ def last_values(values):
     return last.rename(names).rename_axis("expected reward")[["value", "low", "high"]].round(3)
 
 
-def gain_sentence(values, rounds):
+def gain_sentence(values: pd.DataFrame, rounds: pd.DataFrame) -> str:
     """Say how much better the last policy is than the first, from `true_values`."""
     row = values[values["learner"] == "learning"].iloc[-1]
     first, last = (rounds["version"].iloc[place][:8] for place in (0, -1))

@@ -83,7 +83,7 @@ def re_training(
     return ReTraining(model, judgement, verdict.outputs["Output"])
 
 
-def compile_all(directory=TEMPLATES):
+def compile_all(directory: Path = TEMPLATES) -> list[Path]:
     """Compile both pipelines, and each component by itself into `components`; return the files."""
     pipelines = {pipeline.name.replace("-", "_"): pipeline for pipeline in (start_up, re_training)}
     functions = pipelines | {f"components/{component.name}": component for component in COMPONENTS}

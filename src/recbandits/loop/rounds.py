@@ -4,19 +4,24 @@ A round is one re-training. Between two, users visit, are served by what has tra
 rounds has n + 1 spans of traffic, and row r of what `run_rounds` returns is of the span that follows re-training r.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from recbandits.evaluation.intervals import group_intervals, mean_interval
+from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval
 from recbandits.exploration import invert_cdf
 from recbandits.loop.core import Core
+from recbandits.loop.gate import Judgement
 from recbandits.loop.importing import UNIFORM
-from recbandits.loop.memory import MemoryEndpoint, MemoryLearner
+from recbandits.loop.memory import MemoryEndpoint, MemoryLearner, MemoryModel
 from recbandits.loop.settings import Settings
-from recbandits.loop.simulated_users import STARS
+from recbandits.loop.simulated_users import STARS, SimulatedUsers
+from recbandits.platforms.pipelines import Run
+from recbandits.records import Log, Verdict
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _LOOKS, _VISITS = (4, 4000)  # of the guardrail in a span of traffic; visits on which all policies are valued
@@ -40,7 +45,7 @@ class Loop:
       now: datetime of the virtual clock.
     """
 
-    def __init__(self, users, settings=None, seed=0):
+    def __init__(self, users: SimulatedUsers, settings: Settings | None = None, seed: int = 0):
         from recbandits.platforms.local.warehouse import LocalWarehouse
 
         self.users, self.settings, self._seed = users, settings or Settings(STARS), seed
@@ -51,11 +56,11 @@ class Loop:
         self.now, self._span = _START, 0
 
     @property
-    def serving(self):
+    def serving(self) -> MemoryModel | None:
         """`MemoryModel` with the largest share of the traffic."""
         return self.learner.serving()
 
-    def begin(self):
+    def begin(self) -> Verdict:
         """Log the first decisions, by a uniform random policy, and serve everybody by what learnt from them."""
         users, items, draws = self._visits(self.settings.first)
         uniform = np.full(items.shape, 1 / items.shape[1])
@@ -64,7 +69,7 @@ class Loop:
         self.now += timedelta(seconds=self.settings.join.window)
         return self.release(self.learn()[0], None)
 
-    def serve(self, drift=0.0, decider=None, logged=True):
+    def serve(self, drift: float = 0.0, decider: Any = None, logged: bool = True) -> tuple[float, list[Verdict]]:
         """Serve a span of traffic; the guardrail looks during and after it.
 
         Args:
@@ -89,21 +94,21 @@ class Loop:
         verdicts.append(self.core.guard(self.now))
         return float(np.concatenate(rewards).mean()), [verdict for verdict in verdicts if verdict]
 
-    def retrain(self):
+    def retrain(self) -> Verdict | Run | None:
         """Re-train on what is new, as the core does; return the `Verdict`, or None while a canary waits for its own."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
         return self.core.retrain(self.now, least_new=1)
 
-    def learn(self, change=None):
+    def learn(self, change: Callable[[Log], Log] | None = None) -> tuple[MemoryModel, Log]:
         """Train on all that was logged since the serving model's data ended; see `MemoryLearner.learn`."""
         serving = self.serving
         return self.learner.learn(_START if serving is None else serving.until, self.now, change)
 
-    def judge(self, candidate, held_out):
+    def judge(self, candidate: MemoryModel, held_out: Log) -> Judgement:
         """See `MemoryLearner.judge`."""
         return self.learner.judge(candidate, held_out)
 
-    def release(self, candidate, judgement):
+    def release(self, candidate: MemoryModel, judgement: Judgement | None) -> Verdict:
         """See `MemoryLearner.deploy`."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
         return self.learner.deploy(candidate, judgement, self.now)
@@ -129,12 +134,19 @@ class Loop:
         self.now += timedelta(seconds=len(users) / self.settings.rate)
 
 
-def poisoned(log):
+def poisoned(log: Log) -> Log:
     """Return the log with reversed rewards, 6 - reward: 5 stars are 1."""
     return replace(log, reward=6.0 - log.reward)
 
 
-def run_rounds(users, rounds=5, settings=None, seeds=(0, 1, 2), learners=LEARNERS, drift=None):
+def run_rounds(
+    users: SimulatedUsers,
+    rounds: int = 5,
+    settings: Settings | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    learners: Sequence[str] = LEARNERS,
+    drift: Sequence[float] | np.ndarray | None = None,
+) -> pd.DataFrame:
     """Run the loop with several learners, who meet the same visits and uniform draws.
 
     Args:
@@ -192,7 +204,7 @@ def _run(users, settings, seed, learner, drift, visits):
         }
 
 
-def by_learner(runs):
+def by_learner(runs: pd.DataFrame) -> pd.DataFrame:
     """Average expected rewards over seeds, with 95 % intervals (Student's t), for `plots.loop.rewards`.
 
     Args:
@@ -209,7 +221,7 @@ def by_learner(runs):
     return group_intervals(table.groupby(columns[:3], sort=False)["value"]).reset_index()
 
 
-def gain(runs, learner="learning", against=None):
+def gain(runs: pd.DataFrame, learner: str = "learning", against: str | None = None) -> Interval:
     """Estimate how much better the last served policy of a learner is than its first, or than another learner's last.
 
     Args:

@@ -53,8 +53,8 @@ class Gate:
     """The evidence that a candidate needs on held-out logged decisions before it may serve users.
 
     Attributes:
-      margin: share of the value of the serving policy, 0 or more. The candidate passes if the lower bound of its difference to
-        the serving policy is above -margin times that value.
+      margin: share of the value of the serving policy, 0 or more. The candidate passes if the lower bound of its
+        difference from the serving policy is above -margin times that value.
       effective_sample_size: decisions of equal weight that each of the two estimates needs, positive.
       rewarded_decisions: decisions with a rare reward, such as a click, of equal weight, that each of them needs,
         positive. Where no reward has the majority, all decisions are rewarded.
@@ -127,8 +127,8 @@ class Settings:
     """All numbers of a loop.
 
     Found by simulation: with them the first policy, learnt from `first` interactions, is above chance and below what
-    `decisions` more per round make of it, most candidates can be judged by the log of the serving policy, and the guardrail
-    promotes an equal canary within a round in more than 80 % of runs. A weaker ridge penalty or a sharper exploration
+    `decisions` more per round make of it, most candidates can be judged by the log of the serving policy, and the
+    guardrail promotes an equal canary within a round in more than 80 % of runs. A weaker ridge penalty or a sharper exploration
     makes the policies earn more, and leaves decisions of the next candidate out of the log: the gate then holds it.
 
     Attributes:

@@ -28,7 +28,7 @@ class Drift(NamedTuple):
     start: datetime
     seconds: float
 
-    def at(self, time):
+    def at(self, time: datetime) -> float:
         """Return the degree of the drift at a time, in [0, 1]."""
         return min(max((time - self.start).total_seconds() / self.seconds, 0.0), 1.0)
 
@@ -74,16 +74,16 @@ class Simulator:
         self.counts = Counter(visits=0, answered=0, unanswered=0, missed=0, reports=0, reported=0)
 
     @property
-    def waiting(self):
+    def waiting(self) -> int:
         """Number of reports that are made but not reported, because it is too early or they were not taken."""
         return len(self._reports)
 
-    def ask(self, n=1):
+    def ask(self, n: int = 1) -> None:
         """Make `n` requests now, one after the other."""
         for _ in range(n):
             self._ask(*self._users.visits(self._instances, self._rng, self._candidates))
 
-    def ask_due(self):
+    def ask_due(self) -> None:
         """Make the requests that are due at the rate by now, since the first call."""
         now = self._clock()
         self._start = self._start or now
@@ -93,11 +93,11 @@ class Simulator:
         self.counts["missed"] += missed * self._instances
         self.ask(due - missed)
 
-    def report_due(self):
+    def report_due(self) -> int:
         """Publish the reports that are due by now; return their number. Those that are not taken stay."""
         now = self._clock()
         with self._lock:
-            due = []
+            due: list = []
             while self._reports and len(due) < _BATCH and self._reports[0][0] <= now:
                 due.append(heapq.heappop(self._reports))
         if not due:
@@ -111,7 +111,7 @@ class Simulator:
         self.counts["reported"] += len(due)
         return len(due)
 
-    def run(self, stop):
+    def run(self, stop: threading.Event) -> None:
         """Ask and report until a `threading.Event` is set, then report what is due."""
         reporter = threading.Thread(target=self._report, args=[stop], daemon=True)
         reporter.start()
@@ -119,7 +119,7 @@ class Simulator:
             self.ask_due()
         reporter.join(_LAST)
 
-    def drain(self, patience):
+    def drain(self, patience: float) -> None:
         """Report until no report waits any more, for at most so many seconds."""
         end = time.monotonic() + patience
         while self.waiting and time.monotonic() < end:

@@ -5,19 +5,24 @@ NumPy alone computes it, so that the processes that ask or answer for users star
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from recbandits.data.features import Features
 from recbandits.data.rating_features import require_rows
+from recbandits.data.tables import MovieLens
 from recbandits.environments.factorization import Factorization, als
 from recbandits.loop.ingest import TITLES
-from recbandits.loop.settings import Join
+from recbandits.loop.settings import Join, Settings
 from recbandits.records import Interaction, Reward
+from recbandits.serving.served import ServedPolicy
 
 FILE = "users.npz"
 STARS = Join(window=5.0, lowest=1.0, highest=5.0, default=1.0)  # the rule for the ratings of `SimulatedUsers`
@@ -60,7 +65,9 @@ class SimulatedUsers:
             raise ValueError(f"titles must be one for each of the {len(self.item_ids)} movies, got {len(self.titles)}")
 
     @classmethod
-    def make(cls, data, movies=100, rank=8, seed=0, **settings):
+    def make(
+        cls, data: MovieLens, movies: int = 100, rank: int = 8, seed: int = 0, **settings: float
+    ) -> "SimulatedUsers":
         """Make simulated users of MovieLens: all of its users, and the movies with the most ratings.
 
         Args:
@@ -82,48 +89,56 @@ class SimulatedUsers:
         return cls(model, tuple(data.movies.loc[model.movie_ids, "title"]), **settings)
 
     @classmethod
-    def of(cls, settings, data):
+    def of(cls, settings: Settings, data: MovieLens) -> "SimulatedUsers":
         """Make the simulated users of a loop's `Settings`; see `make`."""
         reports = {"never": settings.never, "twice": settings.twice, "delay": settings.delay}
         return cls.make(data, settings.movies, settings.rank, settings.seed, **reports)
 
     @cached_property
-    def user_ids(self):
+    def user_ids(self) -> pd.Index:
         """Text ids of the users, an index."""
         return pd.Index(self.model.user_ids.astype(str), dtype=object)
 
     @cached_property
-    def item_ids(self):
+    def item_ids(self) -> pd.Index:
         """Text ids of the movies, an index."""
         return pd.Index(self.model.movie_ids.astype(str), dtype=object)
 
     @property
-    def features(self):
+    def features(self) -> Features:
         """`Features` with which a linear policy can represent the truth."""
         return self._rating_features.features
 
-    def find_users(self, ids):
+    def find_users(self, ids: Any) -> np.ndarray:
         """Find the rows of users, int of the shape of their ids; KeyError names unknown ones."""
         return require_rows(self.user_ids, ids, "user")
 
-    def find_items(self, ids):
+    def find_items(self, ids: Any) -> np.ndarray:
         """Find the rows of movies, int of the shape of their ids; KeyError names unknown ones."""
         return require_rows(self.item_ids, ids, "item")
 
-    def contexts(self, users):
+    def contexts(self, users: np.ndarray) -> pd.DataFrame:
         """Return the contexts of requests, DataFrame [n] of raw columns."""
         return self._rating_features.users.iloc[users].reset_index(drop=True)
 
-    def candidate_ids(self, items):
+    def candidate_ids(self, items: np.ndarray) -> np.ndarray:
         """Return the text ids of movies, object array of the shape of `items`."""
         return self.item_ids.to_numpy()[items]
 
-    def requests(self, users, items):
+    def requests(self, users: np.ndarray, items: np.ndarray) -> list[dict]:
         """Return the requests of visits, list of dicts with `user_id`, `context` and `candidates`, as JSON can hold."""
         rows = zip(self.user_ids[users], users, self.candidate_ids(items).tolist(), strict=True)
         return [{"user_id": name, "context": self._contexts[user], "candidates": ids} for name, user, ids in rows]
 
-    def interactions(self, visits, event_ids, times, versions, action, propensity):
+    def interactions(
+        self,
+        visits: tuple[np.ndarray, np.ndarray],
+        event_ids: Sequence[str],
+        times: Sequence[datetime],
+        versions: Sequence[str] | np.ndarray,
+        action: np.ndarray,
+        propensity: np.ndarray,
+    ) -> list[Interaction]:
         """Return the records of decisions, list of `Interaction`; `action` int [n] are columns of the candidates."""
         users, items = visits
         contexts, actions = ([self._context_texts[user] for user in users], items[np.arange(len(items)), action])
@@ -131,7 +146,7 @@ class SimulatedUsers:
         rows = zip(event_ids, times, versions, *requests, self.item_ids[actions], propensity, strict=True)
         return [Interaction(*row) for row in rows]
 
-    def visits(self, n, rng, candidates=10):
+    def visits(self, n: int, rng: np.random.Generator, candidates: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """Draw visits: a user and different candidates in random order for each.
 
         Args:
@@ -150,7 +165,7 @@ class SimulatedUsers:
         users = rng.choice(len(self.user_ids), n)
         return users, rng.random((n, len(self.item_ids))).argsort(axis=1)[:, :candidates]
 
-    def expected(self, users, items, drift=0.0):
+    def expected(self, users: np.ndarray, items: np.ndarray, drift: float = 0.0) -> np.ndarray:
         """Compute the expected ratings of candidates.
 
         Under preference drift the first half of the factors, which explain the most, have the weight cos(pi drift),
@@ -176,11 +191,13 @@ class SimulatedUsers:
         bias = self.model.mean + self.model.user_bias[users][:, None] + self.model.movie_bias[items]
         return np.clip(bias + products, 1.0, 5.0)
 
-    def rate(self, expected, rng):
+    def rate(self, expected: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw ratings of whole stars, 1 + Binomial(4, (expected - 1) / 4), whose mean is exactly `expected`."""
         return 1.0 + rng.binomial(4, np.clip((np.asarray(expected) - 1) / 4, 0.0, 1.0))
 
-    def reports(self, event_ids, times, values, rng):
+    def reports(
+        self, event_ids: Sequence[str], times: Sequence[datetime], values: Any, rng: np.random.Generator
+    ) -> list[Reward]:
         """Draw the reports of users on decisions.
 
         A share `never` reports nothing. The others report after an exponential time with mean `delay`, and a share
@@ -207,7 +224,7 @@ class SimulatedUsers:
                 rewards.append(Reward(event_ids[row], time + timedelta(seconds=second_wait[row]), second[row]))
         return sorted(rewards, key=lambda reward: (reward.time, reward.event_id))
 
-    def value(self, policy, visits, drift=0.0):
+    def value(self, policy: ServedPolicy, visits: tuple[np.ndarray, np.ndarray], drift: float = 0.0) -> np.ndarray:
         """Compute the expected rating of a `ServedPolicy` at each visit, float64 [n].
 
         Policies are compared on the same visits: their difference is then of the policies, not of the visits.
@@ -217,15 +234,15 @@ class SimulatedUsers:
         probabilities = policy.exploration.probabilities(scores)
         return (probabilities * self.expected(*visits, drift)).sum(axis=1)
 
-    def uniform_value(self, visits, drift=0.0):
+    def uniform_value(self, visits: tuple[np.ndarray, np.ndarray], drift: float = 0.0) -> np.ndarray:
         """Compute the expected rating of the uniform random policy at each visit; as `value`."""
         return self.expected(*visits, drift).mean(axis=1)
 
-    def oracle_value(self, visits, drift=0.0):
+    def oracle_value(self, visits: tuple[np.ndarray, np.ndarray], drift: float = 0.0) -> np.ndarray:
         """Compute the expected rating of the best candidate at each visit: no policy can be better; as `value`."""
         return self.expected(*visits, drift).max(axis=1)
 
-    def save(self, directory):
+    def save(self, directory: str | Path) -> None:
         """Write users, features and titles into a directory, made if missing, always in the same bytes."""
         self.features.save(directory)
         titles = dict(zip(self.item_ids, self.titles, strict=True))
@@ -235,7 +252,7 @@ class SimulatedUsers:
         np.savez(Path(directory, FILE), titles=np.array(self.titles), **settings, **parts)
 
     @classmethod
-    def load(cls, directory):
+    def load(cls, directory: str | Path) -> "SimulatedUsers":
         """Read the users that `save` wrote; FileNotFoundError if there are none."""
         file = Path(directory, FILE)
         if not file.is_file():

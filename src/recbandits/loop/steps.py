@@ -7,15 +7,20 @@ the process that started the pipeline, but it has every bucket as a directory be
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recbandits import checks
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import SETTINGS, Config
 from recbandits.exploration import Exploration
-from recbandits.loop.models import Models, read_model
+from recbandits.loop.models import Model, Models, read_model
 from recbandits.loop.settings import Gate, Guardrail, Join, Settings
 from recbandits.platforms.functions import Function
+from recbandits.platforms.protocol import Platform
 from recbandits.serving.manifest import local_directory
+
+if TYPE_CHECKING:
+    from recbandits.loop.trigger import Plan
 
 FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each source
 LOGGERS = {"interactions": "log_interaction", "rewards": "log_reward"}  # topic: Python name of its function
@@ -24,46 +29,46 @@ TEMPLATES = Path(__file__).parent / "templates"  # compiled by `loop.pipelines`
 _NESTED = {"join": Join, "agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
 
 
-def settings_from(values):
+def settings_from(values: dict) -> Settings:
     """Make `Settings` of the dict that `dataclasses.asdict` makes; ValueError without `join`, or for a wrong value."""
     checks.require("join" in values, "settings", "a dict with `join`, the rule for rewards", values)
     return Settings(**{name: _NESTED[name](**value) if name in _NESTED else value for name, value in values.items()})
 
 
-def platform_of(config):
+def platform_of(config: dict) -> Platform:
     """Return the platform of a configuration that `config_parameter` has made."""
     from recbandits.platforms import choose
 
     return choose(Config(**config))
 
 
-def config_parameter(config):
+def config_parameter(config: Config) -> dict[str, str]:
     """Return a `Config` as a dict of texts, without the artifacts directory where a step has not got it."""
     settings = {name: getattr(config, name) for name in SETTINGS if name != "artifacts"}
     return settings | ({} if config.platform == "gcp" else {"artifacts": str(config.artifacts_dir)})
 
 
-def directory_of(uri):
+def directory_of(uri: str) -> Path:
     """Return the `pathlib.Path` of a directory, or of a gs:// URI as a container of Vertex AI sees it."""
     return Path("/gcs", uri.removeprefix("gs://")) if uri.startswith("gs://") else Path(uri)
 
 
-def models_uri(config):
+def models_uri(config: Config) -> str:
     """Return where the models of a configuration are, by version: a directory, or a gs:// URI."""
     return f"gs://{config.bucket}/models" if config.platform == "gcp" else str(config.artifacts_dir / "policies")
 
 
-def models_of(config):
+def models_of(config: Config) -> Models:
     """Return the `Models` of a configuration, as a step sees them."""
     return Models(directory_of(models_uri(config)))
 
 
-def model_of(platform, version):
+def model_of(platform: Platform, version: str) -> Path | None:
     """Return the directory of the model of a version, as a step sees it; None for an empty version."""
     return models_of(platform.config).path(version) if version else None
 
 
-def serving_model(platform):
+def serving_model(platform: Platform) -> Model | None:
     """Return the `Model` that serves; None where none does."""
     from recbandits.loop.canary import serving_version  # with SciPy, which most steps do not need
 
@@ -74,17 +79,17 @@ def serving_model(platform):
         return read_model(directory)
 
 
-def logger_of(topic, full_name):
+def logger_of(topic: str, full_name: str) -> Function:
     """Return the `Function` that logs a topic, given the full name of the topic."""
     return Function(logger_name(topic), FUNCTIONS / "logger", LOGGERS[topic], full_name)
 
 
-def logger_name(topic):
+def logger_name(topic: str) -> str:
     """Return the name of the function that logs a topic."""
     return LOGGERS[topic].replace("_", "-")
 
 
-def time_of(text):
+def time_of(text: str) -> datetime:
     """Return the time that a parameter says, as a datetime in UTC."""
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
@@ -92,7 +97,9 @@ def time_of(text):
     return time.astimezone(UTC)
 
 
-def start_up_parameters(config, settings, log, features, topic=""):
+def start_up_parameters(
+    config: Config, settings: Settings, log: str | Path, features: str | Path, topic: str = ""
+) -> dict:
     """Return the parameters of the start-up pipeline, dict from input to value.
 
     Args:
@@ -106,7 +113,9 @@ def start_up_parameters(config, settings, log, features, topic=""):
     return _learning(config, settings, features, topic) | {"log": str(log)}
 
 
-def re_training_parameters(config, settings, features, plan=None, topic=""):
+def re_training_parameters(
+    config: Config, settings: Settings, features: str | Path, plan: "Plan | None" = None, topic: str = ""
+) -> dict:
     """Return the parameters of the re-training pipeline, dict from input to value.
 
     Args:

@@ -4,12 +4,15 @@ import tempfile
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from recbandits.tf import tf
 
 import numpy as np
+from tf_agents.agents.tf_agent import TFAgent
 
 from recbandits.agents.factory import make_agent
+from recbandits.agents.parameters import LinUCB
 from recbandits.data.examples import Examples
 from recbandits.data.features import FILE as FEATURES
 from recbandits.data.features import Features
@@ -22,7 +25,14 @@ from recbandits.serving.policy import TrainingSummary, export, load
 from recbandits.training.offline import Specs, fit
 
 
-def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
+def train(
+    dataset: str | Path,
+    model_dir: str | Path,
+    parameters: LinUCB,
+    exploration: Exploration,
+    serving: str | Path | None = None,
+    seed: int = 0,
+) -> dict:
     """Train the model of the next round.
 
     The same dataset and parent give the same version, in any order and number of deliveries. A process that is killed
@@ -57,7 +67,7 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     if parent is not None:
         until = max(until, parent.until)
     if new:
-        facts = {
+        facts: dict[str, Any] = {
             "parent": parent and parent.version,
             "learnt": len(agent.learned_events.numpy()),
             "until": until.isoformat(),
@@ -71,12 +81,12 @@ def train(dataset, model_dir, parameters, exploration, serving=None, seed=0):
     return {"version": model.version, "parent": model.parent, "new": new, "learnt": model.learnt}
 
 
-def learner(features, candidates, parameters, seed=0):
+def learner(features: Features, candidates: int, parameters: LinUCB, seed: int = 0) -> TFAgent:
     """Make a TF-Agents agent, one linear model for all arms, for decisions with so many candidates."""
     return make_agent(parameters, Specs(features.spec(candidates)), seed)
 
 
-def learn(agent, examples):
+def learn(agent: TFAgent, examples: Examples) -> int:
     """Train an agent on the `Examples` of events that are new to it, in one batch; return the number of these events.
 
     They are sorted by their hashes first: sums of floats depend on the order of their terms, and a policy is not to

@@ -5,8 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from recbandits.loop import canary
+from recbandits.loop.models import Model
+from recbandits.loop.settings import Join
 from recbandits.loop.steps import serving_model
-from recbandits.platforms.protocol import PlatformError
+from recbandits.platforms.protocol import Platform, PlatformError
+from recbandits.platforms.warehouse import Warehouse
 
 PIPELINE = "re-training"
 OVERLAP = 60.0  # seconds before the end of the data of the serving model, for decisions that were delivered late
@@ -32,7 +35,16 @@ class Plan(NamedTuple):
     new: int
 
 
-def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, shares=None):
+def due(
+    warehouse: Warehouse,
+    serving: Model,
+    rule: Join,
+    now: datetime,
+    least_new: int,
+    overlap: float = OVERLAP,
+    since: datetime | None = None,
+    shares: dict[str, int] | None = None,
+) -> Plan | None:
     """Plan a re-training if it is due.
 
     It is due when enough decisions are new since the last verdict on a candidate, with a report or with the default,
@@ -68,7 +80,9 @@ def due(warehouse, serving, rule, now, least_new, overlap=OVERLAP, since=None, s
     return Plan(f"{PIPELINE}-{digest}-{serving.version[:8]}", start, end, snapshot, serving.version, new)
 
 
-def span(warehouse, serving, rule, now, overlap=OVERLAP):
+def span(
+    warehouse: Warehouse, serving: Model, rule: Join, now: datetime, overlap: float = OVERLAP
+) -> tuple[datetime, datetime]:
     """Compute the window of time of a re-training: (start, end), datetimes in UTC.
 
     It ends a window before now, or before the newest reward or decision that has been logged, whichever is older:
@@ -90,7 +104,7 @@ def span(warehouse, serving, rule, now, overlap=OVERLAP):
     return start, max(start, end.astimezone(UTC))
 
 
-def plan_now(platform, rule):
+def plan_now(platform: Platform, rule: Join) -> tuple[datetime, datetime, str]:
     """Plan a re-training that starts now, such as one that a schedule started without a plan.
 
     Args:

@@ -1,11 +1,14 @@
 """What the project asks of an endpoint, under the names of Vertex AI's."""
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import wraps
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import Answered
 
 
 class Endpoint(Protocol):
@@ -13,13 +16,15 @@ class Endpoint(Protocol):
 
     Attributes:
       name: of the endpoint.
-      traffic_split: dict from the version of a deployed policy to its percentage; they add up to 100.
     """
 
     name: str
-    traffic_split: dict
 
-    def deploy(self, policy, traffic_percentage=100):
+    @property
+    def traffic_split(self) -> dict[str, int]:
+        """Dict from the version of a deployed policy to its percentage; they add up to 100."""
+
+    def deploy(self, policy: Any, traffic_percentage: int = 100) -> str:
         """Deploy an exported policy.
 
         Args:
@@ -30,7 +35,7 @@ class Endpoint(Protocol):
           The version of the policy.
         """
 
-    def split(self, traffic_split, expected=None):
+    def split(self, traffic_split: dict[str, int], expected: Mapping[str, int] | None = None) -> None:
         """Set the share of every deployed version.
 
         Args:
@@ -42,35 +47,35 @@ class Endpoint(Protocol):
           PlatformError: it is another one; look at it again.
         """
 
-    def rollback(self):
+    def rollback(self) -> None:
         """Return to the traffic split before the last change."""
 
-    def undeploy(self, version):
+    def undeploy(self, version: str) -> None:
         """Take a version away; it must not have traffic, unless it is the only one."""
 
-    def predict(self, instances, parameters=None):
+    def predict(self, instances: list[dict], parameters: dict | None = None) -> list[dict]:
         """List of predictions, one for each instance (dicts as `recbandits.serving.schemas` says)."""
 
-    def raw_predict(self, body, headers):
+    def raw_predict(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """(status, bytes) that a body gets as it is."""
 
-    def health(self):
+    def health(self) -> dict:
         """Whether it is alive and ready: dict."""
 
-    def logs(self):
+    def logs(self) -> str:
         """What the server has written, text."""
 
-    def batch_predict(self, policy, source, destination):
+    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
         """Answer every line of JSON in the file `source` with a line in `destination`, by an exported policy."""
 
-    def delete(self):
+    def delete(self) -> None:
         """Undeploy everything, then remove the endpoint."""
 
 
 class Endpoints(Protocol):
     """The endpoints of one platform."""
 
-    def create(self, name=None, topic=None, sticky=False):
+    def create(self, name: str | None = None, topic: str | None = None, sticky: bool = False) -> Endpoint:
         """Create an `Endpoint`, or return the one that has this name.
 
         Args:
@@ -79,11 +84,11 @@ class Endpoints(Protocol):
           sticky: whether a user always gets the same version.
         """
 
-    def delete(self, name=None):
+    def delete(self, name: str | None = None) -> None:
         """Delete the `Endpoint` of a name, None for that in the configuration; one that is gone already is no error."""
 
 
-def in_context(method):
+def in_context(method: Callable) -> Callable:
     """Decorate a method of a `SplitEndpoint` so that it runs within its `_context`."""
 
     @wraps(method)
@@ -102,16 +107,20 @@ class SplitEndpoint:
     version. Changes are made within `_context()`.
     """
 
+    name: str
+    _read: Callable
+    _write: Callable
+    _remove: Callable
     _context = nullcontext
 
     @property
-    def traffic_split(self):
+    def traffic_split(self) -> dict[str, int]:
         """Dict from version to percentage; empty before the first policy."""
         release, _ = self._read()
         return dict(release.shares) if release else {}
 
     @in_context
-    def split(self, traffic_split, expected=None):
+    def split(self, traffic_split: dict[str, int], expected: Mapping[str, int] | None = None) -> None:
         """See `Endpoint.split`; a deployed version that is not named gets nothing."""
         release, state = self._deployed()
         if expected is not None and release.shares != expected:
@@ -122,13 +131,13 @@ class SplitEndpoint:
         self._change(release, release.then(dict.fromkeys(release.shares, 0) | traffic_split), state)
 
     @in_context
-    def rollback(self):
+    def rollback(self) -> None:
         """See `Endpoint.rollback`."""
         release, state = self._deployed()
         self._change(release, release.rolled_back(), state)
 
     @in_context
-    def undeploy(self, version):
+    def undeploy(self, version: str) -> None:
         """See `Endpoint.undeploy`."""
         release, state = self._deployed()
         self._remove(version, None if set(release.shares) == {version} else release.without(version), state)
@@ -147,6 +156,6 @@ class SplitEndpoint:
         self._write(release, state)
 
 
-def with_version(release, version, share):
+def with_version(release: TrafficSplit | None, version: str, share: int) -> TrafficSplit:
     """Return the release in which a version has a share; before the first policy, `release` is None."""
     return release.with_version(version, share) if release else TrafficSplit({version: share})

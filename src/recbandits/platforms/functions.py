@@ -54,16 +54,16 @@ class Function:
 class Functions(Protocol):
     """The functions of one platform; what goes wrong is a `PlatformError` of one sentence."""
 
-    def deploy(self, function):
+    def deploy(self, function: Function) -> None:
         """Have a `Function` run, in place of the one of this name."""
 
-    def delete(self, name):
+    def delete(self, name: str) -> None:
         """Remove a function with its subscription; one that is gone already is no error."""
 
-    def logs(self, name):
+    def logs(self, name: str) -> str:
         """What it has written, text."""
 
-    def health(self, name):
+    def health(self, name: str) -> dict:
         """Dict: alive, ready, the reason why not, and the address that HTTP calls."""
 
 

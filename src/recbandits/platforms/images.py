@@ -1,9 +1,11 @@
 """Container images: which there are, what they may be made of, what their Dockerfile says."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from recbandits.config import Config
 from recbandits.platforms.protocol import PlatformError
 
 DOCKERFILE = "docker/Dockerfile"
@@ -16,7 +18,7 @@ class Instruction(NamedTuple):
     value: str
 
 
-def checkout(folder=None):
+def checkout(folder: str | Path | None = None) -> Path:
     """The root of the repository, where images are built.
 
     Args:
@@ -35,7 +37,7 @@ def checkout(folder=None):
     raise PlatformError(f"images are built from a checkout of the repository, and {here} is not in one")
 
 
-def targets(root):
+def targets(root: Path) -> list[str]:
     """Return the names of the images, in the order of the Dockerfile: its stages with a command of their own.
 
     Args:
@@ -48,13 +50,13 @@ def targets(root):
     ]
 
 
-def check_image(name, root):
+def check_image(name: str, root: Path) -> None:
     """Raise a `PlatformError` that lists the images, unless `name` is one of them."""
     if name not in (names := targets(root)):
         raise PlatformError(f"there is no image {name!r}: {DOCKERFILE} has {', '.join(names)}")
 
 
-def image_steps(name, root):
+def image_steps(name: str, root: Path) -> list[Instruction]:
     """Return the `Instruction`s that make an image: those of its stage, and of the stages that it needs.
 
     Args:
@@ -72,7 +74,7 @@ def image_steps(name, root):
     return [step for stage, steps in stages.items() if stage in {None, *needed} for step in steps]
 
 
-def build_options(name, uri, config):
+def build_options(name: str, uri: str, config: Config) -> list[str]:
     """Return what follows `docker build`, at the root of the repository, as a list of words.
 
     Args:
@@ -84,7 +86,7 @@ def build_options(name, uri, config):
     return ["--file", DOCKERFILE, "--target", name, "--tag", uri, *labels, "."]
 
 
-def context(root):
+def context(root: Path) -> list[str]:
     """List the files that .dockerignore lets into an image, by the rules of Docker's own Python library.
 
     Args:
@@ -101,7 +103,7 @@ def context(root):
     return sorted(Path(path).as_posix() for path in paths if (root / path).is_file())
 
 
-def instructions(text):
+def instructions(text: str) -> list[Instruction]:
     """Split a Dockerfile into its `Instruction`s, without comments, continued lines joined.
 
     Args:
@@ -116,7 +118,7 @@ def instructions(text):
     return [Instruction(keyword.upper(), " ".join(value.split())) for keyword, _, value in parts]
 
 
-def rebuilt(steps, changed):
+def rebuilt(steps: Sequence[Instruction], changed: str) -> list[bool]:
     """Which steps Docker carries out again, instead of taking what it kept, after a file has changed.
 
     A step is repeated when it copies the file, when a step before it in its stage is repeated, or when the stage that
@@ -129,7 +131,8 @@ def rebuilt(steps, changed):
     Returns:
       list of bool, one for each step.
     """
-    stages, stage, stale, answers = {}, "", False, []
+    stages: dict[str, bool] = {}
+    stage, stale, answers = "", False, []
     for keyword, value in steps:
         if keyword == "FROM":
             base, _, stage = value.partition(" AS ")

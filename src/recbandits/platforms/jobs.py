@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 
-def check_name(name):
+def check_name(name: str) -> str:
     """Return the name of a job, an endpoint and the like, if every platform takes it; else raise a ValueError."""
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
@@ -112,7 +112,7 @@ class Record(NamedTuple):
     own: dict  # what the job itself wrote down, its record.json, such as the metrics by seed; empty until it has
 
 
-def measured(own):
+def measured(own: dict) -> dict:
     """Metrics in a job's own record: dict from name to a number, or to (mean, low, high)."""
     metrics = own.get("metrics", {})
     return {name: tuple(value) if isinstance(value, list) else value for name, value in metrics.items()}
@@ -202,20 +202,20 @@ class Trial(NamedTuple):
 class Jobs(Protocol):
     """Jobs on one platform; what goes wrong is a `PlatformError` of one sentence, and no finished trial is lost."""
 
-    def run(self, job, wait=True):
+    def run(self, job: Job, wait: bool = True) -> Record:
         """Start a job and return its `Record`, when it has ended if `wait`."""
 
-    def record(self, name):
+    def record(self, name: str) -> Record:
         """The `Record` of a job."""
 
-    def stop(self, name):
+    def stop(self, name: str) -> None:
         """Stop a job or a study, whose running trials are stopped."""
 
-    def tune(self, study):
+    def tune(self, study: Study) -> list[Trial]:
         """Run what is missing of a study, which may have been started before; a list of its `Trial`s."""
 
-    def trials(self, name):
+    def trials(self, name: str) -> list[Trial]:
         """List the `Trial`s of a study by its job's name, in order of number."""
 
-    def best(self, name):
+    def best(self, name: str) -> Trial:
         """The succeeded `Trial` of a study with the best value, the first one on ties."""

@@ -3,6 +3,7 @@
 A template is a file that KFP's compiler has written; the same file runs on every platform.
 """
 
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 IMAGE = "recbandits-train"  # of every step in a template; Google Cloud is given the configuration's own instead
@@ -22,7 +23,7 @@ class Run(NamedTuple):
 class Pipelines(Protocol):
     """The pipelines of one platform; what goes wrong is a `PlatformError` of one sentence."""
 
-    def run(self, template, name, parameters=None):
+    def run(self, template: str | Path, name: str, parameters: dict | None = None) -> Run:
         """Start a run, unless one of this name runs or has succeeded; the same name is the same run for good.
 
         One that failed, was stopped or was killed is run again. No two runs of one pipeline go on at once.
@@ -40,14 +41,14 @@ class Pipelines(Protocol):
             other parameters.
         """
 
-    def status(self, name):
+    def status(self, name: str) -> Run:
         """The `Run` of this name as it is now."""
 
-    def wait(self, name):
+    def wait(self, name: str) -> Run:
         """Wait for the end of a run; gives the `Run`."""
 
-    def stop(self, name):
+    def stop(self, name: str) -> None:
         """Stop a run; one that runs no more is no error."""
 
-    def running(self, pipeline):
+    def running(self, pipeline: str) -> str | None:
         """Name of the run of a pipeline that goes on, or None."""

@@ -1,8 +1,18 @@
 """The protocol of a platform, and its errors."""
 
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from recbandits.config import Config
+
+if TYPE_CHECKING:
+    from recbandits.platforms.endpoints import Endpoints
+    from recbandits.platforms.experiments import Experiments
+    from recbandits.platforms.functions import Functions
+    from recbandits.platforms.jobs import Jobs
+    from recbandits.platforms.messages import Messages
+    from recbandits.platforms.pipelines import Pipelines
+    from recbandits.platforms.warehouse import Warehouse
 
 
 class Outcome(NamedTuple):
@@ -28,7 +38,35 @@ class Platform(Protocol):
     name: str
     config: Config
 
-    def create(self):
+    @property
+    def jobs(self) -> "Jobs":
+        """Training jobs and studies."""
+
+    @property
+    def experiments(self) -> "Experiments":
+        """Experiment tracking."""
+
+    @property
+    def pipelines(self) -> "Pipelines":
+        """Runs of compiled pipelines."""
+
+    @property
+    def endpoints(self) -> "Endpoints":
+        """Endpoints that serve policies."""
+
+    @property
+    def messages(self) -> "Messages":
+        """Topics and subscriptions."""
+
+    @property
+    def functions(self) -> "Functions":
+        """Functions that messages call."""
+
+    @property
+    def warehouse(self) -> "Warehouse":
+        """Decisions, rewards and verdicts."""
+
+    def create(self) -> list[Outcome]:
         """Create what the project needs and the platform lacks; a second call changes nothing.
 
         Returns:
@@ -38,7 +76,7 @@ class Platform(Protocol):
           PlatformError: a resource could not be created, or is not ours to use.
         """
 
-    def clean_up(self, dry_run=True):
+    def clean_up(self, dry_run: bool = True) -> list[Outcome]:
         """Remove what bears our mark, with everything in it.
 
         Args:
@@ -51,5 +89,5 @@ class Platform(Protocol):
           PlatformError: a resource could not be removed; the next call finds what is left.
         """
 
-    def share(self, directory):
+    def share(self, directory: Path) -> str:
         """Give the files of a directory a place where every step of a pipeline finds them: a path, or a gs:// URI."""

@@ -4,6 +4,7 @@ A cron string has the five fields of Unix: minute, hour, day of the month, month
 in UTC. Where both the day of the month and that of the week are restricted, either is enough.
 """
 
+import builtins
 import json
 import re
 from dataclasses import dataclass, field
@@ -58,20 +59,20 @@ class Schedule:
 class Schedules(Protocol):
     """The schedules of one platform; what goes wrong is a `PlatformError` of one sentence."""
 
-    def create(self, name, cron, target, payload=None):
+    def create(self, name: str, cron: str, target: str, payload: dict | None = None) -> Schedule:
         """Make a `Schedule`, or change the one of this name; gives it. It is not paused any more."""
 
-    def list(self):
+    def list(self) -> builtins.list[Schedule]:
         """List every `Schedule` of this configuration, in order of name."""
 
-    def pause(self, name):
+    def pause(self, name: str) -> None:
         """Silence a schedule until it is created again."""
 
-    def delete(self, name):
+    def delete(self, name: str) -> None:
         """Remove a schedule; one that is gone already is no error."""
 
 
-def next_time(cron, after):
+def next_time(cron: str, after: datetime) -> datetime:
     """Return the first time of a cron string after an aware datetime, in UTC.
 
     Raises:

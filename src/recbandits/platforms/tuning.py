@@ -1,12 +1,15 @@
 """What tuning is on every platform: which trial is the best, and how the job that follows gets its parameters."""
 
 import math
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
+from recbandits.platforms.jobs import Choice, Float, Integer, Trial
 from recbandits.platforms.protocol import PlatformError
 from recbandits.training.problems import as_text
 
 
-def with_parameters(arguments, parameters):
+def with_parameters(arguments: Sequence[str], parameters: dict) -> tuple[str, ...]:
     """Arguments of the command line with these parameters in the place of others of the same name.
 
     `dataclasses.replace(job, arguments=with_parameters(job.arguments, best.parameters))` hands a study over to the job
@@ -29,7 +32,7 @@ def with_parameters(arguments, parameters):
     return (*kept, *(f"--{name}={as_text(value)}" for name, value in parameters.items()))
 
 
-def best_trial(name, trials, maximise):
+def best_trial(name: str, trials: Sequence[Trial], maximise: bool) -> Trial:
     """The succeeded one of some `Trial`s with the best value, the first one on ties.
 
     Raises:
@@ -38,10 +41,12 @@ def best_trial(name, trials, maximise):
     succeeded = [trial for trial in trials if trial.state == "succeeded"]
     if not succeeded:
         raise PlatformError(f"study {name} must have a trial that succeeded to have a best one, it has none")
-    return (max if maximise else min)(succeeded, key=lambda trial: trial.value)
+    return (max if maximise else min)(succeeded, key=attrgetter("value"))
 
 
-def at_bounds(ranges, parameters, share=0.05):
+def at_bounds(
+    ranges: Mapping[str, Float | Integer | Choice], parameters: dict, share: float = 0.05
+) -> dict[str, float]:
     """Return the parameters that lie at a bound of their range, where a wider range may have a better value.
 
     Args:
@@ -52,13 +57,13 @@ def at_bounds(ranges, parameters, share=0.05):
     Returns:
       dict from name to the bound, the lowest or highest value of the range.
     """
-    bounds = {}
+    bounds: dict[str, float] = {}
     for name, value in parameters.items():
-        low, high = (getattr(ranges[name], bound, None) for bound in ("low", "high"))
-        if low is None:
+        values = ranges[name]
+        if isinstance(values, Choice):
             continue
-        scale = math.log if getattr(ranges[name], "log", False) else float
-        position = (scale(value) - scale(low)) / (scale(high) - scale(low))
+        scale = math.log if getattr(values, "log", False) else float
+        position = (scale(value) - scale(values.low)) / (scale(values.high) - scale(values.low))
         if not share < position < 1 - share:
-            bounds[name] = low if position <= share else high
+            bounds[name] = values.low if position <= share else values.high
     return bounds

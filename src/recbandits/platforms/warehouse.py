@@ -10,15 +10,18 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 
 from recbandits import checks
 from recbandits.platforms import warehouse_sql as sql
-from recbandits.records import REPORT_RULES, Interaction, Verdict, arrow_schema
+from recbandits.records import REPORT_RULES, Interaction, Quarantined, Verdict, arrow_schema
 from recbandits.records.fields import TIME
+from recbandits.records.records import Record
 
 _LONGEST = 10**9  # seconds, 32 years; so that a time plus a window is a time
 _DECISIONS = arrow_schema(Interaction).append(pa.field("reward", pa.float64(), nullable=False))
@@ -44,7 +47,7 @@ class JoinRule(NamedTuple):
     highest: float = sys.float_info.max
     skew: float = 0.0
 
-    def check(self):
+    def check(self) -> "JoinRule":
         """Return the rule if each field is as described, or raise ValueError."""
         for name, seconds in (("window", self.window), ("skew", self.skew)):
             checks.require(0 <= seconds <= _LONGEST, name, f"seconds from 0 to {_LONGEST}", seconds)
@@ -98,11 +101,11 @@ class Warehouse(ABC):
     """
 
     @abstractmethod
-    def create(self):
+    def create(self) -> None:
         """Make the tables, and a view `decisions` of them for people, unless they are there."""
 
     @abstractmethod
-    def query(self, text, parameters=None):
+    def query(self, text: str, parameters: dict | None = None) -> pa.Table:
         """Ask anything.
 
         Args:
@@ -121,7 +124,7 @@ class Warehouse(ABC):
     def _delete(self, statements, parameters):
         """Run statements that delete rows, all or none of them."""
 
-    def write(self, records):
+    def write(self, records: Sequence[Record]) -> int:
         """Keep records; when this returns, they are on the disk.
 
         Args:
@@ -137,11 +140,11 @@ class Warehouse(ABC):
             groups[sql.TABLES[type(record)]].append(record)
         return self._merge(groups) if groups else 0
 
-    def quarantine(self, entries):
+    def quarantine(self, entries: Sequence[Quarantined]) -> int:
         """Keep a list of `Quarantined`; how many message ids were new."""
         return self.write(entries)
 
-    def decisions(self, start, end, *rule, **fields):
+    def decisions(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pa.Table:
         """The decisions of a span of time with their rewards.
 
         Args:
@@ -156,11 +159,11 @@ class Warehouse(ABC):
         """
         return self._query_joined(sql.DECISIONS, start, end, JoinRule(*rule, **fields)).cast(_DECISIONS)
 
-    def outside(self, start, end, *rule, **fields):
+    def outside(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pa.Table:
         """The decisions that are quarantined because of their rewards, which are outside the range; as `decisions`."""
         return self._query_joined(sql.OUTSIDE, start, end, JoinRule(*rule, **fields)).cast(_DECISIONS)
 
-    def by_user(self, start, end, *rule, **fields):
+    def by_user(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pd.DataFrame:
         """Add up what each user got from each version; see `decisions`.
 
         Returns:
@@ -174,23 +177,23 @@ class Warehouse(ABC):
         text = statement.format(joined=sql.joined(rule.check().take, rule.default is not None))
         return self.query(text, _span(start, end, rule))
 
-    def counts(self, start, end, *rule, **fields):
+    def counts(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> Counts:
         """`Counts` of a span of time; see `decisions`."""
         rows = self._query_joined(sql.COUNTS, start, end, JoinRule(*rule, **fields)).to_pylist()
         numbers = dict.fromkeys(Counts._fields[1:], 0) | {row["fate"]: row["number"] for row in rows}
         numbers.pop("reward of a decision", None)
         return Counts(sum(numbers.values()) - numbers["skewed"], **numbers)
 
-    def snapshot(self, start, end):
+    def snapshot(self, start: datetime, end: datetime) -> str:
         """Text that stands for all rows on which `decisions` and `counts` of a span of time depend."""
         (row,) = self.query(sql.SNAPSHOT, _span(start, end, JoinRule(0.0))).to_pylist()
         return hashlib.blake2b(f"{row['number']} {row['first']} {row['second']}".encode(), digest_size=16).hexdigest()
 
-    def verdicts(self):
+    def verdicts(self) -> pd.DataFrame:
         """All verdicts in order of time: DataFrame with the fields of `Verdict`."""
         return self.query(sql.VERDICTS).cast(arrow_schema(Verdict)).to_pandas()
 
-    def state(self):
+    def state(self) -> dict[str, dict]:
         """How much there is, and how new: dict of table to {"rows": int, "newest": datetime or None}.
 
         Beside the four tables there is "joined": the decisions that have a reward.
@@ -199,16 +202,16 @@ class Warehouse(ABC):
         rows = self.query(sql.STATE).to_pylist()
         return {row["name"]: {"rows": row["number"], "newest": newest.accept("newest", row["newest"])} for row in rows}
 
-    def drop_before(self, time):
+    def drop_before(self, time: datetime) -> None:
         """Forget decisions, rewards and quarantined messages from before a time; with a decision all of its event."""
         self._delete(sql.DROP, {"time": TIME.accept("time", time)})
 
-    def forget(self, user_id):
+    def forget(self, user_id: str) -> None:
         """Forget a user, text: the decisions for this user, and their rewards."""
         self._delete(sql.FORGET, {"user": user_id})
 
 
-def digest_of(record):
+def digest_of(record: Record) -> str:
     """Text that stands for everything a record says: BLAKE2b of its JSON, 32 hexadecimal digits."""
     return hashlib.blake2b(record.to_json().encode(), digest_size=16).hexdigest()
 

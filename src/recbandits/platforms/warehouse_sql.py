@@ -18,6 +18,7 @@ bound the reward, and `@fallback` is the reward of a decision without one.
 from typing import NamedTuple
 
 from recbandits.records import Interaction, Quarantined, Reward, Verdict, bigquery_schema
+from recbandits.records.records import Record
 
 DIGEST = "digest"
 
@@ -32,16 +33,16 @@ class Table(NamedTuple):
     """
 
     name: str
-    record: type
+    record: type[Record]
     key: tuple
 
     @property
-    def columns(self):
+    def columns(self) -> tuple[str, ...]:
         """Names of the columns: the fields of the record, and its digest."""
         return (*self.record.fields, DIGEST)
 
     @property
-    def schema(self):
+    def schema(self) -> list[dict]:
         """Columns as dicts that BigQuery's `SchemaField.from_api_repr` takes."""
         digest = {"name": DIGEST, "type": "STRING", "mode": "REQUIRED", "description": "BLAKE2b of the record's JSON"}
         return [*bigquery_schema(self.record), digest]
@@ -59,7 +60,7 @@ TABLES = {
 BY_NAME = {table.name: table for table in TABLES.values()}
 
 
-def merge(table, batch):
+def merge(table: Table, batch: str) -> str:
     """Statement that adds to a `Table` the rows of the table named `batch`, whose times are from `@first` to `@last`.
 
     No two rows of the batch may have the same key.
@@ -71,7 +72,7 @@ WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({", ".join(f"s.{name}" for name
 """
 
 
-def missing(table, batch):
+def missing(table: Table, batch: str) -> str:
     """Statement that gives the digests of the rows which `merge` would add."""
     return f"SELECT s.digest FROM {batch} AS s WHERE NOT EXISTS (SELECT 1 FROM {table.name} AS t WHERE {_same(table)})"
 
@@ -122,7 +123,7 @@ answers AS (
 )"""
 
 
-def joined(take, keep_silent):
+def joined(take: str, keep_silent: bool) -> str:
     """Table expressions `decided`, `answers`, `joined` and `outside`; the last two are decisions with their rewards.
 
     Their columns are those of `Interaction`, `reward` and `reward_time`; `outside` has the rewards that the range

@@ -45,7 +45,7 @@ def curves(
             # agents that do alike have their markers at different places
             every = (0.12 * len(axes.lines) / points["agent"].nunique(), 0.12)
             if agent in references:
-                style = {"color": REFERENCE, "linestyle": next(dashes), "zorder": 1}
+                style: dict = {"color": REFERENCE, "linestyle": next(dashes), "zorder": 1}
             else:  # the colours of agents do not depend on the references beside them
                 style = {"color": next(colours), "marker": next(markers), "markersize": 5, "markevery": every}
             axes.plot(line["interactions"], line["mean"], label=agent, **style)

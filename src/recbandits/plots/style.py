@@ -14,7 +14,7 @@ DASHES = ["--", "-.", ":"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # places a legend to the right of the axes
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.prop_cycle": plt.cycler(color=COLOURS),
     "axes.spines.right": False,

@@ -60,7 +60,7 @@ def read_bytes(uri: str | Path) -> bytes | None:
         return None
 
 
-def seal(directory, settings):
+def seal(directory: str | Path, settings: dict) -> str:
     """Write `policy.json` beside the files of a policy.
 
     Args:
@@ -78,7 +78,7 @@ def seal(directory, settings):
     return _version(content)
 
 
-def read(directory):
+def read(directory: str | Path) -> tuple[dict, dict[str, bytes]]:
     """Read a policy directory, and verify that every byte is what was written.
 
     Returns:

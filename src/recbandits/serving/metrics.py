@@ -2,10 +2,14 @@
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
+
+from recbandits.serving.outbox import DirectLog, Outbox
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # upper bounds in seconds
 
@@ -17,9 +21,9 @@ class Metrics:
       event_log: `Outbox` or `DirectLog`, whose counters are among them; None for a server without an event log.
     """
 
-    def __init__(self, event_log=None):
+    def __init__(self, event_log: Outbox | DirectLog | None = None):
         self._registry, self._event_log = CollectorRegistry(), event_log
-        options = {"namespace": "recbandits", "registry": self._registry}
+        options: dict[str, Any] = {"namespace": "recbandits", "registry": self._registry}
         self._requests = Counter("requests", "Prediction requests by HTTP status.", ["status"], **options)
         self._predictions = Counter("predictions", "Predictions by policy version.", ["version"], **options)
         description = "Seconds from the headers of a prediction request to its answer."
@@ -27,17 +31,17 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
 
-    def count_request(self, status, seconds):
+    def count_request(self, status: int, seconds: float) -> None:
         """Count a prediction request by its HTTP status and the seconds to its answer."""
         self._requests.labels(str(status)).inc()
         self._seconds.observe(seconds)
 
-    def count_predictions(self, recommendations):
+    def count_predictions(self, recommendations: Iterable) -> None:
         """Count each `Recommendation` by its policy version."""
         for each in recommendations:
             self._predictions.labels(each.policy_version).inc()
 
-    def collect(self):
+    def collect(self) -> Iterator[Metric]:
         """Yield the metrics that are read when they are requested, for the registry."""
         server = {"process": str(os.getpid()), "tensorflow": str("tensorflow" in sys.modules)}
         yield InfoMetricFamily("recbandits_server", "Process id, and whether TensorFlow is loaded.", value=server)
@@ -47,12 +51,12 @@ class Metrics:
                 counters.add_metric([name], value)
             yield counters
 
-    def text(self):
+    def text(self) -> bytes:
         """Return all metrics as bytes in the text format of Prometheus."""
         return generate_latest(self._registry)
 
 
-def read_metrics(text):
+def read_metrics(text: str) -> dict:
     """Read the metrics of a prediction server from the text that it answers.
 
     Returns:

@@ -22,13 +22,17 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
+from collections.abc import Sequence
+from datetime import datetime
+
+from recbandits.serving.decisions import Recommendation
 
 _MAX_PAUSE = 3.2  # seconds between two attempts
 _SPOOL_PAUSE = 5.0  # seconds until a spool that another process has is tried again
 _COUNTERS = ("put", "dropped", "delivered", "failed", "spooled", "replayed", "replay_failed", "retried")
 
 
-def pass_probability(fill):
+def pass_probability(fill: float) -> float:
     """Return the probability to be kept by a queue that is filled to a share: 1 to 1/2, then 10^(-12 (fill - 1/2))."""
     return min(1.0, 10.0 ** (6.0 - 12.0 * fill))
 
@@ -65,13 +69,13 @@ class Outbox:
         if open_spool is not None:
             self._start()
 
-    def record(self, requests, when):
+    def record(self, requests: Sequence[Sequence[Recommendation]], when: datetime) -> list[bool]:
         """Keep or drop decisions as `put` does; see `DirectLog.record`. What is dropped is weighted by others: True."""
         for decision in (each for decisions in requests for each in decisions):
             self.put(decision, when)
         return [True] * len(requests)
 
-    def put(self, decision, when):
+    def put(self, decision: Recommendation, when: datetime) -> None:
         """Keep a decision or drop it; never waits, and never raises because of the sink.
 
         Args:
@@ -93,7 +97,7 @@ class Outbox:
             self._counts["dropped"] += 1
 
     @property
-    def counters(self):
+    def counters(self) -> dict[str, int]:
         """Dict of counts since the start: put = dropped + delivered + failed + spooled + waiting.
 
         Of these, "spooled" went to the disk. "replayed" events have been sent from there since, and "replay_failed"
@@ -104,7 +108,7 @@ class Outbox:
         settled = sum(counts[name] for name in ("dropped", "delivered", "failed", "spooled"))
         return counts | {"waiting": counts["put"] - settled, "bytes": self._bytes}
 
-    def close(self, timeout=10.0):
+    def close(self, timeout: float = 10.0) -> dict[str, int]:
         """Deliver what waits, for at most `timeout` seconds, and end; what is left then has failed.
 
         Returns:
@@ -259,7 +263,7 @@ class DirectLog:
     def __init__(self, sink):
         self._sink, self._delivered, self._failed = sink, 0, 0
 
-    def record(self, requests, when):
+    def record(self, requests: Sequence[Sequence[Recommendation]], when: datetime) -> list[bool]:
         """Keep the decisions of requests in one write; after a failure each request by itself, all or none of it.
 
         Args:
@@ -276,7 +280,7 @@ class DirectLog:
         return kept
 
     @property
-    def counters(self):
+    def counters(self) -> dict[str, int]:
         """Dict of counts since the start, by the names of `Outbox.counters`; nothing is dropped, and nothing waits."""
         put = self._delivered + self._failed
         return {"put": put, "dropped": 0, "delivered": self._delivered, "failed": self._failed, "waiting": 0}
@@ -290,6 +294,6 @@ class DirectLog:
         self._delivered += len(decisions)
         return True
 
-    def close(self):
+    def close(self) -> dict[str, int]:
         """Return `counters`; nothing waits."""
         return self.counters

@@ -4,9 +4,12 @@ Loading and recommending need no TensorFlow, so that servers start fast and stay
 """
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from recbandits import checks
@@ -36,7 +39,16 @@ _SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.p
 _ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, FILE, manifest.FILE}
 
 
-def export(policy, directory, features=None, *, exploration=None, arms=None, titles=None, summary=None):
+def export(
+    policy: Any,
+    directory: str | Path,
+    features: Features | RatingFeatures | None = None,
+    *,
+    exploration: Exploration | None = None,
+    arms: Sequence | np.ndarray | None = None,
+    titles: pd.Series | Mapping[Any, str] | None = None,
+    summary: TrainingSummary | None = None,
+) -> Path:
     """Write a policy with all that is needed to serve it.
 
     The directory holds a SavedModel, which needs neither this package nor TF-Agents to run; `scorer.npz`, the constants
@@ -96,7 +108,7 @@ def export(policy, directory, features=None, *, exploration=None, arms=None, tit
     return directory
 
 
-def read_titles(titles):
+def read_titles(titles: pd.Series | Mapping[Any, str] | None) -> dict[str, str]:
     """Read titles by item id, a Series, a dict or None, as a dict that JSON can hold.
 
     Raises:
@@ -110,7 +122,7 @@ def read_titles(titles):
     return read
 
 
-def load(directory):
+def load(directory: str | Path) -> ServedPolicy:
     """Read an exported policy, after its seal was verified.
 
     Args:
@@ -139,7 +151,7 @@ def load(directory):
     return policy
 
 
-def describe(directory):
+def describe(directory: str | Path) -> pd.Series:
     """Describe a policy by its seal.
 
     Args:

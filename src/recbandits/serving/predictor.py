@@ -10,21 +10,25 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 from starlette.responses import Response as HttpResponse
 
 from recbandits.serving import versions
+from recbandits.serving.decisions import Recommendation
 from recbandits.serving.metrics import Metrics
 from recbandits.serving.outbox import DirectLog, Outbox
 from recbandits.serving.schemas import Parameters, Prediction, Refusal, RefusalError, Request, Response
 from recbandits.serving.sinks import TOPIC_VARIABLE, PubSubSink, open_spool
+from recbandits.serving.traffic_split import TrafficSplit
 
 MAX_BODY_BYTES = MAX_RESPONSE_BYTES = 1_500_000  # bytes, as on Vertex AI
 MAX_CONCURRENT_PREDICTIONS = 32  # predictions at a time
@@ -56,12 +60,12 @@ class BanditPredictor:
         self._uri, self._served, self._lock = None, None, threading.Lock()
 
     @property
-    def release(self):
+    def release(self) -> TrafficSplit | None:
         """The `TrafficSplit` that is served; None before there is one."""
         served = self._served
         return served and served.release
 
-    def load(self, artifacts_uri, **_):
+    def load(self, artifacts_uri: str | None, **_: Any) -> None:
         """Load a policy or a release, and follow the release that $RECBANDITS_RELEASE names; see `versions.find`."""
         followed = os.environ.get(versions.VARIABLE)
         self._uri = followed or artifacts_uri
@@ -69,7 +73,7 @@ class BanditPredictor:
         if followed:
             threading.Thread(target=self._follow, daemon=True).start()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Serve the release that its URI has now; one that cannot be read or served leaves the present one."""
         try:
             release = versions.read(self._uri)
@@ -83,7 +87,7 @@ class BanditPredictor:
             time.sleep(RELEASE_INTERVAL)
             self.refresh()
 
-    def replace(self, release):
+    def replace(self, release: TrafficSplit) -> None:
         """Load and verify the policies of another `TrafficSplit`, then serve it.
 
         Raises:
@@ -92,16 +96,16 @@ class BanditPredictor:
         with self._lock:
             self._served = versions.serve(self._uri, release, self._served.policies if self._served else {})
 
-    def withdraw(self):
+    def withdraw(self) -> None:
         """Serve nothing, as before the first policy."""
         with self._lock:
             self._served = None
 
-    def preprocess(self, prediction_input):
+    def preprocess(self, prediction_input: bytes) -> Request:
         """Read a `Request` from bytes of JSON; raises `RefusalError`."""
         return Request.parse(prediction_input)
 
-    def count_candidates(self, instances):
+    def count_candidates(self, instances: Request) -> int:
         """Return the number of candidates of a `Request` that have to be scored.
 
         Raises:
@@ -111,7 +115,7 @@ class BanditPredictor:
             raise RefusalError(503, "no policy is deployed yet")
         return instances.count_candidates(self._served.num_items)
 
-    def predict(self, instances):
+    def predict(self, instances: Request) -> list[Recommendation | Refused]:
         """Return a list of `Recommendation`, one for each instance of a `Request`.
 
         Raises:
@@ -131,7 +135,7 @@ class BanditPredictor:
                 recommendations.append(Refused(str(error)[:_MAX_MESSAGE_LENGTH]))
         return recommendations
 
-    def postprocess(self, prediction_results):
+    def postprocess(self, prediction_results: Sequence[Recommendation | Refused]) -> bytes:
         """Write a list of `Recommendation` as bytes of JSON, as `Response` says."""
         predictions = [
             Refusal(error=each.error) if isinstance(each, Refused) else Prediction.model_validate(each)
@@ -151,17 +155,18 @@ class BanditHandler:
         topic on this machine, it is a `DirectLog`: decisions are then kept before they are answered.
     """
 
-    def __init__(self, artifacts_uri, predictor=None):
+    def __init__(self, artifacts_uri: str | None, predictor: Callable[[], BanditPredictor] | None = None):
         topic = os.environ.get(TOPIC_VARIABLE)
         self.predictor = (predictor or BanditPredictor)()
         self.predictor.load(artifacts_uri)
         self.outbox = _open_log(topic, os.environ.get(SINK_VARIABLE)) if topic else None
         self.metrics = Metrics(self.outbox)
         self._worker, self._writer = ThreadPoolExecutor(1, "scoring"), ThreadPoolExecutor(1, "log")
-        self._active, self._waiting, self._writing = 0, [], None
+        self._active, self._writing = 0, None
+        self._waiting: list[tuple[list[Recommendation], asyncio.Future]] = []
         self._large = asyncio.Semaphore(MAX_CONCURRENT_LARGE_BODIES)
 
-    async def handle(self, request):
+    async def handle(self, request: HttpRequest) -> HttpResponse:
         """Answer one request, or refuse it with a status and a sentence."""
         start, status = time.perf_counter(), 500
         try:
@@ -178,7 +183,7 @@ class BanditHandler:
         finally:
             self.metrics.count_request(status, time.perf_counter() - start)
 
-    def close(self):
+    def close(self) -> None:
         """Deliver what waits in the outbox."""
         for thread in (self._worker, self._writer):
             thread.shutdown()
@@ -253,7 +258,7 @@ def _open_log(topic, sink):
     return DirectLog(getattr(importlib.import_module(module), name)(topic))
 
 
-def problem(status, sentence):
+def problem(status: int, sentence: str) -> JSONResponse:
     """Return the response that refuses a request with a sentence."""
     return JSONResponse({"detail": sentence}, status)
 
@@ -264,7 +269,7 @@ def _require_json(headers):
         raise RefusalError(415, f"content-type must be application/json, got {kind[:100]!r}")
 
 
-async def read_body(request, semaphore):
+async def read_body(request: HttpRequest, semaphore: asyncio.Semaphore) -> bytes:
     """Read the body of a request, up to `MAX_BODY_BYTES`.
 
     Args:

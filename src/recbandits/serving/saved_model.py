@@ -7,11 +7,14 @@ from recbandits.tf import tf
 
 from absl import logging as absl_logging
 from tf_agents.policies import policy_saver
+from tf_agents.policies.tf_policy import TFPolicy
+from tf_agents.typing import types
 
 from recbandits.data.features import GLOBAL, PER_ARM
+from recbandits.serving.scorer import Scorer
 
 
-def write(policy, scorer, directory):
+def write(policy: TFPolicy, scorer: Scorer | None, directory: str) -> None:
     """Write a policy as a SavedModel that needs neither this package nor TF-Agents to run.
 
     Its signature `action` takes TF-Agents' time step apart. Where the policy has a scorer, `serving_default` takes
@@ -33,7 +36,7 @@ def write(policy, scorer, directory):
         saver.save(directory)
 
 
-def observation_spec(policy):
+def observation_spec(policy: TFPolicy) -> types.NestedTensorSpec:
     """Return the spec of a policy's observation without the mask: a tensor's, or a dict of `global` and `per_arm`."""
     spec = policy.time_step_spec.observation
     return spec[0] if isinstance(spec, tuple) else spec

@@ -42,7 +42,7 @@ class RefusalError(ValueError):
       status: the HTTP status that says so.
     """
 
-    def __init__(self, status, sentence):
+    def __init__(self, status: int, sentence: str):
         super().__init__(sentence)
         self.status = status
 
@@ -149,7 +149,7 @@ class Parameters(_Message):
 
     candidates: _Candidates | None = None
     k: _Number = 1
-    answer_refusals: bool = Field(False, description="refuse an instance in its place, not the whole request")
+    answer_refusals: bool = Field(default=False, description="refuse an instance in its place, not the whole request")
 
 
 class Request(_Message):
@@ -158,7 +158,7 @@ class Request(_Message):
     instances: Annotated[list[Instance], Field(min_length=1, max_length=MAX_INSTANCES, fail_fast=True)]
     parameters: Parameters | None = None
 
-    def count_candidates(self, num_items):
+    def count_candidates(self, num_items: int) -> int:
         """Return the number of candidates of all instances together.
 
         Args:
@@ -223,10 +223,10 @@ class ReleaseDocument(_Message):
     previous: dict[str, int] | None = Field(None, description="to return to; the present shares if missing")
 
 
-def openapi(health_route, predict_route):
+def openapi(health_route: str, predict_route: str) -> dict:
     """Return the OpenAPI document of a server with these routes, a dict that fits into JSON."""
     form = "#/components/schemas/{model}"
-    models = [(model, "validation") for model in (Request, ReleaseDocument)]
+    models: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in (Request, ReleaseDocument)]
     models += [(model, "serialization") for model in (Response, Problem)]
     schemas = models_json_schema(models, ref_template=form)[1]["$defs"]
     anything = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}

@@ -54,7 +54,7 @@ class Scorer(NamedTuple):
 
     def save(self, file: Any) -> None:
         """Write the constants as an .npz, to a path or an open file."""
-        arrays = {"join": np.array(self.join), "activation": np.array(self.activation)}
+        arrays: dict[str, Any] = {"join": np.array(self.join), "activation": np.array(self.activation)}
         for tower in _TOWERS:
             for number, (kernel, bias) in enumerate(getattr(self, tower)):
                 arrays |= {f"{tower}_{number}_kernel": kernel, f"{tower}_{number}_bias": bias}

@@ -54,8 +54,7 @@ class ServedPolicy:
         if self.features is None or self._scorer is None:
             return
         require(bool(self._ids), "candidates", "at least one", self._ids)
-        names = () if self._has_arms else self.features.candidate_features
-        numbers = {name: np.zeros((1, 1)) for name in names}
+        numbers = {} if self._has_arms else {name: np.zeros((1, 1)) for name in self.features.candidate_features}
         scores = self.scores(pd.DataFrame(index=[0]), [self._ids[:1]], candidate_features=numbers)
         require(bool(np.isfinite(scores).all()), "scores", "finite", scores[0, 0])
         if self._has_arms:
@@ -93,12 +92,12 @@ class ServedPolicy:
           KeyError: unknown ids, by name.
           ValueError: a context, candidates or numbers that are not as above, or a policy that cannot score ids.
         """
-        self._require_scorer()
+        features = self._require_scorer()
         context = {} if context is None else dict(context)
         user_id = None if user_id is None else read_id("user_id", user_id)
         new_items = {read_id("id of a new item", name): columns for name, columns in (new_items or {}).items()}
         ids, rows = self._choose_from(candidates, new_items)
-        encoded = self.features.context_encoder.encode_row(context)[None]
+        encoded = features.context_encoder.encode_row(context)[None]
         each = {name: [values] for name, values in (candidate_features or {}).items()}
         numbers = self._read_numbers(each, np.ones((1, len(ids)), bool))
         items = self._describe(ids, rows, new_items) if new_items else None
@@ -174,7 +173,8 @@ class ServedPolicy:
           ValueError: shapes that do not fit together, columns or numbers that are not as above, or a policy that cannot
             score ids.
         """
-        return self._score(context, *self._find_rows(context, candidates, mask), candidate_features)
+        rows, mask = self._find_rows(context, candidates, mask)
+        return self._score(context, rows, mask, candidate_features)
 
     def score_pairs(self, context: np.ndarray, arm: np.ndarray) -> np.ndarray:
         """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float32 [n]: for arms with features."""
@@ -198,13 +198,12 @@ class ServedPolicy:
             raise ValueError(f"policy {self.directory.name} was replaced after it was loaded, load it again")
         return tf.saved_model.load(str(self.directory))
 
-    def _require_scorer(self):
+    def _require_scorer(self) -> Features:
         if self.features is None:
             raise ValueError("policy must have been exported with its features to score ids, it has none")
         if self._scorer is None:
-            raise ValueError(
-                "policy must score by what it has learnt to serve ids, this one does not: it has `action` only"
-            )
+            raise ValueError("policy must score by what it has learnt to serve ids, this one does not: only `action`")
+        return self.features
 
     def _choose_from(self, candidates, new_items):
         """Return the ids of candidates, and their rows int [1, c], -1 for those that are only new; None for all."""

@@ -58,7 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
     waiting longest is disconnected, so that a request that is sent at once, such as a health check, is always answered.
     """
 
-    def connection_made(self, transport: Transport) -> None:
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin to wait for the client, in place of another one where there are too many."""
         super().connection_made(transport)
         self._waiting_since: float | None = self.loop.time()  # None while it is the server's turn
@@ -113,8 +113,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(left, self._check_deadline)
 
     def _disconnect_slowest(self) -> None:
-        waiting = [each for each in self.connections if each is not self and each._waiting_since is not None]
-        longest = min(waiting, key=lambda each: each._waiting_since, default=self)
+        others = (each for each in self.connections if isinstance(each, BoundedProtocol) and each is not self)
+        waiting = {each: each._waiting_since for each in others if each._waiting_since is not None}
+        longest = min(waiting, key=waiting.__getitem__, default=self)
         self.connections.discard(longest)
         longest.transport.abort()
 
@@ -246,7 +247,7 @@ def _show_release(release):
     return JSONResponse((ReleaseDocument(**vars(release)) if release else ReleaseDocument(shares={})).model_dump())
 
 
-def main():
+def main() -> None:
     """Start the prediction server, or print its OpenAPI document."""
     parser = argparse.ArgumentParser(prog="python -m recbandits.serving.server", description=main.__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")

@@ -8,10 +8,14 @@ import logging
 import os
 import stat
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbandits.checks import flush
+
+if TYPE_CHECKING:
+    from recbandits.records import Interaction
 
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
 SPOOL_VARIABLE = "RECBANDITS_EVENT_SPOOL"  # a directory; without it, one of this user in the system's temporary folder
@@ -29,20 +33,24 @@ class PubSubSink:
       client: `google.pubsub_v1.PublisherClient`; None for one that is made here.
     """
 
-    def __init__(self, topic, client=None):
+    def __init__(self, topic: str, client: Any = None):
         from google.cloud import pubsub_v1
 
         self._topic, self._open = topic, pubsub_v1.PublisherClient if client is None else lambda: client
         self._client = self._open()
 
-    def send(self, interactions, attributes=None):
+    def send(
+        self,
+        interactions: "Sequence[Interaction | SpooledEvent]",
+        attributes: Sequence[Mapping[str, str]] | None = None,
+    ) -> None:
         """Publish, with the event id and `attributes` of each; see `serving.outbox` for what is raised."""
         from google.api_core.exceptions import GoogleAPICallError, InvalidArgument
         from google.pubsub_v1 import PublisherClient, PublishRequest, PubsubMessage
 
         message, request = PubsubMessage.pb(), PublishRequest.pb()
         messages = [
-            message(data=each.to_json().encode(), attributes={"event_id": each.event_id} | more)
+            message(data=each.to_json().encode(), attributes={"event_id": each.event_id, **more})
             for each, more in zip(interactions, attributes or [{}] * len(interactions), strict=True)
         ]
         try:
@@ -74,7 +82,7 @@ class SpooledEvent(NamedTuple):
     event_id: str
     text: str
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Return the text."""
         return self.text
 
@@ -95,7 +103,7 @@ class Spool:
       ImportError: this system has no locks for files.
     """
 
-    def __init__(self, path, max_bytes=MAX_SPOOL_BYTES):
+    def __init__(self, path: str | Path, max_bytes: int = MAX_SPOOL_BYTES):
         import fcntl  # not on Windows
 
         path, self._max_bytes, self._process = Path(path), max_bytes, os.getpid()
@@ -113,11 +121,11 @@ class Spool:
             raise
 
     @property
-    def has_events(self):
+    def has_events(self) -> bool:
         """Whether there are events to be replayed; never in a forked process, to which the file does not belong."""
         return self._position < self._size and self._process == os.getpid()
 
-    def append(self, events, attributes):
+    def append(self, events: "Sequence[Interaction | SpooledEvent]", attributes: Sequence[Mapping[str, str]]) -> bool:
         """Write a batch and flush it to the disk.
 
         Args:
@@ -150,7 +158,7 @@ class Spool:
         self._size += len(content)
         return True
 
-    def replay(self, batch):
+    def replay(self, batch: int) -> Iterator[tuple[list[SpooledEvent], list[dict[str, str]]]]:
         """Yield the events as batches, each done when the next one is requested; then empty the file.
 
         A process that ends before has the next one replay all of them, so readers must ignore events that they have.
@@ -169,12 +177,12 @@ class Spool:
         os.ftruncate(self._file, 0)
         self._position = self._size = 0
 
-    def close(self):
+    def close(self) -> None:
         """Leave the file to the next process."""
         os.close(self._file)
 
 
-def count_missing(attributes):
+def count_missing(attributes: Iterable[Mapping[str, str]]) -> int:
     """Count the events that outboxes have numbered and that are not among those received.
 
     What an outbox that was killed had numbered last is not known, and not counted.
@@ -185,13 +193,13 @@ def count_missing(attributes):
     Returns:
       int
     """
-    received = {}
+    received: dict[str, set[int]] = {}
     for each in attributes:
         received.setdefault(each["instance"], set()).add(int(each["sequence"]))
     return sum(max(numbers) + 1 - len(numbers) for numbers in received.values())
 
 
-def open_spool(topic):
+def open_spool(topic: str) -> Spool | None:
     """Open the spool of a topic in the directory that $RECBANDITS_EVENT_SPOOL names.
 
     Returns:

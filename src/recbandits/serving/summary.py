@@ -48,7 +48,7 @@ class TrainingSummary:
             object.__setattr__(self, name, value)
 
 
-def model_card(settings):
+def model_card(settings: dict) -> str:
     """Write the model card of a policy, one page of Markdown.
 
     Args:
@@ -75,7 +75,7 @@ def model_card(settings):
     return "\n\n".join(sections) + "\n"
 
 
-def known_items(count):
+def known_items(count: int | None) -> str:
     """Return the number of items that a policy knows by their ids as text, such as "12 items"; None is "no ids"."""
     return "no ids" if count is None else f"{count:,} items"
 

@@ -6,8 +6,10 @@ probability to win is the share; when one share grows at the cost of others, no 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,13 @@ class TrafficSplit:
             _check(shares)
 
     @classmethod
-    def of(cls, document):
+    def of(cls, document: Any) -> "TrafficSplit":
         """Read a release from a parsed JSON document, as `vars` gives one; anything else is a ValueError."""
         if not isinstance(document, dict) or not {"shares"} <= document.keys() <= {"shares", "previous"}:
             raise ValueError(f"a release must have 'shares', and perhaps 'previous', got {document!r:.100}")
         return cls(**document)
 
-    def version(self, key):
+    def version(self, key: Any) -> str:
         """Return the version that answers a user.
 
         Args:
@@ -50,11 +52,11 @@ class TrafficSplit:
             return next(iter(shares))
         return min(shares, key=lambda version: -math.log(_uniform(f"{version}/{key}")) / shares[version])
 
-    def then(self, shares):
+    def then(self, shares: Mapping[str, int]) -> "TrafficSplit":
         """Return the next release, which remembers the shares of this one."""
         return TrafficSplit(dict(shares), previous=self.shares)
 
-    def rolled_back(self):
+    def rolled_back(self) -> "TrafficSplit":
         """Return the shares before the last change, 0 for what was deployed since; a second roll back undoes it.
 
         Raises:
@@ -64,13 +66,13 @@ class TrafficSplit:
             raise ValueError("there is no earlier release to return to")
         return self.then(dict.fromkeys(self.shares, 0) | self.previous)
 
-    def with_version(self, version, share):
+    def with_version(self, version: str, share: int) -> "TrafficSplit":
         """Return the next release, in which a version has `share` percent and the others split the rest as before."""
         _check_share(version, share)
         others = {other: old for other, old in self.shares.items() if other != version}
         return self.then(_scaled(others, 100 - share) | {version: share})
 
-    def without(self, version):
+    def without(self, version: str) -> "TrafficSplit":
         """Return the next release without a version that has no traffic.
 
         Raises:

@@ -3,13 +3,16 @@
 import json
 import re
 import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from recbandits import checks
 from recbandits.serving import policy
+from recbandits.serving.decisions import Recommendation
 from recbandits.serving.manifest import local_directory, read_bytes
 from recbandits.serving.schemas import Instance, Parameters, Prediction
+from recbandits.serving.served import ServedPolicy
 from recbandits.serving.traffic_split import TrafficSplit
 
 FILE, POLICIES = "release.json", "policies"
@@ -28,11 +31,11 @@ class Served(NamedTuple):
     policies: dict
 
     @property
-    def num_items(self):
+    def num_items(self) -> int:
         """Return the number of items, at most, that an instance without candidates chooses from."""
         return max(0 if policy.candidates is None else len(policy.candidates) for policy in self.policies.values())
 
-    def recommend(self, instance, defaults):
+    def recommend(self, instance: Instance, defaults: Parameters) -> Recommendation:
         """Answer an `Instance`.
 
         Args:
@@ -66,7 +69,7 @@ def _key(instance):
     return uuid.uuid4().hex if instance.seed is None else f"seed {instance.seed}"
 
 
-def find(uri):
+def find(uri: str | Path | None) -> Served | None:
     """Load what AIP_STORAGE_URI names.
 
     Args:
@@ -93,7 +96,7 @@ def find(uri):
         return Served(TrafficSplit({loaded.version: 100}), {loaded.version: loaded})
 
 
-def read(uri):
+def read(uri: str | Path) -> TrafficSplit | None:
     """Read the `TrafficSplit` of a directory, or of a gs:// URI; None where it has no release.
 
     Raises:
@@ -107,7 +110,7 @@ def read(uri):
         raise ValueError(f"{FILE} cannot be read: {error}") from error
 
 
-def serve(uri, release, loaded):
+def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPolicy]) -> Served:
     """Complete a release with its policies.
 
     Args:
@@ -152,7 +155,7 @@ class Answered(NamedTuple):
     refused: int
 
 
-def batch_predict(policy, source, destination):
+def batch_predict(policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
     """Answer every line of a file, each an `Instance`, by an exported policy; see `answer_lines`.
 
     Args:
@@ -176,7 +179,7 @@ def batch_predict(policy, source, destination):
     return answer_lines(source, destination, answer)
 
 
-def answer_lines(source, destination, answer):
+def answer_lines(source: str | Path, destination: str | Path, answer: Callable[[bytes], dict]) -> Answered:
     """Answer every line of a file; the lines that are refused go to a file of their own.
 
     Args:

@@ -64,7 +64,8 @@ class Training:
         self._history = tf.Variable(tf.fill([sum(stages.values()), 3], np.float64("nan")), trainable=False)
         best = read_values(self._variables) if options["patience"] else []
         self._best = [tf.Variable(value, trainable=False, shape=value.shape) for value in best]
-        self._manager = self._summaries = None
+        self._manager = None
+        self._summaries: TrainingSummaries | None = None
 
     def restore(self, directory: str | Path) -> None:
         """Continue from the checkpoints in a directory, if there are any, and write further ones there."""
@@ -211,7 +212,7 @@ class Training:
 
 def weigh_examples(examples: Examples | SlateExamples, weights: str | None) -> np.ndarray | None:
     """Compute the weights float64 [n] of examples, as `fit` describes them; None for equal ones."""
-    if weights is None:
+    if weights is None or isinstance(examples, SlateExamples):
         return None
     inverse = 1.0 / (examples.propensity.astype(float) * examples.pass_prob)
     return inverse / inverse.mean()

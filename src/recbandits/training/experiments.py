@@ -1,5 +1,6 @@
 """Run the experiment of a training job: simulate, fit from a log, or rank, once for each seed."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -59,7 +60,9 @@ class Outcome(NamedTuple):
         return {name: each if np.isfinite(each.low) else each.value for name, each in intervals.items()}
 
 
-def run_experiment(problem: Problem, agent: Any, data: MovieLens | LoggedData, paths: JobPaths) -> Outcome:
+def run_experiment(
+    problem: Simulation | Fit | Rank | Learn, agent: Any, data: MovieLens | LoggedData, paths: JobPaths
+) -> Outcome:
     """Run an agent on a problem, once for each seed.
 
     Args:
@@ -73,9 +76,11 @@ def run_experiment(problem: Problem, agent: Any, data: MovieLens | LoggedData, p
     if isinstance(problem, Learn):
         return _learn(problem, agent, data, paths)
     replicas = get_strategy(problem.strategy)  # first of all: workers meet before anything else of TensorFlow
-    rows, exported = [], None
+    make_task: Callable = OfflineTask if isinstance(problem, Fit) else RankingTask
+    rows = []
+    exported: tuple = ()
     for seed in problem.seeds:
-        task = (OfflineTask if isinstance(problem, Fit) else RankingTask)(problem, data, seed)
+        task = make_task(problem, data, seed)
         with replicas.scope():
             learner = make_agent(agent, task.specs(), seed)
         examples = task.examples()
@@ -179,8 +184,8 @@ class OfflineTask:
         self._problem = problem
         self.train, self.held_out = _split(problem, data.ratings, seed, test_seed=0)
         behaviour = uniform if problem.behaviour == "uniform" else popularity(self.train)
-        options = {"policy": behaviour, "candidates": problem.candidates, "seed": seed, "visits": "active"}
-        self._log = partial(log_decisions, **options)
+        candidates = problem.candidates
+        self._log = partial(log_decisions, policy=behaviour, candidates=candidates, seed=seed, visits="active")
         self._fit_features = partial(_fit_features, data)
         self.features = self._fit_features(self.train)
         self._evaluation = self._log(self.held_out, decisions=problem.judged).join_users(self.features.users)

@@ -182,7 +182,7 @@ def _rule(kind: Any) -> Rule | None:
 
 def _learning(agents: dict[str, type]) -> dict[str, type]:
     """Leave out the baselines: agents without parameters, which learn nothing and are not exported."""
-    return {name: kind for name, kind in agents.items() if kind.__dataclass_fields__}
+    return {name: kind for name, kind in agents.items() if fields(kind)}
 
 
 PROBLEMS = {"simulate": Simulation, "fit": Fit, "rank": Rank, "learn": Learn}

@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str]) -> Request:
     command, *flags = arguments or [""]
     if command in ("-h", "--help"):
         print(f"usage: {_PROGRAM} COMMAND [--agent NAME] [-h] [OPTIONS]\n\ncommands:")
-        print(*(f"  {name:12}{kind.__doc__.splitlines()[0]}" for name, kind in PROBLEMS.items()), sep="\n")
+        print(*(f"  {name:12}{_summary(kind)}" for name, kind in PROBLEMS.items()), sep="\n")
         sys.exit(0)
     program, options = f"{_PROGRAM} {command}", {"use_underscores": True, "return_unknown_args": True}
     read = partial(tyro.cli, prog=program, args=flags, registry=_FLAGS, **options)
@@ -92,7 +92,7 @@ def parse(arguments: Sequence[str]) -> Request:
         (options,), _ = read(_flat(Options), add_help=False)
         name = options.agent or next(iter(agents))
         require(name in agents, f"agent of {command}", f"one of {', '.join(agents)}", name)
-        summaries = [kind.__doc__.splitlines()[0] for kind in (problem, agents[name])]
+        summaries = [_summary(kind) for kind in (problem, agents[name])]
         text = f"{summaries[0]} Agents: {', '.join(agents)}. {name}: {summaries[1]}"
         parts, unknown = read(_flat(Options, problem, agents[name]), description=text)
         if unknown:
@@ -105,6 +105,11 @@ def parse(arguments: Sequence[str]) -> Request:
         print(f"{_PROGRAM}: {error}", file=sys.stderr)
         sys.exit(2)
     return request
+
+
+def _summary(kind: type) -> str:
+    """Return the first line of a docstring; the name where the interpreter has none (`-OO`)."""
+    return (kind.__doc__ or kind.__name__).splitlines()[0]
 
 
 def _flat(*kinds):

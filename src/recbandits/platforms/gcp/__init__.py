@@ -2,6 +2,10 @@
 
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
+
+from recbandits.config import Config
+from recbandits.platforms.protocol import Outcome
 
 
 def _service(module, name):
@@ -39,22 +43,22 @@ class GcpPlatform:
     warehouse = _service("warehouse", "BigQueryWarehouse")
     images = _service("images", "GcpImages")
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self.config = config
 
-    def create(self):
+    def create(self) -> list[Outcome]:
         """Set up the project; see `Platform.create`. Services are "enabled", and never disabled again."""
         from recbandits.platforms.gcp.project import set_up
 
         return set_up(self.config)
 
-    def clean_up(self, dry_run=True):
+    def clean_up(self, dry_run: bool = True) -> list[Outcome]:
         """Remove what is ours; see `Platform.clean_up`."""
         from recbandits.platforms.gcp.cleanup import clean_up
 
         return clean_up(self.config, dry_run)
 
-    def share(self, directory):
+    def share(self, directory: Path) -> str:
         """Copy the files of a directory, a `pathlib.Path`, into the bucket and return its gs:// URI."""
         from recbandits.platforms.gcp import storage
         from recbandits.platforms.gcp.cloud import explained

@@ -3,6 +3,7 @@
 Cloud Monitoring, Cloud Billing and Billing Budgets are called over REST: no other module needs their client libraries.
 """
 
+from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import explained, patiently, rest
 from recbandits.platforms.pipelines import ALARM
 from recbandits.platforms.protocol import PlatformError
@@ -12,7 +13,7 @@ _MONITORING = "https://monitoring.googleapis.com/v3"
 _BUDGETS = "https://billingbudgets.googleapis.com/v1"
 
 
-def create_alerts(config, project_number):
+def create_alerts(config: Config, project_number: str) -> list[tuple[str, str]]:
     """Have e-mails sent to `config.alert_email`; alerts that exist are kept.
 
     Args:
@@ -39,7 +40,7 @@ def create_alerts(config, project_number):
     return find_alerts(config)
 
 
-def find_alerts(config):
+def find_alerts(config: Config) -> list[tuple[str, str]]:
     """List (kind, name) of our alerts in an order in which they can be deleted.
 
     Raises:
@@ -51,7 +52,7 @@ def find_alerts(config):
     return [(kind, alert["name"]) for kind, listed in alerts.items() for alert in listed]
 
 
-def delete_alert(name):
+def delete_alert(name: str) -> None:
     """Delete an alert that `find_alerts` has listed."""
     rest("DELETE", f"{_BUDGETS if name.startswith('billingAccounts/') else _MONITORING}/{name}")
 

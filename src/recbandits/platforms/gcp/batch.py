@@ -8,14 +8,19 @@ import hashlib
 import json
 from collections import defaultdict
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
+from recbandits.config import Config
 from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.models import MACHINE
 from recbandits.serving import versions
 from recbandits.serving.schemas import Instance, RefusalError, Request
 
 
-def predict(config, model, num_items, source, destination):
+def predict(
+    config: Config, model: Any, num_items: int, source: str | Path, destination: str | Path
+) -> versions.Answered:
     """Answer every line of a file; see `serving.versions.answer_lines`.
 
     Args:

@@ -6,7 +6,7 @@ Every machine finds the same. Services, their agents, logs, and what bears other
 from contextlib import suppress
 from functools import partial
 
-from recbandits.config import ROLES
+from recbandits.config import ROLES, Config
 from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.alerts import delete_alert, find_alerts
 from recbandits.platforms.gcp.cloud import explained, has_labels, labelled, location, mark, rest, vertex, wait
@@ -18,7 +18,7 @@ from recbandits.platforms.protocol import Outcome
 _TIMEOUT = 1800  # seconds until a removal must have ended
 
 
-def clean_up(config, dry_run=True):
+def clean_up(config: Config, dry_run: bool = True) -> list[Outcome]:
     """Remove what is ours; what uses something else goes before it.
 
     Returns:

@@ -2,11 +2,15 @@
 
 import re
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any, TypeVar
 
+from recbandits.config import Config
 from recbandits.platforms.protocol import PlatformError
 
+T = TypeVar("T")
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _POLL = 30.0  # seconds between two looks at a job that is waited for
 # What Google says while a project, a service or an account is minutes old.
@@ -17,7 +21,7 @@ _SETTLING = re.compile(
 )
 
 
-def vertex(config, **settings):
+def vertex(config: Config, **settings: Any) -> Any:
     """Set up `google.cloud.aiplatform` from a `Config` and return the module.
 
     Where the platform is this machine nobody signs in: jobs can be constructed and shown by `to_dict()`, not started.
@@ -43,12 +47,12 @@ def vertex(config, **settings):
     return aiplatform
 
 
-def location(config):
+def location(config: Config) -> str:
     """Return `projects/<project>/locations/<region>`."""
     return f"projects/{config.project}/locations/{config.region}"
 
 
-def project_number(config):
+def project_number(config: Config) -> str:
     """Return the number of the project, which is part of the names of Google's own accounts and buckets."""
     from google.cloud.resourcemanager_v3 import ProjectsClient
 
@@ -56,29 +60,29 @@ def project_number(config):
     return patiently(lambda: ProjectsClient().get_project(name=name)).name.rpartition("/")[2]
 
 
-def labelled(config, **terms):
+def labelled(config: Config, **terms: str) -> str:
     """Return the filter of Vertex AI for resources with our labels and, for example, a `display_name`."""
     terms |= {f"labels.{key}": text for key, text in config.labels.items()}
     return " AND ".join(f'{key}="{text}"' for key, text in terms.items())
 
 
-def has_labels(config, resource):
+def has_labels(config: Config, resource: Any) -> bool:
     """Return whether something with `labels` bears ours."""
     return all(resource.labels.get(key) == text for key, text in config.labels.items())
 
 
-def mark(config):
+def mark(config: Config) -> str:
     """Return the description of what is ours where a service has no labels."""
     return f"RecBandits {config.base}"
 
 
-def newest(kind, config, name):
+def newest(kind: Any, config: Config, name: str) -> Any:
     """Find the newest resource of a class of the SDK with a display name and our labels, or None."""
     listed = kind.list(filter=labelled(config, display_name=name), order_by="create_time desc")
     return listed[0] if listed else None
 
 
-def patiently(call, timeout=300):
+def patiently(call: Callable[[], T], timeout: float = 300) -> T:
     """Call a function, again and again while the project still settles."""
     from google.api_core.exceptions import Aborted, GoogleAPICallError
     from google.api_core.retry import Retry
@@ -90,7 +94,7 @@ def patiently(call, timeout=300):
     return Retry(predicate=settles, initial=5, timeout=timeout)(call)()
 
 
-def have(find, make):
+def have(find: Callable[[], T], make: Callable[[], T]) -> T:
     """Return what `find` returns, or, where Google says NotFound, what `make` does; another process may be faster."""
     from google.api_core.exceptions import Conflict, NotFound
 
@@ -106,13 +110,13 @@ def have(find, make):
                 raise conflict from None
 
 
-def wait(job):
+def wait(job: Any) -> None:
     """Wait for a job of any process; the SDK's own `wait` is for jobs that this process started."""
     while not job.done():
         time.sleep(_POLL)
 
 
-def rest(method, address, body=None, query=None):
+def rest(method: str, address: str, body: Any = None, query: dict | None = None) -> dict:
     """Send one request to a service that has no client library here, and return the answer as a dict."""
     import google.auth
     from google.api_core.exceptions import from_http_response
@@ -126,7 +130,7 @@ def rest(method, address, body=None, query=None):
 
 
 @contextmanager
-def explained(subject):
+def explained(subject: str) -> Iterator[None]:
     """Turn what Google's libraries raise in a `with` block into a `PlatformError` of one sentence about the subject."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError

@@ -3,7 +3,9 @@
 import json
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 
+from recbandits.config import Config
 from recbandits.platforms.endpoints import SplitEndpoint, in_context, with_version
 from recbandits.platforms.gcp import batch, storage
 from recbandits.platforms.gcp.cloud import explained, have, location, vertex
@@ -24,10 +26,10 @@ _STICKY = {"split": "users"}  # label of an endpoint whose server splits users
 class GcpEndpoints:
     """See `platforms.endpoints.Endpoints`."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
 
-    def create(self, name=None, topic=None, sticky=False):
+    def create(self, name: str | None = None, topic: str | None = None, sticky: bool = False) -> "GcpEndpoint":
         """Create an endpoint, or find the one there is.
 
         Args:
@@ -55,7 +57,7 @@ class GcpEndpoints:
             GcpMessages(config).let_publish(topic, config.account("serve"))
         return (StickyEndpoint if splits_users else GcpEndpoint)(config, name, topic)
 
-    def delete(self, name=None):
+    def delete(self, name: str | None = None) -> None:
         """See `Endpoints.delete`; versions of the model, and policies in the bucket, stay."""
         StickyEndpoint(self._config, self._name(name), None).delete()  # of another endpoint there is no release
 
@@ -71,12 +73,12 @@ class GcpEndpoint(SplitEndpoint):
       resource_name: its full name.
     """
 
-    def __init__(self, config, name, topic):
+    def __init__(self, config: Config, name: str, topic: str | None):
         self.name, self.resource_name = name, f"{location(config)}/endpoints/{name}"
         self._config, self._topic = config, topic
 
     @in_context
-    def deploy(self, policy, traffic_percentage=100):
+    def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
         """See `Endpoint.deploy`; a new version comes with its share, which it has once it answers.
 
         Args:
@@ -92,7 +94,7 @@ class GcpEndpoint(SplitEndpoint):
                 self._add(version, policy, release, state)
         return version
 
-    def predict(self, instances, parameters=None):
+    def predict(self, instances: list[dict], parameters: dict | None = None) -> list[dict]:
         """See `Endpoint.predict`; a raw prediction, for in others Vertex AI makes floats of all numbers."""
         body = {"instances": instances} | ({} if parameters is None else {"parameters": parameters})
         status, answer = self.raw_predict(json.dumps(body).encode(), {"Content-Type": "application/json"})
@@ -102,12 +104,12 @@ class GcpEndpoint(SplitEndpoint):
         return json.loads(answer)["predictions"]
 
     @in_context
-    def raw_predict(self, body, headers):
+    def raw_predict(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """See `Endpoint.raw_predict`."""
         answer = self._connection.raw_predict(body, headers)
         return answer.status_code, answer.content
 
-    def health(self):
+    def health(self) -> dict:
         """Dict: alive, ready, and the reason why not."""
         try:
             ready = bool(self.traffic_split)
@@ -115,21 +117,22 @@ class GcpEndpoint(SplitEndpoint):
             return {"alive": False, "ready": False, "reason": str(error)}
         return {"alive": True, "ready": ready, "reason": "" if ready else "no policy is deployed yet"}
 
-    def logs(self):
+    def logs(self) -> str:
         """Return the command that reads what the servers have written, for Cloud Logging keeps it."""
         condition = f'resource.type="aiplatform.googleapis.com/Endpoint" resource.labels.endpoint_id="{self.name}"'
         return f"gcloud logging read '{condition}' --project={self._config.project} --limit=100"
 
     @in_context
-    def batch_predict(self, policy, source, destination):
+    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> versions.Answered:
         """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`."""
         with local_directory(policy) as directory:
-            served = versions.find(directory)
+            if (served := versions.find(directory)) is None:
+                raise ValueError(f"there is no policy in {policy}")
             model = self._upload(next(iter(served.policies)), policy, {})
         return batch.predict(self._config, model, served.num_items, source, destination)
 
     @in_context
-    def delete(self):
+    def delete(self) -> None:
         """See `Endpoint.delete`; versions of the model stay."""
         from google.api_core.exceptions import NotFound
 
@@ -205,7 +208,7 @@ class StickyEndpoint(GcpEndpoint):
     """
 
     @in_context
-    def deploy(self, policy, traffic_percentage=100):
+    def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
         """See `Endpoint.deploy`; where no server of the present image runs yet, one is deployed."""
         version, uri = super().deploy(policy, traffic_percentage), f"gs://{self._config.bucket}/{self._folder}"
         endpoint = self._look()
@@ -218,7 +221,7 @@ class StickyEndpoint(GcpEndpoint):
         return version
 
     @in_context
-    def delete(self):
+    def delete(self) -> None:
         """See `Endpoint.delete`; policies stay in the bucket."""
         super().delete()
         if blob := storage.bucket(self._config).get_blob(f"{self._folder}/{versions.FILE}"):

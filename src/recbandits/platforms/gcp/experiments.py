@@ -1,10 +1,16 @@
 """Experiments of Vertex AI: `aiplatform.start_run` under the names of the configuration."""
 
 import re
+from collections.abc import Mapping
 from numbers import Real
+from typing import TYPE_CHECKING, Any
 
+from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import explained, has_labels, vertex
 from recbandits.platforms.protocol import PlatformError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _STATES = {"RUNNING": "running", "COMPLETE": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}
 
@@ -12,10 +18,10 @@ _STATES = {"RUNNING": "running", "COMPLETE": "succeeded", "FAILED": "failed", "C
 class GcpExperiments:
     """See `platforms.experiments.Experiments`; the name of an experiment begins with that of the configuration."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
 
-    def name(self, experiment, run=""):
+    def name(self, experiment: str, run: str = "") -> str:
         """Return the name of an experiment in the project.
 
         Raises:
@@ -29,11 +35,11 @@ class GcpExperiments:
             )
         return name
 
-    def run(self, experiment, run):
+    def run(self, experiment: str, run: str) -> "GcpRun":
         """See `Experiments.run`."""
         return GcpRun(self._config, self.name(experiment, run), run)
 
-    def table(self, experiment):
+    def table(self, experiment: str) -> "pd.DataFrame":
         """See `Experiments.table`; numbers are floats, as Vertex AI keeps them.
 
         Raises:
@@ -55,7 +61,7 @@ class GcpExperiments:
 class GcpRun:
     """An `aiplatform.ExperimentRun`; see `platforms.experiments.Run`. It failed if its `with` block raises."""
 
-    def __init__(self, config, experiment, name):
+    def __init__(self, config: Config, experiment: str, name: str):
         self._config, self._experiment, self._name = config, experiment, name
 
     def __enter__(self):
@@ -71,17 +77,17 @@ class GcpRun:
             states = vertex(self._config).gapic.Execution.State
             vertex(self._config).end_run(states.COMPLETE if kind is None else states.FAILED)
 
-    def log_parameters(self, parameters):
+    def log_parameters(self, parameters: Mapping[str, str | float]) -> None:
         """See `Run.log_parameters`; later values replace earlier ones of the same name."""
         with self._explained():
             self._run.log_params(_plain("parameter", parameters, str | Real, "a text or a number"))
 
-    def log_metrics(self, metrics):
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """See `Run.log_metrics`; later values replace earlier ones of the same name."""
         with self._explained():
             self._run.log_metrics(_plain("metric", metrics, Real, "a number"))
 
-    def log_artefact(self, name, uri):
+    def log_artefact(self, name: str, uri: str) -> None:
         """See `Run.log_artefact`."""
         with self._explained():
             sdk = vertex(self._config)
@@ -93,13 +99,13 @@ class GcpRun:
         return explained(f"run {self._name}")
 
 
-def tensorboard(config):
+def tensorboard(config: Config) -> Any:
     """Return the one `aiplatform.Tensorboard` of a configuration, which is made where there is none."""
     boards = tensorboards(config)
     return boards[0] if boards else vertex(config).Tensorboard.create(config.base, labels=config.labels)
 
 
-def tensorboards(config):
+def tensorboards(config: Config) -> list[Any]:
     """List the `aiplatform.Tensorboard`s of a configuration; that a filter knows their labels is not documented."""
     boards = vertex(config).Tensorboard.list(filter=f'display_name="{config.base}"')
     return [board for board in boards if has_labels(config, board)]

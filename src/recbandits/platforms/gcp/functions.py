@@ -4,8 +4,8 @@ import sys
 from contextlib import suppress
 from functools import cached_property
 
-from recbandits.config import SETTINGS
-from recbandits.platforms.functions import EVENT
+from recbandits.config import SETTINGS, Config
+from recbandits.platforms.functions import EVENT, Function
 from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.cloud import explained, have, location, patiently, rest
 from recbandits.platforms.gcp.messages import GcpMessages
@@ -22,7 +22,7 @@ _SETTINGS = {"RECBANDITS_ARTIFACTS": "/tmp/recbandits", "THREADS": str(_CONCURRE
 class GcpFunctions:
     """See `platforms.functions.Functions`; a function's id is its name after those of the configuration."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config, self._messages = config, GcpMessages(config)
         self._parent = location(config)
 
@@ -32,7 +32,7 @@ class GcpFunctions:
 
         return FunctionServiceClient()
 
-    def deploy(self, function):
+    def deploy(self, function: Function) -> None:
         """See `Functions.deploy`; its account may call it, and what its topic cannot deliver goes to the dead letters.
 
         Cloud Functions copies the source into a bucket of its own, gcf-v2-sources-<project number>-<region>, which
@@ -61,21 +61,21 @@ class GcpFunctions:
                 trigger = rest("GET", f"https://eventarc.googleapis.com/v1/{deployed.event_trigger.trigger}")
                 self._messages.add_dead_letters(trigger["transport"]["pubsub"]["subscription"], function.topic)
 
-    def delete(self, name):
+    def delete(self, name: str) -> None:
         """See `Functions.delete`; its trigger, the subscription of this, and its service of Cloud Run go with it."""
         from google.api_core.exceptions import NotFound
 
         with explained(f"function {name}"), suppress(NotFound):
             self._client.delete_function(name=self._name(name)).result(timeout=_TIMEOUT)
 
-    def logs(self, name):
+    def logs(self, name: str) -> str:
         """Return the command that reads what a function has written, for Cloud Logging keeps it."""
         return (
             f"gcloud functions logs read {self._config.base}-{name} --gen2 "
             f"--region={self._config.region} --project={self._config.project} --limit=100"
         )
 
-    def health(self, name):
+    def health(self, name: str) -> dict:
         """See `Functions.health`."""
         from google.api_core.exceptions import NotFound
 

@@ -3,7 +3,9 @@
 import gzip
 import io
 import tarfile
+from pathlib import Path
 
+from recbandits.config import Config
 from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.cloud import explained, location, patiently, rest
 from recbandits.platforms.images import build_options, check_image, checkout, context
@@ -17,14 +19,14 @@ TIMEOUT = 3600  # seconds
 class GcpImages:
     """The images of a checkout, which is looked for from the working directory upwards."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
 
-    def uri(self, name):
+    def uri(self, name: str) -> str:
         """Return the URI of an image in Artifact Registry, by its tag."""
         return self._config.image(name)
 
-    def build(self, name):
+    def build(self, name: str) -> str:
         """Have Cloud Build make an image, and wait for it.
 
         Args:
@@ -47,7 +49,7 @@ class GcpImages:
             (image,) = operation.result(timeout=TIMEOUT).results.images
         return f"{self.uri(name).rpartition(':')[0]}@{image.digest}"
 
-    def pinned(self, name):
+    def pinned(self, name: str) -> str:
         """Return the URI of an image by the digest that its tag names now.
 
         Jobs, models and caches remember an image by this name: under its tag they would take a corrected image for the
@@ -84,7 +86,7 @@ class GcpImages:
         }
 
 
-def archive(root):
+def archive(root: Path) -> bytes:
     """Pack the build context.
 
     Args:

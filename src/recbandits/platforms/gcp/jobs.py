@@ -4,12 +4,14 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
+from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import explained, newest, patiently, vertex
 from recbandits.platforms.gcp.cloud import wait as wait_for
 from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.images import GcpImages
-from recbandits.platforms.jobs import MACHINES, Choice, Float, Machine, Record, Trial, check_name, measured
+from recbandits.platforms.jobs import MACHINES, Choice, Float, Job, Machine, Record, Study, Trial, check_name, measured
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import best_trial, with_parameters
 from recbandits.serving.manifest import read_bytes
@@ -23,10 +25,10 @@ _KINDS = {"job": "CustomJob", "study": "HyperparameterTuningJob"}
 class GcpJobs:
     """Jobs of one configuration, found by name and labels; see `platforms.jobs.Jobs`."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
 
-    def custom_job(self, job):
+    def custom_job(self, job: Job) -> Any:
         """Return a `Job` as `aiplatform.CustomJob`, which is not started; `to_dict()` shows it."""
         return vertex(self._config).CustomJob(
             display_name=job.name,
@@ -35,7 +37,7 @@ class GcpJobs:
             labels=self._config.labels,
         )
 
-    def tuning_job(self, study):
+    def tuning_job(self, study: Study) -> Any:
         """Return a `Study` as `aiplatform.HyperparameterTuningJob`, which is not started.
 
         Vertex AI adds the parameters to the arguments of a trial itself, and its search takes no seed.
@@ -51,7 +53,7 @@ class GcpJobs:
             labels=self._config.labels,
         )
 
-    def run(self, job, wait=True):
+    def run(self, job: Job, wait: bool = True) -> Record:
         """See `Jobs.run`.
 
         A job that failed or was stopped continues from its checkpoints as a new one of the same name. One that has
@@ -76,7 +78,7 @@ class GcpJobs:
             self._wait("job", resource)
         return self.record(job.name)
 
-    def tune(self, study):
+    def tune(self, study: Study) -> list[Trial]:
         """See `Jobs.tune`. A study that was started is waited for; Vertex AI starts no trial of one that has ended.
 
         Raises:
@@ -105,7 +107,7 @@ class GcpJobs:
             raise PlatformError(f"study {name}: {reason} ({succeeded} of {study.trials} trials succeeded and are kept)")
         return trials
 
-    def record(self, name):
+    def record(self, name: str) -> Record:
         """See `Jobs.record`; arguments are those of the job's own container, metrics those in its `record.json`."""
         job = self._get("job", name).gca_resource
         directory, state = job.job_spec.base_output_directory.output_uri_prefix, _state(job)
@@ -124,7 +126,7 @@ class GcpJobs:
             own=own,
         )
 
-    def stop(self, name):
+    def stop(self, name: str) -> None:
         """See `Jobs.stop`; what is being cancelled runs until Vertex AI says that it has ended."""
         resource = next((resource for kind in _KINDS if (resource := self._find(kind, name))), None)
         if not resource:
@@ -132,11 +134,11 @@ class GcpJobs:
         with explained(f"job {name}"):
             resource.cancel()
 
-    def trials(self, name):
+    def trials(self, name: str) -> list[Trial]:
         """See `Jobs.trials`."""
         return _trials(self._get("study", name).gca_resource)
 
-    def best(self, name):
+    def best(self, name: str) -> Trial:
         """See `Jobs.best`."""
         study = self._get("study", name).gca_resource
         metric = study.study_spec.metrics[0]
@@ -175,10 +177,10 @@ class GcpJobs:
             wait_for(resource)
 
 
-def machine_spec(machine):
+def machine_spec(machine: str | Machine) -> dict:
     """Return a `Machine`, or one of `MACHINES` by its key, in the shape of Vertex AI's MachineSpec."""
     machine = machine if isinstance(machine, Machine) else MACHINES[machine]
-    spec = {"machine_type": machine.type}
+    spec: dict[str, Any] = {"machine_type": machine.type}
     if machine.accelerator:
         spec |= {"accelerator_type": machine.accelerator, "accelerator_count": machine.accelerators}
     return spec | ({"tpu_topology": machine.topology} if machine.topology else {})

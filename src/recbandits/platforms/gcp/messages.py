@@ -4,12 +4,17 @@ import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from recbandits.config import Config
 from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.gcp.cloud import explained, have, project_number, rest
 from recbandits.platforms.gcp.roles import by_client, grant
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.sinks import PubSubSink
+
+if TYPE_CHECKING:
+    from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 
 _DEADLINE = 60  # seconds until a message that was not acknowledged comes again; Eventarc's 10 are too few
 _RETENTION = {"seconds": 7 * 24 * 3600}
@@ -19,36 +24,36 @@ _METRIC = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 class GcpMessages:
     """See `platforms.messages.Messages`; Google's clients use the emulator that PUBSUB_EMULATOR_HOST names."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
 
     @cached_property
-    def publisher_client(self):
+    def publisher_client(self) -> "PublisherClient":
         """`google.cloud.pubsub_v1.PublisherClient`."""
         from google.cloud.pubsub_v1 import PublisherClient
 
         return PublisherClient()
 
     @cached_property
-    def subscriber_client(self):
+    def subscriber_client(self) -> "SubscriberClient":
         """`google.cloud.pubsub_v1.SubscriberClient`."""
         from google.cloud.pubsub_v1 import SubscriberClient
 
         return SubscriberClient()
 
-    def topic(self, name):
+    def topic(self, name: str) -> str:
         """See `Messages.topic`."""
         return self._have_topic(self._full("topics", name))
 
-    def subscription(self, name, topic):
+    def subscription(self, name: str, topic: str) -> str:
         """See `Messages.subscription`; it keeps messages for a week, and never expires."""
         return self._have_subscription(self._full("subscriptions", name), topic)
 
-    def publisher(self, topic):
+    def publisher(self, topic: str) -> PubSubSink:
         """See `Messages.publisher`."""
         return PubSubSink(topic, self.publisher_client)
 
-    def add_dead_letters(self, subscription, topic):
+    def add_dead_letters(self, subscription: str, topic: str) -> str:
         """Move what a subscription has delivered ten times in vain to the topic `<topic>-dead`, where it waits a week.
 
         Pub/Sub's own account moves the messages: it may publish to that topic, and acknowledge in the subscription.
@@ -71,13 +76,13 @@ class GcpMessages:
             self.subscriber_client.update_subscription(request=request)
         return letters
 
-    def allow(self, resource, role, account):
+    def allow(self, resource: str, role: str, account: str) -> None:
         """Give an account, an e-mail address, a role on one topic or subscription, a full name."""
         client = self.publisher_client if "/topics/" in resource else self.subscriber_client
         with explained(f"role {role} on {resource}"):
             grant(by_client(client, resource), [(role, account)])
 
-    def let_publish(self, topic, account):
+    def let_publish(self, topic: str, account: str) -> None:
         """Let an account publish to a topic; a step of a pipeline may not give roles, and leaves them as they are."""
         from google.api_core.exceptions import Forbidden
 
@@ -88,7 +93,7 @@ class GcpMessages:
                 raise
             logging.warning("%s may not be allowed to publish: %s", account, error)
 
-    def backlog(self, name):
+    def backlog(self, name: str) -> int:
         """See `Messages.backlog`; as Cloud Monitoring saw it, up to minutes ago.
 
         Eventarc names the subscriptions of functions itself: the topic knows them.
@@ -113,7 +118,7 @@ class GcpMessages:
             series = rest("GET", f"https://monitoring.googleapis.com/v3/{path}", query=query).get("timeSeries", [])
         return sum(int(each["points"][0]["value"]["int64Value"]) for each in series)
 
-    def delete(self, name):
+    def delete(self, name: str) -> None:
         """See `Messages.delete`."""
         from google.api_core.exceptions import NotFound
 

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
+from recbandits.config import Config
 from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.cloud import have, location, vertex
 from recbandits.platforms.gcp.images import GcpImages
@@ -16,7 +19,9 @@ _SERVER = {
 }
 
 
-def have_model(config, name, uri, variables, directory=None):
+def have_model(
+    config: Config, name: str, uri: str, variables: dict[str, str], directory: str | Path | None = None
+) -> Any:
     """Return the version of the one model for what is at a gs:// URI, in the container with these variables.
 
     Where there is none it is made, after a local directory, if given, was sent to the URI. The image is named by its

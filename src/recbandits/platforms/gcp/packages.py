@@ -14,7 +14,7 @@ from recbandits.platforms.protocol import PlatformError
 _DATE = (2020, 1, 1, 0, 0, 0)  # of every file, so that the same files are the same bytes
 
 
-def pack(source):
+def pack(source: str | Path) -> bytes:
     """Pack a function.
 
     Args:

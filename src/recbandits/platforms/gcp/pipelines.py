@@ -9,7 +9,9 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import explained, labelled, patiently, vertex
 from recbandits.platforms.gcp.cloud import wait as wait_for
 from recbandits.platforms.gcp.experiments import GcpExperiments
@@ -24,10 +26,12 @@ _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}
 class GcpPipelines:
     """See `platforms.pipelines.Pipelines`."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
 
-    def pipeline_job(self, template, name, parameters=None, number=None):
+    def pipeline_job(
+        self, template: str | Path, name: str, parameters: dict | None = None, number: int | None = None
+    ) -> Any:
         """Return a compiled pipeline as `aiplatform.PipelineJob`, which is not started; `to_dict()` shows it.
 
         The steps' own image is named by its digest, which is part of a cache's key. Nothing comes from a cache where
@@ -59,7 +63,7 @@ class GcpPipelines:
                 labels=self._config.labels | {"pipeline": pipeline, "run": check_name(name)},
             )
 
-    def run(self, template, name, parameters=None):
+    def run(self, template: str | Path, name: str, parameters: dict | None = None) -> Run:
         """See `Pipelines.run`; the run belongs to the experiment of its pipeline.
 
         What a schedule of Vertex AI starts does not look for runs that this method started.
@@ -89,27 +93,27 @@ class GcpPipelines:
                     raise
         return self.status(name)
 
-    def status(self, name):
+    def status(self, name: str) -> Run:
         """See `Pipelines.status`."""
         job = self._get(name).gca_resource
         state = _state(job)
         error = f"pipeline run {name} failed: {' '.join(job.error.message.split())}" if state == "failed" else ""
         return Run(name, state, _outputs(job) if state == "succeeded" else {}, error)
 
-    def wait(self, name):
+    def wait(self, name: str) -> Run:
         """See `Pipelines.wait`."""
         with explained(f"pipeline run {name}"):
             wait_for(self._get(name))
         return self.status(name)
 
-    def stop(self, name):
+    def stop(self, name: str) -> None:
         """See `Pipelines.stop`."""
         job = self._get(name)
         if _state(job.gca_resource) == "running":
             with explained(f"pipeline run {name}"):
                 job.cancel()
 
-    def running(self, pipeline):
+    def running(self, pipeline: str) -> str | None:
         """See `Pipelines.running`."""
         return _name_of_running(self._list(pipeline=pipeline))
 

@@ -5,15 +5,15 @@ Each account gets what it needs and, where a service allows that, on the one res
 
 from functools import partial
 
-from recbandits.config import ROLES
+from recbandits.config import ROLES, Config
 from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.alerts import create_alerts
 from recbandits.platforms.gcp.cloud import explained, have, location, mark, patiently, project_number, rest
 from recbandits.platforms.gcp.roles import by_client, by_rest, grant, of_bucket
 from recbandits.platforms.protocol import Outcome, PlatformError
 
-SERVICES = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "cloudbuild", "aiplatform")
-SERVICES += ("pubsub", "run", "eventarc", "cloudfunctions", "cloudscheduler", "monitoring")
+SERVICES: tuple[str, ...] = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "cloudbuild")
+SERVICES += ("aiplatform", "pubsub", "run", "eventarc", "cloudfunctions", "cloudscheduler", "monitoring")
 ALERT_SERVICES = ("cloudbilling", "billingbudgets")  # where alerts have an address
 AGENTS = ("aiplatform", "eventarc", "pubsub", "cloudfunctions", "run")  # Google makes their accounts when asked to
 _TRAINING = ("roles/aiplatform.user", "roles/bigquery.jobUser", "roles/logging.logWriter")
@@ -39,7 +39,7 @@ REPOSITORY_ROLES = {
 ACTORS = {"train": ("train", "function"), "serve": ("train",)}  # who starts what runs as an account
 
 
-def set_up(config):
+def set_up(config: Config) -> list[Outcome]:
     """Make what a project lacks; a second call finds everything in place.
 
     Returns:
@@ -74,7 +74,7 @@ def set_up(config):
     return [*outcomes, *(Outcome(kind, name, "created") for kind, name in alerts)]
 
 
-def account_address(config, role):
+def account_address(config: Config, role: str) -> str:
     """Return the address of an account in the REST API of IAM."""
     return f"{_accounts_address(config)}/{config.account(role)}"
 

@@ -4,12 +4,16 @@ A policy is read and written by two functions of a dict as REST has it, which `b
 return for a resource. Its version is 3, because a lower one would lose conditions.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from recbandits.platforms.gcp.cloud import patiently, rest
 
+Access = tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], Any]]
 
-def grant(access, roles, condition=None):
+
+def grant(access: Access, roles: Sequence[tuple[str, str]], condition: dict[str, str] | None = None) -> None:
     """Give roles on a resource.
 
     Args:
@@ -29,7 +33,7 @@ def grant(access, roles, condition=None):
     _change(access, add)
 
 
-def revoke(access, member):
+def revoke(access: Access, member: str) -> None:
     """Take all roles on a resource from a member."""
 
     def remove(bindings):
@@ -39,7 +43,7 @@ def revoke(access, member):
     _change(access, remove)
 
 
-def by_client(client, resource):
+def by_client(client: Any, resource: str) -> Access:
     """Return the access to the policy of a resource, a full name, by the client of its service."""
     from google.iam.v1.policy_pb2 import Policy
     from google.protobuf.json_format import MessageToDict, ParseDict
@@ -54,13 +58,13 @@ def by_client(client, resource):
     return read, write
 
 
-def by_rest(address, verb):
+def by_rest(address: str, verb: str) -> Access:
     """Return the access to the policy of the resource at an address, which is read by GET or by POST."""
     read = partial(rest, verb, f"{address}:getIamPolicy", query={"options.requestedPolicyVersion": 3})
     return read, lambda policy: rest("POST", f"{address}:setIamPolicy", {"policy": policy})
 
 
-def of_bucket(name):
+def of_bucket(name: str) -> Access:
     """Return the access to the policy of a bucket."""
     address = f"https://storage.googleapis.com/storage/v1/b/{name}/iam"
     return partial(rest, "GET", address, query={"optionsRequestedPolicyVersion": 3}), partial(rest, "PUT", address)

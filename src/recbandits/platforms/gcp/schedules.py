@@ -1,9 +1,11 @@
 """Cloud Scheduler: cron strings that publish to a topic, or call a function."""
 
+import builtins
 import json
 from contextlib import suppress
 from functools import cached_property
 
+from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import explained, have, location, mark
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.schedules import Schedule
@@ -12,7 +14,7 @@ from recbandits.platforms.schedules import Schedule
 class GcpSchedules:
     """See `platforms.schedules.Schedules`; a job of Cloud Scheduler has no labels: its description says whose it is."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
         self._parent = location(config)
         self._begin, self._description = f"{self._parent}/jobs/{config.base}-", mark(config)
@@ -23,7 +25,7 @@ class GcpSchedules:
 
         return CloudSchedulerClient()
 
-    def create(self, name, cron, target, payload=None):
+    def create(self, name: str, cron: str, target: str, payload: dict | None = None) -> Schedule:
         """See `Schedules.create`."""
         schedule = Schedule(name, cron, target, payload or {})
         client, job = self._client, self._job(schedule)
@@ -39,20 +41,20 @@ class GcpSchedules:
                     client.resume_job(name=job["name"])
         return schedule
 
-    def list(self):
+    def list(self) -> builtins.list[Schedule]:
         """See `Schedules.list`."""
         with explained("schedules"):
             jobs = list(self._client.list_jobs(parent=self._parent))
         schedules = [self._schedule(job) for job in jobs if job.description == self._description]
         return sorted(schedules, key=lambda schedule: schedule.name)
 
-    def pause(self, name):
+    def pause(self, name: str) -> None:
         """See `Schedules.pause`."""
         with explained(f"schedule {name}"):
             if not _is_paused(self._client.get_job(name=self._begin + check_name(name))):
                 self._client.pause_job(name=self._begin + name)
 
-    def delete(self, name):
+    def delete(self, name: str) -> None:
         """See `Schedules.delete`."""
         from google.api_core.exceptions import NotFound
 

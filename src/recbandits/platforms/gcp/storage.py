@@ -2,16 +2,22 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recbandits.config import Config
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Bucket
 
 
-def bucket(config):
+def bucket(config: Config) -> "Bucket":
     """Return the `google.cloud.storage.Bucket` of a configuration."""
     from google.cloud import storage
 
     return storage.Client(config.project).bucket(config.bucket)
 
 
-def upload(config, directory, prefix):
+def upload(config: Config, directory: str | Path, prefix: str) -> str:
     """Copy the files of a directory into the bucket, several at a time, and return their gs:// URI."""
     from google.cloud.storage import transfer_manager
 
@@ -28,7 +34,7 @@ def upload(config, directory, prefix):
     return f"gs://{config.bucket}/{prefix}"
 
 
-def keep(config, content, folder, suffix):
+def keep(config: Config, content: bytes, folder: str, suffix: str) -> dict[str, str]:
     """Keep bytes in the bucket under their digest, where the same ones are sent once.
 
     Returns:

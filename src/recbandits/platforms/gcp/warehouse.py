@@ -5,17 +5,23 @@ import os
 import threading
 import uuid
 from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recbandits.config import Config
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.gcp.cloud import explained, have
 from recbandits.platforms.warehouse import Warehouse, digest_of
 from recbandits.records import to_table
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client
 
 _EMULATOR = "BIGQUERY_EMULATOR_HOST"  # address of an emulator, such as http://localhost:9050; it needs no credentials
 _STAGING_LIFE = timedelta(hours=1)  # of the table that a batch is loaded into, should nobody be left to remove it
@@ -32,19 +38,19 @@ class BigQueryWarehouse(Warehouse):
       config: Config whose dataset exists.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config, self._dataset = config, f"{config.project}.{config.dataset}"
         self._writes = GroupedWrites(self.insert)
 
     @cached_property
-    def client(self):
+    def client(self) -> "Client":
         """`google.cloud.bigquery.Client`, of the emulator where BIGQUERY_EMULATOR_HOST names one."""
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import bigquery
 
         return bigquery.Client(self._config.project, AnonymousCredentials() if os.environ.get(_EMULATOR) else None)
 
-    def create(self, expiry=None):
+    def create(self, expiry: float | None = None) -> None:
         """See `Warehouse.create`.
 
         Args:
@@ -79,7 +85,7 @@ class BigQueryWarehouse(Warehouse):
                 lambda: self.client.get_table(wanted.reference), lambda: self.client.create_table(wanted, retry=None)
             )
 
-    def query(self, text, parameters=None):
+    def query(self, text: str, parameters: dict | None = None) -> pa.Table:
         """See `Warehouse.query`."""
         from google.cloud import bigquery
 
@@ -89,7 +95,7 @@ class BigQueryWarehouse(Warehouse):
             job = self.client.query(text, job_config=bigquery.QueryJobConfig(**settings))
             return job.result().to_arrow(create_bqstorage_client=False)
 
-    def insert(self, batches):
+    def insert(self, batches: Mapping[str, pa.Table]) -> set[str]:
         """Add rows, unless they are there; each table for itself.
 
         Args:
@@ -145,12 +151,13 @@ class GroupedWrites:
       insert: as `BigQueryWarehouse.insert`.
     """
 
-    def __init__(self, insert):
-        self._insert, self._waiting, self._turn = insert, deque(), threading.Lock()
+    def __init__(self, insert: Callable[[dict[str, pa.Table]], set[str]]):
+        self._insert, self._turn = insert, threading.Lock()
+        self._waiting: deque[tuple[Mapping[str, pa.Table], Future[int]]] = deque()
 
-    def write(self, batches):
+    def write(self, batches: Mapping[str, pa.Table]) -> int:
         """Write what `insert` takes; gives how many of the rows are new, and raises what `insert` raises."""
-        result = Future()
+        result: Future[int] = Future()
         self._waiting.append((batches, result))
         with self._turn:  # whoever waited for its turn may have been served by the one before
             if not result.done():

@@ -19,6 +19,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from recbandits import checks
+from recbandits.config import Config
 from recbandits.platforms.endpoints import SplitEndpoint, in_context, with_version
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import held, private, write_json
@@ -41,18 +42,18 @@ _LONGEST = 100  # bytes of a socket's path, which systems limit to 104 or 108
 class SocketConnection(HTTPConnection):
     """An HTTP connection to a server on a UNIX socket."""
 
-    def __init__(self, path, timeout):
+    def __init__(self, path: Path, timeout: float):
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
-    def connect(self):
+    def connect(self) -> None:
         """Connect to the path."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
-def socket_of(directory):
+def socket_of(directory: Path) -> Path | None:
     """Return the path of the socket of the endpoint in a directory; None before its first start."""
     run = Unit(directory, "endpoint").run
     return Path(run["command"][-1]) if run else None
@@ -61,10 +62,10 @@ def socket_of(directory):
 class LocalEndpoints:
     """See `platforms.endpoints.Endpoints`."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
 
-    def create(self, name=None, topic=None, sticky=True):
+    def create(self, name: str | None = None, topic: str | None = None, sticky: bool = True) -> "LocalEndpoint":
         """Start a server, or find the one that runs.
 
         Args:
@@ -84,7 +85,7 @@ class LocalEndpoints:
         endpoint.start(topic)
         return endpoint
 
-    def delete(self, name=None):
+    def delete(self, name: str | None = None) -> None:
         """See `Endpoints.delete`; the log stays."""
         self._endpoint(name).delete()
 
@@ -102,13 +103,13 @@ class LocalEndpoint(SplitEndpoint):
       unit: `Unit` of the server.
     """
 
-    def __init__(self, name, directory):
+    def __init__(self, name: str, directory: Path):
         self.name, self.directory = name, directory
         self._storage = directory / "storage"
         self.unit = Unit(directory, f"endpoint {name}")
 
     @in_context
-    def start(self, topic=None):
+    def start(self, topic: str | None = None) -> None:
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         private(private(self.directory) / "storage")
         previous = self._variables.get(_TOPIC)
@@ -128,7 +129,7 @@ class LocalEndpoint(SplitEndpoint):
         self.unit.wait_ready(lambda: self.health()["alive"])
 
     @in_context
-    def deploy(self, policy, traffic_percentage=100):
+    def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
         """See `Endpoint.deploy`.
 
         Raises:
@@ -150,7 +151,7 @@ class LocalEndpoint(SplitEndpoint):
             raise
         return version
 
-    def predict(self, instances, parameters=None):
+    def predict(self, instances: list[dict], parameters: dict | None = None) -> list[dict]:
         """See `Endpoint.predict`.
 
         Raises:
@@ -159,11 +160,11 @@ class LocalEndpoint(SplitEndpoint):
         body = {"instances": instances} | ({} if parameters is None else {"parameters": parameters})
         return self._ask("POST", "/predict", body)["predictions"]
 
-    def raw_predict(self, body, headers):
+    def raw_predict(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """See `Endpoint.raw_predict`."""
         return self._send("POST", "/predict", body, headers)
 
-    def health(self):
+    def health(self) -> dict:
         """Dict: alive, ready (which is what Vertex AI means by healthy), and the reason why not."""
         if not self.unit.running:
             return {"alive": False, "ready": False, "reason": "the server is not running"}
@@ -174,20 +175,20 @@ class LocalEndpoint(SplitEndpoint):
         reason = "" if ready == 200 else json.loads(answer)["detail"]
         return {"alive": alive == 200, "ready": ready == 200, "reason": reason}
 
-    def metrics(self):
+    def metrics(self) -> dict:
         """Return what the server has counted since its start, as `serving.metrics.read_metrics` does."""
         return read_metrics(self._send("GET", "/metrics")[1].decode())
 
-    def logs(self):
+    def logs(self) -> str:
         """See `Endpoint.logs`."""
         return self.unit.log()
 
-    def batch_predict(self, policy, source, destination):
+    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> versions.Answered:
         """See `Endpoint.batch_predict`; in this process, without the server. Returns `serving.versions.Answered`."""
         return versions.batch_predict(policy, source, destination)
 
     @in_context
-    def delete(self):
+    def delete(self) -> None:
         """See `Endpoint.delete`; the log stays."""
         self.unit.stop(_END)
         if path := socket_of(self.directory):

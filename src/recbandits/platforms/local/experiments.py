@@ -2,10 +2,16 @@
 
 import json
 import re
+from collections.abc import Mapping
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
+from recbandits.config import Config
 from recbandits.platforms.local.sqlite import Database
 from recbandits.platforms.protocol import PlatformError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NAME = r"[a-z0-9][a-z0-9-]{0,127}"
 _SCHEMA = """
@@ -23,18 +29,18 @@ class LocalExperiments:
       config: Config
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._database = Database(config.artifacts_dir / "runs" / "experiments" / "experiments.sqlite", _SCHEMA)
 
-    def run(self, experiment, run):
+    def run(self, experiment: str, run: str) -> "LocalRun":
         """See `Experiments.run`."""
         return LocalRun(self._database, _checked(experiment), _checked(run))
 
-    def table(self, experiment):
+    def table(self, experiment: str) -> "pd.DataFrame":
         """See `Experiments.table`; states are those of jobs."""
         import pandas as pd
 
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         facts = "SELECT run, name, value FROM facts WHERE experiment = ? ORDER BY run"
         with self._database.read() as connection:
             for run, name, value in connection.execute(facts, [_checked(experiment)]):
@@ -50,7 +56,7 @@ class LocalExperiments:
 class LocalRun:
     """One run; see `platforms.experiments.Run`. It succeeded if its `with` block ends without an error."""
 
-    def __init__(self, database, experiment, run):
+    def __init__(self, database: Database, experiment: str, run: str):
         self._database, self._key = database, (experiment, run)
 
     def __enter__(self):
@@ -60,15 +66,15 @@ class LocalRun:
     def __exit__(self, kind, error, trace):
         self._write({"state": "succeeded" if kind is None else "failed"})
 
-    def log_parameters(self, parameters):
+    def log_parameters(self, parameters: Mapping[str, str | float]) -> None:
         """See `Run.log_parameters`; later values replace earlier ones of the same name."""
         self._write(_plain("param.", "parameter", parameters, str | Real, "a text or a number"))
 
-    def log_metrics(self, metrics):
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """See `Run.log_metrics`; later values replace earlier ones of the same name."""
         self._write(_plain("metric.", "metric", metrics, Real, "a number"))
 
-    def log_artefact(self, name, uri):
+    def log_artefact(self, name: str, uri: str) -> None:
         """See `Run.log_artefact`; the table has it in the column `artefact.<name>`."""
         self._write({f"artefact.{name}": str(uri)})
 

@@ -15,16 +15,21 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbandits.config import SETTINGS, Config
 from recbandits.platforms.functions import EVENT, Function
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import private, read_json, write_json
-from recbandits.platforms.local.messages import LocalMessages
+from recbandits.platforms.local.messages import LocalMessages, Message
 from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
+
+if TYPE_CHECKING:
+    from cloudevents.http import CloudEvent
 
 _BATCH = 100  # messages that are taken and acknowledged at once
 _POLL = 0.01  # seconds between two looks
@@ -39,10 +44,10 @@ class LocalFunctions:
       messages: `LocalMessages` of the topics.
     """
 
-    def __init__(self, config, messages):
+    def __init__(self, config: Config, messages: LocalMessages):
         self._config, self._messages = config, messages
 
-    def deploy(self, function):
+    def deploy(self, function: Function) -> None:
         """See `Functions.deploy`; messages that come meanwhile wait.
 
         Args:
@@ -61,7 +66,7 @@ class LocalFunctions:
         write_json(private(unit.directory) / "function.json", vars(function) | {"source": str(function.source)})
         self.ensure(function.name)
 
-    def ensure(self, name):
+    def ensure(self, name: str) -> None:
         """Start a function that was deployed unless it runs.
 
         Raises:
@@ -77,15 +82,15 @@ class LocalFunctions:
         unit.start(command, settings | function.environment, restart=True)
         unit.wait_ready(lambda: _is_loaded(unit))
 
-    def unit(self, name):
+    def unit(self, name: str) -> Unit:
         """`Unit` of a function."""
         return Unit(self._config.artifacts_dir / "functions" / check_name(name), f"function {name}")
 
-    def stop(self, name):
+    def stop(self, name: str) -> None:
         """End the process of a function, which is there to be started by `ensure`; messages wait meanwhile."""
         self.unit(name).stop()
 
-    def delete(self, name):
+    def delete(self, name: str) -> None:
         """See `Functions.delete`."""
         directory = self.unit(name).directory
         if not directory.exists():
@@ -95,11 +100,11 @@ class LocalFunctions:
             self._messages.delete(self._reader(self._deployed(name)))
         shutil.rmtree(directory)
 
-    def logs(self, name):
+    def logs(self, name: str) -> str:
         """See `Functions.logs`."""
         return self.unit(name).log()
 
-    def health(self, name):
+    def health(self, name: str) -> dict:
         """See `Functions.health`; HTTP calls none."""
         self._deployed(name)
         alive = self.unit(name).running
@@ -120,7 +125,7 @@ class LocalFunctions:
         return Function(**function)
 
 
-def event(message, topic, subscription):
+def event(message: Message, topic: str, subscription: str) -> "CloudEvent":
     """Return the CloudEvent by which Eventarc delivers a `Message`.
 
     Args:
@@ -142,7 +147,7 @@ def event(message, topic, subscription):
     return CloudEvent(attributes | {"datacontenttype": "application/json"}, data)
 
 
-def call(target, messages, topic, subscription, stop):
+def call(target: Callable, messages: LocalMessages, topic: str, subscription: str, stop: threading.Event) -> None:
     """Call a function with message after message.
 
     The first messages after a start are taken one at a time: one that kills the process is the only one whose attempts
@@ -181,24 +186,24 @@ def _call_once(target, messages, topic, subscription, limit, stop):
     return len(taken)
 
 
-def load(source, target):
+def load(source: Path, target: str) -> Callable:
     """Load a function of `main.py` in a directory, from which that may import."""
     sys.path.insert(0, str(source))
-    spec = importlib.util.spec_from_file_location("main", source / "main.py")
+    spec: Any = importlib.util.spec_from_file_location("main", source / "main.py")  # None for other suffixes alone
     module = importlib.util.module_from_spec(spec)
     sys.modules["main"] = module
     spec.loader.exec_module(module)
     return getattr(module, target)
 
 
-def main(directory, subscription):
+def main(directory: Path, subscription: str) -> None:
     """Call the function of a directory until SIGTERM."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     function = Function(**read_json(directory / "function.json"))
     target = load(function.source, function.target)
     write_json(directory / "loaded.json", os.environ[VARIABLE])
-    call(target, LocalMessages(Config.load()), function.topic, subscription, stop)
+    call(target, LocalMessages(Config.load()), function.topic or "", subscription, stop)
 
 
 def _is_loaded(unit):

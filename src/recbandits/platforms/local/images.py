@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from recbandits.config import Config
 from recbandits.platforms.images import build_options, check_image, checkout
 from recbandits.platforms.protocol import PlatformError
 
@@ -17,14 +18,14 @@ ENGINES = {"docker": ["docker", "version"], "podman": ["podman", "info"], "build
 class LocalImages:
     """The images of a checkout, which is looked for from the working directory upwards."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
 
-    def uri(self, name):
+    def uri(self, name: str) -> str:
         """Return what an image is called on this machine: `<prefix>/<name>:<version>`."""
         return f"{self._config.prefix}/{name}:{self._config.version}"
 
-    def command(self, name, engine="docker", base=None):
+    def command(self, name: str, engine: str = "docker", base: str | None = None) -> list[str]:
         """Return the command that builds an image, to be run at the root of the repository, as a list of words.
 
         Args:
@@ -45,7 +46,7 @@ class LocalImages:
             options = ["--isolation", "chroot", *options]
         return [engine, "build", *options]
 
-    def build(self, name, base=None):
+    def build(self, name: str, base: str | None = None) -> str:
         """Build an image with the first engine that works; what it prints goes to standard error.
 
         Args:
@@ -70,7 +71,7 @@ class LocalImages:
         return self.uri(name)
 
 
-def find_engine():
+def find_engine() -> str | None:
     """Return the first of `ENGINES` that works on this machine, None where none does."""
     for engine, question in ENGINES.items():
         with contextlib.suppress(subprocess.TimeoutExpired):  # a daemon that hangs

@@ -4,10 +4,12 @@ A job is a directory below `runs/jobs` of the artifacts directory: that of its `
 `record.json`, `checkpoints`, `tensorboard`, `metrics.jsonl`). A study is a directory there, too, see `study`.
 """
 
+import builtins
 import sys
 from functools import partial
 
-from recbandits.platforms.jobs import Record, check_name, measured
+from recbandits.config import Config
+from recbandits.platforms.jobs import Job, Record, Study, Trial, check_name, measured
 from recbandits.platforms.local.files import read_json
 from recbandits.platforms.local.study import STUDY_FILE, LocalStudy
 from recbandits.platforms.local.units import Unit
@@ -32,10 +34,10 @@ class LocalJobs:
       module: that a job runs with its arguments.
     """
 
-    def __init__(self, config, module="recbandits.training.task"):
+    def __init__(self, config: Config, module: str = "recbandits.training.task"):
         self._root, self._module = config.artifacts_dir / "runs" / "jobs", module
 
-    def run(self, job, wait=True):
+    def run(self, job: Job, wait: bool = True) -> Record:
         """Run a job, which outlives this process.
 
         A job that failed, was stopped or vanished resumes from its checkpoints. One that has succeeded is not run
@@ -67,7 +69,7 @@ class LocalJobs:
             unit.wait()
         return self.record(job.name)
 
-    def record(self, name):
+    def record(self, name: str) -> Record:
         """See `Jobs.record`; arguments and metrics are those in the job's own `record.json`, once it has written it."""
         unit = self._existing(name, "job")
         status = unit.status()
@@ -85,15 +87,15 @@ class LocalJobs:
             own=own,
         )
 
-    def list(self):
+    def list(self) -> builtins.list[str]:
         """Return the names of all jobs and studies, in order."""
         return sorted({file.parent.name for kind in _FILES.values() for file in self._root.glob(f"*/{kind}")})
 
-    def logs(self, name):
+    def logs(self, name: str) -> str:
         """Return all that a job has printed so far."""
         return self._existing(name, "job").log()
 
-    def stop(self, name):
+    def stop(self, name: str) -> None:
         """See `Jobs.stop`; a study resumes the trials that were stopped when it is tuned again."""
         unit = self._existing(name, "job", "study")
         if (unit.directory / STUDY_FILE).exists():
@@ -101,7 +103,7 @@ class LocalJobs:
         else:
             unit.stop()
 
-    def tune(self, study):
+    def tune(self, study: Study) -> builtins.list[Trial]:
         """Run what is missing of a study; see `LocalStudy.tune`.
 
         Raises:
@@ -111,18 +113,18 @@ class LocalJobs:
             raise PlatformError(f"{study.job.name} is a job: give the study a name of its own")
         return self._study(study.job.name).tune(study)
 
-    def trials(self, name):
+    def trials(self, name: str) -> builtins.list[Trial]:
         """See `Jobs.trials`."""
         self._existing(name, "study")
         return self._study(name).trials()
 
-    def best(self, name):
+    def best(self, name: str) -> Trial:
         """See `Jobs.best`."""
         self._existing(name, "study")
         study = self._study(name)
         return best_trial(name, study.trials(), study.request()["maximise"])
 
-    def unit(self, name):
+    def unit(self, name: str) -> Unit:
         """Return the `Unit` of a job, which may not exist yet."""
         return Unit(self._root / check_name(name), f"job {name}")
 

@@ -8,11 +8,13 @@ its messages are committed.
 import json
 import secrets
 import time
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from recbandits.config import Config
 from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.local.sqlite import Database
+from recbandits.records import Interaction, Reward
 
 # Seconds before a message comes again, doubled each time: ten attempts take 51 seconds, in which a warehouse may be
 # away; Eventarc begins with 10 s and ends at 600 s.
@@ -64,15 +66,15 @@ class LocalMessages:
       config: Config
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._config = config
         self._database = Database(config.artifacts_dir / "messages" / "messages.sqlite", _SCHEMA)
 
-    def topic(self, name):
+    def topic(self, name: str) -> str:
         """See `Messages.topic`."""
         return self._full("topics", name)
 
-    def subscription(self, name, topic, dead_letters=None):
+    def subscription(self, name: str, topic: str, dead_letters: str | None = None) -> str:
         """See `Messages.subscription`.
 
         Args:
@@ -85,11 +87,11 @@ class LocalMessages:
             connection.execute("INSERT OR REPLACE INTO subscriptions VALUES (?, ?, ?)", (full, topic, dead_letters))
         return full
 
-    def publisher(self, topic):
+    def publisher(self, topic: str) -> "Publisher":
         """See `Messages.publisher`."""
         return Publisher(self, topic)
 
-    def backlog(self, name):
+    def backlog(self, name: str) -> int:
         """Count the messages that were not acknowledged yet.
 
         Args:
@@ -102,7 +104,7 @@ class LocalMessages:
         with self._database.read() as connection:
             return connection.execute(_BACKLOG, names).fetchone()[0]
 
-    def delete(self, name):
+    def delete(self, name: str) -> None:
         """See `Messages.delete`."""
         names = self._full("subscriptions", name), self._full("topics", name)
         with self._database.write() as connection:
@@ -110,7 +112,7 @@ class LocalMessages:
             connection.execute(f"DELETE FROM waiting WHERE subscription IN ({gone})", names)
             connection.execute("DELETE FROM subscriptions WHERE name = ? OR topic = ?", names)
 
-    def publish(self, topic, messages):
+    def publish(self, topic: str, messages: Iterable[tuple[bytes, dict[str, str]]]) -> None:
         """Commit messages, all or none of them.
 
         Args:
@@ -123,7 +125,7 @@ class LocalMessages:
         with self._database.write() as connection:
             _insert(connection, topic, messages)
 
-    def take(self, subscription, limit):
+    def take(self, subscription: str, limit: int) -> list[Message]:
         """Give a reader the messages that are due, and count the attempt; only one may read a subscription at a time.
 
         Args:
@@ -143,7 +145,7 @@ class LocalMessages:
             rows = sorted(connection.execute(update, due).fetchall())
         return [Message(*row)._replace(attributes=json.loads(row[4])) for row in rows]
 
-    def settle(self, subscription, done, failed=()):
+    def settle(self, subscription: str, done: Iterable[int], failed: Iterable[Message] = ()) -> None:
         """Acknowledge messages, and have others come again after a pause, or go to the dead letters.
 
         Args:
@@ -165,22 +167,22 @@ class LocalMessages:
 class Publisher:
     """Publishes records as JSON, the event id as attribute, all of a call in one transaction."""
 
-    def __init__(self, messages, topic):
+    def __init__(self, messages: LocalMessages, topic: str):
         self._messages, self._topic = messages, topic
 
-    def send(self, records):
+    def send(self, records: Sequence[Interaction | Reward]) -> None:
         """Publish; a `PlatformError` says that none of them is kept."""
         self._messages.publish(
             self._topic, [(each.to_json().encode(), {"event_id": each.event_id}) for each in records]
         )
 
 
-def open_sink(topic):
+def open_sink(topic: str) -> Publisher:
     """Open the sink of a topic for a prediction server, whose environment has the configuration."""
     return LocalMessages(Config.load()).publisher(topic)
 
 
-def pause(attempts):
+def pause(attempts: int) -> float:
     """Seconds until a message that was tried so many times comes again."""
     return min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE)
 

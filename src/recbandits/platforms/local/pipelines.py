@@ -13,6 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from recbandits.config import Config
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import held, private, read_json, write_json
 from recbandits.platforms.local.units import Unit
@@ -27,10 +28,10 @@ _PATIENCE = 60.0  # seconds to wait for others that start a run
 class LocalPipelines:
     """Runs below `pipelines` of the artifacts directory; see `platforms.pipelines.Pipelines`."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self._root = config.artifacts_dir / "pipelines"
 
-    def run(self, template, name, parameters=None):
+    def run(self, template: str | Path, name: str, parameters: dict | None = None) -> Run:
         """See `Pipelines.run`; steps see the environment of this process.
 
         Raises:
@@ -53,23 +54,23 @@ class LocalPipelines:
             )
         return self.status(name)
 
-    def status(self, name):
+    def status(self, name: str) -> Run:
         """See `Pipelines.status`."""
         unit = self._existing(name)
         status = unit.status()
         outputs = read_json(unit.directory / _OUTPUTS) if status.state == "succeeded" else {}
         return Run(name, "failed" if status.state == "interrupted" else status.state, outputs, status.error)
 
-    def wait(self, name):
+    def wait(self, name: str) -> Run:
         """See `Pipelines.wait`."""
         self._existing(name).wait()
         return self.status(name)
 
-    def stop(self, name):
+    def stop(self, name: str) -> None:
         """See `Pipelines.stop`."""
         self._existing(name).stop()
 
-    def running(self, pipeline):
+    def running(self, pipeline: str) -> str | None:
         """See `Pipelines.running`."""
         for file in sorted(self._root.glob("*/run.json")):
             unit = self._unit(file.parent.name)
@@ -77,7 +78,7 @@ class LocalPipelines:
                 return file.parent.name
         return None
 
-    def logs(self, name):
+    def logs(self, name: str) -> str:
         """Return all that the steps of a run have printed so far."""
         return self._existing(name).log()
 
@@ -92,7 +93,7 @@ class LocalPipelines:
         return unit
 
 
-def execute(unit):
+def execute(unit: Unit) -> None:
     """Run the pipeline of a unit to its end, step by step.
 
     Args:

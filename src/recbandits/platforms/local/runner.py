@@ -28,7 +28,8 @@ def run(unit: Unit, lock: int, fork: Callable[[Sequence[str]], psutil.Process] |
       lock: descriptor of its lock, which this process and the command keep open.
       fork: function of the command that forks it and returns its process; None executes it.
     """
-    request, stopped, children = unit.run, threading.Event(), []
+    request, stopped = unit.run, threading.Event()
+    children: list[psutil.Process] = []
 
     def stop(*_):
         stopped.set()

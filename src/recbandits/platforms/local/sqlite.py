@@ -27,7 +27,7 @@ class Database:
       schema: statements that create the tables unless they exist.
     """
 
-    def __init__(self, file: Path, schema: str) -> None:
+    def __init__(self, file: str | Path, schema: str) -> None:
         self.file, self._schema, self._thread = Path(file), schema, threading.local()
 
     @contextlib.contextmanager

@@ -8,17 +8,23 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recbandits.config import count_cores
-from recbandits.platforms.jobs import Choice, Float, Trial
+from recbandits.platforms.jobs import Choice, Float, Study, Trial
 from recbandits.platforms.local.files import held, is_held, private, read_json, require_local, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import with_parameters
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 STUDY_FILE = "study.json"
 _JOURNAL = "journal.log"
@@ -40,14 +46,14 @@ class LocalStudy:
         ended.
     """
 
-    def __init__(self, directory, start):
+    def __init__(self, directory: Path, start: Callable):
         self._directory, self._start, self._name = directory, start, directory.name
 
-    def request(self):
+    def request(self) -> Any:
         """Return the fields of the `Study` as a dict; None before its first tuning."""
         return read_json(self._directory / STUDY_FILE)
 
-    def tune(self, study):
+    def tune(self, study: Study) -> list[Trial]:
         """Run trials until as many have succeeded as the study asks for.
 
         Trials are proposed in batches of `study.parallel`, each from the seed and the trials before it alone: the same
@@ -72,12 +78,12 @@ class LocalStudy:
         except OSError as error:
             raise PlatformError(f"study {self._name} could not be written: {error.strerror or error}") from error
 
-    def trials(self):
+    def trials(self) -> list[Trial]:
         """Return the `Trial`s that were started, in order of number."""
         metric = self.request()["metric"]
         return [self._trial(each, metric) for each in self._proposals() if self._unit(each.number).run]
 
-    def stop(self):
+    def stop(self) -> None:
         """Stop the trials that run, and start no more until the study is tuned again."""
         (self._directory / "stop").touch()
         tuned = True
@@ -176,13 +182,13 @@ def _storage(journal):
     return JournalStorage(JournalFileBackend(str(journal), lock_obj=_NO_LOCK))
 
 
-def repair(journal):
+def repair(journal: Path) -> None:
     """Drop an incomplete last line, which was being written when its writer was killed: the next one would join it."""
     if journal.exists():
         os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
 
 
-def propose(study, trials, count):
+def propose(study: Study, trials: "list[FrozenTrial]", count: int) -> "list[FrozenTrial]":
     """Propose parameters for the next trials: a function of the study and of the trials before them.
 
     Optuna's `ask` writes a trial and each of its parameters one after the other, so that a tuner that is killed leaves
@@ -208,7 +214,7 @@ def propose(study, trials, count):
     return search.get_trials()[len(trials) :]
 
 
-def reported(file, metric):
+def reported(file: Path, metric: str) -> float:
     """Return the last value that a task reported by cloudml-hypertune.
 
     Args:

@@ -282,6 +282,6 @@ class Unit:
 
 def units_below(directory: str | os.PathLike) -> Iterator[Unit]:
     """Yield the units that have been started in a directory and in those below it."""
-    for folder, _, names in os.walk(directory):
+    for folder, _, names in os.walk(os.fspath(directory)):
         if "run.json" in names and (run := read_json(Path(folder, "run.json"))):
             yield Unit(folder, run["label"])

@@ -31,7 +31,7 @@ class LocalWarehouse(Warehouse):
       file: path, made with its directory if missing; None for a file that is removed with this object.
     """
 
-    def __init__(self, file=None):
+    def __init__(self, file: str | Path | None = None):
         self._temporary = None
         if file is None:
             self._temporary = tempfile.TemporaryDirectory()
@@ -39,12 +39,12 @@ class LocalWarehouse(Warehouse):
         self._database = Database(file, ";".join(map(_schema, sql.TABLES.values())))
         self._lock, self._copy = threading.Lock(), None
 
-    def create(self):
+    def create(self) -> None:
         """See `Warehouse.create`."""
         with _explained(self._database.file), self._lock:
             self._updated_copy()
 
-    def query(self, text, parameters=None):
+    def query(self, text: str, parameters: dict | None = None) -> pa.Table:
         """See `Warehouse.query`."""
         with _explained(self._database.file):
             statement, names = translated(text)
@@ -146,7 +146,7 @@ def _explained(file):
 
 
 @functools.lru_cache(maxsize=200)
-def translated(text):
+def translated(text: str) -> tuple[str, tuple[str, ...]]:
     """A statement of BigQuery's for DuckDB, and the tuple of names of its parameters."""
     import sqlglot
     from sqlglot import expressions

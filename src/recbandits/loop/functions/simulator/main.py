@@ -6,6 +6,7 @@ They are what `SimulatedUsers.save` wrote to RECBANDITS_USERS, a directory or a 
 import functools
 import os
 import threading
+from typing import Any
 
 import functions_framework
 
@@ -20,7 +21,7 @@ PATIENCE = 30.0  # seconds that the last reports get
 
 
 @functions_framework.http
-def simulate(request):
+def simulate(request: Any) -> dict | tuple[dict, int]:
     """Make `rate` requests per second of `instances` visits for `seconds`, wait for their reports, and count."""
     values = DEFAULTS | (request.get_json(silent=True) or {})
     if refused := [name for name, value in values.items() if name not in DEFAULTS or not is_valid(name, value)]:
@@ -38,7 +39,7 @@ def simulate(request):
     return simulator.counts | {"waiting": simulator.waiting}
 
 
-def is_valid(name, value):
+def is_valid(name: str, value: Any) -> bool:
     """Return whether a value of JSON is a positive number, and a whole one where it must be."""
     kind = int if name == "instances" else int | float
     return isinstance(value, kind) and not isinstance(value, bool) and value > 0

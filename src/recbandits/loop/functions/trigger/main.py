@@ -13,6 +13,7 @@ import os
 from datetime import UTC, datetime
 
 import functions_framework
+from cloudevents.http import CloudEvent
 
 from recbandits.config import Config
 from recbandits.loop.core import Core, PipelineLearner
@@ -20,8 +21,8 @@ from recbandits.loop.steps import settings_from
 from recbandits.platforms import choose
 
 
-@functions_framework.cloud_event
-def tick(event):
+@functions_framework.cloud_event  # type: ignore[arg-type]  # it ignores the result
+def tick(event: CloudEvent) -> str:
     """Do what a message asks for; return what was started or decided, as text."""
     message = json.loads(base64.b64decode(event.data["message"]["data"]))
     core = _core()
