@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.peer_obp import open_bandit_pipeline
+from benchmarks.profiles import choose
 from benchmarks.synthetic_log import REWARDS, draw_logs, make_environment
 from recbandits.evaluation import estimators, off_policy
 from recbandits.records.bandit_log import BanditLog
 
-DECISIONS, CANDIDATES, ROUNDS = 1_000_000, 20, 5
+DECISIONS, CANDIDATES, ROUNDS = choose(1_000_000, 200_000), 20, choose(5, 2)
 NAMES = ("IPS", "SNIPS", "DR")
-REPLICATIONS, LOG_SIZE = 500, 2000
+REPLICATIONS, LOG_SIZE = choose(500, 50), 2000
 CLIP, THRESHOLD, SHRINKAGE = 3.0, 3.0, 10.0
 
 

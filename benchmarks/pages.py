@@ -16,18 +16,14 @@ PAGES = ("README.md", "docs/benchmarks.md", "docs/scaling.md", "learning/agents.
 BLOCK = re.compile(r"^<!-- bench (\w+)(?: (\d+))? -->\n.*?^<!-- end bench -->$", re.M | re.S)
 
 # Task, which may name columns of its row; benchmark and row of its first table; columns of the speed here, of the
-# compared speed and of their ratio; what is compared.
+# compared speed and of their ratio; what is compared. Where each contender has a row, the compared speed is in the next
+# one of that name.
+_SIMULATION = ("simulation", 6, "interactions", "interactions", "ratio")
 SPEED = [
-    ("LinUCB, interactions; batch {batch}, {arms} actions", "simulation", 1, "here", "TF-Agents", "ratio", "TF-Agents"),
-    (
-        "the same",
-        "simulation",
-        1,
-        "here",
-        "contextualbandits",
-        "ratio to contextualbandits",
-        "contextualbandits",
-    ),
+    ("LinUCB, interactions; batch {batch}, {arms} actions", *_SIMULATION, "TF-Agents"),
+    ("the same", *_SIMULATION, "contextualbandits"),
+    ("the same", *_SIMULATION, "MABWiser"),
+    ("the same, by SquareCB and gradient steps", *_SIMULATION, "Vowpal Wabbit"),
     ("ranking agent, batches of {batch}; {items} items", "ranking", 1, "here", "TF-Agents", "ratio", "TF-Agents"),
     (
         "reward network from a log, examples/s; batch {batch}",
@@ -89,9 +85,10 @@ def render(name, number):
 
 
 def _speed(task, name, number, own_column, peer_column, ratio_column, peer):
-    row = next(iter(load(name)["tables"].values()))[number]
-    speeds = {"here": row[own_column], "compared with": peer, "there": row[peer_column], "ratio": row[ratio_column]}
-    return {"task": task.format(**row)} | speeds
+    rows = next(iter(load(name)["tables"].values()))[number:]
+    own_row, peer_row = rows[0], next(row for row in rows if row.get("learns in", peer) == peer)
+    speeds = {"here": own_row[own_column], "compared with": peer, "there": peer_row[peer_column]}
+    return {"task": task.format(**own_row)} | speeds | {"ratio": peer_row[ratio_column]}
 
 
 def fill(text):

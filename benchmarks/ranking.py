@@ -21,6 +21,7 @@ from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.specs import tensor_spec
 
+from benchmarks.profiles import choose
 from benchmarks.simulation import ratio
 from recbandits.agents.ranking.parameters import Ranking
 from recbandits.agents.ranking.slotting import slotted
@@ -32,10 +33,10 @@ SIZES = [  # users in a batch, candidates, slots, policy, loops measured; the la
     (32, 100, 5, "no_penalty", 3000),
     (32, 100, 5, "cosine_distance", 2000),
     (128, 1001, 5, "cosine_distance", 200),
-]
+][: choose(3, 2)]
 CONTEXT = 20  # hence 40 features of an item, as in the example
 LAYERS = (40, 10)  # of every tower; those of the example are (40, 10), (40, 10) and (20, 10)
-ROUNDS = 3
+ROUNDS = choose(3, 1)
 LOOPS = 300  # whose time is reported
 _TYPES = {
     "no_penalty": ranking_agent.RankingPolicyType.NO_PENALTY,

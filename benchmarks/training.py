@@ -15,6 +15,7 @@ from recbandits.tf import tf
 import numpy as np
 import pandas as pd
 
+from benchmarks.profiles import choose
 from recbandits.agents.factory import make_agent
 from recbandits.data import trajectories
 from recbandits.data.rating_features import RatingFeatures
@@ -22,8 +23,8 @@ from recbandits.data.simulated_logs import log_decisions, uniform
 from recbandits.environments.factorization import als
 from recbandits.training.offline import Specs, fit
 
-AGENT, DECISIONS, CANDIDATES = "epsilon_greedy", 100_000, 10
-SIZES, ROUNDS, EPOCHS = (128, 1024, 4096), 5, 6
+AGENT, DECISIONS, CANDIDATES = "epsilon_greedy", choose(100_000, 20_000), 10
+SIZES, ROUNDS, EPOCHS = choose((128, 1024, 4096), (128, 1024)), choose(5, 2), 6
 
 
 def measure(data):
