@@ -74,19 +74,21 @@ def render(name, number):
     if name == "speed":
         dates = sorted(load(benchmark)["date"] for _, benchmark, *_ in SPEED)
         table = as_markdown(pd.DataFrame([_speed(*row) for row in SPEED]))
-        return f"{table}\n\n<sub>measured {dates[0]} to {dates[-1]}: `make bench`</sub>"
+        return f"{table}\n\n<sub>measured {dates[0]} to {dates[-1]}: `make bench PROFILE=full`</sub>"
     record = load(name) if (RESULTS / f"{name}.json").exists() else {"tables": {}}
     if len(record["tables"]) < number:
-        return f"*Not recorded yet: `make bench` measures it as {name}.*"
+        return f"*Not measured yet: `.venv/bin/python -m benchmarks.run {name}` measures it.*"
     title, rows = list(record["tables"].items())[number - 1]
     load_average = f", load {record['load']}" if record.get("load", 0) > 1 else ""
-    source = f"{record['data']}, {record['cores']} cores{load_average}, {record['date']}: `make bench`, {name}"
+    source = (
+        f"{record['data']}, {record['cores']} cores{load_average}, {record['date']}: `make bench PROFILE=full`, {name}"
+    )
     return f"**{title}**\n\n{as_markdown(pd.DataFrame(rows))}\n\n<sub>{source}</sub>"
 
 
 def _speed(task, name, number, own_column, peer_column, ratio_column, peer):
     rows = next(iter(load(name)["tables"].values()))[number:]
-    own_row, peer_row = rows[0], next(row for row in rows if row.get("learns in", peer) == peer)
+    own_row, peer_row = rows[0], next(row for row in rows if row.get("project", peer) == peer)
     speeds = {"here": own_row[own_column], "compared with": peer, "there": peer_row[peer_column]}
     return {"task": task.format(**own_row)} | speeds | {"ratio": peer_row[ratio_column]}
 

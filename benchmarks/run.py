@@ -14,9 +14,11 @@ from pathlib import Path
 
 from recbandits.notebook import quiet_tensorflow
 
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first of several processes takes a whole GPU
 quiet_tensorflow()
 
 from benchmarks import (  # noqa: E402
+    accelerator,
     gate,
     off_policy,
     offline_quality,
@@ -54,6 +56,7 @@ def main():
         "serving_http": serving_http,
         "serving_profile": serving_profile,
         "scaling": scaling,
+        "accelerator": accelerator,
     }
     names = sys.argv[1:] or list(benchmarks)
     for name in names:

@@ -80,7 +80,7 @@ def compare(ratings, batch_size, num_actions):
     speeds = pd.DataFrame(rounds)
     bound = statistics.median(rates) / count_linear_operations(num_actions, RANK)
     for name in contenders:
-        row = {"batch": batch_size, "arms": num_actions, "learns in": name}
+        row = {"batch": batch_size, "arms": num_actions, "project": name}
         if name not in regret:
             yield row | {"interactions": NOT_INSTALLED, "ratio": "", "share of the bound": "", "regret": ""}
             continue
