@@ -39,5 +39,5 @@ def test_the_package_of_a_function_is_the_first_folder_and_for_ours_the_layer():
 
 def test_the_picture_has_a_bar_of_its_share_for_each_function():
     (axes,) = serving_profile.draw(STACKS_BY_HAND).axes
-    assert [text.get_text().strip() for text in axes.texts] == ["MainThread", "run", "g", "f", "log_0", "record"]
+    assert [text.get_text().strip() for text in axes.texts] == ["MainThread", "Runner.run", "g", "f", "log_0", "record"]
     assert [round(bar.get_width(), 2) for bar in axes.patches[:6]] == [0.8, 0.8, 0.5, 0.2, 0.2, 0.2]
