@@ -16,6 +16,7 @@ from recbandits.evaluation import estimators, off_policy
 from recbandits.records.bandit_log import BanditLog
 
 DECISIONS, CANDIDATES, ROUNDS = choose(1_000_000, 200_000), 20, choose(5, 2)
+DATA = "synthetic logs"
 NAMES = ("IPS", "SNIPS", "DR")
 REPLICATIONS, LOG_SIZE = choose(500, 50), 2000
 CLIP, THRESHOLD, SHRINKAGE = 3.0, 3.0, 10.0

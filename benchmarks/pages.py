@@ -12,7 +12,16 @@ import pandas as pd
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/benchmarks.md", "docs/scaling.md", "learning/agents.md")
+PAGES = (
+    "README.md",
+    "docs/benchmarks.md",
+    "docs/scaling.md",
+    "learning/agents.md",
+    "learning/mlops-for-bandits.md",
+    "learning/off-policy-evaluation.md",
+    "learning/ranking.md",
+    "learning/training-and-profiling.md",
+)
 BLOCK = re.compile(r"^<!-- bench (\w+)(?: (\d+))? -->\n.*?^<!-- end bench -->$", re.M | re.S)
 
 # Task, which may name columns of its row; benchmark and row of its first table; columns of the speed here, of the

@@ -31,6 +31,7 @@ from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.environments import SyntheticRankingEnvironment
 from recbandits.training.online import simulate
 
+DATA = "simulated users"
 SIZES = [  # users in a batch, candidates, slots, policy, loops measured; the last row has the sizes of the example
     (32, 100, 5, "no_penalty", 3000),
     (32, 100, 5, "cosine_distance", 2000),

@@ -67,7 +67,7 @@ def main():
     output.mkdir(parents=True, exist_ok=True)
     for name in names:
         environment = {
-            "data": data.source.partition(" (")[0],  # without where it was read from
+            "data": getattr(benchmarks[name], "DATA", data.source.partition(" (")[0]),  # without where it was read from
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "profile": PROFILE,
             "python": platform.python_version(),

@@ -24,6 +24,7 @@ from recbandits.plots.style import COLOURS, REFERENCE, figure
 from recbandits.serving.policy import Exploration, export, load
 from recbandits.training.offline import Specs
 
+DATA = "simulated users and logs"
 ACTIONS, SIZE, BATCH = 100, 20, 128  # of which one at a time varies
 SIMULATIONS = {
     "actions": choose((20, 50, 100, 200, 500, 1000, 2000), (20, 200)),

@@ -76,7 +76,9 @@ def compare(ratings, batch_size, num_actions):
     rates, rounds = [], []
     for _ in range(ROUNDS):
         rates.append(measure_gemm())
-        rounds.append({OWN: contenders[OWN]()} | {name: contenders[name]()[0] for name in regret if name != OWN})
+        rounds.append(
+            {OWN: contenders[OWN]()} | {name: (contenders[name]() or [np.nan])[0] for name in regret if name != OWN}
+        )
     speeds = pd.DataFrame(rounds)
     bound = statistics.median(rates) / count_linear_operations(num_actions, RANK)
     for name in contenders:

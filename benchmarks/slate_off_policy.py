@@ -12,6 +12,7 @@ from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
 from recbandits.exploration import plackett_luce
 from recbandits.records.slate_log import SlateLog
 
+DATA = "synthetic logs"
 RECORDS, ITEMS, SLOTS = 20_000, 20, 5
 REPLICATIONS, LOG_SIZE = choose(500, 50), 1000
 
