@@ -37,8 +37,8 @@ lint: environment  ## Check style and formatting of code and notebooks
 lock: environment  ## Resolve the dependencies in pyproject.toml into requirements.txt and requirements/
 	@$(PYTHON) -m tools.lock
 
-bench: environment  ## Measure the tables of docs/benchmarks.md and of the README
-	@$(PYTHON) -m benchmarks.run
+bench: environment  ## Run all benchmarks; PROFILE=full measures the tables of the pages
+	@BENCH_PROFILE='$(PROFILE)' $(PYTHON) -m benchmarks.run
 
 refresh: environment  ## Execute the notebooks on MovieLens 100K and commit-ready clean them in place
 	@$(PYTHON) -m tools.refresh_notebooks --notebooks '$(NOTEBOOKS)'

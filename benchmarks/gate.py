@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
+from benchmarks.profiles import choose
 from recbandits.exploration import Exploration
 from recbandits.loop.gate import judge_log
 from recbandits.loop.memory import serve_in_memory
@@ -20,7 +21,7 @@ from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.records import Log
 from recbandits.serving.scorer import Scorer, linear_head
 
-LOOPS, CANDIDATES, VISITS = 200, 10, 100_000  # visits on which true values are computed
+LOOPS, CANDIDATES, VISITS = choose(200, 20), 10, 100_000  # visits on which true values are computed
 FIRST_SEED = 10_000  # the gate's reward model and degrees of freedom were chosen on other seeds, 0 to 199
 GATE = Gate()
 EXPLORATION = Exploration("softmax", 0.2)  # as that of `loop.settings.Settings`

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from benchmarks.profiles import choose
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB, NeuralLinUCB
 from recbandits.data.examples import cross_fit_examples, make_doubly_robust_examples, make_examples
@@ -22,12 +23,12 @@ from recbandits.evaluation import cross_fit, evaluate, mean_interval
 from recbandits.exploration import epsilon_greedy, softmax
 from recbandits.training.offline import Specs, fit, score_candidates
 
-SEEDS = range(5)
-CANDIDATES, DECISIONS, TEST_DECISIONS = 10, 200_000, 10_000
-SKEWED, LOG_SIZE, LOGS = 30_000, 2000, 20
+SEEDS = range(choose(5, 2))
+CANDIDATES, DECISIONS, TEST_DECISIONS = 10, choose(200_000, 20_000), choose(10_000, 2_000)
+SKEWED, LOG_SIZE, LOGS = choose(30_000, 10_000), 2000, choose(20, 2)
 SHRINKAGE = 100.0  # of DRos, whose default fits it to the weights
 NETWORK = {"learning_rate": 0.001, "weight_decay": 0.3}
-TRAINING = {"epochs": 30, "patience": 4, "batch_size": 512}
+TRAINING = {"epochs": choose(30, 3), "patience": 4, "batch_size": 512}
 AGENTS = {
     "LinUCB": LinUCB(),
     "epsilon-greedy, common tower": EpsilonGreedy(**NETWORK),

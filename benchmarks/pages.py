@@ -12,22 +12,27 @@ import pandas as pd
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/benchmarks.md", "docs/scaling.md", "learning/agents.md")
+PAGES = (
+    "README.md",
+    "docs/benchmarks.md",
+    "docs/scaling.md",
+    "learning/agents.md",
+    "learning/mlops-for-bandits.md",
+    "learning/off-policy-evaluation.md",
+    "learning/ranking.md",
+    "learning/training-and-profiling.md",
+)
 BLOCK = re.compile(r"^<!-- bench (\w+)(?: (\d+))? -->\n.*?^<!-- end bench -->$", re.M | re.S)
 
 # Task, which may name columns of its row; benchmark and row of its first table; columns of the speed here, of the
-# compared speed and of their ratio; what is compared.
+# compared speed and of their ratio; what is compared. Where each contender has a row, the compared speed is in the next
+# one of that name.
+_SIMULATION = ("simulation", 6, "interactions", "interactions", "ratio")
 SPEED = [
-    ("LinUCB, interactions; batch {batch}, {arms} actions", "simulation", 1, "here", "TF-Agents", "ratio", "TF-Agents"),
-    (
-        "the same",
-        "simulation",
-        1,
-        "here",
-        "contextualbandits",
-        "ratio to contextualbandits",
-        "contextualbandits",
-    ),
+    ("LinUCB, interactions; batch {batch}, {arms} actions", *_SIMULATION, "TF-Agents"),
+    ("the same", *_SIMULATION, "contextualbandits"),
+    ("the same", *_SIMULATION, "MABWiser"),
+    ("the same, by SquareCB and gradient steps", *_SIMULATION, "Vowpal Wabbit"),
     ("ranking agent, batches of {batch}; {items} items", "ranking", 1, "here", "TF-Agents", "ratio", "TF-Agents"),
     (
         "reward network from a log, examples/s; batch {batch}",
@@ -78,20 +83,23 @@ def render(name, number):
     if name == "speed":
         dates = sorted(load(benchmark)["date"] for _, benchmark, *_ in SPEED)
         table = as_markdown(pd.DataFrame([_speed(*row) for row in SPEED]))
-        return f"{table}\n\n<sub>measured {dates[0]} to {dates[-1]}: `make bench`</sub>"
+        return f"{table}\n\n<sub>measured {dates[0]} to {dates[-1]}: `make bench PROFILE=full`</sub>"
     record = load(name) if (RESULTS / f"{name}.json").exists() else {"tables": {}}
     if len(record["tables"]) < number:
-        return f"*Not recorded yet: `make bench` measures it as {name}.*"
+        return f"*Not measured yet: `.venv/bin/python -m benchmarks.run {name}` measures it.*"
     title, rows = list(record["tables"].items())[number - 1]
     load_average = f", load {record['load']}" if record.get("load", 0) > 1 else ""
-    source = f"{record['data']}, {record['cores']} cores{load_average}, {record['date']}: `make bench`, {name}"
+    source = (
+        f"{record['data']}, {record['cores']} cores{load_average}, {record['date']}: `make bench PROFILE=full`, {name}"
+    )
     return f"**{title}**\n\n{as_markdown(pd.DataFrame(rows))}\n\n<sub>{source}</sub>"
 
 
 def _speed(task, name, number, own_column, peer_column, ratio_column, peer):
-    row = next(iter(load(name)["tables"].values()))[number]
-    speeds = {"here": row[own_column], "compared with": peer, "there": row[peer_column], "ratio": row[ratio_column]}
-    return {"task": task.format(**row)} | speeds
+    rows = next(iter(load(name)["tables"].values()))[number:]
+    own_row, peer_row = rows[0], next(row for row in rows if row.get("project", peer) == peer)
+    speeds = {"here": own_row[own_column], "compared with": peer, "there": peer_row[peer_column]}
+    return {"task": task.format(**own_row)} | speeds | {"ratio": peer_row[ratio_column]}
 
 
 def fill(text):

@@ -25,13 +25,13 @@ class Peer:
 
     def __init__(self, name, requirements, program, arrays, arguments=()):
         self._process = None
-        if not _install(name, requirements):
+        if not install(name, requirements):
             return
         self._folder = tempfile.TemporaryDirectory()
         file = Path(self._folder.name) / "arrays.npz"
         np.savez(file, **arrays)
         self._process = subprocess.Popen(
-            [str(_python(name)), "-W", "ignore", "-c", program, str(file), *arguments],
+            [str(python_of(name)), "-W", "ignore", "-c", program, str(file), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -47,18 +47,19 @@ class Peer:
         return json.loads(answer) if answer else None
 
 
-def _python(name):
+def python_of(name):
+    """Return the path of the interpreter in the environment of a contender."""
     return ENVIRONMENTS / name / "bin" / "python"
 
 
-def _install(name, requirements):
+def install(name, requirements):
     """Create the environment of a contender once; print a message if that fails."""
     marker = ENVIRONMENTS / name / "ready"
     if marker.exists():
         return True
     uv = str(Path(sys.executable).with_name("uv"))
     commands = [[uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENTS / name)]]
-    commands += [[uv, "pip", "install", "--quiet", "--python", str(_python(name)), *group] for group in requirements]
+    commands += [[uv, "pip", "install", "--quiet", "--python", str(python_of(name)), *group] for group in requirements]
     for command in commands:
         if subprocess.run(command, capture_output=True, check=False).returncode:
             print(f"{name} does not install here: its columns stay empty", file=sys.stderr)

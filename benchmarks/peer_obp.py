@@ -1,23 +1,27 @@
 """Open Bandit Pipeline's estimators on arrays: IPS, SNIPS and DR of decisions, and those of slates.
 
-Its release pins torch 1.12 and Python below 3.11. The estimators on NumPy arrays need neither: torch is to them a name
-in the type hints of a helper. So their module is loaded alone, from the release as it is, with today's NumPy.
+Its release pins torch 1.12 and Python below 3.11. The estimators on NumPy arrays and the linear policies need neither:
+torch is to them a name in the type hints of a helper. So their modules are loaded alone, from the release as it is,
+with today's NumPy.
 """
 
 from benchmarks.peer import Peer
 
 REQUIREMENTS = [["numpy", "pandas", "scipy", "scikit-learn"], ["--no-deps", "obp==0.5.7"]]
 
-PREAMBLE = """
+STUBS = """
 import importlib.util, json, sys, time, types
 import numpy as np
 
 folder = importlib.util.find_spec("obp").submodule_search_locations[0]
-for name in ("obp", "obp.ope"):
+for name in ("obp", "obp.ope", "obp.policy"):
     package = sys.modules[name] = types.ModuleType(name)
     package.__path__ = [folder + name.removeprefix("obp").replace(".", "/")]
 torch = sys.modules["torch"] = types.ModuleType("torch")
 torch.Tensor = torch.tensor = object
+"""
+
+PREAMBLE = """
 from obp.ope import estimators, estimators_slate
 
 arrays = dict(np.load(sys.argv[1]))
@@ -72,9 +76,9 @@ for _ in sys.stdin:
 
 def open_bandit_pipeline(arrays):
     """Contender whose every call gives seconds for the values, seconds for values and intervals, and the values."""
-    return Peer("obp", REQUIREMENTS, PREAMBLE + PROGRAM, arrays)
+    return Peer("obp", REQUIREMENTS, STUBS + PREAMBLE + PROGRAM, arrays)
 
 
 def open_bandit_pipeline_slates(arrays):
     """Contender whose every call gives seconds for its seven estimates of slates, and these by name."""
-    return Peer("obp", REQUIREMENTS, PREAMBLE + SLATES, arrays)
+    return Peer("obp", REQUIREMENTS, STUBS + PREAMBLE + SLATES, arrays)

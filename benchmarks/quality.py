@@ -1,15 +1,16 @@
-"""Mean regret of agents after 10,000 interactions, with 95 % intervals over 20 seeds, on common users."""
+"""Mean regret of agents, with 95 % intervals over seeds, on common users."""
 
 import pandas as pd
 
+from benchmarks.profiles import choose
 from recbandits.agents import parameters as agents
 from recbandits.environments.factorization import als, svd
 from recbandits.environments.movielens import MovieLensEnvironment
 from recbandits.evaluation.regret import summary
 from recbandits.training.online import simulate
 
-INTERACTIONS = 10_000
-SEEDS = range(20)
+INTERACTIONS = choose(10_000, 2_000)
+SEEDS = range(choose(20, 3))
 
 LINEAR = {
     "LinUCB": agents.LinUCB(),

@@ -6,6 +6,7 @@ BanditReplayBuffer, without checkpoints and summaries. The sizes, features, clic
 same on both sides. Every round runs the contenders one after the other; a ratio is formed within a round.
 """
 
+import math
 import statistics
 import time
 
@@ -21,6 +22,8 @@ from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.specs import tensor_spec
 
+from benchmarks.bound import as_share, measure_gemm
+from benchmarks.profiles import choose
 from benchmarks.simulation import ratio
 from recbandits.agents.ranking.parameters import Ranking
 from recbandits.agents.ranking.slotting import slotted
@@ -28,14 +31,15 @@ from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.environments import SyntheticRankingEnvironment
 from recbandits.training.online import simulate
 
+DATA = "simulated users"
 SIZES = [  # users in a batch, candidates, slots, policy, loops measured; the last row has the sizes of the example
     (32, 100, 5, "no_penalty", 3000),
     (32, 100, 5, "cosine_distance", 2000),
     (128, 1001, 5, "cosine_distance", 200),
-]
+][: choose(3, 2)]
 CONTEXT = 20  # hence 40 features of an item, as in the example
 LAYERS = (40, 10)  # of every tower; those of the example are (40, 10), (40, 10) and (20, 10)
-ROUNDS = 3
+ROUNDS = choose(3, 1)
 LOOPS = 300  # whose time is reported
 _TYPES = {
     "no_penalty": ranking_agent.RankingPolicyType.NO_PENALTY,
@@ -59,15 +63,27 @@ def row(batch_size, num_items, num_slots, policy, loops, rounds=ROUNDS):
     """Measure one size and policy."""
     environment = SyntheticRankingEnvironment(num_items, num_slots, CONTEXT, batch_size)
     parameters = Ranking(policy=policy, layers=LAYERS)
-    run_peer, _ = tf_agents(environment, parameters)
+    run_peer, network = tf_agents(environment, parameters)
     run_peer(1)  # warms up, as the line below
     seconds(environment, parameters, 1)
-    speeds, tracing = [], []
+    speeds, tracing, rates = [], [], []
     for _ in range(rounds):
+        rates.append(measure_gemm())
         tracing.append(seconds(environment, parameters, 1))
         speeds.append([loops / (seconds(environment, parameters, loops + 1) - tracing[-1]), run_peer()])
     description = {"batch": batch_size, "items": num_items, "slots": num_slots, "policy": policy}
-    return description | as_text(tracing, *np.array(speeds).T)
+    share = np.median(np.array(speeds)[:, 0] / rates) * count_operations(network, batch_size, num_items, num_slots)
+    return description | as_text(tracing, *np.array(speeds).T) | {"share of the bound": as_share(share)}
+
+
+def count_operations(network, batch_size, num_items, num_slots):
+    """Count the fewest floating-point operations of a batch.
+
+    Each weight of the towers of an item takes 2 operations to score it, and 2 for its gradient if it was shown. The
+    tower of the context, which comes first and is used once for a user, is left out.
+    """
+    weights = [math.prod(variable.shape) for variable in network.trainable_variables if len(variable.shape) == 2]
+    return batch_size * sum(weights[len(LAYERS) :]) * (2 * num_items + 2 * num_slots)
 
 
 def as_text(tracing, own_speeds, peer_speeds):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from benchmarks.profiles import choose
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.parameters import CascadingLinUCB, Ranking
 from recbandits.data.rating_features import RatingFeatures
@@ -20,11 +21,11 @@ from recbandits.environments.factorization import Factorization, als
 from recbandits.evaluation import ranking_metrics, tabulate_differences, tabulate_means
 from recbandits.training.offline import Specs, fit, score_candidates
 
-SEEDS = range(5)
+SEEDS = range(choose(5, 2))
 TOP, CANDIDATES = 10, 50
 SIZES, LISTS = (3, 5, 10), 4  # movies a list, lists a user and fold
 NETWORK = Ranking(network="dot_product", layers=(32,), learning_rate=0.003, weight_decay=3.0)
-TRAINING = {"epochs": 40, "patience": 4}
+TRAINING = {"epochs": choose(40, 3), "patience": 4}
 PAIRS = 2560  # of a list and a movie in it, in a batch
 BASELINE = "ALS"
 

@@ -9,12 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from recbandits.tf import tf
-
 import numpy as np
 import pandas as pd
 
+from benchmarks.bound import count_linear_operations, measure_gemm
 from benchmarks.off_policy import as_log, draw_arrays
+from benchmarks.profiles import choose, is_published
 from benchmarks.simulation import own_loop
 from recbandits.agents.factory import make_agent
 from recbandits.data import Features
@@ -24,14 +24,17 @@ from recbandits.plots.style import COLOURS, REFERENCE, figure
 from recbandits.serving.policy import Exploration, export, load
 from recbandits.training.offline import Specs
 
+DATA = "simulated users and logs"
 ACTIONS, SIZE, BATCH = 100, 20, 128  # of which one at a time varies
 SIMULATIONS = {
-    "actions": (20, 50, 100, 200, 500, 1000, 2000),
-    "numbers in the context": (5, 10, 20, 40, 80),
-    "batch": (1, 8, 32, 128, 512),
+    "actions": choose((20, 50, 100, 200, 500, 1000, 2000), (20, 200)),
+    "numbers in the context": choose((5, 10, 20, 40, 80), (5, 40)),
+    "batch": choose((1, 8, 32, 128, 512), (8, 128)),
 }
-DECISIONS = (10_000, 100_000, 1_000_000)
-CATALOGUES, NUMBERS, RETRIEVED, CALLS = (100, 1_000, 10_000, 100_000), 20, 200, 200
+ROUNDS, SECONDS = choose(5, 2), choose(1.0, 0.3)  # about so long takes each round of a simulation
+DECISIONS = choose((10_000, 100_000, 1_000_000), (10_000, 100_000))
+CATALOGUES, NUMBERS, RETRIEVED = choose((100, 1_000, 10_000, 100_000), (100, 10_000)), 20, 200
+CALLS = choose(200, 50)
 PICTURE = Path("docs/scaling.png")
 
 
@@ -45,7 +48,7 @@ def measure(data):
       dict from title to DataFrame of text.
     """
     simulation, evaluation, answers = measure_simulation(), measure_evaluation(), measure_answers()
-    if data.is_real:
+    if is_published(data):
         draw(simulation, evaluation, answers).savefig(PICTURE)
     speeds = [
         {
@@ -69,27 +72,7 @@ def as_number(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
-def operations(actions, size):
-    """Count the fewest floating-point operations of an interaction with LinUCB and one model for each action.
-
-    The scores of an action are a product of K (K + 1) / 2 + K numbers (the packed outer product of the context, and
-    the context) with as many coefficients; the rank-one update of an inverse takes 4 K^2 operations.
-    """
-    return 2 * (size * (size + 1) / 2 + size) * actions + 4 * size**2
-
-
-def measure_gemm(size=2048, count=8):
-    """Measure the floating-point operations per second of a product of two float32 matrices [size, size]."""
-    left, right = (tf.random.normal([size, size]) for _ in range(2))
-    product = tf.function(lambda: tf.matmul(left, right)).get_concrete_function()
-    product()
-    start = time.perf_counter()
-    for _ in range(count):
-        product()
-    return 2 * size**3 * count / (time.perf_counter() - start)
-
-
-def measure_simulation(seconds=1.0):
+def measure_simulation(seconds=SECONDS):
     """Measure `simulate` with one size varied at a time.
 
     Returns:
@@ -103,8 +86,8 @@ def measure_simulation(seconds=1.0):
             environment = StationaryLinearEnvironment(actions, size - 1, batch)
             steps = int(max(20, seconds / (20e-6 + batch * actions * size**2 * 1e-10)))
             run = own_loop(environment, steps)
-            speed = statistics.median(run() for _ in range(5))
-            share = speed * operations(actions, size) / rate
+            speed = statistics.median(run() for _ in range(ROUNDS))
+            share = speed * count_linear_operations(actions, size) / rate
             rows.append({"varied": varied, "value": value, "speed": speed, "share": share})
     return pd.DataFrame(rows)
 

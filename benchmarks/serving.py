@@ -23,6 +23,7 @@ from tf_agents.bandits.agents import lin_ucb_agent
 from tf_agents.policies import policy_saver
 from tf_agents.trajectories import time_step as ts
 
+from benchmarks.profiles import choose
 from benchmarks.simulation import ratio
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB
@@ -37,7 +38,8 @@ CASES = [  # agent, arms, users per request
     (LinUCB(), 100, 128),
     (EpsilonGreedy(), 20, 1),
 ]
-ROUNDS, CALLS, PATIENCE = 5, 1000, 2.0  # at most so many calls, or seconds, of each contender in a round
+ROUNDS, STARTS = choose(5, 2), choose(3, 1)
+CALLS, PATIENCE = choose(1000, 200), 2.0  # at most so many calls, or seconds, of each contender in a round
 EXPLORATION = Exploration("epsilon_greedy", 0.1)
 OWN_POLICY = "raw columns, explored"
 
@@ -153,7 +155,7 @@ def measure_latencies(ask, calls, patience):
     return latencies
 
 
-def measure_processes(factorization, folder, starts=3):
+def measure_processes(factorization, folder, starts=STARTS):
     """Rows for a process with the exported policy and for one with TF-Agents': medians of some starts."""
     features, user = factorization.features(), int(factorization.user_ids[0])
     observation = features.features.context(features.encode_users([user])).tolist()

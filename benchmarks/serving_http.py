@@ -1,9 +1,10 @@
-"""Predictions through HTTP: an exported policy with its event log, and what PolicySaver writes, in the same server.
+"""Predictions through HTTP: an exported policy with its event log, and what PolicySaver writes, beside a bare server.
 
-Both run in Vertex AI's own model server, one worker, no access log. Ours receives raw columns of the user, encodes
-them, explores, and logs every decision to a Pub/Sub server in a process of its own. TF-Agents' LinearUCBAgent, with the
-same statistics, receives observations ready made and logs nothing. Clients are coroutines of one other process on
-keep-alive connections. Every round measures both, one after the other; a ratio is formed within a round.
+All are uvicorn with one worker and no access log. Ours receives raw columns of the user, encodes them, explores, and
+logs every decision to a local topic. TF-Agents' LinearUCBAgent, with the same statistics, runs in Vertex AI's own model
+server, receives observations ready made and logs nothing. The bound returns the body of the request, on a UNIX socket
+as ours. Clients share one other process and have keep-alive connections. Every round measures all servers, one after
+the other; a ratio is formed within a round.
 """
 
 import contextlib
@@ -20,6 +21,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from benchmarks.bound import as_share
+from benchmarks.profiles import choose
 from benchmarks.serving import make_contenders
 from benchmarks.simulation import ratio
 from recbandits.agents.parameters import LinUCB
@@ -28,14 +31,15 @@ from recbandits.environments.factorization import als
 from recbandits.platforms.local.endpoints import LocalEndpoints, socket_of
 from recbandits.platforms.local.messages import LocalMessages
 
-ARMS, CLIENTS, ROUNDS, SECONDS = 20, (1, 8, 32), 5, 2.0
+ARMS, CLIENTS, ROUNDS, SECONDS = 20, (1, 8, 32), choose(5, 2), choose(2.0, 0.5)
 USERS = 100  # requested in turn
 OWN_SERVER, PEER_SERVER = "raw columns, explored and logged", "TF-Agents' LinUCB, PolicySaver"
+BOUND = "the request itself, bare uvicorn"
 TOPIC = "projects/bench/topics/events"
 
 
 def measure(data):
-    """Measure both servers with 1, 8 and 32 clients.
+    """Measure all servers with 1, 8 and 32 clients.
 
     Args:
       data: MovieLens
@@ -43,37 +47,43 @@ def measure(data):
     Returns:
       dict from title to DataFrame of text.
     """
-    factorization = als(data.ratings)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder = Path(folder)
-        make_contenders(factorization, LinUCB(), ARMS, 1, folder)
-        features, users = factorization.features(), factorization.user_ids[:USERS]
-        requests = [{"user_id": str(user), "context": features.context_of(user)} for user in users]
-        observations = features.features.context(features.encode_users(users)).tolist()
+        requests, observations = prepare(data, folder)
         servers = {
             OWN_SERVER: stack.enter_context(serve_endpoint(folder, requests)),
             PEER_SERVER: stack.enter_context(serve_saved_model(folder, observations)),
+            BOUND: stack.enter_context(serve_echo(folder, requests)),
         }
         rows = [row for clients in CLIENTS for row in compare_servers(servers, clients)]
     return {f"{ARMS} arms through HTTP, {ROUNDS} rounds of {SECONDS:g} s": pd.DataFrame(rows)}
 
 
+def prepare(data, folder):
+    """Write the policies into a folder; return the instances of requests to ours and to TF-Agents'."""
+    factorization = als(data.ratings)
+    make_contenders(factorization, LinUCB(), ARMS, 1, folder)
+    features, users = factorization.features(), factorization.user_ids[:USERS]
+    requests = [{"user_id": str(user), "context": features.context_of(user)} for user in users]
+    return requests, features.features.context(features.encode_users(users)).tolist()
+
+
 def compare_servers(servers, clients, rounds=ROUNDS, seconds=SECONDS):
-    """Rows of the table for a number of clients; the first of `servers` is compared with the others."""
+    """Rows of the table for a number of clients; the ratio is that of our server's speed to the other's."""
     for server in servers.values():
         load(server, clients, seconds / 4)
     latencies = [{name: load(server, clients, seconds) for name, server in servers.items()} for _ in range(rounds)]
+    speeds = {name: np.array([len(part[name]) / seconds for part in latencies]) for name in servers}
     for name, server in servers.items():
         milliseconds = 1000 * np.concatenate([part[name] for part in latencies])
-        speed = np.array([len(part[name]) / seconds for part in latencies])
-        peer_speeds = [np.array([len(part[peer]) / seconds for part in latencies]) for peer in servers if peer != name]
         yield {
             "clients": clients,
             "answered by": name,
             "p50": f"{np.quantile(milliseconds, 0.5):.2f} ms",
             "p99": f"{np.quantile(milliseconds, 0.99):.2f} ms",
-            "requests": f"{np.median(speed):,.0f}/s",
-            "ratio": ratio(speed / peer_speeds[0]) if name == OWN_SERVER else "",
+            "requests": f"{np.median(speeds[name]):,.0f}/s",
+            "share of the bound": as_share(np.median(speeds[name] / speeds[BOUND])) if BOUND in servers else "",
+            "ratio": "" if name in (OWN_SERVER, BOUND) else ratio(speeds[OWN_SERVER] / speeds[name]),
             "memory": f"{psutil.Process(server.process).memory_info().rss / 2**20:,.0f} MB",
             "not logged": server.count_lost(),
         }
@@ -122,18 +132,33 @@ def serve_saved_model(folder, instances):
         "PREDICTOR_CLASS": "SavedModelPredictor",
     }
     factory = "google.cloud.aiplatform.prediction.model_server:CprModelServer"
-    command = [sys.executable, "-m", "uvicorn", "--factory", factory, "--host", "127.0.0.1", "--port", port]
-    log_path = folder / "theirs.log"
+    arguments = ["--factory", factory, "--host", "127.0.0.1", "--port", port]
+    with run_uvicorn(arguments, variables, folder / "theirs.log") as process:
+        yield SimpleNamespace(instances=instances, count_lost=lambda: "", address=port, process=process)
+
+
+@contextlib.contextmanager
+def serve_echo(folder, instances):
+    """The bare server, on a UNIX socket."""
+    address = str(folder / "echo.socket")
+    arguments = ["benchmarks.serving_http_echo:app", "--uds", address, "--lifespan", "off", "--ws", "none"]
+    with run_uvicorn(arguments, {}, folder / "echo.log") as process:
+        yield SimpleNamespace(instances=instances, count_lost=lambda: "", address=address, process=process)
+
+
+@contextlib.contextmanager
+def run_uvicorn(arguments, variables, log_path):
+    """Run a server until the context ends; yields its process id when it listens."""
     with log_path.open("wb") as log_file:
         options = {"env": os.environ | variables, "stdout": log_file, "stderr": log_file}
-        process = subprocess.Popen([*command, "--no-access-log"], **options)
+        process = subprocess.Popen([sys.executable, "-m", "uvicorn", *arguments, "--no-access-log"], **options)
     try:
         while "running on" not in log_path.read_text():
             if process.poll() is not None:
-                raise RuntimeError(f"the server around the SavedModel did not start:\n{log_path.read_text()[-2000:]}")
+                raise RuntimeError(f"uvicorn did not start:\n{log_path.read_text()[-2000:]}")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
-        yield SimpleNamespace(instances=instances, count_lost=lambda: "", address=port, process=process.pid)
+        yield process.pid
     finally:
         process.terminate()
         process.wait()

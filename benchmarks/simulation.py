@@ -1,28 +1,31 @@
-"""Interactions per second of on-policy LinUCB, against TF-Agents' own loop and contextualbandits, interleaved.
+"""Interactions per second and regret of on-policy LinUCB, against other projects, interleaved.
 
-One interaction is one user served, one reward revealed and learnt from, with regret, share of sub-optimal arms and mean
-reward recorded. TF-Agents runs as in its tutorials: DynamicStepDriver, BanditReplayBuffer, LinearUCBAgent and the three
-metrics. Every round runs the contenders one after the other; a ratio is formed within a round.
+One interaction is one user served, one reward revealed and learnt from, with regret recorded. All contenders meet the
+same users in the same order, and learn from a batch after it was served. TF-Agents runs as in its tutorials:
+DynamicStepDriver, BanditReplayBuffer, LinearUCBAgent and the three metrics. Every round runs the contenders one after
+the other; a ratio is formed within a round. The first round warms up, and gives the regret.
 """
 
+import itertools
 import statistics
-import tempfile
 import time
-from pathlib import Path
 
 from recbandits.tf import tf
 
 import numpy as np
 import pandas as pd
 from tf_agents.bandits.agents import lin_ucb_agent
-from tf_agents.bandits.environments import movielens_py_environment
+from tf_agents.bandits.environments import bandit_py_environment
 from tf_agents.bandits.metrics import tf_metrics as bandit_metrics
 from tf_agents.bandits.replay_buffers import bandit_replay_buffer
 from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.metrics import tf_metrics
+from tf_agents.specs import array_spec
 
-from benchmarks.peer_contextualbandits import contextualbandits
+from benchmarks.bound import as_share, count_linear_operations, measure_gemm
+from benchmarks.peer_online import start_peers
+from benchmarks.profiles import choose
 from recbandits.agents.parameters import LinUCB
 from recbandits.environments.factorization import svd
 from recbandits.environments.movielens import MovieLensEnvironment
@@ -31,8 +34,10 @@ from recbandits.training.online import simulate
 RANK = 20
 PARAMETERS = LinUCB()
 SIZES = [(8, 20), (128, 20), (128, 100)]
-ROUNDS = 5
-STEPS = {8: 5000, 128: 1500}
+ROUNDS, SECONDS = choose(5, 2), choose(2.0, 0.5)  # of each contender in a round, except ours
+STEPS = {8: choose(5000, 1000), 128: choose(1500, 300)}  # in a round
+REGRET_STEPS = {8: choose(256, 32), 128: choose(80, 8)}
+OWN, NOT_INSTALLED = "RecBandits", "does not install here"
 
 
 def measure(data):
@@ -42,37 +47,52 @@ def measure(data):
       data: MovieLens
 
     Returns:
-      One table of text, a row per batch size and number of arms, and one for tracing with every movie an arm.
+      dict from title to DataFrame of text: a row per size and contender, and one for tracing with every movie an arm.
     """
-    ratings, rows = data.ratings, []
-    for batch_size, num_actions in SIZES:
-        environment = MovieLensEnvironment(svd(ratings, RANK, num_movies=num_actions), num_actions, batch_size)
-        contenders = [
-            own_loop(environment, STEPS[batch_size]),
-            tf_agents(ratings, batch_size, num_actions),
-            contextualbandits(*stream(environment, STEPS[batch_size]), PARAMETERS),
-        ]
-        rounds = [[contender() for contender in contenders] for _ in range(ROUNDS + 1)]
-        rounds = np.array(rounds, float)[1:]  # one warms up, None becomes NaN
-        speed = [statistics.median(column) for column in rounds.T]
-        rows.append(
-            {
-                "batch": batch_size,
-                "arms": num_actions,
-                "here": f"{speed[0]:,.0f}/s",
-                "TF-Agents": f"{speed[1]:,.0f}/s",
-                "ratio": ratio(rounds[:, 0] / rounds[:, 1]),
-                "contextualbandits": "does not install here" if np.isnan(speed[2]) else f"{speed[2]:,.0f}/s",
-                "ratio to contextualbandits": "" if np.isnan(speed[2]) else ratio(rounds[:, 0] / rounds[:, 2]),
-            }
-        )
-    movies = ratings["movie_id"].max()
-    environment = MovieLensEnvironment(svd(ratings, RANK), movies, 128)
+    rows = [row for size in SIZES for row in compare(data.ratings, *size)]
+    movies = data.ratings["movie_id"].max()
+    environment = MovieLensEnvironment(svd(data.ratings, RANK), movies, 128)
     start = time.perf_counter()
     simulate(environment, PARAMETERS, steps=1, points=1)
-    tracing = f"traced, first step done: {time.perf_counter() - start:.1f} s"
-    rows.append({"batch": 128, "arms": movies, "here": tracing})
-    return {"Interactions per second of on-policy LinUCB": pd.DataFrame(rows).fillna("")}
+    tracing = pd.DataFrame(
+        [{"batch": 128, "arms": f"{movies:,}", "traced, first step done": f"{time.perf_counter() - start:.1f} s"}]
+    )
+    title = "Interactions per second of on-policy LinUCB, and its mean regret at the start [rating points]"
+    return {title: pd.DataFrame(rows), "A simulation with every movie an arm": tracing}
+
+
+def compare(ratings, batch_size, num_actions):
+    """Measure one size; return the rows of its contenders, ours first."""
+    environment = MovieLensEnvironment(svd(ratings, RANK, num_movies=num_actions), num_actions, batch_size)
+    observations, rewards = stream(environment, STEPS[batch_size])
+    steps = REGRET_STEPS[batch_size]
+    contenders = {
+        OWN: own_loop(environment, STEPS[batch_size]),
+        "TF-Agents": tf_agents(observations, rewards, steps),
+        **start_peers(observations, rewards, PARAMETERS, steps, SECONDS),
+    }
+    regret = {name: answer[1] for name in list(contenders)[1:] if (answer := contenders[name]())}
+    regret[OWN] = simulate(environment, PARAMETERS, steps, points=1)["regret"].item()
+    rates, rounds = [], []
+    for _ in range(ROUNDS):
+        rates.append(measure_gemm())
+        rounds.append(
+            {OWN: contenders[OWN]()} | {name: (contenders[name]() or [np.nan])[0] for name in regret if name != OWN}
+        )
+    speeds = pd.DataFrame(rounds)
+    bound = statistics.median(rates) / count_linear_operations(num_actions, RANK)
+    for name in contenders:
+        row = {"batch": batch_size, "arms": num_actions, "project": name}
+        if name not in regret:
+            yield row | {"interactions": NOT_INSTALLED, "ratio": "", "share of the bound": "", "regret": ""}
+            continue
+        speed = speeds[name].median()
+        yield row | {
+            "interactions": f"{speed:,.0f}/s",
+            "ratio": "" if name == OWN else ratio(speeds[OWN] / speeds[name]),
+            "share of the bound": as_share(speed / bound),
+            "regret": f"{regret[name]:.3f} after {steps * batch_size:,}",
+        }
 
 
 def ratio(values):
@@ -94,16 +114,49 @@ def own_loop(environment, steps):
     return run
 
 
-def tf_agents(ratings, batch_size, num_actions):
-    """Interactions per second of TF-Agents' own loop on its own MovieLens environment."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "u.data"
-        table = ratings[["user_id", "movie_id", "rating"]].astype(int).assign(time=0)
-        table.to_csv(path, sep="\t", header=False, index=False)
-        source = movielens_py_environment.MovieLensPyEnvironment(
-            str(path), RANK, batch_size, num_actions, csv_delimiter="\t"
+class StreamEnvironment(bandit_py_environment.BanditPyEnvironment):
+    """Environment of TF-Agents that serves recorded batches, from the first one again after the last."""
+
+    def __init__(self, observations, rewards):
+        self._observations, self._rewards = observations, rewards
+        self.restart()
+        arms = rewards.shape[2]
+        super().__init__(
+            array_spec.ArraySpec(observations.shape[2:], np.float32, "observation"),
+            array_spec.BoundedArraySpec((), np.int32, 0, arms - 1, "action"),
         )
-    environment = tf_py_environment.TFPyEnvironment(source)
+
+    @property
+    def batch_size(self):
+        return self._rewards.shape[1]
+
+    @property
+    def batched(self):
+        return True
+
+    def restart(self):
+        self._next = 0
+
+    def served_rewards(self):
+        """Rewards float32 [batch, arms] of the batch before the one that is observed now."""
+        return self._rewards[(self._next - 2) % len(self._rewards)]
+
+    def _observe(self):
+        self._next += 1
+        return self._observations[(self._next - 1) % len(self._rewards)]
+
+    def _apply_action(self, action):
+        return self._rewards[(self._next - 1) % len(self._rewards)][np.arange(self.batch_size), action]
+
+
+def tf_agents(observations, rewards, regret_steps):
+    """Make the function that runs TF-Agents' own loop.
+
+    Its first call starts with the stream and takes so many steps, others continue for `SECONDS`. It returns
+    interactions per second and mean regret.
+    """
+    source = StreamEnvironment(observations, rewards)
+    batch_size, environment = source.batch_size, tf_py_environment.TFPyEnvironment(source)
     agent = lin_ucb_agent.LinearUCBAgent(
         environment.time_step_spec(),
         environment.action_spec(),
@@ -113,27 +166,28 @@ def tf_agents(ratings, batch_size, num_actions):
     )
     buffer = bandit_replay_buffer.BanditReplayBuffer(agent.policy.trajectory_spec, batch_size, max_length=1)
     metrics = [
-        bandit_metrics.RegretMetric(lambda _: source.compute_optimal_reward().astype(np.float32)),
-        bandit_metrics.SuboptimalArmsMetric(lambda _: source.compute_optimal_action().astype(np.int32)),
+        bandit_metrics.RegretMetric(lambda _: source.served_rewards().max(axis=1)),
+        bandit_metrics.SuboptimalArmsMetric(lambda _: source.served_rewards().argmax(axis=1).astype(np.int32)),
         tf_metrics.AverageReturnMetric(batch_size=batch_size),
     ]
     driver = dynamic_step_driver.DynamicStepDriver(
         environment, agent.collect_policy, observers=[buffer.add_batch, *metrics], num_steps=batch_size
     )
+    source.restart()
+    environment.reset()
 
-    def loop(times):
-        for _ in range(times):
+    lengths = itertools.chain([regret_steps], itertools.repeat(None))
+
+    def run():
+        steps, count, regret, start = next(lengths), 0, 0.0, time.perf_counter()
+        while count < steps if steps else time.perf_counter() - start < SECONDS:
             driver.run()
             experience, _ = next(iter(buffer.as_dataset(batch_size, num_steps=1, single_deterministic_pass=True)))
             agent.train(experience)
             buffer.clear()
-
-    def run(at_least=1.5):
-        start, steps = time.perf_counter(), 0
-        while time.perf_counter() - start < at_least:
-            loop(2)
-            steps += 2
-        return steps * batch_size / (time.perf_counter() - start)
+            regret += metrics[0].result().numpy()
+            count += 1
+        return count * batch_size / (time.perf_counter() - start), regret / count
 
     return run
 

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.peer_obp import open_bandit_pipeline_slates
+from benchmarks.profiles import choose
 from benchmarks.slate_environment import CLICK_MODELS, enumerate_outcomes
 from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
 from recbandits.exploration import plackett_luce
 from recbandits.records.slate_log import SlateLog
 
+DATA = "synthetic logs"
 RECORDS, ITEMS, SLOTS = 20_000, 20, 5
-REPLICATIONS, LOG_SIZE = 500, 1000
+REPLICATIONS, LOG_SIZE = choose(500, 50), 1000
 
 
 def measure(_data):

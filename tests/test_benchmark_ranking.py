@@ -1,5 +1,7 @@
 """The contenders of the ranking benchmark do the same work, and a row says what was measured."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from benchmarks import ranking
@@ -17,6 +19,14 @@ def test_a_row_has_both_speeds_their_ratio_by_round_and_the_time_of_300_loops():
         "300 batches here": "0.9 s",
         "300 batches of TF-Agents": "75 s",
     }
+
+
+def test_a_weight_of_an_item_has_two_operations_for_each_item_and_two_for_each_slot():
+    """The towers of the context come first; the others have 10 + 2 weights: 4 users, 12 weights, 16 + 4 operations."""
+    shapes = [(2, 3), (3,), (3, 1), (1,), (5, 2), (2,), (2, 1), (1,)]
+    network = SimpleNamespace(trainable_variables=[np.zeros(shape) for shape in shapes])
+    assert len(ranking.LAYERS) == 2
+    assert ranking.count_operations(network, batch_size=4, num_items=8, num_slots=2) == 4 * 12 * (16 + 4)
 
 
 def test_their_network_has_the_shapes_of_ours():

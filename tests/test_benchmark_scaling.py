@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling
+from benchmarks.bound import count_linear_operations
 
 
 def test_the_operations_of_a_score_are_those_of_its_packed_form():
@@ -16,7 +17,7 @@ def test_the_operations_of_a_score_are_those_of_its_packed_form():
     coefficients = np.concatenate([inverse[row, column] * np.where(row == column, 1, 2), theta])
     assert packed @ coefficients == pytest.approx(theta @ context + context @ inverse @ context)
     assert len(packed) == 230
-    assert scaling.operations(100, size) == 2 * 100 * len(packed) + 4 * size**2
+    assert count_linear_operations(100, size) == 2 * 100 * len(packed) + 4 * size**2
 
 
 def test_a_curve_has_a_speed_and_a_share_of_the_bound(monkeypatch):
@@ -29,4 +30,6 @@ def test_a_curve_has_a_speed_and_a_share_of_the_bound(monkeypatch):
         (row,) = scaling.measure_simulation().itertuples()
         assert (row.varied, row.value, row.speed) == ("actions", 5, 1000.0)
         shares.append(row.share)
-    assert shares == pytest.approx([1000 * scaling.operations(5, 20) / 1e9, 1000 * scaling.operations(5, 20) / 5e8])
+    assert shares == pytest.approx(
+        [1000 * count_linear_operations(5, 20) / 1e9, 1000 * count_linear_operations(5, 20) / 5e8]
+    )

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from benchmarks import serving_http
 from recbandits.config import Config
-from recbandits.platforms.local.endpoints import LocalEndpoints, socket_of
+from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
 
 
 def test_two_servers_are_compared_by_what_they_answer(exported, tmp_path):
@@ -25,7 +25,20 @@ def test_two_servers_are_compared_by_what_they_answer(exported, tmp_path):
     finally:
         endpoint.delete()
     assert list(statuses) == ["200"]
-    assert (own_row["clients"], own_row["answered by"], peer_row["ratio"]) == (3, serving_http.OWN_SERVER, "")
+    assert (own_row["clients"], own_row["answered by"], own_row["ratio"]) == (3, serving_http.OWN_SERVER, "")
     assert float(own_row["p50"].removesuffix(" ms")) <= float(own_row["p99"].removesuffix(" ms"))
     assert 0 < int(own_row["requests"].removesuffix("/s").replace(",", "")) < statuses["200"] / 0.2
-    assert "x (" in own_row["ratio"]
+    assert "x (" in peer_row["ratio"]
+
+
+def test_the_bare_server_returns_the_body_and_is_the_bound(tmp_path):
+    with serving_http.serve_echo(tmp_path, [{"user_id": "7"}]) as server:
+        connection = SocketConnection(server.address, timeout=10)
+        connection.request("POST", "/predict", b'{"a": 1}')
+        body = connection.getresponse().read()
+        connection.close()
+        rows = serving_http.compare_servers({serving_http.OWN_SERVER: server, serving_http.BOUND: server}, 2, 1, 0.2)
+        shares = [row["share of the bound"] for row in rows]
+    assert body == b'{"a": 1}'
+    assert shares[1] == "100 %"
+    assert float(shares[0].removesuffix(" %")) > 0

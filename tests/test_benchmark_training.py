@@ -45,6 +45,14 @@ def test_a_row_has_a_speed_for_every_contender_and_their_ratio(files, features, 
     monkeypatch.setattr(training, "EPOCHS", 3)
     row = training.row(files, features, batch_size=128, rounds=1)
     speeds = [row[name] for name in list(row)[1:6]]
+    assert float(row["share of the bound"].removesuffix(" %")) > 0
     assert all(float(speed.replace(",", "")) > 0 for speed in speeds)
     first, last = (float(speeds[number].replace(",", "")) for number in (0, 4))
     assert int(row["last to first"].split("x")[0]) == pytest.approx(last / first, abs=1)
+
+
+def test_an_example_has_four_operations_for_each_weight(features):
+    network = training.make_agent(training.AGENT, training.Specs(features.spec(training.CANDIDATES))).model.network
+    matrices = [variable.numpy() for variable in network.trainable_variables if "kernel" in variable.name]
+    assert len(matrices) > 2
+    assert training.count_operations(features) == 4 * sum(matrix.size for matrix in matrices)

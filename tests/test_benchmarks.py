@@ -33,9 +33,16 @@ def test_tables_are_markdown():
     assert pages.as_markdown(table) == "| batch | here |\n| --- | --- |\n| 8 | 57/s |"
 
 
+def test_the_row_of_a_project_in_the_table_of_speeds_is_its_own(monkeypatch):
+    rows = [{"project": name, "speed": speed, "ratio": speed + 1} for name, speed in (("here", 9), ("A", 3), ("B", 2))]
+    monkeypatch.setattr(pages, "load", lambda _: {"date": "2026-01-01", "tables": {"": rows}})
+    monkeypatch.setattr(pages, "SPEED", [("task", "any", 0, "speed", "speed", "ratio", "B")])
+    assert "| task | 9 | B | 2 | 3 |" in pages.render("speed", 1)
+
+
 @pytest.mark.parametrize("name", pages.PAGES)
 def test_the_tables_of_a_page_are_the_records(name):
-    """No number is typed: `make bench` writes benchmarks/results/ and from there the pages."""
+    """No number is typed: `make bench PROFILE=full` writes benchmarks/results/ and from there the pages."""
     text = (pages.ROOT / name).read_text(encoding="utf-8")
     assert pages.fill(text) == text
 

@@ -128,8 +128,9 @@ class Settings:
 
     Found by simulation: with them the first policy, learnt from `first` interactions, is above chance and below what
     `decisions` more per round make of it, most candidates can be judged by the log of the serving policy, and the
-    guardrail promotes an equal canary within a round in more than 80 % of runs. A weaker ridge penalty or a sharper exploration
-    makes the policies earn more, and leaves decisions of the next candidate out of the log: the gate then holds it.
+    guardrail promotes an equal canary within a round in more than 80 % of runs. A weaker ridge penalty or a sharper
+    exploration raises the value of the policies, and leaves decisions of the next candidate out of the log: the gate
+    then holds it.
 
     Attributes:
       join: `Join`, the rule for rewards.
