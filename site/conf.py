@@ -54,6 +54,7 @@ napoleon_use_ivar = napoleon_use_rtype = True
 html_theme = "furo"
 html_title = "RecBandits"
 html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
