@@ -63,9 +63,10 @@ html_copy_source = False
 class LinksToFiles(SphinxTransform):
     """Let links to files that are no pages lead to the repository, and links to folders to their README."""
 
-    default_priority = 5
+    default_priority = 5  # before Sphinx collects the files of links and pictures
 
     def apply(self):
+        """Change the links of one page."""
         for node in list(self.document.findall(lambda node: isinstance(node, download_reference | pending_xref))):
             if node.get("reftype") == "myst" and not node.get("refdomain"):
                 path = Path(self.env.relfn2path(node["reftarget"], node["refdoc"])[1]).resolve()
@@ -84,6 +85,7 @@ class Badges(SphinxTransform):
     default_priority = 5
 
     def apply(self):
+        """Change the pictures of one page."""
         for node in list(self.document.findall(nodes.image)):
             if "://" in node["uri"]:
                 node.replace_self(nodes.inline("", node["alt"], classes=["badge"]))
@@ -95,6 +97,7 @@ class Mermaid(Directive):
     has_content = True
 
     def run(self):
+        """Return the node of the diagram."""
         svg = mermaidx.render("\n".join(self.content)).svg()
         return [nodes.raw("", f'<div class="mermaid">{svg}</div>', format="html")]
 
@@ -137,6 +140,7 @@ def copy_first_page(app, error):
 
 
 def setup(app):
+    """Add the above to Sphinx."""
     app.add_directive("mermaid", Mermaid)
     app.add_transform(LinksToFiles)
     app.add_transform(Badges)

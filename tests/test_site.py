@@ -12,7 +12,6 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.browser import browser  # noqa: F401
 from tests.test_readme import track
 from tools.lock import ROOT
 from tools.notebooks import find_notebooks
@@ -24,13 +23,14 @@ SHOWN = ["README", "01-online-bandit-simulation/01a-train-bandit-mf-env-simulati
 
 # Problems of the page that is open. Prices such as US$ 5 are no formulas.
 PROBLEMS = r"""() => {
+  const { images, documentElement: root } = document;
   const text = document.querySelector("article").cloneNode(true);
   text.querySelectorAll("pre, code, math, script, style").forEach(node => node.remove());
   return [
-    ...[...document.images].filter(image => !image.complete || !image.naturalWidth).map(image => `picture ${image.src}`),
-    ...[...document.querySelectorAll("math")].filter(math => !math.clientWidth).map(math => `formula ${math.textContent}`),
+    ...[...images].filter(image => !image.complete || !image.naturalWidth).map(image => `picture ${image.src}`),
+    ...[...root.querySelectorAll("math")].filter(math => !math.clientWidth).map(math => `formula ${math.textContent}`),
     ...(text.textContent.match(/\$[^$\s][^$\n]*\$|\\[(\[].*/g) || []),
-    ...(document.documentElement.scrollWidth > innerWidth ? [`${document.documentElement.scrollWidth} pixels`] : []),
+    ...(root.scrollWidth > innerWidth ? [`${root.scrollWidth} pixels wide`] : []),
   ];
 }"""
 
@@ -123,7 +123,7 @@ def test_nothing_is_loaded_from_another_host(pages, site):
     assert re.findall(r"(?:@import|url\()[\s\"']*(?:https?:)?//[^)]*", "".join(styles)) == []
 
 
-def test_every_page_opens_wide_and_narrow_without_a_problem(pages, address, browser):  # noqa: F811
+def test_every_page_opens_wide_and_narrow_without_a_problem(pages, address, browser):
     """No error in the console, no missing picture, no formula left as text, no horizontal scrolling."""
     page, found = browser.new_page(), []
     page.on("console", lambda message: found.append(message.text) if message.type == "error" else None)
@@ -145,7 +145,7 @@ def test_every_page_opens_wide_and_narrow_without_a_problem(pages, address, brow
     assert formulas > 150
 
 
-def test_a_picture_of_the_page_is_light_or_dark_as_the_system_and_wide_or_narrow(address, browser):  # noqa: F811
+def test_a_picture_of_the_page_is_light_or_dark_as_the_system_and_wide_or_narrow(address, browser):
     """The pictures go to build/site-screenshots, for people to look at."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     backgrounds = set()
@@ -160,7 +160,7 @@ def test_a_picture_of_the_page_is_light_or_dark_as_the_system_and_wide_or_narrow
     assert len({colour for _, colour in backgrounds}) == len(backgrounds) == 2
 
 
-def test_the_search_finds_a_word_and_code_can_be_copied(address, browser):  # noqa: F811
+def test_the_search_finds_a_word_and_code_can_be_copied(address, browser):
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
     page.goto(f"{address}search.html?q=propensity")
