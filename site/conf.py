@@ -1,7 +1,6 @@
 """Settings of the site: notebooks, pages and the public API as one book; `make site` writes it to build/site/."""
 
 import shutil
-import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +12,8 @@ from docutils.parsers.rst import Directive
 from docutils.utils.math import latex2mathml
 from sphinx.addnodes import download_reference, pending_xref
 from sphinx.transforms import SphinxTransform
+
+from recbandits.notebook import quiet_tensorflow
 
 ROOT = Path(__file__).parent.parent
 API = ROOT / "site" / "api"  # git ignores it: a page for each layer, which `write_api` makes
@@ -33,7 +34,6 @@ LAYERS = [
     "loop",
 ]
 
-sys.path.insert(0, str(ROOT / "src"))
 project, version, author = "RecBandits", PROJECT["version"], "RecBandits"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "README"
@@ -57,7 +57,11 @@ html_static_path = ["static"]
 html_favicon = "static/favicon.svg"
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
-html_copy_source = False
+html_copy_source = html_show_copyright = False
+html_theme_options = {
+    "source_view_link": f"{REPOSITORY}/blob/main/{{filename}}",
+    "top_of_page_buttons": ["view"],
+}
 
 
 class LinksToFiles(SphinxTransform):
@@ -116,6 +120,7 @@ def section(module, line):
 
 def write_api(app, config):
     """Write a page for each layer, and import what it exports lazily, so that autodoc finds it."""
+    quiet_tensorflow()
     API.mkdir(exist_ok=True)
     for layer in LAYERS:
         module = import_module(f"recbandits.{layer}")
@@ -133,6 +138,12 @@ def add_contents(app, name, source):
         source[0] += (ROOT / "site" / "contents.md").read_text(encoding="utf-8")
 
 
+def hide_source(app, name, template, context, doctree):
+    """Leave out the link to the source of a page that `write_api` makes."""
+    if name.startswith("site/api/"):
+        context["page_source_suffix"] = ""
+
+
 def copy_first_page(app, error):
     """Make the first page the one that a web server shows for the folder."""
     if not error:
@@ -147,4 +158,5 @@ def setup(app):
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("config-inited", write_api)
     app.connect("source-read", add_contents)
+    app.connect("html-page-context", hide_source)
     app.connect("build-finished", copy_first_page)

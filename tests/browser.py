@@ -1,6 +1,5 @@
 """A headless Chromium for tests: that of the machine, driven by Playwright, which downloads none."""
 
-import os
 import shutil
 
 import pytest
@@ -18,7 +17,6 @@ def browser():
 
     offline = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
     with sync_playwright() as playwright:
-        sandbox = os.geteuid() != 0  # Chromium's sandbox does not start for root
-        browser = playwright.chromium.launch(executable_path=executable, args=offline, chromium_sandbox=sandbox)
+        browser = playwright.chromium.launch(executable_path=executable, args=offline)
         yield browser
         browser.close()

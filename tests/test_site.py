@@ -123,6 +123,21 @@ def test_nothing_is_loaded_from_another_host(pages, site):
     assert re.findall(r"(?:@import|url\()[\s\"']*(?:https?:)?//[^)]*", "".join(styles)) == []
 
 
+def test_the_page_of_a_notebook_has_a_link_to_the_notebook(pages):
+    for path in find_notebooks():
+        (link,) = pages[html(path)].select(".view-this-page a")
+        assert link["href"] == f"{REPOSITORY}/blob/main/{path.relative_to(ROOT).as_posix()}"
+
+
+def test_each_problem_of_a_page_is_found(browser):
+    page = browser.new_page(viewport=NARROW)
+    wide, missing = '<div style="width: 500px">$x^2$ and US$ 5</div>', '<img src="missing.png">'
+    page.set_content(rf"<article>{wide}{missing}<math></math>\(y\) <code>$PATH$</code></article>")
+    found = page.evaluate(PROBLEMS)
+    page.close()
+    assert [problem.split()[0] for problem in found] == ["picture", "formula", "$x^2$", r"\(y\)", "508"]
+
+
 def test_every_page_opens_wide_and_narrow_without_a_problem(pages, address, browser):
     """No error in the console, no missing picture, no formula left as text, no horizontal scrolling."""
     page, found = browser.new_page(), []
