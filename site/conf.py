@@ -49,7 +49,8 @@ myst_fence_as_directive = ["mermaid"]
 default_role = "py:obj"
 suppress_warnings = ["ref.python"]  # a field that several classes have
 autodoc_typehints = "none"
-napoleon_use_ivar = napoleon_use_rtype = True
+napoleon_use_ivar = True
+napoleon_attr_annotations = False
 
 html_theme = "furo"
 html_title = "RecBandits"
@@ -132,6 +133,11 @@ def write_api(app, config):
         (API / f"{layer}.rst").write_text(page, encoding="utf-8")
 
 
+def skip_field(app, what, name, member, skip, options):
+    """Leave out the fields of a named tuple, which the docstring of its class describes."""
+    return True if type(member).__name__ == "_tuplegetter" else None
+
+
 def add_contents(app, name, source):
     """Append the table of contents to the README, which is the first page."""
     if name == root_doc:
@@ -157,6 +163,7 @@ def setup(app):
     app.add_transform(Badges)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("config-inited", write_api)
+    app.connect("autodoc-skip-member", skip_field)
     app.connect("source-read", add_contents)
     app.connect("html-page-context", hide_source)
     app.connect("build-finished", copy_first_page)

@@ -89,6 +89,13 @@ def test_the_first_page_lists_the_notebooks_in_the_tracks_of_the_readme_and_all_
     assert len(listed["Package"]) > 10
 
 
+def test_the_package_is_documented_by_its_docstrings(pages):
+    text = pages["site/api/evaluation.html"].select_one("article").text
+    assert "recbandits.evaluation.Estimate(" in text
+    assert "recbandits.evaluation.ranking_metrics.ndcg(" in text
+    assert "Alias for field" not in pages["site/api/environments.html"].text
+
+
 def test_links_between_pages_lead_to_a_page_and_a_heading(pages, site):
     anchors = {
         path: {name for tag in page.find_all(True) for name in (tag.get("id"), tag.get("name")) if name}
