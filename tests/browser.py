@@ -7,9 +7,12 @@ import pytest
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Yield Playwright's browser; a test that uses it is skipped on a machine without Chromium."""
+    """Yield Playwright's browser; a test that uses it is skipped on a machine without Chromium.
+
+    It ends with the module: as long as it is open, `asyncio.run` fails in the same thread.
+    """
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         pytest.skip(f"none of {', '.join(NAMES)} is installed")
