@@ -6,7 +6,7 @@ IMAGES    ?= serve train lab
 PYTHON    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test images lab lint lock bench refresh loop smoke clean environment
+.PHONY: help run test images lab lint lock bench site refresh loop smoke clean environment
 
 help:  ## Show this help
 	@echo "Usage: make COMMAND [PROFILE=quick|full] [NOTEBOOKS='01*']"
@@ -39,6 +39,10 @@ lock: environment  ## Resolve the dependencies in pyproject.toml into requiremen
 
 bench: environment  ## Run all benchmarks; PROFILE=full measures the tables of the pages
 	@BENCH_PROFILE='$(PROFILE)' $(PYTHON) -m benchmarks.run
+
+site: environment  ## Write notebooks, pages and the public API as a book to build/site/
+	@$(PYTHON) -m sphinx -q -W --keep-going -c site . build/site -d build/doctrees
+	@echo build/site/index.html
 
 refresh: environment  ## Execute the notebooks on MovieLens 100K and commit-ready clean them in place
 	@$(PYTHON) -m tools.refresh_notebooks --notebooks '$(NOTEBOOKS)'

@@ -8,6 +8,7 @@ import time
 import pytest
 
 import recbandits  # noqa: F401  # before TensorFlow, which a test may import first: it selects Keras 2
+from tests.browser import browser  # noqa: F401
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -155,8 +155,8 @@ class Log(BanditLog):
         """Join decisions and rewards by event id, in the order of the decisions.
 
         Args:
-          interactions: table of `Interaction`s.
-          rewards: table of `Reward`s; those of other decisions are left out.
+          interactions: table of `Interaction` records.
+          rewards: table of `Reward` records; those of other decisions are left out.
           default_reward: reward of a decision without one, such as 0.0 for no click; None refuses the decision.
           take: rule for several rewards of one decision, one of `REPORT_RULES`: the one of the first or last time (of
             equal times the smaller value is first), the sum, or the largest. Equal rows are one. None refuses several.
@@ -193,7 +193,7 @@ class Log(BanditLog):
         )
 
     def to_tables(self, policy_version: str = "") -> tuple[pa.Table, pa.Table]:
-        """Write the log as a table of `Interaction`s and a table of `Reward`s, in the order of the log.
+        """Write the log as tables of `Interaction` and `Reward` records, in the order of the log.
 
         A reward has the time of its decision. The version is that of the logging policy.
 
