@@ -25,9 +25,8 @@ from tools.notebooks import find_notebooks, read
 
 FULL = os.environ.get("PROFILE") == "full"
 NOTEBOOK = ROOT / "01-online-bandit-simulation" / "01-tf-agents-basics.ipynb"
-CORE = ("numpy", "pandas", "pytz", "tzdata", "hatchling", "pathspec", "pluggy", "tomlkit", "trove-classifiers")
+CORE = ("numpy", "pandas", "tzdata", "hatchling", "pathspec", "pluggy", "tomlkit", "trove-classifiers")
 STAND_IN = "--IPKernelApp.exec_lines=import google.colab"
-KERNEL_SPEC = KernelSpec(argv=["python", "-m", "ipykernel_launcher", "-f", "{connection_file}", STAND_IN])
 VERSIONS = """
 import os
 from importlib.metadata import version
@@ -130,8 +129,8 @@ class Kernel:
     def __init__(self, python, content):
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         self.manager = KernelManager()
-        self.manager._kernel_spec = KERNEL_SPEC
-        KERNEL_SPEC.argv[0] = str(python)
+        command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}", STAND_IN]
+        self.manager._kernel_spec = KernelSpec(argv=command)
         self.manager.start_kernel(cwd=str(content), env=environment)
         self.client = self.manager.client()
         self.client.start_channels()

@@ -68,8 +68,6 @@ def test_the_set_of_an_image_is_a_part_of_the_lock(name):
 
 def test_colab_gets_all_that_lab_has_but_jupyter():
     lab, colab = requirements("recbandits[lab]"), DIRECT[COLAB]
-        {requirement.name for requirement in entries} for entries in (requirements("recbandits[lab]"), DIRECT[COLAB])
-    )
     without = {each.name for each in lab} - {each.name for each in colab}
     assert without == {"ipython", "jupyter", "jupyterlab", "papermill"}
 
