@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools.lock import FILES, GPU, HEADER, LOCK, ROOT, added, blocks, inputs_digest
+from tools.lock import COLAB, FILES, GPU, HEADER, LOCK, ROOT, added, blocks, inputs_digest
 from tools.notebooks import code_cells, find_notebooks, read
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -36,6 +36,10 @@ DIRECT = {
     LOCK: [*requirements(*CORE, "recbandits[lab]", {"include-group": "dev"})],
     "requirements/serve.txt": [*requirements(*CORE, "recbandits[serve]")],
     "requirements/train.txt": [*requirements(*CORE, "recbandits[train]", {"include-group": "tf-agents"})],
+    COLAB: [
+        *requirements(*CORE, "recbandits[train,profile,cpr,gcp,local,plots]"),
+        *requirements({"include-group": "tf-agents"}, {"include-group": "build"}),
+    ],
     "requirements/build.txt": [*requirements({"include-group": "build"}, *SETTINGS["build-system"]["requires"])],
 }
 
@@ -60,6 +64,12 @@ def test_the_set_of_an_image_is_a_part_of_the_lock(name):
         return {(pin.partition(" ;")[0], tuple(entry.splitlines()[1:])) for pin, entry in ENTRIES[file].items()}
 
     assert artifacts(name) <= artifacts(LOCK)
+
+
+def test_colab_gets_all_that_lab_has_but_jupyter():
+    lab, colab = requirements("recbandits[lab]"), DIRECT[COLAB]
+    without = {each.name for each in lab} - {each.name for each in colab}
+    assert without == {"ipython", "jupyter", "jupyterlab", "papermill"}
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,18 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK, GPU = "requirements.txt", "requirements/gpu.txt"
+LOCK, GPU, COLAB = "requirements.txt", "requirements/gpu.txt", "requirements/colab.txt"
 # What each file holds, and what it is compiled from. The lock comes first and constrains the others.
 FILES = {
     LOCK: ("The lock: every package of the environment", "pyproject.toml --extra lab --group dev"),
     "requirements/serve.txt": ("The packages of the prediction server", "pyproject.toml --extra serve"),
     "requirements/train.txt": ("The packages of the training task", "pyproject.toml --extra train --group tf-agents"),
     "requirements/build.txt": ("The packages that build the wheel", "--group build"),
+    COLAB: (  # lab and TF-Agents without Jupyter, whose packages Colab's own kernel is made of
+        "The packages of the notebooks on Colab",
+        "pyproject.toml --extra train --extra profile --extra cpr --extra gcp --extra local --extra plots"
+        " --group tf-agents --group build",
+    ),
     GPU: ("What the lock lacks for an NVIDIA GPU", "pyproject.toml --extra gpu --group tf-agents"),
 }
 HEADER = """\

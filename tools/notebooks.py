@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
+COLAB = "colab"  # tag of the first code cell, which `tools.badges` writes
 
 
 def find_notebooks(root=ROOT, patterns="*"):
@@ -47,8 +48,8 @@ def read(path):
 
 
 def code_cells(notebook, solutions=False):
-    """Its code cells, without the one that papermill puts in, and without the solutions of `add_solutions`, or with."""
-    added = {"injected-parameters"} if solutions else {"injected-parameters", "solution"}
+    """Its code cells, but those for Colab and of papermill, and without the solutions of `add_solutions`, or with."""
+    added = {COLAB, "injected-parameters"} if solutions else {COLAB, "injected-parameters", "solution"}
     return [cell for cell in notebook.cells if cell.cell_type == "code" and not added & set(tags(cell))]
 
 

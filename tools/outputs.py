@@ -5,7 +5,7 @@ import re
 
 from nbformat import from_dict
 
-from tools.notebooks import ROOT, code_cells, tags
+from tools.notebooks import COLAB, ROOT, code_cells, tags
 
 PICTURE_LIMIT = 300_000  # bytes of base64, at 144 dpi
 PRIVATE = re.compile(
@@ -25,12 +25,14 @@ def clean(notebook):
       notebook: nbformat 4 structure; left as it is.
 
     Returns:
-      Another one, whose code cells are numbered 1, 2, ...
+      Another one, whose code cells are numbered 1, 2, ...; the cell for Colab has no number.
     """
     notebook = copy.deepcopy(notebook)
     notebook.metadata = from_dict(NOTEBOOK_METADATA)
     for cell in notebook.cells:
         cell.metadata = from_dict({"tags": tags(cell)} if tags(cell) else {})
+        if COLAB in tags(cell):
+            cell.execution_count = None
     for number, cell in enumerate(code_cells(notebook), 1):
         cell.execution_count = number
         for output in cell.outputs:

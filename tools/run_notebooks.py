@@ -22,7 +22,7 @@ from tqdm import tqdm
 from recbandits.config import Config, count_cores
 from recbandits.notebook import check_profile
 from tools import index_page
-from tools.notebooks import ROOT, code_cells, find_notebooks, read
+from tools.notebooks import ROOT, find_notebooks, read
 from tools.processes import run_bounded
 from tools.results import Result, find_problem, summary
 
@@ -104,7 +104,7 @@ def _report(result, bar):
 
 def _count_steps(source):
     """Count the code cells, with the parameters that papermill puts in."""
-    return len(code_cells(read(source))) + 1
+    return sum(cell.cell_type == "code" for cell in read(source).cells) + 1
 
 
 def run_one(source, copy, profile, build, limit, solutions=False, cores=None, on_steps=lambda count: None, stop=None):

@@ -41,10 +41,10 @@ def test_the_first_cell_says_what_it_takes(path):
 
 
 @each_notebook
-def test_the_second_cell_holds_the_parameters_and_no_other_does(path):
+def test_the_third_cell_holds_the_parameters_and_no_other_does(path):
     notebook = read(path)
-    assert [number for number, cell in enumerate(notebook.cells, 1) if "parameters" in tags(cell)] == [2]
-    source = notebook.cells[1].source
+    assert [number for number, cell in enumerate(notebook.cells, 1) if "parameters" in tags(cell)] == [3]
+    source = notebook.cells[2].source
     values = {}
     for statement in ast.parse(source).body:
         assert isinstance(statement, ast.Assign), f"not a plain assignment: {ast.unparse(statement)}"

@@ -12,7 +12,7 @@ from recbandits.config import Config
 from recbandits.platforms.images import DOCKERFILE, checkout, context, image_steps, instructions, rebuilt, targets
 from recbandits.platforms.local.images import LocalImages
 from recbandits.platforms.protocol import PlatformError
-from tools.lock import ROOT
+from tools.lock import LOCK, ROOT, blocks
 
 NEEDED = [
     "pyproject.toml",
@@ -207,7 +207,9 @@ def test_binder_and_the_dev_container_are_the_lab_image():
 
 
 def test_binder_can_start_its_own_command():
-    """It replaces CMD by its own command, wants the user's id to be 1000, and a home that this user may write to."""
+    """It replaces CMD by `jupyter`, wants the user's id to be 1000, a home and files that it may write to."""
+    assert {"notebook", "jupyterlab"} <= {pin.split("==")[0] for pin in blocks((ROOT / LOCK).read_text())}
+    assert values("lab", "COPY")[-1] == "--chown=1000:1000 . /app/notebooks/"
     assert values("lab", "ENTRYPOINT") == []
     assert values("lab", "USER") == ["1000"]
     (useradd,) = [shlex.split(run) for run in values("lab", "RUN") if run.startswith("useradd")]
