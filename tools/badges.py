@@ -19,13 +19,14 @@ SETUP = """\
 import sys
 
 if "google.colab" in sys.modules:  # on Colab only: get the repository, install its packages, restart the kernel once
+    import os
     import runpy
     import subprocess
 
-    address = "{address}"
-    command = f"cd /content && test -d recbandits || git clone --quiet --depth 1 {{address}} recbandits"
-    subprocess.run(command, shell=True, check=True)
-    runpy.run_path("/content/recbandits/tools/colab.py")["prepare"]("{folder}")"""
+    address, repository = "{address}", "/content/recbandits"
+    if not os.path.isdir(repository):
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", address, repository], check=True)
+    runpy.run_path(f"{{repository}}/tools/colab.py")["prepare"]("{folder}")"""
 
 
 def address(root=ROOT):

@@ -9,7 +9,6 @@ from typing import Any
 from recbandits.tf import tf
 
 import numpy as np
-from tf_agents.agents.tf_agent import TFAgent
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
@@ -81,12 +80,12 @@ def train(
     return {"version": model.version, "parent": model.parent, "new": new, "learnt": model.learnt}
 
 
-def learner(features: Features, candidates: int, parameters: LinUCB, seed: int = 0) -> TFAgent:
+def learner(features: Features, candidates: int, parameters: LinUCB, seed: int = 0) -> Any:
     """Make a TF-Agents agent, one linear model for all arms, for decisions with so many candidates."""
     return make_agent(parameters, Specs(features.spec(candidates)), seed)
 
 
-def learn(agent: TFAgent, examples: Examples) -> int:
+def learn(agent: Any, examples: Examples) -> int:
     """Train an agent on the `Examples` of events that are new to it, in one batch; return the number of these events.
 
     They are sorted by their hashes first: sums of floats depend on the order of their terms, and a policy is not to
