@@ -15,9 +15,10 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError
 
+from playground.export import Choices, export
 from playground.page import LivePage
 from playground.session import Catalogue
-from recbandits.data import movielens
+from recbandits.data import movielens, synthetic
 
 ADDRESS = "127.0.0.1"
 
@@ -72,9 +73,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser("python -m playground", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="of 127.0.0.1; by default one that is free")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write the page with runs computed in advance")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the page with runs of the synthetic set")
     options = parser.parse_args(arguments)
-    catalogue = Catalogue(movielens.load(offline=True))
+    if options.export:  # of the synthetic set alone, because MovieLens must not be redistributed
+        return export(options.export, Catalogue(synthetic.generate()), Choices())
+    catalogue = Catalogue(movielens.load())
     server, url = serve(catalogue, options.port)
     print(f"PLAYGROUND: {url}\nCtrl-C ends it.", flush=True)
     try:

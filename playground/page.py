@@ -10,15 +10,16 @@ from bokeh.models import Button, CategoricalSlider, CustomJS, Div, MultiChoice, 
 from playground import pictures
 from playground.session import AGENTS, CANDIDATES, Catalogue, Session, Settings
 
-DEFAULTS = {"A": Settings(), "B": Settings("linear model")}
+DEFAULTS = {"A": Settings(), "B": Settings("linear model", exploration_rate=0.3)}
 RATES = ("0", "0.01", "0.02", "0.05", "0.1", "0.2", "0.3", "0.5", "1")
 ALPHAS = ("0", "0.1", "0.25", "0.5", "1", "2", "5")
 NOISES = ("0", "0.25", "0.5", "1", "2")
 REPLAY = 1000
 _WIDE = {"sizing_mode": "stretch_width"}
 _TABLE = (
-    ":host{font:13px/1.4 system-ui,sans-serif;overflow-x:auto} table{border-collapse:collapse;width:100%}"
+    ":host{font-size:13px;overflow-x:auto} table{border-collapse:collapse;width:100%}"
     "td,th{text-align:left;padding:3px 8px 3px 0;border-bottom:1px solid #e1e6ec} th{color:#52606d;font-weight:600}"
+    ".bk-clearfix{width:100%}"
 )
 
 
@@ -33,13 +34,14 @@ class Page:
     def __init__(self, catalogue: Catalogue, rates=RATES, alphas=ALPHAS, noises=NOISES):
         self.catalogue = catalogue
         self.sources = {label: pictures.make_sources() for label in DEFAULTS}
-        self.texts = {label: {name: _text() for name in ("shown", "log")} for label in DEFAULTS}
-        self.status, self.noise = _text("status"), _slider("noise of the rewards, standard deviation", noises, "0.5")
+        self.texts = {label: [_text(name) for name in pictures.TEXTS] for label in DEFAULTS}
+        self.status, self.noise = _text("status"), make_slider("noise, standard deviation", noises, "0.5")
         self.agents, self.rates, self.alphas = {}, {}, {}
         for label, settings in DEFAULTS.items():
-            self.agents[label] = Select(title="agent", value=settings.agent, options=list(AGENTS), width=150)
-            self.rates[label] = _slider("exploration rate", rates, "0.1")
-            self.alphas[label] = _slider("alpha, confidence widths", alphas, "1", visible=settings.agent == "LinUCB")
+            self.agents[label] = Select(title="agent", value=settings.agent, options=list(AGENTS), width=130)
+            self.rates[label] = make_slider("exploration rate", rates, f"{settings.exploration_rate:g}")
+            self.alphas[label] = make_slider("alpha, confidence widths", alphas, f"{settings.alpha:g}")
+            self.alphas[label].visible = settings.agent == "LinUCB"
             code = "alpha.visible = this.value === 'LinUCB'"
             self.agents[label].js_on_change("value", CustomJS(args={"alpha": self.alphas[label]}, code=code))
 
@@ -49,8 +51,8 @@ class Page:
         for label, view in views.items():
             for name, source in self.sources[label].items():
                 source.data = view[name]
-            for name, text in self.texts[label].items():
-                text.text = view[name]
+            for text in self.texts[label]:
+                text.text = view[text.name]
 
     def place(self, document: Document, controls, ratings=None, description=None) -> None:
         """Put the page into a document; what the export lacks is None."""
@@ -64,12 +66,12 @@ class Page:
         for label in DEFAULTS:
             roots.append(_line(self.agents[label], self.rates[label], self.alphas[label], name=f"settings_{label}"))
             candidates = row(*pictures.draw_candidates(self.sources[label]["candidates"], label), **_WIDE)
-            rating = [] if ratings is None else [ratings[label]]
-            roots.append(column(self.texts[label]["shown"], *rating, candidates, name=f"candidates_{label}", **_WIDE))
+            (shown, *others), rating = self.texts[label], [] if ratings is None else [ratings[label]]
+            roots.append(column(shown, *rating, candidates, name=f"candidates_{label}", **_WIDE))
             roots.append(pictures.draw_estimates(self.sources[label]["estimates"], label))
-            roots.append(column(self.texts[label]["log"], name=f"log_{label}", **_WIDE))
-        roots += [pictures.draw_regret(self.sources)]
-        roots += [pictures.draw_posterior(self.sources, self.catalogue.coefficients())]
+            roots += [column(text, name=f"{text.name}_{label}", **_WIDE) for text in others]
+        coefficients = self.catalogue.coefficients()
+        roots += [pictures.draw_regret(self.sources), pictures.draw_posterior(self.sources, coefficients)]
         for root in roots:
             document.add_root(root)
 
@@ -89,9 +91,9 @@ class LivePage(Page):
         self._ratings = {label: RadioButtonGroup(labels=stars, name=f"rating_{label}", **_WIDE) for label in DEFAULTS}
         self._user = Select(title="user", width=240)
         self._list_users()
-        answer = Button(label="Let the simulated user rate", button_type="primary", width=220)
-        replay = Button(label=f"Replay {REPLAY:,} interactions", button_type="success", width=200)
-        again = Button(label="Start again with other users", width=220)
+        answer = Button(label="Let the simulated user rate", button_type="primary", width=190)
+        replay = Button(label=f"Replay {REPLAY:,} interactions", button_type="success", width=180)
+        again = Button(label="Start again with other users", width=190)
         movies = [(str(movie), f"{title} · {catalogue.genres[movie]}") for movie, title in catalogue.titles.items()]
         titles = "movies that the user gives 5 stars", "movies that the user gives 1 star"
         self._liked, self._disliked = (MultiChoice(title=title, options=movies, **_WIDE) for title in titles)
@@ -111,7 +113,10 @@ class LivePage(Page):
             self._follow(self.agents[label], "value", partial(self._change, label))
             for slider in (self.rates[label], self.alphas[label]):
                 self._follow(slider, "value_throttled", partial(self._change, label))
-        controls, description = [self._user, self.noise, answer, replay, again], [self._liked, self._disliked, described]
+        controls, description = (
+            [self._user, self.noise, answer, replay, again],
+            [self._liked, self._disliked, described],
+        )
         self.place(document, controls, self._ratings, description)  # only now, or Bokeh would miss the callbacks
         self._do(self._start)
 
@@ -127,7 +132,8 @@ class LivePage(Page):
             for group in self._ratings.values():
                 group.active = None
             views = {label: pictures.view(self._session, label) for label in DEFAULTS}
-            self.show(views, pictures.summarise(self._session))
+            count, user = self._session.interactions, self._session.next_user()
+            self.show(views, f"<b>{count:,}</b> interactions. Next: {user}.")
 
         self.status.text = "Computing …"
         self._document.add_timeout_callback(act, 30)  # milliseconds, in which the page gets the status
@@ -143,7 +149,7 @@ class LivePage(Page):
         """Keep a rating; the agents learn when both movies are rated, or both agents show the same one."""
         if new is None:
             return
-        shown = {each: self._session.shown(each) for each in DEFAULTS}
+        shown = {each: self._session.candidates(each)["is_shown"].argmax() for each in DEFAULTS}
         self._given |= {each: new + 1.0 for each in DEFAULTS if shown[each] == shown[label]}
         if self._given.keys() == DEFAULTS.keys():
             ratings = self._given
@@ -176,11 +182,12 @@ class LivePage(Page):
         self._user.options = [("", "a random user each time"), *zip(map(str, users.index), users, strict=True)]
 
 
-def _slider(title, values, value, **options):
-    return CategoricalSlider(title=title, categories=list(values), value=value, width=220, **options)
+def make_slider(title: str, values: tuple[str, ...], value: str) -> CategoricalSlider:
+    """Make a slider over some values."""
+    return CategoricalSlider(title=title, categories=list(values), value=value, width=190)
 
 
-def _text(name=None):
+def _text(name):
     return Div(name=name, stylesheets=[_TABLE], **_WIDE)
 
 

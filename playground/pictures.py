@@ -6,104 +6,92 @@ import numpy as np
 import pandas as pd
 from bokeh.models import ColumnDataSource, FactorRange, FixedTicker, Range1d
 from bokeh.plotting import figure
+from bokeh.transform import dodge
 
-from playground.session import CANDIDATES, ESTIMATORS, ORACLE, POLICIES, UNIFORM, Session
+from playground.session import CANDIDATES, ESTIMATORS, FEWEST, ORACLE, POLICIES, UNIFORM, Session
 from recbandits.evaluation import regret
 
-COLOURS, REFERENCE, OFFSETS = {"A": "#2b6cb0", "B": "#c05621"}, "#718096", {"A": -0.15, "B": 0.15}
+COLOURS, REFERENCE, OFFSETS = {"A": "#2b6cb0", "B": "#c05621"}, "#718096", {"A": 0.15, "B": -0.15}
+_CURVE = ("interactions", "mean", "low", "high")
 COLUMNS = {
     "candidates": ("y", "title_y", "title", "predicted", "low", "high", "expected", "propensity", "alpha"),
-    "posterior": ("name", "mean", "low", "high", "truth"),
-    "regret": ("interactions", "mean", "low", "high"),
-    "uniform": ("interactions", "mean"),
+    "posterior": ("name", "mean", "low", "high"),
+    "regret": _CURVE,
+    UNIFORM: _CURVE,
+    ORACLE: _CURVE,
     "estimates": ("y", "value", "low", "high", "truth"),
 }
+TEXTS = ("shown", "summary", "log")
 POINTS, LOG_ROWS = 100, 6
 _HEADERS = [4 * number for number in reversed(range(1, len(POLICIES) + 1))]  # rows of the names of policies
 _ESTIMATES = [header - number - 1 for header in _HEADERS for number in range(len(ESTIMATORS))]
 
 
 def view(session: Session, label: str) -> dict:
-    """Return the columns of the pictures of an agent, by `COLUMNS`, and the HTML of its texts `shown` and `log`."""
-    pictures = {"candidates": _view_candidates(session, label), "posterior": _view_posterior(session, label)}
+    """Return the columns of the pictures of an agent, by `COLUMNS`, and the HTML of its `TEXTS`."""
+    candidates, y, texts = session.candidates(label), np.arange(CANDIDATES)[::-1], {"summary": "", "log": ""}
+    texts["shown"] = _describe_shown(session, candidates[candidates["is_shown"]])
+    alpha = np.where(candidates["is_shown"], 1.0, 0.3)
+    candidates = _add_bounds(candidates, "predicted").assign(y=y - 0.2, title_y=y + 0.22, alpha=alpha)
+    tables, posterior = {"candidates": candidates}, session.posterior(label)
+    if posterior is not None:
+        tables["posterior"] = _add_bounds(posterior, "mean").rename_axis("name").reset_index()
     if session.interactions:
-        runs = session.runs()
-        pictures |= {"regret": curve(runs, label), "uniform": curve(runs, UNIFORM)}
-    if session.interactions >= 5:
-        pictures["estimates"] = session.estimates(label).reset_index().assign(y=_ESTIMATES)
+        texts["log"] = _make_log_table(session, label)
+    if session.interactions >= FEWEST:
+        tables["estimates"] = session.estimates(label).assign(y=_ESTIMATES)
     empty = {name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()}
-    tables = {name: pictures.get(name, empty[name]) for name in COLUMNS}
-    columns = {name: table[list(COLUMNS[name])].to_dict("list") for name, table in tables.items()}
-    return {**columns, "shown": _describe_shown(session, label), "log": _make_log_table(session, label)}
+    columns = {name: (empty | tables)[name][[*columns]].to_dict("list") for name, columns in COLUMNS.items()}
+    return texts | columns | (view_runs(session.runs(), label) if session.interactions else {})
 
 
-def curve(runs: pd.DataFrame, agent: str) -> pd.DataFrame:
-    """Tabulate the mean cumulative regret of an agent over seeds, with its interval where there are several."""
+def view_runs(runs: pd.DataFrame, label: str) -> dict:
+    """Return the curves of an agent's regret and of the references, and its summary; with intervals over seeds."""
     ends = np.unique(np.linspace(1, runs["interactions"].max(), POINTS).astype(int))
-    runs = runs[(runs["agent"] == agent) & runs["interactions"].isin(ends)]
-    return regret.curve(runs, "cumulative_regret").assign(interactions=ends)
+    curves = regret.curve(runs[runs["interactions"].isin(ends)], "cumulative_regret").groupby("agent")
+    policies = {"regret": label, UNIFORM: UNIFORM, ORACLE: ORACLE}
+    result = {name: curves.get_group(policy)[[*_CURVE]].to_dict("list") for name, policy in policies.items()}
+    mean, low, high = regret.summary(runs).loc[label, ["regret", "regret_low", "regret_high"]]
+    interval = "" if np.isnan(low) else f" ({low:.3f} to {high:.3f})"
+    return result | {"summary": f"Expected regret per interaction: <b>{mean:.3f}</b>{interval} rating points."}
 
 
-def summarise(session: Session) -> str:
-    """Return HTML with the number of interactions and the regret of each policy."""
-    if not session.interactions:
-        return "No interaction yet."
-    means = regret.totals(session.runs())["regret"].droplevel("seed")
-    names = means.index.map(lambda name: f"agent {name}" if name in COLOURS else name)
-    values = ", ".join(f"{name} <b>{value:.3f}</b>" for name, value in zip(names, means, strict=True))
-    return f"<b>{session.interactions:,}</b> interactions. Expected regret per interaction [rating points]: {values}."
+def _add_bounds(table, name):
+    return table.assign(low=table[name] - table["width"], high=table[name] + table["width"])
 
 
-def _view_candidates(session, label):
-    table = session.candidates(label)
-    y = np.arange(CANDIDATES)[::-1]
-    table = table.assign(low=table["predicted"] - table["width"], high=table["predicted"] + table["width"])
-    return table.assign(y=y - 0.2, title_y=y + 0.22, alpha=np.where(table["is_shown"], 1.0, 0.3))
-
-
-def _view_posterior(session, label):
-    table = session.posterior(label)
-    if table is None:
-        return pd.DataFrame(columns=COLUMNS["posterior"])
-    table = table.assign(low=table["mean"] - table["width"], high=table["mean"] + table["width"])
-    return table.assign(name=[(name, OFFSETS[label]) for name in table.index])
-
-
-def _describe_shown(session, label):
-    movie = session.shown(label)
-    genres, propensity = session.catalogue.genres[movie], session.candidates(label).loc[movie, "propensity"]
-    return f"Shows <b>{escape(session.catalogue.titles[movie])}</b> ({genres}) with propensity {propensity:.3f}."
+def _describe_shown(session, row):
+    title, genres = (escape(texts[row.index[0]]) for texts in (session.catalogue.titles, session.catalogue.genres))
+    return f"Shows <b>{title}</b> ({genres}) with propensity {row['propensity'].iloc[0]:.3f}."
 
 
 def _make_log_table(session, label):
     """Make an HTML table of the last decisions, newest first."""
-    rows = ""
-    if session.interactions:
-        log = session.log(label).take(slice(-LOG_ROWS, None))
-        columns = log.event_id, log.user_id, session.catalogue.titles[log.arm], log.propensity, log.reward
-        for event, user, title, propensity, reward in reversed(list(zip(*columns, strict=True))):
-            cells = event, user, escape(title), f"{propensity:.3f}", f"{reward:.2f}"
-            rows += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    log, rows = session.log(label).take(slice(-LOG_ROWS, None)), ""
+    columns = log.event_id, log.user_id, session.catalogue.titles[log.arm], log.propensity, log.reward
+    for event, user, title, propensity, reward in reversed(list(zip(*columns, strict=True))):
+        cells = event, user, escape(title), f"{propensity:.3f}", f"{reward:.2f}"
+        rows += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     names = "".join(f"<th>{name}</th>" for name in ("event", "user", "shown movie", "propensity", "reward"))
     return f"<table><tr>{names}</tr>{rows}</table>"
 
 
 def make_sources() -> dict[str, ColumnDataSource]:
     """Make the source of each picture of an agent, without rows."""
-    return {name: ColumnDataSource({column: [] for column in columns}) for name, columns in COLUMNS.items()}
+    return {name: ColumnDataSource({column: [] for column in columns}, name=name) for name, columns in COLUMNS.items()}
 
 
 def draw_candidates(source: ColumnDataSource, label: str) -> list[figure]:
     """Draw predicted rewards with confidence widths, and beside them propensities, a row for each candidate."""
     rows, bar = Range1d(-0.6, CANDIDATES - 0.4), {"height": 0.3, "fill_alpha": "alpha", "line_color": None}
-    left = _figure("predicted reward [rating points]", 400, x_range=Range1d(-1.6, 6), y_range=rows)
+    left = _figure("predicted reward [rating points]", 400, x_range=Range1d(-1.6, 5.8), y_range=rows)
     left.text(-1.5, "title_y", "title", source=source, text_font_size="12px", text_baseline="middle")
     left.hbar("y", right="predicted", color=COLOURS[label], source=source, **bar)
     left.segment("low", "y", "high", "y", color="#1f2933", line_width=1.5, source=source)
     left.scatter("expected", "y", marker="diamond", size=10, color="white", line_color="black", source=source)
     right = _figure("propensity", 400, x_range=Range1d(0, 1), y_range=rows, sizing_mode="fixed", width=105)
     right.hbar("y", right="propensity", color=COLOURS[label], source=source, **bar)
-    right.xaxis.ticker = FixedTicker(ticks=[0, 0.5, 1])
+    left.xaxis.ticker, right.xaxis.ticker = FixedTicker(ticks=[*range(6)]), FixedTicker(ticks=[0, 0.5, 1])
     for each in (left, right):
         each.yaxis.visible = each.ygrid.visible = False
     return [left, right]
@@ -112,7 +100,7 @@ def draw_candidates(source: ColumnDataSource, label: str) -> list[figure]:
 def draw_regret(sources: dict) -> figure:
     """Draw cumulative regret against interactions, of both agents, the uniform random policy and the oracle."""
     picture = _figure("interactions", 330, name="regret", y_axis_label="cumulative expected regret [rating points]")
-    lines = {UNIFORM: (sources["A"]["uniform"], REFERENCE, "dashed")}
+    lines = {UNIFORM: (sources["A"][UNIFORM], REFERENCE, "dashed"), ORACLE: (sources["A"][ORACLE], "black", "dotted")}
     lines |= {f"agent {label}": (sources[label]["regret"], colour, "solid") for label, colour in COLOURS.items()}
     for label, colour in COLOURS.items():
         band = {"color": colour, "alpha": 0.18, "source": sources[label]["regret"]}
@@ -120,8 +108,6 @@ def draw_regret(sources: dict) -> figure:
     for text, (source, colour, dash) in lines.items():
         line = {"color": colour, "line_dash": dash, "line_width": 2.5, "legend_label": text}
         picture.line("interactions", "mean", source=source, **line)
-    oracle = {"color": "black", "line_dash": "dotted", "line_width": 2, "legend_label": ORACLE}
-    picture.ray(0, 0, 0, 0, **oracle)
     picture.legend.location, picture.legend.background_fill_alpha = "top_left", 0.7
     return picture
 
@@ -131,11 +117,11 @@ def draw_posterior(sources: dict, coefficients: pd.Series) -> figure:
     names = [*reversed(coefficients.index)]
     picture = _figure("coefficient", 330, name="posterior", y_range=FactorRange(*names), x_range=Range1d(-1.6, 4.2))
     for label, colour in COLOURS.items():
-        source = sources[label]["posterior"]
-        picture.segment("low", "name", "high", "name", color=colour, line_width=3, alpha=0.5, source=source)
-        picture.scatter("mean", "name", size=7, color=colour, source=source, legend_label=f"agent {label}")
+        source, y = sources[label]["posterior"], dodge("name", OFFSETS[label], range=picture.y_range)
+        picture.segment("low", y, "high", y, color=colour, line_width=3, alpha=0.5, source=source)
+        picture.scatter("mean", y, size=7, color=colour, source=source, legend_label=f"agent {label}")
     picture.scatter(coefficients[names].to_numpy(), names, marker="x", size=9, color="black", line_width=2)
-    picture.legend.location, picture.legend.background_fill_alpha = "top_right", 0.7
+    picture.legend.location, picture.legend.background_fill_alpha = "bottom_right", 0.7
     return picture
 
 

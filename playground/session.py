@@ -26,7 +26,7 @@ from recbandits.training.experience import convert_decision
 
 RANK, MOVIES, CANDIDATES = 3, 300, 8
 AGENTS = ("LinUCB", "linear model", "reward network")
-ESTIMATORS = ("IPS", "SNIPS", "DR")
+ESTIMATORS, FEWEST = ("IPS", "SNIPS", "DR"), 5  # decisions, one for each fold of the reward model of DR
 POLICIES = UNIFORM, GREEDY, ORACLE = "uniform random policy", "greedy policy", "oracle"  # whose values are estimated
 
 
@@ -128,8 +128,8 @@ class Learner:
         self.agent = settings.make(environment, seed)
         batches, steps = _make_specs(environment), tf.TensorSpec([None], tf.int64)
         ratings = tf.TensorSpec([None], tf.float32)
-        self._look = tf.function(self._look, [batches.observation, steps], autograph=False)
-        self._play = tf.function(self._play, [batches, steps, ratings], autograph=False)
+        self._look = _compile(self._look, batches.observation, steps)
+        self._play = _compile(self._play, batches, steps, ratings)
         self._seed = tf.Variable(seed, dtype=tf.int64, trainable=False)
         self.decisions = pd.DataFrame({"action": [], "propensity": [], "reward": [], "expected": []})
 
@@ -243,9 +243,9 @@ class Session:
         self._environment.restart(self.seed)
         return self._draw(tf.range(start, start + count, dtype=tf.int64))
 
-    def next_user(self) -> int:
-        """Return the user_id of the next decision."""
-        return int(self._find_users(self.next_batches())[0])
+    def next_user(self) -> str:
+        """Return the user of the next decision, in words."""
+        return self.catalogue.users[self._find_users(self.next_batches())[0]]
 
     def candidates(self, label: str) -> pd.DataFrame:
         """Return the next candidates, by movie_id: title, predicted, width, propensity, expected, is_shown."""
@@ -255,11 +255,6 @@ class Session:
         table.insert(0, "title", self.catalogue.titles[movies].to_numpy())
         table["expected"], table["is_shown"] = batches.expected_reward.numpy()[0, 0], np.arange(len(table)) == action
         return table.set_index(pd.Index(movies, name="movie_id"))
-
-    def shown(self, label: str) -> int:
-        """Return the movie_id that an agent shows next."""
-        table = self.candidates(label)
-        return int(table.index[table["is_shown"]][0])
 
     def play(self, count: int = 1, ratings: dict[str, float] | None = None) -> None:
         """Let the agents decide and learn.
@@ -275,12 +270,13 @@ class Session:
         self._user_ids.append(self._find_users(batches))
 
     def runs(self) -> pd.DataFrame:
-        """Return a row for each agent and interaction, as `training.simulate` does, and the uniform random policy."""
+        """Return a row for each policy and interaction, as `training.simulate` does: agents, uniform random, oracle."""
         history = self._history()
         expected, noise = (part.numpy()[:, 0].astype(float) for part in (history.expected_reward, history.noise))
         policies = {label: learner.decisions for label, learner in self.learners.items()}
         uniform, best, frames = expected.mean(axis=1), expected.max(axis=1), []
-        policies[UNIFORM] = pd.DataFrame({"expected": uniform, "reward": uniform + noise})
+        for name, values in ((UNIFORM, uniform), (ORACLE, best)):
+            policies[name] = pd.DataFrame({"expected": values, "reward": values + noise})
         for label, decisions in policies.items():
             regret = best - decisions["expected"].to_numpy()
             frame = pd.DataFrame({"agent": label, "seed": self.seed, "interactions": np.arange(len(best)) + 1})
@@ -302,7 +298,7 @@ class Session:
         movies = self._environment.movie_ids[self._history().arms.numpy()[:, 0]]
         numbers = np.arange(len(movies))
         return BanditLog(
-            event_id=np.array([f"{label}-{number + 1}" for number in numbers], object),
+            event_id=np.array([str(number + 1) for number in numbers], object),
             time=np.datetime64("2000-01-01", "us") + numbers,  # interactions have an order, but no time
             user_id=np.concatenate(self._user_ids),
             candidates=movies,
@@ -314,7 +310,7 @@ class Session:
         )
 
     def estimates(self, label: str) -> pd.DataFrame:
-        """Estimate the value of three policies from the log of an agent, of at least 5 decisions.
+        """Estimate the value of three policies from the log of an agent, of at least `FEWEST` decisions.
 
         The reward model of DR is cross-fitted over interactions: given the features, their rewards are independent.
 
@@ -324,7 +320,7 @@ class Session:
         log, history = self.log(label), self._history()
         expected = history.expected_reward.numpy()[:, 0].astype(float)
         observation = tf.nest.map_structure(lambda part: part[:, 0], history.observation)
-        q = cross_fit(replace(log, user_id=np.arange(len(log))), arm_inputs(observation).numpy())
+        q = cross_fit(replace(log, user_id=np.arange(len(log))), arm_inputs(observation).numpy(), folds=FEWEST)
         learnt = self.learners[label].agent.policy.probabilities(observation).numpy()
         targets, tables = (np.full(expected.shape, 1 / CANDIDATES), learnt, greedy(expected)), {}
         for name, probabilities in zip(POLICIES, targets, strict=True):
@@ -361,4 +357,9 @@ def _make_draw(environment):
     def draw_all(steps):
         return tf.map_fn(draw, steps, fn_output_signature=signature, parallel_iterations=1)
 
-    return tf.function(draw_all, [tf.TensorSpec([None], tf.int64)], autograph=False)
+    return _compile(draw_all, tf.TensorSpec([None], tf.int64))
+
+
+def _compile(function, *specs):
+    """Return a function as a graph; TensorFlow counts traces by code and warns of many, but counts a partial alone."""
+    return tf.function(partial(function), specs, autograph=False)
