@@ -41,11 +41,11 @@ class TokenAuth(AuthProvider):
         super().__init__()
 
     @property
-    def get_user(self):
-        """Return the function that Bokeh asks for the user of each request."""
+    def get_user_async(self):
+        """Return the function by which Bokeh checks each request, those for a websocket before it accepts them."""
         return self._check
 
-    def _check(self, handler):
+    async def _check(self, handler):
         request = handler.request
         token = handler.get_query_argument("token", None) or handler.get_cookie(self._cookie, "")
         same_site = request.headers.get("Origin") in (None, f"http://{self._host}")

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from bokeh.document import Document
+from bokeh.events import DocumentReady
 from bokeh.layouts import column, row
 from bokeh.models import Button, CategoricalSlider, CustomJS, Div, MultiChoice, RadioButtonGroup, Select
 
@@ -60,9 +61,9 @@ class Page:
         document.template, document.title = template, "RecBandits playground"
         values = {"source": self.catalogue.source, "candidates": CANDIDATES, "is_static": description is None}
         document.template_variables.update(values)
-        roots = [_line(*controls, name="controls"), self.status]
+        roots = [_line(*controls, name="controls")]
         if description is not None:
-            roots.append(column(*description, name="description", **_WIDE))
+            roots += [column(*description, name="description", **_WIDE), self.status]
         for label in DEFAULTS:
             roots.append(_line(self.agents[label], self.rates[label], self.alphas[label], name=f"settings_{label}"))
             candidates = row(*pictures.draw_candidates(self.sources[label]["candidates"], label), **_WIDE)
@@ -118,7 +119,7 @@ class LivePage(Page):
             [self._liked, self._disliked, described],
         )
         self.place(document, controls, self._ratings, description)  # only now, or Bokeh would miss the callbacks
-        self._do(self._start)
+        document.on_event(DocumentReady, lambda event: self._do(self._start))
 
     def _follow(self, widget, name, action):
         widget.on_change(name, lambda attribute, old, new: self._do(action))
@@ -133,7 +134,7 @@ class LivePage(Page):
                 group.active = None
             views = {label: pictures.view(self._session, label) for label in DEFAULTS}
             count, user = self._session.interactions, self._session.next_user()
-            self.show(views, f"<b>{count:,}</b> interactions. Next: {user}.")
+            self.show(views, f"Interactions: <b>{count:,}</b>. Next: {user}.")
 
         self.status.text = "Computing …"
         self._document.add_timeout_callback(act, 30)  # milliseconds, in which the page gets the status
