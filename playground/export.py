@@ -43,11 +43,13 @@ def compute_views(catalogue: Catalogue, choices: Choices) -> dict[str, dict]:
     """
     agents = [(name, alpha) for name in AGENTS for alpha in (choices.alphas if name == "LinUCB" else [""])]
     views = {}
-    for (agent, alpha), rate in tqdm([*product(agents, choices.rates)], disable=None, unit="setting"):
-        session = Session(catalogue, {"A": Settings(agent, float(rate), float(alpha or 0))})
-        for noise in choices.noises:
+    for agent, alpha in tqdm(agents, disable=None, unit="agent"):
+        session = Session(catalogue, {"A": Settings(agent, alpha=float(alpha or 0))})
+        for rate, noise in product(choices.rates, choices.noises):
             session.noise = float(noise)
             session.choose_user(None)
+            session.restart(0)
+            session.change("A", Settings(agent, float(rate), float(alpha or 0)))
             runs, of_steps = [], {}
             for seed in range(choices.seeds):
                 session.restart(seed)

@@ -19,7 +19,7 @@ from recbandits.data import GENRES, GLOBAL, MovieLens
 from recbandits.environments import MovieLensEnvironment, als
 from recbandits.environments.base import Batch
 from recbandits.evaluation import cross_fit, estimates, tabulate
-from recbandits.exploration import Exploration, greedy
+from recbandits.exploration import epsilon_greedy, greedy
 from recbandits.records import BanditLog
 from recbandits.training.checkpoints import assign_values, read_values
 from recbandits.training.experience import convert_decision
@@ -101,14 +101,20 @@ class Settings:
         alpha = self.alpha if self.agent == "LinUCB" else 0.0
         parameters = EpsilonGreedy() if self.agent == "reward network" else LinUCB(alpha, tikhonov=1.0)
         inner = make_agent(parameters, environment, seed)
-        explore = Exploration("epsilon_greedy", self.exploration_rate).probabilities
-        return BanditAgent(
+        rate = tf.Variable(self.exploration_rate, trainable=False)
+
+        def explore(scores, mask):
+            return epsilon_greedy(scores, mask, rate.read_value())
+
+        agent = BanditAgent(
             *(environment.time_step_spec(), environment.action_spec(), seed),
             inner.policy.scores,
             inner.collect_policy.scores,
             model=inner.model,
             make_collect_policy=partial(ScoringPolicy, explore=explore),
         )
+        agent.exploration_rate = rate  # a variable of the agent: another rate needs no other graph
+        return agent
 
 
 class Learner:
@@ -228,7 +234,12 @@ class Session:
 
     def change(self, label: str, settings: Settings) -> None:
         """Replace an agent by one that meets the same users and candidates, with simulated rewards."""
-        learner = self.learners[label] = Learner(settings, self._environment, self.seed)
+        learner = self.learners[label]
+        if replace(settings, exploration_rate=0) == replace(learner.settings, exploration_rate=0):
+            learner.settings = settings
+            learner.restart(self.seed)
+        else:
+            learner = self.learners[label] = Learner(settings, self._environment, self.seed)
         if self._batches:
             learner.play(self._history(), np.full(self.interactions, np.nan))
 
@@ -315,7 +326,8 @@ class Session:
         The reward model of DR is cross-fitted over interactions: given the features, their rewards are independent.
 
         Returns:
-          DataFrame as of `evaluation.tabulate`, indexed by policy and estimator, with the true value `truth`.
+          DataFrame as of `evaluation.tabulate`, indexed by policy and estimator, with the true value `truth`. Estimates
+          are NaN for a policy that takes none of the logged actions.
         """
         log, history = self.log(label), self._history()
         expected = history.expected_reward.numpy()[:, 0].astype(float)
@@ -324,7 +336,9 @@ class Session:
         learnt = self.learners[label].agent.policy.probabilities(observation).numpy()
         targets, tables = (np.full(expected.shape, 1 / CANDIDATES), learnt, greedy(expected)), {}
         for name, probabilities in zip(POLICIES, targets, strict=True):
-            table = tabulate(estimates(log, probabilities, q, names=ESTIMATORS))
+            logged = np.take_along_axis(probabilities, log.action[:, None], axis=1)
+            table = tabulate(estimates(log, probabilities, q, names=ESTIMATORS if logged.any() else ()))
+            table = table.reindex(pd.Index(ESTIMATORS, name="estimator"))
             tables[name] = table.assign(truth=(probabilities * expected).sum(axis=1).mean())
         return pd.concat(tables, names=["policy"])
 

@@ -16,7 +16,7 @@ import websocket
 from playground.export import Choices, export
 from playground.pictures import POINTS
 from playground.session import CANDIDATES, Catalogue
-from recbandits.data import formats, synthetic
+from recbandits.data import movielens, synthetic
 from tests.browser import browser  # noqa: F401
 from tools.lock import ROOT
 
@@ -25,16 +25,12 @@ COLUMN = """([name, column]) => [...Bokeh.documents[0]._all_models.values()]
 
 
 @pytest.fixture(scope="module")
-def data():
-    return synthetic.generate()
-
-
-@pytest.fixture(scope="module")
-def url(data, tmp_path_factory):
-    """Address of a playground in a process of its own, which ends by Ctrl-C."""
+def url(tmp_path_factory):
+    """Address of a playground of the synthetic set in a process of its own, which ends by Ctrl-C."""
     directory = tmp_path_factory.mktemp("playground")
-    formats.write(data, directory / "movies")
-    environment = os.environ | {"RECBANDITS_MOVIELENS": str(directory / "movies"), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = {name: value for name, value in os.environ.items() if name != movielens.DIRECTORY_VARIABLE}
+    environment |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # as without a network
+    environment |= {"RECBANDITS_CACHE": str(directory), "TF_CPP_MIN_LOG_LEVEL": "2"}
     with open(directory / "errors", "w+") as errors:
         command = [sys.executable, "-m", "playground"]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -50,7 +46,7 @@ def url(data, tmp_path_factory):
 @pytest.fixture
 def page(browser):  # noqa: F811
     """A page of the browser on which no error may happen; `page.hosts` are those of its requests."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(viewport={"width": 1280, "height": 1950})
     page = context.new_page()
     page.set_default_timeout(30_000)
     page.hosts, problems = set(), []
@@ -100,8 +96,15 @@ def test_a_person_rates_replays_and_compares_agents(url, page):
     status(page, 1)
     assert page.get_by_role("cell", name="4.00").count() == 2
 
+    page.get_by_role("button", name="Replay").click()
+    status(page, 1001)
+    curves = page.evaluate(COLUMN, ["regret", "mean"])
+    assert [len(curve) for curve in curves] == [POINTS, POINTS]
+    (ROOT / "build").mkdir(exist_ok=True)
+    page.screenshot(path=ROOT / "build" / "playground.png")  # docs/playground.png is a copy
+
     page.get_by_label("user", exact=True).select_option(index=5)
-    page.get_by_text("Interactions: 1. Next: user 5,").wait_for()
+    page.get_by_text("Interactions: 1,001. Next: user 5,").wait_for()
     page.get_by_text("Describe a new user").click()
     for box in (0, 1):
         page.locator("input.choices__input").nth(box).click()
@@ -110,14 +113,7 @@ def test_a_person_rates_replays_and_compares_agents(url, page):
     page.get_by_role("button", name="Choose this user").click()
     page.get_by_text("Next: user 944, described by you").wait_for()
     page.get_by_role("button", name="Let the simulated user rate").click()
-    status(page, 2)
-
-    page.get_by_role("button", name="Replay").click()
     status(page, 1002)
-    curves = page.evaluate(COLUMN, ["regret", "mean"])
-    assert [len(curve) for curve in curves] == [POINTS, POINTS]
-    (ROOT / "build").mkdir(exist_ok=True)
-    page.screenshot(path=ROOT / "build" / "playground.png", full_page=True)
 
     summaries = page.get_by_text("Expected regret per interaction")
     changes = {  # of the noise, which both agents meet, and then of agent A alone
@@ -183,10 +179,10 @@ def test_the_page_names_no_other_address(url):
     assert external(answer(url)[2]) == []
 
 
-def test_the_exported_page_selects_among_its_runs_without_a_server(data, tmp_path, page):
+def test_the_exported_page_selects_among_its_runs_without_a_server(tmp_path, page):
     file = tmp_path / "playground.html"
     choices = Choices(rates=("0.1", "0.3"), alphas=("1",), noises=("0.5",), steps=("10", "50"), seeds=2)
-    export(file, Catalogue(data), choices)
+    export(file, Catalogue(synthetic.generate()), choices)
     assert file.stat().st_size < 5e6
     assert external(file.read_text(encoding="utf-8")) == []
     page.goto(file.as_uri())
@@ -199,5 +195,4 @@ def test_the_exported_page_selects_among_its_runs_without_a_server(data, tmp_pat
     page.get_by_text(second).wait_for(state="detached")
     assert summary.first.inner_text() == first
     page.get_by_role("slider").filter(visible=True).first.press("End")
-    page.screenshot(path=tmp_path / "export.png", full_page=True)
     assert page.hosts == {""}

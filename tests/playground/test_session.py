@@ -155,16 +155,25 @@ def test_estimates_are_those_of_the_package_and_their_truth_is_the_value_of_the_
 
 
 def test_intervals_of_dr_contain_the_value_of_fixed_policies_in_most_logs(session):
-    """Of 20 intervals at 95 %, the policies fixed before the log: at least 16."""
+    """Of 10 intervals at 95 %, of the policies fixed before the log: at least 8."""
     hits = 0
-    for seed in range(10):
+    for seed in range(5):
         session.restart(seed)
         session.play(100)
         table = session.estimates("linear model").xs("DR", level="estimator").loc[[UNIFORM, ORACLE]]
         hits += ((table["low"] <= table["truth"]) & (table["truth"] <= table["high"])).sum()
-    assert hits >= 16
+    assert hits >= 8
 
 
-def test_fewest_decisions_have_estimates(session):
-    session.play(FEWEST)
-    assert session.estimates("LinUCB")["value"].notna().all()
+def test_policies_that_take_no_logged_action_have_no_estimates(session):
+    """Of `FEWEST` decisions, the estimates of a policy are NaN exactly where all its probabilities of them are 0."""
+    supported = []
+    for seed in range(6):
+        session.restart(seed)
+        session.play(FEWEST)
+        table, decisions = session.estimates("reward network"), session.learners["reward network"].decisions
+        best = session.runs().query("agent == @ORACLE")["reward"].to_numpy()
+        supported.append(np.isclose(decisions["reward"].to_numpy(), best).any())
+        assert table["value"].notna().loc[ORACLE].all() == supported[-1]
+        assert table["value"].notna().loc[UNIFORM].all()
+    assert {*supported} == {True, False}
