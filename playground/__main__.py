@@ -15,9 +15,9 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError
 
+from playground.catalogue import Catalogue
 from playground.export import Choices, export
 from playground.page import LivePage
-from playground.session import Catalogue
 from recbandits.data import movielens, synthetic
 
 ADDRESS = "127.0.0.1"

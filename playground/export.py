@@ -14,8 +14,10 @@ from bokeh.resources import INLINE
 from tqdm import tqdm
 
 from playground import pictures
+from playground.catalogue import Catalogue
+from playground.learner import AGENTS, Settings
 from playground.page import DEFAULTS, Page, make_slider
-from playground.session import AGENTS, Catalogue, Session, Settings
+from playground.session import Session
 from recbandits.checks import write_text
 
 _SELECT = """

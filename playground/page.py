@@ -1,6 +1,7 @@
 """The page: widgets around the pictures, and what they do to a session. The export has the same page."""
 
 from functools import partial
+from html import escape
 from pathlib import Path
 
 from bokeh.document import Document
@@ -9,7 +10,9 @@ from bokeh.layouts import column, row
 from bokeh.models import Button, CategoricalSlider, CustomJS, Div, MultiChoice, RadioButtonGroup, Select
 
 from playground import pictures
-from playground.session import AGENTS, CANDIDATES, Catalogue, Session, Settings
+from playground.catalogue import CANDIDATES, Catalogue
+from playground.learner import AGENTS, Settings
+from playground.session import Session
 
 DEFAULTS = {"A": Settings(), "B": Settings("linear model", exploration_rate=0.3)}
 RATES = ("0", "0.01", "0.02", "0.05", "0.1", "0.2", "0.3", "0.5", "1")
@@ -134,7 +137,7 @@ class LivePage(Page):
                 group.active = None
             views = {label: pictures.view(self._session, label) for label in DEFAULTS}
             count, user = self._session.interactions, self._session.next_user()
-            self.show(views, f"Interactions: <b>{count:,}</b>. Next: {user}.")
+            self.show(views, f"Interactions: <b>{count:,}</b>. Next: {escape(user)}.")
 
         self.status.text = "Computing …"
         self._document.add_timeout_callback(act, 30)  # milliseconds, in which the page gets the status
@@ -148,7 +151,7 @@ class LivePage(Page):
 
     def _rate(self, label, attribute, old, new):
         """Keep a rating; the agents learn when both movies are rated, or both agents show the same one."""
-        if new is None:
+        if new is None or self._session is None:
             return
         shown = {each: self._session.candidates(each)["is_shown"].argmax() for each in DEFAULTS}
         self._given |= {each: new + 1.0 for each in DEFAULTS if shown[each] == shown[label]}

@@ -8,7 +8,8 @@ from bokeh.models import ColumnDataSource, FactorRange, FixedTicker, Range1d
 from bokeh.plotting import figure
 from bokeh.transform import dodge
 
-from playground.session import CANDIDATES, ESTIMATORS, FEWEST, ORACLE, POLICIES, UNIFORM, Session
+from playground.catalogue import CANDIDATES
+from playground.session import ESTIMATORS, FEWEST, ORACLE, POLICIES, UNIFORM, Session
 from recbandits.evaluation import regret
 
 COLOURS, REFERENCE, OFFSETS = {"A": "#2b6cb0", "B": "#c05621"}, "#718096", {"A": 0.15, "B": -0.15}

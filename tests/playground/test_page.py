@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 import websocket
 
+from playground.catalogue import CANDIDATES, Catalogue
 from playground.export import Choices, export
 from playground.pictures import POINTS
-from playground.session import CANDIDATES, Catalogue
 from recbandits.data import movielens, synthetic
 from tests.browser import browser  # noqa: F401
 from tools.lock import ROOT
@@ -46,7 +46,7 @@ def url(tmp_path_factory):
 @pytest.fixture
 def page(browser):  # noqa: F811
     """A page of the browser on which no error may happen; `page.hosts` are those of its requests."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1950})
+    context = browser.new_context(viewport={"width": 1280, "height": 2080})
     page = context.new_page()
     page.set_default_timeout(30_000)
     page.hosts, problems = set(), []

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from playground.session import AGENTS, CANDIDATES, FEWEST, GREEDY, ORACLE, UNIFORM, Catalogue, Session, Settings
+from playground.catalogue import CANDIDATES, Catalogue
+from playground.learner import AGENTS, Settings
+from playground.session import FEWEST, GREEDY, ORACLE, UNIFORM, Session
 from recbandits.agents.linear import arm_inputs
 from recbandits.evaluation import evaluate, regret
 from recbandits.training import simulate
