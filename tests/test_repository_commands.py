@@ -7,7 +7,7 @@ import subprocess
 
 from tools.lock import ROOT
 
-COMMANDS = ["help", "run", "test", "images", "lab", "lint", "lock", "bench", "refresh", "loop", "demo", "smoke", "clean"]
+COMMANDS = "help run test images lab lint lock bench refresh loop demo smoke clean".split()
 
 
 def make(*arguments):
