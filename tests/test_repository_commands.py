@@ -7,7 +7,9 @@ import subprocess
 
 from tools.lock import ROOT
 
-COMMANDS = "help run test images lab lint lock bench refresh loop demo smoke clean".split()
+COMMANDS = [
+    "help", "run", "test", "images", "lab", "lint", "lock", "bench", "refresh", "loop", "demo", "smoke", "clean",
+]  # fmt: skip
 
 
 def make(*arguments):
