@@ -48,7 +48,7 @@ def page(browser):  # noqa: F811
     """A page of the browser on which no error may happen; `page.hosts` are those of its requests."""
     context = browser.new_context(viewport={"width": 1280, "height": 2080})
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     page.hosts, problems = set(), []
     page.on("request", lambda request: page.hosts.add(urlsplit(request.url).netloc))
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -62,6 +62,12 @@ def status(page, count):
     sentence = page.get_by_text(re.compile(rf"^\s*Interactions: {count:,}\. Next: "))
     sentence.wait_for()
     return sentence.inner_text()
+
+
+def assert_it_fits_a_telephone(page):
+    """Nothing is wider than 390 px."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function("document.documentElement.scrollWidth <= 390")
 
 
 def answer(url, headers=None, path=None):
@@ -128,8 +134,7 @@ def test_a_person_rates_replays_and_compares_agents(url, page):
         status(page, 1002)
         assert (summaries.nth(1).inner_text() == second) == (name != "noise")
 
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert_it_fits_a_telephone(page)
     assert page.hosts == {urlsplit(url).netloc}
 
 
@@ -194,5 +199,9 @@ def test_the_exported_page_selects_among_its_runs_without_a_server(tmp_path, pag
     page.get_by_label("agent").nth(1).select_option("LinUCB")
     page.get_by_text(second).wait_for(state="detached")
     assert summary.first.inner_text() == first
-    page.get_by_role("slider").filter(visible=True).first.press("End")
+    assert page.get_by_role("cell", name="50", exact=True).count() == 2
+    page.get_by_role("slider").nth(1).press("Home")  # of the interactions: from 50 to 10
+    page.get_by_role("cell", name="10", exact=True).nth(1).wait_for()
+    assert page.get_by_role("cell", name="50", exact=True).count() == 0
+    assert_it_fits_a_telephone(page)
     assert page.hosts == {""}
