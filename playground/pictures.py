@@ -23,7 +23,7 @@ COLUMNS = {
     "estimates": ("y", "value", "low", "high", "truth"),
 }
 TEXTS = ("shown", "summary", "log")
-POINTS, LOG_ROWS = 100, 6
+POINTS, LOG_ROWS = 60, 6
 _HEADERS = [4 * number for number in reversed(range(1, len(POLICIES) + 1))]  # rows of the names of policies
 _ESTIMATES = [header - number - 1 for header in _HEADERS for number in range(len(ESTIMATORS))]
 
@@ -48,9 +48,10 @@ def view(session: Session, label: str) -> dict:
 
 def view_runs(runs: pd.DataFrame, label: str) -> dict:
     """Return the curves of an agent's regret and of the references, and its summary; with intervals over seeds."""
-    ends = np.unique(np.linspace(1, runs["interactions"].max(), POINTS).astype(int))
-    curves = regret.curve(runs[runs["interactions"].isin(ends)], "cumulative_regret").groupby("agent")
     policies = {"regret": label, UNIFORM: UNIFORM, ORACLE: ORACLE}
+    ends = np.unique(np.linspace(1, runs["interactions"].max(), POINTS).astype(int))
+    shown = runs[runs["interactions"].isin(ends) & runs["agent"].isin(policies.values())]
+    curves = regret.curve(shown, "cumulative_regret").groupby("agent")
     result = {name: curves.get_group(policy)[[*_CURVE]].to_dict("list") for name, policy in policies.items()}
     mean, low, high = regret.summary(runs).loc[label, ["regret", "regret_low", "regret_high"]]
     interval = "" if np.isnan(low) else f" ({low:.3f} to {high:.3f})"
