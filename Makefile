@@ -6,7 +6,7 @@ IMAGES    ?= serve train lab
 PYTHON    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test images lab lint lock bench site refresh loop smoke clean environment
+.PHONY: help run test images lab lint lock bench site refresh loop demo smoke clean environment
 
 help:  ## Show this help
 	@echo "Usage: make COMMAND [PROFILE=quick|full] [NOTEBOOKS='01*']"
@@ -49,6 +49,9 @@ refresh: environment  ## Execute the notebooks on MovieLens 100K and commit-read
 
 loop: environment  ## Serve, log, learn, judge and release, live, until Ctrl-C or for ROUNDS re-trainings
 	@exec $(PYTHON) -m recbandits.loop --profile '$(PROFILE)' $(if $(ROUNDS),--rounds '$(ROUNDS)')
+
+demo: environment  ## Open the playground: rate movies, and watch two agents learn
+	@exec $(PYTHON) -m playground
 
 smoke: environment  ## Try all of it on Google Cloud for about a dollar, and remove it: make smoke PROJECT=id
 	@$(PYTHON) -m tools.smoke '$(PROJECT)'

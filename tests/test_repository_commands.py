@@ -7,7 +7,7 @@ import subprocess
 
 from tools.lock import ROOT
 
-WORK = ["run", "test", "images", "lab", "lint", "lock", "bench", "site", "refresh", "loop", "smoke"]
+WORK = ["run", "test", "images", "lab", "lint", "lock", "bench", "site", "refresh", "loop", "demo", "smoke"]
 COMMANDS = ["help", *WORK, "clean"]
 
 

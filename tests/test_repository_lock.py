@@ -154,11 +154,11 @@ def imported(source):
 
 def test_whatever_is_imported_is_declared():
     """Else it is there only as long as another package happens to need it."""
-    folders = ("src", "tools", "tests", "benchmarks", "site", "04-pipelines")
+    folders = ("src", "playground", "tools", "tests", "benchmarks", "site", "04-pipelines")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     sources = [path.read_text(encoding="utf-8") for path in files]
     sources += [cell.source for path in find_notebooks() for cell in code_cells(read(path))]
-    ours = {path.stem for path in files} | {"recbandits", "tests", "tools", "benchmarks", "src"}
+    ours = {path.stem for path in files} | {"recbandits", "playground", "tests", "tools", "benchmarks", "src"}
     names = {name for source in sources for name in imported(source)} - ours - sys.stdlib_module_names
     declared = {canonicalize_name(requirement.name) for requirement in DIRECT[LOCK]}
     packages = importlib.metadata.packages_distributions()

@@ -1,0 +1,1 @@
+"""The playground: one local page on which two agents learn from your ratings and from simulated users."""
