@@ -11,7 +11,17 @@ from tools.lock import ROOT
 
 TEXT = PAGE.read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| ([\w.-]+) \| ([\w.+]+) \| ([^|]+) \| ([\w, -]+) \|$", TEXT, flags=re.M)[1:]
-PERMISSIVE = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "MIT-CMU", "PSF-2.0"}
+PERMISSIVE = {
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "LicenseRef-BSD",
+    "MIT",
+    "MIT-0",
+    "MIT-CMU",
+    "PSF-2.0",
+}
 FILE_COPYLEFT = {"certifi", "fqdn", "hypothesis", "pathspec", "tqdm"}  # MPL-2.0, each named on the page
 
 
