@@ -28,7 +28,9 @@ def unfit(rows):
 
 
 def test_every_locked_package_is_listed_with_the_files_that_lock_it():
-    listed = {f"{name}=={version}": re.sub(r"\blab\b", "requirements", sets).split(", ") for name, version, _, sets in ROWS}
+    listed = {
+        f"{name}=={version}": re.sub(r"\blab\b", "requirements", sets).split(", ") for name, version, _, sets in ROWS
+    }
     assert listed == find_sets(), "run python -m tools.licences"
 
 
