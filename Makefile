@@ -42,6 +42,7 @@ bench: environment  ## Run all benchmarks; PROFILE=full measures the tables of t
 
 site: environment  ## Write notebooks, pages and the public API as a book to build/site/
 	@$(PYTHON) -m sphinx -q -W --keep-going -c site . build/site -d build/doctrees
+	@$(PYTHON) -m playground --export build/site/playground.html
 	@echo build/site/index.html
 
 refresh: environment  ## Execute the notebooks on MovieLens 100K and commit-ready clean them in place

@@ -138,10 +138,12 @@ def skip_field(app, what, name, member, skip, options):
     return True if type(member).__name__ == "_tuplegetter" else None
 
 
-def add_contents(app, name, source):
-    """Append the table of contents to the README, which is the first page."""
+def add_to_source(app, name, source):
+    """Append the table of contents to the README, the first page, and a link to the exported playground to its page."""
     if name == root_doc:
         source[0] += (ROOT / "site" / "contents.md").read_text(encoding="utf-8")
+    elif name == "docs/playground":
+        source[0] += '\n<p><a href="../playground.html">Open this page.</a></p>\n'
 
 
 def hide_source(app, name, template, context, doctree):
@@ -164,6 +166,6 @@ def setup(app):
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("config-inited", write_api)
     app.connect("autodoc-skip-member", skip_field)
-    app.connect("source-read", add_contents)
+    app.connect("source-read", add_to_source)
     app.connect("html-page-context", hide_source)
     app.connect("build-finished", copy_first_page)

@@ -12,6 +12,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
+from playground.catalogue import Catalogue
+from playground.export import Choices, export
+from recbandits.data import synthetic
 from tests.test_readme import track
 from tools.lock import ROOT
 from tools.notebooks import find_notebooks
@@ -24,7 +27,7 @@ SHOWN = ["README", "01-online-bandit-simulation/01a-train-bandit-mf-env-simulati
 # Problems of the page that is open. Prices such as US$ 5 are no formulas.
 PROBLEMS = r"""() => {
   const { images, documentElement: root } = document;
-  const text = document.querySelector("article").cloneNode(true);
+  const text = (document.querySelector("article") ?? document.body).cloneNode(true);
   text.querySelectorAll("pre, code, math, script, style").forEach(node => node.remove());
   return [
     ...[...images].filter(image => !image.complete || !image.naturalWidth).map(image => `picture ${image.src}`),
@@ -44,12 +47,14 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Build the site as `make site` does, where a warning is an error; return its folder."""
+    """Build the site as `make site` does, where a warning is an error, with few runs in the playground."""
     folder = tmp_path_factory.mktemp("site")
     options = ["-q", "-W", "--keep-going", "-c", "site", "-d", str(folder / "doctrees")]
     command = [sys.executable, "-m", "sphinx", *options, ".", str(folder / "html")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    choices = Choices(rates=("0.1",), alphas=("1",), noises=("0.5",), steps=("10",), seeds=2)
+    export(folder / "html" / "playground.html", Catalogue(synthetic.generate()), choices)
     return folder / "html"
 
 
