@@ -37,7 +37,7 @@ LAYERS = [
 project, version, author = "RecBandits", PROJECT["version"], "RecBandits"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "README"
-include_patterns = ["README.md", "*.ipynb", "0*/**", "learning/*.md", "docs/*.md", "site/api/*.rst"]
+include_patterns = ["*.md", "*.ipynb", "0*/**", "learning/*.md", "docs/*.md", "site/api/*.rst"]
 exclude_patterns = ["**/artifacts", "**/.ipynb_checkpoints"]
 
 nb_execution_mode = "off"

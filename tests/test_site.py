@@ -53,7 +53,7 @@ def site(tmp_path_factory):
     command = [sys.executable, "-m", "sphinx", *options, ".", str(folder / "html")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    choices = Choices(rates=("0.1",), alphas=("1",), noises=("0.5",), steps=("10",), seeds=2)
+    choices = Choices(rates=("0.1", "0.3"), alphas=("1",), noises=("0.5",), steps=("10",), seeds=2)
     export(folder / "html" / "playground.html", Catalogue(synthetic.generate()), choices)
     return folder / "html"
 
@@ -160,7 +160,7 @@ def test_every_page_opens_wide_and_narrow_without_a_problem(pages, address, brow
     for path in pages:
         for size in (WIDE, NARROW):
             page.set_viewport_size(size)
-            if size is WIDE:
+            if size is WIDE or path == "playground.html":  # a script lays that one out
                 page.goto(address + path)
             found += page.evaluate(PROBLEMS)
         formulas += page.locator("math").count()
