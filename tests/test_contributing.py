@@ -1,6 +1,7 @@
 """The examples of CONTRIBUTING.md are short, and what they add satisfies the contracts of the package's own parts."""
 
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.notebooks import test_notebook_rules as rules
 from tests.platforms.test_local import TestLocal as LocalContract
 from tests.test_markdown import BLOCK, run_blocks
 from tests.videos import SECONDS, make_tables, write_tables
+from tools import badges
 from tools.lock import ROOT
 from tools.notebooks import markdown, read
 from tools.refresh_notebooks import refresh
@@ -143,8 +145,10 @@ class TestPlatform(LocalContract):
 
 def test_the_notebook_runs_and_passes_the_rules(names, folder):
     notebook = folder / "02h-clicks.ipynb"
+    shutil.copy(ROOT / "pyproject.toml", folder)  # has the address for the links
+    badges.write(notebook, root=folder)
     refresh([notebook], folder / "build", root=folder)
-    assert read(notebook).cells[2].outputs[0].text == "42\n"
+    assert read(notebook).cells[3].outputs[0].text == "42\n"
     checks = [
         check for name, check in vars(rules).items() if name.startswith("test_") and name != "test_names_are_unique"
     ]

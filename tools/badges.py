@@ -60,7 +60,7 @@ def write(path, root=ROOT):
     header, *rest = [cell for cell in notebook.cells if COLAB not in tags(cell)]
     header.source = LINKS.sub("", header.source) + "\n\n" + links(repository, place)
     setup = nbformat.v4.new_code_cell(SETUP.format(address=repository, folder=place.parent.as_posix()), id=COLAB)
-    setup.metadata["tags"] = [COLAB]
+    setup.metadata["tags"] = [COLAB, "remove-cell"]  # the latter leaves it out of the site
     notebook.cells = [header, setup, *rest]
     path.write_text(nbformat.writes(clean(notebook)) + "\n", encoding="utf-8")
 
