@@ -11,6 +11,8 @@ from tools.notebooks import ROOT, code_cells, find_notebooks, picture, read, tag
 from tools.outputs import PICTURE_LIMIT, clean, complaints
 from tools.refresh_notebooks import check_data, refresh, write_cover
 
+OTHERS = {"scaling", "serving-profile", "playground"}  # pictures of benchmarks and of the playground
+
 
 def showing(*outputs):
     return new_notebook(cells=[new_code_cell("1", outputs=list(outputs))])
@@ -121,7 +123,7 @@ def test_the_picture_of_the_cover_is_put_where_a_readme_can_show_it(tmp_path):
 
 def test_the_pictures_in_docs_are_those_of_the_notebooks():
     covered = {path.stem: picture(read(path)) for path in find_notebooks() if has_cover(path)}
-    found = [path for path in (ROOT / "docs").glob("*.png") if path.stem not in {*DIAGRAMS, "scaling", "playground"}]
+    found = [path for path in (ROOT / "docs").glob("*.png") if path.stem not in {*DIAGRAMS, *OTHERS}]
     files = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in found}
     assert files == {name: image.replace("\n", "") for name, image in covered.items()}
 

@@ -24,8 +24,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Sequence
 from datetime import datetime
-
-from recbandits.serving.decisions import Recommendation
+from typing import Any
 
 _MAX_PAUSE = 3.2  # seconds between two attempts
 _SPOOL_PAUSE = 5.0  # seconds until a spool that another process has is tried again
@@ -69,13 +68,13 @@ class Outbox:
         if open_spool is not None:
             self._start()
 
-    def record(self, requests: Sequence[Sequence[Recommendation]], when: datetime) -> list[bool]:
+    def record(self, requests: Sequence[Sequence[Any]], when: datetime) -> list[bool]:
         """Keep or drop decisions as `put` does; see `DirectLog.record`. What is dropped is weighted by others: True."""
         for decision in (each for decisions in requests for each in decisions):
             self.put(decision, when)
         return [True] * len(requests)
 
-    def put(self, decision: Recommendation, when: datetime) -> None:
+    def put(self, decision: Any, when: datetime) -> None:
         """Keep a decision or drop it; never waits, and never raises because of the sink.
 
         Args:
@@ -263,7 +262,7 @@ class DirectLog:
     def __init__(self, sink):
         self._sink, self._delivered, self._failed = sink, 0, 0
 
-    def record(self, requests: Sequence[Sequence[Recommendation]], when: datetime) -> list[bool]:
+    def record(self, requests: Sequence[Sequence[Any]], when: datetime) -> list[bool]:
         """Keep the decisions of requests in one write; after a failure each request by itself, all or none of it.
 
         Args:
