@@ -111,9 +111,9 @@ def draw(stacks):
                 continue
             colour = PACKAGES.get(package_of(function).partition(".")[0], REFERENCE)
             ax.barh(depth, samples / total, 1.0, start / total, color=colour, alpha=0.6, edgecolor="white", lw=0.5)
-            name, room = function.partition(" (")[0], int(samples / total * 180)  # characters
-            label = name if len(name) <= room else name.rpartition(".")[2][:room]
-            if room > 2:
+            name, length = function.partition(" (")[0], int(samples / total * 180)  # characters
+            label = name if len(name) <= length else name.rpartition(".")[2][:length]
+            if length > 2:
                 ax.text(start / total, depth, f" {label}", va="center", fontsize=6)
         ax.invert_yaxis()
         ax.set(xlim=(0, 1), xlabel="share of the time in Python", yticks=[])

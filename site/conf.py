@@ -19,20 +19,7 @@ ROOT = Path(__file__).parent.parent
 API = ROOT / "site" / "api"  # git ignores it: a page for each layer, which `write_api` makes
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
-LAYERS = [
-    "records",
-    "data",
-    "exploration",
-    "evaluation",
-    "serving",
-    "environments",
-    "agents",
-    "agents.ranking",
-    "training",
-    "plots",
-    "platforms",
-    "loop",
-]
+LAYERS = [path.parent.name for path in sorted((ROOT / "src" / "recbandits").glob("*/__init__.py"))] + ["agents.ranking"]
 
 project, version, author = "RecBandits", PROJECT["version"], "RecBandits"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]

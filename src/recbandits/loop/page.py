@@ -151,7 +151,7 @@ def last_values(values: pd.DataFrame) -> pd.DataFrame:
 def gain_sentence(values: pd.DataFrame, rounds: pd.DataFrame) -> str:
     """Say how much better the last policy is than the first, from `true_values`."""
     row = values[values["learner"] == "learning"].iloc[-1]
-    first, last = (rounds["version"].iloc[place][:8] for place in (0, -1))
+    first, last = (rounds["version"].iloc[number][:8] for number in (0, -1))
     interval = f"95 % interval {row.gain_low:+.3f} to {row.gain_high:+.3f}"
     difference = f"Its expected reward less that of the first policy, {first}: {row.gain:+.3f}, {interval}."
     return f"After {len(rounds) - 1} re-trainings {last} serves. {difference}"

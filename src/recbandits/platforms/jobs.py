@@ -180,8 +180,8 @@ class Study:
     seed: int = 0
 
     def __post_init__(self):
-        found = self.parameters.values() if isinstance(self.parameters, dict) else ()
-        kinds = found and all(isinstance(value, Float | Integer | Choice) for value in found)
+        ranges = self.parameters.values() if isinstance(self.parameters, dict) else ()
+        kinds = ranges and all(isinstance(value, Float | Integer | Choice) for value in ranges)
         _require(self, "parameters", kinds, "a dict to Float, Integer or Choice, at least one")
         _require(self, "seed", type(self.seed) is int and self.seed >= 0, "a whole number of 0 or more")
         for name in ("trials", "parallel"):

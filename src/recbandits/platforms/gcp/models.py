@@ -49,9 +49,9 @@ def have_model(
         if directory is not None:
             storage.upload(config, directory, uri.removeprefix(f"gs://{config.bucket}/"))
         try:
-            place = {"parent_model": kind(full).resource_name}
+            identity = {"parent_model": kind(full).resource_name}
         except NotFound:
-            place = {"model_id": config.base}
-        return kind.upload(**settings, **place)
+            identity = {"model_id": config.base}
+        return kind.upload(**settings, **identity)
 
     return have(lambda: kind(f"{full}@{alias}"), upload)

@@ -66,23 +66,24 @@ class BigQueryWarehouse(Warehouse):
         if expiry is not None and not expiry > 0:
             raise ValueError(f"expiry must be a positive number of days, got {expiry!r}")
         for table in sql.TABLES.values():
-            wanted = bigquery.Table(f"{self._dataset}.{table.name}", _schema(table))
-            wanted.time_partitioning = _partitions(table, expiry)
-            wanted.clustering_fields = [table.key[0]]
-            present = self._have(wanted)
-            if expiry is not None and present.time_partitioning != wanted.time_partitioning:
-                present.time_partitioning = wanted.time_partitioning
-                with explained(f"table {wanted.reference}"):
-                    self.client.update_table(present, ["time_partitioning"])
+            definition = bigquery.Table(f"{self._dataset}.{table.name}", _schema(table))
+            definition.time_partitioning = _partitions(table, expiry)
+            definition.clustering_fields = [table.key[0]]
+            existing = self._have(definition)
+            if expiry is not None and existing.time_partitioning != definition.time_partitioning:
+                existing.time_partitioning = definition.time_partitioning
+                with explained(f"table {definition.reference}"):
+                    self.client.update_table(existing, ["time_partitioning"])
         view = bigquery.Table(f"{self._dataset}.decisions")
         view.view_query = sql.VIEW.format(dataset=f"`{self._config.project}`.{self._config.dataset}.")
         self._have(view)
 
-    def _have(self, wanted):
-        wanted.labels = self._config.labels
-        with explained(f"table {wanted.reference}"):
+    def _have(self, definition):
+        definition.labels = self._config.labels
+        with explained(f"table {definition.reference}"):
             return have(
-                lambda: self.client.get_table(wanted.reference), lambda: self.client.create_table(wanted, retry=None)
+                lambda: self.client.get_table(definition.reference),
+                lambda: self.client.create_table(definition, retry=None),
             )
 
     def query(self, text: str, parameters: dict | None = None) -> pa.Table:

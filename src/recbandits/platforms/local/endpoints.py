@@ -138,16 +138,16 @@ class LocalEndpoint(SplitEndpoint):
         """
         version, (present, state) = load(policy).version, self._read()
         release = with_version(present, version, traffic_percentage)
-        place = self._storage / versions.POLICIES / version
-        new = not place.exists()
-        if new or not _is_copy(place, version):
-            with checks.replacing(place) as draft:
+        copy = self._storage / versions.POLICIES / version
+        new = not copy.exists()
+        if new or not _is_copy(copy, version):
+            with checks.replacing(copy) as draft:
                 shutil.copytree(policy, draft)
         try:
             self._write(release, state)
         except PlatformError:
             if new:
-                shutil.rmtree(place)
+                shutil.rmtree(copy)
             raise
         return version
 

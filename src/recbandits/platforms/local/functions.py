@@ -171,19 +171,19 @@ def call(target: Callable, messages: LocalMessages, topic: str, subscription: st
 
 def _call_once(target, messages, topic, subscription, limit, stop):
     """Call a function with the messages that are due; their number."""
-    taken, done, failed = messages.take(subscription, limit), [], []
-    for message in taken:
+    batch, done, failed = messages.take(subscription, limit), [], []
+    for message in batch:
         try:
             target(event(message, topic, subscription))
             done.append(message.number)
         except Exception:  # whatever it was, the message comes again
             traceback.print_exc()
             failed.append(message)
-    if taken:
+    if batch:
         messages.settle(subscription, done, failed)
     else:
         stop.wait(_POLL)
-    return len(taken)
+    return len(batch)
 
 
 def load(source: Path, target: str) -> Callable:

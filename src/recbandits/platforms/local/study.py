@@ -109,14 +109,14 @@ class LocalStudy:
         """Run what is missing, as many trials at a time as there are cores; the caller holds the lock."""
         size, failures, search = min(study.parallel, count_cores()), 0, self._search(study)
         while not self._stopped():
-            started = [trial for trial in search.get_trials() if not trial.state.is_finished()]
-            if not started:
+            unfinished = [trial for trial in search.get_trials() if not trial.state.is_finished()]
+            if not unfinished:
                 missing = study.trials - sum(trial.state == "succeeded" for trial in self.trials())
                 if missing <= 0:
                     return
                 search.add_trials(propose(study, search.get_trials(), min(study.parallel, missing)))
                 continue
-            group = started[:size]
+            group = unfinished[:size]
             for proposal in group:
                 self._start_trial(study, proposal)
             for proposal in group:

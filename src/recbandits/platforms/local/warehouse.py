@@ -48,11 +48,11 @@ class LocalWarehouse(Warehouse):
         """See `Warehouse.query`."""
         with _explained(self._database.file):
             statement, names = translated(text)
-            given = {name: value for name, value in (parameters or {}).items() if name in names}
+            values = {name: value for name, value in (parameters or {}).items() if name in names}
             with self._lock:
                 copy = self._updated_copy()
                 _require_query(copy, statement)
-                return copy.sql(statement, params=given).to_arrow_table()
+                return copy.sql(statement, params=values).to_arrow_table()
 
     def _merge(self, groups):
         with self._database.write() as connection:
@@ -65,10 +65,10 @@ class LocalWarehouse(Warehouse):
             return connection.total_changes - before
 
     def _delete(self, statements, parameters):
-        given = {name: _microseconds(value) if name == "time" else value for name, value in parameters.items()}
+        values = {name: _microseconds(value) if name == "time" else value for name, value in parameters.items()}
         with self._database.write() as connection:
             for statement in statements:
-                connection.execute(statement, given)
+                connection.execute(statement, values)
             (state,) = connection.execute("PRAGMA user_version").fetchone()
             connection.execute(f"PRAGMA user_version = {state + 1}")
 
