@@ -127,7 +127,8 @@ def test_it_chooses_as_tf_agents_linucb_on_well_conditioned_data(alpha):
     )
 
 
-def test_the_first_of_tied_arms_is_taken_and_a_masked_arm_never():
+def test_the_first_of_tied_arms_is_served_a_random_one_collects_and_a_masked_arm_never():
+    """Of 9,000 rows with three masks each arm that ties gets its share, within 5 standard errors."""
     spec = (tensor_spec.TensorSpec([2], tf.float32), tensor_spec.BoundedTensorSpec([3], tf.int32, 0, 1))
 
     class Specs:
@@ -138,26 +139,49 @@ def test_the_first_of_tied_arms_is_taken_and_a_masked_arm_never():
             return tensor_spec.BoundedTensorSpec([], tf.int32, 0, 2)
 
     agent = make_agent("linucb", Specs())
-    masks = tf.constant([[1, 1, 1], [0, 1, 1], [0, 0, 1]])
-    time_step = ts.restart((tf.ones([3, 2]), masks), batch_size=3)
-    np.testing.assert_array_equal(agent.collect_policy.action(time_step).action, [0, 1, 2])
-    np.testing.assert_array_equal(agent.policy.action(time_step).action, [0, 1, 2])
+    masks = tf.constant([[1, 1, 1], [0, 1, 1], [0, 0, 1]] * 3000)
+    observation = (tf.ones([9000, 2]), masks)
+    time_step = ts.restart(observation, batch_size=9000)
+    np.testing.assert_array_equal(agent.policy.action(time_step).action[:3], [0, 1, 2])
+    expected = np.array([[1 / 3, 1 / 3, 1 / 3], [0, 1 / 2, 1 / 2], [0, 0, 1]])
+    np.testing.assert_allclose(agent.collect_policy.probabilities(observation)[:3], expected, rtol=1e-6)
+    action = agent.collect_policy.action(time_step).action.numpy().reshape(3000, 3)
+    shares = np.array([(action == arm).mean(axis=0) for arm in range(3)]).T
+    np.testing.assert_allclose(shares, expected, atol=5 * np.sqrt(0.25 / 3000))
+    assert (shares[expected == 0] == 0).all()
+
+
+@pytest.mark.parametrize(("arms", "size", "batch"), [(2, 1, 1), (3, 7, 5), (20, 21, 8), (100, 20, 128), (1682, 9, 33)])
+def test_arms_without_data_have_the_same_score_to_the_bit(arms, size, batch):
+    """Else rounding would break the tie, and the same arm might win it in every row."""
+    x = np.random.default_rng(arms).normal(size=(batch, size)).astype(np.float32)
+    mean, width = LinearModel(size, arms, tikhonov=0.001).estimate(tf.constant(x))
+    assert (np.ptp(mean, axis=1) == 0).all()
+    assert (np.ptp(width, axis=1) == 0).all()
 
 
 def test_scoring_in_float32_reaches_the_regret_of_a_float64_reference(movielens):
-    """Ill-conditioned on purpose (tikhonov 0.001): LinUCB in plain NumPy on the same 5 streams of 10,000 users."""
+    """Ill-conditioned on purpose (tikhonov 0.001): LinUCB in plain NumPy on the same 5 streams of 10,000 users.
+
+    Both begin with one reward of each arm, so that no arms tie.
+    """
     environment = MovieLensEnvironment(svd(movielens.ratings, rank=20, num_movies=20), num_actions=20, batch_size=8)
-    regret = totals(simulate(environment, LinUCB(), steps=1250, seeds=range(5), points=1))["regret"]
-    reference = [reference_regret(environment, seed, LinUCB(), steps=1250) for seed in range(5)]
-    assert regret.mean() == pytest.approx(np.mean(reference), rel=0.02)
+    regret, reference = [], []
+    for seed in range(5):
+        x, reward = np.eye(20, dtype=np.float32), np.full(20, 3.0, np.float32)
+        agent = make_agent("linucb", environment, seed)
+        agent.model.update(tf.constant(x), tf.range(20), tf.constant(reward))
+        regret.append(simulate(environment, agent, steps=1250, seeds=[seed], points=1)["regret"].item())
+        reference.append(reference_regret(environment, seed, LinUCB(), 1250, x, reward))
+    assert np.mean(regret) == pytest.approx(np.mean(reference), rel=0.02)
 
 
-def reference_regret(environment, seed, parameters, steps):
-    """Mean expected regret of LinUCB in NumPy and float64, written down from the definition."""
+def reference_regret(environment, seed, parameters, steps, x, reward):
+    """Mean expected regret of LinUCB in NumPy and float64, from one x and reward of each arm, by the definition."""
     environment.restart(seed)
     size = environment.observation_spec().shape[0]
-    A = np.stack([parameters.tikhonov * np.eye(size)] * environment.num_actions)
-    b, inverse = np.zeros((environment.num_actions, size)), np.linalg.inv(A)
+    A = parameters.tikhonov * np.eye(size) + x[:, :, None] * x[:, None, :]
+    b, inverse = reward[:, None] * x, np.linalg.inv(A)
     read, regret = tf.function(lambda: environment.batch()[:3:2]), 0.0
     for _ in range(steps):
         x, expected = (tensor.numpy().astype(float) for tensor in read())

@@ -12,7 +12,7 @@ NETWORKS = ("common_tower", "dot_product")
 
 @dataclass(frozen=True)
 class LinUCB:
-    """Linear upper confidence bound: estimate plus `alpha` widths (Li et al. 2010).
+    """Linear upper confidence bound: estimate plus `alpha` widths (Li et al. 2010), ties broken at random.
 
     Args:
       alpha: widths added to the estimate, 0 or more; 0 is greedy.
