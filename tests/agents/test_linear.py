@@ -13,7 +13,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
 from recbandits.agents.factory import make_agent
-from recbandits.agents.linear import LinearModel
+from recbandits.agents.linear import LinearModel, make_linear_agent
 from recbandits.agents.parameters import LinUCB
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.environments.factorization import svd
@@ -163,25 +163,24 @@ def test_arms_without_data_have_the_same_score_to_the_bit(arms, size, batch):
 def test_scoring_in_float32_reaches_the_regret_of_a_float64_reference(movielens):
     """Ill-conditioned on purpose (tikhonov 0.001): LinUCB in plain NumPy on the same 5 streams of 10,000 users.
 
-    Both begin with one reward of each arm, so that no arms tie.
+    Both take the first of tied arms, so that no draw makes a difference.
     """
     environment = MovieLensEnvironment(svd(movielens.ratings, rank=20, num_movies=20), num_actions=20, batch_size=8)
-    regret, reference = [], []
-    for seed in range(5):
-        x, reward = np.eye(20, dtype=np.float32), np.full(20, 3.0, np.float32)
-        agent = make_agent("linucb", environment, seed)
-        agent.model.update(tf.constant(x), tf.range(20), tf.constant(reward))
-        regret.append(simulate(environment, agent, steps=1250, seeds=[seed], points=1)["regret"].item())
-        reference.append(reference_regret(environment, seed, LinUCB(), 1250, x, reward))
+    specs = environment.time_step_spec(), environment.action_spec()
+    regret = [
+        simulate(environment, make_linear_agent(*specs, random_ties=False), 1250, [seed], points=1)["regret"].item()
+        for seed in range(5)
+    ]
+    reference = [reference_regret(environment, seed, LinUCB(), steps=1250) for seed in range(5)]
     assert np.mean(regret) == pytest.approx(np.mean(reference), rel=0.02)
 
 
-def reference_regret(environment, seed, parameters, steps, x, reward):
-    """Mean expected regret of LinUCB in NumPy and float64, from one x and reward of each arm, by the definition."""
+def reference_regret(environment, seed, parameters, steps):
+    """Mean expected regret of LinUCB in NumPy and float64, written down from the definition."""
     environment.restart(seed)
     size = environment.observation_spec().shape[0]
-    A = parameters.tikhonov * np.eye(size) + x[:, :, None] * x[:, None, :]
-    b, inverse = reward[:, None] * x, np.linalg.inv(A)
+    A = np.stack([parameters.tikhonov * np.eye(size)] * environment.num_actions)
+    b, inverse = np.zeros((environment.num_actions, size)), np.linalg.inv(A)
     read, regret = tf.function(lambda: environment.batch()[:3:2]), 0.0
     for _ in range(steps):
         x, expected = (tensor.numpy().astype(float) for tensor in read())

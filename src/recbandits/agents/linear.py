@@ -26,6 +26,7 @@ def make_linear_agent(
     tikhonov: float = 0.001,
     gamma: float = 1.0,
     thompson: bool = False,
+    random_ties: bool = True,
     seed: int = 0,
     number: int = 0,
 ) -> BanditAgent:
@@ -35,10 +36,11 @@ def make_linear_agent(
       time_step_spec: of the environment; observations are [context] or a dict of `global` and `per_arm`, with a mask or
         without.
       action_spec: of the environment, int32 from 0.
-      alpha: confidence widths that are added to the estimates when data are collected, with ties broken at random.
+      alpha: confidence widths that are added to the estimates when data are collected.
       tikhonov: as in `LinearModel`.
       gamma: likewise.
       thompson: multiply `alpha` by a standard normal draw for each user and arm.
+      random_ties: whether LinUCB, while it collects data, takes one of tied arms at random, not the first one.
       seed: of the draws.
       number: of this agent among those that share a seed.
 
@@ -60,7 +62,7 @@ def make_linear_agent(
     make = partial(BanditAgent, time_step_spec, action_spec, seed, score_mean, model=model, number=number)
     if thompson:
         return make(score_sample, make_collect_policy=partial(ScoringPolicy, random_scores="LinTS"))
-    return make(score_bound, make_collect_policy=RandomTiesPolicy)
+    return make(score_bound, make_collect_policy=RandomTiesPolicy if random_ties else ScoringPolicy)
 
 
 class RandomTiesPolicy(ScoringPolicy):
