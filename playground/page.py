@@ -39,7 +39,8 @@ class Page:
         self.catalogue = catalogue
         self.sources = {label: pictures.make_sources() for label in DEFAULTS}
         self.texts = {label: [_text(name) for name in pictures.TEXTS] for label in DEFAULTS}
-        self.status, self.noise = _text("status"), make_slider("noise, standard deviation [rating points]", noises, "0.5", 250)
+        self.status = _text("status")
+        self.noise = make_slider("noise, standard deviation [rating points]", noises, "0.5", width=250)
         self.agents, self.rates, self.alphas = {}, {}, {}
         for label, settings in DEFAULTS.items():
             self.agents[label] = Select(title="agent", value=settings.agent, options=list(AGENTS), width=130)

@@ -205,5 +205,10 @@ def test_the_exported_page_selects_among_its_runs_without_a_server(tmp_path, pag
     page.get_by_role("slider").nth(1).press("Home")  # of the interactions: from 50 to 10
     page.get_by_role("cell", name="10", exact=True).nth(1).wait_for()
     assert page.get_by_role("cell", name="50", exact=True).count() == 0
+    filters = []
+    for scheme in ("light", "dark"):  # by inverted lightness
+        page.emulate_media(color_scheme=scheme)
+        filters.append(page.evaluate("getComputedStyle(document.documentElement).filter").partition("(")[0])
+    assert filters == ["none", "invert"]
     assert_it_fits_a_telephone(page)
     assert page.hosts == {""}
