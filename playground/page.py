@@ -12,7 +12,7 @@ from bokeh.models import Button, CategoricalSlider, CustomJS, Div, MultiChoice, 
 from playground import pictures
 from playground.catalogue import CANDIDATES, Catalogue
 from playground.learner import AGENTS, Settings
-from playground.session import Session
+from playground.session import FEWEST, Session
 
 DEFAULTS = {"A": Settings(), "B": Settings("linear model", exploration_rate=0.3)}
 RATES = ("0", "0.01", "0.02", "0.05", "0.1", "0.2", "0.3", "0.5", "1")
@@ -39,7 +39,8 @@ class Page:
         self.catalogue = catalogue
         self.sources = {label: pictures.make_sources() for label in DEFAULTS}
         self.texts = {label: [_text(name) for name in pictures.TEXTS] for label in DEFAULTS}
-        self.status, self.noise = _text("status"), make_slider("noise, standard deviation", noises, "0.5")
+        self.status = _text("status")
+        self.noise = make_slider("noise, standard deviation [rating points]", noises, "0.5", width=250)
         self.agents, self.rates, self.alphas = {}, {}, {}
         for label, settings in DEFAULTS.items():
             self.agents[label] = Select(title="agent", value=settings.agent, options=list(AGENTS), width=130)
@@ -62,8 +63,8 @@ class Page:
         """Put the page into a document; what the export lacks is None."""
         template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
         document.template, document.title = template, "RecBandits playground"
-        values = {"source": self.catalogue.source, "candidates": CANDIDATES, "is_static": description is None}
-        document.template_variables.update(values)
+        values = {"source": self.catalogue.source, "candidates": CANDIDATES, "fewest": FEWEST}
+        document.template_variables.update(values, is_static=description is None)
         roots = [_line(*controls, name="controls")]
         if description is not None:
             roots += [column(*description, name="description", **_WIDE), self.status]
@@ -137,7 +138,8 @@ class LivePage(Page):
                 group.active = None
             views = {label: pictures.view(self._session, label) for label in DEFAULTS}
             count, user = self._session.interactions, self._session.next_user()
-            self.show(views, f"Interactions: <b>{count:,}</b>. Next: {escape(user)}.")
+            advice = "Rate the movie of each agent below, or let the simulated user rate."
+            self.show(views, f"Interactions: <b>{count:,}</b>. Next: {escape(user)}. {advice}")
 
         self.status.text = "Computing …"
         self._document.add_timeout_callback(act, 30)  # milliseconds, in which the page gets the status
@@ -158,6 +160,9 @@ class LivePage(Page):
         if self._given.keys() == DEFAULTS.keys():
             ratings = self._given
             self._do(lambda: self._session.play(1, ratings))
+        else:
+            (other,) = DEFAULTS.keys() - self._given
+            self.status.text = f"Now rate the movie of agent {other}."
 
     def _change(self, label):
         self._session.change(label, self._settings(label))
@@ -186,9 +191,9 @@ class LivePage(Page):
         self._user.options = [("", "a random user each time"), *zip(map(str, users.index), users, strict=True)]
 
 
-def make_slider(title: str, values: tuple[str, ...], value: str) -> CategoricalSlider:
-    """Make a slider over some values."""
-    return CategoricalSlider(title=title, categories=list(values), value=value, width=190)
+def make_slider(title: str, values: tuple[str, ...], value: str, width: int = 190) -> CategoricalSlider:
+    """Make a slider over some values; the width in pixels has room for its title."""
+    return CategoricalSlider(title=title, categories=list(values), value=value, width=width)
 
 
 def _text(name):

@@ -126,11 +126,12 @@ def skip_field(app, what, name, member, skip, options):
 
 
 def add_to_source(app, name, source):
-    """Append the table of contents to the README, the first page, and a link to the exported playground to its page."""
+    """Add the table of contents to the README, the first page, and a link to the exported playground to its page."""
     if name == root_doc:
         source[0] += (ROOT / "site" / "contents.md").read_text(encoding="utf-8")
     elif name == "docs/playground":
-        source[0] += '\n<p><a href="../playground.html">Open this page.</a></p>\n'
+        link = '<p><a href="../playground.html">Open the playground with runs that were computed in advance.</a></p>'
+        source[0] = source[0].replace("\n", f"\n\n{link}\n", 1)
 
 
 def hide_source(app, name, template, context, doctree):

@@ -11,7 +11,7 @@ from tools.notebooks import ROOT, code_cells, find_notebooks, picture, read, tag
 from tools.outputs import PICTURE_LIMIT, clean, complaints
 from tools.refresh_notebooks import check_data, refresh, write_cover
 
-OTHERS = {"scaling", "serving-profile", "playground"}  # pictures of benchmarks and of the playground
+OTHERS = {"scaling", "serving-profile", "playground", "playground-agents"}  # of benchmarks and the playground
 
 
 def showing(*outputs):
