@@ -168,7 +168,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_whatever_is_imported_is_declared(name):
+def test_every_imported_package_is_declared(name):
     """Else it is there only as long as another package happens to need it."""
     files = [path for pattern in SOURCES[name] for path in ROOT.glob(pattern)]
     sources = [path.read_text(encoding="utf-8") for path in files]

@@ -122,7 +122,7 @@ def test_an_error_is_one_sentence_about_its_subject():
         raise PlatformError("mine")
 
 
-def test_nobody_signed_in_is_said_so(tmp_path, monkeypatch):
+def test_missing_credentials_are_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     advice = r"^job one: nobody is signed in; run `gcloud auth application-default login`$"
     with pytest.raises(PlatformError, match=advice), explained("job one"):

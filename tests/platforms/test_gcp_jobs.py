@@ -284,7 +284,7 @@ def test_a_job_that_is_not_waited_for_runs(jobs, cloud):
     assert jobs.record("scale-up").state == "stopped"
 
 
-def test_a_study_that_was_begun_is_gone_on_with(jobs, cloud):
+def test_a_started_study_is_continued(jobs, cloud):
     jobs.tune(STUDY)
     end_trials(study_of(cloud), [1.0, 2.0, 3.0])
     assert [trial.value for trial in jobs.tune(STUDY)] == [1.0, 2.0, 3.0]

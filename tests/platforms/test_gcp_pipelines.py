@@ -56,7 +56,7 @@ def giving(alpha: float = 0.5) -> Outputs:
 
 @dsl.pipeline(name="reading")
 def reading(snapshot: str = ""):
-    """What it reads is not among its parameters, unless it is told what there is."""
+    """What it reads is not among its parameters, unless they are listed."""
     double(number=inner(number=1.0).output)
 
 
@@ -181,7 +181,7 @@ def test_a_step_that_is_never_cached_is_not_cached_where_the_others_are(pipeline
     }
 
 
-def test_a_run_that_is_not_told_what_there_is_to_read_uses_no_cache(pipelines, tmp_path):
+def test_a_run_without_a_list_of_its_inputs_uses_no_cache(pipelines, tmp_path):
     """The second run of a night has the parameters of the first, and must not be given the first one's data.
 
     This holds for the pipelines within it, too.
