@@ -466,10 +466,10 @@ def test_a_release_is_written_only_over_the_one_that_was_read(sticky, cloud, exp
 
 def test_a_server_of_another_image_takes_the_place_of_the_old_one(sticky, cloud, exported):
     sticky.deploy(exported[0])
-    old = cloud.resources[sticky.resource_name].deployed_models[0].id
+    old_model_id = cloud.resources[sticky.resource_name].deployed_models[0].id
     cloud.answers[TAG] = {"version": "packages/serve/versions/sha256:" + 64 * "0"}
     sticky.deploy(exported[0])
-    assert [each["deployedModelId"] for each in cloud.requests("UndeployModel")] == [old]
+    assert [each["deployedModelId"] for each in cloud.requests("UndeployModel")] == [old_model_id]
     (deployed_model,) = cloud.resources[sticky.resource_name].deployed_models
     assert deployed_model.model.endswith("@2")
 
