@@ -377,5 +377,5 @@ def test_experiments_are_found_by_their_name_and_removed_with_runs_and_curves(pl
 )
 def test_missing_credentials_are_reported(call, monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
-    with pytest.raises(PlatformError, match=r"nobody is signed in; run `gcloud auth application-default login`$"):
+    with pytest.raises(PlatformError, match=r"no credentials were found; run `gcloud auth application-default login`$"):
         call(GcpPlatform(CONFIG))
