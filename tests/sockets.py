@@ -8,7 +8,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 
 def free_ports(number):
-    """Return ports that nobody listens on."""
+    """Return free ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
     ports = [bound.getsockname()[1] for bound in sockets]
     for bound in sockets:

@@ -1,4 +1,4 @@
-"""Diagrams refuse what nobody could read, and those of the READMEs name what there is."""
+"""Unreadable diagrams are refused, and those of the READMEs name what there is."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_the_text_of_an_arc_is_on_it():
         ),
     ],
 )
-def test_what_nobody_could_read_is_refused(boxes, arrows, sentence):
+def test_an_unreadable_diagram_is_refused(boxes, arrows, sentence):
     with pytest.raises(ValueError, match=sentence):
         draw(boxes, arrows)
 

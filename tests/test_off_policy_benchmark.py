@@ -49,7 +49,7 @@ def test_speed_leaves_the_columns_of_an_absent_contender_empty(tmp_path, monkeyp
 
 
 def test_the_log_of_the_benchmark_can_be_evaluated():
-    """Rewards from 0 to 1, whatever the policy: its value is 0.5."""
+    """Rewards from 0 to 1 for any policy: its value is 0.5."""
     arrays = off_policy.draw_arrays(5000)
     table = evaluate(off_policy.as_log(arrays), arrays["probabilities"], arrays["q"], names=off_policy.NAMES)
     assert ((table["low"] < 0.5) & (table["high"] > 0.5)).all()

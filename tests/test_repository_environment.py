@@ -177,7 +177,7 @@ def test_a_second_installation_at_the_same_time_is_refused_and_harms_nothing(pro
     assert project.make() == (0, "")
 
 
-def test_nobody_installs_while_the_installer_of_a_killed_make_goes_on(project):
+def test_no_second_installation_starts_while_the_installer_of_a_killed_make_runs(project):
     with project.hanging() as process:
         process.kill()
         process.wait()
@@ -194,7 +194,7 @@ def test_a_failed_installation_shows_why_and_can_be_repeated(project):
     assert project.make()[0] == 0
 
 
-def test_an_environment_that_somebody_made_by_hand_is_filled_not_replaced(project):
+def test_an_environment_made_by_hand_is_filled_not_replaced(project):
     venv.create(project.folder / ".venv", symlinks=True)
     (project.folder / ".venv" / "mine").touch()
     assert project.make()[0] == 0
@@ -202,7 +202,7 @@ def test_an_environment_that_somebody_made_by_hand_is_filled_not_replaced(projec
     assert (project.folder / ".venv" / "mine").exists()
 
 
-def test_an_unsuitable_environment_that_somebody_made_by_hand_is_not_touched(project):
+def test_an_unsuitable_environment_made_by_hand_is_not_changed(project):
     (project.folder / ".venv").mkdir()
     (project.folder / ".venv" / "pyvenv.cfg").write_text("version = 3.9.18\n")
     code, said = project.make()

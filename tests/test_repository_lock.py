@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools.lock import COLAB, FILES, GPU, HEADER, LOCK, ROOT, added, blocks, inputs_digest
+from tools.lock import COLAB, FILES, GPU, HEADER, LAB, LOCK, ROOT, added, blocks, inputs_digest
 from tools.notebooks import code_cells, find_notebooks, read
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -40,6 +40,7 @@ DIRECT = {
         *requirements(*CORE, "recbandits[train,profile,cpr,gcp,local,plots]"),
         *requirements({"include-group": "tf-agents"}, {"include-group": "build"}),
     ],
+    LAB: [*requirements(*CORE, "recbandits[lab]", *({"include-group": name} for name in ("demo", "run", "tf-agents")))],
     "requirements/build.txt": [*requirements({"include-group": "build"}, *SETTINGS["build-system"]["requires"])],
 }
 
@@ -102,6 +103,13 @@ def test_the_sets_stay_small(name, most):
     assert ("tensorflow" in names) == (name == "requirements/train.txt")
 
 
+def test_the_lab_runs_the_notebooks_without_the_tools_of_development():
+    names = {Requirement(pin).name for pin in ENTRIES[LAB]}
+    assert {"bokeh", "jupyterlab", "nbval", "papermill", "tf-agents"} <= names
+    tools = {requirement.name for requirement in requirements({"include-group": "site"})}
+    assert not names & (tools | {"hatchling", "hypothesis", "mypy", "playwright", "ruff", "uv"})
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_pin_has_a_hash_and_no_line_names_a_host(name):
     assert [pin for pin, entry in ENTRIES[name].items() if "--hash=sha256:" not in entry] == []
@@ -152,14 +160,21 @@ def imported(source):
             yield node.module.split(".")[0]
 
 
-def test_whatever_is_imported_is_declared():
+RUN = ["run_notebooks", "execute", "notebooks", "processes", "results", "index_page"]  # the modules of `make run`
+SOURCES = {
+    LOCK: [f"{folder}/**/*.py" for folder in ("src", "playground", "tools", "tests", "benchmarks", "site", "04-*")],
+    LAB: ["src/**/*.py", "playground/*.py", *(f"tools/{name}.py" for name in RUN)],
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_imported_package_is_declared(name):
     """Else it is there only as long as another package happens to need it."""
-    folders = ("src", "playground", "tools", "tests", "benchmarks", "site", "04-pipelines")
-    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    files = [path for pattern in SOURCES[name] for path in ROOT.glob(pattern)]
     sources = [path.read_text(encoding="utf-8") for path in files]
     sources += [cell.source for path in find_notebooks() for cell in code_cells(read(path))]
     ours = {path.stem for path in files} | {"recbandits", "playground", "tests", "tools", "benchmarks", "src"}
     names = {name for source in sources for name in imported(source)} - ours - sys.stdlib_module_names
-    declared = {canonicalize_name(requirement.name) for requirement in DIRECT[LOCK]}
+    declared = {canonicalize_name(requirement.name) for requirement in DIRECT[name]}
     packages = importlib.metadata.packages_distributions()
     assert {name for name in names if not {canonicalize_name(d) for d in packages.get(name, [])} & declared} == set()

@@ -74,6 +74,7 @@ def test_packages_for_other_platforms_and_pythons_are_left_out_of_the_lab():
     assert not {"appnope", "colorama", "pywin32", "pywinpty", "nvidia-nccl-cu12"} & packages.keys()
     assert packages["scipy"].startswith("scipy==1.17")
     assert {"tensorflow", "jupyterlab", "overrides"} <= packages.keys()
+    assert not {"sphinx", "playwright"} & packages.keys()
 
 
 def test_the_image_for_gpus_adds_the_libraries_of_cuda_to_the_training_image():

@@ -107,7 +107,7 @@ def install(lock):
         make_venv()
     STAMP.write_text(UNFINISHED)
     print(
-        f"Updating .venv with {installer}" if updating else f"Making .venv with {installer}: 3 GB, some minutes",
+        f"Updating .venv with {installer}" if updating else f"Making .venv with {installer}: 4 GB, some minutes",
         flush=True,
     )
     with open(VENV / "install.log", "w") as log:

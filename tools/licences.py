@@ -81,7 +81,7 @@ def table():
     for pin, files in sorted(find_sets().items()):
         (specifier,) = Requirement(pin).specifier
         name = Requirement(pin).name
-        names = ", ".join("lab" if file == "requirements" else file for file in files)
+        names = ", ".join("environment" if file == "requirements" else file for file in files)
         rows.append(f"| {name} | {specifier.version} | {find_licence(name)} | {names} |")
     return "\n".join(rows)
 

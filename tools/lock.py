@@ -14,12 +14,17 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK, GPU, COLAB = "requirements.txt", "requirements/gpu.txt", "requirements/colab.txt"
+LOCK, LAB = "requirements.txt", "requirements/lab.txt"
+GPU, COLAB = "requirements/gpu.txt", "requirements/colab.txt"
 # What each file holds, and what it is compiled from. The lock comes first and constrains the others.
 FILES = {
     LOCK: ("The lock: every package of the environment", "pyproject.toml --extra lab --group dev"),
     "requirements/serve.txt": ("The packages of the prediction server", "pyproject.toml --extra serve"),
     "requirements/train.txt": ("The packages of the training task", "pyproject.toml --extra train --group tf-agents"),
+    LAB: (
+        "The packages of the notebooks, of `make run` and of the playground",
+        "pyproject.toml --extra lab --group demo --group run --group tf-agents",
+    ),
     "requirements/build.txt": ("The packages that build the wheel", "--group build"),
     COLAB: (  # lab and TF-Agents without Jupyter, whose packages Colab's own kernel is made of
         "The packages of the notebooks on Colab",

@@ -270,7 +270,7 @@ def test_a_canary_that_users_like_more_is_promoted_and_its_predecessor_kept_as_c
     traffic.serve(1000, {policies[1].version: 0.05})
     verdict = traffic.guard()
     assert verdict.kind == "promoted"
-    assert "It is not worse by" in verdict.why
+    assert "It is non-inferior by a margin of" in verdict.why
     assert traffic.endpoint.traffic_split == {policies[0].version: 10, policies[1].version: 90}
     assert serving_version(traffic.endpoint) == policies[1].version
 

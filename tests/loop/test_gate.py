@@ -140,7 +140,7 @@ def test_a_candidate_that_never_does_what_was_logged_is_refused_with_a_sentence(
 
 
 @pytest.mark.parametrize("rows", [0, 3])
-def test_a_candidate_is_held_where_there_is_hardly_any_decision(users, log, rows):
+def test_a_candidate_is_held_where_there_are_too_few_decisions(users, log, rows):
     judgement = judge_log(log.take(np.arange(rows)), policy(users, 1.0), policy(users, 0.5))
     assert judgement.outcome == "held"
     assert judgement.missing == f"the held-out decisions must be of 5 users, got {rows}"

@@ -202,7 +202,7 @@ def test_ctrl_c_ends_everything_cleanly(interrupted):
 
 
 def test_the_installed_package_runs_its_loop_by_itself(interrupted):
-    """No process of it was told of the repository: the functions and pipelines are the package's own."""
+    """No process of it knows the path of the repository: the functions and pipelines are the package's own."""
     repository, site = str(Path(recbandits.__file__).parents[2]), interrupted.directory.parents[1] / "site"
     lines = [line.replace(sys.prefix, "") for line in interrupted.running]  # the interpreter may be in the repository
     assert [line for line in lines if repository in line] == []

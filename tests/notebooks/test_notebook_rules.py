@@ -1,4 +1,4 @@
-"""What every notebook of the repository keeps to, whoever writes it."""
+"""The rules for every notebook of the repository."""
 
 import ast
 import io

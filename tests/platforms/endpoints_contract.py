@@ -32,7 +32,7 @@ class EndpointsContract:
         endpoint.rollback()
         assert endpoint.traffic_split == {first: 0, second: 100}
 
-    def test_shares_that_somebody_has_changed_since_they_were_looked_at_stay(self, endpoint, exported):
+    def test_shares_that_another_client_has_changed_since_they_were_read_stay(self, endpoint, exported):
         first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
         traffic_split = endpoint.traffic_split
         endpoint.split({first: 50, second: 50}, expected=traffic_split)

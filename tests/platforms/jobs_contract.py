@@ -46,7 +46,7 @@ class JobsContract:
         with pytest.raises(PlatformError, match=f"study {name} must have a trial that succeeded to have a best one"):
             jobs.best(name)
 
-    def test_what_nobody_knows_is_refused_by_name(self, jobs):
+    def test_an_unknown_name_is_refused(self, jobs):
         with pytest.raises(PlatformError, match="there is no job nothing"):
             jobs.record("nothing")
         with pytest.raises(PlatformError, match="there is no study nothing"):

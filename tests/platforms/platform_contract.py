@@ -1,4 +1,4 @@
-"""What every platform must do, whatever is behind it."""
+"""The contract of every platform."""
 
 import pytest
 

@@ -173,7 +173,7 @@ def test_other_members_and_conditions_of_the_policy_are_kept(platform, cloud):
 
     role, policy = "roles/aiplatform.user", Policy(version=3)
     policy.bindings.add(role=role, members=[member("train")], condition={"expression": "true", "title": "office hours"})
-    policy.bindings.add(role=role, members=["user:somebody@example.com"])
+    policy.bindings.add(role=role, members=["user:reader@example.com"])
     cloud.resources["projects/movie-lab-42:policy"] = policy
     platform.create()
     assert cloud.requests("GetIamPolicy")[0]["options"] == {"requestedPolicyVersion": 3}
@@ -182,10 +182,10 @@ def test_other_members_and_conditions_of_the_policy_are_kept(platform, cloud):
     members = [list(each.members) for each in stored_policy.bindings if each.condition.title == "office hours"]
     assert members == [[member("train")]]
     plain = {(each.role, name) for each in stored_policy.bindings if not each.condition.title for name in each.members}
-    assert {(role, member("train")), (role, "user:somebody@example.com")} <= plain
+    assert {(role, member("train")), (role, "user:reader@example.com")} <= plain
     platform.clean_up(dry_run=False)
     assert bindings(cloud.resources["projects/movie-lab-42:policy"]) == {
-        (role, "user:somebody@example.com"),
+        (role, "user:reader@example.com"),
         ("roles/eventarc.serviceAgent", AGENT),
     }
 
@@ -222,11 +222,11 @@ def test_a_second_creation_changes_nothing(platform, cloud):
     assert {name.rpartition(":")[2] for name in changes} == {"generateServiceIdentity", "getIamPolicy"}
 
 
-def test_a_bucket_of_somebody_else_is_refused(platform, cloud):
+def test_a_bucket_of_another_project_is_refused(platform, cloud):
     cloud.documents[f"/storage/v1/b/{BUCKET}"] = {"name": BUCKET, "projectNumber": "666"}
     with pytest.raises(PlatformError, match=f"^bucket {BUCKET} belongs to another project: choose another prefix"):
         platform.create()
-    assert not cloud.requests(f"PUT .*/b/{BUCKET}/iam"), "nobody is given a role on it"
+    assert not cloud.requests(f"PUT .*/b/{BUCKET}/iam"), "no account gets a role on it"
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_clean_up_empties_the_bucket_and_the_dataset(platform, cloud):
 
 def test_an_account_of_that_name_without_our_mark_stays(platform, cloud):
     path = f"/v1/projects/movie-lab-42/serviceAccounts/{CONFIG.account('train')}"
-    cloud.documents[path] = {"email": CONFIG.account("train"), "description": "of somebody else"}
+    cloud.documents[path] = {"email": CONFIG.account("train"), "description": "of another project"}
     platform.create()
     platform.clean_up(dry_run=False)
     assert path in cloud.documents
@@ -375,7 +375,7 @@ def test_experiments_are_found_by_their_name_and_removed_with_runs_and_curves(pl
     ],
     ids=["create", "clean up", "jobs", "pipelines", "experiments", "images"],
 )
-def test_nobody_signed_in_is_said_so(call, monkeypatch, tmp_path):
+def test_missing_credentials_are_reported(call, monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
-    with pytest.raises(PlatformError, match=r"nobody is signed in; run `gcloud auth application-default login`$"):
+    with pytest.raises(PlatformError, match=r"no credentials were found; run `gcloud auth application-default login`$"):
         call(GcpPlatform(CONFIG))

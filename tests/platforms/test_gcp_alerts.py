@@ -99,7 +99,7 @@ def test_a_service_that_was_enabled_a_minute_ago_is_asked_again(recorder, resour
 
 def test_ours_are_listed_by_label_and_by_name_policies_before_the_channel_that_they_use(recorder, resources):
     create_alerts(CONFIG, "123456789")
-    resources["budgets"].append({"name": "billingAccounts/ABC-123/budgets/9", "displayName": "of somebody else"})
+    resources["budgets"].append({"name": "billingAccounts/ABC-123/budgets/9", "displayName": "of another project"})
     assert [kind for kind, _ in find_alerts(CONFIG)] == ["alert policy"] * 2 + ["channel", "budget"]
     expected_filter = 'user_labels.app="recbandits" AND user_labels.prefix="recbandits" AND user_labels.version="v1"'
     listings = [each["query"]["filter"] for each in recorder.requests(f"GET {MONITORING}/.*")]
@@ -144,7 +144,7 @@ def test_a_project_without_a_billing_account_is_one_sentence(recorder, resources
         create_alerts(CONFIG, "123456789")
 
 
-@pytest.mark.parametrize("address", ["nobody", "a@b", "a b@example.com", "a@example.com\n"])
+@pytest.mark.parametrize("address", ["name", "a@b", "a b@example.com", "a@example.com\n"])
 def test_an_alert_email_must_be_an_address(address):
     with pytest.raises(ValueError, match="alert_email must be an e-mail address, or empty for no alerts, got"):
         Config(alert_email=address)

@@ -122,9 +122,9 @@ def test_an_error_is_one_sentence_about_its_subject():
         raise PlatformError("mine")
 
 
-def test_nobody_signed_in_is_said_so(tmp_path, monkeypatch):
+def test_missing_credentials_are_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
-    advice = r"^job one: nobody is signed in; run `gcloud auth application-default login`$"
+    advice = r"^job one: no credentials were found; run `gcloud auth application-default login`$"
     with pytest.raises(PlatformError, match=advice), explained("job one"):
         rest("GET", "https://iam.googleapis.com/v1/projects/movie-lab-42/serviceAccounts")
 

@@ -163,7 +163,7 @@ def test_another_share_is_one_change_together_with_what_was_before(endpoint, clo
 
 @pytest.mark.parametrize("method", ["UpdateEndpoint", "DeployModel"])
 def test_a_deployment_that_was_cut_short_is_made_up_for_by_the_next(endpoint, cloud, exported, method):
-    """Whatever was refused, or not sent any more: the canary is not there, or it has its share."""
+    """After any refused or missing request the canary is not there, or it has its share."""
     first = endpoint.deploy(exported[0])
     cloud.answers[method] = exceptions.InvalidArgument("no")
     with pytest.raises(PlatformError, match=r"endpoint recbandits-v1.*: 400 no$"):
@@ -183,9 +183,9 @@ def test_another_process_can_roll_back(endpoint, cloud, exported):
 
 
 def test_the_etag_of_a_change_is_of_the_look_on_which_it_was_decided(endpoint, cloud, exported):
-    """Each look finds another etag, as if somebody changed the endpoint all the time: the first one counts.
+    """Each look finds another etag, as if another client changed the endpoint all the time: the first one counts.
 
-    A share is decided on what was found; a second look would give its etag to somebody else's shares.
+    A share is decided on what was found; a second look would give its etag to another client's shares.
     """
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 40)
     etags = []
@@ -223,7 +223,7 @@ def test_the_same_policy_is_uploaded_once_and_again_for_another_container(endpoi
 
 
 def test_who_names_no_topic_leaves_the_log_where_it_is(endpoints, cloud, exported):
-    """A server without the topic would take the place of the one that logs, and nobody would notice."""
+    """A server without the topic would replace the one that logs, without an error."""
     for name, sticky in (("drawn", False), ("sticky", True)):
         endpoints.create(name, TOPIC, sticky).deploy(exported[0])
         servers = len(cloud.requests("DeployModel"))
@@ -466,10 +466,10 @@ def test_a_release_is_written_only_over_the_one_that_was_read(sticky, cloud, exp
 
 def test_a_server_of_another_image_takes_the_place_of_the_old_one(sticky, cloud, exported):
     sticky.deploy(exported[0])
-    old = cloud.resources[sticky.resource_name].deployed_models[0].id
+    old_model_id = cloud.resources[sticky.resource_name].deployed_models[0].id
     cloud.answers[TAG] = {"version": "packages/serve/versions/sha256:" + 64 * "0"}
     sticky.deploy(exported[0])
-    assert [each["deployedModelId"] for each in cloud.requests("UndeployModel")] == [old]
+    assert [each["deployedModelId"] for each in cloud.requests("UndeployModel")] == [old_model_id]
     (deployed_model,) = cloud.resources[sticky.resource_name].deployed_models
     assert deployed_model.model.endswith("@2")
 

@@ -129,7 +129,7 @@ def test_the_settings_that_a_function_gets_are_this_configuration(monkeypatch):
 def test_the_account_that_delivers_may_call_the_service_and_what_others_may_stays(functions, cloud, function):
     """Eventarc and Cloud Scheduler sign in as this account: without the role every call is refused with 403."""
     run = f"https://run.googleapis.com/v2/{SERVICE}"
-    others = {"role": "roles/run.viewer", "members": ["user:somebody@example.com"]}
+    others = {"role": "roles/run.viewer", "members": ["user:reader@example.com"]}
     cloud.answers[f"GET {run}:getIamPolicy"] = {"etag": "BwX", "bindings": [others]}
     functions.deploy(function)
     (policy_request,) = cloud.requests(f"POST {run}:setIamPolicy")
@@ -141,7 +141,7 @@ def test_the_account_that_delivers_may_call_the_service_and_what_others_may_stay
     assert len(cloud.requests(f"POST {run}:setIamPolicy")) == 1
 
 
-def test_a_service_whose_policy_somebody_changes_meanwhile_is_asked_again(functions, cloud, function, monkeypatch):
+def test_a_service_whose_policy_changes_meanwhile_is_requested_again(functions, cloud, function, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     refusals = [exceptions.Conflict("There were concurrent policy changes.")]
     address = f"POST https://run.googleapis.com/v2/{SERVICE}:setIamPolicy"

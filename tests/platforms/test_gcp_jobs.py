@@ -284,7 +284,7 @@ def test_a_job_that_is_not_waited_for_runs(jobs, cloud):
     assert jobs.record("scale-up").state == "stopped"
 
 
-def test_a_study_that_was_begun_is_gone_on_with(jobs, cloud):
+def test_a_started_study_is_continued(jobs, cloud):
     jobs.tune(STUDY)
     end_trials(study_of(cloud), [1.0, 2.0, 3.0])
     assert [trial.value for trial in jobs.tune(STUDY)] == [1.0, 2.0, 3.0]
@@ -370,7 +370,7 @@ def test_a_job_without_an_image_is_refused_before_it_is_sent(jobs, cloud):
 
 
 @pytest.mark.parametrize(
-    ("changed", "sentence"),
+    ("changes", "sentence"),
     [
         ({"name": "Scale"}, "name must be at most 63 lower-case letters, .* got 'Scale'"),
         (
@@ -390,9 +390,9 @@ def test_a_job_without_an_image_is_refused_before_it_is_sent(jobs, cloud):
         ({"replicas": 0}, "replicas must be a whole number of at least 1"),
     ],
 )
-def test_what_vertex_ai_would_refuse_is_refused_here(changed, sentence):
+def test_what_vertex_ai_would_refuse_is_refused_here(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
-        replace(JOB, **changed)
+        replace(JOB, **changes)
 
 
 def test_machines_that_have_gpus_say_how_many():

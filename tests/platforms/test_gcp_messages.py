@@ -34,14 +34,14 @@ def messages(cloud):
 
 
 def test_a_topic_is_asked_for_first_and_made_once(messages, cloud):
-    """A topic of somebody else is used as it is: it does not get our labels, by which clean-up tells what is ours."""
+    """A topic of another project is used as it is: it does not get our labels, by which clean-up tells what is ours."""
     assert [messages.topic("rewards") for _ in range(2)] == [TOPIC, TOPIC]
     (request,) = cloud.requests("CreateTopic")
     assert (request["name"], request["labels"]) == (TOPIC, LABELS)
     assert cloud.methods() == ["GetTopic", "CreateTopic", "GetTopic"]
 
 
-def test_a_topic_that_somebody_makes_at_the_same_time_is_found(messages, cloud):
+def test_a_topic_that_another_client_creates_at_the_same_time_is_used(messages, cloud):
     def make_first(request):
         cloud.resources[TOPIC] = request
         return exceptions.AlreadyExists("Resource already exists in the project")
@@ -78,8 +78,8 @@ def series(*counts):
     return {"timeSeries": points}
 
 
-def test_the_backlog_of_a_topic_is_that_of_all_its_subscriptions_whoever_has_named_them(messages, cloud):
-    """Eventarc's bear names that nobody can guess."""
+def test_the_backlog_of_a_topic_is_that_of_all_its_subscriptions(messages, cloud):
+    """The names of Eventarc's subscriptions cannot be predicted."""
     messages.topic("rewards")
     eventarc = f"projects/{PROJECT}/subscriptions/eventarc-us-central1-recbandits-v1-log-reward-123456-sub-789"
     cloud.answers |= {"ListTopicSubscriptions": {"subscriptions": [eventarc]}, MONITORING: series(3, 4)}

@@ -29,7 +29,7 @@ def double(number: float) -> float:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def keep(number: float, kept: dsl.Output[dsl.Dataset]) -> float:
+def write_number(number: float, dataset: dsl.Output[dsl.Dataset]) -> float:
     return number
 
 
@@ -50,13 +50,13 @@ class Outputs(NamedTuple):
 
 @dsl.pipeline(name="giving")
 def giving(alpha: float = 0.5) -> Outputs:
-    kept = keep(number=double(number=alpha).output).set_caching_options(False)
-    return Outputs(kept.outputs["Output"], kept.outputs["kept"])
+    dataset = write_number(number=double(number=alpha).output).set_caching_options(False)
+    return Outputs(dataset.outputs["Output"], dataset.outputs["dataset"])
 
 
 @dsl.pipeline(name="reading")
 def reading(snapshot: str = ""):
-    """What it reads is not among its parameters, unless it is told what there is."""
+    """What it reads is not among its parameters, unless they are listed."""
     double(number=inner(number=1.0).output)
 
 
@@ -177,11 +177,11 @@ def test_a_step_that_is_never_cached_is_not_cached_where_the_others_are(pipeline
     tasks = sent_requests(cloud)[0]["pipelineJob"]["pipelineSpec"]["root"]["dag"]["tasks"]
     assert {name: task["cachingOptions"] for name, task in tasks.items()} == {
         "double": {"enableCache": True},
-        "keep": {},
+        "write-number": {},
     }
 
 
-def test_a_run_that_is_not_told_what_there_is_to_read_uses_no_cache(pipelines, tmp_path):
+def test_a_run_without_a_list_of_its_inputs_uses_no_cache(pipelines, tmp_path):
     """The second run of a night has the parameters of the first, and must not be given the first one's data.
 
     This holds for the pipelines within it, too.
@@ -228,10 +228,10 @@ def test_what_is_no_compiled_pipeline_is_refused(pipelines, tmp_path):
 def test_a_run_is_found_by_its_label_and_gives_the_outputs_of_its_pipeline(pipelines, cloud, two_output_template):
     """Vertex AI keeps them with the steps that gave them: the value as metadata of the execution, the file as a URI."""
     pipelines.run(two_output_template, "one", {"alpha": 2.0})
-    step = {"taskName": "keep", "execution": {"metadata": {"output:Output": 4.0, "input:number": 4.0}}}
-    step |= {"outputs": {"kept": {"artifacts": [{"uri": "gs://movies/kept"}]}}}
+    step = {"taskName": "write-number", "execution": {"metadata": {"output:Output": 4.0, "input:number": 4.0}}}
+    step |= {"outputs": {"dataset": {"artifacts": [{"uri": "gs://movies/dataset"}]}}}
     end_job(cloud, "giving-1", "SUCCEEDED", jobDetail={"taskDetails": [{"taskName": "double"}, step]})
-    assert pipelines.wait("one") == ("one", "succeeded", {"value": 4.0, "data": "gs://movies/kept"}, "")
+    assert pipelines.wait("one") == ("one", "succeeded", {"value": 4.0, "data": "gs://movies/dataset"}, "")
     assert pipelines.run(two_output_template, "one", {"alpha": 2.0}) == pipelines.status("one")
     assert len(sent_requests(cloud)) == 1, "what has succeeded is not run again"
 

@@ -12,24 +12,27 @@ from recbandits.config import Config
 from recbandits.platforms.images import DOCKERFILE, checkout, context, image_steps, instructions, rebuilt, targets
 from recbandits.platforms.local.images import LocalImages
 from recbandits.platforms.protocol import PlatformError
-from tools.lock import LOCK, ROOT, blocks
+from tools.lock import ROOT
+from tools.sbom import find_packages
 
 NEEDED = [
     "pyproject.toml",
-    "requirements.txt",
     "requirements/build.txt",
     "requirements/gpu.txt",
+    "requirements/lab.txt",
     "requirements/serve.txt",
     "requirements/train.txt",
     "README.md",
     "LICENSE",
     "src/recbandits/__init__.py",
+    "playground/__main__.py",
+    "tools/run_notebooks.py",
 ]
 SETS = {
     "serve": ["requirements/serve.txt"],
     "train": ["requirements/train.txt"],
     "train-gpu": ["requirements/train.txt", "requirements/gpu.txt"],
-    "lab": ["requirements/train.txt", "requirements.txt"],
+    "lab": ["requirements/train.txt", "requirements/lab.txt"],
 }
 UNWANTED = [
     ".git/config",
@@ -50,6 +53,7 @@ UNWANTED = [
     "src/recbandits/__pycache__/config.cpython-311.pyc",
     "tests/test_config.py",
     "benchmarks/run.py",
+    "requirements.txt",
 ]
 NAMES = list(SETS)
 INSTALL = "pip install --compile --no-deps"
@@ -117,7 +121,7 @@ def test_every_module_and_notebook_is_in_the_context():
     assert len(modules) > 50
     assert modules | notebooks <= files
     folders = {path.partition("/")[0] for path in files if "/" in path and not path[0].isdigit()}
-    assert folders == {"src", "docker", "docs", "learning", "requirements"}
+    assert folders == {"src", "docker", "docs", "learning", "playground", "requirements", "tools"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,8 +148,7 @@ def test_each_image_has_its_own_stages_and_those_that_it_needs():
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_installs_its_own_sets_before_the_wheel(name):
     """Each set is copied alone, so that a change of the code installs the wheel again and nothing else."""
-    directories = ["./" if file == "requirements.txt" else "requirements/" for file in SETS[name]]
-    copies = [("COPY", f"{file} {directory}") for file, directory in zip(SETS[name], directories, strict=True)]
+    copies = [("COPY", f"{file} requirements/") for file in SETS[name]]
     runs = [("RUN", install(file)) for file in SETS[name]]
     layers = [step for step in steps(name) if step.keyword in ("COPY", "RUN")]
     after_the_wheel = layers[layers.index(("RUN", "pip wheel --no-deps --no-build-isolation --wheel-dir dist .")) + 1 :]
@@ -208,7 +211,7 @@ def test_binder_and_the_dev_container_are_the_lab_image():
 
 def test_binder_can_start_its_own_command():
     """It replaces CMD by `jupyter`, wants the user's id to be 1000, a home and files that it may write to."""
-    assert {"notebook", "jupyterlab"} <= {pin.split("==")[0] for pin in blocks((ROOT / LOCK).read_text())}
+    assert {"notebook", "jupyterlab"} <= find_packages("lab").keys()
     assert values("lab", "COPY")[-1] == "--chown=1000:1000 . /app/notebooks/"
     assert values("lab", "ENTRYPOINT") == []
     assert values("lab", "USER") == ["1000"]

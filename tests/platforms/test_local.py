@@ -60,7 +60,7 @@ def test_another_process_removes_what_this_one_made(platform):
 
 
 def test_clean_up_ends_what_runs_and_removes_what_was_made_meanwhile(platform, tmp_path):
-    """A function is deployed without `create`; the directory of endpoints is somebody else's."""
+    """A function is deployed without `create`; the directory of endpoints belongs to another user."""
     (platform.config.artifacts_dir / "endpoints" / "theirs").mkdir(parents=True)
     assert platform.endpoints
     (tmp_path / "main.py").write_text("def ignore(event): pass")

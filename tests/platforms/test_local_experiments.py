@@ -52,7 +52,7 @@ def test_runs_are_compared_in_a_table(experiments):
     assert network.isna().sum() == 3
 
 
-def test_a_run_that_is_begun_again_keeps_what_is_not_replaced(config):
+def test_a_restarted_run_keeps_values_that_are_not_replaced(config):
     experiments = LocalExperiments(config)
     with experiments.run("twice", "a") as run:
         run.log_parameters({"alpha": 1, "layers": "8"})

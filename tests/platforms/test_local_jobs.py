@@ -186,7 +186,7 @@ def test_a_job_whose_runner_was_killed_runs_until_its_processes_are_gone(jobs, t
     assert jobs.record("orphan").error.startswith("job orphan ended without a word: it was killed, or the disk is full")
 
 
-def test_a_job_that_nobody_knows_is_refused_with_those_that_are(jobs):
+def test_an_unknown_job_is_refused_with_the_names_of_the_known_jobs(jobs):
     jobs.run(Job("first", ("--alpha=0.1",)))
     with pytest.raises(PlatformError, match="there is no job frist; what there is: first"):
         jobs.record("frist")
@@ -288,7 +288,7 @@ jobs.stop("search")
 
 
 def test_a_trial_that_is_about_to_start_is_stopped_with_its_study(jobs, tmp_path, monkeypatch):
-    """Its tuner looked for the last time before somebody stopped the study."""
+    """Its tuner looked for the last time before the study was stopped."""
     starting, states, start = threading.Event(), [], Unit.start
 
     def slow(*arguments, **options):

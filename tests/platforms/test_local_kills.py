@@ -308,7 +308,7 @@ def system(tmp_path, exported, monkeypatch):
     system.stop()
 
 
-def test_whoever_is_killed_every_acknowledged_pair_is_there_once_with_its_reward(system):
+def test_after_any_sigkill_every_acknowledged_pair_is_stored_once_with_its_reward(system):
     rng, victims = random.Random(7), list(system.kinds) * KILLS
     rng.shuffle(victims)
     for victim in victims:

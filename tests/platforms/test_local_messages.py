@@ -117,7 +117,7 @@ def test_pauses_double_from_a_tenth_of_a_second_to_a_minute():
     assert pause(100) == 60
 
 
-def test_what_was_tried_ten_times_is_a_dead_letter_and_takes_nobody_along(messages, topic):
+def test_a_message_tried_ten_times_is_a_dead_letter_and_the_others_are_delivered(messages, topic):
     dead = messages.topic("rewards-dead")
     letters = messages.subscription("rewards-dead", dead)
     assert messages.subscription("reader", topic, dead) == READER
@@ -174,7 +174,7 @@ def fill_the_disk(directory, pipe):
 
 
 def test_a_full_disk_is_an_error_for_the_publisher_and_nothing_else(messages, topic, tmp_path):
-    """Files may have 500 kB: what was acknowledged is there, what was refused is not, and then there is room."""
+    """Files may have 500 kB: what was acknowledged is there, what was refused is not, and then there is free space."""
     parent_pipe, child_pipe = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(target=fill_the_disk, args=(str(tmp_path), child_pipe))
     child.start()

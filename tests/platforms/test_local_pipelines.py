@@ -90,7 +90,7 @@ def test_a_name_is_one_run_for_good_and_gives_the_outputs_of_its_pipeline(pipeli
     assert (first.state, first.outputs) == ("running", {})
     run = pipelines.wait("one")
     assert run == ("one", "succeeded", {"Output": {"twice": 10, "more": 6}}, ""), pipelines.logs("one")
-    assert LocalPipelines(Config(artifacts=str(directory / "artifacts"))).status("one") == run, "anybody can ask"
+    assert LocalPipelines(Config(artifacts=str(directory / "artifacts"))).status("one") == run, "any process can ask"
     assert pipelines.run(template, "one", parameters) == run
     assert len(starts(directory)) == 1
     with pytest.raises(PlatformError, match="one was started with another template or other parameters"):
@@ -136,7 +136,7 @@ def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, template, director
 
 
 def is_gone(process):
-    """Whether a process has ended, perhaps with nobody left who asks how."""
+    """Whether a process has ended, perhaps without a parent that reads its exit code."""
     try:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -180,7 +180,7 @@ def test_a_run_whose_processes_are_killed_is_run_again_to_the_same_end(pipelines
     assert pipelines.wait("one").outputs == {"Output": {"twice": 6, "more": 4}}
 
 
-def test_an_end_that_nobody_wrote_leaves_no_outputs_and_no_steps_of_an_earlier_attempt(pipelines, template, directory):
+def test_a_run_without_a_written_result_has_no_outputs_or_steps_of_an_earlier_attempt(pipelines, template, directory):
     """Its outputs are there, but not its end; while it runs again it has none."""
     pipelines.run(template, "one", {"directory": str(directory)})
     assert pipelines.wait("one").state == "succeeded"
@@ -195,7 +195,7 @@ def test_an_end_that_nobody_wrote_leaves_no_outputs_and_no_steps_of_an_earlier_a
     assert not list((directory / "artifacts/pipelines/one").glob("steps/*/double"))
 
 
-def test_what_nobody_knows_is_refused_by_name(pipelines, directory):
+def test_an_unknown_name_is_refused(pipelines, directory):
     with pytest.raises(PlatformError, match="there is no pipeline run nothing; what there is: none"):
         pipelines.status("nothing")
     (directory / "text.yaml").write_text(json.dumps(["no pipeline"]))

@@ -183,7 +183,7 @@ Unit({str(unit.directory)!r}, "unit a").start({FAMILY!r})
 
 
 def test_a_stop_that_meets_a_start_does_not_write_the_end_of_what_runs(unit, monkeypatch):
-    """The unit has not run before, and somebody starts it after the stop has looked whether it runs."""
+    """The unit has not run before, and another process starts it after the stop has looked whether it runs."""
     wait = Unit._wait_for_runner
 
     def start_meanwhile(stopped):
@@ -253,7 +253,7 @@ with held(Path({str(unit.directory)!r})):
 
 
 def test_stale_files_of_an_earlier_start_are_no_end_and_no_process(unit):
-    """An end of another name counts as none; whatever numbers the files have, nobody gets a signal."""
+    """An end of another name counts as none; with any numbers in the files, no process gets a signal."""
     unit.start([sys.executable, "-c", "print('done')"])
     unit.wait()
     until(lambda: not is_held(unit.directory))

@@ -96,7 +96,7 @@ def test_decisions_arrive_in_pubsub_as_they_were_with_their_event_id_as_attribut
     assert len({attributes["sequence"] for _, attributes in messages}) == 100
 
 
-def test_what_was_put_while_nobody_took_it_arrives_when_somebody_does(cloud):
+def test_messages_put_without_a_consumer_arrive_when_a_consumer_starts(cloud):
     outbox = Outbox(cloud.open_sink)
     for number in range(50):
         outbox.put(Decision(number), NOW)
@@ -106,7 +106,7 @@ def test_what_was_put_while_nobody_took_it_arrives_when_somebody_does(cloud):
     assert len(cloud.received()) == 50
 
 
-def test_a_server_that_never_answers_keeps_nobody_waiting_and_what_is_left_has_failed(monkeypatch):
+def test_a_server_that_never_answers_blocks_no_caller_and_the_remaining_messages_fail(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{silent.getsockname()[1]}")
         outbox = Outbox(lambda: PubSubSink(TOPIC), batch=10, seed=1, max_bytes=100_000)
@@ -133,7 +133,7 @@ def test_the_probability_to_be_kept_falls_from_half_full_to_the_brim():
 
 
 def test_records_weighted_by_their_pass_probability_count_what_was_put():
-    """E[sum of 1 / pass_prob over what is kept] = number put, whatever the sink does meanwhile."""
+    """E[sum of 1 / pass_prob over what is kept] = number put, for any behaviour of the sink meanwhile."""
     counts = []
     for seed in range(60):
         sink = ListSink()
@@ -238,7 +238,7 @@ def test_a_forked_process_shares_neither_thread_nor_queue():
 
 
 def test_the_queue_is_bounded_in_bytes():
-    """1,000 decisions of 1 kB come while the sink waits; half of 100 kB is kept as it is, and hardly more."""
+    """1,000 decisions of 1 kB come while the sink waits; half of 100 kB is kept as it is, and little more."""
     sink = ListSink()
     outbox = Outbox(lambda: sink, batch=10, seconds=0.001, seed=1, max_bytes=100_000)
     for number in range(1000):
@@ -262,7 +262,7 @@ def test_a_decision_counts_about_as_many_bytes_as_its_record_has():
 
 
 @pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt, TypeError])
-def test_the_thread_outlives_whatever_a_sink_or_a_decision_raises(error):
+def test_the_thread_outlives_any_exception_of_a_sink_or_a_decision(error):
     class Broken(ListSink):
         failures = 2
 

@@ -92,7 +92,7 @@ def test_a_directory_in_use_is_refused_and_kept(observation_and_policy, tmp_path
     assert (tmp_path / "precious").read_text() == "keep me"
 
 
-def test_what_somebody_put_beside_a_policy_is_not_lost(observation_and_policy, tmp_path):
+def test_other_files_beside_a_policy_are_not_lost(observation_and_policy, tmp_path):
     directory = policy.export(observation_and_policy[1], tmp_path / "policy")
     (directory / "notes.txt").write_text("keep me")
     with pytest.raises(ValueError, match="must hold nothing else, policy does"):

@@ -143,7 +143,7 @@ def test_what_is_no_policy_is_refused(tmp_path):
 
 
 def test_arrays_that_would_run_code_are_not_read(copy):
-    """Sealed anew, as by somebody who wants to be loaded: NumPy refuses objects, because they can be programs."""
+    """Sealed anew, as by an attacker: NumPy refuses objects, because they can be programs."""
     settings, _ = manifest.read(copy)
     np.savez(copy / "scorer.npz", join=np.array([print], object))
     content = {name: settings[name] for name in ("scorer", "exploration", "arms", "items", "titles", "summary")}
@@ -192,7 +192,7 @@ def mutate_manifest(content, rng):
 
 @pytest.mark.parametrize("sealed", [True, False])
 def test_200_mutated_manifests_get_a_sentence_each_or_are_served(copy, sealed):
-    """Sealed anew, as by somebody who wants to be loaded, some are policies: with another title, or exploration."""
+    """Sealed anew, as by an attacker, some are policies: with another title, or exploration."""
     rng, num_served, sentences = random.Random(int(sealed)), 0, set()
     content = json.loads((copy / "policy.json").read_text())
     content |= {"titles": {"101": "one"}, "summary": {"data": "d", "agent": "a", "metrics": {"m": [1, 0, 2]}}}

@@ -1,4 +1,4 @@
-"""Answers of a policy: scores by hand, exact propensities, requests and items that nobody knows, and refusals."""
+"""Answers of a policy: scores by hand, exact propensities, unknown requests and items, and refusals."""
 
 import json
 import os
@@ -131,7 +131,7 @@ def test_draws_have_the_frequency_of_their_propensities(exploration):
     seed=st.integers(0, 2**32),
     data=st.data(),
 )
-def test_whatever_is_asked_the_propensity_is_that_of_the_first_and_the_rest_follow_by_score(
+def test_for_any_request_the_propensity_is_that_of_the_first_item_and_the_rest_follow_by_score(
     user, candidates, exploration, seed, data
 ):
     policy, context = make_policy(THETA, exploration=Exploration(*exploration)), USERS.iloc[[user]]

@@ -73,7 +73,7 @@ def connect(endpoint):
 
 
 def change_release(endpoint, method, document=None, **headers):
-    """(status, answer) of the route for administration, called with the token of the server unless told otherwise."""
+    """(status, answer) of the route for administration, called with the token of the server by default."""
     token = endpoint.unit.run["variables"]["RECBANDITS_ADMIN_TOKEN"]
     connection = connect(endpoint)
     connection.request(method, "/release", json.dumps(document), {"authorization": f"Bearer {token}"} | headers)
@@ -153,7 +153,7 @@ def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(e
 
 
 def test_a_request_is_logged_with_what_was_known_and_without_a_user(exported, tmp_path):
-    """What was asked is what is logged: text stays text, 7 stays 7, and a value that is missing is null."""
+    """The log holds the request: text stays text, 7 stays 7, and a value that is missing is null."""
     context = {"age": 7}
     with start_endpoint(tmp_path, exported[0]) as endpoint:
         known, unknown = endpoint.predict([{"context": context, "candidates": [101, 102]}, {"context": {"age": None}}])
@@ -370,7 +370,7 @@ def test_the_committed_openapi_document_is_the_one_that_is_served(server):
 
 
 class Load:
-    """Threads that ask until told to stop; `answers` are (status, body)."""
+    """Threads that send requests until they are stopped; `answers` are (status, body)."""
 
     def __init__(self, endpoint, threads=3):
         self._endpoint, self._stop, self.answers = endpoint, threading.Event(), []
@@ -747,7 +747,7 @@ def test_a_decision_that_could_not_be_logged_is_answered_and_says_so(exported, t
 
 
 def test_decisions_that_are_written_together_fail_alone(exported, tmp_path):
-    """Eight clients ask at once; the sink refuses one user, and with him whatever comes in the same write."""
+    """Eight clients ask at once; the sink refuses one user, and with it all decisions of the same write."""
     port = free_port()
 
     def request_decision(number):
@@ -790,7 +790,7 @@ def test_a_server_with_nothing_to_serve_lives_and_is_not_healthy(tmp_path, folde
         connection.close()
 
 
-def test_a_server_listens_to_its_own_machine_unless_it_is_told_otherwise(exported):
+def test_a_server_listens_on_loopback_by_default(exported):
     port = free_port()
     for arguments, address in (((), "127.0.0.1"), (("--host=0.0.0.0",), "0.0.0.0")):
         with start_server(*arguments, AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=str(exported[0])) as process:

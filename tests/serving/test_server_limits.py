@@ -131,7 +131,7 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
 
 
 @pytest.mark.parametrize("part", ["body", "head"])
-def test_140_half_sent_requests_keep_nobody_else_waiting_and_their_memory_comes_back(server, part):
+def test_140_half_sent_requests_block_no_other_client_and_release_their_memory(server, part):
     """They are more than there may be connections, and 200 MB of bodies; ten seconds each for head and body."""
     before = memory(server)
     incomplete_body = b"{" * (MAX_BODY_BYTES - 1)
@@ -189,7 +189,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("kind", LARGE)
-def test_1_5_megabytes_of_anything_keep_nobody_else_waiting_and_their_memory_comes_back(server, kind):
+def test_1_5_megabytes_of_any_kind_block_no_other_client_and_release_their_memory(server, kind):
     body, status, sentence = LARGE[kind]
     assert 1_300_000 < len(body) <= MAX_BODY_BYTES
     before = memory(server)

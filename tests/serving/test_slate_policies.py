@@ -63,7 +63,7 @@ def agent_and_directory(lists, tmp_path_factory):
 
 
 def make_inputs(features, number=200, items=ITEMS):
-    """Users, candidates, and what a policy sees of them."""
+    """Users, candidates, and their features."""
     rng = np.random.default_rng(1)
     users = rng.choice(features.users.index, number)
     movies = rng.permuted(np.tile(features.features.item_ids.astype(int), (number, 1)), axis=1)[:, :items]

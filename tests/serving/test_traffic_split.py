@@ -33,7 +33,7 @@ def test_shares_are_met_over_100000_users():
 
 @settings(max_examples=20, deadline=None)
 @given(shares())
-def test_nobody_is_sent_to_a_version_without_traffic_and_everybody_always_to_the_same(shares):
+def test_no_user_gets_a_version_without_traffic_and_each_user_always_gets_the_same(shares):
     first = split(TrafficSplit(shares), range(500))
     assert set(first) <= {version for version, share in shares.items() if share}
     assert first == split(TrafficSplit(dict(reversed(shares.items()))), range(500))
@@ -41,7 +41,7 @@ def test_nobody_is_sent_to_a_version_without_traffic_and_everybody_always_to_the
 
 @settings(max_examples=20, deadline=None)
 @given(shares(), st.sampled_from("abcd"), st.data())
-def test_nobody_leaves_a_version_that_grows_at_the_cost_of_others(shares, grows, data):
+def test_no_user_leaves_a_version_whose_share_grows(shares, grows, data):
     before = TrafficSplit(shares)
     after = before.with_version(grows, data.draw(st.integers(shares[grows], 100)))
     moves = zip(split(before, range(500)), split(after, range(500)), strict=True)

@@ -163,11 +163,11 @@ def decide(experiment: Experiment, evidence: Evidence, guardrail: Guardrail) -> 
     measurement = f"(difference {interval.value:+.3g}, {sequence}, {counts})"
     enough = min(decisions) >= guardrail.least and math.isfinite(interval.high - interval.low) and not mismatch
     if enough and interval.high < -margin:
-        return "rolled back", f"It is significantly worse by more than {margin:.3g} {measurement}."
+        return "rolled back", f"It is significantly worse, by more than {margin:.3g} {measurement}."
     if experiment.promoted:
         return None, ""
     if enough and interval.low > -margin:
-        return "promoted", f"It is not worse by {margin:.3g} or more {measurement}."
+        return "promoted", f"It is non-inferior by a margin of {margin:.3g} {measurement}."
     if mismatch or decisions[0] >= guardrail.most:
         return "withdrawn", f"The evidence does not suffice: {alarm or 'the margin is in the interval'} {measurement}."
     if enough and experiment.share < guardrail.ramp and interval.value > -margin:

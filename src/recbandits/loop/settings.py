@@ -88,8 +88,8 @@ class Guardrail:
       least: decisions that either side must have before anything is decided.
       most: decisions of the canary, with one of its shares, after which it is withdrawn where the evidence does not
         suffice to promote it or to roll it back.
-      margin: share of the mean reward of the other version, 0 or more. A canary that is not worse by this is promoted,
-        one that is significantly worse by more is rolled back.
+      margin: share of the mean reward of the other version, 0 or more. A canary that is non-inferior by this margin is
+        promoted, one that is significantly worse is rolled back.
       alpha: in (0, 1); the probability with which a version that is not worse by the margin is ever rolled back with
         one of its shares, however often one looks, is at most half of it, and so is that with which one that is worse
         is promoted. A canary has two shares.

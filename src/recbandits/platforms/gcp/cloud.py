@@ -141,7 +141,7 @@ def explained(subject: str) -> Iterator[None]:
     except PlatformError:
         raise
     except DefaultCredentialsError as error:
-        advice = "nobody is signed in; run `gcloud auth application-default login`"
+        advice = "no credentials were found; run `gcloud auth application-default login`"
         raise PlatformError(f"{subject}: {advice}") from error
     except (GoogleAPIError, GoogleAuthError, RequestException, RuntimeError, TimeoutError) as error:
         raise PlatformError(f"{subject}: {' '.join(str(error).split())}") from error  # a failed job is a RuntimeError
