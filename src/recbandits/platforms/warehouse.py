@@ -213,7 +213,12 @@ class Warehouse(ABC):
 
 def digest_of(record: Record) -> str:
     """Text that stands for everything a record says: BLAKE2b of its JSON, 32 hexadecimal digits."""
-    return hashlib.blake2b(record.to_json().encode(), digest_size=16).hexdigest()
+    return digest_of_json(record.to_json())
+
+
+def digest_of_json(text: str) -> str:
+    """Return the `digest_of` a record from its JSON."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _span(start, end, rule):

@@ -33,7 +33,8 @@ import psutil
 
 VARIABLE = "RECBANDITS_START"  # name of a start, in the environment of its processes
 PACKAGE = "recbandits.training."  # the modules that are forked
-MODULES = ("recbandits.training.experiments", "recbandits.serving.saved_model", "tyro")  # what they import
+# What they import; the estimators of a job import scikit-learn when they are called.
+MODULES = ("recbandits.training.experiments", "recbandits.serving.saved_model", "sklearn.linear_model", "tyro")
 _PER_JOB = ("AIP_", "CLOUD_ML_", VARIABLE)  # prefixes of variables that differ between jobs; no import reads them
 _NO_NAME = "0" * 32  # as long as a name
 _IDLE = 600.0  # seconds without a request after which a forkserver ends

@@ -18,7 +18,7 @@ import pyarrow as pa
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.local.sqlite import Database
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.warehouse import Warehouse, digest_of
+from recbandits.platforms.warehouse import Warehouse, digest_of_json
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _ROWS = 50_000  # rows that are copied at once
@@ -169,7 +169,8 @@ def _schema(table):
 
 
 def _row(table, record):
-    return getattr(record, table.key[0]), _microseconds(record.time), digest_of(record), record.to_json()
+    text = record.to_json()
+    return getattr(record, table.key[0]), _microseconds(record.time), digest_of_json(text), text
 
 
 def _microseconds(time):
