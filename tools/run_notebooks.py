@@ -1,8 +1,8 @@
 """Execute notebooks headless: executed copies, HTML, metrics and an index page in build/, a summary in the terminal.
 
-They run side by side, one for each processor, each in a process of its own under a hard time limit, with a
-configuration and artifacts of its own: none reads what another has written, and nobody's work is touched. One that
-fails does not keep the others from running; the exit code is 1 then.
+They run side by side, one more than there are processors, because each waits at times. Each has a process of its own
+under a hard time limit, with a configuration and artifacts of its own: none reads what another has written, and
+nobody's work is touched. One that fails does not keep the others from running; the exit code is 1 then.
 """
 
 import argparse
@@ -57,12 +57,12 @@ def run_all(sources, profile, build, root=ROOT, limit=None, solutions=False, wor
       root: what the paths of the executed copies are relative to.
       limit: seconds that each may take; None takes the profile's.
       solutions: whether to execute the solutions of the exercises, too.
-      workers: how many run at a time; None for one on each processor.
+      workers: how many run at a time; None for one more than there are processors.
 
     Returns:
       list of Result, one for each source.
     """
-    workers = workers or min(count_cores(), len(sources))
+    workers = workers or min(count_cores() + 1, len(sources))
     started, stop, running = time.monotonic(), threading.Event(), []
     steps = sum(_count_steps(source) for source in sources)
     looks = {"bar_format": "{bar} {n}/{total} cells  {elapsed}  {desc}", "leave": False}
