@@ -8,7 +8,6 @@ from recbandits.tf import tf
 from tf_agents.typing import types
 
 from recbandits.agents.agent import GLOBAL, PER_ARM, BanditAgent, ScoringPolicy
-from recbandits.exploration import epsilon_greedy
 from recbandits.serving.scorer import Scorer, linear_head
 
 _ROUNDING = 2.0**-48  # of a pivot of the Cholesky factorisation, relative to the diagonal, for each feature
@@ -74,12 +73,17 @@ class RandomTiesPolicy(ScoringPolicy):
 
     def probabilities(self, observation: types.NestedTensor) -> tf.Tensor:
         """Return the probability of each arm, float [batch, arms]: best arms share 1; see `ScoringPolicy`."""
-        return epsilon_greedy(self.scores(observation, tf.zeros([2], tf.int64)), self._mask(observation), 0.0)
+        scores = self._deterministic_scores(observation)
+        is_best = tf.cast(_is_best(scores), scores.dtype)
+        return is_best / tf.reduce_sum(is_best, axis=1, keepdims=True)
 
     def _choose(self, scores, observation, seed):
-        is_best = scores == tf.reduce_max(scores, axis=1, keepdims=True)
         order = tf.random.stateless_uniform(tf.shape(scores), seed)  # half the time of `draw`, which sums over the arms
-        return tf.argmax(tf.where(is_best, order, -1.0), axis=1, output_type=tf.int32)
+        return tf.argmax(tf.where(_is_best(scores), order, -1.0), axis=1, output_type=tf.int32)
+
+
+def _is_best(scores):
+    return scores == tf.reduce_max(scores, axis=1, keepdims=True)
 
 
 def check_specs(
