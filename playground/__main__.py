@@ -3,6 +3,7 @@
 import argparse
 import hmac
 import secrets
+import signal
 from pathlib import Path
 
 from bokeh.application import Application
@@ -80,10 +81,10 @@ def main(arguments: list[str] | None = None) -> None:
     catalogue = Catalogue(movielens.load())
     server, url = serve(catalogue, options.port)
     print(f"PLAYGROUND: {url}\nCtrl-C ends it.", flush=True)
-    try:
-        server.io_loop.start()
-    except KeyboardInterrupt:
-        server.stop()
+    # as an event of the loop: an exception may be raised in a destructor, where Python ignores it
+    server.io_loop.asyncio_loop.add_signal_handler(signal.SIGINT, server.io_loop.stop)
+    server.io_loop.start()
+    server.stop()
 
 
 if __name__ == "__main__":
