@@ -77,7 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the page with runs of the synthetic set")
     options = parser.parse_args(arguments)
     if options.export:  # of the synthetic set alone, because MovieLens must not be redistributed
-        return export(options.export, Catalogue(synthetic.generate()), Choices())
+        export(options.export, Catalogue(synthetic.generate()), Choices())
+        return
     catalogue = Catalogue(movielens.load())
     server, url = serve(catalogue, options.port)
     print(f"PLAYGROUND: {url}\nCtrl-C ends it.", flush=True)
