@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from benchmarks import serving
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB
 from recbandits.environments.factorization import als
-from recbandits.environments.movielens import MovieLensEnvironment
 
 
 @pytest.fixture(scope="module")
@@ -20,21 +20,16 @@ def factorization():
 
 @pytest.mark.parametrize("parameters", [LinUCB(), EpsilonGreedy()], ids=["linear", "network"])
 def test_all_contenders_choose_alike(parameters, factorization, tmp_path, monkeypatch):
-    """Without exploration. TF-Agents' solver is not exact: the rewards that it expects may be lower by a tenth."""
+    """Without exploration; TF-Agents' policy gets an exact solver, but adds widths: one user in ten may differ."""
     monkeypatch.setattr(serving, "EXPLORATION", None)
+    monkeypatch.setattr("tf_agents.bandits.policies.linalg.conjugate_gradient", tf.linalg.solve)
     contenders = serving.make_contenders(factorization, parameters, 5, 40, tmp_path)
     answers = {name: ask() for name, ask in contenders.items()}
     expected = answers.pop("action of ours, PolicySaver")
     assert len(answers) == (3 if isinstance(parameters, LinUCB) else 2)
     assert len(set(expected.tolist())) > 1
-    environment = MovieLensEnvironment(factorization, 5, 40)
-    users, movies = environment.user_ids[:40], environment.movie_ids
     for name, answer in answers.items():
-        if name.startswith("TF-Agents"):
-            best, chosen = (factorization.predict(users, movies[actions]).mean() for actions in (expected, answer))
-            assert 0.9 * best <= chosen <= best, name
-        else:
-            assert (answer == expected).all(), name
+        assert (answer == expected).mean() >= (0.9 if name.startswith("TF-Agents") else 1.0), name
 
 
 def test_a_row_says_how_long_it_takes_and_how_much_faster_that_is():
