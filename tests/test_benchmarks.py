@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: the same users for everybody, ratios within a round, tables as printed."""
+"""The benchmarks measure what they say: the same users for all contenders, ratios within a round, tables as printed."""
 
 import json
 import re

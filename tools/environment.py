@@ -72,7 +72,7 @@ def commands(uv):
 def run(command, log, lock):
     """Run `command`, its output in `log`; a terminal shows the seconds and the last line meanwhile.
 
-    The process inherits `lock`: should this one be killed, nobody else installs before that one has ended too.
+    The process inherits `lock`: should this one be killed, no other process installs before that one has ended too.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     options = {"cwd": ROOT, "env": environment, "stdout": log, "stderr": subprocess.STDOUT, "pass_fds": [lock.fileno()]}

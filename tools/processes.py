@@ -10,7 +10,7 @@ import psutil
 
 
 def run_bounded(command, limit, on_steps, stop=None, **options):
-    """Run `command` in a session of its own and kill everything that it started when it ends, whatever the reason.
+    """Run `command` in a session of its own and kill everything that it started when it ends, for any reason.
 
     Args:
       command: list of arguments; the number of a file descriptor is added to them. The command writes one byte to it

@@ -2,7 +2,7 @@
 
 They run side by side, one more than there are processors, because each waits at times. Each has a process of its own
 under a hard time limit, with a configuration and artifacts of its own: none reads what another has written, and
-nobody's work is touched. One that fails does not keep the others from running; the exit code is 1 then.
+no other files are touched. One that fails does not keep the others from running; the exit code is 1 then.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Try the project on Google Cloud: set up, build, train, deploy the loop, predict, log; then remove everything.
 
-It costs about a dollar and takes at most an hour. It ends with a clean-up of all that bears its prefix, whatever fails.
+It costs about a dollar and takes at most an hour. After a failure, too, it removes all
+that has its prefix.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from recbandits.records import Reward
 
 
 class FirstChoice:
-    """An endpoint that shows everybody the first candidate, unless it is away."""
+    """An endpoint that shows all users the first candidate, unless it is down."""
 
     def __init__(self):
         self.visits, self.away = 0, False

@@ -31,7 +31,7 @@ class Features:
       item_encoder: of the raw columns of items.
       context_encoder: of the raw columns of requests.
       crosses: pairs (column of the context, column of the items), whose products are features. A linear model shared by
-        all items orders them alike for everybody if there are none. Two vectors become their dot product, and are no
+        all items orders them alike for all users if there are none. Two vectors become their dot product, and are no
         features themselves: a new fit of embeddings rotates them, but the dot product stays.
       products: pairs of vectors of the same size, whose element-wise products are features, as are the vectors.
       candidate_features: names of numbers that come with each candidate of each request, such as its price.

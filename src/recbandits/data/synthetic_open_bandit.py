@@ -61,7 +61,7 @@ def generate(
 
 
 def click_probability(campaign: str = "men", seed: int = 42) -> np.ndarray:
-    """Compute the probability of a click: the product of effects of the item, of the user's taste, and of the position.
+    """Compute the probability of a click, the product of effects of item, user's preference and position.
 
     Returns:
       float64 [9, items, 3], by level of user_feature_2, item and position. Its mean over users, items and positions,
@@ -69,8 +69,8 @@ def click_probability(campaign: str = "men", seed: int = 42) -> np.ndarray:
     """
     items, rng = _make_items(campaign, seed), _generator(campaign, seed, "clicks")
     quality = 0.4 * items["item_feature_0"].to_numpy() + 0.3 * rng.normal(size=len(items))
-    taste = 0.5 * rng.normal(size=(len(_USER_SHARES[2]), _ITEM_LEVELS[0]))
-    effect = np.exp(quality + taste[:, items["item_feature_1"].cat.codes])[:, :, None] * np.array(_POSITION_EFFECT)
+    preference = 0.5 * rng.normal(size=(len(_USER_SHARES[2]), _ITEM_LEVELS[0]))
+    effect = np.exp(quality + preference[:, items["item_feature_1"].cat.codes])[:, :, None] * np.array(_POSITION_EFFECT)
     return CLICK_RATE * effect / _mean_over_users(effect).mean()
 
 

@@ -61,7 +61,7 @@ class Loop:
         return self.learner.serving()
 
     def begin(self) -> Verdict:
-        """Log the first decisions, by a uniform random policy, and serve everybody by what learnt from them."""
+        """Log decisions of a uniform random policy, and serve all users by the policy that learnt from them."""
         users, items, draws = self._visits(self.settings.first)
         uniform = np.full(items.shape, 1 / items.shape[1])
         decisions = (np.full(len(users), UNIFORM, dtype=object), uniform, invert_cdf(uniform, draws))

@@ -219,7 +219,7 @@ def open_spool(topic: str) -> Spool | None:
 
 
 def _temporary_folder():
-    """Return a folder of this user, to which nobody else can write, in the system's temporary folder."""
+    """Return a folder of this user, to which no other user can write, in the system's temporary folder."""
     folder = Path(tempfile.gettempdir(), f"recbandits-{os.geteuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

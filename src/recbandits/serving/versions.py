@@ -73,7 +73,7 @@ def find(uri: str | Path | None) -> Served | None:
     """Load what AIP_STORAGE_URI names.
 
     Args:
-      uri: a directory, or gs://..., that holds either an exported policy, which then answers everybody, or a release:
+      uri: a directory, or gs://..., that holds either an exported policy, which then answers all users, or a release:
         `release.json` and `policies/<version>/` for every version in it. None, an empty directory, and policies
         without a release, are nothing yet.
 

@@ -1,4 +1,4 @@
-"""Ask an endpoint, on whatever platform it is."""
+"""Request predictions from an endpoint of any platform."""
 
 import pandas as pd
 

@@ -12,7 +12,7 @@ def curl(address, instances, signed_in=False):
     Args:
       address: URL of a local server's /predict, or that of `vertex_address`.
       instances: list of dicts.
-      signed_in: whether to send the token of whoever is signed in to gcloud.
+      signed_in: whether to send the token of the account that gcloud uses.
 
     Returns:
       Text for a shell.

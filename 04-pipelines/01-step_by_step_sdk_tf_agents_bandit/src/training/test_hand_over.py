@@ -47,7 +47,7 @@ def test_the_job_has_the_best_parameters_other_seeds_and_nothing_else_new(jobs):
 
 
 def test_what_was_sent_has_arrived_and_what_did_not_is_seen(jobs):
-    """The record is the job's own; beside it one of a job that took the default, and a parameter nobody reads."""
+    """The record is the job's own; beside it one of a job that took the default, and a parameter that is not read."""
     sent = jobs.best("search").parameters
     record = jobs.run(best_job(jobs, STUDY, "tuned", seeds=(100, 101)))
     table = received(record, sent)

@@ -1,4 +1,4 @@
-"""Training in this process: references bound what is learnt, and everybody meets the same users."""
+"""Training in this process: references bound the regret of the agents, and all agents have the same users."""
 
 import numpy as np
 import pandas as pd

@@ -24,7 +24,7 @@ _SETTLING = re.compile(
 def vertex(config: Config, **settings: Any) -> Any:
     """Set up `google.cloud.aiplatform` from a `Config` and return the module.
 
-    Where the platform is this machine nobody signs in: jobs can be constructed and shown by `to_dict()`, not started.
+    On this machine no credentials are needed: jobs can be constructed and shown by `to_dict()`, not started.
 
     Args:
       config: Config

@@ -169,7 +169,7 @@ class GcpEndpoint(SplitEndpoint):
     def _add(self, version, policy, release, endpoint):
         model, numbers = self._upload(version, policy, self._log(endpoint)), _numbers(endpoint)
         traffic = {numbers.get(each, "0"): share for each, share in release.shares.items()}  # "0" is the new one
-        if numbers:  # first: whoever is killed in between has changed no share
+        if numbers:  # first: a process that is killed in between has changed no share
             endpoint.update(labels=_labels(endpoint, release))
         self._start(endpoint, model, version, traffic_split=traffic)
 

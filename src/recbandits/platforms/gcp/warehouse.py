@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import Client
 
 _EMULATOR = "BIGQUERY_EMULATOR_HOST"  # address of an emulator, such as http://localhost:9050; it needs no credentials
-_STAGING_LIFE = timedelta(hours=1)  # of the table that a batch is loaded into, should nobody be left to remove it
+_STAGING_LIFE = timedelta(hours=1)  # of the table that a batch is loaded into, if its process is killed
 _TYPES = {datetime: "TIMESTAMP", float: "FLOAT64", bool: "BOOL", int: "INT64", str: "STRING"}  # a bool is an int
 
 
@@ -32,7 +32,7 @@ class BigQueryWarehouse(Warehouse):
     """See `Warehouse`. A batch is loaded into a table of its own, which costs nothing, and merged from there.
 
     Loading and merging takes seconds, and BigQuery lets only a few merge into one table at a time: within a process
-    whoever writes meanwhile goes together with the next batch.
+    records that are written meanwhile are in the next batch.
 
     Args:
       config: Config whose dataset exists.
@@ -160,7 +160,7 @@ class GroupedWrites:
         """Write what `insert` takes; gives how many of the rows are new, and raises what `insert` raises."""
         result: Future[int] = Future()
         self._waiting.append((batches, result))
-        with self._turn:  # whoever waited for its turn may have been served by the one before
+        with self._turn:  # the thread before may have written the records of this one
             if not result.done():
                 self._serve()
         return result.result()
@@ -169,7 +169,7 @@ class GroupedWrites:
         writes = [self._waiting.popleft() for _ in range(len(self._waiting))]
         try:
             new = self._insert(_concatenate([batches for batches, _ in writes]))
-        except BaseException as error:  # whoever waits must hear of it
+        except BaseException as error:  # the threads that wait must raise it, too
             for _, result in writes:
                 result.set_exception(error)
             return

@@ -1,8 +1,8 @@
 """Endpoints on this machine: the prediction server on a UNIX socket, with everything it serves in one directory.
 
 The directory of an endpoint is that of its `Unit` and has `storage` (what AIP_STORAGE_URI names: `release.json` and
-`policies/<version>`) and the socket, which no web page and no other user can reach. Whoever changes an endpoint holds
-the lock in `<name>.turn` beside the directory meanwhile, so that others wait for the change, or for the server to
+`policies/<version>`) and the socket, which no web page and no other user can reach. A process that changes an endpoint
+holds the lock in `<name>.turn` beside the directory meanwhile, so that others wait for the change, or for the server to
 start.
 """
 

@@ -157,7 +157,7 @@ def call(target: Callable, messages: LocalMessages, topic: str, subscription: st
       target: function of a CloudEvent.
       messages: `LocalMessages`
       topic: full name of the topic.
-      subscription: full name of the subscription; nobody else reads it.
+      subscription: full name of the subscription, which has no other reader.
       stop: `threading.Event`, which ends it.
     """
     calls = 0
@@ -176,7 +176,7 @@ def _call_once(target, messages, topic, subscription, limit, stop):
         try:
             target(event(message, topic, subscription))
             done.append(message.number)
-        except Exception:  # whatever it was, the message comes again
+        except Exception:  # of any kind: the message is delivered again
             traceback.print_exc()
             failed.append(message)
     if batch:

@@ -1,7 +1,7 @@
 """A study as a directory: its trials are units, and Optuna's journal has their parameters and values.
 
-It has `study.json` (the request), `journal.log` (Optuna's), `trials/<number>` (a unit each), `lock` (held by whoever
-tunes it) and, once somebody has stopped it, `stop`.
+It has `study.json` (the request), `journal.log` (Optuna's), `trials/<number>` (a unit each), `lock` (held by the
+process that tunes it) and, once it was stopped, `stop`.
 """
 
 import json
@@ -65,7 +65,7 @@ class LocalStudy:
           list of `Trial`
 
         Raises:
-          PlatformError: another study has this name, somebody else tunes it now, or three trials in a row failed.
+          PlatformError: another study has this name, another process tunes it now, or three trials in a row failed.
         """
         try:
             require_local(private(self._directory))
@@ -144,7 +144,7 @@ class LocalStudy:
         number, unit = proposal.number, self._unit(proposal.number)
         status = unit.status()
         if status.state != "succeeded":
-            interrupted = "stopped" if self._stopped() else "failed"  # whoever stops it has not written its end yet
+            interrupted = "stopped" if self._stopped() else "failed"  # its end is not yet written
             state = interrupted if status.state == "interrupted" else status.state
             return Trial(number, state, proposal.params, None, status.error)
         try:

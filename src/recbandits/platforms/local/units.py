@@ -182,7 +182,7 @@ class Unit:
             time.sleep(_POLL)
         self._wait_for_runner()
         if self.run:
-            with held(self.directory) as lock:  # whoever does not get it sees a start, which is not over
+            with held(self.directory) as lock:  # without the lock another start is in progress
                 if lock is not None and self._end() is None and not self._lives():
                     self.write_end("stopped", -signal.SIGKILL)
 
@@ -209,7 +209,7 @@ class Unit:
     def _turn(self) -> Iterator[int | None]:
         """Yield the descriptor of the lock, or None where the unit runs.
 
-        Whoever holds the lock of one that does not run may be another start, which is about to show its processes, or
+        The holder of the lock of one that does not run may be another start, which is about to show its processes, or
         a runner that has just written the end.
         """
         deadline = time.monotonic() + _PATIENCE
