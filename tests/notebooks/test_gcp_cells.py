@@ -95,7 +95,7 @@ def names(platform, folder):
         "02e-scale-bandit-training-vertex": parameters
         | {"prefix": "fit", "network": ("fit",), "jobs": {"network-tuned": Job("fit-tuned", ("fit", "--layers=32"))}},
         "02f-cpr-deploy-bandit-policy": policies
-        | {"reader": "projects/movie-lab-42/subscriptions/events", "everybody": [{"user_id": "7"}], "policy": policy},
+        | {"reader": "projects/movie-lab-42/subscriptions/events", "queries": [{"user_id": "7"}], "policy": policy},
         "03a-ranking-bandit-local-train": parameters | {"lists": 5, "data": SimpleNamespace(is_real=True)},
         "01-train_deploy_mab": search
         | {"tune": TUNED[:2], "here": CURVE}
