@@ -1,47 +1,56 @@
-"""Run a command that can neither outlive its time limit nor leave a process behind."""
+"""Run a function in a warm process that can neither outlive its time limit nor leave a process behind.
+
+Warm means forked from a process that has imported what most notebooks import, which takes each of them 5 s otherwise.
+"""
 
 import contextlib
+import multiprocessing
 import os
 import signal
-import subprocess
 import time
 
 import psutil
 
+_WARM = multiprocessing.get_context("forkserver")
+_WARM.set_forkserver_preload(["tools.warm"])
 
-def run_bounded(command, limit, on_steps, stop=None, **options):
-    """Run `command` in a session of its own and kill everything that it started when it ends, for any reason.
+
+def run_bounded(function, arguments, limit, on_steps, stop=None):
+    """Call a function in a session of its own and kill everything that it started when it ends, for any reason.
 
     Args:
-      command: list of arguments; the number of a file descriptor is added to them. The command writes one byte to it
-        after each step, and reads standard input, which ends when this process does.
+      function: of a module. Beside the arguments it takes a `multiprocessing.connection.Connection`, to which it sends
+        one byte after each step. It has to end with the process that called it, `multiprocessing.parent_process()`.
+      arguments: list of what can be pickled.
       limit: seconds after which it is killed.
       on_steps: called several times a second with the number of steps done since the last call.
       stop: threading.Event after which it is killed; None for none.
-      **options: passed on to `subprocess.Popen`.
 
     Returns:
       The exit code, or None when it was killed.
     """
-    steps, theirs = os.pipe()
-    os.set_blocking(steps, False)
+    steps, theirs = _WARM.Pipe(duplex=False)
     deadline = time.monotonic() + limit
-    options |= {"stdin": subprocess.PIPE, "pass_fds": [theirs], "start_new_session": True}
-    process = subprocess.Popen([*command, str(theirs)], **options)
-    os.close(theirs)
+    process = _WARM.Process(target=_run, args=(function, *arguments, theirs))
+    process.start()
+    theirs.close()
     groups = {process.pid}
     try:
-        while process.poll() is None and time.monotonic() < deadline and not (stop and stop.is_set()):
+        while process.is_alive() and time.monotonic() < deadline and not (stop and stop.is_set()):
             groups |= groups_below(process.pid)
             on_steps(_drain(steps))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.2)
+            process.join(0.2)
         on_steps(_drain(steps))
-        return process.poll()
+        return process.exitcode
     finally:
         kill(groups)
-        process.communicate()
-        os.close(steps)
+        process.join()
+        steps.close()
+
+
+def _run(function, *arguments):
+    os.setsid()
+    function(*arguments)
 
 
 def groups_below(pid):
@@ -61,7 +70,10 @@ def kill(groups):
             os.killpg(group, signal.SIGKILL)
 
 
-def _drain(descriptor):
-    with contextlib.suppress(BlockingIOError):
-        return len(os.read(descriptor, 4096))
-    return 0
+def _drain(connection):
+    """Count the bytes that have come."""
+    count = 0
+    with contextlib.suppress(EOFError):
+        while connection.poll():
+            count += len(connection.recv_bytes())
+    return count

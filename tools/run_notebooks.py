@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from recbandits.config import Config, count_cores
 from recbandits.notebook import check_profile
-from tools import index_page
+from tools import execute, index_page
 from tools.notebooks import ROOT, find_notebooks, read
 from tools.processes import run_bounded
 from tools.results import Result, find_problem, summary
@@ -136,13 +136,9 @@ def run_one(source, copy, profile, build, limit, solutions=False, cores=None, on
     environment.pop("MPLBACKEND", None)  # the kernel's own shows the pictures
     if cores:
         environment |= dict.fromkeys(_THREADS, str(cores))
-    command = [sys.executable, "-m", "tools.execute", str(source), str(copy), profile]
-    if solutions:
-        command.append("solutions")
+    arguments = [source, copy, profile, solutions, environment, cores, log]
     started = time.monotonic()
-    with open(log, "w") as output:
-        options = {"cwd": ROOT, "env": environment, "stdout": output, "stderr": output}
-        exit_code = run_bounded(command, limit, on_steps, stop, **options)
+    exit_code = run_bounded(execute.main, arguments, limit, on_steps, stop)
     seconds = time.monotonic() - started
     notebook = _read_copy(copy)
     record = json.loads(recorded.read_text()) if recorded.exists() else {}
