@@ -113,6 +113,19 @@ def test_a_forked_command_is_what_an_executed_one_is(unit, monkeypatch, mask):
     assert state[-1], "the name is in the environment, and others see it there"
 
 
+def test_a_process_that_imports_tensorflow_after_its_first_job_keeps_its_forkserver(monkeypatch):
+    """Its imports set variables, which those of the forkserver set there, too."""
+    code = "import os, recbandits\nbefore = dict(os.environ)\nimport recbandits.training.experiments, json\n"
+    code += "print(json.dumps(dict(os.environ.items() - before.items())))"
+    added = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    assert added["TF2_BEHAVIOR"] == "1"
+    monkeypatch.setattr(forkserver, "MODULES", ("json",))
+    job = [sys.executable, "-m", f"{forkserver.PACKAGE}task"]
+    first = forkserver.get_forkserver(job, os.environ | {"A": "1"})
+    assert forkserver.get_forkserver(job, os.environ | {"A": "1"} | added) is first
+    assert forkserver.get_forkserver(job, os.environ | {"A": "2"}) is not first
+
+
 def test_a_forked_unit_ends_with_its_last_line_or_its_signal(unit, code):
     ends = {
         "": ("succeeded", ""),

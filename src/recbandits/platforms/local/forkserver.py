@@ -36,6 +36,8 @@ PACKAGE = "recbandits.training."  # the modules that are forked
 # What they import; the estimators of a job import scikit-learn when they are called.
 MODULES = ("recbandits.training.experiments", "recbandits.serving.saved_model", "sklearn.linear_model", "tyro")
 _PER_JOB = ("AIP_", "CLOUD_ML_", VARIABLE)  # prefixes of variables that differ between jobs; no import reads them
+# Prefixes of those that TensorFlow, h5py and pygame set when they are imported, there as here.
+_BY_IMPORTS = ("ENABLE_RUNTIME_UPTIME_TELEMETRY", "TF2_BEHAVIOR", "TPU_ML_PLATFORM", "HDF5_PLUGIN_PATH", "PYGAME_HIDE")
 _NO_NAME = "0" * 32  # as long as a name
 _IDLE = 600.0  # seconds without a request after which a forkserver ends
 _LOCK = threading.Lock()
@@ -104,7 +106,8 @@ def get_forkserver(command: Sequence[str], environment: dict[str, str]) -> Forks
         return None
     umask = os.umask(0o077)
     os.umask(umask)
-    variables = tuple(sorted(item for item in environment.items() if not item[0].startswith(_PER_JOB)))
+    left_out = _PER_JOB + _BY_IMPORTS
+    variables = tuple(sorted(item for item in environment.items() if not item[0].startswith(left_out)))
     with _LOCK:  # a second thread waits for the forkserver of the first one
         forkserver = _connect(variables, os.getcwd(), umask, os.getpid())
     return forkserver if forkserver.ready else None
