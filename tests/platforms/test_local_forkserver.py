@@ -117,13 +117,15 @@ def test_a_process_that_imports_tensorflow_after_its_first_job_keeps_its_forkser
     """Its imports set variables, which those of the forkserver set there, too."""
     code = "import os, recbandits\nbefore = dict(os.environ)\nimport recbandits.training.experiments, json\n"
     code += "print(json.dumps(dict(os.environ.items() - before.items())))"
-    added = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    before = {name: value for name, value in os.environ.items() if not name.startswith(forkserver._BY_IMPORTS)}
+    process = subprocess.run([sys.executable, "-c", code], env=before, capture_output=True, check=True)
+    added = json.loads(process.stdout)
     assert added["TF2_BEHAVIOR"] == "1"
     monkeypatch.setattr(forkserver, "MODULES", ("json",))
     job = [sys.executable, "-m", f"{forkserver.PACKAGE}task"]
-    first = forkserver.get_forkserver(job, os.environ | {"A": "1"})
-    assert forkserver.get_forkserver(job, os.environ | {"A": "1"} | added) is first
-    assert forkserver.get_forkserver(job, os.environ | {"A": "2"}) is not first
+    first = forkserver.get_forkserver(job, before | {"A": "1"})
+    assert forkserver.get_forkserver(job, before | {"A": "1"} | added) is first
+    assert forkserver.get_forkserver(job, before | {"A": "2"}) is not first
 
 
 def test_a_forked_unit_ends_with_its_last_line_or_its_signal(unit, code):
