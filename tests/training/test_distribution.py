@@ -30,8 +30,10 @@ assert chosen.num_replicas_in_sync == int(replicas)
 
 from recbandits.agents.factory import make_agent
 from recbandits.data.examples import Examples
+from recbandits.training import epochs as saving
 from recbandits.training.offline import Specs, fit
 
+saving.INTERVAL = 0.0  # a checkpoint after each epoch
 rng = np.random.default_rng(0)
 context, arm = (rng.normal(size=(1001, 4)).astype(np.float32) for _ in range(2))
 reward, propensity = (context * arm).sum(axis=1), rng.uniform(0.1, 1.0, 1001).astype(np.float32)

@@ -274,7 +274,7 @@ from recbandits.agents.factory import NAMES, make_agent
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training import online
 
-online._SECONDS = 0.0  # a checkpoint after each measurement
+online.INTERVAL = 0.0  # a checkpoint after each measurement
 world = StationaryLinearEnvironment(num_actions=6, context_size=8, batch_size=64, available=0.7, reward_noise=0.5)
 digest = hashlib.sha256()
 for name in ("LinTS", "EpsilonGreedy", "NeuralLinUCB", "Exp3Mixture"):

@@ -81,7 +81,7 @@ def test_an_interrupted_simulation_of_slates_continues_to_the_same_end(tmp_path,
 
     Another click model, feedback or number of slots makes it another simulation.
     """
-    monkeypatch.setattr(online, "_SECONDS", 0.0)  # a checkpoint after each measurement
+    monkeypatch.setattr(online, "INTERVAL", 0.0)  # a checkpoint after each measurement
     world, agent = environment(), {"ranking": Ranking(layers=(4,))}
     undisturbed = simulate(world, agent, steps=10, points=5, seeds=[1], checkpoints=tmp_path / "undisturbed")
 

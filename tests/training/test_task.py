@@ -25,7 +25,7 @@ from recbandits.platforms.jobs import Job
 from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
-from recbandits.training import task
+from recbandits.training import experiments, task
 from recbandits.training.experiments import OfflineTask, Outcome, make_environment
 from recbandits.training.job_paths import JobPaths, mounted, read_users
 from recbandits.training.online import simulate
@@ -254,6 +254,19 @@ def test_all_seeds_share_the_test_split_and_none_of_its_ratings_chooses_a_settin
         assert not test_index.isin(each.train.index.union(each.held_out.index)).any()
     overlap = validation[0].held_out.index.isin(validation[1].held_out.index).mean()
     assert overlap == pytest.approx(0.2, abs=0.02)  # two independent draws of 20 %
+
+
+def test_the_seeds_of_one_split_fit_its_factors_once(movielens, monkeypatch):
+    """The split and each of its five folds; what a seed learns from is as if they were fitted anew."""
+    problem = replace(task.parse(["fit"]).problem, judge="test", judged=500, decisions=500)
+    fitted = []
+    monkeypatch.setattr(experiments, "als", lambda ratings: fitted.append(len(ratings)) or als(ratings))
+    monkeypatch.setattr(experiments, "_FACTORS", {})
+    first, second = (OfflineTask(problem, movielens, seed).examples() for seed in (0, 1))
+    assert len(fitted) == 6
+    assert not np.array_equal(first.context, second.context)
+    monkeypatch.setattr(experiments, "_FACTORS", {})
+    np.testing.assert_array_equal(OfflineTask(problem, movielens, 1).examples().context, second.context)
 
 
 def test_an_error_is_one_sentence_and_exit_code_1(job_dir, data, capsys, monkeypatch):

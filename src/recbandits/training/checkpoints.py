@@ -10,6 +10,8 @@ import numpy as np
 
 from recbandits.checks import write_text
 
+INTERVAL = 10.0  # seconds between two checkpoints of a run, each of which takes about 30 milliseconds
+
 
 def open_checkpoints(
     directory: str | Path, settings: dict, kind: str, name: str, writes: bool = True, **state

@@ -17,7 +17,7 @@ from recbandits.agents.neural import EncodedLinearModel
 from recbandits.data.examples import Examples
 from recbandits.data.slates import SlateExamples
 from recbandits.data.trajectories import gather_rows
-from recbandits.training.checkpoints import assign_values, compute_digest, open_checkpoints, read_values
+from recbandits.training.checkpoints import INTERVAL, assign_values, compute_digest, open_checkpoints, read_values
 from recbandits.training.distribution import get_strategy_of
 from recbandits.training.experience import convert_examples, explain_errors
 from recbandits.training.summaries import TrainingSummaries
@@ -66,6 +66,7 @@ class Training:
         self._best = [tf.Variable(value, trainable=False, shape=value.shape) for value in best]
         self._manager = None
         self._summaries: TrainingSummaries | None = None
+        self._unsaved, self._saved = 0, time.monotonic()
 
     def restore(self, directory: str | Path) -> None:
         """Continue from the checkpoints in a directory, if there are any, and write further ones there."""
@@ -93,6 +94,7 @@ class Training:
             for name, epochs in self._stages.items():
                 self._run_stage(name, range(first, first + epochs), progress)
                 first += epochs
+        self._save()
         frame = pd.DataFrame(self._history.numpy(), columns=["loss", "validation_mse", "seconds"])
         frame.insert(0, "stage", np.repeat(list(self._stages), list(self._stages.values())))
         frame = frame[frame["loss"].notna()].reset_index(drop=True)
@@ -135,8 +137,17 @@ class Training:
         self._history[row].assign([loss, error, seconds])
         if self._summaries:
             self._summaries.write(row + 1, loss, error)
-        if self._manager:
-            self._manager.save()
+        self._unsaved = row + 1
+        if time.monotonic() - self._saved >= INTERVAL:
+            self._save()
+
+    def _save(self):
+        """Write the checkpoint and the summaries of the epochs since the last one: all that are written are kept."""
+        if self._unsaved and self._summaries:
+            self._summaries.flush()
+        if self._unsaved and self._manager:
+            self._manager.save(self._unsaved)
+        self._unsaved, self._saved = 0, time.monotonic()
 
     def _make_epoch(self, network):
         """Make a function that trains the agent once on each example, in one graph.
@@ -195,6 +206,7 @@ class Training:
             yield
         except BaseException:  # an interrupted kernel, too
             assign_values(self._variables, before)
+            self._save()
             raise
 
     def _check_finite(self, row, losses):

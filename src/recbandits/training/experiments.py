@@ -26,6 +26,7 @@ from recbandits.evaluation.ranking_metrics import measure, rank
 from recbandits.evaluation.regret import totals
 from recbandits.evaluation.reward_model import cross_fit
 from recbandits.exploration import Exploration, epsilon_greedy
+from recbandits.training.checkpoints import compute_digest
 from recbandits.training.distribution import get_strategy
 from recbandits.training.job_paths import JobPaths
 from recbandits.training.logs import evaluate, target_probabilities, train
@@ -35,6 +36,8 @@ from recbandits.training.problems import Fit, Learn, Problem, Rank, Simulation
 
 LIKED = 4.0  # stars from which a movie counts as one that its user likes
 _LABEL = "agent"
+_FOLDS = 5  # of a split, each of which is left out once
+_FACTORS: dict[str, Factorization] = {}  # of the split and of its folds that were fitted last, by digest
 
 
 class Outcome(NamedTuple):
@@ -197,7 +200,7 @@ class OfflineTask:
     def examples(self) -> Examples:
         """Log decisions to learn from, with features that have not seen their rewards."""
         log = self._log(self.train, decisions=self._problem.decisions).log
-        return cross_fit_examples(log, self.train, self._fit_features)
+        return cross_fit_examples(log, self.train, self._fit_features, _FOLDS)
 
     def evaluate(self, model: Any, features: RatingFeatures | None) -> dict[str, float]:
         """Evaluate the greedy policy of a model.
@@ -296,5 +299,15 @@ def _split(problem: Fit | Rank, ratings: pd.DataFrame, seed: int, test_seed: int
 
 
 def _fit_features(data: MovieLens, ratings: pd.DataFrame, factors: Factorization | None = None) -> RatingFeatures:
-    factors = factors or als(ratings)
+    factors = factors or _fit_factors(ratings)
     return RatingFeatures.fit(ratings, data.users, data.movies, factors.user_frame(), factors.movie_frame())
+
+
+def _fit_factors(ratings: pd.DataFrame) -> Factorization:
+    """Fit ALS, once for a split that several seeds have in common."""
+    digest = compute_digest(ratings[column] for column in ("user_id", "movie_id", "rating"))
+    if digest not in _FACTORS:
+        if len(_FACTORS) > _FOLDS:
+            _FACTORS.pop(next(iter(_FACTORS)))
+        _FACTORS[digest] = als(ratings)
+    return _FACTORS[digest]

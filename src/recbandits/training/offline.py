@@ -83,8 +83,9 @@ def fit(
       weights: None weighs all examples alike; "ips" by 1 / (propensity * pass_prob), divided by its mean, as if a
         uniform policy had logged the decisions. Of slates the agent itself weighs the slots, for position bias.
       seed: of the order of the examples.
-      checkpoints: directory, one for each training; a training that was interrupted continues after its last epoch to
-        the same end, bit by bit. Several workers need one that all of them see. None for none.
+      checkpoints: directory, one for each training; a training that was interrupted continues after its last
+        checkpoint to the same end, bit by bit. One is written every ten seconds, and when the training ends, also by an
+        error. Several workers need one that all of them see. None for none.
       tensorboard: directory, one for each training, for its curves and, of a network, histograms of variables and
         gradients after each epoch (0 is before the first); None for none.
       xla: whether to compile networks with XLA: seconds of compilation for faster epochs. Not on several replicas.

@@ -22,12 +22,11 @@ from recbandits.config import count_cores
 from recbandits.environments.base import SeededEnvironment
 from recbandits.environments.ranking import RankingEnvironment
 from recbandits.evaluation.regret import MEASURES
-from recbandits.training.checkpoints import assign_values, compute_digest, open_checkpoints, read_values
+from recbandits.training.checkpoints import INTERVAL, assign_values, compute_digest, open_checkpoints, read_values
 from recbandits.training.experience import convert_decision, explain_errors
 from recbandits.training.summaries import SimulationSummaries
 
 _STEPS_OF_A_PART = 10_000  # take about twice as long as tracing a graph
-_SECONDS = 10.0  # between two checkpoints of a run, each of which takes about 30 milliseconds
 
 
 def simulate(
@@ -169,7 +168,7 @@ class _Simulation:
             history[point].assign(self._measure(seed, self._ends[point - 1] if point else 0, self._ends[point]))
             done.assign(point + 1)
             progress.update()
-            if point + 1 == len(self._ends) or time.monotonic() - saved >= _SECONDS:
+            if point + 1 == len(self._ends) or time.monotonic() - saved >= INTERVAL:
                 if manager:
                     manager.save(point + 1)
                 if summaries:

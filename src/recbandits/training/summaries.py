@@ -49,7 +49,7 @@ class TrainingSummaries:
     """
 
     def __init__(self, directory: str | Path, agent: TFAgent, examples: Examples | SlateExamples):
-        self._writer, self._agent = tf.summary.create_file_writer(str(directory)), agent
+        self._writer, self._agent = tf.summary.create_file_writer(str(directory), max_queue=1_000_000), agent
         self._experience = convert_examples(agent, type(examples)(*(part[:_SAMPLE] for part in examples)))
         network = getattr(agent.model, "network", None)
         self._variables = network.trainable_variables if network else []
@@ -67,6 +67,9 @@ class TrainingSummaries:
                     for name, value in zip(names, values, strict=True):
                         histogram = histogram_pb(f"{kind}/{name}", value.numpy())
                         tf.summary.experimental.write_raw_pb(histogram.SerializeToString(), epoch)
+
+    def flush(self) -> None:
+        """Put what was written into the file."""
         self._writer.flush()
 
     def _compute_gradients(self):
