@@ -314,13 +314,6 @@ def test_the_words_of_a_server_that_refuses_are_kept(endpoint, cloud):
     assert endpoint.raw_predict(b"{}", {})[0] == 422
 
 
-def test_logs_are_where_the_command_says(endpoint):
-    assert endpoint.logs() == (
-        'gcloud logging read \'resource.type="aiplatform.googleapis.com/Endpoint" '
-        f'resource.labels.endpoint_id="recbandits-v1"\' --project={PROJECT} --limit=100'
-    )
-
-
 def run_batches(cloud, server, lost_instances=()):
     """Have the recorder run batch predictions as Vertex AI does, by a predictor.
 

@@ -12,8 +12,7 @@ from google.rpc import status_pb2
 
 from recbandits.config import Config
 from recbandits.platforms.functions import Function
-from recbandits.platforms.gcp.functions import GcpFunctions
-from recbandits.platforms.gcp.packages import pack
+from recbandits.platforms.gcp.functions import GcpFunctions, pack
 from recbandits.platforms.protocol import PlatformError
 from tests.recorder import PROJECT_NUMBER, Recorder
 

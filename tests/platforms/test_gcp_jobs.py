@@ -397,12 +397,3 @@ def test_what_vertex_ai_would_refuse_is_refused_here(changes, sentence):
 
 def test_machines_that_have_gpus_say_how_many():
     assert all(bool(machine.accelerator) == (machine.accelerators > 0) for machine in MACHINES.values())
-
-
-def test_a_notebook_can_show_what_would_be_sent(jobs, cloud):
-    specification = jobs.custom_job(JOB).to_dict()
-    assert created(cloud) == []
-    jobs.run(JOB)
-    custom_job = created(cloud)[0]["customJob"]
-    assert custom_job["jobSpec"].pop("serviceAccount") == ACCOUNT
-    assert specification == custom_job

@@ -146,7 +146,7 @@ def test_an_invalid_expiry_is_refused_before_any_request(warehouse, cloud, days)
 
 def test_a_batch_is_loaded_queried_merged_and_removed(warehouse, cloud):
     """BigQuery returns the digest of one of two rewards, so that one is new."""
-    cloud.digests = [digest_of(reward("b", 3, 4.0))]
+    cloud.digests = [digest_of(reward("b", 3, 4.0).to_json())]
     assert warehouse.write([reward("a", 1, 5.0), reward("b", 3, 4.0)]) == 1
     (table,) = cloud.requests(f"POST {HOST}{TABLES}")
     staging = table["body"]["tableReference"]["tableId"]

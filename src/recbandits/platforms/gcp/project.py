@@ -1,17 +1,20 @@
 """Set up a project: services and their agents, accounts, bucket, dataset, image repository, roles.
 
-Each account gets what it needs and, where a service allows that, on the one resource that it needs.
+Each account gets what it needs and, where a service allows that, on the one resource that it needs. A policy of roles
+is read and written by two functions of a dict as REST has it, the access to it. What others have set in it is kept, and
+so are conditions: its version is 3, because a lower one would lose them.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from recbandits.config import ROLES, Config
-from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.alerts import create_alerts
-from recbandits.platforms.gcp.cloud import explained, have, location, mark, patiently, project_number, rest
-from recbandits.platforms.gcp.roles import by_client, by_rest, grant, of_bucket
+from recbandits.platforms.gcp.cloud import bucket_of, explained, have, location, mark, patiently, project_number, rest
 from recbandits.platforms.protocol import Outcome, PlatformError
 
+Access = tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], Any]]
 SERVICES: tuple[str, ...] = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "cloudbuild")
 SERVICES += ("aiplatform", "pubsub", "run", "eventarc", "cloudfunctions", "cloudscheduler", "monitoring")
 ALERT_SERVICES = ("cloudbilling", "billingbudgets")  # where alerts have an address
@@ -42,19 +45,17 @@ ACTORS = {"train": ("train", "function"), "serve": ("train",)}  # who starts wha
 def set_up(config: Config) -> list[Outcome]:
     """Make what a project lacks; a second call finds everything in place.
 
-    Returns:
-      list of `Outcome`.
-
     Raises:
       PlatformError: Google Cloud refused, or the bucket belongs to another project.
     """
     from google.cloud.resourcemanager_v3 import ProjectsClient
 
     project = f"projects/{config.project}"
+    services = [f"{name}.googleapis.com" for name in SERVICES + (ALERT_SERVICES if config.alert_email else ())]
     with explained(f"services of {project}"):
-        _enable(config)
+        _enable(project, services)
         number = project_number(config)
-    outcomes = [Outcome("service", name, "enabled") for name in _services(config)]
+    outcomes = [Outcome("service", name, "enabled") for name in services]
     outcomes += [_account(config, role) for role in ROLES]
     for role, actors in ACTORS.items():
         with explained(f"roles on service account {config.account(role)}"):
@@ -63,9 +64,8 @@ def set_up(config: Config) -> list[Outcome]:
     outcomes += [_bucket(config, number), _dataset(config), _repository(config)]
     agent = f"service-{number}@gcp-sa-eventarc.iam.gserviceaccount.com"
     with explained(f"roles in {project}"):
-        roles = [*_roles(config, PROJECT_ROLES), ("roles/eventarc.serviceAgent", agent)]
         access = by_client(ProjectsClient(), project)
-        grant(access, roles)
+        grant(access, [*_roles(config, PROJECT_ROLES), ("roles/eventarc.serviceAgent", agent)])
         # Cloud Functions builds from its own copy of a source, in a bucket that it makes with the first function.
         copies = f'resource.name.startsWith("projects/_/buckets/gcf-v2-sources-{number}-{config.region}")'
         condition = {"title": mark(config), "expression": copies}
@@ -79,39 +79,92 @@ def account_address(config: Config, role: str) -> str:
     return f"{_accounts_address(config)}/{config.account(role)}"
 
 
+def grant(access: Access, roles: Sequence[tuple[str, str]], condition: dict[str, str] | None = None) -> None:
+    """Give roles on a resource.
+
+    Args:
+      access: to its policy.
+      roles: list of (role, e-mail address of an account).
+      condition: dict with `title` and `expression`, under which they hold; None for always.
+    """
+    pairs = [(role, f"serviceAccount:{mail}") for role, mail in roles]
+    terms = {"condition": condition} if condition else {}
+
+    def add(bindings):
+        alike = [each for each in bindings if each.get("condition") == condition]
+        current = {(each["role"], member) for each in alike for member in each["members"]}
+        new = [(role, member) for role, member in pairs if (role, member) not in current]
+        return bindings + [{"role": role, "members": [member], **terms} for role, member in new]
+
+    _change(access, add)
+
+
+def revoke(access: Access, member: str) -> None:
+    """Take all roles on a resource from a member."""
+
+    def remove(bindings):
+        left = [each | {"members": [other for other in each["members"] if other != member]} for each in bindings]
+        return [each for each in left if each["members"]]
+
+    _change(access, remove)
+
+
+def by_client(client: Any, resource: str) -> Access:
+    """Return the access to the policy of a resource, a full name, by the client of its service."""
+    from google.iam.v1.policy_pb2 import Policy
+    from google.protobuf.json_format import MessageToDict, ParseDict
+
+    def read():
+        options = {"requested_policy_version": 3}
+        return MessageToDict(client.get_iam_policy(request={"resource": resource, "options": options}))
+
+    def write(policy):
+        client.set_iam_policy(request={"resource": resource, "policy": ParseDict(policy, Policy())})
+
+    return read, write
+
+
+def by_rest(address: str, verb: str) -> Access:
+    """Return the access to the policy of the resource at an address, which is read by GET or by POST."""
+    read = partial(rest, verb, f"{address}:getIamPolicy", query={"options.requestedPolicyVersion": 3})
+    return read, lambda policy: rest("POST", f"{address}:setIamPolicy", {"policy": policy})
+
+
+def _change(access, edit):
+    read, write = access
+
+    def change():
+        policy = read()
+        bindings = policy.get("bindings", [])
+        if (edited := edit(bindings)) != bindings:
+            version = {"version": 3} if any("condition" in each for each in edited) else {}
+            write(policy | {"bindings": edited} | version)
+
+    patiently(change)
+
+
 def _roles(config, table):
     """List (role, e-mail address of the account) of a table such as `PROJECT_ROLES`."""
     return [(role, config.account(key)) for key, roles in table.items() for role in roles]
 
 
-def _services(config):
-    names = SERVICES + (ALERT_SERVICES if config.alert_email else ())
-    return [f"{name}.googleapis.com" for name in names]
-
-
-def _enable(config):
+def _enable(project, services):
     from google.cloud.service_usage_v1 import ServiceUsageClient
 
-    parent = f"projects/{config.project}"
-    request = {"parent": parent, "service_ids": _services(config)}
+    request = {"parent": project, "service_ids": services}
     ServiceUsageClient().batch_enable_services(request=request).result(timeout=600)
     for name in AGENTS:
-        address = f"https://serviceusage.googleapis.com/v1beta1/{parent}/services/{name}.googleapis.com"
+        address = f"https://serviceusage.googleapis.com/v1beta1/{project}/services/{name}.googleapis.com"
         patiently(partial(rest, "POST", f"{address}:generateServiceIdentity"))
 
 
 def _ensure(kind, name, find, make):
     """Make a resource unless it is there, and return the `Outcome`."""
-    outcome = "exists"
-
-    def make_it():
-        nonlocal outcome
-        make()
-        outcome = "created"
-
+    made: list = []
     with explained(f"{kind} {name}"):
-        have(partial(patiently, find), make_it)  # a service that was enabled a minute ago may still refuse to look
-    return Outcome(kind, name, outcome)
+        # A service that was enabled a minute ago may still refuse to look.
+        have(partial(patiently, find), lambda: made.append(make()))
+    return Outcome(kind, name, "created" if made else "exists")
 
 
 def _accounts_address(config):
@@ -128,7 +181,7 @@ def _account(config, role):
 
 def _bucket(config, number):
     """Make the bucket in the region of the jobs; names are global, and ours can be guessed by others."""
-    bucket = storage.bucket(config)
+    bucket, address = bucket_of(config), f"https://storage.googleapis.com/storage/v1/b/{config.bucket}/iam"
 
     def make():
         bucket.labels = config.labels
@@ -141,7 +194,8 @@ def _bucket(config, number):
         bucket.reload()
         if str(bucket.project_number) != number:
             raise PlatformError(f"bucket {config.bucket} belongs to another project: choose another prefix or version")
-        grant(of_bucket(config.bucket), _roles(config, BUCKET_ROLES))
+        read = partial(rest, "GET", address, query={"optionsRequestedPolicyVersion": 3})
+        grant((read, partial(rest, "PUT", address)), _roles(config, BUCKET_ROLES))
     return outcome
 
 

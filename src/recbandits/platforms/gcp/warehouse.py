@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from google.auth.credentials import AnonymousCredentials
 
+from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.gcp.cloud import explained, have
@@ -40,12 +42,11 @@ class BigQueryWarehouse(Warehouse):
 
     def __init__(self, config: Config):
         self._config, self._dataset = config, f"{config.project}.{config.dataset}"
-        self._writes = GroupedWrites(self.insert)
+        self._writes = GroupedWrites(self._insert)
 
     @cached_property
     def client(self) -> "Client":
         """`google.cloud.bigquery.Client`, of the emulator where BIGQUERY_EMULATOR_HOST names one."""
-        from google.auth.credentials import AnonymousCredentials
         from google.cloud import bigquery
 
         return bigquery.Client(self._config.project, AnonymousCredentials() if os.environ.get(_EMULATOR) else None)
@@ -63,11 +64,12 @@ class BigQueryWarehouse(Warehouse):
         """
         from google.cloud import bigquery
 
-        if expiry is not None and not expiry > 0:
-            raise ValueError(f"expiry must be a positive number of days, got {expiry!r}")
-        for table in sql.TABLES.values():
+        require(expiry is None or expiry > 0, "expiry", "a positive number of days", expiry)
+        for table in sql.BY_NAME.values():
+            days = None if table.name == "verdicts" else expiry
+            life = None if days is None else int(timedelta(days=days) / timedelta(milliseconds=1))
             definition = bigquery.Table(f"{self._dataset}.{table.name}", _schema(table))
-            definition.time_partitioning = _partitions(table, expiry)
+            definition.time_partitioning = bigquery.TimePartitioning(field="time", expiration_ms=life)
             definition.clustering_fields = [table.key[0]]
             existing = self._have(definition)
             if expiry is not None and existing.time_partitioning != definition.time_partitioning:
@@ -81,10 +83,8 @@ class BigQueryWarehouse(Warehouse):
     def _have(self, definition):
         definition.labels = self._config.labels
         with explained(f"table {definition.reference}"):
-            return have(
-                lambda: self.client.get_table(definition.reference),
-                lambda: self.client.create_table(definition, retry=None),
-            )
+            find = partial(self.client.get_table, definition.reference)
+            return have(find, partial(self.client.create_table, definition, retry=None))
 
     def query(self, text: str, parameters: dict | None = None) -> pa.Table:
         """See `Warehouse.query`."""
@@ -96,18 +96,11 @@ class BigQueryWarehouse(Warehouse):
             job = self.client.query(text, job_config=bigquery.QueryJobConfig(**settings))
             return job.result().to_arrow(create_bqstorage_client=False)
 
-    def insert(self, batches: Mapping[str, pa.Table]) -> set[str]:
-        """Add rows, unless they are there; each table for itself.
+    def _insert(self, batches):
+        """Add tables of rows by name, each for itself, unless the rows are there; set of the digests that are new."""
+        return {digest for name, batch in batches.items() for digest in self._insert_one(name, _distinct(name, batch))}
 
-        Args:
-          batches: dict from name of a table to pyarrow.Table with its columns.
-
-        Returns:
-          set of the digests of those that are new.
-        """
-        return {digest for name, batch in batches.items() for digest in self._insert(name, _distinct(name, batch))}
-
-    def _insert(self, name, batch):
+    def _insert_one(self, name, batch):
         table, staging = sql.BY_NAME[name], f"batch_of_{name}_{uuid.uuid4().hex}"
         times = pc.min_max(batch["time"]).as_py()
         bounds = {"first": times["min"], "last": times["max"]}
@@ -149,7 +142,7 @@ class GroupedWrites:
     """Threads that write at the same time write together: a batch costs as much for hundreds of rows as for one.
 
     Args:
-      insert: as `BigQueryWarehouse.insert`.
+      insert: function of tables of rows by name that writes them and returns the set of the digests that are new.
     """
 
     def __init__(self, insert: Callable[[dict[str, pa.Table]], set[str]]):
@@ -187,15 +180,14 @@ def _concatenate(writes):
 def _distinct(name, batch):
     """Return the rows of a batch whose keys differ; of those with one key the earliest."""
     key = list(sql.BY_NAME[name].key)
-    rows = batch.select(list(dict.fromkeys([*key, "time", sql.DIGEST])))
-    rows = rows.append_column("row", pa.array(range(len(batch))))
+    rows = batch.select(list({*key, "time", sql.DIGEST})).append_column("row", pa.array(range(len(batch))))
     earliest = rows.sort_by([("time", "ascending"), (sql.DIGEST, "ascending")])
     return batch.take(earliest.group_by(key, use_threads=False).aggregate([("row", "first")])["row_first"])
 
 
 def _batch(records):
-    """Records of one kind as a table with their digests."""
-    digests = pa.array(map(digest_of, records), pa.string())
+    """Return records of one kind as a table with their digests."""
+    digests = pa.array((digest_of(record.to_json()) for record in records), pa.string())
     return to_table(records).append_column(pa.field(sql.DIGEST, pa.string(), nullable=False), digests)
 
 
@@ -203,14 +195,6 @@ def _schema(table):
     from google.cloud.bigquery import SchemaField
 
     return [SchemaField.from_api_repr(column) for column in table.schema]
-
-
-def _partitions(table, expiry):
-    from google.cloud.bigquery import TimePartitioning
-
-    is_permanent = expiry is None or table.name == "verdicts"
-    life = None if is_permanent else int(timedelta(days=expiry) / timedelta(milliseconds=1))
-    return TimePartitioning(field="time", expiration_ms=life)
 
 
 def _parameter(name, value):
