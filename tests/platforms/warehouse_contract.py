@@ -134,8 +134,8 @@ class WarehouseContract:
         entries = [
             Quarantined(f"m{k}", time_at(k), "rewards", "value must be a finite number", b"\xff{") for k in (1, 2)
         ]
-        assert warehouse.write(entries) == 2
-        assert warehouse.write(entries) == 0
+        assert warehouse.quarantine(entries) == 2
+        assert warehouse.quarantine(entries) == 0
         counts = warehouse.counts(START, time_at(50), 10)
         assert counts._asdict() == {
             "total": 11,

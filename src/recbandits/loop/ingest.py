@@ -153,7 +153,7 @@ def _read(warehouse, start, end, rule, features):
         table = warehouse.decisions(start, end, **vars(rule))
         reasons = _reasons(table, features)
         refused = table.filter(reasons != "")
-        warehouse.write(_entries(refused, reasons[reasons != ""]))
+        warehouse.quarantine(_entries(refused, reasons[reasons != ""]))
         counts = _counts(warehouse.counts(start, end, **vars(rule))._asdict(), refused)
         number = Counter(reason.partition(", got ")[0] for reason in reasons if reason)
         number[f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"] = len(

@@ -28,7 +28,7 @@ def log_event(kind: type[Interaction | Reward], data: dict, warehouse: Warehouse
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         reason = str(error).encode(errors="backslashreplace").decode()
         time, topic = (datetime.fromisoformat(message["publishTime"]), f"{kind.__name__.lower()}s")
-        warehouse.write(
+        warehouse.quarantine(
             [Quarantined(message["messageId"], time, topic, reason, content.decode(errors="backslashreplace"))]
         )
         return "quarantined"

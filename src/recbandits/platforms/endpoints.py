@@ -22,7 +22,7 @@ def in_context(method: Callable) -> Callable:
     return call
 
 
-class Endpoint(Protocol):
+class Endpoint:
     """One address behind which one or more versions of a policy answer.
 
     Changes of the traffic split are made here, wherever a platform keeps it. A subclass has `_read()`, which returns
@@ -87,21 +87,27 @@ class Endpoint(Protocol):
         Returns:
           The version of the policy.
         """
+        raise NotImplementedError
 
     def predict(self, instances: list[dict], parameters: dict | None = None) -> list[dict]:
         """List of predictions, one for each instance (dicts as `recbandits.serving.schemas` says)."""
+        raise NotImplementedError
 
     def raw_predict(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """(status, bytes) that a body gets as it is."""
+        raise NotImplementedError
 
     def health(self) -> dict:
         """Whether it is alive and ready: dict."""
+        raise NotImplementedError
 
     def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
         """Answer every line of JSON in the file `source` with a line in `destination`, by an exported policy."""
+        raise NotImplementedError
 
     def delete(self) -> None:
         """Undeploy everything, then remove the endpoint."""
+        raise NotImplementedError
 
     def _deployed(self):
         release, state = self._read()

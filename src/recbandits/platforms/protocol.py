@@ -29,7 +29,7 @@ class PlatformError(RuntimeError):
 
 
 class Platform(Protocol):
-    """A place where the project keeps its things: its services, each as its protocol says.
+    """A place where the project keeps its things.
 
     Attributes:
       name: its key in `config.PLATFORMS`, such as "local" or "gcp".
@@ -38,13 +38,34 @@ class Platform(Protocol):
 
     name: str
     config: Config
-    jobs: "Jobs"
-    experiments: "Experiments"
-    pipelines: "Pipelines"
-    endpoints: "Endpoints"
-    messages: "Messages"
-    functions: "Functions"
-    warehouse: "Warehouse"
+
+    @property
+    def jobs(self) -> "Jobs":
+        """Training jobs and studies."""
+
+    @property
+    def experiments(self) -> "Experiments":
+        """Experiment tracking."""
+
+    @property
+    def pipelines(self) -> "Pipelines":
+        """Runs of compiled pipelines."""
+
+    @property
+    def endpoints(self) -> "Endpoints":
+        """Endpoints that serve policies."""
+
+    @property
+    def messages(self) -> "Messages":
+        """Topics and subscriptions."""
+
+    @property
+    def functions(self) -> "Functions":
+        """Functions that messages call."""
+
+    @property
+    def warehouse(self) -> "Warehouse":
+        """Decisions, rewards and verdicts."""
 
     def create(self) -> list[Outcome]:
         """Create what the project needs and the platform lacks; a second call changes nothing.
@@ -113,7 +134,7 @@ class Messages(Protocol):
         """Sink of `serving.outbox.Outbox` for a topic: `send` takes a list of records with `event_id` and `to_json`."""
 
     def backlog(self, name: str) -> int:
-        """How many messages a subscription has not delivered."""
+        """How many messages a subscription, or all those of a topic, have not delivered; 0 if there is none."""
 
     def delete(self, name: str) -> None:
         """Remove a topic, and the subscription of the same name; what is gone already is no error."""

@@ -29,10 +29,19 @@ def create_alerts(config: Config, project_number: str) -> list[tuple[str, str]]:
     """
 
     def create():
-        (channel,) = _have(config, "notificationChannels", [_channel(config)])
+        labels = {"email_address": config.alert_email}
+        email = {"type": "email", "displayName": config.base, "labels": labels, "userLabels": config.labels}
+        (channel,) = _have(config, "notificationChannels", [email])
         _have(config, "alertPolicies", [_failing_predictions(config, channel), _monitor_alarms(config, channel)])
         if not _budgets(config):
-            rest("POST", _budgets_address(config), _budget(config, project_number, channel))
+            budget = {
+                "displayName": _budget_name(config),
+                "budgetFilter": {"projects": [f"projects/{project_number}"]},
+                "amount": {"specifiedAmount": {"units": str(BUDGET)}},
+                "thresholdRules": [{"thresholdPercent": share} for share in (0.5, 0.9, 1.0)],
+                "notificationsRule": {"monitoringNotificationChannels": [channel]},
+            }
+            rest("POST", _budgets_address(config), budget)
 
     with explained(f"alerts to {config.alert_email}"):
         patiently(create)
@@ -70,11 +79,6 @@ def _ours(config, kind):
     """List the resources of Cloud Monitoring of a kind that bear our labels."""
     query = {"filter": labelled(config).replace("labels.", "user_labels."), "pageSize": 1000}
     return rest("GET", f"{_MONITORING}/projects/{config.project}/{kind}", query=query).get(kind, [])
-
-
-def _channel(config):
-    labels = {"email_address": config.alert_email}
-    return {"type": "email", "displayName": config.base, "labels": labels, "userLabels": config.labels}
 
 
 def _failing_predictions(config, channel):
@@ -122,13 +126,3 @@ def _budgets_address(config):
 
 def _budget_name(config):
     return f"{config.base} in {config.project}"
-
-
-def _budget(config, project_number, channel):
-    return {
-        "displayName": _budget_name(config),
-        "budgetFilter": {"projects": [f"projects/{project_number}"]},
-        "amount": {"specifiedAmount": {"units": str(BUDGET)}},
-        "thresholdRules": [{"thresholdPercent": share} for share in (0.5, 0.9, 1.0)],
-        "notificationsRule": {"monitoringNotificationChannels": [channel]},
-    }

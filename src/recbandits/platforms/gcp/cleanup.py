@@ -25,10 +25,9 @@ def clean_up(config: Config, dry_run: bool = True) -> list[Outcome]:
       PlatformError: something could not be listed or removed; what is left is found by the next call.
     """
     outcomes = []
-    kinds = (_alerts, _schedules, _functions, _runs, _endpoints, _experiments, _messages, _data, _accounts)
-    for list_kind in kinds:
+    for list_resources in (_alerts, _functions, _runs, _vertex_ai, _messages, _data, _accounts):
         with explained("clean-up"):
-            resources = list(list_kind(config))
+            resources = list(list_resources(config))
         for kind, name, remove in resources:
             if not dry_run:
                 with explained(f"{kind} {name}"), suppress(NotFound):  # another process may be faster
@@ -43,30 +42,25 @@ def _alerts(config):
         yield kind, name, partial(delete_alert, name)
 
 
-def _schedules(config):
+def _functions(config):
+    """List schedules, then functions; trigger, subscription and service of Cloud Run go with each of these."""
+    from google.cloud.functions_v2 import FunctionServiceClient
     from google.cloud.scheduler_v1 import CloudSchedulerClient
 
-    client = CloudSchedulerClient()
-    for job in client.list_jobs(parent=location(config)):
+    scheduler, client = CloudSchedulerClient(), FunctionServiceClient()
+    for job in scheduler.list_jobs(parent=location(config)):
         if job.description == mark(config):
-            yield "schedule", job.name, partial(client.delete_job, name=job.name)
+            yield "schedule", job.name, partial(scheduler.delete_job, name=job.name)
     for schedule in vertex(config).PipelineJobSchedule.list(filter=f'display_name:"{config.base}-*"'):
         if has_labels(config, schedule.gca_resource.create_pipeline_job_request.pipeline_job):
             yield "pipeline schedule", schedule.resource_name, schedule.delete
-
-
-def _functions(config):
-    """List functions; trigger, subscription and service of Cloud Run go with each."""
-    from google.cloud.functions_v2 import FunctionServiceClient
-
-    client = FunctionServiceClient()
     for function in client.list_functions(parent=location(config)):
         if has_labels(config, function):
             yield "function", function.name, partial(_finish, client.delete_function, name=function.name)
 
 
 def _runs(config):
-    """List the records of what ran; what still runs is cancelled first."""
+    """List the records of what ran; what still runs is cancelled first, for it may make what is listed next."""
     sdk = vertex(config)
     kinds = {"pipeline run": sdk.PipelineJob, "job": sdk.CustomJob, "study": sdk.HyperparameterTuningJob}
     for kind, each in {**kinds, "batch prediction": sdk.BatchPredictionJob}.items():
@@ -74,17 +68,14 @@ def _runs(config):
             yield kind, job.resource_name, partial(_end_and_delete, job)
 
 
-def _endpoints(config):
+def _vertex_ai(config):
+    """List endpoints, models, experiments, which have no labels of ours, then the TensorBoard that holds their runs."""
     sdk = vertex(config)
     for endpoint in sdk.Endpoint.list(filter=labelled(config)):
         yield "endpoint", endpoint.resource_name, partial(endpoint.delete, force=True)
     for model in sdk.Model.list(filter=labelled(config)):
         yield "model", model.resource_name, model.delete
-
-
-def _experiments(config):
-    """List experiments, which have no labels of ours, then the TensorBoard that holds their runs."""
-    for experiment in vertex(config).Experiment.list():
+    for experiment in sdk.Experiment.list():
         if experiment.name.startswith(f"{config.base}-"):
             remove = partial(experiment.delete, delete_backing_tensorboard_runs=True)
             yield "experiment", experiment.resource_name, remove

@@ -49,16 +49,10 @@ class GcpMessages(Service):
         return PubSubSink(topic, self._publisher)
 
     def add_dead_letters(self, subscription: str, topic: str) -> str:
-        """Move what a subscription has delivered ten times in vain to the topic `<topic>-dead`, where it waits a week.
+        """Move what a subscription to a topic has delivered ten times in vain to the topic `<topic>-dead`.
 
         Pub/Sub's own account moves the messages: it may publish to that topic, and acknowledge in the subscription.
-
-        Args:
-          subscription: full name.
-          topic: full name of its topic.
-
-        Returns:
-          Full name of the subscription in which the dead letters wait.
+        They wait a week in a subscription, whose full name is returned.
         """
         agent = f"service-{project_number(self._config)}@gcp-sa-pubsub.iam.gserviceaccount.com"
         dead = self._have_topic(f"{topic}-dead")
@@ -91,9 +85,6 @@ class GcpMessages(Service):
         """See `Messages.backlog`; as Cloud Monitoring saw it, up to minutes ago.
 
         Eventarc names the subscriptions of functions itself: the topic knows them.
-
-        Args:
-          name: of a subscription, or of a topic for all its subscriptions; 0 if there is none.
         """
         names, now = [self._full("subscriptions", name)], datetime.now(UTC)
         with explained(f"backlog of {name}"):

@@ -49,11 +49,16 @@ def set_up(config: Config) -> list[Outcome]:
       PlatformError: Google Cloud refused, or the bucket belongs to another project.
     """
     from google.cloud.resourcemanager_v3 import ProjectsClient
+    from google.cloud.service_usage_v1 import ServiceUsageClient
 
     project = f"projects/{config.project}"
     services = [f"{name}.googleapis.com" for name in SERVICES + (ALERT_SERVICES if config.alert_email else ())]
     with explained(f"services of {project}"):
-        _enable(project, services)
+        request = {"parent": project, "service_ids": services}
+        ServiceUsageClient().batch_enable_services(request=request).result(timeout=600)
+        for name in AGENTS:
+            address = f"https://serviceusage.googleapis.com/v1beta1/{project}/services/{name}.googleapis.com"
+            patiently(partial(rest, "POST", f"{address}:generateServiceIdentity"))
         number = project_number(config)
     outcomes = [Outcome("service", name, "enabled") for name in services]
     outcomes += [_account(config, role) for role in ROLES]
@@ -76,7 +81,7 @@ def set_up(config: Config) -> list[Outcome]:
 
 def account_address(config: Config, role: str) -> str:
     """Return the address of an account in the REST API of IAM."""
-    return f"{_accounts_address(config)}/{config.account(role)}"
+    return f"https://iam.googleapis.com/v1/projects/{config.project}/serviceAccounts/{config.account(role)}"
 
 
 def grant(access: Access, roles: Sequence[tuple[str, str]], condition: dict[str, str] | None = None) -> None:
@@ -84,7 +89,7 @@ def grant(access: Access, roles: Sequence[tuple[str, str]], condition: dict[str,
 
     Args:
       access: to its policy.
-      roles: list of (role, e-mail address of an account).
+      roles: list of (role, e-mail address).
       condition: dict with `title` and `expression`, under which they hold; None for always.
     """
     pairs = [(role, f"serviceAccount:{mail}") for role, mail in roles]
@@ -148,35 +153,21 @@ def _roles(config, table):
     return [(role, config.account(key)) for key, roles in table.items() for role in roles]
 
 
-def _enable(project, services):
-    from google.cloud.service_usage_v1 import ServiceUsageClient
-
-    request = {"parent": project, "service_ids": services}
-    ServiceUsageClient().batch_enable_services(request=request).result(timeout=600)
-    for name in AGENTS:
-        address = f"https://serviceusage.googleapis.com/v1beta1/{project}/services/{name}.googleapis.com"
-        patiently(partial(rest, "POST", f"{address}:generateServiceIdentity"))
-
-
 def _ensure(kind, name, find, make):
     """Make a resource unless it is there, and return the `Outcome`."""
-    made: list = []
+    made = []
     with explained(f"{kind} {name}"):
         # A service that was enabled a minute ago may still refuse to look.
         have(partial(patiently, find), lambda: made.append(make()))
     return Outcome(kind, name, "created" if made else "exists")
 
 
-def _accounts_address(config):
-    return f"https://iam.googleapis.com/v1/projects/{config.project}/serviceAccounts"
-
-
 def _account(config, role):
-    mail = config.account(role)
+    mail, address = config.account(role), account_address(config, role)
     account = {"displayName": f"RecBandits {config.base} {role}", "description": mark(config)}
     request = {"accountId": mail.partition("@")[0], "serviceAccount": account}
-    make = partial(rest, "POST", _accounts_address(config), request)
-    return _ensure("service account", mail, partial(rest, "GET", account_address(config, role)), make)
+    make = partial(rest, "POST", address.rpartition("/")[0], request)
+    return _ensure("service account", mail, partial(rest, "GET", address), make)
 
 
 def _bucket(config, number):
@@ -232,7 +223,7 @@ def _repository(config):
     def make():
         client.create_repository(request=request).result(timeout=600)
 
-    outcome = _ensure("repository", name, lambda: client.get_repository(name=name), make)
+    outcome = _ensure("repository", name, partial(client.get_repository, name=name), make)
     with explained(f"repository {name}"):
         grant(by_client(client, name), _roles(config, REPOSITORY_ROLES))
     return outcome
