@@ -72,10 +72,10 @@ class TestBigQueryWarehouse(WarehouseContract):
             pytest.skip("needs an emulator of BigQuery: set BIGQUERY_EMULATOR_HOST")
         config = Config(platform="gcp", project=PROJECT, version=uuid.uuid4().hex[:8])
         warehouse = BigQueryWarehouse(config)
-        warehouse.client.create_dataset(config.dataset)
+        warehouse._client.create_dataset(config.dataset)
         warehouse.create()
         yield warehouse
-        warehouse.client.delete_dataset(config.dataset, delete_contents=True)
+        warehouse._client.delete_dataset(config.dataset, delete_contents=True)
 
     @pytest.mark.xfail(reason=LIMIT, strict=True, raises=PlatformError)
     def test_dropped_decisions_leave_no_orphans(self, warehouse):

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +44,11 @@ class Service:
 
     def __init__(self, config: Config):
         self._config = config
+
+
+def client(module: str, name: str) -> Any:
+    """Return a property that makes a client, a class of a module of `google.cloud`, when it is first read."""
+    return cached_property(lambda self: getattr(import_module(f"google.cloud.{module}"), name)())
 
 
 def vertex(config: Config, **settings: Any) -> Any:

@@ -28,14 +28,9 @@ class GcpEndpoints(Service):
     """See `platforms.endpoints.Endpoints`."""
 
     def create(self, name: str | None = None, topic: str | None = None, sticky: bool = False) -> "GcpEndpoint":
-        """Create an endpoint, or find the one there is.
+        """See `Endpoints.create`; decisions of what is deployed from here are logged, and the account may publish them.
 
-        Args:
-          name: its id; None is the name in the configuration.
-          topic: full name of the topic where decisions of what is deployed from here are logged; None for the topic of
-            what was deployed last, if any.
-          sticky: whether a user always gets the same version, as of a `StickyEndpoint`; otherwise Vertex AI draws one
-            for each request. An endpoint that is there stays as it is.
+        An endpoint that is there stays as it is: where it is not sticky, Vertex AI draws a version for each request.
 
         Raises:
           ValueError: a name that Vertex AI would refuse.

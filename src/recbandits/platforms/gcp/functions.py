@@ -12,7 +12,7 @@ import sys
 import zipfile
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from google.api_core.exceptions import NotFound
 from recbandits.checks import require
 from recbandits.config import SETTINGS
 from recbandits.platforms.functions import EVENT, TOPIC, Function
-from recbandits.platforms.gcp.cloud import Service, explained, have, keep, location, mark, patiently, rest
+from recbandits.platforms.gcp.cloud import Service, client, explained, have, keep, location, mark, patiently, rest
 from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.platforms.gcp.project import by_rest, grant
 from recbandits.platforms.jobs import check_name
@@ -37,11 +37,7 @@ _DATE = (2020, 1, 1, 0, 0, 0)  # of every file in a zip, so that the same files 
 class GcpFunctions(Service):
     """See `platforms.functions.Functions`; a function's id is its name after those of the configuration."""
 
-    @cached_property
-    def _client(self):
-        from google.cloud.functions_v2 import FunctionServiceClient
-
-        return FunctionServiceClient()
+    _client = client("functions_v2", "FunctionServiceClient")
 
     def deploy(self, function: Function) -> None:
         """See `Functions.deploy`; its account may call it, and what its topic cannot deliver goes to the dead letters.
@@ -49,22 +45,22 @@ class GcpFunctions(Service):
         Cloud Functions copies the source into a bucket of its own, gcf-v2-sources-<project number>-<region>, which
         serves all functions of the region, and which clean-up leaves.
         """
-        client, created = self._client, []
+        created = []
 
         def create():
             name = document["name"].rpartition("/")[2]
             request = {"parent": location(self._config), "function_id": name, "function": document}
-            created.append(client.create_function(request=request).result(timeout=_TIMEOUT))
+            created.append(self._client.create_function(request=request).result(timeout=_TIMEOUT))
             return created[0]
 
         with explained(f"function {function.name}"):
-            document = self._document(function, pack(function.source))
-            deployed = have(lambda: client.get_function(name=document["name"]), create)
+            document = self._document(function)
+            deployed = have(partial(self._client.get_function, name=document["name"]), create)
             if deployed.event_trigger.pubsub_topic != (function.topic or ""):
                 raise PlatformError(f"function {function.name} listens to another topic: delete it first")
             if not created:
                 request = {"function": document, "update_mask": {"paths": ["build_config", "service_config"]}}
-                deployed = patiently(lambda: client.update_function(request=request).result(timeout=_TIMEOUT))
+                deployed = patiently(lambda: self._client.update_function(request=request).result(timeout=_TIMEOUT))
             service = f"https://run.googleapis.com/v2/{deployed.service_config.service}"
             # As this account Eventarc and Cloud Scheduler sign in.
             grant(by_rest(service, "GET"), [("roles/run.invoker", self._config.account("function"))])
@@ -93,8 +89,8 @@ class GcpFunctions(Service):
     def _name(self, name):
         return f"{location(self._config)}/functions/{self._config.base}-{check_name(name)}"
 
-    def _document(self, function, packed):
-        """Keep a packed source in the bucket under its digest, and make the request's `functions_v2.Function`.
+    def _document(self, function):
+        """Keep the packed source in the bucket under its digest, and make the request's `functions_v2.Function`.
 
         Its image is kept in the project's own repository, which clean-up removes; left alone it goes to one that stays.
         """
@@ -106,7 +102,7 @@ class GcpFunctions(Service):
             "build_config": {
                 "runtime": f"python3{sys.version_info.minor}",
                 "entry_point": function.target,
-                "source": {"storage_source": keep(config, packed, "functions", ".zip")},
+                "source": {"storage_source": keep(config, pack(function.source), "functions", ".zip")},
                 "docker_repository": f"{location(config)}/repositories/{config.registry}",
                 "service_account": f"projects/{config.project}/serviceAccounts/{builder}",
             },
@@ -135,11 +131,7 @@ class GcpSchedules(Service):
     They have no labels: the description says whose they are. What goes wrong is a `PlatformError` of one sentence.
     """
 
-    @cached_property
-    def _client(self):
-        from google.cloud.scheduler_v1 import CloudSchedulerClient
-
-        return CloudSchedulerClient()
+    _client = client("scheduler_v1", "CloudSchedulerClient")
 
     def create(self, name: str, cron: str, target: str, payload: dict | None = None) -> None:
         """Make a schedule, or change the one of this name, which is not paused any more.
@@ -158,17 +150,17 @@ class GcpSchedules(Service):
         known = isinstance(target, str) and re.fullmatch(rf"{TOPIC}|https?://[^/]+(/.*)?", target) is not None
         require(known, "target", "'projects/<project>/topics/<topic>' or a web address", target)
         require(isinstance(payload or {}, dict), "payload", "a dict", payload)
-        client, job = self._client, self._job(check_name(name), cron, target, json.dumps(payload or {}).encode())
+        job = self._job(check_name(name), cron, target, json.dumps(payload or {}).encode())
+        request = {"parent": location(self._config), "job": job}
         with explained(f"schedule {name}"):
-            present = have(
-                lambda: client.get_job(name=job["name"]),
-                lambda: client.create_job(request={"parent": location(self._config), "job": job}),
-            )
+            find = partial(self._client.get_job, name=job["name"])
+            present = have(find, partial(self._client.create_job, request=request))
             paused = present.state.name == "PAUSED"
             if paused or _facts(present) != _facts(type(present)(job)):
-                client.update_job(request={"job": job, "update_mask": {"paths": sorted(job.keys() - {"name"})}})
+                mask = {"paths": sorted(job.keys() - {"name"})}
+                self._client.update_job(request={"job": job, "update_mask": mask})
             if paused:  # to resume a job that is not paused is refused
-                client.resume_job(name=job["name"])
+                self._client.resume_job(name=job["name"])
 
     def delete(self, name: str) -> None:
         """Remove a schedule; one that is gone already is no error."""
@@ -189,10 +181,7 @@ class GcpSchedules(Service):
 
 
 def pack(source: Path) -> bytes:
-    """Pack a function.
-
-    Args:
-      source: directory with `main.py`, and `requirements.txt` that names a distribution on each line, without version.
+    """Pack a directory with `main.py`, and `requirements.txt` that names a distribution on each line, without version.
 
     Returns:
       bytes of a zip that depend on the files' names and contents and on the installed versions alone.

@@ -20,10 +20,7 @@ class GcpImages(Service):
     """The images of a checkout, which is looked for from the working directory upwards."""
 
     def build(self, name: str) -> str:
-        """Have Cloud Build make an image, and wait for it.
-
-        Args:
-          name: such as "train".
+        """Have Cloud Build make an image, such as "train", and wait for it.
 
         Returns:
           Its URI with the digest in place of the tag, which names this very build for good.

@@ -6,12 +6,12 @@ Google's clients use the emulator that PUBSUB_EMULATOR_HOST names.
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import partial
 
 from google.api_core.exceptions import Forbidden, NotFound
 
 from recbandits.platforms.functions import ATTEMPTS
-from recbandits.platforms.gcp.cloud import Service, explained, have, project_number, rest
+from recbandits.platforms.gcp.cloud import Service, client, explained, have, project_number, rest
 from recbandits.platforms.gcp.project import by_client, grant
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.sinks import PubSubSink
@@ -24,17 +24,8 @@ _METRIC = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 class GcpMessages(Service):
     """See `platforms.protocol.Messages`."""
 
-    @cached_property
-    def _publisher(self):
-        from google.cloud.pubsub_v1 import PublisherClient
-
-        return PublisherClient()
-
-    @cached_property
-    def _subscriber(self):
-        from google.cloud.pubsub_v1 import SubscriberClient
-
-        return SubscriberClient()
+    _publisher = client("pubsub_v1", "PublisherClient")
+    _subscriber = client("pubsub_v1", "SubscriberClient")
 
     def topic(self, name: str) -> str:
         """See `Messages.topic`."""
@@ -68,9 +59,9 @@ class GcpMessages(Service):
 
     def allow(self, resource: str, role: str, account: str) -> None:
         """Give an account, an e-mail address, a role on one topic or subscription, a full name."""
-        client = self._publisher if "/topics/" in resource else self._subscriber
+        service = self._publisher if "/topics/" in resource else self._subscriber
         with explained(f"role {role} on {resource}"):
-            grant(by_client(client, resource), [(role, account)])
+            grant(by_client(service, resource), [(role, account)])
 
     def let_publish(self, topic: str, account: str) -> None:
         """Let an account publish to a topic; a step of a pipeline may not give roles, and leaves them as they are."""
@@ -102,23 +93,24 @@ class GcpMessages(Service):
 
     def delete(self, name: str) -> None:
         """See `Messages.delete`."""
-        for client, kind in ((self._subscriber, "subscription"), (self._publisher, "topic")):
+        for service, kind in ((self._subscriber, "subscription"), (self._publisher, "topic")):
             full = self._full(f"{kind}s", name)
             with explained(f"{kind} {full}"), suppress(NotFound):
-                getattr(client, f"delete_{kind}")(request={kind: full})
+                getattr(service, f"delete_{kind}")(request={kind: full})
 
     def _full(self, kind, name):
         return f"projects/{self._config.project}/{kind}/{self._config.topic(name)}"
 
     def _have_topic(self, full):
-        client, request = self._publisher, {"name": full, "labels": self._config.labels}
+        request = {"name": full, "labels": self._config.labels}
         with explained(f"topic {full}"):
-            return have(partial(client.get_topic, topic=full), partial(client.create_topic, request=request)).name
+            find = partial(self._publisher.get_topic, topic=full)
+            return have(find, partial(self._publisher.create_topic, request=request)).name
 
     def _have_subscription(self, full, topic):
-        client, request = self._subscriber, {"name": full, "topic": topic, "labels": self._config.labels}
+        request = {"name": full, "topic": topic, "labels": self._config.labels}
         request |= {"ack_deadline_seconds": _DEADLINE, "message_retention_duration": _RETENTION}
         request["expiration_policy"] = {}  # never: an idle subscription is otherwise removed after 31 days
-        find = partial(client.get_subscription, subscription=full)
         with explained(f"subscription {full}"):
-            return have(find, partial(client.create_subscription, request=request)).name
+            find = partial(self._subscriber.get_subscription, subscription=full)
+            return have(find, partial(self._subscriber.create_subscription, request=request)).name
