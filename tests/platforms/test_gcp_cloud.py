@@ -6,10 +6,9 @@ from unittest import mock
 import pytest
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import aiplatform
 
 from recbandits.config import Config
-from recbandits.platforms.gcp.cloud import explained, have, patiently, upload, vertex, wait
+from recbandits.platforms.gcp.cloud import explained, have, patiently, upload, vertex
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.manifest import local_directory, read_bytes
 
@@ -22,19 +21,12 @@ EVENTARC = (
 
 
 @pytest.fixture
-def cloud(recorder):
-    with mock.patch("time.sleep"):
-        yield recorder
-
-
-def submit():
-    job = vertex(CONFIG).CustomJob("one", POOLS)
-    job.submit()
-    return job
+def cloud(recorder, no_pauses):
+    return recorder
 
 
 def test_jobs_start_as_the_training_account_in_the_region_of_the_configuration(cloud):
-    submit()
+    vertex(CONFIG).CustomJob("one", POOLS).submit()
     (request,) = cloud.requests("CreateCustomJob")
     assert request["parent"] == "projects/movie-lab-42/locations/us-central1"
     assert request["customJob"]["jobSpec"]["serviceAccount"] == CONFIG.account("train")
@@ -89,17 +81,6 @@ def test_what_another_process_made_meanwhile_is_found(conflict):
 def test_a_conflict_about_something_that_is_not_there_is_raised():
     with pytest.raises(exceptions.Conflict, match="busy"):
         have(mock.Mock(side_effect=exceptions.NotFound("no")), mock.Mock(side_effect=exceptions.Conflict("busy")))
-
-
-def test_a_job_of_another_process_is_waited_for(cloud):
-    job = submit()
-    resource = cloud.resources[job.resource_name]
-    resource.state = "JOB_STATE_RUNNING"
-    other = aiplatform.CustomJob.get(job.resource_name)
-    with mock.patch("recbandits.platforms.gcp.cloud.time") as time:  # of that module alone: other threads sleep, too
-        time.sleep.side_effect = lambda _: setattr(resource, "state", "JOB_STATE_FAILED")
-        wait(other)
-    assert time.sleep.call_count == 1
 
 
 def test_an_error_is_one_sentence_about_its_subject():

@@ -61,11 +61,10 @@ def reading(snapshot: str = ""):
 
 
 @pytest.fixture
-def cloud(recorder):
+def cloud(recorder, no_pauses):
     set_image_digest(recorder, 64 * "a")
     recorder.documents[f"/storage/v1/b/{CONFIG.bucket}"] = {"name": CONFIG.bucket, "projectNumber": "123456789"}
-    with mock.patch("time.sleep"):
-        yield recorder
+    return recorder
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.platforms.gcp.functions import GcpSchedules
-from tests.recorder import Recorder
 
 PROJECT = "movie-lab-42"
 PARENT = f"projects/{PROJECT}/locations/us-central1"
@@ -16,9 +15,8 @@ CONFIG = Config(platform="gcp", project=PROJECT)
 
 
 @pytest.fixture
-def cloud():
-    with Recorder(PROJECT) as cloud:
-        yield cloud
+def cloud(recorder):
+    return recorder
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from recbandits.platforms.gcp.warehouse import BigQueryWarehouse, GroupedWrites
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.warehouse import digest_of
 from tests import waiting
-from tests.recorder import Recorder
 
 PROJECT = "movie-lab-42"
 API = f"/bigquery/v2/projects/{PROJECT}"
@@ -31,14 +30,12 @@ LIMIT = "the emulator does not pass parameters to scripts of several statements"
 
 
 @pytest.fixture
-def cloud(monkeypatch):
+def cloud(recorder, no_pauses):
     """A recorder whose jobs end at once, and whose queries return `cloud.digests`, empty at first."""
-    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
-    with Recorder(PROJECT) as cloud:
-        cloud.answers[f"POST https://[^/]+{API}/jobs"] = lambda request: request["body"] | {"status": {"state": "DONE"}}
-        cloud.answers[f"GET https://[^/]+{API}/queries/.*"] = lambda _: rows_of(*cloud.digests)
-        cloud.digests = []
-        yield cloud
+    recorder.answers[f"POST https://[^/]+{API}/jobs"] = lambda request: request["body"] | {"status": {"state": "DONE"}}
+    recorder.answers[f"GET https://[^/]+{API}/queries/.*"] = lambda _: rows_of(*recorder.digests)
+    recorder.digests = []
+    return recorder
 
 
 def rows_of(*digests):
@@ -175,9 +172,8 @@ def test_a_batch_is_loaded_queried_merged_and_removed(warehouse, cloud):
     assert cloud.methods()[-1] == f"DELETE {HOST}{TABLES}/{staging}"
 
 
-def test_a_table_that_was_made_by_a_request_whose_answer_was_lost_is_loaded_into(warehouse, cloud, monkeypatch):
+def test_a_table_that_was_made_by_a_request_whose_answer_was_lost_is_loaded_into(warehouse, cloud):
     """The client sends the request again, and BigQuery says that the table is there."""
-    monkeypatch.setattr("time.sleep", lambda _: None)
 
     def lose(request):
         name = f"{TABLES}/{request['body']['tableReference']['tableId']}"

@@ -78,14 +78,9 @@ class Endpoint:
         self._remove(version, None if set(release.shares) == {version} else release.without(version), state)
 
     def deploy(self, policy: Any, traffic_percentage: int = 100) -> str:
-        """Deploy an exported policy.
+        """Deploy an exported policy, by its directory, with a share of the traffic, and return its version.
 
-        Args:
-          policy: its directory.
-          traffic_percentage: its share; what is deployed already shares the rest as before.
-
-        Returns:
-          The version of the policy.
+        What is deployed already shares the rest as before.
         """
         raise NotImplementedError
 
@@ -130,7 +125,7 @@ class Endpoints(Protocol):
         """Create an `Endpoint`, or return the one that has this name.
 
         Args:
-          name: None is the name in the configuration.
+          name: at most 63 lower-case letters, digits and single hyphens; None is the name in the configuration.
           topic: full name of the topic where decisions are logged; None for where they are.
           sticky: whether a user always gets the same version.
         """

@@ -5,7 +5,8 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 
-from recbandits.platforms.gcp.cloud import Service, explained, labelled, patiently, vertex, wait
+from recbandits.platforms.gcp.cloud import Service, explained, labelled, patiently, vertex
+from recbandits.platforms.gcp.cloud import wait as wait_for
 from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.jobs import MACHINES, Choice, Float, Job, Record, Study, Trial, check_name, measured
@@ -33,18 +34,17 @@ class GcpJobs(Service):
         """
         if self._find("study", job.name):
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
-        resource = self._find("job", job.name)
-        if resource and _identity(resource.gca_resource.job_spec) != (job.arguments, job.replicas):
-            raise PlatformError(
-                f"job {job.name} was started with other arguments or replicas, give the new one another name: "
-                f"{' '.join(_identity(resource.gca_resource.job_spec)[0])}"
-            )
-        if not resource or _state(resource.gca_resource) in ("failed", "stopped"):
-            with explained(f"job {job.name}"):
+        if resource := self._find("job", job.name):
+            arguments, replicas = _identity(resource.gca_resource.job_spec)
+            if (arguments, replicas) != (job.arguments, job.replicas):
+                other = f"job {job.name} was started with other arguments or replicas, give the new one another name"
+                raise PlatformError(f"{other}: {' '.join(arguments)}")
+        with explained(f"job {job.name}"):
+            if not resource or _state(resource.gca_resource) in ("failed", "stopped"):
                 resource = self._custom_job(job)
                 patiently(lambda: resource.submit(**self._settings(job)))
-        if wait:
-            self._wait("job", resource)
+            if wait:
+                wait_for(resource)
         return self.record(job.name)
 
     def tune(self, study: Study) -> list[Trial]:
@@ -68,7 +68,8 @@ class GcpJobs(Service):
             raise PlatformError(
                 f"study {name} was started with other arguments, parameters or metric: give this one another name"
             )
-        self._wait("study", resource)
+        with explained(f"study {name}"):
+            wait_for(resource)
         trials = _trials(resource.gca_resource)
         if _state(resource.gca_resource) == "failed":
             succeeded = sum(trial.state == "succeeded" for trial in trials)
@@ -166,10 +167,6 @@ class GcpJobs(Service):
         if not (resource := self._find(kind, name)):
             raise PlatformError(f"there is no {kind} {name} in {self._config.region}")
         return resource
-
-    def _wait(self, kind, resource):
-        with explained(f"{kind} {resource.display_name}"):
-            wait(resource)
 
 
 def _parameter(values):

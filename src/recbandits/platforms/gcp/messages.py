@@ -39,15 +39,15 @@ class GcpMessages(Service):
         """See `Messages.publisher`."""
         return PubSubSink(topic, self._publisher)
 
-    def add_dead_letters(self, subscription: str, topic: str) -> str:
+    def add_dead_letters(self, subscription: str, topic: str) -> None:
         """Move what a subscription to a topic has delivered ten times in vain to the topic `<topic>-dead`.
 
         Pub/Sub's own account moves the messages: it may publish to that topic, and acknowledge in the subscription.
-        They wait a week in a subscription, whose full name is returned.
+        They wait a week in a subscription of their own.
         """
         agent = f"service-{project_number(self._config)}@gcp-sa-pubsub.iam.gserviceaccount.com"
         dead = self._have_topic(f"{topic}-dead")
-        letters = self._have_subscription(dead.replace("/topics/", "/subscriptions/"), dead)
+        self._have_subscription(dead.replace("/topics/", "/subscriptions/"), dead)
         self.allow(dead, "roles/pubsub.publisher", agent)
         self.allow(subscription, "roles/pubsub.subscriber", agent)
         policy = {"dead_letter_topic": dead, "max_delivery_attempts": ATTEMPTS}
@@ -55,7 +55,6 @@ class GcpMessages(Service):
         request = {"subscription": {"name": subscription, **changes}, "update_mask": {"paths": list(changes)}}
         with explained(f"subscription {subscription}"):
             self._subscriber.update_subscription(request=request)
-        return letters
 
     def allow(self, resource: str, role: str, account: str) -> None:
         """Give an account, an e-mail address, a role on one topic or subscription, a full name."""

@@ -33,7 +33,11 @@ class GcpPipelines(Service):
         spec, parameters = _load(template), parameters or {}
         pipeline, attempts = spec["pipelineInfo"]["name"], self._list(run=check_name(name))
         if attempts:
-            _refuse_others(name, attempts[-1].to_dict(), pipeline, parameters)
+            previous = attempts[-1].to_dict()
+            values = previous["runtimeConfig"].get("parameterValues", {})
+            if previous["labels"]["pipeline"] != pipeline or values != json.loads(json.dumps(parameters)):
+                sentence = f"pipeline run {name} was started with another template or other parameters"
+                raise PlatformError(f"{sentence}, give the new one another name")
             if _state(attempts[-1].gca_resource) in ("running", "succeeded"):
                 return self.status(name)
         jobs = self._list(pipeline=pipeline)
@@ -141,14 +145,6 @@ def _name_of_running(jobs):
     """Return the name of the first run that still runs, or None."""
     running = (job.gca_resource.labels["run"] for job in jobs if _state(job.gca_resource) == "running")
     return next(running, None)
-
-
-def _refuse_others(name, job, pipeline, parameters):
-    values = job["runtimeConfig"].get("parameterValues", {})
-    if job["labels"]["pipeline"] != pipeline or values != json.loads(json.dumps(parameters)):
-        raise PlatformError(
-            f"pipeline run {name} was started with another template or other parameters, give the new one another name"
-        )
 
 
 def _outputs(job):
