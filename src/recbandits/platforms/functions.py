@@ -30,9 +30,6 @@ class Function:
       topic: full name, as `platform.messages.topic` gives it, whose messages call it; None for a function that HTTP
         calls, which only Google Cloud serves.
       environment: dict of variables.
-
-    Raises:
-      ValueError: a field is not as said here.
     """
 
     name: str

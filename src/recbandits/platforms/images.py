@@ -63,10 +63,7 @@ def image_steps(name: str, root: Path) -> list[Instruction]:
 def build_options(name: str, uri: str, config: Config) -> list[str]:
     """Return what follows `docker build` at the root of the repository: a list of words.
 
-    Args:
-      name: of the image.
-      uri: its tag.
-      config: a `Config`; its labels go on the image.
+    The tag of the image is `uri`, and the labels of a `Config` go on it.
     """
     labels = [word for item in config.labels.items() for word in ("--label", "=".join(item))]
     return ["--file", DOCKERFILE, "--target", name, "--tag", uri, *labels, "."]
@@ -75,8 +72,7 @@ def build_options(name: str, uri: str, config: Config) -> list[str]:
 def context(root: Path) -> list[str]:
     """List the files that .dockerignore lets into an image, by the rules of Docker's own Python library.
 
-    Returns:
-      sorted list of paths relative to the root, with slashes.
+    Their paths are sorted, relative to the root, and with slashes.
     """
     from docker.utils import exclude_paths
 

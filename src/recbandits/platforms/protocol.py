@@ -78,10 +78,7 @@ class Platform(Protocol):
         """
 
     def clean_up(self, dry_run: bool = True) -> list[Outcome]:
-        """Remove what bears our mark, with everything in it.
-
-        Args:
-          dry_run: only say what would be removed.
+        """Remove what bears our mark, with everything in it, or in a dry run only say what would be removed.
 
         Returns:
           list of `Outcome`: "would be removed" or "removed".

@@ -14,14 +14,7 @@ _BUDGETS = "https://billingbudgets.googleapis.com/v1"
 
 
 def create_alerts(config: Config, project_number: str) -> list[tuple[str, str]]:
-    """Have e-mails sent to `config.alert_email`; alerts that exist are kept.
-
-    Args:
-      config: Config
-      project_number: of the project, for which the budget is.
-
-    Returns:
-      list of (kind, name) of all alerts.
+    """Have e-mails sent to `config.alert_email`; list (kind, name) of all alerts, of which those that exist are kept.
 
     Raises:
       PlatformError: Google Cloud refused, or the project has no billing account. To create a budget, the caller needs
@@ -49,11 +42,7 @@ def create_alerts(config: Config, project_number: str) -> list[tuple[str, str]]:
 
 
 def find_alerts(config: Config) -> list[tuple[str, str]]:
-    """List (kind, name) of our alerts in an order in which they can be deleted.
-
-    Raises:
-      PlatformError: Google Cloud refused.
-    """
+    """List (kind, name) of our alerts in an order in which they can be deleted."""
     with explained("alerts"):
         alerts = {"alert policy": _ours(config, "alertPolicies"), "channel": _ours(config, "notificationChannels")}
         alerts["budget"] = _budgets(config)

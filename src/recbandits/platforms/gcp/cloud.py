@@ -52,13 +52,9 @@ def client(module: str, name: str) -> Any:
 
 
 def vertex(config: Config, **settings: Any) -> Any:
-    """Set up `google.cloud.aiplatform` from a `Config` and return the module.
+    """Set up `google.cloud.aiplatform` from a `Config`, and more arguments of `aiplatform.init`; return the module.
 
     On this machine no credentials are needed: jobs can be constructed and shown by `to_dict()`, not started.
-
-    Args:
-      config: Config
-      settings: further arguments of `aiplatform.init`.
     """
     from google.cloud import aiplatform
 
@@ -104,14 +100,14 @@ def mark(config: Config) -> str:
     return f"RecBandits {config.base}"
 
 
-def patiently(call: Callable[[], T], timeout: float = 300) -> T:
+def patiently(call: Callable[[], T]) -> T:
     """Call a function, again and again while the project still settles."""
 
     def settles(error):
         refused = isinstance(error, exceptions.GoogleAPICallError)
         return refused and (isinstance(error, exceptions.Aborted) or _SETTLING.search(str(error)) is not None)
 
-    return Retry(predicate=settles, initial=5, timeout=timeout)(call)()
+    return Retry(predicate=settles, initial=5, timeout=300)(call)()
 
 
 def have(find: Callable[[], T], make: Callable[[], T]) -> T:
@@ -183,8 +179,7 @@ def upload(config: Config, directory: str | Path, prefix: str) -> str:
 def keep(config: Config, content: bytes, folder: str, suffix: str) -> dict[str, str]:
     """Keep bytes in the bucket under their digest, where the same ones are sent once.
 
-    Returns:
-      dict in the shape of the `StorageSource` of Cloud Build and Cloud Functions.
+    The dict that is returned has the shape of the `StorageSource` of Cloud Build and Cloud Functions.
     """
     name = f"{folder}/{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
     blob = bucket_of(config).blob(name)

@@ -59,12 +59,7 @@ class GcpEndpoints(Service):
 
 
 class GcpEndpoint(Endpoint):
-    """See `platforms.endpoints.Endpoint`; each version is a model, and Vertex AI draws one for each request.
-
-    Attributes:
-      name: id of the endpoint.
-      resource_name: its full name.
-    """
+    """See `platforms.endpoints.Endpoint`; each version is a model, and Vertex AI draws one for each request."""
 
     def __init__(self, config: Config, name: str, topic: str | None):
         self.name, self.resource_name = name, f"{location(config)}/endpoints/{name}"

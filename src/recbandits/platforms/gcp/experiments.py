@@ -19,11 +19,7 @@ class GcpExperiments(Service):
     """See `platforms.protocol.Experiments`; the name of an experiment begins with that of the configuration."""
 
     def name(self, experiment: str, run: str = "") -> str:
-        """Return the name of an experiment in the project.
-
-        Raises:
-          ValueError: Vertex AI would refuse it, or that of the run in it.
-        """
+        """Return the name of an experiment in the project; a ValueError where Vertex AI would refuse it, or a run."""
         name = f"{self._config.base}-{experiment}"
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,127}", f"{name}-{run}" if run else name):
             raise ValueError(
@@ -37,11 +33,7 @@ class GcpExperiments(Service):
         return GcpRun(self._config, self.name(experiment, run), run)
 
     def table(self, experiment: str) -> "pd.DataFrame":
-        """See `Experiments.table`; numbers are floats, as Vertex AI keeps them.
-
-        Raises:
-          PlatformError: there is no such experiment.
-        """
+        """See `Experiments.table`; numbers are floats, as Vertex AI keeps them."""
         name = self.name(experiment)
         with explained(f"experiment {name}"):
             if (resource := vertex(self._config).Experiment.get(name)) is None:

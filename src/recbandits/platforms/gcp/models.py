@@ -17,8 +17,8 @@ from google.api_core.exceptions import NotFound
 from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import bucket_of, have, location, upload, vertex
 from recbandits.platforms.gcp.images import GcpImages
-from recbandits.serving import versions
 from recbandits.serving.schemas import Instance, RefusalError, Request
+from recbandits.serving.versions import Answered, answer_lines
 
 MACHINE = {"machine_type": "n2-standard-2", "min_replica_count": 1, "max_replica_count": 2}
 _SERVER = {
@@ -29,9 +29,7 @@ _SERVER = {
 }
 
 
-def have_model(
-    config: Config, name: str, uri: str, variables: dict[str, str], directory: str | Path | None = None
-) -> Any:
+def have_model(config: Config, name: str, uri: str, variables: dict, directory: str | Path | None = None) -> Any:
     """Return the version of the one model for what is at a gs:// URI, in the container with these variables.
 
     Where there is none it is made, after a local directory, if given, was sent to the URI. The image is named by its
@@ -65,16 +63,11 @@ def have_model(
     return have(lambda: kind(f"{full}@{alias}"), make)
 
 
-def predict_batch(
-    config: Config, model: Any, num_items: int, source: str | Path, destination: str | Path
-) -> versions.Answered:
-    """Answer every line of a file by an `aiplatform.Model` whose policy knows `num_items` items.
-
-    See `serving.versions.answer_lines` for the files.
-    """
+def predict_batch(config: Config, model: Any, items: int, source: str | Path, destination: str | Path) -> Answered:
+    """Answer every line of a file by an `aiplatform.Model` that knows so many items; see `versions.answer_lines`."""
     with open(source, "rb") as file:
         lines = [line for line in file if _instance(line)]
-    answers = _answers(config, model, lines, num_items) if lines else {}
+    answers = _answers(config, model, lines, items) if lines else {}
 
     def answer(line):
         Instance.parse(line)  # raises what is written down for a line that was not sent
@@ -85,10 +78,10 @@ def predict_batch(
             raise ValueError(prediction["error"])
         return prediction
 
-    return versions.answer_lines(source, destination, answer)
+    return answer_lines(source, destination, answer)
 
 
-def _answers(config, model, lines, num_items):
+def _answers(config, model, lines, items):
     """Run a batch prediction job; return a dict from an instance's canonical text to the list of its predictions."""
     content = b"".join(line.strip() + b"\n" for line in lines)
     folder = f"batch/{model.version_id}-{hashlib.sha256(content).hexdigest()[:12]}"
@@ -102,7 +95,7 @@ def _answers(config, model, lines, num_items):
         machine_type=MACHINE["machine_type"],
         starting_replica_count=MACHINE["min_replica_count"],
         max_replica_count=MACHINE["max_replica_count"],
-        batch_size=_batch_size(lines, num_items),
+        batch_size=_batch_size(lines, items),
         service_account=config.account("serve"),
         labels=config.labels,
     )
@@ -128,12 +121,12 @@ def _canonical(text):
     return json.dumps(json.loads(text, parse_float=read), sort_keys=True)
 
 
-def _batch_size(lines, num_items):
+def _batch_size(lines, items):
     """Return how many lines, of 64, 8 or 1, can be one request whichever they are."""
     for size in (64, 8):
         with suppress(RefusalError):
             for line in lines:
                 request = Request.model_construct(instances=[_instance(line)] * size, parameters=None)
-                request.count_candidates(num_items)
+                request.count_candidates(items)
             return size
     return 1

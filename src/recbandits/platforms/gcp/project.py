@@ -85,12 +85,9 @@ def account_address(config: Config, role: str) -> str:
 
 
 def grant(access: Access, roles: Sequence[tuple[str, str]], condition: dict[str, str] | None = None) -> None:
-    """Give roles on a resource.
+    """Give roles, a list of (role, e-mail address of an account), on a resource.
 
-    Args:
-      access: to its policy.
-      roles: list of (role, e-mail address).
-      condition: dict with `title` and `expression`, under which they hold; None for always.
+    A condition, a dict with `title` and `expression`, limits where they hold.
     """
     pairs = [(role, f"serviceAccount:{mail}") for role, mail in roles]
     terms = {"condition": condition} if condition else {}

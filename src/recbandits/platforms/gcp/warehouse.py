@@ -31,10 +31,7 @@ class BigQueryWarehouse(Warehouse):
     """See `Warehouse`. A batch is loaded into a table of its own, which costs nothing, and merged from there.
 
     Loading and merging takes seconds, and BigQuery lets only a few merge into one table at a time: within a process
-    records that are written meanwhile are in the next batch.
-
-    Args:
-      config: Config whose dataset exists.
+    records that are written meanwhile are in the next batch. The dataset of the `Config` must exist.
     """
 
     def __init__(self, config: Config):
@@ -133,8 +130,7 @@ class BigQueryWarehouse(Warehouse):
 class GroupedWrites:
     """Threads that write at the same time write together: a batch costs as much for hundreds of rows as for one.
 
-    Args:
-      insert: function of tables of rows by name that writes them and returns the set of the digests that are new.
+    `insert` writes tables of rows, a dict by name, and returns the set of the digests that are new.
     """
 
     def __init__(self, insert: Callable[[dict[str, pa.Table]], set[str]]):
