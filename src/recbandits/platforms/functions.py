@@ -20,23 +20,16 @@ TOPIC = r"projects/[^/]+/topics/[^/]+"  # full name
 
 @dataclass(frozen=True)
 class Function:
-    """One function.
+    """One function, decorated by `functions_framework.cloud_event`, or by `functions_framework.http` without a topic.
 
-    Attributes:
-      name: at most 63 lower-case letters, digits and single hyphens.
-      source: directory with `main.py`.
-      target: name of the Python function in it, decorated by `functions_framework.cloud_event`, or by
-        `functions_framework.http` where there is no topic.
-      topic: full name, as `platform.messages.topic` gives it, whose messages call it; None for a function that HTTP
-        calls, which only Google Cloud serves.
-      environment: dict of variables.
+    HTTP calls the latter, which only Google Cloud serves.
     """
 
-    name: str
-    source: Path
-    target: str
-    topic: str | None = None
-    environment: dict = field(default_factory=dict)
+    name: str  # at most 63 lower-case letters, digits and single hyphens
+    source: Path  # directory with `main.py`
+    target: str  # name of the Python function in it
+    topic: str | None = None  # full name, as `platform.messages.topic` gives it, of the topic whose messages call it
+    environment: dict = field(default_factory=dict)  # variables
 
     def __post_init__(self):
         object.__setattr__(self, "source", Path(self.source).absolute())

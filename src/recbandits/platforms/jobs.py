@@ -53,24 +53,17 @@ def _is_finite(value):
 class Job:
     """One run of `python -m recbandits.training.task` with its arguments.
 
-    Attributes:
-      name: at most 63 lower-case letters, digits and single hyphens; names the job for good.
-      arguments: of the command line.
-      machine: a key of `MACHINES`, or a `Machine`.
-      replicas: how many of it train together; one on this machine.
-      reduction_servers: helpers that add the gradients of several GPU replicas; they need an image with Google's
-        plug-in for NCCL, which ours has not.
-      spot: whether to take machines that are cheaper and may be taken away.
-      image: container image URI on Google Cloud; empty for ours, which has CUDA where there is a GPU.
+    Reduction servers add up the gradients of several GPU replicas. They need an image with Google's plug-in for NCCL,
+    which ours has not.
     """
 
-    name: str
-    arguments: tuple[str, ...] = ()
-    machine: str | Machine = "cpu"
-    replicas: int = 1
+    name: str  # at most 63 lower-case letters, digits and single hyphens; names the job for good
+    arguments: tuple[str, ...] = ()  # of the command line
+    machine: str | Machine = "cpu"  # a key of `MACHINES`, or a `Machine`
+    replicas: int = 1  # how many of it train together; one on this machine
     reduction_servers: int = 0
-    spot: bool = False
-    image: str = ""
+    spot: bool = False  # whether to take machines that are cheaper and may be taken away
+    image: str = ""  # container image URI on Google Cloud; empty for ours, which has CUDA where there is a GPU
 
     def __post_init__(self):
         check_fields(self, name=NAME, replicas=_COUNT)
@@ -153,25 +146,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Study:
-    """A search for the parameters with the best metric.
+    """A search for the parameters with the best metric."""
 
-    Attributes:
-      job: what a trial runs; each parameter is added to its arguments as `--name=value`.
-      parameters: name to `Float`, `Integer` or `Choice`.
-      trials: how many are to finish.
-      parallel: how many run at a time.
-      metric: tag under which the task reports it by cloudml-hypertune.
-      maximise: whether more is better.
-      seed: of the search.
-    """
-
-    job: Job
-    parameters: dict = field(default_factory=dict)
-    trials: int = 8
-    parallel: int = 2
-    metric: str = "mean_reward"
-    maximise: bool = True
-    seed: int = 0
+    job: Job  # what a trial runs; each parameter is added to its arguments as `--name=value`
+    parameters: dict = field(default_factory=dict)  # name to `Float`, `Integer` or `Choice`
+    trials: int = 8  # how many are to finish
+    parallel: int = 2  # how many run at a time
+    metric: str = "mean_reward"  # tag under which the task reports it by cloudml-hypertune
+    maximise: bool = True  # whether more is better
+    seed: int = 0  # of the search
 
     def __post_init__(self):
         ranges = list(self.parameters.values()) if isinstance(self.parameters, dict) else []
