@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+# The project's words for the states of Vertex AI; in any other state something still runs.
+STATES = {"SUCCEEDED": "succeeded", "PARTIALLY_SUCCEEDED": "succeeded", "COMPLETE": "succeeded", "FAILED": "failed"}
+STATES |= {"EXPIRED": "failed", "INFEASIBLE": "failed", "CANCELLED": "stopped", "STOPPING": "stopped"}
 _POLL = 30.0  # seconds between two looks at a job that is waited for
 # What Google says while a project, a service or an account is minutes old.
 _SETTLING = re.compile(
@@ -122,6 +125,11 @@ def have(find: Callable[[], T], make: Callable[[], T]) -> T:
                 return find()
             except exceptions.NotFound:
                 raise conflict from None
+
+
+def state_of(resource: Any) -> str:
+    """Return the project's word for the state of a job, a study, a trial or a pipeline run."""
+    return STATES.get(resource.state.name.removeprefix("JOB_STATE_").removeprefix("PIPELINE_STATE_"), "running")
 
 
 def wait(job: Any) -> None:

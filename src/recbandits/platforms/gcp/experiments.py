@@ -6,13 +6,11 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from recbandits.config import Config
-from recbandits.platforms.gcp.cloud import Service, explained, has_labels, vertex
+from recbandits.platforms.gcp.cloud import STATES, Service, explained, has_labels, vertex
 from recbandits.platforms.protocol import PlatformError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_STATES = {"RUNNING": "running", "COMPLETE": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}
 
 
 class GcpExperiments(Service):
@@ -42,7 +40,7 @@ class GcpExperiments(Service):
         if table.empty:
             return table
         table = table.rename(columns={"run_name": "run"}).set_index("run").sort_index()
-        table["state"] = table["state"].map(_STATES).fillna("running")
+        table["state"] = table["state"].map(STATES).fillna("running")
         parts = ("state", "param.", "metric.")
         return table[[name for part in parts for name in sorted(table) if name.startswith(part)]]
 

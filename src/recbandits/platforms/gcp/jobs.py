@@ -5,7 +5,7 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 
-from recbandits.platforms.gcp.cloud import Service, explained, labelled, patiently, vertex
+from recbandits.platforms.gcp.cloud import Service, explained, labelled, patiently, state_of, vertex
 from recbandits.platforms.gcp.cloud import wait as wait_for
 from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.images import GcpImages
@@ -15,8 +15,6 @@ from recbandits.platforms.tuning import best_trial, with_parameters
 from recbandits.serving.manifest import read_bytes
 
 REDUCTION_SERVER = "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"
-_STATES = {"SUCCEEDED": "succeeded", "PARTIALLY_SUCCEEDED": "succeeded", "FAILED": "failed", "EXPIRED": "failed"}
-_STATES |= {"INFEASIBLE": "failed", "CANCELLED": "stopped", "STOPPING": "stopped"}
 _KINDS = {"job": "CustomJob", "study": "HyperparameterTuningJob"}
 
 
@@ -40,7 +38,7 @@ class GcpJobs(Service):
                 other = f"job {job.name} was started with other arguments or replicas, give the new one another name"
                 raise PlatformError(f"{other}: {' '.join(arguments)}")
         with explained(f"job {job.name}"):
-            if not resource or _state(resource.gca_resource) in ("failed", "stopped"):
+            if not resource or state_of(resource.gca_resource) in ("failed", "stopped"):
                 resource = self._custom_job(job)
                 patiently(lambda: resource.submit(**self._settings(job)))
             if wait:
@@ -71,7 +69,7 @@ class GcpJobs(Service):
         with explained(f"study {name}"):
             wait_for(resource)
         trials = _trials(resource.gca_resource)
-        if _state(resource.gca_resource) == "failed":
+        if state_of(resource.gca_resource) == "failed":
             succeeded = sum(trial.state == "succeeded" for trial in trials)
             reason = _error(resource.gca_resource) or "Vertex AI gave no reason"
             raise PlatformError(f"study {name}: {reason} ({succeeded} of {study.trials} trials succeeded and are kept)")
@@ -80,7 +78,7 @@ class GcpJobs(Service):
     def record(self, name: str) -> Record:
         """See `Jobs.record`; arguments are those of the job's own container, metrics those in its `record.json`."""
         job = self._get("job", name).gca_resource
-        directory, state = job.job_spec.base_output_directory.output_uri_prefix, _state(job)
+        directory, state = job.job_spec.base_output_directory.output_uri_prefix, state_of(job)
         with explained(f"job {name}"):
             content = read_bytes(f"{directory}/record.json") if state == "succeeded" else None
         own = json.loads(content or "{}")
@@ -181,11 +179,6 @@ def _parameter(values):
     return search.DiscreteParameterSpec(sorted(values.values), "linear")
 
 
-def _state(resource):
-    """Return the project's word for the state of a job, study or trial."""
-    return _STATES.get(resource.state.name.removeprefix("JOB_STATE_"), "running")
-
-
 def _error(resource):
     return " ".join(resource.error.message.split())
 
@@ -213,7 +206,7 @@ def _trials(study):
 def _trial(trial, convert, metric):
     parameters = {item.parameter_id: convert[item.parameter_id](item.value) for item in trial.parameters}
     values = [item.value for item in trial.final_measurement.metrics if item.metric_id == metric]
-    state, reason = _state(trial), " ".join(trial.infeasible_reason.split())
+    state, reason = state_of(trial), " ".join(trial.infeasible_reason.split())
     if state == "succeeded" and not (values and math.isfinite(values[0])):
         state, reason = "failed", f"reported {metric} {values[0]}" if values else f"reported no {metric}"
     error = f"trial {trial.id} {reason}" if reason else ""

@@ -12,14 +12,12 @@ from pathlib import Path
 
 from google.api_core.exceptions import Conflict
 
-from recbandits.platforms.gcp.cloud import Service, explained, labelled, patiently, vertex, wait
+from recbandits.platforms.gcp.cloud import Service, explained, labelled, patiently, state_of, vertex, wait
 from recbandits.platforms.gcp.experiments import GcpExperiments
 from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.pipelines import IMAGE, SNAPSHOT, Run
 from recbandits.platforms.protocol import PlatformError
-
-_STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}  # else a step may still run
 
 
 class GcpPipelines(Service):
@@ -38,7 +36,7 @@ class GcpPipelines(Service):
             if previous["labels"]["pipeline"] != pipeline or values != json.loads(json.dumps(parameters)):
                 sentence = f"pipeline run {name} was started with another template or other parameters"
                 raise PlatformError(f"{sentence}, give the new one another name")
-            if _state(attempts[-1].gca_resource) in ("running", "succeeded"):
+            if state_of(attempts[-1].gca_resource) in ("running", "succeeded"):
                 return self.status(name)
         jobs = self._list(pipeline=pipeline)
         if other := _name_of_running(jobs):
@@ -61,7 +59,7 @@ class GcpPipelines(Service):
     def status(self, name: str) -> Run:
         """See `Pipelines.status`."""
         job = self._get(name).gca_resource
-        state = _state(job)
+        state = state_of(job)
         error = f"pipeline run {name} failed: {' '.join(job.error.message.split())}" if state == "failed" else ""
         return Run(name, state, _outputs(job) if state == "succeeded" else {}, error)
 
@@ -74,7 +72,7 @@ class GcpPipelines(Service):
     def stop(self, name: str) -> None:
         """See `Pipelines.stop`."""
         job = self._get(name)
-        if _state(job.gca_resource) == "running":
+        if state_of(job.gca_resource) == "running":
             with explained(f"pipeline run {name}"):
                 job.cancel()
 
@@ -136,14 +134,9 @@ def _containers(spec):
     return [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
 
 
-def _state(job):
-    """Return the project's word for the state of a run."""
-    return _STATES.get(job.state.name.removeprefix("PIPELINE_STATE_"), "running")
-
-
 def _name_of_running(jobs):
     """Return the name of the first run that still runs, or None."""
-    running = (job.gca_resource.labels["run"] for job in jobs if _state(job.gca_resource) == "running")
+    running = (job.gca_resource.labels["run"] for job in jobs if state_of(job.gca_resource) == "running")
     return next(running, None)
 
 
