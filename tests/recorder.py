@@ -321,9 +321,6 @@ class Recorder:
             name = json.loads(metadata)["name"]
             self.objects[f"gs://{match[1]}/{name}"] = content
             return 200, _blob(match[1], name, content)
-        if match := re.fullmatch(r"/storage/v1/b/([^/]+)/o/(.+)/copyTo/b/([^/]+)/o/(.+)", path):
-            content = self.objects[f"gs://{match[3]}/{match[4]}"] = self.objects[f"gs://{match[1]}/{match[2]}"]
-            return 200, _blob(match[3], match[4], content)
         bucket, name = re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)/o(?:/(.+))?", path).groups()
         prefix = f"gs://{bucket}/"
         if not name:

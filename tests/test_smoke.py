@@ -7,8 +7,7 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.platforms import choose
-from recbandits.platforms.gcp import storage
-from recbandits.platforms.gcp.cloud import location
+from recbandits.platforms.gcp.cloud import location, upload
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
 from tools.smoke import PREFIX, STEPS, Result, Step, run, table
@@ -32,7 +31,7 @@ def cloud(project, exported, monkeypatch):
 
     def deploy(field, request, method):
         if field == "pipeline_job":
-            storage.upload(CONFIG, exported[0], f"models/{load(exported[0]).version}/policy")
+            upload(CONFIG, exported[0], f"models/{load(exported[0]).version}/policy")
             choose(CONFIG).endpoints.create(sticky=True).deploy(exported[0])
         return create(field, request, method)
 

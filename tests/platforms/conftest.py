@@ -1,5 +1,7 @@
 """What the tests of platforms share: contracts whose assertions explain themselves, and a recorder of requests."""
 
+from unittest import mock
+
 import pytest
 
 pytest.register_assert_rewrite(
@@ -13,9 +15,18 @@ pytest.register_assert_rewrite(
 
 
 @pytest.fixture
-def recorder():
-    """A Google Cloud project in memory that records every request."""
+def recorder(monkeypatch):
+    """A Google Cloud project in memory that records every request; no emulator is used."""
     from tests.recorder import Recorder
 
+    for name in ("PUBSUB_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
     with Recorder() as recorder:
         yield recorder
+
+
+@pytest.fixture
+def no_pauses():
+    """Nothing waits before it asks again."""
+    with mock.patch("time.sleep"):
+        yield

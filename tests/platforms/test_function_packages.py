@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from recbandits.loop.steps import FUNCTIONS
-from recbandits.platforms.gcp.packages import pack
+from recbandits.platforms.gcp.functions import pack
 
 RECORDER = Path(__file__).parents[1] / "recorder.py"
 BEGIN = """

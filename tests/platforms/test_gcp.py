@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from unittest import mock
 
 import pytest
 from google.api_core import exceptions
@@ -32,9 +31,8 @@ AGENT = "serviceAccount:service-123456789@gcp-sa-eventarc.iam.gserviceaccount.co
 
 
 @pytest.fixture
-def cloud(recorder):
-    with mock.patch("time.sleep"):
-        yield recorder
+def cloud(recorder, no_pauses):
+    return recorder
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ COLLECTIONS = {
 
 
 @pytest.fixture
-def resources(recorder):
+def resources(recorder, no_pauses):
     """Resources by collection; the recorder lists them, and appends to them."""
     resources = {kind: [] for kind in COLLECTIONS}
 
@@ -88,8 +88,7 @@ def test_a_second_call_creates_nothing(recorder, resources):
 
 
 @pytest.mark.parametrize("address", COLLECTIONS.values(), ids=list(COLLECTIONS))
-def test_a_service_that_was_enabled_a_minute_ago_is_asked_again(recorder, resources, monkeypatch, address):
-    monkeypatch.setattr("time.sleep", lambda _: None)
+def test_a_service_that_was_enabled_a_minute_ago_is_asked_again(recorder, resources, address):
     listing = recorder.answers[f"GET {address}"]
     refusals = [exceptions.Forbidden("The API has not been used before or it is disabled.")]
     recorder.answers[f"GET {address}"] = lambda record: refusals.pop() if refusals else listing(record)

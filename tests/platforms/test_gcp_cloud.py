@@ -6,11 +6,9 @@ from unittest import mock
 import pytest
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import aiplatform
 
 from recbandits.config import Config
-from recbandits.platforms.gcp import storage
-from recbandits.platforms.gcp.cloud import explained, have, newest, patiently, rest, vertex, wait
+from recbandits.platforms.gcp.cloud import explained, have, patiently, upload, vertex
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.manifest import local_directory, read_bytes
 
@@ -23,19 +21,12 @@ EVENTARC = (
 
 
 @pytest.fixture
-def cloud(recorder):
-    with mock.patch("time.sleep"):
-        yield recorder
-
-
-def submit(name, labels=CONFIG.labels):
-    job = vertex(CONFIG).CustomJob(name, POOLS, labels=labels)
-    job.submit()
-    return job
+def cloud(recorder, no_pauses):
+    return recorder
 
 
 def test_jobs_start_as_the_training_account_in_the_region_of_the_configuration(cloud):
-    submit("one")
+    vertex(CONFIG).CustomJob("one", POOLS).submit()
     (request,) = cloud.requests("CreateCustomJob")
     assert request["parent"] == "projects/movie-lab-42/locations/us-central1"
     assert request["customJob"]["jobSpec"]["serviceAccount"] == CONFIG.account("train")
@@ -54,15 +45,6 @@ def test_after_a_job_was_shown_on_this_machine_the_next_one_is_signed_in(monkeyp
     credentials = AnonymousCredentials()
     monkeypatch.setattr("google.auth.default", lambda scopes: (credentials, "movie-lab-42"))
     assert vertex(CONFIG).initializer.global_config.credentials is credentials
-
-
-def test_the_newest_of_our_jobs_with_a_name_is_found(cloud):
-    submit("one", labels={"app": "something-else"})
-    assert newest(aiplatform.CustomJob, CONFIG, "one") is None
-    submit("one")
-    last = submit("one")
-    submit("two")
-    assert newest(aiplatform.CustomJob, CONFIG, "one").resource_name == last.resource_name
 
 
 @pytest.mark.parametrize(
@@ -101,17 +83,6 @@ def test_a_conflict_about_something_that_is_not_there_is_raised():
         have(mock.Mock(side_effect=exceptions.NotFound("no")), mock.Mock(side_effect=exceptions.Conflict("busy")))
 
 
-def test_a_job_of_another_process_is_waited_for(cloud):
-    job = submit("one")
-    resource = cloud.resources[job.resource_name]
-    resource.state = "JOB_STATE_RUNNING"
-    other = aiplatform.CustomJob.get(job.resource_name)
-    with mock.patch("recbandits.platforms.gcp.cloud.time") as time:  # of that module alone: other threads sleep, too
-        time.sleep.side_effect = lambda _: setattr(resource, "state", "JOB_STATE_FAILED")
-        wait(other)
-    assert time.sleep.call_count == 1
-
-
 def test_an_error_is_one_sentence_about_its_subject():
     with (
         pytest.raises(PlatformError, match=r"^job one: 403 The caller does not have permission$"),
@@ -122,18 +93,11 @@ def test_an_error_is_one_sentence_about_its_subject():
         raise PlatformError("mine")
 
 
-def test_missing_credentials_are_reported(tmp_path, monkeypatch):
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
-    advice = r"^job one: no credentials were found; run `gcloud auth application-default login`$"
-    with pytest.raises(PlatformError, match=advice), explained("job one"):
-        rest("GET", "https://iam.googleapis.com/v1/projects/movie-lab-42/serviceAccounts")
-
-
 def test_a_directory_is_copied_into_the_bucket_and_back(cloud, tmp_path):
     (tmp_path / "model" / "variables").mkdir(parents=True)
     (tmp_path / "model" / "policy.json").write_text(json.dumps({"a": 1}))
     (tmp_path / "model" / "variables" / "data").write_bytes(b"\x00\xff")
-    uri = storage.upload(CONFIG, tmp_path / "model", "policies/1")
+    uri = upload(CONFIG, tmp_path / "model", "policies/1")
     assert uri == f"gs://{CONFIG.bucket}/policies/1"
     assert sorted(cloud.objects) == [f"{uri}/policy.json", f"{uri}/variables/data"]
     assert read_bytes(f"{uri}/variables/data") == b"\x00\xff"

@@ -12,10 +12,9 @@ from google.rpc import status_pb2
 
 from recbandits.config import Config
 from recbandits.platforms.functions import Function
-from recbandits.platforms.gcp.functions import GcpFunctions
-from recbandits.platforms.gcp.packages import pack
+from recbandits.platforms.gcp.functions import GcpFunctions, pack
 from recbandits.platforms.protocol import PlatformError
-from tests.recorder import PROJECT_NUMBER, Recorder
+from tests.recorder import PROJECT_NUMBER
 
 PROJECT = "movie-lab-42"
 PARENT = f"projects/{PROJECT}/locations/us-central1"
@@ -42,25 +41,23 @@ SETTINGS = {
 
 
 @pytest.fixture
-def cloud(monkeypatch):
+def cloud(recorder, monkeypatch, no_pauses):
     """A recorder in which a created function has its trigger and its service of Cloud Run."""
-    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
-    with Recorder(PROJECT) as cloud:
-        run, trigger = f"https://run.googleapis.com/v2/{SERVICE}", f"https://eventarc.googleapis.com/v1/{TRIGGER}"
-        cloud.answers[f"GET {run}:getIamPolicy"] = {}
-        cloud.answers[f"GET {trigger}"] = {"transport": {"pubsub": {"subscription": READER}}}
-        create = cloud._create
+    run, trigger = f"https://run.googleapis.com/v2/{SERVICE}", f"https://eventarc.googleapis.com/v1/{TRIGGER}"
+    recorder.answers[f"GET {run}:getIamPolicy"] = {}
+    recorder.answers[f"GET {trigger}"] = {"transport": {"pubsub": {"subscription": READER}}}
+    create = recorder._create
 
-        def complete(field, request, method):
-            resource = create(field, request, method)
-            if field == "function":
-                resource.service_config.service = SERVICE
-                if resource.event_trigger.pubsub_topic:
-                    resource.event_trigger.trigger = TRIGGER
-            return resource
+    def complete(field, request, method):
+        resource = create(field, request, method)
+        if field == "function":
+            resource.service_config.service = SERVICE
+            if resource.event_trigger.pubsub_topic:
+                resource.event_trigger.trigger = TRIGGER
+        return resource
 
-        monkeypatch.setattr(cloud, "_create", complete)
-        yield cloud
+    monkeypatch.setattr(recorder, "_create", complete)
+    return recorder
 
 
 @pytest.fixture
@@ -141,15 +138,6 @@ def test_the_account_that_delivers_may_call_the_service_and_what_others_may_stay
     assert len(cloud.requests(f"POST {run}:setIamPolicy")) == 1
 
 
-def test_a_service_whose_policy_changes_meanwhile_is_requested_again(functions, cloud, function, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    refusals = [exceptions.Conflict("There were concurrent policy changes.")]
-    address = f"POST https://run.googleapis.com/v2/{SERVICE}:setIamPolicy"
-    cloud.answers[address] = lambda _: refusals.pop() if refusals else {}
-    functions.deploy(function)
-    assert len(cloud.requests(address)) == 2
-
-
 def test_dead_letters_go_to_the_subscription_that_eventarc_has_made(functions, cloud, function):
     functions.deploy(function)
     (change,) = cloud.requests("UpdateSubscription")
@@ -186,20 +174,16 @@ def test_one_that_listens_to_another_topic_is_not_taken_over(functions, cloud, f
         functions.deploy(Function("log-reward", source, "log_reward", f"{TOPIC}-others"))
 
 
-def test_a_project_that_still_settles_is_waited_for(functions, cloud, function, monkeypatch):
+def test_a_project_that_still_settles_is_waited_for(functions, cloud, function):
     """Eventarc's own account has its permissions minutes after the service was enabled, and refuses until then."""
-    monkeypatch.setattr("time.sleep", lambda _: None)
     refusals = [exceptions.InvalidArgument(EVENTARC)] * 2
     cloud.answers["CreateFunction"] = lambda _: refusals.pop() if refusals else None  # None: as usual
     functions.deploy(function)
     assert len(cloud.requests("CreateFunction")) == 3
 
 
-def test_a_deployment_that_failed_while_the_project_settled_is_repeated_as_an_update(
-    functions, cloud, function, monkeypatch
-):
+def test_a_deployment_that_failed_while_the_project_settled_is_repeated_as_an_update(functions, cloud, function):
     """The first operation has made the function and failed; asked again, Google says that it is there."""
-    monkeypatch.setattr("time.sleep", lambda _: None)
     failed = operations_pb2.Operation(name="o", done=True, error=status_pb2.Status(code=3, message=EVENTARC))
     answers = [failed]
 

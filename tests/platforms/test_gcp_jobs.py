@@ -27,20 +27,24 @@ IMAGE = f"us-central1-docker.pkg.dev/{PROJECT}/recbandits-v1/train@{DIGEST}"
 CONFIG = Config(platform="gcp", project=PROJECT)
 ACCOUNT, LABELS = CONFIG.account("train"), CONFIG.labels
 JOB = Job("scale-up", ("simulate", "--agent=linucb", "--alpha=0.5"))
-T4 = replace(JOB, machine="t4", replicas=2)
 STUDY = Study(Job("search", ("simulate", "--alpha=1.0")), PARAMETERS, trials=3, parallel=2, metric="reward")
 CONTAINER = {"imageUri": IMAGE, "args": ["simulate", "--agent=linucb", "--alpha=0.5"]}
+CREATE = ("CreateCustomJob", "CreateHyperparameterTuningJob")
+STARTS = pytest.mark.parametrize(
+    "start",
+    [lambda jobs, job: jobs.run(job), lambda jobs, job: jobs.tune(replace(STUDY, job=job))],
+    ids=["job", "study"],
+)
 QUOTA = (
     "The following quota metrics exceed quota limits: aiplatform.googleapis.com/custom_model_training_nvidia_t4_gpus"
 )
 
 
 @pytest.fixture
-def cloud(recorder):
+def cloud(recorder, no_pauses):
     for name in ("train", "train-gpu"):
         recorder.answers[f"{TAGS}{name}/tags/v1"] = {"version": f"versions/{DIGEST}"}
-    with mock.patch("time.sleep"):
-        yield recorder
+    return recorder
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def jobs(cloud):
 
 def created(cloud):
     """What was sent to create jobs and studies."""
-    return cloud.requests("CreateCustomJob") + cloud.requests("CreateHyperparameterTuningJob")
+    return [request for method in CREATE for request in cloud.requests(method)]
 
 
 def newest(cloud, kind):
@@ -197,21 +201,6 @@ def test_a_study_is_sent_with_goal_parameters_and_trials(jobs, cloud):
     }
 
 
-def test_a_study_without_an_image_is_refused_before_it_begins(jobs, cloud):
-    cloud.answers[f"{TAGS}train/tags/v1"] = exceptions.NotFound("no")
-    with pytest.raises(PlatformError, match=r"^there is no image .*/train:v1: build it first$"):
-        jobs.tune(STUDY)
-    assert cloud.requests("CreateHyperparameterTuningJob") == []
-
-
-def test_a_study_in_a_project_that_settles_is_asked_for_again(jobs, cloud):
-    refusals = [exceptions.FailedPrecondition("Service agents are being provisioned")]
-    cloud.answers["CreateHyperparameterTuningJob"] = lambda _: refusals.pop() if refusals else None
-    with mock.patch("time.sleep"):
-        jobs.tune(STUDY)
-    assert len(cloud.requests("CreateHyperparameterTuningJob")) == 2
-
-
 def test_the_job_that_follows_has_received_the_best_parameters(jobs, cloud):
     """Read back from the job's own container, not from what was sent."""
     jobs.tune(STUDY)
@@ -325,21 +314,23 @@ def test_a_trial_that_reported_no_number_has_failed(jobs, cloud):
     ]
 
 
-@pytest.mark.parametrize("submit", [lambda jobs: jobs.run(T4), lambda jobs: jobs.tune(replace(STUDY, job=T4))])
-def test_a_refusal_is_one_sentence_and_not_repeated(jobs, cloud, submit):
-    for method in ("CreateCustomJob", "CreateHyperparameterTuningJob"):
+@STARTS
+def test_a_refusal_is_one_sentence_and_not_repeated(jobs, cloud, start):
+    for method in CREATE:
         cloud.answers[method] = exceptions.ResourceExhausted(QUOTA)
     with pytest.raises(PlatformError, match=r"^(job|study) scale-up: 429 .*custom_model_training_nvidia_t4_gpus$"):
-        submit(jobs)
+        start(jobs, replace(JOB, machine="t4", replicas=2))
     assert len(created(cloud)) == 1
 
 
-def test_a_project_that_settles_is_asked_again_for_a_job(jobs, cloud):
+@STARTS
+def test_a_project_that_settles_is_asked_again(jobs, cloud, start):
     """Vertex AI makes its service agent with the first job of a project."""
     error = exceptions.BadRequest("Service agents are being provisioned (...). So please try again in a few minutes.")
     answers = iter([error, error])
-    cloud.answers["CreateCustomJob"] = lambda request: next(answers, None)
-    assert jobs.run(JOB).state == "succeeded"
+    for method in CREATE:
+        cloud.answers[method] = lambda request: next(answers, None)
+    start(jobs, JOB)
     assert len(created(cloud)) == 3
 
 
@@ -362,10 +353,11 @@ def test_a_study_that_fails_keeps_the_trials_that_succeeded(jobs, cloud):
     assert jobs.best("search").number == 2
 
 
-def test_a_job_without_an_image_is_refused_before_it_is_sent(jobs, cloud):
+@STARTS
+def test_what_has_no_image_is_refused_before_it_is_sent(jobs, cloud, start):
     cloud.answers[f"{TAGS}train/tags/v1"] = exceptions.NotFound("no")
     with pytest.raises(PlatformError, match=r"^there is no image us-central1-.*/train:v1: build it first$"):
-        jobs.run(JOB)
+        start(jobs, JOB)
     assert created(cloud) == []
 
 
@@ -397,12 +389,3 @@ def test_what_vertex_ai_would_refuse_is_refused_here(changes, sentence):
 
 def test_machines_that_have_gpus_say_how_many():
     assert all(bool(machine.accelerator) == (machine.accelerators > 0) for machine in MACHINES.values())
-
-
-def test_a_notebook_can_show_what_would_be_sent(jobs, cloud):
-    specification = jobs.custom_job(JOB).to_dict()
-    assert created(cloud) == []
-    jobs.run(JOB)
-    custom_job = created(cloud)[0]["customJob"]
-    assert custom_job["jobSpec"].pop("serviceAccount") == ACCOUNT
-    assert specification == custom_job

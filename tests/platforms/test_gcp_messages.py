@@ -10,7 +10,7 @@ from recbandits.config import Config
 from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Reward
-from tests.recorder import PROJECT_NUMBER, Recorder
+from tests.recorder import PROJECT_NUMBER
 
 PROJECT = "movie-lab-42"
 TOPIC = f"projects/{PROJECT}/topics/recbandits-v1-rewards"
@@ -22,10 +22,8 @@ MONITORING = f"GET https://monitoring.googleapis.com/v3/projects/{PROJECT}/timeS
 
 
 @pytest.fixture
-def cloud(monkeypatch):
-    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
-    with Recorder(PROJECT) as cloud:
-        yield cloud
+def cloud(recorder):
+    return recorder
 
 
 @pytest.fixture
@@ -102,10 +100,10 @@ def test_the_backlog_of_a_subscription_needs_no_topic_of_its_name(messages, clou
 
 def test_what_cannot_be_delivered_goes_to_the_dead_letters_and_waits_there(messages, cloud):
     reader = messages.subscription("audit", messages.topic("rewards"))
-    letters = messages.add_dead_letters(reader, TOPIC)
-    assert letters == DEAD.replace("/topics/", "/subscriptions/")
+    messages.add_dead_letters(reader, TOPIC)
     assert [each["name"] for each in cloud.requests("CreateTopic")] == [TOPIC, DEAD]
-    assert cloud.requests("CreateSubscription")[-1]["topic"] == DEAD
+    letters = cloud.requests("CreateSubscription")[-1]
+    assert (letters["topic"], letters["name"]) == (DEAD, DEAD.replace("/topics/", "/subscriptions/"))
     assert cloud.requests("SetIamPolicy") == [
         {"resource": DEAD, "policy": {"bindings": [{"role": "roles/pubsub.publisher", "members": [AGENT]}]}},
         {"resource": READER, "policy": {"bindings": [{"role": "roles/pubsub.subscriber", "members": [AGENT]}]}},

@@ -19,7 +19,6 @@ from recbandits.platforms.gcp.warehouse import BigQueryWarehouse, GroupedWrites
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.warehouse import digest_of
 from tests import waiting
-from tests.recorder import Recorder
 
 PROJECT = "movie-lab-42"
 API = f"/bigquery/v2/projects/{PROJECT}"
@@ -31,14 +30,12 @@ LIMIT = "the emulator does not pass parameters to scripts of several statements"
 
 
 @pytest.fixture
-def cloud(monkeypatch):
+def cloud(recorder, no_pauses):
     """A recorder whose jobs end at once, and whose queries return `cloud.digests`, empty at first."""
-    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
-    with Recorder(PROJECT) as cloud:
-        cloud.answers[f"POST https://[^/]+{API}/jobs"] = lambda request: request["body"] | {"status": {"state": "DONE"}}
-        cloud.answers[f"GET https://[^/]+{API}/queries/.*"] = lambda _: rows_of(*cloud.digests)
-        cloud.digests = []
-        yield cloud
+    recorder.answers[f"POST https://[^/]+{API}/jobs"] = lambda request: request["body"] | {"status": {"state": "DONE"}}
+    recorder.answers[f"GET https://[^/]+{API}/queries/.*"] = lambda _: rows_of(*recorder.digests)
+    recorder.digests = []
+    return recorder
 
 
 def rows_of(*digests):
@@ -72,10 +69,10 @@ class TestBigQueryWarehouse(WarehouseContract):
             pytest.skip("needs an emulator of BigQuery: set BIGQUERY_EMULATOR_HOST")
         config = Config(platform="gcp", project=PROJECT, version=uuid.uuid4().hex[:8])
         warehouse = BigQueryWarehouse(config)
-        warehouse.client.create_dataset(config.dataset)
+        warehouse._client.create_dataset(config.dataset)
         warehouse.create()
         yield warehouse
-        warehouse.client.delete_dataset(config.dataset, delete_contents=True)
+        warehouse._client.delete_dataset(config.dataset, delete_contents=True)
 
     @pytest.mark.xfail(reason=LIMIT, strict=True, raises=PlatformError)
     def test_dropped_decisions_leave_no_orphans(self, warehouse):
@@ -146,7 +143,7 @@ def test_an_invalid_expiry_is_refused_before_any_request(warehouse, cloud, days)
 
 def test_a_batch_is_loaded_queried_merged_and_removed(warehouse, cloud):
     """BigQuery returns the digest of one of two rewards, so that one is new."""
-    cloud.digests = [digest_of(reward("b", 3, 4.0))]
+    cloud.digests = [digest_of(reward("b", 3, 4.0).to_json())]
     assert warehouse.write([reward("a", 1, 5.0), reward("b", 3, 4.0)]) == 1
     (table,) = cloud.requests(f"POST {HOST}{TABLES}")
     staging = table["body"]["tableReference"]["tableId"]
@@ -175,9 +172,8 @@ def test_a_batch_is_loaded_queried_merged_and_removed(warehouse, cloud):
     assert cloud.methods()[-1] == f"DELETE {HOST}{TABLES}/{staging}"
 
 
-def test_a_table_that_was_made_by_a_request_whose_answer_was_lost_is_loaded_into(warehouse, cloud, monkeypatch):
+def test_a_table_that_was_made_by_a_request_whose_answer_was_lost_is_loaded_into(warehouse, cloud):
     """The client sends the request again, and BigQuery says that the table is there."""
-    monkeypatch.setattr("time.sleep", lambda _: None)
 
     def lose(request):
         name = f"{TABLES}/{request['body']['tableReference']['tableId']}"

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+from google.cloud.pubsub_v1 import SubscriberClient
 from messages_contract import MessagesContract
 
 from recbandits.config import Config
@@ -72,7 +73,7 @@ class TestGcpMessagesOnTheEmulator(MessagesContract):
 
     @pytest.fixture
     def take(self, messages):
-        client = messages.subscriber_client
+        client = SubscriberClient()
 
         def take(subscription, number):
             received, deadline = [], time.monotonic() + PATIENCE

@@ -4,10 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recbandits.platforms.schedules import Schedule, next_time
+from recbandits.platforms.schedules import next_time
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
-TOPIC = "projects/local/topics/ticks"
 
 
 def times(cron, n, after=MONDAY):
@@ -53,12 +52,3 @@ def test_cron_strings_mean_what_they_mean_to_unix(cron, expected):
 def test_what_is_no_cron_string_is_refused_by_the_name_of_the_field(cron, sentence):
     with pytest.raises(ValueError, match=sentence):
         next_time(cron, MONDAY)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("name", "Nightly"), ("cron", "never"), ("target", "ticks"), ("payload", [1])]
-)
-def test_a_schedule_is_checked_where_it_is_made(field, value):
-    good = {"name": "nightly", "cron": "0 3 * * *", "target": TOPIC, "payload": {}}
-    with pytest.raises(ValueError, match=field):
-        Schedule(**good | {field: value})

@@ -17,14 +17,14 @@ from recbandits.loop.gate import Judgement, judge_log
 from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.loop.settings import Settings
 from recbandits.loop.trigger import Plan
-from recbandits.platforms.endpoints import SplitEndpoint, with_version
+from recbandits.platforms.endpoints import Endpoint, with_version
 from recbandits.platforms.warehouse import Warehouse
 from recbandits.records import Log, Verdict
 from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
 
 
-class MemoryEndpoint(SplitEndpoint):
+class MemoryEndpoint(Endpoint):
     """An endpoint in this process, with the methods of `platforms.endpoints.Endpoint` that the loop calls.
 
     Policies are `ServedPolicy`.

@@ -1,4 +1,4 @@
-"""What the project asks of an endpoint, under the names of Vertex AI's."""
+"""What the project asks of an endpoint, under the names of Vertex AI's, and the changes of its traffic split."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -11,85 +11,8 @@ from recbandits.serving.traffic_split import TrafficSplit
 from recbandits.serving.versions import Answered
 
 
-class Endpoint(Protocol):
-    """One address behind which one or more versions of a policy answer.
-
-    Attributes:
-      name: of the endpoint.
-    """
-
-    name: str
-
-    @property
-    def traffic_split(self) -> dict[str, int]:
-        """Dict from the version of a deployed policy to its percentage; they add up to 100."""
-
-    def deploy(self, policy: Any, traffic_percentage: int = 100) -> str:
-        """Deploy an exported policy.
-
-        Args:
-          policy: its directory.
-          traffic_percentage: its share; what is deployed already shares the rest as before.
-
-        Returns:
-          The version of the policy.
-        """
-
-    def split(self, traffic_split: dict[str, int], expected: Mapping[str, int] | None = None) -> None:
-        """Set the share of every deployed version.
-
-        Args:
-          traffic_split: dict from version to percentage.
-          expected: the `traffic_split` that was found when this one was decided: nothing is changed if it is another by
-            now. None changes it all the same.
-
-        Raises:
-          PlatformError: it is another one; look at it again.
-        """
-
-    def rollback(self) -> None:
-        """Return to the traffic split before the last change."""
-
-    def undeploy(self, version: str) -> None:
-        """Take a version away; it must not have traffic, unless it is the only one."""
-
-    def predict(self, instances: list[dict], parameters: dict | None = None) -> list[dict]:
-        """List of predictions, one for each instance (dicts as `recbandits.serving.schemas` says)."""
-
-    def raw_predict(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        """(status, bytes) that a body gets as it is."""
-
-    def health(self) -> dict:
-        """Whether it is alive and ready: dict."""
-
-    def logs(self) -> str:
-        """What the server has written, text."""
-
-    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
-        """Answer every line of JSON in the file `source` with a line in `destination`, by an exported policy."""
-
-    def delete(self) -> None:
-        """Undeploy everything, then remove the endpoint."""
-
-
-class Endpoints(Protocol):
-    """The endpoints of one platform."""
-
-    def create(self, name: str | None = None, topic: str | None = None, sticky: bool = False) -> Endpoint:
-        """Create an `Endpoint`, or return the one that has this name.
-
-        Args:
-          name: None is the name in the configuration.
-          topic: full name of the topic where decisions are logged; None for where they are.
-          sticky: whether a user always gets the same version.
-        """
-
-    def delete(self, name: str | None = None) -> None:
-        """Delete the `Endpoint` of a name, None for that in the configuration; one that is gone already is no error."""
-
-
 def in_context(method: Callable) -> Callable:
-    """Decorate a method of a `SplitEndpoint` so that it runs within its `_context`."""
+    """Decorate a method of an `Endpoint` so that it runs within its `_context`."""
 
     @wraps(method)
     def call(self, *arguments, **options):
@@ -99,29 +22,41 @@ def in_context(method: Callable) -> Callable:
     return call
 
 
-class SplitEndpoint:
-    """The traffic split of an `Endpoint`, wherever its release is kept.
+class Endpoint:
+    """One address behind which one or more versions of a policy answer.
 
-    A subclass has `_read()`, which returns the `TrafficSplit`, None before the first policy, and what else a change
-    needs, its state; `_write(release, state)`; and `_remove(version, release, state)`, where None is left of the last
-    version. Changes are made within `_context()`.
+    Changes of the traffic split are made here, wherever a platform keeps it. A subclass has `_read()`, which returns
+    the `TrafficSplit`, None before the first policy, and what else a change needs, its state; `_write(release, state)`;
+    and `_remove(version, release, state)`, where None is left of the last version. They run within `_context()`.
+
+    Attributes:
+      name: of the endpoint.
     """
 
     name: str
     _read: Callable
     _write: Callable
     _remove: Callable
-    _context = nullcontext
+    _context: Callable = nullcontext
 
     @property
     def traffic_split(self) -> dict[str, int]:
-        """Dict from version to percentage; empty before the first policy."""
+        """Dict from the version of a deployed policy to its percentage; they add up to 100, or there is none yet."""
         release, _ = self._read()
         return dict(release.shares) if release else {}
 
     @in_context
     def split(self, traffic_split: dict[str, int], expected: Mapping[str, int] | None = None) -> None:
-        """See `Endpoint.split`; a deployed version that is not named gets nothing."""
+        """Set the share of every deployed version.
+
+        Args:
+          traffic_split: dict from version to percentage; a deployed version that is not named gets nothing.
+          expected: the `traffic_split` that was found when this one was decided: nothing is changed if it is another by
+            now. None changes it all the same.
+
+        Raises:
+          PlatformError: it is another one; look at it again.
+        """
         release, state = self._deployed()
         if expected is not None and release.shares != expected:
             raise PlatformError(
@@ -132,15 +67,42 @@ class SplitEndpoint:
 
     @in_context
     def rollback(self) -> None:
-        """See `Endpoint.rollback`."""
+        """Return to the traffic split before the last change."""
         release, state = self._deployed()
         self._change(release, release.rolled_back(), state)
 
     @in_context
     def undeploy(self, version: str) -> None:
-        """See `Endpoint.undeploy`."""
+        """Take a version away; it must not have traffic, unless it is the only one."""
         release, state = self._deployed()
         self._remove(version, None if set(release.shares) == {version} else release.without(version), state)
+
+    def deploy(self, policy: Any, traffic_percentage: int = 100) -> str:
+        """Deploy an exported policy, by its directory, with a share of the traffic, and return its version.
+
+        What is deployed already shares the rest as before.
+        """
+        raise NotImplementedError
+
+    def predict(self, instances: list[dict], parameters: dict | None = None) -> list[dict]:
+        """List of predictions, one for each instance (dicts as `recbandits.serving.schemas` says)."""
+        raise NotImplementedError
+
+    def raw_predict(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """(status, bytes) that a body gets as it is."""
+        raise NotImplementedError
+
+    def health(self) -> dict:
+        """Whether it is alive and ready: dict."""
+        raise NotImplementedError
+
+    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
+        """Answer every line of JSON in the file `source` with a line in `destination`, by an exported policy."""
+        raise NotImplementedError
+
+    def delete(self) -> None:
+        """Undeploy everything, then remove the endpoint."""
+        raise NotImplementedError
 
     def _deployed(self):
         release, state = self._read()
@@ -154,6 +116,22 @@ class SplitEndpoint:
                 f"endpoint {self.name} cannot use version {', '.join(sorted(unknown))}: deploy it first"
             )
         self._write(release, state)
+
+
+class Endpoints(Protocol):
+    """The endpoints of one platform."""
+
+    def create(self, name: str | None = None, topic: str | None = None, sticky: bool = False) -> Endpoint:
+        """Create an `Endpoint`, or return the one that has this name.
+
+        Args:
+          name: at most 63 lower-case letters, digits and single hyphens; None is the name in the configuration.
+          topic: full name of the topic where decisions are logged; None for where they are.
+          sticky: whether a user always gets the same version.
+        """
+
+    def delete(self, name: str | None = None) -> None:
+        """Delete the `Endpoint` of a name, None for that in the configuration; one that is gone already is no error."""
 
 
 def with_version(release: TrafficSplit | None, version: str, share: int) -> TrafficSplit:

@@ -10,45 +10,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from recbandits.checks import Rule, check_fields, require_field
 from recbandits.platforms.jobs import NAME
 
 ATTEMPTS = 10  # deliveries of a message before it goes to the dead letters
 EVENT = "google.cloud.pubsub.topic.v1.messagePublished"
-_TOPIC = r"projects/[^/]+/topics/[^/]+"
+TOPIC = r"projects/[^/]+/topics/[^/]+"  # full name
 
 
 @dataclass(frozen=True)
 class Function:
-    """One function.
+    """One function, decorated by `functions_framework.cloud_event`, or by `functions_framework.http` without a topic.
 
-    Attributes:
-      name: at most 63 lower-case letters, digits and single hyphens.
-      source: directory with `main.py`.
-      target: name of the Python function in it, decorated by `functions_framework.cloud_event`, or by
-        `functions_framework.http` where there is no topic.
-      topic: "projects/<project>/topics/<topic>" as `platform.messages.topic` gives it, whose messages call it; None
-        for a function that HTTP calls, which only Google Cloud serves.
-      environment: dict of variables.
-
-    Raises:
-      ValueError: a field is not as said here.
+    HTTP calls the latter, which only Google Cloud serves.
     """
 
-    name: str
-    source: Path
-    target: str
-    topic: str | None = None
-    environment: dict = field(default_factory=dict)
+    name: str  # at most 63 lower-case letters, digits and single hyphens
+    source: Path  # directory with `main.py`
+    target: str  # name of the Python function in it
+    topic: str | None = None  # full name, as `platform.messages.topic` gives it, of the topic whose messages call it
+    environment: dict = field(default_factory=dict)  # variables
 
     def __post_init__(self):
-        _check("name", self.name, isinstance(self.name, str) and re.fullmatch(NAME, self.name), _NAME)
         object.__setattr__(self, "source", Path(self.source).absolute())
-        _check("source", str(self.source), (self.source / "main.py").is_file(), "a directory with main.py")
-        _check("target", self.target, isinstance(self.target, str) and self.target.isidentifier(), "a Python name")
-        _check("topic", self.topic, self.topic is None or re.fullmatch(_TOPIC, self.topic), _TOPIC_NAME)
-        texts = [text for pair in self.environment.items() for text in pair]
-        _check("environment", self.environment, all(isinstance(text, str) for text in texts), "a dict of texts")
         object.__setattr__(self, "environment", dict(self.environment))
+        texts = [text for pair in self.environment.items() for text in pair]
+        named = self.topic is None or re.fullmatch(TOPIC, self.topic) is not None
+        check_fields(self, name=NAME, target=Rule("a Python name", str.isidentifier, str))
+        require_field(self, "source", (self.source / "main.py").is_file(), "a directory with main.py")
+        require_field(self, "topic", named, "'projects/<project>/topics/<topic>' or None")
+        require_field(self, "environment", all(isinstance(text, str) for text in texts), "a dict of texts")
 
 
 class Functions(Protocol):
@@ -60,17 +51,5 @@ class Functions(Protocol):
     def delete(self, name: str) -> None:
         """Remove a function with its subscription; one that is gone already is no error."""
 
-    def logs(self, name: str) -> str:
-        """What it has written, text."""
-
     def health(self, name: str) -> dict:
         """Dict: alive, ready, the reason why not, and the address that HTTP calls."""
-
-
-_NAME = "at most 63 lower-case letters, digits and single hyphens"
-_TOPIC_NAME = "'projects/<project>/topics/<topic>' or None"
-
-
-def _check(name, value, holds, expected):
-    if not holds:
-        raise ValueError(f"Function: {name} must be {expected}, got {value!r}")

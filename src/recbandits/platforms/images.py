@@ -1,4 +1,7 @@
-"""Container images: which there are, what they may be made of, what their Dockerfile says."""
+"""Container images: which there are, what they may be made of, what their Dockerfile says.
+
+`root` is the root of the repository, a `pathlib.Path`.
+"""
 
 import re
 from collections.abc import Sequence
@@ -18,19 +21,13 @@ class Instruction(NamedTuple):
     value: str
 
 
-def checkout(folder: str | Path | None = None) -> Path:
-    """The root of the repository, where images are built.
-
-    Args:
-      folder: where to begin looking upwards; None is the working directory.
-
-    Returns:
-      absolute pathlib.Path.
+def checkout(folder: str | Path = ".") -> Path:
+    """Return the root of the repository that a folder is in, where images are built.
 
     Raises:
       PlatformError: the folder is in no checkout.
     """
-    here = Path(folder or Path.cwd()).resolve()
+    here = Path(folder).resolve()
     for root in (here, *here.parents):
         if (root / "docker").is_dir() and (root / "pyproject.toml").is_file():
             return root
@@ -38,16 +35,9 @@ def checkout(folder: str | Path | None = None) -> Path:
 
 
 def targets(root: Path) -> list[str]:
-    """Return the names of the images, in the order of the Dockerfile: its stages with a command of their own.
-
-    Args:
-      root: of the repository.
-    """
-    return [
-        name
-        for name, steps in _stages(root).items()
-        if name and {"ENTRYPOINT", "CMD"} & {step.keyword for step in steps}
-    ]
+    """Return the names of the images, in the order of the Dockerfile: its stages with a command of their own."""
+    stages = {name: {step.keyword for step in steps} for name, steps in _stages(root).items()}
+    return [name for name, keywords in stages.items() if name and keywords & {"ENTRYPOINT", "CMD"}]
 
 
 def check_image(name: str, root: Path) -> None:
@@ -58,10 +48,6 @@ def check_image(name: str, root: Path) -> None:
 
 def image_steps(name: str, root: Path) -> list[Instruction]:
     """Return the `Instruction`s that make an image: those of its stage, and of the stages that it needs.
-
-    Args:
-      name: such as "train".
-      root: of the repository.
 
     Raises:
       PlatformError: there is no such image.
@@ -75,12 +61,9 @@ def image_steps(name: str, root: Path) -> list[Instruction]:
 
 
 def build_options(name: str, uri: str, config: Config) -> list[str]:
-    """Return what follows `docker build`, at the root of the repository, as a list of words.
+    """Return what follows `docker build` at the root of the repository: a list of words.
 
-    Args:
-      name: of the image.
-      uri: its tag.
-      config: a `Config`; its labels go on the image.
+    The tag of the image is `uri`, and the labels of a `Config` go on it.
     """
     labels = [word for item in config.labels.items() for word in ("--label", "=".join(item))]
     return ["--file", DOCKERFILE, "--target", name, "--tag", uri, *labels, "."]
@@ -89,11 +72,7 @@ def build_options(name: str, uri: str, config: Config) -> list[str]:
 def context(root: Path) -> list[str]:
     """List the files that .dockerignore lets into an image, by the rules of Docker's own Python library.
 
-    Args:
-      root: of the repository.
-
-    Returns:
-      sorted list of paths relative to it, with slashes.
+    Their paths are sorted, relative to the root, and with slashes.
     """
     from docker.utils import exclude_paths
 
@@ -104,13 +83,9 @@ def context(root: Path) -> list[str]:
 
 
 def instructions(text: str) -> list[Instruction]:
-    """Split a Dockerfile into its `Instruction`s, without comments, continued lines joined.
+    """Split the text of a Dockerfile into its `Instruction`s, keywords in capitals.
 
-    Args:
-      text: of the file.
-
-    Returns:
-      list of `Instruction`, keywords in capitals.
+    Comments are left out, and continued lines joined.
     """
     lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
@@ -119,7 +94,7 @@ def instructions(text: str) -> list[Instruction]:
 
 
 def rebuilt(steps: Sequence[Instruction], changed: str) -> list[bool]:
-    """Which steps Docker carries out again, instead of taking what it kept, after a file has changed.
+    """Tell for each step whether Docker carries it out again, instead of taking what it kept, after a file has changed.
 
     A step is repeated when it copies the file, when a step before it in its stage is repeated, or when the stage that
     it begins with or copies from is.
@@ -127,9 +102,6 @@ def rebuilt(steps: Sequence[Instruction], changed: str) -> list[bool]:
     Args:
       steps: list of `Instruction`.
       changed: path of the file in the build context.
-
-    Returns:
-      list of bool, one for each step.
     """
     stages: dict[str, bool] = {}
     stage, stale, answers = "", False, []
@@ -138,8 +110,8 @@ def rebuilt(steps: Sequence[Instruction], changed: str) -> list[bool]:
             base, _, stage = value.partition(" AS ")
             stale = stages.get(base, False)
         elif keyword == "COPY":
-            origin = re.match(r"--from=(\S+)", value)
-            stale |= stages[origin[1]] if origin else _copies(value, changed)
+            origin = _origin(value)
+            stale |= stages[origin] if origin else _copies(value, changed)
         stages[stage] = stale
         answers.append(stale)
     return answers
@@ -158,8 +130,14 @@ def _stages(root):
 
 def _origins(steps):
     """Return the stages that a stage begins with or copies from; a base image may be among them."""
-    copied = [re.match(r"--from=(\S+)", step.value) for step in steps if step.keyword == "COPY"]
-    return {steps[0].value.partition(" AS ")[0], *(match[1] for match in copied if match)}
+    copied = (_origin(step.value) for step in steps if step.keyword == "COPY")
+    return {steps[0].value.partition(" AS ")[0], *filter(None, copied)}
+
+
+def _origin(value):
+    """Return the stage from which COPY takes files, or None."""
+    match = re.match(r"--from=(\S+)", value)
+    return match and match[1]
 
 
 def _copies(value, changed):

@@ -6,42 +6,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-
-def check_name(name: str) -> str:
-    """Return the name of a job, an endpoint and the like, if every platform takes it; else raise a ValueError."""
-    if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        raise ValueError(f"name must be at most 63 lower-case letters, digits and single hyphens, got {name!r}")
-    return name
-
-
-def _require(owner, name, allowed, expected):
-    if not allowed:
-        raise ValueError(f"{type(owner).__name__}: {name} must be {expected}, got {getattr(owner, name)!r}")
-
-
-def _is_count(value):
-    return type(value) is int and value >= 1
-
-
-def _is_finite(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+from recbandits.checks import Rule, check_fields, require, require_field
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a replica of a job runs on; a laptop takes what it has.
+    """What a replica of a job runs on; a laptop takes what it has."""
 
-    Attributes:
-      type: machine type of Google Cloud.
-      accelerator: its accelerator type as Vertex AI names it, or empty.
-      accelerators: how many of it.
-      topology: how the chips of a TPU are laid out, or empty.
-    """
-
-    type: str
-    accelerator: str = ""
-    accelerators: int = 0
-    topology: str = ""
+    type: str  # machine type of Google Cloud
+    accelerator: str = ""  # its accelerator type as Vertex AI names it, or empty
+    accelerators: int = 0  # how many of it
+    topology: str = ""  # how the chips of a TPU are laid out, or empty
 
 
 MACHINES = {
@@ -51,51 +26,61 @@ MACHINES = {
     "a100": Machine("a2-highgpu-1g", "NVIDIA_TESLA_A100", 1),
     "tpu": Machine("ct5lp-hightpu-4t", topology="2x2"),
 }
-NAME = r"(?=.{1,63}$)[a-z](-?[a-z0-9])*"  # of jobs and endpoints, on all platforms
-_IMAGE = r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+(:[\w][\w.-]*)?(@sha256:[0-9a-f]{64})?"
+NAME = Rule(  # of jobs, endpoints and functions, on all platforms
+    "at most 63 lower-case letters, digits and single hyphens",
+    lambda text: re.fullmatch(r"(?=.{1,63}$)[a-z](-?[a-z0-9])*", text),
+    str,
+)
+_COUNT = Rule("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1, object)
+_IMAGE = r"|[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+(:[\w][\w.-]*)?(@sha256:[0-9a-f]{64})?"
+
+
+def check_name(name: str) -> str:
+    """Return the name of a job, an endpoint and the like, if every platform takes it; else raise a ValueError."""
+    require(NAME.accepts(name), "name", NAME.expected, name)
+    return name
+
+
+def _is_whole(value):
+    return type(value) is int
+
+
+def _is_finite(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
 class Job:
     """One run of `python -m recbandits.training.task` with its arguments.
 
-    Attributes:
-      name: at most 63 lower-case letters, digits and single hyphens; names the job for good.
-      arguments: of the command line.
-      machine: a key of `MACHINES`, or a `Machine`.
-      replicas: how many of it train together; one on this machine.
-      reduction_servers: helpers that add the gradients of several GPU replicas; they need an image with Google's
-        plug-in for NCCL, which ours has not.
-      spot: whether to take machines that are cheaper and may be taken away.
-      image: container image URI on Google Cloud; empty for ours, which has CUDA where there is a GPU.
+    Reduction servers add up the gradients of several GPU replicas. They need an image with Google's plug-in for NCCL,
+    which ours has not.
     """
 
-    name: str
-    arguments: tuple[str, ...] = ()
-    machine: str | Machine = "cpu"
-    replicas: int = 1
+    name: str  # at most 63 lower-case letters, digits and single hyphens; names the job for good
+    arguments: tuple[str, ...] = ()  # of the command line
+    machine: str | Machine = "cpu"  # a key of `MACHINES`, or a `Machine`
+    replicas: int = 1  # how many of it train together; one on this machine
     reduction_servers: int = 0
-    spot: bool = False
-    image: str = ""
+    spot: bool = False  # whether to take machines that are cheaper and may be taken away
+    image: str = ""  # container image URI on Google Cloud; empty for ours, which has CUDA where there is a GPU
 
     def __post_init__(self):
-        named = isinstance(self.name, str) and re.fullmatch(NAME, self.name)
-        _require(self, "name", named, "at most 63 lower-case letters, digits and single hyphens, a letter first")
+        check_fields(self, name=NAME, replicas=_COUNT)
         texts = isinstance(self.arguments, tuple) and all(isinstance(text, str) for text in self.arguments)
-        _require(self, "arguments", texts, "a tuple of texts")
-        _require(self, "replicas", _is_count(self.replicas), "a whole number of at least 1")
+        require_field(self, "arguments", texts, "a tuple of texts")
         known = isinstance(self.machine, Machine) or self.machine in MACHINES
-        _require(self, "machine", known, f"a Machine or one of {', '.join(MACHINES)}")
-        image = isinstance(self.image, str) and (not self.image or re.fullmatch(_IMAGE, self.image))
-        _require(self, "image", image, "a URI in lower case such as 'us-central1-docker.pkg.dev/project/name/train:v1'")
+        require_field(self, "machine", known, f"a Machine or one of {', '.join(MACHINES)}")
+        uri = isinstance(self.image, str) and re.fullmatch(_IMAGE, self.image) is not None
+        require_field(self, "image", uri, "a URI in lower case such as 'us-docker.pkg.dev/project/name/train:v1'")
         machine = MACHINES[self.machine] if isinstance(self.machine, str) else self.machine
-        _require(self, "image", self.image or not machine.topology, "one with libtpu on a TPU, where ours has none")
-        servers = type(self.reduction_servers) is int and self.reduction_servers >= 0
-        _require(self, "reduction_servers", servers, "a whole number, 0 for none")
-        helpful = not self.reduction_servers or (self.replicas > 1 and machine.accelerator)
-        _require(self, "reduction_servers", helpful, "0 unless there are several replicas, each with a GPU")
-        alone = not self.reduction_servers or self.image
-        _require(self, "image", alone, "one with Google's plug-in for NCCL where there are reduction servers")
+        ours, servers = self.image == "", self.reduction_servers
+        require_field(self, "image", not (ours and machine.topology), "one with libtpu on a TPU, where ours has none")
+        require_field(self, "reduction_servers", _is_whole(servers) and servers >= 0, "a whole number, 0 for none")
+        helpful = not servers or (self.replicas > 1 and machine.accelerator != "")
+        require_field(self, "reduction_servers", helpful, "0 unless there are several replicas, each with a GPU")
+        expected = "one with Google's plug-in for NCCL where there are reduction servers"
+        require_field(self, "image", not (ours and servers), expected)
 
 
 class Record(NamedTuple):
@@ -128,8 +113,9 @@ class Float:
 
     def __post_init__(self):
         positive = _is_finite(self.low) and (self.low > 0 or not self.log)
-        _require(self, "low", positive, "finite, and positive with log")
-        _require(self, "high", _is_finite(self.high) and self.low < self.high, f"finite and above low, {self.low}")
+        require_field(self, "low", positive, "finite, and positive with log")
+        above = _is_finite(self.high) and self.low < self.high
+        require_field(self, "high", above, f"finite and above low, {self.low}")
 
 
 @dataclass(frozen=True)
@@ -140,8 +126,9 @@ class Integer:
     high: int
 
     def __post_init__(self):
-        _require(self, "low", type(self.low) is int, "a whole number")
-        _require(self, "high", type(self.high) is int and self.low < self.high, f"a whole number above {self.low}")
+        require_field(self, "low", _is_whole(self.low), "a whole number")
+        above = _is_whole(self.high) and self.low < self.high
+        require_field(self, "high", above, f"a whole number above {self.low}")
 
 
 @dataclass(frozen=True)
@@ -154,38 +141,27 @@ class Choice:
         good = isinstance(self.values, tuple) and all(isinstance(each, str) or _is_finite(each) for each in self.values)
         alike = good and len({type(value) for value in self.values}) == 1
         several = alike and len(set(self.values)) == len(self.values) > 1
-        _require(self, "values", several, "a tuple of different texts, or of different numbers, of one type")
+        require_field(self, "values", several, "a tuple of different texts, or of different numbers, of one type")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A search for the parameters with the best metric.
+    """A search for the parameters with the best metric."""
 
-    Attributes:
-      job: what a trial runs; each parameter is added to its arguments as `--name=value`.
-      parameters: name to `Float`, `Integer` or `Choice`.
-      trials: how many are to finish.
-      parallel: how many run at a time.
-      metric: tag under which the task reports it by cloudml-hypertune.
-      maximise: whether more is better.
-      seed: of the search.
-    """
-
-    job: Job
-    parameters: dict = field(default_factory=dict)
-    trials: int = 8
-    parallel: int = 2
-    metric: str = "mean_reward"
-    maximise: bool = True
-    seed: int = 0
+    job: Job  # what a trial runs; each parameter is added to its arguments as `--name=value`
+    parameters: dict = field(default_factory=dict)  # name to `Float`, `Integer` or `Choice`
+    trials: int = 8  # how many are to finish
+    parallel: int = 2  # how many run at a time
+    metric: str = "mean_reward"  # tag under which the task reports it by cloudml-hypertune
+    maximise: bool = True  # whether more is better
+    seed: int = 0  # of the search
 
     def __post_init__(self):
-        ranges = self.parameters.values() if isinstance(self.parameters, dict) else ()
-        kinds = ranges and all(isinstance(value, Float | Integer | Choice) for value in ranges)
-        _require(self, "parameters", kinds, "a dict to Float, Integer or Choice, at least one")
-        _require(self, "seed", type(self.seed) is int and self.seed >= 0, "a whole number of 0 or more")
-        for name in ("trials", "parallel"):
-            _require(self, name, _is_count(getattr(self, name)), "a whole number of at least 1")
+        ranges = list(self.parameters.values()) if isinstance(self.parameters, dict) else []
+        kinds = ranges != [] and all(isinstance(value, Float | Integer | Choice) for value in ranges)
+        require_field(self, "parameters", kinds, "a dict to Float, Integer or Choice, at least one")
+        require_field(self, "seed", _is_whole(self.seed) and self.seed >= 0, "a whole number of 0 or more")
+        check_fields(self, trials=_COUNT, parallel=_COUNT)
 
 
 class Trial(NamedTuple):

@@ -26,15 +26,13 @@ class Pipelines(Protocol):
     def run(self, template: str | Path, name: str, parameters: dict | None = None) -> Run:
         """Start a run, unless one of this name runs or has succeeded; the same name is the same run for good.
 
-        One that failed, was stopped or was killed is run again. No two runs of one pipeline go on at once.
+        One that failed, was stopped or was killed is run again. No two runs of one pipeline go on at once. A run goes
+        on without this process.
 
         Args:
           template: path of the compiled pipeline.
           name: at most 63 lower-case letters, digits and single hyphens.
           parameters: dict from input of the pipeline to value.
-
-        Returns:
-          `Run`, which goes on without this process.
 
         Raises:
           PlatformError: another run of this pipeline goes on; or the name belongs to a run with another template or

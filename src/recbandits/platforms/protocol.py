@@ -1,16 +1,17 @@
-"""The protocol of a platform, and its errors."""
+"""The protocols of a platform and of its small services, and their errors."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from recbandits.config import Config
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from recbandits.platforms.endpoints import Endpoints
-    from recbandits.platforms.experiments import Experiments
     from recbandits.platforms.functions import Functions
     from recbandits.platforms.jobs import Jobs
-    from recbandits.platforms.messages import Messages
     from recbandits.platforms.pipelines import Pipelines
     from recbandits.platforms.warehouse import Warehouse
 
@@ -77,10 +78,7 @@ class Platform(Protocol):
         """
 
     def clean_up(self, dry_run: bool = True) -> list[Outcome]:
-        """Remove what bears our mark, with everything in it.
-
-        Args:
-          dry_run: only say what would be removed.
+        """Remove what bears our mark, with everything in it, or in a dry run only say what would be removed.
 
         Returns:
           list of `Outcome`: "would be removed" or "removed".
@@ -91,3 +89,49 @@ class Platform(Protocol):
 
     def share(self, directory: Path) -> str:
         """Give the files of a directory a place where every step of a pipeline finds them: a path, or a gs:// URI."""
+
+
+class Run(Protocol):
+    """One run of an experiment, for use in a `with` block."""
+
+    def log_parameters(self, parameters: Mapping[str, str | float]) -> None:
+        """Keep a dict of texts and numbers."""
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Keep a dict of numbers: how the run ended."""
+
+    def log_artefact(self, name: str, uri: str) -> None:
+        """Remember where something that the run made is."""
+
+
+class Experiments(Protocol):
+    """Experiments on one platform."""
+
+    def run(self, experiment: str, run: str) -> Run:
+        """Begin or go on with a `Run`."""
+
+    def table(self, experiment: str) -> "pd.DataFrame":
+        """Compare the runs: DataFrame indexed by run, with columns `param.*` and `metric.*` and the state."""
+
+
+class Messages(Protocol):
+    """Topics and subscriptions of one platform, named by the configuration; what goes wrong is a `PlatformError`.
+
+    The full name of a topic is "projects/<project>/topics/<topic>", that of a subscription
+    "projects/<project>/subscriptions/<subscription>".
+    """
+
+    def topic(self, name: str) -> str:
+        """Find a topic, or make it; gives its full name."""
+
+    def subscription(self, name: str, topic: str) -> str:
+        """Find a subscription to a topic (full name), or make it: it keeps what is published from now on until read."""
+
+    def publisher(self, topic: str) -> Any:
+        """Sink of `serving.outbox.Outbox` for a topic: `send` takes a list of records with `event_id` and `to_json`."""
+
+    def backlog(self, name: str) -> int:
+        """How many messages a subscription, or all those of a topic, have not delivered; 0 if there is none."""
+
+    def delete(self, name: str) -> None:
+        """Remove a topic, and the subscription of the same name; what is gone already is no error."""

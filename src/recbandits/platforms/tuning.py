@@ -8,9 +8,11 @@ from recbandits.platforms.jobs import Choice, Float, Integer, Trial
 from recbandits.platforms.protocol import PlatformError
 from recbandits.training.problems import as_text
 
+_SHARE = 0.05  # of a range, on the scale of the search, that counts as its bound
+
 
 def with_parameters(arguments: Sequence[str], parameters: dict) -> tuple[str, ...]:
-    """Arguments of the command line with these parameters in the place of others of the same name.
+    """Return arguments of the command line with these parameters in the place of others of the same name, and last.
 
     `dataclasses.replace(job, arguments=with_parameters(job.arguments, best.parameters))` hands a study over to the job
     that follows it.
@@ -18,9 +20,6 @@ def with_parameters(arguments: Sequence[str], parameters: dict) -> tuple[str, ..
     Args:
       arguments: texts, `--name=value` or `--name` and `value`.
       parameters: dict from name to value, such as those of a `Trial`.
-
-    Returns:
-      tuple of texts, the parameters last.
     """
     kept, replaced = [], False
     for text in arguments:
@@ -44,15 +43,12 @@ def best_trial(name: str, trials: Sequence[Trial], maximise: bool) -> Trial:
     return (max if maximise else min)(succeeded, key=attrgetter("value"))
 
 
-def at_bounds(
-    ranges: Mapping[str, Float | Integer | Choice], parameters: dict, share: float = 0.05
-) -> dict[str, float]:
-    """Return the parameters that lie at a bound of their range, where a wider range may have a better value.
+def at_bounds(ranges: Mapping[str, Float | Integer | Choice], parameters: dict) -> dict[str, float]:
+    """Return the parameters in the outer 5 % of their ranges, where a wider range may have a better value.
 
     Args:
       ranges: dict from name to `Float`, `Integer` or `Choice`, such as those of a `Study`; a `Choice` has no bounds.
       parameters: dict from name to value, such as those of the best trial.
-      share: of the range, on the scale of the search, that counts as its bound.
 
     Returns:
       dict from name to the bound, the lowest or highest value of the range.
@@ -64,6 +60,6 @@ def at_bounds(
             continue
         scale = math.log if getattr(values, "log", False) else float
         position = (scale(value) - scale(values.low)) / (scale(values.high) - scale(values.low))
-        if not share < position < 1 - share:
-            bounds[name] = values.low if position <= share else values.high
+        if not _SHARE < position < 1 - _SHARE:
+            bounds[name] = values.low if position <= _SHARE else values.high
     return bounds

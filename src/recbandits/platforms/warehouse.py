@@ -4,7 +4,6 @@ Writing is idempotent: a record that is written again has no effect, so a writer
 Reading is a function of times that are given, never of a clock.
 """
 
-import dataclasses
 import hashlib
 import math
 import sys
@@ -17,70 +16,50 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from recbandits import checks
+from recbandits.checks import require
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.records import REPORT_RULES, Interaction, Quarantined, Verdict, arrow_schema
 from recbandits.records.fields import TIME
 from recbandits.records.records import Record
 
 _LONGEST = 10**9  # seconds, 32 years; so that a time plus a window is a time
-_DECISIONS = arrow_schema(Interaction).append(pa.field("reward", pa.float64(), nullable=False))
-_DECISIONS = _DECISIONS.append(pa.field("reward_time", TIME.arrow))
+_REWARD = (pa.field("reward", pa.float64(), nullable=False), pa.field("reward_time", TIME.arrow))
+_DECISIONS = pa.schema([*arrow_schema(Interaction), *_REWARD])
 
 
 class JoinRule(NamedTuple):
-    """The rule by which decisions get their rewards; the fields of `loop.settings.Join`.
+    """The rule by which decisions get their rewards; the fields of `loop.settings.Join`."""
 
-    Attributes:
-      window: seconds in which a reward counts.
-      default: reward of a decision without a report; None leaves such decisions out.
-      take: rule for several reports of one decision, one of `records.REPORT_RULES`.
-      lowest: smallest reward that is possible.
-      highest: largest one.
-      skew: seconds by which a report may be from before its decision, as where the clock of a client is behind.
-    """
-
-    window: float
-    default: float | None = None
-    take: str = "first"
-    lowest: float = -sys.float_info.max
-    highest: float = sys.float_info.max
-    skew: float = 0.0
+    window: float  # seconds in which a reward counts
+    default: float | None = None  # reward of a decision without a report; None leaves such decisions out
+    take: str = "first"  # rule for several reports of one decision, one of `records.REPORT_RULES`
+    lowest: float = -sys.float_info.max  # smallest reward that is possible
+    highest: float = sys.float_info.max  # largest one
+    skew: float = 0.0  # seconds by which a report may be from before its decision: a client's clock may be behind
 
     def check(self) -> "JoinRule":
         """Return the rule if each field is as described, or raise ValueError."""
-        for name, seconds in (("window", self.window), ("skew", self.skew)):
-            checks.require(0 <= seconds <= _LONGEST, name, f"seconds from 0 to {_LONGEST}", seconds)
-        known = self.default is None or math.isfinite(self.default)
-        checks.require(known, "default", "a finite number", self.default)
-        checks.require(self.take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", self.take)
-        numbers = math.isfinite(self.lowest) and math.isfinite(self.highest) and self.lowest < self.highest
-        checks.require(numbers, "range", "two finite numbers, the lower one first", (self.lowest, self.highest))
+        for name in ("window", "skew"):
+            seconds = getattr(self, name)
+            require(0 <= seconds <= _LONGEST, name, f"seconds from 0 to {_LONGEST}", seconds)
+        require(self.default is None or math.isfinite(self.default), "default", "a finite number", self.default)
+        require(self.take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", self.take)
+        ordered = -math.inf < self.lowest < self.highest < math.inf
+        require(ordered, "range", "two finite numbers, the lower one first", (self.lowest, self.highest))
         return self
 
 
 class Counts(NamedTuple):
-    """What became of everything that has to do with a span of time; `total` is the sum of all but `skewed`.
+    """What became of everything that has to do with a span of time; `total` is the sum of all but `skewed`."""
 
-    Attributes:
-      total: rows of interactions, rewards and quarantine, a joined pair taken as one.
-      joined: decisions with a reward in the window and in the range.
-      defaulted: decisions without, which have the default reward or stay out.
-      late: first reports of defaulted decisions, after the window or before the decision.
-      duplicate: any further row of an event, also where the rule for several reports takes it.
-      orphan: rewards without a decision.
-      quarantined: messages that make no record, and decisions with a reward outside the range.
-      skewed: decisions whose reward is from before them, by no more than the tolerance; they are counted above, too.
-    """
-
-    total: int
-    joined: int
-    defaulted: int
-    late: int
-    duplicate: int
-    orphan: int
-    quarantined: int
-    skewed: int
+    total: int  # rows of interactions, rewards and quarantine, a joined pair taken as one
+    joined: int  # decisions with a reward in the window and in the range
+    defaulted: int  # decisions without, which have the default reward or stay out
+    late: int  # first reports of defaulted decisions, after the window or before the decision
+    duplicate: int  # any further row of an event, also where the rule for several reports takes it
+    orphan: int  # rewards without a decision
+    quarantined: int  # messages that make no record, and decisions with a reward outside the range
+    skewed: int  # decisions whose reward is from before them, within the tolerance; they are counted above, too
 
 
 class Warehouse(ABC):
@@ -90,8 +69,8 @@ class Warehouse(ABC):
     `window` seconds later, both included: by the rule `take` from the first, the last or the largest of several (of
     equal times the smaller value is first), or as their sum. Without a report it is `default`, or the decision stays
     out where that is None. A decision whose reward is outside [lowest, highest] is quarantined: only `outside` and
-    `counts` know of it. A span of time [start, end) bounds the times of decisions, of rewards without one, and of
-    quarantined messages; all else that an event has belongs to its decision.
+    `counts` know of it. A span of time [start, end), aware datetimes, bounds the times of decisions, of rewards without
+    one, and of quarantined messages; all else that an event has belongs to its decision.
 
     Methods that join decisions and rewards take the fields of `JoinRule`, by place or by name: `**vars(rule)` for a
     `loop.settings.Join`.
@@ -111,9 +90,6 @@ class Warehouse(ABC):
         Args:
           text: one statement in BigQuery's SQL; tables are `interactions`, `rewards`, `quarantine`, `verdicts`.
           parameters: dict from name to text, number or datetime, for `@name` in the statement.
-
-        Returns:
-          pyarrow.Table.
         """
 
     @abstractmethod
@@ -131,7 +107,7 @@ class Warehouse(ABC):
           records: list of `Interaction`, `Reward`, `Verdict`, `Quarantined`, in any mix.
 
         Returns:
-          How many of them were new.
+          number of those that are new.
         """
         groups = defaultdict(list)
         for record in records:
@@ -145,41 +121,28 @@ class Warehouse(ABC):
         return self.write(entries)
 
     def decisions(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pa.Table:
-        """The decisions of a span of time with their rewards.
+        """Return the decisions of a span of time with their rewards, in order of time and event id.
 
-        Args:
-          start: aware datetime, included.
-          end: aware datetime, not included.
-          *rule: fields of `JoinRule`.
-          **fields: of the same.
-
-        Returns:
-          pyarrow.Table in order of time and event id, with the columns of `Interaction`, `reward` float64, and
-          `reward_time` (of the report that was taken, of a sum the last one), null where the reward is the default.
+        The table has the columns of `Interaction`, `reward` float64, and `reward_time` (of the report that was taken,
+        of a sum the last one), null where the reward is the default.
         """
-        return self._query_joined(sql.DECISIONS, start, end, JoinRule(*rule, **fields)).cast(_DECISIONS)
+        return self._query_joined(sql.DECISIONS, start, end, rule, fields).cast(_DECISIONS)
 
     def outside(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pa.Table:
         """The decisions that are quarantined because of their rewards, which are outside the range; as `decisions`."""
-        return self._query_joined(sql.OUTSIDE, start, end, JoinRule(*rule, **fields)).cast(_DECISIONS)
+        return self._query_joined(sql.OUTSIDE, start, end, rule, fields).cast(_DECISIONS)
 
     def by_user(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pd.DataFrame:
-        """Add up what each user got from each version; see `decisions`.
+        """Add up what each user got from each version, in order of policy_version and user_id (text).
 
-        Returns:
-          DataFrame in order of policy_version and user_id (text), with these, the number of `decisions`, int64, and
-          the `total` of their rewards, float64. Each decision for a user without an id, which is missing, is a row.
+        Beside these, the DataFrame has the number of `decisions`, int64, and the `total` of their rewards, float64.
+        Each decision for a user without an id, which is missing, is a row.
         """
-        return self._query_joined(sql.BY_USER, start, end, JoinRule(*rule, **fields)).to_pandas()
-
-    def _query_joined(self, statement, start, end, rule):
-        """Ask about decisions with their rewards; see `decisions`."""
-        text = statement.format(joined=sql.joined(rule.check().take, rule.default is not None))
-        return self.query(text, _span(start, end, rule))
+        return self._query_joined(sql.BY_USER, start, end, rule, fields).to_pandas()
 
     def counts(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> Counts:
         """`Counts` of a span of time; see `decisions`."""
-        rows = self._query_joined(sql.COUNTS, start, end, JoinRule(*rule, **fields)).to_pylist()
+        rows = self._query_joined(sql.COUNTS, start, end, rule, fields).to_pylist()
         numbers = dict.fromkeys(Counts._fields[1:], 0) | {row["fate"]: row["number"] for row in rows}
         numbers.pop("reward of a decision", None)
         return Counts(sum(numbers.values()) - numbers["skewed"], **numbers)
@@ -187,7 +150,7 @@ class Warehouse(ABC):
     def snapshot(self, start: datetime, end: datetime) -> str:
         """Text that stands for all rows on which `decisions` and `counts` of a span of time depend."""
         (row,) = self.query(sql.SNAPSHOT, _span(start, end, JoinRule(0.0))).to_pylist()
-        return hashlib.blake2b(f"{row['number']} {row['first']} {row['second']}".encode(), digest_size=16).hexdigest()
+        return digest_of(f"{row['number']} {row['first']} {row['second']}")
 
     def verdicts(self) -> pd.DataFrame:
         """All verdicts in order of time: DataFrame with the fields of `Verdict`."""
@@ -198,9 +161,8 @@ class Warehouse(ABC):
 
         Beside the four tables there is "joined": the decisions that have a reward.
         """
-        newest = dataclasses.replace(TIME, optional=True)
-        rows = self.query(sql.STATE).to_pylist()
-        return {row["name"]: {"rows": row["number"], "newest": newest.accept("newest", row["newest"])} for row in rows}
+        rows = ((row["name"], row["number"], row["newest"]) for row in self.query(sql.STATE).to_pylist())
+        return {name: {"rows": number, "newest": time and TIME.accept("newest", time)} for name, number, time in rows}
 
     def drop_before(self, time: datetime) -> None:
         """Forget decisions, rewards and quarantined messages from before a time; with a decision all of its event."""
@@ -210,14 +172,14 @@ class Warehouse(ABC):
         """Forget a user, text: the decisions for this user, and their rewards."""
         self._delete(sql.FORGET, {"user": user_id})
 
+    def _query_joined(self, statement, start, end, rule, fields):
+        rule = JoinRule(*rule, **fields).check()
+        text = statement.format(joined=sql.joined(rule.take, rule.default is not None))
+        return self.query(text, _span(start, end, rule))
 
-def digest_of(record: Record) -> str:
-    """Text that stands for everything a record says: BLAKE2b of its JSON, 32 hexadecimal digits."""
-    return digest_of_json(record.to_json())
 
-
-def digest_of_json(text: str) -> str:
-    """Return the `digest_of` a record from its JSON."""
+def digest_of(text: str) -> str:
+    """Return what stands for all that a record says, of which `text` is the JSON: BLAKE2b, 32 hexadecimal digits."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

@@ -24,22 +24,11 @@ DIGEST = "digest"
 
 
 class Table(NamedTuple):
-    """One table of the warehouse.
-
-    Attributes:
-      name: of the table.
-      record: class of what its rows are.
-      key: columns that tell rows apart.
-    """
+    """One table of the warehouse; its columns are the fields of the record, and the digest of it."""
 
     name: str
-    record: type[Record]
-    key: tuple
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns: the fields of the record, and its digest."""
-        return (*self.record.fields, DIGEST)
+    record: type[Record]  # what its rows are
+    key: tuple  # columns that tell rows apart
 
     @property
     def schema(self) -> list[dict]:
@@ -48,16 +37,13 @@ class Table(NamedTuple):
         return [*bigquery_schema(self.record), digest]
 
 
-TABLES = {
-    table.record: table
-    for table in (
-        Table("interactions", Interaction, ("event_id", DIGEST)),
-        Table("rewards", Reward, ("event_id", DIGEST)),
-        Table("quarantine", Quarantined, ("message_id",)),
-        Table("verdicts", Verdict, ("verdict_id",)),
-    )
+BY_NAME = {
+    "interactions": Table("interactions", Interaction, ("event_id", DIGEST)),
+    "rewards": Table("rewards", Reward, ("event_id", DIGEST)),
+    "quarantine": Table("quarantine", Quarantined, ("message_id",)),
+    "verdicts": Table("verdicts", Verdict, ("verdict_id",)),
 }
-BY_NAME = {table.name: table for table in TABLES.values()}
+TABLES = {table.record: table for table in BY_NAME.values()}
 
 
 def merge(table: Table, batch: str) -> str:
@@ -65,10 +51,10 @@ def merge(table: Table, batch: str) -> str:
 
     No two rows of the batch may have the same key.
     """
-    columns = ", ".join(table.columns)
+    columns = (*table.record.fields, DIGEST)
     return f"""
 MERGE INTO {table.name} AS t USING {batch} AS s ON {_same(table)}
-WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({", ".join(f"s.{name}" for name in table.columns)})
+WHEN NOT MATCHED THEN INSERT ({", ".join(columns)}) VALUES ({", ".join(f"s.{name}" for name in columns)})
 """
 
 
@@ -108,9 +94,18 @@ _WITHIN = "a.value BETWEEN @lowest AND @highest"
 _DISTINCT = "(SELECT DISTINCT * FROM rewards WHERE time >= @since AND time <= @until)"
 
 
-def _answered(take):
-    """Tables `decided` and `answers`, the reward of each decision with a report in the window."""
+def joined(take: str, keep_silent: bool) -> str:
+    """Table expressions `decided`, `answers` (in the window), and `joined` and `outside`: decisions with their rewards.
+
+    The columns of these two are those of `Interaction`, `reward` and `reward_time`; `outside` has the rewards that the
+    range excludes.
+
+    Args:
+      take: rule for several reports, one of `records.REPORT_RULES`.
+      keep_silent: whether a decision without a report is kept, with the reward `@fallback`.
+    """
     order, value = _REPORTS[take]
+    join, reward = ("LEFT OUTER JOIN", "COALESCE(a.value, @fallback)") if keep_silent else ("INNER JOIN", "a.value")
     return f"""{_DECIDED},
 answers AS (
   SELECT r.event_id, r.time, {value} AS value, r.digest
@@ -120,21 +115,7 @@ answers AS (
     AND r.time >= TIMESTAMP_SUB(d.time, INTERVAL @skew MICROSECOND)
     AND r.time <= TIMESTAMP_ADD(d.time, INTERVAL @microseconds MICROSECOND)
   QUALIFY ROW_NUMBER() OVER (PARTITION BY r.event_id ORDER BY {order}) = 1
-)"""
-
-
-def joined(take: str, keep_silent: bool) -> str:
-    """Table expressions `decided`, `answers`, `joined` and `outside`; the last two are decisions with their rewards.
-
-    Their columns are those of `Interaction`, `reward` and `reward_time`; `outside` has the rewards that the range
-    excludes.
-
-    Args:
-      take: rule for several reports, one of `records.REPORT_RULES`.
-      keep_silent: whether a decision without a report is kept, with the reward `@fallback`.
-    """
-    join, reward = ("LEFT OUTER JOIN", "COALESCE(a.value, @fallback)") if keep_silent else ("INNER JOIN", "a.value")
-    return f"""{_answered(take)},
+),
 joined AS (
   SELECT {_FIELDS}, {reward} AS reward, a.time AS reward_time
   FROM decided AS d {join} answers AS a ON a.event_id = d.event_id
@@ -204,14 +185,10 @@ SELECT COUNT(*) AS number,
 FROM fates
 """
 
-STATE = (
-    "\nUNION ALL ".join(
-        f"SELECT '{table.name}' AS name, COUNT(DISTINCT digest) AS number, MAX(time) AS newest FROM {table.name}"
-        for table in TABLES.values()
-    )
-    + """
-UNION ALL SELECT 'joined' AS name, COUNT(DISTINCT i.digest) AS number, MAX(i.time) AS newest FROM interactions AS i
-WHERE EXISTS (SELECT 1 FROM rewards AS r WHERE r.event_id = i.event_id)"""
+_WITH_REWARD = "interactions AS i WHERE EXISTS (SELECT 1 FROM rewards AS r WHERE r.event_id = i.event_id)"
+STATE = "\nUNION ALL ".join(
+    f"SELECT '{name}' AS name, COUNT(DISTINCT digest) AS number, MAX(time) AS newest FROM {rows}"
+    for name, rows in [*zip(BY_NAME, BY_NAME, strict=True), ("joined", _WITH_REWARD)]
 )
 
 VERDICTS = f"SELECT DISTINCT {', '.join(Verdict.fields)} FROM verdicts ORDER BY time, verdict_id"

@@ -10,38 +10,22 @@ from recbandits.platforms.protocol import Outcome
 
 def _service(module, name):
     """Return a property that makes a class of a module of this package from the configuration when it is first read."""
-
-    def make(platform):
-        return getattr(import_module(f"{__name__}.{module}"), name)(platform.config)
-
-    return cached_property(make)
+    return cached_property(lambda self: getattr(import_module(f"{__name__}.{module}"), name)(self.config))
 
 
 class GcpPlatform:
-    """The services of one project under the names and labels of a `Config`.
-
-    Attributes:
-      jobs: `platforms.jobs.Jobs`, training and tuning jobs of Vertex AI.
-      experiments: `platforms.experiments.Experiments`, Vertex AI Experiments.
-      pipelines: `platforms.pipelines.Pipelines`, Vertex AI Pipelines.
-      endpoints: `platforms.endpoints.Endpoints`, endpoints of Vertex AI.
-      messages: `platforms.messages.Messages`, topics and subscriptions of Pub/Sub.
-      functions: `platforms.functions.Functions`, Cloud Functions that topics or addresses call.
-      schedules: `platforms.schedules.Schedules`, jobs of Cloud Scheduler.
-      warehouse: `platforms.warehouse.Warehouse`, tables of BigQuery.
-      images: container images, built by Cloud Build and kept in Artifact Registry.
-    """
+    """The services of one project under the names and labels of a `Config`; see `platforms.protocol.Platform`."""
 
     name = "gcp"
-    jobs = _service("jobs", "GcpJobs")
+    jobs = _service("jobs", "GcpJobs")  # of Vertex AI, as are experiments, pipelines and endpoints
     experiments = _service("experiments", "GcpExperiments")
     pipelines = _service("pipelines", "GcpPipelines")
     endpoints = _service("endpoints", "GcpEndpoints")
-    messages = _service("messages", "GcpMessages")
-    functions = _service("functions", "GcpFunctions")
-    schedules = _service("schedules", "GcpSchedules")
+    messages = _service("messages", "GcpMessages")  # Pub/Sub
+    functions = _service("functions", "GcpFunctions")  # Cloud Functions that topics or addresses call
+    schedules = _service("functions", "GcpSchedules")  # jobs of Cloud Scheduler
     warehouse = _service("warehouse", "BigQueryWarehouse")
-    images = _service("images", "GcpImages")
+    images = _service("images", "GcpImages")  # built by Cloud Build and kept in Artifact Registry
 
     def __init__(self, config: Config):
         self.config = config
@@ -60,8 +44,7 @@ class GcpPlatform:
 
     def share(self, directory: Path) -> str:
         """Copy the files of a directory, a `pathlib.Path`, into the bucket and return its gs:// URI."""
-        from recbandits.platforms.gcp import storage
-        from recbandits.platforms.gcp.cloud import explained
+        from recbandits.platforms.gcp.cloud import explained, upload
 
         with explained(f"directory {directory.name}"):
-            return storage.upload(self.config, directory, directory.name)
+            return upload(self.config, directory, directory.name)

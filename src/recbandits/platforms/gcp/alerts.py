@@ -4,7 +4,7 @@ Cloud Monitoring, Cloud Billing and Billing Budgets are called over REST: no oth
 """
 
 from recbandits.config import Config
-from recbandits.platforms.gcp.cloud import explained, patiently, rest
+from recbandits.platforms.gcp.cloud import explained, labelled, patiently, rest
 from recbandits.platforms.pipelines import ALARM
 from recbandits.platforms.protocol import PlatformError
 
@@ -14,14 +14,7 @@ _BUDGETS = "https://billingbudgets.googleapis.com/v1"
 
 
 def create_alerts(config: Config, project_number: str) -> list[tuple[str, str]]:
-    """Have e-mails sent to `config.alert_email`; alerts that exist are kept.
-
-    Args:
-      config: Config
-      project_number: of the project, for which the budget is.
-
-    Returns:
-      list of (kind, name) of all alerts.
+    """Have e-mails sent to `config.alert_email`; list (kind, name) of all alerts, of which those that exist are kept.
 
     Raises:
       PlatformError: Google Cloud refused, or the project has no billing account. To create a budget, the caller needs
@@ -29,11 +22,19 @@ def create_alerts(config: Config, project_number: str) -> list[tuple[str, str]]:
     """
 
     def create():
-        (channel,) = _have(config, "notificationChannels", [_channel(config)])
-        policies = [_failing_predictions(config), _monitor_alarms(config)]
-        _have(config, "alertPolicies", [policy | {"notificationChannels": [channel]} for policy in policies])
+        labels = {"email_address": config.alert_email}
+        email = {"type": "email", "displayName": config.base, "labels": labels, "userLabels": config.labels}
+        (channel,) = _have(config, "notificationChannels", [email])
+        _have(config, "alertPolicies", [_failing_predictions(config, channel), _monitor_alarms(config, channel)])
         if not _budgets(config):
-            rest("POST", _budgets_address(config), _budget(config, project_number, channel))
+            budget = {
+                "displayName": _budget_name(config),
+                "budgetFilter": {"projects": [f"projects/{project_number}"]},
+                "amount": {"specifiedAmount": {"units": str(BUDGET)}},
+                "thresholdRules": [{"thresholdPercent": share} for share in (0.5, 0.9, 1.0)],
+                "notificationsRule": {"monitoringNotificationChannels": [channel]},
+            }
+            rest("POST", _budgets_address(config), budget)
 
     with explained(f"alerts to {config.alert_email}"):
         patiently(create)
@@ -41,11 +42,7 @@ def create_alerts(config: Config, project_number: str) -> list[tuple[str, str]]:
 
 
 def find_alerts(config: Config) -> list[tuple[str, str]]:
-    """List (kind, name) of our alerts in an order in which they can be deleted.
-
-    Raises:
-      PlatformError: Google Cloud refused.
-    """
+    """List (kind, name) of our alerts in an order in which they can be deleted."""
     with explained("alerts"):
         alerts = {"alert policy": _ours(config, "alertPolicies"), "channel": _ours(config, "notificationChannels")}
         alerts["budget"] = _budgets(config)
@@ -60,31 +57,20 @@ def delete_alert(name: str) -> None:
 def _have(config, kind, resources):
     """Create those resources of a kind that do not exist, by their display names; list of their names."""
     known = {each["displayName"]: each["name"] for each in _ours(config, kind)}
-    address = f"{_MONITORING}/projects/{config.project}/{kind}"
     for resource in resources:
-        title = resource["displayName"]
-        if title not in known:
-            known[title] = rest("POST", address, resource)["name"]
+        if resource["displayName"] not in known:
+            made = rest("POST", f"{_MONITORING}/projects/{config.project}/{kind}", resource)
+            known[resource["displayName"]] = made["name"]
     return [known[resource["displayName"]] for resource in resources]
 
 
 def _ours(config, kind):
     """List the resources of Cloud Monitoring of a kind that bear our labels."""
-    condition = " AND ".join(f'user_labels.{key}="{text}"' for key, text in config.labels.items())
-    address = f"{_MONITORING}/projects/{config.project}/{kind}"
-    return rest("GET", address, query={"filter": condition, "pageSize": 1000}).get(kind, [])
+    query = {"filter": labelled(config).replace("labels.", "user_labels."), "pageSize": 1000}
+    return rest("GET", f"{_MONITORING}/projects/{config.project}/{kind}", query=query).get(kind, [])
 
 
-def _channel(config):
-    return {
-        "type": "email",
-        "displayName": config.base,
-        "labels": {"email_address": config.alert_email},
-        "userLabels": config.labels,
-    }
-
-
-def _failing_predictions(config):
+def _failing_predictions(config, channel):
     """Return the policy that alerts when more than 1 % of an endpoint's requests have failed for five minutes."""
     metric = "aiplatform.googleapis.com/prediction/online/{}_count"
     endpoint = f'resource.type="aiplatform.googleapis.com/Endpoint" AND resource.labels.endpoint_id="{config.endpoint}"'
@@ -98,26 +84,20 @@ def _failing_predictions(config):
         "thresholdValue": 0.01,
         "duration": "0s",
     }
-    return _policy(config, "predictions fail", {"conditionThreshold": condition})
+    return _policy(config, channel, "predictions fail", {"conditionThreshold": condition})
 
 
-def _monitor_alarms(config):
+def _monitor_alarms(config, channel):
     """Return the policy that alerts when a monitor in the re-training pipeline has written an alarm into its log."""
-    condition = {"filter": f'"{ALARM} {config.base}:"'}
+    condition = {"conditionMatchedLog": {"filter": f'"{ALARM} {config.base}:"'}}
     limit = {"notificationRateLimit": {"period": "3600s"}}  # policies on logs must have one
-    return _policy(config, "a monitor of the loop alarms", {"conditionMatchedLog": condition}) | {
-        "alertStrategy": limit
-    }
+    return _policy(config, channel, "a monitor of the loop alarms", condition) | {"alertStrategy": limit}
 
 
-def _policy(config, title, condition):
+def _policy(config, channel, title, condition):
     title = f"{config.base}: {title}"
-    return {
-        "displayName": title,
-        "combiner": "OR",
-        "conditions": [{"displayName": title, **condition}],
-        "userLabels": config.labels,
-    }
+    policy = {"displayName": title, "combiner": "OR", "conditions": [{"displayName": title, **condition}]}
+    return policy | {"userLabels": config.labels, "notificationChannels": [channel]}
 
 
 def _budgets(config):
@@ -135,13 +115,3 @@ def _budgets_address(config):
 
 def _budget_name(config):
     return f"{config.base} in {config.project}"
-
-
-def _budget(config, project_number, channel):
-    return {
-        "displayName": _budget_name(config),
-        "budgetFilter": {"projects": [f"projects/{project_number}"]},
-        "amount": {"specifiedAmount": {"units": str(BUDGET)}},
-        "thresholdRules": [{"thresholdPercent": share} for share in (0.5, 0.9, 1.0)],
-        "notificationsRule": {"monitoringNotificationChannels": [channel]},
-    }

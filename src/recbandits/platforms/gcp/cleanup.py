@@ -6,34 +6,28 @@ Every machine finds the same. Services, their agents, logs, and what bears other
 from contextlib import suppress
 from functools import partial
 
+from google.api_core.exceptions import NotFound
+
 from recbandits.config import ROLES, Config
-from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.alerts import delete_alert, find_alerts
 from recbandits.platforms.gcp.cloud import explained, has_labels, labelled, location, mark, rest, vertex, wait
 from recbandits.platforms.gcp.experiments import tensorboards
-from recbandits.platforms.gcp.project import account_address
-from recbandits.platforms.gcp.roles import by_client, revoke
+from recbandits.platforms.gcp.project import account_address, by_client, revoke
 from recbandits.platforms.protocol import Outcome
 
 _TIMEOUT = 1800  # seconds until a removal must have ended
 
 
 def clean_up(config: Config, dry_run: bool = True) -> list[Outcome]:
-    """Remove what is ours; what uses something else goes before it.
-
-    Returns:
-      list of `Outcome`: "would be removed" or "removed".
+    """Remove what is ours, or say what would be; what uses something else goes before it.
 
     Raises:
       PlatformError: something could not be listed or removed; what is left is found by the next call.
     """
-    from google.api_core.exceptions import NotFound
-
     outcomes = []
-    kinds = (_alerts, _schedules, _functions, _runs, _endpoints, _experiments, _messages, _data, _accounts)
-    for list_kind in kinds:
+    for list_resources in (_alerts, _functions, _runs, _vertex_ai, _messages, _data, _accounts):
         with explained("clean-up"):
-            resources = list(list_kind(config))
+            resources = list(list_resources(config))
         for kind, name, remove in resources:
             if not dry_run:
                 with explained(f"{kind} {name}"), suppress(NotFound):  # another process may be faster
@@ -48,31 +42,25 @@ def _alerts(config):
         yield kind, name, partial(delete_alert, name)
 
 
-def _schedules(config):
+def _functions(config):
+    """List schedules, then functions; trigger, subscription and service of Cloud Run go with each of these."""
+    from google.cloud.functions_v2 import FunctionServiceClient
     from google.cloud.scheduler_v1 import CloudSchedulerClient
 
-    client = CloudSchedulerClient()
-    for job in client.list_jobs(parent=location(config)):
+    scheduler, client = CloudSchedulerClient(), FunctionServiceClient()
+    for job in scheduler.list_jobs(parent=location(config)):
         if job.description == mark(config):
-            yield "schedule", job.name, partial(client.delete_job, name=job.name)
-    sdk = vertex(config)
-    for schedule in sdk.PipelineJobSchedule.list(filter=f'display_name:"{config.base}-*"'):
+            yield "schedule", job.name, partial(scheduler.delete_job, name=job.name)
+    for schedule in vertex(config).PipelineJobSchedule.list(filter=f'display_name:"{config.base}-*"'):
         if has_labels(config, schedule.gca_resource.create_pipeline_job_request.pipeline_job):
             yield "pipeline schedule", schedule.resource_name, schedule.delete
-
-
-def _functions(config):
-    """List functions; trigger, subscription and service of Cloud Run go with each."""
-    from google.cloud.functions_v2 import FunctionServiceClient
-
-    client = FunctionServiceClient()
     for function in client.list_functions(parent=location(config)):
         if has_labels(config, function):
             yield "function", function.name, partial(_finish, client.delete_function, name=function.name)
 
 
 def _runs(config):
-    """List the records of what ran; what still runs is cancelled first."""
+    """List the records of what ran; what still runs is cancelled first, for it may make what is listed next."""
     sdk = vertex(config)
     kinds = {"pipeline run": sdk.PipelineJob, "job": sdk.CustomJob, "study": sdk.HyperparameterTuningJob}
     for kind, each in {**kinds, "batch prediction": sdk.BatchPredictionJob}.items():
@@ -80,17 +68,13 @@ def _runs(config):
             yield kind, job.resource_name, partial(_end_and_delete, job)
 
 
-def _endpoints(config):
+def _vertex_ai(config):
+    """List endpoints, models, experiments, which have no labels of ours, then the TensorBoard that holds their runs."""
     sdk = vertex(config)
     for endpoint in sdk.Endpoint.list(filter=labelled(config)):
         yield "endpoint", endpoint.resource_name, partial(endpoint.delete, force=True)
     for model in sdk.Model.list(filter=labelled(config)):
         yield "model", model.resource_name, model.delete
-
-
-def _experiments(config):
-    """List experiments, which have no labels of ours, then the TensorBoard that holds their runs."""
-    sdk = vertex(config)
     for experiment in sdk.Experiment.list():
         if experiment.name.startswith(f"{config.base}-"):
             remove = partial(experiment.delete, delete_backing_tensorboard_runs=True)
@@ -103,17 +87,16 @@ def _messages(config):
     from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 
     publisher, subscriber, project = PublisherClient(), SubscriberClient(), f"projects/{config.project}"
-    for subscription in subscriber.list_subscriptions(project=project):
-        if has_labels(config, subscription):
-            remove = partial(subscriber.delete_subscription, subscription=subscription.name)
-            yield "subscription", subscription.name, remove
+    for each in subscriber.list_subscriptions(project=project):
+        if has_labels(config, each):
+            yield "subscription", each.name, partial(subscriber.delete_subscription, subscription=each.name)
     for topic in publisher.list_topics(project=project):
         if has_labels(config, topic):
             yield "topic", topic.name, partial(publisher.delete_topic, topic=topic.name)
 
 
 def _data(config):
-    from google.cloud import bigquery
+    from google.cloud import bigquery, storage
     from google.cloud.artifactregistry_v1 import ArtifactRegistryClient
 
     warehouse, repositories = bigquery.Client(config.project), ArtifactRegistryClient()
@@ -125,23 +108,17 @@ def _data(config):
         if has_labels(config, repository):
             remove = partial(_finish, repositories.delete_repository, name=repository.name)
             yield "repository", repository.name, remove
-    for bucket in storage.bucket(config).client.list_buckets(prefix=config.bucket):
+    for bucket in storage.Client(config.project).list_buckets(prefix=config.bucket):
         if has_labels(config, bucket):
             yield "bucket", bucket.name, partial(_empty_and_delete, bucket)
 
 
 def _accounts(config):
     """List our service accounts, which have no labels but a description."""
-    from google.api_core.exceptions import NotFound
-
     for role in ROLES:
-        address = account_address(config, role)
-        try:
-            account = rest("GET", address)
-        except NotFound:
-            continue
-        if account.get("description") == mark(config):
-            yield "service account", config.account(role), partial(_delete_account, config, role)
+        with suppress(NotFound):
+            if rest("GET", account_address(config, role)).get("description") == mark(config):
+                yield "service account", config.account(role), partial(_delete_account, config, role)
 
 
 def _finish(call, **request):

@@ -5,12 +5,13 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
+from google.api_core.exceptions import NotFound
+
 from recbandits.config import Config
-from recbandits.platforms.endpoints import SplitEndpoint, in_context, with_version
-from recbandits.platforms.gcp import batch, storage
-from recbandits.platforms.gcp.cloud import explained, have, location, vertex
+from recbandits.platforms.endpoints import Endpoint, in_context, with_version
+from recbandits.platforms.gcp.cloud import Service, bucket_of, explained, have, location, upload, vertex
 from recbandits.platforms.gcp.messages import GcpMessages
-from recbandits.platforms.gcp.models import MACHINE, have_model
+from recbandits.platforms.gcp.models import MACHINE, have_model, predict_batch
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
@@ -23,21 +24,13 @@ _PREVIOUS = "previous-"  # labels in which an endpoint remembers the shares befo
 _STICKY = {"split": "users"}  # label of an endpoint whose server splits users
 
 
-class GcpEndpoints:
+class GcpEndpoints(Service):
     """See `platforms.endpoints.Endpoints`."""
 
-    def __init__(self, config: Config):
-        self._config = config
-
     def create(self, name: str | None = None, topic: str | None = None, sticky: bool = False) -> "GcpEndpoint":
-        """Create an endpoint, or find the one there is.
+        """See `Endpoints.create`; decisions of what is deployed from here are logged, and the account may publish them.
 
-        Args:
-          name: its id; None is the name in the configuration.
-          topic: "projects/<project>/topics/<topic>", where decisions of what is deployed from here are logged; None for
-            the topic of what was deployed last, if any.
-          sticky: whether a user always gets the same version, as of a `StickyEndpoint`; otherwise Vertex AI draws one
-            for each request. An endpoint that is there stays as it is.
+        An endpoint that is there stays as it is: where it is not sticky, Vertex AI draws a version for each request.
 
         Raises:
           ValueError: a name that Vertex AI would refuse.
@@ -65,13 +58,8 @@ class GcpEndpoints:
         return check_name(self._config.endpoint if name is None else name)
 
 
-class GcpEndpoint(SplitEndpoint):
-    """See `platforms.endpoints.Endpoint`; each version is a model, and Vertex AI draws one for each request.
-
-    Attributes:
-      name: id of the endpoint.
-      resource_name: its full name.
-    """
+class GcpEndpoint(Endpoint):
+    """See `platforms.endpoints.Endpoint`; each version is a model, and Vertex AI draws one for each request."""
 
     def __init__(self, config: Config, name: str, topic: str | None):
         self.name, self.resource_name = name, f"{location(config)}/endpoints/{name}"
@@ -79,12 +67,7 @@ class GcpEndpoint(SplitEndpoint):
 
     @in_context
     def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
-        """See `Endpoint.deploy`; a new version comes with its share, which it has once it answers.
-
-        Args:
-          policy: its directory, or the gs:// URI of one.
-          traffic_percentage: its share.
-        """
+        """See `Endpoint.deploy`, also for the gs:// URI of a policy; a new version has its share once it answers."""
         with local_directory(policy) as directory:
             version, (present, state) = load(directory).version, self._read()
             release = with_version(present, version, traffic_percentage)
@@ -117,11 +100,6 @@ class GcpEndpoint(SplitEndpoint):
             return {"alive": False, "ready": False, "reason": str(error)}
         return {"alive": True, "ready": ready, "reason": "" if ready else "no policy is deployed yet"}
 
-    def logs(self) -> str:
-        """Return the command that reads what the servers have written, for Cloud Logging keeps it."""
-        condition = f'resource.type="aiplatform.googleapis.com/Endpoint" resource.labels.endpoint_id="{self.name}"'
-        return f"gcloud logging read '{condition}' --project={self._config.project} --limit=100"
-
     @in_context
     def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> versions.Answered:
         """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`."""
@@ -129,13 +107,11 @@ class GcpEndpoint(SplitEndpoint):
             if (served := versions.find(directory)) is None:
                 raise ValueError(f"there is no policy in {policy}")
             model = self._upload(next(iter(served.policies)), policy, {})
-        return batch.predict(self._config, model, served.num_items, source, destination)
+        return predict_batch(self._config, model, served.num_items, source, destination)
 
     @in_context
     def delete(self) -> None:
         """See `Endpoint.delete`; versions of the model stay."""
-        from google.api_core.exceptions import NotFound
-
         with suppress(NotFound):
             self._look().delete(force=True)
 
@@ -180,8 +156,8 @@ class GcpEndpoint(SplitEndpoint):
 
     def _start(self, endpoint, model, name, **traffic):
         """Have Vertex AI start a server of a model under a name, beside what is deployed."""
-        options = {"service_account": self._config.account("serve"), **MACHINE}
-        endpoint.deploy(model, deployed_model_display_name=name, **traffic, **options)
+        account = self._config.account("serve")
+        endpoint.deploy(model, deployed_model_display_name=name, service_account=account, **traffic, **MACHINE)
 
     def _log(self, endpoint):
         """Return the variable with the topic of decisions: the one that was given, or that of the last deployment."""
@@ -194,10 +170,9 @@ class GcpEndpoint(SplitEndpoint):
         return {}
 
     def _upload(self, version, policy, variables):
-        if str(policy).startswith("gs://"):
-            return have_model(self._config, f"policy-{version}", str(policy), variables)
-        uri = f"gs://{self._config.bucket}/policies/{version}"
-        return have_model(self._config, f"policy-{version}", uri, variables, policy)
+        in_cloud = str(policy).startswith("gs://")
+        uri = str(policy) if in_cloud else f"gs://{self._config.bucket}/policies/{version}"
+        return have_model(self._config, f"policy-{version}", uri, variables, None if in_cloud else policy)
 
 
 class StickyEndpoint(GcpEndpoint):
@@ -224,7 +199,7 @@ class StickyEndpoint(GcpEndpoint):
     def delete(self) -> None:
         """See `Endpoint.delete`; policies stay in the bucket."""
         super().delete()
-        if blob := storage.bucket(self._config).get_blob(f"{self._folder}/{versions.FILE}"):
+        if blob := bucket_of(self._config).get_blob(f"{self._folder}/{versions.FILE}"):
             blob.delete()
 
     @property
@@ -237,7 +212,7 @@ class StickyEndpoint(GcpEndpoint):
 
         It is None before the first policy, and where no server follows it: who wrote it was refused one, or killed.
         """
-        bucket, name = storage.bucket(self._config), f"{self._folder}/{versions.FILE}"
+        bucket, name = bucket_of(self._config), f"{self._folder}/{versions.FILE}"
         if (blob := bucket.get_blob(name)) is None:
             return None, (bucket.blob(name), 0)
         generation = blob.generation  # which reading may forget
@@ -250,7 +225,7 @@ class StickyEndpoint(GcpEndpoint):
 
     def _add(self, version, policy, release, state):
         with local_directory(policy) as directory:
-            storage.upload(self._config, directory, f"{self._folder}/{versions.POLICIES}/{version}")
+            upload(self._config, directory, f"{self._folder}/{versions.POLICIES}/{version}")
         self._write(release, state)
 
     def _remove(self, version, release, state):
@@ -268,11 +243,11 @@ def _looked_at(endpoint):
 
 
 def _numbers(endpoint):
-    """Dict from version to the number that Vertex AI gave to its deployment."""
+    """Return dict from version to the number that Vertex AI gave to its deployment."""
     return {model.display_name: model.id for model in endpoint.gca_resource.deployed_models}
 
 
 def _labels(endpoint, release):
-    """Labels of an endpoint, with the shares that a `TrafficSplit` remembers."""
+    """Return the labels of an endpoint, with the shares that a `TrafficSplit` remembers."""
     labels = {key: text for key, text in endpoint.labels.items() if not key.startswith(_PREVIOUS)}
     return labels | {f"{_PREVIOUS}{version}": str(share) for version, share in (release.previous or {}).items()}

@@ -6,27 +6,18 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from recbandits.config import Config
-from recbandits.platforms.gcp.cloud import explained, has_labels, vertex
+from recbandits.platforms.gcp.cloud import STATES, Service, explained, has_labels, vertex
 from recbandits.platforms.protocol import PlatformError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_STATES = {"RUNNING": "running", "COMPLETE": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}
 
-
-class GcpExperiments:
-    """See `platforms.experiments.Experiments`; the name of an experiment begins with that of the configuration."""
-
-    def __init__(self, config: Config):
-        self._config = config
+class GcpExperiments(Service):
+    """See `platforms.protocol.Experiments`; the name of an experiment begins with that of the configuration."""
 
     def name(self, experiment: str, run: str = "") -> str:
-        """Return the name of an experiment in the project.
-
-        Raises:
-          ValueError: Vertex AI would refuse it, or that of the run in it.
-        """
+        """Return the name of an experiment in the project; a ValueError where Vertex AI would refuse it, or a run."""
         name = f"{self._config.base}-{experiment}"
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,127}", f"{name}-{run}" if run else name):
             raise ValueError(
@@ -40,11 +31,7 @@ class GcpExperiments:
         return GcpRun(self._config, self.name(experiment, run), run)
 
     def table(self, experiment: str) -> "pd.DataFrame":
-        """See `Experiments.table`; numbers are floats, as Vertex AI keeps them.
-
-        Raises:
-          PlatformError: there is no such experiment.
-        """
+        """See `Experiments.table`; numbers are floats, as Vertex AI keeps them."""
         name = self.name(experiment)
         with explained(f"experiment {name}"):
             if (resource := vertex(self._config).Experiment.get(name)) is None:
@@ -53,21 +40,23 @@ class GcpExperiments:
         if table.empty:
             return table
         table = table.rename(columns={"run_name": "run"}).set_index("run").sort_index()
-        table["state"] = table["state"].map(_STATES).fillna("running")
-        parts = (sorted(name for name in table if name.startswith(part)) for part in ("param.", "metric."))
-        return table[["state", *(name for part in parts for name in part)]]
+        table["state"] = table["state"].map(STATES).fillna("running")
+        parts = ("state", "param.", "metric.")
+        return table[[name for part in parts for name in sorted(table) if name.startswith(part)]]
 
 
 class GcpRun:
-    """An `aiplatform.ExperimentRun`; see `platforms.experiments.Run`. It failed if its `with` block raises."""
+    """An `aiplatform.ExperimentRun`; see `platforms.protocol.Run`. It failed if its `with` block raises."""
 
     def __init__(self, config: Config, experiment: str, name: str):
         self._config, self._experiment, self._name = config, experiment, name
 
     def __enter__(self):
+        config = self._config
         with self._explained():
-            board = tensorboard(self._config)
-            sdk = vertex(self._config, experiment=self._experiment, experiment_tensorboard=board)
+            boards = tensorboards(config)
+            board = boards[0] if boards else vertex(config).Tensorboard.create(config.base, labels=config.labels)
+            sdk = vertex(config, experiment=self._experiment, experiment_tensorboard=board)
             resume = sdk.ExperimentRun.get(self._name, experiment=self._experiment) is not None
             self._run = sdk.start_run(self._name, tensorboard=None if resume else board.resource_name, resume=resume)
         return self
@@ -99,21 +88,15 @@ class GcpRun:
         return explained(f"run {self._name}")
 
 
-def tensorboard(config: Config) -> Any:
-    """Return the one `aiplatform.Tensorboard` of a configuration, which is made where there is none."""
-    boards = tensorboards(config)
-    return boards[0] if boards else vertex(config).Tensorboard.create(config.base, labels=config.labels)
-
-
 def tensorboards(config: Config) -> list[Any]:
     """List the `aiplatform.Tensorboard`s of a configuration; that a filter knows their labels is not documented."""
     boards = vertex(config).Tensorboard.list(filter=f'display_name="{config.base}"')
     return [board for board in boards if has_labels(config, board)]
 
 
-def _plain(what, values, kinds, expected):
+def _plain(kind, values, types, expected):
     """Return texts, and numbers of Python, which alone the SDK takes."""
     for name, value in values.items():
-        if not isinstance(value, kinds):
-            raise ValueError(f"{what} {name!r} must be {expected}, got {value!r}")
+        if not isinstance(value, types):
+            raise ValueError(f"{kind} {name!r} must be {expected}, got {value!r}")
     return {name: value if isinstance(value, str) else float(value) for name, value in values.items()}

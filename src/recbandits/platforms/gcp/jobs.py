@@ -4,54 +4,22 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
-from recbandits.config import Config
-from recbandits.platforms.gcp.cloud import explained, newest, patiently, vertex
+from recbandits.platforms.gcp.cloud import Service, explained, labelled, patiently, state_of, vertex
 from recbandits.platforms.gcp.cloud import wait as wait_for
 from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.images import GcpImages
-from recbandits.platforms.jobs import MACHINES, Choice, Float, Job, Machine, Record, Study, Trial, check_name, measured
+from recbandits.platforms.jobs import MACHINES, Choice, Float, Job, Record, Study, Trial, check_name, measured
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import best_trial, with_parameters
 from recbandits.serving.manifest import read_bytes
 
 REDUCTION_SERVER = "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"
-_STATES = {"SUCCEEDED": "succeeded", "PARTIALLY_SUCCEEDED": "succeeded", "FAILED": "failed", "EXPIRED": "failed"}
-_STATES |= {"INFEASIBLE": "failed", "CANCELLED": "stopped", "STOPPING": "stopped"}
 _KINDS = {"job": "CustomJob", "study": "HyperparameterTuningJob"}
 
 
-class GcpJobs:
+class GcpJobs(Service):
     """Jobs of one configuration, found by name and labels; see `platforms.jobs.Jobs`."""
-
-    def __init__(self, config: Config):
-        self._config = config
-
-    def custom_job(self, job: Job) -> Any:
-        """Return a `Job` as `aiplatform.CustomJob`, which is not started; `to_dict()` shows it."""
-        return vertex(self._config).CustomJob(
-            display_name=job.name,
-            worker_pool_specs=self._pools(job),
-            base_output_dir=f"gs://{self._config.bucket}/jobs/{job.name}",
-            labels=self._config.labels,
-        )
-
-    def tuning_job(self, study: Study) -> Any:
-        """Return a `Study` as `aiplatform.HyperparameterTuningJob`, which is not started.
-
-        Vertex AI adds the parameters to the arguments of a trial itself, and its search takes no seed.
-        """
-        arguments = with_parameters(study.job.arguments, dict.fromkeys(study.parameters, ""))[: -len(study.parameters)]
-        return vertex(self._config).HyperparameterTuningJob(
-            display_name=study.job.name,
-            custom_job=self.custom_job(replace(study.job, arguments=arguments)),
-            metric_spec={study.metric: "maximize" if study.maximise else "minimize"},
-            parameter_spec={name: _parameter(values) for name, values in study.parameters.items()},
-            max_trial_count=study.trials,
-            parallel_trial_count=min(study.parallel, study.trials),
-            labels=self._config.labels,
-        )
 
     def run(self, job: Job, wait: bool = True) -> Record:
         """See `Jobs.run`.
@@ -64,18 +32,17 @@ class GcpJobs:
         """
         if self._find("study", job.name):
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
-        resource = self._find("job", job.name)
-        if resource and _identity(resource.gca_resource.job_spec) != (job.arguments, job.replicas):
-            raise PlatformError(
-                f"job {job.name} was started with other arguments or replicas, give the new one another name: "
-                f"{' '.join(_identity(resource.gca_resource.job_spec)[0])}"
-            )
-        if not resource or _state(resource.gca_resource) in ("failed", "stopped"):
-            with explained(f"job {job.name}"):
-                resource = self.custom_job(job)
+        if resource := self._find("job", job.name):
+            arguments, replicas = _identity(resource.gca_resource.job_spec)
+            if (arguments, replicas) != (job.arguments, job.replicas):
+                other = f"job {job.name} was started with other arguments or replicas, give the new one another name"
+                raise PlatformError(f"{other}: {' '.join(arguments)}")
+        with explained(f"job {job.name}"):
+            if not resource or state_of(resource.gca_resource) in ("failed", "stopped"):
+                resource = self._custom_job(job)
                 patiently(lambda: resource.submit(**self._settings(job)))
-        if wait:
-            self._wait("job", resource)
+            if wait:
+                wait_for(resource)
         return self.record(job.name)
 
     def tune(self, study: Study) -> list[Trial]:
@@ -91,17 +58,18 @@ class GcpJobs:
         resource = self._find("study", name)
         if not resource:
             with explained(f"study {name}"):
-                resource, settings = self.tuning_job(study), self._settings(study.job)
+                resource, settings = self._tuning_job(study), self._settings(study.job)
                 with suppress(RuntimeError):  # a study that failed says so below
                     patiently(lambda: resource.run(**settings))
             resource = self._get("study", name)
-        elif _search(resource.to_dict()) != _search(self.tuning_job(study).to_dict()):
+        elif _search(resource.to_dict()) != _search(self._tuning_job(study).to_dict()):
             raise PlatformError(
                 f"study {name} was started with other arguments, parameters or metric: give this one another name"
             )
-        self._wait("study", resource)
+        with explained(f"study {name}"):
+            wait_for(resource)
         trials = _trials(resource.gca_resource)
-        if _state(resource.gca_resource) == "failed":
+        if state_of(resource.gca_resource) == "failed":
             succeeded = sum(trial.state == "succeeded" for trial in trials)
             reason = _error(resource.gca_resource) or "Vertex AI gave no reason"
             raise PlatformError(f"study {name}: {reason} ({succeeded} of {study.trials} trials succeeded and are kept)")
@@ -110,7 +78,7 @@ class GcpJobs:
     def record(self, name: str) -> Record:
         """See `Jobs.record`; arguments are those of the job's own container, metrics those in its `record.json`."""
         job = self._get("job", name).gca_resource
-        directory, state = job.job_spec.base_output_directory.output_uri_prefix, _state(job)
+        directory, state = job.job_spec.base_output_directory.output_uri_prefix, state_of(job)
         with explained(f"job {name}"):
             content = read_bytes(f"{directory}/record.json") if state == "succeeded" else None
         own = json.loads(content or "{}")
@@ -128,8 +96,7 @@ class GcpJobs:
 
     def stop(self, name: str) -> None:
         """See `Jobs.stop`; what is being cancelled runs until Vertex AI says that it has ended."""
-        resource = next((resource for kind in _KINDS if (resource := self._find(kind, name))), None)
-        if not resource:
+        if not (resource := self._find("job", name) or self._find("study", name)):
             raise PlatformError(f"there is no job or study {name} in {self._config.region}")
         with explained(f"job {name}"):
             resource.cancel()
@@ -144,11 +111,35 @@ class GcpJobs:
         metric = study.study_spec.metrics[0]
         return best_trial(name, _trials(study), maximise=metric.goal == metric.GoalType.MAXIMIZE)
 
+    def _custom_job(self, job):
+        return vertex(self._config).CustomJob(
+            display_name=job.name,
+            worker_pool_specs=self._pools(job),
+            base_output_dir=f"gs://{self._config.bucket}/jobs/{job.name}",
+            labels=self._config.labels,
+        )
+
+    def _tuning_job(self, study):
+        """Vertex AI adds the parameters to the arguments of a trial itself, and its search takes no seed."""
+        arguments = with_parameters(study.job.arguments, dict.fromkeys(study.parameters, ""))[: -len(study.parameters)]
+        return vertex(self._config).HyperparameterTuningJob(
+            display_name=study.job.name,
+            custom_job=self._custom_job(replace(study.job, arguments=arguments)),
+            metric_spec={study.metric: "maximize" if study.maximise else "minimize"},
+            parameter_spec={name: _parameter(values) for name, values in study.parameters.items()},
+            max_trial_count=study.trials,
+            parallel_trial_count=min(study.parallel, study.trials),
+            labels=self._config.labels,
+        )
+
     def _pools(self, job):
         """Return the worker pools: the chief, its workers, the reduction servers."""
-        machine = machine_spec(job.machine)
-        image = job.image or GcpImages(self._config).pinned("train-gpu" if "accelerator_type" in machine else "train")
-        replica = {"machine_spec": machine, "container_spec": {"image_uri": image, "args": list(job.arguments)}}
+        machine = MACHINES[job.machine] if isinstance(job.machine, str) else job.machine
+        spec = {"machine_type": machine.type, "accelerator_type": machine.accelerator}
+        spec |= {"accelerator_count": machine.accelerators, "tpu_topology": machine.topology}
+        image = job.image or GcpImages(self._config).pinned("train-gpu" if machine.accelerator else "train")
+        container = {"image_uri": image, "args": list(job.arguments)}
+        replica = {"machine_spec": {key: value for key, value in spec.items() if value}, "container_spec": container}
         pools = [replica | {"replica_count": count} for count in (1, job.replicas - 1) if count]
         if job.reduction_servers:
             servers = {"machine_spec": {"machine_type": "n1-highcpu-16"}, "replica_count": job.reduction_servers}
@@ -164,26 +155,16 @@ class GcpJobs:
         return settings | ({"tensorboard": boards[0].resource_name} if boards else {})
 
     def _find(self, kind, name):
+        """Return the newest job or study with this name and our labels, or None."""
         with explained(f"{kind} {name}"):
-            return newest(getattr(vertex(self._config), _KINDS[kind]), self._config, check_name(name))
+            condition = labelled(self._config, display_name=check_name(name))
+            kind = getattr(vertex(self._config), _KINDS[kind])
+            return next(iter(kind.list(filter=condition, order_by="create_time desc")), None)
 
     def _get(self, kind, name):
         if not (resource := self._find(kind, name)):
             raise PlatformError(f"there is no {kind} {name} in {self._config.region}")
         return resource
-
-    def _wait(self, kind, resource):
-        with explained(f"{kind} {resource.display_name}"):
-            wait_for(resource)
-
-
-def machine_spec(machine: str | Machine) -> dict:
-    """Return a `Machine`, or one of `MACHINES` by its key, in the shape of Vertex AI's MachineSpec."""
-    machine = machine if isinstance(machine, Machine) else MACHINES[machine]
-    spec: dict[str, Any] = {"machine_type": machine.type}
-    if machine.accelerator:
-        spec |= {"accelerator_type": machine.accelerator, "accelerator_count": machine.accelerators}
-    return spec | ({"tpu_topology": machine.topology} if machine.topology else {})
 
 
 def _parameter(values):
@@ -196,11 +177,6 @@ def _parameter(values):
     if isinstance(values.values[0], str):
         return search.CategoricalParameterSpec(list(values.values))
     return search.DiscreteParameterSpec(sorted(values.values), "linear")
-
-
-def _state(resource):
-    """Return the project's word for the state of a job, study or trial."""
-    return _STATES.get(resource.state.name.removeprefix("JOB_STATE_"), "running")
 
 
 def _error(resource):
@@ -230,7 +206,7 @@ def _trials(study):
 def _trial(trial, convert, metric):
     parameters = {item.parameter_id: convert[item.parameter_id](item.value) for item in trial.parameters}
     values = [item.value for item in trial.final_measurement.metrics if item.metric_id == metric]
-    state, reason = _state(trial), " ".join(trial.infeasible_reason.split())
+    state, reason = state_of(trial), " ".join(trial.infeasible_reason.split())
     if state == "succeeded" and not (values and math.isfinite(values[0])):
         state, reason = "failed", f"reported {metric} {values[0]}" if values else f"reported no {metric}"
     error = f"trial {trial.id} {reason}" if reason else ""
@@ -243,4 +219,4 @@ def _converter(parameter):
         return str
     numbers = parameter.discrete_value_spec.values if "discrete_value_spec" in parameter else [0.5]
     whole = "integer_value_spec" in parameter or all(float(number).is_integer() for number in numbers)
-    return (lambda value: round(value)) if whole else float
+    return round if whole else float

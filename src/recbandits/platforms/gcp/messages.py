@@ -1,45 +1,31 @@
-"""Pub/Sub of Google Cloud: topics, subscriptions, dead letters, and who may publish."""
+"""Pub/Sub of Google Cloud: topics, subscriptions, dead letters, and who may publish.
+
+Google's clients use the emulator that PUBSUB_EMULATOR_HOST names.
+"""
 
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import partial
 
-from recbandits.config import Config
+from google.api_core.exceptions import Forbidden, NotFound
+
 from recbandits.platforms.functions import ATTEMPTS
-from recbandits.platforms.gcp.cloud import explained, have, project_number, rest
-from recbandits.platforms.gcp.roles import by_client, grant
+from recbandits.platforms.gcp.cloud import Service, client, explained, have, project_number, rest
+from recbandits.platforms.gcp.project import by_client, grant
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.sinks import PubSubSink
-
-if TYPE_CHECKING:
-    from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 
 _DEADLINE = 60  # seconds until a message that was not acknowledged comes again; Eventarc's 10 are too few
 _RETENTION = {"seconds": 7 * 24 * 3600}
 _METRIC = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 
 
-class GcpMessages:
-    """See `platforms.messages.Messages`; Google's clients use the emulator that PUBSUB_EMULATOR_HOST names."""
+class GcpMessages(Service):
+    """See `platforms.protocol.Messages`."""
 
-    def __init__(self, config: Config):
-        self._config = config
-
-    @cached_property
-    def publisher_client(self) -> "PublisherClient":
-        """`google.cloud.pubsub_v1.PublisherClient`."""
-        from google.cloud.pubsub_v1 import PublisherClient
-
-        return PublisherClient()
-
-    @cached_property
-    def subscriber_client(self) -> "SubscriberClient":
-        """`google.cloud.pubsub_v1.SubscriberClient`."""
-        from google.cloud.pubsub_v1 import SubscriberClient
-
-        return SubscriberClient()
+    _publisher = client("pubsub_v1", "PublisherClient")
+    _subscriber = client("pubsub_v1", "SubscriberClient")
 
     def topic(self, name: str) -> str:
         """See `Messages.topic`."""
@@ -51,41 +37,33 @@ class GcpMessages:
 
     def publisher(self, topic: str) -> PubSubSink:
         """See `Messages.publisher`."""
-        return PubSubSink(topic, self.publisher_client)
+        return PubSubSink(topic, self._publisher)
 
-    def add_dead_letters(self, subscription: str, topic: str) -> str:
-        """Move what a subscription has delivered ten times in vain to the topic `<topic>-dead`, where it waits a week.
+    def add_dead_letters(self, subscription: str, topic: str) -> None:
+        """Move what a subscription to a topic has delivered ten times in vain to the topic `<topic>-dead`.
 
         Pub/Sub's own account moves the messages: it may publish to that topic, and acknowledge in the subscription.
-
-        Args:
-          subscription: full name.
-          topic: full name of its topic.
-
-        Returns:
-          Full name of the subscription in which the dead letters wait.
+        They wait a week in a subscription of their own.
         """
+        agent = f"service-{project_number(self._config)}@gcp-sa-pubsub.iam.gserviceaccount.com"
         dead = self._have_topic(f"{topic}-dead")
-        letters = self._have_subscription(dead.replace("/topics/", "/subscriptions/"), dead)
-        self.allow(dead, "roles/pubsub.publisher", self._agent)
-        self.allow(subscription, "roles/pubsub.subscriber", self._agent)
+        self._have_subscription(dead.replace("/topics/", "/subscriptions/"), dead)
+        self.allow(dead, "roles/pubsub.publisher", agent)
+        self.allow(subscription, "roles/pubsub.subscriber", agent)
         policy = {"dead_letter_topic": dead, "max_delivery_attempts": ATTEMPTS}
         changes = {"dead_letter_policy": policy, "ack_deadline_seconds": _DEADLINE}
         request = {"subscription": {"name": subscription, **changes}, "update_mask": {"paths": list(changes)}}
         with explained(f"subscription {subscription}"):
-            self.subscriber_client.update_subscription(request=request)
-        return letters
+            self._subscriber.update_subscription(request=request)
 
     def allow(self, resource: str, role: str, account: str) -> None:
         """Give an account, an e-mail address, a role on one topic or subscription, a full name."""
-        client = self.publisher_client if "/topics/" in resource else self.subscriber_client
+        service = self._publisher if "/topics/" in resource else self._subscriber
         with explained(f"role {role} on {resource}"):
-            grant(by_client(client, resource), [(role, account)])
+            grant(by_client(service, resource), [(role, account)])
 
     def let_publish(self, topic: str, account: str) -> None:
         """Let an account publish to a topic; a step of a pipeline may not give roles, and leaves them as they are."""
-        from google.api_core.exceptions import Forbidden
-
         try:
             self.allow(topic, "roles/pubsub.publisher", account)
         except PlatformError as error:
@@ -97,17 +75,11 @@ class GcpMessages:
         """See `Messages.backlog`; as Cloud Monitoring saw it, up to minutes ago.
 
         Eventarc names the subscriptions of functions itself: the topic knows them.
-
-        Args:
-          name: of a subscription, or of a topic for all its subscriptions; 0 if there is none.
         """
-        from google.api_core.exceptions import NotFound
-
-        topic, names = self._full("topics", name), [self._full("subscriptions", name)]
-        now = datetime.now(UTC)
+        names, now = [self._full("subscriptions", name)], datetime.now(UTC)
         with explained(f"backlog of {name}"):
             with suppress(NotFound):  # the name of a subscription alone
-                names += self.publisher_client.list_topic_subscriptions(topic=topic)
+                names += self._publisher.list_topic_subscriptions(topic=self._full("topics", name))
             ids = " OR ".join(f'resource.labels.subscription_id="{full.rpartition("/")[2]}"' for full in set(names))
             query = {
                 "filter": f'metric.type="{_METRIC}" AND ({ids})',
@@ -120,31 +92,24 @@ class GcpMessages:
 
     def delete(self, name: str) -> None:
         """See `Messages.delete`."""
-        from google.api_core.exceptions import NotFound
-
-        for client, kind in ((self.subscriber_client, "subscription"), (self.publisher_client, "topic")):
+        for service, kind in ((self._subscriber, "subscription"), (self._publisher, "topic")):
             full = self._full(f"{kind}s", name)
             with explained(f"{kind} {full}"), suppress(NotFound):
-                getattr(client, f"delete_{kind}")(request={kind: full})
-
-    @cached_property
-    def _agent(self):
-        """The account by which Pub/Sub moves dead letters; it bears the project's number."""
-        return f"service-{project_number(self._config)}@gcp-sa-pubsub.iam.gserviceaccount.com"
+                getattr(service, f"delete_{kind}")(request={kind: full})
 
     def _full(self, kind, name):
         return f"projects/{self._config.project}/{kind}/{self._config.topic(name)}"
 
     def _have_topic(self, full):
-        client, request = self.publisher_client, {"name": full, "labels": self._config.labels}
+        request = {"name": full, "labels": self._config.labels}
         with explained(f"topic {full}"):
-            return have(lambda: client.get_topic(topic=full), lambda: client.create_topic(request=request)).name
+            find = partial(self._publisher.get_topic, topic=full)
+            return have(find, partial(self._publisher.create_topic, request=request)).name
 
     def _have_subscription(self, full, topic):
-        client, request = self.subscriber_client, {"name": full, "topic": topic, "labels": self._config.labels}
+        request = {"name": full, "topic": topic, "labels": self._config.labels}
         request |= {"ack_deadline_seconds": _DEADLINE, "message_retention_duration": _RETENTION}
         request["expiration_policy"] = {}  # never: an idle subscription is otherwise removed after 31 days
         with explained(f"subscription {full}"):
-            return have(
-                lambda: client.get_subscription(subscription=full), lambda: client.create_subscription(request=request)
-            ).name
+            find = partial(self._subscriber.get_subscription, subscription=full)
+            return have(find, partial(self._subscriber.create_subscription, request=request)).name

@@ -9,78 +9,41 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from recbandits.config import Config
-from recbandits.platforms.gcp.cloud import explained, labelled, patiently, vertex
-from recbandits.platforms.gcp.cloud import wait as wait_for
+from google.api_core.exceptions import Conflict
+
+from recbandits.platforms.gcp.cloud import Service, explained, labelled, patiently, state_of, vertex, wait
 from recbandits.platforms.gcp.experiments import GcpExperiments
 from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.pipelines import IMAGE, SNAPSHOT, Run
 from recbandits.platforms.protocol import PlatformError
 
-_STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "stopped"}  # else a step may still run
 
-
-class GcpPipelines:
+class GcpPipelines(Service):
     """See `platforms.pipelines.Pipelines`."""
-
-    def __init__(self, config: Config):
-        self._config = config
-
-    def pipeline_job(
-        self, template: str | Path, name: str, parameters: dict | None = None, number: int | None = None
-    ) -> Any:
-        """Return a compiled pipeline as `aiplatform.PipelineJob`, which is not started; `to_dict()` shows it.
-
-        The steps' own image is named by its digest, which is part of a cache's key. Nothing comes from a cache where
-        the pipeline has an input `SNAPSHOT` without a value: such a run reads what it finds when it begins.
-
-        Args:
-          template: file that KFP's compiler has written.
-          name: of the run.
-          parameters: dict from input of the pipeline to value.
-          number: of the job among those of its pipeline, for good; None leaves the id to the SDK.
-        """
-        spec = _load(template)
-        if containers := [container for container in _containers(spec) if container["image"] == IMAGE]:
-            uri = GcpImages(self._config).pinned("train")
-            for container in containers:
-                container["image"] = uri
-        pipeline, inputs = spec["pipelineInfo"]["name"], spec["root"].get("inputDefinitions", {}).get("parameters", {})
-        reads_now = SNAPSHOT in inputs and not (parameters or {}).get(SNAPSHOT)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "pipeline.json")
-            path.write_text(json.dumps(spec), encoding="utf-8")
-            return vertex(self._config).PipelineJob(
-                display_name=name,
-                job_id=number and f"{self._config.base}-{pipeline}-{number}",
-                template_path=str(path),
-                pipeline_root=f"gs://{self._config.bucket}/pipelines",
-                parameter_values=parameters or {},
-                enable_caching=False if reads_now else None,
-                labels=self._config.labels | {"pipeline": pipeline, "run": check_name(name)},
-            )
 
     def run(self, template: str | Path, name: str, parameters: dict | None = None) -> Run:
         """See `Pipelines.run`; the run belongs to the experiment of its pipeline.
 
         What a schedule of Vertex AI starts does not look for runs that this method started.
         """
-        from google.api_core.exceptions import Conflict
-
-        pipeline, attempts = _load(template)["pipelineInfo"]["name"], self._list(run=check_name(name))
+        spec, parameters = _load(template), parameters or {}
+        pipeline, attempts = spec["pipelineInfo"]["name"], self._list(run=check_name(name))
         if attempts:
-            _refuse_others(name, attempts[-1].to_dict(), pipeline, parameters or {})
-            if _state(attempts[-1].gca_resource) in ("running", "succeeded"):
+            previous = attempts[-1].to_dict()
+            values = previous["runtimeConfig"].get("parameterValues", {})
+            if previous["labels"]["pipeline"] != pipeline or values != json.loads(json.dumps(parameters)):
+                sentence = f"pipeline run {name} was started with another template or other parameters"
+                raise PlatformError(f"{sentence}, give the new one another name")
+            if state_of(attempts[-1].gca_resource) in ("running", "succeeded"):
                 return self.status(name)
         jobs = self._list(pipeline=pipeline)
         if other := _name_of_running(jobs):
             raise PlatformError(f"pipeline run {name} must wait: {other} of {pipeline} is running")
         prefix = f"{self._config.base}-{pipeline}-"
         numbers = [int(each.name.removeprefix(prefix)) for each in jobs if re.fullmatch(rf"{prefix}\d+", each.name)]
-        job = self.pipeline_job(template, name, parameters, number=1 + max(numbers, default=0))
+        job = self._job(spec, name, parameters, f"{prefix}{1 + max(numbers, default=0)}")
         experiment = GcpExperiments(self._config).name(pipeline)
         with explained(f"pipeline run {name}"):
             try:
@@ -96,26 +59,51 @@ class GcpPipelines:
     def status(self, name: str) -> Run:
         """See `Pipelines.status`."""
         job = self._get(name).gca_resource
-        state = _state(job)
+        state = state_of(job)
         error = f"pipeline run {name} failed: {' '.join(job.error.message.split())}" if state == "failed" else ""
         return Run(name, state, _outputs(job) if state == "succeeded" else {}, error)
 
     def wait(self, name: str) -> Run:
         """See `Pipelines.wait`."""
         with explained(f"pipeline run {name}"):
-            wait_for(self._get(name))
+            wait(self._get(name))
         return self.status(name)
 
     def stop(self, name: str) -> None:
         """See `Pipelines.stop`."""
         job = self._get(name)
-        if _state(job.gca_resource) == "running":
+        if state_of(job.gca_resource) == "running":
             with explained(f"pipeline run {name}"):
                 job.cancel()
 
     def running(self, pipeline: str) -> str | None:
         """See `Pipelines.running`."""
         return _name_of_running(self._list(pipeline=pipeline))
+
+    def _job(self, spec, name, parameters, job_id):
+        """Return a compiled pipeline as `aiplatform.PipelineJob`, which is not started.
+
+        The steps' own image is named by its digest, which is part of a cache's key. Nothing comes from a cache where
+        the pipeline has an input `SNAPSHOT` without a value: such a run reads what it finds when it begins.
+        """
+        if containers := [container for container in _containers(spec) if container["image"] == IMAGE]:
+            uri = GcpImages(self._config).pinned("train")
+            for container in containers:
+                container["image"] = uri
+        inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        reads_now = SNAPSHOT in inputs and not parameters.get(SNAPSHOT)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "pipeline.json")
+            path.write_text(json.dumps(spec), encoding="utf-8")
+            return vertex(self._config).PipelineJob(
+                display_name=name,
+                job_id=job_id,
+                template_path=str(path),
+                pipeline_root=f"gs://{self._config.bucket}/pipelines",
+                parameter_values=parameters,
+                enable_caching=False if reads_now else None,
+                labels=self._config.labels | {"pipeline": spec["pipelineInfo"]["name"], "run": name},
+            )
 
     def _list(self, **labels):
         """List the jobs with these labels and ours, the newest last."""
@@ -146,23 +134,10 @@ def _containers(spec):
     return [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
 
 
-def _state(job):
-    """Return the project's word for the state of a run."""
-    return _STATES.get(job.state.name.removeprefix("PIPELINE_STATE_"), "running")
-
-
 def _name_of_running(jobs):
     """Return the name of the first run that still runs, or None."""
-    running = (job.gca_resource.labels["run"] for job in jobs if _state(job.gca_resource) == "running")
+    running = (job.gca_resource.labels["run"] for job in jobs if state_of(job.gca_resource) == "running")
     return next(running, None)
-
-
-def _refuse_others(name, job, pipeline, parameters):
-    values = job["runtimeConfig"].get("parameterValues", {})
-    if job["labels"]["pipeline"] != pipeline or values != json.loads(json.dumps(parameters)):
-        raise PlatformError(
-            f"pipeline run {name} was started with another template or other parameters, give the new one another name"
-        )
 
 
 def _outputs(job):

@@ -1,17 +1,20 @@
 """Set up a project: services and their agents, accounts, bucket, dataset, image repository, roles.
 
-Each account gets what it needs and, where a service allows that, on the one resource that it needs.
+Each account gets what it needs and, where a service allows that, on the one resource that it needs. A policy of roles
+is read and written by two functions of a dict as REST has it, the access to it. What others have set in it is kept, and
+so are conditions: its version is 3, because a lower one would lose them.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from recbandits.config import ROLES, Config
-from recbandits.platforms.gcp import storage
 from recbandits.platforms.gcp.alerts import create_alerts
-from recbandits.platforms.gcp.cloud import explained, have, location, mark, patiently, project_number, rest
-from recbandits.platforms.gcp.roles import by_client, by_rest, grant, of_bucket
+from recbandits.platforms.gcp.cloud import bucket_of, explained, have, location, mark, patiently, project_number, rest
 from recbandits.platforms.protocol import Outcome, PlatformError
 
+Access = tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], Any]]
 SERVICES: tuple[str, ...] = ("iam", "cloudresourcemanager", "storage", "bigquery", "artifactregistry", "cloudbuild")
 SERVICES += ("aiplatform", "pubsub", "run", "eventarc", "cloudfunctions", "cloudscheduler", "monitoring")
 ALERT_SERVICES = ("cloudbilling", "billingbudgets")  # where alerts have an address
@@ -42,19 +45,22 @@ ACTORS = {"train": ("train", "function"), "serve": ("train",)}  # who starts wha
 def set_up(config: Config) -> list[Outcome]:
     """Make what a project lacks; a second call finds everything in place.
 
-    Returns:
-      list of `Outcome`.
-
     Raises:
       PlatformError: Google Cloud refused, or the bucket belongs to another project.
     """
     from google.cloud.resourcemanager_v3 import ProjectsClient
+    from google.cloud.service_usage_v1 import ServiceUsageClient
 
     project = f"projects/{config.project}"
+    services = [f"{name}.googleapis.com" for name in SERVICES + (ALERT_SERVICES if config.alert_email else ())]
     with explained(f"services of {project}"):
-        _enable(config)
+        request = {"parent": project, "service_ids": services}
+        ServiceUsageClient().batch_enable_services(request=request).result(timeout=600)
+        for name in AGENTS:
+            address = f"https://serviceusage.googleapis.com/v1beta1/{project}/services/{name}.googleapis.com"
+            patiently(partial(rest, "POST", f"{address}:generateServiceIdentity"))
         number = project_number(config)
-    outcomes = [Outcome("service", name, "enabled") for name in _services(config)]
+    outcomes = [Outcome("service", name, "enabled") for name in services]
     outcomes += [_account(config, role) for role in ROLES]
     for role, actors in ACTORS.items():
         with explained(f"roles on service account {config.account(role)}"):
@@ -63,9 +69,8 @@ def set_up(config: Config) -> list[Outcome]:
     outcomes += [_bucket(config, number), _dataset(config), _repository(config)]
     agent = f"service-{number}@gcp-sa-eventarc.iam.gserviceaccount.com"
     with explained(f"roles in {project}"):
-        roles = [*_roles(config, PROJECT_ROLES), ("roles/eventarc.serviceAgent", agent)]
         access = by_client(ProjectsClient(), project)
-        grant(access, roles)
+        grant(access, [*_roles(config, PROJECT_ROLES), ("roles/eventarc.serviceAgent", agent)])
         # Cloud Functions builds from its own copy of a source, in a bucket that it makes with the first function.
         copies = f'resource.name.startsWith("projects/_/buckets/gcf-v2-sources-{number}-{config.region}")'
         condition = {"title": mark(config), "expression": copies}
@@ -76,7 +81,68 @@ def set_up(config: Config) -> list[Outcome]:
 
 def account_address(config: Config, role: str) -> str:
     """Return the address of an account in the REST API of IAM."""
-    return f"{_accounts_address(config)}/{config.account(role)}"
+    return f"https://iam.googleapis.com/v1/projects/{config.project}/serviceAccounts/{config.account(role)}"
+
+
+def grant(access: Access, roles: Sequence[tuple[str, str]], condition: dict[str, str] | None = None) -> None:
+    """Give roles, a list of (role, e-mail address of an account), on a resource.
+
+    A condition, a dict with `title` and `expression`, limits where they hold.
+    """
+    pairs = [(role, f"serviceAccount:{mail}") for role, mail in roles]
+    terms = {"condition": condition} if condition else {}
+
+    def add(bindings):
+        alike = [each for each in bindings if each.get("condition") == condition]
+        current = {(each["role"], member) for each in alike for member in each["members"]}
+        new = [(role, member) for role, member in pairs if (role, member) not in current]
+        return bindings + [{"role": role, "members": [member], **terms} for role, member in new]
+
+    _change(access, add)
+
+
+def revoke(access: Access, member: str) -> None:
+    """Take all roles on a resource from a member."""
+
+    def remove(bindings):
+        left = [each | {"members": [other for other in each["members"] if other != member]} for each in bindings]
+        return [each for each in left if each["members"]]
+
+    _change(access, remove)
+
+
+def by_client(client: Any, resource: str) -> Access:
+    """Return the access to the policy of a resource, a full name, by the client of its service."""
+    from google.iam.v1.policy_pb2 import Policy
+    from google.protobuf.json_format import MessageToDict, ParseDict
+
+    def read():
+        options = {"requested_policy_version": 3}
+        return MessageToDict(client.get_iam_policy(request={"resource": resource, "options": options}))
+
+    def write(policy):
+        client.set_iam_policy(request={"resource": resource, "policy": ParseDict(policy, Policy())})
+
+    return read, write
+
+
+def by_rest(address: str, verb: str) -> Access:
+    """Return the access to the policy of the resource at an address, which is read by GET or by POST."""
+    read = partial(rest, verb, f"{address}:getIamPolicy", query={"options.requestedPolicyVersion": 3})
+    return read, lambda policy: rest("POST", f"{address}:setIamPolicy", {"policy": policy})
+
+
+def _change(access, edit):
+    read, write = access
+
+    def change():
+        policy = read()
+        bindings = policy.get("bindings", [])
+        if (edited := edit(bindings)) != bindings:
+            version = {"version": 3} if any("condition" in each for each in edited) else {}
+            write(policy | {"bindings": edited} | version)
+
+    patiently(change)
 
 
 def _roles(config, table):
@@ -84,51 +150,26 @@ def _roles(config, table):
     return [(role, config.account(key)) for key, roles in table.items() for role in roles]
 
 
-def _services(config):
-    names = SERVICES + (ALERT_SERVICES if config.alert_email else ())
-    return [f"{name}.googleapis.com" for name in names]
-
-
-def _enable(config):
-    from google.cloud.service_usage_v1 import ServiceUsageClient
-
-    parent = f"projects/{config.project}"
-    request = {"parent": parent, "service_ids": _services(config)}
-    ServiceUsageClient().batch_enable_services(request=request).result(timeout=600)
-    for name in AGENTS:
-        address = f"https://serviceusage.googleapis.com/v1beta1/{parent}/services/{name}.googleapis.com"
-        patiently(partial(rest, "POST", f"{address}:generateServiceIdentity"))
-
-
 def _ensure(kind, name, find, make):
     """Make a resource unless it is there, and return the `Outcome`."""
-    outcome = "exists"
-
-    def make_it():
-        nonlocal outcome
-        make()
-        outcome = "created"
-
+    made = []
     with explained(f"{kind} {name}"):
-        have(partial(patiently, find), make_it)  # a service that was enabled a minute ago may still refuse to look
-    return Outcome(kind, name, outcome)
-
-
-def _accounts_address(config):
-    return f"https://iam.googleapis.com/v1/projects/{config.project}/serviceAccounts"
+        # A service that was enabled a minute ago may still refuse to look.
+        have(partial(patiently, find), lambda: made.append(make()))
+    return Outcome(kind, name, "created" if made else "exists")
 
 
 def _account(config, role):
-    mail = config.account(role)
+    mail, address = config.account(role), account_address(config, role)
     account = {"displayName": f"RecBandits {config.base} {role}", "description": mark(config)}
     request = {"accountId": mail.partition("@")[0], "serviceAccount": account}
-    make = partial(rest, "POST", _accounts_address(config), request)
-    return _ensure("service account", mail, partial(rest, "GET", account_address(config, role)), make)
+    make = partial(rest, "POST", address.rpartition("/")[0], request)
+    return _ensure("service account", mail, partial(rest, "GET", address), make)
 
 
 def _bucket(config, number):
     """Make the bucket in the region of the jobs; names are global, and ours can be guessed by others."""
-    bucket = storage.bucket(config)
+    bucket, address = bucket_of(config), f"https://storage.googleapis.com/storage/v1/b/{config.bucket}/iam"
 
     def make():
         bucket.labels = config.labels
@@ -141,7 +182,8 @@ def _bucket(config, number):
         bucket.reload()
         if str(bucket.project_number) != number:
             raise PlatformError(f"bucket {config.bucket} belongs to another project: choose another prefix or version")
-        grant(of_bucket(config.bucket), _roles(config, BUCKET_ROLES))
+        read = partial(rest, "GET", address, query={"optionsRequestedPolicyVersion": 3})
+        grant((read, partial(rest, "PUT", address)), _roles(config, BUCKET_ROLES))
     return outcome
 
 
@@ -178,7 +220,7 @@ def _repository(config):
     def make():
         client.create_repository(request=request).result(timeout=600)
 
-    outcome = _ensure("repository", name, lambda: client.get_repository(name=name), make)
+    outcome = _ensure("repository", name, partial(client.get_repository, name=name), make)
     with explained(f"repository {name}"):
         grant(by_client(client, name), _roles(config, REPOSITORY_ROLES))
     return outcome

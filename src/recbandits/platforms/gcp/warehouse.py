@@ -8,20 +8,19 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from google.auth.credentials import AnonymousCredentials
 
+from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.gcp.cloud import explained, have
 from recbandits.platforms.warehouse import Warehouse, digest_of
 from recbandits.records import to_table
-
-if TYPE_CHECKING:
-    from google.cloud.bigquery import Client
 
 _EMULATOR = "BIGQUERY_EMULATOR_HOST"  # address of an emulator, such as http://localhost:9050; it needs no credentials
 _STAGING_LIFE = timedelta(hours=1)  # of the table that a batch is loaded into, if its process is killed
@@ -32,20 +31,15 @@ class BigQueryWarehouse(Warehouse):
     """See `Warehouse`. A batch is loaded into a table of its own, which costs nothing, and merged from there.
 
     Loading and merging takes seconds, and BigQuery lets only a few merge into one table at a time: within a process
-    records that are written meanwhile are in the next batch.
-
-    Args:
-      config: Config whose dataset exists.
+    records that are written meanwhile are in the next batch. The dataset of the `Config` must exist.
     """
 
     def __init__(self, config: Config):
         self._config, self._dataset = config, f"{config.project}.{config.dataset}"
-        self._writes = GroupedWrites(self.insert)
+        self._writes = GroupedWrites(self._insert)
 
     @cached_property
-    def client(self) -> "Client":
-        """`google.cloud.bigquery.Client`, of the emulator where BIGQUERY_EMULATOR_HOST names one."""
-        from google.auth.credentials import AnonymousCredentials
+    def _client(self):
         from google.cloud import bigquery
 
         return bigquery.Client(self._config.project, AnonymousCredentials() if os.environ.get(_EMULATOR) else None)
@@ -63,17 +57,18 @@ class BigQueryWarehouse(Warehouse):
         """
         from google.cloud import bigquery
 
-        if expiry is not None and not expiry > 0:
-            raise ValueError(f"expiry must be a positive number of days, got {expiry!r}")
-        for table in sql.TABLES.values():
-            definition = bigquery.Table(f"{self._dataset}.{table.name}", _schema(table))
-            definition.time_partitioning = _partitions(table, expiry)
+        require(expiry is None or expiry > 0, "expiry", "a positive number of days", expiry)
+        for table in sql.BY_NAME.values():
+            days = None if table.name == "verdicts" else expiry
+            life = None if days is None else int(timedelta(days=days) / timedelta(milliseconds=1))
+            definition = bigquery.Table(f"{self._dataset}.{table.name}", table.schema)
+            definition.time_partitioning = bigquery.TimePartitioning(field="time", expiration_ms=life)
             definition.clustering_fields = [table.key[0]]
             existing = self._have(definition)
             if expiry is not None and existing.time_partitioning != definition.time_partitioning:
                 existing.time_partitioning = definition.time_partitioning
                 with explained(f"table {definition.reference}"):
-                    self.client.update_table(existing, ["time_partitioning"])
+                    self._client.update_table(existing, ["time_partitioning"])
         view = bigquery.Table(f"{self._dataset}.decisions")
         view.view_query = sql.VIEW.format(dataset=f"`{self._config.project}`.{self._config.dataset}.")
         self._have(view)
@@ -81,10 +76,8 @@ class BigQueryWarehouse(Warehouse):
     def _have(self, definition):
         definition.labels = self._config.labels
         with explained(f"table {definition.reference}"):
-            return have(
-                lambda: self.client.get_table(definition.reference),
-                lambda: self.client.create_table(definition, retry=None),
-            )
+            find = partial(self._client.get_table, definition.reference)
+            return have(find, partial(self._client.create_table, definition, retry=None))
 
     def query(self, text: str, parameters: dict | None = None) -> pa.Table:
         """See `Warehouse.query`."""
@@ -93,50 +86,39 @@ class BigQueryWarehouse(Warehouse):
         values = [_parameter(name, value) for name, value in (parameters or {}).items() if f"@{name}" in text]
         settings = {"default_dataset": self._dataset, "query_parameters": values, "labels": self._config.labels}
         with explained(f"dataset {self._dataset}"):
-            job = self.client.query(text, job_config=bigquery.QueryJobConfig(**settings))
+            job = self._client.query(text, job_config=bigquery.QueryJobConfig(**settings))
             return job.result().to_arrow(create_bqstorage_client=False)
 
-    def insert(self, batches: Mapping[str, pa.Table]) -> set[str]:
-        """Add rows, unless they are there; each table for itself.
+    def _insert(self, batches):
+        """Add tables of rows by name, each for itself, unless the rows are there; set of the digests that are new."""
+        return {digest for name, batch in batches.items() for digest in self._insert_one(sql.BY_NAME[name], batch)}
 
-        Args:
-          batches: dict from name of a table to pyarrow.Table with its columns.
-
-        Returns:
-          set of the digests of those that are new.
-        """
-        return {digest for name, batch in batches.items() for digest in self._insert(name, _distinct(name, batch))}
-
-    def _insert(self, name, batch):
-        table, staging = sql.BY_NAME[name], f"batch_of_{name}_{uuid.uuid4().hex}"
-        times = pc.min_max(batch["time"]).as_py()
+    def _insert_one(self, table, batch):
+        staging, times = f"batch_of_{table.name}_{uuid.uuid4().hex}", pc.min_max(batch["time"]).as_py()
         bounds = {"first": times["min"], "last": times["max"]}
-        with explained(f"table {self._dataset}.{name}"):
+        with explained(f"table {self._dataset}.{table.name}"):
             try:
-                self._load(table, staging, batch)
+                self._load(table, staging, _distinct(table, batch))
                 new = self.query(sql.missing(table, staging), bounds)["digest"].to_pylist()
                 if new:
                     self.query(sql.merge(table, staging), bounds)
                 return new
             finally:
-                self.client.delete_table(f"{self._dataset}.{staging}", not_found_ok=True)
+                self._client.delete_table(f"{self._dataset}.{staging}", not_found_ok=True)
 
     def _load(self, table, staging, batch):
-        import pyarrow.parquet as pq
         from google.cloud import bigquery
-        from google.cloud.bigquery.format_options import ParquetOptions
 
-        destination = bigquery.Table(f"{self._dataset}.{staging}", _schema(table))
+        destination = bigquery.Table(f"{self._dataset}.{staging}", table.schema)
         destination.expires, destination.labels = datetime.now(UTC) + _STAGING_LIFE, self._config.labels
-        self.client.create_table(destination, exists_ok=True)  # as after an answer that was lost
-        lists = ParquetOptions()
-        lists.enable_list_inference = True
+        self._client.create_table(destination, exists_ok=True)  # as after an answer that was lost
+        lists = bigquery.ParquetOptions.from_api_repr({"enableListInference": True})
         settings = bigquery.LoadJobConfig(
-            source_format="PARQUET", parquet_options=lists, schema=_schema(table), labels=self._config.labels
+            source_format="PARQUET", parquet_options=lists, schema=table.schema, labels=self._config.labels
         )
         file = io.BytesIO()
         pq.write_table(batch, file)
-        self.client.load_table_from_file(file, destination.reference, rewind=True, job_config=settings).result()
+        self._client.load_table_from_file(file, destination.reference, rewind=True, job_config=settings).result()
 
     def _merge(self, groups):
         return self._writes.write({table.name: _batch(records) for table, records in groups.items()})
@@ -148,8 +130,7 @@ class BigQueryWarehouse(Warehouse):
 class GroupedWrites:
     """Threads that write at the same time write together: a batch costs as much for hundreds of rows as for one.
 
-    Args:
-      insert: as `BigQueryWarehouse.insert`.
+    `insert` writes tables of rows, a dict by name, and returns the set of the digests that are new.
     """
 
     def __init__(self, insert: Callable[[dict[str, pa.Table]], set[str]]):
@@ -184,33 +165,18 @@ def _concatenate(writes):
     return {name: pa.concat_tables([batches[name] for batches in writes if name in batches]) for name in names}
 
 
-def _distinct(name, batch):
+def _distinct(table, batch):
     """Return the rows of a batch whose keys differ; of those with one key the earliest."""
-    key = list(sql.BY_NAME[name].key)
-    rows = batch.select(list(dict.fromkeys([*key, "time", sql.DIGEST])))
-    rows = rows.append_column("row", pa.array(range(len(batch))))
+    key = list(table.key)
+    rows = batch.select(list({*key, "time", sql.DIGEST})).append_column("row", pa.array(range(len(batch))))
     earliest = rows.sort_by([("time", "ascending"), (sql.DIGEST, "ascending")])
     return batch.take(earliest.group_by(key, use_threads=False).aggregate([("row", "first")])["row_first"])
 
 
 def _batch(records):
-    """Records of one kind as a table with their digests."""
-    digests = pa.array(map(digest_of, records), pa.string())
+    """Return records of one kind as a table with their digests."""
+    digests = pa.array((digest_of(record.to_json()) for record in records), pa.string())
     return to_table(records).append_column(pa.field(sql.DIGEST, pa.string(), nullable=False), digests)
-
-
-def _schema(table):
-    from google.cloud.bigquery import SchemaField
-
-    return [SchemaField.from_api_repr(column) for column in table.schema]
-
-
-def _partitions(table, expiry):
-    from google.cloud.bigquery import TimePartitioning
-
-    is_permanent = expiry is None or table.name == "verdicts"
-    life = None if is_permanent else int(timedelta(days=expiry) / timedelta(milliseconds=1))
-    return TimePartitioning(field="time", expiration_ms=life)
 
 
 def _parameter(name, value):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from recbandits import checks
 from recbandits.config import Config
-from recbandits.platforms.endpoints import SplitEndpoint, in_context, with_version
+from recbandits.platforms.endpoints import Endpoint, in_context, with_version
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import held, private, write_json
 from recbandits.platforms.local.units import Unit
@@ -94,7 +94,7 @@ class LocalEndpoints:
         return LocalEndpoint(name, self._config.artifacts_dir / "endpoints" / name)
 
 
-class LocalEndpoint(SplitEndpoint):
+class LocalEndpoint(Endpoint):
     """See `platforms.endpoints.Endpoint`.
 
     Attributes:

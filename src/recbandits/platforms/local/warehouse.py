@@ -18,7 +18,7 @@ import pyarrow as pa
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.local.sqlite import Database
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.warehouse import Warehouse, digest_of_json
+from recbandits.platforms.warehouse import Warehouse, digest_of
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _ROWS = 50_000  # rows that are copied at once
@@ -170,7 +170,7 @@ def _schema(table):
 
 def _row(table, record):
     text = record.to_json()
-    return getattr(record, table.key[0]), _microseconds(record.time), digest_of_json(text), text
+    return getattr(record, table.key[0]), _microseconds(record.time), digest_of(text), text
 
 
 def _microseconds(time):
