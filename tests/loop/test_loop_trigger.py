@@ -9,7 +9,7 @@ import pytest
 from kfp import compiler, dsl
 
 from recbandits.config import Config
-from recbandits.loop.core import Core, PipelineLearner
+from recbandits.loop.core import PipelineCore
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.trigger import PIPELINE, due, plan_now, span
@@ -212,8 +212,9 @@ def template(tmp_path):
 
 
 def core_of(platform, template, settings, features):
-    learner = PipelineLearner(platform, settings, features, template=template)
-    return Core(platform.endpoints.create(), platform.warehouse, settings, learner)
+    core = PipelineCore(platform, platform.endpoints.create(), settings, features)
+    core.template = template
+    return core
 
 
 def test_a_tick_starts_a_re_training_once(platform, template, tmp_path):

@@ -118,7 +118,7 @@ def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(users)
     assert [(verdict.kind, verdict.version, verdict.against) for verdict in verdicts] == [
         ("rolled back", candidate.policy.version, first)
     ]
-    assert loop.serving.policy.version == first
+    assert loop.serving().policy.version == first
 
 
 def test_each_decision_is_logged_once_with_its_propensity(users):
@@ -129,7 +129,7 @@ def test_each_decision_is_logged_once_with_its_propensity(users):
     counts = loop.warehouse.counts(loop.now.replace(year=2025), loop.now, SETTINGS.join.window)
     assert counts.joined + counts.defaulted == SETTINGS.first + SETTINGS.decisions
     log = loop.learn()[1]
-    probabilities = probabilities_of(loop.serving.policy, log)
+    probabilities = probabilities_of(loop.serving().policy, log)
     np.testing.assert_allclose(probabilities[np.arange(len(log)), log.action], log.propensity, rtol=1e-5)  # float32
 
 
@@ -141,7 +141,7 @@ def test_a_round_of_the_core_is_the_same_as_its_parts(users):
         loop.begin()
         loop.serve()
         if by_core:
-            verdicts.append(loop.retrain())
+            verdicts.append(loop.retrain_now())
         else:
             candidate, held_out = loop.learn()
             verdicts.append(loop.release(candidate, loop.judge(candidate, held_out)))
@@ -153,16 +153,16 @@ def test_while_a_canary_waits_for_its_verdict_nothing_is_trained(users):
     loop = Loop(users, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, least=9000, most=9000)))
     loop.begin()
     loop.serve()
-    assert loop.retrain().kind == "deployed"
+    assert loop.retrain_now().kind == "deployed"
     loop.serve()
-    assert loop.retrain() is None
+    assert loop.retrain_now() is None
 
 
 def test_visitors_without_an_id_are_split_by_the_shares(users):
     """4,000 visits of which a third of the draws would go to the canary at 30 %: four standard errors are 0.03."""
     loop = Loop(users, SETTINGS)
     loop.begin()
-    first = loop.serving.policy
+    first = loop.serving().policy
     loop.endpoint.deploy(policy(users), 30)
     rows, items = users.visits(4000, np.random.default_rng(0))
     requests = users.contexts(rows), users.candidate_ids(items)

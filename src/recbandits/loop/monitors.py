@@ -4,7 +4,7 @@ Each monitor is a function of logged decisions, as `Warehouse.decisions` gives t
 simulation knows. Each table has a column `alarm`: a sentence, or the empty text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 
@@ -79,8 +79,8 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
     Args:
       decisions: pyarrow.Table of `Warehouse.decisions`.
       edges: list of aware datetimes, the bounds of the periods, such as rounds; a period without decisions is left out.
-      policies: dict from version to `ServedPolicy`, whose scores are the predictions where it knows
-        the items; None for no errors.
+      policies: dict from version to `ServedPolicy`, whose scores are the predictions where it knows the items; None for
+        no errors.
 
     Returns:
       DataFrame, one row a period: start, end, decisions; reward with low and high (mean and 95 % interval); psi_reward
@@ -90,19 +90,14 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
     """
     rows: list[dict] = []
     first, contexts = None, read_contexts(decisions["context"])
-    for start, end in pairwise(edges):
-        mask = _is_within(decisions, start, end)
-        table = decisions.filter(mask)
-        if not len(table):
-            continue
-        values = {"reward": table["reward"].to_pandas(), "context": contexts[mask.to_numpy()]}
-        values["error"] = _errors(table, policies or {})
+    for row, table, mask in _periods(decisions, edges):
+        reward, errors = table["reward"].to_pandas().to_frame(), _errors(table, policies or {})
+        values = reward, contexts[mask]
         first = first or values
-        row = {"start": start, "end": end, "decisions": len(table)}
-        row |= dict(zip(("reward", "low", "high"), mean_interval(values["reward"]), strict=True))
-        row |= dict(zip(("error", "error_low", "error_high"), mean_interval(values["error"]), strict=True))
-        row["psi_reward"], row["psi_reward_limit"] = _shift(*(each["reward"].to_frame() for each in (first, values)))
-        row["psi_context"], row["psi_context_limit"] = _shift(first["context"], values["context"])
+        row |= _named(mean_interval(reward["reward"]), "reward", "low", "high")
+        row |= _named(mean_interval(errors), "error", "error_low", "error_high")
+        for name, reference, sample in zip(("psi_reward", "psi_context"), first, values, strict=True):
+            row[name], row[f"{name}_limit"] = _shift(reference, sample)
         rows.append(row | {"alarm": _drift_alarm(row, rows[0] if rows else row)})
     return pd.DataFrame(rows)
 
@@ -120,16 +115,12 @@ def joins(decisions: pa.Table, edges: Sequence[datetime], expected: float = 0.2)
       Wilson interval; lag (mean seconds until a reward) with lag_low and lag_high; slowest (its 95 % quantile); alarm.
     """
     rows = []
-    for start, end in pairwise(edges):
-        table = decisions.filter(_is_within(decisions, start, end))
-        if not len(table):
-            continue
+    for row, table, _ in _periods(decisions, edges):
         lags = pc.subtract(table["reward_time"], table["time"]).drop_null().cast("int64").to_numpy() / 1e6
         missing = table["reward_time"].null_count
         low, high = stats.binomtest(missing, len(table)).proportion_ci(method="wilson")
-        row = {"start": start, "end": end, "decisions": len(table), "missing": missing / len(table)}
-        row |= {"low": float(low), "high": float(high)}
-        row |= dict(zip(("lag", "lag_low", "lag_high"), mean_interval(lags), strict=True))
+        row |= {"missing": missing / len(table), "low": float(low), "high": float(high)}
+        row |= _named(mean_interval(lags), "lag", "lag_low", "lag_high")
         row["slowest"] = np.quantile(lags, 0.95) if len(lags) else np.nan
         alarm = f"{row['missing']:.0%} of the decisions have no reward, significantly more than {expected:.0%}."
         rows.append(row | {"alarm": alarm if low > expected else ""})
@@ -156,9 +147,8 @@ def compare_windows(
     decisions = warehouse.decisions(edges[0], end, **vars(rule))
     window = decisions.filter(_is_within(decisions, start, end))
     versions, periods = propensities(window, policies), [drift(decisions, edges, policies), joins(window, edges[1:])]
-    numbers = {
-        f"{name}_{version}": row[name] for version, row in versions.iterrows() for name in ("ratio", "differing")
-    }
+    names = ("ratio", "differing")
+    numbers = {f"{name}_{version}": row[name] for version, row in versions.iterrows() for name in names}
     for table in periods:
         last = table.iloc[-1] if len(table) else pd.Series(dtype=float)
         numbers |= {name: last[name] for name in _LOGGED if name in last}
@@ -168,10 +158,8 @@ def compare_windows(
 
 def _check_propensities(log, policy, ratio):
     """Compute the interval of the ratio, and the share of propensities that differ from the policy's, or NaN."""
-    if policy is None:
-        return *ratio.interval(level=_LEVEL), np.nan
-    decisions, log = len(log), _scorable(log, policy)
-    if not len(log):
+    decisions, log = len(log), log if policy is None else _scorable(log, policy)
+    if policy is None or not len(log):
         return *ratio.interval(level=_LEVEL), np.nan
     probabilities = probabilities_of(policy, log)
     differing = np.abs(probabilities[np.arange(len(log)), log.action] - log.propensity) > ROUNDING
@@ -205,10 +193,20 @@ def _propensity_alarm(version, row):
     return ""
 
 
+def _periods(decisions: pa.Table, edges: Sequence[datetime]) -> Iterator[tuple[dict, pa.Table, np.ndarray]]:
+    """Yield the first columns, the decisions, and which they are, bool [n], of each period that has some."""
+    for start, end in pairwise(edges):
+        mask = _is_within(decisions, start, end)
+        if len(table := decisions.filter(mask)):
+            yield {"start": start, "end": end, "decisions": len(table)}, table, mask.to_numpy()
+
+
 def _is_within(decisions, start, end):
-    """Return whether each decision is within a period, bool array [n]."""
-    time = decisions["time"]
-    return pc.and_(pc.greater_equal(time, start), pc.less(time, end))
+    return pc.and_(pc.greater_equal(decisions["time"], start), pc.less(decisions["time"], end))
+
+
+def _named(interval, *names):
+    return dict(zip(names, interval, strict=True))
 
 
 def _errors(table, policies):
@@ -242,8 +240,7 @@ def _counts(reference, sample):
     if len(frequent) > _BINS and pd.api.types.is_numeric_dtype(reference):
         edges = np.unique(np.quantile(reference.dropna(), np.linspace(0, 1, _BINS + 1)[1:-1]))
         codes = [np.searchsorted(edges, side) for side in (reference, sample)]
-    else:
-        # all other values have the last bin
+    else:  # all other values have the last bin
         codes = [frequent[:_BINS].get_indexer(side) % (_BINS + 1) for side in (reference, sample)]
     codes = [np.where(side.isna(), _BINS + 1, code) for side, code in zip((reference, sample), codes, strict=True)]
     counts = np.array([np.bincount(code, minlength=_BINS + 2) for code in codes])

@@ -14,22 +14,23 @@ import pandas as pd
 
 from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval
 from recbandits.exploration import invert_cdf
-from recbandits.loop.core import Core
 from recbandits.loop.gate import Judgement
 from recbandits.loop.importing import UNIFORM
-from recbandits.loop.memory import MemoryEndpoint, MemoryLearner, MemoryModel
+from recbandits.loop.memory import MemoryCore, MemoryModel
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.pipelines import Run
 from recbandits.records import Log, Verdict
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _LOOKS, _VISITS = (4, 4000)  # of the guardrail in a span of traffic; visits on which all policies are valued
 _VISITORS, _ARMS, _RATINGS = range(3)  # streams of random numbers, so that all learners meet the same
+_NUMBERS = ("difference", "low", "high", "effective_sample_size")
 LEARNERS = ("learning", "forgetting", "frozen")
 
 
-class Loop:
+class Loop(MemoryCore):
     """One learner's loop.
 
     Args:
@@ -38,27 +39,13 @@ class Loop:
       seed: of everything random; learners with one seed meet the same visits and uniform draws.
 
     Attributes:
-      endpoint: `MemoryEndpoint`
-      warehouse: `LocalWarehouse`
-      learner: `MemoryLearner`
-      core: `Core`
       now: datetime of the virtual clock.
     """
 
     def __init__(self, users: SimulatedUsers, settings: Settings | None = None, seed: int = 0):
-        from recbandits.platforms.local.warehouse import LocalWarehouse
-
-        self.users, self.settings, self._seed = users, settings or Settings(STARS), seed
-        self.endpoint, self.warehouse = MemoryEndpoint(), LocalWarehouse()
-        self.learner = MemoryLearner(users.features, self.settings, self.endpoint, self.warehouse)
         # Nothing is delivered late here, so that no decision has to be read again.
-        self.core = Core(self.endpoint, self.warehouse, self.settings, self.learner, overlap=0.0)
-        self.now, self._span = _START, 0
-
-    @property
-    def serving(self) -> MemoryModel | None:
-        """`MemoryModel` with the largest share of the traffic."""
-        return self.learner.serving()
+        super().__init__(LocalWarehouse(), users.features, settings or Settings(STARS), overlap=0.0)
+        self.users, self._seed, self.now, self._span = users, seed, _START, 0
 
     def begin(self) -> Verdict:
         """Log decisions of a uniform random policy, and serve all users by the policy that learnt from them."""
@@ -89,29 +76,25 @@ class Loop:
             rewards.append((decisions[1] * self.users.expected(users, items, drift)).sum(axis=1))
             if logged:
                 self._log(users, items, decisions, drift, rng)
-                verdicts.append(self.core.guard(self.now))
+                verdicts.append(self.guard(self.now))
         self.now += timedelta(seconds=self.settings.join.window)  # the window of the last decision closes
-        verdicts.append(self.core.guard(self.now))
+        verdicts.append(self.guard(self.now))
         return float(np.concatenate(rewards).mean()), [verdict for verdict in verdicts if verdict]
 
-    def retrain(self) -> Verdict | Run | None:
+    def retrain_now(self) -> Verdict | Run | None:
         """Re-train on what is new, as the core does; return the `Verdict`, or None while a canary waits for its own."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
-        return self.core.retrain(self.now, least_new=1)
+        return self.retrain(self.now, least_new=1)
 
     def learn(self, change: Callable[[Log], Log] | None = None) -> tuple[MemoryModel, Log]:
-        """Train on all that was logged since the serving model's data ended; see `MemoryLearner.learn`."""
-        serving = self.serving
-        return self.learner.learn(_START if serving is None else serving.until, self.now, change)
-
-    def judge(self, candidate: MemoryModel, held_out: Log) -> Judgement:
-        """See `MemoryLearner.judge`."""
-        return self.learner.judge(candidate, held_out)
+        """Train on all that was logged since the serving model's data ended; see `MemoryCore.train`."""
+        serving = self.serving()
+        return self.train(_START if serving is None else serving.until, self.now, change)
 
     def release(self, candidate: MemoryModel, judgement: Judgement | None) -> Verdict:
-        """See `MemoryLearner.deploy`."""
+        """See `MemoryCore.deploy`."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
-        return self.learner.deploy(candidate, judgement, self.now)
+        return self.deploy(candidate, judgement, self.now)
 
     def _visits(self, n):
         """Draw the visits of the next span: users [n], items [n, k], uniform draws of the actions [n]."""
@@ -171,12 +154,12 @@ def run_rounds(
     if len(drift) != rounds + 1:
         raise ValueError(f"drift must be of {rounds + 1} spans of traffic, one more than rounds, got {len(drift)}")
     visits = users.visits(_VISITS, np.random.default_rng(settings.seed), settings.candidates)
-    rows = []
-    for seed in seeds:
-        for learner in learners:
-            run = _run(users, settings, seed, learner, drift, visits)
-            rows += [{"seed": seed, "learner": learner, **row} for row in run]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"seed": seed, "learner": learner, **row}
+        for seed in seeds
+        for learner in learners
+        for row in _run(users, settings, seed, learner, drift, visits)
+    )
 
 
 def _run(users, settings, seed, learner, drift, visits):
@@ -186,20 +169,20 @@ def _run(users, settings, seed, learner, drift, visits):
     verdict = loop.begin()
     for number, degree in enumerate(drift):
         if number and learner != "frozen":
-            verdict = loop.retrain()
+            verdict = loop.retrain_now()
         reward, verdicts = loop.serve(degree, logged=learner != "frozen")
-        names = ("why", "difference", "low", "high", "effective_sample_size")
+        serving = loop.serving()
         yield {
             "round": number,
             "drift": degree,
-            "value": users.value(loop.serving.policy, visits, degree).mean(),
+            "value": users.value(serving.policy, visits, degree).mean(),
             "earned": reward,
             "oracle": users.oracle_value(visits, degree).mean(),
             "uniform": users.uniform_value(visits, degree).mean(),
             "decisions": settings.decisions,
-            "version": loop.serving.version,
+            "version": serving.version,
             "gate": getattr(verdict, "kind", None),
-            **{name: getattr(verdict, name, None) for name in names},
+            **{name: getattr(verdict, name, None) for name in ("why", *_NUMBERS)},
             "guard": verdicts[-1].kind if verdicts else None,
         }
 
