@@ -14,19 +14,12 @@ _SPACE = uuid.UUID("5b1c2f0e-53a4-5f0e-9d5c-8a5d0c6f1e77")
 
 
 class Experiment(NamedTuple):
-    """Two versions that share the traffic.
+    """Two versions that share the traffic."""
 
-    Attributes:
-      newest: the version that was deployed last.
-      other: the one that it is to replace, or has replaced.
-      share: percentage of the newest.
-      start: datetime in UTC from which on they have had these shares.
-    """
-
-    newest: str
-    other: str
-    share: int
-    start: datetime
+    newest: str  # the version that was deployed last
+    other: str  # the one that it is to replace, or has replaced
+    share: int  # percentage of the newest
+    start: datetime  # in UTC, from which on they have had these shares
 
     @property
     def promoted(self) -> bool:
@@ -55,12 +48,11 @@ def deploy(
       endpoint: `platforms.endpoints.Endpoint`
       policy: directory of an exported policy, or what else the endpoint takes.
       version: of it.
-      judgement: `Judgement` of it; None for the first one.
+      judgement: of it; None for the first one.
       expected: version that served when the training began; None where nothing did.
       canary: percentage of the users who get it at first.
       now: aware datetime of the verdict; None for the time of day after the change of the endpoint.
-      until: datetime, end of the data of the candidate, which distinguishes one decision from the next; None where
-        there is but one.
+      until: end of the data of the candidate, which distinguishes one decision from the next; None for a single one.
 
     Returns:
       `Verdict`: "deployed", "held" or "refused", and why; write it to the warehouse, from which `guard` knows what is
@@ -68,8 +60,7 @@ def deploy(
       once.
 
     Raises:
-      PlatformError: the endpoint refused, as when the guardrail has changed the shares meanwhile; what it serves then
-        goes on.
+      PlatformError: the endpoint refused, as when the guardrail has changed the shares; what it serves then goes on.
     """
     shares = endpoint.traffic_split
     serving, occasion = _largest(shares), "" if until is None else until.astimezone(UTC).isoformat()
@@ -138,15 +129,9 @@ def verdict_of(
 ) -> Verdict:
     """Return a `Verdict`, with the same id when the same decision is repeated.
 
-    Args:
-      kind: as for `Verdict`.
-      version: likewise.
-      against: likewise.
-      occasion: text that distinguishes this decision from others on the same versions: the end of the data, or the
-        start of the experiment. The time of day does not: it differs when a pipeline runs again.
-      why: as for `Verdict`.
-      now: aware datetime; None for the time of day.
-      *numbers: difference, low, high and effective sample size, or the first of them.
+    The text `occasion` distinguishes this decision from others on the same versions: the end of the data, or the start
+    of the experiment. The time of day, which is `now` for None, does not: it differs when a pipeline runs again. The
+    numbers are difference, low, high and effective sample size, or the first of them.
     """
     name = str(uuid.uuid5(_SPACE, f"{kind} {version} {against} {occasion}"))
     return Verdict(name, now or datetime.now(UTC), kind, version, against, why, *numbers)

@@ -14,11 +14,9 @@ _component = partial(dsl.component, base_image=IMAGE, install_kfp_package=False)
 
 
 @_component
-def importer(
-    config: dict,
-    log: str,
-    metrics: dsl.Output[dsl.Metrics],
-) -> NamedTuple("Imported", [("start", str), ("end", str), ("snapshot", str)]):
+def importer(config: dict, log: str, metrics: dsl.Output[dsl.Metrics]) -> NamedTuple(
+    "Imported", [("start", str), ("end", str), ("snapshot", str)]
+):
     """Write the decisions and rewards of a log to the warehouse; importing again has no further effect.
 
     Args:
@@ -93,12 +91,7 @@ def ingester(
 
 
 @_component
-def monitor(
-    config: dict,
-    dataset: dsl.Input[dsl.Dataset],
-    join: dict,
-    metrics: dsl.Output[dsl.Metrics],
-) -> list:
+def monitor(config: dict, dataset: dsl.Input[dsl.Dataset], join: dict, metrics: dsl.Output[dsl.Metrics]) -> list:
     """Monitor propensities, drift and the join of a dataset's window of time.
 
     Args:

@@ -21,42 +21,23 @@ _UNLOGGED = 0.05  # share of a policy's decisions that may be missing from the l
 
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome of the gate for a candidate. Values that cannot be estimated are None.
+    """The outcome of the gate for a candidate: values in units of the reward, None where they cannot be estimated."""
 
-    Attributes:
-      outcome: "passed": the candidate is non-inferior and may be deployed; "refused": it is significantly worse;
-        "held": the evidence does not suffice for either.
-      why: one sentence.
-      candidate: its version.
-      serving: version of the policy that it was compared with.
-      difference: estimated value of the candidate less that of the other, in units of the reward, as all that follow.
-      low: lower end of its interval.
-      high: upper end.
-      candidate_value: (value, low, high) of the candidate; three times None without an estimate.
-      serving_value: likewise of the serving policy.
-      effective_sample_size: decisions of equal weight behind the estimates, the fewer of the two.
-      rewarded_decisions: those of them with a rare reward, such as a click; likewise.
-      decisions: number of held-out decisions behind the estimates.
-      missing: the evidence that is missing, in words; empty where there is enough.
-      margin: loss up to which the candidate is non-inferior: the gate's share of the value of the serving policy.
-      level: coverage of the intervals, in (0, 1).
-    """
-
-    outcome: str
-    why: str
-    candidate: str
-    serving: str
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    candidate_value: tuple = (None, None, None)
-    serving_value: tuple = (None, None, None)
-    effective_sample_size: float | None = None
-    rewarded_decisions: float | None = None
-    decisions: int = 0
-    missing: str = ""
-    margin: float | None = None
-    level: float = 0.95
+    outcome: str  # "passed": it may be deployed; "refused": it is worse; "held": the evidence suffices for neither
+    why: str  # one sentence
+    candidate: str  # its version
+    serving: str  # version of the policy that it was compared with
+    difference: float | None = None  # estimated value of the candidate less that of the other
+    low: float | None = None  # lower end of its interval
+    high: float | None = None  # upper end
+    candidate_value: tuple = (None, None, None)  # (value, low, high) of the candidate
+    serving_value: tuple = (None, None, None)  # likewise of the serving policy
+    effective_sample_size: float | None = None  # decisions of equal weight behind the estimates, the fewer of the two
+    rewarded_decisions: float | None = None  # those of them with a rare reward, such as a click; likewise
+    decisions: int = 0  # number of held-out decisions behind the estimates
+    missing: str = ""  # the evidence that is missing, in words; empty where there is enough
+    margin: float | None = None  # loss up to which the candidate is non-inferior
+    level: float = 0.95  # coverage of the intervals, in (0, 1)
 
     @property
     def passed(self) -> bool:
@@ -114,12 +95,7 @@ def judge_log(log: Log, candidate: ServedPolicy, serving: ServedPolicy, gate: Ga
     candidate passes if it is non-inferior: the lower bound of the difference is above minus the margin. It is refused
     if it is significantly worse: the upper bound is below minus the margin. It is held in between, and where evidence
     is missing.
-
-    Args:
-      log: held-out decisions; several policies may have decided, each with its own propensities.
-      candidate: policy that may serve next.
-      serving: policy to compare with.
-      gate: None for the defaults.
+    Several policies may have decided, each with its own propensities. Without a gate its defaults hold.
     """
     from sklearn.linear_model import LinearRegression  # takes a second to import
 

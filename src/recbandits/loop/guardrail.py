@@ -28,20 +28,12 @@ _MISMATCH = 0.001  # probability with which a right split ever raises the alarm
 
 
 class Evidence(NamedTuple):
-    """The evidence of an experiment.
+    """The evidence of an experiment, in units of the reward."""
 
-    Attributes:
-      difference: `Interval` of the newest's mean reward less the other's, in units of the reward; NaN where there is
-        too little to say.
-      decisions: (of the newest, of the other).
-      margin: loss up to which the newest is non-inferior, in units of the reward.
-      mismatch: True if the decisions are not split as the shares say: then the versions differ in more than the policy.
-    """
-
-    difference: sequential.Interval
-    decisions: tuple
-    margin: float
-    mismatch: bool
+    difference: sequential.Interval  # of the newest's mean reward less the other's; NaN where there is too little
+    decisions: tuple  # (of the newest, of the other)
+    margin: float  # loss up to which the newest is non-inferior
+    mismatch: bool  # decisions are not split as the shares say: then the versions differ in more than the policy
 
 
 def guard(
@@ -121,14 +113,10 @@ def collect_evidence(
 def compare(
     rewards: Sequence[np.ndarray], users: Any, covariates: Any, experiment: Experiment, guardrail: Guardrail
 ) -> Evidence:
-    """Compute the `Evidence` from the decisions of both sides.
+    """Compute the `Evidence` from the decisions of both sides, the newest first.
 
-    Args:
-      rewards: (float [n] of the newest, float [m] of the other).
-      users: (labels [n], labels [m]), the same on both sides for the same user.
-      covariates: as for `sequential.difference`.
-      experiment: `Experiment`
-      guardrail: `Guardrail`
+    Each side has rewards float [n], the labels of their users, the same on both sides for the same user, and perhaps
+    covariates, as `sequential.difference` takes them.
     """
     tightest = 100 * guardrail.most / min(experiment.share, 100 - experiment.share)  # decisions at the deadline
     interval = sequential.difference(*rewards, guardrail.alpha, tightest, users, covariates)

@@ -17,26 +17,15 @@ _KIND = "recbandits model"
 
 
 class Model(NamedTuple):
-    """A model.
-
-    Attributes:
-      directory: `pathlib.Path` with `policy/` (as `serving.policy.export` writes one), `agent/` (the agent that learns
-        on, with the events that it has learnt) and `model.json`.
-      version: of its policy.
-      parent: version of the model that it went on from; None for none.
-      learnt: number of events that it has learnt, its parent's among them.
-      until: datetime in UTC, end of its newest data.
-      parameters: `LinUCB` of its agent.
-      exploration: `Exploration` with which it serves.
-    """
+    """A model in a directory: `policy/`, as `serving.policy.export` writes one, `agent/`, and `model.json`."""
 
     directory: Path
-    version: str
-    parent: str | None
-    learnt: int
-    until: datetime
-    parameters: LinUCB
-    exploration: Exploration
+    version: str  # of its policy
+    parent: str | None  # version of the model that it went on from; None for none
+    learnt: int  # number of events that it has learnt, its parent's among them
+    until: datetime  # in UTC, end of its newest data
+    parameters: LinUCB  # of its agent, which learns on and knows the events that it has learnt
+    exploration: Exploration  # with which it serves
 
     @property
     def policy(self) -> Path:

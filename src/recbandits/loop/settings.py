@@ -121,46 +121,27 @@ class Settings:
     exploration raises the value of the policies, and leaves decisions of the next candidate out of the log: the gate
     then holds it.
 
-    Attributes:
-      join: the rule for rewards.
-      movies: number of movies of the simulated users, those with the most ratings.
-      rank: factors of the preferences.
-      candidates: number of movies to choose from at each visit.
-      never: share of the decisions whose reward is never reported.
-      twice: share that is reported twice.
-      delay: mean seconds until a report.
-      first: interactions of the uniform policy, from which the first one learns.
-      decisions: new decisions after which the loop trains again: one round.
-      holdout: share of the decisions that the learner does not see and the gate judges by.
-      agent: parameters of the learner; its `gamma` below 1 is the learner that forgets.
-      forgetting: `gamma` of that learner, under preference drift.
-      exploration: by which the served policy decides.
-      gate: evidence before a candidate serves.
-      guardrail: evidence while it serves.
-      rate: decisions per second of the simulator.
-      seed: of everything random.
-
     Raises:
       ValueError: a field outside its range.
     """
 
-    join: Join
-    movies: int = 100
-    rank: int = 8
-    candidates: int = 10
-    never: float = 0.1
-    twice: float = 0.05
-    delay: float = 1.0
-    first: int = 300
-    decisions: int = 2000
-    holdout: float = 0.3
+    join: Join  # the rule for rewards
+    movies: int = 100  # of the simulated users, those with the most ratings
+    rank: int = 8  # factors of the preferences
+    candidates: int = 10  # movies to choose from at each visit
+    never: float = 0.1  # share of the decisions whose reward is never reported
+    twice: float = 0.05  # share that is reported twice
+    delay: float = 1.0  # mean seconds until a report
+    first: int = 300  # interactions of the uniform policy, from which the first one learns
+    decisions: int = 2000  # new decisions after which the loop trains again: one round
+    holdout: float = 0.3  # share of the decisions that the learner does not see and the gate judges by
     agent: LinUCB = field(default_factory=lambda: LinUCB(alpha=0.0, tikhonov=50.0))
-    forgetting: float = 0.6
-    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.2))
+    forgetting: float = 0.6  # `gamma` of the agent that forgets, under preference drift
+    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.2))  # of the served policy
     gate: Gate = Gate()
     guardrail: Guardrail = Guardrail()
-    rate: float = 100.0
-    seed: int = 0
+    rate: float = 100.0  # decisions per second of the simulator
+    seed: int = 0  # of everything random
 
     def __post_init__(self):
         counts = dict.fromkeys(("movies", "rank", "candidates", "first", "decisions"), checks.whole(1))

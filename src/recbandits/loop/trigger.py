@@ -16,23 +16,14 @@ OVERLAP = 60.0  # seconds before the end of the data of the serving model, for d
 
 
 class Plan(NamedTuple):
-    """A re-training that is due.
+    """A re-training that is due."""
 
-    Attributes:
-      name: of the run; another one for other data, another window or another model to go on from.
-      start: datetime in UTC, from which on decisions are read.
-      end: datetime in UTC, before which they are read.
-      snapshot: `Warehouse.snapshot` of that time.
-      serving: version that serves, to go on from.
-      new: decisions since the last verdict on a candidate.
-    """
-
-    name: str
-    start: datetime
-    end: datetime
-    snapshot: str
-    serving: str
-    new: int
+    name: str  # of the run; another one for other data, another window or another model to go on from
+    start: datetime  # in UTC, from which on decisions are read
+    end: datetime  # in UTC, before which they are read
+    snapshot: str  # `Warehouse.snapshot` of that time
+    serving: str  # version that serves, to go on from
+    new: int  # decisions since the last verdict on a candidate
 
 
 def due(
@@ -89,11 +80,7 @@ def span(
 def plan_now(platform: Platform, rule: Join) -> tuple[datetime, datetime, str]:
     """Plan a re-training that starts now, such as one that a schedule started without a plan.
 
-    Returns:
-      (start, end, version that serves).
-
-    Raises:
-      PlatformError: nothing serves yet.
+    It returns (start, end, version that serves), and raises PlatformError if nothing serves yet.
     """
     serving = serving_model(platform)
     if serving is None:
