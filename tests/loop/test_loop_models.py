@@ -44,7 +44,7 @@ def test_a_model_is_read_as_it_was_written(tmp_path):
     model = write_model(make_draft(tmp_path / "draft"), Model(tmp_path / "model", *FACTS))
     assert model == read_model(tmp_path / "model") == (tmp_path / "model", *FACTS)
     assert model.policy.is_dir()
-    assert model.agent.parent.is_dir()
+    assert (model.directory / "agent").is_dir()
 
 
 def test_a_model_is_written_to_a_mounted_bucket_that_refuses_permissions_and_times(tmp_path, monkeypatch):

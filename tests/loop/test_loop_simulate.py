@@ -8,7 +8,7 @@ import pytest
 
 from recbandits.data import synthetic
 from recbandits.loop.settings import Settings
-from recbandits.loop.simulate import Drift, Simulator
+from recbandits.loop.simulate import Simulator, linear_drift
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -216,8 +216,8 @@ def test_the_same_seed_gives_the_same_visits(users):
 
 
 def test_preferences_drift_evenly_from_their_start():
-    drift = Drift(START, 20)
-    assert [drift.at(START + timedelta(seconds=seconds)) for seconds in (-5, 0, 5, 20, 99)] == [0, 0, 0.25, 1, 1]
+    drift = linear_drift(START, 20)
+    assert [drift(START + timedelta(seconds=seconds)) for seconds in (-5, 0, 5, 20, 99)] == [0, 0, 0.25, 1, 1]
 
 
 def test_ratings_follow_the_current_drift(users):

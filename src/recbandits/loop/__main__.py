@@ -21,7 +21,7 @@ from recbandits.loop.deployment import deploy_loop, follow_loop, remove_loop, sh
 from recbandits.loop.live import Loop
 from recbandits.loop.page import GUARDRAIL, write_page
 from recbandits.loop.settings import Gate, Guardrail, Settings
-from recbandits.loop.simulate import Drift
+from recbandits.loop.simulate import linear_drift
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import LOGGERS
 from recbandits.platforms.protocol import PlatformError
@@ -96,11 +96,8 @@ def run(
 
     A `threading.Event` ends it early, and `show` is given lines of text; `main` describes the other arguments.
 
-    Returns:
-      Whether everything that was published is in the warehouse.
-
-    Raises:
-      PlatformError: a part does not start, the start-up pipeline failed, or something does not come back.
+    It returns whether everything that was published is in the warehouse. PlatformError says that a part does not start,
+    the start-up pipeline failed, or something does not come back.
     """
     start = last = line = time.monotonic()
     show("servers start, the first policy is trained")
@@ -136,7 +133,7 @@ def run(
             show(status_line(parts, loop.endpoint))
             shown, line = len(verdicts), last
         if drift and decided(verdicts) >= _DRIFT_AFTER:
-            loop.drift, drift = Drift(now, _DRIFT_SECONDS).at, False
+            loop.drift, drift = linear_drift(now, _DRIFT_SECONDS), False
             show("       preferences drift from now on")
         if rounds and decided(verdicts) >= rounds:
             settling = settling or last

@@ -29,7 +29,8 @@ class Experiment(NamedTuple):
 
 def serving_version(endpoint: Any) -> str | None:
     """Return the version with the largest share of the traffic; None where nothing is deployed."""
-    return _largest(endpoint.traffic_split)
+    shares = endpoint.traffic_split
+    return max(shares, key=shares.get, default=None)
 
 
 def deploy(
@@ -63,7 +64,8 @@ def deploy(
       PlatformError: the endpoint refused, as when the guardrail has changed the shares; what it serves then goes on.
     """
     shares = endpoint.traffic_split
-    serving, occasion = _largest(shares), "" if until is None else until.astimezone(UTC).isoformat()
+    serving = max(shares, key=shares.get, default=None)
+    occasion = "" if until is None else until.astimezone(UTC).isoformat()
     against, numbers = "", ()
     if judgement is not None:
         against = judgement.serving
@@ -118,10 +120,6 @@ def _refusal(version, judgement, expected, serving):
     if (judgement.candidate, judgement.serving) != (version, serving):
         return f"Refused: the judgement is of {judgement.candidate} against {judgement.serving}, not of these."
     return None if judgement.passed else judgement.why
-
-
-def _largest(shares):
-    return max(shares, key=shares.get, default=None)
 
 
 def verdict_of(

@@ -34,11 +34,9 @@ class Core(ABC):
         self.endpoint, self.warehouse, self.settings, self._overlap = endpoint, warehouse, settings, overlap
 
     def tick(self, now: datetime, least_new: int | None = None) -> list[Verdict | Run]:
-        """Do what is due at a time: guard, then re-train.
+        """Do what is due at a time, an aware datetime: guard, then re-train if `least_new` decisions are new.
 
-        Args:
-          now: aware datetime.
-          least_new: new decisions that are enough to re-train; None for those of the settings.
+        None is the number of the settings.
 
         Returns:
           The guardrail's `Verdict`, and that on a candidate or the `Run` that will give one; nothing where none is due.
@@ -79,14 +77,8 @@ class Core(ABC):
 class PipelineCore(Core):
     """A loop that learns, judges and deploys by the re-training pipeline of a platform, one run at a time.
 
-    A run that failed three times is abandoned until as much again is new.
-
-    Args:
-      platform: `Platform`
-      endpoint: `platforms.endpoints.Endpoint`
-      settings: `Settings`
-      features: directory or gs:// URI with the `Features` of the policies.
-      topic: full name of the topic where the endpoint logs; empty for where it does.
+    A run that failed three times is abandoned until as much again is new. `features` and `topic` are as of
+    `steps.re_training_parameters`.
     """
 
     template = TEMPLATES / "re_training.yaml"

@@ -91,9 +91,6 @@ def remove_loop(config: Config) -> None:
     """Remove what runs or is billed by the hour: schedules, pipeline runs, functions, topics and the endpoint.
 
     Data stay: the warehouse, the models, the bucket. `platform.clean_up` removes them as well.
-
-    Raises:
-      PlatformError: as `deploy_loop`.
     """
     platform = _platform(config)
     for name in SCHEDULES:
@@ -112,8 +109,7 @@ def remove_loop(config: Config) -> None:
 def follow_loop(config: Config, stop: threading.Event, show: Callable = print) -> None:
     """Show lines of text about a deployed loop until a `threading.Event` is set; the loop itself goes on.
 
-    Raises:
-      PlatformError: as `deploy_loop`, or the start-up pipeline failed.
+    PlatformError says that the start-up pipeline failed.
     """
     platform, shown = _platform(config), 0
     while not stop.is_set():

@@ -55,20 +55,18 @@ def guard(
 
     Args:
       endpoint: `platforms.endpoints.Endpoint`
-      warehouse: `Warehouse`
+      warehouse: of the verdicts, decisions and rewards.
       now: aware datetime; decisions count once their window has closed.
       rule: `settings.Join`
-      guardrail: `Guardrail`
+      guardrail: `settings.Guardrail`
       policies: function from version to `ServedPolicy`, or None for one that cannot be loaded, whose predictions reduce
         the variance; each decision is then read, where otherwise sums by user are. None for no reduction.
 
     Returns:
-      `Verdict`, "ramped", "promoted", "rolled back" or "withdrawn", which is in the warehouse already; None where there
-      is nothing to decide.
+      `Verdict`, "ramped", "promoted", "rolled back" or "withdrawn", which is in the warehouse already; or None.
 
     Raises:
-      PlatformError: the warehouse or the endpoint does not answer, or another process changed the shares
-        meanwhile; the next look decides.
+      PlatformError: no answer, or another process changed the shares meanwhile; the next look decides.
     """
     shares = endpoint.traffic_split
     experiment = canary.experiment(shares, warehouse.verdicts()) if sum(map(bool, shares.values())) == 2 else None

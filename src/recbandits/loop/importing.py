@@ -49,7 +49,6 @@ def import_log(warehouse: Warehouse, interactions: pa.Table, rewards: pa.Table) 
 
     Raises:
       ValueError: no decision, or a row makes no record.
-      PlatformError: of the warehouse.
     """
     decisions, reports = (from_table(interactions, Interaction), from_table(rewards, Reward))
     if not decisions:
@@ -71,12 +70,7 @@ def simulate_log(
 
     The decisions come evenly within some seconds from the aware datetime `start`. The same arguments give the same log.
     Other arguments give other event ids, so that no decision gets the reward of another one.
-
-    Returns:
-      (table of `Interaction`s, table of `Reward`s)
-
-    Raises:
-      ValueError: n below 1, or seconds that are not positive.
+    They are a table of `Interaction`s and one of `Reward`s. ValueError for n or seconds that are not positive.
     """
     if not (n >= 1 and seconds > 0):
         raise ValueError(f"n must be at least 1 and seconds positive, got {n} and {seconds}")

@@ -42,12 +42,12 @@ def ingest(
     decisions are held out is a matter of their ids: a decision is always held out, or never.
 
     Args:
-      warehouse: `Warehouse`
+      warehouse: of the decisions and rewards.
       start: datetime with a zone; decisions from then on.
       end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still get reports.
       rule: `settings.Join`
-      features: `Features` with which the policy learns and serves; decisions among items that they do not know, and on
-        contexts that they cannot encode, are quarantined.
+      features: of the policy; decisions among items that they do not know, and on contexts that they cannot encode, are
+        quarantined.
       directory: for the dataset, made if missing; a dataset that is there is replaced.
       holdout: share in [0, 1) that the learner does not see.
       titles: dict from item id to title, for the policy; None for none.
@@ -87,11 +87,7 @@ def ingest(
 
 
 def read_manifest(directory: str | Path) -> dict:
-    """Read the manifest of a dataset and verify the digests of its files.
-
-    Raises:
-      ValueError: the directory holds no complete dataset, or a damaged one.
-    """
+    """Read the manifest of a dataset and verify the digests of its files; ValueError for no complete dataset."""
     directory = Path(directory)
     if not (directory / MANIFEST).is_file():
         raise ValueError(f"{directory.name} must be the directory of a complete dataset, it has no {MANIFEST}")

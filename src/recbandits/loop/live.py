@@ -32,21 +32,10 @@ _POLL = 0.1  # seconds between two looks
 class Loop:
     """One loop on this machine; as a context, it ends the processes that it started.
 
-    Args:
-      config: Config; the loop's own differs from it in the artifacts directory alone.
-      settings: `Settings`; its rate is of visits.
-
-    Attributes:
-      directory: `pathlib.Path` of all that it makes, `loop` below the artifacts directory.
-      config: of the loop.
-      platform: `LocalPlatform`
-      models: directory of all models that were trained, by version.
-      endpoint: `LocalEndpoint`
-      drift: function from a time to the degree of the preference drift; it may be replaced at any time.
-      users: `SimulatedUsers`, as all that follow once `prepare` was called.
-      topics: dict from "interactions" and "rewards" to the full name of the topic.
-      core: `PipelineCore`
-      simulator: `Simulator` of the visits.
+    Its configuration differs from the one that is given in the artifacts directory alone, which is `directory` and has
+    all that it makes; its rate is of visits. `models` is the directory of the models that were trained, by version.
+    `drift`, a function from a time to the degree of the preference drift, may be replaced at any time. After `prepare`
+    there are also `users`, `topics` (dict from "interactions" and "rewards" to the full name), `core` and `simulator`.
     """
 
     def __init__(self, config: Config, settings: Settings):
@@ -131,8 +120,7 @@ class Loop:
     def drain(self, patience: float = _DRAIN) -> bool:
         """End visits and training, and wait so many seconds until all that was published is in the warehouse.
 
-        Returns:
-          Whether it is there; dead letters are not.
+        It returns whether it is there; dead letters are not.
         """
         self._stop_work()
         deadline = time.monotonic() + patience

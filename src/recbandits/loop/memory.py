@@ -53,11 +53,8 @@ class MemoryEndpoint(SplitEndpoint):
     ) -> tuple[np.ndarray, ...]:
         """Decide for visitors, each by the version that the traffic split gives them.
 
-        Args:
-          user_ids: text [n]; None for a visitor without an id, who gets any version, by the shares.
-          context: DataFrame [n] of raw columns.
-          candidates: ids [n, k].
-          draws: uniform draws, float [n] in [0, 1).
+        There are n user ids, None for a visitor without one, who gets any version, by the shares; raw columns of n
+        requests; ids of candidates [n, k]; and uniform draws, float [n] in [0, 1).
 
         Returns:
           (versions object [n], probabilities float [n, k], actions int [n]).
@@ -74,30 +71,18 @@ class MemoryEndpoint(SplitEndpoint):
 
 
 class MemoryModel(NamedTuple):
-    """A policy, the agent that learns on, and the end of its data, aware datetime."""
+    """The version of a policy, the policy, the agent that learns on, and the end of its data, aware datetime."""
 
+    version: str
     policy: ServedPolicy
     agent: Any
     until: datetime
-
-    @property
-    def version(self) -> str:
-        """Of the policy."""
-        return self.policy.version
 
 
 class MemoryCore(Core):
     """A loop that learns, judges and deploys in this process, at once.
 
-    Args:
-      warehouse: `Warehouse`
-      features: `Features` of the policies.
-      settings: `Settings`
-      overlap: seconds, as for `trigger.span`.
-
-    Attributes:
-      endpoint: `MemoryEndpoint`
-      models: dict from version to `MemoryModel`.
+    Its policies read the `Features`; `models` is a dict from version to `MemoryModel`.
     """
 
     def __init__(self, warehouse: Warehouse, features: Features, settings: Settings, overlap: float = OVERLAP):
@@ -116,12 +101,9 @@ class MemoryCore(Core):
     def train(
         self, start: datetime, end: datetime, change: Callable[[Log], Log] | None = None
     ) -> tuple[MemoryModel, Log]:
-        """Train on decisions of a window of time, going on from what serves.
+        """Train on decisions of a window of time, between aware datetimes, going on from what serves.
 
-        Args:
-          start: aware datetime.
-          end: aware datetime.
-          change: function from the `Log` that the learner should get to the one that it gets; None for none.
+        The learner gets the `Log` that the function `change` makes of its own.
 
         Returns:
           (`MemoryModel`, the candidate; `Log` of the held-out decisions).
@@ -145,7 +127,7 @@ class MemoryCore(Core):
         finally:
             tf.config.run_functions_eagerly(eager)
         policy = serve_in_memory(agent.model.scorer(), self._features, self.settings.exploration)
-        return MemoryModel(policy, agent, end), log.take(np.flatnonzero(held_out))
+        return MemoryModel(policy.version, policy, agent, end), log.take(np.flatnonzero(held_out))
 
     def judge(self, candidate: MemoryModel, held_out: Log) -> Judgement:
         """Return the `Judgement` of a `MemoryModel` against what serves."""
@@ -156,7 +138,7 @@ class MemoryCore(Core):
     def deploy(self, candidate: MemoryModel, judgement: Judgement | None, now: datetime) -> Verdict:
         """Deploy a `MemoryModel` if it passed the gate; write the `Verdict` to the warehouse and return it."""
         expected, share = serving_version(self.endpoint), self.settings.guardrail.canary
-        policy, version, until = candidate.policy, candidate.version, candidate.until
+        version, policy, _, until = candidate
         verdict = deploy(self.endpoint, policy, version, judgement, expected, share, now, until)
         self.models.setdefault(version, candidate)
         self.warehouse.write([verdict])

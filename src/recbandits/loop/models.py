@@ -32,11 +32,6 @@ class Model(NamedTuple):
         """Directory of the policy."""
         return self.directory / POLICY
 
-    @property
-    def agent(self) -> Path:
-        """Path of the agent's checkpoint, as `tf.train.Checkpoint.read` takes it."""
-        return self.directory / AGENT / "checkpoint"
-
 
 def read_model(directory: str | Path) -> Model:
     """Read the `Model` in a directory; ValueError where there is no complete one."""
@@ -61,9 +56,7 @@ def write_model(draft: str | Path, model: Model) -> Model:
     A model that is there is replaced. A process that is killed meanwhile leaves none rather than a part of one:
     `model.json`, which makes a directory a model, is removed first and written last. Files are copied one by one: a
     bucket that is mounted as a directory cannot rename a folder.
-
-    Raises:
-      ValueError: the directory holds something that is no part of a model.
+    ValueError says that the directory holds something that is no part of a model.
     """
     directory = model.directory
     directory.mkdir(parents=True, exist_ok=True)

@@ -42,11 +42,8 @@ def propensities(decisions: pa.Table, policies: dict | None = None, floor: float
     propensities that would be found with probability 0.8. There is none where an error by a half would not be found, or
     where the mean cannot vary, as with a uniform policy.
 
-    Args:
-      decisions: pyarrow.Table of `Warehouse.decisions`.
-      policies: dict from version to `ServedPolicy`, with which propensities are computed anew, and the variance, of the
-        decisions among items that it knows; None for not.
-      floor: propensity up to which a decision counts as rare.
+    With `policies`, a dict from version to `ServedPolicy`, propensities and variance are computed anew for decisions
+    among items that the policy knows. A decision counts as rare up to the propensity `floor`.
 
     Returns:
       DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p); low and high, its 99.9 % interval,
@@ -76,11 +73,8 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
     2020, "Statistical properties of the population stability index"); what exceeds its 95 % quantile is no chance. The
     prequential error is that of predictions made before the reward was known: (reward - score)^2 of the logged action.
 
-    Args:
-      decisions: pyarrow.Table of `Warehouse.decisions`.
-      edges: list of aware datetimes, the bounds of the periods, such as rounds; a period without decisions is left out.
-      policies: dict from version to `ServedPolicy`, whose scores are the predictions where it knows the items; None for
-        no errors.
+    Periods, such as rounds, are bounded by aware datetimes, `edges`; one without decisions is left out. The predictions
+    are the scores of the policies, a dict from version to `ServedPolicy`, where these know the items.
 
     Returns:
       DataFrame, one row a period: start, end, decisions; reward with low and high (mean and 95 % interval); psi_reward
@@ -105,10 +99,8 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
 def joins(decisions: pa.Table, edges: Sequence[datetime], expected: float = 0.2) -> pd.DataFrame:
     """Measure the delay of rewards, and the share of decisions that never get one.
 
-    Args:
-      decisions: pyarrow.Table of `Warehouse.decisions`, whose window has closed.
-      edges: as for `drift`.
-      expected: share of decisions without a reward that is no reason to worry.
+    The window of the decisions has closed, and `edges` are as for `drift`. A share without a reward up to `expected` is
+    no reason to worry.
 
     Returns:
       DataFrame, one row a period: start, end, decisions; missing (share without a reward) with low and high, its 95 %
@@ -132,16 +124,11 @@ def compare_windows(
 ) -> tuple[dict[str, float], list[str]]:
     """Apply all monitors to a window of time; drift is that from the window of the same length before it.
 
-    Args:
-      warehouse: `Warehouse`
-      start: aware datetime, start of the window.
-      end: aware datetime, its end; the time to report rewards is over.
-      rule: `settings.Join`
-      policies: as for `propensities` and `drift`.
+    The window is between aware datetimes, of which the later one is at least the time to report rewards ago. Names of
+    the numbers are those of the columns; those of propensities end with the version.
 
     Returns:
-      (dict from name to number, list of the alarms' sentences). Names are those of the columns; those of propensities
-      end with the version.
+      (dict from name to number, list of the alarms' sentences).
     """
     edges = [start - (end - start), start, end]
     decisions = warehouse.decisions(edges[0], end, **vars(rule))

@@ -105,12 +105,7 @@ def true_values(
 ) -> pd.DataFrame:
     """Compute the expected rewards of the policies that served, on the same visits in every round.
 
-    Args:
-      users: `SimulatedUsers`
-      policies: dict from version to `ServedPolicy`.
-      rounds: DataFrame of `rounds_of`.
-      visits: of `SimulatedUsers.visits`.
-      drift: function from a time to the degree of the preference drift, in [0, 1].
+    There are `policies` by version, the table of `rounds_of`, and a function from a time to the degree of the drift.
 
     Returns:
       DataFrame, one row for each round and learner: round, drift (at the end of the round), learner ("learning": what

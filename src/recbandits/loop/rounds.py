@@ -26,20 +26,13 @@ from recbandits.records import Log, Verdict
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _LOOKS, _VISITS = (4, 4000)  # of the guardrail in a span of traffic; visits on which all policies are valued
 _VISITORS, _ARMS, _RATINGS = range(3)  # streams of random numbers, so that all learners meet the same
-_NUMBERS = ("difference", "low", "high", "effective_sample_size")
 LEARNERS = ("learning", "forgetting", "frozen")
 
 
 class Loop(MemoryCore):
-    """One learner's loop.
+    """One learner's loop, by default with the default settings, on a virtual clock, `now`.
 
-    Args:
-      users: `SimulatedUsers`
-      settings: `Settings`; None for the defaults.
-      seed: of everything random; learners with one seed meet the same visits and uniform draws.
-
-    Attributes:
-      now: datetime of the virtual clock.
+    The seed is of everything random; learners with one seed meet the same visits and uniform draws.
     """
 
     def __init__(self, users: SimulatedUsers, settings: Settings | None = None, seed: int = 0):
@@ -57,12 +50,9 @@ class Loop(MemoryCore):
         return self.release(self.learn()[0], None)
 
     def serve(self, drift: float = 0.0, decider: Any = None, logged: bool = True) -> tuple[float, list[Verdict]]:
-        """Serve a span of traffic; the guardrail looks during and after it.
+        """Serve a span of traffic with a preference drift in [0, 1]; the guardrail looks during and after it.
 
-        Args:
-          drift: preference drift, in [0, 1].
-          decider: whose `decide` is called in place of the endpoint's, such as one with a fault; None for none.
-          logged: False where no log is needed.
+        A `decider`, such as one with a fault, decides in place of the endpoint. The span may stay out of the log.
 
         Returns:
           (mean expected reward of the decisions, list of the guardrail's `Verdict`s).
@@ -133,9 +123,9 @@ def run_rounds(
     """Run the loop with several learners, who meet the same visits and uniform draws.
 
     Args:
-      users: `SimulatedUsers`
+      users: who visit.
       rounds: number of re-trainings.
-      settings: `Settings`; None for the defaults.
+      settings: None for the defaults.
       seeds: of the runs.
       learners: some of `LEARNERS`: "learning" remembers everything, "forgetting" gives the past less and less weight,
         "frozen" keeps the first policy.
@@ -144,10 +134,9 @@ def run_rounds(
     Returns:
       DataFrame, one row for each seed, learner and round (0 for the traffic before the first re-training): drift; value
       (expected reward of the policy that serves at the end of the span, on `_VISITS` visits that are the same for all);
-      earned (mean expected reward of the decisions of the span); oracle and uniform (on those visits); decisions;
-      version that serves; gate (kind of the verdict on the re-training before, None where a canary was waiting) with
-      why, difference, low, high and effective_sample_size; guard (kind of the guardrail's last verdict in the span, or
-      None).
+      earned (mean expected reward of the decisions of the span); oracle and uniform (on those visits); version that
+      serves; gate (kind of the verdict on the re-training before, None where a canary was waiting); guard (kind of the
+      guardrail's last verdict in the span, or None).
     """
     settings = Settings(STARS) if settings is None else settings
     drift = np.zeros(rounds + 1) if drift is None else np.asarray(drift, float)
@@ -179,19 +168,14 @@ def _run(users, settings, seed, learner, drift, visits):
             "earned": reward,
             "oracle": users.oracle_value(visits, degree).mean(),
             "uniform": users.uniform_value(visits, degree).mean(),
-            "decisions": settings.decisions,
             "version": serving.version,
             "gate": getattr(verdict, "kind", None),
-            **{name: getattr(verdict, name, None) for name in ("why", *_NUMBERS)},
             "guard": verdicts[-1].kind if verdicts else None,
         }
 
 
 def by_learner(runs: pd.DataFrame) -> pd.DataFrame:
-    """Average expected rewards over seeds, with 95 % intervals (Student's t), for `plots.loop.rewards`.
-
-    Args:
-      runs: DataFrame of `run_rounds`.
+    """Average expected rewards of `run_rounds` over seeds, with 95 % intervals (Student's t), for `plots.loop.rewards`.
 
     Returns:
       DataFrame, one row for each round and learner, oracle and uniform among them: round, drift, learner, value, low
@@ -205,12 +189,9 @@ def by_learner(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain(runs: pd.DataFrame, learner: str = "learning", against: str | None = None) -> Interval:
-    """Estimate how much better the last served policy of a learner is than its first, or than another learner's last.
+    """Estimate how much better the last served policy of a learner of `run_rounds` is than its first.
 
-    Args:
-      runs: DataFrame of `run_rounds`.
-      learner: whose.
-      against: learner to compare with; None for its own first policy.
+    With `against` it is compared with the last one of that learner.
 
     Returns:
       `Interval` of the mean difference over seeds, in units of the reward: 95 %, Student's t.

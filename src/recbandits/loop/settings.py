@@ -19,25 +19,16 @@ class Join:
     is, it has a default reward. Where reports are missing at random, for all actions alike, a default scales all
     differences by the share of decisions that have a report, and changes no order.
 
-    Attributes:
-      window: seconds, positive.
-      lowest: smallest reward that is possible; a decision with a smaller one is quarantined for every reader.
-      highest: largest reward, above `lowest`; likewise.
-      default: reward of a decision without a report, in [lowest, highest]; None leaves such decisions out.
-      take: rule for several reports of one decision, one of `records.REPORT_RULES`: "first", "last", "sum", "max".
-      skew: seconds, 0 or more, by which a report may be from before its decision: clocks of clients are behind those of
-        servers at times.
-
-    Raises:
-      ValueError: a field that is not as above.
+    Decisions with a reward outside [lowest, highest] are quarantined for every reader. One of several reports of a
+    decision is taken, or their sum, by one of `records.REPORT_RULES`. `skew` is for clients whose clocks are behind.
     """
 
-    window: float
-    lowest: float
-    highest: float
-    default: float | None = None
-    take: str = "first"
-    skew: float = 1.0
+    window: float  # seconds, positive
+    lowest: float  # smallest reward that is possible
+    highest: float  # largest one, above `lowest`
+    default: float | None = None  # of a decision without a report, in [lowest, highest]; None leaves such decisions out
+    take: str = "first"  # or "last", "sum", "max"
+    skew: float = 1.0  # seconds, 0 or more, by which a report may be from before its decision
 
     def __post_init__(self):
         checks.check_fields(self, window=checks.POSITIVE, lowest=checks.FINITE, highest=checks.FINITE)

@@ -9,9 +9,9 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,30 +22,18 @@ _AGAIN = 0.2  # seconds until reports that were not taken are tried again
 _BATCH = 1000  # rewards published at once
 
 
-class Drift(NamedTuple):
-    """Preference drift: none before `start`, complete `seconds` later."""
-
-    start: datetime
-    seconds: float
-
-    def at(self, time: datetime) -> float:
-        """Return the degree of the drift at a time, in [0, 1]."""
-        return min(max((time - self.start).total_seconds() / self.seconds, 0.0), 1.0)
+def linear_drift(start: datetime, seconds: float) -> Callable[[datetime], float]:
+    """Return the function from a time to the degree of a preference drift: 0 before `start`, 1 some seconds later."""
+    return lambda time: min(max((time - start).total_seconds() / seconds, 0.0), 1.0)
 
 
 class Simulator:
     """Visits of an endpoint.
 
-    Args:
-      users: `SimulatedUsers`
-      endpoint: has `predict(instances)`, as every `Endpoint`; any error means that the visits were not answered.
-      publisher: has `send(records)`, which returns when a list of `Reward` is delivered, and raises if it may not be.
-      rate: requests per second.
-      seed: of the visits and the ratings.
-      clock: function that returns the time, aware.
-      instances: visits in one request.
-      candidates: items of each visit.
-      drift: function from a time to the degree of the preference drift, in [0, 1].
+    The endpoint gets `rate` requests per second, each of so many instances, which are visits; any error means that they
+    were not answered. The publisher has `send(records)`, which returns when a list of `Reward` is delivered, and raises
+    if it may not be. The clock, by default the time of day, returns an aware datetime, and `drift` is a function from
+    that to the degree of the preference drift, in [0, 1].
 
     Attributes:
       counts: Counter of visits = answered + unanswered, of missed visits (the endpoint was too slow for the rate), and

@@ -36,24 +36,15 @@ _SHARE = checks.Rule("in [0, 1)", lambda value: 0 <= value < 1)
 class SimulatedUsers:
     """Users whose preferences are known, unlike those of a real recommender.
 
-    Methods take users as rows of `user_ids`, and movies as rows of `item_ids`.
-
-    Attributes:
-      model: `Factorization` of the ratings: the truth. Its factors are ordered by how much of the ratings they explain.
-      titles: tuple of the movies' titles, in the order of `item_ids`.
-      never: share of decisions that are never reported on, for every action, in [0, 1).
-      twice: share of the reported ones that are reported on again later, in [0, 1].
-      delay: mean seconds from a decision to its report, positive.
-
-    Raises:
-      ValueError: a setting outside its range, or another number of titles than movies.
+    Methods take users as rows of `user_ids`, and movies as rows of `item_ids`. The factors of the truth are ordered by
+    how much of the ratings they explain.
     """
 
-    model: Factorization
-    titles: tuple
-    never: float = 0.1
-    twice: float = 0.05
-    delay: float = 1.0
+    model: Factorization  # of the ratings: the truth
+    titles: tuple  # of the movies, in the order of `item_ids`
+    never: float = 0.1  # share of decisions that are never reported on, for every action, in [0, 1)
+    twice: float = 0.05  # share of the reported ones that are reported on again later, in [0, 1]
+    delay: float = 1.0  # mean seconds from a decision to its report, positive
 
     def __post_init__(self):
         checks.check_fields(self, never=_SHARE, twice=checks.PROBABILITY, delay=checks.POSITIVE)
@@ -64,8 +55,7 @@ class SimulatedUsers:
     def of(cls, settings: Settings, data: MovieLens) -> "SimulatedUsers":
         """Make the simulated users of a loop: all users of MovieLens, and the movies with the most ratings.
 
-        Raises:
-          ValueError: fewer movies than the rank, or more than there are.
+        ValueError for fewer movies than the rank, or more than there are.
         """
         count = data.ratings["movie_id"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
         expected = f"from the rank, {settings.rank}, to the number of rated movies, {len(count)}"
@@ -126,11 +116,7 @@ class SimulatedUsers:
     def visits(self, n: int, rng: np.random.Generator, candidates: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """Draw n visits: a user and different candidates in random order for each.
 
-        Returns:
-          (users int64 [n], items int64 [n, candidates]), rows.
-
-        Raises:
-          ValueError: more candidates than movies.
+        They are rows: users int64 [n], items int64 [n, candidates]. ValueError for more candidates than movies.
         """
         count = len(self.item_ids)
         checks.require(1 <= candidates <= count, "candidates", f"in [1, {count}]", candidates)

@@ -104,12 +104,9 @@ def re_training_parameters(
 ) -> dict:
     """Return the parameters of the re-training pipeline, dict from input to value.
 
-    Args:
-      config: Config
-      settings: `Settings`
-      features: directory or gs:// URI with the `Features` of the policies, and perhaps `titles.json`.
-      plan: `loop.trigger.Plan`; None for one that the run makes when it begins, as those of a schedule of Vertex AI do.
-      topic: full name of the topic where the endpoint is to log; empty for where it does.
+    The directory or gs:// URI `features` has the `Features` of the policies, and perhaps `titles.json`. Without a plan
+    the run makes one when it begins, as those of a schedule of Vertex AI do. `topic` is the full name of the topic
+    where the endpoint is to log; empty for where it does.
     """
     planned = {"start": plan.start.isoformat(), "end": plan.end.isoformat()} if plan else {}
     planned |= {"serving": plan.serving, "snapshot": plan.snapshot} if plan else {}

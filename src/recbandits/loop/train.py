@@ -39,18 +39,16 @@ def train(
     Args:
       dataset: directory that `ingest` wrote.
       model_dir: directory for the model, as `models` describes it.
-      parameters: `LinUCB`. Its `gamma` is the weight of all earlier events at each training.
-      exploration: `Exploration` with which the policy is to serve.
+      parameters: of the agent. Its `gamma` is the weight of all earlier events at each training.
+      exploration: with which the policy is to serve.
       serving: directory of the parent; None for none.
       seed: of the agent's draws; what it learns does not depend on it.
 
     Returns:
-      dict of version, parent, new (events learnt now) and learnt (in all). Without a new event the version is the
-      parent's.
+      dict of version, which without a new event is the parent's, parent, new (events learnt now) and learnt (in all).
 
     Raises:
-      ValueError: a dataset or a parent that is not complete, features that are not those of the parent, or no event to
-        learn from.
+      ValueError: an incomplete dataset or parent, other features than those of the parent, or no event to learn from.
     """
     manifest, parent = (read_manifest(dataset), None if serving is None else read_model(serving))
     features, until, new = Features.load(dataset), datetime.fromisoformat(manifest["end"]), 0
@@ -60,7 +58,8 @@ def train(
         if Path(dataset, FEATURES).read_bytes() != (parent.policy / FEATURES).read_bytes():
             expected = f"those of {parent.version}, the model to go on from"
             raise ValueError(f"the features of the dataset must be {expected}, they are others")
-        tf.train.Checkpoint(agent=agent).read(str(parent.agent)).assert_existing_objects_matched().expect_partial()
+        read = tf.train.Checkpoint(agent=agent).read(str(parent.directory / AGENT / "checkpoint"))
+        read.assert_existing_objects_matched().expect_partial()
     if manifest["decisions"] > manifest["held_out"]:
         new = learn(agent, read_examples(find_records(dataset, TRAIN)))
     if new:
