@@ -66,9 +66,9 @@ def deploy(
     shares = endpoint.traffic_split
     serving = max(shares, key=shares.get, default=None)
     occasion = "" if until is None else until.astimezone(UTC).isoformat()
-    against, numbers = "", ()
+    against = "" if judgement is None else judgement.serving
+    numbers: tuple[float | None, ...] = ()
     if judgement is not None:
-        against = judgement.serving
         numbers = judgement.difference, judgement.low, judgement.high, judgement.effective_sample_size
     if version in shares and version != against:
         why = f"It is deployed already and has {shares[version]} % of the traffic: nothing to do."

@@ -183,16 +183,15 @@ def evaluator(
     from pathlib import Path
 
     from recbandits.loop.gate import judge
-    from recbandits.loop.models import POLICY
+    from recbandits.loop.models import POLICY, read_model
     from recbandits.loop.settings import Gate
     from recbandits.loop.steps import models_of, platform_of
 
-    policies = (directory / POLICY for directory in (Path(model.path), models_of(platform_of(config).config) / serving))
-    judgement = judge(dataset.path, *policies, Gate(**gate))
+    serving_policy = models_of(platform_of(config).config) / serving / POLICY
+    judgement = judge(dataset.path, read_model(model.path).policy, serving_policy, Gate(**gate))
     Path(report.path).write_text(judgement.html(), encoding="utf-8")
-    names = ("difference", "low", "high", "effective_sample_size")
     metrics.log_metric("passed", int(judgement.passed))
-    for name in names:
+    for name in ("difference", "low", "high", "effective_sample_size"):
         if (value := getattr(judgement, name)) is not None:
             metrics.log_metric(name, value)
     return judgement.to_json()

@@ -102,14 +102,14 @@ def collect_evidence(
     versions = experiment.newest, experiment.other
     predictors = [policy for policy in map(policies, versions) if policy is not None] if policies else []
     if predictors:
-        sides = _sides_of_decisions(warehouse.decisions(*span, **vars(rule)), versions, predictors)
+        rewards, users, covariates = _sides_of_decisions(warehouse.decisions(*span, **vars(rule)), versions, predictors)
     else:
-        sides = _sides_of_sums(warehouse.by_user(*span, **vars(rule)), versions)
-    return compare(*sides, experiment, guardrail)
+        rewards, users, covariates = _sides_of_sums(warehouse.by_user(*span, **vars(rule)), versions)
+    return compare(rewards, users, covariates, experiment, guardrail)
 
 
 def compare(
-    rewards: Sequence[np.ndarray], users: Any, covariates: Any, experiment: Experiment, guardrail: Guardrail
+    rewards: tuple[np.ndarray, np.ndarray], users: Any, covariates: Any, experiment: Experiment, guardrail: Guardrail
 ) -> Evidence:
     """Compute the `Evidence` from the decisions of both sides, the newest first.
 

@@ -65,7 +65,7 @@ def train(
     if new:
         learnt = len(agent.learned_events.numpy())
         summary = TrainingSummary(f"{learnt:,} logged decisions", "LinUCB", vars(parameters))
-        options = {"exploration": exploration, "titles": titles_of(dataset), "summary": summary}
+        options: dict[str, Any] = {"exploration": exploration, "titles": titles_of(dataset), "summary": summary}
         with tempfile.TemporaryDirectory() as draft:
             tf.train.Checkpoint(agent=agent).write(str(Path(draft, AGENT, "checkpoint")))
             version = load(export(agent.policy, Path(draft, POLICY), features, **options)).version
