@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from true_policies import policy
 
-from recbandits.exploration import invert_cdf
 from recbandits.loop.gate import probabilities_of
 from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, run_rounds
 from recbandits.loop.settings import Guardrail, Settings
@@ -87,20 +86,6 @@ def test_a_candidate_that_learnt_from_poisoned_rewards_is_stopped_by_the_gate(us
     assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"
 
 
-class Broken:
-    """An endpoint in which one version decides by another policy."""
-
-    def __init__(self, endpoint, version, policy):
-        self._endpoint, self._version, self._policy = endpoint, version, policy
-
-    def decide(self, user_ids, context, candidates, draws):
-        versions, probabilities, _ = self._endpoint.decide(user_ids, context, candidates, draws)
-        rows = versions == self._version
-        scores = self._policy.scores(context[rows], candidates[rows])
-        probabilities[rows] = self._policy.exploration.probabilities(scores)
-        return versions, probabilities, invert_cdf(probabilities, draws)
-
-
 def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(users):
     """It passed the gate, was promoted, and then decides the opposite, as by features that were mixed up."""
     loop = Loop(users, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, holdback=20, least=50, most=500)))
@@ -110,9 +95,9 @@ def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(users)
     assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"
     _, verdicts = loop.serve()
     assert [verdict.kind for verdict in verdicts][-1] == "promoted"
-    bad = Broken(loop.endpoint, candidate.policy.version, policy(users, -5.0))
+    loop.endpoint.policies[candidate.version] = policy(users, -5.0)
     for _ in range(5):
-        _, verdicts = loop.serve(decider=bad)
+        _, verdicts = loop.serve()
         if verdicts:
             break
     assert [(verdict.kind, verdict.version, verdict.against) for verdict in verdicts] == [

@@ -36,13 +36,8 @@ class Core(ABC):
     def tick(self, now: datetime, least_new: int | None = None) -> list[Verdict | Run]:
         """Do what is due at a time, an aware datetime: guard, then re-train if `least_new` decisions are new.
 
-        None is the number of the settings.
-
-        Returns:
-          The guardrail's `Verdict`, and that on a candidate or the `Run` that will give one; nothing where none is due.
-
-        Raises:
-          PlatformError: the warehouse or the endpoint does not answer; the next tick decides.
+        None is the number of the settings. The list has the guardrail's `Verdict`, and that on a candidate or the `Run`
+        that will give one. PlatformError says that the warehouse or the endpoint does not answer.
         """
         results = [self.guard(now), self.retrain(now, least_new)]
         return [result for result in results if result is not None]

@@ -43,12 +43,8 @@ def read_log(directory: str | Path) -> tuple[pa.Table, ...]:
 def import_log(warehouse: Warehouse, interactions: pa.Table, rewards: pa.Table) -> dict:
     """Write decisions, at least one, and their rewards to the warehouse; doing it again has no further effect.
 
-    Returns:
-      dict of decisions and rewards (rows), written (rows that are new to the warehouse), start and end (ISO 8601; of
-      the first decision, and just after the last one).
-
-    Raises:
-      ValueError: no decision, or a row makes no record.
+    The dict has decisions and rewards (rows), written (rows that are new to the warehouse), start and end (ISO 8601; of
+    the first decision, and just after the last one). ValueError for no decision, or a row that makes no record.
     """
     decisions, reports = (from_table(interactions, Interaction), from_table(rewards, Reward))
     if not decisions:

@@ -60,7 +60,6 @@ def ingest(
 
     Raises:
       ValueError: a share that is none, or no decision to learn from.
-      PlatformError: of the warehouse.
     """
     require(0 <= holdout < 1, "holdout", "in [0, 1)", holdout)
     window = {"start": start.isoformat(), "end": end.isoformat()}

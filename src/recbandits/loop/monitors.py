@@ -29,7 +29,7 @@ _QUANTILE = stats.norm.ppf((1 + _LEVEL) / 2)
 _LARGE = 0.1  # population stability index above which a shift is commonly called moderate
 
 
-def propensities(decisions: pa.Table, policies: dict | None = None, floor: float = 0.001) -> pd.DataFrame:
+def propensities(decisions: pa.Table, policies: dict | None = None) -> pd.DataFrame:
     """Check the logged propensities of each version of the policy.
 
     The mean of 1 / (k p), with k candidates and propensity p of the logged action, is 1 where every candidate has a
@@ -43,13 +43,12 @@ def propensities(decisions: pa.Table, policies: dict | None = None, floor: float
     where the mean cannot vary, as with a uniform policy.
 
     With `policies`, a dict from version to `ServedPolicy`, propensities and variance are computed anew for decisions
-    among items that the policy knows. A decision counts as rare up to the propensity `floor`.
+    among items that the policy knows.
 
     Returns:
       DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p); low and high, its 99.9 % interval,
-      exact with the policy and estimated without; smallest (propensity); at_floor (share of decisions with at most
-      `floor`); differing (share whose propensity is not what the policy gives, NaN without the policy); power, a
-      sentence; alarm.
+      exact with the policy and estimated without; smallest (propensity); differing (share of the decisions whose
+      propensity is not what the policy gives, NaN without the policy); power, a sentence; alarm.
     """
     rows = {}
     for version in pc.unique(decisions["policy_version"]).to_pylist():
@@ -57,9 +56,9 @@ def propensities(decisions: pa.Table, policies: dict | None = None, floor: float
         ratio = direct_method(1 / log.mask.sum(axis=1) / log.propensity)
         row = {"decisions": len(log), "ratio": ratio.value}
         row["low"], row["high"], row["differing"] = _check_propensities(log, (policies or {}).get(version), ratio)
-        row |= {"smallest": log.propensity.min(), "at_floor": (log.propensity <= floor).mean()}
-        rows[version] = row | {"power": _power(row), "alarm": _propensity_alarm(version, row)}
-    columns = ["decisions", "ratio", "low", "high", "differing", "smallest", "at_floor", "power", "alarm"]
+        row |= {"smallest": log.propensity.min(), "power": _power(row)}
+        rows[version] = row | {"alarm": _propensity_alarm(version, row)}
+    columns = ["decisions", "ratio", "low", "high", "differing", "smallest", "power", "alarm"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("policy_version")
 
 

@@ -25,11 +25,8 @@ GUARDRAIL = ("ramped", "promoted", "rolled back", "withdrawn")  # kinds of its v
 def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]]:
     """Write `page/index.html` with its pictures into the directory of a `live.Loop` in which a policy has served.
 
-    Decisions before the aware datetime `end` count if their window has closed.
-
-    Returns:
-      (`pathlib.Path` of the page; DataFrame of expected rewards at the end, with 95 % intervals; list of sentences: the
-      gain of the last policy, and the alarms of the monitors).
+    Decisions before the aware datetime `end` count if their window has closed. It returns the path of the page, a table
+    of expected rewards at the end, with 95 % intervals, and sentences: the gain of the last policy, and the alarms.
     """
     from recbandits.plots import loop as plots
 

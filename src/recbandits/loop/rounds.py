@@ -7,7 +7,6 @@ rounds has n + 1 spans of traffic, and row r of what `run_rounds` returns is of 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,20 +48,18 @@ class Loop(MemoryCore):
         self.now += timedelta(seconds=self.settings.join.window)
         return self.release(self.learn()[0], None)
 
-    def serve(self, drift: float = 0.0, decider: Any = None, logged: bool = True) -> tuple[float, list[Verdict]]:
+    def serve(self, drift: float = 0.0, logged: bool = True) -> tuple[float, list[Verdict]]:
         """Serve a span of traffic with a preference drift in [0, 1]; the guardrail looks during and after it.
 
-        A `decider`, such as one with a fault, decides in place of the endpoint. The span may stay out of the log.
-
-        Returns:
-          (mean expected reward of the decisions, list of the guardrail's `Verdict`s).
+        The span may stay out of the log. It returns (mean expected reward of the decisions, list of the guardrail's
+        `Verdict`s).
         """
         visits, rng = self._visits(self.settings.decisions), self._rng(_RATINGS)
         rewards, verdicts = [], []
         for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
             users, items, draws = (part[rows] for part in visits)
             requests = (self.users.user_ids[users], self.users.contexts(users), self.users.candidate_ids(items))
-            decisions = (decider or self.endpoint).decide(*requests, draws)
+            decisions = self.endpoint.decide(*requests, draws)
             rewards.append((decisions[1] * self.users.expected(users, items, drift)).sum(axis=1))
             if logged:
                 self._log(users, items, decisions, drift, rng)
