@@ -16,7 +16,8 @@ from benchmarks.profiles import choose
 from recbandits.exploration import Exploration
 from recbandits.loop.gate import judge_log
 from recbandits.loop.memory import serve_in_memory
-from recbandits.loop.settings import Gate
+from recbandits.loop.settings import Gate, Settings
+from recbandits.loop.simulated_users import STARS as RULE
 from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.records import Log
 from recbandits.serving.scorer import Scorer, linear_head
@@ -63,7 +64,7 @@ def measure(data):
     Returns:
       dict from title to DataFrame of text.
     """
-    users = SimulatedUsers.make(data)
+    users = SimulatedUsers.of(Settings(RULE), data)
     rows = [
         summary(simulate(users, traffic, range(FIRST_SEED, FIRST_SEED + LOOPS)), traffic) for traffic in (STARS, CLICKS)
     ]

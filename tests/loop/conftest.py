@@ -7,6 +7,7 @@ import pytest
 def users():
     """A `SimulatedUsers` of 30 movies and preferences of rank 4, made of the synthetic ratings."""
     from recbandits.data import synthetic
-    from recbandits.loop.simulated_users import SimulatedUsers
+    from recbandits.loop.settings import Settings
+    from recbandits.loop.simulated_users import STARS, SimulatedUsers
 
-    return SimulatedUsers.make(synthetic.generate(), movies=30, rank=4)
+    return SimulatedUsers.of(Settings(STARS, movies=30, rank=4), synthetic.generate())

@@ -1,8 +1,6 @@
 """A canary on one endpoint: deployed, ramped, promoted, rolled back or withdrawn by its rewards, each once."""
 
 import dataclasses
-import json
-import shutil
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,8 +8,8 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.loop.canary import deploy, deploy_policy, experiment, serving_version, verdict_of
-from recbandits.loop.gate import Judgement, predicted_values
+from recbandits.loop.canary import deploy, experiment, serving_version, verdict_of
+from recbandits.loop.gate import Judgement, finite_or_none, predicted_values
 from recbandits.loop.guardrail import collect_evidence, guard, looks
 from recbandits.loop.ingest import log_of
 from recbandits.loop.memory import MemoryEndpoint
@@ -59,7 +57,7 @@ def endpoint(policies):
 
 
 def release(endpoint, candidate, serving, now=NOON, **options):
-    return deploy_policy(
+    return deploy(
         endpoint, candidate, candidate.version, judgement(candidate, serving, **options), serving.version, now=now
     )
 
@@ -67,7 +65,7 @@ def release(endpoint, candidate, serving, now=NOON, **options):
 def test_the_first_version_serves_everybody(policies):
     endpoint = MemoryEndpoint()
     assert serving_version(endpoint) is None
-    verdict = deploy_policy(endpoint, policies[0], policies[0].version, None, None, now=NOON)
+    verdict = deploy(endpoint, policies[0], policies[0].version, None, None, now=NOON)
     assert (verdict.kind, verdict.against, verdict.difference) == ("deployed", "", None)
     assert endpoint.traffic_split == {policies[0].version: 100}
 
@@ -98,7 +96,7 @@ def test_a_candidate_that_did_not_pass_is_not_deployed_for_the_reason_of_the_gat
     ],
 )
 def test_a_candidate_judged_against_a_policy_that_does_not_serve_is_refused(endpoint, policies, judge, expected, why):
-    verdict = deploy_policy(endpoint, policies[1], policies[1].version, judge(policies), expected(policies), now=NOON)
+    verdict = deploy(endpoint, policies[1], policies[1].version, judge(policies), expected(policies), now=NOON)
     assert verdict.kind == "refused"
     assert why in verdict.why
     assert endpoint.traffic_split == {policies[0].version: 100}
@@ -112,8 +110,8 @@ def test_the_serving_version_is_refused_as_a_candidate(endpoint, policies):
 
 def test_running_the_first_deployment_again_gives_the_same_verdict(endpoint, policies):
     version = policies[0].version
-    first = deploy_policy(MemoryEndpoint(), policies[0], version, None, None, now=NOON)
-    second = deploy_policy(endpoint, policies[0], version, None, version, now=NOON + timedelta(hours=1))
+    first = deploy(MemoryEndpoint(), policies[0], version, None, None, now=NOON)
+    second = deploy(endpoint, policies[0], version, None, version, now=NOON + timedelta(hours=1))
     assert (second.kind, second.verdict_id) == ("deployed", first.verdict_id)
 
 
@@ -130,7 +128,7 @@ def test_a_verdict_has_the_time_after_its_deployment(endpoint, policies):
     """The experiment starts then: while a server starts, all decisions are of the other version."""
     assert endpoint.deployment_time <= release(endpoint, policies[1], policies[0], now=None).time
     first = RacingEndpoint()
-    assert deploy_policy(first, policies[0], policies[0].version, None, None).time >= first.deployment_time
+    assert deploy(first, policies[0], policies[0].version, None, None).time >= first.deployment_time
 
 
 def test_a_verdict_is_identified_by_the_data_of_its_candidate(endpoint, policies):
@@ -140,38 +138,13 @@ def test_a_verdict_is_identified_by_the_data_of_its_candidate(endpoint, policies
 
     def refusal(day, hour):
         until, now = (NOON + timedelta(days=day, hours=hours) for hours in (0, hour))
-        return deploy_policy(endpoint, policies[0], version, own_judgement, version, now=now, until=until)
+        return deploy(endpoint, policies[0], version, own_judgement, version, now=now, until=until)
 
     warehouse = LocalWarehouse()
     warehouse.write([refusal(0, 1), refusal(0, 2), refusal(1, 1), refusal(1, 3)])
     verdicts = warehouse.verdicts()
     assert set(verdicts["kind"]) == {"refused"}
     assert verdicts["time"].tolist() == [NOON + timedelta(hours=1), NOON + timedelta(days=1, hours=1)]
-
-
-def test_the_end_of_the_data_is_read_from_the_model(exported, tmp_path):
-    shutil.copytree(exported[0], tmp_path / "policy")
-    fields = {"version": "v", "parent": None, "learnt": 1, "parameters": {}, "exploration": {"name": "greedy"}}
-
-    def verdict_id(day):
-        text = json.dumps({"what": "recbandits model", **fields, "until": (NOON + timedelta(days=day)).isoformat()})
-        (tmp_path / "model.json").write_text(text)
-        return deploy(MemoryEndpoint(), tmp_path, None, "another", now=NOON).verdict_id
-
-    assert verdict_id(0) == verdict_id(0) != verdict_id(1)
-
-
-def test_a_directory_is_deployed_under_the_version_of_its_policy(exported, tmp_path):
-    class LoadingEndpoint(MemoryEndpoint):
-        def deploy(self, directory, share=100):
-            from recbandits.serving.policy import load
-
-            return super().deploy(load(directory), share)
-
-    endpoint = LoadingEndpoint()
-    first = deploy(endpoint, exported[0], None, None, now=NOON)
-    assert endpoint.traffic_split == {first.version: 100}
-    assert deploy(endpoint, exported[1], None, first.version, now=NOON).kind == "refused"
 
 
 class CountingWarehouse(LocalWarehouse):
@@ -507,9 +480,7 @@ def test_a_second_canary_of_the_same_versions_is_another_experiment(traffic, pol
             traffic.now += timedelta(days=1)
             candidate, serving, times = policies[1], policies[0], {"now": traffic.now, "until": traffic.now}
             gate_judgement = judgement(candidate, serving)
-            verdict = deploy_policy(
-                traffic.endpoint, candidate, candidate.version, gate_judgement, serving.version, **times
-            )
+            verdict = deploy(traffic.endpoint, candidate, candidate.version, gate_judgement, serving.version, **times)
             traffic.warehouse.write([verdict])
     assert traffic.warehouse.verdicts()["kind"].tolist() == ["deployed", "rolled back"] * 2
 
@@ -526,5 +497,5 @@ def test_an_endpoint_in_memory_gives_traffic_to_deployed_versions_only(endpoint,
 def test_bounds_that_are_not_known_are_stored_as_none():
     """Neither version has a click: the difference is 0, and its interval is not known."""
     interval = difference(np.zeros(500), np.zeros(2000))
-    verdict = verdict_of("promoted", "b", "a", "data", "why", NOON, interval)
+    verdict = verdict_of("promoted", "b", "a", "data", "why", NOON, *map(finite_or_none, interval))
     assert (verdict.difference, verdict.low, verdict.high) == (0.0, None, None)

@@ -11,11 +11,12 @@ from kfp import dsl, local
 
 from recbandits.config import Config
 from recbandits.data import synthetic
+from recbandits.loop.canary import verdict_of
 from recbandits.loop.components import deployer, evaluator, importer, ingester, monitor, trainer
 from recbandits.loop.gate import Judgement, judge
 from recbandits.loop.importing import import_log, simulate_log, write_log
 from recbandits.loop.ingest import ingest, read_manifest
-from recbandits.loop.models import read_model
+from recbandits.loop.models import keep_model, read_model
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
 from recbandits.loop.steps import config_parameter, models_of
@@ -40,8 +41,8 @@ class Project:
     def __init__(self, root):
         self.config = Config(artifacts=str(root / "artifacts"))
         self.parameter, self.platform = config_parameter(self.config), choose(self.config)
-        self.settings = Settings(STARS, movies=20, candidates=5)
-        self.users, self.users_directory = SimulatedUsers.make(synthetic.generate(), movies=20, rank=4), root / "users"
+        self.settings = Settings(STARS, movies=20, rank=4, candidates=5)
+        self.users, self.users_directory = SimulatedUsers.of(self.settings, synthetic.generate()), root / "users"
         self.users.save(self.users_directory)
 
     def ingest(self, directory, start, end):
@@ -72,7 +73,7 @@ def models(project, datasets, tmp_path_factory):
     root, settings = tmp_path_factory.mktemp("models"), project.settings
     train(datasets[0], root / "first", settings.agent, settings.exploration)
     train(datasets[1], root / "second", settings.agent, settings.exploration, root / "first")
-    models_of(project.config).keep(root / "first")
+    keep_model(read_model(root / "first"), models_of(project.config))
     return root / "first", root / "second"
 
 
@@ -166,7 +167,7 @@ def test_the_trainer_goes_on_from_what_serves(project, datasets, models, run_ste
 def test_the_evaluator_gives_the_judgement_of_its_function(project, datasets, models, run_step):
     """A gate that needs the weight of a million decisions does not pass, and the step succeeds all the same."""
     gate = replace(project.settings.gate, effective_sample_size=1e6)
-    expected = judge(datasets[1], models[1], models[0], gate)
+    expected = judge(datasets[1], models[1] / "policy", models[0] / "policy", gate)
     artifacts = {"dataset": (dsl.Dataset, datasets[1]), "model": (dsl.Model, models[1])}
     serving = read_model(models[0]).version
     outputs = run_step(evaluator, artifacts, config=project.parameter, serving=serving, gate=asdict(gate))
@@ -191,7 +192,8 @@ def test_the_deployer_deploys_what_passed_and_says_why_it_refuses_the_rest(
 ):
     """The first serves all; a refused candidate gets nothing; one that passed gets 20 %; again, nothing changes."""
     first, second = (read_model(directory).version for directory in models)
-    passed = judge(datasets[1], models[1], models[0], replace(project.settings.gate, margin=4.0))
+    policies = models[1] / "policy", models[0] / "policy"
+    passed = judge(datasets[1], *policies, replace(project.settings.gate, margin=4.0))
     assert passed.passed
     refused = replace(passed, outcome="refused", why="Refused: by this test.")
     common = {"config": project.parameter, "canary": 20, "topic": ""}
@@ -210,6 +212,8 @@ def test_the_deployer_deploys_what_passed_and_says_why_it_refuses_the_rest(
     for _ in range(2):
         verdict, split = deploy(models[1], first, passed)
         assert (verdict.kind, verdict.against, split) == ("deployed", first, {first: 80, second: 20})
-    assert read_model(models_of(project.config).path(second)).version == second
+        occasion = read_model(models[1]).until.isoformat()
+        assert verdict.verdict_id == verdict_of("deployed", second, first, occasion, "why", None).verdict_id
+    assert read_model(models_of(project.config) / second).version == second
     verdicts = project.platform.warehouse.verdicts()
     assert list(verdicts["version"]) == [first, second, second]

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import re
-import shutil
 from datetime import timedelta
 
 import numpy as np
@@ -235,7 +234,7 @@ def test_a_policy_that_reads_numbers_of_candidates_is_judged_by_those_of_the_log
 
 
 def test_directories_are_judged_as_their_policies(exported, tmp_path):
-    """Decisions of the first policy are ingested; the second is judged, in a model, by the held-out ones."""
+    """Decisions of the first policy are ingested; the second is judged by the held-out ones."""
     serving = load(exported[0])
     rng, users, items = np.random.default_rng(0), np.repeat(np.arange(1, 31), 20), ["101", "102", "103", "104", "105"]
     recommendations = [serving.recommend({"age": user / 30}, items, rng=rng, user_id=f"{user}") for user in users]
@@ -246,8 +245,7 @@ def test_directories_are_judged_as_their_policies(exported, tmp_path):
     warehouse = LocalWarehouse()
     warehouse.write([each.interaction(time) for each, time in zip(recommendations, times, strict=True)] + rewards)
     ingest(warehouse, NOON, NOON + timedelta(hours=1), STARS, serving.features, tmp_path / "dataset")
-    shutil.copytree(exported[1], tmp_path / "model" / "policy")
-    judgement = gate_module.judge(tmp_path / "dataset", tmp_path / "model", exported[0])
+    judgement = gate_module.judge(tmp_path / "dataset", exported[1], exported[0])
     held_out = decisions_of(tmp_path / "dataset", held_out=True)
     assert judgement == judge_log(held_out, load(exported[1]), serving)
     assert 0 < judgement.decisions == len(held_out) < len(users)

@@ -25,8 +25,12 @@ def imported(log):
     return warehouse, import_log(warehouse, *log)
 
 
+def find_users(users, frame):
+    return users.user_ids.get_indexer(frame["user_id"])
+
+
 def expected_ratings(users, frame):
-    return users.expected(users.find_users(frame["user_id"]), users.find_items(frame[["action"]]))[:, 0]
+    return users.expected(find_users(users, frame), users.find_items(frame[["action"]]))[:, 0]
 
 
 def test_simulated_decisions_are_uniform_and_their_propensities_say_so(imported):
@@ -67,7 +71,7 @@ def test_silence_pulls_the_mean_towards_the_default_by_its_share_alone(users, im
 def test_logged_contexts_are_those_of_requests(users, imported):
     frame = imported[0].decisions(START, END, 1e6, 1.0).to_pandas().head(50)
     logged = pd.DataFrame(frame["context"].map(json.loads).tolist())
-    pd.testing.assert_frame_equal(logged, users.contexts(users.find_users(frame["user_id"])), check_exact=True)
+    pd.testing.assert_frame_equal(logged, users.contexts(find_users(users, frame)), check_exact=True)
 
 
 def test_importing_again_has_no_further_effect(log, imported):

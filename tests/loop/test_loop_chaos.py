@@ -21,6 +21,7 @@ from recbandits.data import synthetic
 from recbandits.loop.importing import import_log, simulate_log
 from recbandits.loop.ingest import ingest
 from recbandits.loop.live import Loop
+from recbandits.loop.models import keep_model, read_model
 from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import LOGGERS, TEMPLATES, re_training_parameters
@@ -74,8 +75,8 @@ def deploy_first_policy(loop):
     import_log(warehouse, *simulate_log(users, SETTINGS.first, start, SETTINGS.first / SETTINGS.rate, 5))
     ingest(warehouse, start, end, loop.settings.join, users.features, data, SETTINGS.holdout)
     train(data, model, SETTINGS.agent, SETTINGS.exploration)
-    loop.models.keep(model)
-    warehouse.write([deploy(loop.endpoint, model, None, None)])
+    first = keep_model(read_model(model), loop.models)
+    warehouse.write([deploy(loop.endpoint, first.policy, first.version, None, None, until=first.until)])
 
 
 def make_plan(loop):

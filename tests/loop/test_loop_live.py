@@ -81,7 +81,7 @@ def test_the_last_policy_is_truly_better_than_the_first(ended):
     loop = ended.loop
     rounds = rounds_of(loop.platform.warehouse.verdicts(), datetime.now(UTC))
     assert len(rounds) == ROUNDS + 1
-    policies = {version: load(loop.models.path(version) / "policy") for version in set(rounds["version"])}
+    policies = {version: load(loop.models / version / "policy") for version in set(rounds["version"])}
     visits = loop.users.visits(4000, np.random.default_rng(SETTINGS.seed), SETTINGS.candidates)
     values = true_values(loop.users, policies, rounds, visits, loop.drift)
     last = values.query(f"round == {ROUNDS}").set_index("learner")

@@ -8,24 +8,22 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recbandits.loop.models import Models, read_model, write_model
+from recbandits.agents.parameters import LinUCB
+from recbandits.exploration import Exploration
+from recbandits.loop.models import Model, keep_model, read_model, write_model
 
-FACTS = {
-    "version": "0123456789abcdef",
-    "parent": None,
-    "learnt": 12,
-    "until": "2026-01-01T00:00:00+00:00",
-    "parameters": {"alpha": 0.5, "tikhonov": 2.0, "gamma": 0.9},
-    "exploration": {"name": "softmax", "value": 0.25},
-}
+UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
+FACTS = "0123456789abcdef", None, 12, UNTIL, LinUCB(0.5, 2.0, 0.9), Exploration("softmax", 0.25)
 
 ENDLESS_WRITER = """
 import sys
-from recbandits.loop.models import write_model
-draft, directory, facts = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+from pathlib import Path
+from recbandits.loop.models import read_model, write_model
+draft, directory, template = map(Path, sys.argv[1:])
+model = read_model(template)._replace(directory=directory)
 while True:
     for version in ("aaaa", "bbbb"):
-        write_model(f"{draft}/{version}", directory, facts | {"version": version})
+        write_model(draft / version, model._replace(version=version))
         print("written", flush=True)
 """
 
@@ -43,13 +41,10 @@ def contents(model):
 
 
 def test_a_model_is_read_as_it_was_written(tmp_path):
-    model = write_model(make_draft(tmp_path / "draft"), tmp_path / "model", FACTS)
-    assert model == read_model(tmp_path / "model")
-    assert (model.version, model.parent, model.learnt) == ("0123456789abcdef", None, 12)
-    assert model.until == datetime(2026, 1, 1, tzinfo=UTC)
-    assert (model.parameters.gamma, model.exploration.value) == (0.9, 0.25)
+    model = write_model(make_draft(tmp_path / "draft"), Model(tmp_path / "model", *FACTS))
+    assert model == read_model(tmp_path / "model") == (tmp_path / "model", *FACTS)
     assert model.policy.is_dir()
-    assert model.agent.parent.is_dir()
+    assert (model.directory / "agent").is_dir()
 
 
 def test_a_model_is_written_to_a_mounted_bucket_that_refuses_permissions_and_times(tmp_path, monkeypatch):
@@ -59,38 +54,35 @@ def test_a_model_is_written_to_a_mounted_bucket_that_refuses_permissions_and_tim
     draft = make_draft(tmp_path / "draft", files=2)
     for name in ("chmod", "utime", "chown"):
         monkeypatch.setattr(os, name, refuse)
-    model = write_model(draft, tmp_path / "model", FACTS)
+    model = write_model(draft, Model(tmp_path / "model", *FACTS))
     assert [path.name for path in sorted((model.policy / "deep").iterdir())] == ["0", "1"]
     assert (model.directory / "agent" / "deep" / "1").read_text() == "x"
 
 
 def test_models_are_stored_by_version_and_storing_again_changes_nothing(tmp_path):
-    models = Models(tmp_path / "models")
-    write_model(make_draft(tmp_path / "one", "first"), tmp_path / "model", FACTS)
-    assert models.keep(tmp_path / "model") == FACTS["version"]
-    write_model(make_draft(tmp_path / "two", "second"), tmp_path / "model", FACTS)
-    assert models.keep(tmp_path / "model") == FACTS["version"]
-    stored = read_model(models.path(FACTS["version"]))
-    assert contents(stored) == {"first"}
-    assert stored._replace(directory=None) == read_model(tmp_path / "model")._replace(directory=None)
-    assert models.keep(stored.directory) == FACTS["version"]
+    models, expected = tmp_path / "models", Model(tmp_path / "models" / FACTS[0], *FACTS)
+    for name in ("first", "second"):
+        model = write_model(make_draft(tmp_path / name, name), Model(tmp_path / "model", *FACTS))
+        assert keep_model(model, models) == read_model(expected.directory) == expected
+        assert contents(expected) == {"first"}
+    assert keep_model(expected, models) == expected
 
 
 def test_an_incomplete_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere must be the directory of a complete model, it has no model.json"):
         read_model(tmp_path / "nowhere")
-    model = write_model(make_draft(tmp_path / "draft"), tmp_path / "model", FACTS)
+    model = write_model(make_draft(tmp_path / "draft"), Model(tmp_path / "model", *FACTS))
     for text in ("[]", "{}", '{"what": "something else"}', "no JSON"):
         (model.directory / "model.json").write_text(text)
         with pytest.raises(ValueError, match=r"model.json of model cannot be read: "):
-            Models(tmp_path / "models").keep(model.directory)
+            read_model(model.directory)
 
 
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match=r"must hold nothing else, model has thesis.txt"):
-        write_model(make_draft(tmp_path / "draft"), tmp_path / "model", FACTS)
+        write_model(make_draft(tmp_path / "draft"), Model(tmp_path / "model", *FACTS))
     assert (tmp_path / "model" / "thesis.txt").exists()
 
 
@@ -99,8 +91,16 @@ def test_a_writer_killed_at_any_moment_leaves_a_complete_model_or_none(tmp_path)
     for version in ("aaaa", "bbbb"):
         make_draft(tmp_path / version, version, files=100)
     seconds, complete = random.Random(0), 0
+    write_model(tmp_path / "aaaa", Model(tmp_path / "template", *FACTS))
     for _ in range(10):
-        command = [sys.executable, "-c", ENDLESS_WRITER, str(tmp_path), str(tmp_path / "model"), str(FACTS)]
+        command = [
+            sys.executable,
+            "-c",
+            ENDLESS_WRITER,
+            str(tmp_path),
+            str(tmp_path / "model"),
+            str(tmp_path / "template"),
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             process.stdout.readline()  # it has started
             time.sleep(seconds.uniform(0.0, 0.1))

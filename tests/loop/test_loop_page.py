@@ -10,7 +10,8 @@ from recbandits.data import synthetic
 from recbandits.evaluation import mean_interval
 from recbandits.exploration import Exploration
 from recbandits.loop.page import gain_sentence, rounds_of, true_values
-from recbandits.loop.simulated_users import SimulatedUsers
+from recbandits.loop.settings import Settings
+from recbandits.loop.simulated_users import STARS, SimulatedUsers
 
 START = pd.Timestamp("2026-03-01", tz="UTC")
 COLUMNS = ["time", "kind", "version", "against", "why", "difference", "low", "high"]
@@ -84,7 +85,7 @@ def test_without_a_verdict_there_is_no_round():
 
 @pytest.fixture(scope="module")
 def users():
-    return SimulatedUsers.make(synthetic.generate(), movies=20, rank=2)
+    return SimulatedUsers.of(Settings(STARS, movies=20, rank=2), synthetic.generate())
 
 
 class Scripted:

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from recbandits.data import synthetic
-from recbandits.loop.simulate import Drift, Simulator
-from recbandits.loop.simulated_users import SimulatedUsers
+from recbandits.loop.settings import Settings
+from recbandits.loop.simulate import Simulator, linear_drift
+from recbandits.loop.simulated_users import STARS, SimulatedUsers
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
 def users():
-    return SimulatedUsers.make(synthetic.generate(), movies=20, rank=2, never=0.1, twice=0.05)
+    return SimulatedUsers.of(Settings(STARS, movies=20, rank=2, never=0.1, twice=0.05), synthetic.generate())
 
 
 class FirstCandidateEndpoint:
@@ -215,8 +216,8 @@ def test_the_same_seed_gives_the_same_visits(users):
 
 
 def test_preferences_drift_evenly_from_their_start():
-    drift = Drift(START, 20)
-    assert [drift.at(START + timedelta(seconds=seconds)) for seconds in (-5, 0, 5, 20, 99)] == [0, 0, 0.25, 1, 1]
+    drift = linear_drift(START, 20)
+    assert [drift(START + timedelta(seconds=seconds)) for seconds in (-5, 0, 5, 20, 99)] == [0, 0, 0.25, 1, 1]
 
 
 def test_ratings_follow_the_current_drift(users):
@@ -230,7 +231,7 @@ def test_ratings_follow_the_current_drift(users):
         report_all(simulator, clock)
         values = first_values(publisher.rewards)
         visits = [endpoint.requests[int(event_id.removeprefix("event-"))] for event_id in values]
-        rows = users.find_users([visit["user_id"] for visit in visits])
+        rows = users.user_ids.get_indexer([visit["user_id"] for visit in visits])
         items = users.find_items([[visit["candidates"][0]] for visit in visits])
         stars = np.array(list(values.values()))
         errors = [(stars - users.expected(rows, items, drift)[:, 0]) ** 2 for drift in (0, 1)]

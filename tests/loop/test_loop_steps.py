@@ -14,7 +14,7 @@ from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import (
     config_parameter,
     directory_of,
-    model_of,
+    models_of,
     models_uri,
     platform_of,
     settings_from,
@@ -43,8 +43,7 @@ def test_a_local_step_finds_the_directory_that_its_pipeline_was_started_from(tmp
     monkeypatch.chdir(tmp_path / "elsewhere")
     platform = platform_of(parameter)
     assert (platform.name, platform.config.artifacts_dir) == ("local", tmp_path / "artifacts")
-    assert model_of(platform, "abc") == Path(models_uri(platform.config), "abc")
-    assert model_of(platform, "") is None
+    assert models_of(platform.config) == Path(models_uri(platform.config))
 
 
 def test_a_step_on_google_cloud_finds_buckets_as_directories():
@@ -54,11 +53,11 @@ def test_a_step_on_google_cloud_finds_buckets_as_directories():
     assert "artifacts" not in parameter
     assert platform_of(parameter).config.bucket == config.bucket == "movie-lab-42-recbandits-v1"
     assert models_uri(config) == "gs://movie-lab-42-recbandits-v1/models"
-    assert model_of(platform_of(parameter), "abc") == Path("/gcs/movie-lab-42-recbandits-v1/models/abc")
+    assert models_of(platform_of(parameter).config) == Path("/gcs/movie-lab-42-recbandits-v1/models")
     assert directory_of("gs://bucket/users") == Path("/gcs/bucket/users")
 
 
 def test_times_need_a_zone():
     assert time_of("2026-01-01T13:00:00+01:00") == datetime(2026, 1, 1, 12, tzinfo=UTC)
-    with pytest.raises(ValueError, match="a time must have a zone"):
+    with pytest.raises(ValueError, match="time must be a time with its zone"):
         time_of("2026-01-01T13:00:00")

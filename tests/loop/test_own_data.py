@@ -8,10 +8,9 @@ import pytest
 from recbandits.agents.parameters import LinUCB
 from recbandits.data import Features, synthetic_open_bandit
 from recbandits.exploration import Exploration
-from recbandits.loop.core import Core
 from recbandits.loop.gate import judge_log
 from recbandits.loop.importing import import_log, read_log, write_log
-from recbandits.loop.memory import MemoryEndpoint, MemoryLearner
+from recbandits.loop.memory import MemoryCore
 from recbandits.loop.settings import Gate, Guardrail, Join, Settings
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.records import Log
@@ -53,32 +52,29 @@ def logs():
 
 
 @pytest.fixture
-def loop(logs, tmp_path):
-    """A warehouse with the first log, from files, and a first policy that learnt from it."""
+def core(logs, tmp_path):
+    """A core whose warehouse has the first log, from files, and whose first policy learnt from it."""
     first, _, features = logs
     write_log(tmp_path / "log", *first)
-    warehouse, endpoint = LocalWarehouse(), MemoryEndpoint()
-    learner = MemoryLearner(features, SETTINGS, endpoint, warehouse)
-    summary = import_log(warehouse, *read_log(tmp_path / "log"))
+    core = MemoryCore(LocalWarehouse(), features, SETTINGS, overlap=MONTHS)
+    summary = import_log(core.warehouse, *read_log(tmp_path / "log"))
     start, end = (pd.Timestamp(summary[name]).to_pydatetime() for name in ("start", "end"))
-    learner.deploy(learner.learn(start, end)[0], None, end)
-    return warehouse, endpoint, learner
+    core.deploy(core.train(start, end)[0], None, end)
+    return core
 
 
-def test_a_log_of_anonymous_visitors_is_learnt_judged_and_deployed_by_the_core(logs, loop):
+def test_a_log_of_anonymous_visitors_is_learnt_judged_and_deployed_by_the_core(logs, core):
     """The second log is new: one tick trains a candidate, judges it on both, and makes it a canary."""
-    warehouse, endpoint, learner = loop
-    (first,) = endpoint.traffic_split
-    core = Core(endpoint, warehouse, SETTINGS, learner, overlap=MONTHS)
-    summary = import_log(warehouse, *logs[1])
+    (first,) = core.endpoint.traffic_split
+    summary = import_log(core.warehouse, *logs[1])
     now = pd.Timestamp(summary["end"]).to_pydatetime() + timedelta(seconds=2 * WINDOW)
     assert core.tick(now, least_new=10_001) == []
     (verdict,) = core.tick(now, least_new=9_900)  # all but those whose window may not have closed
     assert (verdict.kind, verdict.against) == ("deployed", first), verdict.why
-    assert endpoint.traffic_split == {first: 80, verdict.version: 20}
-    assert learner.models[verdict.version].agent.learned_events.numpy().size > 9_500
-    _, held_out = learner.learn(START, now)
+    assert core.endpoint.traffic_split == {first: 80, verdict.version: 20}
+    assert core.models[verdict.version].agent.learned_events.numpy().size > 9_500
+    _, held_out = core.train(START, now)
     assert len(held_out) == pytest.approx(10_000, abs=300)
-    judgement = judge_log(held_out, *(learner.models[name].policy for name in (verdict.version, first)), SETTINGS.gate)
+    judgement = judge_log(held_out, *(core.models[name].policy for name in (verdict.version, first)), SETTINGS.gate)
     assert verdict.difference == pytest.approx(judgement.difference)
     assert (verdict.low, verdict.high) == pytest.approx((judgement.low, judgement.high))

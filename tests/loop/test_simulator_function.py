@@ -5,7 +5,8 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop.simulated_users import SimulatedUsers
+from recbandits.loop.settings import Settings
+from recbandits.loop.simulated_users import STARS, SimulatedUsers
 from recbandits.loop.steps import FUNCTIONS
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoints
@@ -33,7 +34,7 @@ class FirstChoice:
 def users(tmp_path_factory):
     """Directory of simulated users."""
     directory = tmp_path_factory.mktemp("users")
-    SimulatedUsers.make(synthetic.generate(), movies=20, rank=2, delay=0.05).save(directory)
+    SimulatedUsers.of(Settings(STARS, movies=20, rank=2, delay=0.05), synthetic.generate()).save(directory)
     return directory
 
 

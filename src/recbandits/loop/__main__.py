@@ -17,11 +17,11 @@ from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.data import movielens
 from recbandits.data.tables import MovieLens
-from recbandits.loop.deployment import deploy_loop, follow_loop, remove_loop
+from recbandits.loop.deployment import deploy_loop, follow_loop, remove_loop, show_verdicts, status_line
 from recbandits.loop.live import Loop
 from recbandits.loop.page import GUARDRAIL, write_page
-from recbandits.loop.settings import Settings
-from recbandits.loop.simulate import Drift
+from recbandits.loop.settings import Gate, Guardrail, Settings
+from recbandits.loop.simulate import linear_drift
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import LOGGERS
 from recbandits.platforms.protocol import PlatformError
@@ -29,9 +29,8 @@ from recbandits.platforms.schedules import next_time
 
 _RATE = 50.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.
-_QUICK: dict = {"decisions": 400, "delay": 0.4, "join": replace(STARS, window=2.0)}
-_QUICK_GATE: dict = {"effective_sample_size": 60.0}
-_QUICK_GUARDRAIL = {"canary": 45, "ramp": 45, "least": 60, "most": 500}
+_QUICK: dict = {"decisions": 400, "delay": 0.4, "gate": Gate(effective_sample_size=60.0)}
+_QUICK |= {"join": replace(STARS, window=2.0), "guardrail": Guardrail(canary=45, ramp=45, least=60, most=500)}
 _DRIFT_AFTER, _DRIFT_SECONDS = (2, 10.0)  # rounds before the preference drift, and how long it takes
 _TICK, _LINE = 1.0, 6.0  # seconds between two ticks, and between two status lines
 _BLIND = 60.0  # seconds after which a loop that does not answer is given up
@@ -73,21 +72,15 @@ def main(
             follow_loop(config, stop)
             print("The loop goes on. To remove it: python -m recbandits.loop --remove")
         else:
-            finished = _run_here(config, settings_of(profile, rate, drift), rounds, stop, drift, cron)
+            with Loop(config, settings_of(profile, rate, drift)) as loop:
+                finished = run(loop, movielens.load(), rounds, stop, drift, cron)
+                if not loop.platform.warehouse.verdicts().empty:
+                    page, rewards, sentences = write_page(loop, datetime.now(UTC))
+                    print(rewards, *sentences, f"The pictures are on {page}", sep="\n")
     except (PlatformError, ValueError) as error:
         sys.exit(f"the loop ended: {error}")
     if not finished:
         sys.exit("the loop ended before all that was published was in the warehouse")
-
-
-def _run_here(config, settings, *options):
-    """Run a loop on this machine, and draw its page; see `run`."""
-    with Loop(config, settings) as loop:
-        finished = run(loop, movielens.load(), *options)
-        if not loop.platform.warehouse.verdicts().empty:
-            page, rewards, sentences = write_page(loop, datetime.now(UTC))
-            print(rewards, *sentences, f"The pictures are on {page}", sep="\n")
-    return finished
 
 
 def run(
@@ -101,20 +94,10 @@ def run(
 ) -> bool:
     """Run a `live.Loop` from nothing until so many verdicts of the gate, and the guardrail's on the last canary.
 
-    Args:
-      loop: `live.Loop`
-      data: MovieLens.
-      rounds: as for `main`.
-      stop: `threading.Event`, which ends it early.
-      drift: as for `main`.
-      cron: as for `main`.
-      show: function of a line of text.
+    A `threading.Event` ends it early, and `show` is given lines of text; `main` describes the other arguments.
 
-    Returns:
-      Whether everything that was published is in the warehouse.
-
-    Raises:
-      PlatformError: a part does not start, the start-up pipeline failed, or something does not come back.
+    It returns whether everything that was published is in the warehouse. PlatformError says that a part does not start,
+    the start-up pipeline failed, or something does not come back.
     """
     start = last = line = time.monotonic()
     show("servers start, the first policy is trained")
@@ -124,15 +107,15 @@ def run(
         loop.start_up(stop)
         servers.result()
     loop.visit()
-    due = next_time(cron, datetime.now(UTC)) if cron else datetime.now(UTC)
+    due = next_time(cron, datetime.now(UTC)) if cron else None
     shown, settling = 0, None
     while not stop.is_set():
         try:
             loop.start()  # again, if it was killed
             now = datetime.now(UTC)
-            if cron is None or now >= due:
+            if due is None or now >= due:
                 loop.core.tick(now, least_new=1 if cron else None)
-                due = next_time(cron, now) if cron else now
+                due = next_time(cron, now) if cron else None
             else:
                 loop.core.guard(now)
             verdicts, last = loop.platform.warehouse.verdicts(), time.monotonic()
@@ -141,13 +124,16 @@ def run(
                 raise
             stop.wait(_TICK)
             continue
-        for verdict in verdicts.iloc[shown:].itertuples():
-            show(f"       {verdict.kind} {verdict.version[:8]}: {verdict.why}")
+        show_verdicts(verdicts, shown, show)
         if len(verdicts) > shown or last - line >= _LINE:
-            show(status_line(loop, verdicts, rounds, last - start))
+            counts, total = loop.simulator.counts, f"/{rounds}" if rounds else ""
+            parts = [f"{last - start:4.0f} s", f"round {decided(verdicts)}{total}"]
+            parts += [f"{counts['answered']:,} visits answered, {counts['unanswered'] + counts['missed']:,} not"]
+            parts += [f"{sum(map(loop.backlog, LOGGERS))} events to log"]
+            show(status_line(parts, loop.endpoint))
             shown, line = len(verdicts), last
         if drift and decided(verdicts) >= _DRIFT_AFTER:
-            loop.drift, drift = Drift(now, _DRIFT_SECONDS).at, False
+            loop.drift, drift = linear_drift(now, _DRIFT_SECONDS), False
             show("       preferences drift from now on")
         if rounds and decided(verdicts) >= rounds:
             settling = settling or last
@@ -168,30 +154,10 @@ def canary_waits(verdicts: pd.DataFrame) -> bool:
     return last.get("kind") in ("deployed", "ramped") and last["against"] != ""
 
 
-def status_line(loop: Loop, verdicts: pd.DataFrame, rounds: int | None, seconds: float) -> str:
-    """Say where a loop stands, in one line."""
-    counts = loop.simulator.counts
-    shares = sorted(loop.endpoint.traffic_split.items(), key=lambda item: -item[1])
-    parts = [
-        f"{seconds:4.0f} s",
-        f"round {decided(verdicts)}" + (f"/{rounds}" if rounds else ""),
-        f"{counts['answered']:,} visits answered, {counts['unanswered'] + counts['missed']:,} not",
-        f"{sum(map(loop.backlog, LOGGERS))} events to log",
-        ", ".join(f"{version[:8]} {share} %" for version, share in shares if share),
-    ]
-    return " · ".join(parts)
-
-
 def settings_of(profile: str, rate: float = _RATE, drift: bool = False) -> Settings:
     """Return the `Settings` of a profile."""
-    settings = Settings(STARS, rate=rate)
-    if profile == "quick":
-        gate, guardrail = settings.gate, settings.guardrail
-        parts: dict = {"gate": replace(gate, **_QUICK_GATE), "guardrail": replace(guardrail, **_QUICK_GUARDRAIL)}
-        settings = replace(settings, **_QUICK, **parts)
-    if drift:
-        settings = replace(settings, agent=replace(settings.agent, gamma=settings.forgetting))
-    return settings
+    settings = Settings(**{"join": STARS, "rate": rate} | (_QUICK if profile == "quick" else {}))
+    return replace(settings, agent=replace(settings.agent, gamma=settings.forgetting)) if drift else settings
 
 
 if __name__ == "__main__":

@@ -1,15 +1,12 @@
 """The canary: `deploy` deploys a version that passed the gate beside the version that serves."""
 
-import math
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from recbandits.loop.gate import Judgement, policy_directory
-from recbandits.loop.models import FILE, read_model
+from recbandits.loop.gate import Judgement
 from recbandits.loop.settings import Guardrail
 from recbandits.records import Verdict
 
@@ -17,19 +14,12 @@ _SPACE = uuid.UUID("5b1c2f0e-53a4-5f0e-9d5c-8a5d0c6f1e77")
 
 
 class Experiment(NamedTuple):
-    """Two versions that share the traffic.
+    """Two versions that share the traffic."""
 
-    Attributes:
-      newest: the version that was deployed last.
-      other: the one that it is to replace, or has replaced.
-      share: percentage of the newest.
-      start: datetime in UTC from which on they have had these shares.
-    """
-
-    newest: str
-    other: str
-    share: int
-    start: datetime
+    newest: str  # the version that was deployed last
+    other: str  # the one that it is to replace, or has replaced
+    share: int  # percentage of the newest
+    start: datetime  # in UTC, from which on they have had these shares
 
     @property
     def promoted(self) -> bool:
@@ -39,45 +29,11 @@ class Experiment(NamedTuple):
 
 def serving_version(endpoint: Any) -> str | None:
     """Return the version with the largest share of the traffic; None where nothing is deployed."""
-    return _largest(endpoint.traffic_split)
+    shares = endpoint.traffic_split
+    return max(shares, key=shares.get, default=None)
 
 
 def deploy(
-    endpoint: Any,
-    model_dir: str | Path,
-    judgement: Judgement | None,
-    serving_version: str | None,
-    canary: int = Guardrail.canary,
-    now: datetime | None = None,
-) -> Verdict:
-    """Deploy a model as a canary if it passed the gate; the first one serves all users.
-
-    Args:
-      endpoint: `platforms.endpoints.Endpoint`
-      model_dir: directory of a model or of an exported policy.
-      judgement: `Judgement` of its policy; None for the first one.
-      serving_version: version that served when the training began; None where nothing did.
-      canary: percentage of the users who get it at first.
-      now: aware datetime of the verdict; None for the time of day after the change of the endpoint.
-
-    Returns:
-      `Verdict`: "deployed", "held" or "refused", and why; write it to the warehouse, from which `guard` knows what is
-      new. The same version, of the same data, against the same serving one gives the same verdict, and is deployed
-      once.
-
-    Raises:
-      ValueError: the directory holds no policy.
-      PlatformError: the endpoint refused, as when the guardrail has changed the shares meanwhile; what it serves then
-        goes on.
-    """
-    from recbandits.serving.policy import load
-
-    policy = policy_directory(model_dir)
-    until = read_model(model_dir).until if Path(model_dir, FILE).is_file() else None
-    return deploy_policy(endpoint, policy, load(policy).version, judgement, serving_version, canary, now, until)
-
-
-def deploy_policy(
     endpoint: Any,
     policy: Any,
     version: str,
@@ -87,49 +43,56 @@ def deploy_policy(
     now: datetime | None = None,
     until: datetime | None = None,
 ) -> Verdict:
-    """Deploy a policy whose version is known, as `deploy` does a model.
+    """Deploy a policy as a canary if it passed the gate; the first one serves all users.
 
     Args:
-      endpoint: as for `deploy`.
-      policy: what the endpoint takes as a policy.
+      endpoint: `platforms.endpoints.Endpoint`
+      policy: directory of an exported policy, or what else the endpoint takes.
       version: of it.
-      judgement: as for `deploy`.
-      expected: version that should serve now, or None.
-      canary: as for `deploy`.
-      now: as for `deploy`.
-      until: datetime, end of the data of the candidate, which distinguishes one decision from the next;
-        None where there is but one.
+      judgement: of it; None for the first one.
+      expected: version that served when the training began; None where nothing did.
+      canary: percentage of the users who get it at first.
+      now: aware datetime of the verdict; None for the time of day after the change of the endpoint.
+      until: end of the data of the candidate, which distinguishes one decision from the next; None for a single one.
 
     Returns:
-      `Verdict`
+      `Verdict`: "deployed", "held" or "refused", and why; write it to the warehouse, from which `guard` knows what is
+      new. The same version, of the same data, against the same serving one gives the same verdict, and is deployed
+      once.
+
+    Raises:
+      PlatformError: the endpoint refused, as when the guardrail has changed the shares; what it serves then goes on.
     """
     shares = endpoint.traffic_split
-    serving, occasion = _largest(shares), "" if until is None else until.astimezone(UTC).isoformat()
+    serving = max(shares, key=shares.get, default=None)
+    occasion = "" if until is None else until.astimezone(UTC).isoformat()
     against = "" if judgement is None else judgement.serving
+    numbers: tuple[float | None, ...] = ()
+    if judgement is not None:
+        numbers = judgement.difference, judgement.low, judgement.high, judgement.effective_sample_size
     if version in shares and version != against:
         why = f"It is deployed already and has {shares[version]} % of the traffic: nothing to do."
-        return verdict_of("deployed", version, against, occasion, why, now, judgement)
+        return verdict_of("deployed", version, against, occasion, why, now, *numbers)
     if refusal := _refusal(version, judgement, expected, serving):
         kind = "held" if judgement is not None and judgement.outcome == "held" else "refused"
-        return verdict_of(kind, version, serving or "", occasion, refusal, now, judgement)
+        return verdict_of(kind, version, serving or "", occasion, refusal, now, *numbers)
     if serving is None:
         endpoint.deploy(policy, 100)
         return verdict_of("deployed", version, "", occasion, "It is the first policy and serves all users.", now)
-    _undeploy_others(endpoint, serving, shares)
+    others = [other for other in shares if other != serving]  # the control of an old experiment, undecided canaries
+    if shares[serving] < 100:  # where they are still so: a guardrail may have rolled back `serving` meanwhile
+        endpoint.split(dict.fromkeys(others, 0) | {serving: 100}, expected=shares)
+    for other in others:
+        endpoint.undeploy(other)
     endpoint.deploy(policy, canary)
     why = f"Canary for {canary} % of the users. {judgement.why if judgement else ''}"
-    return verdict_of("deployed", version, against, occasion, why, now, judgement)
+    return verdict_of("deployed", version, against, occasion, why, now, *numbers)
 
 
 def experiment(shares: dict[str, int], verdicts: pd.DataFrame) -> Experiment | None:
-    """Find the running experiment from the shares and the verdicts so far.
+    """Find the running experiment from the shares, a dict from version to percentage, and a table of the verdicts.
 
-    Args:
-      shares: dict from version to percentage.
-      verdicts: DataFrame of `Verdict`s.
-
-    Returns:
-      `Experiment`; None where not two versions have traffic, or no verdict says which of them is new.
+    It is None where not two versions have traffic, or no verdict says which of them is new.
     """
     versions = [version for version, share in shares.items() if share]
     deployed = verdicts[(verdicts["kind"] == "deployed") & verdicts["version"].isin(versions)]
@@ -159,51 +122,14 @@ def _refusal(version, judgement, expected, serving):
     return None if judgement.passed else judgement.why
 
 
-def _largest(shares):
-    """Return the version with the largest share; None where there is none."""
-    return max(shares, key=shares.get) if shares else None
-
-
-def _undeploy_others(endpoint, version, shares):
-    """Undeploy all versions but one: the control of an old experiment and undecided canaries.
-
-    No change since the endpoint had these `shares` is undone: a guardrail may have rolled back this version.
-    """
-    others = [other for other in shares if other != version]
-    if shares[version] < 100:
-        endpoint.split(dict.fromkeys(others, 0) | {version: 100}, expected=shares)
-    for other in others:
-        endpoint.undeploy(other)
-
-
 def verdict_of(
-    kind: str, version: str, against: str, occasion: str, why: str, now: datetime | None, estimate: Any = None
+    kind: str, version: str, against: str, occasion: str, why: str, now: datetime | None, *numbers: float | None
 ) -> Verdict:
     """Return a `Verdict`, with the same id when the same decision is repeated.
 
-    Args:
-      kind: as for `Verdict`.
-      version: likewise.
-      against: likewise.
-      occasion: text that distinguishes this decision from others on the same versions: the end of the data, or the
-        start of the experiment. The time of day does not: it differs when a pipeline runs again.
-      why: as for `Verdict`.
-      now: aware datetime; None for the time of day.
-      estimate: has the difference with its bounds: a Judgement or an Interval; None for none.
+    The text `occasion` distinguishes this decision from others on the same versions: the end of the data, or the start
+    of the experiment. The time of day, which is `now` for None, does not: it differs when a pipeline runs again. The
+    numbers are difference, low, high and effective sample size, or the first of them.
     """
-    return Verdict(
-        verdict_id=str(uuid.uuid5(_SPACE, f"{kind} {version} {against} {occasion}")),
-        time=datetime.now(UTC) if now is None else now,
-        kind=kind,
-        version=version,
-        against=against,
-        why=why,
-        difference=getattr(estimate, "difference", getattr(estimate, "value", None)),
-        low=_finite(getattr(estimate, "low", None)),
-        high=_finite(getattr(estimate, "high", None)),
-        effective_sample_size=getattr(estimate, "effective_sample_size", None),
-    )
-
-
-def _finite(bound):
-    return bound if bound is not None and math.isfinite(bound) else None
+    name = str(uuid.uuid5(_SPACE, f"{kind} {version} {against} {occasion}"))
+    return Verdict(name, now or datetime.now(UTC), kind, version, against, why, *numbers)

@@ -14,11 +14,9 @@ _component = partial(dsl.component, base_image=IMAGE, install_kfp_package=False)
 
 
 @_component
-def importer(
-    config: dict,
-    log: str,
-    metrics: dsl.Output[dsl.Metrics],
-) -> NamedTuple("Imported", [("start", str), ("end", str), ("snapshot", str)]):
+def importer(config: dict, log: str, metrics: dsl.Output[dsl.Metrics]) -> NamedTuple(
+    "Imported", [("start", str), ("end", str), ("snapshot", str)]
+):
     """Write the decisions and rewards of a log to the warehouse; importing again has no further effect.
 
     Args:
@@ -93,12 +91,7 @@ def ingester(
 
 
 @_component
-def monitor(
-    config: dict,
-    dataset: dsl.Input[dsl.Dataset],
-    join: dict,
-    metrics: dsl.Output[dsl.Metrics],
-) -> list:
+def monitor(config: dict, dataset: dsl.Input[dsl.Dataset], join: dict, metrics: dsl.Output[dsl.Metrics]) -> list:
     """Monitor propensities, drift and the join of a dataset's window of time.
 
     Args:
@@ -111,6 +104,7 @@ def monitor(
         Sentences of the alarms, which are in the log as well, from which Cloud Monitoring sends an e-mail.
     """
     from recbandits.loop.ingest import read_manifest
+    from recbandits.loop.models import load_policies
     from recbandits.loop.monitors import compare_windows
     from recbandits.loop.settings import Join
     from recbandits.loop.steps import models_of, platform_of, time_of
@@ -118,7 +112,7 @@ def monitor(
 
     platform, manifest = platform_of(config), read_manifest(dataset.path)
     start, end = time_of(manifest["start"]), time_of(manifest["end"])
-    policies = models_of(platform.config).policies(manifest["policy_versions"])
+    policies = load_policies(models_of(platform.config), manifest["policy_versions"])
     numbers, alarms = compare_windows(platform.warehouse, start, end, Join(**join), policies)
     for name, number in numbers.items():
         metrics.log_metric(name, number)
@@ -152,10 +146,10 @@ def trainer(
     """
     from recbandits.agents.parameters import LinUCB
     from recbandits.exploration import Exploration
-    from recbandits.loop.steps import model_of, platform_of
+    from recbandits.loop.steps import models_of, platform_of
     from recbandits.loop.train import train
 
-    parent = model_of(platform_of(config), serving)
+    parent = models_of(platform_of(config).config) / serving if serving else None
     done = train(dataset.path, model.path, LinUCB(**agent), Exploration(**exploration), parent, seed)
     model.metadata.update(version=done["version"], parent=done["parent"] or "")
     for name in ("new", "learnt"):
@@ -189,15 +183,17 @@ def evaluator(
     from pathlib import Path
 
     from recbandits.loop.gate import judge
+    from recbandits.loop.models import POLICY, read_model
     from recbandits.loop.settings import Gate
-    from recbandits.loop.steps import model_of, platform_of
+    from recbandits.loop.steps import models_of, platform_of
 
-    judgement = judge(dataset.path, model.path, model_of(platform_of(config), serving) or "", Gate(**gate))
+    serving_policy = models_of(platform_of(config).config) / serving / POLICY
+    judgement = judge(dataset.path, read_model(model.path).policy, serving_policy, Gate(**gate))
     Path(report.path).write_text(judgement.html(), encoding="utf-8")
-    names = ("difference", "low", "high", "effective_sample_size")
-    values = {name: getattr(judgement, name) for name in names} | {"passed": int(judgement.passed)}
-    for name in (name for name, value in values.items() if value is not None):
-        metrics.log_metric(name, values[name])
+    metrics.log_metric("passed", int(judgement.passed))
+    for name in ("difference", "low", "high", "effective_sample_size"):
+        if (value := getattr(judgement, name)) is not None:
+            metrics.log_metric(name, value)
     return judgement.to_json()
 
 
@@ -227,13 +223,15 @@ def deployer(
     """
     from recbandits.loop.canary import deploy
     from recbandits.loop.gate import Judgement
+    from recbandits.loop.models import keep_model, read_model
     from recbandits.loop.steps import models_of, platform_of
 
-    platform = platform_of(config)
-    models_of(platform.config).keep(model.path)
+    platform, candidate = platform_of(config), read_model(model.path)
+    keep_model(candidate, models_of(platform.config))
     judged = Judgement.from_json(judgement) if judgement else None
     endpoint = platform.endpoints.create(topic=topic or None)
-    verdict = deploy(endpoint, model.path, judged, serving or None, canary)
+    release = candidate.policy, candidate.version, judged, serving or None, canary
+    verdict = deploy(endpoint, *release, until=candidate.until)
     platform.warehouse.write([verdict])
     metrics.log_metric("deployed", int(verdict.kind == "deployed"))
     return verdict.to_json()

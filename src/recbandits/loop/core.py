@@ -1,9 +1,10 @@
 """The core of the loop: guard the serving policy, count new decisions, learn, judge and deploy.
 
-It knows no clock and starts no process: `rounds` drives it by a virtual clock with a learner in memory, `live` and a
-Cloud Function by the time of day with a pipeline.
+It knows no clock and starts no process: `rounds` drives it by a virtual clock and learns in memory, `live` and a Cloud
+Function drive it by the time of day and learn by a pipeline.
 """
 
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -24,120 +25,94 @@ from recbandits.serving.served import ServedPolicy
 _TRIES = 3  # of one run that fails
 
 
-class Core:
-    """One loop, on any endpoint and any warehouse.
+class Core(ABC):
+    """One loop, on any endpoint (`platforms.endpoints.Endpoint`) and any warehouse; `trigger.span` has the overlap."""
 
-    Args:
-      endpoint: `platforms.endpoints.Endpoint`
-      warehouse: `Warehouse`
-      settings: `Settings`
-      learner: `memory.MemoryLearner` or `PipelineLearner`.
-      overlap: seconds, as for `trigger.span`.
-    """
+    _since: datetime | None = None  # decisions before it do not count as new
 
-    def __init__(self, endpoint: Any, warehouse: Warehouse, settings: Settings, learner: Any, overlap: float = OVERLAP):
-        self._endpoint, self._warehouse, self._settings = endpoint, warehouse, settings
-        self._learner, self._overlap = learner, overlap
+    def __init__(self, endpoint: Any, warehouse: Warehouse, settings: Settings, overlap: float = OVERLAP):
+        self.endpoint, self.warehouse, self.settings, self._overlap = endpoint, warehouse, settings, overlap
 
     def tick(self, now: datetime, least_new: int | None = None) -> list[Verdict | Run]:
-        """Do what is due at a time: guard, then re-train.
+        """Do what is due at a time, an aware datetime: guard, then re-train if `least_new` decisions are new.
 
-        Args:
-          now: aware datetime.
-          least_new: new decisions that are enough to re-train; None for those of the settings.
-
-        Returns:
-          List of the guardrail's `Verdict`, and of what the learner returned: a `Verdict`, or the `Run` that will give
-          one. Empty where nothing was due.
-
-        Raises:
-          PlatformError: the warehouse or the endpoint does not answer; the next tick decides.
+        None is the number of the settings. The list has the guardrail's `Verdict`, and that on a candidate or the `Run`
+        that will give one. PlatformError says that the warehouse or the endpoint does not answer.
         """
         results = [self.guard(now), self.retrain(now, least_new)]
         return [result for result in results if result is not None]
 
     def guard(self, now: datetime) -> Verdict | None:
         """Apply the guardrail; see `guardrail.guard`."""
-        join, guardrail = self._settings.join, self._settings.guardrail
-        return guard(self._endpoint, self._warehouse, now, join, guardrail, self._learner.policy)
+        join, guardrail = self.settings.join, self.settings.guardrail
+        return guard(self.endpoint, self.warehouse, now, join, guardrail, self.policy)
 
     def retrain(self, now: datetime, least_new: int | None = None) -> Verdict | Run | None:
         """Re-train if enough is new, no canary waits for a verdict and no training runs; see `tick`."""
-        learner, settings = self._learner, self._settings
-        if learner.busy:
+        if (serving := self.serving()) is None:
             return None
-        if (run := learner.retry()) is not None:
-            return run
-        if (serving := learner.serving()) is None:
-            return None
-        least_new = settings.decisions if least_new is None else least_new
-        options = {"overlap": self._overlap, "since": learner.abandoned, "shares": self._endpoint.traffic_split}
-        plan = due(self._warehouse, serving, settings.join, now, least_new, **options)
-        return None if plan is None else learner.retrain(plan, now)
+        join, least_new = self.settings.join, self.settings.decisions if least_new is None else least_new
+        shares = self.endpoint.traffic_split
+        plan = due(self.warehouse, serving, join, now, least_new, self._overlap, self._since, shares)
+        return None if plan is None else self._execute(plan, now)
+
+    @abstractmethod
+    def serving(self) -> Any:
+        """Return the model that serves, with its `version` and `until`; None where none does."""
+
+    @abstractmethod
+    def policy(self, version: str) -> ServedPolicy | None:
+        """Return the `ServedPolicy` of a version; None where it cannot be loaded."""
+
+    @abstractmethod
+    def _execute(self, plan: Plan, now: datetime) -> Verdict | Run:
+        """Learn, judge and deploy by a `Plan`."""
 
 
-class PipelineLearner:
-    """Learns, judges and deploys by the re-training pipeline of a platform, one run at a time.
+class PipelineCore(Core):
+    """A loop that learns, judges and deploys by the re-training pipeline of a platform, one run at a time.
 
-    A run that failed three times is abandoned until as much again is new.
-
-    Args:
-      platform: `Platform`
-      settings: `Settings`
-      features: directory or gs:// URI with the `Features` of the policies.
-      topic: full name of the topic where the endpoint logs; empty for where it does.
-      template: the compiled pipeline.
+    A run that failed three times is abandoned until as much again is new. `features` and `topic` are as of
+    `steps.re_training_parameters`.
     """
 
-    def __init__(
-        self,
-        platform: Platform,
-        settings: Settings,
-        features: str | Path,
-        topic: str = "",
-        template: Path = TEMPLATES / "re_training.yaml",
-    ):
-        self._platform, self._settings, self._template = platform, settings, template
-        self._features, self._topic = features, topic
+    template = TEMPLATES / "re_training.yaml"
+
+    def __init__(self, platform: Platform, endpoint: Any, settings: Settings, features: str | Path, topic: str = ""):
+        super().__init__(endpoint, platform.warehouse, settings)
+        self._platform, self._features, self._topic = platform, features, topic
         self._plan: Plan | None = None
-        self._parameters: dict | None = None
-        self._policies: dict[str, ServedPolicy] = {}
         self._tries = 0
+        self._policies: dict[str, ServedPolicy] = {}
 
-    @property
-    def busy(self) -> bool:
-        """True while a run goes on."""
-        return self._platform.pipelines.running(PIPELINE) is not None
-
-    @property
-    def abandoned(self) -> datetime | None:
-        """End of the data of the last run if that failed, aware datetime; None if it did not."""
-        return self._plan.end if self._plan and self._has_failed() else None
+    def retrain(self, now: datetime, least_new: int | None = None) -> Verdict | Run | None:
+        """See `Core.retrain`; a run that failed is started again while it has tries left."""
+        pipelines, self._since = self._platform.pipelines, None
+        if pipelines.running(PIPELINE) is not None:
+            return None
+        if (plan := self._plan) and pipelines.status(plan.name).state == "failed":
+            if self._tries < _TRIES:
+                self._tries += 1
+                return self._start(plan)
+            self._since = plan.end
+        return super().retrain(now, least_new)
 
     def serving(self) -> Model | None:
-        """Return the `Model` that serves; None where none does."""
+        """See `Core.serving`."""
         return serving_model(self._platform)
 
     def policy(self, version: str) -> ServedPolicy | None:
-        """Return the `ServedPolicy` of a version; None where it cannot be loaded."""
+        """See `Core.policy`."""
         if version not in self._policies:
             with suppress(ValueError):
                 self._policies[version] = load(f"{models_uri(self._platform.config)}/{version}/{POLICY}")
         return self._policies.get(version)
 
-    def retry(self) -> Run | None:
-        """Start the last run again if it failed and has tries left; return the `Run`, or None."""
-        if self._plan is None or not self._has_failed() or self._tries == _TRIES:
-            return None
-        self._tries += 1
-        return self._platform.pipelines.run(self._template, self._plan.name, self._parameters)
-
-    def retrain(self, plan: Plan, now: datetime) -> Run:
-        """Start the run of a `Plan`; return the `Run`."""
-        parameters = re_training_parameters(self._platform.config, self._settings, self._features, plan, self._topic)
-        run = self._platform.pipelines.run(self._template, plan.name, parameters)
-        self._plan, self._parameters, self._tries = (plan, parameters, 1)  # not before it runs: else it has no status
+    def _execute(self, plan, now):
+        run = self._start(plan)
+        self._plan, self._tries = plan, 1  # not before it runs: else it has no status
         return run
 
-    def _has_failed(self):
-        return self._plan is not None and self._platform.pipelines.status(self._plan.name).state == "failed"
+    def _start(self, plan):
+        parameters = re_training_parameters(self._platform.config, self.settings, self._features, plan, self._topic)
+        return self._platform.pipelines.run(self.template, plan.name, parameters)

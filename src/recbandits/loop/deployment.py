@@ -8,8 +8,12 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
 
 from recbandits.config import Config
+from recbandits.data import movielens
 from recbandits.data.tables import MovieLens
 from recbandits.loop.importing import write_first_log
 from recbandits.loop.settings import Settings
@@ -28,35 +32,51 @@ SCHEDULES = {  # name: (cron string, payload); of the first two, a message to th
 }
 _NAMES = (*map(logger_name, LOGGERS), "trigger", "simulator")  # of the functions
 _IMAGES = ("train", "serve")
-_SETTLING = 30.0  # seconds
+_SETTLING = 30.0  # seconds after a change of the split, which servers read from the bucket at intervals
 _LINE = 30.0  # seconds between two status lines
 
 
 def deploy_loop(config: Config, settings: Settings | None = None, data: MovieLens | None = None) -> None:
     """Deploy the loop: project, tables, images, topics, endpoint, functions, the first pipeline run, schedules.
 
-    What is there is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run.
-
-    Args:
-      config: Config with the platform "gcp".
-      settings: `Settings`; None for the defaults on stars.
-      data: `MovieLens`, from which the simulated users are made; None for what `movielens.load` gives.
+    What is there is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run. By
+    default the loop has the default settings on stars, and its users are made of what `movielens.load` gives.
 
     Raises:
-      PlatformError: the platform is another one, or Google Cloud refused.
+      PlatformError: the platform is not "gcp", or Google Cloud refused.
     """
     platform = _platform(config)
-    settings = _settled(settings or Settings(STARS))
+    settings = settings or Settings(STARS)
+    settling = max(settings.guardrail.settling, _SETTLING)
+    settings = replace(settings, guardrail=replace(settings.guardrail, settling=settling))
     platform.create()
     platform.warehouse.create()
     for image in _IMAGES:
-        _have_image(platform.images, image)
+        try:
+            platform.images.pinned(image)
+        except PlatformError:
+            platform.images.build(image)
     topics = {name: platform.messages.topic(name) for name in TOPICS}
     endpoint = platform.endpoints.create(topic=topics["interactions"], sticky=True)
     for role in ("roles/pubsub.viewer", "roles/pubsub.publisher"):  # the simulator finds the topic, and publishes
         platform.messages.allow(topics["rewards"], role, config.account("function"))
-    users_uri, log_uri = _share_users(platform, settings, data)
-    functions = _functions(settings, topics, users_uri)
+    users = SimulatedUsers.of(settings, movielens.load() if data is None else data)
+    with TemporaryDirectory() as folder:
+        users_directory, log_directory = Path(folder, "users"), Path(folder, "log")
+        users.save(users_directory)
+        write_first_log(log_directory, users, settings, datetime.now(UTC))
+        users_uri, log_uri = platform.share(users_directory), platform.share(log_directory)
+    environment = {
+        "RECBANDITS_SETTINGS": json.dumps(asdict(settings)),
+        "RECBANDITS_FEATURES": users_uri,
+        "RECBANDITS_USERS": users_uri,
+        "RECBANDITS_EVENT_TOPIC": topics["interactions"],
+    }
+    functions = [
+        *(logger_of(topic, topics[topic]) for topic in LOGGERS),
+        Function("trigger", FUNCTIONS / "trigger", "tick", topics["ticks"], environment),
+        Function("simulator", FUNCTIONS / "simulator", "simulate", None, environment),
+    ]
     with ThreadPoolExecutor(len(functions)) as threads:  # each takes minutes to build
         list(threads.map(platform.functions.deploy, functions))
     if not endpoint.traffic_split:
@@ -71,9 +91,6 @@ def remove_loop(config: Config) -> None:
     """Remove what runs or is billed by the hour: schedules, pipeline runs, functions, topics and the endpoint.
 
     Data stay: the warehouse, the models, the bucket. `platform.clean_up` removes them as well.
-
-    Raises:
-      PlatformError: the platform is another one, or Google Cloud refused.
     """
     platform = _platform(config)
     for name in SCHEDULES:
@@ -90,81 +107,37 @@ def remove_loop(config: Config) -> None:
 
 
 def follow_loop(config: Config, stop: threading.Event, show: Callable = print) -> None:
-    """Print the progress of a deployed loop until an event is set; the loop itself goes on.
+    """Show lines of text about a deployed loop until a `threading.Event` is set; the loop itself goes on.
 
-    Args:
-      config: Config with the platform "gcp".
-      stop: `threading.Event`
-      show: function of a line of text.
-
-    Raises:
-      PlatformError: the platform is another one, Google Cloud refused, or the start-up pipeline failed.
+    PlatformError says that the start-up pipeline failed.
     """
     platform, shown = _platform(config), 0
     while not stop.is_set():
         run = platform.pipelines.status(START_UP)
         if run.state in ("failed", "stopped"):
             raise PlatformError(run.error or "the start-up pipeline was stopped")
-        verdicts = platform.warehouse.verdicts()
-        for verdict in verdicts.iloc[shown:].itertuples():
-            show(f"       {verdict.kind} {verdict.version[:8]}: {verdict.why}")
+        verdicts, state = platform.warehouse.verdicts(), platform.warehouse.state()
+        show_verdicts(verdicts, shown, show)
         shown = len(verdicts)
-        show(_status_line(platform, run))
+        parts = [f"start-up {run.state}"] if run.state != "succeeded" else []
+        parts += [f"{state[name]['rows']:,} {name}" for name in LOGGERS]
+        show(status_line(parts, platform.endpoints.create()))
         stop.wait(_LINE)
 
 
-def _status_line(platform, run):
-    rows = platform.warehouse.state()
-    shares = platform.endpoints.create().traffic_split
-    parts = [f"start-up {run.state}"] if run.state != "succeeded" else []
-    parts += [f"{rows[name]['rows']:,} {name}" for name in ("interactions", "rewards")]
-    parts += [f"{version[:8]} {share} %" for version, share in shares.items() if share]
-    return " · ".join(parts)
+def show_verdicts(verdicts: pd.DataFrame, shown: int, show: Callable) -> None:
+    """Show a line for each verdict after the first ones, which have been shown."""
+    for verdict in verdicts.iloc[shown:].itertuples():
+        show(f"       {verdict.kind} {verdict.version[:8]}: {verdict.why}")
+
+
+def status_line(parts: list[str], endpoint: Any) -> str:
+    """Join the parts of a line that says where a loop stands, and the shares of the versions, the largest first."""
+    shares = sorted(endpoint.traffic_split.items(), key=lambda item: -item[1])
+    return " · ".join([*parts, *(f"{version[:8]} {share} %" for version, share in shares if share)])
 
 
 def _platform(config):
     if config.platform != "gcp":
         raise PlatformError("platform must be 'gcp' to deploy the loop; on this machine, `make loop` runs it")
     return choose(config)
-
-
-def _settled(settings):
-    """Leave out decisions just after a change of the split, which servers read from the bucket at intervals."""
-    guardrail = settings.guardrail
-    return replace(settings, guardrail=replace(guardrail, settling=max(guardrail.settling, _SETTLING)))
-
-
-def _have_image(images, name):
-    """Build an image unless it has been built."""
-    try:
-        images.pinned(name)
-    except PlatformError:
-        images.build(name)
-
-
-def _share_users(platform, settings, data):
-    """Return the gs:// URIs of the simulated users, with their features, and of the first log."""
-    if data is None:
-        from recbandits.data import movielens
-
-        data = movielens.load()
-    users = SimulatedUsers.of(settings, data)
-    with TemporaryDirectory() as folder:
-        users_directory, log_directory = Path(folder, "users"), Path(folder, "log")
-        users.save(users_directory)
-        write_first_log(log_directory, users, settings, datetime.now(UTC))
-        return platform.share(users_directory), platform.share(log_directory)
-
-
-def _functions(settings, topics, users_uri):
-    environment = {
-        "RECBANDITS_SETTINGS": json.dumps(asdict(settings)),
-        "RECBANDITS_FEATURES": users_uri,
-        "RECBANDITS_USERS": users_uri,
-        "RECBANDITS_EVENT_TOPIC": topics["interactions"],
-    }
-    return [
-        *(logger_of(topic, topics[topic]) for topic in LOGGERS),
-        Function("trigger", FUNCTIONS / "trigger", "tick", topics["ticks"], environment),
-        Function("simulator", FUNCTIONS / "simulator", "simulate", None, environment),
-    ]

@@ -10,12 +10,9 @@ import numpy as np
 from scipy import special
 
 from recbandits.evaluation import cross_fit, difference, estimates
-from recbandits.loop.models import POLICY
 from recbandits.loop.settings import Gate
 from recbandits.records import Log
 from recbandits.serving.served import ServedPolicy
-
-__all__ = ["Gate", "Judgement", "judge", "judge_log", "policy_directory"]
 
 _FOLDS = 5
 _ROUNDING = 1e-7  # of probabilities that were computed in float32
@@ -24,42 +21,23 @@ _UNLOGGED = 0.05  # share of a policy's decisions that may be missing from the l
 
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome of the gate for a candidate. Values that cannot be estimated are None.
+    """The outcome of the gate for a candidate: values in units of the reward, None where they cannot be estimated."""
 
-    Attributes:
-      outcome: "passed": the candidate is non-inferior and may be deployed; "refused": it is significantly worse;
-        "held": the evidence does not suffice for either.
-      why: one sentence.
-      candidate: its version.
-      serving: version of the policy that it was compared with.
-      difference: estimated value of the candidate less that of the other, in units of the reward, as all that follow.
-      low: lower end of its interval.
-      high: upper end.
-      candidate_value: (value, low, high) of the candidate; three times None without an estimate.
-      serving_value: likewise of the serving policy.
-      effective_sample_size: decisions of equal weight behind the estimates, the fewer of the two.
-      rewarded_decisions: those of them with a rare reward, such as a click; likewise.
-      decisions: number of held-out decisions behind the estimates.
-      missing: the evidence that is missing, in words; empty where there is enough.
-      margin: loss up to which the candidate is non-inferior: the gate's share of the value of the serving policy.
-      level: coverage of the intervals, in (0, 1).
-    """
-
-    outcome: str
-    why: str
-    candidate: str
-    serving: str
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    candidate_value: tuple = (None, None, None)
-    serving_value: tuple = (None, None, None)
-    effective_sample_size: float | None = None
-    rewarded_decisions: float | None = None
-    decisions: int = 0
-    missing: str = ""
-    margin: float | None = None
-    level: float = 0.95
+    outcome: str  # "passed": it may be deployed; "refused": it is worse; "held": the evidence suffices for neither
+    why: str  # one sentence
+    candidate: str  # its version
+    serving: str  # version of the policy that it was compared with
+    difference: float | None = None  # estimated value of the candidate less that of the other
+    low: float | None = None  # lower end of its interval
+    high: float | None = None  # upper end
+    candidate_value: tuple = (None, None, None)  # (value, low, high) of the candidate
+    serving_value: tuple = (None, None, None)  # likewise of the serving policy
+    effective_sample_size: float | None = None  # decisions of equal weight behind the estimates, the fewer of the two
+    rewarded_decisions: float | None = None  # those of them with a rare reward, such as a click; likewise
+    decisions: int = 0  # number of held-out decisions behind the estimates
+    missing: str = ""  # the evidence that is missing, in words; empty where there is enough
+    margin: float | None = None  # loss up to which the candidate is non-inferior
+    level: float = 0.95  # coverage of the intervals, in (0, 1)
 
     @property
     def passed(self) -> bool:
@@ -94,30 +72,19 @@ class Judgement:
             f"<!doctype html><title>Gate</title><h1>Candidate {self.outcome}</h1><p>{html.escape(self.why)}</p>"
             f"<table><tr><th>policy</th><th>value</th><th>low</th><th>high</th></tr>{cells}</table>"
             f"<p>{self.decisions:,} held-out decisions; {evidence}; margin {_format(self.margin)}; "
-            f"intervals of {_percent(self.level)}.</p>"
+            f"intervals of {100 * self.level:g} %.</p>"
         )
 
 
 def judge(dataset: str | Path, candidate: str | Path, serving: str | Path, gate: Gate | None = None) -> Judgement:
-    """Judge a candidate by the held-out decisions of an ingested window.
+    """Judge a candidate by the held-out decisions of a directory that `loop.ingest.ingest` wrote; see `judge_log`.
 
-    Args:
-      dataset: directory that `loop.ingest.ingest` wrote.
-      candidate: directory of a model (`loop.models`) or of an exported policy, a path or a gs:// URI.
-      serving: the same of the serving policy.
-      gate: `Gate`; None for the defaults.
-
-    Returns:
-      Judgement
-
-    Raises:
-      ValueError: a directory that is none of these.
+    Both policies are directories of exported policies, or gs:// URIs; ValueError for a directory that is none.
     """
     from recbandits.loop.ingest import decisions_of
     from recbandits.serving.policy import load
 
-    first, second = (load(policy_directory(directory)) for directory in (candidate, serving))
-    return judge_log(decisions_of(dataset, held_out=True), first, second, gate)
+    return judge_log(decisions_of(dataset, held_out=True), load(candidate), load(serving), gate)
 
 
 def judge_log(log: Log, candidate: ServedPolicy, serving: ServedPolicy, gate: Gate | None = None) -> Judgement:
@@ -128,22 +95,13 @@ def judge_log(log: Log, candidate: ServedPolicy, serving: ServedPolicy, gate: Ga
     candidate passes if it is non-inferior: the lower bound of the difference is above minus the margin. It is refused
     if it is significantly worse: the upper bound is below minus the margin. It is held in between, and where evidence
     is missing.
-
-    Args:
-      log: `Log` of held-out decisions; several policies may have decided, each with its own propensities.
-      candidate: `ServedPolicy`
-      serving: `ServedPolicy`
-      gate: `Gate`; None for the defaults.
-
-    Returns:
-      Judgement
+    Several policies may have decided, each with its own propensities. Without a gate its defaults hold.
     """
     from sklearn.linear_model import LinearRegression  # takes a second to import
 
-    gate = Gate() if gate is None else gate
+    gate = gate or Gate()
     facts = {"candidate": candidate.version, "serving": serving.version, "decisions": len(log), "level": gate.level}
-    users = len(np.unique(log.user_id))
-    if users < _FOLDS:
+    if (users := len(np.unique(log.user_id))) < _FOLDS:
         return _held(f"the held-out decisions must be of {_FOLDS} users, got {users}", **facts)
     try:
         scores = [_scores(policy, log) for policy in (candidate, serving)]
@@ -158,39 +116,31 @@ def judge_log(log: Log, candidate: ServedPolicy, serving: ServedPolicy, gate: Ga
     low, high = _interval(contrast, gate.level, log.user_id)
     missing = _missing_evidence(values, gate) or _missing_bounds(contrast.value, low, high, values[1].value)
     outcome, why = ("held", f"Held: {missing}") if missing else _decide(low, high, margin)
-    measurement = f"difference {contrast.value:+.3g}, {_percent(gate.level)} interval {low:+.3g} to {high:+.3g}"
+    pairs = [(value.value, *_interval(value, gate.level, log.user_id)) for value in values]
     return Judgement(
         outcome,
-        f"{why} ({measurement}).",
+        f"{why} (difference {contrast.value:+.3g}, {100 * gate.level:g} % interval {low:+.3g} to {high:+.3g}).",
         **facts,
         missing=missing,
-        difference=_finite(contrast.value),
-        low=_finite(low),
-        high=_finite(high),
-        candidate_value=_with_interval(values[0], gate.level, log.user_id),
-        serving_value=_with_interval(values[1], gate.level, log.user_id),
-        effective_sample_size=_finite(min(value.effective_sample_size for value in values)),
-        rewarded_decisions=_finite(min(value.rewarded_decisions for value in values)),
-        margin=_finite(margin),
+        difference=finite_or_none(contrast.value),
+        low=finite_or_none(low),
+        high=finite_or_none(high),
+        candidate_value=tuple(map(finite_or_none, pairs[0])),
+        serving_value=tuple(map(finite_or_none, pairs[1])),
+        effective_sample_size=finite_or_none(min(value.effective_sample_size for value in values)),
+        rewarded_decisions=finite_or_none(min(value.rewarded_decisions for value in values)),
+        margin=finite_or_none(margin),
     )
 
 
-def policy_directory(directory: str | Path) -> str | Path:
-    """Return the directory of a model's policy: its `policy/`, or itself if it is an exported policy."""
-    policy = Path(directory) / POLICY
-    return policy if policy.is_dir() else directory
+def finite_or_none(value: float) -> float | None:
+    """Return the number, or None where it is not finite, which JSON cannot hold."""
+    return float(value) if math.isfinite(value) else None
 
 
 def probabilities_of(policy: ServedPolicy, log: Log) -> np.ndarray:
     """Compute the probabilities, float [n, k], of the candidates of a `Log` under a `ServedPolicy`."""
     return policy.exploration.probabilities(_scores(policy, log), log.mask)
-
-
-def _scores(policy, log):
-    scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
-    if not np.isfinite(scores[log.mask]).all():
-        raise ValueError(f"scores of {policy.version} must be finite")
-    return scores
 
 
 def predicted_values(policy: ServedPolicy, log: Log) -> np.ndarray | None:
@@ -207,11 +157,15 @@ def predicted_values(policy: ServedPolicy, log: Log) -> np.ndarray | None:
     return np.where(log.mask, probabilities * scores, 0.0).sum(axis=1)
 
 
-def _missing_evidence(values, gate):
-    """Return which evidence is missing for the `Estimate`s of candidate and serving policy; empty text for none.
+def _scores(policy, log):
+    scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
+    if not np.isfinite(scores[log.mask]).all():
+        raise ValueError(f"scores of {policy.version} must be finite")
+    return scores
 
-    Comparisons are written so that NaN is missing evidence.
-    """
+
+def _missing_evidence(values, gate):
+    """Say which evidence the `Estimate`s of candidate and serving policy lack; comparisons are so that NaN lacks it."""
     for name, value in zip(("the candidate", "the serving policy"), values, strict=True):
         needs = (
             (value.effective_sample_size, gate.effective_sample_size, "decisions of equal weight"),
@@ -239,19 +193,12 @@ def _decide(low, high, margin):
         return "passed", f"Passed: it is non-inferior to the serving policy by a margin of {margin:.3g}"
     if high < -margin:
         return "refused", f"Refused: it is significantly worse than the serving policy, by more than {margin:.3g}"
-    return (
-        "held",
-        f"Held: more decisions are needed to know whether it is worse than the serving policy by {margin:.3g} or more",
-    )
+    why = f"more decisions are needed to know whether it is worse than the serving policy by {margin:.3g} or more"
+    return "held", f"Held: {why}"
 
 
 def _held(missing, **facts):
-    """Return the judgement of a candidate that nothing can be estimated of."""
     return Judgement("held", f"Held: {missing}.", **facts, missing=missing)
-
-
-def _with_interval(estimate, level, users):
-    return tuple(map(_finite, (estimate.value, *_interval(estimate, level, users))))
 
 
 def _interval(estimate, level, users):
@@ -269,15 +216,6 @@ def _interval(estimate, level, users):
     freedom = np.array([squares.sum() ** 2 / (squares @ squares), len(squares) - 1])
     effective, nominal = special.stdtrit(freedom, (1 + level) / 2)
     return tuple(estimate.value + (bound - estimate.value) * effective / nominal for bound in (low, high))
-
-
-def _finite(value):
-    """Return the number, or None where it is not finite, which JSON cannot hold."""
-    return float(value) if math.isfinite(value) else None
-
-
-def _percent(level):
-    return f"{100 * level:g} %"
 
 
 def _format(value, digits=3):

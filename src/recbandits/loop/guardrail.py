@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from recbandits.evaluation import sequential
 from recbandits.loop import canary
 from recbandits.loop.canary import Experiment
-from recbandits.loop.gate import predicted_values
+from recbandits.loop.gate import finite_or_none, predicted_values
 from recbandits.loop.ingest import log_of
 from recbandits.loop.settings import Guardrail, Join
 from recbandits.platforms.warehouse import Warehouse
@@ -28,22 +28,12 @@ _MISMATCH = 0.001  # probability with which a right split ever raises the alarm
 
 
 class Evidence(NamedTuple):
-    """The evidence of an experiment.
+    """The evidence of an experiment, in units of the reward."""
 
-    Attributes:
-      difference: `Interval` of the newest's mean reward less the other's, in units of the reward; NaN where there is
-        too little to say.
-      decisions: (of the newest, of the other).
-      margin: loss up to which the newest is non-inferior, in units of the reward.
-      mismatch: True if the decisions are not split as the shares say: then the versions differ in more than the policy.
-      alarm: sentence; empty for none.
-    """
-
-    difference: sequential.Interval
-    decisions: tuple
-    margin: float
-    mismatch: bool
-    alarm: str
+    difference: sequential.Interval  # of the newest's mean reward less the other's; NaN where there is too little
+    decisions: tuple  # (of the newest, of the other)
+    margin: float  # loss up to which the newest is non-inferior
+    mismatch: bool  # decisions are not split as the shares say: then the versions differ in more than the policy
 
 
 def guard(
@@ -51,7 +41,7 @@ def guard(
     warehouse: Warehouse,
     now: datetime,
     rule: Join,
-    guardrail: Guardrail | None = None,
+    guardrail: Guardrail,
     policies: Callable | None = None,
 ) -> Verdict | None:
     """Compare the rewards of both versions, and ramp, promote, roll back or withdraw the newest, or collect more data.
@@ -65,22 +55,19 @@ def guard(
 
     Args:
       endpoint: `platforms.endpoints.Endpoint`
-      warehouse: with `by_user`, `decisions`, `verdicts` and `write`.
+      warehouse: of the verdicts, decisions and rewards.
       now: aware datetime; decisions count once their window has closed.
       rule: `settings.Join`
-      guardrail: `Guardrail`; None for the defaults.
+      guardrail: `settings.Guardrail`
       policies: function from version to `ServedPolicy`, or None for one that cannot be loaded, whose predictions reduce
         the variance; each decision is then read, where otherwise sums by user are. None for no reduction.
 
     Returns:
-      `Verdict`, "ramped", "promoted", "rolled back" or "withdrawn", which is in the warehouse already; None where there
-      is nothing to decide.
+      `Verdict`, "ramped", "promoted", "rolled back" or "withdrawn", which is in the warehouse already; or None.
 
     Raises:
-      PlatformError: the warehouse or the endpoint does not answer, or another process changed the shares
-        meanwhile; the next look decides.
+      PlatformError: no answer, or another process changed the shares meanwhile; the next look decides.
     """
-    guardrail = Guardrail() if guardrail is None else guardrail
     shares = endpoint.traffic_split
     experiment = canary.experiment(shares, warehouse.verdicts()) if sum(map(bool, shares.values())) == 2 else None
     if experiment is None:
@@ -90,7 +77,7 @@ def guard(
     if kind is None or endpoint.traffic_split != shares:  # a Deployer changed the shares meanwhile
         return None
     versions, start = (experiment.newest, experiment.other), experiment.start.isoformat()
-    verdict = canary.verdict_of(kind, *versions, start, why, now, evidence.difference)
+    verdict = canary.verdict_of(kind, *versions, start, why, now, *map(finite_or_none, evidence.difference))
     warehouse.write([verdict])  # first: a process killed in between decides the same again
     share = {"ramped": guardrail.ramp, "promoted": 100 - guardrail.holdback}.get(kind, 0)
     split = dict(zip(versions, (share, 100 - share), strict=True))
@@ -106,15 +93,9 @@ def collect_evidence(
     guardrail: Guardrail,
     policies: Callable | None = None,
 ) -> Evidence:
-    """Compute the `Evidence` of an experiment; without policies a sum of each user is read, however many decisions.
+    """Compute the `Evidence` of an experiment by the arguments of `guard`.
 
-    Args:
-      experiment: `Experiment`
-      warehouse: as for `guard`.
-      now: as for `guard`.
-      rule: as for `guard`.
-      guardrail: `Guardrail`
-      policies: as for `guard`.
+    Without policies a sum of each user is read, however many decisions there are.
     """
     start = experiment.start + timedelta(seconds=guardrail.settling)
     span = start, max(start, now - timedelta(seconds=rule.window))
@@ -130,38 +111,27 @@ def collect_evidence(
 def compare(
     rewards: tuple[np.ndarray, np.ndarray], users: Any, covariates: Any, experiment: Experiment, guardrail: Guardrail
 ) -> Evidence:
-    """Compute the `Evidence` from the decisions of both sides.
+    """Compute the `Evidence` from the decisions of both sides, the newest first.
 
-    Args:
-      rewards: (float [n] of the newest, float [m] of the other).
-      users: (labels [n], labels [m]), the same on both sides for the same user.
-      covariates: as for `sequential.difference`.
-      experiment: `Experiment`
-      guardrail: `Guardrail`
+    Each side has rewards float [n], the labels of their users, the same on both sides for the same user, and perhaps
+    covariates, as `sequential.difference` takes them.
     """
     tightest = 100 * guardrail.most / min(experiment.share, 100 - experiment.share)  # decisions at the deadline
     interval = sequential.difference(*rewards, guardrail.alpha, tightest, users, covariates)
-    decisions = tuple(map(len, rewards))
+    decisions = len(rewards[0]), len(rewards[1])
     margin = guardrail.margin * abs(float(np.mean(rewards[1]))) if decisions[1] else math.nan
     mismatch = sum(decisions) >= 2 * guardrail.least and _is_mismatch(users, experiment.share)
-    alarm = ""
-    if mismatch:
-        share = decisions[0] / sum(decisions)
-        alarm = f"{share:.1%} of the decisions are of the newest version, the shares say {experiment.share} %"
-    elif decisions[0] >= guardrail.most and not math.isfinite(interval.high - interval.low):
-        alarm = "the interval of the difference is not finite"
-    elif decisions[0] >= guardrail.most and not interval.high - interval.low <= 2 * margin:
-        alarm = f"the interval of the difference is wider than the margin of {margin:.3g} on both sides"
-    return Evidence(interval, decisions, margin, mismatch, alarm)
+    return Evidence(interval, decisions, margin, mismatch)
 
 
 def decide(experiment: Experiment, evidence: Evidence, guardrail: Guardrail) -> tuple[str | None, str]:
     """Return (kind of the `Verdict` or None, why) of an `Experiment` with its `Evidence`, given a `Guardrail`."""
-    interval, decisions, margin, mismatch, alarm = evidence
+    interval, decisions, margin, mismatch = evidence
     sequence = f"{100 * (1 - guardrail.alpha):g} % sequence {interval.low:+.3g} to {interval.high:+.3g}"
     counts = f"after {decisions[0]:,} and {decisions[1]:,} decisions"
     measurement = f"(difference {interval.value:+.3g}, {sequence}, {counts})"
-    enough = min(decisions) >= guardrail.least and math.isfinite(interval.high - interval.low) and not mismatch
+    width = interval.high - interval.low
+    enough = min(decisions) >= guardrail.least and math.isfinite(width) and not mismatch
     if enough and interval.high < -margin:
         return "rolled back", f"It is significantly worse, by more than {margin:.3g} {measurement}."
     if experiment.promoted:
@@ -169,7 +139,15 @@ def decide(experiment: Experiment, evidence: Evidence, guardrail: Guardrail) -> 
     if enough and interval.low > -margin:
         return "promoted", f"It is non-inferior by a margin of {margin:.3g} {measurement}."
     if mismatch or decisions[0] >= guardrail.most:
-        return "withdrawn", f"The evidence does not suffice: {alarm or 'the margin is in the interval'} {measurement}."
+        reason = "the margin is in the interval"
+        if mismatch:
+            share = f"{decisions[0] / sum(decisions):.1%} of the decisions are of the newest version"
+            reason = f"{share}, the shares say {experiment.share} %"
+        elif not math.isfinite(width):
+            reason = "the interval of the difference is not finite"
+        elif not width <= 2 * margin:
+            reason = f"the interval of the difference is wider than the margin of {margin:.3g} on both sides"
+        return "withdrawn", f"The evidence does not suffice: {reason} {measurement}."
     if enough and experiment.share < guardrail.ramp and interval.value > -margin:
         return "ramped", f"It gets {guardrail.ramp} % of the users for more evidence {measurement}."
     return None, ""
@@ -183,25 +161,16 @@ def looks(
     guardrail: Guardrail,
     policies: Callable | None = None,
 ) -> pd.DataFrame:
-    """Tabulate the evidence of an experiment at several times, for `plots.loop.guardrail`.
-
-    Args:
-      experiment: `Experiment`
-      warehouse: as for `guard`.
-      times: list of aware datetimes.
-      rule: as for `guard`.
-      guardrail: `Guardrail`
-      policies: as for `guard`.
+    """Tabulate the evidence of an experiment at several times, for `plots.loop.guardrail`; arguments are as of `guard`.
 
     Returns:
-      DataFrame, one row a time: time, decisions (of both versions), value, low, high, margin, alarm.
+      DataFrame, one row a time: time, decisions (of both versions), value, low, high, margin.
     """
-    rows = []
-    for time in times:
-        evidence = collect_evidence(experiment, warehouse, time, rule, guardrail, policies)
-        row = {"time": time, "decisions": sum(evidence.decisions), **evidence.difference._asdict()}
-        rows.append(row | {"margin": evidence.margin, "alarm": evidence.alarm})
-    return pd.DataFrame(rows)
+    evidences = [collect_evidence(experiment, warehouse, time, rule, guardrail, policies) for time in times]
+    return pd.DataFrame(
+        {"time": time, "decisions": sum(each.decisions), **each.difference._asdict(), "margin": each.margin}
+        for time, each in zip(times, evidences, strict=True)
+    )
 
 
 def _sides_of_decisions(table, versions, policies):

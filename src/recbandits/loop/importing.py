@@ -14,26 +14,19 @@ from recbandits.platforms.warehouse import Warehouse
 from recbandits.records import Interaction, Reward, from_table, to_table
 
 UNIFORM = "uniform"  # version of the policy of simulated logs
-_FILES = {Interaction: "interactions.parquet", Reward: "rewards.parquet"}
+_FILES = ("interactions.parquet", "rewards.parquet")
 _NAMESPACE = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # of the event ids of simulated logs
 
 
 def write_log(directory: str | Path, interactions: pa.Table, rewards: pa.Table) -> None:
     """Write tables of `Interaction`s and `Reward`s, as `Log.to_tables` returns them, as files that `read_log` reads."""
     Path(directory).mkdir(parents=True, exist_ok=True)
-    for table, name in zip((interactions, rewards), _FILES.values(), strict=True):
+    for table, name in zip((interactions, rewards), _FILES, strict=True):
         pq.write_table(table, Path(directory, name))
 
 
 def write_first_log(directory: str | Path, users: SimulatedUsers, settings: Settings, now: datetime) -> None:
-    """Write the first decisions of a loop by a uniform random policy, so old that their rewards are there by now.
-
-    Args:
-      directory: for the files.
-      users: `SimulatedUsers`
-      settings: `Settings`
-      now: aware datetime.
-    """
+    """Write the first decisions of a loop by a uniform random policy, so old that their rewards are there by `now`."""
     seconds = settings.first / settings.rate
     start = now - timedelta(seconds=2 * settings.join.window + seconds)
     write_log(directory, *simulate_log(users, settings.first, start, seconds, settings.candidates, settings.seed))
@@ -41,30 +34,17 @@ def write_first_log(directory: str | Path, users: SimulatedUsers, settings: Sett
 
 def read_log(directory: str | Path) -> tuple[pa.Table, ...]:
     """Read the tables of a log in a directory; ValueError where a file is missing or is not Parquet."""
-    tables = []
-    for name in _FILES.values():
-        try:
-            tables.append(pq.read_table(Path(directory, name)))
-        except (FileNotFoundError, ValueError) as error:
-            raise ValueError(f"log must be a directory with {' and '.join(_FILES.values())}: {error}") from error
-    return tuple(tables)
+    try:
+        return tuple(pq.read_table(Path(directory, name)) for name in _FILES)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"log must be a directory with {' and '.join(_FILES)}: {error}") from error
 
 
 def import_log(warehouse: Warehouse, interactions: pa.Table, rewards: pa.Table) -> dict:
-    """Write decisions and their rewards to the warehouse; importing them again has no further effect.
+    """Write decisions, at least one, and their rewards to the warehouse; doing it again has no further effect.
 
-    Args:
-      warehouse: `Warehouse`
-      interactions: table of `Interaction`s, at least one.
-      rewards: table of `Reward`s.
-
-    Returns:
-      dict of decisions and rewards (rows), written (rows that are new to the warehouse), start and end (ISO 8601; of
-      the first decision, and just after the last one).
-
-    Raises:
-      ValueError: no decision, or a row makes no record.
-      PlatformError: of the warehouse.
+    The dict has decisions and rewards (rows), written (rows that are new to the warehouse), start and end (ISO 8601; of
+    the first decision, and just after the last one). ValueError for no decision, or a row that makes no record.
     """
     decisions, reports = (from_table(interactions, Interaction), from_table(rewards, Reward))
     if not decisions:
@@ -82,24 +62,11 @@ def import_log(warehouse: Warehouse, interactions: pa.Table, rewards: pa.Table) 
 def simulate_log(
     users: SimulatedUsers, n: int, start: datetime, seconds: float = 60.0, candidates: int = 10, seed: int = 0
 ) -> tuple[pa.Table, pa.Table]:
-    """Simulate decisions of a uniform random policy, and what the users report of them.
+    """Simulate n decisions of a uniform random policy among so many candidates, and what the users report of them.
 
-    The same arguments give the same log. Other arguments give other event ids, so that no decision gets the reward of
-    another one.
-
-    Args:
-      users: `SimulatedUsers`
-      n: number of decisions.
-      start: aware datetime of the first one.
-      seconds: in which they come, evenly.
-      candidates: of a decision, each with the same probability.
-      seed: of the visits, the actions and the reports.
-
-    Returns:
-      (table of `Interaction`s, table of `Reward`s)
-
-    Raises:
-      ValueError: n below 1, or seconds that are not positive.
+    The decisions come evenly within some seconds from the aware datetime `start`. The same arguments give the same log.
+    Other arguments give other event ids, so that no decision gets the reward of another one.
+    They are a table of `Interaction`s and one of `Reward`s. ValueError for n or seconds that are not positive.
     """
     if not (n >= 1 and seconds > 0):
         raise ValueError(f"n must be at least 1 and seconds positive, got {n} and {seconds}")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recbandits.checks import require
 from recbandits.data.features import FILE as FEATURES
 from recbandits.data.features import Features
 from recbandits.loop.settings import Join
@@ -41,12 +42,12 @@ def ingest(
     decisions are held out is a matter of their ids: a decision is always held out, or never.
 
     Args:
-      warehouse: `Warehouse`
+      warehouse: of the decisions and rewards.
       start: datetime with a zone; decisions from then on.
       end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still get reports.
       rule: `settings.Join`
-      features: `Features` with which the policy learns and serves; decisions among items that they do not know, and on
-        contexts that they cannot encode, are quarantined.
+      features: of the policy; decisions among items that they do not know, and on contexts that they cannot encode, are
+        quarantined.
       directory: for the dataset, made if missing; a dataset that is there is replaced.
       holdout: share in [0, 1) that the learner does not see.
       titles: dict from item id to title, for the policy; None for none.
@@ -54,23 +55,18 @@ def ingest(
     Returns:
       dict, the manifest: start, end, the rule, holdout, snapshot; counts, which add up as those of `Warehouse.counts`,
       where what is quarantined here is quarantined and nothing else; reasons of the latter, and of rewards outside the
-      range, without the values;
-      decisions, held_out, candidates (the most of a decision), policy_versions, files (SHA-256 of each) and digest (of
-      all of it).
+      range, without the values; decisions, held_out, candidates (the most of a decision), policy_versions, files
+      (SHA-256 of each) and digest (of all of it).
 
     Raises:
       ValueError: a share that is none, or no decision to learn from.
-      PlatformError: of the warehouse.
     """
-    if not 0 <= holdout < 1:
-        raise ValueError(f"holdout must be in [0, 1), got {holdout}")
+    require(0 <= holdout < 1, "holdout", "in [0, 1)", holdout)
     window = {"start": start.isoformat(), "end": end.isoformat()}
     table, reasons, counts, snapshot = _read(warehouse, start, end, rule, features)
     if not len(table):
         raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")
     held_out = are_held_out(table["event_id"].to_numpy(), holdout)
-    log = log_of(table.filter(~held_out))
-    files = _write(Path(directory), table.append_column("held_out", pa.array(held_out)), log, features, titles)
     manifest = {
         **window,
         **vars(rule),
@@ -82,7 +78,7 @@ def ingest(
         "held_out": int(held_out.sum()),
         "candidates": pc.max(pc.list_value_length(table["candidates"])).as_py(),
         "policy_versions": dict(sorted(Counter(table["policy_version"].to_pylist()).items())),
-        "files": files,
+        "files": _write(Path(directory), table, held_out, features, read_titles(titles)),
     }
     manifest["digest"] = _digest(manifest)
     Path(directory, MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -90,11 +86,7 @@ def ingest(
 
 
 def read_manifest(directory: str | Path) -> dict:
-    """Read the manifest of a dataset and verify the digests of its files.
-
-    Raises:
-      ValueError: the directory holds no complete dataset, or a damaged one.
-    """
+    """Read the manifest of a dataset and verify the digests of its files; ValueError for no complete dataset."""
     directory = Path(directory)
     if not (directory / MANIFEST).is_file():
         raise ValueError(f"{directory.name} must be the directory of a complete dataset, it has no {MANIFEST}")
@@ -109,12 +101,7 @@ def read_manifest(directory: str | Path) -> dict:
 
 
 def decisions_of(directory: str | Path, held_out: bool | None) -> Log:
-    """Read the decisions of a dataset as a `Log`, ordered by time.
-
-    Args:
-      directory: that `ingest` wrote.
-      held_out: True for those that the learner does not see, False for the others, None for all.
-    """
+    """Read the decisions of a dataset as a `Log`, ordered by time: held out, the others (False), or all (None)."""
     table = pq.read_table(Path(directory, DECISIONS))
     return log_of(table if held_out is None else table.filter(pc.equal(table["held_out"], held_out)))
 
@@ -126,12 +113,7 @@ def log_of(table: pa.Table) -> Log:
 
 
 def are_held_out(event_ids: np.ndarray, holdout: float) -> np.ndarray:
-    """Select the held-out decisions, bool [n]: those whose ids have the smallest hashes, as numbers in [0, 1).
-
-    Args:
-      event_ids: object array [n] of text.
-      holdout: share of them.
-    """
+    """Select a share of decisions, bool [n]: those whose ids, text [n], have the smallest hashes, numbers in [0, 1)."""
     return pd.util.hash_array(event_ids) / 2.0**64 < holdout
 
 
@@ -139,6 +121,11 @@ def titles_of(directory: str | Path) -> dict[str, str]:
     """Read the titles of a dataset, dict from item id to title; empty where it has none."""
     file = Path(directory, TITLES)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def write_titles(directory: Path, titles: dict[str, str]) -> None:
+    """Write what `titles_of` reads."""
+    (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
 
 
 def _read(warehouse, start, end, rule, features):
@@ -153,14 +140,22 @@ def _read(warehouse, start, end, rule, features):
         table = warehouse.decisions(start, end, **vars(rule))
         reasons = _reasons(table, features)
         refused = table.filter(reasons != "")
-        warehouse.quarantine(_entries(refused, reasons[reasons != ""]))
-        counts = _counts(warehouse.counts(start, end, **vars(rule))._asdict(), refused)
-        number = Counter(reason.partition(", got ")[0] for reason in reasons if reason)
-        number[f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"] = len(
-            warehouse.outside(start, end, **vars(rule))
+        rows = zip(refused.select([*Interaction.fields, "reward"]).to_pylist(), reasons[reasons != ""], strict=True)
+        warehouse.quarantine(
+            [
+                Quarantined(f"{TOPIC}/{row['event_id']}", row["time"], TOPIC, reason, json.dumps(row, default=str))
+                for row, reason in rows
+            ]
         )
+        counts = warehouse.counts(start, end, **vars(rule))._asdict()
+        defaulted = refused["reward_time"].null_count  # refused decisions count as quarantined, not as joined too
+        less = {"total": len(refused), "joined": len(refused) - defaulted, "defaulted": defaulted}
+        number = Counter(reason.partition(", got ")[0] for reason in reasons if reason)
+        outside = len(warehouse.outside(start, end, **vars(rule)))
+        number[f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"] = outside
         if warehouse.snapshot(start, end) == snapshot:
             break
+    counts = {name: count - less.get(name, 0) for name, count in counts.items()}
     return table.filter(reasons == ""), dict(sorted((+number).items())), counts, snapshot
 
 
@@ -187,33 +182,16 @@ def _reason(context, numbers, features):
     return ""
 
 
-def _entries(refused, reasons):
-    """Return the `Quarantined` of each refused decision, named by its event."""
-    columns = [*Interaction.fields, "reward"]
-    return [
-        Quarantined(f"{TOPIC}/{row['event_id']}", row["time"], TOPIC, reason, json.dumps(row, default=str))
-        for row, reason in zip(refused.select(columns).to_pylist(), reasons, strict=True)
-    ]
-
-
-def _counts(counts, refused):
-    """Count the refused decisions among the quarantined only, not among the joined too."""
-    defaulted = refused["reward_time"].null_count
-    less = {"total": len(refused), "joined": len(refused) - defaulted, "defaulted": defaulted}
-    return {name: count - less.get(name, 0) for name, count in counts.items()}
-
-
-def _write(directory, table, log, features, titles):
+def _write(directory, table, held_out, features, titles):
     """Write everything but the manifest; return the SHA-256 of each file."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MANIFEST).unlink(missing_ok=True)
-    pq.write_table(table, directory / DECISIONS)
     from recbandits.data.trajectories import write_trajectories  # needs TensorFlow
 
-    records = write_trajectories(log, features, directory, TRAIN)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
+    pq.write_table(table.append_column("held_out", pa.array(held_out)), directory / DECISIONS)
+    records = write_trajectories(log_of(table.filter(~held_out)), features, directory, TRAIN)
     features.save(directory)
-    titles = read_titles(titles)
-    (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
+    write_titles(directory, titles)
     names = [DECISIONS, *(file.name for file in records), FEATURES, TITLES]
     return {name: _hash(directory / name) for name in names}
 

@@ -7,25 +7,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
 
 from recbandits.config import Config
 from recbandits.data.tables import MovieLens
-from recbandits.loop.core import Core, PipelineLearner
+from recbandits.loop.core import PipelineCore
 from recbandits.loop.importing import write_first_log
-from recbandits.loop.models import Models
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import Simulator
 from recbandits.loop.simulated_users import SimulatedUsers
-from recbandits.loop.steps import (
-    LOGGERS,
-    START_UP,
-    TEMPLATES,
-    logger_name,
-    logger_of,
-    models_uri,
-    start_up_parameters,
-)
+from recbandits.loop.steps import LOGGERS, START_UP, TEMPLATES, logger_name, logger_of, models_of, start_up_parameters
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
 from recbandits.platforms.local.files import held, write_json
@@ -33,6 +23,7 @@ from recbandits.platforms.local.units import units_below
 from recbandits.platforms.protocol import PlatformError
 
 _MARK = "loop.json"  # which no other directory has
+_INSTANCES = 5  # visits in one request
 _REPORTS = 60.0  # seconds that the last reports get to be published, more than users wait with them
 _DRAIN = 60.0  # seconds that the last events get to the warehouse
 _POLL = 0.1  # seconds between two looks
@@ -41,27 +32,19 @@ _POLL = 0.1  # seconds between two looks
 class Loop:
     """One loop on this machine; as a context, it ends the processes that it started.
 
-    Args:
-      config: Config; the loop's own differs from it in the artifacts directory alone.
-      settings: `Settings`; its rate is of visits.
-      instances: visits in one request.
-
-    Attributes:
-      directory: `pathlib.Path` of all that it makes, `loop` below the artifacts directory.
-      config: of the loop.
-      models: `Models`, all that were trained.
-      endpoint: `LocalEndpoint`
-      core: `Core`, whose learner is the re-training pipeline.
-      drift: function from a time to the degree of the preference drift; it may be replaced at any time.
+    Its configuration differs from the one that is given in the artifacts directory alone, which is `directory` and has
+    all that it makes; its rate is of visits. `models` is the directory of the models that were trained, by version.
+    `drift`, a function from a time to the degree of the preference drift, may be replaced at any time. After `prepare`
+    there are also `users`, `topics` (dict from "interactions" and "rewards" to the full name), `core` and `simulator`.
     """
 
-    def __init__(self, config: Config, settings: Settings, instances: int = 5):
-        self.settings, self._instances = settings, instances
-        self.directory = config.artifacts_dir / "loop"
+    def __init__(self, config: Config, settings: Settings):
+        self.settings, self.directory = settings, config.artifacts_dir / "loop"
         self.config = replace(config, platform="local", artifacts=str(self.directory))
+        self.platform, self.models = LocalPlatform(self.config), models_of(self.config)
         self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
-        self.models, self.drift = Models(models_uri(self.config)), lambda _: 0.0
-        self._turn, self._prepared = (contextlib.ExitStack(), False)  # the first holds the directory from `prepare` on
+        self.drift = lambda _: 0.0
+        self._turn, self._prepared = contextlib.ExitStack(), False  # the first holds the directory from `prepare` on
         self._leave = threading.Event()
         self._visits: threading.Thread | None = None
 
@@ -71,41 +54,6 @@ class Loop:
     def __exit__(self, *_):
         with self._turn:
             self.stop()
-
-    @cached_property
-    def platform(self) -> LocalPlatform:
-        """`LocalPlatform` of the loop."""
-        return LocalPlatform(self.config)
-
-    @cached_property
-    def users(self) -> SimulatedUsers:
-        """`SimulatedUsers` of the loop, once it was prepared."""
-        return SimulatedUsers.load(self.directory / "users")
-
-    @cached_property
-    def topics(self) -> dict[str, str]:
-        """Dict from "interactions" and "rewards" to the full name of the topic."""
-        return {name: self.platform.messages.topic(name) for name in LOGGERS}
-
-    @cached_property
-    def core(self) -> Core:
-        """See the class."""
-        learner = PipelineLearner(self.platform, self.settings, self.directory / "users", self.topics["interactions"])
-        return Core(self.endpoint, self.platform.warehouse, self.settings, learner)
-
-    @cached_property
-    def simulator(self) -> Simulator:
-        """`Simulator` of the visits."""
-        return Simulator(
-            self.users,
-            self.endpoint,
-            self.platform.messages.publisher(self.topics["rewards"]),
-            self.settings.rate / self._instances,
-            self.settings.seed,
-            instances=self._instances,
-            candidates=self.settings.candidates,
-            drift=lambda time: self.drift(time),
-        )
 
     def prepare(self, data: MovieLens) -> None:
         """Remove an earlier loop, and make the simulated users of this one, of MovieLens.
@@ -125,7 +73,22 @@ class Loop:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir()
         write_json(self.directory / _MARK, {"data": str(data)})
-        SimulatedUsers.of(self.settings, data).save(self.directory / "users")
+        self.users = SimulatedUsers.of(self.settings, data)
+        self.users.save(self.directory / "users")
+        messages = self.platform.messages
+        self.topics = {name: messages.topic(name) for name in LOGGERS}
+        log = self.topics["interactions"]
+        self.core = PipelineCore(self.platform, self.endpoint, self.settings, self.directory / "users", log)
+        self.simulator = Simulator(
+            self.users,
+            self.endpoint,
+            messages.publisher(self.topics["rewards"]),
+            self.settings.rate / _INSTANCES,
+            self.settings.seed,
+            instances=_INSTANCES,
+            candidates=self.settings.candidates,
+            drift=lambda time: self.drift(time),
+        )
 
     def start(self) -> None:
         """Start the endpoint and the functions, all at once, unless they run: also those that were killed."""
@@ -135,22 +98,16 @@ class Loop:
             for start in starts:
                 start.result()
 
-    def start_up(self, stop: threading.Event | None = None) -> None:
+    def start_up(self, stop: threading.Event) -> None:
         """Run the start-up pipeline to its end: a log of a uniform random policy, and the first policy.
 
-        Args:
-          stop: `threading.Event`, which ends the waiting; None for none.
-
-        Raises:
-          PlatformError: it failed, with the sentence of the step that did.
+        The `threading.Event` ends the waiting. PlatformError has the sentence of the step that failed.
         """
-        settings, log, pipelines = (self.settings, self.directory / "log", self.platform.pipelines)
-        write_first_log(log, self.users, settings, datetime.now(UTC))
-        directory, topic = self.directory / "users", self.topics["interactions"]
-        parameters = start_up_parameters(self.config, settings, log, directory, topic)
+        users, log, pipelines = self.directory / "users", self.directory / "log", self.platform.pipelines
+        write_first_log(log, self.users, self.settings, datetime.now(UTC))
+        parameters = start_up_parameters(self.config, self.settings, log, users, self.topics["interactions"])
         run = pipelines.run(TEMPLATES / "start_up.yaml", START_UP, parameters)
-        while run.state == "running" and not (stop and stop.wait(_POLL)):
-            time.sleep(_POLL)
+        while run.state == "running" and not stop.wait(_POLL):
             run = pipelines.status(START_UP)
         if run.state not in ("succeeded", "running"):
             raise PlatformError(f"the start-up pipeline did not succeed: {run.error}")
@@ -163,8 +120,7 @@ class Loop:
     def drain(self, patience: float = _DRAIN) -> bool:
         """End visits and training, and wait so many seconds until all that was published is in the warehouse.
 
-        Returns:
-          Whether it is there; dead letters are not.
+        It returns whether it is there; dead letters are not.
         """
         self._stop_work()
         deadline = time.monotonic() + patience

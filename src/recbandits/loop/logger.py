@@ -8,29 +8,19 @@ from recbandits.records import Interaction, Quarantined, Reward
 
 
 def log_event(kind: type[Interaction | Reward], data: dict, warehouse: Warehouse) -> str:
-    """Write the record in a CloudEvent of Pub/Sub; a duplicate has no effect.
+    """Write the record in a CloudEvent of Pub/Sub and return "written", else "quarantined"; a duplicate has no effect.
 
-    Args:
-      kind: `Interaction` or `Reward`.
-      data: of the event: dict with `message`, which has `messageId`, `publishTime` and, in base64, `data`.
-      warehouse: `Warehouse`
-
-    Returns:
-      "written" or "quarantined".
-
-    Raises:
-      PlatformError: the warehouse does not answer; the message must come again.
+    The data of the event have `message`, with `messageId`, `publishTime` and, in base64, `data`. PlatformError says
+    that the warehouse does not answer: the message must come again.
     """
     message = data["message"]
     content = base64.b64decode(message.get("data", ""))
     try:
         record = kind.from_json(content.decode())
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        reason = str(error).encode(errors="backslashreplace").decode()
-        time, topic = (datetime.fromisoformat(message["publishTime"]), f"{kind.__name__.lower()}s")
-        warehouse.quarantine(
-            [Quarantined(message["messageId"], time, topic, reason, content.decode(errors="backslashreplace"))]
-        )
+        reason, text = str(error).encode(errors="backslashreplace").decode(), content.decode(errors="backslashreplace")
+        time, topic = datetime.fromisoformat(message["publishTime"]), f"{kind.__name__.lower()}s"
+        warehouse.quarantine([Quarantined(message["messageId"], time, topic, reason, text)])
         return "quarantined"
     warehouse.write([record])
     return "written"

@@ -1,7 +1,6 @@
-"""An endpoint, policies and a learner that never leave the memory of one process."""
+"""A loop in the memory of one process: its endpoint, its policies, and its learning."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -12,11 +11,12 @@ import pandas as pd
 
 from recbandits.data.features import Features
 from recbandits.exploration import Exploration, invert_cdf
-from recbandits.loop.canary import deploy_policy, serving_version
+from recbandits.loop.canary import deploy, serving_version
+from recbandits.loop.core import Core
 from recbandits.loop.gate import Judgement, judge_log
 from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.loop.settings import Settings
-from recbandits.loop.trigger import Plan
+from recbandits.loop.trigger import OVERLAP
 from recbandits.platforms.endpoints import Endpoint, with_version
 from recbandits.platforms.warehouse import Warehouse
 from recbandits.records import Log, Verdict
@@ -25,10 +25,7 @@ from recbandits.serving.served import ServedPolicy
 
 
 class MemoryEndpoint(Endpoint):
-    """An endpoint in this process, with the methods of `platforms.endpoints.Endpoint` that the loop calls.
-
-    Policies are `ServedPolicy`.
-    """
+    """An endpoint of `ServedPolicy`s in this process, with the methods that the loop calls."""
 
     name = "memory"
 
@@ -56,11 +53,8 @@ class MemoryEndpoint(Endpoint):
     ) -> tuple[np.ndarray, ...]:
         """Decide for visitors, each by the version that the traffic split gives them.
 
-        Args:
-          user_ids: text [n]; None for a visitor without an id, who gets any version, by the shares.
-          context: DataFrame [n] of raw columns.
-          candidates: ids [n, k].
-          draws: uniform draws, float [n] in [0, 1).
+        There are n user ids, None for a visitor without one, who gets any version, by the shares; raw columns of n
+        requests; ids of candidates [n, k]; and uniform draws, float [n] in [0, 1).
 
         Returns:
           (versions object [n], probabilities float [n, k], actions int [n]).
@@ -70,110 +64,90 @@ class MemoryEndpoint(Endpoint):
         versions = np.array([version_of[key] for key in keys], dtype=object)
         probabilities = np.empty(candidates.shape)
         for version in set(version_of.values()):
-            rows = versions == version
-            policy = self.policies[version]
+            rows, policy = versions == version, self.policies[version]
             scores = policy.scores(context[rows], candidates[rows])
             probabilities[rows] = policy.exploration.probabilities(scores)
         return versions, probabilities, invert_cdf(probabilities, draws)
 
 
 class MemoryModel(NamedTuple):
-    """A model in memory.
+    """The version of a policy, the policy, the agent that learns on, and the end of its data, aware datetime."""
 
-    Attributes:
-      policy: `ServedPolicy`
-      agent: that learns on.
-      until: aware datetime, end of its data.
-    """
-
+    version: str
     policy: ServedPolicy
-    agent: object
+    agent: Any
     until: datetime
 
-    @property
-    def version(self) -> str:
-        """Of the policy."""
-        return self.policy.version
 
+class MemoryCore(Core):
+    """A loop that learns, judges and deploys in this process, at once.
 
-class MemoryLearner:
-    """Learns, judges and deploys in this process, at once; see `core.PipelineLearner`.
-
-    Args:
-      features: `Features` of the policies.
-      settings: `Settings`
-      endpoint: `MemoryEndpoint`
-      warehouse: `Warehouse`
-
-    Attributes:
-      models: dict from version to `MemoryModel`.
+    Its policies read the `Features`; `models` is a dict from version to `MemoryModel`.
     """
 
-    busy, abandoned = False, None
-
-    def __init__(self, features: Features, settings: Settings, endpoint: MemoryEndpoint, warehouse: Warehouse):
-        self._features, self._settings, self._endpoint, self._warehouse = (features, settings, endpoint, warehouse)
+    def __init__(self, warehouse: Warehouse, features: Features, settings: Settings, overlap: float = OVERLAP):
+        super().__init__(MemoryEndpoint(), warehouse, settings, overlap)
+        self._features = features
         self.models: dict[str, MemoryModel] = {}
 
     def serving(self) -> MemoryModel | None:
-        """Return the `MemoryModel` that serves; None where none does."""
-        return self.models.get(serving_version(self._endpoint) or "")
+        """See `Core.serving`."""
+        return self.models.get(serving_version(self.endpoint) or "")
 
     def policy(self, version: str) -> ServedPolicy | None:
-        """Return the `ServedPolicy` of a version; None where there is none."""
+        """See `Core.policy`."""
         return self.models[version].policy if version in self.models else None
 
-    def retry(self) -> None:
-        """Return None: a failure has raised its error."""
-
-    def retrain(self, plan: Plan, now: datetime) -> Verdict:
-        """Learn, judge and deploy by a `Plan`; return the `Verdict`."""
-        end = now - timedelta(seconds=self._settings.join.window)  # a plan waits for late events, there are none here
-        candidate, held_out = self.learn(plan.start, end)
-        return self.deploy(candidate, self.judge(candidate, held_out), now)
-
-    def learn(
+    def train(
         self, start: datetime, end: datetime, change: Callable[[Log], Log] | None = None
     ) -> tuple[MemoryModel, Log]:
-        """Train on decisions of a window of time, going on from what serves.
+        """Train on decisions of a window of time, between aware datetimes, going on from what serves.
 
-        Args:
-          start: aware datetime.
-          end: aware datetime.
-          change: function from the `Log` that the learner should get to the one that it gets; None for none.
+        The learner gets the `Log` that the function `change` makes of its own.
 
         Returns:
           (`MemoryModel`, the candidate; `Log` of the held-out decisions).
         """
+        import tensorflow as tf
+
         from recbandits.data.examples import make_examples
         from recbandits.loop.train import learn, learner
 
-        parent, rule = self.serving(), self._settings.join
-        log = log_of(self._warehouse.decisions(start, end, **vars(rule)))
-        held_out = are_held_out(log.event_id, self._settings.holdout)
-        agent = learner(self._features, log.mask.shape[1], self._settings.agent)
-        if parent is not None:
-            copy_parameters(parent.agent, agent)
-        training = log.take(np.flatnonzero(~held_out))
-        with run_eagerly():
+        log = log_of(self.warehouse.decisions(start, end, **vars(self.settings.join)))
+        held_out = are_held_out(log.event_id, self.settings.holdout)
+        agent = learner(self._features, log.mask.shape[1], self.settings.agent)
+        if (parent := self.serving()) is not None:
+            for variable, value in zip(agent.model.variables, parent.agent.model.variables, strict=True):
+                variable.assign(value)
+            agent.learned_events.assign(parent.agent.learned_events)
+        training, eager = log.take(np.flatnonzero(~held_out)), tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)  # tracing a graph for a single batch takes longer, for the same bits
+        try:
             learn(agent, make_examples(training if change is None else change(training), self._features))
-        policy = serve_in_memory(agent.model.scorer(), self._features, self._settings.exploration)
-        return MemoryModel(policy, agent, end), log.take(np.flatnonzero(held_out))
+        finally:
+            tf.config.run_functions_eagerly(eager)
+        policy = serve_in_memory(agent.model.scorer(), self._features, self.settings.exploration)
+        return MemoryModel(policy.version, policy, agent, end), log.take(np.flatnonzero(held_out))
 
     def judge(self, candidate: MemoryModel, held_out: Log) -> Judgement:
         """Return the `Judgement` of a `MemoryModel` against what serves."""
         if (serving := self.serving()) is None:
             raise ValueError("a candidate is judged against what serves, and nothing serves yet")
-        return judge_log(held_out, candidate.policy, serving.policy, self._settings.gate)
+        return judge_log(held_out, candidate.policy, serving.policy, self.settings.gate)
 
     def deploy(self, candidate: MemoryModel, judgement: Judgement | None, now: datetime) -> Verdict:
         """Deploy a `MemoryModel` if it passed the gate; write the `Verdict` to the warehouse and return it."""
-        options: dict = {"canary": self._settings.guardrail.canary, "now": now, "until": candidate.until}
-        policy, expected = candidate.policy, serving_version(self._endpoint)
-        verdict = deploy_policy(self._endpoint, policy, candidate.version, judgement, expected, **options)
-        self.models.setdefault(candidate.version, candidate)
-        self._warehouse.write([verdict])
+        expected, share = serving_version(self.endpoint), self.settings.guardrail.canary
+        version, policy, _, until = candidate
+        verdict = deploy(self.endpoint, policy, version, judgement, expected, share, now, until)
+        self.models.setdefault(version, candidate)
+        self.warehouse.write([verdict])
         return verdict
+
+    def _execute(self, plan, now):
+        end = now - timedelta(seconds=self.settings.join.window)  # a plan waits for late events, there are none here
+        candidate, held_out = self.train(plan.start, end)
+        return self.deploy(candidate, self.judge(candidate, held_out), now)
 
 
 def serve_in_memory(scorer: Scorer, features: Features, exploration: Exploration) -> ServedPolicy:
@@ -182,23 +156,3 @@ def serve_in_memory(scorer: Scorer, features: Features, exploration: Exploration
     version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
     settings = {"version": version, "digest": version, "exploration": asdict(exploration), "summary": None}
     return ServedPolicy(None, settings | {"titles": {}, "arms": None}, scorer, features)
-
-
-def copy_parameters(source: Any, target: Any) -> None:
-    """Give one agent the parameters and the learned events of another."""
-    for variable, value in zip(target.model.variables, source.model.variables, strict=True):
-        variable.assign(value)
-    target.learned_events.assign(source.learned_events)
-
-
-@contextmanager
-def run_eagerly() -> Iterator[None]:
-    """Have TensorFlow compute without graphs: tracing one for a single batch takes longer, for the same bits."""
-    import tensorflow as tf
-
-    previous = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(previous)

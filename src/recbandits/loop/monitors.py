@@ -4,7 +4,7 @@ Each monitor is a function of logged decisions, as `Warehouse.decisions` gives t
 simulation knows. Each table has a column `alarm`: a sentence, or the empty text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ _QUANTILE = stats.norm.ppf((1 + _LEVEL) / 2)
 _LARGE = 0.1  # population stability index above which a shift is commonly called moderate
 
 
-def propensities(decisions: pa.Table, policies: dict | None = None, floor: float = 0.001) -> pd.DataFrame:
+def propensities(decisions: pa.Table, policies: dict | None = None) -> pd.DataFrame:
     """Check the logged propensities of each version of the policy.
 
     The mean of 1 / (k p), with k candidates and propensity p of the logged action, is 1 where every candidate has a
@@ -42,17 +42,13 @@ def propensities(decisions: pa.Table, policies: dict | None = None, floor: float
     propensities that would be found with probability 0.8. There is none where an error by a half would not be found, or
     where the mean cannot vary, as with a uniform policy.
 
-    Args:
-      decisions: pyarrow.Table of `Warehouse.decisions`.
-      policies: dict from version to `ServedPolicy`, with which propensities are computed anew, and the variance, of the
-        decisions among items that it knows; None for not.
-      floor: propensity up to which a decision counts as rare.
+    With `policies`, a dict from version to `ServedPolicy`, propensities and variance are computed anew for decisions
+    among items that the policy knows.
 
     Returns:
       DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p); low and high, its 99.9 % interval,
-      exact with the policy and estimated without; smallest (propensity); at_floor (share of decisions with at most
-      `floor`); differing (share whose propensity is not what the policy gives, NaN without the policy); power, a
-      sentence; alarm.
+      exact with the policy and estimated without; smallest (propensity); differing (share of the decisions whose
+      propensity is not what the policy gives, NaN without the policy); power, a sentence; alarm.
     """
     rows = {}
     for version in pc.unique(decisions["policy_version"]).to_pylist():
@@ -60,9 +56,9 @@ def propensities(decisions: pa.Table, policies: dict | None = None, floor: float
         ratio = direct_method(1 / log.mask.sum(axis=1) / log.propensity)
         row = {"decisions": len(log), "ratio": ratio.value}
         row["low"], row["high"], row["differing"] = _check_propensities(log, (policies or {}).get(version), ratio)
-        row |= {"smallest": log.propensity.min(), "at_floor": (log.propensity <= floor).mean()}
-        rows[version] = row | {"power": _power(row), "alarm": _propensity_alarm(version, row)}
-    columns = ["decisions", "ratio", "low", "high", "differing", "smallest", "at_floor", "power", "alarm"]
+        row |= {"smallest": log.propensity.min(), "power": _power(row)}
+        rows[version] = row | {"alarm": _propensity_alarm(version, row)}
+    columns = ["decisions", "ratio", "low", "high", "differing", "smallest", "power", "alarm"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("policy_version")
 
 
@@ -76,11 +72,8 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
     2020, "Statistical properties of the population stability index"); what exceeds its 95 % quantile is no chance. The
     prequential error is that of predictions made before the reward was known: (reward - score)^2 of the logged action.
 
-    Args:
-      decisions: pyarrow.Table of `Warehouse.decisions`.
-      edges: list of aware datetimes, the bounds of the periods, such as rounds; a period without decisions is left out.
-      policies: dict from version to `ServedPolicy`, whose scores are the predictions where it knows
-        the items; None for no errors.
+    Periods, such as rounds, are bounded by aware datetimes, `edges`; one without decisions is left out. The predictions
+    are the scores of the policies, a dict from version to `ServedPolicy`, where these know the items.
 
     Returns:
       DataFrame, one row a period: start, end, decisions; reward with low and high (mean and 95 % interval); psi_reward
@@ -90,19 +83,14 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
     """
     rows: list[dict] = []
     first, contexts = None, read_contexts(decisions["context"])
-    for start, end in pairwise(edges):
-        mask = _is_within(decisions, start, end)
-        table = decisions.filter(mask)
-        if not len(table):
-            continue
-        values = {"reward": table["reward"].to_pandas(), "context": contexts[mask.to_numpy()]}
-        values["error"] = _errors(table, policies or {})
+    for row, table, mask in _periods(decisions, edges):
+        reward, errors = table["reward"].to_pandas().to_frame(), _errors(table, policies or {})
+        values = reward, contexts[mask]
         first = first or values
-        row = {"start": start, "end": end, "decisions": len(table)}
-        row |= dict(zip(("reward", "low", "high"), mean_interval(values["reward"]), strict=True))
-        row |= dict(zip(("error", "error_low", "error_high"), mean_interval(values["error"]), strict=True))
-        row["psi_reward"], row["psi_reward_limit"] = _shift(*(each["reward"].to_frame() for each in (first, values)))
-        row["psi_context"], row["psi_context_limit"] = _shift(first["context"], values["context"])
+        row |= _named(mean_interval(reward["reward"]), "reward", "low", "high")
+        row |= _named(mean_interval(errors), "error", "error_low", "error_high")
+        for name, reference, sample in zip(("psi_reward", "psi_context"), first, values, strict=True):
+            row[name], row[f"{name}_limit"] = _shift(reference, sample)
         rows.append(row | {"alarm": _drift_alarm(row, rows[0] if rows else row)})
     return pd.DataFrame(rows)
 
@@ -110,26 +98,20 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
 def joins(decisions: pa.Table, edges: Sequence[datetime], expected: float = 0.2) -> pd.DataFrame:
     """Measure the delay of rewards, and the share of decisions that never get one.
 
-    Args:
-      decisions: pyarrow.Table of `Warehouse.decisions`, whose window has closed.
-      edges: as for `drift`.
-      expected: share of decisions without a reward that is no reason to worry.
+    The window of the decisions has closed, and `edges` are as for `drift`. A share without a reward up to `expected` is
+    no reason to worry.
 
     Returns:
       DataFrame, one row a period: start, end, decisions; missing (share without a reward) with low and high, its 95 %
       Wilson interval; lag (mean seconds until a reward) with lag_low and lag_high; slowest (its 95 % quantile); alarm.
     """
     rows = []
-    for start, end in pairwise(edges):
-        table = decisions.filter(_is_within(decisions, start, end))
-        if not len(table):
-            continue
+    for row, table, _ in _periods(decisions, edges):
         lags = pc.subtract(table["reward_time"], table["time"]).drop_null().cast("int64").to_numpy() / 1e6
         missing = table["reward_time"].null_count
         low, high = stats.binomtest(missing, len(table)).proportion_ci(method="wilson")
-        row = {"start": start, "end": end, "decisions": len(table), "missing": missing / len(table)}
-        row |= {"low": float(low), "high": float(high)}
-        row |= dict(zip(("lag", "lag_low", "lag_high"), mean_interval(lags), strict=True))
+        row |= {"missing": missing / len(table), "low": float(low), "high": float(high)}
+        row |= _named(mean_interval(lags), "lag", "lag_low", "lag_high")
         row["slowest"] = np.quantile(lags, 0.95) if len(lags) else np.nan
         alarm = f"{row['missing']:.0%} of the decisions have no reward, significantly more than {expected:.0%}."
         rows.append(row | {"alarm": alarm if low > expected else ""})
@@ -141,24 +123,18 @@ def compare_windows(
 ) -> tuple[dict[str, float], list[str]]:
     """Apply all monitors to a window of time; drift is that from the window of the same length before it.
 
-    Args:
-      warehouse: `Warehouse`
-      start: aware datetime, start of the window.
-      end: aware datetime, its end; the time to report rewards is over.
-      rule: `settings.Join`
-      policies: as for `propensities` and `drift`.
+    The window is between aware datetimes, of which the later one is at least the time to report rewards ago. Names of
+    the numbers are those of the columns; those of propensities end with the version.
 
     Returns:
-      (dict from name to number, list of the alarms' sentences). Names are those of the columns; those of propensities
-      end with the version.
+      (dict from name to number, list of the alarms' sentences).
     """
     edges = [start - (end - start), start, end]
     decisions = warehouse.decisions(edges[0], end, **vars(rule))
     window = decisions.filter(_is_within(decisions, start, end))
     versions, periods = propensities(window, policies), [drift(decisions, edges, policies), joins(window, edges[1:])]
-    numbers = {
-        f"{name}_{version}": row[name] for version, row in versions.iterrows() for name in ("ratio", "differing")
-    }
+    names = ("ratio", "differing")
+    numbers = {f"{name}_{version}": row[name] for version, row in versions.iterrows() for name in names}
     for table in periods:
         last = table.iloc[-1] if len(table) else pd.Series(dtype=float)
         numbers |= {name: last[name] for name in _LOGGED if name in last}
@@ -168,10 +144,8 @@ def compare_windows(
 
 def _check_propensities(log, policy, ratio):
     """Compute the interval of the ratio, and the share of propensities that differ from the policy's, or NaN."""
-    if policy is None:
-        return *ratio.interval(level=_LEVEL), np.nan
-    decisions, log = len(log), _scorable(log, policy)
-    if not len(log):
+    decisions, log = len(log), log if policy is None else _scorable(log, policy)
+    if policy is None or not len(log):
         return *ratio.interval(level=_LEVEL), np.nan
     probabilities = probabilities_of(policy, log)
     differing = np.abs(probabilities[np.arange(len(log)), log.action] - log.propensity) > ROUNDING
@@ -205,10 +179,20 @@ def _propensity_alarm(version, row):
     return ""
 
 
+def _periods(decisions: pa.Table, edges: Sequence[datetime]) -> Iterator[tuple[dict, pa.Table, np.ndarray]]:
+    """Yield the first columns, the decisions, and which they are, bool [n], of each period that has some."""
+    for start, end in pairwise(edges):
+        mask = _is_within(decisions, start, end)
+        if len(table := decisions.filter(mask)):
+            yield {"start": start, "end": end, "decisions": len(table)}, table, mask.to_numpy()
+
+
 def _is_within(decisions, start, end):
-    """Return whether each decision is within a period, bool array [n]."""
-    time = decisions["time"]
-    return pc.and_(pc.greater_equal(time, start), pc.less(time, end))
+    return pc.and_(pc.greater_equal(decisions["time"], start), pc.less(decisions["time"], end))
+
+
+def _named(interval, *names):
+    return dict(zip(names, interval, strict=True))
 
 
 def _errors(table, policies):
@@ -242,8 +226,7 @@ def _counts(reference, sample):
     if len(frequent) > _BINS and pd.api.types.is_numeric_dtype(reference):
         edges = np.unique(np.quantile(reference.dropna(), np.linspace(0, 1, _BINS + 1)[1:-1]))
         codes = [np.searchsorted(edges, side) for side in (reference, sample)]
-    else:
-        # all other values have the last bin
+    else:  # all other values have the last bin
         codes = [frequent[:_BINS].get_indexer(side) % (_BINS + 1) for side in (reference, sample)]
     codes = [np.where(side.isna(), _BINS + 1, code) for side, code in zip((reference, sample), codes, strict=True)]
     counts = np.array([np.bincount(code, minlength=_BINS + 2) for code in codes])

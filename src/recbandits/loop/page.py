@@ -13,25 +13,20 @@ from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop import monitors
 from recbandits.loop.importing import UNIFORM
 from recbandits.loop.live import Loop
-from recbandits.loop.models import POLICY
+from recbandits.loop.models import load_policies
 from recbandits.loop.simulated_users import SimulatedUsers
-from recbandits.serving.policy import load
 
 _VISITS = 4000  # on which policies are compared
+_NAMES = {"uniform": "uniform random policy", "frozen": "first policy", "learning": "last served policy"}
 _COLUMNS = ["kind", "why", "difference", "low", "high"]
 GUARDRAIL = ("ramped", "promoted", "rolled back", "withdrawn")  # kinds of its verdicts; all others are of the gate
 
 
 def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]]:
-    """Write `page/index.html` with its pictures into the directory of a `live.Loop`.
+    """Write `page/index.html` with its pictures into the directory of a `live.Loop` in which a policy has served.
 
-    Args:
-      loop: `live.Loop`, in which a policy has served.
-      end: aware datetime; decisions before it count if their window has closed.
-
-    Returns:
-      (`pathlib.Path` of the page; DataFrame of expected rewards at the end, with 95 % intervals; list of sentences: the
-      gain of the last policy, and the alarms of the monitors).
+    Decisions before the aware datetime `end` count if their window has closed. It returns the path of the page, a table
+    of expected rewards at the end, with 95 % intervals, and sentences: the gain of the last policy, and the alarms.
     """
     from recbandits.plots import loop as plots
 
@@ -42,7 +37,7 @@ def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]
     decisions = loop.platform.warehouse.decisions(start, closed, **vars(rule))
     decisions = decisions.filter(pc.not_equal(decisions["policy_version"], UNIFORM))
     versions = {*rounds["version"], *pc.unique(decisions["policy_version"]).to_pylist()}
-    policies = {version: load(loop.models.path(version) / POLICY) for version in sorted(versions)}
+    policies = load_policies(loop.models, sorted(versions))
     visits = loop.users.visits(_VISITS, np.random.default_rng(settings.seed), settings.candidates)
     values = true_values(loop.users, policies, rounds, visits, loop.drift)
     drift = monitors.drift(decisions, [*rounds["start"].dt.to_pydatetime(), end], policies)
@@ -63,7 +58,8 @@ def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]
     paragraphs = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
     images = "".join(f'<p><img src="{name}.png" alt="{name}"></p>' for name in pictures)
     table = verdicts[["time", "kind", "version", "against", *_COLUMNS[1:]]].to_html(index=False, border=0)
-    rewards = last_values(values)
+    last = values[values["round"] == values["round"].max()].set_index("learner").loc[[*_NAMES, "oracle"]]
+    rewards = last.rename(_NAMES).rename_axis("expected reward")[["value", "low", "high"]].round(3)
     page = directory / "index.html"
     head = "<!doctype html><html lang=en><meta charset=utf-8><title>RecBandits: the loop</title>"
     body = f"<h1>The loop</h1>{paragraphs}{rewards.to_html(border=0)}{images}{table}"
@@ -72,15 +68,11 @@ def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]
 
 
 def rounds_of(verdicts: pd.DataFrame, end: datetime) -> pd.DataFrame:
-    """Find which policy served in each round.
+    """Find which policy served in each round, by the verdicts, oldest first; the last round ends at `end`.
 
     A round starts with a verdict of the gate, and ends with the next one; round 0 starts with the first policy. A
     candidate that was deployed is a canary until it is promoted: the policy of a round had most of the traffic at its
     end.
-
-    Args:
-      verdicts: DataFrame of `Warehouse.verdicts`, oldest first.
-      end: datetime, of the last round.
 
     Returns:
       DataFrame, one row for each round: round, start, end, version (that served), candidate, and kind, why, difference,
@@ -110,12 +102,7 @@ def true_values(
 ) -> pd.DataFrame:
     """Compute the expected rewards of the policies that served, on the same visits in every round.
 
-    Args:
-      users: `SimulatedUsers`
-      policies: dict from version to `ServedPolicy`.
-      rounds: DataFrame of `rounds_of`.
-      visits: of `SimulatedUsers.visits`.
-      drift: function from a time to the degree of the preference drift, in [0, 1].
+    There are `policies` by version, the table of `rounds_of`, and a function from a time to the degree of the drift.
 
     Returns:
       DataFrame, one row for each round and learner: round, drift (at the end of the round), learner ("learning": what
@@ -130,22 +117,9 @@ def true_values(
         values |= {"oracle": users.oracle_value(visits, degree), "uniform": users.uniform_value(visits, degree)}
         for learner, value in values.items():
             gain = dict(zip(("gain", "gain_low", "gain_high"), mean_interval(value - frozen), strict=True))
-            rows.append(
-                {"round": row.round, "drift": degree, "learner": learner} | mean_interval(value)._asdict() | gain
-            )
+            labels = {"round": row.round, "drift": degree, "learner": learner}
+            rows.append(labels | mean_interval(value)._asdict() | gain)
     return pd.DataFrame(rows)
-
-
-def last_values(values: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `true_values` of the last round by their names, with value, low and high."""
-    names = {
-        "uniform": "uniform random policy",
-        "frozen": "first policy",
-        "learning": "last served policy",
-        "oracle": "oracle",
-    }
-    last = values[values["round"] == values["round"].max()].set_index("learner").loc[list(names)]
-    return last.rename(names).rename_axis("expected reward")[["value", "low", "high"]].round(3)
 
 
 def gain_sentence(values: pd.DataFrame, rounds: pd.DataFrame) -> str:

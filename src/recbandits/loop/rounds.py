@@ -7,19 +7,18 @@ rounds has n + 1 spans of traffic, and row r of what `run_rounds` returns is of 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval
 from recbandits.exploration import invert_cdf
-from recbandits.loop.core import Core
 from recbandits.loop.gate import Judgement
 from recbandits.loop.importing import UNIFORM
-from recbandits.loop.memory import MemoryEndpoint, MemoryLearner, MemoryModel
+from recbandits.loop.memory import MemoryCore, MemoryModel
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.pipelines import Run
 from recbandits.records import Log, Verdict
 
@@ -29,36 +28,16 @@ _VISITORS, _ARMS, _RATINGS = range(3)  # streams of random numbers, so that all 
 LEARNERS = ("learning", "forgetting", "frozen")
 
 
-class Loop:
-    """One learner's loop.
+class Loop(MemoryCore):
+    """One learner's loop, by default with the default settings, on a virtual clock, `now`.
 
-    Args:
-      users: `SimulatedUsers`
-      settings: `Settings`; None for the defaults.
-      seed: of everything random; learners with one seed meet the same visits and uniform draws.
-
-    Attributes:
-      endpoint: `MemoryEndpoint`
-      warehouse: `LocalWarehouse`
-      learner: `MemoryLearner`
-      core: `Core`
-      now: datetime of the virtual clock.
+    The seed is of everything random; learners with one seed meet the same visits and uniform draws.
     """
 
     def __init__(self, users: SimulatedUsers, settings: Settings | None = None, seed: int = 0):
-        from recbandits.platforms.local.warehouse import LocalWarehouse
-
-        self.users, self.settings, self._seed = users, settings or Settings(STARS), seed
-        self.endpoint, self.warehouse = MemoryEndpoint(), LocalWarehouse()
-        self.learner = MemoryLearner(users.features, self.settings, self.endpoint, self.warehouse)
         # Nothing is delivered late here, so that no decision has to be read again.
-        self.core = Core(self.endpoint, self.warehouse, self.settings, self.learner, overlap=0.0)
-        self.now, self._span = _START, 0
-
-    @property
-    def serving(self) -> MemoryModel | None:
-        """`MemoryModel` with the largest share of the traffic."""
-        return self.learner.serving()
+        super().__init__(LocalWarehouse(), users.features, settings or Settings(STARS), overlap=0.0)
+        self.users, self._seed, self.now, self._span = users, seed, _START, 0
 
     def begin(self) -> Verdict:
         """Log decisions of a uniform random policy, and serve all users by the policy that learnt from them."""
@@ -69,49 +48,40 @@ class Loop:
         self.now += timedelta(seconds=self.settings.join.window)
         return self.release(self.learn()[0], None)
 
-    def serve(self, drift: float = 0.0, decider: Any = None, logged: bool = True) -> tuple[float, list[Verdict]]:
-        """Serve a span of traffic; the guardrail looks during and after it.
+    def serve(self, drift: float = 0.0, logged: bool = True) -> tuple[float, list[Verdict]]:
+        """Serve a span of traffic with a preference drift in [0, 1]; the guardrail looks during and after it.
 
-        Args:
-          drift: preference drift, in [0, 1].
-          decider: whose `decide` is called in place of the endpoint's, such as one with a fault; None for none.
-          logged: False where no log is needed.
-
-        Returns:
-          (mean expected reward of the decisions, list of the guardrail's `Verdict`s).
+        The span may stay out of the log. It returns (mean expected reward of the decisions, list of the guardrail's
+        `Verdict`s).
         """
         visits, rng = self._visits(self.settings.decisions), self._rng(_RATINGS)
         rewards, verdicts = [], []
         for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
             users, items, draws = (part[rows] for part in visits)
             requests = (self.users.user_ids[users], self.users.contexts(users), self.users.candidate_ids(items))
-            decisions = (decider or self.endpoint).decide(*requests, draws)
+            decisions = self.endpoint.decide(*requests, draws)
             rewards.append((decisions[1] * self.users.expected(users, items, drift)).sum(axis=1))
             if logged:
                 self._log(users, items, decisions, drift, rng)
-                verdicts.append(self.core.guard(self.now))
+                verdicts.append(self.guard(self.now))
         self.now += timedelta(seconds=self.settings.join.window)  # the window of the last decision closes
-        verdicts.append(self.core.guard(self.now))
+        verdicts.append(self.guard(self.now))
         return float(np.concatenate(rewards).mean()), [verdict for verdict in verdicts if verdict]
 
-    def retrain(self) -> Verdict | Run | None:
+    def retrain_now(self) -> Verdict | Run | None:
         """Re-train on what is new, as the core does; return the `Verdict`, or None while a canary waits for its own."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
-        return self.core.retrain(self.now, least_new=1)
+        return self.retrain(self.now, least_new=1)
 
     def learn(self, change: Callable[[Log], Log] | None = None) -> tuple[MemoryModel, Log]:
-        """Train on all that was logged since the serving model's data ended; see `MemoryLearner.learn`."""
-        serving = self.serving
-        return self.learner.learn(_START if serving is None else serving.until, self.now, change)
-
-    def judge(self, candidate: MemoryModel, held_out: Log) -> Judgement:
-        """See `MemoryLearner.judge`."""
-        return self.learner.judge(candidate, held_out)
+        """Train on all that was logged since the serving model's data ended; see `MemoryCore.train`."""
+        serving = self.serving()
+        return self.train(_START if serving is None else serving.until, self.now, change)
 
     def release(self, candidate: MemoryModel, judgement: Judgement | None) -> Verdict:
-        """See `MemoryLearner.deploy`."""
+        """See `MemoryCore.deploy`."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
-        return self.learner.deploy(candidate, judgement, self.now)
+        return self.deploy(candidate, judgement, self.now)
 
     def _visits(self, n):
         """Draw the visits of the next span: users [n], items [n, k], uniform draws of the actions [n]."""
@@ -150,9 +120,9 @@ def run_rounds(
     """Run the loop with several learners, who meet the same visits and uniform draws.
 
     Args:
-      users: `SimulatedUsers`
+      users: who visit.
       rounds: number of re-trainings.
-      settings: `Settings`; None for the defaults.
+      settings: None for the defaults.
       seeds: of the runs.
       learners: some of `LEARNERS`: "learning" remembers everything, "forgetting" gives the past less and less weight,
         "frozen" keeps the first policy.
@@ -161,22 +131,21 @@ def run_rounds(
     Returns:
       DataFrame, one row for each seed, learner and round (0 for the traffic before the first re-training): drift; value
       (expected reward of the policy that serves at the end of the span, on `_VISITS` visits that are the same for all);
-      earned (mean expected reward of the decisions of the span); oracle and uniform (on those visits); decisions;
-      version that serves; gate (kind of the verdict on the re-training before, None where a canary was waiting) with
-      why, difference, low, high and effective_sample_size; guard (kind of the guardrail's last verdict in the span, or
-      None).
+      earned (mean expected reward of the decisions of the span); oracle and uniform (on those visits); version that
+      serves; gate (kind of the verdict on the re-training before, None where a canary was waiting); guard (kind of the
+      guardrail's last verdict in the span, or None).
     """
     settings = Settings(STARS) if settings is None else settings
     drift = np.zeros(rounds + 1) if drift is None else np.asarray(drift, float)
     if len(drift) != rounds + 1:
         raise ValueError(f"drift must be of {rounds + 1} spans of traffic, one more than rounds, got {len(drift)}")
     visits = users.visits(_VISITS, np.random.default_rng(settings.seed), settings.candidates)
-    rows = []
-    for seed in seeds:
-        for learner in learners:
-            run = _run(users, settings, seed, learner, drift, visits)
-            rows += [{"seed": seed, "learner": learner, **row} for row in run]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"seed": seed, "learner": learner, **row}
+        for seed in seeds
+        for learner in learners
+        for row in _run(users, settings, seed, learner, drift, visits)
+    )
 
 
 def _run(users, settings, seed, learner, drift, visits):
@@ -186,29 +155,24 @@ def _run(users, settings, seed, learner, drift, visits):
     verdict = loop.begin()
     for number, degree in enumerate(drift):
         if number and learner != "frozen":
-            verdict = loop.retrain()
+            verdict = loop.retrain_now()
         reward, verdicts = loop.serve(degree, logged=learner != "frozen")
-        names = ("why", "difference", "low", "high", "effective_sample_size")
+        serving = loop.serving()
         yield {
             "round": number,
             "drift": degree,
-            "value": users.value(loop.serving.policy, visits, degree).mean(),
+            "value": users.value(serving.policy, visits, degree).mean(),
             "earned": reward,
             "oracle": users.oracle_value(visits, degree).mean(),
             "uniform": users.uniform_value(visits, degree).mean(),
-            "decisions": settings.decisions,
-            "version": loop.serving.version,
+            "version": serving.version,
             "gate": getattr(verdict, "kind", None),
-            **{name: getattr(verdict, name, None) for name in names},
             "guard": verdicts[-1].kind if verdicts else None,
         }
 
 
 def by_learner(runs: pd.DataFrame) -> pd.DataFrame:
-    """Average expected rewards over seeds, with 95 % intervals (Student's t), for `plots.loop.rewards`.
-
-    Args:
-      runs: DataFrame of `run_rounds`.
+    """Average expected rewards of `run_rounds` over seeds, with 95 % intervals (Student's t), for `plots.loop.rewards`.
 
     Returns:
       DataFrame, one row for each round and learner, oracle and uniform among them: round, drift, learner, value, low
@@ -222,12 +186,9 @@ def by_learner(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain(runs: pd.DataFrame, learner: str = "learning", against: str | None = None) -> Interval:
-    """Estimate how much better the last served policy of a learner is than its first, or than another learner's last.
+    """Estimate how much better the last served policy of a learner of `run_rounds` is than its first.
 
-    Args:
-      runs: DataFrame of `run_rounds`.
-      learner: whose.
-      against: learner to compare with; None for its own first policy.
+    With `against` it is compared with the last one of that learner.
 
     Returns:
       `Interval` of the mean difference over seeds, in units of the reward: 95 %, Student's t.

@@ -1,11 +1,14 @@
 """The numbers of the closed loop, in one module: simulated users, join, learner, gate and guardrail."""
 
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from recbandits import checks
 from recbandits.agents.parameters import LinUCB
 from recbandits.exploration import Exploration
 from recbandits.records import REPORT_RULES
+
+_MINORITY = checks.Rule("a whole number from 1 to 49", lambda value: 1 <= value < 50, Integral)  # per cent
 
 
 @dataclass(frozen=True)
@@ -16,36 +19,24 @@ class Join:
     is, it has a default reward. Where reports are missing at random, for all actions alike, a default scales all
     differences by the share of decisions that have a report, and changes no order.
 
-    Attributes:
-      window: seconds, positive.
-      lowest: smallest reward that is possible; a decision with a smaller one is quarantined for every reader.
-      highest: largest reward, above `lowest`; likewise.
-      default: reward of a decision without a report, in [lowest, highest]; None leaves such decisions out.
-      take: rule for several reports of one decision, one of `records.REPORT_RULES`: "first", "last", "sum", "max".
-      skew: seconds, 0 or more, by which a report may be from before its decision: clocks of clients are behind those of
-        servers at times.
-
-    Raises:
-      ValueError: a field that is not as above.
+    Decisions with a reward outside [lowest, highest] are quarantined for every reader. One of several reports of a
+    decision is taken, or their sum, by one of `records.REPORT_RULES`. `skew` is for clients whose clocks are behind.
     """
 
-    window: float
-    lowest: float
-    highest: float
-    default: float | None = None
-    take: str = "first"
-    skew: float = 1.0
+    window: float  # seconds, positive
+    lowest: float  # smallest reward that is possible
+    highest: float  # largest one, above `lowest`
+    default: float | None = None  # of a decision without a report, in [lowest, highest]; None leaves such decisions out
+    take: str = "first"  # or "last", "sum", "max"
+    skew: float = 1.0  # seconds, 0 or more, by which a report may be from before its decision
 
     def __post_init__(self):
         checks.check_fields(self, window=checks.POSITIVE, lowest=checks.FINITE, highest=checks.FINITE)
-        checks.check_fields(self, skew=checks.NON_NEGATIVE)
+        checks.check_fields(self, skew=checks.NON_NEGATIVE, take=checks.one_of(REPORT_RULES))
         checks.require_field(self, "highest", self.lowest < self.highest, f"above lowest, {self.lowest:g}")
-        within = self.default is None or (
-            checks.FINITE.accepts(self.default) and self.lowest <= self.default <= self.highest
-        )
+        known = checks.FINITE.accepts(self.default) and self.lowest <= self.default <= self.highest
         expected = f"None or a number from lowest to highest, {self.lowest:g} to {self.highest:g}"
-        checks.require_field(self, "default", within, expected)
-        checks.check_fields(self, take=checks.one_of(REPORT_RULES))
+        checks.require_field(self, "default", self.default is None or known, expected)
 
 
 @dataclass(frozen=True)
@@ -71,8 +62,8 @@ class Gate:
 
     def __post_init__(self):
         checks.check_fields(self, margin=checks.NON_NEGATIVE, effective_sample_size=checks.POSITIVE)
-        checks.check_fields(self, rewarded_decisions=checks.POSITIVE, estimator=checks.one_of(("SNDR", "DR")))
-        checks.check_fields(self, level=checks.FRACTION)
+        checks.check_fields(self, rewarded_decisions=checks.POSITIVE, level=checks.FRACTION)
+        checks.check_fields(self, estimator=checks.one_of(("SNDR", "DR")))
 
 
 @dataclass(frozen=True)
@@ -85,9 +76,9 @@ class Guardrail:
         largest share tells which policy serves.
       holdback: percentage of the users who keep its predecessor after the promotion, from 1 to 49: without them a bad
         version could not be distinguished from a bad day.
-      least: decisions that either side must have before anything is decided.
+      least: decisions that either side must have before anything is decided, at least 2.
       most: decisions of the canary, with one of its shares, after which it is withdrawn where the evidence does not
-        suffice to promote it or to roll it back.
+        suffice to promote it or to roll it back; at least `least`.
       margin: share of the mean reward of the other version, 0 or more. A canary that is non-inferior by this margin is
         promoted, one that is significantly worse is rolled back.
       alpha: in (0, 1); the probability with which a version that is not worse by the margin is ever rolled back with
@@ -106,19 +97,8 @@ class Guardrail:
     settling: float = 0.0
 
     def __post_init__(self):
-        for name in ("canary", "holdback"):
-            share = getattr(self, name)
-            checks.require_field(
-                self, name, checks.whole(1).accepts(share) and share < 50, "a whole number from 1 to 49"
-            )
-        checks.require_field(
-            self, "least", checks.whole(1).accepts(self.least) and self.least > 1, "a whole number above 1"
-        )
-        checks.require_field(
-            self, "most", checks.whole(1).accepts(self.most) and self.most >= self.least, "a count, at least `least`"
-        )
-        ramp = checks.whole(self.canary).accepts(self.ramp) and self.ramp < 50
-        checks.require_field(self, "ramp", ramp, "a whole number from `canary` to 49")
+        checks.check_fields(self, canary=_MINORITY, ramp=_MINORITY, holdback=_MINORITY, least=checks.whole(2))
+        checks.check_fields(self, ramp=checks.whole(self.canary), most=checks.whole(self.least))
         checks.check_fields(self, margin=checks.NON_NEGATIVE, alpha=checks.FRACTION, settling=checks.NON_NEGATIVE)
 
 
@@ -132,55 +112,32 @@ class Settings:
     exploration raises the value of the policies, and leaves decisions of the next candidate out of the log: the gate
     then holds it.
 
-    Attributes:
-      join: `Join`, the rule for rewards.
-      movies: number of movies of the simulated users, those with the most ratings.
-      rank: factors of the preferences.
-      candidates: number of movies to choose from at each visit.
-      never: share of the decisions whose reward is never reported.
-      twice: share that is reported twice.
-      delay: mean seconds until a report.
-      first: interactions of the uniform policy, from which the first one learns.
-      decisions: new decisions after which the loop trains again: one round.
-      holdout: share of the decisions that the learner does not see and the gate judges by.
-      agent: parameters of the learner; its `gamma` below 1 is the learner that forgets.
-      forgetting: `gamma` of that learner, under preference drift.
-      exploration: by which the served policy decides.
-      gate: `Gate`
-      guardrail: `Guardrail`
-      rate: decisions per second of the simulator.
-      seed: of everything random.
-
     Raises:
       ValueError: a field outside its range.
     """
 
-    join: Join
-    movies: int = 100
-    rank: int = 8
-    candidates: int = 10
-    never: float = 0.1
-    twice: float = 0.05
-    delay: float = 1.0
-    first: int = 300
-    decisions: int = 2000
-    holdout: float = 0.3
+    join: Join  # the rule for rewards
+    movies: int = 100  # of the simulated users, those with the most ratings
+    rank: int = 8  # factors of the preferences
+    candidates: int = 10  # movies to choose from at each visit
+    never: float = 0.1  # share of the decisions whose reward is never reported
+    twice: float = 0.05  # share that is reported twice
+    delay: float = 1.0  # mean seconds until a report
+    first: int = 300  # interactions of the uniform policy, from which the first one learns
+    decisions: int = 2000  # new decisions after which the loop trains again: one round
+    holdout: float = 0.3  # share of the decisions that the learner does not see and the gate judges by
     agent: LinUCB = field(default_factory=lambda: LinUCB(alpha=0.0, tikhonov=50.0))
-    forgetting: float = 0.6
-    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.2))
+    forgetting: float = 0.6  # `gamma` of the agent that forgets, under preference drift
+    exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.2))  # of the served policy
     gate: Gate = Gate()
     guardrail: Guardrail = Guardrail()
-    rate: float = 100.0
-    seed: int = 0
+    rate: float = 100.0  # decisions per second of the simulator
+    seed: int = 0  # of everything random
 
     def __post_init__(self):
-        for name in ("movies", "rank", "candidates", "first", "decisions"):
-            checks.require_field(self, name, checks.whole(1).accepts(getattr(self, name)), "a positive whole number")
-        checks.require_field(self, "candidates", 2 <= self.candidates <= self.movies, "from 2 to the number of movies")
-        for name in ("never", "twice"):
-            checks.check_fields(self, **{name: checks.PROBABILITY})
-        checks.require_field(self, "join", isinstance(self.join, Join), "a Join")
-        for name in ("delay", "rate"):
-            checks.check_fields(self, **{name: checks.POSITIVE})
-        checks.check_fields(self, holdout=checks.FRACTION)
+        counts = dict.fromkeys(("movies", "rank", "candidates", "first", "decisions"), checks.whole(1))
+        checks.check_fields(self, **counts, never=checks.PROBABILITY, twice=checks.PROBABILITY)
+        checks.check_fields(self, delay=checks.POSITIVE, rate=checks.POSITIVE, holdout=checks.FRACTION)
         checks.check_fields(self, forgetting=checks.POSITIVE_PROBABILITY)
+        checks.require_field(self, "candidates", 2 <= self.candidates <= self.movies, "from 2 to the number of movies")
+        checks.require_field(self, "join", isinstance(self.join, Join), "a Join")

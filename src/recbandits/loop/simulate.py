@@ -9,9 +9,9 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,30 +22,18 @@ _AGAIN = 0.2  # seconds until reports that were not taken are tried again
 _BATCH = 1000  # rewards published at once
 
 
-class Drift(NamedTuple):
-    """Preference drift: none before `start`, complete `seconds` later."""
-
-    start: datetime
-    seconds: float
-
-    def at(self, time: datetime) -> float:
-        """Return the degree of the drift at a time, in [0, 1]."""
-        return min(max((time - self.start).total_seconds() / self.seconds, 0.0), 1.0)
+def linear_drift(start: datetime, seconds: float) -> Callable[[datetime], float]:
+    """Return the function from a time to the degree of a preference drift: 0 before `start`, 1 some seconds later."""
+    return lambda time: min(max((time - start).total_seconds() / seconds, 0.0), 1.0)
 
 
 class Simulator:
     """Visits of an endpoint.
 
-    Args:
-      users: `SimulatedUsers`
-      endpoint: has `predict(instances)`, as every `Endpoint`; any error means that the visits were not answered.
-      publisher: has `send(records)`, which returns when a list of `Reward` is delivered, and raises if it may not be.
-      rate: requests per second.
-      seed: of the visits and the ratings.
-      clock: function that returns the time, aware.
-      instances: visits in one request.
-      candidates: items of each visit.
-      drift: function from a time to the degree of the preference drift, in [0, 1].
+    The endpoint gets `rate` requests per second, each of so many instances, which are visits; any error means that they
+    were not answered. The publisher has `send(records)`, which returns when a list of `Reward` is delivered, and raises
+    if it may not be. The clock, by default the time of day, returns an aware datetime, and `drift` is a function from
+    that to the degree of the preference drift, in [0, 1].
 
     Attributes:
       counts: Counter of visits = answered + unanswered, of missed visits (the endpoint was too slow for the rate), and
@@ -53,22 +41,13 @@ class Simulator:
     """
 
     def __init__(
-        self,
-        users,
-        endpoint,
-        publisher,
-        rate,
-        seed=0,
-        clock=lambda: datetime.now(UTC),
-        instances=1,
-        candidates=10,
-        drift=lambda _: 0.0,
+        self, users, endpoint, publisher, rate, seed=0, clock=None, instances=1, candidates=10, drift=lambda _: 0.0
     ):
         if not rate > 0:
             raise ValueError(f"rate must be a positive number of requests per second, got {rate!r}")
         self._users, self._endpoint, self._publisher = users, endpoint, publisher
         self._rate, self._instances, self._candidates = rate, instances, candidates
-        self._rng, self._clock, self._drift = np.random.default_rng(seed), clock, drift
+        self._rng, self._clock, self._drift = np.random.default_rng(seed), clock or (lambda: datetime.now(UTC)), drift
         self._start, self._requests = None, 0
         self._reports, self._numbers, self._lock = [], count(), threading.Lock()
         self.counts = Counter(visits=0, answered=0, unanswered=0, missed=0, reports=0, reported=0)
@@ -81,7 +60,22 @@ class Simulator:
     def ask(self, n: int = 1) -> None:
         """Make `n` requests now, one after the other."""
         for _ in range(n):
-            self._ask(*self._users.visits(self._instances, self._rng, self._candidates))
+            users, items = self._users.visits(self._instances, self._rng, self._candidates)
+            self.counts["visits"] += len(users)
+            try:
+                predictions = self._endpoint.predict(self._users.requests(users, items))
+            except Exception as error:
+                self.counts["unanswered"] += len(users)
+                logging.info("the visits were not answered: %s", error)
+                continue
+            now = self._clock()
+            self.counts["answered"] += len(users)
+            actions = self._users.find_items([prediction["item_ids"][:1] for prediction in predictions])
+            ratings = self._users.rate(self._users.expected(users, actions, self._drift(now))[:, 0], self._rng)
+            event_ids = [prediction["event_id"] for prediction in predictions]
+            reports = self._users.reports(event_ids, [now] * len(event_ids), ratings, self._rng)
+            self.counts["reports"] += len(reports)
+            self._keep([(reward.time, next(self._numbers), reward) for reward in reports])
 
     def ask_due(self) -> None:
         """Make the requests that are due at the rate by now, since the first call."""
@@ -95,10 +89,9 @@ class Simulator:
 
     def report_due(self) -> int:
         """Publish the reports that are due by now; return their number. Those that are not taken stay."""
-        now = self._clock()
+        due: list = []
         with self._lock:
-            due: list = []
-            while self._reports and len(due) < _BATCH and self._reports[0][0] <= now:
+            while len(due) < _BATCH and self._is_due():
                 due.append(heapq.heappop(self._reports))
         if not due:
             return 0
@@ -128,26 +121,12 @@ class Simulator:
 
     def _report(self, stop):
         while not stop.wait(_PAUSE):
-            if not self.report_due() and self._reports and self._reports[0][0] <= self._clock():
+            if not self.report_due() and self._is_due():
                 stop.wait(_AGAIN)
         self.report_due()
 
-    def _ask(self, users, items):
-        self.counts["visits"] += len(users)
-        try:
-            predictions = self._endpoint.predict(self._users.requests(users, items))
-        except Exception as error:
-            self.counts["unanswered"] += len(users)
-            logging.info("the visits were not answered: %s", error)
-            return
-        now = self._clock()
-        self.counts["answered"] += len(users)
-        actions = self._users.find_items([prediction["item_ids"][:1] for prediction in predictions])
-        ratings = self._users.rate(self._users.expected(users, actions, self._drift(now))[:, 0], self._rng)
-        event_ids = [prediction["event_id"] for prediction in predictions]
-        reports = self._users.reports(event_ids, [now] * len(event_ids), ratings, self._rng)
-        self.counts["reports"] += len(reports)
-        self._keep([(reward.time, next(self._numbers), reward) for reward in reports])
+    def _is_due(self):
+        return self._reports and self._reports[0][0] <= self._clock()
 
     def _keep(self, entries):
         with self._lock:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recbandits import checks
 from recbandits.data.features import Features
 from recbandits.data.rating_features import require_rows
 from recbandits.data.tables import MovieLens
 from recbandits.environments.factorization import Factorization, als
-from recbandits.loop.ingest import TITLES
+from recbandits.loop.ingest import write_titles
 from recbandits.loop.settings import Join, Settings
 from recbandits.records import Interaction, Reward
 from recbandits.serving.served import ServedPolicy
@@ -28,71 +29,41 @@ FILE = "users.npz"
 STARS = Join(window=5.0, lowest=1.0, highest=5.0, default=1.0)  # the rule for the ratings of `SimulatedUsers`
 _REGULARIZATION = 0.06  # loose on purpose: users are to differ enough for personalisation to pay within thousands
 _SETTINGS = ("never", "twice", "delay")
+_SHARE = checks.Rule("in [0, 1)", lambda value: 0 <= value < 1)
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedUsers:
     """Users whose preferences are known, unlike those of a real recommender.
 
-    Methods take users as rows of `user_ids`, and movies as rows of `item_ids`.
-
-    Attributes:
-      model: `Factorization` of the ratings: the truth. Its factors are ordered by how much of the ratings they explain.
-      titles: tuple of the movies' titles, in the order of `item_ids`.
-      never: share of decisions that are never reported on, for every action, in [0, 1).
-      twice: share of the reported ones that are reported on again later, in [0, 1].
-      delay: mean seconds from a decision to its report, positive.
-
-    Raises:
-      ValueError: a setting outside its range, or another number of titles than movies.
+    Methods take users as rows of `user_ids`, and movies as rows of `item_ids`. The factors of the truth are ordered by
+    how much of the ratings they explain.
     """
 
-    model: Factorization
-    titles: tuple
-    never: float = 0.1
-    twice: float = 0.05
-    delay: float = 1.0
+    model: Factorization  # of the ratings: the truth
+    titles: tuple  # of the movies, in the order of `item_ids`
+    never: float = 0.1  # share of decisions that are never reported on, for every action, in [0, 1)
+    twice: float = 0.05  # share of the reported ones that are reported on again later, in [0, 1]
+    delay: float = 1.0  # mean seconds from a decision to its report, positive
 
     def __post_init__(self):
-        for name, holds, expected in (
-            ("never", 0 <= self.never < 1, "in [0, 1)"),
-            ("twice", 0 <= self.twice <= 1, "in [0, 1]"),
-            ("delay", 0 < self.delay < np.inf, "a positive number of seconds"),
-        ):
-            if not holds:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
-        if len(self.titles) != len(self.item_ids):
-            raise ValueError(f"titles must be one for each of the {len(self.item_ids)} movies, got {len(self.titles)}")
-
-    @classmethod
-    def make(
-        cls, data: MovieLens, movies: int = 100, rank: int = 8, seed: int = 0, **settings: float
-    ) -> "SimulatedUsers":
-        """Make simulated users of MovieLens: all of its users, and the movies with the most ratings.
-
-        Args:
-          data: MovieLens
-          movies: number of movies.
-          rank: number of factors of the preferences.
-          seed: of the factorisation.
-          **settings: `never`, `twice` and `delay`.
-
-        Raises:
-          ValueError: fewer movies than the rank, or more than there are, or a setting that is refused.
-        """
-        count = data.ratings["movie_id"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
-        if not 1 <= rank <= movies <= len(count):
-            expected = f"from the rank, {rank}, to the number of rated movies, {len(count)}"
-            raise ValueError(f"movies must be {expected}, got {movies}")
-        popular = data.ratings[data.ratings["movie_id"].isin(count.index[:movies])]
-        model = _order_factors(als(popular, rank, _REGULARIZATION, seed=seed))
-        return cls(model, tuple(data.movies.loc[model.movie_ids, "title"]), **settings)
+        checks.check_fields(self, never=_SHARE, twice=checks.PROBABILITY, delay=checks.POSITIVE)
+        expected = f"one for each of the {len(self.item_ids)} movies"
+        checks.require(len(self.titles) == len(self.item_ids), "titles", expected, len(self.titles))
 
     @classmethod
     def of(cls, settings: Settings, data: MovieLens) -> "SimulatedUsers":
-        """Make the simulated users of a loop's `Settings`; see `make`."""
-        reports = {"never": settings.never, "twice": settings.twice, "delay": settings.delay}
-        return cls.make(data, settings.movies, settings.rank, settings.seed, **reports)
+        """Make the simulated users of a loop: all users of MovieLens, and the movies with the most ratings.
+
+        ValueError for fewer movies than the rank, or more than there are.
+        """
+        count = data.ratings["movie_id"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        expected = f"from the rank, {settings.rank}, to the number of rated movies, {len(count)}"
+        checks.require(settings.rank <= settings.movies <= len(count), "movies", expected, settings.movies)
+        popular = data.ratings[data.ratings["movie_id"].isin(count.index[: settings.movies])]
+        model = _order_factors(als(popular, settings.rank, _REGULARIZATION, seed=settings.seed))
+        titles = tuple(data.movies.loc[model.movie_ids, "title"])
+        return cls(model, titles, **{name: getattr(settings, name) for name in _SETTINGS})
 
     @cached_property
     def user_ids(self) -> pd.Index:
@@ -108,10 +79,6 @@ class SimulatedUsers:
     def features(self) -> Features:
         """`Features` with which a linear policy can represent the truth."""
         return self._rating_features.features
-
-    def find_users(self, ids: Any) -> np.ndarray:
-        """Find the rows of users, int of the shape of their ids; KeyError names unknown ones."""
-        return require_rows(self.user_ids, ids, "user")
 
     def find_items(self, ids: Any) -> np.ndarray:
         """Find the rows of movies, int of the shape of their ids; KeyError names unknown ones."""
@@ -147,44 +114,24 @@ class SimulatedUsers:
         return [Interaction(*row) for row in rows]
 
     def visits(self, n: int, rng: np.random.Generator, candidates: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """Draw visits: a user and different candidates in random order for each.
+        """Draw n visits: a user and different candidates in random order for each.
 
-        Args:
-          n: number of visits.
-          rng: `numpy.random.Generator`.
-          candidates: movies to choose from.
-
-        Returns:
-          (users int64 [n], items int64 [n, candidates]), rows.
-
-        Raises:
-          ValueError: more candidates than movies.
+        They are rows: users int64 [n], items int64 [n, candidates]. ValueError for more candidates than movies.
         """
-        if not 1 <= candidates <= len(self.item_ids):
-            raise ValueError(f"candidates must be in [1, {len(self.item_ids)}], got {candidates}")
+        count = len(self.item_ids)
+        checks.require(1 <= candidates <= count, "candidates", f"in [1, {count}]", candidates)
         users = rng.choice(len(self.user_ids), n)
-        return users, rng.random((n, len(self.item_ids))).argsort(axis=1)[:, :candidates]
+        return users, rng.random((n, count)).argsort(axis=1)[:, :candidates]
 
     def expected(self, users: np.ndarray, items: np.ndarray, drift: float = 0.0) -> np.ndarray:
-        """Compute the expected ratings of candidates.
+        """Compute the expected ratings of candidates, float64 [n, k] in [1, 5], from rows: users [n] and items [n, k].
 
         Under preference drift the first half of the factors, which explain the most, have the weight cos(pi drift),
         which goes from 1 over 0 to -1. For any drift the mean is a sum of the products among the `features`, but for
         the clipping: a linear model can represent the new preferences as well as the old ones, if it learns them anew.
-
-        Args:
-          users: int [n], rows.
-          items: int [n, k], rows.
-          drift: in [0, 1]; at 0 the preferences are those of MovieLens.
-
-        Returns:
-          float64 [n, k], clipped to [1, 5].
-
-        Raises:
-          ValueError: drift outside [0, 1].
+        At drift 0 the preferences are those of MovieLens; ValueError outside [0, 1].
         """
-        if not 0 <= drift <= 1:
-            raise ValueError(f"drift must be in [0, 1], got {drift}")
+        checks.require(0 <= drift <= 1, "drift", "in [0, 1]", drift)
         weight = np.ones(self.model.rank)
         weight[: (self.model.rank + 1) // 2] = np.cos(np.pi * drift)
         products = np.einsum("nf,nkf->nk", weight * self.model.user_factors[users], self.model.movie_factors[items])
@@ -198,19 +145,10 @@ class SimulatedUsers:
     def reports(
         self, event_ids: Sequence[str], times: Sequence[datetime], values: Any, rng: np.random.Generator
     ) -> list[Reward]:
-        """Draw the reports of users on decisions.
+        """Draw the reports of users on decisions, from ids, times and ratings [n], in the order of the reports' times.
 
         A share `never` reports nothing. The others report after an exponential time with mean `delay`, and a share
         `twice` of these once more, after another such time, with a rating that may be a star higher or lower.
-
-        Args:
-          event_ids: list [n].
-          times: list [n] of aware datetimes, of the decisions.
-          values: float [n], ratings from 1 to 5.
-          rng: `numpy.random.Generator`.
-
-        Returns:
-          list of `Reward` in the order of their own times, which is not the order of the decisions.
         """
         n, values = len(event_ids), np.asarray(values, float)
         is_reported, is_repeated = rng.random(n) >= self.never, rng.random(n) < self.twice
@@ -245,8 +183,7 @@ class SimulatedUsers:
     def save(self, directory: str | Path) -> None:
         """Write users, features and titles into a directory, made if missing, always in the same bytes."""
         self.features.save(directory)
-        titles = dict(zip(self.item_ids, self.titles, strict=True))
-        Path(directory, TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
+        write_titles(Path(directory), dict(zip(self.item_ids, self.titles, strict=True)))
         parts = {f"model_{field.name}": getattr(self.model, field.name) for field in dataclasses.fields(Factorization)}
         settings = {name: getattr(self, name) for name in _SETTINGS}
         np.savez(Path(directory, FILE), titles=np.array(self.titles), **settings, **parts)

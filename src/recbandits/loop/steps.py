@@ -5,18 +5,17 @@ the process that started the pipeline, but it has every bucket as a directory be
 """
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_type_hints
 
 from recbandits import checks
-from recbandits.agents.parameters import LinUCB
 from recbandits.config import SETTINGS, Config
-from recbandits.exploration import Exploration
-from recbandits.loop.models import Model, Models, read_model
-from recbandits.loop.settings import Gate, Guardrail, Join, Settings
+from recbandits.loop.models import Model, read_model
+from recbandits.loop.settings import Settings
 from recbandits.platforms.functions import Function
 from recbandits.platforms.protocol import Platform
+from recbandits.records.fields import TIME
 from recbandits.serving.manifest import local_directory
 
 if TYPE_CHECKING:
@@ -26,13 +25,13 @@ FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each source
 LOGGERS = {"interactions": "log_interaction", "rewards": "log_reward"}  # topic: Python name of its function
 START_UP = "start-up"  # name of the run of the start-up pipeline
 TEMPLATES = Path(__file__).parent / "templates"  # compiled by `loop.pipelines`
-_NESTED = {"join": Join, "agent": LinUCB, "exploration": Exploration, "gate": Gate, "guardrail": Guardrail}
 
 
 def settings_from(values: dict) -> Settings:
     """Make `Settings` of the dict that `dataclasses.asdict` makes; ValueError without `join`, or for a wrong value."""
     checks.require("join" in values, "settings", "a dict with `join`, the rule for rewards", values)
-    return Settings(**{name: _NESTED[name](**value) if name in _NESTED else value for name, value in values.items()})
+    kinds = get_type_hints(Settings)
+    return Settings(**{name: kinds[name](**each) if isinstance(each, dict) else each for name, each in values.items()})
 
 
 def platform_of(config: dict) -> Platform:
@@ -58,14 +57,9 @@ def models_uri(config: Config) -> str:
     return f"gs://{config.bucket}/models" if config.platform == "gcp" else str(config.artifacts_dir / "policies")
 
 
-def models_of(config: Config) -> Models:
-    """Return the `Models` of a configuration, as a step sees them."""
-    return Models(directory_of(models_uri(config)))
-
-
-def model_of(platform: Platform, version: str) -> Path | None:
-    """Return the directory of the model of a version, as a step sees it; None for an empty version."""
-    return models_of(platform.config).path(version) if version else None
+def models_of(config: Config) -> Path:
+    """Return the directory of the models of a configuration, by version, as a step sees it."""
+    return directory_of(models_uri(config))
 
 
 def serving_model(platform: Platform) -> Model | None:
@@ -90,25 +84,17 @@ def logger_name(topic: str) -> str:
 
 
 def time_of(text: str) -> datetime:
-    """Return the time that a parameter says, as a datetime in UTC."""
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError(f"a time must have a zone, as 2026-01-31T12:00:00+00:00 has, got {text!r}")
-    return time.astimezone(UTC)
+    """Return the time that a parameter says, as a datetime in UTC; ValueError without a zone."""
+    return TIME.accept("time", datetime.fromisoformat(text))
 
 
 def start_up_parameters(
     config: Config, settings: Settings, log: str | Path, features: str | Path, topic: str = ""
 ) -> dict:
-    """Return the parameters of the start-up pipeline, dict from input to value.
+    """Return the parameters of the start-up pipeline, dict from input to value; see `re_training_parameters`.
 
-    Args:
-      config: Config
-      settings: `Settings`
-      log: directory or gs:// URI with the first decisions and their rewards, as `loop.importing.write_log` writes them;
-        they are some windows old, so that the rewards are there.
-      features: directory or gs:// URI with the `Features` of the policies, and perhaps `titles.json`.
-      topic: full name of the topic where the endpoint is to log; empty for where it does.
+    The directory or gs:// URI `log` has the first decisions and their rewards, as `loop.importing.write_log` writes
+    them; they are some windows old, so that the rewards are there.
     """
     return _learning(config, settings, features, topic) | {"log": str(log)}
 
@@ -118,12 +104,9 @@ def re_training_parameters(
 ) -> dict:
     """Return the parameters of the re-training pipeline, dict from input to value.
 
-    Args:
-      config: Config
-      settings: `Settings`
-      features: directory or gs:// URI with the `Features` of the policies, and perhaps `titles.json`.
-      plan: `loop.trigger.Plan`; None for one that the run makes when it begins, as those of a schedule of Vertex AI do.
-      topic: as for `start_up_parameters`.
+    The directory or gs:// URI `features` has the `Features` of the policies, and perhaps `titles.json`. Without a plan
+    the run makes one when it begins, as those of a schedule of Vertex AI do. `topic` is the full name of the topic
+    where the endpoint is to log; empty for where it does.
     """
     planned = {"start": plan.start.isoformat(), "end": plan.end.isoformat()} if plan else {}
     planned |= {"serving": plan.serving, "snapshot": plan.snapshot} if plan else {}
@@ -132,13 +115,6 @@ def re_training_parameters(
 
 
 def _learning(config, settings, features, topic):
-    return {
-        "config": config_parameter(config),
-        "features": str(features),
-        "join": asdict(settings.join),
-        "holdout": settings.holdout,
-        "agent": asdict(settings.agent),
-        "exploration": asdict(settings.exploration),
-        "seed": settings.seed,
-        "topic": topic,
-    }
+    values = asdict(settings)
+    values = {name: values[name] for name in ("join", "holdout", "agent", "exploration", "seed")}
+    return {"config": config_parameter(config), "features": str(features), **values, "topic": topic}

@@ -1,7 +1,6 @@
 """Train the next model: one pass over the events that are new to the one that serves."""
 
 import tempfile
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples
 from recbandits.exploration import Exploration
 from recbandits.loop.ingest import TRAIN, read_manifest, titles_of
-from recbandits.loop.models import AGENT, POLICY, read_model, write_model
+from recbandits.loop.models import AGENT, POLICY, Model, read_model, write_model
 from recbandits.serving.policy import TrainingSummary, export, load
 from recbandits.training.offline import Specs, fit
 
@@ -40,41 +39,40 @@ def train(
     Args:
       dataset: directory that `ingest` wrote.
       model_dir: directory for the model, as `models` describes it.
-      parameters: `LinUCB`. Its `gamma` is the weight of all earlier events at each training.
-      exploration: `Exploration` with which the policy is to serve.
+      parameters: of the agent. Its `gamma` is the weight of all earlier events at each training.
+      exploration: with which the policy is to serve.
       serving: directory of the parent; None for none.
       seed: of the agent's draws; what it learns does not depend on it.
 
     Returns:
-      dict of version, parent, new (events learnt now) and learnt (in all). Without a new event the version is the
-      parent's.
+      dict of version, which without a new event is the parent's, parent, new (events learnt now) and learnt (in all).
 
     Raises:
-      ValueError: a dataset or a parent that is not complete, features that are not those of the parent, or no event to
-        learn from.
+      ValueError: an incomplete dataset or parent, other features than those of the parent, or no event to learn from.
     """
     manifest, parent = (read_manifest(dataset), None if serving is None else read_model(serving))
-    if parent is not None:
-        _check_features(dataset, parent)
-    agent = learner(Features.load(dataset), manifest["candidates"], parameters, seed)
-    if parent is not None:
-        tf.train.Checkpoint(agent=agent).read(str(parent.agent)).assert_existing_objects_matched().expect_partial()
-    new = (
-        learn(agent, read_examples(find_records(dataset, TRAIN))) if manifest["decisions"] > manifest["held_out"] else 0
-    )
-    until = datetime.fromisoformat(manifest["end"])
+    features, until, new = Features.load(dataset), datetime.fromisoformat(manifest["end"]), 0
+    agent = learner(features, manifest["candidates"], parameters, seed)
     if parent is not None:
         until = max(until, parent.until)
+        if Path(dataset, FEATURES).read_bytes() != (parent.policy / FEATURES).read_bytes():
+            expected = f"those of {parent.version}, the model to go on from"
+            raise ValueError(f"the features of the dataset must be {expected}, they are others")
+        read = tf.train.Checkpoint(agent=agent).read(str(parent.directory / AGENT / "checkpoint"))
+        read.assert_existing_objects_matched().expect_partial()
+    if manifest["decisions"] > manifest["held_out"]:
+        new = learn(agent, read_examples(find_records(dataset, TRAIN)))
     if new:
-        facts: dict[str, Any] = {
-            "parent": parent and parent.version,
-            "learnt": len(agent.learned_events.numpy()),
-            "until": until.isoformat(),
-        }
-        facts |= {"parameters": asdict(parameters), "exploration": asdict(exploration)}
-        model = _write(agent, dataset, model_dir, facts)
+        learnt = len(agent.learned_events.numpy())
+        summary = TrainingSummary(f"{learnt:,} logged decisions", "LinUCB", vars(parameters))
+        options: dict[str, Any] = {"exploration": exploration, "titles": titles_of(dataset), "summary": summary}
+        with tempfile.TemporaryDirectory() as draft:
+            tf.train.Checkpoint(agent=agent).write(str(Path(draft, AGENT, "checkpoint")))
+            version = load(export(agent.policy, Path(draft, POLICY), features, **options)).version
+            name = parent and parent.version
+            model = write_model(draft, Model(Path(model_dir), version, name, learnt, until, parameters, exploration))
     elif parent is not None:
-        model = _write_parent(parent, model_dir, until)
+        model = write_model(parent.directory, parent._replace(directory=Path(model_dir), until=until))
     else:
         raise ValueError("decisions must be at least one to learn from, the dataset has none that is not held out")
     return {"version": model.version, "parent": model.parent, "new": new, "learnt": model.learnt}
@@ -96,28 +94,3 @@ def learn(agent: Any, examples: Examples) -> int:
     if len(rows):
         fit(agent, Examples(*(column[rows] for column in examples)), batch_size=len(rows))
     return len(rows)
-
-
-def _check_features(dataset, parent):
-    new, old = (Path(directory, FEATURES).read_bytes() for directory in (dataset, parent.policy))
-    if new != old:
-        raise ValueError(
-            f"the features of the dataset must be those of {parent.version}, the model to go on from, they are others"
-        )
-
-
-def _write(agent, dataset, model_dir, facts):
-    exploration = Exploration(**facts["exploration"])
-    summary = TrainingSummary(f"{facts['learnt']:,} logged decisions", "LinUCB", facts["parameters"])
-    options = {"exploration": exploration, "titles": titles_of(dataset), "summary": summary}
-    with tempfile.TemporaryDirectory() as draft:
-        tf.train.Checkpoint(agent=agent).write(str(Path(draft, AGENT, "checkpoint")))
-        policy = export(agent.policy, Path(draft, POLICY), Features.load(dataset), **options)
-        return write_model(draft, model_dir, {"version": load(policy).version, **facts})
-
-
-def _write_parent(parent, model_dir, until):
-    """Write the parent again, with the end of the new data."""
-    facts = {"version": parent.version, "parent": parent.parent, "learnt": parent.learnt}
-    facts |= {"until": until.isoformat(), "parameters": asdict(parent.parameters)}
-    return write_model(parent.directory, model_dir, {**facts, "exploration": asdict(parent.exploration)})

@@ -10,6 +10,7 @@ from typing import Any
 
 import functions_framework
 
+from recbandits import checks
 from recbandits.config import Config
 from recbandits.loop.simulate import Simulator
 from recbandits.loop.simulated_users import SimulatedUsers
@@ -24,7 +25,8 @@ PATIENCE = 30.0  # seconds that the last reports get
 def simulate(request: Any) -> dict | tuple[dict, int]:
     """Make `rate` requests per second of `instances` visits for `seconds`, wait for their reports, and count."""
     values = DEFAULTS | (request.get_json(silent=True) or {})
-    if refused := [name for name, value in values.items() if name not in DEFAULTS or not is_valid(name, value)]:
+    rules = dict.fromkeys(DEFAULTS, checks.POSITIVE) | {"instances": checks.whole()}
+    if refused := [name for name, value in values.items() if name not in rules or not rules[name].accepts(value)]:
         expected = f"one of {', '.join(DEFAULTS)} and a positive number, of instances a whole one"
         return {"error": f"{refused[0]} must be {expected}"}, 400
     config = Config.load()
@@ -37,12 +39,6 @@ def simulate(request: Any) -> dict | tuple[dict, int]:
     simulator.run(stop)
     simulator.drain(PATIENCE)
     return simulator.counts | {"waiting": simulator.waiting}
-
-
-def is_valid(name: str, value: Any) -> bool:
-    """Return whether a value of JSON is a positive number, and a whole one where it must be."""
-    kind = int if name == "instances" else int | float
-    return isinstance(value, kind) and not isinstance(value, bool) and value > 0
 
 
 @functools.cache

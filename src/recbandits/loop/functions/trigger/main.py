@@ -16,7 +16,7 @@ import functions_framework
 from cloudevents.http import CloudEvent
 
 from recbandits.config import Config
-from recbandits.loop.core import Core, PipelineLearner
+from recbandits.loop.core import PipelineCore
 from recbandits.loop.steps import settings_from
 from recbandits.platforms import choose
 
@@ -40,5 +40,4 @@ def _core():
     settings = settings_from(json.loads(os.environ["RECBANDITS_SETTINGS"]))
     features, topic = os.environ["RECBANDITS_FEATURES"], os.environ.get("RECBANDITS_EVENT_TOPIC", "")
     platform = choose(Config.load())
-    learner = PipelineLearner(platform, settings, features, topic)
-    return Core(platform.endpoints.create(), platform.warehouse, settings, learner)
+    return PipelineCore(platform, platform.endpoints.create(), settings, features, topic)
