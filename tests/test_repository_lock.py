@@ -160,7 +160,7 @@ def imported(source):
             yield node.module.split(".")[0]
 
 
-RUN = ["run_notebooks", "execute", "notebooks", "processes", "results", "index_page", "warm"]  # the modules of `make run`
+RUN = ["run_notebooks", "execute", "notebooks", "processes", "results", "index_page", "warm"]  # what `make run` needs
 SOURCES = {
     LOCK: [f"{folder}/**/*.py" for folder in ("src", "playground", "tools", "tests", "benchmarks", "site", "04-*")],
     LAB: ["src/**/*.py", "playground/*.py", *(f"tools/{name}.py" for name in RUN)],

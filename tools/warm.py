@@ -5,15 +5,15 @@ What TensorFlow says while it is imported is not for the terminal.
 
 import contextlib
 import os
+from importlib import import_module
+
+MODULES = ["tools.execute", "recbandits.training.experiments", "recbandits.serving.saved_model", "sklearn.linear_model"]
 
 stderr = os.dup(2)
 with open(os.devnull, "w") as nowhere:
     os.dup2(nowhere.fileno(), 2)
-with contextlib.suppress(ImportError):  # a notebook that needs one of them says so
-    import recbandits.serving.saved_model
-    import recbandits.training.experiments
-    import sklearn.linear_model
-
-    import tools.execute  # noqa: F401
+for module in MODULES:
+    with contextlib.suppress(ImportError):  # a notebook that needs one of them says so
+        import_module(module)
 os.dup2(stderr, 2)
 os.close(stderr)
