@@ -21,14 +21,9 @@ _NUMBERED = {
 
 @contextmanager
 def local_directory(uri: str | Path) -> Iterator[Path]:
-    """Provide a directory on this machine for the duration of a `with` block.
+    """Yield a directory on this machine as it is, or a temporary copy of a gs:// URI, by the extra `serve`.
 
-    Args:
-      uri: path of a directory, which is yielded as it is, or a gs:// URI, of which a temporary copy is made. The copy
-        needs the extra `serve`. It does not exist where the bucket has no such directory.
-
-    Yields:
-      the directory.
+    The copy does not exist where the bucket has no such directory.
     """
     if not str(uri).startswith("gs://"):
         yield Path(uri)
@@ -61,15 +56,10 @@ def read_bytes(uri: str | Path) -> bytes | None:
 
 
 def seal(directory: str | Path, settings: dict) -> str:
-    """Write `policy.json` beside the files of a policy.
+    """Write settings, what JSON can hold, into `policy.json` beside all other files of a policy; return the version.
 
-    Args:
-      directory: holding everything else already.
-      settings: dict of what JSON can hold.
-
-    Returns:
-      The version: the first 16 hexadecimal digits of a digest of all that is in the directory. Where a scorer holds
-      what TensorFlow computes, it stands for the graph, so that exporting the same policy twice gives one version.
+    The version is the first 16 hexadecimal digits of a digest of all that is in the directory. Where a scorer holds
+    what TensorFlow computes, it stands for the graph, so that exporting the same policy twice gives one version.
     """
     files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in _files(directory).items()}
     content = {"what": _KIND, "format": FORMAT, **settings, "files": files}
@@ -116,15 +106,15 @@ def _settings(directory):
         raise ValueError(
             f"{directory.name} must be the directory of an exported policy, its {FILE} is of something else"
         )
-    if content.get("format") != FORMAT:
-        other = f"policy {directory.name} has format {content.get('format')!r}"
-        raise ValueError(f"{other}, this version of recbandits reads format {FORMAT}")
+    if (other := content.get("format")) != FORMAT:
+        raise ValueError(
+            f"policy {directory.name} has format {other!r}, this version of recbandits reads format {FORMAT}"
+        )
     digest = content.pop("digest", None)
     if _digest(content) != digest or text != _text(content | {"digest": digest}):
         raise ValueError(f"policy {directory.name} is damaged, {FILE} is not what was exported")
     files = content.get("files")
-    named = isinstance(files, dict) and all(isinstance(name, str) for name in files.values())
-    if not named:
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
         raise ValueError(f"policy {directory.name}: files must be SHA-256 by name, got {files!r:.100}")
     return content | {"version": _version(content), "digest": digest}
 

@@ -4,7 +4,7 @@ Loading and recommending need no TensorFlow, so that servers start fast and stay
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,14 @@ from recbandits import checks
 from recbandits.data.features import FILE, GLOBAL, PER_ARM, Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
-from recbandits.records.fields import TEXT
+from recbandits.records.fields import NAMES, TEXT
 from recbandits.serving import manifest
-from recbandits.serving.decisions import Decisions, Recommendation, read_id
+from recbandits.serving.decisions import read_id
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
 from recbandits.serving.served import ServedPolicy
 from recbandits.serving.summary import TrainingSummary, known_items, model_card
 
-__all__ = [
-    "Decisions",
-    "Exploration",
-    "Recommendation",
-    "ServedPolicy",
-    "TrainingSummary",
-    "describe",
-    "export",
-    "load",
-]
 _CARD, _SCORER = "MODEL_CARD.md", "scorer.npz"
 _SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
 _ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, FILE, manifest.FILE}
@@ -69,7 +59,7 @@ def export(
       summary: `TrainingSummary`, for the model card.
 
     Returns:
-      The directory as a `pathlib.Path`.
+      The directory.
 
     Raises:
       ValueError: the directory holds something that is not an exported policy, features or arms are not those that the
@@ -123,21 +113,15 @@ def read_titles(titles: pd.Series | Mapping[Any, str] | None) -> dict[str, str]:
 
 
 def load(directory: str | Path) -> ServedPolicy:
-    """Read an exported policy, after its seal was verified.
-
-    Args:
-      directory: where it is, a path or a gs:// URI; from a bucket it comes without `action`.
-
-    Returns:
-      `ServedPolicy`
+    """Read an exported policy at a path or a gs:// URI, after its seal was verified; one in a bucket has no `action`.
 
     Raises:
       ValueError: the directory is not an exported policy, or a damaged, incomplete, older or newer one.
     """
     with local_directory(directory) as local:
         settings, contents = _read(local)
-    for name in (_SCORER,) if settings["scorer"] else ():
-        checks.require(name in contents, f"policy {local.name}", f"there with {name}", "none")
+    has_scorer = _SCORER in contents or not settings["scorer"]
+    checks.require(has_scorer, f"policy {local.name}", f"there with {_SCORER}", "none")
     try:
         scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
         if scorer is not None:
@@ -152,17 +136,7 @@ def load(directory: str | Path) -> ServedPolicy:
 
 
 def describe(directory: str | Path) -> pd.Series:
-    """Describe a policy by its seal.
-
-    Args:
-      directory: as for `load`.
-
-    Returns:
-      Series of texts by name: version, agent, data, exploration, candidates, and each metric with its interval.
-
-    Raises:
-      ValueError: as `load`.
-    """
+    """Describe a policy by its seal: texts by name, and each metric with its interval. Errors are those of `load`."""
     with local_directory(directory) as local:
         settings, _ = _read(local)
     summary = settings["summary"] or {}
@@ -187,50 +161,30 @@ def _read(directory):
     for name, (expected, accepts) in _SETTINGS.items():
         if name not in settings:
             raise ValueError(f"policy {directory.name}: {name} is missing")
-        if not accepts(settings[name]):
+        try:
+            accepted = accepts(settings[name])
+        except Exception:  # of a constructor, each in its way
+            accepted = False
+        if not accepted:
             raise ValueError(f"policy {directory.name}: {name} must be {expected}, got {settings[name]!r:.100}")
     return settings, contents
 
 
-def _makes(kind, values, *fields):
-    """Return whether a dict makes a dataclass, and has the fields that must not be missing."""
-    try:
-        return set(fields) <= set(values) and bool(kind(**values))
-    except (TypeError, ValueError, AttributeError):
-        return False
-
-
-def _are_texts(values):
-    return all(isinstance(value, str) and value for value in values)
-
-
-_SETTINGS = {  # of a policy's seal, by what each must be
+_SETTINGS: dict[str, tuple[str, Callable]] = {  # of a policy's seal, by what each must be
     "scorer": ("true or false", lambda value: isinstance(value, bool)),
-    "exploration": (
-        "the name and the value of a method",
-        lambda value: _makes(Exploration, value, "name", "value"),
-    ),
-    "arms": (
-        "ids that are all different, or null",
-        lambda value: (
-            value is None or (isinstance(value, list) and _are_texts(value) and len(set(value)) == len(value) > 0)
-        ),
-    ),
+    "exploration": ("the name and the value of a method", lambda value: len(value) == 2 and Exploration(**value)),
+    "arms": ("ids that are all different, or null", lambda value: value is None or NAMES.accept("arms", value)),
     "items": ("a whole number, or null", lambda value: value is None or checks.whole(0).accepts(value)),
-    "titles": (
-        "texts by id",
-        lambda value: isinstance(value, dict) and all(isinstance(title, str) for title in value.values()),
-    ),
-    "summary": ("what was recorded, or null", lambda value: value is None or _makes(TrainingSummary, value)),
+    "titles": ("texts by id", lambda value: all(isinstance(title, str) for title in value.values())),
+    "summary": ("what was recorded, or null", lambda value: value is None or TrainingSummary(**value)),
 }
 
 
 def _check_scorer(scorer):
     """Refuse what `Scorer.scores` does not know, and numbers that are no floats."""
-    checks.require(scorer.join in JOINS, "join of the scorer", checks.one_of(JOINS).expected, scorer.join)
-    known = checks.one_of([*ACTIVATIONS])
-    checks.require(known.accepts(scorer.activation), "activation of the scorer", known.expected, scorer.activation)
-    for array in (each for tower in (scorer.context, scorer.arm, scorer.head) for layer in tower for each in layer):
+    for name, value, known in (("join", scorer.join, JOINS), ("activation", scorer.activation, [*ACTIVATIONS])):
+        checks.require(value in known, f"{name} of the scorer", checks.one_of(known).expected, value)
+    for array in (each for tower in scorer[2:] for layer in tower for each in layer):
         checks.require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
 
 

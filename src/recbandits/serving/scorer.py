@@ -18,9 +18,8 @@ class Scorer(NamedTuple):
     Attributes:
       join: "none" (arms without features), "concat" or "product" (element by element).
       activation: "relu" or "elu", after every layer but the last of the head.
-      context: tuple of (kernel float32 [in, out], bias float32 [out]).
-      arm: likewise.
-      head: likewise; its last layer has an output for each arm, or one for all where arms have features.
+      context, arm, head: tuples of (kernel float32 [in, out], bias float32 [out]). The last layer of the head has an
+        output for each arm, or one for all where arms have features.
     """
 
     join: str

@@ -73,7 +73,8 @@ class ServedPolicy:
     ) -> Recommendation:
         """Choose an item for a request, and the next best ones; or a whole slate, where the exploration draws slates.
 
-        Ids are text, or whole numbers that become their text.
+        Ids are text, or whole numbers that become their text. The same seed gives the same in any process, but for the
+        event id.
 
         Args:
           context: what is known of the request, by raw columns; what is missing is the mean, or no level.
@@ -84,9 +85,6 @@ class ServedPolicy:
           candidate_features: from name to a number for each candidate; needed where the policy was trained on them.
           new_items: from the id of a candidate, known or not, to its raw columns. They are candidates where none are
             named.
-
-        Returns:
-          Recommendation; the same seed gives the same in any process, but for the event id.
 
         Raises:
           KeyError: unknown ids, by name.
@@ -128,20 +126,11 @@ class ServedPolicy:
     ) -> Decisions:
         """Choose one candidate for each of many requests: the first, where the exploration draws slates.
 
-        Args:
-          context: as for `scores`.
-          candidates: likewise, but those of a request must be different from each other.
-          mask: likewise.
-          rng: as for `recommend`.
-          candidate_features: as for `scores`.
-
-        Raises:
-          KeyError: as `scores`.
-          ValueError: likewise, and for a row that repeats a candidate or has none.
+        Arguments and errors are those of `scores`, and `rng` is as for `recommend`. A row that repeats a candidate or
+        has none is a ValueError as well.
         """
         rows, mask = self._find_rows(context, candidates, mask)
-        is_distinct = distinct(rows, mask) if candidates is not None else np.ones(len(context), bool)
-        if not is_distinct.all():
+        if rows is not None and not (is_distinct := distinct(rows, mask)).all():
             row = int(is_distinct.argmin())
             names = np.asarray(candidates[row]).tolist()
             raise ValueError(f"row {row}: candidates must be different from each other, got {names}")

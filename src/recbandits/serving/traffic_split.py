@@ -39,14 +39,7 @@ class TrafficSplit:
         return cls(**document)
 
     def version(self, key: Any) -> str:
-        """Return the version that answers a user.
-
-        Args:
-          key: what is always the same for one user, such as the id; its `str` counts.
-
-        Returns:
-          one of the versions with a share, always the same one for the same shares.
-        """
+        """Return the version that answers a user, by a key such as the id, of which the `str` counts."""
         shares = {version: share for version, share in self.shares.items() if share}
         if len(shares) == 1:
             return next(iter(shares))
@@ -69,8 +62,7 @@ class TrafficSplit:
     def with_version(self, version: str, share: int) -> "TrafficSplit":
         """Return the next release, in which a version has `share` percent and the others split the rest as before."""
         _check_share(version, share)
-        others = {other: old for other, old in self.shares.items() if other != version}
-        return self.then(_scaled(others, 100 - share) | {version: share})
+        return self.then(_scaled(_remove(self.shares, version), 100 - share) | {version: share})
 
     def without(self, version: str) -> "TrafficSplit":
         """Return the next release without a version that has no traffic.
@@ -123,4 +115,4 @@ def _scaled(shares, total):
 
 
 def _remove(shares, version):
-    return None if shares is None else {other: share for other, share in shares.items() if other != version}
+    return shares and {other: share for other, share in shares.items() if other != version}

@@ -42,14 +42,7 @@ _LOCK = threading.Lock()
 
 
 class Forkserver:
-    """A connection to a forkserver, which ends when the connection is garbage.
-
-    Args:
-      environment: dict of its variables.
-
-    Attributes:
-      ready: whether it has imported the modules.
-    """
+    """A connection to a forkserver, which ends with the connection; it is `ready` if it has imported the modules."""
 
     def __init__(self, environment: dict[str, str]):
         self._connection, end = socket.socketpair()
@@ -70,16 +63,9 @@ class Forkserver:
         self._connection.close()
 
     def fork(self, directory: Path, environment: dict[str, str], lock: int, log: int) -> bool:
-        """Fork the runner of a unit.
+        """Fork the runner of the unit in a directory, given the descriptors of its lock and log.
 
-        Args:
-          directory: of the unit.
-          environment: of the start.
-          lock: descriptor of the unit's lock.
-          log: descriptor of its log.
-
-        Returns:
-          Whether the runner has started. If not, the forkserver has ended, and no process has the lock from here.
+        Return whether it has started. If not, the forkserver has ended, and no process has the lock from here.
         """
         variables = {name: value for name, value in environment.items() if name.startswith(_PER_JOB)}
         connection, other = socket.socketpair()

@@ -26,15 +26,10 @@ class LocalImages:
         return f"{self._config.prefix}/{name}:{self._config.version}"
 
     def command(self, name: str, engine: str = "docker", base: str | None = None) -> list[str]:
-        """Return the command that builds an image, to be run at the root of the repository, as a list of words.
+        """Return the words of the command that builds an image by one of `ENGINES`, at the root of the repository.
 
-        Args:
-          name: such as "train".
-          engine: one of `ENGINES`.
-          base: image to begin with; None for the one in the Dockerfile.
-
-        Raises:
-          PlatformError: there is no such image, or no checkout.
+        The image begins with `base`, or with that of the Dockerfile. A PlatformError says that there is no such image,
+        or no checkout.
         """
         check_image(name, checkout())
         options = build_options(name, self.uri(name), self._config)
@@ -47,14 +42,7 @@ class LocalImages:
         return [engine, "build", *options]
 
     def build(self, name: str, base: str | None = None) -> str:
-        """Build an image with the first engine that works; what it prints goes to standard error.
-
-        Args:
-          name: such as "train".
-          base: image to begin with; None for the one in the Dockerfile.
-
-        Returns:
-          Its URI on this machine.
+        """Build an image with the first engine that works, and return its URI; what it prints goes to standard error.
 
         Raises:
           PlatformError: there is no such image, no engine, or a step failed.

@@ -27,12 +27,7 @@ _FILES = {"job": "run.json", "study": STUDY_FILE}
 
 
 class LocalJobs:
-    """See `platforms.jobs.Jobs`; machine, accelerators, spot and image are not read here.
-
-    Args:
-      config: Config
-      module: that a job runs with its arguments.
-    """
+    """See `platforms.jobs.Jobs`; machine, accelerators, spot and image are not read here. A job runs a module."""
 
     def __init__(self, config: Config, module: str = "recbandits.training.task"):
         self._root, self._module = config.artifacts_dir / "runs" / "jobs", module
@@ -42,13 +37,6 @@ class LocalJobs:
 
         A job that failed, was stopped or vanished resumes from its checkpoints. One that has succeeded is not run
         again, and one that runs is waited for. The first job of a process waits until its `forkserver` is ready.
-
-        Args:
-          job: Job of one replica.
-          wait: whether to wait for its end.
-
-        Returns:
-          Record
 
         Raises:
           PlatformError: several replicas; the name is that of a study or of a job with other arguments; or the disk is
@@ -104,11 +92,7 @@ class LocalJobs:
             unit.stop()
 
     def tune(self, study: Study) -> builtins.list[Trial]:
-        """Run what is missing of a study; see `LocalStudy.tune`.
-
-        Raises:
-          PlatformError: the name is taken by a job or by another study; three trials in a row failed.
-        """
+        """Run what is missing of a study; see `LocalStudy.tune`."""
         if self.unit(study.job.name).run:
             raise PlatformError(f"{study.job.name} is a job: give the study a name of its own")
         return self._study(study.job.name).tune(study)

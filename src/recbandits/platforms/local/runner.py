@@ -21,12 +21,9 @@ _PAUSE = 0.2  # seconds before it is
 
 
 def run(unit: Unit, lock: int, fork: Callable[[Sequence[str]], psutil.Process] | None = None) -> None:
-    """Run the command of a unit to its end.
+    """Run the command of a unit to its end: `fork` forks it and returns its process, and without that it is executed.
 
-    Args:
-      unit: with `run.json`.
-      lock: descriptor of its lock, which this process and the command keep open.
-      fork: function of the command that forks it and returns its process; None executes it.
+    The descriptor of the unit's lock is kept open by this process and the command.
     """
     request, stopped = unit.run, threading.Event()
     children: list[psutil.Process] = []

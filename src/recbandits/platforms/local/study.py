@@ -38,13 +38,7 @@ _NO_LOCK = SimpleNamespace(acquire=lambda: True, release=lambda: None)
 
 
 class LocalStudy:
-    """The study in a directory.
-
-    Args:
-      directory: `pathlib.Path`
-      start: function of the unit of a trial, its arguments and its variables that starts it, unless it runs or has
-        ended.
-    """
+    """The study in a directory; `start` starts the unit of a trial with arguments and variables, unless it has ended."""
 
     def __init__(self, directory: Path, start: Callable):
         self._directory, self._start, self._name = directory, start, directory.name
@@ -60,9 +54,6 @@ class LocalStudy:
         study gives the same trials, however fast each of them runs, and whether it was interrupted or not. At most as
         many run at a time as there are cores, each on one thread. A study that was interrupted resumes: trials that
         still run are waited for, others that did not end resume from their checkpoints, and those that ended stay.
-
-        Returns:
-          list of `Trial`
 
         Raises:
           PlatformError: another study has this name, another process tunes it now, or three trials in a row failed.
@@ -94,7 +85,8 @@ class LocalStudy:
             time.sleep(_POLL if tuned else 0)
 
     def _write_request(self, study):
-        settings, request = json.loads(json.dumps(_as_dict(study))), self.request()
+        kinds = {name: [type(value).__name__, asdict(value)] for name, value in study.parameters.items()}
+        settings, request = json.loads(json.dumps(asdict(study) | {"parameters": kinds})), self.request()
         for key in settings:
             if request is not None and key not in _MAY_CHANGE and request[key] != settings[key]:
                 raise PlatformError(
@@ -103,11 +95,17 @@ class LocalStudy:
                 )
         write_json(self._directory / STUDY_FILE, settings)
         (self._directory / "stop").unlink(missing_ok=True)
-        repair(self._directory / _JOURNAL)
+        if (journal := self._directory / _JOURNAL).exists():
+            # A last line that was being written when its writer was killed is dropped: the next one would join it.
+            os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
 
     def _run(self, study):
         """Run what is missing, as many trials at a time as there are cores; the caller holds the lock."""
-        size, failures, search = min(study.parallel, count_cores()), 0, self._search(study)
+        import optuna
+
+        storage, direction = _storage(self._directory / _JOURNAL), "maximize" if study.maximise else "minimize"
+        search = optuna.create_study(storage=storage, study_name=self._name, direction=direction, load_if_exists=True)
+        size, failures = min(study.parallel, count_cores()), 0
         while not self._stopped():
             unfinished = [trial for trial in search.get_trials() if not trial.state.is_finished()]
             if not unfinished:
@@ -118,24 +116,22 @@ class LocalStudy:
                 continue
             group = unfinished[:size]
             for proposal in group:
-                self._start_trial(study, proposal)
+                variables = {"CLOUD_ML_JOB_ID": self._name, "CLOUD_ML_TRIAL_ID": str(proposal.number)}
+                arguments = with_parameters(study.job.arguments, proposal.params)
+                self._start(self._unit(proposal.number), arguments, dict.fromkeys(_THREADS, "1") | variables)
             for proposal in group:
                 self._unit(proposal.number).wait()
             if self._stopped():
                 return
             for proposal in group:
                 trial = self._trial(proposal, study.metric)
-                _tell(search, trial)
+                state = None if trial.state == "succeeded" else optuna.trial.TrialState.FAIL
+                search.tell(trial.number, trial.value, state=state)
                 failures = failures + 1 if trial.state == "failed" else 0
                 if failures == _FAILURES:
                     raise PlatformError(
                         f"study {self._name}: {failures} trials in a row failed, the last: {trial.error}"
                     )
-
-    def _start_trial(self, study, proposal):
-        variables = {"CLOUD_ML_JOB_ID": self._name, "CLOUD_ML_TRIAL_ID": str(proposal.number)}
-        arguments = with_parameters(study.job.arguments, proposal.params)
-        self._start(self._unit(proposal.number), arguments, dict.fromkeys(_THREADS, "1") | variables)
 
     def _stopped(self):
         return (self._directory / "stop").exists()
@@ -166,13 +162,6 @@ class LocalStudy:
         known = self._name in optuna.get_all_study_names(storage)
         return optuna.load_study(storage=storage, study_name=self._name).get_trials() if known else []
 
-    def _search(self, study):
-        """Return Optuna's study, for one who holds the lock of the directory."""
-        import optuna
-
-        storage, direction = _storage(self._directory / _JOURNAL), "maximize" if study.maximise else "minimize"
-        return optuna.create_study(storage=storage, study_name=self._name, direction=direction, load_if_exists=True)
-
 
 def _storage(journal):
     import optuna
@@ -182,25 +171,11 @@ def _storage(journal):
     return JournalStorage(JournalFileBackend(str(journal), lock_obj=_NO_LOCK))
 
 
-def repair(journal: Path) -> None:
-    """Drop an incomplete last line, which was being written when its writer was killed: the next one would join it."""
-    if journal.exists():
-        os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
-
-
 def propose(study: Study, trials: "list[FrozenTrial]", count: int) -> "list[FrozenTrial]":
     """Propose parameters for the next trials: a function of the study and of the trials before them.
 
     Optuna's `ask` writes a trial and each of its parameters one after the other, so that a tuner that is killed leaves
     a trial without parameters. Here it asks a study in memory; each trial then is one line of the journal.
-
-    Args:
-      study: Study
-      trials: list of Optuna's trials, all that were proposed; those with a value are learnt from.
-      count: number of proposals.
-
-    Returns:
-      list of Optuna's trials in the state RUNNING.
     """
     import optuna  # takes a second
 
@@ -215,11 +190,7 @@ def propose(study: Study, trials: "list[FrozenTrial]", count: int) -> "list[Froz
 
 
 def reported(file: Path, metric: str) -> float:
-    """Return the last value that a task reported by cloudml-hypertune.
-
-    Args:
-      file: `pathlib.Path` of lines of JSON.
-      metric: tag.
+    """Return the last value of a metric that a task reported by cloudml-hypertune into a file of lines of JSON.
 
     Raises:
       ValueError: there is none, or no finite number; the words follow the name of the trial.
@@ -244,23 +215,9 @@ def reported(file: Path, metric: str) -> float:
     return number
 
 
-def _tell(search, trial):
-    """Write the end of a trial to the journal."""
-    import optuna
-
-    failed = None if trial.state == "succeeded" else optuna.trial.TrialState.FAIL
-    search.tell(trial.number, trial.value, state=failed)
-
-
 def _distribution(distributions, parameter):
     if isinstance(parameter, Float):
         return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
     if isinstance(parameter, Choice):
         return distributions.CategoricalDistribution(parameter.values)
     return distributions.IntDistribution(parameter.low, parameter.high)
-
-
-def _as_dict(study):
-    """Return a study as JSON takes it, with the kind of each parameter."""
-    kinds = {name: [type(value).__name__, asdict(value)] for name, value in study.parameters.items()}
-    return asdict(study) | {"parameters": kinds}
