@@ -69,10 +69,8 @@ class Outbox:
     def put(self, decision: Any, when: datetime) -> None:
         """Keep a decision or drop it; never waits, and never raises because of the sink.
 
-        Args:
-          decision: such as a `Recommendation`; has `size` in bytes, and `interaction(when, pass_prob)`, which the
-            thread calls later.
-          when: datetime of the decision, with its zone.
+        A decision, such as a `Recommendation`, has its `size` in bytes, and `interaction(when, pass_prob)`, which the
+        thread calls later. Its time has a zone.
         """
         if self._process != os.getpid():
             self._start()
@@ -242,12 +240,7 @@ class DirectLog:
     def record(self, requests: Sequence[Sequence[Any]], when: datetime) -> list[bool]:
         """Keep the decisions of requests in one write; after a failure each request by itself, all or none of it.
 
-        Args:
-          requests: list of lists of decisions, as for `Outbox.put`.
-          when: datetime of the decisions, with its zone.
-
-        Returns:
-          list of bool, whether the decisions of each request are kept.
+        Decisions and their time are as for `Outbox.put`; the result says for each request whether they are kept.
         """
         if len(requests) > 1 and self._send([decision for decisions in requests for decision in decisions], when):
             return [True] * len(requests)

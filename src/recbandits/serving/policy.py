@@ -99,11 +99,7 @@ def export(
 
 
 def read_titles(titles: pd.Series | Mapping[Any, str] | None) -> dict[str, str]:
-    """Read titles by item id, a Series, a dict or None, as a dict that JSON can hold.
-
-    Raises:
-      ValueError: an id is neither text nor a whole number or has two titles, or a title is no text.
-    """
+    """Return titles by item id as JSON can hold them; ValueError for other ids and titles, and for two of one item."""
     read = {}
     for item, title in ({} if titles is None else titles).items():
         name = read_id("id of a title", item)
@@ -120,8 +116,6 @@ def load(directory: str | Path) -> ServedPolicy:
     """
     with local_directory(directory) as local:
         settings, contents = _read(local)
-    has_scorer = _SCORER in contents or not settings["scorer"]
-    checks.require(has_scorer, f"policy {local.name}", f"there with {_SCORER}", "none")
     try:
         scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
         if scorer is not None:

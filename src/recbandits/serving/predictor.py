@@ -7,6 +7,7 @@ server, `CprModelServer`, runs them as a custom prediction routine; so does `rec
 import asyncio
 import importlib
 import logging
+import math
 import os
 import threading
 import time
@@ -73,11 +74,7 @@ class BanditPredictor:
             logging.warning("the release at %s cannot be served: %s", self._uri, error)
 
     def replace(self, release: TrafficSplit) -> None:
-        """Load and verify the policies of another `TrafficSplit`, then serve it.
-
-        Raises:
-          ValueError: it cannot be served; the present one stays.
-        """
+        """Load and verify the policies of another release, then serve it; after a ValueError the present one stays."""
         with self._lock:
             self._served = versions.serve(self._uri, release, self._served.policies if self._served else {})
 
@@ -91,11 +88,7 @@ class BanditPredictor:
         return Request.parse(prediction_input)
 
     def count_candidates(self, instances: Request) -> int:
-        """Return the number of candidates of a `Request` that have to be scored.
-
-        Raises:
-          RefusalError: nothing is served yet, or all instances together ask for too much.
-        """
+        """Return the number of candidates to be scored; RefusalError for too many, or where nothing is served yet."""
         return instances.count_candidates(self._require_served().num_items)
 
     def predict(self, instances: Request) -> list[Recommendation | Refusal]:
@@ -182,7 +175,10 @@ class BanditHandler:
             raise RefusalError(503, f"{MAX_CONCURRENT_PREDICTIONS} predictions are under way already, try again later")
         self._active += 1
         try:
-            results, answer = await self._recommend(body)
+            # What is quick is answered at once; the rest in the worker thread, so that other connections are served.
+            quick = self._predict(body, _FEW_CANDIDATES) if len(body) <= _SMALL_BODY_BYTES else None
+            work = partial(asyncio.get_running_loop().run_in_executor, self._worker)
+            results, answer = quick or await work(self._predict, body)
             self.metrics.count_predictions(getattr(each, "policy_version", "refused") for each in results)
             decisions = [each for each in results if getattr(each, "logged", False)]
             if not decisions or await self._record(decisions):
@@ -191,23 +187,14 @@ class BanditHandler:
         finally:
             self._active -= 1
 
-    async def _recommend(self, body):
-        """Recommend at once where that is quick, else in the worker thread, so that other connections are served."""
-        work = partial(asyncio.get_running_loop().run_in_executor, self._worker)
-        if len(body) > _SMALL_BODY_BYTES:
-            return await work(self._parse_and_predict, body)
-        request = self.predictor.preprocess(body)
-        is_quick = self.predictor.count_candidates(request) <= _FEW_CANDIDATES
-        return self._predict(request) if is_quick else await work(self._predict, request)
+    def _predict(self, body, most=math.inf):
+        """Return the results and the answer, not yet logged; None where more than `most` candidates must be scored.
 
-    def _parse_and_predict(self, body):
-        """Parse and predict in one call of the worker, so that of all large requests one at a time is in memory."""
+        Large bodies are parsed here, too, so that the worker has one request at a time in memory.
+        """
         request = self.predictor.preprocess(body)
-        self.predictor.count_candidates(request)
-        return self._predict(request)
-
-    def _predict(self, request):
-        """Return the results and the answer, not yet logged."""
+        if self.predictor.count_candidates(request) > most:
+            return None
         # A client that gives the seed decides what is drawn: its propensity is that of no exploration.
         logged = [self.outbox is not None and instance.seed is None for instance in request.instances]
         results = _marked(self.predictor.predict(request), logged)
@@ -261,11 +248,7 @@ def problem(refusal: RefusalError) -> JSONResponse:
 
 
 async def read_body(request: HttpRequest, semaphore: asyncio.Semaphore) -> bytes:
-    """Read the body of a request, up to `MAX_BODY_BYTES`; the semaphore bounds the number of large ones in memory.
-
-    Raises:
-      RefusalError: the body is larger, or the connection ended before the body.
-    """
+    """Read a body of at most `MAX_BODY_BYTES`; the semaphore bounds the number of large ones that are in memory."""
     too_large = RefusalError(413, f"the body must have at most {MAX_BODY_BYTES:,} bytes")
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > MAX_BODY_BYTES):

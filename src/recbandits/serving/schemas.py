@@ -141,11 +141,7 @@ class Request(_Message):
     parameters: Parameters | None = None
 
     def count_candidates(self, num_items: int) -> int:
-        """Return the number of candidates of all instances together; one that names none has `num_items`.
-
-        Raises:
-          RefusalError: there are too many of them, of items to recommend, or of new items.
-        """
+        """Return the number of candidates of all instances, `num_items` if none are named; refuse too many."""
         defaults, instances = self.parameters or Parameters(), self.instances
         new = [len(each.new_items or ()) for each in instances]
         named = [len(each.candidates or defaults.candidates or ()) for each in instances]

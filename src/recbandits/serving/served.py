@@ -126,8 +126,7 @@ class ServedPolicy:
     ) -> Decisions:
         """Choose one candidate for each of many requests: the first, where the exploration draws slates.
 
-        Arguments and errors are those of `scores`, and `rng` is as for `recommend`. A row that repeats a candidate or
-        has none is a ValueError as well.
+        Arguments and errors are those of `scores` and `recommend`; a row must have candidates, and repeat none.
         """
         rows, mask = self._find_rows(context, candidates, mask)
         if rows is not None and not (is_distinct := distinct(rows, mask)).all():
@@ -174,8 +173,7 @@ class ServedPolicy:
     def action(self, time_step: Any) -> Any:
         """Return the policy step of a TF-Agents time step, by the SavedModel; nothing else here needs TensorFlow.
 
-        Where the policy fills slates, the reward of the time step has the shape of its agent's:
-        `restart(observation, batch_size, reward_spec)`.
+        Where the policy fills slates, the reward has the shape of `restart(observation, batch_size, reward_spec)`.
         """
         return self._saved_model.action(time_step)
 

@@ -36,12 +36,7 @@ class Event(NamedTuple):
 
 
 class PubSubSink:
-    """Publishes events as JSON to Pub/Sub, with the event id as attribute, many in one request.
-
-    Args:
-      topic: "projects/<project>/topics/<topic>".
-      client: `google.pubsub_v1.PublisherClient`; None for one that is made here.
-    """
+    """Publishes events as JSON to a topic of Pub/Sub, with the event id as attribute, many in one request."""
 
     def __init__(self, topic: str, client: Any = None):
         from google.cloud import pubsub_v1
@@ -79,12 +74,8 @@ class Spool:
     """A file of events, one JSON object per line, for one process at a time, which locks it.
 
     A batch that a full disk has taken only in part is removed, and so is a last line that a killed process has left
-    incomplete. The directory of the file is created.
-
-    Raises:
-      BlockingIOError: another process has the file.
-      OSError: the file cannot be written.
-      ImportError: this system has no locks for files.
+    incomplete. The directory of the file is created. BlockingIOError says that another process has the file, OSError
+    that it cannot be written, and ImportError that this system has no locks.
     """
 
     def __init__(self, path: str | Path):
@@ -113,12 +104,7 @@ class Spool:
         return self._position < self._size and self._process == os.getpid()
 
     def append(self, events: Sequence[Event]) -> bool:
-        """Write a batch and flush it to the disk.
-
-        Returns:
-          whether the batch is in the file; it is not where the file was removed or would be too large, or the disk is
-          full.
-        """
+        """Flush a batch to the disk; False where the file was removed or would be too large, or the disk is full."""
         lines = [{"event_id": each.event_id, "attributes": each.attributes, "event": each.text} for each in events]
         content = "".join(json.dumps(line) + "\n" for line in lines).encode()
         if self._process != os.getpid() or self._size + len(content) > MAX_SPOOL_BYTES:
@@ -158,12 +144,9 @@ class Spool:
 
 
 def count_missing(attributes: Iterable[Mapping[str, str]]) -> int:
-    """Count the events that outboxes have numbered and that are not among those received.
+    """Count the events that outboxes have numbered and that are not among those received, in any order, perhaps twice.
 
     What an outbox that was killed had numbered last is not known, and not counted.
-
-    Args:
-      attributes: dicts as an `Outbox` gives them to its sink, in any order and perhaps more than once.
     """
     received: dict[str, set[int]] = {}
     for each in attributes:
@@ -172,13 +155,9 @@ def count_missing(attributes: Iterable[Mapping[str, str]]) -> int:
 
 
 def open_spool(topic: str) -> Spool | None:
-    """Open the spool of a topic in the directory that $RECBANDITS_EVENT_SPOOL names.
+    """Open the spool of a topic in the directory that $RECBANDITS_EVENT_SPOOL names; BlockingIOError if another has it.
 
-    Returns:
-      `Spool`, or None where it cannot be written: what cannot be published is then lost with the process.
-
-    Raises:
-      BlockingIOError: another process has the spool.
+    Where it cannot be written, the result is None: what cannot be published is then lost with the process.
     """
     try:
         folder = os.environ.get(SPOOL_VARIABLE) or _temporary_folder()

@@ -50,11 +50,7 @@ class TrafficSplit:
         return TrafficSplit(dict(shares), previous=self.shares)
 
     def rolled_back(self) -> "TrafficSplit":
-        """Return the shares before the last change, 0 for what was deployed since; a second roll back undoes it.
-
-        Raises:
-          ValueError: there was none.
-        """
+        """Return the shares before the last change, 0 for what was deployed since; a second roll back undoes it."""
         if self.previous is None:
             raise ValueError("there is no earlier release to return to")
         return self.then(dict.fromkeys(self.shares, 0) | self.previous)
@@ -65,11 +61,7 @@ class TrafficSplit:
         return self.then(_scaled(_remove(self.shares, version), 100 - share) | {version: share})
 
     def without(self, version: str) -> "TrafficSplit":
-        """Return the next release without a version that has no traffic.
-
-        Raises:
-          ValueError: it is not deployed, or has traffic.
-        """
+        """Return the next release without a version that has no traffic."""
         if version not in self.shares:
             raise ValueError(f"version {version!r} is not deployed, there is {', '.join(self.shares)}")
         if self.shares[version]:

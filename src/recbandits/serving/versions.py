@@ -31,11 +31,7 @@ class Served(NamedTuple):
         return max(0 if policy.candidates is None else len(policy.candidates) for policy in self.policies.values())
 
     def recommend(self, instance: Instance, defaults: Parameters) -> Recommendation:
-        """Answer an `Instance` by the version of its user; one without a user by any, by the shares.
-
-        Raises:
-          ValueError: the policy refuses; ids that it does not know are among the reasons.
-        """
+        """Answer an `Instance` by the version of its user, or by the shares; ValueError where the policy refuses."""
         key = instance.user_id
         if key is None:
             key = uuid.uuid4().hex if instance.seed is None else f"seed {instance.seed}"
@@ -78,11 +74,7 @@ def find(uri: str | Path | None) -> Served | None:
 
 
 def read(uri: str | Path) -> TrafficSplit | None:
-    """Read the `TrafficSplit` of a directory, or of a gs:// URI; None where it has no release.
-
-    Raises:
-      ValueError: it is not JSON, or no release.
-    """
+    """Read the release of a directory or a gs:// URI; None where it has none, ValueError for something else."""
     if (content := read_bytes(f"{uri}/{FILE}")) is None:
         return None
     try:
@@ -92,11 +84,7 @@ def read(uri: str | Path) -> TrafficSplit | None:
 
 
 def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPolicy]) -> Served:
-    """Complete a release with its policies below `uri`, of which those in `loaded`, by version, are not loaded again.
-
-    Raises:
-      ValueError: a version is not there, is damaged, or is another one.
-    """
+    """Complete a release with its policies below a URI, but for those that are loaded; ValueError for a wrong one."""
     return Served(release, {version: loaded.get(version) or _load(uri, version) for version in release.shares})
 
 
@@ -113,27 +101,16 @@ def _load(uri, version):
 
 
 class Answered(NamedTuple):
-    """Result of a batch prediction.
+    """Result of a batch prediction: two files of JSON lines, each with the number of its lines."""
 
-    Attributes:
-      predictions: `pathlib.Path` of the answers, each {"instance": ..., "prediction": ...}, in the order of the lines.
-      answered: number of them.
-      refusals: `pathlib.Path` of the refused lines, each {"line": number from 1, "error": sentence}.
-      refused: number of them.
-    """
-
-    predictions: Path
+    predictions: Path  # of the answers, each {"instance": ..., "prediction": ...}, in the order of the lines
     answered: int
-    refusals: Path
+    refusals: Path  # of the refused lines, each {"line": number from 1, "error": sentence}
     refused: int
 
 
 def batch_predict(policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
-    """Answer every line of a file, each an `Instance`, by the policy in a directory; see `answer_lines`.
-
-    Raises:
-      ValueError: there is no policy.
-    """
+    """Answer every line of a file, each an `Instance`, by the policy in a directory; see `answer_lines`."""
     if (served := find(policy)) is None:
         raise ValueError(f"there is no policy in {policy}")
 

@@ -43,11 +43,7 @@ class LocalFunctions:
         self._config, self._messages = config, messages
 
     def deploy(self, function: Function) -> None:
-        """See `Functions.deploy`; messages that come meanwhile wait, and its process finds this configuration.
-
-        Raises:
-          PlatformError: it has no topic, or did not start; the sentence ends with what it wrote last.
-        """
+        """See `Functions.deploy`; messages that come meanwhile wait, and its process finds this configuration."""
         if function.topic is None:
             raise PlatformError(
                 f"function {function.name}: topic must be a topic's name on this machine, which serves nothing by "

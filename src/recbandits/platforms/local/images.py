@@ -26,11 +26,7 @@ class LocalImages:
         return f"{self._config.prefix}/{name}:{self._config.version}"
 
     def command(self, name: str, engine: str = "docker", base: str | None = None) -> list[str]:
-        """Return the words of the command that builds an image by one of `ENGINES`, at the root of the repository.
-
-        The image begins with `base`, or with that of the Dockerfile. A PlatformError says that there is no such image,
-        or no checkout.
-        """
+        """Return the words of the command that builds an image, from `base` or as the Dockerfile says, at the root."""
         check_image(name, checkout())
         options = build_options(name, self.uri(name), self._config)
         if base:
@@ -42,11 +38,7 @@ class LocalImages:
         return [engine, "build", *options]
 
     def build(self, name: str, base: str | None = None) -> str:
-        """Build an image with the first engine that works, and return its URI; what it prints goes to standard error.
-
-        Raises:
-          PlatformError: there is no such image, no engine, or a step failed.
-        """
+        """Build an image by the first engine that works, which prints to standard error, and return the image's URI."""
         root = checkout()
         check_image(name, root)
         if (engine := find_engine()) is None:

@@ -37,10 +37,6 @@ class LocalJobs:
 
         A job that failed, was stopped or vanished resumes from its checkpoints. One that has succeeded is not run
         again, and one that runs is waited for. The first job of a process waits until its `forkserver` is ready.
-
-        Raises:
-          PlatformError: several replicas; the name is that of a study or of a job with other arguments; or the disk is
-            full.
         """
         if job.replicas > 1:
             raise PlatformError(f"job {job.name}: replicas must be 1 on this machine, got {job.replicas}")
@@ -86,34 +82,30 @@ class LocalJobs:
     def stop(self, name: str) -> None:
         """See `Jobs.stop`; a study resumes the trials that were stopped when it is tuned again."""
         unit = self._existing(name, "job", "study")
-        if (unit.directory / STUDY_FILE).exists():
-            self._study(name).stop()
-        else:
-            unit.stop()
+        (self._study(unit) if (unit.directory / STUDY_FILE).exists() else unit).stop()
 
     def tune(self, study: Study) -> builtins.list[Trial]:
         """Run what is missing of a study; see `LocalStudy.tune`."""
-        if self.unit(study.job.name).run:
+        unit = self.unit(study.job.name)
+        if unit.run:
             raise PlatformError(f"{study.job.name} is a job: give the study a name of its own")
-        return self._study(study.job.name).tune(study)
+        return self._study(unit).tune(study)
 
     def trials(self, name: str) -> builtins.list[Trial]:
         """See `Jobs.trials`."""
-        self._existing(name, "study")
-        return self._study(name).trials()
+        return self._study(self._existing(name, "study")).trials()
 
     def best(self, name: str) -> Trial:
         """See `Jobs.best`."""
-        self._existing(name, "study")
-        study = self._study(name)
+        study = self._study(self._existing(name, "study"))
         return best_trial(name, study.trials(), study.request()["maximise"])
 
     def unit(self, name: str) -> Unit:
         """Return the `Unit` of a job, which may not exist yet."""
         return Unit(self._root / check_name(name), f"job {name}")
 
-    def _study(self, name):
-        return LocalStudy(self.unit(name).directory, partial(self._start, finished=("succeeded", "failed")))
+    def _study(self, unit):
+        return LocalStudy(unit.directory, partial(self._start, finished=("succeeded", "failed")))
 
     def _start(self, unit, arguments, variables, finished):
         """Start the module with the directories that Vertex AI sets, unless it runs or is in one of some states."""

@@ -36,7 +36,7 @@ SELECT waiting.id, dead_letters, data, attributes, attempts FROM waiting
 JOIN subscriptions ON name = subscription AND dead_letters IS NOT NULL
 WHERE subscription = ? AND attempts >= {ATTEMPTS}
 """
-_BACKLOG = "SELECT count(*) FROM waiting JOIN subscriptions ON name = subscription WHERE name = ? OR topic = ?"
+_OF_NAME = "FROM waiting JOIN subscriptions ON name = subscription WHERE name = ? OR topic = ?"
 
 
 class Message(NamedTuple):
@@ -76,14 +76,13 @@ class LocalMessages:
         """Count the messages of a subscription, or of all those of a topic, that were not acknowledged yet."""
         names = self._full("subscriptions", name), self._full("topics", name)
         with self._database.read() as connection:
-            return connection.execute(_BACKLOG, names).fetchone()[0]
+            return connection.execute(f"SELECT count(*) {_OF_NAME}", names).fetchone()[0]
 
     def delete(self, name: str) -> None:
         """See `Messages.delete`."""
         names = self._full("subscriptions", name), self._full("topics", name)
         with self._database.write() as connection:
-            gone = "SELECT name FROM subscriptions WHERE name = ? OR topic = ?"
-            connection.execute(f"DELETE FROM waiting WHERE subscription IN ({gone})", names)
+            connection.execute(f"DELETE FROM waiting WHERE id IN (SELECT id {_OF_NAME})", names)
             connection.execute("DELETE FROM subscriptions WHERE name = ? OR topic = ?", names)
 
     def publish(self, topic: str, messages: Iterable[tuple[bytes, dict[str, str]]]) -> None:
@@ -119,17 +118,15 @@ class LocalMessages:
         return f"projects/{self._config.project or 'local'}/{kind}/{self._config.topic(name)}"
 
 
-class Publisher:
+class Publisher(NamedTuple):
     """Publishes records as JSON, the event id as attribute, all of a call in one transaction."""
 
-    def __init__(self, messages: LocalMessages, topic: str):
-        self._messages, self._topic = messages, topic
+    messages: LocalMessages
+    topic: str
 
     def send(self, records: Sequence[Interaction | Reward]) -> None:
         """Publish; a `PlatformError` says that none of them is kept."""
-        self._messages.publish(
-            self._topic, [(each.to_json().encode(), {"event_id": each.event_id}) for each in records]
-        )
+        self.messages.publish(self.topic, [(each.to_json().encode(), {"event_id": each.event_id}) for each in records])
 
 
 def open_sink(topic: str) -> Publisher:

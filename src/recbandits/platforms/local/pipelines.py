@@ -32,11 +32,7 @@ class LocalPipelines:
         self._root = config.artifacts_dir / "pipelines"
 
     def run(self, template: str | Path, name: str, parameters: dict | None = None) -> Run:
-        """See `Pipelines.run`; steps see the environment of this process.
-
-        Raises:
-          PlatformError: also where the template is no compiled pipeline.
-        """
+        """See `Pipelines.run`; steps see the environment of this process."""
         text, pipeline = _read(template)
         unit = self._unit(name)
         request = {"pipeline": pipeline, "template": text, "parameters": json.loads(json.dumps(parameters or {}))}
@@ -94,14 +90,7 @@ class LocalPipelines:
 
 
 def execute(unit: Unit) -> None:
-    """Run the pipeline of a unit to its end, step by step.
-
-    Args:
-      unit: Unit
-
-    Raises:
-      SystemExit: a step failed, with the sentence it ended with.
-    """
+    """Run the pipeline of a unit to its end, step by step; a failed step is a SystemExit with its sentence."""
     from kfp import local
     from kfp.components import load_component_from_text
 

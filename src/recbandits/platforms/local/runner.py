@@ -42,22 +42,17 @@ def run(unit: Unit, lock: int, fork: Callable[[Sequence[str]], psutil.Process] |
         if stopped.is_set():
             stop()
         code = children[0].wait()
-        _end_rest(unit)
+        while rest := [each for each in unit.members() if each.pid != os.getpid()]:  # as the end of a container does
+            for process in rest:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            time.sleep(0.01)
         proved = code < 0 or (code > 0 and time.monotonic() - start >= _PROVED)
         if not request["restart"] or not proved or stopped.is_set():
             break
         print(f"{unit.label} ended with {code}, it is started again", file=sys.stderr, flush=True)
         stopped.wait(_PAUSE)
     unit.write_end("stopped" if stopped.is_set() else "failed" if code else "succeeded", code)
-
-
-def _end_rest(unit: Unit) -> None:
-    """Kill what the command left behind, as the end of a container does."""
-    while rest := [process for process in unit.members() if process.pid != os.getpid()]:
-        for process in rest:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        time.sleep(0.01)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ _NO_LOCK = SimpleNamespace(acquire=lambda: True, release=lambda: None)
 
 
 class LocalStudy:
-    """The study in a directory; `start` starts the unit of a trial with arguments and variables, unless it has ended."""
+    """The study in a directory; `start` starts a trial's unit with arguments and variables, unless it has ended."""
 
     def __init__(self, directory: Path, start: Callable):
         self._directory, self._start, self._name = directory, start, directory.name
@@ -70,9 +70,14 @@ class LocalStudy:
             raise PlatformError(f"study {self._name} could not be written: {error.strerror or error}") from error
 
     def trials(self) -> list[Trial]:
-        """Return the `Trial`s that were started, in order of number."""
-        metric = self.request()["metric"]
-        return [self._trial(each, metric) for each in self._proposals() if self._unit(each.number).run]
+        """Return the `Trial`s that were started, in order of number, also while a tuner writes to the journal."""
+        import optuna
+
+        metric, storage = self.request()["metric"], _storage(self._directory)
+        if self._name not in optuna.get_all_study_names(storage):
+            return []
+        proposals = optuna.load_study(storage=storage, study_name=self._name).get_trials()
+        return [self._trial(each, metric) for each in proposals if self._unit(each.number).run]
 
     def stop(self) -> None:
         """Stop the trials that run, and start no more until the study is tuned again."""
@@ -103,7 +108,7 @@ class LocalStudy:
         """Run what is missing, as many trials at a time as there are cores; the caller holds the lock."""
         import optuna
 
-        storage, direction = _storage(self._directory / _JOURNAL), "maximize" if study.maximise else "minimize"
+        storage, direction = _storage(self._directory), "maximize" if study.maximise else "minimize"
         search = optuna.create_study(storage=storage, study_name=self._name, direction=direction, load_if_exists=True)
         size, failures = min(study.parallel, count_cores()), 0
         while not self._stopped():
@@ -154,21 +159,13 @@ class LocalStudy:
     def _unit(self, number):
         return Unit(self._directory / "trials" / str(number), f"trial {number} of {self._name}")
 
-    def _proposals(self):
-        """Return Optuna's trials, also while a tuner writes to the journal."""
-        import optuna
 
-        storage = _storage(self._directory / _JOURNAL)
-        known = self._name in optuna.get_all_study_names(storage)
-        return optuna.load_study(storage=storage, study_name=self._name).get_trials() if known else []
-
-
-def _storage(journal):
+def _storage(directory):
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return JournalStorage(JournalFileBackend(str(journal), lock_obj=_NO_LOCK))
+    return JournalStorage(JournalFileBackend(str(directory / _JOURNAL), lock_obj=_NO_LOCK))
 
 
 def propose(study: Study, trials: "list[FrozenTrial]", count: int) -> "list[FrozenTrial]":
@@ -190,11 +187,7 @@ def propose(study: Study, trials: "list[FrozenTrial]", count: int) -> "list[Froz
 
 
 def reported(file: Path, metric: str) -> float:
-    """Return the last value of a metric that a task reported by cloudml-hypertune into a file of lines of JSON.
-
-    Raises:
-      ValueError: there is none, or no finite number; the words follow the name of the trial.
-    """
+    """Return the last value of a metric in the file of cloudml-hypertune; a ValueError goes on after a trial's name."""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     values, tags = [], set()
     for line in lines:

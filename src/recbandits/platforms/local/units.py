@@ -38,31 +38,16 @@ _READY = 90.0  # seconds until a server must be ready
 
 
 class Status(NamedTuple):
-    """State of a unit.
+    """State of a unit."""
 
-    Attributes:
-      state: "new", "running", "succeeded", "failed", "stopped", or "interrupted" where its end was not written.
-      started, ended: aware datetimes, or None.
-      error: one sentence, or empty.
-    """
-
-    state: str
-    started: datetime | None = None
+    state: str  # "new", "running", "succeeded", "failed", "stopped", or "interrupted" where its end was not written
+    started: datetime | None = None  # aware, as the next one
     ended: datetime | None = None
-    error: str = ""
+    error: str = ""  # one sentence, or empty
 
 
 class Unit:
-    """The processes of one directory.
-
-    Args:
-      directory: made at the first start.
-      label: for sentences, such as "job first".
-
-    Attributes:
-      directory: absolute `pathlib.Path`.
-      label: as given.
-    """
+    """The processes of one directory, which is made at the first start; its label, as "job first", is for sentences."""
 
     def __init__(self, directory: str | os.PathLike, label: str):
         self.directory, self.label = Path(directory).absolute(), label
@@ -77,20 +62,16 @@ class Unit:
         finished: Sequence[str] = (),
         stale: Sequence[str] = (),
     ) -> bool:
-        """Start a command in processes that outlive this one, unless it runs.
+        """Start a command in processes that outlive this one, unless it runs; return whether this call has started it.
 
         Args:
           command: list of words.
-          variables: dict to be added to the environment.
+          variables: added to the environment.
           request: what JSON can say, kept in `run["request"]`; a unit that was started for another request stays as it
             is.
-          restart: whether the runner starts a command again that was killed, or that failed after it had run for a
-            while.
+          restart: whether the runner starts a command again that was killed, or that failed after a while.
           finished: states in which the unit stays as it is, such as "succeeded".
           stale: names of files and folders that are removed before the start.
-
-        Returns:
-          Whether it was started by this call.
 
         Raises:
           PlatformError: a process that is not of the last start holds the lock, or the directory cannot be written.
@@ -144,11 +125,7 @@ class Unit:
         self._wait_for_runner()
 
     def wait_ready(self, ready: Callable[[], bool]) -> None:
-        """Wait until a server passes a test.
-
-        Raises:
-          PlatformError: it ended or took too long; the sentence has the last line it printed.
-        """
+        """Wait until a server passes a test; a PlatformError has the last line of one that ended or took too long."""
         deadline = time.monotonic() + _READY
         while not ready():
             if not self.running or time.monotonic() > deadline:
@@ -156,24 +133,15 @@ class Unit:
             time.sleep(_POLL)
 
     def stop(self, patience: float = _PATIENCE) -> None:
-        """Send SIGTERM to its processes, and SIGKILL to those that are left after `patience` seconds.
-
-        Raises:
-          PlatformError: the lock is held by a process that is not of the last start.
-        """
-        deadline = time.monotonic() + patience
-        reached = False
+        """Send SIGTERM to its processes, and SIGKILL to those that are left after `patience` seconds; see `kill`."""
+        deadline, reached = time.monotonic() + patience, False
         while self.running and time.monotonic() < deadline:
             reached = reached or self._signal(signal.SIGTERM)  # a start may be about to show its first process
             time.sleep(_POLL)
         self.kill()
 
     def kill(self) -> None:
-        """Send SIGKILL to its processes until none is left.
-
-        Raises:
-          PlatformError: the lock is held by a process that is not of the last start.
-        """
+        """Send SIGKILL to its processes until none is left; PlatformError if a process of no start holds the lock."""
         deadline = time.monotonic() + _PATIENCE
         while self.running:
             self._signal(signal.SIGKILL)
@@ -209,8 +177,8 @@ class Unit:
     def _turn(self) -> Iterator[int | None]:
         """Yield the descriptor of the lock, or None where the unit runs.
 
-        The holder of the lock of one that does not run may be another start, which is about to show its processes, or
-        a runner that has just written the end.
+        The lock of one that does not run may have another start, which is about to show its processes, or a runner that
+        has just written the end.
         """
         deadline = time.monotonic() + _PATIENCE
         while True:
@@ -273,8 +241,7 @@ class Unit:
     def _failure(self, code: int) -> str:
         if code < 0:
             return f"{self.label} was killed by {signal.Signals(-code).name}"
-        line = self._last_line()
-        return f"{self.label} failed with exit code {code}" + (f": {line}" if line else "")
+        return f"{self.label} failed with exit code {code}" + (f": {line}" if (line := self._last_line()) else "")
 
     def _last_line(self) -> str:
         return next((line.strip() for line in reversed(self.log().splitlines()) if line.strip()), "")
