@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from recbandits.platforms.local import files, runner, units
+from recbandits.platforms.local import files, units
 from recbandits.platforms.local.files import held, is_held, read_json, require_local, write_json
 from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
@@ -46,7 +46,7 @@ def command_of(unit):
 
 def runner_of(unit):
     processes = []
-    until(lambda: processes.extend(each for each in unit.members() if runner.__name__ in each.cmdline()) or processes)
+    until(lambda: processes.extend(each for each in unit.members() if units.__name__ in each.cmdline()) or processes)
     return processes[0]
 
 
@@ -298,7 +298,7 @@ def test_a_server_that_was_killed_comes_back_and_one_that_cannot_start_does_not(
 
 
 def test_a_server_that_ran_for_a_while_is_started_again_when_it_fails(unit, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_PROVED", 0.1)
+    monkeypatch.setattr(units, "_PROVED", 0.1)
     code = f"""
 import pathlib, time
 once = pathlib.Path({str(tmp_path / "once")!r})
@@ -311,7 +311,7 @@ if not once.exists():
     write_json(unit.directory / "run.json", {"command": [sys.executable, "-c", code], "restart": True, "name": "x"})
     before = signal.getsignal(signal.SIGTERM)
     with held(unit.directory) as lock:
-        runner.run(unit, lock)
+        unit.execute(lock)
     signal.signal(signal.SIGTERM, before)
     assert read_json(unit.directory / "end.json")["state"] == "succeeded"
 

@@ -5,7 +5,6 @@ server, `CprModelServer`, runs them as a custom prediction routine; so does `rec
 """
 
 import asyncio
-import importlib
 import logging
 import math
 import os
@@ -16,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -238,8 +238,7 @@ def _open_log(topic, sink):
         return None
     if not sink:
         return Outbox(partial(PubSubSink, topic), open_spool=partial(open_spool, topic))
-    module, _, name = sink.partition(":")
-    return DirectLog(getattr(importlib.import_module(module), name)(topic))
+    return DirectLog(resolve_name(sink)(topic))
 
 
 def problem(refusal: RefusalError) -> JSONResponse:

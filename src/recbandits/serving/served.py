@@ -266,21 +266,20 @@ class ServedPolicy:
         return self._scorer.scores(context, self.features.per_arm(encoded, items, numbers))
 
     def _read_numbers(self, candidate_features, mask):
-        """Return float [n, k] by name for each feature of candidates that the policy was trained on."""
+        """Return float [n, k], 0 in padding, for each feature of candidates that the policy was trained on."""
         names = () if self._has_arms else self.features.candidate_features
         known = set(candidate_features) == set(names)
         require(known, "candidate_features", ", ".join(names) or "none", [*candidate_features])
-        return {name: _read_array(name, candidate_features[name], mask) for name in names}
-
-
-def _read_array(name, values, mask):
-    """Return numbers of candidates as float [n, k], 0 in padding."""
-    try:
-        numbers = np.asarray(values, float)
-    except (TypeError, ValueError):
-        numbers = np.zeros(0)
-    if numbers.shape != mask.shape or not (np.isfinite(numbers) | ~mask).all():
-        got = reprlib.repr(values[0] if len(mask) == 1 else values)
-        expected = f"{mask.shape[1]} finite numbers, one for each candidate"
-        raise ValueError(f"candidate feature {name!r} must be {expected}, got {got}")
-    return np.where(mask, numbers, 0.0)
+        read = {}
+        for name in names:
+            values = candidate_features[name]
+            try:
+                numbers = np.asarray(values, float)
+            except (TypeError, ValueError):
+                numbers = np.zeros(0)
+            if numbers.shape != mask.shape or not (np.isfinite(numbers) | ~mask).all():
+                got = reprlib.repr(values[0] if len(mask) == 1 else values)
+                expected = f"{mask.shape[1]} finite numbers, one for each candidate"
+                raise ValueError(f"candidate feature {name!r} must be {expected}, got {got}")
+            read[name] = np.where(mask, numbers, 0.0)
+        return read

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import ctypes
 import hmac
-import importlib
 import json
 import os
 import socket
@@ -21,6 +20,7 @@ from asyncio import Transport
 from collections.abc import Callable
 from inspect import isawaitable
 from pathlib import Path
+from pkgutil import resolve_name
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
@@ -218,12 +218,9 @@ def create() -> Application:
     """Build the ASGI application and load the policy at AIP_STORAGE_URI; a ValueError says why it cannot be served."""
     settings = DEFAULTS | os.environ
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    handler = _load_class(settings, "HANDLER")(settings.get("AIP_STORAGE_URI"), _load_class(settings, "PREDICTOR"))
-    return Application(handler, settings)
-
-
-def _load_class(settings, kind):
-    return getattr(importlib.import_module(settings[f"{kind}_MODULE"]), settings[f"{kind}_CLASS"])
+    kinds = ("HANDLER", "PREDICTOR")
+    handler, predictor = (resolve_name(f"{settings[f'{kind}_MODULE']}:{settings[f'{kind}_CLASS']}") for kind in kinds)
+    return Application(handler(settings.get("AIP_STORAGE_URI"), predictor), settings)
 
 
 def main() -> None:

@@ -50,15 +50,11 @@ class Served(NamedTuple):
 
 
 def find(uri: str | Path | None) -> Served | None:
-    """Load what AIP_STORAGE_URI names; None where there is nothing to serve yet.
+    """Load what AIP_STORAGE_URI names, a directory or gs://...; ValueError for what is missing, damaged or another one.
 
-    Args:
-      uri: a directory, or gs://..., that holds either an exported policy, which then answers all users, or a release:
-        `release.json` and `policies/<version>/` for every version in it. None, an empty directory, and policies
-        without a release, are nothing yet.
-
-    Raises:
-      ValueError: the directory is missing or another one, a policy is damaged or missing, the release is none.
+    It holds either an exported policy, which then answers all users, or a release: `release.json` and
+    `policies/<version>/` for every version in it. No URI, an empty directory, and policies without a release, are
+    nothing to be served yet: None.
     """
     if not uri:
         return None
@@ -121,12 +117,9 @@ def batch_predict(policy: str | Path, source: str | Path, destination: str | Pat
 
 
 def answer_lines(source: str | Path, destination: str | Path, answer: Callable[[bytes], dict]) -> Answered:
-    """Answer every line of a file; the lines that are refused go to a file of their own.
+    """Answer every line of JSON in a file but empty ones, by a function that raises ValueError to refuse a line.
 
-    Args:
-      source: file of JSON lines; empty ones are ignored.
-      destination: file for the answers, replaced when it is complete, and beside it one with the suffix `.errors`.
-      answer: function from a line, bytes, to the prediction as a dict; it raises ValueError to refuse.
+    The answers are in `destination`, replaced when it is complete, and refusals beside it in one with `.errors`.
     """
     good, bad, answered, refused = Path(destination), Path(f"{destination}.errors"), 0, 0
     with (

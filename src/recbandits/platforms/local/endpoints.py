@@ -1,9 +1,7 @@
-"""Endpoints on this machine: the prediction server on a UNIX socket, with everything it serves in one directory.
+"""Endpoints on this machine: the prediction server on a UNIX socket, which no web page and no other user can reach.
 
-The directory of an endpoint is that of its `Unit` and has `storage` (what AIP_STORAGE_URI names: `release.json` and
-`policies/<version>`) and the socket, which no web page and no other user can reach. A process that changes an endpoint
-holds the lock in `<name>.turn` beside the directory meanwhile, so that others wait for the change, or for the server to
-start.
+The directory of an endpoint is that of its `Unit`, with the socket and `storage`, which AIP_STORAGE_URI names. Others
+wait for a process that changes an endpoint or starts its server: it holds the lock in `<name>.turn` beside it.
 """
 
 import contextlib
@@ -124,7 +122,11 @@ class LocalEndpoint(SplitEndpoint):
         release = with_version(present, version, traffic_percentage)
         copy = self._storage / versions.POLICIES / version
         new = not copy.exists()
-        if new or not _is_copy(copy, version):
+        try:
+            intact = load(copy).version == version
+        except ValueError:  # there is none, or it is damaged
+            intact = False
+        if not intact:
             with checks.replacing(copy) as draft:
                 shutil.copytree(policy, draft)
         try:
@@ -225,14 +227,6 @@ class LocalEndpoint(SplitEndpoint):
                 return answer.status, answer.read()
             except (OSError, HTTPException) as error:
                 raise PlatformError(f"endpoint {self.name} cannot be reached: {error}") from error
-
-
-def _is_copy(directory, version):
-    """Whether a directory holds the policy of a version, undamaged."""
-    try:
-        return load(directory).version == version
-    except ValueError:
-        return False
 
 
 def _socket_path(directory):

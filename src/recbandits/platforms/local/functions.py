@@ -1,10 +1,8 @@
 """Functions on this machine: a process each, which calls the code that Cloud Functions would run.
 
-`main.py` is loaded as functions-framework loads it, and called with the CloudEvent that Eventarc would send. A message
-is acknowledged when the function returns, and comes again when it raises.
-
-`python -m recbandits.platforms.local.functions DIRECTORY SUBSCRIPTION` is that process; the directory has
-`function.json`.
+`main.py` is called with the CloudEvent that Eventarc would send. A message is acknowledged when the function returns,
+and comes again when it raises. `python -m recbandits.platforms.local.functions DIRECTORY SUBSCRIPTION` is that process;
+the directory has `function.json`.
 """
 
 import base64

@@ -57,19 +57,10 @@ class LocalJobs:
         """See `Jobs.record`; arguments and metrics are those in the job's own `record.json`, once it has written it."""
         unit = self._existing(name, "job")
         status = unit.status()
-        own = read_json(unit.directory / "record.json") or {}
-        model = unit.directory / "model"
-        return Record(
-            name=name,
-            state="failed" if status.state == "interrupted" else status.state,
-            arguments=tuple(own.get("arguments", unit.run["request"])),
-            model=str(model) if model.is_dir() else "",
-            metrics=measured(own),
-            started=status.started,
-            ended=status.ended,
-            error=status.error,
-            own=own,
-        )
+        own, model = read_json(unit.directory / "record.json") or {}, unit.directory / "model"
+        state = "failed" if status.state == "interrupted" else status.state
+        arguments, model_uri = tuple(own.get("arguments", unit.run["request"])), str(model) if model.is_dir() else ""
+        return Record(name, state, arguments, model_uri, measured(own), *status[1:], own)
 
     def list(self) -> builtins.list[str]:
         """Return the names of all jobs and studies, in order."""

@@ -1,10 +1,8 @@
 """Pipelines on this machine: KFP's local runner as the command of a unit, one directory for each run.
 
 The directory has the files of its `Unit`, `steps` (what the steps have made) and, once all of them have succeeded,
-`outputs.json`. The runner starts each step as a process. The steps are of the unit by the name in their environment:
-where the runner was killed, the run is not over, and not started again, before its last step has ended.
-
-`python -m recbandits.platforms.local.pipelines DIRECTORY` is the command.
+`outputs.json`. KFP starts each step as a process of the unit: where KFP was killed, the run is over, and can be started
+again, when its last step has ended. `python -m recbandits.platforms.local.pipelines DIRECTORY` is the command.
 """
 
 import json

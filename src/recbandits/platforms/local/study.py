@@ -48,15 +48,12 @@ class LocalStudy:
         return read_json(self._directory / STUDY_FILE)
 
     def tune(self, study: Study) -> list[Trial]:
-        """Run trials until as many have succeeded as the study asks for.
+        """Run trials until as many have succeeded as the study asks for; a PlatformError comes after three failures.
 
         Trials are proposed in batches of `study.parallel`, each from the seed and the trials before it alone: the same
         study gives the same trials, however fast each of them runs, and whether it was interrupted or not. At most as
         many run at a time as there are cores, each on one thread. A study that was interrupted resumes: trials that
         still run are waited for, others that did not end resume from their checkpoints, and those that ended stay.
-
-        Raises:
-          PlatformError: another study has this name, another process tunes it now, or three trials in a row failed.
         """
         try:
             require_local(private(self._directory))
