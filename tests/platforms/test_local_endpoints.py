@@ -19,6 +19,7 @@ from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import socket_of
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
+from tests.waiting import is_gone
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +46,6 @@ def endpoint(created_endpoint):
 
 def process_of(endpoint):
     return psutil.Process(endpoint.metrics()["process"])
-
-
-def is_gone(process):
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 OTHER = """

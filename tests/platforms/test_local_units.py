@@ -17,7 +17,7 @@ from recbandits.platforms.local import files, units
 from recbandits.platforms.local.files import held, is_held, read_json, require_local, write_json
 from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
-from tests.waiting import until
+from tests.waiting import is_gone, until
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print('ready', flush=True); time.sleep(100)"]
 # It sleeps with a child that has left its session and closed all files, and ignores SIGTERM.
@@ -48,10 +48,6 @@ def runner_of(unit):
     processes = []
     until(lambda: processes.extend(each for each in unit.members() if units.__name__ in each.cmdline()) or processes)
     return processes[0]
-
-
-def is_gone(process):
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_unit_succeeds_or_fails_with_its_last_line(unit):

@@ -71,12 +71,19 @@ class Recommendation(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """Decisions for many requests."""
+    """Decisions for many requests.
 
-    action: np.ndarray  # int [n], columns of the candidates that were drawn
-    propensity: np.ndarray  # float [n], their probabilities
-    scores: np.ndarray  # float [n, k], minus infinity where the mask is False
-    probabilities: np.ndarray  # float [n, k]
+    Attributes:
+      action: int array [n], columns of the candidates that were drawn.
+      propensity: float array [n], their probabilities.
+      scores: float array [n, k], minus infinity where the mask is False.
+      probabilities: float array [n, k].
+    """
+
+    action: np.ndarray
+    propensity: np.ndarray
+    scores: np.ndarray
+    probabilities: np.ndarray
 
 
 def read_id(name: str, value: Any) -> str:

@@ -113,9 +113,7 @@ def _settings(directory):
 def _files(directory):
     """Return the path of each file but the seal, by its name within the directory."""
     paths = sorted(path for path in Path(directory).rglob("*") if path.is_symlink() or not path.is_dir())
-    names = {path.relative_to(directory).as_posix(): path for path in paths}
-    names.pop(FILE, None)
-    return names
+    return {path.relative_to(directory).as_posix(): path for path in paths if path != Path(directory, FILE)}
 
 
 def _version(content):

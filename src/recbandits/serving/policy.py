@@ -39,7 +39,7 @@ def export(
     titles: pd.Series | Mapping[Any, str] | None = None,
     summary: TrainingSummary | None = None,
 ) -> Path:
-    """Write a policy with all that is needed to serve it.
+    """Write a policy with all that is needed to serve it, and return its directory.
 
     The directory holds a SavedModel, which needs neither this package nor TF-Agents to run; `scorer.npz`, the constants
     by which `load` scores without TensorFlow; the features; a model card; and `policy.json`, which seals all files by
@@ -57,9 +57,6 @@ def export(
         become their text.
       titles: Series or dict from item id to title, text; None for none.
       summary: `TrainingSummary`, for the model card.
-
-    Returns:
-      The directory.
 
     Raises:
       ValueError: the directory holds something that is not an exported policy, features or arms are not those that the

@@ -1,11 +1,10 @@
 """The prediction server: python -m recbandits.serving.server, or `create` as a factory for uvicorn.
 
-It reads the environment variables that Vertex AI sets: AIP_HTTP_PORT, AIP_HEALTH_ROUTE, AIP_PREDICT_ROUTE and
-AIP_STORAGE_URI, and those of its custom prediction routines: HANDLER_MODULE, HANDLER_CLASS, PREDICTOR_MODULE and
-PREDICTOR_CLASS, which have defaults here. The SDK's own server, `CprModelServer`, runs the same handler and predictor,
-but has no other routes. On Vertex AI, only the health and prediction routes are reachable; elsewhere, the routes that
-change the release need the token in RECBANDITS_ADMIN_TOKEN, and are closed where there is none. Where
-RECBANDITS_RELEASE names a release, in a directory or a bucket, the server follows that one instead.
+It reads AIP_STORAGE_URI and, with `DEFAULTS`, the other variables that Vertex AI sets for servers and for its custom
+prediction routines. The SDK's own server, `CprModelServer`, runs the same handler and predictor, but has no other
+routes. On Vertex AI, only the health and prediction routes are reachable; elsewhere, the routes that change the release
+need the token in RECBANDITS_ADMIN_TOKEN, and are closed where there is none. Where RECBANDITS_RELEASE names a release,
+in a directory or a bucket, the server follows that one instead.
 """
 
 import argparse

@@ -29,7 +29,14 @@ class TrafficSplit:
 
     def __post_init__(self):
         for shares in (self.shares, *([] if self.previous is None else [self.previous])):
-            _check(shares)
+            if not isinstance(shares, dict) or not shares:
+                raise ValueError(f"shares must be a dict from version to percentage, got {shares!r:.100}")
+            for version, share in shares.items():
+                if not isinstance(version, str) or not version:
+                    raise ValueError(f"shares must name versions by text, got {version!r:.100}")
+                _check_share(version, share)
+            if sum(shares.values()) != 100:
+                raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
 
     @classmethod
     def of(cls, document: Any) -> "TrafficSplit":
@@ -68,17 +75,6 @@ class TrafficSplit:
             raise ValueError(f"version {version!r} still has {self.shares[version]} % of the traffic: split it first")
         needed = self.previous is not None and self.previous.get(version, 0) > 0
         return TrafficSplit(_remove(self.shares, version), None if needed else _remove(self.previous, version))
-
-
-def _check(shares):
-    if not isinstance(shares, dict) or not shares:
-        raise ValueError(f"shares must be a dict from version to percentage, got {shares!r:.100}")
-    for version, share in shares.items():
-        if not isinstance(version, str) or not version:
-            raise ValueError(f"shares must name versions by text, got {version!r:.100}")
-        _check_share(version, share)
-    if sum(shares.values()) != 100:
-        raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
 
 
 def _check_share(version, share):

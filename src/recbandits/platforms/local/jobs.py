@@ -60,7 +60,7 @@ class LocalJobs:
         own, model = read_json(unit.directory / "record.json") or {}, unit.directory / "model"
         state = "failed" if status.state == "interrupted" else status.state
         arguments, model_uri = tuple(own.get("arguments", unit.run["request"])), str(model) if model.is_dir() else ""
-        return Record(name, state, arguments, model_uri, measured(own), *status[1:], own)
+        return Record(name, state, arguments, model_uri, measured(own), status.started, status.ended, status.error, own)
 
     def list(self) -> builtins.list[str]:
         """Return the names of all jobs and studies, in order."""

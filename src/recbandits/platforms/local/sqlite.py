@@ -40,11 +40,9 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(FULL)")
 
-    @contextlib.contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Yield the connection in a transaction that sees one state of the file; a PlatformError says why not."""
-        with self._transaction("DEFERRED", "read") as connection:
-            yield connection
+        return self._transaction("DEFERRED", "read")
 
     @contextlib.contextmanager
     def _transaction(self, kind: str, action: str) -> Iterator[sqlite3.Connection]:

@@ -119,7 +119,11 @@ class Unit:
         if end is None:
             reason = "it was killed, or the disk is full, or the machine went down"
             return Status("interrupted", started, None, f"{self.label} ended without a word: {reason}")
-        error = self._failure(end["code"]) if end["state"] == "failed" else ""
+        error, code = "", end["code"]
+        if end["state"] == "failed" and code < 0:
+            error = f"{self.label} was killed by {signal.Signals(-code).name}"
+        elif end["state"] == "failed":
+            error = f"{self.label} failed with exit code {code}" + (f": {line}" if (line := self._last_line()) else "")
         return Status(end["state"], started, datetime.fromisoformat(end["ended"]), error)
 
     def wait(self) -> None:
@@ -266,11 +270,6 @@ class Unit:
     def _stranger(self) -> PlatformError:
         file = self.directory / LOCK_FILE
         return PlatformError(f"{self.label} must be the only one that locks {file}, another process holds it")
-
-    def _failure(self, code: int) -> str:
-        if code < 0:
-            return f"{self.label} was killed by {signal.Signals(-code).name}"
-        return f"{self.label} failed with exit code {code}" + (f": {line}" if (line := self._last_line()) else "")
 
     def _last_line(self) -> str:
         return next((line.strip() for line in reversed(self.log().splitlines()) if line.strip()), "")
