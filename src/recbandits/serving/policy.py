@@ -20,7 +20,7 @@ from recbandits.records.fields import NAMES, TEXT
 from recbandits.serving import manifest
 from recbandits.serving.decisions import read_id
 from recbandits.serving.manifest import local_directory
-from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
+from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
 from recbandits.serving.summary import TrainingSummary, known_items, model_card
 
@@ -115,8 +115,6 @@ def load(directory: str | Path) -> ServedPolicy:
         settings, contents = _read(local)
     try:
         scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
-        if scorer is not None:
-            _check_scorer(scorer)
         features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
         policy = ServedPolicy(local, settings, scorer, features)
         policy.check()
@@ -169,14 +167,6 @@ _SETTINGS: dict[str, tuple[str, Callable]] = {  # of a policy's seal, by what ea
     "titles": ("texts by id", lambda value: all(isinstance(title, str) for title in value.values())),
     "summary": ("what was recorded, or null", lambda value: value is None or TrainingSummary(**value)),
 }
-
-
-def _check_scorer(scorer):
-    """Refuse what `Scorer.scores` does not know, and numbers that are no floats."""
-    for name, value, known in (("join", scorer.join, JOINS), ("activation", scorer.activation, [*ACTIVATIONS])):
-        checks.require(value in known, f"{name} of the scorer", checks.one_of(known).expected, value)
-    for array in (each for tower in scorer[2:] for layer in tower for each in layer):
-        checks.require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
 
 
 def _check(observation, actions, features, arms):

@@ -242,7 +242,8 @@ def openapi(health_route: str, predict_route: str) -> dict:
 def _sentence(errors, model):
     """Return the first of pydantic's errors as a sentence; an unknown name first, it may be a missing one misspelt."""
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-    where = _path(error["loc"]) or "the body"
+    names = [f"[{part}]" if isinstance(part, int) else f".{part[:_MAX_NAME_LENGTH]}" for part in error["loc"]]
+    where = "".join(names).removeprefix(".") or "the body"
     if error["type"] == "missing":
         return f"{where} is missing"
     if error["type"] == "extra_forbidden":
@@ -254,12 +255,6 @@ def _sentence(errors, model):
     expected = re.sub(r"^\w+ should", "must", message.replace("valid list", "valid array"))
     got = "" if error["type"].startswith("too_") else f", got {reprlib.repr(error['input'])}"
     return f"{where} {expected}{got}"
-
-
-def _path(parts):
-    """("instances", 0, "k") as instances[0].k."""
-    names = [f"[{part}]" if isinstance(part, int) else f".{part[:_MAX_NAME_LENGTH]}" for part in parts]
-    return "".join(names).removeprefix(".")
 
 
 def _hint(location, model):

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import distinct, require
+from recbandits.checks import distinct, one_of, require
 from recbandits.data.features import Features
 from recbandits.exploration import Exploration, draw_slate, invert_cdf, uniform_draws
 from recbandits.exploration.probabilities import Rng
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation, read_id
-from recbandits.serving.scorer import Scorer
+from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
 from recbandits.serving.summary import TrainingSummary
 
 _PAIRS = 65_536  # requests times candidates scored at a time
@@ -51,7 +51,14 @@ class ServedPolicy:
 
     def check(self) -> None:
         """Score an item for an empty request, if the policy can: its parts fit together, or an error says why not."""
-        if self.features is None or self._scorer is None:
+        if self._scorer is None:
+            return
+        for name, known in {"join": JOINS, "activation": [*ACTIVATIONS]}.items():
+            value = getattr(self._scorer, name)
+            require(value in known, f"{name} of the scorer", one_of(known).expected, value)
+        for array in (each for tower in self._scorer[2:] for layer in tower for each in layer):
+            require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
+        if self.features is None:
             return
         require(bool(self._ids), "candidates", "at least one", self._ids)
         numbers = {} if self._has_arms else {name: np.zeros((1, 1)) for name in self.features.candidate_features}

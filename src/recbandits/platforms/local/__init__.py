@@ -33,15 +33,7 @@ def _service(module, name, directory=None, arguments=lambda platform: [platform.
 class LocalPlatform:
     """Directories for data, runs (jobs, checkpoints, TensorBoard logs), policies and metrics; SQLite files.
 
-    Attributes:
-      jobs: `platforms.jobs.Jobs`, processes of this machine.
-      experiments: `platforms.experiments.Experiments`, a SQLite file.
-      pipelines: `platforms.pipelines.Pipelines`, KFP's local runner.
-      endpoints: `platforms.endpoints.Endpoints`, the prediction server on a UNIX socket.
-      messages: `platforms.messages.Messages`, a SQLite file.
-      functions: `platforms.functions.Functions`, a process for each, which reads the messages of its topic.
-      warehouse: `platforms.warehouse.Warehouse`, records in SQLite, BigQuery's SQL on DuckDB.
-      images: container images, built by Docker, Podman or Buildah.
+    Its services are those of `Platform`, and `images`: container images, built by Docker, Podman or Buildah.
     """
 
     name = "local"
