@@ -325,14 +325,6 @@ def test_files_are_for_their_owner_alone_under_every_umask(unit, mask):
     assert modes == dict.fromkeys(("end.json", "lock", "log.txt", "run.json"), 0o600)
 
 
-def test_a_proxy_of_the_environment_changes_nothing(unit, monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    unit.start([sys.executable, "-c", "print('done')"])
-    unit.wait()
-    assert unit.status().state == "succeeded"
-
-
 def test_a_directory_that_cannot_be_written_is_refused_with_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PlatformError, match=r"unit a could not be started: (Not a directory|File exists)"):
