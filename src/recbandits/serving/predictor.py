@@ -178,30 +178,34 @@ class BanditHandler:
             # What is quick is answered at once; the rest in the worker thread, so that other connections are served.
             quick = self._predict(body, _FEW_CANDIDATES) if len(body) <= _SMALL_BODY_BYTES else None
             work = partial(asyncio.get_running_loop().run_in_executor, self._worker)
-            results, answer = quick or await work(self._predict, body)
+            results, decisions, answer = quick or await work(self._predict, body)
             self.metrics.count_predictions(getattr(each, "policy_version", "refused") for each in results)
-            decisions = [each for each in results if getattr(each, "logged", False)]
             if not decisions or await self._record(decisions):
                 return answer
-            return self.predictor.postprocess(_marked(results, [False] * len(results)))
+            return self.predictor.postprocess(results)
         finally:
             self._active -= 1
 
     def _predict(self, body, most=math.inf):
-        """Return the results and the answer, not yet logged; None where more than `most` candidates must be scored.
+        """Return the results, those to be logged, and the answer; None where more than `most` candidates are scored.
 
         Large bodies are parsed here, too, so that the worker has one request at a time in memory.
         """
         request = self.predictor.preprocess(body)
         if self.predictor.count_candidates(request) > most:
             return None
+        results = self.predictor.predict(request)
         # A client that gives the seed decides what is drawn: its propensity is that of no exploration.
-        logged = [self.outbox is not None and instance.seed is None for instance in request.instances]
-        results = _marked(self.predictor.predict(request), logged)
-        answer = self.predictor.postprocess(results)
+        marked = [
+            each
+            if self.outbox is None or instance.seed is not None or isinstance(each, Refusal)
+            else each._replace(logged=True)
+            for each, instance in zip(results, request.instances, strict=True)
+        ]
+        answer = self.predictor.postprocess(marked)
         if len(answer) > MAX_RESPONSE_BYTES:
             raise RefusalError(422, f"the answer must have at most {MAX_RESPONSE_BYTES:,} bytes, got {len(answer):,}")
-        return results, answer
+        return results, [each for each in marked if isinstance(each, Recommendation) and each.logged], answer
 
     async def _record(self, decisions):
         """Log decisions, and return whether they are kept; a direct log writes those of waiting requests together."""
@@ -224,13 +228,6 @@ class BanditHandler:
             for (_, kept), result in zip(waiting, results, strict=True):
                 kept.set_result(result)
         self._writing = None
-
-
-def _marked(results, logged):
-    return [
-        each if isinstance(each, Refusal) else each._replace(logged=mark)
-        for each, mark in zip(results, logged, strict=True)
-    ]
 
 
 def _open_log(topic, sink):
