@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -21,6 +20,7 @@ from tests.waiting import is_gone, until
 def write(directory: str, number: int, numbers: dsl.Output[dsl.Dataset]) -> int:
     """Write down who runs, wait until nothing stands in the way, give a file and a number."""
     import os
+    import time
     from pathlib import Path
 
     with Path(directory, "starts").open("a") as starts:
