@@ -18,7 +18,7 @@ _NUMBERED = {"saved_model.pb", "fingerprint.pb", *_VARIABLES}
 
 @contextmanager
 def local_directory(uri: str | Path) -> Iterator[Path]:
-    """Yield a directory on this machine as it is, or a temporary copy of a gs:// URI, by the extra `serve`.
+    """Yield a directory on this machine as it is, or a temporary copy of a gs:// URI, which needs the extra `serve`.
 
     The copy does not exist where the bucket has no such directory.
     """

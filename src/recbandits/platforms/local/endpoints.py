@@ -87,7 +87,7 @@ class LocalEndpoints:
 
 
 class LocalEndpoint(SplitEndpoint):
-    """See `platforms.endpoints.Endpoint`; `directory` has all that it has, and `unit` is that of the server."""
+    """See `platforms.endpoints.Endpoint`; all its files are in `directory`, and `unit` is that of the server."""
 
     def __init__(self, name: str, directory: Path):
         self.name, self.directory = name, directory

@@ -26,7 +26,7 @@ class LocalImages:
         return f"{self._config.prefix}/{name}:{self._config.version}"
 
     def command(self, name: str, engine: str = "docker", base: str | None = None) -> list[str]:
-        """Return the words of the command that builds an image, from `base` or as the Dockerfile says, at the root."""
+        """Return the command that builds an image at the root of the checkout; `base` replaces its first image."""
         check_image(name, checkout())
         options = build_options(name, self.uri(name), self._config)
         if base:

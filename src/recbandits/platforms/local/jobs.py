@@ -27,7 +27,7 @@ _FILES = {"job": "run.json", "study": STUDY_FILE}
 
 
 class LocalJobs:
-    """See `platforms.jobs.Jobs`; machine, accelerators, spot and image are not read here. A job runs a module."""
+    """See `platforms.jobs.Jobs`; machine, accelerators, spot and image are not read here. Jobs run `module`."""
 
     def __init__(self, config: Config, module: str = "recbandits.training.task"):
         self._root, self._module = config.artifacts_dir / "runs" / "jobs", module

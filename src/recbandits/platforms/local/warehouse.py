@@ -25,7 +25,7 @@ _ROWS = 50_000  # rows that are copied at once
 
 
 class LocalWarehouse(Warehouse):
-    """See `Warehouse`; any number of processes and threads may use one file. Without one, it goes with this object."""
+    """See `Warehouse`; any number of processes and threads may use a file. Without one, records go with this object."""
 
     def __init__(self, file: str | Path | None = None):
         if file is None:
