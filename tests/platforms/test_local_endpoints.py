@@ -19,6 +19,7 @@ from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import socket_of
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
+from tests.waiting import is_gone
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +46,6 @@ def endpoint(created_endpoint):
 
 def process_of(endpoint):
     return psutil.Process(endpoint.metrics()["process"])
-
-
-def is_gone(process):
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 OTHER = """
@@ -237,19 +234,10 @@ def test_an_endpoint_listens_on_a_socket_of_its_owner_alone_and_on_no_port(expor
 def test_an_endpoint_is_deleted_by_its_name_and_one_that_is_not_there_is_not_made(config):
     endpoints = LocalPlatform(config).endpoints
     endpoint = endpoints.create("named")
-    server = process_of(endpoint)
+    members = list(endpoint.unit.members())
     for _ in range(2):
         endpoints.delete("named")
-    assert is_gone(server)
+    assert [is_gone(process) for process in members] == [True, True]
     assert not endpoint.directory.exists()
     with pytest.raises(ValueError, match=r"name must be .* got '\.\.'"):
         endpoints.delete("..")
-
-
-def test_a_stopped_endpoint_leaves_no_process(exported, tmp_path):
-    endpoint = LocalPlatform(Config(artifacts=str(tmp_path))).endpoints.create()
-    members = list(endpoint.unit.members())
-    assert len(members) == 2
-    endpoint.delete()
-    _, alive = psutil.wait_procs(members, timeout=5)
-    assert alive == []

@@ -14,7 +14,7 @@ import pytest
 
 from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.units import VARIABLE, Unit
-from tests.waiting import until
+from tests.waiting import is_gone, until
 
 # What a command sees of its process, without what differs between two commands that are executed.
 REPORT = f"""
@@ -81,10 +81,6 @@ def current_forkserver():
     """Return the process of the forkserver that was used last."""
     processes = [each for each in psutil.Process().children() if forkserver.__name__ in each.cmdline()]
     return max(processes, key=psutil.Process.create_time)
-
-
-def is_gone(process):
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])

@@ -165,11 +165,6 @@ def test_a_job_of_several_replicas_is_refused(jobs):
     assert jobs.list() == []
 
 
-def test_a_killed_job_has_failed(jobs):
-    record = jobs.run(Job("killed", ("--alpha=0.1", "--mishaps=job:killed")))
-    assert (record.state, record.error) == ("failed", "job killed was killed by SIGKILL")
-
-
 def runner_of(unit):
     """Return the process above the command of a unit."""
     return next(each for each in unit.members() if os.getsid(each.pid) == each.pid)
@@ -209,11 +204,6 @@ def test_tuning_finds_the_better_half_and_hands_it_over(jobs):
     full = jobs.run(replace(study.job, name="full", arguments=with_parameters(study.job.arguments, best.parameters)))
     assert full.arguments == tuple(f"--{name}={value}" for name, value in best.parameters.items())
     assert full.metrics["mean_reward"][0] == best.value
-
-
-def test_the_smallest_value_is_best_when_asked_for(jobs):
-    trials = jobs.tune(make_study(maximise=False, trials=3))
-    assert jobs.best("search").value == min(trial.value for trial in trials)
 
 
 def test_trials_that_come_to_grief_say_so_and_the_study_goes_on(jobs):

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ from recbandits.platforms.local.pipelines import LocalPipelines
 from recbandits.platforms.local.units import units_below
 from recbandits.platforms.pipelines import IMAGE
 from recbandits.platforms.protocol import PlatformError
+from tests.waiting import is_gone, until
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -75,12 +75,10 @@ def starts(directory):
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def wait_for_step(directory, number=1):
-    """Process of the first step when it has been started that many times."""
-    deadline = time.monotonic() + 60
-    while len(starts(directory)) < number and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return starts(directory)[number - 1]
+def wait_for_step(directory):
+    """Number of the process of the first step, when it has been started."""
+    until(lambda: starts(directory), 60)
+    return starts(directory)[0]
 
 
 def test_a_name_is_one_run_for_good_and_gives_the_outputs_of_its_pipeline(pipelines, template, directory):
@@ -135,22 +133,12 @@ def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, template, director
     assert len(starts(directory)) == 1
 
 
-def is_gone(process):
-    """Whether a process has ended, perhaps without a parent that reads its exit code."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def test_a_run_that_was_stopped_leaves_nothing_and_is_run_again_to_the_same_end(pipelines, template, directory):
     (directory / "gate").touch()
     pipelines.run(template, "one", {"directory": str(directory)})
-    step, end = psutil.Process(wait_for_step(directory)), time.monotonic() + 30
+    step = psutil.Process(wait_for_step(directory))
     pipelines.stop("one")
-    while not is_gone(step) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert is_gone(step)
+    until(lambda: is_gone(step))
     assert pipelines.status("one").state == "stopped"
     (directory / "gate").unlink()
     pipelines.run(template, "one", {"directory": str(directory)})
@@ -185,9 +173,7 @@ def test_a_run_without_a_written_result_has_no_outputs_or_steps_of_an_earlier_at
     pipelines.run(template, "one", {"directory": str(directory)})
     assert pipelines.wait("one").state == "succeeded"
     (directory / "artifacts/pipelines/one/end.json").unlink()
-    until_free = time.monotonic() + 10
-    while pipelines.running("tiny") and time.monotonic() < until_free:
-        time.sleep(0.02)
+    until(lambda: not pipelines.running("tiny"))
     assert pipelines.status("one").state == "failed"
     (directory / "gate").touch()
     assert pipelines.run(template, "one", {"directory": str(directory)})[1:3] == ("running", {})

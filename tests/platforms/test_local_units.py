@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from recbandits.platforms.local import files, runner, units
+from recbandits.platforms.local import files, units
 from recbandits.platforms.local.files import held, is_held, read_json, require_local, write_json
 from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
-from tests.waiting import until
+from tests.waiting import is_gone, until
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print('ready', flush=True); time.sleep(100)"]
 # It sleeps with a child that has left its session and closed all files, and ignores SIGTERM.
@@ -46,12 +46,8 @@ def command_of(unit):
 
 def runner_of(unit):
     processes = []
-    until(lambda: processes.extend(each for each in unit.members() if runner.__name__ in each.cmdline()) or processes)
+    until(lambda: processes.extend(each for each in unit.members() if units.__name__ in each.cmdline()) or processes)
     return processes[0]
-
-
-def is_gone(process):
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_unit_succeeds_or_fails_with_its_last_line(unit):
@@ -298,7 +294,7 @@ def test_a_server_that_was_killed_comes_back_and_one_that_cannot_start_does_not(
 
 
 def test_a_server_that_ran_for_a_while_is_started_again_when_it_fails(unit, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_PROVED", 0.1)
+    monkeypatch.setattr(units, "_PROVED", 0.1)
     code = f"""
 import pathlib, time
 once = pathlib.Path({str(tmp_path / "once")!r})
@@ -311,7 +307,7 @@ if not once.exists():
     write_json(unit.directory / "run.json", {"command": [sys.executable, "-c", code], "restart": True, "name": "x"})
     before = signal.getsignal(signal.SIGTERM)
     with held(unit.directory) as lock:
-        runner.run(unit, lock)
+        unit.execute(lock)
     signal.signal(signal.SIGTERM, before)
     assert read_json(unit.directory / "end.json")["state"] == "succeeded"
 
@@ -327,14 +323,6 @@ def test_files_are_for_their_owner_alone_under_every_umask(unit, mask):
     assert unit.directory.stat().st_mode & 0o777 == 0o700
     modes = {file.name: file.stat().st_mode & 0o777 for file in unit.directory.iterdir()}
     assert modes == dict.fromkeys(("end.json", "lock", "log.txt", "run.json"), 0o600)
-
-
-def test_a_proxy_of_the_environment_changes_nothing(unit, monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    unit.start([sys.executable, "-c", "print('done')"])
-    unit.wait()
-    assert unit.status().state == "succeeded"
 
 
 def test_a_directory_that_cannot_be_written_is_refused_with_a_sentence(tmp_path):

@@ -30,20 +30,21 @@ class Decision:
 
     size = 1000
 
-    def interaction(self, time):
+    def interaction(self, time, pass_prob=1.0):
         user = f"user {self.number:03}"
-        return Interaction(f"e{self.number}", time, "v1", user, '{"hour": 7}', ("a", "b"), "b", self.propensity)
+        more = '{"hour": 7}', ("a", "b"), "b", self.propensity, pass_prob
+        return Interaction(f"e{self.number}", time, "v1", user, *more)
 
 
 class ListSink(list):
-    """A sink that keeps what it gets, and waits for `open` before."""
+    """A sink that keeps what it gets as `Interaction`s, and waits for `open` before."""
 
     def __init__(self):
         self.open = threading.Event()
 
-    def send(self, interactions, attributes):
+    def send(self, events):
         self.open.wait()
-        self.extend(interactions)
+        self.extend(Interaction.from_json(each.text) for each in events)
 
 
 def waiting_sink():
@@ -179,10 +180,10 @@ def test_a_decision_that_makes_no_record_fails_alone():
 
 def test_an_event_that_a_sink_will_never_take_fails_alone():
     class RejectingSink(ListSink):
-        def send(self, interactions, attributes):
-            if any(each.event_id == "e3" for each in interactions):
+        def send(self, events):
+            if any(each.event_id == "e3" for each in events):
                 raise ValueError("not this one")
-            super().send(interactions, attributes)
+            super().send(events)
 
     sink = RejectingSink()
     sink.open.set()
@@ -215,11 +216,11 @@ from recbandits.serving.outbox import Outbox
 class Decision:
     size = 1000
     def __init__(self, name): self.name = name
-    def interaction(self, time): return Interaction(self.name, time, "v", "u", "{}", ("a",), "a", 1.0)
+    def interaction(self, time, pass_prob): return Interaction(self.name, time, "v", "u", "{}", ("a",), "a", 1.0)
 
 class Print:
-    def send(self, interactions, attributes):
-        for each in interactions: os.write(1, f"{os.getpid() == parent} {each.event_id}\\n".encode())
+    def send(self, events):
+        for each in events: os.write(1, f"{os.getpid() == parent} {each.event_id}\\n".encode())
 
 parent = os.getpid()
 outbox = Outbox(Print, seconds=60)
@@ -266,14 +267,14 @@ def test_the_thread_outlives_any_exception_of_a_sink_or_a_decision(error):
     class Broken(ListSink):
         failures = 2
 
-        def send(self, interactions, attributes):
+        def send(self, events):
             if self.failures:
                 self.failures -= 1
                 raise error("out of order")
-            super().send(interactions, attributes)
+            super().send(events)
 
     class Unreadable(Decision):
-        def interaction(self, time):
+        def interaction(self, time, pass_prob):
             raise error("no record")
 
     sink = Broken()
@@ -293,8 +294,8 @@ def test_events_are_numbered_so_that_what_is_missing_can_be_counted():
     events = []
 
     class Numbers(ListSink):
-        def send(self, interactions, attributes):
-            events.extend(attributes)
+        def send(self, sent):
+            events.extend(each.attributes for each in sent)
 
     for count in (10, 5):
         outbox = Outbox(Numbers, batch=2)
@@ -304,18 +305,7 @@ def test_events_are_numbered_so_that_what_is_missing_can_be_counted():
     assert [int(each["sequence"]) for each in events] == [*range(10), *range(5)]
     assert len({each["instance"] for each in events}) == 2
     assert count_missing(events) == 0
-    assert (
-        count_missing(
-            [
-                *events[:2],
-                *events[4:11],
-                events[12],
-                events[14],
-                events[14],
-            ]
-        )
-        == 4
-    )
+    assert count_missing([*events[:2], *events[4:11], events[12], events[14], events[14]]) == 4
     assert count_missing(events[:8]) == 0, "the last ones are not known"
 
 

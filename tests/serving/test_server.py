@@ -34,6 +34,7 @@ from recbandits.serving.metrics import read_metrics
 from recbandits.serving.predictor import MAX_BODY_BYTES, BanditPredictor
 from recbandits.serving.schemas import Response
 from recbandits.serving.sinks import count_missing
+from tests.sockets import free_ports
 
 TOPIC, READER = "projects/local/topics/log", "projects/local/subscriptions/recbandits-v1-reader"
 JSON = {"content-type": "application/json"}
@@ -278,22 +279,7 @@ def test_a_body_is_read_up_to_1_5_megabytes_and_not_further(server, chunked):
 
 def make_broken_request(rng):
     """A body that is mostly none: valid JSON with an odd value somewhere, cut or flipped bytes, noise, deep nesting."""
-    odd = [
-        None,
-        True,
-        -1,
-        0,
-        1e308,
-        10**400,
-        float("nan"),
-        float("-inf"),
-        "",
-        "\u0000é\U0001f600",
-        [],
-        {},
-        [[1]],
-        {"": 0},
-    ]
+    odd = [None, True, -1, 1e308, 10**400, float("nan"), float("-inf"), "", "\u0000é\U0001f600", [], {}, [[1]], {"": 0}]
     instance = {"user_id": 7, "k": 2, "candidates": [101, "102", 103], "context": {"age": 0.5}, "seed": 1}
     request = {"instances": [dict(instance) for _ in range(rng.randint(1, 3))], "parameters": {"k": 1}}
     kind = rng.randrange(6)
@@ -547,8 +533,7 @@ def test_what_was_answered_without_pubsub_is_published_after_a_kill_and_a_restar
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+    return free_ports(1)[0]
 
 
 def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
@@ -590,21 +575,26 @@ def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
             process.send_signal(signal.SIGTERM)
 
 
-def test_an_unexpected_error_is_answered_without_its_text(exported, monkeypatch):
+@pytest.fixture
+def open_client(exported, monkeypatch):
+    """Function that opens a client of a server in this process, with the first policy and a token."""
     from starlette.testclient import TestClient
 
     from recbandits.serving import server
 
     monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
-    monkeypatch.setattr(BanditPredictor, "predict", lambda *_: 1 / 0)
+    monkeypatch.setenv("RECBANDITS_ADMIN_TOKEN", "secret")
     switch_interval = sys.getswitchinterval()
-    try:
-        with TestClient(server.create(), raise_server_exceptions=False) as client:
-            answer = client.post("/predict", json={"instances": [{"user_id": 7}]})
-            assert (answer.status_code, answer.json()) == (500, {"detail": "internal error, ZeroDivisionError"})
-            assert read_metrics(client.get("/metrics").text)["statuses"] == {"500": 1}
-    finally:
-        sys.setswitchinterval(switch_interval)
+    yield lambda **options: TestClient(server.create(), **options)
+    sys.setswitchinterval(switch_interval)
+
+
+def test_an_unexpected_error_is_answered_without_its_text(open_client, monkeypatch):
+    monkeypatch.setattr(BanditPredictor, "predict", lambda *_: 1 / 0)
+    with open_client(raise_server_exceptions=False) as client:
+        answer = client.post("/predict", json={"instances": [{"user_id": 7}]})
+        assert (answer.status_code, answer.json()) == (500, {"detail": "internal error, ZeroDivisionError"})
+        assert read_metrics(client.get("/metrics").text)["statuses"] == {"500": 1}
 
 
 def test_the_release_is_seen_and_changed_with_the_token_by_no_name_but_this_machines(server):
@@ -620,42 +610,23 @@ def test_the_release_is_seen_and_changed_with_the_token_by_no_name_but_this_mach
     assert change_release(server, "GET", host="localhost") == (200, before)
 
 
-def test_on_a_port_the_host_of_the_release_is_this_machine_with_that_port(exported, monkeypatch):
-    from starlette.testclient import TestClient
+def test_on_a_port_the_host_of_the_release_is_this_machine_with_that_port(open_client):
+    with open_client(base_url="http://127.0.0.1:8080") as client:
 
-    from recbandits.serving import server
+        def get(host):
+            return client.get("/release", headers={"host": host, "authorization": "Bearer secret"})
 
-    monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
-    monkeypatch.setenv("RECBANDITS_ADMIN_TOKEN", "secret")
-    switch_interval = sys.getswitchinterval()
-    try:
-        with TestClient(server.create(), base_url="http://127.0.0.1:8080") as client:
-
-            def get(host):
-                return client.get("/release", headers={"host": host, "authorization": "Bearer secret"})
-
-            for host in ("", "evil.example", "evil.example:8080", "127.0.0.1", "127.0.0.1:8080.evil.example"):
-                assert (get(host).status_code, get(host).json()["detail"][:20]) == (403, "host must be 127.0.0")
-            assert get("localhost:8080").status_code == 200
-    finally:
-        sys.setswitchinterval(switch_interval)
+        for host in ("", "evil.example", "evil.example:8080", "127.0.0.1", "127.0.0.1:8080.evil.example"):
+            assert (get(host).status_code, get(host).json()["detail"][:20]) == (403, "host must be 127.0.0")
+        assert get("localhost:8080").status_code == 200
 
 
-def test_without_a_token_the_release_is_closed(exported, monkeypatch):
-    from starlette.testclient import TestClient
-
-    from recbandits.serving import server
-
-    monkeypatch.setenv("AIP_STORAGE_URI", str(exported[0]))
-    monkeypatch.delenv("RECBANDITS_ADMIN_TOKEN", raising=False)
-    switch_interval = sys.getswitchinterval()
-    try:
-        with TestClient(server.create(), base_url="http://127.0.0.1:80") as client:
-            answer = client.get("/release", headers={"host": "127.0.0.1:80", "authorization": "Bearer "})
-            assert answer.status_code == 403
-            assert "closed, because the server was started without RECBANDITS_ADMIN_TOKEN" in answer.json()["detail"]
-    finally:
-        sys.setswitchinterval(switch_interval)
+def test_without_a_token_the_release_is_closed(open_client, monkeypatch):
+    monkeypatch.delenv("RECBANDITS_ADMIN_TOKEN")
+    with open_client(base_url="http://127.0.0.1:80") as client:
+        answer = client.get("/release", headers={"host": "127.0.0.1:80", "authorization": "Bearer "})
+        assert answer.status_code == 403
+        assert "closed, because the server was started without RECBANDITS_ADMIN_TOKEN" in answer.json()["detail"]
 
 
 @contextlib.contextmanager

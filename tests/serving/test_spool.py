@@ -17,7 +17,7 @@ import pytest
 from recbandits.records import Interaction
 from recbandits.serving import sinks
 from recbandits.serving.outbox import Outbox
-from recbandits.serving.sinks import Spool, count_missing, open_spool
+from recbandits.serving.sinks import Event, Spool, count_missing, open_spool
 from tests.waiting import until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -29,8 +29,8 @@ class Decision:
     def __init__(self, number):
         self.number = number
 
-    def interaction(self, time):
-        return Interaction(f"e{self.number}", time, "v1", "煎茶", "{}", ("a", "b"), "b", 0.5)
+    def interaction(self, time, pass_prob):
+        return Interaction(f"e{self.number}", time, "v1", "煎茶", "{}", ("a", "b"), "b", 0.5, pass_prob)
 
 
 class Sink(list):
@@ -38,10 +38,10 @@ class Sink(list):
 
     reachable = False
 
-    def send(self, events, attributes):
+    def send(self, events):
         if not self.reachable:
             raise ConnectionError("out of reach")
-        self.extend((event.event_id, event.to_json(), each) for event, each in zip(events, attributes, strict=True))
+        self.extend(events)
 
 
 @pytest.fixture
@@ -51,6 +51,11 @@ def path(tmp_path):
 
 def make_outbox(sink, spool, **options):
     return Outbox(lambda: sink, **{"batch": 10, "seconds": 0.001, "seed": 1, "open_spool": lambda: spool} | options)
+
+
+def events(*numbers):
+    records = [Decision(number).interaction(NOW, 1.0) for number in numbers]
+    return [Event(each.event_id, each.to_json(), {"instance": "a", "sequence": "0"}) for each in records]
 
 
 def fill(path, numbers):
@@ -75,7 +80,7 @@ def test_what_cannot_be_published_goes_to_the_disk_and_is_published_when_the_sin
     counters = outbox.close()
     assert (counters["put"], counters["delivered"], counters["spooled"], counters["replayed"]) == (101, 1, 100, 100)
     assert [event_id for event_id, _, _ in sink] == [f"e{number}" for number in range(101)]
-    assert [text for _, text, _ in sink] == [Decision(number).interaction(NOW).to_json() for number in range(101)]
+    assert [text for _, text, _ in sink] == [Decision(number).interaction(NOW, 1.0).to_json() for number in range(101)]
     assert count_missing(attributes for _, _, attributes in sink) == 0
     assert path.read_bytes() == b""
 
@@ -105,11 +110,11 @@ def test_a_replay_that_is_interrupted_goes_on_where_it_was(path):
         reachable = True
         attempts = 0
 
-        def send(self, events, attributes):
+        def send(self, events):
             self.attempts += 1
             if self.attempts == 3:
                 raise ConnectionError("out of reach")
-            super().send(events, attributes)
+            super().send(events)
 
     fill(path, range(35))
     sink = Failing()
@@ -126,7 +131,7 @@ def test_a_torn_last_line_is_removed(path, fragment):
     path.write_bytes(complete + fragment)
     spool = Spool(path)
     assert path.read_bytes() == complete
-    ((events, _),) = spool.replay(10)
+    (events,) = spool.replay(10)
     assert [event.event_id for event in events] == ["e0", "e1", "e2"]
     spool.close()
 
@@ -145,9 +150,9 @@ def test_a_line_that_is_damaged_is_left_out(path):
     ]
     path.write_bytes(first + b"\n".join(wrong) + b"\n" + last)
     spool = Spool(path)
-    ((events, attributes),) = spool.replay(10)
+    (events,) = spool.replay(10)
     assert [event.event_id for event in events] == ["e0", "e2"]
-    assert [each["sequence"] for each in attributes] == ["0", "2"]
+    assert [event.attributes["sequence"] for event in events] == ["0", "2"]
     spool.close()
 
 
@@ -157,9 +162,9 @@ def test_new_events_go_first_and_a_replay_does_not_keep_a_process_from_ending(pa
     class Slow(Sink):
         reachable = True
 
-        def send(self, events, attributes):
+        def send(self, events):
             time.sleep(0.02)
-            super().send(events, attributes)
+            super().send(events)
 
     fill(path, range(1000))
     sink = Slow()
@@ -183,7 +188,7 @@ def test_new_events_go_first_and_a_replay_does_not_keep_a_process_from_ending(pa
 
 def test_what_a_sink_refuses_is_not_counted_as_published(path):
     class Refusing(Sink):
-        def send(self, events, attributes):
+        def send(self, events):
             raise ValueError("too large")
 
     fill(path, range(30))
@@ -197,7 +202,7 @@ def test_a_sink_that_hangs_keeps_nothing_from_the_disk_at_the_end(path):
     """One attempt of 0.3 s is in progress; a second one would leave no time for the other batches."""
 
     class Hanging(Sink):
-        def send(self, events, attributes):
+        def send(self, events):
             time.sleep(0.3)
             raise ConnectionError("out of reach")
 
@@ -210,7 +215,7 @@ def test_a_sink_that_hangs_keeps_nothing_from_the_disk_at_the_end(path):
 
 def test_counters_stand_after_the_end_although_the_thread_goes_on(path):
     class Waiting(Sink):
-        def send(self, events, attributes):
+        def send(self, events):
             time.sleep(0.5)
 
     outbox = make_outbox(Waiting(), None)
@@ -227,7 +232,7 @@ def test_a_process_that_starts_before_another_one_ends_gets_its_spool(path, monk
     monkeypatch.setenv("RECBANDITS_EVENT_SPOOL", str(path.parent))
     old, sink = open_spool("log"), Sink()
     sink.reachable = True
-    old.append([Decision(number).interaction(NOW) for number in range(3)], [{}] * 3)
+    old.append(events(0, 1, 2))
     outbox = Outbox(lambda: sink, seconds=0.001, open_spool=lambda: open_spool("log"))
     outbox.put(Decision(3), NOW)
     until(lambda: outbox.counters["delivered"] == 1)
@@ -240,22 +245,22 @@ def test_a_process_that_starts_before_another_one_ends_gets_its_spool(path, monk
 def test_a_forked_process_leaves_the_spool_to_its_parent(path):
     """The child neither publishes what is there nor writes to it, and does not hold the lock."""
     spool = Spool(path)
-    events = [Decision(number).interaction(NOW) for number in range(3)]
-    spool.append(events, [{}] * 3)
+    spool.append(events(0, 1, 2))
     before = path.read_bytes()
     child = os.fork()
     if child == 0:
-        os._exit(spool.has_events or spool.append(events, [{}] * 3))
+        os._exit(spool.has_events or spool.append(events(0, 1, 2)))
     assert os.waitpid(child, 0)[1] == 0
     assert path.read_bytes() == before
     assert spool.has_events
     spool.close()
 
 
-def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path):
+def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path, monkeypatch):
     """Each line has about 380 bytes: batches of 10 fit twice into 10 kB, and the third waits in the queue."""
+    monkeypatch.setattr(sinks, "MAX_SPOOL_BYTES", 10_000)
     sink = Sink()
-    outbox = make_outbox(sink, Spool(path, max_bytes=10_000), seconds=0.05)
+    outbox = make_outbox(sink, Spool(path), seconds=0.05)
     for number in range(60):
         outbox.put(Decision(number), NOW)
     until(lambda: outbox.counters["retried"] > 2)
@@ -271,21 +276,19 @@ def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path):
 
 def test_a_batch_that_the_disk_does_not_take_is_not_in_the_file(path, monkeypatch):
     spool, write = Spool(path), os.write
-    events, attributes = [Decision(0).interaction(NOW)], [{"instance": "a", "sequence": "0"}]
-    assert spool.append(events, attributes)
+    assert spool.append(events(0))
     complete = path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda file, content: write(file, content[:20]))
-        assert not spool.append(events, attributes)
+        assert not spool.append(events(0))
     assert path.read_bytes() == complete
-    assert spool.append(events, attributes)
+    assert spool.append(events(0))
     assert path.read_bytes() == 2 * complete
     spool.close()
 
 
 def test_a_torn_line_that_could_not_be_removed_at_once_is_removed_before_the_next_event(path, monkeypatch):
     spool, write = Spool(path), os.write
-    events, attributes = [Decision(0).interaction(NOW)], [{"instance": "a", "sequence": "0"}]
     truncations, truncate = iter([True, False]), os.ftruncate
 
     def fail_once(file, size):
@@ -297,9 +300,9 @@ def test_a_torn_line_that_could_not_be_removed_at_once_is_removed_before_the_nex
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda file, content: write(file, content[:20]))
         patch.setattr(os, "ftruncate", fail_once)
-        assert not spool.append(events, attributes)
+        assert not spool.append(events(0))
     assert len(path.read_bytes()) == 20
-    assert spool.append(events, attributes)
+    assert spool.append(events(0))
     assert [json.loads(line)["event_id"] for line in path.read_text(encoding="utf-8").splitlines()] == ["e0"]
     spool.close()
 
@@ -320,7 +323,7 @@ def test_an_event_is_on_the_disk_before_it_counts(path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda *arguments: (calls.append("write"), write(*arguments))[1])
     spool = Spool(path)
     assert calls == [("flush", path.parent.stat().st_ino)]
-    spool.append([Decision(0).interaction(NOW)], [{}])
+    spool.append(events(0))
     assert calls[1:] == ["write", ("flush", path.stat().st_ino)]
     spool.close()
 
@@ -370,7 +373,7 @@ def test_a_temporary_folder_that_others_can_write_to_is_not_used(tmp_path, monke
 def test_a_file_that_was_removed_takes_no_events(path):
     spool = Spool(path)
     path.unlink()
-    assert not spool.append([Decision(0).interaction(NOW)], [{}])
+    assert not spool.append(events(0))
     spool.close()
 
 
@@ -393,14 +396,14 @@ folder, count = Path(sys.argv[1]), int(sys.argv[2])
 class Decision:
     size = 1000
     def __init__(self, name): self.name = name
-    def interaction(self, time): return Interaction(self.name, time, "v", "u", "{}", ("a",), "a", 1.0)
+    def interaction(self, time, pass_prob): return Interaction(self.name, time, "v", "u", "{}", ("a",), "a", 1.0)
 
 class Sink:
-    def send(self, events, attributes):
+    def send(self, events):
         if not (folder / "reachable").exists():
             raise ConnectionError("out of reach")
         with (folder / "received").open("a") as file:
-            file.writelines(json.dumps([event.event_id, each]) + "\\n" for event, each in zip(events, attributes))
+            file.writelines(json.dumps([event.event_id, event.attributes]) + "\\n" for event in events)
 
 outbox = Outbox(Sink, batch=7, seconds=0.001, open_spool=lambda: Spool(folder / "events.jsonl"))
 for number in range(count):

@@ -54,11 +54,7 @@ class Recommendation(NamedTuple):
         return 1000 + context + candidates + 80 * len(self.item_ids)
 
     def interaction(self, time: datetime, pass_prob: float = 1.0) -> Interaction:
-        """Return the record of the decision: an `Interaction`, kept in the log with probability `pass_prob`.
-
-        Raises:
-          ValueError: the record is refused.
-        """
+        """Return the record of the decision, kept in the log with probability `pass_prob`; ValueError if refused."""
         known = {name: _as_json(value) for name, value in self.context.items()}
         return Interaction(
             event_id=self.event_id,
@@ -91,11 +87,7 @@ class Decisions(NamedTuple):
 
 
 def read_id(name: str, value: Any) -> str:
-    """Return an id as text: text as it is, a whole number as its text.
-
-    Raises:
-      ValueError: anything else, with the name of the field.
-    """
+    """Return text as it is, a whole number as its text; ValueError with the name of the field for anything else."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(value)
     return _ID.accept(name, value)

@@ -12,23 +12,15 @@ FILE = "policy.json"
 FORMAT = 2
 _KIND = "recbandits policy"
 # TensorFlow numbers its functions and the objects that hold them anew with every export.
-_NUMBERED = {
-    "saved_model.pb",
-    "fingerprint.pb",
-    *(f"variables/variables.{end}" for end in ("index", "data-00000-of-00001")),
-}
+_VARIABLES = "variables/variables.index", "variables/variables.data-00000-of-00001"
+_NUMBERED = {"saved_model.pb", "fingerprint.pb", *_VARIABLES}
 
 
 @contextmanager
 def local_directory(uri: str | Path) -> Iterator[Path]:
-    """Provide a directory on this machine for the duration of a `with` block.
+    """Yield a directory on this machine as it is, or a temporary copy of a gs:// URI, which needs the extra `serve`.
 
-    Args:
-      uri: path of a directory, which is yielded as it is, or a gs:// URI, of which a temporary copy is made. The copy
-        needs the extra `serve`. It does not exist where the bucket has no such directory.
-
-    Yields:
-      the directory.
+    The copy does not exist where the bucket has no such directory.
     """
     if not str(uri).startswith("gs://"):
         yield Path(uri)
@@ -60,30 +52,23 @@ def read_bytes(uri: str | Path) -> bytes | None:
         return None
 
 
-def seal(directory: str | Path, settings: dict) -> str:
-    """Write `policy.json` beside the files of a policy.
+def seal(directory: str | Path, settings: dict) -> None:
+    """Write settings, what JSON can hold, into `policy.json` beside all other files of a policy.
 
-    Args:
-      directory: holding everything else already.
-      settings: dict of what JSON can hold.
-
-    Returns:
-      The version: the first 16 hexadecimal digits of a digest of all that is in the directory. Where a scorer holds
-      what TensorFlow computes, it stands for the graph, so that exporting the same policy twice gives one version.
+    The version of a policy is the first 16 hexadecimal digits of a digest of all that is in the directory. Where a
+    scorer holds what TensorFlow computes, it stands for the graph: the same policy exported twice has one version.
     """
     files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in _files(directory).items()}
     content = {"what": _KIND, "format": FORMAT, **settings, "files": files}
     digest = _digest(content)
     Path(directory, FILE).write_text(_text(content | {"digest": digest}), encoding="utf-8")
-    return _version(content)
 
 
 def read(directory: str | Path) -> tuple[dict, dict[str, bytes]]:
     """Read a policy directory, and verify that every byte is what was written.
 
     Returns:
-      (settings, contents): what `seal` was given, with the "version" and the "digest" of every byte; dict from
-        the name of a file to its bytes.
+      What `seal` was given, with the "version" and the "digest" of every byte; and the bytes of each file, by name.
 
     Raises:
       ValueError: it is not a policy directory, or one that is damaged, incomplete, holds something else as well, or was
@@ -104,37 +89,31 @@ def read(directory: str | Path) -> tuple[dict, dict[str, bytes]]:
 
 
 def _settings(directory):
-    path = directory / FILE
+    path, name, must = directory / FILE, directory.name, "must be the directory of an exported policy"
     if not path.is_file():
-        raise ValueError(f"{directory.name} must be the directory of an exported policy, it has no {FILE}")
+        raise ValueError(f"{name} {must}, it has no {FILE}")
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
     except (ValueError, RecursionError):  # neither text nor JSON
-        raise ValueError(f"policy {directory.name} is damaged, {FILE} cannot be read") from None
+        raise ValueError(f"policy {name} is damaged, {FILE} cannot be read") from None
     if not isinstance(content, dict) or content.get("what") != _KIND:
-        raise ValueError(
-            f"{directory.name} must be the directory of an exported policy, its {FILE} is of something else"
-        )
-    if content.get("format") != FORMAT:
-        other = f"policy {directory.name} has format {content.get('format')!r}"
-        raise ValueError(f"{other}, this version of recbandits reads format {FORMAT}")
+        raise ValueError(f"{name} {must}, its {FILE} is of something else")
+    if (other := content.get("format")) != FORMAT:
+        raise ValueError(f"policy {name} has format {other!r}, this version of recbandits reads format {FORMAT}")
     digest = content.pop("digest", None)
     if _digest(content) != digest or text != _text(content | {"digest": digest}):
-        raise ValueError(f"policy {directory.name} is damaged, {FILE} is not what was exported")
+        raise ValueError(f"policy {name} is damaged, {FILE} is not what was exported")
     files = content.get("files")
-    named = isinstance(files, dict) and all(isinstance(name, str) for name in files.values())
-    if not named:
-        raise ValueError(f"policy {directory.name}: files must be SHA-256 by name, got {files!r:.100}")
+    if not isinstance(files, dict) or not all(isinstance(each, str) for each in files.values()):
+        raise ValueError(f"policy {name}: files must be SHA-256 by name, got {files!r:.100}")
     return content | {"version": _version(content), "digest": digest}
 
 
 def _files(directory):
     """Return the path of each file but the seal, by its name within the directory."""
     paths = sorted(path for path in Path(directory).rglob("*") if path.is_symlink() or not path.is_dir())
-    names = {path.relative_to(directory).as_posix(): path for path in paths}
-    names.pop(FILE, None)
-    return names
+    return {path.relative_to(directory).as_posix(): path for path in paths if path != Path(directory, FILE)}
 
 
 def _version(content):

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
@@ -15,31 +14,27 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """Counts since the start of a server, in a registry of their own.
-
-    Args:
-      event_log: `Outbox` or `DirectLog`, whose counters are among them; None for a server without an event log.
-    """
+    """Counts since the start of a server, in a registry of their own; those of its event log are among them."""
 
     def __init__(self, event_log: Outbox | DirectLog | None = None):
-        self._registry, self._event_log = CollectorRegistry(), event_log
-        options: dict[str, Any] = {"namespace": "recbandits", "registry": self._registry}
-        self._requests = Counter("requests", "Prediction requests by HTTP status.", ["status"], **options)
-        self._predictions = Counter("predictions", "Predictions by policy version.", ["version"], **options)
-        description = "Seconds from the headers of a prediction request to its answer."
-        self._seconds = Histogram("request_seconds", description, buckets=_BUCKETS, **options)
-        ProcessCollector(registry=self._registry)
-        self._registry.register(self)
+        self._registry, self._event_log = (registry := CollectorRegistry()), event_log
+        requests, predictions = "Prediction requests by HTTP status.", "Predictions by policy version."
+        self._requests = Counter("recbandits_requests", requests, ["status"], registry=registry)
+        self._predictions = Counter("recbandits_predictions", predictions, ["version"], registry=registry)
+        seconds = "Seconds from the headers of a prediction request to its answer."
+        self._seconds = Histogram("recbandits_request_seconds", seconds, registry=registry, buckets=_BUCKETS)
+        ProcessCollector(registry=registry)
+        registry.register(self)
 
     def count_request(self, status: int, seconds: float) -> None:
         """Count a prediction request by its HTTP status and the seconds to its answer."""
         self._requests.labels(str(status)).inc()
         self._seconds.observe(seconds)
 
-    def count_predictions(self, recommendations: Iterable) -> None:
-        """Count each `Recommendation` by its policy version."""
-        for each in recommendations:
-            self._predictions.labels(each.policy_version).inc()
+    def count_predictions(self, versions: Iterable[str]) -> None:
+        """Count predictions by their policy version, or "refused"."""
+        for version in versions:
+            self._predictions.labels(version).inc()
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics that are read when they are requested, for the registry."""

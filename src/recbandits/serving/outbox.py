@@ -1,20 +1,19 @@
 """The event log of a server, which sends its decisions to a sink.
 
-A sink is an object with `send(interactions)`. It returns when a list of `Interaction` is kept, raises ValueError if it
-will never take one of them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on
-this machine and fast keep every decision before it is answered, so that a server that is killed loses none. `Outbox`
-has a sink that is far away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting. What
-cannot be published goes to a spool on the disk, and is published when the sink is reached again, by this process or the
-next that has the spool. A server that is killed loses what was answered in the last half second, and in the 5 seconds
-that a request to Pub/Sub may take; without a spool, since the sink was reached last. Its events are numbered, so that
-`sinks.count_missing` counts what has been lost between others.
+A sink is an object with `send(events)`. It returns when all are kept, raises ValueError if it will never take one of
+them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on this machine and fast
+keep every decision before it is answered, so that a server that is killed loses none. `Outbox` has a sink that is far
+away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting. What cannot be published goes
+to a spool on the disk, and is published when the sink is reached again, by this process or the next that has the spool.
+A server that is killed loses what was answered in the last half second, and in the 5 seconds that a request to Pub/Sub
+may take; without a spool, since the sink was reached last. Its events are numbered, so that `sinks.count_missing`
+counts what has been lost between others.
 
 The queue of an outbox is bounded in bytes. While it is at most half full every decision is kept; above that with a
 probability that falls from 1 to one in a million when it is full, depends on nothing but how full it is, and is written
 into the record as `pass_prob`. So the log is unbiased, with each record weighted by 1 / pass_prob.
 """
 
-import dataclasses
 import logging
 import os
 import random
@@ -25,6 +24,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+
+from recbandits.serving.sinks import Event
 
 _MAX_PAUSE = 3.2  # seconds between two attempts
 _SPOOL_PAUSE = 5.0  # seconds until a spool that another process has is tried again
@@ -44,8 +45,8 @@ class Outbox:
     empty, with a thread and a spool of its own.
 
     Args:
-      open_sink: function without arguments by which the thread opens the sink, whose `send(interactions, attributes)`
-        gets for each a dict of texts as well: "instance" names this queue, "sequence" numbers its events from 0.
+      open_sink: function without arguments by which the thread opens the sink, which gets `sinks.Event`s: of their
+        attributes, "instance" names this queue, and "sequence" numbers its events from 0.
       batch: records handed over at once, at most.
       seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
       seed: of the draws that keep or drop; None for fresh entropy.
@@ -55,31 +56,21 @@ class Outbox:
         process has the spool. None for no spool.
     """
 
-    background = True
-
     def __init__(self, open_sink, batch=500, seconds=0.5, seed=None, max_bytes=64_000_000, open_spool=None):
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
         self._random, self._max_bytes = random.Random(seed), max_bytes
-        self._open_spool, self._spool = open_spool, None
-        self._process = None
+        self._open_spool, self._spool, self._process = open_spool, None, None
         self._reset()
         if open_spool is not None:
             self._start()
 
-    def record(self, requests: Sequence[Sequence[Any]], when: datetime) -> list[bool]:
-        """Keep or drop decisions as `put` does; see `DirectLog.record`. What is dropped is weighted by others: True."""
-        for decision in (each for decisions in requests for each in decisions):
-            self.put(decision, when)
-        return [True] * len(requests)
-
     def put(self, decision: Any, when: datetime) -> None:
         """Keep a decision or drop it; never waits, and never raises because of the sink.
 
-        Args:
-          decision: has `interaction(when)`, which the thread calls later, and `size` in bytes; a `Recommendation`.
-          when: datetime of the decision, with its zone.
+        A decision, such as a `Recommendation`, has its `size` in bytes, and `interaction(when, pass_prob)`, which the
+        thread calls later. Its time has a zone.
         """
         if self._process != os.getpid():
             self._start()
@@ -108,26 +99,24 @@ class Outbox:
         return counts | {"waiting": counts["put"] - settled, "bytes": self._bytes}
 
     def close(self, timeout: float = 10.0) -> dict[str, int]:
-        """Deliver what waits, for at most `timeout` seconds, and end; what is left then has failed.
-
-        Returns:
-          `counters` at the end.
-        """
+        """Deliver what waits, for at most so many seconds, and end; what is left then has failed. Return `counters`."""
         if self._process == os.getpid():
             self._closing.set()
             self._thread.join(timeout)
             with self._lock:
                 self._given_up = True
                 self._counts["failed"] += self.counters["waiting"]
-            if self._spool is not None and not self._thread.is_alive():
-                self._spool.close()
-                self._spool = None
+            if not self._thread.is_alive():
+                self._close_spool()
         return self.counters
 
-    def _start(self):
-        if self._spool is not None:  # of the process that has forked this one
+    def _close_spool(self):
+        if self._spool is not None:
             self._spool.close()
             self._spool = None
+
+    def _start(self):
+        self._close_spool()  # of the process that has forked this one
         self._reset()
         self._process = os.getpid()
         self._thread.start()
@@ -145,8 +134,8 @@ class Outbox:
             ended = self._closing.wait(self._seconds)
             self._find_spool()
             while self._queue and not self._given_up:
-                interactions, attributes, size = self._take()
-                self._deliver(interactions, attributes)
+                events, size = self._take()
+                self._deliver(events)
                 with self._lock:
                     self._bytes -= size
             if self._spool is not None and self._spool.has_events and time.monotonic() >= self._next_attempt:
@@ -162,42 +151,39 @@ class Outbox:
                 self._next_opening = time.monotonic() + _SPOOL_PAUSE
 
     def _take(self):
-        """Return the next batch as interactions, their attributes and their bytes; what makes none has failed."""
-        interactions, attributes, size = [], [], 0
+        """Return the next batch as events, and its bytes; a decision that makes no event has failed."""
+        events, size = [], 0
         for _ in range(min(self._batch, len(self._queue))):
             decision, when, probability, sequence, bytes_taken = self._queue.popleft()
             size += bytes_taken
             try:
-                interaction = decision.interaction(when)
-                if probability < 1:
-                    interaction = dataclasses.replace(interaction, pass_prob=probability)
-                interactions.append(interaction)
-                attributes.append({"instance": self._instance, "sequence": str(sequence)})
+                record = decision.interaction(when, probability)
+                attributes = {"instance": self._instance, "sequence": str(sequence)}
+                events.append(Event(record.event_id, record.to_json(), attributes))
             except BaseException as error:  # the thread must not end
                 self._count("failed", 1)
                 logging.warning("a decision could not be logged: %r", error)
-        return interactions, attributes, size
+        return events, size
 
-    def _deliver(self, interactions, attributes):
+    def _deliver(self, events):
         """Send events until the sink takes or refuses them, or keep in the spool what cannot be sent now."""
         while not self._given_up:
             closing = self._closing.is_set() and self._next_attempt  # no time for a sink that was not reached
-            if closing and self._keep(interactions, attributes):
+            if closing and self._keep(events):
                 return
-            if (refused := self._send(interactions, attributes)) is not None:
+            if (refused := self._send(events)) is not None:
                 self._count("failed", refused)
-                self._count("delivered", len(interactions) - refused)
+                self._count("delivered", len(events) - refused)
                 return
-            if not closing and self._keep(interactions, attributes):
+            if not closing and self._keep(events):
                 return
             time.sleep(max(0.0, self._next_attempt - time.monotonic()))
 
-    def _keep(self, interactions, attributes):
+    def _keep(self, events):
         """Return whether the spool has taken the events."""
-        if self._spool is None or not self._spool.append(interactions, attributes):
-            return False
-        self._count("spooled", len(interactions))
-        return True
+        kept = self._spool is not None and self._spool.append(events)
+        self._count("spooled", kept * len(events))
+        return kept
 
     def _count(self, name, number):
         """Count events, unless `close` has counted them already."""
@@ -205,19 +191,23 @@ class Outbox:
             if not self._given_up:
                 self._counts[name] += number
 
-    def _send(self, interactions, attributes):
+    def _send(self, events):
         """Return how many events the sink refused; None where it was not reached and is tried again after a pause."""
         if time.monotonic() < self._next_attempt:
             return None
         try:
             if self._sink is None:
                 self._sink = self._open_sink()
-            self._sink.send(interactions, attributes)
+            self._sink.send(events)
         except ValueError as error:
-            if len(interactions) > 1:
-                return self._send_halves(interactions, attributes)
-            logging.warning("a decision could not be logged: %s", error)
-            return len(interactions)
+            if len(events) < 2:
+                logging.warning("a decision could not be logged: %s", error)
+                return len(events)
+            # One event that the sink will never take must not fail the others.
+            halves = events[: len(events) // 2], events[len(events) // 2 :]
+            if (first := self._send(halves[0])) is None or (second := self._send(halves[1])) is None:
+                return None
+            return first + second
         except BaseException as error:  # the thread must not end
             logging.warning("the event log is not reached, it is tried again: %r", error)
             self._counts["retried"] += 1
@@ -227,22 +217,13 @@ class Outbox:
         self._pause, self._next_attempt = self._seconds, 0.0
         return 0
 
-    def _send_halves(self, interactions, attributes):
-        """As `_send`, for a batch that the sink refused: one event that it will never take must not fail the others."""
-        middle, refused = len(interactions) // 2, 0
-        for half in (slice(None, middle), slice(middle, None)):
-            if (count := self._send(interactions[half], attributes[half])) is None:
-                return None
-            refused += count
-        return refused
-
     def _replay(self):
         """Send what is in the spool, until the sink is not reached or there is something newer to be sent."""
         try:
-            for number, (events, attributes) in enumerate(self._spool.replay(self._batch)):
+            for number, events in enumerate(self._spool.replay(self._batch)):
                 if number and (self._queue or self._closing.is_set()):
                     return
-                if (refused := self._send(events, attributes)) is None:
+                if (refused := self._send(events)) is None:
                     return
                 self._count("replay_failed", refused)
                 self._count("replayed", len(events) - refused)
@@ -251,13 +232,7 @@ class Outbox:
 
 
 class DirectLog:
-    """Decisions that are kept before they are answered, by a sink on this machine.
-
-    Args:
-      sink: as above.
-    """
-
-    background = False
+    """Decisions that are kept before they are answered, by a sink on this machine, which gets `Interaction`s."""
 
     def __init__(self, sink):
         self._sink, self._delivered, self._failed = sink, 0, 0
@@ -265,12 +240,7 @@ class DirectLog:
     def record(self, requests: Sequence[Sequence[Any]], when: datetime) -> list[bool]:
         """Keep the decisions of requests in one write; after a failure each request by itself, all or none of it.
 
-        Args:
-          requests: list of lists of decisions, as for `Outbox.put`.
-          when: datetime of the decisions, with its zone.
-
-        Returns:
-          list of bool, whether the decisions of each request are kept.
+        Decisions and their time are as for `Outbox.put`; the result says for each request whether they are kept.
         """
         if len(requests) > 1 and self._send([decision for decisions in requests for decision in decisions], when):
             return [True] * len(requests)

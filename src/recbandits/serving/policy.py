@@ -4,7 +4,7 @@ Loading and recommending need no TensorFlow, so that servers start fast and stay
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,14 @@ from recbandits import checks
 from recbandits.data.features import FILE, GLOBAL, PER_ARM, Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
-from recbandits.records.fields import TEXT
+from recbandits.records.fields import NAMES, TEXT
 from recbandits.serving import manifest
-from recbandits.serving.decisions import Decisions, Recommendation, read_id
+from recbandits.serving.decisions import read_id
 from recbandits.serving.manifest import local_directory
-from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
+from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
 from recbandits.serving.summary import TrainingSummary, known_items, model_card
 
-__all__ = [
-    "Decisions",
-    "Exploration",
-    "Recommendation",
-    "ServedPolicy",
-    "TrainingSummary",
-    "describe",
-    "export",
-    "load",
-]
 _CARD, _SCORER = "MODEL_CARD.md", "scorer.npz"
 _SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
 _ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, FILE, manifest.FILE}
@@ -49,7 +39,7 @@ def export(
     titles: pd.Series | Mapping[Any, str] | None = None,
     summary: TrainingSummary | None = None,
 ) -> Path:
-    """Write a policy with all that is needed to serve it.
+    """Write a policy with all that is needed to serve it, and return its directory.
 
     The directory holds a SavedModel, which needs neither this package nor TF-Agents to run; `scorer.npz`, the constants
     by which `load` scores without TensorFlow; the features; a model card; and `policy.json`, which seals all files by
@@ -67,9 +57,6 @@ def export(
         become their text.
       titles: Series or dict from item id to title, text; None for none.
       summary: `TrainingSummary`, for the model card.
-
-    Returns:
-      The directory as a `pathlib.Path`.
 
     Raises:
       ValueError: the directory holds something that is not an exported policy, features or arms are not those that the
@@ -109,11 +96,7 @@ def export(
 
 
 def read_titles(titles: pd.Series | Mapping[Any, str] | None) -> dict[str, str]:
-    """Read titles by item id, a Series, a dict or None, as a dict that JSON can hold.
-
-    Raises:
-      ValueError: an id is neither text nor a whole number or has two titles, or a title is no text.
-    """
+    """Return titles by item id as JSON can hold them; ValueError for other ids and titles, and for two of one item."""
     read = {}
     for item, title in ({} if titles is None else titles).items():
         name = read_id("id of a title", item)
@@ -123,25 +106,15 @@ def read_titles(titles: pd.Series | Mapping[Any, str] | None) -> dict[str, str]:
 
 
 def load(directory: str | Path) -> ServedPolicy:
-    """Read an exported policy, after its seal was verified.
-
-    Args:
-      directory: where it is, a path or a gs:// URI; from a bucket it comes without `action`.
-
-    Returns:
-      `ServedPolicy`
+    """Read an exported policy at a path or a gs:// URI, after its seal was verified; one in a bucket has no `action`.
 
     Raises:
       ValueError: the directory is not an exported policy, or a damaged, incomplete, older or newer one.
     """
     with local_directory(directory) as local:
         settings, contents = _read(local)
-    for name in (_SCORER,) if settings["scorer"] else ():
-        checks.require(name in contents, f"policy {local.name}", f"there with {name}", "none")
     try:
         scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
-        if scorer is not None:
-            _check_scorer(scorer)
         features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
         policy = ServedPolicy(local, settings, scorer, features)
         policy.check()
@@ -152,17 +125,7 @@ def load(directory: str | Path) -> ServedPolicy:
 
 
 def describe(directory: str | Path) -> pd.Series:
-    """Describe a policy by its seal.
-
-    Args:
-      directory: as for `load`.
-
-    Returns:
-      Series of texts by name: version, agent, data, exploration, candidates, and each metric with its interval.
-
-    Raises:
-      ValueError: as `load`.
-    """
+    """Describe a policy by its seal: texts by name, and each metric with its interval. Errors are those of `load`."""
     with local_directory(directory) as local:
         settings, _ = _read(local)
     summary = settings["summary"] or {}
@@ -187,51 +150,23 @@ def _read(directory):
     for name, (expected, accepts) in _SETTINGS.items():
         if name not in settings:
             raise ValueError(f"policy {directory.name}: {name} is missing")
-        if not accepts(settings[name]):
+        try:
+            accepted = accepts(settings[name])
+        except Exception:  # of a constructor, each in its way
+            accepted = False
+        if not accepted:
             raise ValueError(f"policy {directory.name}: {name} must be {expected}, got {settings[name]!r:.100}")
     return settings, contents
 
 
-def _makes(kind, values, *fields):
-    """Return whether a dict makes a dataclass, and has the fields that must not be missing."""
-    try:
-        return set(fields) <= set(values) and bool(kind(**values))
-    except (TypeError, ValueError, AttributeError):
-        return False
-
-
-def _are_texts(values):
-    return all(isinstance(value, str) and value for value in values)
-
-
-_SETTINGS = {  # of a policy's seal, by what each must be
+_SETTINGS: dict[str, tuple[str, Callable]] = {  # of a policy's seal, by what each must be
     "scorer": ("true or false", lambda value: isinstance(value, bool)),
-    "exploration": (
-        "the name and the value of a method",
-        lambda value: _makes(Exploration, value, "name", "value"),
-    ),
-    "arms": (
-        "ids that are all different, or null",
-        lambda value: (
-            value is None or (isinstance(value, list) and _are_texts(value) and len(set(value)) == len(value) > 0)
-        ),
-    ),
+    "exploration": ("the name and the value of a method", lambda value: len(value) == 2 and Exploration(**value)),
+    "arms": ("ids that are all different, or null", lambda value: value is None or NAMES.accept("arms", value)),
     "items": ("a whole number, or null", lambda value: value is None or checks.whole(0).accepts(value)),
-    "titles": (
-        "texts by id",
-        lambda value: isinstance(value, dict) and all(isinstance(title, str) for title in value.values()),
-    ),
-    "summary": ("what was recorded, or null", lambda value: value is None or _makes(TrainingSummary, value)),
+    "titles": ("texts by id", lambda value: all(isinstance(title, str) for title in value.values())),
+    "summary": ("what was recorded, or null", lambda value: value is None or TrainingSummary(**value)),
 }
-
-
-def _check_scorer(scorer):
-    """Refuse what `Scorer.scores` does not know, and numbers that are no floats."""
-    checks.require(scorer.join in JOINS, "join of the scorer", checks.one_of(JOINS).expected, scorer.join)
-    known = checks.one_of([*ACTIVATIONS])
-    checks.require(known.accepts(scorer.activation), "activation of the scorer", known.expected, scorer.activation)
-    for array in (each for tower in (scorer.context, scorer.arm, scorer.head) for layer in tower for each in layer):
-        checks.require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
 
 
 def _check(observation, actions, features, arms):

@@ -5,8 +5,8 @@ server, `CprModelServer`, runs them as a custom prediction routine; so does `rec
 """
 
 import asyncio
-import importlib
 import logging
+import math
 import os
 import threading
 import time
@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from pkgutil import resolve_name
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -27,30 +28,15 @@ from recbandits.serving.decisions import Recommendation
 from recbandits.serving.metrics import Metrics
 from recbandits.serving.outbox import DirectLog, Outbox
 from recbandits.serving.schemas import Parameters, Prediction, Refusal, RefusalError, Request, Response
-from recbandits.serving.sinks import TOPIC_VARIABLE, PubSubSink, open_spool
+from recbandits.serving.sinks import SINK_VARIABLE, TOPIC_VARIABLE, PubSubSink, open_spool
 from recbandits.serving.traffic_split import TrafficSplit
 
 MAX_BODY_BYTES = MAX_RESPONSE_BYTES = 1_500_000  # bytes, as on Vertex AI
 MAX_CONCURRENT_PREDICTIONS = 32  # predictions at a time
 MAX_CONCURRENT_LARGE_BODIES = 16  # that are read at a time
-SINK_VARIABLE = "RECBANDITS_EVENT_SINK"
 RELEASE_INTERVAL = 10.0  # seconds between two looks at it
 _MAX_MESSAGE_LENGTH = 1000  # letters
 _SMALL_BODY_BYTES, _FEW_CANDIDATES = 16_384, 5_000  # are answered in about a millisecond
-
-
-class Refused(NamedTuple):
-    """An instance that gets a sentence in the place of a `Recommendation`; metrics count it as the version "refused".
-
-    Attributes:
-      error: the sentence.
-      policy_version: as of a recommendation.
-      logged: likewise.
-    """
-
-    error: str
-    policy_version: str = "refused"
-    logged: bool = False
 
 
 class BanditPredictor:
@@ -73,6 +59,11 @@ class BanditPredictor:
         if followed:
             threading.Thread(target=self._follow, daemon=True).start()
 
+    def _follow(self):
+        while True:
+            time.sleep(RELEASE_INTERVAL)
+            self.refresh()
+
     def refresh(self) -> None:
         """Serve the release that its URI has now; one that cannot be read or served leaves the present one."""
         try:
@@ -82,17 +73,8 @@ class BanditPredictor:
         except Exception as error:  # of the bucket's client, too: the next look may succeed
             logging.warning("the release at %s cannot be served: %s", self._uri, error)
 
-    def _follow(self):
-        while True:
-            time.sleep(RELEASE_INTERVAL)
-            self.refresh()
-
     def replace(self, release: TrafficSplit) -> None:
-        """Load and verify the policies of another `TrafficSplit`, then serve it.
-
-        Raises:
-          ValueError: it cannot be served; the present one stays.
-        """
+        """Load and verify the policies of another release, then serve it; after a ValueError the present one stays."""
         with self._lock:
             self._served = versions.serve(self._uri, release, self._served.policies if self._served else {})
 
@@ -106,42 +88,39 @@ class BanditPredictor:
         return Request.parse(prediction_input)
 
     def count_candidates(self, instances: Request) -> int:
-        """Return the number of candidates of a `Request` that have to be scored.
+        """Return the number of candidates to be scored; RefusalError for too many, or where nothing is served yet."""
+        return instances.count_candidates(self._require_served().num_items)
 
-        Raises:
-          RefusalError: nothing is served yet, or all instances together ask for too much.
-        """
-        if self._served is None:
-            raise RefusalError(503, "no policy is deployed yet")
-        return instances.count_candidates(self._served.num_items)
-
-    def predict(self, instances: Request) -> list[Recommendation | Refused]:
-        """Return a list of `Recommendation`, one for each instance of a `Request`.
+    def predict(self, instances: Request) -> list[Recommendation | Refusal]:
+        """Recommend for each instance of a `Request`.
 
         Raises:
           RefusalError: nothing is served yet, or the policy refuses an instance and the parameters do not ask for
             a `Refusal` in its place.
         """
-        served, defaults = self._served, instances.parameters or Parameters()
-        if served is None:
-            raise RefusalError(503, "no policy is deployed yet")
-        recommendations = []
+        served, defaults = self._require_served(), instances.parameters or Parameters()
+        results: list[Recommendation | Refusal] = []
         for number, instance in enumerate(instances.instances):
             try:
-                recommendations.append(served.recommend(instance, defaults))
+                results.append(served.recommend(instance, defaults))
             except ValueError as error:
                 if not defaults.answer_refusals:
                     raise RefusalError(422, f"instances[{number}]: {error}"[:_MAX_MESSAGE_LENGTH]) from None
-                recommendations.append(Refused(str(error)[:_MAX_MESSAGE_LENGTH]))
-        return recommendations
+                results.append(Refusal(error=str(error)[:_MAX_MESSAGE_LENGTH]))
+        return results
 
-    def postprocess(self, prediction_results: Sequence[Recommendation | Refused]) -> bytes:
-        """Write a list of `Recommendation` as bytes of JSON, as `Response` says."""
+    def postprocess(self, prediction_results: Sequence[Recommendation | Refusal]) -> bytes:
+        """Write results of `predict` as bytes of JSON, as `Response` says."""
         predictions = [
-            Refusal(error=each.error) if isinstance(each, Refused) else Prediction.model_validate(each)
-            for each in prediction_results
+            each if isinstance(each, Refusal) else Prediction.model_validate(each) for each in prediction_results
         ]
         return Response.model_construct(predictions=predictions).model_dump_json().encode()
+
+    def _require_served(self):
+        served = self._served
+        if served is None:
+            raise RefusalError(503, "no policy is deployed yet")
+        return served
 
 
 class BanditHandler:
@@ -156,10 +135,9 @@ class BanditHandler:
     """
 
     def __init__(self, artifacts_uri: str | None, predictor: Callable[[], BanditPredictor] | None = None):
-        topic = os.environ.get(TOPIC_VARIABLE)
         self.predictor = (predictor or BanditPredictor)()
         self.predictor.load(artifacts_uri)
-        self.outbox = _open_log(topic, os.environ.get(SINK_VARIABLE)) if topic else None
+        self.outbox = _open_log(os.environ.get(TOPIC_VARIABLE), os.environ.get(SINK_VARIABLE))
         self.metrics = Metrics(self.outbox)
         self._worker, self._writer = ThreadPoolExecutor(1, "scoring"), ThreadPoolExecutor(1, "log")
         self._active, self._writing = 0, None
@@ -170,16 +148,18 @@ class BanditHandler:
         """Answer one request, or refuse it with a status and a sentence."""
         start, status = time.perf_counter(), 500
         try:
-            _require_json(request.headers)
+            kind = request.headers.get("content-type", "")
+            if kind.partition(";")[0].strip().lower() != "application/json":
+                raise RefusalError(415, f"content-type must be application/json, got {kind[:100]!r}")
             answer = await self._answer(await read_body(request, self._large))
             status = 200
             return HttpResponse(answer, media_type="application/json")
         except RefusalError as refusal:
             status = refusal.status
-            return problem(status, str(refusal))
+            return problem(refusal)
         except Exception as error:  # its text may hold what the client must not see
             logging.exception("a prediction failed")
-            return problem(500, f"internal error, {type(error).__name__}")
+            return problem(RefusalError(500, f"internal error, {type(error).__name__}"))
         finally:
             self.metrics.count_request(status, time.perf_counter() - start)
 
@@ -195,46 +175,45 @@ class BanditHandler:
             raise RefusalError(503, f"{MAX_CONCURRENT_PREDICTIONS} predictions are under way already, try again later")
         self._active += 1
         try:
-            recommendations, answer = await self._recommend(body)
-            self.metrics.count_predictions(recommendations)
-            decisions = [each for each in recommendations if each.logged]
+            # What is quick is answered at once; the rest in the worker thread, so that other connections are served.
+            quick = self._predict(body, _FEW_CANDIDATES) if len(body) <= _SMALL_BODY_BYTES else None
+            work = partial(asyncio.get_running_loop().run_in_executor, self._worker)
+            results, decisions, answer = quick or await work(self._predict, body)
+            self.metrics.count_predictions(getattr(each, "policy_version", "refused") for each in results)
             if not decisions or await self._record(decisions):
                 return answer
-            return self.predictor.postprocess([each._replace(logged=False) for each in recommendations])
+            return self.predictor.postprocess(results)
         finally:
             self._active -= 1
 
-    async def _recommend(self, body):
-        """Recommend at once where that is quick, else in the worker thread, so that other connections are served."""
-        work = partial(asyncio.get_running_loop().run_in_executor, self._worker)
-        if len(body) > _SMALL_BODY_BYTES:
-            return await work(self._parse_and_predict, body)
-        request = self.predictor.preprocess(body)
-        is_quick = self.predictor.count_candidates(request) <= _FEW_CANDIDATES
-        return self._predict(request) if is_quick else await work(self._predict, request)
+    def _predict(self, body, most=math.inf):
+        """Return the results, those to be logged, and the answer; None where more than `most` candidates are scored.
 
-    def _parse_and_predict(self, body):
-        """Parse and predict in one call of the worker, so that of all large requests one at a time is in memory."""
+        Large bodies are parsed here, too, so that the worker has one request at a time in memory.
+        """
         request = self.predictor.preprocess(body)
-        self.predictor.count_candidates(request)
-        return self._predict(request)
-
-    def _predict(self, request):
-        """Return recommendations and the answer, not yet logged."""
-        recommendations = [
-            # A client that gives the seed decides what is drawn: its propensity is that of no exploration.
-            each._replace(logged=self.outbox is not None and instance.seed is None and not isinstance(each, Refused))
-            for each, instance in zip(self.predictor.predict(request), request.instances, strict=True)
+        if self.predictor.count_candidates(request) > most:
+            return None
+        results = self.predictor.predict(request)
+        # A client that gives the seed decides what is drawn: its propensity is that of no exploration.
+        marked = [
+            each
+            if self.outbox is None or instance.seed is not None or isinstance(each, Refusal)
+            else each._replace(logged=True)
+            for each, instance in zip(results, request.instances, strict=True)
         ]
-        answer = self.predictor.postprocess(recommendations)
+        answer = self.predictor.postprocess(marked)
         if len(answer) > MAX_RESPONSE_BYTES:
             raise RefusalError(422, f"the answer must have at most {MAX_RESPONSE_BYTES:,} bytes, got {len(answer):,}")
-        return recommendations, answer
+        return results, [each for each in marked if isinstance(each, Recommendation) and each.logged], answer
 
     async def _record(self, decisions):
         """Log decisions, and return whether they are kept; a direct log writes those of waiting requests together."""
-        if self.outbox.background:
-            return self.outbox.record([decisions], datetime.now(UTC))[0]
+        if isinstance(self.outbox, Outbox):
+            now = datetime.now(UTC)
+            for decision in decisions:
+                self.outbox.put(decision, now)
+            return True
         kept = asyncio.get_running_loop().create_future()
         self._waiting.append((decisions, kept))
         if not self._writing:
@@ -252,33 +231,20 @@ class BanditHandler:
 
 
 def _open_log(topic, sink):
+    if not topic:
+        return None
     if not sink:
         return Outbox(partial(PubSubSink, topic), open_spool=partial(open_spool, topic))
-    module, _, name = sink.partition(":")
-    return DirectLog(getattr(importlib.import_module(module), name)(topic))
+    return DirectLog(resolve_name(sink)(topic))
 
 
-def problem(status: int, sentence: str) -> JSONResponse:
+def problem(refusal: RefusalError) -> JSONResponse:
     """Return the response that refuses a request with a sentence."""
-    return JSONResponse({"detail": sentence}, status)
-
-
-def _require_json(headers):
-    kind = headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "application/json":
-        raise RefusalError(415, f"content-type must be application/json, got {kind[:100]!r}")
+    return JSONResponse({"detail": str(refusal)}, refusal.status)
 
 
 async def read_body(request: HttpRequest, semaphore: asyncio.Semaphore) -> bytes:
-    """Read the body of a request, up to `MAX_BODY_BYTES`.
-
-    Args:
-      request: `starlette.requests.Request`
-      semaphore: `asyncio.Semaphore` that bounds the large bodies in memory; the others wait in their connections.
-
-    Raises:
-      RefusalError: the body is larger, or the connection ended before the body.
-    """
+    """Read a body of at most `MAX_BODY_BYTES`; the semaphore bounds the number of large ones that are in memory."""
     too_large = RefusalError(413, f"the body must have at most {MAX_BODY_BYTES:,} bytes")
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > MAX_BODY_BYTES):

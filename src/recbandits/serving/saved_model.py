@@ -15,16 +15,11 @@ from recbandits.serving.scorer import Scorer
 
 
 def write(policy: TFPolicy, scorer: Scorer | None, directory: str) -> None:
-    """Write a policy as a SavedModel that needs neither this package nor TF-Agents to run.
+    """Write a policy, and its `Scorer` if it has one, as a SavedModel that needs neither this package nor TF-Agents.
 
     Its signature `action` takes TF-Agents' time step apart. Where the policy has a scorer, `serving_default` takes
     `context` float32 [n, G] and, where arms have features, `per_arm` float32 [n, k, D], and gives `scores`
     float32 [n, arms]; n and k are free. (TensorFlow refuses to name an argument `global`, a keyword of Python.)
-
-    Args:
-      policy: a TF-Agents policy.
-      scorer: its `Scorer`, or None.
-      directory: where to, text.
     """
     with _without_naming_notes():
         saver = policy_saver.PolicySaver(policy)

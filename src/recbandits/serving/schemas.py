@@ -7,21 +7,13 @@ import re
 import reprlib
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError, from_json
 
 MAX_INSTANCES = 256  # in one request; so are the sums over its instances:
 MAX_RECOMMENDED, MAX_CANDIDATES, MAX_NEW_ITEMS = 10_000, 1_000_000, 10_000
-_MAX_FIELDS, _MAX_COLUMNS = 20, 10_000  # more than any message and policy has
+_MAX_COLUMNS = 10_000  # of one instance, and new items; more than any policy has
 _MAX_CACHED_BODY = 65_536  # bytes of JSON whose texts are looked up in a cache; a larger body has too many
 _MAX_NAME_LENGTH = 60  # letters of a foreign name in a sentence
 _RENAMED = {"features": "context"}  # fields of an instance
@@ -36,11 +28,7 @@ _REFUSALS = {  # by HTTP status
 
 
 class RefusalError(ValueError):
-    """A request that gets no prediction; the message is one sentence.
-
-    Attributes:
-      status: the HTTP status that says so.
-    """
+    """A request that gets no prediction: an HTTP status and one sentence."""
 
     def __init__(self, status: int, sentence: str):
         super().__init__(sentence)
@@ -89,17 +77,11 @@ def _bounded(value):
         return [_bounded(each) for each in value[: MAX_INSTANCES + 1]]
     if not isinstance(value, dict):
         return value
-    value = dict(itertools.islice(value.items(), _MAX_FIELDS))  # with as many, one is not known
-    for name, most in _LIMITS.items():
-        if isinstance(value.get(name), dict) and len(value[name]) > most:
-            raise RefusalError(422, f"{name} must have at most {most:,} names, got {len(value[name]):,}")
-    for name in ("instances", "parameters"):
-        if name in value:
-            value[name] = _bounded(value[name])
-    return value
-
-
-_LIMITS = {"context": _MAX_COLUMNS, "candidate_features": _MAX_COLUMNS, "new_items": MAX_NEW_ITEMS}
+    value = dict(itertools.islice(value.items(), 20))  # more fields than a message has: with as many, one is not known
+    for name in ("context", "candidate_features", "new_items"):
+        if isinstance(value.get(name), dict) and len(value[name]) > _MAX_COLUMNS:
+            raise RefusalError(422, f"{name} must have at most {_MAX_COLUMNS:,} names, got {len(value[name]):,}")
+    return value | {name: _bounded(value[name]) for name in ("instances", "parameters") if name in value}
 
 
 class _Message(BaseModel):
@@ -159,14 +141,7 @@ class Request(_Message):
     parameters: Parameters | None = None
 
     def count_candidates(self, num_items: int) -> int:
-        """Return the number of candidates of all instances together.
-
-        Args:
-          num_items: candidates of an instance that names none.
-
-        Raises:
-          RefusalError: there are too many of them, of items to recommend, or of new items.
-        """
+        """Return the number of candidates of all instances, `num_items` if none are named; refuse too many."""
         defaults, instances = self.parameters or Parameters(), self.instances
         new = [len(each.new_items or ()) for each in instances]
         named = [len(each.candidates or defaults.candidates or ()) for each in instances]
@@ -226,9 +201,9 @@ class ReleaseDocument(_Message):
 def openapi(health_route: str, predict_route: str) -> dict:
     """Return the OpenAPI document of a server with these routes, a dict that fits into JSON."""
     form = "#/components/schemas/{model}"
-    models: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in (Request, ReleaseDocument)]
-    models += [(model, "serialization") for model in (Response, Problem)]
-    schemas = models_json_schema(models, ref_template=form)[1]["$defs"]
+    models: dict[type[BaseModel], Any] = dict.fromkeys((Request, ReleaseDocument), "validation")
+    models |= dict.fromkeys((Response, Problem), "serialization")
+    schemas = models_json_schema([*models.items()], ref_template=form)[1]["$defs"]
     anything = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
     text = {"text/plain": {"schema": {"type": "string"}}}
 
@@ -267,7 +242,8 @@ def openapi(health_route: str, predict_route: str) -> dict:
 def _sentence(errors, model):
     """Return the first of pydantic's errors as a sentence; an unknown name first, it may be a missing one misspelt."""
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-    where = _path(error["loc"]) or "the body"
+    names = [f"[{part}]" if isinstance(part, int) else f".{part[:_MAX_NAME_LENGTH]}" for part in error["loc"]]
+    where = "".join(names).removeprefix(".") or "the body"
     if error["type"] == "missing":
         return f"{where} is missing"
     if error["type"] == "extra_forbidden":
@@ -275,18 +251,10 @@ def _sentence(errors, model):
     if error["type"] == "column":
         where, error = f"{where}.{error['ctx']['name'][:_MAX_NAME_LENGTH]}", error | {"input": error["ctx"]["value"]}
     message = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
-    message = re.sub("a valid dictionary( or instance of .*)?", "an object", message).replace(
-        "valid list", "valid array"
-    )
-    expected = re.sub(r"^\w+ should", "must", message)
+    message = re.sub("a valid dictionary( or instance of .*)?", "an object", message)
+    expected = re.sub(r"^\w+ should", "must", message.replace("valid list", "valid array"))
     got = "" if error["type"].startswith("too_") else f", got {reprlib.repr(error['input'])}"
     return f"{where} {expected}{got}"
-
-
-def _path(parts):
-    """("instances", 0, "k") as instances[0].k."""
-    names = [f"[{part}]" if isinstance(part, int) else f".{part[:_MAX_NAME_LENGTH]}" for part in parts]
-    return "".join(names).removeprefix(".")
 
 
 def _hint(location, model):

@@ -18,9 +18,8 @@ class Scorer(NamedTuple):
     Attributes:
       join: "none" (arms without features), "concat" or "product" (element by element).
       activation: "relu" or "elu", after every layer but the last of the head.
-      context: tuple of (kernel float32 [in, out], bias float32 [out]).
-      arm: likewise.
-      head: likewise; its last layer has an output for each arm, or one for all where arms have features.
+      context, arm, head: tuples of (kernel float32 [in, out], bias float32 [out]). The last layer of the head has an
+        output for each arm, or one for all where arms have features.
     """
 
     join: str
@@ -30,15 +29,12 @@ class Scorer(NamedTuple):
     head: tuple
 
     def scores(self, context: Any, per_arm: Any = None, activate: Callable | None = None) -> Any:
-        """Score arms.
+        """Score arms: float32 [n, arms], [n, k] or [n], of the kind of `context`.
 
         Args:
           context: float32 [n, G], array or tensor.
           per_arm: where arms have features, float32 [n, k, D], or [n, D] for one arm each.
           activate: function of the activation for tensors, such as `tf.nn.relu`; None for NumPy's.
-
-        Returns:
-          float32 [n, arms], [n, k] or [n], of the kind of `context`.
         """
         activate = activate or ACTIVATIONS[self.activation]
         context = _apply_layers(self.context, context, activate)
@@ -74,13 +70,9 @@ class Scorer(NamedTuple):
 
 
 def make_scorer(join: str, depth: int, variables: Sequence, head: Sequence = ()) -> Scorer:
-    """Make the scorer of a network.
+    """Make the scorer of a network from its variables, kernel and bias in turn, and more layers of the head.
 
-    Args:
-      join: as in `Scorer`.
-      depth: layers of the tower of the context, and of that of the arms; not read without a join.
-      variables: of the network, kernel and bias in turn: context, arm, head.
-      head: layers (kernel, bias) after those.
+    With a join, the first `depth` layers are the tower of the context, and as many after them that of the arms.
     """
     values = [variable.numpy() for variable in variables]
     layers = tuple(zip(values[::2], values[1::2], strict=True))

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import distinct, require
+from recbandits.checks import distinct, one_of, require
 from recbandits.data.features import Features
 from recbandits.exploration import Exploration, draw_slate, invert_cdf, uniform_draws
 from recbandits.exploration.probabilities import Rng
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation, read_id
-from recbandits.serving.scorer import Scorer
+from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
 from recbandits.serving.summary import TrainingSummary
 
 _PAIRS = 65_536  # requests times candidates scored at a time
@@ -51,7 +51,14 @@ class ServedPolicy:
 
     def check(self) -> None:
         """Score an item for an empty request, if the policy can: its parts fit together, or an error says why not."""
-        if self.features is None or self._scorer is None:
+        if self._scorer is None:
+            return
+        for name, known in {"join": JOINS, "activation": [*ACTIVATIONS]}.items():
+            value = getattr(self._scorer, name)
+            require(value in known, f"{name} of the scorer", one_of(known).expected, value)
+        for array in (each for tower in self._scorer[2:] for layer in tower for each in layer):
+            require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
+        if self.features is None:
             return
         require(bool(self._ids), "candidates", "at least one", self._ids)
         numbers = {} if self._has_arms else {name: np.zeros((1, 1)) for name in self.features.candidate_features}
@@ -73,7 +80,8 @@ class ServedPolicy:
     ) -> Recommendation:
         """Choose an item for a request, and the next best ones; or a whole slate, where the exploration draws slates.
 
-        Ids are text, or whole numbers that become their text.
+        Ids are text, or whole numbers that become their text. The same seed gives the same in any process, but for the
+        event id.
 
         Args:
           context: what is known of the request, by raw columns; what is missing is the mean, or no level.
@@ -84,9 +92,6 @@ class ServedPolicy:
           candidate_features: from name to a number for each candidate; needed where the policy was trained on them.
           new_items: from the id of a candidate, known or not, to its raw columns. They are candidates where none are
             named.
-
-        Returns:
-          Recommendation; the same seed gives the same in any process, but for the event id.
 
         Raises:
           KeyError: unknown ids, by name.
@@ -128,20 +133,10 @@ class ServedPolicy:
     ) -> Decisions:
         """Choose one candidate for each of many requests: the first, where the exploration draws slates.
 
-        Args:
-          context: as for `scores`.
-          candidates: likewise, but those of a request must be different from each other.
-          mask: likewise.
-          rng: as for `recommend`.
-          candidate_features: as for `scores`.
-
-        Raises:
-          KeyError: as `scores`.
-          ValueError: likewise, and for a row that repeats a candidate or has none.
+        Arguments and errors are those of `scores` and `recommend`; a row must have candidates, and repeat none.
         """
         rows, mask = self._find_rows(context, candidates, mask)
-        is_distinct = distinct(rows, mask) if candidates is not None else np.ones(len(context), bool)
-        if not is_distinct.all():
+        if rows is not None and not (is_distinct := distinct(rows, mask)).all():
             row = int(is_distinct.argmin())
             names = np.asarray(candidates[row]).tolist()
             raise ValueError(f"row {row}: candidates must be different from each other, got {names}")
@@ -185,8 +180,7 @@ class ServedPolicy:
     def action(self, time_step: Any) -> Any:
         """Return the policy step of a TF-Agents time step, by the SavedModel; nothing else here needs TensorFlow.
 
-        Where the policy fills slates, the reward of the time step has the shape of its agent's:
-        `restart(observation, batch_size, reward_spec)`.
+        Where the policy fills slates, the reward has the shape of `restart(observation, batch_size, reward_spec)`.
         """
         return self._saved_model.action(time_step)
 
@@ -279,21 +273,20 @@ class ServedPolicy:
         return self._scorer.scores(context, self.features.per_arm(encoded, items, numbers))
 
     def _read_numbers(self, candidate_features, mask):
-        """Return float [n, k] by name for each feature of candidates that the policy was trained on."""
+        """Return float [n, k], 0 in padding, for each feature of candidates that the policy was trained on."""
         names = () if self._has_arms else self.features.candidate_features
         known = set(candidate_features) == set(names)
         require(known, "candidate_features", ", ".join(names) or "none", [*candidate_features])
-        return {name: _read_array(name, candidate_features[name], mask) for name in names}
-
-
-def _read_array(name, values, mask):
-    """Return numbers of candidates as float [n, k], 0 in padding."""
-    try:
-        numbers = np.asarray(values, float)
-    except (TypeError, ValueError):
-        numbers = np.zeros(0)
-    if numbers.shape != mask.shape or not (np.isfinite(numbers) | ~mask).all():
-        got = reprlib.repr(values[0] if len(mask) == 1 else values)
-        expected = f"{mask.shape[1]} finite numbers, one for each candidate"
-        raise ValueError(f"candidate feature {name!r} must be {expected}, got {got}")
-    return np.where(mask, numbers, 0.0)
+        read = {}
+        for name in names:
+            values = candidate_features[name]
+            try:
+                numbers = np.asarray(values, float)
+            except (TypeError, ValueError):
+                numbers = np.zeros(0)
+            if numbers.shape != mask.shape or not (np.isfinite(numbers) | ~mask).all():
+                got = reprlib.repr(values[0] if len(mask) == 1 else values)
+                expected = f"{mask.shape[1]} finite numbers, one for each candidate"
+                raise ValueError(f"candidate feature {name!r} must be {expected}, got {got}")
+            read[name] = np.where(mask, numbers, 0.0)
+        return read

@@ -1,24 +1,25 @@
 """The prediction server: python -m recbandits.serving.server, or `create` as a factory for uvicorn.
 
-It reads the environment variables that Vertex AI sets: AIP_HTTP_PORT, AIP_HEALTH_ROUTE, AIP_PREDICT_ROUTE and
-AIP_STORAGE_URI, and those of its custom prediction routines: HANDLER_MODULE, HANDLER_CLASS, PREDICTOR_MODULE and
-PREDICTOR_CLASS, which have defaults here. The SDK's own server, `CprModelServer`, runs the same handler and predictor,
-but has no other routes. On Vertex AI, only the health and prediction routes are reachable; elsewhere, the routes that
-change the release need the token in RECBANDITS_ADMIN_TOKEN, and are closed where there is none. Where
-RECBANDITS_RELEASE names a release, in a directory or a bucket, the server follows that one instead.
+It reads AIP_STORAGE_URI and, with `DEFAULTS`, the other variables that Vertex AI sets for servers and for its custom
+prediction routines. The SDK's own server, `CprModelServer`, runs the same handler and predictor, but has no other
+routes. On Vertex AI, only the health and prediction routes are reachable; elsewhere, the routes that change the release
+need the token in RECBANDITS_ADMIN_TOKEN, and are closed where there is none. Where RECBANDITS_RELEASE names a release,
+in a directory or a bucket, the server follows that one instead.
 """
 
 import argparse
 import asyncio
 import ctypes
 import hmac
-import importlib
 import json
 import os
 import socket
 import sys
 from asyncio import Transport
+from collections.abc import Callable
+from inspect import isawaitable
 from pathlib import Path
+from pkgutil import resolve_name
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
@@ -121,25 +122,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class Application:
-    """The ASGI application around a handler.
-
-    Args:
-      handler: `BanditHandler`
-      settings: dict with the routes of Vertex AI and, where the release may be changed, the token.
-    """
+    """The ASGI application around a handler; its settings are the environment, with the defaults of this module."""
 
     def __init__(self, handler: BanditHandler, settings: dict):
         self._handler, self._token = handler, settings.get(TOKEN_VARIABLE, "")
         self._semaphore = asyncio.Semaphore(1)
         health, predict = settings["AIP_HEALTH_ROUTE"], settings["AIP_PREDICT_ROUTE"]
-        self._document = openapi(health, predict)
-        self._routes = {
+        document = openapi(health, predict)
+        self._routes: dict[str, dict[str, Callable]] = {
             predict: {"POST": handler.handle},
             health: {"GET": self._health},
-            "/live": {"GET": self._live},
-            "/metrics": {"GET": self._metrics},
-            "/openapi.json": {"GET": self._openapi},
-            "/release": {"GET": self._get_release, "PUT": self._put_release, "DELETE": self._delete_release},
+            "/live": {"GET": lambda _: JSONResponse({})},
+            "/metrics": {"GET": lambda _: HttpResponse(handler.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)},
+            "/openapi.json": {"GET": lambda _: JSONResponse(document)},
+            "/release": {"GET": self._show_release, "PUT": self._put_release, "DELETE": self._delete_release},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,16 +158,17 @@ class Application:
     async def _respond(self, request):
         path, method = request.scope["path"], request.scope["method"].replace("HEAD", "GET")
         methods = self._routes.get(path)
-        if methods is None:
-            return problem(404, f"path must be one of {', '.join(self._routes)}, got {path[:100]!r}")
-        if method not in methods:
-            return problem(405, f"method must be {' or '.join(methods)}, got {method[:20]!r}")
         try:
+            if methods is None:
+                raise RefusalError(404, f"path must be one of {', '.join(self._routes)}, got {path[:100]!r}")
+            if method not in methods:
+                raise RefusalError(405, f"method must be {' or '.join(methods)}, got {method[:20]!r}")
             if path == "/release":
                 self._authorise(request)
-            return await methods[method](request)
+            answer = methods[method](request)
+            return await answer if isawaitable(answer) else answer
         except RefusalError as refusal:
-            return problem(refusal.status, str(refusal))
+            return problem(refusal)
 
     def _authorise(self, request):
         """Refuse clients without the token, and web pages that reach this machine under a name of their own."""
@@ -184,22 +181,14 @@ class Application:
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {self._token}".encode()):
             raise RefusalError(403, f"authorization must be 'Bearer' and the token in {TOKEN_VARIABLE}")
 
-    async def _health(self, _):
+    def _health(self, _):
         if self._handler.predictor.release is None:
-            return problem(503, "no policy is deployed yet")
+            raise RefusalError(503, "no policy is deployed yet")
         return JSONResponse({})
 
-    async def _live(self, _):
-        return JSONResponse({})
-
-    async def _metrics(self, _):
-        return HttpResponse(self._handler.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-    async def _openapi(self, _):
-        return JSONResponse(self._document)
-
-    async def _get_release(self, _):
-        return _show_release(self._handler.predictor.release)
+    def _show_release(self, _):
+        release = self._handler.predictor.release
+        return JSONResponse(ReleaseDocument(**vars(release) if release else {"shares": {}}).model_dump())
 
     async def _put_release(self, request):
         document, predictor = ReleaseDocument.parse(await read_body(request, self._semaphore)), self._handler.predictor
@@ -209,11 +198,11 @@ class Application:
             await asyncio.to_thread(predictor.replace, TrafficSplit(document.shares, previous))
         except ValueError as error:
             raise RefusalError(422, str(error)) from None
-        return _show_release(predictor.release)
+        return self._show_release(request)
 
-    async def _delete_release(self, _):
+    def _delete_release(self, request):
         self._handler.predictor.withdraw()
-        return _show_release(None)
+        return self._show_release(request)
 
 
 async def _trim_memory():
@@ -225,26 +214,12 @@ async def _trim_memory():
 
 
 def create() -> Application:
-    """Build the ASGI application and load the policy at AIP_STORAGE_URI.
-
-    Returns:
-      the application, with the health and prediction routes, /live, /metrics, /openapi.json and /release.
-
-    Raises:
-      ValueError: the policy cannot be served.
-    """
+    """Build the ASGI application and load the policy at AIP_STORAGE_URI; a ValueError says why it cannot be served."""
     settings = DEFAULTS | os.environ
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    handler = _load_class(settings, "HANDLER")(settings.get("AIP_STORAGE_URI"), _load_class(settings, "PREDICTOR"))
-    return Application(handler, settings)
-
-
-def _load_class(settings, kind):
-    return getattr(importlib.import_module(settings[f"{kind}_MODULE"]), settings[f"{kind}_CLASS"])
-
-
-def _show_release(release):
-    return JSONResponse((ReleaseDocument(**vars(release)) if release else ReleaseDocument(shares={})).model_dump())
+    kinds = ("HANDLER", "PREDICTOR")
+    handler, predictor = (resolve_name(f"{settings[f'{kind}_MODULE']}:{settings[f'{kind}_CLASS']}") for kind in kinds)
+    return Application(handler(settings.get("AIP_STORAGE_URI"), predictor), settings)
 
 
 def main() -> None:

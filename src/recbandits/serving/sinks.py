@@ -5,33 +5,38 @@ import errno
 import itertools
 import json
 import logging
+import mmap
 import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from recbandits.checks import flush
 
-if TYPE_CHECKING:
-    from recbandits.records import Interaction
-
 TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"; without it nothing is logged
+SINK_VARIABLE = "RECBANDITS_EVENT_SINK"  # "module:function" that opens a sink of the topic on this machine
 SPOOL_VARIABLE = "RECBANDITS_EVENT_SPOOL"  # a directory; without it, one of this user in the system's temporary folder
 MAX_SPOOL_BYTES = 64_000_000  # of a file
 _PUBLISH_TIMEOUT = 5.0  # seconds for one request to Pub/Sub
 _MAX_REQUEST_BYTES = 5_000_000  # bytes in one request to Pub/Sub, which takes 10 MB
-_BLOCK = 65_536  # bytes of a file read at once
+
+
+class Event(NamedTuple):
+    """An event as a sink takes it: its id, its JSON, and the attributes of its message."""
+
+    event_id: str
+    text: str
+    attributes: dict[str, str]
+
+    def to_json(self) -> str:
+        """Return the JSON."""
+        return self.text
 
 
 class PubSubSink:
-    """Publishes events as JSON to Pub/Sub, with the event id as attribute, many in one request.
-
-    Args:
-      topic: "projects/<project>/topics/<topic>".
-      client: `google.pubsub_v1.PublisherClient`; None for one that is made here.
-    """
+    """Publishes events as JSON to a topic of Pub/Sub, with the event id as attribute, many in one request."""
 
     def __init__(self, topic: str, client: Any = None):
         from google.cloud import pubsub_v1
@@ -39,19 +44,16 @@ class PubSubSink:
         self._topic, self._open = topic, pubsub_v1.PublisherClient if client is None else lambda: client
         self._client = self._open()
 
-    def send(
-        self,
-        interactions: "Sequence[Interaction | SpooledEvent]",
-        attributes: Sequence[Mapping[str, str]] | None = None,
-    ) -> None:
-        """Publish, with the event id and `attributes` of each; see `serving.outbox` for what is raised."""
+    def send(self, events: Sequence[Any]) -> None:
+        """Publish records, or `Event`s with their attributes; see `serving.outbox` for what is raised."""
         from google.api_core.exceptions import GoogleAPICallError, InvalidArgument
         from google.pubsub_v1 import PublisherClient, PublishRequest, PubsubMessage
 
         message, request = PubsubMessage.pb(), PublishRequest.pb()
+        attributes = [{"event_id": each.event_id, **getattr(each, "attributes", {})} for each in events]
         messages = [
-            message(data=each.to_json().encode(), attributes={"event_id": each.event_id, **more})
-            for each, more in zip(interactions, attributes or [{}] * len(interactions), strict=True)
+            message(data=each.to_json().encode(), attributes=more)
+            for each, more in zip(events, attributes, strict=True)
         ]
         try:
             for part in _parts(messages):
@@ -61,59 +63,35 @@ class PubSubSink:
         except InvalidArgument as error:
             raise ValueError(str(error)) from error
         except GoogleAPICallError:
-            self._reconnect()
+            # A connection that broke waits longer after each attempt, up to two minutes: another one takes its place.
+            before, self._client = self._client, self._open()
+            if self._client is not before:
+                before.transport.close()
             raise
-
-    def _reconnect(self):
-        """Connect anew: a connection that broke waits longer after each attempt, up to two minutes."""
-        before, self._client = self._client, self._open()
-        if self._client is not before:
-            before.transport.close()
-
-
-class SpooledEvent(NamedTuple):
-    """An event as a sink takes it.
-
-    Attributes:
-      event_id: its id.
-      text: its JSON.
-    """
-
-    event_id: str
-    text: str
-
-    def to_json(self) -> str:
-        """Return the text."""
-        return self.text
 
 
 class Spool:
     """A file of events, one JSON object per line, for one process at a time, which locks it.
 
     A batch that a full disk has taken only in part is removed, and so is a last line that a killed process has left
-    incomplete.
-
-    Args:
-      path: of the file; its directory is created.
-      max_bytes: that the file may have.
-
-    Raises:
-      BlockingIOError: another process has the file.
-      OSError: the file cannot be written.
-      ImportError: this system has no locks for files.
+    incomplete. The directory of the file is created. BlockingIOError says that another process has the file, OSError
+    that it cannot be written, and ImportError that this system has no locks.
     """
 
-    def __init__(self, path: str | Path, max_bytes: int = MAX_SPOOL_BYTES):
+    def __init__(self, path: str | Path):
         import fcntl  # not on Windows
 
-        path, self._max_bytes, self._process = Path(path), max_bytes, os.getpid()
+        path, self._process, self._position, self._size = Path(path), os.getpid(), 0, 0
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _check_owner(self._file, path)
+            if os.fstat(self._file).st_uid != os.geteuid():  # its events would be published as this server's
+                raise PermissionError(f"{path} must belong to this user")
             os.fchmod(self._file, 0o600)
-            self._position, self._size = 0, _complete_size(self._file)
+            if os.fstat(self._file).st_size:
+                with mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) as content:
+                    self._size = content.rfind(b"\n") + 1
             os.ftruncate(self._file, self._size)
             flush(path.parent)
         except OSError:
@@ -125,23 +103,11 @@ class Spool:
         """Whether there are events to be replayed; never in a forked process, to which the file does not belong."""
         return self._position < self._size and self._process == os.getpid()
 
-    def append(self, events: "Sequence[Interaction | SpooledEvent]", attributes: Sequence[Mapping[str, str]]) -> bool:
-        """Write a batch and flush it to the disk.
-
-        Args:
-          events: list of objects with `event_id` and `to_json()`.
-          attributes: list of a dict of texts for each.
-
-        Returns:
-          whether the batch is in the file; it is not where the file was removed or would be too large, or the disk is
-          full.
-        """
-        lines = [
-            json.dumps({"event_id": event.event_id, "attributes": each, "event": event.to_json()}) + "\n"
-            for event, each in zip(events, attributes, strict=True)
-        ]
-        content = "".join(lines).encode()
-        if self._process != os.getpid() or self._size + len(content) > self._max_bytes:
+    def append(self, events: Sequence[Event]) -> bool:
+        """Flush a batch to the disk; False where the file was removed or would be too large, or the disk is full."""
+        lines = [{"event_id": each.event_id, "attributes": each.attributes, "event": each.text} for each in events]
+        content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        if self._process != os.getpid() or self._size + len(content) > MAX_SPOOL_BYTES:
             return False
         try:
             if os.fstat(self._file).st_nlink == 0:
@@ -158,21 +124,16 @@ class Spool:
         self._size += len(content)
         return True
 
-    def replay(self, batch: int) -> Iterator[tuple[list[SpooledEvent], list[dict[str, str]]]]:
-        """Yield the events as batches, each done when the next one is requested; then empty the file.
+    def replay(self, batch: int) -> Iterator[list[Event]]:
+        """Yield batches of at most `batch` events, each done when the next one is requested; then empty the file.
 
-        A process that ends before has the next one replay all of them, so readers must ignore events that they have.
-
-        Args:
-          batch: events in one, at most.
-
-        Yields:
-          (events, attributes), as `append` got them; a line that cannot be read is left out.
+        A process that ends before has the next one replay all of them, so readers must ignore events that they have. A
+        line that cannot be read is left out.
         """
         with open(os.dup(self._file), "rb") as file:
             file.seek(self._position)
             while lines := list(itertools.islice(file, batch)):
-                yield _parse(lines)
+                yield list(_parse(lines))
                 self._position += sum(map(len, lines))
         os.ftruncate(self._file, 0)
         self._position = self._size = 0
@@ -183,15 +144,9 @@ class Spool:
 
 
 def count_missing(attributes: Iterable[Mapping[str, str]]) -> int:
-    """Count the events that outboxes have numbered and that are not among those received.
+    """Count the events that outboxes have numbered and that are not among those received, in any order, perhaps twice.
 
     What an outbox that was killed had numbered last is not known, and not counted.
-
-    Args:
-      attributes: dicts as an `Outbox` gives them to its sink, in any order and perhaps more than once.
-
-    Returns:
-      int
     """
     received: dict[str, set[int]] = {}
     for each in attributes:
@@ -200,13 +155,9 @@ def count_missing(attributes: Iterable[Mapping[str, str]]) -> int:
 
 
 def open_spool(topic: str) -> Spool | None:
-    """Open the spool of a topic in the directory that $RECBANDITS_EVENT_SPOOL names.
+    """Open the spool of a topic in the directory that $RECBANDITS_EVENT_SPOOL names; BlockingIOError if another has it.
 
-    Returns:
-      `Spool`, or None where it cannot be written: what cannot be published is then lost with the process.
-
-    Raises:
-      BlockingIOError: another process has the spool.
+    Where it cannot be written, the result is None: what cannot be published is then lost with the process.
     """
     try:
         folder = os.environ.get(SPOOL_VARIABLE) or _temporary_folder()
@@ -228,36 +179,16 @@ def _temporary_folder():
     return folder
 
 
-def _check_owner(file, path):
-    """Refuse a file that another user has put there: its events would be published as this server's."""
-    if os.fstat(file).st_uid != os.geteuid():
-        raise PermissionError(f"{path} must belong to this user")
-
-
-def _complete_size(file):
-    """Return the bytes of a file up to the end of its last complete line."""
-    end = os.fstat(file).st_size
-    while end > 0:
-        start = max(0, end - _BLOCK)
-        if (newline := os.pread(file, end - start, start).rfind(b"\n")) >= 0:
-            return start + newline + 1
-        end = start
-    return 0
-
-
 def _parse(lines):
-    events, attributes = [], []
     for line in lines:
         try:
             fields = json.loads(line)
-            event, more = SpooledEvent(fields["event_id"], fields["event"]), dict(fields["attributes"])
-            if not all(isinstance(text, str) for text in (*event, *more.values())):
+            event = Event(fields["event_id"], fields["event"], dict(fields["attributes"]))
+            if not all(isinstance(text, str) for text in (*event[:2], *event.attributes.values())):
                 raise TypeError("its values must be texts")
-            attributes.append(more)
-            events.append(event)
+            yield event
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             logging.warning("an event on the disk cannot be read: %r", error)
-    return events, attributes
 
 
 def _parts(messages):

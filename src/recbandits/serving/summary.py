@@ -1,12 +1,23 @@
 """Summary of the training of a policy, and its model card."""
 
 import json
-import math
-import numbers
 from dataclasses import dataclass, field
 
-from recbandits.checks import require
+from recbandits.checks import FINITE, require
 from recbandits.records.fields import TEXT
+
+_FIRST = (
+    "The first slot {}. Each answer carries the exact probability of the item in that slot; the others follow by score."
+)
+_EXPLORATION = {  # by the name of the method
+    "greedy": "None: the best score comes first, with propensity 1. A log of such decisions says nothing about what "
+    "was not shown.",
+    "epsilon_greedy": _FIRST.format("has a uniformly random candidate with probability {:g}, otherwise the best one"),
+    "softmax": _FIRST.format("is drawn with probability proportional to exp(score / {:g})"),
+    "inverse_gap": _FIRST.format("is drawn by inverse-gap weighting with gamma {:g}"),
+    "plackett_luce": "Every slot is drawn from the items that are left, with probability proportional to "
+    "exp(score / {:g}). Each answer carries the exact probability of each item in its slot, given those above it.",
+}
 
 
 @dataclass(frozen=True)
@@ -49,30 +60,24 @@ class TrainingSummary:
 
 
 def model_card(settings: dict) -> str:
-    """Write the model card of a policy, one page of Markdown.
-
-    Args:
-      settings: what `serving.policy.export` writes into `policy.json`.
-
-    Returns:
-      str
-    """
+    """Write the model card of a policy, one page of Markdown, from what `policy.export` writes into `policy.json`."""
     summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
-    sections = [
-        f"# Model card: {summary.agent if summary else 'a bandit policy'}",
-        _purpose(settings),
-        "## Training data and parameters",
-        _training(summary),
-        "## Evaluation",
-        _metrics(summary),
-        "## Exploration",
-        _exploration(settings["exploration"]),
-        "## Limits",
-        "\n".join(f"- {limit}" for limit in [*(summary.limits if summary else ()), *_limits(settings)]),
-        "## Use",
-        _use(settings),
+    method, value = settings["exploration"]["name"], settings["exploration"]["value"]
+    limits = [
+        *(summary.limits if summary else ()),
+        "It knows items as they were when its features were computed.",
+        *([] if settings["arms"] is None else ["It cannot recommend any other than its fixed items."]),
+        "Scores are predicted rewards. They are not calibrated for anybody whom the training data does not represent.",
     ]
-    return "\n\n".join(sections) + "\n"
+    sections = {
+        f"# Model card: {summary.agent if summary else 'a bandit policy'}": _purpose(settings),
+        "## Training data and parameters": _training(summary),
+        "## Evaluation": _metrics(summary),
+        "## Exploration": _EXPLORATION[method].format(value),
+        "## Limits": "\n".join(f"- {limit}" for limit in limits),
+        "## Use": _use(settings),
+    }
+    return "\n\n".join(part for section in sections.items() for part in section) + "\n"
 
 
 def known_items(count: int | None) -> str:
@@ -82,7 +87,7 @@ def known_items(count: int | None) -> str:
 
 def _metric(name, value):
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    numeric = all(isinstance(part, numbers.Real) and math.isfinite(part) for part in values)
+    numeric = all(map(FINITE.accepts, values))
     if not numeric or len(values) not in (1, 3) or not (len(values) == 1 or values[1] <= values[0] <= values[2]):
         raise ValueError(f"metric {name!r} must be a finite number, or (value, low, high) in order, got {value!r}")
     values = tuple(map(float, values))
@@ -103,11 +108,10 @@ def _purpose(settings):
 def _training(summary):
     if summary is None:
         return "Nothing was recorded when this policy was exported."
-    shown = {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else value
+    rows = [
+        f"| {name} | {', '.join(map(str, value)) if isinstance(value, list) else value} |"
         for name, value in summary.parameters.items()
-    }
-    rows = [f"| {name} | {value} |" for name, value in shown.items()]
+    ]
     table = ["", "| parameter | value |", "|---|---|", *rows] if rows else []
     return "\n".join([f"Trained on {summary.data.rstrip('.')}.", *table])
 
@@ -122,43 +126,11 @@ def _metrics(summary):
     return "\n".join(rows)
 
 
-def _exploration(exploration):
-    if exploration["name"] == "greedy":
-        return (
-            "None: the best score comes first, with propensity 1. A log of such decisions says nothing about what was "
-            "not shown."
-        )
-    if exploration["name"] == "plackett_luce":
-        return (
-            "Every slot is drawn from the items that are left, with probability proportional to "
-            f"exp(score / {exploration['value']:g}). Each answer carries the exact probability of each item in its "
-            "slot, given those above it."
-        )
-    rule = {
-        "epsilon_greedy": "has a uniformly random candidate with probability {value:g}, otherwise the best one",
-        "softmax": "is drawn with probability proportional to exp(score / {value:g})",
-        "inverse_gap": "is drawn by inverse-gap weighting with gamma {value:g}",
-    }[exploration["name"]].format(value=exploration["value"])
-    return (
-        f"The first slot {rule}. Each answer carries the exact probability of the item in that slot; the others "
-        "follow by score."
-    )
-
-
-def _limits(settings):
-    yield "It knows items as they were when its features were computed."
-    if settings["arms"] is not None:
-        yield "It cannot recommend any other than its fixed items."
-    yield "Scores are predicted rewards. They are not calibrated for anybody whom the training data does not represent."
-
-
 def _use(settings):
-    lines = ["from recbandits.serving.policy import load", "", "policy = load(directory)  # the directory of this file"]
-    if settings["scorer"] and settings["items"]:
-        lines.append("policy.recommend({column: value, ...}, k=3)")
-    served = (
-        "Any TensorFlow Serving can run `saved_model.pb`: its signature `serving_default` takes observations and gives "
-        "scores."
+    asked = "policy.recommend({column: value, ...}, k=3)\n" if settings["scorer"] and settings["items"] else ""
+    code = (
+        f"from recbandits.serving.policy import load\n\npolicy = load(directory)  # the directory of this file\n{asked}"
     )
-    code = "\n".join(lines)
-    return f"```python\n{code}\n```" + (f"\n\n{served}" if settings["scorer"] else "")
+    served = "its signature `serving_default` takes observations and gives scores."
+    more = f"\n\nAny TensorFlow Serving can run `saved_model.pb`: {served}" if settings["scorer"] else ""
+    return f"```python\n{code}```{more}"

@@ -29,7 +29,14 @@ class TrafficSplit:
 
     def __post_init__(self):
         for shares in (self.shares, *([] if self.previous is None else [self.previous])):
-            _check(shares)
+            if not isinstance(shares, dict) or not shares:
+                raise ValueError(f"shares must be a dict from version to percentage, got {shares!r:.100}")
+            for version, share in shares.items():
+                if not isinstance(version, str) or not version:
+                    raise ValueError(f"shares must name versions by text, got {version!r:.100}")
+                _check_share(version, share)
+            if sum(shares.values()) != 100:
+                raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
 
     @classmethod
     def of(cls, document: Any) -> "TrafficSplit":
@@ -39,14 +46,7 @@ class TrafficSplit:
         return cls(**document)
 
     def version(self, key: Any) -> str:
-        """Return the version that answers a user.
-
-        Args:
-          key: what is always the same for one user, such as the id; its `str` counts.
-
-        Returns:
-          one of the versions with a share, always the same one for the same shares.
-        """
+        """Return the version that answers a user, by a key such as the id, of which the `str` counts."""
         shares = {version: share for version, share in self.shares.items() if share}
         if len(shares) == 1:
             return next(iter(shares))
@@ -57,11 +57,7 @@ class TrafficSplit:
         return TrafficSplit(dict(shares), previous=self.shares)
 
     def rolled_back(self) -> "TrafficSplit":
-        """Return the shares before the last change, 0 for what was deployed since; a second roll back undoes it.
-
-        Raises:
-          ValueError: there was none.
-        """
+        """Return the shares before the last change, 0 for what was deployed since; a second roll back undoes it."""
         if self.previous is None:
             raise ValueError("there is no earlier release to return to")
         return self.then(dict.fromkeys(self.shares, 0) | self.previous)
@@ -69,32 +65,16 @@ class TrafficSplit:
     def with_version(self, version: str, share: int) -> "TrafficSplit":
         """Return the next release, in which a version has `share` percent and the others split the rest as before."""
         _check_share(version, share)
-        others = {other: old for other, old in self.shares.items() if other != version}
-        return self.then(_scaled(others, 100 - share) | {version: share})
+        return self.then(_scaled(_remove(self.shares, version), 100 - share) | {version: share})
 
     def without(self, version: str) -> "TrafficSplit":
-        """Return the next release without a version that has no traffic.
-
-        Raises:
-          ValueError: it is not deployed, or has traffic.
-        """
+        """Return the next release without a version that has no traffic."""
         if version not in self.shares:
             raise ValueError(f"version {version!r} is not deployed, there is {', '.join(self.shares)}")
         if self.shares[version]:
             raise ValueError(f"version {version!r} still has {self.shares[version]} % of the traffic: split it first")
         needed = self.previous is not None and self.previous.get(version, 0) > 0
         return TrafficSplit(_remove(self.shares, version), None if needed else _remove(self.previous, version))
-
-
-def _check(shares):
-    if not isinstance(shares, dict) or not shares:
-        raise ValueError(f"shares must be a dict from version to percentage, got {shares!r:.100}")
-    for version, share in shares.items():
-        if not isinstance(version, str) or not version:
-            raise ValueError(f"shares must name versions by text, got {version!r:.100}")
-        _check_share(version, share)
-    if sum(shares.values()) != 100:
-        raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
 
 
 def _check_share(version, share):
@@ -123,4 +103,4 @@ def _scaled(shares, total):
 
 
 def _remove(shares, version):
-    return None if shares is None else {other: share for other, share in shares.items() if other != version}
+    return shares and {other: share for other, share in shares.items() if other != version}

@@ -20,15 +20,10 @@ VARIABLE = "RECBANDITS_RELEASE"  # URI of a release that a server follows, inste
 
 
 class Served(NamedTuple):
-    """A release and its policies.
-
-    Attributes:
-      release: `TrafficSplit`
-      policies: dict from each version in its shares to a `ServedPolicy`.
-    """
+    """A release and its policies, by version."""
 
     release: TrafficSplit
-    policies: dict
+    policies: dict[str, ServedPolicy]
 
     @property
     def num_items(self) -> int:
@@ -36,20 +31,12 @@ class Served(NamedTuple):
         return max(0 if policy.candidates is None else len(policy.candidates) for policy in self.policies.values())
 
     def recommend(self, instance: Instance, defaults: Parameters) -> Recommendation:
-        """Answer an `Instance`.
-
-        Args:
-          instance: `schemas.Instance`
-          defaults: `schemas.Parameters`, for what it does not say.
-
-        Returns:
-          `Recommendation`, of the version that answers this user; for a request without a user any, by the shares.
-
-        Raises:
-          ValueError: the policy refuses; ids that it does not know are among the reasons.
-        """
+        """Answer an `Instance` by the version of its user, or by the shares; ValueError where the policy refuses."""
+        key = instance.user_id
+        if key is None:
+            key = uuid.uuid4().hex if instance.seed is None else f"seed {instance.seed}"
         try:
-            return self.policies[self.release.version(_key(instance))].recommend(
+            return self.policies[self.release.version(key)].recommend(
                 instance.context,
                 instance.candidates or defaults.candidates,
                 instance.k or defaults.k,
@@ -62,26 +49,12 @@ class Served(NamedTuple):
             raise ValueError(error.args[0]) from None
 
 
-def _key(instance):
-    """Return the key that decides the version: the user, and without one the seed or a random number."""
-    if instance.user_id is not None:
-        return instance.user_id
-    return uuid.uuid4().hex if instance.seed is None else f"seed {instance.seed}"
-
-
 def find(uri: str | Path | None) -> Served | None:
-    """Load what AIP_STORAGE_URI names.
+    """Load what AIP_STORAGE_URI names, a directory or gs://...; ValueError for what is missing, damaged or another one.
 
-    Args:
-      uri: a directory, or gs://..., that holds either an exported policy, which then answers all users, or a release:
-        `release.json` and `policies/<version>/` for every version in it. None, an empty directory, and policies
-        without a release, are nothing yet.
-
-    Returns:
-      `Served`, or None where there is nothing to serve yet.
-
-    Raises:
-      ValueError: the directory is missing or another one, a policy is damaged or missing, the release is none.
+    It holds either an exported policy, which then answers all users, or a release: `release.json` and
+    `policies/<version>/` for every version in it. No URI, an empty directory, and policies without a release, are
+    nothing to be served yet: None.
     """
     if not uri:
         return None
@@ -97,11 +70,7 @@ def find(uri: str | Path | None) -> Served | None:
 
 
 def read(uri: str | Path) -> TrafficSplit | None:
-    """Read the `TrafficSplit` of a directory, or of a gs:// URI; None where it has no release.
-
-    Raises:
-      ValueError: it is not JSON, or no release.
-    """
+    """Read the release of a directory or a gs:// URI; None where it has none, ValueError for something else."""
     if (content := read_bytes(f"{uri}/{FILE}")) is None:
         return None
     try:
@@ -111,19 +80,7 @@ def read(uri: str | Path) -> TrafficSplit | None:
 
 
 def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPolicy]) -> Served:
-    """Complete a release with its policies.
-
-    Args:
-      uri: of the directory with `policies/`.
-      release: `TrafficSplit`
-      loaded: dict from version to `ServedPolicy`, of those that need not be loaded again.
-
-    Returns:
-      `Served`
-
-    Raises:
-      ValueError: a version is not there, is damaged, or is another one.
-    """
+    """Complete a release with its policies below a URI, but for those that are loaded; ValueError for a wrong one."""
     return Served(release, {version: loaded.get(version) or _load(uri, version) for version in release.shares})
 
 
@@ -140,37 +97,17 @@ def _load(uri, version):
 
 
 class Answered(NamedTuple):
-    """Result of a batch prediction.
+    """Result of a batch prediction: two files of JSON lines, each with the number of its lines."""
 
-    Attributes:
-      predictions: `pathlib.Path` of the answers, each {"instance": ..., "prediction": ...}, in the order of the lines.
-      answered: number of them.
-      refusals: `pathlib.Path` of the refused lines, each {"line": number from 1, "error": sentence}.
-      refused: number of them.
-    """
-
-    predictions: Path
+    predictions: Path  # of the answers, each {"instance": ..., "prediction": ...}, in the order of the lines
     answered: int
-    refusals: Path
+    refusals: Path  # of the refused lines, each {"line": number from 1, "error": sentence}
     refused: int
 
 
 def batch_predict(policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
-    """Answer every line of a file, each an `Instance`, by an exported policy; see `answer_lines`.
-
-    Args:
-      policy: directory of an exported policy.
-      source: file of JSON lines.
-      destination: file for the answers.
-
-    Returns:
-      `Answered`
-
-    Raises:
-      ValueError: there is no policy.
-    """
-    served = find(policy)
-    if served is None:
+    """Answer every line of a file, each an `Instance`, by the policy in a directory; see `answer_lines`."""
+    if (served := find(policy)) is None:
         raise ValueError(f"there is no policy in {policy}")
 
     def answer(line):
@@ -180,21 +117,11 @@ def batch_predict(policy: str | Path, source: str | Path, destination: str | Pat
 
 
 def answer_lines(source: str | Path, destination: str | Path, answer: Callable[[bytes], dict]) -> Answered:
-    """Answer every line of a file; the lines that are refused go to a file of their own.
+    """Answer every line of JSON in a file but empty ones, by a function that raises ValueError to refuse a line.
 
-    Args:
-      source: file of JSON lines; empty ones are ignored.
-      destination: file for the answers, replaced when it is complete, and beside it one with the suffix `.errors`.
-      answer: function from a line, bytes, to the prediction as a dict; it raises ValueError to refuse.
-
-    Returns:
-      `Answered`
-
-    Raises:
-      OSError: a file cannot be read or written.
+    The answers are in `destination`, replaced when it is complete, and refusals beside it in one with `.errors`.
     """
-    good, bad = Path(destination), Path(f"{destination}.errors")
-    counts = [0, 0]
+    good, bad, answered, refused = Path(destination), Path(f"{destination}.errors"), 0, 0
     with (
         checks.replacing(good) as good_draft,
         checks.replacing(bad) as bad_draft,
@@ -209,8 +136,8 @@ def answer_lines(source: str | Path, destination: str | Path, answer: Callable[[
                 prediction = answer(line)
             except ValueError as error:
                 errors.write(json.dumps({"line": number, "error": str(error)}) + "\n")
-                counts[1] += 1
+                refused += 1
                 continue
             answers.write(json.dumps({"instance": json.loads(line), "prediction": prediction}) + "\n")
-            counts[0] += 1
-    return Answered(good, counts[0], bad, counts[1])
+            answered += 1
+    return Answered(good, answered, bad, refused)

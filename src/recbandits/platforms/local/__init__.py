@@ -8,31 +8,45 @@ import os
 import shutil
 from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from recbandits.config import Config
 from recbandits.platforms.protocol import Outcome, PlatformError
-
-if TYPE_CHECKING:
-    from recbandits.platforms.local.endpoints import LocalEndpoints
-    from recbandits.platforms.local.experiments import LocalExperiments
-    from recbandits.platforms.local.functions import LocalFunctions
-    from recbandits.platforms.local.images import LocalImages
-    from recbandits.platforms.local.jobs import LocalJobs
-    from recbandits.platforms.local.messages import LocalMessages
-    from recbandits.platforms.local.pipelines import LocalPipelines
-    from recbandits.platforms.local.warehouse import LocalWarehouse
 
 DIRECTORIES = ("data", "runs", "policies", "metrics")  # of every project; the others are made when they are needed
 MARK = ".recbandits"
 _PARTS = (*DIRECTORIES, "warehouse", "messages", "functions", "endpoints", "pipelines")  # what is used before its user
 
 
+def _service(module, name, directory=None, arguments=lambda platform: [platform.config]):
+    """Return a property that makes a class of a module of this package, and its directory, when it is first read."""
+
+    def make(platform):
+        if directory:
+            platform._make(directory)
+        return getattr(import_module(f"{__name__}.{module}"), name)(*arguments(platform))
+
+    return cached_property(make)
+
+
 class LocalPlatform:
-    """Directories for data, runs (jobs, checkpoints, TensorBoard logs), policies and metrics; SQLite files."""
+    """Directories for data, runs (jobs, checkpoints, TensorBoard logs), policies and metrics; SQLite files.
+
+    Its services are those of `Platform`, and `images`: container images, built by Docker, Podman or Buildah.
+    """
 
     name = "local"
+    jobs = _service("jobs", "LocalJobs")
+    experiments = _service("experiments", "LocalExperiments")
+    pipelines = _service("pipelines", "LocalPipelines", "pipelines")
+    endpoints = _service("endpoints", "LocalEndpoints", "endpoints")
+    messages = _service("messages", "LocalMessages", "messages")
+    functions = _service("functions", "LocalFunctions", "functions", lambda self: [self.config, self.messages])
+    warehouse = _service(
+        "warehouse", "LocalWarehouse", "warehouse", lambda self: [self._path("warehouse/warehouse.sqlite")]
+    )
+    images = _service("images", "LocalImages")
 
     def __init__(self, config: Config):
         if os.name == "nt":
@@ -45,76 +59,18 @@ class LocalPlatform:
 
     def clean_up(self, dry_run: bool = True) -> list[Outcome]:
         """End what runs in the directories that bear our mark, and remove them; see `Platform.clean_up`."""
+        from recbandits.platforms.local.units import units_below
+
         names = [name for name in reversed(_PARTS) if (self._path(name) / MARK).is_file()]
         for name in () if dry_run else names:
             with _one_sentence(name, "removed"):
-                _stop_all(self._path(name))
+                for unit in units_below(self._path(name)):
+                    unit.stop()
                 shutil.rmtree(self._path(name))
         return [Outcome("directory", name, "would be removed" if dry_run else "removed") for name in names]
 
-    @cached_property
-    def jobs(self) -> "LocalJobs":
-        """`platforms.jobs.Jobs`: processes of this machine."""
-        from recbandits.platforms.local.jobs import LocalJobs
-
-        return LocalJobs(self.config)
-
-    @cached_property
-    def experiments(self) -> "LocalExperiments":
-        """`platforms.experiments.Experiments`: a SQLite file."""
-        from recbandits.platforms.local.experiments import LocalExperiments
-
-        return LocalExperiments(self.config)
-
-    @cached_property
-    def endpoints(self) -> "LocalEndpoints":
-        """`platforms.endpoints.Endpoints`: the prediction server on a UNIX socket."""
-        from recbandits.platforms.local.endpoints import LocalEndpoints
-
-        self._make("endpoints")
-        return LocalEndpoints(self.config)
-
-    @cached_property
-    def images(self) -> "LocalImages":
-        """Container images, built by Docker."""
-        from recbandits.platforms.local.images import LocalImages
-
-        return LocalImages(self.config)
-
-    @cached_property
-    def pipelines(self) -> "LocalPipelines":
-        """`platforms.pipelines.Pipelines`: KFP's local runner."""
-        from recbandits.platforms.local.pipelines import LocalPipelines
-
-        self._make("pipelines")
-        return LocalPipelines(self.config)
-
-    @cached_property
-    def messages(self) -> "LocalMessages":
-        """`platforms.messages.Messages`: an SQLite file."""
-        from recbandits.platforms.local.messages import LocalMessages
-
-        self._make("messages")
-        return LocalMessages(self.config)
-
-    @cached_property
-    def functions(self) -> "LocalFunctions":
-        """`platforms.functions.Functions`: a process for each, which reads the messages of its topic."""
-        from recbandits.platforms.local.functions import LocalFunctions
-
-        self._make("functions")
-        return LocalFunctions(self.config, self.messages)
-
-    @cached_property
-    def warehouse(self) -> "LocalWarehouse":
-        """`platforms.warehouse.Warehouse`: records in SQLite, BigQuery's SQL on DuckDB."""
-        from recbandits.platforms.local.warehouse import LocalWarehouse
-
-        self._make("warehouse")
-        return LocalWarehouse(self.config.artifacts_dir / "warehouse" / "warehouse.sqlite")
-
     def share(self, directory: Path) -> str:
-        """The directory itself, as text: steps on this machine find it where it is."""
+        """Return the directory itself, as text: steps on this machine find it where it is."""
         return str(directory)
 
     def _make(self, name):
@@ -129,14 +85,6 @@ class LocalPlatform:
 
     def _path(self, name):
         return self.config.artifacts_dir / name
-
-
-def _stop_all(path):
-    """End the servers, runs and jobs whose directories are below a path."""
-    from recbandits.platforms.local.units import units_below
-
-    for unit in units_below(path):
-        unit.stop()
 
 
 @contextmanager

@@ -1,9 +1,7 @@
-"""Endpoints on this machine: the prediction server on a UNIX socket, with everything it serves in one directory.
+"""Endpoints on this machine: the prediction server on a UNIX socket, which no web page and no other user can reach.
 
-The directory of an endpoint is that of its `Unit` and has `storage` (what AIP_STORAGE_URI names: `release.json` and
-`policies/<version>`) and the socket, which no web page and no other user can reach. A process that changes an endpoint
-holds the lock in `<name>.turn` beside the directory meanwhile, so that others wait for the change, or for the server to
-start.
+The directory of an endpoint is that of its `Unit`, with the socket and `storage`, which AIP_STORAGE_URI names. Others
+wait for a process that changes an endpoint or starts its server: it holds the lock in `<name>.turn` beside it.
 """
 
 import contextlib
@@ -28,11 +26,9 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.metrics import read_metrics
 from recbandits.serving.policy import load
+from recbandits.serving.sinks import SINK_VARIABLE, TOPIC_VARIABLE
 
 _ANSWER = 60  # seconds until a server must answer a request
-_JSON = {"content-type": "application/json"}
-_TOPIC = "RECBANDITS_EVENT_TOPIC"  # where the server logs what it decides
-_SINK = {"RECBANDITS_EVENT_SINK": "recbandits.platforms.local.messages:open_sink"}  # what opens the topic there
 _TOKEN = "RECBANDITS_ADMIN_TOKEN"  # for the routes that change the release
 _TURN = 300.0  # seconds to wait for others who change the endpoint
 _END = 20.0  # seconds that a server gets to deliver its log
@@ -66,19 +62,15 @@ class LocalEndpoints:
         self._config = config
 
     def create(self, name: str | None = None, topic: str | None = None, sticky: bool = True) -> "LocalEndpoint":
-        """Start a server, or find the one that runs.
+        """Start a server, or find the one that runs; see `Endpoints.create`.
 
         Args:
-          name: of the endpoint; None is the name in the configuration.
+          name: as there; one that Vertex AI would refuse is a ValueError.
           topic: "projects/<project>/topics/<topic>" of `LocalMessages`, where decisions are logged before they are
             answered; a server that logs elsewhere is started anew. None for the topic that the endpoint had, if any.
           sticky: here a user always gets the same version.
 
-        Returns:
-          `LocalEndpoint`, alive; ready if a policy was deployed there before.
-
         Raises:
-          ValueError: a name that Vertex AI would refuse.
           PlatformError: the server did not start; the sentence ends with what it wrote last.
         """
         endpoint = self._endpoint(name)
@@ -95,13 +87,7 @@ class LocalEndpoints:
 
 
 class LocalEndpoint(Endpoint):
-    """See `platforms.endpoints.Endpoint`.
-
-    Attributes:
-      name: of the endpoint.
-      directory: `pathlib.Path` of all that it has.
-      unit: `Unit` of the server.
-    """
+    """See `platforms.endpoints.Endpoint`; all its files are in `directory`, and `unit` is that of the server."""
 
     def __init__(self, name: str, directory: Path):
         self.name, self.directory = name, directory
@@ -112,35 +98,35 @@ class LocalEndpoint(Endpoint):
     def start(self, topic: str | None = None) -> None:
         """Start the server unless it runs; see `LocalEndpoints.create`."""
         private(private(self.directory) / "storage")
-        previous = self._variables.get(_TOPIC)
-        topic = topic or previous or ""
-        if topic != previous:
+        previous = self._variables
+        topic = topic or previous.get(TOPIC_VARIABLE) or ""
+        if topic != previous.get(TOPIC_VARIABLE):
             self.unit.stop(_END)
         variables = {
-            _TOKEN: self._token or secrets.token_hex(16),
+            _TOKEN: previous.get(_TOKEN) or secrets.token_hex(16),
             "AIP_HEALTH_ROUTE": "/health",
             "AIP_PREDICT_ROUTE": "/predict",
             "AIP_STORAGE_URI": str(self._storage),
             "RECBANDITS_ARTIFACTS": str(self.directory.absolute().parents[1]),
-            _TOPIC: topic,
-        } | _SINK
+            TOPIC_VARIABLE: topic,
+            SINK_VARIABLE: "recbandits.platforms.local.messages:open_sink",
+        }
         command = [sys.executable, "-m", "recbandits.serving.server", "--uds", str(_socket_path(self.directory))]
         self.unit.start(command, variables, restart=True)
         self.unit.wait_ready(lambda: self.health()["alive"])
 
     @in_context
     def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
-        """See `Endpoint.deploy`.
-
-        Raises:
-          ValueError: no exported policy, or a percentage that is none.
-          PlatformError: the server refused; what it served before goes on.
-        """
+        """See `Endpoint.deploy`; where the server refuses, what it served before goes on."""
         version, (present, state) = load(policy).version, self._read()
         release = with_version(present, version, traffic_percentage)
         copy = self._storage / versions.POLICIES / version
         new = not copy.exists()
-        if new or not _is_copy(copy, version):
+        try:
+            intact = load(copy).version == version
+        except ValueError:  # there is none, or it is damaged
+            intact = False
+        if not intact:
             with checks.replacing(copy) as draft:
                 shutil.copytree(policy, draft)
         try:
@@ -152,11 +138,7 @@ class LocalEndpoint(Endpoint):
         return version
 
     def predict(self, instances: list[dict], parameters: dict | None = None) -> list[dict]:
-        """See `Endpoint.predict`.
-
-        Raises:
-          PlatformError: they were refused, in the server's words.
-        """
+        """See `Endpoint.predict`; a PlatformError has the words by which the server refuses."""
         body = {"instances": instances} | ({} if parameters is None else {"parameters": parameters})
         return self._ask("POST", "/predict", body)["predictions"]
 
@@ -184,7 +166,7 @@ class LocalEndpoint(Endpoint):
         return self.unit.log()
 
     def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> versions.Answered:
-        """See `Endpoint.batch_predict`; in this process, without the server. Returns `serving.versions.Answered`."""
+        """See `Endpoint.batch_predict`; in this process, without the server."""
         return versions.batch_predict(policy, source, destination)
 
     @in_context
@@ -206,7 +188,7 @@ class LocalEndpoint(Endpoint):
             yield
 
     def _read(self):
-        return (versions.read(self._storage) if (self._storage / versions.FILE).exists() else None), None
+        return versions.read(self._storage), None
 
     def _write(self, release, _):
         """Have the server take a release, then write it down for its next start."""
@@ -228,10 +210,6 @@ class LocalEndpoint(Endpoint):
         return json.loads(answer)
 
     @property
-    def _token(self):
-        return self._variables.get(_TOKEN)
-
-    @property
     def _variables(self):
         return self.unit.run.get("variables", {})
 
@@ -240,7 +218,8 @@ class LocalEndpoint(Endpoint):
         if address is None:
             raise PlatformError(f"endpoint {self.name} does not exist, or not any more")
         if headers is None:
-            headers = _JSON | {"authorization": f"Bearer {self._token}"}
+            token = self._variables.get(_TOKEN)
+            headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
         with contextlib.closing(SocketConnection(address, _ANSWER)) as connection:
             try:
                 connection.request(method, path, body, headers)
@@ -248,14 +227,6 @@ class LocalEndpoint(Endpoint):
                 return answer.status, answer.read()
             except (OSError, HTTPException) as error:
                 raise PlatformError(f"endpoint {self.name} cannot be reached: {error}") from error
-
-
-def _is_copy(directory, version):
-    """Whether a directory holds the policy of a version, undamaged."""
-    try:
-        return load(directory).version == version
-    except ValueError:
-        return False
 
 
 def _socket_path(directory):

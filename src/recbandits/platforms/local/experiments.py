@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.platforms.local.sqlite import Database
 from recbandits.platforms.protocol import PlatformError
@@ -13,7 +14,6 @@ from recbandits.platforms.protocol import PlatformError
 if TYPE_CHECKING:
     import pandas as pd
 
-_NAME = r"[a-z0-9][a-z0-9-]{0,127}"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (
   experiment TEXT, run TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (experiment, run, name)
@@ -23,11 +23,7 @@ _COLUMNS = ("state", "param.", "metric.", "artefact.")  # prefixes of names, in 
 
 
 class LocalExperiments:
-    """Runs in `runs/experiments` of the artifacts directory; see `platforms.experiments.Experiments`.
-
-    Args:
-      config: Config
-    """
+    """Runs in `runs/experiments` of the artifacts directory; see `platforms.protocol.Experiments`."""
 
     def __init__(self, config: Config):
         self._database = Database(config.artifacts_dir / "runs" / "experiments" / "experiments.sqlite", _SCHEMA)
@@ -54,7 +50,7 @@ class LocalExperiments:
 
 
 class LocalRun:
-    """One run; see `platforms.experiments.Run`. It succeeded if its `with` block ends without an error."""
+    """One run; see `platforms.protocol.Run`. It succeeded if its `with` block ends without an error."""
 
     def __init__(self, database: Database, experiment: str, run: str):
         self._database, self._key = database, (experiment, run)
@@ -88,14 +84,13 @@ def _plain(prefix, kind, values, types, expected):
     """Return facts of Python's own types by name."""
     facts = {}
     for name, value in values.items():
-        if not isinstance(value, types):
-            raise ValueError(f"{kind} {name!r} must be {expected}, got {value!r}")
+        require(isinstance(value, types), f"{kind} {name!r}", expected, value)
         whole = isinstance(value, Integral) and not isinstance(value, bool)
         facts[prefix + name] = value if isinstance(value, str) else int(value) if whole else float(value)
     return facts
 
 
 def _checked(name):
-    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
-        raise ValueError(f"name must be 1 to 128 lower-case letters, digits and hyphens, no hyphen first, got {name!r}")
+    allowed = isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,127}", name)
+    require(bool(allowed), "name", "1 to 128 lower-case letters, digits and hyphens, no hyphen first", name)
     return name

@@ -28,14 +28,9 @@ def private(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
-    """Hold the lock of a directory.
+    """Hold the lock of a directory: yield its descriptor, which other processes may be given.
 
-    Args:
-      directory: that exists.
-      patience: seconds to wait for others.
-
-    Yields:
-      The file descriptor, which other processes may be given; None where another process still holds the lock.
+    Where another process still holds it after so many seconds, None is yielded.
     """
     lock, deadline = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + patience
     try:
@@ -49,13 +44,10 @@ def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
 def is_held(directory: Path) -> bool:
     """Return whether a process holds the lock of a directory."""
     try:
-        lock = os.open(directory / LOCK_FILE, os.O_RDONLY)
+        with open(directory / LOCK_FILE) as lock:
+            return not _take(lock.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
-    try:
-        return not _take(lock, fcntl.LOCK_SH)
-    finally:
-        os.close(lock)
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -74,22 +66,13 @@ def read_json(file: Path) -> Any:
 
 
 def require_local(directory: Path, shared_memory: Path = _SHARED_MEMORY) -> None:
-    """Check that locks and shared memory work where processes are to run.
-
-    Args:
-      directory: absolute, exists.
-      shared_memory: folder of the system's shared memory, if it has one.
-
-    Raises:
-      PlatformError: the directory is on a network share, or the shared memory is too small.
-    """
+    """Raise a PlatformError if a directory, absolute, is on a network share, or the shared memory is too small."""
     import psutil  # a function in the cloud, which reads JSON by this module, has none
 
     mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
     mounts = {folder: kind for folder, kind in mounts.items() if folder in (directory, *directory.parents)}
     kind = mounts[max(mounts, key=lambda folder: len(folder.parts))] if mounts else ""
-    windows_share = kind == "9p" and "microsoft" in platform.release().lower()
-    if kind in _REMOTE or windows_share:
+    if kind in _REMOTE or (kind == "9p" and "microsoft" in platform.release().lower()):  # a share of Windows
         raise PlatformError(f"artifacts must be on a disk of this machine, got {directory} on a share ({kind})")
     if shared_memory.is_dir() and (size := psutil.disk_usage(str(shared_memory)).total) < _LEAST:
         raise PlatformError(f"{shared_memory} must have at least {_LEAST} bytes, got {size}: give the container more")

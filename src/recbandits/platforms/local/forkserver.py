@@ -5,9 +5,9 @@ them changes, another forkserver replaces it: TensorFlow and OpenBLAS read varia
 with the process that uses it, or when it has been idle; the jobs go on. The imports start no thread but those of
 OpenBLAS and jemalloc, which support forks.
 
-A forkserver forks the runner of a unit, and the runner forks the command, both with the unit's lock. Every process of a
-unit is found by a name in the environment that it was executed with, and a forked process shows that of its forkserver.
-So the runner overwrites the name in its memory, where the system reads it; what it forks has a copy of that memory.
+A forkserver forks the runner of a unit, and the runner forks the command, both with the unit's lock. A forked process
+shows the system the environment of its forkserver. So the runner overwrites the name of its start in its memory, where
+the system reads it; what it forks has a copy of that memory.
 
 `python -m recbandits.platforms.local.forkserver SOCKET MODULE...` is a forkserver, which imports the modules.
 """
@@ -28,6 +28,7 @@ import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -43,45 +44,30 @@ _IDLE = 600.0  # seconds without a request after which a forkserver ends
 _LOCK = threading.Lock()
 
 
+def spawn(command: Sequence[str], environment: dict[str, str], output: Any, descriptor: int) -> None:
+    """Start a process in a session of its own, which inherits a descriptor."""
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+    process = subprocess.Popen(command, env=environment, pass_fds=[descriptor], start_new_session=True, **streams)
+    threading.Thread(target=process.wait, daemon=True).start()  # so that it leaves no zombie
+
+
 class Forkserver:
-    """A connection to a forkserver, which ends when the connection is garbage.
-
-    Args:
-      environment: dict of its variables.
-
-    Attributes:
-      ready: whether it has imported the modules.
-    """
+    """A connection to a forkserver, which ends with the connection; it is `ready` if it has imported the modules."""
 
     def __init__(self, environment: dict[str, str]):
         self._connection, end = socket.socketpair()
         with end:
-            process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(end.fileno()), *MODULES],
-                env=environment | {VARIABLE: _NO_NAME},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[end.fileno()],
-                start_new_session=True,
-            )
-        threading.Thread(target=process.wait, daemon=True).start()  # so that it leaves no zombie
+            command = [sys.executable, "-m", __name__, str(end.fileno()), *MODULES]
+            spawn(command, environment | {VARIABLE: _NO_NAME}, subprocess.DEVNULL, end.fileno())
         self.ready = self._connection.recv(1) != b""
 
     def __del__(self):
         self._connection.close()
 
     def fork(self, directory: Path, environment: dict[str, str], lock: int, log: int) -> bool:
-        """Fork the runner of a unit.
+        """Fork the runner of the unit in a directory, given the descriptors of its lock and log.
 
-        Args:
-          directory: of the unit.
-          environment: of the start.
-          lock: descriptor of the unit's lock.
-          log: descriptor of its log.
-
-        Returns:
-          Whether the runner has started. If not, the forkserver has ended, and no process has the lock from here.
+        Return whether it has started. If not, the forkserver has ended, and no process has the lock from here.
         """
         variables = {name: value for name, value in environment.items() if name.startswith(_PER_JOB)}
         connection, other = socket.socketpair()
@@ -140,7 +126,7 @@ def main(connection: socket.socket, modules: Sequence[str]) -> None:
 
 def _run(reply, lock, log):
     """Become the runner of a unit."""
-    from recbandits.platforms.local import runner, units
+    from recbandits.platforms.local.units import units_below
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -152,7 +138,7 @@ def _run(reply, lock, log):
             os.dup2(log, stream.fileno())
         os.close(log)
         starter.send(b"r")
-    runner.run(next(units.units_below(directory)), lock, _fork_command)
+    next(units_below(directory)).execute(lock, _fork_command)
 
 
 def _show_name(name):

@@ -1,14 +1,11 @@
 """Functions on this machine: a process each, which calls the code that Cloud Functions would run.
 
-`main.py` is loaded as functions-framework loads it, and called with the CloudEvent that Eventarc would send. A message
-is acknowledged when the function returns, and comes again when it raises.
-
-`python -m recbandits.platforms.local.functions DIRECTORY SUBSCRIPTION` is that process; the directory has
-`function.json`.
+`main.py` is called with the CloudEvent that Eventarc would send. A message is acknowledged when the function returns,
+and comes again when it raises. `python -m recbandits.platforms.local.functions DIRECTORY SUBSCRIPTION` is that process;
+the directory has `function.json`.
 """
 
 import base64
-import importlib.util
 import os
 import shutil
 import signal
@@ -17,8 +14,9 @@ import threading
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recbandits.config import SETTINGS, Config
 from recbandits.platforms.functions import EVENT, Function
@@ -37,25 +35,13 @@ _PAUSE = 1.0  # seconds until messages that cannot be read are looked at again
 
 
 class LocalFunctions:
-    """See `platforms.functions.Functions`; on this machine every function has a topic.
-
-    Args:
-      config: Config
-      messages: `LocalMessages` of the topics.
-    """
+    """See `platforms.functions.Functions`; on this machine every function has a topic of some `LocalMessages`."""
 
     def __init__(self, config: Config, messages: LocalMessages):
         self._config, self._messages = config, messages
 
     def deploy(self, function: Function) -> None:
-        """See `Functions.deploy`; messages that come meanwhile wait.
-
-        Args:
-          function: `Function`; its process finds the configuration of this platform.
-
-        Raises:
-          PlatformError: it has no topic, or did not start; the sentence ends with what it wrote last.
-        """
+        """See `Functions.deploy`; messages that come meanwhile wait, and its process finds this configuration."""
         if function.topic is None:
             raise PlatformError(
                 f"function {function.name}: topic must be a topic's name on this machine, which serves nothing by "
@@ -67,11 +53,7 @@ class LocalFunctions:
         self.ensure(function.name)
 
     def ensure(self, name: str) -> None:
-        """Start a function that was deployed unless it runs.
-
-        Raises:
-          PlatformError: there is no such function, or it does not start.
-        """
+        """Start a function that was deployed unless it runs; PlatformError if there is none, or it does not start."""
         function, unit = self._deployed(name), self.unit(name)
         dead = self._messages.topic(f"{self._short(function.topic)}-dead")
         self._messages.subscription(f"{self._short(function.topic)}-dead", dead)
@@ -126,13 +108,7 @@ class LocalFunctions:
 
 
 def event(message: Message, topic: str, subscription: str) -> "CloudEvent":
-    """Return the CloudEvent by which Eventarc delivers a `Message`.
-
-    Args:
-      message: `Message`
-      topic: "projects/<project>/topics/<topic>".
-      subscription: "projects/<project>/subscriptions/<subscription>".
-    """
+    """Return the CloudEvent by which Eventarc delivers a message, given the full names of topic and subscription."""
     from cloudevents.http import CloudEvent
 
     when = datetime.fromtimestamp(message.time, UTC).isoformat().replace("+00:00", "Z")
@@ -148,60 +124,38 @@ def event(message: Message, topic: str, subscription: str) -> "CloudEvent":
 
 
 def call(target: Callable, messages: LocalMessages, topic: str, subscription: str, stop: threading.Event) -> None:
-    """Call a function with message after message.
+    """Call a function with the CloudEvent of message after message, as the only reader of a subscription, until `stop`.
 
     The first messages after a start are taken one at a time: one that kills the process is the only one whose attempts
     count, and is a dead letter after ten.
-
-    Args:
-      target: function of a CloudEvent.
-      messages: `LocalMessages`
-      topic: full name of the topic.
-      subscription: full name of the subscription, which has no other reader.
-      stop: `threading.Event`, which ends it.
     """
     calls = 0
     while not stop.is_set():
         try:
-            calls += _call_once(target, messages, topic, subscription, 1 if calls < _BATCH else _BATCH, stop)
+            batch, done, failed = messages.take(subscription, 1 if calls < _BATCH else _BATCH), [], []
+            for message in batch:
+                try:
+                    target(event(message, topic, subscription))
+                    done.append(message.number)
+                except Exception:  # of any kind: the message is delivered again
+                    traceback.print_exc()
+                    failed.append(message)
+            if batch:
+                messages.settle(subscription, done, failed)
+            calls += len(batch)
+            stop.wait(0 if batch else _POLL)
         except PlatformError:  # the disk is full, say: what was taken comes again
             traceback.print_exc()
             stop.wait(_PAUSE)
 
 
-def _call_once(target, messages, topic, subscription, limit, stop):
-    """Call a function with the messages that are due; their number."""
-    batch, done, failed = messages.take(subscription, limit), [], []
-    for message in batch:
-        try:
-            target(event(message, topic, subscription))
-            done.append(message.number)
-        except Exception:  # of any kind: the message is delivered again
-            traceback.print_exc()
-            failed.append(message)
-    if batch:
-        messages.settle(subscription, done, failed)
-    else:
-        stop.wait(_POLL)
-    return len(batch)
-
-
-def load(source: Path, target: str) -> Callable:
-    """Load a function of `main.py` in a directory, from which that may import."""
-    sys.path.insert(0, str(source))
-    spec: Any = importlib.util.spec_from_file_location("main", source / "main.py")  # None for other suffixes alone
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["main"] = module
-    spec.loader.exec_module(module)
-    return getattr(module, target)
-
-
 def main(directory: Path, subscription: str) -> None:
-    """Call the function of a directory until SIGTERM."""
+    """Call the function of a directory until SIGTERM; its `main.py` may import from its own directory."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     function = Function(**read_json(directory / "function.json"))
-    target = load(function.source, function.target)
+    sys.path.insert(0, str(function.source))
+    target = getattr(import_module("main"), function.target)
     write_json(directory / "loaded.json", os.environ[VARIABLE])
     call(target, LocalMessages(Config.load()), function.topic or "", subscription, stop)
 

@@ -26,16 +26,7 @@ class LocalImages:
         return f"{self._config.prefix}/{name}:{self._config.version}"
 
     def command(self, name: str, engine: str = "docker", base: str | None = None) -> list[str]:
-        """Return the command that builds an image, to be run at the root of the repository, as a list of words.
-
-        Args:
-          name: such as "train".
-          engine: one of `ENGINES`.
-          base: image to begin with; None for the one in the Dockerfile.
-
-        Raises:
-          PlatformError: there is no such image, or no checkout.
-        """
+        """Return the command that builds an image at the root of the checkout; `base` replaces its first image."""
         check_image(name, checkout())
         options = build_options(name, self.uri(name), self._config)
         if base:
@@ -47,18 +38,7 @@ class LocalImages:
         return [engine, "build", *options]
 
     def build(self, name: str, base: str | None = None) -> str:
-        """Build an image with the first engine that works; what it prints goes to standard error.
-
-        Args:
-          name: such as "train".
-          base: image to begin with; None for the one in the Dockerfile.
-
-        Returns:
-          Its URI on this machine.
-
-        Raises:
-          PlatformError: there is no such image, no engine, or a step failed.
-        """
+        """Build an image by the first engine that works, which prints to standard error, and return the image's URI."""
         root = checkout()
         check_image(name, root)
         if (engine := find_engine()) is None:

@@ -27,12 +27,7 @@ _FILES = {"job": "run.json", "study": STUDY_FILE}
 
 
 class LocalJobs:
-    """See `platforms.jobs.Jobs`; machine, accelerators, spot and image are not read here.
-
-    Args:
-      config: Config
-      module: that a job runs with its arguments.
-    """
+    """See `platforms.jobs.Jobs`; machine, accelerators, spot and image are not read here. Jobs run `module`."""
 
     def __init__(self, config: Config, module: str = "recbandits.training.task"):
         self._root, self._module = config.artifacts_dir / "runs" / "jobs", module
@@ -42,17 +37,6 @@ class LocalJobs:
 
         A job that failed, was stopped or vanished resumes from its checkpoints. One that has succeeded is not run
         again, and one that runs is waited for. The first job of a process waits until its `forkserver` is ready.
-
-        Args:
-          job: Job of one replica.
-          wait: whether to wait for its end.
-
-        Returns:
-          Record
-
-        Raises:
-          PlatformError: several replicas; the name is that of a study or of a job with other arguments; or the disk is
-            full.
         """
         if job.replicas > 1:
             raise PlatformError(f"job {job.name}: replicas must be 1 on this machine, got {job.replicas}")
@@ -73,19 +57,10 @@ class LocalJobs:
         """See `Jobs.record`; arguments and metrics are those in the job's own `record.json`, once it has written it."""
         unit = self._existing(name, "job")
         status = unit.status()
-        own = read_json(unit.directory / "record.json") or {}
-        model = unit.directory / "model"
-        return Record(
-            name=name,
-            state="failed" if status.state == "interrupted" else status.state,
-            arguments=tuple(own.get("arguments", unit.run["request"])),
-            model=str(model) if model.is_dir() else "",
-            metrics=measured(own),
-            started=status.started,
-            ended=status.ended,
-            error=status.error,
-            own=own,
-        )
+        own, model = read_json(unit.directory / "record.json") or {}, unit.directory / "model"
+        state = "failed" if status.state == "interrupted" else status.state
+        arguments, model_uri = tuple(own.get("arguments", unit.run["request"])), str(model) if model.is_dir() else ""
+        return Record(name, state, arguments, model_uri, measured(own), status.started, status.ended, status.error, own)
 
     def list(self) -> builtins.list[str]:
         """Return the names of all jobs and studies, in order."""
@@ -98,38 +73,30 @@ class LocalJobs:
     def stop(self, name: str) -> None:
         """See `Jobs.stop`; a study resumes the trials that were stopped when it is tuned again."""
         unit = self._existing(name, "job", "study")
-        if (unit.directory / STUDY_FILE).exists():
-            self._study(name).stop()
-        else:
-            unit.stop()
+        (self._study(unit) if (unit.directory / STUDY_FILE).exists() else unit).stop()
 
     def tune(self, study: Study) -> builtins.list[Trial]:
-        """Run what is missing of a study; see `LocalStudy.tune`.
-
-        Raises:
-          PlatformError: the name is taken by a job or by another study; three trials in a row failed.
-        """
-        if self.unit(study.job.name).run:
+        """Run what is missing of a study; see `LocalStudy.tune`."""
+        unit = self.unit(study.job.name)
+        if unit.run:
             raise PlatformError(f"{study.job.name} is a job: give the study a name of its own")
-        return self._study(study.job.name).tune(study)
+        return self._study(unit).tune(study)
 
     def trials(self, name: str) -> builtins.list[Trial]:
         """See `Jobs.trials`."""
-        self._existing(name, "study")
-        return self._study(name).trials()
+        return self._study(self._existing(name, "study")).trials()
 
     def best(self, name: str) -> Trial:
         """See `Jobs.best`."""
-        self._existing(name, "study")
-        study = self._study(name)
+        study = self._study(self._existing(name, "study"))
         return best_trial(name, study.trials(), study.request()["maximise"])
 
     def unit(self, name: str) -> Unit:
         """Return the `Unit` of a job, which may not exist yet."""
         return Unit(self._root / check_name(name), f"job {name}")
 
-    def _study(self, name):
-        return LocalStudy(self.unit(name).directory, partial(self._start, finished=("succeeded", "failed")))
+    def _study(self, unit):
+        return LocalStudy(unit.directory, partial(self._start, finished=("succeeded", "failed")))
 
     def _start(self, unit, arguments, variables, finished):
         """Start the module with the directories that Vertex AI sets, unless it runs or is in one of some states."""

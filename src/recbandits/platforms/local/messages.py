@@ -36,35 +36,22 @@ SELECT waiting.id, dead_letters, data, attributes, attempts FROM waiting
 JOIN subscriptions ON name = subscription AND dead_letters IS NOT NULL
 WHERE subscription = ? AND attempts >= {ATTEMPTS}
 """
-_BACKLOG = "SELECT count(*) FROM waiting JOIN subscriptions ON name = subscription WHERE name = ? OR topic = ?"
+_OF_NAME = "FROM waiting JOIN subscriptions ON name = subscription WHERE name = ? OR topic = ?"
 
 
 class Message(NamedTuple):
-    """A message as its reader gets it.
+    """A message as its reader gets it."""
 
-    Attributes:
-      number: by which the reader settles it.
-      message_id: text that all deliveries have in common.
-      time: of its publication, seconds since 1970.
-      data: bytes.
-      attributes: dict of texts.
-      attempts: deliveries so far, this one included.
-    """
-
-    number: int
-    message_id: str
-    time: float
+    number: int  # by which the reader settles it
+    message_id: str  # that all deliveries have in common
+    time: float  # of its publication, seconds since 1970
     data: bytes
-    attributes: dict
-    attempts: int
+    attributes: dict[str, str]
+    attempts: int  # deliveries so far, this one included
 
 
 class LocalMessages:
-    """See `platforms.messages.Messages`; any number of processes and threads may publish.
-
-    Args:
-      config: Config
-    """
+    """See `platforms.protocol.Messages`; any number of processes and threads may publish."""
 
     def __init__(self, config: Config):
         self._config = config
@@ -75,13 +62,7 @@ class LocalMessages:
         return self._full("topics", name)
 
     def subscription(self, name: str, topic: str, dead_letters: str | None = None) -> str:
-        """See `Messages.subscription`.
-
-        Args:
-          name: as there.
-          topic: as there.
-          dead_letters: topic to which a message goes after ten attempts; None to try for ever.
-        """
+        """See `Messages.subscription`; after ten attempts a message goes to the topic of dead letters, if any."""
         full = self._full("subscriptions", name)
         with self._database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO subscriptions VALUES (?, ?, ?)", (full, topic, dead_letters))
@@ -92,48 +73,27 @@ class LocalMessages:
         return Publisher(self, topic)
 
     def backlog(self, name: str) -> int:
-        """Count the messages that were not acknowledged yet.
-
-        Args:
-          name: of a subscription, or of a topic for all its subscriptions; 0 if there is none.
-
-        Raises:
-          PlatformError: the file cannot be read.
-        """
+        """Count the messages of a subscription, or of all those of a topic, that were not acknowledged yet."""
         names = self._full("subscriptions", name), self._full("topics", name)
         with self._database.read() as connection:
-            return connection.execute(_BACKLOG, names).fetchone()[0]
+            return connection.execute(f"SELECT count(*) {_OF_NAME}", names).fetchone()[0]
 
     def delete(self, name: str) -> None:
         """See `Messages.delete`."""
         names = self._full("subscriptions", name), self._full("topics", name)
         with self._database.write() as connection:
-            gone = "SELECT name FROM subscriptions WHERE name = ? OR topic = ?"
-            connection.execute(f"DELETE FROM waiting WHERE subscription IN ({gone})", names)
+            connection.execute(f"DELETE FROM waiting WHERE id IN (SELECT id {_OF_NAME})", names)
             connection.execute("DELETE FROM subscriptions WHERE name = ? OR topic = ?", names)
 
     def publish(self, topic: str, messages: Iterable[tuple[bytes, dict[str, str]]]) -> None:
-        """Commit messages, all or none of them.
-
-        Args:
-          topic: "projects/<project>/topics/<topic>".
-          messages: list of (data, attributes), bytes and a dict of texts.
-
-        Raises:
-          PlatformError: none is kept.
-        """
+        """Commit messages, pairs of data and attributes, to the full name of a topic; after an error none is kept."""
         with self._database.write() as connection:
             _insert(connection, topic, messages)
 
     def take(self, subscription: str, limit: int) -> list[Message]:
-        """Give a reader the messages that are due, and count the attempt; only one may read a subscription at a time.
+        """Give the only reader of a subscription, a full name, the messages that are due, and count the attempt.
 
-        Args:
-          subscription: "projects/<project>/subscriptions/<subscription>".
-          limit: number of messages at most.
-
-        Returns:
-          list of `Message`, those that have waited longest first. Each must be settled, or is due again at once.
+        There are at most `limit`, those that have waited longest first. Each must be settled, or is due again at once.
         """
         due = subscription, time.time(), limit
         with self._database.read() as connection:
@@ -146,13 +106,7 @@ class LocalMessages:
         return [Message(*row)._replace(attributes=json.loads(row[4])) for row in rows]
 
     def settle(self, subscription: str, done: Iterable[int], failed: Iterable[Message] = ()) -> None:
-        """Acknowledge messages, and have others come again after a pause, or go to the dead letters.
-
-        Args:
-          subscription: as `take` was given.
-          done: numbers of the messages that are acknowledged.
-          failed: list of `Message`.
-        """
+        """Acknowledge messages by number, and have others come again after a pause, or go to the dead letters."""
         now, deleted = time.time(), [(number,) for number in done]
         later = [(now + pause(message.attempts), message.number) for message in failed]
         with self._database.write() as connection:
@@ -164,17 +118,15 @@ class LocalMessages:
         return f"projects/{self._config.project or 'local'}/{kind}/{self._config.topic(name)}"
 
 
-class Publisher:
+class Publisher(NamedTuple):
     """Publishes records as JSON, the event id as attribute, all of a call in one transaction."""
 
-    def __init__(self, messages: LocalMessages, topic: str):
-        self._messages, self._topic = messages, topic
+    messages: LocalMessages
+    topic: str
 
     def send(self, records: Sequence[Interaction | Reward]) -> None:
         """Publish; a `PlatformError` says that none of them is kept."""
-        self._messages.publish(
-            self._topic, [(each.to_json().encode(), {"event_id": each.event_id}) for each in records]
-        )
+        self.messages.publish(self.topic, [(each.to_json().encode(), {"event_id": each.event_id}) for each in records])
 
 
 def open_sink(topic: str) -> Publisher:

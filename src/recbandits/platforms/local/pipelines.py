@@ -1,10 +1,8 @@
 """Pipelines on this machine: KFP's local runner as the command of a unit, one directory for each run.
 
 The directory has the files of its `Unit`, `steps` (what the steps have made) and, once all of them have succeeded,
-`outputs.json`. The runner starts each step as a process. The steps are of the unit by the name in their environment:
-where the runner was killed, the run is not over, and not started again, before its last step has ended.
-
-`python -m recbandits.platforms.local.pipelines DIRECTORY` is the command.
+`outputs.json`. KFP starts each step as a process of the unit: where KFP was killed, the run is over, and can be started
+again, when its last step has ended. `python -m recbandits.platforms.local.pipelines DIRECTORY` is the command.
 """
 
 import json
@@ -32,11 +30,7 @@ class LocalPipelines:
         self._root = config.artifacts_dir / "pipelines"
 
     def run(self, template: str | Path, name: str, parameters: dict | None = None) -> Run:
-        """See `Pipelines.run`; steps see the environment of this process.
-
-        Raises:
-          PlatformError: also where the template is no compiled pipeline.
-        """
+        """See `Pipelines.run`; steps see the environment of this process."""
         text, pipeline = _read(template)
         unit = self._unit(name)
         request = {"pipeline": pipeline, "template": text, "parameters": json.loads(json.dumps(parameters or {}))}
@@ -94,14 +88,7 @@ class LocalPipelines:
 
 
 def execute(unit: Unit) -> None:
-    """Run the pipeline of a unit to its end, step by step.
-
-    Args:
-      unit: Unit
-
-    Raises:
-      SystemExit: a step failed, with the sentence it ended with.
-    """
+    """Run the pipeline of a unit to its end, step by step; a failed step is a SystemExit with its sentence."""
     from kfp import local
     from kfp.components import load_component_from_text
 

@@ -20,12 +20,7 @@ _CHECKPOINT = 500  # commits of one connection between two checkpoints
 
 
 class Database:
-    """One file with its tables, created when it is first used; each thread has its own connection.
-
-    Args:
-      file: path of the file; its directory is made private.
-      schema: statements that create the tables unless they exist.
-    """
+    """One file, created with its tables in a private directory when it is first used; each thread has a connection."""
 
     def __init__(self, file: str | Path, schema: str) -> None:
         self.file, self._schema, self._thread = Path(file), schema, threading.local()
@@ -34,8 +29,7 @@ class Database:
     def write(self) -> Iterator[sqlite3.Connection]:
         """Yield the connection in a transaction that excludes other writers; commit it at the end, or roll back.
 
-        Raises:
-          PlatformError: SQLite refused, and nothing was written.
+        A PlatformError says that SQLite refused, and nothing was written.
         """
         with self._transaction("IMMEDIATE", "written") as connection:
             yield connection
@@ -46,15 +40,9 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(FULL)")
 
-    @contextlib.contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
-        """Yield the connection in a transaction that sees one state of the file.
-
-        Raises:
-          PlatformError: SQLite refused.
-        """
-        with self._transaction("DEFERRED", "read") as connection:
-            yield connection
+    def read(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Yield the connection in a transaction that sees one state of the file; a PlatformError says why not."""
+        return self._transaction("DEFERRED", "read")
 
     @contextlib.contextmanager
     def _transaction(self, kind: str, action: str) -> Iterator[sqlite3.Connection]:
@@ -80,26 +68,18 @@ class Database:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             connection = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
-            mode = _use_log(connection)
-            if mode != "wal":
+            if (mode := _use_log(connection)) != "wal":
                 raise sqlite3.OperationalError(f"journal_mode must be wal, got {mode}: move it to a local disk")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
-            if not self._has_schema(connection):  # a reader must not wait for a writer
+            with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+                empty.executescript(self._schema)
+                expected, names = (set(each.execute("SELECT name FROM sqlite_master")) for each in (empty, connection))
+            if not expected <= names:  # a reader must not wait for a writer
                 connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; COMMIT")
             thread.inherited, thread.connection = getattr(thread, "connection", None), connection
             thread.process, thread.commits = os.getpid(), 0
         return thread.connection
-
-    def _has_schema(self, connection: sqlite3.Connection) -> bool:
-        """Return whether a file has all tables and indices of the schema."""
-        with contextlib.closing(sqlite3.connect(":memory:")) as empty:
-            empty.executescript(self._schema)
-            return _names(empty) <= _names(connection)
-
-
-def _names(connection: sqlite3.Connection) -> set[tuple[str]]:
-    return set(connection.execute("SELECT name FROM sqlite_master"))
 
 
 def _use_log(connection: sqlite3.Connection) -> str:

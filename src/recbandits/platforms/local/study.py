@@ -38,13 +38,7 @@ _NO_LOCK = SimpleNamespace(acquire=lambda: True, release=lambda: None)
 
 
 class LocalStudy:
-    """The study in a directory.
-
-    Args:
-      directory: `pathlib.Path`
-      start: function of the unit of a trial, its arguments and its variables that starts it, unless it runs or has
-        ended.
-    """
+    """The study in a directory; `start` starts a trial's unit with arguments and variables, unless it has ended."""
 
     def __init__(self, directory: Path, start: Callable):
         self._directory, self._start, self._name = directory, start, directory.name
@@ -54,18 +48,12 @@ class LocalStudy:
         return read_json(self._directory / STUDY_FILE)
 
     def tune(self, study: Study) -> list[Trial]:
-        """Run trials until as many have succeeded as the study asks for.
+        """Run trials until as many have succeeded as the study asks for; a PlatformError comes after three failures.
 
         Trials are proposed in batches of `study.parallel`, each from the seed and the trials before it alone: the same
         study gives the same trials, however fast each of them runs, and whether it was interrupted or not. At most as
         many run at a time as there are cores, each on one thread. A study that was interrupted resumes: trials that
         still run are waited for, others that did not end resume from their checkpoints, and those that ended stay.
-
-        Returns:
-          list of `Trial`
-
-        Raises:
-          PlatformError: another study has this name, another process tunes it now, or three trials in a row failed.
         """
         try:
             require_local(private(self._directory))
@@ -79,9 +67,14 @@ class LocalStudy:
             raise PlatformError(f"study {self._name} could not be written: {error.strerror or error}") from error
 
     def trials(self) -> list[Trial]:
-        """Return the `Trial`s that were started, in order of number."""
-        metric = self.request()["metric"]
-        return [self._trial(each, metric) for each in self._proposals() if self._unit(each.number).run]
+        """Return the `Trial`s that were started, in order of number, also while a tuner writes to the journal."""
+        import optuna
+
+        metric, storage = self.request()["metric"], _storage(self._directory)
+        if self._name not in optuna.get_all_study_names(storage):
+            return []
+        proposals = optuna.load_study(storage=storage, study_name=self._name).get_trials()
+        return [self._trial(each, metric) for each in proposals if self._unit(each.number).run]
 
     def stop(self) -> None:
         """Stop the trials that run, and start no more until the study is tuned again."""
@@ -94,7 +87,8 @@ class LocalStudy:
             time.sleep(_POLL if tuned else 0)
 
     def _write_request(self, study):
-        settings, request = json.loads(json.dumps(_as_dict(study))), self.request()
+        kinds = {name: [type(value).__name__, asdict(value)] for name, value in study.parameters.items()}
+        settings, request = json.loads(json.dumps(asdict(study) | {"parameters": kinds})), self.request()
         for key in settings:
             if request is not None and key not in _MAY_CHANGE and request[key] != settings[key]:
                 raise PlatformError(
@@ -103,11 +97,17 @@ class LocalStudy:
                 )
         write_json(self._directory / STUDY_FILE, settings)
         (self._directory / "stop").unlink(missing_ok=True)
-        repair(self._directory / _JOURNAL)
+        if (journal := self._directory / _JOURNAL).exists():
+            # A last line that was being written when its writer was killed is dropped: the next one would join it.
+            os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
 
     def _run(self, study):
         """Run what is missing, as many trials at a time as there are cores; the caller holds the lock."""
-        size, failures, search = min(study.parallel, count_cores()), 0, self._search(study)
+        import optuna
+
+        storage, direction = _storage(self._directory), "maximize" if study.maximise else "minimize"
+        search = optuna.create_study(storage=storage, study_name=self._name, direction=direction, load_if_exists=True)
+        size, failures = min(study.parallel, count_cores()), 0
         while not self._stopped():
             unfinished = [trial for trial in search.get_trials() if not trial.state.is_finished()]
             if not unfinished:
@@ -118,24 +118,22 @@ class LocalStudy:
                 continue
             group = unfinished[:size]
             for proposal in group:
-                self._start_trial(study, proposal)
+                variables = {"CLOUD_ML_JOB_ID": self._name, "CLOUD_ML_TRIAL_ID": str(proposal.number)}
+                arguments = with_parameters(study.job.arguments, proposal.params)
+                self._start(self._unit(proposal.number), arguments, dict.fromkeys(_THREADS, "1") | variables)
             for proposal in group:
                 self._unit(proposal.number).wait()
             if self._stopped():
                 return
             for proposal in group:
                 trial = self._trial(proposal, study.metric)
-                _tell(search, trial)
+                state = None if trial.state == "succeeded" else optuna.trial.TrialState.FAIL
+                search.tell(trial.number, trial.value, state=state)
                 failures = failures + 1 if trial.state == "failed" else 0
                 if failures == _FAILURES:
                     raise PlatformError(
                         f"study {self._name}: {failures} trials in a row failed, the last: {trial.error}"
                     )
-
-    def _start_trial(self, study, proposal):
-        variables = {"CLOUD_ML_JOB_ID": self._name, "CLOUD_ML_TRIAL_ID": str(proposal.number)}
-        arguments = with_parameters(study.job.arguments, proposal.params)
-        self._start(self._unit(proposal.number), arguments, dict.fromkeys(_THREADS, "1") | variables)
 
     def _stopped(self):
         return (self._directory / "stop").exists()
@@ -158,34 +156,13 @@ class LocalStudy:
     def _unit(self, number):
         return Unit(self._directory / "trials" / str(number), f"trial {number} of {self._name}")
 
-    def _proposals(self):
-        """Return Optuna's trials, also while a tuner writes to the journal."""
-        import optuna
 
-        storage = _storage(self._directory / _JOURNAL)
-        known = self._name in optuna.get_all_study_names(storage)
-        return optuna.load_study(storage=storage, study_name=self._name).get_trials() if known else []
-
-    def _search(self, study):
-        """Return Optuna's study, for one who holds the lock of the directory."""
-        import optuna
-
-        storage, direction = _storage(self._directory / _JOURNAL), "maximize" if study.maximise else "minimize"
-        return optuna.create_study(storage=storage, study_name=self._name, direction=direction, load_if_exists=True)
-
-
-def _storage(journal):
+def _storage(directory):
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return JournalStorage(JournalFileBackend(str(journal), lock_obj=_NO_LOCK))
-
-
-def repair(journal: Path) -> None:
-    """Drop an incomplete last line, which was being written when its writer was killed: the next one would join it."""
-    if journal.exists():
-        os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(str(directory / _JOURNAL), lock_obj=_NO_LOCK))
 
 
 def propose(study: Study, trials: "list[FrozenTrial]", count: int) -> "list[FrozenTrial]":
@@ -193,14 +170,6 @@ def propose(study: Study, trials: "list[FrozenTrial]", count: int) -> "list[Froz
 
     Optuna's `ask` writes a trial and each of its parameters one after the other, so that a tuner that is killed leaves
     a trial without parameters. Here it asks a study in memory; each trial then is one line of the journal.
-
-    Args:
-      study: Study
-      trials: list of Optuna's trials, all that were proposed; those with a value are learnt from.
-      count: number of proposals.
-
-    Returns:
-      list of Optuna's trials in the state RUNNING.
     """
     import optuna  # takes a second
 
@@ -215,15 +184,7 @@ def propose(study: Study, trials: "list[FrozenTrial]", count: int) -> "list[Froz
 
 
 def reported(file: Path, metric: str) -> float:
-    """Return the last value that a task reported by cloudml-hypertune.
-
-    Args:
-      file: `pathlib.Path` of lines of JSON.
-      metric: tag.
-
-    Raises:
-      ValueError: there is none, or no finite number; the words follow the name of the trial.
-    """
+    """Return the last value of a metric in the file of cloudml-hypertune; a ValueError goes on after a trial's name."""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     values, tags = [], set()
     for line in lines:
@@ -244,23 +205,9 @@ def reported(file: Path, metric: str) -> float:
     return number
 
 
-def _tell(search, trial):
-    """Write the end of a trial to the journal."""
-    import optuna
-
-    failed = None if trial.state == "succeeded" else optuna.trial.TrialState.FAIL
-    search.tell(trial.number, trial.value, state=failed)
-
-
 def _distribution(distributions, parameter):
     if isinstance(parameter, Float):
         return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
     if isinstance(parameter, Choice):
         return distributions.CategoricalDistribution(parameter.values)
     return distributions.IntDistribution(parameter.low, parameter.high)
-
-
-def _as_dict(study):
-    """Return a study as JSON takes it, with the kind of each parameter."""
-    kinds = {name: [type(value).__name__, asdict(value)] for name, value in study.parameters.items()}
-    return asdict(study) | {"parameters": kinds}

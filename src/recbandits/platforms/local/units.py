@@ -2,7 +2,7 @@
 
 The directory of a unit has mode 0700 and these files:
 
-- `lock`, held by the runner and by the command it runs;
+- `lock`, held by the runner, the process above the command, and by the command;
 - `run.json`, written under the lock at every start: command, variables, and a random name;
 - `end.json`, written by the runner: the name of the start that ended, and how;
 - `log.txt`, all that was printed.
@@ -10,6 +10,8 @@ The directory of a unit has mode 0700 and these files:
 Every process of a start has its name in the environment, those that `forkserver` forks too. A unit runs while its lock
 is held or a process with the name of its last start lives. Signals go only to processes found by that name; no process
 number is read from a file.
+
+`python -m recbandits.platforms.local.units DIRECTORY LOCK` is a runner; LOCK is an inherited file descriptor.
 """
 
 import contextlib
@@ -29,40 +31,27 @@ from typing import Any, NamedTuple
 import psutil
 
 from recbandits.platforms.local.files import LOCK_FILE, held, is_held, private, read_json, require_local, write_json
-from recbandits.platforms.local.forkserver import VARIABLE, Forkserver, get_forkserver
+from recbandits.platforms.local.forkserver import VARIABLE, Forkserver, get_forkserver, spawn
 from recbandits.platforms.protocol import PlatformError
 
 _POLL = 0.05  # seconds between two looks
 _PATIENCE = 10.0  # seconds that processes get to end, or another start gets to show its processes
 _READY = 90.0  # seconds until a server must be ready
+_PROVED = 10.0  # seconds after which a server that fails is started again; one that was killed always is
+_PAUSE = 0.2  # seconds before it is
 
 
 class Status(NamedTuple):
-    """State of a unit.
+    """State of a unit."""
 
-    Attributes:
-      state: "new", "running", "succeeded", "failed", "stopped", or "interrupted" where its end was not written.
-      started, ended: aware datetimes, or None.
-      error: one sentence, or empty.
-    """
-
-    state: str
-    started: datetime | None = None
+    state: str  # "new", "running", "succeeded", "failed", "stopped", or "interrupted" where its end was not written
+    started: datetime | None = None  # aware, as the next one
     ended: datetime | None = None
-    error: str = ""
+    error: str = ""  # one sentence, or empty
 
 
 class Unit:
-    """The processes of one directory.
-
-    Args:
-      directory: made at the first start.
-      label: for sentences, such as "job first".
-
-    Attributes:
-      directory: absolute `pathlib.Path`.
-      label: as given.
-    """
+    """The processes of one directory, which is made at the first start; its label, as "job first", is for sentences."""
 
     def __init__(self, directory: str | os.PathLike, label: str):
         self.directory, self.label = Path(directory).absolute(), label
@@ -77,20 +66,16 @@ class Unit:
         finished: Sequence[str] = (),
         stale: Sequence[str] = (),
     ) -> bool:
-        """Start a command in processes that outlive this one, unless it runs.
+        """Start a command in processes that outlive this one, unless it runs; return whether this call has started it.
 
         Args:
           command: list of words.
-          variables: dict to be added to the environment.
+          variables: added to the environment.
           request: what JSON can say, kept in `run["request"]`; a unit that was started for another request stays as it
             is.
-          restart: whether the runner starts a command again that was killed, or that failed after it had run for a
-            while.
+          restart: whether the runner starts a command again that was killed, or that failed after a while.
           finished: states in which the unit stays as it is, such as "succeeded".
           stale: names of files and folders that are removed before the start.
-
-        Returns:
-          Whether it was started by this call.
 
         Raises:
           PlatformError: a process that is not of the last start holds the lock, or the directory cannot be written.
@@ -134,7 +119,11 @@ class Unit:
         if end is None:
             reason = "it was killed, or the disk is full, or the machine went down"
             return Status("interrupted", started, None, f"{self.label} ended without a word: {reason}")
-        error = self._failure(end["code"]) if end["state"] == "failed" else ""
+        error, code = "", end["code"]
+        if end["state"] == "failed" and code < 0:
+            error = f"{self.label} was killed by {signal.Signals(-code).name}"
+        elif end["state"] == "failed":
+            error = f"{self.label} failed with exit code {code}" + (f": {line}" if (line := self._last_line()) else "")
         return Status(end["state"], started, datetime.fromisoformat(end["ended"]), error)
 
     def wait(self) -> None:
@@ -144,11 +133,7 @@ class Unit:
         self._wait_for_runner()
 
     def wait_ready(self, ready: Callable[[], bool]) -> None:
-        """Wait until a server passes a test.
-
-        Raises:
-          PlatformError: it ended or took too long; the sentence has the last line it printed.
-        """
+        """Wait until a server passes a test; a PlatformError has the last line of one that ended or took too long."""
         deadline = time.monotonic() + _READY
         while not ready():
             if not self.running or time.monotonic() > deadline:
@@ -156,24 +141,15 @@ class Unit:
             time.sleep(_POLL)
 
     def stop(self, patience: float = _PATIENCE) -> None:
-        """Send SIGTERM to its processes, and SIGKILL to those that are left after `patience` seconds.
-
-        Raises:
-          PlatformError: the lock is held by a process that is not of the last start.
-        """
-        deadline = time.monotonic() + patience
-        reached = False
+        """Send SIGTERM to its processes, and SIGKILL to those that are left after `patience` seconds; see `kill`."""
+        deadline, reached = time.monotonic() + patience, False
         while self.running and time.monotonic() < deadline:
             reached = reached or self._signal(signal.SIGTERM)  # a start may be about to show its first process
             time.sleep(_POLL)
         self.kill()
 
     def kill(self) -> None:
-        """Send SIGKILL to its processes until none is left.
-
-        Raises:
-          PlatformError: the lock is held by a process that is not of the last start.
-        """
+        """Send SIGKILL to its processes until none is left; PlatformError if a process of no start holds the lock."""
         deadline = time.monotonic() + _PATIENCE
         while self.running:
             self._signal(signal.SIGKILL)
@@ -184,7 +160,7 @@ class Unit:
         if self.run:
             with held(self.directory) as lock:  # without the lock another start is in progress
                 if lock is not None and self._end() is None and not self._lives():
-                    self.write_end("stopped", -signal.SIGKILL)
+                    self._write_end("stopped", -signal.SIGKILL)
 
     def members(self) -> Iterator[psutil.Process]:
         """Yield the processes that have the name of the last start in their environment, without zombies."""
@@ -195,8 +171,7 @@ class Unit:
                 if process.environ().get(VARIABLE) == name and process.status() != psutil.STATUS_ZOMBIE:
                     yield process
 
-    def write_end(self, state: str, code: int) -> None:
-        """Write how the last start ended."""
+    def _write_end(self, state: str, code: int) -> None:
         end = {"name": self.run["name"], "state": state, "code": code, "ended": datetime.now(UTC).isoformat()}
         write_json(self.directory / "end.json", end)
 
@@ -205,12 +180,48 @@ class Unit:
         file = self.directory / "log.txt"
         return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
+    def execute(self, lock: int, fork: Callable[[Sequence[str]], psutil.Process] | None = None) -> None:
+        """Run the command to its end, as its runner: by `fork`, which returns its process, or else by executing it.
+
+        The descriptor of the lock is kept open by this process and the command.
+        """
+        request, stopped = self.run, threading.Event()
+        children: list[psutil.Process] = []
+
+        def stop(*_):
+            stopped.set()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.terminate()
+
+        signal.signal(signal.SIGTERM, stop)
+        code = 0
+        while not stopped.is_set():
+            start, command = time.monotonic(), request["command"]
+            children[:] = [fork(command) if fork else subprocess.Popen(command, pass_fds=[lock])]
+            if stopped.is_set():
+                stop()
+            code = children[0].wait()
+            while rest := [
+                each for each in self.members() if each.pid != os.getpid()
+            ]:  # as the end of a container does
+                for process in rest:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+                time.sleep(0.01)
+            proved = code < 0 or (code > 0 and time.monotonic() - start >= _PROVED)
+            if not request["restart"] or not proved or stopped.is_set():
+                break
+            print(f"{self.label} ended with {code}, it is started again", file=sys.stderr, flush=True)
+            stopped.wait(_PAUSE)
+        self._write_end("stopped" if stopped.is_set() else "failed" if code else "succeeded", code)
+
     @contextlib.contextmanager
     def _turn(self) -> Iterator[int | None]:
         """Yield the descriptor of the lock, or None where the unit runs.
 
-        The holder of the lock of one that does not run may be another start, which is about to show its processes, or
-        a runner that has just written the end.
+        The lock of one that does not run may have another start, which is about to show its processes, or a runner that
+        has just written the end.
         """
         deadline = time.monotonic() + _PATIENCE
         while True:
@@ -228,21 +239,11 @@ class Unit:
         return not (self.run and self.run["request"] != request) and not (end and end["state"] in finished)
 
     def _spawn(self, lock: int, environment: dict[str, str], forkserver: Forkserver | None) -> None:
-        command = [sys.executable, "-m", "recbandits.platforms.local.runner", str(self.directory), str(lock)]
+        command = [sys.executable, "-m", "recbandits.platforms.local.units", str(self.directory), str(lock)]
         descriptor = os.open(self.directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with open(descriptor, "ab") as log:
-            if forkserver and forkserver.fork(self.directory, environment, lock, descriptor):
-                return
-            runner = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[lock],
-                start_new_session=True,
-            )
-        threading.Thread(target=runner.wait, daemon=True).start()  # so that it leaves no zombie
+            if not (forkserver and forkserver.fork(self.directory, environment, lock, descriptor)):
+                spawn(command, environment, log, lock)
 
     def _signal(self, number: int) -> bool:
         """Send a signal to the processes of the last start; return whether there was one."""
@@ -270,12 +271,6 @@ class Unit:
         file = self.directory / LOCK_FILE
         return PlatformError(f"{self.label} must be the only one that locks {file}, another process holds it")
 
-    def _failure(self, code: int) -> str:
-        if code < 0:
-            return f"{self.label} was killed by {signal.Signals(-code).name}"
-        line = self._last_line()
-        return f"{self.label} failed with exit code {code}" + (f": {line}" if line else "")
-
     def _last_line(self) -> str:
         return next((line.strip() for line in reversed(self.log().splitlines()) if line.strip()), "")
 
@@ -285,3 +280,7 @@ def units_below(directory: str | os.PathLike) -> Iterator[Unit]:
     for folder, _, names in os.walk(os.fspath(directory)):
         if "run.json" in names and (run := read_json(Path(folder, "run.json"))):
             yield Unit(folder, run["label"])
+
+
+if __name__ == "__main__":
+    next(units_below(sys.argv[1])).execute(int(sys.argv[2]))

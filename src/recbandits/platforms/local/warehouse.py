@@ -25,14 +25,9 @@ _ROWS = 50_000  # rows that are copied at once
 
 
 class LocalWarehouse(Warehouse):
-    """See `Warehouse`; any number of processes and threads may use one file.
-
-    Args:
-      file: path, made with its directory if missing; None for a file that is removed with this object.
-    """
+    """See `Warehouse`; any number of processes and threads may use a file. Without one, records go with this object."""
 
     def __init__(self, file: str | Path | None = None):
-        self._temporary = None
         if file is None:
             self._temporary = tempfile.TemporaryDirectory()
             file = Path(self._temporary.name, "warehouse.sqlite")
@@ -51,7 +46,12 @@ class LocalWarehouse(Warehouse):
             values = {name: value for name, value in (parameters or {}).items() if name in names}
             with self._lock:
                 copy = self._updated_copy()
-                _require_query(copy, statement)
+                kinds = [each.type.name for each in copy.extract_statements(statement)]
+                if kinds != ["SELECT"]:  # what another one changed would be in the copy alone
+                    raise PlatformError(
+                        f"warehouse {self._database.file} could not be asked: statement must be one query, got "
+                        f"{' and '.join(kinds)}"
+                    )
                 return copy.sql(statement, params=values).to_arrow_table()
 
     def _merge(self, groups):
@@ -102,16 +102,12 @@ class _Copy:
         for table in sql.TABLES.values():
             columns = f"{duckdb_schema(table.record)}, {sql.DIGEST} VARCHAR NOT NULL"
             self.connection.execute(f"CREATE TABLE {table.name} ({columns})")
-            self._columns[table.name] = self._fields(table)
+            described = self.connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table.name})")
+            types, names = dict(described.fetchall()), table.record.fields
+            form = json.dumps({name: types[name] for name in names})  # of the JSON in the column `record`
+            self._columns[table.name] = ", ".join(f"(from_json(record, '{form}')).{name}" for name in names)
         view = "CREATE VIEW decisions AS " + sql.VIEW.format(dataset="")
         self.connection.execute(translated(view)[0])
-
-    def _fields(self, table):
-        """Columns of a table as expressions of the column `record`, which is the JSON of a record."""
-        described = self.connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table.name})")
-        types = dict(described.fetchall())
-        form = json.dumps({name: types[name] for name in table.record.fields})
-        return ", ".join(f"(from_json(record, '{form}')).{name}" for name in table.record.fields)
 
     def take(self, name, database):
         """Add the rows that are new in a table of a database."""
@@ -122,15 +118,6 @@ class _Copy:
             self.connection.execute(f"INSERT INTO {name} SELECT {self._columns[name]}, digest FROM batch")
             self.connection.unregister("batch")
             self._last[name] = numbers[-1]
-
-
-def _require_query(connection, statement):
-    """Check that a statement changes nothing: what it changed would be in the copy alone."""
-    import duckdb
-
-    kinds = [each.type.name for each in connection.extract_statements(statement)]
-    if kinds != ["SELECT"]:
-        raise duckdb.InvalidInputException(f"statement must be one query, got {' and '.join(kinds)}")
 
 
 @contextlib.contextmanager
