@@ -34,38 +34,24 @@ class Platform(Protocol):
     Attributes:
       name: its key in `config.PLATFORMS`, such as "local" or "gcp".
       config: the `Config` that it was made from.
+      jobs: training jobs and studies.
+      experiments: experiment tracking.
+      pipelines: runs of compiled pipelines.
+      endpoints: those that serve policies.
+      messages: topics and subscriptions.
+      functions: those that messages call.
+      warehouse: decisions, rewards and verdicts.
     """
 
     name: str
     config: Config
-
-    @property
-    def jobs(self) -> "Jobs":
-        """Training jobs and studies."""
-
-    @property
-    def experiments(self) -> "Experiments":
-        """Experiment tracking."""
-
-    @property
-    def pipelines(self) -> "Pipelines":
-        """Runs of compiled pipelines."""
-
-    @property
-    def endpoints(self) -> "Endpoints":
-        """Endpoints that serve policies."""
-
-    @property
-    def messages(self) -> "Messages":
-        """Topics and subscriptions."""
-
-    @property
-    def functions(self) -> "Functions":
-        """Functions that messages call."""
-
-    @property
-    def warehouse(self) -> "Warehouse":
-        """Decisions, rewards and verdicts."""
+    jobs: "Jobs"
+    experiments: "Experiments"
+    pipelines: "Pipelines"
+    endpoints: "Endpoints"
+    messages: "Messages"
+    functions: "Functions"
+    warehouse: "Warehouse"
 
     def create(self) -> list[Outcome]:
         """Create what the project needs and the platform lacks; a second call changes nothing.
