@@ -103,7 +103,8 @@ def test_a_reward_may_be_a_function_of_the_table():
     ("columns", "sentence"),
     [
         ({"reward": lambda frame: frame["click"] * 7}, "row 0: reward must be from 0 to 5, got 7"),
-        ({"default_reward": -1.0, "reward": lambda frame: [1, np.nan, 0]}, "row 1: reward must be from 0 to 5, got -1"),
+        ({"default_reward": -1.0}, "default_reward must be from 0 to 5, got -1.0"),
+        ({"default_reward": np.nan}, "default_reward must be from 0 to 5, got nan"),
     ],
 )
 def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence):
@@ -118,6 +119,7 @@ def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence
         ({}, {"items": []}, "items must be one or more ids, got 'none'"),
         ({}, {"items": ["tea"]}, "row 0: shown must be the id of an item, got '煎茶'"),
         ({}, {"item": "video"}, "column must be one of shown, click, p, at, who, device, lists, got 'video'"),
+        ({}, {"context": ["who", "who"]}, r"columns of the context must be different, got \['who', 'who'\]"),
         ({"p": [0.5, 0.0, 1.0]}, {}, r"row 1 \(decision 1\): propensity must be in \(0, 1\]"),
         ({"p": [0.5, "high", 1.0]}, {}, "row 1: p must be a number, got 'high'"),
         ({"click": ["yes", "no", "no"]}, {}, "row 0: click must be a number, got 'yes'"),
@@ -146,6 +148,13 @@ def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence
 def test_what_no_log_can_be_made_of_is_refused_by_column_row_and_value(changes, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         read(FRAME.assign(**changes), **options)
+
+
+def test_a_column_of_the_table_that_occurs_twice_is_refused_where_it_is_read():
+    frame = pd.concat([FRAME, FRAME[["click", "device"]]], axis=1)
+    with pytest.raises(ValueError, match="column 'click' must be there once, got 2"):
+        read(frame)
+    assert read(frame, reward=lambda frame: FRAME["click"]).reward.tolist() == [1.0, 0.0, 1.0]
 
 
 def test_numbers_of_candidates_have_the_shape_of_the_candidates_and_are_finite():
@@ -185,7 +194,9 @@ PARTS = {name: getattr(read(candidates="lists", user="who"), name) for name in L
         ({"item_ids": ITEMS[:3]}, r"row 1 \(decision 1\): candidates must be rows of item_ids, 0 to 2, got \[3 2 0\]"),
         ({"user_id": [0, 2, 2]}, r"row 2 \(decision 2\): user_id must be a row of user_ids, or a number of its own"),
         ({"user_id": [0, -1, 1]}, r"row 1 \(decision 1\): user_id must be a row of user_ids, .* got -1"),
+        ({"context": FRAME[["device"]].set_axis([3], axis=1)}, "the name of a column must be text, got 3"),
         ({"context": FRAME[["device"]][:2]}, "context must be a table of 3 rows, got 2"),
+        ({"candidate_features": {"\ud800": np.zeros((3, 3))}}, "the name of a column must be text, got "),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes, sentence):

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require
+from recbandits.checks import require, require_rows
 from recbandits.data.features import Features
 from recbandits.records.log import Log
 
@@ -105,7 +105,7 @@ def load(path: str | PathLike) -> LoggedData:
     del columns["file"]
     if "candidates" in columns:
         frame[columns["candidates"]] = frame[columns["candidates"]].str.split(SEPARATOR, regex=False)
-    features = {name: _read_lists(frame, name) for name in numbers}
+    features = {name: _read_lists(frame, name, columns.get("candidates"), len(items)) for name in numbers}
     log = Log.from_frame(frame, items.index, users=users, candidate_features=features, **columns)
     return LoggedData(log, items, titles, tables.get("features", {}), path.name)
 
@@ -140,10 +140,12 @@ def _read_table(path: Path, table: Mapping[str, Any], texts: list[str]) -> pd.Da
     return frame
 
 
-def _read_lists(frame: pd.DataFrame, name: str) -> np.ndarray:
-    """Return numbers between separators as an array [n, k], 0 behind the end of a shorter list."""
+def _read_lists(frame: pd.DataFrame, name: str, candidates: str | None, items: int) -> np.ndarray:
+    """Return numbers between separators, one for each candidate, as an array [n, k], 0 behind the end of a list."""
     lists = [text.split(SEPARATOR) if isinstance(text, str) else [] for text in frame[name]]
     size = np.array([len(texts) for texts in lists], int)
+    expected = np.full(len(frame), items) if candidates is None else frame[candidates].str.len().to_numpy()
+    require_rows(size == expected, name, f"numbers between {SEPARATOR!r}, one for each candidate", frame[name].array)
     values = np.zeros((len(lists), size.max(initial=1)))
     try:
         values[np.arange(values.shape[1]) < size[:, None]] = [float(text) for texts in lists for text in texts]

@@ -1,6 +1,7 @@
 """Raw columns of a table as numbers: fitted once, saved with each policy, the same in training and serving."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from recbandits.checks import require
+from recbandits.records.fields import NAME, TEXT
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -49,7 +51,7 @@ class Encoder:
         """
         names = list(frame.columns)
         for name in names:
-            require(isinstance(name, str) and name != "", "the name of a column", "text", name)
+            NAME.accept("the name of a column", name)
             require(names.count(name) == 1, f"column {name!r}", "there once", names.count(name))
         for name in categories:
             require(name in names, "categories", f"among {', '.join(names)}", name)
@@ -190,8 +192,8 @@ def _fit_column(values: pd.Series, name: str, max_levels: int, category: bool) -
         numbers = _as_numbers(values, name)
         deviation = float(np.nanstd(numbers))
         return {"mean": float(np.nanmean(numbers)), "deviation": deviation if deviation > 0 else 1.0}
-    counts = pd.Series(_as_levels(present, name)).value_counts()
-    return {"levels": sorted(counts.index[:max_levels])}
+    counts = Counter(_as_levels(present, name)).most_common(max_levels)
+    return {"levels": sorted(TEXT.accept(f"column {name!r}", level) for level, _ in counts)}
 
 
 def _encode_numbers(values: pd.Series, name: str, fitted: Mapping[str, Any]) -> np.ndarray:

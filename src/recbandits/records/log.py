@@ -12,6 +12,7 @@ from recbandits.checks import require
 from recbandits.records import log_columns, log_tables
 from recbandits.records.array_log import EVENT_ID
 from recbandits.records.bandit_log import BanditLog
+from recbandits.records.fields import TEXT
 from recbandits.records.log_columns import as_ids, as_text
 from recbandits.records.records import Interaction, Reward, arrow_schema
 from recbandits.records.tables import check_table
@@ -55,6 +56,9 @@ class Log(BanditLog):
         anonymous = self.user_id >= users
         again = anonymous & pd.Index(np.where(anonymous, self.user_id, -1)).duplicated()
         self._require((self.user_id >= 0) & ~again, "user_id", "a row of user_ids, or a number of its own after them")
+        for name in (*self.context.columns, *self.candidate_features):
+            TEXT.accept("the name of a column", name)
+        require(self.context.columns.is_unique, "columns of the context", "different", list(self.context.columns))
         require(len(self.context) == len(self), "context", f"a table of {len(self)} rows", len(self.context))
         vars(self)["context"] = self.context.reset_index(drop=True)
         vars(self)["candidate_features"] = {
@@ -119,7 +123,9 @@ class Log(BanditLog):
         named = [item, propensity, time, *context]
         named += [name for name in (reward, user, candidates, event_id) if isinstance(name, str)]
         for name in named:
-            require(name in frame.columns, "column", f"one of {', '.join(map(str, frame.columns))}", name)
+            count = frame.columns.tolist().count(name)
+            require(count > 0, "column", f"one of {', '.join(map(str, frame.columns))}", name)
+            require(count == 1, f"column {name!r}", "there once", count)
         if users is not None and user is None:
             raise ValueError("users need a column of the frame by which they are joined: pass user")
         rows, mask = log_columns.find_candidates(frame, candidates, item_ids)

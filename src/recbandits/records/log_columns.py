@@ -117,6 +117,7 @@ def read_rewards(
     values = np.where(missing, default, values) if default is not None else values
     low, high = limits or (-np.inf, np.inf)
     require(low < high, "reward_range", "(lowest, highest), lowest below highest", limits)
+    require(default is None or low <= default <= high, "default_reward", f"from {low:g} to {high:g}", default)
     good = (values >= low) & (values <= high)
     if not good.all():
         row = good.argmin()

@@ -79,11 +79,8 @@ def write_contexts(context: pd.DataFrame) -> list[str]:
     """Write rows of raw columns as JSON objects, with null for missing values.
 
     Raises:
-      ValueError: a name that is not text or occurs twice, or a value that JSON does not have.
+      ValueError: a value that JSON does not have.
     """
-    for name in context.columns:
-        checks.require(isinstance(name, str), "the name of a column of the context", "text", name)
-        checks.require(context.columns.is_unique, "columns of the context", "different", list(context.columns))
     columns = [values.astype(object).where(values.notna(), None).tolist() for _, values in context.items()]
     rows = zip(*columns, strict=True) if columns else [()] * len(context)
     names, encode = context.columns.tolist(), json.JSONEncoder(ensure_ascii=False, default=_as_python).encode
