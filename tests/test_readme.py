@@ -44,7 +44,8 @@ def test_the_package_is_shown_in_ten_lines_that_read_files_of_ones_own_and_with_
     lines = [line for line in block.splitlines() if line]
     assert len(lines) <= 15
     assert len([line for line in lines if not line.startswith(("import ", "from "))]) == 10
-    assert "pd.read_csv(" in block and "Log.from_frame(" in block
+    assert "pd.read_csv(" in block
+    assert "Log.from_frame(" in block
 
 
 def test_only_these_layers_import_tf_agents():

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.records import BanditLog, Log
+from recbandits.records import Log
 
 ITEMS = ["tea", "煎茶", "Earl’s", "a | b"]
 FRAME = pd.DataFrame(
@@ -162,7 +162,9 @@ def test_numbers_of_candidates_have_the_shape_of_the_candidates_and_are_finite()
     log = read(candidates="lists", candidate_features={"price": price})
     np.testing.assert_array_equal(log.take([2, 0]).candidate_features["price"], price[[2, 0]])
     price[1, 1] = np.inf
-    with pytest.raises(ValueError, match=r"row 1 \(decision 1\): candidate feature 'price' must be finite, got inf"):
+    with pytest.raises(
+        ValueError, match=r"row 1 \(decision 1\): candidate feature 'price' must be finite, got \[ 3. inf  5.\]"
+    ):
         read(candidates="lists", candidate_features={"price": price})
     with pytest.raises(ValueError, match=r"candidate feature 'price' must be an array \[3, 3\]"):
         read(candidates="lists", candidate_features={"price": price[:2]})
@@ -204,9 +206,8 @@ def test_parts_that_do_not_fit_are_refused(changes, sentence):
         Log(**PARTS | changes)
 
 
-def test_a_log_is_a_bandit_log_whose_numbers_are_rows_of_its_ids():
+def test_the_numbers_of_a_log_are_rows_of_its_ids():
     log = read(candidates="lists", user="who")
-    assert isinstance(log, BanditLog)
     assert log.candidate_ids.tolist() == [["tea", "煎茶", ""], ["a | b", "Earl’s", "tea"], ["tea", "", ""]]
     assert log.item_ids[log.arm].tolist() == FRAME["shown"].tolist()
     assert log.user_ids.tolist() == ["x", "y"]

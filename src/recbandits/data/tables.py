@@ -117,8 +117,8 @@ def check_ratings(ratings: pd.DataFrame) -> None:
       ratings: one row for each rating, with columns user_id, movie_id and rating.
 
     Raises:
-      ValueError: a column is missing, there is no rating, an id is missing or no number, a rating is not finite, or a user
-        has rated a movie twice.
+      ValueError: a column is missing, there is no rating, an id is missing or no number, a rating is not finite, or a
+        user has rated a movie twice.
     """
     columns = ["user_id", "movie_id", "rating"]
     require(ratings.columns.isin(columns).sum() == 3, "columns of ratings", ", ".join(columns), list(ratings.columns))

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Self
 
 import pyarrow as pa
 
+from recbandits.checks import require
 from recbandits.records import fields
 from recbandits.records.fields import Field
 
@@ -39,7 +40,7 @@ class Record:
     def __post_init__(self) -> None:
         values = vars(self)
         for name, field in self.fields.items():
-            values[name] = field.accept(name, values[name], values)
+            values[name] = field.accept(name, values[name])
 
     def to_json(self) -> str:
         """Return the record as one line of JSON, with the time in ISO 8601."""
@@ -92,6 +93,14 @@ class Interaction(Record):
     propensity: Annotated[float, fields.PROBABILITY]
     pass_prob: Annotated[float, fields.PROBABILITY] = 1.0
     candidate_features: Annotated[str, fields.CANDIDATE_FEATURES] = "{}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.action in self.candidates, "action", fields.CANDIDATE.expected, self.action)
+        if self.candidate_features != "{}":
+            lists = fields.parse_candidate_features(self.candidate_features).values()
+            fits = all(len(numbers) == len(self.candidates) for numbers in lists)
+            require(fits, "candidate_features", fields.CANDIDATE_FEATURES.expected, self.candidate_features)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""Tables of records, checked column by column by the rules of the records."""
+"""Tables of records."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recbandits.checks import require_rows
 from recbandits.records.fields import WRONG_TYPE, Field
 from recbandits.records.records import Record, arrow_schema
 
@@ -31,52 +32,65 @@ def to_table(records: Sequence[Record], kind: type[Record] | None = None) -> pa.
 
 
 def from_table(table: pa.Table | pd.DataFrame, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """Return the rows of a table as records, after `check_table`."""
-    return [kind(**row) for row in check_table(table, kind).to_pylist()]
+    """Return the rows of a table as records; a missing value in a typed column of pandas is None where it may be.
+
+    Raises:
+      ValueError: as `convert_table`, or a row makes no record: its number, and the sentence of the record.
+    """
+    if isinstance(table, pd.DataFrame):
+        _require_columns(table.columns, kind)
+        rows = zip(*(_list_values(table[name], field) for name, field in kind.fields.items()), strict=True)
+    else:
+        rows = zip(*convert_table(table, kind).to_pydict().values(), strict=True)
+    records = []
+    for number, values in enumerate(rows):
+        try:
+            records.append(kind(*values))
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from None
+    return records
 
 
-def check_table(table: pa.Table | pd.DataFrame, kind: type[Record]) -> pa.Table:
-    """Check that every row of a table makes a record of a class, such as `Interaction`.
+def convert_table(table: pa.Table | pd.DataFrame, kind: type[Record]) -> pa.Table:
+    """Convert the columns of a table to the types of a class of records; texts and lists are not checked.
 
     Returns:
       Table of the fields with `arrow_schema(kind)`; narrow numbers become wider, times are converted to UTC.
 
     Raises:
-      ValueError: a column is missing, or a row makes no record; the sentence names the row, counted from 0, and is
-        otherwise that of the record.
+      ValueError: a column is missing, has another type, or lacks a value; the sentence names it. Or as `from_table`,
+        by which a table of pandas is converted.
     """
-    names = list(table.columns if isinstance(table, pd.DataFrame) else table.column_names)
+    if isinstance(table, pd.DataFrame):
+        return to_table(from_table(table, kind), kind)
+    _require_columns(table.column_names, kind)
+    columns = []
+    for name, field in kind.fields.items():
+        column = table[name]
+        try:
+            if not _can_hold(field.arrow, column.type) and not pa.types.is_null(column.type):
+                raise TypeError
+            columns.append(column.cast(field.arrow))
+            if pa.types.is_timestamp(field.arrow):
+                pc.min_max(columns[-1]).as_py()  # raises an error for years that a datetime cannot have
+        except WRONG_TYPE:
+            raise ValueError(f"{name} must be {field.expected}, got a column of {column.type}") from None
+        known = np.full(len(column), field.optional) | column.is_valid().to_numpy()
+        require_rows(known, name, field.expected, np.full(len(column), None))
+    return pa.Table.from_arrays(columns, schema=arrow_schema(kind))
+
+
+def _require_columns(names: Iterable, kind: type[Record]) -> None:
+    names = list(map(str, names))
     for name in kind.fields:
         if name not in names:
-            raise ValueError(f"column {name!r} of {kind.__name__} is missing, there is {', '.join(map(str, names))}")
-    columns: dict[str, pa.Array] = {}
-    accepted = np.ones(len(table), bool)
-    for name, field in kind.fields.items():
-        try:
-            columns[name] = _convert(table[name], field)
-        except WRONG_TYPE:
-            _refuse_rows(table, kind, range(len(table)))
-            found = table[name].dtype if isinstance(table, pd.DataFrame) else table[name].type
-            raise ValueError(f"{name} must be {field.expected}, got a column of {found}") from None
-        accepted &= field.accepted_rows(columns[name], columns)
-    _refuse_rows(table, kind, np.flatnonzero(~accepted))
-    return pa.Table.from_arrays(list(columns.values()), schema=arrow_schema(kind))
+            raise ValueError(f"column {name!r} of {kind.__name__} is missing, there is {', '.join(names)}")
 
 
-def _convert(values: pa.ChunkedArray | pd.Series, field: Field) -> pa.Array:
-    """Convert a column to the Arrow type of its field; raise one of WRONG_TYPE where a value would change."""
-    if isinstance(values, pd.Series) and values.dtype == object:  # Arrow would take True for a number
-        read = [None if value is None and field.optional else field.read(value) for value in values]
-        return pa.array(read, field.arrow)
-    # where a field is optional, NaN in a column of numbers of pandas is None
-    column = pa.array(values, from_pandas=field.optional) if isinstance(values, pd.Series) else values
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if not _can_hold(field.arrow, column.type) and not (field.optional and pa.types.is_null(column.type)):
-        raise TypeError
-    column = column.cast(field.arrow)
-    if pa.types.is_timestamp(column.type):
-        pc.min_max(column).as_py()  # raises an error for years that a datetime cannot have
-    return column
+def _list_values(column: pd.Series, field: Field) -> list:
+    if field.optional and column.dtype != object:
+        column = column.astype(object).where(column.notna(), None)
+    return column.tolist()
 
 
 def _can_hold(wanted: pa.DataType, given: pa.DataType) -> bool:
@@ -89,25 +103,3 @@ def _can_hold(wanted: pa.DataType, given: pa.DataType) -> bool:
     if pa.types.is_string(wanted):
         return pa.types.is_string(given) or pa.types.is_large_string(given)
     return pa.types.is_integer(given) or pa.types.is_floating(given)
-
-
-def _refuse_rows(table: pa.Table | pd.DataFrame, kind: type[Record], rows: Iterable[int]) -> None:
-    """Raise the sentence of the first of some rows that makes no record."""
-    for row in rows:
-        values = {}
-        for name, field in kind.fields.items():
-            try:
-                values[name] = _read_value(table[name], row, field)
-            except (ValueError, OverflowError) as error:  # a time that a datetime cannot be
-                values[name] = str(error)
-        try:
-            kind(**values)
-        except ValueError as error:
-            raise ValueError(f"row {row}: {error}") from None
-
-
-def _read_value(column: pa.ChunkedArray | pd.Series, row: int, field: Field) -> Any:
-    if not isinstance(column, pd.Series):
-        return column[row].as_py()
-    value = column.iloc[row]
-    return None if field.optional and column.dtype != object and pd.isna(value) else value
