@@ -106,25 +106,13 @@ def require_field(instance: Any, field: str, allowed: bool, expected: str) -> No
 
 
 def check_fields(instance: Any, **rules: Rule) -> None:
-    """Check fields of a dataclass, each by its rule.
-
-    Raises:
-      ValueError: a value is refused; the sentence names the class, the field, the rule and the value.
-    """
+    """Raise ValueError with the sentence about the first field of a dataclass that its rule refuses."""
     for name, rule in rules.items():
         require_field(instance, name, rule.accepts(getattr(instance, name)), rule.expected)
 
 
 def distinct(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Find the rows whose values are all different.
-
-    Args:
-      values: numbers [n, k].
-      mask: bool [n, k], False where a value does not count; None counts all.
-
-    Returns:
-      bool [n]
-    """
+    """Find the rows of numbers [n, k] that are all different, bool [n]; where a mask [n, k] is False, none counts."""
     if mask is not None:
         values = np.where(mask, values, values.max(initial=0))  # values that do not count come last
     ordered = np.sort(values, axis=1)
@@ -137,11 +125,8 @@ def distinct(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
 def outside_majority(values: np.ndarray) -> np.ndarray | None:
     """Find the values that differ from the one that more than half have, such as clicks among decisions without one.
 
-    Args:
-      values: numbers [n]; those that differ by rounding are equal. The candidate is the median of a thousand of them.
-
-    Returns:
-      bool [n]; None where no value has the majority.
+    Numbers [n] that differ by rounding are equal. The candidate is the median of a thousand of them. The result is bool
+    [n]; None where no value has the majority.
     """
     spaced = np.sort(values[:: max(1, len(values) // 1000)])
     middle = spaced[len(spaced) // 2] if len(spaced) else 0.0

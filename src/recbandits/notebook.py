@@ -114,11 +114,8 @@ class Check(NamedTuple):
 def check_machine(folder: str | os.PathLike) -> list[Check]:
     """Check Python, cores, memory, free disk, accelerators and the switch that selects Keras 2.
 
-    Args:
-      folder: an existing directory on the disk that will hold the artifacts.
-
-    Returns:
-      list of `Check`; a GPU is not required. Where TensorFlow is not installed, a check that failed says so.
+    The folder is a directory on the disk that will hold the artifacts. A GPU is not required. Where TensorFlow is not
+    installed, a check that failed says so.
     """
     python, required = platform.python_version(), metadata.metadata("recbandits")["Requires-Python"]
     cores = count_cores()
@@ -141,26 +138,19 @@ def check_machine(folder: str | os.PathLike) -> list[Check]:
 
 
 def check_packages(requirements: list[str] | None = None) -> list[Check]:
-    """Check every package that the notebooks need: the project's requirements with its extra `lab`, and TF-Agents.
+    """Check each package that the notebooks need, by name: the requirements of the project and its extra `lab`.
 
-    Args:
-      requirements: list of requirements, such as "numpy>=2.1,<2.4"; None takes those of the installed project.
-
-    Returns:
-      list of `Check`, one for each package, sorted by name.
+    Another list of requirements, such as ["numpy>=2.1,<2.4"], can take the place of those, to which TF-Agents belongs.
     """
     lines = [*(metadata.requires("recbandits") or ()), *TF_AGENTS] if requirements is None else requirements
     specifiers: dict[str, SpecifierSet] = {}
     for requirement in map(Requirement, lines):
         if requirement.marker is None or requirement.marker.evaluate({"extra": "lab"}):
             specifiers[requirement.name] = specifiers.get(requirement.name, SpecifierSet()) & requirement.specifier
-    return [_check_package(name, specifier) for name, specifier in sorted(specifiers.items())]
-
-
-def _check_package(name, specifier):
-    required = str(specifier) or "any"
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Check(name, "missing", required, False)
-    return Check(name, version, required, specifier.contains(version))
+    checked = []
+    for name, specifier in sorted(specifiers.items()):
+        package = next(metadata.distributions(name=name), None)
+        version = "missing" if package is None else package.version
+        fits = package is not None and specifier.contains(version)
+        checked.append(Check(name, version, str(specifier) or "any", fits))
+    return checked

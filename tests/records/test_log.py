@@ -190,9 +190,9 @@ PARTS = {name: getattr(read(candidates="lists", user="who"), name) for name in L
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"item_ids": ["tea", "煎茶", "tea", "a | b"]}, "item_ids must be different, 'tea' occurs again"),
-        ({"item_ids": ["tea", "煎茶", 7, "a | b"]}, "item_ids must be texts that are not empty, got 7"),
-        ({"user_ids": ["x", ""]}, "user_ids must be texts that are not empty, got ''"),
+        ({"item_ids": ["tea", "煎茶", "tea", "a | b"]}, "item_ids must have different ids, 'tea' occurs again"),
+        ({"item_ids": ["tea", "煎茶", 7.5, "a | b"]}, "row 2: item_ids must be text or a whole number, got 7.5"),
+        ({"user_ids": ["x", ""]}, "row 1: user_ids must be text or a whole number, got ''"),
         ({"item_ids": ITEMS[:3]}, r"row 1 \(decision 1\): candidates must be rows of item_ids, 0 to 2, got \[3 2 0\]"),
         ({"user_id": [0, 2, 2]}, r"row 2 \(decision 2\): user_id must be a row of user_ids, or a number of its own"),
         ({"user_id": [0, -1, 1]}, r"row 1 \(decision 1\): user_id must be a row of user_ids, .* got -1"),

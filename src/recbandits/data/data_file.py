@@ -25,8 +25,9 @@ id = "user"
 crosses = [["plan", "genre"]]
 """
 
+import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,20 +40,20 @@ from recbandits.data.features import Features
 from recbandits.records.log import Log
 
 SEPARATOR = "|"  # between the candidates of a decision, and between their numbers
-_REQUIRED = {
-    "decisions": ("file", "item", "reward", "propensity", "time"),
-    "items": ("file", "id"),
-    "users": ("file", "id"),
-    "features": (),
+
+
+def _read_keys(call: Callable, *others: str) -> dict[str, bool]:
+    """Return the parameters of a function but for some others, and whether each is required."""
+    parameters = inspect.signature(call).parameters.items()
+    return {name: parameter.default is parameter.empty for name, parameter in parameters if name not in others}
+
+
+_KEYS = {  # of each table, and whether they are required
+    "decisions": {"file": True} | _read_keys(Log.from_frame, "frame", "items", "users"),
+    "items": {"file": True, "id": True, "title": False},
+    "users": {"file": True, "id": True},
+    "features": _read_keys(Features.fit, "items", "context"),
 }
-_OPTIONAL = {
-    "decisions": (
-        "default_reward", "reward_range", "user", "candidates", "event_id", "context", "candidate_features",
-    ),
-    "items": ("title",),
-    "users": (),
-    "features": ("crosses", "vectors", "categories", "max_levels"),
-}  # fmt: skip
 
 
 class LoggedData(NamedTuple):
@@ -92,12 +93,10 @@ def load(path: str | PathLike) -> LoggedData:
     """
     path = Path(path)
     tables = _read_toml(path)
-    items = _read_table(path, tables["items"], [tables["items"]["id"]]).set_index(tables["items"]["id"])
+    items = _read_indexed(path, tables["items"])
     title = tables["items"].get("title")
     titles = None if title is None else items.pop(title)
-    users = None
-    if "users" in tables:
-        users = _read_table(path, tables["users"], [tables["users"]["id"]]).set_index(tables["users"]["id"])
+    users = _read_indexed(path, tables["users"]) if "users" in tables else None
     columns = dict(tables["decisions"])
     numbers = columns.pop("candidate_features", [])
     texts = [columns[name] for name in ("item", "user", "candidates", "event_id") if name in columns]
@@ -116,14 +115,18 @@ def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path.name} must be a TOML file: {error}") from None
     for table in ("decisions", "items", *tables):
-        require(table in _REQUIRED, f"{path.name}: table", f"one of {', '.join(_REQUIRED)}", table)
+        require(table in _KEYS, f"{path.name}: table", f"one of {', '.join(_KEYS)}", table)
         require(isinstance(tables.get(table), dict), f"{path.name}: {table}", "a table with keys", tables.get(table))
-        known = (*_REQUIRED[table], *_OPTIONAL[table])
         for key in tables[table]:
-            require(key in known, f"{path.name}: key of {table}", f"one of {', '.join(known)}", key)
-        for key in _REQUIRED[table]:
-            require(key in tables[table], f"{path.name}: {table}", f"a table with the key {key!r}", list(tables[table]))
+            require(key in _KEYS[table], f"{path.name}: key of {table}", f"one of {', '.join(_KEYS[table])}", key)
+        for key, required in _KEYS[table].items():
+            known = key in tables[table] or not required
+            require(known, f"{path.name}: {table}", f"a table with the key {key!r}", list(tables[table]))
     return tables
+
+
+def _read_indexed(path: Path, table: Mapping[str, Any]) -> pd.DataFrame:
+    return _read_table(path, table, [table["id"]]).set_index(table["id"])
 
 
 def _read_table(path: Path, table: Mapping[str, Any], texts: list[str]) -> pd.DataFrame:

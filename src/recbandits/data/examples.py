@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require, whole
+from recbandits.checks import require_whole
 from recbandits.data.features import Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
@@ -41,14 +41,8 @@ def make_examples(log: Log, features: Features) -> Examples:
       ValueError: a context or numbers of candidates that do not fit.
     """
     context, arm = map(np.concatenate, zip(*features.observe(log, log.chosen), strict=True))
-    return Examples(
-        context=context,
-        arm=arm,
-        reward=log.reward.astype(np.float32),
-        propensity=log.propensity.astype(np.float32),
-        pass_prob=log.pass_prob.astype(np.float32),
-        event=pd.util.hash_array(log.event_id).view(np.int64),
-    )
+    numbers = (values.astype(np.float32) for values in (log.reward, log.propensity, log.pass_prob))
+    return Examples(context, arm, *numbers, pd.util.hash_array(log.event_id).view(np.int64))
 
 
 def make_doubly_robust_examples(log: Log, features: Features, q: np.ndarray) -> Examples:
@@ -108,7 +102,7 @@ def cross_fit_examples(
     Raises:
       ValueError: too few folds, ratings that `check_ratings` refuses, or a decision whose reward is not among them.
     """
-    require(whole(2).accepts(folds), "folds", whole(2).expected, folds)
+    require_whole(2, folds=folds)
     check_ratings(ratings)
     pairs = pd.MultiIndex.from_frame(ratings[["user_id", "movie_id"]].astype(str))
     user, movie = log.user_ids.take(log.user_id), log.item_ids.take(log.arm)

@@ -95,7 +95,7 @@ class Features:
             for each in (items, table)
         )
         for name in (*vectors, *categories):
-            known = name in item_encoder.columns or name in context_encoder.columns
+            known = name in {**item_encoder.columns, **context_encoder.columns}
             require(known, "vectors and categories", "columns of the context or of the items", name)
         ids, pairs = as_ids(items.index, "items"), tuple((str(first), str(second)) for first, second in crosses)
         values = item_encoder.encode(items)
@@ -176,7 +176,10 @@ class Features:
         expected = f"those that the features were fitted with, {', '.join(names) or 'none'}"
         require(set(names) == set(log.candidate_features), "candidate features", expected, list(log.candidate_features))
         decision, column = np.nonzero(cells)
-        encoded, rows = self.context_encoder.encode(log.context), self._rows_of(log, cells)
+        items = log.candidates[cells]
+        encoded, rows = self.context_encoder.encode(log.context), self.item_ids.get_indexer(log.item_ids)[items]
+        if (rows < 0).any():
+            raise KeyError(f"unknown item ids: {', '.join(sorted(set(log.item_ids[items[rows < 0]]))[:10])}")
         context, width = self.context(encoded), self.spec(1)[PER_ARM][1]
         size = max(1, _PART_BYTES // (4 * (context.shape[1] + width + self.items.shape[1] + encoded.shape[1])))
         for start in range(0, max(1, len(rows)), size):
@@ -206,16 +209,10 @@ class Features:
         file = Path(directory, FILE) if isinstance(directory, (str, PathLike)) else directory
         with np.load(file, allow_pickle=False) as parts:
             values, settings = parts["values"], json.loads(parts["settings"].tobytes())
-        return cls(
-            as_ids(settings["item_ids"], "items"),
-            values,
-            Encoder(settings["items"]),
-            Encoder(settings["context"]),
-            tuple(map(tuple, settings["crosses"])),
-            tuple(map(tuple, settings["products"])),
-            tuple(settings["candidate_features"]),
-            settings["intercept"],
-        )
+        encoders = Encoder(settings["items"]), Encoder(settings["context"])
+        pairs = (tuple(map(tuple, settings[name])) for name in ("crosses", "products"))
+        numbers = tuple(settings["candidate_features"])
+        return cls(as_ids(settings["item_ids"], "items"), values, *encoders, *pairs, numbers, settings["intercept"])
 
     @property
     def _encoders(self) -> tuple[Encoder, Encoder]:
@@ -231,19 +228,9 @@ class Features:
 
     def _scalars(self, side: int) -> np.ndarray | slice:
         """Return the positions of all numbers of a side but those of vectors in a dot product."""
-        encoder, multiplied = (
-            self._encoders[side],
-            {pair[side] for pair in self.crosses if None not in self._sizes(pair)},
-        )
-        blocks = [np.arange(part.start, part.stop) for name, part in encoder.blocks.items() if name not in multiplied]
-        positions = np.concatenate([np.zeros(0, int), *blocks])
+        multiplied = {pair[side] for pair in self.crosses if None not in self._sizes(pair)}
+        blocks = self._encoders[side].blocks.items()
+        parts = [np.arange(part.start, part.stop) for name, part in blocks if name not in multiplied]
+        positions = np.concatenate([np.zeros(0, int), *parts])
         first = np.array_equal(positions, np.arange(len(positions)))
         return slice(len(positions)) if first else positions  # a slice of an array needs no copy
-
-    def _rows_of(self, log: Log, cells: np.ndarray) -> np.ndarray:
-        """Return the row of each wanted candidate, int [m]."""
-        items = log.candidates[cells]
-        rows = self.item_ids.get_indexer(log.item_ids)[items]
-        if (rows < 0).any():
-            raise KeyError(f"unknown item ids: {', '.join(sorted(set(log.item_ids[items[rows < 0]]))[:10])}")
-        return rows

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recbandits.checks import require, whole
+from recbandits.checks import require_whole
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
@@ -118,8 +118,8 @@ def cross_fitted_lists(
       SlateExamples, the folds one after another, users ascending in each. Users with no more than `size` ratings have
       no list, because no rating would be left to fit their features on.
     """
-    for name, value, rule in (("size", size, whole()), ("lists", lists, whole()), ("folds", folds, whole(2))):
-        require(rule.accepts(value), name, rule.expected, value)
+    require_whole(size=size, lists=lists)
+    require_whole(2, folds=folds)
     check_ratings(ratings)
     by_user = ratings.reset_index(drop=True).groupby("user_id").indices
     users = [rows for _, rows in sorted(by_user.items()) if len(rows) > size]

@@ -1,8 +1,8 @@
 """Sets of TFRecords, and ratings of MovieLens as such: one record holds one rating, or a list of movies of one user."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from recbandits.tf import tf
 
@@ -135,9 +135,13 @@ def read_records(files: list[Path], size: int | None = None, batch_size: int = 1
 
     The last batch may be smaller; `size` is movies in a list, None for single ratings.
     """
-    spec = feature_spec(size)
+    return parse_records(files, feature_spec(size), batch_size).prefetch(2)
+
+
+def parse_records(files: Sequence[str | Path], spec: Mapping[str, Any], batch_size: int) -> tf.data.Dataset:
+    """Read dicts from field to tensor [batch, ...], a batch parsed at a time by a specification of `tf.io`."""
     records = tf.data.TFRecordDataset([str(file) for file in files]).batch(batch_size)
-    return records.map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2).prefetch(2)
+    return records.map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2)
 
 
 def validate_records(files: list[Path], data: MovieLens, rows: np.ndarray) -> int:

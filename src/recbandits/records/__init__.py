@@ -12,17 +12,9 @@
 
 from recbandits.records.log import Log
 from recbandits.records.log_columns import REPORT_RULES
-from recbandits.records.records import (
-    Interaction,
-    Quarantined,
-    Reward,
-    Verdict,
-    arrow_schema,
-    bigquery_schema,
-    duckdb_schema,
-)
+from recbandits.records.records import Interaction, Quarantined, Reward, Verdict
+from recbandits.records.schemas import arrow_schema, bigquery_schema, duckdb_schema, from_table, to_table
 from recbandits.records.slate_log import SlateLog
-from recbandits.records.tables import from_table, to_table
 
 __all__ = [
     "REPORT_RULES",

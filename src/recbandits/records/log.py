@@ -14,8 +14,8 @@ from recbandits.records import log_columns
 from recbandits.records.array_log import EVENT_ID, TIME, ArrayLog, Column
 from recbandits.records.fields import TEXT
 from recbandits.records.log_columns import as_ids, as_text
-from recbandits.records.records import Interaction, Reward, arrow_schema
-from recbandits.records.tables import convert_table
+from recbandits.records.records import Interaction, Reward
+from recbandits.records.schemas import arrow_schema, convert_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +64,7 @@ class Log(ArrayLog):
         self._require(self.mask | (self.candidates == 0), "candidates", "0 in padding")
         self._require(checks.distinct(self.candidates, self.mask), "candidates", "different from each other")
         for name in ("item_ids", "user_ids"):
-            ids = vars(self)[name] = pd.Index(getattr(self, name), dtype=object)
-            good = EVENT_ID.holds(ids.to_numpy())
-            require(good.all(), name, "texts that are not empty", None if good.all() else ids[good.argmin()])
-            if not ids.is_unique:
-                raise ValueError(f"{name} must be different, {ids[ids.duplicated()][0]!r} occurs again")
+            vars(self)[name] = as_ids(getattr(self, name), name, least=0).rename(name.removesuffix("s"))
         items, users = len(self.item_ids), len(self.user_ids)
         if items:
             known = (self.candidates >= 0) & ((self.candidates < items) | ~self.mask)

@@ -25,7 +25,7 @@ from recbandits.records.fields import (
 REPORT_RULES = ("first", "last", "sum", "max")  # by which one reward is made of several reports
 
 
-def as_text(values: Any) -> np.ndarray:
+def as_text(values: Any, name: str = "") -> np.ndarray:
     """Return ids as text, an object array: text as it is, whole numbers as their text.
 
     Raises:
@@ -37,18 +37,17 @@ def as_text(values: Any) -> np.ndarray:
     for row, value in enumerate(ids):
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if not whole and not (isinstance(value, str) and EVENT_ID.holds(np.array([value], object)).all()):
-            label = getattr(values, "name", None) or "ids"
-            raise ValueError(f"row {row}: {label} must be text or a whole number, got {value!r}")
+            raise ValueError(f"row {row}: {name or values.name} must be text or a whole number, got {value!r}")
         ids[row] = str(value)
     return ids
 
 
-def as_ids(values: Any, name: str) -> pd.Index:
-    """Return ids of items as an index of text; refuse one that occurs twice."""
-    ids = pd.Index(as_text(values), dtype=object, name="item_id")
+def as_ids(values: Any, name: str, least: int = 1) -> pd.Index:
+    """Return ids as an index of text; refuse one that occurs twice, and fewer than `least`."""
+    ids = pd.Index(as_text(values, name), dtype=object, name="item_id")
     if ids.has_duplicates:
         raise ValueError(f"{name} must have different ids, {ids[ids.duplicated()][0]!r} occurs again")
-    require(len(ids) > 0, name, "one or more ids", "none")
+    require(len(ids) >= least, name, "one or more ids", "none")
     return ids
 
 
