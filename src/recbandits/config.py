@@ -133,15 +133,7 @@ class Config:
         """BigQuery dataset, with underscores instead of hyphens."""
         return self.base.replace("-", "_")
 
-    @property
-    def registry(self) -> str:
-        """Artifact Registry repository."""
-        return self.base
-
-    @property
-    def endpoint(self) -> str:
-        """Vertex AI endpoint id."""
-        return self.base
+    registry = endpoint = base  # ids of the Artifact Registry repository and of the Vertex AI endpoint
 
     @property
     def labels(self) -> dict[str, str]:

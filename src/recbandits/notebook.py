@@ -149,7 +149,7 @@ def check_packages(requirements: list[str] | None = None) -> list[Check]:
             specifiers[requirement.name] = specifiers.get(requirement.name, SpecifierSet()) & requirement.specifier
     checked = []
     for name, specifier in sorted(specifiers.items()):
-        package = next(metadata.distributions(name=name), None)
+        package = next(iter(metadata.distributions(name=name)), None)
         version = "missing" if package is None else package.version
         fits = package is not None and specifier.contains(version)
         checked.append(Check(name, version, str(specifier) or "any", fits))

@@ -187,10 +187,9 @@ REFUSED = [
     (Verdict, "version", None, "text that is not empty, got None"),
     (Quarantined, "data", 7, "text or bytes, got 7"),
 ]
-each_refused = pytest.mark.parametrize(("kind", "field", "value", "message"), REFUSED)
 
 
-@each_refused
+@pytest.mark.parametrize(("kind", "field", "value", "message"), REFUSED)
 def test_a_value_against_its_rule_is_refused(kind, field, value, message):
     with pytest.raises(ValueError, match=f"^{field} must be {message}"):
         record(kind, **{field: value})
@@ -205,11 +204,9 @@ def sentence(call, /, *arguments, **keywords):
     return None
 
 
-@each_refused
-def test_a_data_frame_with_that_value_is_refused_by_row_with_the_same_sentence(kind, field, value, message):
-    rows = [GOOD[kind], GOOD[kind], GOOD[kind] | {field: value}]
-    frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in GOOD[kind]})
-    assert sentence(from_table, frame, kind) == f"row 2: {sentence(record, kind, **{field: value})}"
+def test_a_data_frame_is_refused_by_row_with_the_sentence_of_the_record():
+    frame = pd.DataFrame([GOOD[Reward], GOOD[Reward] | {"value": True}], dtype=object)
+    assert sentence(from_table, frame, Reward) == "row 1: value must be a finite number, got True"
 
 
 @each_kind
@@ -244,7 +241,7 @@ def rows_with_replaced_values(draw, kind):
 
 @pytest.mark.parametrize("as_frame", [False, True])
 @each_kind
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_a_table_is_refused_if_and_only_if_a_row_is(kind, as_frame, data):
     """Random rows; the refusal names one of those that make no record."""

@@ -82,10 +82,7 @@ class LoggedData(NamedTuple):
 
 
 def load(path: str | PathLike) -> LoggedData:
-    """Read a data set.
-
-    Args:
-      path: of the TOML file.
+    """Read a data set by the path of its TOML file.
 
     Raises:
       FileNotFoundError: the file, or one that it names, does not exist.

@@ -41,24 +41,19 @@ def make_examples(log: Log, features: Features) -> Examples:
       ValueError: a context or numbers of candidates that do not fit.
     """
     context, arm = map(np.concatenate, zip(*features.observe(log, log.chosen), strict=True))
-    numbers = (values.astype(np.float32) for values in (log.reward, log.propensity, log.pass_prob))
-    return Examples(context, arm, *numbers, pd.util.hash_array(log.event_id).view(np.int64))
+    reward, propensity, pass_prob = (
+        values.astype(np.float32) for values in (log.reward, log.propensity, log.pass_prob)
+    )
+    return Examples(context, arm, reward, propensity, pass_prob, pd.util.hash_array(log.event_id).view(np.int64))
 
 
 def make_doubly_robust_examples(log: Log, features: Features, q: np.ndarray) -> Examples:
     """Make an example of every candidate, with the rewards by which doubly robust estimators value a policy.
 
     The reward of candidate a is q(a), plus (reward - q) / propensity if a was chosen: unbiased where the propensities
-    are right, for any q (Dudik et al. 2014, "Doubly Robust Policy Evaluation and Optimization", section 3).
-
-    Args:
-      log: logged decisions.
-      features: of requests and items.
-      q: float [n, k], predicted reward of every candidate; it is not read in padding.
-
-    Returns:
-      One row for each decision and candidate that is not padding, with propensity 1: they need no more weighting. The
-      chosen candidate keeps the hash of its event, the others have neighbouring numbers.
+    are right, for any q float [n, k] (Dudik et al. 2014, "Doubly Robust Policy Evaluation and Optimization", section
+    3). There is one row for each decision and candidate that is not padding, with propensity 1: they need no more
+    weighting. The chosen candidate keeps the hash of its event, the others have neighbouring numbers.
     """
     context, arm = map(np.concatenate, zip(*features.observe(log, log.mask), strict=True))
     row, column = np.nonzero(log.mask)
@@ -95,9 +90,6 @@ def cross_fit_examples(
       fit_features: function from ratings to their features, called once a fold.
       folds: number of folds, at least 2.
       seed: of the split into folds.
-
-    Returns:
-      Examples in the order of the log.
 
     Raises:
       ValueError: too few folds, ratings that `check_ratings` refuses, or a decision whose reward is not among them.

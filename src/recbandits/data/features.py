@@ -118,15 +118,12 @@ class Features:
         return values
 
     def per_arm(self, encoded: np.ndarray, items: np.ndarray, numbers: Sequence[np.ndarray] = ()) -> np.ndarray:
-        """Make the part `per_arm` of an observation.
+        """Make the part `per_arm` of an observation, float32 [n, k, D].
 
         Args:
           encoded: contexts, float32 [n, numbers].
           items: encoded candidates, float32 [n, k, numbers].
           numbers: float [n, k] for each of `candidate_features`.
-
-        Returns:
-          float32 [n, k, D]
         """
         parts = [items[:, :, self.item_columns]]
         parts += [np.asarray(values, np.float32)[:, :, None] for values in numbers]
@@ -158,11 +155,7 @@ class Features:
         return {GLOBAL: self.context(encoded).shape[1:], PER_ARM: (candidates, arm.shape[2])}
 
     def observe(self, log: Log, cells: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Make the features of some candidates of a log, part by part, so that a part takes at most about 64 MiB.
-
-        Args:
-          log: n decisions with up to k candidates.
-          cells: bool [n, k], True for each candidate that is wanted.
+        """Make the features of the candidates where `cells` bool [n, k] are True, in parts of about 64 MiB at most.
 
         Yields:
           (context float32 [m, G], per arm float32 [m, D]), one row for each wanted candidate, decision by decision; at
@@ -210,9 +203,9 @@ class Features:
         with np.load(file, allow_pickle=False) as parts:
             values, settings = parts["values"], json.loads(parts["settings"].tobytes())
         encoders = Encoder(settings["items"]), Encoder(settings["context"])
-        pairs = (tuple(map(tuple, settings[name])) for name in ("crosses", "products"))
-        numbers = tuple(settings["candidate_features"])
-        return cls(as_ids(settings["item_ids"], "items"), values, *encoders, *pairs, numbers, settings["intercept"])
+        crosses, products = (tuple(map(tuple, settings[name])) for name in ("crosses", "products"))
+        numbers, item_ids = tuple(settings["candidate_features"]), as_ids(settings["item_ids"], "items")
+        return cls(item_ids, values, *encoders, crosses, products, numbers, settings["intercept"])
 
     @property
     def _encoders(self) -> tuple[Encoder, Encoder]:

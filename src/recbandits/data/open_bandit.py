@@ -68,9 +68,7 @@ def load(
 ) -> OpenBandit:
     """Load the log of a policy in a campaign, and print one line that names the source.
 
-    Sources, in this order: the directory, if one is given; the wheel in the cache; the wheel from the index that pip
-    uses here, verified by its SHA-256 and then stored in the cache; the synthetic set. A directory or a wheel that is
-    missing or damaged is an error, no other source replaces it.
+    Sources are those of `movielens.load`, with the wheel as archive, which comes from the index that pip uses here.
 
     Args:
       campaign: "men", "women" or "all".

@@ -76,7 +76,7 @@ def log_decisions(
 
     Args:
       ratings: with columns user_id, movie_id, rating and time (UTC); `check_ratings` accepts them.
-      policy: the logging policy, such as `uniform`.
+      policy: the logging policy.
       candidates: number of candidates, or a range (smallest, largest) from which it is drawn for each decision, up to
         the number of ratings of its user. Users with fewer ratings than the smallest number are left out.
       decisions: number of decisions; None for the number of ratings.

@@ -47,11 +47,7 @@ class RatedLists(NamedTuple):
 
 
 def rated_lists(ratings: pd.DataFrame, least: int = 2) -> RatedLists:
-    """Gather the ratings of each user with at least `least` of them, to measure the quality of a ranking.
-
-    Raises:
-      ValueError: no user has that many ratings, or a user has rated a movie twice.
-    """
+    """Gather the ratings of each user with at least `least` of them; ValueError if there is none."""
     check_ratings(ratings)
     size = ratings.groupby("user_id")["movie_id"].transform("size")
     kept = ratings[size >= least].sort_values("user_id", kind="stable")
@@ -71,16 +67,14 @@ def slate_examples(log: SlateLog, features: RatingFeatures) -> SlateExamples:
 
 
 def list_examples(ratings: pd.DataFrame, rows: ArrayLike, features: RatingFeatures) -> SlateExamples:
-    """Make training examples of lists of movies that one user each has rated, as `splits.draw_lists` draws them.
+    """Make training examples of lists of movies that one user each has rated, with the ratings as reward.
 
     Args:
       ratings: with columns user_id, movie_id and rating.
-      rows: int [n, size], positions in the table of ratings; those of a list are of one user, in random order.
+      rows: int [n, size], positions in the table of ratings, as `splits.draw_lists` draws them; those of a list are of
+        one user, in random order. `event` is the hash of a list and its number.
       features: of the users and movies. If its factors were fitted on these ratings, they fit them better than
         new ones: see `cross_fitted_lists`.
-
-    Returns:
-      SlateExamples in the order of the rows with the ratings as reward; `event` is the hash of the list and its number.
     """
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.shape[1] < 1:
@@ -140,9 +134,7 @@ def cross_fitted_lists(
 def cascading_feedback(reward: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Reduce rewards [n, slots] to those of users who stop at the first slot with a positive reward.
 
-    Returns:
-      `chosen_index` int32 [n], that slot, or the number of slots where there is none; `chosen_value` float32 [n], its
-      reward, or 0.
+    These are that slot int32 [n], or the number of slots where there is none, and its reward float32 [n], or 0.
     """
     reward = np.asarray(reward)
     positive = reward > 0

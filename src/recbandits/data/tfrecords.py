@@ -63,14 +63,10 @@ def encode_examples(columns: Mapping[str, np.ndarray]) -> Iterator[bytes]:
 def write_shards(
     serialize: Callable[[np.ndarray], Iterable[bytes]], rows: np.ndarray, directory: str | Path, name: str, shards: int
 ) -> list[Path]:
-    """Write one record for each row [n, ...], in their order; each file is complete or absent.
+    """Write one record for each row [n, ...], in their order, into files `<name>-<shard>-of-<shards>.tfrecord`.
 
-    Args:
-      serialize: function from some of the rows to their serialised records.
-      rows: array [n, ...].
-      directory: folder, created if missing; older shards of that name are removed.
-      name: of the set of files `<name>-<shard>-of-<shards>.tfrecord`.
-      shards: number of files.
+    A function serialises some of the rows. The directory is created if missing; older shards of that name are removed.
+    Each file is complete or absent.
     """
     for file in Path(directory).glob(f"{name}-?????-of-?????.tfrecord"):
         file.unlink()

@@ -25,17 +25,7 @@ def write_trajectories(log: Log, features: Features, directory: str | Path, name
 
     The same log gives the same bytes. A record holds what a trajectory of TF-Agents holds: `global` [G], `per_arm`
     [k, D] (0 in padding), `chosen_arm_features` [D], `action` and `reward`; and, for which TF-Agents has no place,
-    `propensity`, `pass_prob` and `event` (the hash of `Examples`).
-
-    Args:
-      log: logged decisions.
-      features: of requests and items.
-      directory: folder, made if missing.
-      name: of the set; older shards of that name are removed.
-      shards: number of files.
-
-    Returns:
-      The files, as `write_shards` gives them.
+    `propensity`, `pass_prob` and `event` (the hash of `Examples`). Files are those of `write_shards`.
     """
 
     def serialize(rows):
@@ -75,11 +65,7 @@ def read_trajectories(
 
 
 def read_examples(files: Sequence[str | Path]) -> Examples:
-    """Read the examples of trajectories into memory, in the order written.
-
-    Raises:
-      ValueError: there is no record.
-    """
+    """Read the examples of trajectories into memory, in the order written; ValueError if there is no record."""
     parts = list(parse_records(files, feature_spec(files, candidates=False), _CHUNK).as_numpy_iterator())
     return Examples(*(np.concatenate([part[_FIELDS.get(name, name)] for part in parts]) for name in Examples._fields))
 
@@ -87,12 +73,7 @@ def read_examples(files: Sequence[str | Path]) -> Examples:
 def feature_spec(files: Sequence[str | Path], candidates: bool = True) -> dict[str, tf.io.FixedLenFeature]:
     """Return the fields of trajectories as `tf.io.parse_example` takes them, in the sizes of the first record.
 
-    Args:
-      files: as `write_trajectories` gives them.
-      candidates: False leaves out `per_arm`.
-
-    Raises:
-      ValueError: there is no record.
+    Without candidates `per_arm` is left out. ValueError if there is no record.
     """
     first = next(iter(tf.data.TFRecordDataset([str(file) for file in files])), None)
     if first is None:

@@ -113,16 +113,12 @@ def _read_names(values):
     return names
 
 
-def _read_context(value):
-    text = _read_text(value)
-    parse_context(text)
-    return text
+def _read_text_of(parse):
+    def read(value):
+        parse(value)
+        return _read_text(value)
 
-
-def _read_candidate_features(value):
-    text = _read_text(value)
-    parse_candidate_features(text)
-    return text
+    return read
 
 
 def _read_verdict(value):
@@ -160,9 +156,13 @@ NAME = Field("text that is not empty", pa.string(), _read_name)
 NAME_OR_NONE = replace(NAME, expected="text that is not empty, or None", optional=True)
 NAMES = Field("distinct texts, none empty, at least one", pa.list_(pa.string()), _read_names)
 CANDIDATE = replace(TEXT, expected="one of the candidates")
-CONTEXT = Field("a JSON object of texts, finite numbers, true, false and null", pa.string(), _read_context)
+CONTEXT = Field(
+    "a JSON object of texts, finite numbers, true, false and null", pa.string(), _read_text_of(parse_context)
+)
 CANDIDATE_FEATURES = Field(
-    "a JSON object of lists of finite numbers, one for each candidate", pa.string(), _read_candidate_features
+    "a JSON object of lists of finite numbers, one for each candidate",
+    pa.string(),
+    _read_text_of(parse_candidate_features),
 )
 VERDICT = Field(f"one of {', '.join(VERDICTS)}", pa.string(), _read_verdict)
 RECEIVED = Field("text or bytes", pa.string(), _read_received)

@@ -79,17 +79,13 @@ class Log(ArrayLog):
         context = self.context if self.context.shape != (0, 0) else pd.DataFrame(index=range(len(self)))
         require(len(context) == len(self), "context", f"a table of {len(self)} rows", len(context))
         vars(self)["context"] = context.reset_index(drop=True)
-        vars(self)["candidate_features"] = {
-            name: self._check_numbers(name, np.asarray(values, float))
-            for name, values in self.candidate_features.items()
+        numbers = vars(self)["candidate_features"] = {
+            name: np.asarray(values, float) for name, values in self.candidate_features.items()
         }
-
-    def _check_numbers(self, name: str, values: np.ndarray) -> np.ndarray:
-        shape = list(self.mask.shape)
-        require(list(values.shape) == shape, f"candidate feature {name!r}", f"an array {shape}", list(values.shape))
-        good = np.isfinite(values) | ~self.mask
-        checks.require_rows(good, f"candidate feature {name!r}", "finite", values, self.event_id)
-        return values
+        for name, values in numbers.items():
+            name, shape = f"candidate feature {name!r}", list(self.mask.shape)
+            require(list(values.shape) == shape, name, f"an array {shape}", list(values.shape))
+            checks.require_rows(np.isfinite(values) | ~self.mask, name, "finite", values, self.event_id)
 
     @classmethod
     def from_frame(
@@ -110,9 +106,7 @@ class Log(ArrayLog):
         default_reward: float | None = None,
         reward_range: tuple[float, float] | None = None,
     ) -> Self:
-        """Read a table of decisions.
-
-        Ids may be text or whole numbers, which become their text.
+        """Read a table of decisions; ids are text or whole numbers, which become their text.
 
         Args:
           frame: one row for each decision.
@@ -219,10 +213,8 @@ class Log(ArrayLog):
     def to_tables(self, policy_version: str = "") -> tuple[pa.Table, pa.Table]:
         """Write the log as tables of `Interaction` and `Reward` records, in the order of the log.
 
-        A reward has the time of its decision. The version is that of the logging policy.
-
-        Raises:
-          ValueError: a value of the context is not one that `Interaction` takes.
+        A reward has the time of its decision. The version is that of the logging policy. A value of the context that
+        `Interaction` refuses raises ValueError.
         """
         interactions = {
             "event_id": self.event_id,
@@ -260,14 +252,10 @@ class Log(ArrayLog):
         return ids
 
     def join_users(self, users: pd.DataFrame) -> Self:
-        """Join the columns of users to the context.
+        """Join raw columns of users, indexed by user id, to the context.
 
-        Args:
-          users: raw columns, indexed by user id. They are missing in decisions for users who are not in the table or
-            have no id.
-
-        Raises:
-          ValueError: a user id that occurs twice, or a column that the context has.
+        They are missing in decisions for users who are not in the table or have no id. A user id that occurs twice, or
+        a column that the context has, raises ValueError.
         """
         table = users.set_axis(as_ids(users.index, "users"))
         for name in table.columns.intersection(self.context.columns):
