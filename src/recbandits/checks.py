@@ -66,14 +66,9 @@ def require_whole(least: int = 1, **values: Any) -> None:
 
 
 def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, labels: Any = None) -> None:
-    """Raise ValueError with the sentence about the first row of `values` that is not allowed.
+    """Raise ValueError with the sentence about the first row of `values` [n, ...] where `allowed` is False.
 
-    Args:
-      allowed: bool [n, ...], True where a value is allowed.
-      name: of the values.
-      expected: completes the sentence "the values must be ...".
-      values: array [n, ...].
-      labels: names of the rows [n], for the sentence; None for none.
+    It has the label of the row, if there are labels [n].
     """
     if not allowed.all():
         row = int(np.argwhere(~allowed)[0, 0])
@@ -81,18 +76,12 @@ def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, lab
         raise ValueError(f"row {row}{label}: {name} must be {expected}, got {values[row]}")
 
 
-def require_distributions(
-    values: np.ndarray, name: str, mask: np.ndarray | None = None, rounding: float = 1e-5
-) -> None:
+def require_distributions(values: np.ndarray, name: str, mask: np.ndarray | None = None) -> None:
     """Raise ValueError with the sentence about the first row of `values` that is no distribution.
 
-    Args:
-      values: [n, ..., k], probabilities that sum to 1 over the last axis.
-      name: of the values.
-      mask: bool like `values`, False where the probability must be 0; None for no such place.
-      rounding: allowed error of a sum.
+    The values [n, ..., k] sum to 1 over the last axis, up to rounding of 1e-5; where the mask is False, they are 0.
     """
-    wrong = ~(np.abs(values.sum(axis=-1, dtype=float) - 1) <= rounding)  # NaN is wrong
+    wrong = ~(np.abs(values.sum(axis=-1, dtype=float) - 1) <= 1e-5)  # NaN is wrong
     outside = np.zeros(0) if mask is None or mask.all() else values[~mask]
     if wrong.any() or values.min(initial=0) < 0 or outside.any():
         wrong |= ((values < 0) | (False if mask is None else ~mask & (values != 0))).any(axis=-1)

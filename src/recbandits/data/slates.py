@@ -46,13 +46,13 @@ class RatedLists(NamedTuple):
     mask: np.ndarray
 
 
-def rated_lists(ratings: pd.DataFrame, least: int = 2) -> RatedLists:
-    """Gather the ratings of each user with at least `least` of them; ValueError if there is none."""
+def rated_lists(ratings: pd.DataFrame) -> RatedLists:
+    """Gather the ratings of each user with at least two of them; ValueError if there is none."""
     check_ratings(ratings)
     size = ratings.groupby("user_id")["movie_id"].transform("size")
-    kept = ratings[size >= least].sort_values("user_id", kind="stable")
+    kept = ratings[size > 1].sort_values("user_id", kind="stable")
     if kept.empty:
-        raise ValueError(f"ratings must have a user with at least {least} of them, got none")
+        raise ValueError("ratings must have a user with at least 2 of them, got none")
     users, row, length = np.unique(kept["user_id"], return_inverse=True, return_counts=True)
     column = np.arange(len(kept)) - np.repeat(np.cumsum(length) - length, length)
     candidates, rating = np.zeros((len(users), length.max()), np.int64), np.full((len(users), length.max()), np.nan)

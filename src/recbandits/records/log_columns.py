@@ -140,10 +140,7 @@ def read_rewards(
     low, high = limits or (-np.inf, np.inf)
     require(low < high, "reward_range", "(lowest, highest), lowest below highest", limits)
     require(default is None or low <= default <= high, "default_reward", f"from {low:g} to {high:g}", default)
-    good = (values >= low) & (values <= high)
-    if not good.all():
-        row = good.argmin()
-        raise ValueError(f"row {row}: {name} must be from {low:g} to {high:g}, got {values[row]:g}")
+    require_rows((values >= low) & (values <= high), name, f"from {low:g} to {high:g}", values)
     return values
 
 
