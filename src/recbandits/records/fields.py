@@ -154,6 +154,7 @@ def _read_probability(value):
 TEXT = Field("text", pa.string(), _read_text)
 NAME = Field("text that is not empty", pa.string(), _read_name)
 NAME_OR_NONE = replace(NAME, expected="text that is not empty, or None", optional=True)
+ID = replace(NAME, expected="text or a whole number")
 NAMES = Field("distinct texts, none empty, at least one", pa.list_(pa.string()), _read_names)
 CANDIDATE = replace(TEXT, expected="one of the candidates")
 CONTEXT = Field(
@@ -170,3 +171,9 @@ TIME = Field("a time with its zone, to the microsecond", pa.timestamp("us", "UTC
 FINITE = Field("a finite number", pa.float64(), _read_finite)
 FINITE_OR_NONE = replace(FINITE, expected="a finite number, or None", optional=True)
 PROBABILITY = Field("a number in (0, 1]", pa.float64(), _read_probability)
+
+
+def read_id(name: str, value: Any) -> str:
+    """Return an id as text: text as it is, a whole number as its text; ValueError with the name for anything else."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return str(value) if whole else ID.accept(name, value)

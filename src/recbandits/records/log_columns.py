@@ -20,6 +20,7 @@ from recbandits.records.fields import (
     WRONG_TYPE,
     parse_candidate_features,
     parse_context,
+    read_id,
 )
 
 REPORT_RULES = ("first", "last", "sum", "max")  # by which one reward is made of several reports
@@ -32,13 +33,8 @@ def as_text(values: Any, name: str = "") -> np.ndarray:
       ValueError: an id is missing, empty, or neither text nor a whole number, with its row.
     """
     ids = np.array([*values, None], dtype=object)[:-1]  # None: lists of equal length would become two dimensions
-    if set(map(type, ids)) <= {str} and EVENT_ID.holds(ids).all():
-        return ids
-    for row, value in enumerate(ids):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole and not (isinstance(value, str) and EVENT_ID.holds(np.array([value], object)).all()):
-            raise ValueError(f"row {row}: {name or values.name} must be text or a whole number, got {value!r}")
-        ids[row] = str(value)
+    if not (set(map(type, ids)) <= {str} and EVENT_ID.holds(ids).all()):
+        ids[:] = [read_id(f"row {row}: {name or values.name}", value) for row, value in enumerate(ids)]
     return ids
 
 
