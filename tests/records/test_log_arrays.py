@@ -1,8 +1,10 @@
 """Logs of decisions as arrays, without ids: rules by row."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from recbandits.data import Features
 from recbandits.records import Log
 
 GOOD = {
@@ -28,6 +30,13 @@ def test_the_arm_is_the_chosen_candidate():
     log = Log(**GOOD)
     assert len(log) == 3
     assert log.arm.tolist() == [5, 7, 5]
+
+
+def test_a_log_without_ids_has_neither_tables_nor_features():
+    log, items = Log(**GOOD), pd.DataFrame({"new": [True]}, ["7"])
+    for call in (log.to_tables, lambda: next(Features.fit(items, log).observe(log, log.chosen))):
+        with pytest.raises(ValueError, match="item_ids must be the ids of all items, got 'none'"):
+            call()
 
 
 @pytest.mark.parametrize("rows", [[2, 0], np.array([True, False, True])])

@@ -165,6 +165,7 @@ class Features:
           KeyError: an item of the log that is not known.
           ValueError: columns or numbers of candidates that do not fit.
         """
+        log.require_ids()
         names = self.candidate_features
         expected = f"those that the features were fitted with, {', '.join(names) or 'none'}"
         require(set(names) == set(log.candidate_features), "candidate features", expected, list(log.candidate_features))

@@ -34,7 +34,8 @@ class Log(ArrayLog):
       propensity: float64 [n] in (0, 1], probability with which it was chosen.
       reward: float64 [n], finite.
       pass_prob: float64 [n] in (0, 1], probability with which the record was kept in the log.
-      item_ids: text ids of all items, different from each other. Without them, items and users have any numbers.
+      item_ids: text ids of all items, different from each other. Without them, items and users have any numbers, and
+        the log neither tables nor features.
       user_ids: text ids of the users, different from each other.
       context: raw columns of what was known of each request, one row for each decision.
       candidate_features: from name to float64 [n, k], numbers of each candidate of each decision, such as its price at
@@ -216,6 +217,7 @@ class Log(ArrayLog):
         A reward has the time of its decision. The version is that of the logging policy. A value of the context that
         `Interaction` refuses raises ValueError.
         """
+        self.require_ids()
         interactions = {
             "event_id": self.event_id,
             "time": self.time,
@@ -233,6 +235,10 @@ class Log(ArrayLog):
         table = pa.table(interactions, arrow_schema(Interaction))
         log_columns.read_contexts(table["context"])  # refuses what `Interaction` does
         return table, pa.table(rewards, arrow_schema(Reward))
+
+    def require_ids(self) -> None:
+        """Raise ValueError if there are decisions, and no ids of items."""
+        require(len(self.item_ids) > 0 or not len(self), "item_ids", "the ids of all items", "none")
 
     @property
     def arm(self) -> np.ndarray:
