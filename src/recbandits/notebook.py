@@ -42,19 +42,10 @@ def check_profile(profile: str) -> None:
 
 
 def record_metrics(notebook: str, data: str, *, profile: str, **metrics: float) -> pd.DataFrame:
-    """Write a notebook's results to `<artifacts_dir>/metrics/<notebook>.json`.
+    """Write a notebook's results to `<artifacts_dir>/metrics/<notebook>.json`, and return them as a table.
 
-    Args:
-      notebook: id of the notebook, such as "01a-train-bandit-mf-env-simulation".
-      data: name of the data (`MovieLens.source`), or "none".
-      profile: "quick" or "full".
-      **metrics: finite numbers, at least one.
-
-    Returns:
-      DataFrame with the column `value`, indexed by metric.
-
-    Raises:
-      ValueError: no metric, one that is not a finite number, or an unknown profile.
+    The name of the data is `MovieLens.source`, or "none". An unknown profile, no metric, or one that is not a finite
+    number raises ValueError.
     """
     check_profile(profile)
     if not metrics:
@@ -71,11 +62,8 @@ def record_metrics(notebook: str, data: str, *, profile: str, **metrics: float) 
 def show(resource: Any, *fields: str) -> None:
     """Print a resource of Vertex AI's SDK that was not created yet as YAML, with the names of the REST API.
 
-    Names within a part are sorted, because labels and parameters come in another order each time.
-
-    Args:
-      resource: an object with `to_dict()`, such as `aiplatform.CustomJob`.
-      *fields: names of the parts to print; none for all.
+    The resource has `to_dict()`, as `aiplatform.CustomJob`; `fields` are its parts to print, none for all. Names within
+    a part are sorted, because labels and parameters come in another order each time.
     """
     import yaml
 

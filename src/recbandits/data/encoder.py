@@ -87,9 +87,8 @@ class Encoder:
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """Encode the rows of a table, float32 [rows, numbers].
 
-        Raises:
-          ValueError: a column is not known, or a value is of another kind than the column was fitted to; the sentence
-            names the column, the row and the value.
+        A column that is not known, or a value of another kind than the column was fitted to, raises ValueError, whose
+        sentence names the column, the row and the value.
         """
         given = frame.columns.tolist()
         for name in given:

@@ -18,12 +18,7 @@ from recbandits.checks import FRACTION, replacing, require, require_rows
 
 
 class Split(NamedTuple):
-    """Row ids (positions in the table of ratings) of two parts that share no row.
-
-    Attributes:
-      train: int64 array [n], or [n, size] for lists.
-      test: int64 array [m], or [m, size] for lists.
-    """
+    """Row ids (positions in the table of ratings) of two parts that share no row, int64 [n], or [n, size] for lists."""
 
     train: np.ndarray
     test: np.ndarray

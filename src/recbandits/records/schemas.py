@@ -54,14 +54,9 @@ def _element_type(field: Field) -> tuple[str, str]:
 
 
 def to_table(records: Sequence[Record], kind: type[Record] | None = None) -> pa.Table:
-    """Return records of one kind as a table with their `arrow_schema`, one row for each.
+    """Return records of one class as a table with their `arrow_schema`, one row for each.
 
-    Args:
-      records: of one class, such as `Interaction`.
-      kind: the class; needed where there are no records.
-
-    Raises:
-      ValueError: the records are of two kinds, or none of an unknown kind.
+    The class is needed where there are no records. Records of two classes raise ValueError.
     """
     kinds = {type(record) for record in records} | (set() if kind is None else {kind})
     if len(kinds) != 1:
