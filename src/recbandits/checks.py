@@ -101,7 +101,7 @@ def check_fields(instance: Any, **rules: Rule) -> None:
 
 
 def distinct(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Find the rows of numbers [n, k] that are all different, bool [n]; where a mask [n, k] is False, none counts."""
+    """Find the rows whose numbers [n, k], or those in a mask bool [n, k], are all different, bool [n]."""
     if mask is not None:
         values = np.where(mask, values, values.max(initial=0))  # values that do not count come last
     ordered = np.sort(values, axis=1)
