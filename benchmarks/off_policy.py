@@ -13,7 +13,7 @@ from benchmarks.peer_obp import open_bandit_pipeline
 from benchmarks.profiles import choose
 from benchmarks.synthetic_log import REWARDS, draw_logs, make_environment
 from recbandits.evaluation import estimators, off_policy
-from recbandits.records.bandit_log import BanditLog
+from recbandits.records.log import Log
 
 DECISIONS, CANDIDATES, ROUNDS = choose(1_000_000, 200_000), 20, choose(5, 2)
 DATA = "synthetic logs"
@@ -159,9 +159,9 @@ def draw_arrays(decisions, candidates=CANDIDATES, seed=0):
 
 
 def as_log(arrays):
-    """The same as a `BanditLog`."""
+    """The same as a `Log`."""
     n, k = arrays["q"].shape
-    return BanditLog(
+    return Log(
         event_id=np.arange(n).astype(str),
         time=np.full(n, np.datetime64("2026-01-01", "us")),
         user_id=np.arange(n),

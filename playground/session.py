@@ -14,7 +14,7 @@ from recbandits.data import GLOBAL
 from recbandits.environments.base import Batch
 from recbandits.evaluation import cross_fit, estimates, tabulate
 from recbandits.exploration import greedy
-from recbandits.records import BanditLog
+from recbandits.records import Log
 
 ESTIMATORS, FEWEST = ("IPS", "SNIPS", "DR"), 5  # decisions, one for each fold of the reward model of DR
 POLICIES = UNIFORM, GREEDY, ORACLE = "uniform random policy", "greedy policy", "oracle"  # whose values are estimated
@@ -120,12 +120,12 @@ class Session:
         mean, width = learner.posterior()
         return pd.DataFrame({"mean": mean, "width": width, "truth": truth}, truth.index)
 
-    def log(self, label: str) -> BanditLog:
+    def log(self, label: str) -> Log:
         """Return the decisions of an agent with their propensities and rewards."""
         decisions = self.learners[label].decisions
         movies = self._environment.movie_ids[self._history().arms.numpy()[:, 0]]
         numbers = np.arange(len(movies))
-        return BanditLog(
+        return Log(
             event_id=np.array([str(number + 1) for number in numbers], object),
             time=np.datetime64("2000-01-01", "us") + numbers,  # interactions have an order, but no time
             user_id=np.concatenate(self._user_ids),

@@ -31,7 +31,7 @@ def runs_here(path):
 def test_python_blocks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path / "recbandits.toml"))
-    write_tables(tmp_path, n=1000)  # the files of a reader, which the example of docs/data.md reads
+    write_tables(tmp_path, n=1000)  # the files of a reader, which README.md and docs/data.md read
     run_blocks(path)
 
 

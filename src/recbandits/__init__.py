@@ -21,14 +21,9 @@ for _name, _value in {
 
 
 def lazy_exports(package: str, modules: dict[str, str]) -> tuple:
-    """Make the public names of a package importable from it without importing their modules before they are used.
+    """Return `__getattr__` and `__all__` of a package, which import its modules when their public names are used.
 
-    Args:
-      package: `__name__` of the package.
-      modules: names, separated by spaces, for each module of the package that defines them.
-
-    Returns:
-      (`__getattr__`, `__all__`) of the package.
+    The names of each module are separated by spaces.
     """
     homes = {name: module for module, names in modules.items() for name in names.split()}
 

@@ -66,14 +66,9 @@ def require_whole(least: int = 1, **values: Any) -> None:
 
 
 def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, labels: Any = None) -> None:
-    """Raise ValueError with the sentence about the first row of `values` that is not allowed.
+    """Raise ValueError with the sentence about the first row of `values` [n, ...] where `allowed` is False.
 
-    Args:
-      allowed: bool [n, ...], True where a value is allowed.
-      name: of the values.
-      expected: completes the sentence "the values must be ...".
-      values: array [n, ...].
-      labels: names of the rows [n], for the sentence; None for none.
+    It has the label of the row, if there are labels [n].
     """
     if not allowed.all():
         row = int(np.argwhere(~allowed)[0, 0])
@@ -81,18 +76,12 @@ def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, lab
         raise ValueError(f"row {row}{label}: {name} must be {expected}, got {values[row]}")
 
 
-def require_distributions(
-    values: np.ndarray, name: str, mask: np.ndarray | None = None, rounding: float = 1e-5
-) -> None:
+def require_distributions(values: np.ndarray, name: str, mask: np.ndarray | None = None) -> None:
     """Raise ValueError with the sentence about the first row of `values` that is no distribution.
 
-    Args:
-      values: [n, ..., k], probabilities that sum to 1 over the last axis.
-      name: of the values.
-      mask: bool like `values`, False where the probability must be 0; None for no such place.
-      rounding: allowed error of a sum.
+    The values [n, ..., k] sum to 1 over the last axis, up to rounding of 1e-5; where the mask is False, they are 0.
     """
-    wrong = ~(np.abs(values.sum(axis=-1, dtype=float) - 1) <= rounding)  # NaN is wrong
+    wrong = ~(np.abs(values.sum(axis=-1, dtype=float) - 1) <= 1e-5)  # NaN is wrong
     outside = np.zeros(0) if mask is None or mask.all() else values[~mask]
     if wrong.any() or values.min(initial=0) < 0 or outside.any():
         wrong |= ((values < 0) | (False if mask is None else ~mask & (values != 0))).any(axis=-1)
@@ -106,25 +95,13 @@ def require_field(instance: Any, field: str, allowed: bool, expected: str) -> No
 
 
 def check_fields(instance: Any, **rules: Rule) -> None:
-    """Check fields of a dataclass, each by its rule.
-
-    Raises:
-      ValueError: a value is refused; the sentence names the class, the field, the rule and the value.
-    """
+    """Raise ValueError with the sentence about the first field of a dataclass that its rule refuses."""
     for name, rule in rules.items():
         require_field(instance, name, rule.accepts(getattr(instance, name)), rule.expected)
 
 
 def distinct(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Find the rows whose values are all different.
-
-    Args:
-      values: numbers [n, k].
-      mask: bool [n, k], False where a value does not count; None counts all.
-
-    Returns:
-      bool [n]
-    """
+    """Find the rows whose numbers [n, k], or those in a mask bool [n, k], are all different, bool [n]."""
     if mask is not None:
         values = np.where(mask, values, values.max(initial=0))  # values that do not count come last
     ordered = np.sort(values, axis=1)
@@ -137,11 +114,8 @@ def distinct(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
 def outside_majority(values: np.ndarray) -> np.ndarray | None:
     """Find the values that differ from the one that more than half have, such as clicks among decisions without one.
 
-    Args:
-      values: numbers [n]; those that differ by rounding are equal. The candidate is the median of a thousand of them.
-
-    Returns:
-      bool [n]; None where no value has the majority.
+    Numbers [n] that differ by rounding are equal. The candidate is the median of a thousand of them. The result is bool
+    [n]; None where no value has the majority.
     """
     spaced = np.sort(values[:: max(1, len(values) // 1000)])
     middle = spaced[len(spaced) // 2] if len(spaced) else 0.0

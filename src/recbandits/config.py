@@ -93,9 +93,6 @@ class Config:
         or the nearest directory above it. Without a file, or before the file that $RECBANDITS_CONFIG names is written,
         the defaults hold. RECBANDITS_<SETTING>, such as RECBANDITS_PREFIX, overrides one setting.
 
-        Args:
-          path: a TOML file, or None.
-
         Raises:
           FileNotFoundError: `path` does not exist.
           ValueError: the file is a directory or not TOML, has an unknown key, or a value is refused.
@@ -107,13 +104,9 @@ class Config:
         return cls(**settings, folder=file.absolute().parent)
 
     def write(self, path: str | os.PathLike | None = None) -> Path:
-        """Write the settings as a TOML file and return its path.
+        """Write the settings as a TOML file and return its path, which must be no directory.
 
-        Args:
-          path: of the file; None is $RECBANDITS_CONFIG, else recbandits.toml in the working directory.
-
-        Raises:
-          ValueError: the path is a directory.
+        The file is `path`, else $RECBANDITS_CONFIG, else recbandits.toml in the working directory.
         """
         file = Path(path or os.environ.get(FILE_VARIABLE) or FILE_NAME)
         _refuse_directory(file)
@@ -140,15 +133,7 @@ class Config:
         """BigQuery dataset, with underscores instead of hyphens."""
         return self.base.replace("-", "_")
 
-    @property
-    def registry(self) -> str:
-        """Artifact Registry repository."""
-        return self.base
-
-    @property
-    def endpoint(self) -> str:
-        """Vertex AI endpoint id."""
-        return self.base
+    registry = endpoint = base  # ids of the Artifact Registry repository and of the Vertex AI endpoint
 
     @property
     def labels(self) -> dict[str, str]:
@@ -156,11 +141,7 @@ class Config:
         return {"app": "recbandits", "prefix": self.prefix, "version": self.version}
 
     def account(self, role: str) -> str:
-        """Return the e-mail address of the service account that trains, serves, runs functions or builds images.
-
-        Args:
-          role: one of `ROLES`. Its first two letters end the id, which may have 30 characters.
-        """
+        """Return the e-mail address of the service account of one of `ROLES`, whose first two letters end the id."""
         checks.require(role in ROLES, "role", f"one of {', '.join(ROLES)}", role)
         return f"{self.base}-{role[:2]}@{self._project_for('account')}.iam.gserviceaccount.com"
 

@@ -42,19 +42,10 @@ def check_profile(profile: str) -> None:
 
 
 def record_metrics(notebook: str, data: str, *, profile: str, **metrics: float) -> pd.DataFrame:
-    """Write a notebook's results to `<artifacts_dir>/metrics/<notebook>.json`.
+    """Write a notebook's results to `<artifacts_dir>/metrics/<notebook>.json`, and return them as a table.
 
-    Args:
-      notebook: id of the notebook, such as "01a-train-bandit-mf-env-simulation".
-      data: name of the data (`MovieLens.source`), or "none".
-      profile: "quick" or "full".
-      **metrics: finite numbers, at least one.
-
-    Returns:
-      DataFrame with the column `value`, indexed by metric.
-
-    Raises:
-      ValueError: no metric, one that is not a finite number, or an unknown profile.
+    The name of the data is `MovieLens.source`, or "none". An unknown profile, no metric, or one that is not a finite
+    number raises ValueError.
     """
     check_profile(profile)
     if not metrics:
@@ -71,11 +62,8 @@ def record_metrics(notebook: str, data: str, *, profile: str, **metrics: float) 
 def show(resource: Any, *fields: str) -> None:
     """Print a resource of Vertex AI's SDK that was not created yet as YAML, with the names of the REST API.
 
-    Names within a part are sorted, because labels and parameters come in another order each time.
-
-    Args:
-      resource: an object with `to_dict()`, such as `aiplatform.CustomJob`.
-      *fields: names of the parts to print; none for all.
+    The resource has `to_dict()`, as `aiplatform.CustomJob`; `fields` are its parts to print, none for all. Names within
+    a part are sorted, because labels and parameters come in another order each time.
     """
     import yaml
 
@@ -114,11 +102,8 @@ class Check(NamedTuple):
 def check_machine(folder: str | os.PathLike) -> list[Check]:
     """Check Python, cores, memory, free disk, accelerators and the switch that selects Keras 2.
 
-    Args:
-      folder: an existing directory on the disk that will hold the artifacts.
-
-    Returns:
-      list of `Check`; a GPU is not required. Where TensorFlow is not installed, a check that failed says so.
+    The folder is a directory on the disk that will hold the artifacts. A GPU is not required. Where TensorFlow is not
+    installed, a check that failed says so.
     """
     python, required = platform.python_version(), metadata.metadata("recbandits")["Requires-Python"]
     cores = count_cores()
@@ -141,26 +126,19 @@ def check_machine(folder: str | os.PathLike) -> list[Check]:
 
 
 def check_packages(requirements: list[str] | None = None) -> list[Check]:
-    """Check every package that the notebooks need: the project's requirements with its extra `lab`, and TF-Agents.
+    """Check each package that the notebooks need, by name: the requirements of the project and its extra `lab`.
 
-    Args:
-      requirements: list of requirements, such as "numpy>=2.1,<2.4"; None takes those of the installed project.
-
-    Returns:
-      list of `Check`, one for each package, sorted by name.
+    Another list of requirements, such as ["numpy>=2.1,<2.4"], can take the place of those, to which TF-Agents belongs.
     """
     lines = [*(metadata.requires("recbandits") or ()), *TF_AGENTS] if requirements is None else requirements
     specifiers: dict[str, SpecifierSet] = {}
     for requirement in map(Requirement, lines):
         if requirement.marker is None or requirement.marker.evaluate({"extra": "lab"}):
             specifiers[requirement.name] = specifiers.get(requirement.name, SpecifierSet()) & requirement.specifier
-    return [_check_package(name, specifier) for name, specifier in sorted(specifiers.items())]
-
-
-def _check_package(name, specifier):
-    required = str(specifier) or "any"
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Check(name, "missing", required, False)
-    return Check(name, version, required, specifier.contains(version))
+    checked = []
+    for name, specifier in sorted(specifiers.items()):
+        package = next(iter(metadata.distributions(name=name)), None)
+        version = "missing" if package is None else package.version
+        fits = package is not None and specifier.contains(version)
+        checked.append(Check(name, version, str(specifier) or "any", fits))
+    return checked

@@ -55,6 +55,18 @@ def test_numbers_of_candidates_are_read_from_lists(folder):
     np.testing.assert_array_equal(data.log.candidate_features["price"], expected)
 
 
+@pytest.mark.parametrize("text", ["1.5", "", "1|2|3|4|5|6|7|8"])
+def test_another_number_of_numbers_than_of_candidates_is_refused(folder, text):
+    """No decision has fewer than 4 candidates or more than 7: a number that is missing does not count as 0."""
+    frame = pd.read_csv(folder / "decisions.csv", dtype=str)
+    frame["price"] = frame["candidates"].str.replace(r"[^|]+", "1", regex=True)
+    frame.loc[1, "price"] = text
+    frame.to_csv(folder / "decisions.csv", index=False)
+    file = rewrite(folder, 'event_id = "request"', 'candidate_features = ["price"]')
+    with pytest.raises(ValueError, match=r"row 1: price must be numbers between '\|', one for each candidate"):
+        data_file.load(file)
+
+
 def test_parquet_is_read_as_csv_is(folder):
     frame = pd.read_csv(folder / "decisions.csv", dtype={"user": str})
     frame.to_parquet(folder / "decisions.parquet")

@@ -62,7 +62,9 @@ def test_a_constant_number_is_zero_and_an_empty_table_has_no_numbers():
 @pytest.mark.parametrize(
     ("columns", "options", "sentence"),
     [
-        ({0: [1, 2]}, {}, "the name of a column must be text, got 0"),
+        ({0: [1, 2]}, {}, "the name of a column must be text that is not empty, got 0"),
+        (pd.Index(["\ud800"], dtype=object), {}, "the name of a column must be text that is not empty, got "),
+        ({"x": pd.Series(["a", "\ud800"], dtype=object)}, {}, "column 'x' must be text, got "),
         ({"x": [np.nan, None]}, {}, "column 'x' must be a column with at least one value, got 'none'"),
         ({"x": [1.0, np.inf]}, {}, "row 1: column 'x' must be a finite number, got inf"),
         ({"x": pd.to_datetime(["2026-01-01", "2026-01-02"])}, {}, "column 'x' must be numbers or text, got times"),
@@ -75,7 +77,7 @@ def test_a_constant_number_is_zero_and_an_empty_table_has_no_numbers():
     ],
 )
 def test_what_cannot_be_encoded_is_refused_by_column_row_and_value(columns, options, sentence):
-    frame = pd.DataFrame(columns)
+    frame = pd.DataFrame([[1.0]], columns=columns) if isinstance(columns, pd.Index) else pd.DataFrame(columns)
     with pytest.raises(ValueError, match=sentence):
         Encoder.fit(frame, **options).encode(frame)
 

@@ -204,7 +204,7 @@ def test_an_archive_that_is_named_is_used_before_the_variable(server, tmp_path, 
         target.writestr("ml-1m/ratings.dat", "1::1::5::978300760\n")
     server.content = file.read_bytes()
     digest = hashlib.sha256(server.content).hexdigest()
-    archive = Archive((address(server, "whole"),), digest, "ml-1m", "MovieLens 1M")
+    archive = Archive((address(server, "whole"),), digest, "ml-1m")
     monkeypatch.setitem(movielens.ARCHIVES, "ml-1m", archive)
     monkeypatch.setenv("RECBANDITS_MOVIELENS", str(directory))
     assert movielens.load(name="ml-1m").source == "MovieLens 1M (download)"

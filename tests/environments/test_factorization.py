@@ -122,7 +122,8 @@ ONES = full_table(np.ones((3, 4)))
             ONES.drop(columns="rating"),
             r"columns of ratings must be user_id, movie_id, rating, got \['user_id', 'movie_id'\]",
         ),
-        (ONES.assign(rating="4"), "type of ratings must be numeric, got"),
+        (ONES.assign(rating="4"), "type of rating must be numeric, got"),
+        (ONES.assign(movie_id=ONES["movie_id"].astype(str)), "type of movie_id must be numeric, got"),
         (
             ONES.assign(rating=[np.nan, *[1.0] * 11]),
             "row 0 of the ratings .* finite rating, got user_id 10, movie_id 1, rating nan",
@@ -134,7 +135,7 @@ ONES = full_table(np.ones((3, 4)))
         ),
         (pd.concat([ONES, ONES.iloc[5:6]]), "user 11 has rated movie 2 again"),
     ],
-    ids=["no ratings", "no column", "text", "NaN", "infinite", "no user", "twice"],
+    ids=["no ratings", "no column", "text", "text ids", "NaN", "infinite", "no user", "twice"],
 )
 def test_ratings_that_would_be_averaged_away_are_refused(fit, ratings, message):
     """One NaN rating of MovieLens made all predictions NaN, and a simulation with them had a regret of 0.000."""

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from recbandits.evaluation import off_policy
-from recbandits.records.bandit_log import BanditLog
+from recbandits.records.log import Log
 
 
 @pytest.fixture
 def decisions():
     """Three decisions among two or three candidates, logged with 0.5, 0.25 and 0.2."""
-    return BanditLog(
+    return Log(
         event_id=["a", "b", "c"],
         time=np.array(["2026-01-01", "2026-01-02", "2026-01-03"], "datetime64[us]"),
         user_id=np.array([1, 2, 1]),

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from recbandits.evaluation import difference, estimators, off_policy, slates, tabulate
-from recbandits.records.bandit_log import BanditLog
+from recbandits.records.log import Log
 
 METHODS = ["normal", "bootstrap", "bernstein"]
 
@@ -268,7 +268,7 @@ def test_a_user_with_many_clicks_is_one_rewarded_group():
 
 
 def test_a_table_of_a_log_has_the_intervals_of_its_users():
-    log = BanditLog(
+    log = Log(
         event_id=np.arange(1800).astype(str),
         time=np.full(1800, np.datetime64("2026-01-01", "us")),
         user_id=USER,

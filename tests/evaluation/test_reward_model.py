@@ -13,7 +13,7 @@ from benchmarks.synthetic_log import draw_logs, make_environment
 from recbandits.data import Features
 from recbandits.evaluation import cross_fit, cross_fit_slates, estimates, slate_estimates
 from recbandits.evaluation.reward_model import assign_folds
-from recbandits.records import BanditLog, Log
+from recbandits.records import Log
 from recbandits.records.slate_log import SlateLog
 
 ENVIRONMENT = make_environment()
@@ -34,7 +34,7 @@ def make_log(n=3000, users=300, seed=0, **changes):
         "reward": drawn["reward"],
         "pass_prob": np.ones(n),
     }
-    return BanditLog(**columns | changes), drawn["kind"]
+    return Log(**columns | changes), drawn["kind"]
 
 
 def one_hot(kind):
@@ -53,7 +53,7 @@ def test_the_model_predicts_the_mean_reward_of_every_kind_and_arm():
 def test_the_model_is_fitted_without_the_user():
     """The reward is the number of the user: a nearest neighbour predicts it exactly from other rewards of the user."""
     log, _ = make_log(1000, users=100)
-    log = BanditLog(**vars(log) | {"reward": log.user_id.astype(float)})
+    log = Log(**vars(log) | {"reward": log.user_id.astype(float)})
     features = np.broadcast_to(log.user_id[:, None, None].astype(float), (1000, ARMS, 1))
     nearest = KNeighborsRegressor(n_neighbors=1)
     assert (nearest.fit(features[:, 0], log.reward).predict(features[:, 0]) == log.reward).all()
@@ -71,11 +71,9 @@ def test_a_record_of_pass_prob_a_half_counts_twice():
     log, kind = make_log(2000)
     pass_prob = np.where(log.reward > 0, 0.5, 1.0)
     rows = np.repeat(np.arange(2000), np.where(log.reward > 0, 2, 1))
-    columns = {name: values[rows] for name, values in vars(log).items()} | {
-        "event_id": np.arange(len(rows)).astype(str)
-    }
-    q = cross_fit(BanditLog(**vars(log) | {"pass_prob": pass_prob}), one_hot(kind))
-    np.testing.assert_allclose(q[rows], cross_fit(BanditLog(**columns), one_hot(kind)[rows]), rtol=1e-9)
+    columns = {name: vars(log)[name][rows] for name in Log.columns} | {"event_id": np.arange(len(rows)).astype(str)}
+    q = cross_fit(Log(**vars(log) | {"pass_prob": pass_prob}), one_hot(kind))
+    np.testing.assert_allclose(q[rows], cross_fit(Log(**columns), one_hot(kind)[rows]), rtol=1e-9)
     assert q.mean() > cross_fit(log, one_hot(kind)).mean() + 0.1
 
 
@@ -92,7 +90,7 @@ def log_features_array():
         "item_ids": pd.Index(items.index.astype(str), dtype=object),
         "user_ids": pd.Index(np.arange(300).astype(str), dtype=object),
     }
-    log = Log(**columns, context=context.iloc[:, :0])
+    log = Log(**columns | {"context": context.iloc[:, :0]})
     features = Features.fit(items, log, vectors=["taste"])
     array = features.items[log.candidates]
     return log, features, np.concatenate([np.ones((n, 80, 1), np.float32), array], axis=2)
@@ -130,7 +128,7 @@ def test_padding_has_no_prediction():
     log, kind = make_log(500)
     mask = np.ones((500, ARMS), bool)
     mask[log.action < ARMS - 1, -1] = False
-    padded = BanditLog(**vars(log) | {"mask": mask, "candidates": np.where(mask, log.candidates, 0)})
+    padded = Log(**vars(log) | {"mask": mask, "candidates": np.where(mask, log.candidates, 0)})
     features = np.where(mask[:, :, None], one_hot(kind), np.nan)
     assert (np.isnan(cross_fit(padded, features)) == ~mask).all()
 

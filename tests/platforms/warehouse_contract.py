@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from recbandits.platforms.protocol import PlatformError
-from recbandits.records import Interaction, Log, Quarantined, Reward, Verdict, check_table, to_table
+from recbandits.records import Interaction, Log, Quarantined, Reward, Verdict, from_table, to_table
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -50,7 +50,7 @@ class WarehouseContract:
         )
         warehouse.write([third, second, first, reward("c", 10, 4.5), reward("b", 11.000001, 3.0)])
         table = warehouse.decisions(START, time_at(100), 10, -1.0)
-        assert [Interaction(**row) for row in check_table(table, Interaction).to_pylist()] == [first, third, second]
+        assert from_table(table, Interaction) == [first, third, second]
         assert table["reward"].to_pylist() == [4.5, -1.0, -1.0]
         assert table["reward_time"].to_pylist() == [time_at(10), None, None]
 
@@ -184,7 +184,7 @@ class WarehouseContract:
         ]
         warehouse.write([*records, reward("a", 1, 1.0), reward("c", 1, 3.0)])
         table = warehouse.decisions(START, time_at(10), 5, 0.0)
-        assert [Interaction(**row) for row in check_table(table, Interaction).to_pylist()] == records
+        assert from_table(table, Interaction) == records
         users = warehouse.by_user(START, time_at(10), 5, 0.0)
         assert users["user_id"].fillna("").tolist().count("9007199254740993") == 1
         assert users["user_id"].isna().sum() == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.records import BanditLog, Log
+from recbandits.records import Log
 
 ITEMS = ["tea", "煎茶", "Earl’s", "a | b"]
 FRAME = pd.DataFrame(
@@ -103,7 +103,8 @@ def test_a_reward_may_be_a_function_of_the_table():
     ("columns", "sentence"),
     [
         ({"reward": lambda frame: frame["click"] * 7}, "row 0: reward must be from 0 to 5, got 7"),
-        ({"default_reward": -1.0, "reward": lambda frame: [1, np.nan, 0]}, "row 1: reward must be from 0 to 5, got -1"),
+        ({"default_reward": -1.0}, "default_reward must be from 0 to 5, got -1.0"),
+        ({"default_reward": np.nan}, "default_reward must be from 0 to 5, got nan"),
     ],
 )
 def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence):
@@ -118,6 +119,7 @@ def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence
         ({}, {"items": []}, "items must be one or more ids, got 'none'"),
         ({}, {"items": ["tea"]}, "row 0: shown must be the id of an item, got '煎茶'"),
         ({}, {"item": "video"}, "column must be one of shown, click, p, at, who, device, lists, got 'video'"),
+        ({}, {"context": ["who", "who"]}, r"columns of the context must be different, got \['who', 'who'\]"),
         ({"p": [0.5, 0.0, 1.0]}, {}, r"row 1 \(decision 1\): propensity must be in \(0, 1\]"),
         ({"p": [0.5, "high", 1.0]}, {}, "row 1: p must be a number, got 'high'"),
         ({"click": ["yes", "no", "no"]}, {}, "row 0: click must be a number, got 'yes'"),
@@ -148,12 +150,21 @@ def test_what_no_log_can_be_made_of_is_refused_by_column_row_and_value(changes, 
         read(FRAME.assign(**changes), **options)
 
 
+def test_a_column_of_the_table_that_occurs_twice_is_refused_where_it_is_read():
+    frame = pd.concat([FRAME, FRAME[["click", "device"]]], axis=1)
+    with pytest.raises(ValueError, match="column 'click' must be there once, got 2"):
+        read(frame)
+    assert read(frame, reward=lambda frame: FRAME["click"]).reward.tolist() == [1.0, 0.0, 1.0]
+
+
 def test_numbers_of_candidates_have_the_shape_of_the_candidates_and_are_finite():
     price = np.array([[1.0, 2.0, np.nan], [3.0, 4.0, 5.0], [6.0, np.nan, np.nan]])
     log = read(candidates="lists", candidate_features={"price": price})
     np.testing.assert_array_equal(log.take([2, 0]).candidate_features["price"], price[[2, 0]])
     price[1, 1] = np.inf
-    with pytest.raises(ValueError, match=r"row 1 \(decision 1\): candidate feature 'price' must be finite, got inf"):
+    with pytest.raises(
+        ValueError, match=r"row 1 \(decision 1\): candidate feature 'price' must be finite, got \[ 3. inf  5.\]"
+    ):
         read(candidates="lists", candidate_features={"price": price})
     with pytest.raises(ValueError, match=r"candidate feature 'price' must be an array \[3, 3\]"):
         read(candidates="lists", candidate_features={"price": price[:2]})
@@ -179,13 +190,15 @@ PARTS = {name: getattr(read(candidates="lists", user="who"), name) for name in L
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"item_ids": ["tea", "煎茶", "tea", "a | b"]}, "item_ids must be different, 'tea' occurs again"),
-        ({"item_ids": ["tea", "煎茶", 7, "a | b"]}, "item_ids must be texts that are not empty, got 7"),
-        ({"user_ids": ["x", ""]}, "user_ids must be texts that are not empty, got ''"),
+        ({"item_ids": ["tea", "煎茶", "tea", "a | b"]}, "item_ids must have different ids, 'tea' occurs again"),
+        ({"item_ids": ["tea", "煎茶", 7.5, "a | b"]}, "row 2: item_ids must be text or a whole number, got 7.5"),
+        ({"user_ids": ["x", ""]}, "row 1: user_ids must be text or a whole number, got ''"),
         ({"item_ids": ITEMS[:3]}, r"row 1 \(decision 1\): candidates must be rows of item_ids, 0 to 2, got \[3 2 0\]"),
         ({"user_id": [0, 2, 2]}, r"row 2 \(decision 2\): user_id must be a row of user_ids, or a number of its own"),
         ({"user_id": [0, -1, 1]}, r"row 1 \(decision 1\): user_id must be a row of user_ids, .* got -1"),
+        ({"context": FRAME[["device"]].set_axis([3], axis=1)}, "the name of a column must be text, got 3"),
         ({"context": FRAME[["device"]][:2]}, "context must be a table of 3 rows, got 2"),
+        ({"candidate_features": {"\ud800": np.zeros((3, 3))}}, "the name of a column must be text, got "),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes, sentence):
@@ -193,9 +206,8 @@ def test_parts_that_do_not_fit_are_refused(changes, sentence):
         Log(**PARTS | changes)
 
 
-def test_a_log_is_a_bandit_log_whose_numbers_are_rows_of_its_ids():
+def test_the_numbers_of_a_log_are_rows_of_its_ids():
     log = read(candidates="lists", user="who")
-    assert isinstance(log, BanditLog)
     assert log.candidate_ids.tolist() == [["tea", "煎茶", ""], ["a | b", "Earl’s", "tea"], ["tea", "", ""]]
     assert log.item_ids[log.arm].tolist() == FRAME["shown"].tolist()
     assert log.user_ids.tolist() == ["x", "y"]

@@ -35,10 +35,6 @@ def test_marginal_probabilities_are_optional():
     assert log.take([1]).position_propensity is None
 
 
-def test_a_log_may_be_empty():
-    assert len(SlateLog(**GOOD).take([])) == 0
-
-
 def test_narrow_numbers_keep_their_value():
     """Clicks and propensities of a TensorFlow graph are float32, slates int32."""
     narrow = {"slate": np.int32, "reward": np.float32, "propensity": np.float32}
@@ -77,9 +73,6 @@ def test_a_value_against_its_rule_is_refused(field, index, value, sentence):
         ("slate", np.zeros(3, int), r"slate must have the shape \[3, slots\], got \[3\]"),
         ("candidates", np.zeros(3, int), r"candidates must have the shape \[3, items\], got \[3\]"),
         ("slate", np.zeros((3, 2)), "slate must be an array of int64, got float64"),
-        ("event_id", ["a", "b", ""], r"row 2 \(\): event_id must be text that is not empty"),
-        ("event_id", [0, 1, 2], "event_id must be text that is not empty, got 0"),
-        ("event_id", ["a", "b", "a"], r"row 2 \(a\): event_id must be different from all others"),
     ],
 )
 def test_a_field_of_another_shape_or_type_is_refused(field, value, sentence):

@@ -25,8 +25,9 @@ id = "user"
 crosses = [["plan", "genre"]]
 """
 
+import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,25 +35,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require
+from recbandits.checks import require, require_rows
 from recbandits.data.features import Features
 from recbandits.records.log import Log
 
 SEPARATOR = "|"  # between the candidates of a decision, and between their numbers
-_REQUIRED = {
-    "decisions": ("file", "item", "reward", "propensity", "time"),
-    "items": ("file", "id"),
-    "users": ("file", "id"),
-    "features": (),
+
+
+def _read_keys(call: Callable, *others: str) -> dict[str, bool]:
+    """Return the parameters of a function but for some others, and whether each is required."""
+    parameters = inspect.signature(call).parameters.items()
+    return {name: parameter.default is parameter.empty for name, parameter in parameters if name not in others}
+
+
+_KEYS = {  # of each table, and whether they are required
+    "decisions": {"file": True} | _read_keys(Log.from_frame, "frame", "items", "users"),
+    "items": {"file": True, "id": True, "title": False},
+    "users": {"file": True, "id": True},
+    "features": _read_keys(Features.fit, "items", "context"),
 }
-_OPTIONAL = {
-    "decisions": (
-        "default_reward", "reward_range", "user", "candidates", "event_id", "context", "candidate_features",
-    ),
-    "items": ("title",),
-    "users": (),
-    "features": ("crosses", "vectors", "categories", "max_levels"),
-}  # fmt: skip
 
 
 class LoggedData(NamedTuple):
@@ -81,10 +82,7 @@ class LoggedData(NamedTuple):
 
 
 def load(path: str | PathLike) -> LoggedData:
-    """Read a data set.
-
-    Args:
-      path: of the TOML file.
+    """Read a data set by the path of its TOML file.
 
     Raises:
       FileNotFoundError: the file, or one that it names, does not exist.
@@ -92,12 +90,10 @@ def load(path: str | PathLike) -> LoggedData:
     """
     path = Path(path)
     tables = _read_toml(path)
-    items = _read_table(path, tables["items"], [tables["items"]["id"]]).set_index(tables["items"]["id"])
+    items = _read_indexed(path, tables["items"])
     title = tables["items"].get("title")
     titles = None if title is None else items.pop(title)
-    users = None
-    if "users" in tables:
-        users = _read_table(path, tables["users"], [tables["users"]["id"]]).set_index(tables["users"]["id"])
+    users = _read_indexed(path, tables["users"]) if "users" in tables else None
     columns = dict(tables["decisions"])
     numbers = columns.pop("candidate_features", [])
     texts = [columns[name] for name in ("item", "user", "candidates", "event_id") if name in columns]
@@ -105,7 +101,7 @@ def load(path: str | PathLike) -> LoggedData:
     del columns["file"]
     if "candidates" in columns:
         frame[columns["candidates"]] = frame[columns["candidates"]].str.split(SEPARATOR, regex=False)
-    features = {name: _read_lists(frame, name) for name in numbers}
+    features = {name: _read_lists(frame, name, columns.get("candidates"), len(items)) for name in numbers}
     log = Log.from_frame(frame, items.index, users=users, candidate_features=features, **columns)
     return LoggedData(log, items, titles, tables.get("features", {}), path.name)
 
@@ -116,14 +112,18 @@ def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path.name} must be a TOML file: {error}") from None
     for table in ("decisions", "items", *tables):
-        require(table in _REQUIRED, f"{path.name}: table", f"one of {', '.join(_REQUIRED)}", table)
+        require(table in _KEYS, f"{path.name}: table", f"one of {', '.join(_KEYS)}", table)
         require(isinstance(tables.get(table), dict), f"{path.name}: {table}", "a table with keys", tables.get(table))
-        known = (*_REQUIRED[table], *_OPTIONAL[table])
         for key in tables[table]:
-            require(key in known, f"{path.name}: key of {table}", f"one of {', '.join(known)}", key)
-        for key in _REQUIRED[table]:
-            require(key in tables[table], f"{path.name}: {table}", f"a table with the key {key!r}", list(tables[table]))
+            require(key in _KEYS[table], f"{path.name}: key of {table}", f"one of {', '.join(_KEYS[table])}", key)
+        for key, required in _KEYS[table].items():
+            known = key in tables[table] or not required
+            require(known, f"{path.name}: {table}", f"a table with the key {key!r}", list(tables[table]))
     return tables
+
+
+def _read_indexed(path: Path, table: Mapping[str, Any]) -> pd.DataFrame:
+    return _read_table(path, table, [table["id"]]).set_index(table["id"])
 
 
 def _read_table(path: Path, table: Mapping[str, Any], texts: list[str]) -> pd.DataFrame:
@@ -140,10 +140,12 @@ def _read_table(path: Path, table: Mapping[str, Any], texts: list[str]) -> pd.Da
     return frame
 
 
-def _read_lists(frame: pd.DataFrame, name: str) -> np.ndarray:
-    """Return numbers between separators as an array [n, k], 0 behind the end of a shorter list."""
+def _read_lists(frame: pd.DataFrame, name: str, candidates: str | None, items: int) -> np.ndarray:
+    """Return numbers between separators, one for each candidate, as an array [n, k], 0 behind the end of a list."""
     lists = [text.split(SEPARATOR) if isinstance(text, str) else [] for text in frame[name]]
     size = np.array([len(texts) for texts in lists], int)
+    expected = np.full(len(frame), items) if candidates is None else frame[candidates].str.len().to_numpy()
+    require_rows(size == expected, name, f"numbers between {SEPARATOR!r}, one for each candidate", frame[name].array)
     values = np.zeros((len(lists), size.max(initial=1)))
     try:
         values[np.arange(values.shape[1]) < size[:, None]] = [float(text) for texts in lists for text in texts]

@@ -1,9 +1,11 @@
-"""Files from the web, verified by their SHA-256 and kept in a cache."""
+"""Folders of data sets: directories, or archives from the web, verified by their SHA-256 and kept in a cache."""
 
 import hashlib
+import io
 import os
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -15,12 +17,12 @@ CACHE_VARIABLE = "RECBANDITS_CACHE"
 
 
 class Archive(NamedTuple):
-    """A file on the web: its addresses, in order, its SHA-256, the folder in it, and the title of its data set."""
+    """A zip file on the web: its addresses, in order, its SHA-256, the folder of a data set in it, and its name."""
 
     urls: tuple[str, ...]
     sha256: str
-    name: str = ""
-    title: str = ""
+    folder: str = ""
+    file: str = ""  # empty for the name of the folder
 
 
 class DownloadError(OSError):
@@ -53,24 +55,39 @@ def fetch(archive: Archive, timeout: float = 5.0, deadline: float = 60.0) -> byt
     raise DownloadError(f"the download failed ({'; '.join(reasons)})")
 
 
-def read_cached(
-    file: Path, archive: Archive, offline: bool, download: Callable[[Archive], bytes] = fetch
-) -> tuple[bytes, str]:
-    """Read an archive from its file in the cache, or else download and store it.
+def find_folder(
+    directory: str | os.PathLike | None,
+    archive: Archive,
+    cache: str | os.PathLike | None,
+    offline: bool,
+    download: Callable[[Archive], bytes] = fetch,
+) -> tuple[Path | zipfile.Path, str]:
+    """Find the folder of a data set: a directory, or else the folder in an archive.
 
     Args:
-      file: in the cache.
-      archive: what it must be.
+      directory: None or empty for the archive, from the cache, or else downloaded and stored there.
+      archive: of the data set.
+      cache: as for `find_cache`.
       offline: do not try the web.
       download: function that downloads and verifies the archive.
 
     Returns:
-      (content, "cache" or "download")
+      (folder, "directory", "cache" or "download")
 
     Raises:
-      DownloadError: the file is not in the cache, and the web is not to be tried or has failed.
+      DownloadError: the archive is not in the cache, and the web is not to be tried or has failed.
       ValueError: the file in the cache is damaged.
     """
+    if directory:
+        return Path(directory).expanduser(), "directory"
+    file = find_cache(cache) / (archive.file or f"{archive.folder}.zip")
+    content, origin = _read_cached(file, archive, offline, download)
+    members = zipfile.ZipFile(io.BytesIO(content))
+    members.filename = file.name  # for error messages
+    return zipfile.Path(members, f"{archive.folder}/"), origin
+
+
+def _read_cached(file, archive, offline, download):
     if file.exists():
         try:
             return _verify(file.read_bytes(), archive), "cache"

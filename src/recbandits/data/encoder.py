@@ -1,6 +1,7 @@
 """Raw columns of a table as numbers: fitted once, saved with each policy, the same in training and serving."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from recbandits.checks import require
+from recbandits.records.fields import NAME, TEXT
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -49,7 +51,7 @@ class Encoder:
         """
         names = list(frame.columns)
         for name in names:
-            require(isinstance(name, str) and name != "", "the name of a column", "text", name)
+            NAME.accept("the name of a column", name)
             require(names.count(name) == 1, f"column {name!r}", "there once", names.count(name))
         for name in categories:
             require(name in names, "categories", f"among {', '.join(names)}", name)
@@ -85,40 +87,34 @@ class Encoder:
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """Encode the rows of a table, float32 [rows, numbers].
 
-        Raises:
-          ValueError: a column is not known, or a value is of another kind than the column was fitted to; the sentence
-            names the column, the row and the value.
+        A column that is not known, or a value of another kind than the column was fitted to, raises ValueError, whose
+        sentence names the column, the row and the value.
         """
         given = frame.columns.tolist()
         for name in given:
-            if name not in self._positions:
-                self._require_known(name)
+            self._require_known(name)
         require(len(set(given)) == len(given), "columns", "all different", given)
         values = np.zeros((len(frame), len(self.names)), np.float32)
-        blocks, encoded = self.blocks, self._encode_plain(frame, values)
-        for name, fitted in self.columns.items():
-            block = values[:, blocks[name]]
-            if "levels" in fitted and name in frame:
-                codes = pd.Index(fitted["levels"], dtype=object).get_indexer(_as_levels(frame[name], name))
-                block[:] = codes[:, None] == np.arange(len(fitted["levels"]))
-                continue
-            for number, part in enumerate(self._parts(name)):
-                if "levels" not in fitted and part not in encoded and part in frame:
-                    block[:, number] = _encode_numbers(frame[part], part, fitted)
+        for name, column in frame.items():
+            fitted, position = self._positions[name]
+            if "levels" in fitted:
+                codes = pd.Index(fitted["levels"], dtype=object).get_indexer(_as_levels(column, name))
+                rows = np.flatnonzero(codes >= 0)
+                values[rows, position + codes[rows]] = 1.0
+            else:
+                values[:, position] = _encode_numbers(column, name, fitted)
         return values
 
     def encode_row(self, row: Mapping[str, Any]) -> np.ndarray:
         """Encode one row as `encode` does, float32 [numbers], in the time of a request; None and NaN are missing."""
-        values, positions = np.zeros(len(self.names), np.float32), self._positions
+        values = np.zeros(len(self.names), np.float32)
         for name, value in row.items():
-            if name not in positions:
-                self._require_known(name)
+            self._require_known(name)
             if value is None or value != value:
                 continue
-            column, position = positions[name]
-            fitted = self.columns[column]
+            fitted, position = self._positions[name]
             if "levels" in fitted:
-                code = self._levels[column].get(_as_level(value, name))
+                code = self._levels[name].get(_as_level(value, name))
                 if code is not None:
                     values[position + code] = 1.0
                 continue
@@ -128,36 +124,12 @@ class Encoder:
             values[position] = (float(value) - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)
         return values
 
-    def _encode_plain(self, frame: pd.DataFrame, values: np.ndarray) -> set[str]:
-        """Encode the columns of NumPy's numbers all at once, and return their names: none if a value is refused."""
-        plain = [isinstance(dtype, np.dtype) and dtype.kind in "fiub" for dtype in frame.dtypes.tolist()]
-        given = zip(frame.columns.tolist(), plain, strict=True)
-        names = [name for name, number in given if number and name in self._scales]
-        table = (frame if len(names) == frame.shape[1] else frame[names]).to_numpy(float)
-        position, mean, deviation, flag = np.array([self._scales[name] for name in names]).reshape(-1, 4).T
-        missing = np.isnan(table)
-        good = missing | np.where(flag, (table == 0) | (table == 1), np.abs(table) <= _LARGEST)
-        if not good.all():
-            return set()
-        values[:, position.astype(int)] = np.where(missing, 0.0, (table - mean) / deviation)
-        return set(names)
-
     @cached_property
-    def _scales(self) -> dict[str, tuple[int, float, float, bool]]:
-        """Position, mean and deviation of each number or flag, and whether it is a flag."""
-        scales = {}
-        for part, (name, position) in self._positions.items():
-            fitted = self.columns[name]
-            if "levels" not in fitted:
-                scales[part] = position, fitted.get("mean", 0.0), fitted.get("deviation", 1.0), not fitted
-        return scales
-
-    @cached_property
-    def _positions(self) -> dict[str, tuple[str, int]]:
-        """From a column of the table to the name under which it is encoded and the position of its first number."""
+    def _positions(self) -> dict[str, tuple[Mapping[str, Any], int]]:
+        """From a column of the table to what was fitted to it and the position of its first number."""
         return {
-            part: (name, self.blocks[name].start + number)
-            for name in self.columns
+            part: (fitted, self.blocks[name].start + number)
+            for name, fitted in self.columns.items()
             for number, part in enumerate(self._parts(name))
         }
 
@@ -167,7 +139,8 @@ class Encoder:
         return {name: {level: code for code, level in enumerate(levels)} for name, levels in fitted.items()}
 
     def _require_known(self, name: str) -> None:
-        require(name in self._positions, "column", f"one of {', '.join(self._positions) or 'none'}", name)
+        if name not in self._positions:
+            require(False, "column", f"one of {', '.join(self._positions) or 'none'}", name)
 
     def _parts(self, name: str) -> list[str]:
         """Return the columns of the table that are encoded under a name."""
@@ -190,8 +163,8 @@ def _fit_column(values: pd.Series, name: str, max_levels: int, category: bool) -
         numbers = _as_numbers(values, name)
         deviation = float(np.nanstd(numbers))
         return {"mean": float(np.nanmean(numbers)), "deviation": deviation if deviation > 0 else 1.0}
-    counts = pd.Series(_as_levels(present, name)).value_counts()
-    return {"levels": sorted(counts.index[:max_levels])}
+    counts = Counter(_as_levels(present, name)).most_common(max_levels)
+    return {"levels": sorted(TEXT.accept(f"column {name!r}", level) for level, _ in counts)}
 
 
 def _encode_numbers(values: pd.Series, name: str, fitted: Mapping[str, Any]) -> np.ndarray:
@@ -204,6 +177,10 @@ def _encode_numbers(values: pd.Series, name: str, fitted: Mapping[str, Any]) -> 
 
 def _as_numbers(values: pd.Series, name: str) -> np.ndarray:
     """Return numbers as float64 [n], NaN where they are missing."""
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiub":
+        converted = values.to_numpy(float)
+        _require(~(np.abs(converted) > _LARGEST), values, name, "a finite number")
+        return converted
     missing = values.isna().to_numpy()
     if not pd.api.types.is_numeric_dtype(values):
         numbers = np.array([isinstance(value, (Real, np.bool_)) for value in values.tolist()], bool)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require, whole
+from recbandits.checks import require_whole
 from recbandits.data.features import Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
@@ -41,30 +41,19 @@ def make_examples(log: Log, features: Features) -> Examples:
       ValueError: a context or numbers of candidates that do not fit.
     """
     context, arm = map(np.concatenate, zip(*features.observe(log, log.chosen), strict=True))
-    return Examples(
-        context=context,
-        arm=arm,
-        reward=log.reward.astype(np.float32),
-        propensity=log.propensity.astype(np.float32),
-        pass_prob=log.pass_prob.astype(np.float32),
-        event=pd.util.hash_array(log.event_id).view(np.int64),
+    reward, propensity, pass_prob = (
+        values.astype(np.float32) for values in (log.reward, log.propensity, log.pass_prob)
     )
+    return Examples(context, arm, reward, propensity, pass_prob, pd.util.hash_array(log.event_id).view(np.int64))
 
 
 def make_doubly_robust_examples(log: Log, features: Features, q: np.ndarray) -> Examples:
     """Make an example of every candidate, with the rewards by which doubly robust estimators value a policy.
 
     The reward of candidate a is q(a), plus (reward - q) / propensity if a was chosen: unbiased where the propensities
-    are right, for any q (Dudik et al. 2014, "Doubly Robust Policy Evaluation and Optimization", section 3).
-
-    Args:
-      log: logged decisions.
-      features: of requests and items.
-      q: float [n, k], predicted reward of every candidate; it is not read in padding.
-
-    Returns:
-      One row for each decision and candidate that is not padding, with propensity 1: they need no more weighting. The
-      chosen candidate keeps the hash of its event, the others have neighbouring numbers.
+    are right, for any q float [n, k] (Dudik et al. 2014, "Doubly Robust Policy Evaluation and Optimization", section
+    3). There is one row for each decision and candidate that is not padding, with propensity 1: they need no more
+    weighting. The chosen candidate keeps the hash of its event, the others have neighbouring numbers.
     """
     context, arm = map(np.concatenate, zip(*features.observe(log, log.mask), strict=True))
     row, column = np.nonzero(log.mask)
@@ -102,13 +91,10 @@ def cross_fit_examples(
       folds: number of folds, at least 2.
       seed: of the split into folds.
 
-    Returns:
-      Examples in the order of the log.
-
     Raises:
       ValueError: too few folds, ratings that `check_ratings` refuses, or a decision whose reward is not among them.
     """
-    require(whole(2).accepts(folds), "folds", whole(2).expected, folds)
+    require_whole(2, folds=folds)
     check_ratings(ratings)
     pairs = pd.MultiIndex.from_frame(ratings[["user_id", "movie_id"]].astype(str))
     user, movie = log.user_ids.take(log.user_id), log.item_ids.take(log.arm)

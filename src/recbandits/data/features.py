@@ -95,7 +95,7 @@ class Features:
             for each in (items, table)
         )
         for name in (*vectors, *categories):
-            known = name in item_encoder.columns or name in context_encoder.columns
+            known = name in {**item_encoder.columns, **context_encoder.columns}
             require(known, "vectors and categories", "columns of the context or of the items", name)
         ids, pairs = as_ids(items.index, "items"), tuple((str(first), str(second)) for first, second in crosses)
         values = item_encoder.encode(items)
@@ -118,15 +118,12 @@ class Features:
         return values
 
     def per_arm(self, encoded: np.ndarray, items: np.ndarray, numbers: Sequence[np.ndarray] = ()) -> np.ndarray:
-        """Make the part `per_arm` of an observation.
+        """Make the part `per_arm` of an observation, float32 [n, k, D].
 
         Args:
           encoded: contexts, float32 [n, numbers].
           items: encoded candidates, float32 [n, k, numbers].
           numbers: float [n, k] for each of `candidate_features`.
-
-        Returns:
-          float32 [n, k, D]
         """
         parts = [items[:, :, self.item_columns]]
         parts += [np.asarray(values, np.float32)[:, :, None] for values in numbers]
@@ -158,11 +155,7 @@ class Features:
         return {GLOBAL: self.context(encoded).shape[1:], PER_ARM: (candidates, arm.shape[2])}
 
     def observe(self, log: Log, cells: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Make the features of some candidates of a log, part by part, so that a part takes at most about 64 MiB.
-
-        Args:
-          log: n decisions with up to k candidates.
-          cells: bool [n, k], True for each candidate that is wanted.
+        """Make the features of the candidates where `cells` bool [n, k] are True, in parts of about 64 MiB at most.
 
         Yields:
           (context float32 [m, G], per arm float32 [m, D]), one row for each wanted candidate, decision by decision; at
@@ -172,11 +165,15 @@ class Features:
           KeyError: an item of the log that is not known.
           ValueError: columns or numbers of candidates that do not fit.
         """
+        log.require_ids()
         names = self.candidate_features
         expected = f"those that the features were fitted with, {', '.join(names) or 'none'}"
         require(set(names) == set(log.candidate_features), "candidate features", expected, list(log.candidate_features))
         decision, column = np.nonzero(cells)
-        encoded, rows = self.context_encoder.encode(log.context), self._rows_of(log, cells)
+        items = log.candidates[cells]
+        encoded, rows = self.context_encoder.encode(log.context), self.item_ids.get_indexer(log.item_ids)[items]
+        if (rows < 0).any():
+            raise KeyError(f"unknown item ids: {', '.join(sorted(set(log.item_ids[items[rows < 0]]))[:10])}")
         context, width = self.context(encoded), self.spec(1)[PER_ARM][1]
         size = max(1, _PART_BYTES // (4 * (context.shape[1] + width + self.items.shape[1] + encoded.shape[1])))
         for start in range(0, max(1, len(rows)), size):
@@ -206,16 +203,10 @@ class Features:
         file = Path(directory, FILE) if isinstance(directory, (str, PathLike)) else directory
         with np.load(file, allow_pickle=False) as parts:
             values, settings = parts["values"], json.loads(parts["settings"].tobytes())
-        return cls(
-            as_ids(settings["item_ids"], "items"),
-            values,
-            Encoder(settings["items"]),
-            Encoder(settings["context"]),
-            tuple(map(tuple, settings["crosses"])),
-            tuple(map(tuple, settings["products"])),
-            tuple(settings["candidate_features"]),
-            settings["intercept"],
-        )
+        encoders = Encoder(settings["items"]), Encoder(settings["context"])
+        crosses, products = (tuple(map(tuple, settings[name])) for name in ("crosses", "products"))
+        numbers, item_ids = tuple(settings["candidate_features"]), as_ids(settings["item_ids"], "items")
+        return cls(item_ids, values, *encoders, crosses, products, numbers, settings["intercept"])
 
     @property
     def _encoders(self) -> tuple[Encoder, Encoder]:
@@ -231,19 +222,9 @@ class Features:
 
     def _scalars(self, side: int) -> np.ndarray | slice:
         """Return the positions of all numbers of a side but those of vectors in a dot product."""
-        encoder, multiplied = (
-            self._encoders[side],
-            {pair[side] for pair in self.crosses if None not in self._sizes(pair)},
-        )
-        blocks = [np.arange(part.start, part.stop) for name, part in encoder.blocks.items() if name not in multiplied]
-        positions = np.concatenate([np.zeros(0, int), *blocks])
+        multiplied = {pair[side] for pair in self.crosses if None not in self._sizes(pair)}
+        blocks = self._encoders[side].blocks.items()
+        parts = [np.arange(part.start, part.stop) for name, part in blocks if name not in multiplied]
+        positions = np.concatenate([np.zeros(0, int), *parts])
         first = np.array_equal(positions, np.arange(len(positions)))
         return slice(len(positions)) if first else positions  # a slice of an array needs no copy
-
-    def _rows_of(self, log: Log, cells: np.ndarray) -> np.ndarray:
-        """Return the row of each wanted candidate, int [m]."""
-        items = log.candidates[cells]
-        rows = self.item_ids.get_indexer(log.item_ids)[items]
-        if (rows < 0).any():
-            raise KeyError(f"unknown item ids: {', '.join(sorted(set(log.item_ids[items[rows < 0]]))[:10])}")
-        return rows

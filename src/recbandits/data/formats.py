@@ -62,7 +62,12 @@ def read(root: Path | zipfile.Path, origin: str, title: str = "") -> MovieLens:
       OSError: the files of one format are missing, or cannot be read.
       ValueError: a file is invalid; the sentence names file, line and reason.
     """
-    name = _find_format(root)
+    formats = _find_formats(root)
+    if len(formats) != 1:
+        expected = "; ".join(f"{', '.join(files)} ({name})" for name, files in FORMATS.items())
+        present = ", ".join(sorted(path.name for path in root.iterdir())[:20]) or "nothing"
+        raise FileNotFoundError(f"{root} must have the files of one format, {expected}, got {present}")
+    (name,) = formats
     files = dict(zip(("ratings", "movies", "users"), (*FORMATS[name], _USERS_CSV), strict=False))
     try:
         ratings, users, movies = {"100K": _read_100k, "CSV": _read_csv}.get(name, _read_dat)(root)
@@ -106,15 +111,6 @@ def _find_formats(root: Path | zipfile.Path) -> set[str]:
     present = {path.name for path in root.iterdir()}
     found = {name for name, files in FORMATS.items() if present.issuperset(files)}
     return found - {"10M"} if "1M" in found else found
-
-
-def _find_format(root: Path | zipfile.Path) -> str:
-    found = _find_formats(root)
-    if len(found) != 1:
-        expected = "; ".join(f"{', '.join(files)} ({name})" for name, files in FORMATS.items())
-        present = ", ".join(sorted(path.name for path in root.iterdir())[:20]) or "nothing"
-        raise FileNotFoundError(f"{root} must have the files of one format, {expected}, got {present}")
-    return found.pop()
 
 
 def _read_100k(root):

@@ -3,37 +3,30 @@
 MovieLens is not part of this project: its licence does not allow redistribution.
 """
 
-import io
 import os
-import zipfile
-from pathlib import Path
 
 from recbandits.checks import require
 from recbandits.data import formats, synthetic
-from recbandits.data.download import Archive, DownloadError, find_cache, read_cached
-from recbandits.data.tables import GENRES, OFFICIAL, STARS, MovieLens
+from recbandits.data.download import Archive, DownloadError, find_folder
+from recbandits.data.tables import GENRES, STARS, MovieLens
 
 __all__ = ["ARCHIVES", "DIRECTORY_VARIABLE", "GENRES", "STARS", "MovieLens", "load"]
 
 DIRECTORY_VARIABLE = "RECBANDITS_MOVIELENS"
 
-
 # The certificate of the server has expired; the digest makes the second address as safe as the first. The digests are
 # those of TensorFlow Datasets (url_checksums/movielens.txt), confirmed by those that SecretFlow has for 1M and OmniRec
 # for latest-small. GroupLens may replace latest-small some day: this is the version of September 2018.
-ARCHIVES = {
-    name: Archive(
-        tuple(f"{scheme}://files.grouplens.org/datasets/movielens/{name}.zip" for scheme in ("https", "http")),
-        sha256,
-        name,
-        title,
-    )
-    for name, title, sha256 in (
-        ("ml-100k", OFFICIAL, "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"),
-        ("ml-1m", "MovieLens 1M", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"),
-        ("ml-latest-small", "MovieLens small", "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436"),
-    )
+_DIGESTS = {
+    "ml-100k": "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+    "ml-1m": "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+    "ml-latest-small": "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
 }
+_URLS = ("https://files.grouplens.org/datasets/movielens", "http://files.grouplens.org/datasets/movielens")
+ARCHIVES = {
+    name: Archive(tuple(f"{url}/{name}.zip" for url in _URLS), digest, name) for name, digest in _DIGESTS.items()
+}
+_TITLES = {"ml-1m": "MovieLens 1M", "ml-latest-small": "MovieLens small"}  # 100K is known by its files
 
 
 def load(
@@ -66,32 +59,17 @@ def load(
     directory = directory or (os.environ.get(DIRECTORY_VARIABLE) if name is None else None)
     archive = _archive or ARCHIVES[name or "ml-100k"]
     try:
-        if directory:
-            data = _read_directory(Path(directory).expanduser())
-        else:
-            data = _read_archive(find_cache(cache), offline, archive)
+        folder, origin = find_folder(directory, archive, cache, offline)
+        data = formats.read(folder, origin, "" if directory else _TITLES.get(archive.folder, ""))
     except DownloadError as error:
         print(
             f"NO MOVIELENS: {error}. A synthetic set stands in for it, and no result below is MovieLens'. "
-            f"For the real one set {DIRECTORY_VARIABLE} to the unpacked folder {archive.name}."
+            f"For the real one set {DIRECTORY_VARIABLE} to the unpacked folder {archive.folder}."
         )
         data = synthetic.generate()
-    print(f"DATA: {data}")
-    return data
-
-
-def _read_directory(directory: Path) -> MovieLens:
-    try:
-        return formats.read(directory, "directory")
     except OSError as error:
-        if error.filename is None:  # the message of `formats.read` is a sentence
+        if not directory or error.filename is None:  # the message of `formats.read` is a sentence
             raise
         raise type(error)(f"MovieLens directory {directory}: cannot read {error.filename}: {error.strerror}") from error
-
-
-def _read_archive(cache: Path, offline: bool, archive: Archive) -> MovieLens:
-    file = cache / f"{archive.name}.zip"
-    content, origin = read_cached(file, archive, offline)
-    with zipfile.ZipFile(io.BytesIO(content)) as members:
-        members.filename = file.name  # for error messages
-        return formats.read(zipfile.Path(members, f"{archive.name}/"), origin, archive.title)
+    print(f"DATA: {data}")
+    return data

@@ -4,7 +4,6 @@ Two policies chose fashion items for the visitors of a shop and logged their pro
 Bandit Dataset and Pipeline"). The wheel obp 0.4.1 carries a sample of the logs; it is not part of this project.
 """
 
-import io
 import os
 import subprocess
 import sys
@@ -19,11 +18,12 @@ import pandas as pd
 
 from recbandits.checks import FINITE, NON_NEGATIVE, POSITIVE_PROBABILITY, Rule, require
 from recbandits.data import synthetic_open_bandit as synthetic
-from recbandits.data.download import Archive, DownloadError, find_cache, read_cached
+from recbandits.data.download import Archive, DownloadError, find_folder
 
 DIRECTORY_VARIABLE = "RECBANDITS_OPEN_BANDIT"
-_FILE, _FOLDER, _PIP_SECONDS = "obp-0.4.1-py3-none-any.whl", "obp/dataset/obd/", 60
-WHEEL = Archive((), "87dec9caf4283c25ab13036532e0a24566f1c7bdcad1653a8ded43b2f5ef8208")
+_PIP_SECONDS = 60
+_DIGEST = "87dec9caf4283c25ab13036532e0a24566f1c7bdcad1653a8ded43b2f5ef8208"
+WHEEL = Archive((), _DIGEST, "obp/dataset/obd", "obp-0.4.1-py3-none-any.whl")
 _PIP_DOWNLOAD = (
     "download", "--quiet", "--no-input", "--no-cache-dir", "--retries=0", "--timeout=5", "--no-deps",
     "--only-binary=:all:", "--require-hashes",
@@ -68,9 +68,7 @@ def load(
 ) -> OpenBandit:
     """Load the log of a policy in a campaign, and print one line that names the source.
 
-    Sources, in this order: the directory, if one is given; the wheel in the cache; the wheel from the index that pip
-    uses here, verified by its SHA-256 and then stored in the cache; the synthetic set. A directory or a wheel that is
-    missing or damaged is an error, no other source replaces it.
+    Sources are those of `movielens.load`, with the wheel as archive, which comes from the index that pip uses here.
 
     Args:
       campaign: "men", "women" or "all".
@@ -87,13 +85,9 @@ def load(
     synthetic.check_log(campaign, policy)
     directory = directory or os.environ.get(DIRECTORY_VARIABLE)
     try:
-        if directory:
-            data = _read(Path(directory).expanduser(), campaign, policy, "data in the Open Bandit format (directory)")
-        else:
-            content, origin = read_cached(find_cache(cache) / _FILE, _archive, offline, _download)
-            with zipfile.ZipFile(io.BytesIO(content)) as members:
-                members.filename = _FILE  # for error messages
-                data = _read(zipfile.Path(members, _FOLDER), campaign, policy, f"Open Bandit sample ({origin})")
+        folder, origin = find_folder(directory, _archive, cache, offline, _download)
+        source = "data in the Open Bandit format" if directory else "Open Bandit sample"
+        data = _read(folder, campaign, policy, f"{source} ({origin})")
     except DownloadError as error:
         print(
             f"NO OPEN BANDIT: {error}. A synthetic set stands in for it, and no result below is Open Bandit's. "
@@ -119,7 +113,7 @@ def _download(archive: Archive) -> bytes:
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_SECONDS)
             if result.returncode == 0:
-                return Path(folder, _FILE).read_bytes()
+                return Path(folder, archive.file).read_bytes()
             errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR: ")]
             reason = errors[0].removeprefix("ERROR: ") if errors else f"exit status {result.returncode}"
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -70,7 +70,7 @@ class RatingFeatures:
 
     def contexts(self, user_ids: ArrayLike) -> pd.DataFrame:
         """Return the raw columns of users, one row for each of the ids [n]; KeyError names unknown ids."""
-        return self.users.iloc[self._rows(user_ids)].reset_index(drop=True)
+        return self.users.iloc[require_rows(self.users.index, user_ids, "user")].reset_index(drop=True)
 
     def context_of(self, user_id: int) -> dict[str, Any]:
         """Return the context of a request by a user, as `ServedPolicy.recommend` takes it."""
@@ -102,7 +102,7 @@ class RatingFeatures:
 
     def encode_users(self, user_ids: ArrayLike) -> np.ndarray:
         """Return the encoded contexts of users, float32 [n, numbers]; KeyError names unknown ids."""
-        return self._encoded.take(self._rows(user_ids), axis=0)
+        return self._encoded.take(require_rows(self.users.index, user_ids, "user"), axis=0)
 
     def encode_movies(self, movie_ids: ArrayLike) -> np.ndarray:
         """Return the encoded columns of movies, float32 [n, numbers]; KeyError names unknown ids."""
@@ -115,9 +115,6 @@ class RatingFeatures:
     @cached_property
     def _encoded(self) -> np.ndarray:
         return self.features.context_encoder.encode(self.users)
-
-    def _rows(self, user_ids: ArrayLike) -> np.ndarray:
-        return require_rows(self.users.index, user_ids, "user")
 
 
 def require_rows(known: pd.Index, ids: ArrayLike, kind: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import POSITIVE, require, require_distributions, require_rows, whole
+from recbandits.checks import POSITIVE, require, require_distributions, require_rows, require_whole, whole
 from recbandits.data.tables import check_ratings
 from recbandits.records.log import Log, as_ids
 
@@ -45,10 +45,7 @@ class LoggedDecisions:
         return self.movie_ids[np.arange(len(self.log)), self.log.action]
 
     def value(self, probabilities: np.ndarray) -> float:
-        """Compute the true value of a policy on these decisions, the mean of its expected rewards.
-
-        The probabilities of the policy are float [n, k]; rows sum to 1, 0 in padding.
-        """
+        """Compute the true value of a policy on these decisions by its probabilities float [n, k], 0 in padding."""
         require(len(self.log) > 0, "decisions", "at least one to have a value", len(self.log))
         probabilities = np.asarray(probabilities, float)
         _check_probabilities(probabilities, self.log.mask)
@@ -79,7 +76,7 @@ def log_decisions(
 
     Args:
       ratings: with columns user_id, movie_id, rating and time (UTC); `check_ratings` accepts them.
-      policy: the logging policy, such as `uniform`.
+      policy: the logging policy.
       candidates: number of candidates, or a range (smallest, largest) from which it is drawn for each decision, up to
         the number of ratings of its user. Users with fewer ratings than the smallest number are left out.
       decisions: number of decisions; None for the number of ratings.
@@ -94,9 +91,15 @@ def log_decisions(
     check_ratings(ratings)
     decisions = len(ratings) if decisions is None else decisions
     require(visits in ("equal", "active"), "visits", "one of equal, active", visits)
-    require(whole(0).accepts(decisions), "decisions", whole(0).expected, decisions)
-    low, high = _range(candidates)
-    _check_times(ratings)
+    require_whole(0, decisions=decisions)
+    low, high = candidates if isinstance(candidates, (tuple, list)) and len(candidates) == 2 else [candidates] * 2
+    valid = whole().accepts(low) and whole().accepts(high) and low <= high
+    require(valid, "candidates", "a positive number or a pair such as (2, 20)", candidates)
+    require("time" in ratings, "columns of ratings", "user_id, movie_id, rating, time", list(ratings.columns))
+    zone = isinstance(ratings["time"].dtype, pd.DatetimeTZDtype)
+    require(zone, "time", "a column of times with a zone, such as UTC", str(ratings["time"].dtype))
+    known = ratings["time"].notna().to_numpy()
+    require_rows(known, "time", "known", ratings["time"].array, ratings["user_id"].array)
     rng = np.random.default_rng(seed)
     rows, mask = _draw_rows(ratings, low, high, decisions, visits == "active", rng)
     times = ratings["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
@@ -108,7 +111,9 @@ def log_decisions(
     rewards = np.where(mask, ratings["rating"].to_numpy(float)[rows], np.nan)
     probabilities = np.asarray(policy(users, movies, mask), float)
     _check_probabilities(probabilities, mask)
-    action = _draw_actions(probabilities, rng)
+    # a column of each row, by inverting its cumulative distribution; none of probability 0
+    cumulative = probabilities.cumsum(axis=1)
+    action = (cumulative <= rng.random((len(cumulative), 1)) * cumulative[:, -1:]).sum(axis=1)
     row = np.arange(len(users))
     known_users, user_rows = np.unique(users, return_inverse=True)
     known_movies = np.unique(ratings["movie_id"])
@@ -123,7 +128,6 @@ def log_decisions(
         reward=rewards[row, action],
         pass_prob=np.ones(len(users)),
         item_ids=as_ids(known_movies, "movies"),
-        context=pd.DataFrame(index=range(len(users))),
         user_ids=as_ids(known_users, "users"),
     )
     return LoggedDecisions(log, users, movies, rewards, probabilities)
@@ -154,22 +158,6 @@ def explore_scores(scores: Policy, exploration: Callable[[np.ndarray, np.ndarray
     return lambda user_ids, candidates, mask: exploration(scores(user_ids, candidates, mask), mask)
 
 
-def _check_times(ratings: pd.DataFrame) -> None:
-    require("time" in ratings, "columns of ratings", "user_id, movie_id, rating, time", list(ratings.columns))
-    times = ratings["time"]
-    zone = isinstance(times.dtype, pd.DatetimeTZDtype)
-    require(zone, "time", "a column of times with a zone, such as UTC", str(times.dtype))
-    require_rows(times.notna().to_numpy(), "time", "known", times.array, ratings["user_id"].array)
-
-
-def _range(candidates: int | tuple[int, int]) -> tuple[int, int]:
-    """Return the smallest and the largest number of candidates."""
-    low, high = candidates if isinstance(candidates, (tuple, list)) and len(candidates) == 2 else [candidates] * 2
-    valid = whole().accepts(low) and whole().accepts(high) and low <= high
-    require(valid, "candidates", "a positive number or a pair such as (2, 20)", candidates)
-    return low, high
-
-
 def _draw_rows(ratings, low, high, decisions, active, rng):
     """Draw row numbers [n, high] of the candidates' ratings and the mask [n, high], which is True in leading columns.
 
@@ -196,12 +184,6 @@ def _draw_rows(ratings, low, high, decisions, active, rng):
     order = np.argsort(np.where(mask, rng.random(mask.shape), 1.0), axis=1)
     sample = np.take_along_axis(sample, order, axis=1)
     return by_user[first[user][:, None] + np.where(mask, sample, 0)], mask
-
-
-def _draw_actions(probabilities, rng):
-    """Draw one column [n] of each row by inverting its cumulative distribution, none of probability 0."""
-    cumulative = probabilities.cumsum(axis=1)
-    return (cumulative <= rng.random((len(cumulative), 1)) * cumulative[:, -1:]).sum(axis=1)
 
 
 def _make_event_ids(users, candidates, action):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recbandits.checks import require, whole
+from recbandits.checks import require_whole
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
@@ -46,17 +46,13 @@ class RatedLists(NamedTuple):
     mask: np.ndarray
 
 
-def rated_lists(ratings: pd.DataFrame, least: int = 2) -> RatedLists:
-    """Gather the ratings of each user with at least `least` of them, to measure the quality of a ranking.
-
-    Raises:
-      ValueError: no user has that many ratings, or a user has rated a movie twice.
-    """
+def rated_lists(ratings: pd.DataFrame) -> RatedLists:
+    """Gather the ratings of each user with at least two of them; ValueError if there is none."""
     check_ratings(ratings)
     size = ratings.groupby("user_id")["movie_id"].transform("size")
-    kept = ratings[size >= least].sort_values("user_id", kind="stable")
+    kept = ratings[size > 1].sort_values("user_id", kind="stable")
     if kept.empty:
-        raise ValueError(f"ratings must have a user with at least {least} of them, got none")
+        raise ValueError("ratings must have a user with at least 2 of them, got none")
     users, row, length = np.unique(kept["user_id"], return_inverse=True, return_counts=True)
     column = np.arange(len(kept)) - np.repeat(np.cumsum(length) - length, length)
     candidates, rating = np.zeros((len(users), length.max()), np.int64), np.full((len(users), length.max()), np.nan)
@@ -71,16 +67,14 @@ def slate_examples(log: SlateLog, features: RatingFeatures) -> SlateExamples:
 
 
 def list_examples(ratings: pd.DataFrame, rows: ArrayLike, features: RatingFeatures) -> SlateExamples:
-    """Make training examples of lists of movies that one user each has rated, as `splits.draw_lists` draws them.
+    """Make training examples of lists of movies that one user each has rated, with the ratings as reward.
 
     Args:
       ratings: with columns user_id, movie_id and rating.
-      rows: int [n, size], positions in the table of ratings; those of a list are of one user, in random order.
+      rows: int [n, size], positions in the table of ratings, as `splits.draw_lists` draws them; those of a list are of
+        one user, in random order. `event` is the hash of a list and its number.
       features: of the users and movies. If its factors were fitted on these ratings, they fit them better than
         new ones: see `cross_fitted_lists`.
-
-    Returns:
-      SlateExamples in the order of the rows with the ratings as reward; `event` is the hash of the list and its number.
     """
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.shape[1] < 1:
@@ -118,8 +112,8 @@ def cross_fitted_lists(
       SlateExamples, the folds one after another, users ascending in each. Users with no more than `size` ratings have
       no list, because no rating would be left to fit their features on.
     """
-    for name, value, rule in (("size", size, whole()), ("lists", lists, whole()), ("folds", folds, whole(2))):
-        require(rule.accepts(value), name, rule.expected, value)
+    require_whole(size=size, lists=lists)
+    require_whole(2, folds=folds)
     check_ratings(ratings)
     by_user = ratings.reset_index(drop=True).groupby("user_id").indices
     users = [rows for _, rows in sorted(by_user.items()) if len(rows) > size]
@@ -140,9 +134,7 @@ def cross_fitted_lists(
 def cascading_feedback(reward: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Reduce rewards [n, slots] to those of users who stop at the first slot with a positive reward.
 
-    Returns:
-      `chosen_index` int32 [n], that slot, or the number of slots where there is none; `chosen_value` float32 [n], its
-      reward, or 0.
+    These are that slot int32 [n], or the number of slots where there is none, and its reward float32 [n], or 0.
     """
     reward = np.asarray(reward)
     positive = reward > 0

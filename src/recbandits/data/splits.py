@@ -18,12 +18,7 @@ from recbandits.checks import FRACTION, replacing, require, require_rows
 
 
 class Split(NamedTuple):
-    """Row ids (positions in the table of ratings) of two parts that share no row.
-
-    Attributes:
-      train: int64 array [n], or [n, size] for lists.
-      test: int64 array [m], or [m, size] for lists.
-    """
+    """Row ids (positions in the table of ratings) of two parts that share no row, int64 [n], or [n, size] for lists."""
 
     train: np.ndarray
     test: np.ndarray
@@ -93,9 +88,6 @@ def half_of_users(user_ids: ArrayLike, half: Literal["tune", "report"]) -> np.nd
 
     The first byte of the SHA-256 digest of the id as text decides: below 128 a user is in "tune", else in "report". So
     a user is in the same half on every machine and in every table; other users do not matter.
-
-    Raises:
-      ValueError: an unknown half.
     """
     require(half in ("tune", "report"), "half", "tune or report", half)
     user_ids = np.asarray(user_ids)
@@ -104,13 +96,10 @@ def half_of_users(user_ids: ArrayLike, half: Literal["tune", "report"]) -> np.nd
 
 
 def train_validation_test(ratings: pd.DataFrame, split: Callable[..., Split], **options: Any) -> ThreeWaySplit:
-    """Split twice in the same way: first `test` off all ratings, then `validation` off the rest.
+    """Split twice in the same way, with the same options: first `test` off all ratings, then `validation` off the rest.
 
-    Args:
-      ratings: with the columns that `split` reads.
-      split: `random_split`, `split_by_time` (validation ratings of a user are later than the training ratings, test
-        ratings later than both) or `split_by_user` (no user is in two parts).
-      **options: of `split`, such as seed and test_share; validation is that share of the rest.
+    By `split_by_time` validation ratings of a user are later than the training ratings, and test ratings later than
+    both. By `split_by_user` no user is in two parts. The validation part is `test_share` of the rest.
     """
     rest, test = split(ratings, **options)
     train, validation = split(ratings.iloc[rest], **options)
@@ -122,13 +111,8 @@ def draw_lists(ratings: pd.DataFrame, size: int, train_lists: int = 50, test_lis
 
     First `test_lists` lists of each user are held out; then each training list is a draw of `size` of the remaining
     ratings without replacement. Training lists of a user may overlap each other, never a test list. Movies are in
-    random order.
-
-    Returns:
-      Split of int64 arrays [users * train_lists, size] and [users * test_lists, size].
-
-    Raises:
-      ValueError: no ratings, or a user has too few of them for the test lists and one training list.
+    random order. The parts are int64 [users * train_lists, size] and [users * test_lists, size]. A user with too few
+    ratings for the test lists and one training list raises ValueError.
     """
     require(len(ratings) > 0, "the number of ratings", "at least 1", 0)
     _check_known(ratings, "user_id")

@@ -59,17 +59,17 @@ def generate(seed: int = 42) -> MovieLens:
     popularity = _draw_popularity(rng)
     affinity = user_factors @ movie_factors.T
     user, movie = _draw_pairs(rng, _draw_counts(_ACTIVITY, USERS, rng), popularity, affinity)
-    score = (
-        rng.normal(scale=_USER_BIAS, size=USERS)[user]
-        + _MOVIE_BIAS * _draw_movie_bias(rng, popularity)[movie]
-        + _MATCH * affinity[user, movie]
-        + rng.normal(scale=_NOISE, size=RATINGS)
-    )
+    user_bias = rng.normal(scale=_USER_BIAS, size=USERS)
+    # quality of variance 1, correlated with log popularity, saturated as in MovieLens
+    quality = np.tanh(_standardise(0.8 * _standardise(np.log(popularity)) + rng.normal(size=MOVIES)))
+    score = user_bias[user] + _MOVIE_BIAS * _standardise(quality)[movie] + _MATCH * affinity[user, movie]
+    score += rng.normal(scale=_NOISE, size=RATINGS)
+    bounds = np.quantile(score, np.cumsum(_RATING_SHARES)[:-1])  # each number of stars has its published share
     ratings = pd.DataFrame(
         {
             "user_id": users.index.to_numpy()[user],
             "movie_id": movies.index.to_numpy()[movie],
-            "rating": _round_to_stars(score),
+            "rating": np.asarray(STARS, float)[np.searchsorted(bounds, score)],
             "time": pd.to_datetime(_draw_times(rng, user), unit="s", utc=True),
         }
     )
@@ -128,17 +128,6 @@ def _draw_factors(rng, users, movies):
     demographics = np.column_stack([users["age"], users["gender"] == "F"]).astype(float)
     user = 0.4 * _standardise(demographics) @ rng.normal(size=(2, _RANK)) + rng.normal(size=(USERS, _RANK))
     return _standardise(user) * strength / np.linalg.norm(strength), _standardise(movie)
-
-
-def _draw_movie_bias(rng, popularity):
-    """Draw the quality of movies [MOVIES], variance 1, correlated with log popularity, saturated as in MovieLens."""
-    return _standardise(np.tanh(_standardise(0.8 * _standardise(np.log(popularity)) + rng.normal(size=MOVIES))))
-
-
-def _round_to_stars(score):
-    """Round scores [n] to 1 to 5 stars so that each number of stars has its published share."""
-    bounds = np.quantile(score, np.cumsum(_RATING_SHARES)[:-1])
-    return np.asarray(STARS, float)[np.searchsorted(bounds, score)]
 
 
 def _draw_times(rng, user):

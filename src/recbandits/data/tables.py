@@ -117,15 +117,15 @@ def check_ratings(ratings: pd.DataFrame) -> None:
       ratings: one row for each rating, with columns user_id, movie_id and rating.
 
     Raises:
-      ValueError: a column is missing, there is no rating, an id is missing, a rating is not a finite number, or a user
-        has rated a movie twice.
+      ValueError: a column is missing, there is no rating, an id is missing or no number, a rating is not finite, or a
+        user has rated a movie twice.
     """
     columns = ["user_id", "movie_id", "rating"]
     require(ratings.columns.isin(columns).sum() == 3, "columns of ratings", ", ".join(columns), list(ratings.columns))
     require(not ratings.empty, "the number of ratings", "at least 1", 0)
-    require(
-        pd.api.types.is_numeric_dtype(ratings["rating"]), "the type of ratings", "numeric", str(ratings["rating"].dtype)
-    )
+    for name in columns:
+        numeric = pd.api.types.is_numeric_dtype(ratings[name])
+        require(numeric, f"the type of {name}", "numeric", str(ratings[name].dtype))
     valid = np.isfinite(ratings["rating"].to_numpy(float, na_value=np.nan))
     valid &= ratings[["user_id", "movie_id"]].notna().to_numpy().all(axis=1)
     if not valid.all():

@@ -1,8 +1,8 @@
 """Sets of TFRecords, and ratings of MovieLens as such: one record holds one rating, or a list of movies of one user."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from recbandits.tf import tf
 
@@ -63,14 +63,10 @@ def encode_examples(columns: Mapping[str, np.ndarray]) -> Iterator[bytes]:
 def write_shards(
     serialize: Callable[[np.ndarray], Iterable[bytes]], rows: np.ndarray, directory: str | Path, name: str, shards: int
 ) -> list[Path]:
-    """Write one record for each row [n, ...], in their order; each file is complete or absent.
+    """Write one record for each row [n, ...], in their order, into files `<name>-<shard>-of-<shards>.tfrecord`.
 
-    Args:
-      serialize: function from some of the rows to their serialised records.
-      rows: array [n, ...].
-      directory: folder, created if missing; older shards of that name are removed.
-      name: of the set of files `<name>-<shard>-of-<shards>.tfrecord`.
-      shards: number of files.
+    A function serialises some of the rows. The directory is created if missing; older shards of that name are removed.
+    Each file is complete or absent.
     """
     for file in Path(directory).glob(f"{name}-?????-of-?????.tfrecord"):
         file.unlink()
@@ -135,9 +131,13 @@ def read_records(files: list[Path], size: int | None = None, batch_size: int = 1
 
     The last batch may be smaller; `size` is movies in a list, None for single ratings.
     """
-    spec = feature_spec(size)
+    return parse_records(files, feature_spec(size), batch_size).prefetch(2)
+
+
+def parse_records(files: Sequence[str | Path], spec: Mapping[str, Any], batch_size: int) -> tf.data.Dataset:
+    """Read dicts from field to tensor [batch, ...], a batch parsed at a time by a specification of `tf.io`."""
     records = tf.data.TFRecordDataset([str(file) for file in files]).batch(batch_size)
-    return records.map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2).prefetch(2)
+    return records.map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2)
 
 
 def validate_records(files: list[Path], data: MovieLens, rows: np.ndarray) -> int:

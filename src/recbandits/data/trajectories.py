@@ -12,7 +12,7 @@ from tf_agents.trajectories import trajectory
 
 from recbandits.data.examples import Examples, make_examples
 from recbandits.data.features import GLOBAL, PER_ARM, Features
-from recbandits.data.tfrecords import encode_examples, write_shards
+from recbandits.data.tfrecords import encode_examples, parse_records, write_shards
 from recbandits.records.log import Log
 
 CHOSEN = "chosen_arm_features"
@@ -25,17 +25,7 @@ def write_trajectories(log: Log, features: Features, directory: str | Path, name
 
     The same log gives the same bytes. A record holds what a trajectory of TF-Agents holds: `global` [G], `per_arm`
     [k, D] (0 in padding), `chosen_arm_features` [D], `action` and `reward`; and, for which TF-Agents has no place,
-    `propensity`, `pass_prob` and `event` (the hash of `Examples`).
-
-    Args:
-      log: logged decisions.
-      features: of requests and items.
-      directory: folder, made if missing.
-      name: of the set; older shards of that name are removed.
-      shards: number of files.
-
-    Returns:
-      The files, as `write_shards` gives them.
+    `propensity`, `pass_prob` and `event` (the hash of `Examples`). Files are those of `write_shards`.
     """
 
     def serialize(rows):
@@ -66,8 +56,8 @@ def read_trajectories(
     spec = feature_spec(files, candidates)
     spec = {name: field for name, field in spec.items() if name not in ("pass_prob", "event")}
     if seed is None:
-        return _parse(files, spec, batch_size).map(as_trajectory, num_parallel_calls=2).prefetch(2)
-    parts = list(_parse(files, spec, _CHUNK))
+        return parse_records(files, spec, batch_size).map(as_trajectory, num_parallel_calls=2).prefetch(2)
+    parts = list(parse_records(files, spec, _CHUNK))
     memory = as_trajectory({name: tf.concat([part[name] for part in parts], axis=0) for name in spec})
     rows = tf.data.Dataset.range(len(memory[1]))
     rows = rows.shuffle(rows.cardinality(), seed, reshuffle_each_iteration=True).batch(batch_size)
@@ -75,27 +65,17 @@ def read_trajectories(
 
 
 def read_examples(files: Sequence[str | Path]) -> Examples:
-    """Read the examples of trajectories into memory, in the order written.
-
-    Raises:
-      ValueError: there is no record.
-    """
-    spec = feature_spec(files, candidates=False)
-    parts = list(_parse(files, spec, _CHUNK).as_numpy_iterator())
+    """Read the examples of trajectories into memory, in the order written; ValueError if there is no record."""
+    parts = list(parse_records(files, feature_spec(files, candidates=False), _CHUNK).as_numpy_iterator())
     return Examples(*(np.concatenate([part[_FIELDS.get(name, name)] for part in parts]) for name in Examples._fields))
 
 
 def feature_spec(files: Sequence[str | Path], candidates: bool = True) -> dict[str, tf.io.FixedLenFeature]:
     """Return the fields of trajectories as `tf.io.parse_example` takes them, in the sizes of the first record.
 
-    Args:
-      files: as `write_trajectories` gives them.
-      candidates: False leaves out `per_arm`.
-
-    Raises:
-      ValueError: there is no record.
+    Without candidates `per_arm` is left out. ValueError if there is no record.
     """
-    first = next(iter(_read(files)), None)
+    first = next(iter(tf.data.TFRecordDataset([str(file) for file in files])), None)
     if first is None:
         raise ValueError(f"files must hold at least one record, got none in {[Path(file).name for file in files]}")
     features = tf.train.Example.FromString(first.numpy()).features.feature
@@ -137,12 +117,3 @@ def _collect_fields(log, features):
     per_arm = np.zeros(log.mask.shape + fields[CHOSEN].shape[1:], np.float32)
     per_arm[log.mask] = np.concatenate([arm for _, arm in features.observe(log, log.mask)])
     return fields | {PER_ARM: per_arm, "action": log.action}
-
-
-def _read(files):
-    return tf.data.TFRecordDataset([str(file) for file in files])
-
-
-def _parse(files, spec, batch_size):
-    """Return a dataset of dicts from field to tensor [batch, ...], a batch parsed at a time."""
-    return _read(files).batch(batch_size).map(lambda batch: tf.io.parse_example(batch, spec), num_parallel_calls=2)

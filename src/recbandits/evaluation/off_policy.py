@@ -15,7 +15,7 @@ from recbandits.evaluation import estimators
 from recbandits.evaluation.estimate import Estimate
 
 if TYPE_CHECKING:
-    from recbandits.records.bandit_log import BanditLog
+    from recbandits.records.log import Log
 
 WITHOUT_MODEL = ("replay", "IPS", "clipped IPS", "SNIPS")
 WITH_MODEL = ("DM", "DR", "SNDR", "Switch-DR", "DRos")
@@ -23,7 +23,7 @@ ESTIMATORS = WITHOUT_MODEL + WITH_MODEL
 
 
 def evaluate(
-    log: "BanditLog",
+    log: "Log",
     probabilities: np.ndarray,
     q: np.ndarray | None = None,
     logging_probabilities: np.ndarray | None = None,
@@ -56,7 +56,7 @@ def evaluate(
 
 
 def estimates(
-    log: "BanditLog",
+    log: "Log",
     probabilities: np.ndarray,
     q: np.ndarray | None = None,
     *,
@@ -125,7 +125,7 @@ def tabulate(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
 
 
-def unsupported_mass(log: "BanditLog", probabilities: np.ndarray, logging_probabilities: np.ndarray) -> float:
+def unsupported_mass(log: "Log", probabilities: np.ndarray, logging_probabilities: np.ndarray) -> float:
     """Compute the share, in [0, 1], of the target policy's decisions that the logging policy never takes.
 
     `logging_probabilities` are those of the logging policy, like `probabilities`. NaN for an empty log.
@@ -142,14 +142,14 @@ def unsupported_mass(log: "BanditLog", probabilities: np.ndarray, logging_probab
     return estimators.direct_method(unsupported, pass_prob=log.pass_prob).value
 
 
-def _check_distributions(name: str, values: np.ndarray, log: "BanditLog") -> np.ndarray:
+def _check_distributions(name: str, values: np.ndarray, log: "Log") -> np.ndarray:
     """Return probabilities [n, k], float32 or float64 as given, if every row is a distribution over its candidates."""
     values = estimators.check_shape(name, values, log.mask.shape)
     require_distributions(values, name, log.mask)
     return values
 
 
-def _predict(log: "BanditLog", probabilities: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _predict(log: "Log", probabilities: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the prediction for the logged action and its expectation under the target policy, both [n]."""
     q = estimators.check_shape("q", q, log.mask.shape)
     known = q if log.mask.all() else np.where(log.mask, q, 0)

@@ -20,7 +20,7 @@ from recbandits.loop.gate import predicted_values, probabilities_of
 from recbandits.loop.ingest import log_of
 from recbandits.loop.settings import Join
 from recbandits.platforms.warehouse import Warehouse
-from recbandits.records.log_tables import read_contexts
+from recbandits.records.log_columns import read_contexts
 
 _BINS = 10
 _LOGGED = ("decisions", "reward", "psi_reward", "psi_context", "error", "missing", "lag")  # columns

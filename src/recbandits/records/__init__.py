@@ -5,30 +5,19 @@
 - `Quarantined`: a message that makes no record, with the reason.
 - `arrow_schema`, `bigquery_schema`, `duckdb_schema`: the schema of a table of records in Arrow, BigQuery and DuckDB.
 - `to_table`, `from_table`: records as an Arrow table, and back.
-- `check_table`: a check of a whole table by the rules and with the sentences of the records.
-- `Log`: decisions with text ids and the raw columns that were known; of a data frame, or of tables of records.
-- `BanditLog`, `SlateLog`: decisions as arrays of numbers, one row for each, for estimators and trainers.
+- `Log`: decisions as arrays, with text ids and the raw columns that were known; of a data frame, or of tables.
+- `SlateLog`: slates as arrays of numbers, one row for each, for estimators and trainers.
 - `REPORT_RULES`: rules by which a decision gets one reward of several reports.
 """
 
-from recbandits.records.bandit_log import BanditLog
 from recbandits.records.log import Log
-from recbandits.records.log_tables import REPORT_RULES
-from recbandits.records.records import (
-    Interaction,
-    Quarantined,
-    Reward,
-    Verdict,
-    arrow_schema,
-    bigquery_schema,
-    duckdb_schema,
-)
+from recbandits.records.log_columns import REPORT_RULES
+from recbandits.records.records import Interaction, Quarantined, Reward, Verdict
+from recbandits.records.schemas import arrow_schema, bigquery_schema, duckdb_schema, from_table, to_table
 from recbandits.records.slate_log import SlateLog
-from recbandits.records.tables import check_table, from_table, to_table
 
 __all__ = [
     "REPORT_RULES",
-    "BanditLog",
     "Interaction",
     "Log",
     "Quarantined",
@@ -37,7 +26,6 @@ __all__ = [
     "Verdict",
     "arrow_schema",
     "bigquery_schema",
-    "check_table",
     "duckdb_schema",
     "from_table",
     "to_table",

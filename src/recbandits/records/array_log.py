@@ -67,8 +67,7 @@ class ArrayLog:
 
     def __init_subclass__(cls) -> None:
         hints = inspect.get_annotations(cls).items()
-        own = {name: hint.__metadata__[0] for name, hint in hints if get_origin(hint) is Annotated}
-        cls.columns = getattr(cls, "columns", {}) | own
+        cls.columns = {name: hint.__metadata__[0] for name, hint in hints if get_origin(hint) is Annotated}
 
     def __post_init__(self) -> None:
         widths: dict[str, int] = {}

@@ -1,76 +1,92 @@
-"""A log of decisions as a team keeps it: text ids, raw columns of what was known, any reward."""
+"""A log of decisions: arrays for estimators and trainers, with text ids and raw columns of what was known."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from recbandits import checks
 from recbandits.checks import require
-from recbandits.records import log_columns, log_tables
-from recbandits.records.array_log import EVENT_ID
-from recbandits.records.bandit_log import BanditLog
+from recbandits.records import log_columns
+from recbandits.records.array_log import EVENT_ID, TIME, ArrayLog, Column
+from recbandits.records.fields import TEXT
 from recbandits.records.log_columns import as_ids, as_text
-from recbandits.records.records import Interaction, Reward, arrow_schema
-from recbandits.records.tables import check_table
+from recbandits.records.records import Interaction, Reward
+from recbandits.records.schemas import arrow_schema, convert_table
 
 
 @dataclass(frozen=True, eq=False)
-class Log(BanditLog):
-    """Decisions with what was known when they were made.
-
-    Its numbers of items, `candidates`, are rows of `item_ids`, and its numbers of users, `user_id`, rows of `user_ids`.
+class Log(ArrayLog):
+    """Decisions with their rewards, and with what was known when they were made.
 
     Attributes:
-      item_ids: text ids of all items, different from each other.
-      user_ids: text ids of the users, different from each other. A decision for a user without an id has a number of
-        its own, from `len(user_ids)` on.
+      event_id: str [n], unique, not empty.
+      time: datetime64[us] [n], UTC.
+      user_id: int64 [n], rows of `user_ids`. A decision for a user without an id has a number of its own, from
+        `len(user_ids)` on.
+      candidates: int64 [n, k], rows of `item_ids`, the items that could be shown, different within a decision; 0 in
+        padding.
+      mask: bool [n, k], False in padding.
+      action: int64 [n], column of the chosen candidate.
+      propensity: float64 [n] in (0, 1], probability with which it was chosen.
+      reward: float64 [n], finite.
+      pass_prob: float64 [n] in (0, 1], probability with which the record was kept in the log.
+      item_ids: text ids of all items, different from each other. Without them, items and users have any numbers, and
+        the log neither tables nor features.
+      user_ids: text ids of the users, different from each other.
       context: raw columns of what was known of each request, one row for each decision.
       candidate_features: from name to float64 [n, k], numbers of each candidate of each decision, such as its price at
         that moment; not read in padding.
 
     Raises:
-      ValueError: as `BanditLog`, parts of different lengths, an id that occurs twice, a number without an id, or a
-        number of a candidate that is not finite.
+      ValueError: a field breaks its rule; the sentence names the field, and the row where it has rows.
     """
 
-    item_ids: pd.Index
-    user_ids: pd.Index
-    context: pd.DataFrame
+    event_id: Annotated[np.ndarray, Column(object, rule=EVENT_ID)]
+    time: Annotated[np.ndarray, Column(np.datetime64, rule=TIME)]
+    user_id: Annotated[np.ndarray, Column(np.int64)]
+    candidates: Annotated[np.ndarray, Column(np.int64, "k")]
+    mask: Annotated[np.ndarray, Column(np.bool_, "k")]
+    action: Annotated[np.ndarray, Column(np.int64)]
+    propensity: Annotated[np.ndarray, Column(np.float64, rule=checks.POSITIVE_PROBABILITY)]
+    reward: Annotated[np.ndarray, Column(np.float64, rule=checks.FINITE)]
+    pass_prob: Annotated[np.ndarray, Column(np.float64, rule=checks.POSITIVE_PROBABILITY)]
+    item_ids: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
+    user_ids: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
+    context: pd.DataFrame = field(default_factory=pd.DataFrame)
     candidate_features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require((self.chosen & self.mask).any(axis=1), "action", "the column of a candidate")
+        self._require(self.mask | (self.candidates == 0), "candidates", "0 in padding")
+        self._require(checks.distinct(self.candidates, self.mask), "candidates", "different from each other")
         for name in ("item_ids", "user_ids"):
-            ids = vars(self)[name] = pd.Index(getattr(self, name), dtype=object)
-            good = EVENT_ID.holds(ids.to_numpy())
-            require(good.all(), name, "texts that are not empty", None if good.all() else ids[good.argmin()])
-            if not ids.is_unique:
-                raise ValueError(f"{name} must be different, {ids[ids.duplicated()][0]!r} occurs again")
-        items, users, mask = len(self.item_ids), len(self.user_ids), self.mask
-        known = (self.candidates >= 0) & ((self.candidates < items) | ~mask)
-        self._require(known, "candidates", f"rows of item_ids, 0 to {items - 1}")
-        anonymous = self.user_id >= users
-        again = anonymous & pd.Index(np.where(anonymous, self.user_id, -1)).duplicated()
-        self._require((self.user_id >= 0) & ~again, "user_id", "a row of user_ids, or a number of its own after them")
-        require(len(self.context) == len(self), "context", f"a table of {len(self)} rows", len(self.context))
-        vars(self)["context"] = self.context.reset_index(drop=True)
-        vars(self)["candidate_features"] = {
-            name: self._check_numbers(name, np.asarray(values, float))
-            for name, values in self.candidate_features.items()
+            vars(self)[name] = as_ids(getattr(self, name), name, least=0).rename(name.removesuffix("s"))
+        items, users = len(self.item_ids), len(self.user_ids)
+        if items:
+            known = (self.candidates >= 0) & ((self.candidates < items) | ~self.mask)
+            self._require(known, "candidates", f"rows of item_ids, 0 to {items - 1}")
+            anonymous = self.user_id >= users
+            again = anonymous & pd.Index(np.where(anonymous, self.user_id, -1)).duplicated()
+            allowed = (self.user_id >= 0) & ~again
+            self._require(allowed, "user_id", "a row of user_ids, or a number of its own after them")
+        for name in (*self.context.columns, *self.candidate_features):
+            TEXT.accept("the name of a column", name)
+        require(self.context.columns.is_unique, "columns of the context", "different", list(self.context.columns))
+        context = self.context if self.context.shape != (0, 0) else pd.DataFrame(index=range(len(self)))
+        require(len(context) == len(self), "context", f"a table of {len(self)} rows", len(context))
+        vars(self)["context"] = context.reset_index(drop=True)
+        numbers = vars(self)["candidate_features"] = {
+            name: np.asarray(values, float) for name, values in self.candidate_features.items()
         }
-
-    def _check_numbers(self, name: str, values: np.ndarray) -> np.ndarray:
-        shape = list(self.mask.shape)
-        require(list(values.shape) == shape, f"candidate feature {name!r}", f"an array {shape}", list(values.shape))
-        good = np.isfinite(values) | ~self.mask
-        if not good.all():
-            row, column = np.argwhere(~good)[0]
-            event, value = self.event_id[row], values[row, column]
-            raise ValueError(f"row {row} ({event}): candidate feature {name!r} must be finite, got {value}")
-        return values
+        for name, values in numbers.items():
+            name, shape = f"candidate feature {name!r}", list(self.mask.shape)
+            require(list(values.shape) == shape, name, f"an array {shape}", list(values.shape))
+            checks.require_rows(np.isfinite(values) | ~self.mask, name, "finite", values, self.event_id)
 
     @classmethod
     def from_frame(
@@ -91,9 +107,7 @@ class Log(BanditLog):
         default_reward: float | None = None,
         reward_range: tuple[float, float] | None = None,
     ) -> Self:
-        """Read a table of decisions.
-
-        Ids may be text or whole numbers, which become their text.
+        """Read a table of decisions; ids are text or whole numbers, which become their text.
 
         Args:
           frame: one row for each decision.
@@ -119,10 +133,15 @@ class Log(BanditLog):
         named = [item, propensity, time, *context]
         named += [name for name in (reward, user, candidates, event_id) if isinstance(name, str)]
         for name in named:
-            require(name in frame.columns, "column", f"one of {', '.join(map(str, frame.columns))}", name)
+            count = frame.columns.tolist().count(name)
+            require(count > 0, "column", f"one of {', '.join(map(str, frame.columns))}", name)
+            require(count == 1, f"column {name!r}", "there once", count)
         if users is not None and user is None:
             raise ValueError("users need a column of the frame by which they are joined: pass user")
-        rows, mask = log_columns.find_candidates(frame, candidates, item_ids)
+        rows = np.broadcast_to(np.arange(len(item_ids)), (n, len(item_ids)))
+        mask = np.ones(rows.shape, bool)
+        if candidates is not None:
+            rows, mask, _ = log_columns.read_candidates(log_columns.read_lists(frame[candidates]), item_ids, candidates)
         no_ids = pd.Series([None] * n, dtype=object)
         user_id, user_ids = log_columns.number_users(no_ids if user is None else frame[user])
         names = pd.Series([f"decision {row}" for row in range(n)]) if event_id is None else frame[event_id]
@@ -166,12 +185,12 @@ class Log(BanditLog):
           ValueError: a row makes no record, an item is unknown, decisions have different candidate features, a decision
             has no reward or several, an event id occurs twice, or another rule.
         """
-        interactions, rewards = check_table(interactions, Interaction), check_table(rewards, Reward)
+        interactions, rewards = convert_table(interactions, Interaction), convert_table(rewards, Reward)
         event_id = interactions["event_id"].to_numpy()
-        reward = log_tables.join_rewards(event_id, rewards, default_reward, take)
+        reward = log_columns.join_rewards(event_id, rewards, default_reward, take)
         lists = interactions["candidates"].combine_chunks()
         ids = None if item_ids is None else as_ids(item_ids, "item_ids")
-        candidates, mask, item_ids = log_tables.read_candidates(lists, ids)
+        candidates, mask, item_ids = log_columns.read_candidates(lists, ids)
         users, shown = (
             pd.Series(interactions[name].to_numpy(), dtype=object, name=name) for name in ("user_id", "action")
         )
@@ -188,34 +207,48 @@ class Log(BanditLog):
             pass_prob=interactions["pass_prob"].to_numpy(),
             item_ids=item_ids,
             user_ids=user_ids,
-            context=log_tables.read_contexts(interactions["context"]),
-            candidate_features=log_tables.read_candidate_features(interactions["candidate_features"], mask),
+            context=log_columns.read_contexts(interactions["context"]),
+            candidate_features=log_columns.read_candidate_features(interactions["candidate_features"], mask),
         )
 
     def to_tables(self, policy_version: str = "") -> tuple[pa.Table, pa.Table]:
         """Write the log as tables of `Interaction` and `Reward` records, in the order of the log.
 
-        A reward has the time of its decision. The version is that of the logging policy.
-
-        Raises:
-          ValueError: a value of the context is not one that `Interaction` takes.
+        A reward has the time of its decision. The version is that of the logging policy. A value of the context that
+        `Interaction` refuses raises ValueError.
         """
-        chosen = self.candidate_ids[np.arange(len(self)), self.action] if len(self) else []
+        self.require_ids()
         interactions = {
             "event_id": self.event_id,
             "time": self.time,
             "policy_version": np.full(len(self), policy_version, dtype=object),
             "user_id": np.array([*self.user_ids, None], object)[np.minimum(self.user_id, len(self.user_ids))],
-            "context": log_tables.write_contexts(self.context),
-            "candidates": log_tables.write_candidates(self.candidates, self.mask, self.item_ids),
-            "action": chosen,
+            "context": log_columns.write_contexts(self.context),
+            "candidates": log_columns.write_candidates(self.candidates, self.mask, self.item_ids),
+            "action": self.item_ids.to_numpy()[self.arm],
             "propensity": self.propensity,
             "pass_prob": self.pass_prob,
-            "candidate_features": log_tables.write_candidate_features(self.candidate_features, self.mask),
+            "candidate_features": log_columns.write_candidate_features(self.candidate_features, self.mask),
         }
         rewards = {"event_id": self.event_id, "time": self.time, "value": self.reward}
-        table = check_table(pa.table(interactions, arrow_schema(Interaction)), Interaction)
+        TEXT.accept("policy_version", policy_version)
+        table = pa.table(interactions, arrow_schema(Interaction))
+        log_columns.read_contexts(table["context"])  # refuses what `Interaction` does
         return table, pa.table(rewards, arrow_schema(Reward))
+
+    def require_ids(self) -> None:
+        """Raise ValueError if there are decisions, and no ids of items."""
+        require(len(self.item_ids) > 0 or not len(self), "item_ids", "the ids of all items", "none")
+
+    @property
+    def arm(self) -> np.ndarray:
+        """Numbers of the chosen items, int64 [n]."""
+        return self.candidates[np.arange(len(self)), self.action]
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """Cells of the logged actions, bool [n, k]."""
+        return np.arange(self.mask.shape[1]) == self.action[:, None]
 
     @property
     def candidate_ids(self) -> np.ndarray:
@@ -225,14 +258,10 @@ class Log(BanditLog):
         return ids
 
     def join_users(self, users: pd.DataFrame) -> Self:
-        """Join the columns of users to the context.
+        """Join raw columns of users, indexed by user id, to the context.
 
-        Args:
-          users: raw columns, indexed by user id. They are missing in decisions for users who are not in the table or
-            have no id.
-
-        Raises:
-          ValueError: a user id that occurs twice, or a column that the context has.
+        They are missing in decisions for users who are not in the table or have no id. A user id that occurs twice, or
+        a column that the context has, raises ValueError.
         """
         table = users.set_axis(as_ids(users.index, "users"))
         for name in table.columns.intersection(self.context.columns):

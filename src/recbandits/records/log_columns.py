@@ -1,60 +1,78 @@
-"""Columns of a table of one's own decisions as the arrays of a `Log`; what is refused is named by column and row."""
+"""Columns of data frames and of tables of records as the arrays of a `Log`, and back."""
 
+import json
+from collections.abc import Mapping
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from recbandits.checks import require
+from recbandits.checks import require, require_rows
 from recbandits.records.array_log import EVENT_ID
+from recbandits.records.fields import (
+    CANDIDATE_FEATURES,
+    CONTEXT,
+    FINITE,
+    NAMES,
+    WRONG_TYPE,
+    parse_candidate_features,
+    parse_context,
+    read_id,
+)
+
+REPORT_RULES = ("first", "last", "sum", "max")  # by which one reward is made of several reports
 
 
-def as_text(values: Any) -> np.ndarray:
+def as_text(values: Any, name: str = "") -> np.ndarray:
     """Return ids as text, an object array: text as it is, whole numbers as their text.
 
     Raises:
       ValueError: an id is missing, empty, or neither text nor a whole number, with its row.
     """
     ids = np.array([*values, None], dtype=object)[:-1]  # None: lists of equal length would become two dimensions
-    if set(map(type, ids)) <= {str} and EVENT_ID.holds(ids).all():
-        return ids
-    for row, value in enumerate(ids):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole and not (isinstance(value, str) and EVENT_ID.holds(np.array([value], object)).all()):
-            label = getattr(values, "name", None) or "ids"
-            raise ValueError(f"row {row}: {label} must be text or a whole number, got {value!r}")
-        ids[row] = str(value)
+    if not (set(map(type, ids)) <= {str} and EVENT_ID.holds(ids).all()):
+        ids[:] = [read_id(f"row {row}: {name or values.name}", value) for row, value in enumerate(ids)]
     return ids
 
 
-def as_ids(values: Any, name: str) -> pd.Index:
-    """Return ids of items as an index of text; refuse one that occurs twice."""
-    ids = pd.Index(as_text(values), dtype=object, name="item_id")
+def as_ids(values: Any, name: str, least: int = 1) -> pd.Index:
+    """Return ids as an index of text; refuse one that occurs twice, and fewer than `least`."""
+    ids = pd.Index(as_text(values, name), dtype=object, name="item_id")
     if ids.has_duplicates:
         raise ValueError(f"{name} must have different ids, {ids[ids.duplicated()][0]!r} occurs again")
-    require(len(ids) > 0, name, "one or more ids", "none")
+    require(len(ids) >= least, name, "one or more ids", "none")
     return ids
 
 
-def find_candidates(frame: pd.DataFrame, candidates: str | None, item_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of items int64 [n, k], 0 in padding, and a mask bool [n, k]."""
-    if candidates is None:
-        rows = np.broadcast_to(np.arange(len(item_ids)), (len(frame), len(item_ids)))
-        return rows, np.ones(rows.shape, bool)
-    lists = frame[candidates].tolist()
-    for row, ids in enumerate(lists):
-        good = isinstance(ids, (list, tuple, np.ndarray)) and len(ids) > 0
-        require(good, f"row {row}: {candidates}", "a list of ids, one or more", ids)
-    size = np.array([len(ids) for ids in lists], int)
-    mask = np.arange(size.max(initial=1)) < size[:, None]
-    rows, flat = np.zeros(mask.shape, np.int64), pd.Series([each for ids in lists for each in ids], name=candidates)
-    rows[mask] = item_ids.get_indexer(as_text(flat))
-    unknown = rows < 0
-    if unknown.any():
-        row, column = np.argwhere(unknown)[0]
-        raise ValueError(f"row {row}: {candidates} must be ids of items, got {lists[row][column]!r}")
-    return rows, mask
+def read_lists(ids: pd.Series) -> pa.ListArray:
+    """Return lists of ids as lists of text; refuse a row without a list, or with an empty one."""
+    lists = ids.tolist()
+    for row, each in enumerate(lists):
+        good = isinstance(each, (list, tuple, np.ndarray)) and len(each) > 0
+        require(good, f"row {row}: {ids.name}", "a list of ids, one or more", each)
+    flat = as_text(pd.Series([each for texts in lists for each in texts], name=ids.name))
+    return pa.ListArray.from_arrays(_ends(list(map(len, lists))), pa.array(flat, pa.string()))
+
+
+def read_candidates(
+    lists: pa.ListArray, item_ids: pd.Index | None, name: str = "candidates"
+) -> tuple[np.ndarray, np.ndarray, pd.Index]:
+    """Return rows of items int64 [n, k], 0 in padding, a mask bool [n, k], and the ids, by default those that occur."""
+    sizes = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    mask = np.arange(sizes.max(initial=1)) < sizes[:, None]
+    flat = lists.flatten().dictionary_encode()
+    require(flat.null_count == 0, name, NAMES.expected, None)
+    texts = flat.dictionary.to_pylist()
+    ids = pd.Index(sorted(texts), dtype=object, name="item_id") if item_ids is None else item_ids
+    rows = np.zeros(mask.shape, np.int64)
+    rows[mask] = ids.get_indexer(pd.Index(texts, dtype=object))[flat.indices.to_numpy()]
+    if (rows < 0).any():
+        row, column = np.argwhere(rows < 0)[0]
+        raise ValueError(f"row {row}: {name} must be ids of items, got {lists[row][column].as_py()!r}")
+    return rows, mask, ids
 
 
 def find_action(shown: pd.Series, item_ids: pd.Index, rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -117,8 +135,105 @@ def read_rewards(
     values = np.where(missing, default, values) if default is not None else values
     low, high = limits or (-np.inf, np.inf)
     require(low < high, "reward_range", "(lowest, highest), lowest below highest", limits)
-    good = (values >= low) & (values <= high)
-    if not good.all():
-        row = good.argmin()
-        raise ValueError(f"row {row}: {name} must be from {low:g} to {high:g}, got {values[row]:g}")
+    require(default is None or low <= default <= high, "default_reward", f"from {low:g} to {high:g}", default)
+    require_rows((values >= low) & (values <= high), name, f"from {low:g} to {high:g}", values)
     return values
+
+
+def join_rewards(event_id: np.ndarray, rewards: pa.Table, default_reward: float | None, take: str | None) -> np.ndarray:
+    """Return the reward of each decision, float64 [n]; see `Log.from_tables`."""
+    require(take is None or take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", take)
+    rewarded, values = pd.Index(rewards["event_id"].to_pylist(), dtype=object), rewards["value"].to_numpy()
+    require_rows(np.isfinite(values), "value", FINITE.expected, values)
+    if rewarded.has_duplicates:
+        if take is None:
+            several = rewarded[rewarded.duplicated()][0]
+            raise ValueError(f"a decision must have one reward, {several!r} has several: say which by `take`")
+        reports = rewards.to_pandas().drop_duplicates().sort_values(["time", "value"])
+        taken = reports.groupby("event_id")["value"].agg(take)
+        rewarded, values = taken.index, taken.to_numpy()
+    row = rewarded.get_indexer(event_id)
+    if (row < 0).any() and default_reward is None:
+        raise ValueError(f"every decision must have a reward, {event_id[row < 0][0]!r} has none")
+    return np.append(values, default_reward or 0.0)[row]  # row -1 is the appended one
+
+
+def write_candidates(rows: np.ndarray, mask: np.ndarray, item_ids: pd.Index) -> pa.ListArray:
+    """Write rows of items as lists of their ids."""
+    return pa.ListArray.from_arrays(_ends(mask.sum(axis=1)), pa.array(item_ids, pa.string()).take(pa.array(rows[mask])))
+
+
+def read_contexts(texts: pa.ChunkedArray) -> pd.DataFrame:
+    """Parse JSON objects of raw columns: booleans, numbers and texts, missing where an object has no value."""
+    parsed, rows = _parse(texts, "context", CONTEXT.expected, parse_context)
+    names = dict.fromkeys(chain.from_iterable(parsed))
+    columns = {name: _make_column([values.get(name) for values in parsed]) for name in names}
+    return pd.DataFrame(columns, index=range(len(parsed))).take(rows).reset_index(drop=True)
+
+
+def _parse(texts, name, expected, parse):
+    """Parse JSON texts, equal ones once; return the different objects in order, and the row in these for each text."""
+    encoded = texts.combine_chunks().dictionary_encode()
+    parsed, rows = [], encoded.indices.to_numpy()
+    for number, text in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            parsed.append(parse(text))
+        except WRONG_TYPE:
+            raise ValueError(f"row {np.argmax(rows == number)}: {name} must be {expected}, got {text!r}") from None
+    return parsed, rows
+
+
+def _make_column(values: list) -> pd.Series:
+    kinds = set(map(type, values))
+    if kinds == {bool} or kinds == {int}:
+        return pd.Series(values)
+    return pd.Series(values, dtype=float if kinds <= {int, float, type(None)} else object)
+
+
+def write_contexts(context: pd.DataFrame) -> list[str]:
+    """Write rows of raw columns as JSON objects, with null for missing values.
+
+    Raises:
+      ValueError: a value that JSON does not have.
+    """
+    columns = [values.astype(object).where(values.notna(), None).tolist() for _, values in context.items()]
+    rows = zip(*columns, strict=True) if columns else [()] * len(context)
+    names, encode = context.columns.tolist(), json.JSONEncoder(ensure_ascii=False, default=_as_python).encode
+    texts = [encode(dict(zip(names, row, strict=True))) for row in rows]
+    require_rows(EVENT_ID.holds(np.array(texts, object)), "context", "text that UTF-8 can hold", texts)
+    return texts
+
+
+def _as_python(value: Any) -> Any:
+    if not isinstance(value, np.generic) or isinstance(value, (np.datetime64, np.timedelta64)):
+        raise ValueError(f"context must have texts, numbers, true, false or missing values, got {value!r}")
+    return value.item()
+
+
+def read_candidate_features(texts: pa.ChunkedArray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Parse JSON objects of lists of numbers as arrays, float64 [n, k], 0 in padding."""
+    parsed, rows = _parse(texts, "candidate_features", CANDIDATE_FEATURES.expected, parse_candidate_features)
+    names = parsed[0].keys() if parsed else ()
+    for number, values in enumerate(parsed):
+        if values.keys() != names:
+            row, expected = np.argmax(rows == number), f"those of row 0, {', '.join(names) or 'none'}"
+            require(False, f"row {row}: names of candidate_features", expected, list(values))
+    arrays = {name: np.zeros(mask.shape) for name in names}
+    for name, array in arrays.items():
+        sizes = np.array([len(values[name]) for values in parsed])[rows]
+        require_rows(sizes == mask.sum(axis=1), "candidate_features", CANDIDATE_FEATURES.expected, texts.to_pylist())
+        array[mask] = list(chain.from_iterable(parsed[row][name] for row in rows.tolist()))
+    return arrays
+
+
+def write_candidate_features(numbers: Mapping[str, np.ndarray], mask: np.ndarray) -> list[str]:
+    """Write arrays of numbers of candidates as JSON objects of lists, without padding."""
+    if not numbers:
+        return ["{}"] * len(mask)
+    ends, flat = _ends(mask.sum(axis=1)).tolist(), {name: values[mask].tolist() for name, values in numbers.items()}
+    return [json.dumps({name: values[start:end] for name, values in flat.items()}) for start, end in pairwise(ends)]
+
+
+def _ends(sizes: Any) -> np.ndarray:
+    """Return where lists end in the array of all their values, int32 [n + 1], after a 0."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)

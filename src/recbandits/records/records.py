@@ -1,4 +1,4 @@
-"""Records of decisions, rewards and verdicts as dataclasses, and the schemas of their tables."""
+"""Records of decisions, rewards and verdicts as dataclasses."""
 
 import contextlib
 import inspect
@@ -7,17 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, ClassVar, Self
 
-import pyarrow as pa
-
+from recbandits.checks import require
 from recbandits.records import fields
 from recbandits.records.fields import Field
-
-# Names of the Arrow types, in lists of those of the elements, in BigQuery and DuckDB.
-_SQL_TYPES = {
-    pa.string(): ("STRING", "VARCHAR"),
-    pa.timestamp("us", "UTC"): ("TIMESTAMP", "TIMESTAMPTZ"),
-    pa.float64(): ("FLOAT", "DOUBLE"),
-}
 
 
 class Record:
@@ -39,7 +31,7 @@ class Record:
     def __post_init__(self) -> None:
         values = vars(self)
         for name, field in self.fields.items():
-            values[name] = field.accept(name, values[name], values)
+            values[name] = field.accept(name, values[name])
 
     def to_json(self) -> str:
         """Return the record as one line of JSON, with the time in ISO 8601."""
@@ -92,6 +84,14 @@ class Interaction(Record):
     propensity: Annotated[float, fields.PROBABILITY]
     pass_prob: Annotated[float, fields.PROBABILITY] = 1.0
     candidate_features: Annotated[str, fields.CANDIDATE_FEATURES] = "{}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.action in self.candidates, "action", fields.CANDIDATE.expected, self.action)
+        if self.candidate_features != "{}":
+            lists = fields.parse_candidate_features(self.candidate_features).values()
+            fits = all(len(numbers) == len(self.candidates) for numbers in lists)
+            require(fits, "candidate_features", fields.CANDIDATE_FEATURES.expected, self.candidate_features)
 
 
 @dataclass(frozen=True)
@@ -156,34 +156,3 @@ class Quarantined(Record):
     topic: Annotated[str, fields.TEXT]
     reason: Annotated[str, fields.NAME]
     data: Annotated[str, fields.RECEIVED]
-
-
-def arrow_schema(kind: type[Record]) -> pa.Schema:
-    """Return the schema of a table of records in Arrow and Parquet."""
-    return pa.schema([pa.field(name, field.arrow, field.optional) for name, field in kind.fields.items()])
-
-
-def bigquery_schema(kind: type[Record]) -> list[dict[str, str]]:
-    """Return the columns of a table of records in BigQuery, as `SchemaField.from_api_repr` takes them."""
-    return [
-        {
-            "name": name,
-            "type": _element_type(field)[0],
-            "mode": "REPEATED" if pa.types.is_list(field.arrow) else "NULLABLE" if field.optional else "REQUIRED",
-            "description": field.expected,
-        }
-        for name, field in kind.fields.items()
-    ]
-
-
-def duckdb_schema(kind: type[Record]) -> str:
-    """Return the columns of a table of records in DuckDB, as they stand between the brackets of CREATE TABLE."""
-    columns = []
-    for name, field in kind.fields.items():
-        brackets = "[]" if pa.types.is_list(field.arrow) else ""
-        columns.append(f'"{name}" {_element_type(field)[1]}{brackets}{"" if field.optional else " NOT NULL"}')
-    return ", ".join(columns)
-
-
-def _element_type(field: Field) -> tuple[str, str]:
-    return _SQL_TYPES[field.arrow.value_type if pa.types.is_list(field.arrow) else field.arrow]

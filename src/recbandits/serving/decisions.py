@@ -1,16 +1,12 @@
 """Results of a policy: the decision for one request, or decisions for many."""
 
 import json
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from recbandits.records import Interaction
-from recbandits.records.fields import NAME
-
-_ID = replace(NAME, expected="text or a whole number")
 
 
 class Recommendation(NamedTuple):
@@ -84,13 +80,6 @@ class Decisions(NamedTuple):
     propensity: np.ndarray
     scores: np.ndarray
     probabilities: np.ndarray
-
-
-def read_id(name: str, value: Any) -> str:
-    """Return text as it is, a whole number as its text; ValueError with the name of the field for anything else."""
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return str(value)
-    return _ID.accept(name, value)
 
 
 def _as_json(value: Any) -> Any:

@@ -16,9 +16,8 @@ from recbandits import checks
 from recbandits.data.features import FILE, GLOBAL, PER_ARM, Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
-from recbandits.records.fields import NAMES, TEXT
+from recbandits.records.fields import NAMES, TEXT, read_id
 from recbandits.serving import manifest
-from recbandits.serving.decisions import read_id
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy

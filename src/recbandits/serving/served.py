@@ -15,8 +15,9 @@ from recbandits.checks import distinct, one_of, require
 from recbandits.data.features import Features
 from recbandits.exploration import Exploration, draw_slate, invert_cdf, uniform_draws
 from recbandits.exploration.probabilities import Rng
+from recbandits.records.fields import read_id
 from recbandits.serving import manifest
-from recbandits.serving.decisions import Decisions, Recommendation, read_id
+from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
 from recbandits.serving.summary import TrainingSummary
 

@@ -1,9 +1,11 @@
-"""Logs of decisions as arrays: rules by row."""
+"""Logs of decisions as arrays, without ids: rules by row."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from recbandits.records.bandit_log import BanditLog
+from recbandits.data import Features
+from recbandits.records import Log
 
 GOOD = {
     "event_id": np.array(["a", "b", "c"]),
@@ -21,34 +23,41 @@ GOOD = {
 def changed(field, row, value):
     array = GOOD[field].astype(object if field == "event_id" else GOOD[field].dtype)
     array[row] = value
-    return BanditLog(**GOOD | {field: array})
+    return Log(**GOOD | {field: array})
 
 
 def test_the_arm_is_the_chosen_candidate():
-    log = BanditLog(**GOOD)
+    log = Log(**GOOD)
     assert len(log) == 3
     assert log.arm.tolist() == [5, 7, 5]
 
 
+def test_a_log_without_ids_has_neither_tables_nor_features():
+    log, items = Log(**GOOD), pd.DataFrame({"new": [True]}, ["7"])
+    for call in (log.to_tables, lambda: next(Features.fit(items, log).observe(log, log.chosen))):
+        with pytest.raises(ValueError, match="item_ids must be the ids of all items, got 'none'"):
+            call()
+
+
 @pytest.mark.parametrize("rows", [[2, 0], np.array([True, False, True])])
 def test_rows_are_taken_from_every_field(rows):
-    part = BanditLog(**GOOD).take(rows)
+    part = Log(**GOOD).take(rows)
     for field, values in GOOD.items():
         np.testing.assert_array_equal(getattr(part, field), values[rows])
 
 
 def test_a_log_may_be_empty():
-    assert len(BanditLog(**GOOD).take([])) == 0
+    assert len(Log(**GOOD).take([])) == 0
 
 
 @pytest.mark.parametrize("movies", [[-3, 5, 0, 0], [0, 5, 0, 0], [2**63 - 1, -(2**63), 0, 0]])
 def test_any_number_is_allowed_beside_padding(movies):
     row = {name: values[:1] for name, values in GOOD.items()}
     mask, action = np.array([[True, True, False, False]]), np.array([0])
-    log = BanditLog(**row | {"candidates": np.array([movies]), "mask": mask, "action": action})
+    log = Log(**row | {"candidates": np.array([movies]), "mask": mask, "action": action})
     assert log.arm.tolist() == movies[:1]
     with pytest.raises(ValueError, match="candidates must be different from each other"):
-        BanditLog(**row | {"candidates": np.array([movies[:1] * 2 + [0, 0]]), "mask": mask, "action": action})
+        Log(**row | {"candidates": np.array([movies[:1] * 2 + [0, 0]]), "mask": mask, "action": action})
 
 
 @pytest.mark.parametrize(
@@ -101,4 +110,4 @@ def test_a_value_against_its_rule_is_refused(field, row, value, sentence):
 )
 def test_a_field_of_another_shape_or_type_is_refused(field, value, sentence):
     with pytest.raises(ValueError, match=sentence):
-        BanditLog(**GOOD | {field: value})
+        Log(**GOOD | {field: value})
