@@ -215,7 +215,7 @@ def test_a_picture_can_be_laid_out_without_a_warning(draw):
 
 
 def test_a_reference_that_is_no_agent_is_refused(draw):
-    with pytest.raises(ValueError, match="references must be among the agents, 'oracle' is not"):
+    with pytest.raises(ValueError, match="references must be among the agents, got 'oracle'"):
         draw(runs(), references=["oracle"])
 
 

@@ -147,7 +147,7 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
 
 
 class Environment(SeededEnvironment):
-    """A choice of one arm among several, for each user of a batch.
+    """A choice of one arm among several, for each user of a batch; ValueError for an option outside its range.
 
     Args:
       observation_spec: spec of one observation, without batch dimension and mask.
@@ -155,12 +155,9 @@ class Environment(SeededEnvironment):
       batch_size: users per step.
       reward_noise: standard deviation of the Gaussian noise on the reward.
       reward_offset: subtracted from every reward and expected reward; regret does not depend on it.
-      available: probability in (0, 1] that an arm is available; below 1 the observation becomes (features, mask) and
-        at least one arm stays available.
+      available: probability in (0, 1] that an arm is available; below 1 the observation becomes (features, mask) and at
+        least one arm stays available.
       seed: of all random draws.
-
-    Raises:
-      ValueError: a size, noise or probability outside its range.
     """
 
     def __init__(
@@ -191,14 +188,14 @@ class Environment(SeededEnvironment):
         """Return the current batch, with noise and mask, without changing the state."""
         batch, noise, mask = super().batch(), tf.zeros([self.batch_size]), None
         if self._reward_offset:
-            rewards = {
-                name: getattr(batch, name) - self._reward_offset for name in ("expected_reward", "unpersonalised")
-            }
-            batch = batch._replace(**rewards)
+            rewards = (part - self._reward_offset for part in (batch.expected_reward, batch.unpersonalised))
+            batch = Batch(batch.observation, batch.arms, *rewards)
         if self._reward_noise:
             noise = self._reward_noise * tf.random.stateless_normal([self.batch_size], self.stream(NOISE))
         if self.masked:
-            mask = self._draw_mask()
+            uniforms = tf.random.stateless_uniform([self.batch_size, self.num_actions], self.stream(MASK))
+            smallest = tf.one_hot(tf.argmin(uniforms, axis=1), self.num_actions, True, False, dtype=tf.bool)
+            mask = (uniforms < self._available) | smallest
             batch = batch._replace(observation=(batch.observation, tf.cast(mask, tf.int32)))
         return batch._replace(noise=noise, mask=mask)
 
@@ -207,11 +204,6 @@ class Environment(SeededEnvironment):
         expected = batch.expected(action)
         reward = expected + batch.noise
         return Response(reward, reward, expected, batch.optimal_reward())
-
-    def _draw_mask(self):
-        uniforms = tf.random.stateless_uniform([self.batch_size, self.num_actions], self.stream(MASK))
-        smallest = tf.one_hot(tf.argmin(uniforms, axis=1), self.num_actions, True, False, dtype=tf.bool)
-        return (uniforms < self._available) | smallest
 
 
 def observation_spec(shapes: Mapping[str, Sequence[int]]) -> dict[str, tensor_spec.TensorSpec]:

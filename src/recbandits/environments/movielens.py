@@ -32,15 +32,13 @@ class MovieLensEnvironment(Environment):
       per_arm: True for candidates that are drawn and have features.
       movie_ids: the movies to draw from, or, with `per_arm=False`, the arms in order; default: all, or the first
         `num_actions`.
-      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation.
-      **options: `reward_noise`, `reward_offset`, `available`, `seed` of `Environment`.
+      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation. ValueError for
+        unknown, repeated or too few users or movies.
+      **options: of `Environment`, as `reward_noise`.
 
     Attributes:
       user_ids, movie_ids: int arrays, of the users and of the movies that are drawn from.
       features: `RatingFeatures` of all users and of these movies, from which the observations are made.
-
-    Raises:
-      ValueError: unknown, repeated or too few users or movies.
     """
 
     def __init__(
@@ -54,7 +52,6 @@ class MovieLensEnvironment(Environment):
         **options,
     ):
         users = _known_rows("user_ids", factorization.user_ids, user_ids)
-        require(len(users) >= 1, "the number of user_ids", "at least 1", len(users))
         movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
         if movie_ids is None and not per_arm:
             movies = movies[:num_actions]
@@ -85,17 +82,15 @@ class RatedEnvironment(Environment):
     """Users drawn with replacement, each with movies that this user has rated; the reward is the rating.
 
     All users are equally likely, and so are all sets of `num_actions` of the movies that a user has rated, in random
-    order.
+    order. Users with fewer ratings are left out; ValueError where none has enough, or for ratings that `check_ratings`
+    refuses.
 
     Args:
       ratings: DataFrame with columns user_id, movie_id and rating.
       features: `RatingFeatures` that know these users and movies; fit them on other ratings than these.
-      num_actions: candidate movies per user; users with fewer ratings are left out.
+      num_actions: candidate movies per user.
       batch_size: users per step.
-      **options: `reward_noise`, `reward_offset`, `available`, `seed` of `Environment`.
-
-    Raises:
-      ValueError: ratings that `check_ratings` refuses, or no user with enough of them.
+      **options: of `Environment`, as `reward_noise`.
     """
 
     def __init__(
@@ -135,18 +130,13 @@ class MovieLensRankingEnvironment(RankingEnvironment):
 
     Args:
       factorization: a `Factorization`.
-      features: `RatingFeatures` that know the users and movies; the agent sees their `observation`.
+      features: `RatingFeatures` that know the users and movies, else KeyError; the agent sees their `observation`.
       num_items: candidates per user.
       num_slots: slots of a slate.
       batch_size: users per step.
-      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation.
-      movie_ids: the movies to draw from; None for all of the factorisation.
-      top: attraction of 5 stars.
+      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation. ValueError for
+        unknown, repeated or too few users.
       **options: `clicks`, `feedback`, `seed` of `RankingEnvironment`.
-
-    Raises:
-      ValueError: unknown, repeated or too few users or movies.
-      KeyError: users or movies that the features do not know.
     """
 
     def __init__(
@@ -157,17 +147,14 @@ class MovieLensRankingEnvironment(RankingEnvironment):
         num_slots: int = 10,
         batch_size: int = 8,
         user_ids: Sequence[int] | np.ndarray | None = None,
-        movie_ids: Sequence[int] | np.ndarray | None = None,
-        top: float = 0.5,
         **options,
     ):
         users = _known_rows("user_ids", factorization.user_ids, user_ids)
-        movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
-        require(len(users) >= 1, "the number of user_ids", "at least 1", len(users))
-        require(num_items <= len(movies), "num_items", f"at most the number of movies, {len(movies)}", num_items)
-        self.user_ids, self.movie_ids = factorization.user_ids[users], factorization.movie_ids[movies]
-        ratings = factorization.matrix()[np.ix_(users, movies)]
-        attractions = attraction(ratings, top)
+        self.user_ids, self.movie_ids = factorization.user_ids[users], factorization.movie_ids
+        count = len(self.movie_ids)
+        require(num_items <= count, "num_items", f"at most the number of movies, {count}", num_items)
+        ratings = factorization.matrix()[users]
+        attractions = attraction(ratings)
         self._ratings, self._attraction = tf.constant(ratings, tf.float32), tf.constant(attractions, tf.float32)
         popularity = attractions.mean(axis=0)
         if (block := features.features.item_encoder.blocks.get("popularity")) is not None:
@@ -221,4 +208,5 @@ def _known_rows(name, known_ids, ids):
     rows = find_rows(known_ids, ids)
     require((rows >= 0).all(), name, "known to the factorisation", ids[rows < 0].tolist())
     require(distinct(rows[None])[0], name, "different from each other", ids.tolist())
+    require(len(rows) >= 1, f"the number of {name}", "at least 1", 0)
     return rows

@@ -52,7 +52,8 @@ class RankingEnvironment(SeededEnvironment):
     """A choice of `num_slots` among `num_items` items and their order, for each user of a batch.
 
     Candidates are in random order. The uniform draws behind the clicks at step t are a function of (seed, t), as the
-    batch is: policies that show the same slate get the same clicks.
+    batch is: policies that show the same slate get the same clicks. ValueError for a size, click model or feedback that
+    is not allowed.
 
     Args:
       observation_spec: dict of the specs of `global` [features] and `per_arm` [items, features].
@@ -64,9 +65,6 @@ class RankingEnvironment(SeededEnvironment):
         click; "cascading" is the first slot with a click (`num_slots` without one) as `chosen_index`, and 1 or 0 as
         `chosen_value`.
       seed: of all random draws.
-
-    Raises:
-      ValueError: a size, click model or feedback that is not allowed.
     """
 
     def __init__(

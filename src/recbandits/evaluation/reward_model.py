@@ -21,20 +21,17 @@ def cross_fit(
 ) -> np.ndarray:
     """Predict the reward of every candidate by models that were fitted without the user of the decision.
 
+    Returns float64 [n, k], NaN in padding. ValueError if features have another shape, or folds are not between 2 and
+    the number of users.
+
     Args:
       log: n decisions with up to k candidates.
       features: of requests and items, or an array of those of decisions and candidates, float [n, k, D]. To learn, only
         those of the chosen candidates are computed.
-      model: scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight
-        1 / pass_prob; by default ridge regression.
+      model: scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight 1 /
+        pass_prob; by default ridge regression.
       folds: number of groups of users, at least 2.
       seed: of the assignment of users to folds.
-
-    Returns:
-      float64 [n, k] of predicted rewards, NaN in padding.
-
-    Raises:
-      ValueError: features have another shape, or folds are not between 2 and the number of users.
     """
     from sklearn.base import clone  # takes a second to import
     from sklearn.linear_model import Ridge
@@ -63,7 +60,8 @@ def cross_fit_slates(
 
     Models are fitted from the last slot up, as by Kiyohara et al. 2022: q_k is regressed on r_k plus the expectation of
     q_k+1 under the target policy, which fills the slots below. The ridge regression of a slot has the features of the
-    item, the sum of the features of the items above, and the mean of those of all candidates.
+    item, the sum of the features of the items above, and the mean of those of all candidates. Returns float64 [n,
+    slots, items]; ValueErrors are those of `cross_fit`.
 
     Args:
       log: n slates with `slots` of `items`.
@@ -75,12 +73,6 @@ def cross_fit_slates(
       folds: number of groups of users, at least 2.
       alpha: penalty of the ridge regressions.
       seed: of the assignment of users to folds.
-
-    Returns:
-      float64 [n, slots, items].
-
-    Raises:
-      ValueError: features or probabilities have another shape, or folds are not between 2 and the number of users.
     """
     from sklearn.linear_model import Ridge  # takes a second to import
 

@@ -16,21 +16,12 @@ from recbandits.evaluation.intervals import Interval
 
 
 def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
-    """Compute the half width of the confidence sequence in standard errors.
+    """Compute the half width of the confidence sequence of n observations, a number or an array, in standard errors.
 
     sqrt(2 (n rho^2 + 1) / (n rho^2) log(sqrt(n rho^2 + 1) / alpha)), the boundary of a normal mixture; rho is chosen so
     that the sequence is tightest after `optimal_n` observations (section B.2 of the paper, closed approximation).
-
-    Args:
-      n: number of observations, at least 1; a number or an array.
-      alpha: probability, in (0, 1), that the truth is outside at any time.
-      optimal_n: positive.
-
-    Returns:
-      float, or array as `n`.
-
-    Raises:
-      ValueError: alpha or optimal_n is outside its range.
+    `alpha` is the probability that the truth is outside at any time. ValueError for alpha outside (0, 1), or optimal_n
+    not positive.
     """
     require(FRACTION.accepts(alpha), "alpha", FRACTION.expected, alpha)
     require(POSITIVE.accepts(optimal_n), "optimal_n", POSITIVE.expected, optimal_n)
@@ -56,6 +47,10 @@ def difference(
     residuals of a regression on them (control variates: Deng, Xu, Kohavi and Walker 2013, "Improving the sensitivity of
     online controlled experiments by utilizing pre-experiment data").
 
+    Returns the interval of mean(first) - mean(second); NaN where a side has fewer than two groups, or both together
+    fewer than `FEWEST` with a rare observation. ValueError if the numbers of labels and observations differ; and as
+    `critical_value`.
+
     Args:
       first: float [n], in units of the reward.
       second: float [m].
@@ -64,13 +59,6 @@ def difference(
       groups: (labels [n], labels [m]) of the observations; None where all are independent.
       covariates: (float [n, j], float [m, j]), which do not depend on the side of an observation, such as the predicted
         value of its context; None for none.
-
-    Returns:
-      Interval of mean(first) - mean(second); NaN where a side has fewer than two groups, or
-      both together fewer than `FEWEST` with a rare observation.
-
-    Raises:
-      ValueError: the numbers of labels and observations differ; and as `critical_value`.
     """
     sides = [np.asarray(side, float) for side in (first, second)]
     labels = [np.arange(len(side)) for side in sides] if groups is None else groups

@@ -92,7 +92,9 @@ def slate_estimates(
     target_conditional: np.ndarray | None = None,
     names: Sequence[str] | None = None,
 ) -> dict[str, Estimate]:
-    """Estimate the value of a target policy by several estimators.
+    """Estimate the value of a target policy by several estimators, by name; "IPS" is over whole slates.
+
+    ValueError if an estimator is unknown or lacks an input, or arrays do not fit the log or each other.
 
     Args:
       log: n slates.
@@ -105,12 +107,6 @@ def slate_estimates(
       target_conditional: float [n, slots, items], probability under the target policy of each candidate for slot k
         below the logged items.
       names: some of `SLATE_ESTIMATORS`; by default all that can be computed.
-
-    Returns:
-      dict from name to `Estimate`; "IPS" is over whole slates, SN means self-normalised.
-
-    Raises:
-      ValueError: an estimator is unknown or lacks an input, or arrays do not fit the log or each other.
     """
     target = check_shape("target_propensity", target_propensity, log.slate.shape)
     logged = (log.reward, log.propensity, target)
