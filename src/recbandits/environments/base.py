@@ -51,13 +51,10 @@ class Batch(NamedTuple):
 
 
 class Response(NamedTuple):
-    """Answers of the users of a batch to the actions taken.
+    """Answers of the users of a batch to the actions taken: what the agent learns from, as in the reward spec.
 
-    Attributes:
-      feedback: what the agent learns from, a nest as in the reward spec of the environment.
-      reward: float [batch], the reward, or the number of clicks.
-      expected: float [batch], the expected reward of the action.
-      optimal: float [batch], the largest expected reward of any action.
+    `reward` float [batch] is the reward or the number of clicks, `expected` its expectation, and `optimal` the largest
+    expected reward of any action.
     """
 
     feedback: tf.Tensor | dict
@@ -67,15 +64,12 @@ class Response(NamedTuple):
 
 
 class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
-    """A TF-Agents bandit environment whose only state is a seed and a step number.
+    """A TF-Agents bandit environment whose only `state`, variables for checkpoints, is a seed and a step number.
 
     The batch of step t is a pure function of (seed, t). Hence any two policies run with one seed meet the same users,
-    candidates and uniform draws (common random numbers), and an interrupted simulation continues exactly.
-
-    Attributes:
-      state: the variables that a checkpoint needs, seed and step number.
-      user_ids: int array [users], of those who can be drawn; None where users have no ids.
-      movie_ids: int array [movies]; the arms or items of a batch are rows of it; None where they have no ids.
+    candidates and uniform draws (common random numbers), and an interrupted simulation continues exactly. `user_ids`
+    int [users] are those who can be drawn; the arms or items of a batch are rows of `movie_ids` int [movies]; both are
+    None where there are no ids.
     """
 
     user_ids: np.ndarray | None = None
@@ -154,10 +148,9 @@ class Environment(SeededEnvironment):
       num_actions: arms to choose from.
       batch_size: users per step.
       reward_noise: standard deviation of the Gaussian noise on the reward.
-      reward_offset: subtracted from every reward and expected reward; regret does not depend on it.
       available: probability in (0, 1] that an arm is available; below 1 the observation becomes (features, mask) and at
         least one arm stays available.
-      seed: of all random draws.
+      reward_offset: subtracted from every reward and expected reward; regret does not depend on it.
     """
 
     def __init__(

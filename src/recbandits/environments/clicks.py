@@ -157,16 +157,15 @@ CLICK_MODELS = {
 }
 
 
-def attraction(rating: Array, top: float = 0.5) -> Array:
+def attraction(rating: Array) -> Array:
     """Return the probability that a user who examines a movie clicks it, from the rating that the user would give.
 
-    top * (2**(rating - 1) - 1) / 15, with the grades 0 to 4 for 1 to 5 stars: the mapping of expected reciprocal rank
-    (Chapelle et al. 2009, "Expected Reciprocal Rank for Graded Relevance"), scaled so that 5 stars give `top`. Ratings,
-    an array or a tensor of any shape, are clipped to [1, 5]; ValueError for a `top` outside (0, 1].
+    0.5 * (2**(rating - 1) - 1) / 15, with the grades 0 to 4 for 1 to 5 stars: the mapping of expected reciprocal rank
+    (Chapelle et al. 2009, "Expected Reciprocal Rank for Graded Relevance"), scaled so that 5 stars give 0.5. Ratings,
+    an array or a tensor of any shape, are clipped to [1, 5].
     """
-    require(0.0 < top <= 1.0, "top", "in (0, 1]", top)
     xp, rating = as_floats(rating)
-    return (2.0 ** (xp.clip(rating, 1.0, 5.0) - 1.0) - 1.0) * (top / 15.0)
+    return (2.0 ** (xp.clip(rating, 1.0, 5.0) - 1.0) - 1.0) * (0.5 / 15.0)
 
 
 def _check(attraction: Array) -> tuple[Any, Array]:

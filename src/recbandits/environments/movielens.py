@@ -18,26 +18,20 @@ from recbandits.environments.ranking import RankingBatch, RankingEnvironment
 
 
 class MovieLensEnvironment(Environment):
-    """Users drawn with replacement, each with candidate movies; the reward is the predicted rating.
+    """Users drawn with replacement, each with candidate movies; the reward is the rating that a factorization predicts.
 
     With `per_arm=False` the candidates are always the same movies and the agent sees the user's features alone: one
     linear model per arm can represent every reward. With `per_arm=True` each user gets `num_actions` distinct movies
     drawn at random. Each has its own features and the interaction (user factors times movie factors, element by
-    element), without which a linear model shared by all arms cannot represent differences between users.
+    element), without which a linear model shared by all arms cannot represent differences between users. Options are
+    those of `Environment`. ValueError for unknown, repeated or too few users or movies.
 
     Args:
-      factorization: a `Factorization`; its matrix is the expected reward, its `features` the features.
-      num_actions: candidate movies per user.
-      batch_size: users per step.
-      per_arm: True for candidates that are drawn and have features.
       movie_ids: the movies to draw from, or, with `per_arm=False`, the arms in order; default: all, or the first
         `num_actions`.
-      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation. ValueError for
-        unknown, repeated or too few users or movies.
-      **options: of `Environment`, as `reward_noise`.
+      user_ids: the users to draw from, for instance held-out ones; None for all of the factorization.
 
     Attributes:
-      user_ids, movie_ids: int arrays, of the users and of the movies that are drawn from.
       features: `RatingFeatures` of all users and of these movies, from which the observations are made.
     """
 
@@ -83,14 +77,8 @@ class RatedEnvironment(Environment):
 
     All users are equally likely, and so are all sets of `num_actions` of the movies that a user has rated, in random
     order. Users with fewer ratings are left out; ValueError where none has enough, or for ratings that `check_ratings`
-    refuses.
-
-    Args:
-      ratings: DataFrame with columns user_id, movie_id and rating.
-      features: `RatingFeatures` that know these users and movies; fit them on other ratings than these.
-      num_actions: candidate movies per user.
-      batch_size: users per step.
-      **options: of `Environment`, as `reward_noise`.
+    refuses. Fit the features, which must know these users and movies, on other ratings. Options are those of
+    `Environment`.
     """
 
     def __init__(
@@ -126,17 +114,10 @@ class MovieLensRankingEnvironment(RankingEnvironment):
     """Users drawn with replacement, each with candidates drawn without; clicks follow from the predicted ratings.
 
     The baseline "als" ranks by the predicted ratings and hence perfectly. The baseline "popularity" ranks by the
-    feature of that name, the number of ratings, as production systems do; without that feature by mean attraction.
-
-    Args:
-      factorization: a `Factorization`.
-      features: `RatingFeatures` that know the users and movies, else KeyError; the agent sees their `observation`.
-      num_items: candidates per user.
-      num_slots: slots of a slate.
-      batch_size: users per step.
-      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation. ValueError for
-        unknown, repeated or too few users.
-      **options: `clicks`, `feedback`, `seed` of `RankingEnvironment`.
+    feature of that name, the number of ratings, as production systems do; without that feature by mean attraction. The
+    agent sees the features' `observation`. Users, such as held-out ones, and movies are drawn from the given ids; None
+    for all of the factorization. Options are those of `RankingEnvironment`. ValueError for unknown, repeated or too few
+    users or movies, KeyError for those that the features do not know.
     """
 
     def __init__(
@@ -147,13 +128,14 @@ class MovieLensRankingEnvironment(RankingEnvironment):
         num_slots: int = 10,
         batch_size: int = 8,
         user_ids: Sequence[int] | np.ndarray | None = None,
+        movie_ids: Sequence[int] | np.ndarray | None = None,
         **options,
     ):
         users = _known_rows("user_ids", factorization.user_ids, user_ids)
-        self.user_ids, self.movie_ids = factorization.user_ids[users], factorization.movie_ids
-        count = len(self.movie_ids)
-        require(num_items <= count, "num_items", f"at most the number of movies, {count}", num_items)
-        ratings = factorization.matrix()[users]
+        movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
+        require(num_items <= len(movies), "num_items", f"at most the number of movies, {len(movies)}", num_items)
+        self.user_ids, self.movie_ids = factorization.user_ids[users], factorization.movie_ids[movies]
+        ratings = factorization.matrix()[np.ix_(users, movies)]
         attractions = attraction(ratings)
         self._ratings, self._attraction = tf.constant(ratings, tf.float32), tf.constant(attractions, tf.float32)
         popularity = attractions.mean(axis=0)

@@ -49,7 +49,7 @@ def feedback_spec(feedback: str, num_slots: int) -> tensor_spec.TensorSpec | dic
 
 
 class RankingEnvironment(SeededEnvironment):
-    """A choice of `num_slots` among `num_items` items and their order, for each user of a batch.
+    """A choice of `num_slots` among more than as many `num_items` and their order, for each user of a batch.
 
     Candidates are in random order. The uniform draws behind the clicks at step t are a function of (seed, t), as the
     batch is: policies that show the same slate get the same clicks. ValueError for a size, click model or feedback that
@@ -57,14 +57,10 @@ class RankingEnvironment(SeededEnvironment):
 
     Args:
       observation_spec: dict of the specs of `global` [features] and `per_arm` [items, features].
-      num_items: candidates per user, more than there are slots.
-      num_slots: slots of a slate.
-      batch_size: users per step.
       clicks: the click model, one of `environments.clicks`.
       feedback: what the agent learns from, in TF-Agents' terms: "score_vector" is float [slots], 1 where there was a
         click; "cascading" is the first slot with a click (`num_slots` without one) as `chosen_index`, and 1 or 0 as
         `chosen_value`.
-      seed: of all random draws.
     """
 
     def __init__(
@@ -86,14 +82,9 @@ class RankingEnvironment(SeededEnvironment):
         super().__init__(time_step_spec, action_spec, batch_size, seed)
 
     def slate_attraction(self, batch: RankingBatch, slate: tf.Tensor) -> tf.Tensor:
-        """Return the attraction float [batch, slots] of the items of slates.
+        """Return the attraction float [batch, slots] of the items of slates int32 [batch, slots], columns of a batch.
 
-        Args:
-          batch: the current one.
-          slate: int32 [batch, slots], columns of the batch's items, from the first slot down.
-
-        Raises:
-          ValueError: outside a graph: another shape, an index out of range, or one that occurs twice in a slate.
+        Outside a graph, ValueError for another shape, an index out of range, or one that occurs twice in a slate.
         """
         self._check(slate)
         return tf.gather(batch.attraction, slate, batch_dims=1)

@@ -26,7 +26,7 @@ _RULES = {
 }
 
 
-def direct_method(q_target: Any, *, pass_prob: Any = None) -> Estimate:
+def direct_method(q_target, *, pass_prob=None) -> Estimate:
     """Estimate by the direct method (DM): mean(q_target).
 
     Its bias is that of the model, which its interval does not include. Needs no propensity.
@@ -35,7 +35,7 @@ def direct_method(q_target: Any, *, pass_prob: Any = None) -> Estimate:
     return Estimate(((count * q_target, count),), (count,))
 
 
-def ips(reward: Any, propensity: Any, target: Any, *, pass_prob: Any = None) -> Estimate:
+def ips(reward, propensity, target, *, pass_prob=None) -> Estimate:
     """Estimate by inverse propensity scoring (IPS): mean(w reward). Horvitz and Thompson 1952.
 
     Unbiased if every action of the target policy could be logged; its variance grows with the weights.
@@ -43,7 +43,7 @@ def ips(reward: Any, propensity: Any, target: Any, *, pass_prob: Any = None) -> 
     return clipped_ips(reward, propensity, target, np.inf, pass_prob=pass_prob)
 
 
-def clipped_ips(reward: Any, propensity: Any, target: Any, clip: float, *, pass_prob: Any = None) -> Estimate:
+def clipped_ips(reward, propensity, target, clip: float, *, pass_prob=None) -> Estimate:
     """Estimate by clipped IPS: mean(min(w, clip) reward). Ionides 2008, "Truncated importance sampling".
 
     Less variance for a bias towards 0; `clip` is positive, at infinity the result is IPS.
@@ -54,7 +54,7 @@ def clipped_ips(reward: Any, propensity: Any, target: Any, clip: float, *, pass_
     return _mean(count, weight * reward, weight, mean_weight, reward)
 
 
-def snips(reward: Any, propensity: Any, target: Any, *, pass_prob: Any = None) -> Estimate:
+def snips(reward, propensity, target, *, pass_prob=None) -> Estimate:
     """Estimate by self-normalised IPS (SNIPS): sum(w reward) / sum(w). Swaminathan and Joachims 2015.
 
     Between the smallest and the largest reward, and moves with a constant added to all; its bias is O(1 / n).
@@ -65,13 +65,7 @@ def snips(reward: Any, propensity: Any, target: Any, *, pass_prob: Any = None) -
 
 
 def replay(
-    reward: Any,
-    propensity: Any,
-    target: Any,
-    *,
-    generator: np.random.Generator,
-    bound: float | None = None,
-    pass_prob: Any = None,
+    reward, propensity, target, *, generator: np.random.Generator, bound: float | None = None, pass_prob=None
 ) -> Estimate:
     """Estimate by replay with rejection sampling: the mean reward of records accepted with probability w / bound.
 
@@ -88,7 +82,7 @@ def replay(
     return _estimate(((accepted * reward, accepted),), accepted, mean_weight, reward)
 
 
-def dr(reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any, *, pass_prob: Any = None) -> Estimate:
+def dr(reward, propensity, target, q_action, q_target, *, pass_prob=None) -> Estimate:
     """Estimate by the doubly robust method (DR): mean(q_target + w (reward - q_action)). Dudik, Langford and Li 2011.
 
     Unbiased if the propensities or the model are right; the better the model, the smaller the error; q = 0 is IPS.
@@ -96,7 +90,7 @@ def dr(reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any, 
     return switch_dr(reward, propensity, target, q_action, q_target, np.inf, pass_prob=pass_prob)
 
 
-def sndr(reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any, *, pass_prob: Any = None) -> Estimate:
+def sndr(reward, propensity, target, q_action, q_target, *, pass_prob=None) -> Estimate:
     """Estimate by self-normalised DR: mean(q_target) + sum(w (reward - q_action)) / sum(w). Thomas and Brunskill 2016.
 
     Moves with a constant added to all rewards, for any model; its bias is O(1 / n).
@@ -108,9 +102,7 @@ def sndr(reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any
     return _estimate(parts, weight, mean_weight, reward)
 
 
-def switch_dr(
-    reward: Any, propensity: Any, target: Any, q_action: Any, q_target: Any, threshold: float, *, pass_prob: Any = None
-) -> Estimate:
+def switch_dr(reward, propensity, target, q_action, q_target, threshold: float, *, pass_prob=None) -> Estimate:
     """Estimate by Switch-DR: mean(q_target + w 1[w <= threshold] (reward - q_action)). Wang, Agarwal and Dudik 2017.
 
     Uses the model alone where the weight is above the positive `threshold`: towards 0 it is DM, at infinity DR.
@@ -121,14 +113,7 @@ def switch_dr(
 
 
 def dr_os(
-    reward: Any,
-    propensity: Any,
-    target: Any,
-    q_action: Any,
-    q_target: Any,
-    shrinkage: float | None = None,
-    *,
-    pass_prob: Any = None,
+    reward, propensity, target, q_action, q_target, shrinkage: float | None = None, *, pass_prob=None
 ) -> Estimate:
     """Estimate by DR with optimistic shrinkage (DRos): w becomes w / (1 + w^2 / shrinkage). Su et al. 2020, section 3.
 
@@ -183,7 +168,7 @@ def _corrected(reward, propensity, target, q_action, q_target, pass_prob, change
     return _mean(count, q_target + weight * (reward - q_action), weight, mean_weight, reward)
 
 
-def _mean(count: np.ndarray, terms: Any, weight: Any, mean_weight: float, reward: Any) -> Estimate:
+def _mean(count: np.ndarray, terms, weight, mean_weight: float, reward) -> Estimate:
     return _estimate(((count * terms, count),), count * weight, mean_weight, reward)
 
 

@@ -24,11 +24,7 @@ ESTIMATORS = WITHOUT_MODEL + WITH_MODEL
 
 
 def evaluate(
-    log: "BanditLog",
-    probabilities: np.ndarray,
-    q: np.ndarray | None = None,
-    logging_probabilities: np.ndarray | None = None,
-    **options: Any,
+    log: "BanditLog", probabilities: np.ndarray, q: Any = None, logging_probabilities: Any = None, **options: Any
 ) -> pd.DataFrame:
     """Tabulate the estimates of a target policy's value, as `tabulate` does; all NaN for an empty log.
 

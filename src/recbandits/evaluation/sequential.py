@@ -31,12 +31,7 @@ def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
 
 
 def difference(
-    first: Any,
-    second: Any,
-    alpha: float = 0.05,
-    optimal_n: float = 1000,
-    groups: tuple[Any, Any] | None = None,
-    covariates: tuple[Any, Any] | None = None,
+    first: Any, second: Any, alpha: float = 0.05, optimal_n: float = 1000, groups: Any = None, covariates: Any = None
 ) -> Interval:
     """Compute the difference of the means of two streams, with its confidence sequence at this time.
 

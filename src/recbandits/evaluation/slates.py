@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SLATE_ESTIMATORS = ("IPS", "SNIPS", "IIPS", "SNIIPS", "RIPS", "SNRIPS", "cascade-DR", "cascade-SNDR")
 
 
-def slate_ips(reward: Any, propensity: Any, target: Any, *, self_normalised: bool = False) -> Estimate:
+def slate_ips(reward, propensity, target, *, self_normalised: bool = False) -> Estimate:
     """Estimate by IPS over whole slates: mean(w_1:K sum over k of r_k).
 
     No assumption about users: a reward may depend on all items of the slate. Unbiased if every slate of the target
@@ -39,9 +39,7 @@ def slate_ips(reward: Any, propensity: Any, target: Any, *, self_normalised: boo
     return _estimate(total, weight, _mean_weight(weight), self_normalised, total)
 
 
-def item_position_ips(
-    reward: Any, position_propensity: Any, target_position: Any, *, self_normalised: bool = False
-) -> Estimate:
+def item_position_ips(reward, position_propensity, target_position, *, self_normalised: bool = False) -> Estimate:
     """Estimate by IPS of items and positions (IIPS): mean(sum over k of w_k r_k).
 
     w_k is the ratio of the marginal probabilities of the item in slot k, `target_position` / `position_propensity` (Li
@@ -53,7 +51,7 @@ def item_position_ips(
     return _estimate(reward, ratio, _mean_weight(ratio), self_normalised, reward)
 
 
-def reward_interaction_ips(reward: Any, propensity: Any, target: Any, *, self_normalised: bool = False) -> Estimate:
+def reward_interaction_ips(reward, propensity, target, *, self_normalised: bool = False) -> Estimate:
     """Estimate by reward interaction IPS (RIPS): mean(sum over k of w_1:k r_k).
 
     McInerney et al. 2020, "Counterfactual evaluation of slate recommendations with sequential reward interactions".
@@ -66,9 +64,7 @@ def reward_interaction_ips(reward: Any, propensity: Any, target: Any, *, self_no
     return _estimate(reward, weight, _mean_weight(weight[:, -1]), self_normalised, reward)
 
 
-def cascade_dr(
-    reward: Any, propensity: Any, target: Any, q_slate: Any, q_target: Any, *, self_normalised: bool = False
-) -> Estimate:
+def cascade_dr(reward, propensity, target, q_slate, q_target, *, self_normalised: bool = False) -> Estimate:
     """Estimate by the doubly robust cascade-DR: mean(sum over k of w_1:k (r_k - q_k) + w_1:k-1 v_k).
 
     q_k, `q_slate`, predicts the sum of rewards from slot k on, given the logged items down to k, where the target

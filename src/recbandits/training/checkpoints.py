@@ -14,18 +14,17 @@ from recbandits.checks import write_text
 def open_checkpoints(
     directory: str | Path, settings: dict, kind: str, name: str, writes: bool = True, **state
 ) -> tf.train.CheckpointManager:
-    """Open the checkpoints of a run, and restore its state from the last one.
+    """Open the checkpoints of a run in their directory, and restore its state from the last one.
+
+    ValueError if the directory has the checkpoints of another run.
 
     Args:
-      directory: of these checkpoints; made if missing.
+      directory: made if missing.
       settings: identify the run, as JSON takes them.
       kind: of run, "simulation" or "training", for the name of the description and for errors.
       name: of the run, for errors.
       writes: False where another process writes.
       **state: of the run, trackable by `tf.train.Checkpoint`.
-
-    Raises:
-      ValueError: the directory has the checkpoints of another run.
     """
     description, text = Path(directory, f"{kind}.json"), json.dumps(settings, indent=2)
     if description.exists() and description.read_text(encoding="utf-8") != text:

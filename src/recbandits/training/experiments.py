@@ -63,13 +63,9 @@ class Outcome(NamedTuple):
 def run_experiment(
     problem: Simulation | Fit | Rank | Learn, agent: Any, data: MovieLens | LoggedData, paths: JobPaths
 ) -> Outcome:
-    """Run an agent on a problem, once for each seed.
+    """Run an agent, given by its parameters, on a problem, once for each seed.
 
-    Args:
-      problem: `Simulation`, `Fit`, `Rank` or `Learn`.
-      agent: its parameters.
-      data: MovieLens; for `Learn` the `LoggedData` of its file.
-      paths: where checkpoints and event files go.
+    The data is MovieLens, or for `Learn` the `LoggedData` of its file; checkpoints and event files go to the paths.
     """
     if isinstance(problem, Simulation):
         return _simulate(problem, agent, data, paths)
@@ -84,16 +80,7 @@ def run_experiment(
         with replicas.scope():
             learner = make_agent(agent, task.specs(), seed)
         examples = task.examples()
-        fit(
-            learner,
-            examples,
-            epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
-            batch_size=problem.batch_size,
-            weights=None if problem.weights == "none" else problem.weights,
-            seed=seed,
-            checkpoints=paths.checkpoints and paths.checkpoints / f"seed-{seed}",
-            tensorboard=paths.tensorboard and paths.tensorboard / f"seed-{seed}",
-        )
+        fit(learner, examples, seed=seed, **_get_fit_options(problem, agent, paths, seed))
         rows.append(task.evaluate(learner, task.features))
         exported = exported or (learner.policy, task.features, len(examples.event))
     policy, features, count = exported
@@ -137,17 +124,7 @@ def _learn(problem, agent, data, paths):
     features, exploration = data.fit_features(earlier), get_exploration(problem, agent)
     rows, policy = [], None
     for seed in problem.seeds:
-        learner = train(
-            earlier,
-            features,
-            agent,
-            seed,
-            epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
-            batch_size=problem.batch_size,
-            weights=None if problem.weights == "none" else problem.weights,
-            checkpoints=paths.checkpoints and paths.checkpoints / f"seed-{seed}",
-            tensorboard=paths.tensorboard and paths.tensorboard / f"seed-{seed}",
-        )
+        learner = train(earlier, features, agent, seed, **_get_fit_options(problem, agent, paths, seed))
         probabilities = target_probabilities(learner, later, features, exploration)
         model = None if problem.estimator == "SNIPS" else features
         table = evaluate(later, {_LABEL: probabilities}, model, [problem.estimator], seed)
@@ -158,6 +135,16 @@ def _learn(problem, agent, data, paths):
         policy = policy or learner.policy
     metrics = pd.DataFrame(rows).dropna(axis="columns").to_dict("list")  # an interval may be impossible
     return Outcome(policy, features, arms=None, by_seed=metrics, examples=len(earlier))
+
+
+def _get_fit_options(problem, agent, paths, seed):
+    return {
+        "epochs": 1 if isinstance(agent, LinUCB) else problem.epochs,
+        "batch_size": problem.batch_size,
+        "weights": None if problem.weights == "none" else problem.weights,
+        "checkpoints": paths.checkpoints and paths.checkpoints / f"seed-{seed}",
+        "tensorboard": paths.tensorboard and paths.tensorboard / f"seed-{seed}",
+    }
 
 
 def get_exploration(problem: Problem, agent: Any) -> Exploration | None:
@@ -262,10 +249,9 @@ class RankingTask:
     def evaluate(self, model: Any, features: RatingFeatures | None) -> dict[str, float]:
         """Rank the held-out movies of each user; arguments as `OfflineTask.evaluate`.
 
-        Returns:
-          dict of ndcg, err, map and mrr at `top`, means over the users for whom they are defined, and by how much the
-          NDCG is above those of rankings by popularity and by the factorization (`ndcg_over_popularity`,
-          `ndcg_over_als`).
+        Returns ndcg, err, map and mrr at `top`, means over the users for whom they are defined, and by how much the
+        NDCG is above those of rankings by popularity and by the factorization (`ndcg_over_popularity`,
+        `ndcg_over_als`).
         """
         lists, top = rated_lists(self.held_out), self._problem.top
         rows = lists.user_id, lists.candidates, lists.mask

@@ -69,18 +69,10 @@ def mounted(name: str) -> Path:
 
 
 def read_users(model: str | Path) -> "pd.DataFrame":
-    """Read what the job of a policy knew of the users of MovieLens: the raw columns that are their context.
+    """Read the raw columns of the users of MovieLens, indexed by user_id, that the job of a policy knew.
 
-    A recommender in production has a feature store for this.
-
-    Args:
-      model: directory or gs:// URI of the policy that the job exported.
-
-    Returns:
-      DataFrame indexed by user_id, one row for each user.
-
-    Raises:
-      FileNotFoundError: the job wrote none.
+    `model` is the directory or gs:// URI of the exported policy. A recommender in production has a feature store for
+    this. FileNotFoundError if the job wrote none.
     """
     import pandas as pd  # the command line prints its help without it
 

@@ -24,7 +24,7 @@ from recbandits.training.offline import Specs, fit
 def train(
     log: Log, features: Features, agent: Any = "linucb", seed: int = 0, validation: Log | None = None, **options: Any
 ) -> TFAgent:
-    """Make an agent and let it learn a log.
+    """Make an agent and let it learn a log; errors are those of `make_agent` and `fit`.
 
     Args:
       log: decisions to learn from.
@@ -33,9 +33,6 @@ def train(
       seed: of weights, order and exploration.
       validation: later decisions, for early stopping of a network by `patience`.
       **options: parameters of a named agent, and those of `fit`.
-
-    Raises:
-      ValueError: as `make_agent` and `fit`.
     """
     fitting = {name: options.pop(name) for name in options.keys() & inspect.signature(fit).parameters.keys()}
     width = max(2, log.mask.shape[1])
@@ -70,13 +67,13 @@ def target_probabilities(
 
 
 def evaluate(
-    log: Log,
-    policies: Mapping[str, np.ndarray],
-    features: Features | None = None,
-    names: Sequence[str] | None = None,
-    seed: int = 0,
+    log: Log, policies: Mapping, features: Features | None = None, names: Sequence[str] | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """Estimate the value of policies, and how much more than the logging policy's it is.
+
+    Returns a DataFrame indexed by (policy, estimator) with the columns of `off_policy.tabulate`, and the paired
+    difference to the logging policy: gain, gain_low, gain_high. The first row is the logging policy. Intervals are of
+    95 %, and clustered by user. ValueErrors are those of `off_policy.estimates`.
 
     Args:
       log: decisions that no policy has learned from.
@@ -85,14 +82,6 @@ def evaluate(
         without products of columns; None for only the estimators that need none.
       names: of `off_policy.ESTIMATORS`; by default SNIPS, and DR where there are features.
       seed: of the folds of users.
-
-    Returns:
-      DataFrame indexed by (policy, estimator) with the columns of `off_policy.tabulate`, and the paired difference to
-      the logging policy: gain, gain_low, gain_high. The first row is the logging policy. Intervals are of 95 %, and
-      clustered by user.
-
-    Raises:
-      ValueError: as `off_policy.estimates`.
     """
     names = names or (("SNIPS",) if features is None else ("SNIPS", "DR"))
     q = None if features is None else cross_fit(log, features.without_crosses(), seed=seed)

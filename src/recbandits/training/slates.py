@@ -70,16 +70,13 @@ def serve_slates(environment: RankingEnvironment, policy: TFPolicy, slates: int,
     """Let a policy serve simulated users; a seed gives the same users, candidates and uniforms to every policy.
 
     The `value` of the slates has no noise of clicks, and two policies serve the same users: the difference of their
-    values has a narrow interval.
+    values has a narrow interval. ValueError for another environment, or no slate to serve.
 
     Args:
       environment: it is left after the last of these users.
       policy: its actions are slates; its own draws are seeded by `seed`, too, and leave it as it was.
       slates: number of users to serve, at least 1.
       seed: of users, candidates, clicks and the policy's draws.
-
-    Raises:
-      ValueError: another environment, or no slate to serve.
     """
     rows = _visit(environment, slates, seed, _make_server_graph(environment, policy))
     return ServedSlates(*(rows[name] for name in ServedSlates._fields))
@@ -89,10 +86,8 @@ def log_slates(environment: RankingEnvironment, policy: SlatePolicy, slates: int
     """Log the slates that `serve_slates` with the same arguments shows, and the clicks on them, with propensities.
 
     Users and movies that are drawn anew are logged by number. The reward is the click on a slot; under cascading
-    feedback, only the click that the agent learns from.
-
-    Raises:
-      ValueError: as `serve_slates`, or a policy whose propensities have no formula.
+    feedback, only the click that the agent learns from. Errors are those of `serve_slates`, and ValueError for a policy
+    whose propensities have no formula.
     """
 
     def compute(seed, number):
@@ -116,14 +111,8 @@ def compute_slate_probabilities(
 ) -> SlateProbabilities:
     """Compute the probabilities with which a target policy shows the slates of a log.
 
-    Args:
-      environment: of `log_slates`; it repeats the users of the log.
-      policy: the target policy.
-      log: of `log_slates`.
-      seed: of `log_slates`.
-
-    Raises:
-      ValueError: a log of another seed, or other users or candidates; a policy whose propensities have no formula.
+    Environment, log and seed are those of `log_slates`; the environment repeats the users of the log. ValueError for a
+    log of another seed, or other users or candidates; a policy whose propensities have no formula.
     """
     logged = tf.constant(log.slate, tf.int32)
 
@@ -152,13 +141,12 @@ def compute_slate_probabilities(
 
 
 def train_off_policy(
-    environment: RankingEnvironment,
-    policy: TFPolicy,
-    agents: Mapping[str, object],
-    steps: int,
-    seeds: Iterable[int],
+    environment: RankingEnvironment, policy: TFPolicy, agents: Mapping[str, object], steps: int, seeds: Iterable[int]
 ) -> Iterator[tuple[int, dict[str, TFAgent]]]:
     """Train agents on the slates that another policy shows, all on the same slates and the same clicks, in one graph.
+
+    Yields (seed, agents by label); the agents are those of this seed until the next one is requested. ValueErrors are
+    those of `serve_slates`, when the first seed is requested.
 
     Args:
       environment: of the users.
@@ -166,12 +154,6 @@ def train_off_policy(
       agents: from labels to parameters of slate agents, as `make_agent` takes them.
       steps: batches to learn from, at least 1.
       seeds: one training for each; a seed fixes users, clicks, the policy's draws and the initial weights.
-
-    Yields:
-      (seed, agents by label); the agents are those of this seed until the next one is requested.
-
-    Raises:
-      ValueError: as `serve_slates`, when the first seed is requested.
     """
     _check(environment, steps, "batch to learn from")
     trained = {label: make_agent(agent, environment) for label, agent in agents.items()}

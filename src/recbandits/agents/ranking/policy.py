@@ -10,7 +10,6 @@ from tf_agents.policies import utils
 from tf_agents.typing import types
 
 from recbandits.agents.agent import PER_ARM, ScoringPolicy, SeedStream
-from recbandits.agents.ranking.slotting import slotted_spec
 from recbandits.exploration import plackett_luce
 
 
@@ -18,20 +17,13 @@ class SlatePolicy(ScoringPolicy):
     """Fill the slots of a slate by the scores of the items, one slot after the other.
 
     Its `action` is int32 [batch, slots], columns of the items from the first slot down, all different. The logits of
-    the first slot are score / temperature. Each item that takes a slot lowers the logits of the others by
-    penalty * (1 + s), where s is the largest cosine similarity of an item's features to those of an item above; as in
-    TF-Agents' `CosinePenalizedPlackettLuce`, these penalties add up over the slots. They depend on the items above and
-    on nothing else, hence the probability of each slot given those above is exact.
+    the first slot are score / temperature. Each item that takes a slot lowers the logits of the others by penalty * (1
+    + s), where s is the largest cosine similarity of an item's features to those of an item above; as in TF-Agents'
+    `CosinePenalizedPlackettLuce`, these penalties add up over the slots. They depend on the items above and on nothing
+    else, hence the probability of each slot given those above is exact. A penalty of 0 is the Plackett-Luce model.
 
-    Args:
-      time_step_spec: of the environment; its observation is a dict of `global` [G] and `per_arm` [items, D].
-      action_spec: of the environment, int32 [slots].
-      score: function of (observation, seed int [2]) giving scores float [batch, items].
-      seeds: of the random numbers.
-      temperature: of the softmax, positive.
-      penalty: 0 or more; 0 for the Plackett-Luce model.
-      greedy: take the largest logit in each slot, the first one on ties.
-      **options: as for `ScoringPolicy`.
+    Observations are dicts of `global` [G] and `per_arm` [items, D]. A `greedy` policy takes the largest logit in each
+    slot, the first one on ties; options are those of `ScoringPolicy`.
     """
 
     _validates = False  # so that a time step may come without the nested rewards of cascading feedback
@@ -54,20 +46,16 @@ class SlatePolicy(ScoringPolicy):
     def training_data_spec(self) -> types.Trajectory:
         """Spec of the trajectories that train an agent: their observation is that of `slotted`, their action ()."""
         spec = self.trajectory_spec
-        return spec._replace(observation=slotted_spec(spec.observation, self._slots), action=(), policy_info=())
+        arms = spec.observation[PER_ARM]
+        arms = tf.TensorSpec([self._slots, *arms.shape[1:]], arms.dtype, arms.name)
+        return spec._replace(observation=spec.observation | {PER_ARM: arms}, action=(), policy_info=())
 
     def conditional(self, observation: types.NestedTensor, prefix: types.Int) -> tf.Tensor:
-        """Return the distribution of the item in the next slot, given those above.
+        """Return the distribution float64 [batch, items] of the item in the next slot; items above are exactly 0.
 
-        Args:
-          observation: as `time_step_spec` says, with a batch dimension before.
-          prefix: int [batch, j], columns of the items in the first j slots; j may be 0.
-
-        Returns:
-          float64 [batch, items]; rows sum to 1, items above are exactly 0.
-
-        Raises:
-          ValueError: the policy draws its scores at random.
+        The observation is as `time_step_spec` says, with a batch dimension before; `prefix` int [batch, j] has the
+        columns of the items in the first j slots, where j may be 0. ValueError if the policy draws its scores at
+        random.
         """
         state = self._start(self._deterministic_scores(observation), observation)
         for item in tf.unstack(tf.convert_to_tensor(prefix), axis=1):
@@ -79,17 +67,10 @@ class SlatePolicy(ScoringPolicy):
         return self._probabilities(self._logits(self._deterministic_scores(observation)))
 
     def propensities(self, observation: types.NestedTensor, slate: types.Int) -> tf.Tensor:
-        """Return the probability of the item in each slot, given those above: what to log with a slate.
+        """Return the probability float64 [batch, slots] of each item, given those above: what to log with a slate.
 
-        Args:
-          observation: as for `conditional`.
-          slate: int [batch, slots], as `action` gives it.
-
-        Returns:
-          float64 [batch, slots]; 1 or 0 where the policy does not explore.
-
-        Raises:
-          ValueError: as `conditional`.
+        Arguments and errors are those of `conditional`, for a slate int [batch, slots] as `action` gives it. It is 1 or
+        0 where the policy does not explore.
         """
         state, slate = self._start(self._deterministic_scores(observation), observation), tf.convert_to_tensor(slate)
         if not (self._greedy or self._penalty):
@@ -101,17 +82,10 @@ class SlatePolicy(ScoringPolicy):
         return tf.stack(propensities, axis=1)
 
     def position_propensities(self, observation: types.NestedTensor, slate: types.Int) -> np.ndarray:
-        """Return the probability that the item in each slot is there, with any items above it.
+        """Return the probability float64 [batch, slots] that the item in each slot is there, with any items above it.
 
-        Args:
-          observation: as for `conditional`, outside a graph.
-          slate: int [batch, slots].
-
-        Returns:
-          float64 array [batch, slots].
-
-        Raises:
-          ValueError: as `conditional`, or the policy penalises similarity and explores, for which there is no formula.
+        Arguments and errors are those of `propensities`, outside a graph; also ValueError if the policy penalises
+        similarity and explores, for which there is no formula.
         """
         scores = self._deterministic_scores(observation)
         if self._greedy:
