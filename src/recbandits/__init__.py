@@ -25,7 +25,7 @@ def lazy_exports(package: str, modules: dict[str, str]) -> tuple:
 
     Args:
       package: `__name__` of the package.
-      modules: names, separated by spaces, for each module of the package that defines them.
+      modules: names, separated by spaces, for each module of the package that defines them; its own name exports it.
 
     Returns:
       (`__getattr__`, `__all__`) of the package.
@@ -35,6 +35,7 @@ def lazy_exports(package: str, modules: dict[str, str]) -> tuple:
     def get_attribute(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        module = import_module(f"{package}.{homes[name]}")
+        return module if name == homes[name] else getattr(module, name)
 
     return get_attribute, sorted(homes)

@@ -155,8 +155,8 @@ def test_baselines_rank_by_the_scores_of_the_environment():
         expected = np.argsort(-scores[name].numpy(), axis=1, kind="stable")[:, :4]
         np.testing.assert_array_equal(slate, expected)
         np.testing.assert_array_equal(agent.policy.propensities(batch.observation, slate), 1.0)
-        value[name] = environment.value(batch, slate).numpy()
-    np.testing.assert_allclose(value["optimal"], environment.optimal_value(batch), rtol=1e-6)
+        value[name] = environment.respond(batch, slate).expected.numpy()
+    np.testing.assert_allclose(value["optimal"], environment.respond(batch, slate).optimal, rtol=1e-6)
     assert (value["optimal"] >= value["popularity"] - 1e-6).all()
 
 

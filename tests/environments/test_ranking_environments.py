@@ -82,8 +82,9 @@ class RankingEnvironmentContract(SeededEnvironmentContract):
         environment = self.make(clicks=clicks(), batch_size=20)
         batch = environment.batch()
         slates = itertools.permutations(range(ITEMS), SLOTS)
-        values = np.array([environment.value(batch, tf.constant([slate] * 20)) for slate in slates])
-        np.testing.assert_array_equal(environment.optimal_value(batch), values.max(axis=0))
+        responses = [environment.respond(batch, tf.constant([slate] * 20)) for slate in slates]
+        values = np.array([response.expected for response in responses])
+        np.testing.assert_array_equal(responses[0].optimal, values.max(axis=0))
 
     @each_click_model
     def test_click_frequencies_are_the_probabilities_of_the_model(self, clicks):
@@ -102,8 +103,8 @@ class RankingEnvironmentContract(SeededEnvironmentContract):
         batch, slate = environment.batch(), self.action(environment)
         response = environment.respond(batch, slate)
         np.testing.assert_array_equal(response.reward, np.sum(response.feedback, axis=1))
-        np.testing.assert_array_equal(response.expected, environment.value(batch, slate))
-        np.testing.assert_array_equal(response.optimal, environment.optimal_value(batch))
+        shown = environment.clicks.value(environment.slate_attraction(batch, slate))
+        np.testing.assert_array_equal(response.expected, shown)
         attractions = np.take_along_axis(batch.attraction.numpy(), slate.numpy(), axis=1)
         np.testing.assert_array_equal(environment.slate_attraction(batch, slate), attractions)
 
@@ -140,7 +141,7 @@ class RankingEnvironmentContract(SeededEnvironmentContract):
         environment = self.make(batch_size=2)
         environment.reset()
         with pytest.raises(ValueError, match=message):
-            environment.value(environment.batch(), tf.constant(slate))
+            environment.respond(environment.batch(), tf.constant(slate))
         with pytest.raises(ValueError, match=message):
             environment.step(tf.constant(slate))
 

@@ -206,15 +206,12 @@ class LinearModel(tf.Module):
     def update(self, x: tf.Tensor, action: tf.Tensor, reward: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
         """Learn from one batch, and return its mean squared error before the update, weighted.
 
-        A replica of a `tf.distribute.Strategy`, whose sums are added to those of the others, returns its share of it.
-        Raises tf.errors.InvalidArgumentError for features or rewards that are not finite, or so large beside the
-        penalty that float64 cannot tell A + tikhonov I from a singular matrix; the model stays as it was.
-
-        Args:
-          x: float32 [batch, size], inputs of the chosen arms.
-          action: int32 [batch]; a model that all arms share does not read it.
-          reward: float32 [batch].
-          weights: float32 [batch], with which each row enters A, b and the count; None for 1.
+        The inputs x of the chosen arms are float32 [batch, size], actions int32 [batch] (a model that all arms share
+        does not read them), rewards and weights float32 [batch]; with its weight, 1 for None, each row enters A, b and
+        the count. A replica of a `tf.distribute.Strategy`, whose sums are added to those of the others, returns its
+        share of the error. Raises tf.errors.InvalidArgumentError for features or rewards that are not finite, or so
+        large beside the penalty that float64 cannot tell A + tikhonov I from a singular matrix; the model stays as it
+        was.
         """
         if self._num_models == 1:
             action = tf.zeros_like(action)

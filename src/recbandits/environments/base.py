@@ -23,14 +23,11 @@ _STREAMS = 4
 class Batch(NamedTuple):
     """All that an environment knows about one batch of interactions; the agent sees `observation` only.
 
-    Attributes:
-      observation: float [batch, features], or a dict with `global` [batch, features] and `per_arm` [batch, arms,
-        features]; in a pair with the mask int32 [batch, arms] when arms can be unavailable.
-      arms: int [batch, arms], the item of each action (row of a movie, index of an arm).
-      expected_reward: float [batch, arms].
-      unpersonalised: float [batch, arms], expected reward of each arm averaged over all users.
-      noise: float [batch], added to the reward of any action, so that policies are compared on common random numbers.
-      mask: bool [batch, arms], True where the arm is available; None when all always are.
+    It is float [batch, features], or a dict with `global` [batch, features] and `per_arm` [batch, arms, features]; in a
+    pair with the mask int32 [batch, arms] when arms can be unavailable. `arms` int [batch, arms] is the item of each
+    action (row of a movie, index of an arm); `expected_reward` and `unpersonalised`, its average over all users, are
+    float [batch, arms]. `noise` float [batch] is added to the reward of any action, so that policies are compared on
+    common random numbers. `mask` bool [batch, arms] is True where the arm is available; None when all always are.
     """
 
     observation: tf.Tensor | dict | tuple

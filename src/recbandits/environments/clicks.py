@@ -41,17 +41,13 @@ class ClickModel(abc.ABC):
         attraction = attraction if self._order_matters else xp.sort(attraction, axis=1)
         return xp.sum(self._probabilities(xp, attraction), axis=1)
 
-    def compute_clicks(self, attraction: Array, uniforms: Array) -> Array:
-        """Return the clicks float [batch, slots], 1 or 0, of uniform draws [2, batch, slots]."""
-        return self._compute_clicks(*_check(attraction), uniforms)
-
     def draw(self, attraction: Array, seed: Array) -> Array:
         """Draw clicks float32 [batch, slots], 1 or 0, with the seed int64 [2] of a stateless generator."""
         from recbandits.tf import tf
 
         attraction = tf.cast(attraction, tf.float32)
         uniforms = tf.random.stateless_uniform(tf.concat([[2], tf.shape(attraction)], axis=0), seed)
-        return self.compute_clicks(attraction, uniforms)
+        return self._compute_clicks(*_check(attraction), uniforms)
 
     @abc.abstractmethod
     def _examination(self, xp, attraction):
@@ -59,7 +55,7 @@ class ClickModel(abc.ABC):
 
     @abc.abstractmethod
     def _compute_clicks(self, xp, attraction, uniforms):
-        """Return the clicks."""
+        """Return the clicks float [batch, slots], 1 or 0, of uniform draws [2, batch, slots]."""
 
     def _probabilities(self, xp, attraction):
         return self._examination(xp, attraction) * attraction

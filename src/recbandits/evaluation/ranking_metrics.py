@@ -27,15 +27,10 @@ _UNDEFINED = ["ndcg", "map", "mrr", "hit_rate", "diversity"]  # NaN for a list w
 def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
     """Return the columns int64 [n, k] of the k best scores of every list, best first, -1 behind a short list.
 
-    Ties are in random order: the order of candidates often says something about them, and breaking ties by column would
-    bias the metrics of a policy that scores many candidates alike. The mean over seeds is the expectation. ValueError
-    if a score is NaN outside padding, scores or mask have another shape, or k is below 1.
-
-    Args:
-      scores: float [n, items], higher is better; minus infinity in padding.
-      k: length of the lists, at least 1; may exceed the number of candidates.
-      mask: bool [n, items], False in padding, or None.
-      seed: of the order among ties.
+    Scores are float [n, items], higher is better, in padding minus infinity or where `mask` is False; k may exceed
+    their number. Ties are in random order: the order of candidates often says something about them, and breaking ties
+    by column would bias the metrics of a policy that scores many candidates alike. The mean over seeds is the
+    expectation. ValueError if a score is NaN outside padding, scores or mask have another shape, or k is below 1.
     """
     scores = np.asarray(scores, float)
     require(scores.ndim == 2, "shape of scores", "[n, items]", list(scores.shape))

@@ -48,20 +48,14 @@ def cross_fit(
 
 
 def cross_fit_slates(
-    log: SlateLog,
-    features: np.ndarray,
-    target_conditional: np.ndarray,
-    users: np.ndarray | None = None,
-    folds: int = 5,
-    alpha: float = 1.0,
-    seed: int = 0,
+    log: SlateLog, features: Any, target_conditional: Any, users: Any = None, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
     """Predict the sum of rewards from each slot on, for every candidate in it, by models without the user of the slate.
 
     Models are fitted from the last slot up, as by Kiyohara et al. 2022: q_k is regressed on r_k plus the expectation of
     q_k+1 under the target policy, which fills the slots below. The ridge regression of a slot has the features of the
     item, the sum of the features of the items above, and the mean of those of all candidates. Returns float64 [n,
-    slots, items]; ValueErrors are those of `cross_fit`.
+    slots, items]; ValueErrors are those of `cross_fit`, as are `folds` and `seed`.
 
     Args:
       log: n slates with `slots` of `items`.
@@ -70,9 +64,8 @@ def cross_fit_slates(
         below the logged items.
       users: int [n], users by whom slates are grouped into folds; by default those of the log. Where users have no id,
         number the slates.
-      folds: number of groups of users, at least 2.
-      alpha: penalty of the ridge regressions.
-      seed: of the assignment of users to folds.
+      folds: number of groups of users.
+      seed: of their assignment.
     """
     from sklearn.linear_model import Ridge  # takes a second to import
 
@@ -90,7 +83,7 @@ def cross_fit_slates(
         below = np.zeros(len(log))
         for slot in reversed(range(log.slate.shape[1])):
             inputs = np.concatenate([item[:, slot], above[:, slot], average], axis=1)
-            model = Ridge(alpha).fit(inputs[train], log.reward[train, slot] + below[train])
+            model = Ridge().fit(inputs[train], log.reward[train, slot] + below[train])
             of_item, of_above, of_average = np.split(model.coef_, 3)
             constant = above[:, slot] @ of_above + average @ of_average + model.intercept_
             predicted = features @ of_item + constant[:, None]

@@ -8,28 +8,12 @@
 - `plackett_luce`: module of slates drawn without replacement, with exact probabilities of slates and positions.
 """
 
-from recbandits.exploration import plackett_luce
-from recbandits.exploration.plackett_luce import draw_slate
-from recbandits.exploration.probabilities import (
-    Exploration,
-    epsilon_greedy,
-    greedy,
-    inverse_gap,
-    invert_cdf,
-    sample,
-    softmax,
-    uniform_draws,
-)
+from recbandits import lazy_exports
 
-__all__ = [
-    "Exploration",
-    "draw_slate",
-    "epsilon_greedy",
-    "greedy",
-    "inverse_gap",
-    "invert_cdf",
-    "plackett_luce",
-    "sample",
-    "softmax",
-    "uniform_draws",
-]
+__getattr__, __all__ = lazy_exports(
+    __name__,
+    {
+        "plackett_luce": "plackett_luce draw_slate",
+        "probabilities": "Exploration epsilon_greedy greedy inverse_gap invert_cdf sample softmax uniform_draws",
+    },
+)

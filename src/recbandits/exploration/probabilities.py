@@ -54,18 +54,15 @@ def greedy(scores: Array, mask: Array | None = None, value: float | None = None)
 
 
 def epsilon_greedy(scores: Array, mask: Array | None, epsilon: float) -> Array:
-    """Return the probability of each action under epsilon-greedy exploration.
+    """Return the probability of each action under epsilon-greedy exploration, float [batch, actions], rows sum to 1.
 
     Ties for the best score share the greedy probability. With one best action among K available ones, its marginal
-    probability is 1 - epsilon + epsilon / K.
+    probability is 1 - epsilon + epsilon / K. Unavailable actions are exactly 0.
 
     Args:
       scores: float array or tensor [batch, actions], higher is better; scores of unavailable actions are ignored.
       mask: bool [batch, actions], True where the action is available; None when all are.
       epsilon: exploration rate in [0, 1].
-
-    Returns:
-      float [batch, actions] of the type of `scores`; rows sum to 1, unavailable actions are exactly 0.
 
     Raises:
       ValueError: epsilon is outside [0, 1], scores and mask differ in shape, a row has no available action, or the

@@ -14,17 +14,11 @@ from recbandits.checks import write_text
 def open_checkpoints(
     directory: str | Path, settings: dict, kind: str, name: str, writes: bool = True, **state
 ) -> tf.train.CheckpointManager:
-    """Open the checkpoints of a run in their directory, and restore its state from the last one.
+    """Open the checkpoints of a run in a directory of their own, and restore the run's state from the last one.
 
-    ValueError if the directory has the checkpoints of another run.
-
-    Args:
-      directory: made if missing.
-      settings: identify the run, as JSON takes them.
-      kind: of run, "simulation" or "training", for the name of the description and for errors.
-      name: of the run, for errors.
-      writes: False where another process writes.
-      **state: of the run, trackable by `tf.train.Checkpoint`.
+    The settings, as JSON takes them, identify the run: ValueError if the directory has the checkpoints of another one.
+    The kind, "simulation" or "training", and the name of the run are for errors. Another process writes where `writes`
+    is False.
     """
     description, text = Path(directory, f"{kind}.json"), json.dumps(settings, indent=2)
     if description.exists() and description.read_text(encoding="utf-8") != text:

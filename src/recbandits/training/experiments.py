@@ -38,14 +38,10 @@ _LABEL = "agent"
 
 
 class Outcome(NamedTuple):
-    """Result of an experiment.
+    """Result of an experiment: the policy of the first seed's agent, to be exported, and the features of its training.
 
-    Attributes:
-      policy: of the first seed's agent, to be exported.
-      features: those that it was trained with.
-      arms: movie ids of its fixed arms in order; None where arms have features.
-      by_seed: dict from metric to a list of floats, one a seed.
-      examples: interactions or examples that the exported agent learnt from.
+    `arms` are the movie ids of its fixed arms in order; None where arms have features. `by_seed` has a list of floats,
+    one a seed, for each metric. The agent learnt from `examples` interactions or examples.
     """
 
     policy: Any
@@ -156,15 +152,10 @@ def get_exploration(problem: Problem, agent: Any) -> Exploration | None:
 
 
 class OfflineTask:
-    """Data of one seed of a `Fit`.
+    """Data of one seed of a `Fit`: `train`, the ratings to learn from, `held_out` ones, and `features` of the former.
 
     The test split is the same for every seed, so that a setting chosen on validation ratings of any seed has seen none
     of its ratings. Validation split, log and weights of networks vary with the seed.
-
-    Attributes:
-      train: DataFrame of the ratings to learn from.
-      held_out: DataFrame of the ratings to be evaluated on.
-      features: `RatingFeatures` of the training ratings.
     """
 
     def __init__(self, problem: Fit, data: MovieLens, seed: int):
@@ -187,15 +178,10 @@ class OfflineTask:
         return cross_fit_examples(log, self.train, self._fit_features)
 
     def evaluate(self, model: Any, features: RatingFeatures | None) -> dict[str, float]:
-        """Evaluate the greedy policy of a model.
+        """Evaluate the greedy policy of an agent or another model for `score_candidates`, with its features or None.
 
-        Args:
-          model: an agent, or another model that `offline.score_candidates` takes.
-          features: its features; None for a model that predicts from ids.
-
-        Returns:
-          dict of `mean_reward` (the policy's true value), `estimated_reward` (its value as estimated from the log
-          alone, by the self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
+        Returns `mean_reward` (the policy's true value), `estimated_reward` (its value as estimated from the log alone,
+        by the self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
         """
         visits, log, table = self._evaluation, self._evaluation.log, self.held_out
         scores = score_candidates(model, features, visits.user_ids, visits.movie_ids, log.mask)
@@ -211,15 +197,10 @@ class OfflineTask:
 
 
 class RankingTask:
-    """Data of one seed of a `Rank`.
+    """Data of one seed of a `Rank`: ratings to draw lists from (`train`), and `held_out` ones to be evaluated on.
 
-    Attributes:
-      train: DataFrame of the ratings that lists to learn from are drawn from.
-      known: DataFrame of the ratings from which features are computed: those and, where users are held out, their
-        support ratings, half of all they have.
-      held_out: DataFrame of the ratings to be evaluated on.
-      factors: Factorization of the training ratings, with the support ratings of held-out users folded in.
-      features: `RatingFeatures` of `known`.
+    `features` and `factors` are those of the `known` ratings: the training ratings and, where users are held out, their
+    support ratings, half of all they have, by which they are folded in.
     """
 
     def __init__(self, problem: Rank, data: MovieLens, seed: int):

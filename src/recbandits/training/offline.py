@@ -24,12 +24,9 @@ from recbandits.training.experience import check_examples, check_new_events
 class Specs:
     """Specs of logged decisions or slates, from which `make_agent` makes an agent as from an environment.
 
-    ValueError for as many slots as candidates or more, or another feedback.
-
-    Args:
-      shapes: of one observation of the policy, such as `Features.spec(10)`: {"global": (G,), "per_arm": (k, D)}.
-      num_slots: of a slate, below the number of candidates; None for a choice of one candidate.
-      feedback: on a slate: "score_vector" (a number for each slot) or "cascading" (the first slot that was clicked).
+    `shapes` are those of one observation of the policy, such as `Features.spec(10)`: {"global": (G,), "per_arm": (k,
+    D)}. A slate has `num_slots` of the candidates, but not all, and "score_vector" (a number for each slot) or
+    "cascading" (the first slot that was clicked) feedback; ValueError for others.
     """
 
     def __init__(

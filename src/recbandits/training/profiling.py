@@ -16,14 +16,12 @@ _WARM_UP = 3
 
 
 class Profile(NamedTuple):
-    """The time of training steps, from a trace.
+    """The time of training steps, from a trace, and the `conclusion` of the profiler, a sentence.
 
-    Attributes:
-      steps: indexed by number of the step, in milliseconds: input (waiting for a batch), compute, other (mostly Python)
-        and total, which on a GPU also contains the time of the device.
-      stages: indexed by stage of the input pipeline, longest first: count of its calls, and ms, the time spent in it;
-        stages run in parallel, so that the sum may be longer than the steps.
-      conclusion: of the profiler, a sentence.
+    `steps` is indexed by number of the step, in milliseconds: input (waiting for a batch), compute, other (mostly
+    Python) and total, which on a GPU also contains the time of the device. `stages` is indexed by stage of the input
+    pipeline, longest first: count of its calls, and ms, the time spent in it; stages run in parallel, so that the sum
+    may be longer than the steps.
     """
 
     steps: pd.DataFrame
@@ -39,15 +37,10 @@ class Profile(NamedTuple):
 def trace(batches: Iterable, train: Callable[..., tf.Tensor], directory: str | Path, steps: int = 20) -> Profile:
     """Trace training steps, each from the request for its batch until its loss is known, and read the trace.
 
-    Three steps before those of the profile trace graphs and fill buffers. ValueError for too few batches, or if another
-    profile is running.
-
-    Args:
-      batches: arguments of `train`, such as a `tf.data.Dataset`: `steps + 5` of them, because the profiler leaves out
-        the first and the last step of a trace.
-      train: function from a batch to its loss.
-      directory: for the trace; TensorBoard finds it there too.
-      steps: number of steps in the profile.
+    `train` is a function from a batch, one of `batches` such as a `tf.data.Dataset`, to its loss. Besides the `steps`
+    of the profile there are three before them, which trace graphs and fill buffers, and the first and the last step of
+    the trace, which the profiler leaves out. TensorBoard finds the trace in the directory. ValueError for too few
+    batches, or if another profile is running.
     """
     iterator = iter(batches)
     try:
