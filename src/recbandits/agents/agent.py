@@ -55,6 +55,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
 
     # Whether TF-Agents compares the structure of time steps with the spec. The rewards in them are not read.
     _validates = True
+    _keeps_chosen_arm = True  # its features, where arms have some, are in the policy info
 
     def __init__(
         self,
@@ -147,13 +148,13 @@ class ScoringPolicy(tf_policy.TFPolicy):
         return draw(self._explore(scores, self._mask(observation)), seed)
 
     def _make_info_spec(self, features):
-        if isinstance(features, dict):
+        if isinstance(features, dict) and self._keeps_chosen_arm:
             return utils.PerArmPolicyInfo(chosen_arm_features=utils.create_chosen_arm_features_info_spec(features))
         return utils.PolicyInfo()
 
     def _make_info(self, observation, action):
         features = observation[0] if isinstance(observation, tuple) else observation
-        if isinstance(features, dict):
+        if isinstance(features, dict) and self._keeps_chosen_arm:
             return utils.PerArmPolicyInfo(chosen_arm_features=tf.gather(features[PER_ARM], action, batch_dims=1))
         return utils.PolicyInfo()
 

@@ -42,7 +42,12 @@ def make_agent(agent: Any, environment: Any, seed: int = 0, **values: Any) -> tf
       **values: parameters by name.
     """
     if isinstance(agent, str):
-        agent = _make_parameters(agent, values)
+        checks.require(agent in _NAMES, "agent", f"one of {', '.join(_NAMES)}", agent)
+        fields = _NAMES[agent].__dataclass_fields__
+        for value in values:
+            if value not in fields:
+                raise ValueError(f"{agent} has no parameter {value!r}, it has {', '.join(fields) or 'none'}")
+        agent = _NAMES[agent](**values)
     elif values:
         raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
     elif not hasattr(agent, "make") and type(agent) not in _FACTORIES and type(agent) not in _BASELINES:
@@ -59,16 +64,6 @@ def make_agent(agent: Any, environment: Any, seed: int = 0, **values: Any) -> tf
         bandit_agent = _FACTORIES[type(agent)](agent, specs, seed)
     bandit_agent.parameters = agent
     return bandit_agent
-
-
-def _make_parameters(name, values):
-    if name not in _NAMES:
-        raise ValueError(f"agent must be one of {', '.join(_NAMES)}, got {name!r}")
-    fields = _NAMES[name].__dataclass_fields__
-    for value in values:
-        if value not in fields:
-            raise ValueError(f"{name} has no parameter {value!r}, it has {', '.join(fields) or 'none'}")
-    return _NAMES[name](**values)
 
 
 def _make_linear(agent, specs, seed, number=0):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -76,9 +77,7 @@ def _is_best(scores):
     return scores == tf.reduce_max(scores, axis=1, keepdims=True)
 
 
-def check_specs(
-    time_step_spec: types.TimeStep, action_spec: types.NestedTensorSpec
-) -> tuple[types.NestedTensorSpec, int]:
+def check_specs(time_step_spec: types.TimeStep, action_spec: types.NestedTensorSpec) -> tuple[Any, int]:
     """Return the spec of the features and the number of arms of an environment.
 
     ValueError for actions that are not single int32 numbers from 0, or observations that these agents cannot read.
@@ -120,10 +119,7 @@ def arm_inputs(features: types.NestedTensor) -> tf.Tensor:
 
 
 def make_scores(estimate: Callable, alpha: float) -> tuple[Callable, Callable]:
-    """Make two functions from (features, seed) to scores: the mean, and the mean plus `alpha` confidence widths.
-
-    Both are those of `estimate`, a function of the features.
-    """
+    """Make two functions from (features, seed) to scores: the mean of an estimate, and the mean plus `alpha` widths."""
 
     def score_mean(features, seed):
         return estimate(features)[0]

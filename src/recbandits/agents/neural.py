@@ -14,7 +14,7 @@ from tf_agents.typing import types
 
 from recbandits.agents.agent import GLOBAL, PER_ARM, make_counter
 from recbandits.agents.linear import LinearModel, read_experience
-from recbandits.agents.parameters import Network, NeuralLinUCB
+from recbandits.agents.parameters import NeuralLinUCB
 from recbandits.serving.scorer import Scorer, linear_head, make_scorer
 
 
@@ -26,9 +26,7 @@ class RewardNetwork(tf.Module):
     optimizer) another agent to train it. ValueError for a dot product of anything but a context and arms.
     """
 
-    def __init__(
-        self, features_spec, num_arms: int, parameters: Network, seed: int, make_network=None, make_trainer=None
-    ):
+    def __init__(self, features_spec, num_arms: int, parameters, seed: int, make_network=None, make_trainer=None):
         super().__init__(name="reward_network")
         self._join, self._depth = _find_join(features_spec, parameters), len(parameters.layers)
         self.network = (make_network or _make_reward_network)(features_spec, num_arms, parameters)
@@ -98,9 +96,7 @@ class EncodedLinearModel(tf.Module):
         head = linear_head((self._network.head if self.pretraining else self.linear.theta).numpy())
         return make_scorer(self._join, self._depth, self._network.encoder.trainable_variables, [head])
 
-    def learn(
-        self, experience: types.Trajectory, weights: tf.Tensor | None = None, network: bool | None = None
-    ) -> tf.Tensor:
+    def learn(self, experience: types.Trajectory, weights: tf.Tensor | None = None, network=None) -> tf.Tensor:
         """Train the network (`network` True) or the linear model (False) with one batch, and return the loss.
 
         None trains the network as long as batches of pretraining are left.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from scipy import special
@@ -76,9 +75,7 @@ class Estimate:
         """Largest weight of a record; 1 / pass_prob where both policies agree. NaN for an empty log."""
         return max(float(w.max(initial=0.0)) for w in self.weights) if self.n else np.nan
 
-    def interval(
-        self, method: str = "normal", level: float = 0.95, groups: Any = None, **options: Any
-    ) -> tuple[float, float]:
+    def interval(self, method: str = "normal", level: float = 0.95, groups=None, **options) -> tuple[float, float]:
         """Compute a two-sided confidence interval (low, high) of the value, in units of the reward.
 
         NaN where nothing varies, or all rests on a single record or group; and where a reward has the majority, as 0

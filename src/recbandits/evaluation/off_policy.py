@@ -4,9 +4,9 @@ In all functions, `log` has n decisions with up to k candidates, and `probabilit
 [n, k]; rows sum to 1, 0 in padding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,7 @@ import pandas as pd
 from recbandits.checks import require, require_distributions, require_rows
 from recbandits.evaluation import estimators
 from recbandits.evaluation.estimate import Estimate
-
-if TYPE_CHECKING:
-    from recbandits.records.bandit_log import BanditLog
+from recbandits.records.bandit_log import BanditLog
 
 WITHOUT_MODEL = ("replay", "IPS", "clipped IPS", "SNIPS")
 WITH_MODEL = ("DM", "DR", "SNDR", "Switch-DR", "DRos")
@@ -24,7 +22,7 @@ ESTIMATORS = WITHOUT_MODEL + WITH_MODEL
 
 
 def evaluate(
-    log: "BanditLog", probabilities: np.ndarray, q: Any = None, logging_probabilities: Any = None, **options: Any
+    log: BanditLog, probabilities: np.ndarray, q: Any = None, logging_probabilities: Any = None, **options: Any
 ) -> pd.DataFrame:
     """Tabulate the estimates of a target policy's value, as `tabulate` does; all NaN for an empty log.
 
@@ -38,15 +36,7 @@ def evaluate(
 
 
 def estimates(
-    log: "BanditLog",
-    probabilities: np.ndarray,
-    q: np.ndarray | None = None,
-    *,
-    names: Sequence[str] | None = None,
-    clip: float = 10.0,
-    threshold: float = 10.0,
-    shrinkage: float | None = None,
-    seed: int = 0,
+    log: BanditLog, probabilities, q=None, *, names=None, clip=10.0, threshold=10.0, shrinkage=None, seed=0
 ) -> dict[str, Estimate]:
     """Estimate the value of a target policy by several estimators; `difference` compares two policies by one of them.
 
@@ -86,9 +76,7 @@ def estimates(
     return {name: calls[name](pass_prob=log.pass_prob) for name in names}
 
 
-def tabulate(
-    estimates: Mapping[str, Estimate], method: str = "normal", level: float = 0.95, groups: Any = None
-) -> pd.DataFrame:
+def tabulate(estimates: Mapping[str, Estimate], method: str = "normal", level=0.95, groups=None) -> pd.DataFrame:
     """Tabulate estimates with the intervals of `Estimate.interval` and their diagnostics.
 
     The columns are value, low, high, effective_sample_size, rewarded_decisions, largest_weight and mean_weight.
@@ -102,7 +90,7 @@ def tabulate(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
 
 
-def unsupported_mass(log: "BanditLog", probabilities: np.ndarray, logging_probabilities: np.ndarray) -> float:
+def unsupported_mass(log: BanditLog, probabilities: np.ndarray, logging_probabilities: np.ndarray) -> float:
     """Compute the share, in [0, 1], of the target policy's decisions that the logging policy never takes.
 
     `logging_probabilities` are those of the logging policy, like `probabilities`. NaN for an empty log; ValueError if
@@ -117,14 +105,14 @@ def unsupported_mass(log: "BanditLog", probabilities: np.ndarray, logging_probab
     return estimators.direct_method(unsupported, pass_prob=log.pass_prob).value
 
 
-def _check_distributions(name: str, values: np.ndarray, log: "BanditLog") -> np.ndarray:
+def _check_distributions(name: str, values: np.ndarray, log: BanditLog) -> np.ndarray:
     """Return probabilities [n, k], float32 or float64 as given, if every row is a distribution over its candidates."""
     values = estimators.check_shape(name, values, log.mask.shape)
     require_distributions(values, name, log.mask)
     return values
 
 
-def _predict(log: "BanditLog", probabilities: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _predict(log: BanditLog, probabilities: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the prediction for the logged action and its expectation under the target policy, both [n]."""
     q = estimators.check_shape("q", q, log.mask.shape)
     known = q if log.mask.all() else np.where(log.mask, q, 0)

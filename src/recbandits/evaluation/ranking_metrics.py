@@ -47,13 +47,7 @@ def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int =
 
 
 def measure(
-    slate: np.ndarray,
-    relevance: np.ndarray,
-    threshold: float,
-    highest: float,
-    attraction: np.ndarray | None = None,
-    clicks: Any = None,
-    vectors: np.ndarray | None = None,
+    slate, relevance, threshold: float, highest: float, attraction=None, clicks=None, vectors=None
 ) -> pd.DataFrame:
     """Compute ndcg, err, map, mrr and hit_rate of every slate, and clicks and diversity where their inputs are given.
 

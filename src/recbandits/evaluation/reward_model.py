@@ -16,22 +16,14 @@ from recbandits.records.log import Log
 from recbandits.records.slate_log import SlateLog
 
 
-def cross_fit(
-    log: Log, features: Features | np.ndarray, model: Any = None, folds: int = 5, seed: int = 0
-) -> np.ndarray:
+def cross_fit(log: Log, features: Features | np.ndarray, model=None, folds: int = 5, seed: int = 0) -> np.ndarray:
     """Predict the reward of every candidate by models that were fitted without the user of the decision.
 
-    Returns float64 [n, k], NaN in padding. ValueError if features have another shape, or folds are not between 2 and
-    the number of users.
-
-    Args:
-      log: n decisions with up to k candidates.
-      features: of requests and items, or an array of those of decisions and candidates, float [n, k, D]. To learn, only
-        those of the chosen candidates are computed.
-      model: scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight 1 /
-        pass_prob; by default ridge regression.
-      folds: number of groups of users, at least 2.
-      seed: of the assignment of users to folds.
+    Returns float64 [n, k], NaN in padding. The features are those of requests and items, or an array of those of
+    decisions and candidates, float [n, k, D]; to learn, only those of the chosen candidates are computed. The model is
+    a scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight 1 / pass_prob;
+    by default ridge regression. The seed assigns users to folds. ValueError if features have another shape, or folds
+    are not between 2 and the number of users.
     """
     from sklearn.base import clone  # takes a second to import
     from sklearn.linear_model import Ridge
@@ -57,15 +49,9 @@ def cross_fit_slates(
     item, the sum of the features of the items above, and the mean of those of all candidates. Returns float64 [n,
     slots, items]; ValueErrors are those of `cross_fit`, as are `folds` and `seed`.
 
-    Args:
-      log: n slates with `slots` of `items`.
-      features: float [n, items, D] of users and candidates.
-      target_conditional: float [n, slots, items], probability under the target policy of each candidate for slot k
-        below the logged items.
-      users: int [n], users by whom slates are grouped into folds; by default those of the log. Where users have no id,
-        number the slates.
-      folds: number of groups of users.
-      seed: of their assignment.
+    Features are float [n, items, D] of users and candidates; `target_conditional` float [n, slots, items] is the
+    probability under the target policy of each candidate for slot k below the logged items. Slates are grouped into
+    folds by `users` int [n], by default those of the log: where users have no id, number the slates.
     """
     from sklearn.linear_model import Ridge  # takes a second to import
 

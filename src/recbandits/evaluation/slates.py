@@ -11,17 +11,14 @@ of the rewards, for a bias of O(1 / n). All raise ValueError for arrays of diffe
 range, numbers that are not finite, and a log in which the target policy takes no first item.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from recbandits.checks import require, require_distributions, require_rows
 from recbandits.evaluation.estimate import Estimate
 from recbandits.evaluation.estimators import ROUNDING, check_columns, check_numbers, check_shape
-
-if TYPE_CHECKING:
-    from recbandits.records.slate_log import SlateLog
+from recbandits.records.slate_log import SlateLog
 
 # SN means self-normalised
 SLATE_ESTIMATORS = ("IPS", "SNIPS", "IIPS", "SNIIPS", "RIPS", "SNRIPS", "cascade-DR", "cascade-SNDR")
@@ -81,12 +78,7 @@ def cascade_dr(reward, propensity, target, q_slate, q_target, *, self_normalised
 
 
 def slate_estimates(
-    log: "SlateLog",
-    target_propensity: np.ndarray,
-    target_position: np.ndarray | None = None,
-    q: np.ndarray | None = None,
-    target_conditional: np.ndarray | None = None,
-    names: Sequence[str] | None = None,
+    log: SlateLog, target_propensity, target_position=None, q=None, target_conditional=None, names=None
 ) -> dict[str, Estimate]:
     """Estimate the value of a target policy by several estimators, by name; "IPS" is over whole slates.
 
@@ -147,7 +139,7 @@ def _checked_ratio(reward: Any, propensity: Any, target: Any) -> tuple[np.ndarra
     return reward, ratio
 
 
-def _predict(log: "SlateLog", target_propensity: np.ndarray, q: Any, target_conditional: Any) -> tuple:
+def _predict(log: SlateLog, target_propensity: np.ndarray, q: Any, target_conditional: Any) -> tuple:
     """Return the predictions for the logged items and their expectation under the target policy, both [n, slots]."""
     shape = (*log.slate.shape, log.candidates.shape[1])
     q = check_numbers("q", check_shape("q", q, shape))

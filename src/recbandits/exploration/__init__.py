@@ -2,10 +2,8 @@
 
 - `Exploration`: an exploration method with its parameter, as policies store it.
 - `greedy`, `epsilon_greedy`, `softmax`, `inverse_gap`: probabilities of all actions from their scores.
-- `sample`: draw actions from probabilities with a generator; `invert_cdf`: the same from given uniform draws.
-- `uniform_draws`: uniform random numbers from a seed, a generator or the operating system.
-- `draw_slate`: draw a slate for one user, with the probability of each item given those above.
-- `plackett_luce`: module of slates drawn without replacement, with exact probabilities of slates and positions.
+- `sample` draws actions with a generator, `invert_cdf` from given uniform draws, as of `uniform_draws`.
+- `plackett_luce`: slates drawn without replacement, with exact probabilities; `draw_slate` is for one user.
 """
 
 from recbandits import lazy_exports

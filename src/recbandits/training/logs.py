@@ -21,9 +21,7 @@ from recbandits.records.log import Log
 from recbandits.training.offline import Specs, fit
 
 
-def train(
-    log: Log, features: Features, agent: Any = "linucb", seed: int = 0, validation: Log | None = None, **options: Any
-) -> TFAgent:
+def train(log: Log, features: Features, agent="linucb", seed=0, validation: Log | None = None, **options) -> TFAgent:
     """Make an agent and let it learn a log with features that were fitted to it; errors are of `make_agent` and `fit`.
 
     The agent is a name with its parameters among the options, or parameters such as `LinUCB(alpha=0.1)`; the other
@@ -55,9 +53,7 @@ def score_log(model: Any, log: Log, features: Features) -> np.ndarray:
     return scores
 
 
-def target_probabilities(
-    model: Any, log: Log, features: Features, exploration: Exploration | None = None
-) -> np.ndarray:
+def target_probabilities(model, log: Log, features: Features, exploration: Exploration | None = None) -> np.ndarray:
     """Compute the probabilities of a model's policy for the candidates of a log, float [n, k]; greedy by default."""
     return (exploration or Exploration()).probabilities(score_log(model, log, features), log.mask)
 

@@ -29,9 +29,7 @@ class Specs:
     "cascading" (the first slot that was clicked) feedback; ValueError for others.
     """
 
-    def __init__(
-        self, shapes: dict[str, tuple[int, ...]], num_slots: int | None = None, feedback: str = "score_vector"
-    ):
+    def __init__(self, shapes: dict, num_slots: int | None = None, feedback: str = "score_vector"):
         self._shapes, self._slots, self._reward_spec = shapes, [] if num_slots is None else [num_slots], None
         if num_slots is not None:
             most = shapes[PER_ARM][0] - 1

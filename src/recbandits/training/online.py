@@ -30,14 +30,7 @@ _SECONDS = 10.0  # between two checkpoints of a run, each of which takes about 3
 
 
 def simulate(
-    environment: SeededEnvironment,
-    agents,
-    steps: int,
-    seeds: Iterable[int] = (0,),
-    points: int = 50,
-    tensorboard: str | Path | None = None,
-    checkpoints: str | Path | None = None,
-    greedy: bool = False,
+    environment, agents, steps: int, seeds=(0,), points=50, tensorboard=None, checkpoints=None, greedy=False
 ) -> pd.DataFrame:
     """Let agents interact with an environment, each with the same users, candidates and noise.
 

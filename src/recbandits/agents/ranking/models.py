@@ -29,9 +29,7 @@ class SlateNetwork(RewardNetwork):
     for a correction that needs another feedback.
     """
 
-    def __init__(
-        self, time_step_spec: types.TimeStep, action_spec: types.NestedTensorSpec, parameters: Ranking, seed: int
-    ):
+    def __init__(self, time_step_spec: types.TimeStep, action_spec, parameters: Ranking, seed: int):
         bias, cascading = parameters.position_bias, isinstance(time_step_spec.reward, dict)
         if bias == "inverse_propensity" and cascading:
             raise ValueError(

@@ -1,15 +1,11 @@
 """A TF-Agents policy that fills slates by the scores of the items, with exact propensities."""
 
-from collections.abc import Callable
-from typing import Any
-
 from recbandits.tf import tf
 
 import numpy as np
-from tf_agents.policies import utils
 from tf_agents.typing import types
 
-from recbandits.agents.agent import PER_ARM, ScoringPolicy, SeedStream
+from recbandits.agents.agent import PER_ARM, ScoringPolicy
 from recbandits.exploration import plackett_luce
 
 
@@ -23,24 +19,15 @@ class SlatePolicy(ScoringPolicy):
     else, hence the probability of each slot given those above is exact. A penalty of 0 is the Plackett-Luce model.
 
     Observations are dicts of `global` [G] and `per_arm` [items, D]. A `greedy` policy takes the largest logit in each
-    slot, the first one on ties; options are those of `ScoringPolicy`.
+    slot, the first one on ties; other arguments are those of `ScoringPolicy`.
     """
 
+    _keeps_chosen_arm = False
     _validates = False  # so that a time step may come without the nested rewards of cascading feedback
 
-    def __init__(
-        self,
-        time_step_spec: types.TimeStep,
-        action_spec: types.NestedTensorSpec,
-        score: Callable,
-        seeds: SeedStream,
-        temperature: float = 1.0,
-        penalty: float = 0.0,
-        greedy: bool = False,
-        **options: Any,
-    ):
+    def __init__(self, time_step_spec, action_spec, *arguments, temperature=1.0, penalty=0.0, greedy=False, **options):
         self._slots, self._temperature, self._penalty, self._greedy = action_spec.shape[0], temperature, penalty, greedy
-        super().__init__(time_step_spec, action_spec, score, seeds, **options)
+        super().__init__(time_step_spec, action_spec, *arguments, **options)
 
     @property
     def training_data_spec(self) -> types.Trajectory:
@@ -139,9 +126,3 @@ class SlatePolicy(ScoringPolicy):
             return [tf.zeros([], tf.float64)] * slots
         uniforms = tf.random.stateless_uniform(tf.concat([[slots], tf.shape(scores)], axis=0), seed, dtype=tf.float64)
         return -tf.math.log(-tf.math.log(uniforms))
-
-    def _make_info_spec(self, features):
-        return utils.PolicyInfo()
-
-    def _make_info(self, observation, action):
-        return utils.PolicyInfo()
