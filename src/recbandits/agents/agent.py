@@ -1,6 +1,6 @@
 """A TF-Agents policy that draws actions by scores of the arms, and the agent that trains the model of the scores."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
@@ -58,15 +58,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
     _keeps_chosen_arm = True  # its features, where arms have some, are in the policy info
 
     def __init__(
-        self,
-        time_step_spec: types.TimeStep,
-        action_spec: types.NestedTensorSpec,
-        score: Callable,
-        seeds: SeedStream,
-        *,
-        explore: Callable | None = None,
-        random_scores: str | None = None,
-        variables: Iterable[tf.Variable] = (),
+        self, time_step_spec, action_spec, score: Callable, seeds, *, explore=None, random_scores=None, variables=()
     ):
         self._score, self._seeds, self._explore, self._random_scores = score, seeds, explore, random_scores
         self._score_variables = list(variables)

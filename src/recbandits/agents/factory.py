@@ -212,4 +212,4 @@ _FACTORIES: dict[type, Callable] = {
     ranking.CascadingLinTS: _make_cascading,
     ranking.RandomRanking: _make_random_ranking,
 }
-_NAMES = NAMES | RANKING_NAMES
+_NAMES: dict[str, Any] = NAMES | RANKING_NAMES

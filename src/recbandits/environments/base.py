@@ -138,16 +138,12 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
 
 
 class Environment(SeededEnvironment):
-    """A choice of one arm among several, for each user of a batch; ValueError for an option outside its range.
+    """A choice of one of `num_actions` arms, for each user of a batch; ValueError for an option outside its range.
 
-    Args:
-      observation_spec: spec of one observation, without batch dimension and mask.
-      num_actions: arms to choose from.
-      batch_size: users per step.
-      reward_noise: standard deviation of the Gaussian noise on the reward.
-      available: probability in (0, 1] that an arm is available; below 1 the observation becomes (features, mask) and at
-        least one arm stays available.
-      reward_offset: subtracted from every reward and expected reward; regret does not depend on it.
+    `observation_spec` is that of one observation, without batch dimension and mask. Gaussian noise on the reward has
+    the standard deviation `reward_noise`; `reward_offset` is subtracted from every reward and expected reward, and
+    regret does not depend on it. An arm is available with probability `available` in (0, 1]; below 1 the observation
+    becomes (features, mask) and at least one arm stays available.
     """
 
     def __init__(

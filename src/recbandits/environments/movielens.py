@@ -23,16 +23,12 @@ class MovieLensEnvironment(Environment):
     With `per_arm=False` the candidates are always the same movies and the agent sees the user's features alone: one
     linear model per arm can represent every reward. With `per_arm=True` each user gets `num_actions` distinct movies
     drawn at random. Each has its own features and the interaction (user factors times movie factors, element by
-    element), without which a linear model shared by all arms cannot represent differences between users. Options are
-    those of `Environment`. ValueError for unknown, repeated or too few users or movies.
+    element), without which a linear model shared by all arms cannot represent differences between users.
 
-    Args:
-      movie_ids: the movies to draw from, or, with `per_arm=False`, the arms in order; default: all, or the first
-        `num_actions`.
-      user_ids: the users to draw from, for instance held-out ones; None for all of the factorization.
-
-    Attributes:
-      features: `RatingFeatures` of all users and of these movies, from which the observations are made.
+    Movies are drawn from `movie_ids`, or, with `per_arm=False`, these are the arms in order; default: all, or the first
+    `num_actions`. Users, such as held-out ones, are drawn from `user_ids`, by default from all of the factorization.
+    Observations are made of `features`, the `RatingFeatures` of all users and of these movies. Options are those of
+    `Environment`. ValueError for unknown, repeated or too few users or movies.
     """
 
     def __init__(

@@ -50,15 +50,10 @@ class RankingEnvironment(SeededEnvironment):
     """A choice of `num_slots` among more than as many `num_items` and their order, for each user of a batch.
 
     Candidates are in random order. The uniform draws behind the clicks at step t are a function of (seed, t), as the
-    batch is: policies that show the same slate get the same clicks. ValueError for a size, click model or feedback that
-    is not allowed.
-
-    Args:
-      observation_spec: dict of the specs of `global` [features] and `per_arm` [items, features].
-      clicks: the click model, one of `environments.clicks`.
-      feedback: what the agent learns from, in TF-Agents' terms: "score_vector" is float [slots], 1 where there was a
-        click; "cascading" is the first slot with a click (`num_slots` without one) as `chosen_index`, and 1 or 0 as
-        `chosen_value`.
+    batch is: policies that show the same slate get the same clicks. The agent learns from feedback in TF-Agents' terms:
+    "score_vector" is float [slots], 1 where there was a click; "cascading" is the first slot with a click (`num_slots`
+    without one) as `chosen_index`, and 1 or 0 as `chosen_value`. ValueError for a size, click model or feedback that is
+    not allowed.
     """
 
     def __init__(

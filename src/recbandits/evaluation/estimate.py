@@ -76,19 +76,14 @@ class Estimate:
         return max(float(w.max(initial=0.0)) for w in self.weights) if self.n else np.nan
 
     def interval(self, method: str = "normal", level: float = 0.95, groups=None, **options) -> tuple[float, float]:
-        """Compute a two-sided confidence interval (low, high) of the value, in units of the reward.
+        """Compute a two-sided confidence interval (low, high) of the value with a coverage, in units of the reward.
 
-        NaN where nothing varies, or all rests on a single record or group; and where a reward has the majority, as 0
-        among clicks, below 20 `rewarded_decisions` or rewarded groups: a log that lacks the rare rewards has a small
-        spread too. "bernstein" with a declared `span` has bounds even then. ValueError for another method, level or
-        number of labels.
-
-        Args:
-          method: "normal", "bootstrap" or "bernstein": see the functions `normal_interval` and so on.
-          level: coverage in (0, 1).
-          groups: labels [n] of records that are not independent, such as their users; None where all are. The interval
-            is that of the sums of groups (cluster-robust: Liang and Zeger 1986).
-          **options: of the method: resamples and seed, or span.
+        The method is "normal", "bootstrap" or "bernstein": see `normal_interval` and so on, also for its options.
+        Labels `groups` [n] are of records that are not independent, such as their users: the interval is that of the
+        sums of groups (cluster-robust: Liang and Zeger 1986). NaN where nothing varies, or all rests on a single record
+        or group; and where a reward has the majority, as 0 among clicks, below 20 `rewarded_decisions` or rewarded
+        groups: a log that lacks the rare rewards has a small spread too. "bernstein" with a declared `span` has bounds
+        even then. ValueError for another method, a level outside (0, 1), or another number of labels.
         """
         methods = {"normal": normal_interval, "bootstrap": bootstrap_interval, "bernstein": bernstein_interval}
         require(method in methods, "method", f"one of {', '.join(methods)}", method)

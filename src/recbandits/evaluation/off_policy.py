@@ -40,19 +40,10 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Estimate the value of a target policy by several estimators; `difference` compares two policies by one of them.
 
-    ValueError if an estimator is unknown or needs q, probabilities are not distributions over the candidates, q is not
-    finite, or an estimator refuses a column.
-
-    Args:
-      log: of decisions.
-      probabilities: of the target policy.
-      q: float [n, k] predicted rewards (see `reward_model.cross_fit`), ignored in padding; None for only the estimators
-        that need none.
-      names: some of `ESTIMATORS`; by default all that can be computed.
-      clip: of clipped IPS.
-      threshold: of Switch-DR.
-      shrinkage: of DRos; None fits it to the weights.
-      seed: of replay.
+    `names` are some of `ESTIMATORS`, by default all that can be computed. Some need `q`, predicted rewards float [n, k]
+    (see `reward_model.cross_fit`) that are ignored in padding. `clip` is of clipped IPS, `threshold` of Switch-DR,
+    `shrinkage` of DRos (None fits it to the weights), and `seed` of replay. ValueError if an estimator is unknown or
+    needs q, probabilities are not distributions over the candidates, q is not finite, or an estimator refuses a column.
     """
     possible = ESTIMATORS if q is not None else WITHOUT_MODEL
     expected = f"among {', '.join(possible)}{'' if q is not None else ' (without q)'}"
@@ -61,7 +52,7 @@ def estimates(
         require(name in possible, "names", expected, name)
     probabilities = _check_distributions("probabilities", probabilities, log)
     logged = (log.reward, log.propensity, probabilities[np.arange(len(log)), log.action])
-    modelled = logged if q is None else (*logged, *_predict(log, probabilities, q))
+    modelled: tuple = logged if q is None else (*logged, *_predict(log, probabilities, q))
     calls: dict[str, partial[Estimate]] = {
         "replay": partial(estimators.replay, *logged, generator=np.random.default_rng(seed)),
         "IPS": partial(estimators.ips, *logged),
@@ -70,8 +61,8 @@ def estimates(
         "DM": partial(estimators.direct_method, modelled[-1]),
         "DR": partial(estimators.dr, *modelled),
         "SNDR": partial(estimators.sndr, *modelled),
-        "Switch-DR": partial(estimators.switch_dr, *modelled, threshold=threshold),
-        "DRos": partial(estimators.dr_os, *modelled, shrinkage=shrinkage),
+        "Switch-DR": partial(estimators.switch_dr, *modelled, threshold),
+        "DRos": partial(estimators.dr_os, *modelled, shrinkage),
     }
     return {name: calls[name](pass_prob=log.pass_prob) for name in names}
 

@@ -51,17 +51,10 @@ def measure(
 ) -> pd.DataFrame:
     """Compute ndcg, err, map, mrr and hit_rate of every slate, and clicks and diversity where their inputs are given.
 
-    ValueError if no relevance can reach the threshold, for attraction without clicks or clicks without it; and as the
-    metrics.
-
-    Args:
-      slate: int [n, k].
-      relevance: float [n, items] in [0, highest].
-      threshold: smallest relevance of a relevant candidate, for MAP, MRR and the hit rate.
-      highest: largest possible relevance, for ERR.
-      attraction: float [n, items] in [0, 1], for `expected_clicks`, or None.
-      clicks: click model, given together with `attraction`.
-      vectors: float [n, items, D] of the candidates, for `intra_list_diversity`, or None.
+    Relevance is float [n, items] in [0, highest]; for MAP, MRR and the hit rate, candidates are relevant from the
+    threshold on. `attraction` float [n, items] in [0, 1] and the click model `clicks` are for `expected_clicks`,
+    `vectors` float [n, items, D] of the candidates for `intra_list_diversity`. ValueError if no relevance can reach the
+    threshold, for attraction without clicks or clicks without it; and as the metrics.
     """
     require(threshold <= highest, "threshold", f"at most the highest relevance, {highest:g}", threshold)
     given = [name for name, value in (("attraction", attraction), ("clicks", clicks)) if value is not None]

@@ -82,19 +82,13 @@ def slate_estimates(
 ) -> dict[str, Estimate]:
     """Estimate the value of a target policy by several estimators, by name; "IPS" is over whole slates.
 
-    ValueError if an estimator is unknown or lacks an input, or arrays do not fit the log or each other.
-
-    Args:
-      log: n slates.
-      target_propensity: float [n, slots] in [0, 1], probability under the target policy of the logged item in each
-        slot, given the logged items above.
-      target_position: float [n, slots] in [0, 1], marginal probability of the logged item in its slot; IIPS needs it,
-        and `position_propensity` in the log.
-      q: float [n, slots, items], predicted sum of rewards from slot k on for each candidate in slot k below the logged
-        items (see `reward_model.cross_fit_slates`); cascade-DR needs it, and `target_conditional`.
-      target_conditional: float [n, slots, items], probability under the target policy of each candidate for slot k
-        below the logged items.
-      names: some of `SLATE_ESTIMATORS`; by default all that can be computed.
+    Of the target policy, `target_propensity` float [n, slots] is the probability of the logged item in each slot, given
+    the logged items above, and `target_position` float [n, slots] its marginal probability there: IIPS needs it, and
+    `position_propensity` in the log. cascade-DR needs `q` float [n, slots, items], the predicted sum of rewards from
+    slot k on for each candidate in slot k below the logged items (see `reward_model.cross_fit_slates`), and
+    `target_conditional` float [n, slots, items], the probability of each candidate there. `names` are some of
+    `SLATE_ESTIMATORS`, by default all that can be computed. ValueError if an estimator is unknown or lacks an input, or
+    arrays do not fit the log or each other.
     """
     target = check_shape("target_propensity", target_propensity, log.slate.shape)
     logged = (log.reward, log.propensity, target)

@@ -118,15 +118,10 @@ def score_candidates(
 ) -> np.ndarray:
     """Predict the ratings float [n, k] of movies by ids of users and movies, minus infinity where the mask is False.
 
-    ValueError for shapes that do not fit together, KeyError for ids that the features do not know.
-
-    Args:
-      model: an agent, or a policy of one, in this process or loaded; or, without features, anything with
-        `predict(user_ids [m], movie_ids [m])`, such as a `Factorization`.
-      features: that the model was trained with, or None.
-      user_ids: int [n].
-      candidates: int [n, k], movie ids.
-      mask: bool [n, k], False in padding; None for all True.
+    The model is an agent, or a policy of one, in this process or loaded, with the features that it was trained with;
+    or, without features, anything with `predict(user_ids [m], movie_ids [m])`, such as a `Factorization`. User ids are
+    int [n], candidates int [n, k]; the mask is False in padding. ValueError for shapes that do not fit together,
+    KeyError for ids that the features do not know.
     """
     user_ids, candidates, mask = check_candidates(user_ids, candidates, mask)
     values = np.full(candidates.shape, -np.inf)

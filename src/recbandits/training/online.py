@@ -35,7 +35,9 @@ def simulate(
     """Let agents interact with an environment, each with the same users, candidates and noise.
 
     Agents run side by side, one thread for each processor; so do the seeds of a single agent if they are long. The
-    results are the same, bit by bit, with any number of threads.
+    results are the same, bit by bit, with any number of threads. ValueError for nothing to run, seeds or labels that
+    are not different, an agent itself with several seeds, or checkpoints of another simulation; FloatingPointError for
+    a regret, reward, loss or weight that is not finite.
 
     Args:
       environment: an `Environment`, or a `RankingEnvironment` for agents that rank.
@@ -57,11 +59,6 @@ def simulate(
       is sub-optimal where fewer clicks are expected of it than of the best slate. With `greedy` also greedy_regret, of
       `policy` before the agent learns from the batch; regret minus greedy_regret is the exploration cost. The EXP3
       mixture, which has one policy for both, has the same regret twice.
-
-    Raises:
-      ValueError: nothing to run, seeds or labels that are not different, an agent itself with several seeds, or
-        checkpoints of another simulation.
-      FloatingPointError: a regret, reward, loss or weight that is not finite; the sentence names agent, seed and step.
     """
     if not isinstance(environment, SeededEnvironment):
         raise ValueError(f"environment must be one of recbandits, got {type(environment).__name__}")

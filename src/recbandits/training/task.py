@@ -200,7 +200,8 @@ def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
         }
         write_text(paths.record, json.dumps(record, indent=2) + "\n")
     _report(metrics, outcome.examples)
-    print(*(f"{name} {_interval(value)}" for name, value in metrics.items()), sep="\n")
+    for name, value in metrics.items():
+        print(name, "{:.4f} ({:.4f} to {:.4f})".format(*value) if isinstance(value, tuple) else f"{value:.4f}")
 
 
 def _check_accelerator(tensorflow):
@@ -258,10 +259,6 @@ def _report(metrics, step):
 
 def _as_flags(values):
     return " ".join(f"{name}={as_text(value)}" for name, value in vars(values).items() if value != "")
-
-
-def _interval(value):
-    return "{:.4f} ({:.4f} to {:.4f})".format(*value) if isinstance(value, tuple) else f"{value:.4f}"
 
 
 def _tensorflow_errors():
