@@ -31,9 +31,8 @@ class StationaryLinearEnvironment(Environment):
         shape = [3 * context_size] if per_arm else [num_actions, 1 + context_size]
         theta = np.random.default_rng(0).normal(size=[2, *shape])
         self._start, self._target = tf.constant(theta, tf.float32)
-        spec = observation_spec(
-            {GLOBAL: [context_size if per_arm else 1 + context_size], PER_ARM: [num_actions, 2 * context_size]}
-        )
+        size = context_size if per_arm else 1 + context_size
+        spec = observation_spec({GLOBAL: [size], PER_ARM: [num_actions, 2 * context_size]})
         super().__init__(spec if per_arm else spec[GLOBAL], num_actions, batch_size, **options)
 
     def theta(self, step: int | tf.Tensor) -> tf.Tensor:

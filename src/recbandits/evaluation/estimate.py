@@ -76,7 +76,7 @@ class Estimate:
         return max(float(w.max(initial=0.0)) for w in self.weights) if self.n else np.nan
 
     def interval(self, method: str = "normal", level: float = 0.95, groups=None, **options) -> tuple[float, float]:
-        """Compute a two-sided confidence interval (low, high) of the value with a coverage, in units of the reward.
+        """Compute a two-sided confidence interval (low, high) of the value at a level in (0, 1), in reward units.
 
         The method is "normal", "bootstrap" or "bernstein": see `normal_interval` and so on, also for its options.
         Labels `groups` [n] are of records that are not independent, such as their users: the interval is that of the

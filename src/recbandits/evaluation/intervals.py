@@ -68,9 +68,8 @@ def tabulate_differences(tables: Mapping[str, pd.DataFrame], baseline: str, leve
     for name, table in tables.items():
         if not table.index.equals(tables[baseline].index):
             raise ValueError(f"{name!r} and {baseline!r} must be measured on the same lists to be compared")
-    return _tabulate(
-        {name: table - tables[baseline] for name, table in tables.items() if name != baseline}, tables, level
-    )
+    gaps = {name: table - tables[baseline] for name, table in tables.items() if name != baseline}
+    return _tabulate(gaps, tables, level)
 
 
 def _tabulate(tables: Mapping[str, pd.DataFrame], measured: Mapping[str, pd.DataFrame], level: float) -> pd.DataFrame:

@@ -89,9 +89,8 @@ def by_user(metrics: pd.DataFrame, users: np.ndarray) -> pd.DataFrame:
 
 def by_seed(runs: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
     """Average the metrics of each run, as `by_user` those of a user, DataFrame indexed by seed."""
-    return pd.concat([by_user(metrics, np.full(len(metrics), seed)) for seed, metrics in runs.items()]).rename_axis(
-        "seed"
-    )
+    means = [by_user(metrics, np.full(len(metrics), seed)) for seed, metrics in runs.items()]
+    return pd.concat(means).rename_axis("seed")
 
 
 def ndcg(slate: np.ndarray, relevance: np.ndarray, gain: str = "exponential") -> np.ndarray:
@@ -182,14 +181,12 @@ def intra_list_diversity(vectors: Any) -> np.ndarray:
 def _checked(slate: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return both as arrays that fit together."""
     slate, relevance = np.asarray(slate), np.asarray(relevance, float)
+    shapes = list(slate.shape), list(relevance.shape)
     if slate.ndim != 2 or relevance.ndim != 2 or len(slate) != len(relevance):
-        raise ValueError(
-            f"slate and relevance must be [n, k] and [n, items], got {list(slate.shape)} and {list(relevance.shape)}"
-        )
-    if slate.min(initial=-1) < -1 or slate.max(initial=-1) >= relevance.shape[1]:
-        raise ValueError(
-            f"slate must hold columns below {relevance.shape[1]}, or -1, got {slate.min()} to {slate.max()}"
-        )
+        raise ValueError(f"slate and relevance must be [n, k] and [n, items], got {shapes[0]} and {shapes[1]}")
+    items = relevance.shape[1]
+    if slate.min(initial=-1) < -1 or slate.max(initial=-1) >= items:
+        raise ValueError(f"slate must hold columns below {items}, or -1, got {slate.min()} to {slate.max()}")
     # repeating its best item would make a list better than the best list
     require_rows(distinct(slate, slate >= 0), "slate", "of different columns", slate)
     if np.isnan(np.take_along_axis(relevance, slate, axis=1)[slate >= 0]).any():

@@ -28,10 +28,9 @@ def summary(runs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Tabulate means and intervals over seeds, by agent: regret, regret_low, regret_high, ..., suboptimal_high."""
     values = totals(runs)
     groups = values.groupby(level="agent", sort=False)
-    tables = {name: group_intervals(groups[name], level) for name in values}
-    return pd.concat(
-        [table.set_axis([name, f"{name}_low", f"{name}_high"], axis=1) for name, table in tables.items()], axis=1
-    )
+    names = {name: [name, f"{name}_low", f"{name}_high"] for name in values}
+    tables = [group_intervals(groups[name], level).set_axis(columns, axis=1) for name, columns in names.items()]
+    return pd.concat(tables, axis=1)
 
 
 def difference(runs: pd.DataFrame, agent: str, baseline: str, measure: str = "regret", level: float = 0.95) -> Interval:

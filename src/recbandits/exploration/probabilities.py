@@ -57,12 +57,8 @@ def epsilon_greedy(scores: Array, mask: Array | None, epsilon: float) -> Array:
     """Return the probability of each action under epsilon-greedy exploration, float [batch, actions], rows sum to 1.
 
     Ties for the best score share the greedy probability. With one best action among K available ones, its marginal
-    probability is 1 - epsilon + epsilon / K. Unavailable actions are exactly 0.
-
-    Args:
-      scores: float array or tensor [batch, actions], higher is better; scores of unavailable actions are ignored.
-      mask: bool [batch, actions], True where the action is available; None when all are.
-      epsilon: exploration rate in [0, 1].
+    probability is 1 - epsilon + epsilon / K. Scores are an array or a tensor [batch, actions], higher is better; the
+    mask is True where an action is available, None where all are, and the others have exactly 0.
 
     Raises:
       ValueError: epsilon is outside [0, 1], scores and mask differ in shape, a row has no available action, or the
@@ -92,10 +88,9 @@ def inverse_gap(scores: Array, mask: Array | None, gamma: float) -> Array:
 
     With K available actions, one whose score is d below the best has the probability 1 / (K + gamma d), and the best
     has the rest, which tied best actions share (Foster and Rakhlin 2020, "Beyond UCB: Optimal and Efficient Contextual
-    Bandits with Regression Oracles", algorithm 1 with mu = K).
-
-    Arguments and errors are those of `epsilon_greedy`, but for gamma: positive and finite, per unit of the scores.
-    Towards 0 the result becomes uniform, towards infinity greedy.
+    Bandits with Regression Oracles", algorithm 1 with mu = K). Arguments and errors are those of `epsilon_greedy`, but
+    for gamma: positive and finite, per unit of the scores. Towards 0 the result becomes uniform, towards infinity
+    greedy.
     """
     xp, scores, mask = as_arrays(scores, mask)
     gamma = _parameter("gamma", gamma, POSITIVE)

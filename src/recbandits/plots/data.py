@@ -81,9 +81,8 @@ def demographics(data: MovieLens) -> Figure:
     occupations = users["occupation"].value_counts().sort_values()
     with figure(9, 4.2, ncols=2) as (fig, (left, right)):
         ages = [users.loc[users["gender"] == gender, "age"] for gender in ("M", "F")]
-        left.hist(
-            ages, bins=np.arange(0, 81, 5), stacked=True, label=[f"men, {len(ages[0])}", f"women, {len(ages[1])}"]
-        )
+        labels = [f"men, {len(ages[0])}", f"women, {len(ages[1])}"]
+        left.hist(ages, bins=np.arange(0, 81, 5), stacked=True, label=labels)
         left.set(title="Age", xlabel="age [years]", ylabel="users")
         left.legend()
         right.barh(occupations.index, occupations)

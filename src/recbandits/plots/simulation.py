@@ -74,9 +74,8 @@ def totals(runs, column="regret", references=(), title=None, unit="rating points
             axes.plot([row[f"{column}_low"], row[f"{column}_high"]], [y, y], color=colour, linewidth=3, alpha=0.5)
             (mark,) = axes.plot(value, y, "o", color=colour)
             patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # dashed lines end at the number
-            axes.annotate(
-                f"{value:.3f}", (value, y), (0, 6), textcoords="offset points", ha="center", size=9, bbox=patch
-            )
+            style = {"textcoords": "offset points", "ha": "center", "size": 9, "bbox": patch}
+            axes.annotate(f"{value:.3f}", (value, y), (0, 6), **style)
             if agent in references:
                 axes.axvline(value, color=REFERENCE, linestyle="--", linewidth=1, zorder=1)
             elif column == "regret" and "greedy_regret" in table:
@@ -132,9 +131,8 @@ def exposure(actions, ratings: pd.Series, title=None) -> Figure:
             axes.step([0, *position, movies], [0, *share, 1], where="post", color=colour, linestyle=dash, label=label)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(
-            xlabel="movies, from the most to the least rated", ylabel="cumulative share of the decisions", title=title
-        )
+        axes.set(xlabel="movies, from the most to the least rated", title=title)
+        axes.set_ylabel("cumulative share of the decisions")
         axes.legend(**BESIDE)
     return fig
 

@@ -31,9 +31,8 @@ def convert_examples(agent: TFAgent, examples: Examples | SlateExamples) -> Traj
     """
     context, arm, reward = (tf.constant(part, tf.float32) for part in examples[:3])
     if isinstance(agent.time_step_spec.reward, dict):
-        reward = dict(
-            zip((CHOSEN_INDEX, CHOSEN_VALUE), map(tf.constant, cascading_feedback(examples.reward)), strict=True)
-        )
+        index, value = map(tf.constant, cascading_feedback(examples.reward))
+        reward = {CHOSEN_INDEX: index, CHOSEN_VALUE: value}
     if arm.shape.rank == 3:
         return make_trajectory({GLOBAL: context, PER_ARM: arm}, (), (), reward)
     info = PerArmPolicyInfo(chosen_arm_features=arm)
