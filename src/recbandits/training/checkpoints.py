@@ -17,8 +17,7 @@ def open_checkpoints(
     """Open the checkpoints of a run in a directory of their own, and restore the run's state from the last one.
 
     The settings, as JSON takes them, identify the run: ValueError if the directory has the checkpoints of another one.
-    The kind, "simulation" or "training", and the name of the run are for errors. Another process writes where `writes`
-    is False.
+    Its kind, "simulation" or "training", and its name are for errors. Where `writes` is False, another process writes.
     """
     description, text = Path(directory, f"{kind}.json"), json.dumps(settings, indent=2)
     if description.exists() and description.read_text(encoding="utf-8") != text:

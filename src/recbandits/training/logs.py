@@ -24,9 +24,9 @@ from recbandits.training.offline import Specs, fit
 def train(log: Log, features: Features, agent="linucb", seed=0, validation: Log | None = None, **options) -> TFAgent:
     """Make an agent and let it learn a log with features that were fitted to it; errors are of `make_agent` and `fit`.
 
-    The agent is a name with its parameters among the options, or parameters such as `LinUCB(alpha=0.1)`; the other
-    options are those of `fit`. The seed is that of weights, order and exploration. `validation` are later decisions,
-    for early stopping of a network by `patience`.
+    The agent is a name with its parameters among the options, or parameters such as `LinUCB(alpha=0.1)`. The other
+    options are those of `fit`. The seed is that of weights, order and exploration. By later decisions, `validation`, a
+    network stops early if it has a `patience`.
     """
     fitting = {name: options.pop(name) for name in options.keys() & inspect.signature(fit).parameters.keys()}
     width = max(2, log.mask.shape[1])

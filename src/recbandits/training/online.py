@@ -36,8 +36,8 @@ def simulate(
 
     Agents run side by side, one thread for each processor; so do the seeds of a single agent if they are long. The
     results are the same, bit by bit, with any number of threads. ValueError for nothing to run, seeds or labels that
-    are not different, an agent itself with several seeds, or checkpoints of another simulation; FloatingPointError for
-    a regret, reward, loss or weight that is not finite.
+    are not different, an agent itself with several seeds, or checkpoints of another simulation. FloatingPointError,
+    with agent, seed and step, for a regret, reward, loss or weight that is not finite.
 
     Args:
       environment: an `Environment`, or a `RankingEnvironment` for agents that rank.

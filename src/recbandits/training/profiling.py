@@ -37,10 +37,10 @@ class Profile(NamedTuple):
 def trace(batches: Iterable, train: Callable[..., tf.Tensor], directory: str | Path, steps: int = 20) -> Profile:
     """Trace training steps, each from the request for its batch until its loss is known, and read the trace.
 
-    `train` is a function from a batch, one of `batches` such as a `tf.data.Dataset`, to its loss. Besides the `steps`
-    of the profile there are three before them, which trace graphs and fill buffers, and the first and the last step of
-    the trace, which the profiler leaves out. TensorBoard finds the trace in the directory. ValueError for too few
-    batches, or if another profile is running.
+    `train` is a function from a batch, one of `batches` such as a `tf.data.Dataset`, to its loss. There are five
+    batches more than `steps`: three before the trace, for graphs and buffers, and those of its first and last step,
+    which the profiler leaves out. TensorBoard finds the trace in the directory. ValueError for too few batches, or if
+    another profile is running.
     """
     iterator = iter(batches)
     try:

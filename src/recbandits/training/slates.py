@@ -135,10 +135,10 @@ def train_off_policy(
 ) -> Iterator[tuple[int, dict[str, TFAgent]]]:
     """Train agents on the slates that another policy shows, all on the same slates and the same clicks, in one graph.
 
-    `agents` map labels to parameters of slate agents, as `make_agent` takes them; the logging policy may be that of a
-    baseline. A training of some steps for each seed, which fixes users, clicks, the policy's draws and the initial
-    weights, yields (seed, agents by label); the agents are those of this seed until the next one is requested.
-    ValueErrors are those of `serve_slates`, when the first seed is requested.
+    `agents` map labels to parameters of slate agents, as `make_agent` takes them. The logging policy may be that of a
+    baseline. Each seed has a training of its own: it fixes users, clicks, the policy's draws and the initial weights.
+    Yields (seed, agents by label); the agents are those of this seed until the next one is requested. ValueErrors are
+    those of `serve_slates`, when the first seed is requested.
     """
     _check(environment, steps, "batch to learn from")
     trained = {label: make_agent(agent, environment) for label, agent in agents.items()}
