@@ -47,7 +47,7 @@ def feedback_spec(feedback: str, num_slots: int) -> tensor_spec.TensorSpec | dic
 
 
 class RankingEnvironment(SeededEnvironment):
-    """A choice of `num_slots` among more than as many `num_items` and their order, for each user of a batch.
+    """A choice of `num_slots` items among `num_items`, which are more, and of their order, for each user.
 
     Candidates are in random order. The uniform draws behind the clicks at step t are a function of (seed, t), as the
     batch is: policies that show the same slate get the same clicks. The agent learns from feedback in TF-Agents' terms:
