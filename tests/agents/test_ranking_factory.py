@@ -11,7 +11,7 @@ from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking.parameters import RANKING_NAMES, Ranking
-from recbandits.agents.ranking.slotting import slotted
+from recbandits.agents.ranking.policy import slotted
 from recbandits.environments import (
     MovieLensRankingEnvironment,
     StationaryLinearEnvironment,

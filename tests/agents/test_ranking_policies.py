@@ -10,8 +10,7 @@ from tf_agents.bandits.policies import ranking_policy
 
 from recbandits.agents.agent import GLOBAL, PER_ARM, SeedStream
 from recbandits.agents.factory import make_agent
-from recbandits.agents.ranking.policy import SlatePolicy
-from recbandits.agents.ranking.slotting import slotted
+from recbandits.agents.ranking.policy import SlatePolicy, slotted
 from tests.agents.slate_specs import Specs
 
 SPECS = Specs(items=4, slots=2)

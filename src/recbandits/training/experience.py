@@ -13,7 +13,7 @@ from tf_agents.trajectories.policy_step import PolicyStep
 from tf_agents.trajectories.trajectory import Trajectory
 from tf_agents.utils import nest_utils
 
-from recbandits.agents.ranking.slotting import slotted
+from recbandits.agents.ranking.policy import slotted
 from recbandits.checks import FINITE, POSITIVE_PROBABILITY, require
 from recbandits.data.examples import Examples
 from recbandits.data.features import GLOBAL, PER_ARM

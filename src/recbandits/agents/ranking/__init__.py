@@ -14,7 +14,6 @@ __getattr__, __all__ = lazy_exports(
     {
         "parameters": "Ranking CascadingLinUCB CascadingLinTS RandomRanking PopularityRanking AlsRanking "
         "OptimalRanking RANKING_NAMES",
-        "policy": "SlatePolicy",
-        "slotting": "slotted",
+        "policy": "SlatePolicy slotted",
     },
 )

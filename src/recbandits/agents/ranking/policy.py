@@ -5,7 +5,7 @@ from recbandits.tf import tf
 import numpy as np
 from tf_agents.typing import types
 
-from recbandits.agents.agent import PER_ARM, ScoringPolicy
+from recbandits.agents.agent import GLOBAL, PER_ARM, ScoringPolicy
 from recbandits.exploration import plackett_luce
 
 
@@ -126,3 +126,17 @@ class SlatePolicy(ScoringPolicy):
             return [tf.zeros([], tf.float64)] * slots
         uniforms = tf.random.stateless_uniform(tf.concat([[slots], tf.shape(scores)], axis=0), seed, dtype=tf.float64)
         return -tf.math.log(-tf.math.log(uniforms))
+
+
+def slotted(observation: dict, slate: types.Int) -> dict:
+    """Keep the features of the items in a slate, in the order of its slots: {"global", "per_arm" [batch, slots, D]}.
+
+    `observation` is {"global": [batch, G], "per_arm": [batch, items, D]}, and `slate` int [batch, slots] has columns of
+    `per_arm`; both are arrays or tensors.
+    """
+    arms = observation[PER_ARM]
+    if tf.is_tensor(arms):
+        items = tf.gather(arms, slate, batch_dims=1)
+    else:
+        items = np.take_along_axis(arms, np.asarray(slate)[:, :, None], axis=1)
+    return {GLOBAL: observation[GLOBAL], PER_ARM: items}
