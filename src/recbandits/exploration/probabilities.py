@@ -179,7 +179,7 @@ def _gap(xp, scores, mask):
     return xp.max(possible, axis=1, keepdims=True) - possible
 
 
-def indicator(xp, condition, scores):
+def indicator(xp: Any, condition: Array, scores: Array) -> Array:
     """Return 1 where a condition holds and 0 elsewhere, in the type of the scores."""
     if xp is np:
         return condition.astype(scores.dtype)
