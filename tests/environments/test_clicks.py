@@ -118,7 +118,7 @@ def test_attractions_of_0_and_1_give_finite_numbers(model):
 
 def test_clicks_of_uniform_draws_by_hand():
     """No click on slot 1 (0.9 > 0.5); a click on slot 2, after which users continue if 0.6 < continuation."""
-    a, uniforms = [[0.5, 0.5, 0.5]], np.array([[[0.9, 0.1, 0.2]], [[0.0, 0.6, 0.0]]])
+    a, uniforms = np.full((1, 3), 0.5), np.array([[[0.9, 0.1, 0.2]], [[0.0, 0.6, 0.0]]])
     np.testing.assert_array_equal(Cascade()._compute_clicks(np, a, uniforms), [[0, 1, 0]])
     np.testing.assert_array_equal(DependentClick(0.5)._compute_clicks(np, a, uniforms), [[0, 1, 0]])
     np.testing.assert_array_equal(DependentClick(0.7)._compute_clicks(np, a, uniforms), [[0, 1, 1]])
