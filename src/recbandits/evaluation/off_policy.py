@@ -4,7 +4,7 @@ In all functions, `log` has n decisions with up to k candidates, and `probabilit
 [n, k]; rows sum to 1, 0 in padding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -51,18 +51,20 @@ def estimates(
     for name in names:
         require(name in possible, "names", expected, name)
     probabilities = _check_distributions("probabilities", probabilities, log)
-    logged = (log.reward, log.propensity, probabilities[np.arange(len(log)), log.action])
-    modelled: tuple = logged if q is None else (*logged, *_predict(log, probabilities, q))
-    calls: dict[str, partial[Estimate]] = {
-        "replay": partial(estimators.replay, *logged, generator=np.random.default_rng(seed)),
-        "IPS": partial(estimators.ips, *logged),
-        "clipped IPS": partial(estimators.clipped_ips, *logged, clip),
-        "SNIPS": partial(estimators.snips, *logged),
-        "DM": partial(estimators.direct_method, modelled[-1]),
-        "DR": partial(estimators.dr, *modelled),
-        "SNDR": partial(estimators.sndr, *modelled),
-        "Switch-DR": partial(estimators.switch_dr, *modelled, threshold),
-        "DRos": partial(estimators.dr_os, *modelled, shrinkage),
+    chosen = probabilities[np.arange(len(log)), log.action]
+    logged: dict[str, Any] = {"reward": log.reward, "propensity": log.propensity, "target": chosen}
+    q_action, q_target = (None, None) if q is None else _predict(log, probabilities, q)
+    modelled = logged | {"q_action": q_action, "q_target": q_target}
+    calls: dict[str, Callable[..., Estimate]] = {
+        "replay": partial(estimators.replay, **logged, generator=np.random.default_rng(seed)),
+        "IPS": partial(estimators.ips, **logged),
+        "clipped IPS": partial(estimators.clipped_ips, **logged, clip=clip),
+        "SNIPS": partial(estimators.snips, **logged),
+        "DM": partial(estimators.direct_method, q_target),
+        "DR": partial(estimators.dr, **modelled),
+        "SNDR": partial(estimators.sndr, **modelled),
+        "Switch-DR": partial(estimators.switch_dr, **modelled, threshold=threshold),
+        "DRos": partial(estimators.dr_os, **modelled, shrinkage=shrinkage),
     }
     return {name: calls[name](pass_prob=log.pass_prob) for name in names}
 
