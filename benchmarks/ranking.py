@@ -26,7 +26,7 @@ from benchmarks.bound import as_share, measure_gemm
 from benchmarks.profiles import choose
 from benchmarks.simulation import ratio
 from recbandits.agents.ranking.parameters import Ranking
-from recbandits.agents.ranking.slotting import slotted
+from recbandits.agents.ranking.policy import slotted
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.environments import SyntheticRankingEnvironment
 from recbandits.training.online import simulate

@@ -23,13 +23,14 @@ for _name, _value in {
 def lazy_exports(package: str, modules: dict[str, str]) -> tuple:
     """Return `__getattr__` and `__all__` of a package, which import its modules when their public names are used.
 
-    The names of each module are separated by spaces.
+    The names of each module are separated by spaces; its own name exports it.
     """
     homes = {name: module for module, names in modules.items() for name in names.split()}
 
     def get_attribute(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        module = import_module(f"{package}.{homes[name]}")
+        return module if name == homes[name] else getattr(module, name)
 
     return get_attribute, sorted(homes)

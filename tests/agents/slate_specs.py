@@ -7,7 +7,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
 from recbandits.agents.agent import GLOBAL, PER_ARM
-from recbandits.agents.ranking.slotting import slotted
+from recbandits.agents.ranking.policy import slotted
 
 
 class Specs:

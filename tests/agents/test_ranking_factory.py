@@ -11,7 +11,7 @@ from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking.parameters import RANKING_NAMES, Ranking
-from recbandits.agents.ranking.slotting import slotted
+from recbandits.agents.ranking.policy import slotted
 from recbandits.environments import (
     MovieLensRankingEnvironment,
     StationaryLinearEnvironment,
@@ -155,8 +155,8 @@ def test_baselines_rank_by_the_scores_of_the_environment():
         expected = np.argsort(-scores[name].numpy(), axis=1, kind="stable")[:, :4]
         np.testing.assert_array_equal(slate, expected)
         np.testing.assert_array_equal(agent.policy.propensities(batch.observation, slate), 1.0)
-        value[name] = environment.value(batch, slate).numpy()
-    np.testing.assert_allclose(value["optimal"], environment.optimal_value(batch), rtol=1e-6)
+        value[name] = environment.respond(batch, slate).expected.numpy()
+    np.testing.assert_allclose(value["optimal"], environment.respond(batch, slate).optimal, rtol=1e-6)
     assert (value["optimal"] >= value["popularity"] - 1e-6).all()
 
 

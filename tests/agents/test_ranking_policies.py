@@ -10,8 +10,7 @@ from tf_agents.bandits.policies import ranking_policy
 
 from recbandits.agents.agent import GLOBAL, PER_ARM, SeedStream
 from recbandits.agents.factory import make_agent
-from recbandits.agents.ranking.policy import SlatePolicy
-from recbandits.agents.ranking.slotting import slotted, slotted_spec
+from recbandits.agents.ranking.policy import SlatePolicy, slotted
 from tests.agents.slate_specs import Specs
 
 SPECS = Specs(items=4, slots=2)
@@ -205,7 +204,7 @@ def test_a_penalty_prefers_items_unlike_the_first():
 
 
 def test_slotting_keeps_the_items_of_a_slate_in_the_order_of_the_slots():
-    """The slates of users 0 and 1 are (2, 0) and (1, 3); NumPy as TensorFlow, and the spec fits."""
+    """The slates of users 0 and 1 are (2, 0) and (1, 3); NumPy as TensorFlow."""
     observation = {GLOBAL: np.zeros((2, 3), np.float32), PER_ARM: np.arange(8.0, dtype=np.float32).reshape(2, 4, 1)}
     slate = np.array([[2, 0], [1, 3]])
     inputs = slotted(observation, slate)
@@ -213,5 +212,3 @@ def test_slotting_keeps_the_items_of_a_slate_in_the_order_of_the_slots():
     assert inputs[GLOBAL] is observation[GLOBAL]
     tensors = slotted(tf.nest.map_structure(tf.constant, observation), tf.constant(slate))
     np.testing.assert_array_equal(tensors[PER_ARM], inputs[PER_ARM])
-    spec = slotted_spec({GLOBAL: tf.TensorSpec([3]), PER_ARM: tf.TensorSpec([4, 1])}, 2)
-    assert {name: part.shape.as_list() for name, part in spec.items()} == {GLOBAL: [3], PER_ARM: [2, 1]}

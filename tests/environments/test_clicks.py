@@ -118,12 +118,12 @@ def test_attractions_of_0_and_1_give_finite_numbers(model):
 
 def test_clicks_of_uniform_draws_by_hand():
     """No click on slot 1 (0.9 > 0.5); a click on slot 2, after which users continue if 0.6 < continuation."""
-    a, uniforms = [[0.5, 0.5, 0.5]], np.array([[[0.9, 0.1, 0.2]], [[0.0, 0.6, 0.0]]])
-    np.testing.assert_array_equal(Cascade().compute_clicks(a, uniforms), [[0, 1, 0]])
-    np.testing.assert_array_equal(DependentClick(0.5).compute_clicks(a, uniforms), [[0, 1, 0]])
-    np.testing.assert_array_equal(DependentClick(0.7).compute_clicks(a, uniforms), [[0, 1, 1]])
-    np.testing.assert_array_equal(PositionBased(1.0).compute_clicks(a, uniforms), [[0, 1, 0]])  # 0.2 > 0.5 / 3
-    np.testing.assert_array_equal(Choice().compute_clicks(a, uniforms), [[0, 0, 0]])  # a quarter each: 0.9 is leaving
+    a, uniforms = np.full((1, 3), 0.5), np.array([[[0.9, 0.1, 0.2]], [[0.0, 0.6, 0.0]]])
+    np.testing.assert_array_equal(Cascade()._compute_clicks(np, a, uniforms), [[0, 1, 0]])
+    np.testing.assert_array_equal(DependentClick(0.5)._compute_clicks(np, a, uniforms), [[0, 1, 0]])
+    np.testing.assert_array_equal(DependentClick(0.7)._compute_clicks(np, a, uniforms), [[0, 1, 1]])
+    np.testing.assert_array_equal(PositionBased(1.0)._compute_clicks(np, a, uniforms), [[0, 1, 0]])  # 0.2 > 0.5 / 3
+    np.testing.assert_array_equal(Choice()._compute_clicks(np, a, uniforms), [[0, 0, 0]])  # 0.9 is leaving
 
 
 @each_model
@@ -141,7 +141,7 @@ def test_arrays_tensors_and_graphs_agree(model):
 
 def test_stars_become_attraction_as_in_expected_reciprocal_rank():
     """Grades 0 to 4: (2^g - 1) / 16, scaled so that 5 stars give `top`: 0, 1, 3, 7, 15 fifteenths of it."""
-    np.testing.assert_allclose(attraction([1, 2, 3, 4, 5], top=0.6), 0.6 * np.array([0, 1, 3, 7, 15]) / 15)
+    np.testing.assert_allclose(attraction([1, 2, 3, 4, 5]), 0.5 * np.array([0, 1, 3, 7, 15]) / 15)
     np.testing.assert_allclose(attraction(np.array([-3.0, 0.5, 5.5])), [0, 0, 0.5])
     stars = np.linspace(1, 5, 9, dtype=np.float32)
     np.testing.assert_allclose(attraction(tf.constant(stars)), attraction(stars), rtol=1e-5)
@@ -154,7 +154,6 @@ def test_stars_become_attraction_as_in_expected_reciprocal_rank():
         (lambda: DependentClick(1.2), r"continuation must be in \[0, 1\], got 1.2"),
         (lambda: PositionBased(-1), "eta must be 0 or more and finite, got -1"),
         (lambda: PositionBased(float("inf")), "eta must be 0 or more and finite, got inf"),
-        (lambda: attraction(3.0, top=0), r"top must be in \(0, 1\], got 0"),
         (lambda: Cascade().value(np.array([[0.5, 1.5]])), r"attraction must be in \[0, 1\], got \[1.5\]"),
         (lambda: Cascade().value(tf.constant([[0.5, 1.5]])), r"attraction must be in \[0, 1\], got \[1.5\]"),
         (lambda: Choice().value([[np.nan]]), r"attraction must be in \[0, 1\], got \[nan\]"),

@@ -50,9 +50,10 @@ def test_without_a_model_the_table_has_only_the_estimators_that_need_none(decisi
 
 
 def test_options_reach_the_estimators_and_the_intervals(decisions):
-    table = off_policy.evaluate(decisions, TARGET, clip=1.0, method="bernstein", level=0.5)
+    table = off_policy.evaluate(decisions, TARGET, clip=1.0)
     assert table.loc["clipped IPS", "value"] == pytest.approx((4 + 2 + 10) / 4)
     ips = off_policy.estimates(decisions, TARGET)["IPS"]
+    table = off_policy.tabulate({"IPS": ips}, "bernstein", 0.5)
     np.testing.assert_allclose(table.loc["IPS", ["low", "high"]].astype(float), ips.interval("bernstein", 0.5))
 
 

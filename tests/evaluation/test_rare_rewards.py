@@ -280,7 +280,7 @@ def test_a_table_of_a_log_has_the_intervals_of_its_users():
         pass_prob=np.ones(1800),
     )
     target = np.tile([0.8, 0.2], (1800, 1))
-    table = off_policy.evaluate(log, target, groups=USER, names=["SNIPS"])
+    table = off_policy.tabulate(off_policy.estimates(log, target, names=["SNIPS"]), groups=USER)
     expected = off_policy.estimates(log, target)["SNIPS"].interval(groups=USER)
     np.testing.assert_array_equal(table.loc["SNIPS", ["low", "high"]].astype(float), expected)
     decision_table = off_policy.evaluate(log, target, names=["SNIPS"])

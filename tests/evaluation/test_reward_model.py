@@ -195,13 +195,14 @@ def item_features(features, slate):
 
 
 def test_linear_rewards_are_predicted_exactly_in_the_last_slot(problem):
-    """r_3 = 1 + x_3 (2, -1) + (x_1 + x_2) (0.5, 1): with almost no penalty the prediction is that for every item."""
+    """r_3 = 1 + x_3 (2, -1) + (x_1 + x_2) (0.5, 1): of large features, the penalty of 1 takes away almost nothing."""
     features, slate, user, conditional = problem
+    features = 1e4 * features
     chosen = item_features(features, slate)
     effect_of_items_above = chosen[:, :2].sum(axis=1) @ [0.5, 1.0]
     reward = np.zeros((N, SLOTS))
     reward[:, 2] = 1 + chosen[:, 2] @ [2.0, -1.0] + effect_of_items_above
-    q = cross_fit_slates(log_of(slate, user, reward), features, conditional, alpha=1e-9)
+    q = cross_fit_slates(log_of(slate, user, reward), features, conditional)
     np.testing.assert_allclose(q[:, 2], 1 + features @ [2.0, -1.0] + effect_of_items_above[:, None], atol=1e-6)
 
 

@@ -58,14 +58,8 @@ def test_the_heaviest_records_come_first():
 
 
 NAMES = ["IPS", "IIPS", "RIPS"]
-
-
 CASCADE = pd.DataFrame({"value": [0.8, 0.9, 0.7], "low": [0.5, 0.85, 0.6], "high": [1.1, 0.95, 0.75]}, index=NAMES)
-
-
 CHOICE = CASCADE + 1
-
-
 TRUTHS = {"cascade": 0.72, "choice": 1.72}
 
 
@@ -112,8 +106,6 @@ def test_rows_are_in_the_order_of_the_table():
 
 
 COLUMNS = ["ndcg", "ndcg_low", "ndcg_high", "novelty", "novelty_low", "novelty_high"]
-
-
 METRICS = pd.DataFrame([[0.8, 0.75, 0.85, 2, 1, 3], [0.7, 0.6, 0.8, 3, 2.5, 3.5]], ["agent", "als"], COLUMNS)
 
 
@@ -153,8 +145,6 @@ SETTINGS = pd.DataFrame(
     },
     index=pd.Index([0.0, 2.5], name="penalty"),
 )
-
-
 REFERENCES = pd.DataFrame({"diversity": [0.8], "relevance": [0.4]}, index=["random"])
 
 
@@ -172,11 +162,7 @@ def test_settings_are_joined_in_order_and_named_beside_their_dot():
 
 
 TRUTH, SLOT = np.array([0.1, 0.3, 0.5]), np.array([3.0, 2.0, 1.0])
-
-
 CORRECTIONS = {"naive": np.array([0.02, 0.12, 0.5]), "weighted": np.array([0.1, 0.3, 0.6])}
-
-
 RUNS = pd.DataFrame(
     {
         "correction": ["naive"] * 4 + ["weighted"] * 4,

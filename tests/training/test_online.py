@@ -185,7 +185,7 @@ def test_a_finished_simulation_is_read_back_and_not_run_again(tmp_path):
 def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
     simulate(environment(), LinUCB(), steps=10, checkpoints=tmp_path)
     noisy = environment(reward_noise=0.5)
-    other, drifting = environment(problem_seed=1), environment(drift=0.1)
+    other, drifting = environment(per_arm=True), environment(drift=0.1)
     for world, agent, steps in (
         (drifting, LinUCB(), 10),
         (environment(), make_agent(LinUCB(alpha=2.0), environment()), 10),

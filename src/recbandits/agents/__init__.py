@@ -1,12 +1,9 @@
 """Bandit agents of TF-Agents by name, with exact exploration probabilities.
 
-- `make_agent`: an agent, made of a name or of parameters, for an environment.
-- `LinUCB`, `LinTS`: parameters of linear agents.
-- `EpsilonGreedy`, `Boltzmann`, `SquareCB`: parameters of agents with a reward network and an exploration around it.
-- `NeuralLinUCB`: parameters of LinUCB on an encoding that a network learns.
-- `Exp3Mixture`: parameters of EXP3 over linear agents.
-- `Uniform`, `BestFixedArm`, `Oracle`: parameters of baselines.
-- `NAMES`: class of the parameters of every name.
+- `make_agent`: an agent, made of a name of `NAMES` or of parameters, for an environment.
+- Parameters: `LinUCB` and `LinTS` of linear agents; `EpsilonGreedy`, `Boltzmann` and `SquareCB` of agents with a reward
+  network and an exploration around it; `NeuralLinUCB` of LinUCB on an encoding that a network learns; `Exp3Mixture` of
+  EXP3 over linear agents; `Uniform`, `BestFixedArm` and `Oracle` of baselines.
 - `BanditAgent`, `ScoringPolicy`: the TF-Agents agent and policy behind all of them, for models and scores of your own.
 - `ranking`: agents that fill slates.
 """

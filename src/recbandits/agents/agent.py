@@ -17,9 +17,7 @@ from tf_agents.typing import types
 class SeedStream(tf.Module):
     """A stream of seeds whose position is a variable: a run that resumes from a checkpoint continues the stream.
 
-    Args:
-      seed: of the run.
-      stream: number of the stream; those of one seed do not overlap.
+    Streams with different numbers of one seed do not overlap.
     """
 
     def __init__(self, seed: int, stream: int = 0):
@@ -32,14 +30,9 @@ class SeedStream(tf.Module):
 
 
 def draw(probabilities: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draw one action per row by inverting the cumulative distribution.
+    """Draw one action int32 per row of probabilities [batch, arms], which sum to 1; arms of probability 0 never.
 
-    Args:
-      probabilities: float [batch, arms], rows sum to 1.
-      seed: int [2], of a stateless generator.
-
-    Returns:
-      int32 [batch]; arms of probability 0 are never drawn.
+    The cumulative distribution is inverted. The seed is int [2], of a stateless generator.
     """
     cumulative = tf.cumsum(probabilities, axis=1)
     # uniform in [0, 1) times the total stays below the total, so that rounding never points past the last arm
@@ -50,11 +43,10 @@ def draw(probabilities: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 class ScoringPolicy(tf_policy.TFPolicy):
     """Choose the arm with the highest score, or draw one with probabilities that depend on the scores.
 
+    The observation is a pair (features, mask) when arms can be unavailable.
+
     Args:
-      time_step_spec: of the environment; its observation is a pair (features, mask) when arms can be unavailable.
-      action_spec: of the environment.
       score: function of (features, seed int [2]) giving scores float [batch, arms].
-      seeds: of the random numbers.
       explore: function of (scores, mask) giving probabilities, all [batch, arms]; None for the best arm, the first one
         on ties.
       random_scores: name of the agent that draws its scores at random; None where `score` does not read its seed.
@@ -63,6 +55,7 @@ class ScoringPolicy(tf_policy.TFPolicy):
 
     # Whether TF-Agents compares the structure of time steps with the spec. The rewards in them are not read.
     _validates = True
+    _keeps_chosen_arm = True  # its features, where arms have some, are in the policy info
 
     def __init__(
         self,
@@ -102,18 +95,11 @@ class ScoringPolicy(tf_policy.TFPolicy):
         """Return the present scores as a `Scorer`; None where they are not those of a model."""
 
     def scores(self, observation: types.NestedTensor, seed: tf.Tensor) -> tf.Tensor:
-        """Score every arm.
+        """Score every arm: float [batch, arms], minus infinity where an arm is unavailable.
 
-        Args:
-          observation: as `time_step_spec` says, with a batch dimension before; numbers of any type.
-          seed: int [2], of a stateless generator.
-
-        Returns:
-          float [batch, arms], minus infinity where an arm is unavailable.
-
-        Raises:
-          ValueError: an observation of another shape.
-          tf.errors.InvalidArgumentError: a mask without any available arm.
+        The observation is as `time_step_spec` says, with a batch dimension before, numbers of any type; ValueError for
+        another shape, tf.errors.InvalidArgumentError for a mask without any available arm. The seed is int [2], of a
+        stateless generator.
         """
         observation = tf.nest.map_structure(_convert, observation, self.time_step_spec.observation)
         if self.observation_and_action_constraint_splitter is None:
@@ -124,17 +110,11 @@ class ScoringPolicy(tf_policy.TFPolicy):
             return tf.where(mask, self._score(features, seed), -float("inf"))
 
     def probabilities(self, observation: types.NestedTensor) -> tf.Tensor:
-        """Return the probability with which `action` chooses each arm: what to log as propensity.
+        """Return the probability with which `action` chooses each arm, float [batch, arms]: what to log as propensity.
 
-        Args:
-          observation: as for `scores`.
-
-        Returns:
-          float [batch, arms]; rows sum to 1, unavailable arms are exactly 0, and the best arm of a policy that does not
-          explore is exactly 1.
-
-        Raises:
-          ValueError: the policy draws its scores at random, and its probabilities have no formula.
+        The observation is as for `scores`. Rows sum to 1, unavailable arms are exactly 0, and the best arm of a policy
+        that does not explore is exactly 1. ValueError if the policy draws its scores at random: its probabilities have
+        no formula.
         """
         scores = self._deterministic_scores(observation)
         if self._explore is not None:
@@ -168,13 +148,13 @@ class ScoringPolicy(tf_policy.TFPolicy):
         return draw(self._explore(scores, self._mask(observation)), seed)
 
     def _make_info_spec(self, features):
-        if isinstance(features, dict):
+        if isinstance(features, dict) and self._keeps_chosen_arm:
             return utils.PerArmPolicyInfo(chosen_arm_features=utils.create_chosen_arm_features_info_spec(features))
         return utils.PolicyInfo()
 
     def _make_info(self, observation, action):
         features = observation[0] if isinstance(observation, tuple) else observation
-        if isinstance(features, dict):
+        if isinstance(features, dict) and self._keeps_chosen_arm:
             return utils.PerArmPolicyInfo(chosen_arm_features=tf.gather(features[PER_ARM], action, batch_dims=1))
         return utils.PolicyInfo()
 
@@ -188,10 +168,10 @@ class ScoringPolicy(tf_policy.TFPolicy):
 class BanditAgent(tf_agent.TFAgent):
     """Serve greedily, collect with exploration, train a model.
 
+    Serving and collecting have a stream of draws each, so that using one does not change the other. `learned_events`,
+    an int64 variable [n], has hashes of the logged events that the model must not learn again.
+
     Args:
-      time_step_spec: of the environment.
-      action_spec: of the environment.
-      seed: of the draws; serving and collecting have a stream each, so that using one does not change the other.
       score: function of (features, seed) giving the scores by which to serve, float [batch, arms].
       collect_score: the same for collecting; None for `score`.
       model: tf.Module with the variables that the functions read; None for an agent that does not learn. Its method
@@ -200,9 +180,6 @@ class BanditAgent(tf_agent.TFAgent):
       make_policy: class of the policy that serves, or a partial of one.
       make_collect_policy: likewise, of the policy that collects.
       number: of this agent among those that share a seed.
-
-    Attributes:
-      learned_events: int64 variable [n], hashes of the logged events that the model must not learn again.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from recbandits.agents import parameters
 from recbandits.agents.agent import GLOBAL, PER_ARM, BanditAgent, ScoringPolicy, SeedStream
 from recbandits.agents.linear import arm_inputs, check_specs, make_linear_agent, make_scores
 from recbandits.agents.mixture import Exp3MixtureAgent
-from recbandits.agents.neural import make_network_agent, make_neural_linucb_agent
+from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking import parameters as ranking
 from recbandits.agents.ranking.models import CascadingLinearModel, SlateNetwork
@@ -27,6 +27,10 @@ from recbandits.agents.ranking.policy import SlatePolicy
 def make_agent(agent: Any, environment: Any, seed: int = 0, **values: Any) -> tf_agent.TFAgent:
     """Make an agent for an environment.
 
+    Its `policy` serves, `collect_policy` explores, `train` learns, and it has the `parameters`. The EXP3 mixture has
+    one policy for both: it always draws the agent that decides. ValueError for an unknown name or parameter, a value
+    outside its limits, or an environment that does not fit.
+
     Args:
       agent: a name of `NAMES` with its parameters in `values`, or parameters such as `LinUCB(alpha=0.5)`; for slates a
         name of `RANKING_NAMES`, or parameters such as `Ranking(temperature=0.5)`. Parameters of your own have a method
@@ -36,16 +40,14 @@ def make_agent(agent: Any, environment: Any, seed: int = 0, **values: Any) -> tf
         the reward says whether the feedback is a score vector or cascading.
       seed: of initial weights and exploration.
       **values: parameters by name.
-
-    Returns:
-      A TF-Agents agent with its `parameters`; `policy` serves, `collect_policy` explores, `train` learns. The EXP3
-      mixture has one policy for both: it always draws the agent that decides.
-
-    Raises:
-      ValueError: unknown name or parameter, a value outside its limits, an environment that does not fit.
     """
     if isinstance(agent, str):
-        agent = _make_parameters(agent, values)
+        checks.require(agent in _NAMES, "agent", f"one of {', '.join(_NAMES)}", agent)
+        fields = _NAMES[agent].__dataclass_fields__
+        for value in values:
+            if value not in fields:
+                raise ValueError(f"{agent} has no parameter {value!r}, it has {', '.join(fields) or 'none'}")
+        agent = _NAMES[agent](**values)
     elif values:
         raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
     elif not hasattr(agent, "make") and type(agent) not in _FACTORIES and type(agent) not in _BASELINES:
@@ -64,16 +66,6 @@ def make_agent(agent: Any, environment: Any, seed: int = 0, **values: Any) -> tf
     return bandit_agent
 
 
-def _make_parameters(name, values):
-    if name not in _NAMES:
-        raise ValueError(f"agent must be one of {', '.join(_NAMES)}, got {name!r}")
-    fields = _NAMES[name].__dataclass_fields__
-    for value in values:
-        if value not in fields:
-            raise ValueError(f"{name} has no parameter {value!r}, it has {', '.join(fields) or 'none'}")
-    return _NAMES[name](**values)
-
-
 def _make_linear(agent, specs, seed, number=0):
     thompson = isinstance(agent, parameters.LinTS)
     return make_linear_agent(*specs, **asdict(agent), thompson=thompson, seed=seed, number=number)
@@ -82,6 +74,23 @@ def _make_linear(agent, specs, seed, number=0):
 def _make_mixture(agent, specs, seed):
     members = [_make_linear(member, specs, seed, number) for number, member in enumerate(agent.agents)]
     return Exp3MixtureAgent(members, SeedStream(seed, 2 * len(members)), agent.gamma, agent.reward_range)
+
+
+def _make_network(agent, specs, seed):
+    model = RewardNetwork(*check_specs(*specs), agent, seed)
+    explore_policy = partial(ScoringPolicy, explore=agent.exploration.probabilities)
+    return BanditAgent(*specs, seed, model.scores, model=model, make_collect_policy=explore_policy)
+
+
+def _make_neural_linucb(agent, specs, seed):
+    """Make an agent that is epsilon-greedy while its network learns an encoding, and LinUCB on it afterwards."""
+    model = EncodedLinearModel(*check_specs(*specs), agent, seed)
+
+    def explore(scores, mask):
+        return exploration.epsilon_greedy(scores, mask, tf.where(model.pretraining, agent.epsilon, 0.0))
+
+    explore_policy, scores = partial(ScoringPolicy, explore=explore), make_scores(model.estimate, agent.alpha)
+    return BanditAgent(*specs, seed, *scores, model=model, make_collect_policy=explore_policy)
 
 
 class _UniformPolicy(ScoringPolicy):
@@ -192,10 +201,10 @@ _BASELINES = {
 _FACTORIES: dict[type, Callable] = {
     parameters.LinUCB: _make_linear,
     parameters.LinTS: _make_linear,
-    parameters.EpsilonGreedy: make_network_agent,
-    parameters.Boltzmann: make_network_agent,
-    parameters.SquareCB: make_network_agent,
-    parameters.NeuralLinUCB: make_neural_linucb_agent,
+    parameters.EpsilonGreedy: _make_network,
+    parameters.Boltzmann: _make_network,
+    parameters.SquareCB: _make_network,
+    parameters.NeuralLinUCB: _make_neural_linucb,
     parameters.Exp3Mixture: _make_mixture,
     parameters.Uniform: _make_uniform,
     ranking.Ranking: _make_ranking,
@@ -203,4 +212,4 @@ _FACTORIES: dict[type, Callable] = {
     ranking.CascadingLinTS: _make_cascading,
     ranking.RandomRanking: _make_random_ranking,
 }
-_NAMES = NAMES | RANKING_NAMES
+_NAMES: dict[str, Any] = NAMES | RANKING_NAMES

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -31,20 +32,10 @@ def make_linear_agent(
 ) -> BanditAgent:
     """Make LinUCB, or linear Thompson sampling, with a model per arm, or one for all arms where arms have features.
 
-    Args:
-      time_step_spec: of the environment; observations are [context] or a dict of `global` and `per_arm`, with a mask or
-        without.
-      action_spec: of the environment, int32 from 0.
-      alpha: confidence widths that are added to the estimates when data are collected.
-      tikhonov: as in `LinearModel`.
-      gamma: likewise.
-      thompson: multiply `alpha` by a standard normal draw for each user and arm.
-      random_ties: whether LinUCB, while it collects data, takes one of tied arms at random, not the first one.
-      seed: of the draws.
-      number: of this agent among those that share a seed.
-
-    Raises:
-      ValueError: specs that do not fit.
+    Observations are [context] or a dict of `global` and `per_arm`, with a mask or without; ValueError for other specs.
+    When data are collected, `alpha` confidence widths are added to the estimates, for `thompson` times a standard
+    normal draw for each user and arm; LinUCB takes one of tied arms at random, or without `random_ties` the first one.
+    `tikhonov` and `gamma` are those of `LinearModel`, and `number` is that of this agent among those that share a seed.
     """
     features, num_arms = check_specs(time_step_spec, action_spec)
     size = sum(spec.shape[-1] for spec in tf.nest.flatten(features))
@@ -86,13 +77,10 @@ def _is_best(scores):
     return scores == tf.reduce_max(scores, axis=1, keepdims=True)
 
 
-def check_specs(
-    time_step_spec: types.TimeStep, action_spec: types.NestedTensorSpec
-) -> tuple[types.NestedTensorSpec, int]:
+def check_specs(time_step_spec: types.TimeStep, action_spec: types.NestedTensorSpec) -> tuple[Any, int]:
     """Return the spec of the features and the number of arms of an environment.
 
-    Raises:
-      ValueError: actions that are not single int32 numbers from 0, or observations that these agents cannot read.
+    ValueError for actions that are not single int32 numbers from 0, or observations that these agents cannot read.
     """
     if tf.nest.is_nested(action_spec) or action_spec.shape.rank or action_spec.dtype != tf.int32 or action_spec.minimum:
         raise ValueError(f"actions must be single int32 numbers from 0, got {action_spec}")
@@ -109,15 +97,10 @@ def check_specs(
 
 
 def read_experience(experience: types.Trajectory) -> tuple[types.NestedTensor, tf.Tensor, tf.Tensor]:
-    """Read the decisions of a trajectory.
+    """Return (features of the chosen arm, action int32 [n], reward float [n]) of all n = batch * time decisions.
 
-    Args:
-      experience: trajectory [batch, time, ...] without a mask; where arms have features, those of the chosen arm are in
-        its policy info.
-
-    Returns:
-      (features of the chosen arm, action int32 [n], reward float [n]) of all n = batch * time decisions; features are
-      float [n, size], or a dict of `global` and `per_arm` [n, ...].
+    The trajectory is [batch, time, ...] without a mask; where arms have features, those of the chosen arm are in its
+    policy info. Features are float [n, size], or a dict of `global` and `per_arm` [n, ...].
     """
     features = experience.observation
     if isinstance(features, dict):
@@ -136,10 +119,7 @@ def arm_inputs(features: types.NestedTensor) -> tf.Tensor:
 
 
 def make_scores(estimate: Callable, alpha: float) -> tuple[Callable, Callable]:
-    """Make two functions from (features, seed) to scores: the mean, and the mean plus `alpha` confidence widths.
-
-    Both are those of `estimate`, a function of the features.
-    """
+    """Make two functions from (features, seed) to scores: the mean of an estimate, and the mean plus `alpha` widths."""
 
     def score_mean(features, seed):
         return estimate(features)[0]
@@ -158,17 +138,14 @@ class LinearModel(tf.Module):
     Article Recommendation", algorithm 1). Only models that got data are solved again, and from A itself: rank-one
     updates of an inverse would drift. A and b are summed and solved in float64, in which products of float32 numbers
     are exact. The width of x is the norm of C^-1 x for the Cholesky factor C of A + tikhonov I: a sum of squares, while
-    x^T (A + tikhonov I)^-1 x cancels where features are nearly collinear. Arms are scored in float32, by C^-1 and theta
-    from float64; that errs as much as x itself, whose numbers are rounded to float32.
+    x^T (A + tikhonov I)^-1 x cancels where features are nearly collinear. Arms are scored in float32, by `factor`, the
+    C^-1 of each model, and theta from float64; that errs as much as x itself, whose numbers are rounded to float32.
 
     Args:
       size: length of x.
       num_models: one per arm; 1 for a model that all arms share.
       tikhonov: ridge penalty, positive.
       gamma: factor in (0, 1] by which A and b shrink before each batch; 1 forgets nothing.
-
-    Attributes:
-      factor: C^-1 of each model, float32 [num_models, size, size].
     """
 
     def __init__(self, size: int, num_models: int, tikhonov: float, gamma: float = 1.0):
@@ -199,13 +176,9 @@ class LinearModel(tf.Module):
         return self._moments[:, -1, -1]
 
     def estimate(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Estimate the reward of every arm.
+        """Return mean and confidence width sqrt(x^T (A + tikhonov I)^-1 x) of every arm, both float32 [batch, arms].
 
-        Args:
-          x: float32 [batch, size] with a model per arm, or [batch, arms, size] with one for all.
-
-        Returns:
-          Mean float32 [batch, arms] and confidence width sqrt(x^T (A + tikhonov I)^-1 x) float32 [batch, arms].
+        The inputs x are float32 [batch, size] with a model per arm, or [batch, arms, size] with one for all.
         """
         rows = tf.reshape(x, [-1, self._size])
         solved = tf.matmul(tf.reshape(self.factor, [-1, self._size]), rows, transpose_b=True)  # C^-1 x of all models
@@ -227,21 +200,14 @@ class LinearModel(tf.Module):
         return self.update(x, action, reward, weights)
 
     def update(self, x: tf.Tensor, action: tf.Tensor, reward: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
-        """Learn from one batch.
+        """Learn from one batch, and return its mean squared error before the update, weighted.
 
-        Args:
-          x: float32 [batch, size], inputs of the chosen arms.
-          action: int32 [batch]; a model that all arms share does not read it.
-          reward: float32 [batch].
-          weights: float32 [batch], with which each row enters A, b and the count; None for 1.
-
-        Returns:
-          Mean squared error of the batch before the update, weighted; a replica of a `tf.distribute.Strategy`, whose
-          sums are added to those of the others, returns its share of it.
-
-        Raises:
-          tf.errors.InvalidArgumentError: features or rewards that are not finite, or so large beside the penalty that
-            float64 cannot tell A + tikhonov I from a singular matrix. The model stays as it was.
+        The inputs x of the chosen arms are float32 [batch, size], actions int32 [batch] (a model that all arms share
+        does not read them), rewards and weights float32 [batch]; with its weight, 1 for None, each row enters A, b and
+        the count. A replica of a `tf.distribute.Strategy`, whose sums are added to those of the others, returns its
+        share of the error. Raises tf.errors.InvalidArgumentError for features or rewards that are not finite, or so
+        large beside the penalty that float64 cannot tell A + tikhonov I from a singular matrix; the model stays as it
+        was.
         """
         if self._num_models == 1:
             action = tf.zeros_like(action)

@@ -17,13 +17,8 @@ class Exp3MixtureAgent(mixture_agent.MixtureAgent):
     With K agents and gains G_k that estimate the sum of rewards that agent k would have had, agent k is chosen with
     probability p_k = (1 - gamma) softmax(gamma G / K)_k + gamma / K, and G_k grows by reward / p_k when k was chosen
     (Auer et al. 2002, "The Nonstochastic Multiarmed Bandit Problem", figure 1). TF-Agents' own EXP3 agent takes the
-    larger where its text promises the smaller of two temperatures, so that its weights move little.
-
-    Args:
-      agents: the agents to mix, with equal specs.
-      seeds: of the choices.
-      gamma: share of uniform exploration over agents, in (0, 1].
-      reward_range: (lowest, highest) reward, mapped to [0, 1]; rewards outside count as the nearest end.
+    larger where its text promises the smaller of two temperatures, so that its weights move little. The agents have
+    equal specs; `reward_range` (lowest, highest) is mapped to [0, 1], and rewards outside count as the nearest end.
     """
 
     def __init__(self, agents: Sequence, seeds: SeedStream, gamma: float, reward_range: tuple[float, float]):

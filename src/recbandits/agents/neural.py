@@ -12,57 +12,21 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
-from recbandits import exploration
-from recbandits.agents.agent import GLOBAL, PER_ARM, BanditAgent, ScoringPolicy, make_counter
-from recbandits.agents.linear import LinearModel, check_specs, make_scores, read_experience
-from recbandits.agents.parameters import Boltzmann, EpsilonGreedy, Network, NeuralLinUCB, SquareCB
+from recbandits.agents.agent import GLOBAL, PER_ARM, make_counter
+from recbandits.agents.linear import LinearModel, read_experience
+from recbandits.agents.parameters import NeuralLinUCB
 from recbandits.serving.scorer import Scorer, linear_head, make_scorer
-
-Specs = tuple[types.TimeStep, types.NestedTensorSpec]
-
-
-def make_network_agent(parameters: EpsilonGreedy | Boltzmann | SquareCB, specs: Specs, seed: int) -> BanditAgent:
-    """Make an agent that draws arms by an exploration around the predictions of a reward network.
-
-    The specs are (time_step_spec, action_spec) of the environment.
-    """
-    model = RewardNetwork(*check_specs(*specs), parameters, seed)
-    explore_policy = partial(ScoringPolicy, explore=parameters.exploration.probabilities)
-    return BanditAgent(*specs, seed, model.scores, model=model, make_collect_policy=explore_policy)
-
-
-def make_neural_linucb_agent(parameters: NeuralLinUCB, specs: Specs, seed: int) -> BanditAgent:
-    """Make an agent that is epsilon-greedy while its network learns an encoding, and LinUCB on it afterwards.
-
-    The specs are (time_step_spec, action_spec) of the environment.
-    """
-    model = EncodedLinearModel(*check_specs(*specs), parameters, seed)
-
-    def explore(scores, mask):
-        return exploration.epsilon_greedy(scores, mask, tf.where(model.pretraining, parameters.epsilon, 0.0))
-
-    explore_policy, scores = partial(ScoringPolicy, explore=explore), make_scores(model.estimate, parameters.alpha)
-    return BanditAgent(*specs, seed, *scores, model=model, make_collect_policy=explore_policy)
 
 
 class RewardNetwork(tf.Module):
     """A network that predicts the reward of every arm, trained by TF-Agents' `GreedyRewardPredictionAgent`.
 
-    Args:
-      features_spec: spec of the features, a tensor or a dict of `global` and `per_arm`.
-      num_arms: arms.
-      parameters: `Network`; with per-arm features its layers are those of each tower and of the common one.
-      seed: of the initial weights.
-      make_network: function of (features_spec, num_arms, parameters) giving another network.
-      make_trainer: function of (features_spec, num_arms, network, optimizer) giving another agent to train it.
-
-    Raises:
-      ValueError: a dot product of anything but a context and arms.
+    With per-arm features the layers in `parameters` are those of each tower and of the common one. `make_network` of
+    (features_spec, num_arms, parameters) gives another network, `make_trainer` of (features_spec, num_arms, network,
+    optimizer) another agent to train it. ValueError for a dot product of anything but a context and arms.
     """
 
-    def __init__(
-        self, features_spec, num_arms: int, parameters: Network, seed: int, make_network=None, make_trainer=None
-    ):
+    def __init__(self, features_spec, num_arms: int, parameters, seed: int, make_network=None, make_trainer=None):
         super().__init__(name="reward_network")
         self._join, self._depth = _find_join(features_spec, parameters), len(parameters.layers)
         self.network = (make_network or _make_reward_network)(features_spec, num_arms, parameters)
@@ -93,13 +57,10 @@ class RewardNetwork(tf.Module):
 class EncodedLinearModel(tf.Module):
     """A network learns an encoding in the first batches; from then on a `LinearModel` learns on it.
 
-    The idea is that of Zhou et al. 2020, "Neural Contextual Bandits with UCB-based Exploration"; an encoding that
-    does not change any more is TF-Agents' simplification. TF-Agents' own NeuralLinUCB counts its training steps in a
-    variable that all agents of a process share, and unrolls one solver per arm; hence this one.
-
-    Args:
-      features_spec: as in `RewardNetwork`, and likewise the others.
-      parameters: `NeuralLinUCB`; with "dot_product" the encoding is the product of the towers, element by element.
+    The idea is that of Zhou et al. 2020, "Neural Contextual Bandits with UCB-based Exploration"; an encoding that does
+    not change any more is TF-Agents' simplification. TF-Agents' own NeuralLinUCB counts its training steps in a
+    variable that all agents of a process share, and unrolls one solver per arm; hence this one. Arguments are those of
+    `RewardNetwork`; with "dot_product" the encoding is the product of the towers, element by element.
     """
 
     def __init__(self, features_spec: types.NestedTensorSpec, num_arms: int, parameters: NeuralLinUCB, seed: int):

@@ -25,9 +25,8 @@ class LinUCB:
     gamma: float = 1.0
 
     def __post_init__(self):
-        checks.check_fields(
-            self, alpha=checks.NON_NEGATIVE, tikhonov=checks.POSITIVE, gamma=checks.POSITIVE_PROBABILITY
-        )
+        rules = {"alpha": checks.NON_NEGATIVE, "tikhonov": checks.POSITIVE, "gamma": checks.POSITIVE_PROBABILITY}
+        checks.check_fields(self, **rules)
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,8 @@ class Network:
     def __post_init__(self):
         counts = isinstance(self.layers, tuple) and self.layers and all(map(checks.whole(1).accepts, self.layers))
         checks.require_field(self, "layers", counts, "a tuple of positive whole numbers")
-        checks.check_fields(
-            self, learning_rate=checks.POSITIVE, weight_decay=checks.NON_NEGATIVE, network=checks.one_of(NETWORKS)
-        )
+        checks.check_fields(self, learning_rate=checks.POSITIVE, weight_decay=checks.NON_NEGATIVE)
+        checks.check_fields(self, network=checks.one_of(NETWORKS))
 
 
 class _ExploringNetwork(Network):

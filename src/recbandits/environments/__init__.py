@@ -1,12 +1,12 @@
 """Simulated recommenders whose expected rewards are known, and the models behind them.
 
 - `StationaryLinearEnvironment`, `SyntheticRankingEnvironment`: synthetic users with a known formula of their rewards.
-- `MovieLensEnvironment`, `MovieLensRankingEnvironment`: MovieLens users; a factorisation predicts their ratings.
-- `RatedEnvironment`: MovieLens users and movies that they have rated.
-- `Environment`, `RankingEnvironment`: bases of those that ask for one action, and for a slate.
-- `Batch`, `RankingBatch`, `Response`: all that an environment knows of a batch, and the answer to actions.
-- `Cascade`, `DependentClick`, `PositionBased`, `Choice`: models of clicks on a slate, subclasses of `ClickModel`;
-  `CLICK_MODELS` has them by name. `attraction` maps ratings to click probabilities. Need no TensorFlow for arrays.
+- `MovieLensEnvironment`, `MovieLensRankingEnvironment`: MovieLens users; a factorisation predicts their ratings. Those
+  of `RatedEnvironment` have rated the movies.
+- `Environment`, `RankingEnvironment`: bases of those that ask for one action, and for a slate; `Batch` and
+  `RankingBatch` are all that they know of a batch, `Response` is the answer to actions.
+- `Cascade`, `DependentClick`, `PositionBased`, `Choice`: models of clicks on a slate, subclasses of `ClickModel`, by
+  name in `CLICK_MODELS`. `attraction` maps ratings to click probabilities. Need no TensorFlow for arrays.
 - `als`, `svd`: fit a `Factorization` of ratings. Need no TensorFlow.
 """
 

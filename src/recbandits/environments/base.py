@@ -23,14 +23,11 @@ _STREAMS = 4
 class Batch(NamedTuple):
     """All that an environment knows about one batch of interactions; the agent sees `observation` only.
 
-    Attributes:
-      observation: float [batch, features], or a dict with `global` [batch, features] and `per_arm` [batch, arms,
-        features]; in a pair with the mask int32 [batch, arms] when arms can be unavailable.
-      arms: int [batch, arms], the item of each action (row of a movie, index of an arm).
-      expected_reward: float [batch, arms].
-      unpersonalised: float [batch, arms], expected reward of each arm averaged over all users.
-      noise: float [batch], added to the reward of any action, so that policies are compared on common random numbers.
-      mask: bool [batch, arms], True where the arm is available; None when all always are.
+    It is float [batch, features], or a dict with `global` [batch, features] and `per_arm` [batch, arms, features]; in a
+    pair with the mask int32 [batch, arms] when arms can be unavailable. `arms` int [batch, arms] is the item of each
+    action (row of a movie, index of an arm); `expected_reward` and `unpersonalised`, its average over all users, are
+    float [batch, arms]. `noise` float [batch] is added to the reward of any action, so that policies are compared on
+    common random numbers. `mask` bool [batch, arms] is True where the arm is available; None when all always are.
     """
 
     observation: tf.Tensor | dict | tuple
@@ -51,13 +48,10 @@ class Batch(NamedTuple):
 
 
 class Response(NamedTuple):
-    """Answers of the users of a batch to the actions taken.
+    """Answers of the users of a batch to the actions taken: what the agent learns from, as in the reward spec.
 
-    Attributes:
-      feedback: what the agent learns from, a nest as in the reward spec of the environment.
-      reward: float [batch], the reward, or the number of clicks.
-      expected: float [batch], the expected reward of the action.
-      optimal: float [batch], the largest expected reward of any action.
+    `reward` float [batch] is the reward or the number of clicks, `expected` its expectation, and `optimal` the largest
+    expected reward of any action.
     """
 
     feedback: tf.Tensor | dict
@@ -67,15 +61,12 @@ class Response(NamedTuple):
 
 
 class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
-    """A TF-Agents bandit environment whose only state is a seed and a step number.
+    """A TF-Agents bandit environment whose only `state`, variables for checkpoints, is a seed and a step number.
 
     The batch of step t is a pure function of (seed, t). Hence any two policies run with one seed meet the same users,
-    candidates and uniform draws (common random numbers), and an interrupted simulation continues exactly.
-
-    Attributes:
-      state: the variables that a checkpoint needs, seed and step number.
-      user_ids: int array [users], of those who can be drawn; None where users have no ids.
-      movie_ids: int array [movies]; the arms or items of a batch are rows of it; None where they have no ids.
+    candidates and uniform draws (common random numbers), and an interrupted simulation continues exactly. `user_ids`
+    int [users] are those who can be drawn; the arms or items of a batch are rows of `movie_ids` int [movies]; both are
+    None where there are no ids.
     """
 
     user_ids: np.ndarray | None = None
@@ -147,20 +138,12 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
 
 
 class Environment(SeededEnvironment):
-    """A choice of one arm among several, for each user of a batch.
+    """A choice of one of `num_actions` arms, for each user of a batch; ValueError for an option outside its range.
 
-    Args:
-      observation_spec: spec of one observation, without batch dimension and mask.
-      num_actions: arms to choose from.
-      batch_size: users per step.
-      reward_noise: standard deviation of the Gaussian noise on the reward.
-      reward_offset: subtracted from every reward and expected reward; regret does not depend on it.
-      available: probability in (0, 1] that an arm is available; below 1 the observation becomes (features, mask) and
-        at least one arm stays available.
-      seed: of all random draws.
-
-    Raises:
-      ValueError: a size, noise or probability outside its range.
+    `observation_spec` is that of one observation, without batch dimension and mask. Gaussian noise on the reward has
+    the standard deviation `reward_noise`; `reward_offset` is subtracted from every reward and expected reward, and
+    regret does not depend on it. An arm is available with probability `available` in (0, 1]; below 1 the observation
+    becomes (features, mask) and at least one arm stays available.
     """
 
     def __init__(
@@ -191,14 +174,14 @@ class Environment(SeededEnvironment):
         """Return the current batch, with noise and mask, without changing the state."""
         batch, noise, mask = super().batch(), tf.zeros([self.batch_size]), None
         if self._reward_offset:
-            rewards = {
-                name: getattr(batch, name) - self._reward_offset for name in ("expected_reward", "unpersonalised")
-            }
-            batch = batch._replace(**rewards)
+            rewards = (part - self._reward_offset for part in (batch.expected_reward, batch.unpersonalised))
+            batch = Batch(batch.observation, batch.arms, *rewards)
         if self._reward_noise:
             noise = self._reward_noise * tf.random.stateless_normal([self.batch_size], self.stream(NOISE))
         if self.masked:
-            mask = self._draw_mask()
+            uniforms = tf.random.stateless_uniform([self.batch_size, self.num_actions], self.stream(MASK))
+            smallest = tf.one_hot(tf.argmin(uniforms, axis=1), self.num_actions, True, False, dtype=tf.bool)
+            mask = (uniforms < self._available) | smallest
             batch = batch._replace(observation=(batch.observation, tf.cast(mask, tf.int32)))
         return batch._replace(noise=noise, mask=mask)
 
@@ -207,11 +190,6 @@ class Environment(SeededEnvironment):
         expected = batch.expected(action)
         reward = expected + batch.noise
         return Response(reward, reward, expected, batch.optimal_reward())
-
-    def _draw_mask(self):
-        uniforms = tf.random.stateless_uniform([self.batch_size, self.num_actions], self.stream(MASK))
-        smallest = tf.one_hot(tf.argmin(uniforms, axis=1), self.num_actions, True, False, dtype=tf.bool)
-        return (uniforms < self._available) | smallest
 
 
 def observation_spec(shapes: Mapping[str, Sequence[int]]) -> dict[str, tensor_spec.TensorSpec]:

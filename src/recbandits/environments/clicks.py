@@ -5,15 +5,14 @@ TensorFlow. Inside a graph, where values are not known yet, they are not checked
 """
 
 import abc
-import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from recbandits.checks import NON_NEGATIVE, PROBABILITY, check_fields, require
+from recbandits.exploration.probabilities import Array, as_floats, indicator
 
-Array = Any  # NumPy array or tensor
 _ALMOST_ONE = 1.0 - 1e-6  # an attraction of 1 would have infinite weight
 
 
@@ -42,17 +41,13 @@ class ClickModel(abc.ABC):
         attraction = attraction if self._order_matters else xp.sort(attraction, axis=1)
         return xp.sum(self._probabilities(xp, attraction), axis=1)
 
-    def compute_clicks(self, attraction: Array, uniforms: Array) -> Array:
-        """Return the clicks float [batch, slots], 1 or 0, of uniform draws [2, batch, slots]."""
-        return self._compute_clicks(*_check(attraction), uniforms)
-
     def draw(self, attraction: Array, seed: Array) -> Array:
         """Draw clicks float32 [batch, slots], 1 or 0, with the seed int64 [2] of a stateless generator."""
         from recbandits.tf import tf
 
         attraction = tf.cast(attraction, tf.float32)
         uniforms = tf.random.stateless_uniform(tf.concat([[2], tf.shape(attraction)], axis=0), seed)
-        return self.compute_clicks(attraction, uniforms)
+        return self._compute_clicks(*_check(attraction), uniforms)
 
     @abc.abstractmethod
     def _examination(self, xp, attraction):
@@ -60,7 +55,7 @@ class ClickModel(abc.ABC):
 
     @abc.abstractmethod
     def _compute_clicks(self, xp, attraction, uniforms):
-        """Return the clicks."""
+        """Return the clicks float [batch, slots], 1 or 0, of uniform draws [2, batch, slots]."""
 
     def _probabilities(self, xp, attraction):
         return self._examination(xp, attraction) * attraction
@@ -75,7 +70,7 @@ class _Sequential(ClickModel):
     def _compute_clicks(self, xp, attraction, uniforms):
         interest = uniforms[0] < attraction
         continuation = ~interest | (uniforms[1] < self.continuation)
-        return _indicator(xp, interest, attraction) * _product_above(xp, _indicator(xp, continuation, attraction))
+        return indicator(xp, interest, attraction) * _product_above(xp, indicator(xp, continuation, attraction))
 
 
 @dataclass(frozen=True)
@@ -91,14 +86,11 @@ class Cascade(_Sequential):
 
 @dataclass(frozen=True)
 class DependentClick(_Sequential):
-    """As a cascade, but after a click users continue with some probability; without a click they always do.
+    """As a cascade, but after a click users continue with probability `continuation`; without a click they always do.
 
     Slot k is examined with probability prod_{j<k} (1 - (1 - c) a_j) for the continuation c (Guo et al. 2009, "Efficient
-    Multiple-click Models in Web Search", there with one c for each slot). Hence the value of a slate is
-    (1 - prod_j (1 - (1 - c) a_j)) / (1 - c).
-
-    Attributes:
-      continuation: probability in [0, 1] of continuing after a click; with 0 it is the cascade.
+    Multiple-click Models in Web Search", there with one c for each slot); with 0 it is the cascade. Hence the value of
+    a slate is (1 - prod_j (1 - (1 - c) a_j)) / (1 - c).
     """
 
     continuation: float = 0.7
@@ -112,10 +104,7 @@ class PositionBased(ClickModel):
     """Users examine slot k with probability 1 / k**eta, and click examined items by their attraction.
 
     Several clicks are possible, independent of each other (Joachims et al. 2017, "Unbiased Learning-to-Rank with Biased
-    Feedback").
-
-    Attributes:
-      eta: severity of the position bias, 0 or more; 0 is none, 1.3 that of TF-Agents' ranking example.
+    Feedback"). The severity `eta` of the position bias is 0 or more; 0 is none, 1.3 that of TF-Agents' ranking example.
     """
 
     eta: float = 1.3
@@ -129,7 +118,7 @@ class PositionBased(ClickModel):
         return xp.ones_like(attraction) * slots**-self.eta
 
     def _compute_clicks(self, xp, attraction, uniforms):
-        return _indicator(xp, uniforms[0] < self._probabilities(xp, attraction), attraction)
+        return indicator(xp, uniforms[0] < self._probabilities(xp, attraction), attraction)
 
 
 @dataclass(frozen=True)
@@ -153,7 +142,7 @@ class Choice(ClickModel):
         ends = xp.cumsum(self._probabilities(xp, attraction), axis=1)
         starts = xp.concatenate([xp.zeros_like(ends[:, :1]), ends[:, :-1]], axis=1)
         point = uniforms[0][:, :1]
-        return _indicator(xp, (starts <= point) & (point < ends), attraction)
+        return indicator(xp, (starts <= point) & (point < ends), attraction)
 
 
 CLICK_MODELS = {
@@ -164,36 +153,20 @@ CLICK_MODELS = {
 }
 
 
-def attraction(rating: Array, top: float = 0.5) -> Array:
+def attraction(rating: Array) -> Array:
     """Return the probability that a user who examines a movie clicks it, from the rating that the user would give.
 
-    top * (2**(rating - 1) - 1) / 15, with the grades 0 to 4 for 1 to 5 stars: the mapping of expected reciprocal rank
-    (Chapelle et al. 2009, "Expected Reciprocal Rank for Graded Relevance"), scaled so that 5 stars give `top`.
-
-    Args:
-      rating: float array or tensor of any shape, stars; what is outside [1, 5] is clipped.
-      top: attraction of 5 stars, in (0, 1].
-
-    Raises:
-      ValueError: a `top` outside (0, 1].
+    0.5 * (2**(rating - 1) - 1) / 15, with the grades 0 to 4 for 1 to 5 stars: the mapping of expected reciprocal rank
+    (Chapelle et al. 2009, "Expected Reciprocal Rank for Graded Relevance"), scaled so that 5 stars give 0.5. Ratings,
+    an array or a tensor of any shape, are clipped to [1, 5].
     """
-    require(0.0 < top <= 1.0, "top", "in (0, 1]", top)
-    xp, rating = _namespace(rating)
-    return (2.0 ** (xp.clip(rating, 1.0, 5.0) - 1.0) - 1.0) * (top / 15.0)
-
-
-def _namespace(values: Any):
-    """Return (NumPy or TensorFlow's module of the same functions, values as floating-point numbers)."""
-    tf = sys.modules.get("tensorflow")
-    if tf is not None and tf.is_tensor(values):
-        return tf.experimental.numpy, values
-    values = np.asarray(values)
-    return np, values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
+    xp, rating = as_floats(rating)
+    return (2.0 ** (xp.clip(rating, 1.0, 5.0) - 1.0) - 1.0) * (0.5 / 15.0)
 
 
 def _check(attraction: Array) -> tuple[Any, Array]:
-    """Check the shape of attractions, and the values where they are known; return what `_namespace` does."""
-    xp, attraction = _namespace(attraction)
+    """Check the shape of attractions, and the values where they are known; return what `as_floats` does."""
+    xp, attraction = as_floats(attraction)
     shape = list(attraction.shape)
     require(len(shape) == 2, "the shape of attraction", "[batch, slots]", shape)
     if xp is np or hasattr(attraction, "numpy"):
@@ -206,8 +179,3 @@ def _check(attraction: Array) -> tuple[Any, Array]:
 def _product_above(xp, factors):
     """Return the product float [batch, slots] of the factors above each slot: 1 for the first."""
     return xp.cumprod(xp.concatenate([xp.ones_like(factors[:, :1]), factors[:, :-1]], axis=1), axis=1)
-
-
-def _indicator(xp, condition, like):
-    """Return 1 where a condition holds and 0 elsewhere, in the type of `like`."""
-    return xp.where(condition, xp.ones_like(like), xp.zeros_like(like))

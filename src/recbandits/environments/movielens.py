@@ -18,29 +18,17 @@ from recbandits.environments.ranking import RankingBatch, RankingEnvironment
 
 
 class MovieLensEnvironment(Environment):
-    """Users drawn with replacement, each with candidate movies; the reward is the predicted rating.
+    """Users drawn with replacement, each with candidate movies; the reward is the rating that a factorization predicts.
 
     With `per_arm=False` the candidates are always the same movies and the agent sees the user's features alone: one
     linear model per arm can represent every reward. With `per_arm=True` each user gets `num_actions` distinct movies
     drawn at random. Each has its own features and the interaction (user factors times movie factors, element by
     element), without which a linear model shared by all arms cannot represent differences between users.
 
-    Args:
-      factorization: a `Factorization`; its matrix is the expected reward, its `features` the features.
-      num_actions: candidate movies per user.
-      batch_size: users per step.
-      per_arm: True for candidates that are drawn and have features.
-      movie_ids: the movies to draw from, or, with `per_arm=False`, the arms in order; default: all, or the first
-        `num_actions`.
-      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation.
-      **options: `reward_noise`, `reward_offset`, `available`, `seed` of `Environment`.
-
-    Attributes:
-      user_ids, movie_ids: int arrays, of the users and of the movies that are drawn from.
-      features: `RatingFeatures` of all users and of these movies, from which the observations are made.
-
-    Raises:
-      ValueError: unknown, repeated or too few users or movies.
+    Movies are drawn from `movie_ids`, or, with `per_arm=False`, these are the arms in order; default: all, or the first
+    `num_actions`. Users, such as held-out ones, are drawn from `user_ids`, by default from all of the factorization.
+    Observations are made of `features`, the `RatingFeatures` of all users and of these movies. Options are those of
+    `Environment`. ValueError for unknown, repeated or too few users or movies.
     """
 
     def __init__(
@@ -54,7 +42,6 @@ class MovieLensEnvironment(Environment):
         **options,
     ):
         users = _known_rows("user_ids", factorization.user_ids, user_ids)
-        require(len(users) >= 1, "the number of user_ids", "at least 1", len(users))
         movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
         if movie_ids is None and not per_arm:
             movies = movies[:num_actions]
@@ -85,17 +72,9 @@ class RatedEnvironment(Environment):
     """Users drawn with replacement, each with movies that this user has rated; the reward is the rating.
 
     All users are equally likely, and so are all sets of `num_actions` of the movies that a user has rated, in random
-    order.
-
-    Args:
-      ratings: DataFrame with columns user_id, movie_id and rating.
-      features: `RatingFeatures` that know these users and movies; fit them on other ratings than these.
-      num_actions: candidate movies per user; users with fewer ratings are left out.
-      batch_size: users per step.
-      **options: `reward_noise`, `reward_offset`, `available`, `seed` of `Environment`.
-
-    Raises:
-      ValueError: ratings that `check_ratings` refuses, or no user with enough of them.
+    order. Users with fewer ratings are left out; ValueError where none has enough, or for ratings that `check_ratings`
+    refuses. Fit the features, which must know these users and movies, on other ratings. Options are those of
+    `Environment`.
     """
 
     def __init__(
@@ -131,22 +110,10 @@ class MovieLensRankingEnvironment(RankingEnvironment):
     """Users drawn with replacement, each with candidates drawn without; clicks follow from the predicted ratings.
 
     The baseline "als" ranks by the predicted ratings and hence perfectly. The baseline "popularity" ranks by the
-    feature of that name, the number of ratings, as production systems do; without that feature by mean attraction.
-
-    Args:
-      factorization: a `Factorization`.
-      features: `RatingFeatures` that know the users and movies; the agent sees their `observation`.
-      num_items: candidates per user.
-      num_slots: slots of a slate.
-      batch_size: users per step.
-      user_ids: the users to draw from, for instance held-out ones; None for all of the factorisation.
-      movie_ids: the movies to draw from; None for all of the factorisation.
-      top: attraction of 5 stars.
-      **options: `clicks`, `feedback`, `seed` of `RankingEnvironment`.
-
-    Raises:
-      ValueError: unknown, repeated or too few users or movies.
-      KeyError: users or movies that the features do not know.
+    feature of that name, the number of ratings, as production systems do; without that feature by mean attraction. The
+    agent sees the features' `observation`. Users, such as held-out ones, and movies are drawn from the given ids; None
+    for all of the factorization. Options are those of `RankingEnvironment`. ValueError for unknown, repeated or too few
+    users or movies, KeyError for those that the features do not know.
     """
 
     def __init__(
@@ -158,16 +125,14 @@ class MovieLensRankingEnvironment(RankingEnvironment):
         batch_size: int = 8,
         user_ids: Sequence[int] | np.ndarray | None = None,
         movie_ids: Sequence[int] | np.ndarray | None = None,
-        top: float = 0.5,
         **options,
     ):
         users = _known_rows("user_ids", factorization.user_ids, user_ids)
         movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
-        require(len(users) >= 1, "the number of user_ids", "at least 1", len(users))
         require(num_items <= len(movies), "num_items", f"at most the number of movies, {len(movies)}", num_items)
         self.user_ids, self.movie_ids = factorization.user_ids[users], factorization.movie_ids[movies]
         ratings = factorization.matrix()[np.ix_(users, movies)]
-        attractions = attraction(ratings, top)
+        attractions = attraction(ratings)
         self._ratings, self._attraction = tf.constant(ratings, tf.float32), tf.constant(attractions, tf.float32)
         popularity = attractions.mean(axis=0)
         if (block := features.features.item_encoder.blocks.get("popularity")) is not None:
@@ -221,4 +186,5 @@ def _known_rows(name, known_ids, ids):
     rows = find_rows(known_ids, ids)
     require((rows >= 0).all(), name, "known to the factorisation", ids[rows < 0].tolist())
     require(distinct(rows[None])[0], name, "different from each other", ids.tolist())
+    require(len(rows) >= 1, f"the number of {name}", "at least 1", 0)
     return rows

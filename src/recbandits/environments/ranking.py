@@ -20,13 +20,11 @@ _CLICKS = 2  # stream of random numbers, after those of users and items
 class RankingBatch(NamedTuple):
     """All that an environment knows about one batch of users and candidates; the agent sees `observation` only.
 
-    Attributes:
-      observation: dict of `global` float [batch, features] and `per_arm` float [batch, items, features].
-      users: int [batch], rows of the environment's `user_ids`; 0 where there are none.
-      items: int [batch, items], rows of its `movie_ids`, or 0, 1, ... where there are none.
-      attraction: float [batch, items] in [0, 1], probability of a click on an examined item.
-      relevance: float [batch, items], for ranking metrics: stars, or the attraction where there are none.
-      baselines: dict from a name to the scores float [batch, items] by which that baseline ranks: "popularity" always.
+    It is a dict of `global` float [batch, features] and `per_arm` float [batch, items, features]. `users` int [batch]
+    and `items` int [batch, items] are rows of the environment's `user_ids` and `movie_ids`; 0 and 0, 1, ... where there
+    are none. Of items, float [batch, items], `attraction` in [0, 1] is the probability of a click when examined,
+    `relevance` is for ranking metrics: stars, or the attraction where there are none. `baselines` map names to the
+    scores by which they rank: "popularity" always.
     """
 
     observation: dict
@@ -49,24 +47,13 @@ def feedback_spec(feedback: str, num_slots: int) -> tensor_spec.TensorSpec | dic
 
 
 class RankingEnvironment(SeededEnvironment):
-    """A choice of `num_slots` among `num_items` items and their order, for each user of a batch.
+    """A choice of `num_slots` items among `num_items`, which are more, and of their order, for each user.
 
     Candidates are in random order. The uniform draws behind the clicks at step t are a function of (seed, t), as the
-    batch is: policies that show the same slate get the same clicks.
-
-    Args:
-      observation_spec: dict of the specs of `global` [features] and `per_arm` [items, features].
-      num_items: candidates per user, more than there are slots.
-      num_slots: slots of a slate.
-      batch_size: users per step.
-      clicks: the click model, one of `environments.clicks`.
-      feedback: what the agent learns from, in TF-Agents' terms: "score_vector" is float [slots], 1 where there was a
-        click; "cascading" is the first slot with a click (`num_slots` without one) as `chosen_index`, and 1 or 0 as
-        `chosen_value`.
-      seed: of all random draws.
-
-    Raises:
-      ValueError: a size, click model or feedback that is not allowed.
+    batch is: policies that show the same slate get the same clicks. The agent learns from feedback in TF-Agents' terms:
+    "score_vector" is float [slots], 1 where there was a click; "cascading" is the first slot with a click (`num_slots`
+    without one) as `chosen_index`, and 1 or 0 as `chosen_value`. ValueError for a size, click model or feedback that is
+    not allowed.
     """
 
     def __init__(
@@ -88,25 +75,12 @@ class RankingEnvironment(SeededEnvironment):
         super().__init__(time_step_spec, action_spec, batch_size, seed)
 
     def slate_attraction(self, batch: RankingBatch, slate: tf.Tensor) -> tf.Tensor:
-        """Return the attraction float [batch, slots] of the items of slates.
+        """Return the attraction float [batch, slots] of the items of slates int32 [batch, slots], columns of a batch.
 
-        Args:
-          batch: the current one.
-          slate: int32 [batch, slots], columns of the batch's items, from the first slot down.
-
-        Raises:
-          ValueError: outside a graph: another shape, an index out of range, or one that occurs twice in a slate.
+        Outside a graph, ValueError for another shape, an index out of range, or one that occurs twice in a slate.
         """
         self._check(slate)
         return tf.gather(batch.attraction, slate, batch_dims=1)
-
-    def value(self, batch: RankingBatch, slate: tf.Tensor) -> tf.Tensor:
-        """Return the expected number of clicks [batch]; arguments and errors as `slate_attraction`."""
-        return self.clicks.value(self.slate_attraction(batch, slate))
-
-    def optimal_value(self, batch: RankingBatch) -> tf.Tensor:
-        """Return the largest value [batch], that of the most attractive items in descending order."""
-        return self.clicks.value(tf.math.top_k(batch.attraction, self.num_slots).values)
 
     def respond(self, batch: RankingBatch, action: tf.Tensor) -> Response:
         """Draw the clicks on slates int32 [batch, slots]; arguments and errors as `slate_attraction`."""
@@ -117,8 +91,9 @@ class RankingEnvironment(SeededEnvironment):
             # A click appended below the last slot is the first one where there is no other.
             first = tf.argmax(tf.pad(clicks, [[0, 0], [0, 1]], constant_values=1.0), axis=1, output_type=tf.int32)
             feedback = {CHOSEN_INDEX: first, CHOSEN_VALUE: tf.reduce_max(clicks, axis=1)}
-        value = self.clicks.value(attraction)
-        return Response(feedback, tf.reduce_sum(clicks, axis=1), value, self.optimal_value(batch))
+        # the best slate has the most attractive items in descending order
+        best = tf.math.top_k(batch.attraction, self.num_slots).values
+        return Response(feedback, tf.reduce_sum(clicks, axis=1), *map(self.clicks.value, (attraction, best)))
 
     def _step(self, action):
         self._check(action)  # the step of TF-Agents runs in a graph

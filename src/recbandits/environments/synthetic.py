@@ -13,20 +13,13 @@ OFFSET, SCALE = -1.5, 1.5  # of the logit: attraction is 0.24 on average, 0.67 f
 
 
 class StationaryLinearEnvironment(Environment):
-    """Standard normal users u, and rewards that are linear in the observation, stationary or drifting.
+    """Standard normal users u of `context_size` features, and rewards that are linear in the observation.
 
     With `per_arm=False` the reward of arm a is theta_a . [1, u] and the agent sees [1, u]. With `per_arm=True` every
-    user has new standard normal arms v; the agent sees u, v and the interaction u * v, and all arms share one theta on
-    their concatenation.
-
-    Args:
-      num_actions: arms.
-      context_size: length of u (and of v), at least 1.
-      batch_size: users per step.
-      per_arm: True for arms with features.
-      drift: finite angle in radians per step by which theta turns towards a second, independent theta; 0 is stationary.
-      problem_seed: of theta; `seed` draws the users and arms, so that seeds are replications of one problem.
-      **options: `reward_noise`, `reward_offset`, `available`, `seed` of `Environment`.
+    user has new standard normal arms v of that size; the agent sees u, v and the interaction u * v, and all arms share
+    one theta on their concatenation. Theta is always the same: seeds are replications of one problem. By `drift`, a
+    finite angle in radians per step, it turns towards a second, independent theta; 0 is stationary. Options are those
+    of `Environment`.
     """
 
     def __init__(
@@ -36,18 +29,16 @@ class StationaryLinearEnvironment(Environment):
         batch_size: int = 8,
         per_arm: bool = False,
         drift: float = 0.0,
-        problem_seed: int = 0,
         **options,
     ):
         require(context_size >= 1, "context_size", "at least 1", context_size)
         require(np.isfinite(drift), "drift", "finite", drift)
         self._size, self._drift = context_size, drift
         shape = [3 * context_size] if per_arm else [num_actions, 1 + context_size]
-        theta = np.random.default_rng(problem_seed).normal(size=[2, *shape])
+        theta = np.random.default_rng(0).normal(size=[2, *shape])
         self._start, self._target = tf.constant(theta, tf.float32)
-        spec = observation_spec(
-            {GLOBAL: [context_size if per_arm else 1 + context_size], PER_ARM: [num_actions, 2 * context_size]}
-        )
+        size = context_size if per_arm else 1 + context_size
+        spec = observation_spec({GLOBAL: [size], PER_ARM: [num_actions, 2 * context_size]})
         super().__init__(spec if per_arm else spec[GLOBAL], num_actions, batch_size, **options)
 
     def theta(self, step: int | tf.Tensor) -> tf.Tensor:
@@ -74,32 +65,17 @@ class StationaryLinearEnvironment(Environment):
 
 
 class SyntheticRankingEnvironment(RankingEnvironment):
-    """Standard normal users u, and standard normal items v that are new for every user.
+    """Standard normal users u, and standard normal items v that are new for every user, of `context_size` features.
 
     The logit of an item's attraction is OFFSET + SCALE (a . v + u^T M v) / n with a random a, a random diagonal M and n
-    such that the bracket has variance 1. The agent sees [1, u], and for each item v and the interaction u * v: a model
-    that is linear in them can rank items perfectly. Relevance is the attraction, and no item is popular.
-
-    Args:
-      num_items: candidates per user.
-      num_slots: slots of a slate.
-      context_size: length of u and of v, at least 1.
-      batch_size: users per step.
-      problem_seed: of a and M; `seed` draws the users and items, so that seeds are replications of one problem.
-      **options: `clicks`, `feedback`, `seed` of `RankingEnvironment`.
+    such that the bracket has variance 1. Both are always the same: seeds are replications of one problem. The agent
+    sees [1, u], and for each item v and the interaction u * v: a model that is linear in them can rank items perfectly.
+    Relevance is the attraction, and no item is popular. Options are those of `RankingEnvironment`.
     """
 
-    def __init__(
-        self,
-        num_items: int = 20,
-        num_slots: int = 5,
-        context_size: int = 4,
-        batch_size: int = 8,
-        problem_seed: int = 0,
-        **options,
-    ):
+    def __init__(self, num_items: int = 20, num_slots: int = 5, context_size: int = 4, batch_size: int = 8, **options):
         require(context_size >= 1, "context_size", "at least 1", context_size)
-        theta = np.random.default_rng(problem_seed).normal(size=2 * context_size)
+        theta = np.random.default_rng(0).normal(size=2 * context_size)
         self._theta = tf.constant(SCALE * theta / np.linalg.norm(theta), tf.float32)
         self._size = context_size
         spec = observation_spec({GLOBAL: [1 + context_size], PER_ARM: [num_items, 2 * context_size]})

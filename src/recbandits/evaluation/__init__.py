@@ -10,30 +10,19 @@
 - `regret`: totals, summaries, differences and curves of simulated runs.
 """
 
-from recbandits.evaluation import estimators, off_policy, ranking_metrics, regret, sequential, slates
-from recbandits.evaluation.estimate import Estimate, difference
-from recbandits.evaluation.intervals import Interval, mean_interval, tabulate_differences, tabulate_means
-from recbandits.evaluation.off_policy import estimates, evaluate, tabulate
-from recbandits.evaluation.reward_model import cross_fit, cross_fit_slates
-from recbandits.evaluation.slates import slate_estimates
+from recbandits import lazy_exports
 
-__all__ = [
-    "Estimate",
-    "Interval",
-    "cross_fit",
-    "cross_fit_slates",
-    "difference",
-    "estimates",
-    "estimators",
-    "evaluate",
-    "mean_interval",
-    "off_policy",
-    "ranking_metrics",
-    "regret",
-    "sequential",
-    "slate_estimates",
-    "slates",
-    "tabulate",
-    "tabulate_differences",
-    "tabulate_means",
-]
+__getattr__, __all__ = lazy_exports(
+    __name__,
+    {
+        "estimate": "Estimate difference",
+        "estimators": "estimators",
+        "intervals": "Interval mean_interval tabulate_differences tabulate_means",
+        "off_policy": "off_policy estimates evaluate tabulate",
+        "ranking_metrics": "ranking_metrics",
+        "regret": "regret",
+        "reward_model": "cross_fit cross_fit_slates",
+        "sequential": "sequential",
+        "slates": "slates slate_estimates",
+    },
+)

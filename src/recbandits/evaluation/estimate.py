@@ -20,8 +20,8 @@ class Estimate:
     estimates follow from the terms. An empty log gives NaN for value and bounds, and every comparison is false.
 
     Attributes:
-      parts: tuple of (numerator float [n], denominator float [n]); the value is the sum over parts of
-        sum(numerator) / sum(denominator).
+      parts: tuple of (numerator float [n], denominator float [n]); the value is the sum over parts of sum(numerator) /
+        sum(denominator).
       weights: tuple of float [n], weights of the records; a difference of estimates has those of both.
       mean_weight: mean of target / propensity. It is 1, but for sampling noise, if the propensities are right and every
         action of the target policy could be logged; else it is smaller by the probability of the actions that could
@@ -79,22 +79,14 @@ class Estimate:
     def interval(
         self, method: str = "normal", level: float = 0.95, groups: Any = None, **options: Any
     ) -> tuple[float, float]:
-        """Compute a two-sided confidence interval of the value.
+        """Compute a two-sided confidence interval (low, high) of the value at a level in (0, 1), in reward units.
 
-        Args:
-          method: "normal", "bootstrap" or "bernstein": see the functions `normal_interval` and so on.
-          level: coverage in (0, 1).
-          groups: labels [n] of records that are not independent, such as their users; None where all are. The interval
-            is that of the sums of groups (cluster-robust: Liang and Zeger 1986).
-          **options: of the method: resamples and seed, or span.
-
-        Returns:
-          (low, high), in units of the reward. NaN where nothing varies, or all rests on a single record or group; and
-          where a reward has the majority, as 0 among clicks, below 20 `rewarded_decisions` or rewarded groups: a log
-          that lacks the rare rewards has a small spread too. "bernstein" with a declared `span` has bounds even then.
-
-        Raises:
-          ValueError: an unknown method, a level outside (0, 1), or labels of another number than n.
+        The method is "normal", "bootstrap" or "bernstein": see `normal_interval` and so on, also for its options.
+        Labels `groups` [n] are of records that are not independent, such as their users: the interval is that of the
+        sums of groups (cluster-robust: Liang and Zeger 1986). NaN where nothing varies, or all rests on a single record
+        or group; and where a reward has the majority, as 0 among clicks, below 20 `rewarded_decisions` or rewarded
+        groups: a log that lacks the rare rewards has a small spread too. "bernstein" with a declared `span` has bounds
+        even then. ValueError for another method, a level outside (0, 1), or another number of labels.
         """
         methods = {"normal": normal_interval, "bootstrap": bootstrap_interval, "bernstein": bernstein_interval}
         require(method in methods, "method", f"one of {', '.join(methods)}", method)
@@ -144,17 +136,12 @@ class Estimate:
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """Estimate the difference in value of two target policies, from the same records in the same order.
+    """Estimate the value of the first minus that of the second target policy, from the same records in the same order.
 
     Sampling noise of the records largely cancels. The interval of this paired difference decides which policy is
-    better; overlapping intervals of the two values do not.
-
-    Returns:
-      Estimate of first minus second. Its diagnostics are the worse of the two: the smaller effective sample size, the
-      larger largest weight, the mean weight further from 1.
-
-    Raises:
-      ValueError: the numbers of records differ.
+    better; overlapping intervals of the two values do not. Its diagnostics are the worse of the two: the smaller
+    effective sample size, the larger largest weight, the mean weight further from 1. ValueError if the numbers of
+    records differ.
     """
     if first.n != second.n:
         raise ValueError(f"a difference needs the same log twice, got logs of {first.n} and {second.n} records")

@@ -183,7 +183,7 @@ def _corrected(reward, propensity, target, q_action, q_target, pass_prob, change
     return _mean(count, q_target + weight * (reward - q_action), weight, mean_weight, reward)
 
 
-def _mean(count: np.ndarray, terms: Any, weight: Any, mean_weight: float, reward: Any) -> Estimate:
+def _mean(count: np.ndarray, terms, weight, mean_weight: float, reward) -> Estimate:
     return _estimate(((count * terms, count),), count * weight, mean_weight, reward)
 
 

@@ -48,15 +48,10 @@ def group_intervals(groups: Any, level: float = 0.95) -> pd.DataFrame:
 
 
 def tabulate_means(tables: Mapping[str, pd.DataFrame], level: float = 0.95) -> pd.DataFrame:
-    """Tabulate the mean of each column with its interval, one row per policy.
+    """Tabulate the mean of each column with its interval: DataFrame indexed by policy with columns x, x_low and x_high.
 
-    Args:
-      tables: mapping from policy to a DataFrame whose rows are independent observations, such as users. A metric that
-        is NaN for a row in all tables is undefined there, and the row does not count; else NaN makes the mean NaN.
-      level: coverage in (0, 1).
-
-    Returns:
-      DataFrame indexed by policy with columns x, x_low and x_high for each column x of the tables.
+    `tables` map a policy to a DataFrame whose rows are independent observations, such as users. A metric that is NaN
+    for a row in all tables is undefined there, and the row does not count; else NaN makes the mean NaN.
     """
     return _tabulate(tables, tables, level)
 
@@ -65,20 +60,16 @@ def tabulate_differences(tables: Mapping[str, pd.DataFrame], baseline: str, leve
     """Tabulate the mean of each column minus that of a baseline, with the interval of the paired differences.
 
     Paired differences vary less than the values, where the tables have the same users or seeds. Their interval decides
-    which policy is better; overlapping intervals of the two values do not.
-
-    The table is as of `tabulate_means`, without the row of the baseline.
-
-    Raises:
-      ValueError: the baseline is missing, or the index of a table differs from that of the baseline.
+    which policy is better; overlapping intervals of the two values do not. The table is as of `tabulate_means`, without
+    the row of the baseline. ValueError if the baseline is missing, or the index of a table differs from that of the
+    baseline.
     """
     require(baseline in tables, "baseline", f"one of {', '.join(tables)}", baseline)
     for name, table in tables.items():
         if not table.index.equals(tables[baseline].index):
             raise ValueError(f"{name!r} and {baseline!r} must be measured on the same lists to be compared")
-    return _tabulate(
-        {name: table - tables[baseline] for name, table in tables.items() if name != baseline}, tables, level
-    )
+    gaps = {name: table - tables[baseline] for name, table in tables.items() if name != baseline}
+    return _tabulate(gaps, tables, level)
 
 
 def _tabulate(tables: Mapping[str, pd.DataFrame], measured: Mapping[str, pd.DataFrame], level: float) -> pd.DataFrame:

@@ -5,6 +5,7 @@ In all functions, `log` has n decisions with up to k candidates, and `probabilit
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,29 +28,14 @@ def evaluate(
     probabilities: np.ndarray,
     q: np.ndarray | None = None,
     logging_probabilities: np.ndarray | None = None,
-    *,
-    method: str = "normal",
-    level: float = 0.95,
-    groups: Any = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Tabulate the estimates of a target policy's value.
+    """Tabulate the estimates of a target policy's value, as `tabulate` does; all NaN for an empty log.
 
-    Args:
-      log: of decisions.
-      probabilities: of the target policy.
-      q: as for `estimates`.
-      logging_probabilities: those of the logging policy, where they are known for all candidates; they add the column
-        `unsupported_mass`.
-      method: of the intervals: "normal", "bootstrap" or "bernstein".
-      level: coverage of the intervals in (0, 1).
-      groups: labels [n] of decisions that are not independent, such as `log.user_id`; None where all are.
-      **options: of `estimates`.
-
-    Returns:
-      DataFrame as of `tabulate`; all NaN for an empty log. ValueErrors are those of `estimates` and `unsupported_mass`.
+    `q` and options are those of `estimates`. Probabilities of the logging policy, where they are known for all
+    candidates, add the column `unsupported_mass`. ValueErrors are those of these functions.
     """
-    table = tabulate(estimates(log, probabilities, q, **options), method, level, groups)
+    table = tabulate(estimates(log, probabilities, q, **options))
     if logging_probabilities is not None:
         table["unsupported_mass"] = unsupported_mass(log, probabilities, logging_probabilities)
     return table
@@ -68,20 +54,10 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Estimate the value of a target policy by several estimators; `difference` compares two policies by one of them.
 
-    Args:
-      log: of decisions.
-      probabilities: of the target policy.
-      q: float [n, k] predicted rewards (see `reward_model.cross_fit`), ignored in padding; None for only the estimators
-        that need none.
-      names: some of `ESTIMATORS`; by default all that can be computed.
-      clip: of clipped IPS.
-      threshold: of Switch-DR.
-      shrinkage: of DRos; None fits it to the weights.
-      seed: of replay.
-
-    Raises:
-      ValueError: an estimator is unknown or needs q, probabilities are not distributions over the candidates, q is not
-        finite, or an estimator refuses a column.
+    `names` are some of `ESTIMATORS`, by default all that can be computed. Some need `q`, predicted rewards float [n, k]
+    (see `reward_model.cross_fit`) that are ignored in padding. `clip` is of clipped IPS, `threshold` of Switch-DR,
+    `shrinkage` of DRos (None fits it to the weights), and `seed` of replay. ValueError if an estimator is unknown or
+    needs q, probabilities are not distributions over the candidates, q is not finite, or an estimator refuses a column.
     """
     possible = ESTIMATORS if q is not None else WITHOUT_MODEL
     expected = f"among {', '.join(possible)}{'' if q is not None else ' (without q)'}"
@@ -89,24 +65,22 @@ def estimates(
     for name in names:
         require(name in possible, "names", expected, name)
     probabilities = _check_distributions("probabilities", probabilities, log)
-    logged = (log.reward, log.propensity, probabilities[np.arange(len(log)), log.action])
-    modelled = logged if q is None else (*logged, *_predict(log, probabilities, q))
-    calls: dict[str, tuple[Callable[..., Estimate], tuple, dict]] = {
-        "replay": (estimators.replay, logged, {"generator": np.random.default_rng(seed)}),
-        "IPS": (estimators.ips, logged, {}),
-        "clipped IPS": (estimators.clipped_ips, logged, {"clip": clip}),
-        "SNIPS": (estimators.snips, logged, {}),
-        "DM": (estimators.direct_method, modelled[-1:], {}),
-        "DR": (estimators.dr, modelled, {}),
-        "SNDR": (estimators.sndr, modelled, {}),
-        "Switch-DR": (estimators.switch_dr, modelled, {"threshold": threshold}),
-        "DRos": (estimators.dr_os, modelled, {"shrinkage": shrinkage}),
+    chosen = probabilities[np.arange(len(log)), log.action]
+    logged: dict[str, Any] = {"reward": log.reward, "propensity": log.propensity, "target": chosen}
+    q_action, q_target = (None, None) if q is None else _predict(log, probabilities, q)
+    modelled = logged | {"q_action": q_action, "q_target": q_target}
+    calls: dict[str, Callable[..., Estimate]] = {
+        "replay": partial(estimators.replay, **logged, generator=np.random.default_rng(seed)),
+        "IPS": partial(estimators.ips, **logged),
+        "clipped IPS": partial(estimators.clipped_ips, **logged, clip=clip),
+        "SNIPS": partial(estimators.snips, **logged),
+        "DM": partial(estimators.direct_method, q_target),
+        "DR": partial(estimators.dr, **modelled),
+        "SNDR": partial(estimators.sndr, **modelled),
+        "Switch-DR": partial(estimators.switch_dr, **modelled, threshold=threshold),
+        "DRos": partial(estimators.dr_os, **modelled, shrinkage=shrinkage),
     }
-    results = {}
-    for name in names:
-        estimator, columns, parameters = calls[name]
-        results[name] = estimator(*columns, **parameters, pass_prob=log.pass_prob)
-    return results
+    return {name: calls[name](pass_prob=log.pass_prob) for name in names}
 
 
 def tabulate(
@@ -128,10 +102,8 @@ def tabulate(
 def unsupported_mass(log: "Log", probabilities: np.ndarray, logging_probabilities: np.ndarray) -> float:
     """Compute the share, in [0, 1], of the target policy's decisions that the logging policy never takes.
 
-    `logging_probabilities` are those of the logging policy, like `probabilities`. NaN for an empty log.
-
-    Raises:
-      ValueError: either is not a distribution over the candidates, or the log has other propensities.
+    `logging_probabilities` are those of the logging policy, like `probabilities`. NaN for an empty log; ValueError if
+    either is not a distribution over the candidates, or the log has other propensities.
     """
     probabilities = _check_distributions("probabilities", probabilities, log)
     logging_probabilities = _check_distributions("logging_probabilities", logging_probabilities, log)

@@ -25,22 +25,12 @@ _UNDEFINED = ["ndcg", "map", "mrr", "hit_rate", "diversity"]  # NaN for a list w
 
 
 def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
-    """Return the columns of the k best scores of every list, best first, with ties in random order.
+    """Return the columns int64 [n, k] of the k best scores of every list, best first, -1 behind a short list.
 
-    The order of candidates often says something about them: breaking ties by column would bias the metrics of a policy
-    that scores many candidates alike. In random order, the mean over seeds is the expectation.
-
-    Args:
-      scores: float [n, items], higher is better; minus infinity in padding.
-      k: length of the lists, at least 1; may exceed the number of candidates.
-      mask: bool [n, items], False in padding, or None.
-      seed: of the order among ties.
-
-    Returns:
-      int64 [n, k], -1 behind the end of a short list.
-
-    Raises:
-      ValueError: a score is NaN outside padding, scores or mask have another shape, or k is below 1.
+    Scores are float [n, items], higher is better, in padding minus infinity or where `mask` is False; k may exceed
+    their number. Ties are in random order: the order of candidates often says something about them, and breaking ties
+    by column would bias the metrics of a policy that scores many candidates alike. The mean over seeds is the
+    expectation. ValueError if a score is NaN outside padding, scores or mask have another shape, or k is below 1.
     """
     scores = np.asarray(scores, float)
     require(scores.ndim == 2, "shape of scores", "[n, items]", list(scores.shape))
@@ -65,23 +55,12 @@ def measure(
     clicks: Any = None,
     vectors: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Compute all metrics of every slate.
+    """Compute ndcg, err, map, mrr and hit_rate of every slate, and clicks and diversity where their inputs are given.
 
-    Args:
-      slate: int [n, k].
-      relevance: float [n, items] in [0, highest].
-      threshold: smallest relevance of a relevant candidate, for MAP, MRR and the hit rate.
-      highest: largest possible relevance, for ERR.
-      attraction: float [n, items] in [0, 1], for `expected_clicks`, or None.
-      clicks: click model, given together with `attraction`.
-      vectors: float [n, items, D] of the candidates, for `intra_list_diversity`, or None.
-
-    Returns:
-      DataFrame [n] with columns ndcg, err, map, mrr, hit_rate, and clicks and diversity where their inputs are given.
-
-    Raises:
-      ValueError: no relevance can reach the threshold, attraction without clicks or clicks without attraction; and as
-        the metrics.
+    Relevance is float [n, items] in [0, highest]; for MAP, MRR and the hit rate, candidates are relevant from the
+    threshold on. `attraction` float [n, items] in [0, 1] and the click model `clicks` are for `expected_clicks`,
+    `vectors` float [n, items, D] of the candidates for `intra_list_diversity`. ValueError if no relevance can reach the
+    threshold, for attraction without clicks or clicks without it; and as the metrics.
     """
     require(threshold <= highest, "threshold", f"at most the highest relevance, {highest:g}", threshold)
     given = [name for name, value in (("attraction", attraction), ("clicks", clicks)) if value is not None]
@@ -116,22 +95,16 @@ def by_user(metrics: pd.DataFrame, users: np.ndarray) -> pd.DataFrame:
 
 def by_seed(runs: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
     """Average the metrics of each run, as `by_user` those of a user, DataFrame indexed by seed."""
-    return pd.concat([by_user(metrics, np.full(len(metrics), seed)) for seed, metrics in runs.items()]).rename_axis(
-        "seed"
-    )
+    means = [by_user(metrics, np.full(len(metrics), seed)) for seed, metrics in runs.items()]
+    return pd.concat(means).rename_axis("seed")
 
 
 def ndcg(slate: np.ndarray, relevance: np.ndarray, gain: str = "exponential") -> np.ndarray:
     """Compute the normalised discounted cumulative gain: DCG of the slate over that of the best slate of its length.
 
-    DCG = sum over i of gain(r_i) / log2(i + 1), i from 1 (Jarvelin and Kekalainen 2002). `gain` is "exponential",
-    2^r - 1 (Burges et al. 2005), or "linear", r.
-
-    Returns:
-      float [n] in [0, 1]; NaN where no candidate has a relevance above 0.
-
-    Raises:
-      ValueError: another gain, or a relevance below 0.
+    DCG = sum over i of gain(r_i) / log2(i + 1), i from 1 (Jarvelin and Kekalainen 2002). `gain` is "exponential", 2^r -
+    1 (Burges et al. 2005), or "linear", r. Returns float [n] in [0, 1]; NaN where no candidate has a relevance above 0.
+    ValueError for another gain, or a relevance below 0.
     """
     require(gain in ("exponential", "linear"), "gain", "exponential or linear", gain)
     slate, relevance = _checked(slate, relevance)
@@ -147,13 +120,8 @@ def err(slate: np.ndarray, relevance: np.ndarray, highest: float) -> np.ndarray:
     """Compute the expected reciprocal rank of the slot at which a user who looks from the top is satisfied.
 
     sum over i of 1/i R_i prod over j < i of (1 - R_j), with R = (2^r - 1) / 2^highest (Chapelle et al. 2009, "Expected
-    reciprocal rank for graded relevance"). `highest` is the largest possible relevance.
-
-    Returns:
-      float [n] in [0, 1).
-
-    Raises:
-      ValueError: a relevance outside [0, highest].
+    reciprocal rank for graded relevance"). `highest` is the largest possible relevance. Returns float [n] in [0, 1);
+    ValueError for a relevance outside [0, highest].
     """
     slate, relevance = _checked(slate, relevance)
     require_rows(~((relevance < 0) | (relevance > highest)), "relevance", f"in [0, {highest:g}]", relevance)
@@ -189,12 +157,10 @@ def hit_rate(slate: np.ndarray, relevance: np.ndarray, threshold: float) -> np.n
 
 
 def expected_clicks(slate: np.ndarray, attraction: np.ndarray, clicks: Any) -> np.ndarray:
-    """Compute the expected number of clicks on every slate, float [n].
+    """Compute the expected number of clicks on every slate, float [n]; the missing slots of a short list get none.
 
-    Args:
-      slate: int [n, k]; the missing slots of a short list get no click.
-      attraction: float [n, items] in [0, 1], probability of a click on an examined candidate; NaN in padding.
-      clicks: click model with a method `value`, such as one of `environments.clicks.CLICK_MODELS`.
+    `attraction` float [n, items] in [0, 1] is the probability of a click on an examined candidate, NaN in padding;
+    `clicks` has a method `value`, as `environments.clicks.CLICK_MODELS`.
     """
     slate, attraction = _checked(slate, attraction)
     return np.asarray(clicks.value(_take(slate, attraction)))
@@ -203,12 +169,8 @@ def expected_clicks(slate: np.ndarray, attraction: np.ndarray, clicks: Any) -> n
 def intra_list_diversity(vectors: Any) -> np.ndarray:
     """Compute 1 - mean cosine similarity of the pairs of a list (Ziegler et al. 2005, where it is the similarity).
 
-    Args:
-      vectors: float [n, k, D] of the items in the slots, such as factors or genres; NaN behind the end of a list. The
-        cosine of the zero vector is 0.
-
-    Returns:
-      float [n] in [0, 2]; NaN for a list of fewer than two items.
+    `vectors` float [n, k, D] are those of the items in the slots, such as factors or genres; NaN behind the end of a
+    list. The cosine of the zero vector is 0. Returns float [n] in [0, 2]; NaN for a list of fewer than two items.
     """
     vectors = np.asarray(vectors, float)
     present = ~np.isnan(vectors).any(axis=2)
@@ -225,14 +187,12 @@ def intra_list_diversity(vectors: Any) -> np.ndarray:
 def _checked(slate: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return both as arrays that fit together."""
     slate, relevance = np.asarray(slate), np.asarray(relevance, float)
+    shapes = list(slate.shape), list(relevance.shape)
     if slate.ndim != 2 or relevance.ndim != 2 or len(slate) != len(relevance):
-        raise ValueError(
-            f"slate and relevance must be [n, k] and [n, items], got {list(slate.shape)} and {list(relevance.shape)}"
-        )
-    if slate.min(initial=-1) < -1 or slate.max(initial=-1) >= relevance.shape[1]:
-        raise ValueError(
-            f"slate must hold columns below {relevance.shape[1]}, or -1, got {slate.min()} to {slate.max()}"
-        )
+        raise ValueError(f"slate and relevance must be [n, k] and [n, items], got {shapes[0]} and {shapes[1]}")
+    items = relevance.shape[1]
+    if slate.min(initial=-1) < -1 or slate.max(initial=-1) >= items:
+        raise ValueError(f"slate must hold columns below {items}, or -1, got {slate.min()} to {slate.max()}")
     # repeating its best item would make a list better than the best list
     require_rows(distinct(slate, slate >= 0), "slate", "of different columns", slate)
     if np.isnan(np.take_along_axis(relevance, slate, axis=1)[slate >= 0]).any():

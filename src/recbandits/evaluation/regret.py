@@ -13,11 +13,9 @@ MEASURES = ["regret", "reward", "suboptimal", "greedy_regret"]
 
 
 def totals(runs: pd.DataFrame) -> pd.DataFrame:
-    """Average each measure over all interactions of a run.
+    """Average each measure over all interactions of a run: regret, reward, suboptimal, and greedy_regret if measured.
 
-    Returns:
-      DataFrame indexed by (agent, seed), agents in order of appearance, with columns regret, reward, suboptimal, and
-      greedy_regret where it was measured.
+    Returns a DataFrame indexed by (agent, seed), agents in order of appearance.
     """
     measures = [name for name in MEASURES if name in runs]
     window = runs.groupby(["agent", "seed"], sort=False)["interactions"].diff().fillna(runs["interactions"])
@@ -30,19 +28,16 @@ def summary(runs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Tabulate means and intervals over seeds, by agent: regret, regret_low, regret_high, ..., suboptimal_high."""
     values = totals(runs)
     groups = values.groupby(level="agent", sort=False)
-    tables = {name: group_intervals(groups[name], level) for name in values}
-    return pd.concat(
-        [table.set_axis([name, f"{name}_low", f"{name}_high"], axis=1) for name, table in tables.items()], axis=1
-    )
+    names = {name: [name, f"{name}_low", f"{name}_high"] for name in values}
+    tables = [group_intervals(groups[name], level).set_axis(columns, axis=1) for name, columns in names.items()]
+    return pd.concat(tables, axis=1)
 
 
 def difference(runs: pd.DataFrame, agent: str, baseline: str, measure: str = "regret", level: float = 0.95) -> Interval:
     """Compute the interval of the mean of agent minus baseline in a measure, paired by seed.
 
     With a seed in common, both agents have the same users, candidates and noise: differences vary less than values.
-
-    Raises:
-      ValueError: the agents were run on different seeds.
+    ValueError if the agents were run on different seeds.
     """
     values = totals(runs)[measure]
     if set(values[agent].index) != set(values[baseline].index):

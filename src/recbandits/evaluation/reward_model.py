@@ -21,20 +21,11 @@ def cross_fit(
 ) -> np.ndarray:
     """Predict the reward of every candidate by models that were fitted without the user of the decision.
 
-    Args:
-      log: n decisions with up to k candidates.
-      features: of requests and items, or an array of those of decisions and candidates, float [n, k, D]. To learn, only
-        those of the chosen candidates are computed.
-      model: scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight
-        1 / pass_prob; by default ridge regression.
-      folds: number of groups of users, at least 2.
-      seed: of the assignment of users to folds.
-
-    Returns:
-      float64 [n, k] of predicted rewards, NaN in padding.
-
-    Raises:
-      ValueError: features have another shape, or folds are not between 2 and the number of users.
+    Returns float64 [n, k], NaN in padding. The features are those of requests and items, or an array of those of
+    decisions and candidates, float [n, k, D]; to learn, only those of the chosen candidates are computed. The model is
+    a scikit-learn regressor that takes `sample_weight`, fitted to the logged actions, each with weight 1 / pass_prob;
+    by default ridge regression. The seed assigns users to folds. ValueError if features have another shape, or folds
+    are not between 2 and the number of users.
     """
     from sklearn.base import clone  # takes a second to import
     from sklearn.linear_model import Ridge
@@ -51,36 +42,18 @@ def cross_fit(
 
 
 def cross_fit_slates(
-    log: SlateLog,
-    features: np.ndarray,
-    target_conditional: np.ndarray,
-    users: np.ndarray | None = None,
-    folds: int = 5,
-    alpha: float = 1.0,
-    seed: int = 0,
+    log: SlateLog, features: Any, target_conditional: Any, users: Any = None, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
     """Predict the sum of rewards from each slot on, for every candidate in it, by models without the user of the slate.
 
     Models are fitted from the last slot up, as by Kiyohara et al. 2022: q_k is regressed on r_k plus the expectation of
     q_k+1 under the target policy, which fills the slots below. The ridge regression of a slot has the features of the
-    item, the sum of the features of the items above, and the mean of those of all candidates.
+    item, the sum of the features of the items above, and the mean of those of all candidates. Returns float64 [n,
+    slots, items]; ValueErrors are those of `cross_fit`, as are `folds` and `seed`.
 
-    Args:
-      log: n slates with `slots` of `items`.
-      features: float [n, items, D] of users and candidates.
-      target_conditional: float [n, slots, items], probability under the target policy of each candidate for slot k
-        below the logged items.
-      users: int [n], users by whom slates are grouped into folds; by default those of the log. Where users have no id,
-        number the slates.
-      folds: number of groups of users, at least 2.
-      alpha: penalty of the ridge regressions.
-      seed: of the assignment of users to folds.
-
-    Returns:
-      float64 [n, slots, items].
-
-    Raises:
-      ValueError: features or probabilities have another shape, or folds are not between 2 and the number of users.
+    Features are float [n, items, D] of users and candidates; `target_conditional` float [n, slots, items] is the
+    probability under the target policy of each candidate for slot k below the logged items. Slates are grouped into
+    folds by `users` int [n], by default those of the log: where users have no id, number the slates.
     """
     from sklearn.linear_model import Ridge  # takes a second to import
 
@@ -98,7 +71,7 @@ def cross_fit_slates(
         below = np.zeros(len(log))
         for slot in reversed(range(log.slate.shape[1])):
             inputs = np.concatenate([item[:, slot], above[:, slot], average], axis=1)
-            model = Ridge(alpha).fit(inputs[train], log.reward[train, slot] + below[train])
+            model = Ridge().fit(inputs[train], log.reward[train, slot] + below[train])
             of_item, of_above, of_average = np.split(model.coef_, 3)
             constant = above[:, slot] @ of_above + average @ of_average + model.intercept_
             predicted = features @ of_item + constant[:, None]

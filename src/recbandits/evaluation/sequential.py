@@ -16,21 +16,12 @@ from recbandits.evaluation.intervals import Interval
 
 
 def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
-    """Compute the half width of the confidence sequence in standard errors.
+    """Compute the half width of the confidence sequence of n observations, a number or an array, in standard errors.
 
     sqrt(2 (n rho^2 + 1) / (n rho^2) log(sqrt(n rho^2 + 1) / alpha)), the boundary of a normal mixture; rho is chosen so
     that the sequence is tightest after `optimal_n` observations (section B.2 of the paper, closed approximation).
-
-    Args:
-      n: number of observations, at least 1; a number or an array.
-      alpha: probability, in (0, 1), that the truth is outside at any time.
-      optimal_n: positive.
-
-    Returns:
-      float, or array as `n`.
-
-    Raises:
-      ValueError: alpha or optimal_n is outside its range.
+    `alpha` is the probability that the truth is outside at any time. ValueError for alpha outside (0, 1), or optimal_n
+    not positive.
     """
     require(FRACTION.accepts(alpha), "alpha", FRACTION.expected, alpha)
     require(POSITIVE.accepts(optimal_n), "optimal_n", POSITIVE.expected, optimal_n)
@@ -40,37 +31,22 @@ def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
 
 
 def difference(
-    first: Any,
-    second: Any,
-    alpha: float = 0.05,
-    optimal_n: float = 1000,
-    groups: tuple[Any, Any] | None = None,
-    covariates: tuple[Any, Any] | None = None,
+    first: Any, second: Any, alpha: float = 0.05, optimal_n: float = 1000, groups: Any = None, covariates: Any = None
 ) -> Interval:
     """Compute the difference of the means of two streams, with its confidence sequence at this time.
 
-    The streams are the two sides of a randomised experiment. Observations of one group, such as the decisions for one
-    user, are correlated: the variance is that of the sums of groups (cluster-robust: Liang and Zeger 1986). Where one
-    side has fewer than `FEWEST` groups with a rare observation, both have the variance of an observation of either.
-    Else covariates, which have the same expectation on both sides, reduce the variance: the difference is that of the
-    residuals of a regression on them (control variates: Deng, Xu, Kohavi and Walker 2013, "Improving the sensitivity of
-    online controlled experiments by utilizing pre-experiment data").
+    The streams, float [n] and [m] in units of the reward, are the two sides of a randomised experiment. Observations of
+    one group, such as the decisions for one user, are correlated: the variance is that of the sums of groups
+    (cluster-robust: Liang and Zeger 1986), whose labels are `groups`, ([n], [m]); None where all are independent. Where
+    one side has fewer than `FEWEST` groups with a rare observation, both have the variance of an observation of either.
+    Else covariates (float [n, j], float [m, j]), which do not depend on the side of an observation, such as the
+    predicted value of its context, reduce the variance: the difference is that of the residuals of a regression on them
+    (control variates: Deng, Xu, Kohavi and Walker 2013, "Improving the sensitivity of online controlled experiments by
+    utilizing pre-experiment data"). `alpha` and `optimal_n`, of both streams together, are those of `critical_value`.
 
-    Args:
-      first: float [n], in units of the reward.
-      second: float [m].
-      alpha: as for `critical_value`.
-      optimal_n: likewise, of both streams together.
-      groups: (labels [n], labels [m]) of the observations; None where all are independent.
-      covariates: (float [n, j], float [m, j]), which do not depend on the side of an observation, such as the predicted
-        value of its context; None for none.
-
-    Returns:
-      Interval of mean(first) - mean(second); NaN where a side has fewer than two groups, or
-      both together fewer than `FEWEST` with a rare observation.
-
-    Raises:
-      ValueError: the numbers of labels and observations differ; and as `critical_value`.
+    Returns the interval of mean(first) - mean(second); NaN where a side has fewer than two groups, or both together
+    fewer than `FEWEST` with a rare observation. ValueError if the numbers of labels and observations differ; and as
+    `critical_value`.
     """
     sides = [np.asarray(side, float) for side in (first, second)]
     labels = [np.arange(len(side)) for side in sides] if groups is None else groups

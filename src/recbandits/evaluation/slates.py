@@ -12,16 +12,14 @@ range, numbers that are not finite, and a log in which the target policy takes n
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from recbandits.checks import require, require_distributions, require_rows
 from recbandits.evaluation.estimate import Estimate
 from recbandits.evaluation.estimators import ROUNDING, check_columns, check_numbers, check_shape
-
-if TYPE_CHECKING:
-    from recbandits.records.slate_log import SlateLog
+from recbandits.records.slate_log import SlateLog
 
 # SN means self-normalised
 SLATE_ESTIMATORS = ("IPS", "SNIPS", "IIPS", "SNIIPS", "RIPS", "SNRIPS", "cascade-DR", "cascade-SNDR")
@@ -92,25 +90,15 @@ def slate_estimates(
     target_conditional: np.ndarray | None = None,
     names: Sequence[str] | None = None,
 ) -> dict[str, Estimate]:
-    """Estimate the value of a target policy by several estimators.
+    """Estimate the value of a target policy by several estimators, by name; "IPS" is over whole slates.
 
-    Args:
-      log: n slates.
-      target_propensity: float [n, slots] in [0, 1], probability under the target policy of the logged item in each
-        slot, given the logged items above.
-      target_position: float [n, slots] in [0, 1], marginal probability of the logged item in its slot; IIPS needs it,
-        and `position_propensity` in the log.
-      q: float [n, slots, items], predicted sum of rewards from slot k on for each candidate in slot k below the logged
-        items (see `reward_model.cross_fit_slates`); cascade-DR needs it, and `target_conditional`.
-      target_conditional: float [n, slots, items], probability under the target policy of each candidate for slot k
-        below the logged items.
-      names: some of `SLATE_ESTIMATORS`; by default all that can be computed.
-
-    Returns:
-      dict from name to `Estimate`; "IPS" is over whole slates, SN means self-normalised.
-
-    Raises:
-      ValueError: an estimator is unknown or lacks an input, or arrays do not fit the log or each other.
+    Of the target policy, `target_propensity` float [n, slots] is the probability of the logged item in each slot, given
+    the logged items above, and `target_position` float [n, slots] its marginal probability there: IIPS needs it, and
+    `position_propensity` in the log. cascade-DR needs `q` float [n, slots, items], the predicted sum of rewards from
+    slot k on for each candidate in slot k below the logged items (see `reward_model.cross_fit_slates`), and
+    `target_conditional` float [n, slots, items], the probability of each candidate there. `names` are some of
+    `SLATE_ESTIMATORS`, by default all that can be computed. ValueError if an estimator is unknown or lacks an input, or
+    arrays do not fit the log or each other.
     """
     target = check_shape("target_propensity", target_propensity, log.slate.shape)
     logged = (log.reward, log.propensity, target)
@@ -155,7 +143,7 @@ def _checked_ratio(reward: Any, propensity: Any, target: Any) -> tuple[np.ndarra
     return reward, ratio
 
 
-def _predict(log: "SlateLog", target_propensity: np.ndarray, q: Any, target_conditional: Any) -> tuple:
+def _predict(log: SlateLog, target_propensity: np.ndarray, q: Any, target_conditional: Any) -> tuple:
     """Return the predictions for the logged items and their expectation under the target policy, both [n, slots]."""
     shape = (*log.slate.shape, log.candidates.shape[1])
     q = check_numbers("q", check_shape("q", q, shape))

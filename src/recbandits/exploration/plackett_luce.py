@@ -44,13 +44,9 @@ def draw_slate(exploration: Exploration, scores: np.ndarray, k: int, rng: Rng) -
     """Draw a slate of k different items for one user, by scores [items] and an `rng` as for `uniform_draws`.
 
     The exploration "plackett_luce" draws every slot. Any other draws the first slot; the remaining items follow by
-    descending score with probability 1.
-
-    Returns:
-      (columns of the items, their probabilities given the items above), one of each for every slot.
-
-    Raises:
-      ValueError: k is not from 1 to the number of items, a score is not finite, or `uniform_draws` refuses rng.
+    descending score with probability 1. Returns (columns of the items, their probabilities given the items above), one
+    of each for every slot. ValueError if k is not from 1 to the number of items, a score is not finite, or
+    `uniform_draws` refuses rng.
     """
     valid = isinstance(k, (int, np.integer)) and 1 <= k <= len(scores)
     require(valid, "k", f"a whole number from 1 to the number of candidates, {len(scores)}", k)

@@ -21,15 +21,12 @@ Rng = int | np.random.Generator | None
 
 @dataclass(frozen=True)
 class Exploration:
-    """An exploration method with its parameter.
+    """An exploration method with its parameter; ValueError for another name, or a value that its function refuses.
 
     Attributes:
       name: "greedy", "epsilon_greedy", "softmax", "inverse_gap" or "plackett_luce". The last draws a whole slate, each
         slot by a softmax over the remaining actions.
       value: epsilon, temperature or gamma of the function of that name; 0 for "greedy", which has no parameter.
-
-    Raises:
-      ValueError: another name, or a value that the function refuses.
     """
 
     name: str = "greedy"
@@ -53,22 +50,15 @@ def greedy(scores: Array, mask: Array | None = None, value: float | None = None)
     """
     xp, scores, mask = as_arrays(scores, mask)
     best = xp.argmin(_gap(xp, scores, mask), axis=1)
-    return _indicator(xp, best[:, None] == xp.arange(scores.shape[1]), scores)
+    return indicator(xp, best[:, None] == xp.arange(scores.shape[1]), scores)
 
 
 def epsilon_greedy(scores: Array, mask: Array | None, epsilon: float) -> Array:
-    """Return the probability of each action under epsilon-greedy exploration.
+    """Return the probability of each action under epsilon-greedy exploration, float [batch, actions], rows sum to 1.
 
     Ties for the best score share the greedy probability. With one best action among K available ones, its marginal
-    probability is 1 - epsilon + epsilon / K.
-
-    Args:
-      scores: float array or tensor [batch, actions], higher is better; scores of unavailable actions are ignored.
-      mask: bool [batch, actions], True where the action is available; None when all are.
-      epsilon: exploration rate in [0, 1].
-
-    Returns:
-      float [batch, actions] of the type of `scores`; rows sum to 1, unavailable actions are exactly 0.
+    probability is 1 - epsilon + epsilon / K. Scores are an array or a tensor [batch, actions], higher is better; the
+    mask is True where an action is available, None where all are, and the others have exactly 0.
 
     Raises:
       ValueError: epsilon is outside [0, 1], scores and mask differ in shape, a row has no available action, or the
@@ -76,7 +66,7 @@ def epsilon_greedy(scores: Array, mask: Array | None, epsilon: float) -> Array:
     """
     xp, scores, mask = as_arrays(scores, mask)
     epsilon = _parameter("epsilon", epsilon, PROBABILITY)
-    best, available = _indicator(xp, _gap(xp, scores, mask) == 0.0, scores), _indicator(xp, mask, scores)
+    best, available = indicator(xp, _gap(xp, scores, mask) == 0.0, scores), indicator(xp, mask, scores)
     exploitation = best / xp.sum(best, axis=1, keepdims=True)
     return (1.0 - epsilon) * exploitation + epsilon * available / xp.sum(available, axis=1, keepdims=True)
 
@@ -98,18 +88,17 @@ def inverse_gap(scores: Array, mask: Array | None, gamma: float) -> Array:
 
     With K available actions, one whose score is d below the best has the probability 1 / (K + gamma d), and the best
     has the rest, which tied best actions share (Foster and Rakhlin 2020, "Beyond UCB: Optimal and Efficient Contextual
-    Bandits with Regression Oracles", algorithm 1 with mu = K).
-
-    Arguments and errors are those of `epsilon_greedy`, but for gamma: positive and finite, per unit of the scores.
-    Towards 0 the result becomes uniform, towards infinity greedy.
+    Bandits with Regression Oracles", algorithm 1 with mu = K). Arguments and errors are those of `epsilon_greedy`, but
+    for gamma: positive and finite, per unit of the scores. Towards 0 the result becomes uniform, towards infinity
+    greedy.
     """
     xp, scores, mask = as_arrays(scores, mask)
     gamma = _parameter("gamma", gamma, POSITIVE)
-    gap, actions = _gap(xp, scores, mask), xp.sum(_indicator(xp, mask, scores), axis=1, keepdims=True)
+    gap, actions = _gap(xp, scores, mask), xp.sum(indicator(xp, mask, scores), axis=1, keepdims=True)
     best = gap == 0.0
     others = xp.where(best, xp.zeros_like(scores), 1.0 / (actions + gamma * gap))
     rest = 1.0 - xp.sum(others, axis=1, keepdims=True)
-    return xp.where(best, rest / xp.sum(_indicator(xp, best, scores), axis=1, keepdims=True), others)
+    return xp.where(best, rest / xp.sum(indicator(xp, best, scores), axis=1, keepdims=True), others)
 
 
 _FUNCTIONS: dict[str, Callable[..., Array]] = {
@@ -148,22 +137,24 @@ def uniform_draws(number: int, rng: Rng) -> np.ndarray:
     return np.random.default_rng(rng).random(number)
 
 
+def as_floats(values: Array) -> tuple[Any, Array]:
+    """Return NumPy or its counterpart in TensorFlow, and the values as floats."""
+    tf = sys.modules.get("tensorflow")
+    if tf is not None and tf.is_tensor(values):
+        return tf.experimental.numpy, values
+    values = np.asarray(values)
+    return np, values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
+
+
 def as_arrays(scores: Array, mask: Array | None) -> tuple[Any, Array, Array]:
     """Return NumPy or its counterpart in TensorFlow, the scores as floats, and the mask; check them."""
-    tf = sys.modules.get("tensorflow")
-    xp: Any = np
-    if tf is not None and tf.is_tensor(scores):
-        xp, known = tf.experimental.numpy, hasattr(scores, "numpy")
-        mask = tf.ones_like(scores, tf.bool) if mask is None else tf.cast(mask, tf.bool)
-    else:
-        known, scores = True, np.asarray(scores)
-        scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(float)
-        mask = np.ones(scores.shape, bool) if mask is None else np.asarray(mask, bool)
+    xp, scores = as_floats(scores)
+    mask = xp.ones_like(scores, bool) if mask is None else xp.asarray(mask, bool)
     shapes = tuple(scores.shape), tuple(mask.shape)
     agree = all(a == b or None in (a, b) for a, b in zip(*shapes, strict=False))  # None in a graph: not known
     if not agree or [len(shape) for shape in shapes] != [2, 2]:
         raise ValueError(f"scores and mask must have one shape, [batch, actions], got {shapes[0]} and {shapes[1]}")
-    if known:
+    if xp is np or hasattr(scores, "numpy"):
         values, available = np.asarray(scores), np.asarray(mask)
         if (empty := ~available.any(axis=1)).any():
             raise ValueError(f"row {np.argmax(empty)}: mask must have an available action, it has none")
@@ -188,7 +179,7 @@ def _gap(xp, scores, mask):
     return xp.max(possible, axis=1, keepdims=True) - possible
 
 
-def _indicator(xp, condition, scores):
+def indicator(xp: Any, condition: Array, scores: Array) -> Array:
     """Return 1 where a condition holds and 0 elsewhere, in the type of the scores."""
     if xp is np:
         return condition.astype(scores.dtype)

@@ -81,9 +81,8 @@ def demographics(data: MovieLens) -> Figure:
     occupations = users["occupation"].value_counts().sort_values()
     with figure(9, 4.2, ncols=2) as (fig, (left, right)):
         ages = [users.loc[users["gender"] == gender, "age"] for gender in ("M", "F")]
-        left.hist(
-            ages, bins=np.arange(0, 81, 5), stacked=True, label=[f"men, {len(ages[0])}", f"women, {len(ages[1])}"]
-        )
+        labels = [f"men, {len(ages[0])}", f"women, {len(ages[1])}"]
+        left.hist(ages, bins=np.arange(0, 81, 5), stacked=True, label=labels)
         left.set(title="Age", xlabel="age [years]", ylabel="users")
         left.legend()
         right.barh(occupations.index, occupations)
@@ -130,12 +129,7 @@ def sparsity(data: MovieLens, blocks=80) -> Figure:
 
 
 def errors_by_rank(errors, references) -> Figure:
-    """Draw held-out error against the number of factors.
-
-    Args:
-      errors: DataFrame with columns rank, seed and rmse.
-      references: dict from name to RMSE, drawn as lines.
-    """
+    """Draw RMSE (`errors`: rank, seed, rmse) by number of factors, and references, RMSE by name, as lines."""
     by_rank = errors.groupby("rank")["rmse"]
     with figure(6, 3.4) as (fig, ax):
         ax.plot(by_rank.mean(), "o-", label="ALS, biases and factors")
@@ -150,13 +144,7 @@ def errors_by_rank(errors, references) -> Figure:
 
 
 def calibration(rating, predictions, bins=10) -> Figure:
-    """Draw mean rating against mean prediction, in bins of equally many held-out ratings.
-
-    Args:
-      rating: float array [n], stars.
-      predictions: dict from name to float array [n].
-      bins: number of bins.
-    """
+    """Draw mean rating against mean prediction, float [n] in stars, in bins of equally many held-out ratings."""
     with figure(7, 4.2) as (fig, ax):
         ax.plot([0, 5], [0, 5], color=REFERENCE, linestyle="--", label="prediction = rating")
         for (name, prediction), marker in zip(predictions.items(), cycle("os^D"), strict=False):
@@ -172,11 +160,8 @@ def calibration(rating, predictions, bins=10) -> Figure:
 def taste_map(movie_factors, data, ratings=100, labels=12) -> Figure:
     """Draw movies on the two directions of largest variance of their factors, and the means of genres of 10 movies.
 
-    Args:
-      movie_factors: DataFrame [movies, rank] indexed by movie_id.
-      data: MovieLens, for titles, genres and popularity.
-      ratings: only movies with at least so many ratings.
-      labels: titles written, those of the movies farthest out.
+    `movie_factors` is a DataFrame [movies, rank] indexed by movie_id. The movies have at least `ratings` ratings; of
+    the titles, those farthest out are written, `labels` at most.
     """
     count = data.ratings["movie_id"].value_counts().reindex(movie_factors.index, fill_value=0)
     at = _directions(movie_factors[count >= ratings])

@@ -6,43 +6,26 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from recbandits.checks import require
 from recbandits.evaluation.intervals import mean_interval
-from recbandits.plots.style import (
-    BESIDE,
-    COLOURS,
-    MARKERS,
-    REFERENCE,
-    coloured,
-    figure,
-    interval_rows,
-    label_rows,
-    panels,
-    reference_lines,
-    require_content,
-)
+from recbandits.plots import style
+from recbandits.plots.style import BESIDE, COLOURS, MARKERS, REFERENCE, coloured, figure, panels
 
 _LABELS = {"ndcg": "NDCG", "err": "ERR", "map": "MAP", "mrr": "MRR", "hit_rate": "hit rate"}
 _LABELS["clicks"] = "expected clicks\nper slate"
 
 
-def forest(
-    table: pd.DataFrame, limits=None, title=None, unit="rating points", quantity="value of the policy"
-) -> Figure:
+def forest(table, limits=None, title=None, unit="rating points", quantity="value of the policy") -> Figure:
     """Draw every estimate with its interval, in the order of the table from top to bottom.
 
-    Args:
-      table: DataFrame of `evaluation.off_policy.evaluate`, or one with its columns value, low and high.
-      limits: mapping from a label to a value to draw as a vertical line, such as the truth where it is known.
-      unit: of the reward.
-      quantity: what is estimated, for the label of the axis.
-
-    Raises:
-      ValueError: a table without a row.
+    `table` is one of `evaluation.off_policy.evaluate`, or has its columns value, low and high; ValueError if it is
+    empty. `limits` map a label to a value that is drawn as a vertical line, such as the truth where it is known. The
+    label of the axis is `quantity` [`unit`].
     """
-    require_content(table, "table", "estimate")
+    style.require_content(table, "table", "estimate")
     with figure(6.5, 1.1 + 0.32 * len(table)) as (fig, axes):
-        interval_rows(axes, table.index, table["value"], table["low"], table["high"])
-        reference_lines(axes.axvline, limits, [":", "--", "-."])
+        style.interval_rows(axes, table.index, table["value"], table["low"], table["high"])
+        style.reference_lines(axes.axvline, limits, [":", "--", "-."])
         axes.set(xlabel=f"{quantity} [{unit}]", title=title)
         axes.locator_params(axis="x", nbins=5)
         if limits:
@@ -53,13 +36,10 @@ def forest(
 def concentration(estimates, title=None) -> Figure:
     """Draw the share of the total weight that the heaviest records carry; above the diagonal, few records decide.
 
-    Args:
-      estimates: mapping from a label to an `Estimate`, such as one per policy by IPS.
-
-    Raises:
-      ValueError: no estimate, or one from an empty log.
+    `estimates` map a label to an `Estimate`, such as one per policy by IPS; ValueError for none, or one of an empty
+    log.
     """
-    require_content(estimates, "estimates", "estimate")
+    style.require_content(estimates, "estimates", "estimate")
     with figure(7.5, 3.8) as (fig, axes):
         axes.plot([0, 1], [0, 1], "--", color=REFERENCE, label="equal weights")
         share = np.linspace(0, 1, 201)
@@ -80,16 +60,9 @@ def concentration(estimates, title=None) -> Figure:
 def by_click_model(tables, truths, title=None, unit="clicks per slate") -> Figure:
     """Draw estimates of a policy's value with their intervals, an axis per click model, a row per estimator.
 
-    Intervals that do not contain the truth, a vertical line, have a colour of their own.
-
-    Args:
-      tables: mapping from a click model to a DataFrame with an estimator per row and the columns value, low and high;
-        all with the same estimators as index.
-      truths: mapping from the same click models to the true value.
-      unit: of the value.
-
-    Raises:
-      ValueError: no table, or different estimators or click models.
+    Intervals that do not contain the truth, a vertical line, have a colour of their own. `tables` map a click model to
+    a DataFrame with columns value, low and high, all with the same estimators as index, and `truths` the same click
+    models to the true value in `unit`; ValueError for other tables, or none.
     """
     if not tables or set(tables) != set(truths):
         raise ValueError(f"tables and truths must be of the same click models, got {list(tables)} and {list(truths)}")
@@ -100,7 +73,7 @@ def by_click_model(tables, truths, title=None, unit="clicks per slate") -> Figur
     with panels(1.6 + 2.4 * len(tables), 1.3 + 0.3 * len(names), len(tables), title) as (fig, axes):
         handles = {}
         for axis, (model, table) in zip(axes, tables.items(), strict=True):
-            position = label_rows(axis, names)
+            position = style.label_rows(axis, names)
             handles["truth"] = axis.axvline(truths[model], color="black", linestyle=":", linewidth=1.4)
             misses = ((table["low"] > truths[model]) | (table["high"] < truths[model])).to_numpy()
             for rows, colour, label in ((~misses, COLOURS[0], "contains the truth"), (misses, COLOURS[1], "misses it")):
@@ -118,28 +91,23 @@ def by_click_model(tables, truths, title=None, unit="clicks per slate") -> Figur
 def metrics(table: pd.DataFrame, names=None, reference=None, title=None) -> Figure:
     """Draw ranking metrics with their intervals, an axis per metric, a row per policy in the order of the table.
 
-    Args:
-      table: DataFrame of `evaluation.tabulate_means` or `tabulate_differences`.
-      names: some of its metrics; by default all.
-      reference: policy whose values are drawn as dashed lines, or a number, such as 0 for differences; None for none.
-
-    Raises:
-      ValueError: a table without a row, or a metric or policy that it does not have.
+    `table` is one of `evaluation.tabulate_means` or `tabulate_differences`, and `names` are some of its metrics, by
+    default all. The `reference`, a dashed line, is a policy of the table or a number, such as 0 for differences.
+    ValueError for an empty table, or a name that it does not have.
     """
-    require_content(table, "table", "policy")
+    style.require_content(table, "table", "policy")
     known = [name for name in table if f"{name}_low" in table]
     names = known if names is None else names
     for name in names:
-        if name not in known:
-            raise ValueError(f"names must be among {', '.join(known)}, got {name!r}")
-    if isinstance(reference, str) and reference not in table.index:
-        raise ValueError(f"reference must be one of {', '.join(table.index)}, got {reference!r}")
+        require(name in known, "names", f"among {', '.join(known)}", name)
+    allowed = not isinstance(reference, str) or reference in table.index
+    require(allowed, "reference", f"one of {', '.join(table.index)}", reference)
     with panels(1.4 + 2.1 * len(names), 1.1 + 0.32 * len(table), len(names), title) as (fig, axes):
         for axis, name in zip(axes, names, strict=True):
             if reference is not None:
                 value = table.loc[reference, name] if isinstance(reference, str) else reference
                 axis.axvline(value, color=REFERENCE, linestyle="--", linewidth=1.2)
-            interval_rows(axis, table.index, table[name], table[f"{name}_low"], table[f"{name}_high"])
+            style.interval_rows(axis, table.index, table[name], table[f"{name}_low"], table[f"{name}_high"])
             axis.set_xlabel(_LABELS.get(name, name))
     return fig
 
@@ -147,18 +115,12 @@ def metrics(table: pd.DataFrame, names=None, reference=None, title=None) -> Figu
 def trade_off(table: pd.DataFrame, references=None, title=None, relevance="NDCG", parameter="penalty") -> Figure:
     """Draw relevance against diversity, a dot per setting with 95 % intervals both ways, joined in the table's order.
 
-    Args:
-      table: DataFrame indexed by setting, such as the penalty of similar items, with columns diversity, diversity_low,
-        diversity_high, relevance, relevance_low and relevance_high.
-      references: DataFrame with the columns diversity and relevance, indexed by label, of policies to compare with;
-        None for none.
-      relevance: name of the relevance metric.
-      parameter: name of the index of the table.
-
-    Raises:
-      ValueError: a table without a row.
+    `table` is indexed by setting, such as the penalty of similar items, with columns diversity, diversity_low,
+    diversity_high, relevance, relevance_low and relevance_high; ValueError if it is empty. `references` has the columns
+    diversity and relevance of policies to compare with, by label. `relevance` and `parameter` are the names of the
+    metric and of the index.
     """
-    require_content(table, "table", "setting")
+    style.require_content(table, "table", "setting")
     x, y = table["diversity"], table["relevance"]
     across = [x - table["diversity_low"], table["diversity_high"] - x]
     along = [y - table["relevance_low"], table["relevance_high"] - y]
@@ -178,16 +140,12 @@ def trade_off(table: pd.DataFrame, references=None, title=None, relevance="NDCG"
 def against_truth(truth, estimates, slot, title=None) -> Figure:
     """Draw the estimated attraction of every item against the true one, coloured by the slot in which it was logged.
 
-    Args:
-      truth: float [n], attraction of each item: the probability of a click once it is examined.
-      estimates: mapping from the name of a correction of position bias to float [n]; at least one.
-      slot: float [n], mean slot in which each item was logged, from 1 for the top.
-
-    Raises:
-      ValueError: no estimate, or not one number for each item.
+    `truth` float [n] is the attraction of each item, the probability of a click once it is examined. `estimates` map a
+    correction of position bias to float [n], and `slot` float [n] is the mean slot of each item in the log, from 1 for
+    the top. ValueError for no estimate, or not one number for each item.
     """
     truth, slot = np.asarray(truth, float), np.asarray(slot, float)
-    require_content(estimates, "estimates", "correction")
+    style.require_content(estimates, "estimates", "correction")
     for label, values in {"slot": slot, **estimates}.items():
         if np.shape(values) != truth.shape:
             raise ValueError(f"{label}: must have one number for each of {truth.size} items, got {np.shape(values)}")
@@ -206,16 +164,12 @@ def against_truth(truth, estimates, slot, title=None) -> Figure:
 def by_slot(runs: pd.DataFrame, examination=None, title=None) -> Figure:
     """Draw estimated over true attraction by the slot in which items were logged, with intervals over seeds.
 
-    Args:
-      runs: DataFrame with columns correction, seed, slot (usual slot of the items, from 1 for the top) and share
-        (estimated attraction / true attraction of these items); one row for each correction, seed and slot.
-      examination: float [slots], probability that each slot is examined, which is the share that a log yields where
-        every item always stands in one slot; None for none.
-
-    Raises:
-      ValueError: runs without a row.
+    `runs` has a row for each correction, seed and slot (usual slot of the items, from 1 for the top), and a column
+    share (estimated attraction / true attraction of these items); ValueError if it is empty. `examination` float
+    [slots] is the probability that each slot is examined: the share that a log yields where every item always stands in
+    one slot.
     """
-    require_content(runs, "runs", "row")
+    style.require_content(runs, "runs", "row")
     with figure(7.5, 4.0) as (fig, axes):
         axes.axhline(1.0, color="black", linestyle="--", linewidth=1, label="the truth")
         if examination is not None:

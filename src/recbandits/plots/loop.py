@@ -17,16 +17,24 @@ _LARGEST_RATIO = 3.0  # drawn, of a ratio whose expectation is 1
 def rewards(table: pd.DataFrame, title=None) -> Figure:
     """Draw the expected reward of the served policy, round by round, against the oracle and the uniform random policy.
 
-    Args:
-      table: DataFrame with columns round, learner, value, low, high, as `loop.rounds.by_learner` and
-        `loop.page.true_values` return it; "oracle" and "uniform" among the learners are drawn as references. With a
-        column drift that changes, an axis below shows the preference drift.
+    `table` has columns round, learner, value, low and high, as `loop.rounds.by_learner` and `loop.page.true_values`
+    return it; "oracle" and "uniform" among the learners are references. With a column drift that changes, an axis below
+    shows the preference drift.
     """
     drifts = "drift" in table and table["drift"].nunique() > 1
     ratios = {"height_ratios": [4, 1]} if drifts else {}
     with figure(7.5, 4.8 if drifts else 4.0, 1 + drifts, sharex=True, squeeze=False, **ratios) as (fig, axes):
         main, last = axes[0, 0], axes[-1, 0]
-        _draw_learners(main, table)
+        names = table["learner"].unique()
+        for name, colour in coloured(name for name in names if name not in _REFERENCES):
+            part = table[table["learner"] == name].sort_values("round")
+            main.plot(part["round"], part["value"], "o-", color=colour, ms=4, label=name)
+            band(main, part["round"], part["low"], part["high"], colour)
+        for name, (label, dashes) in _REFERENCES.items():
+            if name in names:
+                part = table[table["learner"] == name].sort_values("round")
+                main.plot(part["round"], part["value"], dashes, color=REFERENCE, zorder=1, label=label)
+        main.legend(**BESIDE)
         main.set(ylabel="expected reward [rating points]", title=title)
         main.xaxis.get_major_locator().set_params(integer=True)
         if drifts:
@@ -38,12 +46,10 @@ def rewards(table: pd.DataFrame, title=None) -> Figure:
 
 
 def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
-    """Draw the estimated difference of every candidate to the served policy, with the margin of the gate.
+    """Draw the estimated difference of every candidate to the served policy, with the gate's margin in rating points.
 
-    Args:
-      table: DataFrame, one row a candidate in order, with columns kind ("deployed", "held" or "refused"), difference,
-        low and high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
-      margin: of the gate, rating points.
+    `table` has one row a candidate in order, with columns kind ("deployed", "held" or "refused"), difference, low and
+    high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
     """
     with figure(7.5, 3.6) as (fig, axes):
         _draw_margin(axes, margin)
@@ -64,11 +70,9 @@ def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
 def guardrail(looks: pd.DataFrame, verdicts=None, margin=None, title=None) -> Figure:
     """Draw the difference between canary and predecessor that the guardrail observed, look by look.
 
-    Args:
-      looks: DataFrame with columns decisions (of both versions so far), value, low, high: the difference of the newest
-        to the other with its confidence sequence, as `loop.guardrail.observed` gives it at each look.
-      verdicts: dict from a number of decisions to the verdict then; None for nothing.
-      margin: of the guardrail, rating points, drawn as a line; None for no line.
+    `looks` has columns decisions (of both versions so far), value, low and high: the difference of the newest to the
+    other with its confidence sequence, as `loop.guardrail.observed` gives it at each look. `verdicts` map a number of
+    decisions to the verdict then; `margin`, in rating points, is drawn as a line.
     """
     with figure(7.5, 3.6) as (fig, axes):
         axes.plot(looks["decisions"], looks["value"], color=REFERENCE, label="newest minus other")
@@ -84,10 +88,9 @@ def guardrail(looks: pd.DataFrame, verdicts=None, margin=None, title=None) -> Fi
 
 
 def propensities(table: pd.DataFrame, title=None) -> Figure:
-    """Draw the propensity monitor: the mean of 1 / (k p), whose expectation is 1, and the smallest propensity.
+    """Draw the mean of 1 / (k p), whose expectation is 1, and the smallest propensity, of `loop.monitors.propensities`.
 
-    Args:
-      table: DataFrame of `loop.monitors.propensities`; versions with an alarm are red.
+    Versions with an alarm are red.
     """
     names = [f"{version[:8]} ({count:,})" for version, count in table["decisions"].items()]
     with figure(9.0, 1.4 + 0.34 * len(table), ncols=2, sharey=True) as (fig, (left, right)):
@@ -107,12 +110,9 @@ def propensities(table: pd.DataFrame, title=None) -> Figure:
 
 
 def drift(table: pd.DataFrame, title=None) -> Figure:
-    """Draw the drift monitor: mean reward, error of the served predictions, and stability indices, period by period.
+    """Draw mean reward, error of the served predictions and stability indices of `loop.monitors.drift`, by period.
 
     Bands are 95 % intervals, dotted lines the limits of an index without drift, crosses alarms.
-
-    Args:
-      table: DataFrame of `loop.monitors.drift`.
     """
     period = np.arange(len(table))
     with figure(10.0, 3.4, ncols=3) as (fig, (left, middle, right)):
@@ -140,14 +140,9 @@ def drift(table: pd.DataFrame, title=None) -> Figure:
 def canary(visits: pd.DataFrame, title=None) -> Figure:
     """Draw the users that the canary serves at each traffic split, and the mean reward of both versions.
 
-    Each user counts once in the 95 % intervals of the mean: users are split between the versions, not visits.
-
-    Args:
-      visits: DataFrame, one row a visit: share (percentage of the canary), user_id, canary (whether it answered) and
-        reward. The same users visit at every share.
-
-    Raises:
-      ValueError: other users visit at one share than at another, or one user gets both versions at one share.
+    Each user counts once in the 95 % intervals of the mean: users are split between the versions, not visits. `visits`
+    has one row a visit: share (percentage of the canary), user_id, canary (whether it answered) and reward. ValueError
+    if other users visit at one share than at another, or one user gets both versions at one share.
     """
     by_user = visits.groupby(["share", "user_id"])["canary"].agg(["min", "max"])
     if (by_user["min"] != by_user["max"]).any():
@@ -180,20 +175,6 @@ def canary(visits: pd.DataFrame, title=None) -> Figure:
         right.set(xlabel="share of the canary", ylabel="mean reward per user [rating points],\n95 % interval")
         right.legend(**BESIDE)
     return fig
-
-
-def _draw_learners(axes, table):
-    """Draw a line with its band for each learner; references in grey, without a band."""
-    names = table["learner"].unique()
-    for name, colour in coloured(name for name in names if name not in _REFERENCES):
-        part = table[table["learner"] == name].sort_values("round")
-        axes.plot(part["round"], part["value"], "o-", color=colour, ms=4, label=name)
-        band(axes, part["round"], part["low"], part["high"], colour)
-    for name, (label, dashes) in _REFERENCES.items():
-        if name in names:
-            part = table[table["learner"] == name].sort_values("round")
-            axes.plot(part["round"], part["value"], dashes, color=REFERENCE, zorder=1, label=label)
-    axes.legend(**BESIDE)
 
 
 def _draw_margin(axes, margin):

@@ -7,17 +7,14 @@ import pandas as pd
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from recbandits.checks import require
 from recbandits.plots.style import COLOURS, REFERENCE, bar_rows, coloured, figure, panels, reference_lines
 
 SETTINGS = ("project", "region", "prefix", "version")
 
 
 def resource_names(config) -> Figure:
-    """Show every derived resource name with its parts in the colours of the settings that they come from.
-
-    Args:
-      config: a `Config` with a project.
-    """
+    """Show every resource name of a `Config` with a project, its parts in the colours of their settings."""
     names = {
         "bucket": config.bucket,
         "BigQuery dataset": config.dataset,
@@ -51,12 +48,7 @@ def coloured_parts(config, name: str, colours: dict[str, str]) -> list[tuple[str
 
 
 def sizes(megabytes: pd.Series, total: float, title=None) -> Figure:
-    """Draw the largest parts of a whole, a bar each, the first on top.
-
-    Args:
-      megabytes: Series indexed by name.
-      total: megabytes of all parts, those that are not drawn included.
-    """
+    """Draw the largest parts of a whole, megabytes by name of `total` megabytes, a bar each, the first on top."""
     with figure(7.5, 1.0 + 0.27 * len(megabytes)) as (fig, axes):
         bar_rows(axes, megabytes, [f"{value:,.0f} MB, {value / total:.0%}" for value in megabytes])
         axes.set(xlabel=f"size [MB], {total:,.0f} MB in total", title=title)
@@ -64,11 +56,7 @@ def sizes(megabytes: pd.Series, total: float, title=None) -> Figure:
 
 
 def footprints(table: pd.DataFrame, title=None) -> Figure:
-    """Draw the resources that each of several programs needs, an axis per column, a bar per row, the first on top.
-
-    Args:
-      table: DataFrame of numbers, a row per program, columns named with their units.
-    """
+    """Draw resources of programs, an axis per column (its name has the unit), a bar per row, the first on top."""
     with panels(8.5, 1.2 + 0.45 * len(table), table.shape[1], title) as (fig, axes):
         for axis, ((name, values), colour) in zip(axes, coloured(table.items()), strict=False):
             texts = [f"{value:,.0f}" if value >= 10 else f"{value:.2f}" for value in values]
@@ -78,11 +66,7 @@ def footprints(table: pd.DataFrame, title=None) -> Figure:
 
 
 def rebuilds(table: pd.DataFrame, title=None) -> Figure:
-    """Draw which steps of a Dockerfile are repeated after which change.
-
-    Args:
-      table: DataFrame of bool, a row per step and a column per change.
-    """
+    """Draw which steps of a Dockerfile, rows of bool, are repeated after which change, a column each."""
     with figure(8.5, 1.1 + 0.26 * len(table)) as (fig, axes):
         axes.pcolormesh(table, cmap=ListedColormap(["#e2e8f0", COLOURS[1]]), vmin=0, vmax=1, ec="white", lw=2)
         axes.invert_yaxis()
@@ -103,20 +87,13 @@ def trials(
 ) -> Figure:
     """Draw the value of every trial over one parameter, with its interval; the best is ringed, failures are crosses.
 
-    Args:
-      study: `platforms.jobs.Study`; its parameters say which axes are logarithmic.
-      trials: list of `platforms.jobs.Trial`, at least one that succeeded.
-      parameter: name of the one on the horizontal axis, a `Float` or an `Integer`.
-      by: name of another one, shown by colour; None for none.
-      references: mapping from a label to a value to draw as a grey line.
-      metric: label of the values.
-
-    Raises:
-      ValueError: a parameter that the study does not have, or no trial that succeeded.
+    `study` is a `platforms.jobs.Study`, whose parameters say which axes are logarithmic, and `trials` are its `Trial`s.
+    `parameter`, a `Float` or an `Integer`, is on the horizontal axis, `by` is shown by colour, `references` map a label
+    to a value to draw as a grey line, `metric` is the label of the values. ValueError for a parameter that the study
+    does not have, or no trial that succeeded.
     """
     for name in filter(None, (parameter, by)):
-        if name not in study.parameters:
-            raise ValueError(f"parameter must be one of {', '.join(study.parameters)}, got {name!r}")
+        require(name in study.parameters, "parameter", f"one of {', '.join(study.parameters)}", name)
     succeeded = [trial for trial in trials if trial.state == "succeeded"]
     if not succeeded:
         raise ValueError(f"study {study.job.name} must have a trial that succeeded to draw, it has none")

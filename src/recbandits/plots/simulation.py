@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from recbandits.checks import require
 from recbandits.evaluation.regret import MEASURES, curve, summary
 from recbandits.plots.style import BESIDE, COLOURS, DASHES, MARKERS, REFERENCE, band, coloured, figure, label_rows
 
@@ -23,18 +24,10 @@ def curves(
 ) -> Figure:
     """Draw one measure over time, a line per agent with the 95 % interval over seeds as a band.
 
-    Agents have colours and markers of their own, references dashes.
-
-    Args:
-      runs: DataFrame of `training.online.simulate`.
-      column: measure to draw.
-      references: labels among the agents to draw as grey reference lines.
-      limits: mapping from a label to a constant to draw as a dotted horizontal line.
-      unit: of the reward.
-      log: True for a logarithmic vertical axis, which has no 0: a line has gaps where it is 0 or below.
-
-    Raises:
-      ValueError: an unknown measure, or a reference that is not among the agents.
+    `runs` is of `training.simulate`, `column` one of its measures, in `unit`. Agents have colours and markers of their
+    own; `references`, labels among them, are grey and dashed. `limits` map a label to a constant to draw as a dotted
+    horizontal line. A `log` axis has no 0: a line has gaps where it is 0 or below. ValueError for an unknown measure or
+    reference.
     """
     _check(runs, column, _LABELS, references)
     points = curve(runs, column)
@@ -68,17 +61,9 @@ def curves(
 def totals(runs, column="regret", references=(), title=None, unit="rating points", log=False) -> Figure:
     """Draw the mean over all interactions for each agent, best on top, with the 95 % interval over seeds.
 
-    Regret is that of the policy that explores; where `runs` has the regret of the greedy policy, a diamond marks it.
-
-    Args:
-      runs: DataFrame of `training.online.simulate`.
-      column: regret, greedy_regret, reward or suboptimal.
-      references: labels to draw in grey, with a dashed line through all rows.
-      unit: of the reward.
-      log: True for a logarithmic axis, which has no 0.
-
-    Raises:
-      ValueError: an unknown measure, or a reference that is not among the agents.
+    Arguments and errors are those of `curves`; `column` is regret, greedy_regret, reward or suboptimal, and a reference
+    has a dashed line through all rows. Regret is that of the policy that explores; where `runs` has the regret of the
+    greedy policy, a diamond marks it.
     """
     _check(runs, column, MEASURES, references)
     table = summary(runs).sort_values(column, ascending=column != "reward")
@@ -89,9 +74,8 @@ def totals(runs, column="regret", references=(), title=None, unit="rating points
             axes.plot([row[f"{column}_low"], row[f"{column}_high"]], [y, y], color=colour, linewidth=3, alpha=0.5)
             (mark,) = axes.plot(value, y, "o", color=colour)
             patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # dashed lines end at the number
-            axes.annotate(
-                f"{value:.3f}", (value, y), (0, 6), textcoords="offset points", ha="center", size=9, bbox=patch
-            )
+            style = {"textcoords": "offset points", "ha": "center", "size": 9, "bbox": patch}
+            axes.annotate(f"{value:.3f}", (value, y), (0, 6), **style)
             if agent in references:
                 axes.axvline(value, color=REFERENCE, linestyle="--", linewidth=1, zorder=1)
             elif column == "regret" and "greedy_regret" in table:
@@ -112,12 +96,7 @@ def totals(runs, column="regret", references=(), title=None, unit="rating points
 
 
 def disagreement(rewards: np.ndarray, titles) -> Figure:
-    """Draw the distribution of each arm's expected reward over users, and for how many users it is the best arm.
-
-    Args:
-      rewards: float array [users, arms], expected rewards.
-      titles: one name per arm.
-    """
+    """Draw the distribution over users of expected rewards [users, arms], and the share for whom an arm is best."""
     order = np.argsort(rewards.mean(axis=0))
     best = np.bincount(rewards.argmax(axis=1), minlength=rewards.shape[1]) / len(rewards)
     names = [title if len(title) <= 32 else f"{title[:30]}…" for title in np.asarray(titles)[order]]
@@ -138,12 +117,8 @@ def disagreement(rewards: np.ndarray, titles) -> Figure:
 def exposure(actions, ratings: pd.Series, title=None) -> Figure:
     """Draw the share of the decisions that the most rated movies take, a line per policy with a dash of its own.
 
-    Args:
-      actions: mapping from a label to the ids of the chosen movies, int array [n], n at least 1.
-      ratings: Series of ratings per movie, indexed by movie id; movies that are not in it come last.
-
-    Raises:
-      ValueError: a label without a decision.
+    `actions` map a label to the ids of the chosen movies, int [n], ValueError for none. `ratings` has the number of
+    ratings by movie id; movies that are not in it come last.
     """
     rank = ratings.rank(ascending=False, method="first")
     movies = max(len(np.union1d(ratings.index, ids)) for ids in actions.values())
@@ -156,16 +131,13 @@ def exposure(actions, ratings: pd.Series, title=None) -> Figure:
             axes.step([0, *position, movies], [0, *share, 1], where="post", color=colour, linestyle=dash, label=label)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(
-            xlabel="movies, from the most to the least rated", ylabel="cumulative share of the decisions", title=title
-        )
+        axes.set(xlabel="movies, from the most to the least rated", title=title)
+        axes.set_ylabel("cumulative share of the decisions")
         axes.legend(**BESIDE)
     return fig
 
 
 def _check(runs, column, columns, references):
-    if column not in columns:
-        raise ValueError(f"column must be one of {', '.join(columns)}, got {column!r}")
+    require(column in columns, "column", f"one of {', '.join(columns)}", column)
     for label in references:
-        if label not in set(runs["agent"]):
-            raise ValueError(f"references must be among the agents, {label!r} is not")
+        require(label in set(runs["agent"]), "references", "among the agents", label)

@@ -29,20 +29,10 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def figure(width=7.0, height=4.0, nrows=1, ncols=1, **subplots) -> Iterator[tuple[plt.Figure, Any]]:
-    """Give a figure and its axes in the shared style, laid out and closed when the block ends.
+def figure(width, height, nrows=1, ncols=1, **subplots) -> Iterator[tuple[plt.Figure, Any]]:
+    """Give a figure, in inches, and its axes as `matplotlib.pyplot.subplots` in the shared style; close it at the end.
 
     A closed figure is shown exactly once by a notebook: as the value of the cell that made it.
-
-    Args:
-      width: inches.
-      height: inches.
-      nrows: rows of axes.
-      ncols: columns of axes.
-      **subplots: passed on to `matplotlib.pyplot.subplots`.
-
-    Yields:
-      `(figure, axes)`, axes as `matplotlib.pyplot.subplots` gives them.
     """
     with plt.rc_context(_STYLE):
         fig, axes = plt.subplots(nrows, ncols, figsize=(width, height), layout="constrained", **subplots)
@@ -61,11 +51,7 @@ def panels(width, height, count, title=None, sharey=True, **subplots) -> Iterato
 
 
 def require_content(content: Sized, name: str, expected: str) -> None:
-    """Refuse a table or mapping that has nothing to draw.
-
-    Raises:
-      ValueError: it is empty.
-    """
+    """Raise ValueError for a table or mapping that has nothing to draw."""
     if not len(content):
         raise ValueError(f"{name} must have at least one {expected} to draw, got none")
 
@@ -83,13 +69,12 @@ def label_rows(axes: plt.Axes, labels: Sequence) -> np.ndarray:
     return position
 
 
-def interval_rows(axes: plt.Axes, labels: Sequence, value, low, high, colour=COLOURS[0]) -> np.ndarray:
-    """Draw a row per label, the first on top: a dot at the value and a bar from `low` to `high`; return positions."""
+def interval_rows(axes: plt.Axes, labels: Sequence, value, low, high) -> None:
+    """Draw a row per label, the first on top: a dot at the value and a bar from `low` to `high`."""
     position = label_rows(axes, labels)
-    axes.hlines(position, low, high, color=colour, alpha=0.45, linewidth=5)
-    axes.plot(value, position, "o", color=colour)
+    axes.hlines(position, low, high, color=COLOURS[0], alpha=0.45, linewidth=5)
+    axes.plot(value, position, "o", color=COLOURS[0])
     axes.set_ylim(-0.6, len(position) - 0.4)
-    return position
 
 
 def bar_rows(axes: plt.Axes, values, texts: Sequence[str], labels=None, reach=1.25, **style) -> None:

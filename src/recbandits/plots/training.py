@@ -9,17 +9,8 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
 
 from recbandits.data.features import GLOBAL, PER_ARM
-from recbandits.plots.style import (
-    BESIDE,
-    COLOURS,
-    REFERENCE,
-    annotate_rows,
-    bar_rows,
-    coloured,
-    figure,
-    label_rows,
-    panels,
-)
+from recbandits.plots import style
+from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, coloured, figure, panels
 
 PERCENTILES = (6.68, 15.87, 30.85, 50.0, 69.15, 84.13, 93.32)  # 0, 0.5, 1, 1.5 deviations of a normal distribution
 _PARTS = {
@@ -33,11 +24,7 @@ _HEIGHT = 1.8  # of a ridge, in distances between them
 
 
 def step_times(steps, title=None) -> Figure:
-    """Draw profiled steps, an axis per input pipeline on a common scale, a bar per step made of its parts.
-
-    Args:
-      steps: mapping from label to `training.profiling.Profile.steps`.
-    """
+    """Draw `Profile.steps` of each label, an axis each on a common scale, a bar per step made of its parts."""
     with panels(2.6 * len(steps) + 0.8, 3.2, len(steps), title) as (fig, axes):
         for panel, (label, table) in zip(axes, steps.items(), strict=True):
             bottom = np.zeros(len(table))
@@ -54,47 +41,39 @@ def step_times(steps, title=None) -> Figure:
 def time_per_example(table: pd.DataFrame, title=None) -> Figure:
     """Draw the time per example, a bar per way of training, the first on top.
 
-    Args:
-      table: DataFrame indexed by label, microseconds; columns are parts of a bar, NaN for none.
+    `table` is indexed by label, in microseconds; columns are parts of a bar, NaN for none.
     """
     left, total = np.zeros(len(table)), table.sum(axis=1)
     with figure(7.5, 1.2 + 0.38 * len(table)) as (fig, axes):
-        position = label_rows(axes, table.index)
+        position = style.label_rows(axes, table.index)
         for (part, values), colour in zip(table.items(), [COLOURS[1], COLOURS[0], COLOURS[2]], strict=False):
             axes.barh(position, values.fillna(0), 0.7, left, color=colour, label=part)
             left += values.fillna(0).to_numpy()
-        annotate_rows(axes, total, [f"{value:.1f}" for value in total], reach=1.08)
+        style.annotate_rows(axes, total, [f"{value:.1f}" for value in total], reach=1.08)
         axes.set(xlabel="time per example [µs]", title=title)
         if table.shape[1] > 1:
             axes.legend(**BESIDE)
     return fig
 
 
-def elapsed(histories, title=None) -> Figure:
+def elapsed(histories) -> Figure:
     """Draw the time after each epoch; a compiled graph starts later and rises less.
 
-    Args:
-      histories: mapping from label to the DataFrame of `training.offline.fit`, in pairs: a plain training, then the
-        same compiled, which gets its colour and a dashed line.
+    `histories` map a label to the DataFrame of `training.fit`, in pairs: a plain training, then the same compiled,
+    which gets its colour and a dashed line.
     """
     with figure(6.5, 3.6) as (fig, axes):
         for number, (label, history) in enumerate(histories.items()):
-            style = {"color": COLOURS[number // 2 % len(COLOURS)], "linestyle": ("-", "--")[number % 2]}
-            axes.plot([0, *history["epoch"]], [0, *history["seconds"].cumsum()], label=label, **style)
+            look = {"color": COLOURS[number // 2 % len(COLOURS)], "linestyle": ("-", "--")[number % 2]}
+            axes.plot([0, *history["epoch"]], [0, *history["seconds"].cumsum()], label=label, **look)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epoch", ylabel="training time, start-up included [s]", xlim=(0, None), ylim=(0, None))
-        axes.set_title(title)
         axes.legend(**BESIDE)
     return fig
 
 
 def operations(table: pd.DataFrame, most=8, title=None) -> Figure:
-    """Draw the time of operations, a bar each, the longest on top, and that of all the others together.
-
-    Args:
-      table: DataFrame of `training.profiling.operations`.
-      most: number of operations with a bar of their own.
-    """
+    """Draw times of `training.read_operations`, a bar for each of the longest and one for all the others."""
     bars, total = table["ms"].iloc[:most].copy(), table["ms"].sum()
     if len(table) > most:
         bars[f"{len(table) - most} others"] = table["ms"].iloc[most:].sum()
@@ -102,18 +81,13 @@ def operations(table: pd.DataFrame, most=8, title=None) -> Figure:
     texts = [f"{value / total:.0%}{count}" for value, count in zip(bars, calls, strict=True)]
     colours = [COLOURS[0] if name in table.index else REFERENCE for name in bars.index]
     with figure(7.5, 1.0 + 0.3 * len(bars)) as (fig, axes):
-        bar_rows(axes, bars, texts, reach=1.3, color=colours)
+        style.bar_rows(axes, bars, texts, reach=1.3, color=colours)
         axes.set(xlabel="time in all threads [ms]", title=title)
     return fig
 
 
 class Histograms(NamedTuple):
-    """Histograms of one variable at several steps.
-
-    Attributes:
-      steps: int [n], ascending.
-      buckets: a float array [buckets, 3] for each step: left edge, right edge, count; ascending.
-    """
+    """Histograms of one variable at steps int [n], with buckets [left edge, right edge, count] for each; ascending."""
 
     steps: np.ndarray
     buckets: list
@@ -129,16 +103,9 @@ class Histograms(NamedTuple):
 
 
 def read_histograms(directory) -> dict[str, Histograms]:
-    """Read all histograms in a directory of TensorBoard event files, with TensorBoard's own reader.
+    """Read all histograms in a directory of TensorBoard event files of one training, with TensorBoard's own reader.
 
-    Args:
-      directory: of one training, as `training.offline.fit` was given for `tensorboard`.
-
-    Returns:
-      dict from tag, such as "variables/head 1 kernel", to Histograms.
-
-    Raises:
-      ValueError: there is no histogram.
+    Returns a dict from tag, such as "variables/head 1 kernel", to Histograms; ValueError if there is none.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util
@@ -156,15 +123,12 @@ def read_histograms(directory) -> dict[str, Histograms]:
 
 
 def ridges(histograms, title=None) -> Figure:
-    """Draw histograms as ridge lines, the first step in the back.
+    """Draw histograms, by label, as ridge lines, the first step in the back.
 
     Ridges have equal areas, spikes are cut off. The range is that of the later half of the steps; a wider one before is
     a low ridge that goes on outside. Of many steps some are drawn, evenly spaced from the last one.
-
-    Args:
-      histograms: mapping from a label to Histograms, an axis each.
     """
-    with _histogram_panels(histograms, title, sharey=False) as (fig, axes):
+    with _histogram_panels(histograms, title) as (fig, axes):
         for ax, ((label, whole), colour) in zip(axes, coloured(histograms.items()), strict=False):
             every = -(-len(whole.steps) // _RIDGES)
             part = Histograms(whole.steps[::-every][::-1], whole.buckets[::-every][::-1])
@@ -186,14 +150,11 @@ def ridges(histograms, title=None) -> Figure:
 
 
 def bands(histograms, title=None) -> Figure:
-    """Draw percentiles over the steps: the median as a line, and bands that hold 38, 68 and 87 % of the numbers.
+    """Draw percentiles of histograms, by label, over the steps: the median, and bands that hold 38, 68 and 87 %.
 
     Of a normal distribution these are 0.5, 1 and 1.5 standard deviations around the mean.
-
-    Args:
-      histograms: as for `ridges`.
     """
-    with _histogram_panels(histograms, title, sharey=False) as (fig, axes):
+    with _histogram_panels(histograms, title) as (fig, axes):
         for ax, ((label, part), colour) in zip(axes, coloured(histograms.items()), strict=False):
             values, last = part.percentiles(), len(PERCENTILES) - 1
             for low in range(len(PERCENTILES) // 2):
@@ -208,11 +169,8 @@ def slotting(observation, slate, reward) -> Figure:
     """Draw the slotting transform: from the features that a policy sees of one user to those that its agent learns.
 
     A row is an item, a column one of its features, a colour its value. Each line leads from an item to its slot.
-
-    Args:
-      observation: {"global": [G], "per_arm": [items, D]}, of one user.
-      slate: int [slots], columns of the items, the top first.
-      reward: float [slots].
+    `observation` has "global" [G] and "per_arm" [items, D], `slate` int [slots] the columns of items, `reward` is float
+    [slots].
     """
     context, arms = np.asarray(observation[GLOBAL]), np.asarray(observation[PER_ARM])
     slate, reward = np.asarray(slate), np.asarray(reward, float)
@@ -248,8 +206,8 @@ def slotting(observation, slate, reward) -> Figure:
     return fig
 
 
-def _histogram_panels(histograms, title, **options):
-    return panels(max(4.0, 3.0 * len(histograms)), 3.2, len(histograms), title, **options)
+def _histogram_panels(histograms, title):
+    return panels(max(4.0, 3.0 * len(histograms)), 3.2, len(histograms), title, sharey=False)
 
 
 def _cumulated(buckets):

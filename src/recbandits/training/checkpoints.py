@@ -16,18 +16,10 @@ INTERVAL = 10.0  # seconds between two checkpoints of a run, each of which takes
 def open_checkpoints(
     directory: str | Path, settings: dict, kind: str, name: str, writes: bool = True, **state
 ) -> tf.train.CheckpointManager:
-    """Open the checkpoints of a run, and restore its state from the last one.
+    """Open the checkpoints of a run in a directory of their own, and restore the run's state from the last one.
 
-    Args:
-      directory: of these checkpoints; made if missing.
-      settings: identify the run, as JSON takes them.
-      kind: of run, "simulation" or "training", for the name of the description and for errors.
-      name: of the run, for errors.
-      writes: False where another process writes.
-      **state: of the run, trackable by `tf.train.Checkpoint`.
-
-    Raises:
-      ValueError: the directory has the checkpoints of another run.
+    The settings, as JSON takes them, identify the run: ValueError if the directory has the checkpoints of another one.
+    Its kind, "simulation" or "training", and its name are for errors. Where `writes` is False, another process writes.
     """
     description, text = Path(directory, f"{kind}.json"), json.dumps(settings, indent=2)
     if description.exists() and description.read_text(encoding="utf-8") != text:

@@ -6,7 +6,7 @@ from recbandits.tf import tf
 
 from tf_agents.agents.tf_agent import TFAgent
 
-from recbandits.checks import one_of, require
+from recbandits.checks import require
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
@@ -28,8 +28,7 @@ def get_strategy(name: str = "none") -> tf.distribute.Strategy:
     Raises:
       ValueError: another name.
     """
-    rule = one_of(STRATEGIES)
-    require(rule.accepts(name), "strategy", rule.expected, name)
+    require(name in STRATEGIES, "strategy", f"one of {', '.join(STRATEGIES)}", name)
     return tf.distribute.get_strategy() if name == "none" else _make_strategy(name)
 
 

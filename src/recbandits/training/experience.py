@@ -13,7 +13,7 @@ from tf_agents.trajectories.policy_step import PolicyStep
 from tf_agents.trajectories.trajectory import Trajectory
 from tf_agents.utils import nest_utils
 
-from recbandits.agents.ranking.slotting import slotted
+from recbandits.agents.ranking.policy import slotted
 from recbandits.checks import FINITE, POSITIVE_PROBABILITY, require
 from recbandits.data.examples import Examples
 from recbandits.data.features import GLOBAL, PER_ARM
@@ -25,21 +25,14 @@ def convert_examples(agent: TFAgent, examples: Examples | SlateExamples) -> Traj
     """Make the experience of all examples, a batch of n, from which `gather_rows` takes the batches of a training.
 
     Of a slate the observation has the movies that were shown, in their order. Else the features of the chosen arm are
-    in the policy info, and the action, which agents for arms with features do not read, is 0.
-
-    Args:
-      agent: its reward spec says which kind of feedback it learns from.
-      examples: that `check_examples` accepts.
-
-    Returns:
-      Trajectory [n, 1, ...] of float32; the reward is [n, 1], [n, 1, slots], or for cascading feedback a dict of
-      `chosen_index` int32 [n, 1] and `chosen_value` [n, 1].
+    in the policy info, and the action, which agents for arms with features do not read, is 0. Returns a trajectory [n,
+    1, ...] of float32; the reward is [n, 1], [n, 1, slots], or for an agent whose reward spec is cascading a dict of
+    `chosen_index` int32 [n, 1] and `chosen_value` [n, 1].
     """
     context, arm, reward = (tf.constant(part, tf.float32) for part in examples[:3])
     if isinstance(agent.time_step_spec.reward, dict):
-        reward = dict(
-            zip((CHOSEN_INDEX, CHOSEN_VALUE), map(tf.constant, cascading_feedback(examples.reward)), strict=True)
-        )
+        index, value = map(tf.constant, cascading_feedback(examples.reward))
+        reward = {CHOSEN_INDEX: index, CHOSEN_VALUE: value}
     if arm.shape.rank == 3:
         return make_trajectory({GLOBAL: context, PER_ARM: arm}, (), (), reward)
     info = PerArmPolicyInfo(chosen_arm_features=arm)
@@ -47,16 +40,10 @@ def convert_examples(agent: TFAgent, examples: Examples | SlateExamples) -> Traj
 
 
 def convert_decision(agent: TFAgent, observation, decision: PolicyStep, feedback) -> Trajectory:
-    """Make the experience of a batch of decisions, with those parts alone that the agent is trained on.
+    """Make the experience [batch, 1, ...] of decisions, with those parts alone that the agent is trained on.
 
-    Args:
-      agent: that learns from it.
-      observation: of the policy, [batch, ...].
-      decision: of the policy; where its action is a slate, the observation becomes that of the slate's items.
-      feedback: nest [batch, ...] as the reward spec of the environment says.
-
-    Returns:
-      Trajectory [batch, 1, ...]
+    Observation and feedback are nests [batch, ...], as the specs of the environment say. Where the action is a slate,
+    the observation becomes that of its items.
     """
     if decision.action.shape.rank == 2:
         observation = slotted(observation, decision.action)
@@ -77,8 +64,7 @@ def explain_errors(describe: Callable[[], str]) -> Iterator[None]:
 def check_examples(agent: TFAgent, name: str, examples: Examples | SlateExamples) -> None:
     """Check that an agent for arms with features can be trained on examples, which are named in errors.
 
-    Raises:
-      ValueError: examples of another kind or shape than the agent's, none, or a value outside its range.
+    ValueError for examples of another kind or shape than the agent's, none, or a value outside its range.
     """
     features, slots = agent.time_step_spec.observation, tuple(agent.action_spec.shape)
     kind, task = (SlateExamples, "ranks") if slots else (Examples, "chooses one arm")
@@ -104,11 +90,7 @@ def check_examples(agent: TFAgent, name: str, examples: Examples | SlateExamples
 
 
 def check_new_events(agent: TFAgent, event: np.ndarray) -> None:
-    """Check that events int64 [n] are different, and that a linear model has not learnt any of them.
-
-    Raises:
-      ValueError: an event that occurs twice, or that was learnt before.
-    """
+    """Raise ValueError for an event int64 [n] that occurs twice, or that a linear model has learnt before."""
     events, counts = np.unique(event, return_counts=True)
     if (counts > 1).any():
         first, second = np.flatnonzero(event == events[counts > 1][0])[:2]

@@ -41,14 +41,10 @@ _FACTORS: dict[str, Factorization] = {}  # of the split and of its folds that we
 
 
 class Outcome(NamedTuple):
-    """Result of an experiment.
+    """Result of an experiment: the policy of the first seed's agent, to be exported, and the features of its training.
 
-    Attributes:
-      policy: of the first seed's agent, to be exported.
-      features: those that it was trained with.
-      arms: movie ids of its fixed arms in order; None where arms have features.
-      by_seed: dict from metric to a list of floats, one a seed.
-      examples: interactions or examples that the exported agent learnt from.
+    `arms` are the movie ids of its fixed arms in order; None where arms have features. `by_seed` has a list of floats,
+    one a seed, for each metric. The agent learnt from `examples` interactions or examples.
     """
 
     policy: Any
@@ -66,13 +62,9 @@ class Outcome(NamedTuple):
 def run_experiment(
     problem: Simulation | Fit | Rank | Learn, agent: Any, data: MovieLens | LoggedData, paths: JobPaths
 ) -> Outcome:
-    """Run an agent on a problem, once for each seed.
+    """Run an agent, given by its parameters, on a problem, once for each seed.
 
-    Args:
-      problem: `Simulation`, `Fit`, `Rank` or `Learn`.
-      agent: its parameters.
-      data: MovieLens; for `Learn` the `LoggedData` of its file.
-      paths: where checkpoints and event files go.
+    The data is MovieLens, or for `Learn` the `LoggedData` of its file; checkpoints and event files go to the paths.
     """
     if isinstance(problem, Simulation):
         return _simulate(problem, agent, data, paths)
@@ -87,16 +79,7 @@ def run_experiment(
         with replicas.scope():
             learner = make_agent(agent, task.specs(), seed)
         examples = task.examples()
-        fit(
-            learner,
-            examples,
-            epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
-            batch_size=problem.batch_size,
-            weights=None if problem.weights == "none" else problem.weights,
-            seed=seed,
-            checkpoints=paths.checkpoints and paths.checkpoints / f"seed-{seed}",
-            tensorboard=paths.tensorboard and paths.tensorboard / f"seed-{seed}",
-        )
+        fit(learner, examples, seed=seed, **_get_fit_options(problem, agent, paths, seed))
         rows.append(task.evaluate(learner, task.features))
         exported = exported or (learner.policy, task.features, len(examples.event))
     policy, features, count = exported
@@ -140,17 +123,7 @@ def _learn(problem, agent, data, paths):
     features, exploration = data.fit_features(earlier), get_exploration(problem, agent)
     rows, policy = [], None
     for seed in problem.seeds:
-        learner = train(
-            earlier,
-            features,
-            agent,
-            seed,
-            epochs=1 if isinstance(agent, LinUCB) else problem.epochs,
-            batch_size=problem.batch_size,
-            weights=None if problem.weights == "none" else problem.weights,
-            checkpoints=paths.checkpoints and paths.checkpoints / f"seed-{seed}",
-            tensorboard=paths.tensorboard and paths.tensorboard / f"seed-{seed}",
-        )
+        learner = train(earlier, features, agent, seed, **_get_fit_options(problem, agent, paths, seed))
         probabilities = target_probabilities(learner, later, features, exploration)
         model = None if problem.estimator == "SNIPS" else features
         table = evaluate(later, {_LABEL: probabilities}, model, [problem.estimator], seed)
@@ -163,6 +136,16 @@ def _learn(problem, agent, data, paths):
     return Outcome(policy, features, arms=None, by_seed=metrics, examples=len(earlier))
 
 
+def _get_fit_options(problem, agent, paths, seed):
+    return {
+        "epochs": 1 if isinstance(agent, LinUCB) else problem.epochs,
+        "batch_size": problem.batch_size,
+        "weights": None if problem.weights == "none" else problem.weights,
+        "checkpoints": paths.checkpoints and paths.checkpoints / f"seed-{seed}",
+        "tensorboard": paths.tensorboard and paths.tensorboard / f"seed-{seed}",
+    }
+
+
 def get_exploration(problem: Problem, agent: Any) -> Exploration | None:
     """Return the exploration of the exported policy: that of its agent, or epsilon-greedy; None for none."""
     if isinstance(agent, Ranking) and agent.policy == "no_penalty":
@@ -172,15 +155,10 @@ def get_exploration(problem: Problem, agent: Any) -> Exploration | None:
 
 
 class OfflineTask:
-    """Data of one seed of a `Fit`.
+    """Data of one seed of a `Fit`: `train`, the ratings to learn from, `held_out` ones, and `features` of the former.
 
     The test split is the same for every seed, so that a setting chosen on validation ratings of any seed has seen none
     of its ratings. Validation split, log and weights of networks vary with the seed.
-
-    Attributes:
-      train: DataFrame of the ratings to learn from.
-      held_out: DataFrame of the ratings to be evaluated on.
-      features: `RatingFeatures` of the training ratings.
     """
 
     def __init__(self, problem: Fit, data: MovieLens, seed: int):
@@ -203,15 +181,10 @@ class OfflineTask:
         return cross_fit_examples(log, self.train, self._fit_features, _FOLDS)
 
     def evaluate(self, model: Any, features: RatingFeatures | None) -> dict[str, float]:
-        """Evaluate the greedy policy of a model.
+        """Evaluate the greedy policy of an agent or another model for `score_candidates`, with its features or None.
 
-        Args:
-          model: an agent, or another model that `offline.score_candidates` takes.
-          features: its features; None for a model that predicts from ids.
-
-        Returns:
-          dict of `mean_reward` (the policy's true value), `estimated_reward` (its value as estimated from the log
-          alone, by the self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
+        Returns `mean_reward` (the policy's true value), `estimated_reward` (its value as estimated from the log alone,
+        by the self-normalised doubly robust estimator) and `mse` (squared error of the held-out ratings).
         """
         visits, log, table = self._evaluation, self._evaluation.log, self.held_out
         scores = score_candidates(model, features, visits.user_ids, visits.movie_ids, log.mask)
@@ -227,15 +200,10 @@ class OfflineTask:
 
 
 class RankingTask:
-    """Data of one seed of a `Rank`.
+    """Data of one seed of a `Rank`: ratings to draw lists from (`train`), and `held_out` ones to be evaluated on.
 
-    Attributes:
-      train: DataFrame of the ratings that lists to learn from are drawn from.
-      known: DataFrame of the ratings from which features are computed: those and, where users are held out, their
-        support ratings, half of all they have.
-      held_out: DataFrame of the ratings to be evaluated on.
-      factors: Factorization of the training ratings, with the support ratings of held-out users folded in.
-      features: `RatingFeatures` of `known`.
+    `features` and `factors` are those of the `known` ratings: the training ratings and, where users are held out, their
+    support ratings, half of all they have, by which they are folded in.
     """
 
     def __init__(self, problem: Rank, data: MovieLens, seed: int):
@@ -265,10 +233,9 @@ class RankingTask:
     def evaluate(self, model: Any, features: RatingFeatures | None) -> dict[str, float]:
         """Rank the held-out movies of each user; arguments as `OfflineTask.evaluate`.
 
-        Returns:
-          dict of ndcg, err, map and mrr at `top`, means over the users for whom they are defined, and by how much the
-          NDCG is above those of rankings by popularity and by the factorization (`ndcg_over_popularity`,
-          `ndcg_over_als`).
+        Returns ndcg, err, map and mrr at `top`, means over the users for whom they are defined, and by how much the
+        NDCG is above those of rankings by popularity and by the factorization (`ndcg_over_popularity`,
+        `ndcg_over_als`).
         """
         lists, top = rated_lists(self.held_out), self._problem.top
         rows = lists.user_id, lists.candidates, lists.mask

@@ -16,12 +16,9 @@ _VARIABLES = {"model": "AIP_MODEL_DIR", "checkpoints": "AIP_CHECKPOINT_DIR", "te
 class JobPaths(NamedTuple):
     """Directories of a job, None for each that the job does not keep, and its role among its replicas.
 
-    Attributes:
-      model: of the exported policy; the job's `record.json` goes beside it, as does the table for `read_users`.
-      checkpoints: from which an interrupted job resumes.
-      tensorboard: of event files.
-      chief: whether this process writes the results: the chief, or the first worker where there is none.
-      replicas: number of processes that train, this one included.
+    The job's `record.json` goes beside the `model`, the exported policy, as does the table for `read_users`. An
+    interrupted job resumes from its `checkpoints`; `tensorboard` is for event files. The `chief`, or the first worker
+    where there is none, writes the results. `replicas` counts the processes that train, this one included.
     """
 
     model: Path | None
@@ -69,18 +66,10 @@ def mounted(name: str) -> Path:
 
 
 def read_users(model: str | Path) -> "pd.DataFrame":
-    """Read what the job of a policy knew of the users of MovieLens: the raw columns that are their context.
+    """Read the raw columns of the users of MovieLens, indexed by user_id, that the job of a policy knew.
 
-    A recommender in production has a feature store for this.
-
-    Args:
-      model: directory or gs:// URI of the policy that the job exported.
-
-    Returns:
-      DataFrame indexed by user_id, one row for each user.
-
-    Raises:
-      FileNotFoundError: the job wrote none.
+    `model` is the directory or gs:// URI of the exported policy. A recommender in production has a feature store for
+    this. FileNotFoundError if the job wrote none.
     """
     import pandas as pd  # the command line prints its help without it
 

@@ -24,18 +24,11 @@ from recbandits.training.offline import Specs, fit
 def train(
     log: Log, features: Features, agent: Any = "linucb", seed: int = 0, validation: Log | None = None, **options: Any
 ) -> TFAgent:
-    """Make an agent and let it learn a log.
+    """Make an agent and let it learn a log with features that were fitted to it; errors are of `make_agent` and `fit`.
 
-    Args:
-      log: decisions to learn from.
-      features: fitted to them.
-      agent: a name with its parameters among the options, or parameters such as `LinUCB(alpha=0.1)`.
-      seed: of weights, order and exploration.
-      validation: later decisions, for early stopping of a network by `patience`.
-      **options: parameters of a named agent, and those of `fit`.
-
-    Raises:
-      ValueError: as `make_agent` and `fit`.
+    The agent is a name with its parameters among the options, or parameters such as `LinUCB(alpha=0.1)`. The other
+    options are those of `fit`. The seed is that of weights, order and exploration. By later decisions, `validation`, a
+    network stops early if it has a `patience`.
     """
     fitting = {name: options.pop(name) for name in options.keys() & inspect.signature(fit).parameters.keys()}
     width = max(2, log.mask.shape[1])
@@ -70,29 +63,17 @@ def target_probabilities(
 
 
 def evaluate(
-    log: Log,
-    policies: Mapping[str, np.ndarray],
-    features: Features | None = None,
-    names: Sequence[str] | None = None,
-    seed: int = 0,
+    log: Log, policies: Mapping, features: Features | None = None, names: Sequence[str] | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Estimate the value of policies, and how much more than the logging policy's it is.
+    """Estimate the value of policies, and how much more than the logging policy's it is, by a log they have not learnt.
 
-    Args:
-      log: decisions that no policy has learned from.
-      policies: from name to probabilities float [n, k], such as `target_probabilities` computes.
-      features: of the reward model of the doubly robust estimators, a cross-fitted ridge regression on the features
-        without products of columns; None for only the estimators that need none.
-      names: of `off_policy.ESTIMATORS`; by default SNIPS, and DR where there are features.
-      seed: of the folds of users.
+    `policies` map names to probabilities float [n, k], such as `target_probabilities` computes. Features are those of
+    the reward model of the doubly robust estimators, a cross-fitted ridge regression on the features without products
+    of columns; `seed` draws its folds of users. By default the estimators are SNIPS, and DR where there are features.
 
-    Returns:
-      DataFrame indexed by (policy, estimator) with the columns of `off_policy.tabulate`, and the paired difference to
-      the logging policy: gain, gain_low, gain_high. The first row is the logging policy. Intervals are of 95 %, and
-      clustered by user.
-
-    Raises:
-      ValueError: as `off_policy.estimates`.
+    Returns a DataFrame indexed by (policy, estimator) with the columns of `off_policy.tabulate`, and the paired
+    difference to the logging policy: gain, gain_low, gain_high. The first row is the logging policy. Intervals are of
+    95 %, and clustered by user. ValueErrors are those of `off_policy.estimates`.
     """
     names = names or (("SNIPS",) if features is None else ("SNIPS", "DR"))
     q = None if features is None else cross_fit(log, features.without_crosses(), seed=seed)

@@ -24,18 +24,12 @@ from recbandits.training.experience import check_examples, check_new_events
 class Specs:
     """Specs of logged decisions or slates, from which `make_agent` makes an agent as from an environment.
 
-    Args:
-      shapes: of one observation of the policy, such as `Features.spec(10)`: {"global": (G,), "per_arm": (k, D)}.
-      num_slots: of a slate, below the number of candidates; None for a choice of one candidate.
-      feedback: on a slate: "score_vector" (a number for each slot) or "cascading" (the first slot that was clicked).
-
-    Raises:
-      ValueError: as many slots as candidates or more, or another feedback.
+    `shapes` are those of one observation of the policy, such as `Features.spec(10)`: {"global": (G,), "per_arm": (k,
+    D)}. A slate has `num_slots` of the candidates, but not all, and "score_vector" (a number for each slot) or
+    "cascading" (the first slot that was clicked) feedback; ValueError for others.
     """
 
-    def __init__(
-        self, shapes: dict[str, tuple[int, ...]], num_slots: int | None = None, feedback: str = "score_vector"
-    ):
+    def __init__(self, shapes: dict, num_slots: int | None = None, feedback: str = "score_vector"):
         self._shapes, self._slots, self._reward_spec = shapes, [] if num_slots is None else [num_slots], None
         if num_slots is not None:
             most = shapes[PER_ARM][0] - 1
@@ -66,11 +60,18 @@ def fit(
     tensorboard: str | Path | None = None,
     xla: bool = False,
 ) -> pd.DataFrame:
-    """Train an agent on logged decisions.
+    """Train an agent on logged decisions; one row of the result is an epoch.
 
     Networks see the examples in a new order each epoch. A linear model sees each example once, in the order of the log:
     a second pass would add the same evidence again and shrink its confidence widths by sqrt(2), as if there had been
     twice as many decisions. NeuralLinUCB trains its network for `epochs` and then its linear model in one pass.
+
+    The columns are epoch, stage ("network" or "linear"), loss (mean squared error of the batches before they were
+    learnt), validation_mse (both weighted as `weights` says; of slates, the agent's own loss) and seconds (of
+    training). ValueError for an agent, examples or options that do not fit; more than one pass, or an event that the
+    agent has learnt before, where one pass is right; checkpoints of another training. FloatingPointError for a loss or
+    a weight that is not finite. After this, or any other interruption of an epoch, the agent is what it was after the
+    epoch before.
 
     Args:
       agent: from `make_agent` with `Specs`; it is trained in place, with the strategy in whose scope it was made.
@@ -89,17 +90,6 @@ def fit(
       tensorboard: directory, one for each training, for its curves and, of a network, histograms of variables and
         gradients after each epoch (0 is before the first); None for none.
       xla: whether to compile networks with XLA: seconds of compilation for faster epochs. Not on several replicas.
-
-    Returns:
-      One row an epoch: epoch, stage ("network" or "linear"), loss (mean squared error of the batches before they were
-      learnt), validation_mse (both weighted as `weights` says; of slates, the agent's own loss) and seconds (of
-      training).
-
-    Raises:
-      ValueError: an agent, examples or options that do not fit; more than one pass, or an event that the agent has
-        learnt before, where one pass is right; checkpoints of another training.
-      FloatingPointError: a loss or a weight that is not finite. After this, or any other interruption of an epoch, the
-        agent is what it was after the epoch before.
     """
     parts = {"examples": examples} if validation is None else {"examples": examples, "validation": validation}
     require_whole(epochs=epochs, batch_size=batch_size)
@@ -125,28 +115,14 @@ def fit(
 
 
 def score_candidates(
-    model,
-    features: RatingFeatures | None,
-    user_ids: np.ndarray,
-    candidates: np.ndarray,
-    mask: np.ndarray | None = None,
+    model, features: RatingFeatures | None, user_ids: np.ndarray, candidates: np.ndarray, mask: np.ndarray | None = None
 ) -> np.ndarray:
-    """Predict the ratings of movies by the ids of users and movies.
+    """Predict the ratings float [n, k] of movies by ids of users and movies, minus infinity where the mask is False.
 
-    Args:
-      model: an agent, or a policy of one, in this process or loaded; or, without features, anything with
-        `predict(user_ids [m], movie_ids [m])`, such as a `Factorization`.
-      features: that the model was trained with, or None.
-      user_ids: int [n].
-      candidates: int [n, k], movie ids.
-      mask: bool [n, k], False in padding; None for all True.
-
-    Returns:
-      float [n, k], minus infinity where the mask is False.
-
-    Raises:
-      ValueError: shapes that do not fit together.
-      KeyError: ids that the features do not know.
+    The model is an agent, or a policy of one, in this process or loaded, with the features that it was trained with;
+    or, without features, anything with `predict(user_ids [m], movie_ids [m])`, such as a `Factorization`. User ids are
+    int [n], candidates int [n, k]; the mask is False in padding. ValueError for shapes that do not fit together,
+    KeyError for ids that the features do not know.
     """
     user_ids, candidates, mask = check_candidates(user_ids, candidates, mask)
     values = np.full(candidates.shape, -np.inf)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import NamedTuple
 
 from recbandits.tf import tf
 
@@ -30,19 +29,14 @@ _STEPS_OF_A_PART = 10_000  # take about twice as long as tracing a graph
 
 
 def simulate(
-    environment: SeededEnvironment,
-    agents,
-    steps: int,
-    seeds: Iterable[int] = (0,),
-    points: int = 50,
-    tensorboard: str | Path | None = None,
-    checkpoints: str | Path | None = None,
-    greedy: bool = False,
+    environment, agents, steps: int, seeds=(0,), points=50, tensorboard=None, checkpoints=None, greedy=False
 ) -> pd.DataFrame:
     """Let agents interact with an environment, each with the same users, candidates and noise.
 
     Agents run side by side, one thread for each processor; so do the seeds of a single agent if they are long. The
-    results are the same, bit by bit, with any number of threads.
+    results are the same, bit by bit, with any number of threads. ValueError for nothing to run, seeds or labels that
+    are not different, an agent itself with several seeds, or checkpoints of another simulation. FloatingPointError,
+    with agent, seed and step, for a regret, reward, loss or weight that is not finite.
 
     Args:
       environment: an `Environment`, or a `RankingEnvironment` for agents that rank.
@@ -64,11 +58,6 @@ def simulate(
       is sub-optimal where fewer clicks are expected of it than of the best slate. With `greedy` also greedy_regret, of
       `policy` before the agent learns from the batch; regret minus greedy_regret is the exploration cost. The EXP3
       mixture, which has one policy for both, has the same regret twice.
-
-    Raises:
-      ValueError: nothing to run, seeds or labels that are not different, an agent itself with several seeds, or
-        checkpoints of another simulation.
-      FloatingPointError: a regret, reward, loss or weight that is not finite; the sentence names agent, seed and step.
     """
     if not isinstance(environment, SeededEnvironment):
         raise ValueError(f"environment must be one of recbandits, got {type(environment).__name__}")
@@ -79,10 +68,10 @@ def simulate(
     ends = np.unique(np.linspace(0, steps, min(points, steps) + 1).round().astype(int))[1:]
     frames, stop, workers = {}, threading.Event(), count_cores()
 
-    def run(part):
-        for label, agent in part.agents.items():
-            simulation = _Simulation(part.environment, label, agent, ends, greedy, stop)
-            for seed in part.seeds:
+    def run(environment, agents, seeds):
+        for label, agent in agents.items():
+            simulation = _Simulation(environment, label, agent, ends, greedy, stop)
+            for seed in seeds:
                 progress.set_description(f"{label}, seed {seed}")
                 directories = [
                     directory and Path(directory, _folder_name(label), f"seed-{seed}")
@@ -94,7 +83,7 @@ def simulate(
         tqdm(total=len(agents) * len(seeds) * len(ends), disable=None, unit="point") as progress,
         ThreadPoolExecutor(workers) as pool,
     ):
-        parts = [pool.submit(run, part) for part in _divide(environment, agents, seeds, steps, workers)]
+        parts = [pool.submit(run, *part) for part in _divide(environment, agents, seeds, steps, workers)]
         try:
             wait(parts, return_when=FIRST_EXCEPTION)
         finally:  # after an error, or Ctrl-C, the other threads end at their next measurement
@@ -106,26 +95,18 @@ def simulate(
     return pd.concat([frames[label, seed] for label in agents for seed in seeds], ignore_index=True)
 
 
-class _Part(NamedTuple):
-    """What one thread runs: agents by label, one after the other, and the seeds of each."""
-
-    environment: SeededEnvironment
-    agents: dict
-    seeds: list
-
-
 def _divide(environment, agents, seeds, steps, workers):
-    """Divide a simulation into parts that can run side by side, each with an environment of its own.
+    """Divide a simulation into (environment, agents by label, seeds of each) that can run side by side.
 
     Agents themselves are one part, in the given environment: a baseline reads the one for which it was made. The seeds
     of a single agent are divided if a part has enough steps to make up for the tracing of its graph.
     """
     instances = {label: agent for label, agent in agents.items() if isinstance(agent, TFAgent)}
-    parts = [_Part(environment, instances, seeds)] if instances else []
+    parts = [(environment, instances, seeds)] if instances else []
     shares = min(workers, len(seeds), max(1, steps * len(seeds) // _STEPS_OF_A_PART)) if len(agents) == 1 else 1
     for label, agent in agents.items():
         if label not in instances:
-            parts += [_Part(environment.twin(), {label: agent}, seeds[share::shares]) for share in range(shares)]
+            parts += [(environment.twin(), {label: agent}, seeds[share::shares]) for share in range(shares)]
     return parts
 
 
@@ -223,11 +204,9 @@ class _Simulation:
         return compute_digest(tensor.numpy() for tensor in tensors if tensor is not None)
 
     def _make_frame(self, seed, history):
-        frame = pd.DataFrame(history.numpy(), columns=self._measures)
         interactions = self._ends * self._environment.batch_size
         columns = {"agent": self._label, "seed": seed, "step": self._ends, "interactions": interactions}
-        for position, (name, values) in enumerate(columns.items()):
-            frame.insert(position, name, values)
+        frame = pd.DataFrame(columns | dict(zip(self._measures, history.numpy().T, strict=True)))
         return frame.assign(cumulative_regret=(frame["regret"] * np.diff(interactions, prepend=0)).cumsum())
 
 

@@ -180,11 +180,9 @@ def _rule(kind: Any) -> Rule | None:
     return {int: whole(1), bool: one_of((True, False))}.get(kind)
 
 
-def _learning(agents: dict[str, type]) -> dict[str, type]:
-    """Leave out the baselines: agents without parameters, which learn nothing and are not exported."""
-    return {name: kind for name, kind in agents.items() if fields(kind)}
-
-
 PROBLEMS = {"simulate": Simulation, "fit": Fit, "rank": Rank, "learn": Learn}
-# The first agent is the default.
-AGENTS_OF = {name: _learning(RANKING_NAMES if name == "rank" else NAMES) for name in PROBLEMS}
+# The first agent is the default. Baselines have no parameters, learn nothing and are not exported.
+AGENTS_OF = {
+    problem: {name: kind for name, kind in (RANKING_NAMES if problem == "rank" else NAMES).items() if fields(kind)}
+    for problem in PROBLEMS
+}

@@ -12,17 +12,16 @@ from recbandits.tf import tf
 import pandas as pd
 
 _PARTS = {"infeedTimeMs": "input", "hostComputeTimeMs": "compute", "otherTimeMs": "other", "stepTimeMs": "total"}
+_WARM_UP = 3
 
 
 class Profile(NamedTuple):
-    """The time of training steps, from a trace.
+    """The time of training steps, from a trace, and the `conclusion` of the profiler, a sentence.
 
-    Attributes:
-      steps: indexed by number of the step, in milliseconds: input (waiting for a batch), compute, other (mostly Python)
-        and total, which on a GPU also contains the time of the device.
-      stages: indexed by stage of the input pipeline, longest first: count of its calls, and ms, the time spent in it;
-        stages run in parallel, so that the sum may be longer than the steps.
-      conclusion: of the profiler, a sentence.
+    `steps` is indexed by number of the step, in milliseconds: input (waiting for a batch), compute, other (mostly
+    Python) and total, which on a GPU also contains the time of the device. `stages` is indexed by stage of the input
+    pipeline, longest first: count of its calls, and ms, the time spent in it; stages run in parallel, so that the sum
+    may be longer than the steps.
     """
 
     steps: pd.DataFrame
@@ -35,25 +34,17 @@ class Profile(NamedTuple):
         return float(self.steps["input"].sum() / self.steps["total"].sum())
 
 
-def trace(
-    batches: Iterable, train: Callable[..., tf.Tensor], directory: str | Path, steps: int = 20, warm_up: int = 3
-) -> Profile:
+def trace(batches: Iterable, train: Callable[..., tf.Tensor], directory: str | Path, steps: int = 20) -> Profile:
     """Trace training steps, each from the request for its batch until its loss is known, and read the trace.
 
-    Args:
-      batches: arguments of `train`, such as a `tf.data.Dataset`: `warm_up + steps + 2` of them, because the profiler
-        leaves out the first and the last step of a trace.
-      train: function from a batch to its loss.
-      directory: for the trace; TensorBoard finds it there too.
-      steps: number of steps in the profile.
-      warm_up: number of steps before them, which trace graphs and fill buffers.
-
-    Raises:
-      ValueError: too few batches, or another profile is running.
+    `train` is a function from a batch, one of `batches` such as a `tf.data.Dataset`, to its loss. There are five
+    batches more than `steps`: three before the trace, for graphs and buffers, and those of its first and last step,
+    which the profiler leaves out. TensorBoard finds the trace in the directory. ValueError for too few batches, or if
+    another profile is running.
     """
     iterator = iter(batches)
     try:
-        for _ in range(warm_up):
+        for _ in range(_WARM_UP):
             train(next(iterator)).numpy()
         with watch(directory, threading.TIMEOUT_MAX):
             for number in range(steps + 2):
@@ -69,8 +60,7 @@ def trace(
 def watch(directory: str | Path, seconds: float) -> Iterator[None]:
     """Trace the body of a `with` statement into a directory, but no longer than some seconds: traces are large.
 
-    Raises:
-      ValueError: another profile is running.
+    ValueError if another profile is running.
     """
     try:
         tf.profiler.experimental.start(str(directory))
@@ -95,12 +85,9 @@ def watch(directory: str | Path, seconds: float) -> Iterator[None]:
 def read_operations(directory: str | Path) -> pd.DataFrame:
     """Read the time of TensorFlow's operations from the latest trace in a directory of `trace` or `watch`.
 
-    Returns:
-      Indexed by type of operation (MatMul, ...), longest first: count, and ms, the time spent in it without waiting for
-      others. Operations run in parallel, so that the sum may be longer than the elapsed time.
-
-    Raises:
-      FileNotFoundError: there is no trace.
+    Returns a DataFrame indexed by type of operation (MatMul, ...), longest first: count, and ms, the time spent in it
+    without waiting for others. Operations run in parallel, so that the sum may be longer than the elapsed time.
+    FileNotFoundError if there is no trace.
     """
     host, *_ = _analyse(directory, "framework_op_stats")
     table = _make_frame(host)

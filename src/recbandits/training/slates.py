@@ -26,15 +26,11 @@ _FIRST_SEED = 1 << 50  # of the policy's draws: far from those of the environmen
 class ServedSlates(NamedTuple):
     """Slates that a policy showed to n users, with expectations that only the environment knows.
 
-    Attributes:
-      user_id: int64 [n].
-      candidates: int64 [n, items], ids of the items to choose from.
-      slate: int32 [n, slots], columns of the candidates, from the top slot down.
-      reward: float32 [n, slots], the clicks in the agent's feedback.
-      value: float32 [n], expected clicks of the slate.
-      optimal: float32 [n], expected clicks of the best slate.
-      attraction: float32 [n, items], probability of a click on a candidate that is examined.
-      relevance: float32 [n, items], as the metrics of `evaluation.ranking_metrics` read it.
+    `slate` int32 [n, slots] has columns of `candidates`, the ids int64 [n, items] of the items to choose from, from the
+    top slot down. `reward` float32 [n, slots] are the clicks in the agent's feedback; `value` and `optimal`, float32
+    [n], are the expected clicks of the slate and of the best slate. Of each candidate, float32 [n, items], `attraction`
+    is the probability of a click when it is examined, and `relevance` is for the metrics of
+    `evaluation.ranking_metrics`.
     """
 
     user_id: np.ndarray
@@ -53,12 +49,11 @@ class ServedSlates(NamedTuple):
 
 
 class SlateProbabilities(NamedTuple):
-    """Probabilities of a target policy for the slates of a log, as slate estimators take them.
+    """Probabilities of a target policy for the slates of a log, as slate estimators take them, float64.
 
-    Attributes:
-      propensity: float64 [n, slots], probability of the logged item in each slot, given those above it.
-      position: float64 [n, slots], probability of the logged item in each slot; None where it has no formula.
-      conditional: float64 [n, slots, items], probability of every candidate in each slot, given the logged ones above.
+    `propensity` [n, slots] is that of the logged item in each slot, given those above it, and `position` [n, slots]
+    with any items above; None where it has no formula. `conditional` [n, slots, items] is that of every candidate in
+    each slot, given the logged ones above.
     """
 
     propensity: np.ndarray
@@ -70,16 +65,8 @@ def serve_slates(environment: RankingEnvironment, policy: TFPolicy, slates: int,
     """Let a policy serve simulated users; a seed gives the same users, candidates and uniforms to every policy.
 
     The `value` of the slates has no noise of clicks, and two policies serve the same users: the difference of their
-    values has a narrow interval.
-
-    Args:
-      environment: it is left after the last of these users.
-      policy: its actions are slates; its own draws are seeded by `seed`, too, and leave it as it was.
-      slates: number of users to serve, at least 1.
-      seed: of users, candidates, clicks and the policy's draws.
-
-    Raises:
-      ValueError: another environment, or no slate to serve.
+    values has a narrow interval. The environment is left after the last of these users, the policy as it was: its own
+    draws, too, are seeded by `seed`. ValueError for another environment, or no slate to serve.
     """
     rows = _visit(environment, slates, seed, _make_server_graph(environment, policy))
     return ServedSlates(*(rows[name] for name in ServedSlates._fields))
@@ -89,10 +76,8 @@ def log_slates(environment: RankingEnvironment, policy: SlatePolicy, slates: int
     """Log the slates that `serve_slates` with the same arguments shows, and the clicks on them, with propensities.
 
     Users and movies that are drawn anew are logged by number. The reward is the click on a slot; under cascading
-    feedback, only the click that the agent learns from.
-
-    Raises:
-      ValueError: as `serve_slates`, or a policy whose propensities have no formula.
+    feedback, only the click that the agent learns from. Errors are those of `serve_slates`, and ValueError for a policy
+    whose propensities have no formula.
     """
 
     def compute(seed, number):
@@ -116,14 +101,8 @@ def compute_slate_probabilities(
 ) -> SlateProbabilities:
     """Compute the probabilities with which a target policy shows the slates of a log.
 
-    Args:
-      environment: of `log_slates`; it repeats the users of the log.
-      policy: the target policy.
-      log: of `log_slates`.
-      seed: of `log_slates`.
-
-    Raises:
-      ValueError: a log of another seed, or other users or candidates; a policy whose propensities have no formula.
+    Environment, log and seed are those of `log_slates`; the environment repeats the users of the log. ValueError for a
+    log of another seed, or other users or candidates; a policy whose propensities have no formula.
     """
     logged = tf.constant(log.slate, tf.int32)
 
@@ -152,26 +131,14 @@ def compute_slate_probabilities(
 
 
 def train_off_policy(
-    environment: RankingEnvironment,
-    policy: TFPolicy,
-    agents: Mapping[str, object],
-    steps: int,
-    seeds: Iterable[int],
+    environment: RankingEnvironment, policy: TFPolicy, agents: Mapping[str, object], steps: int, seeds: Iterable[int]
 ) -> Iterator[tuple[int, dict[str, TFAgent]]]:
     """Train agents on the slates that another policy shows, all on the same slates and the same clicks, in one graph.
 
-    Args:
-      environment: of the users.
-      policy: the logging policy, such as that of a baseline.
-      agents: from labels to parameters of slate agents, as `make_agent` takes them.
-      steps: batches to learn from, at least 1.
-      seeds: one training for each; a seed fixes users, clicks, the policy's draws and the initial weights.
-
-    Yields:
-      (seed, agents by label); the agents are those of this seed until the next one is requested.
-
-    Raises:
-      ValueError: as `serve_slates`, when the first seed is requested.
+    `agents` map labels to parameters of slate agents, as `make_agent` takes them. The logging policy may be that of a
+    baseline. Each seed has a training of its own: it fixes users, clicks, the policy's draws and the initial weights.
+    Yields (seed, agents by label); the agents are those of this seed until the next one is requested. ValueErrors are
+    those of `serve_slates`, when the first seed is requested.
     """
     _check(environment, steps, "batch to learn from")
     trained = {label: make_agent(agent, environment) for label, agent in agents.items()}

@@ -41,11 +41,6 @@ class TrainingSummaries:
     Graphs that summarise every step are slow. Once an epoch is cheap, whether the epoch is compiled or not: the
     gradient is that of the loss of the first 1,024 examples after the epoch. Only the gradient is a graph: tracing a
     summary of every variable takes seconds, counting what falls into its buckets by NumPy a millisecond.
-
-    Args:
-      directory: for the event files, one for each training.
-      agent: from `make_agent`.
-      examples: that gradients are taken of.
     """
 
     def __init__(self, directory: str | Path, agent: TFAgent, examples: Examples | SlateExamples):

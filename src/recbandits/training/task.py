@@ -175,7 +175,11 @@ def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
 
     _check_accelerator(quiet_tensorflow())
     print(f"{command} with {options.agent}: {_as_flags(agent)}")
-    data = _load(problem)
+    from recbandits.data import data_file, movielens
+
+    path, learns = problem.data and mounted(problem.data), isinstance(problem, Learn)
+    require(path != "" or not learns, "--data", "the path of a TOML file (see recbandits.data.data_file)", path)
+    data = (data_file if learns else movielens).load(path)
     with training.watch(paths.tensorboard, options.profile) if options.profile else contextlib.nullcontext():
         outcome = training.run_experiment(problem, agent, data, paths)
     metrics = outcome.metrics()
@@ -196,7 +200,8 @@ def run(request: Request, paths: JobPaths, arguments: Sequence[str]) -> None:
         }
         write_text(paths.record, json.dumps(record, indent=2) + "\n")
     _report(metrics, outcome.examples)
-    print(*(f"{name} {_interval(value)}" for name, value in metrics.items()), sep="\n")
+    for name, value in metrics.items():
+        print(name, "{:.4f} ({:.4f} to {:.4f})".format(*value) if isinstance(value, tuple) else f"{value:.4f}")
 
 
 def _check_accelerator(tensorflow):
@@ -206,17 +211,6 @@ def _check_accelerator(tensorflow):
             "RECBANDITS_ACCELERATOR=GPU asks for a GPU, and TensorFlow sees none: start the container with one "
             "(`docker run --gpus all`), or take the image train"
         )
-
-
-def _load(problem):
-    """Return the data of a problem."""
-    from recbandits.data import data_file, movielens
-
-    path = problem.data and mounted(problem.data)
-    if not isinstance(problem, Learn):
-        return movielens.load(path)
-    require(path != "", "--data", "the path of a TOML file (see recbandits.data.data_file)", path)
-    return data_file.load(path)
 
 
 def _export(request, outcome, data, paths):
@@ -265,10 +259,6 @@ def _report(metrics, step):
 
 def _as_flags(values):
     return " ".join(f"{name}={as_text(value)}" for name, value in vars(values).items() if value != "")
-
-
-def _interval(value):
-    return "{:.4f} ({:.4f} to {:.4f})".format(*value) if isinstance(value, tuple) else f"{value:.4f}"
 
 
 def _tensorflow_errors():

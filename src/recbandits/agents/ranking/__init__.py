@@ -1,9 +1,8 @@
 """Agents that fill slates; `recbandits.agents.make_agent` makes them.
 
-- `Ranking`: parameters of a network that scores items, TF-Agents' `RankingAgent`.
-- `CascadingLinUCB`, `CascadingLinTS`: parameters of linear models of the attraction of items.
-- `RandomRanking`, `PopularityRanking`, `AlsRanking`, `OptimalRanking`: parameters of baselines.
-- `RANKING_NAMES`: class of the parameters of every name.
+- Parameters, by name in `RANKING_NAMES`: `Ranking` of a network that scores items, TF-Agents' `RankingAgent`;
+  `CascadingLinUCB` and `CascadingLinTS` of linear models of the attraction of items; `RandomRanking`,
+  `PopularityRanking`, `AlsRanking` and `OptimalRanking` of baselines.
 - `SlatePolicy`: the TF-Agents policy that fills slates, with exact propensities.
 - `slotted`: features of the items in a slate.
 """
@@ -15,7 +14,6 @@ __getattr__, __all__ = lazy_exports(
     {
         "parameters": "Ranking CascadingLinUCB CascadingLinTS RandomRanking PopularityRanking AlsRanking "
         "OptimalRanking RANKING_NAMES",
-        "policy": "SlatePolicy",
-        "slotting": "slotted",
+        "policy": "SlatePolicy slotted",
     },
 )

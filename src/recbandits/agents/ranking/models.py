@@ -19,20 +19,14 @@ class SlateNetwork(RewardNetwork):
     cascading feedback slots below the click have weight 0, because the user did not examine them.
 
     Let e_k be the probability that a user examines slot k, a the attraction of an item, p_k the probability that it is
-    in slot k (given that it is in the slate), and w_k = 1 / e_k. Its score with the least expected loss is
-    sum_k p_k e_k a for "none"; a / sum_k (p_k / e_k) for "base" and "exponent"; a / (a + 1 - a sum_k p_k e_k) with
+    in slot k (given that it is in the slate), and w_k = 1 / e_k. Its score with the least expected loss is sum_k p_k
+    e_k a for "none"; a / sum_k (p_k / e_k) for "base" and "exponent"; a / (a + 1 - a sum_k p_k e_k) with
     `positive_only`; and a for "inverse_propensity", with a variance that grows like 1 / e_k (Joachims et al. 2017,
     "Unbiased Learning-to-Rank with Biased Feedback", section 4). An item that is always in slot k has e_k a with any
     weights.
 
-    Args:
-      time_step_spec: of the environment, with the spec of its reward.
-      action_spec: of the environment, int32 [slots].
-      parameters: `Ranking`.
-      seed: of the initial weights.
-
-    Raises:
-      ValueError: a correction that needs another feedback.
+    The specs are those of the environment, that of the reward included; the seed is of the initial weights. ValueError
+    for a correction that needs another feedback.
     """
 
     def __init__(
@@ -124,15 +118,9 @@ class CascadingLinearModel(LinearModel):
         return tf.reduce_sum(counts * error) / tf.reduce_sum(counts)
 
     def sample(self, rows: int, seed: tf.Tensor) -> tf.Tensor:
-        """Draw coefficients from the normal distribution around the estimate.
+        """Draw deviations from theta, float32 [rows, size], with covariance (A + tikhonov I)^-1, by a seed int [2].
 
-        Args:
-          rows: number of draws.
-          seed: int [2], of a stateless generator.
-
-        Returns:
-          Deviations from theta, float32 [rows, size], with covariance (A + tikhonov I)^-1: with the Cholesky factor C
-          of A + tikhonov I they are C^-T z for standard normal z.
+        With the Cholesky factor C of A + tikhonov I they are C^-T z for standard normal z.
         """
         normal = tf.random.stateless_normal([self.factor.shape[2], rows], seed, dtype=tf.float64)
         return tf.matmul(tf.cast(normal, tf.float32), self.factor[0], transpose_a=True)

@@ -1,16 +1,11 @@
 """A TF-Agents policy that fills slates by the scores of the items, with exact propensities."""
 
-from collections.abc import Callable
-from typing import Any
-
 from recbandits.tf import tf
 
 import numpy as np
-from tf_agents.policies import utils
 from tf_agents.typing import types
 
-from recbandits.agents.agent import PER_ARM, ScoringPolicy, SeedStream
-from recbandits.agents.ranking.slotting import slotted_spec
+from recbandits.agents.agent import GLOBAL, PER_ARM, ScoringPolicy
 from recbandits.exploration import plackett_luce
 
 
@@ -18,56 +13,45 @@ class SlatePolicy(ScoringPolicy):
     """Fill the slots of a slate by the scores of the items, one slot after the other.
 
     Its `action` is int32 [batch, slots], columns of the items from the first slot down, all different. The logits of
-    the first slot are score / temperature. Each item that takes a slot lowers the logits of the others by
-    penalty * (1 + s), where s is the largest cosine similarity of an item's features to those of an item above; as in
-    TF-Agents' `CosinePenalizedPlackettLuce`, these penalties add up over the slots. They depend on the items above and
-    on nothing else, hence the probability of each slot given those above is exact.
+    the first slot are score / temperature. Each item that takes a slot lowers the logits of the others by penalty * (1
+    + s), where s is the largest cosine similarity of an item's features to those of an item above; as in TF-Agents'
+    `CosinePenalizedPlackettLuce`, these penalties add up over the slots. They depend on the items above and on nothing
+    else, hence the probability of each slot given those above is exact. A penalty of 0 is the Plackett-Luce model.
 
-    Args:
-      time_step_spec: of the environment; its observation is a dict of `global` [G] and `per_arm` [items, D].
-      action_spec: of the environment, int32 [slots].
-      score: function of (observation, seed int [2]) giving scores float [batch, items].
-      seeds: of the random numbers.
-      temperature: of the softmax, positive.
-      penalty: 0 or more; 0 for the Plackett-Luce model.
-      greedy: take the largest logit in each slot, the first one on ties.
-      **options: as for `ScoringPolicy`.
+    Observations are dicts of `global` [G] and `per_arm` [items, D]. A `greedy` policy takes the largest logit in each
+    slot, the first one on ties; other arguments are those of `ScoringPolicy`.
     """
 
+    _keeps_chosen_arm = False
     _validates = False  # so that a time step may come without the nested rewards of cascading feedback
 
     def __init__(
         self,
         time_step_spec: types.TimeStep,
-        action_spec: types.NestedTensorSpec,
-        score: Callable,
-        seeds: SeedStream,
+        action_spec: types.BoundedTensorSpec,
+        *arguments,
         temperature: float = 1.0,
         penalty: float = 0.0,
         greedy: bool = False,
-        **options: Any,
+        **options,
     ):
         self._slots, self._temperature, self._penalty, self._greedy = action_spec.shape[0], temperature, penalty, greedy
-        super().__init__(time_step_spec, action_spec, score, seeds, **options)
+        super().__init__(time_step_spec, action_spec, *arguments, **options)
 
     @property
     def training_data_spec(self) -> types.Trajectory:
         """Spec of the trajectories that train an agent: their observation is that of `slotted`, their action ()."""
         spec = self.trajectory_spec
-        return spec._replace(observation=slotted_spec(spec.observation, self._slots), action=(), policy_info=())
+        arms = spec.observation[PER_ARM]
+        arms = tf.TensorSpec([self._slots, *arms.shape[1:]], arms.dtype, arms.name)
+        return spec._replace(observation=spec.observation | {PER_ARM: arms}, action=(), policy_info=())
 
     def conditional(self, observation: types.NestedTensor, prefix: types.Int) -> tf.Tensor:
-        """Return the distribution of the item in the next slot, given those above.
+        """Return the distribution float64 [batch, items] of the item in the next slot; items above are exactly 0.
 
-        Args:
-          observation: as `time_step_spec` says, with a batch dimension before.
-          prefix: int [batch, j], columns of the items in the first j slots; j may be 0.
-
-        Returns:
-          float64 [batch, items]; rows sum to 1, items above are exactly 0.
-
-        Raises:
-          ValueError: the policy draws its scores at random.
+        The observation is as `time_step_spec` says, with a batch dimension before; `prefix` int [batch, j] has the
+        columns of the items in the first j slots, where j may be 0. ValueError if the policy draws its scores at
+        random.
         """
         state = self._start(self._deterministic_scores(observation), observation)
         for item in tf.unstack(tf.convert_to_tensor(prefix), axis=1):
@@ -79,17 +63,10 @@ class SlatePolicy(ScoringPolicy):
         return self._probabilities(self._logits(self._deterministic_scores(observation)))
 
     def propensities(self, observation: types.NestedTensor, slate: types.Int) -> tf.Tensor:
-        """Return the probability of the item in each slot, given those above: what to log with a slate.
+        """Return the probability float64 [batch, slots] of each item, given those above: what to log with a slate.
 
-        Args:
-          observation: as for `conditional`.
-          slate: int [batch, slots], as `action` gives it.
-
-        Returns:
-          float64 [batch, slots]; 1 or 0 where the policy does not explore.
-
-        Raises:
-          ValueError: as `conditional`.
+        Arguments and errors are those of `conditional`, for a slate int [batch, slots] as `action` gives it. It is 1 or
+        0 where the policy does not explore.
         """
         state, slate = self._start(self._deterministic_scores(observation), observation), tf.convert_to_tensor(slate)
         if not (self._greedy or self._penalty):
@@ -101,17 +78,10 @@ class SlatePolicy(ScoringPolicy):
         return tf.stack(propensities, axis=1)
 
     def position_propensities(self, observation: types.NestedTensor, slate: types.Int) -> np.ndarray:
-        """Return the probability that the item in each slot is there, with any items above it.
+        """Return the probability float64 [batch, slots] that the item in each slot is there, with any items above it.
 
-        Args:
-          observation: as for `conditional`, outside a graph.
-          slate: int [batch, slots].
-
-        Returns:
-          float64 array [batch, slots].
-
-        Raises:
-          ValueError: as `conditional`, or the policy penalises similarity and explores, for which there is no formula.
+        Arguments and errors are those of `propensities`, outside a graph; also ValueError if the policy penalises
+        similarity and explores, for which there is no formula.
         """
         scores = self._deterministic_scores(observation)
         if self._greedy:
@@ -166,8 +136,16 @@ class SlatePolicy(ScoringPolicy):
         uniforms = tf.random.stateless_uniform(tf.concat([[slots], tf.shape(scores)], axis=0), seed, dtype=tf.float64)
         return -tf.math.log(-tf.math.log(uniforms))
 
-    def _make_info_spec(self, features):
-        return utils.PolicyInfo()
 
-    def _make_info(self, observation, action):
-        return utils.PolicyInfo()
+def slotted(observation: dict, slate: types.Int) -> dict:
+    """Keep the features of the items in a slate, in the order of its slots: {"global", "per_arm" [batch, slots, D]}.
+
+    `observation` is {"global": [batch, G], "per_arm": [batch, items, D]}, and `slate` int [batch, slots] has columns of
+    `per_arm`; both are arrays or tensors.
+    """
+    arms = observation[PER_ARM]
+    if tf.is_tensor(arms):
+        items = tf.gather(arms, slate, batch_dims=1)
+    else:
+        items = np.take_along_axis(arms, np.asarray(slate)[:, :, None], axis=1)
+    return {GLOBAL: observation[GLOBAL], PER_ARM: items}
