@@ -18,7 +18,7 @@ _LAST = ("evaluation", "exploration", "records")  # directories of short files
 
 
 def pytest_collection_modifyitems(items):
-    """Move the longest file to the front and short ones to the end, so that both workers of `make test` end together."""
+    """Move the longest file to the front and short ones to the end, so that both workers end together."""
     items.sort(key=lambda item: (item.path.name != _FIRST) + (item.path.parent.name in _LAST))
 
 
