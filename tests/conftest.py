@@ -13,6 +13,24 @@ from tests.browser import browser  # noqa: F401
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_FIRST = "test_notebook_execution.py"  # takes longest, in processes of its own
+_LAST = ("evaluation", "exploration", "records")  # directories of short files
+
+
+def pytest_collection_modifyitems(items):
+    """Move the longest file to the front and short ones to the end, so that both workers end together."""
+    items.sort(key=lambda item: (item.path.name != _FIRST) + (item.path.parent.name in _LAST))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_forkserver():
+    """Keep a forkserver from test to test: the name of the test, which pytest puts into the environment, is per job."""
+    from recbandits.platforms.local import forkserver
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(forkserver, "_PER_JOB", (*forkserver._PER_JOB, "PYTEST_CURRENT_TEST"))
+        yield
+
 
 @pytest.fixture(scope="session")
 def movielens(tmp_path_factory):

@@ -10,20 +10,19 @@ import pandas as pd
 import pytest
 
 from benchmarks import profiles
+from tests.forks import ForkedPython
 from tools.lock import ROOT
 
 
-def seeds_of(profile):
-    code = "from benchmarks import gate, off_policy; print(gate.LOOPS, off_policy.DECISIONS)"
-    environment = os.environ | {"BENCH_PROFILE": profile}
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_quick_is_smaller_and_another_word_is_refused():
-    assert seeds_of("quick").stdout.split() == ["20", "200000"]
-    assert seeds_of("full").stdout.split() == ["200", "1000000"]
-    assert "PROFILE must be 'quick' or 'full', got 'fast'" in seeds_of("fast").stderr
+def test_quick_is_smaller_and_another_word_is_refused(tmp_path):
+    program, output = tmp_path / "seeds.py", tmp_path / "output"
+    program.write_text("from benchmarks import gate, off_policy; print(gate.LOOPS, off_policy.DECISIONS)")
+    lines = []
+    for profile in ("quick", "full", "fast"):
+        ForkedPython(program, (), output, {"BENCH_PROFILE": profile}).communicate()
+        lines.append(output.read_text().splitlines()[-1])
+    assert lines[:2] == ["20 200000", "200 1000000"]
+    assert "PROFILE must be 'quick' or 'full', got 'fast'" in lines[2]
 
 
 def test_make_passes_the_profile_on():

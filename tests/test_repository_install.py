@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -56,7 +57,8 @@ def core_modules():
 
 def run(command, folder, **variables):
     """Run a command in a directory, without the paths of this process; returns what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
+    dropped = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # the second would have every command compile all it imports
+    environment = {name: value for name, value in os.environ.items() if name not in dropped} | variables
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
@@ -64,14 +66,17 @@ def run(command, folder, **variables):
 
 @pytest.fixture(scope="module")
 def install(tmp_path_factory):
-    """A function that installs the wheel with an extra into a new environment, and returns its Python."""
+    """A function that installs the wheel with an extra, into a new environment or a copy of one; returns its Python."""
     folder = tmp_path_factory.mktemp("install")
     run([sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)], ROOT)
     (wheel,) = folder.glob("*.whl")
 
-    def install(name, extra=""):
+    def install(name, extra="", source=None):
         python = folder / name / "bin" / "python"
-        run([sys.executable, "-m", "venv", name], folder)
+        if source:
+            shutil.copytree(source, folder / name, symlinks=True)
+        else:
+            run([sys.executable, "-m", "venv", name], folder)
         run([python, "-m", "pip", "install", "--no-compile", "--progress-bar=off", f"{wheel}{extra}"], folder)
         return python
 
@@ -84,8 +89,8 @@ def core(install):
 
 
 @pytest.fixture(scope="module")
-def serve(install):
-    return install("serve", "[serve]")
+def serve(install, core):
+    return install("serve", "[serve]", core.parents[1])
 
 
 @functools.cache

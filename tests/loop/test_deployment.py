@@ -22,7 +22,6 @@ from tests.conftest import recorded_project
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 PARENT = "projects/movie-lab-42/locations/us-central1"
 TOPICS = "projects/movie-lab-42/topics/recbandits-v1-"
-DATA = synthetic.generate()
 SETTINGS = Settings(STARS, movies=30, rank=3, candidates=5)
 DIGEST = f"sha256:{64 * 'a'}"  # of every image, see the fixture `project`
 
@@ -31,14 +30,14 @@ DIGEST = f"sha256:{64 * 'a'}"  # of every image, see the fixture `project`
 def deployed():
     """A recorder after a deployment; for tests that change nothing."""
     with recorded_project() as project:
-        deploy_loop(CONFIG, SETTINGS, DATA)
+        deploy_loop(CONFIG, SETTINGS, synthetic.generate())
         yield project
 
 
 @pytest.fixture
 def loop(project):
     """A recorder of its own after a deployment."""
-    deploy_loop(CONFIG, SETTINGS, DATA)
+    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
     return project
 
 
@@ -117,13 +116,13 @@ def test_the_simulator_may_find_the_topic_of_rewards_and_publish(deployed):
 
 def test_a_second_deployment_makes_nothing_more(loop):
     loop.calls.clear()
-    deploy_loop(CONFIG, SETTINGS, DATA)
+    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
     assert loop.methods("Create") == []
 
 
 def test_where_a_policy_serves_the_first_pipeline_is_not_run(project, exported):
     choose(CONFIG).endpoints.create(sticky=True).deploy(exported[0])
-    deploy_loop(CONFIG, SETTINGS, DATA)
+    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
     assert project.requests("CreatePipelineJob") == []
     assert len(project.requests("CreateJob")) == 3
 

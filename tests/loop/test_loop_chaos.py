@@ -1,9 +1,10 @@
 """Fault injection: processes of the loop get SIGKILL while it runs, and every acknowledged event is logged once.
 
 One loop of real processes serves all tests of this module. A seed determines which processes are killed when; the
-effects depend on the machine.
+effects depend on the machine. PROFILE=full kills 100 processes in place of 20.
 """
 
+import os
 import sqlite3
 import time
 from collections import Counter
@@ -30,7 +31,7 @@ from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 
-KILLS = 50
+KILLS = 100 if os.environ.get("PROFILE") == "full" else 20
 TEMPLATE = TEMPLATES / "re_training.yaml"
 # The gate passes every candidate, so that the Deployer, the only step with effects, deploys each.
 SETTINGS = Settings(
@@ -45,7 +46,7 @@ SETTINGS = Settings(
     gate=Gate(margin=9.0, effective_sample_size=1.0, rewarded_decisions=1.0),
 )
 # An endpoint takes seconds to restart, and so do the later steps of a run: they are chosen less often.
-VICTIMS = {"function": 44, "endpoint": 3}
+VICTIMS = {"function": KILLS - 5, "endpoint": 2}
 STEPS = ("ingester", "trainer", "deployer")  # of which a run is killed
 PATIENCE = 300.0  # seconds, enough for a busy machine
 

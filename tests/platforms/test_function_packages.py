@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import zipfile
 from importlib import metadata
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def install(names, site):
     """Make a directory in which these distributions are importable and no others.
 
     Those of Google share a folder, so that theirs are linked file by file; one that is not as its distribution brought
-    it was overwritten by another distribution, and is left empty.
+    it was overwritten by another distribution, and is left empty. Their compiled files save half a minute.
     """
     site_packages = Path(sysconfig.get_path("purelib"))
     for file in (file for name in names for file in metadata.distribution(name).files or []):
@@ -102,8 +103,12 @@ def install(names, site):
         target.parent.mkdir(parents=True, exist_ok=True)
         if shared and file.name == "__init__.py" and not is_original(site_packages / file, file.hash):
             target.touch()
-        else:
-            target.symlink_to(site_packages / target.relative_to(site))
+            continue
+        target.symlink_to(site_packages / target.relative_to(site))
+        compiled = Path(cache_from_source(target))
+        if shared and file.suffix == ".py" and (source := site_packages / compiled.relative_to(site)).exists():
+            compiled.parent.mkdir(exist_ok=True)
+            compiled.symlink_to(source)
 
 
 def is_original(path, file_hash):

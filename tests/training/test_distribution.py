@@ -1,9 +1,6 @@
 """Training on several replicas gives what one gives; a training that was killed continues to the same end."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +9,7 @@ from recbandits.agents.factory import make_agent
 from recbandits.data.examples import Examples
 from recbandits.training.distribution import get_strategy
 from recbandits.training.offline import Specs, fit
+from tests.forks import ForkedPython
 from tests.sockets import free_ports
 
 LABELS = ["linucb", "epsilon_greedy", "neural_linucb"]
@@ -74,24 +72,24 @@ def start(tmp_path_factory):
     script.write_text(TRAINING)
 
     def run(name, replicas, output, checkpoints="", labels=LABELS, **environment):
-        arguments = [sys.executable, str(script), name, str(replicas), str(checkpoints), str(output), *labels]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        return subprocess.Popen(arguments, env=os.environ | environment, **pipes)
+        arguments = [name, replicas, checkpoints, output, *labels]
+        return ForkedPython(script, arguments, output.with_suffix(".log"), environment)
 
     return run
 
 
-def finish(process):
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()[-2000:]
+def finish(process, output):
+    """Wait until a training has succeeded, and return its results."""
+    process.communicate()
+    assert process.exitcode == 0, output.with_suffix(".log").read_text()[-2000:]
+    return dict(np.load(output))
 
 
 @pytest.fixture(scope="module")
 def single_process_result(start, tmp_path_factory):
     """Results of one replica."""
     output = tmp_path_factory.mktemp("alone") / "result.npz"
-    finish(start("none", 1, output))
-    return dict(np.load(output))
+    return finish(start("none", 1, output), output)
 
 
 def assert_close(results, expected):
@@ -104,22 +102,19 @@ def assert_close(results, expected):
 def test_two_workers_on_loopback_train_to_the_same_result_as_one(start, single_process_result, tmp_path):
     """Linear, dot-product and neural-linear agents; the last batch has one example for both."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    processes = []
-    for index in range(2):
+    processes, outputs = [], [tmp_path / f"{index}.npz" for index in range(2)]
+    for index, output in enumerate(outputs):
         cluster = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
-        output = tmp_path / f"{index}.npz"
         processes.append(start("multi_worker", 2, output, tmp_path / "checkpoints", TF_CONFIG=cluster))
-    for process in processes:
-        finish(process)
-    first, second = (dict(np.load(tmp_path / f"{index}.npz")) for index in range(2))
+    first, second = map(finish, processes, outputs)
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     assert_close(first, single_process_result)
 
 
 def test_two_mirrored_devices_train_to_the_same_result_as_one(start, single_process_result, tmp_path):
-    finish(start("mirrored", 2, tmp_path / "result.npz"))
-    results = dict(np.load(tmp_path / "result.npz"))
+    output = tmp_path / "result.npz"
+    results = finish(start("mirrored", 2, output), output)
     assert_close(results, single_process_result)
     assert results["refused"] == "xla must be False for an agent on several replicas, it has 2"
 
@@ -131,13 +126,13 @@ def test_an_unknown_strategy_is_refused():
 
 def test_a_killed_training_continues_to_the_same_end_bit_by_bit(start, single_process_result, kill_when, tmp_path):
     """SIGKILL in the middle of both networks; history, weights, optimiser, statistics and learnt events agree."""
+    output = tmp_path / "result.npz"
     for label in ("epsilon_greedy", "neural_linucb"):
-        process = start("none", 1, tmp_path / "result.npz", tmp_path / "killed")
+        process = start("none", 1, output, tmp_path / "killed", [label])
         checkpoint = tmp_path / "killed" / label / "checkpoint"
         kill_when(process, checkpoint.exists)
         assert '"ckpt-21"' not in checkpoint.read_text(), "the training was over when it was killed"
-    finish(start("none", 1, tmp_path / "result.npz", tmp_path / "killed"))
-    result = dict(np.load(tmp_path / "result.npz"))
+    result = finish(start("none", 1, output, tmp_path / "killed"), output)
     assert result.keys() == single_process_result.keys()
     for name in single_process_result:
         np.testing.assert_array_equal(result[name], single_process_result[name], err_msg=name)

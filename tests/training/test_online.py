@@ -1,8 +1,6 @@
 """The on-policy loop: sums checked by hand, common random numbers, several seeds, and resuming after SIGKILL."""
 
 import json
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -19,6 +17,7 @@ from recbandits.agents.parameters import BestFixedArm, EpsilonGreedy, Exp3Mixtur
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training import online
 from recbandits.training.online import simulate
+from tests.forks import ForkedPython
 
 
 def environment(**options):
@@ -111,12 +110,11 @@ def test_many_seeds_in_one_call_equal_one_call_each(name):
         np.testing.assert_array_equal(together.loc[together["seed"] == seed, "regret"], single["regret"])
 
 
-@pytest.mark.parametrize("steps_of_a_part", [1, 10_000])
-def test_any_number_of_threads_gives_the_same_measurements_bit_by_bit(monkeypatch, steps_of_a_part):
+def test_any_number_of_threads_gives_the_same_measurements_bit_by_bit(monkeypatch):
     """All agents by name, two agents themselves, one of which reads the environment, and the seeds of one agent."""
-    monkeypatch.setattr(online, "_STEPS_OF_A_PART", steps_of_a_part)
     frames = []
-    for cores in (1, 4):
+    for cores, steps_of_a_part in ((1, 10_000), (4, 10_000), (4, 1)):
+        monkeypatch.setattr(online, "_STEPS_OF_A_PART", steps_of_a_part)
         monkeypatch.setattr(online, "count_cores", lambda cores=cores: cores)
         world = environment(reward_noise=0.3)
         fixed, linear = (make_agent(agent, world) for agent in (BestFixedArm(), LinUCB()))
@@ -125,6 +123,7 @@ def test_any_number_of_threads_gives_the_same_measurements_bit_by_bit(monkeypatc
         runs += [simulate(world, name, 30, range(5), points=3) for name in ("lints", "epsilon_greedy")]
         frames.append(pd.concat(runs))
     assert frames[0].equals(frames[1])
+    assert frames[0].equals(frames[2])
     assert frames[0]["agent"].unique().tolist() == [*NAMES, "fixed", "linear"]
 
 
@@ -270,17 +269,17 @@ RESUMABLE = """
 import hashlib, sys
 import pandas as pd
 from recbandits.agents import parameters
-from recbandits.agents.factory import NAMES, make_agent
+from recbandits.agents.factory import make_agent
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training import online
 
 online.INTERVAL = 0.0  # a checkpoint after each measurement
 world = StationaryLinearEnvironment(num_actions=6, context_size=8, batch_size=64, available=0.7, reward_noise=0.5)
 digest = hashlib.sha256()
-for name in ("LinTS", "EpsilonGreedy", "NeuralLinUCB", "Exp3Mixture"):
-    values = {"pretrain_steps": 60} if name == "NeuralLinUCB" else {}
+for name in sys.argv[2:]:
+    values = {"pretrain_steps": 30} if name == "NeuralLinUCB" else {}
     agent = make_agent(getattr(parameters, name)(**values), world, seed=1)
-    frame = online.simulate(world, {name: agent}, steps=120, seeds=[1], points=60, checkpoints=sys.argv[1])
+    frame = online.simulate(world, {name: agent}, steps=60, seeds=[1], points=30, checkpoints=sys.argv[1])
     digest.update(frame.to_csv().encode())
     for variable in [*agent.variables, *world.state]:
         digest.update(variable.numpy().tobytes())
@@ -295,17 +294,22 @@ def saved(checkpoint):
 
 def test_a_killed_simulation_continues_to_the_same_end_bit_by_bit(kill_when, tmp_path):
     """SIGKILL in the middle of each of four agents' runs; frame, statistics, weights, optimiser and streams agree."""
+    names = ["LinTS", "EpsilonGreedy", "NeuralLinUCB", "Exp3Mixture"]
     script = tmp_path / "run.py"
     script.write_text(RESUMABLE)
 
-    def command(directory):
-        return [sys.executable, str(script), str(tmp_path / directory)]
+    def start(directory, names):
+        return ForkedPython(script, [tmp_path / directory, *names], tmp_path / f"{directory}.log")
 
-    undisturbed = subprocess.run(command("undisturbed"), check=True, capture_output=True, text=True).stdout
-    for name in ("LinTS", "EpsilonGreedy", "NeuralLinUCB", "Exp3Mixture"):
-        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for name in names:
         checkpoint = tmp_path / "killed" / name / "seed-1" / "checkpoint"
-        kill_when(process, lambda file=checkpoint: file.exists() and saved(file) >= 20)
-        assert '"ckpt-60"' not in checkpoint.read_text(), "the run was over when it was killed"
-    resumed = subprocess.run(command("killed"), check=True, capture_output=True, text=True).stdout
-    assert resumed == undisturbed
+        kill_when(start("killed", [name]), lambda file=checkpoint: file.exists() and saved(file) >= 10)
+        assert '"ckpt-30"' not in checkpoint.read_text(), "the run was over when it was killed"
+    digests = []
+    for directory in ("killed", "undisturbed"):
+        process = start(directory, names)
+        process.communicate()
+        log = (tmp_path / f"{directory}.log").read_text()
+        assert process.exitcode == 0, log
+        digests.append(log.split()[-1])
+    assert digests[0] == digests[1]

@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +29,7 @@ from recbandits.training.job_paths import JobPaths, mounted, read_users
 from recbandits.training.online import simulate
 from recbandits.training.problems import Simulation
 from recbandits.training.profiling import read_operations
+from tests.forks import ForkedPython
 from tests.sockets import free_ports
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
@@ -211,14 +210,17 @@ def test_two_replicas_learn_from_a_log_as_one_does(job_dir, data, tmp_path_facto
         "AIP_TENSORBOARD_LOG_DIR": "tensorboard",
     }
     variables = {name: str(pair / folder) for name, folder in variables.items()}
-    command = [sys.executable, "-m", "recbandits.training.task", *FIT, data, "--seeds=0", "--strategy=multi_worker"]
+    arguments = [*FIT, data, "--seeds=0", "--strategy=multi_worker"]
     chief, worker = (f"127.0.0.1:{port}" for port in free_ports(2))
     replicas = []
     for kind in ("chief", "worker"):
         cluster = {"cluster": {"chief": [chief], "worker": [worker]}, "task": {"type": kind, "index": 0}}
-        environment = os.environ | variables | {"TF_CONFIG": json.dumps(cluster)}
-        replicas.append(subprocess.Popen(command, env=environment))
-    assert [replica.wait(timeout=300) for replica in replicas] == [0, 0]
+        environment = variables | {"TF_CONFIG": json.dumps(cluster)}
+        replicas.append(ForkedPython("recbandits.training.task", arguments, pair / f"{kind}.log", environment))
+    for replica in replicas:
+        replica.communicate()
+    logs = [(pair / f"{kind}.log").read_text() for kind in ("chief", "worker")]
+    assert [replica.exitcode for replica in replicas] == [0, 0], logs
     metrics = json.loads((pair / "record.json").read_text())["metrics"]
     for name, value in one["metrics"].items():
         assert metrics[name] == pytest.approx(value, abs=0.01)
@@ -272,7 +274,7 @@ def test_the_seeds_of_one_split_fit_its_factors_once(movielens, monkeypatch):
 def test_an_error_is_one_sentence_and_exit_code_1(job_dir, data, capsys, monkeypatch):
     assert task.main(["simulate", "--data=/nowhere"]) == 1
     assert "recbandits.training.task: MovieLens directory /nowhere: cannot read" in capsys.readouterr().err
-    assert task.main([*SIMULATE, data, "--rank=100000"]) == 1
+    assert task.main([*SIMULATE, data, "--rank=1000000000000"]) == 1
     assert "recbandits.training.task: Unable to allocate" in capsys.readouterr().err.splitlines()[-1]
     monkeypatch.setenv("CLOUD_ML_HP_METRIC_FILE", "/dev/full")
     assert task.main([*SIMULATE, data]) == 1
