@@ -6,7 +6,7 @@ import runpy
 import sys
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["recbandits.training.experiments", "recbandits.training.online"])
+_CONTEXT.set_forkserver_preload(["tools.warm"])
 
 
 class ForkedPython(_CONTEXT.Process):
