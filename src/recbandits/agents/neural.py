@@ -14,7 +14,7 @@ from tf_agents.typing import types
 
 from recbandits.agents.agent import GLOBAL, PER_ARM, make_counter
 from recbandits.agents.linear import LinearModel, read_experience
-from recbandits.agents.parameters import NeuralLinUCB
+from recbandits.agents.parameters import Network, NeuralLinUCB
 from recbandits.serving.scorer import Scorer, linear_head, make_scorer
 
 
@@ -26,7 +26,9 @@ class RewardNetwork(tf.Module):
     optimizer) another agent to train it. ValueError for a dot product of anything but a context and arms.
     """
 
-    def __init__(self, features_spec, num_arms: int, parameters, seed: int, make_network=None, make_trainer=None):
+    def __init__(
+        self, features_spec, num_arms: int, parameters: Network, seed: int, make_network=None, make_trainer=None
+    ):
         super().__init__(name="reward_network")
         self._join, self._depth = _find_join(features_spec, parameters), len(parameters.layers)
         self.network = (make_network or _make_reward_network)(features_spec, num_arms, parameters)

@@ -15,7 +15,9 @@ _LABELS = {"ndcg": "NDCG", "err": "ERR", "map": "MAP", "mrr": "MRR", "hit_rate":
 _LABELS["clicks"] = "expected clicks\nper slate"
 
 
-def forest(table, limits=None, title=None, unit="rating points", quantity="value of the policy") -> Figure:
+def forest(
+    table: pd.DataFrame, limits=None, title=None, unit="rating points", quantity="value of the policy"
+) -> Figure:
     """Draw every estimate with its interval, in the order of the table from top to bottom.
 
     `table` is one of `evaluation.off_policy.evaluate`, or has its columns value, low and high; ValueError if it is

@@ -29,7 +29,14 @@ _STEPS_OF_A_PART = 10_000  # take about twice as long as tracing a graph
 
 
 def simulate(
-    environment, agents, steps: int, seeds=(0,), points=50, tensorboard=None, checkpoints=None, greedy=False
+    environment: SeededEnvironment,
+    agents,
+    steps: int,
+    seeds: Iterable[int] = (0,),
+    points: int = 50,
+    tensorboard: str | Path | None = None,
+    checkpoints: str | Path | None = None,
+    greedy: bool = False,
 ) -> pd.DataFrame:
     """Let agents interact with an environment, each with the same users, candidates and noise.
 
