@@ -1,5 +1,7 @@
 """Every agent by name: it learns, respects masks, is reproducible; unsuitable values are refused."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,17 +27,25 @@ def make_environment(**options):
     return StationaryLinearEnvironment(**({"num_actions": 5, "context_size": 3, "batch_size": 16} | options))
 
 
+def last_regret(agents, per_arm):
+    """Return the regret of each agent in the last of 4 windows, with masks and noise."""
+    environment = make_environment(per_arm=per_arm, available=0.8, reward_noise=0.1)
+    runs = simulate(environment, agents, steps=400, points=4)
+    return runs[runs["step"] == 400].set_index("agent")["regret"]
+
+
+@functools.cache
+def baseline_regret(per_arm):
+    return last_regret({"uniform": parameters.Uniform(), "fixed": parameters.BestFixedArm()}, per_arm)
+
+
 @pytest.mark.parametrize("per_arm", [False, True])
 @pytest.mark.parametrize("name", LEARNERS)
 def test_each_agent_ends_far_below_the_regret_of_uniform_and_of_the_best_fixed_arm(name, per_arm):
     """Last of 4 windows, users and noise in common; masks, noise and both kinds of observation at once."""
-    environment = make_environment(per_arm=per_arm, available=0.8, reward_noise=0.1)
-    agents = {name: NAMES[name](**QUICK.get(name, {})), "uniform": parameters.Uniform()}
-    agents["fixed"] = parameters.BestFixedArm()
-    runs = simulate(environment, agents, steps=400, points=4)
-    last = runs[runs["step"] == 400].set_index("agent")["regret"]
-    assert last[name] < 0.25 * last["uniform"]
-    assert last[name] < 0.75 * last["fixed"]
+    regret = last_regret({name: NAMES[name](**QUICK.get(name, {}))}, per_arm)[name]
+    assert regret < 0.25 * baseline_regret(per_arm)["uniform"]
+    assert regret < 0.75 * baseline_regret(per_arm)["fixed"]
 
 
 @pytest.mark.parametrize("name", ["epsilon_greedy", "neural_linucb"])
