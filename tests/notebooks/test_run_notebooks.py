@@ -46,7 +46,7 @@ def run(repository, *arguments):
     return process.returncode, out, err
 
 
-def wait_until(condition, seconds=30):
+def wait_until(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited for {seconds} seconds"
