@@ -16,7 +16,9 @@ from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.units import VARIABLE, Unit
 from tests.waiting import is_gone, until
 
-# What a command sees of its process, without what differs between two commands that are executed.
+# What a command sees of its process, without what differs between two commands that are executed, and without what an
+# import of TensorFlow by an earlier test has set in this process.
+OTHERS = (VARIABLE, *forkserver._BY_IMPORTS)
 REPORT = f"""
 import atexit, json, os, signal, sys
 import psutil
@@ -25,7 +27,7 @@ umask = os.umask(0)
 os.umask(umask)
 atexit.register(lambda: os.write(1, b"\\nthe last line"))
 modes = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)]
-environment = {{name: value for name, value in os.environ.items() if name != {VARIABLE!r}}}
+environment = {{name: value for name, value in os.environ.items() if not name.startswith({OTHERS!r})}}
 state = [sys.argv, __name__, __spec__.name, sys.path, os.getcwd(), umask, sys.stdin.read(), environment, str(modes)]
 state += [os.getsid(0) == os.getppid(), sys.stdout.write_through, sys.flags, psutil.Process().num_fds()]
 names = [psutil.Process().environ()[{VARIABLE!r}], json.load(open("run.json"))["name"]]
