@@ -251,7 +251,7 @@ def test_a_canary_that_users_like_more_is_promoted_and_its_predecessor_kept_as_c
 def test_a_canary_without_enough_evidence_is_withdrawn_at_its_deadline_and_never_promoted(traffic, policies):
     """Alike, of a mean of 4.2 with a standard deviation of 1.6: 400 decisions do not tell a loss of 1 %, 0.042."""
     while (verdict := traffic.guard(margin=0.01)) is None:
-        traffic.serve(100, {})
+        traffic.serve(200, {})
     assert verdict.kind == "withdrawn"
     assert verdict.low < -0.042 < verdict.high
     assert "the interval of the difference is wider than the margin" in verdict.why

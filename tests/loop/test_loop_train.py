@@ -1,6 +1,4 @@
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +18,7 @@ from recbandits.loop.train import learn, learner, train
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.records import Reward
 from recbandits.serving.policy import describe, load
+from tests.forks import ForkedPython
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(seconds=60)
@@ -176,9 +175,10 @@ def test_a_dataset_without_training_events_is_refused(users, tmp_path):
 def test_a_training_killed_while_it_writes_leaves_no_model_and_gives_the_same_one_again(
     datasets, models, tmp_path, kill_when
 ):
-    directory = tmp_path / "model"
-    command = [sys.executable, "-c", TRAINING, str(datasets["second"]), str(directory), str(models["first"])]
-    kill_when(subprocess.Popen(command, stderr=subprocess.PIPE), (directory / "policy").exists)
+    directory, program = tmp_path / "model", tmp_path / "training.py"
+    program.write_text(TRAINING)
+    training = ForkedPython(program, [datasets["second"], directory, models["first"]], "/dev/null")
+    kill_when(training, (directory / "policy").exists)
     if (directory / "model.json").exists():  # the kill came too late: then the model is complete
         assert load(directory / "policy").version == read_model(directory).version
         shutil.rmtree(directory)
