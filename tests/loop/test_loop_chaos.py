@@ -30,6 +30,7 @@ from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
+from tests.waiting import until
 
 KILLS = 100 if os.environ.get("PROFILE") == "full" else 20
 TEMPLATE = TEMPLATES / "re_training.yaml"
@@ -82,14 +83,15 @@ def deploy_first_policy(loop):
 
 def make_plan(loop):
     """Plan a re-training, as soon as enough is new."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        serving = serving_model(loop.platform)
-        plan = due(loop.platform.warehouse, serving, loop.settings.join, datetime.now(UTC), SETTINGS.decisions)
-        if plan:
-            return plan
-        time.sleep(0.2)
-    raise AssertionError(f"there must be {SETTINGS.decisions} new decisions by now")
+    plans, serving = [], serving_model(loop.platform)
+
+    def is_due():
+        arguments = loop.settings.join, datetime.now(UTC), SETTINGS.decisions
+        plans.append(due(loop.platform.warehouse, serving, *arguments))
+        return plans[-1]
+
+    until(is_due, PATIENCE)
+    return plans[-1]
 
 
 def start_run(loop, plan):
@@ -118,21 +120,13 @@ def step_of(loop, name, step):
     return next((loop.directory / "pipelines" / name).glob(f"steps/*/{step}"), None)
 
 
-def until(condition, what, meanwhile=lambda: time.sleep(0.02)):
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        meanwhile()
-
-
-def kill_in(loop, name, step, meanwhile=lambda: time.sleep(0.02)):
+def kill_in(loop, name, step, meanwhile=lambda: None):
     """Send SIGKILL to a run of the pipeline at a step; return whether the step had started and not finished."""
 
     def has_ended():
         return loop.platform.pipelines.status(name).state != "running"
 
-    until(lambda: step_of(loop, name, step) or has_ended(), f"{name} must come to the {step}", meanwhile)
+    until(lambda: step_of(loop, name, step) or has_ended() or meanwhile(), PATIENCE)
     was_running, directory = kill_run(loop, name), step_of(loop, name, step)
     return was_running and directory is not None and not (directory / "executor_output.json").exists()
 
@@ -192,10 +186,10 @@ def test_the_endpoint_answers_while_a_training_is_killed_and_a_repeated_run_chan
     assert has_failed()
     predict("killed")
     start_run(loop, plan)
-    until(lambda: step_of(loop, plan.name, "evaluator"), "it must come to the Evaluator", lambda: predict("training"))
+    until(lambda: step_of(loop, plan.name, "evaluator") or predict("training"), PATIENCE)
     with closing(sqlite3.connect(loop.directory / "warehouse" / "warehouse.sqlite", isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")  # so that the Deployer, which comes next, waits with its verdict
-        until(lambda: len(loop.endpoint.traffic_split) == 2, "there must be a canary", predict_while_it_runs)
+        until(lambda: len(loop.endpoint.traffic_split) == 2 or predict_while_it_runs(), PATIENCE)
         assert kill_run(loop, plan.name)
     assert has_failed()
     shares = loop.endpoint.traffic_split
@@ -255,12 +249,13 @@ def start_some_run(loop, number):
 
 def restart(loop):
     """Restart killed processes; one that needs another one that is still down waits for the next attempt."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+
+    def has_started():
         with suppress(PlatformError):
-            return loop.start()
-        time.sleep(0.1)
-    raise AssertionError("killed processes must run again")
+            loop.start()
+            return True
+
+    until(has_started, PATIENCE)
 
 
 def test_a_dead_letter_does_not_count_as_logged(loop):

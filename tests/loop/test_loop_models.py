@@ -93,14 +93,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_complete_model_or_none(tmp_path)
     seconds, complete = random.Random(0), 0
     write_model(tmp_path / "aaaa", Model(tmp_path / "template", *FACTS))
     for _ in range(10):
-        command = [
-            sys.executable,
-            "-c",
-            ENDLESS_WRITER,
-            str(tmp_path),
-            str(tmp_path / "model"),
-            str(tmp_path / "template"),
-        ]
+        command = [sys.executable, "-c", ENDLESS_WRITER, tmp_path, tmp_path / "model", tmp_path / "template"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             process.stdout.readline()  # it has started
             time.sleep(seconds.uniform(0.0, 0.1))

@@ -45,13 +45,7 @@ def test_a_canary_serves_its_round_once_it_is_promoted():
 
 
 def test_what_turned_bad_after_its_promotion_gives_its_round_back():
-    table = rounds_of(
-        verdicts(
-            *PROMOTED,
-            (19, "rolled back", "b", "a"),
-        ),
-        time_at(20),
-    )
+    table = rounds_of(verdicts(*PROMOTED, (19, "rolled back", "b", "a")), time_at(20))
     assert list(table["version"]) == ["a", "a"]
 
 
@@ -68,14 +62,7 @@ def test_a_withdrawn_canary_leaves_the_round_to_its_predecessor_and_a_held_candi
 
 def test_a_verdict_of_the_guardrail_that_a_deployer_forestalled_changes_nothing():
     """It was about to take b back; then c was beside b already, and a, to which it would have gone, undeployed."""
-    table = rounds_of(
-        verdicts(
-            *PROMOTED,
-            (19, "rolled back", "b", "a"),
-            (20, "deployed", "c", "b"),
-        ),
-        time_at(30),
-    )
+    table = rounds_of(verdicts(*PROMOTED, (19, "rolled back", "b", "a"), (20, "deployed", "c", "b")), time_at(30))
     assert list(table["version"]) == ["a", "b", "b"]
 
 

@@ -129,18 +129,6 @@ def test_reports_are_published_when_they_are_due_and_not_before(users):
     assert [reward.event_id for reward in publisher.rewards] != sorted(reward.event_id for reward in publisher.rewards)
 
 
-def test_a_tenth_never_reports_and_a_twentieth_of_the_others_twice(users):
-    """Of 5,000 visits about 4,500 report, 225 of them twice; four standard errors are 85 and 59."""
-    publisher = MemoryPublisher()
-    simulator, clock = make_simulator(users, FirstCandidateEndpoint(), publisher, rate=10, instances=250)
-    simulator.ask(20)
-    report_all(simulator, clock)
-    by_event = Counter(reward.event_id for reward in publisher.rewards)
-    assert len(by_event) == pytest.approx(4500, abs=85)
-    assert sum(count == 2 for count in by_event.values()) == pytest.approx(225, abs=59)
-    assert simulator.waiting == 0
-
-
 def test_undelivered_reports_are_sent_again(users):
     publisher = MemoryPublisher()
     publisher.is_available = False
@@ -151,26 +139,7 @@ def test_undelivered_reports_are_sent_again(users):
     assert simulator.waiting == simulator.counts["reports"] > 40
     publisher.is_available = True
     assert simulator.report_due() == len(publisher.rewards) == simulator.counts["reports"]
-
-
-def test_a_reward_is_a_rating_of_the_action_by_its_user(users):
-    """The mean over many visits of one user and movie is its expected rating: four standard errors of 4,000 stars."""
-    user, item = 3, 5
-
-    class OneVisitUsers:
-        def visits(self, n, rng, candidates):
-            return np.full(n, user), np.tile(item, (n, 1))
-
-        def __getattr__(self, name):
-            return getattr(users, name)
-
-    publisher = MemoryPublisher()
-    simulator, clock = make_simulator(OneVisitUsers(), FirstCandidateEndpoint(), publisher, rate=10, instances=200)
-    simulator.ask(20)
-    report_all(simulator, clock)
-    stars = np.array(list(first_values(publisher.rewards).values()))
-    truth = users.expected(np.array([user]), np.array([[item]])).item()
-    assert stars.mean() == pytest.approx(truth, abs=4 * stars.std() / np.sqrt(len(stars)))
+    assert simulator.waiting == 0
 
 
 class ExactUsers(SimulatedUsers):

@@ -223,8 +223,6 @@ def level(size, start=0):
         ((device(0.5), device(0.9)), True),
         ((device(0.5, missing=0.1), device(0.5, missing=0.1)), False),
         ((device(0.5, missing=0.1), device(0.5, missing=0.6)), True),
-        ((device(0.5), lambda rng: {}), True),
-        ((lambda rng: {}, device(0.5)), True),
         ((level(1500), level(1500)), False),
         ((level(20), level(20, start=15)), True),
         ((lambda rng: {"kids": bool(rng.random() < 0.2)}, lambda rng: {"kids": bool(rng.random() < 0.6)}), True),

@@ -13,13 +13,7 @@ from recbandits.loop.settings import Guardrail, Settings
 from recbandits.loop.simulated_users import STARS
 
 # Fewer movies and factors than the defaults, so that fewer decisions suffice to learn.
-SETTINGS = Settings(
-    STARS,
-    movies=30,
-    rank=4,
-    decisions=1000,
-    guardrail=Guardrail(canary=30, least=50, most=500),
-)
+SETTINGS = Settings(STARS, movies=30, rank=4, decisions=1000, guardrail=Guardrail(canary=30, least=50, most=500))
 
 
 NUMBERS = ("kind", "version", "against", "why", "difference", "low", "high", "effective_sample_size")

@@ -44,7 +44,7 @@ def test_the_truth_is_the_factorisation_of_the_most_rated_movies(data, users, vi
     assert (np.diff(sizes) < 0).all()
 
 
-@pytest.mark.parametrize("mean", [1.0, 1.3, 2.75, 4.999, 5.0])
+@pytest.mark.parametrize("mean", [1.0, 2.75, 5.0])
 def test_stars_have_exactly_the_expected_mean(users, mean):
     """1 + Binomial(4, q) with q = (mean - 1) / 4: sum over s of (1 + s) C(4, s) q^s (1-q)^(4-s) = 1 + 4 q = mean."""
     q = (mean - 1) / 4
@@ -56,7 +56,7 @@ def test_stars_have_exactly_the_expected_mean(users, mean):
     np.testing.assert_allclose(frequency, shares, atol=0.007)  # above four standard errors, sqrt(0.25 / 100,000)
 
 
-@pytest.mark.parametrize("drift", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("drift", [0.3, 1.0])
 def test_a_linear_model_of_the_products_represents_the_preferences_at_any_drift(users, visits, drift):
     """Least squares of the true means on the features leaves nothing, except where they were clipped."""
     rows, items = visits

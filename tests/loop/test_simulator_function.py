@@ -61,10 +61,10 @@ def client():
 
 
 def test_visits_are_answered_and_their_rewards_are_published(config, endpoint, client):
-    """2 s at 20 requests/s of 2 visits, as many as this machine manages; what is reported is what the topic has."""
+    """1 s at 20 requests/s of 2 visits, as many as this machine manages; what is reported is what the topic has."""
     messages = LocalPlatform(config).messages
     subscription = messages.subscription("rewards", messages.topic("rewards"))
-    counts = client.post("/", json={"seconds": 2, "rate": 20, "instances": 2}).get_json()
+    counts = client.post("/", json={"seconds": 1, "rate": 20, "instances": 2}).get_json()
     assert 2 <= counts["visits"] == counts["answered"] == endpoint.visits
     assert counts["visits"] % 2 == 0
     assert counts["reports"] == counts["reported"] == messages.backlog("rewards")
@@ -76,14 +76,13 @@ def test_visits_are_answered_and_their_rewards_are_published(config, endpoint, c
 
 def test_visits_of_an_endpoint_that_is_away_are_counted(config, endpoint, client):
     endpoint.away = True
-    counts = client.post("/", json={"seconds": 2, "rate": 20}).get_json()
+    counts = client.post("/", json={"seconds": 1, "rate": 20}).get_json()
     assert counts["visits"] == counts["unanswered"] > 0
     assert counts["reports"] == 0
 
 
 @pytest.mark.parametrize(
-    ("body", "name"),
-    [({"rate": 0}, "rate"), ({"rate": True}, "rate"), ({"speed": 3}, "speed"), ({"instances": 0.5}, "instances")],
+    ("body", "name"), [({"rate": True}, "rate"), ({"speed": 3}, "speed"), ({"instances": 0.5}, "instances")]
 )
 def test_a_body_that_is_not_valid_is_refused_by_name(client, body, name):
     response = client.post("/", json=body)

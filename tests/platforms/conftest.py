@@ -1,4 +1,4 @@
-"""What the tests of platforms share: contracts whose assertions explain themselves, and a recorder of requests."""
+"""What the tests of platforms share: contracts whose assertions explain themselves, and a project in memory."""
 
 from unittest import mock
 
@@ -15,14 +15,14 @@ pytest.register_assert_rewrite(
 
 
 @pytest.fixture
-def recorder(monkeypatch):
+def cloud(monkeypatch):
     """A Google Cloud project in memory that records every request; no emulator is used."""
     from tests.recorder import Recorder
 
     for name in ("PUBSUB_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"):
         monkeypatch.delenv(name, raising=False)
-    with Recorder() as recorder:
-        yield recorder
+    with Recorder() as cloud:
+        yield cloud
 
 
 @pytest.fixture

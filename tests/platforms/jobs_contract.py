@@ -22,8 +22,8 @@ class JobsContract:
 
     @pytest.mark.parametrize(
         ("values", "maximise", "number"),
-        [((1.0, 3.0, 2.0), True, 1), ((1.0, 3.0, 0.5), False, 2), ((None, 2.0, 2.0), True, 1), ((None, -5.0), True, 1)],
-        ids=["most", "least", "the first of equals", "failures do not count"],
+        [((1.0, 3.0, 2.0), True, 1), ((1.0, 3.0, 0.5), False, 2), ((None, -2.0, -2.0), True, 1)],
+        ids=["most", "least", "the first of equals, and failures do not count"],
     )
     def test_the_best_trial_is_the_arg_max(self, jobs, values, maximise, number):
         name = self.study(jobs, values, maximise)
@@ -54,7 +54,7 @@ class JobsContract:
         with pytest.raises(PlatformError, match="there is no job or study nothing"):
             jobs.stop("nothing")
 
-    @pytest.mark.parametrize("call", ["record", "stop", "trials", "best"])
-    def test_a_name_with_capitals_is_refused(self, jobs, call):
-        with pytest.raises(ValueError, match="name must be at most 63 lower-case letters, digits and single hyphens"):
-            getattr(jobs, call)("Alpha")
+    def test_a_name_with_capitals_is_refused(self, jobs):
+        for call in (jobs.record, jobs.stop, jobs.trials, jobs.best):
+            with pytest.raises(ValueError, match="name must be at most 63 lower-case letters, digits and single"):
+                call("Alpha")

@@ -33,20 +33,14 @@ class PlatformContract:
         assert set(created) == set(self.present(platform)) != set()
         assert "created" not in {outcome.outcome for outcome in platform.create()}
 
-    def test_a_dry_run_is_the_default_and_removes_nothing(self, platform):
+    def test_clean_up_removes_what_creation_made_and_by_default_only_says_so(self, platform):
         platform.create()
-        initial_resources = self.present(platform)
-        outcomes = platform.clean_up()
-        assert {outcome[:2] for outcome in outcomes} == set(initial_resources)
-        assert {outcome.outcome for outcome in outcomes} == {"would be removed"}
-        assert self.present(platform) == initial_resources
-
-    def test_clean_up_removes_what_creation_made(self, platform):
-        platform.create()
-        dry_run_outcomes = [outcome[:2] for outcome in platform.clean_up()]
-        outcomes = platform.clean_up(dry_run=False)
-        assert [outcome[:2] for outcome in outcomes] == dry_run_outcomes
-        assert {outcome.outcome for outcome in outcomes} == {"removed"}
+        resources = self.present(platform)
+        planned = platform.clean_up()
+        assert {outcome[:2] for outcome in planned} == set(resources)
+        assert {outcome.outcome for outcome in planned} == {"would be removed"}
+        assert self.present(platform) == resources
+        assert platform.clean_up(dry_run=False) == [outcome._replace(outcome="removed") for outcome in planned]
         assert self.present(platform) == []
         assert platform.clean_up(dry_run=False) == []
 

@@ -22,7 +22,7 @@ COLLECTIONS = {
 
 
 @pytest.fixture
-def resources(recorder, no_pauses):
+def resources(cloud, no_pauses):
     """Resources by collection; the recorder lists them, and appends to them."""
     resources = {kind: [] for kind in COLLECTIONS}
 
@@ -35,15 +35,16 @@ def resources(recorder, no_pauses):
         return answer
 
     for kind, address in COLLECTIONS.items():
-        recorder.answers[f"GET {address}"] = lambda _, kind=kind: {kind: list(resources[kind])}
-        recorder.answers[f"POST {address}"] = create(kind)
-    recorder.answers["GET https://cloudbilling.googleapis.com/v1/projects/movie-lab-42/billingInfo"] = {
+        cloud.answers[f"GET {address}"] = lambda _, kind=kind: {kind: list(resources[kind])}
+        cloud.answers[f"POST {address}"] = create(kind)
+    cloud.answers["GET https://cloudbilling.googleapis.com/v1/projects/movie-lab-42/billingInfo"] = {
         "billingAccountName": "billingAccounts/ABC-123"
     }
     return resources
 
 
-def test_alerts_go_to_the_address_and_bear_the_labels(resources):
+def test_alerts_are_of_failing_predictions_alarms_and_the_budget(resources):
+    """A share of the endpoint's requests; the text that monitors log; the account's own currency."""
     create_alerts(CONFIG, "123456789")
     (channel,) = resources["notificationChannels"]
     assert (channel["type"], channel["labels"]) == ("email", {"email_address": "ops@example.com"})
@@ -51,66 +52,56 @@ def test_alerts_go_to_the_address_and_bear_the_labels(resources):
         assert policy["notificationChannels"] == [channel["name"]]
         assert policy["userLabels"] == channel["userLabels"] == CONFIG.labels
         assert len(policy["conditions"]) == 1
-
-
-def test_failing_predictions_are_a_share_of_the_endpoints_requests(resources):
-    create_alerts(CONFIG, "123456789")
     condition = resources["alertPolicies"][0]["conditions"][0]["conditionThreshold"]
     assert condition["thresholdValue"] == 0.01
     for key, metric in (("filter", "error_count"), ("denominatorFilter", "prediction_count")):
         assert f'metric.type="aiplatform.googleapis.com/prediction/online/{metric}"' in condition[key]
         assert 'resource.labels.endpoint_id="recbandits-v1"' in condition[key]
-
-
-def test_an_alarm_is_found_in_the_log_by_the_text_that_monitors_write(resources):
-    create_alerts(CONFIG, "123456789")
     policy = resources["alertPolicies"][1]
     assert policy["conditions"][0]["conditionMatchedLog"] == {"filter": f'"{ALARM} recbandits-v1:"'}
     assert policy["alertStrategy"] == {"notificationRateLimit": {"period": "3600s"}}
-
-
-def test_a_budget_is_of_the_project_in_the_accounts_own_currency(resources):
-    create_alerts(CONFIG, "123456789")
     (budget,) = resources["budgets"]
     assert budget["budgetFilter"] == {"projects": ["projects/123456789"]}
     assert budget["amount"] == {"specifiedAmount": {"units": str(BUDGET)}}
     assert [rule["thresholdPercent"] for rule in budget["thresholdRules"]] == [0.5, 0.9, 1.0]
-    assert budget["notificationsRule"]["monitoringNotificationChannels"] == [
-        resources["notificationChannels"][0]["name"]
-    ]
+    assert budget["notificationsRule"]["monitoringNotificationChannels"] == [channel["name"]]
 
 
-def test_a_second_call_creates_nothing(recorder, resources):
+def test_a_second_call_creates_nothing(cloud, resources):
     first = create_alerts(CONFIG, "123456789")
-    recorder.calls.clear()
+    cloud.calls.clear()
     assert create_alerts(CONFIG, "123456789") == first
-    assert recorder.requests("POST .*") == []
+    assert cloud.requests("POST .*") == []
 
 
-@pytest.mark.parametrize("address", COLLECTIONS.values(), ids=list(COLLECTIONS))
-def test_a_service_that_was_enabled_a_minute_ago_is_asked_again(recorder, resources, address):
-    listing = recorder.answers[f"GET {address}"]
-    refusals = [exceptions.Forbidden("The API has not been used before or it is disabled.")]
-    recorder.answers[f"GET {address}"] = lambda record: refusals.pop() if refusals else listing(record)
+def test_services_that_were_enabled_a_minute_ago_are_asked_again(cloud, resources):
+    refusals = {}
+    for address in COLLECTIONS.values():
+        listing = cloud.answers[f"GET {address}"]
+        refusals[address] = [exceptions.Forbidden("The API has not been used before or it is disabled.")]
+        cloud.answers[f"GET {address}"] = lambda record, answers=refusals[address], listing=listing: (
+            answers.pop() if answers else listing(record)
+        )
     create_alerts(CONFIG, "123456789")
     assert [len(each) for each in resources.values()] == [1, 2, 1]
+    assert not any(refusals.values())
 
 
-def test_ours_are_listed_by_label_and_by_name_policies_before_the_channel_that_they_use(recorder, resources):
+def test_ours_are_listed_by_label_and_by_name_policies_before_the_channel_that_they_use(cloud, resources):
     create_alerts(CONFIG, "123456789")
     resources["budgets"].append({"name": "billingAccounts/ABC-123/budgets/9", "displayName": "of another project"})
     assert [kind for kind, _ in find_alerts(CONFIG)] == ["alert policy"] * 2 + ["channel", "budget"]
     expected_filter = 'user_labels.app="recbandits" AND user_labels.prefix="recbandits" AND user_labels.version="v1"'
-    listings = [each["query"]["filter"] for each in recorder.requests(f"GET {MONITORING}/.*")]
+    listings = [each["query"]["filter"] for each in cloud.requests(f"GET {MONITORING}/.*")]
     assert set(listings) == {expected_filter}
 
 
-def test_an_alert_is_deleted_where_it_was_listed(recorder, resources):
+def test_an_alert_is_deleted_where_it_was_listed(cloud, resources):
     create_alerts(CONFIG, "123456789")
-    recorder.answers["DELETE .*"] = {}
+    cloud.answers["DELETE .*"] = {}
     for _, name in find_alerts(CONFIG):
         delete_alert(name)
-    deleted = [method.removeprefix("DELETE ") for method in recorder.methods("DELETE")]
+    deleted = [method.removeprefix("DELETE ") for method in cloud.methods("DELETE")]
     assert deleted == [
         f"{MONITORING}/alertPolicies/0",
         f"{MONITORING}/alertPolicies/1",
@@ -119,31 +110,31 @@ def test_an_alert_is_deleted_where_it_was_listed(recorder, resources):
     ]
 
 
-def test_a_project_is_set_up_and_cleaned_up_with_its_alerts(recorder, resources):
+def test_a_project_is_set_up_and_cleaned_up_with_its_alerts(cloud, resources):
     outcomes = GcpPlatform(CONFIG).create()
     alerts = [(outcome.kind, outcome.name) for outcome in outcomes][-4:]
     assert alerts == find_alerts(CONFIG)
-    (request,) = recorder.requests("BatchEnableServices")
+    (request,) = cloud.requests("BatchEnableServices")
     assert {"cloudbilling.googleapis.com", "billingbudgets.googleapis.com"} <= set(request["serviceIds"])
     assert [(kind, name) for kind, name, _ in GcpPlatform(CONFIG).clean_up()][:4] == alerts
 
 
-def test_without_an_address_billing_is_not_asked_for(recorder):
+def test_without_an_address_billing_is_not_asked_for(cloud):
     platform = GcpPlatform(replace(CONFIG, alert_email=""))
     platform.create()
     platform.clean_up()
-    assert not [method for method, _ in recorder.calls if "billing" in method]
+    assert not [method for method, _ in cloud.calls if "billing" in method]
 
 
-def test_a_project_without_a_billing_account_is_one_sentence(recorder, resources):
-    recorder.answers["GET https://cloudbilling.googleapis.com/v1/projects/movie-lab-42/billingInfo"] = {}
+def test_a_project_without_a_billing_account_is_one_sentence(cloud, resources):
+    cloud.answers["GET https://cloudbilling.googleapis.com/v1/projects/movie-lab-42/billingInfo"] = {}
     with pytest.raises(
         PlatformError, match="movie-lab-42 has no billing account: link one, or leave alert_email empty"
     ):
         create_alerts(CONFIG, "123456789")
 
 
-@pytest.mark.parametrize("address", ["name", "a@b", "a b@example.com", "a@example.com\n"])
+@pytest.mark.parametrize("address", ["a@b", "a@example.com\n"])
 def test_an_alert_email_must_be_an_address(address):
     with pytest.raises(ValueError, match="alert_email must be an e-mail address, or empty for no alerts, got"):
         Config(alert_email=address)

@@ -1,6 +1,5 @@
 """What the services of Google Cloud share: set-up, labels, patience, errors and the bucket."""
 
-import json
 from unittest import mock
 
 import pytest
@@ -8,9 +7,8 @@ from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 
 from recbandits.config import Config
-from recbandits.platforms.gcp.cloud import explained, have, patiently, upload, vertex
+from recbandits.platforms.gcp.cloud import explained, have, patiently, vertex
 from recbandits.platforms.protocol import PlatformError
-from recbandits.serving.manifest import local_directory, read_bytes
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 POOLS = [{"machine_spec": {"machine_type": "n2-standard-4"}, "replica_count": 1, "container_spec": {"image_uri": "i"}}]
@@ -20,16 +18,7 @@ EVENTARC = (
 )
 
 
-@pytest.fixture
-def cloud(recorder, no_pauses):
-    return recorder
-
-
-def test_jobs_start_as_the_training_account_in_the_region_of_the_configuration(cloud):
-    vertex(CONFIG).CustomJob("one", POOLS).submit()
-    (request,) = cloud.requests("CreateCustomJob")
-    assert request["parent"] == "projects/movie-lab-42/locations/us-central1"
-    assert request["customJob"]["jobSpec"]["serviceAccount"] == CONFIG.account("train")
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 def test_on_this_machine_a_job_is_shown_without_sign_in_and_without_a_request(monkeypatch, tmp_path):
@@ -91,22 +80,3 @@ def test_an_error_is_one_sentence_about_its_subject():
         raise exceptions.Forbidden("The caller does not\nhave permission")
     with pytest.raises(PlatformError, match=r"^mine$"), explained("job one"):
         raise PlatformError("mine")
-
-
-def test_a_directory_is_copied_into_the_bucket_and_back(cloud, tmp_path):
-    (tmp_path / "model" / "variables").mkdir(parents=True)
-    (tmp_path / "model" / "policy.json").write_text(json.dumps({"a": 1}))
-    (tmp_path / "model" / "variables" / "data").write_bytes(b"\x00\xff")
-    uri = upload(CONFIG, tmp_path / "model", "policies/1")
-    assert uri == f"gs://{CONFIG.bucket}/policies/1"
-    assert sorted(cloud.objects) == [f"{uri}/policy.json", f"{uri}/variables/data"]
-    assert read_bytes(f"{uri}/variables/data") == b"\x00\xff"
-    with local_directory(uri) as directory:
-        assert (directory / "policy.json").read_text() == '{"a": 1}'
-
-
-def test_no_path_of_an_object_leaves_the_folder(cloud):
-    cloud.objects |= {"gs://b/policies/1/good": b"1", "gs://b/policies/1/../../../bad": b"2"}
-    with local_directory("gs://b/policies/1") as directory:
-        files = [path.name for path in directory.parent.rglob("*") if path.is_file()]
-    assert files == ["good"]

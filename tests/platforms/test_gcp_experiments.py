@@ -17,7 +17,7 @@ RUN = f"{STORE}/contexts/recbandits-v1-agents-linucb"
 
 
 @pytest.fixture
-def experiments(recorder):
+def experiments(cloud):
     return GcpPlatform(CONFIG).experiments
 
 
@@ -34,10 +34,10 @@ def logged(experiments):
     return experiments
 
 
-def test_a_first_run_sends_exactly_these_requests(experiments, recorder):
+def test_a_first_run_sends_exactly_these_requests(experiments, cloud):
     with experiments.run("agents", "linucb"):
         pass
-    assert recorder.methods("Create", "Add", "Update") == [
+    assert cloud.methods("Create", "Add", "Update") == [
         "CreateTensorboard",
         "CreateMetadataStore",
         "CreateContext",  # the experiment
@@ -51,41 +51,41 @@ def test_a_first_run_sends_exactly_these_requests(experiments, recorder):
         "UpdateContext",
     ]
     board = {"displayName": "recbandits-v1", "labels": CONFIG.labels}
-    assert recorder.requests("CreateTensorboard") == [{"parent": PARENT, "tensorboard": board}]
-    experiment, run = recorder.requests("CreateContext")
+    assert cloud.requests("CreateTensorboard") == [{"parent": PARENT, "tensorboard": board}]
+    experiment, run = cloud.requests("CreateContext")
     assert (experiment["contextId"], experiment["context"]["schemaTitle"]) == (
         "recbandits-v1-agents",
         "system.Experiment",
     )
     assert (run["contextId"], run["context"]["schemaTitle"]) == ("recbandits-v1-agents-linucb", "system.ExperimentRun")
     assert run["context"]["displayName"] == "linucb"
-    assert recorder.requests("UpdateContext")[-1]["context"]["metadata"]["_state"] == "COMPLETE"
+    assert cloud.requests("UpdateContext")[-1]["context"]["metadata"]["_state"] == "COMPLETE"
 
 
-def test_what_is_logged_is_sent_at_once(experiments, recorder):
+def test_what_is_logged_is_sent_at_once(experiments, cloud):
     with experiments.run("agents", "linucb") as run:
         run.log_parameters({"alpha": 0.1, "factorization": "als"})
-        context = recorder.requests("UpdateContext")[-1]["context"]
+        context = cloud.requests("UpdateContext")[-1]["context"]
         assert context["metadata"]["_params"] == {"alpha": 0.1, "factorization": "als"}
         run.log_metrics({"mean_reward": 1.5})
-        context = recorder.requests("UpdateContext")[-1]["context"]
+        context = cloud.requests("UpdateContext")[-1]["context"]
         assert context["name"] == RUN
         assert context["metadata"]["_params"] == {"alpha": 0.1, "factorization": "als"}
         assert context["metadata"]["_metrics"] == {"mean_reward": 1.5}
 
 
-def test_an_artefact_is_the_output_of_an_execution_of_the_run(experiments, recorder):
+def test_an_artefact_is_the_output_of_an_execution_of_the_run(experiments, cloud):
     with experiments.run("agents", "linucb") as run:
         run.log_artefact("policy", "gs://bucket/model")
-    artefact = recorder.requests("CreateArtifact")[-1]["artifact"]
+    artefact = cloud.requests("CreateArtifact")[-1]["artifact"]
     assert (artefact["displayName"], artefact["uri"], artefact["schemaTitle"]) == (
         "policy",
         "gs://bucket/model",
         "system.Artifact",
     )
-    (event,) = recorder.requests("AddExecutionEvents")[0]["events"]
+    (event,) = cloud.requests("AddExecutionEvents")[0]["events"]
     assert event["type"] == "OUTPUT"
-    contexts = recorder.requests("AddContextArtifactsAndExecutions")
+    contexts = cloud.requests("AddContextArtifactsAndExecutions")
     assert [request["artifacts"] for request in contexts if event["artifact"] in request.get("artifacts", ())] == [
         [event["artifact"]]
     ]
@@ -101,7 +101,7 @@ def test_runs_are_compared_in_a_table(logged):
     assert table.loc["network"].dropna().tolist() == ["failed", 9.0, "64,32"]
 
 
-def test_a_run_is_continued_and_the_tensorboard_is_found_again(logged, recorder):
+def test_a_run_is_continued_and_the_tensorboard_is_found_again(logged, cloud):
     with logged.run("agents", "network") as run:
         assert logged.table("agents").loc["network", "state"] == "running"
         run.log_parameters({"alpha": 2})
@@ -109,7 +109,7 @@ def test_a_run_is_continued_and_the_tensorboard_is_found_again(logged, recorder)
     row = logged.table("agents").loc["network"].dropna().to_dict()
     expected = {"param.alpha": 2.0, "param.layers": "64,32", "metric.mean_reward": 2.0}
     assert row == {"state": "succeeded", **expected}
-    assert len(recorder.requests("CreateTensorboard")) == 1
+    assert len(cloud.requests("CreateTensorboard")) == 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_values_of_other_kinds_are_refused_by_name(experiments):
             run.log_metrics({"regret": "low"})
 
 
-def test_a_refusal_is_one_sentence(experiments, recorder):
-    recorder.answers["ListTensorboards"] = exceptions.PermissionDenied("aiplatform.tensorboards.list\ndenied")
+def test_a_refusal_is_one_sentence(experiments, cloud):
+    cloud.answers["ListTensorboards"] = exceptions.PermissionDenied("aiplatform.tensorboards.list\ndenied")
     with pytest.raises(PlatformError, match=r"^run linucb: 403 aiplatform.tensorboards.list denied$"):
         experiments.run("agents", "linucb").__enter__()

@@ -20,9 +20,9 @@ PROJECT = "movie-lab-42"
 PARENT = f"projects/{PROJECT}/locations/us-central1"
 NAME = f"{PARENT}/functions/recbandits-v1-log-reward"
 TOPIC = f"projects/{PROJECT}/topics/recbandits-v1-rewards"
-TRIGGER = f"{PARENT}/triggers/recbandits-v1-log-reward-123456"
-SERVICE = f"{PARENT}/services/recbandits-v1-log-reward"
-READER = f"projects/{PROJECT}/subscriptions/eventarc-us-central1-recbandits-v1-log-reward-123456-sub-789"
+SERVICE = f"https://run.googleapis.com/v2/{PARENT}/services/recbandits-v1-log-reward"
+INVOKERS = "GET https://run.googleapis.com/v2/.*:getIamPolicy"  # answered by the fixture `project`
+READER = f"projects/{PROJECT}/subscriptions/eventarc"
 CONFIG = Config(platform="gcp", project=PROJECT)
 ACCOUNT = CONFIG.account("function")
 EVENTARC = (
@@ -41,23 +41,8 @@ SETTINGS = {
 
 
 @pytest.fixture
-def cloud(recorder, monkeypatch, no_pauses):
-    """A recorder in which a created function has its trigger and its service of Cloud Run."""
-    run, trigger = f"https://run.googleapis.com/v2/{SERVICE}", f"https://eventarc.googleapis.com/v1/{TRIGGER}"
-    recorder.answers[f"GET {run}:getIamPolicy"] = {}
-    recorder.answers[f"GET {trigger}"] = {"transport": {"pubsub": {"subscription": READER}}}
-    create = recorder._create
-
-    def complete(field, request, method):
-        resource = create(field, request, method)
-        if field == "function":
-            resource.service_config.service = SERVICE
-            if resource.event_trigger.pubsub_topic:
-                resource.event_trigger.trigger = TRIGGER
-        return resource
-
-    monkeypatch.setattr(recorder, "_create", complete)
-    return recorder
+def cloud(project, no_pauses):
+    return project
 
 
 @pytest.fixture
@@ -125,17 +110,16 @@ def test_the_settings_that_a_function_gets_are_this_configuration(monkeypatch):
 
 def test_the_account_that_delivers_may_call_the_service_and_what_others_may_stays(functions, cloud, function):
     """Eventarc and Cloud Scheduler sign in as this account: without the role every call is refused with 403."""
-    run = f"https://run.googleapis.com/v2/{SERVICE}"
     others = {"role": "roles/run.viewer", "members": ["user:reader@example.com"]}
-    cloud.answers[f"GET {run}:getIamPolicy"] = {"etag": "BwX", "bindings": [others]}
+    cloud.answers[INVOKERS] = {"etag": "BwX", "bindings": [others]}
     functions.deploy(function)
-    (policy_request,) = cloud.requests(f"POST {run}:setIamPolicy")
+    (policy_request,) = cloud.requests(f"POST {SERVICE}:setIamPolicy")
     binding = {"role": "roles/run.invoker", "members": [f"serviceAccount:{ACCOUNT}"]}
     policy = policy_request["body"]["policy"]
     assert policy == {"etag": "BwX", "bindings": [others, binding]}
-    cloud.answers[f"GET {run}:getIamPolicy"] = policy
+    cloud.answers[INVOKERS] = policy
     functions.deploy(function)
-    assert len(cloud.requests(f"POST {run}:setIamPolicy")) == 1
+    assert len(cloud.requests(f"POST {SERVICE}:setIamPolicy")) == 1
 
 
 def test_dead_letters_go_to_the_subscription_that_eventarc_has_made(functions, cloud, function):
@@ -161,10 +145,7 @@ def test_a_function_without_a_topic_is_called_by_http(functions, cloud, source):
     functions.deploy(Function("log-reward", source, "log_reward"))
     body = cloud.requests("CreateFunction")[0]["function"]
     assert "eventTrigger" not in body
-    assert (body["serviceConfig"]["ingressSettings"], body["serviceConfig"]["timeoutSeconds"]) == (
-        "ALLOW_ALL",
-        540,
-    )
+    assert (body["serviceConfig"]["ingressSettings"], body["serviceConfig"]["timeoutSeconds"]) == ("ALLOW_ALL", 540)
     assert cloud.requests("UpdateSubscription") == []
 
 
@@ -172,14 +153,6 @@ def test_one_that_listens_to_another_topic_is_not_taken_over(functions, cloud, f
     functions.deploy(function)
     with pytest.raises(PlatformError, match="function log-reward listens to another topic: delete it first"):
         functions.deploy(Function("log-reward", source, "log_reward", f"{TOPIC}-others"))
-
-
-def test_a_project_that_still_settles_is_waited_for(functions, cloud, function):
-    """Eventarc's own account has its permissions minutes after the service was enabled, and refuses until then."""
-    refusals = [exceptions.InvalidArgument(EVENTARC)] * 2
-    cloud.answers["CreateFunction"] = lambda _: refusals.pop() if refusals else None  # None: as usual
-    functions.deploy(function)
-    assert len(cloud.requests("CreateFunction")) == 3
 
 
 def test_a_deployment_that_failed_while_the_project_settled_is_repeated_as_an_update(functions, cloud, function):

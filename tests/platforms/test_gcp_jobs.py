@@ -14,9 +14,8 @@ from jobs_contract import PARAMETERS, JobsContract
 from recbandits.config import Config
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.jobs import GcpJobs
-from recbandits.platforms.jobs import MACHINES, Choice, Float, Integer, Job, Machine, Study
+from recbandits.platforms.jobs import Choice, Float, Integer, Job, Machine, Study
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.tuning import with_parameters
 
 PROJECT = "movie-lab-42"
 BUCKET = f"{PROJECT}-recbandits-v1"
@@ -41,10 +40,10 @@ QUOTA = (
 
 
 @pytest.fixture
-def cloud(recorder, no_pauses):
+def cloud(cloud, no_pauses):
     for name in ("train", "train-gpu"):
-        recorder.answers[f"{TAGS}{name}/tags/v1"] = {"version": f"versions/{DIGEST}"}
-    return recorder
+        cloud.answers[f"{TAGS}{name}/tags/v1"] = {"version": f"versions/{DIGEST}"}
+    return cloud
 
 
 @pytest.fixture
@@ -147,7 +146,6 @@ def test_replicas_reduction_servers_and_spot_machines_are_sent(jobs, cloud):
     ("machine", "spec"),
     [
         ("l4", {"machineType": "g2-standard-8", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 1}),
-        ("a100", {"machineType": "a2-highgpu-1g", "acceleratorType": "NVIDIA_TESLA_A100", "acceleratorCount": 1}),
         ("tpu", {"machineType": "ct5lp-hightpu-4t", "tpuTopology": "2x2"}),
         (Machine("n1-highmem-4"), {"machineType": "n1-highmem-4"}),
     ],
@@ -199,17 +197,6 @@ def test_a_study_is_sent_with_goal_parameters_and_trials(jobs, cloud):
         },
         "labels": LABELS,
     }
-
-
-def test_the_job_that_follows_has_received_the_best_parameters(jobs, cloud):
-    """Read back from the job's own container, not from what was sent."""
-    jobs.tune(STUDY)
-    end_trials(study_of(cloud), [1.0])
-    best = jobs.best("search")
-    jobs.run(replace(JOB, arguments=with_parameters(JOB.arguments, best.parameters)))
-    args = list(job_of(cloud).job_spec.worker_pool_specs[0].container_spec.args)
-    assert list(jobs.record("scale-up").arguments) == args
-    assert args == ["simulate", "--alpha=5.005", "--layers=2", "--agent=lints", "--width=32"]
 
 
 def test_metrics_come_from_the_record_in_the_bucket(jobs, cloud):
@@ -365,11 +352,7 @@ def test_what_has_no_image_is_refused_before_it_is_sent(jobs, cloud, start):
     ("changes", "sentence"),
     [
         ({"name": "Scale"}, "name must be at most 63 lower-case letters, .* got 'Scale'"),
-        (
-            {"image": "us-docker.pkg.dev/Lab/Train:v1"},
-            "image must be a URI in lower case such as .* got 'us-docker",
-        ),
-        ({"image": "train"}, "image must be a URI"),
+        ({"image": "us-docker.pkg.dev/Lab/Train:v1"}, "image must be a URI in lower case such as .* got 'us-docker"),
         ({"machine": "h100"}, "machine must be a Machine or one of cpu, t4, l4, a100, tpu, got 'h100'"),
         ({"reduction_servers": 2, "machine": "t4"}, "reduction_servers must be 0 unless there are several replicas"),
         ({"reduction_servers": 2, "replicas": 3}, "each with a GPU, got 2"),
@@ -385,7 +368,3 @@ def test_what_has_no_image_is_refused_before_it_is_sent(jobs, cloud, start):
 def test_what_vertex_ai_would_refuse_is_refused_here(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         replace(JOB, **changes)
-
-
-def test_machines_that_have_gpus_say_how_many():
-    assert all(bool(machine.accelerator) == (machine.accelerators > 0) for machine in MACHINES.values())

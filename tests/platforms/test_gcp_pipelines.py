@@ -1,7 +1,6 @@
 """A compiled pipeline on its way to Vertex AI Pipelines, as the SDK sends it."""
 
 from typing import NamedTuple
-from unittest import mock
 
 import pytest
 import yaml
@@ -61,10 +60,10 @@ def reading(snapshot: str = ""):
 
 
 @pytest.fixture
-def cloud(recorder, no_pauses):
-    set_image_digest(recorder, 64 * "a")
-    recorder.documents[f"/storage/v1/b/{CONFIG.bucket}"] = {"name": CONFIG.bucket, "projectNumber": "123456789"}
-    return recorder
+def cloud(cloud, no_pauses):
+    set_image_digest(cloud, 64 * "a")
+    cloud.documents[f"/storage/v1/b/{CONFIG.bucket}"] = {"name": CONFIG.bucket, "projectNumber": "123456789"}
+    return cloud
 
 
 @pytest.fixture
@@ -115,7 +114,8 @@ def steps(job):
     return [step for dag in dags for step in dag["tasks"].values()]
 
 
-def test_a_run_is_sent_with_its_pipeline_parameters_and_account(pipelines, cloud, template):
+def test_a_run_is_sent_with_its_pipeline_parameters_account_and_experiment(pipelines, cloud, template):
+    """The bucket of the project is used as it is: the SDK would make one that is not there, and give roles on it."""
     pipelines.run(template, "one", {"alpha": 0.1})
     (request,) = sent_requests(cloud)
     assert (request["parent"], request["pipelineJobId"]) == (PARENT, "recbandits-v1-tiny-1")
@@ -134,10 +134,6 @@ def test_a_run_is_sent_with_its_pipeline_parameters_and_account(pipelines, cloud
         "serviceAccount": CONFIG.account("train"),
         "labels": CONFIG.labels | {"pipeline": "tiny", "run": "one"},
     }
-
-
-def test_a_run_belongs_to_the_experiment_of_its_pipeline(pipelines, cloud, template):
-    pipelines.run(template, "one")
     (experiment,) = cloud.requests("CreateContext")
     assert experiment["contextId"] == "recbandits-v1-tiny"
     assert experiment["context"]["schemaTitle"] == "system.Experiment"
@@ -145,6 +141,7 @@ def test_a_run_belongs_to_the_experiment_of_its_pipeline(pipelines, cloud, templ
     assert cloud.requests("AddContextChildren") == [
         {"context": f"{contexts}/recbandits-v1-tiny", "childContexts": [f"{contexts}/recbandits-v1-tiny-1"]}
     ]
+    assert not cloud.requests("(POST|PUT) https://storage.*")
 
 
 def test_a_run_that_fails_before_it_joins_its_experiment_is_a_failed_run(pipelines, cloud, template):
@@ -156,12 +153,6 @@ def test_a_run_that_fails_before_it_joins_its_experiment_is_a_failed_run(pipelin
     assert pipelines.run(template, "one").state == "failed"
 
 
-def test_the_bucket_of_the_project_is_used_as_it_is(pipelines, cloud, template):
-    """The SDK would make a bucket that is not there, and give roles on it."""
-    pipelines.run(template, "one")
-    assert not cloud.requests("(POST|PUT) https://storage.*")
-
-
 def test_a_step_that_is_never_cached_is_not_cached_where_the_others_are(pipelines, cloud, two_output_template):
     pipelines.run(two_output_template, "one")
     tasks = sent_requests(cloud)[0]["pipelineJob"]["pipelineSpec"]["root"]["dag"]["tasks"]
@@ -171,13 +162,13 @@ def test_a_step_that_is_never_cached_is_not_cached_where_the_others_are(pipeline
     }
 
 
-@pytest.mark.parametrize(("snapshot", "cached"), [("abc", True), (None, False), ("", False)])
-def test_a_run_without_a_list_of_its_inputs_uses_no_cache(pipelines, cloud, tmp_path, snapshot, cached):
+@pytest.mark.parametrize(("parameters", "cached"), [({"snapshot": "abc"}, True), ({}, False)])
+def test_a_run_without_a_list_of_its_inputs_uses_no_cache(pipelines, cloud, tmp_path, parameters, cached):
     """The second run of a night has the parameters of the first, and must not be given the first one's data.
 
     This holds for the pipelines within it, too.
     """
-    pipelines.run(compiled(reading, tmp_path), "one", {} if snapshot is None else {"snapshot": snapshot})
+    pipelines.run(compiled(reading, tmp_path), "one", parameters)
     options = [step["cachingOptions"] for step in steps(sent_requests(cloud)[0]["pipelineJob"])]
     assert options == [{"enableCache": cached}] * 3
 
@@ -244,15 +235,6 @@ def test_a_run_that_failed_or_was_stopped_is_run_again_under_its_name(pipelines,
     ids = [request["pipelineJobId"] for request in sent_requests(cloud)]
     assert ids == [f"recbandits-v1-tiny-{number}" for number in (1, 2, 3)]
     assert pipelines.wait("one").state == "succeeded"
-
-
-def test_a_run_is_waited_for_with_pauses(pipelines, cloud, template):
-    pipelines.run(template, "one")
-    end_job(cloud, "tiny-1", "RUNNING")
-    with mock.patch("recbandits.platforms.gcp.cloud.time") as time:  # of that module alone: other threads sleep, too
-        time.sleep.side_effect = lambda _: end_job(cloud, "tiny-1", "SUCCEEDED")
-        assert pipelines.wait("one").state == "succeeded"
-    assert time.sleep.call_args_list == [mock.call(30.0)]
 
 
 def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, cloud, template, two_output_template):

@@ -15,11 +15,6 @@ CONFIG = Config(platform="gcp", project=PROJECT)
 
 
 @pytest.fixture
-def cloud(recorder):
-    return recorder
-
-
-@pytest.fixture
 def schedules(cloud):
     return GcpSchedules(CONFIG)
 

@@ -1,16 +1,11 @@
 """The laptop keeps the platform contract, and never removes anything outside its artifacts."""
 
-import os
-import time
-
 import psutil
 import pytest
 
 from recbandits.config import Config
 from recbandits.platforms.functions import Function
-from recbandits.platforms.jobs import Job
 from recbandits.platforms.local import DIRECTORIES, LocalPlatform
-from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.protocol import PlatformError
 from tests.platforms.platform_contract import PlatformContract
 
@@ -54,11 +49,6 @@ def test_clean_up_takes_the_contents_along_and_nothing_else(platform):
     assert [file.name for file in root.iterdir()] == ["notes.txt"]
 
 
-def test_another_process_removes_what_this_one_made(platform):
-    platform.create()
-    assert [outcome.name for outcome in LocalPlatform(platform.config).clean_up()] == list(reversed(DIRECTORIES))
-
-
 def test_clean_up_ends_what_runs_and_removes_what_was_made_meanwhile(platform, tmp_path):
     """A function is deployed without `create`; the directory of endpoints belongs to another user."""
     (platform.config.artifacts_dir / "endpoints" / "theirs").mkdir(parents=True)
@@ -82,23 +72,6 @@ def test_artifacts_that_cannot_hold_a_directory_are_refused(tmp_path):
     platform = LocalPlatform(Config(artifacts=str(tmp_path / "notes")))
     with pytest.raises(PlatformError, match=r"^directory data could not be created: Not a directory$"):
         platform.create()
-
-
-def test_clean_up_ends_jobs_that_run(platform, tmp_path, monkeypatch):
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "task.py").write_text("import time; print('ready', flush=True); time.sleep(100)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
-    platform.create()
-    jobs = LocalJobs(platform.config, module="task")
-    jobs.run(Job("first"), wait=False)
-    while not jobs.logs("first"):
-        time.sleep(0.02)
-    members = list(jobs.unit("first").members())
-    assert len(members) == 2
-    platform.clean_up(dry_run=False)
-    _, alive = psutil.wait_procs(members, timeout=5)
-    assert alive == []
-    assert not (platform.config.artifacts_dir / "runs").exists()
 
 
 def test_windows_is_refused_with_a_sentence(tmp_path, monkeypatch):

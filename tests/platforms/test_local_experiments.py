@@ -93,12 +93,6 @@ for number in range(40):
     assert (finished["metric.reward"] == -finished["metric.regret"]).all()
 
 
-def test_the_files_are_for_their_owner_alone(experiments, config):
-    folder = config.artifacts_dir / "runs" / "experiments"
-    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
-    assert folder.stat().st_mode & 0o777 == 0o700
-
-
 def test_what_cannot_be_logged_is_refused_by_name(experiments):
     with experiments.run("other", "a") as run:
         with pytest.raises(ValueError, match=r"parameter 'layers' must be a text or a number, got \(64, 32\)"):

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from recbandits.platforms.functions import Function
 from recbandits.platforms.local.functions import call
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Reward
+from tests.waiting import until
 
 DEAD = "projects/local/subscriptions/recbandits-v1-rewards-dead"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -51,28 +51,18 @@ class FunctionDeployment:
     def function(self):
         return Function("note", self._source, "note", self.topic, {"NOTES": str(self._notes)})
 
-    def kill(self):
-        self.functions.unit("note").kill()
-
     def send(self, *names, value=1.0):
         self.publisher.send([Reward(name, NOON, value) for name in names])
 
-    def notes(self, count):
-        """What was noted, as soon as `count` different rewards are."""
-        return until(lambda: [json.loads(line) for line in self._notes.read_text().splitlines()], count)
+    def notes(self, count, name):
+        """What was noted of the rewards whose names begin so, as soon as `count` notes are there."""
 
+        def read():
+            notes = map(json.loads, self._notes.read_text().splitlines() if self._notes.exists() else [])
+            return [note for note in notes if note["reward"]["event_id"].startswith(name)]
 
-def until(read_notes, count):
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            notes = read_notes()
-        except FileNotFoundError:
-            notes = []
-        if len({each["reward"]["event_id"] for each in notes}) >= count:
-            return notes
-        assert time.monotonic() < deadline, f"{len(notes)} of {count} came"
-        time.sleep(0.05)
+        until(lambda: len(read()) >= count, 60)
+        return read()
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +75,7 @@ def deployment(tmp_path_factory):
 
 def test_a_message_arrives_as_the_cloud_event_that_eventarc_sends(deployment):
     deployment.send("first")
-    (note,) = deployment.notes(1)
+    (note,) = deployment.notes(1, "first")
     assert note["type"] == "google.cloud.pubsub.topic.v1.messagePublished"
     assert note["source"] == f"//pubsub.googleapis.com/{deployment.topic}"
     assert note["id"] == note["message"]["messageId"]
@@ -99,49 +89,31 @@ def test_a_message_arrives_as_the_cloud_event_that_eventarc_sends(deployment):
     )
 
 
-def test_every_message_comes_although_the_function_is_killed_in_between(deployment):
-    names = [f"killed {number}" for number in range(300)]
-    deployment.send(*names[:150])
-    until(lambda: [note for note in deployment.notes(1) if note["reward"]["event_id"].startswith("killed")], 20)
-    deployment.kill()
-    assert deployment.functions.health("note") == {
-        "alive": False,
-        "ready": False,
-        "reason": "function note is not running",
-        "address": "",
-    }
-    deployment.send(*names[150:])
-    deployment.functions.ensure("note")
-    assert deployment.functions.health("note")["ready"] is True
-    notes = until(
-        lambda: [note for note in deployment.notes(1) if note["reward"]["event_id"].startswith("killed")], 300
-    )
-    assert {note["reward"]["event_id"] for note in notes} == set(names)
-
-
-def test_what_runs_is_left_alone_and_a_second_reader_is_not_started(deployment):
+def test_what_runs_is_left_alone_and_what_was_stopped_starts_again_with_what_waited(deployment):
     name = deployment.functions.unit("note").run["name"]
     deployment.functions.ensure("note")
     assert deployment.functions.unit("note").run["name"] == name
     deployment.functions.stop("note")
+    health = {"alive": False, "ready": False, "reason": "function note is not running", "address": ""}
+    assert deployment.functions.health("note") == health
     deployment.send("while it was stopped")
     deployment.functions.deploy(deployment.function())
     assert deployment.functions.unit("note").run["name"] != name
-    notes = until(lambda: [each for each in deployment.notes(1) if "stopped" in each["reward"]["event_id"]], 1)
-    assert len(notes) == 1
+    assert deployment.functions.health("note")["ready"] is True
+    assert len(deployment.notes(1, "while")) == 1
 
 
 def test_a_message_that_kills_its_process_becomes_a_dead_letter_and_takes_no_neighbour_along(deployment):
     """Of 20 messages the eleventh is the poison: ten starts later the others are noted, with it in the dead letters."""
     names = [f"neighbour {number}" for number in range(19)]
     deployment.send(*names[:10], "poison", *names[10:])
-    deadline = time.monotonic() + 120
-    while not deployment.messages.backlog("rewards-dead"):
-        assert time.monotonic() < deadline
+
+    def is_dead():
         deployment.functions.ensure("note")
-        time.sleep(0.02)
-    notes = until(lambda: [note for note in deployment.notes(1) if note["reward"]["event_id"].startswith("neigh")], 19)
-    assert [note["reward"]["event_id"] for note in notes] == names
+        return deployment.messages.backlog("rewards-dead")
+
+    until(is_dead, 120)
+    assert [note["reward"]["event_id"] for note in deployment.notes(19, "neighbour")] == names
     letters = deployment.messages.take(DEAD, 10)
     assert [letter.attributes["event_id"] for letter in letters] == ["poison"]
     deployment.messages.settle(DEAD, [letter.number for letter in letters])

@@ -103,7 +103,7 @@ def make_study(*arguments, trials=4, name="search", **options):
     return Study(Job(name, arguments), SPACE, trials=trials, **options)
 
 
-def test_a_job_leaves_its_record(jobs, tmp_path):
+def test_a_job_leaves_its_record_under_its_name_and_is_run_once(jobs, tmp_path):
     record = jobs.run(Job("first", ("--alpha=0.1",)))
     assert (record.name, record.state, record.error) == ("first", "succeeded", "")
     assert record.arguments == ("--alpha=0.1",)
@@ -112,14 +112,14 @@ def test_a_job_leaves_its_record(jobs, tmp_path):
     assert record.model == str(tmp_path / "artifacts" / "runs" / "jobs" / "first" / "model")
     assert record.started < record.ended
     assert jobs.logs("first") == "started  as first\n"
-
-
-def test_what_has_succeeded_is_not_run_again(jobs, tmp_path):
-    first = jobs.run(Job("first", ("--alpha=0.1",)))
-    assert jobs.run(Job("first", ("--alpha=0.1",))) == first
+    assert jobs.run(Job("first", ("--alpha=0.1",))) == record
     assert (tmp_path / "artifacts/runs/jobs/first/starts").read_text() == "x"
     with pytest.raises(PlatformError, match="started with other arguments, give the new one another name"):
         jobs.run(Job("first", ("--alpha=0.2",)))
+    with pytest.raises(PlatformError, match="there is no job frist; what there is: first"):
+        jobs.record("frist")
+    with pytest.raises(PlatformError, match="first is a job: give the study a name of its own"):
+        jobs.tune(make_study(name="first"))
 
 
 def test_a_failed_job_says_why_and_goes_on_when_it_is_run_again(jobs, tmp_path):
@@ -170,26 +170,6 @@ def runner_of(unit):
     return next(each for each in unit.members() if os.getsid(each.pid) == each.pid)
 
 
-def test_a_job_whose_runner_was_killed_runs_until_its_processes_are_gone(jobs, tmp_path):
-    directory, gate = tmp_path / "artifacts/runs/jobs/orphan", tmp_path / "gate"
-    jobs.run(Job("orphan", ("--alpha=0.1", f"--gate={gate}")), wait=False)
-    until((directory / "pid").exists)
-    runner_of(jobs.unit("orphan")).kill()
-    assert jobs.record("orphan").state == "running"
-    gate.touch()
-    until(lambda: jobs.record("orphan").state != "running")
-    assert jobs.record("orphan").error.startswith("job orphan ended without a word: it was killed, or the disk is full")
-
-
-def test_an_unknown_job_is_refused_with_the_names_of_the_known_jobs(jobs):
-    jobs.run(Job("first", ("--alpha=0.1",)))
-    with pytest.raises(PlatformError, match="there is no job frist; what there is: first"):
-        jobs.record("frist")
-    assert jobs.list() == ["first"]
-    with pytest.raises(PlatformError, match="first is a job: give the study a name of its own"):
-        jobs.tune(make_study(name="first"))
-
-
 def test_tuning_finds_the_better_half_and_hands_it_over(jobs):
     """The value is -(log10(alpha) + 1)^2, plus 0.1 for kind b: best at alpha 0.1."""
     study = make_study("--alpha=7", trials=8)
@@ -224,8 +204,6 @@ def test_trials_that_come_to_grief_say_so_and_the_study_goes_on(jobs):
 def test_three_failures_in_a_row_end_the_study_with_the_last_words(jobs):
     with pytest.raises(PlatformError, match=r"study search: 3 trials in a row failed, the last: .*rate exploded"):
         jobs.tune(make_study("--mishaps=0:raises,1:raises,2:raises,3:raises"))
-    with pytest.raises(PlatformError, match="study search must have a trial that succeeded"):
-        jobs.best("search")
 
 
 def test_a_study_goes_on_after_its_tuner_was_killed(jobs, config, tmp_path):
@@ -368,16 +346,6 @@ def test_the_report_of_a_trial_is_not_removed_while_it_runs_or_after_its_end(job
     assert metrics.read_text() == report
 
 
-def test_a_study_outlives_the_lock_files_of_optuna(jobs, tmp_path):
-    """What a killed tuner of an earlier version left there does not make the next one wait."""
-    study_dir = tmp_path / "artifacts/runs/jobs/search"
-    study_dir.mkdir(parents=True)
-    (study_dir / "journal.log.lock").symlink_to("journal.log")
-    start = time.monotonic()
-    assert [trial.state for trial in jobs.tune(make_study(trials=1))] == ["succeeded"]
-    assert time.monotonic() - start < 25
-
-
 def test_parameters_replace_arguments_of_the_same_name():
     arguments = ("fit", "--layers", "64,32", "--seeds=0,1", "--alpha=1", "--dry-run")
     new_arguments = with_parameters(arguments, {"alpha": 0.5, "layers": (8, 4), "epochs": 3})
@@ -393,7 +361,6 @@ def test_parameters_replace_arguments_of_the_same_name():
         (Float(-1.0, 1.0), -0.9, {"x": -1.0}),  # 0.1 of 2
         (Float(-1.0, 1.0), -0.89, {}),
         (Integer(1, 3), 3, {"x": 3}),
-        (Integer(1, 3), 2, {}),
         (Choice(("a", "b")), "b", {}),
     ],
 )
@@ -408,13 +375,10 @@ def test_a_value_in_the_outer_twentieth_of_its_range_is_at_a_bound(parameter, va
         (lambda: Job("x", ["--a"]), "Job: arguments must be a tuple of texts"),
         (lambda: Float(0, 1, log=True), "Float: low must be finite, and positive with log, got 0"),
         (lambda: Float(2, 1), "Float: high must be finite and above low, 2, got 1"),
-        (lambda: Float("0", 1), "Float: low must be finite, and positive with log, got '0'"),
         (lambda: Float(0, math.inf), "Float: high must be finite and above low, 0, got inf"),
         (lambda: Integer(1.0, 2), "Integer: low must be a whole number, got 1.0"),
         (lambda: Choice((1, "a")), "Choice: values must be a tuple of different texts"),
-        (lambda: Choice((1.0, math.nan)), "Choice: values must be a tuple of different texts"),
         (lambda: Choice(([1], [2])), "Choice: values must be a tuple of different texts"),
-        (lambda: Study(Job("x"), None), "Study: parameters must be a dict to Float, .* got None"),
         (lambda: make_study(seed=-1), "Study: seed must be a whole number of 0 or more, got -1"),
         (lambda: Study(Job("x")), "Study: parameters must be a dict to Float, Integer or Choice, at least one, got {}"),
         (lambda: make_study(trials=0), "Study: trials must be a whole number of at least 1, got 0"),

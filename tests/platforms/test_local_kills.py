@@ -24,6 +24,7 @@ from recbandits.platforms.jobs import Job
 from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.protocol import PlatformError
+from tests.waiting import until
 
 KILLS = 20 if os.environ.get("PROFILE") == "full" else 3  # of each kind
 LOGGER = FUNCTIONS / "logger"
@@ -208,11 +209,8 @@ class _Job:
             self._unit.kill()
             threading.Timer(random.uniform(0, 0.02), _kill_forkservers).start()
             return
-        deadline = time.monotonic() + PATIENCE
-        while len(processes := self._processes()) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        processes[self.victim].kill()
+        until(lambda: len(self._processes()) == 3, PATIENCE)
+        self._processes()[self.victim].kill()
         if self.victim == "runner":
             assert self._unit.running, "its command goes on"
             self._unit.kill()
@@ -261,10 +259,8 @@ class _Server:
 
     def start(self):
         """Wait until it answers again, which nothing but its runner sees to."""
-        before, deadline = len(self.answers), time.monotonic() + PATIENCE
-        while len(self.answers) <= before:
-            assert time.monotonic() < deadline, self._endpoint.logs()[-2000:]
-            time.sleep(0.02)
+        before = len(self.answers)
+        until(lambda: len(self.answers) > before, PATIENCE)
         return self
 
     def poll(self):
@@ -318,10 +314,8 @@ def test_after_any_sigkill_every_acknowledged_pair_is_stored_once_with_its_rewar
         system.processes["publisher", number].kill()
         system.processes["publisher", number].wait()
     noted_events = {event for name in "pq" for event in (system.directory / f"{name}.notes").read_text().split()}
-    messages, warehouse, deadline = system.platform.messages, system.platform.warehouse, time.monotonic() + PATIENCE
-    while any(map(messages.backlog, system.topics)):
-        assert time.monotonic() < deadline, system.platform.functions.logs("log-reward")[-2000:]
-        time.sleep(0.1)
+    messages, warehouse = system.platform.messages, system.platform.warehouse
+    until(lambda: not any(map(messages.backlog, system.topics)), PATIENCE)
     table = warehouse.decisions(START, START + timedelta(days=30), 60, -1.0)
     rewards = dict(zip(table["event_id"].to_pylist(), table["reward"].to_pylist(), strict=True))
     assert len(noted_events) > len(victims)

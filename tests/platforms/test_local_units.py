@@ -83,21 +83,6 @@ def test_of_those_who_start_a_unit_at_once_one_does(unit):
     assert unit.log() == "ready\n"
 
 
-def test_another_process_finds_a_unit_and_stops_it(unit):
-    unit.start(SLEEP)
-    process = command_of(unit)
-    code = f"""
-from recbandits.platforms.local.units import Unit
-unit = Unit({str(unit.directory)!r}, "unit a")
-print(unit.running)
-unit.stop()
-print(unit.status().state)
-"""
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout.split() == ["True", "stopped"]
-    assert is_gone(process)
-
-
 def test_a_unit_outlives_the_process_that_started_it(unit):
     code = f"""
 import os, signal
@@ -122,17 +107,6 @@ def test_all_that_a_unit_started_ends_with_it(unit):
     assert unit.status().state == "stopped"
 
 
-def test_what_a_killed_command_leaves_behind_is_ended_by_the_runner(unit):
-    unit.start(FAMILY)
-    command = command_of(unit)
-    until(lambda: len(list(unit.members())) == 3)
-    members = list(unit.members())
-    command.kill()
-    unit.wait()
-    assert unit.status()[::3] == ("failed", "unit a was killed by SIGKILL")
-    until(lambda: all(is_gone(process) for process in members))
-
-
 def test_a_unit_runs_while_one_process_of_its_start_lives(unit):
     """Runner and command are killed; the child that holds no lock is found by the name in its environment."""
     unit.start(FAMILY)
@@ -152,19 +126,16 @@ def test_a_unit_runs_while_one_process_of_its_start_lives(unit):
     )
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_after_kills_at_random_moments_no_process_is_left_and_the_unit_starts_again(unit, seed):
+def test_after_kills_at_random_moments_no_process_is_left_and_the_unit_starts_again(unit):
     """Starters, runners and commands get SIGKILL 0 to 0.6 s after a start; then the unit runs to its end."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     code = f"""
 from recbandits.platforms.local.units import Unit
 Unit({str(unit.directory)!r}, "unit a").start({FAMILY!r})
 """
-    for _ in range(4):
+    for _ in range(5):
         starter = subprocess.Popen([sys.executable, "-c", code])
-        deadline = time.monotonic() + rng.uniform(0.2, 0.9)
-        while time.monotonic() < deadline:
-            time.sleep(0.01)
+        time.sleep(rng.uniform(0.2, 0.9))
         victims = [starter, *unit.members()]
         rng.choice(victims).kill()
         starter.kill()
@@ -194,18 +165,6 @@ def test_a_stop_that_meets_a_start_does_not_write_the_end_of_what_runs(unit, mon
     unit.stop()
     assert is_gone(command)
     assert unit.status().state == "stopped"
-
-
-def test_two_units_at_once_do_not_touch_each_other(unit, tmp_path):
-    other = Unit(tmp_path / "units" / "b", "unit b")
-    unit.start(SLEEP)
-    other.start(SLEEP)
-    process = command_of(other)
-    command_of(unit)
-    unit.stop()
-    assert (unit.running, other.running) == (False, True)
-    assert process.is_running()
-    other.stop()
 
 
 def test_a_unit_that_a_unit_started_is_on_its_own(unit, tmp_path):
@@ -312,7 +271,7 @@ if not once.exists():
     assert read_json(unit.directory / "end.json")["state"] == "succeeded"
 
 
-@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("mask", [0o000, 0o077])
 def test_files_are_for_their_owner_alone_under_every_umask(unit, mask):
     before = os.umask(mask)
     try:

@@ -84,13 +84,15 @@ def test_concurrent_queries_read_a_prefix_of_the_committed_events(file):
     assert reader.state()["interactions"]["rows"] == 200
 
 
-def test_processes_share_the_file_without_tensorflow_a_server_or_a_port(tmp_path):
+def test_processes_share_the_file_without_tensorflow_a_client_of_google_a_server_or_a_port(tmp_path):
     warehouse = choose(Config(artifacts=str(tmp_path))).warehouse
     warehouse.write([decision("a", 0)])
     code = (
         "import sys, psutil\nfrom recbandits.config import Config\nfrom recbandits.platforms import choose\n"
-        "warehouse = choose(Config(artifacts=sys.argv[1])).warehouse\n"
-        "warehouse.write([])\nprint(sorted({'tensorflow', 'duckdb', 'sqlglot'} & set(sys.modules)))\n"
+        "platform = choose(Config(artifacts=sys.argv[1]))\nwarehouse = platform.warehouse\nwarehouse.write([])\n"
+        "platform.messages.publisher('projects/p/topics/t').send([])\n"
+        "heavy = {'tensorflow', 'duckdb', 'sqlglot', 'grpc', 'google.cloud.pubsub_v1'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
         "me = psutil.Process()\nprint(warehouse.state()['interactions']['rows'], me.children(), me.net_connections())"
     )
     assert start(code, tmp_path).communicate()[0].decode().split("\n") == ["[]", "1 [] []", ""]

@@ -1,6 +1,5 @@
 """The local warehouse: the contract, and the join compared with plain Python."""
 
-import itertools
 import random
 from collections import defaultdict
 from datetime import timedelta
@@ -12,7 +11,7 @@ from warehouse_contract import START, WarehouseContract, decision, reward, time_
 
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.warehouse import Counts, digest_of
-from recbandits.records import REPORT_RULES, Interaction, Quarantined, Reward, Verdict
+from recbandits.records import REPORT_RULES, Interaction, Quarantined, Verdict
 
 START_SECOND, END_SECOND, WINDOW, DEFAULT = 2, 8, 2.5, -1.0
 
@@ -105,7 +104,7 @@ def test_the_join_of_any_deliveries_in_any_order_equals_plain_python(deliveries,
     assert [(row["reward"], row["reward_time"]) for row in joined] == [row[1] for row in rows]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(deliveries=DELIVERIES)
 def test_rows_inserted_twice_by_concurrent_writers_count_once(deliveries):
     """BigQuery allows it: with each row of each table stored twice, no query result changes."""
@@ -140,20 +139,3 @@ def test_the_counts_of_adjacent_spans_add_up(warehouse):
     assert tuple(map(sum, zip(*parts, strict=True))) == total_counts
     rows = warehouse.state()
     assert total_counts.total == rows["interactions"]["rows"] + rows["rewards"]["rows"] - total_counts.joined
-
-
-def test_each_reward_joins_the_decision_of_its_user(warehouse):
-    """Every user gets every arm at the same time; the reward encodes both: 100 user + arm."""
-    users, arms = range(1, 31), range(10)
-    pairs = list(itertools.product(users, arms))
-    random.Random(0).shuffle(pairs)
-    items = tuple(map(str, arms))
-    decisions = [Interaction(f"{u}-{a}", START, "v", str(u), f'{{"user": {u}}}', items, str(a), 0.1) for u, a in pairs]
-    random.Random(1).shuffle(pairs)
-    warehouse.write([Reward(f"{u}-{a}", time_at(1), 100.0 * u + a) for u, a in pairs])
-    warehouse.write(decisions)
-    table = warehouse.decisions(START, time_at(1), 5, 0.0).to_pylist()
-    assert len(table) == 300
-    for row in table:
-        assert row["reward"] == 100 * int(row["user_id"]) + int(row["action"])
-        assert row["context"] == f'{{"user": {row["user_id"]}}}'

@@ -94,17 +94,13 @@ class WarehouseContract:
         assert warehouse.by_user(START, time_at(10), 10, 0.25, take)["total"].tolist() == [value + 0.25]
         assert warehouse.counts(START, time_at(10), 10).duplicate == 5, "under any rule, further rows are duplicates"
 
-    @pytest.mark.parametrize("take", ["first", "last", "sum", "max"])
-    @pytest.mark.parametrize("value", [1000.0, -1e9, 1e308])
+    @pytest.mark.parametrize(("take", "value"), [("first", 1e308), ("last", 1000.0), ("sum", -1e9), ("max", -1e9)])
     def test_a_reward_outside_the_range_is_quarantined_for_every_reader_alike(self, warehouse, take, value):
         """User 3 reports an impossible value twice: nothing changes but one more in quarantine and one duplicate."""
         rule, span = {"window": 10, "default": 0.0, "take": take, "lowest": 0.0, "highest": 5.0}, (START, time_at(10))
 
         def results():
-            return (
-                warehouse.decisions(*span, **rule).to_pylist(),
-                warehouse.by_user(*span, **rule).to_csv(),
-            )
+            return warehouse.decisions(*span, **rule).to_pylist(), warehouse.by_user(*span, **rule).to_csv()
 
         warehouse.write([decision("a", 0), decision("b", 1, user="2"), reward("a", 1, 4.0)])
         before, counts = results(), warehouse.counts(*span, **rule)
@@ -134,8 +130,8 @@ class WarehouseContract:
         entries = [
             Quarantined(f"m{k}", time_at(k), "rewards", "value must be a finite number", b"\xff{") for k in (1, 2)
         ]
-        assert warehouse.quarantine(entries) == 2
-        assert warehouse.quarantine(entries) == 0
+        assert warehouse.write(entries) == 2
+        assert warehouse.write(entries) == 0
         counts = warehouse.counts(START, time_at(50), 10)
         assert counts._asdict() == {
             "total": 11,

@@ -141,7 +141,7 @@ def _read(warehouse, start, end, rule, features):
         reasons = _reasons(table, features)
         refused = table.filter(reasons != "")
         rows = zip(refused.select([*Interaction.fields, "reward"]).to_pylist(), reasons[reasons != ""], strict=True)
-        warehouse.quarantine(
+        warehouse.write(
             [
                 Quarantined(f"{TOPIC}/{row['event_id']}", row["time"], TOPIC, reason, json.dumps(row, default=str))
                 for row, reason in rows

@@ -20,7 +20,7 @@ def log_event(kind: type[Interaction | Reward], data: dict, warehouse: Warehouse
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         reason, text = str(error).encode(errors="backslashreplace").decode(), content.decode(errors="backslashreplace")
         time, topic = datetime.fromisoformat(message["publishTime"]), f"{kind.__name__.lower()}s"
-        warehouse.quarantine([Quarantined(message["messageId"], time, topic, reason, text)])
+        warehouse.write([Quarantined(message["messageId"], time, topic, reason, text)])
         return "quarantined"
     warehouse.write([record])
     return "written"

@@ -179,7 +179,11 @@ class Jobs(Protocol):
     """Jobs on one platform; what goes wrong is a `PlatformError` of one sentence, and no finished trial is lost."""
 
     def run(self, job: Job, wait: bool = True) -> Record:
-        """Start a job and return its `Record`, when it has ended if `wait`."""
+        """Start a job and return its `Record`, when it has ended if `wait`.
+
+        A job that failed or was stopped resumes from its checkpoints. One that has succeeded is not run again, and one
+        that runs is waited for. PlatformError says that the name belongs to a study, or to a job with other arguments.
+        """
 
     def record(self, name: str) -> Record:
         """The `Record` of a job."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from recbandits.checks import require
 from recbandits.platforms import warehouse_sql as sql
-from recbandits.records import REPORT_RULES, Interaction, Quarantined, Verdict, arrow_schema
+from recbandits.records import REPORT_RULES, Interaction, Verdict, arrow_schema
 from recbandits.records.fields import TIME
 from recbandits.records.records import Record
 
@@ -115,10 +115,6 @@ class Warehouse(ABC):
                 raise ValueError(f"records must be Interaction, Reward, Verdict or Quarantined, got {record!r}")
             groups[sql.TABLES[type(record)]].append(record)
         return self._merge(groups) if groups else 0
-
-    def quarantine(self, entries: Sequence[Quarantined]) -> int:
-        """Keep a list of `Quarantined`; how many message ids were new."""
-        return self.write(entries)
 
     def decisions(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pa.Table:
         """Return the decisions of a span of time with their rewards, in order of time and event id.

@@ -22,14 +22,7 @@ class GcpJobs(Service):
     """Jobs of one configuration, found by name and labels; see `platforms.jobs.Jobs`."""
 
     def run(self, job: Job, wait: bool = True) -> Record:
-        """See `Jobs.run`.
-
-        A job that failed or was stopped continues from its checkpoints as a new one of the same name. One that has
-        succeeded is not run again, and one that runs is waited for.
-
-        Raises:
-          PlatformError: the name belongs to a study, or to a job with other arguments or replicas; or a refusal.
-        """
+        """See `Jobs.run`; a job that resumes is a new one of the same name, with as many replicas as before."""
         if self._find("study", job.name):
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
         if resource := self._find("job", job.name):

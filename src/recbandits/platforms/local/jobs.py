@@ -33,11 +33,7 @@ class LocalJobs:
         self._root, self._module = config.artifacts_dir / "runs" / "jobs", module
 
     def run(self, job: Job, wait: bool = True) -> Record:
-        """Run a job, which outlives this process.
-
-        A job that failed, was stopped or vanished resumes from its checkpoints. One that has succeeded is not run
-        again, and one that runs is waited for. The first job of a process waits until its `forkserver` is ready.
-        """
+        """See `Jobs.run`; a job outlives this process, whose first one waits until its `forkserver` is ready."""
         if job.replicas > 1:
             raise PlatformError(f"job {job.name}: replicas must be 1 on this machine, got {job.replicas}")
         unit = self.unit(job.name)
