@@ -48,7 +48,10 @@ def ranking(specs, **options):
 @pytest.mark.parametrize(
     ("bias", "positive_only", "feedback"),
     [
-        *itertools.product(["none", "base", "exponent"], [False], FEEDBACK),
+        ("none", False, "score_vector"),
+        ("none", False, "cascading"),
+        ("base", False, "score_vector"),
+        ("exponent", False, "cascading"),
         ("base", True, "score_vector"),
         ("exponent", True, "score_vector"),
     ],
