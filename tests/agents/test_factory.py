@@ -13,6 +13,7 @@ from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.factory import NAMES, make_agent
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training.online import simulate
+from tests.variables import assert_values
 
 LEARNERS = ["linucb", "lints", "epsilon_greedy", "boltzmann", "squarecb", "neural_linucb", "exp3_mixture"]
 QUICK = {name: {"learning_rate": 0.01} for name in ("epsilon_greedy", "boltzmann", "squarecb")}
@@ -94,8 +95,7 @@ def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
     weights = [variable.numpy() for variable in agent.model.trainable_variables]
     simulate(environment, agent, steps=4, seeds=[1])
     assert agent.model.linear.count.numpy().sum() == 4 * 16
-    for before, after in zip(weights, agent.model.trainable_variables, strict=True):
-        np.testing.assert_array_equal(before, after)
+    assert_values(weights, agent.model.trainable_variables)
 
 
 def count_draws(policy, observation, times):

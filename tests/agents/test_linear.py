@@ -20,6 +20,7 @@ from recbandits.environments.factorization import svd
 from recbandits.environments.movielens import MovieLensEnvironment
 from recbandits.evaluation.regret import totals
 from recbandits.training.online import simulate
+from tests.variables import assert_values
 
 
 def oracle(batches, size, models, tikhonov, gamma=1.0):
@@ -244,8 +245,7 @@ def test_a_batch_that_the_model_cannot_learn_is_refused_and_changes_nothing(x, r
     before = [variable.numpy() for variable in model.variables]
     with pytest.raises(tf.errors.InvalidArgumentError, match="features and rewards must be finite"):
         train(model, [([x, x], [0, 0], [1.0, reward])])
-    for variable, value in zip(model.variables, before, strict=True):
-        np.testing.assert_array_equal(variable, value)
+    assert_values(model.variables, before)
 
 
 def test_features_of_any_size_are_learnt_where_they_are_not_collinear():

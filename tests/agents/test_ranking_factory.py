@@ -22,6 +22,7 @@ from recbandits.environments.factorization import als
 from recbandits.training.online import simulate
 from tests.agents.slate_specs import Specs, experience
 from tests.environments.samples import features, table
+from tests.variables import assert_values
 
 QUICK = {"layers": (16,), "learning_rate": 0.01, "temperature": 0.02}
 LEARNERS = {
@@ -90,8 +91,7 @@ def test_a_restored_agent_continues_with_the_same_slates(parameters, tmp_path):
     for each in (agent, restored):
         environment.restart(0, step=3)
         learn(each, environment, 2)
-    for slate, expected in zip(slates(restored, environment), slates(agent, environment), strict=True):
-        np.testing.assert_array_equal(slate, expected)
+    assert_values(slates(restored, environment), slates(agent, environment))
 
 
 @each_random_learner
@@ -103,8 +103,7 @@ def test_one_seed_one_agent_and_another_seed_another(parameters):
         agent = make_agent(parameters, environment, seed)
         learn(agent, environment, 2)
         results.append([*slates(agent, environment), agent.model.variables[0].numpy()])
-    for first, again in zip(*results[:2], strict=True):
-        np.testing.assert_array_equal(first, again)
+    assert_values(*results[:2])
     assert any((first != other).any() for first, other in zip(results[0], results[2], strict=True))
 
 

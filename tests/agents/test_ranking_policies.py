@@ -152,17 +152,6 @@ def test_the_penalty_for_similarity_is_that_of_tf_agents_after_every_slot():
         logits = distribution._penalizer_fn(logits, observation[PER_ARM], previous_items)
 
 
-@pytest.mark.parametrize("kind", ["no_penalty", "cosine_distance"])
-def test_tf_agents_draws_slates_as_often_as_our_propensities_say(kind):
-    """50,000 slates of theirs: chi-square against the products of ours."""
-    tf.random.set_seed(1)
-    reference, agent = network_policies(SPECS, kind)
-    observation, n = SPECS.observation(1, seed=2), 50_000
-    slates = reference.action(SPECS.time_step(repeated(observation, n)), seed=5).action.numpy()
-    p = compute_slate_probabilities(agent.collect_policy, observation)
-    assert stats.chisquare(count_slates(slates), n * p).pvalue > 1e-3
-
-
 def test_a_seed_repeats_a_slate():
     specs = Specs(items=9, slots=4)
     agent = make_agent("ranking", specs, policy="cosine_distance", temperature=0.2)

@@ -13,6 +13,7 @@ from recbandits.environments.factorization import als
 from recbandits.training import epochs, offline
 from recbandits.training.offline import Specs, fit, score_candidates
 from tests.rating_tables import log_of_ids, rating_features
+from tests.variables import assert_values, read_values
 
 SIZE = 3  # features of a context, and of an arm
 QUICK = {"learning_rate": 0.01, "layers": (16,)}
@@ -31,10 +32,6 @@ def make_data(n, seed=0, noise=0.1):
 
 def build_agent(name, context=SIZE, arm=SIZE, seed=0, **values):
     return make_agent(name, Specs({"global": (context,), "per_arm": (2, arm)}), seed=seed, **values)
-
-
-def read_values(agent):
-    return [variable.numpy() for variable in agent.variables]
 
 
 @pytest.mark.parametrize("weights", [None, "ips"])
@@ -150,8 +147,7 @@ def test_early_stopping_goes_back_to_the_best_epoch_even_when_it_is_interrupted_
         with pytest.raises(KeyboardInterrupt):
             fit(interrupted, data, checkpoints=tmp_path, **options)
     fit(resumed, data, checkpoints=tmp_path, **options)
-    for value, expected in zip(read_values(resumed), read_values(whole), strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(resumed), read_values(whole))
 
 
 def test_every_epoch_has_its_own_order_and_a_seed_fixes_all_of_them():
@@ -162,8 +158,7 @@ def test_every_epoch_has_its_own_order_and_a_seed_fixes_all_of_them():
     ]
     assert histories[0].equals(histories[1])
     assert not histories[0].equals(histories[2])
-    for first, again in zip(read_values(agents[0]), read_values(agents[1]), strict=True):
-        np.testing.assert_array_equal(first, again)
+    assert_values(read_values(agents[0]), read_values(agents[1]))
 
 
 def test_a_loss_that_is_not_finite_names_its_batch_and_is_undone():
@@ -175,8 +170,7 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_is_undone():
     batch = np.flatnonzero(np.random.default_rng([0, 0]).permutation(100) == 7)[0] // 16 + 1
     with pytest.raises(FloatingPointError, match=f"epoch 1, batch {batch} of 7: loss and weights must stay finite"):
         fit(agent, data, epochs=2, batch_size=16)
-    for value, expected in zip(read_values(agent), initial_values, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(agent), initial_values)
 
 
 def test_weights_that_the_last_batch_broke_are_undone_too():
@@ -184,8 +178,7 @@ def test_weights_that_the_last_batch_broke_are_undone_too():
     initial_values = read_values(agent)
     with pytest.raises(FloatingPointError, match="epoch 1, batch 1 of 1: loss and weights must stay finite"):
         fit(agent, make_data(50), epochs=2)
-    for value, expected in zip(read_values(agent), initial_values, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(agent), initial_values)
 
 
 @pytest.mark.parametrize("name", ["linucb", "epsilon_greedy"])
@@ -201,8 +194,7 @@ def test_an_interrupted_epoch_is_undone_and_can_be_repeated(name, monkeypatch):
         patch.setattr(epochs, "mean_squared_error", raise_interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit(agent, data, validation=data)
-    for value, expected in zip(read_values(agent), initial_values, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(agent), initial_values)
     fit(agent, data)
     assert agent.train_step_counter.numpy() == 1
 
@@ -214,8 +206,7 @@ def test_a_matrix_that_cannot_be_inverted_leaves_nothing_half_learnt():
     data.context[:], data.arm[:] = [[1, 0, 0], [1, 1, 1]], [[0, 0, 0], [1, 1, 1]]
     with pytest.raises(FloatingPointError, match=r"^epoch 1: features and rewards must be finite, and where .* batch$"):
         fit(agent, data, batch_size=1)
-    for value, expected in zip(read_values(agent), initial_values, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(agent), initial_values)
 
 
 @pytest.mark.parametrize("name", ["linucb", "epsilon_greedy"])
@@ -225,8 +216,7 @@ def test_numbers_of_double_precision_are_learnt_as_those_of_single(name):
         agent = build_agent(name)
         fit(agent, Examples(*(part.astype(kind) for part in data[:5]), data.event))
         results.append(read_values(agent))
-    for first, second in zip(*results, strict=True):
-        np.testing.assert_array_equal(first, second)
+    assert_values(*results)
 
 
 def test_a_linear_agent_learns_an_event_once(tmp_path):
@@ -265,8 +255,7 @@ def test_neural_linucb_trains_its_network_for_epochs_and_its_linear_model_once()
         fit(agent, make_data(300))
     assert fit(agent, make_data(300, seed=1))["stage"].tolist() == ["linear"]
     assert agent.model.linear.count.numpy() == 600
-    for variable, expected in zip(agent.model.trainable_variables, weights, strict=True):
-        np.testing.assert_array_equal(variable, expected)
+    assert_values(agent.model.trainable_variables, weights)
 
 
 def test_xla_gives_the_same_network():

@@ -15,6 +15,7 @@ from recbandits.plots import read_histograms
 from recbandits.training import epochs
 from recbandits.training.experience import convert_examples
 from recbandits.training.offline import Specs, fit
+from tests.variables import assert_values, read_values
 
 SIZE, SLOTS = 3, 4
 QUICK = {"learning_rate": 0.01, "layers": (16,)}
@@ -33,18 +34,9 @@ def build_agent(name="ranking", feedback="score_vector", seed=0, **values):
     return make_agent(name, Specs(shapes, SLOTS, feedback), seed=seed, **values)
 
 
-def read_values(agent):
-    return [variable.numpy() for variable in agent.variables]
-
-
 def predicted(agent, data):
     context = np.repeat(data.context, SLOTS, axis=0)
     return agent.policy.score_pairs(context, data.arm.reshape(-1, SIZE)).numpy().reshape(-1, SLOTS)
-
-
-def assert_equal(agent, other):
-    for value, expected in zip(read_values(agent), read_values(other), strict=True):
-        np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.parametrize("feedback", ["score_vector", "cascading"])
@@ -83,8 +75,7 @@ def test_an_epoch_in_one_graph_is_the_loop_over_batches(options):
     batches = [order[start : start + 16] for start in range(0, 70, 16)]
     losses = [reference.train(gather_rows(parts, tf.constant(batch, tf.int32))).loss for batch in batches]
     assert history["loss"].item() == pytest.approx(np.average(losses, weights=[len(b) for b in batches]), rel=1e-5)
-    for value, expected in zip(read_values(agent), read_values(reference), strict=True):
-        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+    assert_values(read_values(agent), read_values(reference), rtol=1e-4, atol=1e-5)
 
 
 def test_slates_reach_the_agent_as_its_environment_would_send_them():
@@ -143,7 +134,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             fit(interrupted, data, **options)
     history = fit(resumed, data, **options)
-    assert_equal(resumed, whole)
+    assert_values(resumed.variables, whole.variables)
     assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
     for histograms in read_histograms(tmp_path / "events").values():
         assert histograms.steps.tolist() == [0, 1, 2, 3, 4, 5]
@@ -157,7 +148,7 @@ def test_histograms_hold_the_variables_and_the_gradients_of_every_epoch(tmp_path
     start = 2 * (predicted(agent, data) - data.reward).mean()
     fit(agent, data, epochs=3, batch_size=16, tensorboard=tmp_path)
     fit(plain, data, epochs=3, batch_size=16)
-    assert_equal(agent, plain)
+    assert_values(agent.variables, plain.variables)
     histograms = read_histograms(tmp_path)
     names = [f"{tower} {part}" for tower in ("context 1", "arm 1", "head 1", "head 2") for part in ("kernel", "bias")]
     assert sorted(histograms) == sorted(f"{kind}/{name}" for kind in ("variables", "gradients") for name in names)

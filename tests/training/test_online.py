@@ -11,13 +11,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tf_agents.bandits.agents import lin_ucb_agent
 from tf_agents.trajectories import single_step
 
-from recbandits.agents.factory import NAMES, make_agent
+from recbandits.agents.factory import make_agent
 from recbandits.agents.linear import make_linear_agent
 from recbandits.agents.parameters import BestFixedArm, EpsilonGreedy, Exp3Mixture, LinTS, LinUCB, Oracle, Uniform
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training import online
 from recbandits.training.online import simulate
 from tests.forks import ForkedPython
+
+LEARNERS = ["linucb", "lints", "epsilon_greedy", "neural_linucb", "exp3_mixture"]
 
 
 def environment(**options):
@@ -103,24 +105,25 @@ def test_agents_meet_the_same_users_and_noise():
 
 
 def test_the_second_seed_of_a_call_equals_that_of_a_call_of_its_own():
-    together, alone = (simulate(environment(), {name: name for name in NAMES}, 20, np.array(s)) for s in ([3, 4], [4]))
+    agents = {name: name for name in LEARNERS}
+    together, alone = (simulate(environment(), agents, 20, np.array(seeds)) for seeds in ([3, 4], [4]))
     assert together[together["seed"] == 4].reset_index(drop=True).equals(alone)
 
 
 def test_any_number_of_threads_gives_the_same_measurements_bit_by_bit(monkeypatch):
-    """All agents by name, two agents themselves, one of which reads the environment, and the seeds of one agent."""
+    """Agents by name, two agents themselves, one of which reads the environment, and the seeds of one agent."""
     frames = []
     for cores, steps_of_a_part in ((1, 10_000), (4, 1)):
         monkeypatch.setattr(online, "_STEPS_OF_A_PART", steps_of_a_part)
         monkeypatch.setattr(online, "count_cores", lambda cores=cores: cores)
         world = environment(reward_noise=0.3)
         fixed, linear = (make_agent(agent, world) for agent in (BestFixedArm(), LinUCB()))
-        made_here = {name: name for name in NAMES}
+        made_here = {name: name for name in LEARNERS}
         runs = [simulate(world, made_here | {"fixed": fixed, "linear": linear}, 30, [7], points=3)]
         runs += [simulate(world, name, 30, range(5), points=3) for name in ("lints", "epsilon_greedy")]
         frames.append(pd.concat(runs))
     assert frames[0].equals(frames[1])
-    assert frames[0]["agent"].unique().tolist() == [*NAMES, "fixed", "linear"]
+    assert frames[0]["agent"].unique().tolist() == [*LEARNERS, "fixed", "linear"]
 
 
 def test_an_error_in_one_thread_ends_the_others_and_leaves_the_environment_where_it_was(monkeypatch):

@@ -23,6 +23,7 @@ from recbandits.training.slates import (
     serve_slates,
     train_off_policy,
 )
+from tests.variables import assert_values
 
 ITEMS, SLOTS = 6, 3
 
@@ -53,8 +54,7 @@ def test_a_seed_brings_the_same_users_and_slates_in_any_state_of_the_environment
     policy = make_drawing_policy(environment, temperature=1.0)
     first, other = serve_slates(environment, policy, 16, seed=1), serve_slates(environment, policy, 16, seed=2)
     repetition = serve_slates(environment, policy, 16, seed=1)
-    for one, two in zip(first, repetition, strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert_values(first, repetition)
     assert (first.attraction != other.attraction).all()
     assert (first.slate != other.slate).any()
 
@@ -157,8 +157,7 @@ def test_trainings_beside_a_policy_are_those_of_their_seed_alone():
             for _, trained in train_off_policy(environment, policy, agents, 5, seeds)
         ]
 
-    for one, two in zip(weights([1, 2])[1], weights([2])[0], strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert_values(weights([1, 2])[1], weights([2])[0])
 
 
 def test_invalid_arguments_are_refused():

@@ -164,7 +164,7 @@ def test_a_job_that_asks_for_a_gpu_is_refused_where_there_is_none(job_dir, capsy
 
 def test_a_killed_job_resumes_and_ends_with_the_same_result(jobs, data):
     """SIGKILL after some of its measurements, then the same job again; the whole one is simulated in this process."""
-    job = Job("killed", (*SIMULATE, data, "--steps=6000"))
+    job = Job("killed", (*SIMULATE, data, "--steps=2000"))
     jobs.run(job, wait=False)
     unit = jobs.unit("killed")
     directory = unit.directory
@@ -181,7 +181,7 @@ def test_a_killed_job_resumes_and_ends_with_the_same_result(jobs, data):
     assert record.state == "succeeded", record.error
     assert record.arguments == job.arguments
     problem = task.parse(job.arguments).problem
-    expected = simulate(make_environment(problem, load_movielens(problem.data)), LinUCB(alpha=0.3), 6000, (3, 4))
+    expected = simulate(make_environment(problem, load_movielens(problem.data)), LinUCB(alpha=0.3), 2000, (3, 4))
     assert (
         json.loads((directory / "record.json").read_text())["by_seed"]["regret"] == totals(expected)["regret"].tolist()
     )
