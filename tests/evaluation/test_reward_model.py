@@ -133,6 +133,13 @@ def test_padding_has_no_prediction():
     assert (np.isnan(cross_fit(padded, features)) == ~mask).all()
 
 
+def test_the_seed_decides_the_folds():
+    log, kind = make_log(1000)
+    first, again, other = (cross_fit(log, one_hot(kind), seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
 def test_the_model_makes_the_interval_of_dr_shorter_than_that_of_ips():
     log, kind = make_log(4000)
     q = cross_fit(log, one_hot(kind))

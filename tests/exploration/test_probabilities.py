@@ -10,10 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from tf_agents.bandits.agents.neural_epsilon_greedy_agent import NeuralEpsilonGreedyAgent
-from tf_agents.networks.q_network import QNetwork
-from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step as ts
 
 from recbandits import exploration
 
@@ -187,34 +183,3 @@ exploration.plackett_luce.sample(np.ones((2, 3)), 2, np.full((2, 3), 0.5))
 print("tensorflow" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
-
-
-def test_importance_weighting_with_tf_agents_log_probability_doubles_the_value_and_with_ours_does_not():
-    """Two epsilon-greedy policies over the same 3 actions, epsilon 0.4; the best action has reward 1, the others 0.
-
-    The value of the greedy policy is 1. Importance weighting estimates it by the mean of 1[best] / P(best was chosen).
-    The best action is chosen in two branches: the greedy one (probability 0.6) or the random one (0.4 / 3). TF-Agents
-    reports the joint probability of the branch and the action, 0.6 or 0.133, not their sum, 0.733. Each branch then
-    contributes P(branch) / P(branch) = 1, and the estimate converges to 2 instead of 1. Dividing by the marginal, which
-    `epsilon_greedy` returns, the branches add up to 0.733 / 0.733 = 1.
-    """
-    tf.random.set_seed(1)
-    n, epsilon = 100_000, 0.4
-    spec = tensor_spec.TensorSpec([2], tf.float32), tensor_spec.BoundedTensorSpec([], tf.int32, 0, 2)
-    network, adam = QNetwork(*spec, fc_layer_params=None), tf.keras.optimizers.Adam()
-    theirs = NeuralEpsilonGreedyAgent(
-        ts.time_step_spec(spec[0]), spec[1], network, adam, epsilon=epsilon, emit_policy_info=("log_probability",)
-    ).collect_policy
-    step = theirs.action(ts.restart(tf.ones([n, 2]), n))
-    scores = network(tf.ones([n, 2]))[0].numpy()
-    best = scores[0].argmax()
-    reward = (step.action.numpy() == best).astype(float)
-
-    joint = reward / np.exp(step.info.log_probability.numpy())
-    assert joint.mean() == pytest.approx(2.0, abs=4 * joint.std() / np.sqrt(n))
-
-    ours = exploration.epsilon_greedy(scores, None, epsilon)
-    assert ours[0, best] == pytest.approx(1 - epsilon + epsilon / 3)
-    for action in (step.action.numpy(), exploration.sample(ours, np.random.default_rng(0))):  # the same distribution
-        weighted = (action == best) / ours[np.arange(n), action]
-        assert weighted.mean() == pytest.approx(1.0, abs=1.96 * weighted.std() / np.sqrt(n))
