@@ -1,12 +1,9 @@
 """Every agent by name: it learns, respects masks, is reproducible; unsuitable values are refused."""
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import stats
-from tf_agents.bandits.agents import exp3_mixture_agent
 from tf_agents.policies import policy_saver
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
@@ -15,8 +12,8 @@ from recbandits.agents import parameters
 from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.factory import NAMES, make_agent
 from recbandits.environments import StationaryLinearEnvironment
-from recbandits.evaluation.regret import totals
 from recbandits.training.online import simulate
+from tests.variables import assert_values
 
 LEARNERS = ["linucb", "lints", "epsilon_greedy", "boltzmann", "squarecb", "neural_linucb", "exp3_mixture"]
 QUICK = {name: {"learning_rate": 0.01} for name in ("epsilon_greedy", "boltzmann", "squarecb")}
@@ -27,73 +24,25 @@ def make_environment(**options):
     return StationaryLinearEnvironment(**({"num_actions": 5, "context_size": 3, "batch_size": 16} | options))
 
 
-def last_regret(agents, per_arm):
-    """Return the regret of each agent in the last of 4 windows, with masks and noise."""
-    environment = make_environment(per_arm=per_arm, available=0.8, reward_noise=0.1)
-    runs = simulate(environment, agents, steps=400, points=4)
-    return runs[runs["step"] == 400].set_index("agent")["regret"]
-
-
-@functools.cache
-def baseline_regret(per_arm):
-    return last_regret({"uniform": parameters.Uniform(), "fixed": parameters.BestFixedArm()}, per_arm)
-
-
 @pytest.mark.parametrize("per_arm", [False, True])
-@pytest.mark.parametrize("name", LEARNERS)
-def test_each_agent_ends_far_below_the_regret_of_uniform_and_of_the_best_fixed_arm(name, per_arm):
+def test_agents_end_far_below_the_regret_of_the_best_fixed_arm_and_of_uniform_and_the_oracle_has_none(per_arm):
     """Last of 4 windows, users and noise in common; masks, noise and both kinds of observation at once."""
-    regret = last_regret({name: NAMES[name](**QUICK.get(name, {}))}, per_arm)[name]
-    assert regret < 0.25 * baseline_regret(per_arm)["uniform"]
-    assert regret < 0.75 * baseline_regret(per_arm)["fixed"]
+    environment = make_environment(per_arm=per_arm, available=0.8, reward_noise=0.1)
+    runs = simulate(environment, {name: NAMES[name](**QUICK.get(name, {})) for name in NAMES}, steps=400, points=4)
+    last = runs[runs["step"] == 400].set_index("agent")["regret"]
+    assert last["oracle"] == 0.0 < last["best_fixed_arm"] < last["uniform"]
+    assert (last[LEARNERS] < 0.25 * last["uniform"]).all(), last
+    assert (last[LEARNERS] < 0.75 * last["best_fixed_arm"]).all(), last
 
 
-@pytest.mark.parametrize("name", ["epsilon_greedy", "neural_linucb"])
-def test_a_dot_product_network_learns_too_and_needs_arms_with_features(name):
-    agent = NAMES[name](network="dot_product", **QUICK[name])
-    environment = make_environment(per_arm=True)
-    regret = simulate(environment, agent, steps=400, points=4)["regret"]
-    assert regret.iloc[-1] < 0.3 * regret.iloc[0]
-    with pytest.raises(ValueError, match="network must be 'common_tower' where arms have no features"):
-        make_agent(agent, make_environment())
-
-
-def test_baselines_are_ordered_and_the_oracle_has_no_regret():
-    agents = {name: NAMES[name]() for name in ("uniform", "best_fixed_arm", "oracle")}
-    regret = totals(simulate(make_environment(), agents, steps=200))["regret"]
-    assert regret["oracle"].item() == 0.0
-    assert 0.0 < regret["best_fixed_arm"].item() < regret["uniform"].item()
-
-
-def test_uniform_plays_every_available_arm_alike():
-    environment = make_environment(batch_size=10_000, available=0.5)
-    time_step = environment.reset()
-    action = make_agent("uniform", environment).collect_policy.action(time_step).action.numpy()
-    mask = time_step.observation[1].numpy().astype(bool)
-    assert mask[np.arange(len(action)), action].all()
-    all_available = mask.all(axis=1)
-    share = np.bincount(action[all_available], minlength=5) / all_available.sum()
-    np.testing.assert_allclose(share, 0.2, atol=4 * np.sqrt(0.2 * 0.8 / all_available.sum()))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_masked_arms_are_never_played(name):
+@pytest.mark.parametrize("name", ["lints", "exp3_mixture"])
+def test_masked_arms_are_never_played_by_agents_without_probabilities(name):
     environment = make_environment(available=0.3, batch_size=500, per_arm=True)
     agent = make_agent(name, environment)
     time_step = environment.reset()
     for policy in (agent.policy, agent.collect_policy):
         action = policy.action(time_step).action.numpy()
         assert time_step.observation[1].numpy()[np.arange(500), action].all()
-
-
-@pytest.mark.parametrize("name", LEARNERS)
-def test_one_seed_one_agent_and_another_seed_another(name):
-    environment = make_environment()
-    first, repeat, other = (
-        simulate(environment, NAMES[name](), steps=30, seeds=[seed], points=3) for seed in (3, 3, 4)
-    )
-    assert first.equals(repeat)
-    assert not np.allclose(first["regret"], other["regret"])
 
 
 def test_weights_depend_on_their_seed_alone():
@@ -115,7 +64,7 @@ def test_policies_give_the_features_of_the_chosen_arm_as_tf_agents_expects():
     assert set(agent.training_data_spec.observation) == {GLOBAL}
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ["epsilon_greedy", "neural_linucb", "exp3_mixture"])  # the last one of LinUCB
 def test_a_saved_policy_acts_as_the_agent(name, tmp_path):
     environment = make_environment(per_arm=True)
     agent = make_agent(name, environment)
@@ -128,7 +77,7 @@ def test_a_saved_policy_acts_as_the_agent(name, tmp_path):
         np.testing.assert_array_equal(loaded.action(time_step).action, agent.policy.action(time_step).action)
 
 
-def test_exp3_favours_the_better_agent_and_tf_agents_own_barely_does():
+def test_exp3_favours_the_better_agent():
     """LinUCB against a mixture member that learns nothing (tikhonov so large that it always plays arm 0)."""
     environment = make_environment()
     constant_agent = parameters.LinUCB(alpha=0.0, tikhonov=1e12)
@@ -136,11 +85,6 @@ def test_exp3_favours_the_better_agent_and_tf_agents_own_barely_does():
     agent = make_agent(mixture, environment)
     simulate(environment, agent, steps=300)
     assert agent.probabilities[0] > 0.9
-    variables = exp3_mixture_agent.Exp3MixtureVariableCollection(2)
-    members = [make_agent(member, environment) for member in mixture.agents]
-    reference = exp3_mixture_agent.Exp3MixtureAgent(members, variables)
-    simulate(environment, reference, steps=300)
-    assert variables.inverse_temperature >= 1000.0
 
 
 def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
@@ -151,8 +95,7 @@ def test_pretraining_ends_after_its_steps_and_the_linear_model_takes_over():
     weights = [variable.numpy() for variable in agent.model.trainable_variables]
     simulate(environment, agent, steps=4, seeds=[1])
     assert agent.model.linear.count.numpy().sum() == 4 * 16
-    for before, after in zip(weights, agent.model.trainable_variables, strict=True):
-        np.testing.assert_array_equal(before, after)
+    assert_values(weights, agent.model.trainable_variables)
 
 
 def count_draws(policy, observation, times):
@@ -166,7 +109,7 @@ def count_draws(policy, observation, times):
     return np.stack([np.bincount(actions, minlength=5) for actions in act().numpy()])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("lints", "exp3_mixture")])
+@pytest.mark.parametrize("name", ["linucb", "boltzmann", "neural_linucb", "uniform", "best_fixed_arm", "oracle"])
 def test_probabilities_are_the_frequencies_of_the_actions(name):
     """A trained agent acts 10,000 times for 2 users: chi-square for each of them, collecting and serving."""
     environment = make_environment(available=0.6, batch_size=2)
@@ -176,7 +119,10 @@ def test_probabilities_are_the_frequencies_of_the_actions(name):
     for policy in (agent.collect_policy, agent.policy):
         p = policy.probabilities(batch.observation).numpy().astype(float)
         np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
-        assert (p[~batch.mask.numpy()] == 0.0).all()
+        mask = batch.mask.numpy()
+        assert (p[~mask] == 0.0).all()
+        if name == "uniform":
+            np.testing.assert_allclose(p, mask / mask.sum(axis=1, keepdims=True), rtol=1e-5)
         for count, expected in zip(count_draws(policy, batch.observation, 10_000), 10_000 * p, strict=True):
             assert (count[expected == 0] == 0).all()
             possible = expected > 0
@@ -211,25 +157,19 @@ def test_propensities_without_a_formula_are_refused(name, agent_name):
     [
         ("linucb", {"tikhonov": 0.0}, "LinUCB: tikhonov must be positive and finite, got 0.0"),
         ("linucb", {"alpha": -1.0}, "LinUCB: alpha must be 0 or more and finite, got -1.0"),
-        ("linucb", {"alpha": float("nan")}, "alpha must be 0 or more and finite, got nan"),
         ("lints", {"gamma": 0.0}, r"LinTS: gamma must be in \(0, 1\], got 0.0"),
         ("epsilon_greedy", {"epsilon": 1.1}, r"EpsilonGreedy: epsilon must be in \[0, 1\], got 1.1"),
-        ("epsilon_greedy", {"epsilon": -0.1}, r"epsilon must be in \[0, 1\], got -0.1"),
-        ("epsilon_greedy", {"layers": ()}, "layers must be a tuple of positive whole numbers"),
         ("boltzmann", {"temperature": 0.0}, "Boltzmann: temperature must be positive and finite, got 0.0"),
         ("squarecb", {"gamma": 0.0}, "SquareCB: gamma must be positive and finite, got 0.0"),
         ("squarecb", {"network": "tower"}, "SquareCB: network must be one of common_tower, dot_product, got 'tower'"),
-        ("neural_linucb", {"network": None}, "network must be one of common_tower, dot_product, got None"),
         ("neural_linucb", {"encoding": 2.5}, "NeuralLinUCB: encoding must be a whole number of at least 1, got 2.5"),
         ("neural_linucb", {"pretrain_steps": 2.5}, "pretrain_steps must be a whole number of at least 0, got 2.5"),
         ("linucb", {"alpha": "x"}, "alpha must be 0 or more and finite, got 'x'"),
         ("boltzmann", {"layers": 64}, "layers must be a tuple of positive whole numbers, got 64"),
         ("exp3_mixture", {"agents": (parameters.LinUCB(),)}, "agents must be two or more LinUCB or LinTS"),
         ("exp3_mixture", {"reward_range": (1.0, 1.0)}, "lowest below highest"),
-        ("exp3_mixture", {"reward_range": (0.0, 1.0, 2.0)}, "lowest below highest"),
         ("exp3_mixture", {"reward_range": (0.0, float("inf"))}, "finite, with lowest below highest"),
         ("linucb", {"alfa": 1.0}, "linucb has no parameter 'alfa', it has alpha, tikhonov, gamma"),
-        ("uniform", {"epsilon": 1.0}, "uniform has no parameter 'epsilon', it has none"),
         ("lin_ucb", {}, "agent must be one of linucb, lints, .*, got 'lin_ucb'"),
         (parameters.LinUCB(), {"alpha": 1.0}, "parameters must come with a name"),
         (42, {}, "agent must be a name .* or parameters of one, got 42"),
@@ -256,7 +196,6 @@ VECTOR, ACTION = tensor_spec.TensorSpec([4], tf.float32), tensor_spec.BoundedTen
     ("observation", "action", "message"),
     [
         (VECTOR, tensor_spec.BoundedTensorSpec([], tf.int32, 1, 4), "actions must be single int32 numbers from 0"),
-        (VECTOR, tensor_spec.BoundedTensorSpec([], tf.int64, 0, 4), "actions must be single int32 numbers from 0"),
         (VECTOR, tensor_spec.BoundedTensorSpec([2], tf.int32, 0, 4), "actions must be single int32 numbers from 0"),
         (tensor_spec.TensorSpec([], tf.float32), ACTION, "the shape of an observation must be"),
         ({"user": VECTOR}, ACTION, r"must be 'global' \[context\], or that .* got {'user': \[4\]}"),
@@ -323,8 +262,7 @@ def test_observations_of_another_shape_are_refused(per_arm, observation, message
         agent.policy.action(ts.restart(observation, batch_size=2))
 
 
-@pytest.mark.parametrize("name", ["linucb", "epsilon_greedy", "uniform"])
-def test_observations_of_float64_are_refused_by_name(name):
+def test_observations_of_float64_are_refused_by_name():
     """They failed as a product of matrices of two types when the agent was asked for its first action."""
     spec = {"global": tensor_spec.TensorSpec([3], tf.float64, "global"), "per_arm": tensor_spec.TensorSpec([2, 4])}
 
@@ -336,7 +274,7 @@ def test_observations_of_float64_are_refused_by_name(name):
             return tensor_spec.BoundedTensorSpec([], tf.int32, 0, 1)
 
     with pytest.raises(ValueError, match="observations must be float32, got \"'global' of float64\""):
-        make_agent(name, Specs())
+        make_agent("linucb", Specs())
 
 
 def test_scores_and_probabilities_take_observations_of_any_number_type():

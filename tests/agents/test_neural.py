@@ -9,6 +9,7 @@ from tf_agents.trajectories import trajectory
 from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.neural import EncodedLinearModel, RewardNetwork
 from recbandits.agents.parameters import EpsilonGreedy, NeuralLinUCB
+from tests.variables import assert_values
 
 SPEC = {GLOBAL: tf.TensorSpec([3], tf.float32), PER_ARM: tf.TensorSpec([2, 4], tf.float32)}
 
@@ -36,8 +37,7 @@ def test_a_weight_of_2_is_an_example_twice_and_a_weight_of_0_is_none(network):
     for weighted, plain in zip(models(network), models(network), strict=True):
         loss = weighted.learn(experience([0, 1, 2]), tf.constant([2.0, 0.0, 1.0]))
         assert float(loss) == pytest.approx(float(plain.learn(experience([0, 0, 2]))), rel=1e-5)
-        for variable, expected in zip(weighted.variables, plain.variables, strict=True):
-            np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-5)
+        assert_values(weighted.variables, plain.variables, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("weight_decay", "kernel_factor"), [(0.0, 1.0), (20.0, 0.8)])

@@ -11,6 +11,7 @@ from tf_agents.bandits.networks import global_and_arm_feature_network as network
 from recbandits.agents.agent import GLOBAL, PER_ARM
 from recbandits.agents.factory import make_agent
 from tests.agents.slate_specs import Specs, experience
+from tests.variables import assert_values
 
 FEEDBACK = ("score_vector", "cascading")
 
@@ -48,7 +49,10 @@ def ranking(specs, **options):
 @pytest.mark.parametrize(
     ("bias", "positive_only", "feedback"),
     [
-        *itertools.product(["none", "base", "exponent"], [False], FEEDBACK),
+        ("none", False, "score_vector"),
+        ("none", False, "cascading"),
+        ("base", False, "score_vector"),
+        ("exponent", False, "cascading"),
         ("base", True, "score_vector"),
         ("exponent", True, "score_vector"),
     ],
@@ -72,13 +76,12 @@ def test_it_learns_as_tf_agents_ranking_agent_from_the_same_slates(bias, positiv
         weights = None if step or positive_only else tf.linspace(0.5, 2.0, 16)
         losses = learner.loss(batch, weights).loss, learner.train(batch, weights).loss
         np.testing.assert_allclose(losses, [other.train(batch, weights).loss] * 2, rtol=1e-5)
-        for variable, expected in zip(learner.model.network.variables, other._scoring_network.variables, strict=True):
-            np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-6)
+        assert_values(learner.model.network.variables, other._scoring_network.variables, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("bias", ["base", "exponent"])
 def test_weighing_positives_only_leaves_the_slots_below_a_click_without_weight(bias):
-    """The loss written down: errors down to the click, whose own is weighed. TF-Agents counts those below as well."""
+    """The loss written down: errors down to the click, whose own is weighed."""
     specs = Specs(feedback="cascading")
     agent = ranking(specs, position_bias=bias, severity=1.7, positive_only=True, non_click_score=-0.5)
     observation, slate, feedback = decisions(specs, 32)
@@ -91,11 +94,6 @@ def test_weighing_positives_only_leaves_the_slots_below_a_click_without_weight(b
     expected = (weight * (target - score) ** 2).sum() / weight.sum()
     sample = tf.constant(np.linspace(0.5, 2.0, 32), tf.float32)
     np.testing.assert_allclose(agent.loss(batch, sample).loss, expected, rtol=1e-5)
-    options = {"positional_bias_severity": 1.7, "positional_bias_positive_only": True, "non_click_score": -0.5}
-    other = make_tf_agents_agent(specs, agent, positional_bias_type=bias, **options)
-    slot_weights = np.where(slots == index, weight, 1.0)
-    expected = (slot_weights * (target - score) ** 2).sum() / slot_weights.sum()
-    np.testing.assert_allclose(other.loss(batch, sample).loss, expected, rtol=1e-5)
 
 
 ATTRACTION, FIRST, SEVERITY = np.array([0.3, 0.6]), np.array([0.75, 0.25]), 1.3
@@ -191,8 +189,7 @@ def test_a_weight_of_2_is_a_slate_twice_and_a_weight_of_0_is_none(feedback):
         weighted, plain = (make_agent(name, specs, seed=1) for _ in range(2))
         loss = weighted.train(experience(observation, slate, reward), tf.constant([2.0, 0.0, 1.0])).loss
         assert float(loss) == pytest.approx(float(plain.train(experience(*repeated)).loss), rel=1e-5)
-        for variable, expected in zip(weighted.model.variables, plain.model.variables, strict=True):
-            np.testing.assert_allclose(variable, expected, rtol=1e-3, atol=1e-4)
+        assert_values(weighted.model.variables, plain.model.variables, rtol=1e-3, atol=1e-4)
 
 
 def test_optimism_is_alpha_widths_and_thompson_sampling_one_draw_a_slate():

@@ -106,8 +106,8 @@ def test_rounding_is_no_variation():
     assert np.isnan(mean_interval([1.0, 1.0 - 1e-16, 1.0 + 2e-16])[1:]).all()
 
 
-@pytest.mark.parametrize("rate", [0.0005, 0.002, 0.02])
-@pytest.mark.parametrize("n", [500, 5000, 20_000])
+@pytest.mark.parametrize("rate", [0.0005, 0.02])
+@pytest.mark.parametrize("n", [500, 20_000])
 def test_intervals_of_rare_values_cover_the_mean(rate, n):
     """At most 7 % of 1,000 samples, and of those with an interval where it is at least half of them, miss the rate."""
     clicks = np.random.default_rng(0).binomial(n, rate, 1000)

@@ -224,17 +224,6 @@ def test_all_metrics_of_a_list_are_in_one_row():
     np.testing.assert_array_equal(table["diversity"], intra_list_diversity(vectors[rows, slate]))
 
 
-def test_each_user_has_the_mean_of_its_lists():
-    """User 5 has 0.2 and 0.4, user 3 has 0.9: user 5 counts once, with 0.3."""
-    table = metrics.by_user(pd.DataFrame({"ndcg": [0.2, 0.9, 0.4]}), [5, 3, 5])
-    assert table["ndcg"].to_dict() == pytest.approx({3: 0.9, 5: 0.3})
-
-
-def test_each_run_has_the_mean_of_its_lists():
-    runs = {seed: pd.DataFrame({"ndcg": [seed, seed, seed + 0.3]}) for seed in (0, 1, 5)}
-    assert metrics.by_seed(runs)["ndcg"].to_dict() == pytest.approx({0: 0.1, 1: 1.1, 5: 5.1})
-
-
 # invalid inputs
 
 
@@ -252,7 +241,6 @@ def test_each_run_has_the_mean_of_its_lists():
         (lambda: metrics.ndcg([[0]], -BY_HAND), r"row 0: relevance must be at least 0, got \[-3\."),
         (lambda: metrics.err([[0]], BY_HAND, highest=4.0), r"row 0: relevance must be in \[0, 4\], got \[3\. 5\."),
         (lambda: metrics.err([[4]], BY_HAND, 5.0), "slate must hold columns below 4, or -1, got 4 to 4"),
-        (lambda: metrics.hit_rate([[-2]], BY_HAND, 4.0), "slate must hold columns below 4, or -1, got -2 to -2"),
         (lambda: metrics.ndcg([[0], [1]], BY_HAND), r"slate and relevance must be \[n, k\] and \[n, items\]"),
         (lambda: metrics.ndcg([[0]], [[np.nan, 1.0]]), "slate must not show padding"),
         (
@@ -265,10 +253,6 @@ def test_each_run_has_the_mean_of_its_lists():
         ),
         (
             lambda: metrics.measure([[0]], BY_HAND, 4.0, 5.0, clicks=Cascade()),
-            "attraction and clicks must be given together",
-        ),
-        (
-            lambda: metrics.measure([[0]], BY_HAND, 4.0, 5.0, attraction=BY_HAND / 5),
             "attraction and clicks must be given together",
         ),
     ],

@@ -111,8 +111,8 @@ def test_a_difference_is_not_certain_where_policies_differ_in_decisions_without_
     assert difference(pair[0], pair[0]).interval() == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("rate", [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02])
-@pytest.mark.parametrize("n", [500, 1000, 2000, 5000, 20_000])
+@pytest.mark.parametrize("rate", [0.0005, 0.005, 0.02])
+@pytest.mark.parametrize("n", [500, 2000, 20_000])
 def test_intervals_of_click_rates_cover(rate, n):
     """An interval for every number of clicks that 1,000 logs have."""
     clicks = np.random.default_rng(1).binomial(n, rate, 1000)
@@ -167,9 +167,6 @@ def draw_clicks(actions, skew, rate, n, replications, sharp=False):
     ("actions", "skew", "rate", "n", "sharp"),
     [
         (10, 0.0, 0.02, 3000, False),
-        (10, 0.0, 0.02, 6000, True),
-        (10, 1.0, 0.01, 5000, False),
-        (34, 1.0, 0.006, 5000, False),
         (34, 2.0, 0.02, 5000, False),
         (34, 0.0, 0.02, 10_000, True),
     ],
@@ -183,7 +180,7 @@ def test_intervals_of_policies_and_of_differences_cover_rare_clicks(actions, ske
             assert_coverage([estimates[name].interval() for estimates in log_estimates], truth)
 
 
-@pytest.mark.parametrize("actions", [10, 34, 80])
+@pytest.mark.parametrize("actions", [10, 80])
 def test_the_fitted_shrinkage_covers_as_dr_does_where_a_fixed_one_does_not(actions):
     """A click in 175, a uniform log, and a policy that takes one action in nine decisions of ten."""
     logs = draw_clicks(actions, 0.0, 1 / 175, 20_000, 100, sharp=True)
@@ -240,7 +237,7 @@ def test_intervals_of_users_cover_where_those_of_their_decisions_do_not():
     estimates = [estimators.snips(row, np.ones(1800), weight) for row in draw_users(400)]
     assert compute_misses([one.interval() for one in estimates], 0.0)[1].mean() > 0.3
     assert compute_misses([one.interval(groups=USER) for one in estimates], 0.0)[1].mean() <= 0.07
-    resampled = [one.interval("bootstrap", groups=USER) for one in estimates]
+    resampled = [one.interval("bootstrap", groups=USER) for one in estimates[:200]]
     assert compute_misses(resampled, 0.0)[1].mean() <= 0.07
 
 

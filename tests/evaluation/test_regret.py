@@ -72,14 +72,10 @@ def test_a_regret_that_is_not_known_makes_what_is_computed_from_it_unknown():
     assert np.isnan(regret.difference(incomplete_runs, "a", "b")).all()
     curve = regret.curve(incomplete_runs, "regret").set_index(["agent", "interactions"])
     assert curve.isna().all(axis=1).tolist() == [True, False, False, False]
+    np.testing.assert_allclose(curve.loc[("a", 40)], mean_interval([0.0, 4.0]))
 
 
 def test_agents_without_common_seeds_cannot_be_compared():
     unequal_runs = runs().query("not (agent == 'b' and seed == 1)")
     with pytest.raises(ValueError, match="'b' and 'a' must have the same seeds"):
         regret.difference(unequal_runs, "b", "a")
-
-
-def test_curves_have_an_interval_at_each_point():
-    curve = regret.curve(runs(), "regret").set_index(["agent", "interactions"])
-    np.testing.assert_allclose(curve.loc[("a", 40)], mean_interval([0.0, 4.0]))

@@ -135,9 +135,9 @@ def test_padding_has_no_prediction():
 
 def test_the_seed_decides_the_folds():
     log, kind = make_log(1000)
-    q = cross_fit(log, one_hot(kind), seed=3)
-    np.testing.assert_array_equal(q, cross_fit(log, one_hot(kind), seed=3))
-    assert (q != cross_fit(log, one_hot(kind), seed=4)).any()
+    first, again, other = (cross_fit(log, one_hot(kind), seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
 
 
 def test_the_model_makes_the_interval_of_dr_shorter_than_that_of_ips():
@@ -192,25 +192,6 @@ def log_of(slate, user, reward):
 
 def item_features(features, slate):
     return np.take_along_axis(features, slate[:, :, None], axis=1)
-
-
-def test_linear_rewards_are_predicted_exactly_in_the_last_slot(problem):
-    """r_3 = 1 + x_3 (2, -1) + (x_1 + x_2) (0.5, 1): of large features, the penalty of 1 takes away almost nothing."""
-    features, slate, user, conditional = problem
-    features = 1e4 * features
-    chosen = item_features(features, slate)
-    effect_of_items_above = chosen[:, :2].sum(axis=1) @ [0.5, 1.0]
-    reward = np.zeros((N, SLOTS))
-    reward[:, 2] = 1 + chosen[:, 2] @ [2.0, -1.0] + effect_of_items_above
-    q = cross_fit_slates(log_of(slate, user, reward), features, conditional)
-    np.testing.assert_allclose(q[:, 2], 1 + features @ [2.0, -1.0] + effect_of_items_above[:, None], atol=1e-6)
-
-
-def test_predictions_add_up_the_slots_below(problem):
-    """Rewards of 1 in every slot: the sums from slots 1, 2 and 3 on are 3, 2 and 1."""
-    features, slate, user, conditional = problem
-    q = cross_fit_slates(log_of(slate, user, np.ones((N, SLOTS))), features, conditional)
-    np.testing.assert_allclose(q, np.broadcast_to(np.array([3.0, 2.0, 1.0])[:, None], q.shape), atol=1e-9)
 
 
 def test_predictions_are_those_of_a_ridge_regression_on_the_next_prediction(problem):

@@ -10,10 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from tf_agents.bandits.agents.neural_epsilon_greedy_agent import NeuralEpsilonGreedyAgent
-from tf_agents.networks.q_network import QNetwork
-from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step as ts
 
 from recbandits import exploration
 
@@ -146,13 +142,10 @@ def test_rows_that_are_not_distributions_are_refused(p):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("epsilon_greedy", -0.1, r"epsilon must be in \[0, 1\], got -0.1"),
         ("epsilon_greedy", 1.1, r"epsilon must be in \[0, 1\], got 1.1"),
         ("epsilon_greedy", float("nan"), r"epsilon must be in \[0, 1\], got nan"),
         ("softmax", 0.0, "temperature must be positive and finite, got 0.0"),
-        ("softmax", float("nan"), "temperature must be positive and finite, got nan"),
-        ("softmax", float("inf"), "temperature must be positive and finite, got inf"),
-        ("inverse_gap", -1.0, "gamma must be positive and finite, got -1.0"),
+        ("softmax", "0.5", "temperature must be positive and finite, got '0.5'"),
         ("inverse_gap", float("inf"), "gamma must be positive and finite, got inf"),
     ],
 )
@@ -173,13 +166,12 @@ def test_parameters_outside_their_range_are_refused(kind, name, value, message):
             "row 1: mask must have an available action",
         ),
         ([[1.0, 2.0], [1.0, np.nan]], None, "row 1: the score of action 1 must be finite, got nan"),
-        ([[np.inf, 2.0]], None, "row 0: the score of action 0 must be finite, got inf"),
     ],
 )
-@each_method
-def test_invalid_scores_and_masks_are_refused(method, value, kind, scores, mask, message):
-    with pytest.raises(ValueError, match=message):
-        method(kind(scores), mask if mask is None else kind(mask), value)
+def test_invalid_scores_and_masks_are_refused(kind, scores, mask, message):
+    for method, value in METHODS.values():
+        with pytest.raises(ValueError, match=message):
+            method(kind(scores), mask if mask is None else kind(mask), value)
 
 
 def test_numpy_input_does_not_load_tensorflow():
@@ -191,40 +183,3 @@ exploration.plackett_luce.sample(np.ones((2, 3)), 2, np.full((2, 3), 0.5))
 print("tensorflow" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
-
-
-def test_importance_weighting_with_tf_agents_log_probability_doubles_the_value_and_with_ours_does_not():
-    """Two epsilon-greedy policies over the same 3 actions, epsilon 0.4; the best action has reward 1, the others 0.
-
-    The value of the greedy policy is 1. Importance weighting estimates it by the mean of 1[best] / P(best was chosen).
-    The best action is chosen in two branches: the greedy one (probability 0.6) or the random one (0.4 / 3). TF-Agents
-    reports the joint probability of the branch and the action, 0.6 or 0.133, not their sum, 0.733. Each branch then
-    contributes P(branch) / P(branch) = 1, and the estimate converges to 2 instead of 1. Dividing by the marginal, which
-    `epsilon_greedy` returns, the branches add up to 0.733 / 0.733 = 1.
-    """
-    tf.random.set_seed(1)
-    n, epsilon = 100_000, 0.4
-    spec = tensor_spec.TensorSpec([2], tf.float32), tensor_spec.BoundedTensorSpec([], tf.int32, 0, 2)
-    network, adam = QNetwork(*spec, fc_layer_params=None), tf.keras.optimizers.Adam()
-    theirs = NeuralEpsilonGreedyAgent(
-        ts.time_step_spec(spec[0]), spec[1], network, adam, epsilon=epsilon, emit_policy_info=("log_probability",)
-    ).collect_policy
-    step = theirs.action(ts.restart(tf.ones([n, 2]), n))
-    scores = network(tf.ones([n, 2]))[0].numpy()
-    best = scores[0].argmax()
-    reward = (step.action.numpy() == best).astype(float)
-
-    joint = reward / np.exp(step.info.log_probability.numpy())
-    assert joint.mean() == pytest.approx(2.0, abs=4 * joint.std() / np.sqrt(n))
-
-    ours = exploration.epsilon_greedy(scores, None, epsilon)
-    assert ours[0, best] == pytest.approx(1 - epsilon + epsilon / 3)
-    for action in (step.action.numpy(), exploration.sample(ours, np.random.default_rng(0))):  # the same distribution
-        weighted = (action == best) / ours[np.arange(n), action]
-        assert weighted.mean() == pytest.approx(1.0, abs=1.96 * weighted.std() / np.sqrt(n))
-
-
-@pytest.mark.parametrize("explore", [exploration.epsilon_greedy, exploration.softmax, exploration.inverse_gap])
-def test_text_is_no_parameter(explore):
-    with pytest.raises(ValueError, match=r"got .0\.5.$"):
-        explore(np.zeros((1, 2)), None, "0.5")

@@ -99,12 +99,6 @@ def test_an_interval_that_misses_the_truth_has_its_own_colour():
     assert [text.get_text() for text in alone.legends[0].get_texts()] == ["truth", "contains the truth"]
 
 
-def test_rows_are_in_the_order_of_the_table():
-    (axis,) = plots.by_click_model({"cascade": CASCADE}, {"cascade": 0.72}).axes
-    places = {text.get_text(): place for place, text in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)}
-    assert sorted(places, key=places.get, reverse=True) == NAMES
-
-
 COLUMNS = ["ndcg", "ndcg_low", "ndcg_high", "novelty", "novelty_low", "novelty_high"]
 METRICS = pd.DataFrame([[0.8, 0.75, 0.85, 2, 1, 3], [0.7, 0.6, 0.8, 3, 2.5, 3.5]], ["agent", "als"], COLUMNS)
 
@@ -123,15 +117,10 @@ def test_each_metric_has_an_axis_with_a_dot_and_a_bar_for_every_policy():
     assert fig.get_suptitle() == "title"
 
 
-def test_metrics_are_drawn_as_asked():
-    assert [axis.get_xlabel() for axis in plots.metrics(METRICS, names=["novelty"]).axes] == ["novelty"]
-
-
-@pytest.mark.parametrize(("reference", "places"), [("als", [0.7, 3.0]), (0, [0, 0])])
-def test_the_reference_is_a_line_through_all_policies(reference, places):
-    lines = [axis.lines[0] for axis in plots.metrics(METRICS, reference=reference).axes]
-    assert [line.get_xdata()[0] for line in lines] == places
-    assert {line.get_linestyle() for line in lines} == {"--"}
+@pytest.mark.parametrize(("reference", "place"), [("als", 3.0), (0, 0)])
+def test_the_reference_is_a_line_through_all_policies(reference, place):
+    (axis,) = plots.metrics(METRICS, names=["novelty"], reference=reference).axes
+    assert (axis.lines[0].get_xdata()[0], axis.lines[0].get_linestyle()) == (place, "--")
 
 
 SETTINGS = pd.DataFrame(
@@ -229,7 +218,6 @@ def test_a_picture_is_closed_and_laid_out_without_a_warning(draw):
             "empty: the estimate must be from a log with records",
         ),
         (lambda: plots.by_click_model({"a": CASCADE}, {"b": 1.0}), r"must be of the same click models, got .*a.*b"),
-        (lambda: plots.by_click_model({}, {}), "tables and truths must be of the same click models"),
         (
             lambda: plots.by_click_model({"cascade": CASCADE, "choice": CHOICE.iloc[:1]}, TRUTHS),
             "choice must have the estimators IPS, IIPS, RIPS, got IPS",

@@ -25,10 +25,7 @@ def test_rewards_are_a_line_and_a_band_for_each_learner_and_lines_for_references
     np.testing.assert_allclose(lines["oracle"].get_ydata(), 4.6)
     assert lines["oracle"].get_linestyle() == "--"
     assert len(axes.collections) == 2
-
-
-def test_drift_is_a_strip_below_the_rewards():
-    assert len(plots.rewards(values(drift=0.5)).axes) == 2
+    assert len(plots.rewards(values(drift=0.5)).axes) == 2  # a strip below
 
 
 def test_the_gate_shows_margin_intervals_and_the_first_policy_as_a_mark():
@@ -91,11 +88,8 @@ def test_users_are_sorted_by_when_they_joined_and_rewards_averaged_by_version():
     old, new = (container.lines[0].get_ydata().astype(float) for container in right.containers)
     np.testing.assert_allclose(old, [3.75, 4.0])
     np.testing.assert_allclose(new, [2.0, 2.0])
-
-
-def test_before_there_is_a_canary_only_the_current_version_is_drawn():
-    fig = plots.canary(visits([(0, 1, False, 4.0), (0, 2, False, 5.0)]))
-    assert len(fig.axes[1].containers) == 1
+    before = plots.canary(visits([(0, 1, False, 4.0), (0, 2, False, 5.0)]))
+    assert len(before.axes[1].containers) == 1  # there is only the current version
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 from matplotlib.colors import to_hex
 
 from recbandits import plots
-from recbandits.evaluation.intervals import mean_interval
 from recbandits.evaluation.regret import curve, summary
 from recbandits.plots.style import REFERENCE
 
@@ -57,7 +56,7 @@ def draw(request):
     return request.param
 
 
-@pytest.mark.parametrize("column", UNITS)
+@pytest.mark.parametrize("column", ["cumulative_regret", "reward"])
 def test_lines_are_the_means_of_the_curve_in_the_order_of_the_runs(column):
     (axes,) = plots.curves(runs(), column).axes
     points = curve(runs(), column)
@@ -117,11 +116,6 @@ def test_a_logarithmic_axis_has_the_positive_values_at_full_height():
     assert low > values.min() / 10
 
 
-def test_the_legend_names_everything_drawn():
-    (axes,) = plots.curves(runs(), references=REFERENCES, limits={"goal": 0.1}).axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [*AGENTS, "goal"]
-
-
 @pytest.mark.parametrize("column", UNITS)
 def test_axes_say_what_they_show_and_in_which_unit(column):
     (axes,) = plots.curves(runs(), column, title="four agents").axes
@@ -137,7 +131,7 @@ def rows(axes):
     return dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
 
 
-@pytest.mark.parametrize("column", ["regret", "reward", "suboptimal"])
+@pytest.mark.parametrize("column", ["regret", "reward"])
 def test_totals_have_the_best_on_top_whether_more_or_less_is_better(column):
     (axes,) = plots.totals(runs(), column).axes
     labels = rows(axes)
@@ -148,10 +142,9 @@ def test_totals_have_the_best_on_top_whether_more_or_less_is_better(column):
     assert "95 % interval over seeds" in axes.get_xlabel()
 
 
-@pytest.mark.parametrize("column", ["regret", "reward", "suboptimal"])
-def test_totals_have_a_marker_and_its_number_at_the_mean_and_a_bar_from_end_to_end(column):
+def test_totals_have_a_marker_and_its_number_at_the_mean_and_a_bar_from_end_to_end():
+    column, table = "regret", summary(runs())
     (axes,) = plots.totals(runs(), column, title="totals").axes
-    table = summary(runs())
     labels = rows(axes)
     markers = {labels[line.get_ydata()[0]]: line for line in axes.lines if line.get_marker() == "o"}
     bars = {labels[line.get_ydata()[0]]: line for line in axes.lines if line.get_marker() != "o"}
@@ -163,24 +156,6 @@ def test_totals_have_a_marker_and_its_number_at_the_mean_and_a_bar_from_end_to_e
         np.testing.assert_allclose(bars[agent].get_xdata(), row[[f"{column}_low", f"{column}_high"]])
         assert numbers[agent] == f"{row[column]:.3f}"
     assert axes.get_title() == "totals"
-
-
-def test_a_total_is_the_interval_over_seeds_of_the_mean_over_interactions():
-    """LinUCB: (10 * 0.5 + 30 * 0.25 + 60 / 6) / 100 = 0.225 on seed 0, a tenth more on each further seed."""
-    (axes,) = plots.totals(runs().query("agent == 'LinUCB'")).axes
-    mean, low, high = mean_interval([0.225, 0.2475, 0.27])
-    bar, marker = axes.lines
-    np.testing.assert_allclose(bar.get_xdata(), [low, high])
-    np.testing.assert_allclose(marker.get_xdata(), [mean])
-
-
-def test_references_are_grey_among_the_totals_with_a_line_through_all_rows():
-    (axes,) = plots.totals(with_greedy(), references=REFERENCES).axes
-    labels = rows(axes)
-    grey = [line for line in axes.lines if to_hex(line.get_color()) == REFERENCE]
-    assert {labels[line.get_ydata()[0]] for line in grey if line.get_linestyle() != "--"} == set(REFERENCES)
-    through = sorted(line.get_xdata()[0] for line in grey if line.get_linestyle() == "--")
-    np.testing.assert_allclose(through, sorted(summary(runs()).loc[REFERENCES, "regret"]))
 
 
 def test_a_diamond_marks_the_regret_of_the_greedy_policy_of_agents_that_are_no_references():
@@ -230,63 +205,18 @@ def test_rewards_below_zero_are_not_cut_off_and_the_unit_can_be_another(draw):
 
 # Five users; means 2.2, 4, 3. The best arm is 0 for one user (a tie goes to the first), 1 for three, 2 for one.
 REWARDS = np.array([[5.0, 5, 1], [1, 4, 2], [2, 4, 3], [2, 5, 4], [1, 2, 5]])
-TITLES = ["Low", "High", "Middle"]
-FROM_THE_BOTTOM = [0, 2, 1]
+TITLES = ["Low", "y" * 33, "Middle"]
 
 
-@pytest.fixture
-def axes():
-    return plots.disagreement(REWARDS, TITLES).axes
-
-
-def drawn(axes, label):
-    return {line.get_label(): line for line in axes.lines}[label]
-
-
-def test_arms_are_ordered_by_what_they_pay_on_average(axes):
-    pay, _ = axes
-    assert [tick.get_text() for tick in pay.get_yticklabels()] == ["Low", "Middle", "High"]
-    np.testing.assert_allclose(drawn(pay, "mean").get_xydata(), [[2.2, 0], [3, 1], [4, 2]])
-
-
-def test_the_median_and_the_spread_of_four_users_in_five_are_those_of_each_arm(axes):
-    pay, _ = axes
-    np.testing.assert_allclose(drawn(pay, "median").get_xydata(), [[2, 0], [3, 1], [4, 2]])
+def test_arms_have_mean_median_spread_and_the_share_of_users_whose_best_they_are_ordered_by_mean():
+    pay, share = plots.disagreement(REWARDS, TITLES).axes
+    assert [tick.get_text() for tick in pay.get_yticklabels()] == ["Low", "Middle", "y" * 30 + "…"]
+    np.testing.assert_allclose(lines(pay)["mean"].get_xydata(), [[2.2, 0], [3, 1], [4, 2]])
+    np.testing.assert_allclose(lines(pay)["median"].get_xydata(), [[2, 0], [3, 1], [4, 2]])
     (spread,) = pay.collections
-    expected = [
-        [(np.percentile(REWARDS[:, arm], share), y) for share in (10, 90)] for y, arm in enumerate(FROM_THE_BOTTOM)
-    ]
+    expected = [[(np.percentile(REWARDS[:, arm], tenth), y) for tenth in (10, 90)] for y, arm in enumerate([0, 2, 1])]
     np.testing.assert_allclose(spread.get_segments(), expected)
-
-
-def test_bars_are_the_shares_of_users_and_every_user_has_one_best_arm(axes):
-    _, share = axes
-    assert [bar.get_y() + bar.get_height() / 2 for bar in share.patches] == pytest.approx([0, 1, 2])
     assert [bar.get_width() for bar in share.patches] == pytest.approx([20, 20, 60])
-    assert sum(bar.get_width() for bar in share.patches) == pytest.approx(100)
-
-
-def test_shares_add_up_and_belong_to_their_arm_on_random_rewards():
-    rewards = np.random.default_rng(0).normal(size=(500, 20))
-    pay, share = plots.disagreement(rewards, [f"movie {arm}" for arm in range(20)]).axes
-    names = [tick.get_text() for tick in pay.get_yticklabels()]
-    widths = {name: bar.get_width() for name, bar in zip(names, share.patches, strict=True)}
-    assert sum(widths.values()) == pytest.approx(100)
-    for arm in range(20):
-        assert widths[f"movie {arm}"] == pytest.approx(100 * np.mean(rewards.argmax(axis=1) == arm))
-
-
-def test_axes_and_marks_are_named_with_their_units(axes):
-    pay, share = axes
-    assert pay.get_xlabel() == "expected reward [rating points]"
-    assert share.get_xlabel().endswith("[%]")
-    assert [text.get_text() for text in pay.figure.legends[0].get_texts()] == ["80 % of users", "median", "mean"]
-
-
-def test_long_titles_are_cut_and_short_ones_are_not():
-    titles = ["x" * 32, "y" * 33, "short"]
-    pay, _ = plots.disagreement(REWARDS, titles).axes
-    assert [tick.get_text() for tick in pay.get_yticklabels()] == ["x" * 32, "short", "y" * 30 + "…"]
 
 
 def test_lines_are_cumulative_shares_over_movies_from_best_to_least_known():

@@ -88,17 +88,9 @@ def test_percentiles_and_shares_by_hand():
     part = Histograms(np.array([0]), [np.array([[0.0, 1.0, 3.0], [1.0, 3.0, 1.0]])])
     np.testing.assert_allclose(part.percentiles([25, 50, 75, 87.5]), [[1 / 3, 2 / 3, 1.0, 2.0]])
     np.testing.assert_allclose(part.share_below([-1.0, 0.5, 2.0, 5.0]), [[0.0, 3 / 8, 7 / 8, 1.0]])
-
-
-def test_numbers_that_are_all_the_same_have_one_percentile():
-    """TensorBoard puts them into a bucket without width, the last one."""
+    # TensorBoard puts numbers that are all the same into a bucket without width, the last one.
     part = Histograms(np.array([0]), [np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 64.0]])])
     np.testing.assert_allclose(part.percentiles([1, 50, 99]), [[0.5, 0.5, 0.5]])
-
-
-def test_a_directory_without_histograms_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="directory must hold event files with histograms, found none"):
-        plots.read_histograms(tmp_path)
 
 
 def test_bands_hold_the_percentiles(written):
@@ -128,14 +120,6 @@ def test_ridges_rise_where_the_numbers_are(written):
     assert ax.yaxis_inverted()
 
 
-def test_of_many_steps_some_are_drawn_with_the_last_among_them():
-    buckets = np.array([[0.0, 1.0, 3.0], [1.0, 2.0, 1.0]])
-    part = Histograms(np.arange(31), [buckets] * 31)
-    (ax,) = plots.ridges({"weights": part}).axes
-    assert ax.get_yticks().tolist() == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30]
-    assert len(ax.lines) == 11
-
-
 def test_slots_show_the_features_of_their_items_and_each_line_leads_from_one_to_the_other():
     """Items 0 to 3 with two features each; the slate (2, 0) shows items 2 and 0, in that order."""
     arms = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [-6.0, 7.0]])
@@ -147,13 +131,5 @@ def test_slots_show_the_features_of_their_items_and_each_line_leads_from_one_to_
     np.testing.assert_array_equal(images["reward\n[2]"], [[0], [1]])
     ends = [(line.xy1[1], line.xy2[1]) for line in fig.artists]
     assert ends == [(2, 0), (0, 1)]
-
-
-def test_colours_mean_the_same_before_and_after():
-    """The largest feature by size, 7, is not in the slate: the scale is that of all items."""
-    arms = np.array([[0.0, 1.0], [2.0, 3.0], [-7.0, 5.0]])
-    fig = plots.slotting({"global": np.array([1.0]), "per_arm": arms}, [1], [2.5])
-    scales = {ax.get_title(): ax.images[0].get_clim() for ax in fig.axes if ax.images}
-    assert scales["per_arm [3, 2]"] == scales["per_arm [1, 2]"] == (-7, 7)
-    (reward,) = (ax for ax in fig.axes if ax.get_title().startswith("reward"))
-    assert [text.get_text() for text in reward.texts] == ["2.5"]
+    scales = [ax.images[0].get_clim() for ax in fig.axes if ax.get_title().startswith("per_arm")]
+    assert scales == [(-7, 7)] * 2  # that of all items, of which the largest feature is not in the slate

@@ -10,10 +10,10 @@ import tensorflow as tf
 from recbandits.agents.factory import make_agent
 from recbandits.data.examples import Examples, make_doubly_robust_examples, make_examples
 from recbandits.environments.factorization import als
-from recbandits.evaluation.estimators import dr
 from recbandits.training import epochs, offline
 from recbandits.training.offline import Specs, fit, score_candidates
 from tests.rating_tables import log_of_ids, rating_features
+from tests.variables import assert_values, read_values
 
 SIZE = 3  # features of a context, and of an arm
 QUICK = {"learning_rate": 0.01, "layers": (16,)}
@@ -32,10 +32,6 @@ def make_data(n, seed=0, noise=0.1):
 
 def build_agent(name, context=SIZE, arm=SIZE, seed=0, **values):
     return make_agent(name, Specs({"global": (context,), "per_arm": (2, arm)}), seed=seed, **values)
-
-
-def read_values(agent):
-    return [variable.numpy() for variable in agent.variables]
 
 
 @pytest.mark.parametrize("weights", [None, "ips"])
@@ -66,15 +62,14 @@ def test_the_loss_of_a_linear_agent_is_its_error_before_it_learnt():
 
 
 @pytest.mark.parametrize("network", ["common_tower", "dot_product"])
-@pytest.mark.parametrize("name", ["epsilon_greedy", "squarecb", "neural_linucb"])
+@pytest.mark.parametrize("name", ["epsilon_greedy", "neural_linucb"])
 def test_networks_learn_what_no_linear_agent_can(name, network):
     """The reward's variance is 3, its noise 0.01; without their products 3 is the least error."""
-    agent = build_agent(name, network=network, **QUICK)
-    history = fit(agent, make_data(4000), epochs=10, batch_size=32, validation=make_data(500, seed=1))
+    agent, data, validation = build_agent(name, network=network, **QUICK), make_data(4000), make_data(500, seed=1)
+    history = fit(agent, data, epochs=10, batch_size=32, validation=validation)
     assert history["validation_mse"].iloc[-1] < 0.5
     assert history["stage"].tolist() == ["network"] * 10 + ["linear"] * (name == "neural_linucb")
-    linear = fit(build_agent("linucb"), make_data(4000), validation=make_data(500, seed=1))
-    assert linear["validation_mse"].item() > 2.0
+    assert fit(build_agent("linucb"), data, validation=validation)["validation_mse"].item() > 2.0
 
 
 def skewed(n, seed=0):
@@ -127,27 +122,19 @@ def test_the_validation_error_is_weighted_as_the_training(weights):
     assert validation_mse == pytest.approx((inverse * error).sum() / inverse.sum(), rel=1e-4)
 
 
-def test_early_stopping_goes_back_to_the_best_epoch():
-    """40 noisy examples are soon overfitted: the error on new ones falls, then rises."""
-    agent, late_agent = build_agent("epsilon_greedy", **QUICK), build_agent("epsilon_greedy", **QUICK)
-    data, validation = make_data(40, noise=2.0), make_data(500, seed=1)
-    options = {"epochs": 80, "batch_size": 8, "validation": validation}
-    history = fit(agent, data, patience=5, **options)
-    best = history["validation_mse"].idxmin()
-    assert len(history) == best + 1 + 5 < 80
-    error = np.square(validation.reward - agent.policy.score_pairs(validation.context, validation.arm)).mean()
-    assert error == pytest.approx(history["validation_mse"].min(), rel=1e-5)
-    without = fit(late_agent, data, **options)
-    assert len(without) == 80
-    assert without["validation_mse"].iloc[-1] > error
+def test_early_stopping_goes_back_to_the_best_epoch_even_when_it_is_interrupted_after_it(tmp_path, monkeypatch):
+    """40 noisy examples are soon overfitted: the error on new ones falls, then rises.
 
-
-def test_a_training_interrupted_after_its_best_epoch_still_goes_back_to_it(tmp_path, monkeypatch):
-    """The best epoch is in the checkpoint: a new agent that resumes three epochs later ends as it was then."""
+    The best epoch is in the checkpoint: a new agent that resumes three epochs later ends as it was then.
+    """
     data, validation = make_data(40, noise=2.0), make_data(500, seed=1)
     options = {"epochs": 80, "batch_size": 8, "validation": validation, "patience": 5}
     whole, interrupted, resumed = (build_agent("epsilon_greedy", **QUICK) for _ in range(3))
-    best = fit(whole, data, **options)["validation_mse"].idxmin()
+    history = fit(whole, data, **options)
+    best = history["validation_mse"].idxmin()
+    assert len(history) == best + 1 + 5 < 80
+    best_error = np.square(validation.reward - whole.policy.score_pairs(validation.context, validation.arm)).mean()
+    assert best_error == pytest.approx(history["validation_mse"].min(), rel=1e-5)
     calls, error = itertools.count(), epochs.mean_squared_error
 
     def until_three_after_the_best(*arguments):
@@ -160,20 +147,18 @@ def test_a_training_interrupted_after_its_best_epoch_still_goes_back_to_it(tmp_p
         with pytest.raises(KeyboardInterrupt):
             fit(interrupted, data, checkpoints=tmp_path, **options)
     fit(resumed, data, checkpoints=tmp_path, **options)
-    for value, expected in zip(read_values(resumed), read_values(whole), strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(resumed), read_values(whole))
 
 
 def test_every_epoch_has_its_own_order_and_a_seed_fixes_all_of_them():
-    agents = [build_agent("epsilon_greedy", **QUICK) for _ in range(4)]
+    agents = [build_agent("epsilon_greedy", **QUICK) for _ in range(3)]
     histories = [
         fit(agent, make_data(200), epochs=3, batch_size=64, seed=seed).drop(columns="seconds")
-        for agent, seed in zip(agents, (5, 5, 6), strict=False)
+        for agent, seed in zip(agents, (5, 5, 6), strict=True)
     ]
     assert histories[0].equals(histories[1])
     assert not histories[0].equals(histories[2])
-    for first, again in zip(read_values(agents[0]), read_values(agents[1]), strict=True):
-        np.testing.assert_array_equal(first, again)
+    assert_values(read_values(agents[0]), read_values(agents[1]))
 
 
 def test_a_loss_that_is_not_finite_names_its_batch_and_is_undone():
@@ -185,8 +170,7 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_is_undone():
     batch = np.flatnonzero(np.random.default_rng([0, 0]).permutation(100) == 7)[0] // 16 + 1
     with pytest.raises(FloatingPointError, match=f"epoch 1, batch {batch} of 7: loss and weights must stay finite"):
         fit(agent, data, epochs=2, batch_size=16)
-    for value, expected in zip(read_values(agent), initial_values, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(agent), initial_values)
 
 
 def test_weights_that_the_last_batch_broke_are_undone_too():
@@ -194,8 +178,7 @@ def test_weights_that_the_last_batch_broke_are_undone_too():
     initial_values = read_values(agent)
     with pytest.raises(FloatingPointError, match="epoch 1, batch 1 of 1: loss and weights must stay finite"):
         fit(agent, make_data(50), epochs=2)
-    for value, expected in zip(read_values(agent), initial_values, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(agent), initial_values)
 
 
 @pytest.mark.parametrize("name", ["linucb", "epsilon_greedy"])
@@ -211,8 +194,7 @@ def test_an_interrupted_epoch_is_undone_and_can_be_repeated(name, monkeypatch):
         patch.setattr(epochs, "mean_squared_error", raise_interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit(agent, data, validation=data)
-    for value, expected in zip(read_values(agent), initial_values, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(agent), initial_values)
     fit(agent, data)
     assert agent.train_step_counter.numpy() == 1
 
@@ -224,19 +206,17 @@ def test_a_matrix_that_cannot_be_inverted_leaves_nothing_half_learnt():
     data.context[:], data.arm[:] = [[1, 0, 0], [1, 1, 1]], [[0, 0, 0], [1, 1, 1]]
     with pytest.raises(FloatingPointError, match=r"^epoch 1: features and rewards must be finite, and where .* batch$"):
         fit(agent, data, batch_size=1)
-    for value, expected in zip(read_values(agent), initial_values, strict=True):
-        np.testing.assert_array_equal(value, expected)
+    assert_values(read_values(agent), initial_values)
 
 
-@pytest.mark.parametrize("name", ["linucb", "epsilon_greedy", "neural_linucb"])
+@pytest.mark.parametrize("name", ["linucb", "epsilon_greedy"])
 def test_numbers_of_double_precision_are_learnt_as_those_of_single(name):
     data, results = make_data(50), []
     for kind in (np.float32, np.float64):
         agent = build_agent(name)
         fit(agent, Examples(*(part.astype(kind) for part in data[:5]), data.event))
         results.append(read_values(agent))
-    for first, second in zip(*results, strict=True):
-        np.testing.assert_array_equal(first, second)
+    assert_values(*results)
 
 
 def test_a_linear_agent_learns_an_event_once(tmp_path):
@@ -275,8 +255,7 @@ def test_neural_linucb_trains_its_network_for_epochs_and_its_linear_model_once()
         fit(agent, make_data(300))
     assert fit(agent, make_data(300, seed=1))["stage"].tolist() == ["linear"]
     assert agent.model.linear.count.numpy() == 600
-    for variable, expected in zip(agent.model.trainable_variables, weights, strict=True):
-        np.testing.assert_array_equal(variable, expected)
+    assert_values(agent.model.trainable_variables, weights)
 
 
 def test_xla_gives_the_same_network():
@@ -298,7 +277,6 @@ def test_training_prints_nothing_without_a_terminal(capfd):
     [
         ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
         ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, got 2.5"),
-        ({"patience": 0}, "patience must be a whole number of at least 1, got 0"),
         ({"patience": 2}, "validation must be examples where there is a patience, got None"),
         ({"weights": "dr"}, "weights must be None or 'ips', got 'dr'"),
         ({"agent": "uniform"}, "agent must have a linear model or a network to learn from logs, got BanditAgent"),
@@ -311,10 +289,6 @@ def test_training_prints_nothing_without_a_terminal(capfd):
         (
             {"examples": make_data(2)._replace(propensity=np.array([0.5, 0]))},
             r"propensity of row 1 must be in \(0, 1\], got 0.0",
-        ),
-        (
-            {"examples": make_data(2)._replace(pass_prob=np.array([0.5, 1.5]))},
-            r"pass_prob of row 1 must be in \(0, 1\]",
         ),
         (
             {"examples": make_data(2)._replace(event=np.arange(2, dtype=np.uint64))},
@@ -378,22 +352,20 @@ def test_scores_are_the_predictions_for_any_number_of_pairs_per_call(movie_featu
     np.testing.assert_allclose(score_candidates(agent, movie_features, [9], [[3, 4, 1]]), expected[1:], rtol=1e-6)
 
 
-@pytest.mark.parametrize("features", [True, False])
 @pytest.mark.parametrize(
     ("users", "candidates", "mask", "message"),
     [
         ([7, 9, 7], [[1, 2]], None, r"must be \[n\] and \[n, k\] with k at least 1, got \[3\] and \[1, 2\]"),
         ([7], [[]], None, r"got \[1\] and \[1, 0\]"),
-        (7, [1], None, r"got \[\] and \[1\]"),
         ([7], [[1, 2]], [[True]], r"shape of mask must be that of candidates, \(1, 2\), got \(1, 1\)"),
     ],
 )
-def test_shapes_that_do_not_fit_together_are_refused(features, users, candidates, mask, message, movie_features):
-    model = als(pd.DataFrame({"user_id": [7], "movie_id": [1], "rating": [5.0]}), rank=0)
-    if features:
-        model = make_agent("linucb", Specs(movie_features.spec(3)))
-    with pytest.raises(ValueError, match=message):
-        score_candidates(model, movie_features if features else None, users, candidates, mask)
+def test_shapes_that_do_not_fit_together_are_refused(users, candidates, mask, message, movie_features):
+    factors = als(pd.DataFrame({"user_id": [7], "movie_id": [1], "rating": [5.0]}), rank=0)
+    agent = make_agent("linucb", Specs(movie_features.spec(3)))
+    for model, features in ((factors, None), (agent, movie_features)):
+        with pytest.raises(ValueError, match=message):
+            score_candidates(model, features, users, candidates, mask)
 
 
 def test_factorisations_are_scored_by_ids_and_two_baselines_are_among_them():
@@ -418,12 +390,3 @@ def test_doubly_robust_rewards_correct_the_chosen_candidate_alone(movie_features
     np.testing.assert_array_equal(rows.pass_prob, [1.0, 1.0, 0.5, 0.5, 0.5])
     assert len(set(rows.event)) == 5
     np.testing.assert_array_equal(rows.event[[1, 3]], make_examples(log, movie_features.features).event)
-
-
-def test_doubly_robust_rewards_average_to_the_doubly_robust_estimate(movie_features, log):
-    """A policy with probabilities p is worth the mean over decisions of sum_a p(a) reward(a)."""
-    q, p = np.array([[2.0, 3.0, 0.0], [0.5, 1.0, 1.5]]), np.array([[0.3, 0.7, 0.0], [0.2, 0.5, 0.3]])
-    rows = make_doubly_robust_examples(log, movie_features.features, q)
-    chosen_index = [0, 1], log.action
-    estimate = dr(log.reward, log.propensity, p[chosen_index], q[chosen_index], (p * q).sum(axis=1))
-    assert (p[log.mask] * rows.reward).sum() / 2 == pytest.approx(estimate.value)

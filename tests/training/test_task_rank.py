@@ -12,7 +12,6 @@ from recbandits.agents.ranking.parameters import CascadingLinUCB
 from recbandits.config import Config
 from recbandits.data import formats
 from recbandits.data.slates import rated_lists
-from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
@@ -21,7 +20,6 @@ from recbandits.training.experiments import RankingTask
 from recbandits.training.job_paths import read_users
 from recbandits.training.offline import Specs
 from recbandits.training.problems import Rank
-from tests.recorder import Recorder
 
 RANK = ("rank", "--agent=ranking", "--temperature=0.3", "--lists=2", "--weight_decay=0.01", "--size=5", "--seeds=1")
 
@@ -115,13 +113,3 @@ def test_a_linear_agent_reports_to_the_tuning_service_and_serves_by_score(data, 
     answer = policy.recommend(contexts.loc[1].to_dict(), k=4)
     assert answer.scores == sorted(policy.scores(contexts.loc[[1]])[0], reverse=True)[:4]
     assert answer.propensities == [1.0] * 4
-
-
-def test_vertex_ai_gets_the_same_arguments():
-    config = Config(platform="gcp", project="movie-lab-42")
-    with Recorder() as cloud:
-        GcpPlatform(config).jobs.run(Job("rank", RANK, image=config.image("own")))
-    (request,) = cloud.requests("CreateCustomJob")
-    (pool,) = request["customJob"]["jobSpec"]["workerPoolSpecs"]
-    assert pool["containerSpec"]["args"] == list(RANK)
-    assert task.parse(pool["containerSpec"]["args"]).agent.temperature == 0.3
