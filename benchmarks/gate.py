@@ -59,11 +59,7 @@ STARS, CLICKS = Traffic("stars", 600), Traffic("rare clicks", 20_000)
 
 
 def measure(data):
-    """Measure coverage and wrong passes on both kinds of reward.
-
-    Returns:
-      dict from title to DataFrame of text.
-    """
+    """Measure coverage and wrong passes on both kinds of reward."""
     users = SimulatedUsers.of(Settings(RULE), data)
     rows = [
         summary(simulate(users, traffic, range(FIRST_SEED, FIRST_SEED + LOOPS)), traffic) for traffic in (STARS, CLICKS)

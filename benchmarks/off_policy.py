@@ -23,11 +23,7 @@ CLIP, THRESHOLD, SHRINKAGE = 3.0, 3.0, 10.0
 
 
 def measure(_data):
-    """Measure speed and accuracy; both are on synthetic logs.
-
-    Returns:
-      dict from title to DataFrame of text.
-    """
+    """Measure speed and accuracy; both are on synthetic logs."""
     return {
         f"{DECISIONS:,} decisions among {CANDIDATES} candidates on one core: IPS, SNIPS and DR": speed(),
         f"Bias, RMSE, share of 95 % intervals with the truth: {REPLICATIONS} logs of {LOG_SIZE:,}": as_text(accuracy()),

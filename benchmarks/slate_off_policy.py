@@ -18,11 +18,7 @@ REPLICATIONS, LOG_SIZE = choose(500, 50), 1000
 
 
 def measure(_data):
-    """Measure speed, agreement with Open Bandit Pipeline, and accuracy; all on synthetic logs.
-
-    Returns:
-      dict from title to DataFrame of text.
-    """
+    """Measure speed, agreement with Open Bandit Pipeline, and accuracy; all on synthetic logs."""
     return {
         f"{RECORDS:,} slates of {SLOTS} from {ITEMS}: all estimators, beside Open Bandit Pipeline's": speed(),
         f"Bias / RMSE / share of 95 % intervals with the truth, in %: {REPLICATIONS} logs of {LOG_SIZE:,} slates": (
