@@ -34,15 +34,14 @@ def test_tensorflow_has_keras_2(lines):
 @pytest.mark.parametrize(
     "lines",
     [
-        ["import tensorflow"],
         ["import tensorflow, recbandits; tensorflow.keras.Model"],
         ["import tf_agents"],
         ["os.environ['TF_USE_LEGACY_KERAS'] = '0'"],
     ],
-    ids=["TensorFlow first", "variable set between TensorFlow and Keras", "TF-Agents first", "variable of the user"],
+    ids=["variable set between TensorFlow and Keras", "TF-Agents first", "variable of the user"],
 )
 def test_keras_3_is_refused(lines):
-    """In the second case, tf.keras is Keras 2 until TF-Agents is imported, and Keras 3 afterwards."""
+    """In the first case, tf.keras is Keras 2 until TF-Agents is imported, and Keras 3 afterwards."""
     last = run(*lines, SHOW_KERAS).stderr.splitlines()[-1]
     assert last.startswith(f"ImportError: {TOO_LATE}")
 
