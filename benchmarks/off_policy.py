@@ -77,12 +77,7 @@ def speed(decisions=DECISIONS, rounds=ROUNDS):
 
 
 def accuracy(replications=REPLICATIONS, n=LOG_SIZE, seed=1):
-    """Evaluate every estimator on logs of known truth.
-
-    Args:
-      replications: number of logs.
-      n: decisions in each.
-      seed: of the logs.
+    """Evaluate every estimator on `replications` logs of `n` decisions, whose truth is known.
 
     Returns:
       DataFrame indexed by (rewards, estimator) with columns bias, rmse, standard_error (of the bias), coverage (of

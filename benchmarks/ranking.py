@@ -81,13 +81,7 @@ def count_operations(network, batch_size, num_items, num_slots):
 def as_text(tracing, own_speeds, peer_speeds):
     """Speeds as the table says them; our time for `LOOPS` includes making the agent and tracing.
 
-    Args:
-      tracing: seconds of the first loop, one a round.
-      own_speeds: float array [rounds], loops per second.
-      peer_speeds: likewise.
-
-    Returns:
-      dict of text
+    `tracing` has the seconds of the first loop of each round, the others loops per second, float [rounds].
     """
     return {
         "here": f"{statistics.median(own_speeds):,.0f}/s",

@@ -76,14 +76,7 @@ def measure(data):
 
 
 def make_contenders(factorization, parameters, num_actions, batch_size, folder):
-    """Make the functions that are measured.
-
-    Args:
-      factorization: of the ratings, for a simulation.
-      parameters: of the agent.
-      num_actions: arms.
-      batch_size: users per request.
-      folder: where the policies go.
+    """Train an agent in a simulation, write its policies into a folder, and make the functions that are measured.
 
     Returns:
       dict from name to a function without arguments that gives actions, int [batch_size]; the first is what others are

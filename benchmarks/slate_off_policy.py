@@ -81,12 +81,7 @@ def draw_arrays(records, seed=0):
 def accuracy(replications=REPLICATIONS, n=LOG_SIZE, seed=1):
     """Evaluate every estimator on logs of known truth, in the environment of `slate_environment`.
 
-    The model of cascade-DR is the true one, a fifth too low, with noise.
-
-    Args:
-      replications: number of logs.
-      n: slates in each.
-      seed: of the logs.
+    There are `replications` logs of `n` slates. The model of cascade-DR is the true one, a fifth too low, with noise.
 
     Returns:
       DataFrame indexed by (click model, estimator) with columns bias and rmse, in shares of the truth, and coverage.

@@ -59,17 +59,7 @@ def count_operations(features):
 
 
 def row(files, features, batch_size, rounds=ROUNDS):
-    """One row of the table.
-
-    Args:
-      files: trajectories.
-      features: `RatingFeatures` that they were written with.
-      batch_size: examples an update.
-      rounds: how often to measure.
-
-    Returns:
-      dict from column to text.
-    """
+    """Return the row of a batch size, a dict of text; features are those that the files were written with."""
     contenders = [
         train_by_batch(read_per_example(files, batch_size), features),
         train_by_batch(trajectories.read_trajectories(files, batch_size, candidates=False), features),
