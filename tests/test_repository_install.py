@@ -15,6 +15,7 @@ import pytest
 import recbandits
 from recbandits.serving import policy
 from recbandits.serving.metrics import read_metrics
+from tests import commands
 from tests.sockets import free_ports, get_json, get_text
 from tests.waiting import until
 from tools.lock import ROOT
@@ -58,9 +59,7 @@ def run(command, folder, **variables):
     """Run a command in a directory, without the paths of this process; returns what it printed."""
     dropped = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # the second would have every command compile all it imports
     environment = {name: value for name, value in os.environ.items() if name not in dropped} | variables
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
+    return commands.run(*command, cwd=folder, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
 """Public functions carry type hints, and a type checker accepts the package."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.commands import run
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "recbandits"
@@ -24,5 +25,4 @@ def test_public_functions_say_what_they_return():
 
 
 def test_the_type_checker_accepts_the_package():
-    finished = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout
+    run(sys.executable, "-m", "mypy", cwd=ROOT)

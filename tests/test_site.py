@@ -2,7 +2,6 @@
 
 import functools
 import re
-import subprocess
 import sys
 import threading
 import tomllib
@@ -15,6 +14,7 @@ from bs4 import BeautifulSoup
 from playground.catalogue import Catalogue
 from playground.export import Choices, export
 from recbandits.data import synthetic
+from tests.commands import run
 from tests.test_readme import track
 from tools.lock import ROOT
 from tools.notebooks import find_notebooks
@@ -50,9 +50,7 @@ def site(tmp_path_factory):
     """Build the site as `make site` does, where a warning is an error, with few runs in the playground."""
     folder = tmp_path_factory.mktemp("site")
     options = ["-q", "-W", "--keep-going", "-c", "site", "-d", str(folder / "doctrees")]
-    command = [sys.executable, "-m", "sphinx", *options, ".", str(folder / "html")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(sys.executable, "-m", "sphinx", *options, ".", str(folder / "html"), cwd=ROOT)
     choices = Choices(rates=("0.1", "0.3"), alphas=("1",), noises=("0.5",), steps=("10",), seeds=2)
     export(folder / "html" / "playground.html", Catalogue(synthetic.generate()), choices)
     return folder / "html"
