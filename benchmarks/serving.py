@@ -92,7 +92,8 @@ def make_contenders(factorization, parameters, num_actions, batch_size, folder):
     observation = observation["global"] if linear else observation
     arms = environment.movie_ids if linear else None
     export(agent.policy, folder / "ours", environment.features, exploration=EXPLORATION, arms=arms)
-    contenders = {"action of ours, PolicySaver": save_policy(agent.policy, folder / "saved", observation, batch_size)}
+    write(agent.policy, None, str(folder / "saved"))
+    contenders = {"action of ours, PolicySaver": load_action(folder / "saved", observation, batch_size)}
     if linear:
         peer_policy = make_peer_policy(environment, agent.model)
         with warnings.catch_warnings():
@@ -164,12 +165,6 @@ def make_peer_policy(environment, model):
         for variable, value in zip(variables, tf.unstack(values), strict=True):
             variable.assign(tf.cast(value, tf.float32))
     return agent.policy
-
-
-def save_policy(policy, folder, observation, batch_size):
-    """Write a policy of this package as a SavedModel and return its `action`."""
-    write(policy, None, str(folder))
-    return load_action(folder, observation, batch_size)
 
 
 def load_action(folder, observation, batch_size):
