@@ -48,7 +48,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     options = ["-q", "-W", "--keep-going", "-c", "site", "-d", str(folder / "doctrees")]
     run(sys.executable, "-m", "sphinx", *options, ".", str(folder / "html"), cwd=ROOT)
-    (folder / "html" / "playground.html").touch()  # to which a page links
+    (folder / "html" / "playground.html").write_text('<link rel="icon" href="data:,">')  # to which a page links
     return folder / "html"
 
 
