@@ -27,15 +27,8 @@ STEPS, ROUNDS = choose(500, 50), choose(3, 1)
 DEVICES = {"GPU": {}, "CPU": {"CUDA_VISIBLE_DEVICES": "-1"}}  # variables of the process of each
 
 
-def measure(data):
-    """Measure both devices.
-
-    Args:
-      data: MovieLens; each process loads it again.
-
-    Returns:
-      dict from title to DataFrame of text; empty without a GPU.
-    """
+def measure(_data):
+    """Measure both devices, if there is a GPU; each process loads the data again."""
     devices = tf.config.list_physical_devices("GPU")
     if not devices:
         return {}

@@ -59,26 +59,14 @@ STARS, CLICKS = Traffic("stars", 600), Traffic("rare clicks", 20_000)
 
 
 def measure(data):
-    """Measure coverage and wrong passes on both kinds of reward.
-
-    Returns:
-      dict from title to DataFrame of text.
-    """
-    users = SimulatedUsers.of(Settings(RULE), data)
-    rows = [
-        summary(simulate(users, traffic, range(FIRST_SEED, FIRST_SEED + LOOPS)), traffic) for traffic in (STARS, CLICKS)
-    ]
+    """Measure coverage and wrong passes on both kinds of reward."""
+    users, seeds = SimulatedUsers.of(Settings(RULE), data), range(FIRST_SEED, FIRST_SEED + LOOPS)
+    rows = [summary(simulate(users, traffic, seeds), traffic) for traffic in (STARS, CLICKS)]
     return {f"The gate over {LOOPS} simulated loops each, margin {GATE.margin:.0%} of what serves": pd.DataFrame(rows)}
 
 
 def simulate(users, traffic, seeds, gate=GATE):
-    """Evaluate one candidate in each of some loops.
-
-    Args:
-      users: `SimulatedUsers`
-      traffic: `Traffic`
-      seeds: of the loops; every other candidate is worse by the margin.
-      gate: `Gate`
+    """Evaluate one candidate in each of some loops, given by seeds; every other candidate is worse by the margin.
 
     Returns:
       DataFrame, a row a loop: outcome, evidence (whether there was enough to decide), truth (the true difference),

@@ -23,11 +23,7 @@ CLIP, THRESHOLD, SHRINKAGE = 3.0, 3.0, 10.0
 
 
 def measure(_data):
-    """Measure speed and accuracy; both are on synthetic logs.
-
-    Returns:
-      dict from title to DataFrame of text.
-    """
+    """Measure speed and accuracy; both are on synthetic logs."""
     return {
         f"{DECISIONS:,} decisions among {CANDIDATES} candidates on one core: IPS, SNIPS and DR": speed(),
         f"Bias, RMSE, share of 95 % intervals with the truth: {REPLICATIONS} logs of {LOG_SIZE:,}": as_text(accuracy()),
@@ -81,12 +77,7 @@ def speed(decisions=DECISIONS, rounds=ROUNDS):
 
 
 def accuracy(replications=REPLICATIONS, n=LOG_SIZE, seed=1):
-    """Evaluate every estimator on logs of known truth.
-
-    Args:
-      replications: number of logs.
-      n: decisions in each.
-      seed: of the logs.
+    """Evaluate every estimator on `replications` logs of `n` decisions, whose truth is known.
 
     Returns:
       DataFrame indexed by (rewards, estimator) with columns bias, rmse, standard_error (of the bias), coverage (of

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.profiles import choose
+from benchmarks.training import fit_features
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB, NeuralLinUCB
 from recbandits.data.examples import cross_fit_examples, make_doubly_robust_examples, make_examples
-from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.simulated_logs import LoggedDecisions, log_decisions, popularity, uniform
 from recbandits.data.splits import random_split
 from recbandits.environments.factorization import als
@@ -51,9 +51,7 @@ class Part(NamedTuple):
 
     def features(self, ratings):
         """Features fitted on some of the ratings."""
-        model = als(ratings)
-        frames = model.user_frame(), model.movie_frame()
-        return RatingFeatures.fit(ratings, self.data.users, self.data.movies, *frames)
+        return fit_features(self.data, ratings)
 
     def errors(self, predict):
         """(MSE on held-out ratings, true value of the greedy policy) of predict(user_ids [n], candidates [n, k])."""
@@ -64,14 +62,7 @@ class Part(NamedTuple):
 
 
 def measure(data):
-    """Measure agents, weights and estimators.
-
-    Args:
-      data: MovieLens
-
-    Returns:
-      dict from title to DataFrame of text; intervals are of 95 % over five splits.
-    """
+    """Measure agents, weights and estimators; intervals are of 95 % over five splits."""
     parts = [split(data, seed) for seed in SEEDS]
     agents, weights, errors = (
         pd.concat([table(part).assign(seed=part.seed) for part in parts])

@@ -28,14 +28,7 @@ REFERENCES = {"best non-personalised policy": agents.BestFixedArm(), "uniform ra
 
 
 def measure(data):
-    """Simulate all agents on the two environments of notebook 01a.
-
-    Args:
-      data: MovieLens
-
-    Returns:
-      One table of text, a row per agent with its mean regret and interval on each environment.
-    """
+    """Simulate all agents on the two environments of notebook 01a."""
     ratings = data.ratings
     environments = {
         "zero-filled SVD, 20 movies, batch 8": MovieLensEnvironment(svd(ratings, 20, num_movies=20), 20, 8),

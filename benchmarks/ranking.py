@@ -24,12 +24,11 @@ from tf_agents.specs import tensor_spec
 
 from benchmarks.bound import as_share, measure_gemm
 from benchmarks.profiles import choose
-from benchmarks.simulation import ratio
+from benchmarks.simulation import ratio, seconds
 from recbandits.agents.ranking.parameters import Ranking
 from recbandits.agents.ranking.policy import slotted
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.environments import SyntheticRankingEnvironment
-from recbandits.training.online import simulate
 
 DATA = "simulated users"
 SIZES = [  # users in a batch, candidates, slots, policy, loops measured; the last row has the sizes of the example
@@ -47,15 +46,8 @@ _TYPES = {
 }
 
 
-def measure(data):
-    """Measure all sizes and policies.
-
-    Args:
-      data: MovieLens; not read, users and items are drawn anew.
-
-    Returns:
-      One table of text, a row per size and policy.
-    """
+def measure(_data):
+    """Measure all sizes and policies; users and items are drawn anew."""
     return {"Batches per second of an online ranking agent": pd.DataFrame([row(*size) for size in SIZES])}
 
 
@@ -89,13 +81,7 @@ def count_operations(network, batch_size, num_items, num_slots):
 def as_text(tracing, own_speeds, peer_speeds):
     """Speeds as the table says them; our time for `LOOPS` includes making the agent and tracing.
 
-    Args:
-      tracing: seconds of the first loop, one a round.
-      own_speeds: float array [rounds], loops per second.
-      peer_speeds: likewise.
-
-    Returns:
-      dict of text
+    `tracing` has the seconds of the first loop of each round, the others loops per second, float [rounds].
     """
     return {
         "here": f"{statistics.median(own_speeds):,.0f}/s",
@@ -104,13 +90,6 @@ def as_text(tracing, own_speeds, peer_speeds):
         f"{LOOPS} batches here": f"{statistics.median(tracing) + LOOPS / statistics.median(own_speeds):.1f} s",
         f"{LOOPS} batches of TF-Agents": f"{LOOPS / statistics.median(peer_speeds):,.0f} s",
     }
-
-
-def seconds(environment, parameters, loops):
-    """Seconds that `simulate` takes, as called by a user."""
-    start = time.perf_counter()
-    simulate(environment, parameters, loops, points=1)
-    return time.perf_counter() - start
 
 
 def tf_agents(environment, parameters):

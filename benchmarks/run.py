@@ -1,5 +1,7 @@
 """Run the benchmarks, print their tables in Markdown and record them.
 
+The function `measure` of a benchmark takes MovieLens and returns a dict from title to DataFrame of text.
+
 In the full profile on MovieLens 100K, the records go to benchmarks/results/, and from there into the pages that show
 them. In the quick profile and on any other data they go to build/bench/, and no page changes.
 """
@@ -9,7 +11,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from recbandits.notebook import quiet_tensorflow
@@ -17,57 +19,28 @@ from recbandits.notebook import quiet_tensorflow
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first of several processes takes a whole GPU
 quiet_tensorflow()
 
-from benchmarks import (  # noqa: E402
-    accelerator,
-    gate,
-    off_policy,
-    offline_quality,
-    pages,
-    quality,
-    ranking,
-    ranking_quality,
-    scaling,
-    serving,
-    serving_http,
-    serving_profile,
-    simulation,
-    slate_off_policy,
-    training,
-)
+from benchmarks import pages  # noqa: E402
 from benchmarks.profiles import PROFILE, is_published  # noqa: E402
 from recbandits.data import movielens  # noqa: E402
 
 OUTPUT = Path("build/bench")
+BENCHMARKS = ("quality", "offline_quality", "ranking_quality", "off_policy", "slate_off_policy", "gate", "simulation")
+BENCHMARKS += ("ranking", "training", "serving", "serving_http", "serving_profile", "scaling", "accelerator")
 
 
 def main():
     """Run the benchmarks named on the command line, or all of them."""
-    benchmarks = {
-        "quality": quality,
-        "offline_quality": offline_quality,
-        "ranking_quality": ranking_quality,
-        "off_policy": off_policy,
-        "slate_off_policy": slate_off_policy,
-        "gate": gate,
-        "simulation": simulation,
-        "ranking": ranking,
-        "training": training,
-        "serving": serving,
-        "serving_http": serving_http,
-        "serving_profile": serving_profile,
-        "scaling": scaling,
-        "accelerator": accelerator,
-    }
-    names = sys.argv[1:] or list(benchmarks)
+    names = sys.argv[1:] or BENCHMARKS
     for name in names:
-        if name not in benchmarks:
-            sys.exit(f"benchmark must be one of {', '.join(benchmarks)}, got {name!r}")
+        if name not in BENCHMARKS:
+            sys.exit(f"benchmark must be one of {', '.join(BENCHMARKS)}, got {name!r}")
     data = movielens.load()
     output = pages.RESULTS if is_published(data) else OUTPUT
     output.mkdir(parents=True, exist_ok=True)
     for name in names:
+        benchmark = import_module(f"benchmarks.{name}")
         environment = {
-            "data": getattr(benchmarks[name], "DATA", data.source.partition(" (")[0]),  # without where it was read from
+            "data": getattr(benchmark, "DATA", data.source.partition(" (")[0]),  # without where it was read from
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "profile": PROFILE,
             "python": platform.python_version(),
@@ -76,7 +49,7 @@ def main():
             "cores": os.cpu_count(),
             "load": round(os.getloadavg()[0], 1),  # of the machine before the benchmark: processes that wait or run
         }
-        tables = benchmarks[name].measure(data)
+        tables = benchmark.measure(data)
         if not tables:
             print(f"\n### {name}: not measured here")
             continue

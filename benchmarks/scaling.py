@@ -39,14 +39,7 @@ PICTURE = Path("docs/scaling.png")
 
 
 def measure(data):
-    """Measure all curves; their picture goes to docs/ where the records do.
-
-    Args:
-      data: MovieLens, which says only whether this is the published run.
-
-    Returns:
-      dict from title to DataFrame of text.
-    """
+    """Measure all curves; the picture of a published run, which `data` tells, goes to docs/."""
     simulation, evaluation, answers = measure_simulation(), measure_evaluation(), measure_answers()
     if is_published(data):
         draw(simulation, evaluation, answers).savefig(PICTURE)

@@ -19,12 +19,11 @@ from recbandits.tf import tf
 
 import numpy as np
 import pandas as pd
-from tf_agents.bandits.agents import lin_ucb_agent
 from tf_agents.policies import policy_saver
 from tf_agents.trajectories import time_step as ts
 
 from benchmarks.profiles import choose
-from benchmarks.simulation import ratio
+from benchmarks.simulation import linear_ucb, ratio
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import EpsilonGreedy, LinUCB
 from recbandits.environments.factorization import als
@@ -63,14 +62,7 @@ model.action(ts.restart(tf.constant({observation}), 1))
 
 
 def measure(data):
-    """Measure all cases, and two processes that serve.
-
-    Args:
-      data: MovieLens
-
-    Returns:
-      dict from title to DataFrame of text.
-    """
+    """Measure all cases, and two processes that serve."""
     factorization = als(data.ratings)
     with tempfile.TemporaryDirectory() as folder:
         rows = []
@@ -84,14 +76,7 @@ def measure(data):
 
 
 def make_contenders(factorization, parameters, num_actions, batch_size, folder):
-    """Make the functions that are measured.
-
-    Args:
-      factorization: of the ratings, for a simulation.
-      parameters: of the agent.
-      num_actions: arms.
-      batch_size: users per request.
-      folder: where the policies go.
+    """Train an agent in a simulation, write its policies into a folder, and make the functions that are measured.
 
     Returns:
       dict from name to a function without arguments that gives actions, int [batch_size]; the first is what others are
@@ -107,9 +92,10 @@ def make_contenders(factorization, parameters, num_actions, batch_size, folder):
     observation = observation["global"] if linear else observation
     arms = environment.movie_ids if linear else None
     export(agent.policy, folder / "ours", environment.features, exploration=EXPLORATION, arms=arms)
-    contenders = {"action of ours, PolicySaver": save_policy(agent.policy, folder / "saved", observation, batch_size)}
+    write(agent.policy, None, str(folder / "saved"))
+    contenders = {"action of ours, PolicySaver": load_action(folder / "saved", observation, batch_size)}
     if linear:
-        peer_policy = make_peer_policy(environment, agent.model, parameters)
+        peer_policy = make_peer_policy(environment, agent.model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the warning that loading it needs TensorFlow Probability
             policy_saver.PolicySaver(peer_policy).save(str(folder / "theirs"))
@@ -172,25 +158,13 @@ def measure_processes(factorization, folder, starts=STARTS):
         yield {"answered by": name, "first answer": f"{seconds:.2f} s", "memory": f"{megabytes:.0f} MB"}
 
 
-def make_peer_policy(environment, model, parameters):
+def make_peer_policy(environment, model):
     """TF-Agents' LinUCB with the statistics of our model."""
-    agent = lin_ucb_agent.LinearUCBAgent(
-        environment.time_step_spec(),
-        environment.action_spec(),
-        alpha=parameters.alpha,
-        tikhonov_weight=parameters.tikhonov,
-        dtype=tf.float32,
-    )
+    agent = linear_ucb(environment)
     for variables, values in ((agent.cov_matrix, model.covariance), (agent.data_vector, model.response)):
         for variable, value in zip(variables, tf.unstack(values), strict=True):
             variable.assign(tf.cast(value, tf.float32))
     return agent.policy
-
-
-def save_policy(policy, folder, observation, batch_size):
-    """Write a policy of this package as a SavedModel and return its `action`."""
-    write(policy, None, str(folder))
-    return load_action(folder, observation, batch_size)
 
 
 def load_action(folder, observation, batch_size):

@@ -39,14 +39,7 @@ TOPIC = "projects/bench/topics/events"
 
 
 def measure(data):
-    """Measure all servers with 1, 8 and 32 clients.
-
-    Args:
-      data: MovieLens
-
-    Returns:
-      dict from title to DataFrame of text.
-    """
+    """Measure all servers with 1, 8 and 32 clients."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder = Path(folder)
         requests, observations = prepare(data, folder)

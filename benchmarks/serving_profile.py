@@ -28,11 +28,7 @@ NARROW = 0.003  # share of the samples below which a function is not drawn
 def measure(data):
     """Sample the server of an exported policy, which logs its decisions; the picture goes where the record does.
 
-    Args:
-      data: MovieLens
-
-    Returns:
-      dict from title to DataFrame of text; empty where py-spy does not run.
+    There is no table where py-spy does not run.
     """
     with tempfile.TemporaryDirectory() as folder:
         requests, _ = prepare(data, Path(folder))

@@ -41,22 +41,12 @@ OWN, NOT_INSTALLED = "RecBandits", "does not install here"
 
 
 def measure(data):
-    """Measure all sizes.
-
-    Args:
-      data: MovieLens
-
-    Returns:
-      dict from title to DataFrame of text: a row per size and contender, and one for tracing with every movie an arm.
-    """
+    """Measure all sizes, and tracing with every movie an arm."""
     rows = [row for size in SIZES for row in compare(data.ratings, *size)]
     movies = data.ratings["movie_id"].max()
     environment = MovieLensEnvironment(svd(data.ratings, RANK), movies, 128)
-    start = time.perf_counter()
-    simulate(environment, PARAMETERS, steps=1, points=1)
-    tracing = pd.DataFrame(
-        [{"batch": 128, "arms": f"{movies:,}", "traced, first step done": f"{time.perf_counter() - start:.1f} s"}]
-    )
+    traced = f"{seconds(environment, PARAMETERS, 1):.1f} s"
+    tracing = pd.DataFrame([{"batch": 128, "arms": f"{movies:,}", "traced, first step done": traced}])
     title = "Interactions per second of on-policy LinUCB, and its mean regret at the start [rating points]"
     return {title: pd.DataFrame(rows), "A simulation with every movie an arm": tracing}
 
@@ -103,15 +93,25 @@ def ratio(values):
 def own_loop(environment, steps):
     """Interactions per second of `simulate`, as called by a user; tracing is in the difference of two lengths."""
 
-    def seconds(length):
-        start = time.perf_counter()
-        simulate(environment, PARAMETERS, length, points=1)
-        return time.perf_counter() - start
-
     def run():
-        return steps * environment.batch_size / (seconds(steps + 1) - seconds(1))
+        long, short = (seconds(environment, PARAMETERS, length) for length in (steps + 1, 1))
+        return steps * environment.batch_size / (long - short)
 
     return run
+
+
+def seconds(environment, parameters, steps):
+    """Seconds that `simulate` takes, as called by a user."""
+    start = time.perf_counter()
+    simulate(environment, parameters, steps, points=1)
+    return time.perf_counter() - start
+
+
+def linear_ucb(environment):
+    """TF-Agents' LinUCB with our parameters, for one of its environments."""
+    specs = environment.time_step_spec(), environment.action_spec()
+    options = {"alpha": PARAMETERS.alpha, "tikhonov_weight": PARAMETERS.tikhonov}
+    return lin_ucb_agent.LinearUCBAgent(*specs, **options, dtype=tf.float32)
 
 
 class StreamEnvironment(bandit_py_environment.BanditPyEnvironment):
@@ -157,13 +157,7 @@ def tf_agents(observations, rewards, regret_steps):
     """
     source = StreamEnvironment(observations, rewards)
     batch_size, environment = source.batch_size, tf_py_environment.TFPyEnvironment(source)
-    agent = lin_ucb_agent.LinearUCBAgent(
-        environment.time_step_spec(),
-        environment.action_spec(),
-        alpha=PARAMETERS.alpha,
-        tikhonov_weight=PARAMETERS.tikhonov,
-        dtype=tf.float32,
-    )
+    agent = linear_ucb(environment)
     buffer = bandit_replay_buffer.BanditReplayBuffer(agent.policy.trajectory_spec, batch_size, max_length=1)
     metrics = [
         bandit_metrics.RegretMetric(lambda _: source.served_rewards().max(axis=1)),

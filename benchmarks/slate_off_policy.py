@@ -18,11 +18,7 @@ REPLICATIONS, LOG_SIZE = choose(500, 50), 1000
 
 
 def measure(_data):
-    """Measure speed, agreement with Open Bandit Pipeline, and accuracy; all on synthetic logs.
-
-    Returns:
-      dict from title to DataFrame of text.
-    """
+    """Measure speed, agreement with Open Bandit Pipeline, and accuracy; all on synthetic logs."""
     return {
         f"{RECORDS:,} slates of {SLOTS} from {ITEMS}: all estimators, beside Open Bandit Pipeline's": speed(),
         f"Bias / RMSE / share of 95 % intervals with the truth, in %: {REPLICATIONS} logs of {LOG_SIZE:,} slates": (
@@ -85,12 +81,7 @@ def draw_arrays(records, seed=0):
 def accuracy(replications=REPLICATIONS, n=LOG_SIZE, seed=1):
     """Evaluate every estimator on logs of known truth, in the environment of `slate_environment`.
 
-    The model of cascade-DR is the true one, a fifth too low, with noise.
-
-    Args:
-      replications: number of logs.
-      n: slates in each.
-      seed: of the logs.
+    There are `replications` logs of `n` slates. The model of cascade-DR is the true one, a fifth too low, with noise.
 
     Returns:
       DataFrame indexed by (click model, estimator) with columns bias and rmse, in shares of the truth, and coverage.

@@ -18,6 +18,7 @@ import pandas as pd
 
 from benchmarks.bound import as_share, measure_gemm
 from benchmarks.profiles import choose
+from benchmarks.simulation import ratio
 from recbandits.agents.factory import make_agent
 from recbandits.data import trajectories
 from recbandits.data.rating_features import RatingFeatures
@@ -30,14 +31,7 @@ SIZES, ROUNDS, EPOCHS = choose((128, 1024, 4096), (128, 1024)), choose(5, 2), 6
 
 
 def measure(data):
-    """Measure all batch sizes.
-
-    Args:
-      data: MovieLens
-
-    Returns:
-      dict from title to DataFrame of text, a row per batch size.
-    """
+    """Measure all batch sizes."""
     with tempfile.TemporaryDirectory() as folder:
         files, features = write_log(data, folder)
         rows = [row(files, features, batch_size) for batch_size in SIZES]
@@ -46,11 +40,16 @@ def measure(data):
 
 def write_log(data, folder):
     """Write a log of ratings as trajectories; return their files and the `RatingFeatures` of users and movies."""
-    factorization = als(data.ratings)
-    factors = factorization.user_frame(), factorization.movie_frame()
-    features = RatingFeatures.fit(data.ratings, data.users, data.movies, *factors)
+    features = fit_features(data, data.ratings)
     log = log_decisions(data.ratings, uniform, CANDIDATES, DECISIONS).log.join_users(features.users)
     return trajectories.write_trajectories(log, features.features, folder, "train"), features
+
+
+def fit_features(data, ratings, factorization=None):
+    """Features with factors, fitted on some of the ratings; by default also the factors."""
+    factorization = als(ratings) if factorization is None else factorization
+    factors = factorization.user_frame(), factorization.movie_frame()
+    return RatingFeatures.fit(ratings, data.users, data.movies, *factors)
 
 
 def count_operations(features):
@@ -60,17 +59,7 @@ def count_operations(features):
 
 
 def row(files, features, batch_size, rounds=ROUNDS):
-    """One row of the table.
-
-    Args:
-      files: trajectories.
-      features: `RatingFeatures` that they were written with.
-      batch_size: examples an update.
-      rounds: how often to measure.
-
-    Returns:
-      dict from column to text.
-    """
+    """Return the row of a batch size, a dict of text; features are those that the files were written with."""
     contenders = [
         train_by_batch(read_per_example(files, batch_size), features),
         train_by_batch(trajectories.read_trajectories(files, batch_size, candidates=False), features),
@@ -86,11 +75,10 @@ def row(files, features, batch_size, rounds=ROUNDS):
     speed, first_seconds = measurements[:, :, 0], np.median(measurements[:, :, 1], axis=0)
     names = "each record parsed", "batches parsed", "in memory, reshuffled", "one graph", "one graph, XLA"
     table = {name: f"{value:,.0f}" for name, value in zip(names, np.median(speed, axis=0), strict=True)}
-    ratios = speed[:, 4] / speed[:, 0]
     return {
         "batch": batch_size,
         **table,
-        "last to first": f"{statistics.median(ratios):.0f}x ({min(ratios):.0f} to {max(ratios):.0f})",
+        "last to first": ratio(speed[:, 4] / speed[:, 0]),
         "share of the bound": as_share(np.median(speed[:, 4] / rates) * count_operations(features)),
         "compiled in": f"{first_seconds[4]:.1f} s",
     }

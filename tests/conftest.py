@@ -103,17 +103,17 @@ def project():
 @contextlib.contextmanager
 def recorded_project():
     """A `Recorder` in which images are built, and a function that was made has its trigger and its service."""
-    from tests.recorder import Recorder
+    from tests.recorder import DIGEST, Recorder, answer_build
 
     with pytest.MonkeyPatch.context() as monkeypatch, Recorder("movie-lab-42") as project:
         for name in ("PUBSUB_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"):
             monkeypatch.delenv(name, raising=False)
-        image = {"version": f"versions/sha256:{64 * 'a'}"}
+        image = {"version": f"versions/{DIGEST}"}
         project.answers["GET https://artifactregistry.googleapis.com/v1/.*"] = image
         project.answers["GET https://run.googleapis.com/v2/.*:getIamPolicy"] = {}
         subscription = {"transport": {"pubsub": {"subscription": "projects/movie-lab-42/subscriptions/eventarc"}}}
         project.answers["GET https://eventarc.googleapis.com/v1/.*"] = subscription
-        project.answers["CreateBuild"] = built
+        project.answers["CreateBuild"] = answer_build
         create = project._create
 
         def complete(field, request, method):
@@ -127,14 +127,3 @@ def recorded_project():
 
         project._create = complete
         yield project
-
-
-def built(request):
-    """Answer a build that has succeeded."""
-    from google.cloud.devtools.cloudbuild_v1 import Build
-    from google.longrunning import operations_pb2
-
-    operation = operations_pb2.Operation(name="operations/build", done=True)
-    results = {"images": [{"name": request.build.images[0], "digest": f"sha256:{64 * 'a'}"}]}
-    operation.response.Pack(Build.pb(Build(results=results)))
-    return operation

@@ -27,6 +27,7 @@ from google.protobuf import empty_pb2
 from google.protobuf.json_format import MessageToDict
 
 PROJECT_NUMBER = "123456789"
+DIGEST = f"sha256:{64 * 'a'}"  # of images
 _COLLECTIONS = {"tensorboard_experiment": "experiments", "tensorboard_run": "runs", "repository": "repositories"}
 _COLLECTIONS |= {"tensorboard_time_series": "timeSeries"}
 # Else the client of Cloud Storage asks for a bucket in a thread, which may outlive the test that started it.
@@ -333,6 +334,14 @@ class Recorder:
             del self.objects[prefix + name]
             return 204, b""
         return 200, content if query.get("alt") == "media" else _blob(bucket, name, content)
+
+
+def answer_build(request):
+    """Answer that Cloud Build has made the images that it was asked for."""
+    results = {"images": [{"name": name, "digest": DIGEST} for name in request.build.images]}
+    operation = operations_pb2.Operation(name="operations/build", done=True)
+    operation.response.Pack(pb(type(request.build)(results=results)))
+    return operation
 
 
 def plain(message):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,20 +10,20 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from benchmarks import profiles
-from tests.forks import ForkedPython
+from benchmarks import off_policy, profiles
 from tools.lock import ROOT
 
 
-def test_quick_is_smaller_and_another_word_is_refused(tmp_path):
-    program, output = tmp_path / "seeds.py", tmp_path / "output"
-    program.write_text("from benchmarks import gate, off_policy; print(gate.LOOPS, off_policy.DECISIONS)")
-    lines = []
-    for profile in ("quick", "full", "fast"):
-        ForkedPython(program, (), output, {"BENCH_PROFILE": profile}).communicate()
-        lines.append(output.read_text().splitlines()[-1])
-    assert lines[:2] == ["20 200000", "200 1000000"]
-    assert "PROFILE must be 'quick' or 'full', got 'fast'" in lines[2]
+def test_quick_is_smaller_and_another_word_is_refused(monkeypatch):
+    for profile, decisions in (("quick", 200_000), ("full", 1_000_000)):
+        monkeypatch.setattr(profiles, "PROFILE", profile)
+        assert runpy.run_path(off_policy.__file__)["DECISIONS"] == decisions
+    for profile in ("quick", "full"):
+        monkeypatch.setenv("BENCH_PROFILE", profile)
+        assert runpy.run_path(profiles.__file__)["PROFILE"] == profile
+    monkeypatch.setenv("BENCH_PROFILE", "fast")
+    with pytest.raises(ValueError, match="PROFILE must be 'quick' or 'full', got 'fast'"):
+        runpy.run_path(profiles.__file__)
 
 
 def test_make_passes_the_profile_on():
@@ -42,8 +43,8 @@ def test_only_the_full_profile_on_real_data_is_published(profile, is_real, monke
     monkeypatch.setattr(sys, "argv", ["run", "gate", "accelerator"])
     monkeypatch.setattr(profiles, "PROFILE", profile)
     monkeypatch.setattr(run.movielens, "load", lambda: data)
-    monkeypatch.setattr(run.gate, "measure", lambda _: {"a table": pd.DataFrame({"speed": ["3/s"]})})
-    monkeypatch.setattr(run.accelerator, "measure", lambda _: {})
+    monkeypatch.setattr("benchmarks.gate.measure", lambda _: {"a table": pd.DataFrame({"speed": ["3/s"]})})
+    monkeypatch.setattr("benchmarks.accelerator.measure", lambda _: {})
     monkeypatch.setattr(run, "OUTPUT", tmp_path / "build")
     monkeypatch.setattr(run.pages, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(run.pages, "write", lambda: written.append(True))

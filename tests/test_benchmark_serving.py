@@ -19,7 +19,9 @@ def factorization():
 
 
 @pytest.mark.parametrize("parameters", [LinUCB(), EpsilonGreedy()], ids=["linear", "network"])
-def test_all_contenders_choose_alike(parameters, factorization, tmp_path, monkeypatch):
+def test_all_contenders_choose_alike_and_a_process_without_tensorflow_is_smaller(
+    parameters, factorization, tmp_path, monkeypatch
+):
     """Without exploration; TF-Agents' policy gets an exact solver, but adds widths: one user in ten may differ."""
     monkeypatch.setattr(serving, "EXPLORATION", None)
     monkeypatch.setattr("tf_agents.bandits.policies.linalg.conjugate_gradient", tf.linalg.solve)
@@ -30,6 +32,9 @@ def test_all_contenders_choose_alike(parameters, factorization, tmp_path, monkey
     assert len(set(expected.tolist())) > 1
     for name, answer in answers.items():
         assert (answer == expected).mean() >= (0.9 if name.startswith("TF-Agents") else 1.0), name
+    if isinstance(parameters, LinUCB):
+        own_row, peer_row = serving.measure_processes(factorization, tmp_path, starts=1)
+        assert int(own_row["memory"].removesuffix(" MB")) < int(peer_row["memory"].removesuffix(" MB"))
 
 
 def test_a_row_says_how_long_it_takes_and_how_much_faster_that_is():
@@ -44,9 +49,3 @@ def test_a_row_says_how_long_it_takes_and_how_much_faster_that_is():
     )
     assert float(slow_row["p50"]) <= float(slow_row["p99"])
     assert "x (" in fast_row["faster"]
-
-
-def test_a_process_that_recommends_is_smaller_than_one_with_tensorflow(factorization, tmp_path):
-    serving.make_contenders(factorization, LinUCB(), 5, 1, tmp_path)
-    own_row, peer_row = serving.measure_processes(factorization, tmp_path, starts=1)
-    assert int(own_row["memory"].removesuffix(" MB")) < int(peer_row["memory"].removesuffix(" MB"))

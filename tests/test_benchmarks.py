@@ -3,12 +3,10 @@
 import json
 import re
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from benchmarks import pages
-from benchmarks.simulation import ratio, stream
+from benchmarks.simulation import stream
 from recbandits.agents.parameters import BestFixedArm
 from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training.online import simulate
@@ -22,15 +20,6 @@ def test_the_stream_of_the_peer_is_what_our_agent_meets():
     arm = environment.theta(0).numpy()[:, 0].argmax()
     mean_reward = simulate(environment, BestFixedArm(), steps=10, points=1)["reward"].item()
     assert rewards[:, :, arm].mean() == pytest.approx(mean_reward, rel=1e-5)
-
-
-def test_a_ratio_is_a_median_with_its_range():
-    assert ratio(np.array([3.0, 1000.0, 2.0])) == "3x (2 to 1,000)"
-
-
-def test_tables_are_markdown():
-    table = pd.DataFrame({"batch": [8], "here": ["57/s"]})
-    assert pages.as_markdown(table) == "| batch | here |\n| --- | --- |\n| 8 | 57/s |"
 
 
 def test_the_row_of_a_project_in_the_table_of_speeds_is_its_own(monkeypatch):

@@ -148,14 +148,16 @@ def test_content_is_flushed_before_it_takes_its_name_and_the_name_after(tmp_path
         assert calls[calls.index("name") + 1 :] == [tmp_path.stat().st_ino]
 
 
-@pytest.mark.parametrize("directory", ["model", "previous"])
-def test_a_directory_replaces_the_one_before_with_all_its_files(directory, tmp_path):
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_directory_replaces_the_one_before_with_all_its_files(exchange, tmp_path, monkeypatch):
+    if not exchange:
+        monkeypatch.setattr(checks, "_exchange", lambda *_: False)
     for name in ("old", "new"):
-        with checks.replacing(tmp_path / directory) as draft:
+        with checks.replacing(tmp_path / "model") as draft:
             draft.mkdir()
             (draft / name).write_text(name)
-    assert [path.name for path in tmp_path.iterdir()] == [directory]
-    assert [path.name for path in (tmp_path / directory).iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
 
 
 def test_there_is_no_moment_without_a_directory_that_is_replaced(tmp_path):
@@ -184,11 +186,6 @@ def test_there_is_no_moment_without_a_directory_that_is_replaced(tmp_path):
     assert not missing
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert (tmp_path / "model" / "file").read_text() == "199"
-
-
-def test_a_directory_is_replaced_where_two_cannot_be_exchanged(tmp_path, monkeypatch):
-    monkeypatch.setattr(checks, "_exchange", lambda *_: False)
-    test_a_directory_replaces_the_one_before_with_all_its_files("model", tmp_path)
 
 
 def test_a_directory_is_restored_when_its_successor_cannot_take_the_name(tmp_path, monkeypatch):

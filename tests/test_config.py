@@ -28,13 +28,6 @@ def empty_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_default_is_local(tmp_path):
-    config = Config.load()
-    assert config == Config()
-    assert config.platform == "local"
-    assert config.artifacts_dir == tmp_path / "artifacts"
-
-
 @settings(deadline=None)
 @given(config=CONFIGS)
 def test_a_written_configuration_is_read_back(tmp_path_factory, config):
@@ -101,7 +94,7 @@ def test_an_invalid_setting_is_refused(settings, sentence):
         Config(**settings)
 
 
-@pytest.mark.parametrize("name", ["", "Train", "a_b", "a/b", "x" * 64])
+@pytest.mark.parametrize("name", ["", "a_B", "x" * 64])
 def test_image_and_topic_names_are_checked(name):
     config = Config(project="movie-lab-42")
     for derive in (config.image, config.topic):
@@ -166,6 +159,7 @@ def test_load_reads_the_file_that_write_has_written(tmp_path, monkeypatch):
 def test_an_empty_variable_counts_as_not_set(tmp_path, monkeypatch):
     monkeypatch.setenv("RECBANDITS_CONFIG", "")
     assert Config.load() == Config()
+    assert Config.load().artifacts_dir == tmp_path / "artifacts"
     assert Config(prefix="found").write().resolve() == tmp_path / "recbandits.toml"
     assert Config.load().prefix == "found"
 

@@ -4,7 +4,6 @@ import importlib
 import pkgutil
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 import recbandits
+from tests.commands import run
 from tools.lock import ROOT
 
 PAGE = (ROOT / "docs" / "releases.md").read_text(encoding="utf-8")
@@ -87,11 +87,9 @@ def test_the_commands_of_a_release_build_a_wheel_that_works_in_an_empty_environm
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     script = commands.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    finished = subprocess.run(["sh", "-euc", script], cwd=tmp_path, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert re.match(rf"recbandits +{re.escape(recbandits.__version__)}\n", finished.stdout)
-    assert "missing" in finished.stdout
-    version = recbandits.__version__
+    printed, version = run("sh", "-euc", script, cwd=tmp_path), recbandits.__version__
+    assert re.match(rf"recbandits +{re.escape(version)}\n", printed)
+    assert "missing" in printed
     built = {path.name for path in (tmp_path / "build" / "dist").iterdir() if path.name[0] != "."}
     assert built == {f"recbandits-{version}-py3-none-any.whl", f"recbandits-{version}.tar.gz"}
 

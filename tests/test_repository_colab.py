@@ -8,9 +8,7 @@ Colab's package `google.colab` is not on a package index, so an empty module tak
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,8 @@ from jupyter_client.kernelspec import KernelSpec
 from packaging.utils import canonicalize_name
 
 import recbandits
+from tests.commands import run
+from tests.waiting import until
 from tools import badges
 from tools.lock import COLAB, ROOT, blocks
 from tools.notebooks import find_notebooks, read
@@ -84,11 +84,6 @@ def test_the_lock_replaces_no_package_that_makes_the_kernel():
     assert {"ipykernel", "ipython", "jupyter-client", "pyzmq", "tornado", "traitlets"} <= KERNEL.keys()
 
 
-def run(*command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-
-
 @pytest.fixture
 def python(tmp_path):
     """The Python of an environment with Colab's versions, and an empty `google.colab`."""
@@ -148,10 +143,7 @@ class Kernel:
         return reply["content"]["status"], "".join(texts)
 
     def restart_when_it_ends(self):
-        deadline = time.monotonic() + 30
-        while self.manager.is_alive():
-            assert time.monotonic() < deadline, "the kernel goes on after the installation"
-            time.sleep(0.1)
+        until(lambda: not self.manager.is_alive())
         self.manager.restart_kernel(now=True)
         self.client.wait_for_ready(timeout=60)
 

@@ -10,13 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from tools.lock import ROOT
 
 # The build backend of the stand-in: its editable install brings one module, and hangs as long as a file `slow` exists.
@@ -65,10 +65,6 @@ class Project:
         digest = digest or hashlib.sha256(wheel.read_bytes()).hexdigest()
         (self.folder / "requirements.txt").write_text(f"demo @ {wheel.as_uri()} --hash=sha256:{digest}\n")
 
-    def use_uv(self):
-        (self.programs / "uv").symlink_to(Path(sys.executable).with_name("uv"))
-        return self
-
     def start(self):
         """Start the installation in a process group of its own."""
         environment = {"PATH": str(self.programs), "HOME": str(self.folder.parent), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -88,7 +84,7 @@ class Project:
         (self.folder / "slow").touch()
         process = self.start()
         try:
-            wait_for((self.folder / "started").exists)
+            until((self.folder / "started").exists)
             yield process
         finally:
             (self.folder / "slow").unlink()
@@ -98,13 +94,6 @@ class Project:
         """What the environment's Python prints."""
         command = [self.folder / ".venv" / "bin" / "python", "-c", code]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited for 30 seconds"
-        time.sleep(0.05)
 
 
 @pytest.fixture

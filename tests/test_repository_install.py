@@ -7,9 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,9 @@ import pytest
 import recbandits
 from recbandits.serving import policy
 from recbandits.serving.metrics import read_metrics
-from tests.sockets import free_ports
+from tests import commands
+from tests.sockets import free_ports, get_json, get_text
+from tests.waiting import until
 from tools.lock import ROOT
 
 PACKAGE = Path(recbandits.__file__).parent
@@ -59,9 +59,7 @@ def run(command, folder, **variables):
     """Run a command in a directory, without the paths of this process; returns what it printed."""
     dropped = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # the second would have every command compile all it imports
     environment = {name: value for name, value in os.environ.items() if name not in dropped} | variables
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
+    return commands.run(*command, cwd=folder, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -191,25 +189,17 @@ def test_the_server_answers(serve, exported, tmp_path):
     variables = {"AIP_HTTP_PORT": port, "AIP_STORAGE_URI": str(exported[0]), "PYTHONPATH": ""}
     command = [serve, "-m", "recbandits.serving.server"]
 
-    def ask(route, body=None):
-        data, headers = body and json.dumps(body).encode(), {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"http://127.0.0.1:{port}{route}", data, headers)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
-            return response.read().decode()
-
-    with (tmp_path / "log").open("w") as log:
+    address, log_file = f"http://127.0.0.1:{port}", tmp_path / "log"
+    with log_file.open("w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | variables, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 60
-        while "running on" not in (tmp_path / "log").read_text():
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert ask("/health") == "{}"
+        until(lambda: process.poll() is not None or "running on" in log_file.read_text(), seconds=60)
+        assert process.poll() is None, log_file.read_text()
+        assert get_text(f"{address}/health") == "{}"
         body = {"instances": [{"user_id": 7, "candidates": [101, 102], "k": 2}]}
-        (prediction,) = json.loads(ask("/predict", body))["predictions"]
+        (prediction,) = get_json(f"{address}/predict", body)["predictions"]
         assert sorted(prediction["item_ids"]) == ["101", "102"]
-        assert not read_metrics(ask("/metrics"))["tensorflow"]
+        assert not read_metrics(get_text(f"{address}/metrics"))["tensorflow"]
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -27,7 +27,6 @@ SECRETS = {
     "Basic Auth Credentials": f"postgresql://admin:{draw(12)}@db.internal/events",
     "Secret Keyword": f'password = "{draw(20)}"',
 }
-each_secret = pytest.mark.parametrize(("kind", "secret"), SECRETS.items())
 
 
 @pytest.fixture
@@ -61,25 +60,34 @@ def test_one_line_alone_is_excepted():
     assert files == [ROOT / "tools" / "find_secrets.py"]
 
 
-@each_secret
-def test_a_secret_in_the_output_of_a_notebook_is_found(tree, kind, secret):
-    cell = nbformat.v4.new_code_cell("show()", outputs=[nbformat.v4.new_output("stream", text=f"first\n{secret}\n")])
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tree / "00-a.ipynb")
+def write_secrets(folder, name, text):
+    """Write a file for each kind of secret; return what is to be found, where the secret is in the last line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {kind: folder / name.format(number) for number, kind in enumerate(SECRETS)}
+    for kind, file in files.items():
+        file.write_text(text.format(SECRETS[kind]))
+    return [f"{file}:{1 + text.count(chr(10))}: {kind}" for kind, file in files.items()]
+
+
+def test_a_secret_in_the_output_of_a_notebook_is_found(tree):
+    expected = []
+    for number, (kind, secret) in enumerate(SECRETS.items()):
+        outputs = [nbformat.v4.new_output("stream", text=f"first\n{secret}\n")]
+        cell, file = nbformat.v4.new_code_cell("show()", outputs=outputs), tree / f"0{number}-a.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), file)
+        expected.append(f"{file}:3: {kind}")
     subprocess.run(["git", "add", "."], cwd=tree, check=True)
-    assert find_secrets(list_files(tree)) == [f"{tree / '00-a.ipynb'}:3: {kind}"]
+    assert find_secrets(list_files(tree)) == expected
 
 
-@each_secret
-def test_a_secret_in_a_log_is_found(tree, kind, secret):
+def test_a_secret_in_a_log_is_found(tree):
     """Git ignores the logs of a run, which lie in a folder that the caller names."""
-    (tree / "build" / "logs").mkdir(parents=True)
-    (tree / "build" / "logs" / "00-a.log").write_text(f"started\nGET /?{secret}\n")
+    expected = write_secrets(tree / "build" / "logs", "0{}.log", "started\nGET /?{}")
     assert find_secrets(list_files(tree)) == []
-    assert find_secrets(list_files(tree, [tree / "build"])) == [f"{tree / 'build' / 'logs' / '00-a.log'}:2: {kind}"]
+    assert find_secrets(list_files(tree, [tree / "build"])) == expected
 
 
-@each_secret
-def test_a_secret_in_the_build_context_is_found_though_git_does_not_track_it(tree, kind, secret):
-    (tree / "src" / "settings.py").write_text(f"# {secret}\n")
-    (tree / "notes.py").write_text(f"# {secret}\n")  # neither tracked nor in the context
-    assert find_secrets(list_files(tree)) == [f"{tree / 'src' / 'settings.py'}:1: {kind}"]
+def test_a_secret_in_the_build_context_is_found_though_git_does_not_track_it(tree):
+    expected = write_secrets(tree / "src", "settings_{}.py", "# {}")
+    write_secrets(tree, "notes_{}.py", "# {}")  # neither tracked nor in the context
+    assert find_secrets(list_files(tree)) == expected

@@ -24,13 +24,9 @@ def find_notebooks(root=ROOT, patterns="*"):
       ValueError: a pattern that matches nothing.
     """
     found = [*sorted(root.glob("*.ipynb")), *sorted(root.glob("[0-9][0-9]-*/**/*.ipynb"))]
-    found = [path for path in found if not _is_hidden(path.relative_to(root))]
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     chosen = {path for pattern in patterns.split() for path in _matching(found, root, pattern)}
     return [path for path in found if path in chosen]
-
-
-def _is_hidden(path):
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _matching(found, root, pattern):

@@ -11,6 +11,7 @@ import sys
 
 import nbformat
 
+from recbandits.checks import write_text
 from recbandits.data import movielens
 from tools.notebooks import ROOT, code_cells, find_notebooks, picture, read, tags
 from tools.outputs import clean, complaints
@@ -75,9 +76,7 @@ def refresh(sources, build, root=ROOT):
     if problems:
         raise ValueError("\n".join([*problems, "No notebook was changed."]))
     for source, notebook in written.items():
-        draft = source.with_name(f".{source.name}.draft")
-        nbformat.write(notebook, draft)
-        draft.replace(source)
+        write_text(source, nbformat.writes(notebook) + "\n")
         write_cover(notebook, root / "docs" / f"{source.stem}.png")
 
 

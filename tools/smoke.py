@@ -89,18 +89,6 @@ class Result(NamedTuple):
     dollars: float
 
 
-def set_up(trial):
-    trial.platform.create()
-
-
-def build_serving(trial):
-    trial.platform.images.build("serve")
-
-
-def build_training(trial):
-    trial.platform.images.build("train")
-
-
 def train(trial):
     record = trial.platform.jobs.run(Job("smoke", ("simulate", "--agent", "linucb", "--steps", "20"), machine=MACHINE))
     _require(record.state == "succeeded", f"the training job must succeed, it is {record.state}: {record.error}")
@@ -139,9 +127,9 @@ def predict_batch(trial):
 
 
 STEPS = (
-    Step("project", "services, IAM, Storage, BigQuery, Artifact Registry", 0, set_up),
-    Step("serving image", "Cloud Build", _BUILD, build_serving),
-    Step("training image", "Cloud Build", _BUILD, build_training),
+    Step("project", "services, IAM, Storage, BigQuery, Artifact Registry", 0, lambda trial: trial.platform.create()),
+    Step("serving image", "Cloud Build", _BUILD, lambda trial: trial.platform.images.build("serve")),
+    Step("training image", "Cloud Build", _BUILD, lambda trial: trial.platform.images.build("train")),
     Step("training job", "Vertex AI CustomJob", _MACHINE, train),
     Step("loop", "Pub/Sub, Cloud Functions, Vertex AI Pipelines, Endpoint, Cloud Scheduler", 2 * _MACHINE, deploy),
     Step("prediction", "Vertex AI Endpoint", _ENDPOINT, predict),

@@ -17,8 +17,6 @@ from unittest import mock
 import pandas as pd
 import pytest
 from google.cloud import aiplatform
-from google.cloud.devtools import cloudbuild_v1
-from google.longrunning import operations_pb2
 
 from recbandits.config import Config
 from recbandits.loop.settings import Settings
@@ -31,14 +29,13 @@ from recbandits.platforms.gcp.cloud import vertex
 from recbandits.platforms.images import checkout
 from recbandits.platforms.jobs import Choice, Float, Job, Study
 from recbandits.serving import policy
-from tests.recorder import Recorder, pb
+from tests.recorder import DIGEST, Recorder, answer_build
 from tools.notebooks import ROOT, code_cells, find_notebooks, read, tags
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 PARENT = "projects/movie-lab-42/locations/us-central1"
 BUCKET = "gs://movie-lab-42-recbandits-v1"
 TOPIC = "projects/movie-lab-42/topics/recbandits-v1-events"
-DIGEST = f"sha256:{'ab' * 32}"
 TRAIN, SERVE, BUILD = (CONFIG.account(role) for role in ("train", "serve", "build"))
 NOTEBOOKS = {path.stem: path for path in find_notebooks() if any("gcp" in tags(cell) for cell in read(path).cells)}
 TUNED = ("simulate", "--agent=linucb", "--alpha=0.1")
@@ -50,18 +47,10 @@ def image(name):
     return f"us-central1-docker.pkg.dev/movie-lab-42/recbandits-v1/{name}@{DIGEST}"
 
 
-def built(request):
-    """Answer that Cloud Build has made the images that it was asked for."""
-    results = {"images": [{"name": name, "digest": DIGEST} for name in request.build.images]}
-    operation = operations_pb2.Operation(name="operations/build", done=True)
-    operation.response.Pack(pb(cloudbuild_v1.Build(results=results)))
-    return operation
-
-
 ANSWERS = {
     f"GET https://artifactregistry.googleapis.com/v1/{PARENT}/.*": {"version": f"versions/{DIGEST}"},
     "GetTag": lambda request: {"version": f"{request.name}/versions/{DIGEST}"},
-    "CreateBuild": built,
+    "CreateBuild": answer_build,
     "GetBatchPredictionJob": {
         "name": f"{PARENT}/batchPredictionJobs/1",
         "state": "JOB_STATE_SUCCEEDED",
@@ -344,26 +333,15 @@ FIELDS = [
         custom_job(
             "rank-real-quick-0",
             [
-                "rank",
-                "--agent=ranking",
-                "--network=dot_product",
-                "--layers=32",
-                "--weight_decay=3.0",
-                "--lists=5",
-                "--epochs=20",
-                "--judge=test",
-                "--seeds=0",
+                *("rank", "--agent=ranking", "--network=dot_product", "--layers=32", "--weight_decay=3.0"),
+                *("--lists=5", "--epochs=20", "--judge=test", "--seeds=0"),
             ],
         ),
     ),
     ("01-train_deploy_mab", "CreateHyperparameterTuningJob", study("step-halves-real-quick-a-search", TUNED[:2])),
     ("01-train_deploy_mab", "CreateCustomJob", custom_job("sim-tuned", TUNED)),
     ("01-train_deploy_mab", "CreateContext", {"contextId": "recbandits-v1-step-halves-real-quick-a"}),
-    (
-        "01-train_deploy_mab",
-        "DeployModel",
-        {"deployedModel.serviceAccount": SERVE, "trafficSplit": {"0": 100}},
-    ),
+    ("01-train_deploy_mab", "DeployModel", {"deployedModel.serviceAccount": SERVE, "trafficSplit": {"0": 100}}),
     (
         "01-train_deploy_mab",
         "CreateBatchPredictionJob",

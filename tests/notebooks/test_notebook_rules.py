@@ -1,6 +1,7 @@
 """The rules for every notebook of the repository."""
 
 import ast
+import functools
 import io
 import json
 import re
@@ -9,10 +10,12 @@ import tokenize
 import nbformat
 import pytest
 
+from tools import notebooks
 from tools.links import broken_links
-from tools.notebooks import code_cells, find_notebooks, markdown, read, solutions, tags
+from tools.notebooks import code_cells, find_notebooks, markdown, solutions, tags
 from tools.outputs import clean, complaints
 
+read = functools.cache(notebooks.read)  # every rule reads every notebook, and changes none
 NOTEBOOKS = find_notebooks()
 SIZE_LIMIT = 1 << 20  # bytes
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import nbformat
 import psutil
 import pytest
 
+from tests.waiting import until
 from tools.lock import ROOT
 from tools.notebooks import find_notebooks, read
 from tools.run_notebooks import run_one
@@ -46,13 +46,6 @@ def run(repository, *arguments):
     return process.returncode, out, err
 
 
-def wait_until(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited for {seconds} seconds"
-        time.sleep(0.05)
-
-
 def new_repository(folder):
     shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     return folder
@@ -68,8 +61,8 @@ def hanging(tmp_path, write_notebook):
 
 def pids(repository):
     """The processes of the hanging notebook, once they are there: the kernel and what it started."""
-    wait_until((repository / "pids").exists)
-    wait_until((repository / "pids").read_text)
+    until((repository / "pids").exists, seconds=120)
+    until((repository / "pids").read_text)
     return [int(pid) for pid in (repository / "pids").read_text().split()]
 
 
@@ -138,7 +131,7 @@ def test_a_notebook_that_hangs_is_killed_at_the_limit_with_all_that_it_started(h
     result = run_one(hanging / "00-hang.ipynb", hanging / "copy.ipynb", "quick", hanging / "build", limit=15)
     assert result.problem == "was killed after 15 seconds, in code cell 2 ('import os, pathlib, subprocess, time')"
     assert result.seconds < 19
-    wait_until(lambda: all_gone(pids(hanging)), seconds=5)
+    until(lambda: all_gone(pids(hanging)), seconds=5)
 
 
 def test_the_solution_of_an_exercise_continues_the_notebook(write_notebook, tmp_path):
@@ -172,7 +165,7 @@ def test_an_interrupted_run_leaves_no_process_and_the_next_one_works(hanging, nu
     _, err = process.communicate(timeout=30)
     assert process.returncode != 0
     assert "Traceback" not in err
-    wait_until(lambda: all_gone(processes), seconds=5)
+    until(lambda: all_gone(processes), seconds=5)
     (hanging / "slow").unlink()
     code, out, err = run(hanging)
     assert (code, err) == (0, "")
@@ -196,7 +189,7 @@ def test_what_a_notebook_leaves_running_is_ended_with_it(tmp_path, write_noteboo
     code += "pathlib.Path('pids').write_text(str(child.pid))\ntime.sleep(0.5)"
     source = write_notebook(tmp_path / "00-leak.ipynb", code)
     assert run_one(source, tmp_path / "copy.ipynb", "quick", tmp_path / "build", limit=60).seconds < 60
-    wait_until(lambda: all_gone(pids(tmp_path)), seconds=5)
+    until(lambda: all_gone(pids(tmp_path)), seconds=5)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import websocket
 from urllib3.util import Retry
 
 from recbandits.config import Config
+from tests import commands
 from tools.lock import ROOT
 from tools.notebooks import code_cells, find_notebooks, read
 
@@ -22,7 +23,7 @@ PAGE = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
 STEPS = ROOT / "04-pipelines" / "01-step_by_step_sdk_tf_agents_bandit" / "01-train_deploy_mab.ipynb"
 
 
-def commands(program):
+def find_commands(program):
     """Return (folder, arguments) of each command on the page that starts a program of `.venv`."""
     found = []
     for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S):
@@ -47,14 +48,12 @@ def config(isolated, tmp_path_factory):
 
 def run(folder, *arguments):
     """Run a module of Python in a folder, and return what it printed."""
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    return commands.run(sys.executable, "-m", *arguments, cwd=folder)
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["from the root", "from its folder"])
 def test_papermill_runs_a_notebook(tmp_path, number):
-    folder, (source, target, *parameters) = commands("papermill")[number]
+    folder, (source, target, *parameters) = find_commands("papermill")[number]
     assert (folder == ROOT, parameters) == (number == 0, ["-p", "PROFILE", "quick"])
     run(folder, "papermill", source, str(tmp_path / target), *parameters, "-k", "python3")
     assert all(cell.execution_count for cell in code_cells(read(tmp_path / target)))
@@ -71,7 +70,7 @@ def test_papermill_from_the_root_finds_what_is_beside_the_notebook(tmp_path):
 
 
 def test_nbval_collects_every_notebook_and_compares_one():
-    ((folder, (_, program, *options)),) = commands("python")
+    ((folder, (_, program, *options)),) = find_commands("python")
     assert (folder, program, options) == (ROOT, "pytest", ["--nbval-lax", "*.ipynb", "0*/"])
     everything = [str(path) for pattern in options[1:] for path in ROOT.glob(pattern.rstrip("/"))]
     quiet = ["-p", "no:cacheprovider", "-q"]

@@ -14,7 +14,7 @@ from recbandits.platforms.gcp import GcpPlatform, images
 from recbandits.platforms.gcp.images import archive
 from recbandits.platforms.images import context
 from recbandits.platforms.protocol import PlatformError
-from tests.conftest import built
+from tests.recorder import answer_build
 from tools.lock import ROOT
 
 CONFIG = Config(platform="gcp", project="movie-lab-42", region="europe-west4", version="v2")
@@ -27,7 +27,7 @@ DIGEST = f"sha256:{64 * 'a'}"
 
 @pytest.fixture
 def cloud(cloud):
-    cloud.answers["CreateBuild"] = built
+    cloud.answers["CreateBuild"] = answer_build
     return cloud
 
 

@@ -192,6 +192,8 @@ def test_the_exported_page_selects_among_its_runs_without_a_server(tmp_path, pag
     export(file, Catalogue(synthetic.generate()), choices)
     assert file.stat().st_size < 5e6
     assert external(file.read_text(encoding="utf-8")) == []
+    errors = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(file.as_uri())
     summary = page.get_by_text("Expected regret per interaction")
     summary.first.wait_for()
@@ -210,5 +212,7 @@ def test_the_exported_page_selects_among_its_runs_without_a_server(tmp_path, pag
         page.emulate_media(color_scheme=scheme)
         filters.append(page.evaluate("getComputedStyle(document.documentElement).filter").partition("(")[0])
     assert filters == ["none", "invert"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert_it_fits_a_telephone(page)
+    assert errors == []
     assert page.hosts == {""}

@@ -45,8 +45,8 @@ class Outbox:
     empty, with a thread and a spool of its own.
 
     Args:
-      open_sink: function without arguments by which the thread opens the sink, which gets `sinks.Event`s: of their
-        attributes, "instance" names this queue, and "sequence" numbers its events from 0.
+      open_sink: function without arguments by which the thread opens the sink, which gets objects `sinks.Event`: of
+        their attributes, "instance" names this queue, and "sequence" numbers its events from 0.
       batch: records handed over at once, at most.
       seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
       seed: of the draws that keep or drop; None for fresh entropy.

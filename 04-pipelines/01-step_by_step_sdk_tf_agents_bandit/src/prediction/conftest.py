@@ -1,7 +1,6 @@
 """A policy behind a real server, for what asks it."""
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.platforms.local.endpoints import LocalEndpoints
+from tests.sockets import free_ports
 
 
 @pytest.fixture(scope="package")
@@ -52,8 +52,7 @@ def endpoint(world, tmp_path_factory):
 @pytest.fixture
 def address(endpoint):
     """URL of a server that was started by hand, as in a container, with what the endpoint serves."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     variables = {"AIP_STORAGE_URI": str(endpoint.directory / "storage"), "AIP_HTTP_PORT": str(port)}
     command = [sys.executable, "-m", "recbandits.serving.server"]
     with subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True) as server:

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,6 +13,7 @@ from src.prediction.client import instances_of
 from src.prediction.commands import curl, gcloud, sdk, vertex_address
 
 from recbandits.config import Config
+from tests import commands
 from tests.recorder import Recorder
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
@@ -28,9 +28,7 @@ def needs(program):
 
 def run(command, **variables):
     """What a command line of a shell prints, as JSON."""
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ | variables, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(commands.run("sh", "-c", command, env=os.environ | variables, timeout=60))
 
 
 @needs("curl")

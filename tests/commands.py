@@ -1,0 +1,10 @@
+"""Commands that tests run and that must succeed."""
+
+import subprocess
+
+
+def run(*command, **options):
+    """Run a command to its end, and return what it printed; the test fails with that if the command fails."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
