@@ -254,11 +254,11 @@ def test_a_table_is_refused_if_and_only_if_a_row_is(kind, as_frame, data):
 
 
 @settings(max_examples=80, deadline=None)
-@given(rows=rows_with_replaced_values(Interaction))
-def test_a_log_is_made_of_a_table_if_and_only_if_every_row_makes_a_record(rows):
+@given(rows=rows_with_replaced_values(Interaction), as_frame=st.booleans())
+def test_a_log_is_made_of_a_table_if_and_only_if_every_row_makes_a_record(rows, as_frame):
     """Beside that, a log refuses an event that occurs twice, and decisions with other numbers of candidates."""
     table = pa.Table.from_pylist(rows, pa.schema([field.with_nullable(True) for field in arrow_schema(Interaction)]))
-    message = sentence(Log.from_tables, table, to_table([], Reward), 0.0)
+    message = sentence(Log.from_tables, table.to_pandas() if as_frame else table, to_table([], Reward), 0.0)
     if any(sentence(Interaction, **row) for row in rows):
         assert message is not None
     else:
