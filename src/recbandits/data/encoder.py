@@ -107,8 +107,8 @@ class Encoder:
                 expected = "0 or 1" if flag[number] else "a finite number"
                 _require(good[:, number], table[numbers[number]], numbers[number], expected)
             values[:, position.astype(int)] = np.where(missing, 0.0, (raw - mean) / deviation)
-        for name in given if len(numbers) < len(given) else ():
-            if name in self._levels:
+        for name in self._levels:
+            if name in frame:
                 codes = pd.Index(self.columns[name]["levels"], dtype=object).get_indexer(_as_levels(frame[name], name))
                 rows = np.flatnonzero(codes >= 0)
                 values[rows, self.blocks[name].start + codes[rows]] = 1.0
@@ -146,10 +146,10 @@ class Encoder:
     @cached_property
     def _levels(self) -> dict[str, dict[str, int]]:
         """Position of each level of each category."""
-        fitted = {name: column["levels"] for name, column in self.columns.items() if "levels" in column}
         return {
-            name: {level: position for position, level in enumerate(levels, self.blocks[name].start)}
-            for name, levels in fitted.items()
+            name: {level: position for position, level in enumerate(fitted["levels"], self.blocks[name].start)}
+            for name, fitted in self.columns.items()
+            if "levels" in fitted
         }
 
     def _require_known(self, names: Iterable[str]) -> None:
