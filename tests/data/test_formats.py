@@ -184,7 +184,7 @@ def sets(draw):
     return MovieLens(ratings, people, items.astype({"year": "Int64"}), "drawn")
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sets())
 def test_what_is_written_is_read_back_equal(data):
     with tempfile.TemporaryDirectory() as directory:
